@@ -1,0 +1,7 @@
+# Everything that .ci/run checks
+ci:
+    .ci/run
+
+# Every test; arguments choose some
+test *ARGS:
+    ./test {{ARGS}}

@@ -1,0 +1,211 @@
+//! [`Config`]: what the operator chose, complete and checked. After loading, nothing reads an environment variable or
+//! meets an unset default.
+//!
+//! `file` is what TOML may say; `layers` lays environment and flags over it; `reference` is the one table of keys from
+//! which names, defaults and docs/configuration.md come. A room gets its own part, never the whole.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::envelope::Pattern;
+
+/// Everything the operator chose.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen; port 0 asks the system for one.
+    pub listen: Vec<SocketAddr>,
+    /// Whether `listen` was written by the operator: then a failing listener is an error, else a warning on `[::1]`.
+    pub listen_is_default: bool,
+    /// Where the credential store, its key and the audit record live.
+    pub data_dir: PathBuf,
+    /// How sessions prove who they are.
+    pub auth: AuthMode,
+    /// What browsers may connect.
+    pub http: Http,
+    /// `[[applications]]`
+    pub applications: Vec<Application>,
+    /// `[channels.NAME]`; a channel not named has [`Channel::default`].
+    pub channels: HashMap<String, Channel>,
+    /// `protected.patterns`
+    pub protected: Vec<Pattern>,
+    /// `[credentials]`
+    pub credentials: Credentials,
+    /// `requests.timeout`: default and upper bound.
+    pub request_timeout: Duration,
+    /// `[limits]`
+    pub limits: Limits,
+}
+
+/// `auth.mode`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// No token asked; loopback only.
+    Open,
+    /// A token of `[[applications]]`.
+    Tokens,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Http {
+    /// Origins beside loopback, as browsers write them: `https://crm.example.com`, or `null`.
+    pub allowed_origins: Vec<String>,
+    /// Hosts beside loopback names and addresses, without a port.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// One of `[[applications]]`: a source, whose it is, and the hash of the token that proves it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Application {
+    /// The name it registers under.
+    pub source: String,
+    /// The agent; `None` for a service.
+    pub user: Option<String>,
+    /// SHA-256 of the token's text.
+    pub token_sha256: [u8; 32],
+    /// One session a user.
+    pub exclusive: bool,
+    /// May observe other users.
+    pub observe: bool,
+    /// Protected triples it may handle.
+    pub handle: Vec<Pattern>,
+    /// Protected triples it may request; `None` where the file says nothing: all for a user, none for a service.
+    pub request: Option<Vec<Pattern>>,
+}
+
+/// `[channels.NAME]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Channel {
+    /// Whose an envelope of this channel is.
+    pub scope: Scope,
+    /// What a full queue does.
+    pub overflow: Overflow,
+    /// Whether topic and subtopic are compared without regard to ASCII case.
+    pub fold_case: bool,
+}
+
+/// `channels.NAME.scope`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Among the sessions of one user, and services.
+    #[default]
+    User,
+    /// Among all.
+    Shared,
+}
+
+/// `channels.NAME.overflow`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// Close the receiver with 4413.
+    #[default]
+    Close,
+    /// Lose the receiver's oldest events of such channels, counted and told.
+    DropOldest,
+}
+
+/// `[credentials]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// `key_file`; `None`: `data_dir/credentials.key`, or the environment variable `SWITCHBOARD_CREDENTIALS_KEY`.
+    pub key_file: Option<PathBuf>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// A message's size, in bytes.
+    pub message_bytes: usize,
+    /// A message's size before registration, in bytes.
+    pub registration_bytes: usize,
+    /// Subscriptions a session.
+    pub subscriptions: usize,
+    /// Requests a session may have pending.
+    pub pending_requests: usize,
+    /// Messages an outbound queue holds.
+    pub outbound_messages: usize,
+    /// Bytes an outbound queue holds.
+    pub outbound_bytes: usize,
+    /// How long a receiver may take nothing while it has something to take.
+    pub slow_consumer: Duration,
+    /// Messages a second a session; 0: no limit.
+    pub rate: u32,
+    /// Messages at once beyond the rate.
+    pub burst: u32,
+    /// How long a connection may stay unregistered.
+    pub registration: Duration,
+    /// Time between two pings.
+    pub heartbeat: Duration,
+    /// Pings that may go unanswered before the session is dead.
+    pub missed_pings: u32,
+    /// Connections in all.
+    pub connections: usize,
+    /// Connections an address; 0: no limit.
+    pub connections_per_address: usize,
+    /// How deep JSON may nest.
+    pub json_depth: usize,
+    /// Malformed messages in a row that close the session.
+    pub malformed: u32,
+    /// Failed registrations a minute an address.
+    pub failed_registrations: u32,
+    /// Retained values a user.
+    pub retained_values: usize,
+    /// Bytes of retained values a user.
+    pub retained_bytes: usize,
+    /// Bytes of retained values in all.
+    pub retained_total_bytes: usize,
+    /// How long requests in flight may take to finish when the broker drains.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes: 1 << 20,
+            registration_bytes: 16 << 10,
+            subscriptions: 1000,
+            pending_requests: 1000,
+            outbound_messages: 1024,
+            outbound_bytes: 8 << 20,
+            slow_consumer: Duration::from_secs(5),
+            rate: 1000,
+            burst: 2000,
+            registration: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(25),
+            missed_pings: 2,
+            connections: 10_000,
+            connections_per_address: 0,
+            json_depth: 128,
+            malformed: 10,
+            failed_registrations: 10,
+            retained_values: 10_000,
+            retained_bytes: 64 << 20,
+            retained_total_bytes: 256 << 20,
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `protected.patterns` where the file says nothing: the vendor's own requests that carry passwords.
+pub const PROTECTED: [&str; 4] =
+    ["*/User/FetchCredentials", "*/Agent/SetUserInfo", "*/Connection/ReInit", "*/Agent/Login"];
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 7420)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 7420))],
+            listen_is_default: true,
+            data_dir: PathBuf::from("switchboard-data"),
+            auth: AuthMode::Open,
+            http: Http::default(),
+            applications: Vec::new(),
+            channels: HashMap::new(),
+            protected: PROTECTED.iter().filter_map(|pattern| pattern.parse().ok()).collect(),
+            credentials: Credentials::default(),
+            request_timeout: Duration::from_secs(10),
+            limits: Limits::default(),
+        }
+    }
+}

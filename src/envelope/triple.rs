@@ -1,0 +1,240 @@
+//! The routing key: [`Triple`] on an envelope, [`Pattern`] in a subscription or a permission.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// The longest part of a triple, source, user or id, in bytes (protocol.md, Envelope).
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// The channel that is the broker's own.
+pub const BROKER: &str = "Broker";
+
+/// What a pattern's `*` is written as.
+const ANY: &str = "*";
+
+/// Why a text is no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameFault {
+    /// Empty.
+    #[error("must not be empty")]
+    Empty,
+    /// Over [`NAME_BYTES_MAX`].
+    #[error("must not be longer than 128 bytes")]
+    TooLong,
+    /// U+0000..=U+001F or U+007F..=U+009F.
+    #[error("must not contain control characters")]
+    Control,
+    /// The separator of a written pattern.
+    #[error("must not contain '/', which separates the parts of a written pattern")]
+    Slash,
+    /// `*` is no value.
+    #[error("must not be '*', which only a pattern may have")]
+    Any,
+}
+
+/// Checks a source, user or target: 1..=128 bytes, no control characters.
+///
+/// # Errors
+/// The first rule that the text breaks.
+pub fn check_name(text: &str) -> Result<(), NameFault> {
+    match text.len() {
+        0 => Err(NameFault::Empty),
+        1..=NAME_BYTES_MAX if text.chars().any(char::is_control) => Err(NameFault::Control),
+        1..=NAME_BYTES_MAX => Ok(()),
+        _ => Err(NameFault::TooLong),
+    }
+}
+
+/// Checks one part of a triple: a name without `/` that is not `*`.
+///
+/// # Errors
+/// The first rule that the text breaks.
+pub fn check_part(text: &str) -> Result<(), NameFault> {
+    check_name(text)?;
+    match text {
+        ANY => Err(NameFault::Any),
+        _ if text.contains('/') => Err(NameFault::Slash),
+        _ => Ok(()),
+    }
+}
+
+/// `channel`, `topic` and `subtopic` of an envelope; written `channel/topic/subtopic`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Triple<'a> {
+    /// The part whose configuration decides scope and folding.
+    pub channel: Cow<'a, str>,
+    /// The middle part.
+    pub topic: Cow<'a, str>,
+    /// The last part.
+    pub subtopic: Cow<'a, str>,
+}
+
+impl<'a> Triple<'a> {
+    /// A triple of parts that were checked with [`check_part`], or are known to be names.
+    pub fn new(
+        channel: impl Into<Cow<'a, str>>,
+        topic: impl Into<Cow<'a, str>>,
+        subtopic: impl Into<Cow<'a, str>>,
+    ) -> Self {
+        Self { channel: channel.into(), topic: topic.into(), subtopic: subtopic.into() }
+    }
+
+    /// A copy that borrows nothing.
+    #[must_use]
+    pub fn to_owned(&self) -> Triple<'static> {
+        Triple {
+            channel: Cow::Owned(self.channel.to_string()),
+            topic: Cow::Owned(self.topic.to_string()),
+            subtopic: Cow::Owned(self.subtopic.to_string()),
+        }
+    }
+
+    /// The triple with topic and subtopic folded to ASCII lower case, as a channel with `fold_case` compares them.
+    #[must_use]
+    pub fn folded(&self) -> Triple<'_> {
+        Triple { channel: Cow::Borrowed(&self.channel), topic: fold(&self.topic), subtopic: fold(&self.subtopic) }
+    }
+
+    /// Whether this is a triple of the channel `Broker`.
+    #[must_use]
+    pub fn is_broker(&self) -> bool {
+        self.channel == BROKER
+    }
+}
+
+impl fmt::Display for Triple<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.channel, self.topic, self.subtopic)
+    }
+}
+
+/// The one folding of the protocol: ASCII letters to lower case; borrows where nothing changes.
+#[must_use]
+pub fn fold(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// A set of triples: each part a value or `*`; written `channel/topic/subtopic`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pattern {
+    /// `None` stands for `*`, which never matches `Broker`.
+    pub channel: Option<Box<str>>,
+    /// `None` stands for `*`.
+    pub topic: Option<Box<str>>,
+    /// `None` stands for `*`.
+    pub subtopic: Option<Box<str>>,
+}
+
+impl Pattern {
+    /// A pattern from its three parts; `*` and an absent part match anything.
+    ///
+    /// # Errors
+    /// The part (`channel`, `topic`, `subtopic`) that is no name, and why.
+    pub fn from_parts(
+        channel: Option<&str>,
+        topic: Option<&str>,
+        subtopic: Option<&str>,
+    ) -> Result<Self, (&'static str, NameFault)> {
+        let part = |name, text: Option<&str>| match text {
+            None | Some(ANY) => Ok(None),
+            Some(text) => check_part(text).map(|()| Some(Box::from(text))).map_err(|fault| (name, fault)),
+        };
+        Ok(Self {
+            channel: part("channel", channel)?,
+            topic: part("topic", topic)?,
+            subtopic: part("subtopic", subtopic)?,
+        })
+    }
+
+    /// The pattern that matches one triple only.
+    #[must_use]
+    pub fn exactly(triple: &Triple<'_>) -> Self {
+        Self {
+            channel: Some(Box::from(&*triple.channel)),
+            topic: Some(Box::from(&*triple.topic)),
+            subtopic: Some(Box::from(&*triple.subtopic)),
+        }
+    }
+
+    /// Whether the triple is in this set, letter case counting.
+    #[must_use]
+    pub fn matches(&self, triple: &Triple<'_>) -> bool {
+        self.matches_by(triple, |a, b| a == b)
+    }
+
+    /// Whether the triple is in this set without regard to ASCII case: the way protected patterns are compared.
+    #[must_use]
+    pub fn matches_any_case(&self, triple: &Triple<'_>) -> bool {
+        self.matches_by(triple, str::eq_ignore_ascii_case)
+    }
+
+    fn matches_by(&self, triple: &Triple<'_>, same: fn(&str, &str) -> bool) -> bool {
+        let part = |pattern: &Option<Box<str>>, value: &str| pattern.as_deref().is_none_or(|own| same(own, value));
+        (self.channel.is_some() || !triple.is_broker())
+            && part(&self.channel, &triple.channel)
+            && part(&self.topic, &triple.topic)
+            && part(&self.subtopic, &triple.subtopic)
+    }
+
+    /// Whether every triple of `other` is in this set, without regard to ASCII case.
+    #[must_use]
+    pub fn covers_any_case(&self, other: &Self) -> bool {
+        self.pairs(other).all(|(own, others)| match (own, others) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(others)) => own.eq_ignore_ascii_case(others),
+        })
+    }
+
+    /// Whether some triple is in both sets, without regard to ASCII case.
+    #[must_use]
+    pub fn overlaps_any_case(&self, other: &Self) -> bool {
+        self.pairs(other).all(|(own, others)| match (own, others) {
+            (None, _) | (_, None) => true,
+            (Some(own), Some(others)) => own.eq_ignore_ascii_case(others),
+        })
+    }
+
+    fn pairs<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (Option<&'a str>, Option<&'a str>)> {
+        [(&self.channel, &other.channel), (&self.topic, &other.topic), (&self.subtopic, &other.subtopic)]
+            .into_iter()
+            .map(|(own, others)| (own.as_deref(), others.as_deref()))
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = |part: &'_ Option<Box<str>>| part.as_deref().unwrap_or(ANY).to_owned();
+        write!(f, "{}/{}/{}", part(&self.channel), part(&self.topic), part(&self.subtopic))
+    }
+}
+
+/// Why a written pattern cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternFault {
+    /// Not three parts.
+    #[error("a pattern has three parts, channel/topic/subtopic, each a name or '*'")]
+    Parts,
+    /// A part that is no name.
+    #[error("the {0} of a pattern {1}")]
+    Name(&'static str, NameFault),
+}
+
+impl std::str::FromStr for Pattern {
+    type Err = PatternFault;
+
+    fn from_str(text: &str) -> Result<Self, PatternFault> {
+        let mut parts = text.split('/');
+        let (Some(channel), Some(topic), Some(subtopic), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(PatternFault::Parts);
+        };
+        Self::from_parts(Some(channel), Some(topic), Some(subtopic))
+            .map_err(|(part, fault)| PatternFault::Name(part, fault))
+    }
+}

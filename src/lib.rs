@@ -1,0 +1,23 @@
+//! `switchboard`: the WebSocket pub/sub message broker that joins the applications on a call-centre agent's desktop.
+//!
+//! The rooms, from the lowest floor up; a room may use those above it in this list, never those below. Data flows one
+//! way: socket -> session -> router -> outbox -> socket. ARCHITECTURE.md is the map.
+
+pub mod error;
+
+pub mod envelope;
+
+pub mod auth;
+pub mod config;
+
+pub mod router;
+
+pub mod adapter;
+
+pub mod session;
+
+pub mod server;
+
+pub mod client;
+
+pub mod cli;

@@ -1,0 +1,104 @@
+//! Keeps the house in order by reading its text: import arrows point down, the core neither waits nor looks at a clock.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The rooms and what each may import; ARCHITECTURE.md draws the same arrows.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("error", &[]),
+    ("envelope", &["error"]),
+    ("telemetry", &["error"]),
+    ("auth", &["envelope", "error"]),
+    ("config", &["envelope", "error", "auth"]),
+    ("router", &["config", "auth", "envelope", "error", "telemetry"]),
+    ("adapter", &["router", "config", "auth", "envelope", "error", "telemetry"]),
+    ("session", &["router", "config", "auth", "envelope", "error", "telemetry"]),
+    ("server", &["session", "adapter", "router", "config", "auth", "envelope", "error", "telemetry"]),
+    ("client", &["envelope", "error"]),
+    ("cli", &["server", "client", "adapter", "config", "auth", "envelope", "error", "telemetry"]),
+];
+
+/// Files of the core that may wait: the session's task, the outbox's own end, the adapter's host is not of the core.
+const MAY_WAIT: &[&str] = &["src/session/task.rs", "src/router/outbox.rs"];
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|it| it == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(Path::new("src"), &mut found);
+    found.sort();
+    assert!(found.len() > 10, "the sources were not found");
+    found
+}
+
+fn room_of(path: &Path) -> String {
+    let inside = path.strip_prefix("src").unwrap();
+    inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
+}
+
+/// Lines of code, without comments and documentation.
+fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+#[test]
+fn imports_point_down_only() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let room = room_of(&path);
+        if ["lib", "main"].contains(&room.as_str()) {
+            continue;
+        }
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == room) else {
+            wrong.push(format!("{}: the room '{room}' has no arrows in tidy.rs", path.display()));
+            continue;
+        };
+        for (at, line) in code_lines(&text) {
+            for used in line.split("crate::").skip(1) {
+                let used: String = used.chars().take_while(|it| it.is_alphanumeric() || *it == '_').collect();
+                if used != room && !allowed.contains(&used.as_str()) {
+                    wrong.push(format!("{}:{at}: '{room}' must not import '{used}'", path.display()));
+                }
+            }
+            if line.contains("super::super") {
+                wrong.push(format!("{}:{at}: write crate::room::… in place of super::super", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_core_neither_waits_nor_looks_at_a_clock() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        let name = path.to_str().unwrap();
+        if !["router", "session"].contains(&room_of(&path).as_str()) || MAY_WAIT.contains(&name) {
+            continue;
+        }
+        for (at, line) in code_lines(&text) {
+            for word in [".await", "Instant::now", "SystemTime::now", "tokio::spawn", "tokio::time"] {
+                if line.contains(word) {
+                    wrong.push(format!("{name}:{at}: {word} in the core"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_folder_has_a_file_of_its_own_name_beside_it() {
+    for (path, _) in sources() {
+        assert!(!path.with_extension("").is_dir(), "{} stands beside a folder of its name: use mod.rs", path.display());
+    }
+}
