@@ -6,6 +6,12 @@ use zeroize::Zeroizing;
 /// The longest header of an unmasked frame (RFC 6455, section 5.2).
 pub(super) const HEADER_BYTES_MAX: usize = 10;
 
+/// A ping frame without a payload (RFC 6455, section 5.5.2).
+#[must_use]
+pub fn ping() -> Frame {
+    Frame { wire: Bytes::from_static(&[0x89, 0]), header_len: 2 }
+}
+
 /// A text message as it goes to a client: the WebSocket header and the text, in one run of shared bytes.
 ///
 /// Frames to clients are not masked (RFC 6455, section 5.1), so header and payload can be encoded once and shared by

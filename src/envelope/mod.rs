@@ -12,7 +12,7 @@ pub mod command;
 pub mod notice;
 
 pub use decode::{DecodeLimits, decode};
-pub use frame::Frame;
+pub use frame::{Frame, ping};
 pub use splice::Splice;
 pub use triple::{BROKER, NAME_BYTES_MAX, NameFault, Pattern, PatternFault, Triple, check_name, check_part, fold};
 

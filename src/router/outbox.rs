@@ -1,0 +1,300 @@
+//! [`Outbox`]: what a session has still to be sent, bounded by messages and bytes.
+//!
+//! The router pushes, the session's own task takes. A push checks the bounds first and refuses before it stores; a full
+//! outbox remembers that it overflowed, and its own task ends the session with it. Nothing here waits but
+//! [`Outbox::ready`] and [`Outbox::relieved`].
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use crate::envelope::notice::{self, Depth};
+use crate::envelope::{Frame, ping};
+
+/// How often a session is warned that it lags (protocol.md, Pressure).
+const LAGGING_EVERY: Duration = Duration::from_secs(1);
+
+/// A queue that was once longer than this gives its memory back when it is empty.
+const KEPT_CAPACITY: usize = 32;
+
+/// The bounds of an outbound queue.
+#[derive(Clone, Copy, Debug)]
+pub struct OutboxLimits {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of text.
+    pub bytes: usize,
+}
+
+/// What a frame is, which decides what a full queue does with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A reply, a command's answer, an event of a channel with `overflow = "close"`: never dropped.
+    Kept,
+    /// An event of a channel with `overflow = "drop-oldest"`.
+    Droppable,
+    /// A retained value for a new subscription. Not counted against the bounds: a subscription may match ten thousand,
+    /// and the bytes are shared with the store. The session is not read until they are sent.
+    Retained,
+}
+
+/// The session is ending: it overflowed, or it has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+/// A session's outbound queue.
+pub struct Outbox {
+    limits: OutboxLimits,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "what has happened to a queue: any of it in any order")]
+struct State {
+    queue: VecDeque<(Frame, Kind)>,
+    messages: usize,
+    bytes: usize,
+    droppable: usize,
+    dropped: u64,
+    lagging: Option<Depth>,
+    lagging_told: Option<Instant>,
+    ping: bool,
+    waited_in_vain: bool,
+    overflowed: bool,
+    closed: bool,
+    waker: Option<Waker>,
+    relief: SmallVec<[Waker; 1]>,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    #[must_use]
+    pub fn new(limits: OutboxLimits) -> Self {
+        Self { limits, state: Mutex::default() }
+    }
+
+    /// Puts a frame at the end. `true`: the queue is now over half, and its publisher should wait for it.
+    ///
+    /// # Errors
+    /// [`Gone`] when the session is ending, now or by this very push.
+    pub fn push(&self, now: Instant, frame: Frame, kind: Kind) -> Result<bool, Gone> {
+        let mut state = self.state.lock();
+        let outcome = state.push(now, self.limits, frame, kind);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        outcome
+    }
+
+    /// Holds the queue while `fill` decides what goes in: nothing that others push comes between. `fill` must not touch
+    /// another outbox.
+    pub fn push_all(&self, now: Instant, fill: impl FnOnce(&mut dyn FnMut(Frame, Kind))) {
+        let mut state = self.state.lock();
+        fill(&mut |frame, kind| {
+            state.push(now, self.limits, frame, kind).ok();
+        });
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Asks for a ping frame, ahead of everything that waits.
+    pub fn ping(&self) {
+        let mut state = self.state.lock();
+        state.ping = true;
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes up to `most` frames, oldest first, after what the broker has to say about the queue itself.
+    pub fn take(&self, most: usize, taken: &mut Vec<Frame>) {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.ping) {
+            taken.push(ping());
+        }
+        if let Some(depth) = state.lagging.take() {
+            taken.push(notice::lagging(depth));
+        }
+        if let count @ 1.. = std::mem::take(&mut state.dropped) {
+            taken.push(notice::dropped(count));
+        }
+        for _ in 0..most.min(state.queue.len()) {
+            taken.extend(state.pop());
+        }
+        if state.queue.is_empty() {
+            state.waited_in_vain = false;
+            if state.queue.capacity() > KEPT_CAPACITY {
+                state.queue.shrink_to(KEPT_CAPACITY);
+            }
+        }
+        let relieved = if state.over_half(self.limits) { SmallVec::new() } else { std::mem::take(&mut state.relief) };
+        drop(state);
+        relieved.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until there is something to take, or the queue overflowed. Cancel-safe: it only looks.
+    pub async fn ready(&self) {
+        poll_fn(|cx| self.poll_ready(cx)).await;
+    }
+
+    /// The waiting of [`Outbox::ready`].
+    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.has_something() || state.overflowed {
+            return Poll::Ready(());
+        }
+        match &mut state.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Waits until the queue is under half, or its session is ending. Cancel-safe: it only looks.
+    pub async fn relieved(&self) {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if state.closed || state.overflowed || !state.over_half(self.limits) {
+                return Poll::Ready(());
+            }
+            if !state.relief.iter().any(|waker| waker.will_wake(cx.waker())) {
+                state.relief.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Whether the queue is under half, so that a publisher who waited for it may go on.
+    pub fn is_relieved(&self) -> bool {
+        let state = self.state.lock();
+        state.closed || state.overflowed || !state.over_half(self.limits)
+    }
+
+    /// Whether nothing waits to be taken.
+    pub fn is_empty(&self) -> bool {
+        !self.state.lock().has_something()
+    }
+
+    /// A publisher waited in vain: nobody waits for this queue again until it has drained, so that one slow reader
+    /// cannot slow everybody's publishers.
+    pub fn waited_in_vain(&self) {
+        self.state.lock().waited_in_vain = true;
+    }
+
+    /// Whether a push found it full.
+    pub fn overflowed(&self) -> bool {
+        self.state.lock().overflowed
+    }
+
+    /// How full it is.
+    pub fn depth(&self) -> Depth {
+        self.state.lock().depth(self.limits)
+    }
+
+    /// Refuses every further push. What waits can still be taken.
+    pub fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        let relieved = std::mem::take(&mut state.relief);
+        drop(state);
+        relieved.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl State {
+    fn push(&mut self, now: Instant, limits: OutboxLimits, frame: Frame, kind: Kind) -> Result<bool, Gone> {
+        if self.closed || self.overflowed {
+            return Err(Gone);
+        }
+        if kind == Kind::Retained {
+            self.queue.push_back((frame, kind));
+            return Ok(false);
+        }
+        while !self.fits(limits, frame.len()) && self.droppable > 0 {
+            self.drop_oldest();
+        }
+        if !self.fits(limits, frame.len()) {
+            if kind == Kind::Droppable {
+                self.dropped += 1;
+                return Ok(true);
+            }
+            self.overflow();
+            return Err(Gone);
+        }
+        self.messages += 1;
+        self.bytes += frame.len();
+        self.droppable += usize::from(kind == Kind::Droppable);
+        self.queue.push_back((frame, kind));
+        let depth = self.depth(limits);
+        let told_lately = self.lagging_told.is_some_and(|told| now.saturating_duration_since(told) < LAGGING_EVERY);
+        if lags(depth) && !told_lately {
+            self.lagging = Some(depth);
+            self.lagging_told = Some(now);
+        }
+        Ok(self.over_half(limits) && !self.waited_in_vain)
+    }
+
+    /// A message that alone is over the byte limit still fits an empty queue: else it could never be sent.
+    fn fits(&self, limits: OutboxLimits, bytes: usize) -> bool {
+        self.messages == 0 || (self.messages < limits.messages && self.bytes + bytes <= limits.bytes)
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some(oldest) = self.queue.iter().position(|(_, kind)| *kind == Kind::Droppable) else { return };
+        if let Some((frame, kind)) = self.queue.remove(oldest) {
+            self.uncount(&frame, kind);
+            self.dropped += 1;
+        }
+    }
+
+    fn pop(&mut self) -> Option<Frame> {
+        let (frame, kind) = self.queue.pop_front()?;
+        self.uncount(&frame, kind);
+        Some(frame)
+    }
+
+    fn uncount(&mut self, frame: &Frame, kind: Kind) {
+        if kind != Kind::Retained {
+            self.messages -= 1;
+            self.bytes -= frame.len();
+            self.droppable -= usize::from(kind == Kind::Droppable);
+        }
+    }
+
+    /// The queue is let go at once: the peer reads nothing, and its memory is everybody's.
+    fn overflow(&mut self) {
+        self.overflowed = true;
+        self.queue = VecDeque::new();
+        (self.messages, self.bytes, self.droppable) = (0, 0, 0);
+    }
+
+    fn has_something(&self) -> bool {
+        !self.queue.is_empty() || self.ping || self.lagging.is_some() || self.dropped > 0
+    }
+
+    /// Over half of a bound, or with more retained values waiting than the queue may hold messages.
+    fn over_half(&self, limits: OutboxLimits) -> bool {
+        self.queue.len() * 2 > limits.messages || self.bytes * 2 > limits.bytes
+    }
+
+    fn depth(&self, limits: OutboxLimits) -> Depth {
+        Depth { messages: self.messages, messages_max: limits.messages, bytes: self.bytes, bytes_max: limits.bytes }
+    }
+}
+
+/// At three quarters of either bound a session is warned.
+fn lags(depth: Depth) -> bool {
+    depth.messages * 4 >= depth.messages_max * 3 || depth.bytes * 4 >= depth.bytes_max * 3
+}
