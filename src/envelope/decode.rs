@@ -99,30 +99,45 @@ impl Key {
     }
 }
 
+/// A text message that is no envelope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// Why.
+    pub refusal: Refusal,
+    /// Its `id`, where that much could be read.
+    pub id: Option<String>,
+}
+
+impl From<Refusal> for Malformed {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, id: None }
+    }
+}
+
 /// Reads one text message.
 ///
 /// # Errors
 /// `INVALID_JSON` with the byte offset, or `INVALID_ENVELOPE` with the field; never a word of the payload.
-pub fn decode(text: &str, limits: DecodeLimits) -> Result<Envelope<'_>, Refusal> {
+pub fn decode(text: &str, limits: DecodeLimits) -> Result<Envelope<'_>, Malformed> {
     if too_deep(text, limits.depth) {
-        return Err(invalid(format!("objects and arrays nest deeper than {} levels", limits.depth)));
+        return Err(invalid(format!("objects and arrays nest deeper than {} levels", limits.depth)).into());
     }
     let mut reader = Reader { text, ..Reader::default() };
     let mut json = serde_json::Deserializer::from_str(text);
     let outcome = (&mut reader).deserialize(&mut json).and_then(|()| json.end());
     outcome.map_err(|error| explain(text, &error))?;
     if let Some(refusal) = reader.refusal {
-        return Err(refusal);
+        return Err(Malformed { refusal, id: reader.fields.id.map(Cow::into_owned) });
     }
-    let Reader { channel: Some(channel), topic: Some(topic), subtopic: Some(subtopic), .. } = reader else {
-        let missing = match (&reader.channel, &reader.topic) {
-            (None, _) => "channel",
-            (_, None) => "topic",
-            _ => "subtopic",
-        };
-        return Err(invalid(format!(
-            "the field '{missing}' is missing: every envelope has channel, topic and subtopic"
-        )));
+    let missing = match (&reader.channel, &reader.topic) {
+        (None, _) => "channel",
+        (_, None) => "topic",
+        _ => "subtopic",
+    };
+    let (Some(channel), Some(topic), Some(subtopic)) = (reader.channel, reader.topic, reader.subtopic) else {
+        let refusal =
+            invalid(format!("the field '{missing}' is missing: every envelope has channel, topic and subtopic"));
+        return Err(Malformed { refusal, id: reader.fields.id.map(Cow::into_owned) });
     };
     Ok(Envelope {
         text,

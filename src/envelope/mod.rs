@@ -11,7 +11,7 @@ mod triple;
 pub mod command;
 pub mod notice;
 
-pub use decode::{DecodeLimits, decode};
+pub use decode::{DecodeLimits, Malformed, decode};
 pub use frame::{Frame, ping};
 pub use splice::Splice;
 pub use triple::{BROKER, NAME_BYTES_MAX, NameFault, Pattern, PatternFault, Triple, check_name, check_part, fold};
