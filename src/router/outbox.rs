@@ -66,6 +66,7 @@ struct State {
     waited_in_vain: bool,
     overflowed: bool,
     closed: bool,
+    registration: u64,
     waker: Option<Waker>,
     relief: SmallVec<[Waker; 1]>,
 }
@@ -82,39 +83,52 @@ impl Outbox {
     /// # Errors
     /// [`Gone`] when the session is ending, now or by this very push.
     pub fn push(&self, now: Instant, frame: Frame, kind: Kind) -> Result<bool, Gone> {
+        self.change(|state| state.push(now, self.limits, frame, kind))
+    }
+
+    /// As [`Outbox::push`], for a registration that may have ended: [`Gone`] unless it is still the present one.
+    pub(super) fn push_for(&self, registration: u64, now: Instant, frame: Frame, kind: Kind) -> Result<bool, Gone> {
+        self.change(|state| match state.registration == registration {
+            true => state.push(now, self.limits, frame, kind),
+            false => Err(Gone),
+        })
+    }
+
+    /// The number of the registration whose messages are taken from now on.
+    pub(super) fn registration(&self) -> u64 {
+        self.state.lock().registration
+    }
+
+    /// Ends the present registration: what is meant for it comes no more, while the session may register again.
+    pub(super) fn end_registration(&self) {
+        self.change(|state| state.registration += 1);
+    }
+
+    /// Holds the queue while `fill` decides what goes in: nothing that others push comes between. `fill` must not touch
+    /// another outbox.
+    pub(super) fn push_all(&self, now: Instant, fill: impl FnOnce(&mut dyn FnMut(Frame, Kind))) {
+        self.change(|state| {
+            fill(&mut |frame, kind| {
+                state.push(now, self.limits, frame, kind).ok();
+            });
+        });
+    }
+
+    /// Asks for a ping frame, ahead of everything that waits.
+    pub fn ping(&self) {
+        self.change(|state| state.ping = true);
+    }
+
+    /// Changes the state, and wakes the task that takes if it sleeps and has something to take now.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
-        let outcome = state.push(now, self.limits, frame, kind);
-        let waker = state.waker.take();
+        let outcome = change(&mut state);
+        let waker = if state.has_something() || state.overflowed { state.waker.take() } else { None };
         drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
         outcome
-    }
-
-    /// Holds the queue while `fill` decides what goes in: nothing that others push comes between. `fill` must not touch
-    /// another outbox.
-    pub fn push_all(&self, now: Instant, fill: impl FnOnce(&mut dyn FnMut(Frame, Kind))) {
-        let mut state = self.state.lock();
-        fill(&mut |frame, kind| {
-            state.push(now, self.limits, frame, kind).ok();
-        });
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// Asks for a ping frame, ahead of everything that waits.
-    pub fn ping(&self) {
-        let mut state = self.state.lock();
-        state.ping = true;
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
     }
 
     /// Takes up to `most` frames, oldest first, after what the broker has to say about the queue itself.

@@ -1,0 +1,215 @@
+//! How a request ends, exactly once: by its handler's answer, or by the broker's (time limit, handler gone, cancelled).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use crate::envelope::{Envelope, Field, Frame, Splice, decode, notice};
+use crate::error::{ErrorCode, Refusal};
+use crate::router::application::Member;
+use crate::router::index::Subscription;
+use crate::router::outbox::Kind;
+use crate::router::pending::{Pending, Stage};
+use crate::router::request::{CHECKED, handler_gone};
+use crate::router::{RequestId, Routed, Router};
+
+/// How often a request may be given at most: once more, to another handler, when the first died and it is idempotent.
+const ATTEMPTS_MAX: u8 = 2;
+
+impl Router {
+    /// Rule 1: a reply goes to the one session that asked, if it comes from the session that was asked.
+    pub(super) fn reply(&self, now: Instant, member: &Arc<Member>, envelope: &Envelope<'_>) -> Result<Routed, Refusal> {
+        let id = envelope.in_reply_to().and_then(|id| id.parse().ok());
+        id.and_then(|id| self.answer(now, member, id, envelope)).ok_or_else(|| {
+            // Late is better than silent: it is asked again like the others.
+            member.set_missed(false);
+            Refusal::new(
+                ErrorCode::NoSuchRequest,
+                "the field 'inReplyTo' names no request that is pending for this session; it may have been answered, \
+                 timed out or been cancelled",
+            )
+        })
+    }
+
+    /// Takes an envelope as the answer to a request; `None` when the request is not this member's to answer.
+    pub(super) fn answer(
+        &self,
+        now: Instant,
+        member: &Arc<Member>,
+        id: RequestId,
+        envelope: &Envelope<'_>,
+    ) -> Option<Routed> {
+        let pending = self.requests.find(id)?;
+        let frame = answered(envelope, &pending);
+        let mut routed = Routed::default();
+        let mut progress = pending.progress.lock();
+        let handler = match &progress.stage {
+            Stage::Given(handler) if Arc::ptr_eq(&handler.member, member) => Arc::clone(handler),
+            Stage::Given(_) | Stage::Waiting(_) | Stage::Ended => return None,
+        };
+        // Under the lock, so that nothing of this request comes after its last answer.
+        routed.press(&pending.asker, pending.asker.push(now, frame, Kind::Kept).unwrap_or(false));
+        member.set_missed(false);
+        if envelope.more() {
+            let before = std::mem::replace(&mut progress.deadline, now + pending.timeout);
+            drop(progress);
+            self.requests.reschedule(id, before, now + pending.timeout);
+            return Some(routed);
+        }
+        progress.stage = Stage::Ended;
+        drop(progress);
+        self.requests.remove(&pending);
+        member.ungive(id);
+        if let Some(gather) = &pending.gather {
+            gather.answered(now);
+        }
+        if envelope.in_reply_to().is_some() {
+            self.end_turn(now, &handler);
+        }
+        Some(routed)
+    }
+
+    /// Ends a request with the broker's own answer. `source`: who failed, for a gather's summary.
+    pub(super) fn fail(&self, now: Instant, pending: &Arc<Pending>, source: &Arc<str>, refusal: &Refusal) {
+        if self.close(pending).is_none() {
+            return;
+        }
+        match &pending.gather {
+            Some(gather) => gather.failed(now, source, refusal.code),
+            None => {
+                let frame = self.failure(&pending.triple, pending.asker_id.as_deref(), refusal);
+                // An asker that is ending hears nothing more.
+                pending.asker.push(now, frame, Kind::Kept).ok();
+            }
+        }
+    }
+
+    /// Ends every request that is due.
+    pub fn expire(&self, now: Instant) {
+        for pending in self.requests.due(now) {
+            let (late, source) = {
+                let progress = pending.progress.lock();
+                if progress.deadline > now {
+                    continue;
+                }
+                match &progress.stage {
+                    Stage::Given(handler) => (Some(Arc::clone(&handler.member)), Arc::clone(&handler.member.source)),
+                    Stage::Waiting(occupied) => (None, waited_for(occupied)),
+                    Stage::Ended => continue,
+                }
+            };
+            if let Some(late) = late {
+                late.set_missed(true);
+            }
+            let refusal = Refusal::new(
+                ErrorCode::RequestTimeout,
+                format!("no answer within {}", humantime::format_duration(pending.timeout)),
+            );
+            self.fail(now, &pending, &source, &refusal);
+        }
+    }
+
+    /// The handler of a request has gone: another one gets it if it is idempotent, else its asker is told.
+    pub(super) fn handler_gone(&self, now: Instant, id: RequestId, member: &Arc<Member>) {
+        let Some(pending) = self.requests.find(id) else { return };
+        let again = {
+            let mut progress = pending.progress.lock();
+            match &progress.stage {
+                Stage::Given(handler) if Arc::ptr_eq(&handler.member, member) => {}
+                Stage::Given(_) | Stage::Waiting(_) | Stage::Ended => return,
+            }
+            let again = pending.idempotent && pending.gather.is_none() && progress.attempts < ATTEMPTS_MAX;
+            if again {
+                progress.stage = Stage::Waiting(SmallVec::new());
+                progress.text.clone()
+            } else {
+                None
+            }
+        };
+        member.ungive(id);
+        let placed = again.is_some_and(|text| {
+            decode(&text, CHECKED).is_ok_and(|envelope| {
+                let whose = self.whose(&pending.asker, &envelope);
+                whose.is_ok_and(|whose| {
+                    let candidates = self.candidates(&pending.asker, &envelope, whose);
+                    self.place(now, &pending, &envelope, candidates).is_ok()
+                })
+            })
+        });
+        if !placed {
+            self.fail(now, &pending, &member.source, &handler_gone());
+        }
+    }
+
+    /// `Broker/Request/Cancel`: ends every pending request of the asker's own id.
+    ///
+    /// # Errors
+    /// `NO_SUCH_REQUEST`.
+    pub fn cancel(&self, now: Instant, asker: &Arc<Member>, id: &str) -> Result<(), Refusal> {
+        let asked: Vec<RequestId> = asker.holds.lock().asked.iter().copied().collect();
+        let mut found = false;
+        for pending in asked.into_iter().filter_map(|request| self.requests.find(request)) {
+            if pending.asker_id.as_deref() != Some(id) {
+                continue;
+            }
+            let first_of_all = match &pending.gather {
+                Some(gather) => gather.cancel(),
+                None => true,
+            };
+            let withdrawn = self.withdraw(now, &pending);
+            if withdrawn && first_of_all {
+                let refusal = Refusal::new(ErrorCode::RequestCancelled, "the requester cancelled the request");
+                let frame = self.failure(&pending.triple, pending.asker_id.as_deref(), &refusal);
+                asker.push(now, frame, Kind::Kept).ok();
+            }
+            found |= withdrawn;
+        }
+        if found {
+            return Ok(());
+        }
+        Err(Refusal::new(ErrorCode::NoSuchRequest, "data.id names no pending request of this session"))
+    }
+
+    /// Ends a request without an answer and tells its handler. `false`: it had ended already.
+    pub(super) fn withdraw(&self, now: Instant, pending: &Arc<Pending>) -> bool {
+        let Some(stage) = self.close(pending) else { return false };
+        if let Stage::Given(handler) = stage {
+            handler.member.push(now, notice::cancelled(&pending.id.to_string()), Kind::Kept).ok();
+        }
+        true
+    }
+
+    /// Ends a request that its handler has not answered, and lets go of what it held.
+    fn close(&self, pending: &Arc<Pending>) -> Option<Stage> {
+        let stage = pending.end()?;
+        self.requests.remove(pending);
+        match &stage {
+            Stage::Given(handler) => {
+                handler.member.ungive(pending.id);
+                Self::abandon_turn(handler, pending.id);
+            }
+            Stage::Waiting(occupied) => {
+                occupied.iter().filter_map(|handler| handler.ordered.as_ref()).for_each(|it| it.forget(pending.id));
+            }
+            Stage::Ended => {}
+        }
+        Some(stage)
+    }
+}
+
+/// A reply as its asker sees it: with its own id, or with nothing that was not there.
+fn answered(envelope: &Envelope<'_>, pending: &Pending) -> Frame {
+    let mut splice = Splice::new(envelope).secret(pending.secret).cut(Field::InReplyTo);
+    if let Some(id) = &pending.asker_id {
+        splice = splice.string("inReplyTo", id);
+    }
+    if pending.gather.is_some() {
+        splice = splice.cut(Field::More).flag("more");
+    }
+    splice.frame()
+}
+
+fn waited_for(occupied: &[Arc<Subscription>]) -> Arc<str> {
+    occupied.first().map_or_else(|| Arc::from(""), |subscription| Arc::clone(&subscription.member.source))
+}

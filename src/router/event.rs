@@ -1,0 +1,182 @@
+//! Rule 4: an event goes to every matching subscriber once, however many of its patterns match.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use crate::envelope::{Envelope, Field, Frame, Splice, Triple};
+use crate::error::Refusal;
+use crate::router::application::Member;
+use crate::router::index::{Matches, Space, Subscription};
+use crate::router::outbox::{Kind, Outbox};
+use crate::router::receivers::Receivers;
+use crate::router::{Receipt, Routed, Router, Whose};
+
+/// How many triples the log names that reached nobody though a similar one is served.
+const MISSED_MAX: usize = 1024;
+
+/// An event's two forms: as its user's sessions see it, and with `user` for services and observers. Each is spliced once,
+/// when the first receiver needs it.
+struct Forms<'e> {
+    envelope: &'e Envelope<'e>,
+    source: &'e str,
+    user: Option<&'e str>,
+    plain: Option<Frame>,
+    attributed: Option<Frame>,
+}
+
+impl Forms<'_> {
+    fn splice(&self) -> Splice<'_> {
+        let splice = Splice::new(self.envelope).cut(Field::User);
+        if self.envelope.source().is_none() { splice.string("source", self.source) } else { splice }
+    }
+
+    fn plain(&mut self) -> Frame {
+        let frame = self.plain.take().unwrap_or_else(|| self.splice().frame());
+        self.plain = Some(frame.clone());
+        frame
+    }
+
+    fn attributed(&mut self) -> Frame {
+        let Some(user) = self.user else { return self.plain() };
+        let frame = self.attributed.take().unwrap_or_else(|| self.splice().string("user", user).frame());
+        self.attributed = Some(frame.clone());
+        frame
+    }
+}
+
+impl Subscription {
+    /// Whether its member sees whose envelope it is: services, and observers of others.
+    pub(super) fn sees_user(&self) -> bool {
+        self.watch.is_some() || self.member.user().is_none()
+    }
+}
+
+impl Router {
+    /// Publishes an event, and keeps it if it is to be retained.
+    pub(super) fn publish(
+        &self,
+        now: Instant,
+        sender: &Arc<Member>,
+        envelope: &Envelope<'_>,
+        whose: Whose<'_>,
+    ) -> Result<Routed, Refusal> {
+        let mut forms = Forms { envelope, source: &sender.source, user: whose.user(), plain: None, attributed: None };
+        if envelope.retain() {
+            // Before the look-up, so that a subscription made meanwhile gets it one way or the other.
+            self.retained.keep(&self.policy, envelope, whose, &forms.plain())?;
+        }
+        let triple = self.policy.canonical(envelope.triple());
+        let matches = self.subscribers(&triple, whose);
+        let twice = matches.len() > 1 || matches.iter().any(Receivers::has_special);
+        let mut delivery = Delivery::new(now, self.policy.event_kind(&triple.channel), twice);
+        let mut groups = Groups::default();
+        for subscription in matches.iter().flat_map(Receivers::iter) {
+            let member = &subscription.member;
+            let is_sender = Arc::ptr_eq(member, sender) && !sender.echo;
+            if is_sender || envelope.target().is_some_and(|target| target != &*member.source) {
+                continue;
+            }
+            if subscription.group.is_some() {
+                groups.add(subscription);
+                continue;
+            }
+            delivery.push(subscription, &mut forms);
+        }
+        groups.each(|members| {
+            // The member whose queue is shortest, then the one longest unserved; the next one where that one is ending.
+            members.sort_by_cached_key(|it| (it.member.outbox().depth().messages, it.member.served(), it.id));
+            if let Some(chosen) = members.iter().find(|it| delivery.push(it, &mut forms)) {
+                chosen.member.serve(self.ids.stamp());
+            }
+        });
+        let Delivery { receivers, pressed, .. } = delivery;
+        let hint = if receivers == 0 { self.missed(sender, envelope, whose) } else { None };
+        Ok(Routed { receipt: Some(Receipt { receivers, hint }), pressed })
+    }
+
+    /// The lists of subscriptions that an event reaches.
+    pub(super) fn subscribers(&self, triple: &Triple<'_>, whose: Whose<'_>) -> Matches {
+        let folded = self.policy.folds(&triple.channel);
+        match whose {
+            Whose::User(user) => {
+                let spaces = [Space::User(user), Space::Services, Space::Watch(user), Space::WatchAll];
+                self.events.matches(&spaces, triple, folded)
+            }
+            Whose::Shared(_) => self.events.matches(&[Space::Everyone, Space::Services], triple, folded),
+        }
+    }
+
+    /// An event reached nobody: the hint, and once a triple a line in the log.
+    fn missed(&self, sender: &Member, envelope: &Envelope<'_>, whose: Whose<'_>) -> Option<String> {
+        let hint = self.hint(sender, envelope, whose)?;
+        let mut missed = self.missed.lock();
+        if missed.len() < MISSED_MAX && missed.insert(envelope.triple().to_string()) {
+            drop(missed);
+            let triple = envelope.triple().to_string();
+            tracing::info!(
+                source = &*sender.source,
+                triple,
+                hint,
+                "an event reached nobody, though a similar triple is served"
+            );
+        }
+        Some(hint)
+    }
+}
+
+/// One event on its way to its receivers.
+struct Delivery {
+    now: Instant,
+    kind: Kind,
+    /// Who has it already; kept only where somebody may stand in the lists twice.
+    seen: Option<HashSet<u64, foldhash::fast::RandomState>>,
+    receivers: usize,
+    pressed: Vec<Arc<Outbox>>,
+}
+
+impl Delivery {
+    fn new(now: Instant, kind: Kind, may_stand_twice: bool) -> Self {
+        Self { now, kind, seen: may_stand_twice.then(HashSet::default), receivers: 0, pressed: Vec::new() }
+    }
+
+    /// `false`: the receiver is ending.
+    fn push(&mut self, subscription: &Subscription, forms: &mut Forms<'_>) -> bool {
+        let member = &subscription.member;
+        if self.seen.as_mut().is_some_and(|seen| !seen.insert(member.number)) {
+            return true;
+        }
+        let frame = if subscription.sees_user() { forms.attributed() } else { forms.plain() };
+        let Ok(pressed) = member.push(self.now, frame, self.kind) else { return false };
+        self.receivers += 1;
+        if pressed {
+            self.pressed.push(Arc::clone(member.outbox()));
+        }
+        true
+    }
+}
+
+/// Subscriptions that share their messages.
+type Group<'s> = SmallVec<[&'s Arc<Subscription>; 4]>;
+
+/// Groups, by whose they are and by name.
+#[derive(Default)]
+struct Groups<'s> {
+    members: BTreeMap<(Option<&'s str>, &'s str), Group<'s>>,
+}
+
+impl<'s> Groups<'s> {
+    fn add(&mut self, subscription: &'s Arc<Subscription>) {
+        if let Some(group) = &subscription.group {
+            self.members.entry((subscription.member.user(), group)).or_default().push(subscription);
+        }
+    }
+
+    fn each(self, mut serve: impl FnMut(&mut Group<'s>)) {
+        for (_, mut members) in self.members {
+            serve(&mut members);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! [`Gather`]: one question to every handler, and the moment when everyone has been heard.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::envelope::{Triple, notice};
+use crate::error::ErrorCode;
+use crate::router::application::Member;
+use crate::router::outbox::Kind;
+
+/// A question that several handlers were given.
+pub(super) struct Gather {
+    asker: Arc<Member>,
+    asker_id: Option<Box<str>>,
+    triple: Triple<'static>,
+    state: Mutex<State>,
+}
+
+struct State {
+    expected: usize,
+    answered: usize,
+    failed: Vec<(Arc<str>, ErrorCode)>,
+    /// The end was said, or somebody else says it.
+    ended: bool,
+}
+
+impl Gather {
+    pub(super) fn new(asker: &Arc<Member>, asker_id: Option<&str>, triple: &Triple<'_>, expected: usize) -> Self {
+        Self {
+            asker: Arc::clone(asker),
+            asker_id: asker_id.map(Box::from),
+            triple: triple.to_owned(),
+            state: Mutex::new(State { expected, answered: 0, failed: Vec::new(), ended: false }),
+        }
+    }
+
+    /// A handler has answered for the last time. Its answers are in the asker's outbox already.
+    pub(super) fn answered(&self, now: Instant) {
+        self.part(now, |state| state.answered += 1);
+    }
+
+    /// A handler will not answer.
+    pub(super) fn failed(&self, now: Instant, source: &Arc<str>, code: ErrorCode) {
+        self.part(now, |state| state.failed.push((Arc::clone(source), code)));
+    }
+
+    /// Nobody says the end any more: the question was cancelled. `false`: it has been said already.
+    pub(super) fn cancel(&self) -> bool {
+        !std::mem::replace(&mut self.state.lock().ended, true)
+    }
+
+    /// Says the end if nobody was asked at all.
+    pub(super) fn end_if_complete(&self, now: Instant) {
+        self.part(now, |_| ());
+    }
+
+    fn part(&self, now: Instant, note: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock();
+        note(&mut state);
+        if state.ended || state.answered + state.failed.len() < state.expected {
+            return;
+        }
+        state.ended = true;
+        let failed: Vec<Value> = state
+            .failed
+            .iter()
+            .map(|(source, code)| json!({ "Source": &**source, "ErrorCode": code.as_str() }))
+            .collect();
+        let more = json!({ "Expected": state.expected, "Answered": state.answered, "Failed": failed });
+        let frame = notice::success(&self.triple, self.asker_id.as_deref(), more);
+        // An asker that is ending hears nothing more.
+        self.asker.push(now, frame, Kind::Kept).ok();
+    }
+}

@@ -1,0 +1,151 @@
+//! Who may answer: the candidates for a request, and which of them is chosen.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::envelope::Envelope;
+use crate::router::application::{Member, Standing};
+use crate::router::index::{Space, Subscription};
+use crate::router::receivers::Receivers;
+use crate::router::{Router, Whose};
+
+/// The handlers that match a request and may have it.
+#[derive(Default)]
+pub(super) struct Candidates {
+    /// With the rank of each: lower ones are asked first.
+    handlers: Vec<(u8, Arc<Subscription>)>,
+    /// The sender handles the triple itself: what it sends on it is an event or a reply.
+    pub(super) sender_handles: bool,
+}
+
+impl Candidates {
+    /// Just this one.
+    pub(super) fn only(handler: Arc<Subscription>) -> Self {
+        Self { handlers: vec![(0, handler)], sender_handles: false }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.handlers.is_empty()
+    }
+
+    /// Best first: who is doubtful (asleep, silent when last asked) comes last of all; then by rank, the least busy, the
+    /// one longest unserved.
+    pub(super) fn best_first(mut self) -> impl Iterator<Item = Arc<Subscription>> {
+        self.handlers.sort_by_cached_key(|(rank, handler)| {
+            let member = &handler.member;
+            (member.is_doubtful(), *rank, member.busy(), member.served(), handler.id)
+        });
+        self.handlers.into_iter().map(|(_, handler)| handler)
+    }
+
+    /// Every session once, and one member of each group, in the order of subscribing.
+    pub(super) fn everyone(self) -> Vec<Arc<Subscription>> {
+        let mut sessions = BTreeMap::new();
+        let mut groups = BTreeSet::new();
+        for handler in self.best_first() {
+            let taken = match &handler.group {
+                None => sessions.contains_key(&handler.member.number),
+                Some(group) => !groups.insert((handler.member.user().map(str::to_owned), group.clone())),
+            };
+            if !taken {
+                sessions.entry(handler.member.number).or_insert(handler);
+            }
+        }
+        let mut everyone: Vec<_> = sessions.into_values().collect();
+        everyone.sort_by_key(|handler| handler.id);
+        everyone
+    }
+}
+
+impl Router {
+    /// The handlers that match an envelope and may have it. The sender is never one of them: who handles a triple and
+    /// asks on it by `timeout` wants another's answer.
+    pub(super) fn candidates(&self, sender: &Arc<Member>, envelope: &Envelope<'_>, whose: Whose<'_>) -> Candidates {
+        let triple = self.policy.canonical(envelope.triple());
+        let folded = self.policy.folds(&triple.channel);
+        let matches = match whose {
+            Whose::User(user) => {
+                self.handlers.matches(&[Space::User(user), Space::Adapters, Space::Services], &triple, folded)
+            }
+            Whose::Shared(_) => {
+                self.handlers.matches(&[Space::Everyone, Space::Adapters, Space::Services], &triple, folded)
+            }
+        };
+        let mut candidates = Candidates::default();
+        if matches.is_empty() {
+            return candidates;
+        }
+        let protected = self.policy.is_protected(envelope.triple());
+        let all = || matches.iter().flat_map(Receivers::iter);
+        let served_inside = protected && all().any(|handler| handler.member.standing == Standing::Adapter);
+        for handler in all() {
+            let member = &handler.member;
+            if envelope.target().is_some_and(|target| target != &*member.source) {
+                continue;
+            }
+            if Arc::ptr_eq(member, sender) {
+                candidates.sender_handles = true;
+                continue;
+            }
+            let own = whose.user() == member.user();
+            let rank = match member.standing {
+                Standing::User(_) if own => 0,
+                Standing::Adapter => 1,
+                Standing::Service => 2,
+                Standing::User(_) => 3,
+            };
+            // Even on a shared channel no agent's password request goes to another agent's application.
+            let foreign = rank == 3;
+            if protected && (foreign || !member.may_handle(envelope.triple(), self.policy.open, served_inside)) {
+                continue;
+            }
+            candidates.handlers.push((rank, Arc::clone(handler)));
+        }
+        candidates
+    }
+
+    /// A triple that is served and that the sender may have meant: the same but for letter case or a slip of the pen.
+    pub(super) fn hint(&self, member: &Member, envelope: &Envelope<'_>, whose: Whose<'_>) -> Option<String> {
+        // A broker with very many handlers answers without a hint rather than late.
+        const LOOKED_AT: usize = 256;
+        let triple = envelope.triple();
+        let written = [&*triple.channel, &*triple.topic, &*triple.subtopic];
+        let visible = |handler: &Subscription| match &handler.member.standing {
+            Standing::Adapter | Standing::Service => true,
+            Standing::User(user) => whose.user() == Some(user) || matches!(whose, Whose::Shared(_)),
+        };
+        let served = self.served.lock();
+        served
+            .values()
+            .rev()
+            .take(LOOKED_AT)
+            .filter(|handler| !std::ptr::eq(Arc::as_ptr(&handler.member), member) && visible(handler))
+            .filter_map(|handler| {
+                let pattern = &handler.pattern;
+                let parts = [&pattern.channel, &pattern.topic, &pattern.subtopic].map(|part| part.as_deref());
+                // A pattern that is mostly wildcards is similar to everything.
+                parts.iter().all(Option::is_some).then_some(())?;
+                let mut distance = 0;
+                for (own, others) in parts.iter().flatten().zip(written) {
+                    distance += likeness(own, others)?;
+                }
+                Some((distance, Reverse(handler.id), format!("{pattern} is served by a handler; did you mean it?")))
+            })
+            .min()
+            .map(|(_, _, hint)| hint)
+    }
+}
+
+/// How far two parts are from each other; `None`: they have nothing to do with each other.
+fn likeness(own: &str, others: &str) -> Option<usize> {
+    if own == others {
+        return Some(0);
+    }
+    if own.eq_ignore_ascii_case(others) {
+        return Some(1);
+    }
+    let distance = strsim::damerau_levenshtein(&own.to_lowercase(), &others.to_lowercase());
+    // One slip in four letters.
+    (distance <= own.chars().count().max(4) / 4).then_some(1 + distance)
+}

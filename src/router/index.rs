@@ -1,0 +1,220 @@
+//! [`Index`]: which subscriptions a triple matches, at the same cost with ten and with a million unrelated ones.
+//!
+//! A subscription stands under one key for each space it belongs to (`u` one user's, `s` services', …) and its pattern
+//! as written. A look-up tries the eight wildcard shapes of a triple in each space that the envelope reaches, and skips
+//! every shape that no subscription of that space uses.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use smallvec::SmallVec;
+
+use crate::envelope::command::Role;
+use crate::envelope::{BROKER, Pattern, Triple, fold};
+use crate::router::SubscriptionId;
+use crate::router::application::{Member, Standing};
+use crate::router::ordered::Ordered;
+use crate::router::policy::Policy;
+use crate::router::receivers::Receivers;
+
+/// One subscription of one member.
+pub(super) struct Subscription {
+    pub(super) id: SubscriptionId,
+    pub(super) member: Arc<Member>,
+    /// As it was written.
+    pub(super) pattern: Pattern,
+    pub(super) role: Role,
+    pub(super) group: Option<Box<str>>,
+    /// Whose envelopes an observer wants.
+    pub(super) watch: Option<Watch>,
+    /// The one request at a time of an ordered handler.
+    pub(super) ordered: Option<Ordered>,
+}
+
+/// Whose envelopes an observer, or a service that wants one user's only, subscribed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Watch {
+    User(Box<str>),
+    All,
+}
+
+impl Subscription {
+    /// Whether it answers without the broker keeping a request open for it.
+    pub(super) fn takes_commands(&self) -> bool {
+        matches!(self.role, Role::Handler { answers: false, .. })
+    }
+}
+
+/// Whose subscriptions a key holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Space<'a> {
+    /// One user's sessions, for user-scoped channels.
+    User(&'a str),
+    /// Everybody's who is not a service or an adapter, for shared channels and the broker's own events.
+    Everyone,
+    /// Services, for all channels.
+    Services,
+    /// In-process adapters.
+    Adapters,
+    /// Observers of one user.
+    Watch(&'a str),
+    /// Observers of all users.
+    WatchAll,
+}
+
+const SPACES: usize = 6;
+const SHAPES: usize = 8;
+
+impl<'a> Space<'a> {
+    fn number(self) -> usize {
+        match self {
+            Self::User(_) => 0,
+            Self::Everyone => 1,
+            Self::Services => 2,
+            Self::Adapters => 3,
+            Self::Watch(_) => 4,
+            Self::WatchAll => 5,
+        }
+    }
+
+    fn tag(self) -> (u8, &'a str) {
+        match self {
+            Self::User(user) => (b'u', user),
+            Self::Everyone => (b'e', ""),
+            Self::Services => (b's', ""),
+            Self::Adapters => (b'd', ""),
+            Self::Watch(user) => (b'w', user),
+            Self::WatchAll => (b'a', ""),
+        }
+    }
+}
+
+/// Long enough for every key of usual names, so that a look-up does not allocate.
+type Key = SmallVec<[u8; 256]>;
+
+/// No part has a `/`, no user a NUL, and `*` is no value: keys are unambiguous.
+fn key(space: Space<'_>, folded: bool, parts: [Option<&str>; 3]) -> Key {
+    let (tag, user) = space.tag();
+    let mut key = Key::new();
+    key.extend_from_slice(&[tag, u8::from(folded)]);
+    key.extend_from_slice(user.as_bytes());
+    key.push(0);
+    for part in parts {
+        key.extend_from_slice(part.unwrap_or("*").as_bytes());
+        key.push(b'/');
+    }
+    key
+}
+
+/// Bits 4, 2, 1: channel, topic, subtopic is a wildcard.
+fn shape(parts: [Option<&str>; 3]) -> usize {
+    parts.iter().fold(0, |shape, part| shape * 2 + usize::from(part.is_none()))
+}
+
+/// Subscriptions by space and pattern.
+#[derive(Default)]
+pub(super) struct Index {
+    by_key: DashMap<Box<[u8]>, Receivers, foldhash::fast::RandomState>,
+    /// How many keys each shape of each space has.
+    shapes: [[AtomicUsize; SHAPES]; SPACES],
+}
+
+/// The lists that a triple matches. Few: one is the usual number.
+pub(super) type Matches = SmallVec<[Receivers; 2]>;
+
+impl Index {
+    /// Adds a subscription under every key that it has.
+    pub(super) fn insert(&self, policy: &Policy, subscription: &Arc<Subscription>) {
+        for_each_key(policy, subscription, |space, folded, parts| {
+            let mut receivers = self.by_key.entry(key(space, folded, parts).into_boxed_slice()).or_default();
+            if receivers.is_empty() {
+                self.count(space, parts).fetch_add(1, Ordering::SeqCst);
+            }
+            receivers.push(Arc::clone(subscription));
+        });
+    }
+
+    /// Takes a subscription out.
+    pub(super) fn remove(&self, policy: &Policy, subscription: &Subscription) {
+        for_each_key(policy, subscription, |space, folded, parts| {
+            let key = key(space, folded, parts);
+            self.by_key.remove_if_mut(&key[..], |_, receivers| {
+                receivers.remove(subscription.id);
+                let empty = receivers.is_empty();
+                if empty {
+                    self.count(space, parts).fetch_sub(1, Ordering::SeqCst);
+                }
+                empty
+            });
+        });
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "a space has a number below SPACES, three parts a shape below SHAPES")]
+    fn count(&self, space: Space<'_>, parts: [Option<&str>; 3]) -> &AtomicUsize {
+        &self.shapes[space.number()][shape(parts)]
+    }
+
+    /// The lists of `spaces` that match a canonical triple. `folded`: the triple's channel folds.
+    pub(super) fn matches(&self, spaces: &[Space<'_>], triple: &Triple<'_>, folded: bool) -> Matches {
+        let mut matches = Matches::new();
+        let parts = [&*triple.channel, &*triple.topic, &*triple.subtopic];
+        let shapes = if triple.is_broker() { SHAPES / 2 } else { SHAPES };
+        for &space in spaces {
+            for shape in 0..shapes {
+                let part = |bit: usize, part| (shape & bit == 0).then_some(part);
+                let [channel, topic, subtopic] = parts;
+                let parts = [part(4, channel), part(2, topic), part(1, subtopic)];
+                if self.count(space, parts).load(Ordering::Relaxed) == 0 {
+                    continue;
+                }
+                // Only patterns for all channels have a folded form of their own.
+                let folded = folded && parts.first() == Some(&None);
+                if let Some(receivers) = self.by_key.get(&key(space, folded, parts)[..]) {
+                    matches.push(receivers.clone());
+                }
+            }
+        }
+        matches
+    }
+}
+
+/// Calls `each` with every key of a subscription: its spaces, and a folded form where its pattern is for all channels.
+fn for_each_key(
+    policy: &Policy,
+    subscription: &Subscription,
+    mut each: impl FnMut(Space<'_>, bool, [Option<&str>; 3]),
+) {
+    let Pattern { channel, topic, subtopic } = &subscription.pattern;
+    let channel = channel.as_deref();
+    let topic_folded = topic.as_deref().map(fold);
+    let subtopic_folded = subtopic.as_deref().map(fold);
+    let written = [channel, topic.as_deref(), subtopic.as_deref()];
+    let folded = [channel, topic_folded.as_deref(), subtopic_folded.as_deref()];
+    for space in spaces(policy, subscription) {
+        match channel {
+            Some(name) if policy.folds(name) => each(space, false, folded),
+            None if policy.folds_any() => {
+                each(space, false, written);
+                each(space, true, folded);
+            }
+            _ => each(space, false, written),
+        }
+    }
+}
+
+/// The spaces of a subscription. A pattern for all channels may match user-scoped and shared ones.
+fn spaces<'a>(policy: &Policy, subscription: &'a Subscription) -> SmallVec<[Space<'a>; 2]> {
+    let own = match (&subscription.member.standing, &subscription.watch) {
+        (Standing::Adapter, _) => return SmallVec::from_slice(&[Space::Adapters]),
+        (Standing::Service, None | Some(Watch::All)) => return SmallVec::from_slice(&[Space::Services]),
+        (Standing::User(user), None) => Space::User(user),
+        (_, Some(Watch::User(user))) => Space::Watch(user),
+        (_, Some(Watch::All)) => Space::WatchAll,
+    };
+    match subscription.pattern.channel.as_deref() {
+        None | Some(BROKER) => SmallVec::from_slice(&[own, Space::Everyone]),
+        Some(channel) if policy.is_shared(channel) => SmallVec::from_slice(&[Space::Everyone]),
+        Some(_) => SmallVec::from_slice(&[own]),
+    }
+}

@@ -1,0 +1,196 @@
+//! Handlers that know no ids: one request at a time for each subscription, and its next envelope is the reply.
+//!
+//! Whenever a request ends without its envelope, the subscription *owes* it, and gets no further request until that
+//! envelope has come and was discarded: a late answer must never be taken for the next asker's.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::envelope::command::Role;
+use crate::envelope::{Envelope, Triple, fold};
+use crate::router::application::Member;
+use crate::router::index::Subscription;
+use crate::router::{RequestId, Routed, Router};
+
+/// Whose turn it is at one ordered subscription, and who waits for it.
+#[derive(Default)]
+pub(super) struct Ordered {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stage: Stage,
+    waiting: VecDeque<RequestId>,
+    /// Unsubscribed: it may still answer what it was given.
+    left: bool,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Free,
+    /// Works on this request.
+    Busy(RequestId),
+    /// The request ended without its envelope, which will still come.
+    Owed,
+}
+
+/// One ordered subscription that has, or owes, an answer; kept with its member.
+#[derive(Clone)]
+pub(super) struct Turn {
+    subscription: Arc<Subscription>,
+    /// The request's triple, canonical.
+    triple: Triple<'static>,
+}
+
+impl Ordered {
+    /// Takes the turn for a request, if it is free.
+    pub(super) fn take(&self, request: RequestId) -> bool {
+        let mut state = self.state.lock();
+        let free = state.stage == Stage::Free && !state.left;
+        if free {
+            state.stage = Stage::Busy(request);
+        }
+        free
+    }
+
+    /// Gives back a turn whose request was never sent.
+    fn give_back(&self, request: RequestId) {
+        let mut state = self.state.lock();
+        if state.stage == Stage::Busy(request) {
+            state.stage = Stage::Free;
+        }
+    }
+
+    /// Lets a request wait for the turn.
+    pub(super) fn wait(&self, request: RequestId) {
+        self.state.lock().waiting.push_back(request);
+    }
+
+    /// A request that waited has ended.
+    pub(super) fn forget(&self, request: RequestId) {
+        self.state.lock().waiting.retain(|waiting| *waiting != request);
+    }
+
+    /// The next request that waits, if the turn is free.
+    fn next(&self) -> Option<RequestId> {
+        let mut state = self.state.lock();
+        if state.stage == Stage::Free && !state.left { state.waiting.pop_front() } else { None }
+    }
+
+    /// No further request: those that wait are given back.
+    pub(super) fn leave(&self) -> VecDeque<RequestId> {
+        let mut state = self.state.lock();
+        state.left = true;
+        std::mem::take(&mut state.waiting)
+    }
+}
+
+impl Turn {
+    /// Whether an envelope on this canonical triple is the answer: the request's own, or one that was listed.
+    fn expects(&self, triple: &Triple<'_>, folded: bool) -> bool {
+        let Role::Handler { replies, .. } = &self.subscription.role else { return false };
+        let same = |own: &str, others: &str| if folded { fold(own) == others } else { own == others };
+        self.triple == *triple
+            || (self.triple.channel == triple.channel
+                && replies
+                    .iter()
+                    .any(|(topic, subtopic)| same(topic, &triple.topic) && same(subtopic, &triple.subtopic)))
+    }
+}
+
+impl Router {
+    /// Notes that an ordered subscription works on a request.
+    pub(super) fn begin_turn(&self, subscription: &Arc<Subscription>, triple: &Triple<'_>) {
+        let turn = Turn { subscription: Arc::clone(subscription), triple: self.policy.canonical(triple).to_owned() };
+        let member = &subscription.member;
+        member.holds.lock().turns.push(turn);
+        member.turns.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Takes back a turn whose request could not be sent.
+    pub(super) fn undo_turn(subscription: &Arc<Subscription>, request: RequestId) {
+        if let Some(ordered) = &subscription.ordered {
+            forget_turn(subscription);
+            ordered.give_back(request);
+        }
+    }
+
+    /// Ends a turn whose envelope has come, and begins the next.
+    pub(super) fn end_turn(&self, now: Instant, subscription: &Arc<Subscription>) {
+        if let Some(ordered) = &subscription.ordered {
+            forget_turn(subscription);
+            ordered.state.lock().stage = Stage::Free;
+            self.serve_waiting(now, subscription);
+        }
+    }
+
+    /// A request ended without its envelope: the subscription owes it from now on.
+    pub(super) fn abandon_turn(subscription: &Arc<Subscription>, request: RequestId) {
+        let Some(ordered) = &subscription.ordered else { return };
+        let mut state = ordered.state.lock();
+        if state.stage != Stage::Busy(request) {
+            return;
+        }
+        state.stage = Stage::Owed;
+        let left = state.left;
+        drop(state);
+        if left {
+            forget_turn(subscription);
+        }
+    }
+
+    /// An ordered subscription has ended. It may still answer what it was given; what it owes is forgotten.
+    pub(super) fn leave_turn(subscription: &Arc<Subscription>) -> VecDeque<RequestId> {
+        let Some(ordered) = &subscription.ordered else { return VecDeque::new() };
+        let waiting = ordered.leave();
+        if ordered.state.lock().stage == Stage::Owed {
+            forget_turn(subscription);
+        }
+        waiting
+    }
+
+    /// Gives a free subscription the requests that wait for it, until it has one.
+    pub(super) fn serve_waiting(&self, now: Instant, subscription: &Arc<Subscription>) {
+        let Some(ordered) = &subscription.ordered else { return };
+        while let Some(request) = ordered.next() {
+            self.resume_waiting(now, request, subscription);
+        }
+    }
+
+    /// Takes an envelope without `inReplyTo` as the answer of an ordered handler, if it is one. `None`: it is not.
+    pub(super) fn answer_in_turn(&self, now: Instant, member: &Arc<Member>, envelope: &Envelope<'_>) -> Option<Routed> {
+        if member.turns.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let triple = self.policy.canonical(envelope.triple());
+        let folded = self.policy.folds(&triple.channel);
+        let turns = member.holds.lock().turns.clone();
+        let turn = turns.into_iter().find(|turn| turn.expects(&triple, folded))?;
+        let subscription = turn.subscription;
+        let stage = subscription.ordered.as_ref()?.state.lock().stage;
+        let routed = match stage {
+            // An answer that lost a race against its time limit is discarded like every late one.
+            Stage::Busy(request) => self.answer(now, member, request, envelope).unwrap_or_default(),
+            Stage::Owed | Stage::Free => Routed::default(),
+        };
+        member.set_missed(false);
+        if !envelope.more() {
+            self.end_turn(now, &subscription);
+        }
+        Some(routed)
+    }
+}
+
+fn forget_turn(subscription: &Arc<Subscription>) {
+    let member = &subscription.member;
+    let mut holds = member.holds.lock();
+    let before = holds.turns.len();
+    holds.turns.retain(|turn| turn.subscription.id != subscription.id);
+    member.turns.fetch_sub(before - holds.turns.len(), Ordering::SeqCst);
+}

@@ -1,0 +1,105 @@
+//! [`Policy`]: what the operator chose that decides where an envelope goes.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::config::{AuthMode, Channel, Config, Overflow, Scope};
+use crate::envelope::{Pattern, Triple};
+use crate::router::outbox::Kind;
+
+/// The limits of what a session may hold and the broker keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Subscriptions a session.
+    pub subscriptions: usize,
+    /// Requests a session may have pending.
+    pub pending_requests: usize,
+    /// Retained values a user.
+    pub retained_values: usize,
+    /// Bytes of retained values a user.
+    pub retained_bytes: usize,
+    /// Bytes of retained values in all.
+    pub retained_total_bytes: usize,
+    /// A request's time limit where it names none, and the most it may name.
+    pub request_timeout: Duration,
+}
+
+/// Scopes, folding, protection and limits.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    channels: HashMap<String, Channel>,
+    protected: Vec<Pattern>,
+    folds: bool,
+    /// Open development mode: anybody may handle a protected triple that no adapter serves.
+    pub(super) open: bool,
+    /// The limits.
+    pub(super) limits: Limits,
+}
+
+impl Policy {
+    /// The router's part of a configuration.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            folds: config.channels.values().any(|channel| channel.fold_case),
+            channels: config.channels.clone(),
+            protected: config.protected.clone(),
+            open: config.auth == AuthMode::Open,
+            limits: Limits {
+                subscriptions: config.limits.subscriptions,
+                pending_requests: config.limits.pending_requests,
+                retained_values: config.limits.retained_values,
+                retained_bytes: config.limits.retained_bytes,
+                retained_total_bytes: config.limits.retained_total_bytes,
+                request_timeout: config.request_timeout,
+            },
+        }
+    }
+
+    fn channel(&self, name: &str) -> Channel {
+        self.channels.get(name).copied().unwrap_or_default()
+    }
+
+    /// Whether envelopes of the channel belong to all rather than to one user.
+    pub(super) fn is_shared(&self, channel: &str) -> bool {
+        self.channel(channel).scope == Scope::Shared
+    }
+
+    /// Whether topic and subtopic of the channel are compared folded.
+    pub(super) fn folds(&self, channel: &str) -> bool {
+        self.folds && self.channel(channel).fold_case
+    }
+
+    /// Whether any channel folds, so that patterns for all channels are needed in a folded form too.
+    pub(super) fn folds_any(&self) -> bool {
+        self.folds
+    }
+
+    /// What a full queue does with an event of the channel.
+    pub(super) fn event_kind(&self, channel: &str) -> Kind {
+        match self.channel(channel).overflow {
+            Overflow::Close => Kind::Kept,
+            Overflow::DropOldest => Kind::Droppable,
+        }
+    }
+
+    /// Whether the triple is request-only, whatever its letter case: passwords travel on it.
+    #[must_use]
+    pub fn is_protected(&self, triple: &Triple<'_>) -> bool {
+        self.protected.iter().any(|pattern| pattern.matches_any_case(triple))
+    }
+
+    /// Whether every triple of the pattern is protected by one protected pattern.
+    pub(super) fn is_all_protected(&self, pattern: &Pattern) -> bool {
+        self.protected.iter().any(|protected| protected.covers_any_case(pattern))
+    }
+
+    /// The triple as the index compares it.
+    pub(super) fn canonical<'a>(&self, triple: &'a Triple<'_>) -> Triple<'a> {
+        if self.folds(&triple.channel) {
+            triple.folded()
+        } else {
+            Triple::new(&*triple.channel, &*triple.topic, &*triple.subtopic)
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! [`Presence`]: which applications are there, whose they are, and the events of their coming and going.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use dashmap::DashMap;
+
+use crate::envelope::command::State;
+use crate::envelope::notice;
+use crate::error::{ErrorCode, Refusal};
+use crate::router::application::{Member, Standing};
+use crate::router::outbox::Kind;
+use crate::router::receivers::Receivers;
+use crate::router::{Router, Whose};
+
+/// Sessions by source, then in the order of their coming.
+type Sources = BTreeMap<Arc<str>, BTreeMap<u64, Arc<Member>>>;
+
+/// The registered sessions of users (`Some`) and of services (`None`).
+#[derive(Default)]
+pub(super) struct Presence {
+    by_user: DashMap<Option<Arc<str>>, Sources, foldhash::fast::RandomState>,
+}
+
+/// One application of a user, or one service: a row of `Application/List`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Application {
+    /// The registered name.
+    pub source: String,
+    /// `None` for a service.
+    pub user: Option<String>,
+    /// When the earliest of its sessions came.
+    pub since: SystemTime,
+    /// How many sessions it has.
+    pub sessions: usize,
+    /// Active if any session is.
+    pub state: State,
+}
+
+fn user_of(member: &Member) -> Option<Arc<str>> {
+    match &member.standing {
+        Standing::User(user) => Some(Arc::clone(user)),
+        Standing::Adapter | Standing::Service => None,
+    }
+}
+
+impl Presence {
+    /// Lists a session; `exclusive`: unless another one of the same source and user is there.
+    ///
+    /// # Errors
+    /// `SOURCE_IN_USE`.
+    pub(super) fn join(&self, member: &Arc<Member>, exclusive: bool) -> Result<(), Refusal> {
+        let mut sources = self.by_user.entry(user_of(member)).or_default();
+        let sessions = sources.entry(Arc::clone(&member.source)).or_default();
+        if let Some((_, other)) = sessions.first_key_value().filter(|_| exclusive) {
+            let since = humantime::format_rfc3339_seconds(other.since);
+            return Err(Refusal::new(
+                ErrorCode::SourceInUse,
+                format!("the source is exclusive, and another session registered it at {since}; close that one first"),
+            ));
+        }
+        sessions.insert(member.number, Arc::clone(member));
+        Ok(())
+    }
+
+    pub(super) fn leave(&self, member: &Member) {
+        self.by_user.remove_if_mut(&user_of(member), |_, sources| {
+            if let Some(sessions) = sources.get_mut(&member.source) {
+                sessions.remove(&member.number);
+                if sessions.is_empty() {
+                    sources.remove(&member.source);
+                }
+            }
+            sources.is_empty()
+        });
+    }
+
+    fn list(&self, user: Option<&Arc<str>>, rows: &mut Vec<Application>) {
+        let Some(sources) = self.by_user.get(&user.cloned()) else { return };
+        for (source, sessions) in sources.iter() {
+            let Some((_, earliest)) = sessions.first_key_value() else { continue };
+            let active = sessions.values().any(|member| member.state() == State::Active);
+            rows.push(Application {
+                source: source.to_string(),
+                user: user.map(ToString::to_string),
+                since: earliest.since,
+                sessions: sessions.len(),
+                state: if active { State::Active } else { State::Asleep },
+            });
+        }
+    }
+
+    /// How many sessions are registered.
+    pub(super) fn sessions(&self) -> usize {
+        self.by_user.iter().map(|sources| sources.values().map(BTreeMap::len).sum::<usize>()).sum()
+    }
+}
+
+impl Router {
+    /// The applications that a member may see: its own user's and the services'; all, for services and observers.
+    pub fn applications(&self, member: &Member) -> Vec<Application> {
+        let mut rows = Vec::new();
+        let everyone = member.observe || member.standing == Standing::Service;
+        let mut users: Vec<_> = if everyone {
+            self.presence
+                .by_user
+                .iter()
+                .filter(|sources| sources.key().is_some())
+                .map(|sources| sources.key().clone())
+                .collect()
+        } else {
+            vec![user_of(member)]
+        };
+        users.sort();
+        users.push(None);
+        users.dedup();
+        for user in users {
+            self.presence.list(user.as_ref(), &mut rows);
+        }
+        rows
+    }
+
+    /// `Broker/Application/SetState`
+    pub fn set_state(&self, member: &Member, state: State) {
+        member.set_state(state);
+    }
+
+    /// Tells who subscribed to it that a session has come or gone. A service's coming concerns every user.
+    pub(super) fn tell_presence(&self, now: Instant, member: &Member, subtopic: &'static str) {
+        let triple = notice::triple("Application", subtopic);
+        let user = member.user();
+        let whose = user.map_or(Whose::Shared(None), Whose::User);
+        let matches = self.subscribers(&triple, whose);
+        let frame = notice::presence(subtopic, &member.source, user, &member.id.to_string());
+        let mut told = BTreeSet::new();
+        for subscription in matches.iter().flat_map(Receivers::iter) {
+            let receiver = &subscription.member;
+            if receiver.number != member.number && told.insert(receiver.number) {
+                // Who is ending hears nothing more.
+                receiver.push(now, frame.clone(), Kind::Kept).ok();
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! [`Receivers`]: the subscriptions of one key, walked without a lock and left without a copy of the whole list.
+//!
+//! A publisher takes a snapshot (one counter) and walks it after the shard's lock is released. Who joins or leaves
+//! changes one chunk; where a publisher still holds the snapshot, that chunk and the list of chunks are copied, never
+//! the list of receivers: ten thousand sessions may leave at once.
+
+use std::sync::Arc;
+
+use crate::router::SubscriptionId;
+use crate::router::index::Subscription;
+
+/// Copying 64 pointers costs about as much as one push to an outbox.
+const CHUNK: usize = 64;
+
+type Chunk = Arc<Vec<Arc<Subscription>>>;
+
+/// The subscriptions of one key, oldest first.
+#[derive(Clone, Default)]
+pub(super) struct Receivers {
+    chunks: Arc<Vec<Chunk>>,
+    /// How many are in a group or watch another user: only then can a session stand here twice.
+    special: usize,
+}
+
+fn is_special(subscription: &Subscription) -> bool {
+    subscription.group.is_some() || subscription.watch.is_some()
+}
+
+impl Receivers {
+    /// Adds a subscription, the newest of all.
+    pub(super) fn push(&mut self, subscription: Arc<Subscription>) {
+        self.special += usize::from(is_special(&subscription));
+        let chunks = Arc::make_mut(&mut self.chunks);
+        match chunks.last_mut() {
+            Some(chunk) if chunk.len() < CHUNK => Arc::make_mut(chunk).push(subscription),
+            _ => chunks.push(Arc::new(vec![subscription])),
+        }
+    }
+
+    /// Takes a subscription out.
+    pub(super) fn remove(&mut self, id: SubscriptionId) {
+        // Ids grow, so both searches halve.
+        let first_id = |chunk: &Chunk| chunk.first().map(|first| first.id);
+        let after = self.chunks.partition_point(|chunk| first_id(chunk) <= Some(id));
+        let Some(place) = after.checked_sub(1) else { return };
+        let chunks = Arc::make_mut(&mut self.chunks);
+        let Some(chunk) = chunks.get_mut(place) else { return };
+        let Ok(at) = chunk.binary_search_by_key(&id, |subscription| subscription.id) else { return };
+        let chunk = Arc::make_mut(chunk);
+        self.special -= usize::from(is_special(&chunk.remove(at)));
+        if chunk.is_empty() {
+            chunks.remove(place);
+        }
+    }
+
+    /// Whether nobody is left.
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Whether a session may stand here twice.
+    pub(super) fn has_special(&self) -> bool {
+        self.special > 0
+    }
+
+    /// The subscriptions, oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Subscription>> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter())
+    }
+}

@@ -1,0 +1,160 @@
+//! [`Retained`]: the last value of each triple, for those who subscribe later. Kept per scope, bounded per scope and in
+//! all; never a protected triple, which is no event.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+
+use crate::envelope::{DecodeLimits, Envelope, Frame, Splice, Triple, decode};
+use crate::error::{ErrorCode, Refusal};
+use crate::router::Whose;
+use crate::router::application::Standing;
+use crate::router::index::{Subscription, Watch};
+use crate::router::policy::Policy;
+
+/// A user's values, or with `None` those of shared channels.
+type Scope = Option<Arc<str>>;
+
+/// A triple, canonical and written, and the target whose value it is.
+type Place = (String, Option<Box<str>>);
+
+/// All retained values.
+#[derive(Default)]
+pub(super) struct Retained {
+    scopes: DashMap<Scope, Kept, foldhash::fast::RandomState>,
+    total_bytes: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Kept {
+    values: BTreeMap<Place, Value>,
+    bytes: usize,
+}
+
+/// An event as its user's sessions saw it, in bytes of its own, and whose it was on a shared channel.
+struct Value {
+    text: Box<str>,
+    user: Option<Box<str>>,
+}
+
+impl Retained {
+    /// Keeps an event as its triple's last value; a `null` payload clears it.
+    ///
+    /// # Errors
+    /// `TOO_LARGE` when a limit would be exceeded; nothing is changed then.
+    pub(super) fn keep(
+        &self,
+        policy: &Policy,
+        envelope: &Envelope<'_>,
+        whose: Whose<'_>,
+        plain: &Frame,
+    ) -> Result<(), Refusal> {
+        let scope: Scope = match whose {
+            Whose::User(user) => Some(Arc::from(user)),
+            Whose::Shared(_) => None,
+        };
+        let place = (policy.canonical(envelope.triple()).to_string(), envelope.target().map(Box::from));
+        if envelope.payload_is_null() {
+            self.clear(&scope, &place);
+            return Ok(());
+        }
+        let user = match whose {
+            Whose::User(_) => None,
+            Whose::Shared(user) => user.map(Box::from),
+        };
+        let limits = &policy.limits;
+        let mut kept = self.scopes.entry(scope).or_default();
+        let before = kept.values.get(&place).map_or(0, |value| value.text.len());
+        let (bytes, values) = (kept.bytes - before + plain.len(), kept.values.len() + usize::from(before == 0));
+        let total = self.total_bytes.load(Ordering::SeqCst) - before + plain.len();
+        let exceeded = if values > limits.retained_values {
+            Some(("retained_values", limits.retained_values))
+        } else if bytes > limits.retained_bytes {
+            Some(("retained_bytes", limits.retained_bytes))
+        } else if total > limits.retained_total_bytes {
+            Some(("retained_total_bytes", limits.retained_total_bytes))
+        } else {
+            None
+        };
+        if let Some((key, limit)) = exceeded {
+            return Err(Refusal::new(
+                ErrorCode::TooLarge,
+                format!("not retained and not sent: limits.{key} is {limit}; clear values with a null payload"),
+            ));
+        }
+        self.total_bytes.fetch_add(plain.len(), Ordering::SeqCst);
+        self.total_bytes.fetch_sub(before, Ordering::SeqCst);
+        kept.bytes = bytes;
+        kept.values.insert(place, Value { text: Box::from(plain.text()), user });
+        Ok(())
+    }
+
+    fn clear(&self, scope: &Scope, place: &Place) {
+        self.scopes.remove_if_mut(scope, |_, kept| {
+            if let Some(value) = kept.values.remove(place) {
+                kept.bytes -= value.text.len();
+                self.total_bytes.fetch_sub(value.text.len(), Ordering::SeqCst);
+            }
+            kept.values.is_empty()
+        });
+    }
+
+    /// What a new subscription gets: each value that it matches, marked `retained`, in the order of scope and triple.
+    pub(super) fn replay(&self, policy: &Policy, subscription: &Subscription, each: &mut dyn FnMut(Frame)) {
+        for scope in self.scopes_of(subscription) {
+            let Some(kept) = self.scopes.get(&scope) else { continue };
+            for ((_, target), value) in &kept.values {
+                if target.as_deref().is_none_or(|target| target == &*subscription.member.source) {
+                    let user = scope.as_deref().or(value.user.as_deref());
+                    if let Some(frame) = replayed(policy, subscription, value, user) {
+                        each(frame);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The scopes that a subscription may see, in a fixed order.
+    fn scopes_of(&self, subscription: &Subscription) -> Vec<Scope> {
+        let mut scopes = match (&subscription.watch, &subscription.member.standing) {
+            (Some(Watch::User(user)), _) => vec![Some(Arc::from(&**user))],
+            (None, Standing::User(user)) => vec![Some(Arc::clone(user))],
+            (Some(Watch::All), _) | (None, Standing::Service | Standing::Adapter) => {
+                self.scopes.iter().filter(|kept| kept.key().is_some()).map(|kept| kept.key().clone()).collect()
+            }
+        };
+        scopes.sort();
+        scopes.push(None);
+        scopes
+    }
+
+    /// Values and bytes in all.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.scopes.iter().map(|kept| kept.values.len()).sum(), self.total_bytes.load(Ordering::SeqCst))
+    }
+}
+
+fn replayed(policy: &Policy, subscription: &Subscription, value: &Value, user: Option<&str>) -> Option<Frame> {
+    // It was checked when it came.
+    let envelope = decode(&value.text, DecodeLimits { depth: usize::MAX }).ok()?;
+    if !matches(policy, subscription, envelope.triple()) {
+        return None;
+    }
+    let splice = Splice::new(&envelope).flag("retained");
+    Some(match user {
+        Some(user) if subscription.sees_user() => splice.string("user", user).frame(),
+        _ => splice.frame(),
+    })
+}
+
+/// Whether a subscription's pattern matches, with the channel's folding.
+fn matches(policy: &Policy, subscription: &Subscription, triple: &Triple<'_>) -> bool {
+    let pattern = &subscription.pattern;
+    if policy.folds(&triple.channel) {
+        pattern.channel.as_deref().is_none_or(|channel| channel == triple.channel) && pattern.matches_any_case(triple)
+    } else {
+        pattern.matches(triple)
+    }
+}

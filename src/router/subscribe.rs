@@ -1,0 +1,204 @@
+//! Subscribing, unsubscribing, and one's own list.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::envelope::command::{Role, Subscribe};
+use crate::envelope::{BROKER, Pattern, notice};
+use crate::error::{ErrorCode, Refusal};
+use crate::router::application::{Member, Standing};
+use crate::router::index::{Subscription, Watch};
+use crate::router::ordered::Ordered;
+use crate::router::outbox::Kind;
+use crate::router::{Router, SubscriptionId};
+
+/// One of a session's own subscriptions: a row of `Subscription/List`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its id.
+    pub id: SubscriptionId,
+    /// As it was written.
+    pub pattern: Pattern,
+    /// What it is for.
+    pub role: Role,
+    /// The group that shares the messages.
+    pub group: Option<String>,
+}
+
+impl Router {
+    /// Subscribes. The same pattern, role, group and user again: the subscription that is there.
+    ///
+    /// # Errors
+    /// `FORBIDDEN`, `RESERVED_CHANNEL`, `TOO_MANY_SUBSCRIPTIONS`, `INVALID_ENVELOPE`.
+    pub fn subscribe(&self, now: Instant, member: &Arc<Member>, wanted: &Subscribe) -> Result<SubscriptionId, Refusal> {
+        let watch = watch(member, wanted)?;
+        self.check(member, wanted)?;
+        let mut holds = member.holds.lock();
+        if let Some(same) = holds.subscriptions.iter().find(|it| is_same(it, wanted, watch.as_ref())) {
+            return Ok(same.id);
+        }
+        let most = self.policy.limits.subscriptions;
+        if holds.subscriptions.len() >= most {
+            return Err(Refusal::new(
+                ErrorCode::TooManySubscriptions,
+                format!("this session holds {most} subscriptions, the limit; unsubscribe, or use a wildcard"),
+            ));
+        }
+        let subscription = Arc::new(Subscription {
+            id: self.ids.subscription(),
+            member: Arc::clone(member),
+            pattern: wanted.pattern.clone(),
+            role: wanted.role.clone(),
+            group: wanted.group.as_deref().map(Box::from),
+            watch,
+            ordered: matches!(wanted.role, Role::Handler { ordered: true, .. }).then(Ordered::default),
+        });
+        holds.subscriptions.push(Arc::clone(&subscription));
+        drop(holds);
+        match subscription.role {
+            Role::Handler { .. } => {
+                self.served.lock().insert(subscription.id, Arc::clone(&subscription));
+                self.handlers.insert(&self.policy, &subscription);
+            }
+            // While the outbox is held no live event comes in: those before the look are in what is replayed, those
+            // after it wait, so a triple's retained value always comes before its first live event.
+            Role::Subscriber => member.outbox().push_all(now, |push| {
+                self.events.insert(&self.policy, &subscription);
+                self.retained.replay(&self.policy, &subscription, &mut |frame| push(frame, Kind::Retained));
+            }),
+        }
+        Ok(subscription.id)
+    }
+
+    fn check(&self, member: &Member, wanted: &Subscribe) -> Result<(), Refusal> {
+        let pattern = &wanted.pattern;
+        let handler = matches!(wanted.role, Role::Handler { .. });
+        if pattern.channel.as_deref() == Some(BROKER) {
+            let heard = ["Joined", "Left"].iter().any(|it| pattern.matches(&notice::triple("Application", it)));
+            if handler || !heard {
+                return Err(Refusal::new(
+                    ErrorCode::ReservedChannel,
+                    "the channel 'Broker' has two events to subscribe to, Application/Joined and Application/Left",
+                ));
+            }
+        }
+        if handler && self.policy.is_all_protected(pattern) && !self.may_handle_all(member, pattern) {
+            return Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "the pattern is protected: passwords travel on it; the key 'handle' in [[applications]] allows an \
+                 application to answer it, and in open mode anybody may, unless an adapter serves it",
+            ));
+        }
+        Ok(())
+    }
+
+    fn may_handle_all(&self, member: &Member, pattern: &Pattern) -> bool {
+        match member.standing {
+            Standing::Adapter | Standing::Service => true,
+            Standing::User(_) if self.policy.open => {
+                !self.declarations.iter().flat_map(|it| &it.serves).any(|served| served.overlaps_any_case(pattern))
+            }
+            Standing::User(_) => member.handle.allows_all_of(pattern),
+        }
+    }
+
+    /// Ends a subscription, by its id.
+    ///
+    /// # Errors
+    /// `NO_SUCH_SUBSCRIPTION`.
+    pub fn unsubscribe(&self, now: Instant, member: &Arc<Member>, id: &str) -> Result<(), Refusal> {
+        let id: Option<SubscriptionId> = id.parse().ok();
+        self.end_subscription(now, member, |it| Some(it.id) == id)
+    }
+
+    /// Ends a subscription, by what was subscribed to.
+    ///
+    /// # Errors
+    /// `NO_SUCH_SUBSCRIPTION`, `FORBIDDEN`.
+    pub fn unsubscribe_same(&self, now: Instant, member: &Arc<Member>, wanted: &Subscribe) -> Result<(), Refusal> {
+        let watch = watch(member, wanted)?;
+        self.end_subscription(now, member, |it| is_same(it, wanted, watch.as_ref()))
+    }
+
+    fn end_subscription(
+        &self,
+        now: Instant,
+        member: &Arc<Member>,
+        wanted: impl Fn(&Subscription) -> bool,
+    ) -> Result<(), Refusal> {
+        let ended = {
+            let subscriptions = &mut member.holds.lock().subscriptions;
+            subscriptions.iter().position(|it| wanted(it)).map(|place| subscriptions.remove(place))
+        };
+        match ended {
+            Some(subscription) => {
+                self.unlist(now, &subscription);
+                Ok(())
+            }
+            None => Err(Refusal::new(
+                ErrorCode::NoSuchSubscription,
+                "this session holds no such subscription; Broker/Subscription/List tells which it holds",
+            )),
+        }
+    }
+
+    /// Takes a subscription that has ended out of the index.
+    pub(super) fn unlist(&self, now: Instant, subscription: &Arc<Subscription>) {
+        match subscription.role {
+            Role::Subscriber => self.events.remove(&self.policy, subscription),
+            Role::Handler { .. } => {
+                self.handlers.remove(&self.policy, subscription);
+                self.served.lock().remove(&subscription.id);
+                for request in Self::leave_turn(subscription) {
+                    self.leave_waiting(now, request, subscription);
+                }
+            }
+        }
+    }
+
+    /// A session's own subscriptions, in the order of subscribing.
+    pub fn subscriptions(&self, member: &Member) -> Vec<Listed> {
+        let holds = member.holds.lock();
+        holds
+            .subscriptions
+            .iter()
+            .map(|it| Listed {
+                id: it.id,
+                pattern: it.pattern.clone(),
+                role: it.role.clone(),
+                group: it.group.as_deref().map(str::to_owned),
+            })
+            .collect()
+    }
+}
+
+/// Whose envelopes the subscription is for, where it names a user.
+fn watch(member: &Member, wanted: &Subscribe) -> Result<Option<Watch>, Refusal> {
+    let Some(user) = wanted.user.as_deref() else { return Ok(None) };
+    if wanted.role != Role::Subscriber {
+        return Err(Refusal::new(
+            ErrorCode::Forbidden,
+            "data.user is for subscribers: an observer hears events, never requests",
+        ));
+    }
+    match &member.standing {
+        Standing::User(own) if **own == *user => Ok(None),
+        Standing::User(_) if !member.observe => Err(Refusal::new(
+            ErrorCode::Forbidden,
+            "data.user names another user; that needs 'observe = true' in [[applications]]",
+        )),
+        _ if user == "*" => Ok(Some(Watch::All)),
+        _ => Ok(Some(Watch::User(Box::from(user)))),
+    }
+}
+
+fn is_same(held: &Subscription, wanted: &Subscribe, watch: Option<&Watch>) -> bool {
+    let same_role = matches!(
+        (&held.role, &wanted.role),
+        (Role::Subscriber, Role::Subscriber) | (Role::Handler { .. }, Role::Handler { .. })
+    );
+    same_role
+        && held.pattern == wanted.pattern
+        && held.group.as_deref() == wanted.group.as_deref()
+        && held.watch.as_ref() == watch
+}
