@@ -1,14 +1,36 @@
-//! (being built)
+//! [`Session`]: one connected application, from its first message to its last. A plain struct without socket, clock,
+//! task or queue of its own.
+//!
+//! [`Session::handle`] is its only mutation: what happened goes in as an [`Input`], what must wait or end comes out as
+//! an [`Effect`]. What is to be sent goes into the outbox, where the router pushes too, so a reply and the events after
+//! it cannot change places. `task` turns a socket and a clock into inputs; nothing else of the room waits.
+
+mod command;
+mod heartbeat;
+mod limit;
+
+pub use limit::Attempts;
+
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::auth::{AuthError, Claim, Identity};
 use crate::config::Limits;
-use crate::error::CloseCode;
-use crate::router::{Outbox, Router};
+use crate::envelope::{DecodeLimits, Envelope, Frame, decode, notice};
+use crate::error::{CloseCode, ErrorCode, Refusal};
+use crate::router::{Denied, Kind, Member, Outbox, OutboxLimits, Refused, Routed, Router};
+use command::Registering;
+use heartbeat::{Beat, Heartbeat};
+use limit::Rate;
+
+/// How long a publisher waits for a receiver's queue to be under half again (protocol.md, Pressure).
+const PRESSURE_WAIT: Duration = Duration::from_millis(250);
+
+/// How often a draining session looks whether its requests are finished.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
 /// Everything that can happen to a session.
 pub enum Input {
@@ -22,7 +44,7 @@ pub enum Input {
     Timeout,
     /// What [`Effect::Verify`] found.
     Verified(Result<Identity, AuthError>),
-    /// The broker drains: `reconnect_after_ms` for this session.
+    /// The broker drains; the session should come back after that many milliseconds.
     Drain(u64),
     /// The outbox overflowed, or the peer took nothing for too long.
     Overflow,
@@ -34,27 +56,83 @@ pub enum Input {
 pub enum Effect {
     /// Ask the verifier, and come back with [`Input::Verified`].
     Verify(Claim),
-    /// Do not read until the time has come, or all these outboxes are under half.
+    /// Do not read until the time has come, or all these outboxes are under half; with none, until the time has come.
     Pause(Instant, Vec<Arc<Outbox>>),
     /// Send what waits, then a Close frame, and end.
     Close(CloseCode),
 }
 
-/// One connected application.
-pub struct Session {
-    outbox: Arc<Outbox>,
-}
-
 /// What all sessions of a broker share.
 pub struct Settings {
-    /// `[limits]`
-    pub limits: Limits,
+    limits: Limits,
+    attempts: Attempts,
+}
+
+impl Settings {
+    /// Settings with these limits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { attempts: Attempts::new(limits.failed_registrations), limits }
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// An outbox of the configured size.
+    #[must_use]
+    pub fn outbox(&self) -> Arc<Outbox> {
+        Arc::new(Outbox::new(OutboxLimits {
+            messages: self.limits.outbound_messages,
+            bytes: self.limits.outbound_bytes,
+        }))
+    }
+}
+
+/// One connected application.
+pub struct Session {
+    settings: Arc<Settings>,
+    address: IpAddr,
+    outbox: Arc<Outbox>,
+    phase: Phase,
+    heartbeat: Heartbeat,
+    rate: Rate,
+    /// Malformed messages in a row.
+    malformed: u32,
+    /// Draining, until when at most.
+    drain: Option<(Instant, Instant)>,
+}
+
+/// How far a session is.
+enum Phase {
+    /// Connected; has to register until then.
+    Unregistered(Instant),
+    /// The verifier looks at its token.
+    Verifying(Box<Registering>),
+    /// Its token proved nobody once too often; it is told then.
+    Slowed(Instant, Box<Registering>),
+    /// Registered.
+    Registered(Arc<Member>),
+    /// Nothing happens any more.
+    Ended,
 }
 
 impl Session {
     /// A session of a connection that has just been opened from `address`.
-    pub fn new(_now: Instant, _address: IpAddr, _settings: Arc<Settings>, outbox: Arc<Outbox>) -> Self {
-        Self { outbox }
+    #[must_use]
+    pub fn new(now: Instant, address: IpAddr, settings: Arc<Settings>, outbox: Arc<Outbox>) -> Self {
+        let limits = &settings.limits;
+        Self {
+            address,
+            outbox,
+            phase: Phase::Unregistered(now + limits.registration),
+            heartbeat: Heartbeat::new(now, limits.heartbeat, limits.missed_pings),
+            rate: Rate::new(now, limits.rate, limits.burst),
+            malformed: 0,
+            drain: None,
+            settings,
+        }
     }
 
     /// Where its messages wait.
@@ -62,18 +140,203 @@ impl Session {
         &self.outbox
     }
 
+    /// The registered session, if it is one.
+    pub fn member(&self) -> Option<&Arc<Member>> {
+        match &self.phase {
+            Phase::Registered(member) => Some(member),
+            Phase::Unregistered(_) | Phase::Verifying(_) | Phase::Slowed(..) | Phase::Ended => None,
+        }
+    }
+
     /// The largest message it may send now, in bytes; more after registration.
     pub fn message_bytes_max(&self) -> usize {
-        1 << 20
+        match self.phase {
+            Phase::Registered(_) => self.settings.limits.message_bytes,
+            _ => self.settings.limits.registration_bytes,
+        }
     }
 
     /// When it wants [`Input::Timeout`] next.
     pub fn deadline(&self) -> Option<Instant> {
+        let own = match &self.phase {
+            Phase::Unregistered(until) | Phase::Slowed(until, _) => Some(*until),
+            Phase::Verifying(registering) => Some(registering.until),
+            Phase::Registered(_) => None,
+            Phase::Ended => return None,
+        };
+        let look = self.drain.map(|(look, _)| look);
+        [own, look, Some(self.heartbeat.deadline())].into_iter().flatten().min()
+    }
+
+    /// Takes in what happened. The only mutation.
+    pub fn handle(&mut self, now: Instant, input: Input, router: &Router) -> Option<Effect> {
+        let effect = match input {
+            Input::Text(text) => self.text(now, &text, router),
+            Input::Binary => {
+                self.heartbeat.hear();
+                let refusal = Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages");
+                self.malformed(now, None, &refusal, router)
+            }
+            Input::Pong => {
+                self.heartbeat.hear();
+                None
+            }
+            Input::Timeout => self.timeout(now, router),
+            Input::Verified(outcome) => self.verified(now, outcome, router),
+            Input::Drain(reconnect_after_ms) => {
+                self.push(now, notice::draining(reconnect_after_ms));
+                self.drain = Some((now, now + self.settings.limits.drain));
+                self.drained(now, router)
+            }
+            Input::Overflow => self.close(now, router, CloseCode::SlowConsumer),
+            Input::Gone => {
+                self.leave(now, router);
+                self.phase = Phase::Ended;
+                None
+            }
+        };
+        if let Some(Effect::Pause(until, _)) = &effect {
+            self.heartbeat.pause(*until);
+        }
+        effect
+    }
+
+    fn text(&mut self, now: Instant, text: &str, router: &Router) -> Option<Effect> {
+        self.heartbeat.hear();
+        if matches!(self.phase, Phase::Ended) {
+            return None;
+        }
+        let slow_down = self.rate.count(now).map(|until| Effect::Pause(until, Vec::new()));
+        let envelope = match decode(text, DecodeLimits { depth: self.settings.limits.json_depth }) {
+            Ok(envelope) => envelope,
+            Err(malformed) => {
+                return self.malformed(now, malformed.id.as_deref(), &malformed.refusal, router).or(slow_down);
+            }
+        };
+        self.malformed = 0;
+        let effect = if envelope.triple().is_broker() {
+            self.command(now, &envelope, router)
+        } else {
+            self.envelope(now, &envelope, router)
+        };
+        effect.or_else(|| self.wait_for_own(now)).or(slow_down)
+    }
+
+    /// An envelope for others.
+    fn envelope(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) -> Option<Effect> {
+        let Phase::Registered(member) = &self.phase else {
+            self.not_registered(now, envelope, router);
+            return None;
+        };
+        match router.route(now, member, envelope) {
+            Ok(Routed { receipt, mut pressed }) => {
+                if let (Some(receipt), Some(id)) = (receipt, envelope.id()) {
+                    self.push(now, notice::receipt(id, receipt.receivers, receipt.hint.as_deref()));
+                }
+                pressed.retain(|outbox| !Arc::ptr_eq(outbox, &self.outbox));
+                (!pressed.is_empty()).then(|| Effect::Pause(now + PRESSURE_WAIT, pressed))
+            }
+            Err(Denied { refusal, is_request }) => {
+                let frame = match is_request {
+                    true => router.failure(envelope.triple(), envelope.id(), &refusal),
+                    false => notice::error(envelope.id(), &refusal),
+                };
+                self.push(now, frame);
+                None
+            }
+        }
+    }
+
+    fn not_registered(&self, now: Instant, envelope: &Envelope<'_>, router: &Router) {
+        let refusal = Refusal::new(
+            ErrorCode::NotRegistered,
+            "register first: send Broker/Application/Register with your application's name as 'source'",
+        );
+        let triple = envelope.triple();
+        let frame = if router.policy().is_protected(triple) {
+            let source = envelope.source().unwrap_or_default();
+            router.tell_refused(&Refused { triple, source, user: None, session: None, refusal: &refusal });
+            router.failure(triple, envelope.id(), &refusal)
+        } else if crate::envelope::command::is_command(triple) {
+            notice::failure(triple, envelope.id(), &[], &refusal)
+        } else {
+            notice::error(envelope.id(), &refusal)
+        };
+        self.push(now, frame);
+    }
+
+    /// A session whose own queue is over half is not read until it has taken some: what it asks for only adds to it.
+    /// If it takes nothing it ends as a slow consumer before that.
+    fn wait_for_own(&self, now: Instant) -> Option<Effect> {
+        let wait = self.settings.limits.slow_consumer;
+        (!self.outbox.is_relieved()).then(|| Effect::Pause(now + wait, vec![Arc::clone(&self.outbox)]))
+    }
+
+    /// A message that is no envelope is answered; many in a row end the session.
+    fn malformed(&mut self, now: Instant, id: Option<&str>, refusal: &Refusal, router: &Router) -> Option<Effect> {
+        self.push(now, notice::error(id, refusal));
+        self.malformed += 1;
+        if self.malformed >= self.settings.limits.malformed {
+            return self.close(now, router, CloseCode::Policy);
+        }
         None
     }
 
-    /// The only mutation.
-    pub fn handle(&mut self, _now: Instant, _input: Input, _router: &Router) -> Option<Effect> {
-        None
+    fn timeout(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+        match &self.phase {
+            Phase::Unregistered(until) if *until <= now => {
+                return self.close(now, router, CloseCode::Unauthenticated);
+            }
+            Phase::Verifying(registering) if registering.until <= now => {
+                return self.close(now, router, CloseCode::Unauthenticated);
+            }
+            Phase::Slowed(until, registering) if *until <= now => {
+                let refusal = Refusal::new(
+                    ErrorCode::RateLimited,
+                    "too many failed registrations from this address in the last minute; check the token, then try \
+                     again later (limits.failed_registrations)",
+                );
+                self.push(now, registering.failure(&refusal));
+                return self.close(now, router, CloseCode::Unauthenticated);
+            }
+            _ => {}
+        }
+        match self.heartbeat.beat(now) {
+            Beat::Rest => {}
+            Beat::Ping => self.outbox.ping(),
+            Beat::Dead => return self.close(now, router, CloseCode::HeartbeatMissed),
+        }
+        self.drained(now, router)
+    }
+
+    /// While the broker drains: ends as soon as nothing that it asked, or was given, is open, at the latest at the limit.
+    fn drained(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+        let (_, until) = self.drain?;
+        let in_flight = self.member().is_some_and(|member| router.is_in_flight(member));
+        if in_flight && now < until {
+            self.drain = Some((now + DRAIN_LOOK, until));
+            return None;
+        }
+        self.close(now, router, CloseCode::Restart)
+    }
+
+    fn close(&mut self, now: Instant, router: &Router, code: CloseCode) -> Option<Effect> {
+        if matches!(self.phase, Phase::Ended) {
+            return None;
+        }
+        self.leave(now, router);
+        self.phase = Phase::Ended;
+        Some(Effect::Close(code))
+    }
+
+    fn leave(&self, now: Instant, router: &Router) {
+        if let Phase::Registered(member) = &self.phase {
+            router.detach(now, member);
+        }
+    }
+
+    /// An outbox that is ending has its own task to say so.
+    fn push(&self, now: Instant, frame: Frame) {
+        self.outbox.push(now, frame, Kind::Kept).ok();
     }
 }
