@@ -1,0 +1,425 @@
+//! [`Directory`]: the embedded credential store, one redb file in which every record is sealed (`cipher`).
+//!
+//! Start at [`Directory::open`]. The broker only reads; `switchboard credentials` writes, also while a broker runs:
+//! both have the file open in redb's multi-writer mode, in which each read begins at the last commit of any process.
+//! A socket of the broker's would be a second way in to guard, and opening the file for each command would make an
+//! agent's fetch wait for the administrator. Nothing here knows a session or a message, and all of it may block.
+
+mod cipher;
+mod files;
+mod import;
+mod record;
+
+pub use files::FolderLock;
+pub use import::{Import, RowFault, read as read_import};
+pub use record::{Credentials, Entry, FieldFault};
+
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use redb::backends::InMemoryBackend;
+use redb::{
+    ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    TransactionError, WriteTransaction,
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::Config;
+use cipher::{Cipher, Key};
+
+/// The environment variable that may hold the key in place of a file.
+pub const KEY_VARIABLE: &str = "SWITCHBOARD_CREDENTIALS_KEY";
+
+/// Keyed hash of the user -> sealed record.
+const ROWS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("rows");
+
+/// What is not about a user: so far the key check.
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// The entry of [`META`] that only the right key opens.
+const KEY_CHECK: &str = "key check";
+
+/// A store of ten thousand agents is 5 MiB, and its inner pages fit in this; redb's own default is 1 GiB.
+const CACHE_BYTES: usize = 1 << 20;
+
+/// Where the store is and what opens it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder of the store, the key unless it is elsewhere, and the locks.
+    pub data_dir: PathBuf,
+    /// Where the key is.
+    pub key: KeySource,
+}
+
+/// Where the key is.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// `credentials.key` in the data folder; made at first use.
+    DataFolder,
+    /// The file of `credentials.key_file`; made at first use.
+    File(PathBuf),
+    /// The text of [`KEY_VARIABLE`].
+    Text(SecretString),
+}
+
+impl Settings {
+    /// What the configuration says; the environment's key, where there is one, stands over its files.
+    pub fn new(config: &Config, key_variable: Option<SecretString>) -> Self {
+        let file = config.credentials.key_file.clone();
+        Self {
+            data_dir: config.data_dir.clone(),
+            key: match (key_variable, file) {
+                (Some(text), _) => KeySource::Text(text),
+                (None, Some(path)) => KeySource::File(path),
+                (None, None) => KeySource::DataFolder,
+            },
+        }
+    }
+
+    fn store(&self) -> PathBuf {
+        self.data_dir.join("credentials.redb")
+    }
+
+    fn key_file(&self) -> Option<PathBuf> {
+        match &self.key {
+            KeySource::DataFolder => Some(self.data_dir.join("credentials.key")),
+            KeySource::File(path) => Some(path.clone()),
+            KeySource::Text(_) => None,
+        }
+    }
+
+    /// The key; `None` where it would be in a file that does not exist.
+    fn key(&self) -> Result<Option<Key>, DirectoryError> {
+        if let KeySource::Text(text) = &self.key {
+            return Key::parse(text.expose_secret()).map(Some).ok_or_else(|| {
+                DirectoryError::new(format!("{KEY_VARIABLE} has to hold 64 hexadecimal digits, and does not"))
+            });
+        }
+        match self.key_file() {
+            Some(path) if exists(&path)? => Key::read(&path).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn key_or_new(&self) -> Result<Key, DirectoryError> {
+        match (self.key()?, self.key_file()) {
+            (None, Some(path)) => {
+                let key = Key::generate()?;
+                key.write_new(&path)?;
+                tracing::info!(path = %path.display(), "a key for the credential store was made");
+                Ok(key)
+            }
+            (Some(key), _) => Ok(key),
+            (None, None) => Err(DirectoryError::new(format!("{KEY_VARIABLE} is empty"))),
+        }
+    }
+
+    fn describe_key(&self) -> String {
+        self.key_file().map_or_else(|| KEY_VARIABLE.to_owned(), |path| path.display().to_string())
+    }
+}
+
+/// Why the store cannot be used: the path, what is wrong with it, and what to do. Holds no secret.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DirectoryError(String);
+
+impl DirectoryError {
+    fn new(words: impl Into<String>) -> Self {
+        Self(words.into())
+    }
+
+    fn file(path: &Path, what: &str, cause: &dyn fmt::Display) -> Self {
+        Self(format!("{}: {what}: {cause}", path.display()))
+    }
+
+    fn damaged(path: &Path, cause: &dyn fmt::Display) -> Self {
+        Self(format!(
+            "{}: the credential store is damaged: {cause}; nothing was changed; put a backup in its place, or move it \
+             away and import the credentials anew",
+            path.display()
+        ))
+    }
+}
+
+/// The open store. Cheap to ask: a fetch is one look-up and one record opened.
+pub struct Directory {
+    path: PathBuf,
+    database: Database,
+    cipher: Cipher,
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Directory {
+    /// Opens the store; where there is none, makes the folder, the key and an empty store. Never replaces any of them.
+    ///
+    /// # Errors
+    /// The folder cannot be written, the key is missing, unreadable or another one, the file is damaged.
+    pub fn open(settings: &Settings) -> Result<Self, DirectoryError> {
+        let path = settings.store();
+        files::make_folder(&settings.data_dir)?;
+        if !exists(&path)? {
+            let _making = files::lock_making(&settings.data_dir.join("credentials.lock"))?;
+            if !exists(&path)? {
+                create(&path, &Cipher::new(&settings.key_or_new()?))?;
+            }
+        }
+        Self::open_store(settings, path)
+    }
+
+    /// Opens the store where there is one, and makes nothing.
+    ///
+    /// # Errors
+    /// As [`Directory::open`].
+    pub fn open_existing(settings: &Settings) -> Result<Option<Self>, DirectoryError> {
+        let path = settings.store();
+        if exists(&path)? { Self::open_store(settings, path).map(Some) } else { Ok(None) }
+    }
+
+    fn open_store(settings: &Settings, path: PathBuf) -> Result<Self, DirectoryError> {
+        let Some(key) = settings.key()? else {
+            return Err(DirectoryError::new(format!(
+                "{}: the key file is missing, though the credential store {} exists; put the key back from its backup: \
+                 no new key can open this store",
+                settings.describe_key(),
+                path.display()
+            )));
+        };
+        check_file(&path)?;
+        let database = guarded(&path, || {
+            builder().set_concurrency_mode(ConcurrencyMode::MultiWriter).open(&path).map_err(redb::Error::from)
+        })?;
+        let directory = Self { path, database, cipher: Cipher::new(&key) };
+        directory.check_key(settings)?;
+        Ok(directory)
+    }
+
+    fn check_key(&self, settings: &Settings) -> Result<(), DirectoryError> {
+        let sealed = self.read(|transaction| {
+            let table = transaction.open_table(META)?;
+            Ok(table.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec()))
+        })?;
+        let sealed = sealed.ok_or_else(|| DirectoryError::damaged(&self.path, &"the key check is missing"))?;
+        self.cipher.open(KEY_CHECK.as_bytes(), &sealed).map(drop).ok_or_else(|| {
+            DirectoryError::new(format!(
+                "{}: the key of {} is not the one that this credential store was made with; put the right key back",
+                self.path.display(),
+                settings.describe_key()
+            ))
+        })
+    }
+
+    /// The credentials of a user.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the record was altered.
+    pub fn get(&self, user: &str) -> Result<Option<Credentials>, DirectoryError> {
+        let row = self.cipher.row_of(user);
+        let sealed = self
+            .read(|transaction| Ok(transaction.open_table(ROWS)?.get(&row)?.map(|sealed| sealed.value().to_vec())))?;
+        sealed.map(|sealed| self.unseal(&row, &sealed).map(|entry| entry.credentials)).transpose()
+    }
+
+    /// Every entry, in the order of users' names.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a record was altered.
+    pub fn list(&self) -> Result<Vec<Entry>, DirectoryError> {
+        let sealed = self.read(|transaction| {
+            let table = transaction.open_table(ROWS)?;
+            let mut rows = Vec::new();
+            for row in table.iter()? {
+                let (row, sealed) = row?;
+                rows.push((*row.value(), sealed.value().to_vec()));
+            }
+            Ok(rows)
+        })?;
+        let mut entries: Vec<_> =
+            sealed.iter().map(|(row, sealed)| self.unseal(row, sealed)).collect::<Result<_, _>>()?;
+        entries.sort_by(|a, b| a.user.cmp(&b.user));
+        Ok(entries)
+    }
+
+    /// Opens every record once, as the broker does at its start; returns how many there are.
+    ///
+    /// # Errors
+    /// As [`Directory::list`].
+    pub fn check(&self) -> Result<usize, DirectoryError> {
+        self.list().map(|entries| entries.len())
+    }
+
+    /// Stores entries, all of them or, on an error, none. Returns how many replaced an older one.
+    ///
+    /// # Errors
+    /// The file cannot be written, or another process has been writing to it for too long.
+    pub fn set(&self, entries: &[Entry]) -> Result<usize, DirectoryError> {
+        let mut sealed = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let row = self.cipher.row_of(&entry.user);
+            sealed.push((row, self.cipher.seal(&row, entry.encode())?));
+        }
+        self.write(|transaction| {
+            let mut table = transaction.open_table(ROWS)?;
+            let mut replaced = 0;
+            for (row, sealed) in &sealed {
+                replaced += usize::from(table.insert(row, sealed.as_slice())?.is_some());
+            }
+            Ok(replaced)
+        })
+    }
+
+    /// Removes a user's entry; `false` where there was none.
+    ///
+    /// # Errors
+    /// As [`Directory::set`].
+    pub fn remove(&self, user: &str) -> Result<bool, DirectoryError> {
+        let row = self.cipher.row_of(user);
+        self.write(|transaction| Ok(transaction.open_table(ROWS)?.remove(&row)?.is_some()))
+    }
+
+    fn unseal(&self, row: &[u8; 32], sealed: &[u8]) -> Result<Entry, DirectoryError> {
+        self.cipher
+            .open(row, sealed)
+            .and_then(|plain| Entry::decode(&plain))
+            .filter(|entry| self.cipher.row_of(&entry.user) == *row)
+            .ok_or_else(|| DirectoryError::damaged(&self.path, &"a record was altered or moved"))
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, DirectoryError> {
+        guarded(&self.path, || work(&self.database.begin_read()?))
+    }
+
+    fn write<T>(&self, work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>) -> Result<T, DirectoryError> {
+        let mut waited = Duration::ZERO;
+        let transaction = loop {
+            match guarded(&self.path, || match self.database.try_begin_write() {
+                Ok(transaction) => Ok(Some(transaction)),
+                Err(TransactionError::WouldBlock) => Ok(None),
+                Err(error) => Err(error.into()),
+            })? {
+                Some(transaction) => break transaction,
+                None if waited >= files::WAIT => {
+                    return Err(DirectoryError::new(format!(
+                        "{}: another process has been writing to the credential store for {} seconds; nothing was \
+                         changed; try again when it has ended",
+                        self.path.display(),
+                        files::WAIT.as_secs()
+                    )));
+                }
+                None => {
+                    std::thread::sleep(files::LOOK_AGAIN);
+                    waited += files::LOOK_AGAIN;
+                }
+            }
+        };
+        guarded(&self.path, || {
+            let outcome = work(&transaction)?;
+            transaction.commit()?;
+            Ok(outcome)
+        })
+    }
+}
+
+/// Makes an empty store under another name and gives it its own only when it is whole: an empty file of that name is
+/// therefore always a damaged one.
+fn create(path: &Path, cipher: &Cipher) -> Result<(), DirectoryError> {
+    let making = path.with_extension("redb.new");
+    let cannot = |error: std::io::Error| DirectoryError::file(&making, "the credential store cannot be made", &error);
+    match fs::remove_file(&making) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot(error)),
+        Ok(()) | Err(_) => {}
+    }
+    files::create_new(&making, b"").map_err(cannot)?;
+    let check = cipher.seal(KEY_CHECK.as_bytes(), zeroize::Zeroizing::new(KEY_CHECK.as_bytes().to_vec()))?;
+    guarded(&making, || {
+        let database = builder().create(&making)?;
+        let transaction = database.begin_write()?;
+        transaction.open_table(META)?.insert(KEY_CHECK, check.as_slice())?;
+        transaction.open_table(ROWS)?;
+        transaction.commit()?;
+        Ok(database.close()?)
+    })?;
+    files::publish(&making, path).map_err(cannot)
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+/// Checks the file on a copy in memory, before redb may write to it: redb trusts a file that was closed in order, and
+/// mends one that was not, and either would change what an operator still has to look at.
+fn check_file(path: &Path) -> Result<(), DirectoryError> {
+    let read = || fs::read(path).map_err(|error| DirectoryError::file(path, "the store cannot be read", &error));
+    let mut bytes = read()?;
+    let mut waited = Duration::ZERO;
+    loop {
+        let Err(fault) = guarded(path, || intact(&bytes)) else { return Ok(()) };
+        // A process that was writing meanwhile makes a copy that fits nothing: only what stays as it is, is damaged.
+        std::thread::sleep(files::LOOK_AGAIN);
+        waited += files::LOOK_AGAIN;
+        let again = read()?;
+        if again == bytes || waited >= files::WAIT {
+            return Err(fault);
+        }
+        bytes = again;
+    }
+}
+
+fn intact(bytes: &[u8]) -> Result<(), redb::Error> {
+    let damaged = |words: &str| redb::Error::Corrupted(words.to_owned());
+    if bytes.is_empty() {
+        return Err(damaged("the file is empty"));
+    }
+    let copy = InMemoryBackend::new();
+    copy.set_len(bytes.len() as u64)?;
+    copy.write(0, bytes)?;
+    let mut database = builder().create_with_backend(copy)?;
+    if database.check_integrity()? { Ok(()) } else { Err(damaged("checksums do not fit")) }
+}
+
+/// Runs what redb does with the file and says its errors in ours.
+///
+/// redb promises no error for each way a file can be damaged, and panics in some (its own words, at `Database::open`);
+/// here alone a panic is caught, because a damaged file is outside input.
+fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, DirectoryError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(outcome)) => Ok(outcome),
+        Ok(Err(error)) => Err(explain(path, &error)),
+        Err(_) => Err(DirectoryError::damaged(path, &"its structure cannot be followed")),
+    }
+}
+
+fn explain(path: &Path, error: &redb::Error) -> DirectoryError {
+    match error {
+        redb::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
+            DirectoryError::damaged(path, &"it is no redb file")
+        }
+        redb::Error::Io(error) => DirectoryError::file(path, "the credential store cannot be used", error),
+        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => DirectoryError::new(format!(
+            "{}: another program, or another version of this one, has the credential store open for itself; end it",
+            path.display()
+        )),
+        redb::Error::PreviousIo | redb::Error::DatabaseClosed | redb::Error::LockPoisoned(_) => {
+            DirectoryError::new(format!(
+                "{}: the credential store cannot be used after an earlier fault; mend the disk and start again",
+                path.display()
+            ))
+        }
+        other => DirectoryError::damaged(path, other),
+    }
+}
+
+fn exists(path: &Path) -> Result<bool, DirectoryError> {
+    path.try_exists().map_err(|error| DirectoryError::file(path, "cannot be looked for", &error))
+}
