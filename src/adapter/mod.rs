@@ -3,6 +3,7 @@
 //! To the router an adapter is a subscriber like any other (`host`); to an adapter the router is out of sight.
 
 pub mod directory;
+pub mod salesforce;
 
 use std::future::Future;
 use std::pin::Pin;
