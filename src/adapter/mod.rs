@@ -2,6 +2,8 @@
 //!
 //! To the router an adapter is a subscriber like any other (`host`); to an adapter the router is out of sight.
 
+pub mod host;
+
 pub mod directory;
 pub mod salesforce;
 

@@ -19,11 +19,24 @@ use crate::error::{ErrorCode, Refusal};
 pub struct DecodeLimits {
     /// How deep objects and arrays may nest, the envelope itself being 1.
     pub depth: usize,
+    /// Whether it may have the fields that only a broker sets.
+    pub broker_fields: bool,
+}
+
+impl DecodeLimits {
+    /// For what the broker itself made, or has checked before.
+    pub const OWN: Self = Self { depth: usize::MAX, broker_fields: true };
+
+    /// For what a client sends.
+    #[must_use]
+    pub const fn client(depth: usize) -> Self {
+        Self { depth, broker_fields: false }
+    }
 }
 
 impl Default for DecodeLimits {
     fn default() -> Self {
-        Self { depth: 128 }
+        Self::client(128)
     }
 }
 
@@ -122,7 +135,7 @@ pub fn decode(text: &str, limits: DecodeLimits) -> Result<Envelope<'_>, Malforme
     if too_deep(text, limits.depth) {
         return Err(invalid(format!("objects and arrays nest deeper than {} levels", limits.depth)).into());
     }
-    let mut reader = Reader { text, ..Reader::default() };
+    let mut reader = Reader { text, broker_fields: limits.broker_fields, ..Reader::default() };
     let mut json = serde_json::Deserializer::from_str(text);
     let outcome = (&mut reader).deserialize(&mut json).and_then(|()| json.end());
     outcome.map_err(|error| explain(text, &error))?;
@@ -203,6 +216,7 @@ fn explain(text: &str, error: &serde_json::Error) -> Refusal {
 #[derive(Default)]
 struct Reader<'a> {
     text: &'a str,
+    broker_fields: bool,
     channel: Option<Cow<'a, str>>,
     topic: Option<Cow<'a, str>>,
     subtopic: Option<Cow<'a, str>>,
@@ -257,6 +271,9 @@ impl<'a> Reader<'a> {
         };
         let Some(key) = Key::of(&name) else { return Ok(()) };
         if let Key::Brokers(name) = key {
+            if self.broker_fields {
+                return Ok(());
+            }
             return Err(invalid(format!("the field '{name}' is set by the broker only")));
         }
         if self.seen & key.bit() != 0 {

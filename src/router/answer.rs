@@ -5,13 +5,13 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::envelope::{Envelope, Field, Frame, Splice, decode, notice};
+use crate::envelope::{DecodeLimits, Envelope, Field, Frame, Splice, decode, notice};
 use crate::error::{ErrorCode, Refusal};
 use crate::router::application::Member;
 use crate::router::index::Subscription;
 use crate::router::outbox::Kind;
 use crate::router::pending::{Pending, Stage};
-use crate::router::request::{CHECKED, handler_gone};
+use crate::router::request::handler_gone;
 use crate::router::{RequestId, Routed, Router};
 
 /// How often a request may be given at most: once more, to another handler, when the first died and it is idempotent.
@@ -129,7 +129,7 @@ impl Router {
         };
         member.ungive(id);
         let placed = again.is_some_and(|text| {
-            decode(&text, CHECKED).is_ok_and(|envelope| {
+            decode(&text, DecodeLimits::OWN).is_ok_and(|envelope| {
                 let whose = self.whose(&pending.asker, &envelope);
                 whose.is_ok_and(|whose| {
                     let candidates = self.candidates(&pending.asker, &envelope, whose);

@@ -332,6 +332,11 @@ impl Router {
         self.declarations.iter().find(|it| it.serves.iter().any(|pattern| pattern.matches(triple)))
     }
 
+    /// The session that asked a pending request.
+    pub fn asker(&self, request: RequestId) -> Option<SessionId> {
+        self.requests.find(request).map(|pending| pending.asker.id)
+    }
+
     /// Whether a session asked, or was given, something that is not answered yet.
     pub fn is_in_flight(&self, member: &Member) -> bool {
         let holds = member.holds.lock();

@@ -18,9 +18,6 @@ use crate::router::outbox::{Gone, Kind};
 use crate::router::pending::{Pending, Progress, Stage};
 use crate::router::{Receipt, RequestId, Routed, Router, Whose};
 
-/// What was already checked when a request was taken in stays so when it is read again.
-pub(super) const CHECKED: DecodeLimits = DecodeLimits { depth: usize::MAX };
-
 impl Router {
     /// Gives a request to one handler, or with `gather` to all.
     pub(super) fn request(
@@ -198,7 +195,7 @@ impl Router {
                 _ => return,
             }
         };
-        let Ok(envelope) = decode(&text, CHECKED) else { return };
+        let Ok(envelope) = decode(&text, DecodeLimits::OWN) else { return };
         let Some(ordered) = &subscription.ordered else { return };
         if !ordered.take(request) {
             // Somebody else was quicker: it goes on waiting.

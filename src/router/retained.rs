@@ -138,7 +138,7 @@ impl Retained {
 
 fn replayed(policy: &Policy, subscription: &Subscription, value: &Value, user: Option<&str>) -> Option<Frame> {
     // It was checked when it came.
-    let envelope = decode(&value.text, DecodeLimits { depth: usize::MAX }).ok()?;
+    let envelope = decode(&value.text, DecodeLimits::OWN).ok()?;
     if !matches(policy, subscription, envelope.triple()) {
         return None;
     }

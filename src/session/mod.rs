@@ -207,7 +207,7 @@ impl Session {
             return None;
         }
         let slow_down = self.rate.count(now).map(|until| Effect::Pause(until, Vec::new()));
-        let envelope = match decode(text, DecodeLimits { depth: self.settings.limits.json_depth }) {
+        let envelope = match decode(text, DecodeLimits::client(self.settings.limits.json_depth)) {
             Ok(envelope) => envelope,
             Err(malformed) => {
                 return self.malformed(now, malformed.id.as_deref(), &malformed.refusal, router).or(slow_down);
