@@ -1,18 +1,37 @@
 //! [`Config`]: what the operator chose, complete and checked. After loading, nothing reads an environment variable or
-//! meets an unset default.
+//! meets an unset default. A room gets its own part, never the whole.
 //!
-//! `file` is what TOML may say; `layers` lays environment and flags over it; `reference` is the one table of keys from
-//! which names, defaults and docs/configuration.md come. A room gets its own part, never the whole.
+//! [`Config::load`] (`layers`: file < environment < flags) reads by the one table of keys (`reference`), from which
+//! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `value` and `text` check what a key
+//! takes, `rules` what keys say to each other; everything wrong ends in [`Mistakes`], all together.
+
+mod layers;
+
+mod reference;
+
+mod document;
+mod file;
+mod mistake;
+mod rules;
+mod summary;
+mod text;
+mod value;
+
+pub use document::{Row, document, rows};
+pub use layers::LoadOptions;
+pub use mistake::{Mistake, Mistakes, Place};
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::{Identity, Permission, Principal, TokenTable};
 use crate::envelope::Pattern;
 
 /// Everything the operator chose.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where to listen; port 0 asks the system for one.
     pub listen: Vec<SocketAddr>,
@@ -36,6 +55,20 @@ pub struct Config {
     pub request_timeout: Duration,
     /// `[limits]`
     pub limits: Limits,
+    /// What is allowed and yet hardly meant, in words for the operator.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Which identity each token of `[[applications]]` proves.
+    #[must_use]
+    pub fn token_table(&self) -> TokenTable {
+        let mut table = TokenTable::default();
+        for application in &self.applications {
+            table.insert(application.token_sha256, application.source.clone(), application.identity());
+        }
+        table
+    }
 }
 
 /// `auth.mode`
@@ -50,9 +83,11 @@ pub enum AuthMode {
 /// `[http]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Http {
-    /// Origins beside loopback, as browsers write them: `https://crm.example.com`, or `null`.
+    /// Origins beside loopback, as browsers write them (lower case, no default port): `https://crm.example.com`, or
+    /// `null`.
     pub allowed_origins: Vec<String>,
-    /// Hosts beside loopback names and addresses, without a port.
+    /// Hosts beside loopback names and addresses, as a `Host` header writes them (lower case, IPv6 in brackets), without
+    /// a port.
     pub allowed_hosts: Vec<String>,
 }
 
@@ -73,6 +108,22 @@ pub struct Application {
     pub handle: Vec<Pattern>,
     /// Protected triples it may request; `None` where the file says nothing: all for a user, none for a service.
     pub request: Option<Vec<Pattern>>,
+}
+
+impl Application {
+    fn identity(&self) -> Identity {
+        let patterns = |patterns: &[Pattern]| Permission::Patterns(Arc::from(patterns));
+        let request = self.request.as_deref().map(patterns);
+        let (principal, handle, request) = match &self.user {
+            Some(user) => {
+                let user = Principal::User(Arc::from(user.as_str()));
+                (user, patterns(&self.handle), request.unwrap_or(Permission::All))
+            }
+            // Any service may answer; one stolen service token must not fetch every agent's password.
+            None => (Principal::Service, Permission::All, request.unwrap_or_else(Permission::none)),
+        };
+        Identity { principal, observe: self.observe, exclusive: self.exclusive, handle, request }
+    }
 }
 
 /// `[channels.NAME]`
@@ -206,6 +257,7 @@ impl Default for Config {
             credentials: Credentials::default(),
             request_timeout: Duration::from_secs(10),
             limits: Limits::default(),
+            warnings: Vec::new(),
         }
     }
 }

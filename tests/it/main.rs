@@ -8,4 +8,5 @@
     reason = "helpers of tests fail loudly; clippy's own relaxation covers test functions only"
 )]
 
+mod configuration;
 mod tidy;

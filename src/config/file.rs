@@ -1,0 +1,266 @@
+//! What TOML may say: reads a text by the table of keys, and notes every mistake with its line.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::mistake::{Mistake, Place, Report, nearest, printable};
+use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, KEYS, Key};
+use super::rules::Places;
+use super::value::Item;
+use super::{Application, Channel, Config, text};
+use crate::envelope::{BROKER, check_part};
+
+/// `[[applications]]` while it is read: what is required may yet be absent.
+#[derive(Default)]
+pub(crate) struct Draft {
+    /// `source`
+    pub(crate) source: Option<String>,
+    /// `user`
+    pub(crate) user: Option<String>,
+    /// `service`
+    pub(crate) service: bool,
+    /// `token_sha256`
+    pub(crate) token_sha256: Option<[u8; 32]>,
+    /// `exclusive`
+    pub(crate) exclusive: bool,
+    /// `observe`
+    pub(crate) observe: bool,
+    /// `handle`
+    pub(crate) handle: Vec<crate::envelope::Pattern>,
+    /// `request`
+    pub(crate) request: Option<Vec<crate::envelope::Pattern>>,
+}
+
+/// Reads a text into a configuration.
+pub(crate) fn read(text: &str, path: &Path, config: &mut Config, places: &mut Places, report: &mut Report) {
+    let lines = Lines::new(text, path);
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let mut reader =
+        Reader { lines, config, places, report: Report::default(), whole: errors.is_empty(), seen: HashSet::new() };
+    reader.root(root.get_ref());
+    let (lines, found) = (reader.lines, reader.report.into_mistakes());
+
+    let unreadable: Vec<Place> =
+        errors.iter().map(|error| lines.place(error.span().map_or(0, |span| span.start))).collect();
+    // What the parser made of a line that it could not read is not the operator's mistake.
+    report.extend(found.into_iter().filter(|it| !unreadable.iter().any(|place| same_line(place, &it.place))));
+    for (error, place) in errors.iter().zip(unreadable) {
+        // The error's own display would quote the line.
+        let message = format!("is not TOML: {}", error.message());
+        report.push(Mistake { place, key: None, message, nearest: None });
+    }
+}
+
+fn same_line(a: &Place, b: &Place) -> bool {
+    match (a, b) {
+        (Place::File { at: Some((a, _)), .. }, Place::File { at: Some((b, _)), .. }) => a == b,
+        _ => false,
+    }
+}
+
+/// Turns byte offsets into lines and columns.
+struct Lines<'a> {
+    text: &'a str,
+    path: &'a Path,
+    /// Where each line begins.
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    fn new(text: &'a str, path: &'a Path) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        Self { text, path, starts: std::iter::once(0).chain(ends).collect() }
+    }
+
+    fn place(&self, offset: usize) -> Place {
+        let line = self.starts.partition_point(|start| *start <= offset).max(1);
+        let start = self.starts.get(line - 1).copied().unwrap_or_default();
+        // An offset inside a character or after the end counts as the line's first column.
+        let before = self.text.get(start..offset).unwrap_or_default();
+        Place::File { path: self.path.to_owned(), at: Some((line, before.chars().count() + 1)) }
+    }
+}
+
+/// Walks the tables of a text.
+struct Reader<'a> {
+    lines: Lines<'a>,
+    config: &'a mut Config,
+    places: &'a mut Places,
+    report: Report,
+    /// Whether the whole text could be parsed: else nothing is called missing.
+    whole: bool,
+    /// What the applications so far are known by.
+    seen: HashSet<([u8; 32], String)>,
+}
+
+type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
+
+impl Reader<'_> {
+    fn root(&mut self, root: &DeTable<'_>) {
+        for (name, value) in root {
+            match name.get_ref().as_ref() {
+                "applications" => self.applications(value),
+                "channels" => self.channels(value),
+                "salesforce" => {
+                    self.report.add(&self.lines.place(name.span().start), "salesforce", text::NO_SALESFORCE);
+                }
+                key if is_table(key) => self.section(key, value),
+                key => self.key(key, name, value),
+            }
+        }
+    }
+
+    fn section(&mut self, section: &str, value: &Spanned<DeValue<'_>>) {
+        let Some(table) = value.get_ref().as_table() else {
+            let place = self.lines.place(value.span().start);
+            return self.report.add(&place, section, format!("must be a table: [{section}]"));
+        };
+        for (name, value) in table {
+            self.key(&format!("{section}.{}", name.get_ref()), name, value);
+        }
+    }
+
+    fn key(&mut self, key: &str, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
+        let Some(known) = KEYS.iter().find(|known| known.name == key) else {
+            let place = self.lines.place(name.span().start);
+            return self.report.push(unknown(place, key, "", all_names()));
+        };
+        let item = self.item(value);
+        if known.slot.put(self.config, key, &item, &mut self.report) {
+            self.places.note(known.name, item.place);
+        }
+    }
+
+    fn item(&self, value: &Spanned<DeValue<'_>>) -> Item {
+        Item::from_toml(value, &|offset| self.lines.place(offset))
+    }
+
+    fn applications(&mut self, value: &Spanned<DeValue<'_>>) {
+        let tables: Option<Vec<_>> = value.get_ref().as_array().and_then(|array| {
+            array.iter().map(|it| it.get_ref().as_table().map(|table| (table, it.span().start))).collect()
+        });
+        let Some(tables) = tables else {
+            let place = self.lines.place(value.span().start);
+            return self.report.add(&place, "applications", "must be an array of tables: [[applications]]");
+        };
+        for (at, (table, start)) in tables.into_iter().enumerate() {
+            self.application(at, table, start);
+        }
+    }
+
+    fn application(&mut self, at: usize, table: &DeTable<'_>, start: usize) {
+        let prefix = format!("applications[{at}].");
+        let mut draft = Draft::default();
+        let mut complete = self.table(&prefix, table, APPLICATION_KEYS, &mut draft);
+        for (key, message) in incomplete(table, &draft) {
+            complete = false;
+            let written = table.get_key_value(key).map(|(name, _)| name.span().start);
+            if self.whole || written.is_some() {
+                self.report.add(&self.lines.place(written.unwrap_or(start)), format!("{prefix}{key}"), message);
+            }
+        }
+        let Draft { source, user, service: _, token_sha256, exclusive, observe, handle, request } = draft;
+        let (true, Some(source), Some(token_sha256)) = (complete, source, token_sha256) else { return };
+        if !self.seen.insert((token_sha256, source.clone())) {
+            let message = "is listed before with the same token_sha256: a token proves a source once";
+            self.report.add(&self.lines.place(start), format!("{prefix}source"), message);
+        }
+        self.config.applications.push(Application { source, user, token_sha256, exclusive, observe, handle, request });
+    }
+
+    fn channels(&mut self, value: &Spanned<DeValue<'_>>) {
+        let Some(tables) = value.get_ref().as_table() else {
+            let place = self.lines.place(value.span().start);
+            return self.report.add(&place, "channels", "must be tables: [channels.NAME]");
+        };
+        let mut channels = HashMap::with_capacity(tables.len());
+        for (name, value) in tables {
+            let key = format!("channels.{}", quoted(name.get_ref()));
+            let place = self.lines.place(name.span().start);
+            if let Err(fault) = check_part(name.get_ref()) {
+                self.report.add(&place, &*key, format!("the name of a channel {fault}"));
+            }
+            if name.get_ref() == BROKER {
+                self.report.add(&place, &*key, "is the broker's own channel, which cannot be configured");
+            }
+            let Some(table) = value.get_ref().as_table() else {
+                self.report.add(&place, &*key, format!("must be a table: [{key}]"));
+                continue;
+            };
+            let mut channel = Channel::default();
+            self.table(&format!("{key}."), table, CHANNEL_KEYS, &mut channel);
+            channels.insert(name.get_ref().to_string(), channel);
+        }
+        self.config.channels = channels;
+    }
+
+    /// Reads a table that becomes a `T`. Says whether all of it could be read.
+    fn table<T>(&mut self, prefix: &str, table: &DeTable<'_>, keys: &'static [Key<T>], target: &mut T) -> bool {
+        let mut good = true;
+        for (name, value) in table {
+            let item = self.item(value);
+            if let Some(known) = keys.iter().find(|known| known.name == name.get_ref()) {
+                good &= known.slot.put(target, &format!("{prefix}{}", known.name), &item, &mut self.report);
+            } else {
+                let place = self.lines.place(name.span().start);
+                self.report.push(unknown(place, name.get_ref(), prefix, keys.iter().map(|key| key.name)));
+            }
+        }
+        good
+    }
+}
+
+/// The keys that an application lacks, or that do not go together, and why.
+fn incomplete(table: &DeTable<'_>, draft: &Draft) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let has = |key: &str| table.contains_key(key);
+    [
+        (!has("source"), "source", "is missing: the name that the application registers under"),
+        (!has("token_sha256"), "token_sha256", "is missing: 'switchboard token new' prints a token and its hash"),
+        (
+            has("user") && draft.service,
+            "user",
+            "must not stand beside service = true: an application is a user's or a service, never both",
+        ),
+        (!has("user") && !draft.service, "user", "is missing: an application needs user = \"NAME\", or service = true"),
+        (
+            draft.observe && draft.service,
+            "observe",
+            "must not stand beside service = true: a service hears every user anyway",
+        ),
+    ]
+    .into_iter()
+    .filter(|(wrong, _, _)| *wrong)
+    .map(|(_, key, message)| (key, message))
+}
+
+fn unknown(place: Place, key: &str, prefix: &str, known: impl IntoIterator<Item = &'static str>) -> Mistake {
+    Mistake {
+        place,
+        key: Some(format!("{prefix}{}", printable(key))),
+        message: "unknown key".to_owned(),
+        nearest: nearest(key, known),
+    }
+}
+
+/// Whether some key stands in a table of this name.
+fn is_table(name: &str) -> bool {
+    tables().any(|table| table == name)
+}
+
+fn tables() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().filter_map(|key| key.name.split_once('.')).map(|(table, _)| table)
+}
+
+/// Every name that can stand on the left, for the nearest one.
+fn all_names() -> impl Iterator<Item = &'static str> {
+    KEYS.iter().map(|key| key.name).chain(tables()).chain(["applications", "channels"])
+}
+
+/// A part of a key as TOML writes it: bare where it can be.
+fn quoted(name: &str) -> String {
+    let bare = !name.is_empty() && name.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_".contains(&it));
+    if bare { printable(name) } else { format!("\"{}\"", printable(name)) }
+}

@@ -1,0 +1,158 @@
+//! [`Mistakes`]: all that is wrong with a configuration, told together, each with its [`Place`].
+//!
+//! A mistake never quotes a value: what someone wrote into the wrong key may be a secret.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Where something was written. Ordered as mistakes are listed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// In the file.
+    File {
+        /// The file, as it was named.
+        path: PathBuf,
+        /// The line and the column in characters, both from 1; `None` where the file as a whole is meant.
+        at: Option<(usize, usize)>,
+    },
+    /// In an environment variable.
+    Variable(String),
+    /// In a flag of the command line.
+    Flag(&'static str),
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where it was written.
+    pub place: Place,
+    /// The key, as in `limits.rate` or `applications[0].source`; `None` where the text as a whole is meant.
+    pub key: Option<String>,
+    /// What is wrong, and what would be right.
+    pub message: String,
+    /// The nearest known key, variable or word, for something unknown.
+    pub nearest: Option<String>,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::File { path, at: Some((line, _)) } => write!(f, "{}:{line}: ", path.display())?,
+            Place::File { path, at: None } => write!(f, "{}: ", path.display())?,
+            Place::Variable(_) => f.write_str("environment: ")?,
+            Place::Flag(_) => f.write_str("command line: ")?,
+        }
+        match (&self.place, &self.key) {
+            (Place::Variable(name), _) => write!(f, "{}: ", printable(name))?,
+            (Place::Flag(name), _) => write!(f, "{name}: ")?,
+            (Place::File { .. }, Some(key)) => write!(f, "{key}: ")?,
+            (Place::File { .. }, None) => {}
+        }
+        f.write_str(&self.message)?;
+        match &self.nearest {
+            Some(nearest) => write!(f, "\n  hint: did you mean {nearest}?"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Every mistake of a configuration; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistakes(Vec<Mistake>);
+
+impl Mistakes {
+    /// The mistakes, in the order of their places.
+    #[must_use]
+    pub fn list(&self) -> &[Mistake] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Mistakes {
+    /// One mistake after the other, each on lines of its own.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, mistake) in self.0.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "\n" };
+            write!(f, "{separator}{mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+/// Collects mistakes while a configuration is read.
+#[derive(Default)]
+pub(crate) struct Report {
+    mistakes: Vec<Mistake>,
+}
+
+impl Report {
+    /// Notes a mistake about a key.
+    pub(crate) fn add(&mut self, place: &Place, key: impl Into<String>, message: impl Into<String>) {
+        self.push(Mistake { place: place.clone(), key: Some(key.into()), message: message.into(), nearest: None });
+    }
+
+    /// Notes a mistake.
+    pub(crate) fn push(&mut self, mistake: Mistake) {
+        self.mistakes.push(mistake);
+    }
+
+    /// Whether nothing was noted so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.mistakes.is_empty()
+    }
+
+    /// Adds what another report found.
+    pub(crate) fn extend(&mut self, other: impl IntoIterator<Item = Mistake>) {
+        self.mistakes.extend(other);
+    }
+
+    /// The mistakes noted, in the order of their places; `Ok` if there is none.
+    pub(crate) fn finish(mut self) -> Result<(), Mistakes> {
+        if self.mistakes.is_empty() {
+            return Ok(());
+        }
+        self.mistakes.sort_by(|a, b| a.place.cmp(&b.place));
+        Err(Mistakes(self.mistakes))
+    }
+
+    /// Gives the mistakes back, unsorted.
+    pub(crate) fn into_mistakes(self) -> Vec<Mistake> {
+        self.mistakes
+    }
+}
+
+/// A name from outside in one short line: control characters escaped (a terminal would obey them), the rest cut off.
+pub(crate) fn printable(name: &str) -> String {
+    const CHARACTERS_MAX: usize = 80;
+    let mut text: String = name.chars().take(CHARACTERS_MAX).flat_map(char::escape_debug).collect();
+    if name.chars().nth(CHARACTERS_MAX).is_some() {
+        text.push('…');
+    }
+    text
+}
+
+/// The candidate that is most like a name, if one is like it at all.
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    // The measure is quadratic in the length, and nothing longer is like any key.
+    const BYTES_MAX: usize = 100;
+    if name.len() > BYTES_MAX {
+        return None;
+    }
+    let measured = candidates.into_iter().map(|candidate| (unlikeness(name, candidate), candidate));
+    let (distance, candidate) = measured.min_by_key(|(distance, _)| *distance)?;
+    (distance <= (last_part(candidate).len() / 3).max(1)).then(|| candidate.to_owned())
+}
+
+/// How many slips of the finger lie between a name and a candidate; the last part alone may match, in another table.
+fn unlikeness(name: &str, candidate: &str) -> usize {
+    let slips = |a: &str, b: &str| strsim::damerau_levenshtein(&a.to_ascii_lowercase(), &b.to_ascii_lowercase());
+    slips(name, candidate).min(slips(last_part(name), last_part(candidate)).saturating_add(1))
+}
+
+/// What stands after the last separator of a key or of a variable.
+fn last_part(name: &str) -> &str {
+    let after_dot = name.rsplit('.').next().unwrap_or(name);
+    after_dot.rsplit("__").next().unwrap_or(after_dot)
+}

@@ -1,0 +1,354 @@
+//! The one table of keys: what each is called, takes and means, and where its value goes. The loader reads by it, and
+//! docs/configuration.md is printed from it, so the three cannot part.
+
+use std::time::Duration;
+
+use super::file::Draft;
+use super::text;
+use super::value::{Slot, Word};
+use super::{AuthMode, Channel, Config, Overflow, Scope};
+
+/// The shortest duration that a timer keeps.
+const TICK: Duration = Duration::from_millis(1);
+
+/// One key of a table that becomes a `T`.
+pub(crate) struct Key<T: 'static> {
+    /// As written in TOML, with its table: `limits.rate`. In the tables of applications and channels: without.
+    pub(crate) name: &'static str,
+    /// What it takes and where that goes.
+    pub(crate) slot: Slot<T>,
+    /// What holds where nothing is written, as TOML writes it; in words where it is no value.
+    pub(crate) default: &'static str,
+    /// The unit of a number.
+    pub(crate) unit: &'static str,
+    /// What it decides.
+    pub(crate) meaning: &'static str,
+}
+
+/// The flags of `serve` that stand for keys.
+pub(crate) const FLAGS: &[(&str, &str)] = &[("listen", "--listen"), ("data_dir", "--data-dir")];
+
+/// The environment variable of a key: `SWITCHBOARD__LIMITS__RATE`.
+pub(crate) fn variable(key: &str) -> String {
+    format!("{VARIABLE_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// What the variables of keys begin with, and nothing else does.
+pub(crate) const VARIABLE_PREFIX: &str = "SWITCHBOARD__";
+
+/// The keys that stand once.
+pub(crate) static KEYS: &[Key<Config>] = &[
+    Key {
+        name: "listen",
+        slot: Slot::Addresses(|it| &mut it.listen),
+        default: r#"["127.0.0.1:7420", "[::1]:7420"]"#,
+        unit: "",
+        meaning: "Where to listen; port 0 asks the system for a free one. A listener that is written here and cannot \
+                  be had is an error; the default one on `[::1]` is a warning.",
+    },
+    Key {
+        name: "data_dir",
+        slot: Slot::Path(|it, path| it.data_dir = path),
+        default: "the platform's data folder",
+        unit: "",
+        meaning: "The folder of the credential store, its key and the audit record. One broker a folder.",
+    },
+    Key {
+        name: "auth.mode",
+        slot: Slot::Word(&[
+            Word { word: "open", put: |it| it.auth = AuthMode::Open },
+            Word { word: "tokens", put: |it| it.auth = AuthMode::Tokens },
+        ]),
+        default: r#""open""#,
+        unit: "",
+        meaning: "How sessions prove who they are. `\"tokens\"`: by a token of `[[applications]]`; the default with a \
+                  file. `\"open\"`: not at all, for development, on loopback only; the default without a file.",
+    },
+    Key {
+        name: "http.allowed_origins",
+        slot: Slot::Texts(text::origin, |it| &mut it.http.allowed_origins),
+        default: "[]",
+        unit: "",
+        meaning: "Origins whose pages may connect, beside loopback ones, as browsers write them: scheme, host, and \
+                  the port if it is not the scheme's own. `\"null\"` (sandboxed frames, file pages) must be named.",
+    },
+    Key {
+        name: "http.allowed_hosts",
+        slot: Slot::Texts(text::host, |it| &mut it.http.allowed_hosts),
+        default: "[]",
+        unit: "",
+        meaning: "Names under which the broker may be called, beside loopback names and addresses, without a port. \
+                  Others are refused: they are how a foreign page reaches a local server (DNS rebinding).",
+    },
+    Key {
+        name: "protected.patterns",
+        slot: Slot::Patterns(|it, patterns| it.protected = patterns),
+        default: r#"["*/User/FetchCredentials", "*/Agent/SetUserInfo", "*/Connection/ReInit", "*/Agent/Login"]"#,
+        unit: "",
+        meaning: "Triples whose requests carry passwords: request-only, never an event, kept, observed or logged with \
+                  a payload. Compared without regard to case.",
+    },
+    Key {
+        name: "credentials.store",
+        slot: Slot::Text(text::store, |_, _| ()),
+        default: r#""directory""#,
+        unit: "",
+        meaning: "Where credentials come from. `\"directory\"`: the encrypted store in `data_dir`, the only one so far.",
+    },
+    Key {
+        name: "credentials.key_file",
+        slot: Slot::Path(|it, path| it.credentials.key_file = Some(path)),
+        default: "`credentials.key` in `data_dir`",
+        unit: "",
+        meaning: "The file of the store's key, 64 hex digits; made with mode 0600 where there is none. The variable \
+                  `SWITCHBOARD_CREDENTIALS_KEY` (one underscore) holds the key itself instead.",
+    },
+    Key {
+        name: "requests.timeout",
+        slot: Slot::Span(TICK, |it| &mut it.request_timeout),
+        default: r#""10s""#,
+        unit: "",
+        meaning: "How long a requester waits for its handler: the default, and the most that a request may ask for.",
+    },
+    Key {
+        name: "limits.message_bytes",
+        slot: Slot::Size(1, |it| &mut it.limits.message_bytes),
+        default: "1048576",
+        unit: "bytes",
+        meaning: "The size of a message.",
+    },
+    Key {
+        name: "limits.registration_bytes",
+        slot: Slot::Size(1, |it| &mut it.limits.registration_bytes),
+        default: "16384",
+        unit: "bytes",
+        meaning: "The size of a message before registration; at most `message_bytes`, and lowered to it where \
+                  nothing is written here.",
+    },
+    Key {
+        name: "limits.subscriptions",
+        slot: Slot::Size(1, |it| &mut it.limits.subscriptions),
+        default: "1000",
+        unit: "a session",
+        meaning: "Subscriptions that a session may hold.",
+    },
+    Key {
+        name: "limits.pending_requests",
+        slot: Slot::Size(1, |it| &mut it.limits.pending_requests),
+        default: "1000",
+        unit: "a session",
+        meaning: "Requests of a session that may wait for their reply.",
+    },
+    Key {
+        name: "limits.outbound_messages",
+        slot: Slot::Size(1, |it| &mut it.limits.outbound_messages),
+        default: "1024",
+        unit: "a session",
+        meaning: "Messages that may wait for a receiver to take them.",
+    },
+    Key {
+        name: "limits.outbound_bytes",
+        slot: Slot::Size(1, |it| &mut it.limits.outbound_bytes),
+        default: "8388608",
+        unit: "bytes a session",
+        meaning: "Bytes that may wait for a receiver to take them.",
+    },
+    Key {
+        name: "limits.slow_consumer",
+        slot: Slot::Span(TICK, |it| &mut it.limits.slow_consumer),
+        default: r#""5s""#,
+        unit: "",
+        meaning: "How long a receiver may take nothing while something waits for it, before it is closed with 4413.",
+    },
+    Key {
+        name: "limits.rate",
+        slot: Slot::Count(0, |it| &mut it.limits.rate),
+        default: "1000",
+        unit: "messages a second a session",
+        meaning: "How fast a session is read; one that is faster is read more slowly, not refused. 0: no limit.",
+    },
+    Key {
+        name: "limits.burst",
+        slot: Slot::Count(1, |it| &mut it.limits.burst),
+        default: "2000",
+        unit: "messages a session",
+        meaning: "How many messages a session may send at once before the rate counts.",
+    },
+    Key {
+        name: "limits.registration",
+        slot: Slot::Span(TICK, |it| &mut it.limits.registration),
+        default: r#""10s""#,
+        unit: "",
+        meaning: "How long a connection may stay unregistered before it is closed with 4401.",
+    },
+    Key {
+        name: "limits.heartbeat",
+        slot: Slot::Span(TICK, |it| &mut it.limits.heartbeat),
+        default: r#""25s""#,
+        unit: "",
+        meaning: "The time between two pings.",
+    },
+    Key {
+        name: "limits.missed_pings",
+        slot: Slot::Count(1, |it| &mut it.limits.missed_pings),
+        default: "2",
+        unit: "pings",
+        meaning: "Pings in a row that may go unanswered before the session is closed with 4408.",
+    },
+    Key {
+        name: "limits.connections",
+        slot: Slot::Size(1, |it| &mut it.limits.connections),
+        default: "10000",
+        unit: "connections",
+        meaning: "Connections in all; the next one is answered 503.",
+    },
+    Key {
+        name: "limits.connections_per_address",
+        slot: Slot::Size(0, |it| &mut it.limits.connections_per_address),
+        default: "0",
+        unit: "connections an address",
+        meaning: "Connections from one address. 0: no limit, since a whole call centre may share one.",
+    },
+    Key {
+        name: "limits.json_depth",
+        slot: Slot::Size(1, |it| &mut it.limits.json_depth),
+        default: "128",
+        unit: "levels",
+        meaning: "How deep the JSON of a message may nest.",
+    },
+    Key {
+        name: "limits.malformed",
+        slot: Slot::Count(1, |it| &mut it.limits.malformed),
+        default: "10",
+        unit: "messages in a row",
+        meaning: "Unreadable messages in a row that close a session with 1008.",
+    },
+    Key {
+        name: "limits.failed_registrations",
+        slot: Slot::Count(1, |it| &mut it.limits.failed_registrations),
+        default: "10",
+        unit: "a minute an address",
+        meaning: "Failed registrations after which further failures of the address are answered `RATE_LIMITED`.",
+    },
+    Key {
+        name: "limits.retained_values",
+        slot: Slot::Size(0, |it| &mut it.limits.retained_values),
+        default: "10000",
+        unit: "values a user",
+        meaning: "Retained values that are kept for a user. 0: none.",
+    },
+    Key {
+        name: "limits.retained_bytes",
+        slot: Slot::Size(0, |it| &mut it.limits.retained_bytes),
+        default: "67108864",
+        unit: "bytes a user",
+        meaning: "Bytes of retained values that are kept for a user.",
+    },
+    Key {
+        name: "limits.retained_total_bytes",
+        slot: Slot::Size(0, |it| &mut it.limits.retained_total_bytes),
+        default: "268435456",
+        unit: "bytes",
+        meaning: "Bytes of retained values that are kept in all.",
+    },
+    Key {
+        name: "limits.drain",
+        slot: Slot::Span(Duration::ZERO, |it| &mut it.limits.drain),
+        default: r#""30s""#,
+        unit: "",
+        meaning: "How long requests in flight may take to finish when the broker stops.",
+    },
+];
+
+/// The keys of `[[applications]]`.
+pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
+    Key {
+        name: "source",
+        slot: Slot::Text(text::source, |it, source| it.source = Some(source)),
+        default: "required",
+        unit: "",
+        meaning: "The name it registers under.",
+    },
+    Key {
+        name: "user",
+        slot: Slot::Text(text::name, |it, user| it.user = Some(user)),
+        default: "this or `service`",
+        unit: "",
+        meaning: "The agent whose session the token proves.",
+    },
+    Key {
+        name: "service",
+        slot: Slot::Switch(|it| &mut it.service),
+        default: "false",
+        unit: "",
+        meaning: "A server-side application: no user's, it hears all users' envelopes that it subscribes to.",
+    },
+    Key {
+        name: "token_sha256",
+        slot: Slot::Hash(|it, hash| it.token_sha256 = Some(hash)),
+        default: "required",
+        unit: "",
+        meaning: "The SHA-256 of the token's text. `switchboard token new` prints a token and its hash.",
+    },
+    Key {
+        name: "exclusive",
+        slot: Slot::Switch(|it| &mut it.exclusive),
+        default: "false",
+        unit: "",
+        meaning: "One session a user: a second one is refused with `SOURCE_IN_USE`.",
+    },
+    Key {
+        name: "observe",
+        slot: Slot::Switch(|it| &mut it.observe),
+        default: "false",
+        unit: "",
+        meaning: "May subscribe to other users' events (a supervisor). Not for a service, which hears them anyway.",
+    },
+    Key {
+        name: "handle",
+        slot: Slot::Patterns(|it, patterns| it.handle = patterns),
+        default: "[]",
+        unit: "",
+        meaning: "Protected triples that it may be a handler of. A service needs none.",
+    },
+    Key {
+        name: "request",
+        slot: Slot::Patterns(|it, patterns| it.request = Some(patterns)),
+        default: "a user's application: all; a service: none",
+        unit: "",
+        meaning: "Protected triples that it may request; a user's application for its own user only.",
+    },
+];
+
+/// The keys of `[channels.NAME]`.
+pub(crate) static CHANNEL_KEYS: &[Key<Channel>] = &[
+    Key {
+        name: "scope",
+        slot: Slot::Word(&[
+            Word { word: "user", put: |it| it.scope = Scope::User },
+            Word { word: "shared", put: |it| it.scope = Scope::Shared },
+        ]),
+        default: r#""user""#,
+        unit: "",
+        meaning: "`\"user\"`: an envelope stays among the sessions of one user, and services. `\"shared\"`: it goes to \
+                  every session.",
+    },
+    Key {
+        name: "overflow",
+        slot: Slot::Word(&[
+            Word { word: "close", put: |it| it.overflow = Overflow::Close },
+            Word { word: "drop-oldest", put: |it| it.overflow = Overflow::DropOldest },
+        ]),
+        default: r#""close""#,
+        unit: "",
+        meaning: "What a receiver's full queue does: close the receiver with 4413, or lose its oldest events of such \
+                  channels, counted and told.",
+    },
+    Key {
+        name: "fold_case",
+        slot: Slot::Switch(|it| &mut it.fold_case),
+        default: "false",
+        unit: "",
+        meaning: "Whether topic and subtopic are compared without regard to ASCII case.",
+    },
+];

@@ -1,0 +1,89 @@
+//! What no key can say alone: rules between keys, and warnings about what is allowed but hardly meant.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use super::mistake::{Place, Report};
+use super::{AuthMode, Config};
+
+/// Where each key that was written got its value.
+#[derive(Default)]
+pub(crate) struct Places(BTreeMap<&'static str, Place>);
+
+impl Places {
+    /// Notes that a key got its value here; the last layer counts.
+    pub(crate) fn note(&mut self, key: &'static str, place: Place) {
+        self.0.insert(key, place);
+    }
+
+    /// Whether a key was written.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+}
+
+/// Checks the rules between keys, of a configuration whose keys were all read.
+pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
+    listen(config, places, report);
+    match places.0.get("limits.registration_bytes") {
+        Some(place) if config.limits.registration_bytes > config.limits.message_bytes => {
+            let message = format!("must not be over limits.message_bytes, which is {}", config.limits.message_bytes);
+            report.add(place, "limits.registration_bytes", message);
+        }
+        Some(_) => {}
+        None => config.limits.registration_bytes = config.limits.registration_bytes.min(config.limits.message_bytes),
+    }
+    if report.is_empty() {
+        config.warnings = warnings(config);
+    }
+}
+
+fn listen(config: &Config, places: &Places, report: &mut Report) {
+    let Some(place) = places.0.get("listen") else { return };
+    if config.listen.is_empty() {
+        report.add(place, "listen", "must name at least one address");
+    }
+    for (at, address) in config.listen.iter().enumerate() {
+        if address.port() != 0 && config.listen.iter().take(at).any(|earlier| earlier == address) {
+            report.add(place, "listen", format!("names {address} twice"));
+        }
+        if config.auth == AuthMode::Open && !is_loopback(address) {
+            let message = format!(
+                "auth.mode \"open\" refuses to listen beyond loopback, and {address} is: use \"tokens\", or 127.0.0.1"
+            );
+            report.add(place, "listen", message);
+        }
+    }
+}
+
+fn is_loopback(address: &SocketAddr) -> bool {
+    address.ip().to_canonical().is_loopback()
+}
+
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |applies: bool, text: &str| {
+        if applies {
+            warnings.push(text.to_owned());
+        }
+    };
+    let open = config.auth == AuthMode::Open;
+    warn(
+        !open && config.applications.is_empty(),
+        "auth.mode is \"tokens\" and [[applications]] lists none: nobody can register",
+    );
+    warn(
+        open && !config.applications.is_empty(),
+        "auth.mode is \"open\": [[applications]] is not used, any local program is whom it says it is",
+    );
+    warn(
+        !config.listen.iter().all(is_loopback),
+        "listening beyond loopback without TLS: tokens and passwords cross the network in the clear",
+    );
+    warn(config.protected.is_empty(), "protected.patterns is empty: requests that carry passwords are not protected");
+    warn(
+        config.limits.outbound_bytes < config.limits.message_bytes,
+        "limits.outbound_bytes is below limits.message_bytes: the largest messages can be delivered to nobody",
+    );
+    warnings
+}

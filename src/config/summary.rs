@@ -1,0 +1,73 @@
+//! What the operator chose, in a few lines: for standard error when the broker starts, and for `check`.
+
+use super::reference::KEYS;
+use super::{AuthMode, Channel, Config, Overflow, Scope};
+
+impl Config {
+    /// Lines that say what this configuration comes to. No secret is among them.
+    #[must_use]
+    pub fn summary(&self) -> Vec<String> {
+        let mut lines = vec![
+            match self.auth {
+                AuthMode::Open => "mode: open, for development: no token is asked".to_owned(),
+                AuthMode::Tokens => "mode: tokens".to_owned(),
+            },
+            format!("listen: {}", joined(&self.listen)),
+            format!("data: {}", self.data_dir.display()),
+        ];
+        if let Some(path) = &self.credentials.key_file {
+            lines.push(format!("credentials key: {}", path.display()));
+        }
+        if self.auth == AuthMode::Tokens {
+            let services = self.applications.iter().filter(|it| it.user.is_none()).count();
+            lines.push(format!("applications: {}, services among them: {services}", self.applications.len()));
+        }
+        if !self.http.allowed_origins.is_empty() {
+            lines.push(format!("origins beside loopback: {}", joined(&self.http.allowed_origins)));
+        }
+        if !self.http.allowed_hosts.is_empty() {
+            lines.push(format!("hosts beside loopback: {}", joined(&self.http.allowed_hosts)));
+        }
+        let mut channels: Vec<_> = self.channels.iter().collect();
+        channels.sort_by_key(|(name, _)| *name);
+        lines.extend(channels.into_iter().map(|(name, channel)| format!("channel {name}: {}", words(*channel))));
+        lines.push(format!("protected: {}", joined(&self.protected)));
+        let changed = self.changed();
+        if !changed.is_empty() {
+            lines.push(format!("not default: {}", changed.join(", ")));
+        }
+        lines
+    }
+
+    /// The numbers and durations that differ from their defaults, as `key = value`.
+    fn changed(&self) -> Vec<String> {
+        // A slot gives a place to write to, so it is asked on copies; the long list stays behind.
+        let mut own = Self { request_timeout: self.request_timeout, limits: self.limits.clone(), ..Self::default() };
+        let mut default = Self::default();
+        KEYS.iter()
+            .filter_map(|key| {
+                let value = key.slot.show(&mut own)?;
+                (key.slot.show(&mut default)? != value).then(|| format!("{} = {value}", key.name))
+            })
+            .collect()
+    }
+}
+
+fn words(channel: Channel) -> String {
+    let scope = match channel.scope {
+        Scope::User => "user",
+        Scope::Shared => "shared",
+    };
+    let overflow = match channel.overflow {
+        Overflow::Close => "",
+        Overflow::DropOldest => ", drops the oldest",
+    };
+    format!("{scope}{overflow}{}", if channel.fold_case { ", case folded" } else { "" })
+}
+
+fn joined<T: ToString>(items: &[T]) -> String {
+    match items {
+        [] => "none".to_owned(),
+        items => items.iter().map(T::to_string).collect::<Vec<_>>().join(", "),
+    }
+}

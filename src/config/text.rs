@@ -1,0 +1,147 @@
+//! The texts that keys take: addresses, origins, hosts, patterns, hashes, names. Each is checked here and nowhere else.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::value::Fault;
+use crate::envelope::{BROKER, Pattern, check_name};
+
+/// Checks a text; gives it back as it is to be kept.
+pub(crate) type Check = fn(&str) -> Result<String, Fault>;
+
+/// The credential store that is there.
+const STORE: &str = "directory";
+
+/// What an operator is told who asks for the Salesforce store.
+pub(crate) const NO_SALESFORCE: &str = "this version has no Salesforce lookup: the only store is \"directory\"";
+
+/// The source of handlers in the process.
+const RESERVED_SOURCE: &str = "switchboard";
+
+/// The SHA-256 of the empty text.
+const HASH_OF_NOTHING: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// `HOST:PORT`, where HOST is an address: a name would have to be looked up, and may mean several.
+pub(crate) fn address(text: &str) -> Result<SocketAddr, Fault> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    if let Ok(port) = text.strip_prefix("localhost:").unwrap_or_default().parse::<u16>() {
+        let nearest = Some(format!("127.0.0.1:{port}"));
+        return Err(Fault::near("must be an address: localhost may mean 127.0.0.1 or [::1]", nearest));
+    }
+    if text.parse::<IpAddr>().is_ok() {
+        return Err("lacks the port: write HOST:PORT, an IPv6 address in brackets".into());
+    }
+    Err("must be HOST:PORT with an address as HOST, such as 127.0.0.1:7420 or [::1]:7420".into())
+}
+
+/// `channel/topic/subtopic`
+pub(crate) fn pattern(text: &str) -> Result<Pattern, Fault> {
+    let pattern: Pattern = text.parse().map_err(|fault| Fault::from(format!("{fault}")))?;
+    match &pattern.channel {
+        Some(channel) if channel.eq_ignore_ascii_case(BROKER) => {
+            Err("must not name the channel Broker, which is the broker's own".into())
+        }
+        Some(_) | None => Ok(pattern),
+    }
+}
+
+/// 64 hex digits, not the hash of nothing.
+pub(crate) fn hash(text: &str) -> Result<[u8; 32], Fault> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes).map_err(
+        |_| "must be 64 hex digits: the SHA-256 of the token, not the token; 'switchboard token new' prints both",
+    )?;
+    if text.eq_ignore_ascii_case(HASH_OF_NOTHING) {
+        return Err("is the hash of an empty token".into());
+    }
+    Ok(bytes)
+}
+
+/// The name that an application registers under.
+pub(crate) fn source(text: &str) -> Result<String, Fault> {
+    match text {
+        RESERVED_SOURCE => Err("must not be 'switchboard', the source of handlers in the broker itself".into()),
+        _ => name(text),
+    }
+}
+
+/// A user's name.
+pub(crate) fn name(text: &str) -> Result<String, Fault> {
+    check_name(text).map(|()| text.to_owned()).map_err(|fault| fault.to_string().into())
+}
+
+/// A credential store; there is one so far.
+pub(crate) fn store(text: &str) -> Result<String, Fault> {
+    match text {
+        STORE => Ok(text.to_owned()),
+        "salesforce" => Err(NO_SALESFORCE.into()),
+        _ => Err(format!("must be \"{STORE}\", the only store of this version").into()),
+    }
+}
+
+/// An origin as a browser writes it (RFC 6454, section 6.2): lower case, no default port; or `null`.
+pub(crate) fn origin(text: &str) -> Result<String, Fault> {
+    let expected = "must be an origin as browsers write it, such as https://crm.example.com or http://10.0.0.7:8080";
+    if text == "null" {
+        return Ok(text.to_owned());
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(expected.into());
+    };
+    let scheme = scheme.to_ascii_lowercase();
+    let scheme_fits = scheme.starts_with(|first: char| first.is_ascii_lowercase())
+        && scheme.chars().all(|it| it.is_ascii_alphanumeric() || "+-.".contains(it));
+    if !scheme_fits || rest.contains('@') {
+        return Err(expected.into());
+    }
+    if rest.contains(['/', '?', '#']) {
+        return Err("an origin ends with its host or port: no path, not even a slash".into());
+    }
+    let (host, port) = split_port(rest).ok_or(expected)?;
+    let host = self::host(host)?;
+    let default_port = match scheme.as_str() {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    };
+    Ok(match port {
+        Some(port) if Some(port) != default_port => format!("{scheme}://{host}:{port}"),
+        Some(_) | None => format!("{scheme}://{host}"),
+    })
+}
+
+/// A host as a `Host` header writes it, without a port: lower case, an IPv6 address in brackets.
+pub(crate) fn host(text: &str) -> Result<String, Fault> {
+    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return match inner.parse::<std::net::Ipv6Addr>() {
+            Ok(address) => Ok(format!("[{address}]")),
+            Err(_) => Err("has brackets around something that is no IPv6 address".into()),
+        };
+    }
+    if let Ok(IpAddr::V6(address)) = text.parse() {
+        return Ok(format!("[{address}]"));
+    }
+    if text.contains('*') {
+        return Err("must be named in full: '*' stands for nothing here".into());
+    }
+    if split_port(text).is_some_and(|(_, port)| port.is_some()) {
+        return Err("must be a host without a port: every port of it is allowed".into());
+    }
+    if !text.is_ascii() {
+        return Err("must be in ASCII: write a name of other letters as browsers send it, xn--…".into());
+    }
+    let fits = text.chars().all(|it| it.is_ascii_alphanumeric() || "-._".contains(it));
+    match text.len() {
+        1..=253 if fits => Ok(text.to_ascii_lowercase()),
+        _ => Err("must be a host name or an address, such as switchboard.example.com or 10.0.0.7".into()),
+    }
+}
+
+/// A host and its port, if it has one; `None` for a port that is no number.
+fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !text.ends_with(']') => port.parse().ok().map(|port| (host, Some(port))),
+        Some(_) | None => Some((text, None)),
+    }
+}

@@ -1,0 +1,93 @@
+//! The table of keys, the loader, the defaults and docs/configuration.md agree.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use switchboard::config::{Config, Limits, Row, document, rows};
+
+use super::{Given, load, told};
+
+/// A TOML text of every key that stands once, with the value that `value` gives it.
+pub(super) fn file_of(rows: &[Row], value: impl Fn(&Row) -> Option<String>) -> String {
+    let once = rows.iter().filter(|row| row.variable.is_some());
+    once.filter_map(|row| value(row).map(|value| format!("{} = {value}\n", row.key))).collect()
+}
+
+/// A value of the row's type that is not its default, if there is one.
+fn other(row: &Row) -> Option<String> {
+    Some(match row.kind.as_str() {
+        // At most the size after registration.
+        _ if row.key == "limits.registration_bytes" => "76".to_owned(),
+        "whole number" => "77".to_owned(),
+        "duration" => "'77s'".to_owned(),
+        "path" => "'elsewhere'".to_owned(),
+        "list of patterns" => "['a/b/c']".to_owned(),
+        "list of `HOST:PORT`" => "['127.0.0.1:77']".to_owned(),
+        "list of texts" => "['null']".to_owned(),
+        "`\"open\"` or `\"tokens\"`" => "'tokens'".to_owned(),
+        "text" => return None,
+        kind => panic!("{}: no other value for {kind}", row.key),
+    })
+}
+
+#[test]
+fn the_defaults_in_the_table_are_the_defaults_of_the_program() {
+    let is_value = |row: &Row| toml::from_str::<toml::Table>(&format!("it = {}", row.default)).is_ok();
+    let file = file_of(&rows(), |row| is_value(row).then(|| row.default.to_owned()));
+    assert_eq!(file.lines().count(), 28, "two defaults are words:\n{file}");
+    let loaded = load(&Given { file: Some(&file), ..Given::default() }).unwrap();
+    let default = Config::default();
+    assert_eq!(loaded, Config { listen_is_default: false, data_dir: loaded.data_dir.clone(), ..default });
+}
+
+#[test]
+fn file_and_environment_take_the_same_keys() {
+    let rows = rows();
+    let all = load(&Given { file: Some(&file_of(&rows, other)), ..Given::default() }).unwrap();
+    for row in rows.iter().filter(|row| row.variable.is_some()) {
+        let Some(value) = other(row) else { continue };
+        let text = value.trim_matches(['[', ']', '\'']);
+        let file = file_of(&rows, |it| if it == row { None } else { other(it) });
+        let variable = row.variable.as_deref().unwrap();
+        let without = load(&Given { file: Some(&file), ..Given::default() }).unwrap();
+        let with = load(&Given { file: Some(&file), variables: &[(variable, text)], ..Given::default() }).unwrap();
+        assert_eq!(with, all, "{}", row.key);
+        assert!(without != all || row.key == "auth.mode", "{} decides nothing", row.key);
+    }
+}
+
+#[test]
+fn every_limit_has_a_key() {
+    let limits = format!("{:?}", Limits::default());
+    let inside = limits.trim_start_matches("Limits { ").trim_end_matches(" }");
+    let fields: BTreeSet<String> =
+        inside.split(", ").map(|field| format!("limits.{}", field.split(':').next().unwrap())).collect();
+    let keys: BTreeSet<String> =
+        rows().into_iter().map(|row| row.key).filter(|key| key.starts_with("limits.")).collect();
+    assert_eq!(fields, keys);
+}
+
+#[test]
+fn the_page_is_the_one_that_the_program_prints() {
+    let page = fs::read_to_string("docs/configuration.md").unwrap_or_default();
+    let hint = "run: cargo run -- check --print-reference > docs/configuration.md";
+    assert!(page == document(), "docs/configuration.md is stale; {hint}");
+    for row in rows() {
+        assert!(
+            page.contains(&format!("| `{}` |", row.key.trim_start_matches("it."))),
+            "{} is not in the page",
+            row.key
+        );
+    }
+}
+
+#[test]
+fn every_example_of_the_page_loads() {
+    let page = document();
+    let examples: Vec<&str> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() >= 3);
+    for example in examples {
+        let outcome = load(&Given { file: Some(example), ..Given::default() });
+        assert!(outcome.is_ok(), "{}\n{example}", told(&outcome));
+    }
+}

@@ -1,0 +1,50 @@
+//! What `[[applications]]` lets a token prove.
+
+use secrecy::SecretString;
+use switchboard::auth::{AuthError, Claim, Identity, Permission, Principal, Verifier, hash_token};
+
+use super::{Given, load};
+
+/// Who `source` is by `token` under a configuration of one application with these lines.
+fn identity(lines: &str, source: &str, token: &str) -> Result<Identity, AuthError> {
+    let hash = hex::encode(hash_token(&SecretString::from("good")));
+    let file = format!("[[applications]]\nsource = 'a'\ntoken_sha256 = '{hash}'\n{lines}");
+    let table = load(&Given { file: Some(&file), ..Given::default() }).unwrap().token_table();
+    let claim = Claim { source: source.to_owned(), user: None, token: Some(SecretString::from(token)) };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(table.verify(claim))
+}
+
+fn patterns(list: &[&str]) -> Permission {
+    Permission::Patterns(list.iter().map(|it| it.parse().unwrap()).collect())
+}
+
+#[test]
+fn a_users_application_requests_all_and_handles_nothing_unless_it_is_written() {
+    let plain = Identity {
+        principal: Principal::User("u".into()),
+        observe: false,
+        exclusive: false,
+        handle: Permission::none(),
+        request: Permission::All,
+    };
+    assert_eq!(identity("user = 'u'", "a", "good"), Ok(plain.clone()));
+    let lines = "user = 'u'\nobserve = true\nexclusive = true\nhandle = ['a/*/c']\nrequest = []";
+    let request = Permission::none();
+    let chosen = Identity { observe: true, exclusive: true, handle: patterns(&["a/*/c"]), request, ..plain };
+    assert_eq!(identity(lines, "a", "good"), Ok(chosen));
+}
+
+#[test]
+fn a_service_requests_nothing_unless_it_is_written_and_may_handle() {
+    let request = |lines: &str| identity(lines, "a", "good").map(|it| (it.principal, it.handle, it.request));
+    assert_eq!(request("service = true"), Ok((Principal::Service, Permission::All, Permission::none())));
+    let chosen = Ok((Principal::Service, Permission::All, patterns(&["*/*/*"])));
+    assert_eq!(request("service = true\nrequest = ['*/*/*']"), chosen);
+}
+
+#[test]
+fn a_token_proves_its_own_source_only() {
+    assert!(matches!(identity("user = 'u'", "b", "good"), Err(AuthError::Forbidden(_))));
+    assert!(matches!(identity("user = 'u'", "a", "bad"), Err(AuthError::Unauthenticated(_))));
+}
