@@ -1,34 +1,204 @@
 //! The command line: arguments, exit codes, what a terminal shows. Nothing else knows the terminal.
+//!
+//! Each command is one file: its arguments with their help, and a `run` that gives an [`Exit`] or an error. What an
+//! error means for the exit code is decided in one place, [`Exit::of`].
 
+mod apps;
+mod check;
+mod completions;
+mod connect;
 mod credentials;
+mod data;
+mod handle;
+mod output;
+mod plain;
+mod publish;
+mod request;
+mod subscribe;
+mod token;
 
 use std::ffi::OsString;
+use std::fmt;
+use std::future::Future;
+use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser, Subcommand};
 
-/// The arguments of the program.
-#[derive(clap::Parser)]
-#[command(name = "switchboard", version)]
-struct Program {
+use crate::client::Error;
+use crate::error::ErrorCode;
+use output::Output;
+
+/// What `switchboard --help` shows first.
+const EXAMPLES: &str = "\
+Try it:
+  switchboard sub Phone --source log                                   hears every event of the channel Phone
+  switchboard pub Phone Call Ringing '{\"from\":\"+49301234\"}' --source softphone
+  switchboard request Salesforce User FetchCredentials --source softphone
+
+Exit codes: 0 done; 1 refused or failed (standard error has CODE: message); 2 wrong usage or configuration, or an
+address in use; 3 could not connect, or lost the connection; 4 timed out.";
+
+/// The whole command line.
+#[derive(Parser)]
+#[command(
+    name = "switchboard",
+    version,
+    about = "Message broker for the applications on a call-centre agent's desktop",
+    after_help = EXAMPLES,
+    help_template = "{about-with-newline}\n{usage-heading} {usage}\n\n{after-help}\n\n{all-args}\n",
+    arg_required_else_help = true,
+    max_term_width = 120
+)]
+struct CommandLine {
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(clap::Subcommand)]
+#[derive(Subcommand)]
 enum Command {
-    /// Looks after the credentials that agents fetch
+    /// Print the events that a pattern matches
+    Sub(subscribe::Subscribe),
+    /// Publish an event
+    Pub(publish::Publish),
+    /// Ask a handler, and print its answer
+    Request(request::Request),
+    /// Answer requests, from a file or a command
+    Handle(handle::Handle),
+    /// List the applications that are connected
+    Apps(apps::Apps),
+    /// Look after the credentials that agents fetch
     Credentials(credentials::Arguments),
+    /// Make tokens for applications
+    Token(token::TokenArgs),
+    /// Find the mistakes in a configuration
+    Check(check::CheckArgs),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// What was asked for is done.
+    Done = 0,
+    /// The operation was refused or failed.
+    Refused = 1,
+    /// Wrong usage or configuration, a key or store that will not do, an address in use.
+    Usage = 2,
+    /// No connection, or no longer.
+    Unreachable = 3,
+    /// No answer in time.
+    TimedOut = 4,
+}
+
+impl Exit {
+    /// What an error means.
+    fn of(error: &anyhow::Error) -> Self {
+        if let Some(error) = error.downcast_ref::<Error>() {
+            return match error {
+                Error::Invalid(_) => Self::Usage,
+                Error::Unreachable { .. } | Error::Handshake { .. } | Error::Disconnected => Self::Unreachable,
+                Error::TimedOut(_) => Self::TimedOut,
+                Error::Refused(failure) if failure.code() == Some(ErrorCode::RequestTimeout) => Self::TimedOut,
+                Error::Refused(_) | Error::Closed { .. } | Error::Protocol(_) => Self::Refused,
+            };
+        }
+        match error.downcast_ref::<io::Error>() {
+            // Whoever read the output has had enough, as `head` has.
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::Done,
+            _ if error.is::<Usage>() => Self::Usage,
+            _ => Self::Refused,
+        }
+    }
+}
+
+/// A mistake in the arguments, or in what they name.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Usage {
+    message: String,
+    hint: Option<&'static str>,
+}
+
+impl Usage {
+    /// A mistake in words.
+    pub(crate) fn new(message: impl fmt::Display) -> Self {
+        Self { message: message.to_string(), hint: None }
+    }
+
+    /// With what may help.
+    pub(crate) fn hint(mut self, hint: &'static str) -> Self {
+        self.hint = Some(hint);
+        self
+    }
 }
 
 /// Runs the command that the arguments name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Program::try_parse_from(arguments) {
-        Ok(Program { command: Command::Credentials(arguments) }) => credentials::run(&arguments),
+    let command_line = match CommandLine::try_parse_from(arguments) {
+        Ok(command_line) => command_line,
         Err(error) => {
-            let code = u8::try_from(error.exit_code()).unwrap_or(2);
-            let _told = error.print();
-            ExitCode::from(code)
+            // Help that nobody reads to its end is no failure.
+            error.print().ok();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
+        }
+    };
+    let mut output = Output::new();
+    dispatch(command_line.command, &mut output).unwrap_or_else(|error| {
+        let exit = Exit::of(&error);
+        if exit != Exit::Done {
+            output::error(&format!("{error:#}"));
+            if let Some(hint) = error.downcast_ref::<Usage>().and_then(|usage| usage.hint) {
+                output::hint(hint);
+            }
+        }
+        ExitCode::from(exit as u8)
+    })
+}
+
+fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
+    let exit = match command {
+        Command::Credentials(arguments) => return Ok(credentials::run(&arguments)),
+        Command::Token(arguments) => return Ok(token::run(&arguments)),
+        Command::Check(arguments) => return Ok(check::run(arguments)),
+        Command::Sub(arguments) => block_on(subscribe::run(arguments, output)),
+        Command::Pub(arguments) => block_on(publish::run(arguments, output)),
+        Command::Request(arguments) => block_on(request::run(arguments, output)),
+        Command::Handle(arguments) => block_on(handle::run(arguments)),
+        Command::Apps(arguments) => block_on(apps::run(arguments, output)),
+        Command::Completions(arguments) => completions::run(&arguments, CommandLine::command(), output),
+    };
+    exit.map(|exit| ExitCode::from(exit as u8))
+}
+
+/// Runs a command that speaks to a broker.
+fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+    // Another subscriber stands where a test has set one.
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_max_level(tracing::Level::WARN)
+        .without_time()
+        .with_target(false)
+        .try_init()
+        .ok();
+    // One worker: the connection is looked after there, also while this thread waits for a pipe to be read.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(command)
+}
+
+/// Waits for Ctrl-C, or on Unix for SIGTERM.
+async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        // A signal that cannot be caught ends the program by itself.
+        let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = term.recv() => {}
         }
     }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await.ok();
 }

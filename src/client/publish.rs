@@ -9,22 +9,23 @@ use tokio::sync::oneshot;
 use super::message::{Outgoing, Payload, check_triple};
 use super::reconnect::Order;
 use super::table::Waiting;
-use super::{Client, Error};
+use super::{Client, Error, Message};
 use crate::envelope::Triple;
 
 /// What the broker says of an event that was published with an id.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
 #[non_exhaustive]
 pub struct Receipt {
     /// In how many outbound queues the event is.
-    #[serde(default)]
     pub receivers: u64,
     /// A similar triple that a handler serves, where there was no receiver.
     pub hint: Option<String>,
     /// Whether the broker had this id already and delivered nothing.
-    #[serde(default)]
     pub duplicate: bool,
+    /// The answer of a handler that serves this triple: then the broker took the envelope for a request.
+    #[serde(skip)]
+    pub reply: Option<Message>,
 }
 
 /// An event in the making: options, then `.await`, which ends when the event is on its way to the broker.
@@ -119,6 +120,9 @@ impl Receipted<'_> {
         let (queue, answer) = oneshot::channel();
         client.order(Order::Ask { id, text, waiting: Waiting::Once(queue) }).await?;
         let receipt = client.answer("the publication", answer).await?;
+        if !receipt.is_notice("Message", "Receipt") {
+            return Ok(Receipt { reply: Some(receipt), ..Receipt::default() });
+        }
         receipt.data().map_err(|_| Error::Protocol("a receipt without its fields".into()))
     }
 }

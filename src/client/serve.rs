@@ -56,7 +56,7 @@ where
             let work = work(queue, self.client.clone(), self.handler, self.concurrency, stop.clone());
             #[expect(clippy::disallowed_methods, reason = "a library has no task tracker; ends with its Serving")]
             let task = tokio::spawn(work);
-            Ok(Serving { _stop: stop.drop_guard(), task })
+            Ok(Serving { stop: stop.drop_guard(), task })
         })
     }
 }
@@ -103,11 +103,19 @@ async fn finish(mut running: JoinSet<()>, error: Error) -> Error {
 
 /// A handler at work. Dropping it unsubscribes; requests that are being answered still are.
 pub struct Serving {
-    _stop: DropGuard,
+    stop: DropGuard,
     task: JoinHandle<Error>,
 }
 
 impl Serving {
+    /// Takes no further request, and waits until those that were begun are answered.
+    pub async fn stop(self) {
+        let Self { stop, task } = self;
+        drop(stop);
+        // An error says that the task has ended, which is what was wanted.
+        task.await.ok();
+    }
+
     /// Waits until the handler has ended by itself: the client was closed, or the broker refused the handler after a
     /// reconnect.
     pub async fn ended(&mut self) -> Error {

@@ -1,0 +1,62 @@
+//! `switchboard apps`: which applications are connected.
+
+use clap::Args;
+
+use super::Exit;
+use super::connect::Connection;
+use super::output::Output;
+use crate::client::Application;
+
+/// See the help text.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  switchboard apps --source log
+  switchboard apps --source log --json | jq -r '.[].Source'
+
+Lists the applications of one's own user and the services; all of them for a service or an observer. This command's
+own session is among them.")]
+pub(crate) struct Apps {
+    /// Print a JSON array
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Asks for the list and prints it.
+pub(crate) async fn run(arguments: Apps, output: &mut Output) -> anyhow::Result<Exit> {
+    let client = arguments.connection.connect().await?;
+    let applications = client.applications().await;
+    client.close().await;
+    let applications = applications?;
+    if arguments.json {
+        output.line(&serde_json::to_string(&applications)?)?;
+    } else {
+        for line in table(&applications) {
+            output.line(&line)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The list in columns as wide as what stands in them.
+fn table(applications: &[Application]) -> Vec<String> {
+    let head = ["SOURCE", "USER", "SESSIONS", "STATE", "SINCE"].map(str::to_owned);
+    let row = |it: &Application| {
+        let user = it.user.as_deref().unwrap_or("(service)");
+        [it.source.clone(), user.to_owned(), it.sessions.to_string(), it.state.clone(), it.since.clone()]
+    };
+    let rows: Vec<_> = std::iter::once(head).chain(applications.iter().map(row)).collect();
+    let mut widths = [0; 5];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; 5]| {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
