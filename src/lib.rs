@@ -6,6 +6,7 @@
 pub mod error;
 
 pub mod envelope;
+pub mod telemetry;
 
 pub mod auth;
 pub mod config;

@@ -14,6 +14,7 @@ mod output;
 mod plain;
 mod publish;
 mod request;
+mod serve;
 mod subscribe;
 mod token;
 
@@ -47,7 +48,6 @@ address in use; 3 could not connect, or lost the connection; 4 timed out.";
     about = "Message broker for the applications on a call-centre agent's desktop",
     after_help = EXAMPLES,
     help_template = "{about-with-newline}\n{usage-heading} {usage}\n\n{after-help}\n\n{all-args}\n",
-    arg_required_else_help = true,
     max_term_width = 120
 )]
 struct CommandLine {
@@ -57,6 +57,8 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the broker; what happens without a command too
+    Serve(serve::Serve),
     /// Print the events that a pattern matches
     Sub(subscribe::Subscribe),
     /// Publish an event
@@ -136,6 +138,10 @@ impl Usage {
 
 /// Runs the command that the arguments name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.len() < 2 {
+        arguments = vec!["switchboard".into(), "serve".into()];
+    }
     let command_line = match CommandLine::try_parse_from(arguments) {
         Ok(command_line) => command_line,
         Err(error) => {
@@ -159,6 +165,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
     let exit = match command {
+        Command::Serve(arguments) => return Ok(serve::serve(arguments)),
         Command::Credentials(arguments) => return Ok(credentials::run(&arguments)),
         Command::Token(arguments) => return Ok(token::run(&arguments)),
         Command::Check(arguments) => return Ok(check::run(arguments)),

@@ -8,8 +8,12 @@
 mod command;
 mod heartbeat;
 mod limit;
+mod reader;
+mod socket;
+mod task;
 
 pub use limit::Attempts;
+pub use task::{Connection, Surroundings, serve};
 
 use std::net::IpAddr;
 use std::sync::Arc;

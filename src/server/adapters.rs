@@ -1,0 +1,69 @@
+//! The handlers in the process: which there are, and when they begin and end. The only place that names them.
+
+use std::io;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::adapter::Handler;
+use crate::adapter::directory::{self, Directory, DirectoryError, FolderLock};
+use crate::adapter::host::{self, Host};
+use crate::adapter::salesforce::{Audit, FetchCredentials, Rotation};
+use crate::config::Config;
+use crate::error::Refusal;
+use crate::router::{Declaration, Router};
+use crate::session::Settings;
+
+/// Why the handlers could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// The credential store.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The audit record.
+    #[error(transparent)]
+    Audit(#[from] io::Error),
+    /// The router, which is a fault of ours.
+    #[error("an adapter was refused: {0}")]
+    Refused(#[from] Refusal),
+}
+
+/// The handlers, open.
+pub(super) struct Adapters {
+    handlers: Vec<Arc<dyn Handler>>,
+    /// One broker a data folder.
+    _folder: FolderLock,
+}
+
+impl Adapters {
+    /// Opens what they need. Blocks on the disk.
+    pub(super) fn open(config: &Config, credentials_key: Option<SecretString>) -> Result<Self, AdapterError> {
+        let folder = FolderLock::take(&config.data_dir)?;
+        let directory = Directory::open(&directory::Settings::new(config, credentials_key))?;
+        let audit = Audit::open(&config.data_dir, Rotation::default())?;
+        let fetch = FetchCredentials::new(Arc::new(directory), Arc::new(audit));
+        Ok(Self { handlers: vec![Arc::new(fetch)], _folder: folder })
+    }
+
+    /// What the router has to know of them before it begins.
+    pub(super) fn declarations(&self) -> Vec<Declaration> {
+        self.handlers.iter().map(host::declaration).collect()
+    }
+
+    /// Attaches them to the router; they answer until `stop`, in tasks on `tasks`.
+    pub(super) fn start(
+        &self,
+        router: &Arc<Router>,
+        settings: &Settings,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<(), AdapterError> {
+        for handler in &self.handlers {
+            let host = Host::attach(Arc::clone(router), Arc::clone(handler), settings.outbox())?;
+            tasks.spawn(host.run(tasks.clone(), stop.clone()));
+        }
+        Ok(())
+    }
+}

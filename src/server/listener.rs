@@ -1,0 +1,213 @@
+//! Listeners, and what happens to a connection: hyper reads the head of its requests and writes refusals and the probe;
+//! a stream that may become a WebSocket is taken back from it, with what was read ahead, and served as a session.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, timeout};
+use tracing::Instrument;
+
+use super::Broker;
+use super::handshake::{self, Decision, Head, Refusal};
+use super::seats::Seat;
+use crate::session::{self, Connection, Session, Surroundings};
+
+/// Connections that the system keeps until they are accepted: a call centre's applications may come back all at once.
+const BACKLOG: i32 = 1024;
+
+/// How long a request's head may take, and how large it may be (protocol.md, Transport).
+const HEAD_TIME: Duration = Duration::from_secs(10);
+const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// How long a connection may stay without becoming a WebSocket.
+const HTTP_TIME: Duration = Duration::from_mins(1);
+
+/// The pause after a failed accept, doubled up to the second value.
+const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Opens a listener.
+pub(super) fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // 0.0.0.0 and [::] may both be listened on only if the second leaves IPv4 alone.
+        socket.set_only_v6(true)?;
+    }
+    // Elsewhere than on Unix it would let two brokers share an address.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts connections until the broker drains. No error ends it: they pass (EMFILE), or belong to a peer.
+pub(super) async fn accept(listener: TcpListener, broker: Arc<Broker>) {
+    let mut pause = ACCEPT_PAUSE.0;
+    loop {
+        let accepted = tokio::select! {
+            () = broker.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                pause = ACCEPT_PAUSE.0;
+                admit(&broker, stream, peer);
+            }
+            Err(error) if is_of_the_peer(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, ?pause, "could not accept a connection");
+                timeout(pause, broker.stopping.cancelled()).await.ok();
+                pause = (pause * 2).min(ACCEPT_PAUSE.1);
+            }
+        }
+    }
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+fn admit(broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr) {
+    let Some(seat) = broker.seats.take(peer.ip().to_canonical()) else {
+        tracing::debug!(%peer, "dropped a connection far over limits.connections");
+        return;
+    };
+    let span = tracing::info_span!("session", %peer, id = tracing::field::Empty, source = tracing::field::Empty);
+    broker.sessions.spawn(connection(Arc::clone(broker), stream, peer, seat).instrument(span));
+}
+
+async fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "the connection is gone already");
+        return;
+    }
+    // Boxed, and gone before the session begins: a session that is idle must not carry hyper's state.
+    let greeted = tokio::select! {
+        greeted = Box::pin(greet(&broker, stream, &seat)) => greeted,
+        () = broker.stopping.cancelled() => return,
+    };
+    let Some(connection) = greeted else { return };
+    tracing::debug!("connected");
+    let (now, settings) = (Instant::now().into_std(), Arc::clone(&broker.settings));
+    let outbox = settings.outbox();
+    let session = Session::new(now, peer.ip().to_canonical(), settings, outbox);
+    let surroundings = Surroundings {
+        router: &broker.router,
+        verifier: &*broker.verifier,
+        slow_consumer: broker.settings.limits().slow_consumer,
+    };
+    tokio::select! {
+        () = session::serve(connection, session, surroundings, broker.drain.begun()) => {}
+        () = broker.ended.cancelled() => tracing::warn!("ended: it did not drain in time"),
+    }
+    tracing::debug!("disconnected");
+}
+
+/// The HTTP phase. `None`: it did not become a WebSocket.
+async fn greet(broker: &Broker, stream: TcpStream, seat: &Seat) -> Option<Connection<TcpStream>> {
+    let upgraded = AtomicBool::new(false);
+    let service = service_fn(|request: Request<hyper::body::Incoming>| {
+        let decision = decide(broker, &request, seat);
+        upgraded.store(matches!(decision, Decision::Upgrade { .. }), Ordering::Relaxed);
+        let response = respond(decision, request.headers());
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let http = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let parts = timeout(HTTP_TIME, http.without_shutdown()).await.ok()?.ok()?;
+    let mut stream = parts.io.into_inner();
+    if !upgraded.load(Ordering::Relaxed) {
+        stream.shutdown().await.ok();
+        return None;
+    }
+    Some(Connection { stream, read_ahead: parts.read_buf })
+}
+
+fn decide(broker: &Broker, request: &Request<hyper::body::Incoming>, seat: &Seat) -> Decision {
+    let head = Head {
+        method: request.method(),
+        path: request.uri().path(),
+        version: request.version(),
+        headers: request.headers(),
+        full: seat.full(),
+    };
+    let decision = handshake::decide(&head, &broker.http);
+    if let Decision::Refuse(refusal) = &decision {
+        tracing::debug!(status = refusal.status.as_u16(), "refused a request: {}", refusal.text);
+    }
+    decision
+}
+
+fn respond(decision: Decision, asked: &HeaderMap) -> Response<Full<Bytes>> {
+    match decision {
+        Decision::Upgrade { accept, subprotocol } => upgrade(&accept, subprotocol),
+        Decision::Probe => probe(asked),
+        Decision::Refuse(refusal) => refuse(refusal),
+    }
+}
+
+fn upgrade(accept: &str, subprotocol: bool) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    // Base64 is always a header's value.
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if subprotocol {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(handshake::SUBPROTOCOL));
+    }
+    response
+}
+
+/// Tells a page whose WebSocket was blocked that the broker runs.
+fn probe(asked: &HeaderMap) -> Response<Full<Bytes>> {
+    let version = env!("CARGO_PKG_VERSION");
+    let mut response =
+        Response::new(format!(r#"{{"server":"switchboard","version":"{version}","protocol":1}}"#).into());
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    // An origin that came so far is allowed.
+    if let Some(origin) = asked.get(header::ORIGIN) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    }
+    response
+}
+
+fn refuse(refusal: Refusal) -> Response<Full<Bytes>> {
+    let mut response = Response::new((refusal.text + "\n").into());
+    *response.status_mut() = refusal.status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    // Whoever was refused asks again on a new connection, if at all.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    for (name, value) in refusal.headers {
+        headers.append(name, HeaderValue::from_static(value));
+    }
+    response
+}

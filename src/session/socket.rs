@@ -1,0 +1,219 @@
+//! [`Socket`]: the WebSocket of one connection, over any stream. Poll functions only, nothing here waits.
+//!
+//! Reading is `reader`'s; what is written are prepared frames, header included, straight to the stream. Control frames
+//! of our own (pong, close) go between two of them, never into one. All state of a half-written batch is in the struct,
+//! so a future that is dropped loses nothing.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::reader::{Message, Reader};
+use crate::envelope::Frame;
+use crate::error::CloseCode;
+
+/// What one syscall may bring.
+const READ_BYTES: usize = 32 << 10;
+
+/// How many frames one syscall may take.
+const SLICES: usize = 64;
+
+/// A batch that was once longer than this gives its memory back when it is written.
+const KEPT_CAPACITY: usize = 16;
+
+/// The first byte of a pong and of a Close frame (RFC 6455, section 5.2).
+const PONG: u8 = 0x8A;
+const CLOSE: u8 = 0x88;
+
+thread_local! {
+    /// Where bytes land before they are known to belong to a message: one buffer a thread, none a session.
+    static SCRATCH: RefCell<[u8; READ_BYTES]> = const { RefCell::new([0; READ_BYTES]) };
+}
+
+/// What a session is told of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// A text message.
+    Text(Utf8Bytes),
+    /// A binary message.
+    Binary,
+    /// A ping, which is answered here, or a pong.
+    Alive,
+}
+
+/// Why nothing more comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The peer sent a Close frame, with this status code.
+    ByPeer(Option<u16>),
+    /// The stream broke or ended without a Close frame.
+    Lost,
+    /// The peer broke a rule of WebSocket; what it sends from now on means nothing.
+    Fault(CloseCode),
+}
+
+/// The WebSocket of one connection.
+pub(super) struct Socket<S> {
+    stream: S,
+    reader: Reader,
+    /// Frames that are not wholly written, oldest first.
+    batch: Vec<Frame>,
+    /// Bytes of the first frame of `batch` that are written.
+    written: usize,
+    /// A control frame, or the rest of one: goes out at the next boundary between frames.
+    control: Bytes,
+    unflushed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// The socket of a stream after the handshake; `read_ahead` is what was read together with it.
+    pub(super) fn new(stream: S, read_ahead: &[u8], message_bytes_max: usize) -> Self {
+        Self {
+            stream,
+            reader: Reader::new(read_ahead, message_bytes_max),
+            batch: Vec::new(),
+            written: 0,
+            control: Bytes::new(),
+            unflushed: false,
+        }
+    }
+
+    /// From the next message on, one may have so many bytes.
+    pub(super) fn set_message_bytes_max(&mut self, message_bytes_max: usize) {
+        self.reader.set_message_bytes_max(message_bytes_max);
+    }
+
+    /// A message that has been read already; looks at no stream.
+    pub(super) fn decoded(&mut self) -> Result<Option<Arrival>, Ended> {
+        let Some(message) = self.reader.next().map_err(Ended::Fault)? else { return Ok(None) };
+        match message {
+            Message::Text(text) => Ok(Some(Arrival::Text(text))),
+            Message::Binary => Ok(Some(Arrival::Binary)),
+            Message::Ping(payload) => {
+                self.pong(&payload);
+                Ok(Some(Arrival::Alive))
+            }
+            Message::Pong => Ok(Some(Arrival::Alive)),
+            Message::Close(code) => Err(Ended::ByPeer(code)),
+        }
+    }
+
+    /// The next message. Not to be called while [`Socket::is_writing`]: who does not read is not read from.
+    pub(super) fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, Ended>> {
+        loop {
+            if let Some(arrival) = self.decoded()? {
+                return Poll::Ready(Ok(arrival));
+            }
+            let came = ready!(self.poll_read(cx, Reader::feed)).map_err(|_| Ended::Lost)?;
+            if came == 0 {
+                return Poll::Ready(Err(Ended::Lost));
+            }
+        }
+    }
+
+    /// Reads and throws away; how many bytes, 0 at the end.
+    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.poll_read(cx, |_, _| {})
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, take: fn(&mut Reader, &[u8])) -> Poll<io::Result<usize>> {
+        let (stream, reader) = (&mut self.stream, &mut self.reader);
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
+            take(reader, buffer.filled());
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
+    }
+
+    /// Where frames are put that are to be written next, behind those that stand there.
+    pub(super) fn batch(&mut self) -> &mut Vec<Frame> {
+        &mut self.batch
+    }
+
+    /// Whether something is still to be written or flushed.
+    pub(super) fn is_writing(&self) -> bool {
+        self.unflushed || !self.batch.is_empty() || !self.control.is_empty()
+    }
+
+    /// Writes as much as one syscall takes, or flushes when all is written. Ready when there was progress.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stream = Pin::new(&mut self.stream);
+        if self.written == 0 && !self.control.is_empty() {
+            let taken = ready!(stream.poll_write(cx, &self.control))?;
+            self.control.advance(progress(taken)?);
+        } else if self.batch.is_empty() {
+            ready!(stream.poll_flush(cx))?;
+            self.unflushed = false;
+            return Poll::Ready(Ok(()));
+        } else {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let mut start = self.written;
+            // A control frame waits for the next boundary: then only the frame that is half written.
+            let most = if self.control.is_empty() { SLICES } else { 1 };
+            for (slice, frame) in slices.iter_mut().zip(&self.batch).take(most) {
+                *slice = IoSlice::new(frame.wire().get(start..).unwrap_or_default());
+                start = 0;
+            }
+            let used = slices.get(..self.batch.len().min(most)).unwrap_or(&slices);
+            let taken = ready!(stream.poll_write_vectored(cx, used))?;
+            self.advance(progress(taken)?);
+        }
+        self.unflushed = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, taken: usize) {
+        let mut left = self.written + taken;
+        let mut whole = 0;
+        for frame in &self.batch {
+            if left < frame.wire().len() {
+                break;
+            }
+            left -= frame.wire().len();
+            whole += 1;
+        }
+        self.written = left;
+        // Let go at once what is written: the bytes may be a secret's.
+        self.batch.drain(..whole);
+        if self.batch.is_empty() && self.batch.capacity() > KEPT_CAPACITY {
+            self.batch = Vec::new();
+        }
+    }
+
+    /// Drops what is not begun. A frame that is half written stays: its rest is needed for what follows to be read.
+    pub(super) fn drop_unbegun(&mut self) {
+        self.batch.truncate(usize::from(self.written > 0));
+    }
+
+    fn pong(&mut self, payload: &[u8]) {
+        // An older answer that has not left is replaced: the latest ping counts (RFC 6455, section 5.5.3).
+        self.control = control_frame(PONG, payload);
+    }
+
+    /// Puts a Close frame behind all that has been written. Not to be called while [`Socket::is_writing`].
+    pub(super) fn close(&mut self, code: Option<u16>, reason: &str) {
+        let code = code.map(u16::to_be_bytes);
+        self.control = control_frame(CLOSE, &[code.as_ref().map_or(&[][..], |code| code), reason.as_bytes()].concat());
+    }
+
+    /// Ends the outgoing half: what follows is the peer's.
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+fn control_frame(first: u8, payload: &[u8]) -> Bytes {
+    // Pings are checked by the reader, reasons are at most 123 bytes.
+    let len = u8::try_from(payload.len()).unwrap_or_default();
+    [&[first, len], payload].concat().into()
+}
+
+fn progress(taken: usize) -> io::Result<usize> {
+    if taken == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(taken) }
+}

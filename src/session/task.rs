@@ -1,0 +1,412 @@
+//! [`serve`]: one connection from the handshake to its end, the only place of the room that waits.
+//!
+//! One loop turns socket, outbox, clock and drain into [`Input`]s, carries out [`Effect`]s and writes what the outbox
+//! holds. While an effect is carried out, or the peer takes nothing, the socket is not read, so that order holds and
+//! nothing piles up; deadline, drain and the outbox go on.
+
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{self, sleep_until, timeout, timeout_at};
+
+use super::socket::{Arrival, Ended, Socket};
+use super::{Effect, Input, Session};
+use crate::auth::{AuthError, Identity, Verification, Verifier};
+use crate::error::CloseCode;
+use crate::router::{Outbox, Router};
+
+/// How many messages that have come already are handled before the outbox gets its turn.
+const BURST: usize = 64;
+
+/// How many frames are taken from the outbox at once; the socket is not read until they are written.
+const BATCH: usize = 256;
+
+/// How long the last frames and the Close frame are kept for a peer that reads nothing (protocol.md, Liveness).
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// How long a peer may take to answer a Close frame.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// How much of what a peer still sends is read and thrown away: a reset because of unread bytes would eat the Close.
+const DISCARDED_BYTES_MAX: usize = 4 << 20;
+
+/// When a timer that waits for nothing goes off, for nothing.
+const NEVER: Duration = Duration::from_hours(24);
+
+/// A stream after the handshake.
+pub struct Connection<S> {
+    /// Where messages come and go.
+    pub stream: S,
+    /// What was read together with the handshake.
+    pub read_ahead: Bytes,
+}
+
+/// What a connection needs of its broker.
+#[derive(Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Routes.
+    pub router: &'a Router,
+    /// Says who a session is.
+    pub verifier: &'a dyn Verifier,
+    /// How long a peer may take nothing while it has something to take.
+    pub slow_consumer: Duration,
+}
+
+/// Serves one connection until it has ended. `drain` is ready when the broker drains, with the time after which this
+/// application should come back, in milliseconds.
+pub async fn serve<S>(
+    connection: Connection<S>,
+    session: Session,
+    surroundings: Surroundings<'_>,
+    drain: impl Future<Output = u64>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Connection { stream, read_ahead } = connection;
+    let socket = Socket::new(stream, &read_ahead, session.message_bytes_max());
+    drop(read_ahead);
+    let outbox = Arc::clone(session.outbox());
+    let attached = Attached { session, router: surroundings.router };
+    let mut task = Task { socket, attached, outbox, surroundings, blocked: false, stalled_from: now() };
+    let ending = task.run(drain).await;
+    tracing::debug!(?ending, "the connection ends");
+    let Task { mut socket, attached, outbox, .. } = task;
+    if ending.sends_what_waits() && !outbox.overflowed() {
+        outbox.take(usize::MAX, socket.batch());
+    } else {
+        socket.drop_unbegun();
+    }
+    // Others must not wait for an application that goes, however long its last frames take.
+    drop(attached);
+    outbox.close();
+    timeout_at(time::Instant::now() + CLOSING, finish(socket, ending)).await.ok();
+}
+
+/// The session, for as long as the router may know it. Detaching by guard, so that a panic or a dropped future does it
+/// too: a session that stays behind would be given requests for ever.
+struct Attached<'a> {
+    session: Session,
+    router: &'a Router,
+}
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        // After a panic the session may be in a state that panics again, which must not end the process.
+        let detached = catch_unwind(AssertUnwindSafe(|| drop(self.session.handle(now(), Input::Gone, self.router))));
+        if detached.is_err() {
+            tracing::error!("a session could not be detached");
+        }
+    }
+}
+
+fn now() -> Instant {
+    time::Instant::now().into_std()
+}
+
+struct Task<'a, S> {
+    socket: Socket<S>,
+    attached: Attached<'a>,
+    outbox: Arc<Outbox>,
+    surroundings: Surroundings<'a>,
+    /// There is something to take, and the peer takes nothing.
+    blocked: bool,
+    /// Since when it is blocked.
+    stalled_from: Instant,
+}
+
+/// What one turn of the loop brought.
+enum Turn {
+    Drain(u64),
+    Due,
+    Arrived(Arrival),
+    /// The peer takes nothing more for now.
+    Blocked,
+    Wrote,
+    /// The outbox has something.
+    Filled,
+    Verified(Result<Identity, AuthError>),
+    ReadOn,
+    End(Ending),
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    /// The broker ends it.
+    Close(CloseCode),
+    /// The socket does.
+    Socket(Ended),
+}
+
+impl Ending {
+    /// Whether the peer is to receive what waits for it: not if it has gone, nor if it takes nothing anyhow.
+    fn sends_what_waits(self) -> bool {
+        match self {
+            Self::Close(code) => code != CloseCode::SlowConsumer,
+            Self::Socket(Ended::Fault(_)) => true,
+            Self::Socket(Ended::ByPeer(_) | Ended::Lost) => false,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
+    async fn run(&mut self, drain: impl Future<Output = u64>) -> Ending {
+        let outbox = Arc::clone(&self.outbox);
+        let mut drain = pin!(drain);
+        let mut drained = false;
+        let mut waiting = Waiting::Nothing;
+        let mut armed = now() + NEVER;
+        let mut timer = pin!(sleep_until(armed.into()));
+        loop {
+            // Armed anew only for an earlier time: a deadline that moves back costs nothing until the old one comes.
+            let due = self.due(&waiting);
+            if due.is_some_and(|due| due < armed) {
+                armed = due.unwrap_or(armed);
+                timer.as_mut().reset(armed.into());
+            }
+            let unwritten = self.socket.is_writing();
+            let reads = !unwritten && matches!(waiting, Waiting::Nothing);
+            // Every branch leaves its state in what it borrows, so dropping the others loses nothing.
+            let turn = tokio::select! {
+                reconnect_after_ms = &mut drain, if !drained => Turn::Drain(reconnect_after_ms),
+                () = &mut timer => Turn::Due,
+                turn = self.socket_turn(), if unwritten || reads => turn,
+                () = outbox.ready(), if !unwritten => Turn::Filled,
+                turn = waiting.over() => turn,
+            };
+            let effect = match turn {
+                Turn::Drain(reconnect_after_ms) => {
+                    drained = true;
+                    self.handle(now(), Input::Drain(reconnect_after_ms))
+                }
+                Turn::Due => {
+                    armed = now() + NEVER;
+                    timer.as_mut().reset(armed.into());
+                    self.come_due(&mut waiting)
+                }
+                Turn::Arrived(arrival) => match self.take_in(arrival) {
+                    Ok(effect) => effect,
+                    Err(ended) => return Ending::Socket(ended),
+                },
+                Turn::Blocked => {
+                    (self.blocked, self.stalled_from) = (true, now());
+                    None
+                }
+                Turn::Wrote => self.has_written(),
+                Turn::Filled => self.take_out(),
+                Turn::Verified(identity) => {
+                    waiting = Waiting::Nothing;
+                    self.verified(identity)
+                }
+                Turn::ReadOn => {
+                    waiting = Waiting::Nothing;
+                    None
+                }
+                Turn::End(ending) => return ending,
+            };
+            match effect {
+                None => {}
+                Some(Effect::Verify(claim)) => {
+                    waiting = Waiting::Verification(self.surroundings.verifier.verify(claim));
+                }
+                Some(Effect::Pause(until, outboxes)) => waiting = Waiting::Pause(until, outboxes),
+                Some(Effect::Close(code)) => return Ending::Close(code),
+            }
+        }
+    }
+
+    fn handle(&mut self, now: Instant, input: Input) -> Option<Effect> {
+        let effect = self.attached.session.handle(now, input, self.attached.router);
+        self.socket.set_message_bytes_max(self.attached.session.message_bytes_max());
+        effect
+    }
+
+    /// When the clock has something to say next.
+    fn due(&self, waiting: &Waiting<'_>) -> Option<Instant> {
+        let stalled = self.blocked.then(|| self.stalled_from + self.surroundings.slow_consumer);
+        let read_on = match waiting {
+            Waiting::Pause(until, _) => Some(*until),
+            Waiting::Nothing | Waiting::Verification(_) => None,
+        };
+        [self.attached.session.deadline(), stalled, read_on].into_iter().flatten().min()
+    }
+
+    fn come_due(&mut self, waiting: &mut Waiting<'_>) -> Option<Effect> {
+        let now = now();
+        if self.blocked && now >= self.stalled_from + self.surroundings.slow_consumer {
+            return self.handle(now, Input::Overflow);
+        }
+        if let Waiting::Pause(until, outboxes) = waiting
+            && now >= *until
+        {
+            outboxes.iter().filter(|outbox| !outbox.is_relieved()).for_each(|outbox| outbox.waited_in_vain());
+            *waiting = Waiting::Nothing;
+        }
+        let deadline = self.attached.session.deadline();
+        if deadline.is_some_and(|deadline| deadline <= now) { self.handle(now, Input::Timeout) } else { None }
+    }
+
+    fn verified(&mut self, identity: Result<Identity, AuthError>) -> Option<Effect> {
+        let effect = self.handle(now(), Input::Verified(identity));
+        if let Some(member) = self.attached.session.member() {
+            let span = tracing::Span::current();
+            span.record("id", tracing::field::display(member.id())).record("source", member.source());
+        }
+        effect
+    }
+
+    /// Writes all that is to be written; reads if there is nothing.
+    async fn socket_turn(&mut self) -> Turn {
+        let (socket, blocked) = (&mut self.socket, &mut self.blocked);
+        poll_fn(|cx| {
+            if !socket.is_writing() {
+                return socket.poll_arrival(cx).map(|arrived| match arrived {
+                    Ok(arrival) => Turn::Arrived(arrival),
+                    Err(ended) => Turn::End(Ending::Socket(ended)),
+                });
+            }
+            let mut progress = false;
+            while socket.is_writing() {
+                match socket.poll_write(cx) {
+                    Poll::Ready(Ok(())) => progress = true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Turn::End(Ending::Socket(Ended::Lost))),
+                    Poll::Pending if progress => break,
+                    Poll::Pending if *blocked => return Poll::Pending,
+                    Poll::Pending => return Poll::Ready(Turn::Blocked),
+                }
+            }
+            Poll::Ready(Turn::Wrote)
+        })
+        .await
+    }
+
+    /// The peer has taken something.
+    fn has_written(&mut self) -> Option<Effect> {
+        // While it took nothing it was not read either, so its pongs have not been heard: taking bytes is life enough.
+        if std::mem::take(&mut self.blocked) {
+            let effect = self.handle(now(), Input::Pong);
+            if effect.is_some() {
+                return effect;
+            }
+        }
+        if self.outbox.overflowed() { self.handle(now(), Input::Overflow) } else { None }
+    }
+
+    /// The outbox has something, or has overflowed.
+    fn take_out(&mut self) -> Option<Effect> {
+        if self.outbox.overflowed() {
+            return self.handle(now(), Input::Overflow);
+        }
+        self.outbox.take(BATCH, self.socket.batch());
+        None
+    }
+
+    /// Handles a message, and those that have come with it, until one has an effect.
+    fn take_in(&mut self, first: Arrival) -> Result<Option<Effect>, Ended> {
+        let now = now();
+        let mut arrival = first;
+        for _ in 1..BURST {
+            let effect = self.handle(now, arrival.into());
+            if effect.is_some() {
+                return Ok(effect);
+            }
+            match self.socket.decoded()? {
+                Some(next) => arrival = next,
+                None => return Ok(None),
+            }
+        }
+        Ok(self.handle(now, arrival.into()))
+    }
+}
+
+impl From<Arrival> for Input {
+    fn from(arrival: Arrival) -> Self {
+        match arrival {
+            Arrival::Text(text) => Self::Text(text),
+            Arrival::Binary => Self::Binary,
+            Arrival::Alive => Self::Pong,
+        }
+    }
+}
+
+/// What the task waits for before it reads on.
+enum Waiting<'a> {
+    Nothing,
+    Verification(Verification<'a>),
+    /// The time, or relief of all these outboxes, if there are any.
+    Pause(Instant, Vec<Arc<Outbox>>),
+}
+
+impl Waiting<'_> {
+    async fn over(&mut self) -> Turn {
+        match self {
+            Self::Nothing => pending().await,
+            Self::Verification(verification) => Turn::Verified(verification.await),
+            Self::Pause(_, outboxes) if outboxes.is_empty() => pending().await,
+            Self::Pause(_, outboxes) => {
+                while let Some(outbox) = outboxes.last() {
+                    outbox.relieved().await;
+                    outboxes.pop();
+                }
+                Turn::ReadOn
+            }
+        }
+    }
+}
+
+/// Writes what is left and a Close frame, and waits until the peer has read it. The caller bounds the time.
+async fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, ending: Ending) {
+    let (code, reason) = match ending {
+        Ending::Close(code) | Ending::Socket(Ended::Fault(code)) => (Some(code.code()), code.reason()),
+        Ending::Socket(Ended::ByPeer(code)) => (code, ""),
+        Ending::Socket(Ended::Lost) => return,
+    };
+    if write_out(&mut socket).await.is_err() {
+        return;
+    }
+    socket.close(code, reason);
+    if write_out(&mut socket).await.is_err() {
+        return;
+    }
+    let answered = match ending {
+        Ending::Close(_) => timeout(FAREWELL, answer(&mut socket)).await == Ok(true),
+        Ending::Socket(Ended::ByPeer(_)) => true,
+        Ending::Socket(Ended::Fault(_) | Ended::Lost) => false,
+    };
+    if poll_fn(|cx| socket.poll_shutdown(cx)).await.is_ok() && !answered {
+        timeout(FAREWELL, discard(&mut socket)).await.ok();
+    }
+}
+
+async fn write_out<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) -> io::Result<()> {
+    while socket.is_writing() {
+        poll_fn(|cx| socket.poll_write(cx)).await?;
+    }
+    Ok(())
+}
+
+/// Whether the peer answers with a Close frame; what it sent before it had ours is read past.
+async fn answer<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) -> bool {
+    loop {
+        if let Err(ended) = poll_fn(|cx| socket.poll_arrival(cx)).await {
+            return matches!(ended, Ended::ByPeer(_));
+        }
+    }
+}
+
+async fn discard<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) {
+    let mut discarded = 0;
+    while let Ok(read @ 1..) = poll_fn(|cx| socket.poll_discard(cx)).await {
+        discarded += read;
+        if discarded > DISCARDED_BYTES_MAX {
+            break;
+        }
+    }
+}
