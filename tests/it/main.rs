@@ -9,4 +9,5 @@
 )]
 
 mod configuration;
+mod credentials;
 mod tidy;

@@ -160,3 +160,46 @@ fn keyed_hash(key: &[u8; 32], text: &[u8]) -> sha2::digest::Output<Sha512_256> {
 fn no_chance(error: &dyn fmt::Display) -> DirectoryError {
     DirectoryError::new(format!("the system gives no random numbers: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn cipher(digit: char) -> Cipher {
+        Cipher::new(&Key::parse(&digit.to_string().repeat(KEY_DIGITS)).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_sealed_opens_in_its_place_only(
+            plain in vec(any::<u8>(), 0..600), place in vec(any::<u8>(), 0..40), other in vec(any::<u8>(), 0..40),
+            at in any::<prop::sample::Index>(), bit in 0..8_u8,
+        ) {
+            let cipher = cipher('a');
+            let mut sealed = cipher.seal(&place, Zeroizing::new(plain.clone())).unwrap();
+            prop_assert_eq!(&*cipher.open(&place, &sealed).unwrap(), &plain);
+            prop_assert!(other == place || cipher.open(&other, &sealed).is_none(), "moved");
+            prop_assert!(self::cipher('b').open(&place, &sealed).is_none(), "another key");
+            prop_assert!(cipher.open(&place, &sealed[..at.index(sealed.len())]).is_none(), "cut");
+            let at = at.index(sealed.len());
+            sealed[at] ^= 1 << bit;
+            prop_assert!(cipher.open(&place, &sealed).is_none(), "byte {} changed", at);
+        }
+    }
+
+    #[test]
+    fn the_same_text_is_never_sealed_the_same_way() {
+        let seal = || cipher('a').seal(b"place", Zeroizing::new(b"text".to_vec())).unwrap();
+        assert_ne!(seal(), seal());
+    }
+
+    #[test]
+    fn a_row_is_named_by_user_and_key() {
+        assert_eq!(cipher('a').row_of("alice"), cipher('a').row_of("alice"));
+        assert_ne!(cipher('a').row_of("alice"), cipher('a').row_of("Alice"));
+        assert_ne!(cipher('a').row_of("alice"), cipher('b').row_of("alice"));
+    }
+}

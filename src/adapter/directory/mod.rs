@@ -43,7 +43,7 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// The entry of [`META`] that only the right key opens.
 const KEY_CHECK: &str = "key check";
 
-/// A store of ten thousand agents is 5 MiB, and its inner pages fit in this; redb's own default is 1 GiB.
+/// A store of ten thousand agents is 9 MB, and its inner pages fit in this; redb's own default is 1 GiB.
 const CACHE_BYTES: usize = 1 << 20;
 
 /// Where the store is and what opens it.
@@ -194,28 +194,19 @@ impl Directory {
                 path.display()
             )));
         };
-        check_file(&path)?;
+        let cipher = Cipher::new(&key);
+        let check = check_file(&path)?;
+        if cipher.open(KEY_CHECK.as_bytes(), &check).is_none() {
+            return Err(DirectoryError::new(format!(
+                "{}: the key of {} is not the one that this credential store was made with; put the right key back",
+                path.display(),
+                settings.describe_key()
+            )));
+        }
         let database = guarded(&path, || {
             builder().set_concurrency_mode(ConcurrencyMode::MultiWriter).open(&path).map_err(redb::Error::from)
         })?;
-        let directory = Self { path, database, cipher: Cipher::new(&key) };
-        directory.check_key(settings)?;
-        Ok(directory)
-    }
-
-    fn check_key(&self, settings: &Settings) -> Result<(), DirectoryError> {
-        let sealed = self.read(|transaction| {
-            let table = transaction.open_table(META)?;
-            Ok(table.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec()))
-        })?;
-        let sealed = sealed.ok_or_else(|| DirectoryError::damaged(&self.path, &"the key check is missing"))?;
-        self.cipher.open(KEY_CHECK.as_bytes(), &sealed).map(drop).ok_or_else(|| {
-            DirectoryError::new(format!(
-                "{}: the key of {} is not the one that this credential store was made with; put the right key back",
-                self.path.display(),
-                settings.describe_key()
-            ))
-        })
+        Ok(Self { path, database, cipher })
     }
 
     /// The credentials of a user.
@@ -357,14 +348,17 @@ fn builder() -> redb::Builder {
     builder
 }
 
-/// Checks the file on a copy in memory, before redb may write to it: redb trusts a file that was closed in order, and
-/// mends one that was not, and either would change what an operator still has to look at.
-fn check_file(path: &Path) -> Result<(), DirectoryError> {
+/// Checks the file on a copy in memory and returns its key check, before redb may write to it: redb trusts a file that
+/// was closed in order, and mends one that was not, and either would change what an operator still has to look at.
+fn check_file(path: &Path) -> Result<Vec<u8>, DirectoryError> {
     let read = || fs::read(path).map_err(|error| DirectoryError::file(path, "the store cannot be read", &error));
     let mut bytes = read()?;
     let mut waited = Duration::ZERO;
     loop {
-        let Err(fault) = guarded(path, || intact(&bytes)) else { return Ok(()) };
+        let fault = match guarded(path, || check_copy(&bytes)) {
+            Ok(key_check) => return Ok(key_check),
+            Err(fault) => fault,
+        };
         // A process that was writing meanwhile makes a copy that fits nothing: only what stays as it is, is damaged.
         std::thread::sleep(files::LOOK_AGAIN);
         waited += files::LOOK_AGAIN;
@@ -376,7 +370,7 @@ fn check_file(path: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-fn intact(bytes: &[u8]) -> Result<(), redb::Error> {
+fn check_copy(bytes: &[u8]) -> Result<Vec<u8>, redb::Error> {
     let damaged = |words: &str| redb::Error::Corrupted(words.to_owned());
     if bytes.is_empty() {
         return Err(damaged("the file is empty"));
@@ -385,7 +379,13 @@ fn intact(bytes: &[u8]) -> Result<(), redb::Error> {
     copy.set_len(bytes.len() as u64)?;
     copy.write(0, bytes)?;
     let mut database = builder().create_with_backend(copy)?;
-    if database.check_integrity()? { Ok(()) } else { Err(damaged("checksums do not fit")) }
+    if !database.check_integrity()? {
+        return Err(damaged("checksums do not fit"));
+    }
+    let transaction = database.begin_read()?;
+    transaction.open_table(ROWS)?;
+    let key_check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec());
+    key_check.ok_or_else(|| damaged("the key check is missing"))
 }
 
 /// Runs what redb does with the file and says its errors in ours.

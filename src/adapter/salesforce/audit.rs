@@ -181,7 +181,7 @@ impl Writer {
     /// One write a line, at the end of the file as it stands: another program may have moved or emptied it.
     fn append(&mut self, line: &[u8]) -> io::Result<()> {
         let mut file = match self.file.take() {
-            Some(file) if self.path.try_exists()? => file,
+            Some(file) if is_at(&file, &self.path) => file,
             Some(_) | None => open_file(&self.path)?,
         };
         let size = file.metadata()?.len();
@@ -223,6 +223,20 @@ impl Writer {
                 "audit records cannot be written; credentials are served on",
             );
         }
+    }
+}
+
+/// Whether the path still names the open file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (open.dev(), open.ino()) == (named.dev(), named.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        open.is_file() && named.is_file()
     }
 }
 

@@ -1,0 +1,36 @@
+//! The credential store from all sides: as a library (`store`), as a handler (`fetch`), from the command line
+//! (`command`).
+
+mod command;
+mod fetch;
+mod store;
+
+use std::path::Path;
+
+use secrecy::SecretString;
+use switchboard::adapter::directory::{Credentials, Directory, Entry, KeySource, Settings};
+
+/// A store with its key in the folder, as without any configuration.
+fn settings(folder: &Path) -> Settings {
+    Settings { data_dir: folder.to_owned(), key: KeySource::DataFolder }
+}
+
+fn entry(user: &str, password: &str) -> Entry {
+    let credentials = Credentials {
+        username: "1245456".to_owned(),
+        password: SecretString::from(password),
+        extension: "5051".to_owned(),
+        adfs_username: None,
+    };
+    Entry::new(user.to_owned(), credentials).unwrap()
+}
+
+/// A store that holds alice's credentials.
+fn store_with_alice(folder: &Path) -> Directory {
+    let directory = Directory::open(&settings(folder)).unwrap();
+    directory.set(&[entry("alice@example.com", SECRET)]).unwrap();
+    directory
+}
+
+/// A password that no other text of these tests contains.
+const SECRET: &str = "acq@123-never-shown";
