@@ -98,6 +98,12 @@ Nothing is stored if a row is bad, unless --partial. Users who are stored alread
         #[arg(long)]
         partial: bool,
     },
+    /// Gives the store a new key; no broker may run meanwhile
+    Rekey {
+        /// Takes the new key from this file, or makes it there; default: a new one in the present key file
+        #[arg(long, value_name = "FILE")]
+        new_key_file: Option<PathBuf>,
+    },
 }
 
 /// Runs the command that the arguments name; says on standard error why it failed.
@@ -205,6 +211,10 @@ fn execute(command: &Command, settings: &Settings, out: &mut dyn Write) -> Resul
             }
         }
         Command::Import { file, partial } => import(settings, file, *partial, out),
+        Command::Rekey { new_key_file } => {
+            let count = Directory::rekey(settings, new_key_file.as_deref())?;
+            say(out, format_args!("{count} users have a new key\n"))
+        }
     }
 }
 

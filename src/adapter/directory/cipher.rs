@@ -68,7 +68,7 @@ impl Key {
         key.ok_or_else(|| {
             DirectoryError::new(format!(
                 "{}: a key file holds {KEY_DIGITS} hexadecimal digits on one line, and this one does not; put the \
-                 right file back",
+                 right file back, or remove it if there is no credential store yet",
                 path.display()
             ))
         })

@@ -7,32 +7,32 @@
 
 mod cipher;
 mod files;
+mod guard;
 mod import;
 mod record;
+mod rekey;
+mod settings;
 
 pub use files::FolderLock;
 pub use import::{Import, RowFault, read as read_import};
 pub use record::{Credentials, Entry, FieldFault};
+pub use settings::{KEY_VARIABLE, KeySource, Settings};
 
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redb::backends::InMemoryBackend;
 use redb::{
-    ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
-    TransactionError, WriteTransaction,
+    ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TransactionError,
+    WriteTransaction,
 };
-use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
-use crate::config::Config;
-use cipher::{Cipher, Key};
-
-/// The environment variable that may hold the key in place of a file.
-pub const KEY_VARIABLE: &str = "SWITCHBOARD_CREDENTIALS_KEY";
+use cipher::Cipher;
+use guard::{builder, check_file, guarded};
+use settings::exists;
 
 /// Keyed hash of the user -> sealed record.
 const ROWS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("rows");
@@ -42,86 +42,6 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// The entry of [`META`] that only the right key opens.
 const KEY_CHECK: &str = "key check";
-
-/// A store of ten thousand agents is 9 MB, and its inner pages fit in this; redb's own default is 1 GiB.
-const CACHE_BYTES: usize = 1 << 20;
-
-/// Where the store is and what opens it.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The folder of the store, the key unless it is elsewhere, and the locks.
-    pub data_dir: PathBuf,
-    /// Where the key is.
-    pub key: KeySource,
-}
-
-/// Where the key is.
-#[derive(Clone, Debug)]
-pub enum KeySource {
-    /// `credentials.key` in the data folder; made at first use.
-    DataFolder,
-    /// The file of `credentials.key_file`; made at first use.
-    File(PathBuf),
-    /// The text of [`KEY_VARIABLE`].
-    Text(SecretString),
-}
-
-impl Settings {
-    /// What the configuration says; the environment's key, where there is one, stands over its files.
-    pub fn new(config: &Config, key_variable: Option<SecretString>) -> Self {
-        let file = config.credentials.key_file.clone();
-        Self {
-            data_dir: config.data_dir.clone(),
-            key: match (key_variable, file) {
-                (Some(text), _) => KeySource::Text(text),
-                (None, Some(path)) => KeySource::File(path),
-                (None, None) => KeySource::DataFolder,
-            },
-        }
-    }
-
-    fn store(&self) -> PathBuf {
-        self.data_dir.join("credentials.redb")
-    }
-
-    fn key_file(&self) -> Option<PathBuf> {
-        match &self.key {
-            KeySource::DataFolder => Some(self.data_dir.join("credentials.key")),
-            KeySource::File(path) => Some(path.clone()),
-            KeySource::Text(_) => None,
-        }
-    }
-
-    /// The key; `None` where it would be in a file that does not exist.
-    fn key(&self) -> Result<Option<Key>, DirectoryError> {
-        if let KeySource::Text(text) = &self.key {
-            return Key::parse(text.expose_secret()).map(Some).ok_or_else(|| {
-                DirectoryError::new(format!("{KEY_VARIABLE} has to hold 64 hexadecimal digits, and does not"))
-            });
-        }
-        match self.key_file() {
-            Some(path) if exists(&path)? => Key::read(&path).map(Some),
-            _ => Ok(None),
-        }
-    }
-
-    fn key_or_new(&self) -> Result<Key, DirectoryError> {
-        match (self.key()?, self.key_file()) {
-            (None, Some(path)) => {
-                let key = Key::generate()?;
-                key.write_new(&path)?;
-                tracing::info!(path = %path.display(), "a key for the credential store was made");
-                Ok(key)
-            }
-            (Some(key), _) => Ok(key),
-            (None, None) => Err(DirectoryError::new(format!("{KEY_VARIABLE} is empty"))),
-        }
-    }
-
-    fn describe_key(&self) -> String {
-        self.key_file().map_or_else(|| KEY_VARIABLE.to_owned(), |path| path.display().to_string())
-    }
-}
 
 /// Why the store cannot be used: the path, what is wrong with it, and what to do. Holds no secret.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +71,8 @@ pub struct Directory {
     path: PathBuf,
     database: Database,
     cipher: Cipher,
+    /// As it was at opening: another one means that the store was given another key.
+    key_check: Vec<u8>,
 }
 
 impl fmt::Debug for Directory {
@@ -194,19 +116,21 @@ impl Directory {
                 path.display()
             )));
         };
-        let cipher = Cipher::new(&key);
-        let check = check_file(&path)?;
-        if cipher.open(KEY_CHECK.as_bytes(), &check).is_none() {
-            return Err(DirectoryError::new(format!(
-                "{}: the key of {} is not the one that this credential store was made with; put the right key back",
-                path.display(),
-                settings.describe_key()
-            )));
+        let key_check = check_file(&path)?;
+        let mut cipher = Cipher::new(&key);
+        if cipher.open(KEY_CHECK.as_bytes(), &key_check).is_none() {
+            cipher = rekey::finish(settings, &key_check)?.ok_or_else(|| {
+                DirectoryError::new(format!(
+                    "{}: the key of {} is not the one that this credential store was made with; put the right key back",
+                    path.display(),
+                    settings.describe_key()
+                ))
+            })?;
         }
         let database = guarded(&path, || {
             builder().set_concurrency_mode(ConcurrencyMode::MultiWriter).open(&path).map_err(redb::Error::from)
         })?;
-        Ok(Self { path, database, cipher })
+        Ok(Self { path, database, cipher, key_check })
     }
 
     /// The credentials of a user.
@@ -313,9 +237,20 @@ impl Directory {
             }
         };
         guarded(&self.path, || {
+            // A record sealed with a key that was replaced meanwhile could never be opened again.
+            let check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|check| check.value().to_vec());
+            if check.as_ref() != Some(&self.key_check) {
+                return Ok(None);
+            }
             let outcome = work(&transaction)?;
             transaction.commit()?;
-            Ok(outcome)
+            Ok(Some(outcome))
+        })?
+        .ok_or_else(|| {
+            DirectoryError::new(format!(
+                "{}: the credential store was given another key meanwhile; nothing was changed; try again",
+                self.path.display()
+            ))
         })
     }
 }
@@ -330,7 +265,7 @@ fn create(path: &Path, cipher: &Cipher) -> Result<(), DirectoryError> {
         Ok(()) | Err(_) => {}
     }
     files::create_new(&making, b"").map_err(cannot)?;
-    let check = cipher.seal(KEY_CHECK.as_bytes(), zeroize::Zeroizing::new(KEY_CHECK.as_bytes().to_vec()))?;
+    let check = new_key_check(cipher)?;
     guarded(&making, || {
         let database = builder().create(&making)?;
         let transaction = database.begin_write()?;
@@ -342,84 +277,6 @@ fn create(path: &Path, cipher: &Cipher) -> Result<(), DirectoryError> {
     files::publish(&making, path).map_err(cannot)
 }
 
-fn builder() -> redb::Builder {
-    let mut builder = Database::builder();
-    builder.set_cache_size(CACHE_BYTES);
-    builder
-}
-
-/// Checks the file on a copy in memory and returns its key check, before redb may write to it: redb trusts a file that
-/// was closed in order, and mends one that was not, and either would change what an operator still has to look at.
-fn check_file(path: &Path) -> Result<Vec<u8>, DirectoryError> {
-    let read = || fs::read(path).map_err(|error| DirectoryError::file(path, "the store cannot be read", &error));
-    let mut bytes = read()?;
-    let mut waited = Duration::ZERO;
-    loop {
-        let fault = match guarded(path, || check_copy(&bytes)) {
-            Ok(key_check) => return Ok(key_check),
-            Err(fault) => fault,
-        };
-        // A process that was writing meanwhile makes a copy that fits nothing: only what stays as it is, is damaged.
-        std::thread::sleep(files::LOOK_AGAIN);
-        waited += files::LOOK_AGAIN;
-        let again = read()?;
-        if again == bytes || waited >= files::WAIT {
-            return Err(fault);
-        }
-        bytes = again;
-    }
-}
-
-fn check_copy(bytes: &[u8]) -> Result<Vec<u8>, redb::Error> {
-    let damaged = |words: &str| redb::Error::Corrupted(words.to_owned());
-    if bytes.is_empty() {
-        return Err(damaged("the file is empty"));
-    }
-    let copy = InMemoryBackend::new();
-    copy.set_len(bytes.len() as u64)?;
-    copy.write(0, bytes)?;
-    let mut database = builder().create_with_backend(copy)?;
-    if !database.check_integrity()? {
-        return Err(damaged("checksums do not fit"));
-    }
-    let transaction = database.begin_read()?;
-    transaction.open_table(ROWS)?;
-    let key_check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec());
-    key_check.ok_or_else(|| damaged("the key check is missing"))
-}
-
-/// Runs what redb does with the file and says its errors in ours.
-///
-/// redb promises no error for each way a file can be damaged, and panics in some (its own words, at `Database::open`);
-/// here alone a panic is caught, because a damaged file is outside input.
-fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, DirectoryError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
-        Ok(Ok(outcome)) => Ok(outcome),
-        Ok(Err(error)) => Err(explain(path, &error)),
-        Err(_) => Err(DirectoryError::damaged(path, &"its structure cannot be followed")),
-    }
-}
-
-fn explain(path: &Path, error: &redb::Error) -> DirectoryError {
-    match error {
-        redb::Error::Io(error) if error.kind() == ErrorKind::InvalidData => {
-            DirectoryError::damaged(path, &"it is no redb file")
-        }
-        redb::Error::Io(error) => DirectoryError::file(path, "the credential store cannot be used", error),
-        redb::Error::DatabaseAlreadyOpen | redb::Error::LockProtocolMismatch => DirectoryError::new(format!(
-            "{}: another program, or another version of this one, has the credential store open for itself; end it",
-            path.display()
-        )),
-        redb::Error::PreviousIo | redb::Error::DatabaseClosed | redb::Error::LockPoisoned(_) => {
-            DirectoryError::new(format!(
-                "{}: the credential store cannot be used after an earlier fault; mend the disk and start again",
-                path.display()
-            ))
-        }
-        other => DirectoryError::damaged(path, other),
-    }
-}
-
-fn exists(path: &Path) -> Result<bool, DirectoryError> {
-    path.try_exists().map_err(|error| DirectoryError::file(path, "cannot be looked for", &error))
+fn new_key_check(cipher: &Cipher) -> Result<Vec<u8>, DirectoryError> {
+    cipher.seal(KEY_CHECK.as_bytes(), Zeroizing::new(KEY_CHECK.as_bytes().to_vec()))
 }

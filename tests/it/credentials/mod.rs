@@ -1,8 +1,9 @@
-//! The credential store from all sides: as a library (`store`), as a handler (`fetch`), from the command line
+//! The credential store from all sides: as a library (`store`, `rekey`), as a handler (`fetch`), from the command line
 //! (`command`).
 
 mod command;
 mod fetch;
+mod rekey;
 mod store;
 
 use std::path::Path;
