@@ -324,6 +324,16 @@ fn a_change_by_another_process_is_seen_by_the_next_fetch() {
 }
 
 #[test]
+fn a_copy_taken_while_a_broker_runs_is_a_backup() {
+    let (folder, backup) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let directory = store_with_alice(folder.path());
+    for name in [STORE, KEY] {
+        fs::copy(folder.path().join(name), backup.path().join(name)).unwrap();
+    }
+    assert_eq!(passwords(&Directory::open(&settings(backup.path())).unwrap()), passwords(&directory));
+}
+
+#[test]
 fn processes_that_make_and_fill_one_store_at_once_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
