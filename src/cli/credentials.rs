@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use crate::adapter::directory::{
     Credentials, Directory, DirectoryError, Entry, Import, KEY_VARIABLE, Settings, read_import,
 };
-use crate::config::Config;
+use crate::config::{Config, LoadOptions};
 
 /// The operation was refused or failed.
 const REFUSED: u8 = 1;
@@ -148,7 +148,9 @@ impl From<DirectoryError> for Failure {
 
 /// Where the store is, by flags, file and environment.
 fn settings(data_dir: Option<&Path>, file: Option<&Path>) -> Result<Settings, Failure> {
-    let config = load(data_dir, file)?;
+    let options =
+        LoadOptions { data_dir: data_dir.map(Path::to_owned), ..LoadOptions::from_process(file.map(Path::to_owned)) };
+    let config = Config::load(options).map_err(|mistakes| Failure::unusable(mistakes.to_string()))?;
     let key = match std::env::var(KEY_VARIABLE) {
         Ok(text) => Some(SecretString::from(text)),
         Err(std::env::VarError::NotPresent) => None,
@@ -157,29 +159,6 @@ fn settings(data_dir: Option<&Path>, file: Option<&Path>) -> Result<Settings, Fa
         }
     };
     Ok(Settings::new(&config, key))
-}
-
-/// The two keys of the configuration that matter here.
-fn load(data_dir: Option<&Path>, file: Option<&Path>) -> Result<Config, Failure> {
-    use etcetera::BaseStrategy;
-    let mut config = Config::default();
-    if let Ok(platform) = etcetera::choose_base_strategy() {
-        config.data_dir = platform.data_dir().join("switchboard");
-    }
-    if let Some(path) = file {
-        let wrong = |error: &dyn std::fmt::Display| Failure::unusable(format!("{}: {error}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
-        let table: toml::Table = text.parse().map_err(|error| wrong(&error))?;
-        if let Some(folder) = table.get("data_dir").and_then(toml::Value::as_str) {
-            config.data_dir = PathBuf::from(folder);
-        }
-        let credentials = table.get("credentials").and_then(|part| part.get("key_file"));
-        config.credentials.key_file = credentials.and_then(toml::Value::as_str).map(PathBuf::from);
-    }
-    if let Some(folder) = data_dir {
-        folder.clone_into(&mut config.data_dir);
-    }
-    Ok(config)
 }
 
 fn execute(command: &Command, settings: &Settings, out: &mut dyn Write) -> Result<(), Failure> {
