@@ -14,9 +14,6 @@ use crate::router::outbox::{Kind, Outbox};
 use crate::router::receivers::Receivers;
 use crate::router::{Receipt, Routed, Router, Whose};
 
-/// How many triples the log names that reached nobody though a similar one is served.
-const MISSED_MAX: usize = 1024;
-
 /// An event's two forms: as its user's sessions see it, and with `user` for services and observers. Each is spliced once,
 /// when the first receiver needs it.
 struct Forms<'e> {
@@ -93,7 +90,7 @@ impl Router {
             }
         });
         let Delivery { receivers, pressed, .. } = delivery;
-        let hint = if receivers == 0 { self.missed(sender, envelope, whose) } else { None };
+        let hint = if receivers == 0 { self.hint(sender, envelope, whose) } else { None };
         Ok(Routed { receipt: Some(Receipt { receivers, hint }), pressed })
     }
 
@@ -107,23 +104,6 @@ impl Router {
             }
             Whose::Shared(_) => self.events.matches(&[Space::Everyone, Space::Services], triple, folded),
         }
-    }
-
-    /// An event reached nobody: the hint, and once a triple a line in the log.
-    fn missed(&self, sender: &Member, envelope: &Envelope<'_>, whose: Whose<'_>) -> Option<String> {
-        let hint = self.hint(sender, envelope, whose)?;
-        let mut missed = self.missed.lock();
-        if missed.len() < MISSED_MAX && missed.insert(envelope.triple().to_string()) {
-            drop(missed);
-            let triple = envelope.triple().to_string();
-            tracing::info!(
-                source = &*sender.source,
-                triple,
-                hint,
-                "an event reached nobody, though a similar triple is served"
-            );
-        }
-        Some(hint)
     }
 }
 

@@ -1,6 +1,5 @@
 //! Who may answer: the candidates for a request, and which of them is chosen.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -104,48 +103,4 @@ impl Router {
         }
         candidates
     }
-
-    /// A triple that is served and that the sender may have meant: the same but for letter case or a slip of the pen.
-    pub(super) fn hint(&self, member: &Member, envelope: &Envelope<'_>, whose: Whose<'_>) -> Option<String> {
-        // A broker with very many handlers answers without a hint rather than late.
-        const LOOKED_AT: usize = 256;
-        let triple = envelope.triple();
-        let written = [&*triple.channel, &*triple.topic, &*triple.subtopic];
-        let visible = |handler: &Subscription| match &handler.member.standing {
-            Standing::Adapter | Standing::Service => true,
-            Standing::User(user) => whose.user() == Some(user) || matches!(whose, Whose::Shared(_)),
-        };
-        let served = self.served.lock();
-        served
-            .values()
-            .rev()
-            .take(LOOKED_AT)
-            .filter(|handler| !std::ptr::eq(Arc::as_ptr(&handler.member), member) && visible(handler))
-            .filter_map(|handler| {
-                let pattern = &handler.pattern;
-                let parts = [&pattern.channel, &pattern.topic, &pattern.subtopic].map(|part| part.as_deref());
-                // A pattern that is mostly wildcards is similar to everything.
-                parts.iter().all(Option::is_some).then_some(())?;
-                let mut distance = 0;
-                for (own, others) in parts.iter().flatten().zip(written) {
-                    distance += likeness(own, others)?;
-                }
-                Some((distance, Reverse(handler.id), format!("{pattern} is served by a handler; did you mean it?")))
-            })
-            .min()
-            .map(|(_, _, hint)| hint)
-    }
-}
-
-/// How far two parts are from each other; `None`: they have nothing to do with each other.
-fn likeness(own: &str, others: &str) -> Option<usize> {
-    if own == others {
-        return Some(0);
-    }
-    if own.eq_ignore_ascii_case(others) {
-        return Some(1);
-    }
-    let distance = strsim::damerau_levenshtein(&own.to_lowercase(), &others.to_lowercase());
-    // One slip in four letters.
-    (distance <= own.chars().count().max(4) / 4).then_some(1 + distance)
 }

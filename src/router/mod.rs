@@ -10,6 +10,7 @@ mod application;
 mod event;
 mod gather;
 mod handler;
+mod hint;
 mod ids;
 mod index;
 mod ordered;
@@ -29,18 +30,17 @@ pub use policy::{Limits, Policy};
 pub use presence::Application;
 pub use subscribe::Listed;
 
-use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Principal};
 use crate::envelope::{Envelope, Frame, Pattern, Triple, notice};
 use crate::error::{ErrorCode, Refusal};
 use application::Standing;
-use index::{Index, Subscription};
+use hint::Served;
+use index::Index;
 use pending::Requests;
 use presence::Presence;
 use retained::Retained;
@@ -53,14 +53,11 @@ pub struct Router {
     calendar: (Instant, SystemTime),
     events: Index,
     handlers: Index,
-    /// Handler subscriptions in the order of subscribing, for hints.
-    served: Mutex<BTreeMap<SubscriptionId, Arc<Subscription>>>,
+    served: Served,
     requests: Requests,
     retained: Retained,
     presence: Presence,
     declarations: Vec<Declaration>,
-    /// Triples that the log has named as missed.
-    missed: Mutex<HashSet<String>>,
 }
 
 /// What an in-process adapter says of its triples.
@@ -150,12 +147,11 @@ impl Router {
             calendar: (now, calendar),
             events: Index::default(),
             handlers: Index::default(),
-            served: Mutex::default(),
+            served: Served::default(),
             requests: Requests::new(now),
             retained: Retained::default(),
             presence: Presence::default(),
             declarations,
-            missed: Mutex::default(),
         }
     }
 

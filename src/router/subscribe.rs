@@ -57,7 +57,7 @@ impl Router {
         drop(holds);
         match subscription.role {
             Role::Handler { .. } => {
-                self.served.lock().insert(subscription.id, Arc::clone(&subscription));
+                self.served.insert(&subscription);
                 self.handlers.insert(&self.policy, &subscription);
             }
             // While the outbox is held no live event comes in: those before the look are in what is replayed, those
@@ -148,7 +148,7 @@ impl Router {
             Role::Subscriber => self.events.remove(&self.policy, subscription),
             Role::Handler { .. } => {
                 self.handlers.remove(&self.policy, subscription);
-                self.served.lock().remove(&subscription.id);
+                self.served.remove(subscription);
                 for request in Self::leave_turn(subscription) {
                     self.leave_waiting(now, request, subscription);
                 }
