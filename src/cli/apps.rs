@@ -14,8 +14,8 @@ Examples:
   switchboard apps --source log
   switchboard apps --source log --json | jq -r '.[].Source'
 
-Lists the applications of one's own user and the services; all of them for a service or an observer. This command's
-own session is among them.")]
+Lists the applications of one's own user and the services; all of them for a service or an observer.
+This command's own session is among them.")]
 pub(crate) struct Apps {
     /// Print a JSON array
     #[arg(long)]

@@ -12,6 +12,8 @@ use crate::client::{Builder, Client};
 /// Holds the token where there is no `--token-file`.
 pub(crate) const TOKEN_VARIABLE: &str = "SWITCHBOARD_TOKEN";
 
+const TOKEN_HELP: &str = "A file that holds the token; without it, the environment variable SWITCHBOARD_TOKEN does";
+
 /// Where the broker is, and who this is.
 #[derive(Args)]
 pub(crate) struct Connection {
@@ -21,8 +23,8 @@ pub(crate) struct Connection {
     /// The name to register under
     #[arg(long, value_name = "NAME", help_heading = "Connection")]
     source: String,
-    /// A file that holds the token; without it, the environment variable `SWITCHBOARD_TOKEN`
-    #[arg(long, value_name = "FILE", help_heading = "Connection")]
+    // Not a doc comment: the terminal would show its backticks.
+    #[arg(long, value_name = "FILE", help_heading = "Connection", help = TOKEN_HELP)]
     token_file: Option<PathBuf>,
     /// The user to be; a broker in open mode believes it
     #[arg(long, value_name = "NAME", help_heading = "Connection")]

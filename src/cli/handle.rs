@@ -30,9 +30,11 @@ Examples:
   switchboard handle Crm Contact '*' --source crm --exec 'jq \"{Success: true, Number: .data}\"'
   switchboard handle Salesforce User FetchCredentials --source fake --exec ./credentials.sh
 
-The command is run with `sh -c` once for each request, several at a time. It reads the envelope on standard input and
-writes the answer's payload, JSON or nothing, to standard output. Another exit code than 0 makes the answer a failure.
-It is ended when nobody waits for its answer any longer. Ctrl-C ends the handler, with exit code 0.")]
+The command is run with `sh -c` once for each request, several at a time.
+It reads the envelope on standard input and prints the answer's payload: JSON, or nothing.
+Another exit code than 0 makes the answer a failure.
+It is ended when nobody waits for its answer any longer.
+Ctrl-C ends the handler, with exit code 0.")]
 #[command(group = clap::ArgGroup::new("answer").required(true))]
 pub(crate) struct Handle {
     /// Channel, or '*'

@@ -32,13 +32,19 @@ use output::Output;
 
 /// What `switchboard --help` shows first.
 const EXAMPLES: &str = "\
-Try it:
-  switchboard sub Phone --source log                                   hears every event of the channel Phone
-  switchboard pub Phone Call Ringing '{\"from\":\"+49301234\"}' --source softphone
+Try it, each in a terminal of its own:
+  switchboard serve                                      run a broker for this machine
+  switchboard sub Phone --source log                     register, and hear a channel
+  switchboard pub Phone Call Ringing '{\"from\":\"+4930123\"}' --source softphone
+  switchboard credentials set local --username 1001 --extension 5051
   switchboard request Salesforce User FetchCredentials --source softphone
 
-Exit codes: 0 done; 1 refused or failed (standard error has CODE: message); 2 wrong usage or configuration, or an
-address in use; 3 could not connect, or lost the connection; 4 timed out.";
+Exit codes:
+  0  done
+  1  refused or failed; standard error has CODE: message
+  2  wrong usage, configuration, key or store, or an address in use
+  3  could not connect, or lost the connection
+  4  timed out";
 
 /// The whole command line.
 #[derive(Parser)]
@@ -47,7 +53,7 @@ address in use; 3 could not connect, or lost the connection; 4 timed out.";
     version,
     about = "Message broker for the applications on a call-centre agent's desktop",
     after_help = EXAMPLES,
-    help_template = "{about-with-newline}\n{usage-heading} {usage}\n\n{after-help}\n\n{all-args}\n",
+    help_template = "{about-with-newline}\n{usage-heading} {usage}{after-help}\n\n{all-args}",
     max_term_width = 120
 )]
 struct CommandLine {
@@ -155,12 +161,25 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         let exit = Exit::of(&error);
         if exit != Exit::Done {
             output::error(&format!("{error:#}"));
-            if let Some(hint) = error.downcast_ref::<Usage>().and_then(|usage| usage.hint) {
+            if let Some(hint) = hint_for(&error) {
                 output::hint(hint);
             }
         }
         ExitCode::from(exit as u8)
     })
+}
+
+/// What may help against an error.
+fn hint_for(error: &anyhow::Error) -> Option<&'static str> {
+    match error.downcast_ref() {
+        Some(Error::Unreachable { kind: io::ErrorKind::ConnectionRefused, .. }) => {
+            Some("nothing listens there; `switchboard serve` starts a broker, --url names another address")
+        }
+        Some(error) if error.code() == Some(ErrorCode::Unauthenticated) => {
+            Some("--token-file or SWITCHBOARD_TOKEN gives the token of the application that --source names")
+        }
+        _ => error.downcast_ref::<Usage>().and_then(|usage| usage.hint),
+    }
 }
 
 fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {

@@ -13,9 +13,9 @@ use crate::client::Triple;
 #[command(after_help = "\
 Examples:
   switchboard pub Phone Call Ringing '{\"from\":\"+49301234\"}' --source softphone
-  switchboard pub Phone Agent State '\"ready\"' --source softphone --retain   kept for later subscribers
-  switchboard pub Phone Agent State null --source softphone --retain        forgets it
-  switchboard pub Crm Contact Changed @contact.json --source crm --receipt  prints how many received it
+  switchboard pub Phone Agent State '\"ready\"' --source softphone --retain
+  switchboard pub Phone Agent State null --source softphone --retain   forgets it
+  switchboard pub Crm Contact Changed @contact.json --source crm --receipt
   date +%s | switchboard pub Clock Tick Now - --source clock
 
 A refused event is exit code 1, with or without --receipt.")]

@@ -16,11 +16,13 @@ use crate::error::ErrorCode;
 Examples:
   switchboard request Salesforce User FetchCredentials --source softphone
   switchboard request Crm Contact Find '\"+49301234\"' --source softphone --timeout 3s
-  switchboard request Phone Agent GetState --source wallboard --gather   asks every handler
+  switchboard request Phone Agent GetState --source wallboard --gather
   switchboard request Crm Contact Find @query.json --source softphone | jq -r .Name
 
-Prints the payload of the answer, or of each: one a line. An answer with \"Success\":false is printed too and is exit
-code 1, no answer in time exit code 4. With --gather, exit code 1 says that a handler failed, or that there is none.")]
+Prints the payload of the answer, or of each: one a line.
+An answer with \"Success\":false is printed too and is exit code 1.
+No answer in time is exit code 4.
+With --gather, exit code 1 says that a handler failed, or that there is none.")]
 pub(crate) struct Request {
     /// Channel
     channel: String,

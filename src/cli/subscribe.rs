@@ -18,9 +18,11 @@ Examples:
   switchboard sub Phone Call --source log                   every event of the topic Call
   switchboard sub '*' Call Ringing --source log --count 1   the next one, whatever its channel
   switchboard sub Phone --source log | jq .data             JSON lines when piped
-  switchboard sub Broker Application Joined --source log    who comes (events of the broker have to be named)
+  switchboard sub Broker Application Joined --source log    who comes
 
-It reconnects by itself; what was published meanwhile is missed. Ctrl-C ends it, with exit code 0.")]
+Events of the channel Broker have to be named.
+It reconnects by itself; what was published meanwhile is missed.
+Ctrl-C ends it, with exit code 0.")]
 pub(crate) struct Subscribe {
     /// Channel, or '*'
     #[arg(default_value = "*")]

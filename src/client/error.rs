@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 
-use super::Message;
+use serde_json::json;
+
+use super::{Message, Payload};
 use crate::error::{ErrorCode, Refusal};
 
 /// Why something asked of the broker did not come about.
@@ -88,6 +90,11 @@ impl Failure {
 
     pub(super) fn from_reply(code: Option<String>, message: Option<String>, reply: Message) -> Self {
         Self { code: code.unwrap_or_default(), message: message.unwrap_or_default(), reply: Some(reply) }
+    }
+
+    /// `data` of the answer that says so.
+    pub(super) fn payload(&self) -> Payload {
+        json!({ "Success": false, "ErrorCode": self.code, "ErrorMessage": self.message }).into()
     }
 
     /// The code, if it is one of the protocol's catalogue.

@@ -19,9 +19,9 @@ use super::connection::{Link, Sink, Stream, closed, establish, lost};
 use super::message::{Outgoing, Payload};
 use super::subscription::Wanted;
 use super::table::{Incoming, Table, Told, Waiting};
-use super::{Error, Message, Shared, State};
+use super::{Error, Failure, Message, Shared, State};
 use crate::envelope::notice;
-use crate::error::ErrorCode;
+use crate::error::{ErrorCode, Refusal};
 
 /// How many orders are written before one flush.
 const BATCH: usize = 64;
@@ -183,6 +183,7 @@ impl Driver {
         match self.table.receive(message) {
             Told::Nothing => {}
             Told::Draining(after) => self.reconnect_after = Some(after),
+            Told::Unserved(request) => self.out.extend(self.shared.unserved(&request)),
         }
     }
 
@@ -281,6 +282,15 @@ impl Driver {
 }
 
 impl Shared {
+    /// The answer to a request that nobody here serves: better said at once than found out by a time limit.
+    fn unserved(&self, request: &Message) -> Option<tungstenite::Message> {
+        let refusal = Refusal::new(ErrorCode::HandlerGone, "the handler stopped before it came to this request");
+        let payload = Failure::from(refusal).payload();
+        let in_reply_to = request.id();
+        let outgoing = Outgoing { in_reply_to, ..Outgoing::new(request.triple(), &self.settings.source, &payload) };
+        outgoing.text().ok().map(Into::into)
+    }
+
     /// A command of the broker's, ready to be sent.
     fn command(
         &self,

@@ -5,7 +5,6 @@ use std::future::{Future, IntoFuture};
 use std::ops::Deref;
 use std::pin::Pin;
 
-use serde_json::json;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -181,7 +180,7 @@ struct Answer {
 impl Answer {
     async fn give(mut self, outcome: Result<Payload, Failure>) {
         self.given = true;
-        let payload = outcome.unwrap_or_else(|failure| failure_payload(&failure));
+        let payload = outcome.unwrap_or_else(|failure| failure.payload());
         if let Err(error) = answer(&self.client, &self.message, &payload, false).await {
             tracing::warn!(%error, "an answer could not be given");
         }
@@ -192,7 +191,7 @@ impl Drop for Answer {
     fn drop(&mut self) {
         if !self.given {
             let refusal = Refusal::new(ErrorCode::Internal, "the handler broke off without an answer");
-            if let Ok(order) = order(&self.client, &self.message, &failure_payload(&refusal.into()), false) {
+            if let Ok(order) = order(&self.client, &self.message, &Failure::from(refusal).payload(), false) {
                 // A full queue: the broker's time limit ends the request.
                 self.client.try_order(order);
             }
@@ -211,8 +210,4 @@ fn order(client: &Client, request: &Message, payload: &Payload, more: bool) -> R
         Outgoing { in_reply_to: Some(to), more, ..Outgoing::new(request.triple(), client.source(), payload) };
     let text = client.check_size(outgoing.text()?)?;
     Ok(Order::Answer { to: to.to_owned(), more, text })
-}
-
-fn failure_payload(failure: &Failure) -> Payload {
-    json!({ "Success": false, "ErrorCode": failure.code_text(), "ErrorMessage": failure.message() }).into()
 }

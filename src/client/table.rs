@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ pub(super) type Incoming = Result<Message, Error>;
 pub(super) enum Waiting {
     /// For one answer.
     Once(oneshot::Sender<Incoming>),
-    /// For answers up to the one without `more`; `cancel`: an end before that is told to the broker.
+    /// For answers up to the one without `more`; an end before that is told to the broker.
     Stream {
         /// Where they go.
         queue: mpsc::Sender<Incoming>,
@@ -59,6 +60,25 @@ struct Held {
     fresh: bool,
 }
 
+/// What a full queue has not yet taken.
+struct Parked {
+    queue: mpsc::Sender<Incoming>,
+    items: VecDeque<Incoming>,
+}
+
+impl Parked {
+    /// Hands on what fits; says whether something is left.
+    fn hand_on(&mut self) -> bool {
+        while let Some(item) = self.items.pop_front() {
+            if let Err(mpsc::error::TrySendError::Full(item)) = self.queue.try_send(item) {
+                self.items.push_front(item);
+                return true;
+            }
+        }
+        false
+    }
+}
+
 /// See the module.
 #[derive(Default)]
 pub(super) struct Table {
@@ -67,18 +87,20 @@ pub(super) struct Table {
     waiting: HashMap<String, Waiting>,
     /// The requests that handlers of this session work on, by the broker's id.
     running: BTreeMap<String, CancellationToken>,
-    parked: VecDeque<(mpsc::Sender<Incoming>, Incoming)>,
+    parked: Vec<Parked>,
     /// Subscriptions that are made again and not yet confirmed.
     unconfirmed: usize,
 }
 
 /// What a message means to the connection itself.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Told {
     /// Nothing.
     Nothing,
     /// The broker is about to restart; come back after this.
     Draining(Duration),
+    /// A request for a handler that has just left, by the broker's id.
+    Unserved(Message),
 }
 
 /// `data` of `Broker/Connection/Draining`.
@@ -103,8 +125,7 @@ impl Table {
             return Told::Nothing;
         }
         if message.is_request() {
-            self.request(message);
-            return Told::Nothing;
+            return self.request(message);
         }
         let told = Self::notice(&message);
         self.event(&message);
@@ -130,13 +151,18 @@ impl Table {
                 if message.failure().is_some() {
                     self.forget(number);
                 } else {
-                    self.confirmed(number);
+                    let held = self.held.values().find(|held| held.queues.iter().any(|it| it.0 == number));
+                    let asked = held.map(|held| held.asked);
+                    self.older_are_not_fresh(asked);
                 }
                 queue.send(Ok(message)).ok();
             }
             Some(Waiting::Again(wanted)) => {
                 self.unconfirmed = self.unconfirmed.saturating_sub(1);
-                let Some(failure) = message.failure() else { return };
+                let Some(failure) = message.failure() else {
+                    let asked = self.held.get(&wanted).map(|held| held.asked);
+                    return self.older_are_not_fresh(asked);
+                };
                 tracing::warn!(pattern = %wanted.pattern, %failure, "a subscription could not be made again");
                 for (_, queue) in self.held.remove(&wanted).into_iter().flat_map(|held| held.queues) {
                     self.deliver(queue, Err(Error::from(failure.clone())));
@@ -146,19 +172,19 @@ impl Table {
     }
 
     /// Hands a request to the handler with the narrowest matching pattern.
-    fn request(&mut self, message: Message) {
+    fn request(&mut self, message: Message) -> Told {
         let handlers = || self.held.iter().filter(|(wanted, _)| wanted.handler);
         let exact = handlers().filter(|(wanted, _)| wanted.pattern.matches(message.triple()));
         let folded = handlers().filter(|(wanted, _)| wanted.pattern.matches_any_case(message.triple()));
         let chosen = exact.min_by_key(|(wanted, _)| width(&wanted.pattern));
         let chosen = chosen.or_else(|| folded.min_by_key(|(wanted, _)| width(&wanted.pattern)));
         let queue = chosen.and_then(|(_, held)| held.queues.iter().map(|(_, queue)| queue).find(|it| !it.is_closed()));
-        // A handler that has just left: the broker's own time limit ends the request.
-        let Some(queue) = queue.cloned() else { return };
+        let Some(queue) = queue.cloned() else { return Told::Unserved(message) };
         if let Some(id) = message.id() {
             self.running.insert(id.to_owned(), message.cancellation().clone());
         }
         self.deliver(queue, Ok(message));
+        Told::Nothing
     }
 
     /// Hands an event to every subscription that it may be for.
@@ -200,32 +226,28 @@ impl Table {
     }
 
     fn deliver(&mut self, queue: mpsc::Sender<Incoming>, item: Incoming) {
-        if !self.parked.is_empty() {
-            self.parked.push_back((queue, item));
+        if let Some(parked) = self.parked.iter_mut().find(|parked| parked.queue.same_channel(&queue)) {
+            parked.items.push_back(item);
         } else if let Err(mpsc::error::TrySendError::Full(item)) = queue.try_send(item) {
-            self.parked.push_back((queue, item));
+            self.parked.push(Parked { queue, items: VecDeque::from([item]) });
         }
     }
 
-    /// Waits until the first parked message has room, and hands on what fits. Never ends while nothing is parked.
+    /// Waits until a full queue has room, and hands on what fits. Never ends while nothing is parked.
     pub(super) async fn unpark(&mut self) {
-        let Some((queue, _)) = self.parked.front() else { return std::future::pending().await };
-        // Cancel-safe: an owned permit that is dropped gives its place back.
-        let permit = queue.clone().reserve_owned().await;
-        if let (Some((_, item)), Ok(permit)) = (self.parked.pop_front(), permit) {
-            permit.send(item);
+        if self.parked.is_empty() {
+            return std::future::pending().await;
         }
-        while let Some((queue, item)) = self.parked.pop_front() {
-            if let Err(mpsc::error::TrySendError::Full(item)) = queue.try_send(item) {
-                self.parked.push_front((queue, item));
-                return;
-            }
-        }
+        // Cancel-safe: nothing is handed on before the wait is over. A permit that is dropped gives its place back.
+        let room = |parked: &Parked| Box::pin(parked.queue.clone().reserve_owned());
+        drop(select_all(self.parked.iter().map(room)).await);
+        self.parked.retain_mut(Parked::hand_on);
     }
 
     /// Whether the socket may be read.
     pub(super) fn may_read(&self) -> bool {
-        self.parked.is_empty() || (!self.waiting.is_empty() && self.parked.len() < PARKED_MAX)
+        let parked: usize = self.parked.iter().map(|parked| parked.items.len()).sum();
+        parked == 0 || (!self.waiting.is_empty() && parked < PARKED_MAX)
     }
 
     /// Somebody waits for the answer to this id.
@@ -241,10 +263,9 @@ impl Table {
         (held.asked, held.fresh) = (self.asked, true);
     }
 
-    /// Kept values come about the time of the answer to Subscribe; so once a later one is answered, those that come
-    /// are no longer for the earlier ones.
-    fn confirmed(&mut self, number: u64) {
-        let asked = self.held.values().find(|held| held.queues.iter().any(|it| it.0 == number)).map(|held| held.asked);
+    /// Kept values come about the time of the answer to Subscribe; so once a later command is answered, those that come
+    /// are no longer for the subscriptions that were asked for earlier.
+    fn older_are_not_fresh(&mut self, asked: Option<u64>) {
         for held in self.held.values_mut().filter(|held| Some(held.asked) < asked) {
             held.fresh = false;
         }

@@ -8,6 +8,8 @@
     reason = "helpers of tests fail loudly; clippy's own relaxation covers test functions only"
 )]
 
+mod client;
 mod configuration;
 mod credentials;
+mod fake_broker;
 mod tidy;

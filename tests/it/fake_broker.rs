@@ -1,0 +1,173 @@
+//! A broker that says only what a test has it say: for what the real one would not do on demand.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::{WebSocketStream, accept_async};
+
+/// Longer than anything in a test that goes well.
+const LONG: Duration = Duration::from_secs(5);
+
+/// Listens, and leaves the rest to the test.
+pub(crate) struct FakeBroker {
+    listener: TcpListener,
+}
+
+impl FakeBroker {
+    pub(crate) async fn start() -> Self {
+        Self { listener: TcpListener::bind("127.0.0.1:0").await.unwrap() }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("ws://{}/ws", self.listener.local_addr().unwrap())
+    }
+
+    pub(crate) async fn tcp(&self) -> TcpStream {
+        let (stream, _) = timeout(LONG, self.listener.accept()).await.expect("nobody connects").unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// The next application, connected and not yet registered.
+    pub(crate) async fn connection(&self) -> Peer<TcpStream> {
+        Peer::shake_hands(self.tcp().await).await
+    }
+
+    /// The next application, registered; with what it said of itself.
+    pub(crate) async fn session(&self) -> (Peer<TcpStream>, Value) {
+        let mut peer = self.connection().await;
+        let register = peer.register("session-1").await;
+        (peer, register)
+    }
+}
+
+/// One application, as its broker sees it.
+pub(crate) struct Peer<S> {
+    socket: WebSocketStream<S>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
+    pub(crate) async fn shake_hands(stream: S) -> Self {
+        Self { socket: accept_async(stream).await.unwrap() }
+    }
+
+    /// Answers the registration; gives what it said.
+    pub(crate) async fn register(&mut self, session_id: &str) -> Value {
+        let register = self.next().await;
+        assert_eq!(triple(&register), "Broker/Application/Register");
+        let data = json!({
+            "Success": true, "ErrorMessage": null, "SessionId": session_id, "User": "local", "Protocol": 1,
+            "Server": "fake/1", "HeartbeatSeconds": 25, "MaxMessageBytes": 2048,
+        });
+        self.answer(&register, data).await;
+        register
+    }
+
+    /// The next envelope of the application.
+    pub(crate) async fn next(&mut self) -> Value {
+        match self.read().await {
+            Some(Message::Text(text)) => serde_json::from_str(&text).unwrap(),
+            other => panic!("no envelope, but {other:?}"),
+        }
+    }
+
+    /// The next envelope, which has to be of this triple.
+    pub(crate) async fn expect(&mut self, expected: &str) -> Value {
+        let envelope = self.next().await;
+        assert_eq!(triple(&envelope), expected, "{envelope}");
+        envelope
+    }
+
+    /// Whether the application closes, politely, and says nothing before.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        let closed = matches!(self.read().await, Some(Message::Close(_)) | None);
+        // The answer to a Close leaves with the next read.
+        closed && self.read().await.is_none()
+    }
+
+    /// The application says nothing for a while.
+    pub(crate) async fn hears_nothing(&mut self) {
+        let heard = timeout(Duration::from_millis(50), self.socket.next()).await;
+        assert!(heard.is_err(), "{heard:?}");
+    }
+
+    async fn read(&mut self) -> Option<Message> {
+        loop {
+            match timeout(LONG, self.socket.next()).await.expect("the application says nothing") {
+                Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                message => return message.transpose().ok().flatten(),
+            }
+        }
+    }
+
+    pub(crate) async fn say(&mut self, envelope: Value) {
+        self.socket.send(Message::text(envelope.to_string())).await.unwrap();
+    }
+
+    pub(crate) async fn ping(&mut self) {
+        self.socket.send(Message::Ping("".into())).await.unwrap();
+    }
+
+    /// Answers on the envelope's own triple.
+    pub(crate) async fn answer(&mut self, to: &Value, data: Value) {
+        self.answer_with(to, data, false).await;
+    }
+
+    /// Answers, and more follows.
+    pub(crate) async fn answer_partly(&mut self, to: &Value, data: Value) {
+        self.answer_with(to, data, true).await;
+    }
+
+    async fn answer_with(&mut self, to: &Value, data: Value, more: bool) {
+        let mut answer = json!({ "channel": to["channel"], "topic": to["topic"], "subtopic": to["subtopic"] });
+        if !to["id"].is_null() {
+            answer["inReplyTo"] = to["id"].clone();
+        }
+        if more {
+            answer["more"] = true.into();
+        }
+        answer["data"] = data;
+        self.say(answer).await;
+    }
+
+    /// Takes the next envelope, which has to be a subscription, and grants it.
+    pub(crate) async fn grant(&mut self) -> Value {
+        let subscribe = self.expect("Broker/Subscription/Subscribe").await;
+        let data = json!({ "Success": true, "ErrorMessage": null, "SubscriptionId": "1" });
+        self.answer(&subscribe, data).await;
+        subscribe["data"].clone()
+    }
+
+    pub(crate) async fn close(mut self, code: u16, reason: &str) {
+        let frame = CloseFrame { code: code.into(), reason: reason.to_owned().into() };
+        self.socket.close(Some(frame)).await.unwrap();
+        // Until the application has closed too.
+        while let Some(Ok(_)) = timeout(LONG, self.socket.next()).await.unwrap() {}
+    }
+}
+
+/// The triple of an envelope, as it is written in text.
+pub(crate) fn triple(envelope: &Value) -> String {
+    let part = |key: &str| envelope[key].as_str().unwrap_or("?").to_owned();
+    format!("{}/{}/{}", part("channel"), part("topic"), part("subtopic"))
+}
+
+/// An event as the broker delivers it.
+pub(crate) fn event(written: &str, data: impl Into<Value>) -> Value {
+    let parts: Vec<_> = written.split('/').collect();
+    json!({ "channel": parts[0], "topic": parts[1], "subtopic": parts[2], "source": "other", "data": data.into() })
+}
+
+/// A request as the broker delivers it.
+pub(crate) fn request(written: &str, id: &str, data: impl Into<Value>) -> Value {
+    let mut request = event(written, data);
+    request["id"] = id.into();
+    request["timeout"] = 10_000.into();
+    request
+}
