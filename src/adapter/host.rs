@@ -58,7 +58,7 @@ impl Host {
         for pattern in handler.serves() {
             let role = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
             let wanted = Subscribe { pattern, role, group: None, user: None, recover: false };
-            router.subscribe(now, &member, &wanted)?;
+            router.subscribe(now, &member, &wanted, |_| None)?;
         }
         Ok(Self { router, handler, member })
     }

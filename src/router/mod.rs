@@ -258,6 +258,9 @@ impl Router {
             return Err(deny(may_not_request(), true));
         }
         if envelope.asks() || (!candidates.is_empty() && !candidates.sender_handles) {
+            if envelope.retain() {
+                return Err(deny(request::not_retained(), true));
+            }
             let nobody = candidates.is_empty() && (protected || !envelope.gather());
             if nobody {
                 return Err(deny(request::no_handler(envelope), true));

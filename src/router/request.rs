@@ -28,12 +28,6 @@ impl Router {
         whose: Whose<'_>,
         candidates: Candidates,
     ) -> Result<Routed, Refusal> {
-        if envelope.retain() {
-            return Err(Refusal::new(
-                ErrorCode::InvalidEnvelope,
-                "the field 'retain' is for events; this is a request, since a handler answers the triple",
-            ));
-        }
         let most = self.policy.limits.pending_requests;
         if asker.holds.lock().asked.len() >= most {
             return Err(Refusal::new(
@@ -322,4 +316,8 @@ pub(super) fn no_handler(envelope: &Envelope<'_>) -> Refusal {
         None => "nobody who may answer this triple is connected; letter case counts",
     };
     Refusal::new(ErrorCode::NoHandler, words)
+}
+
+pub(super) fn not_retained() -> Refusal {
+    Refusal::new(ErrorCode::InvalidEnvelope, "the field 'retain' is for events, and this is a request")
 }

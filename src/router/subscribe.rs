@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::envelope::command::{Role, Subscribe};
-use crate::envelope::{BROKER, Pattern, notice};
+use crate::envelope::{BROKER, Frame, Pattern, notice};
 use crate::error::{ErrorCode, Refusal};
 use crate::router::application::{Member, Standing};
 use crate::router::index::{Subscription, Watch};
@@ -26,16 +26,27 @@ pub struct Listed {
 }
 
 impl Router {
-    /// Subscribes. The same pattern, role, group and user again: the subscription that is there.
+    /// Subscribes. The same pattern, role, group and user again: the subscription that is there. `told` makes the reply,
+    /// which comes before everything that the subscription brings.
     ///
     /// # Errors
     /// `FORBIDDEN`, `RESERVED_CHANNEL`, `TOO_MANY_SUBSCRIPTIONS`, `INVALID_ENVELOPE`.
-    pub fn subscribe(&self, now: Instant, member: &Arc<Member>, wanted: &Subscribe) -> Result<SubscriptionId, Refusal> {
+    pub fn subscribe(
+        &self,
+        now: Instant,
+        member: &Arc<Member>,
+        wanted: &Subscribe,
+        told: impl FnOnce(SubscriptionId) -> Option<Frame>,
+    ) -> Result<(), Refusal> {
         let watch = watch(member, wanted)?;
         self.check(member, wanted)?;
         let mut holds = member.holds.lock();
         if let Some(same) = holds.subscriptions.iter().find(|it| is_same(it, wanted, watch.as_ref())) {
-            return Ok(same.id);
+            if let Some(reply) = told(same.id) {
+                // A session that is ending hears nothing more.
+                member.push(now, reply, Kind::Kept).ok();
+            }
+            return Ok(());
         }
         let most = self.policy.limits.subscriptions;
         if holds.subscriptions.len() >= most {
@@ -55,19 +66,24 @@ impl Router {
         });
         holds.subscriptions.push(Arc::clone(&subscription));
         drop(holds);
-        match subscription.role {
-            Role::Handler { .. } => {
-                self.served.insert(&subscription);
-                self.handlers.insert(&self.policy, &subscription);
+        // While the outbox is held nothing else comes in: what the index brings from now on waits behind the reply, and
+        // an event behind its triple's retained value.
+        member.outbox().push_all(now, |push| {
+            if let Some(reply) = told(subscription.id) {
+                push(reply, Kind::Kept);
             }
-            // While the outbox is held no live event comes in: those before the look are in what is replayed, those
-            // after it wait, so a triple's retained value always comes before its first live event.
-            Role::Subscriber => member.outbox().push_all(now, |push| {
-                self.events.insert(&self.policy, &subscription);
-                self.retained.replay(&self.policy, &subscription, &mut |frame| push(frame, Kind::Retained));
-            }),
-        }
-        Ok(subscription.id)
+            match subscription.role {
+                Role::Handler { .. } => {
+                    self.served.insert(&subscription);
+                    self.handlers.insert(&self.policy, &subscription);
+                }
+                Role::Subscriber => {
+                    self.events.insert(&self.policy, &subscription);
+                    self.retained.replay(&self.policy, &subscription, &mut |frame| push(frame, Kind::Retained));
+                }
+            }
+        });
+        Ok(())
     }
 
     fn check(&self, member: &Member, wanted: &Subscribe) -> Result<(), Refusal> {

@@ -9,7 +9,7 @@ use crate::auth::{AuthError, Claim, Identity};
 use crate::envelope::command::{self, Command, Register, Subscribe, Unsubscribe};
 use crate::envelope::{Envelope, Frame, Triple, notice};
 use crate::error::{CloseCode, ErrorCode, Refusal};
-use crate::router::{Application, Listed, Member, Registration, Router};
+use crate::router::{Application, Listed, Registration, Router};
 use crate::session::{Effect, Phase, Session};
 
 /// How long an address that failed too often waits for its answer.
@@ -71,6 +71,10 @@ impl Session {
                 Ok(DONE)
             }
             Ok(Command::Ping) => Ok(DONE),
+            Ok(Command::Subscribe(wanted)) => match self.subscribe(now, &wanted, envelope.id(), router) {
+                Ok(()) => return None,
+                Err(refusal) => Err(refusal),
+            },
             Ok(command) => self.registered(now, command, router),
         };
         let frame = match answer {
@@ -108,14 +112,13 @@ impl Session {
                 router.set_state(member, state);
                 Ok(DONE)
             }
-            Command::Subscribe(wanted) => subscribe(now, member, &wanted, router),
             Command::Unsubscribe(Unsubscribe::Id(id)) => router.unsubscribe(now, member, &id).map(|()| DONE),
             Command::Unsubscribe(Unsubscribe::Same(wanted)) => {
                 router.unsubscribe_same(now, member, &wanted).map(|()| DONE)
             }
             Command::ListSubscriptions => Ok(subscriptions(&router.subscriptions(member))),
             Command::Cancel(id) => router.cancel(now, member, &id).map(|()| DONE),
-            Command::Register(_) | Command::Unregister | Command::Ping => Ok(DONE),
+            Command::Register(_) | Command::Unregister | Command::Ping | Command::Subscribe(_) => Ok(DONE),
         }
     }
 
@@ -216,20 +219,31 @@ impl Session {
         None
     }
 
+    /// Subscribes; the router itself replies, before anything that the subscription brings.
+    fn subscribe(
+        &self,
+        now: Instant,
+        wanted: &Subscribe,
+        in_reply_to: Option<&str>,
+        router: &Router,
+    ) -> Result<(), Refusal> {
+        let Some(member) = self.member() else { return Ok(()) };
+        if wanted.recover {
+            return Err(Refusal::new(
+                ErrorCode::InvalidEnvelope,
+                "data.recover: this version keeps no history; subscribe without it",
+            ));
+        }
+        router.subscribe(now, member, wanted, |id| {
+            let more = json!({ "SubscriptionId": id.to_string() });
+            Some(notice::success(&notice::triple("Subscription", "Subscribe"), in_reply_to, more))
+        })
+    }
+
     fn unregister(&mut self, now: Instant, router: &Router) {
         self.leave(now, router);
         self.phase = Phase::Unregistered(now + self.settings.limits.registration);
     }
-}
-
-fn subscribe(now: Instant, member: &Arc<Member>, wanted: &Subscribe, router: &Router) -> Answer {
-    if wanted.recover {
-        return Err(Refusal::new(
-            ErrorCode::InvalidEnvelope,
-            "data.recover: this version keeps no history; subscribe without it",
-        ));
-    }
-    router.subscribe(now, member, wanted).map(|id| json!({ "SubscriptionId": id.to_string() }))
 }
 
 /// Whole seconds as an integer, others as a fraction.
