@@ -3,7 +3,7 @@
 //! Lines go to standard error; standard output is a command's own. Lines of the `log` crate are not taken up, whatever
 //! the filter says: tungstenite writes whole messages there, passwords included.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use tracing::subscriber::SetGlobalDefaultError;
 use tracing_subscriber::EnvFilter;
@@ -39,7 +39,8 @@ pub enum TelemetryError {
 pub fn start(filter: &str, format: Format) -> Result<(), TelemetryError> {
     let filter =
         EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
     // Not `init`, which takes up the lines of the `log` crate.
     match format {
         Format::Text => tracing::subscriber::set_global_default(lines.finish())?,

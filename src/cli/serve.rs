@@ -4,7 +4,7 @@ use std::env::VarError;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -71,10 +71,7 @@ pub(super) fn serve(arguments: Serve) -> ExitCode {
         LogFormat::Text => Format::Text,
         LogFormat::Json => Format::Json,
     };
-    let outcome = telemetry::start(&arguments.log, format)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| configuration(arguments))
-        .and_then(run);
+    let outcome = telemetry::start(&arguments.log, format).map_err(anyhow::Error::from).and_then(|()| run(arguments));
     outcome.unwrap_or_else(|error| {
         tell(&format!("error: {error:#}\n"));
         ExitCode::from(2)
@@ -97,22 +94,24 @@ fn credentials_key() -> anyhow::Result<Option<SecretString>> {
     }
 }
 
-fn run(config: Config) -> anyhow::Result<ExitCode> {
+fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
+    let own_folder = arguments.data_dir.clone();
+    let config = configuration(arguments)?;
     raise_open_files(config.limits.connections);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    let outcome = runtime.block_on(serve_until_signalled(config));
+    let outcome = runtime.block_on(serve_until_signalled(config, own_folder.as_deref()));
     runtime.shutdown_timeout(LAST_WRITES);
     outcome
 }
 
-async fn serve_until_signalled(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve_until_signalled(config: Config, own_folder: Option<&Path>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new().context("could not listen for signals")?;
     let summary = summary(&config);
     let open = config.auth == AuthMode::Open;
     let server = Server::bind(config, credentials_key()?)?;
     tell(&summary);
     if open && let Some(address) = server.addresses().first() {
-        tell(&open_mode(*address));
+        tell(&open_mode(*address, own_folder));
     }
     announce(server.addresses());
     let shutdown = CancellationToken::new();
@@ -151,8 +150,9 @@ fn summary(config: &Config) -> String {
 }
 
 /// What open mode means, and how to try it.
-fn open_mode(address: SocketAddr) -> String {
+fn open_mode(address: SocketAddr, own_folder: Option<&Path>) -> String {
     let url = format!("ws://{address}/ws");
+    let folder = own_folder.map(|folder| format!(" --data-dir '{}'", folder.display())).unwrap_or_default();
     let at = if address.port() == 7420 { String::new() } else { format!(" --url {url}") };
     format!(
         "warning: open mode believes any local program: whoever connects from this computer is the `user` it says it \
@@ -160,7 +160,7 @@ fn open_mode(address: SocketAddr) -> String {
          try it:\n  \
            switchboard sub '*' --source spy{at}\n  \
            switchboard pub Demo Hello World '{{\"n\":1}}' --source demo{at}\n  \
-           switchboard credentials set alice --username 1245456 --extension 5051\n  \
+           switchboard credentials set alice --username 1245456 --extension 5051{folder}\n  \
            switchboard request Salesforce User FetchCredentials --source myapp --user alice{at}\n\
          or with any WebSocket client at {url}, a line each:\n  \
            {{\"channel\":\"Broker\",\"topic\":\"Application\",\"subtopic\":\"Register\",\"source\":\"myapp\",\

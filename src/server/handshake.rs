@@ -183,3 +183,167 @@ fn is_key(key: &[u8]) -> bool {
     };
     digits.len() == 22 && digits.iter().all(|digit| digit.is_ascii_alphanumeric() || b"+/".contains(digit))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::header::HeaderValue;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    /// The head of a browser's request for a WebSocket, changed by `changes`: an empty value takes a header away.
+    fn check(method: &str, path: &str, changes: &[(&str, &str)], full: Option<&'static str>) -> Decision {
+        let mut headers = HeaderMap::new();
+        let usual = [
+            ("host", "127.0.0.1:7420"),
+            ("upgrade", "websocket"),
+            ("connection", "keep-alive, Upgrade"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", KEY),
+        ];
+        for (name, value) in usual.iter().filter(|(name, _)| !changes.iter().any(|(changed, _)| changed == name)) {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
+        for (name, value) in changes.iter().filter(|(_, value)| !value.is_empty()) {
+            headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        let http = Http {
+            allowed_origins: vec!["https://crm.example.com".to_owned(), "chrome-extension://abc".to_owned()],
+            allowed_hosts: vec!["switchboard.example.com".to_owned(), "[2001:db8::1]".to_owned()],
+        };
+        let method = method.parse().unwrap();
+        decide(&Head { method: &method, path, version: Version::HTTP_11, headers: &headers, full }, &http)
+    }
+
+    fn status(method: &str, path: &str, changes: &[(&str, &str)]) -> u16 {
+        match check(method, path, changes, None) {
+            Decision::Upgrade { .. } => 101,
+            Decision::Probe => 200,
+            Decision::Refuse(refusal) => refusal.status.as_u16(),
+        }
+    }
+
+    #[test]
+    fn paths_and_methods() {
+        for (method, path, expected) in [
+            ("GET", "/ws", 101),
+            ("HEAD", "/ws", 405),
+            ("POST", "/ws", 405),
+            ("OPTIONS", "/ws", 405),
+            ("GET", "/", 200),
+            ("HEAD", "/", 200),
+            ("POST", "/", 405),
+            ("GET", "/ws/", 404),
+            ("GET", "/WS", 404),
+            ("GET", "/../ws", 404),
+            ("POST", "/other", 404),
+        ] {
+            assert_eq!(status(method, path, &[]), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn hosts() {
+        for (host, expected) in [
+            ("localhost", 101),
+            ("LOCALHOST:7420", 101),
+            ("127.0.0.1", 101),
+            ("127.255.0.1:80", 101),
+            ("[::1]:7420", 101),
+            ("[::1]", 101),
+            ("switchboard.example.com", 101),
+            ("Switchboard.Example.com:443", 101),
+            ("[2001:db8::1]:443", 101),
+            ("", 400),
+            ("evil.example", 421),
+            ("localhost.evil.example", 421),
+            ("127.0.0.1.evil.example", 421),
+            ("sub.switchboard.example.com", 421),
+            ("128.0.0.1", 421),
+            ("127.1", 421),
+            ("::1", 421),
+            ("[::1", 421),
+            ("[::1]x", 421),
+            ("[localhost]", 421),
+            ("localhost:", 421),
+            ("localhost:99999", 421),
+            ("user@localhost", 421),
+            ("localhost, evil.example", 421),
+            (":7420", 421),
+            ("h\u{f6}st", 421),
+        ] {
+            assert_eq!(status("GET", "/ws", &[("host", host)]), expected, "{host}");
+        }
+        assert_eq!(status("GET", "/ws", &[("host", "localhost"), ("host", "evil.example")]), 400);
+    }
+
+    #[test]
+    fn origins() {
+        for (origin, expected) in [
+            ("", 101),
+            ("http://localhost", 101),
+            ("http://localhost:3000", 101),
+            ("https://127.0.0.1:8443", 101),
+            ("http://[::1]:3000", 101),
+            ("HTTPS://CRM.example.com", 101),
+            ("https://crm.example.com", 101),
+            ("chrome-extension://abc", 101),
+            ("null", 403),
+            ("file://", 403),
+            ("http://crm.example.com", 403),
+            ("https://crm.example.com:8443", 403),
+            ("https://crm.example.com.evil.example", 403),
+            ("https://evil.example", 403),
+            ("http://localhost.evil.example", 403),
+            ("http://localhost@evil.example", 403),
+            ("http://evil.example/localhost", 403),
+            ("ftp://localhost", 403),
+            ("localhost", 403),
+            ("http://localhost http://evil.example", 403),
+        ] {
+            for path in ["/ws", "/"] {
+                let expected = if path == "/" && expected == 101 { 200 } else { expected };
+                assert_eq!(status("GET", path, &[("origin", origin)]), expected, "{origin} {path}");
+            }
+        }
+        assert_eq!(status("GET", "/ws", &[("origin", "http://localhost"), ("origin", "https://evil.example")]), 403);
+    }
+
+    #[test]
+    fn what_a_websocket_asks_for() {
+        for (name, value, expected) in [
+            ("upgrade", "", 426),
+            ("upgrade", "h2c", 426),
+            ("upgrade", "h2c, WebSocket", 101),
+            ("connection", "", 426),
+            ("connection", "close", 426),
+            ("sec-websocket-version", "", 426),
+            ("sec-websocket-version", "8", 426),
+            ("sec-websocket-key", "", 400),
+            ("sec-websocket-key", "c2hvcnQ=", 400),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25j*Q==", 400),
+        ] {
+            assert_eq!(status("GET", "/ws", &[(name, value)]), expected, "{name}: {value}");
+        }
+        // The sample of RFC 6455, section 1.3.
+        let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned();
+        assert_eq!(check("GET", "/ws", &[], None), Decision::Upgrade { accept: accept.clone(), subprotocol: false });
+        let offered = [("sec-websocket-protocol", "other, switchboard.v1")];
+        assert_eq!(check("GET", "/ws", &offered, None), Decision::Upgrade { accept, subprotocol: true });
+    }
+
+    #[test]
+    fn a_refusal_says_why_and_names_the_key() {
+        let refused = |changes: &[(&str, &str)], full| match check("GET", "/ws", changes, full) {
+            Decision::Refuse(refusal) => refusal,
+            other => panic!("{other:?}"),
+        };
+        assert!(refused(&[("origin", "null")], None).text.contains("http.allowed_origins"));
+        assert!(refused(&[("host", "evil.example")], None).text.contains("http.allowed_hosts"));
+        let full = refused(&[], Some("limits.connections"));
+        assert_eq!(full.status, 503);
+        assert!(full.text.contains("limits.connections"));
+        assert_eq!(full.headers, [(header::RETRY_AFTER, "5")]);
+        assert!(refused(&[("upgrade", "")], None).headers.contains(&(header::UPGRADE, "websocket")));
+    }
+}

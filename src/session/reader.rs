@@ -181,3 +181,223 @@ fn unmask(payload: &mut [u8], mask: [u8; 4]) {
         *byte ^= mask;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio_tungstenite::tungstenite;
+    use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
+    use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketContext};
+
+    use super::*;
+
+    /// A frame as a client sends it: the first byte, and the length byte with the mask bit.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let mask = [1, 2, 3, 4];
+        let mut bytes = vec![first];
+        match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+            (Ok(short @ ..=125), _) => bytes.push(0x80 | short),
+            (_, Ok(medium)) => {
+                bytes.push(0xFE);
+                bytes.extend_from_slice(&medium.to_be_bytes());
+            }
+            _ => {
+                bytes.push(0xFF);
+                bytes.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+            }
+        }
+        bytes.extend_from_slice(&mask);
+        bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        bytes
+    }
+
+    /// All that a reader with a limit of 1,000 bytes makes of `bytes`, given to it `step` bytes at a time.
+    fn read(bytes: &[u8], step: usize) -> (Vec<Message>, Option<CloseCode>) {
+        let mut reader = Reader::new(&[], 1000);
+        let mut messages = Vec::new();
+        for chunk in bytes.chunks(step) {
+            reader.feed(chunk);
+            loop {
+                match reader.next() {
+                    Ok(Some(message)) => messages.push(message),
+                    Ok(None) => break,
+                    Err(code) => return (messages, Some(code)),
+                }
+            }
+        }
+        (messages, None)
+    }
+
+    #[track_caller]
+    fn check(frames: &[Vec<u8>], expected: &[Message], fault: Option<CloseCode>) {
+        let bytes = frames.concat();
+        for step in [1, 2, 7, bytes.len()] {
+            let (messages, code) = read(&bytes, step);
+            assert_eq!((messages.as_slice(), code), (expected, fault), "{step} bytes at a time");
+        }
+    }
+
+    fn text(text: &str) -> Message {
+        Message::Text(text.to_owned().into())
+    }
+
+    #[test]
+    fn messages() {
+        check(&[frame(0x81, b"Hello"), frame(0x81, b"")], &[text("Hello"), text("")], None);
+        check(&[frame(0x81, "ä".repeat(70).as_bytes())], &[text(&"ä".repeat(70))], None);
+        check(&[frame(0x82, b"\xFF")], &[Message::Binary], None);
+        check(&[frame(0x01, b"a\xC3"), frame(0x00, b"\xA4"), frame(0x80, b"b")], &[text("aäb")], None);
+        check(
+            &[frame(0x01, b"a"), frame(0x89, b"now"), frame(0x80, b"b"), frame(0x8A, b"")],
+            &[Message::Ping(Bytes::from_static(b"now")), text("ab"), Message::Pong],
+            None,
+        );
+        check(&[frame(0x88, b"")], &[Message::Close(None)], None);
+        check(&[frame(0x88, b"\x03\xE8bye")], &[Message::Close(Some(1000))], None);
+    }
+
+    #[test]
+    fn frames_that_rfc_6455_forbids() {
+        let unmasked = vec![0x81, 1, b'a'];
+        for forbidden in [
+            unmasked,
+            frame(0xC1, b"a"),
+            frame(0x83, b"a"),
+            frame(0x8B, b""),
+            frame(0x80, b"no message goes on"),
+            frame(0x09, b"a fragmented ping"),
+            frame(0x89, &[0; 126]),
+            frame(0x88, b"\x03"),
+            frame(0x88, b"\x03\xEC"),
+            frame(0x88, b"\x00\x01"),
+            frame(0x88, b"\xFF\xFF"),
+        ] {
+            check(&[frame(0x81, b"before"), forbidden], &[text("before")], Some(CloseCode::Protocol));
+        }
+        check(&[frame(0x01, b"a"), frame(0x81, b"b")], &[], Some(CloseCode::Protocol));
+    }
+
+    #[test]
+    fn text_that_is_no_utf_8() {
+        for text in [&b"\xFF"[..], b"\xC3", b"\xED\xA0\x80", b"\xC0\x80"] {
+            check(&[frame(0x81, text)], &[], Some(CloseCode::InvalidUtf8));
+        }
+        check(&[frame(0x01, b"\xC3"), frame(0x80, b"a")], &[], Some(CloseCode::InvalidUtf8));
+        check(&[frame(0x88, b"\x03\xE8\xFF")], &[], Some(CloseCode::InvalidUtf8));
+    }
+
+    #[test]
+    fn a_message_over_the_limit_is_refused_on_its_header() {
+        check(&[frame(0x81, &[b'a'; 1000])], &[text(&"a".repeat(1000))], None);
+        let header = frame(0x81, &[b'a'; 1001])[..8].to_vec();
+        check(&[header], &[], Some(CloseCode::TooLarge));
+        let huge = vec![0x81, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 2, 3, 4];
+        check(&[huge], &[], Some(CloseCode::TooLarge));
+        let fragment = frame(0x00, &[b'a'; 500])[..8].to_vec();
+        check(&[frame(0x01, &[b'a'; 501]), fragment], &[], Some(CloseCode::TooLarge));
+        check(&[frame(0x02, &[0; 600]), frame(0x80, &[0; 401])], &[], Some(CloseCode::TooLarge));
+    }
+
+    #[test]
+    fn the_limit_changes_from_the_next_header_on() {
+        let mut reader = Reader::new(&frame(0x81, &[b'a'; 1500]), 1000);
+        reader.set_message_bytes_max(2000);
+        assert_eq!(reader.next(), Ok(Some(text(&"a".repeat(1500)))));
+        reader.set_message_bytes_max(10);
+        reader.feed(&frame(0x81, &[b'a'; 11]));
+        assert_eq!(reader.next(), Err(CloseCode::TooLarge));
+    }
+
+    #[test]
+    fn nothing_is_held_at_rest() {
+        let mut reader = Reader::new(&frame(0x81, &[b'a'; 900]), 1000);
+        assert!(reader.next().unwrap().is_some());
+        assert_eq!(reader.next(), Ok(None));
+        assert_eq!(reader.ahead.capacity(), 0);
+    }
+
+    /// Frames of all kinds, most of them lawful.
+    fn any_frame() -> impl Strategy<Value = Vec<u8>> {
+        let first = prop_oneof![
+            4 => Just(0x81), 2 => Just(0x01), 2 => Just(0x00), 3 => Just(0x80), 1 => Just(0x82), 1 => Just(0x89),
+            1 => Just(0x8A), 1 => any::<u8>(),
+        ];
+        let payload = prop_oneof![
+            4 => "[aä€😀]{0,60}".prop_map(String::into_bytes),
+            1 => proptest::collection::vec(any::<u8>(), 0..200),
+        ];
+        (first, payload).prop_map(|(first, payload)| frame(first, &payload))
+    }
+
+    /// What tungstenite's own codec makes of the bytes: the messages it knows, and whether it fails in the end.
+    fn witness(bytes: &[u8]) -> (Vec<Message>, bool) {
+        struct Stream<'a>(&'a [u8]);
+        impl std::io::Read for Stream<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                if self.0.is_empty() {
+                    return Err(std::io::ErrorKind::WouldBlock.into());
+                }
+                self.0.read(buffer)
+            }
+        }
+        impl std::io::Write for Stream<'_> {
+            fn write(&mut self, buffer: &[u8]) -> std::io::Result<usize> {
+                Ok(buffer.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut codec = WebSocketContext::new(Role::Server, None);
+        let mut stream = Stream(bytes);
+        let mut messages = Vec::new();
+        loop {
+            match codec.read(&mut stream) {
+                Ok(tungstenite::Message::Text(text)) => messages.push(Message::Text(text)),
+                Ok(tungstenite::Message::Binary(_)) => messages.push(Message::Binary),
+                Ok(tungstenite::Message::Ping(payload)) => messages.push(Message::Ping(payload)),
+                Ok(tungstenite::Message::Pong(_)) => messages.push(Message::Pong),
+                Ok(tungstenite::Message::Close(_) | tungstenite::Message::Frame(_))
+                | Err(tungstenite::Error::Io(_)) => return (messages, false),
+                Err(_) => return (messages, true),
+            }
+        }
+    }
+
+    proptest! {
+        /// Two witnesses. They may find a fault at different places (we look for a limit on the header, and for UTF-8 in
+        /// the whole message), but up to the first place they read the same, and neither misses one.
+        #[test]
+        fn reads_what_tungstenite_reads(frames in proptest::collection::vec(any_frame(), 0..12), step in 1usize..400) {
+            let bytes = [frames.concat(), frame(0x80, b"the end of a message, or a fault")].concat();
+            let (mut ours, fault) = read(&bytes, step);
+            let (theirs, fails) = witness(&bytes);
+            if let Some(closed) = ours.iter().position(|message| matches!(message, Message::Close(_))) {
+                ours.truncate(closed);
+            } else {
+                prop_assert_eq!(fault.is_some(), fails);
+            }
+            let both = ours.len().min(theirs.len());
+            prop_assert_eq!(&ours[..both], &theirs[..both]);
+            if fault.is_none() {
+                prop_assert_eq!(ours, theirs);
+            }
+        }
+
+        /// Whatever comes, the reader neither panics nor holds more than came.
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
+            read(&bytes, 64);
+        }
+    }
+
+    #[test]
+    fn close_frames_of_tungstenite_are_understood() {
+        let close = CloseFrame { code: coding::CloseCode::Away, reason: "bye".into() };
+        let mut bytes = Vec::new();
+        let mut sent = Frame::close(Some(close));
+        sent.header_mut().mask = Some([9, 8, 7, 6]);
+        sent.format(&mut bytes).unwrap();
+        check(&[bytes], &[Message::Close(Some(1001))], None);
+    }
+}

@@ -82,6 +82,8 @@ pub async fn serve<S>(
         outbox.take(usize::MAX, socket.batch());
     } else {
         socket.drop_unbegun();
+        // What the broker says of the queue itself: a slow consumer is warned before it is closed.
+        outbox.take(0, socket.batch());
     }
     // Others must not wait for an application that goes, however long its last frames take.
     drop(attached);
