@@ -12,4 +12,5 @@ mod client;
 mod configuration;
 mod credentials;
 mod fake_broker;
+mod server;
 mod tidy;
