@@ -8,9 +8,37 @@
     reason = "helpers of tests fail loudly; clippy's own relaxation covers test functions only"
 )]
 
+mod support;
+
+mod transcripts;
+
+mod frames;
+mod handshake;
+mod malformed;
+mod server;
+mod session;
+
+mod routing;
+mod splicing;
+
+mod gather;
+mod ordered;
+mod requests;
+
+mod fetch_credentials;
+mod presence;
+mod retained;
+mod scope;
+mod secrets;
+
+mod drain;
+mod load;
+mod pressure;
+
 mod client;
 mod configuration;
 mod credentials;
 mod fake_broker;
-mod server;
+mod python;
+
 mod tidy;

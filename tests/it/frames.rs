@@ -1,0 +1,167 @@
+//! Frames that RFC 6455 forbids, or allows and few send: the close code of each, and neighbours that notice nothing.
+
+use crate::support::frames::{
+    CLOSE, CONTINUATION, PING, PONG, RawSocket, TEXT, close_payload, frame, frame_with, header_of, part,
+};
+use crate::support::{Broker, Peer};
+
+const GOOD: &[u8] = br#"{"channel":"Sales","topic":"Call","subtopic":"Ring","id":"good"}"#;
+const MIB: u64 = 1 << 20;
+
+/// A broker with a neighbour whom nothing may disturb.
+async fn stage() -> (Broker, Peer) {
+    let broker = Broker::start().await;
+    let mut neighbour = broker.app("neighbour").await;
+    neighbour.subscribe("*/*/*").await;
+    (broker, neighbour)
+}
+
+/// Each sequence of bytes, sent on a connection of its own, is answered by a Close frame with this code.
+async fn check(code: u16, cases: Vec<(&str, Vec<u8>)>) {
+    let (broker, mut neighbour) = stage().await;
+    for (name, bytes) in cases {
+        let mut socket = RawSocket::registered(&broker, "crooked").await;
+        socket.write(&bytes).await;
+        assert_eq!(socket.close_code().await, code, "{name}");
+    }
+    neighbour.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn forbidden_frames_are_1002() {
+    let pieces = |pieces: &[Vec<u8>]| pieces.concat();
+    check(
+        1002,
+        vec![
+            ("a frame without mask", frame_with(0x80 | TEXT, false, GOOD)),
+            ("an unmasked ping", frame_with(0x80 | PING, false, b"")),
+            ("RSV1", frame_with(0xC0 | TEXT, true, GOOD)),
+            ("RSV2", frame_with(0xA0 | TEXT, true, GOOD)),
+            ("RSV3", frame_with(0x90 | TEXT, true, GOOD)),
+            ("a reserved data opcode", frame(0x3, GOOD)),
+            ("another reserved data opcode", frame(0x7, GOOD)),
+            ("a reserved control opcode", frame(0xB, b"")),
+            ("another reserved control opcode", frame(0xF, b"")),
+            ("a continuation of nothing", frame(CONTINUATION, GOOD)),
+            ("a message inside a message", pieces(&[part(TEXT, b"{"), frame(TEXT, GOOD)])),
+            ("a ping in pieces", part(PING, b"x")),
+            ("a ping of 126 bytes", frame(PING, &[b'x'; 126])),
+            ("a Close of 126 bytes", frame(CLOSE, &close_payload(1000, &[b'x'; 124]))),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn bad_close_frames_are_1002() {
+    let codes = [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535];
+    let mut cases: Vec<(&str, Vec<u8>)> =
+        codes.iter().map(|code| ("a code that may not be sent", frame(CLOSE, &close_payload(*code, b"")))).collect();
+    cases.push(("half a code", frame(CLOSE, &[3])));
+    check(1002, cases).await;
+}
+
+#[tokio::test]
+async fn good_close_frames_are_echoed() {
+    let (broker, mut neighbour) = stage().await;
+    for code in [1000, 1001, 1011, 3000, 4999] {
+        let mut socket = RawSocket::registered(&broker, "polite").await;
+        socket.write(&frame(CLOSE, &close_payload(code, b"bye"))).await;
+        assert_eq!(socket.close_code().await, code);
+        assert_eq!(socket.read().await, None, "after the Close the broker ends the connection");
+    }
+    let mut socket = RawSocket::registered(&broker, "polite").await;
+    socket.write(&frame(CLOSE, b"")).await;
+    assert_eq!(socket.read_message().await.unwrap().opcode, CLOSE);
+    neighbour.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn invalid_utf8_is_1007() {
+    check(
+        1007,
+        vec![
+            ("a byte that never stands in UTF-8", frame(TEXT, b"{\"channel\":\"\xFF\"}")),
+            ("a sequence cut short", frame(TEXT, b"{\"channel\":\"\xE2\x98")),
+            ("a surrogate", frame(TEXT, b"{\"channel\":\"\xED\xA0\x80\"}")),
+            ("an overlong slash", frame(TEXT, b"{\"channel\":\"\xC0\xAF\"}")),
+            ("beyond U+10FFFF", frame(TEXT, b"{\"channel\":\"\xF4\x90\x80\x80\"}")),
+            ("in a later piece", [part(TEXT, b"{\"channel\":\""), frame(CONTINUATION, b"\xFF\"}")].concat()),
+            ("in the reason of a Close", frame(CLOSE, &close_payload(1000, b"\xFF"))),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_over_the_limit_is_1009_on_its_header() {
+    let half = vec![b' '; 600 * 1024];
+    check(
+        1009,
+        vec![
+            ("one byte over", header_of(MIB + 1)),
+            ("a terabyte", header_of(1 << 40)),
+            ("in two pieces", [part(TEXT, &half), frame(CONTINUATION, &half)].concat()),
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_message_over_16_kib_before_registration_is_1009() {
+    let (broker, mut neighbour) = stage().await;
+    let mut socket = RawSocket::connect(&broker).await;
+    socket.write(&header_of(16 * 1024 + 1)).await;
+    assert_eq!(socket.close_code().await, 1009);
+    // Just under it, a Register may be long.
+    let mut register = br#"{"channel":"Broker","topic":"Application","subtopic":"Register","source":"a"}"#.to_vec();
+    register.resize(16 * 1024, b' ');
+    let mut socket = RawSocket::connect(&broker).await;
+    socket.write(&frame(TEXT, &register)).await;
+    assert!(socket.read_message().await.unwrap().text().contains("\"Success\":true"));
+    // And once registered, a message may have a mebibyte.
+    let mut event = GOOD.to_vec();
+    event.resize(usize::try_from(MIB).unwrap(), b' ');
+    socket.write(&frame(TEXT, &event)).await;
+    assert!(socket.read_message().await.unwrap().text().contains("\"Receivers\":1"));
+    assert_eq!(neighbour.next().await["id"], "good");
+    neighbour.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_message_in_pieces_with_pings_between_is_one_message() {
+    let (broker, mut neighbour) = stage().await;
+    let mut socket = RawSocket::registered(&broker, "slicer").await;
+    let (first, rest) = GOOD.split_at(11);
+    let (second, third) = rest.split_at(7);
+    socket.write(&part(TEXT, first)).await;
+    socket.write(&frame(PING, b"still there?")).await;
+    let pong = socket.read_message().await.unwrap();
+    assert_eq!((pong.opcode, pong.payload.as_slice()), (PONG, b"still there?".as_slice()));
+    socket.write(&[part(CONTINUATION, second), frame(PONG, b""), part(CONTINUATION, b"")].concat()).await;
+    socket.write(&frame(CONTINUATION, third)).await;
+    assert!(socket.read_message().await.unwrap().text().contains("\"Receivers\":1"));
+    assert_eq!(neighbour.next().await["id"], "good");
+}
+
+#[tokio::test]
+async fn a_message_that_comes_byte_by_byte_is_one_message() {
+    let (broker, mut neighbour) = stage().await;
+    let mut socket = RawSocket::registered(&broker, "modem").await;
+    for byte in frame(TEXT, GOOD) {
+        socket.write(&[byte]).await;
+    }
+    assert!(socket.read_message().await.unwrap().text().contains("\"Receivers\":1"));
+    assert_eq!(neighbour.next().await["id"], "good");
+}
+
+#[tokio::test]
+async fn many_messages_in_one_segment_are_all_read() {
+    let (broker, mut neighbour) = stage().await;
+    let mut socket = RawSocket::registered(&broker, "burst").await;
+    socket.write(&frame(TEXT, GOOD).repeat(50)).await;
+    for _ in 0..50 {
+        assert!(socket.read_message().await.unwrap().text().contains("\"Receivers\":1"));
+        assert_eq!(neighbour.next().await["id"], "good");
+    }
+}

@@ -1,0 +1,171 @@
+//! [`Broker`]: the real binary, in a process and a data folder of its own, gone when the test ends.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::{Conversation, DEADLINE, Peer, token_of, within};
+
+/// A running broker.
+pub(crate) struct Broker {
+    child: Child,
+    // Held open: a broker whose standard output is closed might notice.
+    _stdout: BufReader<ChildStdout>,
+    address: SocketAddr,
+    folder: TempDir,
+    conversation: Conversation,
+}
+
+impl Broker {
+    /// A broker in open development mode, without a configuration file.
+    pub(crate) async fn start() -> Self {
+        Self::launch(None, &[]).await
+    }
+
+    /// A broker with exactly this configuration file.
+    pub(crate) async fn with_config(toml: &str) -> Self {
+        Self::launch(Some(toml), &[]).await
+    }
+
+    /// A broker in open mode with these other settings.
+    pub(crate) async fn open_with(toml: &str) -> Self {
+        Self::launch(Some(&format!("{toml}\n[auth]\nmode = \"open\"\n")), &[]).await
+    }
+
+    /// A broker with more arguments; no file where `toml` is `None`.
+    pub(crate) async fn launch(toml: Option<&str>, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path().join("data"));
+        if let Some(toml) = toml {
+            let file = folder.path().join("switchboard.toml");
+            std::fs::write(&file, toml).unwrap();
+            command.arg("--config").arg(file);
+        }
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        within("the broker's first line", stdout.read_line(&mut line)).await.unwrap();
+        let address = line.trim().strip_prefix("listening on ws://").and_then(|rest| rest.strip_suffix("/ws"));
+        let Some(address) = address.and_then(|it| it.parse().ok()) else {
+            let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+            panic!("the broker's first line is {line:?}, its log:\n{log}");
+        };
+        Self { child, _stdout: stdout, address, folder, conversation: Conversation::default() }
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The record of what all peers said and heard.
+    pub(crate) fn conversation(&self) -> &Conversation {
+        &self.conversation
+    }
+
+    /// Its data folder.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// A connection that is not registered yet.
+    pub(crate) async fn raw(&self, name: &str) -> Peer {
+        Peer::connect(self, name).await
+    }
+
+    /// An application of the user `local`.
+    pub(crate) async fn app(&self, source: &str) -> Peer {
+        self.app_with(source, json!({})).await
+    }
+
+    /// An application of this user; open mode takes its word.
+    pub(crate) async fn app_of(&self, source: &str, user: &str) -> Peer {
+        self.app_with(source, json!({ "user": user })).await
+    }
+
+    /// An application that proves itself by the token that [`super::application`] configured.
+    pub(crate) async fn app_by_token(&self, source: &str) -> Peer {
+        self.app_with(source, json!({ "token": token_of(source) })).await
+    }
+
+    /// An application with these options of Register.
+    pub(crate) async fn app_with(&self, source: &str, options: Value) -> Peer {
+        let mut peer = self.raw(source).await;
+        let reply = peer.register(source, options).await;
+        assert_eq!(reply["data"]["Success"], true, "{reply}");
+        peer
+    }
+
+    /// What it wrote to standard error so far.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.folder.path().join("log")).unwrap()).into_owned()
+    }
+
+    /// Waits until its log satisfies `wanted`: a line may be written a moment after what it tells of.
+    pub(crate) async fn log_until(&self, what: &str, wanted: impl Fn(&str) -> bool) {
+        let mut often = tokio::time::interval(std::time::Duration::from_millis(20));
+        within(what, async {
+            while !wanted(&self.log()) {
+                often.tick().await;
+            }
+        })
+        .await;
+    }
+
+    /// Stores credentials by the command line, the password on standard input.
+    pub(crate) async fn credentials_set(&self, user: &str, username: &str, password: &str, extension: &str) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_switchboard"))
+            .args(["credentials", "set", user, "--username", username, "--extension", extension, "--data-dir"])
+            .arg(self.data_dir())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(format!("{password}\n").as_bytes()).await.unwrap();
+        drop(stdin);
+        let output = within("credentials set", child.wait_with_output()).await.unwrap();
+        assert!(output.status.success(), "credentials set: {output:?}");
+    }
+
+    /// Asks it to end, as an operator's service manager does.
+    pub(crate) async fn terminate(&self) {
+        let pid = self.child.id().unwrap().to_string();
+        let status = Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end and gives the exit code.
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
+        within("the broker's end", self.child.wait()).await.unwrap().code()
+    }
+
+    /// Its resident memory in bytes (Linux).
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let status =
+            std::fs::read_to_string(Path::new("/proc").join(self.child.id().unwrap().to_string()).join("status"));
+        let status = status.unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Broker {
+    #[expect(clippy::print_stderr, reason = "a failed test shows all that was said")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the conversation (deadline {DEADLINE:?})\n{}", self.conversation);
+            eprintln!("--- the broker's log\n{}", self.log());
+        }
+    }
+}
