@@ -21,7 +21,9 @@ fn number(text: &str) -> u64 {
 #[tokio::test]
 async fn order_is_kept_over_100_000_messages() {
     const EVENTS: u64 = 100_000;
-    let broker = Broker::open_with(UNLIMITED).await;
+    // Room for all of them: this asks for order, and a test client that shares its thread may pause for long.
+    let room = "outbound_messages = 200000\noutbound_bytes = 1073741824";
+    let broker = Broker::open_with(&format!("{UNLIMITED}\n{room}")).await;
     let (mut sender, mut receiver) = (broker.app("sender").await, broker.app("receiver").await);
     receiver.subscribe("Order/A/B").await;
     let send = async {
@@ -86,7 +88,8 @@ async fn nothing_is_lost_with_500_sessions_publishing_to_each_other() {
     }
 }
 
-#[tokio::test]
+// Threads of their own: a receiver that waits its turn behind 500 publishers would be a slow one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_hundred_publishers_into_one_receiver_lose_nothing() {
     const PUBLISHERS: usize = 500;
     const EACH: u64 = 40;

@@ -113,7 +113,6 @@ fn no_envelope() -> Vec<(&'static str, String)> {
         ("an epoch", r#""epoch":"x""#),
         ("a retained", r#""retained":true"#),
         ("an escaped retained", r#""ret\u0061ined":false"#),
-        ("a request that asks to be kept", r#""timeout":1000,"retain":true"#),
     ];
     cases.extend(members.into_iter().map(|(name, members)| (name, with(members))));
     cases.push(("an id of 129 bytes", with(&format!(r#""id":"{long}""#))));

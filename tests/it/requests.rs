@@ -329,6 +329,10 @@ async fn rule_2_retain_on_a_request_is_refused() {
     let refusal = asker.next_failure(DIAL, "INVALID_ENVELOPE").await;
     assert_eq!(refusal["inReplyTo"], "r");
     handler.expect_nothing_from(&mut asker).await;
+    // A request even with no handler.
+    asker.send(envelope("Other/A/B", json!({"id": "s", "retain": true, "timeout": 1000}))).await;
+    let refusal = asker.next().await;
+    assert_eq!((&refusal["inReplyTo"], &refusal["data"]["ErrorCode"]), (&"s".into(), &"INVALID_ENVELOPE".into()));
 }
 
 #[tokio::test]
@@ -385,6 +389,8 @@ async fn a_handler_killed_at_any_step_leaves_exactly_one_answer() {
         handler.write(&frame(TEXT, subscribe.as_bytes())).await;
         handler.read_message().await.unwrap();
         asker.ask(DIAL, &id).await;
+        // Given to it for sure: else it might be dead before anybody asks.
+        asker.fence().await;
         let mut may_be_answered = false;
         if !matches!(step, Step::BeforeItReads) {
             let request: Value = serde_json::from_str(handler.read_message().await.unwrap().text()).unwrap();

@@ -147,3 +147,13 @@ async fn a_protected_triple_is_never_kept() {
     phone.next_failure("Cisco/Agent/Login", "NO_HANDLER").await;
     assert_eq!(found(&broker, "late", "Cisco/Agent/Login").await, Vec::<Value>::new());
 }
+
+#[tokio::test]
+async fn the_reply_to_subscribe_comes_before_the_values_it_brings() {
+    let broker = Broker::start().await;
+    let (mut phone, mut late) = (broker.app("phone").await, broker.app("late").await);
+    retain(&mut phone, STATE, json!({"data": 1})).await;
+    late.send(envelope("Broker/Subscription/Subscribe", json!({"data": envelope(STATE, json!({}))}))).await;
+    assert_eq!(late.next_on("Broker/Subscription/Subscribe").await["data"]["Success"], true);
+    assert_eq!(late.next_on(STATE).await["retained"], true);
+}

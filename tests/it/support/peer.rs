@@ -133,7 +133,22 @@ impl Peer {
 
     /// Subscribes with these options.
     pub(crate) async fn subscribe_with(&mut self, pattern: &str, options: Value) -> String {
-        let reply = self.command("Subscription", "Subscribe", envelope(pattern, options)).await;
+        self.made += 1;
+        let id = format!("subscribe-{}", self.made);
+        self.send(envelope("Broker/Subscription/Subscribe", json!({"id": id, "data": envelope(pattern, options)})))
+            .await;
+        // Retained values may come before the reply; they are kept for `next`.
+        let mut values = Vec::new();
+        let reply = loop {
+            let text = self.next_text().await;
+            let message: Value = serde_json::from_str(&text).unwrap();
+            if message["inReplyTo"] == *id {
+                break message;
+            }
+            assert_eq!(message["retained"], true, "{}: no reply to Subscribe, nor retained: {message}", self.name);
+            values.push(text);
+        };
+        self.inbox.extend(values);
         assert_eq!(reply["data"]["Success"], true, "{reply}");
         reply["data"]["SubscriptionId"].as_str().expect("a SubscriptionId").to_owned()
     }
