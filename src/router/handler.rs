@@ -83,10 +83,6 @@ impl Router {
             if envelope.target().is_some_and(|target| target != &*member.source) {
                 continue;
             }
-            if Arc::ptr_eq(member, sender) {
-                candidates.sender_handles = true;
-                continue;
-            }
             let own = whose.user() == member.user();
             let rank = match member.standing {
                 Standing::User(_) if own => 0,
@@ -99,7 +95,11 @@ impl Router {
             if protected && (foreign || !member.may_handle(envelope.triple(), self.policy.open, served_inside)) {
                 continue;
             }
-            candidates.handlers.push((rank, Arc::clone(handler)));
+            if Arc::ptr_eq(member, sender) {
+                candidates.sender_handles = true;
+            } else {
+                candidates.handlers.push((rank, Arc::clone(handler)));
+            }
         }
         candidates
     }

@@ -146,13 +146,15 @@ impl Outbox {
         for _ in 0..most.min(state.queue.len()) {
             taken.extend(state.pop());
         }
-        if state.queue.is_empty() {
-            state.waited_in_vain = false;
-            if state.queue.capacity() > KEPT_CAPACITY {
-                state.queue.shrink_to(KEPT_CAPACITY);
-            }
+        if state.queue.is_empty() && state.queue.capacity() > KEPT_CAPACITY {
+            state.queue.shrink_to(KEPT_CAPACITY);
         }
-        let relieved = if state.over_half(self.limits) { SmallVec::new() } else { std::mem::take(&mut state.relief) };
+        let relieved = if state.over_half(self.limits) {
+            SmallVec::new()
+        } else {
+            state.waited_in_vain = false;
+            std::mem::take(&mut state.relief)
+        };
         drop(state);
         relieved.into_iter().for_each(Waker::wake);
     }
@@ -201,8 +203,8 @@ impl Outbox {
         !self.state.lock().has_something()
     }
 
-    /// A publisher waited in vain: nobody waits for this queue again until it has drained, so that one slow reader
-    /// cannot slow everybody's publishers.
+    /// A publisher waited in vain: nobody waits for this queue again until it has drained to under half, so that one slow
+    /// reader cannot slow everybody's publishers.
     pub fn waited_in_vain(&self) {
         self.state.lock().waited_in_vain = true;
     }
