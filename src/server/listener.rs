@@ -29,6 +29,12 @@ use crate::session::{self, Connection, Session, Surroundings};
 /// Connections that the system keeps until they are accepted: a call centre's applications may come back all at once.
 const BACKLOG: i32 = 1024;
 
+/// Bytes that the system may hold for a peer beyond what is on its way. Without a bound it holds 4 MiB, a thousand
+/// messages that no limit of ours counts, and says only after a third of them that there is room again: a publisher that
+/// waits 250 ms for a slow receiver would wait in vain.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT_BYTES: u32 = 128 << 10;
+
 /// How long a request's head may take, and how large it may be (protocol.md, Transport).
 const HEAD_TIME: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 16 << 10;
@@ -49,6 +55,9 @@ pub(super) fn open(address: SocketAddr) -> io::Result<TcpListener> {
     // Elsewhere than on Unix it would let two brokers share an address.
     #[cfg(unix)]
     socket.set_reuse_address(true)?;
+    // Connections inherit it.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
