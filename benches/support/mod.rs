@@ -1,0 +1,68 @@
+//! What the benches of the router have in common: a broker's core without sockets, with sessions in one user's scope.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use switchboard::auth::{Identity, Permission, Principal};
+use switchboard::config::Config;
+use switchboard::envelope::command::{Role, Subscribe};
+use switchboard::envelope::{DecodeLimits, Frame, Pattern, decode};
+use switchboard::router::{Ids, Member, Outbox, OutboxLimits, Policy, Registration, Router};
+
+/// A router, and the time at which everything in it happens.
+pub(crate) struct Broker {
+    router: Router,
+    now: Instant,
+}
+
+impl Broker {
+    pub(crate) fn new() -> Self {
+        let now = tokio::time::Instant::now().into_std();
+        let policy = Policy::new(&Config::default());
+        Self { router: Router::new(now, SystemTime::UNIX_EPOCH, policy, Ids::seeded(1), Vec::new()), now }
+    }
+
+    /// A session of the user that all sessions here are of.
+    pub(crate) fn attach(&self, source: &str) -> Arc<Member> {
+        let identity = Identity {
+            principal: Principal::User("agent@example.com".into()),
+            observe: false,
+            exclusive: false,
+            handle: Permission::none(),
+            request: Permission::All,
+        };
+        let outbox = Arc::new(Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20 }));
+        let registration = Registration { source: source.to_owned(), identity, echo: false, outbox };
+        self.router.attach(self.now, registration).unwrap()
+    }
+
+    /// Subscribes to a pattern written `channel/topic/subtopic`.
+    pub(crate) fn subscribe(&self, member: &Arc<Member>, pattern: &str, role: Role) {
+        let pattern: Pattern = pattern.parse().unwrap();
+        let wanted = Subscribe { pattern, role, group: None, user: None, recover: false };
+        self.router.subscribe(self.now, member, &wanted, |_| None).unwrap();
+    }
+
+    /// Decodes a text and routes it.
+    pub(crate) fn send(&self, sender: &Arc<Member>, text: &str) {
+        let envelope = decode(text, DecodeLimits::client(128)).unwrap();
+        self.router.route(self.now, sender, &envelope).unwrap();
+    }
+}
+
+/// Takes the one frame that waits for a session. `batch` is reused, as a session's task does.
+pub(crate) fn take(member: &Member, batch: &mut Vec<Frame>) -> Frame {
+    member.outbox().take(usize::MAX, batch);
+    let frame = batch.pop().unwrap();
+    assert!(batch.is_empty(), "one message was sent");
+    frame
+}
+
+/// An event's text with a payload of `bytes` bytes.
+pub(crate) fn event(triple: [&str; 3], bytes: usize) -> String {
+    let [channel, topic, subtopic] = triple;
+    let payload = "x".repeat(bytes.saturating_sub(2));
+    format!(
+        r#"{{"channel":"{channel}","topic":"{topic}","subtopic":"{subtopic}","source":"softphone","data":"{payload}"}}"#
+    )
+}
