@@ -23,7 +23,7 @@ pub enum Format {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// A filter that is none.
-    #[error("'{filter}' is no log filter ({source}): write a level, or 'switchboard::router=debug,info'")]
+    #[error("'{filter}' is no log filter: write a level, or 'switchboard::router=debug,info'")]
     Filter {
         /// What was asked for.
         filter: String,

@@ -54,7 +54,7 @@ pub enum BindError {
     #[error("{0} is in use: is another broker running? Stop it, or listen elsewhere (--listen, or the key 'listen')")]
     InUse(SocketAddr),
     /// The system refused.
-    #[error("could not listen on {address}: {source}")]
+    #[error("could not listen on {address}")]
     Failed {
         /// Where.
         address: SocketAddr,
