@@ -67,7 +67,10 @@ struct State {
     overflowed: bool,
     closed: bool,
     registration: u64,
+    /// The task that waits for something to take.
     waker: Option<Waker>,
+    /// The task while its peer takes nothing: only an overflow concerns it.
+    overflow_waker: Option<Waker>,
     relief: SmallVec<[Waker; 1]>,
 }
 
@@ -124,10 +127,9 @@ impl Outbox {
         let mut state = self.state.lock();
         let outcome = change(&mut state);
         let waker = if state.has_something() || state.overflowed { state.waker.take() } else { None };
+        let concerned = if state.overflowed { state.take_concerned() } else { SmallVec::new() };
         drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        waker.into_iter().chain(concerned).for_each(Waker::wake);
         outcome
     }
 
@@ -175,6 +177,19 @@ impl Outbox {
             none => *none = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+
+    /// Waits until the queue overflows: what a task waits for whose peer takes nothing. Cancel-safe: it only looks.
+    pub async fn overflow(&self) {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            if state.overflowed {
+                return Poll::Ready(());
+            }
+            state.overflow_waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Waits until the queue is under half, or its session is ending. Cancel-safe: it only looks.
@@ -294,6 +309,13 @@ impl State {
         self.overflowed = true;
         self.queue = VecDeque::new();
         (self.messages, self.bytes, self.droppable) = (0, 0, 0);
+    }
+
+    /// Who has to know that it overflowed: its own task, and publishers that wait in vain now.
+    fn take_concerned(&mut self) -> SmallVec<[Waker; 1]> {
+        let mut concerned = std::mem::take(&mut self.relief);
+        concerned.extend(self.overflow_waker.take());
+        concerned
     }
 
     fn has_something(&self) -> bool {

@@ -181,6 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
                 () = &mut timer => Turn::Due,
                 turn = self.socket_turn(), if unwritten || reads => turn,
                 () = outbox.ready(), if !unwritten => Turn::Filled,
+                () = outbox.overflow(), if unwritten => Turn::Filled,
                 turn = waiting.over() => turn,
             };
             let effect = match turn {
