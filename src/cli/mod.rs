@@ -63,7 +63,6 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the broker; what happens without a command too
     Serve(serve::Serve),
     /// Print the events that a pattern matches
     Sub(subscribe::Subscribe),

@@ -36,7 +36,7 @@ Examples:
   switchboard serve --config /etc/switchboard.toml
   switchboard serve --listen 127.0.0.1:0 --log switchboard::router=debug,info";
 
-/// Run the broker
+/// Run the broker (the default)
 #[derive(clap::Args)]
 #[command(long_about = LONG_ABOUT, after_help = EXAMPLES)]
 pub(super) struct Serve {
