@@ -1,6 +1,6 @@
 //! Every test that drives switchboard from outside, in one program.
 
-#![allow(
+#![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
