@@ -167,8 +167,9 @@ fn invalid(message: impl Into<Cow<'static, str>>) -> Refusal {
 
 /// Whether brackets outside strings nest deeper than `limit`. Anything may follow: the grammar is checked elsewhere.
 fn too_deep(text: &str, limit: usize) -> bool {
-    // Each level needs an opening and, in what is valid, a closing bracket.
-    if text.len() <= limit {
+    // Nearly every message has fewer brackets than levels are allowed, wherever they stand. Counting them costs a tenth
+    // of the walk below: compilers turn it into vector instructions ('[' and '{' differ in one bit).
+    if text.bytes().filter(|byte| byte | 0x20 == b'{').count() <= limit {
         return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
