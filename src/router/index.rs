@@ -94,9 +94,11 @@ impl<'a> Space<'a> {
 type Key = SmallVec<[u8; 256]>;
 
 /// No part has a `/`, no user a NUL, and `*` is no value: keys are unambiguous.
-fn key(space: Space<'_>, folded: bool, parts: [Option<&str>; 3]) -> Key {
+///
+/// Written into a buffer of the caller's: returned, its 256 bytes would be moved for each look-up.
+fn write_key(key: &mut Key, space: Space<'_>, folded: bool, parts: [Option<&str>; 3]) {
     let (tag, user) = space.tag();
-    let mut key = Key::new();
+    key.clear();
     key.extend_from_slice(&[tag, u8::from(folded)]);
     key.extend_from_slice(user.as_bytes());
     key.push(0);
@@ -104,7 +106,6 @@ fn key(space: Space<'_>, folded: bool, parts: [Option<&str>; 3]) -> Key {
         key.extend_from_slice(part.unwrap_or("*").as_bytes());
         key.push(b'/');
     }
-    key
 }
 
 /// Bits 4, 2, 1: channel, topic, subtopic is a wildcard.
@@ -127,7 +128,9 @@ impl Index {
     /// Adds a subscription under every key that it has.
     pub(super) fn insert(&self, policy: &Policy, subscription: &Arc<Subscription>) {
         for_each_key(policy, subscription, |space, folded, parts| {
-            let mut receivers = self.by_key.entry(key(space, folded, parts).into_boxed_slice()).or_default();
+            let mut key = Key::new();
+            write_key(&mut key, space, folded, parts);
+            let mut receivers = self.by_key.entry(key.into_boxed_slice()).or_default();
             if receivers.is_empty() {
                 self.count(space, parts).fetch_add(1, Ordering::SeqCst);
             }
@@ -138,7 +141,8 @@ impl Index {
     /// Takes a subscription out.
     pub(super) fn remove(&self, policy: &Policy, subscription: &Subscription) {
         for_each_key(policy, subscription, |space, folded, parts| {
-            let key = key(space, folded, parts);
+            let mut key = Key::new();
+            write_key(&mut key, space, folded, parts);
             self.by_key.remove_if_mut(&key[..], |_, receivers| {
                 receivers.remove(subscription.id);
                 let empty = receivers.is_empty();
@@ -157,7 +161,7 @@ impl Index {
 
     /// The lists of `spaces` that match a canonical triple. `folded`: the triple's channel folds.
     pub(super) fn matches(&self, spaces: &[Space<'_>], triple: &Triple<'_>, folded: bool) -> Matches {
-        let mut matches = Matches::new();
+        let (mut matches, mut key) = (Matches::new(), Key::new());
         let parts = [&*triple.channel, &*triple.topic, &*triple.subtopic];
         let shapes = if triple.is_broker() { SHAPES / 2 } else { SHAPES };
         for &space in spaces {
@@ -170,7 +174,8 @@ impl Index {
                 }
                 // Only patterns for all channels have a folded form of their own.
                 let folded = folded && parts.first() == Some(&None);
-                if let Some(receivers) = self.by_key.get(&key(space, folded, parts)[..]) {
+                write_key(&mut key, space, folded, parts);
+                if let Some(receivers) = self.by_key.get(&key[..]) {
                     matches.push(receivers.clone());
                 }
             }
