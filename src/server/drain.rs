@@ -1,12 +1,11 @@
 //! Drain: every session is told when to come back, and has time to finish what is in flight.
 //!
-//! One [`Drain`] a broker; each session waits for it with a receiver of its own, because one notifier shared by all
-//! connections is a point of contention.
+//! One [`Drain`] a broker, which every session waits for.
 
-use std::future::Future;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use super::signal::Signal;
 
 /// The least time after which an application comes back.
 const SPREAD_FROM: Duration = Duration::from_millis(100);
@@ -23,29 +22,27 @@ const SPREAD_MOST: Duration = Duration::from_secs(30);
 /// Says once that the broker drains.
 pub(super) struct Drain {
     /// Over which time the reconnects are spread.
-    spread: watch::Sender<Option<Duration>>,
+    spread: OnceLock<Duration>,
+    signal: Signal,
 }
 
 impl Drain {
     pub(super) fn new() -> Self {
-        Self { spread: watch::Sender::new(None) }
+        Self { spread: OnceLock::new(), signal: Signal::new() }
     }
 
     /// Begins, with so many sessions.
     pub(super) fn begin(&self, sessions: usize) {
-        self.spread.send_replace(Some(spread(sessions)));
+        self.spread.get_or_init(|| spread(sessions));
+        self.signal.raise();
     }
 
     /// Ready when the broker drains, with this session's time to come back, in milliseconds: drawn evenly, so that they
     /// do not all come at once.
-    pub(super) fn begun(&self) -> impl Future<Output = u64> + use<> {
-        let mut spread = self.spread.subscribe();
-        async move {
-            // The sender lives as long as the broker, which outlives its sessions.
-            let most = spread.wait_for(Option::is_some).await.ok().and_then(|spread| *spread).unwrap_or(SPREAD_LEAST);
-            let drawn = rand::random_range(SPREAD_FROM..=most);
-            u64::try_from(drawn.as_millis()).unwrap_or(u64::MAX)
-        }
+    pub(super) async fn begun(&self) -> u64 {
+        self.signal.raised().await;
+        let drawn = rand::random_range(SPREAD_FROM..=*self.spread.get().unwrap_or(&SPREAD_LEAST));
+        u64::try_from(drawn.as_millis()).unwrap_or(u64::MAX)
     }
 }
 

@@ -2,8 +2,10 @@
 //! a stream that may become a WebSocket is taken back from it, with what was read ahead, and served as a session.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -103,31 +105,40 @@ fn admit(broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr) {
     broker.sessions.spawn(connection(Arc::clone(broker), stream, peer, seat).instrument(span));
 }
 
-async fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Seat) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "the connection is gone already");
-        return;
+/// A connection from its first byte to its last. An idle session is little more than this future, so nothing of the
+/// handshake is left in it.
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice: 128 bytes a session")]
+fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Seat) -> impl Future<Output = ()> {
+    async move {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "the connection is gone already");
+            return;
+        }
+        let serving = {
+            let greeted = tokio::select! {
+                // Boxed, and gone before the session begins, with hyper's state.
+                greeted = Box::pin(greet(&broker, stream, &seat)) => greeted,
+                () = broker.stopping.cancelled() => return,
+            };
+            let Some(connection) = greeted else { return };
+            tracing::debug!("connected");
+            let (now, settings) = (Instant::now().into_std(), Arc::clone(&broker.settings));
+            let outbox = settings.outbox();
+            let session = Session::new(now, peer.ip().to_canonical(), settings, outbox);
+            let surroundings = Surroundings {
+                router: &broker.router,
+                verifier: &*broker.verifier,
+                slow_consumer: broker.settings.limits().slow_consumer,
+            };
+            session::serve(connection, session, surroundings, broker.drain.begun())
+        };
+        let serving = pin!(serving);
+        tokio::select! {
+            () = serving => {}
+            () = broker.ended.raised() => tracing::warn!("ended: it did not drain in time"),
+        }
+        tracing::debug!("disconnected");
     }
-    // Boxed, and gone before the session begins: a session that is idle must not carry hyper's state.
-    let greeted = tokio::select! {
-        greeted = Box::pin(greet(&broker, stream, &seat)) => greeted,
-        () = broker.stopping.cancelled() => return,
-    };
-    let Some(connection) = greeted else { return };
-    tracing::debug!("connected");
-    let (now, settings) = (Instant::now().into_std(), Arc::clone(&broker.settings));
-    let outbox = settings.outbox();
-    let session = Session::new(now, peer.ip().to_canonical(), settings, outbox);
-    let surroundings = Surroundings {
-        router: &broker.router,
-        verifier: &*broker.verifier,
-        slow_consumer: broker.settings.limits().slow_consumer,
-    };
-    tokio::select! {
-        () = session::serve(connection, session, surroundings, broker.drain.begun()) => {}
-        () = broker.ended.cancelled() => tracing::warn!("ended: it did not drain in time"),
-    }
-    tracing::debug!("disconnected");
 }
 
 /// The HTTP phase. `None`: it did not become a WebSocket.

@@ -1,13 +1,14 @@
 //! [`Server`]: listeners, the WebSocket handshake, drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `handshake` decides who may connect, `seats` counts them, `drain` tells
-//! them when to come back, `adapters` has the handlers in the process. Nothing here knows an envelope.
+//! them when to come back, `signal` is how they all hear of it, `adapters` has the handlers in the process. Nothing here knows an envelope.
 
 mod adapters;
 mod drain;
 mod handshake;
 mod listener;
 mod seats;
+mod signal;
 
 use std::future::Future;
 use std::io;
@@ -26,6 +27,7 @@ pub use self::adapters::AdapterError;
 use self::adapters::Adapters;
 use self::drain::Drain;
 use self::seats::Seats;
+use self::signal::Signal;
 use crate::auth::{Identity, Open, Permission, Principal, TokenTable, Verifier};
 use crate::config::{Application, AuthMode, Config, Http};
 use crate::router::{Ids, Policy, Router};
@@ -85,7 +87,7 @@ struct Broker {
     /// No new connections, and none that is not yet a WebSocket.
     stopping: CancellationToken,
     /// The time to drain is over.
-    ended: CancellationToken,
+    ended: Signal,
     /// No session is left to be answered.
     unasked: CancellationToken,
 }
@@ -111,7 +113,7 @@ impl Server {
             handlers: TaskTracker::new(),
             drain: Drain::new(),
             stopping: CancellationToken::new(),
-            ended: CancellationToken::new(),
+            ended: Signal::new(),
             unasked: CancellationToken::new(),
         };
         broker.adapters.start(&broker.router, &broker.settings, &broker.handlers, &broker.unasked)?;
@@ -150,7 +152,7 @@ impl Broker {
         self.drain.begin(sessions);
         self.sessions.close();
         if timeout(limit.saturating_add(DRAIN_GRACE), self.sessions.wait()).await.is_err() {
-            self.ended.cancel();
+            self.ended.raise();
             timeout(DRAIN_GRACE, self.sessions.wait()).await.ok();
         }
         self.unasked.cancel();

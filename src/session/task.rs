@@ -7,7 +7,7 @@
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -61,34 +61,40 @@ pub struct Surroundings<'a> {
 
 /// Serves one connection until it has ended. `drain` is ready when the broker drains, with the time after which this
 /// application should come back, in milliseconds.
-pub async fn serve<S>(
+///
+/// Not an `async fn`: that keeps its arguments to its end, beside what became of them, and an idle session is little
+/// more than this future.
+pub fn serve<S>(
     connection: Connection<S>,
     session: Session,
     surroundings: Surroundings<'_>,
     drain: impl Future<Output = u64>,
-) where
+) -> impl Future<Output = ()>
+where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let Connection { stream, read_ahead } = connection;
     let socket = Socket::new(stream, &read_ahead, session.message_bytes_max());
-    drop(read_ahead);
     let outbox = Arc::clone(session.outbox());
     let attached = Attached { session, router: surroundings.router };
     let mut task = Task { socket, attached, outbox, surroundings, blocked: false, stalled_from: now() };
-    let ending = task.run(drain).await;
-    tracing::debug!(?ending, "the connection ends");
-    let Task { mut socket, attached, outbox, .. } = task;
-    if ending.sends_what_waits() && !outbox.overflowed() {
-        outbox.take(usize::MAX, socket.batch());
-    } else {
-        socket.drop_unbegun();
-        // What the broker says of the queue itself: a slow consumer is warned before it is closed.
-        outbox.take(0, socket.batch());
+    async move {
+        let ending = task.run(pin!(drain)).await;
+        tracing::debug!(?ending, "the connection ends");
+        let Task { mut socket, attached, outbox, .. } = task;
+        if ending.sends_what_waits() && !outbox.overflowed() {
+            outbox.take(usize::MAX, socket.batch());
+        } else {
+            socket.drop_unbegun();
+            // What the broker says of the queue itself: a slow consumer is warned before it is closed.
+            outbox.take(0, socket.batch());
+        }
+        // Others must not wait for an application that goes, however long its last frames take.
+        drop(attached);
+        outbox.close();
+        // Boxed: few sessions end at a time, and every one would keep the room for it.
+        timeout_at(time::Instant::now() + CLOSING, Box::pin(finish(socket, ending))).await.ok();
     }
-    // Others must not wait for an application that goes, however long its last frames take.
-    drop(attached);
-    outbox.close();
-    timeout_at(time::Instant::now() + CLOSING, finish(socket, ending)).await.ok();
 }
 
 /// The session, for as long as the router may know it. Detaching by guard, so that a panic or a dropped future does it
@@ -159,9 +165,8 @@ impl Ending {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
-    async fn run(&mut self, drain: impl Future<Output = u64>) -> Ending {
+    async fn run(&mut self, mut drain: Pin<&mut impl Future<Output = u64>>) -> Ending {
         let outbox = Arc::clone(&self.outbox);
-        let mut drain = pin!(drain);
         let mut drained = false;
         let mut waiting = Waiting::Nothing;
         let mut armed = now() + NEVER;
