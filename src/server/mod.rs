@@ -1,7 +1,8 @@
 //! [`Server`]: listeners, the WebSocket handshake, drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `handshake` decides who may connect, `seats` counts them, `drain` tells
-//! them when to come back, `signal` is how they all hear of it, `adapters` has the handlers in the process. Nothing here knows an envelope.
+//! them when to come back, `signal` is how they all hear of it, `adapters` has the handlers in the process. Nothing here
+//! knows an envelope.
 
 mod adapters;
 mod drain;
@@ -28,8 +29,8 @@ use self::adapters::Adapters;
 use self::drain::Drain;
 use self::seats::Seats;
 use self::signal::Signal;
-use crate::auth::{Identity, Open, Permission, Principal, TokenTable, Verifier};
-use crate::config::{Application, AuthMode, Config, Http};
+use crate::auth::{Open, Verifier};
+use crate::config::{AuthMode, Config, Http};
 use crate::router::{Ids, Policy, Router};
 use crate::session::Settings;
 
@@ -199,30 +200,6 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, BindError> {
 fn verifier(config: &Config) -> Box<dyn Verifier> {
     match config.auth {
         AuthMode::Open => Box::new(Open),
-        AuthMode::Tokens => {
-            let mut table = TokenTable::default();
-            for application in &config.applications {
-                table.insert(application.token_sha256, application.source.clone(), identity(application));
-            }
-            Box::new(table)
-        }
-    }
-}
-
-fn identity(application: &Application) -> Identity {
-    let patterns = |patterns: &[_]| Permission::Patterns(patterns.into());
-    let principal = application.user.as_deref().map_or(Principal::Service, |user| Principal::User(user.into()));
-    // One stolen service token must not fetch every agent's password, so a service's requests are named one by one.
-    let request = match (&application.request, &principal) {
-        (Some(request), _) => patterns(request),
-        (None, Principal::User(_)) => Permission::All,
-        (None, Principal::Service) => Permission::none(),
-    };
-    Identity {
-        principal,
-        observe: application.observe,
-        exclusive: application.exclusive,
-        handle: patterns(&application.handle),
-        request,
+        AuthMode::Tokens => Box::new(config.token_table()),
     }
 }
