@@ -2,7 +2,7 @@
 //!
 //! The router pushes, the session's own task takes. A push checks the bounds first and refuses before it stores; a full
 //! outbox remembers that it overflowed, and its own task ends the session with it. Nothing here waits but
-//! [`Outbox::ready`] and [`Outbox::relieved`].
+//! [`Outbox::ready`], [`Outbox::overflow`] and [`Outbox::relieved_since`].
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -64,6 +64,8 @@ struct State {
     lagging_told: Option<Instant>,
     ping: bool,
     waited_in_vain: bool,
+    /// How often it came under half.
+    reliefs: u64,
     overflowed: bool,
     closed: bool,
     registration: u64,
@@ -136,6 +138,7 @@ impl Outbox {
     /// Takes up to `most` frames, oldest first, after what the broker has to say about the queue itself.
     pub fn take(&self, most: usize, taken: &mut Vec<Frame>) {
         let mut state = self.state.lock();
+        let was_over_half = state.over_half(self.limits);
         if std::mem::take(&mut state.ping) {
             taken.push(ping());
         }
@@ -155,6 +158,7 @@ impl Outbox {
             SmallVec::new()
         } else {
             state.waited_in_vain = false;
+            state.reliefs += u64::from(was_over_half);
             std::mem::take(&mut state.relief)
         };
         drop(state);
@@ -192,11 +196,22 @@ impl Outbox {
         .await;
     }
 
-    /// Waits until the queue is under half, or its session is ending. Cancel-safe: it only looks.
-    pub async fn relieved(&self) {
+    /// How often the queue came under half, for [`Outbox::is_relieved_since`].
+    pub fn reliefs(&self) -> u64 {
+        self.state.lock().reliefs
+    }
+
+    /// Whether the queue is, or has been, under half since [`Outbox::reliefs`] was `reliefs`, or its session is ending.
+    /// With hundreds of publishers it may be full again before a waiting one gets its turn: it has not waited in vain.
+    pub fn is_relieved_since(&self, reliefs: u64) -> bool {
+        self.state.lock().is_relieved_since(self.limits, reliefs)
+    }
+
+    /// Waits until [`Outbox::is_relieved_since`]. Cancel-safe: it only looks.
+    pub async fn relieved_since(&self, reliefs: u64) {
         poll_fn(|cx| {
             let mut state = self.state.lock();
-            if state.closed || state.overflowed || !state.over_half(self.limits) {
+            if state.is_relieved_since(self.limits, reliefs) {
                 return Poll::Ready(());
             }
             if !state.relief.iter().any(|waker| waker.will_wake(cx.waker())) {
@@ -207,10 +222,10 @@ impl Outbox {
         .await;
     }
 
-    /// Whether the queue is under half, so that a publisher who waited for it may go on.
+    /// Whether the queue is under half, or its session is ending.
     pub fn is_relieved(&self) -> bool {
         let state = self.state.lock();
-        state.closed || state.overflowed || !state.over_half(self.limits)
+        state.is_relieved_since(self.limits, state.reliefs)
     }
 
     /// Whether nothing waits to be taken.
@@ -320,6 +335,10 @@ impl State {
 
     fn has_something(&self) -> bool {
         !self.queue.is_empty() || self.ping || self.lagging.is_some() || self.dropped > 0
+    }
+
+    fn is_relieved_since(&self, limits: OutboxLimits, reliefs: u64) -> bool {
+        self.closed || self.overflowed || self.reliefs != reliefs || !self.over_half(limits)
     }
 
     /// Over half of a bound, or with more retained values waiting than the queue may hold messages.

@@ -224,7 +224,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
                 Some(Effect::Verify(claim)) => {
                     waiting = Waiting::Verification(self.surroundings.verifier.verify(claim));
                 }
-                Some(Effect::Pause(until, outboxes)) => waiting = Waiting::Pause(until, outboxes),
+                Some(Effect::Pause(until, outboxes)) => waiting = Waiting::pause(until, outboxes),
                 Some(Effect::Close(code)) => return Ending::Close(code),
             }
         }
@@ -254,7 +254,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
         if let Waiting::Pause(until, outboxes) = waiting
             && now >= *until
         {
-            outboxes.iter().filter(|outbox| !outbox.is_relieved()).for_each(|outbox| outbox.waited_in_vain());
+            outboxes
+                .iter()
+                .filter(|(outbox, since)| !outbox.is_relieved_since(*since))
+                .for_each(|(it, _)| it.waited_in_vain());
             *waiting = Waiting::Nothing;
         }
         let deadline = self.attached.session.deadline();
@@ -348,19 +351,27 @@ impl From<Arrival> for Input {
 enum Waiting<'a> {
     Nothing,
     Verification(Verification<'a>),
-    /// The time, or relief of all these outboxes, if there are any.
-    Pause(Instant, Vec<Arc<Outbox>>),
+    /// The time, or relief of all these outboxes, if there are any, counted from the beginning of the pause.
+    Pause(Instant, Vec<(Arc<Outbox>, u64)>),
 }
 
 impl Waiting<'_> {
+    fn pause(until: Instant, outboxes: Vec<Arc<Outbox>>) -> Self {
+        let since = |outbox: Arc<Outbox>| {
+            let reliefs = outbox.reliefs();
+            (outbox, reliefs)
+        };
+        Self::Pause(until, outboxes.into_iter().map(since).collect())
+    }
+
     async fn over(&mut self) -> Turn {
         match self {
             Self::Nothing => pending().await,
             Self::Verification(verification) => Turn::Verified(verification.await),
             Self::Pause(_, outboxes) if outboxes.is_empty() => pending().await,
             Self::Pause(_, outboxes) => {
-                while let Some(outbox) = outboxes.last() {
-                    outbox.relieved().await;
+                while let Some((outbox, since)) = outboxes.last() {
+                    outbox.relieved_since(*since).await;
                     outboxes.pop();
                 }
                 Turn::ReadOn
