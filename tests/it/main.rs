@@ -41,4 +41,5 @@ mod credentials;
 mod fake_broker;
 mod python;
 
+mod documents;
 mod tidy;

@@ -1,0 +1,225 @@
+//! Executes the blocks of README.md and the guides. A comment before each block says what becomes of it:
+//!
+//! - `test: run`: a shell runs it, and it has to succeed; `test: prints`: what the run before printed;
+//! - `test: background`: as `run`, but it goes on while the page is read; it has to say that it is ready;
+//! - `test: file NAME`: it is in the working folder under that name;
+//! - `test: send`: each line is sent over one WebSocket, and none is refused; `test: answers`: what comes, where
+//!   `"…"` stands for anything;
+//! - `test: config`: `switchboard check` finds no mistake; `test: javascript`: Node.js runs it, it prints something, and no error;
+//! - `test: no, REASON`: nothing.
+//!
+//! A page has one broker in open mode, and `switchboard` in its blocks speaks to that one.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::support::{Broker, Peer, envelope, within};
+
+/// What a page's default address is replaced by: the address of its own broker.
+const DEFAULT_ADDRESS: &str = "7420";
+
+/// A fenced block.
+struct Block {
+    line: usize,
+    what: String,
+    text: String,
+}
+
+fn blocks(page: &str) -> Vec<Block> {
+    let text = fs::read_to_string(page).unwrap();
+    let mut found = Vec::new();
+    let mut lines = text.lines().enumerate();
+    let mut before = "";
+    while let Some((at, line)) = lines.next() {
+        if line.starts_with("```") {
+            let what = before.strip_prefix("<!-- test: ").and_then(|rest| rest.strip_suffix(" -->"));
+            let what = what.unwrap_or_else(|| panic!("{page}:{}: say in a comment how this block is tested", at + 1));
+            let text = lines.by_ref().map(|(_, line)| line).take_while(|line| !line.starts_with("```"));
+            found.push(Block { line: at + 1, what: what.to_owned(), text: text.collect::<Vec<_>>().join("\n") });
+        }
+        before = line;
+    }
+    found
+}
+
+/// A page while it is played.
+struct Page {
+    broker: Broker,
+    folder: TempDir,
+    background: Vec<Child>,
+    printed: String,
+    peer: Option<Peer>,
+}
+
+impl Page {
+    /// What every script begins with: `switchboard` is the one under test, and speaks to the page's broker.
+    fn prelude(&self) -> String {
+        let (binary, address) = (env!("CARGO_BIN_EXE_switchboard"), self.broker.address());
+        let data = self.broker.data_dir();
+        format!(
+            "set -eu\nswitchboard() {{ case \"$1\" in\n\
+             sub|pub|request|handle|apps) '{binary}' \"$@\" --url ws://{address}/ws ;;\n\
+             credentials) '{binary}' \"$@\" --data-dir '{}' ;;\n\
+             *) '{binary}' \"$@\" ;;\nesac; }}\n",
+            data.display()
+        )
+    }
+
+    fn shell(&self, script: &str) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{}{script}", self.prelude())]).current_dir(self.folder.path());
+        shell.stdin(Stdio::null()).kill_on_drop(true);
+        shell
+    }
+
+    fn here(&self, text: &str) -> String {
+        text.replace(&format!("localhost:{DEFAULT_ADDRESS}"), &self.broker.address().to_string())
+            .replace(&format!("127.0.0.1:{DEFAULT_ADDRESS}"), &self.broker.address().to_string())
+    }
+
+    async fn play(&mut self, page: &str, block: &Block) {
+        // A failure shows the conversation, and with it the block where it stopped.
+        self.broker.conversation().add(page, ':', &format!("line {}: {}", block.line, block.what));
+        let text = self.here(&block.text);
+        let (word, rest) = block.what.split_once([' ', ',']).unwrap_or((&block.what, ""));
+        match word {
+            "run" => self.printed = succeed(within("a run", self.shell(&text).output()).await.unwrap()),
+            "prints" => assert_eq!(self.printed.trim_end(), text.trim_end()),
+            "background" => self.begin(&text).await,
+            "file" => fs::write(self.folder.path().join(rest), text).unwrap(),
+            "config" => {
+                fs::write(self.folder.path().join("switchboard.toml"), text).unwrap();
+                let check = self.shell("switchboard check --config switchboard.toml").output();
+                succeed(within("check", check).await.unwrap());
+            }
+            "send" => {
+                self.hear_out().await;
+                let mut peer = self.broker.raw("page").await;
+                for line in text.lines() {
+                    peer.send_text(line).await;
+                }
+                self.peer = Some(peer);
+            }
+            "answers" => {
+                let peer = self.peer.as_mut().expect("answers follow what was sent");
+                for line in text.lines() {
+                    let found: Value = peer.next().await;
+                    assert!(like(&serde_json::from_str(line).unwrap(), &found), "expected {line}\nfound    {found}");
+                }
+            }
+            "javascript" => {
+                if let Some(output) = node(&text, self.folder.path()).await {
+                    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "the script complains");
+                    self.printed = succeed(output);
+                    assert_ne!(self.printed, "", "the script says nothing");
+                }
+            }
+            "no" => assert!(rest.len() > 5, "say why it is not tested"),
+            _ => panic!("'{}' is no way to test a block", block.what),
+        }
+    }
+
+    /// Everything that was sent was accepted.
+    async fn hear_out(&mut self) {
+        let Some(mut peer) = self.peer.take() else { return };
+        peer.send(envelope("Broker/Connection/Ping", json!({"id": "the end"}))).await;
+        loop {
+            let message = peer.next().await;
+            assert_ne!(message["data"]["Success"], false, "{message}");
+            if message["inReplyTo"] == "the end" {
+                return;
+            }
+        }
+    }
+
+    /// Runs a script that goes on, and waits for the line that says it is ready.
+    async fn begin(&mut self, script: &str) {
+        let mut child = self.shell(script).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        within("a line of standard error", stderr.read_line(&mut line)).await.unwrap();
+        assert!(line.contains("answering requests") || line.contains("subscribed to"), "not ready: {line}");
+        self.background.push(child);
+    }
+}
+
+fn succeed(output: Output) -> String {
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whether two values are equal, keys in order; `"…"` stands for anything.
+fn like(expected: &Value, found: &Value) -> bool {
+    match (expected, found) {
+        (Value::String(any), _) if any == "…" => true,
+        (Value::Object(expected), Value::Object(found)) => {
+            expected.keys().eq(found.keys()) && expected.values().zip(found.values()).all(|(e, f)| like(e, f))
+        }
+        (Value::Array(expected), Value::Array(found)) => {
+            expected.len() == found.len() && expected.iter().zip(found).all(|(e, f)| like(e, f))
+        }
+        _ => expected == found,
+    }
+}
+
+/// Runs a script that opens a WebSocket, for a moment. `None`: there is no Node.js.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub(super) async fn node(script: &str, folder: &Path) -> Option<Output> {
+    if !Command::new("node").arg("--version").output().await.is_ok_and(|it| it.status.success()) {
+        eprintln!("SKIPPED: there is no Node.js on this machine");
+        return None;
+    }
+    // On the way out, whatever the script still waits for.
+    let script = format!("{script}\nsetTimeout(() => process.exit(), 1500);\n");
+    let mut node = Command::new("node");
+    // Older versions have WebSocket behind this flag, and warn of it.
+    node.args(["--experimental-websocket", "--no-warnings", "--eval", &script]).current_dir(folder).kill_on_drop(true);
+    Some(within("node", node.output()).await.unwrap())
+}
+
+async fn play(page: &str) {
+    let mut stage = Page {
+        broker: Broker::start().await,
+        folder: tempfile::tempdir().unwrap(),
+        background: Vec::new(),
+        printed: String::new(),
+        peer: None,
+    };
+    let blocks = blocks(page);
+    assert!(!blocks.is_empty(), "{page} has no blocks");
+    for block in &blocks {
+        stage.play(page, block).await;
+    }
+    stage.hear_out().await;
+}
+
+#[tokio::test]
+async fn readme_md_does_what_it_says() {
+    play("README.md").await;
+}
+
+#[tokio::test]
+async fn the_guide_to_the_first_gadget_does_what_it_says() {
+    play("docs/guides/first-gadget.md").await;
+}
+
+#[tokio::test]
+async fn the_guide_to_adapters_does_what_it_says() {
+    play("docs/guides/adapter.md").await;
+}
+
+#[tokio::test]
+async fn the_guide_for_operators_does_what_it_says() {
+    play("docs/guides/operate.md").await;
+}
+
+#[tokio::test]
+async fn the_guide_to_migrating_does_what_it_says() {
+    play("docs/guides/migrate.md").await;
+}

@@ -1,0 +1,197 @@
+//! Documents that cannot rot: their blocks are executed (`blocks`), the examples run (`examples`), links lead
+//! somewhere, codes and transcripts are all there, and no text names the machine it was written on (here).
+
+mod blocks;
+mod examples;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use switchboard::error::{CloseCode, ErrorCode};
+
+const TRANSCRIPTS: &str = "tests/it/transcripts";
+
+/// Folders that are not ours, or are made.
+const NOT_OURS: &[&str] = &["target", ".git", "node_modules", "corpus", "venv", ".venv", "__pycache__"];
+
+/// Every file of the repository, by its path from the root.
+fn files() -> Vec<PathBuf> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if NOT_OURS.contains(&name.as_str()) {
+                continue;
+            }
+            if path.is_dir() {
+                walk(&path, found);
+            } else {
+                found.push(path.strip_prefix(".").unwrap().to_owned());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(Path::new("."), &mut found);
+    found.sort();
+    assert!(found.len() > 50, "the repository was not found");
+    found
+}
+
+fn markdown() -> Vec<(PathBuf, String)> {
+    let pages = files().into_iter().filter(|path| path.extension().is_some_and(|it| it == "md"));
+    pages.map(|path| (path.clone(), fs::read_to_string(&path).unwrap())).collect()
+}
+
+/// The text without its fenced blocks, in which nothing is a link or a heading.
+fn prose(text: &str) -> String {
+    let mut fenced = false;
+    let outside = text.lines().filter(|line| {
+        let fence = line.starts_with("```");
+        fenced ^= fence;
+        !fenced && !fence
+    });
+    outside.collect::<Vec<_>>().join("\n")
+}
+
+/// What stands in `[…](HERE)`.
+fn links(text: &str) -> Vec<String> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    targets.map(|(target, _)| target.to_owned()).collect()
+}
+
+/// A heading as the page's viewers name it in a link.
+fn anchor(heading: &str) -> String {
+    let heading = heading.trim().to_lowercase().replace(' ', "-");
+    heading.chars().filter(|it| it.is_alphanumeric() || "-_".contains(*it)).collect()
+}
+
+fn anchors(text: &str) -> BTreeSet<String> {
+    let prose = prose(text);
+    let headings = prose.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| anchor(line.trim_start_matches('#'))).collect()
+}
+
+#[test]
+fn every_link_between_documents_leads_somewhere() {
+    let mut dead = Vec::new();
+    for (path, text) in markdown() {
+        for link in links(&prose(&text)) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, fragment) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
+            if !target.exists() {
+                dead.push(format!("{}: {link}", path.display()));
+            } else if !fragment.is_empty() && !anchors(&fs::read_to_string(&target).unwrap()).contains(fragment) {
+                dead.push(format!("{}: {link}: there is no such heading", path.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "links that lead nowhere:\n{}", dead.join("\n"));
+}
+
+#[test]
+fn protocol_md_shows_every_transcript_as_it_is_played() {
+    let text = fs::read_to_string("docs/protocol.md").unwrap();
+    for entry in fs::read_dir(TRANSCRIPTS).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(text.contains(&format!("({}/{TRANSCRIPTS}/{name})", "..")), "link {name} from docs/protocol.md");
+    }
+    // Each block is an excerpt of the transcript that was linked last before it.
+    let mut transcript = None;
+    for part in text.split("```text\n").skip(1).zip(text.split("```text\n")) {
+        let ((block, _), before) = (part.0.split_once("```").unwrap(), part.1);
+        let linked = links(before).into_iter().rfind(|link| link.starts_with("../tests/it/transcripts/"));
+        transcript = linked.or(transcript);
+        let file = transcript.as_deref().expect("a transcript is linked before the first excerpt");
+        let played = fs::read_to_string(Path::new("docs").join(file)).unwrap();
+        assert!(played.contains(block), "{file} has no such lines in a row:\n{block}");
+    }
+}
+
+/// The sections of docs/errors.md under one heading: title and body.
+fn sections(heading: &str) -> Vec<(String, String)> {
+    let text = fs::read_to_string("docs/errors.md").unwrap();
+    let part = text.split("\n## ").find(|part| part.starts_with(heading)).unwrap();
+    let sections = part.split("\n### ").skip(1).map(|section| section.split_once('\n').unwrap());
+    sections.map(|(title, body)| (title.trim_matches('`').to_owned(), body.to_owned())).collect()
+}
+
+#[test]
+fn errors_md_explains_every_error_code_in_the_order_of_the_catalogue() {
+    let sections = sections("Error codes");
+    let titles: Vec<&str> = sections.iter().map(|(title, _)| title.as_str()).collect();
+    let codes: Vec<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    assert_eq!(titles, codes);
+    for (code, (_, body)) in ErrorCode::ALL.iter().zip(&sections) {
+        let again = if code.retryable() { "yes" } else { "no" };
+        for said in ["- **Causes:** ", "- **Do:** ", &format!("- **Trying again helps:** {again}\n")] {
+            assert!(body.contains(said), "{code}: docs/errors.md does not say '{said}'");
+        }
+    }
+}
+
+#[test]
+fn errors_md_explains_every_close_code() {
+    let sections = sections("Close codes");
+    let titles: Vec<&str> = sections.iter().map(|(title, _)| title.as_str()).collect();
+    let codes: Vec<String> = CloseCode::ALL.iter().map(|code| code.code().to_string()).collect();
+    assert_eq!(titles, codes);
+    for (code, body) in &sections {
+        assert!(body.contains("- **Do:** "), "{code}: docs/errors.md does not say what to do");
+    }
+}
+
+#[test]
+fn protocol_md_lists_every_code() {
+    let text = fs::read_to_string("docs/protocol.md").unwrap();
+    let list = text.split("\nCodes: ").nth(1).unwrap().split("\n\n").next().unwrap();
+    let words = list.split(|it: char| !it.is_ascii_uppercase() && it != '_');
+    let mentioned: Vec<&str> = words.filter(|word| word.contains('_') || *word == "INTERNAL").collect();
+    let codes: Vec<&str> = ErrorCode::ALL.iter().map(|code| code.as_str()).collect();
+    // UNAUTHENTICATED has no underscore, and stands beside RATE_LIMITED a second time.
+    let codes: Vec<&str> = codes.into_iter().filter(|code| code.contains('_') || *code == "INTERNAL").collect();
+    assert_eq!(mentioned, codes);
+    let closes = text.split("\nClose codes, ").nth(1).unwrap().split("\n\n").next().unwrap();
+    for code in CloseCode::ALL {
+        assert!(closes.contains(&code.code().to_string()), "docs/protocol.md does not list {}", code.code());
+    }
+}
+
+#[test]
+fn no_text_names_the_machine_it_was_written_on() {
+    // In two parts, or this file would name them.
+    let home = |user: &str| format!("/{user}/");
+    let names = [
+        home("home"),
+        home("root"),
+        home("work"),
+        home("Users"),
+        format!("replace-{}", "with ="),
+        format!("index-{}", "url"),
+    ];
+    let mut named = Vec::new();
+    for path in files() {
+        // What is no text has no lines.
+        let Ok(text) = fs::read_to_string(&path) else { continue };
+        for (at, line) in text.lines().enumerate() {
+            let registry =
+                line.starts_with("source = \"registry+") && !line.contains("github.com/rust-lang/crates.io-index");
+            if registry || names.iter().any(|name| line.contains(name)) {
+                named.push(format!("{}:{}: {line}", path.display(), at + 1));
+            }
+        }
+    }
+    assert!(named.is_empty(), "paths or registries of one machine:\n{}", named.join("\n"));
+}
+
+#[test]
+fn documents_keep_their_size() {
+    let lines = |path: &str| fs::read_to_string(path).unwrap().lines().count();
+    assert!(lines("ARCHITECTURE.md") < 200, "ARCHITECTURE.md is to be read in one go");
+    let recipes = fs::read_to_string("justfile").unwrap();
+    let recipes = recipes.lines().filter(|line| line.trim_end().ends_with(':') && !line.starts_with([' ', '#']));
+    assert!(recipes.count() <= 10, "at most ten recipes");
+}
