@@ -1,7 +1,32 @@
-# Everything that .ci/run checks
-ci:
-    .ci/run
+# This list
+default:
+    @just --list
+
+# A broker in open mode, arguments are those of `switchboard serve`
+run *ARGS:
+    cargo run --release -- serve {{ARGS}}
 
 # Every test; arguments choose some
 test *ARGS:
     ./test {{ARGS}}
+
+# Everything that .ci/run checks
+ci:
+    .ci/run
+
+# Format and lint, the quick half of ci
+lint:
+    cargo fmt --all
+    cargo clippy --locked --all-targets -- -D warnings
+
+# The documentation of the library, in a browser
+doc:
+    cargo doc --locked --no-deps --open
+
+# Print docs/configuration.md anew from the table of keys
+reference:
+    cargo run --quiet -- check --print-reference > docs/configuration.md
+
+# The example gadget at http://localhost:8000/gadget.html?user=alice@example.com
+gadget:
+    python3 -m http.server 8000 --directory examples

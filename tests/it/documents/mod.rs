@@ -188,6 +188,28 @@ fn no_text_names_the_machine_it_was_written_on() {
 }
 
 #[test]
+fn the_threat_model_names_tests_that_are_there() {
+    let text = fs::read_to_string("docs/threat-model.md").unwrap();
+    let promised = text.split("\n## What is promised\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut missing = Vec::new();
+    for row in promised.lines().filter(|line| line.starts_with("| **")) {
+        let shown = row.rsplit(" | ").next().unwrap();
+        let mut file = PathBuf::new();
+        for name in shown.split('`').skip(1).step_by(2) {
+            if name.contains('.') {
+                file = Path::new("tests/it").join(name);
+            }
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            if text.is_empty() || (!name.contains('.') && !text.contains(&format!("fn {name}("))) {
+                missing.push(format!("{name} in {}", file.display()));
+            }
+        }
+        assert!(!file.as_os_str().is_empty(), "no test in: {row}");
+    }
+    assert!(missing.is_empty(), "docs/threat-model.md names what is not there:\n{}", missing.join("\n"));
+}
+
+#[test]
 fn documents_keep_their_size() {
     let lines = |path: &str| fs::read_to_string(path).unwrap().lines().count();
     assert!(lines("ARCHITECTURE.md") < 200, "ARCHITECTURE.md is to be read in one go");
