@@ -151,6 +151,7 @@ fn summary(config: &Config) -> String {
 
 /// What open mode means, and how to try it.
 fn open_mode(address: SocketAddr, own_folder: Option<&Path>) -> String {
+    let me = program();
     let url = format!("ws://{address}/ws");
     let folder = own_folder.map(|folder| format!(" --data-dir '{}'", folder.display())).unwrap_or_default();
     let at = if address.port() == 7420 { String::new() } else { format!(" --url {url}") };
@@ -158,15 +159,25 @@ fn open_mode(address: SocketAddr, own_folder: Option<&Path>) -> String {
         "warning: open mode believes any local program: whoever connects from this computer is the `user` it says it \
          is, and may fetch that user's credentials. Use auth.mode = \"tokens\" for anything but development.\n\
          try it:\n  \
-           switchboard sub '*' --source spy{at}\n  \
-           switchboard pub Demo Hello World '{{\"n\":1}}' --source demo{at}\n  \
-           switchboard credentials set alice --username 1245456 --extension 5051{folder}\n  \
-           switchboard request Salesforce User FetchCredentials --source myapp --user alice{at}\n\
+           {me} sub '*' --source spy{at}\n  \
+           {me} pub Demo Hello World '{{\"n\":1}}' --source demo{at}\n  \
+           {me} credentials set alice --username 1245456 --extension 5051{folder}\n  \
+           {me} request Salesforce User FetchCredentials --source myapp --user alice{at}\n\
          or with any WebSocket client at {url}, a line each:\n  \
            {{\"channel\":\"Broker\",\"topic\":\"Application\",\"subtopic\":\"Register\",\"source\":\"myapp\",\
          \"data\":{{\"user\":\"alice\"}}}}\n  \
            {{\"channel\":\"Salesforce\",\"topic\":\"User\",\"subtopic\":\"FetchCredentials\",\"source\":\"myapp\"}}\n"
     )
+}
+
+/// How this program was called: after `cargo run` there is no `switchboard` on the path.
+fn program() -> String {
+    let called = std::env::args_os().next().unwrap_or_default().to_string_lossy().into_owned();
+    match called.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte)) {
+        true if called.is_empty() => "switchboard".to_owned(),
+        true => called,
+        false => format!("'{called}'"),
+    }
 }
 
 /// Each connection is an open file: the soft limit of most systems is 1,024.
