@@ -10,6 +10,10 @@ run *ARGS:
 test *ARGS:
     ./test {{ARGS}}
 
+# The simulation with more seeds than a test run has
+simulate SEEDS="5000":
+    SIMULATION_SEEDS={{SEEDS}} ./test simulation
+
 # Everything that .ci/run checks
 ci:
     .ci/run
@@ -18,6 +22,10 @@ ci:
 lint:
     cargo fmt --all
     cargo clippy --locked --all-targets -- -D warnings
+
+# The benches; arguments choose some
+bench *ARGS:
+    cargo bench --locked {{ARGS}}
 
 # The documentation of the library, in a browser
 doc:
