@@ -114,7 +114,7 @@ impl Page {
                 }
             }
             "javascript" => {
-                if let Some(output) = node(&text, self.folder.path()).await {
+                if let Some(output) = node(&text, 1, self.folder.path()).await {
                     assert_eq!(String::from_utf8_lossy(&output.stderr), "", "the script complains");
                     self.printed = succeed(output);
                     assert_ne!(self.printed, "", "the script says nothing");
@@ -168,15 +168,19 @@ fn like(expected: &Value, found: &Value) -> bool {
     }
 }
 
-/// Runs a script that opens a WebSocket, for a moment. `None`: there is no Node.js.
+/// Runs a script that opens a WebSocket, until it has printed so many lines. `None`: there is no Node.js.
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-pub(super) async fn node(script: &str, folder: &Path) -> Option<Output> {
+pub(super) async fn node(script: &str, lines: usize, folder: &Path) -> Option<Output> {
     if !Command::new("node").arg("--version").output().await.is_ok_and(|it| it.status.success()) {
         eprintln!("SKIPPED: there is no Node.js on this machine");
         return None;
     }
-    // On the way out, whatever the script still waits for.
-    let script = format!("{script}\nsetTimeout(() => process.exit(), 1500);\n");
+    // A socket keeps Node.js alive: it ends a moment after the last line, or at a deadline.
+    let script = format!(
+        "{{ const log = console.log; let left = {lines}; console.log = (...words) => {{\n\
+         log(...words); if (--left === 0) setTimeout(() => process.exit(), 100); }} }}\n\
+         {script}\nsetTimeout(() => process.exit(), 15_000);\n"
+    );
     let mut node = Command::new("node");
     // Older versions have WebSocket behind this flag, and warn of it.
     node.args(["--experimental-websocket", "--no-warnings", "--eval", &script]).current_dir(folder).kill_on_drop(true);

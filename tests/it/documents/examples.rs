@@ -78,7 +78,8 @@ async fn the_gadget_shows_login_and_calls() {
          globalThis.document = {{ getElementById: (id) => ({{ set textContent(text) {{ console.log(`${{id}}: ${{text}}`); }} }}) }};\n",
         broker.address()
     );
-    let Some(output) = node(&format!("{browser}{script}"), &std::env::current_dir().unwrap()).await else { return };
+    let script = format!("{browser}{script}");
+    let Some(output) = node(&script, 4, &std::env::current_dir().unwrap()).await else { return };
     let shown = String::from_utf8(output.stdout).unwrap();
     for line in [
         "state: registered as gadget of alice@example.com",
