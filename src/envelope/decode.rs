@@ -167,9 +167,10 @@ fn invalid(message: impl Into<Cow<'static, str>>) -> Refusal {
 
 /// Whether brackets outside strings nest deeper than `limit`. Anything may follow: the grammar is checked elsewhere.
 fn too_deep(text: &str, limit: usize) -> bool {
-    // Nearly every message has fewer brackets than levels are allowed, wherever they stand. Counting them costs a tenth
-    // of the walk below: compilers turn it into vector instructions ('[' and '{' differ in one bit).
-    if text.bytes().filter(|byte| byte | 0x20 == b'{').count() <= limit {
+    // Nearly every message has fewer brackets than levels are allowed, wherever they stand, and counting them is cheap:
+    // '[' and '{' differ in one bit, and sums that fit a byte become vector instructions, 16 bytes each.
+    let brackets = |chunk: &[u8]| usize::from(chunk.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum::<u8>());
+    if text.as_bytes().chunks(usize::from(u8::MAX)).map(brackets).sum::<usize>() <= limit {
         return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);

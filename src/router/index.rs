@@ -5,13 +5,14 @@
 //! every shape that no subscription of that space uses.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::envelope::command::Role;
-use crate::envelope::{BROKER, Pattern, Triple, fold};
+use crate::envelope::{BROKER, NAME_BYTES_MAX, Pattern, Triple, fold};
 use crate::router::SubscriptionId;
 use crate::router::application::{Member, Standing};
 use crate::router::ordered::Ordered;
@@ -90,21 +91,40 @@ impl<'a> Space<'a> {
     }
 }
 
-/// Long enough for every key of usual names, so that a look-up does not allocate.
-type Key = SmallVec<[u8; 256]>;
+/// The longest key: space, folding, a user, and three parts with what separates them.
+const KEY_BYTES_MAX: usize = 2 + NAME_BYTES_MAX + 1 + 3 * (NAME_BYTES_MAX + 1);
 
-/// No part has a `/`, no user a NUL, and `*` is no value: keys are unambiguous.
-///
-/// Written into a buffer of the caller's: returned, its 256 bytes would be moved for each look-up.
-fn write_key(key: &mut Key, space: Space<'_>, folded: bool, parts: [Option<&str>; 3]) {
-    let (tag, user) = space.tag();
-    key.clear();
-    key.extend_from_slice(&[tag, u8::from(folded)]);
-    key.extend_from_slice(user.as_bytes());
-    key.push(0);
-    for part in parts {
-        key.extend_from_slice(part.unwrap_or("*").as_bytes());
-        key.push(b'/');
+/// A key in the making: a look-up writes it into a buffer of its own, without an allocation, a move or a check of room
+/// for each piece.
+struct Key {
+    bytes: [u8; KEY_BYTES_MAX],
+    len: usize,
+}
+
+impl Key {
+    const EMPTY: Self = Self { bytes: [0; KEY_BYTES_MAX], len: 0 };
+
+    /// No part has a `/`, no user a NUL, and `*` is no value: keys are unambiguous.
+    fn write(&mut self, space: Space<'_>, folded: bool, parts: [Option<&str>; 3]) -> &[u8] {
+        let (tag, user) = space.tag();
+        self.len = 0;
+        self.put(&[tag, u8::from(folded)]);
+        self.put(user.as_bytes());
+        self.put(&[0]);
+        for part in parts {
+            self.put(part.unwrap_or("*").as_bytes());
+            self.put(b"/");
+        }
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    fn put(&mut self, piece: &[u8]) {
+        let end = self.len + piece.len();
+        // There is room: names were checked before they came here.
+        if let Some(place) = self.bytes.get_mut(self.len..end) {
+            place.copy_from_slice(piece);
+            self.len = end;
+        }
     }
 }
 
@@ -118,7 +138,9 @@ fn shape(parts: [Option<&str>; 3]) -> usize {
 pub(super) struct Index {
     by_key: DashMap<Box<[u8]>, Receivers, foldhash::fast::RandomState>,
     /// How many keys each shape of each space has.
-    shapes: [[AtomicUsize; SHAPES]; SPACES],
+    counts: Mutex<[[usize; SHAPES]; SPACES]>,
+    /// A bit for each of them that has any: all that a look-up reads of what publishers share.
+    in_use: AtomicU64,
 }
 
 /// The lists that a triple matches. Few: one is the usual number.
@@ -127,12 +149,11 @@ pub(super) type Matches = SmallVec<[Receivers; 2]>;
 impl Index {
     /// Adds a subscription under every key that it has.
     pub(super) fn insert(&self, policy: &Policy, subscription: &Arc<Subscription>) {
+        let mut key = Key::EMPTY;
         for_each_key(policy, subscription, |space, folded, parts| {
-            let mut key = Key::new();
-            write_key(&mut key, space, folded, parts);
-            let mut receivers = self.by_key.entry(key.into_boxed_slice()).or_default();
+            let mut receivers = self.by_key.entry(Box::from(key.write(space, folded, parts))).or_default();
             if receivers.is_empty() {
-                self.count(space, parts).fetch_add(1, Ordering::SeqCst);
+                self.count(space, shape(parts), |keys| keys + 1);
             }
             receivers.push(Arc::clone(subscription));
         });
@@ -140,14 +161,13 @@ impl Index {
 
     /// Takes a subscription out.
     pub(super) fn remove(&self, policy: &Policy, subscription: &Subscription) {
+        let mut key = Key::EMPTY;
         for_each_key(policy, subscription, |space, folded, parts| {
-            let mut key = Key::new();
-            write_key(&mut key, space, folded, parts);
-            self.by_key.remove_if_mut(&key[..], |_, receivers| {
+            self.by_key.remove_if_mut(key.write(space, folded, parts), |_, receivers| {
                 receivers.remove(subscription.id);
                 let empty = receivers.is_empty();
                 if empty {
-                    self.count(space, parts).fetch_sub(1, Ordering::SeqCst);
+                    self.count(space, shape(parts), |keys| keys - 1);
                 }
                 empty
             });
@@ -155,27 +175,33 @@ impl Index {
     }
 
     #[expect(clippy::indexing_slicing, reason = "a space has a number below SPACES, three parts a shape below SHAPES")]
-    fn count(&self, space: Space<'_>, parts: [Option<&str>; 3]) -> &AtomicUsize {
-        &self.shapes[space.number()][shape(parts)]
+    fn count(&self, space: Space<'_>, shape: usize, change: impl Fn(usize) -> usize) {
+        let mut counts = self.counts.lock();
+        let keys = &mut counts[space.number()][shape];
+        *keys = change(*keys);
+        let bit = 1 << (space.number() * SHAPES + shape);
+        if *keys == 0 {
+            self.in_use.fetch_and(!bit, Ordering::SeqCst);
+        } else {
+            self.in_use.fetch_or(bit, Ordering::SeqCst);
+        }
     }
 
     /// The lists of `spaces` that match a canonical triple. `folded`: the triple's channel folds.
     pub(super) fn matches(&self, spaces: &[Space<'_>], triple: &Triple<'_>, folded: bool) -> Matches {
-        let (mut matches, mut key) = (Matches::new(), Key::new());
+        let (mut matches, mut key) = (Matches::new(), Key::EMPTY);
+        let in_use = self.in_use.load(Ordering::SeqCst);
         let parts = [&*triple.channel, &*triple.topic, &*triple.subtopic];
         let shapes = if triple.is_broker() { SHAPES / 2 } else { SHAPES };
         for &space in spaces {
-            for shape in 0..shapes {
+            let shapes_in_use = in_use >> (space.number() * SHAPES);
+            for shape in (0..shapes).filter(|shape| shapes_in_use & (1 << shape) != 0) {
                 let part = |bit: usize, part| (shape & bit == 0).then_some(part);
                 let [channel, topic, subtopic] = parts;
                 let parts = [part(4, channel), part(2, topic), part(1, subtopic)];
-                if self.count(space, parts).load(Ordering::Relaxed) == 0 {
-                    continue;
-                }
                 // Only patterns for all channels have a folded form of their own.
                 let folded = folded && parts.first() == Some(&None);
-                write_key(&mut key, space, folded, parts);
-                if let Some(receivers) = self.by_key.get(&key[..]) {
+                if let Some(receivers) = self.by_key.get(key.write(space, folded, parts)) {
                     matches.push(receivers.clone());
                 }
             }
