@@ -1,7 +1,7 @@
 //! What the commands that speak to a broker have in common: where it is, and who they are.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use secrecy::SecretString;
@@ -40,7 +40,7 @@ impl Connection {
     /// The connection, before it is made.
     pub(crate) fn builder(&self) -> Result<Builder, Usage> {
         let mut builder = Client::builder(&self.url).source(&self.source);
-        if let Some(token) = self.token()? {
+        if let Some(token) = token(self.token_file.as_deref())? {
             builder = builder.token(token);
         }
         if let Some(user) = &self.user {
@@ -48,25 +48,26 @@ impl Connection {
         }
         Ok(builder)
     }
+}
 
-    fn token(&self) -> Result<Option<SecretString>, Usage> {
-        let (text, origin) = match &self.token_file {
-            Some(path) => {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| Usage::new(format!("cannot read the token file {}: {error}", path.display())))?;
-                (SecretString::from(text), format!("the token file {}", path.display()))
-            }
-            None => match env::var(TOKEN_VARIABLE) {
-                Ok(text) => (SecretString::from(text), TOKEN_VARIABLE.to_owned()),
-                Err(env::VarError::NotPresent) => return Ok(None),
-                Err(env::VarError::NotUnicode(_)) => {
-                    return Err(Usage::new(format!("{TOKEN_VARIABLE} is not UTF-8")));
-                }
-            },
-        };
-        match secrecy::ExposeSecret::expose_secret(&text).trim() {
-            "" => Err(Usage::new(format!("{origin} is empty"))),
-            token => Ok(Some(SecretString::from(token))),
+/// The token: of a file, or of the environment.
+pub(crate) fn token(file: Option<&Path>) -> Result<Option<SecretString>, Usage> {
+    let (text, origin) = match file {
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Usage::new(format!("cannot read the token file {}: {error}", path.display())))?;
+            (SecretString::from(text), format!("the token file {}", path.display()))
         }
+        None => match env::var(TOKEN_VARIABLE) {
+            Ok(text) => (SecretString::from(text), TOKEN_VARIABLE.to_owned()),
+            Err(env::VarError::NotPresent) => return Ok(None),
+            Err(env::VarError::NotUnicode(_)) => {
+                return Err(Usage::new(format!("{TOKEN_VARIABLE} is not UTF-8")));
+            }
+        },
+    };
+    match secrecy::ExposeSecret::expose_secret(&text).trim() {
+        "" => Err(Usage::new(format!("{origin} is empty"))),
+        token => Ok(Some(SecretString::from(token))),
     }
 }

@@ -4,6 +4,7 @@
 //! error means for the exit code is decided in one place, [`Exit::of`].
 
 mod apps;
+mod bench;
 mod check;
 mod completions;
 mod connect;
@@ -74,6 +75,8 @@ enum Command {
     Handle(handle::Handle),
     /// List the applications that are connected
     Apps(apps::Apps),
+    /// Load a broker, and tell how fast it is
+    Bench(bench::Bench),
     /// Look after the credentials that agents fetch
     Credentials(credentials::Arguments),
     /// Make tokens for applications
@@ -192,6 +195,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Request(arguments) => block_on(request::run(arguments, output)),
         Command::Handle(arguments) => block_on(handle::run(arguments)),
         Command::Apps(arguments) => block_on(apps::run(arguments, output)),
+        Command::Bench(arguments) => block_on(bench::run(arguments, output)),
         Command::Completions(arguments) => completions::run(&arguments, CommandLine::command(), output),
     };
     exit.map(|exit| ExitCode::from(exit as u8))

@@ -35,6 +35,7 @@ mod drain;
 mod load;
 mod pressure;
 
+mod bench;
 mod client;
 mod configuration;
 mod credentials;
