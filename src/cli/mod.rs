@@ -147,8 +147,8 @@ impl Usage {
 /// Runs the command that the arguments name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-    if arguments.len() < 2 {
-        arguments = vec!["switchboard".into(), "serve".into()];
+    if serves(arguments.get(1)) {
+        arguments.insert(1.min(arguments.len()), "serve".into());
     }
     let command_line = match CommandLine::try_parse_from(arguments) {
         Ok(command_line) => command_line,
@@ -182,6 +182,12 @@ fn hint_for(error: &anyhow::Error) -> Option<&'static str> {
         }
         _ => error.downcast_ref::<Usage>().and_then(|usage| usage.hint),
     }
+}
+
+/// Whether no command is named: then it is `serve`, with the flags that follow.
+fn serves(first: Option<&OsString>) -> bool {
+    let own = ["-h", "--help", "-V", "--version"];
+    first.is_none_or(|first| first.to_string_lossy().starts_with('-') && !own.iter().any(|flag| first == flag))
 }
 
 fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
