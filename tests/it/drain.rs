@@ -79,3 +79,13 @@ async fn an_idle_broker_ends_at_once_and_a_client_that_reads_nothing_does_not_ho
     broker.terminate().await;
     assert_eq!(broker.exit_code().await, Some(0));
 }
+
+#[tokio::test]
+async fn an_interrupt_drains_as_well() {
+    let mut broker = Broker::start().await;
+    let mut peer = broker.app("peer").await;
+    broker.signal("INT").await;
+    draining(&mut peer).await;
+    assert_eq!(peer.closed().await, 1012);
+    assert_eq!(broker.exit_code().await, Some(0));
+}

@@ -131,3 +131,14 @@ async fn a_token_session_fetches_what_its_token_proves() {
     crm.ask(FETCH, "f").await;
     assert_failure(&crm.next_answer(FETCH, "f").await, "FORBIDDEN");
 }
+
+#[tokio::test]
+async fn the_adapters_source_is_switchboard() {
+    let broker = Broker::start().await;
+    broker.credentials_set("local", "1245456", "acq@123", "5051").await;
+    let mut peer = broker.app("myapp").await;
+    peer.send(envelope(FETCH, json!({"id": "f", "target": "switchboard"}))).await;
+    assert_eq!(peer.next_answer(FETCH, "f").await["data"]["Username"], "1245456");
+    let list = peer.command("Application", "List", Value::Null).await;
+    assert_eq!(list["data"]["Applications"].as_array().unwrap().len(), 1, "an adapter is no application: {list}");
+}

@@ -165,3 +165,32 @@ async fn many_messages_in_one_segment_are_all_read() {
         assert_eq!(neighbour.next().await["id"], "good");
     }
 }
+
+#[tokio::test]
+async fn who_sends_a_whole_message_over_the_limit_still_hears_1009() {
+    let (broker, mut neighbour) = stage().await;
+    let mut socket = RawSocket::registered(&broker, "big").await;
+    // All of it is on its way before anything is read: a reset must not overtake the Close.
+    socket.write(&frame(TEXT, &vec![b'x'; 3 << 20])).await;
+    socket.write(&frame(TEXT, GOOD)).await;
+    assert_eq!(socket.close_code().await, 1009);
+    neighbour.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn the_message_limit_is_the_configured_one_and_is_told_at_registration() {
+    let broker =
+        Broker::open_with("[limits]\nmessage_bytes = 2000\nregistration_bytes = 500\nheartbeat = \"7s\"").await;
+    let mut peer = broker.raw("peer").await;
+    let reply = peer.register("peer", serde_json::json!({})).await;
+    assert_eq!((&reply["data"]["MaxMessageBytes"], &reply["data"]["HeartbeatSeconds"]), (&2000.into(), &7.into()));
+    let mut text = String::from_utf8(GOOD.to_vec()).unwrap();
+    text.push_str(&" ".repeat(2000 - GOOD.len()));
+    peer.send_text(&text).await;
+    assert_eq!(peer.next_receipt("good").await, 0);
+    peer.send_text(&format!("{text} ")).await;
+    assert_eq!(peer.closed().await, 1009);
+    let mut socket = RawSocket::connect(&broker).await;
+    socket.write(&frame(TEXT, &[b' '; 501])).await;
+    assert_eq!(socket.close_code().await, 1009);
+}

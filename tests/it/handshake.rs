@@ -213,3 +213,19 @@ async fn an_unknown_version_of_websocket_is_refused() {
     let response = http(broker.address(), &HANDSHAKE.replace("Version: 13", "Version: 8")).await;
     assert!((400..500).contains(&response.status), "{}", response.status);
 }
+
+#[tokio::test]
+async fn what_browsers_and_proxies_write_differently_is_understood() {
+    let broker = Broker::start().await;
+    let firefox = HANDSHAKE
+        .replace("Connection: Upgrade", "connection: keep-alive, Upgrade")
+        .replace("Upgrade: websocket", "upgrade: WebSocket");
+    assert_eq!(http(broker.address(), &firefox).await.status, 101);
+    let query = HANDSHAKE.replace("/ws ", "/ws?from=gadget ");
+    assert_eq!(http(broker.address(), &query).await.status, 101, "a query is not part of the path");
+    // Two hosts, or two origins, are an attempt to be read in two ways.
+    let two_hosts = handshake_with("Host: localhost");
+    assert!((400..500).contains(&http(broker.address(), &two_hosts).await.status));
+    let two_origins = handshake_with("Origin: http://localhost\r\nOrigin: https://evil.example");
+    assert_refused(&http(broker.address(), &two_origins).await, 403, "allowed_origins");
+}

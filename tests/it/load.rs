@@ -159,3 +159,70 @@ async fn listed(peer: &mut Peer) -> u64 {
     let list = peer.command("Application", "List", Value::Null).await;
     list["data"]["Applications"].as_array().unwrap().iter().map(|it| it["Sessions"].as_u64().unwrap()).sum()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_request_is_answered_once_while_handlers_come_and_go() {
+    const ASKERS: usize = 8;
+    // Each asker has twenty in flight, of every kind; a handler lives for a few of them.
+    const ROUNDS: u64 = 12;
+    const IN_FLIGHT: u64 = 20;
+    let broker = std::sync::Arc::new(Broker::open_with(&format!("{UNLIMITED}\n[requests]\ntimeout = \"2s\"")).await);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let mut handlers = JoinSet::new();
+    for which in 0..6_u64 {
+        let (broker, mut stopped) = (std::sync::Arc::clone(&broker), stopped.clone());
+        handlers.spawn(async move {
+            for life in 0_u64.. {
+                let mut peer = broker.app("handler").await;
+                let options = json!({"role": "handler", "ordered": which == 5});
+                peer.subscribe_with("Phone/Call/Dial", options).await;
+                for at in 0..10 + (which + life) % 7 {
+                    let request = tokio::select! {
+                        request = peer.next() => request,
+                        _ = stopped.wait_for(|stopped| *stopped) => return,
+                    };
+                    // Cancels and refusals of late answers come as well; they ask nothing.
+                    if request["channel"] == "Phone" && (at + which) % 5 != 4 {
+                        peer.reply(&request, json!({"data": "answer"})).await;
+                    }
+                }
+                peer.kill();
+            }
+        });
+    }
+    let mut askers = JoinSet::new();
+    for _ in 0..ASKERS {
+        let broker = std::sync::Arc::clone(&broker);
+        askers.spawn(async move {
+            let mut peer = broker.app("asker").await;
+            for _ in 0..ROUNDS {
+                let mut open: Vec<String> = (0..IN_FLIGHT).map(|at| at.to_string()).collect();
+                for (at, id) in open.iter().enumerate() {
+                    let timeout = if at % 4 == 0 { 30 } else { 1000 };
+                    let asked = json!({"id": id, "timeout": timeout, "idempotent": at % 3 == 0});
+                    peer.send(envelope("Phone/Call/Dial", asked)).await;
+                    if at % 7 == 6 {
+                        let cancel = json!({"data": {"id": id}});
+                        peer.send(envelope("Broker/Request/Cancel", cancel)).await;
+                    }
+                }
+                while !open.is_empty() {
+                    let answer = peer.next().await;
+                    if answer["channel"] == "Broker" {
+                        continue;
+                    }
+                    let id = answer["inReplyTo"].as_str().expect("an id");
+                    let place = open.iter().position(|it| it == id);
+                    open.swap_remove(place.unwrap_or_else(|| panic!("a second answer: {answer}")));
+                }
+            }
+            // What were a second answer would have come before a handler's next.
+            let mut rest = peer.drain_events().await;
+            rest.retain(|message| message["channel"] != "Broker");
+            assert!(rest.is_empty(), "{rest:?}");
+        });
+    }
+    askers.join_all().await;
+    stop.send(true).unwrap();
+    handlers.join_all().await;
+}

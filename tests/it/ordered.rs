@@ -211,3 +211,18 @@ async fn options_that_exclude_each_other_are_refused() {
     let list = peer.command("Subscription", "List", Value::Null).await;
     assert_eq!(list["data"]["Subscriptions"].as_array().unwrap().len(), 1, "{list}");
 }
+
+#[tokio::test]
+async fn a_waiting_request_ends_when_the_handler_unsubscribes_and_the_given_one_may_be_answered() {
+    let broker = Broker::start().await;
+    let (mut handler, subscription) = ordered(&broker, "adapter", LOGIN).await;
+    let (mut one, mut two) = (broker.app("one").await, broker.app("two").await);
+    one.ask(LOGIN, "given").await;
+    let request = handler.next_on(LOGIN).await;
+    two.ask(LOGIN, "waiting").await;
+    two.fence().await;
+    handler.command("Subscription", "Unsubscribe", json!({"SubscriptionId": subscription})).await;
+    two.next_failure(LOGIN, "HANDLER_GONE").await;
+    handler.reply(&request, json!({"data": 1})).await;
+    assert_eq!(one.next_answer(LOGIN, "given").await["data"], 1);
+}

@@ -345,3 +345,28 @@ async fn open_mode_keeps_users_apart_as_well() {
     assert_eq!(nobody.next().await["data"], 1, "who names no user is local");
     bob.expect_nothing().await;
 }
+
+#[tokio::test]
+async fn an_observer_finds_retained_values_and_a_group_of_services_shares_all_users() {
+    let broker = stage("").await;
+    let [mut phone, _, mut bob_phone, _, mut cti, mut wallboard] = all(&broker).await;
+    let mut cti_too = broker.app_by_token("cti").await;
+    for peer in [&mut cti, &mut cti_too] {
+        peer.subscribe_with("Phone/*/*", json!({"group": "recorders"})).await;
+    }
+    for at in 0..6 {
+        for (peer, user) in [(&mut phone, "alice"), (&mut bob_phone, "bob")] {
+            peer.send(envelope("Phone/Agent/State", json!({"retain": true, "id": "e", "data": [at, user]}))).await;
+            assert_eq!(peer.next_receipt("e").await, 1, "one of the group");
+        }
+    }
+    let (one, two) = (cti.drain_events().await, cti_too.drain_events().await);
+    assert!(!one.is_empty() && !two.is_empty(), "both have a share: {} and {}", one.len(), two.len());
+    assert_eq!(one.len() + two.len(), 12);
+    assert!(one.iter().chain(&two).all(|event| event["user"] == event["data"][1]));
+
+    wallboard.subscribe_with("Phone/*/*", json!({"user": "*"})).await;
+    let mut users: Vec<Value> = wallboard.drain_events().await.iter().map(|value| value["user"].clone()).collect();
+    users.sort_by_key(ToString::to_string);
+    assert_eq!(users, ["alice", "bob"]);
+}

@@ -140,8 +140,13 @@ impl Broker {
 
     /// Asks it to end, as an operator's service manager does.
     pub(crate) async fn terminate(&self) {
+        self.signal("TERM").await;
+    }
+
+    /// Sends it a signal.
+    pub(crate) async fn signal(&self, name: &str) {
         let pid = self.child.id().unwrap().to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status().await.unwrap();
+        let status = Command::new("kill").args(["-s", name, &pid]).status().await.unwrap();
         assert!(status.success());
     }
 
