@@ -5,33 +5,41 @@
 //! itself, registers and subscribes again; [`Client::states`] tells of it. What was pending when a connection was lost
 //! fails with [`Error::Disconnected`] and is not sent again.
 //!
-//! ```no_run
-//! use serde_json::json;
-//! use switchboard::client::{Client, Error, Triple};
+//! ```
+//! use serde_json::{Value, json};
+//! use switchboard::client::{Client, Triple};
 //!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let adapter = Client::builder("ws://127.0.0.1:7420/ws").source("adapter").connect().await?;
-//! let _serving = adapter
+//! # use switchboard::{config::Config, server::Server};
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let listen = vec!["127.0.0.1:0".parse()?];
+//! # let server = Server::bind(Config { listen, data_dir: folder.path().into(), ..Config::default() }, None)?;
+//! # let url = format!("ws://{}/ws", server.addresses()[0]);
+//! # tokio::spawn(server.run(std::future::pending()));
+//! // `url` is the broker's: ws://127.0.0.1:7420/ws, unless configured otherwise.
+//! let crm = Client::builder(&url).source("crm").connect().await?;
+//! let _serving = crm
 //!     .serve("Crm/Contact/Find".parse()?, async |request| {
 //!         let number: String = request.data().unwrap_or_default();
 //!         Ok(json!({ "Success": true, "Name": "Ada", "Number": number }).into())
 //!     })
 //!     .await?;
 //!
-//! let softphone = Client::builder("ws://127.0.0.1:7420/ws").source("softphone").connect().await?;
+//! let softphone = Client::builder(&url).source("softphone").connect().await?;
 //! let mut calls = softphone.subscribe("Phone/Call/*".parse()?).await?;
 //!
 //! let reply = softphone.request(Triple::new("Crm", "Contact", "Find"), json!("+49 30 1234")).await?;
-//! assert_eq!(reply.data::<serde_json::Value>()?["Name"], "Ada");
+//! assert_eq!(reply.data::<Value>()?["Name"], "Ada");
 //!
 //! let ringing = Triple::new("Phone", "Call", "Ringing");
-//! let receipt = adapter.publish(ringing, json!({ "from": "+49 30 1234" })).receipt().await?;
+//! let receipt = crm.publish(ringing, json!({ "from": "+49 30 1234" })).receipt().await?;
 //! assert_eq!(receipt.receivers, 1);
-//! let call = calls.next().await.expect("the subscription goes on");
-//! assert_eq!(call.source(), Some("adapter"));
+//! let call = calls.next().await.ok_or("the subscription has ended")?;
+//! assert_eq!(call.source(), Some("crm"));
 //!
 //! softphone.close().await;
-//! adapter.close().await;
+//! crm.close().await;
 //! # Ok(())
 //! # }
 //! ```
