@@ -133,22 +133,7 @@ impl Peer {
 
     /// Subscribes with these options.
     pub(crate) async fn subscribe_with(&mut self, pattern: &str, options: Value) -> String {
-        self.made += 1;
-        let id = format!("subscribe-{}", self.made);
-        self.send(envelope("Broker/Subscription/Subscribe", json!({"id": id, "data": envelope(pattern, options)})))
-            .await;
-        // What the subscription brings may come before the reply; it is kept for `next`.
-        let mut values = Vec::new();
-        let reply = loop {
-            let text = self.next_text().await;
-            let message: Value = serde_json::from_str(&text).unwrap();
-            if message["inReplyTo"] == *id {
-                break message;
-            }
-            assert_ne!(message["channel"], "Broker", "{}: no reply to Subscribe: {message}", self.name);
-            values.push(text);
-        };
-        self.inbox.extend(values);
+        let reply = self.command("Subscription", "Subscribe", envelope(pattern, options)).await;
         assert_eq!(reply["data"]["Success"], true, "{reply}");
         reply["data"]["SubscriptionId"].as_str().expect("a SubscriptionId").to_owned()
     }
