@@ -31,14 +31,20 @@ impl Forms<'_> {
     }
 
     fn plain(&mut self) -> Frame {
-        let frame = self.plain.take().unwrap_or_else(|| self.splice().frame());
+        if let Some(frame) = &self.plain {
+            return frame.clone();
+        }
+        let frame = self.splice().frame();
         self.plain = Some(frame.clone());
         frame
     }
 
     fn attributed(&mut self) -> Frame {
         let Some(user) = self.user else { return self.plain() };
-        let frame = self.attributed.take().unwrap_or_else(|| self.splice().string("user", user).frame());
+        if let Some(frame) = &self.attributed {
+            return frame.clone();
+        }
+        let frame = self.splice().string("user", user).frame();
         self.attributed = Some(frame.clone());
         frame
     }

@@ -147,21 +147,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if self.written == 0 && !self.control.is_empty() {
             let taken = ready!(stream.poll_write(cx, &self.control))?;
             self.control.advance(progress(taken)?);
-        } else if self.batch.is_empty() {
-            ready!(stream.poll_flush(cx))?;
-            self.unflushed = false;
-            return Poll::Ready(Ok(()));
         } else {
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            let mut start = self.written;
             // A control frame waits for the next boundary: then only the frame that is half written.
             let most = if self.control.is_empty() { SLICES } else { 1 };
-            for (slice, frame) in slices.iter_mut().zip(&self.batch).take(most) {
-                *slice = IoSlice::new(frame.wire().get(start..).unwrap_or_default());
-                start = 0;
-            }
-            let used = slices.get(..self.batch.len().min(most)).unwrap_or(&slices);
-            let taken = ready!(stream.poll_write_vectored(cx, used))?;
+            let taken = match self.batch.get(..self.batch.len().min(most)) {
+                None | Some([]) => {
+                    ready!(stream.poll_flush(cx))?;
+                    self.unflushed = false;
+                    return Poll::Ready(Ok(()));
+                }
+                // The usual case by far, and the kernel's shorter way.
+                Some([frame]) => ready!(stream.poll_write(cx, frame.wire().get(self.written..).unwrap_or_default()))?,
+                Some(frames) => ready!(
+                    stream.poll_write_vectored(cx, slices(frames, self.written, &mut [IoSlice::new(&[]); SLICES]))
+                )?,
+            };
             self.advance(progress(taken)?);
         }
         self.unflushed = true;
@@ -206,6 +206,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+/// What is unwritten of some frames, the first of which is written in part.
+fn slices<'s, 'f>(frames: &'f [Frame], written: usize, room: &'s mut [IoSlice<'f>; SLICES]) -> &'s [IoSlice<'f>] {
+    let mut start = written;
+    for (slice, frame) in room.iter_mut().zip(frames) {
+        *slice = IoSlice::new(frame.wire().get(start..).unwrap_or_default());
+        start = 0;
+    }
+    room.get(..frames.len()).unwrap_or(room)
 }
 
 fn control_frame(first: u8, payload: &[u8]) -> Bytes {
