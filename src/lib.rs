@@ -21,4 +21,6 @@ pub mod server;
 
 pub mod client;
 
+pub mod simulator;
+
 pub mod cli;

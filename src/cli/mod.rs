@@ -16,6 +16,7 @@ mod plain;
 mod publish;
 mod request;
 mod serve;
+mod simulate;
 mod subscribe;
 mod token;
 
@@ -83,6 +84,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Find the mistakes in a configuration
     Check(check::CheckArgs),
+    /// Run a stand-in for a system that the broker asks
+    Simulate(simulate::Simulate),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -202,6 +205,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Handle(arguments) => block_on(handle::run(arguments)),
         Command::Apps(arguments) => block_on(apps::run(arguments, output)),
         Command::Bench(arguments) => block_on(bench::run(arguments, output)),
+        Command::Simulate(arguments) => block_on(simulate::run(arguments, output)),
         Command::Completions(arguments) => completions::run(&arguments, CommandLine::command(), output),
     };
     exit.map(|exit| ExitCode::from(exit as u8))

@@ -15,7 +15,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("session", &["router", "config", "auth", "envelope", "error", "telemetry"]),
     ("server", &["session", "adapter", "router", "config", "auth", "envelope", "error", "telemetry"]),
     ("client", &["envelope", "error"]),
-    ("cli", &["server", "client", "adapter", "config", "auth", "envelope", "error", "telemetry"]),
+    ("simulator", &[]),
+    ("cli", &["server", "client", "simulator", "adapter", "config", "auth", "envelope", "error", "telemetry"]),
 ];
 
 /// Files of the core that may wait: the session's task, the outbox's own end, the adapter's host is not of the core.

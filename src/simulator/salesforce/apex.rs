@@ -1,0 +1,37 @@
+//! Apex REST: `GET /services/apexrest/PATH/KEY`, an org's own code that answers with the fields of one row.
+//!
+//! Apex runs above field-level security and sees encrypted fields in the clear; so does this.
+
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::call::Call;
+use super::org::State;
+use super::reply::{Refusal, Reply};
+
+/// A path that Apex code answers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resource {
+    /// What stands before the key: `/cti`.
+    path: String,
+    object: String,
+    /// The field that the key is looked for in.
+    key: String,
+}
+
+/// Answers a call below `/services/apexrest`.
+pub(super) fn answer(state: &State, call: &Call, below: &[&str]) -> Result<Reply, Refusal> {
+    let (key, path) = below.split_last().ok_or_else(Refusal::not_found)?;
+    let resource = state.apex.iter().find(|it| it.path.trim_matches('/').split('/').eq(path.iter().copied()));
+    let not_found = || Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Could not find a match for URL");
+    let resource = resource.ok_or_else(not_found)?;
+    if call.method != Method::GET {
+        return Err(Refusal::method("GET"));
+    }
+    let object = state.schema.object(&resource.object).ok_or_else(not_found)?;
+    let field = object.field(&resource.key).ok_or_else(not_found)?;
+    let row = state.store.rows(&object.name).iter().find(|it| it.value(&field.name) == *key);
+    row.map(|it| Reply::ok(&Value::Object(it.values.clone()))).ok_or_else(not_found)
+}

@@ -1,0 +1,96 @@
+//! `/simulator`: the control API, by which a test makes things go wrong and sees what was asked.
+//!
+//! It needs no token. A stand-in is for tests and demonstrations; whoever reaches it may do all with it.
+
+use std::time::Duration;
+
+use hyper::{Method, StatusCode};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::call::Call;
+use super::faults::Fault;
+use super::reply::Reply;
+use super::serve::Shared;
+
+/// What the control API understands; also the text that `--help` shows.
+pub const HELP: &str = r#"Control API, under /simulator at the same address, without a token:
+  GET    /simulator/ca.pem            the certificate authority (https only)
+  GET    /simulator/seen              {"logins":N,"calls":N,"seen":[{"method","path","status"}, …]}
+  DELETE /simulator/seen              forget them
+  POST   /simulator/expire-sessions   every access token ends now
+  POST   /simulator/clock             {"advance_seconds":N} puts the org's time forward
+  POST   /simulator/reset             the org as its seed has it, without faults
+  GET    /simulator/faults            those that are armed
+  DELETE /simulator/faults            none any more
+  POST   /simulator/faults            arm one: {"fault":NAME, …, "times":N, "path":"/query"}
+                                      times: how many calls it meets, for good if left out
+                                      path: only paths that contain this; if left out, API calls
+Faults, with their own keys:
+  session_expired, session_not_valid, password_expired (401)
+  api_disabled, api_currently_disabled, daily_limit, long_running_limit, insufficient_access (403)
+  record_locked, query_timeout (400)  unavailable [retry_after] (503)  error status code message
+  slow milliseconds  cut_body  reset  html_body [status]  empty_body  huge_body bytes  redirect location
+  masked_field object field  hidden_field object field  two_rows
+  login_refused error description  instance_url url (both meet logins)
+"#;
+
+/// Answers a call below `/simulator`.
+pub(super) fn answer(shared: &Shared, call: &Call, below: &[&str]) -> Reply {
+    match (&call.method, below) {
+        (&Method::GET, []) => Reply::of(StatusCode::OK, "text/plain; charset=utf-8", HELP),
+        (&Method::GET, ["ca.pem"]) => match &shared.ca_pem {
+            Some(pem) => Reply::of(StatusCode::OK, "application/x-pem-file", pem.clone()),
+            None => refuse(StatusCode::NOT_FOUND, "this stand-in speaks http"),
+        },
+        (&Method::GET, ["seen"]) => {
+            let (logins, calls) = shared.counts();
+            Reply::ok(&json!({ "logins": logins, "calls": calls, "seen": shared.seen() }))
+        }
+        (&Method::DELETE, ["seen"]) => {
+            shared.forget();
+            Reply::nothing()
+        }
+        (&Method::POST, ["expire-sessions"]) => {
+            shared.expire_sessions();
+            Reply::nothing()
+        }
+        (&Method::POST, ["clock"]) => advance(shared, call),
+        (&Method::POST, ["reset"]) => match shared.reset() {
+            Ok(()) => Reply::nothing(),
+            Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        },
+        (&Method::GET, ["faults"]) => Reply::ok(&json!(shared.faults.lock().armed())),
+        (&Method::DELETE, ["faults"]) => {
+            shared.faults.lock().clear();
+            Reply::nothing()
+        }
+        (&Method::POST, ["faults"]) => match Fault::read(&call.body) {
+            Ok(fault) => {
+                shared.faults.lock().arm(fault);
+                Reply::nothing()
+            }
+            Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+        },
+        _ => refuse(StatusCode::NOT_FOUND, "GET /simulator tells what there is"),
+    }
+}
+
+fn advance(shared: &Shared, call: &Call) -> Reply {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Advance {
+        advance_seconds: u32,
+    }
+    match serde_json::from_slice::<Advance>(&call.body) {
+        Ok(Advance { advance_seconds }) => {
+            shared.clock.advance(Duration::from_secs(advance_seconds.into()));
+            Reply::nothing()
+        }
+        Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+fn refuse(status: StatusCode, message: &str) -> Reply {
+    Reply::json(status, &json!({ "error": message }))
+}

@@ -1,0 +1,155 @@
+//! A Salesforce org's stand-in: the REST API and the token endpoint, as far as a client of ours could ask them.
+//!
+//! Start at [`Org`]. A call goes `serve` (connections) -> `faults` -> `org` (which part answers) -> one file a part:
+//! `token`, `userinfo`, `introspection`, `versions`, `limits`, `query`, `sobjects`, `external`, `collections`,
+//! `composite`, `describe`, `apex`; `control` is the way to make things go wrong. Errors have an org's own words.
+//!
+//! Its secrets and tokens are made up, and it keeps them in the clear: it must never be given real ones.
+
+mod apex;
+mod body;
+mod call;
+mod caller;
+mod clock;
+mod collections;
+mod compare;
+mod composite;
+mod control;
+mod describe;
+mod external;
+mod faults;
+mod id;
+mod introspection;
+mod jwt;
+mod limits;
+mod org;
+mod query;
+mod reply;
+mod resolve;
+mod schema;
+mod seed;
+mod serve;
+mod sessions;
+mod sobjects;
+mod soql;
+mod store;
+mod tls;
+mod token;
+mod userinfo;
+mod versions;
+mod write;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+pub use control::HELP as CONTROL_HELP;
+pub use faults::{Fault, Wrong};
+pub use seed::{DEMO as DEMO_SEED, Seed, SeedError};
+pub use serve::Seen;
+pub use tls::TlsError;
+
+use serve::Shared;
+
+/// How an org is started.
+pub struct Options {
+    /// Where it listens; port 0 takes any.
+    pub listen: SocketAddr,
+    /// Whether it speaks https, with a certificate authority made at start.
+    pub tls: bool,
+    /// What it holds.
+    pub seed: Seed,
+}
+
+/// An org that runs; it ends when this is dropped.
+pub struct Org {
+    shared: Arc<Shared>,
+}
+
+/// Why an org did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("could not listen on {0}: {1}")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// No certificate could be made.
+    #[error("could not make a certificate: {0}")]
+    Tls(#[from] TlsError),
+    /// The seed has a mistake.
+    #[error("seed: {0}")]
+    Seed(#[from] SeedError),
+}
+
+impl Org {
+    /// Starts an org on the current runtime. It is ready when this returns.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let told = |error| StartError::Listen(options.listen, error);
+        let listener = TcpListener::bind(options.listen).await.map_err(told)?;
+        let address = listener.local_addr().map_err(told)?;
+        let authority = if options.tls { Some(tls::authority(address.ip())?) } else { None };
+        let (acceptor, pem) = authority.map(|it| (it.acceptor, it.pem)).unzip();
+        let shared = Arc::new(Shared::new(options.seed, address, pem)?);
+        TaskTracker::new().spawn(serve::accept(Arc::clone(&shared), listener, acceptor));
+        Ok(Self { shared })
+    }
+
+    /// Where it is: `http://127.0.0.1:40000`.
+    pub fn url(&self) -> String {
+        self.shared.url()
+    }
+
+    /// The certificate authority that clients have to trust, if it speaks https.
+    pub fn ca_pem(&self) -> Option<&str> {
+        self.shared.ca_pem.as_deref()
+    }
+
+    /// Makes something go wrong.
+    pub fn fault(&self, fault: Fault) {
+        self.shared.faults.lock().arm(fault);
+    }
+
+    /// Makes nothing go wrong any more.
+    pub fn clear_faults(&self) {
+        self.shared.faults.lock().clear();
+    }
+
+    /// Ends every access token.
+    pub fn expire_sessions(&self) {
+        self.shared.expire_sessions();
+    }
+
+    /// Puts the org's time forward.
+    pub fn advance_clock(&self, by: Duration) {
+        self.shared.clock.advance(by);
+    }
+
+    /// The calls that were answered, oldest first; the newest ten thousand of them.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.seen()
+    }
+
+    /// How often someone logged in.
+    pub fn logins(&self) -> u64 {
+        self.shared.counts().0
+    }
+
+    /// How many API calls counted against the day's limit.
+    pub fn calls(&self) -> u64 {
+        self.shared.counts().1
+    }
+
+    /// Forgets the calls, and counts from nothing.
+    pub fn forget(&self) {
+        self.shared.forget();
+    }
+}
+
+impl Drop for Org {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+    }
+}
