@@ -42,5 +42,7 @@ mod credentials;
 mod fake_broker;
 mod python;
 
+mod simulator;
+
 mod documents;
 mod tidy;

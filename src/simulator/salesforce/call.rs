@@ -20,6 +20,8 @@ pub(super) struct Call {
     pub(super) query: Vec<(String, String)>,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Bytes of path and query.
+    pub(super) uri_bytes: usize,
     /// The address under which the caller reached the org.
     pub(super) base: String,
 }
@@ -39,7 +41,8 @@ impl Call {
         let segments = path.trim_matches('/').split('/').map(|it| decoded(it, false)).collect::<Option<_>>()?;
         let host = headers.get(HOST).and_then(|it| it.to_str().ok()).unwrap_or(base.1);
         let base = format!("{}://{host}", base.0);
-        Some(Self { method, path: path.to_owned(), segments, query: form(query.as_bytes())?, headers, body, base })
+        let (path, query) = (path.to_owned(), form(query.as_bytes())?);
+        Some(Self { method, path, segments, query, headers, body, uri_bytes: target.len(), base })
     }
 
     /// A parameter of the query.

@@ -64,7 +64,7 @@ impl State {
         let used_up = effects.limit_used_up;
         let reply = match (&effects.reply, segments.as_slice()) {
             (Some(reply), _) => reply.clone(),
-            (None, _) if call.path.len() > URI_MAX => Reply::of(StatusCode::URI_TOO_LONG, "text/html", "URI Too Long"),
+            (None, _) if call.uri_bytes > URI_MAX => Reply::of(StatusCode::URI_TOO_LONG, "text/html", "URI Too Long"),
             (None, ["services", "oauth2", "token"]) => token::answer(now, self, call, &effects),
             (None, ["services", "oauth2", "revoke"]) => token::revoke(self, call),
             (None, ["services", "oauth2", "introspect"]) => introspection::answer(now, self, call),
