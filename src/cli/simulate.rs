@@ -20,8 +20,9 @@ Examples:
   switchboard simulate salesforce --listen 127.0.0.1:0 --tls --seed org.json
   curl -d '{\"fault\":\"unavailable\",\"times\":3}' http://127.0.0.1:7480/simulator/faults
 
-Without --seed it knows the client 'demo' with the secret 'demo-secret' (client credentials). JWT bearer needs a seed
-whose client has \"certificate_file\": an X.509 certificate in PEM.
+Without --seed it knows the client 'demo' with the secret 'demo-secret' (client credentials).
+JWT bearer needs a seed whose client has \"certificate_file\": an X.509 certificate in PEM.
+It is for tests and demonstrations, and believes whoever reaches it: give it no real secrets.
 ";
 
 /// Run a stand-in for a system that the broker asks
@@ -33,13 +34,11 @@ pub(super) struct Simulate {
 
 #[derive(clap::Subcommand)]
 enum System {
-    /// An org with the parts of its API that the broker uses, and more
+    /// A Salesforce org: logins, queries, rows, and faults on demand
     Salesforce(Salesforce),
 }
 
 /// Run a Salesforce org's stand-in until a signal
-///
-/// It is for tests and demonstrations, and believes whoever reaches it: give it no real secrets.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES.to_owned() + "\n" + CONTROL_HELP)]
 struct Salesforce {

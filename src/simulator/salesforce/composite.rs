@@ -73,9 +73,7 @@ fn one(
     let part = Call { base: call.base.clone(), ..part };
     // A composite call in a composite call is refused with the rest of what is unknown.
     match part.segments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["services", "data", _, below @ ..] if below.first() != Some(&"composite") => {
-            org::resource(state, caller, &part, below)
-        }
+        ["services", "data", _, below @ ..] if *below != ["composite"] => org::resource(state, caller, &part, below),
         _ => Err(Refusal::not_found()),
     }
 }
@@ -88,7 +86,8 @@ fn substituted(value: &Value, results: &BTreeMap<String, Value>) -> Result<Value
             let inside = object.iter().map(|(key, value)| Ok((key.clone(), substituted(value, results)?)));
             Value::Object(inside.collect::<Result<Map<_, _>, Refusal>>()?)
         }
-        other => other.clone(),
+        Value::Array(array) => array.iter().map(|it| substituted(it, results)).collect::<Result<_, _>>()?,
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     })
 }
 

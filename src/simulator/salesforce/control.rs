@@ -2,8 +2,6 @@
 //!
 //! It needs no token. A stand-in is for tests and demonstrations; whoever reaches it may do all with it.
 
-use std::time::Duration;
-
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
@@ -16,10 +14,10 @@ use super::serve::Shared;
 /// What the control API understands; also the text that `--help` shows.
 pub const HELP: &str = r#"Control API, under /simulator at the same address, without a token:
   GET    /simulator/ca.pem            the certificate authority (https only)
-  GET    /simulator/seen              {"logins":N,"calls":N,"seen":[{"method","path","status"}, …]}
+  GET    /simulator/seen              {"logins":N,"calls":N,"seen":[…]}: method, path, status, client
   DELETE /simulator/seen              forget them
   POST   /simulator/expire-sessions   every access token ends now
-  POST   /simulator/clock             {"advance_seconds":N} puts the org's time forward
+  POST   /simulator/clock             {"shift_seconds":N} puts the org's time forward, or back
   POST   /simulator/reset             the org as its seed has it, without faults
   GET    /simulator/faults            those that are armed
   DELETE /simulator/faults            none any more
@@ -29,9 +27,10 @@ pub const HELP: &str = r#"Control API, under /simulator at the same address, wit
 Faults, with their own keys:
   session_expired, session_not_valid, password_expired (401)
   api_disabled, api_currently_disabled, daily_limit, long_running_limit, insufficient_access (403)
-  record_locked, query_timeout (400)  unavailable [retry_after] (503)  error status code message
-  slow milliseconds  cut_body  reset  html_body [status]  empty_body  huge_body bytes  redirect location
-  masked_field object field  hidden_field object field  two_rows
+  record_locked, query_timeout (400)  unavailable [retry_after] (503)
+  error status code message
+  slow milliseconds  cut_body  reset  html_body [status]  empty_body  huge_body bytes
+  redirect location  masked_field object field  hidden_field object field  two_rows
   login_refused error description  instance_url url (both meet logins)
 "#;
 
@@ -55,7 +54,7 @@ pub(super) fn answer(shared: &Shared, call: &Call, below: &[&str]) -> Reply {
             shared.expire_sessions();
             Reply::nothing()
         }
-        (&Method::POST, ["clock"]) => advance(shared, call),
+        (&Method::POST, ["clock"]) => shift(shared, call),
         (&Method::POST, ["reset"]) => match shared.reset() {
             Ok(()) => Reply::nothing(),
             Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
@@ -76,15 +75,15 @@ pub(super) fn answer(shared: &Shared, call: &Call, below: &[&str]) -> Reply {
     }
 }
 
-fn advance(shared: &Shared, call: &Call) -> Reply {
+fn shift(shared: &Shared, call: &Call) -> Reply {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Advance {
-        advance_seconds: u32,
+    struct Shift {
+        shift_seconds: i32,
     }
-    match serde_json::from_slice::<Advance>(&call.body) {
-        Ok(Advance { advance_seconds }) => {
-            shared.clock.advance(Duration::from_secs(advance_seconds.into()));
+    match serde_json::from_slice::<Shift>(&call.body) {
+        Ok(Shift { shift_seconds }) => {
+            shared.clock.shift(shift_seconds);
             Reply::nothing()
         }
         Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),

@@ -42,7 +42,6 @@ mod write;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
@@ -122,9 +121,9 @@ impl Org {
         self.shared.expire_sessions();
     }
 
-    /// Puts the org's time forward.
-    pub fn advance_clock(&self, by: Duration) {
-        self.shared.clock.advance(by);
+    /// Puts the org's time forward by so many seconds, or with a negative number back.
+    pub fn shift_clock(&self, seconds: i32) {
+        self.shared.clock.shift(seconds);
     }
 
     /// The calls that were answered, oldest first; the newest ten thousand of them.

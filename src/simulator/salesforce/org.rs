@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::StatusCode;
+use hyper::header::AUTHORIZATION;
 
 use super::apex::{self, Resource};
 use super::call::Call;
@@ -99,10 +100,17 @@ impl State {
     /// Whose call it is, if the org takes calls of this user today.
     fn admitted(&mut self, now: Duration, call: &Call) -> Result<Session, Refusal> {
         let unauthorized = |message| Refusal::new(StatusCode::UNAUTHORIZED, "INVALID_SESSION_ID", message);
-        let token = call.token().ok_or_else(|| unauthorized("INVALID_AUTH_HEADER"))?;
+        let invalid = || unauthorized("Session expired or invalid");
+        let token = match (call.token(), call.headers.contains_key(AUTHORIZATION)) {
+            (Some(token), _) => token,
+            (None, false) => return Err(invalid()),
+            (None, true) => {
+                return Err(Refusal::new(StatusCode::UNAUTHORIZED, "INVALID_AUTH_HEADER", "INVALID_HEADER_TYPE"));
+            }
+        };
         let lifetime = self.lifetime();
         let session = self.sessions.find(now, lifetime, token);
-        let session = session.ok_or_else(|| unauthorized("Session expired or invalid"))?;
+        let session = session.ok_or_else(invalid)?;
         if !session.user.api_enabled {
             let message = "The REST API is not enabled for this User";
             return Err(Refusal::new(StatusCode::FORBIDDEN, "API_CURRENTLY_DISABLED", message));

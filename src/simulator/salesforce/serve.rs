@@ -9,10 +9,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::header::DATE;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,12 +25,13 @@ use tokio_util::task::TaskTracker;
 
 use super::body::{Cut, Payload};
 use super::call::Call;
-use super::clock::Clock;
+use super::clock::{Clock, http_date};
 use super::control;
 use super::faults::{Effects, Faults};
 use super::org::State;
 use super::reply::Reply;
 use super::seed::{Seed, SeedError};
+use super::tls;
 
 /// Larger bodies of requests are refused.
 const BODY_MAX: usize = 6 * 1024 * 1024;
@@ -62,6 +64,9 @@ pub struct Seen {
     pub path: String,
     /// The status; 0 where the connection was ended instead.
     pub status: u16,
+    /// What the caller calls itself: `client` of Sforce-Call-Options.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
 }
 
 impl Shared {
@@ -123,7 +128,15 @@ impl Shared {
         if seen.len() >= SEEN_MAX {
             seen.pop_front();
         }
-        seen.push_back(Seen { method: call.method.to_string(), path: call.path.clone(), status });
+        let options = call.header("sforce-call-options").unwrap_or_default();
+        // Documented with a semicolon between them, formerly with a comma.
+        let client = options.split([';', ',']).find_map(|it| it.trim().strip_prefix("client="));
+        seen.push_back(Seen {
+            method: call.method.to_string(),
+            path: call.path.clone(),
+            status,
+            client: client.map(ToOwned::to_owned),
+        });
     }
 
     /// The org's answer, and what the faults make of it.
@@ -167,8 +180,10 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, tls: Option<TlsAccep
             None => serve(&shared, stream).await,
             Some(tls) => {
                 // No handshake: a client that does not trust the authority, or went away.
-                if let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await {
-                    Box::pin(serve(&shared, stream)).await;
+                let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await else { return };
+                match stream.get_ref().1.alpn_protocol() {
+                    Some(tls::HTTP_2) => Box::pin(serve_http_2(&shared, stream)).await,
+                    _ => Box::pin(serve(&shared, stream)).await,
                 }
             }
         }
@@ -189,6 +204,17 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(shared: &Shared, stream: S) {
     connection.await.ok();
 }
 
+async fn serve_http_2<S: AsyncRead + AsyncWrite + Unpin>(shared: &Arc<Shared>, stream: S) {
+    let service = service_fn(|request| {
+        let shared = Arc::clone(shared);
+        async move { respond(&shared, request).await }
+    });
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service);
+    connection.await.ok();
+}
+
 async fn respond(shared: &Shared, request: Request<Incoming>) -> io::Result<Response<Payload>> {
     let (parts, body) = request.into_parts();
     let body = match Limited::new(body, BODY_MAX).collect().await {
@@ -196,9 +222,11 @@ async fn respond(shared: &Shared, request: Request<Incoming>) -> io::Result<Resp
         Err(_) => return Err(io::Error::other("the body broke off, or is too large")),
     };
     let target = parts.uri.path_and_query().map_or("/", |it| it.as_str());
-    let base = (shared.scheme, shared.address.as_str());
+    // HTTP/2 names the host in the address.
+    let authority = parts.uri.authority().map_or(shared.address.as_str(), |it| it.as_str());
+    let base = (shared.scheme, authority);
     let Some(call) = Call::new(parts.method, target, parts.headers, body, base) else {
-        return Ok(shaped(Reply::of(hyper::StatusCode::BAD_REQUEST, "text/html", Bytes::new()), false));
+        return Ok(shaped(Reply::of(StatusCode::BAD_REQUEST, "text/html", Bytes::new()), false));
     };
     let (reply, effects) = shared.answer(&call);
     if !effects.delay.is_zero() {
@@ -207,7 +235,8 @@ async fn respond(shared: &Shared, request: Request<Incoming>) -> io::Result<Resp
     if effects.reset {
         return Err(io::Error::other(Cut));
     }
-    Ok(shaped(reply, effects.cut))
+    // The org's own time, which may be off on purpose.
+    Ok(shaped(reply.with(DATE, &http_date(shared.clock.now())), effects.cut))
 }
 
 fn shaped(reply: Reply, cut: bool) -> Response<Payload> {

@@ -9,6 +9,9 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
+/// HTTP/2, as ALPN calls it.
+pub(super) const HTTP_2: &[u8] = b"h2";
+
 /// What could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -45,9 +48,10 @@ pub(super) fn authority(address: IpAddr) -> Result<Authority, TlsError> {
     server.use_authority_key_identifier_extension = true;
     let key = KeyPair::generate()?;
     let certificate = server.signed_by(&key, &issuer)?;
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
+    config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
     Ok(Authority { acceptor: TlsAcceptor::from(Arc::new(config)), pem })
 }

@@ -136,11 +136,12 @@ async fn the_days_calls_run_out_by_themselves() {
 async fn the_control_api_tells_what_was_asked() {
     let fixture = Fixture::start().await;
     let token = fixture.writer().await;
-    fixture.query(&token, ONE).await;
+    let headers = format!("authorization: Bearer {token}\r\nsforce-call-options: defaultNamespace=x, client=me\r\n");
+    fixture.ask("GET", &format!("{}?q={}", super::QUERY, super::http::encoded(ONE)), &headers, "").await;
     let seen = fixture.ask("GET", "/simulator/seen", "", "").await.json();
     assert_eq!((&seen["logins"], &seen["calls"]), (&json!(1), &json!(1)));
-    assert_eq!(seen["seen"][1], json!({ "method": "GET", "path": super::QUERY, "status": 200 }));
-    let login = Seen { method: "POST".into(), path: "/services/oauth2/token".into(), status: 200 };
+    assert_eq!(seen["seen"][1], json!({ "method": "GET", "path": super::QUERY, "status": 200, "client": "me" }));
+    let login = Seen { method: "POST".into(), path: "/services/oauth2/token".into(), status: 200, client: None };
     assert_eq!(fixture.org.seen().first(), Some(&login));
 
     arm(&fixture, &json!({ "fault": "slow", "milliseconds": 1, "times": 3, "path": "/x" })).await;

@@ -1,6 +1,6 @@
 //! The token endpoint, and what it says about its tokens.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -129,10 +129,10 @@ async fn a_token_ends_when_it_is_unused_expired_or_revoked() {
     let works = async |token: &str| fixture.query(token, "SELECT Id FROM Account LIMIT 1").await.status;
     for _ in 0..2 {
         // Use puts the end off.
-        fixture.org.advance_clock(Duration::from_mins(119));
+        fixture.org.shift_clock(119 * 60);
         assert_eq!(works(&token).await, 200);
     }
-    fixture.org.advance_clock(Duration::from_mins(121));
+    fixture.org.shift_clock(121 * 60);
     assert_eq!(works(&token).await, 401);
 
     let token = fixture.writer().await;
@@ -144,6 +144,8 @@ async fn a_token_ends_when_it_is_unused_expired_or_revoked() {
     let refused = fixture.query(&token, "SELECT Id FROM Account LIMIT 1").await;
     assert_eq!(refused.json(), json!([{ "message": "Session expired or invalid", "errorCode": "INVALID_SESSION_ID" }]));
     assert_eq!(fixture.ask("GET", QUERY, "", "").await.refusal(), (401, "INVALID_SESSION_ID".to_owned()));
+    let basic = fixture.ask("GET", QUERY, "authorization: Basic eDp5\r\n", "").await;
+    assert_eq!(basic.refusal(), (401, "INVALID_AUTH_HEADER".to_owned()));
 }
 
 #[tokio::test]
@@ -153,6 +155,38 @@ async fn a_user_without_api_access_logs_in_and_gets_no_further() {
     let token = token["access_token"].as_str().unwrap();
     let refused = fixture.query(token, "SELECT Id FROM Account").await;
     assert_eq!(refused.refusal(), (403, "API_CURRENTLY_DISABLED".to_owned()));
+}
+
+#[tokio::test]
+async fn an_org_whose_time_is_off_says_so_in_every_answer() {
+    let fixture = Fixture::start().await;
+    let offset = async || {
+        let answer = fixture.ask("GET", "/services/data", "", "").await;
+        let date = answer.header("date").unwrap().to_owned();
+        let time = httpdate(&date);
+        i64::try_from(time).unwrap() - i64::try_from(now()).unwrap()
+    };
+    assert!(offset().await.abs() <= 2);
+    fixture.org.shift_clock(600);
+    assert!((598..=602).contains(&offset().await));
+    assert_eq!(
+        fixture.assert_login(&claims(json!({}))).await.json()["error_description"],
+        "expired authorization code"
+    );
+    fixture.ask("POST", "/simulator/clock", "", r#"{"shift_seconds":-1200}"#).await;
+    assert!((-602..=-598).contains(&offset().await));
+}
+
+/// Seconds since 1970 of `Tue, 24 Nov 2026 09:20:00 GMT`, by another way than the org's.
+fn httpdate(date: &str) -> u64 {
+    let parts: Vec<&str> = date.split(' ').collect();
+    let months = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let month = months.find(parts[2]).unwrap() / 3 + 1;
+    let text = format!("{}-{month:02}-{}T{}Z", parts[3], parts[1], parts[4]);
+    let time = humantime::parse_rfc3339(&text).unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let days = ["Thu,", "Fri,", "Sat,", "Sun,", "Mon,", "Tue,", "Wed,"];
+    assert_eq!((parts[0], parts[5]), (days[usize::try_from(time / 86_400 % 7).unwrap()], "GMT"));
+    time
 }
 
 #[tokio::test]

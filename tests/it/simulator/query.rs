@@ -132,6 +132,34 @@ async fn pages_follow_each_other_and_belong_to_their_user() {
 }
 
 #[tokio::test]
+async fn a_caller_may_ask_for_smaller_pages() {
+    let fixture = Fixture::with(false, |seed| {
+        seed["organization"]["batch_size"] = json!(2000);
+        seed["records"]["Account"] = (0..250).map(|it| json!({ "Name": it.to_string() })).collect();
+    })
+    .await;
+    let token = fixture.writer().await;
+    for (options, rows) in [("", 250), ("batchSize=200", 200), ("batchSize=10", 200), ("batchSize=x", 250)] {
+        let headers = format!("authorization: Bearer {token}\r\nsforce-query-options: {options}\r\n");
+        let page = fixture.ask("GET", &format!("{QUERY}/?q=SELECT+Id+FROM+Account"), &headers, "").await.json();
+        assert_eq!(page["records"].as_array().unwrap().len(), rows, "{options}");
+    }
+}
+
+#[tokio::test]
+async fn permissions_can_be_asked_for() {
+    let fixture = Fixture::start().await;
+    let token = fixture.writer().await;
+    for (user, found) in [("005000000000004", 1), ("005000000000005", 0)] {
+        let soql = format!(
+            "SELECT Id FROM PermissionSetAssignment WHERE AssigneeId = '{user}' \
+             AND PermissionSet.PermissionsViewEncryptedData = true LIMIT 1"
+        );
+        assert_eq!(fixture.query(&token, &soql).await.json()["totalSize"], json!(found), "{user}");
+    }
+}
+
+#[tokio::test]
 async fn rows_come_in_the_documented_form() {
     let fixture = Fixture::start().await;
     let token = fixture.writer().await;
