@@ -97,7 +97,7 @@ async fn address(listen: &str) -> anyhow::Result<SocketAddr> {
 
 /// Writes the authority into a new file of the temporary folder, for clients to trust.
 fn write_authority(pem: &str) -> anyhow::Result<PathBuf> {
-    let name = format!("switchboard-stand-in-{}.pem", std::process::id());
+    let name = format!("switchboard-stand-in-{:016x}.pem", rand::random::<u64>());
     let file = std::env::temp_dir().join(name);
     // New, so that nobody can lead us through a link of theirs.
     let written = |file: &Path| OpenOptions::new().write(true).create_new(true).open(file)?.write_all(pem.as_bytes());

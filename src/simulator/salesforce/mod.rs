@@ -67,6 +67,7 @@ pub struct Options {
 /// An org that runs; it ends when this is dropped.
 pub struct Org {
     shared: Arc<Shared>,
+    tasks: TaskTracker,
 }
 
 /// Why an org did not start.
@@ -92,8 +93,16 @@ impl Org {
         let authority = if options.tls { Some(tls::authority(address.ip())?) } else { None };
         let (acceptor, pem) = authority.map(|it| (it.acceptor, it.pem)).unzip();
         let shared = Arc::new(Shared::new(options.seed, address, pem)?);
-        TaskTracker::new().spawn(serve::accept(Arc::clone(&shared), listener, acceptor));
-        Ok(Self { shared })
+        let tasks = TaskTracker::new();
+        tasks.spawn(serve::accept(Arc::clone(&shared), listener, acceptor, tasks.clone()));
+        Ok(Self { shared, tasks })
+    }
+
+    /// Ends it, and returns when its address is free and its connections are closed: an org that is down.
+    pub async fn stop(self) {
+        self.shared.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
     }
 
     /// Where it is: `http://127.0.0.1:40000`.

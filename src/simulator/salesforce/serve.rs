@@ -153,8 +153,12 @@ impl Shared {
 }
 
 /// Takes connections until it is stopped.
-pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Option<TlsAcceptor>) {
-    let connections = TaskTracker::new();
+pub(super) async fn accept(
+    shared: Arc<Shared>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    connections: TaskTracker,
+) {
     loop {
         let accepted = tokio::select! {
             () = shared.stop.cancelled() => return,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchboard::simulator::salesforce::{Fault, Seen, Wrong};
+use switchboard::simulator::salesforce::{Fault, Options, Org, Seed, Seen, Wrong};
 use tokio::time::Instant;
 
 use super::{ALICE, Fixture};
@@ -130,6 +130,21 @@ async fn the_days_calls_run_out_by_themselves() {
     for status in [200, 200, 403] {
         assert_eq!(fixture.query(&token, ONE).await.status, status);
     }
+}
+
+#[tokio::test]
+async fn an_org_that_was_down_comes_back_at_its_address_and_knows_no_token() {
+    let Fixture { org, keys } = Fixture::start().await;
+    let url = org.url();
+    let address = url.strip_prefix("http://").unwrap().parse().unwrap();
+    org.stop().await;
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    let seed = Seed::parse(&super::seed(&keys).to_string()).unwrap();
+    let org = Org::start(Options { listen: address, tls: false, seed }).await.unwrap();
+    let fixture = Fixture { org, keys };
+    assert_eq!(fixture.org.url(), url);
+    assert_eq!(fixture.query("00D000000000001!AQ", ONE).await.status, 401);
+    assert_eq!(fixture.query(&fixture.writer().await, ONE).await.status, 200);
 }
 
 #[tokio::test]
