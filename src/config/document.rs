@@ -1,6 +1,6 @@
 //! docs/configuration.md: the guide with the table of keys printed into it.
 
-use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, FLAGS, KEYS, Key, variable};
+use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, FLAGS, Key, keys, variable};
 
 /// The guide, with a mark where the tables go.
 const GUIDE: &str = include_str!("guide.md");
@@ -30,7 +30,7 @@ pub struct Row {
 /// Every key.
 #[must_use]
 pub fn rows() -> Vec<Row> {
-    let once = KEYS.iter().map(|key| Row {
+    let once = keys().map(|key| Row {
         variable: Some(variable(key.name)),
         flag: FLAGS.iter().find(|(flagged, _)| *flagged == key.name).map(|(_, flag)| *flag),
         ..row("", key)

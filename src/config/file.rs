@@ -7,10 +7,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::mistake::{Mistake, Place, Report, nearest, printable};
-use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, KEYS, Key};
+use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, Key, keys};
 use super::rules::Places;
 use super::value::Item;
-use super::{Application, Channel, Config, text};
+use super::{Application, Channel, Config};
 use crate::envelope::{BROKER, check_part};
 
 /// `[[applications]]` while it is read: what is required may yet be absent.
@@ -104,9 +104,6 @@ impl Reader<'_> {
             match name.get_ref().as_ref() {
                 "applications" => self.applications(value),
                 "channels" => self.channels(value),
-                "salesforce" => {
-                    self.report.add(&self.lines.place(name.span().start), "salesforce", text::NO_SALESFORCE);
-                }
                 key if is_table(key) => self.section(key, value),
                 key => self.key(key, name, value),
             }
@@ -119,12 +116,15 @@ impl Reader<'_> {
             return self.report.add(&place, section, format!("must be a table: [{section}]"));
         };
         for (name, value) in table {
-            self.key(&format!("{section}.{}", name.get_ref()), name, value);
+            match format!("{section}.{}", name.get_ref()) {
+                key if is_table(&key) => self.section(&key, value),
+                key => self.key(&key, name, value),
+            }
         }
     }
 
     fn key(&mut self, key: &str, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
-        let Some(known) = KEYS.iter().find(|known| known.name == key) else {
+        let Some(known) = keys().find(|known| known.name == key) else {
             let place = self.lines.place(name.span().start);
             return self.report.push(unknown(place, key, "", all_names()));
         };
@@ -250,13 +250,14 @@ fn is_table(name: &str) -> bool {
     tables().any(|table| table == name)
 }
 
+/// Every table that a key stands in, directly or deeper.
 fn tables() -> impl Iterator<Item = &'static str> {
-    KEYS.iter().filter_map(|key| key.name.split_once('.')).map(|(table, _)| table)
+    keys().flat_map(|key| key.name.match_indices('.').filter_map(|(at, _)| key.name.get(..at)))
 }
 
 /// Every name that can stand on the left, for the nearest one.
 fn all_names() -> impl Iterator<Item = &'static str> {
-    KEYS.iter().map(|key| key.name).chain(tables()).chain(["applications", "channels"])
+    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels"])
 }
 
 /// A part of a key as TOML writes it: bare where it can be.

@@ -9,10 +9,10 @@ use etcetera::BaseStrategy;
 use toml::de::DeValue;
 
 use super::mistake::{Mistake, Mistakes, Place, Report, nearest, printable};
-use super::reference::{FLAGS, KEYS, VARIABLE_PREFIX, variable};
+use super::reference::{FLAGS, VARIABLE_PREFIX, keys, variable};
 use super::rules::{self, Places};
 use super::value::{Item, Value};
-use super::{AuthMode, Config, file, text};
+use super::{AuthMode, Config, file};
 
 /// The largest file that is read: room for some hundred thousand applications, and an end for `/dev/zero`.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -112,7 +112,7 @@ fn read_environment(
             continue;
         }
         let place = Place::Variable(name.clone());
-        let Some(key) = KEYS.iter().find(|key| variable(key.name) == name) else {
+        let Some(key) = keys().find(|key| variable(key.name) == name) else {
             report.push(unknown_variable(place, &name));
             continue;
         };
@@ -144,10 +144,9 @@ fn unknown_variable(place: Place, name: &str) -> Mistake {
     let table = rest.split("__").next().unwrap_or_default();
     let message = match table {
         "APPLICATIONS" | "CHANNELS" => "applications and channels can be set in the file only",
-        "SALESFORCE" => text::NO_SALESFORCE,
         _ => "unknown variable",
     };
-    let known: Vec<String> = KEYS.iter().map(|key| variable(key.name)).collect();
+    let known: Vec<String> = keys().map(|key| variable(key.name)).collect();
     let nearest = match message {
         "unknown variable" => nearest(name, known.iter().map(String::as_str)),
         _ => None,
@@ -168,8 +167,7 @@ fn read_flags(
         let place = place_of("listen");
         let items = listen.into_iter().map(|text| Item { value: Value::Text(text), place: place.clone() });
         let item = Item { value: Value::List(items.collect()), place: place.clone() };
-        let keys = KEYS.iter().filter(|key| key.name == "listen");
-        for key in keys {
+        for key in keys().filter(|key| key.name == "listen") {
             if key.slot.put(config, key.name, &item, report) {
                 places.note(key.name, place.clone());
             }

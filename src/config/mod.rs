@@ -13,6 +13,8 @@ mod document;
 mod file;
 mod mistake;
 mod rules;
+mod salesforce;
+mod salesforce_keys;
 mod summary;
 mod text;
 mod value;
@@ -20,6 +22,7 @@ mod value;
 pub use document::{Row, document, rows};
 pub use layers::LoadOptions;
 pub use mistake::{Mistake, Mistakes, Place};
+pub use salesforce::{BaseUrl, Fields, Lack, Lookup, Mode, Salesforce, UserKey};
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -51,6 +54,8 @@ pub struct Config {
     pub protected: Vec<Pattern>,
     /// `[credentials]`
     pub credentials: Credentials,
+    /// `[salesforce]`
+    pub salesforce: Salesforce,
     /// `requests.timeout`: default and upper bound.
     pub request_timeout: Duration,
     /// `[limits]`
@@ -160,8 +165,20 @@ pub enum Overflow {
 /// `[credentials]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {
+    /// `store`
+    pub store: Store,
     /// `key_file`; `None`: `data_dir/credentials.key`, or the environment variable `SWITCHBOARD_CREDENTIALS_KEY`.
     pub key_file: Option<PathBuf>,
+}
+
+/// `credentials.store`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Store {
+    /// The encrypted file in `data_dir`.
+    #[default]
+    Directory,
+    /// A Salesforce org.
+    Salesforce,
 }
 
 /// `[limits]`
@@ -255,6 +272,7 @@ impl Default for Config {
             channels: HashMap::new(),
             protected: PROTECTED.iter().filter_map(|pattern| pattern.parse().ok()).collect(),
             credentials: Credentials::default(),
+            salesforce: Salesforce::default(),
             request_timeout: Duration::from_secs(10),
             limits: Limits::default(),
             warnings: Vec::new(),

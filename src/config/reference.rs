@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use super::file::Draft;
+use super::salesforce_keys::SALESFORCE_KEYS;
 use super::text;
 use super::value::{Slot, Word};
-use super::{AuthMode, Channel, Config, Overflow, Scope};
+use super::{AuthMode, Channel, Config, Overflow, Scope, Store};
 
 /// The shortest duration that a timer keeps.
-const TICK: Duration = Duration::from_millis(1);
+pub(crate) const TICK: Duration = Duration::from_millis(1);
 
 /// One key of a table that becomes a `T`.
 pub(crate) struct Key<T: 'static> {
@@ -37,7 +38,11 @@ pub(crate) fn variable(key: &str) -> String {
 pub(crate) const VARIABLE_PREFIX: &str = "SWITCHBOARD__";
 
 /// The keys that stand once.
-pub(crate) static KEYS: &[Key<Config>] = &[
+pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
+    KEYS.iter().chain(SALESFORCE_KEYS)
+}
+
+static KEYS: &[Key<Config>] = &[
     Key {
         name: "listen",
         slot: Slot::Addresses(|it| &mut it.listen),
@@ -90,10 +95,14 @@ pub(crate) static KEYS: &[Key<Config>] = &[
     },
     Key {
         name: "credentials.store",
-        slot: Slot::Text(text::store, |_, _| ()),
+        slot: Slot::Word(&[
+            Word { word: "directory", put: |it| it.credentials.store = Store::Directory },
+            Word { word: "salesforce", put: |it| it.credentials.store = Store::Salesforce },
+        ]),
         default: r#""directory""#,
         unit: "",
-        meaning: "Where credentials come from. `\"directory\"`: the encrypted store in `data_dir`, the only one so far.",
+        meaning: "Where credentials come from. `\"directory\"`: the encrypted store in `data_dir`. `\"salesforce\"`: the org of \
+                  `[salesforce]`; docs/salesforce.md says what it needs.",
     },
     Key {
         name: "credentials.key_file",

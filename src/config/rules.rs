@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::mistake::{Place, Report};
-use super::{AuthMode, Config};
+use super::{AuthMode, BaseUrl, Config, Store};
 
 /// Where each key that was written got its value.
 #[derive(Default)]
@@ -33,6 +34,7 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
         Some(_) => {}
         None => config.limits.registration_bytes = config.limits.registration_bytes.min(config.limits.message_bytes),
     }
+    salesforce(config, places, report);
     if report.is_empty() {
         config.warnings = warnings(config);
     }
@@ -52,6 +54,38 @@ fn listen(config: &Config, places: &Places, report: &mut Report) {
                 "auth.mode \"open\" refuses to listen beyond loopback, and {address} is: use \"tokens\", or 127.0.0.1"
             );
             report.add(place, "listen", message);
+        }
+    }
+}
+
+/// The longest that an answer of the org may be given again.
+const CACHE_MAX: Duration = Duration::from_hours(1);
+
+fn salesforce(config: &Config, places: &Places, report: &mut Report) {
+    let org = &config.salesforce;
+    let login = BaseUrl::parse(&org.login_url).ok();
+    let (https, loopback) = login.map_or((true, false), |url| (url.https, url.is_loopback()));
+    let mut wrong = |applies: bool, key: &'static str, message: &str| {
+        // A key that is missing has no place: what asks for it has.
+        let place = places.0.get(key).or_else(|| places.0.get("credentials.store"));
+        if let Some(place) = place.filter(|_| applies) {
+            report.add(place, key, message);
+        }
+    };
+    wrong(
+        org.insecure_http && !loopback,
+        "salesforce.insecure_http",
+        "must be false unless salesforce.login_url is on loopback: tokens and passwords would cross the network in the clear",
+    );
+    wrong(
+        !https && !org.insecure_http,
+        "salesforce.login_url",
+        "must begin with https://, or salesforce.insecure_http be true (a stand-in on loopback)",
+    );
+    wrong(org.credentials.cache > CACHE_MAX, "salesforce.credentials.cache", "must be at most 1h");
+    if config.credentials.store == Store::Salesforce {
+        for (key, message) in org.lacks() {
+            wrong(true, key, message);
         }
     }
 }
@@ -79,6 +113,19 @@ fn warnings(config: &Config) -> Vec<String> {
     warn(
         !config.listen.iter().all(is_loopback),
         "listening beyond loopback without TLS: tokens and passwords cross the network in the clear",
+    );
+    let org = config.credentials.store == Store::Salesforce;
+    warn(
+        org && config.salesforce.timeout >= config.request_timeout,
+        "salesforce.timeout is not below requests.timeout: requesters hear REQUEST_TIMEOUT where Salesforce is slow",
+    );
+    warn(
+        org && config.salesforce.credentials.allow_mask_like,
+        "salesforce.credentials.allow_mask_like is true: agents get a mask for a password where 'View Encrypted Data' is missing",
+    );
+    warn(
+        !org && config.salesforce.client_id.is_some(),
+        "[salesforce] is not used for credentials: credentials.store is \"directory\"",
     );
     warn(config.protected.is_empty(), "protected.patterns is empty: requests that carry passwords are not protected");
     warn(

@@ -1,7 +1,7 @@
 //! What the operator chose, in a few lines: for standard error when the broker starts, and for `check`.
 
-use super::reference::KEYS;
-use super::{AuthMode, Channel, Config, Overflow, Scope};
+use super::reference::keys;
+use super::{AuthMode, Channel, Config, Mode, Overflow, Salesforce, Scope, Store};
 
 impl Config {
     /// Lines that say what this configuration comes to. No secret is among them.
@@ -15,7 +15,9 @@ impl Config {
             format!("listen: {}", joined(&self.listen)),
             format!("data: {}", self.data_dir.display()),
         ];
-        if let Some(path) = &self.credentials.key_file {
+        if self.credentials.store == Store::Salesforce {
+            lines.push(self.salesforce.summary());
+        } else if let Some(path) = &self.credentials.key_file {
             lines.push(format!("credentials key: {}", path.display()));
         }
         if self.auth == AuthMode::Tokens {
@@ -42,14 +44,35 @@ impl Config {
     /// The numbers and durations that differ from their defaults, as `key = value`.
     fn changed(&self) -> Vec<String> {
         // A slot gives a place to write to, so it is asked on copies; the long list stays behind.
-        let mut own = Self { request_timeout: self.request_timeout, limits: self.limits.clone(), ..Self::default() };
+        let mut own = Self {
+            request_timeout: self.request_timeout,
+            limits: self.limits.clone(),
+            salesforce: self.salesforce.clone(),
+            ..Self::default()
+        };
         let mut default = Self::default();
-        KEYS.iter()
+        keys()
             .filter_map(|key| {
                 let value = key.slot.show(&mut own)?;
                 (key.slot.show(&mut default)? != value).then(|| format!("{} = {value}", key.name))
             })
             .collect()
+    }
+}
+
+impl Salesforce {
+    fn summary(&self) -> String {
+        let how = match &self.username {
+            Some(username) => format!("as {username}"),
+            None => "with client credentials".to_owned(),
+        };
+        let lookup = &self.credentials;
+        let from = match lookup.mode {
+            Mode::Query => format!("{} by {}", lookup.object, lookup.key_field),
+            Mode::ExternalId => format!("{} by the external id {}", lookup.object, lookup.key_field),
+            Mode::Apex => format!("Apex REST {}", lookup.apex_path.as_deref().unwrap_or_default()),
+        };
+        format!("credentials: Salesforce, {} {how}; {from}", self.login_url)
     }
 }
 

@@ -2,17 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::salesforce::BaseUrl;
 use super::value::Fault;
 use crate::envelope::{BROKER, Pattern, check_name};
 
 /// Checks a text; gives it back as it is to be kept.
 pub(crate) type Check = fn(&str) -> Result<String, Fault>;
-
-/// The credential store that is there.
-const STORE: &str = "directory";
-
-/// What an operator is told who asks for the Salesforce store.
-pub(crate) const NO_SALESFORCE: &str = "this version has no Salesforce lookup: the only store is \"directory\"";
 
 /// The source of handlers in the process.
 const RESERVED_SOURCE: &str = "switchboard";
@@ -69,15 +64,6 @@ pub(crate) fn source(text: &str) -> Result<String, Fault> {
 /// A user's name.
 pub(crate) fn name(text: &str) -> Result<String, Fault> {
     check_name(text).map(|()| text.to_owned()).map_err(|fault| fault.to_string().into())
-}
-
-/// A credential store; there is one so far.
-pub(crate) fn store(text: &str) -> Result<String, Fault> {
-    match text {
-        STORE => Ok(text.to_owned()),
-        "salesforce" => Err(NO_SALESFORCE.into()),
-        _ => Err(format!("must be \"{STORE}\", the only store of this version").into()),
-    }
 }
 
 /// An origin as a browser writes it (RFC 6454, section 6.2): lower case, no default port; or `null`.
@@ -144,4 +130,80 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
         Some((host, port)) if !text.ends_with(']') => port.parse().ok().map(|port| (host, Some(port))),
         Some(_) | None => Some((text, None)),
     }
+}
+
+/// `https://HOST[:PORT]`; whether `http` will do is for a rule to say.
+pub(crate) fn base_url(text: &str) -> Result<String, Fault> {
+    BaseUrl::parse(text).map(|url| url.to_string()).map_err(Fault::from)
+}
+
+/// A text that is sent to Salesforce as it is.
+pub(crate) fn printed(text: &str) -> Result<String, Fault> {
+    match text.len() {
+        1..=1024 if !text.chars().any(|it| it.is_control() || it.is_whitespace()) => Ok(text.to_owned()),
+        _ => Err("must be a text of at most 1024 bytes, without spaces or control characters".into()),
+    }
+}
+
+/// A version of the REST API, as paths have it.
+pub(crate) fn api_version(text: &str) -> Result<String, Fault> {
+    // Versions up to 40 are gone or about to go.
+    let number = text.strip_suffix(".0").filter(|it| !it.starts_with(['0', '+'])).and_then(|it| it.parse::<u16>().ok());
+    match number {
+        Some(41..=999) => Ok(text.to_owned()),
+        Some(_) | None => Err("must be a version of the REST API from \"41.0\" on, such as \"67.0\"".into()),
+    }
+}
+
+/// `.x`: any host that ends in it; `x`: that host or address.
+pub(crate) fn instance_host(text: &str) -> Result<String, Fault> {
+    let expected = "must be a host or an address, or the end of one behind a dot, such as \".salesforce.com\"";
+    let host = text.strip_prefix('.').unwrap_or(text);
+    let bracketed = host.parse::<std::net::Ipv6Addr>().map_or_else(|_| host.to_owned(), |it| format!("[{it}]"));
+    let url = BaseUrl::parse(&format!("https://{bracketed}")).map_err(|_| expected)?;
+    let is_name = url.host.parse::<IpAddr>().is_err();
+    match (text.starts_with('.'), url.port) {
+        (_, Some(_)) => Err("must be without a port: ports are not compared".into()),
+        (false, None) => Ok(url.host),
+        (true, None) if is_name => Ok(format!(".{}", url.host)),
+        (true, None) => Err(expected.into()),
+    }
+}
+
+/// A path under `/services/apexrest` with `{user}` in it.
+pub(crate) fn apex_path(text: &str) -> Result<String, Fault> {
+    let rest = text.replacen("{user}", "u", 1);
+    let plain = |part: &str| part.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_.~?=&".contains(&it));
+    let fits = rest.starts_with('/')
+        && rest != text
+        && text.len() <= 255
+        && rest.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != ".." && plain(part));
+    if fits { Ok(text.to_owned()) } else { Err("must be a path such as \"/cti/{user}\", with {user} once".into()) }
+}
+
+/// The API name of an object.
+pub(crate) fn object_name(text: &str) -> Result<String, Fault> {
+    if is_identifier(text) { Ok(text.to_owned()) } else { Err("must be an API name, such as CTI_Login__c".into()) }
+}
+
+/// The API name of a field, of the object or of a record that it refers to.
+pub(crate) fn field_name(text: &str) -> Result<String, Fault> {
+    // SOQL goes five relations up.
+    if text.split('.').count() <= 6 && text.split('.').all(is_identifier) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be the API name of a field, such as User_Id__c or User__r.Username".into())
+    }
+}
+
+/// The API name of a field, or nothing.
+pub(crate) fn field_name_or_none(text: &str) -> Result<String, Fault> {
+    if text.is_empty() { Ok(String::new()) } else { field_name(text) }
+}
+
+/// Goes into SOQL and paths as it is: whatever else it is, it cannot end what it stands in.
+fn is_identifier(text: &str) -> bool {
+    text.len() <= 80
+        && text.starts_with(|it: char| it.is_ascii_alphabetic())
+        && text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_')
 }

@@ -261,11 +261,10 @@ fn read_path(item: &Item) -> Result<PathBuf, Fault> {
 }
 
 fn read_switch(item: &Item) -> Result<bool, Fault> {
-    match item.value {
-        Value::Switch(switch) => Ok(switch),
-        Value::Text(_) | Value::Whole(_) | Value::List(_) | Value::Other | Value::Untyped(_) => {
-            Err("must be true or false".into())
-        }
+    match &item.value {
+        Value::Switch(switch) => Ok(*switch),
+        Value::Untyped(text) => text.trim().parse().map_err(|_| Fault::from("must be true or false")),
+        Value::Text(_) | Value::Whole(_) | Value::List(_) | Value::Other => Err("must be true or false".into()),
     }
 }
 

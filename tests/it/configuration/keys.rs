@@ -27,15 +27,6 @@ fn an_unknown_key_names_the_nearest_known_one() {
 }
 
 #[test]
-fn what_a_later_release_brings_is_refused_by_name() {
-    check_file(
-        "[credentials]\nstore = 'salesforce'\n[salesforce]\nlogin_url = 'https://login.salesforce.com'",
-        "2: credentials.store: this version has no Salesforce lookup: the only store is \"directory\"
-         3: salesforce: this version has no Salesforce lookup: the only store is \"directory\"",
-    );
-}
-
-#[test]
 fn a_value_has_its_keys_type() {
     check_file(
         "listen = 'x'\ndata_dir = ''\nlimits = 3\napplications = 1\nchannels = [1]\n[auth]\nmode = 'opn'\n\

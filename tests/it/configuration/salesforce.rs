@@ -1,0 +1,99 @@
+//! `[salesforce]` and the tables within.
+
+use std::time::Duration;
+
+use switchboard::config::{Mode, Store, UserKey};
+
+use super::{Given, check_file, load};
+
+const JWT: &str = "auth.mode = 'open'\n[credentials]\nstore = 'salesforce'\n[salesforce]\nclient_id = '3MVG9'\n\
+                   username = 'switchboard@example.com'\nprivate_key_file = 'key.pem'\n";
+
+#[test]
+fn the_tables_of_an_org_are_read() {
+    let file = format!(
+        "{JWT}login_url = 'https://ACME.my.salesforce.com/'\ninstance_hosts = ['.Salesforce.com', '127.0.0.1', '::1', '[::2]']\n\
+         [salesforce.credentials]\nmode = 'external_id'\nkey = 'federation_id'\nkey_field = 'Fed__c'\nactive_field = ''\n\
+         cache = '5m'\nfields = {{ username = 'A__c', password = '' }}\n"
+    );
+    let config = load(&Given { file: Some(&file), ..Given::default() }).unwrap();
+    assert_eq!(config.credentials.store, Store::Salesforce);
+    let org = config.salesforce;
+    assert_eq!(org.login_url, "https://acme.my.salesforce.com");
+    assert_eq!(org.instance_hosts, [".salesforce.com", "127.0.0.1", "::1", "::2"]);
+    let lookup = org.credentials;
+    assert_eq!((lookup.mode, lookup.key), (Mode::ExternalId, UserKey::FederationId));
+    assert_eq!((lookup.fields.username.as_str(), lookup.fields.password.as_str()), ("A__c", ""));
+    assert_eq!(lookup.fields.extension, "CTI_Extension__c");
+    assert_eq!((lookup.active_field.as_str(), lookup.cache), ("", Duration::from_mins(5)));
+}
+
+#[test]
+fn the_summary_says_which_org_and_as_whom() {
+    check_file(
+        JWT,
+        "mode: open, for development: no token is asked
+         listen: 127.0.0.1:7420, [::1]:7420
+         credentials: Salesforce, https://login.salesforce.com as switchboard@example.com; CTI_Login__c by User_Id__c",
+    );
+}
+
+#[test]
+fn an_identifier_that_is_none_is_a_mistake() {
+    check_file(
+        "[salesforce.credentials]\nobject = \"CTI_Login__c WHERE Id != ''\"\nkey_field = 'a,b'\nactive_field = '1a'\n\
+         apex_path = '/cti/../{user}'\n[salesforce.credentials.fields]\nusername = 'A__c.'\npassword = \"A'\"\nextention = 'A'\n",
+        "2: salesforce.credentials.object: must be an API name, such as CTI_Login__c
+         3: salesforce.credentials.key_field: must be the API name of a field, such as User_Id__c or User__r.Username
+         4: salesforce.credentials.active_field: must be the API name of a field, such as User_Id__c or User__r.Username
+         5: salesforce.credentials.apex_path: must be a path such as \"/cti/{user}\", with {user} once
+         7: salesforce.credentials.fields.username: must be the API name of a field, such as User_Id__c or User__r.Username
+         8: salesforce.credentials.fields.password: must be the API name of a field, such as User_Id__c or User__r.Username
+         9: salesforce.credentials.fields.extention: unknown key
+           hint: did you mean salesforce.credentials.fields.extension?",
+    );
+}
+
+#[test]
+fn a_store_in_an_org_needs_a_way_to_log_in() {
+    check_file(
+        "[credentials]\nstore = 'salesforce'\n",
+        "2: salesforce.client_id: is missing: the consumer key of the external client app
+         2: salesforce.private_key_file: is missing: log in with username and private_key_file, or with client_secret_file",
+    );
+    check_file(
+        "credentials.store = 'salesforce'\n[salesforce]\nclient_id = 'x'\nusername = 'u'\nclient_secret_file = 's'",
+        "1: salesforce.private_key_file: is missing: the key that logs username in
+         1: salesforce.login_url: must be the org's My Domain (https://NAME.my.salesforce.com): client credentials work nowhere else
+         5: salesforce.client_secret_file: must not stand beside username or private_key_file",
+    );
+    check_file(
+        &format!("{JWT}[salesforce.credentials]\nmode = 'apex'\nkey = 'id'\n"),
+        "3: salesforce.credentials.apex_path: is missing: the mode \"apex\" needs a path such as \"/cti/{user}\"
+         10: salesforce.credentials.key: must be \"user_id\" or \"username\" or \"federation_id\" or \"email\"",
+    );
+}
+
+#[test]
+fn an_address_of_an_org_is_https_and_in_its_usual_notation() {
+    check_file(
+        "[salesforce]\nlogin_url = 'https://0x7f.1'\ninstance_hosts = ['a.example:80', '.127.0.0.1', '*.salesforce.com']\n\
+         api_version = 'v67.0'\ntimeout = '0s'\nconcurrency = 0\n",
+        "2: salesforce.login_url: has an address in an unusual notation
+         3: salesforce.instance_hosts[0]: must be without a port: ports are not compared
+         3: salesforce.instance_hosts[1]: must be a host or an address, or the end of one behind a dot, such as \".salesforce.com\"
+         3: salesforce.instance_hosts[2]: must be a host or an address, or the end of one behind a dot, such as \".salesforce.com\"
+         4: salesforce.api_version: must be a version of the REST API from \"41.0\" on, such as \"67.0\"
+         5: salesforce.timeout: must be at least 1ms
+         6: salesforce.concurrency: must be at least 1",
+    );
+    check_file(
+        "[salesforce]\nlogin_url = 'http://acme.example'\ninsecure_http = true",
+        "3: salesforce.insecure_http: must be false unless salesforce.login_url is on loopback: tokens and passwords would cross the network in the clear",
+    );
+    check_file(
+        "[salesforce]\nlogin_url = 'http://127.0.0.1:8080'\n[salesforce.credentials]\ncache = '2h'",
+        "2: salesforce.login_url: must begin with https://, or salesforce.insecure_http be true (a stand-in on loopback)
+         4: salesforce.credentials.cache: must be at most 1h",
+    );
+}
