@@ -1,10 +1,12 @@
-//! `switchboard check`: every mistake of a configuration, without starting anything.
+//! `switchboard check`: every mistake of a configuration, without starting anything; with `--salesforce` each step on the
+//! way to the org too.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
+use crate::adapter::salesforce::{Org, Outcome as Came, Step};
 use crate::config::{self, Config, LoadOptions, Mistake, Mistakes, Place};
 
 use super::plain::print;
@@ -15,16 +17,25 @@ const MISTAKEN: u8 = 2;
 /// Check a configuration: every mistake at once, with its line
 ///
 /// Reads what `serve` would read, environment variables included, and starts nothing. Ends with 0, or with 2 if there
-/// are mistakes.
+/// are mistakes. With --salesforce, it then goes to the org and back: ends with 1 if a step failed.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  switchboard check --config switchboard.toml\n  switchboard check --json")]
+#[command(
+    after_help = "Examples:\n  switchboard check --config switchboard.toml\n  switchboard check --json\n  switchboard \
+                          check --config switchboard.toml --salesforce --user 005000000000001AAA"
+)]
 pub(crate) struct CheckArgs {
     /// The configuration file; without it, the defaults and the environment are checked
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print {"ok":…,"mistakes":[…]} for programs
+    /// Print {"ok":…,"mistakes":[…]} for programs; with --salesforce "steps" too
     #[arg(long)]
     json: bool,
+    /// Try each step on the way to the Salesforce org, and say what to change in Setup
+    #[arg(long)]
+    salesforce: bool,
+    /// Look this user's credentials up; the password is not shown
+    #[arg(long, value_name = "USER", requires = "salesforce")]
+    user: Option<String>,
     /// Print docs/configuration.md
     #[arg(long, hide = true, exclusive = true)]
     print_reference: bool,
@@ -36,8 +47,51 @@ pub(crate) fn run(args: CheckArgs) -> ExitCode {
         return print(&config::document());
     }
     let outcome = Config::load(LoadOptions::from_process(args.config));
+    if let (true, Ok(config)) = (args.salesforce, &outcome) {
+        return salesforce(config, args.user.as_deref(), args.json);
+    }
     let printed = print(&if args.json { in_json(outcome.as_ref().err()) } else { in_words(&outcome) });
     if outcome.is_ok() { printed } else { ExitCode::from(MISTAKEN) }
+}
+
+fn salesforce(config: &Config, user: Option<&str>, json: bool) -> ExitCode {
+    let org = match Org::open(&config.salesforce) {
+        Ok(org) => org,
+        Err(error) => {
+            let (key, message) = (error.key(), error.message());
+            let mistake = Entry { key: Some(key), message, ..Entry::default() };
+            let told = Outcome { ok: false, mistakes: vec![mistake], steps: json.then(Vec::new) };
+            print(&if json { as_line(&told) } else { format!("{error}\n1 mistake\n") });
+            return ExitCode::from(MISTAKEN);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print(&format!("no runtime: {error}\n"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let steps = runtime.block_on(org.diagnose(user));
+    let ok = steps.iter().all(|step| step.outcome != Came::Failed);
+    let printed = print(&if json {
+        as_line(&Outcome { ok, mistakes: Vec::new(), steps: Some(steps) })
+    } else {
+        steps.iter().map(step_in_words).collect()
+    });
+    if ok { printed } else { ExitCode::FAILURE }
+}
+
+fn step_in_words(step: &Step) -> String {
+    let came = match step.outcome {
+        Came::Passed => "ok",
+        Came::Warning => "warning",
+        Came::Failed => "FAILED",
+        Came::Skipped => "skipped",
+    };
+    // A row of the org is outside input, and a terminal would obey its control characters.
+    let detail: String = step.detail.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
+    format!("{came:8} {:12} {detail}\n", step.step)
 }
 
 fn in_words(outcome: &Result<Config, Mistakes>) -> String {
@@ -58,10 +112,12 @@ fn in_words(outcome: &Result<Config, Mistakes>) -> String {
 struct Outcome<'a> {
     ok: bool,
     mistakes: Vec<Entry<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    steps: Option<Vec<Step>>,
 }
 
 /// A mistake for programs; what does not apply is `null`.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Entry<'a> {
     file: Option<String>,
     line: Option<usize>,
@@ -94,7 +150,10 @@ impl<'a> From<&'a Mistake> for Entry<'a> {
 
 fn in_json(mistakes: Option<&Mistakes>) -> String {
     let list = mistakes.map_or(&[][..], Mistakes::list);
-    let outcome = Outcome { ok: mistakes.is_none(), mistakes: list.iter().map(Entry::from).collect() };
+    as_line(&Outcome { ok: mistakes.is_none(), mistakes: list.iter().map(Entry::from).collect(), steps: None })
+}
+
+fn as_line(outcome: &Outcome<'_>) -> String {
     // Strings and numbers only: nothing that could fail to be written as JSON.
-    serde_json::to_string(&outcome).map(|line| line + "\n").unwrap_or_default()
+    serde_json::to_string(outcome).map(|line| line + "\n").unwrap_or_default()
 }

@@ -10,8 +10,8 @@ use tokio_util::task::TaskTracker;
 use crate::adapter::Handler;
 use crate::adapter::directory::{self, Directory, DirectoryError, FolderLock};
 use crate::adapter::host::{self, Host};
-use crate::adapter::salesforce::{Audit, FetchCredentials, Rotation};
-use crate::config::Config;
+use crate::adapter::salesforce::{self, Audit, FetchCredentials, Org, Rotation, SetupError};
+use crate::config::{Config, Store};
 use crate::error::Refusal;
 use crate::router::{Declaration, Router};
 use crate::session::Settings;
@@ -22,6 +22,9 @@ pub enum AdapterError {
     /// The credential store.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// The way to Salesforce.
+    #[error(transparent)]
+    Org(#[from] SetupError),
     /// The audit record.
     #[error(transparent)]
     Audit(#[from] io::Error),
@@ -41,11 +44,17 @@ impl Adapters {
     /// Opens what they need. Blocks on the disk.
     pub(super) fn open(config: &Config, credentials_key: Option<SecretString>) -> Result<Self, AdapterError> {
         let folder = FolderLock::take(&config.data_dir)?;
-        let directory = Directory::open(&directory::Settings::new(config, credentials_key))?;
-        // Every record, so that damage is found at start rather than by an agent: a tenth of a millisecond each.
-        directory.check()?;
+        let store = match config.credentials.store {
+            Store::Directory => {
+                let directory = Directory::open(&directory::Settings::new(config, credentials_key))?;
+                // Every record, so that damage is found at start rather than by an agent: a tenth of a millisecond each.
+                directory.check()?;
+                salesforce::Store::from(Arc::new(directory))
+            }
+            Store::Salesforce => salesforce::Store::from(Arc::new(Org::open(&config.salesforce)?)),
+        };
         let audit = Audit::open(&config.data_dir, Rotation::default())?;
-        let fetch = FetchCredentials::new(Arc::new(directory), Arc::new(audit));
+        let fetch = FetchCredentials::new(store, Arc::new(audit));
         Ok(Self { handlers: vec![Arc::new(fetch)], _folder: folder })
     }
 

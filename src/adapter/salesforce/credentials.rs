@@ -10,22 +10,43 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::{Audit, FETCH_CREDENTIALS, exactly};
+use super::{Audit, FETCH_CREDENTIALS, Org, exactly};
 use crate::adapter::directory::{Credentials, Directory};
 use crate::adapter::{Answer, Handler, Request, Response};
 use crate::envelope::Pattern;
 use crate::error::{ErrorCode, Refusal};
 
-/// Serves credentials from the embedded directory.
+/// Where credentials come from.
+#[derive(Clone)]
+pub enum Store {
+    /// The embedded directory.
+    Directory(Arc<Directory>),
+    /// A Salesforce org.
+    Org(Arc<Org>),
+}
+
+impl From<Arc<Directory>> for Store {
+    fn from(directory: Arc<Directory>) -> Self {
+        Self::Directory(directory)
+    }
+}
+
+impl From<Arc<Org>> for Store {
+    fn from(org: Arc<Org>) -> Self {
+        Self::Org(org)
+    }
+}
+
+/// Serves credentials from a store.
 pub struct FetchCredentials {
-    directory: Arc<Directory>,
+    store: Store,
     audit: Arc<Audit>,
 }
 
 impl FetchCredentials {
     /// A handler on an open store and an open record.
-    pub fn new(directory: Arc<Directory>, audit: Arc<Audit>) -> Self {
-        Self { directory, audit }
+    pub fn new(store: impl Into<Store>, audit: Arc<Audit>) -> Self {
+        Self { store: store.into(), audit }
     }
 }
 
@@ -39,20 +60,35 @@ impl Handler for FetchCredentials {
     }
 
     fn handle(&self, request: Request) -> Answer<'_> {
-        let (directory, audit) = (Arc::clone(&self.directory), Arc::clone(&self.audit));
-        Box::pin(async move {
-            // A look-up takes tens of microseconds, but may wait for the disk or for a writer in another process; and
-            // on a thread of its own it goes on to its audit record when the asker gives up meanwhile.
-            let fetched = tokio::task::spawn_blocking(move || {
-                let answer = fetch(&directory, request.user.as_deref());
-                audit.record_and_wait(&request, answer.as_ref().err().map(|refusal| refusal.code));
-                answer
-            });
-            fetched.await.unwrap_or_else(|error| {
-                tracing::error!(%error, "a fetch of credentials did not end");
-                Err(internal())
-            })
-        })
+        let audit = Arc::clone(&self.audit);
+        match &self.store {
+            Store::Directory(directory) => {
+                let directory = Arc::clone(directory);
+                Box::pin(async move {
+                    // A look-up takes tens of microseconds, but may wait for the disk or for a writer in another
+                    // process; and on a thread of its own it goes on to its audit record when the asker gives up
+                    // meanwhile.
+                    on_a_thread(move || {
+                        let answer = named(&request).and_then(|user| from_directory(&directory, user));
+                        audit.record_and_wait(&request, answer.as_ref().err().map(|refusal| refusal.code));
+                        answer
+                    })
+                    .await
+                })
+            }
+            Store::Org(org) => {
+                let org = Arc::clone(org);
+                Box::pin(async move {
+                    let asked = Asked { request: Some(request), audit };
+                    let answer = match asked.request.as_ref().map(named) {
+                        Some(Ok(user)) => org.find(user).await.and_then(|credentials| respond(&credentials)),
+                        Some(Err(refusal)) => Err(refusal),
+                        None => Err(internal()),
+                    };
+                    on_a_thread(move || asked.answered(answer)).await
+                })
+            }
+        }
     }
 
     fn refused(&self, request: &Request, refusal: &Refusal) {
@@ -60,18 +96,49 @@ impl Handler for FetchCredentials {
     }
 }
 
-fn fetch(directory: &Directory, user: Option<&str>) -> Result<Response, Refusal> {
-    let Some(user) = user else {
-        return Err(Refusal::new(
+async fn on_a_thread(work: impl FnOnce() -> Result<Response, Refusal> + Send + 'static) -> Result<Response, Refusal> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a fetch of credentials did not end");
+        Err(internal())
+    })
+}
+
+/// A request that waits for an org. Dropped before its answer, it leaves its record all the same.
+struct Asked {
+    request: Option<Request>,
+    audit: Arc<Audit>,
+}
+
+impl Asked {
+    fn answered(mut self, answer: Result<Response, Refusal>) -> Result<Response, Refusal> {
+        if let Some(request) = self.request.take() {
+            self.audit.record_and_wait(&request, answer.as_ref().err().map(|refusal| refusal.code));
+        }
+        answer
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if let Some(request) = &self.request {
+            self.audit.record(request, Some(ErrorCode::RequestCancelled));
+        }
+    }
+}
+
+/// Whose credentials are asked for.
+fn named(request: &Request) -> Result<&str, Refusal> {
+    request.user.as_deref().ok_or_else(|| {
+        Refusal::new(
             ErrorCode::UserRequired,
             "a service has to say whose credentials it wants: add \"user\" to the envelope",
-        ));
-    };
+        )
+    })
+}
+
+fn from_directory(directory: &Directory, user: &str) -> Result<Response, Refusal> {
     match directory.get(user) {
-        Ok(Some(credentials)) => respond(&credentials).map_err(|error| {
-            tracing::error!(%error, "credentials could not be written as JSON");
-            internal()
-        }),
+        Ok(Some(credentials)) => respond(&credentials),
         Ok(None) => Err(Refusal::new(
             ErrorCode::CredentialsNotFound,
             format!(
@@ -103,7 +170,14 @@ struct Reply<'a> {
     error_message: Option<&'a str>,
 }
 
-fn respond(credentials: &Credentials) -> io::Result<Response> {
+fn respond(credentials: &Credentials) -> Result<Response, Refusal> {
+    in_json(credentials).map_err(|error| {
+        tracing::error!(%error, "credentials could not be written as JSON");
+        internal()
+    })
+}
+
+fn in_json(credentials: &Credentials) -> io::Result<Response> {
     let reply = Reply {
         username: &credentials.username,
         password: credentials.password.expose_secret(),

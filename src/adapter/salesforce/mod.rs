@@ -1,13 +1,37 @@
 //! The channel `Salesforce`: its topics, and what answers them in the process.
 //!
-//! `credentials` answers `User/FetchCredentials` from the directory, `audit` records who fetched what. Nothing outside
-//! this folder knows a topic of this channel.
+//! `credentials` answers `User/FetchCredentials` from the directory or from an org, `audit` records who fetched what.
+//! Nothing outside this folder knows a topic of this channel.
+//!
+//! Of an org: `org` looks a user up with `client`, the only file that waits, and
+//! `diagnosis` finds the broken link; `oauth`, `soql`, `response`, `row`, `fault`
+//! and `breaker` say, without waiting, what is sent and what an answer means.
 
 mod audit;
 mod credentials;
 
+mod diagnosis;
+mod org;
+
+mod client;
+
+mod breaker;
+mod cache;
+mod fault;
+mod oauth;
+mod response;
+mod row;
+mod soql;
+mod stats;
+mod transport;
+
 pub use audit::{Audit, Rotation};
-pub use credentials::FetchCredentials;
+pub use breaker::BreakerState;
+pub use credentials::{FetchCredentials, Store};
+pub use diagnosis::{Outcome, Step};
+pub use oauth::SetupError;
+pub use org::Org;
+pub use stats::{LATENCY_MS, Snapshot};
 
 use crate::envelope::{Pattern, Triple};
 

@@ -1,0 +1,345 @@
+//! [`Client`]: requests to the org's REST API. The only file of this folder that waits for the network or a clock.
+//!
+//! [`Client::get`] is the way in: breaker, turn, token, exchange, all under one deadline. The token is shared, asked for
+//! by one request at a time, and used until a 401 says that it may have expired; then there is one new login and one
+//! repetition. GETs and logins are repeated on what may pass (`Verdict::Again`); nothing else is ever sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use secrecy::ExposeSecret;
+use serde::de::IgnoredAny;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until, timeout};
+use zeroize::{Zeroize, Zeroizing};
+
+use super::breaker::{Breaker, BreakerState, Pass};
+use super::fault::{Fault, Verdict, of_answer, of_login};
+use super::oauth::{Grant, Issued, SetupError, TOKEN_PATH, Token, read_token};
+use super::response::{api_usage, error_codes};
+use super::soql;
+use super::stats::{Snapshot, Stats, count};
+use super::transport::{Body, failed, http};
+use crate::config::{self, BaseUrl};
+
+/// How often a request that may go better is repeated.
+const REPEATS: u32 = 2;
+
+/// The longest wait before the first repetition; it doubles.
+const REPEAT_AFTER: Duration = Duration::from_millis(200);
+
+/// What an answer may be, beside JSON.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Nothing else.
+    Json,
+    /// One row by its key: 300 means several, 404 none.
+    Row,
+    /// What Apex answers: 404, or nothing at all, means none.
+    Apex,
+}
+
+/// An answer.
+pub(super) struct Reply {
+    /// The status: of success, or one that [`Want`] allows.
+    pub(super) status: u16,
+    /// The body; zeroised when dropped.
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+/// The connection to one org.
+pub(super) struct Client {
+    org: config::Salesforce,
+    login: BaseUrl,
+    grant: Grant,
+    http: reqwest::Client,
+    turns: Semaphore,
+    breaker: Mutex<Breaker>,
+    token: Mutex<Option<Arc<Token>>>,
+    /// Held by the one who logs in; the last login's failure.
+    logging_in: tokio::sync::Mutex<Option<Fault>>,
+    /// Logins that have ended, either way.
+    attempts: AtomicU64,
+    jitter: Mutex<StdRng>,
+    stats: Stats,
+}
+
+impl Client {
+    /// Reads key, secret and certificates. Sends nothing.
+    pub(super) fn new(org: config::Salesforce) -> Result<Self, SetupError> {
+        let grant = Grant::read(&org)?;
+        let login = BaseUrl::parse(&org.login_url).map_err(|fault| SetupError::new("salesforce.login_url", fault))?;
+        if !(login.https || org.insecure_http && login.is_loopback()) {
+            return Err(SetupError::new("salesforce.login_url", "must begin with https://"));
+        }
+        Ok(Self {
+            http: http(&org, &login)?,
+            login,
+            grant,
+            turns: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
+            breaker: Mutex::new(Breaker::new(org.breaker_failures, org.breaker_open)),
+            token: Mutex::default(),
+            logging_in: tokio::sync::Mutex::default(),
+            attempts: AtomicU64::new(0),
+            jitter: Mutex::new(StdRng::seed_from_u64(rand::random())),
+            stats: Stats::default(),
+            org,
+        })
+    }
+
+    /// Asks for a path of the instance.
+    pub(super) async fn get(&self, path: &str, want: Want) -> Result<Reply, Fault> {
+        let started = Instant::now();
+        let outcome = timeout(self.org.timeout, self.in_turn(path, want)).await.unwrap_or_else(|_| Err(too_slow()));
+        self.stats.took(started.elapsed());
+        count(if outcome.is_ok() { &self.stats.answered } else { &self.stats.failed });
+        outcome
+    }
+
+    /// Logs in, or finds that it has; for those who only want to know whether it can.
+    pub(super) async fn session(&self) -> Result<Arc<Token>, Fault> {
+        timeout(self.org.timeout, self.token(None)).await.unwrap_or_else(|_| Err(too_slow()))
+    }
+
+    /// Asks the login host for anything at all: whether the network and TLS let it.
+    pub(super) async fn reach(&self) -> Result<(), Fault> {
+        let asked = self.http.get(format!("{}/services/data/", self.login)).send();
+        match timeout(self.org.timeout, asked).await {
+            Ok(Ok(answer)) => {
+                self.note(answer.headers());
+                Ok(())
+            }
+            Ok(Err(error)) => Err(failed(&error).fault()),
+            Err(_) => Err(too_slow()),
+        }
+    }
+
+    /// The counts at this moment.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let age = self.token.lock().as_ref().map(|token| token.since.elapsed());
+        let breaker = self.breaker.lock().state();
+        self.stats.snapshot(breaker, age)
+    }
+
+    async fn in_turn(&self, path: &str, want: Want) -> Result<Reply, Fault> {
+        self.kept_away(self.breaker.lock().look(Instant::now().into_std()))?;
+        let Ok(_turn) = self.turns.acquire().await else { return Err(too_slow()) };
+        // What came before may have failed meanwhile.
+        let pass = self.kept_away(self.breaker.lock().admit(Instant::now().into_std()))?;
+        let mut ending = Ending { client: self, pass, outcome: Some(too_slow()) };
+        let outcome = self.exchange(path, want).await;
+        ending.outcome = outcome.as_ref().err().cloned();
+        outcome
+    }
+
+    fn kept_away<T>(&self, outcome: Result<T, Fault>) -> Result<T, Fault> {
+        outcome.inspect_err(|_| count(&self.stats.kept_away))
+    }
+
+    async fn exchange(&self, path: &str, want: Want) -> Result<Reply, Fault> {
+        let mut expired = None;
+        let mut repeats = 0;
+        loop {
+            let token = self.token(expired).await?;
+            match self.ask(&token, path, want).await {
+                Ok(reply) => return Ok(reply),
+                Err(Verdict::Login(_)) if expired.is_none() => expired = Some(token.number),
+                Err(Verdict::Again(_)) if repeats < REPEATS => {
+                    self.pause(repeats).await;
+                    repeats += 1;
+                }
+                Err(verdict) => return Err(verdict.fault()),
+            }
+        }
+    }
+
+    /// The token, unless it is the one that has expired; else a new one. One login at a time, whose outcome all take
+    /// that waited for it.
+    async fn token(&self, expired: Option<u64>) -> Result<Arc<Token>, Fault> {
+        let usable = || self.token.lock().clone().filter(|token| expired.is_none_or(|it| it < token.number));
+        if let Some(token) = usable() {
+            return Ok(token);
+        }
+        let before = self.attempts.load(Ordering::Acquire);
+        let mut last = self.logging_in.lock().await;
+        if let Some(token) = usable() {
+            return Ok(token);
+        }
+        if let Some(fault) = last.as_ref().filter(|_| self.attempts.load(Ordering::Acquire) != before) {
+            return Err(fault.clone());
+        }
+        let outcome = self.log_in().await;
+        let number = self.attempts.fetch_add(1, Ordering::AcqRel) + 1;
+        *last = outcome.as_ref().err().cloned();
+        let Issued { secret, base, user } = outcome.inspect_err(|_| count(&self.stats.logins_failed))?;
+        let token = Arc::new(Token { secret, base, user, since: Instant::now(), number });
+        *self.token.lock() = Some(Arc::clone(&token));
+        tracing::debug!(instance = %token.base, "logged in to Salesforce");
+        Ok(token)
+    }
+
+    async fn log_in(&self) -> Result<Issued, Fault> {
+        let mut repeats = 0;
+        loop {
+            count(&self.stats.logins);
+            match self.ask_for_token().await {
+                Ok(issued) => return Ok(issued),
+                Err(Verdict::Again(_)) if repeats < REPEATS => {
+                    self.pause(repeats).await;
+                    repeats += 1;
+                }
+                Err(verdict) => return Err(verdict.fault()),
+            }
+        }
+    }
+
+    async fn ask_for_token(&self) -> Result<Issued, Verdict> {
+        const REFUSED: &str =
+            "Salesforce refuses the broker; tell an administrator: the broker's log says what to change";
+        let rejected = |operator: String| Verdict::Final(Fault::rejected(REFUSED, operator));
+        #[expect(clippy::disallowed_methods, reason = "an assertion says until when it holds; no rule depends on it")]
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let form = self.grant.form(now).map_err(|_| rejected("the assertion could not be signed".to_owned()))?;
+        let request = self.http.post(format!("{}{TOKEN_PATH}", self.login));
+        let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.as_bytes().to_vec());
+        let (status, reply, skew) = self.send(request).await?;
+        match status {
+            200..=299 => read_token(&reply, &self.org).map_err(rejected),
+            _ => Err(of_login(status, &reply, skew)),
+        }
+    }
+
+    async fn ask(&self, token: &Token, path: &str, want: Want) -> Result<Reply, Verdict> {
+        let bearer = Zeroizing::new(format!("Bearer {}", token.secret.expose_secret()));
+        let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| transport_fault("the token is no header"))?;
+        bearer.set_sensitive(true);
+        count(&self.stats.calls);
+        let request = self.http.get(format!("{}{path}", token.base)).header(AUTHORIZATION, bearer);
+        let (status, body, _) = self.send(request.header("Sforce-Call-Options", "client=switchboard")).await?;
+        let found = match status {
+            200..=299 if body.trim_ascii().is_empty() => want == Want::Apex,
+            200..=299 => serde_json::from_slice::<IgnoredAny>(&body).is_ok(),
+            300 => want == Want::Row,
+            404 if want == Want::Apex => true,
+            404 => want == Want::Row && error_codes(&body).iter().any(|error| error.code == "NOT_FOUND"),
+            _ => false,
+        };
+        match status {
+            _ if found => Ok(Reply { status, body }),
+            200..=299 => Err(Verdict::Again(Fault::unavailable(
+                "Salesforce does not answer as it should just now; try again in a moment",
+                format!("HTTP {status} with something else than JSON: maintenance (status.salesforce.com), or a proxy"),
+            ))),
+            _ => Err(of_answer(status, &body, &soql::fields(&self.org.credentials, &[]))),
+        }
+    }
+
+    /// Sends, and reads the answer to its end: status, body, and how far this computer's clock is ahead.
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<(u16, Zeroizing<Vec<u8>>, Option<i64>), Verdict> {
+        let request = request.header(ACCEPT, "application/json");
+        let mut answer = request.send().await.map_err(|error| failed(&error))?;
+        let skew = self.note(answer.headers());
+        let mut body = Body::for_length(answer.content_length());
+        while let Some(mut chunk) = answer.chunk().await.map_err(|error| failed(&error))?.map(Bytes::try_into_mut) {
+            let fits = body.push(chunk.as_ref().map_or_else(AsRef::as_ref, AsRef::as_ref));
+            if let Ok(own) = &mut chunk {
+                own.as_mut().zeroize();
+            }
+            if !fits {
+                return Err(Verdict::Final(Fault::rejected(
+                    "Salesforce sends too much; tell an administrator",
+                    "an answer of more than 1 MiB was not read: salesforce.credentials names too large an object or resource",
+                )));
+            }
+        }
+        Ok((answer.status().as_u16(), body.into_bytes(), skew))
+    }
+
+    fn note(&self, headers: &HeaderMap) -> Option<i64> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some((used, limit)) = text("sforce-limit-info").and_then(api_usage) {
+            self.stats.usage(used, limit);
+        }
+        let theirs = text(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok())?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "compared with Salesforce's clock, and told to the operator only"
+        )]
+        let ours = SystemTime::now();
+        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        let ahead = ours.duration_since(theirs).map_or_else(|behind| -seconds(behind.duration()), seconds);
+        self.stats.clock(ahead);
+        Some(ahead)
+    }
+
+    async fn pause(&self, repeats: u32) {
+        count(&self.stats.repeats);
+        let span = backoff(&mut self.jitter.lock(), repeats);
+        sleep_until(Instant::now() + span).await;
+    }
+}
+
+/// Tells the breaker the outcome of a request that it let through, also of one that its deadline ended.
+struct Ending<'a> {
+    client: &'a Client,
+    pass: Pass,
+    /// Why it failed.
+    outcome: Option<Fault>,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let outcome = self.outcome.as_ref().filter(|fault| !fault.is_row()).map_or(Ok(()), Err);
+        let mut breaker = self.client.breaker.lock();
+        let before = breaker.state();
+        let opened = breaker.end(Instant::now().into_std(), self.pass, outcome);
+        let after = breaker.state();
+        drop(breaker);
+        if let (Some(span), Err(fault)) = (opened, outcome) {
+            tracing::warn!(?span, hint = fault.operator(), "Salesforce is left alone for a while: requests fail");
+        }
+        if before != BreakerState::Closed && after == BreakerState::Closed {
+            tracing::info!("Salesforce answers again");
+        }
+    }
+}
+
+/// How long to wait before repetition number `repeats` (from 0): any time up to a limit that doubles, so that those who
+/// failed together do not come back together.
+fn backoff(chance: &mut StdRng, repeats: u32) -> Duration {
+    chance.random_range(Duration::ZERO..=REPEAT_AFTER.saturating_mul(1 << repeats.min(8)))
+}
+
+fn too_slow() -> Fault {
+    Fault::unavailable(
+        "Salesforce takes too long just now; try again in a moment",
+        "no answer within salesforce.timeout: status.salesforce.com, a proxy or firewall on the way, or a slow query (make \
+         salesforce.credentials.key_field an External ID)",
+    )
+}
+
+fn transport_fault(operator: &'static str) -> Verdict {
+    Verdict::Final(Fault::unavailable("Salesforce cannot be reached; try again in a moment", operator))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_before_a_repetition_is_drawn_evenly_and_replays() {
+        let mut chance = StdRng::seed_from_u64(7);
+        let drawn: Vec<Duration> = (0..200).map(|at| backoff(&mut chance, at % 2)).collect();
+        assert!(drawn.iter().step_by(2).all(|span| *span <= REPEAT_AFTER));
+        assert!(drawn.iter().any(|span| *span > REPEAT_AFTER) && drawn.iter().any(|span| *span < REPEAT_AFTER / 4));
+        assert!(drawn.iter().all(|span| *span <= 2 * REPEAT_AFTER));
+        let mut again = StdRng::seed_from_u64(7);
+        assert_eq!(drawn, (0..200).map(|at| backoff(&mut again, at % 2)).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,280 @@
+//! How the broker logs in: JWT bearer (RFC 7523, RS256) or client credentials. [`Grant`] makes the form that is sent,
+//! [`Token`] is what comes back, checked: a token goes to an allowed host, or nowhere.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::response::{Value, objects, value};
+use super::soql::encode;
+use crate::config::{self, BaseUrl};
+
+/// Where tokens are asked for.
+pub(super) const TOKEN_PATH: &str = "/services/oauth2/token";
+
+/// How long an assertion is good for. Salesforce takes at most 5 minutes, and a clock may be off by as much as 3.
+const ASSERTION_LIFE: Duration = Duration::from_mins(2);
+
+/// What of the configuration cannot be used, with its key. Ends a start with exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct SetupError {
+    key: &'static str,
+    message: String,
+}
+
+impl SetupError {
+    /// A key and what is wrong with it.
+    pub(super) fn new(key: &'static str, message: impl Into<String>) -> Self {
+        Self { key, message: message.into() }
+    }
+
+    /// The key of the configuration.
+    pub fn key(&self) -> &'static str {
+        self.key
+    }
+
+    /// What is wrong.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// A file that cannot be used.
+    pub(super) fn file(key: &'static str, path: &Path, message: impl fmt::Display) -> Self {
+        Self::new(key, format!("{}: {message}", path.display()))
+    }
+}
+
+/// What the broker logs in with.
+pub(super) enum Grant {
+    /// As a user, with a key whose certificate the app has.
+    JwtBearer { key: Box<RsaKeyPair>, client_id: String, username: String, audience: String },
+    /// As the app, with its secret.
+    ClientCredentials { client_id: String, secret: SecretString },
+}
+
+impl Grant {
+    /// Reads what the configuration names.
+    pub(super) fn read(org: &config::Salesforce) -> Result<Self, SetupError> {
+        if let Some((key, message)) = org.lacks().first() {
+            return Err(SetupError::new(key, *message));
+        }
+        let client_id = org.client_id.clone().unwrap_or_default();
+        if let Some(path) = &org.client_secret_file {
+            const KEY: &str = "salesforce.client_secret_file";
+            let text = Zeroizing::new(fs::read_to_string(path).map_err(|error| SetupError::file(KEY, path, error))?);
+            let secret = text.trim();
+            if secret.is_empty() || secret.chars().any(char::is_control) {
+                return Err(SetupError::file(KEY, path, "must hold the consumer secret, one line"));
+            }
+            warn_if_readable(KEY, path);
+            return Ok(Self::ClientCredentials { client_id, secret: SecretString::from(secret) });
+        }
+        Ok(Self::JwtBearer {
+            key: Box::new(read_key(org.private_key_file.as_deref().unwrap_or(Path::new("")))?),
+            client_id,
+            username: org.username.clone().unwrap_or_default(),
+            audience: org.audience.clone().unwrap_or_else(|| org.login_url.clone()),
+        })
+    }
+
+    /// The form that asks for a token; `now` in seconds since 1970.
+    pub(super) fn form(&self, now: u64) -> Result<Zeroizing<String>, ring::error::Unspecified> {
+        Ok(Zeroizing::new(match self {
+            Self::ClientCredentials { client_id, secret } => {
+                let secret = Zeroizing::new(encode(secret.expose_secret()));
+                format!("grant_type=client_credentials&client_id={}&client_secret={}", encode(client_id), *secret)
+            }
+            Self::JwtBearer { key, client_id, username, audience } => {
+                let exp = now.saturating_add(ASSERTION_LIFE.as_secs());
+                let claims = Claims { iss: client_id, sub: username, aud: audience, exp };
+                let assertion = Zeroizing::new(sign(key, &claims)?);
+                format!("grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion={}", *assertion)
+            }
+        }))
+    }
+}
+
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    exp: u64,
+}
+
+fn sign(key: &RsaKeyPair, claims: &Claims<'_>) -> Result<String, ring::error::Unspecified> {
+    let claims = serde_json::to_vec(claims).map_err(|_| ring::error::Unspecified)?;
+    let mut assertion = URL_SAFE_NO_PAD.encode(br#"{"alg":"RS256"}"#);
+    assertion.push('.');
+    URL_SAFE_NO_PAD.encode_string(claims, &mut assertion);
+    let mut signature = vec![0; key.public().modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), assertion.as_bytes(), &mut signature)?;
+    assertion.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut assertion);
+    Ok(assertion)
+}
+
+fn read_key(path: &Path) -> Result<RsaKeyPair, SetupError> {
+    const KEY: &str = "salesforce.private_key_file";
+    let text = Zeroizing::new(fs::read(path).map_err(|error| SetupError::file(KEY, path, error))?);
+    let advice = "must hold an RSA private key of 2048 bits or more in PEM, without a passphrase";
+    let wrong = || SetupError::file(KEY, path, advice);
+    let der = PrivateKeyDer::from_pem_slice(&text).map_err(|_| wrong())?;
+    let key = match &der {
+        PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
+        PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
+        _ => return Err(wrong()),
+    };
+    warn_if_readable(KEY, path);
+    key.map_err(|_| wrong())
+}
+
+/// A secret that everybody on the machine may read is worth a word.
+fn warn_if_readable(key: &str, path: &Path) {
+    #[cfg(unix)]
+    if fs::metadata(path).is_ok_and(|it| std::os::unix::fs::PermissionsExt::mode(&it.permissions()) & 0o007 != 0) {
+        tracing::warn!(key, path = %path.display(), "everybody on this computer may read this secret: chmod 600 it");
+    }
+    #[cfg(not(unix))]
+    let _ = (key, path);
+}
+
+/// A session with the org.
+pub(super) struct Token {
+    /// What is sent as the bearer.
+    pub(super) secret: SecretString,
+    /// Where it may be sent.
+    pub(super) base: BaseUrl,
+    /// The record id of the user it is for, where Salesforce says it.
+    pub(super) user: Option<String>,
+    /// When it came.
+    pub(super) since: Instant,
+    /// Later ones are greater.
+    pub(super) number: u64,
+}
+
+/// What a login answered; the rest of a [`Token`] is for its keeper to add.
+pub(super) struct Issued {
+    /// `access_token`
+    pub(super) secret: SecretString,
+    /// `instance_url`, checked.
+    pub(super) base: BaseUrl,
+    /// The last part of `id`.
+    pub(super) user: Option<String>,
+}
+
+/// Reads the answer of a login that succeeded; else says what is wrong with it, for the operator.
+pub(super) fn read_token(body: &[u8], org: &config::Salesforce) -> Result<Issued, String> {
+    #[derive(Deserialize)]
+    struct Places<'a> {
+        #[serde(borrow)]
+        instance_url: Option<std::borrow::Cow<'a, str>>,
+        #[serde(borrow)]
+        id: Option<std::borrow::Cow<'a, str>>,
+    }
+    let unreadable = || "the login's answer is no token: is salesforce.login_url right?".to_owned();
+    let answer = objects(body).and_then(|mut objects| objects.pop()).ok_or_else(unreadable)?;
+    let Some(Value::Text(secret)) = value(&answer, "access_token") else { return Err(unreadable()) };
+    if !secret.expose_secret().bytes().all(|it| (0x21..0x7f).contains(&it)) {
+        return Err(unreadable());
+    }
+    let places: Places<'_> = serde_json::from_slice(body).map_err(|_| unreadable())?;
+    let base = instance(places.instance_url.as_deref().ok_or_else(unreadable)?, org)?;
+    let user = places.id.as_deref().and_then(|id| id.rsplit('/').next()).and_then(super::soql::record_id);
+    Ok(Issued { secret, base, user })
+}
+
+/// Checks where Salesforce wants its requests: the token follows, so only to hosts that were named.
+fn instance(text: &str, org: &config::Salesforce) -> Result<BaseUrl, String> {
+    let base = BaseUrl::parse(text).map_err(|fault| {
+        format!("instance_url {fault}: the token was not sent there; salesforce.login_url may be wrong")
+    })?;
+    if !(base.https || org.insecure_http && base.is_loopback()) {
+        return Err("instance_url is not https: the token was not sent there".to_owned());
+    }
+    let is_name = base.host.parse::<std::net::IpAddr>().is_err();
+    let allowed = |pattern: &String| match pattern.strip_prefix('.') {
+        Some(_) => is_name && base.host.len() > pattern.len() && base.host.ends_with(pattern.as_str()),
+        None => base.host == *pattern,
+    };
+    if org.instance_hosts.iter().any(allowed) {
+        Ok(base)
+    } else {
+        Err("instance_url names a host that salesforce.instance_hosts does not: the token was not sent there. Setup > Company \
+             Settings > My Domain shows the org's own; add it if it is yours"
+            .to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_goes_to_an_allowed_host_or_nowhere() {
+        let strict = config::Salesforce::default();
+        let mut local = config::Salesforce { insecure_http: true, ..config::Salesforce::default() };
+        local.instance_hosts = vec!["127.0.0.1".to_owned(), "::1".to_owned(), ".acme.example".to_owned()];
+        for (org, url, allowed) in [
+            (&strict, "https://acme.my.salesforce.com", true),
+            (&strict, "https://ACME.my.Salesforce.com:443/", true),
+            (&strict, "https://salesforce.com", false),
+            (&strict, "https://evilsalesforce.com", false),
+            (&strict, "https://a.salesforce.com.evil.example", false),
+            (&strict, "https://.salesforce.com", false),
+            (&strict, "http://acme.my.salesforce.com", false),
+            (&strict, "https://acme.my.salesforce.com@evil.example", false),
+            (&strict, "https://evil.example\\.salesforce.com", false),
+            (&strict, "https://evil.example#.salesforce.com", false),
+            (&strict, "https://127.0.0.1", false),
+            (&local, "http://127.0.0.1:8080", true),
+            (&local, "http://127.0.0.1:9090", true),
+            (&local, "https://[::1]:9090", true),
+            (&local, "http://127.1:8080", false),
+            (&local, "http://0x7f.0.0.1", false),
+            (&local, "http://2130706433", false),
+            (&local, "http://127.0.0.2", false),
+            (&local, "http://x.acme.example", false),
+            (&local, "https://x.acme.example", true),
+        ] {
+            let body = serde_json::json!({"access_token": "00D!x", "instance_url": url, "id": "https://l/id/00D/005000000000001"});
+            let read = read_token(body.to_string().as_bytes(), org);
+            assert_eq!(read.is_ok(), allowed, "{url}");
+            if let Ok(issued) = read {
+                assert_eq!(issued.user.as_deref(), Some("005000000000001AAA"));
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_no_token_is_refused() {
+        let org = config::Salesforce::default();
+        for body in [
+            "",
+            "null",
+            "[]",
+            "<html>",
+            "{}",
+            r#"{"access_token":null}"#,
+            r#"{"access_token":"a b","instance_url":"https://a.salesforce.com"}"#,
+            r#"{"access_token":"a\r\nX: y","instance_url":"https://a.salesforce.com"}"#,
+            r#"{"access_token":"a"}"#,
+            r#"{"access_token":"a","instance_url":5}"#,
+        ] {
+            assert!(read_token(body.as_bytes(), &org).is_err(), "{body}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Text that goes to Salesforce with a user's name in it: SOQL and paths. Nothing a name holds can end its literal or
+//! its path segment. Identifiers come from the configuration, which has checked them.
+
+use std::fmt::Write as _;
+
+use crate::config::Lookup;
+
+/// Rows that are asked for. Salesforce compares texts without regard to case, so that rows of others may come along:
+/// they are sorted out here, and may not fill the answer.
+pub(super) const ROWS_MAX: usize = 50;
+
+/// The query for the rows of a key; `None` where the key can be in no row.
+pub(super) fn query(lookup: &Lookup, key: &str) -> Option<String> {
+    let literal = quote(key)?;
+    let fields = fields(lookup, &["Id"]).join(", ");
+    Some(format!("SELECT {fields} FROM {} WHERE {} = {literal} LIMIT {ROWS_MAX}", lookup.object, lookup.key_field))
+}
+
+/// The fields that a row has to bring, each once.
+pub(super) fn fields<'a>(lookup: &'a Lookup, first: &[&'a str]) -> Vec<&'a str> {
+    let named = [
+        &lookup.key_field,
+        &lookup.fields.username,
+        &lookup.fields.password,
+        &lookup.fields.extension,
+        &lookup.fields.adfs_username,
+        &lookup.active_field,
+    ];
+    let mut fields: Vec<&str> = Vec::new();
+    for name in first.iter().copied().chain(named.into_iter().map(String::as_str)) {
+        // SOQL refuses a field that stands twice, in whatever case.
+        if !name.is_empty() && !fields.iter().any(|it| it.eq_ignore_ascii_case(name)) {
+            fields.push(name);
+        }
+    }
+    fields
+}
+
+/// A SOQL string literal; `None` for a control character that has no escape.
+///
+/// Both the quote and the backslash are escaped: escaping the quote alone lets `\'` end the literal.
+pub(super) fn quote(value: &str) -> Option<String> {
+    let mut literal = String::with_capacity(value.len() + 2);
+    literal.push('\'');
+    for character in value.chars() {
+        match character {
+            '\\' => literal.push_str("\\\\"),
+            '\'' => literal.push_str("\\'"),
+            '\n' => literal.push_str("\\n"),
+            '\r' => literal.push_str("\\r"),
+            '\t' => literal.push_str("\\t"),
+            '\u{8}' => literal.push_str("\\b"),
+            '\u{c}' => literal.push_str("\\f"),
+            control if control.is_control() => return None,
+            plain => literal.push(plain),
+        }
+    }
+    literal.push('\'');
+    Some(literal)
+}
+
+/// A value as one segment of a path, percent-encoded; `None` where no notation keeps it one: URL parsers take `.` and
+/// `..` for steps even when they are percent-encoded.
+pub(super) fn segment(value: &str) -> Option<String> {
+    (!matches!(value, "" | "." | "..")).then(|| encode(value))
+}
+
+/// Percent-encodes all but what RFC 3986 calls unreserved.
+pub(super) fn encode(value: &str) -> String {
+    let mut encoded = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            // Writing to a string cannot fail.
+            _ => write!(encoded, "%{byte:02X}").ok().unwrap_or_default(),
+        }
+    }
+    encoded
+}
+
+/// A record id in its form of 18 characters; `None` for what is no id.
+///
+/// The last three characters say which of the first fifteen are capitals, five to a character.
+pub(super) fn record_id(text: &str) -> Option<String> {
+    const DIGITS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345";
+    if !text.bytes().all(|it| it.is_ascii_alphanumeric()) {
+        return None;
+    }
+    match text.len() {
+        18 => Some(text.to_owned()),
+        15 => {
+            let mut id = text.to_owned();
+            for part in text.as_bytes().chunks(5) {
+                let capitals = (0..5).filter(|&at| part.get(at).is_some_and(u8::is_ascii_uppercase));
+                let index = capitals.fold(0_usize, |sum, at| sum | 1 << at);
+                id.push(DIGITS.get(index).copied().map_or('A', char::from));
+            }
+            Some(id)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a SOQL parser makes of a literal: its value, or nothing if it ends early or has an unknown escape.
+    fn parse(literal: &str) -> Option<String> {
+        let mut rest = literal.strip_prefix('\'')?.chars();
+        let mut value = String::new();
+        loop {
+            match rest.next()? {
+                '\'' => return rest.next().is_none().then_some(value),
+                '\\' => value.push(match rest.next()?.to_ascii_lowercase() {
+                    'n' => '\n',
+                    'r' => '\r',
+                    't' => '\t',
+                    'b' => '\u{8}',
+                    'f' => '\u{c}',
+                    same @ ('"' | '\'' | '\\') => same,
+                    _ => return None,
+                }),
+                plain => value.push(plain),
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_literal_reads_back_as_the_value(value in "[\\\\'\"a\\n%_ \\PC]{0,40}") {
+            if let Some(literal) = quote(&value) {
+                prop_assert_eq!(parse(&literal), Some(value));
+            }
+        }
+
+        #[test]
+        fn a_segment_is_one_and_decodes_to_the_value(value in "[./\\\\%?#@:;\\PC]{1,20}") {
+            if let Some(segment) = segment(&value) {
+                let url = reqwest::Url::parse(&format!("https://a.example/x/{segment}?y")).unwrap();
+                let segments: Vec<_> = url.path_segments().unwrap().collect();
+                prop_assert_eq!(segments.len(), 2);
+                let mut bytes = Vec::new();
+                let mut rest = segments[1].bytes();
+                while let Some(byte) = rest.next() {
+                    let hex = [rest.clone().next().unwrap_or(0), rest.clone().nth(1).unwrap_or(0)];
+                    bytes.push(if byte == b'%' { rest.nth(1); hex::decode(hex).unwrap()[0] } else { byte });
+                }
+                prop_assert_eq!(bytes, value.as_bytes());
+            } else {
+                prop_assert!([".", ".."].contains(&value.as_str()));
+            }
+        }
+    }
+
+    #[test]
+    fn the_known_injections_stay_inside_their_literal() {
+        for value in ["' OR Id != '", "a\\' OR Name != '", "\\", "x' --", "a\\\\' OR '1'='1"] {
+            assert_eq!(parse(&quote(value).unwrap()).as_deref(), Some(value));
+        }
+        assert_eq!(quote("a\\' OR").as_deref(), Some("'a\\\\\\' OR'"));
+        assert_eq!(quote("a\0b"), None);
+        assert_eq!(quote("a\u{85}b"), None);
+    }
+
+    #[test]
+    fn the_query_asks_for_each_field_once() {
+        let mut lookup = Lookup::default();
+        assert_eq!(
+            query(&lookup, "005000000000001AAA").unwrap(),
+            "SELECT Id, User_Id__c, CTI_Username__c, CTI_Password__c, CTI_Extension__c, ADFS_Username__c, Active__c FROM \
+             CTI_Login__c WHERE User_Id__c = '005000000000001AAA' LIMIT 50"
+        );
+        lookup.active_field = String::new();
+        lookup.key_field = "id".to_owned();
+        lookup.fields.extension = "cti_username__C".to_owned();
+        lookup.fields.password = String::new();
+        assert_eq!(
+            query(&lookup, "x").unwrap(),
+            "SELECT Id, CTI_Username__c, ADFS_Username__c FROM CTI_Login__c WHERE id = 'x' LIMIT 50"
+        );
+    }
+
+    #[test]
+    fn an_id_is_completed_to_18_characters() {
+        for (text, id) in [
+            ("005000000000001", Some("005000000000001AAA")),
+            ("005xx000001SwiU", Some("005xx000001SwiUAAS")),
+            ("001D000000IqhSL", Some("001D000000IqhSLIAZ")),
+            ("001D000000IqhSLIAZ", Some("001D000000IqhSLIAZ")),
+            ("alice@example.com", None),
+            ("00500000000000", None),
+            ("0050000000000011", None),
+            ("00500000000000'", None),
+            ("00500000000000é", None),
+            ("", None),
+        ] {
+            assert_eq!(record_id(text).as_deref(), id, "{text}");
+        }
+    }
+}
