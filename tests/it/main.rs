@@ -42,6 +42,7 @@ mod credentials;
 mod fake_broker;
 mod python;
 
+mod salesforce;
 mod simulator;
 
 mod documents;

@@ -107,14 +107,12 @@ impl Client {
         timeout(self.org.timeout, self.token(None)).await.unwrap_or_else(|_| Err(too_slow()))
     }
 
-    /// Asks the login host for anything at all: whether the network and TLS let it.
-    pub(super) async fn reach(&self) -> Result<(), Fault> {
+    /// Asks the login host for anything at all: whether the network and TLS let it, and how far this computer's clock is
+    /// ahead, in seconds.
+    pub(super) async fn reach(&self) -> Result<Option<i64>, Fault> {
         let asked = self.http.get(format!("{}/services/data/", self.login)).send();
         match timeout(self.org.timeout, asked).await {
-            Ok(Ok(answer)) => {
-                self.note(answer.headers());
-                Ok(())
-            }
+            Ok(Ok(answer)) => Ok(self.note(answer.headers())),
             Ok(Err(error)) => Err(failed(&error).fault()),
             Err(_) => Err(too_slow()),
         }

@@ -82,6 +82,24 @@ struct Field {
     relationship_name: Option<String>,
 }
 
+fn clock(ahead: Option<i64>) -> Step {
+    let Some(ahead) = ahead else {
+        return Step {
+            step: "clock",
+            outcome: Outcome::Skipped,
+            detail: "the answer does not say the time".to_owned(),
+        };
+    };
+    let side = if ahead < 0 { "behind" } else { "ahead of" };
+    let told = format!("this computer's clock is {} s {side} Salesforce's", ahead.abs());
+    let (outcome, detail) = match ahead.abs() {
+        0..=CLOCK_NOTABLE => (Outcome::Passed, told),
+        it if it <= CLOCK_WRONG => (Outcome::Warning, format!("{told}: let NTP set it")),
+        _ => (Outcome::Failed, format!("{told}, too far for an assertion: let NTP set it")),
+    };
+    Step { step: "clock", outcome, detail }
+}
+
 impl Org {
     /// Tries every step of a fetch, the last one for a user. No password is in what it says.
     pub async fn diagnose(&self, user: Option<&str>) -> Vec<Step> {
@@ -109,7 +127,7 @@ impl Org {
     async fn connection(&self, steps: &mut Steps) -> bool {
         const REST: [&str; 7] = ["login", "api_version", "object", "fields", "mask", "limits", "lookup"];
         let url = &self.config.login_url;
-        match self.client.reach().await {
+        let ahead = match self.client.reach().await {
             Err(fault) if fault.operator().starts_with("TLS failed") => {
                 steps.add("network", Outcome::Passed, format!("{url} was reached"));
                 steps.failed("tls", &fault);
@@ -123,24 +141,15 @@ impl Org {
                 steps.skipped(&REST, "there is no way to Salesforce");
                 return false;
             }
-            Ok(()) => steps.add("network", Outcome::Passed, format!("{url} answers")),
-        }
+            Ok(ahead) => ahead,
+        };
+        steps.add("network", Outcome::Passed, format!("{url} answers"));
         if url.starts_with("https://") {
             steps.add("tls", Outcome::Passed, "the certificate is trusted");
         } else {
             steps.add("tls", Outcome::Skipped, "salesforce.insecure_http: a stand-in without TLS");
         }
-        let ahead = self.client.snapshot().clock_ahead;
-        let told = format!(
-            "this computer's clock is {} s {} Salesforce's",
-            ahead.abs(),
-            if ahead < 0 { "behind" } else { "ahead of" }
-        );
-        match ahead.abs() {
-            0..=CLOCK_NOTABLE => steps.add("clock", Outcome::Passed, told),
-            it if it <= CLOCK_WRONG => steps.add("clock", Outcome::Warning, format!("{told}: let NTP set it")),
-            _ => steps.add("clock", Outcome::Failed, format!("{told}, too far for an assertion: let NTP set it")),
-        }
+        steps.0.push(clock(ahead));
         true
     }
 
@@ -312,5 +321,26 @@ impl Org {
             ),
             Err(fault) => steps.failed("lookup", &fault),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_judged_by_what_an_assertion_can_bear() {
+        for (ahead, outcome) in [
+            (None, Outcome::Skipped),
+            (Some(0), Outcome::Passed),
+            (Some(-30), Outcome::Passed),
+            (Some(60), Outcome::Warning),
+            (Some(-110), Outcome::Warning),
+            (Some(-400), Outcome::Failed),
+            (Some(i64::MAX), Outcome::Failed),
+        ] {
+            assert_eq!(clock(ahead).outcome, outcome, "{ahead:?}");
+        }
+        assert!(clock(Some(-400)).detail.starts_with("this computer's clock is 400 s behind Salesforce's"));
     }
 }

@@ -1,7 +1,6 @@
 //! The HTTP below [`Client`](super::client::Client): how connections are made, what their failures mean, and bodies that
 //! leave nothing behind.
 
-use std::error::Error as _;
 use std::fs;
 use std::time::Duration;
 
@@ -67,18 +66,14 @@ pub(super) fn failed(error: &reqwest::Error) -> Verdict {
     ))
 }
 
-/// Whether TLS said no, which a repetition does not change.
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref()).or_else(|| error.downcast_ref::<rustls::Error>());
-        if tls.is_some_and(|tls: &rustls::Error| !matches!(tls, rustls::Error::PeerIncompatible(_))) {
-            return error.is::<std::io::Error>();
+/// Whether TLS said no, which a repetition does not change. An I/O error may hold the cause inside, out of the chain.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inside = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>()
+        || match inside {
+            Some(inside) => is_tls(inside),
+            None => error.source().is_some_and(is_tls),
         }
-        cause = error.source();
-    }
-    false
 }
 
 /// The last of an error's causes, which says most. No URL: it holds a user.

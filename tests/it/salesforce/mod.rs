@@ -1,0 +1,99 @@
+//! Credentials from an org: what is asked and answered (`fetch`), what goes wrong on the way (`faults`), and the command
+//! that finds it (`check`).
+
+mod check;
+mod faults;
+mod fetch;
+mod stand_in;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+use switchboard::adapter::salesforce::{Audit, FetchCredentials, Org, Rotation};
+use switchboard::adapter::{Handler, Request};
+use switchboard::config::Salesforce;
+use switchboard::envelope::Triple;
+
+use stand_in::{Answer, Seen, StandIn};
+
+const ID: &str = "005000000000001AAA";
+
+/// A password that no other text of these tests contains.
+const SECRET: &str = "acq@123-never-shown";
+
+/// The key of the tests; it opens nothing.
+const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/salesforce/key.pem");
+
+fn config(url: &str) -> Salesforce {
+    Salesforce {
+        login_url: url.to_owned(),
+        client_id: Some("3MVG9.test".to_owned()),
+        username: Some("switchboard@example.com".to_owned()),
+        private_key_file: Some(KEY.into()),
+        instance_hosts: vec!["127.0.0.1".to_owned()],
+        insecure_http: true,
+        timeout: Duration::from_secs(5),
+        ..Salesforce::default()
+    }
+}
+
+fn org(stand_in: &StandIn) -> Org {
+    Org::open(&config(&stand_in.url)).unwrap()
+}
+
+fn token(name: &str) -> Answer {
+    Answer::Json(
+        200,
+        format!(
+            r#"{{"access_token":"{name}","instance_url":"{{url}}","id":"{{url}}/id/00D/005000000000009AAA","token_type":"Bearer"}}"#
+        ),
+    )
+}
+
+fn row(fields: &str) -> String {
+    format!(
+        r#"{{"attributes":{{"type":"CTI_Login__c"}},"Id":"a00","User_Id__c":"{ID}","CTI_Username__c":"1245456",
+        "CTI_Password__c":"{SECRET}","CTI_Extension__c":"05051","ADFS_Username__c":null,"Active__c":true{fields}}}"#
+    )
+}
+
+fn rows(rows: &[String]) -> Answer {
+    Answer::Json(200, format!(r#"{{"totalSize":{},"done":true,"records":[{}]}}"#, rows.len(), rows.join(",")))
+}
+
+fn error(status: u16, code: &str, message: &str) -> Answer {
+    Answer::Json(status, format!(r#"[{{"message":"{message}","errorCode":"{code}"}}]"#))
+}
+
+/// Logs everybody in, and answers the rest by `script`.
+fn behind_login(script: impl Fn(&Seen) -> Answer + Send + Sync) -> impl Fn(&Seen) -> Answer + Send + Sync {
+    move |seen| if seen.is_login() { token("t1") } else { script(seen) }
+}
+
+/// What an agent gets: its password, or the code and the words.
+async fn fetched(org: &Org, user: &str) -> String {
+    match org.find(user).await {
+        Ok(found) => found.password.expose_secret().to_owned(),
+        Err(refusal) => refusal.to_string(),
+    }
+}
+
+/// The handler on an org, as the router has it.
+fn handler(org: Org, folder: &std::path::Path) -> FetchCredentials {
+    FetchCredentials::new(Arc::new(org), Arc::new(Audit::open(folder, Rotation::default()).unwrap()))
+}
+
+async fn handled(handler: &FetchCredentials, user: Option<&str>) -> String {
+    let request = Request {
+        triple: Triple::new("Salesforce", "User", "FetchCredentials"),
+        source: "softphone".to_owned(),
+        user: user.map(str::to_owned),
+        session: "5f1c".to_owned(),
+        payload: None,
+    };
+    match handler.handle(request).await {
+        Ok(response) => response.expose_secret().to_owned(),
+        Err(refusal) => refusal.to_string(),
+    }
+}
