@@ -110,7 +110,7 @@ fn unknown(lookup: &Lookup) -> Fault {
         UserKey::Email => "an e-mail address",
     };
     Fault::not_found(
-        "no CTI login can be stored for you in Salesforce under the name that this session has; tell an administrator",
+        "no CTI login can be stored for this user in Salesforce under the name that this session has; tell an administrator",
         format!(
             "the session's user is not {wanted}, which salesforce.credentials.key says it is; Salesforce was not asked"
         ),

@@ -21,7 +21,7 @@ pub(super) fn choose(rows: &[Object<'_>], lookup: &Lookup, key: &str) -> Result<
     match own.as_slice() {
         [row] => read(row, lookup),
         [] if inactive => Err(Fault::not_found(
-            "your CTI login in Salesforce is switched off; an administrator can switch it on",
+            "the CTI login of this user in Salesforce is switched off; an administrator can switch it on",
             format!("{}: the row is switched off by {}", lookup.object, lookup.active_field),
         )),
         [] => Err(not_found(lookup)),
@@ -32,7 +32,7 @@ pub(super) fn choose(rows: &[Object<'_>], lookup: &Lookup, key: &str) -> Result<
 /// No row at all.
 pub(super) fn not_found(lookup: &Lookup) -> Fault {
     Fault::not_found(
-        "no CTI login is stored for you in Salesforce; an administrator adds one",
+        "no CTI login is stored for this user in Salesforce; an administrator adds one",
         format!(
             "{} has no row whose {} is the user's, or sharing hides it: Setup > Users > Permission Sets > the broker's set > \
              Object Settings > the object: 'View All'",
@@ -44,7 +44,7 @@ pub(super) fn not_found(lookup: &Lookup) -> Fault {
 /// More rows than one.
 pub(super) fn several(lookup: &Lookup) -> Fault {
     Fault::row(
-        "several CTI logins are stored for you in Salesforce, so none is used; an administrator removes all but one",
+        "several CTI logins are stored for this user in Salesforce, so none is used; an administrator removes all but one",
         format!(
             "{} has several rows with one {}: delete all but one, and make the field 'Unique' (Setup > Object Manager > the \
              object > Fields & Relationships)",
@@ -81,10 +81,12 @@ fn is_active(row: &Object<'_>, lookup: &Lookup) -> Result<bool, Fault> {
 
 fn read(row: &Object<'_>, lookup: &Lookup) -> Result<Credentials, Fault> {
     let fields = &lookup.fields;
-    let needed = |name: &str| match text(row, name)? {
+    let needed = |name: &str| match text(row, name, lookup.mode)? {
         Some(text) => Ok(text),
         None => Err(Fault::row(
-            format!("the field {name} of your CTI login in Salesforce is empty; an administrator can fill it in"),
+            format!(
+                "the field {name} of the CTI login of this user in Salesforce is empty; an administrator can fill it in"
+            ),
             format!("{}: {name} is empty in the user's row", lookup.object),
         )),
     };
@@ -95,7 +97,7 @@ fn read(row: &Object<'_>, lookup: &Lookup) -> Result<Credentials, Fault> {
     let extension = plain(&fields.extension)?;
     let adfs_username = match fields.adfs_username.as_str() {
         "" => None,
-        name => text(row, name)?.map(|text| text.expose_secret().to_owned()),
+        name => text(row, name, lookup.mode)?.map(|text| text.expose_secret().to_owned()),
     };
     let password = match fields.password.as_str() {
         "" => SecretString::from(""),
@@ -103,7 +105,7 @@ fn read(row: &Object<'_>, lookup: &Lookup) -> Result<Credentials, Fault> {
     };
     if !lookup.allow_mask_like && is_mask(password.expose_secret()) {
         return Err(Fault::row(
-            "Salesforce shows the broker a mask in place of your CTI password; tell an administrator",
+            "Salesforce shows the broker a mask in place of the CTI password; tell an administrator",
             format!(
                 "{} came masked. Setup > Users > Permission Sets > the broker's set > System Permissions: 'View Encrypted \
                  Data'; if the password really looks so, set salesforce.credentials.allow_mask_like",
@@ -115,7 +117,7 @@ fn read(row: &Object<'_>, lookup: &Lookup) -> Result<Credentials, Fault> {
 }
 
 /// A field's text; `None` where it is empty.
-fn text(row: &Object<'_>, name: &str) -> Result<Option<SecretString>, Fault> {
+fn text(row: &Object<'_>, name: &str, mode: Mode) -> Result<Option<SecretString>, Fault> {
     match value(row, name) {
         Some(Value::Text(text)) => Ok(Some(text)),
         Some(Value::Null) => Ok(None),
@@ -123,6 +125,8 @@ fn text(row: &Object<'_>, name: &str) -> Result<Option<SecretString>, Fault> {
             format!("the field {name} in Salesforce holds no text; tell an administrator"),
             format!("{name} holds no text: salesforce.credentials.fields names another type of field"),
         )),
+        // Apex leaves empty fields out of a record that it writes as JSON.
+        None if mode == Mode::Apex => Ok(None),
         None => Err(hidden(name)),
     }
 }
@@ -179,7 +183,7 @@ mod tests {
             ("[]".to_owned(), "CREDENTIALS_NOT_FOUND: no CTI login is stored"),
             (
                 format!("[{}]", row(r#","Active__c":false"#)),
-                "CREDENTIALS_NOT_FOUND: your CTI login in Salesforce is switched off",
+                "CREDENTIALS_NOT_FOUND: the CTI login of this user in Salesforce is switched off",
             ),
             (format!("[{},{}]", row(r#","Active__c":false"#), row("")), "1001 pw"),
             (format!("[{},{}]", row(""), row("")), "UPSTREAM_REJECTED: several"),
@@ -187,15 +191,15 @@ mod tests {
             (format!("[{},{}]", row(r#","User_Id__c":"005000000000001aAA""#), row("")), "1001 pw"),
             (
                 format!("[{}]", row(r#","CTI_Password__c":null"#)),
-                "UPSTREAM_REJECTED: the field CTI_Password__c of your",
+                "UPSTREAM_REJECTED: the field CTI_Password__c of the CTI login",
             ),
             (
                 format!("[{}]", row(r#","CTI_Username__c":null"#)),
-                "UPSTREAM_REJECTED: the field CTI_Username__c of your",
+                "UPSTREAM_REJECTED: the field CTI_Username__c of the CTI login",
             ),
             (
                 format!("[{}]", row(r#","CTI_Extension__c":null"#)),
-                "UPSTREAM_REJECTED: the field CTI_Extension__c of your",
+                "UPSTREAM_REJECTED: the field CTI_Extension__c of the CTI login",
             ),
             (
                 format!("[{}]", row(r#","CTI_Password__c":"********""#)),
@@ -234,6 +238,11 @@ mod tests {
         let bare = r#"{"CTI_Username__c":"1001","CTI_Password__c":"pw","CTI_Extension__c":"1","ADFS_Username__c":"a"}"#;
         assert_eq!(outcome(bare, &lookup), "1001 pw 1 Some(\"a\")");
         assert!(outcome(&row(r#","User_Id__c":"005000000000002AAA""#), &lookup).starts_with("CREDENTIALS_NOT_FOUND"));
+        assert_eq!(outcome(&bare.replace("ADFS_Username__c", "x"), &lookup), "1001 pw 1 None");
+        let empty = outcome(&bare.replace("CTI_Extension__c", "x"), &lookup);
+        assert!(empty.starts_with(
+            "UPSTREAM_REJECTED: the field CTI_Extension__c of the CTI login of this user in Salesforce is empty"
+        ));
         assert!(outcome("null", &lookup).starts_with("CREDENTIALS_NOT_FOUND"));
     }
 

@@ -90,7 +90,10 @@ async fn each_row_that_cannot_be_used_says_why() {
         (rows(std::slice::from_ref(&lower)), "CREDENTIALS_NOT_FOUND: no CTI login"),
         (rows(&[lower, row("")]), SECRET),
         (rows(&[row(""), row("")]), "UPSTREAM_REJECTED: several"),
-        (rows(&[row(",\"Active__c\":false")]), "CREDENTIALS_NOT_FOUND: your CTI login in Salesforce is switched off"),
+        (
+            rows(&[row(",\"Active__c\":false")]),
+            "CREDENTIALS_NOT_FOUND: the CTI login of this user in Salesforce is switched off",
+        ),
         (rows(&[row(",\"CTI_Extension__c\":null")]), "UPSTREAM_REJECTED: the field CTI_Extension__c"),
         (rows(&[row(",\"CTI_Password__c\":\"********\"")]), "UPSTREAM_REJECTED: Salesforce shows the broker a mask"),
         (rows(&[row("").replace("CTI_Password__c", "x")]), "UPSTREAM_REJECTED: the broker may not read"),
