@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use rustls::pki_types::CertificateDer;
 use serde_json::{Map, Value};
-use tokio_rustls::rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 use webpki::ring::RSA_PKCS1_2048_8192_SHA256;
 

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::ServerConfig;
+use rustls::crypto::ring;
+use rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 /// HTTP/2, as ALPN calls it.
 pub(super) const HTTP_2: &[u8] = b"h2";
@@ -20,7 +20,7 @@ pub enum TlsError {
     Certificate(#[from] rcgen::Error),
     /// The server's side of TLS.
     #[error(transparent)]
-    Server(#[from] tokio_rustls::rustls::Error),
+    Server(#[from] rustls::Error),
 }
 
 /// What accepts TLS, and the authority that its clients have to trust.
