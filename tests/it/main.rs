@@ -22,6 +22,7 @@ mod routing;
 mod splicing;
 
 mod gather;
+mod handler_gone;
 mod ordered;
 mod requests;
 

@@ -157,3 +157,15 @@ async fn the_reply_to_subscribe_comes_before_the_values_it_brings() {
     assert_eq!(late.next_on("Broker/Subscription/Subscribe").await["data"]["Success"], true);
     assert_eq!(late.next_on(STATE).await["retained"], true);
 }
+
+#[tokio::test]
+async fn all_users_together_have_a_limit_too() {
+    let broker = Broker::open_with("[limits]\nretained_total_bytes = 6000").await;
+    let long = "x".repeat(4000);
+    let (mut alice, mut bob) = (broker.app_of("phone", "alice").await, broker.app_of("phone", "bob").await);
+    retain(&mut alice, STATE, json!({"data": long})).await;
+    bob.send(envelope(STATE, json!({"retain": true, "id": "over", "data": long}))).await;
+    bob.next_error("TOO_LARGE").await;
+    retain(&mut alice, STATE, json!({"data": null})).await;
+    retain(&mut bob, STATE, json!({"data": long})).await;
+}

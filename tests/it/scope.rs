@@ -370,3 +370,35 @@ async fn an_observer_finds_retained_values_and_a_group_of_services_shares_all_us
     users.sort_by_key(ToString::to_string);
     assert_eq!(users, ["alice", "bob"]);
 }
+
+#[tokio::test]
+async fn services_and_configured_applications_of_the_same_user_handle_protected_triples() {
+    let applications = [
+        application("alice-adapter", Some("alice"), "handle = [\"Cisco/Agent/*\"]"),
+        application("alice-gadget", Some("alice"), ""),
+        application("bob-gadget", Some("bob"), ""),
+        application("cti", None, ""),
+    ];
+    let broker = Broker::with_config(&applications.concat()).await;
+    let (mut adapter, mut cti) = (broker.app_by_token("alice-adapter").await, broker.app_by_token("cti").await);
+    let (mut alice, mut bob) = (broker.app_by_token("alice-gadget").await, broker.app_by_token("bob-gadget").await);
+    // The wider pattern of a configured application serves the protected triples that it may handle, and no others.
+    adapter.handle("Cisco/*/*").await;
+    assert_eq!(adapter.subscribe_refused("Cisco/Connection/ReInit", json!({"role": "handler"})).await, "FORBIDDEN");
+    alice.ask("Cisco/Agent/Login", "a").await;
+    let request = adapter.next_on("Cisco/Agent/Login").await;
+    adapter.reply(&request, json!({"data": "in"})).await;
+    assert_eq!(alice.next_answer("Cisco/Agent/Login", "a").await["data"], "in");
+    alice.ask("Cisco/Connection/ReInit", "b").await;
+    alice.next_failure("Cisco/Connection/ReInit", "NO_HANDLER").await;
+    bob.ask("Cisco/Agent/Login", "c").await;
+    bob.next_failure("Cisco/Agent/Login", "NO_HANDLER").await;
+    adapter.expect_nothing().await;
+    // A service needs no more than to be one.
+    cti.handle("Cisco/Agent/Login").await;
+    bob.ask("Cisco/Agent/Login", "d").await;
+    let request = cti.next_on("Cisco/Agent/Login").await;
+    assert_eq!(request["user"], "bob");
+    cti.reply(&request, json!({})).await;
+    bob.next_answer("Cisco/Agent/Login", "d").await;
+}
