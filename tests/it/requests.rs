@@ -398,3 +398,17 @@ async fn an_application_may_ask_another_session_of_itself() {
     two.reply(&request, json!({"data": 1})).await;
     assert_eq!(one.next_answer(DIAL, "r").await["data"], 1);
 }
+
+#[tokio::test]
+async fn failures_of_a_request_come_on_its_own_triple() {
+    let broker = Broker::start().await;
+    let (mut asker, [mut handler]) = asker_and_handlers(&broker).await;
+    for (wrong, code) in [(json!({"source": "another"}), "SOURCE_MISMATCH"), (json!({"user": "another"}), "FORBIDDEN")]
+    {
+        let mut request = envelope(DIAL, json!({"id": "r"}));
+        request.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
+        asker.send(request).await;
+        assert_eq!(asker.next_failure(DIAL, code).await["inReplyTo"], "r");
+    }
+    handler.expect_nothing().await;
+}
