@@ -252,9 +252,9 @@ impl<'a> Visitor<'a> for &mut Reader<'a> {
             let end = self.offset(value.get()) + value.get().len();
             let span = self.body_end..end;
             self.body_end = end;
-            if self.refusal.is_none() {
-                self.refusal = self.member(key.get(), value.get(), span).err();
-            }
+            let outcome = self.member(key.get(), value.get(), span);
+            // The first mistake is told; the others are read on for the `id` that the answer bears.
+            self.refusal = self.refusal.take().or(outcome.err());
         }
         Ok(())
     }
