@@ -69,7 +69,7 @@ impl Router {
         let mut forms = Forms { envelope, source: &sender.source, user: whose.user(), plain: None, attributed: None };
         if envelope.retain() {
             // Before the look-up, so that a subscription made meanwhile gets it one way or the other.
-            self.retained.keep(&self.policy, envelope, whose, &forms.plain())?;
+            self.retained.keep(&self.policy, envelope, whose, forms.splice().flag("retained").frame())?;
         }
         let triple = self.policy.canonical(envelope.triple());
         let matches = self.subscribers(&triple, whose);

@@ -2,8 +2,8 @@
 //! all; never a protected triple, which is no event.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 
@@ -33,14 +33,19 @@ struct Kept {
     bytes: usize,
 }
 
-/// An event as its user's sessions saw it, in bytes of its own, and whose it was on a shared channel.
+/// An event as later subscribers get it: the frames are shared by all of them.
 struct Value {
-    text: Box<str>,
+    triple: Triple<'static>,
+    /// As its user's sessions see it.
+    plain: Frame,
+    /// With `user`, made when the first service or observer needs it.
+    attributed: OnceLock<Frame>,
+    /// Whose it was on a shared channel.
     user: Option<Box<str>>,
 }
 
 impl Retained {
-    /// Keeps an event as its triple's last value; a `null` payload clears it.
+    /// Keeps an event as its triple's last value, which `plain` is with its mark; a `null` payload clears it.
     ///
     /// # Errors
     /// `TOO_LARGE` when a limit would be exceeded; nothing is changed then.
@@ -49,7 +54,7 @@ impl Retained {
         policy: &Policy,
         envelope: &Envelope<'_>,
         whose: Whose<'_>,
-        plain: &Frame,
+        plain: Frame,
     ) -> Result<(), Refusal> {
         let scope: Scope = match whose {
             Whose::User(user) => Some(Arc::from(user)),
@@ -66,7 +71,7 @@ impl Retained {
         };
         let limits = &policy.limits;
         let mut kept = self.scopes.entry(scope).or_default();
-        let before = kept.values.get(&place).map_or(0, |value| value.text.len());
+        let before = kept.values.get(&place).map_or(0, |value| value.plain.len());
         let (bytes, values) = (kept.bytes - before + plain.len(), kept.values.len() + usize::from(before == 0));
         let total = self.total_bytes.load(Ordering::SeqCst) - before + plain.len();
         let exceeded = if values > limits.retained_values {
@@ -87,15 +92,16 @@ impl Retained {
         self.total_bytes.fetch_add(plain.len(), Ordering::SeqCst);
         self.total_bytes.fetch_sub(before, Ordering::SeqCst);
         kept.bytes = bytes;
-        kept.values.insert(place, Value { text: Box::from(plain.text()), user });
+        let triple = envelope.triple().to_owned();
+        kept.values.insert(place, Value { triple, plain, attributed: OnceLock::new(), user });
         Ok(())
     }
 
     fn clear(&self, scope: &Scope, place: &Place) {
         self.scopes.remove_if_mut(scope, |_, kept| {
             if let Some(value) = kept.values.remove(place) {
-                kept.bytes -= value.text.len();
-                self.total_bytes.fetch_sub(value.text.len(), Ordering::SeqCst);
+                kept.bytes -= value.plain.len();
+                self.total_bytes.fetch_sub(value.plain.len(), Ordering::SeqCst);
             }
             kept.values.is_empty()
         });
@@ -137,16 +143,21 @@ impl Retained {
 }
 
 fn replayed(policy: &Policy, subscription: &Subscription, value: &Value, user: Option<&str>) -> Option<Frame> {
-    // It was checked when it came.
-    let envelope = decode(&value.text, DecodeLimits::OWN).ok()?;
-    if !matches(policy, subscription, envelope.triple()) {
+    if !matches(policy, subscription, &value.triple) {
         return None;
     }
-    let splice = Splice::new(&envelope).flag("retained");
-    Some(match user {
-        Some(user) if subscription.sees_user() => splice.string("user", user).frame(),
-        _ => splice.frame(),
-    })
+    match user {
+        Some(user) if subscription.sees_user() => {
+            Some(value.attributed.get_or_init(|| attributed(&value.plain, user)).clone())
+        }
+        _ => Some(value.plain.clone()),
+    }
+}
+
+fn attributed(plain: &Frame, user: &str) -> Frame {
+    // It was checked when it came.
+    let envelope = decode(plain.text(), DecodeLimits::OWN);
+    envelope.map_or_else(|_| plain.clone(), |envelope| Splice::new(&envelope).string("user", user).frame())
 }
 
 /// Whether a subscription's pattern matches, with the channel's folding.
