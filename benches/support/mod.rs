@@ -31,7 +31,7 @@ impl Broker {
             handle: Permission::none(),
             request: Permission::All,
         };
-        let outbox = Arc::new(Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20 }));
+        let outbox = Arc::new(Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20, refuses: false }));
         let registration = Registration { source: source.to_owned(), identity, echo: false, outbox };
         self.router.attach(self.now, registration).unwrap()
     }

@@ -15,10 +15,14 @@ use crate::adapter::{Handler, Request};
 use crate::envelope::command::{Role, Subscribe};
 use crate::envelope::{DecodeLimits, Envelope, Triple, decode, notice};
 use crate::error::{ErrorCode, Refusal};
-use crate::router::{Declaration, Member, Outbox, Refused, RequestId, Router};
+use crate::router::{Declaration, Member, Outbox, OutboxLimits, Refused, RequestId, Router};
 
-/// Requests that one handler works on at once; the others wait in its outbox, whose bounds slow the askers down.
+/// Requests that one handler works on at once; the others wait in its outbox.
 const AT_ONCE: usize = 64;
+
+/// Requests that wait for one handler. A call centre whose ten thousand applications come back at once asks for ten
+/// thousand credentials; what is beyond is refused, and costs its asker alone.
+const WAITING_MAX: OutboxLimits = OutboxLimits { messages: 1 << 16, bytes: 64 << 20, refuses: true };
 
 /// What the router has to know of a handler's triples before anybody asks.
 pub fn declaration(handler: &Arc<dyn Handler>) -> Declaration {
@@ -48,12 +52,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// Attaches a handler: from here on its requests wait in `outbox`.
+    /// Attaches a handler: from here on its requests wait for it.
     ///
     /// # Errors
     /// What the router refuses of its patterns.
-    pub fn attach(router: Arc<Router>, handler: Arc<dyn Handler>, outbox: Arc<Outbox>) -> Result<Self, Refusal> {
+    pub fn attach(router: Arc<Router>, handler: Arc<dyn Handler>) -> Result<Self, Refusal> {
         let now = Instant::now().into_std();
+        let outbox = Arc::new(Outbox::new(WAITING_MAX));
         let member = router.attach_adapter(now, outbox);
         for pattern in handler.serves() {
             let role = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
@@ -88,14 +93,20 @@ impl Host {
 
     async fn answer(&self, text: &str) {
         let Some(delivered) = Delivered::read(text) else { return };
-        let session = self.router.asker(delivered.id).map(|session| session.to_string()).unwrap_or_default();
+        let asker = self.router.asker(delivered.id);
         let request = Request {
             triple: delivered.envelope.triple().to_owned(),
             source: delivered.envelope.source().unwrap_or_default().to_owned(),
             user: delivered.envelope.user().map(str::to_owned),
-            session,
+            session: asker.map(|session| session.to_string()).unwrap_or_default(),
             payload: delivered.envelope.payload().and_then(|raw| RawValue::from_string(raw.to_owned()).ok()),
         };
+        if asker.is_none() {
+            // Nobody waits any more: to answer would only keep those waiting who still do.
+            let late = Refusal::new(ErrorCode::RequestTimeout, "the request ended before its turn came");
+            self.handler.refused(&request, &late);
+            return;
+        }
         let triple = request.triple.clone();
         let id = delivered.id.to_string();
         let answer = match self.handler.handle(request).await {

@@ -11,7 +11,7 @@ use crate::router::application::Member;
 use crate::router::index::Subscription;
 use crate::router::outbox::Kind;
 use crate::router::pending::{Pending, Stage};
-use crate::router::request::handler_gone;
+use crate::router::request::{forget_waiting, handler_gone};
 use crate::router::{RequestId, Routed, Router};
 
 /// How often a request may be given at most: once more, to another handler, when the first died and it is idempotent.
@@ -21,15 +21,19 @@ impl Router {
     /// Rule 1: a reply goes to the one session that asked, if it comes from the session that was asked.
     pub(super) fn reply(&self, now: Instant, member: &Arc<Member>, envelope: &Envelope<'_>) -> Result<Routed, Refusal> {
         let id = envelope.in_reply_to().and_then(|id| id.parse().ok());
-        id.and_then(|id| self.answer(now, member, id, envelope)).ok_or_else(|| {
-            // Late is better than silent: it is asked again like the others.
-            member.set_missed(false);
-            Refusal::new(
-                ErrorCode::NoSuchRequest,
-                "the field 'inReplyTo' names no request that is pending for this session; it may have been answered, \
-                 timed out or been cancelled",
-            )
-        })
+        if let Some(routed) = id.and_then(|id| self.answer(now, member, id, envelope)) {
+            return Ok(routed);
+        }
+        // Late is better than silent: it is asked again like the others.
+        member.set_missed(false);
+        if let Some(id) = id.filter(|_| !envelope.more()) {
+            self.settle_turn(now, member, id);
+        }
+        Err(Refusal::new(
+            ErrorCode::NoSuchRequest,
+            "the field 'inReplyTo' names no request that is pending for this session; it may have been answered, \
+             timed out or been cancelled",
+        ))
     }
 
     /// Takes an envelope as the answer to a request; `None` when the request is not this member's to answer.
@@ -53,7 +57,7 @@ impl Router {
         member.set_missed(false);
         if envelope.more() {
             let before = std::mem::replace(&mut progress.deadline, now + pending.timeout);
-            drop(progress);
+            // Under the lock: who ends the request takes out the deadline that it finds.
             self.requests.reschedule(id, before, now + pending.timeout);
             return Some(routed);
         }
@@ -128,18 +132,23 @@ impl Router {
             }
         };
         member.ungive(id);
-        let placed = again.is_some_and(|text| {
-            decode(&text, DecodeLimits::OWN).is_ok_and(|envelope| {
-                let whose = self.whose(&pending.asker, &envelope);
-                whose.is_ok_and(|whose| {
-                    let candidates = self.candidates(&pending.asker, &envelope, whose);
-                    self.place(now, &pending, &envelope, candidates).is_ok()
-                })
-            })
-        });
-        if !placed {
-            self.fail(now, &pending, &member.source, &handler_gone());
+        match again.and_then(|text| self.place_again(now, &pending, &text)) {
+            None => self.fail(now, &pending, &member.source, &handler_gone()),
+            Some(Routed { receipt, .. }) => {
+                // A handler that takes commands: delivery has completed it.
+                if let (Some(receipt), Some(id)) = (receipt, &pending.asker_id) {
+                    pending.asker.push(now, notice::receipt(id, receipt.receivers, None), Kind::Kept).ok();
+                }
+            }
         }
+    }
+
+    /// Gives a request that has lost its handler to another one, if there is one.
+    fn place_again(&self, now: Instant, pending: &Arc<Pending>, text: &str) -> Option<Routed> {
+        let envelope = decode(text, DecodeLimits::OWN).ok()?;
+        let whose = self.whose(&pending.asker, &envelope).ok()?;
+        let candidates = self.candidates(&pending.asker, &envelope, whose);
+        self.place(now, pending, &envelope, candidates).ok()
     }
 
     /// `Broker/Request/Cancel`: ends every pending request of the asker's own id.
@@ -153,22 +162,34 @@ impl Router {
             if pending.asker_id.as_deref() != Some(id) {
                 continue;
             }
-            let first_of_all = match &pending.gather {
-                Some(gather) => gather.cancel(),
-                None => true,
-            };
-            let withdrawn = self.withdraw(now, &pending);
-            if withdrawn && first_of_all {
-                let refusal = Refusal::new(ErrorCode::RequestCancelled, "the requester cancelled the request");
-                let frame = self.failure(&pending.triple, pending.asker_id.as_deref(), &refusal);
-                asker.push(now, frame, Kind::Kept).ok();
-            }
-            found |= withdrawn;
+            found |= self.give_up(now, &pending, "the requester cancelled the request");
         }
         if found {
             return Ok(());
         }
         Err(Refusal::new(ErrorCode::NoSuchRequest, "data.id names no pending request of this session"))
+    }
+
+    /// The broker ends: what a session asked and nobody has answered ends with it, and is told so.
+    pub fn give_up_all(&self, now: Instant, asker: &Arc<Member>) {
+        let pending: Vec<RequestId> = asker.holds.lock().asked.iter().copied().collect();
+        for pending in pending.into_iter().filter_map(|request| self.requests.find(request)) {
+            self.give_up(now, &pending, "the broker restarts; ask again after reconnecting");
+        }
+    }
+
+    /// Ends a request with `REQUEST_CANCELLED`; a gather is told once, as a whole. `false`: it had ended already.
+    fn give_up(&self, now: Instant, pending: &Arc<Pending>, why: &'static str) -> bool {
+        if !self.withdraw(now, pending) {
+            return false;
+        }
+        // Only now: whoever answers the last part at this moment says the end, unless a part was withdrawn before.
+        if pending.gather.as_ref().is_none_or(|gather| gather.cancel()) {
+            let refusal = Refusal::new(ErrorCode::RequestCancelled, why);
+            let frame = self.failure(&pending.triple, pending.asker_id.as_deref(), &refusal);
+            pending.asker.push(now, frame, Kind::Kept).ok();
+        }
+        true
     }
 
     /// Ends a request without an answer and tells its handler. `false`: it had ended already.
@@ -189,9 +210,7 @@ impl Router {
                 handler.member.ungive(pending.id);
                 Self::abandon_turn(handler, pending.id);
             }
-            Stage::Waiting(occupied) => {
-                occupied.iter().filter_map(|handler| handler.ordered.as_ref()).for_each(|it| it.forget(pending.id));
-            }
+            Stage::Waiting(_) => forget_waiting(&stage, pending.id),
             Stage::Ended => {}
         }
         Some(stage)

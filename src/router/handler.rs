@@ -24,6 +24,15 @@ impl Candidates {
         Self { handlers: vec![(0, handler)], sender_handles: false }
     }
 
+    /// Whether one of them is in the process.
+    pub(super) fn has_adapter(&self) -> bool {
+        self.handlers.iter().any(|(_, handler)| handler.member.standing == Standing::Adapter)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.handlers.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.handlers.is_empty()
     }

@@ -243,7 +243,8 @@ impl Router {
                 ErrorCode::SourceMismatch,
                 format!("the field 'source' differs from the registered name '{}'; it may be left out", sender.source),
             );
-            return Err(deny(refusal, protected && envelope.in_reply_to().is_none()));
+            let is_request = envelope.in_reply_to().is_none() && self.looks_like_request(sender, envelope);
+            return Err(deny(refusal, is_request));
         }
         if envelope.in_reply_to().is_some() {
             return self.reply(now, sender, envelope).map_err(|refusal| deny(refusal, false));

@@ -37,7 +37,7 @@ enum Stage {
     /// Works on this request.
     Busy(RequestId),
     /// The request ended without its envelope, which will still come.
-    Owed,
+    Owed(RequestId),
 }
 
 /// One ordered subscription that has, or owes, an answer; kept with its member.
@@ -137,7 +137,7 @@ impl Router {
         if state.stage != Stage::Busy(request) {
             return;
         }
-        state.stage = Stage::Owed;
+        state.stage = Stage::Owed(request);
         let left = state.left;
         drop(state);
         if left {
@@ -149,7 +149,7 @@ impl Router {
     pub(super) fn leave_turn(subscription: &Arc<Subscription>) -> VecDeque<RequestId> {
         let Some(ordered) = &subscription.ordered else { return VecDeque::new() };
         let waiting = ordered.leave();
-        if ordered.state.lock().stage == Stage::Owed {
+        if matches!(ordered.state.lock().stage, Stage::Owed(_)) {
             forget_turn(subscription);
         }
         waiting
@@ -160,6 +160,20 @@ impl Router {
         let Some(ordered) = &subscription.ordered else { return };
         while let Some(request) = ordered.next() {
             self.resume_waiting(now, request, subscription);
+        }
+    }
+
+    /// A late answer that names its request: the envelope that was owed has come.
+    pub(super) fn settle_turn(&self, now: Instant, member: &Arc<Member>, request: RequestId) {
+        if member.turns.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let turns = member.holds.lock().turns.clone();
+        let owed = turns.into_iter().map(|turn| turn.subscription).find(|subscription| {
+            subscription.ordered.as_ref().is_some_and(|it| it.state.lock().stage == Stage::Owed(request))
+        });
+        if let Some(subscription) = owed {
+            self.end_turn(now, &subscription);
         }
     }
 
@@ -177,7 +191,7 @@ impl Router {
         let routed = match stage {
             // An answer that lost a race against its time limit is discarded like every late one.
             Stage::Busy(request) => self.answer(now, member, request, envelope).unwrap_or_default(),
-            Stage::Owed | Stage::Free => Routed::default(),
+            Stage::Owed(_) | Stage::Free => Routed::default(),
         };
         member.set_missed(false);
         if !envelope.more() {

@@ -28,6 +28,9 @@ pub struct OutboxLimits {
     pub messages: usize,
     /// Bytes of text.
     pub bytes: usize,
+    /// A full queue refuses what comes, in place of ending its session: an adapter in the process is never a slow
+    /// consumer.
+    pub refuses: bool,
 }
 
 /// What a frame is, which decides what a full queue does with it.
@@ -38,11 +41,11 @@ pub enum Kind {
     /// An event of a channel with `overflow = "drop-oldest"`.
     Droppable,
     /// A retained value for a new subscription. Not counted against the bounds: a subscription may match ten thousand,
-    /// and the bytes are shared with the store. The session is not read until they are sent.
+    /// and the frames are the store's. The session is not read until they are sent.
     Retained,
 }
 
-/// The session is ending: it overflowed, or it has gone.
+/// Not taken: the session is ending (it overflowed, or it has gone), or its queue has no room for this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 
@@ -274,9 +277,9 @@ impl State {
         if !self.fits(limits, frame.len()) {
             if kind == Kind::Droppable {
                 self.dropped += 1;
-                return Ok(true);
+            } else if !limits.refuses {
+                self.overflow();
             }
-            self.overflow();
             return Err(Gone);
         }
         self.messages += 1;

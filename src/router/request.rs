@@ -36,15 +36,22 @@ impl Router {
             ));
         }
         if envelope.gather() {
+            if asker.holds.lock().asked.len() + candidates.len() > most {
+                return Err(Refusal::new(
+                    ErrorCode::TooManyRequests,
+                    format!("a request to each of {} handlers is over the limit of {most} pending", candidates.len()),
+                ));
+            }
             return Ok(self.gather(now, asker, envelope, whose, candidates));
         }
+        let is_full = candidates.has_adapter();
         let pending = self.pend(now, asker, envelope, whose, None);
         match self.place(now, &pending, envelope, candidates) {
             Ok(routed) => Ok(routed),
             Err(Gone) => {
                 pending.end();
                 self.requests.remove(&pending);
-                Err(no_handler(envelope))
+                Err(if is_full { adapter_full() } else { no_handler(envelope) })
             }
         }
     }
@@ -246,6 +253,7 @@ impl Router {
         match handler.member.push(now, frame, Kind::Kept) {
             Ok(pressed) => {
                 handler.member.serve(self.ids.stamp());
+                forget_waiting(&before, pending.id);
                 Ok(pressed)
             }
             Err(Gone) => {
@@ -320,4 +328,19 @@ pub(super) fn no_handler(envelope: &Envelope<'_>) -> Refusal {
 
 pub(super) fn not_retained() -> Refusal {
     Refusal::new(ErrorCode::InvalidEnvelope, "the field 'retain' is for events, and this is a request")
+}
+
+/// An adapter is never gone while its broker runs: where nobody took the request, its queue is full.
+fn adapter_full() -> Refusal {
+    Refusal::new(
+        ErrorCode::UpstreamUnavailable,
+        "too many requests wait for the adapter in the broker; ask again in a moment",
+    )
+}
+
+/// A request that waited for several ordered handlers was given to one: the others need not keep it.
+pub(super) fn forget_waiting(stage: &Stage, request: RequestId) {
+    if let Stage::Waiting(occupied) = stage {
+        occupied.iter().filter_map(|handler| handler.ordered.as_ref()).for_each(|it| it.forget(request));
+    }
 }

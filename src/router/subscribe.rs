@@ -10,6 +10,7 @@ use crate::router::application::{Member, Standing};
 use crate::router::index::{Subscription, Watch};
 use crate::router::ordered::Ordered;
 use crate::router::outbox::Kind;
+use crate::router::policy::Policy;
 use crate::router::{Router, SubscriptionId};
 
 /// One of a session's own subscriptions: a row of `Subscription/List`.
@@ -41,7 +42,7 @@ impl Router {
         let watch = watch(member, wanted)?;
         self.check(member, wanted)?;
         let mut holds = member.holds.lock();
-        if let Some(same) = holds.subscriptions.iter().find(|it| is_same(it, wanted, watch.as_ref())) {
+        if let Some(same) = holds.subscriptions.iter().find(|it| is_same(&self.policy, it, wanted, watch.as_ref())) {
             if let Some(reply) = told(same.id) {
                 // A session that is ending hears nothing more.
                 member.push(now, reply, Kind::Kept).ok();
@@ -133,7 +134,7 @@ impl Router {
     /// `NO_SUCH_SUBSCRIPTION`, `FORBIDDEN`.
     pub fn unsubscribe_same(&self, now: Instant, member: &Arc<Member>, wanted: &Subscribe) -> Result<(), Refusal> {
         let watch = watch(member, wanted)?;
-        self.end_subscription(now, member, |it| is_same(it, wanted, watch.as_ref()))
+        self.end_subscription(now, member, |it| is_same(&self.policy, it, wanted, watch.as_ref()))
     }
 
     fn end_subscription(
@@ -208,13 +209,20 @@ fn watch(member: &Member, wanted: &Subscribe) -> Result<Option<Watch>, Refusal> 
     }
 }
 
-fn is_same(held: &Subscription, wanted: &Subscribe, watch: Option<&Watch>) -> bool {
+fn is_same(policy: &Policy, held: &Subscription, wanted: &Subscribe, watch: Option<&Watch>) -> bool {
     let same_role = matches!(
         (&held.role, &wanted.role),
         (Role::Subscriber, Role::Subscriber) | (Role::Handler { .. }, Role::Handler { .. })
     );
     same_role
-        && held.pattern == wanted.pattern
+        && same_pattern(policy, &held.pattern, &wanted.pattern)
         && held.group.as_deref() == wanted.group.as_deref()
         && held.watch.as_ref() == watch
+}
+
+/// Whether two patterns are written alike, with the channel's folding.
+fn same_pattern(policy: &Policy, held: &Pattern, wanted: &Pattern) -> bool {
+    let folds = held.channel.as_deref().is_some_and(|channel| policy.folds(channel));
+    held == wanted
+        || (folds && held.channel == wanted.channel && held.covers_any_case(wanted) && wanted.covers_any_case(held))
 }

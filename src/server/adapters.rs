@@ -14,7 +14,6 @@ use crate::adapter::salesforce::{self, Audit, FetchCredentials, Org, Rotation, S
 use crate::config::{Config, Store};
 use crate::error::Refusal;
 use crate::router::{Declaration, Router};
-use crate::session::Settings;
 
 /// Why the handlers could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -67,12 +66,11 @@ impl Adapters {
     pub(super) fn start(
         &self,
         router: &Arc<Router>,
-        settings: &Settings,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<(), AdapterError> {
         for handler in &self.handlers {
-            let host = Host::attach(Arc::clone(router), Arc::clone(handler), settings.outbox())?;
+            let host = Host::attach(Arc::clone(router), Arc::clone(handler))?;
             tasks.spawn(host.run(tasks.clone(), stop.clone()));
         }
         Ok(())

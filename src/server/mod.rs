@@ -117,7 +117,7 @@ impl Server {
             ended: Signal::new(),
             unasked: CancellationToken::new(),
         };
-        broker.adapters.start(&broker.router, &broker.settings, &broker.handlers, &broker.unasked)?;
+        broker.adapters.start(&broker.router, &broker.handlers, &broker.unasked)?;
         Ok(Self { listeners, addresses, broker: Arc::new(broker) })
     }
 

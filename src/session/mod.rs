@@ -33,6 +33,9 @@ use limit::Rate;
 /// How long a publisher waits for a receiver's queue to be under half again (protocol.md, Pressure).
 const PRESSURE_WAIT: Duration = Duration::from_millis(250);
 
+/// How many requests of a connection that has not registered an adapter hears of.
+const UNREGISTERED_RECORDED: u32 = 10;
+
 /// How often a draining session looks whether its requests are finished.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
@@ -90,6 +93,7 @@ impl Settings {
         Arc::new(Outbox::new(OutboxLimits {
             messages: self.limits.outbound_messages,
             bytes: self.limits.outbound_bytes,
+            refuses: false,
         }))
     }
 }
@@ -104,6 +108,8 @@ pub struct Session {
     rate: Rate,
     /// Malformed messages in a row.
     malformed: u32,
+    /// Requests on protected triples that came before a registration.
+    unregistered_requests: u32,
     /// Draining, until when at most.
     drain: Option<(Instant, Instant)>,
 }
@@ -134,6 +140,7 @@ impl Session {
             heartbeat: Heartbeat::new(now, limits.heartbeat, limits.missed_pings),
             rate: Rate::new(now, limits.rate, limits.burst),
             malformed: 0,
+            unregistered_requests: 0,
             drain: None,
             settings,
         }
@@ -251,7 +258,7 @@ impl Session {
         }
     }
 
-    fn not_registered(&self, now: Instant, envelope: &Envelope<'_>, router: &Router) {
+    fn not_registered(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) {
         let refusal = Refusal::new(
             ErrorCode::NotRegistered,
             "register first: send Broker/Application/Register with your application's name as 'source'",
@@ -259,7 +266,11 @@ impl Session {
         let triple = envelope.triple();
         let frame = if router.policy().is_protected(triple) {
             let source = envelope.source().unwrap_or_default();
-            router.tell_refused(&Refused { triple, source, user: None, session: None, refusal: &refusal });
+            self.unregistered_requests += 1;
+            // What nobody proved must not wash away the record of what was.
+            if self.unregistered_requests <= UNREGISTERED_RECORDED {
+                router.tell_refused(&Refused { triple, source, user: None, session: None, refusal: &refusal });
+            }
             router.failure(triple, envelope.id(), &refusal)
         } else if crate::envelope::command::is_command(triple) {
             notice::failure(triple, envelope.id(), &[], &refusal)
@@ -320,6 +331,9 @@ impl Session {
         if in_flight && now < until {
             self.drain = Some((now + DRAIN_LOOK, until));
             return None;
+        }
+        if let Some(member) = self.member().filter(|_| in_flight) {
+            router.give_up_all(now, member);
         }
         self.close(now, router, CloseCode::Restart)
     }
