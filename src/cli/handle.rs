@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::connect::{Connection, TOKEN_VARIABLE};
-use super::output::note;
-use super::subscribe::{narrate, pattern};
-use super::{Exit, Usage, data, interrupted};
+use super::output::{note, one_line};
+use super::subscribe::narrate;
+use super::triple::pattern;
+use super::{Exit, Usage, data, interruption};
 use crate::client::{Failure, Payload, Request};
 use crate::error::ErrorCode;
 
@@ -31,7 +32,7 @@ Examples:
   switchboard handle Salesforce User FetchCredentials --source fake --exec ./credentials.sh
 
 The command is run with `sh -c` once for each request, several at a time.
-It reads the envelope on standard input and prints the answer's payload: JSON, or nothing.
+It reads the envelope, one line, on standard input and prints the answer's payload: JSON, or nothing.
 Another exit code than 0 makes the answer a failure.
 It is ended when nobody waits for its answer any longer.
 Ctrl-C ends the handler, with exit code 0.")]
@@ -84,6 +85,7 @@ pub(crate) async fn run(arguments: Handle) -> anyhow::Result<Exit> {
         }
     });
     let mut serving = serve.await?;
+    let interrupted = interruption();
     note(&format!("answering requests of {pattern}"));
     let told = async {
         let mut left = count;
@@ -97,7 +99,7 @@ pub(crate) async fn run(arguments: Handle) -> anyhow::Result<Exit> {
         () = told => Ok(Exit::Done),
         error = serving.ended() => Err(error.into()),
         error = narrate(client.states()) => Err(error.into()),
-        () = interrupted() => Ok(Exit::Done),
+        () = interrupted => Ok(Exit::Done),
     };
     drop(finished);
     if outcome.is_ok() {
@@ -125,14 +127,13 @@ impl Answer {
             Self::Fixed(payload) => Ok(payload.clone()),
             Self::Command(command) => {
                 let limit = request.timeout().unwrap_or(Duration::MAX);
-                tokio::select! {
-                    outcome = timeout(limit, ask(command, request.text())) => {
-                        outcome.unwrap_or_else(|_| Err(failed(ErrorCode::RequestTimeout, "the command took too long")))
+                let useless = async {
+                    match timeout(limit, request.cancelled()).await {
+                        Ok(()) => failed(ErrorCode::RequestCancelled, "nobody waits for the answer any longer"),
+                        Err(_) => failed(ErrorCode::RequestTimeout, "the command took too long"),
                     }
-                    () = request.cancelled() => {
-                        Err(failed(ErrorCode::RequestCancelled, "nobody waits for the answer any longer"))
-                    }
-                }
+                };
+                ask(command, request.text(), useless).await
             }
         }
     }
@@ -142,25 +143,42 @@ fn failed(code: ErrorCode, message: impl Into<String>) -> Failure {
     Failure::new(code.as_str(), message)
 }
 
-/// Runs the command on one envelope. When this is dropped, the command is ended.
-async fn ask(command: &str, envelope: &str) -> Result<Payload, Failure> {
+/// Runs the command on one envelope, and ends it when its answer has become useless.
+async fn ask(command: &str, envelope: &str, useless: impl Future<Output = Failure>) -> Result<Payload, Failure> {
     let internal = |error: std::io::Error| failed(ErrorCode::Internal, format!("the command cannot be run: {error}"));
     let mut child = spawn(command).map_err(internal)?;
-    let stdin = child.stdin.take();
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let write = async {
         if let Some(mut stdin) = stdin {
             // A command need not read what it is asked.
-            stdin.write_all(envelope.as_bytes()).await.ok();
+            stdin.write_all(one_line(envelope, false).as_bytes()).await.ok();
             stdin.write_all(b"\n").await.ok();
         }
     };
-    let (output, ()) = tokio::join!(child.wait_with_output(), write);
-    let output = output.map_err(internal)?;
-    if !output.status.success() {
-        return Err(failed(ErrorCode::UpstreamRejected, ended(output.status)));
+    let read = async {
+        let mut bytes = Vec::new();
+        match stdout {
+            Some(mut stdout) => stdout.read_to_end(&mut bytes).await.map(|_| bytes),
+            None => Ok(bytes),
+        }
+    };
+    let outcome = tokio::select! {
+        ((), output, status) = async { tokio::join!(write, read, child.wait()) } => Ok((output, status)),
+        failure = useless => Err(failure),
+    };
+    let (output, status) = match outcome {
+        Ok((output, status)) => (output.map_err(internal)?, status.map_err(internal)?),
+        Err(failure) => {
+            // Waited for, so that no zombie is left.
+            child.kill().await.ok();
+            return Err(failure);
+        }
+    };
+    if !status.success() {
+        return Err(failed(ErrorCode::UpstreamRejected, ended(status)));
     }
-    let text = String::from_utf8(output.stdout)
-        .map_err(|_| failed(ErrorCode::Internal, "the command's output is not UTF-8"))?;
+    let text =
+        String::from_utf8(output).map_err(|_| failed(ErrorCode::Internal, "the command's output is not UTF-8"))?;
     match text.trim() {
         "" => Ok(Payload::default()),
         json => Payload::json(json.to_owned())

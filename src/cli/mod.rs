@@ -19,6 +19,7 @@ mod serve;
 mod simulate;
 mod subscribe;
 mod token;
+mod triple;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -54,6 +55,7 @@ Exit codes:
     name = "switchboard",
     version,
     about = "Message broker for the applications on a call-centre agent's desktop",
+    override_usage = "switchboard [COMMAND]",
     after_help = EXAMPLES,
     help_template = "{about-with-newline}\n{usage-heading} {usage}{after-help}\n\n{all-args}",
     max_term_width = 120
@@ -226,18 +228,22 @@ fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Resu
     runtime.block_on(command)
 }
 
-/// Waits for Ctrl-C, or on Unix for SIGTERM.
-async fn interrupted() {
+/// Ends with Ctrl-C, on Unix also with SIGTERM. Both are listened for from this call on, not from the first poll: a
+/// script may send one as soon as it reads that a command is ready.
+fn interruption() -> impl Future<Output = ()> {
     #[cfg(unix)]
     {
+        use std::task::Poll;
         use tokio::signal::unix::{SignalKind, signal};
-        // A signal that cannot be caught ends the program by itself.
-        let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = term.recv() => {}
-        }
+        // A signal that cannot be listened for ends the program by itself.
+        let mut signals = [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).ok());
+        std::future::poll_fn(move |context| {
+            let mut signals = signals.iter_mut().flatten();
+            if signals.any(|signal| signal.poll_recv(context).is_ready()) { Poll::Ready(()) } else { Poll::Pending }
+        })
     }
     #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.ok();
+    async {
+        tokio::signal::ctrl_c().await.ok();
+    }
 }

@@ -80,24 +80,29 @@ impl Output {
         self.stream.flush()
     }
 
-    /// JSON has line breaks between its tokens only, where a space does as well; a terminal gets no other control
-    /// character either (U+009B begins an escape sequence, and JSON allows it in a string).
     fn on_one_line<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        if !text.chars().any(char::is_control) {
-            return Cow::Borrowed(text);
-        }
-        let mut line = String::with_capacity(text.len());
-        for character in text.chars() {
-            match character {
-                '\n' | '\r' => line.push(' '),
-                _ if self.terminal && character.is_control() => {
-                    write!(line, "\\u{:04x}", u32::from(character)).ok();
-                }
-                _ => line.push(character),
-            }
-        }
-        Cow::Owned(line)
+        one_line(text, self.terminal)
     }
+}
+
+/// JSON has line breaks between its tokens only, where a space does as well; a terminal gets no other control character
+/// either (U+009B begins an escape sequence, and JSON allows it in a string).
+pub(crate) fn one_line(text: &str, for_terminal: bool) -> Cow<'_, str> {
+    if !text.chars().any(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\r' => line.push(' '),
+            _ if for_terminal && character.is_control() => {
+                // Writing to a string cannot fail.
+                write!(line, "\\u{:04x}", u32::from(character)).ok();
+            }
+            _ => line.push(character),
+        }
+    }
+    Cow::Owned(line)
 }
 
 /// Tells a person something about the work, on standard error.
@@ -129,4 +134,17 @@ fn plain(text: &str) -> String {
 fn to_stderr(line: &str) {
     // If standard error is gone there is nobody left to tell.
     writeln!(anstream::stderr(), "{line}").ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_gets_json_on_one_line_and_a_terminal_no_control_character() {
+        let text = "{\n\t\"title\": \"\u{9b}31m\"\r\n}";
+        assert_eq!(one_line(text, false), "{ \t\"title\": \"\u{9b}31m\"  }");
+        assert_eq!(one_line(text, true), "{ \\u0009\"title\": \"\\u009b31m\"  }");
+        assert!(matches!(one_line("{\"a\":1}", true), Cow::Borrowed(_)));
+    }
 }

@@ -5,8 +5,8 @@ use serde_json::json;
 
 use super::connect::Connection;
 use super::output::{Output, hint, note};
+use super::triple::triple;
 use super::{Exit, data};
-use crate::client::Triple;
 
 /// See the help text.
 #[derive(Args)]
@@ -47,9 +47,9 @@ pub(crate) struct Publish {
 
 /// Publishes, and waits for the broker's word: only then is it known that the event was accepted.
 pub(crate) async fn run(arguments: Publish, output: &mut Output) -> anyhow::Result<Exit> {
+    let triple = triple(&arguments.channel, &arguments.topic, &arguments.subtopic)?;
     let payload = data::read(arguments.data.as_deref())?;
     let client = arguments.connection.connect().await?;
-    let triple = Triple::new(&arguments.channel, &arguments.topic, &arguments.subtopic);
     let mut event = client.publish(triple, payload);
     if arguments.retain {
         event = event.retain();

@@ -6,8 +6,9 @@ use clap::Args;
 
 use super::connect::Connection;
 use super::output::{Output, note};
+use super::triple::triple;
 use super::{Exit, data};
-use crate::client::{Answers, Error, Failure, Gather, Gathered, Message, Summary, Triple};
+use crate::client::{Answers, Error, Failure, Gather, Gathered, Message, Summary};
 use crate::error::ErrorCode;
 
 /// See the help text.
@@ -66,9 +67,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 /// Asks and prints.
 pub(crate) async fn run(arguments: Request, output: &mut Output) -> anyhow::Result<Exit> {
+    let triple = triple(&arguments.channel, &arguments.topic, &arguments.subtopic)?;
     let payload = data::read(arguments.data.as_deref())?;
     let client = arguments.connection.connect().await?;
-    let triple = Triple::new(&arguments.channel, &arguments.topic, &arguments.subtopic);
     let mut request = client.request(triple, payload).timeout(arguments.timeout);
     if arguments.idempotent {
         request = request.idempotent();

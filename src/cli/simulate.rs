@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use tokio::net::lookup_host;
 
 use super::output::{Output, note};
-use super::{Exit, Usage, interrupted};
+use super::{Exit, Usage, interruption};
 use crate::simulator::salesforce::{CONTROL_HELP, DEMO_SEED, Options, Org, Seed, StartError};
 
 /// What `switchboard simulate salesforce --help` shows after the arguments.
@@ -74,12 +74,13 @@ pub(super) async fn run(arguments: Simulate, output: &mut Output) -> anyhow::Res
         StartError::Tls(_) => anyhow::Error::from(error),
     })?;
     let authority = org.ca_pem().map(write_authority).transpose()?;
+    let interrupted = interruption();
     output.line(&format!("salesforce stand-in on {}", org.url()))?;
     if let Some(authority) = &authority {
         output.line(&format!("certificate authority in {}", authority.display()))?;
     }
     note("its control API is under /simulator; Ctrl-C ends it");
-    interrupted().await;
+    interrupted.await;
     if let Some(authority) = &authority {
         // A file that somebody removed meanwhile is removed.
         std::fs::remove_file(authority).ok();

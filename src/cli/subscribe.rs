@@ -7,8 +7,9 @@ use futures_util::StreamExt;
 
 use super::connect::Connection;
 use super::output::{Output, note};
-use super::{Exit, Usage, interrupted};
-use crate::client::{Error, Pattern, State, Subscription};
+use super::triple::pattern;
+use super::{Exit, interruption};
+use crate::client::{Error, State, Subscription};
 
 /// See the help text.
 #[derive(Args)]
@@ -59,20 +60,15 @@ pub(crate) async fn run(arguments: Subscribe, output: &mut Output) -> anyhow::Re
         subscribing = subscribing.observe(user);
     }
     let mut subscription = subscribing.await?;
+    let interrupted = interruption();
     note(&format!("subscribed to {pattern}"));
     let outcome = tokio::select! {
         outcome = print(&mut subscription, count, output) => outcome,
         error = narrate(client.states()) => Err(error.into()),
-        () = interrupted() => Ok(()),
+        () = interrupted => Ok(()),
     };
     client.close().await;
     outcome.map(|()| Exit::Done)
-}
-
-/// A pattern from its three parts.
-pub(crate) fn pattern(channel: &str, topic: &str, subtopic: &str) -> Result<Pattern, Usage> {
-    Pattern::from_parts(Some(channel), Some(topic), Some(subtopic))
-        .map_err(|(part, fault)| Usage::new(format!("the {part} {fault}")))
 }
 
 async fn print(subscription: &mut Subscription, count: Option<u64>, output: &mut Output) -> anyhow::Result<()> {
@@ -89,13 +85,15 @@ async fn print(subscription: &mut Subscription, count: Option<u64>, output: &mut
 
 /// Tells of lost and regained connections, until there is no hope of another.
 pub(crate) async fn narrate(states: impl futures_util::Stream<Item = State>) -> Error {
-    // The first state is that everything is well, which needs no words.
-    let mut states = pin!(states.skip(1));
+    let mut states = pin!(states);
+    let mut was_lost = false;
     while let Some(state) = states.next().await {
         match state {
-            State::Connecting => {}
-            State::Connected(_) => note("connected again"),
+            // That everything is well from the start needs no words.
+            State::Connected(_) if was_lost => note("connected again"),
+            State::Connected(_) | State::Connecting => {}
             State::Disconnected { reason, retry_in } => {
+                was_lost = true;
                 let retry_in = retry_in.as_secs_f32();
                 note(&format!("{reason}; next attempt in {retry_in:.1} s"));
             }
