@@ -38,6 +38,7 @@ mod pressure;
 
 mod bench;
 mod client;
+mod command_line;
 mod configuration;
 mod credentials;
 mod fake_broker;

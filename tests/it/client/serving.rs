@@ -1,0 +1,135 @@
+//! Requests that a closure answers.
+
+use super::*;
+
+#[tokio::test]
+async fn a_closure_answers_or_fails() {
+    let (_broker, client, mut peer) = session().await;
+    let serve = client.serve("Crm/Contact/*".parse().unwrap(), async |request| match request.payload() {
+        Some("1") => Ok(json!({ "from": request.source() }).into()),
+        _ => Err(Failure::new("NOT_FOUND", "nobody has this number")),
+    });
+    let (serving, wanted) = tokio::join!(serve.into_future(), peer.grant());
+    let _serving = serving.unwrap();
+    assert_eq!(wanted["role"], "handler");
+
+    peer.say(request("Crm/Contact/Find", "r1", json!(1))).await;
+    let answer = peer.expect("Crm/Contact/Find").await;
+    assert_eq!((&answer["inReplyTo"], &answer["data"]), (&json!("r1"), &json!({ "from": "other" })));
+    assert_eq!(answer["source"], "softphone");
+
+    peer.say(request("Crm/Contact/Find", "r2", json!(2))).await;
+    let failure = json!({ "Success": false, "ErrorCode": "NOT_FOUND", "ErrorMessage": "nobody has this number" });
+    assert_eq!(peer.next().await["data"], failure);
+}
+
+#[tokio::test]
+async fn an_event_with_its_publishers_id_is_no_request() {
+    let (_broker, client, mut peer) = session().await;
+    let serve = client.serve("Crm/*/*".parse().unwrap(), async |_| Ok(Payload::default()));
+    let (serving, _) = tokio::join!(serve.into_future(), peer.grant());
+    let _serving = serving.unwrap();
+    let mut events = subscribe(&client, &mut peer, "Crm/*/*").await;
+    let mut published = event("Crm/Contact/Changed", json!("event"));
+    published["id"] = "theirs".into();
+    peer.say(published).await;
+    assert_eq!(next(&mut events).await, "event");
+    peer.hears_nothing().await;
+    peer.say(request("Crm/Contact/Find", "r1", json!("request"))).await;
+    peer.say(event("Crm/Contact/Changed", json!("later"))).await;
+    assert_eq!(peer.next().await["inReplyTo"], "r1");
+    assert_eq!(next(&mut events).await, "later");
+}
+
+#[tokio::test]
+async fn the_narrowest_handler_answers() {
+    let (_broker, client, mut peer) = session().await;
+    let mut serving = Vec::new();
+    for pattern in ["*/*/*", "Crm/Contact/Find", "Crm/*/*"] {
+        let serve = client.serve(pattern.parse().unwrap(), move |_| async move { Ok(json!(pattern).into()) });
+        serving.push(tokio::join!(serve.into_future(), peer.grant()).0.unwrap());
+    }
+    peer.say(request("Crm/Contact/Find", "r1", json!(1))).await;
+    assert_eq!(peer.next().await["data"], "Crm/Contact/Find");
+}
+
+#[tokio::test]
+async fn parts_come_before_the_answer() {
+    let (_broker, client, mut peer) = session().await;
+    let serve = client.serve("Crm/*/*".parse().unwrap(), async |request| {
+        request.progress(json!("half")).await.map_err(|error| Failure::new("X", error.to_string()))?;
+        Ok(json!("whole").into())
+    });
+    let (serving, _) = tokio::join!(serve.into_future(), peer.grant());
+    let _serving = serving.unwrap();
+    peer.say(request("Crm/Contact/Find", "r1", json!(1))).await;
+    let (half, whole) = (peer.next().await, peer.next().await);
+    assert_eq!((&half["data"], &half["more"]), (&json!("half"), &json!(true)));
+    assert_eq!((&whole["data"], &whole["more"]), (&json!("whole"), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_cancelled_request_is_told_and_not_answered() {
+    let (_broker, client, mut peer) = session().await;
+    let (told, mut hears) = mpsc::channel(1);
+    let serve = client.serve("Crm/*/*".parse().unwrap(), move |request| {
+        let told = told.clone();
+        async move {
+            request.cancelled().await;
+            told.send(()).await.unwrap();
+            Ok(json!("too late").into())
+        }
+    });
+    let (serving, _) = tokio::join!(serve.into_future(), peer.grant());
+    let _serving = serving.unwrap();
+    peer.say(request("Crm/Contact/Find", "r1", json!(1))).await;
+    let mut cancelled = event("Broker/Request/Cancelled", json!({}));
+    cancelled["inReplyTo"] = "r1".into();
+    peer.say(cancelled).await;
+    timeout(Duration::from_secs(5), hears.recv()).await.unwrap();
+    peer.hears_nothing().await;
+}
+
+#[tokio::test]
+async fn a_panic_is_an_answer_too() {
+    let (_broker, client, mut peer) = session().await;
+    let serve = client.serve("Crm/*/*".parse().unwrap(), async |request| {
+        let number: u32 = request.data().expect("a number");
+        Ok(json!(number).into())
+    });
+    let (serving, _) = tokio::join!(serve.into_future(), peer.grant());
+    let _serving = serving.unwrap();
+    peer.say(request("Crm/Contact/Find", "r1", json!("no number"))).await;
+    assert_eq!(peer.next().await["data"]["ErrorCode"], "INTERNAL");
+    peer.say(request("Crm/Contact/Find", "r2", json!(2))).await;
+    assert_eq!(peer.next().await["data"], 2);
+}
+
+#[tokio::test]
+async fn to_stop_is_to_answer_what_was_begun() {
+    let (_broker, client, mut peer) = session().await;
+    let (begun, mut begins) = mpsc::channel(1);
+    let release = Arc::new(Notify::new());
+    let gate = Arc::clone(&release);
+    let serve = client.serve("Crm/*/*".parse().unwrap(), move |_| {
+        let (begun, gate) = (begun.clone(), Arc::clone(&gate));
+        async move {
+            begun.send(()).await.unwrap();
+            gate.notified().await;
+            Ok(json!("done").into())
+        }
+    });
+    let (serving, _) = tokio::join!(serve.concurrency(1).into_future(), peer.grant());
+    peer.say(request("Crm/Contact/Find", "r1", json!(1))).await;
+    begins.recv().await.unwrap();
+    peer.say(request("Crm/Contact/Find", "r2", json!(1))).await;
+    let work = async {
+        let heard = [peer.next().await, peer.next().await];
+        assert!(heard.iter().any(|it| triple(it) == "Broker/Subscription/Unsubscribe"), "{heard:?}");
+        let gone = heard.iter().find(|it| it["inReplyTo"] == "r2").expect("the second request is answered");
+        assert_eq!(gone["data"]["ErrorCode"], "HANDLER_GONE");
+        release.notify_one();
+        assert_eq!(peer.next().await["data"], "done");
+    };
+    tokio::join!(serving.unwrap().stop(), work);
+}

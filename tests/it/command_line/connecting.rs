@@ -1,0 +1,83 @@
+//! `switchboard apps`, and what all commands that speak to a broker share.
+
+use super::*;
+
+#[tokio::test]
+async fn applications_are_listed() {
+    let broker = Broker::start().await;
+    let _one = broker.app("softphone").await;
+    let _two = broker.app("softphone").await;
+    let table = run(&url(&broker), &["apps"]).await;
+    table.has(0, "");
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "[time]");
+    settings.bind(|| {
+        insta::assert_snapshot!(table.stdout, @r"
+        SOURCE     USER   SESSIONS  STATE   SINCE
+        shell      local  1         active  [time]
+        softphone  local  2         active  [time]
+        ");
+    });
+    let list = run(&url(&broker), &["apps", "--json"]).await;
+    assert_eq!(list.values()[0][1]["Sessions"], 2);
+}
+
+#[tokio::test]
+async fn a_token_comes_from_a_file_or_the_environment_and_is_never_shown() {
+    let broker = Broker::with_config(&application("shell", Some("alice"), "")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let good = file("good", &format!("{}\n", token_of("shell")));
+    run(&url(&broker), &["apps", "--token-file", &good]).await.has(0, "");
+
+    let outcome = run(&url(&broker), &["apps", "--token-file", &file("bad", "not-the-token")]).await;
+    outcome.has(1, "hint: --token-file or SWITCHBOARD_TOKEN");
+    assert!(outcome.stderr.starts_with("UNAUTHENTICATED: "), "{outcome:?}");
+    assert!(!outcome.stderr.contains("not-the-token"), "{outcome:?}");
+
+    run(&url(&broker), &["apps"]).await.has(1, "UNAUTHENTICATED: ");
+    run(&url(&broker), &["apps", "--token-file", &file("empty", " \n")]).await.has(2, "is empty");
+    run(&url(&broker), &["apps", "--token-file", "/nowhere"]).await.has(2, "cannot read the token file /nowhere");
+    run(&url(&broker), &["apps", "--token", &token_of("shell")]).await.has(2, "--token");
+}
+
+#[tokio::test]
+async fn nobody_there_is_exit_code_3() {
+    let outcome = run("ws://127.0.0.1:1/ws", &["apps"]).await;
+    outcome.has(3, "hint: nothing listens there");
+    assert!(outcome.stderr.starts_with("error: could not connect to 127.0.0.1:1: "), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_refused_handshake_is_exit_code_3() {
+    let broker = Broker::start().await;
+    let elsewhere = url(&broker).replace("/ws", "/elsewhere");
+    run(&elsewhere, &["apps"]).await.has(3, "HTTP status 404");
+}
+
+#[tokio::test]
+async fn wrong_usage_is_exit_code_2() {
+    for line in [
+        &["nonsense"][..],
+        &["pub", "Phone", "Call", "Ringing"],
+        &["pub", "Phone", "Call", "--source", "shell"],
+        &["pub", "Phone", "*", "Ringing", "--source", "shell"],
+        &["pub", "Broker", "Call", "Ringing", "--source", "shell"],
+        &["sub", "Phone/Call", "--source", "shell"],
+        &["sub", "--count", "0", "--source", "shell"],
+        &["request", "Crm", "Contact", "Find", "--timeout", "10", "--source", "shell"],
+        &["request", "Crm", "Contact", "Find", "--timeout", "0s", "--source", "shell"],
+        &["handle", "Crm", "Contact", "Find", "--source", "shell"],
+        &["handle", "Crm", "Contact", "Find", "--source", "shell", "--reply", "1", "--exec", "true"],
+        &["apps", "--source", "shell", "--url", "wss://127.0.0.1/ws"],
+        &["apps", "--source", ""],
+    ] {
+        let outcome = run_with(command(line), "").await;
+        assert_eq!(outcome.code, Some(2), "{line:?}: {outcome:?}");
+        assert!(outcome.stdout.is_empty(), "{line:?}: {outcome:?}");
+    }
+}

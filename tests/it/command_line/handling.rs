@@ -1,0 +1,84 @@
+//! `switchboard handle`.
+
+use super::*;
+
+async fn find(url: &str, data: &str) -> Outcome {
+    run(url, &["request", "Crm", "Contact", "Find", data]).await
+}
+
+#[tokio::test]
+async fn a_fixed_answer_is_given_as_often_as_wanted() {
+    let broker = Broker::start().await;
+    let line = ["handle", "Crm", "Contact", "*", "--reply", "{\"Success\":true,\"Name\":\"Ada\"}", "--count", "2"];
+    let mut handle = Beside::start(&url(&broker), "crm", &line).await;
+    for _ in 0..2 {
+        assert_eq!(find(&url(&broker), "1").await.values(), [json!({ "Success": true, "Name": "Ada" })]);
+        assert_eq!(handle.told().await, "shell for local asked Crm/Contact/Find: answered");
+    }
+    assert_eq!(handle.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_command_reads_the_envelope_and_prints_the_answer() {
+    let broker = Broker::start().await;
+    let script = r#"
+        read -r envelope
+        case $envelope in
+            *'"data":1'*) echo "[$envelope]" ;;
+            *'"data":2'*) exit 7 ;;
+            *'"data":3'*) echo no json ;;
+        esac"#;
+    let _handle = Beside::start(&url(&broker), "crm", &["handle", "Crm", "*", "*", "--exec", script]).await;
+    let answer = find(&url(&broker), "1").await;
+    answer.has(0, "");
+    let envelope = &answer.values()[0][0];
+    assert_eq!((&envelope["subtopic"], &envelope["source"]), (&json!("Find"), &json!("shell")));
+    assert!(envelope["id"].is_string() && envelope["timeout"].is_u64(), "{envelope}");
+    let failed = find(&url(&broker), "2").await;
+    assert_eq!(failed.stderr, "UPSTREAM_REJECTED: the command ended with exit code 7\n");
+    assert_eq!((failed.code, &failed.values()[0]["Success"]), (Some(1), &json!(false)));
+    find(&url(&broker), "3").await.has(1, "INTERNAL: the command's output is not JSON");
+    let silent = find(&url(&broker), "4").await;
+    assert_eq!((silent.code, silent.stdout.as_str()), (Some(0), ""));
+}
+
+#[tokio::test]
+async fn a_command_that_nobody_waits_for_is_ended() {
+    let broker = Broker::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let script = format!("echo $$ > '{}'; exec sleep 600", file.display());
+    let line = ["handle", "Crm", "*", "*", "--exec", &script];
+    let mut handle = Beside::start(&url(&broker), "crm", &line).await;
+    run(&url(&broker), &["request", "Crm", "Contact", "Find", "--timeout", "300ms"]).await.has(4, "REQUEST_TIMEOUT");
+    handle.told().await;
+    let pid = std::fs::read_to_string(file).unwrap();
+    let is_alive = || std::process::Command::new("kill").args(["-0", pid.trim()]).output().unwrap().status.success();
+    let gone = async {
+        while is_alive() {
+            tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_millis(20)).await;
+        }
+    };
+    within("the end of the command", gone).await;
+}
+
+#[tokio::test]
+async fn the_command_does_not_get_the_token() {
+    let broker = Broker::with_config(&format!(
+        "{}{}",
+        application("crm", Some("alice"), ""),
+        application("shell", Some("alice"), "")
+    ))
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, format!("{}\n", token_of("shell"))).unwrap();
+    let script = "printf '\"%s\"' \"$SWITCHBOARD_TOKEN\"";
+    let line = ["handle", "Crm", "*", "*", "--exec", script, "--count", "1", "--source", "crm"];
+    let mut handle = command(&[&line[..], &["--url", &url(&broker)]].concat());
+    let mut handle = handle.env("SWITCHBOARD_TOKEN", token_of("crm")).spawn().unwrap();
+    let mut told = BufReader::new(handle.stderr.take().unwrap()).lines();
+    within("readiness", told.next_line()).await.unwrap();
+    let request = ["request", "Crm", "Contact", "Find", "--token-file", file.to_str().unwrap()];
+    assert_eq!(run(&url(&broker), &request).await.values(), [json!("")]);
+}

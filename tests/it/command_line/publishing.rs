@@ -1,0 +1,70 @@
+//! `switchboard pub`.
+
+use super::*;
+
+#[tokio::test]
+async fn data_comes_from_an_argument_a_file_or_standard_input() {
+    let broker = Broker::start().await;
+    let mut hearer = broker.app("hearer").await;
+    hearer.subscribe("Phone/*/*").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("data.json");
+    std::fs::write(&file, "\u{feff}[\"file\"]\n").unwrap();
+    let file = format!("@{}", file.display());
+    for (data, expected) in [("-1", "-1"), ("\"text\"", "\"text\""), (&file, "[\"file\"]"), ("-", "{\"in\":1}")] {
+        let line = ["pub", "Phone", "Call", "Ringing", data, "--source", "shell", "--url", &url(&broker)];
+        run_with(command(&line), "{\"in\":1}\n").await.has(0, "");
+        assert_eq!(hearer.next_on("Phone/Call/Ringing").await["data"].to_string(), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_json_is_wrong_usage() {
+    // Found before anything is connected to.
+    let outcome = run("ws://127.0.0.1:1/ws", &["pub", "Phone", "Call", "Ringing", "hello"]).await;
+    insta::assert_snapshot!(outcome.stderr, @r#"
+    error: DATA is not JSON: broken at line 1, column 1
+    hint: a string needs its quotes: '"text"'
+    "#);
+    outcome.has(2, "");
+    run("ws://127.0.0.1:1/ws", &["pub", "Phone", "Call", "Ringing", "@/nowhere"]).await.has(2, "cannot read /nowhere");
+}
+
+#[tokio::test]
+async fn a_receipt_is_printed_when_asked_for() {
+    let broker = Broker::start().await;
+    let mut hearer = broker.app("hearer").await;
+    hearer.subscribe("Phone/*/*").await;
+    let outcome = run(&url(&broker), &["pub", "Phone", "Call", "Ringing", "--receipt"]).await;
+    outcome.has(0, "");
+    assert_eq!(outcome.values(), [json!({ "Receivers": 1, "Hint": null })]);
+    let quiet = run(&url(&broker), &["pub", "Phone", "Call", "Ringing"]).await;
+    assert_eq!((quiet.code, quiet.stdout.as_str(), quiet.stderr.as_str()), (Some(0), "", ""));
+}
+
+#[tokio::test]
+async fn a_kept_value_is_there_for_later_until_it_is_cleared() {
+    let broker = Broker::start().await;
+    run(&url(&broker), &["pub", "Phone", "Agent", "State", "\"ready\"", "--retain"]).await.has(0, "");
+    let sub = run(&url(&broker), &["sub", "Phone", "--count", "1"]).await;
+    assert_eq!((&sub.values()[0]["data"], &sub.values()[0]["retained"]), (&json!("ready"), &json!(true)));
+    run(&url(&broker), &["pub", "Phone", "Agent", "State", "null", "--retain"]).await.has(0, "");
+    let mut later = broker.app("later").await;
+    later.subscribe("Phone/*/*").await;
+    later.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_refused_event_is_exit_code_1_with_its_code() {
+    let broker = Broker::with_config(&application("shell", None, "")).await;
+    let publish = async |more: &[&str]| {
+        let line = ["pub", "Phone", "Call", "Ringing", "--source", "shell", "--url", &url(&broker)];
+        let mut command = command(&[&line, more].concat());
+        command.env("SWITCHBOARD_TOKEN", token_of("shell"));
+        run_with(command, "").await
+    };
+    let refused = publish(&[]).await;
+    refused.has(1, "");
+    assert!(refused.stderr.starts_with("USER_REQUIRED: "), "{refused:?}");
+    publish(&["--for", "alice"]).await.has(0, "");
+}

@@ -1,0 +1,71 @@
+//! `switchboard request`.
+
+use super::*;
+
+#[tokio::test]
+async fn credentials_are_fetched_and_printed() {
+    let broker = Broker::start().await;
+    broker.credentials_set("alice", "1001", "secret", "5051").await;
+    let outcome = run(&url(&broker), &["request", "Salesforce", "User", "FetchCredentials", "--user", "alice"]).await;
+    outcome.has(0, "");
+    assert_eq!(outcome.values()[0]["Password"], "secret");
+    assert_eq!(outcome.stderr, "");
+}
+
+#[tokio::test]
+async fn a_failure_is_printed_and_told() {
+    let broker = Broker::start().await;
+    let outcome = run(&url(&broker), &["request", "Salesforce", "User", "FetchCredentials"]).await;
+    outcome.has(1, "");
+    assert!(outcome.stderr.starts_with("CREDENTIALS_NOT_FOUND: "), "{outcome:?}");
+    assert_eq!(outcome.values()[0]["Success"], false);
+    let nobody = run(&url(&broker), &["request", "Crm", "Contact", "Find"]).await;
+    nobody.has(1, "");
+    assert!(nobody.stderr.starts_with("NO_HANDLER: "), "{nobody:?}");
+}
+
+#[tokio::test]
+async fn no_answer_in_time_is_exit_code_4() {
+    let broker = Broker::start().await;
+    let mut silent = broker.app("silent").await;
+    silent.handle("Crm/Contact/Find").await;
+    let outcome = run(&url(&broker), &["request", "Crm", "Contact", "Find", "--timeout", "100ms"]).await;
+    outcome.has(4, "");
+    assert!(outcome.stderr.starts_with("REQUEST_TIMEOUT: "), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn parts_are_lines() {
+    let broker = Broker::start().await;
+    let mut handler = broker.app("handler").await;
+    handler.handle("Crm/Contact/Find").await;
+    let answer = async {
+        let request = handler.next_on("Crm/Contact/Find").await;
+        assert_eq!(request["data"], 42);
+        handler.reply(&request, json!({ "data": "half", "more": true })).await;
+        handler.reply(&request, json!({ "data": "whole" })).await;
+    };
+    let url = url(&broker);
+    let asking = run(&url, &["request", "Crm", "Contact", "Find", "42"]);
+    let (outcome, ()) = tokio::join!(asking, answer);
+    assert_eq!((outcome.code, outcome.values()), (Some(0), vec![json!("half"), json!("whole")]));
+}
+
+#[tokio::test]
+async fn everybody_is_asked() {
+    let broker = Broker::start().await;
+    let find = ["request", "Crm", "Contact", "Find", "--gather"];
+    run(&url(&broker), &find).await.has(1, "NO_HANDLER: ");
+    let handle = ["handle", "Crm", "Contact", "Find", "--reply"];
+    let _one = Beside::start(&url(&broker), "one", &[&handle[..], &["1"]].concat()).await;
+    let mut two = Beside::start(&url(&broker), "two", &[&handle[..], &["2"]].concat()).await;
+    let outcome = run(&url(&broker), &find).await;
+    outcome.has(0, "2 of 2 handlers answered");
+    let mut answers = outcome.values();
+    answers.sort_by_key(Value::as_u64);
+    assert_eq!(answers, [1, 2]);
+    two.signal("-INT").await;
+    two.code().await;
+    let envelopes = run(&url(&broker), &[&find[..], &["--envelope"]].concat()).await;
+    assert_eq!((&envelopes.values()[0]["source"], &envelopes.values()[0]["data"]), (&json!("one"), &json!(1)));
+}

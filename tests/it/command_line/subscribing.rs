@@ -1,0 +1,74 @@
+//! `switchboard sub`.
+
+use super::*;
+
+#[tokio::test]
+async fn one_envelope_is_one_line_whatever_its_payload() {
+    let broker = Broker::start().await;
+    let mut sub = Beside::start(&url(&broker), "log", &["sub", "Phone", "--count", "2"]).await;
+    let payload = "{\n  \"from\": \"+49\",\r\n  \"tags\": [1,\n2]\n}";
+    let publish = command(&["pub", "Phone", "Call", "Ringing", "-", "--source", "shell", "--url", &url(&broker)]);
+    run_with(publish, payload).await.has(0, "");
+    run(&url(&broker), &["pub", "Crm", "Contact", "Changed"]).await.has(0, "");
+    run(&url(&broker), &["pub", "Phone", "Call", "Ended"]).await.has(0, "");
+    let first: Value = serde_json::from_str(&sub.line().await).unwrap();
+    assert_eq!(first["data"], json!({ "from": "+49", "tags": [1, 2] }));
+    assert_eq!((&first["channel"], &first["source"]), (&json!("Phone"), &json!("shell")));
+    let second: Value = serde_json::from_str(&sub.line().await).unwrap();
+    assert_eq!((&second["subtopic"], second.get("data")), (&json!("Ended"), None));
+    assert_eq!(sub.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn signals_end_it_well() {
+    let broker = Broker::start().await;
+    for signal in ["-INT", "-TERM"] {
+        let mut sub = Beside::start(&url(&broker), "log", &["sub"]).await;
+        sub.signal(signal).await;
+        assert_eq!(sub.code().await, Some(0), "{signal}");
+    }
+    assert!(!broker.log().contains("WARN"), "{}", broker.log());
+}
+
+#[tokio::test]
+async fn a_reader_that_has_gone_is_no_error() {
+    let broker = Broker::start().await;
+    let Beside { mut child, stdout, mut stderr } = Beside::start(&url(&broker), "log", &["sub"]).await;
+    drop(stdout);
+    run(&url(&broker), &["pub", "Phone", "Call", "Ringing"]).await.has(0, "");
+    assert_eq!(within("its end", child.wait()).await.unwrap().code(), Some(0));
+    assert_eq!(within("its last words", stderr.next_line()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn it_reconnects_and_says_so() {
+    let broker = FakeBroker::start().await;
+    let mut sub = Beside::spawn(&broker.url(), "log", &["sub", "Phone", "--count", "1"]);
+    let (mut peer, register) = broker.session().await;
+    assert_eq!(register["source"], "log");
+    assert_eq!(peer.grant().await, json!({ "channel": "Phone", "topic": "*", "subtopic": "*" }));
+    assert_eq!(sub.told().await, "subscribed to Phone/*/*");
+    drop(peer);
+    let told = sub.told().await;
+    assert!(told.starts_with("the connection to the broker was lost; next attempt in "), "{told}");
+    let (mut peer, _) = broker.session().await;
+    peer.grant().await;
+    assert_eq!(sub.told().await, "connected again");
+    peer.say(event("Phone/Call/Ringing", json!(1))).await;
+    assert!(sub.line().await.contains("Ringing"));
+    peer.expect("Broker/Application/Unregister").await;
+    assert!(peer.is_closed().await);
+    assert_eq!(sub.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_for_good_is_exit_code_1() {
+    let broker = FakeBroker::start().await;
+    let mut sub = Beside::spawn(&broker.url(), "log", &["sub"]);
+    let (mut peer, _) = broker.session().await;
+    peer.grant().await;
+    sub.told().await;
+    peer.close(4403, "source not allowed").await;
+    assert_eq!(sub.told().await, "error: the connection is closed: source not allowed");
+    assert_eq!(sub.code().await, Some(1));
+}
