@@ -74,10 +74,10 @@ impl Router {
         Some(routed)
     }
 
-    /// Ends a request with the broker's own answer. `source`: who failed, for a gather's summary.
-    pub(super) fn fail(&self, now: Instant, pending: &Arc<Pending>, source: &Arc<str>, refusal: &Refusal) {
+    /// Ends a request with the broker's own answer. `source`: who failed, for a gather's summary. `false`: it had ended.
+    pub(super) fn fail(&self, now: Instant, pending: &Arc<Pending>, source: &Arc<str>, refusal: &Refusal) -> bool {
         if self.close(pending).is_none() {
-            return;
+            return false;
         }
         match &pending.gather {
             Some(gather) => gather.failed(now, source, refusal.code),
@@ -87,6 +87,7 @@ impl Router {
                 pending.asker.push(now, frame, Kind::Kept).ok();
             }
         }
+        true
     }
 
     /// Ends every request that is due.
@@ -103,14 +104,15 @@ impl Router {
                     Stage::Ended => continue,
                 }
             };
-            if let Some(late) = late {
-                late.set_missed(true);
-            }
             let refusal = Refusal::new(
                 ErrorCode::RequestTimeout,
                 format!("no answer within {}", humantime::format_duration(pending.timeout)),
             );
-            self.fail(now, &pending, &source, &refusal);
+            // Who answered at the last moment has missed nothing.
+            let ended = self.fail(now, &pending, &source, &refusal);
+            if let Some(late) = late.filter(|_| ended) {
+                late.set_missed(true);
+            }
         }
     }
 
@@ -133,7 +135,9 @@ impl Router {
         };
         member.ungive(id);
         match again.and_then(|text| self.place_again(now, &pending, &text)) {
-            None => self.fail(now, &pending, &member.source, &handler_gone()),
+            None => {
+                self.fail(now, &pending, &member.source, &handler_gone());
+            }
             Some(Routed { receipt, .. }) => {
                 // A handler that takes commands: delivery has completed it.
                 if let (Some(receipt), Some(id)) = (receipt, &pending.asker_id) {

@@ -73,7 +73,9 @@ impl Router {
         }
         let triple = self.policy.canonical(envelope.triple());
         let matches = self.subscribers(&triple, whose);
-        let twice = matches.len() > 1 || matches.iter().any(Receivers::has_special);
+        // On a channel that folds, patterns that differ in letter case only are one key.
+        let folds = self.policy.folds(&triple.channel);
+        let twice = matches.len() > 1 || folds || matches.iter().any(Receivers::has_special);
         let mut delivery = Delivery::new(now, self.policy.event_kind(&triple.channel), twice);
         let mut groups = Groups::default();
         for subscription in matches.iter().flat_map(Receivers::iter) {

@@ -295,7 +295,11 @@ impl Router {
 
     /// Whether an envelope that names a wrong user, or none, would have been a request.
     fn looks_like_request(&self, sender: &Arc<Member>, envelope: &Envelope<'_>) -> bool {
-        let own = sender.user().map_or(Whose::Shared(None), Whose::User);
+        let own = match sender.user() {
+            user if self.policy.is_shared(&envelope.triple().channel) => Whose::Shared(user),
+            // A service that names nobody: whose handlers it meant is not known, so no user's.
+            user => Whose::User(user.unwrap_or_default()),
+        };
         envelope.asks() || self.policy.is_protected(envelope.triple()) || {
             let candidates = self.candidates(sender, envelope, own);
             !candidates.is_empty() && !candidates.sender_handles

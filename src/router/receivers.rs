@@ -18,7 +18,7 @@ type Chunk = Arc<Vec<Arc<Subscription>>>;
 #[derive(Clone, Default)]
 pub(super) struct Receivers {
     chunks: Arc<Vec<Chunk>>,
-    /// How many are in a group or watch another user: only then can a session stand here twice.
+    /// How many are in a group or watch another user: only then, and where patterns fold, can a session stand here twice.
     special: usize,
 }
 
@@ -58,7 +58,7 @@ impl Receivers {
         self.chunks.is_empty()
     }
 
-    /// Whether a session may stand here twice.
+    /// Whether a session may stand here twice, with patterns that differ in more than letter case.
     pub(super) fn has_special(&self) -> bool {
         self.special > 0
     }

@@ -70,7 +70,7 @@ impl Retained {
             Whose::Shared(user) => user.map(Box::from),
         };
         let limits = &policy.limits;
-        let mut kept = self.scopes.entry(scope).or_default();
+        let mut kept = self.scopes.entry(scope.clone()).or_default();
         let before = kept.values.get(&place).map_or(0, |value| value.plain.len());
         let (bytes, values) = (kept.bytes - before + plain.len(), kept.values.len() + usize::from(before == 0));
         let total = self.total_bytes.load(Ordering::SeqCst) - before + plain.len();
@@ -84,6 +84,8 @@ impl Retained {
             None
         };
         if let Some((key, limit)) = exceeded {
+            drop(kept);
+            self.scopes.remove_if(&scope, |_, kept| kept.values.is_empty());
             return Err(Refusal::new(
                 ErrorCode::TooLarge,
                 format!("not retained and not sent: limits.{key} is {limit}; clear values with a null payload"),

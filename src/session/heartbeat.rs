@@ -10,7 +10,7 @@ pub(super) struct Heartbeat {
     /// Something was heard since the last ping.
     heard: bool,
     missed: u32,
-    /// Until when the broker itself did not read: that time does not count.
+    /// Until when the broker itself does not read, at most: that time does not count.
     paused_until: Option<Instant>,
 }
 
@@ -34,6 +34,8 @@ impl Heartbeat {
     pub(super) fn hear(&mut self) {
         self.heard = true;
         self.missed = 0;
+        // Who hears reads again.
+        self.paused_until = None;
     }
 
     /// The broker will not read until then, or until sooner.
@@ -49,7 +51,8 @@ impl Heartbeat {
         if now < self.deadline() {
             return Beat::Rest;
         }
-        let paused = self.paused_until.take_if(|until| *until >= self.pinged).is_some();
+        // Kept until something is heard: a pause may outlast several beats.
+        let paused = self.paused_until.is_some_and(|until| until >= self.pinged);
         if !self.heard && !paused {
             self.missed += 1;
             if self.missed >= self.missed_max {
@@ -59,5 +62,40 @@ impl Heartbeat {
         self.pinged = now;
         self.heard = false;
         Beat::Ping
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{Beat, Heartbeat};
+
+    const EVERY: Duration = Duration::from_secs(2);
+
+    #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter: it is only added to")]
+    fn start() -> (Instant, Heartbeat) {
+        let now = Instant::now();
+        (now, Heartbeat::new(now, EVERY, 2))
+    }
+
+    #[test]
+    fn a_pause_that_outlasts_several_beats_does_not_count() {
+        let (now, mut heartbeat) = start();
+        heartbeat.pause(now + EVERY * 3);
+        for beat in 1..=4 {
+            assert_eq!(heartbeat.beat(now + EVERY * beat), Beat::Ping, "beat {beat}");
+        }
+        assert_eq!(heartbeat.beat(now + EVERY * 5), Beat::Ping, "the first that is missed");
+        assert_eq!(heartbeat.beat(now + EVERY * 6), Beat::Dead);
+    }
+
+    #[test]
+    fn whoever_is_heard_is_read_again() {
+        let (now, mut heartbeat) = start();
+        heartbeat.pause(now + EVERY * 100);
+        heartbeat.hear();
+        let beats = [1, 2, 3].map(|beat| heartbeat.beat(now + EVERY * beat));
+        assert_eq!(beats, [Beat::Ping, Beat::Ping, Beat::Dead]);
     }
 }

@@ -206,8 +206,10 @@ impl Session {
                 None
             }
         };
-        if let Some(Effect::Pause(until, _)) = &effect {
-            self.heartbeat.pause(*until);
+        match (&effect, &self.phase) {
+            (Some(Effect::Pause(until, _)), _) => self.heartbeat.pause(*until),
+            (Some(Effect::Verify(_)), Phase::Verifying(registering)) => self.heartbeat.pause(registering.until),
+            _ => {}
         }
         effect
     }
