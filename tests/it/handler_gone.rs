@@ -39,6 +39,20 @@ async fn a_handler_that_unregisters_is_gone() {
     asker.expect_nothing().await;
 }
 
+#[tokio::test]
+async fn a_request_that_is_given_to_a_command_handler_instead_gets_its_receipt() {
+    let broker = Broker::start().await;
+    let (mut asker, mut first) = (broker.app("asker").await, broker.app("first").await);
+    first.handle(DIAL).await;
+    asker.send(envelope(DIAL, json!({"id": "r", "idempotent": true}))).await;
+    first.next_on(DIAL).await;
+    let mut second = broker.app("second").await;
+    second.subscribe_with(DIAL, json!({"role": "handler", "answers": false})).await;
+    first.kill();
+    assert_eq!(asker.next_receipt("r").await, 1);
+    second.next_on(DIAL).await;
+}
+
 /// Where a handler is when it is killed.
 #[derive(Clone, Copy, Debug)]
 enum Step {

@@ -228,3 +228,31 @@ async fn every_request_is_answered_once_while_handlers_come_and_go() {
     stop.send(true).unwrap();
     handlers.join_all().await;
 }
+
+#[tokio::test]
+async fn a_burst_of_fetches_is_answered_and_leaves_the_adapter_alive() {
+    // Far more than a session's own queue holds.
+    const PEERS: usize = 40;
+    const EACH: usize = 100;
+    const FETCH: &str = "Salesforce/User/FetchCredentials";
+    let broker = Broker::open_with(&format!("{UNLIMITED}\noutbound_messages = 256")).await;
+    broker.credentials_set("local", "1245456", "acq@123", "5051").await;
+    let mut tasks = JoinSet::new();
+    for mut peer in crowd(&broker, PEERS, "peer").await {
+        tasks.spawn(async move {
+            peer.send_all((0..EACH).map(|at| envelope(FETCH, json!({"id": at.to_string()})))).await;
+            let mut answered = 0;
+            while answered < EACH {
+                let answer = peer.next().await;
+                if answer["subtopic"] != "Lagging" {
+                    assert_eq!(answer["data"]["Success"], true, "{answer}");
+                    answered += 1;
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    let mut late = broker.app("late").await;
+    late.ask(FETCH, "f").await;
+    assert_eq!(late.next_answer(FETCH, "f").await["data"]["Username"], "1245456");
+}

@@ -188,6 +188,24 @@ async fn it_may_answer_by_id_as_well() {
 }
 
 #[tokio::test]
+async fn a_late_answer_by_id_settles_what_it_owes() {
+    let broker = Broker::start().await;
+    let (mut handler, _) = ordered(&broker, "adapter", LOGIN).await;
+    let mut asker = broker.app("asker").await;
+    asker.send(envelope(LOGIN, json!({"id": "a", "timeout": 50}))).await;
+    let request = handler.next_on(LOGIN).await;
+    asker.next_failure(LOGIN, "REQUEST_TIMEOUT").await;
+    asker.ask(LOGIN, "b").await;
+    asker.fence().await;
+    handler.reply(&request, json!({"data": "late"})).await;
+    handler.next_error("NO_SUCH_REQUEST").await;
+    let request = handler.next_on(LOGIN).await;
+    assert_eq!(request["requestId"], "b");
+    handler.publish(LOGIN, 2).await;
+    assert_eq!(asker.next_answer(LOGIN, "b").await["data"], 2);
+}
+
+#[tokio::test]
 async fn options_that_exclude_each_other_are_refused() {
     let broker = Broker::start().await;
     let mut peer = broker.app("adapter").await;
