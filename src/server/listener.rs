@@ -2,7 +2,7 @@
 //! a stream that may become a WebSocket is taken back from it, with what was read ahead, and served as a session.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -16,15 +16,16 @@ use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use super::Broker;
 use super::handshake::{self, Decision, Head, Refusal};
+use super::muted::Muted;
 use super::seats::Seat;
 use crate::session::{self, Connection, Session, Surroundings};
 
@@ -43,6 +44,11 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 
 /// How long a connection may stay without becoming a WebSocket.
 const HTTP_TIME: Duration = Duration::from_mins(1);
+
+/// How long, and for how many bytes, a peer whose head was refused unread is still read from: the reset that follows
+/// unread bytes would take the refusal away from it.
+const LINGER_TIME: Duration = Duration::from_secs(5);
+const LINGER_BYTES_MAX: u64 = 1 << 20;
 
 /// The pause after a failed accept, doubled up to the second value.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -143,25 +149,58 @@ fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Se
 
 /// The HTTP phase. `None`: it did not become a WebSocket.
 async fn greet(broker: &Broker, stream: TcpStream, seat: &Seat) -> Option<Connection<TcpStream>> {
-    let upgraded = AtomicBool::new(false);
+    let (understood, upgraded) = (AtomicBool::new(false), AtomicBool::new(false));
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let decision = decide(broker, &request, seat);
+        understood.store(true, Ordering::Relaxed);
         upgraded.store(matches!(decision, Decision::Upgrade { .. }), Ordering::Relaxed);
-        let response = respond(decision, request.headers());
-        async move { Ok::<_, Infallible>(response) }
+        ready(Ok::<_, Infallible>(respond(decision, request.headers())))
     });
-    let http = http1::Builder::new()
+    let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    let parts = timeout(HTTP_TIME, http.without_shutdown()).await.ok()?.ok()?;
+        .serve_connection(Muted::new(stream, &understood), service);
+    let served = timeout(HTTP_TIME, poll_fn(|cx| http.poll_without_shutdown(cx))).await.ok()?;
+    let parts = http.into_parts();
     let mut stream = parts.io.into_inner();
+    if let Err(error) = served {
+        if !understood.load(Ordering::Relaxed) {
+            refuse_head(stream, &error).await;
+        }
+        return None;
+    }
     if !upgraded.load(Ordering::Relaxed) {
         stream.shutdown().await.ok();
         return None;
     }
     Some(Connection { stream, read_ahead: parts.read_buf })
+}
+
+/// Says why no request could be read, where there is somebody to hear it.
+async fn refuse_head(mut stream: TcpStream, error: &hyper::Error) {
+    let (status, text) = if error.is_timeout() {
+        ("408 Request Timeout", "the head of a request has to come within 10 s\n")
+    } else if error.is_parse_too_large() {
+        ("431 Request Header Fields Too Large", "the head of a request may have 16 KiB\n")
+    } else if error.is_parse() {
+        ("400 Bad Request", "this is no request of HTTP/1.1, which a WebSocket begins with\n")
+    } else {
+        // The connection was lost.
+        return;
+    };
+    tracing::debug!(status, "refused a head: {}", text.trim_end());
+    let length = text.len();
+    let response = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: {length}\r\n\
+         connection: close\r\n\r\n{text}"
+    );
+    let told = async {
+        stream.write_all(response.as_bytes()).await?;
+        stream.shutdown().await?;
+        tokio::io::copy(&mut stream.take(LINGER_BYTES_MAX), &mut tokio::io::sink()).await
+    };
+    timeout(LINGER_TIME, told).await.ok();
 }
 
 fn decide(broker: &Broker, request: &Request<hyper::body::Incoming>, seat: &Seat) -> Decision {
@@ -212,6 +251,8 @@ fn probe(asked: &HeaderMap) -> Response<Full<Bytes>> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    // One request a connection: what cannot be read is then always the first, see `Muted`.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     // An origin that came so far is allowed.
     if let Some(origin) = asked.get(header::ORIGIN) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());

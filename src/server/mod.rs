@@ -8,6 +8,7 @@ mod adapters;
 mod drain;
 mod handshake;
 mod listener;
+mod muted;
 mod seats;
 mod signal;
 

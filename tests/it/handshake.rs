@@ -4,7 +4,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::http::{HANDSHAKE, Response, http};
+use crate::support::http::{HANDSHAKE, Response, http, read_response};
 use crate::support::{Broker, within};
 
 /// A good handshake with one header line more.
@@ -185,26 +185,36 @@ async fn the_probe_answers_and_lets_allowed_origins_read_it() {
 }
 
 #[tokio::test]
-async fn a_head_over_16_kib_is_refused() {
+async fn a_head_over_16_kib_is_431_which_arrives() {
     let broker = Broker::start().await;
-    let mut stream = TcpStream::connect(broker.address()).await.unwrap();
-    let long = handshake_with(&format!("X-Long: {}", "x".repeat(17 * 1024)));
-    // The broker may close before all of it is written.
-    within("sending", stream.write_all(long.as_bytes())).await.ok();
-    let mut answer = Vec::new();
-    within("the end of the connection", stream.read_to_end(&mut answer)).await.ok();
-    let answer = String::from_utf8_lossy(&answer);
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    for length in [17, 200] {
+        let long = handshake_with(&format!("X-Long: {}", "x".repeat(length * 1024)));
+        let mut stream = TcpStream::connect(broker.address()).await.unwrap();
+        within("sending", stream.write_all(long.as_bytes())).await.unwrap();
+        assert_refused(&read_response(&mut stream).await, 431, "16 KiB");
+        assert_eq!(within("the end of the connection", stream.read(&mut [0])).await.unwrap(), 0);
+    }
 }
 
 #[tokio::test]
-async fn a_head_that_never_ends_is_given_up_after_10_s() {
+async fn what_is_no_http_is_400() {
     let broker = Broker::start().await;
-    let mut stream = TcpStream::connect(broker.address()).await.unwrap();
-    stream.write_all(b"GET /ws HTTP/1.1\r\nHost: local").await.unwrap();
-    let mut answer = Vec::new();
-    within("the end of the connection", stream.read_to_end(&mut answer)).await.ok();
-    assert!(!String::from_utf8_lossy(&answer).contains(" 101 "));
+    for garbage in ["\x16\x03\x01\x02\0\x01\0", "hello\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        assert_refused(&http(broker.address(), garbage).await, 400, "HTTP/1.1");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come_within_10_s_is_408() {
+    let broker = Broker::start().await;
+    let mut halfway = TcpStream::connect(broker.address()).await.unwrap();
+    halfway.write_all(b"GET /ws HTTP/1.1\r\nHost: local").await.unwrap();
+    let mut silent = TcpStream::connect(broker.address()).await.unwrap();
+    for stream in [&mut halfway, &mut silent] {
+        within("the broker's patience", stream.readable()).await.unwrap();
+        assert_refused(&read_response(stream).await, 408, "10 s");
+        assert_eq!(within("the end of the connection", stream.read(&mut [0])).await.unwrap(), 0);
+    }
 }
 
 #[tokio::test]
