@@ -7,7 +7,7 @@ use clap::Args;
 use super::connect::Connection;
 use super::output::{Output, note};
 use super::triple::triple;
-use super::{Exit, data};
+use super::{Exit, data, interruption};
 use crate::client::{Answers, Error, Failure, Gather, Gathered, Message, Summary};
 use crate::error::ErrorCode;
 
@@ -23,7 +23,8 @@ Examples:
 Prints the payload of the answer, or of each: one a line.
 An answer with \"Success\":false is printed too and is exit code 1.
 No answer in time is exit code 4.
-With --gather, exit code 1 says that a handler failed, or that there is none.")]
+With --gather, exit code 1 says that a handler failed, or that there is none.
+Ctrl-C cancels the request, with exit code 1.")]
 pub(crate) struct Request {
     /// Channel
     channel: String,
@@ -81,15 +82,26 @@ pub(crate) async fn run(arguments: Request, output: &mut Output) -> anyhow::Resu
         request = request.user(user);
     }
     let mut printer = Printer { output, envelope: arguments.envelope };
-    let outcome = if arguments.gather {
-        let gather = request.gather().await?;
-        printer.gathered(gather).await
-    } else {
-        let answers = request.answers().await?;
-        printer.answers(answers).await
+    let interrupted = interruption();
+    let asked = async {
+        if arguments.gather {
+            let gather = request.gather().await?;
+            printer.gathered(gather).await
+        } else {
+            let answers = request.answers().await?;
+            printer.answers(answers).await
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = asked => outcome.map(|()| Exit::Done),
+        // What waited for the answer is dropped, which cancels the request.
+        () = interrupted => {
+            note("cancelled");
+            Ok(Exit::Refused)
+        }
     };
     client.close().await;
-    outcome.map(|()| Exit::Done)
+    outcome
 }
 
 struct Printer<'o> {

@@ -166,6 +166,7 @@ async fn of_request() {
     An answer with "Success":false is printed too and is exit code 1.
     No answer in time is exit code 4.
     With --gather, exit code 1 says that a handler failed, or that there is none.
+    Ctrl-C cancels the request, with exit code 1.
     "#);
 }
 

@@ -69,3 +69,18 @@ async fn everybody_is_asked() {
     let envelopes = run(&url(&broker), &[&find[..], &["--envelope"]].concat()).await;
     assert_eq!((&envelopes.values()[0]["source"], &envelopes.values()[0]["data"]), (&json!("one"), &json!(1)));
 }
+
+#[tokio::test]
+async fn ctrl_c_cancels() {
+    let broker = Broker::start().await;
+    let mut crm = broker.app("crm").await;
+    crm.handle("Crm/Contact/Find").await;
+    for more in [&[][..], &["--gather"]] {
+        let line = [&["request", "Crm", "Contact", "Find"], more].concat();
+        let mut asking = Beside::spawn(&url(&broker), "shell", &line);
+        let request = crm.next_on("Crm/Contact/Find").await;
+        asking.signal("-INT").await;
+        assert_eq!((asking.told().await.as_str(), asking.code().await), ("cancelled", Some(1)));
+        assert_eq!(crm.next_on("Broker/Request/Cancelled").await["inReplyTo"], request["id"]);
+    }
+}
