@@ -218,6 +218,7 @@ fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Resu
     // Another subscriber stands where a test has set one.
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        .with_ansi(output::colours())
         .with_max_level(tracing::Level::WARN)
         .without_time()
         .with_target(false)

@@ -126,6 +126,11 @@ pub(crate) fn hint(text: &str) {
     to_stderr(&format!("{MARK}hint{MARK:#}: {}", plain(text)));
 }
 
+/// Whether standard error shows colours: a terminal does, unless its user wants none.
+pub(crate) fn colours() -> bool {
+    anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
+}
+
 /// Error texts may come from another program, and this one's terminal is not theirs.
 fn plain(text: &str) -> String {
     text.chars().map(|it| if it.is_control() && it != '\n' { ' ' } else { it }).collect()

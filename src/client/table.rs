@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::subscription::Wanted;
 use super::{Error, Message};
 use crate::envelope::Pattern;
+use crate::error::ErrorCode;
 
 /// How many messages may be parked while answers are waited for.
 const PARKED_MAX: usize = 4096;
@@ -214,8 +215,13 @@ impl Table {
             return Told::Draining(Duration::from_millis(after));
         }
         if message.is_notice("Message", "Error") {
-            if let Some(failure) = message.failure() {
-                tracing::warn!(%failure, "the broker refused an envelope that had no id");
+            match message.failure() {
+                // Answers are given to requests that came; what is no longer known has ended meanwhile.
+                Some(failure) if failure.code() == Some(ErrorCode::NoSuchRequest) => {
+                    tracing::warn!("an answer came too late: its request had ended, by its time limit or its asker");
+                }
+                Some(failure) => tracing::warn!(%failure, "the broker refused an envelope that had no id"),
+                None => {}
             }
         } else if message.is_notice("Connection", "Lagging") {
             tracing::warn!("this application takes messages more slowly than they come");

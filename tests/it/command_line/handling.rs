@@ -82,3 +82,16 @@ async fn the_command_does_not_get_the_token() {
     let request = ["request", "Crm", "Contact", "Find", "--token-file", file.to_str().unwrap()];
     assert_eq!(run(&url(&broker), &request).await.values(), [json!("")]);
 }
+
+#[tokio::test]
+async fn an_answer_that_comes_too_late_is_called_so_in_plain_text() {
+    let broker = FakeBroker::start().await;
+    let mut handle = Beside::spawn(&broker.url(), "crm", &["handle", "Crm", "*", "*", "--reply", "1"]);
+    let (mut peer, _) = broker.session().await;
+    peer.grant().await;
+    assert!(handle.told().await.starts_with("answering requests of"));
+    let data = json!({ "Success": false, "ErrorCode": "NO_SUCH_REQUEST", "ErrorMessage": "no request of that id" });
+    peer.say(event("Broker/Message/Error", data)).await;
+    let told = handle.told().await;
+    assert_eq!(told.trim(), "WARN an answer came too late: its request had ended, by its time limit or its asker");
+}
