@@ -69,7 +69,12 @@ pub(crate) async fn run(arguments: Publish, output: &mut Output) -> anyhow::Resu
     } else if arguments.receipt && output.is_terminal() {
         output.line(&format!("in {} outbound queues", receipt.receivers))?;
     } else if arguments.receipt {
-        output.line(&json!({ "Receivers": receipt.receivers, "Hint": receipt.hint }).to_string())?;
+        // As the broker says it: no hint where there is none.
+        let line = match &receipt.hint {
+            Some(hint) => json!({ "Receivers": receipt.receivers, "Hint": hint }),
+            None => json!({ "Receivers": receipt.receivers }),
+        };
+        output.line(&line.to_string())?;
     }
     if let Some(text) = &receipt.hint {
         hint(text);

@@ -37,7 +37,7 @@ async fn a_receipt_is_printed_when_asked_for() {
     hearer.subscribe("Phone/*/*").await;
     let outcome = run(&url(&broker), &["pub", "Phone", "Call", "Ringing", "--receipt"]).await;
     outcome.has(0, "");
-    assert_eq!(outcome.values(), [json!({ "Receivers": 1, "Hint": null })]);
+    assert_eq!(outcome.values(), [json!({ "Receivers": 1 })]);
     let quiet = run(&url(&broker), &["pub", "Phone", "Call", "Ringing"]).await;
     assert_eq!((quiet.code, quiet.stdout.as_str(), quiet.stderr.as_str()), (Some(0), "", ""));
 }
@@ -67,4 +67,16 @@ async fn a_refused_event_is_exit_code_1_with_its_code() {
     refused.has(1, "");
     assert!(refused.stderr.starts_with("USER_REQUIRED: "), "{refused:?}");
     publish(&["--for", "alice"]).await.has(0, "");
+}
+
+#[tokio::test]
+async fn a_receipt_has_the_hint_that_the_broker_gave() {
+    let broker = Broker::start().await;
+    let mut crm = broker.app("crm").await;
+    crm.handle("Crm/Contact/Find").await;
+    let outcome = run(&url(&broker), &["pub", "Crm", "Contact", "find", "--receipt"]).await;
+    outcome.has(0, "hint: ");
+    let receipt = &outcome.values()[0];
+    assert_eq!(receipt["Receivers"], 0);
+    assert!(receipt["Hint"].as_str().unwrap().contains("Crm/Contact/Find"), "{receipt}");
 }
