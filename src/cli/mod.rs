@@ -182,6 +182,10 @@ fn hint_for(error: &anyhow::Error) -> Option<&'static str> {
         Some(Error::Unreachable { kind: io::ErrorKind::ConnectionRefused, .. }) => {
             Some("nothing listens there; `switchboard serve` starts a broker, --url names another address")
         }
+        // The probe's answer, or that of a path which nobody knows.
+        Some(Error::Handshake { status: 200 | 404, .. }) => {
+            Some("the WebSocket is at /ws; --url is like ws://127.0.0.1:7420/ws")
+        }
         Some(error) if error.code() == Some(ErrorCode::Unauthenticated) => {
             Some("--token-file or SWITCHBOARD_TOKEN gives the token of the application that --source names")
         }

@@ -55,8 +55,11 @@ async fn nobody_there_is_exit_code_3() {
 #[tokio::test]
 async fn a_refused_handshake_is_exit_code_3() {
     let broker = Broker::start().await;
-    let elsewhere = url(&broker).replace("/ws", "/elsewhere");
-    run(&elsewhere, &["apps"]).await.has(3, "HTTP status 404");
+    for (path, status) in [("", 200), ("/", 200), ("/elsewhere", 404)] {
+        let outcome = run(&format!("ws://{}{path}", broker.address()), &["apps"]).await;
+        outcome.has(3, &format!("HTTP status {status}"));
+        outcome.has(3, "hint: the WebSocket is at /ws;");
+    }
 }
 
 #[tokio::test]
