@@ -198,9 +198,9 @@ async fn a_late_answer_by_id_settles_what_it_owes() {
     asker.ask(LOGIN, "b").await;
     asker.fence().await;
     handler.reply(&request, json!({"data": "late"})).await;
-    handler.next_error("NO_SUCH_REQUEST").await;
     let request = handler.next_on(LOGIN).await;
     assert_eq!(request["requestId"], "b");
+    handler.next_error("NO_SUCH_REQUEST").await;
     handler.publish(LOGIN, 2).await;
     assert_eq!(asker.next_answer(LOGIN, "b").await["data"], 2);
 }
