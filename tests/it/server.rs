@@ -435,7 +435,7 @@ const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket
 async fn a_connection_over_tcp_from_handshake_to_drain() {
     let (address, task, end, _folder) = server(limits());
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // The probe first, on the same connection; then the first message together with the handshake.
+    // The probe first, which ends its connection; then the first message together with the handshake.
     let probe =
         ask(&mut stream, "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:3000\r\n\r\n", b"").await;
     assert!(probe.starts_with("HTTP/1.1 200"), "{probe}");
@@ -443,6 +443,8 @@ async fn a_connection_over_tcp_from_handshake_to_drain() {
     let mut body = vec![0; 55];
     stream.read_exact(&mut body).await.unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["server"], "switchboard");
+    assert!(probe.contains("connection: close") && stream.read_u8().await.is_err(), "{probe}");
+    let mut stream = TcpStream::connect(address).await.unwrap();
     let mut register = command("Application", "Register", &json!({}));
     register["source"] = "app".into();
     let answer = ask(&mut stream, UPGRADE, &text(&register)).await;
