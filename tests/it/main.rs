@@ -11,6 +11,7 @@
 mod support;
 
 mod transcripts;
+mod transcripts_core;
 
 mod frames;
 mod handshake;
@@ -48,4 +49,5 @@ mod salesforce;
 mod simulator;
 
 mod documents;
+mod simulation;
 mod tidy;

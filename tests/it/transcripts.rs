@@ -30,6 +30,8 @@ transcripts! {
     rule_4_an_event_goes_to_every_subscriber: "rule-4-event.txt";
     ordered_handlers_know_no_ids: "ordered-handler.txt";
     two_users_never_hear_each_other: "scope.txt";
+    a_wrong_user_is_refused_where_it_is_looked_for: "scope-refusals.txt";
+    letter_case_may_fold: "fold-case.txt";
     a_retained_value_waits_for_subscribers: "retained.txt";
     presence_tells_who_is_there: "presence.txt";
     mistakes_are_answered: "errors.txt";

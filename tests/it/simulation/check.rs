@@ -1,0 +1,214 @@
+//! What must hold, one function a rule, so that a failure says which. `reading` checks what a session receives; here is
+//! what must hold of the whole broker after each step, and at the end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use switchboard::envelope::Pattern;
+use switchboard::envelope::command::{Role, State};
+use switchboard::error::CloseCode;
+use switchboard::router::{Application, Listed, Member, Outbox, Router};
+use switchboard::session::Effect;
+
+use super::cast::Style;
+use super::model::{Conn, ConnId, Kind, Model, Sub};
+use super::requests::{Asked, End};
+
+/// A rule that was broken.
+#[derive(Debug)]
+pub(super) struct Broken {
+    pub(super) rule: &'static str,
+    pub(super) how: String,
+}
+
+pub(super) type Held = Result<(), Broken>;
+
+/// A rule holds, or is broken in a way that can be told.
+pub(super) fn holds(rule: &'static str, holds: bool, how: impl FnOnce() -> String) -> Held {
+    if holds { Ok(()) } else { Err(Broken { rule, how: how() }) }
+}
+
+/// No queue is longer than its bounds; a message that is larger than the bound may stand alone.
+pub(super) fn outboxes_are_bounded(conn: &Conn, outbox: &Outbox) -> Held {
+    let depth = outbox.depth();
+    let bounded = depth.messages <= depth.messages_max && (depth.bytes <= depth.bytes_max || depth.messages == 1);
+    holds("outboxes_are_bounded", bounded, || format!("{}: {depth:?}", conn.name))
+}
+
+/// `Application/List` shows who is there, no more and no less.
+pub(super) fn presence_is_right(
+    model: &Model,
+    conn: &Conn,
+    shown: &[Application],
+    start: (Instant, SystemTime),
+) -> Held {
+    let row = |it: &Application| {
+        let since = start.0 + it.since.duration_since(start.1).unwrap_or_default();
+        ((it.user.clone(), it.source.clone()), (it.sessions, it.state == State::Active, since))
+    };
+    let shown: Vec<_> = shown.iter().map(row).collect();
+    let mut expected: Vec<_> = model.applications(conn).into_iter().collect();
+    // Users by name, services last.
+    expected.sort_by_key(|((user, source), _)| (user.is_none(), user.clone(), source.clone()));
+    holds("presence_is_right", shown == expected, || format!("{}: {shown:?}, not {expected:?}", conn.name))
+}
+
+/// The subscriptions of a session are those that it made.
+pub(super) fn subscriptions_are_right(conn: &Conn, listed: &[Listed]) -> Held {
+    let is_same = |listed: &Listed, Sub { wanted, id }: &Sub| {
+        let style = match &listed.role {
+            Role::Subscriber => None,
+            Role::Handler { answers: false, .. } => Some(Style::Commands),
+            Role::Handler { ordered: true, .. } => Some(Style::Ordered),
+            Role::Handler { .. } => Some(Style::Answers),
+        };
+        listed.id.to_string() == *id
+            && listed.pattern == wanted.pattern
+            && style == wanted.handler
+            && listed.group == wanted.group
+    };
+    let right = listed.len() == conn.subs.len() && listed.iter().zip(&conn.subs).all(|(a, b)| is_same(a, b));
+    holds("subscriptions_are_right", right, || format!("{}: {listed:?}, not {:?}", conn.name, conn.subs))
+}
+
+/// The broker holds what the model holds.
+pub(super) fn sizes_are_right(model: &Model, router: &Router) -> Held {
+    let size = router.size();
+    let sessions = model.registered().filter(|(_, conn)| conn.kind != Kind::Adapter).count();
+    let (open, mut certain) = (model.asked.values().filter(|asked| asked.end.is_none()), 0);
+    for asked in open {
+        certain += asked.given.iter().filter(|given| asked.is_open(given)).count();
+    }
+    let right = size.sessions == sessions && size.retained_values == model.retained.len() && size.requests >= certain;
+    holds("sizes_are_right", right, || {
+        format!("{size:?}, not {sessions} sessions, {} values, at least {certain} requests", model.retained.len())
+    })
+}
+
+/// Somebody will look at each open request when its time is over.
+pub(super) fn deadlines_are_known(model: &Model, router: &Router) -> Held {
+    let open = model.asked.values().filter(|asked| asked.end.is_none() && !asked.draft.gather);
+    let first = open.filter(|asked| asked.given.iter().any(|it| asked.is_open(it))).map(|asked| asked.deadline).min();
+    let known = first.is_none_or(|first| router.deadline().is_some_and(|deadline| deadline <= first));
+    holds("deadlines_are_known", known, || "a request's time limit is not among the router's deadlines".to_owned())
+}
+
+/// A session that has read everything has read what it had to get: nothing is lost, or it was told so.
+pub(super) fn nothing_is_lost(model: &mut Model, id: ConnId) -> Held {
+    let conn = &mut model.conns[id];
+    let name = conn.name.clone();
+    let inbox = &mut conn.inbox;
+    if conn.lost {
+        return Ok(());
+    }
+    let droppable = |n: &u64| model.events.get(n).is_some_and(|event| event.droppable);
+    let missing: Vec<u64> = inbox.owed.iter().copied().filter(|n| !droppable(n)).collect();
+    holds("nothing_is_lost", missing.is_empty(), || format!("{name} never got {missing:?}"))?;
+    let may_miss_more =
+        model.events.values().any(|it| it.droppable && it.receivers.groups.iter().any(|it| it.contains(&id)));
+    let told = if may_miss_more { inbox.owed.len() <= inbox.dropped } else { inbox.owed.len() == inbox.dropped };
+    holds("drops_are_told", told, || format!("{name} was told of {} drops, not {:?}", inbox.dropped, inbox.owed))?;
+    inbox.owed.clear();
+    inbox.dropped = 0;
+    holds("retained_values_come", inbox.retained.is_empty(), || format!("{name} never got {:?}", inbox.retained))?;
+    holds("broker_answers", inbox.due.is_empty(), || format!("{name} was never told {:?}", inbox.due))
+}
+
+/// A session that has read everything has read the answer to each request that has ended.
+pub(super) fn nothing_is_unanswered(model: &Model, id: ConnId, now: Instant) -> Held {
+    let conn = &model.conns[id];
+    for (n, asked) in model.asked.iter().filter(|(_, asked)| asked.asker == id) {
+        let is_its = asked.registration == conn.registration && conn.session.is_some() && !conn.lost;
+        let over = match asked.end {
+            Some(End::Withdrawn) => false,
+            Some(_) => true,
+            None => asked.draft.gather && asked.deadline <= now && asked.given.iter().all(|it| it.done),
+        };
+        // Without an id nobody is told that a command was delivered.
+        let may_be_silent = asked.draft.id.is_none() && asked.may_be_command();
+        let fine = !is_its || !over || asked.is_answered || may_be_silent;
+        holds("nothing_is_unanswered", fine, || {
+            format!("{} was never told the end of {n}: {:?}, {:?}", conn.name, asked.end, asked.given)
+        })?;
+    }
+    Ok(())
+}
+
+/// When all has ended, nobody is held by a request that is over.
+pub(super) fn nothing_is_held(conn: &Conn, router: &Router, member: &Member) -> Held {
+    holds("nothing_is_held", !router.is_in_flight(member), || format!("{} is still in flight", conn.name))
+}
+
+/// When all has ended and all have gone, nothing is left.
+pub(super) fn nothing_is_left(router: &Router) -> Held {
+    let size = router.size();
+    let nothing = (size.sessions, size.requests, size.retained_values, size.retained_bytes) == (0, 0, 0, 0);
+    holds("nothing_is_left", nothing && router.deadline().is_none(), || format!("{size:?}, {:?}", router.deadline()))
+}
+
+/// What a connection did that may end it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Conduct {
+    /// It has taken nothing for so long.
+    pub(super) stalled: Duration,
+    pub(super) silent: bool,
+    pub(super) overflowed: bool,
+    pub(super) refused_registration: Option<CloseCode>,
+    /// Since when it is connected or unregistered.
+    pub(super) unregistered: Duration,
+}
+
+/// Each close has its reason.
+pub(super) fn closes_have_a_reason(model: &Model, conn: &Conn, code: CloseCode, conduct: Conduct) -> Held {
+    let right = match code {
+        CloseCode::SlowConsumer => conduct.overflowed || conduct.stalled >= Duration::from_secs(5),
+        // Who takes nothing takes no pings either.
+        CloseCode::HeartbeatMissed => conduct.silent || conduct.stalled > Duration::ZERO,
+        CloseCode::Policy => conn.malformed >= 10,
+        CloseCode::Restart => model.draining.is_some(),
+        CloseCode::Unauthenticated => {
+            conduct.refused_registration == Some(code)
+                || (conn.session.is_none() && conduct.unregistered >= Duration::from_secs(10))
+        }
+        CloseCode::Forbidden => conduct.refused_registration == Some(code),
+        _ => false,
+    };
+    holds("closes_have_a_reason", right, || format!("{}: {code:?} after {conduct:?}", conn.name))
+}
+
+/// Ten texts in a row that are no envelopes, and the session is over.
+pub(super) fn babble_is_ended(conn: &Conn, effect: Option<&Effect>) -> Held {
+    let ended = matches!(effect, Some(Effect::Close(CloseCode::Policy)));
+    holds("babble_is_ended", ended == (conn.malformed >= 10), || format!("{}: {}", conn.name, conn.malformed))
+}
+
+/// A session that drains ends when nothing that it asked, or was given, is open; at the latest after half a minute.
+pub(super) fn drain_waits(model: &Model, id: ConnId, drains_for: Duration) -> Held {
+    let registration = model.conns[id].registration;
+    let is_open = |asked: &Asked| {
+        let mut given = asked.given.iter().filter(|given| asked.is_open(given));
+        match asked.asker == id && asked.registration == registration {
+            true => !asked.shaky && given.next().is_some(),
+            false => given.any(|given| given.conn == id && given.registration == registration),
+        }
+    };
+    let open = model.asked.iter().find(|(_, asked)| is_open(asked)).map(|(n, _)| n);
+    let fine = open.is_none() || drains_for >= Duration::from_secs(30);
+    holds("drain_waits", fine, || format!("{} is sent away while {open:?} is open", model.conns[id].name))
+}
+
+/// Who sends faster than it may is read more slowly.
+pub(super) fn the_fast_wait(conn: &Conn, is_fast: bool, effect: Option<&Effect>) -> Held {
+    holds("the_fast_wait", !is_fast || effect.is_some(), || conn.name.clone())
+}
+
+/// A publisher waits for a receiver whose queue it left over half, unless it has waited for it in vain.
+pub(super) fn publishers_wait(paused_for: &[Arc<Outbox>], receiver: &Conn, outbox: &Arc<Outbox>) -> Held {
+    let waits = outbox.is_relieved() || paused_for.iter().any(|it| Arc::ptr_eq(it, outbox));
+    holds("publishers_wait", waits, || format!("{} is over half, and its publisher goes on", receiver.name))
+}
+
+/// What the adapter declares.
+pub(super) fn adapter_pattern() -> Pattern {
+    "Vault/User/FetchCredentials".parse().unwrap()
+}

@@ -1,0 +1,64 @@
+//! [`Inbox`]: what one connection has still to read, and what it has read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use super::model::ConnId;
+
+/// Owed frames and read ones.
+#[derive(Default)]
+pub(super) struct Inbox {
+    /// Everything that was pushed has been read.
+    pub(super) is_read: bool,
+    /// Numbers of the events and answers that have to come.
+    pub(super) owed: BTreeSet<u64>,
+    /// Retained values that have to come, and how far the world was when they were asked for.
+    pub(super) retained: Vec<(u64, u64)>,
+    /// Words of the broker itself that have to come.
+    pub(super) due: Vec<Due>,
+    /// Numbers of the live events that have come.
+    pub(super) read: BTreeSet<u64>,
+    /// The last event of each publisher.
+    pub(super) last_of: BTreeMap<ConnId, u64>,
+    /// The last live event of each triple.
+    pub(super) last_on: BTreeMap<[String; 3], u64>,
+    /// Events that a full queue lost, as the broker said.
+    pub(super) dropped: usize,
+}
+
+/// Words of the broker that have to come.
+#[derive(Clone, Debug)]
+pub(super) struct Due {
+    /// The triple.
+    pub(super) on: String,
+    pub(super) in_reply_to: Option<String>,
+    pub(super) what: What,
+}
+
+/// What they say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    Done,
+    Refused(&'static str),
+    /// One or the other: the model cannot tell.
+    DoneOr(&'static str),
+    /// A receipt, with as many receivers.
+    Receipt(RangeInclusive<usize>),
+    /// Somebody's coming or going.
+    Presence(String),
+    /// A request that it was given is over.
+    Cancelled,
+    Draining,
+}
+
+impl Due {
+    /// On `Broker/topic/subtopic`.
+    pub(super) fn on_broker(topic: &str, subtopic: &str, in_reply_to: Option<String>, what: What) -> Self {
+        Self { on: format!("Broker/{topic}/{subtopic}"), in_reply_to, what }
+    }
+
+    /// `Broker/Message/Error`
+    pub(super) fn error(in_reply_to: Option<String>, code: &'static str) -> Self {
+        Self::on_broker("Message", "Error", in_reply_to, What::Refused(code))
+    }
+}

@@ -1,0 +1,316 @@
+//! What ought to follow from what an application says: [`Model::judge`] before the broker hears it, [`Model::apply`]
+//! after. Between the two the broker acts, and queues may overflow.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use switchboard::router::SessionId;
+
+use super::cast::Style;
+use super::draft::{Draft, Said, Wanted};
+use super::inbox::{Due, What};
+use super::model::{
+    Answer, ConnId, Event, Kind, Model, Receivers, Sub, is_all_protected, is_droppable, is_protected, is_shared,
+    written,
+};
+use super::requests::{Asked, Candidate, End};
+
+/// The default of `requests.timeout`, which is also the most.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the broker ought to make of an envelope.
+pub(super) enum Verdict {
+    /// Refused as `Broker/Message/Error`.
+    Refused(&'static str),
+    /// Refused as the request that it is, on its own triple.
+    Failed(&'static str),
+    /// A reply to this request; `None`: it ends an ordered handler's turn and is discarded.
+    Reply {
+        to: Option<u64>,
+        turn: Option<usize>,
+    },
+    Request {
+        candidates: Vec<Candidate>,
+        user: Option<String>,
+    },
+    Event {
+        receivers: Receivers,
+        user: Option<String>,
+    },
+}
+
+impl Model {
+    /// The rules of "Routing an envelope", in their order.
+    pub(super) fn judge(&self, sender: ConnId, draft: &Draft) -> Verdict {
+        let conn = &self.conns[sender];
+        let protected = is_protected(&draft.triple);
+        if conn.session.is_none() {
+            return if protected { Verdict::Failed("NOT_REGISTERED") } else { Verdict::Refused("NOT_REGISTERED") };
+        }
+        let refused = |code, is_request| if is_request { Verdict::Failed(code) } else { Verdict::Refused(code) };
+        let own = self.candidates(sender, draft, conn.user.as_deref());
+        let looks_like_request = draft.asks() || protected || (!own.0.is_empty() && !own.1);
+        if draft.source.as_ref().is_some_and(|source| *source != conn.source) {
+            return refused("SOURCE_MISMATCH", looks_like_request && draft.in_reply_to.is_none());
+        }
+        if let Some(id) = &draft.in_reply_to {
+            return match self.answerable(sender, id) {
+                Some(to) => Verdict::Reply { to: Some(to), turn: conn.turns.iter().position(|turn| turn.id == *id) },
+                None => Verdict::Refused("NO_SUCH_REQUEST"),
+            };
+        }
+        if let Some((turn, to)) = self.turn(sender, draft) {
+            return Verdict::Reply { to, turn: Some(turn) };
+        }
+        let shared = is_shared(&draft.triple[0]);
+        let user = match (&conn.user, &draft.user) {
+            (Some(own), Some(named)) if own != named => return refused("FORBIDDEN", looks_like_request),
+            (None, None) if !shared => return refused("USER_REQUIRED", looks_like_request),
+            (own, named) => own.clone().or(named.clone()),
+        };
+        let (candidates, sender_handles) = self.candidates(sender, draft, user.as_deref());
+        if protected && !conn.may_request {
+            return Verdict::Failed("FORBIDDEN");
+        }
+        if draft.asks() || (!candidates.is_empty() && !sender_handles) {
+            return match candidates.is_empty() && (protected || !draft.gather) {
+                _ if draft.retain => Verdict::Failed("INVALID_ENVELOPE"),
+                true => Verdict::Failed("NO_HANDLER"),
+                false => Verdict::Request { candidates, user },
+            };
+        }
+        if protected {
+            return Verdict::Failed("NO_HANDLER");
+        }
+        let receivers = self.receivers(sender, draft, user.as_deref());
+        Verdict::Event { receivers, user }
+    }
+
+    /// Notes an envelope that was heard.
+    pub(super) fn heard(&mut self, now: Instant, sender: ConnId, n: u64, draft: &Draft, verdict: Verdict) {
+        let id = draft.id.clone();
+        match verdict {
+            Verdict::Refused(code) => {
+                if code == "NO_SUCH_REQUEST" {
+                    let conn = &mut self.conns[sender];
+                    conn.suspect = false;
+                    // The envelope that an ordered handler owed has come.
+                    conn.turns.retain(|turn| draft.more || draft.in_reply_to.as_ref() != Some(&turn.id));
+                }
+                self.owe(sender, Due::error(id, code));
+            }
+            Verdict::Failed(code) => {
+                let on = written(&draft.triple);
+                self.owe(sender, Due { on, in_reply_to: id, what: What::Refused(code) });
+            }
+            Verdict::Reply { to, turn } => {
+                self.conns[sender].suspect = false;
+                if let Some(turn) = turn.filter(|_| !draft.more) {
+                    self.conns[sender].turns.remove(turn);
+                }
+                self.answers.insert(n, Answer { draft: draft.clone(), to });
+                if let Some(to) = to {
+                    self.answered(now, to, sender, draft.more);
+                    let asker = self.asked[&to].asker;
+                    self.conns[asker].inbox.owed.insert(n);
+                }
+            }
+            Verdict::Request { candidates, user } => {
+                let timeout =
+                    draft.timeout.map_or(REQUEST_TIMEOUT, |ms| Duration::from_millis(ms).min(REQUEST_TIMEOUT));
+                let asked = Asked {
+                    draft: draft.clone(),
+                    asker: sender,
+                    source: self.conns[sender].source.clone(),
+                    registration: self.conns[sender].registration,
+                    user,
+                    timeout,
+                    deadline: now + timeout,
+                    shaky: candidates.iter().any(|it| self.conns[it.conn].lost),
+                    candidates,
+                    given: Vec::new(),
+                    end: None,
+                    cancelled: false,
+                    is_answered: false,
+                    parts_answered: 0,
+                };
+                self.asked.insert(n, asked);
+            }
+            Verdict::Event { receivers, user } => self.published(sender, n, draft, receivers, user),
+        }
+    }
+
+    fn published(&mut self, sender: ConnId, n: u64, draft: &Draft, receivers: Receivers, user: Option<String>) {
+        if draft.retain && !self.retain(n, draft, user.as_deref()) {
+            return self.owe(sender, Due::error(draft.id.clone(), "TOO_LARGE"));
+        }
+        // A full queue may lose this one at once.
+        let droppable = is_droppable(&draft.triple[0]);
+        let at_most = receivers.plain.len() + receivers.groups.len();
+        let mut at_least = 0;
+        for &conn in &receivers.plain {
+            let conn = &mut self.conns[conn];
+            at_least += usize::from(!conn.lost && !droppable);
+            conn.inbox.owed.insert(n);
+        }
+        if let Some(id) = &draft.id {
+            let what = What::Receipt(at_least..=at_most);
+            self.owe(sender, Due::on_broker("Message", "Receipt", Some(id.clone()), what));
+        }
+        let event = Event {
+            draft: draft.clone(),
+            sender,
+            source: self.conns[sender].source.clone(),
+            user,
+            receivers,
+            droppable,
+            for_groups: BTreeSet::new(),
+        };
+        self.events.insert(n, event);
+    }
+
+    /// Notes a command that was heard. `subscriptions`: what the broker lists now, for the name of a new one.
+    pub(super) fn commanded(&mut self, conn: ConnId, n: u64, said: &Said, subscriptions: &[String]) {
+        let Some((topic, subtopic)) = said.command() else { return };
+        let registered = self.conns[conn].session.is_some();
+        let what = match said {
+            Said::Register { .. } if registered => What::Refused("ALREADY_REGISTERED"),
+            // Answered when the verifier has answered.
+            Said::Register { .. } => return,
+            Said::Ping => What::Done,
+            _ if !registered => What::Refused("NOT_REGISTERED"),
+            Said::Unregister => {
+                self.unregistered(conn);
+                What::Done
+            }
+            Said::SetState { asleep } => {
+                self.conns[conn].asleep = *asleep;
+                What::Done
+            }
+            Said::Subscribe(wanted) => match self.subscribe(conn, n, wanted, subscriptions) {
+                Ok(()) => What::Done,
+                Err(code) => What::Refused(code),
+            },
+            Said::Unsubscribe(wanted, id) => match self.unsubscribe(conn, wanted, id.as_deref()) {
+                Ok(()) => What::Done,
+                Err(code) => What::Refused(code),
+            },
+            Said::Cancel(id) => self.cancel(conn, id),
+            _ => What::Done,
+        };
+        self.owe(conn, Due::on_broker(topic, subtopic, Some(n.to_string()), what));
+    }
+
+    fn subscribe(&mut self, id: ConnId, n: u64, wanted: &Wanted, listed: &[String]) -> Result<(), &'static str> {
+        let conn = &self.conns[id];
+        self.may_watch(id, wanted)?;
+        if wanted.pattern.channel.as_deref() == Some("Broker") {
+            let is = |part: &Option<Box<str>>, names: &[&str]| part.as_deref().is_none_or(|it| names.contains(&it));
+            let heard =
+                is(&wanted.pattern.topic, &["Application"]) && is(&wanted.pattern.subtopic, &["Joined", "Left"]);
+            if wanted.handler.is_some() || !heard {
+                return Err("RESERVED_CHANNEL");
+            }
+        }
+        if wanted.handler.is_some() && is_all_protected(&wanted.pattern) {
+            let adapters = wanted.pattern.channel.as_deref().is_none_or(|it| it.eq_ignore_ascii_case("Vault"));
+            let may = conn.kind == Kind::Service || if self.open_mode { !adapters } else { conn.may_handle };
+            if !may {
+                return Err("FORBIDDEN");
+            }
+        }
+        if conn.held(wanted).is_some() {
+            return Ok(());
+        }
+        if conn.subs.len() >= self.subscriptions_max {
+            return Err("TOO_MANY_SUBSCRIPTIONS");
+        }
+        let retained = if wanted.handler.is_none() { self.replay(conn, wanted) } else { BTreeSet::default() };
+        let conn = &mut self.conns[id];
+        conn.inbox.retained.extend(retained.into_iter().map(|value| (value, n)));
+        conn.subs.push(Sub { wanted: wanted.clone(), id: listed.last().cloned().unwrap_or_default() });
+        Ok(())
+    }
+
+    fn may_watch(&self, conn: ConnId, wanted: &Wanted) -> Result<(), &'static str> {
+        let conn = &self.conns[conn];
+        let Some(user) = wanted.user.as_deref() else { return Ok(()) };
+        let own = conn.user.as_deref() == Some(user);
+        match wanted.handler.is_none() && (own || conn.kind == Kind::Service || conn.observe) {
+            true => Ok(()),
+            false => Err("FORBIDDEN"),
+        }
+    }
+
+    fn unsubscribe(&mut self, id: ConnId, wanted: &Wanted, by_id: Option<&str>) -> Result<(), &'static str> {
+        let place = match by_id {
+            Some(by_id) => self.conns[id].subs.iter().position(|sub| sub.id == by_id),
+            None => {
+                self.may_watch(id, wanted)?;
+                self.conns[id].held(wanted)
+            }
+        };
+        let ended = self.conns[id].subs.remove(place.ok_or("NO_SUCH_SUBSCRIPTION")?);
+        if ended.wanted.handler == Some(Style::Ordered) {
+            self.ends_turns(id);
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, conn: ConnId, id: &str) -> What {
+        let registration = self.conns[conn].registration;
+        let is_it = |(_, asked): &(&u64, &mut Asked)| {
+            asked.asker == conn
+                && asked.registration == registration
+                && asked.draft.id.as_deref() == Some(id)
+                && asked.end.is_none()
+        };
+        let Some((&n, asked)) = self.asked.iter_mut().find(is_it) else { return What::Refused("NO_SUCH_REQUEST") };
+        let in_hands = asked.given.iter().any(|given| asked.is_open(given));
+        let certain = in_hands || !(asked.draft.gather || asked.shaky || asked.may_be_command());
+        asked.cancelled = true;
+        self.withdraw(n, End::Failure("REQUEST_CANCELLED"));
+        if certain { What::Done } else { What::DoneOr("NO_SUCH_REQUEST") }
+    }
+
+    /// The drain is over: what a session asked ends with it.
+    pub(super) fn gives_up(&mut self, conn: ConnId) {
+        let registration = self.conns[conn].registration;
+        let is_its = |asked: &Asked| asked.asker == conn && asked.registration == registration && asked.end.is_none();
+        let its: Vec<u64> = self.asked.iter().filter(|(_, asked)| is_its(asked)).map(|(n, _)| *n).collect();
+        for n in its {
+            self.asked.entry(n).and_modify(|asked| asked.cancelled = true);
+            self.withdraw(n, End::Failure("REQUEST_CANCELLED"));
+        }
+    }
+
+    /// A session registered.
+    pub(super) fn registered_as(&mut self, now: Instant, conn: ConnId, n: u64, session: SessionId, echo: bool) {
+        let it = &mut self.conns[conn];
+        (it.session, it.since, it.echo) = (Some(session), now, echo);
+        it.registration += 1;
+        self.owe(conn, Due::on_broker("Application", "Register", Some(n.to_string()), What::Done));
+        self.tell_presence(conn, "Joined", session);
+    }
+
+    /// A session's registration ended, by its own word or with its connection.
+    pub(super) fn unregistered(&mut self, conn: ConnId) {
+        let it = &mut self.conns[conn];
+        let Some(session) = it.session.take() else { return };
+        it.subs.clear();
+        it.turns.clear();
+        (it.asleep, it.suspect) = (false, false);
+        self.leaves(conn);
+        self.tell_presence(conn, "Left", session);
+    }
+
+    fn tell_presence(&mut self, of: ConnId, subtopic: &'static str, session: SessionId) {
+        for hearer in self.presence_receivers(of, subtopic) {
+            self.owe(hearer, Due::on_broker("Application", subtopic, None, What::Presence(session.to_string())));
+        }
+    }
+
+    pub(super) fn owe(&mut self, conn: ConnId, due: Due) {
+        self.conns[conn].inbox.due.push(due);
+    }
+}

@@ -1,0 +1,307 @@
+//! [`Model`]: what the broker ought to know, kept in plain lists and searched by plain loops. No index, no locks, no
+//! queues: slow and easy to believe.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use switchboard::envelope::Pattern;
+use switchboard::router::SessionId;
+
+use super::cast::Style;
+use super::draft::{Draft, Wanted};
+use super::inbox::Inbox;
+use super::requests::Asked;
+
+/// A connection, or the adapter: its place in [`Model::conns`].
+pub(super) type ConnId = usize;
+
+/// What it knows.
+pub(super) struct Model {
+    pub(super) open_mode: bool,
+    pub(super) subscriptions_max: usize,
+    pub(super) retained_max: usize,
+    /// Every connection that there ever was.
+    pub(super) conns: Vec<Conn>,
+    /// By the number that each envelope bears.
+    pub(super) events: BTreeMap<u64, Event>,
+    pub(super) asked: BTreeMap<u64, Asked>,
+    pub(super) answers: BTreeMap<u64, Answer>,
+    /// The last event of each.
+    pub(super) retained: BTreeMap<Place, u64>,
+    /// Since when the broker drains.
+    pub(super) draining: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    User,
+    Service,
+    Adapter,
+}
+
+/// One connection.
+#[expect(clippy::struct_excessive_bools, reason = "what has happened to a connection: any of it in any order")]
+pub(super) struct Conn {
+    pub(super) name: String,
+    pub(super) source: String,
+    pub(super) kind: Kind,
+    pub(super) user: Option<String>,
+    pub(super) style: Style,
+    pub(super) observe: bool,
+    pub(super) exclusive: bool,
+    pub(super) echo: bool,
+    pub(super) may_handle: bool,
+    pub(super) may_request: bool,
+    /// `None`: not registered.
+    pub(super) session: Option<SessionId>,
+    /// How often it has registered.
+    pub(super) registration: u32,
+    pub(super) since: Instant,
+    pub(super) asleep: bool,
+    /// May have missed a time limit since it answered last.
+    pub(super) suspect: bool,
+    pub(super) subs: Vec<Sub>,
+    /// The turns of an ordered handler, oldest first: what it got and has not answered with an envelope.
+    pub(super) turns: Vec<Turn>,
+    /// Its queue overflowed: nothing more comes, and what was in it is unknown.
+    pub(super) lost: bool,
+    pub(super) ended: bool,
+    pub(super) malformed: u32,
+    pub(super) inbox: Inbox,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Sub {
+    pub(super) wanted: Wanted,
+    /// As the broker named it.
+    pub(super) id: String,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Turn {
+    pub(super) request: u64,
+    /// As it was delivered.
+    pub(super) id: String,
+    /// Unsubscribed since.
+    pub(super) left: bool,
+}
+
+/// An event that was accepted.
+pub(super) struct Event {
+    pub(super) draft: Draft,
+    pub(super) sender: ConnId,
+    /// The sender's name at that time.
+    pub(super) source: String,
+    pub(super) user: Option<String>,
+    pub(super) receivers: Receivers,
+    pub(super) droppable: bool,
+    /// Members of groups who got it for their group.
+    pub(super) for_groups: BTreeSet<ConnId>,
+}
+
+/// Who has to get an event.
+#[derive(Clone, Default)]
+pub(super) struct Receivers {
+    pub(super) plain: BTreeSet<ConnId>,
+    /// One of each.
+    pub(super) groups: Vec<BTreeSet<ConnId>>,
+}
+
+/// A reply that was accepted, or that was due in an ordered handler's turn and is discarded.
+pub(super) struct Answer {
+    pub(super) draft: Draft,
+    /// `None`: discarded.
+    pub(super) to: Option<u64>,
+}
+
+/// Whose, which canonical triple, for which target.
+pub(super) type Place = (Option<String>, [String; 3], Option<String>);
+
+pub(super) fn is_shared(channel: &str) -> bool {
+    ["Queue", "Ticker"].contains(&channel)
+}
+
+pub(super) fn is_droppable(channel: &str) -> bool {
+    channel == "Ticker"
+}
+
+fn folds(channel: &str) -> bool {
+    channel == "Memo"
+}
+
+pub(super) fn canonical(triple: &[String; 3]) -> [String; 3] {
+    let [channel, topic, subtopic] = triple.clone();
+    match folds(&channel) {
+        true => [channel, topic.to_ascii_lowercase(), subtopic.to_ascii_lowercase()],
+        false => [channel, topic, subtopic],
+    }
+}
+
+/// Protected by the default pattern `*/User/FetchCredentials`, in any letter case.
+pub(super) fn is_protected(triple: &[String; 3]) -> bool {
+    triple[1].eq_ignore_ascii_case("User") && triple[2].eq_ignore_ascii_case("FetchCredentials")
+}
+
+/// Whether a pattern is a part of the protected one.
+pub(super) fn is_all_protected(pattern: &Pattern) -> bool {
+    let is = |part: &Option<Box<str>>, name: &str| part.as_deref().is_some_and(|it| it.eq_ignore_ascii_case(name));
+    is(&pattern.topic, "User") && is(&pattern.subtopic, "FetchCredentials")
+}
+
+pub(super) fn written(triple: &[String; 3]) -> String {
+    triple.join("/")
+}
+
+pub(super) fn matches(pattern: &Pattern, triple: &[String; 3]) -> bool {
+    let [channel, topic, subtopic] = triple;
+    let same = |own: &str, other: &str| if folds(channel) { own.eq_ignore_ascii_case(other) } else { own == other };
+    (pattern.channel.as_deref().is_none_or(|own| own == channel))
+        && pattern.topic.as_deref().is_none_or(|own| same(own, topic))
+        && pattern.subtopic.as_deref().is_none_or(|own| same(own, subtopic))
+}
+
+impl Model {
+    pub(super) fn registered(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
+        self.conns.iter().enumerate().filter(|(_, conn)| conn.session.is_some())
+    }
+
+    pub(super) fn knows(&self, n: u64) -> bool {
+        self.events.contains_key(&n) || self.asked.contains_key(&n) || self.answers.contains_key(&n)
+    }
+
+    /// Who gets an event; `user`: whose it is, on a shared channel who sent it or for whom.
+    pub(super) fn receivers(&self, sender: ConnId, draft: &Draft, user: Option<&str>) -> Receivers {
+        let mut receivers = Receivers::default();
+        let mut groups: BTreeMap<(Option<&str>, &str), BTreeSet<ConnId>> = BTreeMap::new();
+        let shared = is_shared(&draft.triple[0]);
+        for (id, conn) in self.registered() {
+            let is_left_out =
+                (id == sender && !conn.echo) || draft.target.as_ref().is_some_and(|it| *it != conn.source);
+            if is_left_out || conn.lost {
+                continue;
+            }
+            for Sub { wanted, .. } in &conn.subs {
+                if wanted.handler.is_some() || !matches(&wanted.pattern, &draft.triple) {
+                    continue;
+                }
+                if !shared && !conn.sees(wanted, user) {
+                    continue;
+                }
+                match &wanted.group {
+                    Some(group) => drop(groups.entry((conn.user.as_deref(), group)).or_default().insert(id)),
+                    None => drop(receivers.plain.insert(id)),
+                }
+            }
+        }
+        receivers.groups = groups.into_values().collect();
+        receivers
+    }
+
+    /// Who hears of somebody's coming or going.
+    pub(super) fn presence_receivers(&self, of: ConnId, subtopic: &str) -> Vec<ConnId> {
+        let user = self.conns[of].user.as_deref();
+        let hears = |(id, conn): &(ConnId, &Conn)| {
+            *id != of
+                && conn.subs.iter().any(|Sub { wanted, .. }| {
+                    let Pattern { channel, topic, subtopic: last } = &wanted.pattern;
+                    channel.as_deref() == Some("Broker")
+                        && topic.as_deref().is_none_or(|it| it == "Application")
+                        && last.as_deref().is_none_or(|it| it == subtopic)
+                        && (user.is_none() || conn.sees(wanted, user))
+                })
+        };
+        self.registered().filter(hears).map(|(id, _)| id).collect()
+    }
+
+    /// The retained values that a new subscription gets.
+    pub(super) fn replay(&self, conn: &Conn, wanted: &Wanted) -> BTreeSet<u64> {
+        self.retained
+            .iter()
+            .filter(|((whose, triple, target), _)| {
+                let seen = whose.is_none() || conn.sees(wanted, whose.as_deref());
+                seen && matches(&wanted.pattern, triple) && target.as_ref().is_none_or(|it| *it == conn.source)
+            })
+            .map(|(_, n)| *n)
+            .collect()
+    }
+
+    /// Keeps or clears a retained value. `false`: a limit forbids it.
+    pub(super) fn retain(&mut self, n: u64, draft: &Draft, user: Option<&str>) -> bool {
+        let shared = is_shared(&draft.triple[0]);
+        let whose = if shared { None } else { user.map(str::to_owned) };
+        let place = (whose, canonical(&draft.triple), draft.target.clone());
+        if draft.is_null {
+            self.retained.remove(&place);
+            return true;
+        }
+        let kept = self.retained.keys().filter(|(whose, ..)| *whose == place.0).count();
+        let fits = self.retained.contains_key(&place) || kept < self.retained_max;
+        if fits {
+            self.retained.insert(place, n);
+        }
+        fits
+    }
+
+    /// The rows of `Application/List` for a session: source, user, sessions, awake, in the order of user and source.
+    pub(super) fn applications(&self, conn: &Conn) -> BTreeMap<(Option<String>, String), (usize, bool, Instant)> {
+        let mut rows = BTreeMap::new();
+        for (_, other) in self.registered().filter(|(_, other)| other.kind != Kind::Adapter) {
+            let visible =
+                conn.kind == Kind::Service || conn.observe || other.kind == Kind::Service || other.user == conn.user;
+            if visible {
+                let key = (other.user.clone(), other.source.clone());
+                let row = rows.entry(key).or_insert((0, false, other.since));
+                *row = (row.0 + 1, row.1 || !other.asleep, row.2.min(other.since));
+            }
+        }
+        rows
+    }
+}
+
+impl Conn {
+    /// Whether one of its subscriptions shows it a user's own envelopes.
+    fn sees(&self, wanted: &Wanted, user: Option<&str>) -> bool {
+        match (self.kind, self.watched(wanted)) {
+            (_, Some("*")) | (Kind::Service | Kind::Adapter, None) => true,
+            (_, Some(watched)) => user == Some(watched),
+            (Kind::User, None) => user == self.user.as_deref(),
+        }
+    }
+
+    /// Whose envelopes a subscription asks for, unless it is one's own.
+    fn watched<'a>(&self, wanted: &'a Wanted) -> Option<&'a str> {
+        wanted.user.as_deref().filter(|user| self.user.as_deref() != Some(*user))
+    }
+
+    /// Whether it is told whose an event is, or may be told.
+    pub(super) fn may_see_user(&self) -> bool {
+        self.kind != Kind::User || self.observe
+    }
+
+    /// Whether it is an ordered handler of something.
+    pub(super) fn has_turns(&self) -> bool {
+        self.subs.iter().any(|sub| sub.wanted.handler == Some(Style::Ordered))
+    }
+
+    /// The same pattern, role, group and user: the same subscription.
+    pub(super) fn held(&self, wanted: &Wanted) -> Option<usize> {
+        self.subs.iter().position(|Sub { wanted: held, .. }| {
+            let folds = held.pattern.channel.as_deref().is_some_and(folds);
+            let [ours, theirs] =
+                [&held.pattern, &wanted.pattern].map(|it| [&it.topic, &it.subtopic].map(|it| it.as_deref()));
+            let alike = |(a, b): (Option<&str>, Option<&str>)| match (a, b) {
+                (Some(a), Some(b)) if folds => a.eq_ignore_ascii_case(b),
+                (a, b) => a == b,
+            };
+            held.pattern.channel == wanted.pattern.channel
+                && ours.into_iter().zip(theirs).all(alike)
+                && held.handler.is_some() == wanted.handler.is_some()
+                && held.group == wanted.group
+                && self.watched(held) == self.watched(wanted)
+        })
+    }
+
+    pub(super) fn handles(&self, triple: &[String; 3]) -> impl Iterator<Item = &Sub> {
+        self.subs.iter().filter(move |sub| sub.wanted.handler.is_some() && matches(&sub.wanted.pattern, triple))
+    }
+}

@@ -1,0 +1,325 @@
+//! [`Asked`]: what ought to become of each request. Where the broker's choice cannot be foreseen (a queue was lost, a
+//! request waits for somebody's turn) the model says so (`shaky`) and accepts more than one end; never none, never two.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::cast::{ORDERED_REPLY, Style};
+use super::draft::{Draft, Said};
+use super::inbox::{Due, What};
+use super::model::{Conn, ConnId, Kind, Model, canonical, is_protected, is_shared};
+
+/// One request.
+pub(super) struct Asked {
+    pub(super) draft: Draft,
+    pub(super) asker: ConnId,
+    /// The asker's name at that time.
+    pub(super) source: String,
+    /// The asker's registration at that time.
+    pub(super) registration: u32,
+    /// For whom.
+    pub(super) user: Option<String>,
+    pub(super) timeout: Duration,
+    pub(super) deadline: Instant,
+    pub(super) candidates: Vec<Candidate>,
+    /// Who got it, as far as is known.
+    pub(super) given: Vec<Given>,
+    /// How it ended, for a single request; a gather only ends early.
+    pub(super) end: Option<End>,
+    pub(super) shaky: bool,
+    pub(super) cancelled: bool,
+    /// The asker has read its last answer.
+    pub(super) is_answered: bool,
+    /// Final answers of a gather's handlers.
+    pub(super) parts_answered: usize,
+}
+
+/// Somebody who may be given a request.
+#[derive(Clone, Debug)]
+pub(super) struct Candidate {
+    pub(super) conn: ConnId,
+    pub(super) style: Style,
+    /// The user's own handlers, adapters, services, other users'.
+    pub(super) rank: u8,
+    /// Chosen last of all. `None`: not known.
+    pub(super) doubtful: Option<bool>,
+    /// Requests that it has. `None`: not known.
+    pub(super) busy: Option<usize>,
+    /// The group that it is a member of.
+    pub(super) pool: Option<(Option<String>, String)>,
+}
+
+/// A request in a handler's hands.
+#[derive(Clone, Debug)]
+pub(super) struct Given {
+    pub(super) conn: ConnId,
+    pub(super) registration: u32,
+    /// The broker's id.
+    pub(super) id: String,
+    pub(super) deadline: Instant,
+    /// Answered, or the handler has gone.
+    pub(super) done: bool,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// By its handler's answer.
+    Answer,
+    /// By the broker's, with this code.
+    Failure(&'static str),
+    /// Delivered to a handler that never answers.
+    Delivered,
+    /// Its asker has gone: nobody is told.
+    Withdrawn,
+}
+
+impl Asked {
+    /// Whether a handler's answer is still expected.
+    pub(super) fn is_open(&self, given: &Given) -> bool {
+        self.end.is_none() && !given.done
+    }
+
+    pub(super) fn may_be_command(&self) -> bool {
+        self.candidates.iter().any(|it| it.style == Style::Commands)
+    }
+
+    /// One that nobody is known to have loses a candidate: it fails if it was for that one, and may fail otherwise.
+    fn loses(&mut self, conn: ConnId) {
+        let only = self.candidates.iter().all(|it| it.conn == conn);
+        match only && self.given.is_empty() && !self.draft.gather {
+            true => self.end = Some(End::Failure("HANDLER_GONE")),
+            false => self.shaky = true,
+        }
+    }
+
+    /// How many answers a gather waits for.
+    pub(super) fn expected(&self) -> usize {
+        let answering = || self.candidates.iter().filter(|it| it.style != Style::Commands);
+        let pools: BTreeSet<_> = answering().filter_map(|it| it.pool.as_ref()).collect();
+        answering().filter(|it| it.pool.is_none()).count() + pools.len()
+    }
+
+    /// Whether the broker may end it with this code.
+    pub(super) fn may_fail_with(&self, code: &str) -> bool {
+        let foreseen = matches!(self.end, Some(End::Failure(end)) if end == code);
+        let shaky = self.shaky && ["HANDLER_GONE", "NO_HANDLER", "UPSTREAM_UNAVAILABLE"].contains(&code);
+        foreseen || shaky || (self.cancelled && code == "REQUEST_CANCELLED")
+    }
+}
+
+impl Model {
+    /// The handlers that may be given a request, and whether the sender handles the triple itself.
+    pub(super) fn candidates(&self, sender: ConnId, draft: &Draft, user: Option<&str>) -> (Vec<Candidate>, bool) {
+        let shared = is_shared(&draft.triple[0]);
+        let mut candidates = Vec::new();
+        let mut sender_handles = false;
+        for (id, conn) in self.registered() {
+            if draft.target.as_ref().is_some_and(|target| *target != conn.source) {
+                continue;
+            }
+            let Some(sub) = conn.handles(&draft.triple).next() else { continue };
+            let own = conn.kind == Kind::User && conn.user.as_deref() == user;
+            if conn.kind == Kind::User && !own && !shared {
+                continue;
+            }
+            let rank = match conn.kind {
+                Kind::User if own => 0,
+                Kind::Adapter => 1,
+                Kind::Service => 2,
+                Kind::User => 3,
+            };
+            if is_protected(&draft.triple) && (rank == 3 || !self.may_answer_protected(conn, draft)) {
+                continue;
+            }
+            if id == sender {
+                sender_handles = true;
+                continue;
+            }
+            candidates.push(Candidate {
+                conn: id,
+                style: conn.style,
+                rank,
+                doubtful: if conn.asleep { Some(true) } else { (!conn.suspect).then_some(false) },
+                busy: self.busy(id),
+                pool: sub.wanted.group.clone().map(|group| (conn.user.clone(), group)),
+            });
+        }
+        (candidates, sender_handles)
+    }
+
+    fn may_answer_protected(&self, conn: &Conn, draft: &Draft) -> bool {
+        match conn.kind {
+            Kind::Adapter | Kind::Service => true,
+            Kind::User if self.open_mode => {
+                let adapters = |(_, other): &(ConnId, &Conn)| other.kind == Kind::Adapter;
+                !self.registered().filter(adapters).any(|(_, it)| it.handles(&draft.triple).next().is_some())
+            }
+            Kind::User => conn.may_handle,
+        }
+    }
+
+    /// How many requests a handler has, if it has read all that it was given.
+    fn busy(&self, handler: ConnId) -> Option<usize> {
+        let has = |asked: &&Asked| asked.given.iter().any(|given| given.conn == handler && asked.is_open(given));
+        self.conns[handler].inbox.is_read.then(|| self.asked.values().filter(has).count())
+    }
+
+    /// Whether what follows from it could not be told apart: with two ordered subscriptions, whose turn a request is
+    /// given in; with two requests of a session on one triple and no ids, which of them has failed.
+    pub(super) fn is_ambiguous(&self, conn: ConnId, said: &Said) -> bool {
+        match said {
+            Said::Subscribe(wanted) => wanted.handler.is_some() && self.conns[conn].has_turns(),
+            Said::Envelope(draft) if draft.id.is_none() => self.asked.values().any(|asked| {
+                let same = asked.draft.id.is_none() && asked.draft.triple == draft.triple;
+                asked.asker == conn && same && !asked.is_answered
+            }),
+            _ => false,
+        }
+    }
+
+    /// The request that a reply by id answers.
+    pub(super) fn answerable(&self, conn: ConnId, id: &str) -> Option<u64> {
+        let registration = self.conns[conn].registration;
+        let is_it = |asked: &Asked| {
+            asked.given.iter().any(|given| {
+                given.id == id && given.conn == conn && given.registration == registration && asked.is_open(given)
+            })
+        };
+        self.asked.iter().find(|(_, asked)| is_it(asked)).map(|(n, _)| *n)
+    }
+
+    /// The turn that an ordered handler's envelope ends, with the request that it answers; `None`: it is discarded.
+    pub(super) fn turn(&self, conn: ConnId, draft: &Draft) -> Option<(usize, Option<u64>)> {
+        self.conns[conn].turns.iter().enumerate().find_map(|(place, turn)| {
+            let asked = &self.asked[&turn.request];
+            let open = asked.given.iter().any(|it| it.conn == conn && it.id == turn.id && asked.is_open(it));
+            // Once unsubscribed, what it owes is forgotten.
+            let stands = open || !turn.left;
+            (stands && is_answer(&asked.draft, draft)).then_some((place, open.then_some(turn.request)))
+        })
+    }
+
+    /// Notes an answer that was accepted.
+    pub(super) fn answered(&mut self, now: Instant, request: u64, handler: ConnId, more: bool) {
+        let Some(asked) = self.asked.get_mut(&request) else { return };
+        let timeout = asked.timeout;
+        for given in asked.given.iter_mut().filter(|given| given.conn == handler && !given.done) {
+            given.deadline = now + timeout;
+            given.done = !more;
+        }
+        match (more, asked.draft.gather) {
+            (true, false) => asked.deadline = now + timeout,
+            (true, true) => {}
+            (false, true) => asked.parts_answered += 1,
+            (false, false) => asked.end = Some(End::Answer),
+        }
+    }
+
+    /// Ends what is due.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let mut suspects = BTreeSet::new();
+        for asked in self.asked.values_mut().filter(|asked| asked.end.is_none()) {
+            for given in asked.given.iter_mut().filter(|given| !given.done && given.deadline <= now) {
+                suspects.insert(given.conn);
+                given.done = asked.draft.gather;
+            }
+            if asked.deadline <= now {
+                if asked.shaky || asked.draft.gather || asked.given.is_empty() {
+                    suspects.extend(asked.candidates.iter().map(|it| it.conn));
+                }
+                if !asked.draft.gather {
+                    asked.end = Some(End::Failure("REQUEST_TIMEOUT"));
+                }
+            }
+        }
+        for conn in suspects {
+            self.conns[conn].suspect = true;
+        }
+    }
+
+    /// A session goes: what it asked is withdrawn, what it was given fails or is given to another.
+    pub(super) fn leaves(&mut self, conn: ConnId) {
+        let lost = self.conns[conn].lost;
+        let ordered = self.conns[conn].style == Style::Ordered;
+        let numbers: Vec<u64> = self.asked.keys().copied().collect();
+        for n in numbers {
+            let Some(asked) = self.asked.get_mut(&n).filter(|asked| asked.end.is_none()) else { continue };
+            if asked.asker == conn {
+                self.withdraw(n, End::Withdrawn);
+                continue;
+            }
+            let held = asked.given.iter_mut().find(|given| given.conn == conn && !given.done);
+            let is_candidate = asked.candidates.iter().any(|it| it.conn == conn);
+            match held {
+                Some(given) if asked.draft.gather => given.done = true,
+                Some(given) => {
+                    given.done = true;
+                    self.hand_on(n, conn);
+                }
+                // It may have had it in the queue that was lost, or somebody waits for its turn.
+                None if is_candidate && lost && asked.draft.idempotent && !asked.draft.gather => {
+                    asked.shaky = true;
+                    self.add_candidates(n);
+                }
+                None if is_candidate && (lost || ordered) => asked.loses(conn),
+                None => {}
+            }
+        }
+    }
+
+    /// Ends a request that nobody waits for any more, and tells those who have it.
+    pub(super) fn withdraw(&mut self, n: u64, end: End) {
+        let asked = &self.asked[&n];
+        let in_hands: Vec<Given> = asked.given.iter().filter(|given| asked.is_open(given)).cloned().collect();
+        for given in in_hands {
+            self.owe(given.conn, Due::on_broker("Request", "Cancelled", Some(given.id), What::Cancelled));
+        }
+        if let Some(asked) = self.asked.get_mut(&n) {
+            asked.end = Some(end);
+        }
+    }
+
+    /// Adds those who may be asked now: the first handler may have gone.
+    fn add_candidates(&mut self, n: u64) {
+        let asked = &self.asked[&n];
+        let (now, _) = self.candidates(asked.asker, &asked.draft, asked.user.as_deref());
+        if let Some(asked) = self.asked.get_mut(&n) {
+            let fresh = |it: &Candidate| asked.candidates.iter().all(|old| old.conn != it.conn);
+            let fresh: Vec<Candidate> = now.into_iter().filter(fresh).collect();
+            asked.candidates.extend(fresh);
+        }
+    }
+
+    /// A request's handler has gone.
+    fn hand_on(&mut self, n: u64, from: ConnId) {
+        let asked = &self.asked[&n];
+        let (draft, asker, user) = (asked.draft.clone(), asked.asker, asked.user.clone());
+        let again = draft.idempotent && asked.given.len() < 2;
+        let (mut candidates, _) = self.candidates(asker, &draft, user.as_deref());
+        candidates.retain(|it| it.conn != from);
+        let Some(asked) = self.asked.get_mut(&n) else { return };
+        if again && !candidates.is_empty() {
+            // Whoever is asked now may be going too.
+            asked.shaky |= candidates.iter().any(|it| it.style == Style::Ordered || self.conns[it.conn].lost);
+            asked.candidates = candidates;
+        } else {
+            asked.end = Some(End::Failure("HANDLER_GONE"));
+        }
+    }
+
+    /// An ordered handler ends its subscription: who waited for its turn waits for another's, or fails.
+    pub(super) fn ends_turns(&mut self, conn: ConnId) {
+        let open = self.asked.values_mut().filter(|asked| asked.end.is_none());
+        open.filter(|asked| asked.candidates.iter().any(|it| it.conn == conn)).for_each(|asked| asked.loses(conn));
+        self.conns[conn].turns.iter_mut().for_each(|turn| turn.left = true);
+    }
+}
+
+/// Whether an ordered handler's envelope is on the request's triple, or where it said that it answers.
+fn is_answer(request: &Draft, draft: &Draft) -> bool {
+    let [channel, topic, subtopic] = canonical(&draft.triple);
+    let listed = canonical(&[channel.clone(), ORDERED_REPLY.0.to_owned(), ORDERED_REPLY.1.to_owned()]);
+    let asked = canonical(&request.triple);
+    asked == canonical(&draft.triple) || (asked[0] == channel && [&listed[1], &listed[2]] == [&topic, &subtopic])
+}

@@ -1,0 +1,187 @@
+//! The world's clock: what happens when time passes, and how a run ends.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use switchboard::auth::{Identity, Permission, Principal};
+use switchboard::envelope::{DecodeLimits, decode};
+use switchboard::router::Registration;
+use switchboard::session::{Input, Settings};
+
+use super::check::{self, Held};
+use super::draft::{Draft, Said};
+use super::inbox::{Due, What};
+use super::model::is_shared;
+use super::world::{Seat, World};
+
+impl World {
+    fn links(&self) -> impl Iterator<Item = &super::link::Link> {
+        self.seats.iter().filter_map(|seat| seat.link.as_ref())
+    }
+
+    /// To the next moment when something is due.
+    pub(super) fn jump(&mut self) -> Held {
+        let slow = self.config.limits.slow_consumer;
+        let next = self.links().filter_map(|link| link.due(slow)).chain(self.router.deadline()).min();
+        let Some(next) = next else { return Ok(()) };
+        self.let_pass(next.saturating_duration_since(self.now))
+    }
+
+    /// Time passes, and what is due happens. Whoever is well has read what there was, and answered pings, before.
+    pub(super) fn let_pass(&mut self, time: Duration) -> Held {
+        for seat in 0..self.seats.len() {
+            if self.seats[seat].link.as_ref().is_some_and(|link| !link.stalls) {
+                self.read(seat, usize::MAX)?;
+            }
+            self.end_pause(seat)?;
+        }
+        self.now += time;
+        self.note(format!("clock +{}", humantime::format_duration(time)));
+        self.look_at_outboxes();
+        self.model.expire(self.now);
+        self.router.expire(self.now);
+        for seat in 0..self.seats.len() {
+            self.come_due(seat)?;
+        }
+        Ok(())
+    }
+
+    fn come_due(&mut self, seat: usize) -> Held {
+        let slow = self.config.limits.slow_consumer;
+        let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
+        if link.blocked.is_some_and(|since| self.now >= since + slow) {
+            let effect = link.session.handle(self.now, Input::Overflow, &self.router);
+            return self.carry_out(seat, effect, (0, false));
+        }
+        if link.session.deadline().is_some_and(|deadline| deadline <= self.now) {
+            let effect = link.session.handle(self.now, Input::Timeout, &self.router);
+            self.carry_out(seat, effect, (0, false))?;
+        }
+        Ok(())
+    }
+
+    /// After each step: what follows by itself, and whether all rules hold.
+    pub(super) fn settle(&mut self) -> Held {
+        for seat in 0..self.seats.len() {
+            self.end_pause(seat)?;
+            let Some(link) = &mut self.seats[seat].link else { continue };
+            if link.outbox.overflowed() && self.chance.random_bool(0.5) {
+                let effect = link.session.handle(self.now, Input::Overflow, &self.router);
+                self.carry_out(seat, effect, (0, false))?;
+                continue;
+            }
+            match (link.stalls, link.outbox.is_empty()) {
+                (true, false) => link.blocked = link.blocked.or(Some(self.now)),
+                (true, true) => link.blocked = None,
+                (false, false) if self.chance.random_bool(0.4) => self.read(seat, usize::MAX)?,
+                (false, _) => {}
+            }
+        }
+        self.check()
+    }
+
+    fn end_pause(&mut self, seat: usize) -> Held {
+        let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
+        for outbox in link.end_pause(self.now) {
+            outbox.waited_in_vain();
+            for other in self.seats.iter_mut().filter_map(|seat| seat.link.as_mut()) {
+                other.in_vain |= std::sync::Arc::ptr_eq(&other.outbox, &outbox);
+            }
+        }
+        self.pump(seat)
+    }
+
+    fn check(&mut self) -> Held {
+        self.look_at_outboxes();
+        let somebody = self.chance.random_range(0..self.seats.len());
+        for (seat, Seat { link, .. }) in self.seats.iter().enumerate() {
+            let Some(link) = link else { continue };
+            let conn = &self.model.conns[link.conn];
+            check::outboxes_are_bounded(conn, &link.outbox)?;
+            if let Some(member) = link.session.member().filter(|_| seat == somebody) {
+                check::presence_is_right(&self.model, conn, &self.router.applications(member), self.start)?;
+                check::subscriptions_are_right(conn, &self.router.subscriptions(member))?;
+            }
+        }
+        check::sizes_are_right(&self.model, &self.router)?;
+        check::deadlines_are_known(&self.model, &self.router)
+    }
+
+    /// The broker drains: every session is told, and may finish.
+    pub(super) fn drain(&mut self) -> Held {
+        self.model.draining = Some(self.now);
+        self.note("the broker drains".to_owned());
+        for seat in 0..self.seats.len() {
+            let Some(link) = &mut self.seats[seat].link else { continue };
+            self.model.owe(link.conn, Due::on_broker("Connection", "Draining", None, What::Draining));
+            let effect = link.session.handle(self.now, Input::Drain(1_000), &self.router);
+            self.carry_out(seat, effect, (0, false))?;
+        }
+        self.settle()
+    }
+
+    /// The end of a run: everybody wakes up and reads, nobody asks any more, and all time limits pass. Then everything
+    /// has been answered; and when all have gone, nothing is left.
+    pub(super) fn quiesce(&mut self) -> Held {
+        self.note("everybody comes to rest".to_owned());
+        loop {
+            for seat in 0..self.seats.len() {
+                self.verify(seat)?;
+                if let Some(link) = &mut self.seats[seat].link {
+                    link.stalls = link.silent;
+                    link.unread.retain(|said| matches!(said, Said::Pong));
+                    if !link.silent {
+                        self.read(seat, usize::MAX)?;
+                    }
+                }
+            }
+            self.settle()?;
+            if self.router.deadline().is_none() {
+                break;
+            }
+            self.jump()?;
+        }
+        for seat in 0..self.seats.len() {
+            let Some(link) = &self.seats[seat].link else { continue };
+            if let Some(member) = link.session.member() {
+                check::nothing_is_held(&self.model.conns[link.conn], &self.router, member)?;
+            }
+            if !link.silent {
+                self.read(seat, usize::MAX)?;
+            }
+        }
+        while self.seats.iter().any(|seat| seat.link.is_some()) {
+            self.seats
+                .iter_mut()
+                .filter_map(|seat| seat.link.as_mut())
+                .for_each(|it| (it.silent, it.stalls) = (true, true));
+            self.jump()?;
+            self.settle()?;
+        }
+        self.clear_retained();
+        self.router.detach(self.now, &self.adapter);
+        check::nothing_is_left(&self.router)
+    }
+
+    /// A service clears every retained value.
+    fn clear_retained(&mut self) {
+        let identity = Identity {
+            principal: Principal::Service,
+            observe: false,
+            exclusive: false,
+            handle: Permission::none(),
+            request: Permission::none(),
+        };
+        let outbox = Settings::new(self.config.limits.clone()).outbox();
+        let registration = Registration { source: "janitor".to_owned(), identity, echo: false, outbox };
+        let janitor = self.router.attach(self.now, registration).unwrap();
+        for ((user, triple, target), _) in std::mem::take(&mut self.model.retained) {
+            let user = user.or_else(|| (!is_shared(&triple[0])).then(String::new));
+            let draft = Draft { triple, user, target, retain: true, is_null: true, ..Draft::default() };
+            let text = Said::Envelope(draft).text(0).unwrap_or_default();
+            let envelope = decode(&text, DecodeLimits::OWN).unwrap();
+            assert!(self.router.route(self.now, &janitor, &envelope).is_ok(), "a value could not be cleared");
+        }
+        self.router.detach(self.now, &janitor);
+    }
+}

@@ -1,0 +1,472 @@
+//! [`World`]: a router, sessions with their outboxes, `now`, and a seeded generator. One step lets somebody do something;
+//! what the broker ought to make of it is in `model`, what must hold in `check` and `reading`.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use switchboard::auth::{AuthError, Claim, Identity, Open, Principal, Verifier};
+use switchboard::config::{AuthMode, Config};
+use switchboard::envelope::command::{Role, Subscribe};
+use switchboard::envelope::{DecodeLimits, decode};
+use switchboard::error::{CloseCode, ErrorCode};
+use switchboard::router::{Declaration, Ids, Member, Outbox, OutboxLimits, Policy, Router};
+use switchboard::session::{Effect, Input, Settings};
+
+use super::app::App;
+use super::cast::{self, CAST, Part, Style};
+use super::check::{self, Held, adapter_pattern};
+use super::draft::{Draft, Said, Wanted};
+use super::inbox::{Due, Inbox, What};
+use super::link::{Link, Wait};
+use super::model::{Conn, ConnId, Kind, Model, Sub};
+use super::reading;
+
+/// A world that follows from its seed.
+pub(super) struct World {
+    pub(super) router: Router,
+    pub(super) model: Model,
+    pub(super) seats: Vec<Seat>,
+    pub(super) now: Instant,
+    pub(super) chance: StdRng,
+    pub(super) config: Config,
+    settings: Arc<Settings>,
+    pub(super) adapter: Arc<Member>,
+    /// The transcript.
+    pub(super) lines: Vec<String>,
+    pub(super) start: (Instant, SystemTime),
+    n: u64,
+}
+
+/// A program that connects, dies and comes back.
+pub(super) struct Seat {
+    pub(super) part: &'static Part,
+    pub(super) link: Option<Link>,
+}
+
+/// The adapter's place in [`Model::conns`].
+pub(super) const ADAPTER: ConnId = 0;
+
+#[expect(clippy::disallowed_methods, reason = "where a world begins is no matter: it only adds to it")]
+fn beginning() -> Instant {
+    Instant::now()
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut chance = StdRng::seed_from_u64(seed);
+        let config = cast::config(&mut chance);
+        let now = beginning();
+        let start = (now, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+        let declaration =
+            Declaration { serves: vec![adapter_pattern()], failure_keys: &["Password"], refused: Box::new(|_| ()) };
+        let router = Router::new(now, start.1, Policy::new(&config), Ids::seeded(seed), vec![declaration]);
+        let narrow = OutboxLimits { messages: chance.random_range(2..12), bytes: 1 << 20, refuses: true };
+        let adapter = router.attach_adapter(now, Arc::new(Outbox::new(narrow)));
+        let mut seats: Vec<Seat> = CAST.iter().map(|part| Seat { part, link: None }).collect();
+        for _ in 0..chance.random_range(0..9) {
+            seats.remove(chance.random_range(0..seats.len()));
+        }
+        let model = Model {
+            open_mode: config.auth == AuthMode::Open,
+            subscriptions_max: config.limits.subscriptions,
+            retained_max: config.limits.retained_values,
+            conns: Vec::new(),
+            events: BTreeMap::default(),
+            asked: BTreeMap::default(),
+            answers: BTreeMap::default(),
+            retained: BTreeMap::default(),
+            draining: None,
+        };
+        let settings = Arc::new(Settings::new(config.limits.clone()));
+        let mut world =
+            Self { router, model, seats, now, chance, config, settings, adapter, lines: Vec::new(), start, n: 1 };
+        world.attach_adapter();
+        world
+    }
+
+    fn attach_adapter(&mut self) {
+        let pattern = adapter_pattern();
+        let role = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
+        let wanted = Subscribe { pattern: pattern.clone(), role, group: None, user: None, recover: false };
+        self.router.subscribe(self.now, &self.adapter, &wanted, |_| None).unwrap();
+        let mut conn = Conn::new("adapter", "switchboard", self.now);
+        (conn.kind, conn.session, conn.may_handle) = (Kind::Adapter, Some(self.adapter.id()), true);
+        let wanted = Wanted { pattern, handler: Some(Style::Answers), group: None, user: None };
+        conn.subs.push(Sub { wanted, id: String::new() });
+        self.model.conns.push(conn);
+    }
+
+    /// Lets somebody do something, and looks whether all rules hold.
+    pub(super) fn step(&mut self) -> Held {
+        let seat = self.chance.random_range(0..self.seats.len());
+        match self.chance.random_range(0..100) {
+            0..75 => self.act(seat)?,
+            75..80 => self.read(seat, 3)?,
+            80..83 => self.stall(seat),
+            83 => self.die(seat)?,
+            84..91 => self.adapter_acts()?,
+            91..98 => {
+                let time = self.chance.random_range(1..400);
+                self.let_pass(Duration::from_millis(time))?;
+            }
+            _ => self.jump()?,
+        }
+        self.settle()
+    }
+
+    fn act(&mut self, seat: usize) -> Held {
+        let Seat { part, link } = &mut self.seats[seat];
+        let Some(link) = link else {
+            if self.model.draining.is_none() {
+                self.connect(seat);
+            }
+            return Ok(());
+        };
+        if matches!(link.wait, Wait::Verifier(..)) && self.chance.random_bool(0.7) {
+            return self.verify(seat);
+        }
+        if link.silent || link.stalls || !link.unread.is_empty() {
+            return Ok(());
+        }
+        let (part, conn) = (*part, link.conn);
+        // Several at once: the second may find that the first has made the session wait.
+        for n in 1..=self.chance.random_range(1..=3) {
+            let said = App { chance: &mut self.chance, model: &self.model, id: conn, part, n: self.n + n }.next();
+            let babbles = matches!(said, Said::Malformed(..)) && self.chance.random_ratio(1, 8);
+            link.unread.extend(std::iter::repeat_n(said, if babbles { 11 } else { 1 }));
+        }
+        self.pump(seat)
+    }
+
+    fn connect(&mut self, seat: usize) {
+        let part = self.seats[seat].part;
+        let id = self.model.conns.len();
+        let mut conn = Conn::new(part.name, part.source, self.now);
+        conn.style = part.style;
+        self.model.conns.push(conn);
+        self.seats[seat].link = Some(Link::new(self.now, id, &self.settings));
+        self.note(format!("{} connects", part.name));
+    }
+
+    /// Lets a session read what its application wrote, until it waits for something.
+    pub(super) fn pump(&mut self, seat: usize) -> Held {
+        while let Some(said) =
+            self.seats[seat].link.as_mut().filter(|it| it.reads()).and_then(|it| it.unread.pop_front())
+        {
+            self.hear(seat, &said)?;
+        }
+        Ok(())
+    }
+
+    /// A session hears one thing.
+    fn hear(&mut self, seat: usize, said: &Said) -> Held {
+        let Some(conn) = self.seats[seat].link.as_ref().map(|link| link.conn) else { return Ok(()) };
+        if self.model.is_ambiguous(conn, said) {
+            return Ok(());
+        }
+        // An ordered handler's word depends on what it was given, and so does a farewell: these have read everything.
+        if self.model.conns[conn].style == Style::Ordered || matches!(said, Said::Unregister) {
+            self.read(seat, usize::MAX)?;
+        }
+        self.n += 1;
+        let n = self.n;
+        let text = said.text(n);
+        self.note(format!("{}> {}", self.seats[seat].part.name, text.as_deref().unwrap_or("a frame that is no text")));
+        self.look_at_outboxes();
+        let verdict = match said {
+            Said::Envelope(draft) => Some((draft, self.model.judge(conn, draft))),
+            _ => None,
+        };
+        let input = match (said, text) {
+            (_, Some(text)) => Input::Text(text.into()),
+            (Said::Binary, None) => Input::Binary,
+            (_, None) => Input::Pong,
+        };
+        let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
+        let was_registered = link.session.member().is_some();
+        let limits = &self.config.limits;
+        let is_fast = matches!(input, Input::Text(_)) && link.is_fast(self.now, limits.rate, limits.burst);
+        let effect = link.session.handle(self.now, input, &self.router);
+        let listed = link.session.member().map(|member| self.router.subscriptions(member)).unwrap_or_default();
+        if was_registered && link.session.member().is_none() {
+            link.unregistered = self.now;
+        }
+        self.look_at_outboxes();
+        self.count_malformed(conn, said);
+        if matches!(said, Said::Malformed(..) | Said::Binary) {
+            check::babble_is_ended(&self.model.conns[conn], effect.as_ref())?;
+        }
+        match verdict {
+            Some((draft, verdict)) => self.model.heard(self.now, conn, n, draft, verdict),
+            None => {
+                let listed: Vec<String> = listed.iter().map(|it| it.id.to_string()).collect();
+                self.model.commanded(conn, n, said, &listed);
+            }
+        }
+        check::the_fast_wait(&self.model.conns[conn], is_fast, effect.as_ref())?;
+        self.publishers_wait(conn, n, effect.as_ref())?;
+        let echo = matches!(said, Said::Register { echo: true, .. });
+        self.carry_out(seat, effect, (n, echo))
+    }
+
+    fn count_malformed(&mut self, conn: ConnId, said: &Said) {
+        let code = match said {
+            Said::Malformed(_, code) => code,
+            Said::Binary => "INVALID_ENVELOPE",
+            Said::Pong => return,
+            _ => return self.model.conns[conn].malformed = 0,
+        };
+        self.model.conns[conn].malformed += 1;
+        self.model.owe(conn, Due::error(None, code));
+    }
+
+    fn publishers_wait(&self, publisher: ConnId, n: u64, effect: Option<&Effect>) -> Held {
+        let Some(event) = self.model.events.get(&n).filter(|event| !event.droppable) else { return Ok(()) };
+        let paused_for = match effect {
+            Some(Effect::Pause(_, outboxes)) => &outboxes[..],
+            _ => &[],
+        };
+        for link in self.seats.iter().filter_map(|seat| seat.link.as_ref()) {
+            if event.receivers.plain.contains(&link.conn) && link.conn != publisher && !link.in_vain {
+                check::publishers_wait(paused_for, &self.model.conns[link.conn], &link.outbox)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a session's task would do. `registering`: the number of the Register that is being verified, and its echo.
+    pub(super) fn carry_out(&mut self, seat: usize, effect: Option<Effect>, registering: (u64, bool)) -> Held {
+        let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
+        match effect {
+            None => {}
+            Some(Effect::Verify(claim)) => link.wait = Wait::Verifier(claim, registering.0, registering.1),
+            Some(Effect::Pause(until, outboxes)) => link.wait = Wait::Pause(until, outboxes),
+            Some(Effect::Close(code)) => return self.close(seat, code),
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, seat: usize, code: CloseCode) -> Held {
+        let Some(link) = &self.seats[seat].link else { return Ok(()) };
+        let (conn, conduct) = (link.conn, link.conduct(self.now));
+        check::closes_have_a_reason(&self.model, &self.model.conns[conn], code, conduct)?;
+        if let (CloseCode::Restart, Some(since)) = (code, self.model.draining) {
+            check::drain_waits(&self.model, conn, self.now - since)?;
+            self.model.gives_up(conn);
+        }
+        let taken = code != CloseCode::SlowConsumer && !link.silent && !link.outbox.overflowed();
+        if taken {
+            self.read(seat, usize::MAX)?;
+        }
+        self.note(format!("{}< close {}", self.seats[seat].part.name, code.code()));
+        self.gone(seat);
+        Ok(())
+    }
+
+    /// The connection of a seat has ended.
+    fn gone(&mut self, seat: usize) {
+        let Some(mut link) = self.seats[seat].link.take() else { return };
+        link.session.handle(self.now, Input::Gone, &self.router);
+        link.outbox.close();
+        let conn = &mut self.model.conns[link.conn];
+        conn.lost |= link.outbox.overflowed() || !link.outbox.is_empty();
+        conn.ended = true;
+        self.model.unregistered(link.conn);
+    }
+
+    /// Dies, with or without a close, noticed or not.
+    fn die(&mut self, seat: usize) -> Held {
+        let name = self.seats[seat].part.name;
+        let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
+        match self.chance.random_range(0..3) {
+            0 => {
+                (link.silent, link.stalls) = (true, true);
+                self.note(format!("{name} dies in silence"));
+                Ok(())
+            }
+            1 => {
+                self.read(seat, usize::MAX)?;
+                self.note(format!("{name} leaves"));
+                self.gone(seat);
+                Ok(())
+            }
+            _ => {
+                self.note(format!("{name} dies"));
+                self.gone(seat);
+                Ok(())
+            }
+        }
+    }
+
+    fn stall(&mut self, seat: usize) {
+        let Seat { part, link: Some(link) } = &mut self.seats[seat] else { return };
+        link.stalls = !link.stalls || link.silent;
+        let line = format!("{} {}", part.name, if link.stalls { "stalls" } else { "goes on" });
+        self.note(line);
+    }
+
+    /// An application takes some frames.
+    pub(super) fn read(&mut self, seat: usize, most: usize) -> Held {
+        let Seat { part, link: Some(link) } = &mut self.seats[seat] else { return Ok(()) };
+        let mut frames = Vec::new();
+        link.outbox.take(most, &mut frames);
+        let (name, conn) = (part.name, link.conn);
+        link.in_vain &= !link.outbox.is_relieved();
+        link.blocked = None;
+        let is_read = link.outbox.is_empty() && !link.outbox.overflowed();
+        for frame in frames {
+            if frame.is_empty() {
+                self.note(format!("{name}< ping"));
+                self.seats[seat].link.iter_mut().filter(|it| !it.silent).for_each(|it| it.unread.push_back(Said::Pong));
+                continue;
+            }
+            self.note(format!("{name}< {}", frame.text()));
+            reading::received(&mut self.model, self.now, conn, frame.text())?;
+        }
+        if is_read {
+            check::nothing_is_lost(&mut self.model, conn)?;
+            check::nothing_is_unanswered(&self.model, conn, self.now)?;
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    /// A verifier answers, late.
+    pub(super) fn verify(&mut self, seat: usize) -> Held {
+        let Seat { part, link: Some(link) } = &mut self.seats[seat] else { return Ok(()) };
+        let (part, conn) = (*part, link.conn);
+        if !matches!(link.wait, Wait::Verifier(..)) {
+            return Ok(());
+        }
+        let Wait::Verifier(claim, n, echo) = std::mem::replace(&mut link.wait, Wait::Nothing) else { return Ok(()) };
+        self.lines.push(format!("the verifier answers {}", part.name));
+        let source = claim.source.clone();
+        let outcome = match self.config.auth {
+            AuthMode::Open => verified(&Open, claim),
+            AuthMode::Tokens => verified(&self.config.token_table(), claim),
+        };
+        let taken = |identity: &Identity| {
+            let user = identity.principal.user();
+            let same = |(_, other): (ConnId, &Conn)| other.source == source && other.user.as_deref() == user;
+            identity.exclusive && self.model.registered().any(same)
+        };
+        let refusal = match &outcome {
+            Ok(identity) if taken(identity) => Some((ErrorCode::SourceInUse, CloseCode::Forbidden)),
+            Ok(_) => None,
+            Err(AuthError::Forbidden(_)) => Some((ErrorCode::Forbidden, CloseCode::Forbidden)),
+            Err(_) => Some((ErrorCode::Unauthenticated, CloseCode::Unauthenticated)),
+        };
+        link.refused = refusal.map(|(_, close)| close);
+        let identity = outcome.as_ref().ok().cloned();
+        let effect = link.session.handle(self.now, Input::Verified(outcome), &self.router);
+        let session = link.session.member().map(|member| member.id());
+        match (refusal, identity, session) {
+            (Some((code, _)), ..) => {
+                let what = What::Refused(code.as_str());
+                self.model.owe(conn, Due::on_broker("Application", "Register", Some(n.to_string()), what));
+            }
+            (None, Some(identity), Some(session)) => {
+                self.model.conns[conn].is_now(source, &identity);
+                self.model.registered_as(self.now, conn, n, session, echo);
+            }
+            _ => {}
+        }
+        self.carry_out(seat, effect, (n, echo))?;
+        self.pump(seat)
+    }
+
+    /// The adapter takes a request, and answers one of those it has.
+    pub(super) fn adapter_acts(&mut self) -> Held {
+        let mut frames = Vec::new();
+        self.adapter.outbox().take(2, &mut frames);
+        for frame in frames {
+            self.note(format!("adapter< {}", frame.text()));
+            reading::received(&mut self.model, self.now, ADAPTER, frame.text())?;
+        }
+        let part = &CAST[0];
+        let said = App { chance: &mut self.chance, model: &self.model, id: ADAPTER, part, n: self.n + 1 }.answer();
+        let Said::Envelope(draft @ Draft { in_reply_to: Some(_), .. }) = said else { return Ok(()) };
+        self.n += 1;
+        let text = Said::Envelope(draft.clone()).text(self.n).unwrap_or_default();
+        self.note(format!("adapter> {text}"));
+        self.look_at_outboxes();
+        let verdict = self.model.judge(ADAPTER, &draft);
+        let envelope = decode(&text, DecodeLimits::OWN).unwrap();
+        // It is told nothing: whoever asked may have gone.
+        self.router.route(self.now, &self.adapter, &envelope).ok();
+        self.look_at_outboxes();
+        self.model.heard(self.now, ADAPTER, self.n, &draft, verdict);
+        self.model.conns[ADAPTER].inbox.due.clear();
+        Ok(())
+    }
+
+    pub(super) fn note(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
+    /// Tells the model what cannot be foreseen: whose queue has overflowed, who has read everything.
+    pub(super) fn look_at_outboxes(&mut self) {
+        for link in self.seats.iter().filter_map(|seat| seat.link.as_ref()) {
+            let conn = &mut self.model.conns[link.conn];
+            conn.lost |= link.outbox.overflowed();
+            conn.inbox.is_read = link.outbox.is_empty() && !conn.lost;
+        }
+        let (conn, outbox) = (&mut self.model.conns[ADAPTER], self.adapter.outbox());
+        conn.inbox.is_read = outbox.is_empty();
+        // Full, for now: it is not given what comes.
+        conn.lost = outbox.depth().messages == outbox.depth().messages_max;
+    }
+}
+
+/// Asks a verifier that answers at once.
+fn verified(verifier: &dyn Verifier, claim: Claim) -> Result<Identity, AuthError> {
+    let verification = pin!(verifier.verify(claim));
+    match verification.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => unreachable!("tokens are looked up, not waited for"),
+    }
+}
+
+impl Conn {
+    fn new(name: &str, source: &str, now: Instant) -> Self {
+        Self {
+            name: name.to_owned(),
+            source: source.to_owned(),
+            kind: Kind::User,
+            user: None,
+            style: Style::Answers,
+            observe: false,
+            exclusive: false,
+            echo: false,
+            may_handle: false,
+            may_request: false,
+            session: None,
+            registration: 0,
+            since: now,
+            asleep: false,
+            suspect: false,
+            subs: Vec::new(),
+            turns: Vec::new(),
+            lost: false,
+            ended: false,
+            malformed: 0,
+            inbox: Inbox::default(),
+        }
+    }
+
+    fn is_now(&mut self, source: String, identity: &Identity) {
+        let everything = adapter_pattern();
+        self.source = source;
+        self.user = identity.principal.user().map(str::to_owned);
+        self.kind = if identity.principal == Principal::Service { Kind::Service } else { Kind::User };
+        (self.observe, self.exclusive) = (identity.observe, identity.exclusive);
+        self.may_handle = identity.handle.allows_all_of(&everything);
+        self.may_request = identity.request.allows_all_of(&everything);
+    }
+}
