@@ -8,11 +8,15 @@ use smallvec::SmallVec;
 
 use super::{Envelope, Field, Frame};
 
+/// Room for what a request usually gets: source, user, two ids, a number.
+const ADDED_BYTES: usize = 192;
+
 /// What shall differ between an envelope and the frame that leaves for it.
 pub struct Splice<'e> {
     envelope: &'e Envelope<'e>,
     cuts: SmallVec<[Range<usize>; 4]>,
-    added: SmallVec<[u8; 256]>,
+    /// On the heap: a splice is moved by each step of its making, and most events add nothing.
+    added: Vec<u8>,
     secret: bool,
 }
 
@@ -20,7 +24,7 @@ impl<'e> Splice<'e> {
     /// The envelope as it came.
     #[must_use]
     pub fn new(envelope: &'e Envelope<'_>) -> Self {
-        Self { envelope, cuts: SmallVec::new(), added: SmallVec::new(), secret: false }
+        Self { envelope, cuts: SmallVec::new(), added: Vec::new(), secret: false }
     }
 
     /// The frame's bytes are to be zeroised after use.
@@ -65,6 +69,9 @@ impl<'e> Splice<'e> {
     }
 
     fn key(&mut self, key: &'static str) {
+        if self.added.is_empty() {
+            self.added.reserve(ADDED_BYTES);
+        }
         self.added.extend_from_slice(b",\"");
         self.added.extend_from_slice(key.as_bytes());
         self.added.extend_from_slice(b"\":");
@@ -96,7 +103,7 @@ fn append(out: &mut Vec<u8>, start: usize, piece: &str) {
 }
 
 /// Writes a JSON string. Most names need no escape, and are copied whole.
-fn write_string(out: &mut SmallVec<[u8; 256]>, value: &str) {
+fn write_string(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
     if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
         out.extend_from_slice(value.as_bytes());
