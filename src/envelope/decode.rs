@@ -203,7 +203,11 @@ fn too_deep(text: &str, limit: usize) -> bool {
 fn explain(text: &str, error: &serde_json::Error) -> Refusal {
     use serde_json::error::Category;
     if error.classify() == Category::Data {
-        return invalid("a message has to be one JSON object, an envelope");
+        // Read no further than to see that it is no object: the rest may be no JSON at all.
+        return match serde_json::from_str::<&RawValue>(text) {
+            Ok(_) => invalid("a message has to be one JSON object, an envelope"),
+            Err(error) => explain(text, &error),
+        };
     }
     if text.starts_with('\u{feff}') {
         return Refusal::new(ErrorCode::InvalidJson, "byte 0: a byte order mark; send the JSON text without one");

@@ -49,5 +49,6 @@ mod salesforce;
 mod simulator;
 
 mod documents;
+mod properties;
 mod simulation;
 mod tidy;
