@@ -132,9 +132,15 @@ impl Outbox {
         let mut state = self.state.lock();
         let outcome = change(&mut state);
         let waker = if state.has_something() || state.overflowed { state.waker.take() } else { None };
-        let concerned = if state.overflowed { state.take_concerned() } else { SmallVec::new() };
+        let concerned = state.overflowed.then(|| state.take_concerned());
         drop(state);
-        waker.into_iter().chain(concerned).for_each(Waker::wake);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        // Hardly ever, and apart: a list made for each push took a tenth of its time.
+        if let Some(concerned) = concerned {
+            concerned.into_iter().for_each(Waker::wake);
+        }
         outcome
     }
 
