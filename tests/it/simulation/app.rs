@@ -212,7 +212,11 @@ impl<'a> App<'a> {
     }
 
     fn cancel(&mut self) -> Said {
-        let own = self.model.asked.values().filter(|asked| asked.asker == self.id && asked.end.is_none());
+        let own = self
+            .model
+            .unsettled()
+            .map(|(_, asked)| asked)
+            .filter(|asked| asked.asker == self.id && asked.end.is_none());
         let ids: Vec<&String> = own.filter_map(|asked| asked.draft.id.as_ref()).collect();
         Said::Cancel(ids.choose(self.chance).map_or_else(|| "1".to_owned(), |id| (*id).clone()))
     }

@@ -21,7 +21,7 @@ pub(super) enum Style {
 
 /// A part in the play. Each is one seat: a program that connects, dies and comes back.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "options of the wire, independent of each other")]
+#[expect(clippy::struct_excessive_bools, reason = "as in [[applications]]: any of it with any")]
 pub(super) struct Part {
     /// Its name in transcripts.
     pub(super) name: &'static str,

@@ -11,7 +11,7 @@ use switchboard::router::{Application, Listed, Member, Outbox, Router};
 use switchboard::session::Effect;
 
 use super::cast::Style;
-use super::model::{Conn, ConnId, Kind, Model, Sub};
+use super::model::{Conn, ConnId, Event, Kind, Model, Sub};
 use super::requests::{Asked, End};
 
 /// A rule that was broken.
@@ -75,8 +75,8 @@ pub(super) fn subscriptions_are_right(conn: &Conn, listed: &[Listed]) -> Held {
 pub(super) fn sizes_are_right(model: &Model, router: &Router) -> Held {
     let size = router.size();
     let sessions = model.registered().filter(|(_, conn)| conn.kind != Kind::Adapter).count();
-    let (open, mut certain) = (model.asked.values().filter(|asked| asked.end.is_none()), 0);
-    for asked in open {
+    let (open, mut certain) = (model.unsettled().filter(|(_, asked)| asked.end.is_none()), 0);
+    for (_, asked) in open {
         certain += asked.given.iter().filter(|given| asked.is_open(given)).count();
     }
     let right = size.sessions == sessions && size.retained_values == model.retained.len() && size.requests >= certain;
@@ -87,7 +87,7 @@ pub(super) fn sizes_are_right(model: &Model, router: &Router) -> Held {
 
 /// Somebody will look at each open request when its time is over.
 pub(super) fn deadlines_are_known(model: &Model, router: &Router) -> Held {
-    let open = model.asked.values().filter(|asked| asked.end.is_none() && !asked.draft.gather);
+    let open = model.unsettled().map(|(_, asked)| asked).filter(|asked| asked.end.is_none() && !asked.draft.gather);
     let first = open.filter(|asked| asked.given.iter().any(|it| asked.is_open(it))).map(|asked| asked.deadline).min();
     let known = first.is_none_or(|first| router.deadline().is_some_and(|deadline| deadline <= first));
     holds("deadlines_are_known", known, || "a request's time limit is not among the router's deadlines".to_owned())
@@ -104,8 +104,8 @@ pub(super) fn nothing_is_lost(model: &mut Model, id: ConnId) -> Held {
     let droppable = |n: &u64| model.events.get(n).is_some_and(|event| event.droppable);
     let missing: Vec<u64> = inbox.owed.iter().copied().filter(|n| !droppable(n)).collect();
     holds("nothing_is_lost", missing.is_empty(), || format!("{name} never got {missing:?}"))?;
-    let may_miss_more =
-        model.events.values().any(|it| it.droppable && it.receivers.groups.iter().any(|it| it.contains(&id)));
+    let for_group = |it: &Event| it.droppable && it.receivers.groups.iter().any(|it| it.contains(&id));
+    let may_miss_more = inbox.dropped > 0 && model.events.values().any(for_group);
     let told = if may_miss_more { inbox.owed.len() <= inbox.dropped } else { inbox.owed.len() == inbox.dropped };
     holds("drops_are_told", told, || format!("{name} was told of {} drops, not {:?}", inbox.dropped, inbox.owed))?;
     inbox.owed.clear();
@@ -117,7 +117,7 @@ pub(super) fn nothing_is_lost(model: &mut Model, id: ConnId) -> Held {
 /// A session that has read everything has read the answer to each request that has ended.
 pub(super) fn nothing_is_unanswered(model: &Model, id: ConnId, now: Instant) -> Held {
     let conn = &model.conns[id];
-    for (n, asked) in model.asked.iter().filter(|(_, asked)| asked.asker == id) {
+    for (n, asked) in model.unsettled().filter(|(_, asked)| asked.asker == id) {
         let is_its = asked.registration == conn.registration && conn.session.is_some() && !conn.lost;
         let over = match asked.end {
             Some(End::Withdrawn) => false,
@@ -192,7 +192,7 @@ pub(super) fn drain_waits(model: &Model, id: ConnId, drains_for: Duration) -> He
             false => given.any(|given| given.conn == id && given.registration == registration),
         }
     };
-    let open = model.asked.iter().find(|(_, asked)| is_open(asked)).map(|(n, _)| n);
+    let open = model.unsettled().find(|(_, asked)| is_open(asked)).map(|(n, _)| n);
     let fine = open.is_none() || drains_for >= Duration::from_secs(30);
     holds("drain_waits", fine, || format!("{} is sent away while {open:?} is open", model.conns[id].name))
 }

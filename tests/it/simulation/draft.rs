@@ -43,7 +43,7 @@ pub(super) struct Wanted {
 
 /// An envelope for others.
 #[derive(Clone, Debug, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "options of the wire, independent of each other")]
+#[expect(clippy::struct_excessive_bools, reason = "the wire's flags")]
 pub(super) struct Draft {
     pub(super) triple: [String; 3],
     pub(super) source: Option<String>,

@@ -225,7 +225,7 @@ impl Model {
         if conn.subs.len() >= self.subscriptions_max {
             return Err("TOO_MANY_SUBSCRIPTIONS");
         }
-        let retained = if wanted.handler.is_none() { self.replay(conn, wanted) } else { BTreeSet::default() };
+        let retained = if wanted.handler.is_none() { self.replay(conn, wanted) } else { BTreeSet::new() };
         let conn = &mut self.conns[id];
         conn.inbox.retained.extend(retained.into_iter().map(|value| (value, n)));
         conn.subs.push(Sub { wanted: wanted.clone(), id: listed.last().cloned().unwrap_or_default() });
@@ -265,7 +265,7 @@ impl Model {
                 && asked.draft.id.as_deref() == Some(id)
                 && asked.end.is_none()
         };
-        let Some((&n, asked)) = self.asked.iter_mut().find(is_it) else { return What::Refused("NO_SUCH_REQUEST") };
+        let Some((&n, asked)) = self.unsettled_mut().find(is_it) else { return What::Refused("NO_SUCH_REQUEST") };
         let in_hands = asked.given.iter().any(|given| asked.is_open(given));
         let certain = in_hands || !(asked.draft.gather || asked.shaky || asked.may_be_command());
         asked.cancelled = true;
@@ -277,7 +277,7 @@ impl Model {
     pub(super) fn gives_up(&mut self, conn: ConnId) {
         let registration = self.conns[conn].registration;
         let is_its = |asked: &Asked| asked.asker == conn && asked.registration == registration && asked.end.is_none();
-        let its: Vec<u64> = self.asked.iter().filter(|(_, asked)| is_its(asked)).map(|(n, _)| *n).collect();
+        let its: Vec<u64> = self.unsettled().filter(|(_, asked)| is_its(asked)).map(|(n, _)| *n).collect();
         for n in its {
             self.asked.entry(n).and_modify(|asked| asked.cancelled = true);
             self.withdraw(n, End::Failure("REQUEST_CANCELLED"));

@@ -1,8 +1,8 @@
 //! A whole broker without sockets, threads or a clock, driven by a seed: applications register, ask, answer, stall, die
 //! and come back, and after each step every promise of the protocol is compared with a naive model.
 //!
-//! `cast` who may come · `app` what one says next · `draft` the texts · `link` a connection · `world` and `time` what
-//! happens · `model`, `requests`, `inbox`, `judge` what ought to follow · `check`, `reading` the rules, a function each.
+//! `cast` who may come · `app` what one says next · `draft` the texts · `link` a connection · `world`, `time` and
+//! `late` what happens · `model`, `requests`, `inbox`, `judge` what ought to follow · `check`, `reading` the rules, a function each.
 //! A failure prints its seed and the transcript; `SIMULATION_SEED=7 cargo nextest run simulation` plays it again.
 
 mod app;
@@ -11,6 +11,7 @@ mod check;
 mod draft;
 mod inbox;
 mod judge;
+mod late;
 mod link;
 mod model;
 mod reading;
@@ -26,10 +27,10 @@ use rand::RngExt;
 use world::World;
 
 /// Worlds in each test run; `just simulate` plays more.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 250;
 
 /// Steps in each world.
-const STEPS: u32 = 300;
+const STEPS: u32 = 250;
 
 #[test]
 fn every_promise_holds_in_every_world() {

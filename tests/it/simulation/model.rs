@@ -4,10 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use switchboard::auth::{Identity, Principal};
+use switchboard::config::{AuthMode, Config};
 use switchboard::envelope::Pattern;
 use switchboard::router::SessionId;
 
 use super::cast::Style;
+use super::check::adapter_pattern;
 use super::draft::{Draft, Wanted};
 use super::inbox::Inbox;
 use super::requests::Asked;
@@ -25,6 +28,8 @@ pub(super) struct Model {
     /// By the number that each envelope bears.
     pub(super) events: BTreeMap<u64, Event>,
     pub(super) asked: BTreeMap<u64, Asked>,
+    /// All requests before this one are over.
+    pub(super) settled_before: u64,
     pub(super) answers: BTreeMap<u64, Answer>,
     /// The last event of each.
     pub(super) retained: BTreeMap<Place, u64>,
@@ -40,7 +45,7 @@ pub(super) enum Kind {
 }
 
 /// One connection.
-#[expect(clippy::struct_excessive_bools, reason = "what has happened to a connection: any of it in any order")]
+#[expect(clippy::struct_excessive_bools, reason = "what may be true of a connection: any of it with any")]
 pub(super) struct Conn {
     pub(super) name: String,
     pub(super) source: String,
@@ -160,7 +165,32 @@ pub(super) fn matches(pattern: &Pattern, triple: &[String; 3]) -> bool {
         && pattern.subtopic.as_deref().is_none_or(|own| same(own, subtopic))
 }
 
+/// Whether two patterns are the same, with the channel's folding.
+fn is_alike(held: &Pattern, wanted: &Pattern) -> bool {
+    let folds = held.channel.as_deref().is_some_and(folds);
+    let same = |held: &Option<Box<str>>, wanted: &Option<Box<str>>| match (held, wanted) {
+        (Some(held), Some(wanted)) if folds => held.eq_ignore_ascii_case(wanted),
+        _ => held == wanted,
+    };
+    held.channel == wanted.channel && same(&held.topic, &wanted.topic) && same(&held.subtopic, &wanted.subtopic)
+}
+
 impl Model {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            open_mode: config.auth == AuthMode::Open,
+            subscriptions_max: config.limits.subscriptions,
+            retained_max: config.limits.retained_values,
+            conns: Vec::new(),
+            events: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            settled_before: 0,
+            answers: BTreeMap::new(),
+            retained: BTreeMap::new(),
+            draining: None,
+        }
+    }
+
     pub(super) fn registered(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
         self.conns.iter().enumerate().filter(|(_, conn)| conn.session.is_some())
     }
@@ -259,6 +289,43 @@ impl Model {
 }
 
 impl Conn {
+    pub(super) fn new(name: &str, source: &str, now: Instant) -> Self {
+        Self {
+            name: name.to_owned(),
+            source: source.to_owned(),
+            kind: Kind::User,
+            user: None,
+            style: Style::Answers,
+            observe: false,
+            exclusive: false,
+            echo: false,
+            may_handle: false,
+            may_request: false,
+            session: None,
+            registration: 0,
+            since: now,
+            asleep: false,
+            suspect: false,
+            subs: Vec::new(),
+            turns: Vec::new(),
+            lost: false,
+            ended: false,
+            malformed: 0,
+            inbox: Inbox::default(),
+        }
+    }
+
+    /// What a verifier has proved.
+    pub(super) fn is_now(&mut self, source: String, identity: &Identity) {
+        let everything = adapter_pattern();
+        self.source = source;
+        self.user = identity.principal.user().map(str::to_owned);
+        self.kind = if identity.principal == Principal::Service { Kind::Service } else { Kind::User };
+        (self.observe, self.exclusive) = (identity.observe, identity.exclusive);
+        self.may_handle = identity.handle.allows_all_of(&everything);
+        self.may_request = identity.request.allows_all_of(&everything);
+    }
+
     /// Whether one of its subscriptions shows it a user's own envelopes.
     fn sees(&self, wanted: &Wanted, user: Option<&str>) -> bool {
         match (self.kind, self.watched(wanted)) {
@@ -286,15 +353,7 @@ impl Conn {
     /// The same pattern, role, group and user: the same subscription.
     pub(super) fn held(&self, wanted: &Wanted) -> Option<usize> {
         self.subs.iter().position(|Sub { wanted: held, .. }| {
-            let folds = held.pattern.channel.as_deref().is_some_and(folds);
-            let [ours, theirs] =
-                [&held.pattern, &wanted.pattern].map(|it| [&it.topic, &it.subtopic].map(|it| it.as_deref()));
-            let alike = |(a, b): (Option<&str>, Option<&str>)| match (a, b) {
-                (Some(a), Some(b)) if folds => a.eq_ignore_ascii_case(b),
-                (a, b) => a == b,
-            };
-            held.pattern.channel == wanted.pattern.channel
-                && ours.into_iter().zip(theirs).all(alike)
+            is_alike(&held.pattern, &wanted.pattern)
                 && held.handler.is_some() == wanted.handler.is_some()
                 && held.group == wanted.group
                 && self.watched(held) == self.watched(wanted)

@@ -267,14 +267,15 @@ fn cancelled_is_true(model: &Model, conn: ConnId, id: &str) -> Held {
 
 /// The broker's own end of a request: a failure, a receipt for a command, the summary of a gather.
 fn request_ended(model: &mut Model, conn: ConnId, frame: &Frame<'_>) -> Held {
-    let name = model.conns[conn].name.clone();
+    let (name, registration) = (model.conns[conn].name.clone(), model.conns[conn].registration);
     let id = frame.string("inReplyTo");
     let on = written(&frame.triple());
     let code = frame.data("ErrorCode").as_str().unwrap_or_default().to_owned();
     let is_receipt = on == "Broker/Message/Receipt";
     let is_its = |asked: &Asked| {
         let fits = if is_receipt { asked.may_be_command() } else { written(&asked.draft.triple) == on };
-        asked.asker == conn && asked.draft.id.as_deref() == id && fits && (id.is_some() || !asked.is_answered)
+        let waits = id.is_some() || (!asked.is_answered && asked.registration == registration);
+        asked.asker == conn && asked.draft.id.as_deref() == id && fits && waits
     };
     let Some((n, asked)) = model.asked.iter_mut().find(|(_, asked)| is_its(asked)) else {
         let due = &model.conns[conn].inbox.due;
@@ -283,6 +284,7 @@ fn request_ended(model: &mut Model, conn: ConnId, frame: &Frame<'_>) -> Held {
     holds("one_answer", !asked.is_answered, || format!("{name} got another answer to {n}: {}", frame.text))?;
     asked.is_answered = true;
     if asked.draft.gather && code.is_empty() {
+        asked.end = Some(End::Answer);
         return gather_is_right(asked, frame);
     }
     let fine = is_receipt || asked.may_fail_with(&code);

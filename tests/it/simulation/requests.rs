@@ -109,6 +109,26 @@ impl Asked {
 }
 
 impl Model {
+    /// Requests that may still concern somebody: all but the oldest, which are over.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = (&u64, &Asked)> {
+        self.asked.range(self.settled_before..)
+    }
+
+    pub(super) fn unsettled_mut(&mut self) -> impl Iterator<Item = (&u64, &mut Asked)> {
+        self.asked.range_mut(self.settled_before..)
+    }
+
+    /// Leaves out the oldest requests that are over, so that a loop over all costs little.
+    fn settle(&mut self) {
+        let is_over = |asked: &Asked| {
+            let asker = &self.conns[asked.asker];
+            let gone = asker.lost || asker.session.is_none() || asker.registration != asked.registration;
+            asked.end.is_some() && (asked.is_answered || gone)
+        };
+        let first = self.unsettled().find(|(_, asked)| !is_over(asked)).map(|(n, _)| *n);
+        self.settled_before = first.unwrap_or(self.settled_before);
+    }
+
     /// The handlers that may be given a request, and whether the sender handles the triple itself.
     pub(super) fn candidates(&self, sender: ConnId, draft: &Draft, user: Option<&str>) -> (Vec<Candidate>, bool) {
         let shared = is_shared(&draft.triple[0]);
@@ -161,8 +181,9 @@ impl Model {
 
     /// How many requests a handler has, if it has read all that it was given.
     fn busy(&self, handler: ConnId) -> Option<usize> {
-        let has = |asked: &&Asked| asked.given.iter().any(|given| given.conn == handler && asked.is_open(given));
-        self.conns[handler].inbox.is_read.then(|| self.asked.values().filter(has).count())
+        let has = |asked: &Asked| asked.given.iter().any(|given| given.conn == handler && asked.is_open(given));
+        let count = || self.unsettled().filter(|(_, asked)| has(asked)).count();
+        self.conns[handler].inbox.is_read.then(count)
     }
 
     /// Whether what follows from it could not be told apart: with two ordered subscriptions, whose turn a request is
@@ -170,7 +191,7 @@ impl Model {
     pub(super) fn is_ambiguous(&self, conn: ConnId, said: &Said) -> bool {
         match said {
             Said::Subscribe(wanted) => wanted.handler.is_some() && self.conns[conn].has_turns(),
-            Said::Envelope(draft) if draft.id.is_none() => self.asked.values().any(|asked| {
+            Said::Envelope(draft) if draft.id.is_none() => self.unsettled().any(|(_, asked)| {
                 let same = asked.draft.id.is_none() && asked.draft.triple == draft.triple;
                 asked.asker == conn && same && !asked.is_answered
             }),
@@ -186,7 +207,7 @@ impl Model {
                 given.id == id && given.conn == conn && given.registration == registration && asked.is_open(given)
             })
         };
-        self.asked.iter().find(|(_, asked)| is_it(asked)).map(|(n, _)| *n)
+        self.unsettled().find(|(_, asked)| is_it(asked)).map(|(n, _)| *n)
     }
 
     /// The turn that an ordered handler's envelope ends, with the request that it answers; `None`: it is discarded.
@@ -219,7 +240,8 @@ impl Model {
     /// Ends what is due.
     pub(super) fn expire(&mut self, now: Instant) {
         let mut suspects = BTreeSet::new();
-        for asked in self.asked.values_mut().filter(|asked| asked.end.is_none()) {
+        self.settle();
+        for (_, asked) in self.unsettled_mut().filter(|(_, asked)| asked.end.is_none()) {
             for given in asked.given.iter_mut().filter(|given| !given.done && given.deadline <= now) {
                 suspects.insert(given.conn);
                 given.done = asked.draft.gather;
@@ -242,7 +264,7 @@ impl Model {
     pub(super) fn leaves(&mut self, conn: ConnId) {
         let lost = self.conns[conn].lost;
         let ordered = self.conns[conn].style == Style::Ordered;
-        let numbers: Vec<u64> = self.asked.keys().copied().collect();
+        let numbers: Vec<u64> = self.unsettled().map(|(n, _)| *n).collect();
         for n in numbers {
             let Some(asked) = self.asked.get_mut(&n).filter(|asked| asked.end.is_none()) else { continue };
             if asked.asker == conn {
@@ -310,7 +332,7 @@ impl Model {
 
     /// An ordered handler ends its subscription: who waited for its turn waits for another's, or fails.
     pub(super) fn ends_turns(&mut self, conn: ConnId) {
-        let open = self.asked.values_mut().filter(|asked| asked.end.is_none());
+        let open = self.unsettled_mut().map(|(_, asked)| asked).filter(|asked| asked.end.is_none());
         open.filter(|asked| asked.candidates.iter().any(|it| it.conn == conn)).for_each(|asked| asked.loses(conn));
         self.conns[conn].turns.iter_mut().for_each(|turn| turn.left = true);
     }

@@ -1,27 +1,22 @@
 //! [`World`]: a router, sessions with their outboxes, `now`, and a seeded generator. One step lets somebody do something;
 //! what the broker ought to make of it is in `model`, what must hold in `check` and `reading`.
 
-use std::collections::BTreeMap;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use switchboard::auth::{AuthError, Claim, Identity, Open, Principal, Verifier};
-use switchboard::config::{AuthMode, Config};
+use switchboard::config::Config;
 use switchboard::envelope::command::{Role, Subscribe};
-use switchboard::envelope::{DecodeLimits, decode};
-use switchboard::error::{CloseCode, ErrorCode};
+use switchboard::error::CloseCode;
 use switchboard::router::{Declaration, Ids, Member, Outbox, OutboxLimits, Policy, Router};
 use switchboard::session::{Effect, Input, Settings};
 
 use super::app::App;
 use super::cast::{self, CAST, Part, Style};
 use super::check::{self, Held, adapter_pattern};
-use super::draft::{Draft, Said, Wanted};
-use super::inbox::{Due, Inbox, What};
+use super::draft::{Said, Wanted};
+use super::inbox::Due;
 use super::link::{Link, Wait};
 use super::model::{Conn, ConnId, Kind, Model, Sub};
 use super::reading;
@@ -39,7 +34,8 @@ pub(super) struct World {
     /// The transcript.
     pub(super) lines: Vec<String>,
     pub(super) start: (Instant, SystemTime),
-    n: u64,
+    /// The number that was used last.
+    pub(super) n: u64,
 }
 
 /// A program that connects, dies and comes back.
@@ -71,17 +67,7 @@ impl World {
         for _ in 0..chance.random_range(0..9) {
             seats.remove(chance.random_range(0..seats.len()));
         }
-        let model = Model {
-            open_mode: config.auth == AuthMode::Open,
-            subscriptions_max: config.limits.subscriptions,
-            retained_max: config.limits.retained_values,
-            conns: Vec::new(),
-            events: BTreeMap::default(),
-            asked: BTreeMap::default(),
-            answers: BTreeMap::default(),
-            retained: BTreeMap::default(),
-            draining: None,
-        };
+        let model = Model::new(&config);
         let settings = Arc::new(Settings::new(config.limits.clone()));
         let mut world =
             Self { router, model, seats, now, chance, config, settings, adapter, lines: Vec::new(), start, n: 1 };
@@ -287,20 +273,18 @@ impl World {
             0 => {
                 (link.silent, link.stalls) = (true, true);
                 self.note(format!("{name} dies in silence"));
-                Ok(())
             }
             1 => {
                 self.read(seat, usize::MAX)?;
                 self.note(format!("{name} leaves"));
                 self.gone(seat);
-                Ok(())
             }
             _ => {
                 self.note(format!("{name} dies"));
                 self.gone(seat);
-                Ok(())
             }
         }
+        Ok(())
     }
 
     fn stall(&mut self, seat: usize) {
@@ -334,77 +318,6 @@ impl World {
         }
         Ok(())
     }
-}
-
-impl World {
-    /// A verifier answers, late.
-    pub(super) fn verify(&mut self, seat: usize) -> Held {
-        let Seat { part, link: Some(link) } = &mut self.seats[seat] else { return Ok(()) };
-        let (part, conn) = (*part, link.conn);
-        if !matches!(link.wait, Wait::Verifier(..)) {
-            return Ok(());
-        }
-        let Wait::Verifier(claim, n, echo) = std::mem::replace(&mut link.wait, Wait::Nothing) else { return Ok(()) };
-        self.lines.push(format!("the verifier answers {}", part.name));
-        let source = claim.source.clone();
-        let outcome = match self.config.auth {
-            AuthMode::Open => verified(&Open, claim),
-            AuthMode::Tokens => verified(&self.config.token_table(), claim),
-        };
-        let taken = |identity: &Identity| {
-            let user = identity.principal.user();
-            let same = |(_, other): (ConnId, &Conn)| other.source == source && other.user.as_deref() == user;
-            identity.exclusive && self.model.registered().any(same)
-        };
-        let refusal = match &outcome {
-            Ok(identity) if taken(identity) => Some((ErrorCode::SourceInUse, CloseCode::Forbidden)),
-            Ok(_) => None,
-            Err(AuthError::Forbidden(_)) => Some((ErrorCode::Forbidden, CloseCode::Forbidden)),
-            Err(_) => Some((ErrorCode::Unauthenticated, CloseCode::Unauthenticated)),
-        };
-        link.refused = refusal.map(|(_, close)| close);
-        let identity = outcome.as_ref().ok().cloned();
-        let effect = link.session.handle(self.now, Input::Verified(outcome), &self.router);
-        let session = link.session.member().map(|member| member.id());
-        match (refusal, identity, session) {
-            (Some((code, _)), ..) => {
-                let what = What::Refused(code.as_str());
-                self.model.owe(conn, Due::on_broker("Application", "Register", Some(n.to_string()), what));
-            }
-            (None, Some(identity), Some(session)) => {
-                self.model.conns[conn].is_now(source, &identity);
-                self.model.registered_as(self.now, conn, n, session, echo);
-            }
-            _ => {}
-        }
-        self.carry_out(seat, effect, (n, echo))?;
-        self.pump(seat)
-    }
-
-    /// The adapter takes a request, and answers one of those it has.
-    pub(super) fn adapter_acts(&mut self) -> Held {
-        let mut frames = Vec::new();
-        self.adapter.outbox().take(2, &mut frames);
-        for frame in frames {
-            self.note(format!("adapter< {}", frame.text()));
-            reading::received(&mut self.model, self.now, ADAPTER, frame.text())?;
-        }
-        let part = &CAST[0];
-        let said = App { chance: &mut self.chance, model: &self.model, id: ADAPTER, part, n: self.n + 1 }.answer();
-        let Said::Envelope(draft @ Draft { in_reply_to: Some(_), .. }) = said else { return Ok(()) };
-        self.n += 1;
-        let text = Said::Envelope(draft.clone()).text(self.n).unwrap_or_default();
-        self.note(format!("adapter> {text}"));
-        self.look_at_outboxes();
-        let verdict = self.model.judge(ADAPTER, &draft);
-        let envelope = decode(&text, DecodeLimits::OWN).unwrap();
-        // It is told nothing: whoever asked may have gone.
-        self.router.route(self.now, &self.adapter, &envelope).ok();
-        self.look_at_outboxes();
-        self.model.heard(self.now, ADAPTER, self.n, &draft, verdict);
-        self.model.conns[ADAPTER].inbox.due.clear();
-        Ok(())
-    }
 
     pub(super) fn note(&mut self, line: String) {
         self.lines.push(line);
@@ -421,52 +334,5 @@ impl World {
         conn.inbox.is_read = outbox.is_empty();
         // Full, for now: it is not given what comes.
         conn.lost = outbox.depth().messages == outbox.depth().messages_max;
-    }
-}
-
-/// Asks a verifier that answers at once.
-fn verified(verifier: &dyn Verifier, claim: Claim) -> Result<Identity, AuthError> {
-    let verification = pin!(verifier.verify(claim));
-    match verification.poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(outcome) => outcome,
-        Poll::Pending => unreachable!("tokens are looked up, not waited for"),
-    }
-}
-
-impl Conn {
-    fn new(name: &str, source: &str, now: Instant) -> Self {
-        Self {
-            name: name.to_owned(),
-            source: source.to_owned(),
-            kind: Kind::User,
-            user: None,
-            style: Style::Answers,
-            observe: false,
-            exclusive: false,
-            echo: false,
-            may_handle: false,
-            may_request: false,
-            session: None,
-            registration: 0,
-            since: now,
-            asleep: false,
-            suspect: false,
-            subs: Vec::new(),
-            turns: Vec::new(),
-            lost: false,
-            ended: false,
-            malformed: 0,
-            inbox: Inbox::default(),
-        }
-    }
-
-    fn is_now(&mut self, source: String, identity: &Identity) {
-        let everything = adapter_pattern();
-        self.source = source;
-        self.user = identity.principal.user().map(str::to_owned);
-        self.kind = if identity.principal == Principal::Service { Kind::Service } else { Kind::User };
-        (self.observe, self.exclusive) = (identity.observe, identity.exclusive);
-        self.may_handle = identity.handle.allows_all_of(&everything);
-        self.may_request = identity.request.allows_all_of(&everything);
     }
 }

@@ -1,0 +1,100 @@
+//! Those who answer late: the verifier, and the adapter in the process.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use switchboard::auth::{AuthError, Claim, Identity, Open, Verifier};
+use switchboard::config::AuthMode;
+use switchboard::envelope::{DecodeLimits, decode};
+use switchboard::error::{CloseCode, ErrorCode};
+use switchboard::session::Input;
+
+use super::app::App;
+use super::cast::CAST;
+use super::check::Held;
+use super::draft::{Draft, Said};
+use super::inbox::{Due, What};
+use super::link::Wait;
+use super::model::{Conn, ConnId};
+use super::reading;
+use super::world::{ADAPTER, Seat, World};
+
+impl World {
+    /// A verifier answers, late.
+    pub(super) fn verify(&mut self, seat: usize) -> Held {
+        let Seat { part, link: Some(link) } = &mut self.seats[seat] else { return Ok(()) };
+        let (part, conn) = (*part, link.conn);
+        if !matches!(link.wait, Wait::Verifier(..)) {
+            return Ok(());
+        }
+        let Wait::Verifier(claim, n, echo) = std::mem::replace(&mut link.wait, Wait::Nothing) else { return Ok(()) };
+        self.lines.push(format!("the verifier answers {}", part.name));
+        let source = claim.source.clone();
+        let outcome = match self.config.auth {
+            AuthMode::Open => verified(&Open, claim),
+            AuthMode::Tokens => verified(&self.config.token_table(), claim),
+        };
+        let taken = |identity: &Identity| {
+            let user = identity.principal.user();
+            let same = |(_, other): (ConnId, &Conn)| other.source == source && other.user.as_deref() == user;
+            identity.exclusive && self.model.registered().any(same)
+        };
+        let refusal = match &outcome {
+            Ok(identity) if taken(identity) => Some((ErrorCode::SourceInUse, CloseCode::Forbidden)),
+            Ok(_) => None,
+            Err(AuthError::Forbidden(_)) => Some((ErrorCode::Forbidden, CloseCode::Forbidden)),
+            Err(_) => Some((ErrorCode::Unauthenticated, CloseCode::Unauthenticated)),
+        };
+        link.refused = refusal.map(|(_, close)| close);
+        let identity = outcome.as_ref().ok().cloned();
+        let effect = link.session.handle(self.now, Input::Verified(outcome), &self.router);
+        let session = link.session.member().map(|member| member.id());
+        match (refusal, identity, session) {
+            (Some((code, _)), ..) => {
+                let what = What::Refused(code.as_str());
+                self.model.owe(conn, Due::on_broker("Application", "Register", Some(n.to_string()), what));
+            }
+            (None, Some(identity), Some(session)) => {
+                self.model.conns[conn].is_now(source, &identity);
+                self.model.registered_as(self.now, conn, n, session, echo);
+            }
+            _ => {}
+        }
+        self.carry_out(seat, effect, (n, echo))?;
+        self.pump(seat)
+    }
+
+    /// The adapter takes a request, and answers one of those it has.
+    pub(super) fn adapter_acts(&mut self) -> Held {
+        let mut frames = Vec::new();
+        self.adapter.outbox().take(2, &mut frames);
+        for frame in frames {
+            self.note(format!("adapter< {}", frame.text()));
+            reading::received(&mut self.model, self.now, ADAPTER, frame.text())?;
+        }
+        let part = &CAST[0];
+        let said = App { chance: &mut self.chance, model: &self.model, id: ADAPTER, part, n: self.n + 1 }.answer();
+        let Said::Envelope(draft @ Draft { in_reply_to: Some(_), .. }) = said else { return Ok(()) };
+        self.n += 1;
+        let text = Said::Envelope(draft.clone()).text(self.n).unwrap_or_default();
+        self.note(format!("adapter> {text}"));
+        self.look_at_outboxes();
+        let verdict = self.model.judge(ADAPTER, &draft);
+        let envelope = decode(&text, DecodeLimits::OWN).unwrap();
+        // It is told nothing: whoever asked may have gone.
+        self.router.route(self.now, &self.adapter, &envelope).ok();
+        self.look_at_outboxes();
+        self.model.heard(self.now, ADAPTER, self.n, &draft, verdict);
+        self.model.conns[ADAPTER].inbox.due.clear();
+        Ok(())
+    }
+}
+
+/// Asks a verifier that answers at once.
+fn verified(verifier: &dyn Verifier, claim: Claim) -> Result<Identity, AuthError> {
+    let verification = pin!(verifier.verify(claim));
+    match verification.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(outcome) => outcome,
+        Poll::Pending => unreachable!("tokens are looked up, not waited for"),
+    }
+}
