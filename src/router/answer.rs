@@ -52,8 +52,13 @@ impl Router {
             Stage::Given(handler) if Arc::ptr_eq(&handler.member, member) => Arc::clone(handler),
             Stage::Given(_) | Stage::Waiting(_) | Stage::Ended => return None,
         };
-        // Under the lock, so that nothing of this request comes after its last answer.
-        routed.press(&pending.asker, pending.asker.push(now, frame, Kind::Kept).unwrap_or(false));
+        // Under the lock, so that nothing of this request comes after its last answer; under the gather's, after its end.
+        let push = || pending.asker.push(now, frame, Kind::Kept).unwrap_or(false);
+        let pressed = match &pending.gather {
+            Some(gather) => gather.pass_on(push)?,
+            None => push(),
+        };
+        routed.press(&pending.asker, pressed);
         member.set_missed(false);
         if envelope.more() {
             let before = std::mem::replace(&mut progress.deadline, now + pending.timeout);

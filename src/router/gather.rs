@@ -47,6 +47,12 @@ impl Gather {
         self.part(now, |state| state.failed.push((Arc::clone(source), code)));
     }
 
+    /// Passes an answer on; `None` once the end has been said: nothing comes after it.
+    pub(super) fn pass_on<T>(&self, push: impl FnOnce() -> T) -> Option<T> {
+        let state = self.state.lock();
+        (!state.ended).then(push)
+    }
+
     /// Nobody says the end any more: the question was cancelled. `false`: it has been said already.
     pub(super) fn cancel(&self) -> bool {
         !std::mem::replace(&mut self.state.lock().ended, true)

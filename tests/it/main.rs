@@ -51,4 +51,5 @@ mod simulator;
 mod documents;
 mod properties;
 mod simulation;
+mod stress;
 mod tidy;
