@@ -10,9 +10,9 @@ run *ARGS:
 test *ARGS:
     ./test {{ARGS}}
 
-# The simulation with more seeds than a test run has
+# The simulation with more seeds than a test run has; for as long as it takes
 simulate SEEDS="5000":
-    SIMULATION_SEEDS={{SEEDS}} ./test simulation
+    SIMULATION_SEEDS={{SEEDS}} cargo test --locked --test it simulation::every
 
 # Everything that .ci/run checks
 ci:

@@ -49,6 +49,7 @@ mod salesforce;
 mod simulator;
 
 mod documents;
+mod outbox;
 mod properties;
 mod simulation;
 mod stress;

@@ -134,6 +134,11 @@ pub(super) fn nothing_is_unanswered(model: &Model, id: ConnId, now: Instant) -> 
     Ok(())
 }
 
+/// From deadline to deadline, everything is over some time: half a minute of draining in steps of 20 ms is the longest.
+pub(super) fn everything_ends(rounds: usize, router: &Router) -> Held {
+    holds("everything_ends", rounds < 20_000, || format!("{:?}, {:?}", router.size(), router.deadline()))
+}
+
 /// When all has ended, nobody is held by a request that is over.
 pub(super) fn nothing_is_held(conn: &Conn, router: &Router, member: &Member) -> Held {
     holds("nothing_is_held", !router.is_in_flight(member), || format!("{} is still in flight", conn.name))

@@ -124,7 +124,8 @@ impl World {
     /// has been answered; and when all have gone, nothing is left.
     pub(super) fn quiesce(&mut self) -> Held {
         self.note("everybody comes to rest".to_owned());
-        loop {
+        for round in 0.. {
+            check::everything_ends(round, &self.router)?;
             for seat in 0..self.seats.len() {
                 self.verify(seat)?;
                 if let Some(link) = &mut self.seats[seat].link {
@@ -150,7 +151,11 @@ impl World {
                 self.read(seat, usize::MAX)?;
             }
         }
-        while self.seats.iter().any(|seat| seat.link.is_some()) {
+        for round in 0.. {
+            if self.seats.iter().all(|seat| seat.link.is_none()) {
+                break;
+            }
+            check::everything_ends(round, &self.router)?;
             self.seats
                 .iter_mut()
                 .filter_map(|seat| seat.link.as_mut())

@@ -1,0 +1,211 @@
+//! The outbox against a plain list, and what patterns say of each other against trying every triple.
+
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use serde_json::Value;
+use switchboard::envelope::{Frame, Pattern, Triple};
+use switchboard::router::{Gone, Kind, Outbox, OutboxLimits};
+
+/// What may happen to a queue.
+#[derive(Clone, Debug)]
+enum Act {
+    Push(Kind, usize),
+    Take(usize),
+    Ping,
+    WaitedInVain,
+    Clock(u64),
+    Close,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let kind = prop_oneof![4 => Just(Kind::Kept), 3 => Just(Kind::Droppable), 1 => Just(Kind::Retained)];
+    prop_oneof![
+        12 => (kind, 10..60_usize).prop_map(|(kind, len)| Act::Push(kind, len)),
+        4 => (0..6_usize).prop_map(Act::Take),
+        1 => Just(Act::Ping),
+        1 => Just(Act::WaitedInVain),
+        2 => (0..900_u64).prop_map(Act::Clock),
+        1 => Just(Act::Close),
+    ]
+}
+
+/// The queue as protocol.md describes it (Pressure), in a list that is searched from the front.
+struct Plain {
+    limits: OutboxLimits,
+    queue: Vec<(Kind, String)>,
+    notices: Vec<String>,
+    dropped: usize,
+    warned: Option<Instant>,
+    in_vain: bool,
+    overflowed: bool,
+    closed: bool,
+}
+
+impl Plain {
+    fn counted(&self) -> (usize, usize) {
+        let counted = self.queue.iter().filter(|(kind, _)| *kind != Kind::Retained);
+        counted.fold((0, 0), |(messages, bytes), (_, text)| (messages + 1, bytes + text.len()))
+    }
+
+    fn fits(&self, len: usize) -> bool {
+        let (messages, bytes) = self.counted();
+        messages == 0 || (messages < self.limits.messages && bytes + len <= self.limits.bytes)
+    }
+
+    fn is_over_half(&self) -> bool {
+        self.queue.len() * 2 > self.limits.messages || self.counted().1 * 2 > self.limits.bytes
+    }
+
+    fn push(&mut self, now: Instant, kind: Kind, text: &str) -> Result<bool, Gone> {
+        if self.closed || self.overflowed {
+            return Err(Gone);
+        }
+        if kind != Kind::Retained {
+            while !self.fits(text.len()) {
+                let oldest = self.queue.iter().position(|(kind, _)| *kind == Kind::Droppable);
+                match oldest {
+                    Some(oldest) => drop(self.queue.remove(oldest)),
+                    None if kind == Kind::Droppable => {}
+                    None if self.limits.refuses => return Err(Gone),
+                    None => {
+                        self.overflowed = true;
+                        self.queue.clear();
+                        return Err(Gone);
+                    }
+                }
+                self.dropped += 1;
+                if oldest.is_none() {
+                    return Err(Gone);
+                }
+            }
+        }
+        self.queue.push((kind, text.to_owned()));
+        let (messages, bytes) = self.counted();
+        let is_full = messages * 4 >= self.limits.messages * 3 || bytes * 4 >= self.limits.bytes * 3;
+        let lately = self.warned.is_some_and(|warned| now - warned < Duration::from_secs(1));
+        if kind != Kind::Retained && is_full && !lately {
+            self.warned = Some(now);
+            // A warning that was not taken is replaced by the newer one.
+            self.notices.retain(|notice| !notice.starts_with("lagging"));
+            self.notices.push(format!("lagging {messages} {bytes}"));
+        }
+        Ok(kind != Kind::Retained && self.is_over_half() && !self.in_vain)
+    }
+
+    fn take(&mut self, most: usize) -> Vec<String> {
+        let mut taken = std::mem::take(&mut self.notices);
+        taken.sort_by_key(|notice| notice != "ping");
+        if self.dropped > 0 {
+            taken.push(format!("dropped {}", std::mem::take(&mut self.dropped)));
+        }
+        let most = most.min(self.queue.len());
+        taken.extend(self.queue.drain(..most).map(|(_, text)| text));
+        self.in_vain &= self.is_over_half();
+        taken
+    }
+}
+
+/// What a frame says, in few words.
+fn words(frame: &Frame) -> String {
+    if frame.is_empty() {
+        return "ping".to_owned();
+    }
+    let Ok(json) = serde_json::from_str::<Value>(frame.text()) else { return frame.text().to_owned() };
+    match json["subtopic"].as_str() {
+        Some("Lagging") => format!("lagging {} {}", json["data"]["Messages"], json["data"]["Bytes"]),
+        _ => format!("dropped {}", json["data"]["Count"]),
+    }
+}
+
+proptest! {
+    // A failure prints its input, which then becomes a test of its own.
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_outbox_is_a_plain_list(
+        acts in prop::collection::vec(act(), 0..60),
+        messages in 1..9_usize,
+        bytes in 40..400_usize,
+        refuses in prop::bool::weighted(0.2),
+    ) {
+        let limits = OutboxLimits { messages, bytes, refuses };
+        let outbox = Outbox::new(limits);
+        let mut plain = Plain {
+            limits, queue: Vec::new(), notices: Vec::new(), dropped: 0,
+            warned: None, in_vain: false, overflowed: false, closed: false,
+        };
+        #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter: it is only added to")]
+        let mut now = Instant::now();
+        for (number, act) in acts.into_iter().enumerate() {
+            match act {
+                Act::Push(kind, len) => {
+                    let text = format!("{number:-<len$}");
+                    prop_assert_eq!(outbox.push(now, Frame::new(&text), kind), plain.push(now, kind, &text));
+                }
+                Act::Take(most) => {
+                    let mut taken = Vec::new();
+                    outbox.take(most, &mut taken);
+                    prop_assert_eq!(taken.iter().map(words).collect::<Vec<_>>(), plain.take(most));
+                }
+                Act::Ping => {
+                    outbox.ping();
+                    if !plain.notices.iter().any(|notice| notice == "ping") {
+                        plain.notices.push("ping".to_owned());
+                    }
+                }
+                Act::WaitedInVain => {
+                    outbox.waited_in_vain();
+                    plain.in_vain = true;
+                }
+                Act::Clock(ms) => now += Duration::from_millis(ms),
+                Act::Close => {
+                    outbox.close();
+                    plain.closed = true;
+                }
+            }
+            let depth = outbox.depth();
+            prop_assert_eq!((depth.messages, depth.bytes), plain.counted());
+            prop_assert_eq!(outbox.overflowed(), plain.overflowed);
+            prop_assert_eq!(outbox.is_relieved(), plain.closed || plain.overflowed || !plain.is_over_half());
+            let nothing = plain.queue.is_empty() && plain.notices.is_empty() && plain.dropped == 0;
+            prop_assert_eq!(outbox.is_empty(), nothing);
+        }
+    }
+}
+
+#[test]
+fn patterns_cover_and_overlap_as_their_triples_do() {
+    let choose = |parts: &'static [&'static str]| {
+        let two = move |first| parts.iter().map(move |second| (first, *second));
+        parts.iter().flat_map(move |first| two(*first)).flat_map(move |(x, y)| parts.iter().map(move |z| [x, y, *z]))
+    };
+    let patterns: Vec<Pattern> = choose(&["*", "a", "A", "b"]).map(|parts| parts.join("/").parse().unwrap()).collect();
+    // `c` stands for everything that no pattern names.
+    let triples: Vec<Triple<'_>> = choose(&["a", "A", "b", "B", "c"]).map(|[x, y, z]| Triple::new(x, y, z)).collect();
+    for one in &patterns {
+        for other in &patterns {
+            let mut others = triples.iter().filter(|triple| other.matches_any_case(triple));
+            let (mut covers, mut overlaps) = (true, false);
+            for both in others.by_ref().map(|triple| one.matches_any_case(triple)) {
+                covers &= both;
+                overlaps |= both;
+            }
+            assert_eq!(one.covers_any_case(other), covers, "{one} covers {other}");
+            assert_eq!(one.overlaps_any_case(other), overlaps, "{one} overlaps {other}");
+        }
+        for triple in &triples {
+            let parts =
+                [(&one.channel, &triple.channel), (&one.topic, &triple.topic), (&one.subtopic, &triple.subtopic)];
+            let same = |fold: bool| {
+                let fits = |own: &str, part: &str| if fold { own.eq_ignore_ascii_case(part) } else { own == part };
+                parts.iter().all(|(own, part)| own.as_deref().is_none_or(|own| fits(own, part)))
+            };
+            assert_eq!(
+                (one.matches(triple), one.matches_any_case(triple)),
+                (same(false), same(true)),
+                "{one}, {triple}"
+            );
+        }
+    }
+}
