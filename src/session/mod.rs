@@ -223,7 +223,8 @@ impl Session {
         let envelope = match decode(text, DecodeLimits::client(self.settings.limits.json_depth)) {
             Ok(envelope) => envelope,
             Err(malformed) => {
-                return self.malformed(now, malformed.id.as_deref(), &malformed.refusal, router).or(slow_down);
+                let effect = self.malformed(now, malformed.id.as_deref(), &malformed.refusal, router);
+                return effect.or_else(|| self.wait_for_own(now)).or(slow_down);
             }
         };
         self.malformed = 0;
