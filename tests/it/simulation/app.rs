@@ -7,7 +7,7 @@ use switchboard::envelope::Pattern;
 
 use super::cast::{CHANNELS, Part, SUBTOPICS, Style, TOPICS};
 use super::draft::{Draft, Said, Wanted};
-use super::model::{Conn, ConnId, Model};
+use super::model::{Conn, ConnId, Model, Sub};
 
 /// Texts that are no envelopes, with their codes.
 const MALFORMED: &[(&str, &str)] = &[
@@ -155,7 +155,7 @@ impl<'a> App<'a> {
             let turns = &self.conn().turns;
             let Some(turn) = turns.first() else { return Said::Envelope(self.event()) };
             // It may know ids after all.
-            let in_reply_to = self.odds(1, 6).then(|| turn.id.clone());
+            let in_reply_to = self.odds(1, 3).then(|| turn.id.clone());
             let triple = self.model.asked[&turn.request].draft.triple.clone();
             let [channel, ..] = triple.clone();
             let elsewhere = self.odds(1, 3);
@@ -193,6 +193,14 @@ impl<'a> App<'a> {
                 topic: part(self.odds(1, 3), topic),
                 subtopic: part(self.odds(1, 3), subtopic),
             },
+        };
+        // What it has in other letters: on a folding channel that is the same, elsewhere it is not.
+        let pattern = match self.conn().subs.choose(self.chance) {
+            Some(Sub { wanted: Wanted { pattern: own, .. }, .. }) if self.odds(1, 8) => {
+                let lower = |part: &Option<Box<str>>| part.as_deref().map(|it| it.to_lowercase().into_boxed_str());
+                Pattern { channel: own.channel.clone(), topic: lower(&own.topic), subtopic: lower(&own.subtopic) }
+            }
+            _ => pattern,
         };
         let group = match handler {
             Some(_) => self.part.pool.map(str::to_owned),

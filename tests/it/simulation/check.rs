@@ -134,6 +134,19 @@ pub(super) fn nothing_is_unanswered(model: &Model, id: ConnId, now: Instant) -> 
     Ok(())
 }
 
+/// A request that only one ordered handler may have is with it as soon as its turn is free.
+pub(super) fn nobody_waits_for_a_free_turn(model: &Model, id: ConnId) -> Held {
+    let conn = &model.conns[id];
+    let is_free = conn.has_turns() && !conn.lost && conn.turns.iter().all(|turn| turn.left);
+    let waits = |asked: &Asked| {
+        let only = asked.candidates.iter().all(|it| it.conn == id) && !asked.candidates.is_empty();
+        only && asked.end.is_none() && asked.given.is_empty() && !asked.shaky
+    };
+    let waiting = model.unsettled().find(|(_, asked)| waits(asked)).map(|(n, _)| n);
+    let fine = !is_free || waiting.is_none();
+    holds("nobody_waits_for_a_free_turn", fine, || format!("{waiting:?} waits for {}", conn.name))
+}
+
 /// From deadline to deadline, everything is over some time: half a minute of draining in steps of 20 ms is the longest.
 pub(super) fn everything_ends(rounds: usize, router: &Router) -> Held {
     holds("everything_ends", rounds < 20_000, || format!("{:?}, {:?}", router.size(), router.deadline()))
@@ -202,9 +215,9 @@ pub(super) fn drain_waits(model: &Model, id: ConnId, drains_for: Duration) -> He
     holds("drain_waits", fine, || format!("{} is sent away while {open:?} is open", model.conns[id].name))
 }
 
-/// Who sends faster than it may is read more slowly.
-pub(super) fn the_fast_wait(conn: &Conn, is_fast: bool, effect: Option<&Effect>) -> Held {
-    holds("the_fast_wait", !is_fast || effect.is_some(), || conn.name.clone())
+/// Who sends faster than it may is read more slowly; who does not read what it has is not read from.
+pub(super) fn the_fast_and_the_full_wait(conn: &Conn, must_wait: bool, effect: Option<&Effect>) -> Held {
+    holds("the_fast_and_the_full_wait", !must_wait || effect.is_some(), || conn.name.clone())
 }
 
 /// A publisher waits for a receiver whose queue it left over half, unless it has waited for it in vain.

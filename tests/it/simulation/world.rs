@@ -176,8 +176,10 @@ impl World {
         let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
         let was_registered = link.session.member().is_some();
         let limits = &self.config.limits;
-        let is_fast = matches!(input, Input::Text(_)) && link.is_fast(self.now, limits.rate, limits.burst);
+        let is_text = matches!(input, Input::Text(_));
+        let is_fast = is_text && link.is_fast(self.now, limits.rate, limits.burst);
         let effect = link.session.handle(self.now, input, &self.router);
+        let link_is_full = !link.outbox.is_relieved();
         let listed = link.session.member().map(|member| self.router.subscriptions(member)).unwrap_or_default();
         if was_registered && link.session.member().is_none() {
             link.unregistered = self.now;
@@ -194,7 +196,8 @@ impl World {
                 self.model.commanded(conn, n, said, &listed);
             }
         }
-        check::the_fast_wait(&self.model.conns[conn], is_fast, effect.as_ref())?;
+        let must_wait = is_fast || (is_text && link_is_full);
+        check::the_fast_and_the_full_wait(&self.model.conns[conn], must_wait, effect.as_ref())?;
         self.publishers_wait(conn, n, effect.as_ref())?;
         let echo = matches!(said, Said::Register { echo: true, .. });
         self.carry_out(seat, effect, (n, echo))
@@ -315,6 +318,7 @@ impl World {
         if is_read {
             check::nothing_is_lost(&mut self.model, conn)?;
             check::nothing_is_unanswered(&self.model, conn, self.now)?;
+            check::nobody_waits_for_a_free_turn(&self.model, conn)?;
         }
         Ok(())
     }
