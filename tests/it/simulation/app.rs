@@ -29,8 +29,6 @@ pub(super) struct App<'a> {
     pub(super) model: &'a Model,
     pub(super) id: ConnId,
     pub(super) part: &'static Part,
-    /// The number that this will bear.
-    pub(super) n: u64,
 }
 
 impl<'a> App<'a> {
@@ -106,7 +104,7 @@ impl<'a> App<'a> {
     fn draft(&mut self) -> Draft {
         let mut draft = Draft { triple: self.triple(), ..Draft::default() };
         if self.odds(2, 3) {
-            draft.id = Some(self.n.to_string());
+            draft.id = Some(String::new());
         }
         if self.odds(1, 4) {
             draft.source = Some(if self.odds(1, 10) { "impostor".to_owned() } else { self.conn().source.clone() });
@@ -141,7 +139,7 @@ impl<'a> App<'a> {
             draft.timeout = Some(self.pick(&[1, 50, 700, 3_000, 60_000]));
         }
         if draft.gather || draft.idempotent {
-            draft.id = Some(self.n.to_string());
+            draft.id = Some(String::new());
         }
         draft.retain = self.odds(1, 20);
         draft

@@ -47,6 +47,7 @@ pub(super) struct Wanted {
 pub(super) struct Draft {
     pub(super) triple: [String; 3],
     pub(super) source: Option<String>,
+    /// Its number, which it gets when it is sent.
     pub(super) id: Option<String>,
     pub(super) user: Option<String>,
     pub(super) target: Option<String>,
@@ -129,6 +130,13 @@ impl Wanted {
 }
 
 impl Said {
+    /// Gives an envelope that is to have an id the one that is its number.
+    pub(super) fn number(&mut self, n: u64) {
+        if let Self::Envelope(Draft { id: Some(id), .. }) = self {
+            *id = n.to_string();
+        }
+    }
+
     /// Topic and subtopic of a command.
     pub(super) fn command(&self) -> Option<(&'static str, &'static str)> {
         Some(match self {

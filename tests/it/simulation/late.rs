@@ -73,7 +73,7 @@ impl World {
             reading::received(&mut self.model, self.now, ADAPTER, frame.text())?;
         }
         let part = &CAST[0];
-        let said = App { chance: &mut self.chance, model: &self.model, id: ADAPTER, part, n: self.n + 1 }.answer();
+        let said = App { chance: &mut self.chance, model: &self.model, id: ADAPTER, part }.answer();
         let Said::Envelope(draft @ Draft { in_reply_to: Some(_), .. }) = said else { return Ok(()) };
         self.n += 1;
         let text = Said::Envelope(draft.clone()).text(self.n).unwrap_or_default();

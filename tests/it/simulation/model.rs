@@ -53,7 +53,6 @@ pub(super) struct Conn {
     pub(super) user: Option<String>,
     pub(super) style: Style,
     pub(super) observe: bool,
-    pub(super) exclusive: bool,
     pub(super) echo: bool,
     pub(super) may_handle: bool,
     pub(super) may_request: bool,
@@ -70,7 +69,6 @@ pub(super) struct Conn {
     pub(super) turns: Vec<Turn>,
     /// Its queue overflowed: nothing more comes, and what was in it is unknown.
     pub(super) lost: bool,
-    pub(super) ended: bool,
     pub(super) malformed: u32,
     pub(super) inbox: Inbox,
 }
@@ -297,7 +295,6 @@ impl Conn {
             user: None,
             style: Style::Answers,
             observe: false,
-            exclusive: false,
             echo: false,
             may_handle: false,
             may_request: false,
@@ -309,7 +306,6 @@ impl Conn {
             subs: Vec::new(),
             turns: Vec::new(),
             lost: false,
-            ended: false,
             malformed: 0,
             inbox: Inbox::default(),
         }
@@ -321,7 +317,7 @@ impl Conn {
         self.source = source;
         self.user = identity.principal.user().map(str::to_owned);
         self.kind = if identity.principal == Principal::Service { Kind::Service } else { Kind::User };
-        (self.observe, self.exclusive) = (identity.observe, identity.exclusive);
+        self.observe = identity.observe;
         self.may_handle = identity.handle.allows_all_of(&everything);
         self.may_request = identity.request.allows_all_of(&everything);
     }

@@ -44,6 +44,15 @@ pub(super) struct Seat {
     pub(super) link: Option<Link>,
 }
 
+/// What became of something that a session heard.
+struct Heard {
+    effect: Option<Effect>,
+    /// It was said too fast, or its sender does not read.
+    must_wait: bool,
+    /// The ids of its subscriptions now.
+    subscriptions: Vec<String>,
+}
+
 /// The adapter's place in [`Model::conns`].
 pub(super) const ADAPTER: ConnId = 0;
 
@@ -121,8 +130,8 @@ impl World {
         }
         let (part, conn) = (*part, link.conn);
         // Several at once: the second may find that the first has made the session wait.
-        for n in 1..=self.chance.random_range(1..=3) {
-            let said = App { chance: &mut self.chance, model: &self.model, id: conn, part, n: self.n + n }.next();
+        for _ in 0..self.chance.random_range(1..=3) {
+            let said = App { chance: &mut self.chance, model: &self.model, id: conn, part }.next();
             let babbles = matches!(said, Said::Malformed(..)) && self.chance.random_ratio(1, 8);
             link.unread.extend(std::iter::repeat_n(said, if babbles { 11 } else { 1 }));
         }
@@ -144,15 +153,15 @@ impl World {
         while let Some(said) =
             self.seats[seat].link.as_mut().filter(|it| it.reads()).and_then(|it| it.unread.pop_front())
         {
-            self.hear(seat, &said)?;
+            self.hear(seat, said)?;
         }
         Ok(())
     }
 
     /// A session hears one thing.
-    fn hear(&mut self, seat: usize, said: &Said) -> Held {
+    fn hear(&mut self, seat: usize, mut said: Said) -> Held {
         let Some(conn) = self.seats[seat].link.as_ref().map(|link| link.conn) else { return Ok(()) };
-        if self.model.is_ambiguous(conn, said) {
+        if self.model.is_ambiguous(conn, &said) {
             return Ok(());
         }
         // An ordered handler's word depends on what it was given, and so does a farewell: these have read everything.
@@ -161,46 +170,51 @@ impl World {
         }
         self.n += 1;
         let n = self.n;
+        said.number(n);
         let text = said.text(n);
         self.note(format!("{}> {}", self.seats[seat].part.name, text.as_deref().unwrap_or("a frame that is no text")));
         self.look_at_outboxes();
-        let verdict = match said {
+        let verdict = match &said {
             Said::Envelope(draft) => Some((draft, self.model.judge(conn, draft))),
             _ => None,
         };
+        let Some(heard) = self.feed(seat, &said, text) else { return Ok(()) };
+        self.look_at_outboxes();
+        self.count_malformed(conn, &said);
+        match verdict {
+            Some((draft, verdict)) => self.model.heard(self.now, conn, n, draft, verdict),
+            None => self.model.commanded(conn, n, &said, &heard.subscriptions),
+        }
+        let (it, effect) = (&self.model.conns[conn], heard.effect.as_ref());
+        if matches!(said, Said::Malformed(..) | Said::Binary) {
+            check::babble_is_ended(it, effect)?;
+        }
+        check::the_fast_and_the_full_wait(it, heard.must_wait, effect)?;
+        self.publishers_wait(conn, n, effect)?;
+        let echo = matches!(said, Said::Register { echo: true, .. });
+        self.carry_out(seat, heard.effect, (n, echo))
+    }
+
+    /// Gives a session what was said.
+    fn feed(&mut self, seat: usize, said: &Said, text: Option<String>) -> Option<Heard> {
+        let link = self.seats[seat].link.as_mut()?;
         let input = match (said, text) {
             (_, Some(text)) => Input::Text(text.into()),
             (Said::Binary, None) => Input::Binary,
             (_, None) => Input::Pong,
         };
-        let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
-        let was_registered = link.session.member().is_some();
         let limits = &self.config.limits;
         let is_text = matches!(input, Input::Text(_));
         let is_fast = is_text && link.is_fast(self.now, limits.rate, limits.burst);
+        let was_registered = link.session.member().is_some();
         let effect = link.session.handle(self.now, input, &self.router);
-        let link_is_full = !link.outbox.is_relieved();
-        let listed = link.session.member().map(|member| self.router.subscriptions(member)).unwrap_or_default();
-        if was_registered && link.session.member().is_none() {
+        let member = link.session.member();
+        if was_registered && member.is_none() {
             link.unregistered = self.now;
         }
-        self.look_at_outboxes();
-        self.count_malformed(conn, said);
-        if matches!(said, Said::Malformed(..) | Said::Binary) {
-            check::babble_is_ended(&self.model.conns[conn], effect.as_ref())?;
-        }
-        match verdict {
-            Some((draft, verdict)) => self.model.heard(self.now, conn, n, draft, verdict),
-            None => {
-                let listed: Vec<String> = listed.iter().map(|it| it.id.to_string()).collect();
-                self.model.commanded(conn, n, said, &listed);
-            }
-        }
-        let must_wait = is_fast || (is_text && link_is_full);
-        check::the_fast_and_the_full_wait(&self.model.conns[conn], must_wait, effect.as_ref())?;
-        self.publishers_wait(conn, n, effect.as_ref())?;
-        let echo = matches!(said, Said::Register { echo: true, .. });
-        self.carry_out(seat, effect, (n, echo))
+        let listed = member.map(|member| self.router.subscriptions(member)).unwrap_or_default();
+        let must_wait = is_fast || (is_text && !link.outbox.is_relieved());
+        Some(Heard { effect, must_wait, subscriptions: listed.iter().map(|it| it.id.to_string()).collect() })
     }
 
     fn count_malformed(&mut self, conn: ConnId, said: &Said) {
@@ -264,7 +278,6 @@ impl World {
         link.outbox.close();
         let conn = &mut self.model.conns[link.conn];
         conn.lost |= link.outbox.overflowed() || !link.outbox.is_empty();
-        conn.ended = true;
         self.model.unregistered(link.conn);
     }
 
