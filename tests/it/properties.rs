@@ -149,7 +149,28 @@ proptest! {
     }
 
     #[test]
-    fn depth_counts_brackets_outside_strings(depth in 1..140_usize, in_string in "[\\[{]{0,200}") {
+    fn a_slip_of_the_pen_is_told_apart(
+        members in members(),
+        space in spacing(),
+        at in any::<prop::sample::Index>(),
+        slip in "[\\[\\]{}\",:a0\\\\ \u{0}é]?",
+        cut in 0..2_usize,
+    ) {
+        let mut text = object(&members, space);
+        text.push(' ');
+        let places: Vec<usize> = text.char_indices().map(|(place, _)| place).collect();
+        let place = places[at.index(places.len())];
+        let end = text[place..].char_indices().nth(cut).map_or(text.len(), |(len, _)| place + len);
+        text.replace_range(place..end, &slip);
+        let is_json = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();
+        match decode(&text, DecodeLimits::default()) {
+            Ok(_) => prop_assert!(is_json, "{}", text),
+            Err(malformed) => prop_assert_eq!(malformed.refusal.code == ErrorCode::InvalidJson, !is_json, "{}", text),
+        }
+    }
+
+    #[test]
+    fn depth_counts_brackets_outside_strings(depth in 120..136_usize, in_string in "[\\[{]{0,200}") {
         let data = format!("{}{}{}", "[".repeat(depth - 1), serde_json::to_string(&in_string).unwrap(), "]".repeat(depth - 1));
         let text = format!(r#"{{"channel":"A","topic":"B","subtopic":"C","data":{data}}}"#);
         prop_assert_eq!(decode(&text, DecodeLimits::default()).is_ok(), depth <= 128);

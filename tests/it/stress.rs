@@ -158,14 +158,14 @@ fn ask(broker: &Broker, member: &Arc<Member>, asker: usize) -> BTreeSet<String> 
     while broker.runs() {
         let id = format!("{asker}-{}", asked.len());
         let options = match chance.random_range(0..6) {
-            0 => r#","gather":true"#.to_owned(),
-            1 | 2 => r#","idempotent":true"#.to_owned(),
+            0 | 1 => r#","gather":true"#.to_owned(),
+            2 => r#","idempotent":true"#.to_owned(),
             _ => format!(r#","timeout":{}"#, chance.random_range(1..20)),
         };
         let text = format!(r#"{{"channel":"Work","topic":"{asker}","subtopic":"Do","id":"{id}"{options}}}"#);
         if broker.send(member, &text) {
             asked.insert(id.clone());
-            if chance.random_ratio(1, 8) {
+            if chance.random_ratio(1, 3) {
                 broker.router.cancel(now(), member, &id).ok();
             }
         }
