@@ -140,7 +140,7 @@ pub(super) fn nobody_waits_for_a_free_turn(model: &Model, id: ConnId) -> Held {
     let is_free = conn.has_turns() && !conn.lost && conn.turns.iter().all(|turn| turn.left);
     let waits = |asked: &Asked| {
         let only = asked.candidates.iter().all(|it| it.conn == id) && !asked.candidates.is_empty();
-        only && asked.end.is_none() && asked.given.is_empty() && !asked.shaky
+        only && asked.end.is_none() && asked.given.is_empty() && !asked.shaky && !asked.draft.gather
     };
     let waiting = model.unsettled().find(|(_, asked)| waits(asked)).map(|(n, _)| n);
     let fine = !is_free || waiting.is_none();

@@ -247,7 +247,8 @@ impl Model {
                 given.done = asked.draft.gather;
             }
             if asked.deadline <= now {
-                if asked.shaky || asked.draft.gather || asked.given.is_empty() {
+                let in_hands = asked.given.iter().any(|given| !given.done);
+                if asked.shaky || asked.draft.gather || !in_hands {
                     suspects.extend(asked.candidates.iter().map(|it| it.conn));
                 }
                 if !asked.draft.gather {
