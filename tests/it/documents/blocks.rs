@@ -64,7 +64,7 @@ impl Page {
         let data = self.broker.data_dir();
         format!(
             "set -eu\nswitchboard() {{ case \"$1\" in\n\
-             sub|pub|request|handle|apps) '{binary}' \"$@\" --url ws://{address}/ws ;;\n\
+             sub|pub|request|handle|apps) ${{go:-}} '{binary}' \"$@\" --url ws://{address}/ws ;;\n\
              credentials) '{binary}' \"$@\" --data-dir '{}' ;;\n\
              *) '{binary}' \"$@\" ;;\nesac; }}\n",
             data.display()
@@ -140,7 +140,9 @@ impl Page {
 
     /// Runs a script that goes on, and waits for the line that says it is ready.
     async fn begin(&mut self, script: &str) {
-        let mut child = self.shell(script).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // In the shell's place, or it would be left behind when the shell is killed.
+        let script = format!("go=exec\n{script}");
+        let mut child = self.shell(&script).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         within("a line of standard error", stderr.read_line(&mut line)).await.unwrap();
