@@ -23,7 +23,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::auth::{AuthError, Claim, Identity};
 use crate::config::Limits;
-use crate::envelope::{DecodeLimits, Envelope, Frame, decode, notice};
+use crate::envelope::{DecodeLimits, Envelope, Frame, Malformed, command as broker_command, decode, notice};
 use crate::error::{CloseCode, ErrorCode, Refusal};
 use crate::router::{Denied, Kind, Member, Outbox, OutboxLimits, Refused, Routed, Router};
 use command::Registering;
@@ -182,12 +182,8 @@ impl Session {
     /// Takes in what happened. The only mutation.
     pub fn handle(&mut self, now: Instant, input: Input, router: &Router) -> Option<Effect> {
         let effect = match input {
-            Input::Text(text) => self.text(now, &text, router),
-            Input::Binary => {
-                self.heartbeat.hear();
-                let refusal = Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages");
-                self.malformed(now, None, &refusal, router)
-            }
+            Input::Text(text) => self.message(now, Some(&text), router),
+            Input::Binary => self.message(now, None, router),
             Input::Pong => {
                 self.heartbeat.hear();
                 None
@@ -214,24 +210,25 @@ impl Session {
         effect
     }
 
-    fn text(&mut self, now: Instant, text: &str, router: &Router) -> Option<Effect> {
+    /// A message, with its text unless it is a binary one. Whatever it is, it counts, and its sender's own queue does.
+    fn message(&mut self, now: Instant, text: Option<&str>, router: &Router) -> Option<Effect> {
         self.heartbeat.hear();
         if matches!(self.phase, Phase::Ended) {
             return None;
         }
         let slow_down = self.rate.count(now).map(|until| Effect::Pause(until, Vec::new()));
-        let envelope = match decode(text, DecodeLimits::client(self.settings.limits.json_depth)) {
-            Ok(envelope) => envelope,
-            Err(malformed) => {
-                let effect = self.malformed(now, malformed.id.as_deref(), &malformed.refusal, router);
-                return effect.or_else(|| self.wait_for_own(now)).or(slow_down);
+        let limits = DecodeLimits::client(self.settings.limits.json_depth);
+        let binary = || Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages").into();
+        let effect = match text.map_or_else(|| Err(binary()), |text| decode(text, limits)) {
+            Err(malformed) => self.malformed(now, &malformed, router),
+            Ok(envelope) => {
+                self.malformed = 0;
+                if envelope.triple().is_broker() {
+                    self.command(now, &envelope, router)
+                } else {
+                    self.envelope(now, &envelope, router)
+                }
             }
-        };
-        self.malformed = 0;
-        let effect = if envelope.triple().is_broker() {
-            self.command(now, &envelope, router)
-        } else {
-            self.envelope(now, &envelope, router)
         };
         effect.or_else(|| self.wait_for_own(now)).or(slow_down)
     }
@@ -275,7 +272,7 @@ impl Session {
                 router.tell_refused(&Refused { triple, source, user: None, session: None, refusal: &refusal });
             }
             router.failure(triple, envelope.id(), &refusal)
-        } else if crate::envelope::command::is_command(triple) {
+        } else if broker_command::is_command(triple) {
             notice::failure(triple, envelope.id(), &[], &refusal)
         } else {
             notice::error(envelope.id(), &refusal)
@@ -291,8 +288,8 @@ impl Session {
     }
 
     /// A message that is no envelope is answered; many in a row end the session.
-    fn malformed(&mut self, now: Instant, id: Option<&str>, refusal: &Refusal, router: &Router) -> Option<Effect> {
-        self.push(now, notice::error(id, refusal));
+    fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Option<Effect> {
+        self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));
         self.malformed += 1;
         if self.malformed >= self.settings.limits.malformed {
             return self.close(now, router, CloseCode::Policy);
@@ -359,5 +356,68 @@ impl Session {
     /// An outbox that is ending has its own task to say so.
     fn push(&self, now: Instant, frame: Frame) {
         self.outbox.push(now, frame, Kind::Kept).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::auth::{Permission, Principal};
+    use crate::config::Config;
+    use crate::router::{Ids, Policy};
+
+    /// A session that is registered, and that takes nothing from now on.
+    #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter")]
+    fn registered(limits: Limits) -> (Instant, Session, Router) {
+        let now = Instant::now();
+        let policy = Policy::new(&Config::default());
+        let router = Router::new(now, SystemTime::UNIX_EPOCH, policy, Ids::seeded(1), Vec::new());
+        let settings = Arc::new(Settings::new(limits));
+        let outbox = settings.outbox();
+        let mut session = Session::new(now, Ipv4Addr::LOCALHOST.into(), settings, outbox);
+        let text = r#"{"channel":"Broker","topic":"Application","subtopic":"Register","source":"phone"}"#;
+        assert!(matches!(session.handle(now, Input::Text(text.into()), &router), Some(Effect::Verify(_))));
+        let identity = Identity {
+            principal: Principal::User("alice".into()),
+            observe: false,
+            exclusive: false,
+            handle: Permission::All,
+            request: Permission::All,
+        };
+        assert!(session.handle(now, Input::Verified(Ok(identity)), &router).is_none());
+        (now, session, router)
+    }
+
+    /// What makes a session that reads no answers wait: the queue that is its own.
+    fn check_own_queue(bad: fn() -> Input) {
+        let (now, mut session, router) =
+            registered(Limits { outbound_messages: 32, rate: 0, malformed: 1000, ..Limits::default() });
+        for _ in 0..32 {
+            match session.handle(now, bad(), &router) {
+                None => {}
+                Some(Effect::Pause(_, own)) => return assert!(Arc::ptr_eq(&own[0], session.outbox())),
+                Some(Effect::Verify(_) | Effect::Close(_)) => break,
+            }
+        }
+        panic!("it was read until its queue overflowed");
+    }
+
+    #[test]
+    fn whoever_reads_no_answers_to_bad_messages_is_not_read_from() {
+        check_own_queue(|| Input::Text("no JSON".into()));
+        check_own_queue(|| Input::Binary);
+    }
+
+    #[test]
+    fn bad_messages_count_for_the_rate() {
+        for bad in [|| Input::Text("no JSON".into()), || Input::Binary] {
+            let (now, mut session, router) = registered(Limits { rate: 10, burst: 3, ..Limits::default() });
+            let paused =
+                (0..4).filter(|_| matches!(session.handle(now, bad(), &router), Some(Effect::Pause(..)))).count();
+            assert_eq!(paused, 2, "Register and two of them are the burst");
+        }
     }
 }
