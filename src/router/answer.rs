@@ -210,8 +210,8 @@ impl Router {
         true
     }
 
-    /// Ends a request that its handler has not answered, and lets go of what it held.
-    fn close(&self, pending: &Arc<Pending>) -> Option<Stage> {
+    /// Ends a request that nobody has answered, and lets go of what it held.
+    pub(super) fn close(&self, pending: &Arc<Pending>) -> Option<Stage> {
         let stage = pending.end()?;
         self.requests.remove(pending);
         match &stage {

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 
 use crate::auth::{Identity, Permission, Principal};
 use crate::envelope::command::State;
-use crate::envelope::{Frame, Triple};
+use crate::envelope::{Envelope, Frame, Triple};
+use crate::error::{ErrorCode, Refusal};
 use crate::router::index::Subscription;
 use crate::router::ordered::Turn;
 use crate::router::outbox::{Gone, Kind, Outbox};
@@ -124,6 +125,19 @@ impl Member {
             Standing::User(user) => Some(user),
             Standing::Adapter | Standing::Service => None,
         }
+    }
+
+    /// Whether an envelope is from whom it says: `source` may be left out, and is the registered name where it is not.
+    ///
+    /// # Errors
+    /// `SOURCE_MISMATCH`.
+    pub fn check_source(&self, envelope: &Envelope<'_>) -> Result<(), Refusal> {
+        if envelope.source().is_none_or(|source| source == &*self.source) {
+            return Ok(());
+        }
+        let own = &self.source;
+        let words = format!("the field 'source' differs from the registered name '{own}'; it may be left out");
+        Err(Refusal::new(ErrorCode::SourceMismatch, words))
     }
 
     /// Where its messages go.

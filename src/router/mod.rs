@@ -238,11 +238,7 @@ impl Router {
     pub fn route(&self, now: Instant, sender: &Arc<Member>, envelope: &Envelope<'_>) -> Result<Routed, Denied> {
         let protected = self.policy.is_protected(envelope.triple());
         let deny = |refusal, is_request| self.deny(sender, envelope, refusal, is_request);
-        if envelope.source().is_some_and(|source| source != &*sender.source) {
-            let refusal = Refusal::new(
-                ErrorCode::SourceMismatch,
-                format!("the field 'source' differs from the registered name '{}'; it may be left out", sender.source),
-            );
+        if let Err(refusal) = sender.check_source(envelope) {
             let is_request = envelope.in_reply_to().is_none() && self.looks_like_request(sender, envelope);
             return Err(deny(refusal, is_request));
         }

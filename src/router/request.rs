@@ -49,8 +49,7 @@ impl Router {
         match self.place(now, &pending, envelope, candidates) {
             Ok(routed) => Ok(routed),
             Err(Gone) => {
-                pending.end();
-                self.requests.remove(&pending);
+                self.close(&pending);
                 Err(if is_full { adapter_full() } else { no_handler(envelope) })
             }
         }
@@ -78,8 +77,7 @@ impl Router {
             match self.place(now, &pending, envelope, Candidates::only(handler)) {
                 Ok(placed) => routed.pressed.extend(placed.pressed),
                 Err(Gone) => {
-                    pending.end();
-                    self.requests.remove(&pending);
+                    self.close(&pending);
                     gather.failed(now, &source, ErrorCode::HandlerGone);
                 }
             }
@@ -98,8 +96,7 @@ impl Router {
         whose: Whose<'_>,
         gather: Option<Arc<Gather>>,
     ) -> Arc<Pending> {
-        let most = self.policy.limits.request_timeout;
-        let timeout = envelope.timeout_ms().map_or(most, |ms| Duration::from_millis(ms).min(most));
+        let timeout = self.time_limit(envelope);
         let deadline = now + timeout;
         let pending = Arc::new(Pending {
             id: self.ids.request(),
@@ -122,6 +119,12 @@ impl Router {
         pending
     }
 
+    /// How long an asker waits: what it says, at most the configured time, which is what it waits where it says nothing.
+    fn time_limit(&self, envelope: &Envelope<'_>) -> Duration {
+        let most = self.policy.limits.request_timeout;
+        envelope.timeout_ms().map_or(most, |ms| Duration::from_millis(ms).min(most))
+    }
+
     /// Gives a request to the best candidate that takes it; waits for the turn of an ordered one where nobody is free.
     ///
     /// # Errors
@@ -138,8 +141,7 @@ impl Router {
             if handler.takes_commands() {
                 let whose = pending.user.as_deref().map_or(Whose::Shared(None), Whose::User);
                 let Ok(pressed) = self.command(now, &pending.asker, envelope, whose, &handler) else { continue };
-                pending.end();
-                self.requests.remove(pending);
+                self.close(pending);
                 let mut routed = Routed { receipt: Some(Receipt { receivers: 1, hint: None }), pressed: Vec::new() };
                 routed.press(&handler.member, pressed);
                 return Ok(routed);
@@ -280,10 +282,9 @@ impl Router {
         whose: Whose<'_>,
         handler: &Arc<Subscription>,
     ) -> Result<bool, Gone> {
-        let most = self.policy.limits.request_timeout;
-        let timeout = envelope.timeout_ms().map_or(most, |ms| Duration::from_millis(ms).min(most));
         let secret = self.policy.is_protected(envelope.triple());
-        let frame = delivered(envelope, asker, whose.user(), self.ids.request(), timeout, secret);
+        let limit = self.time_limit(envelope);
+        let frame = delivered(envelope, asker, whose.user(), self.ids.request(), limit, secret);
         let pressed = handler.member.push(now, frame, Kind::Kept)?;
         handler.member.serve(self.ids.stamp());
         Ok(pressed)

@@ -87,19 +87,13 @@ impl Session {
 
     fn read(&self, envelope: &Envelope<'_>) -> Result<Command, Refusal> {
         let command = Command::read(envelope)?;
-        match (self.member(), envelope.source()) {
-            (Some(_), _) if matches!(command, Command::Register(_)) => Err(Refusal::new(
+        match self.member() {
+            Some(_) if matches!(command, Command::Register(_)) => Err(Refusal::new(
                 ErrorCode::AlreadyRegistered,
                 "this session is registered; send Broker/Application/Unregister first, or open another connection",
             )),
-            (Some(member), Some(source)) if source != member.source() => Err(Refusal::new(
-                ErrorCode::SourceMismatch,
-                format!(
-                    "the field 'source' differs from the registered name '{}'; it may be left out",
-                    member.source()
-                ),
-            )),
-            _ => Ok(command),
+            Some(member) => member.check_source(envelope).map(|()| command),
+            None => Ok(command),
         }
     }
 
