@@ -46,9 +46,12 @@ fn room_of(path: &Path) -> String {
     inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs").to_owned()
 }
 
+/// Where a file's unit tests begin.
+const UNIT_TESTS: &str = "\n#[cfg(test)]\nmod tests {\n";
+
 /// Lines of code, without comments, documentation and the unit tests at the end.
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let code = text.split(UNIT_TESTS).next().unwrap_or_default();
     code.lines().enumerate().map(|(at, line)| (at + 1, line)).filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
@@ -96,6 +99,18 @@ fn the_core_neither_waits_nor_looks_at_a_clock() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn unit_tests_stand_last_so_that_no_code_hides_behind_them() {
+    for (path, text) in sources() {
+        let Some((_, tests)) = text.split_once(UNIT_TESTS) else { continue };
+        assert!(
+            tests.split_once("\n}\n").is_some_and(|(_, rest)| rest.is_empty()),
+            "{}: code after its tests",
+            path.display()
+        );
+    }
 }
 
 #[test]
