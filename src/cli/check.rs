@@ -2,17 +2,14 @@
 //! way to the org too.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use serde::Serialize;
 
 use crate::adapter::salesforce::{Org, Outcome as Came, Step};
 use crate::config::{self, Config, LoadOptions, Mistake, Mistakes, Place};
 
-use super::plain::print;
-
-/// The exit code for a configuration with mistakes.
-const MISTAKEN: u8 = 2;
+use super::Exit;
+use super::output::Output;
 
 /// Check a configuration: every mistake at once, with its line
 ///
@@ -42,44 +39,46 @@ pub(crate) struct CheckArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: CheckArgs) -> ExitCode {
+pub(crate) fn run(args: CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
     if args.print_reference {
-        return print(&config::document());
+        return tell(output, &config::document(), Exit::Done);
     }
     let outcome = Config::load(LoadOptions::from_process(args.config));
     if let (true, Ok(config)) = (args.salesforce, &outcome) {
-        return salesforce(config, args.user.as_deref(), args.json);
+        return salesforce(config, args.user.as_deref(), args.json, output);
     }
-    let printed = print(&if args.json { in_json(outcome.as_ref().err()) } else { in_words(&outcome) });
-    if outcome.is_ok() { printed } else { ExitCode::from(MISTAKEN) }
+    let text = if args.json { in_json(outcome.as_ref().err()) } else { in_words(&outcome) };
+    tell(output, &text, if outcome.is_ok() { Exit::Done } else { Exit::Usage })
 }
 
-fn salesforce(config: &Config, user: Option<&str>, json: bool) -> ExitCode {
+/// Prints what was found. What was found decides how the program ends, also where nobody reads it to its end.
+fn tell(output: &mut Output, text: &str, exit: Exit) -> anyhow::Result<Exit> {
+    match output.text(text) {
+        Err(error) if exit == Exit::Done => Err(error.into()),
+        Ok(()) | Err(_) => Ok(exit),
+    }
+}
+
+fn salesforce(config: &Config, user: Option<&str>, json: bool, output: &mut Output) -> anyhow::Result<Exit> {
     let org = match Org::open(&config.salesforce) {
         Ok(org) => org,
         Err(error) => {
             let (key, message) = (error.key(), error.message());
             let mistake = Entry { key: Some(key), message, ..Entry::default() };
             let told = Outcome { ok: false, mistakes: vec![mistake], steps: json.then(Vec::new) };
-            print(&if json { as_line(&told) } else { format!("{error}\n1 mistake\n") });
-            return ExitCode::from(MISTAKEN);
+            let text = if json { as_line(&told) } else { format!("{error}\n1 mistake\n") };
+            return tell(output, &text, Exit::Usage);
         }
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            print(&format!("no runtime: {error}\n"));
-            return ExitCode::FAILURE;
-        }
-    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let steps = runtime.block_on(org.diagnose(user));
     let ok = steps.iter().all(|step| step.outcome != Came::Failed);
-    let printed = print(&if json {
+    let text = if json {
         as_line(&Outcome { ok, mistakes: Vec::new(), steps: Some(steps) })
     } else {
         steps.iter().map(step_in_words).collect()
-    });
-    if ok { printed } else { ExitCode::FAILURE }
+    };
+    tell(output, &text, if ok { Exit::Done } else { Exit::Refused })
 }
 
 fn step_in_words(step: &Step) -> String {

@@ -12,7 +12,6 @@ mod credentials;
 mod data;
 mod handle;
 mod output;
-mod plain;
 mod publish;
 mod request;
 mod serve;
@@ -203,8 +202,8 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
     let exit = match command {
         Command::Serve(arguments) => return Ok(serve::serve(arguments)),
         Command::Credentials(arguments) => return Ok(credentials::run(&arguments)),
-        Command::Token(arguments) => return Ok(token::run(&arguments)),
-        Command::Check(arguments) => return Ok(check::run(arguments)),
+        Command::Token(arguments) => token::run(&arguments, output),
+        Command::Check(arguments) => check::run(arguments, output),
         Command::Sub(arguments) => block_on(subscribe::run(arguments, output)),
         Command::Pub(arguments) => block_on(publish::run(arguments, output)),
         Command::Request(arguments) => block_on(request::run(arguments, output)),

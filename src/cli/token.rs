@@ -1,7 +1,6 @@
 //! `switchboard token`: makes the random value that proves an application, and the hash that the configuration knows.
 
-use std::process::ExitCode;
-
+use anyhow::Context as _;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use secrecy::{ExposeSecret, SecretString};
@@ -9,10 +8,8 @@ use zeroize::Zeroizing;
 
 use crate::auth::hash_token;
 
-use super::plain::{fail, print};
-
-/// The exit code when the system gives no random bytes.
-const FAILED: u8 = 1;
+use super::Exit;
+use super::output::Output;
 
 /// Make tokens that prove applications
 #[derive(clap::Args, Debug)]
@@ -38,21 +35,21 @@ struct NewArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: &TokenArgs) -> ExitCode {
+pub(crate) fn run(args: &TokenArgs, output: &mut Output) -> anyhow::Result<Exit> {
     let TokenCommand::New(NewArgs { json }) = &args.command;
     let mut bytes = Zeroizing::new([0; 32]);
-    if let Err(error) = SysRng.try_fill_bytes(bytes.as_mut()) {
-        return fail(FAILED, &format!("the system gave no random bytes: {error}"));
-    }
+    SysRng.try_fill_bytes(bytes.as_mut()).context("the system gave no random bytes")?;
     let token = written(&bytes);
     let hash = hex::encode(hash_token(&token));
     let token = token.expose_secret();
     // Both are of an alphabet that JSON needs no escapes for.
-    print(&Zeroizing::new(if *json {
+    let text = Zeroizing::new(if *json {
         format!("{{\"token\":\"{token}\",\"token_sha256\":\"{hash}\"}}\n")
     } else {
         format!("token:        {token}\ntoken_sha256: {hash}\n")
-    }))
+    });
+    output.text(&text)?;
+    Ok(Exit::Done)
 }
 
 /// Base64 for URLs (RFC 4648, section 5), unpadded: not hex, so that nobody takes a token for its hash.
