@@ -45,6 +45,7 @@ mod credentials;
 mod fake_broker;
 mod python;
 
+mod live_org;
 mod salesforce;
 mod simulator;
 

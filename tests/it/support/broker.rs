@@ -155,6 +155,11 @@ impl Broker {
         within("the broker's end", self.child.wait()).await.unwrap().code()
     }
 
+    /// The number of its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
     /// Its resident memory in bytes (Linux).
     pub(crate) fn memory_bytes(&self) -> u64 {
         let status =

@@ -1,0 +1,104 @@
+//! A broker that asks an org, both whole: the real binary, and the stand-in org over HTTP. What happens under load when
+//! the org misbehaves (`misbehaving`), what a hostile user name comes to (`injection`), where a password stays
+//! (`remains`).
+
+mod injection;
+mod misbehaving;
+mod remains;
+
+use std::fs::{self, File, Permissions};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use switchboard::simulator::salesforce::{DEMO_SEED, Options, Org, Seed};
+use tempfile::TempDir;
+
+use crate::support::{Broker, Peer};
+
+const FETCH: &str = "Salesforce/User/FetchCredentials";
+
+/// A user of the org, as the broker names its sessions, and the password of that user.
+const ALICE: &str = "005000000000002AAA";
+const ALICES: &str = "made-up-Alice";
+const BOB: &str = "005000000000003AAA";
+const BOBS: &str = "made-up-Bob";
+
+/// An org, and a broker in open mode that asks it.
+struct Fixture {
+    org: Org,
+    broker: Broker,
+    _folder: TempDir,
+}
+
+impl Fixture {
+    async fn start() -> Self {
+        Self::with("", demo(), &[]).await
+    }
+
+    /// With more lines of `[salesforce]`, another seed, and more arguments of `serve`.
+    async fn with(more: &str, seed: Value, arguments: &[&str]) -> Self {
+        Self::beside(org_at("127.0.0.1:0".parse().unwrap(), &seed).await, more, arguments).await
+    }
+
+    /// With an org that runs already.
+    async fn beside(org: Org, more: &str, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        File::create(&secret).unwrap().set_permissions(Permissions::from_mode(0o600)).unwrap();
+        fs::write(&secret, "demo-secret\n").unwrap();
+        let authority = org.ca_pem().map_or_else(String::new, |pem| {
+            let file = folder.path().join("ca.pem");
+            fs::write(&file, pem).unwrap();
+            format!("ca_file = '{}'", file.display())
+        });
+        let toml = configuration(&org.url(), &secret, &format!("{authority}\n{more}"));
+        let broker = Broker::launch(Some(&toml), arguments).await;
+        Self { org, broker, _folder: folder }
+    }
+
+    /// A gadget of this user.
+    async fn gadget(&self, user: &str) -> Peer {
+        self.broker.app_of("gadget", user).await
+    }
+}
+
+fn configuration(url: &str, secret: &Path, more: &str) -> String {
+    format!(
+        "[auth]\nmode = 'open'\n[credentials]\nstore = 'salesforce'\n[salesforce]\nlogin_url = '{url}'\nclient_id = 'demo'\n\
+         client_secret_file = '{}'\ninstance_hosts = ['127.0.0.1']\ninsecure_http = true\n{more}\n",
+        secret.display()
+    )
+}
+
+/// The demonstration's org.
+fn demo() -> Value {
+    serde_json::from_str(DEMO_SEED).unwrap()
+}
+
+async fn org_at(listen: SocketAddr, seed: &Value) -> Org {
+    Org::start(Options { listen, tls: false, seed: Seed::parse(&seed.to_string()).unwrap() }).await.unwrap()
+}
+
+/// Asks for credentials, `times` times, without waiting for an answer.
+async fn ask(gadget: &mut Peer, times: usize) {
+    gadget.send_all((0..times).map(|at| crate::support::envelope(FETCH, json!({ "id": format!("f{at}") })))).await;
+}
+
+/// The next answers' passwords, or the codes of what failed.
+async fn answers(gadget: &mut Peer, count: usize) -> Vec<String> {
+    let mut answers = Vec::new();
+    while answers.len() < count {
+        let data = gadget.next_on(FETCH).await["data"].take();
+        let told = if data["Success"] == true { &data["Password"] } else { &data["ErrorCode"] };
+        answers.push(told.as_str().unwrap().to_owned());
+    }
+    answers
+}
+
+/// Asks once, and waits for the password, or the code of the failure.
+async fn fetched(gadget: &mut Peer) -> String {
+    ask(gadget, 1).await;
+    answers(gadget, 1).await.remove(0)
+}
