@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::adapter::directory::KEY_VARIABLE;
-use crate::config::{AuthMode, Config, LoadOptions};
+use crate::config::{AuthMode, Config, LoadOptions, Store, UserKey};
 use crate::server::Server;
 use crate::telemetry::{self, Format};
 
@@ -118,11 +118,11 @@ fn runtime() -> io::Result<Runtime> {
 async fn serve_until_signalled(config: Config, own_folder: Option<&Path>) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new().context("could not listen for signals")?;
     let summary = summary(&config);
-    let open = config.auth == AuthMode::Open;
+    let example = (config.auth == AuthMode::Open).then(|| Example::of(&config, own_folder));
     let server = Server::bind(config, credentials_key()?)?;
     tell(&summary);
-    if open && let Some(address) = server.addresses().first() {
-        tell(&open_mode(*address, own_folder));
+    if let (Some(example), Some(address)) = (&example, server.addresses().first()) {
+        tell(&open_mode(*address, example));
     }
     announce(server.addresses());
     let shutdown = CancellationToken::new();
@@ -160,23 +160,48 @@ fn summary(config: &Config) -> String {
     format!("switchboard {}\n{}", env!("CARGO_PKG_VERSION"), lines.concat())
 }
 
+/// Whose credentials the try-it fetches.
+struct Example {
+    user: &'static str,
+    /// How they come into the store; nothing where Salesforce has them.
+    stored: String,
+}
+
+impl Example {
+    /// In an org, of a user of the stand-in's.
+    fn of(config: &Config, own_folder: Option<&Path>) -> Self {
+        let folder = own_folder.map(|folder| format!(" --data-dir '{}'", folder.display())).unwrap_or_default();
+        match (config.credentials.store, config.salesforce.credentials.key) {
+            (Store::Directory, _) => Self {
+                user: "alice",
+                stored: format!("credentials set alice --username 1245456 --extension 5051{folder}"),
+            },
+            (Store::Salesforce, UserKey::UserId) => Self { user: "005000000000002AAA", stored: String::new() },
+            (Store::Salesforce, UserKey::Username | UserKey::Email) => {
+                Self { user: "alice@example.com", stored: String::new() }
+            }
+            (Store::Salesforce, UserKey::FederationId) => Self { user: "alice", stored: String::new() },
+        }
+    }
+}
+
 /// What open mode means, and how to try it.
-fn open_mode(address: SocketAddr, own_folder: Option<&Path>) -> String {
+fn open_mode(address: SocketAddr, Example { user, stored }: &Example) -> String {
     let me = program();
     let url = format!("ws://{address}/ws");
-    let folder = own_folder.map(|folder| format!(" --data-dir '{}'", folder.display())).unwrap_or_default();
+    let stored = if stored.is_empty() { String::new() } else { format!("  {me} {stored}\n") };
     let at = if address.port() == 7420 { String::new() } else { format!(" --url {url}") };
     format!(
         "warning: open mode believes any local program: whoever connects from this computer is the `user` it says it \
          is, and may fetch that user's credentials. Use auth.mode = \"tokens\" for anything but development.\n\
          try it:\n  \
            {me} sub '*' --source spy{at}\n  \
-           {me} pub Demo Hello World '{{\"n\":1}}' --source demo{at}\n  \
-           {me} credentials set alice --username 1245456 --extension 5051{folder}\n  \
-           {me} request Salesforce User FetchCredentials --source myapp --user alice{at}\n\
+           {me} pub Demo Hello World '{{\"n\":1}}' --source demo{at}\n\
+         {stored}  \
+           {me} request Salesforce User FetchCredentials --source myapp --user {user}{at}\n\
          or with any WebSocket client at {url}, a line each:\n  \
            {{\"channel\":\"Broker\",\"topic\":\"Application\",\"subtopic\":\"Register\",\"source\":\"myapp\",\
-         \"data\":{{\"user\":\"alice\"}}}}\n  \
+         \"data\":{{\"user\":\"{user}\"}}}}\n  \
            {{\"channel\":\"Salesforce\",\"topic\":\"User\",\"subtopic\":\"FetchCredentials\",\"source\":\"myapp\"}}\n"
     )
 }

@@ -102,3 +102,11 @@ async fn fetched(gadget: &mut Peer) -> String {
     ask(gadget, 1).await;
     answers(gadget, 1).await.remove(0)
 }
+
+#[tokio::test]
+async fn the_try_it_names_a_user_that_the_org_may_have_and_stores_nothing() {
+    let fixture = Fixture::start().await;
+    let log = fixture.broker.log();
+    let tried = format!("request Salesforce User FetchCredentials --source myapp --user {ALICE} ");
+    assert!(log.contains(&tried) && !log.contains("credentials set"), "{log}");
+}
