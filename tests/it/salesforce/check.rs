@@ -4,10 +4,13 @@ use std::fs;
 use std::process::Stdio;
 
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use super::stand_in::{Answer, Seen, StandIn};
 use super::{ID, KEY, SECRET, behind_login, error, row, rows};
+use crate::support::within;
 
 /// An org in which everything is as it should be, but for what `but` answers.
 async fn org(but: impl Fn(&Seen) -> Option<Answer> + Send + Sync + 'static) -> StandIn {
@@ -149,4 +152,35 @@ async fn a_refused_login_ends_the_way_and_a_bad_key_file_is_2() {
     assert_eq!((code, &told["mistakes"][0]["key"]), (2, &"salesforce.ca_file".into()));
     let (code, text) = check(&stand_in, "[salesforce.credentials]\nobject = 'a b'", &[]).await;
     assert!(code == 2 && text.contains("salesforce.credentials.object: must be an API name"), "{code} {text}");
+}
+
+#[tokio::test]
+async fn the_way_to_salesforce_goes_through_the_proxy_of_the_environment() {
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("f.toml");
+    let text = format!(
+        "[credentials]\nstore = 'salesforce'\n[salesforce]\nlogin_url = 'https://acme.my.salesforce.com'\nclient_id = 'x'\n\
+         username = 'u@example.com'\nprivate_key_file = '{KEY}'\n"
+    );
+    fs::write(&file, text).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.args(["check", "--salesforce", "--config"]).arg(&file).stdin(Stdio::null());
+    command.env("HTTPS_PROXY", format!("http://{}", proxy.local_addr().unwrap())).env_remove("NO_PROXY");
+    let refuse_all = async {
+        loop {
+            let (mut connection, _) = proxy.accept().await.unwrap();
+            let mut head = String::new();
+            BufReader::new(&mut connection).read_line(&mut head).await.unwrap();
+            assert_eq!(head.trim(), "CONNECT acme.my.salesforce.com:443 HTTP/1.1");
+            connection.write_all(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        }
+    };
+    let output = tokio::select! {
+        output = within("the check", command.output()) => output.unwrap(),
+        () = refuse_all => unreachable!(),
+    };
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("FAILED") && line.contains("network")), "{text}");
 }
