@@ -1,6 +1,7 @@
 //! docs/configuration.md: the guide with the table of keys printed into it.
 
 use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, FLAGS, Key, keys, variable};
+use super::salesforce_events::TOPIC_KEYS;
 
 /// The guide, with a mark where the tables go.
 const GUIDE: &str = include_str!("guide.md");
@@ -36,7 +37,9 @@ pub fn rows() -> Vec<Row> {
         ..row("", key)
     });
     let applications = APPLICATION_KEYS.iter().map(|key| row("applications[].", key));
-    once.chain(applications).chain(CHANNEL_KEYS.iter().map(|key| row("channels.NAME.", key))).collect()
+    let channels = CHANNEL_KEYS.iter().map(|key| row("channels.NAME.", key));
+    let topics = TOPIC_KEYS.iter().map(|key| row("salesforce.events.topics.NAME.", key));
+    once.chain(applications).chain(channels).chain(topics).collect()
 }
 
 fn row<T>(prefix: &str, key: &Key<T>) -> Row {
@@ -65,9 +68,10 @@ fn tables() -> String {
     };
     let once = rows.iter().filter(|row| row.variable.is_some()).map(line).collect::<String>();
     format!(
-        "### Keys that stand once\n\n{HEAD}{once}\n{}\n{}",
+        "### Keys that stand once\n\n{HEAD}{once}\n{}\n{}\n{}",
         part("Keys of `[[applications]]`", "applications[]."),
         part("Keys of `[channels.NAME]`", "channels.NAME."),
+        part("Keys of `[salesforce.events.topics.NAME]`", "salesforce.events.topics.NAME."),
     )
 }
 

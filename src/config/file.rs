@@ -1,6 +1,6 @@
 //! What TOML may say: reads a text by the table of keys, and notes every mistake with its line.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use toml::Spanned;
@@ -9,8 +9,9 @@ use toml::de::{DeTable, DeValue};
 use super::mistake::{Mistake, Place, Report, nearest, printable};
 use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, Key, keys};
 use super::rules::Places;
+use super::salesforce_events::{TOPIC_KEYS, TOPICS};
 use super::value::Item;
-use super::{Application, Channel, Config};
+use super::{Application, Channel, Config, EventTopic};
 use crate::envelope::{BROKER, check_part};
 
 /// `[[applications]]` while it is read: what is required may yet be absent.
@@ -117,6 +118,7 @@ impl Reader<'_> {
         };
         for (name, value) in table {
             match format!("{section}.{}", name.get_ref()) {
+                key if key == TOPICS => self.topics(name, value),
                 key if is_table(&key) => self.section(&key, value),
                 key => self.key(&key, name, value),
             }
@@ -197,6 +199,38 @@ impl Reader<'_> {
         self.config.channels = channels;
     }
 
+    fn topics(&mut self, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
+        self.places.note(TOPICS, self.lines.place(name.span().start));
+        let Some(tables) = value.get_ref().as_table() else {
+            let place = self.lines.place(value.span().start);
+            return self.report.add(&place, TOPICS, format!("must be tables: [{TOPICS}.NAME]"));
+        };
+        let mut topics = BTreeMap::<String, EventTopic>::new();
+        for (name, value) in tables {
+            let key = format!("{TOPICS}.{}", quoted(name.get_ref()));
+            let place = self.lines.place(name.span().start);
+            let Some(table) = value.get_ref().as_table() else {
+                self.report.add(&place, &*key, format!("must be a table: [{key}]"));
+                continue;
+            };
+            let mut topic = EventTopic::default();
+            let complete = self.table(&format!("{key}."), table, TOPIC_KEYS, &mut topic);
+            let own = format!("{key}.topic");
+            if complete && topic.topic.is_empty() {
+                self.report.add(
+                    &place,
+                    own,
+                    "is missing: what Salesforce calls the topic, such as /event/CTI_Notice__e",
+                );
+            } else if complete && topics.values().any(|other| other.topic == topic.topic) {
+                self.report.add(&place, own, "is another table's too: a topic is heard once");
+            } else {
+                topics.insert(name.get_ref().to_string(), topic);
+            }
+        }
+        self.config.salesforce.events.topics = topics;
+    }
+
     /// Reads a table that becomes a `T`. Says whether all of it could be read.
     fn table<T>(&mut self, prefix: &str, table: &DeTable<'_>, keys: &'static [Key<T>], target: &mut T) -> bool {
         let mut good = true;
@@ -257,7 +291,7 @@ fn tables() -> impl Iterator<Item = &'static str> {
 
 /// Every name that can stand on the left, for the nearest one.
 fn all_names() -> impl Iterator<Item = &'static str> {
-    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels"])
+    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels", TOPICS])
 }
 
 /// A part of a key as TOML writes it: bare where it can be.

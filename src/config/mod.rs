@@ -14,6 +14,7 @@ mod file;
 mod mistake;
 mod rules;
 mod salesforce;
+mod salesforce_events;
 mod salesforce_keys;
 mod summary;
 mod text;
@@ -23,6 +24,7 @@ pub use document::{Row, document, rows};
 pub use layers::LoadOptions;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use salesforce::{BaseUrl, Fields, Lack, Lookup, Mode, Salesforce, UserKey};
+pub use salesforce_events::{EventTopic, Events, Start};
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

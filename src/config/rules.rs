@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::mistake::{Place, Report};
+use super::salesforce_events::TOPICS;
 use super::{AuthMode, BaseUrl, Config, Store};
 
 /// Where each key that was written got its value.
@@ -61,13 +62,17 @@ fn listen(config: &Config, places: &Places, report: &mut Report) {
 /// The longest that an answer of the org may be given again.
 const CACHE_MAX: Duration = Duration::from_hours(1);
 
+/// The longest that the broker may wait before it listens to an org's events.
+const SETTLE_MAX: Duration = Duration::from_mins(5);
+
 fn salesforce(config: &Config, places: &Places, report: &mut Report) {
     let org = &config.salesforce;
     let login = BaseUrl::parse(&org.login_url).ok();
     let (https, loopback) = login.map_or((true, false), |url| (url.https, url.is_loopback()));
     let mut wrong = |applies: bool, key: &'static str, message: &str| {
         // A key that is missing has no place: what asks for it has.
-        let place = places.0.get(key).or_else(|| places.0.get("credentials.store"));
+        let asking = if config.credentials.store == Store::Salesforce { "credentials.store" } else { TOPICS };
+        let place = places.0.get(key).or_else(|| places.0.get(asking));
         if let Some(place) = place.filter(|_| applies) {
             report.add(place, key, message);
         }
@@ -83,11 +88,18 @@ fn salesforce(config: &Config, places: &Places, report: &mut Report) {
         "must begin with https://, or salesforce.insecure_http be true (a stand-in on loopback)",
     );
     wrong(org.credentials.cache > CACHE_MAX, "salesforce.credentials.cache", "must be at most 1h");
-    if config.credentials.store == Store::Salesforce {
-        for (key, message) in org.lacks() {
-            wrong(true, key, message);
-        }
+    let heard = !org.events.topics.is_empty();
+    for (key, message) in org.lacks() {
+        let for_events = heard && !key.starts_with("salesforce.credentials.");
+        wrong(config.credentials.store == Store::Salesforce || for_events, key, message);
     }
+    let endpoint = BaseUrl::parse(&org.events.endpoint).ok();
+    wrong(
+        endpoint.is_some_and(|url| !(url.https || org.insecure_http && url.is_loopback())),
+        "salesforce.events.endpoint",
+        "must begin with https://, or be a stand-in on loopback, and salesforce.insecure_http true",
+    );
+    wrong(org.events.settle > SETTLE_MAX, "salesforce.events.settle", "must be at most 5m");
 }
 
 fn is_loopback(address: &SocketAddr) -> bool {
@@ -124,7 +136,7 @@ fn warnings(config: &Config) -> Vec<String> {
         "salesforce.credentials.allow_mask_like is true: agents get a mask for a password where 'View Encrypted Data' is missing",
     );
     warn(
-        !org && config.salesforce.client_id.is_some(),
+        !org && config.salesforce.client_id.is_some() && config.salesforce.events.topics.is_empty(),
         "[salesforce] is not used for credentials: credentials.store is \"directory\"",
     );
     warn(config.protected.is_empty(), "protected.patterns is empty: requests that carry passwords are not protected");

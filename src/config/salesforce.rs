@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Events;
+
 /// `[salesforce]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Salesforce {
@@ -37,6 +39,8 @@ pub struct Salesforce {
     pub breaker_open: Duration,
     /// `[salesforce.credentials]`
     pub credentials: Lookup,
+    /// `[salesforce.events]`
+    pub events: Events,
 }
 
 /// `[salesforce.credentials]`
@@ -119,6 +123,7 @@ impl Default for Salesforce {
             breaker_failures: 5,
             breaker_open: Duration::from_secs(5),
             credentials: Lookup::default(),
+            events: Events::default(),
         }
     }
 }

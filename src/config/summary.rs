@@ -20,6 +20,11 @@ impl Config {
         } else if let Some(path) = &self.credentials.key_file {
             lines.push(format!("credentials key: {}", path.display()));
         }
+        let events = &self.salesforce.events;
+        if !events.topics.is_empty() {
+            let topics: Vec<_> = events.topics.values().map(|it| it.topic.as_str()).collect();
+            lines.push(format!("events: {} from {}", joined(&topics), events.endpoint));
+        }
         if self.auth == AuthMode::Tokens {
             let services = self.applications.iter().filter(|it| it.user.is_none()).count();
             lines.push(format!("applications: {}, services among them: {services}", self.applications.len()));

@@ -201,8 +201,8 @@ pub(crate) fn field_name_or_none(text: &str) -> Result<String, Fault> {
     if text.is_empty() { Ok(String::new()) } else { field_name(text) }
 }
 
-/// Goes into SOQL and paths as it is: whatever else it is, it cannot end what it stands in.
-fn is_identifier(text: &str) -> bool {
+/// Whether it is an API name. Goes into SOQL and paths as it is: whatever else it is, it cannot end what it stands in.
+pub(crate) fn is_identifier(text: &str) -> bool {
     text.len() <= 80
         && text.starts_with(|it: char| it.is_ascii_alphabetic())
         && text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_')

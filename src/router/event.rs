@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::envelope::{Envelope, Field, Frame, Splice, Triple};
-use crate::error::Refusal;
+use crate::envelope::{Envelope, Field, Frame, Splice, Triple, check_name};
+use crate::error::{ErrorCode, Refusal};
 use crate::router::application::Member;
 use crate::router::index::{Matches, Space, Subscription};
 use crate::router::outbox::{Kind, Outbox};
@@ -73,10 +73,48 @@ impl Router {
         }
         let triple = self.policy.canonical(envelope.triple());
         let matches = self.subscribers(&triple, whose);
+        let Delivery { receivers, pressed, .. } = self.deliver(now, sender, &matches, &mut forms);
+        let hint = if receivers == 0 { self.hint(sender, envelope, whose) } else { None };
+        Ok(Routed { receipt: Some(Receipt { receivers, hint }), pressed })
+    }
+
+    /// Publishes what an adapter heard from outside: for `user`, or for every user there is and the services. It is an
+    /// event whatever subscribes to its triple: no handler takes it for a request.
+    ///
+    /// # Errors
+    /// `INVALID_ENVELOPE` for a user that is no name, `FORBIDDEN` for a protected triple, which is never an event.
+    pub fn announce(
+        &self,
+        now: Instant,
+        adapter: &Arc<Member>,
+        envelope: &Envelope<'_>,
+        user: Option<&str>,
+    ) -> Result<Routed, Refusal> {
+        if let Some(Err(fault)) = user.map(check_name) {
+            return Err(Refusal::new(ErrorCode::InvalidEnvelope, format!("the user {fault}")));
+        }
+        if self.policy.is_protected(envelope.triple()) {
+            return Err(Refusal::new(ErrorCode::Forbidden, "a protected triple is never an event"));
+        }
+        let mut forms = Forms { envelope, source: &adapter.source, user, plain: None, attributed: None };
+        let triple = self.policy.canonical(envelope.triple());
+        let matches = match user {
+            _ if self.policy.is_shared(&triple.channel) => self.subscribers(&triple, Whose::Shared(user)),
+            Some(user) => self.subscribers(&triple, Whose::User(user)),
+            None => self.subscribers_of_all(&triple),
+        };
+        let Delivery { receivers, pressed, .. } = self.deliver(now, adapter, &matches, &mut forms);
+        Ok(Routed { receipt: Some(Receipt { receivers, hint: None }), pressed })
+    }
+
+    /// Gives an event to the receivers of some lists, to each once.
+    fn deliver(&self, now: Instant, sender: &Arc<Member>, matches: &Matches, forms: &mut Forms<'_>) -> Delivery {
+        let envelope = forms.envelope;
+        let channel = &envelope.triple().channel;
         // On a channel that folds, patterns that differ in letter case only are one key.
-        let folds = self.policy.folds(&triple.channel);
+        let folds = self.policy.folds(channel);
         let twice = matches.len() > 1 || folds || matches.iter().any(Receivers::has_special);
-        let mut delivery = Delivery::new(now, self.policy.event_kind(&triple.channel), twice);
+        let mut delivery = Delivery::new(now, self.policy.event_kind(channel), twice);
         let mut groups = Groups::default();
         for subscription in matches.iter().flat_map(Receivers::iter) {
             let member = &subscription.member;
@@ -88,18 +126,16 @@ impl Router {
                 groups.add(subscription);
                 continue;
             }
-            delivery.push(subscription, &mut forms);
+            delivery.push(subscription, forms);
         }
         groups.each(|members| {
             // The member whose queue is shortest, then the one longest unserved; the next one where that one is ending.
             members.sort_by_cached_key(|it| (it.member.outbox().depth().messages, it.member.served(), it.id));
-            if let Some(chosen) = members.iter().find(|it| delivery.push(it, &mut forms)) {
+            if let Some(chosen) = members.iter().find(|it| delivery.push(it, forms)) {
                 chosen.member.serve(self.ids.stamp());
             }
         });
-        let Delivery { receivers, pressed, .. } = delivery;
-        let hint = if receivers == 0 { self.hint(sender, envelope, whose) } else { None };
-        Ok(Routed { receipt: Some(Receipt { receivers, hint }), pressed })
+        delivery
     }
 
     /// The lists of subscriptions that an event reaches.
@@ -112,6 +148,17 @@ impl Router {
             }
             Whose::Shared(_) => self.events.matches(&[Space::Everyone, Space::Services], triple, folded),
         }
+    }
+
+    /// The lists that an event on a user-scoped channel reaches which is every user's: those of the users who are there,
+    /// who are few beside the subscriptions of an index that is asked for one user a million times more often.
+    fn subscribers_of_all(&self, triple: &Triple<'_>) -> Matches {
+        let folded = self.policy.folds(&triple.channel);
+        let mut matches = self.events.matches(&[Space::Services, Space::WatchAll], triple, folded);
+        for user in self.presence.users() {
+            matches.extend(self.events.matches(&[Space::User(&user), Space::Watch(&user)], triple, folded));
+        }
+        matches
     }
 }
 

@@ -91,6 +91,11 @@ impl Presence {
         }
     }
 
+    /// The users who are there, in order.
+    pub(super) fn users(&self) -> BTreeSet<Arc<str>> {
+        self.by_user.iter().filter_map(|sources| sources.key().clone()).collect()
+    }
+
     /// How many sessions are registered.
     pub(super) fn sessions(&self) -> usize {
         self.by_user.iter().map(|sources| sources.values().map(BTreeMap::len).sum::<usize>()).sum()

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::adapter::Handler;
 use crate::adapter::directory::{self, Directory, DirectoryError, FolderLock};
 use crate::adapter::host::{self, Host};
-use crate::adapter::salesforce::{self, Audit, FetchCredentials, Org, Rotation, SetupError};
+use crate::adapter::salesforce::{self, Audit, Events, FetchCredentials, Org, Rotation, SetupError};
 use crate::config::{Config, Store};
 use crate::error::Refusal;
 use crate::router::{Declaration, Router};
@@ -35,6 +35,8 @@ pub enum AdapterError {
 /// The handlers, open.
 pub(super) struct Adapters {
     handlers: Vec<Arc<dyn Handler>>,
+    /// What is heard from an org.
+    events: Option<Events>,
     /// One broker a data folder.
     _folder: FolderLock,
 }
@@ -43,6 +45,11 @@ impl Adapters {
     /// Opens what they need. Blocks on the disk.
     pub(super) fn open(config: &Config, credentials_key: Option<SecretString>) -> Result<Self, AdapterError> {
         let folder = FolderLock::take(&config.data_dir)?;
+        let mut opened = None;
+        let mut org = || match &opened {
+            Some(org) => Ok(Arc::clone(org)),
+            None => Org::open(&config.salesforce).map(|org| Arc::clone(opened.insert(Arc::new(org)))),
+        };
         let store = match config.credentials.store {
             Store::Directory => {
                 let directory = Directory::open(&directory::Settings::new(config, credentials_key))?;
@@ -50,16 +57,27 @@ impl Adapters {
                 directory.check()?;
                 salesforce::Store::from(Arc::new(directory))
             }
-            Store::Salesforce => salesforce::Store::from(Arc::new(Org::open(&config.salesforce)?)),
+            Store::Salesforce => salesforce::Store::from(org()?),
+        };
+        let events = match config.salesforce.events.topics.is_empty() {
+            true => None,
+            false => Some(Events::open(org()?, &config.data_dir)?),
         };
         let audit = Audit::open(&config.data_dir, Rotation::default())?;
         let fetch = FetchCredentials::new(store, Arc::new(audit));
-        Ok(Self { handlers: vec![Arc::new(fetch)], _folder: folder })
+        Ok(Self { handlers: vec![Arc::new(fetch)], events, _folder: folder })
     }
 
     /// What the router has to know of them before it begins.
     pub(super) fn declarations(&self) -> Vec<Declaration> {
         self.handlers.iter().map(host::declaration).collect()
+    }
+
+    /// Hears what an org publishes, until `stop`, in tasks on `tasks`.
+    pub(super) fn hear(&self, router: &Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
+        if let Some(events) = &self.events {
+            events.start(router, tasks, stop);
+        }
     }
 
     /// Attaches them to the router; they answer until `stop`, in tasks on `tasks`.

@@ -119,6 +119,8 @@ impl Server {
             unasked: CancellationToken::new(),
         };
         broker.adapters.start(&broker.router, &broker.handlers, &broker.unasked)?;
+        // Until the drain begins: what is published then is heard by the broker that comes next.
+        broker.adapters.hear(&broker.router, &broker.handlers, &broker.stopping);
         Ok(Self { listeners, addresses, broker: Arc::new(broker) })
     }
 

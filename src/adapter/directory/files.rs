@@ -115,7 +115,7 @@ pub(super) fn create_new(path: &Path, contents: &[u8]) -> io::Result<()> {
 }
 
 /// Renames, and sees the new name to the disk.
-pub(super) fn publish(from: &Path, to: &Path) -> io::Result<()> {
+pub(in crate::adapter) fn publish(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     sync_folder(to)
 }
@@ -133,7 +133,7 @@ fn folder_of(path: &Path) -> PathBuf {
 }
 
 /// A file made with these options is its owner's only.
-pub(super) fn private(options: &mut OpenOptions) {
+pub(in crate::adapter) fn private(options: &mut OpenOptions) {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     #[cfg(not(unix))]

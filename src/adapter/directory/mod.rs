@@ -14,6 +14,7 @@ mod rekey;
 mod settings;
 
 pub use files::FolderLock;
+pub(in crate::adapter) use files::{private, publish};
 pub use import::{Import, RowFault, read as read_import};
 pub use record::{Credentials, Entry, FieldFault};
 pub use settings::{KEY_VARIABLE, KeySource, Settings};
@@ -274,7 +275,7 @@ fn create(path: &Path, cipher: &Cipher) -> Result<(), DirectoryError> {
         transaction.commit()?;
         Ok(database.close()?)
     })?;
-    files::publish(&making, path).map_err(cannot)
+    publish(&making, path).map_err(cannot)
 }
 
 fn new_key_check(cipher: &Cipher) -> Result<Vec<u8>, DirectoryError> {

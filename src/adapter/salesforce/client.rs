@@ -107,6 +107,11 @@ impl Client {
         timeout(self.org.timeout, self.token(None)).await.unwrap_or_else(|_| Err(too_slow()))
     }
 
+    /// Logs in anew, unless somebody has since that token was given; for those who were told that it has expired.
+    pub(super) async fn renewed(&self, expired: &Token) -> Result<Arc<Token>, Fault> {
+        timeout(self.org.timeout, self.token(Some(expired.number))).await.unwrap_or_else(|_| Err(too_slow()))
+    }
+
     /// Asks the login host for anything at all: whether the network and TLS let it, and how far this computer's clock is
     /// ahead, in seconds.
     pub(super) async fn reach(&self) -> Result<Option<i64>, Fault> {
@@ -175,8 +180,8 @@ impl Client {
         let outcome = self.log_in().await;
         let number = self.attempts.fetch_add(1, Ordering::AcqRel) + 1;
         *last = outcome.as_ref().err().cloned();
-        let Issued { secret, base, user } = outcome.inspect_err(|_| count(&self.stats.logins_failed))?;
-        let token = Arc::new(Token { secret, base, user, since: Instant::now(), number });
+        let Issued { secret, base, user, org } = outcome.inspect_err(|_| count(&self.stats.logins_failed))?;
+        let token = Arc::new(Token { secret, base, user, org, since: Instant::now(), number });
         *self.token.lock() = Some(Arc::clone(&token));
         tracing::debug!(instance = %token.base, "logged in to Salesforce");
         Ok(token)

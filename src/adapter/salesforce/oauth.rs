@@ -160,6 +160,8 @@ pub(super) struct Token {
     pub(super) base: BaseUrl,
     /// The record id of the user it is for, where Salesforce says it.
     pub(super) user: Option<String>,
+    /// The org's id, where Salesforce says it.
+    pub(super) org: Option<String>,
     /// When it came.
     pub(super) since: Instant,
     /// Later ones are greater.
@@ -174,6 +176,8 @@ pub(super) struct Issued {
     pub(super) base: BaseUrl,
     /// The last part of `id`.
     pub(super) user: Option<String>,
+    /// The part of `id` before it.
+    pub(super) org: Option<String>,
 }
 
 /// Reads the answer of a login that succeeded; else says what is wrong with it, for the operator.
@@ -193,8 +197,9 @@ pub(super) fn read_token(body: &[u8], org: &config::Salesforce) -> Result<Issued
     }
     let places: Places<'_> = serde_json::from_slice(body).map_err(|_| unreadable())?;
     let base = instance(places.instance_url.as_deref().ok_or_else(unreadable)?, org)?;
-    let user = places.id.as_deref().and_then(|id| id.rsplit('/').next()).and_then(super::soql::record_id);
-    Ok(Issued { secret, base, user })
+    let mut last = places.id.as_deref().unwrap_or_default().rsplit('/').map(super::soql::record_id);
+    let (user, org) = (last.next().flatten(), last.next().flatten());
+    Ok(Issued { secret, base, user, org })
 }
 
 /// Checks where Salesforce wants its requests: the token follows, so only to hosts that were named.

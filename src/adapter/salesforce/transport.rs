@@ -21,6 +21,11 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// A client for an org: TLS with the system's roots and the configured ones, no redirects; on loopback no proxy either.
 pub(super) fn http(org: &config::Salesforce, login: &BaseUrl) -> Result<reqwest::Client, SetupError> {
+    finish(builder(org, login)?)
+}
+
+/// What [`http`] makes a client of, for those who have more to say about it.
+pub(super) fn builder(org: &config::Salesforce, host: &BaseUrl) -> Result<reqwest::ClientBuilder, SetupError> {
     // Another room may have named the same one before.
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut builder = reqwest::Client::builder()
@@ -30,7 +35,7 @@ pub(super) fn http(org: &config::Salesforce, login: &BaseUrl) -> Result<reqwest:
         .connect_timeout(CONNECT)
         .pool_idle_timeout(IDLE)
         .https_only(!org.insecure_http);
-    if login.is_loopback() {
+    if host.is_loopback() {
         builder = builder.no_proxy();
     }
     if let Some(path) = &org.ca_file {
@@ -44,6 +49,11 @@ pub(super) fn http(org: &config::Salesforce, login: &BaseUrl) -> Result<reqwest:
         }
         builder = builder.tls_certs_merge(certificates);
     }
+    Ok(builder)
+}
+
+/// Makes the client.
+pub(super) fn finish(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, SetupError> {
     builder.build().map_err(|error| SetupError::new("salesforce", format!("TLS cannot begin: {}", causes(&error))))
 }
 

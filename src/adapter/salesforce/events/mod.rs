@@ -1,0 +1,115 @@
+//! Events from an org: the Pub/Sub API's streams of topics, turned into envelopes of the channel `Salesforce`.
+//!
+//! [`Events`] is what the broker starts: a `subscription` for each topic, one session with the org shared with everything
+//! else, and `replay`, which remembers how far they are. `wire` is the API, `schema` and `bitmap` read what it sends,
+//! `event` makes an envelope of it, `failure` says what the end of a stream means. What comes from here is an event,
+//! never a request, and nothing here waits for an application.
+
+mod bitmap;
+mod event;
+mod failure;
+mod replay;
+mod schema;
+mod stats;
+mod subscription;
+mod wire;
+
+pub use stats::TopicSnapshot;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::oauth::SetupError;
+use super::org::Org;
+use crate::config;
+use crate::router::{Member, Outbox, OutboxLimits, Router};
+use replay::Positions;
+use schema::Schemas;
+use stats::Stats;
+use subscription::Subscription;
+use wire::PubSub;
+
+/// The adapter subscribes to nothing, so nothing waits for it.
+const WAITING_MAX: OutboxLimits = OutboxLimits { messages: 16, bytes: 1 << 16, refuses: true };
+
+/// The topics of an org.
+pub struct Events {
+    org: Arc<Org>,
+    pubsub: Arc<PubSub>,
+    positions: Arc<Positions>,
+    topics: Vec<(String, config::EventTopic, Arc<Stats>)>,
+}
+
+/// What the subscriptions have in common.
+struct Shared {
+    org: Arc<Org>,
+    pubsub: Arc<PubSub>,
+    schemas: Schemas,
+    positions: Arc<Positions>,
+    router: Arc<Router>,
+    member: Arc<Member>,
+    timeout: Duration,
+    /// The field that holds a password.
+    secret: String,
+}
+
+impl Events {
+    /// Reads how far the topics are. Sends nothing. Blocks on the disk.
+    ///
+    /// # Errors
+    /// Certificates or an address that cannot be used.
+    pub fn open(org: Arc<Org>, data_dir: &Path) -> Result<Self, SetupError> {
+        let pubsub = Arc::new(PubSub::new(&org.config)?);
+        let topics = org.config.events.topics.iter();
+        let topics = topics.map(|(name, topic)| (name.clone(), topic.clone(), Arc::default())).collect();
+        Ok(Self { pubsub, topics, positions: Arc::new(Positions::open(data_dir)), org })
+    }
+
+    /// Hears the topics until `stop`, in tasks on `tasks`. To be called once.
+    pub fn start(&self, router: &Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
+        let Self { org, pubsub, positions, topics } = self;
+        let member = router.attach_adapter(Instant::now().into_std(), Arc::new(Outbox::new(WAITING_MAX)));
+        let (settle, lookup) = (org.config.events.settle, &org.config.credentials);
+        let shared = Arc::new(Shared {
+            org: Arc::clone(org),
+            pubsub: Arc::clone(pubsub),
+            schemas: Schemas::default(),
+            positions: Arc::clone(positions),
+            router: Arc::clone(router),
+            member,
+            timeout: org.config.timeout,
+            secret: lookup.fields.password.rsplit('.').next().unwrap_or_default().to_owned(),
+        });
+        let own = TaskTracker::new();
+        for (name, topic, stats) in topics.clone() {
+            let subscription = Subscription { name, topic, stats, shared: Arc::clone(&shared) };
+            let stop = stop.clone();
+            own.spawn(async move {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep_until(Instant::now() + settle) => {}
+                }
+                subscription.run(stop).await;
+            });
+        }
+        own.close();
+        let routed = CancellationToken::new();
+        tasks.spawn(Arc::clone(positions).run(routed.clone()));
+        tasks.spawn(async move {
+            own.wait().await;
+            shared.router.detach(Instant::now().into_std(), &shared.member);
+            routed.cancel();
+        });
+    }
+
+    /// The counts at this moment.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<TopicSnapshot> {
+        self.topics.iter().map(|(name, topic, stats)| stats.snapshot(name, &topic.topic)).collect()
+    }
+}

@@ -1,0 +1,192 @@
+//! [`Schema`]: what an event's payload is written by, and the JSON that is read from it. [`Schemas`] keeps them: a schema
+//! never changes under its id.
+//!
+//! Union and default forms go, bytes become base64, and a moment that the schema calls a date and time becomes RFC 3339.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use apache_avro::reader::datum::GenericDatumReader;
+use apache_avro::schema::{Name, RecordSchema};
+use apache_avro::types::Value as Avro;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+
+use super::bitmap;
+
+/// Schemas kept; an org that changes its events a hundred times a day costs a call for each.
+const KEPT: usize = 256;
+
+/// How deep a schema may nest. Salesforce's go two deep.
+const DEPTH_MAX: usize = 16;
+
+/// The most that one value may ask to be given at once: an event has at most 1 MiB.
+const ALLOCATION_MAX: usize = 4 << 20;
+
+/// The last moment that RFC 3339 can write, in milliseconds.
+const LAST_MS: u64 = 253_402_300_799_999;
+
+/// The field of a change event that says what has changed.
+pub(super) const HEADER: &str = "ChangeEventHeader";
+
+/// A schema, known to be a record that does not hold itself.
+pub(super) struct Schema {
+    avro: apache_avro::Schema,
+}
+
+impl Schema {
+    /// Reads a schema. Says what is wrong with one that cannot be used.
+    pub(super) fn parse(json: &str) -> Result<Self, &'static str> {
+        apache_avro::util::max_allocation_bytes(ALLOCATION_MAX);
+        let avro = apache_avro::Schema::parse_str(json).map_err(|_| "it is no Avro schema")?;
+        match &avro {
+            _ if !is_finite(&avro, &mut Vec::new()) => Err("it refers to itself, or nests deeper than any event"),
+            apache_avro::Schema::Record(_) => Ok(Self { avro }),
+            _ => Err("it is no record"),
+        }
+    }
+
+    /// The API name of the event.
+    pub(super) fn name(&self) -> &str {
+        self.record().map_or("", |record| record.name.name())
+    }
+
+    /// Whether the event tells of a changed record.
+    pub(super) fn is_change(&self) -> bool {
+        self.record().is_some_and(|record| record.lookup.contains_key(HEADER))
+    }
+
+    /// Reads a payload: one bare datum.
+    pub(super) fn read(&self, mut payload: &[u8]) -> Option<Map<String, Value>> {
+        let reader = GenericDatumReader::builder(&self.avro).build().ok()?;
+        let Avro::Record(fields) = reader.read_value(&mut payload).ok()? else { return None };
+        let record = self.record()?;
+        let mut read = Map::with_capacity(fields.len() + 3);
+        for (name, value) in fields {
+            let doc = record.fields.iter().find(|it| it.name == name).and_then(|it| it.doc.as_deref());
+            read.insert(name, plain(value, doc.is_some_and(|doc| doc.contains(":DateTime"))));
+        }
+        if let Some(Value::Object(header)) = read.get_mut(HEADER) {
+            bitmap::expand(header, record, &|name| self.named(name));
+        }
+        Some(read)
+    }
+
+    fn record(&self) -> Option<&RecordSchema> {
+        match &self.avro {
+            apache_avro::Schema::Record(record) => Some(record),
+            _ => None,
+        }
+    }
+
+    /// The record of this name, which another field refers to.
+    fn named(&self, name: &Name) -> Option<&RecordSchema> {
+        let mut open = vec![&self.avro];
+        while let Some(schema) = open.pop() {
+            match schema {
+                apache_avro::Schema::Record(record) if record.name == *name => return Some(record),
+                other => open.extend(inside(other)),
+            }
+        }
+        None
+    }
+}
+
+/// The schemas that stand in a schema.
+fn inside(schema: &apache_avro::Schema) -> Vec<&apache_avro::Schema> {
+    match schema {
+        apache_avro::Schema::Record(record) => record.fields.iter().map(|field| &field.schema).collect(),
+        apache_avro::Schema::Union(union) => union.variants().iter().collect(),
+        apache_avro::Schema::Array(array) => vec![&*array.items],
+        apache_avro::Schema::Map(map) => vec![&*map.types],
+        _ => Vec::new(),
+    }
+}
+
+fn is_finite<'s>(schema: &'s apache_avro::Schema, around: &mut Vec<Option<&'s Name>>) -> bool {
+    if around.len() > DEPTH_MAX {
+        return false;
+    }
+    if let apache_avro::Schema::Ref { name } = schema {
+        return !around.contains(&Some(name));
+    }
+    around.push(match schema {
+        apache_avro::Schema::Record(record) => Some(&record.name),
+        _ => None,
+    });
+    let finite = inside(schema).into_iter().all(|it| is_finite(it, around));
+    around.pop();
+    finite
+}
+
+/// A value in JSON. `moment`: a long is milliseconds since 1970.
+fn plain(value: Avro, moment: bool) -> Value {
+    match value {
+        Avro::Union(_, inner) => plain(*inner, moment),
+        Avro::Boolean(it) => json!(it),
+        Avro::Int(it) | Avro::TimeMillis(it) => json!(it),
+        Avro::Date(days) => date(days),
+        Avro::Long(it) if moment => rfc3339(it),
+        Avro::TimestampMillis(it) | Avro::LocalTimestampMillis(it) => rfc3339(it),
+        Avro::Long(it)
+        | Avro::TimeMicros(it)
+        | Avro::TimestampMicros(it)
+        | Avro::TimestampNanos(it)
+        | Avro::LocalTimestampMicros(it)
+        | Avro::LocalTimestampNanos(it) => json!(it),
+        // Not a number, and infinity, are null in JSON.
+        Avro::Float(it) => json!(it),
+        Avro::Double(it) => json!(it),
+        Avro::String(it) | Avro::Enum(_, it) => Value::String(it),
+        Avro::Bytes(it) | Avro::Fixed(_, it) => Value::String(STANDARD.encode(it)),
+        Avro::Array(items) => items.into_iter().map(|it| plain(it, moment)).collect(),
+        Avro::Record(fields) => fields.into_iter().map(|(name, it)| (name, plain(it, false))).collect(),
+        Avro::Map(entries) => {
+            let mut entries: Vec<_> = entries.into_iter().map(|(name, it)| (name, plain(it, moment))).collect();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+            entries.into_iter().collect()
+        }
+        Avro::BigDecimal(it) => Value::String(it.to_string()),
+        Avro::Uuid(it) => Value::String(it.to_string()),
+        // No event of Salesforce has one.
+        Avro::Null | Avro::Decimal(_) | Avro::Duration(_) => Value::Null,
+    }
+}
+
+fn rfc3339(ms: i64) -> Value {
+    match u64::try_from(ms).ok().filter(|ms| *ms <= LAST_MS) {
+        Some(since) => json!(humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(since)).to_string()),
+        None => json!(ms),
+    }
+}
+
+fn date(days: i32) -> Value {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    let moment = rfc3339(i64::from(days) * DAY_MS);
+    moment.as_str().and_then(|text| text.get(..10)).map_or_else(|| json!(days), |day| json!(day))
+}
+
+/// The schemas that were read last.
+#[derive(Default)]
+pub(super) struct Schemas {
+    kept: Mutex<VecDeque<(String, Arc<Schema>)>>,
+}
+
+impl Schemas {
+    /// The schema of an id.
+    pub(super) fn find(&self, id: &str) -> Option<Arc<Schema>> {
+        self.kept.lock().iter().find(|(kept, _)| kept == id).map(|(_, schema)| Arc::clone(schema))
+    }
+
+    /// Keeps one; the oldest goes where there is no room.
+    pub(super) fn keep(&self, id: &str, schema: Arc<Schema>) {
+        let mut kept = self.kept.lock();
+        if kept.len() >= KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((id.to_owned(), schema));
+    }
+}
