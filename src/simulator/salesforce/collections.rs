@@ -35,11 +35,12 @@ pub(super) fn answer(state: &mut State, caller: &Caller, call: &Call) -> Result<
     if records.len() > ROWS_MAX {
         return Err(Refusal::bad("EXCEEDED_ID_LIMIT", "record limit reached. cannot submit more than 200 records"));
     }
-    let before = state.store.clone();
+    let before = (state.store.clone(), state.changes.len());
     let outcomes: Vec<_> = records.iter().map(|it| one(state, caller, &call.method, it)).collect();
     let undone = all_or_none && outcomes.iter().any(Result::is_err);
     if undone {
-        state.store = before;
+        state.store = before.0;
+        state.changes.truncate(before.1);
     }
     let told = outcomes.into_iter().map(|outcome| match outcome {
         Ok(_) if undone => failed(&Refusal::bad(

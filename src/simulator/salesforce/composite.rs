@@ -29,7 +29,7 @@ pub(super) fn answer(state: &mut State, caller: &Caller, call: &Call) -> Result<
         let message = format!("a composite request has at most {PARTS_MAX} parts, {QUERIES_MAX} of them queries");
         return Err(Refusal::bad("LIMIT_EXCEEDED", message));
     }
-    let before = state.store.clone();
+    let before = (state.store.clone(), state.changes.len());
     let mut results: BTreeMap<String, Value> = BTreeMap::new();
     let mut replies = Vec::new();
     for part in parts {
@@ -43,7 +43,8 @@ pub(super) fn answer(state: &mut State, caller: &Caller, call: &Call) -> Result<
     }
     let undone = all_or_none && replies.iter().any(|(_, it)| !it.status.is_success());
     if undone {
-        state.store = before;
+        state.store = before.0;
+        state.changes.truncate(before.1);
     }
     let told: Vec<_> = replies.into_iter().map(|(id, reply)| response(&id, undone, reply)).collect();
     Ok(Reply::ok(&json!({ "compositeResponse": told })))

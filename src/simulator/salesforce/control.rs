@@ -4,7 +4,7 @@
 
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::call::Call;
 use super::faults::Fault;
@@ -18,6 +18,9 @@ pub const HELP: &str = r#"Control API, under /simulator at the same address, wit
   DELETE /simulator/seen              forget them
   POST   /simulator/expire-sessions   every access token ends now
   POST   /simulator/clock             {"shift_seconds":N} puts the org's time forward, or back
+  POST   /simulator/events            {"topic":"/event/NAME__e","record":{…}} publishes an event
+  GET    /simulator/events?topic=…    {"streams":N}: how many listen to a topic
+  POST   /simulator/keep-alive        every stream of events says that it stands
   POST   /simulator/reset             the org as its seed has it, without faults
   GET    /simulator/faults            those that are armed
   DELETE /simulator/faults            none any more
@@ -32,6 +35,8 @@ Faults, with their own keys:
   slow milliseconds  cut_body  reset  html_body [status]  empty_body  huge_body bytes
   redirect location  masked_field object field  hidden_field object field  two_rows
   login_refused error description  instance_url url (both meet logins)
+  events error [after] (Pub/Sub API; after so many events of a stream): auth, auth_refresh,
+                        replay (streams from a replay id on), denied, unavailable, cut, silent
 "#;
 
 /// Answers a call below `/simulator`.
@@ -54,6 +59,14 @@ pub(super) fn answer(shared: &Shared, call: &Call, below: &[&str]) -> Reply {
             shared.expire_sessions();
             Reply::nothing()
         }
+        (&Method::POST, ["events"]) => publish(shared, call),
+        (&Method::GET, ["events"]) => {
+            Reply::ok(&json!({ "streams": shared.bus.streams(call.parameter("topic").unwrap_or_default()) }))
+        }
+        (&Method::POST, ["keep-alive"]) => {
+            shared.bus.keep_alive();
+            Reply::nothing()
+        }
         (&Method::POST, ["clock"]) => shift(shared, call),
         (&Method::POST, ["reset"]) => match shared.reset() {
             Ok(()) => Reply::nothing(),
@@ -72,6 +85,20 @@ pub(super) fn answer(shared: &Shared, call: &Call, below: &[&str]) -> Reply {
             Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
         },
         _ => refuse(StatusCode::NOT_FOUND, "GET /simulator tells what there is"),
+    }
+}
+
+fn publish(shared: &Shared, call: &Call) -> Reply {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Published {
+        topic: String,
+        record: Map<String, Value>,
+    }
+    let published = serde_json::from_slice::<Published>(&call.body).map_err(|error| error.to_string());
+    match published.and_then(|it| shared.publish(&it.topic, &it.record)) {
+        Ok(()) => Reply::nothing(),
+        Err(message) => refuse(StatusCode::BAD_REQUEST, &message),
     }
 }
 

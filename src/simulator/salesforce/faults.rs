@@ -121,6 +121,34 @@ pub enum Wrong {
     },
     /// Every row is there twice, each with an id of its own.
     TwoRows {},
+    /// A call of the Pub/Sub API fails.
+    Events {
+        /// How.
+        error: Broken,
+        /// Events that a stream gives before; other calls fail only with 0.
+        #[serde(default)]
+        after: usize,
+    },
+}
+
+/// How a call of the Pub/Sub API fails.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Broken {
+    /// The session is not taken.
+    Auth,
+    /// The session that was to follow it is not.
+    AuthRefresh,
+    /// The replay id is not taken; meets streams that have one.
+    Replay,
+    /// The user may not read the topic.
+    Denied,
+    /// The service is not there.
+    Unavailable,
+    /// The stream ends in its middle.
+    Cut,
+    /// Nothing is answered any more.
+    Silent,
 }
 
 fn ok() -> u16 {
@@ -164,6 +192,9 @@ impl Fault {
     }
 
     fn meets(&self, call: &Call) -> bool {
+        if matches!(self.kind, Wrong::Events { .. }) {
+            return false;
+        }
         if let Some(path) = &self.path {
             return call.path.contains(path.as_str());
         }
@@ -212,6 +243,23 @@ impl Faults {
     /// Those that are armed.
     pub(super) fn armed(&self) -> &[Fault] {
         &self.armed
+    }
+
+    /// What ends a call of the Pub/Sub API, and after how many events. `custom`: it is a stream from a replay id on.
+    pub(super) fn meet_events(&mut self, stream: bool, custom: bool) -> Option<(Broken, usize)> {
+        let ends = |fault: &Fault| match fault.kind {
+            Wrong::Events { error: Broken::Replay, after } if custom => Some((Broken::Replay, after)),
+            Wrong::Events { error: Broken::Replay, .. } => None,
+            Wrong::Events { error: Broken::Cut, .. } if !stream => None,
+            Wrong::Events { error, after } if stream || after == 0 => Some((error, after)),
+            _ => None,
+        };
+        let (fault, met) = self.armed.iter_mut().find_map(|fault| ends(fault).map(|met| (fault, met)))?;
+        if let Some(times) = &mut fault.times {
+            *times = times.saturating_sub(1);
+        }
+        self.armed.retain(|it| it.times != Some(0));
+        Some(met)
     }
 
     /// What they do to this call. A fault that waits for its turn behind another answer does not count it.
@@ -304,6 +352,7 @@ fn reply(kind: &Wrong) -> Reply {
         | Wrong::InstanceUrl { .. }
         | Wrong::MaskedField { .. }
         | Wrong::HiddenField { .. }
+        | Wrong::Events { .. }
         | Wrong::TwoRows {} => return Reply::of(StatusCode::OK, "application/json;charset=UTF-8", ""),
     };
     let reply = Reply::from(refusal);

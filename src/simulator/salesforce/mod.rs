@@ -2,7 +2,7 @@
 //!
 //! Start at [`Org`]. A call goes `serve` (connections) -> `faults` -> `org` (which part answers) -> one file a part:
 //! `token`, `userinfo`, `introspection`, `versions`, `limits`, `query`, `sobjects`, `external`, `collections`,
-//! `composite`, `describe`, `apex`; `control` is the way to make things go wrong. Errors have an org's own words.
+//! `composite`, `describe`, `apex`; `pubsub` is the Pub/Sub API; `control` is the way to make things go wrong. Errors have an org's own words.
 //!
 //! Its secrets and tokens are made up, and it keeps them in the clear: it must never be given real ones.
 
@@ -23,6 +23,7 @@ mod introspection;
 mod jwt;
 mod limits;
 mod org;
+mod pubsub;
 mod query;
 mod reply;
 mod resolve;
@@ -47,7 +48,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
 pub use control::HELP as CONTROL_HELP;
-pub use faults::{Fault, Wrong};
+pub use faults::{Broken, Fault, Wrong};
 pub use seed::{DEMO as DEMO_SEED, Seed, SeedError};
 pub use serve::Seen;
 pub use tls::TlsError;
@@ -123,6 +124,21 @@ impl Org {
     /// Makes nothing go wrong any more.
     pub fn clear_faults(&self) {
         self.shared.faults.lock().clear();
+    }
+
+    /// Publishes a record on a topic. Says why it could not.
+    pub fn publish(&self, topic: &str, record: &serde_json::Map<String, serde_json::Value>) -> Result<(), String> {
+        self.shared.publish(topic, record)
+    }
+
+    /// Says on every stream of events that it stands.
+    pub fn keep_alive(&self) {
+        self.shared.bus.keep_alive();
+    }
+
+    /// How many streams of a topic are open.
+    pub fn streams(&self, topic: &str) -> usize {
+        self.shared.bus.streams(topic)
     }
 
     /// Ends every access token.

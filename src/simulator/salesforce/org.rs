@@ -10,6 +10,7 @@ use super::apex::{self, Resource};
 use super::call::Call;
 use super::caller::Caller;
 use super::faults::{Effects, limit_exceeded};
+use super::pubsub::Change;
 use super::query::{self, Cursors};
 use super::reply::{Refusal, Reply};
 use super::schema::Schema;
@@ -31,6 +32,8 @@ pub(super) struct State {
     pub(super) apex: Vec<Resource>,
     pub(super) sessions: Sessions,
     pub(super) cursors: Cursors,
+    /// What the present call has changed; not yet told.
+    pub(super) changes: Vec<Change>,
     pub(super) calls_used: u64,
     pub(super) logins: u64,
 }
@@ -47,6 +50,7 @@ impl State {
             apex: grown.apex,
             sessions: Sessions::default(),
             cursors: Cursors::default(),
+            changes: Vec::new(),
             calls_used: 0,
             logins: 0,
         }

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::header::DATE;
-use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -29,9 +30,9 @@ use super::clock::{Clock, http_date};
 use super::control;
 use super::faults::{Effects, Faults};
 use super::org::State;
+use super::pubsub::{self, Bus};
 use super::reply::Reply;
 use super::seed::{Seed, SeedError};
-use super::tls;
 
 /// Larger bodies of requests are refused.
 const BODY_MAX: usize = 6 * 1024 * 1024;
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub(super) faults: Mutex<Faults>,
     seen: Mutex<VecDeque<Seen>>,
     pub(super) clock: Clock,
+    pub(super) bus: Bus,
     seed: Seed,
     scheme: &'static str,
     address: String,
@@ -78,6 +80,7 @@ impl Shared {
             faults: Mutex::default(),
             seen: Mutex::default(),
             clock,
+            bus: Bus::default(),
             seed,
             scheme: if ca_pem.is_some() { "https" } else { "http" },
             address: address.to_string(),
@@ -120,23 +123,42 @@ impl Shared {
         *self.state.lock() = State::new(self.seed.grow(self.clock.now())?);
         self.faults.lock().clear();
         self.seen.lock().clear();
+        self.bus.clear();
         Ok(())
     }
 
+    /// Publishes a record on a topic, as the first user. Says why it could not.
+    pub(super) fn publish(&self, topic: &str, record: &Map<String, Value>) -> Result<(), String> {
+        let (schema, by) = {
+            let state = self.state.lock();
+            (Arc::clone(&state.schema), state.users.first().map(|user| user.id.clone()).unwrap_or_default())
+        };
+        self.bus.publish(self.clock.now(), &schema, topic, &by, record)
+    }
+
+    /// Notes a call of the Pub/Sub API; its outcome stands in the trailers.
+    pub(super) fn note_grpc(&self, path: &str) {
+        self.remember(Seen { method: "POST".to_owned(), path: path.to_owned(), status: 200, client: None });
+    }
+
     fn note(&self, call: &Call, status: u16) {
-        let mut seen = self.seen.lock();
-        if seen.len() >= SEEN_MAX {
-            seen.pop_front();
-        }
         let options = call.header("sforce-call-options").unwrap_or_default();
         // Documented with a semicolon between them, formerly with a comma.
         let client = options.split([';', ',']).find_map(|it| it.trim().strip_prefix("client="));
-        seen.push_back(Seen {
+        self.remember(Seen {
             method: call.method.to_string(),
             path: call.path.clone(),
             status,
             client: client.map(ToOwned::to_owned),
         });
+    }
+
+    fn remember(&self, call: Seen) {
+        let mut seen = self.seen.lock();
+        if seen.len() >= SEEN_MAX {
+            seen.pop_front();
+        }
+        seen.push_back(call);
     }
 
     /// The org's answer, and what the faults make of it.
@@ -146,7 +168,16 @@ impl Shared {
             return (control::answer(self, call, below), Effects::default());
         }
         let effects = self.faults.lock().meet(call);
-        let reply = self.state.lock().answer(self.clock.now(), call, effects.clone());
+        let now = self.clock.now();
+        let (reply, changes, schema) = {
+            let mut state = self.state.lock();
+            let reply = state.answer(now, call, effects.clone());
+            (reply, std::mem::take(&mut state.changes), Arc::clone(&state.schema))
+        };
+        for change in changes {
+            // Every object has a topic, and a row fits it.
+            self.bus.tell(now, &schema, &change).ok();
+        }
         self.note(call, if effects.reset { 0 } else { reply.status.as_u16() });
         (reply, effects)
     }
@@ -181,14 +212,11 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, tls: Option<TlsAccep
     let stop = shared.stop.clone();
     let served = async {
         match tls {
-            None => serve(&shared, stream).await,
+            None => serve(shared, stream).await,
             Some(tls) => {
                 // No handshake: a client that does not trust the authority, or went away.
                 let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await else { return };
-                match stream.get_ref().1.alpn_protocol() {
-                    Some(tls::HTTP_2) => Box::pin(serve_http_2(&shared, stream)).await,
-                    _ => Box::pin(serve(&shared, stream)).await,
-                }
+                Box::pin(serve(shared, stream)).await;
             }
         }
     };
@@ -198,25 +226,24 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, tls: Option<TlsAccep
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(shared: &Shared, stream: S) {
-    let service = service_fn(|request| respond(shared, request));
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    // How a connection ended is the client's affair; a cut on demand ends it with an error.
-    connection.await.ok();
-}
-
-async fn serve_http_2<S: AsyncRead + AsyncWrite + Unpin>(shared: &Arc<Shared>, stream: S) {
-    let service = service_fn(|request| {
-        let shared = Arc::clone(shared);
-        async move { respond(&shared, request).await }
+/// Speaks what the client begins with: HTTP/1.1, or HTTP/2, also without TLS, as gRPC does.
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(shared: Arc<Shared>, stream: S) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let shared = Arc::clone(&shared);
+        async move {
+            match pubsub::is_grpc(request.headers()) {
+                true => Ok(pubsub::answer(shared, request).await),
+                false => respond(&shared, request)
+                    .await
+                    .map(|it| it.map(|body| body.map_err(io::Error::other).boxed_unsync())),
+            }
+        }
     });
-    let connection = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .serve_connection(TokioIo::new(stream), service);
-    connection.await.ok();
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).max_buf_size(HEAD_MAX);
+    server.http2().timer(TokioTimer::new());
+    // How a connection ended is the client's affair; a cut on demand ends it with an error.
+    server.serve_connection(TokioIo::new(stream), service).await.ok();
 }
 
 async fn respond(shared: &Shared, request: Request<Incoming>) -> io::Result<Response<Payload>> {

@@ -9,9 +9,6 @@ use rustls::crypto::ring;
 use rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::TlsAcceptor;
 
-/// HTTP/2, as ALPN calls it.
-pub(super) const HTTP_2: &[u8] = b"h2";
-
 /// What could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -52,6 +49,6 @@ pub(super) fn authority(address: IpAddr) -> Result<Authority, TlsError> {
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))?;
-    config.alpn_protocols = vec![HTTP_2.to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Authority { acceptor: TlsAcceptor::from(Arc::new(config)), pem })
 }

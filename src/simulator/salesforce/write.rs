@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::caller::Caller;
 use super::id;
 use super::org::State;
+use super::pubsub::{Change, ChangeKind};
 use super::reply::Refusal;
 use super::schema::{Field, Kind, Object};
 
@@ -23,7 +24,31 @@ pub(super) fn create(
         let message = format!("Required fields are missing: [{}]", missing.join(", "));
         return Err(Refusal::bad("REQUIRED_FIELD_MISSING", message).about(&missing));
     }
-    Ok(state.store.insert(caller.now, &caller.user.id, object, values))
+    if object.name.ends_with("__e") {
+        // An event is published, and never a row.
+        let id = id::made("e00", state.changes.len() as u64 + 1);
+        state.changes.push(changed(caller, object, (&id, ChangeKind::Publish), Map::new(), values));
+        return Ok(id);
+    }
+    let id = state.store.insert(caller.now, &caller.user.id, object, values);
+    let after = values_of(state, object, &id);
+    state.changes.push(changed(caller, object, (&id, ChangeKind::Create), Map::new(), after));
+    Ok(id)
+}
+
+fn values_of(state: &State, object: &Object, id: &str) -> Map<String, Value> {
+    state.store.row(&object.name, id).map(|row| row.values.clone()).unwrap_or_default()
+}
+
+fn changed(
+    caller: &Caller,
+    object: &Object,
+    (id, kind): (&str, ChangeKind),
+    before: Map<String, Value>,
+    after: Map<String, Value>,
+) -> Change {
+    let (object, id, by) = (object.name.clone(), id.to_owned(), caller.user.id.clone());
+    Change { object, id, kind, by, before, after }
 }
 
 /// Changes a row.
@@ -40,8 +65,13 @@ pub(super) fn update(
         let message = format!("Required fields are missing: [{}]", field.name);
         return Err(Refusal::bad("REQUIRED_FIELD_MISSING", message).about(&[&field.name]));
     }
+    let before = values_of(state, object, id);
     match state.store.update(caller.now, &caller.user.id, object, id, values) {
-        true => Ok(()),
+        true => {
+            let after = values_of(state, object, id);
+            state.changes.push(changed(caller, object, (id, ChangeKind::Update), before, after));
+            Ok(())
+        }
         false => Err(Refusal::not_found()),
     }
 }
@@ -49,8 +79,12 @@ pub(super) fn update(
 /// Removes a row.
 pub(super) fn delete(state: &mut State, caller: &Caller, object: &Object, id: &str) -> Result<(), Refusal> {
     may_write(caller, object)?;
+    let before = values_of(state, object, id);
     match state.store.delete(&object.name, id) {
-        true => Ok(()),
+        true => {
+            state.changes.push(changed(caller, object, (id, ChangeKind::Delete), before, Map::new()));
+            Ok(())
+        }
         false => Err(Refusal::new(StatusCode::NOT_FOUND, "ENTITY_IS_DELETED", "entity is deleted")),
     }
 }
