@@ -2,6 +2,7 @@
 //! that finds it (`check`).
 
 mod check;
+mod events;
 mod faults;
 mod fetch;
 mod stand_in;

@@ -11,6 +11,9 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use super::{Conversation, DEADLINE, Peer, token_of, within};
 
+/// The configuration file.
+const CONFIG: &str = "switchboard.toml";
+
 /// A running broker.
 pub(crate) struct Broker {
     child: Child,
@@ -40,11 +43,25 @@ impl Broker {
     /// A broker with more arguments; no file where `toml` is `None`.
     pub(crate) async fn launch(toml: Option<&str>, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        if let Some(toml) = toml {
+            std::fs::write(folder.path().join(CONFIG), toml).unwrap();
+        }
+        Self::launch_in(folder, arguments).await
+    }
+
+    /// The broker that comes after this one, which has ended: in its folder, with its file.
+    pub(crate) async fn successor(mut self) -> Self {
+        let next = tempfile::tempdir().unwrap();
+        let folder = std::mem::replace(&mut self.folder, next);
+        std::fs::write(self.folder.path().join("log"), "").unwrap();
+        Self::launch_in(folder, &[]).await
+    }
+
+    async fn launch_in(folder: TempDir, arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path().join("data"));
-        if let Some(toml) = toml {
-            let file = folder.path().join("switchboard.toml");
-            std::fs::write(&file, toml).unwrap();
+        let file = folder.path().join(CONFIG);
+        if file.exists() {
             command.arg("--config").arg(file);
         }
         let log = std::fs::File::create(folder.path().join("log")).unwrap();

@@ -64,8 +64,6 @@ fn names(bits: &str, record: &RecordSchema) -> Option<Vec<String>> {
 mod tests {
     use crate::adapter::salesforce::events::schema::Schema;
 
-    use super::*;
-
     #[test]
     fn bits_count_from_the_lowest_and_a_prefix_goes_into_a_compound_field() {
         let text = r#"{"type":"record","name":"XChangeEvent","fields":[

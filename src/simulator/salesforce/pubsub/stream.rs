@@ -108,6 +108,8 @@ impl Stream {
                 }
                 Next::Cut => {
                     stream.ended = true;
+                    // What was given goes out before.
+                    tokio::task::yield_now().await;
                     Err(grpc::cut())
                 }
             };
