@@ -1,4 +1,5 @@
-//! simple-salesforce and jsforce log in, query, page, write and meet errors: scripts in tests/python and tests/node.
+//! simple-salesforce and jsforce log in, query, page, write and meet errors, salesforce-pubsub-api-client publishes and
+//! subscribes: scripts in tests/python and tests/node.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,6 +38,21 @@ async fn simple_salesforce_is_at_home() {
     let mut client = Command::new(python);
     client.arg("tests/python/salesforce.py").arg(fixture.org.url()).arg(authority.path()).arg(fixture.keys.key_file());
     check(&mut client, 11).await;
+}
+
+#[tokio::test]
+async fn salesforce_pubsub_api_client_is_at_home() {
+    let Some(modules) = installed("node/node_modules", "npm").await else { return };
+    let fixture = Fixture::with(true, |_| {}).await;
+    let authority = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(authority.path(), fixture.org.ca_pem().unwrap()).unwrap();
+    let mut client = Command::new("node");
+    client
+        .env("NODE_PATH", modules)
+        .env("NODE_EXTRA_CA_CERTS", authority.path())
+        .arg("tests/node/pubsub.cjs")
+        .arg(fixture.org.url());
+    check(&mut client, 5).await;
 }
 
 #[tokio::test]
