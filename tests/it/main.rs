@@ -27,6 +27,7 @@ mod handler_gone;
 mod ordered;
 mod requests;
 
+mod announce;
 mod fetch_credentials;
 mod presence;
 mod retained;

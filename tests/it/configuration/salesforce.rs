@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use switchboard::config::{Mode, Store, UserKey};
+use switchboard::config::{Mode, Start, Store, UserKey};
 
 use super::{Given, check_file, load};
 
@@ -95,5 +95,73 @@ fn an_address_of_an_org_is_https_and_in_its_usual_notation() {
         "[salesforce]\nlogin_url = 'http://127.0.0.1:8080'\n[salesforce.credentials]\ncache = '2h'",
         "2: salesforce.login_url: must begin with https://, or salesforce.insecure_http be true (a stand-in on loopback)
          4: salesforce.credentials.cache: must be at most 1h",
+    );
+}
+
+const EVENTS: &str = "auth.mode = 'open'\n[salesforce]\nclient_id = '3MVG9'\nusername = 'switchboard@example.com'\n\
+                      private_key_file = 'key.pem'\n";
+
+#[test]
+fn the_topics_of_events_are_tables_with_names() {
+    let file = format!(
+        "{EVENTS}[salesforce.events]\nsettle = '1s'\n[salesforce.events.topics.notice]\ntopic = '/event/CTI_Notice__e'\n\
+         user_field = 'ChangeEventHeader.commitUser'\nstart = 'earliest'\nfields = ['A__c', 'B__c']\n\
+         [salesforce.events.topics.\"all changes\"]\ntopic = '/data/ChangeEvents'\n"
+    );
+    let config = load(&Given { file: Some(&file), ..Given::default() }).unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let events = config.salesforce.events;
+    assert_eq!(events.settle, Duration::from_secs(1));
+    let notice = &events.topics["notice"];
+    assert_eq!((notice.topic.as_str(), notice.start), ("/event/CTI_Notice__e", Start::Earliest));
+    assert_eq!(notice.user_field.as_deref(), Some("ChangeEventHeader.commitUser"));
+    assert_eq!(notice.fields.as_deref(), Some(&["A__c".to_owned(), "B__c".to_owned()][..]));
+    let all = &events.topics["all changes"];
+    assert_eq!((all.start, &all.user_field, &all.fields), (Start::Latest, &None, &None));
+    check_file(
+        &file,
+        "mode: open, for development: no token is asked
+         listen: 127.0.0.1:7420, [::1]:7420
+         events: /data/ChangeEvents, /event/CTI_Notice__e from https://api.pubsub.salesforce.com:7443
+         not default: salesforce.events.settle = 1s",
+    );
+}
+
+#[test]
+fn a_topic_that_is_none_is_a_mistake() {
+    check_file(
+        &format!(
+            "{EVENTS}[salesforce.events]\nendpoint = 'http://api.pubsub.salesforce.com'\nsettle = '1h'\n\
+             [salesforce.events.topics.a]\ntopic = '/topic/X'\nuser_field = 'a b'\n\
+             [salesforce.events.topics.b]\nstart = 'late'\nfields = ['a.b']\n\
+             [salesforce.events.topics.c]\n[salesforce.events.topics.d]\ntopic = '/event/X__e'\ntopics = 1\n\
+             [salesforce.events.topics.e]\ntopic = '/event/Y__e'\n[salesforce.events.topics.f]\ntopic = '/event/Y__e'\n"
+        ),
+        "7: salesforce.events.endpoint: must begin with https://, or be a stand-in on loopback, and \
+           salesforce.insecure_http true
+         8: salesforce.events.settle: must be at most 5m
+         10: salesforce.events.topics.a.topic: must be a topic of the Pub/Sub API, such as /event/CTI_Notice__e or \
+             /data/CTI_Login__ChangeEvent
+         11: salesforce.events.topics.a.user_field: must be the API name of a field, such as User_Id__c or User__r.Username
+         13: salesforce.events.topics.b.start: must be \"latest\" or \"earliest\"
+           hint: did you mean \"latest\"?
+         14: salesforce.events.topics.b.fields[0]: must be an API name, such as CTI_Login__c
+         15: salesforce.events.topics.c.topic: is missing: what Salesforce calls the topic, such as /event/CTI_Notice__e
+         18: salesforce.events.topics.d.topics: unknown key
+           hint: did you mean topic?
+         21: salesforce.events.topics.f.topic: is another table's too: a topic is heard once",
+    );
+}
+
+#[test]
+fn events_need_a_way_to_log_in_with_either_store() {
+    check_file(
+        "[salesforce.events.topics.a]\ntopic = '/event/X__e'\n",
+        "1: salesforce.client_id: is missing: the consumer key of the external client app
+         1: salesforce.private_key_file: is missing: log in with username and private_key_file, or with client_secret_file",
+    );
+    check_file(
+        "[salesforce]\nclient_id = 'x'\n[salesforce.events]\ntopics = 1\n",
+        "4: salesforce.events.topics: must be tables: [salesforce.events.topics.NAME]",
     );
 }

@@ -40,7 +40,7 @@ fn other(row: &Row) -> Option<String> {
 fn the_defaults_in_the_table_are_the_defaults_of_the_program() {
     let is_value = |row: &Row| toml::from_str::<toml::Table>(&format!("it = {}", row.default)).is_ok();
     let file = file_of(&rows(), |row| is_value(row).then(|| row.default.to_owned()));
-    assert_eq!(file.lines().count(), 47, "other defaults are words:\n{file}");
+    assert_eq!(file.lines().count(), 49, "other defaults are words:\n{file}");
     let loaded = load(&Given { file: Some(&file), ..Given::default() }).unwrap();
     let default = Config::default();
     assert_eq!(loaded, Config { listen_is_default: false, data_dir: loaded.data_dir.clone(), ..default });

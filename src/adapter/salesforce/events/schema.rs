@@ -190,3 +190,80 @@ impl Schemas {
         kept.push_back((id.to_owned(), schema));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SCHEMA: &str = r#"{"type":"record","name":"CTI_Notice__e","namespace":"com.sforce.eventbus","fields":[
+        {"name":"CreatedDate","type":"long","doc":"CreatedDate:DateTime"},
+        {"name":"Text","type":["null","string"],"default":null,"doc":"Data:Text:00N"},
+        {"name":"When","type":["null","long"],"default":null,"doc":"Data:DateTime:00N"},
+        {"name":"Number","type":["null","double"],"default":null,"doc":"Data:Double:00N"},
+        {"name":"Whole","type":"long"},
+        {"name":"Bytes","type":"bytes"},
+        {"name":"Day","type":{"type":"int","logicalType":"date"}},
+        {"name":"Names","type":{"type":"map","values":"string"}}]}"#;
+
+    #[test]
+    fn every_kind_of_value_has_a_form_in_json() {
+        let schema = Schema::parse(SCHEMA).unwrap();
+        assert_eq!((schema.name(), schema.is_change()), ("CTI_Notice__e", false));
+        // 2026-11-24T09:20:00Z, in milliseconds.
+        let moment = [0x80, 0xf8, 0xd6, 0xcd, 0xc1, 0x68];
+        let mut payload = moment.to_vec();
+        payload.extend([2, 4, b'h', b'i', 2]);
+        payload.extend([3]);
+        payload.extend([2]);
+        payload.extend(f64::NAN.to_le_bytes());
+        payload.extend([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
+        payload.extend([4, 0xfb, 0xff]);
+        payload.extend([2]);
+        payload.extend([4, 2, b'b', 2, b'1', 2, b'a', 2, b'2', 0]);
+        let read = schema.read(&payload).unwrap();
+        assert_eq!(
+            Value::Object(read),
+            json!({
+                "CreatedDate": "2026-11-24T09:20:00.000Z", "Text": "hi", "When": -2, "Number": null, "Whole": i64::MIN,
+                "Bytes": "+/8=", "Day": "1970-01-02", "Names": { "a": "2", "b": "1" },
+            })
+        );
+    }
+
+    #[test]
+    fn a_schema_that_cannot_be_used_is_refused() {
+        let nested = |depth: usize| {
+            let open = |at| format!(r#"{{"type":"record","name":"R{at}","fields":[{{"name":"f","type":"#);
+            (0..depth).map(open).collect::<String>() + "\"int\"" + &"}]}".repeat(depth)
+        };
+        for (text, fits) in [
+            ("", false),
+            ("{}", false),
+            ("\"string\"", false),
+            (r#"{"type":"record","name":"A","fields":[{"name":"a","type":["null","A"]}]}"#, false),
+            (
+                r#"{"type":"record","name":"A","fields":[{"name":"a","type":{"type":"record","name":"B",
+                    "fields":[{"name":"b","type":{"type":"array","items":"A"}}]}}]}"#,
+                false,
+            ),
+            (r#"{"type":"record","name":"A","fields":[{"name":"a","type":"int"},{"name":"a","type":"int"}]}"#, false),
+            (r#"{"type":"record","name":"A","fields":[{"name":"a","type":"Missing"}]}"#, false),
+            (&nested(8), true),
+            (&nested(40), false),
+        ] {
+            assert_eq!(Schema::parse(text).is_ok(), fits, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_payload_makes_it_fail_otherwise(payload in prop::collection::vec(any::<u8>(), 0..200)) {
+            let schema = Schema::parse(SCHEMA).unwrap();
+            if let Some(read) = schema.read(&payload) {
+                serde_json::to_string(&read).unwrap();
+            }
+        }
+    }
+}
