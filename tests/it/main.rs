@@ -39,6 +39,7 @@ mod load;
 mod pressure;
 
 mod bench;
+mod chromium;
 mod client;
 mod command_line;
 mod configuration;

@@ -19,7 +19,7 @@ const ANSWERS_KEPT = 100;
 
 /**
  * Events, all of them CustomEvent: "state" { state }, "error" { code, message }, "pop" { sfid, source },
- * "dial" (what was published), "clicktodial" { enabled }.
+ * "dial" (what was published), "clicktodial" { enabled }, "leads" { leads }: whether this tab is the one that opens records.
  */
 export class SalesforceBridge extends EventTarget {
   #opencti;
@@ -29,7 +29,7 @@ export class SalesforceBridge extends EventTarget {
   #focus = {};
   /** Answers to SaveLog by who asked and under which id: a request that is repeated writes once. */
   #answers = new Map();
-  #leader = new Leader();
+  #leader = new Leader((leads) => this.#tell("leads", { leads }));
 
   /**
    * @param {object} options

@@ -75,7 +75,7 @@ export class Connection extends EventTarget {
     this.#become("connecting");
     let socket;
     try {
-      socket = new WebSocket(this.#options.url, "switchboard.v1");
+      socket = new WebSocket(this.#options.url);
     } catch (error) {
       this.#end("BAD_ADDRESS", `no WebSocket to ${this.#options.url}: ${error.message}`);
       return;
@@ -271,8 +271,9 @@ export async function diagnose(url) {
   return { code: "UNREACHABLE", message: `nothing answers at ${probe}: open it in a tab to see whether the broker runs` };
 }
 
-/** What the browser says of connections to this computer: Chrome's own permission; others have none. */
+/** What the browser says of connections to this computer: Chrome's own permission, which pages of this computer need not. */
 async function loopbackPermission() {
+  if (/^(localhost|127\..*|\[::1\])$/.test(location.hostname)) return "not needed";
   try {
     return (await navigator.permissions.query({ name: "loopback-network" })).state;
   } catch {

@@ -5,8 +5,15 @@ const LOCK = "switchboard-screen-pop";
 /** Held by one page of the browser at a time. A page that holds a lock is not frozen by Chrome, either. */
 export class Leader {
   #leads = false;
+  #changed;
+  #release = null;
   #queued = new AbortController();
   #ended = new AbortController();
+
+  /** @param {(leads: boolean) => void} changed */
+  constructor(changed) {
+    this.#changed = changed;
+  }
 
   /** Whether this page is the one. Without locks (no secure context) each page is. */
   get leads() {
@@ -14,7 +21,7 @@ export class Leader {
   }
 
   start() {
-    if (!navigator.locks) return;
+    if (!navigator.locks) return this.#changed(true);
     const seen = () => document.hidden || this.#leads || this.#take();
     document.addEventListener("visibilitychange", seen, { signal: this.#ended.signal });
     if (document.hidden) this.#queue();
@@ -27,10 +34,8 @@ export class Leader {
     this.#release?.();
   }
 
-  #release = null;
-
   #hold = () => {
-    this.#leads = true;
+    this.#become(true);
     return new Promise((resolve) => (this.#release = resolve));
   };
 
@@ -40,8 +45,13 @@ export class Leader {
     navigator.locks.request(LOCK, { steal: true }, this.#hold).catch(() => this.#lost());
   }
 
+  #become(leads) {
+    this.#leads = leads;
+    this.#changed(leads);
+  }
+
   #lost() {
-    this.#leads = false;
+    this.#become(false);
     if (!this.#ended.signal.aborted) this.#queue();
   }
 

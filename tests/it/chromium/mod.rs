@@ -1,0 +1,188 @@
+//! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI),
+//! `connection` (how its connection ends and comes back, against a broker that a test plays), `gadget`
+//! (examples/gadget.html).
+//!
+//! [`Chromium::launch`] gives a browser, or `None` where this machine has none; [`Chromium::open`] a page that loads from
+//! this repository, with files replaced as the test says; [`Page::wait`] waits for what has to come true in it.
+//! tests/node/chromium.cjs is the other half. One launch serves all scenes of this folder.
+
+mod connection;
+pub(crate) mod gadget;
+mod salesforce;
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::Mutex;
+
+use crate::support::within;
+
+/// Names that Chromium goes by.
+const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"];
+
+/// A browser, gone when the test ends.
+pub(crate) struct Chromium {
+    _child: Child,
+    ends: Mutex<(ChildStdin, Lines<BufReader<ChildStdout>>)>,
+    port: u64,
+    opened: AtomicUsize,
+}
+
+/// Where a page is loaded from.
+#[derive(Clone, Copy)]
+pub(crate) enum Host {
+    /// A loopback address, which every broker lets in.
+    Loopback,
+    /// `http://crm.example.com:PORT`, which a broker lets in only when it is listed.
+    Elsewhere,
+}
+
+impl Chromium {
+    /// Starts it. `None`: this machine lacks Chromium or Node.js.
+    pub(crate) async fn launch() -> Option<Self> {
+        let (executable, modules) = (executable()?, modules().await?);
+        let mut command = Command::new("node");
+        command.arg("tests/node/chromium.cjs").arg(executable).arg(std::env::current_dir().unwrap());
+        command.env("NODE_PATH", modules).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = within("Chromium", lines.next_line()).await.unwrap().expect("Chromium does not start");
+        let port = serde_json::from_str::<Value>(&ready).unwrap()["port"].as_u64().unwrap();
+        let ends = Mutex::new((child.stdin.take().unwrap(), lines));
+        Some(Self { _child: child, ends, port, opened: AtomicUsize::new(0) })
+    }
+
+    /// The origin of its pages.
+    pub(crate) fn origin(&self, host: Host) -> String {
+        match host {
+            Host::Loopback => format!("http://127.0.0.1:{}", self.port),
+            Host::Elsewhere => format!("http://crm.example.com:{}", self.port),
+        }
+    }
+
+    /// Opens a file of this repository in a profile of its own. `files`: what replaces other files that it loads, by
+    /// the end of their address; `setup`: there as `window.stubSetup` before any script.
+    pub(crate) async fn open(&self, host: Host, path: &str, files: Value, setup: Value) -> Page<'_> {
+        self.open_as(json!({ "url": format!("{}/{path}", self.origin(host)), "files": files, "setup": setup })).await
+    }
+
+    async fn open_as(&self, mut options: Value) -> Page<'_> {
+        let name = format!("page {}", self.opened.fetch_add(1, Ordering::Relaxed));
+        options["do"] = json!("open");
+        options["page"] = json!(name);
+        self.tell(options.clone()).await;
+        Page { chromium: self, name, options }
+    }
+
+    async fn tell(&self, command: Value) -> Value {
+        let mut ends = self.ends.lock().await;
+        ends.0.write_all(format!("{command}\n").as_bytes()).await.unwrap();
+        let outcome = within("Chromium's answer", ends.1.next_line()).await.unwrap().expect("Chromium ended");
+        let mut outcome: Value = serde_json::from_str(&outcome).unwrap();
+        assert!(outcome.get("error").is_none(), "{command}\n{}", outcome["error"].as_str().unwrap_or_default());
+        outcome["value"].take()
+    }
+}
+
+/// A page of a browser.
+pub(crate) struct Page<'c> {
+    chromium: &'c Chromium,
+    name: String,
+    options: Value,
+}
+
+impl Page<'_> {
+    /// The same page once more, in the same profile, as a second tab is.
+    pub(crate) async fn beside(&self) -> Self {
+        let mut options = self.options.clone();
+        options["beside"] = json!(self.name);
+        self.chromium.open_as(options).await
+    }
+
+    async fn tell(&self, what: &str, mut options: Value) -> Value {
+        options["do"] = json!(what);
+        options["page"] = json!(self.name);
+        self.chromium.tell(options).await
+    }
+
+    /// What an expression is.
+    pub(crate) async fn evaluate(&self, expression: &str) -> Value {
+        self.tell("evaluate", json!({ "expression": expression })).await
+    }
+
+    /// Waits until an expression is true.
+    pub(crate) async fn wait(&self, expression: &str) {
+        self.tell("wait", json!({ "expression": expression })).await;
+    }
+
+    /// Waits until an element shows a text that contains this one.
+    pub(crate) async fn shows(&self, id: &str, text: &str) {
+        let (id, text) = (json!(id), json!(text));
+        self.wait(&format!("document.getElementById({id}).textContent.includes({text})")).await;
+    }
+
+    /// Clicks an element.
+    pub(crate) async fn click(&self, selector: &str) {
+        self.tell("click", json!({ "selector": selector })).await;
+    }
+
+    /// All that it said on its console.
+    pub(crate) async fn console(&self) -> Vec<String> {
+        serde_json::from_value(self.tell("console", json!({})).await).unwrap()
+    }
+
+    /// Closes it, and its profile with the last page.
+    pub(crate) async fn close(self) {
+        self.tell("close", json!({})).await;
+    }
+}
+
+/// Chromium, from the environment or the usual places.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn executable() -> Option<PathBuf> {
+    let folders: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH")?).collect();
+    let found = std::env::var_os("CHROMIUM").map(PathBuf::from);
+    let mut usual = NAMES.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    let found = found.or_else(|| usual.find(|path| path.exists()));
+    if found.is_none() {
+        eprintln!("SKIPPED: there is no Chromium on this machine");
+    }
+    found
+}
+
+/// What the test command installs beside the build.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+async fn modules() -> Option<PathBuf> {
+    let target = PathBuf::from(env!("CARGO_BIN_EXE_switchboard")).parent()?.parent()?.to_owned();
+    let modules = target.join("node/node_modules");
+    if modules.join("playwright-core").exists() {
+        return Some(modules);
+    }
+    let npm = Command::new("npm").arg("--version").output().await.is_ok_and(|it| it.status.success());
+    assert!(!npm, "no playwright-core in target/node: run ./test, which installs it");
+    eprintln!("SKIPPED: there is no npm on this machine");
+    None
+}
+
+/// One browser for all scenes: its start is most of the time.
+#[tokio::test]
+async fn our_pages_work_in_a_browser() {
+    let Some(chromium) = Chromium::launch().await else { return };
+    salesforce::an_event_opens_the_record(&chromium).await;
+    salesforce::a_record_opens_in_the_tab_that_was_looked_at_last(&chromium).await;
+    salesforce::a_bad_id_opens_nothing_and_the_sender_hears_why(&chromium).await;
+    salesforce::navigation_and_clicks_reach_other_applications(&chromium).await;
+    salesforce::a_log_is_saved_once_and_only_as_allowed(&chromium).await;
+    salesforce::the_page_comes_back_after_a_restart(&chromium).await;
+    salesforce::a_token_comes_from_apex_and_a_refused_one_is_renewed_once(&chromium).await;
+    salesforce::a_page_of_a_foreign_origin_says_what_to_do(&chromium).await;
+    connection::a_draining_broker_says_when_to_come_back(&chromium).await;
+    connection::a_session_that_was_taken_over_does_not_come_back(&chromium).await;
+    connection::a_dead_connection_is_found_when_the_page_wakes(&chromium).await;
+    connection::a_hidden_page_says_that_it_sleeps(&chromium).await;
+    gadget::a_gadget_shows_the_login_and_never_the_password(&chromium).await;
+}
