@@ -48,6 +48,7 @@ mod fake_broker;
 mod python;
 
 mod live_org;
+mod metadata;
 mod salesforce;
 mod simulator;
 

@@ -51,17 +51,6 @@ const commands = {
 
   evaluate: ({ page, expression }) => pages.get(page).page.evaluate(expression),
 
-  /** Waits until an expression is true of the page. */
-  async wait({ page, expression }) {
-    const { page: it, said } = pages.get(page);
-    try {
-      await it.waitForFunction(expression, undefined, { timeout: DEADLINE_MS, polling: 20 });
-    } catch (error) {
-      const text = await it.evaluate("document.body.innerText");
-      throw new Error(`${error.message}\nthe page shows:\n${text}\nits console:\n${said.join("\n")}`);
-    }
-  },
-
   async click({ page, selector }) {
     await pages.get(page).page.click(selector, { timeout: DEADLINE_MS });
   },

@@ -50,24 +50,26 @@ pub(super) async fn a_draining_broker_says_when_to_come_back(chromium: &Chromium
     page.close().await;
 }
 
-pub(super) async fn a_session_that_was_taken_over_does_not_come_back(chromium: &Chromium) {
+pub(super) async fn some_closes_are_final_and_others_are_not(chromium: &Chromium) {
     let fake = FakeBroker::start().await;
-    // The same token is not sent again, as it does not come from a function.
+    let (page, mut peer, _) = session(chromium, &fake).await;
+    for code in [1001, 4413] {
+        peer.close(code, "test").await;
+        peer = fake.session().await.0;
+        grant_all(&mut peer).await;
+        page.shows("state", "registered").await;
+    }
+    // A token that is no function is not sent again by itself; a person may.
     for (code, shown) in [(4409, "REPLACED"), (4401, "REFUSED"), (4403, "REFUSED")] {
-        let (page, peer, _) = session(chromium, &fake).await;
         peer.close(code, "test").await;
         page.shows("error", shown).await;
         page.shows("state", "stopped").await;
-        page.close().await;
-    }
-    // Anything else does.
-    for code in [1001, 1008, 4408, 4413] {
-        let (page, peer, _) = session(chromium, &fake).await;
-        peer.close(code, "test").await;
-        let (mut peer, _) = fake.session().await;
+        page.click("#connect").await;
+        peer = fake.session().await.0;
         grant_all(&mut peer).await;
-        page.close().await;
+        page.shows("state", "registered").await;
     }
+    page.close().await;
 }
 
 pub(super) async fn a_dead_connection_is_found_when_the_page_wakes(chromium: &Chromium) {

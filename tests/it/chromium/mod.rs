@@ -13,16 +13,20 @@ mod salesforce;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
-use crate::support::within;
+use crate::support::{DEADLINE, within};
 
 /// Names that Chromium goes by.
 const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"];
+
+/// How often a page is looked at while something is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A browser, gone when the test ends.
 pub(crate) struct Chromium {
@@ -114,9 +118,19 @@ impl Page<'_> {
         self.tell("evaluate", json!({ "expression": expression })).await
     }
 
-    /// Waits until an expression is true.
+    /// Waits until an expression is true. Looks again and again, so that other pages get their turn meanwhile.
     pub(crate) async fn wait(&self, expression: &str) {
-        self.tell("wait", json!({ "expression": expression })).await;
+        let wanted = format!("Boolean({expression})");
+        let looking = async {
+            let mut often = tokio::time::interval(LOOK_EVERY);
+            while self.evaluate(&wanted).await != true {
+                often.tick().await;
+            }
+        };
+        if tokio::time::timeout(DEADLINE, looking).await.is_err() {
+            let text = self.evaluate("document.body.innerText").await;
+            panic!("never true: {expression}\nthe page shows {text}\nits console: {:#?}", self.console().await);
+        }
     }
 
     /// Waits until an element shows a text that contains this one.
@@ -168,21 +182,29 @@ async fn modules() -> Option<PathBuf> {
     None
 }
 
-/// One browser for all scenes: its start is most of the time.
+/// One browser for all scenes, since its start takes longest; side by side, since most of a scene is waiting.
 #[tokio::test]
 async fn our_pages_work_in_a_browser() {
     let Some(chromium) = Chromium::launch().await else { return };
-    salesforce::an_event_opens_the_record(&chromium).await;
-    salesforce::a_record_opens_in_the_tab_that_was_looked_at_last(&chromium).await;
-    salesforce::a_bad_id_opens_nothing_and_the_sender_hears_why(&chromium).await;
-    salesforce::navigation_and_clicks_reach_other_applications(&chromium).await;
-    salesforce::a_log_is_saved_once_and_only_as_allowed(&chromium).await;
-    salesforce::the_page_comes_back_after_a_restart(&chromium).await;
-    salesforce::a_token_comes_from_apex_and_a_refused_one_is_renewed_once(&chromium).await;
-    salesforce::a_page_of_a_foreign_origin_says_what_to_do(&chromium).await;
-    connection::a_draining_broker_says_when_to_come_back(&chromium).await;
-    connection::a_session_that_was_taken_over_does_not_come_back(&chromium).await;
-    connection::a_dead_connection_is_found_when_the_page_wakes(&chromium).await;
-    connection::a_hidden_page_says_that_it_sleeps(&chromium).await;
-    gadget::a_gadget_shows_the_login_and_never_the_password(&chromium).await;
+    let chromium = &chromium;
+    let telling = async {
+        salesforce::an_event_opens_the_record(chromium).await;
+        salesforce::a_record_opens_in_the_tab_that_was_looked_at_last(chromium).await;
+        salesforce::a_bad_id_opens_nothing_and_the_sender_hears_why(chromium).await;
+        salesforce::navigation_and_clicks_reach_other_applications(chromium).await;
+        salesforce::a_log_is_saved_once_and_only_as_allowed(chromium).await;
+        gadget::a_gadget_shows_the_login_and_never_the_password(chromium).await;
+    };
+    let connecting = async {
+        salesforce::a_token_comes_from_apex_and_a_refused_one_is_renewed_once(chromium).await;
+        salesforce::a_page_of_a_foreign_origin_says_what_to_do(chromium).await;
+        connection::a_dead_connection_is_found_when_the_page_wakes(chromium).await;
+        connection::a_hidden_page_says_that_it_sleeps(chromium).await;
+    };
+    let coming_back = async {
+        salesforce::the_page_comes_back_after_a_restart(chromium).await;
+        connection::a_draining_broker_says_when_to_come_back(chromium).await;
+        connection::some_closes_are_final_and_others_are_not(chromium).await;
+    };
+    tokio::join!(Box::pin(telling), Box::pin(connecting), Box::pin(coming_back));
 }
