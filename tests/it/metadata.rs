@@ -78,7 +78,6 @@ fn the_page_asks_a_method_that_the_class_has() {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 async fn the_metadata_api_takes_every_file() {
     let target = PathBuf::from(env!("CARGO_BIN_EXE_switchboard")).parent().unwrap().parent().unwrap().to_owned();
     let modules = target.join("node/node_modules");

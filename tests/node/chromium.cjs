@@ -1,8 +1,8 @@
 // Chromium for tests/it/chromium: one launch, and pages that do what they are told.
 //
 // Usage: chromium.cjs EXECUTABLE ROOT. Serves the folder ROOT on 127.0.0.1, and says { "port": … } when it is ready. Then
-// each line of standard input is a command, { "do": …, … }, and each line of standard output its outcome, { "value": … }
-// or { "error": … }. It ends with its standard input. CommonJS, so that NODE_PATH finds playwright-core beside the build.
+// each line of standard input is a command, { "id": …, "do": …, … }, and each line of standard output the outcome of one,
+// { "id": …, "value": … } or { "id": …, "error": … }; they are done side by side. It ends with its standard input. CommonJS, so that NODE_PATH finds playwright-core beside the build.
 
 const fs = require("node:fs");
 const http = require("node:http");
@@ -26,30 +26,31 @@ const server = http.createServer((request, response) => {
 });
 
 const pages = new Map();
+/** Pages that nobody uses, each in a profile of its own. A new one takes most of a second of a processor. */
+const idle = [];
 let browser;
 
 const commands = {
   /**
-   * A page in a profile of its own, or `beside` another one. `files` replaces what the page loads, by the end of its
-   * address; `setup` is there as `window.stubSetup` before any script.
+   * A page in a profile that nobody else uses, or `beside` another one. `files` replaces what the page loads, by the end
+   * of its address; `setup` is there as `window.stubSetup` before any script.
    */
   async open({ page: name, url, files = {}, setup = {}, beside }) {
-    const context = beside ? pages.get(beside).page.context() : await browser.newContext();
-    const page = await context.newPage();
+    const page = beside ? await pages.get(beside).page.context().newPage() : idle.pop() ?? (await (await browser.newContext()).newPage());
     const said = [];
     page.on("console", (message) => said.push(`${message.type()}: ${message.text()}`));
     page.on("pageerror", (error) => said.push(`uncaught: ${error.message}`));
-    pages.set(name, { page, said });
+    pages.set(name, { page, said, beside });
     for (const [end, body] of Object.entries(files)) {
       const contentType = TYPES[path.extname(end)];
-      await page.route((address) => address.pathname.endsWith(end), (route) =>
-        route.fulfill({ body, contentType, headers: { "access-control-allow-origin": "*" } }));
+      await page.route((address) => address.pathname.endsWith(end), (route) => route.fulfill({ body, contentType }));
     }
+    // The last one counts.
     await page.addInitScript((given) => { window.stubSetup = given; }, setup);
     await page.goto(url, { timeout: DEADLINE_MS });
   },
 
-  evaluate: ({ page, expression }) => pages.get(page).page.evaluate(expression),
+  evaluate: async ({ page, expression }) => pages.get(page).page.evaluate(expression),
 
   async click({ page, selector }) {
     await pages.get(page).page.click(selector, { timeout: DEADLINE_MS });
@@ -58,13 +59,18 @@ const commands = {
   /** What the page said on its console, uncaught errors included. */
   console: async ({ page }) => pages.get(page).said,
 
-  /** Closes the page, and its profile with the last one. */
+  /** Ends the page; its profile is used again, without what it kept. */
   async close({ page: name }) {
-    const { page } = pages.get(name);
-    const context = page.context();
-    await page.close();
-    if (context.pages().length === 0) await context.close();
+    const { page, beside } = pages.get(name);
     pages.delete(name);
+    if (beside) return void (await page.close());
+    await page.evaluate(() => (localStorage.clear(), sessionStorage.clear()));
+    await page.goto("about:blank");
+    await page.unrouteAll();
+    page.removeAllListeners("console");
+    page.removeAllListeners("pageerror");
+    await page.context().clearCookies();
+    idle.push(page);
   },
 };
 
@@ -82,11 +88,8 @@ const say = (outcome) => process.stdout.write(`${JSON.stringify(outcome)}\n`);
   say({ port: server.address().port });
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const command = JSON.parse(line);
-    try {
-      say({ value: (await commands[command.do](command)) ?? null });
-    } catch (error) {
-      say({ error: error.message });
-    }
+    const { id } = command;
+    commands[command.do](command).then((value = null) => say({ id, value }), ({ message }) => say({ id, error: message }));
   }
   await browser.close();
   server.close();

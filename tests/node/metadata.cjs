@@ -1,4 +1,5 @@
-// The metadata source of clients/salesforce against the Metadata API's own types, as jsforce has them, and against itself.
+// The metadata source of clients/salesforce against the Metadata API's own types, as jsforce has them, a parser of Apex, and
+// itself.
 //
 // Usage: metadata.cjs FOLDER, the one with sfdx-project.json. CommonJS, so that NODE_PATH finds jsforce, and the parser that
 // came with it, beside the build.
@@ -6,6 +7,7 @@
 const assert = require("node:assert/strict");
 const fs = require("node:fs");
 const path = require("node:path");
+const { ApexErrorListener, ApexParserFactory } = require("@apexdevtools/apex-parser");
 const { ApiSchemas } = require("jsforce/lib/api/metadata/schema");
 const xml2js = require("xml2js");
 
@@ -82,6 +84,14 @@ const names = (type) => ofType(type).map(([file]) => nameOf(file, type));
 const fieldsOf = (object) => new Map(ofType("CustomField").filter(([file]) => file.includes(`/objects/${object}/`))
   .map(([, , field]) => [field.fullName[0], field]));
 
+class Mistakes extends ApexErrorListener {
+  found = [];
+
+  apexSyntaxError(line, column, message) {
+    this.found.push(`${line}:${column} ${message}`);
+  }
+}
+
 const scenes = {
   everyFileIsOfATypeAndWellFormed() {
     for (const [file, type, content] of parts) {
@@ -94,9 +104,17 @@ const scenes = {
     for (const type of Object.keys(ENDS)) assert(names(type).length > 0, `no ${type} was found`);
   },
 
-  everyClassHasItsMetadata() {
-    const classes = files.filter((it) => it.endsWith(".cls")).map((it) => path.basename(it, ".cls"));
-    assert.deepEqual(classes.sort(), names("ApexClass").sort());
+  everyClassIsApexAndHasItsMetadata() {
+    const classes = files.filter((it) => it.endsWith(".cls"));
+    assert.deepEqual(classes.map((it) => path.basename(it, ".cls")).sort(), names("ApexClass").sort());
+    for (const file of classes) {
+      const parser = ApexParserFactory.createParser(fs.readFileSync(file, "utf8"));
+      const mistakes = new Mistakes();
+      parser.removeErrorListeners();
+      parser.addErrorListener(mistakes);
+      parser.compilationUnit();
+      assert.deepEqual(mistakes.found, [], file);
+    }
   },
 
   permissionSetsNameWhatIsThere() {

@@ -165,8 +165,11 @@ export class SalesforceBridge extends EventTarget {
     const key = request.requestId === undefined ? undefined : `${request.source}\n${request.requestId}`;
     const answer = this.#answers.get(key) ?? this.#log(payload(request));
     if (key !== undefined) this.#keepAnswer(key, answer);
+    const data = await answer;
+    // What was not written may be tried again.
+    if (!data.Success) this.#answers.delete(key);
     const { channel, topic, subtopic, id } = request;
-    this.#connection.send(channel, topic, subtopic, { inReplyTo: id, data: await answer });
+    this.#connection.send(channel, topic, subtopic, { inReplyTo: id, data });
   }
 
   #keepAnswer(key, answer) {

@@ -10,9 +10,10 @@ mod connection;
 pub(crate) mod gadget;
 mod salesforce;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -26,14 +27,22 @@ use crate::support::{DEADLINE, within};
 const NAMES: &[&str] = &["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"];
 
 /// How often a page is looked at while something is waited for.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A browser, gone when the test ends.
 pub(crate) struct Chromium {
     _child: Child,
-    ends: Mutex<(ChildStdin, Lines<BufReader<ChildStdout>>)>,
+    stdin: Mutex<ChildStdin>,
+    reading: Mutex<Reading>,
     port: u64,
-    opened: AtomicUsize,
+    told: AtomicU64,
+}
+
+/// What it answers.
+struct Reading {
+    lines: Lines<BufReader<ChildStdout>>,
+    /// Read, and not yet taken by the one who waits for it.
+    outcomes: HashMap<u64, Value>,
 }
 
 /// Where a page is loaded from.
@@ -56,8 +65,9 @@ impl Chromium {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let ready = within("Chromium", lines.next_line()).await.unwrap().expect("Chromium does not start");
         let port = serde_json::from_str::<Value>(&ready).unwrap()["port"].as_u64().unwrap();
-        let ends = Mutex::new((child.stdin.take().unwrap(), lines));
-        Some(Self { _child: child, ends, port, opened: AtomicUsize::new(0) })
+        let stdin = Mutex::new(child.stdin.take().unwrap());
+        let reading = Mutex::new(Reading { lines, outcomes: HashMap::new() });
+        Some(Self { _child: child, stdin, reading, port, told: AtomicU64::new(0) })
     }
 
     /// The origin of its pages.
@@ -68,27 +78,41 @@ impl Chromium {
         }
     }
 
-    /// Opens a file of this repository in a profile of its own. `files`: what replaces other files that it loads, by
-    /// the end of their address; `setup`: there as `window.stubSetup` before any script.
+    /// Opens a file of this repository in a profile that no other page uses. `files`: what replaces other files that it
+    /// loads, by the end of their address; `setup`: there as `window.stubSetup` before any script.
     pub(crate) async fn open(&self, host: Host, path: &str, files: Value, setup: Value) -> Page<'_> {
         self.open_as(json!({ "url": format!("{}/{path}", self.origin(host)), "files": files, "setup": setup })).await
     }
 
     async fn open_as(&self, mut options: Value) -> Page<'_> {
-        let name = format!("page {}", self.opened.fetch_add(1, Ordering::Relaxed));
+        let name = format!("page {}", self.told.fetch_add(1, Ordering::Relaxed));
         options["do"] = json!("open");
         options["page"] = json!(name);
         self.tell(options.clone()).await;
         Page { chromium: self, name, options }
     }
 
-    async fn tell(&self, command: Value) -> Value {
-        let mut ends = self.ends.lock().await;
-        ends.0.write_all(format!("{command}\n").as_bytes()).await.unwrap();
-        let outcome = within("Chromium's answer", ends.1.next_line()).await.unwrap().expect("Chromium ended");
-        let mut outcome: Value = serde_json::from_str(&outcome).unwrap();
+    /// Has it done, whatever others have done meanwhile.
+    async fn tell(&self, mut command: Value) -> Value {
+        let id = self.told.fetch_add(1, Ordering::Relaxed);
+        command["id"] = json!(id);
+        within("telling", self.stdin.lock().await.write_all(format!("{command}\n").as_bytes())).await.unwrap();
+        let mut outcome = within("Chromium's answer", self.outcome(id)).await;
         assert!(outcome.get("error").is_none(), "{command}\n{}", outcome["error"].as_str().unwrap_or_default());
         outcome["value"].take()
+    }
+
+    /// Whoever waits reads one line, for itself or for another; then it is the next one's turn to look.
+    async fn outcome(&self, id: u64) -> Value {
+        loop {
+            let mut reading = self.reading.lock().await;
+            if let Some(outcome) = reading.outcomes.remove(&id) {
+                return outcome;
+            }
+            let line = reading.lines.next_line().await.unwrap().expect("Chromium ended");
+            let outcome: Value = serde_json::from_str(&line).unwrap();
+            reading.outcomes.insert(outcome["id"].as_u64().unwrap(), outcome);
+        }
     }
 }
 
@@ -118,7 +142,7 @@ impl Page<'_> {
         self.tell("evaluate", json!({ "expression": expression })).await
     }
 
-    /// Waits until an expression is true. Looks again and again, so that other pages get their turn meanwhile.
+    /// Waits until an expression is true.
     pub(crate) async fn wait(&self, expression: &str) {
         let wanted = format!("Boolean({expression})");
         let looking = async {
@@ -149,7 +173,7 @@ impl Page<'_> {
         serde_json::from_value(self.tell("console", json!({})).await).unwrap()
     }
 
-    /// Closes it, and its profile with the last page.
+    /// Ends it.
     pub(crate) async fn close(self) {
         self.tell("close", json!({})).await;
     }

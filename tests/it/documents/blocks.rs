@@ -229,3 +229,10 @@ async fn the_guide_for_operators_does_what_it_says() {
 async fn the_guide_to_migrating_does_what_it_says() {
     play("docs/guides/migrate.md").await;
 }
+
+#[tokio::test]
+async fn the_pages_on_clients_for_salesforce_do_what_they_say() {
+    for page in ["clients/salesforce/README.md", "clients/salesforce/sfdx/README.md"] {
+        play(page).await;
+    }
+}
