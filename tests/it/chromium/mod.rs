@@ -1,13 +1,14 @@
 //! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI),
 //! `connection` (how its connection ends and comes back, against a broker that a test plays), `gadget`
-//! (examples/gadget.html).
+//! (examples/gadget.html), `org` (that gadget, a broker and an org).
 //!
 //! [`Chromium::launch`] gives a browser, or `None` where this machine has none; [`Chromium::open`] a page that loads from
 //! this repository, with files replaced as the test says; [`Page::wait`] waits for what has to come true in it.
 //! tests/node/chromium.cjs is the other half. One launch serves all scenes of this folder.
 
 mod connection;
-pub(crate) mod gadget;
+mod gadget;
+mod org;
 mod salesforce;
 
 use std::collections::HashMap;
@@ -218,6 +219,7 @@ async fn our_pages_work_in_a_browser() {
         salesforce::navigation_and_clicks_reach_other_applications(chromium).await;
         salesforce::a_log_is_saved_once_and_only_as_allowed(chromium).await;
         gadget::a_gadget_shows_the_login_and_never_the_password(chromium).await;
+        org::what_jsforce_writes_into_an_org_a_gadget_fetches(chromium).await;
     };
     let connecting = async {
         salesforce::a_token_comes_from_apex_and_a_refused_one_is_renewed_once(chromium).await;

@@ -26,9 +26,9 @@ const BOB: &str = "005000000000003AAA";
 const BOBS: &str = "made-up-Bob";
 
 /// An org, and a broker in open mode that asks it.
-struct Fixture {
-    org: Org,
-    broker: Broker,
+pub(crate) struct Fixture {
+    pub(crate) org: Org,
+    pub(crate) broker: Broker,
     _folder: TempDir,
 }
 
@@ -38,7 +38,7 @@ impl Fixture {
     }
 
     /// With more lines of `[salesforce]`, another seed, and more arguments of `serve`.
-    async fn with(more: &str, seed: Value, arguments: &[&str]) -> Self {
+    pub(crate) async fn with(more: &str, seed: Value, arguments: &[&str]) -> Self {
         Self::beside(org_at("127.0.0.1:0".parse().unwrap(), &seed).await, more, arguments).await
     }
 
@@ -73,7 +73,7 @@ fn configuration(url: &str, secret: &Path, more: &str) -> String {
 }
 
 /// The demonstration's org.
-fn demo() -> Value {
+pub(crate) fn demo() -> Value {
     serde_json::from_str(DEMO_SEED).unwrap()
 }
 
