@@ -1,9 +1,10 @@
-//! [`Host`]: a [`Handler`] as an in-process subscriber. Requests come out of an outbox like any session's, answers go
-//! back through the router like any reply: the router knows of no second way.
+//! [`Host`]: a [`Handler`] as an in-process subscriber. Requests and events come out of outboxes like any session's,
+//! answers and events go back through the router like any envelope: the router knows of no second way.
 
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
+use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -11,13 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
-use crate::adapter::{Handler, Request};
+use crate::adapter::{Event, Handler, Request};
 use crate::envelope::command::{Role, Subscribe};
-use crate::envelope::{DecodeLimits, Envelope, Triple, decode, notice};
+use crate::envelope::{DecodeLimits, Envelope, Frame, Pattern, Triple, decode, notice};
 use crate::error::{ErrorCode, Refusal};
 use crate::router::{Declaration, Member, Outbox, OutboxLimits, Refused, RequestId, Router};
 
-/// Requests that one handler works on at once; the others wait in its outbox.
+/// Requests that one handler works on at once, and events; the others wait in its outboxes.
 const AT_ONCE: usize = 64;
 
 /// Requests that wait for one handler. A call centre whose ten thousand applications come back at once asks for ten
@@ -40,6 +41,7 @@ fn seen(refused: &Refused<'_>) -> Request {
         source: refused.source.to_owned(),
         user: refused.user.map(str::to_owned),
         session: refused.session.map(|session| session.to_string()).unwrap_or_default(),
+        request_id: None,
         payload: None,
     }
 }
@@ -49,6 +51,9 @@ pub struct Host {
     router: Arc<Router>,
     handler: Arc<dyn Handler>,
     member: Arc<Member>,
+    /// Who hears events, where the handler hears any: with a queue of its own, so that events which wait for another
+    /// system hold up no request.
+    ears: Option<Arc<Member>>,
 }
 
 impl Host {
@@ -57,49 +62,67 @@ impl Host {
     /// # Errors
     /// What the router refuses of its patterns.
     pub fn attach(router: Arc<Router>, handler: Arc<dyn Handler>) -> Result<Self, Refusal> {
-        let now = Instant::now().into_std();
-        let outbox = Arc::new(Outbox::new(WAITING_MAX));
-        let member = router.attach_adapter(now, outbox);
-        for pattern in handler.serves() {
-            let role = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
-            let wanted = Subscribe { pattern, role, group: None, user: None, recover: false };
-            router.subscribe(now, &member, &wanted, |_| None)?;
-        }
-        Ok(Self { router, handler, member })
+        let answers = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
+        let member = subscribed(&router, handler.serves(), &answers)?;
+        let heard = handler.hears();
+        let ears = match heard.is_empty() {
+            true => None,
+            false => Some(subscribed(&router, heard, &Role::Subscriber)?),
+        };
+        Ok(Self { router, handler, member, ears })
     }
 
-    /// Answers requests until `stop`, each in a task of its own on `tasks`.
+    /// Answers requests, and hears events, until `stop`, each in a task of its own on `tasks`.
     pub async fn run(self, tasks: TaskTracker, stop: CancellationToken) {
         let host = Arc::new(self);
+        let answering = host.take(&host.member, &tasks, &stop, |host, frame| async move { host.answer(frame).await });
+        match &host.ears {
+            None => answering.await,
+            Some(ears) => {
+                let hearing = host.take(ears, &tasks, &stop, |host, frame| async move { host.hear(frame).await });
+                tokio::join!(answering, hearing);
+            }
+        }
+    }
+
+    /// Takes what comes for a member, until `stop`.
+    async fn take<W: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        member: &Arc<Member>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+        work: impl Fn(Arc<Self>, Frame) -> W,
+    ) {
         let at_once = Arc::new(Semaphore::new(AT_ONCE));
         let mut frames = Vec::new();
         loop {
             let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = host.member.outbox().ready() => host.member.outbox().take(1, &mut frames),
+                () = member.outbox().ready() => member.outbox().take(1, &mut frames),
             }
-            // A warning that it lags, or that a request was cancelled, asks for no answer.
+            // A warning that it lags, or that a request was cancelled, asks for nothing.
             let Some(frame) = frames.pop() else { continue };
             frames.clear();
-            let host = Arc::clone(&host);
+            let work = work(Arc::clone(self), frame);
             tasks.spawn(async move {
-                host.answer(frame.text()).await;
+                work.await;
                 drop(permit);
             });
         }
-        host.router.detach(Instant::now().into_std(), &host.member);
+        self.router.detach(Instant::now().into_std(), member);
     }
 
-    async fn answer(&self, text: &str) {
-        let Some(delivered) = Delivered::read(text) else { return };
+    async fn answer(&self, frame: Frame) {
+        let Some(delivered) = Delivered::read(frame.text()) else { return };
         let asker = self.router.asker(delivered.id);
         let request = Request {
             triple: delivered.envelope.triple().to_owned(),
             source: delivered.envelope.source().unwrap_or_default().to_owned(),
             user: delivered.envelope.user().map(str::to_owned),
             session: asker.map(|session| session.to_string()).unwrap_or_default(),
-            payload: delivered.envelope.payload().and_then(|raw| RawValue::from_string(raw.to_owned()).ok()),
+            request_id: delivered.envelope.request_id().map(str::to_owned),
+            payload: payload(&delivered.envelope),
         };
         if asker.is_none() {
             // Nobody waits any more: to answer would only keep those waiting who still do.
@@ -109,25 +132,91 @@ impl Host {
         }
         let triple = request.triple.clone();
         let id = delivered.id.to_string();
-        let answer = match self.handler.handle(request).await {
-            Ok(response) => match serde_json::from_str::<&RawValue>(response.expose_secret()) {
-                Ok(data) => notice::answer(&triple, &id, data),
+        let (answer, events) = match self.handler.handle(request).await {
+            Ok(response) => match serde_json::from_str::<&RawValue>(response.data.expose_secret()) {
+                Ok(data) => (notice::answer(&triple, &id, data), response.events),
                 Err(_) => {
                     tracing::error!(%triple, "an adapter's answer is no JSON");
-                    self.refuse(&triple, &id, &Refusal::new(ErrorCode::Internal, "the adapter failed; see the log"))
+                    let failed = Refusal::new(ErrorCode::Internal, "the adapter failed; see the log");
+                    (self.refuse(&triple, &id, &failed), Vec::new())
                 }
             },
-            Err(refusal) => self.refuse(&triple, &id, &refusal),
+            Err(refusal) => (self.refuse(&triple, &id, &refusal), Vec::new()),
         };
         if let Ok(reply) = decode(&answer, DecodeLimits::OWN) {
             // The asker may have gone, or waited long enough.
             self.router.route(Instant::now().into_std(), &self.member, &reply).ok();
+        }
+        for event in events {
+            self.publish(&event);
         }
     }
 
     fn refuse(&self, triple: &Triple<'_>, id: &str, refusal: &Refusal) -> Zeroizing<String> {
         Zeroizing::new(self.router.failure(triple, Some(id), refusal).text().to_owned())
     }
+
+    /// Publishes an event: what the handler of a triple sends on it is one (protocol.md, rule 2).
+    fn publish(&self, event: &Event) {
+        let Event { triple, user, payload } = event;
+        let published = Published {
+            channel: &triple.channel,
+            topic: &triple.topic,
+            subtopic: &triple.subtopic,
+            user: user.as_deref(),
+            data: payload.as_deref(),
+        };
+        // Strings and raw JSON: nothing that JSON cannot say.
+        let text = serde_json::to_string(&published).unwrap_or_default();
+        let routed = match decode(&text, DecodeLimits::OWN) {
+            Ok(envelope) => {
+                self.router.route(Instant::now().into_std(), &self.member, &envelope).map_err(|it| it.refusal)
+            }
+            Err(malformed) => Err(malformed.refusal),
+        };
+        if let Err(refusal) = routed {
+            tracing::warn!(%triple, %refusal, "an adapter's event was refused");
+        }
+    }
+
+    async fn hear(&self, frame: Frame) {
+        let Ok(envelope) = decode(frame.text(), DecodeLimits::OWN) else { return };
+        if envelope.triple().is_broker() {
+            // A warning that it lags.
+            return;
+        }
+        let triple = envelope.triple().to_owned();
+        let user = envelope.user().map(str::to_owned);
+        let payload = payload(&envelope);
+        self.handler.hear(Event { triple, user, payload }).await;
+    }
+}
+
+/// A member of the router with subscriptions to some patterns.
+fn subscribed(router: &Router, patterns: Vec<Pattern>, role: &Role) -> Result<Arc<Member>, Refusal> {
+    let now = Instant::now().into_std();
+    let member = router.attach_adapter(now, Arc::new(Outbox::new(WAITING_MAX)));
+    for pattern in patterns {
+        let wanted = Subscribe { pattern, role: role.clone(), group: None, user: None, recover: false };
+        router.subscribe(now, &member, &wanted, |_| None)?;
+    }
+    Ok(member)
+}
+
+fn payload(envelope: &Envelope<'_>) -> Option<Box<RawValue>> {
+    envelope.payload().and_then(|raw| RawValue::from_string(raw.to_owned()).ok())
+}
+
+/// An event as it is published.
+#[derive(Serialize)]
+struct Published<'a> {
+    channel: &'a str,
+    topic: &'a str,
+    subtopic: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
 }
 
 /// A request as it was delivered.

@@ -278,6 +278,9 @@ impl<'a> Reader<'a> {
         let Some(key) = Key::of(&name) else { return Ok(()) };
         if let Key::Brokers(name) = key {
             if self.broker_fields {
+                if name == "requestId" {
+                    self.fields.request_id = string(value);
+                }
                 return Ok(());
             }
             return Err(invalid(format!("the field '{name}' is set by the broker only")));

@@ -39,6 +39,7 @@ pub(crate) struct Fields<'a> {
     source: Option<Cow<'a, str>>,
     id: Option<Cow<'a, str>>,
     in_reply_to: Option<Cow<'a, str>>,
+    request_id: Option<Cow<'a, str>>,
     user: Option<Cow<'a, str>>,
     target: Option<Cow<'a, str>>,
     timeout: Option<u64>,
@@ -104,6 +105,12 @@ impl<'a> Envelope<'a> {
     #[must_use]
     pub fn in_reply_to(&self) -> Option<&str> {
         self.fields.in_reply_to.as_deref()
+    }
+
+    /// `requestId`: the asker's own `id`, on a request as the broker delivers it.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.fields.request_id.as_deref()
     }
 
     /// `user`, where the sender wrote one.

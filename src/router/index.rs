@@ -54,9 +54,9 @@ pub(super) enum Space<'a> {
     User(&'a str),
     /// Everybody's who is not a service or an adapter, for shared channels and the broker's own events.
     Everyone,
-    /// Services, for all channels.
+    /// Services, for all channels; and adapters that hear events.
     Services,
-    /// In-process adapters.
+    /// In-process adapters that answer.
     Adapters,
     /// Observers of one user.
     Watch(&'a str),
@@ -236,9 +236,13 @@ fn for_each_key(
 
 /// The spaces of a subscription. A pattern for all channels may match user-scoped and shared ones.
 fn spaces<'a>(policy: &Policy, subscription: &'a Subscription) -> SmallVec<[Space<'a>; 2]> {
+    let hears = subscription.role == Role::Subscriber;
     let own = match (&subscription.member.standing, &subscription.watch) {
-        (Standing::Adapter, _) => return SmallVec::from_slice(&[Space::Adapters]),
-        (Standing::Service, None | Some(Watch::All)) => return SmallVec::from_slice(&[Space::Services]),
+        (Standing::Adapter, _) if !hears => return SmallVec::from_slice(&[Space::Adapters]),
+        // An adapter hears what a service hears: every user's events.
+        (Standing::Adapter | Standing::Service, None | Some(Watch::All)) => {
+            return SmallVec::from_slice(&[Space::Services]);
+        }
         (Standing::User(user), None) => Space::User(user),
         (_, Some(Watch::User(user))) => Space::Watch(user),
         (_, Some(Watch::All)) => Space::WatchAll,

@@ -193,7 +193,7 @@ fn in_json(credentials: &Credentials) -> io::Result<Response> {
     let mut json = Zeroizing::new(Vec::with_capacity(length.0));
     serde_json::to_writer(&mut *json, &reply)?;
     let json = std::mem::take(&mut *json);
-    String::from_utf8(json).map(SecretString::from).map_err(|error| {
+    String::from_utf8(json).map(|json| SecretString::from(json).into()).map_err(|error| {
         drop(Zeroizing::new(error.into_bytes()));
         io::Error::from(io::ErrorKind::InvalidData)
     })

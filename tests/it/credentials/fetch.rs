@@ -27,13 +27,14 @@ fn request(user: Option<&str>) -> Request {
         source: "softphone".to_owned(),
         user: user.map(str::to_owned),
         session: "5f1c".to_owned(),
+        request_id: None,
         // Whatever the payload says, it chooses nobody.
         payload: serde_json::from_str(r#"{"user":"bob","Username":"bob"}"#).unwrap(),
     }
 }
 
 async fn fetch(handler: &FetchCredentials, user: Option<&str>) -> Result<String, Refusal> {
-    handler.handle(request(user)).await.map(|response| response.expose_secret().to_owned())
+    handler.handle(request(user)).await.map(|response| response.data.expose_secret().to_owned())
 }
 
 fn records(folder: &Path) -> Vec<Value> {

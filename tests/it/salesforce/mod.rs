@@ -91,10 +91,11 @@ async fn handled(handler: &FetchCredentials, user: Option<&str>) -> String {
         source: "softphone".to_owned(),
         user: user.map(str::to_owned),
         session: "5f1c".to_owned(),
+        request_id: None,
         payload: None,
     };
     match handler.handle(request).await {
-        Ok(response) => response.expose_secret().to_owned(),
+        Ok(response) => response.data.expose_secret().to_owned(),
         Err(refusal) => refusal.to_string(),
     }
 }
