@@ -2,6 +2,7 @@
 
 use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, FLAGS, Key, keys, variable};
 use super::salesforce_events::TOPIC_KEYS;
+use super::salesforce_objects::OBJECT_KEYS;
 
 /// The guide, with a mark where the tables go.
 const GUIDE: &str = include_str!("guide.md");
@@ -38,8 +39,9 @@ pub fn rows() -> Vec<Row> {
     });
     let applications = APPLICATION_KEYS.iter().map(|key| row("applications[].", key));
     let channels = CHANNEL_KEYS.iter().map(|key| row("channels.NAME.", key));
+    let objects = OBJECT_KEYS.iter().map(|key| row("salesforce.objects.NAME.", key));
     let topics = TOPIC_KEYS.iter().map(|key| row("salesforce.events.topics.NAME.", key));
-    once.chain(applications).chain(channels).chain(topics).collect()
+    once.chain(applications).chain(channels).chain(objects).chain(topics).collect()
 }
 
 fn row<T>(prefix: &str, key: &Key<T>) -> Row {
@@ -68,9 +70,10 @@ fn tables() -> String {
     };
     let once = rows.iter().filter(|row| row.variable.is_some()).map(line).collect::<String>();
     format!(
-        "### Keys that stand once\n\n{HEAD}{once}\n{}\n{}\n{}",
+        "### Keys that stand once\n\n{HEAD}{once}\n{}\n{}\n{}\n{}",
         part("Keys of `[[applications]]`", "applications[]."),
         part("Keys of `[channels.NAME]`", "channels.NAME."),
+        part("Keys of `[salesforce.objects.NAME]`", "salesforce.objects.NAME."),
         part("Keys of `[salesforce.events.topics.NAME]`", "salesforce.events.topics.NAME."),
     )
 }

@@ -10,9 +10,10 @@ use super::mistake::{Mistake, Place, Report, nearest, printable};
 use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, Key, keys};
 use super::rules::Places;
 use super::salesforce_events::{TOPIC_KEYS, TOPICS};
+use super::salesforce_objects::{OBJECT_KEYS, OBJECTS};
 use super::value::Item;
-use super::{Application, Channel, Config, EventTopic};
-use crate::envelope::{BROKER, check_part};
+use super::{Application, Channel, Config, EventTopic, WritableObject};
+use crate::envelope::{BROKER, check_name, check_part};
 
 /// `[[applications]]` while it is read: what is required may yet be absent.
 #[derive(Default)]
@@ -99,6 +100,15 @@ struct Reader<'a> {
 
 type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
 
+/// One of the tables `[section.NAME]`.
+struct Named<'v> {
+    name: &'v str,
+    /// `section.NAME`, as a mistake says it.
+    key: String,
+    place: Place,
+    table: &'v DeTable<'v>,
+}
+
 impl Reader<'_> {
     fn root(&mut self, root: &DeTable<'_>) {
         for (name, value) in root {
@@ -118,6 +128,7 @@ impl Reader<'_> {
         };
         for (name, value) in table {
             match format!("{section}.{}", name.get_ref()) {
+                key if key == OBJECTS => self.objects(name, value),
                 key if key == TOPICS => self.topics(name, value),
                 key if is_table(&key) => self.section(&key, value),
                 key => self.key(&key, name, value),
@@ -174,61 +185,75 @@ impl Reader<'_> {
     }
 
     fn channels(&mut self, value: &Spanned<DeValue<'_>>) {
-        let Some(tables) = value.get_ref().as_table() else {
-            let place = self.lines.place(value.span().start);
-            return self.report.add(&place, "channels", "must be tables: [channels.NAME]");
-        };
-        let mut channels = HashMap::with_capacity(tables.len());
-        for (name, value) in tables {
-            let key = format!("channels.{}", quoted(name.get_ref()));
-            let place = self.lines.place(name.span().start);
-            if let Err(fault) = check_part(name.get_ref()) {
+        let mut channels = HashMap::new();
+        for Named { name, key, place, table } in self.named("channels", value) {
+            if let Err(fault) = check_part(name) {
                 self.report.add(&place, &*key, format!("the name of a channel {fault}"));
             }
-            if name.get_ref() == BROKER {
+            if name == BROKER {
                 self.report.add(&place, &*key, "is the broker's own channel, which cannot be configured");
             }
-            let Some(table) = value.get_ref().as_table() else {
-                self.report.add(&place, &*key, format!("must be a table: [{key}]"));
-                continue;
-            };
             let mut channel = Channel::default();
             self.table(&format!("{key}."), table, CHANNEL_KEYS, &mut channel);
-            channels.insert(name.get_ref().to_string(), channel);
+            channels.insert(name.to_owned(), channel);
         }
         self.config.channels = channels;
     }
 
+    fn objects(&mut self, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
+        self.places.note(OBJECTS, self.lines.place(name.span().start));
+        let mut objects = BTreeMap::new();
+        for Named { name, key, place, table } in self.named(OBJECTS, value) {
+            if let Err(fault) = check_name(name) {
+                self.report.add(&place, &*key, format!("the name of an object {fault}"));
+            }
+            let mut object = WritableObject::named(name);
+            if self.table(&format!("{key}."), table, OBJECT_KEYS, &mut object) {
+                for (part, message) in object.wrong() {
+                    self.report.add(&place, format!("{key}.{part}"), message);
+                }
+            }
+            objects.insert(name.to_owned(), object);
+        }
+        self.config.salesforce.objects = objects;
+    }
+
     fn topics(&mut self, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
         self.places.note(TOPICS, self.lines.place(name.span().start));
-        let Some(tables) = value.get_ref().as_table() else {
-            let place = self.lines.place(value.span().start);
-            return self.report.add(&place, TOPICS, format!("must be tables: [{TOPICS}.NAME]"));
-        };
         let mut topics = BTreeMap::<String, EventTopic>::new();
-        for (name, value) in tables {
-            let key = format!("{TOPICS}.{}", quoted(name.get_ref()));
-            let place = self.lines.place(name.span().start);
-            let Some(table) = value.get_ref().as_table() else {
-                self.report.add(&place, &*key, format!("must be a table: [{key}]"));
-                continue;
-            };
+        for Named { name, key, place, table } in self.named(TOPICS, value) {
             let mut topic = EventTopic::default();
             let complete = self.table(&format!("{key}."), table, TOPIC_KEYS, &mut topic);
             let own = format!("{key}.topic");
             if complete && topic.topic.is_empty() {
-                self.report.add(
-                    &place,
-                    own,
-                    "is missing: what Salesforce calls the topic, such as /event/CTI_Notice__e",
-                );
+                let missing = "is missing: what Salesforce calls the topic, such as /event/CTI_Notice__e";
+                self.report.add(&place, own, missing);
             } else if complete && topics.values().any(|other| other.topic == topic.topic) {
                 self.report.add(&place, own, "is another table's too: a topic is heard once");
             } else {
-                topics.insert(name.get_ref().to_string(), topic);
+                topics.insert(name.to_owned(), topic);
             }
         }
         self.config.salesforce.events.topics = topics;
+    }
+
+    /// The tables `[section.NAME]`, without those that are none.
+    fn named<'v>(&mut self, section: &str, value: &'v Spanned<DeValue<'_>>) -> Vec<Named<'v>> {
+        let Some(tables) = value.get_ref().as_table() else {
+            let place = self.lines.place(value.span().start);
+            self.report.add(&place, section, format!("must be tables: [{section}.NAME]"));
+            return Vec::new();
+        };
+        let mut named = Vec::with_capacity(tables.len());
+        for (name, value) in tables {
+            let key = format!("{section}.{}", quoted(name.get_ref()));
+            let place = self.lines.place(name.span().start);
+            match value.get_ref().as_table() {
+                Some(table) => named.push(Named { name: name.get_ref(), key, place, table }),
+                None => self.report.add(&place, &*key, format!("must be a table: [{key}]")),
+            }
+        }
+        named
     }
 
     /// Reads a table that becomes a `T`. Says whether all of it could be read.
@@ -291,7 +316,7 @@ fn tables() -> impl Iterator<Item = &'static str> {
 
 /// Every name that can stand on the left, for the nearest one.
 fn all_names() -> impl Iterator<Item = &'static str> {
-    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels", TOPICS])
+    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels", OBJECTS, TOPICS])
 }
 
 /// A part of a key as TOML writes it: bare where it can be.

@@ -16,6 +16,7 @@ mod rules;
 mod salesforce;
 mod salesforce_events;
 mod salesforce_keys;
+mod salesforce_objects;
 mod summary;
 mod text;
 mod value;
@@ -25,6 +26,7 @@ pub use layers::LoadOptions;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use salesforce::{BaseUrl, Fields, Lack, Lookup, Mode, Salesforce, UserKey};
 pub use salesforce_events::{EventTopic, Events, Start};
+pub use salesforce_objects::{CallVariables, WritableObject};
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

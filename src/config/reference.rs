@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::file::Draft;
 use super::salesforce_events::EVENT_KEYS;
 use super::salesforce_keys::SALESFORCE_KEYS;
+use super::salesforce_objects::VARIABLE_KEYS;
 use super::text;
 use super::value::{Slot, Word};
 use super::{AuthMode, Channel, Config, Overflow, Scope, Store};
@@ -40,7 +41,7 @@ pub(crate) const VARIABLE_PREFIX: &str = "SWITCHBOARD__";
 
 /// The keys that stand once.
 pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
-    KEYS.iter().chain(SALESFORCE_KEYS).chain(EVENT_KEYS)
+    KEYS.iter().chain(SALESFORCE_KEYS).chain(VARIABLE_KEYS).chain(EVENT_KEYS)
 }
 
 static KEYS: &[Key<Config>] = &[

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::mistake::{Place, Report};
 use super::salesforce_events::TOPICS;
+use super::salesforce_objects::{self, OBJECTS};
 use super::{AuthMode, BaseUrl, Config, Store};
 
 /// Where each key that was written got its value.
@@ -16,6 +17,11 @@ impl Places {
     /// Notes that a key got its value here; the last layer counts.
     pub(crate) fn note(&mut self, key: &'static str, place: Place) {
         self.0.insert(key, place);
+    }
+
+    /// Where a key was written.
+    pub(crate) fn of(&self, key: &str) -> Option<&Place> {
+        self.0.get(key)
     }
 
     /// Whether a key was written.
@@ -71,7 +77,12 @@ fn salesforce(config: &Config, places: &Places, report: &mut Report) {
     let (https, loopback) = login.map_or((true, false), |url| (url.https, url.is_loopback()));
     let mut wrong = |applies: bool, key: &'static str, message: &str| {
         // A key that is missing has no place: what asks for it has.
-        let asking = if config.credentials.store == Store::Salesforce { "credentials.store" } else { TOPICS };
+        let asking = [
+            (config.credentials.store == Store::Salesforce, "credentials.store"),
+            (!org.objects.is_empty(), OBJECTS),
+            (!org.events.topics.is_empty(), TOPICS),
+        ];
+        let asking = asking.into_iter().find(|(asks, _)| *asks).map_or("credentials.store", |(_, table)| table);
         let place = places.0.get(key).or_else(|| places.0.get(asking));
         if let Some(place) = place.filter(|_| applies) {
             report.add(place, key, message);
@@ -88,10 +99,10 @@ fn salesforce(config: &Config, places: &Places, report: &mut Report) {
         "must begin with https://, or salesforce.insecure_http be true (a stand-in on loopback)",
     );
     wrong(org.credentials.cache > CACHE_MAX, "salesforce.credentials.cache", "must be at most 1h");
-    let heard = !org.events.topics.is_empty();
+    let beside = !org.events.topics.is_empty() || !org.objects.is_empty();
     for (key, message) in org.lacks() {
-        let for_events = heard && !key.starts_with("salesforce.credentials.");
-        wrong(config.credentials.store == Store::Salesforce || for_events, key, message);
+        let asked = beside && !key.starts_with("salesforce.credentials.");
+        wrong(config.credentials.store == Store::Salesforce || asked, key, message);
     }
     let endpoint = BaseUrl::parse(&org.events.endpoint).ok();
     wrong(
@@ -100,6 +111,7 @@ fn salesforce(config: &Config, places: &Places, report: &mut Report) {
         "must begin with https://, or be a stand-in on loopback, and salesforce.insecure_http true",
     );
     wrong(org.events.settle > SETTLE_MAX, "salesforce.events.settle", "must be at most 5m");
+    salesforce_objects::check(config, places, report);
 }
 
 fn is_loopback(address: &SocketAddr) -> bool {
@@ -127,8 +139,9 @@ fn warnings(config: &Config) -> Vec<String> {
         "listening beyond loopback without TLS: tokens and passwords cross the network in the clear",
     );
     let org = config.credentials.store == Store::Salesforce;
+    let objects = !config.salesforce.objects.is_empty();
     warn(
-        org && config.salesforce.timeout >= config.request_timeout,
+        (org || objects) && config.salesforce.timeout >= config.request_timeout,
         "salesforce.timeout is not below requests.timeout: requesters hear REQUEST_TIMEOUT where Salesforce is slow",
     );
     warn(
@@ -136,7 +149,7 @@ fn warnings(config: &Config) -> Vec<String> {
         "salesforce.credentials.allow_mask_like is true: agents get a mask for a password where 'View Encrypted Data' is missing",
     );
     warn(
-        !org && config.salesforce.client_id.is_some() && config.salesforce.events.topics.is_empty(),
+        !org && !objects && config.salesforce.client_id.is_some() && config.salesforce.events.topics.is_empty(),
         "[salesforce] is not used for credentials: credentials.store is \"directory\"",
     );
     warn(config.protected.is_empty(), "protected.patterns is empty: requests that carry passwords are not protected");
@@ -144,5 +157,6 @@ fn warnings(config: &Config) -> Vec<String> {
         config.limits.outbound_bytes < config.limits.message_bytes,
         "limits.outbound_bytes is below limits.message_bytes: the largest messages can be delivered to nobody",
     );
+    warnings.extend(salesforce_objects::warnings(config));
     warnings
 }

@@ -1,10 +1,11 @@
 //! [`Salesforce`]: which org, as whom, and where in it credentials are; [`BaseUrl`], an address without second meanings.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Events;
+use super::{CallVariables, Events, WritableObject};
 
 /// `[salesforce]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub struct Salesforce {
     pub credentials: Lookup,
     /// `[salesforce.events]`
     pub events: Events,
+    /// `[salesforce.objects.NAME]`; none: nothing is ever written.
+    pub objects: BTreeMap<String, WritableObject>,
+    /// `[salesforce.variables]`
+    pub variables: CallVariables,
 }
 
 /// `[salesforce.credentials]`
@@ -124,6 +129,8 @@ impl Default for Salesforce {
             breaker_open: Duration::from_secs(5),
             credentials: Lookup::default(),
             events: Events::default(),
+            objects: BTreeMap::new(),
+            variables: CallVariables::default(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the operator chose, in a few lines: for standard error when the broker starts, and for `check`.
 
 use super::reference::keys;
-use super::{AuthMode, Channel, Config, Mode, Overflow, Salesforce, Scope, Store};
+use super::{AuthMode, Channel, Config, Mode, Overflow, Salesforce, Scope, Store, WritableObject};
 
 impl Config {
     /// Lines that say what this configuration comes to. No secret is among them.
@@ -25,6 +25,7 @@ impl Config {
             let topics: Vec<_> = events.topics.values().map(|it| it.topic.as_str()).collect();
             lines.push(format!("events: {} from {}", joined(&topics), events.endpoint));
         }
+        lines.extend(self.salesforce.written());
         if self.auth == AuthMode::Tokens {
             let services = self.applications.iter().filter(|it| it.user.is_none()).count();
             lines.push(format!("applications: {}, services among them: {services}", self.applications.len()));
@@ -66,11 +67,28 @@ impl Config {
 }
 
 impl Salesforce {
-    fn summary(&self) -> String {
-        let how = match &self.username {
+    /// What may be written, if anything.
+    fn written(&self) -> Option<String> {
+        let may = |object: &WritableObject| match (object.update, object.create) {
+            (true, true) => "update and create",
+            (true, false) => "update",
+            (false, true) => "create",
+            (false, false) => "nothing",
+        };
+        let objects: Vec<_> = self.objects.iter().map(|(name, object)| format!("{name} ({})", may(object))).collect();
+        let how = self.how();
+        (!objects.is_empty()).then(|| format!("records: Salesforce, {} {how}; {}", self.login_url, objects.join(", ")))
+    }
+
+    fn how(&self) -> String {
+        match &self.username {
             Some(username) => format!("as {username}"),
             None => "with client credentials".to_owned(),
-        };
+        }
+    }
+
+    fn summary(&self) -> String {
+        let how = self.how();
         let lookup = &self.credentials;
         let from = match lookup.mode {
             Mode::Query => format!("{} by {}", lookup.object, lookup.key_field),

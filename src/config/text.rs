@@ -201,6 +201,35 @@ pub(crate) fn field_name_or_none(text: &str) -> Result<String, Fault> {
     if text.is_empty() { Ok(String::new()) } else { field_name(text) }
 }
 
+/// The API name of a field of the object itself.
+pub(crate) fn own_field(text: &str) -> Result<String, Fault> {
+    if is_identifier(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be the API name of a field of the object itself, such as Subject or Phase__c".into())
+    }
+}
+
+/// The API name of a field of the object itself, or nothing.
+pub(crate) fn own_field_or_none(text: &str) -> Result<String, Fault> {
+    if text.is_empty() { Ok(String::new()) } else { own_field(text) }
+}
+
+/// Keys that lead into a JSON value, with dots between them.
+pub(crate) fn key_path(text: &str) -> Result<String, Fault> {
+    let fits = text.len() <= 255 && text.split('.').all(|key| check_name(key).is_ok());
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("must be a key, or keys with dots between them, such as call.id".into())
+    }
+}
+
+/// Keys that lead into a JSON value, or nothing.
+pub(crate) fn key_path_or_none(text: &str) -> Result<String, Fault> {
+    if text.is_empty() { Ok(String::new()) } else { key_path(text) }
+}
+
 /// Whether it is an API name. Goes into SOQL and paths as it is: whatever else it is, it cannot end what it stands in.
 pub(crate) fn is_identifier(text: &str) -> bool {
     text.len() <= 80

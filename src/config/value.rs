@@ -1,5 +1,6 @@
 //! [`Item`]: a value with its place, whichever layer it comes from; [`Slot`]: what a key takes, and where it puts it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,9 +8,9 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::mistake::{Mistake, Place, Report, nearest};
+use super::mistake::{Mistake, Place, Report, nearest, printable};
 use super::text;
-use crate::envelope::Pattern;
+use crate::envelope::{Pattern, check_name};
 
 /// The longest duration: a year. Longer ones would run over the end of some clocks.
 const DURATION_MAX: Duration = Duration::from_hours(365 * 24);
@@ -32,7 +33,9 @@ pub(crate) enum Value {
     Switch(bool),
     /// An array.
     List(Vec<Item>),
-    /// Something that no key takes: a table, a date, a number with a fraction.
+    /// A table.
+    Table(Vec<(String, Item)>),
+    /// Something that no key takes: a date, a number with a fraction.
     Other,
     /// The text of an environment variable, which has no type until a key gives it one.
     Untyped(String),
@@ -48,14 +51,14 @@ impl Item {
         match &self.value {
             Value::Whole(number) => Some(*number),
             Value::Untyped(text) => text.trim().parse().ok(),
-            Value::Text(_) | Value::Switch(_) | Value::List(_) | Value::Other => None,
+            Value::Text(_) | Value::Switch(_) | Value::List(_) | Value::Table(_) | Value::Other => None,
         }
     }
 
     fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) | Value::Untyped(text) => Some(text),
-            Value::Whole(_) | Value::Switch(_) | Value::List(_) | Value::Other => None,
+            Value::Whole(_) | Value::Switch(_) | Value::List(_) | Value::Table(_) | Value::Other => None,
         }
     }
 
@@ -63,7 +66,7 @@ impl Item {
         match &self.value {
             Value::List(items) => items.iter().map(Self::text).collect(),
             Value::Untyped(text) => Some(text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect()),
-            Value::Text(_) | Value::Whole(_) | Value::Switch(_) | Value::Other => None,
+            Value::Text(_) | Value::Whole(_) | Value::Switch(_) | Value::Table(_) | Value::Other => None,
         }
     }
 
@@ -71,12 +74,17 @@ impl Item {
     fn place_of(&self, at: usize) -> &Place {
         match &self.value {
             Value::List(items) => items.get(at).map_or(&self.place, |item| &item.place),
-            Value::Text(_) | Value::Whole(_) | Value::Switch(_) | Value::Other | Value::Untyped(_) => &self.place,
+            Value::Text(_)
+            | Value::Whole(_)
+            | Value::Switch(_)
+            | Value::Table(_)
+            | Value::Other
+            | Value::Untyped(_) => &self.place,
         }
     }
 }
 
-/// No key takes a list of lists, so what lies deeper is not looked at.
+/// No key takes a list of lists or a table of tables, so what lies deeper is not looked at.
 fn from_toml(value: &DeValue<'_>, depth: usize, place: &dyn Fn(usize) -> Place) -> Value {
     match value {
         DeValue::String(text) => Value::Text(text.to_string()),
@@ -90,6 +98,15 @@ fn from_toml(value: &DeValue<'_>, depth: usize, place: &dyn Fn(usize) -> Place) 
                 .map(|item| Item {
                     value: from_toml(item.get_ref(), depth - 1, place),
                     place: place(item.span().start),
+                })
+                .collect(),
+        ),
+        DeValue::Table(table) if depth > 0 => Value::Table(
+            table
+                .iter()
+                .map(|(name, item)| {
+                    let value = from_toml(item.get_ref(), depth - 1, place);
+                    (name.get_ref().to_string(), Item { value, place: place(name.span().start) })
                 })
                 .collect(),
         ),
@@ -109,6 +126,8 @@ pub(crate) enum Slot<T: 'static> {
     Text(text::Check, fn(&mut T, String)),
     /// Texts that a function checks and may rewrite.
     Texts(text::Check, fn(&mut T) -> &mut Vec<String>),
+    /// A table of names, each with a text that a function checks and may rewrite.
+    Names(text::Check, fn(&mut T) -> &mut BTreeMap<String, String>),
     /// Patterns `channel/topic/subtopic`.
     Patterns(fn(&mut T, Vec<Pattern>)),
     /// A SHA-256.
@@ -146,6 +165,7 @@ impl<T> Slot<T> {
                 let expected = "must be an array of patterns \"channel/topic/subtopic\"";
                 read_list(item, expected, text::pattern).map(|patterns| put(target, patterns))
             }
+            Self::Names(check, slot) => return put_names(slot(target), *check, key, item, report),
             single => single.put_single(target, item).map_err(|fault| vec![fault]),
         };
         outcome.map_err(|faults| faults.into_iter().for_each(|fault| fault.tell(key, item, report))).is_ok()
@@ -161,7 +181,9 @@ impl<T> Slot<T> {
             Self::Size(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Count(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Span(min, slot) => read_span(item, *min).map(|span| *slot(target) = span),
-            Self::Addresses(_) | Self::Texts(..) | Self::Patterns(_) => Err("must be an array".into()),
+            Self::Addresses(_) | Self::Texts(..) | Self::Patterns(_) | Self::Names(..) => {
+                Err("must be an array".into())
+            }
         }
     }
 
@@ -176,6 +198,7 @@ impl<T> Slot<T> {
             }
             Self::Text(..) => "text".to_owned(),
             Self::Texts(..) => "list of texts".to_owned(),
+            Self::Names(..) => "table of names and texts".to_owned(),
             Self::Patterns(_) => "list of patterns".to_owned(),
             Self::Hash(_) => "64 hex digits".to_owned(),
             Self::Switch(_) => "`true` or `false`".to_owned(),
@@ -195,6 +218,7 @@ impl<T> Slot<T> {
             | Self::Word(_)
             | Self::Text(..)
             | Self::Texts(..)
+            | Self::Names(..)
             | Self::Patterns(_)
             | Self::Hash(_)
             | Self::Switch(_) => None,
@@ -252,6 +276,34 @@ fn read_list<V>(item: &Item, expected: &str, read: impl Fn(&str) -> Result<V, Fa
     if faults.is_empty() { Ok(values) } else { Err(faults) }
 }
 
+/// Puts every name of a table, or says of each one that does not fit why. Says whether all were put.
+fn put_names(
+    names: &mut BTreeMap<String, String>,
+    check: text::Check,
+    key: &str,
+    item: &Item,
+    report: &mut Report,
+) -> bool {
+    let Value::Table(entries) = &item.value else {
+        report.add(&item.place, key, "must be a table of names and texts: { name = \"text\" }");
+        return false;
+    };
+    let mut read = BTreeMap::new();
+    for (name, item) in entries {
+        let own = format!("{key}.{}", printable(name));
+        match check_name(name)
+            .map_err(|fault| Fault::from(format!("the name {fault}")))
+            .and_then(|()| read_text(item, check))
+        {
+            Ok(text) => drop(read.insert(name.clone(), text)),
+            Err(fault) => fault.tell(&own, item, report),
+        }
+    }
+    let whole = read.len() == entries.len();
+    *names = read;
+    whole
+}
+
 fn read_path(item: &Item) -> Result<PathBuf, Fault> {
     match item.text() {
         Some(path) if !path.is_empty() && !path.contains('\0') => Ok(PathBuf::from(path)),
@@ -264,7 +316,9 @@ fn read_switch(item: &Item) -> Result<bool, Fault> {
     match &item.value {
         Value::Switch(switch) => Ok(*switch),
         Value::Untyped(text) => text.trim().parse().map_err(|_| Fault::from("must be true or false")),
-        Value::Text(_) | Value::Whole(_) | Value::List(_) | Value::Other => Err("must be true or false".into()),
+        Value::Text(_) | Value::Whole(_) | Value::List(_) | Value::Table(_) | Value::Other => {
+            Err("must be true or false".into())
+        }
     }
 }
 

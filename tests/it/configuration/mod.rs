@@ -3,6 +3,7 @@
 mod commands;
 mod keys;
 mod salesforce;
+mod salesforce_objects;
 mod table;
 mod texts;
 mod tokens;

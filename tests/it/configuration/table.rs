@@ -23,10 +23,10 @@ fn other(row: &Row) -> Option<String> {
         "path" => "'elsewhere'".to_owned(),
         "list of patterns" => "['a/b/c']".to_owned(),
         "list of `HOST:PORT`" => "['127.0.0.1:77']".to_owned(),
+        // Alone they would be mistakes, and so would the other words of two more.
+        _ if ["salesforce.insecure_http", "salesforce.variables.states"].contains(&row.key.as_str()) => return None,
         "list of texts" => "['null']".to_owned(),
         "`\"open\"` or `\"tokens\"`" => "'tokens'".to_owned(),
-        // Alone it would be a mistake, and so would the other words of two more.
-        _ if row.key == "salesforce.insecure_http" => return None,
         "`true` or `false`" => "true".to_owned(),
         "`\"user_id\"` or `\"username\"` or `\"federation_id\"` or `\"email\"`" => "'email'".to_owned(),
         "`\"directory\"` or `\"salesforce\"`" | "`\"query\"` or `\"external_id\"` or `\"apex\"`" | "text" => {
