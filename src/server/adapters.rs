@@ -59,13 +59,16 @@ impl Adapters {
             }
             Store::Salesforce => salesforce::Store::from(org()?),
         };
+        let audit = Audit::open(&config.data_dir, Rotation::default())?;
+        let mut handlers: Vec<Arc<dyn Handler>> = vec![Arc::new(FetchCredentials::new(store, Arc::new(audit)))];
+        if !config.salesforce.objects.is_empty() {
+            handlers.extend(salesforce::writers(&org()?));
+        }
         let events = match config.salesforce.events.topics.is_empty() {
             true => None,
             false => Some(Events::open(org()?, &config.data_dir)?),
         };
-        let audit = Audit::open(&config.data_dir, Rotation::default())?;
-        let fetch = FetchCredentials::new(store, Arc::new(audit));
-        Ok(Self { handlers: vec![Arc::new(fetch)], events, _folder: folder })
+        Ok(Self { handlers, events, _folder: folder })
     }
 
     /// What the router has to know of them before it begins.

@@ -1,9 +1,12 @@
 //! [`Client`]: requests to the org's REST API. The only file of this folder that waits for the network or a clock.
 //!
-//! [`Client::get`] is the way in: breaker, turn, token, exchange, all under one deadline. The token is shared, asked for
-//! by one request at a time, and used until a 401 says that it may have expired; then there is one new login and one
-//! repetition. GETs and logins are repeated on what may pass (`Verdict::Again`); nothing else is ever sent.
+//! [`Client::call`] is the way in, [`Client::get`] its usual form: breaker, turn, token, exchange, all under one deadline.
+//! The token is shared, asked for by one request at a time, and used until a 401 says that it may have expired; then
+//! there is one new login and one repetition. GETs and logins are repeated on what may pass (`Verdict::Again`). A write
+//! is repeated only where it is certain that nothing was written: no connection was had, the token was refused, or
+//! somebody else held the record.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -12,6 +15,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use secrecy::ExposeSecret;
 use serde::de::IgnoredAny;
@@ -26,6 +30,7 @@ use super::response::{api_usage, error_codes};
 use super::soql;
 use super::stats::{Snapshot, Stats, count};
 use super::transport::{Body, failed, http};
+use super::write_fault::{Target, of_write};
 use crate::config::{self, BaseUrl};
 
 /// How often a request that may go better is repeated.
@@ -43,6 +48,30 @@ pub(super) enum Want {
     Row,
     /// What Apex answers: 404, or nothing at all, means none.
     Apex,
+    /// The id of a new record: 400 with `DUPLICATE_VALUE` means that there is one like it.
+    Created,
+    /// Usually nothing: a record was changed.
+    Changed,
+}
+
+/// One request to the instance.
+pub(super) struct Call<'a> {
+    /// Anything but GET writes.
+    pub(super) method: Method,
+    /// With the query.
+    pub(super) path: &'a str,
+    /// JSON.
+    pub(super) body: Option<&'a str>,
+    /// What the answer may be.
+    pub(super) want: Want,
+    /// The object that it is about; `None`: the one that has the credentials.
+    pub(super) target: Option<&'a Target<'a>>,
+}
+
+impl Call<'_> {
+    fn writes(&self) -> bool {
+        self.method != Method::GET
+    }
 }
 
 /// An answer.
@@ -95,16 +124,26 @@ impl Client {
 
     /// Asks for a path of the instance.
     pub(super) async fn get(&self, path: &str, want: Want) -> Result<Reply, Fault> {
+        self.call(&Call { method: Method::GET, path, body: None, want, target: None }).await
+    }
+
+    /// Sends one request.
+    pub(super) async fn call(&self, call: &Call<'_>) -> Result<Reply, Fault> {
         let started = Instant::now();
-        let outcome = timeout(self.org.timeout, self.in_turn(path, want)).await.unwrap_or_else(|_| Err(too_slow()));
+        let outcome = self.within(self.in_turn(call)).await;
         self.stats.took(started.elapsed());
         count(if outcome.is_ok() { &self.stats.answered } else { &self.stats.failed });
         outcome
     }
 
+    /// Gives something as much time as one request has; for what takes several.
+    pub(super) async fn within<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        timeout(self.org.timeout, work).await.unwrap_or_else(|_| Err(too_slow()))
+    }
+
     /// Logs in, or finds that it has; for those who only want to know whether it can.
     pub(super) async fn session(&self) -> Result<Arc<Token>, Fault> {
-        timeout(self.org.timeout, self.token(None)).await.unwrap_or_else(|_| Err(too_slow()))
+        self.within(self.token(None)).await
     }
 
     /// Logs in anew, unless somebody has since that token was given; for those who were told that it has expired.
@@ -130,13 +169,13 @@ impl Client {
         self.stats.snapshot(breaker, age)
     }
 
-    async fn in_turn(&self, path: &str, want: Want) -> Result<Reply, Fault> {
+    async fn in_turn(&self, call: &Call<'_>) -> Result<Reply, Fault> {
         self.kept_away(self.breaker.lock().look(Instant::now().into_std()))?;
         let Ok(_turn) = self.turns.acquire().await else { return Err(too_slow()) };
         // What came before may have failed meanwhile.
         let pass = self.kept_away(self.breaker.lock().admit(Instant::now().into_std()))?;
         let mut ending = Ending { client: self, pass, outcome: Some(too_slow()) };
-        let outcome = self.exchange(path, want).await;
+        let outcome = self.exchange(call).await;
         ending.outcome = outcome.as_ref().err().cloned();
         outcome
     }
@@ -145,12 +184,12 @@ impl Client {
         outcome.inspect_err(|_| count(&self.stats.kept_away))
     }
 
-    async fn exchange(&self, path: &str, want: Want) -> Result<Reply, Fault> {
+    async fn exchange(&self, call: &Call<'_>) -> Result<Reply, Fault> {
         let mut expired = None;
         let mut repeats = 0;
         loop {
             let token = self.token(expired).await?;
-            match self.ask(&token, path, want).await {
+            match self.ask(&token, call).await {
                 Ok(reply) => return Ok(reply),
                 Err(Verdict::Login(_)) if expired.is_none() => expired = Some(token.number),
                 Err(Verdict::Again(_)) if repeats < REPEATS => {
@@ -211,45 +250,54 @@ impl Client {
         let form = self.grant.form(now).map_err(|_| rejected("the assertion could not be signed".to_owned()))?;
         let request = self.http.post(format!("{}{TOKEN_PATH}", self.login));
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.as_bytes().to_vec());
-        let (status, reply, skew) = self.send(request).await?;
+        let (status, reply, skew) = self.send(request, false).await?;
         match status {
             200..=299 => read_token(&reply, &self.org).map_err(rejected),
             _ => Err(of_login(status, &reply, skew)),
         }
     }
 
-    async fn ask(&self, token: &Token, path: &str, want: Want) -> Result<Reply, Verdict> {
+    async fn ask(&self, token: &Token, call: &Call<'_>) -> Result<Reply, Verdict> {
         let bearer = Zeroizing::new(format!("Bearer {}", token.secret.expose_secret()));
         let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| transport_fault("the token is no header"))?;
         bearer.set_sensitive(true);
         count(&self.stats.calls);
-        let request = self.http.get(format!("{}{path}", token.base)).header(AUTHORIZATION, bearer);
-        let (status, body, _) = self.send(request.header("Sforce-Call-Options", "client=switchboard")).await?;
-        let found = match status {
-            200..=299 if body.trim_ascii().is_empty() => want == Want::Apex,
-            200..=299 => serde_json::from_slice::<IgnoredAny>(&body).is_ok(),
-            300 => want == Want::Row,
-            404 if want == Want::Apex => true,
-            404 => want == Want::Row && error_codes(&body).iter().any(|error| error.code == "NOT_FOUND"),
-            _ => false,
-        };
-        match status {
-            _ if found => Ok(Reply { status, body }),
-            200..=299 => Err(Verdict::Again(Fault::unavailable(
+        let request = self.http.request(call.method.clone(), format!("{}{}", token.base, call.path));
+        let mut request = request.header(AUTHORIZATION, bearer).header("Sforce-Call-Options", "client=switchboard");
+        if let Some(body) = call.body {
+            request = request.header(CONTENT_TYPE, "application/json").body(body.to_owned());
+        }
+        let (status, body, _) = self.send(request, call.writes()).await?;
+        if is_wanted(status, &body, call.want) {
+            return Ok(Reply { status, body });
+        }
+        let verdict = match (status, call.target) {
+            (200..=299, _) => Verdict::Again(Fault::unavailable(
                 "Salesforce does not answer as it should just now; try again in a moment",
                 format!("HTTP {status} with something else than JSON: maintenance (status.salesforce.com), or a proxy"),
-            ))),
-            _ => Err(of_answer(status, &body, &soql::fields(&self.org.credentials, &[]))),
-        }
+            )),
+            (_, Some(target)) => of_write(status, &body, target),
+            (_, None) => of_answer(status, &body, &soql::fields(&self.org.credentials, &[])),
+        };
+        // Whoever is about one record says that it was not written; of the others nobody knows.
+        Err(if call.writes() && !verdict.is_particular() { verdict.once() } else { verdict })
     }
 
     /// Sends, and reads the answer to its end: status, body, and how far this computer's clock is ahead.
-    async fn send(&self, request: reqwest::RequestBuilder) -> Result<(u16, Zeroizing<Vec<u8>>, Option<i64>), Verdict> {
+    /// `once`: not to be repeated when it may have arrived.
+    async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        once: bool,
+    ) -> Result<(u16, Zeroizing<Vec<u8>>, Option<i64>), Verdict> {
+        let failed = |error: reqwest::Error| {
+            if once && !error.is_connect() { failed(&error).once() } else { failed(&error) }
+        };
         let request = request.header(ACCEPT, "application/json");
-        let mut answer = request.send().await.map_err(|error| failed(&error))?;
+        let mut answer = request.send().await.map_err(failed)?;
         let skew = self.note(answer.headers());
         let mut body = Body::for_length(answer.content_length());
-        while let Some(mut chunk) = answer.chunk().await.map_err(|error| failed(&error))?.map(Bytes::try_into_mut) {
+        while let Some(mut chunk) = answer.chunk().await.map_err(failed)?.map(Bytes::try_into_mut) {
             let fits = body.push(chunk.as_ref().map_or_else(AsRef::as_ref, AsRef::as_ref));
             if let Ok(own) = &mut chunk {
                 own.as_mut().zeroize();
@@ -298,7 +346,7 @@ struct Ending<'a> {
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        let outcome = self.outcome.as_ref().filter(|fault| !fault.is_row()).map_or(Ok(()), Err);
+        let outcome = self.outcome.as_ref().filter(|fault| !fault.is_particular()).map_or(Ok(()), Err);
         let mut breaker = self.client.breaker.lock();
         let before = breaker.state();
         let opened = breaker.end(Instant::now().into_std(), self.pass, outcome);
@@ -313,6 +361,20 @@ impl Drop for Ending<'_> {
     }
 }
 
+/// Whether an answer is one that its asker can read.
+fn is_wanted(status: u16, body: &[u8], want: Want) -> bool {
+    let says = |code: &str| error_codes(body).iter().any(|error| error.code == code);
+    match status {
+        200..=299 if body.trim_ascii().is_empty() => matches!(want, Want::Apex | Want::Changed),
+        200..=299 => serde_json::from_slice::<IgnoredAny>(body).is_ok(),
+        300 => want == Want::Row,
+        400 => want == Want::Created && says("DUPLICATE_VALUE"),
+        404 if want == Want::Apex => true,
+        404 => want == Want::Row && says("NOT_FOUND"),
+        _ => false,
+    }
+}
+
 /// How long to wait before repetition number `repeats` (from 0): any time up to a limit that doubles, so that those who
 /// failed together do not come back together.
 fn backoff(chance: &mut StdRng, repeats: u32) -> Duration {
@@ -322,8 +384,8 @@ fn backoff(chance: &mut StdRng, repeats: u32) -> Duration {
 fn too_slow() -> Fault {
     Fault::unavailable(
         "Salesforce takes too long just now; try again in a moment",
-        "no answer within salesforce.timeout: status.salesforce.com, a proxy or firewall on the way, or a slow query (make \
-         salesforce.credentials.key_field an External ID)",
+        "no answer within salesforce.timeout: status.salesforce.com, a proxy or firewall on the way, a slow query (make \
+         salesforce.credentials.key_field an External ID), or a slow trigger or flow on a record that is written",
     )
 }
 

@@ -27,8 +27,10 @@ enum What {
     Request,
     /// The daily limit.
     Limit,
-    /// One user's row.
+    /// One user's row, or one record.
     Row,
+    /// One object's settings and permissions.
+    Object,
 }
 
 impl Fault {
@@ -45,6 +47,16 @@ impl Fault {
     /// The user's row cannot be used.
     pub(super) fn row(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::UpstreamRejected, agent, operator, What::Row)
+    }
+
+    /// One object cannot be written until somebody changes something.
+    pub(super) fn object(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::UpstreamRejected, agent, operator, What::Object)
+    }
+
+    /// Somebody else holds the record.
+    pub(super) fn locked(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::UpstreamUnavailable, agent, operator, What::Row)
     }
 
     /// There is no row for the user.
@@ -84,9 +96,9 @@ impl Fault {
         self.what == What::Limit
     }
 
-    /// Whether it is about one user's row, and says nothing about Salesforce.
-    pub(super) fn is_row(&self) -> bool {
-        self.what == What::Row
+    /// Whether it is about one row or one object, and says nothing about Salesforce.
+    pub(super) fn is_particular(&self) -> bool {
+        matches!(self.what, What::Row | What::Object)
     }
 
     /// What the operator is told.
@@ -106,9 +118,21 @@ impl Fault {
             _ if self.again => tracing::debug!(code, hint, "Salesforce is left alone for a while"),
             (ErrorCode::UpstreamRejected, _) => tracing::error!(code, hint, "credentials were not had from Salesforce"),
             (_, What::Row) => tracing::info!(code, hint, "credentials were not had from Salesforce"),
-            (_, What::Request | What::Limit) => {
+            (_, What::Request | What::Limit | What::Object) => {
                 tracing::warn!(code, hint, "credentials were not had from Salesforce");
             }
+        }
+    }
+
+    /// Writes the operator's line about a record that was to be written: names of fields, never a value.
+    pub(super) fn log_unwritten(&self, object: &str, fields: &str) {
+        let (code, hint) = (self.code.as_str(), &*self.operator);
+        match (self.code, self.what) {
+            _ if self.again => tracing::debug!(object, fields, code, hint, "Salesforce is left alone for a while"),
+            (ErrorCode::UpstreamRejected, What::Request | What::Object) => {
+                tracing::error!(object, fields, code, hint, "a record was not written to Salesforce");
+            }
+            _ => tracing::warn!(object, fields, code, hint, "a record was not written to Salesforce"),
         }
     }
 }
@@ -125,6 +149,20 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
+    /// As what is not to be tried again.
+    pub(super) fn once(self) -> Self {
+        match self {
+            Self::Again(fault) => Self::Final(fault),
+            verdict @ (Self::Login(_) | Self::Final(_)) => verdict,
+        }
+    }
+
+    /// Whether it is about one row or one object.
+    pub(super) fn is_particular(&self) -> bool {
+        let (Self::Again(fault) | Self::Login(fault) | Self::Final(fault)) = self;
+        fault.is_particular()
+    }
+
     /// The fault, when nothing more is tried.
     pub(super) fn fault(self) -> Fault {
         match self {

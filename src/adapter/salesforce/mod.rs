@@ -1,19 +1,21 @@
 //! The channel `Salesforce`: its topics, and what answers them in the process.
 //!
-//! `credentials` answers `User/FetchCredentials` from the directory or from an org, `audit` records who fetched what.
-//! Nothing outside this folder knows a topic of this channel.
+//! `credentials` answers `User/FetchCredentials` from the directory or from an org, `audit` records who fetched what;
+//! `messages` answers what writes to an org. Nothing outside this folder knows a topic of this channel.
 //!
 //! `events` hears what an org publishes, and publishes it here.
 //!
-//! Of an org: `org` looks a user up with `client`, the only file that waits, and
-//! `diagnosis` finds the broken link; `oauth`, `soql`, `response`, `row`, `fault`
+//! Of an org: `org` looks a user up and `write` changes records, both with `client`, the only file that waits for it, and
+//! `diagnosis` finds the broken link; `oauth`, `soql`, `response`, `row`, `fault`, `write_fault`
 //! and `breaker` say, without waiting, what is sent and what an answer means.
 
 mod audit;
 mod credentials;
+mod messages;
 
 mod diagnosis;
 mod org;
+mod write;
 
 mod events;
 
@@ -28,12 +30,14 @@ mod row;
 mod soql;
 mod stats;
 mod transport;
+mod write_fault;
 
 pub use audit::{Audit, Rotation};
 pub use breaker::BreakerState;
 pub use credentials::{FetchCredentials, Store};
 pub use diagnosis::{Outcome, Step};
 pub use events::{Events, TopicSnapshot};
+pub use messages::writers;
 pub use oauth::SetupError;
 pub use org::Org;
 pub use stats::{LATENCY_MS, Snapshot};
@@ -49,6 +53,17 @@ const FETCH_CREDENTIALS: (&str, &str) = ("User", "FetchCredentials");
 /// What an org published, and what became of a record: topics whose subtopic is the event's API name.
 const PLATFORM_EVENT: &str = "PlatformEvent";
 const CHANGE_EVENT: &str = "ChangeEvent";
+/// Fields of a record are changed.
+const UPDATE_OBJECT: (&str, &str) = ("Call", "UpdateObject");
+
+/// A record is made; also the event that tells of it.
+const CREATE_OBJECT: (&str, &str) = ("Call", "CreateObject");
+
+/// Variables are kept for a call.
+const SAVE_VARIABLES: (&str, &str) = ("Call", "SaveCustomVariables");
+
+/// Variables of a call are forgotten.
+const REMOVE_VARIABLES: (&str, &str) = ("Call", "RemoveCustomVariables");
 
 fn exactly((topic, subtopic): (&'static str, &'static str)) -> Pattern {
     Pattern::exactly(&Triple::new(CHANNEL, topic, subtopic))

@@ -19,6 +19,8 @@ pub(super) struct ApiError<'a> {
     pub(super) code: &'a str,
     /// To be looked through, never shown.
     pub(super) message: Cow<'a, str>,
+    /// The API names of the fields that it is about.
+    pub(super) fields: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -27,6 +29,8 @@ struct RawError<'a> {
     code: Option<&'a str>,
     #[serde(borrow)]
     message: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    fields: Option<&'a RawValue>,
 }
 
 /// The errors of an answer, which bears them as an array or as one object; none where it is anything else.
@@ -36,11 +40,19 @@ pub(super) fn error_codes(body: &[u8]) -> Vec<ApiError<'_>> {
         .unwrap_or_default();
     errors
         .into_iter()
-        .map(|RawError { code, message }| ApiError {
+        .map(|RawError { code, message, fields }| ApiError {
             code: code.filter(|code| is_code(code)).unwrap_or_default(),
             message: message.unwrap_or_default(),
+            fields: fields.map_or_else(Vec::new, names),
         })
         .collect()
+}
+
+/// The names in an array of them; nothing that is no name.
+fn names(raw: &RawValue) -> Vec<String> {
+    let named: Vec<String> = serde_json::from_str(raw.get()).unwrap_or_default();
+    let is_name = |text: &String| text.len() <= 80 && text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_');
+    named.into_iter().filter(is_name).collect()
 }
 
 fn is_code(text: &str) -> bool {
@@ -208,6 +220,8 @@ mod tests {
         assert_eq!(codes(r#"[{"errorCode":"A_B","message":"m"},{"errorCode":"C"}]"#), ["A_B", "C"]);
         assert_eq!(codes(r#"{"errorCode":"A"}"#), ["A"]);
         assert_eq!(codes(r#"[{"errorCode":"<script>"},{"message":null}]"#), ["", ""]);
+        let fields = error_codes(br#"[{"errorCode":"A","fields":["Name","<b>"]},{"fields":null},{"fields":{"a":1}}]"#);
+        assert_eq!(fields.iter().map(|it| it.fields.join(",")).collect::<Vec<_>>(), ["Name", "", ""]);
         for nothing in ["", "<html>", "null", "[1]", "3", "[[]]", "{\"errorCode\":5}"] {
             assert!(codes(nothing).iter().all(String::is_empty), "{nothing}");
         }

@@ -1,0 +1,138 @@
+//! [`Creations`]: each record is made once. Those who ask for one and the same at once share one exchange, and who asks
+//! again is told what the first was told.
+//!
+//! In memory, for a while. What outlives it is the External ID under which the org has the record.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
+
+use super::aging::Aging;
+use crate::error::Refusal;
+
+/// How long an outcome is remembered.
+const KEEP: Duration = Duration::from_mins(10);
+
+/// Outcomes that are remembered.
+const KEPT_MAX: usize = 10_000;
+
+/// The records that were made, or are being made.
+pub(super) struct Creations {
+    made: Mutex<Aging<String, Arc<Creation>>>,
+}
+
+/// One of them.
+struct Creation {
+    outcome: OnceCell<Result<String, Refusal>>,
+    /// An attempt before has failed, and nobody knows whether the org had made the record by then.
+    doubtful: bool,
+}
+
+impl Creation {
+    fn new(doubtful: bool) -> Arc<Self> {
+        Arc::new(Self { outcome: OnceCell::new(), doubtful })
+    }
+}
+
+/// A record that was asked for.
+pub(super) struct Made {
+    /// Its id in Salesforce.
+    pub(super) id: String,
+    /// Whether it was made by this very request, as far as this process knows.
+    pub(super) now: bool,
+}
+
+impl Default for Creations {
+    fn default() -> Self {
+        Self { made: Mutex::new(Aging::new(KEEP)) }
+    }
+}
+
+impl Creations {
+    /// Makes the record of a key by `make`, unless it was made or is being made. `make` is told whether an attempt before
+    /// may have made it.
+    pub(super) async fn once<F: Future<Output = Result<String, Refusal>>>(
+        &self,
+        now: Instant,
+        key: &str,
+        make: impl FnOnce(bool) -> F,
+    ) -> Result<Made, Refusal> {
+        let key = key.to_owned();
+        let creation = {
+            let mut made = self.made.lock();
+            made.expire(now);
+            let creation = Arc::clone(made.touch(now, &key, || Creation::new(false)));
+            made.shrink(KEPT_MAX);
+            creation
+        };
+        let mut own = false;
+        let outcome = creation
+            .outcome
+            .get_or_init(|| {
+                own = true;
+                make(creation.doubtful)
+            })
+            .await;
+        if own && let Err(refusal) = outcome {
+            let mut made = self.made.lock();
+            if made.get(&key).is_some_and(|it| Arc::ptr_eq(it, &creation)) {
+                let doubtful = creation.doubtful || refusal.code.retryable();
+                *made.touch(now, &key, || Creation::new(doubtful)) = Creation::new(doubtful);
+            }
+        }
+        outcome.clone().map(|id| Made { id, now: own })
+    }
+}
+
+/// By what a record is known to be the one that was asked for before: 64 hex digits. The call and the object count too,
+/// because applications there are that begin to count their ids anew with each page.
+pub(super) fn key(parts: [&str; 5]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update(part.len().to_be_bytes());
+        hash.update(part);
+    }
+    hex::encode(hash.finalize())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+
+    #[tokio::test]
+    async fn those_who_ask_at_once_share_one_outcome_and_a_failure_is_tried_again() {
+        #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
+        let now = Instant::now();
+        let creations = Creations::default();
+        let told = Mutex::new(Vec::new());
+        let ask = async |outcome: Result<&str, ErrorCode>| {
+            let make = async |doubtful| {
+                told.lock().push(doubtful);
+                tokio::task::yield_now().await;
+                outcome.map(str::to_owned).map_err(|code| Refusal::new(code, ""))
+            };
+            creations.once(now, "k", make).await.map(|made| (made.id, made.now)).map_err(|refusal| refusal.code)
+        };
+        let down = ErrorCode::UpstreamUnavailable;
+        assert_eq!(tokio::join!(ask(Err(down)), ask(Ok("b"))), (Err(down), Err(down)));
+        let no = ErrorCode::UpstreamRejected;
+        assert_eq!(ask(Err(no)).await, Err(no));
+        let made = |now| Ok(("c".to_owned(), now));
+        assert_eq!(tokio::join!(ask(Ok("c")), ask(Ok("d"))), (made(true), made(false)));
+        assert_eq!(ask(Ok("e")).await, made(false));
+        assert_eq!(*told.lock(), [false, true, true], "once in doubt, always looked for first");
+    }
+
+    #[test]
+    fn a_key_is_of_one_request_alone() {
+        let one = key(["a", "b", "c", "d", "e"]);
+        assert_eq!(one.len(), 64);
+        assert_ne!(one, key(["ab", "", "c", "d", "e"]));
+        assert_eq!(one, key(["a", "b", "c", "d", "e"]));
+    }
+}

@@ -1,0 +1,152 @@
+//! The messages that write to an org: `Call/UpdateObject`, `Call/CreateObject`, `Call/SaveCustomVariables` and
+//! `Call/RemoveCustomVariables`, one file each or two.
+//!
+//! Only what `[salesforce.objects.NAME]` names is ever written: without such a table there is no handler, and the triples
+//! are like any others. `data` reads and answers, `calls` keeps variables, `creations` makes a record once; [`Writer`] is
+//! what they share, and the way to the org.
+
+mod aging;
+mod calls;
+mod create;
+mod creations;
+mod data;
+mod update;
+mod variables;
+
+use std::sync::Arc;
+
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::time::Instant;
+
+use self::calls::{CallKey, Calls, Kept, Record};
+use self::create::CreateObject;
+use self::creations::Creations;
+use self::data::Variable;
+use self::update::UpdateObject;
+use self::variables::CustomVariables;
+use super::Org;
+use super::fault::Fault;
+use super::write::{Field, Turns};
+use super::write_fault::Target;
+use crate::adapter::{Handler, Request};
+use crate::config::WritableObject;
+use crate::error::{ErrorCode, Refusal};
+
+/// The handlers that an org's configuration asks for.
+pub fn writers(org: &Arc<Org>) -> Vec<Arc<dyn Handler>> {
+    let objects = &org.config.objects;
+    let writer = Arc::new(Writer {
+        org: Arc::clone(org),
+        calls: Calls::new(&org.config.variables),
+        creations: Creations::default(),
+        turns: Turns::default(),
+    });
+    let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
+    if objects.values().any(|it| it.update) {
+        handlers.push(Arc::new(UpdateObject::new(&writer)));
+        handlers.push(Arc::new(CustomVariables::new(&writer)));
+    }
+    if objects.values().any(|it| it.create) {
+        handlers.push(Arc::new(CreateObject::new(&writer)));
+    }
+    handlers
+}
+
+/// What the handlers share.
+struct Writer {
+    org: Arc<Org>,
+    calls: Calls,
+    creations: Creations,
+    turns: Turns,
+}
+
+/// A record that is to be changed.
+struct Change<'a> {
+    /// The call that it is about.
+    call: &'a CallKey,
+    call_id: &'a str,
+    record: &'a Record,
+    /// What was asked for, beside the call's variables that are kept.
+    fields: Vec<Field>,
+}
+
+impl Writer {
+    /// The object of a name, if `may` says that it may be written so; `key` is what would allow it.
+    fn object(&self, name: &str, key: &str, may: impl Fn(&WritableObject) -> bool) -> Result<&WritableObject, Refusal> {
+        self.org.config.objects.get(name).filter(|it| may(it)).ok_or_else(|| {
+            Refusal::new(
+                ErrorCode::Forbidden,
+                format!("data.Name: records called '{name}' may not be written so; {key} = true in [salesforce.objects.{name}] would allow it"),
+            )
+        })
+    }
+
+    /// Writes what was asked for, and the variables that are kept for the call as far as they are mapped; gives what was
+    /// written. The variables are dropped then.
+    async fn change(&self, change: Change<'_>) -> Result<Vec<Field>, Refusal> {
+        let Change { call, call_id, record, mut fields } = change;
+        let object = self.object(&record.name, "update", |it| it.update)?;
+        let (kept, own) = (self.calls.kept(Instant::now().into_std(), call), fields.len());
+        let kept = kept.into_iter().filter_map(|it| object.fields.get(&it.name).map(|field| (it, field)));
+        let mut taken: Vec<Kept> = Vec::new();
+        for (variable, field) in kept {
+            // What is asked for now is newer than what was saved.
+            if !fields.iter().take(own).any(|(asked, _)| asked == field) {
+                fields.push((field.clone(), variable.value.clone()));
+            }
+            taken.push(variable);
+        }
+        if !object.call_field.is_empty() {
+            fields.push((object.call_field.clone(), json_text(call_id)));
+        }
+        let target = target(object, &fields);
+        let written = self.org.client.within(async {
+            let _turn = self.turns.take(&record.id).await;
+            match fields.is_empty() {
+                true => Ok(()),
+                false => self.org.change(&target, &record.id, &fields).await,
+            }
+        });
+        written.await.map_err(|fault| told(&fault, &target))?;
+        self.calls.written(call, &taken);
+        self.calls.know(Instant::now().into_std(), call, record.clone());
+        Ok(fields)
+    }
+}
+
+fn target<'a>(object: &'a WritableObject, fields: &'a [Field]) -> Target<'a> {
+    Target { object: &object.object, fields: fields.iter().map(|(field, _)| field.as_str()).collect() }
+}
+
+/// A text as JSON.
+fn json_text(text: &str) -> Box<RawValue> {
+    // Texts are what JSON can always say.
+    to_raw_value(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
+}
+
+/// Logs a fault for the operator; gives what the asker is told.
+fn told(fault: &Fault, target: &Target<'_>) -> Refusal {
+    fault.log_unwritten(target.object, &target.named_fields());
+    fault.refusal()
+}
+
+/// The fields of variables.
+fn mapped(name: &str, object: &WritableObject, variables: Vec<Variable>) -> Result<Vec<Field>, Refusal> {
+    let field = |(variable, value): Variable| match object.fields.get(&variable) {
+        Some(field) => Ok((field.clone(), value)),
+        None => Err(Refusal::new(
+            ErrorCode::Forbidden,
+            format!(
+                "data.params: the variable '{variable}' is not mapped; fields in [salesforce.objects.{name}] would map it"
+            ),
+        )),
+    };
+    variables.into_iter().map(field).collect()
+}
+
+/// For whom a request is.
+fn named(request: &Request) -> Result<&str, Refusal> {
+    request.user.as_deref().ok_or_else(|| {
+        Refusal::new(ErrorCode::UserRequired, "a service has to say for whom it asks: add \"user\" to the envelope")
+    })
+}

@@ -1,0 +1,216 @@
+//! Records of the org that are written: [`Org`] changes one, makes one at most once, and finds one by a field.
+//!
+//! A record is made under an External ID: where the org says that there is one with it, it was made before, and is found
+//! rather than made again. It is never overwritten.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use reqwest::Method;
+use serde::Serializer as _;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+use tokio::sync::OwnedMutexGuard;
+
+use super::Org;
+use super::client::{Call, Reply, Want};
+use super::fault::Fault;
+use super::response::{Value, objects, records, value};
+use super::soql;
+use super::write_fault::Target;
+
+/// A field's API name, and its value as JSON.
+pub(super) type Field = (String, Box<RawValue>);
+
+impl Org {
+    /// Changes a record. `id`: of 18 characters.
+    pub(super) async fn change(&self, target: &Target<'_>, id: &str, fields: &[Field]) -> Result<(), Fault> {
+        let path = self.path(&format!("{}/{id}", target.object));
+        let body = json_object(fields);
+        self.client
+            .call(&Call {
+                method: Method::PATCH,
+                path: &path,
+                body: Some(&body),
+                want: Want::Changed,
+                target: Some(target),
+            })
+            .await
+            .map(drop)
+    }
+
+    /// Makes a record under an External ID, unless there is one with it. `look`: it may have been made before, so look
+    /// first; for fields that Salesforce does not keep unique. Gives the record's id.
+    pub(super) async fn create(
+        &self,
+        target: &Target<'_>,
+        fields: &[Field],
+        (key_field, key): (&str, &str),
+        look: bool,
+    ) -> Result<String, Fault> {
+        self.client
+            .within(async {
+                if look && let Some(id) = self.by_external_id(target, (key_field, key)).await? {
+                    return Ok(id);
+                }
+                let path = self.path(target.object);
+                let body = json_object(fields);
+                let call = Call {
+                    method: Method::POST,
+                    path: &path,
+                    body: Some(&body),
+                    want: Want::Created,
+                    target: Some(target),
+                };
+                let reply = self.client.call(&call).await?;
+                if reply.status != 400 {
+                    return id_of(&reply, "id").ok_or_else(|| unknown(target));
+                }
+                // Of which field it is a duplicate is not always said.
+                self.by_external_id(target, (key_field, key)).await?.ok_or_else(|| {
+                    Fault::row(
+                        "Salesforce refuses the write: there is such a record already (DUPLICATE_VALUE)",
+                        format!(
+                            "DUPLICATE_VALUE: a field of {} that is unique, not {key_field}, has the value",
+                            target.object
+                        ),
+                    )
+                })
+            })
+            .await
+    }
+
+    /// The one record whose field has a value, case included; `None` where there is none, or there are several.
+    pub(super) async fn find_by(
+        &self,
+        target: &Target<'_>,
+        field: &str,
+        wanted: &str,
+    ) -> Result<Option<String>, Fault> {
+        let Some(literal) = soql::quote(wanted) else { return Ok(None) };
+        let query =
+            format!("SELECT Id, {field} FROM {} WHERE {field} = {literal} LIMIT {}", target.object, soql::ROWS_MAX);
+        let path = format!("/services/data/v{}/query?q={}", self.config.api_version, soql::encode(&query));
+        let reply = self.client.call(&get(&path, Want::Json, target)).await?;
+        let rows = records(&reply.body).ok_or_else(|| unknown(target))?;
+        let text = |row: &_, name: &str| match value(row, name) {
+            Some(Value::Text(text)) => Some(secrecy::ExposeSecret::expose_secret(&text).to_owned()),
+            _ => None,
+        };
+        let mut exact = rows.iter().filter(|row| text(row, field).as_deref() == Some(wanted));
+        match (exact.next(), exact.next()) {
+            (Some(only), None) => Ok(text(only, "Id").as_deref().and_then(soql::record_id)),
+            _ => Ok(None),
+        }
+    }
+
+    async fn by_external_id(&self, target: &Target<'_>, (field, key): (&str, &str)) -> Result<Option<String>, Fault> {
+        let path = format!("{}?fields=Id", self.path(&format!("{}/{field}/{key}", target.object)));
+        let reply = self.client.call(&get(&path, Want::Row, target)).await?;
+        match reply.status {
+            404 => Ok(None),
+            300 => Err(Fault::object(
+                "Salesforce has several records of this request; tell an administrator",
+                format!("several records of {} have one value in {field}: make it 'Unique'", target.object),
+            )),
+            _ => id_of(&reply, "Id").map(Some).ok_or_else(|| unknown(target)),
+        }
+    }
+
+    fn path(&self, below: &str) -> String {
+        format!("/services/data/v{}/sobjects/{below}", self.config.api_version)
+    }
+}
+
+fn get<'a>(path: &'a str, want: Want, target: &'a Target<'a>) -> Call<'a> {
+    Call { method: Method::GET, path, body: None, want, target: Some(target) }
+}
+
+/// The record id that an answer names.
+fn id_of(reply: &Reply, key: &str) -> Option<String> {
+    let rows = objects(&reply.body)?;
+    let raw = rows.first()?.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, raw)| *raw)?;
+    soql::record_id(&serde_json::from_str::<String>(raw.get()).ok()?)
+}
+
+fn unknown(target: &Target<'_>) -> Fault {
+    Fault::unavailable(
+        "Salesforce answers something that the broker does not know; try again in a moment",
+        format!("the answer about {} names no record: is salesforce.login_url another server's?", target.object),
+    )
+}
+
+/// A JSON object with each value as it was given.
+pub(super) fn json_object<K: AsRef<str>, V: serde::Serialize>(members: &[(K, V)]) -> String {
+    let mut text = Vec::new();
+    // Strings and raw JSON, into memory: nothing that could fail.
+    let written =
+        serde_json::Serializer::new(&mut text).collect_map(members.iter().map(|(key, value)| (key.as_ref(), value)));
+    debug_assert!(written.is_ok() && serde_json::from_slice::<IgnoredAny>(&text).is_ok(), "an object is JSON");
+    String::from_utf8(text).unwrap_or_default()
+}
+
+/// One write to a record at a time: Salesforce would refuse the others while it holds the record, and might take them in
+/// another order.
+#[derive(Default)]
+pub(super) struct Turns {
+    taken: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// A turn, until it is dropped.
+pub(super) struct Turn<'a> {
+    turns: &'a Turns,
+    record: &'a str,
+    own: Option<OwnedMutexGuard<()>>,
+}
+
+impl Turns {
+    /// Waits for a record's turn; those who wait get it in the order in which they came.
+    pub(super) async fn take<'a>(&'a self, record: &'a str) -> Turn<'a> {
+        let mut turn = Turn { turns: self, record, own: None };
+        let queue = Arc::clone(self.taken.lock().entry(record.to_owned()).or_default());
+        turn.own = Some(queue.lock_owned().await);
+        turn
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.own = None;
+        let mut taken = self.turns.taken.lock();
+        if taken.get(self.record).is_some_and(|queue| Arc::strong_count(queue) == 1) {
+            taken.remove(self.record);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_they_came() {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        let fields =
+            [("A".to_owned(), raw("1.10")), ("B__c".to_owned(), raw(r#""a\"b""#)), ("C".to_owned(), raw("null"))];
+        assert_eq!(json_object(&fields), r#"{"A":1.10,"B__c":"a\"b","C":null}"#);
+        assert_eq!(json_object::<String, Box<RawValue>>(&[]), "{}");
+    }
+
+    #[tokio::test]
+    async fn a_turn_is_given_in_order_and_forgotten_when_it_is_over() {
+        let turns = Turns::default();
+        let order = Mutex::new(Vec::new());
+        let write = async |number: u32| {
+            let _turn = turns.take("a").await;
+            order.lock().push(number);
+            tokio::task::yield_now().await;
+            order.lock().push(number);
+        };
+        let other = async { drop(turns.take("b").await) };
+        tokio::join!(write(1), write(2), write(3), other);
+        assert_eq!(*order.lock(), [1, 1, 2, 2, 3, 3]);
+        assert!(turns.taken.lock().is_empty());
+    }
+}
