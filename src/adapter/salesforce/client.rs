@@ -129,10 +129,9 @@ impl Client {
 
     /// Sends one request.
     pub(super) async fn call(&self, call: &Call<'_>) -> Result<Reply, Fault> {
-        let started = Instant::now();
+        let mut counted = Counted { stats: &self.stats, started: Instant::now(), answered: false };
         let outcome = self.within(self.in_turn(call)).await;
-        self.stats.took(started.elapsed());
-        count(if outcome.is_ok() { &self.stats.answered } else { &self.stats.failed });
+        counted.answered = outcome.is_ok();
         outcome
     }
 
@@ -333,6 +332,20 @@ impl Client {
         count(&self.stats.repeats);
         let span = backoff(&mut self.jitter.lock(), repeats);
         sleep_until(Instant::now() + span).await;
+    }
+}
+
+/// Counts a request when it ends, also one that is given up on the way.
+struct Counted<'a> {
+    stats: &'a Stats,
+    started: Instant,
+    answered: bool,
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.stats.took(self.started.elapsed());
+        count(if self.answered { &self.stats.answered } else { &self.stats.failed });
     }
 }
 

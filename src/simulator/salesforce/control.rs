@@ -32,7 +32,7 @@ Faults, with their own keys:
   api_disabled, api_currently_disabled, daily_limit, long_running_limit, insufficient_access (403)
   record_locked, query_timeout (400)  unavailable [retry_after] (503)
   error status code message
-  slow milliseconds  cut_body  reset  html_body [status]  empty_body  huge_body bytes
+  slow milliseconds  cut_body  reset (done, but not answered)  html_body [status]  empty_body  huge_body bytes
   redirect location  masked_field object field  hidden_field object field  two_rows
   login_refused error description  instance_url url (both meet logins)
   events error [after] (Pub/Sub API; after so many events of a stream): auth, auth_refresh,

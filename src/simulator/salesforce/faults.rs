@@ -73,7 +73,7 @@ pub enum Wrong {
     },
     /// The connection ends in the middle of the answer's body.
     CutBody {},
-    /// The connection ends without an answer.
+    /// The connection ends without an answer; what was asked is done all the same.
     Reset {},
     /// A page in place of JSON.
     HtmlBody {

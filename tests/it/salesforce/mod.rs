@@ -1,11 +1,17 @@
 //! Credentials from an org: what is asked and answered (`fetch`), what goes wrong on the way (`faults`), and the command
-//! that finds it (`check`).
+//! that finds it (`check`). And what is written to an org, by a whole broker before the stand-in org (`desk`): records
+//! that change (`updating`), that are made (`creating`), and variables that wait for their call's event (`variables`).
 
 mod check;
 mod events;
 mod faults;
 mod fetch;
 mod stand_in;
+
+mod creating;
+mod desk;
+mod updating;
+mod variables;
 
 use std::sync::Arc;
 use std::time::Duration;

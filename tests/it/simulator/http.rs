@@ -13,25 +13,25 @@ const LONG: Duration = Duration::from_secs(10);
 
 /// What came back.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) head: String,
-    pub(super) body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 impl Answer {
     #[track_caller]
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// Status and `errorCode` of the REST API.
     #[track_caller]
-    pub(super) fn refusal(&self) -> (u16, String) {
+    pub(crate) fn refusal(&self) -> (u16, String) {
         (self.status, self.json()[0]["errorCode"].as_str().unwrap_or_else(|| panic!("{self:?}")).to_owned())
     }
 
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head
             .lines()
             .find_map(|it| it.split_once(": ").filter(|(it, _)| it.eq_ignore_ascii_case(name)))
@@ -39,7 +39,7 @@ impl Answer {
     }
 }
 
-pub(super) async fn ask(url: &str, method: &str, target: &str, headers: &str, body: &str) -> Answer {
+pub(crate) async fn ask(url: &str, method: &str, target: &str, headers: &str, body: &str) -> Answer {
     let host = url.strip_prefix("http://").unwrap();
     let length = body.len();
     let request = format!(
@@ -49,7 +49,7 @@ pub(super) async fn ask(url: &str, method: &str, target: &str, headers: &str, bo
 }
 
 /// Sends this text and nothing else. A connection that ends without an answer is status 0.
-pub(super) async fn raw(url: &str, request: &str) -> Answer {
+pub(crate) async fn raw(url: &str, request: &str) -> Answer {
     let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -61,7 +61,7 @@ pub(super) async fn raw(url: &str, request: &str) -> Answer {
 }
 
 /// Percent-encoded, but for what never needs it.
-pub(super) fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     text.bytes().fold(String::new(), |mut done, byte| {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'.' => done.push(char::from(byte)),

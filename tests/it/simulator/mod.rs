@@ -3,7 +3,7 @@
 mod clients;
 mod command;
 mod faults;
-mod http;
+pub(crate) mod http;
 mod keys;
 mod login;
 mod query;
