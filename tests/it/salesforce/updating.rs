@@ -78,7 +78,7 @@ async fn what_is_not_configured_is_never_written() {
             "'variable2' is not mapped; fields in [salesforce.objects.Case]",
         ),
         ("Case", json!({ "Subject": "x" }), "'Subject' is not mapped"),
-        ("Case/../Account", json!({}), "records called 'Case/../Account'"),
+        ("Case/../Account", json!({}), "no record called 'Case/../Account' may be changed"),
     ] {
         let data = json!({ "callId": "1", "Name": name, "sfid": CASE, "params": params });
         let (code, message) = failure(&desk.ask(&mut peer, UPDATE, "u", data).await, KEYS);

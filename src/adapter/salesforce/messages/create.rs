@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::creations::{Made, key};
 use super::data::{Asked, Told};
-use super::{CallKey, Record, Writer, json_text, mapped, named, target, told};
+use super::{CallKey, Record, Way, Writer, json_text, mapped, named, target, told};
 use crate::adapter::salesforce::write::Field;
 use crate::adapter::salesforce::{CHANNEL, CREATE_OBJECT, exactly};
 use crate::adapter::{Answer, Event, Handler, Request, Response};
@@ -34,7 +34,7 @@ impl CreateObject {
         let asked = Asked::read(request.payload.as_deref())?;
         let (call, name, oid) = (asked.call()?, asked.name()?, asked.oid()?);
         let params = asked.params()?;
-        let object = self.writer.object(&name, "create", |it| it.create)?;
+        let object = self.writer.object(&name, Way::Create)?;
         let mut fields = mapped(&name, object, params)?;
         if !object.call_field.is_empty() {
             fields.push((object.call_field.clone(), json_text(&call.id)));

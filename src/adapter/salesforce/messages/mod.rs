@@ -60,6 +60,13 @@ struct Writer {
     turns: Turns,
 }
 
+/// How a record may be written.
+#[derive(Clone, Copy)]
+enum Way {
+    Update,
+    Create,
+}
+
 /// A record that is to be changed.
 struct Change<'a> {
     /// The call that it is about.
@@ -71,12 +78,23 @@ struct Change<'a> {
 }
 
 impl Writer {
-    /// The object of a name, if `may` says that it may be written so; `key` is what would allow it.
-    fn object(&self, name: &str, key: &str, may: impl Fn(&WritableObject) -> bool) -> Result<&WritableObject, Refusal> {
-        self.org.config.objects.get(name).filter(|it| may(it)).ok_or_else(|| {
+    /// The object of a name, if its records may be written in this way.
+    fn object(&self, name: &str, way: Way) -> Result<&WritableObject, Refusal> {
+        let (done, key) = match way {
+            Way::Update => ("changed", "update"),
+            Way::Create => ("made", "create"),
+        };
+        let may = |object: &&WritableObject| match way {
+            Way::Update => object.update,
+            Way::Create => object.create,
+        };
+        self.org.config.objects.get(name).filter(may).ok_or_else(|| {
             Refusal::new(
                 ErrorCode::Forbidden,
-                format!("data.Name: records called '{name}' may not be written so; {key} = true in [salesforce.objects.{name}] would allow it"),
+                format!(
+                    "data.Name: no record called '{name}' may be {done}; {key} = true in [salesforce.objects.{name}] would \
+                     allow it"
+                ),
             )
         })
     }
@@ -85,7 +103,7 @@ impl Writer {
     /// written. The variables are dropped then.
     async fn change(&self, change: Change<'_>) -> Result<Vec<Field>, Refusal> {
         let Change { call, call_id, record, mut fields } = change;
-        let object = self.object(&record.name, "update", |it| it.update)?;
+        let object = self.object(&record.name, Way::Update)?;
         let (kept, own) = (self.calls.kept(Instant::now().into_std(), call), fields.len());
         let kept = kept.into_iter().filter_map(|it| object.fields.get(&it.name).map(|field| (it, field)));
         let mut taken: Vec<Kept> = Vec::new();

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::data::{Asked, Told};
-use super::{CallKey, Change, Record, Writer, mapped, named};
+use super::{CallKey, Change, Record, Way, Writer, mapped, named};
 use crate::adapter::salesforce::{UPDATE_OBJECT, exactly};
 use crate::adapter::{Answer, Handler, Request, Response};
 use crate::envelope::Pattern;
@@ -27,7 +27,7 @@ impl UpdateObject {
         let asked = Asked::read(request.payload.as_deref())?;
         let (call, name, oid, (sfid, id)) = (asked.call()?, asked.name()?, asked.oid()?, asked.record()?);
         let params = asked.params()?;
-        let object = self.writer.object(&name, "update", |it| it.update)?;
+        let object = self.writer.object(&name, Way::Update)?;
         let fields = mapped(&name, object, params)?;
         let record = Record { name, id };
         let key = CallKey::new(user, &call.id);
