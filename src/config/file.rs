@@ -126,6 +126,9 @@ impl Reader<'_> {
             let place = self.lines.place(value.span().start);
             return self.report.add(&place, section, format!("must be a table: [{section}]"));
         };
+        if let Some(table) = self.config.proofs.turn_on(section) {
+            self.places.note(table, self.lines.place(value.span().start));
+        }
         for (name, value) in table {
             match format!("{section}.{}", name.get_ref()) {
                 key if key == OBJECTS => self.objects(name, value),

@@ -98,6 +98,11 @@ impl Report {
         self.mistakes.push(mistake);
     }
 
+    /// Whether something was noted about this key: what cannot be read is not missing too.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.mistakes.iter().any(|mistake| mistake.key.as_deref() == Some(key))
+    }
+
     /// Whether nothing was noted so far.
     pub(crate) fn is_empty(&self) -> bool {
         self.mistakes.is_empty()

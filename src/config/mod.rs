@@ -12,6 +12,10 @@ mod reference;
 mod document;
 mod file;
 mod mistake;
+mod proof;
+mod proof_keys;
+mod proof_rules;
+mod record_id;
 mod rules;
 mod salesforce;
 mod salesforce_events;
@@ -24,6 +28,8 @@ mod value;
 pub use document::{Row, document, rows};
 pub use layers::LoadOptions;
 pub use mistake::{Mistake, Mistakes, Place};
+pub use proof::{Asked, IntrospectionProof, JwtProof, Proofs, ProvenUser, Proving, UserinfoProof};
+pub use record_id::{exact_record_id, record_id};
 pub use salesforce::{BaseUrl, Fields, Lack, Lookup, Mode, Salesforce, UserKey};
 pub use salesforce_events::{EventTopic, Events, Start};
 pub use salesforce_objects::{CallVariables, WritableObject};
@@ -48,6 +54,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How sessions prove who they are.
     pub auth: AuthMode,
+    /// `[auth.salesforce_jwt]` and its sisters: users whom Salesforce proves, beside the tokens of `[[applications]]`.
+    pub proofs: Proofs,
     /// What browsers may connect.
     pub http: Http,
     /// `[[applications]]`
@@ -271,6 +279,7 @@ impl Default for Config {
             listen_is_default: true,
             data_dir: PathBuf::from("switchboard-data"),
             auth: AuthMode::Open,
+            proofs: Proofs::default(),
             http: Http::default(),
             applications: Vec::new(),
             channels: HashMap::new(),

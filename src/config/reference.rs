@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::file::Draft;
+use super::proof_keys::proof_keys;
 use super::salesforce_events::EVENT_KEYS;
 use super::salesforce_keys::SALESFORCE_KEYS;
 use super::salesforce_objects::VARIABLE_KEYS;
@@ -41,7 +42,7 @@ pub(crate) const VARIABLE_PREFIX: &str = "SWITCHBOARD__";
 
 /// The keys that stand once.
 pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
-    KEYS.iter().chain(SALESFORCE_KEYS).chain(VARIABLE_KEYS).chain(EVENT_KEYS)
+    KEYS.iter().chain(SALESFORCE_KEYS).chain(VARIABLE_KEYS).chain(EVENT_KEYS).chain(proof_keys())
 }
 
 static KEYS: &[Key<Config>] = &[
@@ -68,8 +69,8 @@ static KEYS: &[Key<Config>] = &[
         ]),
         default: r#""open""#,
         unit: "",
-        meaning: "How sessions prove who they are. `\"tokens\"`: by a token of `[[applications]]`; the default with a \
-                  file. `\"open\"`: not at all, for development, on loopback only; the default without a file.",
+        meaning: "How sessions prove who they are. `\"tokens\"`: by a token of `[[applications]]`, or by Salesforce where \
+                  one of the tables `[auth.salesforce_*]` is written; the default with a file. `\"open\"`: not at all, for development, on loopback only; the default without a file.",
     },
     Key {
         name: "http.allowed_origins",

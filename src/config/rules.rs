@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::mistake::{Place, Report};
 use super::salesforce_events::TOPICS;
 use super::salesforce_objects::{self, OBJECTS};
-use super::{AuthMode, BaseUrl, Config, Store};
+use super::{AuthMode, BaseUrl, Config, Store, proof_rules};
 
 /// Where each key that was written got its value.
 #[derive(Default)]
@@ -19,9 +19,14 @@ impl Places {
         self.0.insert(key, place);
     }
 
-    /// Where a key was written.
+    /// Where a key was written; else where its table begins, or the first key of it that was written.
     pub(crate) fn of(&self, key: &str) -> Option<&Place> {
-        self.0.get(key)
+        let table = key.rsplit_once('.').map_or(key, |(table, _)| table);
+        let inside = |name: &str| name.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'));
+        self.0
+            .get(key)
+            .or_else(|| self.0.get(table))
+            .or_else(|| self.0.iter().find(|(name, _)| inside(name)).map(|(_, place)| place))
     }
 
     /// Whether a key was written.
@@ -42,6 +47,7 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
         None => config.limits.registration_bytes = config.limits.registration_bytes.min(config.limits.message_bytes),
     }
     salesforce(config, places, report);
+    proof_rules::check(config, places, report);
     if report.is_empty() {
         config.warnings = warnings(config);
     }
@@ -127,7 +133,7 @@ fn warnings(config: &Config) -> Vec<String> {
     };
     let open = config.auth == AuthMode::Open;
     warn(
-        !open && config.applications.is_empty(),
+        !open && config.applications.is_empty() && config.proofs.is_empty(),
         "auth.mode is \"tokens\" and [[applications]] lists none: nobody can register",
     );
     warn(
@@ -158,5 +164,6 @@ fn warnings(config: &Config) -> Vec<String> {
         "limits.outbound_bytes is below limits.message_bytes: the largest messages can be delivered to nobody",
     );
     warnings.extend(salesforce_objects::warnings(config));
+    warnings.extend(proof_rules::warnings(config));
     warnings
 }

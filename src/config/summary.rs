@@ -29,6 +29,10 @@ impl Config {
         if self.auth == AuthMode::Tokens {
             let services = self.applications.iter().filter(|it| it.user.is_none()).count();
             lines.push(format!("applications: {}, services among them: {services}", self.applications.len()));
+            lines.extend(self.proofs.each().into_iter().map(|(table, proving)| {
+                let of = proving.org_id.as_ref().map_or_else(String::new, |org| format!(" of org {org}"));
+                format!("users{of} proved by {table}: the user is the {}", proving.user.as_str())
+            }));
         }
         if !self.http.allowed_origins.is_empty() {
             lines.push(format!("origins beside loopback: {}", joined(&self.http.allowed_origins)));
@@ -54,6 +58,7 @@ impl Config {
             request_timeout: self.request_timeout,
             limits: self.limits.clone(),
             salesforce: self.salesforce.clone(),
+            proofs: self.proofs.clone(),
             ..Self::default()
         };
         let mut default = Self::default();

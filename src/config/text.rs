@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::record_id::exact_record_id;
 use super::salesforce::BaseUrl;
 use super::value::Fault;
 use crate::envelope::{BROKER, Pattern, check_name};
@@ -143,6 +144,14 @@ pub(crate) fn printed(text: &str) -> Result<String, Fault> {
         1..=1024 if !text.chars().any(|it| it.is_control() || it.is_whitespace()) => Ok(text.to_owned()),
         _ => Err("must be a text of at most 1024 bytes, without spaces or control characters".into()),
     }
+}
+
+/// The id of an org, completed to 18 characters.
+pub(crate) fn org_id(text: &str) -> Result<String, Fault> {
+    exact_record_id(text).filter(|id| id.starts_with("00D")).ok_or_else(|| {
+        "must be the org's id, 15 or 18 characters that begin with 00D: Setup > Company Settings > Company Information"
+            .into()
+    })
 }
 
 /// A version of the REST API, as paths have it.

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::config::Lookup;
+pub(super) use crate::config::record_id;
 
 /// Rows that are asked for. Salesforce compares texts without regard to case, so that rows of others may come along:
 /// they are sorted out here, and may not fill the answer.
@@ -76,29 +77,6 @@ pub(super) fn encode(value: &str) -> String {
         }
     }
     encoded
-}
-
-/// A record id in its form of 18 characters; `None` for what is no id.
-///
-/// The last three characters say which of the first fifteen are capitals, five to a character.
-pub(super) fn record_id(text: &str) -> Option<String> {
-    const DIGITS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345";
-    if !text.bytes().all(|it| it.is_ascii_alphanumeric()) {
-        return None;
-    }
-    match text.len() {
-        18 => Some(text.to_owned()),
-        15 => {
-            let mut id = text.to_owned();
-            for part in text.as_bytes().chunks(5) {
-                let capitals = (0..5).filter(|&at| part.get(at).is_some_and(u8::is_ascii_uppercase));
-                let index = capitals.fold(0_usize, |sum, at| sum | 1 << at);
-                id.push(DIGITS.get(index).copied().map_or('A', char::from));
-            }
-            Some(id)
-        }
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -183,23 +161,5 @@ mod tests {
             query(&lookup, "x").unwrap(),
             "SELECT Id, CTI_Username__c, ADFS_Username__c FROM CTI_Login__c WHERE id = 'x' LIMIT 50"
         );
-    }
-
-    #[test]
-    fn an_id_is_completed_to_18_characters() {
-        for (text, id) in [
-            ("005000000000001", Some("005000000000001AAA")),
-            ("005xx000001SwiU", Some("005xx000001SwiUAAS")),
-            ("001D000000IqhSL", Some("001D000000IqhSLIAZ")),
-            ("001D000000IqhSLIAZ", Some("001D000000IqhSLIAZ")),
-            ("alice@example.com", None),
-            ("00500000000000", None),
-            ("0050000000000011", None),
-            ("00500000000000'", None),
-            ("00500000000000é", None),
-            ("", None),
-        ] {
-            assert_eq!(record_id(text).as_deref(), id, "{text}");
-        }
     }
 }

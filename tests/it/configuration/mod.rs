@@ -2,6 +2,7 @@
 
 mod commands;
 mod keys;
+mod proof;
 mod salesforce;
 mod salesforce_objects;
 mod table;

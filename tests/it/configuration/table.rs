@@ -15,6 +15,9 @@ pub(super) fn file_of(rows: &[Row], value: impl Fn(&Row) -> Option<String>) -> S
 
 /// A value of the row's type that is not its default, if there is one.
 fn other(row: &Row) -> Option<String> {
+    if row.key.starts_with("auth.salesforce_") && row.kind == "text" {
+        return Some(needed(row).unwrap_or("'else'").to_owned());
+    }
     Some(match row.kind.as_str() {
         // At most the size after registration.
         _ if row.key == "limits.registration_bytes" => "76".to_owned(),
@@ -29,6 +32,7 @@ fn other(row: &Row) -> Option<String> {
         "`\"open\"` or `\"tokens\"`" => "'tokens'".to_owned(),
         "`true` or `false`" => "true".to_owned(),
         "`\"user_id\"` or `\"username\"` or `\"federation_id\"` or `\"email\"`" => "'email'".to_owned(),
+        "`\"user_id\"` or `\"username\"` or `\"federation_id\"`" => "'username'".to_owned(),
         "`\"directory\"` or `\"salesforce\"`" | "`\"query\"` or `\"external_id\"` or `\"apex\"`" | "text" => {
             return None;
         }
@@ -36,14 +40,42 @@ fn other(row: &Row) -> Option<String> {
     })
 }
 
+/// What a table that proves users cannot do without.
+fn needed(row: &Row) -> Option<&'static str> {
+    let key = row.key.strip_prefix("auth.salesforce_")?.rsplit('.').next()?;
+    Some(match key {
+        "org_id" => "'00D000000000007'",
+        "host" => "'https://127.0.0.1:7'",
+        "audience" | "client_id" | "certificate_file" | "client_secret_file" => "'needed'",
+        _ => return None,
+    })
+}
+
+fn is_value(row: &Row) -> bool {
+    toml::from_str::<toml::Table>(&format!("it = {}", row.default)).is_ok()
+}
+
 #[test]
 fn the_defaults_in_the_table_are_the_defaults_of_the_program() {
-    let is_value = |row: &Row| toml::from_str::<toml::Table>(&format!("it = {}", row.default)).is_ok();
-    let file = file_of(&rows(), |row| is_value(row).then(|| row.default.to_owned()));
-    assert_eq!(file.lines().count(), 49, "other defaults are words:\n{file}");
+    // Any key of a table that proves users turns it on.
+    let always = |row: &Row| is_value(row) && !row.key.starts_with("auth.salesforce_");
+    let file = file_of(&rows(), |row| always(row).then(|| row.default.to_owned()));
+    assert_eq!(file.lines().count(), 58, "other defaults are words:\n{file}");
     let loaded = load(&Given { file: Some(&file), ..Given::default() }).unwrap();
     let default = Config::default();
     assert_eq!(loaded, Config { listen_is_default: false, data_dir: loaded.data_dir.clone(), ..default });
+}
+
+#[test]
+fn the_defaults_of_a_table_that_proves_users_are_those_of_the_program() {
+    let rows: Vec<Row> = rows().into_iter().filter(|row| row.key.starts_with("auth.salesforce_")).collect();
+    let short = file_of(&rows, |row| needed(row).map(str::to_owned));
+    let long =
+        file_of(&rows, |row| needed(row).map(str::to_owned).or_else(|| is_value(row).then(|| row.default.to_owned())));
+    assert_eq!((short.lines().count(), long.lines().count()), (9, 22), "{long}");
+    let loaded = |file: &str| load(&Given { file: Some(file), ..Given::default() });
+    assert_eq!(loaded(&short).unwrap(), loaded(&long).unwrap());
+    assert_eq!(loaded(&short).unwrap().proofs.each().len(), 3);
 }
 
 #[test]
@@ -51,7 +83,7 @@ fn file_and_environment_take_the_same_keys() {
     let rows = rows();
     let all = load(&Given { file: Some(&file_of(&rows, other)), ..Given::default() }).unwrap();
     for row in rows.iter().filter(|row| row.variable.is_some()) {
-        let Some(value) = other(row) else { continue };
+        let Some(value) = other(row).filter(|_| needed(row).is_none()) else { continue };
         let text = value.trim_matches(['[', ']', '\'']);
         let file = file_of(&rows, |it| if it == row { None } else { other(it) });
         let variable = row.variable.as_deref().unwrap();
