@@ -2,12 +2,17 @@
 //!
 //! Nothing here knows a socket or a session: a verifier gets a token and a claim and says who that is.
 
+mod chain;
+mod jwt;
 mod open;
 mod token;
 
+pub use chain::Chain;
+pub use jwt::{Claims, Jwt, JwtKeys, JwtRules};
 pub use open::Open;
 pub use token::{TokenTable, hash_token};
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -101,13 +106,13 @@ pub struct Claim {
 pub enum AuthError {
     /// The token is missing or proves nobody; the text says which.
     #[error("{0}")]
-    Unauthenticated(&'static str),
+    Unauthenticated(Cow<'static, str>),
     /// The token is good for another source.
     #[error("{0}")]
-    Forbidden(&'static str),
+    Forbidden(Cow<'static, str>),
     /// What should have said so did not answer.
     #[error("{0}")]
-    Unavailable(&'static str),
+    Unavailable(Cow<'static, str>),
 }
 
 /// The outcome of a verification, some time later.

@@ -26,21 +26,20 @@ impl TokenTable {
         self.by_hash.entry(token_sha256).or_default().push((source, identity));
     }
 
-    fn find(&self, claim: &Claim) -> Result<Identity, AuthError> {
+    pub(super) fn find(&self, claim: &Claim) -> Result<Identity, AuthError> {
         let Some(token) = &claim.token else {
             return Err(AuthError::Unauthenticated(
-                "data.token is missing: this broker asks for a token; 'switchboard token new' makes one",
+                "data.token is missing: this broker asks for a token; 'switchboard token new' makes one".into(),
             ));
         };
         let Some(rows) = self.by_hash.get(&hash_token(token)) else {
             return Err(AuthError::Unauthenticated(
-                "the token is not known: compare its hash with token_sha256 in [[applications]]",
+                "the token is not known: compare its hash with token_sha256 in [[applications]]".into(),
             ));
         };
-        rows.iter()
-            .find(|(source, _)| *source == claim.source)
-            .map(|(_, identity)| identity.clone())
-            .ok_or(AuthError::Forbidden("the token is good for another source than this one; see [[applications]]"))
+        rows.iter().find(|(source, _)| *source == claim.source).map(|(_, identity)| identity.clone()).ok_or(
+            AuthError::Forbidden("the token is good for another source than this one; see [[applications]]".into()),
+        )
     }
 }
 
