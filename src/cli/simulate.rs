@@ -71,7 +71,7 @@ pub(super) async fn run(arguments: Simulate, output: &mut Output) -> anyhow::Res
     let listen = address(&arguments.listen).await?;
     let org = Org::start(Options { listen, tls: arguments.tls, seed }).await.map_err(|error| match error {
         StartError::Listen(..) | StartError::Seed(_) => Usage::new(error).into(),
-        StartError::Tls(_) => anyhow::Error::from(error),
+        StartError::Tls(_) | StartError::Gadget(_) => anyhow::Error::from(error),
     })?;
     let authority = org.ca_pem().map(write_authority).transpose()?;
     let interrupted = interruption();

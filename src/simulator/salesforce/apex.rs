@@ -1,14 +1,19 @@
-//! Apex REST: `GET /services/apexrest/PATH/KEY`, an org's own code that answers with the fields of one row.
+//! Apex REST: `GET /services/apexrest/PATH/KEY`, an org's own code that answers with the fields of one row; and
+//! `GET /services/apexrest/switchboard/token`, which signs what proves the caller (`gadget`).
 //!
 //! Apex runs above field-level security and sees encrypted fields in the clear; so does this.
+
+use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::call::Call;
+use super::gadget;
 use super::org::State;
 use super::reply::{Refusal, Reply};
+use super::sessions::Session;
 
 /// A path that Apex code answers.
 #[derive(Clone, Debug, Deserialize)]
@@ -22,7 +27,16 @@ pub(super) struct Resource {
 }
 
 /// Answers a call below `/services/apexrest`.
-pub(super) fn answer(state: &State, call: &Call, below: &[&str]) -> Result<Reply, Refusal> {
+pub(super) fn answer(
+    now: Duration,
+    state: &State,
+    session: &Session,
+    call: &Call,
+    below: &[&str],
+) -> Result<Reply, Refusal> {
+    if below == gadget::PATH {
+        return gadget::answer(now, state, &session.user, call);
+    }
     let (key, path) = below.split_last().ok_or_else(Refusal::not_found)?;
     let resource = state.apex.iter().find(|it| it.path.trim_matches('/').split('/').eq(path.iter().copied()));
     let not_found = || Refusal::new(StatusCode::NOT_FOUND, "NOT_FOUND", "Could not find a match for URL");

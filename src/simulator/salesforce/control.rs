@@ -14,6 +14,7 @@ use super::serve::Shared;
 /// What the control API understands; also the text that `--help` shows.
 pub const HELP: &str = r#"Control API, under /simulator at the same address, without a token:
   GET    /simulator/ca.pem            the certificate authority (https only)
+  GET    /simulator/certificate.pem   with whose key Apex signs at /services/apexrest/switchboard/token
   GET    /simulator/seen              {"logins":N,"calls":N,"seen":[…]}: method, path, status, client
   DELETE /simulator/seen              forget them
   POST   /simulator/expire-sessions   every access token ends now
@@ -47,6 +48,10 @@ pub(super) fn answer(shared: &Shared, call: &Call, below: &[&str]) -> Reply {
             Some(pem) => Reply::of(StatusCode::OK, "application/x-pem-file", pem.clone()),
             None => refuse(StatusCode::NOT_FOUND, "this stand-in speaks http"),
         },
+        (&Method::GET, ["certificate.pem"]) => {
+            let pem = shared.signer.certificate_pem().to_owned();
+            Reply::of(StatusCode::OK, "application/x-pem-file", pem)
+        }
         (&Method::GET, ["seen"]) => {
             let (logins, calls) = shared.counts();
             Reply::ok(&json!({ "logins": logins, "calls": calls, "seen": shared.seen() }))

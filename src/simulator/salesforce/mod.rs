@@ -2,7 +2,8 @@
 //!
 //! Start at [`Org`]. A call goes `serve` (connections) -> `faults` -> `org` (which part answers) -> one file a part:
 //! `token`, `userinfo`, `introspection`, `versions`, `limits`, `query`, `sobjects`, `external`, `collections`,
-//! `composite`, `describe`, `apex`; `pubsub` is the Pub/Sub API; `control` is the way to make things go wrong. Errors have an org's own words.
+//! `composite`, `describe`, `apex`, `gadget`; `pubsub` is the Pub/Sub API; `control` is the way to make things go wrong.
+//! Errors have an org's own words.
 //!
 //! Its secrets and tokens are made up, and it keeps them in the clear: it must never be given real ones.
 
@@ -18,6 +19,7 @@ mod control;
 mod describe;
 mod external;
 mod faults;
+mod gadget;
 mod id;
 mod introspection;
 mod jwt;
@@ -49,6 +51,7 @@ use tokio_util::task::TaskTracker;
 
 pub use control::HELP as CONTROL_HELP;
 pub use faults::{Broken, Fault, Wrong};
+pub use gadget::GadgetError;
 pub use seed::{DEMO as DEMO_SEED, Seed, SeedError};
 pub use serve::Seen;
 pub use tls::TlsError;
@@ -80,6 +83,9 @@ pub enum StartError {
     /// No certificate could be made.
     #[error("could not make a certificate: {0}")]
     Tls(#[from] TlsError),
+    /// The org's own key cannot be used.
+    #[error(transparent)]
+    Gadget(#[from] GadgetError),
     /// The seed has a mistake.
     #[error("seed: {0}")]
     Seed(#[from] SeedError),
@@ -114,6 +120,11 @@ impl Org {
     /// The certificate authority that clients have to trust, if it speaks https.
     pub fn ca_pem(&self) -> Option<&str> {
         self.shared.ca_pem.as_deref()
+    }
+
+    /// The certificate with whose key the org's Apex code signs what proves a user.
+    pub fn certificate_pem(&self) -> &str {
+        self.shared.signer.certificate_pem()
     }
 
     /// Makes something go wrong.

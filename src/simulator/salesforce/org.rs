@@ -10,6 +10,7 @@ use super::apex::{self, Resource};
 use super::call::Call;
 use super::caller::Caller;
 use super::faults::{Effects, limit_exceeded};
+use super::gadget::Signer;
 use super::pubsub::Change;
 use super::query::{self, Cursors};
 use super::reply::{Refusal, Reply};
@@ -30,6 +31,7 @@ pub(super) struct State {
     pub(super) schema: Arc<Schema>,
     pub(super) store: Store,
     pub(super) apex: Vec<Resource>,
+    pub(super) signer: Arc<Signer>,
     pub(super) sessions: Sessions,
     pub(super) cursors: Cursors,
     /// What the present call has changed; not yet told.
@@ -40,7 +42,7 @@ pub(super) struct State {
 
 impl State {
     /// An org as its seed has it.
-    pub(super) fn new(grown: Grown) -> Self {
+    pub(super) fn new(grown: Grown, signer: Arc<Signer>) -> Self {
         Self {
             organization: grown.organization,
             clients: grown.clients,
@@ -48,6 +50,7 @@ impl State {
             schema: grown.schema,
             store: grown.store,
             apex: grown.apex,
+            signer,
             sessions: Sessions::default(),
             cursors: Cursors::default(),
             changes: Vec::new(),
@@ -79,9 +82,10 @@ impl State {
             (None, ["services", "data", version, below @ ..]) => {
                 self.data(now, call, effects, version, below).unwrap_or_else(Reply::from)
             }
-            (None, ["services", "apexrest", below @ ..]) => {
-                self.admitted(now, call).and_then(|_| apex::answer(self, call, below)).unwrap_or_else(Reply::from)
-            }
+            (None, ["services", "apexrest", below @ ..]) => self
+                .admitted(now, call)
+                .and_then(|session| apex::answer(now, self, &session, call, below))
+                .unwrap_or_else(Reply::from),
             _ => Refusal::not_found().into(),
         };
         if counted { limits::marked(self, used_up, reply) } else { reply }

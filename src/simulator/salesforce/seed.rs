@@ -53,6 +53,8 @@ pub(super) struct Organization {
     /// What an assertion's `aud` may be, beside the org's own address.
     pub(super) audiences: Vec<String>,
     pub(super) daily_api_requests: u64,
+    /// For whom its Apex code signs what proves a user: the `aud`.
+    pub(super) gadget_audience: String,
     /// Inactivity after which a token ends.
     pub(super) session_seconds: u64,
     /// Rows in a page of a query, where the caller asks for no fewer.
@@ -103,7 +105,7 @@ pub(super) struct User {
     #[serde(default)]
     pub(super) email: String,
     #[serde(default)]
-    federation_id: Option<String>,
+    pub(super) federation_id: Option<String>,
     #[serde(default)]
     extension: Option<String>,
     #[serde(default)]
@@ -266,6 +268,7 @@ impl Default for Organization {
             sandbox: false,
             audiences: vec!["https://login.salesforce.com".to_owned()],
             daily_api_requests: 15_000,
+            gadget_audience: "switchboard".to_owned(),
             session_seconds: 7_200,
             batch_size: 2_000,
         }

@@ -24,11 +24,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::StartError;
 use super::body::{Cut, Payload};
 use super::call::Call;
 use super::clock::{Clock, http_date};
 use super::control;
 use super::faults::{Effects, Faults};
+use super::gadget::Signer;
 use super::org::State;
 use super::pubsub::{self, Bus};
 use super::reply::Reply;
@@ -54,6 +56,7 @@ pub(super) struct Shared {
     scheme: &'static str,
     address: String,
     pub(super) ca_pem: Option<String>,
+    pub(super) signer: Arc<Signer>,
     pub(super) stop: CancellationToken,
 }
 
@@ -73,10 +76,11 @@ pub struct Seen {
 
 impl Shared {
     /// An org at an address.
-    pub(super) fn new(seed: Seed, address: SocketAddr, ca_pem: Option<String>) -> Result<Self, SeedError> {
+    pub(super) fn new(seed: Seed, address: SocketAddr, ca_pem: Option<String>) -> Result<Self, StartError> {
         let clock = Clock::default();
+        let signer = Arc::new(Signer::new()?);
         Ok(Self {
-            state: Mutex::new(State::new(seed.grow(clock.now())?)),
+            state: Mutex::new(State::new(seed.grow(clock.now())?, Arc::clone(&signer))),
             faults: Mutex::default(),
             seen: Mutex::default(),
             clock,
@@ -85,6 +89,7 @@ impl Shared {
             scheme: if ca_pem.is_some() { "https" } else { "http" },
             address: address.to_string(),
             ca_pem,
+            signer,
             stop: CancellationToken::new(),
         })
     }
@@ -120,7 +125,7 @@ impl Shared {
 
     /// Begins anew.
     pub(super) fn reset(&self) -> Result<(), SeedError> {
-        *self.state.lock() = State::new(self.seed.grow(self.clock.now())?);
+        *self.state.lock() = State::new(self.seed.grow(self.clock.now())?, Arc::clone(&self.signer));
         self.faults.lock().clear();
         self.seen.lock().clear();
         self.bus.clear();
