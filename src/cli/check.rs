@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::adapter::salesforce::{Org, Outcome as Came, Step};
+use crate::adapter::salesforce::{Org, Outcome as Came, SalesforceVerifier, SetupError, Step};
 use crate::config::{self, Config, LoadOptions, Mistake, Mistakes, Place};
 
 use super::Exit;
@@ -39,13 +39,18 @@ pub(crate) struct CheckArgs {
 }
 
 /// Runs the command.
-pub(crate) fn run(args: CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
+pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
     if args.print_reference {
         return tell(output, &config::document(), Exit::Done);
     }
-    let outcome = Config::load(LoadOptions::from_process(args.config));
+    let outcome = Config::load(LoadOptions::from_process(args.config.clone()));
+    if let Ok(config) = &outcome
+        && let Err(errors) = SalesforceVerifier::open(config)
+    {
+        return unusable(errors.list(), args, output);
+    }
     if let (true, Ok(config)) = (args.salesforce, &outcome) {
-        return salesforce(config, args.user.as_deref(), args.json, output);
+        return salesforce(config, args, output);
     }
     let text = if args.json { in_json(outcome.as_ref().err()) } else { in_words(&outcome) };
     tell(output, &text, if outcome.is_ok() { Exit::Done } else { Exit::Usage })
@@ -59,21 +64,30 @@ fn tell(output: &mut Output, text: &str, exit: Exit) -> anyhow::Result<Exit> {
     }
 }
 
-fn salesforce(config: &Config, user: Option<&str>, json: bool, output: &mut Output) -> anyhow::Result<Exit> {
+/// Files that the configuration names and that cannot be used.
+fn unusable(errors: &[SetupError], args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
+    let text = if args.json {
+        let mistakes = errors
+            .iter()
+            .map(|error| Entry { key: Some(error.key()), message: error.message(), ..Entry::default() })
+            .collect();
+        as_line(&Outcome { ok: false, mistakes, steps: args.salesforce.then(Vec::new) })
+    } else {
+        let lines = errors.iter().map(|error| format!("{error}\n"));
+        lines.chain([count(errors.len())]).collect()
+    };
+    tell(output, &text, Exit::Usage)
+}
+
+fn salesforce(config: &Config, args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
     let org = match Org::open(&config.salesforce) {
         Ok(org) => org,
-        Err(error) => {
-            let (key, message) = (error.key(), error.message());
-            let mistake = Entry { key: Some(key), message, ..Entry::default() };
-            let told = Outcome { ok: false, mistakes: vec![mistake], steps: json.then(Vec::new) };
-            let text = if json { as_line(&told) } else { format!("{error}\n1 mistake\n") };
-            return tell(output, &text, Exit::Usage);
-        }
+        Err(error) => return unusable(&[error], args, output),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let steps = runtime.block_on(org.diagnose(user));
+    let steps = runtime.block_on(org.diagnose(args.user.as_deref()));
     let ok = steps.iter().all(|step| step.outcome != Came::Failed);
-    let text = if json {
+    let text = if args.json {
         as_line(&Outcome { ok, mistakes: Vec::new(), steps: Some(steps) })
     } else {
         steps.iter().map(step_in_words).collect()
@@ -100,11 +114,12 @@ fn in_words(outcome: &Result<Config, Mistakes>) -> String {
             let summary = config.summary().into_iter().map(|line| format!("{line}\n"));
             warnings.chain(summary).chain(["no mistakes\n".to_owned()]).collect()
         }
-        Err(mistakes) => match mistakes.list().len() {
-            1 => format!("{mistakes}\n1 mistake\n"),
-            count => format!("{mistakes}\n{count} mistakes\n"),
-        },
+        Err(mistakes) => format!("{mistakes}\n{}", count(mistakes.list().len())),
     }
+}
+
+fn count(mistakes: usize) -> String {
+    if mistakes == 1 { "1 mistake\n".to_owned() } else { format!("{mistakes} mistakes\n") }
 }
 
 #[derive(Serialize)]

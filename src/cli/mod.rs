@@ -203,7 +203,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Serve(arguments) => return Ok(serve::serve(arguments)),
         Command::Credentials(arguments) => return Ok(credentials::run(&arguments)),
         Command::Token(arguments) => token::run(&arguments, output),
-        Command::Check(arguments) => check::run(arguments, output),
+        Command::Check(arguments) => check::run(&arguments, output),
         Command::Sub(arguments) => block_on(subscribe::run(arguments, output)),
         Command::Pub(arguments) => block_on(publish::run(arguments, output)),
         Command::Request(arguments) => block_on(request::run(arguments, output)),

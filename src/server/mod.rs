@@ -30,7 +30,8 @@ use self::adapters::Adapters;
 use self::drain::Drain;
 use self::seats::Seats;
 use self::signal::Signal;
-use crate::auth::{Open, Verifier};
+use crate::adapter::salesforce::{SalesforceVerifier, SetupErrors};
+use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Http};
 use crate::router::{Ids, Policy, Router};
 use crate::session::Settings;
@@ -68,6 +69,9 @@ pub enum BindError {
     /// A handler in the process could not begin.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// What is to prove users cannot begin.
+    #[error(transparent)]
+    Verifier(#[from] SetupErrors),
     /// Nothing to listen on.
     #[error("there is no address to listen on: name one in the key 'listen'")]
     Nowhere,
@@ -100,13 +104,14 @@ impl Server {
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
         let listeners = listen(&config)?;
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let verifier = verifier(&config)?;
         let adapters = Adapters::open(&config, credentials_key)?;
         #[expect(clippy::disallowed_methods, reason = "the calendar enters here, once")]
         let calendar = SystemTime::now();
         let (now, policy) = (Instant::now().into_std(), Policy::new(&config));
         let broker = Broker {
             router: Arc::new(Router::new(now, calendar, policy, Ids::random(), adapters.declarations())),
-            verifier: verifier(&config),
+            verifier,
             seats: Arc::new(Seats::new(&config.limits)),
             http: config.http,
             settings: Arc::new(Settings::new(config.limits)),
@@ -200,9 +205,10 @@ fn listen(config: &Config) -> Result<Vec<TcpListener>, BindError> {
     if listeners.is_empty() { Err(BindError::Nowhere) } else { Ok(listeners) }
 }
 
-fn verifier(config: &Config) -> Box<dyn Verifier> {
-    match config.auth {
+fn verifier(config: &Config) -> Result<Box<dyn Verifier>, SetupErrors> {
+    Ok(match config.auth {
         AuthMode::Open => Box::new(Open),
-        AuthMode::Tokens => Box::new(config.token_table()),
-    }
+        AuthMode::Tokens if config.proofs.is_empty() => Box::new(config.token_table()),
+        AuthMode::Tokens => Box::new(Chain::new(config.token_table(), Box::new(SalesforceVerifier::open(config)?))),
+    })
 }

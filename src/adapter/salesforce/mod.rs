@@ -8,6 +8,8 @@
 //! Of an org: `org` looks a user up and `write` changes records, both with `client`, the only file that waits for it, and
 //! `diagnosis` finds the broken link; `oauth`, `soql`, `response`, `row`, `fault`, `write_fault`
 //! and `breaker` say, without waiting, what is sent and what an answer means.
+//!
+//! `verifier` is who believes that an org's user is one.
 
 mod audit;
 mod credentials;
@@ -32,6 +34,8 @@ mod stats;
 mod transport;
 mod write_fault;
 
+mod verifier;
+
 pub use audit::{Audit, Rotation};
 pub use breaker::BreakerState;
 pub use credentials::{FetchCredentials, Store};
@@ -41,6 +45,7 @@ pub use messages::writers;
 pub use oauth::SetupError;
 pub use org::Org;
 pub use stats::{LATENCY_MS, Snapshot};
+pub use verifier::{SalesforceVerifier, SetupErrors};
 
 use crate::envelope::{Pattern, Triple};
 

@@ -73,14 +73,8 @@ impl Grant {
         }
         let client_id = org.client_id.clone().unwrap_or_default();
         if let Some(path) = &org.client_secret_file {
-            const KEY: &str = "salesforce.client_secret_file";
-            let text = Zeroizing::new(fs::read_to_string(path).map_err(|error| SetupError::file(KEY, path, error))?);
-            let secret = text.trim();
-            if secret.is_empty() || secret.chars().any(char::is_control) {
-                return Err(SetupError::file(KEY, path, "must hold the consumer secret, one line"));
-            }
-            warn_if_readable(KEY, path);
-            return Ok(Self::ClientCredentials { client_id, secret: SecretString::from(secret) });
+            let secret = read_secret("salesforce.client_secret_file", path)?;
+            return Ok(Self::ClientCredentials { client_id, secret });
         }
         Ok(Self::JwtBearer {
             key: Box::new(read_key(org.private_key_file.as_deref().unwrap_or(Path::new("")))?),
@@ -125,6 +119,17 @@ fn sign(key: &RsaKeyPair, claims: &Claims<'_>) -> Result<String, ring::error::Un
     assertion.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut assertion);
     Ok(assertion)
+}
+
+/// The consumer secret in the file that a key names.
+pub(super) fn read_secret(key: &'static str, path: &Path) -> Result<SecretString, SetupError> {
+    let text = Zeroizing::new(fs::read_to_string(path).map_err(|error| SetupError::file(key, path, error))?);
+    let secret = text.trim();
+    if secret.is_empty() || secret.chars().any(char::is_control) {
+        return Err(SetupError::file(key, path, "must hold the consumer secret, one line"));
+    }
+    warn_if_readable(key, path);
+    Ok(SecretString::from(secret))
 }
 
 fn read_key(path: &Path) -> Result<RsaKeyPair, SetupError> {

@@ -1,0 +1,74 @@
+//! [`Admission`]: what a proved user is to the broker: under which names, as which user, with which permissions.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Proven;
+use crate::auth::{AuthError, Identity, Permission, Principal};
+use crate::config::{Application, Config, ProvenUser, Proving};
+use crate::envelope::check_name;
+
+/// What one of the tables says of its users.
+pub(super) struct Admission {
+    table: &'static str,
+    user: ProvenUser,
+    /// Empty: any.
+    sources: HashSet<String>,
+    /// Sources of `[[applications]]` that are a service's: a user's application must not pose as one.
+    services: HashSet<String>,
+    /// Sources of `[[applications]]` of which a user has one session; a proved user no more than others.
+    exclusive: HashSet<String>,
+    request: Permission,
+}
+
+impl Admission {
+    /// As a table has it, beside `[[applications]]`.
+    pub(super) fn new(config: &Config, table: &'static str, proving: &Proving) -> Self {
+        let sources = |wanted: fn(&Application) -> bool| {
+            config.applications.iter().filter(|it| wanted(it)).map(|it| it.source.clone()).collect()
+        };
+        Self {
+            table,
+            user: proving.user,
+            sources: proving.sources.iter().cloned().collect(),
+            services: sources(|it| it.user.is_none()),
+            exclusive: sources(|it| it.user.is_some() && it.exclusive),
+            request: match &proving.request {
+                Some(patterns) => Permission::Patterns(Arc::from(patterns.as_slice())),
+                None => Permission::All,
+            },
+        }
+    }
+
+    /// The identity of a proved user that wants to register under a name.
+    pub(super) fn admit(&self, source: &str, proven: &Proven) -> Result<Identity, AuthError> {
+        let table = self.table;
+        if self.services.contains(source) {
+            return Err(AuthError::Forbidden(
+                "the source is a service's, by its own token in [[applications]]: choose another name".into(),
+            ));
+        }
+        if !self.sources.is_empty() && !self.sources.contains(source) {
+            return Err(AuthError::Forbidden(format!("the source is not among those of {table}.sources").into()));
+        }
+        let user = match self.user {
+            ProvenUser::UserId => Some(&proven.user_id),
+            ProvenUser::Username => proven.username.as_ref(),
+            ProvenUser::FederationId => proven.federation_id.as_ref(),
+        };
+        let user = user.filter(|user| check_name(user).is_ok()).ok_or_else(|| {
+            let wanted = self.user.as_str();
+            let why = format!(
+                "Salesforce proves the user, and says no {wanted} that would do as a name, as {table}.user wants"
+            );
+            AuthError::Unauthenticated(why.into())
+        })?;
+        Ok(Identity {
+            principal: Principal::User(Arc::from(user.as_str())),
+            observe: false,
+            exclusive: self.exclusive.contains(source),
+            handle: Permission::none(),
+            request: self.request.clone(),
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! [`Asked`]: asks the org about an access token, by introspection or by userinfo. The only file here that waits.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::answer::{self, Doubt};
+use super::known::Known;
+use super::{Proven, SetupError, now};
+use crate::adapter::salesforce::oauth::read_secret;
+use crate::adapter::salesforce::response::error_codes;
+use crate::adapter::salesforce::soql::encode;
+use crate::adapter::salesforce::transport::{causes, connector, is_tls};
+use crate::auth::{AuthError, hash_token};
+use crate::config::{self, BaseUrl, IntrospectionProof, UserinfoProof};
+
+/// Questions at once: an org's places for calls are few, and others want them too.
+const QUESTIONS_MAX: usize = 8;
+
+/// The largest answer that is read; userinfo has some 3 KiB.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// What the application hears while the org cannot say.
+const DOWN: &str = "Salesforce cannot be asked about the token just now; try again in a moment";
+
+/// How the org is asked.
+enum Way {
+    Introspection { client_id: String, secret: SecretString, clients: Vec<String> },
+    Userinfo,
+}
+
+/// One org, and what it has said.
+pub(super) struct Asked {
+    way: Way,
+    org_id: String,
+    address: String,
+    http: reqwest::Client,
+    timeout: Duration,
+    turns: Semaphore,
+    known: Known,
+}
+
+impl Asked {
+    /// By introspection.
+    pub(super) fn by_introspection(way: &IntrospectionProof) -> Result<Self, SetupError> {
+        const KEY: &str = "auth.salesforce_introspection.client_secret_file";
+        let secret = read_secret(KEY, way.client_secret_file.as_deref().unwrap_or(Path::new("")))?;
+        let client_id = way.client_id.clone().unwrap_or_default();
+        let clients =
+            if way.allowed_clients.is_empty() { vec![client_id.clone()] } else { way.allowed_clients.clone() };
+        let keys = ("auth.salesforce_introspection.host", "auth.salesforce_introspection.ca_file");
+        let introspection = Way::Introspection { client_id, secret, clients };
+        Self::new(introspection, keys, &way.asked, way.proving.org_id.as_deref(), "/services/oauth2/introspect")
+    }
+
+    /// By userinfo.
+    pub(super) fn by_userinfo(way: &UserinfoProof) -> Result<Self, SetupError> {
+        let keys = ("auth.salesforce_userinfo.host", "auth.salesforce_userinfo.ca_file");
+        Self::new(Way::Userinfo, keys, &way.asked, way.proving.org_id.as_deref(), "/services/oauth2/userinfo")
+    }
+
+    fn new(
+        way: Way,
+        (host_key, ca_key): (&'static str, &'static str),
+        asked: &config::Asked,
+        org_id: Option<&str>,
+        path: &str,
+    ) -> Result<Self, SetupError> {
+        let host = BaseUrl::parse(asked.host.as_deref().unwrap_or_default());
+        let host = host.map_err(|fault| SetupError::new(host_key, fault))?;
+        if !(host.https || asked.insecure_http && host.is_loopback()) {
+            return Err(SetupError::new(host_key, "must begin with https://"));
+        }
+        Ok(Self {
+            way,
+            org_id: org_id.unwrap_or_default().to_owned(),
+            address: format!("{host}{path}"),
+            http: connector(ca_key, asked.ca_file.as_deref(), asked.insecure_http, host.is_loopback())?,
+            timeout: asked.timeout,
+            turns: Semaphore::new(QUESTIONS_MAX),
+            known: Known::new(asked.cache),
+        })
+    }
+
+    /// Whether it is about tokens of this org, of which the first 15 characters are shown.
+    pub(super) fn is_of(&self, org: Option<&str>) -> bool {
+        org.is_none_or(|org| self.org_id.get(..15) == Some(org))
+    }
+
+    /// Who the token proves.
+    pub(super) async fn prove(&self, token: &SecretString) -> Result<Proven, AuthError> {
+        let hash = hash_token(token);
+        let ask = async {
+            let proven = self.ask(token).await?;
+            self.known.keep(now(), hash, &proven);
+            Ok(proven)
+        };
+        timeout(self.timeout, self.known.find(hash, ask)).await.unwrap_or_else(|_| {
+            self.tell("no answer in time: status.salesforce.com, or a firewall or proxy on the way");
+            Err(AuthError::Unavailable(
+                "Salesforce takes too long to say whose the token is; try again in a moment".into(),
+            ))
+        })
+    }
+
+    async fn ask(&self, token: &SecretString) -> Result<Proven, AuthError> {
+        let Ok(_turn) = self.turns.acquire().await else { return Err(unavailable()) };
+        let answer = match self.exchange(token).await {
+            // A connection that had been idle may have ended under the question: it is asked once more, on a new one.
+            Err(error) if !is_tls(&error) => self.exchange(token).await,
+            other => other,
+        };
+        let (status, body) = answer.map_err(|error| {
+            self.tell(&format!("{}: network, TLS (ca_file) or the name in 'host'", causes(&error)));
+            unavailable()
+        })?;
+        self.judge(status, &body)
+    }
+
+    async fn exchange(&self, token: &SecretString) -> Result<(u16, Vec<u8>), reqwest::Error> {
+        let token = token.expose_secret();
+        let request = match &self.way {
+            Way::Introspection { client_id, secret, .. } => {
+                let secret = Zeroizing::new(encode(secret.expose_secret()));
+                let (token, client_id) = (Zeroizing::new(encode(token)), encode(client_id));
+                let form = format!(
+                    "token={}&token_type_hint=access_token&client_id={client_id}&client_secret={}",
+                    *token, *secret
+                );
+                let form = Bytes::from_owner(Zeroizing::new(form.into_bytes()));
+                self.http.post(&self.address).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form)
+            }
+            Way::Userinfo => {
+                let bearer = Bytes::from_owner(Zeroizing::new(format!("Bearer {token}").into_bytes()));
+                let mut bearer = HeaderValue::from_maybe_shared(bearer).unwrap_or(HeaderValue::from_static(""));
+                bearer.set_sensitive(true);
+                self.http.get(&self.address).header(AUTHORIZATION, bearer)
+            }
+        };
+        let mut answer = request.header(ACCEPT, "application/json").send().await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await? {
+            // One byte too many is enough to be refused.
+            body.extend(chunk.iter().take((BODY_BYTES_MAX + 1).saturating_sub(body.len())));
+            if body.len() > BODY_BYTES_MAX {
+                break;
+            }
+        }
+        Ok((answer.status().as_u16(), body))
+    }
+
+    fn judge(&self, status: u16, body: &[u8]) -> Result<Proven, AuthError> {
+        let limit = || error_codes(body).iter().any(|error| error.code == "REQUEST_LIMIT_EXCEEDED");
+        let outcome = match (&self.way, status) {
+            _ if body.len() > BODY_BYTES_MAX => Err(Doubt::Unreadable),
+            (Way::Introspection { clients, .. }, 200) => answer::introspected(now(), body, &self.org_id, clients),
+            (Way::Userinfo, 200) => answer::told(body, &self.org_id),
+            // It refuses in plain text: Bad_OAuth_Token.
+            (Way::Userinfo, 401 | 403) if !limit() => Err(Doubt::Refused(
+                "Salesforce does not know the token: it has expired, was revoked, or has no scope that may ask who one is",
+            )),
+            (Way::Introspection { .. }, 400 | 401 | 403) if !limit() => {
+                self.tell("the org refuses the app that asks: client_id, the secret, and whether the app may introspect tokens");
+                return Err(AuthError::Unavailable(
+                    "Salesforce refuses to tell the broker about tokens; tell an administrator: the broker's log says more"
+                        .into(),
+                ));
+            }
+            _ => {
+                self.tell(&format!(
+                    "HTTP {status}: maintenance (status.salesforce.com), or 'host' is not the org's My Domain"
+                ));
+                return Err(unavailable());
+            }
+        };
+        if outcome == Err(Doubt::Unreadable) {
+            self.tell("the answer is none that an org gives: maintenance, a proxy, or 'host' is another server's");
+        }
+        outcome.map_err(AuthError::from)
+    }
+
+    /// One line for the operator.
+    fn tell(&self, hint: &str) {
+        tracing::warn!(address = self.address, hint, "Salesforce did not say whose a token is");
+    }
+}
+
+fn unavailable() -> AuthError {
+    AuthError::Unavailable(DOWN.into())
+}

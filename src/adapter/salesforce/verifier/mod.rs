@@ -1,0 +1,150 @@
+//! [`SalesforceVerifier`]: users whom an org proves, by a JWT that its own code signs or by an access token.
+//!
+//! `form` tells the two apart by their look; `signed` believes a JWT without asking anybody, `asked` asks the org about an
+//! access token and reads the answer by `answer`, `known` spares it the same question twice. Whoever it is, `admission`
+//! says what follows from it. A token is sent to the host of the configuration, or nowhere.
+
+mod admission;
+mod answer;
+mod asked;
+mod form;
+mod known;
+mod signed;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use secrecy::ExposeSecret;
+
+use super::oauth::SetupError;
+use crate::auth::{AuthError, Claim, Verification, Verifier};
+use crate::config::{Config, Proofs};
+
+use admission::Admission;
+use asked::Asked;
+use form::Form;
+use signed::Signed;
+
+/// A user of an org, proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Proven {
+    /// In 18 characters.
+    user_id: String,
+    username: Option<String>,
+    federation_id: Option<String>,
+    /// Until when, since 1970.
+    ends: Option<Duration>,
+}
+
+/// What of the configuration cannot be used; never empty.
+#[derive(Debug)]
+pub struct SetupErrors(Vec<SetupError>);
+
+impl SetupErrors {
+    /// Each by itself.
+    #[must_use]
+    pub fn list(&self) -> &[SetupError] {
+        &self.0
+    }
+}
+
+impl fmt::Display for SetupErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, error) in self.0.iter().enumerate() {
+            write!(f, "{}{error}", if at == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for SetupErrors {}
+
+/// Verifies by whichever of the ways is on.
+pub struct SalesforceVerifier {
+    signed: Option<(Signed, Admission)>,
+    introspection: Option<(Asked, Admission)>,
+    userinfo: Option<(Asked, Admission)>,
+    /// What may be sent, for those who sent something else.
+    ways: String,
+}
+
+impl SalesforceVerifier {
+    /// Reads certificates and secrets. Asks nobody.
+    ///
+    /// # Errors
+    /// Every file that cannot be used.
+    pub fn open(config: &Config) -> Result<Self, SetupErrors> {
+        let Proofs { jwt, introspection, userinfo } = &config.proofs;
+        let mut errors = Vec::new();
+        let mut note = |error| errors.push(error);
+        let signed = jwt.as_ref().and_then(|way| {
+            Some((Signed::open(way).map_err(&mut note).ok()?, Admission::new(config, Proofs::TABLES[0], &way.proving)))
+        });
+        let introspection = introspection.as_ref().and_then(|way| {
+            let asked = Asked::by_introspection(way).map_err(&mut note).ok()?;
+            Some((asked, Admission::new(config, Proofs::TABLES[1], &way.proving)))
+        });
+        let userinfo = userinfo.as_ref().and_then(|way| {
+            let asked = Asked::by_userinfo(way).map_err(&mut note).ok()?;
+            Some((asked, Admission::new(config, Proofs::TABLES[2], &way.proving)))
+        });
+        if !errors.is_empty() {
+            return Err(SetupErrors(errors));
+        }
+        let ways = [
+            signed.as_ref().map(|_| "a JWT that the org's code signed ([auth.salesforce_jwt])"),
+            introspection.as_ref().map(|_| "an access token of the org ([auth.salesforce_introspection])"),
+            userinfo.as_ref().map(|_| "an access token of the org ([auth.salesforce_userinfo])"),
+        ];
+        let ways = ways.into_iter().flatten().collect::<Vec<_>>().join(", or ");
+        Ok(Self { signed, introspection, userinfo, ways })
+    }
+
+    async fn prove(&self, claim: Claim) -> Result<crate::auth::Identity, AuthError> {
+        let refuse = |why: Cow<'static, str>| Err(AuthError::Unauthenticated(why));
+        let ways = &self.ways;
+        let Some(token) = &claim.token else {
+            return refuse(format!("data.token is missing: send a token of [[applications]], or {ways}").into());
+        };
+        match Form::of(token.expose_secret()) {
+            Form::Jwt => {
+                let Some((signed, admission)) = &self.signed else {
+                    return refuse("the token looks like a JWT, and [auth.salesforce_jwt] is not on".into());
+                };
+                admission.admit(&claim.source, &signed.prove(now(), token.expose_secret())?)
+            }
+            Form::AccessToken { org } => {
+                let asked = [&self.introspection, &self.userinfo].into_iter().flatten();
+                // Introspection comes first, and what it refuses is not asked again: it knows which app a token is for.
+                let Some((asked, admission)) = asked.clone().find(|(it, _)| it.is_of(org)) else {
+                    return match asked.count() {
+                        0 => refuse("the token looks like an access token of Salesforce, for which [auth.salesforce_introspection] \
+                                     or [auth.salesforce_userinfo] has to be on"
+                            .into()),
+                        _ => refuse(answer::OTHER_ORG.into()),
+                    };
+                };
+                admission.admit(&claim.source, &asked.prove(token).await?)
+            }
+            Form::Other => refuse(
+                format!(
+                    "the token is not known: its hash is no token_sha256 of [[applications]], and it is not {ways}"
+                )
+                .into(),
+            ),
+        }
+    }
+}
+
+impl Verifier for SalesforceVerifier {
+    fn verify(&self, claim: Claim) -> Verification<'_> {
+        Box::pin(self.prove(claim))
+    }
+}
+
+/// The time since 1970.
+fn now() -> Duration {
+    #[expect(clippy::disallowed_methods, reason = "what is signed says by the calendar until when it is good")]
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}

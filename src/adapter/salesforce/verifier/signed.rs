@@ -1,0 +1,59 @@
+//! [`Signed`]: JWTs that the org's own code signs with a certificate of the org (Apex: `Auth.JWT` and `Auth.JWS`). No call,
+//! no API request, and no access token that leaves Salesforce.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Proven, SetupError, answer};
+use crate::auth::{AuthError, JwtKeys, JwtRules};
+use crate::config::JwtProof;
+
+/// Believes a JWT.
+pub(super) struct Signed {
+    rules: JwtRules,
+    username_claim: String,
+    federation_id_claim: String,
+}
+
+impl Signed {
+    /// Reads the certificates.
+    pub(super) fn open(way: &JwtProof) -> Result<Self, SetupError> {
+        const KEY: &str = "auth.salesforce_jwt.certificate_file";
+        let path = way.certificate_file.as_deref().unwrap_or(Path::new(""));
+        let pem = fs::read(path).map_err(|error| SetupError::file(KEY, path, error))?;
+        let keys = JwtKeys::from_pem(&pem).map_err(|fault| SetupError::file(KEY, path, fault))?;
+        let issuers = match (&way.issuer, &way.proving.org_id) {
+            (Some(issuer), _) => vec![issuer.clone()],
+            // Apex knows the id in both its forms.
+            (None, Some(id)) => [id.get(..15), Some(id.as_str())].into_iter().flatten().map(str::to_owned).collect(),
+            (None, None) => Vec::new(),
+        };
+        let rules = JwtRules {
+            keys,
+            issuers,
+            audience: way.audience.clone().unwrap_or_default(),
+            clock_skew: way.clock_skew,
+            lifetime: way.lifetime,
+        };
+        let (username_claim, federation_id_claim) = (way.username_claim.clone(), way.federation_id_claim.clone());
+        Ok(Self { rules, username_claim, federation_id_claim })
+    }
+
+    /// Who the token proves; `now` since 1970.
+    pub(super) fn prove(&self, now: Duration, token: &str) -> Result<Proven, AuthError> {
+        let claims = self.rules.check(now, token)?;
+        let user_id = claims.text("sub").and_then(answer::user_id).ok_or_else(|| {
+            AuthError::Unauthenticated(
+                "the JWT's 'sub' is no Salesforce user id: let it be UserInfo.getUserId()".into(),
+            )
+        })?;
+        let text = |name: &str| claims.text(name).map(str::to_owned);
+        Ok(Proven {
+            user_id,
+            username: text(&self.username_claim),
+            federation_id: text(&self.federation_id_claim),
+            ends: None,
+        })
+    }
+}
