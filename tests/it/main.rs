@@ -49,6 +49,7 @@ mod python;
 
 mod live_org;
 mod metadata;
+mod proof;
 mod salesforce;
 mod simulator;
 

@@ -1,7 +1,10 @@
 //! The token endpoint, and what it says about its tokens.
 
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 use super::{Fixture, QUERY};
@@ -220,4 +223,38 @@ async fn userinfo_refuses_in_plain_text() {
     let identity = format!("/id/00D000000000001EAA/005000000000004AAA?oauth_token={token}");
     assert_eq!(fixture.ask("GET", &identity, "", "").await.json()["username"], json!("writer@example.com"));
     assert!(!format!("{:?}", fixture.org.seen()).contains(&token), "tokens are not remembered");
+}
+
+#[tokio::test]
+async fn apex_signs_who_its_caller_is_with_the_certificate_that_the_org_gives() {
+    let fixture = Fixture::start().await;
+    let path = "/services/apexrest/switchboard/token";
+    let signed = fixture.get(&fixture.reader().await, path).await.json();
+    let signed = signed["token"].as_str().unwrap().to_owned();
+    assert_eq!(fixture.get("nonsense", path).await.refusal(), (401, "INVALID_SESSION_ID".to_owned()));
+    assert_eq!(fixture.send("POST", &fixture.reader().await, path, &json!({})).await.status, 405);
+
+    let (body, signature) = signed.rsplit_once('.').unwrap();
+    let decoded = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
+    let part = |at| -> Value { serde_json::from_slice(&decoded(body.split('.').nth(at).unwrap())).unwrap() };
+    let claims = part(1);
+    assert_eq!(part(0), json!({ "typ": "JWT", "alg": "RS256" }));
+    assert_eq!((&claims["iss"], &claims["aud"]), (&json!("00D000000000001EAA"), &json!("switchboard")));
+    assert_eq!((&claims["sub"], &claims["username"]), (&json!("005000000000005AAA"), &json!("reader@example.com")));
+    assert_eq!(claims["exp"].as_u64().unwrap(), claims["iat"].as_u64().unwrap() + 60);
+    assert!(claims["jti"].as_str().unwrap().len() >= 16 && claims["federation_id"].is_null(), "{claims}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let pem = fixture.ask("GET", "/simulator/certificate.pem", "", "").await.body;
+    assert_eq!(pem, fixture.org.certificate_pem());
+    let files = [("certificate.pem", pem.as_bytes()), ("body", body.as_bytes()), ("signature", &decoded(signature))];
+    for (name, bytes) in files {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let openssl = |command: &str| {
+        let output = Command::new("openssl").args(command.split(' ')).current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    openssl("x509 -in certificate.pem -pubkey -noout -out key.pem");
+    openssl("dgst -sha256 -verify key.pem -signature signature body");
 }
