@@ -30,6 +30,7 @@ impl Broker {
             exclusive: false,
             handle: Permission::none(),
             request: Permission::All,
+            lasts: None,
         };
         let outbox = Arc::new(Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20, refuses: false }));
         let registration = Registration { source: source.to_owned(), identity, echo: false, outbox };

@@ -95,7 +95,6 @@ fn refuse(why: &'static str) -> AuthError {
 }
 
 /// The claims of a token that was believed.
-#[derive(Debug)]
 pub struct Claims(Object);
 
 impl Claims {
@@ -167,7 +166,6 @@ impl<'t> Jwt<'t> {
 }
 
 /// A JSON object in which no key stands twice: parsers disagree on which one counts, and an attacker would use that.
-#[derive(Debug)]
 struct Object(BTreeMap<String, Value>);
 
 impl Object {
@@ -201,7 +199,6 @@ impl<'de> Deserialize<'de> for Object {
 }
 
 /// The public keys that may have signed.
-#[derive(Debug)]
 pub struct JwtKeys(Vec<SubjectPublicKeyInfoDer<'static>>);
 
 impl JwtKeys {

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::SecretString;
 
@@ -54,6 +55,8 @@ pub struct Identity {
     pub handle: Permission,
     /// Protected triples that it may request.
     pub request: Permission,
+    /// How long the proof holds: then it has to be given anew. `None`: as long as the session lives.
+    pub lasts: Option<Duration>,
 }
 
 /// A set of triples that something is allowed on, compared without regard to ASCII case.

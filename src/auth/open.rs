@@ -19,6 +19,7 @@ impl Verifier for Open {
             exclusive: false,
             handle: Permission::All,
             request: Permission::All,
+            lasts: None,
         }))
     }
 }

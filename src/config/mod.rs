@@ -139,7 +139,7 @@ impl Application {
             // Any service may answer; one stolen service token must not fetch every agent's password.
             None => (Principal::Service, Permission::All, request.unwrap_or_else(Permission::none)),
         };
-        Identity { principal, observe: self.observe, exclusive: self.exclusive, handle, request }
+        Identity { principal, observe: self.observe, exclusive: self.exclusive, handle, request, lasts: None }
     }
 }
 

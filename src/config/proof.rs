@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::envelope::Pattern;
 
 /// `[auth.salesforce_jwt]`, `[auth.salesforce_introspection]`, `[auth.salesforce_userinfo]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proofs {
     /// A JWT that the org's own code signs.
     pub jwt: Option<JwtProof>,
@@ -14,6 +14,8 @@ pub struct Proofs {
     pub introspection: Option<IntrospectionProof>,
     /// An access token, about which the org tells whoever has it.
     pub userinfo: Option<UserinfoProof>,
+    /// `auth.session_max`: how long a proof holds; zero: as long as the session lives.
+    pub session_max: Duration,
 }
 
 /// Who such a user is to the broker, and what it may do; every way has this.
@@ -101,6 +103,12 @@ pub struct UserinfoProof {
     pub asked: Asked,
 }
 
+impl Default for Proofs {
+    fn default() -> Self {
+        Self { jwt: None, introspection: None, userinfo: None, session_max: Duration::from_hours(12) }
+    }
+}
+
 impl Default for JwtProof {
     fn default() -> Self {
         Self {
@@ -156,9 +164,9 @@ impl Proofs {
     pub(super) fn turn_on(&mut self, table: &str) -> Option<&'static str> {
         let [jwt, introspection, userinfo] = Self::TABLES;
         match table {
-            _ if table == jwt => drop(self.jwt.get_or_insert_default()),
-            _ if table == introspection => drop(self.introspection.get_or_insert_default()),
-            _ if table == userinfo => drop(self.userinfo.get_or_insert_default()),
+            _ if table == jwt => _ = self.jwt.get_or_insert_default(),
+            _ if table == introspection => _ = self.introspection.get_or_insert_default(),
+            _ if table == userinfo => _ = self.userinfo.get_or_insert_default(),
             _ => return None,
         }
         Self::TABLES.into_iter().find(|known| *known == table)

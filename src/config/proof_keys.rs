@@ -1,5 +1,5 @@
 //! The keys of `[auth.salesforce_jwt]`, `[auth.salesforce_introspection]` and `[auth.salesforce_userinfo]`, as
-//! `reference` has those of the other tables. Any of them turns its table on.
+//! `reference` has those of the other tables; any key of a table turns it on. `auth.session_max` is for all three.
 
 use std::time::Duration;
 
@@ -14,8 +14,17 @@ pub(crate) fn proof_keys() -> impl Iterator<Item = &'static Key<Config>> {
     let jwt = JWT_PROVING.iter().chain(JWT);
     let introspection = INTROSPECTION_PROVING.iter().chain(&INTROSPECTION_ASKED).chain(INTROSPECTION);
     let userinfo = USERINFO_PROVING.iter().chain(&USERINFO_ASKED);
-    jwt.chain(introspection).chain(userinfo)
+    COMMON.iter().chain(jwt).chain(introspection).chain(userinfo)
 }
+
+static COMMON: &[Key<Config>] = &[Key {
+    name: "auth.session_max",
+    slot: Slot::Span(Duration::ZERO, |it| &mut it.proofs.session_max),
+    default: r#""12h""#,
+    unit: "",
+    meaning: "How long a session lives whose user Salesforce proved; then it is closed with 4401, and has to come back with \
+              a new proof. `\"0s\"`: for ever. Static tokens are not meant.",
+}];
 
 /// What every table has: whom it proves.
 macro_rules! proving {

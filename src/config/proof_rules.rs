@@ -21,7 +21,7 @@ type Rule = (bool, &'static str, &'static str);
 
 /// Checks the rules of every table that is on.
 pub(super) fn check(config: &Config, places: &Places, report: &mut Report) {
-    let Proofs { jwt, introspection, userinfo } = &config.proofs;
+    let Proofs { jwt, introspection, userinfo, session_max: _ } = &config.proofs;
     let [jwt_table, introspection_table, userinfo_table] = Proofs::TABLES;
     let mut broken: Vec<(&str, Rule)> = Vec::new();
     let mut add = |table, rules: Vec<Rule>| broken.extend(rules.into_iter().map(|rule| (table, rule)));
@@ -139,7 +139,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
             "{table}.user is \"{user}\", and salesforce.credentials.key something else: such users have no credentials"
         ));
     }
-    let Proofs { jwt: _, introspection, userinfo } = &config.proofs;
+    let Proofs { introspection, userinfo, .. } = &config.proofs;
     if let (Some(introspection), Some(userinfo)) = (introspection, userinfo)
         && introspection.proving.org_id == userinfo.proving.org_id
     {

@@ -187,6 +187,7 @@ impl Router {
             exclusive: false,
             handle: Permission::All,
             request: Permission::none(),
+            lasts: None,
         };
         let registration = Registration { source: OWN_SOURCE.to_owned(), identity, echo: false, outbox };
         self.member(now, Standing::Adapter, registration)

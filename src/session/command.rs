@@ -184,6 +184,7 @@ impl Session {
         identity: Identity,
         router: &Router,
     ) -> Option<Effect> {
+        let until = identity.lasts.map(|lasts| now + lasts);
         let registration = Registration {
             source: registering.source.clone(),
             identity,
@@ -209,7 +210,7 @@ impl Session {
             more.insert("Reason".into(), "this version resumes no sessions".into());
         }
         self.push(now, notice::success(&register(), registering.id.as_deref(), more));
-        self.phase = Phase::Registered(member);
+        self.phase = Phase::Registered(member, until);
         None
     }
 

@@ -122,8 +122,8 @@ enum Phase {
     Verifying(Box<Registering>),
     /// Its token proved nobody once too often; it is told then.
     Slowed(Instant, Box<Registering>),
-    /// Registered.
-    Registered(Arc<Member>),
+    /// Registered; until then, if the proof does not hold for ever.
+    Registered(Arc<Member>, Option<Instant>),
     /// Nothing happens any more.
     Ended,
 }
@@ -154,7 +154,7 @@ impl Session {
     /// The registered session, if it is one.
     pub fn member(&self) -> Option<&Arc<Member>> {
         match &self.phase {
-            Phase::Registered(member) => Some(member),
+            Phase::Registered(member, _) => Some(member),
             Phase::Unregistered(_) | Phase::Verifying(_) | Phase::Slowed(..) | Phase::Ended => None,
         }
     }
@@ -162,7 +162,7 @@ impl Session {
     /// The largest message it may send now, in bytes; more after registration.
     pub fn message_bytes_max(&self) -> usize {
         match self.phase {
-            Phase::Registered(_) => self.settings.limits.message_bytes,
+            Phase::Registered(..) => self.settings.limits.message_bytes,
             _ => self.settings.limits.registration_bytes,
         }
     }
@@ -172,7 +172,7 @@ impl Session {
         let own = match &self.phase {
             Phase::Unregistered(until) | Phase::Slowed(until, _) => Some(*until),
             Phase::Verifying(registering) => Some(registering.until),
-            Phase::Registered(_) => None,
+            Phase::Registered(_, until) => *until,
             Phase::Ended => return None,
         };
         let look = self.drain.map(|(look, _)| look);
@@ -235,7 +235,7 @@ impl Session {
 
     /// An envelope for others.
     fn envelope(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) -> Option<Effect> {
-        let Phase::Registered(member) = &self.phase else {
+        let Phase::Registered(member, _) = &self.phase else {
             self.not_registered(now, envelope, router);
             return None;
         };
@@ -314,6 +314,15 @@ impl Session {
                 self.push(now, registering.failure(&refusal));
                 return self.close(now, router, CloseCode::Unauthenticated);
             }
+            Phase::Registered(_, Some(until)) if *until <= now => {
+                let refusal = Refusal::new(
+                    ErrorCode::Unauthenticated,
+                    "the proof of who this session is has grown old (auth.session_max): connect again, and register with \
+                     a new one",
+                );
+                self.push(now, notice::error(None, &refusal));
+                return self.close(now, router, CloseCode::Unauthenticated);
+            }
             _ => {}
         }
         match self.heartbeat.beat(now) {
@@ -348,7 +357,7 @@ impl Session {
     }
 
     fn leave(&self, now: Instant, router: &Router) {
-        if let Phase::Registered(member) = &self.phase {
+        if let Phase::Registered(member, _) = &self.phase {
             router.detach(now, member);
         }
     }
@@ -370,8 +379,13 @@ mod tests {
     use crate::router::{Ids, Policy};
 
     /// A session that is registered, and that takes nothing from now on.
-    #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter")]
     fn registered(limits: Limits) -> (Instant, Session, Router) {
+        registered_for(limits, None)
+    }
+
+    /// The same, with a proof that holds for so long.
+    #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter")]
+    fn registered_for(limits: Limits, lasts: Option<Duration>) -> (Instant, Session, Router) {
         let now = Instant::now();
         let policy = Policy::new(&Config::default());
         let router = Router::new(now, SystemTime::UNIX_EPOCH, policy, Ids::seeded(1), Vec::new());
@@ -386,6 +400,7 @@ mod tests {
             exclusive: false,
             handle: Permission::All,
             request: Permission::All,
+            lasts,
         };
         assert!(session.handle(now, Input::Verified(Ok(identity)), &router).is_none());
         (now, session, router)
@@ -409,6 +424,25 @@ mod tests {
     fn whoever_reads_no_answers_to_bad_messages_is_not_read_from() {
         check_own_queue(|| Input::Text("no JSON".into()));
         check_own_queue(|| Input::Binary);
+    }
+
+    #[test]
+    fn a_proof_that_grows_old_ends_its_session_and_no_other() {
+        let quiet = || Limits { heartbeat: Duration::from_hours(24), ..Limits::default() };
+        let (now, mut session, router) = registered_for(quiet(), Some(Duration::from_hours(12)));
+        let until = now + Duration::from_hours(12);
+        assert_eq!(session.deadline(), Some(until));
+        assert!(session.handle(now + Duration::from_hours(11), Input::Timeout, &router).is_none());
+        let effect = session.handle(until, Input::Timeout, &router);
+        assert!(matches!(effect, Some(Effect::Close(CloseCode::Unauthenticated))));
+        let mut frames = Vec::new();
+        session.outbox().take(8, &mut frames);
+        assert!(frames.last().is_some_and(|frame| frame.text().contains("auth.session_max")));
+        assert!(session.member().is_none());
+
+        let (now, mut session, router) = registered(quiet());
+        assert_eq!(session.deadline(), Some(now + Duration::from_hours(24)));
+        assert!(session.handle(now + Duration::from_hours(12), Input::Timeout, &router).is_none());
     }
 
     #[test]

@@ -238,6 +238,7 @@ impl Desk {
             exclusive: false,
             handle: Permission::All,
             request: Permission::All,
+            lasts: None,
         };
         let outbox = Arc::new(Outbox::new(limits));
         let registration = Registration { source: source.into(), identity, echo: false, outbox };

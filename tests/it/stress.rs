@@ -50,6 +50,7 @@ impl Broker {
             exclusive: false,
             handle: Permission::All,
             request: Permission::All,
+            lasts: None,
         };
         let registration = Registration { source: source.into(), identity, echo: false, outbox: Arc::clone(outbox) };
         self.router.attach(now(), registration).unwrap()

@@ -27,6 +27,7 @@ fn a_users_application_requests_all_and_handles_nothing_unless_it_is_written() {
         exclusive: false,
         handle: Permission::none(),
         request: Permission::All,
+        lasts: None,
     };
     assert_eq!(identity("user = 'u'", "a", "good"), Ok(plain.clone()));
     let lines = "user = 'u'\nobserve = true\nexclusive = true\nhandle = ['a/*/c']\nrequest = []";

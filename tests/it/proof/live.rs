@@ -135,6 +135,21 @@ async fn a_token_of_another_org_is_refused_without_asking() {
 }
 
 #[tokio::test]
+async fn a_session_that_salesforce_proved_has_to_prove_itself_anew_after_a_time() {
+    let fixture = Fixture::start().await;
+    let toml = format!("auth.session_max = '1s'\n{}{}", fixture.jwt(""), application("cti", None, ""));
+    let broker = Broker::with_config(&toml).await;
+    let mut service = broker.app_by_token("cti").await;
+    let (mut gadget, reply) = register(&broker, "softphone", &fixture.signed_token("gadgets").await).await;
+    assert_eq!(reply["User"], ALICE);
+    let words = gadget.next_error("UNAUTHENTICATED").await["data"]["ErrorMessage"].to_string();
+    assert!(words.contains("auth.session_max"), "{words}");
+    assert_eq!(gadget.closed().await, 4401);
+    assert_eq!(register(&broker, "softphone", &fixture.signed_token("gadgets").await).await.1["User"], ALICE);
+    service.expect_nothing().await;
+}
+
+#[tokio::test]
 async fn twenty_gadgets_with_one_token_are_one_question() {
     let fixture = Fixture::start().await;
     let broker = Broker::with_config(&fixture.userinfo("")).await;

@@ -265,7 +265,8 @@ async fn the_configuration_says_what_the_user_is_and_how_long_a_jwt_may_last() {
 async fn a_proved_user_has_no_right_that_nobody_gave() {
     let identity =
         identity(&verifier("request = ['Salesforce/*/*']", &certificate(OURS)), &signed(&claims(json!({})))).await;
-    let Identity { observe, exclusive, handle, request, .. } = identity.unwrap();
+    let Identity { observe, exclusive, handle, request, lasts, .. } = identity.unwrap();
+    assert_eq!(lasts, Some(Duration::from_hours(12)));
     assert_eq!((observe, exclusive, handle), (false, false, switchboard::auth::Permission::none()));
     let triple = |channel| switchboard::envelope::Triple::new(channel, "User", "FetchCredentials");
     assert_eq!((request.allows(&triple("Salesforce")), request.allows(&triple("Cisco"))), (true, false));

@@ -176,6 +176,7 @@ impl World {
             exclusive: false,
             handle: Permission::none(),
             request: Permission::none(),
+            lasts: None,
         };
         let outbox = Settings::new(self.config.limits.clone()).outbox();
         let registration = Registration { source: "janitor".to_owned(), identity, echo: false, outbox };

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Proven;
 use crate::auth::{AuthError, Identity, Permission, Principal};
@@ -19,6 +20,7 @@ pub(super) struct Admission {
     /// Sources of `[[applications]]` of which a user has one session; a proved user no more than others.
     exclusive: HashSet<String>,
     request: Permission,
+    lasts: Option<Duration>,
 }
 
 impl Admission {
@@ -37,6 +39,7 @@ impl Admission {
                 Some(patterns) => Permission::Patterns(Arc::from(patterns.as_slice())),
                 None => Permission::All,
             },
+            lasts: Some(config.proofs.session_max).filter(|it| !it.is_zero()),
         }
     }
 
@@ -69,6 +72,7 @@ impl Admission {
             exclusive: self.exclusive.contains(source),
             handle: Permission::none(),
             request: self.request.clone(),
+            lasts: self.lasts,
         })
     }
 }

@@ -75,7 +75,7 @@ impl SalesforceVerifier {
     /// # Errors
     /// Every file that cannot be used.
     pub fn open(config: &Config) -> Result<Self, SetupErrors> {
-        let Proofs { jwt, introspection, userinfo } = &config.proofs;
+        let Proofs { jwt, introspection, userinfo, .. } = &config.proofs;
         let mut errors = Vec::new();
         let mut note = |error| errors.push(error);
         let signed = jwt.as_ref().and_then(|way| {
