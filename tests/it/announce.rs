@@ -37,6 +37,7 @@ impl Stage {
             exclusive: false,
             handle: Permission::All,
             request: Permission::All,
+            lasts: None,
         };
         let outbox = Arc::new(Outbox::new(LIMITS));
         let member =

@@ -2,7 +2,6 @@
 //! leave nothing behind.
 
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
@@ -20,34 +19,13 @@ const IDLE: Duration = Duration::from_secs(30);
 /// The largest answer that is read.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// A client for an org, as `[salesforce]` has it.
+/// A client for an org: TLS with the system's roots and the configured ones, no redirects; on loopback no proxy either.
 pub(super) fn http(org: &config::Salesforce, login: &BaseUrl) -> Result<reqwest::Client, SetupError> {
-    finish("salesforce", builder(org, login)?)
+    finish(builder(org, login)?)
 }
 
 /// What [`http`] makes a client of, for those who have more to say about it.
 pub(super) fn builder(org: &config::Salesforce, host: &BaseUrl) -> Result<reqwest::ClientBuilder, SetupError> {
-    trusting("salesforce.ca_file", org.ca_file.as_deref(), org.insecure_http, host.is_loopback())
-}
-
-/// A client: TLS with the system's roots and those of the file that a key names, no redirects; on loopback no proxy
-/// either.
-pub(super) fn connector(
-    ca_key: &'static str,
-    ca_file: Option<&Path>,
-    insecure_http: bool,
-    loopback: bool,
-) -> Result<reqwest::Client, SetupError> {
-    let table = ca_key.rsplit_once('.').map_or(ca_key, |(table, _)| table);
-    finish(table, trusting(ca_key, ca_file, insecure_http, loopback)?)
-}
-
-fn trusting(
-    ca_key: &'static str,
-    ca_file: Option<&Path>,
-    insecure_http: bool,
-    loopback: bool,
-) -> Result<reqwest::ClientBuilder, SetupError> {
     // Another room may have named the same one before.
     rustls::crypto::ring::default_provider().install_default().ok();
     let mut builder = reqwest::Client::builder()
@@ -56,26 +34,27 @@ fn trusting(
         .referer(false)
         .connect_timeout(CONNECT)
         .pool_idle_timeout(IDLE)
-        .https_only(!insecure_http);
-    if loopback {
+        .https_only(!org.insecure_http);
+    if host.is_loopback() {
         builder = builder.no_proxy();
     }
-    if let Some(path) = ca_file {
-        let text = fs::read(path).map_err(|error| SetupError::file(ca_key, path, error))?;
+    if let Some(path) = &org.ca_file {
+        const KEY: &str = "salesforce.ca_file";
+        let text = fs::read(path).map_err(|error| SetupError::file(KEY, path, error))?;
         let none = "must hold certificates in PEM";
         let certificates =
-            reqwest::Certificate::from_pem_bundle(&text).map_err(|_| SetupError::file(ca_key, path, none))?;
+            reqwest::Certificate::from_pem_bundle(&text).map_err(|_| SetupError::file(KEY, path, none))?;
         if certificates.is_empty() {
-            return Err(SetupError::file(ca_key, path, none));
+            return Err(SetupError::file(KEY, path, none));
         }
         builder = builder.tls_certs_merge(certificates);
     }
     Ok(builder)
 }
 
-/// Makes the client, for the keys of a table.
-pub(super) fn finish(table: &'static str, builder: reqwest::ClientBuilder) -> Result<reqwest::Client, SetupError> {
-    builder.build().map_err(|error| SetupError::new(table, format!("TLS cannot begin: {}", causes(&error))))
+/// Makes the client.
+pub(super) fn finish(builder: reqwest::ClientBuilder) -> Result<reqwest::Client, SetupError> {
+    builder.build().map_err(|error| SetupError::new("salesforce", format!("TLS cannot begin: {}", causes(&error))))
 }
 
 /// What a request that got no whole answer means.

@@ -1,5 +1,5 @@
-//! `GET /services/apexrest/switchboard/token`: a JWT that proves the caller, signed with the org's certificate as Apex's
-//! `Auth.JWT` and `Auth.JWS` would.
+//! `GET /services/apexrest/switchboard/token`: a JWT that proves the caller, signed with the org's certificate as the
+//! Apex class `SwitchboardToken` does.
 //!
 //! The key is `org_key.pem`, made up and known to everybody; the certificate around it is made at start.
 
@@ -72,7 +72,7 @@ pub(super) fn answer(now: Duration, state: &State, user: &User, call: &Call) -> 
     if call.method != Method::GET {
         return Err(Refusal::method("GET"));
     }
-    let claims = json!({
+    let mut claims = json!({
         "iss": state.organization.id,
         "sub": user.id,
         "aud": state.organization.gadget_audience,
@@ -80,9 +80,12 @@ pub(super) fn answer(now: Duration, state: &State, user: &User, call: &Call) -> 
         "exp": (now + LIFE).as_secs(),
         "jti": hex::encode(rand::random::<[u8; 16]>()),
         "username": user.username,
-        "federation_id": user.federation_id,
     });
+    if let (Some(id), Value::Object(claims)) = (&user.federation_id, &mut claims) {
+        claims.insert("federation_id".to_owned(), json!(id));
+    }
     let token = state.signer.sign(&claims);
     let token = token.ok_or_else(|| Refusal::bad("APEX_ERROR", "System.SecurityException"))?;
-    Ok(Reply::ok(&json!({ "token": token })))
+    // A method of Apex REST that returns a String answers a JSON string.
+    Ok(Reply::ok(&Value::String(token)))
 }

@@ -89,26 +89,26 @@ impl Fixture {
         let form = format!("grant_type=client_credentials&client_id={client}&client_secret=s");
         let request = self.http.post(format!("{}/services/oauth2/token", self.org.url())).body(form);
         let request = request.header("content-type", "application/x-www-form-urlencoded");
-        self.text_of(request, "access_token").await
+        let answer = answer(request).await;
+        answer["access_token"].as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
     }
 
     /// What the org's Apex code signs for that user.
     async fn signed_token(&self, client: &str) -> String {
         let bearer = format!("Bearer {}", self.access_token(client).await);
         let address = format!("{}/services/apexrest/switchboard/token", self.org.url());
-        self.text_of(self.http.get(address).header("authorization", bearer), "token").await
-    }
-
-    async fn text_of(&self, request: reqwest::RequestBuilder, key: &str) -> String {
-        let body = request.send().await.unwrap().bytes().await.unwrap();
-        let answer: Value = serde_json::from_slice(&body).unwrap();
-        answer[key].as_str().unwrap_or_else(|| panic!("no {key}: {answer}")).to_owned()
+        let answer = answer(self.http.get(address).header("authorization", bearer)).await;
+        answer.as_str().unwrap_or_else(|| panic!("no token: {answer}")).to_owned()
     }
 
     /// How often the org was asked about a token.
     fn questions(&self, path: &str) -> usize {
         self.org.seen().iter().filter(|seen| seen.path.ends_with(path)).count()
     }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> Value {
+    serde_json::from_slice(&request.send().await.unwrap().bytes().await.unwrap()).unwrap()
 }
 
 /// Registers; gives the connection and what Register answered.

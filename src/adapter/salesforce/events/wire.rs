@@ -118,7 +118,7 @@ impl PubSub {
             .http2_keep_alive_interval(PING_EVERY)
             .http2_keep_alive_timeout(PING_ANSWER)
             .http2_keep_alive_while_idle(true);
-        Ok(Self { http: Http(transport::finish("salesforce.events", builder)?), endpoint })
+        Ok(Self { http: Http(transport::finish(builder)?), endpoint })
     }
 
     /// Opens a stream of events. More are asked for through the queue; without its sender the stream ends.

@@ -16,7 +16,7 @@ use super::{Proven, SetupError, now};
 use crate::adapter::salesforce::oauth::read_secret;
 use crate::adapter::salesforce::response::error_codes;
 use crate::adapter::salesforce::soql::encode;
-use crate::adapter::salesforce::transport::{causes, connector, is_tls};
+use crate::adapter::salesforce::transport::{causes, http, is_tls};
 use crate::auth::{AuthError, hash_token};
 use crate::config::{self, BaseUrl, IntrospectionProof, UserinfoProof};
 
@@ -77,11 +77,18 @@ impl Asked {
         if !(host.https || asked.insecure_http && host.is_loopback()) {
             return Err(SetupError::new(host_key, "must begin with https://"));
         }
+        // As to the org of [salesforce], but for these keys.
+        let like = config::Salesforce {
+            ca_file: asked.ca_file.clone(),
+            insecure_http: asked.insecure_http,
+            ..config::Salesforce::default()
+        };
+        let http = http(&like, &host).map_err(|error| SetupError::new(ca_key, error.message()))?;
         Ok(Self {
             way,
             org_id: org_id.unwrap_or_default().to_owned(),
             address: format!("{host}{path}"),
-            http: connector(ca_key, asked.ca_file.as_deref(), asked.insecure_http, host.is_loopback())?,
+            http,
             timeout: asked.timeout,
             turns: Semaphore::new(QUESTIONS_MAX),
             known: Known::new(asked.cache),

@@ -1,4 +1,4 @@
-//! [`Signed`]: JWTs that the org's own code signs with a certificate of the org (Apex: `Auth.JWT` and `Auth.JWS`). No call,
+//! [`Signed`]: JWTs that the org's own code signs with a certificate of the org (the Apex class `SwitchboardToken`). No call,
 //! no API request, and no access token that leaves Salesforce.
 
 use std::fs;
