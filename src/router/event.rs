@@ -150,8 +150,8 @@ impl Router {
         }
     }
 
-    /// The lists that an event on a user-scoped channel reaches which is every user's: those of the users who are there,
-    /// who are few beside the subscriptions of an index that is asked for one user a million times more often.
+    /// The lists that an event on a user-scoped channel reaches which is every user's. It asks for each user who is there:
+    /// such events are rare, and a key of their own would cost every subscription.
     fn subscribers_of_all(&self, triple: &Triple<'_>) -> Matches {
         let folded = self.policy.folds(&triple.channel);
         let mut matches = self.events.matches(&[Space::Services, Space::WatchAll], triple, folded);

@@ -152,6 +152,11 @@ impl Org {
         self.shared.bus.streams(topic)
     }
 
+    /// The most events that a stream was ever asked for and had not given.
+    pub fn owed_most(&self) -> usize {
+        self.shared.bus.owed_most()
+    }
+
     /// Ends every access token.
     pub fn expire_sessions(&self) {
         self.shared.expire_sessions();

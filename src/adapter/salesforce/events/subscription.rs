@@ -109,6 +109,7 @@ impl Subscription {
         })?;
         let (asks, queue) = mpsc::channel(2);
         asks.try_send(self.first(org)).ok();
+        let mut owed = ASKED_MAX;
         let opened = timeout(SILENCE, self.shared.pubsub.subscribe(&token, queue)).await;
         let mut stream = opened.map_err(|_| silent())?.map_err(|status| Failure::of(&status))?;
         loop {
@@ -118,10 +119,13 @@ impl Subscription {
                 response.ok_or_else(|| Failure::passing("Salesforce ended the stream, as it does at times"))?;
             self.heard(course);
             self.take(course, &token, org, &response).await?;
-            // An empty response only says that the stream stands: what was asked for is still owed.
-            if !response.events.is_empty() && response.pending_num_requested <= ASKED_LOW {
-                let more = ASKED_MAX - response.pending_num_requested.max(0);
-                asks.send(FetchRequest { num_requested: more, ..self.ask() }).await.ok();
+            // Counted here, since `pending_num_requested` does not know of what is on its way to Salesforce. An empty
+            // response takes nothing off: it only says that the stream stands.
+            owed -= i32::try_from(response.events.len()).unwrap_or(ASKED_MAX).min(owed);
+            let more = ASKED_MAX - owed;
+            // No room in the queue: what stands there asks for enough.
+            if owed <= ASKED_LOW && asks.try_send(FetchRequest { num_requested: more, ..self.ask() }).is_ok() {
+                owed = ASKED_MAX;
             }
         }
     }

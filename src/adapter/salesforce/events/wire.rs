@@ -63,8 +63,6 @@ pub(super) struct FetchResponse {
     pub(super) events: Vec<ConsumerEvent>,
     #[prost(bytes = "vec", tag = "2")]
     pub(super) latest_replay_id: Vec<u8>,
-    #[prost(int32, tag = "4")]
-    pub(super) pending_num_requested: i32,
 }
 
 /// An event and its place in the stream.

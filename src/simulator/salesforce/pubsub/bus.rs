@@ -2,6 +2,7 @@
 //! published on it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -25,6 +26,8 @@ const FIRST: u64 = 1000;
 /// The events of an org.
 pub(in crate::simulator::salesforce) struct Bus {
     topics: Mutex<BTreeMap<String, Topic>>,
+    /// The most events that a stream was ever asked for and had not given.
+    pub(super) owed_most: AtomicUsize,
     /// Counts what streams should look at, and keep-alives that are asked for.
     pub(super) news: watch::Sender<News>,
 }
@@ -63,7 +66,7 @@ pub(super) struct Known {
 
 impl Default for Bus {
     fn default() -> Self {
-        Self { topics: Mutex::default(), news: watch::Sender::new(News::default()) }
+        Self { topics: Mutex::default(), owed_most: AtomicUsize::new(0), news: watch::Sender::new(News::default()) }
     }
 }
 
@@ -141,6 +144,11 @@ impl Bus {
     /// How many streams of a topic are open.
     pub(in crate::simulator::salesforce) fn streams(&self, topic: &str) -> usize {
         self.topics.lock().get(topic).map_or(0, |topic| topic.streams)
+    }
+
+    /// The most events that a stream was ever asked for and had not given.
+    pub(in crate::simulator::salesforce) fn owed_most(&self) -> usize {
+        self.owed_most.load(Ordering::Relaxed)
     }
 
     /// Counts a stream that opens or closes.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -124,7 +125,10 @@ impl Stream {
             return refused("The topic of a stream cannot change.");
         }
         match usize::try_from(request.num_requested) {
-            Ok(number @ 1..=100) => self.owed += number,
+            Ok(number @ 1..=100) => {
+                self.owed += number;
+                self.shared.bus.owed_most.fetch_max(self.owed, Ordering::Relaxed);
+            }
             _ => return refused("num_requested must be from 1 to 100."),
         }
         Ok(())

@@ -146,5 +146,6 @@ async fn a_thousand_events_come_in_order_and_no_more_are_on_their_way_than_were_
     }
     let schemas = stage.org.seen().iter().filter(|seen| seen.path.ends_with("GetSchema")).count();
     assert_eq!(schemas, 1, "a schema is asked for once");
+    assert!(stage.org.owed_most() <= 100, "{}", stage.org.owed_most());
     assert_eq!(stage.org.streams(NOTICES), 1);
 }
