@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use switchboard::simulator::salesforce::{Fault, Wrong};
 
-use super::desk::{CREATE, Desk, OBJECTS, create, failure};
+use super::desk::{CREATE, Desk, OBJECTS, create, failure, fields};
 use crate::support::{Peer, application, envelope};
 
 const KEYS: &[&str] = &["callId", "Name", "OId", "sfid", "DisplayField", "DisplayValue"];
@@ -79,7 +79,7 @@ async fn a_service_makes_records_for_users_and_hears_whose_they_are() {
 #[tokio::test]
 async fn a_lost_answer_and_the_same_request_again_make_one_record() {
     for unique in [true, false] {
-        let desk = Desk::with(OBJECTS, |seed| seed["objects"][1]["fields"][0]["unique"] = json!(unique)).await;
+        let desk = Desk::with(OBJECTS, |seed| fields(seed, "Task")[0]["unique"] = json!(unique)).await;
         let mut gadget = desk.broker.app("gadget").await;
         gadget.subscribe(CREATE).await;
         let mut peer = desk.broker.app("myapp").await;

@@ -164,3 +164,10 @@ pub(super) fn failure(answer: &Value, keys: &[&str]) -> (String, String) {
     assert!(keys.iter().all(|key| data[*key].is_null()) && data["Success"] == false, "{answer}");
     (data["ErrorCode"].as_str().unwrap().to_owned(), data["ErrorMessage"].as_str().unwrap().to_owned())
 }
+
+/// The fields of an object of a seed.
+pub(super) fn fields<'s>(seed: &'s mut Value, object: &str) -> &'s mut Vec<Value> {
+    let objects = seed["objects"].as_array_mut().unwrap();
+    let object = objects.iter_mut().find(|it| it["name"] == object).unwrap();
+    object["fields"].as_array_mut().unwrap()
+}

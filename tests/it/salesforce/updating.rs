@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use switchboard::simulator::salesforce::{Fault, Wrong};
 use tokio::time::Instant;
 
-use super::desk::{CASE, CREATE, Desk, OBJECTS, SAVE, UPDATE, failure, update};
+use super::desk::{CASE, CREATE, Desk, OBJECTS, SAVE, UPDATE, failure, fields, update};
 use crate::support::{Broker, application, envelope};
 
 const KEYS: &[&str] = &["callId", "callid", "Name", "OId", "sfid"];
@@ -145,7 +145,7 @@ async fn a_service_says_for_whom_and_a_user_asks_for_itself() {
 #[tokio::test]
 async fn a_refused_write_says_what_is_in_the_way_and_keeps_no_one_else_from_salesforce() {
     let desk = Desk::with(OBJECTS, |seed| {
-        seed["objects"][2]["fields"].as_array_mut().unwrap().extend([
+        fields(seed, "Case").extend([
             json!({ "name": "Subject", "length": 5 }),
             json!({ "name": "Status", "read_only_for": ["integration@example.com"] }),
         ]);
