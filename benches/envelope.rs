@@ -7,6 +7,9 @@ use divan::{Bencher, black_box};
 use serde_json::Value;
 use switchboard::envelope::{DecodeLimits, Field, Splice, decode};
 
+#[path = "support/nested.rs"]
+mod nested;
+
 /// Bytes of the payload, about.
 const SIZES: [usize; 3] = [256, 4 << 10, 64 << 10];
 
@@ -14,30 +17,21 @@ fn main() {
     divan::main();
 }
 
-/// An envelope as applications send it: nested, with strings, numbers and text that is not ASCII.
-fn envelope(bytes: usize) -> String {
-    let row = r#"{"id":4711,"name":"Müller \"Fritz\"","queue":"support","waiting":12.5,"tags":["vip",null,true]}"#;
-    let rows = vec![row; bytes / row.len() + 1].join(",");
-    format!(
-        r#"{{"channel":"Phone","topic":"Call","subtopic":"Ringing","source":"softphone","id":"m1","data":{{"rows":[{rows}]}}}}"#
-    )
-}
-
 #[divan::bench(args = SIZES)]
 fn decode_in_one_pass(bencher: Bencher<'_, '_>, bytes: usize) {
-    let text = envelope(bytes);
+    let text = nested::envelope(bytes);
     bencher.counter(BytesCount::of_str(&text)).bench_local(|| decode(black_box(&text), DecodeLimits::client(128)));
 }
 
 #[divan::bench(args = SIZES)]
 fn decode_with_serde_json_value(bencher: Bencher<'_, '_>, bytes: usize) {
-    let text = envelope(bytes);
+    let text = nested::envelope(bytes);
     bencher.counter(BytesCount::of_str(&text)).bench_local(|| serde_json::from_str::<Value>(black_box(&text)));
 }
 
 #[divan::bench(args = SIZES)]
 fn splice_an_id(bencher: Bencher<'_, '_>, bytes: usize) {
-    let text = envelope(bytes);
+    let text = nested::envelope(bytes);
     let envelope = decode(&text, DecodeLimits::client(128)).unwrap();
     bencher
         .counter(BytesCount::of_str(&text))
@@ -46,7 +40,7 @@ fn splice_an_id(bencher: Bencher<'_, '_>, bytes: usize) {
 
 #[divan::bench(args = SIZES)]
 fn splice_with_serde_json_value(bencher: Bencher<'_, '_>, bytes: usize) {
-    let text = envelope(bytes);
+    let text = nested::envelope(bytes);
     bencher.counter(BytesCount::of_str(&text)).bench_local(|| {
         let mut value: Value = serde_json::from_str(black_box(&text)).unwrap();
         value.as_object_mut().unwrap().insert("id".into(), "r1".into());

@@ -40,6 +40,7 @@ mod pressure;
 
 mod bench;
 mod chromium;
+mod budget;
 mod client;
 mod command_line;
 mod configuration;

@@ -1,0 +1,199 @@
+//! [`SCENARIOS`]: the steps of the hot path, each through the code that serves it, without sockets.
+
+use std::future::pending;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use switchboard::auth::{Identity, Open, Permission, Principal};
+use switchboard::config::Config;
+use switchboard::envelope::command::Role;
+use switchboard::envelope::{DecodeLimits, decode};
+use switchboard::router::{Ids, Policy, Router};
+use switchboard::session::{Connection, Effect, Input, Session, Settings, Surroundings, serve};
+use tokio::task::yield_now;
+
+use crate::nested;
+use crate::stream::{Peer, connection};
+use crate::support::{self, Broker};
+
+/// One scenario.
+pub(crate) struct Scenario {
+    /// As `benches/budget.toml` has it.
+    pub(crate) name: &'static str,
+    /// How many rounds are counted.
+    pub(crate) rounds: u32,
+    /// How many of what is counted one round does.
+    pub(crate) steps_a_round: u64,
+    /// Sets up, and runs so many rounds.
+    pub(crate) run: fn(u32),
+}
+
+/// All scenarios.
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    // An envelope's text to its routing keys: flat, and nested with escapes and text that is not ASCII.
+    Scenario { name: "decode_256_bytes", rounds: 2_000, steps_a_round: 1, run: |rounds| decode_envelope(rounds, 256) },
+    Scenario { name: "decode_4_kib", rounds: 300, steps_a_round: 1, run: |rounds| decode_envelope(rounds, 4 << 10) },
+    // An event from its text to so many outboxes, and out of all of them.
+    Scenario { name: "publish_to_1", rounds: 2_000, steps_a_round: 1, run: |rounds| publish(rounds, 1) },
+    Scenario { name: "publish_to_100", rounds: 100, steps_a_round: 1, run: |rounds| publish(rounds, 100) },
+    Scenario { name: "publish_to_1000", rounds: 15, steps_a_round: 1, run: |rounds| publish(rounds, 1_000) },
+    // From the asker's text to the answer in its outbox.
+    Scenario { name: "request_and_reply", rounds: 500, steps_a_round: 1, run: request_and_reply },
+    // A session that registers, subscribes and goes.
+    Scenario { name: "session", rounds: 300, steps_a_round: 1, run: come_and_go },
+    // A message from the bytes of one stream to those of another, through both sessions' tasks: 16 that come together, as
+    // at full speed, and one by itself.
+    Scenario { name: "pair_16_together", rounds: 100, steps_a_round: 16 * PAIRS, run: |rounds| pairs(rounds, 16) },
+    Scenario { name: "pair_1_alone", rounds: 500, steps_a_round: PAIRS, run: |rounds| pairs(rounds, 1) },
+];
+
+/// Publishers with a subscriber each.
+const PAIRS: u64 = 4;
+
+fn decode_envelope(rounds: u32, bytes: usize) {
+    let text = nested::envelope(bytes);
+    for _ in 0..rounds {
+        assert!(decode(&text, DecodeLimits::client(128)).is_ok());
+    }
+}
+
+fn publish(rounds: u32, receivers: usize) {
+    let broker = Broker::new();
+    let sender = broker.attach("softphone");
+    let receivers: Vec<_> = (0..receivers).map(|_| broker.attach("gadget")).collect();
+    for receiver in &receivers {
+        broker.subscribe(receiver, "Phone/Call/Ringing", Role::Subscriber);
+    }
+    let text = support::event(["Phone", "Call", "Ringing"], 256);
+    let mut batch = Vec::new();
+    for _ in 0..rounds {
+        broker.send(&sender, &text);
+        for receiver in &receivers {
+            drop(support::take(receiver, &mut batch));
+        }
+    }
+}
+
+fn request_and_reply(rounds: u32) {
+    let broker = Broker::new();
+    let (asker, handler) = (broker.attach("gadget"), broker.attach("crm"));
+    broker.subscribe(&handler, "Crm/Contact/Find", Role::Handler { answers: true, ordered: false, replies: vec![] });
+    let question = support::event(["Crm", "Contact", "Find"], 256).replace("softphone", "gadget");
+    let reply = support::event(["Crm", "Contact", "Find"], 256).replace("softphone", "crm");
+    let mut batch = Vec::new();
+    for _ in 0..rounds {
+        broker.send(&asker, &question);
+        let frame = support::take(&handler, &mut batch);
+        let id = decode(frame.text(), DecodeLimits::OWN).unwrap().id().unwrap().to_owned();
+        broker.send(&handler, &reply.replacen('{', &format!(r#"{{"inReplyTo":"{id}","#), 1));
+        drop(support::take(&asker, &mut batch));
+    }
+}
+
+const REGISTER: &str = r#"{"channel":"Broker","topic":"Application","subtopic":"Register","source":"SOURCE","data":{"user":"agent@example.com"}}"#;
+const SUBSCRIBE: &str = r#"{"channel":"Broker","topic":"Subscription","subtopic":"Subscribe","data":{"channel":"Phone","topic":"TOPIC","subtopic":"Ringing"}}"#;
+
+/// A broker's core, and the time at which everything in it happens.
+fn core() -> (Instant, Router, Arc<Settings>) {
+    let now = tokio::time::Instant::now().into_std();
+    let mut config = Config::default();
+    config.limits.rate = 0;
+    let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(&config), Ids::seeded(1), Vec::new());
+    (now, router, Arc::new(Settings::new(config.limits)))
+}
+
+fn session(now: Instant, settings: &Arc<Settings>) -> Session {
+    Session::new(now, Ipv4Addr::LOCALHOST.into(), Arc::clone(settings), settings.outbox())
+}
+
+fn come_and_go(rounds: u32) {
+    let (now, router, settings) = core();
+    let mut batch = Vec::new();
+    for _ in 0..rounds {
+        let mut session = session(now, &settings);
+        assert!(matches!(session.handle(now, Input::Text(REGISTER.into()), &router), Some(Effect::Verify(_))));
+        let identity = Identity {
+            principal: Principal::User("agent@example.com".into()),
+            observe: false,
+            exclusive: false,
+            handle: Permission::All,
+            request: Permission::All,
+        };
+        assert!(session.handle(now, Input::Verified(Ok(identity)), &router).is_none());
+        assert!(session.handle(now, Input::Text(SUBSCRIBE.into()), &router).is_none());
+        session.outbox().take(usize::MAX, &mut batch);
+        assert_eq!(batch.len(), 2, "two replies");
+        batch.clear();
+        assert!(session.handle(now, Input::Gone, &router).is_none());
+    }
+}
+
+fn pairs(rounds: u32, together: usize) {
+    let (now, router, settings) = core();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let router = Arc::new(router);
+    let connect = |texts: &[String]| {
+        let (stream, peer) = connection();
+        let (session, router) = (session(now, &settings), Arc::clone(&router));
+        let slow_consumer = settings.limits().slow_consumer;
+        let task = async move {
+            let surroundings = Surroundings { router: &router, verifier: &Open, slow_consumer };
+            serve(Connection { stream, read_ahead: Bytes::new() }, session, surroundings, pending()).await;
+        };
+        runtime.spawn(task);
+        peer.send(&frames(texts));
+        runtime.block_on(settled(&peer));
+        peer
+    };
+    let pairs: Vec<_> = (0..PAIRS)
+        .map(|number| {
+            let topic = format!("Call{number}");
+            let publisher = connect(&[REGISTER.replace("SOURCE", "softphone")]);
+            let subscriber = connect(&[REGISTER.replace("SOURCE", "gadget"), SUBSCRIBE.replace("TOPIC", &topic)]);
+            let text = support::event(["Phone", &topic, "Ringing"], 256);
+            (publisher, subscriber, frames(&vec![text; together]))
+        })
+        .collect();
+    runtime.block_on(async {
+        for _ in 0..rounds {
+            let before: Vec<usize> = pairs.iter().map(|(_, subscriber, _)| subscriber.taken()).collect();
+            for (publisher, _, bytes) in &pairs {
+                publisher.send(bytes);
+            }
+            for ((_, subscriber, bytes), before) in pairs.iter().zip(before) {
+                // A frame to a client has no mask.
+                while subscriber.taken() - before < bytes.len() - 4 * together {
+                    yield_now().await;
+                }
+            }
+        }
+    });
+}
+
+/// Waits until a connection's task has taken what was sent, and answered.
+async fn settled(peer: &Peer) {
+    while !peer.has_sent() || peer.taken() == 0 {
+        yield_now().await;
+    }
+}
+
+/// Texts as a client frames them (RFC 6455, section 5.2), up to 64 KiB each.
+fn frames(texts: &[String]) -> Arc<[u8]> {
+    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
+    let mut bytes = Vec::new();
+    for text in texts {
+        bytes.push(0x81);
+        match u8::try_from(text.len()) {
+            Ok(short @ ..=125) => bytes.push(0x80 | short),
+            _ => {
+                bytes.push(0xFE);
+                bytes.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
+            }
+        }
+        bytes.extend(MASK);
+        bytes.extend(text.bytes().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    }
+    bytes.into()
+}
