@@ -1,15 +1,14 @@
 //! [`decode`]: one pass over a text message to its routing keys, borrowing everything.
 //!
-//! The payload's grammar is checked and nothing of it is built (`serde_json`'s raw values). Raw values do not check
-//! depth, so a scan of our own does. Only top-level keys route: payloads carry a nested `source` or `channel`.
+//! `scan` checks the grammar of the whole, payload included, and builds nothing. Only top-level keys route: payloads
+//! carry a nested `source` or `channel`.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::scan::{Broken, Member, Scanner, Token};
 use super::triple::{NAME_BYTES_MAX, check_name, check_part};
 use super::{Envelope, Fields, Spans, Triple};
 use crate::error::{ErrorCode, Refusal};
@@ -41,7 +40,7 @@ impl Default for DecodeLimits {
 }
 
 /// The keys of protocol.md's envelope table.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Channel,
     Topic,
@@ -58,8 +57,12 @@ enum Key {
     Gather,
     Idempotent,
     Retain,
-    /// Set by the broker only.
-    Brokers(&'static str),
+    /// From here on those that only the broker sets.
+    RequestId,
+    Seq,
+    Offset,
+    Epoch,
+    Retained,
 }
 
 impl Key {
@@ -80,35 +83,21 @@ impl Key {
             "gather" => Self::Gather,
             "idempotent" => Self::Idempotent,
             "retain" => Self::Retain,
-            "requestId" => Self::Brokers("requestId"),
-            "seq" => Self::Brokers("seq"),
-            "offset" => Self::Brokers("offset"),
-            "epoch" => Self::Brokers("epoch"),
-            "retained" => Self::Brokers("retained"),
+            "requestId" => Self::RequestId,
+            "seq" => Self::Seq,
+            "offset" => Self::Offset,
+            "epoch" => Self::Epoch,
+            "retained" => Self::Retained,
             _ => return None,
         })
     }
 
+    fn is_brokers(self) -> bool {
+        self >= Self::RequestId
+    }
+
     fn bit(self) -> u32 {
-        let place = match self {
-            Self::Channel => 0,
-            Self::Topic => 1,
-            Self::Subtopic => 2,
-            Self::Source => 3,
-            Self::Data => 4,
-            Self::Message => 5,
-            Self::Id => 6,
-            Self::InReplyTo => 7,
-            Self::More => 8,
-            Self::User => 9,
-            Self::Target => 10,
-            Self::Timeout => 11,
-            Self::Gather => 12,
-            Self::Idempotent => 13,
-            Self::Retain => 14,
-            Self::Brokers(_) => 15,
-        };
-        1 << place
+        1 << self as u32
     }
 }
 
@@ -132,47 +121,47 @@ impl From<Refusal> for Malformed {
 /// # Errors
 /// `INVALID_JSON` with the byte offset, or `INVALID_ENVELOPE` with the field; never a word of the payload.
 pub fn decode(text: &str, limits: DecodeLimits) -> Result<Envelope<'_>, Malformed> {
-    if too_deep(text, limits.depth) {
-        return Err(invalid(format!("objects and arrays nest deeper than {} levels", limits.depth)).into());
-    }
-    let mut reader = Reader { text, broker_fields: limits.broker_fields, ..Reader::default() };
-    let mut json = serde_json::Deserializer::from_str(text);
-    let outcome = (&mut reader).deserialize(&mut json).and_then(|()| json.end());
-    outcome.map_err(|error| explain(text, &error))?;
-    if let Some(refusal) = reader.refusal {
-        return Err(Malformed { refusal, id: reader.fields.id.map(Cow::into_owned) });
-    }
-    let missing = match (&reader.channel, &reader.topic) {
-        (None, _) => "channel",
-        (_, None) => "topic",
-        _ => "subtopic",
-    };
-    let (Some(channel), Some(topic), Some(subtopic)) = (reader.channel, reader.topic, reader.subtopic) else {
-        let refusal =
-            invalid(format!("the field '{missing}' is missing: every envelope has channel, topic and subtopic"));
-        return Err(Malformed { refusal, id: reader.fields.id.map(Cow::into_owned) });
-    };
-    Ok(Envelope {
+    let envelope = Envelope {
         text,
-        triple: Triple { channel, topic, subtopic },
-        fields: reader.fields,
-        spans: reader.spans,
-        body_end: reader.body_end,
-    })
+        triple: Triple::new("", "", ""),
+        fields: Fields::default(),
+        spans: Spans::default(),
+        body_end: 0,
+    };
+    let mut reader = Reader { envelope, broker_fields: limits.broker_fields, seen: 0, refusal: None };
+    reader.read(limits.depth).map_err(|Broken| explain(text, limits.depth))?;
+    match reader.refusal.take().or_else(|| reader.missing()) {
+        None => Ok(reader.envelope),
+        Some(refusal) => Err(Malformed { refusal, id: reader.envelope.fields.id.map(Cow::into_owned) }),
+    }
 }
 
 fn invalid(message: impl Into<Cow<'static, str>>) -> Refusal {
     Refusal::new(ErrorCode::InvalidEnvelope, message)
 }
 
-/// Whether brackets outside strings nest deeper than `limit`. Anything may follow: the grammar is checked elsewhere.
-fn too_deep(text: &str, limit: usize) -> bool {
-    // Nearly every message has fewer brackets than levels are allowed, wherever they stand, and counting them is cheap:
-    // '[' and '{' differ in one bit, and sums that fit a byte become vector instructions, 16 bytes each.
-    let brackets = |chunk: &[u8]| usize::from(chunk.iter().map(|byte| u8::from(byte | 0x20 == b'{')).sum::<u8>());
-    if text.as_bytes().chunks(usize::from(u8::MAX)).map(brackets).sum::<usize>() <= limit {
-        return false;
+/// Why a text is broken. What nests too deep is refused for that, whatever else it is.
+#[cold]
+fn explain(text: &str, depth_max: usize) -> Refusal {
+    if too_deep(text, depth_max) {
+        return invalid(format!("objects and arrays nest deeper than {depth_max} levels"));
     }
+    // The words of `serde_json` for syntax errors name the grammar, never the text.
+    let Err(error) = serde_json::from_str::<&RawValue>(text) else {
+        return invalid("a message has to be one JSON object, an envelope");
+    };
+    if text.starts_with('\u{feff}') {
+        return Refusal::new(ErrorCode::InvalidJson, "byte 0: a byte order mark; send the JSON text without one");
+    }
+    let line_start: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
+    let offset = (line_start + error.column().saturating_sub(1)).min(text.len());
+    let words = error.to_string();
+    let words = words.split(" at line ").next().unwrap_or("not JSON");
+    Refusal::new(ErrorCode::InvalidJson, format!("byte {offset}: {words}; send one JSON object a message"))
+}
+
+/// Whether brackets outside strings nest deeper than `limit`, in a text that may be no JSON.
+fn too_deep(text: &str, limit: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
         if in_string {
@@ -199,87 +188,48 @@ fn too_deep(text: &str, limit: usize) -> bool {
     false
 }
 
-/// Says where the JSON breaks. The words of `serde_json` for syntax errors name the grammar, never the text.
-fn explain(text: &str, error: &serde_json::Error) -> Refusal {
-    use serde_json::error::Category;
-    if error.classify() == Category::Data {
-        // Read no further than to see that it is no object: the rest may be no JSON at all.
-        return match serde_json::from_str::<&RawValue>(text) {
-            Ok(_) => invalid("a message has to be one JSON object, an envelope"),
-            Err(error) => explain(text, &error),
-        };
-    }
-    if text.starts_with('\u{feff}') {
-        return Refusal::new(ErrorCode::InvalidJson, "byte 0: a byte order mark; send the JSON text without one");
-    }
-    let line_start: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
-    let offset = (line_start + error.column().saturating_sub(1)).min(text.len());
-    let words = error.to_string();
-    let words = words.split(" at line ").next().unwrap_or("not JSON");
-    Refusal::new(ErrorCode::InvalidJson, format!("byte {offset}: {words}; send one JSON object a message"))
-}
-
-#[derive(Default)]
 struct Reader<'a> {
-    text: &'a str,
+    /// As far as it was read.
+    envelope: Envelope<'a>,
     broker_fields: bool,
-    channel: Option<Cow<'a, str>>,
-    topic: Option<Cow<'a, str>>,
-    subtopic: Option<Cow<'a, str>>,
-    fields: Fields<'a>,
-    spans: Spans,
+    /// The bits of the keys that stood there.
     seen: u32,
-    body_end: usize,
+    /// The first mistake.
     refusal: Option<Refusal>,
 }
 
-impl<'a> DeserializeSeed<'a> for &mut Reader<'a> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'a> Visitor<'a> for &mut Reader<'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an envelope")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
-        // The opening brace, after any white space.
-        self.body_end = self.text.find('{').map_or(0, |at| at + 1);
-        while let Some(key) = map.next_key::<&RawValue>()? {
-            let value = map.next_value::<&RawValue>()?;
-            let end = self.offset(value.get()) + value.get().len();
-            let span = self.body_end..end;
-            self.body_end = end;
-            let outcome = self.member(key.get(), value.get(), span);
+impl<'a> Reader<'a> {
+    fn read(&mut self, depth_max: usize) -> Result<(), Broken> {
+        let mut scanner = Scanner::new(self.envelope.text, depth_max);
+        scanner.open()?;
+        self.envelope.body_end = scanner.at();
+        while let Some(Member { key, value }) = scanner.next_member()? {
+            let span = self.envelope.body_end..scanner.at();
+            self.envelope.body_end = span.end;
             // The first mistake is told; the others are read on for the `id` that the answer bears.
-            self.refusal = self.refusal.take().or(outcome.err());
+            if let Err(refusal) = self.member(key, value, span) {
+                self.refusal.get_or_insert(refusal);
+            }
         }
         Ok(())
     }
-}
 
-impl<'a> Reader<'a> {
-    /// Where a slice of the text starts in it.
-    fn offset(&self, slice: &str) -> usize {
-        slice.as_ptr() as usize - self.text.as_ptr() as usize
+    fn missing(&self) -> Option<Refusal> {
+        let parts = [(Key::Channel, "channel"), (Key::Topic, "topic"), (Key::Subtopic, "subtopic")];
+        let (_, missing) = parts.into_iter().find(|(key, _)| self.seen & key.bit() == 0)?;
+        Some(invalid(format!("the field '{missing}' is missing: every envelope has channel, topic and subtopic")))
     }
 
-    fn member(&mut self, raw_key: &'a str, value: &'a str, span: Range<usize>) -> Result<(), Refusal> {
-        let Some(name) = string(raw_key) else {
+    fn member(&mut self, key: Token<'a>, value: Token<'a>, span: Range<usize>) -> Result<(), Refusal> {
+        let Some(name) = string(key) else {
             // A key with a lone surrogate is none of ours.
             return Ok(());
         };
         let Some(key) = Key::of(&name) else { return Ok(()) };
-        if let Key::Brokers(name) = key {
+        if key.is_brokers() {
             if self.broker_fields {
-                if name == "requestId" {
-                    self.fields.request_id = string(value);
+                if key == Key::RequestId {
+                    self.envelope.fields.request_id = string(value);
                 }
                 return Ok(());
             }
@@ -289,37 +239,41 @@ impl<'a> Reader<'a> {
             return Err(invalid(format!("the field '{name}' stands twice")));
         }
         self.seen |= key.bit();
-        let value_start = self.offset(value);
+        let Envelope { triple, fields, spans, .. } = &mut self.envelope;
+        let payload = value.start..value.start + value.raw.len();
         match key {
-            Key::Channel => self.channel = Some(part("channel", value)?),
-            Key::Topic => self.topic = Some(part("topic", value)?),
-            Key::Subtopic => self.subtopic = Some(part("subtopic", value)?),
-            Key::Source => self.fields.source = Some(name_of("source", value)?),
-            Key::Target => self.fields.target = Some(name_of("target", value)?),
-            Key::User => (self.fields.user, self.spans.user) = (Some(name_of("user", value)?), Some(span)),
-            Key::Id => (self.fields.id, self.spans.id) = (Some(id_of(value)?), Some(span)),
+            Key::Channel => triple.channel = part("channel", value)?,
+            Key::Topic => triple.topic = part("topic", value)?,
+            Key::Subtopic => triple.subtopic = part("subtopic", value)?,
+            Key::Source => fields.source = Some(name_of("source", value)?),
+            Key::Target => fields.target = Some(name_of("target", value)?),
+            Key::User => (fields.user, spans.user) = (Some(name_of("user", value)?), Some(span)),
+            Key::Id => (fields.id, spans.id) = (Some(id_of(value)?), Some(span)),
             Key::InReplyTo => {
-                (self.fields.in_reply_to, self.spans.in_reply_to) = (Some(text_of("inReplyTo", value)?), Some(span));
+                (fields.in_reply_to, spans.in_reply_to) = (Some(text_of("inReplyTo", value)?), Some(span));
             }
             Key::Timeout => {
-                (self.fields.timeout, self.spans.timeout) = (Some(milliseconds(value)?), Some(span));
+                (fields.timeout, spans.timeout) = (Some(milliseconds(value.raw)?), Some(span));
             }
-            Key::More => (self.fields.more, self.spans.more) = (flag("more", value)?, Some(span)),
-            Key::Gather => self.fields.gather = flag("gather", value)?,
-            Key::Idempotent => self.fields.idempotent = flag("idempotent", value)?,
-            Key::Retain => self.fields.retain = flag("retain", value)?,
-            Key::Data => self.fields.data = Some(value_start..value_start + value.len()),
-            Key::Message => self.fields.message = Some(value_start..value_start + value.len()),
-            Key::Brokers(_) => {}
+            Key::More => (fields.more, spans.more) = (flag("more", value.raw)?, Some(span)),
+            Key::Gather => fields.gather = flag("gather", value.raw)?,
+            Key::Idempotent => fields.idempotent = flag("idempotent", value.raw)?,
+            Key::Retain => fields.retain = flag("retain", value.raw)?,
+            Key::Data => fields.data = Some(payload),
+            Key::Message => fields.message = Some(payload),
+            Key::RequestId | Key::Seq | Key::Offset | Key::Epoch | Key::Retained => {}
         }
         Ok(())
     }
 }
 
-/// The string that a raw value is, if it is one; borrowed unless it has escapes.
-fn string(raw: &str) -> Option<Cow<'_, str>> {
-    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') { serde_json::from_str(raw).ok().map(Cow::Owned) } else { Some(Cow::Borrowed(inner)) }
+/// The string that a token is, if it is one; borrowed unless it has escapes.
+#[inline]
+fn string(token: Token<'_>) -> Option<Cow<'_, str>> {
+    if token.is_plain {
+        return token.raw.get(1..token.raw.len() - 1).map(Cow::Borrowed);
+    }
+    serde_json::from_str(token.raw).ok().map(Cow::Owned)
 }
 
 /// What kind of JSON value a raw value is, for words that never quote it.
@@ -334,8 +288,10 @@ pub(super) fn kind(raw: &str) -> &'static str {
     }
 }
 
-fn text_of<'a>(field: &'static str, raw: &'a str) -> Result<Cow<'a, str>, Refusal> {
-    string(raw).ok_or_else(|| {
+#[inline]
+fn text_of<'a>(field: &'static str, token: Token<'a>) -> Result<Cow<'a, str>, Refusal> {
+    string(token).ok_or_else(|| {
+        let raw = token.raw;
         if raw.starts_with('"') {
             invalid(format!("the field '{field}' has an escape that is no character (a lone surrogate)"))
         } else {
@@ -344,20 +300,20 @@ fn text_of<'a>(field: &'static str, raw: &'a str) -> Result<Cow<'a, str>, Refusa
     })
 }
 
-fn part<'a>(field: &'static str, raw: &'a str) -> Result<Cow<'a, str>, Refusal> {
-    let text = text_of(field, raw)?;
+fn part<'a>(field: &'static str, token: Token<'a>) -> Result<Cow<'a, str>, Refusal> {
+    let text = text_of(field, token)?;
     check_part(&text).map_err(|fault| invalid(format!("the field '{field}' {fault}")))?;
     Ok(text)
 }
 
-fn name_of<'a>(field: &'static str, raw: &'a str) -> Result<Cow<'a, str>, Refusal> {
-    let text = text_of(field, raw)?;
+fn name_of<'a>(field: &'static str, token: Token<'a>) -> Result<Cow<'a, str>, Refusal> {
+    let text = text_of(field, token)?;
     check_name(&text).map_err(|fault| invalid(format!("the field '{field}' {fault}")))?;
     Ok(text)
 }
 
-fn id_of(raw: &str) -> Result<Cow<'_, str>, Refusal> {
-    let text = text_of("id", raw)?;
+fn id_of(token: Token<'_>) -> Result<Cow<'_, str>, Refusal> {
+    let text = text_of("id", token)?;
     match text.len() {
         1..=NAME_BYTES_MAX => Ok(text),
         0 => Err(invalid("the field 'id' must not be empty")),

@@ -5,6 +5,7 @@
 
 mod decode;
 mod frame;
+mod scan;
 mod splice;
 mod triple;
 

@@ -39,8 +39,8 @@ mod load;
 mod pressure;
 
 mod bench;
-mod chromium;
 mod budget;
+mod chromium;
 mod client;
 mod command_line;
 mod configuration;
