@@ -10,7 +10,8 @@ use switchboard::router::{Kind, Router};
 use switchboard::session::{Effect, Input, Session, Settings};
 
 use crate::meter::{Cpu, resident};
-use crate::{ADDRESS, DESK, SOME, broker, event, float, micros, millis, register, row, subscribe, user};
+use crate::wire::subscribe;
+use crate::{ADDRESS, DESK, SOME, broker, event, float, micros, millis, register, row, user};
 
 /// How many events show what one costs.
 const EVENTS: usize = 20_000;

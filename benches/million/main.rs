@@ -82,16 +82,7 @@ fn user(number: usize) -> String {
 }
 
 fn register(number: usize) -> String {
-    let (source, user) = (["softphone", "crm", "gadget", "cti"][number % DESK], user(number));
-    format!(
-        r#"{{"channel":"Broker","topic":"Application","subtopic":"Register","source":"{source}","data":{{"user":"{user}"}}}}"#
-    )
-}
-
-fn subscribe([channel, topic, subtopic]: [&str; 3]) -> String {
-    format!(
-        r#"{{"channel":"Broker","topic":"Subscription","subtopic":"Subscribe","data":{{"channel":"{channel}","topic":"{topic}","subtopic":"{subtopic}"}}}}"#
-    )
+    wire::register(["softphone", "crm", "gadget", "cti"][number % DESK], &user(number))
 }
 
 fn event([channel, topic, subtopic]: [&str; 3]) -> String {

@@ -12,7 +12,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::TaskTracker;
 
 use crate::meter::{Cpu, resident};
-use crate::{ADDRESS, PAYLOAD_BYTES, SOME, broker, event, float, micros, millis, register, row, subscribe, wire};
+use crate::wire::{self, subscribe};
+use crate::{ADDRESS, PAYLOAD_BYTES, SOME, broker, event, float, micros, millis, register, row};
 
 /// What a stream holds: more than any message here.
 const STREAM_BYTES: usize = 1024;

@@ -1,4 +1,18 @@
-//! The client's side of RFC 6455 by hand: frames of text, masked, with what a server answers taken apart.
+//! A client by hand: its commands, its frames (RFC 6455), and where a frame of the broker's ends.
+
+/// Registers in open mode.
+pub(crate) fn register(source: &str, user: &str) -> String {
+    format!(
+        r#"{{"channel":"Broker","topic":"Application","subtopic":"Register","source":"{source}","data":{{"user":"{user}"}}}}"#
+    )
+}
+
+/// Subscribes, `*` being a wildcard.
+pub(crate) fn subscribe([channel, topic, subtopic]: [&str; 3]) -> String {
+    format!(
+        r#"{{"channel":"Broker","topic":"Subscription","subtopic":"Subscribe","data":{{"channel":"{channel}","topic":"{topic}","subtopic":"{subtopic}"}}}}"#
+    )
+}
 
 /// A text frame as a client sends it. The mask is a constant: it protects proxies, and there is none.
 pub(crate) fn frame(text: &str) -> Vec<u8> {

@@ -1,0 +1,186 @@
+//! [`Streams`]: one message a millisecond through the broker, and one through the echo, with the moment at which each was
+//! written and the moment at which it was read.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::wire;
+
+/// Between two messages.
+const EVERY: Duration = Duration::from_millis(1);
+
+/// Room for ten minutes.
+const MESSAGES: usize = 600_000;
+
+/// How long a message may take at all.
+const LOST: Duration = Duration::from_secs(20);
+
+/// Both streams; they run until they are closed.
+pub(crate) struct Streams {
+    shared: Arc<Shared>,
+    sender: JoinHandle<()>,
+}
+
+struct Shared {
+    origin: Instant,
+    written: Vec<AtomicU64>,
+    /// By stream, in nanoseconds; 0: not yet.
+    read: [Vec<AtomicU64>; 2],
+    sent: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Shared {
+    /// Never 0.
+    fn now(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap() + 1
+    }
+}
+
+impl Streams {
+    /// Opens and begins.
+    pub(crate) fn open(broker: &str, echo: &str) -> Self {
+        let none = || (0..MESSAGES).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
+        let shared = Arc::new(Shared {
+            origin: Instant::now(),
+            written: none(),
+            read: [none(), none()],
+            sent: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        });
+        let mut subscriber = session(broker, "subscriber");
+        command(&mut subscriber, &wire::subscribe(["Stall", "Paced", "*"]));
+        let publisher = session(broker, "publisher");
+        let echo = TcpStream::connect(echo).unwrap();
+        echo.set_nodelay(true).unwrap();
+        for (stream, from) in [subscriber, echo.try_clone().unwrap()].into_iter().enumerate() {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || hear(&shared, stream, from));
+        }
+        let sender = std::thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || send(&shared, [publisher, echo])
+        });
+        Self { shared, sender }
+    }
+
+    /// How many were sent.
+    pub(crate) fn sent(&self) -> usize {
+        usize::try_from(self.shared.sent.load(Ordering::Acquire)).unwrap()
+    }
+
+    /// Of all that were sent since there were `begun`: through the broker, through the echo.
+    pub(crate) fn latencies(&self, begun: usize) -> (Latencies, Latencies) {
+        let range = begun..self.sent();
+        let [broker, echo] = [0, 1].map(|stream| {
+            let latency = |number: usize| {
+                let written = self.shared.written[number].load(Ordering::Acquire);
+                let deadline = Instant::now() + LOST;
+                loop {
+                    match self.shared.read[stream][number].load(Ordering::Acquire) {
+                        0 => assert!(Instant::now() < deadline, "a message was lost"),
+                        read => return Duration::from_nanos(read.saturating_sub(written)),
+                    }
+                    std::thread::sleep(EVERY);
+                }
+            };
+            let mut all: Vec<_> = range.clone().map(latency).collect();
+            all.sort_unstable();
+            Latencies(all)
+        });
+        (broker, echo)
+    }
+
+    pub(crate) fn close(self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.sender.join().unwrap();
+    }
+}
+
+/// In order of length.
+pub(crate) struct Latencies(Vec<Duration>);
+
+impl Latencies {
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rank")]
+    pub(crate) fn quantile(&self, quantile: f64) -> Duration {
+        let rank = (self.0.len() as f64 * quantile) as usize;
+        self.0[rank.min(self.0.len() - 1)]
+    }
+
+    /// How many are longer.
+    pub(crate) fn over(&self, limit: Duration) -> usize {
+        self.0.len() - self.0.partition_point(|latency| *latency <= limit)
+    }
+}
+
+/// A registered session.
+fn session(address: &str, source: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream.write_all(crate::handshake(address).as_bytes()).unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    command(&mut stream, &wire::register(source, "stall"));
+    stream
+}
+
+/// Sends a command and awaits its answer.
+fn command(stream: &mut TcpStream, text: &str) {
+    stream.write_all(&wire::frame(text)).unwrap();
+    let mut bytes = Vec::new();
+    while wire::measure(&bytes).is_none() {
+        let mut buffer = [0; 1024];
+        let len = stream.read(&mut buffer).unwrap();
+        assert!(len > 0, "the broker closed the connection");
+        bytes.extend_from_slice(&buffer[..len]);
+    }
+}
+
+/// A message a millisecond on both streams, each of the same length, in order: who hears them counts.
+fn send(shared: &Shared, mut streams: [TcpStream; 2]) {
+    let text = r#"{"channel":"Stall","topic":"Paced","subtopic":"Stream","data":"0123456789abcdef"}"#;
+    let messages = [wire::frame(text), MESSAGE.to_vec()];
+    let mut due = Instant::now();
+    for number in 0..MESSAGES {
+        if shared.stop.load(Ordering::Acquire) {
+            return;
+        }
+        due += EVERY;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        shared.written[number].store(shared.now(), Ordering::Release);
+        for (stream, message) in streams.iter_mut().zip(&messages) {
+            stream.write_all(message).unwrap();
+        }
+        shared.sent.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// What goes through the echo: a server's frame, so that both streams are read alike.
+const MESSAGE: &[u8] = b"\x81\x10 0123456789abcde";
+
+fn hear(shared: &Shared, stream: usize, mut from: TcpStream) {
+    let (mut bytes, mut buffer, mut number) = (Vec::new(), vec![0; 64 << 10], 0);
+    while let Ok(len @ 1..) = from.read(&mut buffer) {
+        let now = shared.now();
+        bytes.extend_from_slice(&buffer[..len]);
+        while let Some((_, whole)) = wire::measure(&bytes) {
+            bytes.drain(..whole);
+            shared.read[stream][number].store(now, Ordering::Release);
+            number += 1;
+        }
+    }
+}
