@@ -1,34 +1,36 @@
 //! Sessions that come all at once, register and subscribe, and then hold still until the process is killed.
 
+use std::pin::pin;
+
+use futures_util::StreamExt;
+use futures_util::stream::iter;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
-use tokio_util::task::TaskTracker;
 
 use crate::wire;
 
 /// How many sessions a user has.
 const DESK: usize = 4;
 
-/// Prints `connected` when all are subscribed.
-pub(crate) fn run(count: usize) {
+/// Prints `connected` when all are subscribed; `at_once` are on their way at a time.
+pub(crate) fn run(count: usize, at_once: usize) {
     let address = std::env::args().next_back().unwrap();
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let tasks = TaskTracker::new();
-        let sessions: Vec<_> = (0..count).map(|number| tasks.spawn(open(address.clone(), number))).collect();
+        let mut sessions = pin!(iter(0..count).map(|number| open(&address, number)).buffer_unordered(at_once));
         let mut open = Vec::with_capacity(count);
-        for session in sessions {
-            open.push(session.await.unwrap());
+        while let Some(session) = sessions.next().await {
+            open.push(session);
         }
         println!("connected");
         std::future::pending::<()>().await;
     });
 }
 
-async fn open(address: String, number: usize) -> TcpStream {
-    let mut stream = TcpStream::connect(&address).await.unwrap();
-    stream.write_all(crate::handshake(&address).as_bytes()).await.unwrap();
+async fn open(address: &str, number: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(crate::handshake(address).as_bytes()).await.unwrap();
     read_until(&mut stream, |bytes| bytes.ends_with(b"\r\n\r\n")).await;
     for command in
         [wire::register("crowd", &format!("agent{}", number / DESK)), wire::subscribe(["Phone", "Call", "*"])]

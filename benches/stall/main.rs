@@ -3,8 +3,8 @@
 //!
 //! Each is a process of its own: the broker and the echo on the first core, the streams and the crowd on the second,
 //! where the crowd gives way to the streams. A latency counts from the moment at which a message was written, so a client
-//! that was late hides nothing. `ROUNDS=1` takes fewer rounds, `CROWD=1000` a smaller crowd, `CORES=0,1` gives the broker
-//! both cores.
+//! that was late hides nothing. `ROUNDS=1` takes fewer rounds, `CROWD=1000` a smaller crowd, `AT_ONCE=64` lets so many of
+//! it connect at a time, `CORES=0,1` gives the broker both cores.
 
 #![allow(
     clippy::unwrap_used,
@@ -46,7 +46,10 @@ fn main() {
     }
     rlimit::increase_nofile_limit(u64::MAX).unwrap();
     match std::env::var(PART).as_deref() {
-        Ok("crowd") => crowd::run(number("CROWD", 5_000)),
+        Ok("crowd") => {
+            let count = number("CROWD", 5_000);
+            crowd::run(count, number("AT_ONCE", count));
+        }
         Ok(_) => echo::run(),
         Err(_) => measure(),
     }
