@@ -1,8 +1,11 @@
-//! `switchboard bench`, at its smallest: that it measures, not what.
+//! `switchboard bench`, at its smallest: that it measures, and counts right, not what it finds.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use roxmltree::Document;
 use serde_json::Value;
+
+use crate::support::{Broker, within};
 
 /// Runs a workload for a moment on a broker of its own, and gives its JSON object.
 fn bench(workload: &str, more: &[&str]) -> Value {
@@ -49,4 +52,84 @@ fn a_broker_that_is_not_there_is_exit_code_3() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(3), "{output:?}");
+}
+
+/// What a broker delivered is known by a witness: a session that hears what the load's own receivers hear.
+#[tokio::test]
+async fn it_counts_what_the_broker_delivered() {
+    for (workload, receivers) in [("pairs", 1), ("fanout", 5)] {
+        let broker = Broker::open_with("[limits]\nrate = 0\noutbound_messages = 100000").await;
+        let mut witness = broker.app_of("witness", "bench").await;
+        witness.subscribe("Bench/*/*").await;
+        let url = format!("ws://{}/ws", broker.address());
+        let child = tokio::process::Command::new(env!("CARGO_BIN_EXE_switchboard"))
+            .args(["bench", workload, "--url", &url, "--clients", "5", "--seconds", "0.3", "--rate", "2000", "--json"])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let output = within("the end of the bench", child.wait_with_output()).await.unwrap();
+        let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let heard = witness.drain_events().await.iter().filter(|event| event["channel"] == "Bench").count();
+        assert_eq!(figures["sent_in_all"], heard, "{figures}");
+        assert_eq!(figures["received_in_all"], heard * receivers, "{figures}");
+        assert!(figures["delivered"].as_u64() < figures["received_in_all"].as_u64(), "{figures}");
+    }
+    let asked = bench("request", &[]);
+    assert_eq!(asked["sent_in_all"], asked["received_in_all"], "{asked}");
+}
+
+/// A latency as it is shown, in microseconds, with what its digits leave open.
+fn microseconds(shown: &str) -> (f64, f64) {
+    let (figure, unit) = shown.split_once(' ').unwrap();
+    let unit = [("µs", 1.0), ("ms", 1e3), ("s", 1e6)].into_iter().find(|(name, _)| *name == unit).unwrap().1;
+    (figure.parse::<f64>().unwrap() * unit, unit / 100.0)
+}
+
+#[test]
+fn the_picture_shows_the_figures() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("latency.svg");
+    let figures = bench("pairs", &["--report", file.to_str().unwrap()]);
+    let text = std::fs::read_to_string(file).unwrap();
+    let picture = Document::parse(&text).unwrap();
+    assert!(picture.root_element().has_tag_name(("http://www.w3.org/2000/svg", "svg")));
+    let of_class = |class: &'static str| picture.descendants().filter(move |it| it.attribute("class") == Some(class));
+    let number = |it: &roxmltree::Node<'_, '_>, name| it.attribute(name).unwrap().parse::<f64>().unwrap();
+
+    let labels: Vec<_> = of_class("label").map(|label| (label.text().unwrap(), number(&label, "x"))).collect();
+    assert_eq!(labels.len(), 4, "{text}");
+    for ((label, _), name) in labels.iter().zip(["p50", "p99", "p999", "max"]) {
+        let (marked, rounding) = microseconds(label.strip_prefix(name).unwrap().trim());
+        let measured = figures["latency_us"][name].as_f64().unwrap();
+        assert!((marked - measured).abs() <= rounding, "{label}, measured {measured} µs");
+    }
+    assert!(labels.is_sorted_by(|(_, one), (_, next)| one <= next), "{labels:?}");
+
+    let share = |bar: roxmltree::Node<'_, '_>| {
+        let title = bar.first_element_child().unwrap().text().unwrap();
+        title.split_once(": ").unwrap().1.trim_end_matches(" %").parse::<f64>().unwrap()
+    };
+    let shares: f64 = of_class("bar").map(share).sum();
+    assert!((99.9..100.1).contains(&shares), "{shares}");
+    for bar in of_class("bar") {
+        assert!(number(&bar, "x") >= 66.0 && number(&bar, "x") + number(&bar, "width") <= 744.0, "{bar:?}");
+        assert!(number(&bar, "y") >= 132.0 && number(&bar, "height") > 0.0, "{bar:?}");
+    }
+
+    let words: Vec<_> = of_class("soft").filter_map(|it| it.text()).collect();
+    assert!(words.iter().any(|it| it.starts_with("latency in µs, ms or s")), "{words:?}");
+    assert!(words.iter().any(|it| it.contains("in % a bar")), "{words:?}");
+    assert!(text.contains("prefers-color-scheme:dark"), "both kinds of pages");
+    let elsewhere = ["href", "script", "url(", "@import", "@font-face"];
+    assert!(elsewhere.iter().all(|it| !text.contains(it)), "it needs nothing beside it");
+}
+
+#[test]
+fn idle_connections_have_no_picture() {
+    let output = Command::new(env!("CARGO_BIN_EXE_switchboard"))
+        .args(["bench", "idle", "--report", "never.svg"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
 }

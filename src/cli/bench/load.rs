@@ -47,15 +47,21 @@ pub(super) struct Outcome {
     pub(super) latencies: Histogram<u32>,
     /// Missing, repeated or out of order.
     pub(super) lost: u64,
+    /// Published or asked, from the first to the last message: not only while it was measured.
+    pub(super) sent: u64,
+    /// Deliveries, or answers, of these.
+    pub(super) received: u64,
 }
 
 impl Outcome {
     fn empty() -> anyhow::Result<Self> {
-        Ok(Self { latencies: Histogram::new_with_max(LATENCY_MAX, 2)?, lost: 0 })
+        Ok(Self { latencies: Histogram::new_with_max(LATENCY_MAX, 2)?, lost: 0, sent: 0, received: 0 })
     }
 
     fn add(&mut self, other: &Self) -> anyhow::Result<()> {
         self.lost += other.lost;
+        self.sent += other.sent;
+        self.received += other.received;
         self.latencies.add(&other.latencies).context("two histograms differ")
     }
 }
@@ -274,7 +280,7 @@ async fn publish(
         number += 1;
         if last {
             connection.flush().await?;
-            return Outcome::empty();
+            return Ok(Outcome { sent: number, ..Outcome::empty()? });
         }
     }
 }
@@ -285,6 +291,7 @@ async fn hear(mut connection: Connection, window: Window, progress: Progress, ti
     let mut expected = 0;
     while let Ok(text) = timeout_at(times.last(), connection.next()).await {
         let Some(stamp) = Stamp::read(&text?) else { continue };
+        outcome.received += 1;
         outcome.lost += stamp.number.abs_diff(expected);
         expected = stamp.number + 1;
         times.record(stamp.due, &mut outcome.latencies);
@@ -320,11 +327,13 @@ async fn ask(
             break;
         }
         connection.send(template.event(Stamp { due: times.write(due), number, last: false })).await?;
+        outcome.sent += 1;
         let Ok(text) = timeout_at(times.last(), connection.next()).await else {
             outcome.lost += 1;
             break;
         };
         if Stamp::read(&text?).is_some_and(|stamp| stamp.number == number) {
+            outcome.received += 1;
             times.record(times.write(due), &mut outcome.latencies);
             progress.delivered();
         } else {

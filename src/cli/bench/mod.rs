@@ -1,9 +1,10 @@
 //! `switchboard bench`: loads a broker and tells how fast it was, and what it cost.
 //!
 //! `load` makes the traffic, over bare sockets, one workload each; `connection` opens and registers them, `broker`
-//! starts a broker to measure, `process` asks the system what it used, `progress` and `report` print.
+//! starts a broker to measure, `process` asks the system what it used, `progress` and `report` print, `chart` draws.
 
 mod broker;
+mod chart;
 mod connection;
 mod load;
 mod process;
@@ -14,6 +15,7 @@ mod stamp;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use tokio::time::Instant;
 
@@ -28,7 +30,7 @@ use progress::Progress;
 use report::Report;
 
 /// The broker that is measured where no URL is given.
-const OWN: &str = "its own, limits.rate = 0";
+const OWN: &str = "a broker of its own (limits.rate = 0)";
 
 /// How long it runs before it is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -49,6 +51,7 @@ Examples:
   switchboard bench                                   fanout, on a broker that is started for it
   switchboard bench request --clients 50 --seconds 10
   switchboard bench fanout --rate 20                  latency at a fixed rate, not at full load
+  switchboard bench request --report latency.svg      the histogram as a picture, for a browser
   switchboard bench pairs --url ws://127.0.0.1:7420/ws --json | jq .latency_us
 
 The broker that it starts runs with limits.rate = 0; one that runs already reads each session at its own limits.rate.
@@ -75,6 +78,9 @@ pub(crate) struct Bench {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Draw the latencies as SVG
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// The process of the broker, where it cannot be found by its port
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
@@ -109,6 +115,10 @@ impl Workload {
         }
     }
 
+    fn has_messages(self) -> bool {
+        self != Self::Idle
+    }
+
     fn clients(self) -> u32 {
         match self {
             Self::Fanout | Self::Idle => 1000,
@@ -133,6 +143,9 @@ fn rate(text: &str) -> Result<f64, String> {
 
 /// Loads and reports.
 pub(crate) async fn run(arguments: Bench, output: &mut Output) -> anyhow::Result<Exit> {
+    if arguments.report.is_some() && !arguments.workload.has_messages() {
+        return Err(Usage::new("idle connections send nothing, so there is no latency to draw").into());
+    }
     // Each connection is an open file here, as it is in the broker.
     rlimit::increase_nofile_limit(u64::MAX).ok();
     let clients = arguments.clients.unwrap_or(arguments.workload.clients());
@@ -153,13 +166,17 @@ pub(crate) async fn run(arguments: Bench, output: &mut Output) -> anyhow::Result
         None => target.address().await.ok().and_then(Process::listening_on),
     };
     let report = measure(&arguments, clients, &target, process.as_ref()).await?;
-    let lost = report.lost;
+    let name = broker.as_ref().map_or(url.as_str(), |_| OWN);
     if arguments.json {
         output.line(&report.json())?;
     } else {
-        output.text(&report.text(broker.as_ref().map_or(&url, |_| OWN)))?;
+        output.text(&report.text(name))?;
     }
-    Ok(if lost == 0 { Exit::Done } else { Exit::Refused })
+    if let Some(file) = &arguments.report {
+        let picture = report.svg(name).context("no message was measured, so there is nothing to draw")?;
+        std::fs::write(file, picture).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(if report.lost == 0 { Exit::Done } else { Exit::Refused })
 }
 
 async fn measure(
@@ -182,9 +199,9 @@ async fn measure(
     progress.until(end, "measuring").await;
     let (ended, delivered) = (process.and_then(Process::usage), progress.count() - delivered);
     progress.clear();
-    let load::Outcome { latencies, lost } = running.end().await?;
+    let load::Outcome { latencies, lost, sent, received } = running.end().await?;
     Ok(Report {
-        workload: arguments.workload.name(),
+        workload: arguments.workload,
         url: target.url.clone(),
         clients,
         connections,
@@ -194,6 +211,8 @@ async fn measure(
         latencies,
         delivered,
         lost,
+        sent,
+        received,
         usage: report::Usage { before, set_up, begun, ended },
     })
 }

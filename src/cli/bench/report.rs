@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use super::process;
+use super::{Workload, process};
 
 /// The longest bar.
 const BAR: f64 = 40.0;
@@ -20,7 +20,7 @@ pub(super) struct Usage {
 
 /// Everything that was measured.
 pub(super) struct Report {
-    pub(super) workload: &'static str,
+    pub(super) workload: Workload,
     pub(super) url: String,
     pub(super) clients: u32,
     pub(super) connections: u32,
@@ -30,6 +30,8 @@ pub(super) struct Report {
     pub(super) latencies: Histogram<u32>,
     pub(super) delivered: u64,
     pub(super) lost: u64,
+    pub(super) sent: u64,
+    pub(super) received: u64,
     pub(super) usage: Usage,
 }
 
@@ -37,7 +39,7 @@ impl Report {
     /// One JSON object.
     pub(super) fn json(&self) -> String {
         let mut all = json!({
-            "workload": self.workload,
+            "workload": self.workload.name(),
             "url": self.url,
             "clients": self.clients,
             "size": self.size,
@@ -49,9 +51,11 @@ impl Report {
                 all.insert(key.to_owned(), value);
             }
         };
-        if self.has_messages() {
+        if self.workload.has_messages() {
             set("delivered", self.delivered.into());
             set("lost", self.lost.into());
+            set("sent_in_all", self.sent.into());
+            set("received_in_all", self.received.into());
             set("messages_per_s", round(self.messages_per_second()));
             let mut latency = serde_json::Map::new();
             for (name, quantile) in QUANTILES {
@@ -72,10 +76,13 @@ impl Report {
         writeln!(
             out,
             "{}: {} clients, {} bytes, {} s, on {broker}\n",
-            self.workload, self.clients, self.size, self.seconds
+            self.workload.name(),
+            self.clients,
+            self.size,
+            self.seconds
         )
         .ok();
-        if self.has_messages() {
+        if self.workload.has_messages() {
             writeln!(out, "{:<32}{:>12.0}", "messages/s", self.messages_per_second()).ok();
             writeln!(out, "{:<32}{:>12}", "lost or repeated", self.lost).ok();
             for (name, quantile) in QUANTILES {
@@ -115,10 +122,6 @@ impl Report {
         }
     }
 
-    fn has_messages(&self) -> bool {
-        self.workload != "idle"
-    }
-
     #[expect(clippy::cast_precision_loss, reason = "figures of a benchmark have three digits")]
     fn messages_per_second(&self) -> f64 {
         self.delivered as f64 / self.seconds
@@ -133,7 +136,7 @@ impl Report {
         let connections = f64::from(self.connections);
         let set_up_cost = ("set_up_cpu_us_per_connection", cpu(before, set_up).map(|cpu| 1e6 * cpu / connections));
         let while_measured = cpu(begun, ended);
-        if self.has_messages() {
+        if self.workload.has_messages() {
             #[expect(clippy::cast_precision_loss, reason = "figures of a benchmark have three digits")]
             let millions = self.delivered as f64 / 1e6;
             let per_million = while_measured.filter(|_| millions > 0.0).map(|cpu| cpu / millions);
@@ -149,7 +152,8 @@ impl Report {
     }
 }
 
-const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
+/// What is told of latencies.
+pub(super) const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
 
 /// Three digits after the point say more than any run repeats.
 fn round(figure: f64) -> Value {
@@ -157,7 +161,7 @@ fn round(figure: f64) -> Value {
 }
 
 /// Microseconds, in the unit that people use.
-fn duration(us: u64) -> String {
+pub(super) fn duration(us: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let us_float = us as f64;
     match us {
