@@ -1,24 +1,31 @@
-//! [`Connection`]: a registered session over a bare WebSocket. Not `client`'s, whose own work would be measured too.
+//! [`Connection`]: a registered session over a bare WebSocket, read and written many messages at a time. Neither
+//! `client`'s nor tungstenite's, whose work a message would be more than the broker's, and be measured for it.
 
 use std::future::Future;
+use std::io::Cursor;
 use std::net::SocketAddr;
 use std::pin::pin;
 
 use anyhow::{Context as _, bail};
-use futures_util::{SinkExt, StreamExt};
+use bytes::{Buf, BufMut, BytesMut};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
+use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::http::Uri;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::cli::Usage;
 use crate::client::{Error, Failure};
 
-/// What one read may bring; tungstenite would take 128 KiB for each connection.
-const READ_BYTES: usize = 16 << 10;
+/// What one read may bring; a connection holds it only while there is something in it.
+const READ_BYTES: usize = 64 << 10;
+
+/// Masks hide from proxies what a page makes a browser send (RFC 6455, section 10.3). Here is no page, and the broker
+/// does the same work for any mask.
+const MASK: Option<[u8; 4]> = Some([0; 4]);
 
 /// Whom to measure, and as whom.
 #[derive(Default)]
@@ -51,7 +58,13 @@ impl Target {
 
 /// One registered session.
 pub(super) struct Connection {
-    socket: WebSocketStream<TcpStream>,
+    stream: TcpStream,
+    /// What has come, from the message on that was taken last.
+    incoming: BytesMut,
+    /// How long that one is.
+    taken: usize,
+    /// What waits for [`Connection::flush`].
+    outgoing: BytesMut,
 }
 
 impl Connection {
@@ -62,10 +75,10 @@ impl Connection {
             Error::Unreachable { address, reason: error.to_string(), kind: error.kind() }
         })?;
         stream.set_nodelay(true)?;
-        let config = WebSocketConfig::default().read_buffer_size(READ_BYTES);
-        let (socket, _) =
-            client_async_with_config(&target.url, stream, Some(config)).await.context("no WebSocket there")?;
-        let mut connection = Self { socket };
+        let (socket, _) = client_async(&target.url, stream).await.context("no WebSocket there")?;
+        // A broker says nothing before it is asked something, so nothing was read ahead.
+        let stream = socket.into_inner();
+        let mut connection = Self { stream, incoming: BytesMut::new(), taken: 0, outgoing: BytesMut::new() };
         let token = target.token.as_ref().map(ExposeSecret::expose_secret);
         let data = json!({ "user": target.user, "token": token });
         connection.command("Application", "Register", &target.source, &data).await?;
@@ -81,8 +94,13 @@ impl Connection {
     async fn command(&mut self, topic: &str, subtopic: &str, source: &str, data: &Value) -> anyhow::Result<()> {
         let command =
             json!({ "channel": "Broker", "topic": topic, "subtopic": subtopic, "source": source, "data": data });
-        self.send(command.to_string()).await?;
-        let answer: Value = serde_json::from_str(&self.next().await?).context("the answer is no JSON")?;
+        self.feed(&command.to_string())?;
+        let answer: Value = loop {
+            if let Some(text) = self.take()? {
+                break serde_json::from_str(text).context("the answer is no JSON")?;
+            }
+            self.read().await?;
+        };
         let text = |key: &str| answer.pointer(key).and_then(Value::as_str).unwrap_or_default().to_owned();
         match answer.pointer("/data/Success") {
             Some(Value::Bool(true)) => Ok(()),
@@ -90,19 +108,68 @@ impl Connection {
         }
     }
 
-    /// Sends an envelope, and what waits before it.
-    pub(super) async fn send(&mut self, text: String) -> anyhow::Result<()> {
-        Ok(self.socket.send(Message::text(text)).await?)
-    }
-
     /// Puts an envelope behind those that wait for [`Connection::flush`].
-    pub(super) async fn feed(&mut self, text: String) -> anyhow::Result<()> {
-        Ok(self.socket.feed(Message::text(text)).await?)
+    pub(super) fn feed(&mut self, text: &str) -> anyhow::Result<()> {
+        self.put(OpCode::Data(Data::Text), text.as_bytes())
     }
 
-    /// Sends what waits.
+    fn put(&mut self, opcode: OpCode, payload: &[u8]) -> anyhow::Result<()> {
+        let header = FrameHeader { opcode, mask: MASK, ..FrameHeader::default() };
+        header.format(u64::try_from(payload.len())?, &mut (&mut self.outgoing).writer())?;
+        self.outgoing.extend_from_slice(payload);
+        Ok(())
+    }
+
+    /// Sends what waits. Cancel-safe: what is not sent waits on.
     pub(super) async fn flush(&mut self) -> anyhow::Result<()> {
-        Ok(self.socket.flush().await?)
+        while self.outgoing.has_remaining() {
+            self.stream.write_buf(&mut self.outgoing).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends what waits, then waits until more has come. Cancel-safe.
+    pub(super) async fn read(&mut self) -> anyhow::Result<()> {
+        self.flush().await?;
+        self.incoming.reserve(READ_BYTES);
+        match self.stream.read_buf(&mut self.incoming).await? {
+            0 => Err(Error::Disconnected.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The next envelope that has come. Pings are answered, with what is sent next.
+    pub(super) fn take(&mut self) -> anyhow::Result<Option<&str>> {
+        loop {
+            self.incoming.advance(std::mem::take(&mut self.taken));
+            if self.incoming.is_empty() {
+                self.incoming = BytesMut::new();
+                return Ok(None);
+            }
+            let mut cursor = Cursor::new(&*self.incoming);
+            let Some((header, len)) = FrameHeader::parse(&mut cursor)? else { return Ok(None) };
+            let (start, len) = (usize::try_from(cursor.position())?, usize::try_from(len)?);
+            if self.incoming.len() < start + len {
+                return Ok(None);
+            }
+            self.taken = start + len;
+            match header.opcode {
+                OpCode::Data(Data::Text) if header.is_final => {
+                    let payload = self.incoming.get(start..start + len).unwrap_or_default();
+                    return Ok(Some(std::str::from_utf8(payload)?));
+                }
+                OpCode::Control(Control::Ping) => {
+                    let payload = self.incoming.get(start..start + len).unwrap_or_default().to_vec();
+                    self.put(OpCode::Control(Control::Pong), &payload)?;
+                }
+                OpCode::Control(Control::Pong) => {}
+                OpCode::Control(Control::Close) => {
+                    let payload = self.incoming.get(start..start + len).unwrap_or_default();
+                    bail!("the broker closed the connection: {}", reason(payload))
+                }
+                _ => bail!("the broker sent a frame that no broker sends"),
+            }
+        }
     }
 
     /// Waits for something else, and answers pings meanwhile.
@@ -111,23 +178,17 @@ impl Connection {
         loop {
             tokio::select! {
                 _ = &mut other => return Ok(()),
-                text = self.next() => drop(text?),
+                read = self.read() => read?,
             }
+            while self.take()?.is_some() {}
         }
     }
+}
 
-    /// The next envelope. Cancel-safe.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Utf8Bytes> {
-        loop {
-            match self.socket.next().await {
-                Some(Ok(Message::Text(text))) => return Ok(text),
-                Some(Ok(Message::Close(Some(frame)))) => {
-                    bail!("the broker closed the connection: {} {}", u16::from(frame.code), frame.reason.as_str())
-                }
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(error.into()),
-                None => return Err(Error::Disconnected.into()),
-            }
-        }
+/// What a Close frame says (RFC 6455, section 5.5.1).
+fn reason(payload: &[u8]) -> String {
+    match payload.split_first_chunk() {
+        Some((code, words)) => format!("{} {}", u16::from_be_bytes(*code), String::from_utf8_lossy(words)),
+        None => "it does not say why".to_owned(),
     }
 }

@@ -1,14 +1,14 @@
 //! The traffic: who publishes, who hears, who asks. Each message bears its number and the time at which it was due, so
 //! that a receiver can tell what is missing and how late it is.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use futures_util::StreamExt;
 use futures_util::stream::iter;
 use hdrhistogram::Histogram;
-use tokio::sync::Semaphore;
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -16,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::Workload;
 use super::connection::{Connection, Target};
 use super::progress::Progress;
-use super::stamp::{Stamp, Template};
+use super::stamp::{Stamp, Stamps, Template};
+use super::window::Window;
 use crate::envelope::{DecodeLimits, decode};
 
 /// Messages of a publisher that its receivers do not have yet, where no rate is given: as the yardstick has it.
-const WINDOW_FANOUT: u32 = 64;
-const WINDOW_PAIRS: u32 = 16;
+const WINDOW_FANOUT: usize = 64;
+const WINDOW_PAIRS: usize = 16;
 
 /// How many connections are opened at once.
 const OPENED_AT_ONCE: usize = 64;
@@ -56,13 +57,6 @@ pub(super) struct Outcome {
 impl Outcome {
     fn empty() -> anyhow::Result<Self> {
         Ok(Self { latencies: Histogram::new_with_max(LATENCY_MAX, 2)?, lost: 0, sent: 0, received: 0 })
-    }
-
-    fn add(&mut self, other: &Self) -> anyhow::Result<()> {
-        self.lost += other.lost;
-        self.sent += other.sent;
-        self.received += other.received;
-        self.latencies.add(&other.latencies).context("two histograms differ")
     }
 }
 
@@ -130,27 +124,63 @@ impl Times {
         u64::try_from(at.saturating_duration_since(origin).as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Records how late a message is, if it was due while it was measured.
-    fn record(self, due: u64, latencies: &mut Histogram<u32>) {
-        if (self.write(self.start)..self.write(self.end)).contains(&due) {
-            let late = self.write(Instant::now()).saturating_sub(due);
-            latencies.saturating_record(late.min(LATENCY_MAX));
-        }
-    }
-
     /// When nothing more is waited for.
     fn last(self) -> Instant {
         self.end + LAST
     }
 }
 
+/// What all count together: one histogram, which stays in the cache, where a thousand would not.
+#[derive(Clone)]
+struct Tally {
+    outcome: Arc<Mutex<Outcome>>,
+    progress: Progress,
+    times: Times,
+    /// What is due between these counts, as it is written on the wire.
+    measured: (u64, u64),
+}
+
+impl Tally {
+    fn new(progress: Progress, times: Times) -> anyhow::Result<Self> {
+        let measured = (times.write(times.start), times.write(times.end));
+        Ok(Self { outcome: Arc::new(Mutex::new(Outcome::empty()?)), progress, times, measured })
+    }
+
+    /// Counts what came at once, with the time at which each was due.
+    fn received(&self, lost: u64, dues: &[u64]) {
+        let now = self.times.write(Instant::now());
+        let mut outcome = self.outcome.lock();
+        outcome.lost += lost;
+        outcome.received += u64::try_from(dues.len()).unwrap_or(u64::MAX);
+        for due in dues.iter().filter(|due| (self.measured.0..self.measured.1).contains(*due)) {
+            outcome.latencies.saturating_record(now.saturating_sub(*due).min(LATENCY_MAX));
+        }
+        self.progress.delivered(u64::try_from(dues.len()).unwrap_or(u64::MAX));
+    }
+
+    fn sent(&self, messages: u64) {
+        self.outcome.lock().sent += messages;
+    }
+
+    fn lost(&self) {
+        self.outcome.lock().lost += 1;
+    }
+}
+
 /// Traffic that runs.
 pub(super) struct Running {
     /// Those that end by themselves.
-    tasks: JoinSet<anyhow::Result<Outcome>>,
+    tasks: JoinSet<anyhow::Result<()>>,
     /// Those that go on until they are told.
     servants: JoinSet<anyhow::Result<()>>,
     stop: CancellationToken,
+    outcome: Arc<Mutex<Outcome>>,
+}
+
+/// When a publisher publishes.
+enum Pace {
+    Every(Duration),
+    Window(Arc<Window>),
 }
 
 impl Ready {
@@ -160,36 +190,38 @@ impl Ready {
     }
 
     /// Begins. What is due from `start` to `end` counts.
-    pub(super) fn begin(self, start: Instant, end: Instant) -> Running {
+    pub(super) fn begin(self, start: Instant, end: Instant) -> anyhow::Result<Running> {
         let Self { workload, plan, progress, active, passive } = self;
-        let times = Times { start, end };
+        let tally = Tally::new(progress, Times { start, end })?;
         let (mut tasks, mut servants, stop) = (JoinSet::new(), JoinSet::new(), CancellationToken::new());
         let each =
             |publishers: u32| (plan.rate > 0.0).then(|| Duration::from_secs_f64(f64::from(publishers) / plan.rate));
-        let template = |topic: &str| Template::new(topic, plan.size);
+        let pace = |publishers: u32, window: &Arc<Window>| match each(publishers) {
+            Some(every) => Pace::Every(every),
+            None => Pace::Window(Arc::clone(window)),
+        };
+        let template = |number: u32| Template::new(&topic(workload, number), plan.size);
         match workload {
             Workload::Fanout => {
                 let window = Window::new(WINDOW_FANOUT, plan.clients);
                 for connection in active {
-                    let topic = topic(workload, 0);
-                    tasks.spawn(publish(connection, template(&topic), window.clone(), each(1), times));
+                    tasks.spawn(publish(connection, template(0), pace(1, &window), tally.clone()));
                 }
                 for connection in passive {
-                    tasks.spawn(hear(connection, window.clone(), progress.clone(), times));
+                    tasks.spawn(hear(connection, Arc::clone(&window), tally.clone()));
                 }
             }
             Workload::Pairs => {
                 for (number, (publisher, subscriber)) in (0..).zip(active.into_iter().zip(passive)) {
                     let window = Window::new(WINDOW_PAIRS, 1);
-                    let template = template(&topic(workload, number));
-                    tasks.spawn(publish(publisher, template, window.clone(), each(plan.clients), times));
-                    tasks.spawn(hear(subscriber, window, progress.clone(), times));
+                    let pace = pace(plan.clients, &window);
+                    tasks.spawn(publish(publisher, template(number), pace, tally.clone()));
+                    tasks.spawn(hear(subscriber, window, tally.clone()));
                 }
             }
             Workload::Request => {
                 for connection in active {
-                    let template = template(&topic(workload, 0));
-                    tasks.spawn(ask(connection, template, progress.clone(), each(plan.clients), times));
+                    tasks.spawn(ask(connection, template(0), each(plan.clients), tally.clone()));
                 }
                 for connection in passive {
                     servants.spawn(answer(connection, stop.clone()));
@@ -201,120 +233,95 @@ impl Ready {
                 }
             }
         }
-        Running { tasks, servants, stop }
+        Ok(Running { tasks, servants, stop, outcome: tally.outcome })
     }
 }
 
 impl Running {
     /// Waits until what is on its way has come.
     pub(super) async fn end(mut self) -> anyhow::Result<Outcome> {
-        let mut outcome = Outcome::empty()?;
         while let Some(ended) = self.tasks.join_next().await {
-            outcome.add(&ended??)?;
+            ended??;
         }
         self.stop.cancel();
         while let Some(ended) = self.servants.join_next().await {
             ended??;
         }
-        Ok(outcome)
-    }
-}
-
-/// How far a publisher may be ahead of its receivers.
-#[derive(Clone)]
-struct Window {
-    room: Arc<Semaphore>,
-    receivers: u32,
-}
-
-impl Window {
-    fn new(messages: u32, receivers: u32) -> Self {
-        let room = usize::try_from(messages * receivers).unwrap_or(Semaphore::MAX_PERMITS);
-        Self { room: Arc::new(Semaphore::new(room)), receivers }
-    }
-
-    fn try_enter(&self) -> bool {
-        self.room.try_acquire_many(self.receivers).map(tokio::sync::SemaphorePermit::forget).is_ok()
-    }
-
-    async fn enter(&self) {
-        // Never closed.
-        self.room.acquire_many(self.receivers).await.map(tokio::sync::SemaphorePermit::forget).ok();
-    }
-
-    /// A receiver has one.
-    fn leave(&self) {
-        self.room.add_permits(1);
+        Ok(std::mem::replace(&mut *self.outcome.lock(), Outcome::empty()?))
     }
 }
 
 /// Publishes until the end, and then a last message by which receivers know that it was the last.
-async fn publish(
-    mut connection: Connection,
-    template: Template,
-    window: Window,
-    every: Option<Duration>,
-    times: Times,
-) -> anyhow::Result<Outcome> {
+async fn publish(mut connection: Connection, template: Template, pace: Pace, tally: Tally) -> anyhow::Result<()> {
+    let times = tally.times;
     let mut due = Instant::now();
-    let mut number = 0;
-    loop {
-        match every {
-            Some(every) => {
-                due += every;
+    for number in 0.. {
+        match &pace {
+            Pace::Every(every) => {
+                due += *every;
                 if due > Instant::now() {
                     connection.flush().await?;
                     connection.wait(sleep_until(due.min(times.end))).await?;
                 }
             }
-            None => {
-                if !window.try_enter() {
+            Pace::Window(window) => {
+                while !window.try_enter() && Instant::now() < times.end {
                     connection.flush().await?;
-                    connection.wait(timeout_at(times.end, window.enter())).await?;
+                    connection.wait(timeout_at(times.end, window.room())).await?;
                 }
                 due = Instant::now();
             }
         }
         let last = due >= times.end || Instant::now() >= times.end;
-        connection.feed(template.event(Stamp { due: times.write(due), number, last })).await?;
-        number += 1;
+        connection.feed(&template.event(Stamp { due: times.write(due), number, last }))?;
         if last {
             connection.flush().await?;
-            return Ok(Outcome { sent: number, ..Outcome::empty()? });
+            tally.sent(number + 1);
+            break;
         }
     }
+    Ok(())
 }
 
 /// Hears until the last message.
-async fn hear(mut connection: Connection, window: Window, progress: Progress, times: Times) -> anyhow::Result<Outcome> {
-    let mut outcome = Outcome::empty()?;
-    let mut expected = 0;
-    while let Ok(text) = timeout_at(times.last(), connection.next()).await {
-        let Some(stamp) = Stamp::read(&text?) else { continue };
-        outcome.received += 1;
-        outcome.lost += stamp.number.abs_diff(expected);
-        expected = stamp.number + 1;
-        times.record(stamp.due, &mut outcome.latencies);
-        progress.delivered();
-        if stamp.last {
-            return Ok(outcome);
+async fn hear(mut connection: Connection, window: Arc<Window>, tally: Tally) -> anyhow::Result<()> {
+    let mut given_up = pin!(sleep_until(tally.times.last()));
+    let (mut stamps, mut expected, mut dues) = (Stamps::default(), 0, Vec::new());
+    loop {
+        tokio::select! {
+            read = connection.read() => read?,
+            () = &mut given_up => {
+                tally.lost();
+                return Ok(());
+            }
         }
-        window.leave();
+        let (first, mut lost, mut last) = (expected, 0, false);
+        while let Some(text) = connection.take()? {
+            let Some(stamp) = stamps.read(text) else { continue };
+            lost += stamp.number.abs_diff(expected);
+            expected = stamp.number + 1;
+            last |= stamp.last;
+            dues.push(stamp.due);
+        }
+        tally.received(lost, &dues);
+        dues.clear();
+        window.leave(first..expected);
+        if last {
+            return Ok(());
+        }
     }
-    outcome.lost += 1;
-    Ok(outcome)
 }
 
 /// Asks, waits for the answer, and asks again.
 async fn ask(
     mut connection: Connection,
     template: Template,
-    progress: Progress,
     every: Option<Duration>,
-    times: Times,
-) -> anyhow::Result<Outcome> {
-    let mut outcome = Outcome::empty()?;
-    let mut due = Instant::now();
+    tally: Tally,
+) -> anyhow::Result<()> {
+    let times = tally.times;
+    let mut given_up = pin!(sleep_until(times.last()));
+    let (mut stamps, mut due) = (Stamps::default(), Instant::now());
     for number in 0.. {
         match every {
             Some(every) => {
@@ -326,38 +333,48 @@ async fn ask(
         if Instant::now() >= times.end {
             break;
         }
-        connection.send(template.event(Stamp { due: times.write(due), number, last: false })).await?;
-        outcome.sent += 1;
-        let Ok(text) = timeout_at(times.last(), connection.next()).await else {
-            outcome.lost += 1;
-            break;
+        connection.feed(&template.event(Stamp { due: times.write(due), number, last: false }))?;
+        tally.sent(1);
+        let answer = loop {
+            if let Some(text) = connection.take()? {
+                break stamps.read(text);
+            }
+            tokio::select! {
+                read = connection.read() => read?,
+                () = &mut given_up => {
+                    tally.lost();
+                    return Ok(());
+                }
+            }
         };
-        if Stamp::read(&text?).is_some_and(|stamp| stamp.number == number) {
-            outcome.received += 1;
-            times.record(times.write(due), &mut outcome.latencies);
-            progress.delivered();
+        if answer.is_some_and(|stamp| stamp.number == number) {
+            tally.received(0, &[times.write(due)]);
         } else {
             // An error of the broker, or another's answer.
-            outcome.lost += 1;
+            tally.lost();
         }
     }
-    Ok(outcome)
+    Ok(())
 }
 
-/// Answers each request with its own payload.
+/// Answers each request with its own payload, those that come together together.
 async fn answer(mut connection: Connection, stop: CancellationToken) -> anyhow::Result<()> {
     loop {
-        let text = tokio::select! {
-            text = connection.next() => text?,
+        tokio::select! {
+            read = connection.read() => read?,
             () = stop.cancelled() => return Ok(()),
-        };
-        let Ok(request) = decode(&text, DecodeLimits::OWN) else { continue };
-        if let (Some(id), Some(payload)) = (request.id(), request.payload()) {
-            let triple = request.triple();
-            let (channel, topic, subtopic) = (&triple.channel, &triple.topic, &triple.subtopic);
-            let head = format!(r#"{{"channel":"{channel}","topic":"{topic}","subtopic":"{subtopic}""#);
-            connection.send(format!(r#"{head},"inReplyTo":"{id}","data":{payload}}}"#)).await?;
         }
+        let mut answers = Vec::new();
+        while let Some(text) = connection.take()? {
+            let Ok(request) = decode(text, DecodeLimits::OWN) else { continue };
+            if let (Some(id), Some(payload)) = (request.id(), request.payload()) {
+                let triple = request.triple();
+                let (channel, topic, subtopic) = (&triple.channel, &triple.topic, &triple.subtopic);
+                let head = format!(r#"{{"channel":"{channel}","topic":"{topic}","subtopic":"{subtopic}""#);
+                answers.push(format!(r#"{head},"inReplyTo":"{id}","data":{payload}}}"#));
+            }
+        }
+        answers.iter().try_for_each(|answer| connection.feed(answer))?;
     }
 }
 

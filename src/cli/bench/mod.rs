@@ -1,7 +1,8 @@
 //! `switchboard bench`: loads a broker and tells how fast it was, and what it cost.
 //!
-//! `load` makes the traffic, over bare sockets, one workload each; `connection` opens and registers them, `broker`
-//! starts a broker to measure, `process` asks the system what it used, `progress` and `report` print, `chart` draws.
+//! `load` makes the traffic, one workload each, within a `window` or at a rate; `connection` opens, registers, reads and
+//! writes; a `stamp` is what a message bears. `broker` starts a broker to measure, `process` asks the system what it used,
+//! `progress` and `report` print, `chart` draws.
 
 mod broker;
 mod chart;
@@ -11,6 +12,7 @@ mod process;
 mod progress;
 mod report;
 mod stamp;
+mod window;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -193,7 +195,7 @@ async fn measure(
     let set_up = process.and_then(Process::usage);
     let start = Instant::now() + WARM_UP;
     let end = start + Duration::from_secs_f64(arguments.seconds);
-    let running = ready.begin(start, end);
+    let running = ready.begin(start, end)?;
     progress.until(start, "warming up").await;
     let (begun, delivered) = (process.and_then(Process::usage), progress.count());
     progress.until(end, "measuring").await;

@@ -23,9 +23,9 @@ impl Progress {
         Self { name, terminal: io::stderr().is_terminal(), delivered: Arc::default() }
     }
 
-    /// A receiver has got a message, or an asker its answer.
-    pub(super) fn delivered(&self) {
-        self.delivered.fetch_add(1, Ordering::Relaxed);
+    /// A receiver has got so many messages, or an asker answers.
+    pub(super) fn delivered(&self, count: u64) {
+        self.delivered.fetch_add(count, Ordering::Relaxed);
     }
 
     /// How many there were so far.

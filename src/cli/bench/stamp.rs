@@ -16,14 +16,33 @@ pub(super) struct Stamp {
     pub(super) last: bool,
 }
 
-impl Stamp {
+/// Reads the stamps of one connection's messages, which begin alike: only the first is read as an envelope.
+#[derive(Default)]
+pub(super) struct Stamps {
+    /// Where the payload began last time.
+    at: usize,
+}
+
+impl Stamps {
     /// The stamp of an envelope of the load; `None` for what the broker itself says.
-    pub(super) fn read(text: &str) -> Option<Self> {
-        let payload = decode(text, DecodeLimits::OWN).ok()?.payload()?;
-        let (due, rest) = payload.strip_prefix(r#"{"due":"#)?.split_once(r#","number":"#)?;
-        let (number, rest) = rest.split_once(r#","last":"#)?;
-        Some(Self { due: due.parse().ok()?, number: number.parse().ok()?, last: rest.starts_with("true") })
+    pub(super) fn read(&mut self, text: &str) -> Option<Stamp> {
+        stamp_at(text, self.at).or_else(|| {
+            let payload = decode(text, DecodeLimits::OWN).ok()?.payload()?;
+            self.at = text.find(payload)?;
+            stamp_at(text, self.at)
+        })
     }
+}
+
+fn stamp_at(text: &str, at: usize) -> Option<Stamp> {
+    let (due, rest) = digits(text.get(at..)?.strip_prefix(r#"{"due":"#)?)?;
+    let (number, rest) = digits(rest.strip_prefix(r#","number":"#)?)?;
+    Some(Stamp { due, number, last: rest.strip_prefix(r#","last":"#)?.starts_with("true") })
+}
+
+fn digits(text: &str) -> Option<(u64, &str)> {
+    let (digits, rest) = text.split_at(text.bytes().position(|byte| !byte.is_ascii_digit())?);
+    Some((digits.parse().ok()?, rest))
 }
 
 /// An envelope but for its stamp.
@@ -53,9 +72,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stamped_is_read() {
-        let stamp = Stamp { due: 17, number: 4, last: true };
-        assert_eq!(Stamp::read(&Template::new("fanout", 256).event(stamp)), Some(stamp));
-        assert_eq!(Stamp::read(r#"{"channel":"Broker","topic":"Connection","subtopic":"Lagging"}"#), None);
+    fn what_is_stamped_is_read_wherever_it_stands() {
+        let (mut stamps, template) = (Stamps::default(), Template::new("fanout", 256));
+        for (number, more) in [(4, ""), (5, ""), (6, r#""source":"bench","#), (7, "")] {
+            let stamp = Stamp { due: 17, number, last: number == 7 };
+            let text = template.event(stamp).replacen('{', &format!("{{{more}"), 1);
+            assert_eq!(stamps.read(&text), Some(stamp));
+            assert_eq!(stamps.read(r#"{"channel":"Broker","topic":"Connection","subtopic":"Lagging"}"#), None);
+        }
     }
 }
