@@ -120,6 +120,7 @@ fn come_and_go(rounds: u32) {
             exclusive: false,
             handle: Permission::All,
             request: Permission::All,
+            lasts: None,
         };
         assert!(session.handle(now, Input::Verified(Ok(identity)), &router).is_none());
         assert!(session.handle(now, Input::Text(SUBSCRIBE.into()), &router).is_none());

@@ -52,6 +52,7 @@ impl Crowd {
             exclusive: false,
             handle: Permission::All,
             request: Permission::All,
+            lasts: None,
         };
         assert!(session.handle(now, Input::Verified(Ok(identity)), &self.router).is_none());
         self.take_one(&session);
