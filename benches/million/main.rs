@@ -15,6 +15,8 @@
 )]
 
 mod alone;
+#[path = "../support/arguments.rs"]
+mod arguments;
 #[path = "../support/meter.rs"]
 mod meter;
 #[path = "../support/wire.rs"]
@@ -46,8 +48,7 @@ const PAYLOAD_BYTES: usize = 256;
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn main() {
-    // `cargo test --benches` runs it too, and wants nothing measured.
-    if std::env::args().all(|argument| argument != "--bench") {
+    if !arguments::ask_for("million") {
         return;
     }
     let sessions = std::env::var("SESSIONS").map_or(1_000_000, |count| count.parse().expect("SESSIONS is a number"));
