@@ -189,18 +189,24 @@ impl Index {
 
     /// The lists of `spaces` that match a canonical triple. `folded`: the triple's channel folds.
     pub(super) fn matches(&self, spaces: &[Space<'_>], triple: &Triple<'_>, folded: bool) -> Matches {
-        let (mut matches, mut key) = (Matches::new(), Key::EMPTY);
+        let mut matches = Matches::new();
         let in_use = self.in_use.load(Ordering::SeqCst);
-        let parts = [&*triple.channel, &*triple.topic, &*triple.subtopic];
-        let shapes = if triple.is_broker() { SHAPES / 2 } else { SHAPES };
+        // A pattern for all channels never matches the broker's own.
+        let shapes = if triple.is_broker() { (1 << (SHAPES / 2)) - 1 } else { (1 << SHAPES) - 1 };
+        let in_use_by = |space: Space<'_>| in_use >> (space.number() * SHAPES) & shapes;
+        if spaces.iter().all(|&space| in_use_by(space) == 0) {
+            return matches;
+        }
+        let mut key = Key::EMPTY;
         for &space in spaces {
-            let shapes_in_use = in_use >> (space.number() * SHAPES);
-            for shape in (0..shapes).filter(|shape| shapes_in_use & (1 << shape) != 0) {
+            let mut left = in_use_by(space);
+            while left != 0 {
+                let shape = left.trailing_zeros() as usize;
+                left &= left - 1;
                 let part = |bit: usize, part| (shape & bit == 0).then_some(part);
-                let [channel, topic, subtopic] = parts;
-                let parts = [part(4, channel), part(2, topic), part(1, subtopic)];
+                let parts = [part(4, &*triple.channel), part(2, &*triple.topic), part(1, &*triple.subtopic)];
                 // Only patterns for all channels have a folded form of their own.
-                let folded = folded && parts.first() == Some(&None);
+                let folded = folded && shape & 4 != 0;
                 if let Some(receivers) = self.by_key.get(key.write(space, folded, parts)) {
                     matches.push(receivers.clone());
                 }

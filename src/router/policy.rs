@@ -27,7 +27,7 @@ pub struct Limits {
 /// Scopes, folding, protection and limits.
 #[derive(Clone, Debug)]
 pub struct Policy {
-    channels: HashMap<String, Channel>,
+    channels: HashMap<String, Channel, foldhash::fast::RandomState>,
     protected: Vec<Pattern>,
     folds: bool,
     /// Open development mode: anybody may handle a protected triple that no adapter serves.
@@ -42,7 +42,7 @@ impl Policy {
     pub fn new(config: &Config) -> Self {
         Self {
             folds: config.channels.values().any(|channel| channel.fold_case),
-            channels: config.channels.clone(),
+            channels: config.channels.iter().map(|(name, channel)| (name.clone(), *channel)).collect(),
             protected: config.protected.clone(),
             open: config.auth == AuthMode::Open,
             limits: Limits {
