@@ -2,6 +2,7 @@
 //!
 //! The payload and every unknown field leave byte for byte as they came: what is kept is copied, never re-serialised.
 
+use std::fmt::Write;
 use std::ops::Range;
 
 use smallvec::SmallVec;
@@ -16,7 +17,7 @@ pub struct Splice<'e> {
     envelope: &'e Envelope<'e>,
     cuts: SmallVec<[Range<usize>; 4]>,
     /// On the heap: a splice is moved by each step of its making, and most events add nothing.
-    added: Vec<u8>,
+    added: String,
     secret: bool,
 }
 
@@ -24,7 +25,7 @@ impl<'e> Splice<'e> {
     /// The envelope as it came.
     #[must_use]
     pub fn new(envelope: &'e Envelope<'_>) -> Self {
-        Self { envelope, cuts: SmallVec::new(), added: Vec::new(), secret: false }
+        Self { envelope, cuts: SmallVec::new(), added: String::new(), secret: false }
     }
 
     /// The frame's bytes are to be zeroised after use.
@@ -56,7 +57,7 @@ impl<'e> Splice<'e> {
     #[must_use]
     pub fn number(mut self, key: &'static str, value: u64) -> Self {
         self.key(key);
-        self.added.extend_from_slice(value.to_string().as_bytes());
+        self.added += &value.to_string();
         self
     }
 
@@ -64,7 +65,7 @@ impl<'e> Splice<'e> {
     #[must_use]
     pub fn flag(mut self, key: &'static str) -> Self {
         self.key(key);
-        self.added.extend_from_slice(b"true");
+        self.added += "true";
         self
     }
 
@@ -72,49 +73,46 @@ impl<'e> Splice<'e> {
         if self.added.is_empty() {
             self.added.reserve(ADDED_BYTES);
         }
-        self.added.extend_from_slice(b",\"");
-        self.added.extend_from_slice(key.as_bytes());
-        self.added.extend_from_slice(b"\":");
+        self.added += ",\"";
+        self.added += key;
+        self.added += "\":";
     }
 
     /// The frame that leaves.
     #[must_use]
     pub fn frame(&self) -> Frame {
-        let text = self.envelope.text;
-        let mut out = Frame::buffer(text.len() + self.added.len());
-        let start = out.len();
-        let mut from = 0;
-        for cut in &self.cuts {
-            append(&mut out, start, text.get(from..cut.start).unwrap_or_default());
+        let (text, end) = (self.envelope.text, self.envelope.body_end);
+        let mut pieces = SmallVec::<[&str; 8]>::new();
+        let (mut from, mut nothing_yet) = (0, true);
+        for cut in self.cuts.iter().cloned().chain(std::iter::once(end..end)) {
+            let piece = text.get(from..cut.start).unwrap_or_default();
             from = cut.end;
+            // Where the first member was cut out, the comma after it goes too.
+            let piece = match piece.trim_ascii_start().strip_prefix(',') {
+                Some(after) if nothing_yet => after,
+                _ => piece,
+            };
+            nothing_yet &= matches!(piece.trim_ascii(), "" | "{");
+            pieces.push(piece);
         }
-        append(&mut out, start, text.get(from..self.envelope.body_end).unwrap_or_default());
-        out.extend_from_slice(&self.added);
-        out.push(b'}');
-        Frame::finish(out, self.secret)
+        pieces.extend([self.added.as_str(), "}"]);
+        Frame::join(&pieces, self.secret)
     }
-}
-
-/// Appends what stands between two cuts. Where the first member was cut out, the comma after it goes too.
-fn append(out: &mut Vec<u8>, start: usize, piece: &str) {
-    let nothing_yet = out.get(start..).unwrap_or_default().trim_ascii() == b"{";
-    let piece = if nothing_yet { piece.trim_ascii_start().strip_prefix(',').unwrap_or(piece) } else { piece };
-    out.extend_from_slice(piece.as_bytes());
 }
 
 /// Writes a JSON string. Most names need no escape, and are copied whole.
-fn write_string(out: &mut Vec<u8>, value: &str) {
-    out.push(b'"');
+fn write_string(out: &mut String, value: &str) {
+    out.push('"');
     if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
-        out.extend_from_slice(value.as_bytes());
+        *out += value;
     } else {
         for ch in value.chars() {
             match ch {
-                '"' | '\\' => out.extend_from_slice(&[b'\\', ch as u8]),
-                ch if ch < ' ' => out.extend_from_slice(format!("\\u{:04x}", u32::from(ch)).as_bytes()),
-                ch => out.extend_from_slice(ch.encode_utf8(&mut [0; 4]).as_bytes()),
+                '"' | '\\' => out.extend(['\\', ch]),
+                ch if ch < ' ' => write!(out, "\\u{:04x}", u32::from(ch)).unwrap_or_default(),
+                ch => out.push(ch),
             }
         }
     }
-    out.push(b'"');
+    out.push('"');
 }
