@@ -113,7 +113,7 @@ fn come_and_go(rounds: u32) {
     let mut batch = Vec::new();
     for _ in 0..rounds {
         let mut session = session(now, &settings);
-        assert!(matches!(session.handle(now, Input::Text(REGISTER.into()), &router), Some(Effect::Verify(_))));
+        assert!(matches!(session.handle(now, Input::Text(REGISTER), &router), Some(Effect::Verify(_))));
         let identity = Identity {
             principal: Principal::User("agent@example.com".into()),
             observe: false,
@@ -123,7 +123,7 @@ fn come_and_go(rounds: u32) {
             lasts: None,
         };
         assert!(session.handle(now, Input::Verified(Ok(identity)), &router).is_none());
-        assert!(session.handle(now, Input::Text(SUBSCRIBE.into()), &router).is_none());
+        assert!(session.handle(now, Input::Text(SUBSCRIBE), &router).is_none());
         session.outbox().take(usize::MAX, &mut batch);
         assert_eq!(batch.len(), 2, "two replies");
         batch.clear();

@@ -19,8 +19,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio_tungstenite::tungstenite::Utf8Bytes;
-
 use crate::auth::{AuthError, Claim, Identity};
 use crate::config::Limits;
 use crate::envelope::{DecodeLimits, Envelope, Frame, Malformed, command as broker_command, decode, notice};
@@ -40,9 +38,9 @@ const UNREGISTERED_RECORDED: u32 = 10;
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
 /// Everything that can happen to a session.
-pub enum Input {
+pub enum Input<'a> {
     /// A text message.
-    Text(Utf8Bytes),
+    Text(&'a str),
     /// A binary message.
     Binary,
     /// A ping or pong: a sign of life.
@@ -180,9 +178,9 @@ impl Session {
     }
 
     /// Takes in what happened. The only mutation.
-    pub fn handle(&mut self, now: Instant, input: Input, router: &Router) -> Option<Effect> {
+    pub fn handle(&mut self, now: Instant, input: Input<'_>, router: &Router) -> Option<Effect> {
         let effect = match input {
-            Input::Text(text) => self.message(now, Some(&text), router),
+            Input::Text(text) => self.message(now, Some(text), router),
             Input::Binary => self.message(now, None, router),
             Input::Pong => {
                 self.heartbeat.hear();
@@ -393,7 +391,7 @@ mod tests {
         let outbox = settings.outbox();
         let mut session = Session::new(now, Ipv4Addr::LOCALHOST.into(), settings, outbox);
         let text = r#"{"channel":"Broker","topic":"Application","subtopic":"Register","source":"phone"}"#;
-        assert!(matches!(session.handle(now, Input::Text(text.into()), &router), Some(Effect::Verify(_))));
+        assert!(matches!(session.handle(now, Input::Text(text), &router), Some(Effect::Verify(_))));
         let identity = Identity {
             principal: Principal::User("alice".into()),
             observe: false,
@@ -407,7 +405,7 @@ mod tests {
     }
 
     /// What makes a session that reads no answers wait: the queue that is its own.
-    fn check_own_queue(bad: fn() -> Input) {
+    fn check_own_queue(bad: fn() -> Input<'static>) {
         let (now, mut session, router) =
             registered(Limits { outbound_messages: 32, rate: 0, malformed: 1000, ..Limits::default() });
         for _ in 0..32 {
@@ -422,7 +420,7 @@ mod tests {
 
     #[test]
     fn whoever_reads_no_answers_to_bad_messages_is_not_read_from() {
-        check_own_queue(|| Input::Text("no JSON".into()));
+        check_own_queue(|| Input::Text("no JSON"));
         check_own_queue(|| Input::Binary);
     }
 
@@ -447,7 +445,7 @@ mod tests {
 
     #[test]
     fn bad_messages_count_for_the_rate() {
-        for bad in [|| Input::Text("no JSON".into()), || Input::Binary] {
+        for bad in [|| Input::Text("no JSON"), || Input::Binary] {
             let (now, mut session, router) = registered(Limits { rate: 10, burst: 3, ..Limits::default() });
             let paused =
                 (0..4).filter(|_| matches!(session.handle(now, bad(), &router), Some(Effect::Pause(..)))).count();

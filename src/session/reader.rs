@@ -1,16 +1,15 @@
 //! [`Reader`]: the bytes of a connection in, messages out (RFC 6455, section 5, the server's side). It knows no stream.
 //!
-//! Headers and codes are parsed by tungstenite; its codec is not used, for three reasons. It keeps the largest message's
-//! buffer for good (1 MiB each for ten thousand idle sessions), it takes no more from a syscall than that buffer's size
-//! at rest, and it looks at the limit of a fragmented message only after the fragment has come. Here a fault is found on
-//! the header, memory grows with the bytes that have come and not with those announced, and nothing is held at rest.
+//! tungstenite's codec is not used, for four reasons. It keeps the largest message's buffer for good (1 MiB each for ten
+//! thousand idle sessions), it takes no more from a syscall than that buffer's size at rest, it looks at the limit of a
+//! fragmented message only after the fragment has come, and each message is counted bytes of its own. Here a fault is
+//! found on the header, memory grows with the bytes that have come and not with those announced, nothing is held at rest,
+//! and a message is read where it lies.
 
-use std::io::Cursor;
+use std::mem;
+use std::ops::Range;
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
-use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{self, Control, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::coding;
 
 use crate::error::CloseCode;
 
@@ -19,13 +18,13 @@ const CONTROL_BYTES_MAX: usize = 125;
 
 /// What a peer has sent.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Message {
+pub(super) enum Message<'r> {
     /// A text message, whole.
-    Text(Utf8Bytes),
+    Text(&'r str),
     /// A binary message. What it held is of no interest.
     Binary,
     /// A ping, to be answered with its payload.
-    Ping(Bytes),
+    Ping(&'r [u8]),
     /// A pong.
     Pong,
     /// A Close frame, with its status code if it bore one.
@@ -34,27 +33,59 @@ pub(super) enum Message {
 
 /// Reads frames.
 pub(super) struct Reader {
-    /// What has come and is not decoded.
-    ahead: BytesMut,
-    /// The header of the frame that stands at the start of `ahead`.
+    /// What has come; up to `from` it is decoded.
+    ahead: Vec<u8>,
+    from: usize,
+    /// The header of the frame that begins at `from`, once it is there; it is decoded then.
     header: Option<Header>,
-    /// The fragments so far of a message that is not whole.
-    partial: Option<(Data, BytesMut)>,
+    /// A message that came in fragments.
+    fragments: Option<Fragments>,
     message_bytes_max: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opcode {
+    Continue,
+    Text,
+    Binary,
+    Close,
+    Ping,
+    Pong,
+}
+
+impl Opcode {
+    fn is_control(self) -> bool {
+        matches!(self, Self::Close | Self::Ping | Self::Pong)
+    }
 }
 
 #[derive(Clone, Copy)]
 struct Header {
-    opcode: OpCode,
+    opcode: Opcode,
     last: bool,
     mask: [u8; 4],
     len: usize,
 }
 
+struct Fragments {
+    /// Of the first one.
+    opcode: Opcode,
+    bytes: Vec<u8>,
+    /// It was handed out: to be let go of.
+    is_whole: bool,
+}
+
+/// A message that is there as a whole.
+enum Whole {
+    /// In one frame, with its payload at this place of `ahead`.
+    Frame(Opcode, Range<usize>),
+    Fragments,
+}
+
 impl Reader {
     /// A reader that begins with what was read together with the handshake.
     pub(super) fn new(read_ahead: &[u8], message_bytes_max: usize) -> Self {
-        Self { ahead: BytesMut::from(read_ahead), header: None, partial: None, message_bytes_max }
+        Self { ahead: read_ahead.to_vec(), from: 0, header: None, fragments: None, message_bytes_max }
     }
 
     /// From the next header on, a message may have so many bytes.
@@ -64,100 +95,128 @@ impl Reader {
 
     /// Takes bytes that have come.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
+        if self.from > 0 {
+            self.ahead.drain(..mem::take(&mut self.from));
+        }
         self.ahead.extend_from_slice(bytes);
+    }
+
+    /// Whether a frame is there as a whole, or a fault.
+    pub(super) fn is_ready(&mut self) -> bool {
+        self.header().map_or(true, |header| header.is_some_and(|header| self.rest().len() >= header.len))
     }
 
     /// The next message, if it is there.
     ///
     /// # Errors
     /// The code to close with. After that the bytes mean nothing any more.
-    pub(super) fn next(&mut self) -> Result<Option<Message>, CloseCode> {
-        while let Some(header) = self.header()? {
-            if self.ahead.len() < header.len {
-                return Ok(None);
+    pub(super) fn next(&mut self) -> Result<Option<Message<'_>>, CloseCode> {
+        match (self.next_whole()?, &self.fragments) {
+            (Some(Whole::Frame(opcode, place)), _) => {
+                message(opcode, self.ahead.get(place).unwrap_or_default()).map(Some)
             }
-            self.header = None;
-            let mut payload = self.ahead.split_to(header.len);
-            unmask(&mut payload, header.mask);
-            let message = match header.opcode {
-                OpCode::Control(control) => Some(self::control(control, payload.freeze())?),
-                OpCode::Data(data) => self.data(data, header.last, payload)?,
-            };
-            if message.is_some() {
-                return Ok(message);
+            (Some(Whole::Fragments), Some(fragments)) => message(fragments.opcode, &fragments.bytes).map(Some),
+            (_, _) => {
+                if self.from == self.ahead.len() {
+                    (self.ahead, self.from) = (Vec::new(), 0);
+                }
+                Ok(None)
             }
         }
-        if self.ahead.is_empty() {
-            self.ahead = BytesMut::new();
+    }
+
+    fn next_whole(&mut self) -> Result<Option<Whole>, CloseCode> {
+        while let Some(header) = self.header()? {
+            let place = self.from..self.from.saturating_add(header.len);
+            let Some(payload) = self.ahead.get_mut(place.clone()) else { break };
+            unmask(payload, header.mask);
+            (self.header, self.from) = (None, place.end);
+            if header.opcode.is_control() || (header.last && self.fragments.is_none()) {
+                return Ok(Some(Whole::Frame(header.opcode, place)));
+            }
+            let first = Fragments { opcode: header.opcode, bytes: Vec::new(), is_whole: false };
+            let fragments = self.fragments.get_or_insert(first);
+            fragments.bytes.extend_from_slice(payload);
+            fragments.is_whole = header.last;
+            if header.last {
+                return Ok(Some(Whole::Fragments));
+            }
         }
         Ok(None)
     }
 
+    fn rest(&self) -> &[u8] {
+        self.ahead.get(self.from..).unwrap_or_default()
+    }
+
     fn header(&mut self) -> Result<Option<Header>, CloseCode> {
-        if self.header.is_none() && !self.ahead.is_empty() {
-            let mut cursor = Cursor::new(&self.ahead);
-            let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseCode::Protocol)?;
-            if let Some((header, len)) = parsed {
-                let header_len = usize::try_from(cursor.position()).map_err(|_| CloseCode::Protocol)?;
-                self.header = Some(self.check(&header, len)?);
-                self.ahead.advance(header_len);
-            }
+        self.fragments.take_if(|fragments| fragments.is_whole);
+        if self.header.is_none()
+            && let Some((header, len)) = parse(self.rest())?
+        {
+            self.check(&header)?;
+            self.header = Some(header);
+            self.from += len;
         }
         Ok(self.header)
     }
 
-    /// All that a header can do wrong.
-    fn check(&self, header: &FrameHeader, len: u64) -> Result<Header, CloseCode> {
-        let Some(mask) = header.mask else { return Err(CloseCode::Protocol) };
-        if header.rsv1 || header.rsv2 || header.rsv3 {
+    /// What a header can do wrong, given what came before.
+    fn check(&self, header: &Header) -> Result<(), CloseCode> {
+        if header.opcode.is_control() {
+            let lawful = header.last && header.len <= CONTROL_BYTES_MAX;
+            return if lawful { Ok(()) } else { Err(CloseCode::Protocol) };
+        }
+        if (header.opcode == Opcode::Continue) != self.fragments.is_some() {
             return Err(CloseCode::Protocol);
         }
-        let len = usize::try_from(len).map_err(|_| CloseCode::TooLarge)?;
-        match header.opcode {
-            OpCode::Control(_) if !header.is_final || len > CONTROL_BYTES_MAX => return Err(CloseCode::Protocol),
-            OpCode::Control(_) => {}
-            OpCode::Data(data) => {
-                if (data == Data::Continue) != self.partial.is_some() {
-                    return Err(CloseCode::Protocol);
-                }
-                let before = self.partial.as_ref().map_or(0, |(_, fragments)| fragments.len());
-                if len > self.message_bytes_max.saturating_sub(before) {
-                    return Err(CloseCode::TooLarge);
-                }
-            }
-        }
-        Ok(Header { opcode: header.opcode, last: header.is_final, mask, len })
-    }
-
-    fn data(&mut self, data: Data, last: bool, payload: BytesMut) -> Result<Option<Message>, CloseCode> {
-        let (data, whole) = match self.partial.take() {
-            Some((data, mut fragments)) => {
-                fragments.extend_from_slice(&payload);
-                (data, fragments)
-            }
-            None => (data, payload),
-        };
-        if !last {
-            self.partial = Some((data, whole));
-            return Ok(None);
-        }
-        if data == Data::Binary {
-            return Ok(Some(Message::Binary));
-        }
-        Utf8Bytes::try_from(whole).map(|text| Some(Message::Text(text))).map_err(|_| CloseCode::InvalidUtf8)
+        let before = self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.len());
+        let fits = header.len <= self.message_bytes_max.saturating_sub(before);
+        if fits { Ok(()) } else { Err(CloseCode::TooLarge) }
     }
 }
 
-fn control(control: Control, payload: Bytes) -> Result<Message, CloseCode> {
-    match control {
-        Control::Ping => Ok(Message::Ping(payload)),
-        Control::Pong => Ok(Message::Pong),
-        Control::Close => close(&payload),
-        Control::Reserved(_) => Err(CloseCode::Protocol),
+/// A header and its length, if it is there as a whole (RFC 6455, section 5.2).
+fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, CloseCode> {
+    let [first, second, rest @ ..] = bytes else { return Ok(None) };
+    let opcode = match first & 0x0F {
+        0x0 => Opcode::Continue,
+        0x1 => Opcode::Text,
+        0x2 => Opcode::Binary,
+        0x8 => Opcode::Close,
+        0x9 => Opcode::Ping,
+        0xA => Opcode::Pong,
+        _ => return Err(CloseCode::Protocol),
+    };
+    let (is_masked, has_reserved_bits) = (second & 0x80 != 0, first & 0x70 != 0);
+    if !is_masked || has_reserved_bits {
+        return Err(CloseCode::Protocol);
+    }
+    let len_and_rest = match second & 0x7F {
+        short @ ..=125 => Some((u64::from(short), rest)),
+        126 => rest.split_first_chunk().map(|(len, rest)| (u64::from(u16::from_be_bytes(*len)), rest)),
+        _ => rest.split_first_chunk().map(|(len, rest)| (u64::from_be_bytes(*len), rest)),
+    };
+    let Some((len, rest)) = len_and_rest else { return Ok(None) };
+    let Some((mask, rest)) = rest.split_first_chunk() else { return Ok(None) };
+    let len = usize::try_from(len).map_err(|_| CloseCode::TooLarge)?;
+    Ok(Some((Header { opcode, last: first & 0x80 != 0, mask: *mask, len }, bytes.len() - rest.len())))
+}
+
+/// A whole message, by the opcode that it began with.
+fn message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, CloseCode> {
+    match opcode {
+        Opcode::Text | Opcode::Continue => {
+            str::from_utf8(payload).map(Message::Text).map_err(|_| CloseCode::InvalidUtf8)
+        }
+        Opcode::Binary => Ok(Message::Binary),
+        Opcode::Ping => Ok(Message::Ping(payload)),
+        Opcode::Pong => Ok(Message::Pong),
+        Opcode::Close => close(payload),
     }
 }
 
-fn close(payload: &[u8]) -> Result<Message, CloseCode> {
+fn close(payload: &[u8]) -> Result<Message<'_>, CloseCode> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return if payload.is_empty() { Ok(Message::Close(None)) } else { Err(CloseCode::Protocol) };
     };
@@ -191,6 +250,28 @@ mod tests {
 
     use super::*;
 
+    /// A message that outlives its reader.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    enum Came {
+        Text(String),
+        Binary,
+        Ping(Vec<u8>),
+        Pong,
+        Close(Option<u16>),
+    }
+
+    impl From<Message<'_>> for Came {
+        fn from(message: Message<'_>) -> Self {
+            match message {
+                Message::Text(text) => Self::Text(text.to_owned()),
+                Message::Binary => Self::Binary,
+                Message::Ping(payload) => Self::Ping(payload.to_vec()),
+                Message::Pong => Self::Pong,
+                Message::Close(code) => Self::Close(code),
+            }
+        }
+    }
+
     /// A frame as a client sends it: the first byte, and the length byte with the mask bit.
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [1, 2, 3, 4];
@@ -212,14 +293,14 @@ mod tests {
     }
 
     /// All that a reader with a limit of 1,000 bytes makes of `bytes`, given to it `step` bytes at a time.
-    fn read(bytes: &[u8], step: usize) -> (Vec<Message>, Option<CloseCode>) {
+    fn read(bytes: &[u8], step: usize) -> (Vec<Came>, Option<CloseCode>) {
         let mut reader = Reader::new(&[], 1000);
         let mut messages = Vec::new();
         for chunk in bytes.chunks(step) {
             reader.feed(chunk);
             loop {
                 match reader.next() {
-                    Ok(Some(message)) => messages.push(message),
+                    Ok(Some(message)) => messages.push(message.into()),
                     Ok(None) => break,
                     Err(code) => return (messages, Some(code)),
                 }
@@ -229,7 +310,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(frames: &[Vec<u8>], expected: &[Message], fault: Option<CloseCode>) {
+    fn check(frames: &[Vec<u8>], expected: &[Came], fault: Option<CloseCode>) {
         let bytes = frames.concat();
         for step in [1, 2, 7, bytes.len()] {
             let (messages, code) = read(&bytes, step);
@@ -237,23 +318,23 @@ mod tests {
         }
     }
 
-    fn text(text: &str) -> Message {
-        Message::Text(text.to_owned().into())
+    fn text(text: &str) -> Came {
+        Came::Text(text.to_owned())
     }
 
     #[test]
     fn messages() {
         check(&[frame(0x81, b"Hello"), frame(0x81, b"")], &[text("Hello"), text("")], None);
         check(&[frame(0x81, "ä".repeat(70).as_bytes())], &[text(&"ä".repeat(70))], None);
-        check(&[frame(0x82, b"\xFF")], &[Message::Binary], None);
+        check(&[frame(0x82, b"\xFF")], &[Came::Binary], None);
         check(&[frame(0x01, b"a\xC3"), frame(0x00, b"\xA4"), frame(0x80, b"b")], &[text("aäb")], None);
         check(
             &[frame(0x01, b"a"), frame(0x89, b"now"), frame(0x80, b"b"), frame(0x8A, b"")],
-            &[Message::Ping(Bytes::from_static(b"now")), text("ab"), Message::Pong],
+            &[Came::Ping(b"now".to_vec()), text("ab"), Came::Pong],
             None,
         );
-        check(&[frame(0x88, b"")], &[Message::Close(None)], None);
-        check(&[frame(0x88, b"\x03\xE8bye")], &[Message::Close(Some(1000))], None);
+        check(&[frame(0x88, b"")], &[Came::Close(None)], None);
+        check(&[frame(0x88, b"\x03\xE8bye")], &[Came::Close(Some(1000))], None);
     }
 
     #[test]
@@ -302,7 +383,7 @@ mod tests {
     fn the_limit_changes_from_the_next_header_on() {
         let mut reader = Reader::new(&frame(0x81, &[b'a'; 1500]), 1000);
         reader.set_message_bytes_max(2000);
-        assert_eq!(reader.next(), Ok(Some(text(&"a".repeat(1500)))));
+        assert_eq!(reader.next(), Ok(Some(Message::Text(&"a".repeat(1500)))));
         reader.set_message_bytes_max(10);
         reader.feed(&frame(0x81, &[b'a'; 11]));
         assert_eq!(reader.next(), Err(CloseCode::TooLarge));
@@ -330,7 +411,7 @@ mod tests {
     }
 
     /// What tungstenite's own codec makes of the bytes: the messages it knows, and whether it fails in the end.
-    fn witness(bytes: &[u8]) -> (Vec<Message>, bool) {
+    fn witness(bytes: &[u8]) -> (Vec<Came>, bool) {
         struct Stream<'a>(&'a [u8]);
         impl std::io::Read for Stream<'_> {
             fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -353,10 +434,10 @@ mod tests {
         let mut messages = Vec::new();
         loop {
             match codec.read(&mut stream) {
-                Ok(tungstenite::Message::Text(text)) => messages.push(Message::Text(text)),
-                Ok(tungstenite::Message::Binary(_)) => messages.push(Message::Binary),
-                Ok(tungstenite::Message::Ping(payload)) => messages.push(Message::Ping(payload)),
-                Ok(tungstenite::Message::Pong(_)) => messages.push(Message::Pong),
+                Ok(tungstenite::Message::Text(text)) => messages.push(Came::Text(text.to_string())),
+                Ok(tungstenite::Message::Binary(_)) => messages.push(Came::Binary),
+                Ok(tungstenite::Message::Ping(payload)) => messages.push(Came::Ping(payload.to_vec())),
+                Ok(tungstenite::Message::Pong(_)) => messages.push(Came::Pong),
                 Ok(tungstenite::Message::Close(_) | tungstenite::Message::Frame(_))
                 | Err(tungstenite::Error::Io(_)) => return (messages, false),
                 Err(_) => return (messages, true),
@@ -372,7 +453,7 @@ mod tests {
             let bytes = [frames.concat(), frame(0x80, b"the end of a message, or a fault")].concat();
             let (mut ours, fault) = read(&bytes, step);
             let (theirs, fails) = witness(&bytes);
-            if let Some(closed) = ours.iter().position(|message| matches!(message, Message::Close(_))) {
+            if let Some(closed) = ours.iter().position(|message| matches!(message, Came::Close(_))) {
                 ours.truncate(closed);
             } else {
                 prop_assert_eq!(fault.is_some(), fails);
@@ -398,6 +479,6 @@ mod tests {
         let mut sent = Frame::close(Some(close));
         sent.header_mut().mask = Some([9, 8, 7, 6]);
         sent.format(&mut bytes).unwrap();
-        check(&[bytes], &[Message::Close(Some(1001))], None);
+        check(&[bytes], &[Came::Close(Some(1001))], None);
     }
 }

@@ -11,7 +11,6 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::reader::{Message, Reader};
 use crate::envelope::Frame;
@@ -37,9 +36,9 @@ thread_local! {
 
 /// What a session is told of.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
+pub(super) enum Arrival<'s> {
     /// A text message.
-    Text(Utf8Bytes),
+    Text(&'s str),
     /// A binary message.
     Binary,
     /// A ping, which is answered here, or a pong.
@@ -88,14 +87,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.reader.set_message_bytes_max(message_bytes_max);
     }
 
-    /// A message that has been read already; looks at no stream.
-    pub(super) fn decoded(&mut self) -> Result<Option<Arrival>, Ended> {
+    /// The next message that has come as a whole; looks at no stream.
+    pub(super) fn next(&mut self) -> Result<Option<Arrival<'_>>, Ended> {
         let Some(message) = self.reader.next().map_err(Ended::Fault)? else { return Ok(None) };
         match message {
             Message::Text(text) => Ok(Some(Arrival::Text(text))),
             Message::Binary => Ok(Some(Arrival::Binary)),
             Message::Ping(payload) => {
-                self.pong(&payload);
+                // An older answer that has not left is replaced: the latest ping counts (RFC 6455, section 5.5.3).
+                self.control = control_frame(PONG, payload);
                 Ok(Some(Arrival::Alive))
             }
             Message::Pong => Ok(Some(Arrival::Alive)),
@@ -103,17 +103,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// The next message. Not to be called while [`Socket::is_writing`]: who does not read is not read from.
-    pub(super) fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Result<Arrival, Ended>> {
-        loop {
-            if let Some(arrival) = self.decoded()? {
-                return Poll::Ready(Ok(arrival));
-            }
+    /// Reads until there is something for [`Socket::next`]. Not to be called while [`Socket::is_writing`]: who does not
+    /// read is not read from.
+    pub(super) fn poll_come(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        while !self.reader.is_ready() {
             let came = ready!(self.poll_read(cx, Reader::feed)).map_err(|_| Ended::Lost)?;
             if came == 0 {
                 return Poll::Ready(Err(Ended::Lost));
             }
         }
+        Poll::Ready(Ok(()))
     }
 
     /// Reads and throws away; how many bytes, 0 at the end.
@@ -189,11 +188,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Drops what is not begun. A frame that is half written stays: its rest is needed for what follows to be read.
     pub(super) fn drop_unbegun(&mut self) {
         self.batch.truncate(usize::from(self.written > 0));
-    }
-
-    fn pong(&mut self, payload: &[u8]) {
-        // An older answer that has not left is replaced: the latest ping counts (RFC 6455, section 5.5.3).
-        self.control = control_frame(PONG, payload);
     }
 
     /// Puts a Close frame behind all that has been written. Not to be called while [`Socket::is_writing`].
@@ -297,6 +291,11 @@ mod tests {
         texts.iter().flat_map(|text| Frame::new(text).wire().to_vec()).collect()
     }
 
+    /// The next message that the peer has sent.
+    fn arrival(socket: &mut Socket<Peer>) -> Poll<Result<Option<Arrival<'_>>, Ended>> {
+        socket.poll_come(&mut cx()).map(|came| came.and_then(|()| socket.next()))
+    }
+
     fn cx() -> Context<'static> {
         Context::from_waker(Waker::noop())
     }
@@ -332,7 +331,7 @@ mod tests {
             let mut socket = socket(room, &["first message", "second message"]);
             write(&mut socket);
             socket.reader.feed(&PING);
-            assert_eq!(socket.decoded(), Ok(Some(Arrival::Alive)));
+            assert_eq!(socket.next(), Ok(Some(Arrival::Alive)));
             let expected = match room {
                 0 => [pong, &first, &second].concat(),
                 room if room <= first.len() => [&first, pong, &second].concat(),
@@ -357,10 +356,10 @@ mod tests {
         let mut socket = socket(1000, &[]);
         socket.stream.sent = [&[0x89, 0x80, 0, 0, 0, 0], PING.as_slice()].concat();
         for _ in 0..2 {
-            assert_eq!(socket.poll_arrival(&mut cx()), Poll::Ready(Ok(Arrival::Alive)));
+            assert_eq!(arrival(&mut socket), Poll::Ready(Ok(Some(Arrival::Alive))));
         }
         assert_eq!(taken(&mut socket, 100), b"\x8A\x02hi");
-        assert_eq!(socket.poll_arrival(&mut cx()), Poll::Pending);
+        assert_eq!(arrival(&mut socket), Poll::Pending);
     }
 
     #[test]
@@ -383,9 +382,9 @@ mod tests {
     fn the_end_of_the_stream_is_told_from_a_close() {
         let mut lost = socket(0, &[]);
         lost.stream.gone = true;
-        assert_eq!(lost.poll_arrival(&mut cx()), Poll::Ready(Err(Ended::Lost)));
+        assert_eq!(arrival(&mut lost), Poll::Ready(Err(Ended::Lost)));
         let mut closed = socket(0, &[]);
         closed.stream.sent = vec![0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9];
-        assert_eq!(closed.poll_arrival(&mut cx()), Poll::Ready(Err(Ended::ByPeer(Some(1001)))));
+        assert_eq!(arrival(&mut closed), Poll::Ready(Err(Ended::ByPeer(Some(1001)))));
     }
 }

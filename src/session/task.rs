@@ -133,7 +133,8 @@ struct Task<'a, S> {
 enum Turn {
     Drain(u64),
     Due,
-    Arrived(Arrival),
+    /// Something for [`Socket::next`].
+    Came,
     /// The peer takes nothing more for now.
     Blocked,
     Wrote,
@@ -199,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
                     timer.as_mut().reset(armed.into());
                     self.come_due(&mut waiting)
                 }
-                Turn::Arrived(arrival) => match self.take_in(arrival) {
+                Turn::Came => match self.take_in() {
                     Ok(effect) => effect,
                     Err(ended) => return Ending::Socket(ended),
                 },
@@ -230,7 +231,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
         }
     }
 
-    fn handle(&mut self, now: Instant, input: Input) -> Option<Effect> {
+    fn handle(&mut self, now: Instant, input: Input<'_>) -> Option<Effect> {
         let effect = self.attached.session.handle(now, input, self.attached.router);
         self.socket.set_message_bytes_max(self.attached.session.message_bytes_max());
         effect
@@ -278,10 +279,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
         let (socket, blocked) = (&mut self.socket, &mut self.blocked);
         poll_fn(|cx| {
             if !socket.is_writing() {
-                return socket.poll_arrival(cx).map(|arrived| match arrived {
-                    Ok(arrival) => Turn::Arrived(arrival),
-                    Err(ended) => Turn::End(Ending::Socket(ended)),
-                });
+                let came = socket.poll_come(cx);
+                return came.map(|came| came.map_or_else(|ended| Turn::End(Ending::Socket(ended)), |()| Turn::Came));
             }
             let mut progress = false;
             while socket.is_writing() {
@@ -319,26 +318,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
         None
     }
 
-    /// Handles a message, and those that have come with it, until one has an effect.
-    fn take_in(&mut self, first: Arrival) -> Result<Option<Effect>, Ended> {
+    /// Handles the messages that have come, until one has an effect.
+    fn take_in(&mut self) -> Result<Option<Effect>, Ended> {
         let now = now();
-        let mut arrival = first;
-        for _ in 1..BURST {
-            let effect = self.handle(now, arrival.into());
+        for _ in 0..BURST {
+            let Some(arrival) = self.socket.next()? else { return Ok(None) };
+            let Attached { session, router } = &mut self.attached;
+            let effect = session.handle(now, arrival.into(), router);
+            self.socket.set_message_bytes_max(session.message_bytes_max());
             if effect.is_some() {
                 return Ok(effect);
             }
-            match self.socket.decoded()? {
-                Some(next) => arrival = next,
-                None => return Ok(None),
-            }
         }
-        Ok(self.handle(now, arrival.into()))
+        Ok(None)
     }
 }
 
-impl From<Arrival> for Input {
-    fn from(arrival: Arrival) -> Self {
+impl<'s> From<Arrival<'s>> for Input<'s> {
+    fn from(arrival: Arrival<'s>) -> Self {
         match arrival {
             Arrival::Text(text) => Self::Text(text),
             Arrival::Binary => Self::Binary,
@@ -414,7 +411,8 @@ async fn write_out<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) ->
 /// Whether the peer answers with a Close frame; what it sent before it had ours is read past.
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) -> bool {
     loop {
-        if let Err(ended) = poll_fn(|cx| socket.poll_arrival(cx)).await {
+        let came = poll_fn(|cx| socket.poll_come(cx)).await;
+        if let Err(ended) = came.and_then(|()| socket.next()) {
             return matches!(ended, Ended::ByPeer(_));
         }
     }

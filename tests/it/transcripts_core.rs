@@ -123,7 +123,7 @@ impl Stage {
             Action::Send(peer, text) => {
                 let text = self.names.fill(&text);
                 self.connect(&peer);
-                self.feed(&peer, Input::Text(text.into()));
+                self.feed(&peer, Input::Text(&text));
             }
             Action::Expect(peer, expected) => {
                 let found = self.next(&peer).or_else(|| self.next_in_time(&peer));

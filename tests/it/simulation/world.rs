@@ -178,7 +178,7 @@ impl World {
             Said::Envelope(draft) => Some((draft, self.model.judge(conn, draft))),
             _ => None,
         };
-        let Some(heard) = self.feed(seat, &said, text) else { return Ok(()) };
+        let Some(heard) = self.feed(seat, &said, text.as_deref()) else { return Ok(()) };
         self.look_at_outboxes();
         self.count_malformed(conn, &said);
         match verdict {
@@ -196,10 +196,10 @@ impl World {
     }
 
     /// Gives a session what was said.
-    fn feed(&mut self, seat: usize, said: &Said, text: Option<String>) -> Option<Heard> {
+    fn feed(&mut self, seat: usize, said: &Said, text: Option<&str>) -> Option<Heard> {
         let link = self.seats[seat].link.as_mut()?;
         let input = match (said, text) {
-            (_, Some(text)) => Input::Text(text.into()),
+            (_, Some(text)) => Input::Text(text),
             (Said::Binary, None) => Input::Binary,
             (_, None) => Input::Pong,
         };
