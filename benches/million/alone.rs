@@ -44,7 +44,7 @@ impl Crowd {
         let (now, settings) = (self.now, Arc::clone(&self.settings));
         let outbox = settings.outbox();
         let mut session = Session::new(now, ADDRESS, settings, outbox);
-        let effect = session.handle(now, Input::Text(register(number).into()), &self.router);
+        let effect = session.handle(now, Input::Text(&register(number)), &self.router);
         assert!(matches!(effect, Some(Effect::Verify(_))), "Register asks the verifier");
         let identity = Identity {
             principal: Principal::User(user(number).into()),
@@ -61,7 +61,7 @@ impl Crowd {
 
     /// Sends a text, which has no effect beyond what it puts in outboxes.
     fn send(&self, session: &mut Session, text: &str) {
-        assert!(session.handle(self.now, Input::Text(text.into()), &self.router).is_none());
+        assert!(session.handle(self.now, Input::Text(text), &self.router).is_none());
     }
 
     /// Takes what waits for a session: one message.
