@@ -174,6 +174,9 @@ impl Verdict {
 const BUSY: &str = "Salesforce does not answer as it should just now; try again in a moment";
 const NO_ACCESS: &str = "Salesforce refuses the broker; tell an administrator: the broker's log says what to change";
 
+const UNSEARCHABLE: &str =
+    "salesforce.credentials.key_field cannot be searched: make it Text, 'External ID', not encrypted";
+
 /// The app's place in Setup.
 const APP: &str = "Setup > Apps > External Client Apps > External Client App Manager > the broker's app";
 
@@ -194,6 +197,9 @@ pub(super) fn of_answer(status: u16, body: &[u8], names: &[&str]) -> Verdict {
             "the API is off for this user or edition. Setup > Users > Permission Sets > the broker's set > System \
              Permissions: 'API Enabled'",
         ),
+        // "field 'X' can not be filtered in a query call": it is there, and may be read.
+        ("INVALID_QUERY_FILTER_OPERATOR", _) => rejected(UNSEARCHABLE),
+        ("INVALID_FIELD", _) if message.contains("can not be filtered") => rejected(UNSEARCHABLE),
         ("INVALID_FIELD", _) => rejected(&format!(
             "{} does not exist, or field-level security hides it. Setup > Users > Permission Sets > the broker's set > \
              Object Settings > the object > Field Permissions: 'Read Access'; or correct salesforce.credentials",
@@ -213,9 +219,6 @@ pub(super) fn of_answer(status: u16, body: &[u8], names: &[&str]) -> Verdict {
                 "HTTP {status} {code}: the query is slow; make salesforce.credentials.key_field an External ID (indexed)"
             ),
         )),
-        ("INVALID_QUERY_FILTER_OPERATOR", _) => {
-            rejected("salesforce.credentials.key_field cannot be searched: make it Text, 'External ID', not encrypted")
-        }
         ("MALFORMED_QUERY" | "QUERY_TOO_COMPLICATED", _) | (_, 414 | 431) => {
             rejected("a mistake of the broker's own: report it, with salesforce.credentials as it is configured")
         }
@@ -262,8 +265,13 @@ fn of_session(status: u16, code: &str, message: &str) -> Verdict {
     ))
 }
 
-/// Which of the names a message is about.
+/// Which of the names a message is about: the one that it puts in quotes ("No such column 'X'"), since it may repeat the
+/// whole query; else those that it has.
 fn named(message: &str, names: &[&str]) -> String {
+    let quoted = |name: &str| message.contains(&format!("'{name}'"));
+    if let Some(name) = names.iter().find(|name| name.split('.').any(quoted)) {
+        return (*name).to_owned();
+    }
     let about: Vec<&str> = names.iter().copied().filter(|name| message.contains(name)).collect();
     match about.as_slice() {
         [] => "a configured field".to_owned(),
@@ -279,7 +287,7 @@ pub(super) fn of_login(status: u16, body: &[u8], skew: Option<i64>) -> Verdict {
     let says = |words: &str| description.to_ascii_lowercase().contains(words);
     let clock = skew.filter(|skew| skew.abs() > 60).map(|skew| {
         let side = if skew > 0 { "ahead of" } else { "behind" };
-        format!(" This computer's clock is {} s {side} Salesforce's: set it right.", skew.abs())
+        format!("; and this computer's clock is {} s {side} Salesforce's: let NTP set it", skew.abs())
     });
     let refused = |advice: &str| {
         let known = if error.is_empty() { format!("HTTP {status}") } else { format!("{error}, {description:?}") };
@@ -304,13 +312,13 @@ pub(super) fn of_login(status: u16, body: &[u8], skew: Option<i64>) -> Verdict {
         ),
         _ if says("hasn't approved this consumer") => refused(&format!(
             "{APP} > Policies > OAuth Policies: 'Admin approved users are pre-authorized', and a permission set there that \
-             the integration user has",
+             the integration user has; or salesforce.username is no user of this org",
         )),
         _ if says("audience") => refused(
             "set salesforce.audience to https://login.salesforce.com (production) or https://test.salesforce.com (sandbox)",
         ),
         _ if says("expired authorization code") => {
-            refused("the assertion came too late: the clock of this computer, most likely")
+            refused("the assertion came too late, most likely by the clock of this computer")
         }
         _ if says("invalid assertion") => refused(&format!(
             "{APP} > Settings > OAuth Settings > JWT Bearer Flow: the certificate has to belong to \
@@ -373,6 +381,21 @@ mod tests {
             (403, html.clone(), "final", "API Access Control"),
             (
                 400,
+                array(
+                    "INVALID_FIELD",
+                    "SELECT CTI_Username__c,CTI_Password__c FROM x WHERE CTI_Username__c = 'y' No such column 'CTI_Password__c' on entity",
+                ),
+                "final",
+                "INVALID_FIELD: CTI_Password__c does not exist",
+            ),
+            (
+                400,
+                array("INVALID_FIELD", "field 'CTI_Password__c' can not be filtered in a query call"),
+                "final",
+                "searched",
+            ),
+            (
+                400,
                 array("INVALID_FIELD", "No such column 'CTI_Password__c' on entity"),
                 "final",
                 "CTI_Password__c does not",
@@ -413,7 +436,12 @@ mod tests {
             (400, grant("Audience validation failed"), "final", "salesforce.audience"),
             (400, grant("invalid assertion"), "final", "certificate"),
             (400, grant("expired authorization code"), "final", "behind Salesforce's"),
-            (400, grant("user is locked"), "final", "Unlock"),
+            (
+                400,
+                grant("user is locked"),
+                "final",
+                "Unlock; then find out who locked it; and this computer's clock is 400 s behind",
+            ),
             (400, grant("no valid scopes defined"), "final", "'api'"),
             (400, grant("something new"), "final", "Login History"),
             (400, body("invalid_client_id", "client identifier invalid"), "final", "Consumer Key"),

@@ -223,9 +223,10 @@ fn instance(text: &str, org: &config::Salesforce) -> Result<BaseUrl, String> {
     if org.instance_hosts.iter().any(allowed) {
         Ok(base)
     } else {
-        Err("instance_url names a host that salesforce.instance_hosts does not: the token was not sent there. Setup > Company \
-             Settings > My Domain shows the org's own; add it if it is yours"
-            .to_owned())
+        Err(format!(
+            "the login's instance_url is {base}, a host that salesforce.instance_hosts does not have: the token was not sent \
+             there. Setup > Company Settings > My Domain shows the org's own; add it if it is yours"
+        ))
     }
 }
 
@@ -263,6 +264,9 @@ mod tests {
             let body = serde_json::json!({"access_token": "00D!x", "instance_url": url, "id": "https://l/id/00D/005000000000001"});
             let read = read_token(body.to_string().as_bytes(), org);
             assert_eq!(read.is_ok(), allowed, "{url}");
+            if url == "https://127.0.0.1" {
+                assert!(read.as_ref().is_err_and(|why| why.contains("is https://127.0.0.1, a host that")), "names it");
+            }
             if let Ok(issued) = read {
                 assert_eq!(issued.user.as_deref(), Some("005000000000001AAA"));
             }

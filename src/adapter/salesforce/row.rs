@@ -31,14 +31,18 @@ pub(super) fn choose(rows: &[Object<'_>], lookup: &Lookup, key: &str) -> Result<
 
 /// No row at all.
 pub(super) fn not_found(lookup: &Lookup) -> Fault {
-    Fault::not_found(
-        "no CTI login is stored for this user in Salesforce; an administrator adds one",
-        format!(
+    let operator = match (lookup.mode, &lookup.apex_path) {
+        (Mode::Apex, Some(path)) => format!(
+            "the Apex resource {path} answers that it has nothing for the user, or is not there: Setup > Apex Classes shows its \
+             urlMapping, Setup > Users > Permission Sets > the broker's set > Apex Class Access lets the broker call it"
+        ),
+        (Mode::Query | Mode::ExternalId | Mode::Apex, _) => format!(
             "{} has no row whose {} is the user's, or sharing hides it: Setup > Users > Permission Sets > the broker's set > \
              Object Settings > the object: 'View All'",
             lookup.object, lookup.key_field
         ),
-    )
+    };
+    Fault::not_found("no CTI login is stored for this user in Salesforce; an administrator adds one", operator)
 }
 
 /// More rows than one.
