@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::adapter::salesforce::{Org, Outcome as Came, SalesforceVerifier, SetupError, Step};
-use crate::config::{self, Config, LoadOptions, Mistake, Mistakes, Place};
+use crate::adapter::salesforce::{Org, Outcome as Came, SalesforceVerifier, SetupError, Step, Whose};
+use crate::config::{self, Config, LoadOptions, Mistake, Mistakes, Place, Store};
 
 use super::Exit;
 use super::output::Output;
@@ -44,13 +44,20 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
         return tell(output, &config::document(), Exit::Done);
     }
     let outcome = Config::load(LoadOptions::from_process(args.config.clone()));
-    if let Ok(config) = &outcome
-        && let Err(errors) = SalesforceVerifier::open(config)
-    {
-        return unusable(errors.list(), args, output);
-    }
-    if let (true, Ok(config)) = (args.salesforce, &outcome) {
-        return salesforce(config, args, output);
+    if let Ok(config) = &outcome {
+        let (org, verifier) =
+            (asks_org(config, args).then(|| Org::open(&config.salesforce)), SalesforceVerifier::open(config));
+        let (org, verifier) = match (org.transpose(), verifier) {
+            (Ok(org), Ok(verifier)) => (org, verifier),
+            (org, verifier) => {
+                let unusable_files = verifier.as_ref().err().map_or(&[][..], |errors| errors.list());
+                let errors: Vec<&SetupError> = org.as_ref().err().into_iter().chain(unusable_files).collect();
+                return unusable(&errors, args, output);
+            }
+        };
+        if args.salesforce {
+            return salesforce((org.as_ref(), &verifier), config, args, output);
+        }
     }
     let text = if args.json { in_json(outcome.as_ref().err()) } else { in_words(&outcome) };
     tell(output, &text, if outcome.is_ok() { Exit::Done } else { Exit::Usage })
@@ -65,7 +72,7 @@ fn tell(output: &mut Output, text: &str, exit: Exit) -> anyhow::Result<Exit> {
 }
 
 /// Files that the configuration names and that cannot be used.
-fn unusable(errors: &[SetupError], args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
+fn unusable(errors: &[&SetupError], args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
     let text = if args.json {
         let mistakes = errors
             .iter()
@@ -79,13 +86,39 @@ fn unusable(errors: &[SetupError], args: &CheckArgs, output: &mut Output) -> any
     tell(output, &text, Exit::Usage)
 }
 
-fn salesforce(config: &Config, args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
-    let org = match Org::open(&config.salesforce) {
-        Ok(org) => org,
-        Err(error) => return unusable(&[error], args, output),
+/// Whether the broker has something to ask `[salesforce]` for; or `--salesforce` is there for it alone.
+fn asks_org(config: &Config, args: &CheckArgs) -> bool {
+    let (org, proofs) = (&config.salesforce, &config.proofs);
+    let serves = config.credentials.store == Store::Salesforce || writes_or_hears(config);
+    let only_proofs = proofs.introspection.is_some() || proofs.userinfo.is_some();
+    serves || args.salesforce && (org.client_id.is_some() || args.user.is_some() || !only_proofs)
+}
+
+fn writes_or_hears(config: &Config) -> bool {
+    !config.salesforce.objects.is_empty() || !config.salesforce.events.topics.is_empty()
+}
+
+fn salesforce(
+    (org, verifier): (Option<&Org>, &SalesforceVerifier),
+    config: &Config,
+    args: &CheckArgs,
+    output: &mut Output,
+) -> anyhow::Result<Exit> {
+    let whose = match (&args.user, config.credentials.store) {
+        (Some(user), _) => Whose::Of(user),
+        // Without anything else to look at, it is the credentials that somebody is about to keep there.
+        (None, Store::Directory) if writes_or_hears(config) => Whose::Nobodys,
+        (None, Store::Directory | Store::Salesforce) => Whose::Unnamed,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let steps = runtime.block_on(org.diagnose(args.user.as_deref()));
+    let steps = runtime.block_on(async {
+        let mut steps = match org {
+            Some(org) => org.diagnose(whose).await,
+            None => Vec::new(),
+        };
+        steps.extend(verifier.diagnose().await);
+        steps
+    });
     let ok = steps.iter().all(|step| step.outcome != Came::Failed);
     let text = if args.json {
         as_line(&Outcome { ok, mistakes: Vec::new(), steps: Some(steps) })
@@ -104,7 +137,7 @@ fn step_in_words(step: &Step) -> String {
     };
     // A row of the org is outside input, and a terminal would obey its control characters.
     let detail: String = step.detail.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
-    format!("{came:8} {:12} {detail}\n", step.step)
+    format!("{came:8} {:13} {detail}\n", step.step)
 }
 
 fn in_words(outcome: &Result<Config, Mistakes>) -> String {

@@ -161,6 +161,11 @@ impl Client {
         }
     }
 
+    /// Whether the login says by this computer's clock until when it is good.
+    pub(super) fn signs(&self) -> bool {
+        matches!(self.grant, Grant::JwtBearer { .. })
+    }
+
     /// The counts at this moment.
     pub(super) fn snapshot(&self) -> Snapshot {
         let age = self.token.lock().as_ref().map(|token| token.since.elapsed());

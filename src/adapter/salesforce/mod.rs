@@ -39,7 +39,7 @@ mod verifier;
 pub use audit::{Audit, Rotation};
 pub use breaker::BreakerState;
 pub use credentials::{FetchCredentials, Store};
-pub use diagnosis::{Outcome, Step};
+pub use diagnosis::{Outcome, Step, Whose};
 pub use events::{Events, TopicSnapshot};
 pub use messages::writers;
 pub use oauth::SetupError;

@@ -150,6 +150,15 @@ async fn a_refused_login_ends_the_way_and_a_bad_key_file_is_2() {
     let (code, text) = check(&stand_in, "ca_file = 'absent.pem'", &["--json"]).await;
     let told: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((code, &told["mistakes"][0]["key"]), (2, &"salesforce.ca_file".into()));
+    // Without --salesforce too: what would end a start is a mistake.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("f.toml");
+    let login = "client_id = 'x'\nusername = 'u'\nprivate_key_file = 'absent.key'";
+    fs::write(&file, format!("[credentials]\nstore = 'salesforce'\n[salesforce]\n{login}\n")).unwrap();
+    let mut plain = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    let output = plain.args(["check", "--config"]).arg(&file).output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(2) && text.starts_with("salesforce.private_key_file: absent.key: "), "{text}");
     let (code, text) = check(&stand_in, "[salesforce.credentials]\nobject = 'a b'", &[]).await;
     assert!(code == 2 && text.contains("salesforce.credentials.object: must be an API name"), "{code} {text}");
 }

@@ -1,8 +1,9 @@
 //! Credentials from an org: what is asked and answered (`fetch`), what goes wrong on the way (`faults`), and the command
-//! that finds it (`check`). And what is written to an org, by a whole broker before the stand-in org (`desk`): records
+//! that finds it (`check`, `check_tables`). And what is written to an org, by a whole broker before the stand-in org (`desk`): records
 //! that change (`updating`), that are made (`creating`), and variables that wait for their call's event (`variables`).
 
 mod check;
+mod check_tables;
 mod events;
 mod faults;
 mod fetch;

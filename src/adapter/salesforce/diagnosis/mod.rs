@@ -1,16 +1,19 @@
 //! [`Org::diagnose`]: goes the way of a fetch step by step, and says of each step that it is well or what to change in
 //! Setup. A step whose ground is missing is not tried.
+//!
+//! Here is the way to a session and what every use of it needs; `credentials` and `records` look at what the configuration
+//! wants of the org's objects. What only events and verifiers know of is looked at by them.
 
-use std::collections::HashSet;
+mod credentials;
+mod records;
 
 use serde::{Deserialize, Serialize};
 
+use super::Org;
 use super::client::Want;
 use super::fault::Fault;
 use super::oauth::Token;
-use super::response::records;
-use super::{Org, soql};
-use crate::config::{Mode, UserKey};
+use crate::config::Mode;
 
 /// How far a clock may be off before it is worth a word, in seconds: Salesforce allows three minutes.
 const CLOCK_NOTABLE: i64 = 30;
@@ -20,6 +23,26 @@ const CLOCK_WRONG: i64 = 110;
 
 /// The integration user's permissions.
 const SET: &str = "Setup > Users > Permission Sets > the broker's set";
+
+/// Those on an object.
+const OBJECT_SETTINGS: &str = "Setup > Users > Permission Sets > the broker's set > Object Settings";
+
+/// The steps that need a session.
+const BEHIND_LOGIN: [&str; 6] = ["api_version", "object", "fields", "mask", "limits", "lookup"];
+
+/// The steps of the credentials.
+const OF_CREDENTIALS: [&str; 3] = ["object", "fields", "mask"];
+
+/// Whose credentials are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose<'a> {
+    /// Nobody's: they are not kept in the org.
+    Nobodys,
+    /// They are in the org, and no user was named.
+    Unnamed,
+    /// This user's.
+    Of(&'a str),
+}
 
 /// What came of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -38,7 +61,8 @@ pub enum Outcome {
 /// One step, as it came out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// Which: `network`, `tls`, `clock`, `login`, `api_version`, `object`, `fields`, `mask`, `limits`, `lookup`.
+    /// Which: `network`, `tls`, `clock`, `login`, `api_version`, `object`, `fields`, `mask`, `limits`, `lookup`; then, once
+    /// a table of the configuration, `records` and `events`; `introspection`, `userinfo`.
     pub step: &'static str,
     /// What came of it.
     pub outcome: Outcome,
@@ -48,15 +72,18 @@ pub struct Step {
 
 /// The steps so far.
 #[derive(Default)]
-struct Steps(Vec<Step>);
+pub(super) struct Steps(Vec<Step>);
 
 impl Steps {
-    fn add(&mut self, step: &'static str, outcome: Outcome, detail: impl Into<String>) {
+    pub(super) fn add(&mut self, step: &'static str, outcome: Outcome, detail: impl Into<String>) {
         self.0.push(Step { step, outcome, detail: detail.into() });
     }
 
     fn failed(&mut self, step: &'static str, fault: &Fault) {
-        self.add(step, Outcome::Failed, fault.operator());
+        // What stands in the way of one stands in the way of the next: once told is enough.
+        let told = fault.operator();
+        let before = self.0.iter().find(|it| it.detail == told).map(|it| format!("the same as {}", it.step));
+        self.add(step, Outcome::Failed, before.unwrap_or_else(|| told.to_owned()));
     }
 
     fn skipped(&mut self, steps: &[&'static str], why: &str) {
@@ -66,8 +93,11 @@ impl Steps {
     }
 }
 
+/// What an org says of an object to this user. What it leaves out is not held against it.
 #[derive(Deserialize)]
 struct Description {
+    createable: Option<bool>,
+    updateable: Option<bool>,
     #[serde(default)]
     fields: Vec<Field>,
 }
@@ -78,11 +108,47 @@ struct Field {
     name: String,
     #[serde(default)]
     r#type: String,
+    length: Option<u32>,
     filterable: Option<bool>,
+    createable: Option<bool>,
+    updateable: Option<bool>,
+    external_id: Option<bool>,
+    unique: Option<bool>,
+    #[serde(default)]
+    calculated: bool,
+    #[serde(default)]
+    auto_number: bool,
     relationship_name: Option<String>,
 }
 
-fn clock(ahead: Option<i64>) -> Step {
+impl Description {
+    fn read(body: &[u8]) -> Option<Self> {
+        serde_json::from_slice(body).ok()
+    }
+
+    fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|it| it.name.eq_ignore_ascii_case(name))
+    }
+}
+
+impl Field {
+    /// Whether Salesforce alone writes it, whatever anybody may.
+    fn is_computed(&self) -> bool {
+        self.calculated || self.auto_number
+    }
+
+    fn is_writable(&self, to_update: bool, to_create: bool) -> bool {
+        !(to_update && self.updateable == Some(false) || to_create && self.createable == Some(false))
+    }
+}
+
+/// Where an object is described.
+fn describe_path(version: &str, object: &str) -> String {
+    format!("/services/data/v{version}/sobjects/{object}/describe")
+}
+
+/// `signs`: whether the login says by this clock until when it is good.
+fn clock(ahead: Option<i64>, signs: bool) -> Step {
     let Some(ahead) = ahead else {
         return Step {
             step: "clock",
@@ -94,29 +160,26 @@ fn clock(ahead: Option<i64>) -> Step {
     let told = format!("this computer's clock is {} s {side} Salesforce's", ahead.abs());
     let (outcome, detail) = match ahead.abs() {
         0..=CLOCK_NOTABLE => (Outcome::Passed, told),
-        it if it <= CLOCK_WRONG => (Outcome::Warning, format!("{told}: let NTP set it")),
+        it if it <= CLOCK_WRONG || !signs => (Outcome::Warning, format!("{told}: let NTP set it")),
         _ => (Outcome::Failed, format!("{told}, too far for an assertion: let NTP set it")),
     };
     Step { step: "clock", outcome, detail }
 }
 
 impl Org {
-    /// Tries every step of a fetch, the last one for a user. No password is in what it says.
-    pub async fn diagnose(&self, user: Option<&str>) -> Vec<Step> {
+    /// Tries every step of a fetch and of whatever else the configuration wants of the org. No password is in what it says.
+    pub async fn diagnose(&self, whose: Whose<'_>) -> Vec<Step> {
         let mut steps = Steps::default();
         if self.connection(&mut steps).await {
             match self.client.session().await {
                 Ok(token) => {
                     let who = token.user.as_deref().map_or_else(String::new, |user| format!(" as user {user}"));
                     steps.add("login", Outcome::Passed, format!("logged in{who}; requests go to {}", token.base));
-                    self.with_session(&token, user, &mut steps).await;
+                    self.with_session(&token, whose, &mut steps).await;
                 }
                 Err(fault) => {
                     steps.failed("login", &fault);
-                    steps.skipped(
-                        &["api_version", "object", "fields", "mask", "limits", "lookup"],
-                        "there is no session",
-                    );
+                    self.skip_all(&mut steps, "there is no session");
                 }
             }
         }
@@ -125,20 +188,20 @@ impl Org {
 
     /// Network, TLS and clock; says whether there is a way to the login.
     async fn connection(&self, steps: &mut Steps) -> bool {
-        const REST: [&str; 7] = ["login", "api_version", "object", "fields", "mask", "limits", "lookup"];
+        const NO_WAY: &str = "there is no way to Salesforce";
         let url = &self.config.login_url;
         let ahead = match self.client.reach().await {
-            Err(fault) if fault.operator().starts_with("TLS failed") => {
-                steps.add("network", Outcome::Passed, format!("{url} was reached"));
-                steps.failed("tls", &fault);
-                steps.skipped(&["clock"], "there is no answer to compare with");
-                steps.skipped(&REST, "there is no way to Salesforce");
-                return false;
-            }
             Err(fault) => {
-                steps.failed("network", &fault);
-                steps.skipped(&["tls", "clock"], "there is no connection");
-                steps.skipped(&REST, "there is no way to Salesforce");
+                if fault.operator().starts_with("TLS failed") {
+                    steps.add("network", Outcome::Passed, format!("{url} was reached"));
+                    steps.failed("tls", &fault);
+                    steps.skipped(&["clock"], "there is no answer to compare with");
+                } else {
+                    steps.failed("network", &fault);
+                    steps.skipped(&["tls", "clock"], "there is no connection");
+                }
+                steps.skipped(&["login"], NO_WAY);
+                self.skip_all(steps, NO_WAY);
                 return false;
             }
             Ok(ahead) => ahead,
@@ -149,22 +212,49 @@ impl Org {
         } else {
             steps.add("tls", Outcome::Skipped, "salesforce.insecure_http: a stand-in without TLS");
         }
-        steps.0.push(clock(ahead));
+        steps.0.push(clock(ahead, self.client.signs()));
         true
     }
 
-    async fn with_session(&self, token: &Token, user: Option<&str>, steps: &mut Steps) {
-        self.api_version(steps).await;
-        if self.config.credentials.mode == Mode::Apex {
-            steps.skipped(&["object", "fields", "mask"], "an Apex resource decides what it reads");
-        } else {
-            self.object(token, steps).await;
-        }
-        self.limits(steps).await;
-        self.lookup(user, steps).await;
+    /// What would come after the login.
+    fn skip_all(&self, steps: &mut Steps, why: &str) {
+        steps.skipped(&BEHIND_LOGIN, why);
+        self.skip_tables(steps, why);
     }
 
-    async fn api_version(&self, steps: &mut Steps) {
+    fn skip_tables(&self, steps: &mut Steps, why: &str) {
+        for name in self.config.objects.keys() {
+            steps.add("records", Outcome::Skipped, format!("{name}: {why}"));
+        }
+        for name in self.config.events.topics.keys() {
+            steps.add("events", Outcome::Skipped, format!("{name}: {why}"));
+        }
+    }
+
+    async fn with_session(&self, token: &Token, whose: Whose<'_>, steps: &mut Steps) {
+        if !self.api_version(steps).await {
+            const WHY: &str = "the org does not have salesforce.api_version";
+            let [_, rest @ ..] = &BEHIND_LOGIN;
+            steps.skipped(rest, WHY);
+            return self.skip_tables(steps, WHY);
+        }
+        let stored = match (whose, self.config.credentials.mode) {
+            (Whose::Nobodys, _) => Err("credentials.store is \"directory\": the org is not asked for credentials"),
+            (_, Mode::Apex) => Err("an Apex resource decides what it reads"),
+            (_, Mode::Query | Mode::ExternalId) => Ok(()),
+        };
+        match stored {
+            Ok(()) => self.object(token, steps).await,
+            Err(why) => steps.skipped(&OF_CREDENTIALS, why),
+        }
+        self.limits(steps).await;
+        self.lookup(whose, steps).await;
+        self.records(steps).await;
+        self.topics(token, steps).await;
+    }
+
+    /// Says whether the rest can be asked.
+    async fn api_version(&self, steps: &mut Steps) -> bool {
         #[derive(Deserialize)]
         struct Version {
             version: String,
@@ -172,105 +262,20 @@ impl Org {
         let ours = &self.config.api_version;
         let versions: Vec<Version> = match self.client.get("/services/data/", Want::Json).await {
             Ok(reply) => serde_json::from_slice(&reply.body).unwrap_or_default(),
-            Err(fault) => return steps.failed("api_version", &fault),
+            Err(fault) => {
+                steps.failed("api_version", &fault);
+                return true;
+            }
         };
         let newest = versions.last().map_or("unknown", |it| it.version.as_str());
-        if versions.iter().any(|it| it.version == *ours) {
+        let has = versions.iter().any(|it| it.version == *ours);
+        if has {
             steps.add("api_version", Outcome::Passed, format!("the org has {ours}; its newest is {newest}"));
         } else {
             let told = format!("the org does not have {ours}: set salesforce.api_version, at most to {newest}");
             steps.add("api_version", Outcome::Failed, told);
         }
-    }
-
-    /// Object, fields and mask, by what the org says to this user of the object.
-    async fn object(&self, token: &Token, steps: &mut Steps) {
-        let object = &self.config.credentials.object;
-        let path = format!("/services/data/v{}/sobjects/{object}/describe", self.config.api_version);
-        let description = match self.client.get(&path, Want::Row).await {
-            Ok(reply) if reply.status == 200 => serde_json::from_slice::<Description>(&reply.body).ok(),
-            Ok(_) => None,
-            Err(fault) => {
-                steps.failed("object", &fault);
-                return steps.skipped(&["fields", "mask"], "the object was not described");
-            }
-        };
-        let Some(Description { fields }) = description else {
-            steps.add(
-                "object",
-                Outcome::Failed,
-                format!("{object} does not exist, or may not be read. {SET} > Object Settings > the object: 'Read' and 'View All'"),
-            );
-            return steps.skipped(&["fields", "mask"], "the object was not described");
-        };
-        steps.add("object", Outcome::Passed, format!("{object} may be read"));
-        self.fields(&fields, steps);
-        self.mask(token, &fields, steps).await;
-    }
-
-    fn fields(&self, fields: &[Field], steps: &mut Steps) {
-        let lookup = &self.config.credentials;
-        // Of a field of another object, its relation is all that this description has.
-        let seen: HashSet<String> = fields
-            .iter()
-            .flat_map(|it| [Some(it.name.as_str()), it.relationship_name.as_deref()])
-            .flatten()
-            .map(str::to_ascii_lowercase)
-            .collect();
-        let wanted = soql::fields(lookup, &[]);
-        let own = |name: &str| name.split('.').next().unwrap_or(name).to_ascii_lowercase();
-        let hidden: Vec<&str> = wanted.iter().copied().filter(|name| !seen.contains(&own(name))).collect();
-        if !hidden.is_empty() {
-            let told = format!(
-                "{}: no such field, or field-level security hides it. {SET} > Object Settings > the object > Field \
-                 Permissions: 'Read Access'",
-                hidden.join(", ")
-            );
-            return steps.add("fields", Outcome::Failed, told);
-        }
-        let key = fields.iter().find(|it| it.name.eq_ignore_ascii_case(&lookup.key_field));
-        match key {
-            Some(Field { filterable: Some(false), name, .. }) => steps.add(
-                "fields",
-                Outcome::Failed,
-                format!("{name} cannot be searched: make salesforce.credentials.key_field Text, 'External ID', not encrypted"),
-            ),
-            _ => steps.add("fields", Outcome::Passed, format!("{} may be read", wanted.join(", "))),
-        }
-    }
-
-    async fn mask(&self, token: &Token, fields: &[Field], steps: &mut Steps) {
-        let password = &self.config.credentials.fields.password;
-        match fields.iter().find(|it| it.name.eq_ignore_ascii_case(password)) {
-            None => return steps.add("mask", Outcome::Skipped, "no password field of the object itself is configured"),
-            Some(field) if !field.r#type.eq_ignore_ascii_case("encryptedstring") => {
-                let told =
-                    format!("{password} is not of the type 'Text (Encrypted)': passwords are stored in the clear");
-                return steps.add("mask", Outcome::Warning, told);
-            }
-            Some(_) => {}
-        }
-        let Some(user) = &token.user else {
-            return steps.add("mask", Outcome::Skipped, "Salesforce does not say which user this is");
-        };
-        let query = format!(
-            "SELECT Id FROM PermissionSetAssignment WHERE AssigneeId = '{user}' AND \
-             PermissionSet.PermissionsViewEncryptedData = true LIMIT 1"
-        );
-        let path = format!("/services/data/v{}/query?q={}", self.config.api_version, soql::encode(&query));
-        let found = match self.client.get(&path, Want::Json).await {
-            Ok(reply) => records(&reply.body).map(|rows| !rows.is_empty()),
-            Err(_) => None,
-        };
-        match found {
-            Some(true) => steps.add("mask", Outcome::Passed, "the integration user has 'View Encrypted Data'"),
-            Some(false) => steps.add(
-                "mask",
-                Outcome::Failed,
-                format!("passwords come masked. {SET} > System Permissions: 'View Encrypted Data'"),
-            ),
-            None => steps.add("mask", Outcome::Skipped, "the org does not let this user ask; the lookup tells"),
-        }
+        has
     }
 
     async fn limits(&self, steps: &mut Steps) {
@@ -302,26 +307,6 @@ impl Org {
             steps.add("limits", Outcome::Passed, told);
         }
     }
-
-    async fn lookup(&self, user: Option<&str>, steps: &mut Steps) {
-        let Some(user) = user else {
-            let named = match self.config.credentials.key {
-                UserKey::UserId => "a Salesforce user id",
-                UserKey::Username => "a Salesforce user name",
-                UserKey::FederationId => "a federation id",
-                UserKey::Email => "an e-mail address",
-            };
-            return steps.add("lookup", Outcome::Skipped, format!("--user USER tries one, USER being {named}"));
-        };
-        match self.look_up(user).await {
-            Ok(found) => steps.add(
-                "lookup",
-                Outcome::Passed,
-                format!("found: username {}, extension {}, and a password", found.username, found.extension),
-            ),
-            Err(fault) => steps.failed("lookup", &fault),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -339,8 +324,9 @@ mod tests {
             (Some(-400), Outcome::Failed),
             (Some(i64::MAX), Outcome::Failed),
         ] {
-            assert_eq!(clock(ahead).outcome, outcome, "{ahead:?}");
+            assert_eq!(clock(ahead, true).outcome, outcome, "{ahead:?}");
         }
-        assert!(clock(Some(-400)).detail.starts_with("this computer's clock is 400 s behind Salesforce's"));
+        assert_eq!(clock(Some(-400), false).outcome, Outcome::Warning, "a secret is good at any time");
+        assert!(clock(Some(-400), true).detail.starts_with("this computer's clock is 400 s behind Salesforce's"));
     }
 }

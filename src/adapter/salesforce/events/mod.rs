@@ -2,12 +2,14 @@
 //!
 //! [`Events`] is what the broker starts: a `subscription` for each topic, one session with the org shared with everything
 //! else, and `replay`, which remembers how far they are. `wire` is the API, `schema` and `bitmap` read what it sends,
-//! `event` makes an envelope of it, `failure` says what the end of a stream means. What comes from here is an event,
+//! `event` makes an envelope of it, `failure` says what the end of a stream means, `probe` whether a topic
+//! can be heard at all. What comes from here is an event,
 //! never a request, and nothing here waits for an application.
 
 mod bitmap;
 mod event;
 mod failure;
+mod probe;
 mod replay;
 mod schema;
 mod stats;

@@ -54,6 +54,11 @@ impl Schema {
         self.record().map_or("", |record| record.name.name())
     }
 
+    /// The fields of the event, as they are written.
+    pub(super) fn fields(&self) -> impl Iterator<Item = &str> {
+        self.record().into_iter().flat_map(|record| &record.fields).map(|field| field.name.as_str())
+    }
+
     /// Whether the event tells of a changed record.
     pub(super) fn is_change(&self) -> bool {
         self.record().is_some_and(|record| record.lookup.contains_key(HEADER))

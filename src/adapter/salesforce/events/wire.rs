@@ -97,6 +97,21 @@ struct SchemaInfo {
     schema_json: String,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct TopicRequest {
+    #[prost(string, tag = "1")]
+    topic_name: String,
+}
+
+/// What the API says of a topic.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct TopicInfo {
+    #[prost(bool, tag = "4")]
+    pub(super) can_subscribe: bool,
+    #[prost(string, tag = "5")]
+    pub(super) schema_id: String,
+}
+
 /// The API, as one session may use it.
 pub(super) struct PubSub {
     http: Http,
@@ -138,6 +153,14 @@ impl PubSub {
         let request = signed(token, SchemaRequest { schema_id: schema_id.to_owned() })?;
         let codec = ProstCodec::<SchemaRequest, SchemaInfo>::default();
         Ok(self.grpc()?.unary(request, path, codec).await?.into_inner().schema_json)
+    }
+
+    /// Whether there is a topic of this name, and whether the session may hear it.
+    pub(super) async fn topic(&self, token: &Token, topic_name: &str) -> Result<TopicInfo, Status> {
+        let path = PathAndQuery::from_static("/eventbus.v1.PubSub/GetTopic");
+        let request = signed(token, TopicRequest { topic_name: topic_name.to_owned() })?;
+        let codec = ProstCodec::<TopicRequest, TopicInfo>::default();
+        Ok(self.grpc()?.unary(request, path, codec).await?.into_inner())
     }
 
     fn grpc(&self) -> Result<Grpc<Http>, Status> {

@@ -51,6 +51,11 @@ struct Introspected {
     nbf: Option<f64>,
 }
 
+/// Whether introspection answers that a token is not active.
+pub(super) fn is_inactive(body: &[u8]) -> bool {
+    serde_json::from_slice(body).is_ok_and(|answer: Introspected| !answer.active)
+}
+
 /// Reads the answer of introspection. `clients` are the apps whose tokens count.
 pub(super) fn introspected(now: Duration, body: &[u8], org_id: &str, clients: &[String]) -> Result<Proven, Doubt> {
     let answer: Introspected = serde_json::from_slice(body).map_err(|_| Doubt::Unreadable)?;

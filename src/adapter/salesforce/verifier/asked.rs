@@ -13,8 +13,9 @@ use zeroize::Zeroizing;
 use super::answer::{self, Doubt};
 use super::known::Known;
 use super::{Proven, SetupError, now};
+use crate::adapter::salesforce::fault::Fault;
 use crate::adapter::salesforce::oauth::read_secret;
-use crate::adapter::salesforce::response::error_codes;
+use crate::adapter::salesforce::response::{LoginError, error_codes};
 use crate::adapter::salesforce::soql::encode;
 use crate::adapter::salesforce::transport::{causes, http, is_tls};
 use crate::auth::{AuthError, hash_token};
@@ -28,6 +29,12 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// What the application hears while the org cannot say.
 const DOWN: &str = "Salesforce cannot be asked about the token just now; try again in a moment";
+
+const NOT_MY_DOMAIN: &str = "'host' is not the org's My Domain (Setup > Company Settings > My Domain)";
+
+const APP_THAT_ASKS: &str = "Setup > Apps > External Client Apps > External Client App Manager > the app that asks > Settings > \
+                             OAuth Settings > Consumer Key and Secret: the same as client_id and client_secret_file of \
+                             auth.salesforce_introspection";
 
 /// How the org is asked.
 enum Way {
@@ -100,6 +107,11 @@ impl Asked {
         org.is_none_or(|org| self.org_id.get(..15) == Some(org))
     }
 
+    /// Where it asks.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Who the token proves.
     pub(super) async fn prove(&self, token: &SecretString) -> Result<Proven, AuthError> {
         let hash = hash_token(token);
@@ -162,27 +174,69 @@ impl Asked {
         Ok((answer.status().as_u16(), body))
     }
 
+    /// Asks about a token that nobody was given: whether the org is reached, and takes the question. Says what is well, or
+    /// what to change.
+    pub(super) async fn probe(&self) -> Result<String, String> {
+        let made_up = SecretString::from(format!("{}!switchboard.check", self.org_id.get(..15).unwrap_or_default()));
+        let (status, body) = match timeout(self.timeout, self.exchange(&made_up)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if is_tls(&error) => {
+                return Err(format!(
+                    "TLS failed ({}): a proxy that looks into TLS needs its certificate in 'ca_file' of this table; else the \
+                     name in 'host' is wrong",
+                    causes(&error)
+                ));
+            }
+            Ok(Err(error)) => {
+                return Err(format!(
+                    "{}: name resolution, a firewall or a proxy (HTTPS_PROXY) on the way to 'host'",
+                    causes(&error)
+                ));
+            }
+            Err(_) => {
+                return Err("no answer in time: a firewall or proxy on the way, or status.salesforce.com".to_owned());
+            }
+        };
+        let LoginError { error, .. } = LoginError::read(&body);
+        match (&self.way, status) {
+            (_, 300..=399 | 404) => Err(format!("HTTP {status}: {NOT_MY_DOMAIN}")),
+            (_, 400..=403) if is_limit(&body) => Err(Fault::limit().operator().to_owned()),
+            (Way::Introspection { client_id, clients, .. }, 200) => match answer::is_inactive(&body) {
+                true if clients.iter().all(|it| it == client_id) => Ok("tells the app about its tokens".to_owned()),
+                true => Ok(
+                    "takes the app's questions; about tokens of allowed_clients it answers if the app has 'Introspect \
+                            All Tokens'"
+                        .to_owned(),
+                ),
+                false => Err(format!("the answer is none that an org gives: {NOT_MY_DOMAIN}")),
+            },
+            (Way::Introspection { .. }, 400 | 401 | 403) => {
+                Err(format!("HTTP {status} {error}: the org refuses the app that asks. {APP_THAT_ASKS}"))
+            }
+            (Way::Userinfo, 401 | 403) => Ok("answers, and refuses a token that nobody was given".to_owned()),
+            (Way::Userinfo, 200) => Err(format!("it believes a token that nobody was given: {NOT_MY_DOMAIN}")),
+            _ => Err(format!("HTTP {status}: maintenance (status.salesforce.com), or {NOT_MY_DOMAIN}")),
+        }
+    }
+
     fn judge(&self, status: u16, body: &[u8]) -> Result<Proven, AuthError> {
-        let limit = || error_codes(body).iter().any(|error| error.code == "REQUEST_LIMIT_EXCEEDED");
         let outcome = match (&self.way, status) {
             _ if body.len() > BODY_BYTES_MAX => Err(Doubt::Unreadable),
             (Way::Introspection { clients, .. }, 200) => answer::introspected(now(), body, &self.org_id, clients),
             (Way::Userinfo, 200) => answer::told(body, &self.org_id),
             // It refuses in plain text: Bad_OAuth_Token.
-            (Way::Userinfo, 401 | 403) if !limit() => Err(Doubt::Refused(
+            (Way::Userinfo, 401 | 403) if !is_limit(body) => Err(Doubt::Refused(
                 "Salesforce does not know the token: it has expired, was revoked, or has no scope that may ask who one is",
             )),
-            (Way::Introspection { .. }, 400 | 401 | 403) if !limit() => {
-                self.tell("the org refuses the app that asks: client_id, the secret, and whether the app may introspect tokens");
+            (Way::Introspection { .. }, 400 | 401 | 403) if !is_limit(body) => {
+                self.tell(&format!("HTTP {status}: the org refuses the app that asks. {APP_THAT_ASKS}"));
                 return Err(AuthError::Unavailable(
                     "Salesforce refuses to tell the broker about tokens; tell an administrator: the broker's log says more"
                         .into(),
                 ));
             }
             _ => {
-                self.tell(&format!(
-                    "HTTP {status}: maintenance (status.salesforce.com), or 'host' is not the org's My Domain"
-                ));
+                self.tell(&format!("HTTP {status}: maintenance (status.salesforce.com), or {NOT_MY_DOMAIN}"));
                 return Err(unavailable());
             }
         };
@@ -196,6 +250,10 @@ impl Asked {
     fn tell(&self, hint: &str) {
         tracing::warn!(address = self.address, hint, "Salesforce did not say whose a token is");
     }
+}
+
+fn is_limit(body: &[u8]) -> bool {
+    error_codes(body).iter().any(|error| error.code == "REQUEST_LIMIT_EXCEEDED")
 }
 
 fn unavailable() -> AuthError {

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use secrecy::ExposeSecret;
 
+use super::diagnosis::{Outcome, Step};
 use super::oauth::SetupError;
 use crate::auth::{AuthError, Claim, Verification, Verifier};
 use crate::config::{Config, Proofs};
@@ -99,6 +100,20 @@ impl SalesforceVerifier {
         ];
         let ways = ways.into_iter().flatten().collect::<Vec<_>>().join(", or ");
         Ok(Self { signed, introspection, userinfo, ways })
+    }
+
+    /// Whether the orgs that are asked about access tokens are reached, and take the question; one step each.
+    pub async fn diagnose(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for (step, way) in [("introspection", &self.introspection), ("userinfo", &self.userinfo)] {
+            let Some((asked, _)) = way else { continue };
+            let (outcome, told) = match asked.probe().await {
+                Ok(told) => (Outcome::Passed, told),
+                Err(told) => (Outcome::Failed, told),
+            };
+            steps.push(Step { step, outcome, detail: format!("{}: {told}", asked.address()) });
+        }
+        steps
     }
 
     async fn prove(&self, claim: Claim) -> Result<crate::auth::Identity, AuthError> {
