@@ -172,7 +172,9 @@ impl Session {
 
     /// Answers a registration that is refused for good, and ends the session.
     fn refuse(&self, now: Instant, registering: &Registering, refusal: &Refusal, code: CloseCode) -> Effect {
-        tracing::info!(source = registering.source, code = refusal.code.as_str(), "a registration was refused");
+        // The words are the broker's own, with nothing of a token in them; the person at the screen never sees them.
+        let (source, reason) = (&*registering.source, &*refusal.message);
+        tracing::info!(source, code = refusal.code.as_str(), reason, "a registration was refused");
         self.push(now, registering.failure(refusal));
         Effect::Close(code)
     }
