@@ -18,7 +18,7 @@ pub const HELP: &str = r#"Control API, under /simulator at the same address, wit
   GET    /simulator/seen              {"logins":N,"calls":N,"seen":[…]}: method, path, status, client
   DELETE /simulator/seen              forget them
   POST   /simulator/expire-sessions   every access token ends now
-  POST   /simulator/clock             {"shift_seconds":N} puts the org's time forward, or back
+  POST   /simulator/clock             {"shift_seconds":N} puts the org's time forward, or back, from where it is
   POST   /simulator/events            {"topic":"/event/NAME__e","record":{…}} publishes an event
   GET    /simulator/events?topic=…    {"streams":N}: how many listen to a topic
   POST   /simulator/keep-alive        every stream of events says that it stands
