@@ -322,7 +322,7 @@ pub(super) fn of_login(status: u16, body: &[u8], skew: Option<i64>) -> Verdict {
         }
         _ if says("invalid assertion") => refused(&format!(
             "{APP} > Settings > OAuth Settings > JWT Bearer Flow: the certificate has to belong to \
-             salesforce.private_key_file"
+             salesforce.private_key_file, and must not have ended (openssl x509 -enddate)"
         )),
         _ if says("no valid scopes") => refused(&format!("{APP} > Settings > OAuth Settings: the scope 'api'")),
         _ if says("user is locked") => {
