@@ -7,7 +7,7 @@ use switchboard::simulator::salesforce::{Fault, Wrong};
 use tokio::time::{Instant, sleep_until};
 
 use super::desk::{CASE, CREATE, Desk, OBJECTS, REMOVE, SAVE, UPDATE, create, failure, update};
-use crate::support::Peer;
+use crate::support::{Peer, envelope, within};
 
 const ENDED: &str = "Cisco/InboundCall/CallEnded";
 const CASES: &str = "SELECT Subject, Status FROM Case";
@@ -196,4 +196,21 @@ async fn variables_that_the_org_refuses_stay_for_another_try() {
     save(&desk, &mut peer, json!({ "urgent": true })).await;
     peer.publish(ENDED, json!({ "callId": "12345" })).await;
     desk.rows_become("SELECT Subject, Urgent__c FROM Case", json!([{ "Subject": "v1", "Urgent__c": true }])).await;
+}
+
+#[tokio::test]
+async fn an_update_on_its_way_is_not_undone_by_what_was_kept_before_it() {
+    let desk = Desk::start(&objects("")).await;
+    let mut peer = desk.broker.app("myapp").await;
+    desk.ask(&mut peer, UPDATE, "u", update(json!({}))).await;
+    save(&desk, &mut peer, json!({ "variable1": "older" })).await;
+    desk.org.fault(Fault::new(Wrong::Slow { milliseconds: 600 }).times(1).path("/sobjects/Case"));
+    peer.send(envelope(UPDATE, json!({ "id": "v", "data": update(json!({ "variable1": "newer" })) }))).await;
+    sleep_until(Instant::now() + Duration::from_millis(150)).await;
+    peer.publish(ENDED, json!({ "callId": "12345" })).await;
+    let told = within("an answer", peer.next_answer(UPDATE, "v")).await;
+    assert_eq!(told["data"]["Subject"], "newer", "{told}");
+    settled(&mut peer).await;
+    assert_eq!(desk.rows(CASES).await, [json!({ "Subject": "newer", "Status": "New" })]);
+    assert_eq!(desk.asked("PATCH", "/Case/"), 1, "the kept value was replaced by the update's own");
 }

@@ -44,6 +44,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// Whether it is the very same, not saved anew since.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        self.name == other.name && self.stamp == other.stamp
+    }
+
     fn bytes(&self) -> usize {
         bytes_of(&self.name, &self.value)
     }
@@ -146,7 +151,7 @@ impl Calls {
     /// Forgets what was written, unless it was saved anew meanwhile.
     pub(super) fn written(&self, key: &CallKey, written: &[Kept]) {
         let mut state = self.state.lock();
-        state.drop_variables(key, |kept| written.iter().any(|it| it.name == kept.name && it.stamp == kept.stamp));
+        state.drop_variables(key, |kept| written.iter().any(|it| it.is(kept)));
     }
 
     /// Notes a record of a call, in place of the one of its kind.

@@ -102,33 +102,40 @@ impl Writer {
     /// Writes what was asked for, and the variables that are kept for the call as far as they are mapped; gives what was
     /// written. The variables are dropped then.
     async fn change(&self, change: Change<'_>) -> Result<Vec<Field>, Refusal> {
-        let Change { call, call_id, record, mut fields } = change;
-        let object = self.object(&record.name, Way::Update)?;
-        let (kept, own) = (self.calls.kept(Instant::now().into_std(), call), fields.len());
-        let kept = kept.into_iter().filter_map(|it| object.fields.get(&it.name).map(|field| (it, field)));
-        let mut taken: Vec<Kept> = Vec::new();
-        for (variable, field) in kept {
-            // What is asked for now is newer than what was saved.
-            if !fields.iter().take(own).any(|(asked, _)| asked == field) {
-                fields.push((field.clone(), variable.value.clone()));
+        let object = self.object(&change.record.name, Way::Update)?;
+        let before = self.calls.kept(Instant::now().into_std(), change.call);
+        let written = self.org.client.within(async {
+            let _turn = self.turns.take(&change.record.id).await;
+            // Looked up in its turn only: whoever had the turn before may have written or replaced what was kept.
+            let (fields, taken) = self.due(&change, object, &before);
+            if !fields.is_empty() {
+                self.org.change(&target(object, &fields), &change.record.id, &fields).await?;
             }
-            taken.push(variable);
+            self.calls.written(change.call, &taken);
+            self.calls.know(Instant::now().into_std(), change.call, change.record.clone());
+            Ok(fields)
+        });
+        written.await.map_err(|fault| told(&fault, &target(object, &self.due(&change, object, &before).0)))
+    }
+
+    /// What a change has to write, and the variables that are done with it. `before`: what was kept when it was asked for.
+    fn due(&self, change: &Change<'_>, object: &WritableObject, before: &[Kept]) -> (Vec<Field>, Vec<Kept>) {
+        let mut fields = change.fields.clone();
+        let mut taken = Vec::new();
+        for variable in self.calls.kept(Instant::now().into_std(), change.call) {
+            let Some(field) = object.fields.get(&variable.name) else { continue };
+            if !change.fields.iter().any(|(asked, _)| asked == field) {
+                fields.push((field.clone(), variable.value.clone()));
+                taken.push(variable);
+            } else if before.iter().any(|it| it.is(&variable)) {
+                // What is asked for is newer than what was saved before it.
+                taken.push(variable);
+            }
         }
         if !object.call_field.is_empty() {
-            fields.push((object.call_field.clone(), json_text(call_id)));
+            fields.push((object.call_field.clone(), json_text(change.call_id)));
         }
-        let target = target(object, &fields);
-        let written = self.org.client.within(async {
-            let _turn = self.turns.take(&record.id).await;
-            match fields.is_empty() {
-                true => Ok(()),
-                false => self.org.change(&target, &record.id, &fields).await,
-            }
-        });
-        written.await.map_err(|fault| told(&fault, &target))?;
-        self.calls.written(call, &taken);
-        self.calls.know(Instant::now().into_std(), call, record.clone());
-        Ok(fields)
+        (fields, taken)
     }
 }
 
