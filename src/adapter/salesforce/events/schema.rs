@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::schema::{Name, RecordSchema};
+use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Name, NamesRef, RecordSchema, ResolvedSchema};
 use apache_avro::types::Value as Avro;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,6 +23,13 @@ const KEPT: usize = 256;
 /// How deep a schema may nest. Salesforce's go two deep.
 const DEPTH_MAX: usize = 16;
 
+/// How many fields and kinds of values a schema may have in all, each as often as it stands for one. An object of
+/// Salesforce's has at most some 900 fields.
+const EXTENT_MAX: usize = 20_000;
+
+/// The same for one item of a list: Salesforce's are texts.
+const LISTED_MAX: usize = 16;
+
 /// The most that one value may ask to be given at once: an event has at most 1 MiB.
 const ALLOCATION_MAX: usize = 4 << 20;
 
@@ -32,7 +39,7 @@ const LAST_MS: u64 = 253_402_300_799_999;
 /// The field of a change event that says what has changed.
 pub(super) const HEADER: &str = "ChangeEventHeader";
 
-/// A schema, known to be a record that does not hold itself.
+/// A schema, known to be a record of bounded size.
 pub(super) struct Schema {
     avro: apache_avro::Schema,
 }
@@ -42,8 +49,11 @@ impl Schema {
     pub(super) fn parse(json: &str) -> Result<Self, &'static str> {
         apache_avro::util::max_allocation_bytes(ALLOCATION_MAX);
         let avro = apache_avro::Schema::parse_str(json).map_err(|_| "it is no Avro schema")?;
+        let names = ResolvedSchema::new(&avro).map_err(|_| "it names what it does not define")?.get_names().clone();
         match &avro {
-            _ if !is_finite(&avro, &mut Vec::new()) => Err("it refers to itself, or nests deeper than any event"),
+            _ if !(Extent { names, left: EXTENT_MAX }).covers(&avro, None, 0, false) => {
+                Err("it refers to itself, or is larger than any event's")
+            }
             apache_avro::Schema::Record(_) => Ok(Self { avro }),
             _ => Err("it is no record"),
         }
@@ -111,20 +121,55 @@ fn inside(schema: &apache_avro::Schema) -> Vec<&apache_avro::Schema> {
     }
 }
 
-fn is_finite<'s>(schema: &'s apache_avro::Schema, around: &mut Vec<Option<&'s Name>>) -> bool {
-    if around.len() > DEPTH_MAX {
-        return false;
+/// What may still be met on the way through a schema, names followed: they can hold each other in chains that a few bytes
+/// describe, and that would take a reader more stack or memory than there is.
+struct Extent<'s> {
+    names: NamesRef<'s>,
+    left: usize,
+}
+
+impl Extent<'_> {
+    /// Whether what a schema describes is within bounds. `namespace`: of the record around it; `listed`: within a list.
+    fn covers(&mut self, schema: &apache_avro::Schema, namespace: Option<&str>, depth: usize, listed: bool) -> bool {
+        let Some(left) = self.left.checked_sub(1).filter(|_| depth <= DEPTH_MAX) else { return false };
+        self.left = left;
+        match schema {
+            apache_avro::Schema::Record(record) => {
+                let name = record.name.fully_qualified_name(namespace);
+                record.fields.iter().all(|it| self.covers(&it.schema, name.namespace(), depth + 1, listed))
+            }
+            apache_avro::Schema::Union(union) => {
+                union.variants().iter().all(|it| self.covers(it, namespace, depth + 1, listed))
+            }
+            apache_avro::Schema::Array(array) => self.covers_listed(&array.items, namespace, depth, listed),
+            apache_avro::Schema::Map(map) => self.covers_listed(&map.types, namespace, depth, listed),
+            apache_avro::Schema::Ref { name } => {
+                let name = name.fully_qualified_name(namespace);
+                let named = self.names.get(name.as_ref()).copied();
+                named.is_some_and(|it| self.covers(it, name.namespace(), depth + 1, listed))
+            }
+            apache_avro::Schema::Fixed(fixed)
+            | apache_avro::Schema::Decimal(DecimalSchema { inner: InnerDecimalSchema::Fixed(fixed), .. }) => {
+                fixed.size <= ALLOCATION_MAX
+            }
+            _ => true,
+        }
     }
-    if let apache_avro::Schema::Ref { name } = schema {
-        return !around.contains(&Some(name));
+
+    /// The reader bounds each list by itself, and the bytes of an item not at all: they may be none.
+    fn covers_listed(
+        &mut self,
+        item: &apache_avro::Schema,
+        namespace: Option<&str>,
+        depth: usize,
+        listed: bool,
+    ) -> bool {
+        let rest = self.left.saturating_sub(LISTED_MAX);
+        self.left -= rest;
+        let covers = !listed && self.covers(item, namespace, depth + 1, true);
+        self.left += rest;
+        covers
     }
-    around.push(match schema {
-        apache_avro::Schema::Record(record) => Some(&record.name),
-        _ => None,
-    });
-    let finite = inside(schema).into_iter().all(|it| is_finite(it, around));
-    around.pop();
-    finite
 }
 
 /// A value in JSON. `moment`: a long is milliseconds since 1970.
@@ -154,10 +199,9 @@ fn plain(value: Avro, moment: bool) -> Value {
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
             entries.into_iter().collect()
         }
-        Avro::BigDecimal(it) => Value::String(it.to_string()),
         Avro::Uuid(it) => Value::String(it.to_string()),
-        // No event of Salesforce has one.
-        Avro::Null | Avro::Decimal(_) | Avro::Duration(_) => Value::Null,
+        // No event of Salesforce has one of these numbers, and a long one takes long to write out.
+        Avro::Null | Avro::Decimal(_) | Avro::BigDecimal(_) | Avro::Duration(_) => Value::Null,
     }
 }
 
@@ -243,6 +287,23 @@ mod tests {
             let open = |at| format!(r#"{{"type":"record","name":"R{at}","fields":[{{"name":"f","type":"#);
             (0..depth).map(open).collect::<String>() + "\"int\"" + &"}]}".repeat(depth)
         };
+        // Each record holds the one before it so many times, by its name.
+        let chained = |length: usize, times: usize| {
+            let first =
+                r#"{"name":"r0","type":{"type":"record","name":"R0","fields":[{"name":"n","type":"boolean"}]}}"#;
+            let next = |at: usize| {
+                let field = |time| format!(r#"{{"name":"f{time}","type":"R{}"}}"#, at - 1);
+                let fields = (0..times).map(field).collect::<Vec<_>>().join(",");
+                format!(r#",{{"name":"r{at}","type":{{"type":"record","name":"R{at}","fields":[{fields}]}}}}"#)
+            };
+            let fields = (1..length).map(next).collect::<String>();
+            format!(r#"{{"type":"record","name":"A","fields":[{first}{fields}]}}"#)
+        };
+        let listed = |kind: &str| format!(r#"{{"type":"record","name":"A","fields":[{{"name":"a","type":{kind}}}]}}"#);
+        let wide = |width: usize| {
+            let field = |at| format!(r#"{{"name":"f{at}","type":"boolean"}}"#);
+            (0..width).map(field).collect::<Vec<_>>().join(",")
+        };
         for (text, fits) in [
             ("", false),
             ("{}", false),
@@ -257,6 +318,27 @@ mod tests {
             (r#"{"type":"record","name":"A","fields":[{"name":"a","type":"Missing"}]}"#, false),
             (&nested(8), true),
             (&nested(40), false),
+            (&chained(8, 1), true),
+            (&chained(1000, 1), false),
+            (&chained(14, 10), false),
+            (&listed(r#"{"type":"array","items":"string"}"#), true),
+            (&listed(r#"{"type":"array","items":{"type":"array","items":"null"}}"#), false),
+            (&listed(&format!(r#"{{"type":"map","values":{}}}"#, nested(3))), true),
+            (
+                &listed(&format!(
+                    r#"{{"type":"array","items":{{"type":"record","name":"W","fields":[{}]}}}}"#,
+                    wide(1000)
+                )),
+                false,
+            ),
+            (&listed(r#"{"type":"fixed","name":"F","size":16}"#), true),
+            (&listed(r#"{"type":"fixed","name":"F","size":1152921504606846976}"#), false),
+            (
+                &listed(
+                    r#"{"type":"fixed","name":"F","size":1152921504606846976,"logicalType":"decimal","precision":4}"#,
+                ),
+                false,
+            ),
         ] {
             assert_eq!(Schema::parse(text).is_ok(), fits, "{text}");
         }
