@@ -37,6 +37,9 @@ const SILENCE: Duration = Duration::from_mins(5);
 const AGAIN_FIRST: Duration = Duration::from_secs(1);
 const AGAIN_MAX: Duration = Duration::from_mins(1);
 
+/// A stream that lives for so long is well: one that gives an event and ends, again and again, is not.
+const STANDS: Duration = AGAIN_MAX;
+
 /// The wait where somebody has to change something first.
 const SLOWLY: Duration = Duration::from_mins(5);
 
@@ -53,8 +56,12 @@ pub(super) struct Subscription {
 
 /// What a subscription knows from one stream to the next.
 struct Course {
-    /// Failures since something was last heard.
+    /// Failures since a stream last stood for a while.
     failures: u32,
+    /// When the present stream was begun.
+    begun: Instant,
+    /// When a failure was last gone on from at once.
+    at_once: Option<Instant>,
     /// The session that Salesforce does not take any more.
     expired: Option<Arc<Token>>,
     /// The session of the present stream.
@@ -66,13 +73,33 @@ struct Course {
     chance: StdRng,
 }
 
+impl Course {
+    /// Whether to go on at once: not where that has just been of no use, since each time may cost a login.
+    fn may_go_on(&mut self) -> bool {
+        let may = self.at_once.is_none_or(|at| at.elapsed() >= STANDS);
+        if may {
+            self.at_once = Some(Instant::now());
+        }
+        may
+    }
+}
+
 impl Subscription {
     /// Hears the topic until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
         let chance = StdRng::seed_from_u64(rand::random());
-        let mut course =
-            Course { failures: 0, expired: None, token: None, told: false, told_unaddressed: false, chance };
+        let mut course = Course {
+            failures: 0,
+            begun: Instant::now(),
+            at_once: None,
+            expired: None,
+            token: None,
+            told: false,
+            told_unaddressed: false,
+            chance,
+        };
         loop {
+            course.begun = Instant::now();
             let failure = tokio::select! {
                 () = stop.cancelled() => break,
                 failure = self.listen(&mut course) => failure,
@@ -150,7 +177,9 @@ impl Subscription {
 
     /// Something came: the stream stands.
     fn heard(&self, course: &mut Course) {
-        course.failures = 0;
+        if course.begun.elapsed() >= STANDS {
+            course.failures = 0;
+        }
         if !self.stats.connected.swap(true, Ordering::Relaxed) {
             if course.told {
                 tracing::info!(name = self.name, topic = self.topic.topic, "events come again");
@@ -270,12 +299,11 @@ impl Subscription {
     fn consider(&self, failure: &Failure, course: &mut Course) -> Duration {
         let token = course.token.take();
         let (name, topic, hint) = (&self.name, &self.topic.topic, &failure.hint);
-        let first = course.failures == 0;
         course.failures = course.failures.saturating_add(1);
         match failure.next {
             Next::Login => {
                 course.expired = token;
-                if first {
+                if course.may_go_on() {
                     return Duration::ZERO;
                 }
             }
@@ -284,7 +312,7 @@ impl Subscription {
                 if let Some(org) = token.as_ref().and_then(|token| token.org.as_deref()) {
                     self.shared.positions.forget(org, topic);
                 }
-                if first {
+                if course.may_go_on() {
                     return Duration::ZERO;
                 }
             }

@@ -1,7 +1,10 @@
 //! Streams that end, sessions that expire, topics that are not there: what comes of them.
 
+use std::time::Duration;
+
 use serde_json::json;
 use switchboard::simulator::salesforce::{Broken, Fault, Wrong};
+use tokio::time::{Instant, sleep_until};
 
 use super::{ALICE, NOTICE, NOTICES, OWN, Stage, listener, next_message};
 use crate::support::{Broker, Peer, within};
@@ -69,6 +72,22 @@ async fn a_session_that_is_refused_again_and_again_does_not_log_in_without_end()
 }
 
 #[tokio::test]
+async fn a_session_that_is_refused_after_each_event_does_not_log_in_without_end() {
+    let stage = Stage::start().await;
+    stage.org.fault(fault(Broken::Auth, 1));
+    let broker = stage.broker(OWN).await;
+    for number in 0..20 {
+        stage.notice(ALICE, &number.to_string());
+    }
+    broker.log_until("that it waits", |log| log.contains("events do not come for now")).await;
+    sleep_until(Instant::now() + Duration::from_millis(500)).await;
+    let logins = stage.org.logins();
+    assert!(logins <= 3, "{logins} logins within a second");
+    stage.org.clear_faults();
+    stage.streams(NOTICES, 1).await;
+}
+
+#[tokio::test]
 async fn a_replay_id_that_is_not_taken_begins_the_topic_as_it_is_configured() {
     let stage = Stage::start().await;
     stage.org.fault(fault(Broken::Cut, 1).times(1));
@@ -106,7 +125,7 @@ async fn a_pub_sub_api_that_is_silent_or_down_holds_up_no_fetch() {
         let broker = Broker::with_config(&config).await;
         let mut desk = broker.app_by_token("alice-desk").await;
         let asked = || stage.org.seen().iter().any(|seen| seen.path.ends_with("Subscribe"));
-        let mut often = tokio::time::interval(std::time::Duration::from_millis(5));
+        let mut often = tokio::time::interval(Duration::from_millis(5));
         within("a stream", async {
             while !asked() {
                 often.tick().await;
