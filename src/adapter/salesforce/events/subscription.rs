@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
@@ -336,13 +336,14 @@ impl Subscription {
 
 /// Waits for receivers whose queues are over half, for a bounded while: the events are kept by Salesforce meanwhile.
 async fn relief(pressed: Vec<Arc<Outbox>>) {
-    let waited = timeout(PRESSURE, async {
-        for outbox in pressed {
-            let reliefs = outbox.reliefs();
-            outbox.relieved_since(reliefs).await;
+    let until = Instant::now() + PRESSURE;
+    for outbox in pressed {
+        let reliefs = outbox.reliefs();
+        if timeout_at(until, outbox.relieved_since(reliefs)).await.is_err() {
+            // One slow reader must not slow everybody's events.
+            outbox.waited_in_vain();
         }
-    });
-    waited.await.ok();
+    }
 }
 
 fn is_unknown(status: &Status) -> bool {
@@ -358,4 +359,25 @@ fn silent() -> Failure {
 fn backoff(chance: &mut StdRng, failures: u32) -> Duration {
     let most = AGAIN_FIRST.saturating_mul(1 << failures.min(8)).min(AGAIN_MAX);
     chance.random_range(AGAIN_FIRST..=most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::envelope::Frame;
+    use crate::router::{Kind, OutboxLimits};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_that_takes_nothing_is_waited_for_once() {
+        let outbox = Arc::new(Outbox::new(OutboxLimits { messages: 10, bytes: 1 << 20, refuses: false }));
+        let push = || outbox.push(Instant::now().into_std(), Frame::new("{}"), Kind::Kept).ok();
+        let mut pressed = None;
+        while pressed != Some(true) {
+            pressed = push();
+        }
+        let start = Instant::now();
+        relief(vec![Arc::clone(&outbox)]).await;
+        assert_eq!(start.elapsed(), PRESSURE);
+        assert_eq!(push(), Some(false), "nobody waits for it again until it has drained");
+    }
 }
