@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use switchboard::simulator::salesforce::{Fault, Wrong};
 use tokio::time::Instant;
 
-use super::desk::{CASE, CREATE, Desk, OBJECTS, SAVE, UPDATE, failure, fields, update};
+use super::desk::{CASE, CREATE, Desk, OBJECTS, SAVE, UPDATE, create, failure, fields, update};
 use crate::support::{Broker, application, envelope};
 
 const KEYS: &[&str] = &["callId", "callid", "Name", "OId", "sfid"];
@@ -251,4 +251,30 @@ async fn writes_to_one_record_go_one_after_the_other() {
     }
     assert_eq!(desk.asked("PATCH", "/Case/"), 5);
     assert!(desk.rows(SUBJECT).await[0]["Subject"].as_str().is_some_and(|it| it.parse::<u32>().is_ok()));
+}
+
+#[tokio::test]
+async fn a_record_that_is_slow_to_change_keeps_nobody_from_others() {
+    let desk = Desk::start(OBJECTS).await;
+    let mut peer = desk.broker.app("myapp").await;
+    desk.org.fault(Fault::new(Wrong::Slow { milliseconds: 800 }).path("/sobjects/Case"));
+    let mut often = tokio::time::interval(Duration::from_millis(250));
+    for number in 0..20 {
+        often.tick().await;
+        let data = update(json!({ "variable1": number.to_string() }));
+        peer.send(envelope(UPDATE, json!({ "id": number.to_string(), "data": data }))).await;
+    }
+    let mut other = desk.broker.app("other").await;
+    let told = desk.ask(&mut other, CREATE, "c", create(json!({ "subject": "mine" }))).await;
+    assert_eq!(told["data"]["Success"], true, "{told}");
+    let mut written = 0;
+    for _ in 0..20 {
+        let answer = peer.next_on(UPDATE).await;
+        match answer["data"]["Success"] == true {
+            true => written += 1,
+            false => assert_eq!(answer["data"]["ErrorCode"], "UPSTREAM_UNAVAILABLE", "{answer}"),
+        }
+    }
+    assert_eq!(desk.asked("PATCH", "/Case/"), written, "what has no time left is not begun");
+    assert!(written >= 4, "{written}");
 }

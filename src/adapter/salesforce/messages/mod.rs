@@ -16,7 +16,7 @@ mod variables;
 use std::sync::Arc;
 
 use serde_json::value::{RawValue, to_raw_value};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use self::calls::{CallKey, Calls, Kept, Record};
 use self::create::CreateObject;
@@ -105,7 +105,10 @@ impl Writer {
         let object = self.object(&change.record.name, Way::Update)?;
         let before = self.calls.kept(Instant::now().into_std(), change.call);
         let written = self.org.client.within(async {
-            let _turn = self.turns.take(&change.record.id).await;
+            // Half of the time is the write's: cut short for want of time it would count as Salesforce's failure, and a
+            // record that many want to change would open the breaker for everybody.
+            let turn = timeout(self.org.config.timeout / 2, self.turns.take(&change.record.id));
+            let _turn = turn.await.map_err(|_| wanted_by_many(object))?;
             // Looked up in its turn only: whoever had the turn before may have written or replaced what was kept.
             let (fields, taken) = self.due(&change, object, &before);
             if !fields.is_empty() {
@@ -141,6 +144,16 @@ impl Writer {
 
 fn target<'a>(object: &'a WritableObject, fields: &'a [Field]) -> Target<'a> {
     Target { object: &object.object, fields: fields.iter().map(|(field, _)| field.as_str()).collect() }
+}
+
+fn wanted_by_many(object: &WritableObject) -> Fault {
+    Fault::locked(
+        "others are changing this record just now; try again in a moment",
+        format!(
+            "changes of one record of {} wait for each other: many at once, or a slow trigger or flow on it",
+            object.object
+        ),
+    )
 }
 
 /// A text as JSON.
