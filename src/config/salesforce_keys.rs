@@ -97,7 +97,8 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         slot: Slot::Size(1, |it| &mut it.salesforce.concurrency),
         default: "8",
         unit: "calls",
-        meaning: "Calls at once; an org has 25 places for slow ones (5 in a Developer or Trial one), for all its clients.",
+        meaning: "Calls at once; an org has 25 places for slow ones (5 in a Developer or Trial one), for all its clients. At most \
+                  half of them are writes.",
     },
     Key {
         name: "salesforce.breaker_failures",

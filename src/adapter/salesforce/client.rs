@@ -89,6 +89,8 @@ pub(super) struct Client {
     grant: Grant,
     http: reqwest::Client,
     turns: Semaphore,
+    /// Turns that writes may have: slow triggers and flows must leave room for credentials.
+    writing: Semaphore,
     breaker: Mutex<Breaker>,
     token: Mutex<Option<Arc<Token>>>,
     /// Held by the one who logs in; the last login's failure.
@@ -112,6 +114,7 @@ impl Client {
             login,
             grant,
             turns: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
+            writing: Semaphore::new(org.concurrency.div_ceil(2).min(Semaphore::MAX_PERMITS)),
             breaker: Mutex::new(Breaker::new(org.breaker_failures, org.breaker_open)),
             token: Mutex::default(),
             logging_in: tokio::sync::Mutex::default(),
@@ -175,12 +178,16 @@ impl Client {
 
     async fn in_turn(&self, call: &Call<'_>) -> Result<Reply, Fault> {
         self.kept_away(self.breaker.lock().look(Instant::now().into_std()))?;
+        let _writing = match call.writes() {
+            true => self.writing.acquire().await.ok(),
+            false => None,
+        };
         let Ok(_turn) = self.turns.acquire().await else { return Err(too_slow()) };
         // What came before may have failed meanwhile.
         let pass = self.kept_away(self.breaker.lock().admit(Instant::now().into_std()))?;
-        let mut ending = Ending { client: self, pass, outcome: Some(too_slow()) };
+        let mut ending = Ending { client: self, pass, writes: call.writes(), outcome: None };
         let outcome = self.exchange(call).await;
-        ending.outcome = outcome.as_ref().err().cloned();
+        ending.outcome = Some(outcome.as_ref().map(drop).map_err(Fault::clone));
         outcome
     }
 
@@ -358,13 +365,21 @@ impl Drop for Counted<'_> {
 struct Ending<'a> {
     client: &'a Client,
     pass: Pass,
-    /// Why it failed.
-    outcome: Option<Fault>,
+    writes: bool,
+    /// `None`: its deadline ended it.
+    outcome: Option<Result<(), Fault>>,
 }
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        let outcome = self.outcome.as_ref().filter(|fault| !fault.is_particular()).map_or(Ok(()), Err);
+        let failed = match &self.outcome {
+            // A trigger or flow may be slow: that is one object's matter, and says nothing about Salesforce.
+            None if self.writes && self.pass == Pass::Normal => return,
+            None => Some(too_slow()),
+            Some(Err(fault)) if !fault.is_particular() => Some(fault.clone()),
+            Some(_) => None,
+        };
+        let outcome = failed.as_ref().map_or(Ok(()), Err);
         let mut breaker = self.client.breaker.lock();
         let before = breaker.state();
         let opened = breaker.end(Instant::now().into_std(), self.pass, outcome);

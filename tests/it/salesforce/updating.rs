@@ -278,3 +278,20 @@ async fn a_record_that_is_slow_to_change_keeps_nobody_from_others() {
     assert_eq!(desk.asked("PATCH", "/Case/"), written, "what has no time left is not begun");
     assert!(written >= 4, "{written}");
 }
+
+#[tokio::test]
+async fn records_that_are_slow_to_change_leave_room_for_credentials() {
+    let desk = Desk::start(&format!("{OBJECTS}[credentials]\nstore = 'salesforce'\n")).await;
+    let mut peer = desk.broker.app_of("myapp", "005000000000002AAA").await;
+    desk.org.fault(Fault::new(Wrong::Slow { milliseconds: 1500 }).path("/sobjects/Case"));
+    for number in 10..26 {
+        let mut data = update(json!({ "variable1": "x" }));
+        data["sfid"] = json!(format!("5000000000000{number}"));
+        peer.send(envelope(UPDATE, json!({ "data": data }))).await;
+    }
+    let mut other = desk.broker.app_of("other", "005000000000002AAA").await;
+    let start = Instant::now();
+    let told = desk.ask(&mut other, "Salesforce/User/FetchCredentials", "f", json!({})).await;
+    assert_eq!(told["data"]["Success"], true, "{told}");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
