@@ -25,7 +25,7 @@ mod subscribe;
 
 pub use application::{Member, OWN_SOURCE, Registration};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
-pub use outbox::{Gone, Kind, Outbox, OutboxLimits};
+pub use outbox::{Burst, Gone, Kind, Outbox, OutboxLimits};
 pub use policy::{Limits, Policy};
 pub use presence::Application;
 pub use subscribe::Listed;

@@ -4,6 +4,7 @@
 //! outbox remembers that it overflowed, and its own task ends the session with it. Nothing here waits but
 //! [`Outbox::ready`], [`Outbox::overflow`] and [`Outbox::relieved_since`].
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
@@ -135,7 +136,7 @@ impl Outbox {
         let concerned = state.overflowed.then(|| state.take_concerned());
         drop(state);
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
         // Hardly ever, and apart: a list made for each push took a tenth of its time.
         if let Some(concerned) = concerned {
@@ -357,6 +358,45 @@ impl State {
 
     fn depth(&self, limits: OutboxLimits) -> Depth {
         Depth { messages: self.messages, messages_max: limits.messages, bytes: self.bytes, bytes_max: limits.bytes }
+    }
+}
+
+thread_local! {
+    /// Wakers of tasks that sleep until the burst of this thread is over; `None`: there is no burst.
+    static HELD: RefCell<Option<Vec<Waker>>> = const { RefCell::new(None) };
+}
+
+/// While it lives, tasks that this thread's pushes would wake sleep on; its end wakes them. For a burst of messages that
+/// are routed one after the other without a wait: with two threads the other one would write the first message while this
+/// one pushes the second, and the same queue would be written again and again (37 deliveries a call in place of 64).
+pub struct Burst(());
+
+impl Burst {
+    /// Begins.
+    #[must_use]
+    pub fn begin() -> Self {
+        HELD.set(Some(Vec::new()));
+        Self(())
+    }
+}
+
+impl Drop for Burst {
+    fn drop(&mut self) {
+        let held = HELD.take();
+        held.into_iter().flatten().for_each(Waker::wake);
+    }
+}
+
+fn wake(waker: Waker) {
+    let now = HELD.with_borrow_mut(|held| match held {
+        Some(held) => {
+            held.push(waker);
+            None
+        }
+        None => Some(waker),
+    });
+    if let Some(waker) = now {
+        waker.wake();
     }
 }
 

@@ -20,7 +20,7 @@ use super::socket::{Arrival, Ended, Socket};
 use super::{Effect, Input, Session};
 use crate::auth::{AuthError, Identity, Verification, Verifier};
 use crate::error::CloseCode;
-use crate::router::{Outbox, Router};
+use crate::router::{Burst, Outbox, Router};
 
 /// How many messages that have come already are handled before the outbox gets its turn.
 const BURST: usize = 64;
@@ -321,6 +321,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
     /// Handles the messages that have come, until one has an effect.
     fn take_in(&mut self) -> Result<Option<Effect>, Ended> {
         let now = now();
+        let _burst = Burst::begin();
         for _ in 0..BURST {
             let Some(arrival) = self.socket.next()? else { return Ok(None) };
             let Attached { session, router } = &mut self.attached;
