@@ -11,7 +11,7 @@ use switchboard::config::Config;
 use switchboard::envelope::command::Role;
 use switchboard::envelope::{DecodeLimits, decode};
 use switchboard::router::{Ids, Policy, Router};
-use switchboard::session::{Connection, Effect, Input, Session, Settings, Surroundings, serve};
+use switchboard::session::{Connection, Crowd, Effect, Input, Session, Settings, Surroundings, serve};
 use tokio::task::yield_now;
 
 use crate::nested;
@@ -140,7 +140,8 @@ fn pairs(rounds: u32, together: usize) {
         let (session, router) = (session(now, &settings), Arc::clone(&router));
         let slow_consumer = settings.limits().slow_consumer;
         let task = async move {
-            let surroundings = Surroundings { router: &router, verifier: &Open, slow_consumer };
+            let crowd = Crowd::default();
+            let surroundings = Surroundings { router: &router, verifier: &Open, slow_consumer, crowd: &crowd };
             serve(Connection { stream, read_ahead: Bytes::new() }, session, surroundings, pending()).await;
         };
         runtime.spawn(task);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use switchboard::auth::Open;
 use switchboard::router::Router;
-use switchboard::session::{Connection, Session, Settings, Surroundings, serve};
+use switchboard::session::{Connection, Crowd, Session, Settings, Surroundings, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::TaskTracker;
@@ -46,7 +46,8 @@ fn connect(tasks: &TaskTracker, router: &Arc<Router>, settings: &Arc<Settings>) 
         let (now, outbox) = (tokio::time::Instant::now().into_std(), settings.outbox());
         let slow_consumer = settings.limits().slow_consumer;
         let session = Session::new(now, ADDRESS, settings, outbox);
-        let surroundings = Surroundings { router: &router, verifier: &Open, slow_consumer };
+        let crowd = Crowd::default();
+        let surroundings = Surroundings { router: &router, verifier: &Open, slow_consumer, crowd: &crowd };
         serve(Connection { stream, read_ahead: Bytes::new() }, session, surroundings, pending()).await;
     });
     client

@@ -20,6 +20,7 @@ use hyper_util::rt::TokioTimer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
@@ -27,7 +28,7 @@ use super::Broker;
 use super::handshake::{self, Decision, Head, Refusal};
 use super::muted::Muted;
 use super::seats::Seat;
-use crate::session::{self, Connection, Session, Surroundings};
+use crate::session::{self, Connection, Crowd, Session, Surroundings};
 
 /// Connections that the system keeps until they are accepted: a call centre's applications may come back all at once.
 const BACKLOG: i32 = 1024;
@@ -42,6 +43,9 @@ const UNSENT_BYTES: u32 = 128 << 10;
 const HEAD_TIME: Duration = Duration::from_secs(10);
 const HEAD_BYTES_MAX: usize = 16 << 10;
 
+/// How long a connection keeps its turn while its head does not come.
+const PROMPT: Duration = Duration::from_millis(5);
+
 /// How long a connection may stay without becoming a WebSocket.
 const HTTP_TIME: Duration = Duration::from_mins(1);
 
@@ -49,6 +53,9 @@ const HTTP_TIME: Duration = Duration::from_mins(1);
 /// unread bytes would take the refusal away from it.
 const LINGER_TIME: Duration = Duration::from_secs(5);
 const LINGER_BYTES_MAX: u64 = 1 << 20;
+
+/// Connections that are accepted between two turns of those who are there; each takes some 20 microseconds.
+const ACCEPTED_AT_ONCE: u64 = 16;
 
 /// The pause after a failed accept, doubled up to the second value.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
@@ -75,7 +82,10 @@ pub(super) fn open(address: SocketAddr) -> io::Result<TcpListener> {
 /// Accepts connections until the broker drains. No error ends it: they pass (EMFILE), or belong to a peer.
 pub(super) async fn accept(listener: TcpListener, broker: Arc<Broker>) {
     let mut pause = ACCEPT_PAUSE.0;
-    loop {
+    for number in 1_u64.. {
+        if number.is_multiple_of(ACCEPTED_AT_ONCE) {
+            yield_now().await;
+        }
         let accepted = tokio::select! {
             () = broker.stopping.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -123,7 +133,7 @@ fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Se
         let serving = {
             let greeted = tokio::select! {
                 // Boxed, and gone before the session begins, with hyper's state.
-                greeted = Box::pin(greet(&broker, stream, &seat)) => greeted,
+                greeted = Box::pin(in_turn(&broker.crowd, greet(&broker, stream, &seat))) => greeted,
                 () = broker.stopping.cancelled() => return,
             };
             let Some(connection) = greeted else { return };
@@ -135,6 +145,7 @@ fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Se
                 router: &broker.router,
                 verifier: &*broker.verifier,
                 slow_consumer: broker.settings.limits().slow_consumer,
+                crowd: &broker.crowd,
             };
             session::serve(connection, session, surroundings, broker.drain.begun())
         };
@@ -145,6 +156,18 @@ fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Se
         }
         tracing::debug!("disconnected");
     }
+}
+
+/// Greets in a turn of the crowd's: of those who come at once, so many between two turns of those who are there. Who takes
+/// long keeps no place: it is the peer that is waited for then.
+async fn in_turn<T>(crowd: &Crowd, greeting: impl Future<Output = T>) -> T {
+    let mut greeting = pin!(greeting);
+    let turn = crowd.turn().await;
+    if let Ok(greeted) = timeout(PROMPT, &mut greeting).await {
+        return greeted;
+    }
+    drop(turn);
+    greeting.await
 }
 
 /// The HTTP phase. `None`: it did not become a WebSocket.

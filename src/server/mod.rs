@@ -34,7 +34,7 @@ use crate::adapter::salesforce::{SalesforceVerifier, SetupErrors};
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Http};
 use crate::router::{Ids, Policy, Router};
-use crate::session::Settings;
+use crate::session::{Crowd, Settings};
 
 /// How long after `limits.drain` the sessions may take to say goodbye.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -84,6 +84,7 @@ struct Broker {
     http: Http,
     settings: Arc<Settings>,
     seats: Arc<Seats>,
+    crowd: Crowd,
     /// Listeners and connections.
     sessions: TaskTracker,
     adapters: Adapters,
@@ -113,6 +114,7 @@ impl Server {
             router: Arc::new(Router::new(now, calendar, policy, Ids::random(), adapters.declarations())),
             verifier,
             seats: Arc::new(Seats::new(&config.limits)),
+            crowd: Crowd::default(),
             http: config.http,
             settings: Arc::new(Settings::new(config.limits)),
             sessions: TaskTracker::new(),

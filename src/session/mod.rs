@@ -13,7 +13,7 @@ mod socket;
 mod task;
 
 pub use limit::Attempts;
-pub use task::{Connection, Surroundings, serve};
+pub use task::{Connection, Crowd, Surroundings, serve};
 
 use std::net::IpAddr;
 use std::sync::Arc;

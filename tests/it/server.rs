@@ -11,7 +11,7 @@ use switchboard::auth::{Claim, Open, Verification, Verifier};
 use switchboard::config::{Config, Limits};
 use switchboard::router::{Ids, Policy, Router};
 use switchboard::server::Server;
-use switchboard::session::{Connection, Session, Settings, Surroundings, serve};
+use switchboard::session::{Connection, Crowd, Session, Settings, Surroundings, serve};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -55,8 +55,13 @@ impl Broker {
         #[expect(clippy::disallowed_methods, reason = "a test has no tracker")]
         let task = tokio::spawn(async move {
             let session = Session::new(Instant::now().into_std(), address, Arc::clone(&settings), settings.outbox());
-            let surroundings =
-                Surroundings { router: &router, verifier: &*verifier, slow_consumer: settings.limits().slow_consumer };
+            let crowd = Crowd::default();
+            let surroundings = Surroundings {
+                router: &router,
+                verifier: &*verifier,
+                slow_consumer: settings.limits().slow_consumer,
+                crowd: &crowd,
+            };
             serve(Connection { stream: ours, read_ahead: Bytes::new() }, session, surroundings, drain).await;
         });
         Client { stream, task: Some(task) }
