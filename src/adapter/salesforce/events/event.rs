@@ -83,9 +83,27 @@ fn withhold(record: &mut Map<String, Value>, secret: &str) {
         return;
     }
     record.retain(|name, _| !name.eq_ignore_ascii_case(secret));
-    for value in record.values_mut() {
-        if let Value::Object(inner) = value {
-            withhold(inner, secret);
-        }
+    record.values_mut().for_each(|value| withhold_within(value, secret));
+}
+
+fn withhold_within(value: &mut Value, secret: &str) {
+    match value {
+        Value::Object(inner) => withhold(inner, secret),
+        Value::Array(items) => items.iter_mut().for_each(|item| withhold_within(item, secret)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_is_withheld_wherever_it_stands() {
+        let mut record = json!({ "a": { "P__c": 1, "b": [[{ "p__C": 2, "c": 3 }], 4] }, "P__C": 5, "d": "P__c" });
+        withhold(record.as_object_mut().unwrap(), "P__c");
+        assert_eq!(record, json!({ "a": { "b": [[{ "c": 3 }], 4] }, "d": "P__c" }));
     }
 }
