@@ -125,11 +125,13 @@ impl Subscription {
 
     async fn stream(&self, course: &mut Course) -> Result<std::convert::Infallible, Failure> {
         let client = &self.shared.org.client;
-        let token = match course.expired.take() {
-            Some(expired) => client.renewed(&expired).await,
+        let token = match &course.expired {
+            Some(expired) => client.renewed(expired).await,
             None => client.session().await,
         };
+        // Where no new one was had, the one that has expired is still all that there is.
         let token = token.map_err(|fault| Failure::login(&fault))?;
+        course.expired = None;
         course.token = Some(Arc::clone(&token));
         let org = token.org.as_deref().ok_or_else(|| {
             Failure::passing("the login does not say which org it is for: is salesforce.login_url Salesforce's own?")

@@ -61,6 +61,22 @@ async fn a_session_that_has_ended_is_renewed_and_nothing_is_missed() {
 }
 
 #[tokio::test]
+async fn a_session_that_has_ended_is_not_shown_again_after_a_login_that_failed() {
+    let stage = Stage::start().await;
+    stage.org.fault(fault(Broken::Cut, 2).times(1));
+    let (_broker, mut desk) = heard(&stage).await;
+    stage.org.expire_sessions();
+    // A login is repeated twice before it has failed.
+    stage.org.fault(Fault::new(Wrong::Unavailable { retry_after: None }).times(3).path("/oauth2/token"));
+    stage.notice(ALICE, "second");
+    assert_eq!(next_message(&mut desk).await, "second");
+    stage.notice(ALICE, "third");
+    assert_eq!(next_message(&mut desk).await, "third");
+    let streams = stage.org.seen().iter().filter(|seen| seen.path.ends_with("Subscribe")).count();
+    assert_eq!(streams, 3, "the first, the one that was refused, and the one after the login");
+}
+
+#[tokio::test]
 async fn a_session_that_is_refused_again_and_again_does_not_log_in_without_end() {
     let stage = Stage::start().await;
     stage.org.fault(fault(Broken::Auth, 0));
