@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::mistake::{Place, Report};
-use super::salesforce_events::TOPICS;
+use super::salesforce_events::{self, TOPICS};
 use super::salesforce_objects::{self, OBJECTS};
 use super::{AuthMode, BaseUrl, Config, Store, proof_rules};
 
@@ -163,6 +163,7 @@ fn warnings(config: &Config) -> Vec<String> {
         config.limits.outbound_bytes < config.limits.message_bytes,
         "limits.outbound_bytes is below limits.message_bytes: the largest messages can be delivered to nobody",
     );
+    warnings.extend(salesforce_events::warnings(config));
     warnings.extend(salesforce_objects::warnings(config));
     warnings.extend(proof_rules::warnings(config));
     warnings

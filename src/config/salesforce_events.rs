@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::reference::Key;
 use super::value::{Fault, Slot, Word};
-use super::{Config, text};
+use super::{Config, Scope, text};
 
 /// `[salesforce.events]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,18 @@ pub enum Start {
 
 /// The table of the topics.
 pub(crate) const TOPICS: &str = "salesforce.events.topics";
+
+/// What is allowed and yet hardly meant.
+pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
+    let shared = config.channels.get("Salesforce").is_some_and(|channel| channel.scope == Scope::Shared);
+    let addressed =
+        config.salesforce.events.topics.iter().filter(move |(_, topic)| shared && topic.user_field.is_some());
+    addressed.map(|(name, _)| {
+        format!(
+            "[{TOPICS}.{name}] has user_field, and channels.Salesforce.scope is \"shared\": its events reach everybody"
+        )
+    })
+}
 
 /// Keys that stand once.
 pub(crate) static EVENT_KEYS: &[Key<Config>] = &[

@@ -165,3 +165,23 @@ fn events_need_a_way_to_log_in_with_either_store() {
         "4: salesforce.events.topics: must be tables: [salesforce.events.topics.NAME]",
     );
 }
+
+#[test]
+fn events_of_a_user_on_a_shared_channel_are_hardly_meant() {
+    let topics = "[salesforce.events.topics.own]\ntopic = '/event/A__e'\nuser_field = 'User__c'\n\
+                  [salesforce.events.topics.all]\ntopic = '/event/B__e'\n";
+    for (scope, expected) in [
+        ("user", &[][..]),
+        (
+            "shared",
+            &[
+                "[salesforce.events.topics.own] has user_field, and channels.Salesforce.scope is \"shared\": its events \
+               reach everybody",
+            ],
+        ),
+    ] {
+        let file = format!("{JWT}{topics}[channels.Salesforce]\nscope = '{scope}'\n");
+        let config = load(&Given { file: Some(&file), ..Given::default() }).unwrap();
+        assert_eq!(config.warnings, expected, "{scope}");
+    }
+}
