@@ -78,6 +78,12 @@ impl Frame {
         }
     }
 
+    /// Whether its bytes are zeroised after use, so that no copy of them may be left anywhere.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        matches!(self.wire, Wire::Secret(_))
+    }
+
     /// The text.
     #[must_use]
     pub fn text(&self) -> &str {
