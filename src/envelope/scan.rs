@@ -160,7 +160,15 @@ fn key(rest: &[u8]) -> Result<&[u8], Broken> {
 
 /// What follows a string, given what is inside its opening quote; and whether it has no escapes.
 #[inline]
-fn string(mut rest: &[u8]) -> Result<(&[u8], bool), Broken> {
+fn string(rest: &[u8]) -> Result<(&[u8], bool), Broken> {
+    match after_plain(rest) {
+        [b'"', after @ ..] => Ok((after, true)),
+        rest => end_of_string(rest),
+    }
+}
+
+/// The same from where an escape stands, or where the text nearly ends.
+fn end_of_string(mut rest: &[u8]) -> Result<(&[u8], bool), Broken> {
     let mut is_plain = true;
     loop {
         rest = match after_plain(rest) {

@@ -82,6 +82,11 @@ impl<'e> Splice<'e> {
     #[must_use]
     pub fn frame(&self) -> Frame {
         let (text, end) = (self.envelope.text, self.envelope.body_end);
+        if self.cuts.is_empty() {
+            // Most events leave as they came.
+            let body = text.get(..end).unwrap_or_default();
+            return Frame::join(&[body, &self.added, "}"], self.secret);
+        }
         let mut pieces = SmallVec::<[&str; 8]>::new();
         let (mut from, mut nothing_yet) = (0, true);
         for cut in self.cuts.iter().cloned().chain(std::iter::once(end..end)) {

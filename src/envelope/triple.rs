@@ -175,7 +175,7 @@ impl Pattern {
     /// Whether the triple is in this set, letter case counting.
     #[must_use]
     pub fn matches(&self, triple: &Triple<'_>) -> bool {
-        self.matches_by(triple, |a, b| a == b)
+        self.matches_by(triple, |own, value| own == value)
     }
 
     /// Whether the triple is in this set without regard to ASCII case: the way protected patterns are compared.
@@ -184,7 +184,7 @@ impl Pattern {
         self.matches_by(triple, str::eq_ignore_ascii_case)
     }
 
-    fn matches_by(&self, triple: &Triple<'_>, same: fn(&str, &str) -> bool) -> bool {
+    fn matches_by(&self, triple: &Triple<'_>, same: impl Fn(&str, &str) -> bool) -> bool {
         let part = |pattern: &Option<Box<str>>, value: &str| pattern.as_deref().is_none_or(|own| same(own, value));
         (self.channel.is_some() || !triple.is_broker())
             && part(&self.channel, &triple.channel)

@@ -210,6 +210,9 @@ impl<'s> Groups<'s> {
     }
 
     fn each(self, mut serve: impl FnMut(&mut Group<'s>)) {
+        if self.members.is_empty() {
+            return;
+        }
         for (_, mut members) in self.members {
             serve(&mut members);
         }

@@ -107,23 +107,24 @@ impl Key {
     /// No part has a `/`, no user a NUL, and `*` is no value: keys are unambiguous.
     fn write(&mut self, space: Space<'_>, folded: bool, parts: [Option<&str>; 3]) -> &[u8] {
         let (tag, user) = space.tag();
+        let [channel, topic, subtopic] = parts.map(|part| part.unwrap_or("*"));
         self.len = 0;
-        self.put(&[tag, u8::from(folded)]);
-        self.put(user.as_bytes());
-        self.put(&[0]);
-        for part in parts {
-            self.put(part.unwrap_or("*").as_bytes());
-            self.put(b"/");
-        }
+        self.put(&[tag], u8::from(folded));
+        self.put(user.as_bytes(), 0);
+        self.put(channel.as_bytes(), b'/');
+        self.put(topic.as_bytes(), b'/');
+        self.put(subtopic.as_bytes(), b'/');
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    fn put(&mut self, piece: &[u8]) {
-        let end = self.len + piece.len();
+    fn put(&mut self, piece: &[u8], end: u8) {
         // There is room: names were checked before they came here.
-        if let Some(place) = self.bytes.get_mut(self.len..end) {
+        if let Some(place) = self.bytes.get_mut(self.len..)
+            && let Some((place, [next, ..])) = place.split_at_mut_checked(piece.len())
+        {
             place.copy_from_slice(piece);
-            self.len = end;
+            *next = end;
+            self.len += piece.len() + 1;
         }
     }
 }
