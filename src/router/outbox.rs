@@ -158,21 +158,25 @@ impl Outbox {
         if let count @ 1.. = std::mem::take(&mut state.dropped) {
             taken.push(notice::dropped(count));
         }
-        for _ in 0..most.min(state.queue.len()) {
-            taken.extend(state.pop());
+        let count = most.min(state.queue.len());
+        taken.reserve(count);
+        for _ in 0..count {
+            if let Some(frame) = state.pop() {
+                taken.push(frame);
+            }
         }
         if state.queue.is_empty() && state.queue.capacity() > KEPT_CAPACITY {
             state.queue.shrink_to(KEPT_CAPACITY);
         }
-        let relieved = if state.over_half(self.limits) {
-            SmallVec::new()
-        } else {
+        let mut relieved = None;
+        if !state.over_half(self.limits) {
             state.waited_in_vain = false;
             state.reliefs += u64::from(was_over_half);
-            std::mem::take(&mut state.relief)
-        };
+            // Hardly ever, and moved only then.
+            relieved = (!state.relief.is_empty()).then(|| std::mem::take(&mut state.relief));
+        }
         drop(state);
-        relieved.into_iter().for_each(Waker::wake);
+        relieved.into_iter().flatten().for_each(Waker::wake);
     }
 
     /// Waits until there is something to take, or the queue overflowed. Cancel-safe: it only looks.
