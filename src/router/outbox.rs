@@ -365,9 +365,16 @@ impl State {
     }
 }
 
+/// Tasks that sleep until the burst of this thread is over.
+#[derive(Default)]
+struct Held {
+    /// There is a burst.
+    holds: bool,
+    wakers: Vec<Waker>,
+}
+
 thread_local! {
-    /// Wakers of tasks that sleep until the burst of this thread is over; `None`: there is no burst.
-    static HELD: RefCell<Option<Vec<Waker>>> = const { RefCell::new(None) };
+    static HELD: RefCell<Held> = const { RefCell::new(Held { holds: false, wakers: Vec::new() }) };
 }
 
 /// While it lives, tasks that this thread's pushes would wake sleep on; its end wakes them. For a burst of messages that
@@ -379,29 +386,29 @@ impl Burst {
     /// Begins.
     #[must_use]
     pub fn begin() -> Self {
-        HELD.set(Some(Vec::new()));
+        HELD.with_borrow_mut(|held| held.holds = true);
         Self(())
     }
 }
 
 impl Drop for Burst {
     fn drop(&mut self) {
-        let held = HELD.take();
-        held.into_iter().flatten().for_each(Waker::wake);
+        let Held { mut wakers, .. } = HELD.take();
+        wakers.drain(..).for_each(Waker::wake);
+        // Its memory serves the next one.
+        HELD.with_borrow_mut(|held| held.wakers = wakers);
     }
 }
 
 fn wake(waker: Waker) {
-    let now = HELD.with_borrow_mut(|held| match held {
-        Some(held) => {
-            held.push(waker);
-            None
+    let now = HELD.with_borrow_mut(|held| {
+        if held.holds {
+            held.wakers.push(waker);
+            return None;
         }
-        None => Some(waker),
+        Some(waker)
     });
-    if let Some(waker) = now {
-        waker.wake();
-    }
+    now.into_iter().for_each(Waker::wake);
 }
 
 /// At three quarters of either bound a session is warned.
