@@ -110,6 +110,8 @@ pub struct Session {
     unregistered_requests: u32,
     /// Draining, until when at most.
     drain: Option<(Instant, Instant)>,
+    /// At the drain's limit: what was still asked has been answered for.
+    gave_up: bool,
 }
 
 /// How far a session is.
@@ -140,6 +142,7 @@ impl Session {
             malformed: 0,
             unregistered_requests: 0,
             drain: None,
+            gave_up: false,
             settings,
         }
     }
@@ -339,8 +342,12 @@ impl Session {
             self.drain = Some((now + DRAIN_LOOK, until));
             return None;
         }
-        if let Some(member) = self.member().filter(|_| in_flight) {
+        if let Some(member) = self.member().filter(|_| in_flight && !self.gave_up) {
             router.give_up_all(now, member);
+            // One more look: a handler that ends at this moment, on another thread, may have taken an answer upon itself.
+            self.gave_up = true;
+            self.drain = Some((now + DRAIN_LOOK, until));
+            return None;
         }
         self.close(now, router, CloseCode::Restart)
     }

@@ -117,7 +117,11 @@ where
             outbox.take(0, socket.batch());
         }
         // Others must not wait for an application that goes, however long its last frames take.
-        let turn = Box::pin(surroundings.crowd.turn()).await;
+        // Only who goes by itself stands in line: what the broker ends, its drain among it, is answered for at once.
+        let turn = match ending {
+            Ending::Socket(_) => Box::pin(surroundings.crowd.turn()).await,
+            Ending::Close(_) => None,
+        };
         drop(attached);
         drop(turn);
         outbox.close();
