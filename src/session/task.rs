@@ -116,8 +116,8 @@ where
             // What the broker says of the queue itself: a slow consumer is warned before it is closed.
             outbox.take(0, socket.batch());
         }
-        // Others must not wait for an application that goes, however long its last frames take.
-        // Only who goes by itself stands in line: what the broker ends, its drain among it, is answered for at once.
+        // Others must not wait for an application that goes, however long its last frames take. Who goes by itself stands in
+        // the crowd's line first; what the broker ends has been detached already.
         let turn = match ending {
             Ending::Socket(_) => Box::pin(surroundings.crowd.turn()).await,
             Ending::Close(_) => None,

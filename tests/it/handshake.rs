@@ -217,6 +217,20 @@ async fn a_head_that_does_not_come_within_10_s_is_408() {
     }
 }
 
+/// Those who come stand in a line of eight: whoever sends nothing must not keep a place in it for its 10 s.
+#[tokio::test]
+async fn two_hundred_silent_connections_keep_nobody_waiting() {
+    let broker = Broker::start().await;
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(within("a connection", TcpStream::connect(broker.address())).await.unwrap());
+    }
+    // Behind them all, and long before the first of them is told 408.
+    let start = tokio::time::Instant::now();
+    broker.app("softphone").await;
+    assert!(start.elapsed().as_secs() < 8, "{:?}", start.elapsed());
+}
+
 #[tokio::test]
 async fn an_unknown_version_of_websocket_is_refused() {
     let broker = Broker::start().await;

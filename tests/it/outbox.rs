@@ -1,11 +1,14 @@
 //! The outbox against a plain list, and what patterns say of each other against trying every triple.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde_json::Value;
 use switchboard::envelope::{Frame, Pattern, Triple};
-use switchboard::router::{Gone, Kind, Outbox, OutboxLimits};
+use switchboard::router::{Burst, Gone, Kind, Outbox, OutboxLimits};
 
 /// What may happen to a queue.
 #[derive(Clone, Debug)]
@@ -208,4 +211,43 @@ fn patterns_cover_and_overlap_as_their_triples_do() {
             );
         }
     }
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_burst_wakes_each_receiver_once_when_it_is_over() {
+    let limits = OutboxLimits { messages: 100, bytes: 10_000, refuses: false };
+    #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter: it does not move")]
+    let now = Instant::now();
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let outboxes = [Outbox::new(limits), Outbox::new(limits)];
+    let push_all = || {
+        for outbox in &outboxes {
+            assert!(outbox.poll_ready(&mut Context::from_waker(&waker)).is_pending());
+        }
+        for outbox in outboxes.iter().cycle().take(6) {
+            outbox.push(now, Frame::new("x"), Kind::Kept).unwrap();
+        }
+    };
+    let take_all = || outboxes.iter().for_each(|outbox| outbox.take(100, &mut Vec::new()));
+    for burst in 1..=2 {
+        let holding = Burst::begin();
+        push_all();
+        assert_eq!(woken.0.load(Ordering::SeqCst), 2 * (burst - 1), "they sleep on in burst {burst}");
+        drop(holding);
+        assert_eq!(woken.0.load(Ordering::SeqCst), 2 * burst);
+        take_all();
+    }
+    push_all();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 6, "without a burst at once");
 }

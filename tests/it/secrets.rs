@@ -80,7 +80,8 @@ async fn mistakes(phone: &mut Peer, heard: &mut Vec<Value>) {
     }
 }
 
-fn files_with(folder: &Path, secret: &str, found: &mut Vec<String>) {
+/// The files of a folder, however deep, in which a secret stands.
+pub(crate) fn files_with(folder: &Path, secret: &str, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
