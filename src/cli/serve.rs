@@ -13,13 +13,11 @@ use secrecy::SecretString;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
+use super::open_files;
 use crate::adapter::directory::KEY_VARIABLE;
 use crate::config::{AuthMode, Config, LoadOptions, Store, UserKey};
 use crate::server::Server;
 use crate::telemetry::{self, Format};
-
-/// Files that are open beside the connections: listeners, the store, the audit record, the runtime's own.
-const OTHER_FILES: u64 = 64;
 
 /// How long threads that are in the middle of a write to the store may take at the end.
 const LAST_WRITES: Duration = Duration::from_secs(2);
@@ -98,7 +96,7 @@ fn credentials_key() -> anyhow::Result<Option<SecretString>> {
 fn run(arguments: Serve) -> anyhow::Result<ExitCode> {
     let own_folder = arguments.data_dir.clone();
     let config = configuration(arguments)?;
-    raise_open_files(config.limits.connections);
+    open_files::make_room(config.limits.connections);
     let runtime = runtime().context("no runtime")?;
     let outcome = runtime.block_on(serve_until_signalled(config, own_folder.as_deref()));
     runtime.shutdown_timeout(LAST_WRITES);
@@ -213,20 +211,6 @@ fn program() -> String {
         true if called.is_empty() => "switchboard".to_owned(),
         true => called,
         false => format!("'{called}'"),
-    }
-}
-
-/// Each connection is an open file: the soft limit of most systems is 1,024.
-fn raise_open_files(connections: usize) {
-    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(limit) if limit < wanted => tracing::warn!(
-            open_files = limit,
-            connections,
-            "limits.connections is more than the open-file limit allows: raise the hard limit (ulimit -Hn, LimitNOFILE)"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "could not raise the open-file limit"),
     }
 }
 

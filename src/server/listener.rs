@@ -30,8 +30,10 @@ use super::muted::Muted;
 use super::seats::Seat;
 use crate::session::{self, Connection, Crowd, Session, Surroundings};
 
-/// Connections that the system keeps until they are accepted: a call centre's applications may come back all at once.
-const BACKLOG: i32 = 1024;
+/// Connections that the system keeps until they are accepted. A call centre's applications may come back all at once, and
+/// one that finds no room tries again a second later (RFC 6298, section 2.1), so the bound is the system's own: it cuts
+/// this to `net.core.somaxconn`, 4,096 on Linux. With 1,024 some of 5,000 waited that second.
+const BACKLOG: i32 = 0xffff;
 
 /// Bytes that the system may hold for a peer beyond what is on its way. Without a bound it holds 4 MiB, a thousand
 /// messages that no limit of ours counts, and says only after a third of them that there is room again: a publisher that

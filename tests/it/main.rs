@@ -34,6 +34,7 @@ mod retained;
 mod scope;
 mod secrets;
 
+mod crowd;
 mod drain;
 mod load;
 mod pressure;
