@@ -6,6 +6,7 @@
 //! it cannot change places. `task` turns a socket and a clock into inputs; nothing else of the room waits.
 
 mod command;
+mod header;
 mod heartbeat;
 mod limit;
 mod reader;

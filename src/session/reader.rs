@@ -11,10 +11,14 @@ use std::ops::Range;
 
 use tokio_tungstenite::tungstenite::protocol::frame::coding;
 
+use super::header::{Header, Opcode, parse};
 use crate::error::CloseCode;
 
 /// The longest payload of a control frame (RFC 6455, section 5.5).
 const CONTROL_BYTES_MAX: usize = 125;
+
+/// The least that is read to where it stays. What is less lands in the thread's buffer first, together with what follows.
+const DIRECT_BYTES_MIN: usize = 32 << 10;
 
 /// What a peer has sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,30 +45,6 @@ pub(super) struct Reader {
     /// A message that came in fragments.
     fragments: Option<Fragments>,
     message_bytes_max: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Opcode {
-    Continue,
-    Text,
-    Binary,
-    Close,
-    Ping,
-    Pong,
-}
-
-impl Opcode {
-    fn is_control(self) -> bool {
-        matches!(self, Self::Close | Self::Ping | Self::Pong)
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Header {
-    opcode: Opcode,
-    last: bool,
-    mask: [u8; 4],
-    len: usize,
 }
 
 struct Fragments {
@@ -99,6 +79,19 @@ impl Reader {
             self.ahead.drain(..mem::take(&mut self.from));
         }
         self.ahead.extend_from_slice(bytes);
+    }
+
+    /// Where the rest of a frame may be read to without a copy, if so much is missing that it pays; a part of it at a time.
+    /// What else comes with it may land there too.
+    pub(super) fn room(&mut self) -> Option<&mut Vec<u8>> {
+        let missing = self.header?.len.saturating_sub(self.rest().len());
+        if missing < DIRECT_BYTES_MIN {
+            return None;
+        }
+        self.ahead.drain(..mem::take(&mut self.from));
+        // It doubles with what has come: a header that announces much takes little.
+        self.ahead.reserve(DIRECT_BYTES_MIN);
+        Some(&mut self.ahead)
     }
 
     /// Whether a frame is there as a whole, or a fault.
@@ -174,33 +167,6 @@ impl Reader {
         let fits = header.len <= self.message_bytes_max.saturating_sub(before);
         if fits { Ok(()) } else { Err(CloseCode::TooLarge) }
     }
-}
-
-/// A header and its length, if it is there as a whole (RFC 6455, section 5.2).
-fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, CloseCode> {
-    let [first, second, rest @ ..] = bytes else { return Ok(None) };
-    let opcode = match first & 0x0F {
-        0x0 => Opcode::Continue,
-        0x1 => Opcode::Text,
-        0x2 => Opcode::Binary,
-        0x8 => Opcode::Close,
-        0x9 => Opcode::Ping,
-        0xA => Opcode::Pong,
-        _ => return Err(CloseCode::Protocol),
-    };
-    let (is_masked, has_reserved_bits) = (second & 0x80 != 0, first & 0x70 != 0);
-    if !is_masked || has_reserved_bits {
-        return Err(CloseCode::Protocol);
-    }
-    let len_and_rest = match second & 0x7F {
-        short @ ..=125 => Some((u64::from(short), rest)),
-        126 => rest.split_first_chunk().map(|(len, rest)| (u64::from(u16::from_be_bytes(*len)), rest)),
-        _ => rest.split_first_chunk().map(|(len, rest)| (u64::from_be_bytes(*len), rest)),
-    };
-    let Some((len, rest)) = len_and_rest else { return Ok(None) };
-    let Some((mask, rest)) = rest.split_first_chunk() else { return Ok(None) };
-    let len = usize::try_from(len).map_err(|_| CloseCode::TooLarge)?;
-    Ok(Some((Header { opcode, last: first & 0x80 != 0, mask: *mask, len }, bytes.len() - rest.len())))
 }
 
 /// A whole message, by the opcode that it began with.
@@ -395,6 +361,33 @@ mod tests {
         assert!(reader.next().unwrap().is_some());
         assert_eq!(reader.next(), Ok(None));
         assert_eq!(reader.ahead.capacity(), 0);
+    }
+
+    #[test]
+    fn a_long_frame_is_read_to_where_it_stays() {
+        let texts = [300_000, 5, 40_000, DIRECT_BYTES_MIN, 200_000].map(|len| "x".repeat(len));
+        let bytes = texts.each_ref().map(|text| frame(0x81, text.as_bytes())).concat();
+        for step in [1_000, 33_000, 70_000, 1 << 20] {
+            let mut reader = Reader::new(&[], 1 << 20);
+            let (mut chunks, mut come, mut direct) = (bytes.chunks(step), 0, 0);
+            for text in &texts {
+                while !reader.is_ready() {
+                    let chunk = chunks.next().unwrap();
+                    come += chunk.len();
+                    match reader.room() {
+                        Some(room) => {
+                            assert!(room.capacity() <= 2 * (come + DIRECT_BYTES_MIN), "after {come} bytes");
+                            room.extend_from_slice(chunk);
+                            direct += 1;
+                        }
+                        None => reader.feed(chunk),
+                    }
+                }
+                assert_eq!(reader.next(), Ok(Some(Message::Text(text))), "{step} bytes at a time");
+            }
+            assert_eq!(reader.next(), Ok(None));
+            assert_eq!(direct > 0, step < bytes.len(), "{step} bytes at a time");
+        }
     }
 
     /// Frames of all kinds, most of them lawful.

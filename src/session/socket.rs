@@ -5,12 +5,13 @@
 //! so a future that is dropped loses nothing.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::reader::{Message, Reader};
 use crate::envelope::Frame;
@@ -112,7 +113,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// read is not read from.
     pub(super) fn poll_come(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         while !self.reader.is_ready() {
-            let came = ready!(self.poll_read(cx, Reader::feed)).map_err(|_| Ended::Lost)?;
+            let read = match self.reader.room() {
+                Some(room) => pin!(self.stream.read_buf(room)).poll(cx),
+                None => self.poll_read(cx, Reader::feed),
+            };
+            let came = ready!(read).map_err(|_| Ended::Lost)?;
             if came == 0 {
                 return Poll::Ready(Err(Ended::Lost));
             }

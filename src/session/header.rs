@@ -1,0 +1,62 @@
+//! [`Header`]: what stands before the payload of a frame (RFC 6455, section 5.2, as a server reads it).
+
+use crate::error::CloseCode;
+
+/// What a frame is for (RFC 6455, section 11.8).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opcode {
+    Continue,
+    Text,
+    Binary,
+    Close,
+    Ping,
+    Pong,
+}
+
+impl Opcode {
+    /// Control frames are short, whole, and may come between the fragments of a message.
+    pub(super) fn is_control(self) -> bool {
+        matches!(self, Self::Close | Self::Ping | Self::Pong)
+    }
+}
+
+/// The header of a frame that a client sent.
+#[derive(Clone, Copy)]
+pub(super) struct Header {
+    pub(super) opcode: Opcode,
+    /// The last, or only, frame of its message.
+    pub(super) last: bool,
+    pub(super) mask: [u8; 4],
+    /// Bytes of payload.
+    pub(super) len: usize,
+}
+
+/// A header and its own length, if it is there as a whole.
+///
+/// # Errors
+/// The code to close with.
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, CloseCode> {
+    let [first, second, rest @ ..] = bytes else { return Ok(None) };
+    let opcode = match first & 0x0F {
+        0x0 => Opcode::Continue,
+        0x1 => Opcode::Text,
+        0x2 => Opcode::Binary,
+        0x8 => Opcode::Close,
+        0x9 => Opcode::Ping,
+        0xA => Opcode::Pong,
+        _ => return Err(CloseCode::Protocol),
+    };
+    let (is_masked, has_reserved_bits) = (second & 0x80 != 0, first & 0x70 != 0);
+    if !is_masked || has_reserved_bits {
+        return Err(CloseCode::Protocol);
+    }
+    let len_and_rest = match second & 0x7F {
+        short @ ..=125 => Some((u64::from(short), rest)),
+        126 => rest.split_first_chunk().map(|(len, rest)| (u64::from(u16::from_be_bytes(*len)), rest)),
+        _ => rest.split_first_chunk().map(|(len, rest)| (u64::from_be_bytes(*len), rest)),
+    };
+    let Some((len, rest)) = len_and_rest else { return Ok(None) };
+    let Some((mask, rest)) = rest.split_first_chunk() else { return Ok(None) };
+    let len = usize::try_from(len).map_err(|_| CloseCode::TooLarge)?;
+    Ok(Some((Header { opcode, last: first & 0x80 != 0, mask: *mask, len }, bytes.len() - rest.len())))
+}
