@@ -3,6 +3,10 @@
 /// Files that are open beside the connections: listeners, the store, the audit record, the runtime's own.
 const OTHER_FILES: u64 = 64;
 
+/// The most that a table is made for: 8 MiB. A file may say four billion connections, and mean no limit.
+#[cfg(unix)]
+const TABLE_FILES_MAX: u64 = 1 << 20;
+
 /// Makes room for so many connections, as far as the system allows. To be called before there are threads.
 pub(super) fn make_room(connections: usize) {
     let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_FILES);
@@ -29,7 +33,7 @@ pub(super) fn make_room(connections: usize) {
 /// (`expand_fdtable` in the kernel's fs/file.c): nobody was served for 13 ms each time (benches/stall).
 #[cfg(unix)]
 fn make_table(files: u64) {
-    let last = i32::try_from(files).unwrap_or(i32::MAX) - 1;
+    let last = i32::try_from(files.min(TABLE_FILES_MAX)).unwrap_or(i32::MAX) - 1;
     if let Err(error) = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), last) {
         tracing::debug!(%error, "the table of open files grows while connections come");
     }
