@@ -21,7 +21,7 @@ ci:
 # Format and lint, the quick half of ci
 lint:
     cargo fmt --all
-    cargo clippy --locked --all-targets -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings
 
 # The benches; arguments choose some
 bench *ARGS:
@@ -29,7 +29,7 @@ bench *ARGS:
 
 # The documentation of the library, in a browser
 doc:
-    cargo doc --locked --no-deps --open
+    cargo doc --locked --workspace --no-deps --open
 
 # Print docs/configuration.md anew from the table of keys
 reference:

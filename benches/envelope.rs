@@ -5,7 +5,8 @@
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use serde_json::Value;
-use switchboard::envelope::{DecodeLimits, Field, Splice, decode};
+use switchboard::websocket::Frame;
+use wire::{DecodeLimits, Field, Splice, decode};
 
 #[path = "support/nested.rs"]
 mod nested;
@@ -35,7 +36,7 @@ fn splice_an_id(bencher: Bencher<'_, '_>, bytes: usize) {
     let envelope = decode(&text, DecodeLimits::client(128)).unwrap();
     bencher
         .counter(BytesCount::of_str(&text))
-        .bench_local(|| Splice::new(black_box(&envelope)).cut(Field::Id).string("id", "r1").frame());
+        .bench_local(|| Frame::from(Splice::new(black_box(&envelope)).cut(Field::Id).string("id", "r1")));
 }
 
 #[divan::bench(args = SIZES)]

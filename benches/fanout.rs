@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use switchboard::envelope::Frame;
-use switchboard::envelope::command::Role;
 use switchboard::router::{Kind, Member};
+use switchboard::websocket::Frame;
+use wire::command::Role;
 
 use crate::support::Broker;
 

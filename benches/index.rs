@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a bench fails loudly")]
 
 use divan::{Bencher, black_box};
-use switchboard::envelope::command::Role;
-use switchboard::envelope::{Pattern, Triple};
+use wire::command::Role;
+use wire::{Pattern, Triple};
 
 use crate::support::Broker;
 

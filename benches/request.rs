@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a bench fails loudly")]
 
 use divan::{Bencher, black_box};
-use switchboard::envelope::command::Role;
-use switchboard::envelope::{DecodeLimits, decode};
+use wire::command::Role;
+use wire::{DecodeLimits, decode};
 
 use crate::support::Broker;
 

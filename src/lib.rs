@@ -3,9 +3,8 @@
 //! The rooms, from the lowest floor up; a room may use those above it in this list, never those below. Data flows one
 //! way: socket -> session -> router -> outbox -> socket. ARCHITECTURE.md is the map.
 
-pub mod error;
+pub mod websocket;
 
-pub mod envelope;
 pub mod telemetry;
 
 pub mod auth;

@@ -8,11 +8,11 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use switchboard::auth::{Identity, Open, Permission, Principal};
 use switchboard::config::Config;
-use switchboard::envelope::command::Role;
-use switchboard::envelope::{DecodeLimits, decode};
 use switchboard::router::{Ids, Policy, Router};
 use switchboard::session::{Connection, Crowd, Effect, Input, Session, Settings, Surroundings, serve};
 use tokio::task::yield_now;
+use wire::command::Role;
+use wire::{DecodeLimits, decode};
 
 use crate::nested;
 use crate::stream::{Peer, connection};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchboard::auth::{Identity, Permission, Principal};
-use switchboard::envelope::Frame;
 use switchboard::router::{Kind, Router};
 use switchboard::session::{Effect, Input, Session, Settings};
+use switchboard::websocket::Frame;
 
 use crate::meter::{Cpu, resident};
 use crate::wire::subscribe;

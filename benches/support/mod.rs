@@ -5,9 +5,10 @@ use std::time::{Instant, SystemTime};
 
 use switchboard::auth::{Identity, Permission, Principal};
 use switchboard::config::Config;
-use switchboard::envelope::command::{Role, Subscribe};
-use switchboard::envelope::{DecodeLimits, Frame, Pattern, decode};
 use switchboard::router::{Ids, Member, Outbox, OutboxLimits, Policy, Registration, Router};
+use switchboard::websocket::Frame;
+use wire::command::{Role, Subscribe};
+use wire::{DecodeLimits, Pattern, decode};
 
 /// A router, and the time at which everything in it happens.
 pub(crate) struct Broker {

@@ -13,10 +13,11 @@ use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
 use crate::adapter::{Event, Handler, Request};
-use crate::envelope::command::{Role, Subscribe};
-use crate::envelope::{DecodeLimits, Envelope, Frame, Pattern, Triple, decode, notice};
-use crate::error::{ErrorCode, Refusal};
 use crate::router::{Declaration, Member, Outbox, OutboxLimits, Refused, RequestId, Router};
+use crate::websocket::Frame;
+use wire::command::{Role, Subscribe};
+use wire::{DecodeLimits, Envelope, Pattern, Triple, decode, notice};
+use wire::{ErrorCode, Refusal};
 
 /// Requests that one handler works on at once, and events; the others wait in its outboxes.
 const AT_ONCE: usize = 64;

@@ -13,8 +13,8 @@ use std::pin::Pin;
 use secrecy::SecretString;
 use serde_json::value::RawValue;
 
-use crate::envelope::{Pattern, Triple};
-use crate::error::Refusal;
+use wire::Refusal;
+use wire::{Pattern, Triple};
 
 /// One request, as a handler in the process sees it.
 pub struct Request {

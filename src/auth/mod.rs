@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::envelope::{Pattern, Triple};
+use wire::{Pattern, Triple};
 
 /// Whose a session is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -17,7 +17,7 @@ use super::subscribe::narrate;
 use super::triple::pattern;
 use super::{Exit, Usage, data, interruption};
 use crate::client::{Failure, Payload, Request};
-use crate::error::ErrorCode;
+use wire::ErrorCode;
 
 /// How many finished requests wait to be told of.
 const NOTES: usize = 64;

@@ -30,8 +30,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::client::Error;
-use crate::error::ErrorCode;
 use output::Output;
+use wire::ErrorCode;
 
 /// What `switchboard --help` shows first.
 const EXAMPLES: &str = "\

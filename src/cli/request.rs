@@ -9,7 +9,7 @@ use super::output::{Output, note};
 use super::triple::triple;
 use super::{Exit, data, interruption};
 use crate::client::{Answers, Error, Failure, Gather, Gathered, Message, Summary};
-use crate::error::ErrorCode;
+use wire::ErrorCode;
 
 /// See the help text.
 #[derive(Args)]

@@ -2,7 +2,7 @@
 
 use super::Usage;
 use crate::client::{Pattern, Triple};
-use crate::envelope::{BROKER, check_part};
+use wire::{BROKER, check_part};
 
 /// The triple of an envelope to send.
 pub(crate) fn triple<'a>(channel: &'a str, topic: &'a str, subtopic: &'a str) -> Result<Triple<'a>, Usage> {

@@ -6,7 +6,7 @@ use std::io;
 use serde_json::json;
 
 use super::{Message, Payload};
-use crate::error::{ErrorCode, Refusal};
+use wire::{ErrorCode, Refusal};
 
 /// Why something asked of the broker did not come about.
 #[derive(Clone, Debug, thiserror::Error)]

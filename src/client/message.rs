@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Failure};
-use crate::envelope::{Triple, check_part};
+use wire::{Triple, check_part};
 
 /// An envelope from the broker. Cheap to clone; `Debug` shows where it belongs, never its payload.
 #[derive(Clone)]

@@ -61,8 +61,8 @@ pub use request::{Answers, FailedHandler, Gather, Gathered, Requesting, Summary}
 pub use serve::{Request, Serve, Serving};
 pub use subscription::{Subscribing, Subscription};
 
-pub use crate::envelope::command::State as Activity;
-pub use crate::envelope::{Pattern, Triple};
+pub use wire::command::State as Activity;
+pub use wire::{Pattern, Triple};
 
 use std::fmt;
 use std::future::Future;
@@ -80,11 +80,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::envelope::{check_name, notice};
 use connection::{Bidirectional, Limits, Settings, establish};
 use message::Outgoing;
 use reconnect::{Backoff, Driver, Order};
 use table::{Incoming, Waiting};
+use wire::{check_name, notice};
 
 /// Orders that wait for the driver; who orders more waits too.
 const ORDERS: usize = 256;

@@ -10,7 +10,7 @@ use super::message::{Outgoing, Payload, check_triple};
 use super::reconnect::Order;
 use super::table::Waiting;
 use super::{Client, Error, Message};
-use crate::envelope::Triple;
+use wire::Triple;
 
 /// What the broker says of an event that was published with an id.
 #[derive(Clone, Debug, Default, Deserialize)]

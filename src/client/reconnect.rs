@@ -20,8 +20,8 @@ use super::message::{Outgoing, Payload};
 use super::subscription::Wanted;
 use super::table::{Incoming, Table, Told, Waiting};
 use super::{Error, Failure, Message, Shared, State};
-use crate::envelope::notice;
-use crate::error::{ErrorCode, Refusal};
+use wire::notice;
+use wire::{ErrorCode, Refusal};
 
 /// How many orders are written before one flush.
 const BATCH: usize = 64;

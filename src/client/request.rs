@@ -16,8 +16,8 @@ use super::reconnect::Order;
 use super::subscription::Queue;
 use super::table::Waiting;
 use super::{Client, Error, Message};
-use crate::envelope::Triple;
-use crate::error::ErrorCode;
+use wire::ErrorCode;
+use wire::Triple;
 
 /// How long a request waits unless told otherwise: the broker's own default.
 const TIMEOUT: Duration = Duration::from_secs(10);

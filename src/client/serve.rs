@@ -12,8 +12,8 @@ use super::message::{Outgoing, Payload};
 use super::reconnect::Order;
 use super::subscription::{Queue, Wanted, ask};
 use super::{Client, Error, Failure, Message};
-use crate::envelope::Pattern;
-use crate::error::{ErrorCode, Refusal};
+use wire::Pattern;
+use wire::{ErrorCode, Refusal};
 
 /// How many requests are worked on at once unless told otherwise.
 const CONCURRENCY: usize = 64;

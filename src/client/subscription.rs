@@ -13,7 +13,7 @@ use super::message::Payload;
 use super::reconnect::Order;
 use super::table::Incoming;
 use super::{Client, Error, Message};
-use crate::envelope::Pattern;
+use wire::Pattern;
 
 /// How many messages a subscription keeps for a consumer that is busy, unless told otherwise.
 pub(super) const QUEUE: usize = 1024;

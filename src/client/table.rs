@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::subscription::Wanted;
 use super::{Error, Message};
-use crate::envelope::Pattern;
-use crate::error::ErrorCode;
+use wire::ErrorCode;
+use wire::Pattern;
 
 /// How many messages may be parked while answers are waited for.
 const PARKED_MAX: usize = 4096;

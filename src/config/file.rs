@@ -13,7 +13,7 @@ use super::salesforce_events::{TOPIC_KEYS, TOPICS};
 use super::salesforce_objects::{OBJECT_KEYS, OBJECTS};
 use super::value::Item;
 use super::{Application, Channel, Config, EventTopic, WritableObject};
-use crate::envelope::{BROKER, check_name, check_part};
+use wire::{BROKER, check_name, check_part};
 
 /// `[[applications]]` while it is read: what is required may yet be absent.
 #[derive(Default)]
@@ -31,9 +31,9 @@ pub(crate) struct Draft {
     /// `observe`
     pub(crate) observe: bool,
     /// `handle`
-    pub(crate) handle: Vec<crate::envelope::Pattern>,
+    pub(crate) handle: Vec<wire::Pattern>,
     /// `request`
-    pub(crate) request: Option<Vec<crate::envelope::Pattern>>,
+    pub(crate) request: Option<Vec<wire::Pattern>>,
 }
 
 /// Reads a text into a configuration.

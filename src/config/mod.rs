@@ -41,7 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Identity, Permission, Principal, TokenTable};
-use crate::envelope::Pattern;
+use wire::Pattern;
 
 /// Everything the operator chose.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::envelope::Pattern;
+use wire::Pattern;
 
 /// `[auth.salesforce_jwt]`, `[auth.salesforce_introspection]`, `[auth.salesforce_userinfo]`
 #[derive(Clone, Debug, PartialEq, Eq)]

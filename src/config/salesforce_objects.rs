@@ -10,7 +10,7 @@ use super::rules::Places;
 use super::text;
 use super::value::Slot;
 use super::{Config, Lack};
-use crate::envelope::Pattern;
+use wire::Pattern;
 
 /// `[salesforce.objects.NAME]`: an object that messages may write. What is not named may not be written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::record_id::exact_record_id;
 use super::salesforce::BaseUrl;
 use super::value::Fault;
-use crate::envelope::{BROKER, Pattern, check_name};
+use wire::{BROKER, Pattern, check_name};
 
 /// Checks a text; gives it back as it is to be kept.
 pub(crate) type Check = fn(&str) -> Result<String, Fault>;

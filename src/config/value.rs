@@ -10,7 +10,7 @@ use toml::de::DeValue;
 
 use super::mistake::{Mistake, Place, Report, nearest, printable};
 use super::text;
-use crate::envelope::{Pattern, check_name};
+use wire::{Pattern, check_name};
 
 /// The longest duration: a year. Longer ones would run over the end of some clocks.
 const DURATION_MAX: Duration = Duration::from_hours(365 * 24);

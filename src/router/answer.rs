@@ -5,14 +5,15 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::envelope::{DecodeLimits, Envelope, Field, Frame, Splice, decode, notice};
-use crate::error::{ErrorCode, Refusal};
 use crate::router::application::Member;
 use crate::router::index::Subscription;
 use crate::router::outbox::Kind;
 use crate::router::pending::{Pending, Stage};
 use crate::router::request::{forget_waiting, handler_gone};
 use crate::router::{RequestId, Routed, Router};
+use crate::websocket::Frame;
+use wire::{DecodeLimits, Envelope, Field, Splice, decode, notice};
+use wire::{ErrorCode, Refusal};
 
 /// How often a request may be given at most: once more, to another handler, when the first died and it is idempotent.
 const ATTEMPTS_MAX: u8 = 2;
@@ -146,7 +147,7 @@ impl Router {
             Some(Routed { receipt, .. }) => {
                 // A handler that takes commands: delivery has completed it.
                 if let (Some(receipt), Some(id)) = (receipt, &pending.asker_id) {
-                    pending.asker.push(now, notice::receipt(id, receipt.receivers, None), Kind::Kept).ok();
+                    pending.asker.push(now, notice::receipt(id, receipt.receivers, None).into(), Kind::Kept).ok();
                 }
             }
         }
@@ -205,7 +206,7 @@ impl Router {
     pub(super) fn withdraw(&self, now: Instant, pending: &Arc<Pending>) -> bool {
         let Some(stage) = self.close(pending) else { return false };
         if let Stage::Given(handler) = stage {
-            handler.member.push(now, notice::cancelled(&pending.id.to_string()), Kind::Kept).ok();
+            handler.member.push(now, notice::cancelled(&pending.id.to_string()).into(), Kind::Kept).ok();
         }
         true
     }
@@ -235,7 +236,7 @@ fn answered(envelope: &Envelope<'_>, pending: &Pending) -> Frame {
     if pending.gather.is_some() {
         splice = splice.cut(Field::More).flag("more");
     }
-    splice.frame()
+    splice.into()
 }
 
 fn waited_for(occupied: &[Arc<Subscription>]) -> Arc<str> {

@@ -8,13 +8,14 @@ use std::time::{Instant, SystemTime};
 use parking_lot::Mutex;
 
 use crate::auth::{Identity, Permission, Principal};
-use crate::envelope::command::State;
-use crate::envelope::{Envelope, Frame, Triple};
-use crate::error::{ErrorCode, Refusal};
 use crate::router::index::Subscription;
 use crate::router::ordered::Turn;
 use crate::router::outbox::{Gone, Kind, Outbox};
 use crate::router::{RequestId, SessionId};
+use crate::websocket::Frame;
+use wire::command::State;
+use wire::{Envelope, Triple};
+use wire::{ErrorCode, Refusal};
 
 /// The source of in-process adapters; nobody else may register it.
 pub const OWN_SOURCE: &str = "switchboard";

@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::envelope::{Envelope, Field, Frame, Splice, Triple, check_name};
-use crate::error::{ErrorCode, Refusal};
 use crate::router::application::Member;
 use crate::router::index::{Matches, Space, Subscription};
 use crate::router::outbox::{Kind, Outbox};
 use crate::router::receivers::Receivers;
 use crate::router::{Receipt, Routed, Router, Whose};
+use crate::websocket::Frame;
+use wire::{Envelope, Field, Splice, Triple, check_name};
+use wire::{ErrorCode, Refusal};
 
 /// An event's two forms: as its user's sessions see it, and with `user` for services and observers. Each is spliced once,
 /// when the first receiver needs it.
@@ -34,7 +35,7 @@ impl Forms<'_> {
         if let Some(frame) = &self.plain {
             return frame.clone();
         }
-        let frame = self.splice().frame();
+        let frame = Frame::from(self.splice());
         self.plain = Some(frame.clone());
         frame
     }
@@ -44,7 +45,7 @@ impl Forms<'_> {
         if let Some(frame) = &self.attributed {
             return frame.clone();
         }
-        let frame = self.splice().string("user", user).frame();
+        let frame = Frame::from(self.splice().string("user", user));
         self.attributed = Some(frame.clone());
         frame
     }
@@ -69,7 +70,7 @@ impl Router {
         let mut forms = Forms { envelope, source: &sender.source, user: whose.user(), plain: None, attributed: None };
         if envelope.retain() {
             // Before the look-up, so that a subscription made meanwhile gets it one way or the other.
-            self.retained.keep(&self.policy, envelope, whose, forms.splice().flag("retained").frame())?;
+            self.retained.keep(&self.policy, envelope, whose, forms.splice().flag("retained").into())?;
         }
         let triple = self.policy.canonical(envelope.triple());
         let matches = self.subscribers(&triple, whose);

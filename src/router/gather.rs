@@ -6,10 +6,10 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::envelope::{Triple, notice};
-use crate::error::ErrorCode;
 use crate::router::application::Member;
 use crate::router::outbox::Kind;
+use wire::ErrorCode;
+use wire::{Triple, notice};
 
 /// A question that several handlers were given.
 pub(super) struct Gather {
@@ -76,7 +76,7 @@ impl Gather {
             .map(|(source, code)| json!({ "Source": &**source, "ErrorCode": code.as_str() }))
             .collect();
         let more = json!({ "Expected": state.expected, "Answered": state.answered, "Failed": failed });
-        let frame = notice::success(&self.triple, self.asker_id.as_deref(), more);
+        let frame = notice::success(&self.triple, self.asker_id.as_deref(), more).into();
         // An asker that is ending hears nothing more.
         self.asker.push(now, frame, Kind::Kept).ok();
     }

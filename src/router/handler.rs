@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::envelope::Envelope;
 use crate::router::application::{Member, Standing};
 use crate::router::index::{Space, Subscription};
 use crate::router::receivers::Receivers;
 use crate::router::{Router, Whose};
+use wire::Envelope;
 
 /// The handlers that match a request and may have it.
 #[derive(Default)]

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use crate::envelope::{Envelope, Triple};
 use crate::router::application::Member;
 use crate::router::index::Subscription;
 use crate::router::{Router, SubscriptionId, Whose};
+use wire::{Envelope, Triple};
 
 /// How many handlers of a user, and of all services and adapters, are looked at: a broker with very many of them answers
 /// without a hint rather than late.

@@ -11,13 +11,13 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::envelope::command::Role;
-use crate::envelope::{BROKER, NAME_BYTES_MAX, Pattern, Triple, fold};
 use crate::router::SubscriptionId;
 use crate::router::application::{Member, Standing};
 use crate::router::ordered::Ordered;
 use crate::router::policy::Policy;
 use crate::router::receivers::Receivers;
+use wire::command::Role;
+use wire::{BROKER, NAME_BYTES_MAX, Pattern, Triple, fold};
 
 /// One subscription of one member.
 pub(super) struct Subscription {

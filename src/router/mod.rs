@@ -8,6 +8,7 @@
 mod answer;
 mod application;
 mod event;
+mod frames;
 mod gather;
 mod handler;
 mod hint;
@@ -36,14 +37,15 @@ use std::time::{Instant, SystemTime};
 use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Principal};
-use crate::envelope::{Envelope, Frame, Pattern, Triple, notice};
-use crate::error::{ErrorCode, Refusal};
+use crate::websocket::Frame;
 use application::Standing;
 use hint::Served;
 use index::Index;
 use pending::Requests;
 use presence::Presence;
 use retained::Retained;
+use wire::{Envelope, Pattern, Triple, notice};
+use wire::{ErrorCode, Refusal};
 
 /// Routes envelopes between the sessions of one broker.
 pub struct Router {
@@ -326,7 +328,7 @@ impl Router {
     /// A request's failure, on its own triple, with the keys that an adapter declared for it.
     pub fn failure(&self, triple: &Triple<'_>, in_reply_to: Option<&str>, refusal: &Refusal) -> Frame {
         let keys = self.declaration(triple).map_or(&[][..], |declaration| declaration.failure_keys);
-        notice::failure(triple, in_reply_to, keys, refusal)
+        notice::failure(triple, in_reply_to, keys, refusal).into()
     }
 
     fn declaration(&self, triple: &Triple<'_>) -> Option<&Declaration> {

@@ -10,11 +10,11 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::envelope::command::Role;
-use crate::envelope::{Envelope, Triple, fold};
 use crate::router::application::Member;
 use crate::router::index::Subscription;
 use crate::router::{RequestId, Routed, Router};
+use wire::command::Role;
+use wire::{Envelope, Triple, fold};
 
 /// Whose turn it is at one ordered subscription, and who waits for it.
 #[derive(Default)]

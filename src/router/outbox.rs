@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::envelope::notice::{self, Depth};
-use crate::envelope::{Frame, ping};
+use crate::websocket::{Frame, ping};
+use wire::notice::{self, Depth};
 
 /// How often a session is warned that it lags (protocol.md, Pressure).
 const LAGGING_EVERY: Duration = Duration::from_secs(1);
@@ -153,10 +153,10 @@ impl Outbox {
             taken.push(ping());
         }
         if let Some(depth) = state.lagging.take() {
-            taken.push(notice::lagging(depth));
+            taken.push(notice::lagging(depth).into());
         }
         if let count @ 1.. = std::mem::take(&mut state.dropped) {
-            taken.push(notice::dropped(count));
+            taken.push(notice::dropped(count).into());
         }
         let count = most.min(state.queue.len());
         taken.reserve(count);

@@ -12,11 +12,11 @@ use smallvec::SmallVec;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
-use crate::envelope::Triple;
 use crate::router::RequestId;
 use crate::router::application::Member;
 use crate::router::gather::Gather;
 use crate::router::index::Subscription;
+use wire::Triple;
 
 /// Deadlines are sharded, so that askers do not fight for one lock.
 const SHARDS: usize = 16;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::config::{AuthMode, Channel, Config, Overflow, Scope};
-use crate::envelope::{Pattern, Triple};
 use crate::router::outbox::Kind;
+use wire::{Pattern, Triple};
 
 /// The limits of what a session may hold and the broker keeps.
 #[derive(Clone, Copy, Debug)]

@@ -6,13 +6,14 @@ use std::time::{Instant, SystemTime};
 
 use dashmap::DashMap;
 
-use crate::envelope::command::State;
-use crate::envelope::notice;
-use crate::error::{ErrorCode, Refusal};
 use crate::router::application::{Member, Standing};
 use crate::router::outbox::Kind;
 use crate::router::receivers::Receivers;
 use crate::router::{Router, Whose};
+use crate::websocket::Frame;
+use wire::command::State;
+use wire::notice;
+use wire::{ErrorCode, Refusal};
 
 /// Sessions by source, then in the order of their coming.
 type Sources = BTreeMap<Arc<str>, BTreeMap<u64, Arc<Member>>>;
@@ -137,7 +138,7 @@ impl Router {
         let user = member.user();
         let whose = user.map_or(Whose::Shared(None), Whose::User);
         let matches = self.subscribers(&triple, whose);
-        let frame = notice::presence(subtopic, &member.source, user, &member.id.to_string());
+        let frame = Frame::from(notice::presence(subtopic, &member.source, user, &member.id.to_string()));
         let mut told = BTreeSet::new();
         for subscription in matches.iter().flat_map(Receivers::iter) {
             let receiver = &subscription.member;

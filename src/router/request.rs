@@ -8,8 +8,6 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
-use crate::envelope::{DecodeLimits, Envelope, Field, Frame, Splice, decode};
-use crate::error::{ErrorCode, Refusal};
 use crate::router::application::Member;
 use crate::router::gather::Gather;
 use crate::router::handler::Candidates;
@@ -17,6 +15,9 @@ use crate::router::index::Subscription;
 use crate::router::outbox::{Gone, Kind};
 use crate::router::pending::{Pending, Progress, Stage};
 use crate::router::{Receipt, RequestId, Routed, Router, Whose};
+use crate::websocket::Frame;
+use wire::{DecodeLimits, Envelope, Field, Splice, decode};
+use wire::{ErrorCode, Refusal};
 
 impl Router {
     /// Gives a request to one handler, or with `gather` to all.
@@ -312,7 +313,7 @@ fn delivered(
         splice = splice.string("requestId", request_id);
     }
     let remaining = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX).max(1);
-    splice.number("timeout", remaining).frame()
+    splice.number("timeout", remaining).into()
 }
 
 pub(super) fn handler_gone() -> Refusal {

@@ -7,12 +7,13 @@ use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 
-use crate::envelope::{DecodeLimits, Envelope, Frame, Splice, Triple, decode};
-use crate::error::{ErrorCode, Refusal};
 use crate::router::Whose;
 use crate::router::application::Standing;
 use crate::router::index::{Subscription, Watch};
 use crate::router::policy::Policy;
+use crate::websocket::Frame;
+use wire::{DecodeLimits, Envelope, Splice, Triple, decode};
+use wire::{ErrorCode, Refusal};
 
 /// A user's values, or with `None` those of shared channels.
 type Scope = Option<Arc<str>>;
@@ -159,7 +160,7 @@ fn replayed(policy: &Policy, subscription: &Subscription, value: &Value, user: O
 fn attributed(plain: &Frame, user: &str) -> Frame {
     // It was checked when it came.
     let envelope = decode(plain.text(), DecodeLimits::OWN);
-    envelope.map_or_else(|_| plain.clone(), |envelope| Splice::new(&envelope).string("user", user).frame())
+    envelope.map_or_else(|_| plain.clone(), |envelope| Splice::new(&envelope).string("user", user).into())
 }
 
 /// Whether a subscription's pattern matches, with the channel's folding.

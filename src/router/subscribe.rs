@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::envelope::command::{Role, Subscribe};
-use crate::envelope::{BROKER, Frame, Pattern, notice};
-use crate::error::{ErrorCode, Refusal};
 use crate::router::application::{Member, Standing};
 use crate::router::index::{Subscription, Watch};
 use crate::router::ordered::Ordered;
 use crate::router::outbox::Kind;
 use crate::router::policy::Policy;
 use crate::router::{Router, SubscriptionId};
+use crate::websocket::Frame;
+use wire::command::{Role, Subscribe};
+use wire::{BROKER, Pattern, notice};
+use wire::{ErrorCode, Refusal};
 
 /// One of a session's own subscriptions: a row of `Subscription/List`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,8 +12,8 @@ use crate::adapter::directory::{self, Directory, DirectoryError, FolderLock};
 use crate::adapter::host::{self, Host};
 use crate::adapter::salesforce::{self, Audit, Events, FetchCredentials, Org, Rotation, SetupError};
 use crate::config::{Config, Store};
-use crate::error::Refusal;
 use crate::router::{Declaration, Router};
+use wire::Refusal;
 
 /// Why the handlers could not begin.
 #[derive(Debug, thiserror::Error)]

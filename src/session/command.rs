@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::auth::{AuthError, Claim, Identity};
-use crate::envelope::command::{self, Command, Register, Subscribe, Unsubscribe};
-use crate::envelope::{Envelope, Frame, Triple, notice};
-use crate::error::{CloseCode, ErrorCode, Refusal};
 use crate::router::{Application, Listed, Registration, Router};
 use crate::session::{Effect, Phase, Session};
+use wire::command::{self, Command, Register, Subscribe, Unsubscribe};
+use wire::{CloseCode, ErrorCode, Refusal};
+use wire::{Envelope, Triple, notice};
 
 /// How long an address that failed too often waits for its answer.
 const SLOWED_BY: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub(super) struct Registering {
 }
 
 impl Registering {
-    pub(super) fn failure(&self, refusal: &Refusal) -> Frame {
+    pub(super) fn failure(&self, refusal: &Refusal) -> String {
         notice::failure(&register(), self.id.as_deref(), &[], refusal)
     }
 }
@@ -233,7 +233,7 @@ impl Session {
         }
         router.subscribe(now, member, wanted, |id| {
             let more = json!({ "SubscriptionId": id.to_string() });
-            Some(notice::success(&notice::triple("Subscription", "Subscribe"), in_reply_to, more))
+            Some(notice::success(&notice::triple("Subscription", "Subscribe"), in_reply_to, more).into())
         })
     }
 

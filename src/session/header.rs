@@ -1,6 +1,6 @@
 //! [`Header`]: what stands before the payload of a frame (RFC 6455, section 5.2, as a server reads it).
 
-use crate::error::CloseCode;
+use wire::CloseCode;
 
 /// What a frame is for (RFC 6455, section 11.8).
 #[derive(Clone, Copy, PartialEq, Eq)]

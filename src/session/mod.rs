@@ -22,12 +22,13 @@ use std::time::{Duration, Instant};
 
 use crate::auth::{AuthError, Claim, Identity};
 use crate::config::Limits;
-use crate::envelope::{DecodeLimits, Envelope, Frame, Malformed, command as broker_command, decode, notice};
-use crate::error::{CloseCode, ErrorCode, Refusal};
 use crate::router::{Denied, Kind, Member, Outbox, OutboxLimits, Refused, Routed, Router};
+use crate::websocket::Frame;
 use command::Registering;
 use heartbeat::{Beat, Heartbeat};
 use limit::Rate;
+use wire::{CloseCode, ErrorCode, Refusal};
+use wire::{DecodeLimits, Envelope, Malformed, command as broker_command, decode, notice};
 
 /// How long a publisher waits for a receiver's queue to be under half again (protocol.md, Pressure).
 const PRESSURE_WAIT: Duration = Duration::from_millis(250);
@@ -252,7 +253,7 @@ impl Session {
             Err(Denied { refusal, is_request }) => {
                 let frame = match is_request {
                     true => router.failure(envelope.triple(), envelope.id(), &refusal),
-                    false => notice::error(envelope.id(), &refusal),
+                    false => notice::error(envelope.id(), &refusal).into(),
                 };
                 self.push(now, frame);
                 None
@@ -275,9 +276,9 @@ impl Session {
             }
             router.failure(triple, envelope.id(), &refusal)
         } else if broker_command::is_command(triple) {
-            notice::failure(triple, envelope.id(), &[], &refusal)
+            notice::failure(triple, envelope.id(), &[], &refusal).into()
         } else {
-            notice::error(envelope.id(), &refusal)
+            notice::error(envelope.id(), &refusal).into()
         };
         self.push(now, frame);
     }
@@ -369,8 +370,8 @@ impl Session {
     }
 
     /// An outbox that is ending has its own task to say so.
-    fn push(&self, now: Instant, frame: Frame) {
-        self.outbox.push(now, frame, Kind::Kept).ok();
+    fn push(&self, now: Instant, frame: impl Into<Frame>) {
+        self.outbox.push(now, frame.into(), Kind::Kept).ok();
     }
 }
 

@@ -12,7 +12,7 @@ use std::ops::Range;
 use tokio_tungstenite::tungstenite::protocol::frame::coding;
 
 use super::header::{Header, Opcode, parse};
-use crate::error::CloseCode;
+use wire::CloseCode;
 
 /// The longest payload of a control frame (RFC 6455, section 5.5).
 const CONTROL_BYTES_MAX: usize = 125;

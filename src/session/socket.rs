@@ -14,8 +14,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::reader::{Message, Reader};
-use crate::envelope::Frame;
-use crate::error::CloseCode;
+use crate::websocket::Frame;
+use wire::CloseCode;
 
 /// What one syscall may bring.
 const READ_BYTES: usize = 32 << 10;
@@ -254,7 +254,6 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
-    use crate::envelope::{DecodeLimits, Splice, decode};
 
     /// "hi", as a client pings.
     const PING: [u8; 8] = [0x89, 0x82, 0, 0, 0, 0, b'h', b'i'];
@@ -360,8 +359,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_not_copied() {
-        let envelope = decode(r#"{"channel":"a","topic":"b","subtopic":"c"}"#, DecodeLimits::OWN).unwrap();
-        let secret = Splice::new(&envelope).secret(true).frame();
+        let secret = Frame::join(&["secret"], true);
         let open = Frame::new("open");
         let mut buffer = [0; 1000];
         let joined = |frames: &[Frame], buffer: &mut [u8]| join(frames, 0, buffer).map(<[u8]>::len);

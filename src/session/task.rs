@@ -21,8 +21,8 @@ use tokio::time::{self, sleep_until, timeout, timeout_at};
 use super::socket::{Arrival, Ended, Socket};
 use super::{Effect, Input, Session};
 use crate::auth::{AuthError, Identity, Verification, Verifier};
-use crate::error::CloseCode;
 use crate::router::{Burst, Outbox, Router};
+use wire::CloseCode;
 
 /// How many messages that have come already are handled before the outbox gets its turn.
 const BURST: usize = 64;

@@ -6,9 +6,9 @@ use std::time::{Instant, SystemTime};
 use serde_json::{Value, json};
 use switchboard::auth::{Identity, Permission, Principal};
 use switchboard::config::{Channel, Config, Scope};
-use switchboard::envelope::command::{Role, Subscribe};
-use switchboard::envelope::{DecodeLimits, decode};
 use switchboard::router::{Ids, Member, Outbox, OutboxLimits, Policy, Registration, Router};
+use wire::command::{Role, Subscribe};
+use wire::{DecodeLimits, decode};
 
 const LIMITS: OutboxLimits = OutboxLimits { messages: 100, bytes: 1 << 20, refuses: false };
 

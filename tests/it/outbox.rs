@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde_json::Value;
-use switchboard::envelope::{Frame, Pattern, Triple};
 use switchboard::router::{Burst, Gone, Kind, Outbox, OutboxLimits};
+use switchboard::websocket::Frame;
+use wire::{Pattern, Triple};
 
 /// What may happen to a queue.
 #[derive(Clone, Debug)]

@@ -8,10 +8,11 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 use switchboard::auth::{Identity, Permission, Principal};
 use switchboard::config::{Channel, Config, Scope};
-use switchboard::envelope::command::{Role, Subscribe};
-use switchboard::envelope::{DecodeLimits, Field, Pattern, Splice, Triple, decode};
-use switchboard::error::ErrorCode;
 use switchboard::router::{Ids, Member, Outbox, OutboxLimits, Policy, Registration, Router};
+use switchboard::websocket::Frame;
+use wire::ErrorCode;
+use wire::command::{Role, Subscribe};
+use wire::{DecodeLimits, Field, Pattern, Splice, Triple, decode};
 
 /// A member of an object as text: the key as it is written, and the value.
 type Written = (String, String);
@@ -127,7 +128,7 @@ proptest! {
                 _ => Field::More,
             });
         }
-        let frame = splice.string("added", "a \"quoted\" \u{1} name").number("count", 7).flag("set").frame();
+        let frame = Frame::from(splice.string("added", "a \"quoted\" \u{1} name").number("count", 7).flag("set"));
         // Raw values compare byte for byte, also where a payload has what `Value` cannot hold.
         let read: Raw = serde_json::from_str(frame.text()).map_err(|it| TestCaseError::fail(format!("{it}: {}", frame.text())))?;
         let mut expected = plain(&members);

@@ -13,9 +13,9 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use switchboard::auth::{Identity, Permission, Principal};
 use switchboard::config::Config;
-use switchboard::envelope::command::{Role, Subscribe};
-use switchboard::envelope::{DecodeLimits, decode};
 use switchboard::router::{Ids, Member, Outbox, OutboxLimits, Policy, Registration, Router, Size};
+use wire::command::{Role, Subscribe};
+use wire::{DecodeLimits, decode};
 
 const FOR: Duration = Duration::from_secs(2);
 const PUBLISHERS: usize = 3;

@@ -5,18 +5,17 @@ use std::path::{Path, PathBuf};
 
 /// The rooms and what each may import; ARCHITECTURE.md draws the same arrows.
 const ARROWS: &[(&str, &[&str])] = &[
-    ("error", &[]),
-    ("envelope", &["error"]),
-    ("telemetry", &["error"]),
-    ("auth", &["envelope", "error"]),
-    ("config", &["envelope", "error", "auth"]),
-    ("router", &["config", "auth", "envelope", "error", "telemetry"]),
-    ("adapter", &["router", "config", "auth", "envelope", "error", "telemetry"]),
-    ("session", &["router", "config", "auth", "envelope", "error", "telemetry"]),
-    ("server", &["session", "adapter", "router", "config", "auth", "envelope", "error", "telemetry"]),
-    ("client", &["envelope", "error"]),
+    ("websocket", &[]),
+    ("telemetry", &[]),
+    ("auth", &[]),
+    ("config", &["auth"]),
+    ("router", &["config", "auth", "telemetry", "websocket"]),
+    ("adapter", &["router", "config", "auth", "telemetry", "websocket"]),
+    ("session", &["router", "config", "auth", "telemetry", "websocket"]),
+    ("server", &["session", "adapter", "router", "config", "auth", "telemetry", "websocket"]),
+    ("client", &[]),
     ("simulator", &[]),
-    ("cli", &["server", "client", "simulator", "adapter", "config", "auth", "envelope", "error", "telemetry"]),
+    ("cli", &["server", "client", "simulator", "adapter", "config", "auth", "telemetry"]),
 ];
 
 /// Files of the core that may wait: the session's task, the outbox's own end, the adapter's host is not of the core.

@@ -15,9 +15,9 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 use switchboard::auth::{AuthError, Claim, Identity, Open, Verifier};
 use switchboard::config::{AuthMode, Config, LoadOptions};
-use switchboard::error::CloseCode;
 use switchboard::router::{Ids, Outbox, Policy, Router};
 use switchboard::session::{Effect, Input, Session, Settings};
+use wire::CloseCode;
 
 use crate::support::transcript::{Action, Names, Step, Transcript};
 

@@ -3,7 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
-use crate::envelope::{NameFault, check_name};
+use wire::{NameFault, check_name};
 
 /// The longest password, in bytes.
 const PASSWORD_BYTES_MAX: usize = 1024;

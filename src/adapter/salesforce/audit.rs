@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::adapter::Request;
-use crate::error::ErrorCode;
+use wire::ErrorCode;
 
 /// Records that may wait for the disk. At some 300 bytes each, 1 MiB.
 const QUEUE_RECORDS: usize = 4096;

@@ -120,7 +120,7 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorCode;
+    use wire::ErrorCode;
 
     const S: Duration = Duration::from_secs(1);
 

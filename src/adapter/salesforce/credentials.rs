@@ -13,8 +13,8 @@ use zeroize::Zeroizing;
 use super::{Audit, FETCH_CREDENTIALS, Org, exactly};
 use crate::adapter::directory::{Credentials, Directory};
 use crate::adapter::{Answer, Handler, Request, Response};
-use crate::envelope::Pattern;
-use crate::error::{ErrorCode, Refusal};
+use wire::Pattern;
+use wire::{ErrorCode, Refusal};
 
 /// Where credentials come from.
 #[derive(Clone)]

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use crate::error::{ErrorCode, Refusal};
+use wire::{ErrorCode, Refusal};
 
 use super::response::{LoginError, error_codes};
 

@@ -47,7 +47,7 @@ pub use org::Org;
 pub use stats::{LATENCY_MS, Snapshot};
 pub use verifier::{SalesforceVerifier, SetupErrors};
 
-use crate::envelope::{Pattern, Triple};
+use wire::{Pattern, Triple};
 
 /// The channel of every topic here.
 const CHANNEL: &str = "Salesforce";

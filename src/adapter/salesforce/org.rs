@@ -11,7 +11,7 @@ use super::stats::Snapshot;
 use super::{row, soql};
 use crate::adapter::directory::Credentials;
 use crate::config::{self, Lookup, Mode, UserKey};
-use crate::error::Refusal;
+use wire::Refusal;
 
 /// An org that holds credentials.
 pub struct Org {

@@ -18,7 +18,7 @@ use super::connection::{Connection, Target};
 use super::progress::Progress;
 use super::stamp::{Stamp, Stamps, Template};
 use super::window::Window;
-use crate::envelope::{DecodeLimits, decode};
+use wire::{DecodeLimits, decode};
 
 /// Messages of a publisher that its receivers do not have yet, where no rate is given: as the yardstick has it.
 const WINDOW_FANOUT: usize = 64;

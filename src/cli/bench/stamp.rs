@@ -1,6 +1,6 @@
 //! What a message of the load bears: its number, and when it was due.
 
-use crate::envelope::{DecodeLimits, decode};
+use wire::{DecodeLimits, decode};
 
 /// The least that a payload's other fields take.
 const STAMP_BYTES: usize = 40;

@@ -17,11 +17,11 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
 use switchboard::client::{Builder, Client, Error, Failure, Gathered, Message, Payload, State, Subscription, Triple};
-use switchboard::error::ErrorCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
+use wire::ErrorCode;
 
 use crate::fake_broker::{FakeBroker, Peer, event, request, triple};
 

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use switchboard::adapter::directory::{Credentials, Directory, Entry};
 use switchboard::adapter::salesforce::{Audit, FetchCredentials, Rotation};
 use switchboard::adapter::{Handler, Request};
-use switchboard::envelope::Triple;
-use switchboard::error::{ErrorCode, Refusal};
+use wire::Triple;
+use wire::{ErrorCode, Refusal};
 
 use super::{SECRET, store_with_alice};
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use switchboard::error::{CloseCode, ErrorCode};
+use wire::{CloseCode, ErrorCode};
 
 const TRANSCRIPTS: &str = "tests/it/transcripts";
 

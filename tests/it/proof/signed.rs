@@ -268,7 +268,7 @@ async fn a_proved_user_has_no_right_that_nobody_gave() {
     let Identity { observe, exclusive, handle, request, lasts, .. } = identity.unwrap();
     assert_eq!(lasts, Some(Duration::from_hours(12)));
     assert_eq!((observe, exclusive, handle), (false, false, switchboard::auth::Permission::none()));
-    let triple = |channel| switchboard::envelope::Triple::new(channel, "User", "FetchCredentials");
+    let triple = |channel| wire::Triple::new(channel, "User", "FetchCredentials");
     assert_eq!((request.allows(&triple("Salesforce")), request.allows(&triple("Cisco"))), (true, false));
 }
 

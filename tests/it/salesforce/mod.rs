@@ -21,7 +21,7 @@ use secrecy::ExposeSecret;
 use switchboard::adapter::salesforce::{Audit, FetchCredentials, Org, Rotation};
 use switchboard::adapter::{Handler, Request};
 use switchboard::config::Salesforce;
-use switchboard::envelope::Triple;
+use wire::Triple;
 
 use stand_in::{Answer, Seen, StandIn};
 

@@ -3,7 +3,7 @@
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use switchboard::envelope::Pattern;
+use wire::Pattern;
 
 use super::cast::{CHANNELS, Part, SUBTOPICS, Style, TOPICS};
 use super::draft::{Draft, Said, Wanted};

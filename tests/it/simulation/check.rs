@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use switchboard::envelope::Pattern;
-use switchboard::envelope::command::{Role, State};
-use switchboard::error::CloseCode;
 use switchboard::router::{Application, Listed, Member, Outbox, Router};
 use switchboard::session::Effect;
+use wire::CloseCode;
+use wire::Pattern;
+use wire::command::{Role, State};
 
 use super::cast::Style;
 use super::model::{Conn, ConnId, Event, Kind, Model, Sub};

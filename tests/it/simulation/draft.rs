@@ -1,7 +1,7 @@
 //! What an application says: [`Said`], and the [`Draft`] of an envelope with its text.
 
 use serde_json::{Map, Value, json};
-use switchboard::envelope::Pattern;
+use wire::Pattern;
 
 use super::cast::{ORDERED_REPLY, Style};
 

@@ -5,9 +5,9 @@ use std::task::{Context, Poll, Waker};
 
 use switchboard::auth::{AuthError, Claim, Identity, Open, Verifier};
 use switchboard::config::AuthMode;
-use switchboard::envelope::{DecodeLimits, decode};
-use switchboard::error::{CloseCode, ErrorCode};
 use switchboard::session::Input;
+use wire::{CloseCode, ErrorCode};
+use wire::{DecodeLimits, decode};
 
 use super::app::App;
 use super::cast::CAST;

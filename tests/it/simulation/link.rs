@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchboard::auth::Claim;
-use switchboard::error::CloseCode;
 use switchboard::router::Outbox;
 use switchboard::session::{Session, Settings};
+use wire::CloseCode;
 
 use super::check::Conduct;
 use super::draft::Said;

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use switchboard::auth::{Identity, Principal};
 use switchboard::config::{AuthMode, Config};
-use switchboard::envelope::Pattern;
 use switchboard::router::SessionId;
+use wire::Pattern;
 
 use super::cast::Style;
 use super::check::adapter_pattern;

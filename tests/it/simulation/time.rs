@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use rand::RngExt;
 use switchboard::auth::{Identity, Permission, Principal};
-use switchboard::envelope::{DecodeLimits, decode};
 use switchboard::router::Registration;
 use switchboard::session::{Input, Settings};
+use wire::{DecodeLimits, decode};
 
 use super::check::{self, Held};
 use super::draft::{Draft, Said};

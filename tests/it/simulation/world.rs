@@ -7,10 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use switchboard::config::Config;
-use switchboard::envelope::command::{Role, Subscribe};
-use switchboard::error::CloseCode;
 use switchboard::router::{Declaration, Ids, Member, Outbox, OutboxLimits, Policy, Router};
 use switchboard::session::{Effect, Input, Settings};
+use wire::CloseCode;
+use wire::command::{Role, Subscribe};
 
 use super::app::App;
 use super::cast::{self, CAST, Part, Style};

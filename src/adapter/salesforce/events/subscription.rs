@@ -21,8 +21,8 @@ use super::wire::{ConsumerEvent, FetchRequest, FetchResponse, ReplayPreset};
 use crate::adapter::salesforce::oauth::Token;
 use crate::adapter::salesforce::stats::count;
 use crate::config::{EventTopic, Start};
-use crate::envelope::{DecodeLimits, decode};
 use crate::router::Outbox;
+use wire::{DecodeLimits, decode};
 
 /// Events that are on their way at most; the API's own limit.
 const ASKED_MAX: i32 = 100;
@@ -366,8 +366,8 @@ fn backoff(chance: &mut StdRng, failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::Frame;
     use crate::router::{Kind, OutboxLimits};
+    use crate::websocket::Frame;
 
     #[tokio::test(start_paused = true)]
     async fn a_receiver_that_takes_nothing_is_waited_for_once() {

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::aging::Aging;
 use super::data::Variable;
 use crate::config::CallVariables;
-use crate::error::{ErrorCode, Refusal};
+use wire::{ErrorCode, Refusal};
 
 /// Calls whose records are known; of more, the oldest are forgotten.
 const KNOWN_MAX: usize = 100_000;

@@ -15,8 +15,8 @@ use crate::adapter::salesforce::write::Field;
 use crate::adapter::salesforce::{CHANNEL, CREATE_OBJECT, exactly};
 use crate::adapter::{Answer, Event, Handler, Request, Response};
 use crate::config::WritableObject;
-use crate::envelope::{Pattern, Triple};
-use crate::error::Refusal;
+use wire::Refusal;
+use wire::{Pattern, Triple};
 
 /// Makes records.
 pub(super) struct CreateObject {

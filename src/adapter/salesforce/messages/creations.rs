@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
 use super::aging::Aging;
-use crate::error::Refusal;
+use wire::Refusal;
 
 /// How long an outcome is remembered.
 const KEEP: Duration = Duration::from_mins(10);
@@ -102,7 +102,7 @@ pub(super) fn key(parts: [&str; 5]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorCode;
+    use wire::ErrorCode;
 
     #[tokio::test]
     async fn those_who_ask_at_once_share_one_outcome_and_a_failure_is_tried_again() {

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 
 use crate::adapter::salesforce::soql::record_id;
 use crate::adapter::salesforce::write::json_object;
-use crate::envelope::check_name;
-use crate::error::{ErrorCode, Refusal};
+use wire::check_name;
+use wire::{ErrorCode, Refusal};
 
 /// An application's variable, and its value as JSON.
 pub(super) type Variable = (String, Box<RawValue>);

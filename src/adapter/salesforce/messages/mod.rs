@@ -30,7 +30,7 @@ use super::write::{Field, Turns};
 use super::write_fault::Target;
 use crate::adapter::{Handler, Request};
 use crate::config::WritableObject;
-use crate::error::{ErrorCode, Refusal};
+use wire::{ErrorCode, Refusal};
 
 /// The handlers that an org's configuration asks for.
 pub fn writers(org: &Arc<Org>) -> Vec<Arc<dyn Handler>> {

@@ -8,8 +8,8 @@ use super::data::{Asked, Told};
 use super::{CallKey, Change, Record, Way, Writer, mapped, named};
 use crate::adapter::salesforce::{UPDATE_OBJECT, exactly};
 use crate::adapter::{Answer, Handler, Request, Response};
-use crate::envelope::Pattern;
-use crate::error::Refusal;
+use wire::Pattern;
+use wire::Refusal;
 
 /// Changes records.
 pub(super) struct UpdateObject {

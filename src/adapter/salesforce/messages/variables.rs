@@ -14,8 +14,8 @@ use super::data::{Asked, Told, Variable, text_at};
 use super::{CallKey, Change, Record, Writer, named, target, told};
 use crate::adapter::salesforce::{REMOVE_VARIABLES, SAVE_VARIABLES, exactly};
 use crate::adapter::{Answer, Event, Handler, Heard, Request, Response};
-use crate::envelope::{Pattern, check_name};
-use crate::error::{ErrorCode, Refusal};
+use wire::{ErrorCode, Refusal};
+use wire::{Pattern, check_name};
 
 /// How long to wait before each further try to write variables.
 const TRY_AGAIN: [Duration; 5] = [

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Proven;
 use crate::auth::{AuthError, Identity, Permission, Principal};
 use crate::config::{Application, Config, ProvenUser, Proving};
-use crate::envelope::check_name;
+use wire::check_name;
 
 /// What one of the tables says of its users.
 pub(super) struct Admission {

@@ -1,19 +1,20 @@
 //! The vocabulary of the wire: what a text message says, and the bytes that leave for it.
 //!
-//! text -> [`Envelope`] (`decode`, one pass that borrows) -> [`command::Command`] or a routed envelope -> [`Frame`]
-//! (`splice`, the fields a broker adds). Nothing here knows a session, a subscription or a clock.
+//! text -> [`Envelope`] (`decode`, one pass that borrows) -> [`command::Command`] or a routed envelope -> [`Splice`]
+//! (the fields a broker adds) -> text. Nothing here knows a session, a subscription, a socket or a clock: broker and
+//! client share it.
 
 mod decode;
-mod frame;
 mod scan;
 mod splice;
 mod triple;
 
 pub mod command;
+pub mod error;
 pub mod notice;
 
 pub use decode::{DecodeLimits, Malformed, decode};
-pub use frame::{Frame, ping};
+pub use error::{CloseCode, ErrorCode, Refusal};
 pub use splice::Splice;
 pub use triple::{BROKER, NAME_BYTES_MAX, NameFault, Pattern, PatternFault, Triple, check_name, check_part, fold};
 

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::{BROKER, Frame, Triple};
+use super::{BROKER, Triple};
 use crate::error::Refusal;
 
 /// The topic and subtopic of everything only the broker sends.
@@ -50,7 +50,7 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-fn frame(triple: &Triple<'_>, in_reply_to: Option<&str>, data: impl Serialize) -> Frame {
+fn text(triple: &Triple<'_>, in_reply_to: Option<&str>, data: impl Serialize) -> String {
     let message = Message {
         channel: &triple.channel,
         topic: &triple.topic,
@@ -60,25 +60,25 @@ fn frame(triple: &Triple<'_>, in_reply_to: Option<&str>, data: impl Serialize) -
         data,
     };
     // Strings, numbers and maps with string keys: nothing that JSON cannot say.
-    Frame::new(&serde_json::to_string(&message).unwrap_or_default())
+    serde_json::to_string(&message).unwrap_or_default()
 }
 
 /// A success on a triple: `Success`, `ErrorMessage`, then what `more` says, in its order.
 #[must_use]
-pub fn success(triple: &Triple<'_>, in_reply_to: Option<&str>, more: Value) -> Frame {
+pub fn success(triple: &Triple<'_>, in_reply_to: Option<&str>, more: Value) -> String {
     let mut data = Map::new();
     data.insert("Success".into(), true.into());
     data.insert("ErrorMessage".into(), Value::Null);
     if let Value::Object(more) = more {
         data.extend(more);
     }
-    frame(triple, in_reply_to, data)
+    text(triple, in_reply_to, data)
 }
 
 /// A failure on a triple. `keys` are the null keys that an adapter's triple bears before `Success`.
 #[must_use]
-pub fn failure(triple: &Triple<'_>, in_reply_to: Option<&str>, keys: &[&str], refusal: &Refusal) -> Frame {
-    frame(triple, in_reply_to, failure_data(keys, refusal))
+pub fn failure(triple: &Triple<'_>, in_reply_to: Option<&str>, keys: &[&str], refusal: &Refusal) -> String {
+    text(triple, in_reply_to, failure_data(keys, refusal))
 }
 
 /// `data` of a failure: with declared keys `…, Success, ErrorMessage, ErrorCode`, else `Success, ErrorCode, ErrorMessage`.
@@ -102,13 +102,13 @@ pub fn failure_data(keys: &[&str], refusal: &Refusal) -> Value {
 
 /// `Broker/Message/Error`.
 #[must_use]
-pub fn error(in_reply_to: Option<&str>, refusal: &Refusal) -> Frame {
+pub fn error(in_reply_to: Option<&str>, refusal: &Refusal) -> String {
     failure(&triple("Message", "Error"), in_reply_to, &[], refusal)
 }
 
 /// `Broker/Message/Receipt`.
 #[must_use]
-pub fn receipt(id: &str, receivers: usize, hint: Option<&str>) -> Frame {
+pub fn receipt(id: &str, receivers: usize, hint: Option<&str>) -> String {
     let mut more = json!({ "Receivers": receivers });
     if let (Some(hint), Value::Object(more)) = (hint, &mut more) {
         more.insert("Hint".into(), hint.into());
@@ -131,39 +131,39 @@ pub struct Depth {
 
 /// `Broker/Connection/Lagging`.
 #[must_use]
-pub fn lagging(depth: Depth) -> Frame {
+pub fn lagging(depth: Depth) -> String {
     let data = json!({
         "Messages": depth.messages,
         "MessagesMax": depth.messages_max,
         "Bytes": depth.bytes,
         "BytesMax": depth.bytes_max,
     });
-    frame(&triple("Connection", "Lagging"), None, data)
+    text(&triple("Connection", "Lagging"), None, data)
 }
 
 /// `Broker/Message/Dropped`: how many events a full queue lost since the last notice.
 #[must_use]
-pub fn dropped(count: u64) -> Frame {
-    frame(&triple("Message", "Dropped"), None, json!({ "Count": count }))
+pub fn dropped(count: u64) -> String {
+    text(&triple("Message", "Dropped"), None, json!({ "Count": count }))
 }
 
 /// `Broker/Connection/Draining`.
 #[must_use]
-pub fn draining(reconnect_after_ms: u64) -> Frame {
-    frame(&triple("Connection", "Draining"), None, json!({ "ReconnectAfterMs": reconnect_after_ms }))
+pub fn draining(reconnect_after_ms: u64) -> String {
+    text(&triple("Connection", "Draining"), None, json!({ "ReconnectAfterMs": reconnect_after_ms }))
 }
 
 /// `Broker/Request/Cancelled`, to the handler: the id that the request was delivered with.
 #[must_use]
-pub fn cancelled(delivered_id: &str) -> Frame {
-    frame(&triple("Request", "Cancelled"), Some(delivered_id), json!({}))
+pub fn cancelled(delivered_id: &str) -> String {
+    text(&triple("Request", "Cancelled"), Some(delivered_id), json!({}))
 }
 
 /// `Broker/Application/Joined` or `Left`.
 #[must_use]
-pub fn presence(subtopic: &'static str, source: &str, user: Option<&str>, session_id: &str) -> Frame {
+pub fn presence(subtopic: &'static str, source: &str, user: Option<&str>, session_id: &str) -> String {
     let data = json!({ "Source": source, "User": user, "SessionId": session_id });
-    frame(&triple("Application", subtopic), None, data)
+    text(&triple("Application", subtopic), None, data)
 }
 
 /// An answer of an in-process adapter, on the request's triple; the bytes are zeroised after sending.

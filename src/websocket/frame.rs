@@ -59,7 +59,8 @@ impl Frame {
     }
 
     /// Frames a text that is given in pieces. The bytes of a secret one are zeroised when the last clone is dropped.
-    pub(super) fn join(pieces: &[&str], secret: bool) -> Self {
+    #[must_use]
+    pub fn join(pieces: &[&str], secret: bool) -> Self {
         let text_len = pieces.iter().map(|piece| piece.len()).sum();
         let (header, header_len) = header(text_len);
         let header = header.get(..header_len).unwrap_or_default();
@@ -114,6 +115,12 @@ impl Frame {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl From<String> for Frame {
+    fn from(text: String) -> Self {
+        Self::new(&text)
     }
 }
 

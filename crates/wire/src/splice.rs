@@ -7,12 +7,12 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::{Envelope, Field, Frame};
+use super::{Envelope, Field};
 
 /// Room for what a request usually gets: source, user, two ids, a number.
 const ADDED_BYTES: usize = 192;
 
-/// What shall differ between an envelope and the frame that leaves for it.
+/// What shall differ between an envelope and the text that leaves for it.
 pub struct Splice<'e> {
     envelope: &'e Envelope<'e>,
     cuts: SmallVec<[Range<usize>; 4]>,
@@ -28,7 +28,7 @@ impl<'e> Splice<'e> {
         Self { envelope, cuts: SmallVec::new(), added: String::new(), secret: false }
     }
 
-    /// The frame's bytes are to be zeroised after use.
+    /// The bytes of the text that leaves are to be zeroised after use.
     #[must_use]
     pub fn secret(mut self, secret: bool) -> Self {
         self.secret = secret;
@@ -78,14 +78,19 @@ impl<'e> Splice<'e> {
         self.added += "\":";
     }
 
-    /// The frame that leaves.
+    /// Whether the bytes of what leaves are to be zeroised after use.
     #[must_use]
-    pub fn frame(&self) -> Frame {
+    pub fn is_secret(&self) -> bool {
+        self.secret
+    }
+
+    /// Hands the text that leaves to `write`, in pieces, so that it is copied once: to where it stays.
+    pub fn pieces<T>(&self, write: impl FnOnce(&[&str]) -> T) -> T {
         let (text, end) = (self.envelope.text, self.envelope.body_end);
         if self.cuts.is_empty() {
             // Most events leave as they came.
             let body = text.get(..end).unwrap_or_default();
-            return Frame::join(&[body, &self.added, "}"], self.secret);
+            return write(&[body, &self.added, "}"]);
         }
         let mut pieces = SmallVec::<[&str; 8]>::new();
         let (mut from, mut nothing_yet) = (0, true);
@@ -101,7 +106,7 @@ impl<'e> Splice<'e> {
             pieces.push(piece);
         }
         pieces.extend([self.added.as_str(), "}"]);
-        Frame::join(&pieces, self.secret)
+        write(&pieces)
     }
 }
 
