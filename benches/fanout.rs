@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use switchboard::router::{Kind, Member};
+use switchboard::router::{Kind, Session};
 use switchboard::websocket::Frame;
 use wire::command::Role;
 
@@ -24,8 +24,8 @@ fn main() {
 
 struct Stage {
     broker: Broker,
-    sender: Arc<Member>,
-    receivers: Vec<Arc<Member>>,
+    sender: Arc<Session>,
+    receivers: Vec<Arc<Session>>,
     text: String,
 }
 

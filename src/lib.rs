@@ -14,7 +14,7 @@ pub mod router;
 
 pub mod adapter;
 
-pub mod session;
+pub mod connection;
 
 pub mod server;
 

@@ -8,8 +8,8 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use switchboard::auth::{Identity, Open, Permission, Principal};
 use switchboard::config::Config;
+use switchboard::connection::{Admission, Connection, Context, Effect, Input, Settings, Upgraded, serve};
 use switchboard::router::{Ids, Policy, Router};
-use switchboard::session::{Connection, Crowd, Effect, Input, Session, Settings, Surroundings, serve};
 use tokio::task::yield_now;
 use wire::command::Role;
 use wire::{DecodeLimits, decode};
@@ -104,8 +104,8 @@ fn core() -> (Instant, Router, Arc<Settings>) {
     (now, router, Arc::new(Settings::new(config.limits)))
 }
 
-fn session(now: Instant, settings: &Arc<Settings>) -> Session {
-    Session::new(now, Ipv4Addr::LOCALHOST.into(), Arc::clone(settings), settings.outbox())
+fn session(now: Instant, settings: &Arc<Settings>) -> Connection {
+    Connection::new(now, Ipv4Addr::LOCALHOST.into(), Arc::clone(settings), settings.outbox())
 }
 
 fn come_and_go(rounds: u32) {
@@ -140,9 +140,9 @@ fn pairs(rounds: u32, together: usize) {
         let (session, router) = (session(now, &settings), Arc::clone(&router));
         let slow_consumer = settings.limits().slow_consumer;
         let task = async move {
-            let crowd = Crowd::default();
-            let surroundings = Surroundings { router: &router, verifier: &Open, slow_consumer, crowd: &crowd };
-            serve(Connection { stream, read_ahead: Bytes::new() }, session, surroundings, pending()).await;
+            let crowd = Admission::default();
+            let context = Context { router: &router, verifier: &Open, slow_consumer, crowd: &crowd };
+            serve(Upgraded { stream, read_ahead: Bytes::new() }, session, context, pending()).await;
         };
         runtime.spawn(task);
         peer.send(&frames(texts));

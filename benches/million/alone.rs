@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchboard::auth::{Identity, Permission, Principal};
+use switchboard::connection::{Connection, Effect, Input, Settings};
 use switchboard::router::{Kind, Router};
-use switchboard::session::{Effect, Input, Session, Settings};
 use switchboard::websocket::Frame;
 
 use crate::meter::{Cpu, resident};
@@ -31,19 +31,19 @@ fn own_subscription(number: usize) -> String {
 }
 
 /// A broker's sessions.
-struct Crowd {
+struct Admission {
     now: Instant,
     router: Router,
     settings: Arc<Settings>,
-    sessions: Vec<Session>,
+    sessions: Vec<Connection>,
     batch: Vec<Frame>,
 }
 
-impl Crowd {
-    fn session(&mut self, number: usize) -> Session {
+impl Admission {
+    fn session(&mut self, number: usize) -> Connection {
         let (now, settings) = (self.now, Arc::clone(&self.settings));
         let outbox = settings.outbox();
-        let mut session = Session::new(now, ADDRESS, settings, outbox);
+        let mut session = Connection::new(now, ADDRESS, settings, outbox);
         let effect = session.handle(now, Input::Text(&register(number)), &self.router);
         assert!(matches!(effect, Some(Effect::Verify(_))), "Register asks the verifier");
         let identity = Identity {
@@ -60,12 +60,12 @@ impl Crowd {
     }
 
     /// Sends a text, which has no effect beyond what it puts in outboxes.
-    fn send(&self, session: &mut Session, text: &str) {
+    fn send(&self, session: &mut Connection, text: &str) {
         assert!(session.handle(self.now, Input::Text(text), &self.router).is_none());
     }
 
     /// Takes what waits for a session: one message.
-    fn take_one(&mut self, session: &Session) {
+    fn take_one(&mut self, session: &Connection) {
         session.outbox().take(usize::MAX, &mut self.batch);
         assert_eq!(self.batch.len(), 1, "one message waits");
         self.batch.clear();
@@ -106,7 +106,7 @@ impl Crowd {
     }
 
     /// From the text to the outbox, and out of it, for a receiver that hears every event; the CPU time.
-    fn publish_to(&mut self, sender: &mut Session, receiver: &Session) -> Duration {
+    fn publish_to(&mut self, sender: &mut Connection, receiver: &Connection) -> Duration {
         let (text, begun) = (event(["Phone", "Call", "Ringing"]), Cpu::begin());
         for _ in 0..EVENTS {
             self.send(sender, &text);
@@ -128,7 +128,7 @@ impl Crowd {
     }
 
     /// The same where each event finds another receiver.
-    fn publish_around(&mut self, sender: &mut Session) -> Duration {
+    fn publish_around(&mut self, sender: &mut Connection) -> Duration {
         let events: Vec<_> =
             self.around().map(|number| (number, event(["Phone", &format!("topic{number}"), "Ringing"]))).collect();
         let begun = Cpu::begin();
@@ -161,7 +161,7 @@ impl Crowd {
 /// Measures `count` sessions.
 pub(crate) fn run(count: usize) {
     let (now, router, settings) = broker();
-    let mut crowd = Crowd { now, router, settings, sessions: Vec::with_capacity(count), batch: Vec::new() };
+    let mut crowd = Admission { now, router, settings, sessions: Vec::with_capacity(count), batch: Vec::new() };
     let (mut sender, mut receiver) = (crowd.session(0), crowd.session(DESK));
     crowd.send(&mut receiver, &subscribe(["Phone", "Call", "*"]));
     crowd.take_one(&receiver);
@@ -190,7 +190,7 @@ pub(crate) fn run(count: usize) {
 }
 
 /// What all sessions do, some at a time.
-fn subscribe_and_leave(crowd: &mut Crowd, sender: &mut Session) {
+fn subscribe_and_leave(crowd: &mut Admission, sender: &mut Connection) {
     let count = crowd.sessions.len();
     let some = SOME.min(count / 4);
     let first = micros(crowd.subscribe_to_news(0..some), some);

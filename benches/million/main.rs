@@ -30,8 +30,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use switchboard::config::{Channel, Config, Limits, Scope};
+use switchboard::connection::Settings;
 use switchboard::router::{Ids, Policy, Router};
-use switchboard::session::Settings;
 
 /// Names the stage to the process that runs it.
 const STAGE: &str = "SWITCHBOARD_MILLION";

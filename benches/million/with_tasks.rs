@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use switchboard::auth::Open;
+use switchboard::connection::{Admission, Connection, Context, Settings, Upgraded, serve};
 use switchboard::router::Router;
-use switchboard::session::{Connection, Crowd, Session, Settings, Surroundings, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::TaskTracker;
@@ -45,10 +45,10 @@ fn connect(tasks: &TaskTracker, router: &Arc<Router>, settings: &Arc<Settings>) 
     tasks.spawn(async move {
         let (now, outbox) = (tokio::time::Instant::now().into_std(), settings.outbox());
         let slow_consumer = settings.limits().slow_consumer;
-        let session = Session::new(now, ADDRESS, settings, outbox);
-        let crowd = Crowd::default();
-        let surroundings = Surroundings { router: &router, verifier: &Open, slow_consumer, crowd: &crowd };
-        serve(Connection { stream, read_ahead: Bytes::new() }, session, surroundings, pending()).await;
+        let session = Connection::new(now, ADDRESS, settings, outbox);
+        let crowd = Admission::default();
+        let context = Context { router: &router, verifier: &Open, slow_consumer, crowd: &crowd };
+        serve(Upgraded { stream, read_ahead: Bytes::new() }, session, context, pending()).await;
     });
     client
 }

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use switchboard::auth::{Identity, Permission, Principal};
 use switchboard::config::Config;
-use switchboard::router::{Ids, Member, Outbox, OutboxLimits, Policy, Registration, Router};
+use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
 use switchboard::websocket::Frame;
 use wire::command::{Role, Subscribe};
 use wire::{DecodeLimits, Pattern, decode};
@@ -24,7 +24,7 @@ impl Broker {
     }
 
     /// A session of the user that all sessions here are of.
-    pub(crate) fn attach(&self, source: &str) -> Arc<Member> {
+    pub(crate) fn attach(&self, source: &str) -> Arc<Session> {
         let identity = Identity {
             principal: Principal::User("agent@example.com".into()),
             observe: false,
@@ -39,21 +39,21 @@ impl Broker {
     }
 
     /// Subscribes to a pattern written `channel/topic/subtopic`.
-    pub(crate) fn subscribe(&self, member: &Arc<Member>, pattern: &str, role: Role) {
+    pub(crate) fn subscribe(&self, member: &Arc<Session>, pattern: &str, role: Role) {
         let pattern: Pattern = pattern.parse().unwrap();
         let wanted = Subscribe { pattern, role, group: None, user: None, recover: false };
         self.router.subscribe(self.now, member, &wanted, |_| None).unwrap();
     }
 
     /// Decodes a text and routes it.
-    pub(crate) fn send(&self, sender: &Arc<Member>, text: &str) {
+    pub(crate) fn send(&self, sender: &Arc<Session>, text: &str) {
         let envelope = decode(text, DecodeLimits::client(128)).unwrap();
         self.router.route(self.now, sender, &envelope).unwrap();
     }
 }
 
 /// Takes the one frame that waits for a session. `batch` is reused, as a session's task does.
-pub(crate) fn take(member: &Member, batch: &mut Vec<Frame>) -> Frame {
+pub(crate) fn take(member: &Session, batch: &mut Vec<Frame>) -> Frame {
     member.outbox().take(usize::MAX, batch);
     let frame = batch.pop().unwrap();
     assert!(batch.is_empty(), "one message was sent");

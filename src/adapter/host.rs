@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
 
 use crate::adapter::{Event, Handler, Request};
-use crate::router::{Declaration, Member, Outbox, OutboxLimits, Refused, RequestId, Router};
+use crate::router::{Declaration, Outbox, OutboxLimits, Refused, RequestId, Router, Session};
 use crate::websocket::Frame;
 use wire::command::{Role, Subscribe};
 use wire::{DecodeLimits, Envelope, Pattern, Triple, decode, notice};
@@ -51,10 +51,10 @@ fn seen(refused: &Refused<'_>) -> Request {
 pub struct Host {
     router: Arc<Router>,
     handler: Arc<dyn Handler>,
-    member: Arc<Member>,
+    member: Arc<Session>,
     /// Who hears events, where the handler hears any: with a queue of its own, so that events which wait for another
     /// system hold up no request.
-    ears: Option<Arc<Member>>,
+    events: Option<Arc<Session>>,
 }
 
 impl Host {
@@ -66,21 +66,21 @@ impl Host {
         let answers = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
         let member = subscribed(&router, handler.serves(), &answers)?;
         let heard = handler.hears();
-        let ears = match heard.is_empty() {
+        let events = match heard.is_empty() {
             true => None,
             false => Some(subscribed(&router, heard, &Role::Subscriber)?),
         };
-        Ok(Self { router, handler, member, ears })
+        Ok(Self { router, handler, member, events })
     }
 
     /// Answers requests, and hears events, until `stop`, each in a task of its own on `tasks`.
     pub async fn run(self, tasks: TaskTracker, stop: CancellationToken) {
         let host = Arc::new(self);
         let answering = host.take(&host.member, &tasks, &stop, |host, frame| async move { host.answer(frame).await });
-        match &host.ears {
+        match &host.events {
             None => answering.await,
-            Some(ears) => {
-                let hearing = host.take(ears, &tasks, &stop, |host, frame| async move { host.hear(frame).await });
+            Some(events) => {
+                let hearing = host.take(events, &tasks, &stop, |host, frame| async move { host.hear(frame).await });
                 tokio::join!(answering, hearing);
             }
         }
@@ -89,7 +89,7 @@ impl Host {
     /// Takes what comes for a member, until `stop`.
     async fn take<W: Future<Output = ()> + Send + 'static>(
         self: &Arc<Self>,
-        member: &Arc<Member>,
+        member: &Arc<Session>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
         work: impl Fn(Arc<Self>, Frame) -> W,
@@ -194,7 +194,7 @@ impl Host {
 }
 
 /// A member of the router with subscriptions to some patterns.
-fn subscribed(router: &Router, patterns: Vec<Pattern>, role: &Role) -> Result<Arc<Member>, Refusal> {
+fn subscribed(router: &Router, patterns: Vec<Pattern>, role: &Role) -> Result<Arc<Session>, Refusal> {
     let now = Instant::now().into_std();
     let member = router.attach_adapter(now, Arc::new(Outbox::new(WAITING_MAX)));
     for pattern in patterns {

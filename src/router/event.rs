@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::router::application::Member;
-use crate::router::index::{Matches, Space, Subscription};
+use crate::router::index::receivers::Receivers;
+use crate::router::index::{Audience, Matches, Subscription};
 use crate::router::outbox::{Kind, Outbox};
-use crate::router::receivers::Receivers;
-use crate::router::{Receipt, Routed, Router, Whose};
+use crate::router::session::Session;
+use crate::router::{Receipt, Routed, Router, Scope};
 use crate::websocket::Frame;
 use wire::{Envelope, Field, Splice, Triple, check_name};
 use wire::{ErrorCode, Refusal};
@@ -63,9 +63,9 @@ impl Router {
     pub(super) fn publish(
         &self,
         now: Instant,
-        sender: &Arc<Member>,
+        sender: &Arc<Session>,
         envelope: &Envelope<'_>,
-        whose: Whose<'_>,
+        whose: Scope<'_>,
     ) -> Result<Routed, Refusal> {
         let mut forms = Forms { envelope, source: &sender.source, user: whose.user(), plain: None, attributed: None };
         if envelope.retain() {
@@ -87,7 +87,7 @@ impl Router {
     pub fn announce(
         &self,
         now: Instant,
-        adapter: &Arc<Member>,
+        adapter: &Arc<Session>,
         envelope: &Envelope<'_>,
         user: Option<&str>,
     ) -> Result<Routed, Refusal> {
@@ -100,8 +100,8 @@ impl Router {
         let mut forms = Forms { envelope, source: &adapter.source, user, plain: None, attributed: None };
         let triple = self.policy.canonical(envelope.triple());
         let matches = match user {
-            _ if self.policy.is_shared(&triple.channel) => self.subscribers(&triple, Whose::Shared(user)),
-            Some(user) => self.subscribers(&triple, Whose::User(user)),
+            _ if self.policy.is_shared(&triple.channel) => self.subscribers(&triple, Scope::Shared(user)),
+            Some(user) => self.subscribers(&triple, Scope::User(user)),
             None => self.subscribers_of_all(&triple),
         };
         let Delivery { receivers, pressed, .. } = self.deliver(now, adapter, &matches, &mut forms);
@@ -109,7 +109,7 @@ impl Router {
     }
 
     /// Gives an event to the receivers of some lists, to each once.
-    fn deliver(&self, now: Instant, sender: &Arc<Member>, matches: &Matches, forms: &mut Forms<'_>) -> Delivery {
+    fn deliver(&self, now: Instant, sender: &Arc<Session>, matches: &Matches, forms: &mut Forms<'_>) -> Delivery {
         let envelope = forms.envelope;
         let channel = &envelope.triple().channel;
         // On a channel that folds, patterns that differ in letter case only are one key.
@@ -140,14 +140,15 @@ impl Router {
     }
 
     /// The lists of subscriptions that an event reaches.
-    pub(super) fn subscribers(&self, triple: &Triple<'_>, whose: Whose<'_>) -> Matches {
+    pub(super) fn subscribers(&self, triple: &Triple<'_>, whose: Scope<'_>) -> Matches {
         let folded = self.policy.folds(&triple.channel);
         match whose {
-            Whose::User(user) => {
-                let spaces = [Space::User(user), Space::Services, Space::Watch(user), Space::WatchAll];
-                self.events.matches(&spaces, triple, folded)
+            Scope::User(user) => {
+                let audiences =
+                    [Audience::User(user), Audience::Services, Audience::Observes(user), Audience::WatchAll];
+                self.events.matches(&audiences, triple, folded)
             }
-            Whose::Shared(_) => self.events.matches(&[Space::Everyone, Space::Services], triple, folded),
+            Scope::Shared(_) => self.events.matches(&[Audience::Everyone, Audience::Services], triple, folded),
         }
     }
 
@@ -155,9 +156,9 @@ impl Router {
     /// such events are rare, and a key of their own would cost every subscription.
     fn subscribers_of_all(&self, triple: &Triple<'_>) -> Matches {
         let folded = self.policy.folds(&triple.channel);
-        let mut matches = self.events.matches(&[Space::Services, Space::WatchAll], triple, folded);
+        let mut matches = self.events.matches(&[Audience::Services, Audience::WatchAll], triple, folded);
         for user in self.presence.users() {
-            matches.extend(self.events.matches(&[Space::User(&user), Space::Watch(&user)], triple, folded));
+            matches.extend(self.events.matches(&[Audience::User(&user), Audience::Observes(&user)], triple, folded));
         }
         matches
     }

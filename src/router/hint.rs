@@ -7,9 +7,9 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
-use crate::router::application::Member;
 use crate::router::index::Subscription;
-use crate::router::{Router, SubscriptionId, Whose};
+use crate::router::session::Session;
+use crate::router::{Router, Scope, SubscriptionId};
 use wire::{Envelope, Triple};
 
 /// How many handlers of a user, and of all services and adapters, are looked at: a broker with very many of them answers
@@ -40,7 +40,7 @@ impl Served {
     }
 
     /// The likest served triple, earliest first.
-    fn likest(&self, sender: &Member, triple: &Triple<'_>, user: Option<&str>) -> Option<String> {
+    fn likest(&self, sender: &Session, triple: &Triple<'_>, user: Option<&str>) -> Option<String> {
         let mut likest = None;
         let mut users = vec![None];
         users.extend(user.map(|user| Some(Arc::from(user))));
@@ -89,7 +89,7 @@ fn likeness(own: &str, others: &str) -> Option<usize> {
 
 impl Router {
     /// What to tell the sender of an event that reached nobody; the log is told once a triple.
-    pub(super) fn hint(&self, sender: &Member, envelope: &Envelope<'_>, whose: Whose<'_>) -> Option<String> {
+    pub(super) fn hint(&self, sender: &Session, envelope: &Envelope<'_>, whose: Scope<'_>) -> Option<String> {
         let likest = self.served.likest(sender, envelope.triple(), whose.user())?;
         let triple = envelope.triple().to_string();
         let mut logged = self.served.logged.lock();

@@ -5,30 +5,24 @@
 //! [`Router::deadline`]. Locks are taken in one order, request -> outbox, and no shard of a map is held over a push.
 //! Start at [`Router::route`]: the rules of protocol.md's "Routing an envelope", the first that fits.
 
-mod answer;
-mod application;
 mod event;
 mod frames;
-mod gather;
-mod handler;
 mod hint;
 mod ids;
 mod index;
-mod ordered;
 mod outbox;
-mod pending;
 mod policy;
 mod presence;
-mod receivers;
 mod request;
 mod retained;
+mod session;
 mod subscribe;
 
-pub use application::{Member, OWN_SOURCE, Registration};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
-pub use outbox::{Burst, Gone, Kind, Outbox, OutboxLimits};
+pub use outbox::{Gone, Kind, Outbox, OutboxLimits, WakeBatch};
 pub use policy::{Limits, Policy};
 pub use presence::Application;
+pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::Listed;
 
 use std::sync::Arc;
@@ -38,12 +32,12 @@ use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Principal};
 use crate::websocket::Frame;
-use application::Standing;
 use hint::Served;
 use index::Index;
-use pending::Requests;
 use presence::Presence;
+use request::pending::Requests;
 use retained::Retained;
+use session::Role;
 use wire::{Envelope, Pattern, Triple, notice};
 use wire::{ErrorCode, Refusal};
 
@@ -105,7 +99,7 @@ pub struct Receipt {
 }
 
 impl Routed {
-    fn press(&mut self, member: &Member, pressed: bool) {
+    fn note_pressure(&mut self, member: &Session, pressed: bool) {
         if pressed {
             self.pressed.push(Arc::clone(member.outbox()));
         }
@@ -121,16 +115,16 @@ pub struct Denied {
     pub is_request: bool,
 }
 
-/// Whose an envelope is: a scope, decided by the channel's configuration.
+/// Scope an envelope is: a scope, decided by the channel's configuration.
 #[derive(Clone, Copy)]
-enum Whose<'a> {
+enum Scope<'a> {
     /// Of a user-scoped channel: one user's.
     User(&'a str),
     /// Of a shared channel: everybody's; sent by or for this user.
     Shared(Option<&'a str>),
 }
 
-impl<'a> Whose<'a> {
+impl<'a> Scope<'a> {
     fn user(self) -> Option<&'a str> {
         match self {
             Self::User(user) => Some(user),
@@ -166,7 +160,7 @@ impl Router {
     ///
     /// # Errors
     /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`.
-    pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Member>, Refusal> {
+    pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, Refusal> {
         if registration.source == OWN_SOURCE {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,
@@ -174,7 +168,7 @@ impl Router {
             ));
         }
         let exclusive = registration.identity.exclusive;
-        let standing = Standing::of(&registration.identity.principal);
+        let standing = Role::of(&registration.identity.principal);
         let member = self.member(now, standing, registration);
         self.presence.join(&member, exclusive)?;
         self.tell_presence(now, &member, "Joined");
@@ -182,7 +176,7 @@ impl Router {
     }
 
     /// Makes an in-process adapter known; it is no application, so presence does not list it.
-    pub fn attach_adapter(&self, now: Instant, outbox: Arc<Outbox>) -> Arc<Member> {
+    pub fn attach_adapter(&self, now: Instant, outbox: Arc<Outbox>) -> Arc<Session> {
         let identity = Identity {
             principal: Principal::Service,
             observe: false,
@@ -192,17 +186,17 @@ impl Router {
             lasts: None,
         };
         let registration = Registration { source: OWN_SOURCE.to_owned(), identity, echo: false, outbox };
-        self.member(now, Standing::Adapter, registration)
+        self.member(now, Role::Adapter, registration)
     }
 
-    fn member(&self, now: Instant, standing: Standing, registration: Registration) -> Arc<Member> {
+    fn member(&self, now: Instant, standing: Role, registration: Registration) -> Arc<Session> {
         let (then, calendar) = self.calendar;
         let since = calendar + now.saturating_duration_since(then);
-        Arc::new(Member::new(self.ids.session(), self.ids.stamp(), standing, since, registration))
+        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), standing, since, registration))
     }
 
     /// Ends a session's registration: its subscriptions go, what it asked is withdrawn, what it was given fails.
-    pub fn detach(&self, now: Instant, member: &Arc<Member>) {
+    pub fn detach(&self, now: Instant, member: &Arc<Session>) {
         let holds = {
             let mut holds = member.holds.lock();
             let taken = std::mem::take(&mut *holds);
@@ -228,7 +222,7 @@ impl Router {
                 self.withdraw(now, &pending);
             }
         }
-        if member.standing != Standing::Adapter {
+        if member.standing != Role::Adapter {
             self.presence.leave(member);
             self.tell_presence(now, member, "Left");
         }
@@ -238,7 +232,7 @@ impl Router {
     ///
     /// # Errors
     /// [`Denied`]; nothing was delivered then.
-    pub fn route(&self, now: Instant, sender: &Arc<Member>, envelope: &Envelope<'_>) -> Result<Routed, Denied> {
+    pub fn route(&self, now: Instant, sender: &Arc<Session>, envelope: &Envelope<'_>) -> Result<Routed, Denied> {
         let protected = self.policy.is_protected(envelope.triple());
         let deny = |refusal, is_request| self.deny(sender, envelope, refusal, is_request);
         if let Err(refusal) = sender.check_source(envelope) {
@@ -273,18 +267,18 @@ impl Router {
         self.publish(now, sender, envelope, whose).map_err(|refusal| deny(refusal, false))
     }
 
-    /// Whose an envelope is.
-    fn whose<'a>(&self, sender: &'a Member, envelope: &'a Envelope<'_>) -> Result<Whose<'a>, Refusal> {
+    /// Scope an envelope is.
+    fn whose<'a>(&self, sender: &'a Session, envelope: &'a Envelope<'_>) -> Result<Scope<'a>, Refusal> {
         let shared = self.policy.is_shared(&envelope.triple().channel);
         match (sender.user(), envelope.user()) {
             (Some(own), Some(named)) if own != named => Err(Refusal::new(
                 ErrorCode::Forbidden,
                 "the field 'user' names another user than this session's; only services speak for others",
             )),
-            (Some(own), _) if shared => Ok(Whose::Shared(Some(own))),
-            (Some(own), _) => Ok(Whose::User(own)),
-            (None, named) if shared => Ok(Whose::Shared(named)),
-            (None, Some(named)) => Ok(Whose::User(named)),
+            (Some(own), _) if shared => Ok(Scope::Shared(Some(own))),
+            (Some(own), _) => Ok(Scope::User(own)),
+            (None, named) if shared => Ok(Scope::Shared(named)),
+            (None, Some(named)) => Ok(Scope::User(named)),
             (None, None) => Err(Refusal::new(
                 ErrorCode::UserRequired,
                 "the channel is user-scoped and this session is a service's: say for whom in the field 'user'",
@@ -293,11 +287,11 @@ impl Router {
     }
 
     /// Whether an envelope that names a wrong user, or none, would have been a request.
-    fn looks_like_request(&self, sender: &Arc<Member>, envelope: &Envelope<'_>) -> bool {
+    fn looks_like_request(&self, sender: &Arc<Session>, envelope: &Envelope<'_>) -> bool {
         let own = match sender.user() {
-            user if self.policy.is_shared(&envelope.triple().channel) => Whose::Shared(user),
+            user if self.policy.is_shared(&envelope.triple().channel) => Scope::Shared(user),
             // A service that names nobody: whose handlers it meant is not known, so no user's.
-            user => Whose::User(user.unwrap_or_default()),
+            user => Scope::User(user.unwrap_or_default()),
         };
         envelope.asks() || self.policy.is_protected(envelope.triple()) || {
             let candidates = self.candidates(sender, envelope, own);
@@ -305,7 +299,7 @@ impl Router {
         }
     }
 
-    fn deny(&self, sender: &Member, envelope: &Envelope<'_>, refusal: Refusal, is_request: bool) -> Denied {
+    fn deny(&self, sender: &Session, envelope: &Envelope<'_>, refusal: Refusal, is_request: bool) -> Denied {
         if is_request {
             self.tell_refused(&Refused {
                 triple: envelope.triple(),
@@ -341,7 +335,7 @@ impl Router {
     }
 
     /// Whether a session asked, or was given, something that is not answered yet.
-    pub fn is_in_flight(&self, member: &Member) -> bool {
+    pub fn is_in_flight(&self, member: &Session) -> bool {
         let holds = member.holds.lock();
         !holds.asked.is_empty() || !holds.given.is_empty()
     }

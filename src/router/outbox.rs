@@ -380,9 +380,9 @@ thread_local! {
 /// While it lives, tasks that this thread's pushes would wake sleep on; its end wakes them. For a burst of messages that
 /// are routed one after the other without a wait: with two threads the other one would write the first message while this
 /// one pushes the second, and the same queue would be written again and again (37 deliveries a call in place of 64).
-pub struct Burst(());
+pub struct WakeBatch(());
 
-impl Burst {
+impl WakeBatch {
     /// Begins.
     #[must_use]
     pub fn begin() -> Self {
@@ -391,7 +391,7 @@ impl Burst {
     }
 }
 
-impl Drop for Burst {
+impl Drop for WakeBatch {
     fn drop(&mut self) {
         let Held { mut wakers, .. } = HELD.take();
         wakers.drain(..).for_each(Waker::wake);

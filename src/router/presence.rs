@@ -6,17 +6,17 @@ use std::time::{Instant, SystemTime};
 
 use dashmap::DashMap;
 
-use crate::router::application::{Member, Standing};
+use crate::router::index::receivers::Receivers;
 use crate::router::outbox::Kind;
-use crate::router::receivers::Receivers;
-use crate::router::{Router, Whose};
+use crate::router::session::{Role, Session};
+use crate::router::{Router, Scope};
 use crate::websocket::Frame;
 use wire::command::State;
 use wire::notice;
 use wire::{ErrorCode, Refusal};
 
 /// Sessions by source, then in the order of their coming.
-type Sources = BTreeMap<Arc<str>, BTreeMap<u64, Arc<Member>>>;
+type Sources = BTreeMap<Arc<str>, BTreeMap<u64, Arc<Session>>>;
 
 /// The registered sessions of users (`Some`) and of services (`None`).
 #[derive(Default)]
@@ -39,10 +39,10 @@ pub struct Application {
     pub state: State,
 }
 
-fn user_of(member: &Member) -> Option<Arc<str>> {
+fn user_of(member: &Session) -> Option<Arc<str>> {
     match &member.standing {
-        Standing::User(user) => Some(Arc::clone(user)),
-        Standing::Adapter | Standing::Service => None,
+        Role::User(user) => Some(Arc::clone(user)),
+        Role::Adapter | Role::Service => None,
     }
 }
 
@@ -51,7 +51,7 @@ impl Presence {
     ///
     /// # Errors
     /// `SOURCE_IN_USE`.
-    pub(super) fn join(&self, member: &Arc<Member>, exclusive: bool) -> Result<(), Refusal> {
+    pub(super) fn join(&self, member: &Arc<Session>, exclusive: bool) -> Result<(), Refusal> {
         let mut sources = self.by_user.entry(user_of(member)).or_default();
         let sessions = sources.entry(Arc::clone(&member.source)).or_default();
         if let Some((_, other)) = sessions.first_key_value().filter(|_| exclusive) {
@@ -65,7 +65,7 @@ impl Presence {
         Ok(())
     }
 
-    pub(super) fn leave(&self, member: &Member) {
+    pub(super) fn leave(&self, member: &Session) {
         self.by_user.remove_if_mut(&user_of(member), |_, sources| {
             if let Some(sessions) = sources.get_mut(&member.source) {
                 sessions.remove(&member.number);
@@ -105,9 +105,9 @@ impl Presence {
 
 impl Router {
     /// The applications that a member may see: its own user's and the services'; all, for services and observers.
-    pub fn applications(&self, member: &Member) -> Vec<Application> {
+    pub fn applications(&self, member: &Session) -> Vec<Application> {
         let mut rows = Vec::new();
-        let everyone = member.observe || member.standing == Standing::Service;
+        let everyone = member.observe || member.standing == Role::Service;
         let mut users: Vec<_> = if everyone {
             self.presence
                 .by_user
@@ -128,15 +128,15 @@ impl Router {
     }
 
     /// `Broker/Application/SetState`
-    pub fn set_state(&self, member: &Member, state: State) {
+    pub fn set_state(&self, member: &Session, state: State) {
         member.set_state(state);
     }
 
     /// Tells who subscribed to it that a session has come or gone. A service's coming concerns every user.
-    pub(super) fn tell_presence(&self, now: Instant, member: &Member, subtopic: &'static str) {
+    pub(super) fn tell_presence(&self, now: Instant, member: &Session, subtopic: &'static str) {
         let triple = notice::triple("Application", subtopic);
         let user = member.user();
-        let whose = user.map_or(Whose::Shared(None), Whose::User);
+        let whose = user.map_or(Scope::Shared(None), Scope::User);
         let matches = self.subscribers(&triple, whose);
         let frame = Frame::from(notice::presence(subtopic, &member.source, user, &member.id.to_string()));
         let mut told = BTreeSet::new();

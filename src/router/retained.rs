@@ -7,16 +7,16 @@ use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 
-use crate::router::Whose;
-use crate::router::application::Standing;
-use crate::router::index::{Subscription, Watch};
+use crate::router::Scope;
+use crate::router::index::{Observes, Subscription};
 use crate::router::policy::Policy;
+use crate::router::session::Role;
 use crate::websocket::Frame;
 use wire::{DecodeLimits, Envelope, Splice, Triple, decode};
 use wire::{ErrorCode, Refusal};
 
 /// A user's values, or with `None` those of shared channels.
-type Scope = Option<Arc<str>>;
+type Bucket = Option<Arc<str>>;
 
 /// A triple, canonical and written, and the target whose value it is.
 type Place = (String, Option<Box<str>>);
@@ -24,7 +24,7 @@ type Place = (String, Option<Box<str>>);
 /// All retained values.
 #[derive(Default)]
 pub(super) struct Retained {
-    scopes: DashMap<Scope, Kept, foldhash::fast::RandomState>,
+    scopes: DashMap<Bucket, Kept, foldhash::fast::RandomState>,
     total_bytes: AtomicUsize,
 }
 
@@ -41,7 +41,7 @@ struct Value {
     plain: Frame,
     /// With `user`, made when the first service or observer needs it.
     attributed: OnceLock<Frame>,
-    /// Whose it was on a shared channel.
+    /// Scope it was on a shared channel.
     user: Option<Box<str>>,
 }
 
@@ -54,12 +54,12 @@ impl Retained {
         &self,
         policy: &Policy,
         envelope: &Envelope<'_>,
-        whose: Whose<'_>,
+        whose: Scope<'_>,
         plain: Frame,
     ) -> Result<(), Refusal> {
-        let scope: Scope = match whose {
-            Whose::User(user) => Some(Arc::from(user)),
-            Whose::Shared(_) => None,
+        let scope: Bucket = match whose {
+            Scope::User(user) => Some(Arc::from(user)),
+            Scope::Shared(_) => None,
         };
         let place = (policy.canonical(envelope.triple()).to_string(), envelope.target().map(Box::from));
         if envelope.payload_is_null() {
@@ -67,8 +67,8 @@ impl Retained {
             return Ok(());
         }
         let user = match whose {
-            Whose::User(_) => None,
-            Whose::Shared(user) => user.map(Box::from),
+            Scope::User(_) => None,
+            Scope::Shared(user) => user.map(Box::from),
         };
         let limits = &policy.limits;
         let mut kept = self.scopes.entry(scope.clone()).or_default();
@@ -100,7 +100,7 @@ impl Retained {
         Ok(())
     }
 
-    fn clear(&self, scope: &Scope, place: &Place) {
+    fn clear(&self, scope: &Bucket, place: &Place) {
         self.scopes.remove_if_mut(scope, |_, kept| {
             if let Some(value) = kept.values.remove(place) {
                 kept.bytes -= value.plain.len();
@@ -126,11 +126,11 @@ impl Retained {
     }
 
     /// The scopes that a subscription may see, in a fixed order.
-    fn scopes_of(&self, subscription: &Subscription) -> Vec<Scope> {
+    fn scopes_of(&self, subscription: &Subscription) -> Vec<Bucket> {
         let mut scopes = match (&subscription.watch, &subscription.member.standing) {
-            (Some(Watch::User(user)), _) => vec![Some(Arc::from(&**user))],
-            (None, Standing::User(user)) => vec![Some(Arc::clone(user))],
-            (Some(Watch::All), _) | (None, Standing::Service | Standing::Adapter) => {
+            (Some(Observes::User(user)), _) => vec![Some(Arc::from(&**user))],
+            (None, Role::User(user)) => vec![Some(Arc::clone(user))],
+            (Some(Observes::All), _) | (None, Role::Service | Role::Adapter) => {
                 self.scopes.iter().filter(|kept| kept.key().is_some()).map(|kept| kept.key().clone()).collect()
             }
         };

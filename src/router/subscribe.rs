@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::router::application::{Member, Standing};
-use crate::router::index::{Subscription, Watch};
-use crate::router::ordered::Ordered;
+use crate::router::index::{Observes, Subscription};
 use crate::router::outbox::Kind;
 use crate::router::policy::Policy;
+use crate::router::request::turn::Ordered;
+use crate::router::session::{Role, Session};
 use crate::router::{Router, SubscriptionId};
 use crate::websocket::Frame;
-use wire::command::{Role, Subscribe};
+use wire::command::{self, Subscribe};
 use wire::{BROKER, Pattern, notice};
 use wire::{ErrorCode, Refusal};
 
@@ -22,7 +22,7 @@ pub struct Listed {
     /// As it was written.
     pub pattern: Pattern,
     /// What it is for.
-    pub role: Role,
+    pub role: command::Role,
     /// The group that shares the messages.
     pub group: Option<String>,
 }
@@ -36,7 +36,7 @@ impl Router {
     pub fn subscribe(
         &self,
         now: Instant,
-        member: &Arc<Member>,
+        member: &Arc<Session>,
         wanted: &Subscribe,
         told: impl FnOnce(SubscriptionId) -> Option<Frame>,
     ) -> Result<(), Refusal> {
@@ -64,7 +64,7 @@ impl Router {
             role: wanted.role.clone(),
             group: wanted.group.as_deref().map(Box::from),
             watch,
-            ordered: matches!(wanted.role, Role::Handler { ordered: true, .. }).then(Ordered::default),
+            ordered: matches!(wanted.role, command::Role::Handler { ordered: true, .. }).then(Ordered::default),
         });
         holds.subscriptions.push(Arc::clone(&subscription));
         drop(holds);
@@ -75,11 +75,11 @@ impl Router {
                 push(reply, Kind::Kept);
             }
             match subscription.role {
-                Role::Handler { .. } => {
+                command::Role::Handler { .. } => {
                     self.served.insert(&subscription);
                     self.handlers.insert(&self.policy, &subscription);
                 }
-                Role::Subscriber => {
+                command::Role::Subscriber => {
                     self.events.insert(&self.policy, &subscription);
                     self.retained.replay(&self.policy, &subscription, &mut |frame| push(frame, Kind::Retained));
                 }
@@ -88,9 +88,9 @@ impl Router {
         Ok(())
     }
 
-    fn check(&self, member: &Member, wanted: &Subscribe) -> Result<(), Refusal> {
+    fn check(&self, member: &Session, wanted: &Subscribe) -> Result<(), Refusal> {
         let pattern = &wanted.pattern;
-        let handler = matches!(wanted.role, Role::Handler { .. });
+        let handler = matches!(wanted.role, command::Role::Handler { .. });
         if pattern.channel.as_deref() == Some(BROKER) {
             let heard = ["Joined", "Left"].iter().any(|it| pattern.matches(&notice::triple("Application", it)));
             if handler || !heard {
@@ -110,13 +110,13 @@ impl Router {
         Ok(())
     }
 
-    fn may_handle_all(&self, member: &Member, pattern: &Pattern) -> bool {
+    fn may_handle_all(&self, member: &Session, pattern: &Pattern) -> bool {
         match member.standing {
-            Standing::Adapter | Standing::Service => true,
-            Standing::User(_) if self.policy.open => {
+            Role::Adapter | Role::Service => true,
+            Role::User(_) if self.policy.open => {
                 !self.declarations.iter().flat_map(|it| &it.serves).any(|served| served.overlaps_any_case(pattern))
             }
-            Standing::User(_) => member.handle.allows_all_of(pattern),
+            Role::User(_) => member.handle.allows_all_of(pattern),
         }
     }
 
@@ -124,7 +124,7 @@ impl Router {
     ///
     /// # Errors
     /// `NO_SUCH_SUBSCRIPTION`.
-    pub fn unsubscribe(&self, now: Instant, member: &Arc<Member>, id: &str) -> Result<(), Refusal> {
+    pub fn unsubscribe(&self, now: Instant, member: &Arc<Session>, id: &str) -> Result<(), Refusal> {
         let id: Option<SubscriptionId> = id.parse().ok();
         self.end_subscription(now, member, |it| Some(it.id) == id)
     }
@@ -133,7 +133,7 @@ impl Router {
     ///
     /// # Errors
     /// `NO_SUCH_SUBSCRIPTION`, `FORBIDDEN`.
-    pub fn unsubscribe_same(&self, now: Instant, member: &Arc<Member>, wanted: &Subscribe) -> Result<(), Refusal> {
+    pub fn unsubscribe_same(&self, now: Instant, member: &Arc<Session>, wanted: &Subscribe) -> Result<(), Refusal> {
         let watch = watch(member, wanted)?;
         self.end_subscription(now, member, |it| is_same(&self.policy, it, wanted, watch.as_ref()))
     }
@@ -141,7 +141,7 @@ impl Router {
     fn end_subscription(
         &self,
         now: Instant,
-        member: &Arc<Member>,
+        member: &Arc<Session>,
         wanted: impl Fn(&Subscription) -> bool,
     ) -> Result<(), Refusal> {
         let ended = {
@@ -163,8 +163,8 @@ impl Router {
     /// Takes a subscription that has ended out of the index.
     pub(super) fn unlist(&self, now: Instant, subscription: &Arc<Subscription>) {
         match subscription.role {
-            Role::Subscriber => self.events.remove(&self.policy, subscription),
-            Role::Handler { .. } => {
+            command::Role::Subscriber => self.events.remove(&self.policy, subscription),
+            command::Role::Handler { .. } => {
                 self.handlers.remove(&self.policy, subscription);
                 self.served.remove(subscription);
                 for request in Self::leave_turn(subscription) {
@@ -175,7 +175,7 @@ impl Router {
     }
 
     /// A session's own subscriptions, in the order of subscribing.
-    pub fn subscriptions(&self, member: &Member) -> Vec<Listed> {
+    pub fn subscriptions(&self, member: &Session) -> Vec<Listed> {
         let holds = member.holds.lock();
         holds
             .subscriptions
@@ -190,30 +190,31 @@ impl Router {
     }
 }
 
-/// Whose envelopes the subscription is for, where it names a user.
-fn watch(member: &Member, wanted: &Subscribe) -> Result<Option<Watch>, Refusal> {
+/// Scope envelopes the subscription is for, where it names a user.
+fn watch(member: &Session, wanted: &Subscribe) -> Result<Option<Observes>, Refusal> {
     let Some(user) = wanted.user.as_deref() else { return Ok(None) };
-    if wanted.role != Role::Subscriber {
+    if wanted.role != command::Role::Subscriber {
         return Err(Refusal::new(
             ErrorCode::Forbidden,
             "data.user is for subscribers: an observer hears events, never requests",
         ));
     }
     match &member.standing {
-        Standing::User(own) if **own == *user => Ok(None),
-        Standing::User(_) if !member.observe => Err(Refusal::new(
+        Role::User(own) if **own == *user => Ok(None),
+        Role::User(_) if !member.observe => Err(Refusal::new(
             ErrorCode::Forbidden,
             "data.user names another user; that needs 'observe = true' in [[applications]]",
         )),
-        _ if user == "*" => Ok(Some(Watch::All)),
-        _ => Ok(Some(Watch::User(Box::from(user)))),
+        _ if user == "*" => Ok(Some(Observes::All)),
+        _ => Ok(Some(Observes::User(Box::from(user)))),
     }
 }
 
-fn is_same(policy: &Policy, held: &Subscription, wanted: &Subscribe, watch: Option<&Watch>) -> bool {
+fn is_same(policy: &Policy, held: &Subscription, wanted: &Subscribe, watch: Option<&Observes>) -> bool {
     let same_role = matches!(
         (&held.role, &wanted.role),
-        (Role::Subscriber, Role::Subscriber) | (Role::Handler { .. }, Role::Handler { .. })
+        (command::Role::Subscriber, command::Role::Subscriber)
+            | (command::Role::Handler { .. }, command::Role::Handler { .. })
     );
     same_role
         && same_pattern(policy, &held.pattern, &wanted.pattern)

@@ -25,10 +25,10 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use super::Broker;
+use super::connection_limit::Slot;
 use super::handshake::{self, Decision, Head, Refusal};
-use super::muted::Muted;
-use super::seats::Seat;
-use crate::session::{self, Connection, Crowd, Session, Surroundings};
+use super::silent_until_request::SilentUntilRequest;
+use crate::connection::{self, Admission, Connection, Context, Upgraded};
 
 /// Connections that the system keeps until they are accepted. A call centre's applications may come back all at once, and
 /// one that finds no room tries again a second later (RFC 6298, section 2.1), so the bound is the system's own: it cuts
@@ -126,7 +126,7 @@ fn admit(broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr) {
 /// A connection from its first byte to its last. An idle session is little more than this future, so nothing of the
 /// handshake is left in it.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice: 128 bytes a session")]
-fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Seat) -> impl Future<Output = ()> {
+fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Slot) -> impl Future<Output = ()> {
     async move {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "the connection is gone already");
@@ -138,18 +138,18 @@ fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Se
                 greeted = Box::pin(in_turn(&broker.crowd, greet(&broker, stream, &seat))) => greeted,
                 () = broker.stopping.cancelled() => return,
             };
-            let Some(connection) = greeted else { return };
+            let Some(upgraded) = greeted else { return };
             tracing::debug!("connected");
             let (now, settings) = (Instant::now().into_std(), Arc::clone(&broker.settings));
             let outbox = settings.outbox();
-            let session = Session::new(now, peer.ip().to_canonical(), settings, outbox);
-            let surroundings = Surroundings {
+            let connection = Connection::new(now, peer.ip().to_canonical(), settings, outbox);
+            let context = Context {
                 router: &broker.router,
                 verifier: &*broker.verifier,
                 slow_consumer: broker.settings.limits().slow_consumer,
                 crowd: &broker.crowd,
             };
-            session::serve(connection, session, surroundings, broker.drain.begun())
+            connection::serve(upgraded, connection, context, broker.drain.begun())
         };
         let serving = pin!(serving);
         tokio::select! {
@@ -162,7 +162,7 @@ fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Se
 
 /// Greets in a turn of the crowd's: of those who come at once, so many between two turns of those who are there. Who takes
 /// long keeps no place: it is the peer that is waited for then.
-async fn in_turn<T>(crowd: &Crowd, greeting: impl Future<Output = T>) -> T {
+async fn in_turn<T>(crowd: &Admission, greeting: impl Future<Output = T>) -> T {
     let mut greeting = pin!(greeting);
     let turn = crowd.turn().await;
     if let Ok(greeted) = timeout(PROMPT, &mut greeting).await {
@@ -173,7 +173,7 @@ async fn in_turn<T>(crowd: &Crowd, greeting: impl Future<Output = T>) -> T {
 }
 
 /// The HTTP phase. `None`: it did not become a WebSocket.
-async fn greet(broker: &Broker, stream: TcpStream, seat: &Seat) -> Option<Connection<TcpStream>> {
+async fn greet(broker: &Broker, stream: TcpStream, seat: &Slot) -> Option<Upgraded<TcpStream>> {
     let (understood, upgraded) = (AtomicBool::new(false), AtomicBool::new(false));
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
         let decision = decide(broker, &request, seat);
@@ -185,7 +185,7 @@ async fn greet(broker: &Broker, stream: TcpStream, seat: &Seat) -> Option<Connec
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(Muted::new(stream, &understood), service);
+        .serve_connection(SilentUntilRequest::new(stream, &understood), service);
     let served = timeout(HTTP_TIME, poll_fn(|cx| http.poll_without_shutdown(cx))).await.ok()?;
     let parts = http.into_parts();
     let mut stream = parts.io.into_inner();
@@ -199,7 +199,7 @@ async fn greet(broker: &Broker, stream: TcpStream, seat: &Seat) -> Option<Connec
         stream.shutdown().await.ok();
         return None;
     }
-    Some(Connection { stream, read_ahead: parts.read_buf })
+    Some(Upgraded { stream, read_ahead: parts.read_buf })
 }
 
 /// Says why no request could be read, where there is somebody to hear it.
@@ -228,7 +228,7 @@ async fn refuse_head(mut stream: TcpStream, error: &hyper::Error) {
     timeout(LINGER_TIME, told).await.ok();
 }
 
-fn decide(broker: &Broker, request: &Request<hyper::body::Incoming>, seat: &Seat) -> Decision {
+fn decide(broker: &Broker, request: &Request<hyper::body::Incoming>, seat: &Slot) -> Decision {
     let head = Head {
         method: request.method(),
         path: request.uri().path(),
@@ -276,7 +276,7 @@ fn probe(asked: &HeaderMap) -> Response<Full<Bytes>> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::VARY, HeaderValue::from_static("Origin"));
-    // One request a connection: what cannot be read is then always the first, see `Muted`.
+    // One request a connection: what cannot be read is then always the first, see `SilentUntilRequest`.
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     // An origin that came so far is allowed.
     if let Some(origin) = asked.get(header::ORIGIN) {

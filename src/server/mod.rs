@@ -1,16 +1,16 @@
 //! [`Server`]: listeners, the WebSocket handshake, drain. The room that wires everything below together.
 //!
-//! `listener` accepts and serves connections, `handshake` decides who may connect, `seats` counts them, `drain` tells
+//! `listener` accepts and serves connections, `handshake` decides who may connect, `connection_limit` counts them, `drain` tells
 //! them when to come back, `signal` is how they all hear of it, `adapters` has the handlers in the process. Nothing here
 //! knows an envelope.
 
 mod adapters;
+mod connection_limit;
 mod drain;
 mod handshake;
 mod listener;
-mod muted;
-mod seats;
 mod signal;
+mod silent_until_request;
 
 use std::future::Future;
 use std::io;
@@ -27,14 +27,14 @@ use tokio_util::task::TaskTracker;
 pub use self::adapters::AdapterError;
 
 use self::adapters::Adapters;
+use self::connection_limit::ConnectionLimit;
 use self::drain::Drain;
-use self::seats::Seats;
 use self::signal::Signal;
 use crate::adapter::salesforce::{SalesforceVerifier, SetupErrors};
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Http};
+use crate::connection::{Admission, Settings};
 use crate::router::{Ids, Policy, Router};
-use crate::session::{Crowd, Settings};
 
 /// How long after `limits.drain` the sessions may take to say goodbye.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -83,8 +83,8 @@ struct Broker {
     verifier: Box<dyn Verifier>,
     http: Http,
     settings: Arc<Settings>,
-    seats: Arc<Seats>,
-    crowd: Crowd,
+    seats: Arc<ConnectionLimit>,
+    crowd: Admission,
     /// Listeners and connections.
     sessions: TaskTracker,
     adapters: Adapters,
@@ -96,7 +96,7 @@ struct Broker {
     /// The time to drain is over.
     ended: Signal,
     /// No session is left to be answered.
-    unasked: CancellationToken,
+    handlers_stop: CancellationToken,
 }
 
 impl Server {
@@ -113,8 +113,8 @@ impl Server {
         let broker = Broker {
             router: Arc::new(Router::new(now, calendar, policy, Ids::random(), adapters.declarations())),
             verifier,
-            seats: Arc::new(Seats::new(&config.limits)),
-            crowd: Crowd::default(),
+            seats: Arc::new(ConnectionLimit::new(&config.limits)),
+            crowd: Admission::default(),
             http: config.http,
             settings: Arc::new(Settings::new(config.limits)),
             sessions: TaskTracker::new(),
@@ -123,9 +123,9 @@ impl Server {
             drain: Drain::new(),
             stopping: CancellationToken::new(),
             ended: Signal::new(),
-            unasked: CancellationToken::new(),
+            handlers_stop: CancellationToken::new(),
         };
-        broker.adapters.start(&broker.router, &broker.handlers, &broker.unasked)?;
+        broker.adapters.start(&broker.router, &broker.handlers, &broker.handlers_stop)?;
         // Until the drain begins: what is published then is heard by the broker that comes next.
         broker.adapters.hear(&broker.router, &broker.handlers, &broker.stopping);
         Ok(Self { listeners, addresses, broker: Arc::new(broker) })
@@ -166,7 +166,7 @@ impl Broker {
             self.ended.raise();
             timeout(DRAIN_GRACE, self.sessions.wait()).await.ok();
         }
-        self.unasked.cancel();
+        self.handlers_stop.cancel();
         self.handlers.close();
         timeout(DRAIN_GRACE, self.handlers.wait()).await.ok();
         tracing::info!("drained");

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use serde_json::{Value, json};
 use switchboard::auth::{Identity, Permission, Principal};
 use switchboard::config::{Channel, Config, Scope};
-use switchboard::router::{Ids, Member, Outbox, OutboxLimits, Policy, Registration, Router};
+use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
 use wire::command::{Role, Subscribe};
 use wire::{DecodeLimits, decode};
 
@@ -17,7 +17,7 @@ const EVENT: &str = r#"{"channel":"Salesforce","topic":"PlatformEvent","subtopic
 struct Stage {
     router: Router,
     now: Instant,
-    adapter: Arc<Member>,
+    adapter: Arc<Session>,
 }
 
 impl Stage {
@@ -30,7 +30,7 @@ impl Stage {
     }
 
     /// A session of a user, or a service.
-    fn session(&self, source: &str, user: Option<&str>) -> Arc<Member> {
+    fn session(&self, source: &str, user: Option<&str>) -> Arc<Session> {
         let identity = Identity {
             principal: user.map_or(Principal::Service, |user| Principal::User(user.into())),
             observe: true,
@@ -45,7 +45,7 @@ impl Stage {
         member.unwrap()
     }
 
-    fn subscribe(&self, member: &Arc<Member>, pattern: &str, more: &Value) {
+    fn subscribe(&self, member: &Arc<Session>, pattern: &str, more: &Value) {
         let text = |key: &str| more[key].as_str().map(ToOwned::to_owned);
         let role = match more["role"].as_str() {
             Some("handler") => Role::Handler { answers: true, ordered: false, replies: Vec::new() },
@@ -70,7 +70,7 @@ impl Stage {
 }
 
 /// The events that a session has got, as `user/data`.
-fn heard(member: &Member) -> Vec<String> {
+fn heard(member: &Session) -> Vec<String> {
     let mut frames = Vec::new();
     member.outbox().take(usize::MAX, &mut frames);
     let values = frames.iter().map(|frame| serde_json::from_str::<Value>(frame.text()).unwrap());

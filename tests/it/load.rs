@@ -63,12 +63,12 @@ async fn nothing_is_lost_with_500_sessions_publishing_to_each_other() {
     let broker = Broker::open_with(UNLIMITED).await;
     let mut peers = crowd(&broker, SESSIONS, "member").await;
     for peer in &mut peers {
-        peer.subscribe("Crowd/A/B").await;
+        peer.subscribe("Admission/A/B").await;
     }
     let mut tasks = JoinSet::new();
     for (me, mut peer) in peers.into_iter().enumerate() {
         tasks.spawn(async move {
-            peer.publish("Crowd/A/B", me as u64).await;
+            peer.publish("Admission/A/B", me as u64).await;
             let mut heard = vec![false; SESSIONS];
             for _ in 1..SESSIONS {
                 let mut text = peer.next_text().await;
@@ -132,9 +132,9 @@ async fn thousands_of_sessions_that_drop_at_once_do_not_stall_the_others() {
     two.handle("Phone/Call/Dial").await;
     let mut peers = crowd(&broker, SESSIONS, "crowd").await;
     for batch in peers.chunks_mut(64) {
-        futures_util::future::join_all(batch.iter_mut().map(|peer| peer.subscribe("Crowd/A/*"))).await;
+        futures_util::future::join_all(batch.iter_mut().map(|peer| peer.subscribe("Admission/A/*"))).await;
     }
-    one.send(envelope("Crowd/A/B", json!({"id": "all"}))).await;
+    one.send(envelope("Admission/A/B", json!({"id": "all"}))).await;
     assert_eq!(one.next_receipt("all").await, SESSIONS as u64);
     for peer in peers {
         peer.kill();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde_json::Value;
-use switchboard::router::{Burst, Gone, Kind, Outbox, OutboxLimits};
+use switchboard::router::{Gone, Kind, Outbox, OutboxLimits, WakeBatch};
 use switchboard::websocket::Frame;
 use wire::{Pattern, Triple};
 
@@ -242,7 +242,7 @@ fn a_burst_wakes_each_receiver_once_when_it_is_over() {
     };
     let take_all = || outboxes.iter().for_each(|outbox| outbox.take(100, &mut Vec::new()));
     for burst in 1..=2 {
-        let holding = Burst::begin();
+        let holding = WakeBatch::begin();
         push_all();
         assert_eq!(woken.0.load(Ordering::SeqCst), 2 * (burst - 1), "they sleep on in burst {burst}");
         drop(holding);

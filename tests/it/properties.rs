@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value};
 use switchboard::auth::{Identity, Permission, Principal};
 use switchboard::config::{Channel, Config, Scope};
-use switchboard::router::{Ids, Member, Outbox, OutboxLimits, Policy, Registration, Router};
+use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
 use switchboard::websocket::Frame;
 use wire::ErrorCode;
 use wire::command::{Role, Subscribe};
@@ -231,7 +231,7 @@ impl Desk {
         Self { router, now }
     }
 
-    fn attach(&self, source: &str, user: Option<&str>) -> Arc<Member> {
+    fn attach(&self, source: &str, user: Option<&str>) -> Arc<Session> {
         let limits = OutboxLimits { messages: 100_000, bytes: 1 << 30, refuses: false };
         let identity = Identity {
             principal: user.map_or(Principal::Service, |user| Principal::User(user.into())),
@@ -246,13 +246,13 @@ impl Desk {
         self.router.attach(self.now, registration).unwrap()
     }
 
-    fn subscribe(&self, member: &Arc<Member>, pattern: &Pattern) {
+    fn subscribe(&self, member: &Arc<Session>, pattern: &Pattern) {
         let wanted =
             Subscribe { pattern: pattern.clone(), role: Role::Subscriber, group: None, user: None, recover: false };
         self.router.subscribe(self.now, member, &wanted, |_| None).unwrap();
     }
 
-    fn receivers(&self, sender: &Arc<Member>, triple: &Triple<'_>) -> usize {
+    fn receivers(&self, sender: &Arc<Session>, triple: &Triple<'_>) -> usize {
         let Triple { channel, topic, subtopic } = triple;
         let text = Value::Object(Map::from_iter([
             ("channel".into(), channel.to_string().into()),

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use switchboard::auth::{Claim, Open, Verification, Verifier};
 use switchboard::config::{Config, Limits};
+use switchboard::connection::{Admission, Connection, Context, Settings, Upgraded, serve};
 use switchboard::router::{Ids, Policy, Router};
 use switchboard::server::Server;
-use switchboard::session::{Connection, Crowd, Session, Settings, Surroundings, serve};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -54,15 +54,15 @@ impl Broker {
         let address = IpAddr::from(Ipv4Addr::LOCALHOST);
         #[expect(clippy::disallowed_methods, reason = "a test has no tracker")]
         let task = tokio::spawn(async move {
-            let session = Session::new(Instant::now().into_std(), address, Arc::clone(&settings), settings.outbox());
-            let crowd = Crowd::default();
-            let surroundings = Surroundings {
+            let session = Connection::new(Instant::now().into_std(), address, Arc::clone(&settings), settings.outbox());
+            let crowd = Admission::default();
+            let context = Context {
                 router: &router,
                 verifier: &*verifier,
                 slow_consumer: settings.limits().slow_consumer,
                 crowd: &crowd,
             };
-            serve(Connection { stream: ours, read_ahead: Bytes::new() }, session, surroundings, drain).await;
+            serve(Upgraded { stream: ours, read_ahead: Bytes::new() }, session, context, drain).await;
         });
         Client { stream, task: Some(task) }
     }

@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use switchboard::auth::{Identity, Permission, Principal};
 use switchboard::config::Config;
-use switchboard::router::{Ids, Member, Outbox, OutboxLimits, Policy, Registration, Router, Size};
+use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session, Size};
 use wire::command::{Role, Subscribe};
 use wire::{DecodeLimits, decode};
 
@@ -43,7 +43,7 @@ impl Broker {
         !self.over.load(Ordering::SeqCst)
     }
 
-    fn attach(&self, source: &str, outbox: &Arc<Outbox>) -> Arc<Member> {
+    fn attach(&self, source: &str, outbox: &Arc<Outbox>) -> Arc<Session> {
         let identity = Identity {
             principal: Principal::User("alice".into()),
             observe: false,
@@ -56,12 +56,12 @@ impl Broker {
         self.router.attach(now(), registration).unwrap()
     }
 
-    fn subscribe(&self, member: &Arc<Member>, pattern: &str, role: Role) {
+    fn subscribe(&self, member: &Arc<Session>, pattern: &str, role: Role) {
         let wanted = Subscribe { pattern: pattern.parse().unwrap(), role, group: None, user: None, recover: false };
         self.router.subscribe(now(), member, &wanted, |_| None).unwrap();
     }
 
-    fn send(&self, member: &Arc<Member>, text: &str) -> bool {
+    fn send(&self, member: &Arc<Session>, text: &str) -> bool {
         let envelope = decode(text, DecodeLimits::default()).unwrap();
         self.router.route(now(), member, &envelope).is_ok()
     }
@@ -154,7 +154,7 @@ fn answer(broker: &Broker, number: u64, ordered: bool, dies: bool) {
 }
 
 /// Asks, in every way that there is. The ids that it used.
-fn ask(broker: &Broker, member: &Arc<Member>, asker: usize) -> BTreeSet<String> {
+fn ask(broker: &Broker, member: &Arc<Session>, asker: usize) -> BTreeSet<String> {
     let (mut asked, mut chance) = (BTreeSet::new(), StdRng::seed_from_u64(asker as u64));
     while broker.runs() {
         let id = format!("{asker}-{}", asked.len());

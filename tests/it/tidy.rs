@@ -11,15 +11,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["auth"]),
     ("router", &["config", "auth", "telemetry", "websocket"]),
     ("adapter", &["router", "config", "auth", "telemetry", "websocket"]),
-    ("session", &["router", "config", "auth", "telemetry", "websocket"]),
-    ("server", &["session", "adapter", "router", "config", "auth", "telemetry", "websocket"]),
+    ("connection", &["router", "config", "auth", "telemetry", "websocket"]),
+    ("server", &["connection", "adapter", "router", "config", "auth", "telemetry", "websocket"]),
     ("client", &[]),
     ("simulator", &[]),
     ("cli", &["server", "client", "simulator", "adapter", "config", "auth", "telemetry"]),
 ];
 
 /// Files of the core that may wait: the session's task, the outbox's own end, the adapter's host is not of the core.
-const MAY_WAIT: &[&str] = &["src/session/task.rs", "src/router/outbox.rs"];
+const MAY_WAIT: &[&str] = &["src/connection/driver.rs", "src/router/outbox.rs"];
 
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
@@ -86,7 +86,7 @@ fn the_core_neither_waits_nor_looks_at_a_clock() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {
         let name = path.to_str().unwrap();
-        if !["router", "session"].contains(&room_of(&path).as_str()) || MAY_WAIT.contains(&name) {
+        if !["router", "connection"].contains(&room_of(&path).as_str()) || MAY_WAIT.contains(&name) {
             continue;
         }
         for (at, line) in code_lines(&text) {

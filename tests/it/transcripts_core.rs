@@ -15,8 +15,8 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 use switchboard::auth::{AuthError, Claim, Identity, Open, Verifier};
 use switchboard::config::{AuthMode, Config, LoadOptions};
+use switchboard::connection::{Connection, Effect, Input, Settings};
 use switchboard::router::{Ids, Outbox, Policy, Router};
-use switchboard::session::{Effect, Input, Session, Settings};
 use wire::CloseCode;
 
 use crate::support::transcript::{Action, Names, Step, Transcript};
@@ -81,7 +81,7 @@ struct Stage {
 }
 
 struct Peer {
-    session: Session,
+    session: Connection,
     outbox: Arc<Outbox>,
     /// Taken from the outbox and not yet shown.
     taken: VecDeque<Value>,
@@ -149,7 +149,8 @@ impl Stage {
         let (now, settings) = (self.now, &self.settings);
         self.peers.entry(name.to_owned()).or_insert_with(|| {
             let outbox = settings.outbox();
-            let session = Session::new(now, IpAddr::V4(Ipv4Addr::LOCALHOST), Arc::clone(settings), Arc::clone(&outbox));
+            let session =
+                Connection::new(now, IpAddr::V4(Ipv4Addr::LOCALHOST), Arc::clone(settings), Arc::clone(&outbox));
             Peer { session, outbox, taken: VecDeque::new(), closed: None }
         })
     }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use switchboard::router::{Application, Listed, Member, Outbox, Router};
-use switchboard::session::Effect;
+use switchboard::connection::Effect;
+use switchboard::router::{Application, Listed, Outbox, Router, Session};
 use wire::CloseCode;
 use wire::Pattern;
 use wire::command::{Role, State};
@@ -153,7 +153,7 @@ pub(super) fn everything_ends(rounds: usize, router: &Router) -> Held {
 }
 
 /// When all has ended, nobody is held by a request that is over.
-pub(super) fn nothing_is_held(conn: &Conn, router: &Router, member: &Member) -> Held {
+pub(super) fn nothing_is_held(conn: &Conn, router: &Router, member: &Session) -> Held {
     holds("nothing_is_held", !router.is_in_flight(member), || format!("{} is still in flight", conn.name))
 }
 

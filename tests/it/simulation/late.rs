@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use switchboard::auth::{AuthError, Claim, Identity, Open, Verifier};
 use switchboard::config::AuthMode;
-use switchboard::session::Input;
+use switchboard::connection::Input;
 use wire::{CloseCode, ErrorCode};
 use wire::{DecodeLimits, decode};
 

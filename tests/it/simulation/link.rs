@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchboard::auth::Claim;
+use switchboard::connection::{Connection, Settings};
 use switchboard::router::Outbox;
-use switchboard::session::{Session, Settings};
 use wire::CloseCode;
 
 use super::check::Conduct;
@@ -17,7 +17,7 @@ use super::model::ConnId;
 
 pub(super) struct Link {
     pub(super) conn: ConnId,
-    pub(super) session: Session,
+    pub(super) session: Connection,
     pub(super) outbox: Arc<Outbox>,
     /// Written by the application, not yet read by the broker.
     pub(super) unread: VecDeque<Said>,
@@ -50,7 +50,7 @@ impl Link {
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         Self {
             conn,
-            session: Session::new(now, address, Arc::clone(settings), Arc::clone(&outbox)),
+            session: Connection::new(now, address, Arc::clone(settings), Arc::clone(&outbox)),
             outbox,
             unread: VecDeque::new(),
             wait: Wait::Nothing,

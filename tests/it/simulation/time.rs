@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 use switchboard::auth::{Identity, Permission, Principal};
+use switchboard::connection::{Input, Settings};
 use switchboard::router::Registration;
-use switchboard::session::{Input, Settings};
 use wire::{DecodeLimits, decode};
 
 use super::check::{self, Held};
@@ -41,12 +41,12 @@ impl World {
         self.model.expire(self.now);
         self.router.expire(self.now);
         for seat in 0..self.seats.len() {
-            self.come_due(seat)?;
+            self.fire_timers(seat)?;
         }
         Ok(())
     }
 
-    fn come_due(&mut self, seat: usize) -> Held {
+    fn fire_timers(&mut self, seat: usize) -> Held {
         let slow = self.config.limits.slow_consumer;
         let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
         if link.blocked.is_some_and(|since| self.now >= since + slow) {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use switchboard::config::Config;
-use switchboard::router::{Declaration, Ids, Member, Outbox, OutboxLimits, Policy, Router};
-use switchboard::session::{Effect, Input, Settings};
+use switchboard::connection::{Effect, Input, Settings};
+use switchboard::router::{Declaration, Ids, Outbox, OutboxLimits, Policy, Router, Session};
 use wire::CloseCode;
 use wire::command::{Role, Subscribe};
 
@@ -30,7 +30,7 @@ pub(super) struct World {
     pub(super) chance: StdRng,
     pub(super) config: Config,
     settings: Arc<Settings>,
-    pub(super) adapter: Arc<Member>,
+    pub(super) adapter: Arc<Session>,
     /// The transcript.
     pub(super) lines: Vec<String>,
     pub(super) start: (Instant, SystemTime),

@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use super::oauth::SetupError;
 use super::org::Org;
 use crate::config;
-use crate::router::{Member, Outbox, OutboxLimits, Router};
+use crate::router::{Outbox, OutboxLimits, Router, Session};
 use replay::Positions;
 use schema::Schemas;
 use stats::Stats;
@@ -54,7 +54,7 @@ struct Shared {
     schemas: Schemas,
     positions: Arc<Positions>,
     router: Arc<Router>,
-    member: Arc<Member>,
+    member: Arc<Session>,
     timeout: Duration,
     /// The field that holds a password.
     secret: String,

@@ -13,44 +13,44 @@ use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::router::RequestId;
-use crate::router::application::Member;
-use crate::router::gather::Gather;
 use crate::router::index::Subscription;
+use crate::router::request::gather::Gather;
+use crate::router::session::Session;
 use wire::Triple;
 
 /// Deadlines are sharded, so that askers do not fight for one lock.
 const SHARDS: usize = 16;
 
 /// One request, or one handler's part of a gather.
-pub(super) struct Pending {
-    pub(super) id: RequestId,
-    pub(super) asker: Arc<Member>,
+pub(in crate::router) struct Pending {
+    pub(in crate::router) id: RequestId,
+    pub(in crate::router) asker: Arc<Session>,
     /// The asker's own id, which it sees as `inReplyTo`.
-    pub(super) asker_id: Option<Box<str>>,
-    pub(super) triple: Triple<'static>,
+    pub(in crate::router) asker_id: Option<Box<str>>,
+    pub(in crate::router) triple: Triple<'static>,
     /// For which user.
-    pub(super) user: Option<Box<str>>,
-    pub(super) timeout: Duration,
+    pub(in crate::router) user: Option<Box<str>>,
+    pub(in crate::router) timeout: Duration,
     /// Protected: its bytes are zeroised.
-    pub(super) secret: bool,
-    pub(super) idempotent: bool,
-    pub(super) gather: Option<Arc<Gather>>,
-    pub(super) progress: Mutex<Progress>,
+    pub(in crate::router) secret: bool,
+    pub(in crate::router) idempotent: bool,
+    pub(in crate::router) gather: Option<Arc<Gather>>,
+    pub(in crate::router) progress: Mutex<Progress>,
 }
 
 /// How far a request is.
-pub(super) struct Progress {
-    pub(super) stage: Stage,
-    pub(super) deadline: Instant,
+pub(in crate::router) struct Progress {
+    pub(in crate::router) stage: Stage,
+    pub(in crate::router) deadline: Instant,
     /// How many handlers it was given to.
-    pub(super) attempts: u8,
+    pub(in crate::router) attempts: u8,
     /// The request as it came, where it may have to be sent later or again.
-    pub(super) text: Option<Zeroizing<String>>,
+    pub(in crate::router) text: Option<Zeroizing<String>>,
 }
 
 /// Where a request is.
 #[derive(Clone)]
-pub(super) enum Stage {
+pub(in crate::router) enum Stage {
     /// With nobody; waits for the turn of one of these ordered handlers.
     Waiting(SmallVec<[Arc<Subscription>; 1]>),
     /// With this handler.
@@ -61,7 +61,7 @@ pub(super) enum Stage {
 
 impl Pending {
     /// Ends it; what it was before, or `None` when somebody else has ended it already.
-    pub(super) fn end(&self) -> Option<Stage> {
+    pub(in crate::router) fn end(&self) -> Option<Stage> {
         match std::mem::replace(&mut self.progress.lock().stage, Stage::Ended) {
             Stage::Ended => None,
             stage => Some(stage),
@@ -70,7 +70,7 @@ impl Pending {
 }
 
 /// All pending requests, and when they end.
-pub(super) struct Requests {
+pub(in crate::router) struct Requests {
     by_id: DashMap<RequestId, Arc<Pending>, foldhash::fast::RandomState>,
     deadlines: [Mutex<BTreeSet<(Instant, RequestId)>>; SHARDS],
     started: Instant,
@@ -80,7 +80,7 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::router) fn new(now: Instant) -> Self {
         Self {
             by_id: DashMap::default(),
             deadlines: Default::default(),
@@ -90,18 +90,18 @@ impl Requests {
         }
     }
 
-    pub(super) fn find(&self, id: RequestId) -> Option<Arc<Pending>> {
+    pub(in crate::router) fn find(&self, id: RequestId) -> Option<Arc<Pending>> {
         self.by_id.get(&id).map(|pending| Arc::clone(&pending))
     }
 
-    pub(super) fn insert(&self, pending: &Arc<Pending>, deadline: Instant) {
+    pub(in crate::router) fn insert(&self, pending: &Arc<Pending>, deadline: Instant) {
         self.by_id.insert(pending.id, Arc::clone(pending));
         pending.asker.holds.lock().asked.insert(pending.id);
         self.schedule(pending.id, deadline);
     }
 
     /// Forgets a request that has ended.
-    pub(super) fn remove(&self, pending: &Pending) {
+    pub(in crate::router) fn remove(&self, pending: &Pending) {
         self.by_id.remove(&pending.id);
         pending.asker.holds.lock().asked.remove(&pending.id);
         let deadline = pending.progress.lock().deadline;
@@ -109,7 +109,7 @@ impl Requests {
     }
 
     /// Moves a deadline.
-    pub(super) fn reschedule(&self, id: RequestId, from: Instant, to: Instant) {
+    pub(in crate::router) fn reschedule(&self, id: RequestId, from: Instant, to: Instant) {
         self.shard(id).lock().remove(&(from, id));
         self.schedule(id, to);
     }
@@ -131,7 +131,7 @@ impl Requests {
     }
 
     /// The next deadline; whoever asks means to wake up then.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::router) fn deadline(&self) -> Option<Instant> {
         // Armed before the look: a deadline that comes meanwhile is told rather than missed.
         self.armed.store(u64::MAX, Ordering::SeqCst);
         let next = self.deadlines.iter().filter_map(|shard| shard.lock().first().map(|(at, _)| *at)).min();
@@ -142,12 +142,12 @@ impl Requests {
     }
 
     /// Told whenever a deadline comes before the one that [`Requests::deadline`] gave.
-    pub(super) fn earlier(&self) -> &Notify {
+    pub(in crate::router) fn earlier(&self) -> &Notify {
         &self.earlier
     }
 
     /// The requests that are due, earliest first.
-    pub(super) fn due(&self, now: Instant) -> Vec<Arc<Pending>> {
+    pub(in crate::router) fn due(&self, now: Instant) -> Vec<Arc<Pending>> {
         let mut due = Vec::new();
         for shard in &self.deadlines {
             due.extend(shard.lock().iter().take_while(|(at, _)| *at <= now).copied());
@@ -157,7 +157,7 @@ impl Requests {
     }
 
     /// How many are pending.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::router) fn len(&self) -> usize {
         self.by_id.len()
     }
 }

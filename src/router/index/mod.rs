@@ -1,8 +1,10 @@
 //! [`Index`]: which subscriptions a triple matches, at the same cost with ten and with a million unrelated ones.
 //!
-//! A subscription stands under one key for each space it belongs to (`u` one user's, `s` services', …) and its pattern
-//! as written. A look-up tries the eight wildcard shapes of a triple in each space that the envelope reaches, and skips
-//! every shape that no subscription of that space uses.
+//! A subscription stands under one key for each audience it belongs to (`u` one user's, `s` services', …) and its pattern
+//! as written. A look-up tries the eight wildcard shapes of a triple in each audience that the envelope reaches, and skips
+//! every shape that no subscription of that audience uses.
+
+pub(in crate::router) mod receivers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,44 +14,44 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::router::SubscriptionId;
-use crate::router::application::{Member, Standing};
-use crate::router::ordered::Ordered;
+use crate::router::index::receivers::Receivers;
 use crate::router::policy::Policy;
-use crate::router::receivers::Receivers;
-use wire::command::Role;
+use crate::router::request::turn::Ordered;
+use crate::router::session::{Role, Session};
+use wire::command;
 use wire::{BROKER, NAME_BYTES_MAX, Pattern, Triple, fold};
 
 /// One subscription of one member.
-pub(super) struct Subscription {
-    pub(super) id: SubscriptionId,
-    pub(super) member: Arc<Member>,
+pub(in crate::router) struct Subscription {
+    pub(in crate::router) id: SubscriptionId,
+    pub(in crate::router) member: Arc<Session>,
     /// As it was written.
-    pub(super) pattern: Pattern,
-    pub(super) role: Role,
-    pub(super) group: Option<Box<str>>,
-    /// Whose envelopes an observer wants.
-    pub(super) watch: Option<Watch>,
+    pub(in crate::router) pattern: Pattern,
+    pub(in crate::router) role: command::Role,
+    pub(in crate::router) group: Option<Box<str>>,
+    /// Scope envelopes an observer wants.
+    pub(in crate::router) watch: Option<Observes>,
     /// The one request at a time of an ordered handler.
-    pub(super) ordered: Option<Ordered>,
+    pub(in crate::router) ordered: Option<Ordered>,
 }
 
-/// Whose envelopes an observer, or a service that wants one user's only, subscribed to.
+/// Scope envelopes an observer, or a service that wants one user's only, subscribed to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Watch {
+pub(in crate::router) enum Observes {
     User(Box<str>),
     All,
 }
 
 impl Subscription {
     /// Whether it answers without the broker keeping a request open for it.
-    pub(super) fn takes_commands(&self) -> bool {
-        matches!(self.role, Role::Handler { answers: false, .. })
+    pub(in crate::router) fn takes_commands(&self) -> bool {
+        matches!(self.role, command::Role::Handler { answers: false, .. })
     }
 }
 
-/// Whose subscriptions a key holds.
+/// Scope subscriptions a key holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Space<'a> {
+pub(in crate::router) enum Audience<'a> {
     /// One user's sessions, for user-scoped channels.
     User(&'a str),
     /// Everybody's who is not a service or an adapter, for shared channels and the broker's own events.
@@ -59,22 +61,22 @@ pub(super) enum Space<'a> {
     /// In-process adapters that answer.
     Adapters,
     /// Observers of one user.
-    Watch(&'a str),
+    Observes(&'a str),
     /// Observers of all users.
     WatchAll,
 }
 
-const SPACES: usize = 6;
+const AUDIENCES: usize = 6;
 const SHAPES: usize = 8;
 
-impl<'a> Space<'a> {
+impl<'a> Audience<'a> {
     fn number(self) -> usize {
         match self {
             Self::User(_) => 0,
             Self::Everyone => 1,
             Self::Services => 2,
             Self::Adapters => 3,
-            Self::Watch(_) => 4,
+            Self::Observes(_) => 4,
             Self::WatchAll => 5,
         }
     }
@@ -85,13 +87,13 @@ impl<'a> Space<'a> {
             Self::Everyone => (b'e', ""),
             Self::Services => (b's', ""),
             Self::Adapters => (b'd', ""),
-            Self::Watch(user) => (b'w', user),
+            Self::Observes(user) => (b'w', user),
             Self::WatchAll => (b'a', ""),
         }
     }
 }
 
-/// The longest key: space, folding, a user, and three parts with what separates them.
+/// The longest key: audience, folding, a user, and three parts with what separates them.
 const KEY_BYTES_MAX: usize = 2 + NAME_BYTES_MAX + 1 + 3 * (NAME_BYTES_MAX + 1);
 
 /// A key in the making: a look-up writes it into a buffer of its own, without an allocation, a move or a check of room
@@ -105,8 +107,8 @@ impl Key {
     const EMPTY: Self = Self { bytes: [0; KEY_BYTES_MAX], len: 0 };
 
     /// No part has a `/`, no user a NUL, and `*` is no value: keys are unambiguous.
-    fn write(&mut self, space: Space<'_>, folded: bool, parts: [Option<&str>; 3]) -> &[u8] {
-        let (tag, user) = space.tag();
+    fn write(&mut self, audience: Audience<'_>, folded: bool, parts: [Option<&str>; 3]) -> &[u8] {
+        let (tag, user) = audience.tag();
         let [channel, topic, subtopic] = parts.map(|part| part.unwrap_or("*"));
         self.len = 0;
         self.put(&[tag], u8::from(folded));
@@ -134,53 +136,56 @@ fn shape(parts: [Option<&str>; 3]) -> usize {
     parts.iter().fold(0, |shape, part| shape * 2 + usize::from(part.is_none()))
 }
 
-/// Subscriptions by space and pattern.
+/// Subscriptions by audience and pattern.
 #[derive(Default)]
-pub(super) struct Index {
+pub(in crate::router) struct Index {
     by_key: DashMap<Box<[u8]>, Receivers, foldhash::fast::RandomState>,
-    /// How many keys each shape of each space has.
-    counts: Mutex<[[usize; SHAPES]; SPACES]>,
+    /// How many keys each shape of each audience has.
+    counts: Mutex<[[usize; SHAPES]; AUDIENCES]>,
     /// A bit for each of them that has any: all that a look-up reads of what publishers share.
     in_use: AtomicU64,
 }
 
 /// The lists that a triple matches. Few: one is the usual number.
-pub(super) type Matches = SmallVec<[Receivers; 2]>;
+pub(in crate::router) type Matches = SmallVec<[Receivers; 2]>;
 
 impl Index {
     /// Adds a subscription under every key that it has.
-    pub(super) fn insert(&self, policy: &Policy, subscription: &Arc<Subscription>) {
+    pub(in crate::router) fn insert(&self, policy: &Policy, subscription: &Arc<Subscription>) {
         let mut key = Key::EMPTY;
-        for_each_key(policy, subscription, |space, folded, parts| {
-            let mut receivers = self.by_key.entry(Box::from(key.write(space, folded, parts))).or_default();
+        for_each_key(policy, subscription, |audience, folded, parts| {
+            let mut receivers = self.by_key.entry(Box::from(key.write(audience, folded, parts))).or_default();
             if receivers.is_empty() {
-                self.count(space, shape(parts), |keys| keys + 1);
+                self.count(audience, shape(parts), |keys| keys + 1);
             }
             receivers.push(Arc::clone(subscription));
         });
     }
 
     /// Takes a subscription out.
-    pub(super) fn remove(&self, policy: &Policy, subscription: &Subscription) {
+    pub(in crate::router) fn remove(&self, policy: &Policy, subscription: &Subscription) {
         let mut key = Key::EMPTY;
-        for_each_key(policy, subscription, |space, folded, parts| {
-            self.by_key.remove_if_mut(key.write(space, folded, parts), |_, receivers| {
+        for_each_key(policy, subscription, |audience, folded, parts| {
+            self.by_key.remove_if_mut(key.write(audience, folded, parts), |_, receivers| {
                 receivers.remove(subscription.id);
                 let empty = receivers.is_empty();
                 if empty {
-                    self.count(space, shape(parts), |keys| keys - 1);
+                    self.count(audience, shape(parts), |keys| keys - 1);
                 }
                 empty
             });
         });
     }
 
-    #[expect(clippy::indexing_slicing, reason = "a space has a number below SPACES, three parts a shape below SHAPES")]
-    fn count(&self, space: Space<'_>, shape: usize, change: impl Fn(usize) -> usize) {
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a audience has a number below AUDIENCES, three parts a shape below SHAPES"
+    )]
+    fn count(&self, audience: Audience<'_>, shape: usize, change: impl Fn(usize) -> usize) {
         let mut counts = self.counts.lock();
-        let keys = &mut counts[space.number()][shape];
+        let keys = &mut counts[audience.number()][shape];
         *keys = change(*keys);
-        let bit = 1 << (space.number() * SHAPES + shape);
+        let bit = 1 << (audience.number() * SHAPES + shape);
         if *keys == 0 {
             self.in_use.fetch_and(!bit, Ordering::SeqCst);
         } else {
@@ -188,19 +193,19 @@ impl Index {
         }
     }
 
-    /// The lists of `spaces` that match a canonical triple. `folded`: the triple's channel folds.
-    pub(super) fn matches(&self, spaces: &[Space<'_>], triple: &Triple<'_>, folded: bool) -> Matches {
+    /// The lists of `audiences` that match a canonical triple. `folded`: the triple's channel folds.
+    pub(in crate::router) fn matches(&self, audiences: &[Audience<'_>], triple: &Triple<'_>, folded: bool) -> Matches {
         let mut matches = Matches::new();
         let in_use = self.in_use.load(Ordering::SeqCst);
         // A pattern for all channels never matches the broker's own.
         let shapes = if triple.is_broker() { (1 << (SHAPES / 2)) - 1 } else { (1 << SHAPES) - 1 };
-        let in_use_by = |space: Space<'_>| in_use >> (space.number() * SHAPES) & shapes;
-        if spaces.iter().all(|&space| in_use_by(space) == 0) {
+        let in_use_by = |audience: Audience<'_>| in_use >> (audience.number() * SHAPES) & shapes;
+        if audiences.iter().all(|&audience| in_use_by(audience) == 0) {
             return matches;
         }
         let mut key = Key::EMPTY;
-        for &space in spaces {
-            let mut left = in_use_by(space);
+        for &audience in audiences {
+            let mut left = in_use_by(audience);
             while left != 0 {
                 let shape = left.trailing_zeros() as usize;
                 left &= left - 1;
@@ -208,7 +213,7 @@ impl Index {
                 let parts = [part(4, &*triple.channel), part(2, &*triple.topic), part(1, &*triple.subtopic)];
                 // Only patterns for all channels have a folded form of their own.
                 let folded = folded && shape & 4 != 0;
-                if let Some(receivers) = self.by_key.get(key.write(space, folded, parts)) {
+                if let Some(receivers) = self.by_key.get(key.write(audience, folded, parts)) {
                     matches.push(receivers.clone());
                 }
             }
@@ -217,11 +222,11 @@ impl Index {
     }
 }
 
-/// Calls `each` with every key of a subscription: its spaces, and a folded form where its pattern is for all channels.
+/// Calls `each` with every key of a subscription: its audiences, and a folded form where its pattern is for all channels.
 fn for_each_key(
     policy: &Policy,
     subscription: &Subscription,
-    mut each: impl FnMut(Space<'_>, bool, [Option<&str>; 3]),
+    mut each: impl FnMut(Audience<'_>, bool, [Option<&str>; 3]),
 ) {
     let Pattern { channel, topic, subtopic } = &subscription.pattern;
     let channel = channel.as_deref();
@@ -229,34 +234,34 @@ fn for_each_key(
     let subtopic_folded = subtopic.as_deref().map(fold);
     let written = [channel, topic.as_deref(), subtopic.as_deref()];
     let folded = [channel, topic_folded.as_deref(), subtopic_folded.as_deref()];
-    for space in spaces(policy, subscription) {
+    for audience in audiences(policy, subscription) {
         match channel {
-            Some(name) if policy.folds(name) => each(space, false, folded),
+            Some(name) if policy.folds(name) => each(audience, false, folded),
             None if policy.folds_any() => {
-                each(space, false, written);
-                each(space, true, folded);
+                each(audience, false, written);
+                each(audience, true, folded);
             }
-            _ => each(space, false, written),
+            _ => each(audience, false, written),
         }
     }
 }
 
-/// The spaces of a subscription. A pattern for all channels may match user-scoped and shared ones.
-fn spaces<'a>(policy: &Policy, subscription: &'a Subscription) -> SmallVec<[Space<'a>; 2]> {
-    let hears = subscription.role == Role::Subscriber;
+/// The audiences of a subscription. A pattern for all channels may match user-scoped and shared ones.
+fn audiences<'a>(policy: &Policy, subscription: &'a Subscription) -> SmallVec<[Audience<'a>; 2]> {
+    let hears = subscription.role == command::Role::Subscriber;
     let own = match (&subscription.member.standing, &subscription.watch) {
-        (Standing::Adapter, _) if !hears => return SmallVec::from_slice(&[Space::Adapters]),
+        (Role::Adapter, _) if !hears => return SmallVec::from_slice(&[Audience::Adapters]),
         // An adapter hears what a service hears: every user's events.
-        (Standing::Adapter | Standing::Service, None | Some(Watch::All)) => {
-            return SmallVec::from_slice(&[Space::Services]);
+        (Role::Adapter | Role::Service, None | Some(Observes::All)) => {
+            return SmallVec::from_slice(&[Audience::Services]);
         }
-        (Standing::User(user), None) => Space::User(user),
-        (_, Some(Watch::User(user))) => Space::Watch(user),
-        (_, Some(Watch::All)) => Space::WatchAll,
+        (Role::User(user), None) => Audience::User(user),
+        (_, Some(Observes::User(user))) => Audience::Observes(user),
+        (_, Some(Observes::All)) => Audience::WatchAll,
     };
     match subscription.pattern.channel.as_deref() {
-        None | Some(BROKER) => SmallVec::from_slice(&[own, Space::Everyone]),
-        Some(channel) if policy.is_shared(channel) => SmallVec::from_slice(&[Space::Everyone]),
+        None | Some(BROKER) => SmallVec::from_slice(&[own, Audience::Everyone]),
+        Some(channel) if policy.is_shared(channel) => SmallVec::from_slice(&[Audience::Everyone]),
         Some(_) => SmallVec::from_slice(&[own]),
     }
 }

@@ -83,7 +83,7 @@ impl Reader {
 
     /// Where the rest of a frame may be read to without a copy, if so much is missing that it pays; a part of it at a time.
     /// What else comes with it may land there too.
-    pub(super) fn room(&mut self) -> Option<&mut Vec<u8>> {
+    pub(super) fn read_buffer(&mut self) -> Option<&mut Vec<u8>> {
         let missing = self.header?.len.saturating_sub(self.rest().len());
         if missing < DIRECT_BYTES_MIN {
             return None;
@@ -374,7 +374,7 @@ mod tests {
                 while !reader.is_ready() {
                     let chunk = chunks.next().unwrap();
                     come += chunk.len();
-                    match reader.room() {
+                    match reader.read_buffer() {
                         Some(room) => {
                             assert!(room.capacity() <= 2 * (come + DIRECT_BYTES_MIN), "after {come} bytes");
                             room.extend_from_slice(chunk);

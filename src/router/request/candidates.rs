@@ -3,43 +3,43 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::router::application::{Member, Standing};
-use crate::router::index::{Space, Subscription};
-use crate::router::receivers::Receivers;
-use crate::router::{Router, Whose};
+use crate::router::index::receivers::Receivers;
+use crate::router::index::{Audience, Subscription};
+use crate::router::session::{Role, Session};
+use crate::router::{Router, Scope};
 use wire::Envelope;
 
 /// The handlers that match a request and may have it.
 #[derive(Default)]
-pub(super) struct Candidates {
+pub(in crate::router) struct Candidates {
     /// With the rank of each: lower ones are asked first.
     handlers: Vec<(u8, Arc<Subscription>)>,
     /// The sender handles the triple itself: what it sends on it is an event or a reply.
-    pub(super) sender_handles: bool,
+    pub(in crate::router) sender_handles: bool,
 }
 
 impl Candidates {
     /// Just this one.
-    pub(super) fn only(handler: Arc<Subscription>) -> Self {
+    pub(in crate::router) fn only(handler: Arc<Subscription>) -> Self {
         Self { handlers: vec![(0, handler)], sender_handles: false }
     }
 
     /// Whether one of them is in the process.
-    pub(super) fn has_adapter(&self) -> bool {
-        self.handlers.iter().any(|(_, handler)| handler.member.standing == Standing::Adapter)
+    pub(in crate::router) fn has_adapter(&self) -> bool {
+        self.handlers.iter().any(|(_, handler)| handler.member.standing == Role::Adapter)
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::router) fn len(&self) -> usize {
         self.handlers.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::router) fn is_empty(&self) -> bool {
         self.handlers.is_empty()
     }
 
     /// Best first: who is doubtful (asleep, silent when last asked) comes last of all; then by rank, the least busy, the
     /// one longest unserved.
-    pub(super) fn best_first(mut self) -> impl Iterator<Item = Arc<Subscription>> {
+    pub(in crate::router) fn best_first(mut self) -> impl Iterator<Item = Arc<Subscription>> {
         self.handlers.sort_by_cached_key(|(rank, handler)| {
             let member = &handler.member;
             (member.is_doubtful(), *rank, member.busy(), member.served(), handler.id)
@@ -48,7 +48,7 @@ impl Candidates {
     }
 
     /// Every session once, and one member of each group, in the order of subscribing.
-    pub(super) fn everyone(self) -> Vec<Arc<Subscription>> {
+    pub(in crate::router) fn everyone(self) -> Vec<Arc<Subscription>> {
         let mut sessions = BTreeMap::new();
         let mut groups = BTreeSet::new();
         for handler in self.best_first() {
@@ -69,15 +69,20 @@ impl Candidates {
 impl Router {
     /// The handlers that match an envelope and may have it. The sender is never one of them: who handles a triple and
     /// asks on it by `timeout` wants another's answer.
-    pub(super) fn candidates(&self, sender: &Arc<Member>, envelope: &Envelope<'_>, whose: Whose<'_>) -> Candidates {
+    pub(in crate::router) fn candidates(
+        &self,
+        sender: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        whose: Scope<'_>,
+    ) -> Candidates {
         let triple = self.policy.canonical(envelope.triple());
         let folded = self.policy.folds(&triple.channel);
         let matches = match whose {
-            Whose::User(user) => {
-                self.handlers.matches(&[Space::User(user), Space::Adapters, Space::Services], &triple, folded)
+            Scope::User(user) => {
+                self.handlers.matches(&[Audience::User(user), Audience::Adapters, Audience::Services], &triple, folded)
             }
-            Whose::Shared(_) => {
-                self.handlers.matches(&[Space::Everyone, Space::Adapters, Space::Services], &triple, folded)
+            Scope::Shared(_) => {
+                self.handlers.matches(&[Audience::Everyone, Audience::Adapters, Audience::Services], &triple, folded)
             }
         };
         let mut candidates = Candidates::default();
@@ -86,7 +91,7 @@ impl Router {
         }
         let protected = self.policy.is_protected(envelope.triple());
         let all = || matches.iter().flat_map(Receivers::iter);
-        let served_inside = protected && all().any(|handler| handler.member.standing == Standing::Adapter);
+        let served_inside = protected && all().any(|handler| handler.member.standing == Role::Adapter);
         for handler in all() {
             let member = &handler.member;
             if envelope.target().is_some_and(|target| target != &*member.source) {
@@ -94,10 +99,10 @@ impl Router {
             }
             let own = whose.user() == member.user();
             let rank = match member.standing {
-                Standing::User(_) if own => 0,
-                Standing::Adapter => 1,
-                Standing::Service => 2,
-                Standing::User(_) => 3,
+                Role::User(_) if own => 0,
+                Role::Adapter => 1,
+                Role::Service => 2,
+                Role::User(_) => 3,
             };
             // Even on a shared channel no agent's password request goes to another agent's application.
             let foreign = rank == 3;

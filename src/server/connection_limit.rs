@@ -1,4 +1,4 @@
-//! [`Seats`]: how many connections there are, in all and by address. A [`Seat`] counts while it lives.
+//! [`ConnectionLimit`]: how many connections there are, in all and by address. A [`Slot`] counts while it lives.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use crate::config::Limits;
 
 /// How many connections beyond the limit get an answer that says so; beyond these a connection is dropped.
-const STANDING: usize = 256;
+const OVERFLOW: usize = 256;
 
 /// Counts connections.
-pub(super) struct Seats {
+pub(super) struct ConnectionLimit {
     total_max: usize,
     /// 0: no limit.
     per_address_max: usize,
@@ -26,15 +26,15 @@ struct Taken {
     by_address: HashMap<IpAddr, usize>,
 }
 
-impl Seats {
+impl ConnectionLimit {
     pub(super) fn new(limits: &Limits) -> Self {
         Self { total_max: limits.connections, per_address_max: limits.connections_per_address, taken: Mutex::default() }
     }
 
     /// Counts a connection, also one that will only be told that there is no room. `None`: not even room for that.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Seat> {
+    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Slot> {
         let mut taken = self.taken.lock();
-        if taken.total >= self.total_max.saturating_add(STANDING) {
+        if taken.total >= self.total_max.saturating_add(OVERFLOW) {
             return None;
         }
         taken.total += 1;
@@ -47,7 +47,7 @@ impl Seats {
             }
         }
         drop(taken);
-        Some(Seat { seats: Arc::clone(self), address, full })
+        Some(Slot { seats: Arc::clone(self), address, full })
     }
 
     /// How many connections there are.
@@ -57,20 +57,20 @@ impl Seats {
 }
 
 /// One connection, counted.
-pub(super) struct Seat {
-    seats: Arc<Seats>,
+pub(super) struct Slot {
+    seats: Arc<ConnectionLimit>,
     address: IpAddr,
     full: Option<&'static str>,
 }
 
-impl Seat {
+impl Slot {
     /// The configuration key of the limit that this connection is beyond.
     pub(super) fn full(&self) -> Option<&'static str> {
         self.full
     }
 }
 
-impl Drop for Seat {
+impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.seats.taken.lock();
         taken.total -= 1;
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_seat_counts_while_it_lives() {
         let limits = Limits { connections: 2, connections_per_address: 1, ..Limits::default() };
-        let seats = Arc::new(Seats::new(&limits));
+        let seats = Arc::new(ConnectionLimit::new(&limits));
         let address = |last: u8| IpAddr::from([127, 0, 0, last]);
         let first = seats.take(address(1)).unwrap();
         assert_eq!(first.full(), None);
@@ -100,7 +100,7 @@ mod tests {
         drop(first);
         assert_eq!(seats.take(address(1)).unwrap().full(), None);
         assert_eq!(seats.taken(), 1);
-        let standing: Vec<_> = (0..=STANDING).map(|_| seats.take(address(4)).unwrap()).collect();
+        let standing: Vec<_> = (0..=OVERFLOW).map(|_| seats.take(address(4)).unwrap()).collect();
         assert!(seats.take(address(5)).is_none());
         drop(standing);
         assert_eq!(seats.taken.lock().by_address.len(), 1);

@@ -1,4 +1,4 @@
-//! Limits on what a session sends ([`Rate`]) and on failed registrations of an address ([`Attempts`]).
+//! Limits on what a session sends ([`Rate`]) and on failed registrations of an address ([`FailedLogins`]).
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -39,12 +39,12 @@ const WINDOW: Duration = Duration::from_mins(1);
 const ADDRESSES_MAX: usize = 10_000;
 
 /// Failed registrations by address.
-pub struct Attempts {
+pub struct FailedLogins {
     failures_max: usize,
     by_address: DashMap<IpAddr, VecDeque<Instant>, foldhash::fast::RandomState>,
 }
 
-impl Attempts {
+impl FailedLogins {
     /// `failures_max`: failures a minute that an address may have before it is told to slow down.
     #[must_use]
     pub fn new(failures_max: u32) -> Self {

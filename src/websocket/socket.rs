@@ -42,7 +42,7 @@ thread_local! {
 
 /// What a session is told of.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Arrival<'s> {
+pub enum Arrival<'s> {
     /// A text message.
     Text(&'s str),
     /// A binary message.
@@ -53,7 +53,7 @@ pub(super) enum Arrival<'s> {
 
 /// Why nothing more comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub enum Ended {
     /// The peer sent a Close frame, with this status code.
     ByPeer(Option<u16>),
     /// The stream broke or ended without a Close frame.
@@ -63,7 +63,7 @@ pub(super) enum Ended {
 }
 
 /// The WebSocket of one connection.
-pub(super) struct Socket<S> {
+pub struct Socket<S> {
     stream: S,
     reader: Reader,
     /// Frames that are not wholly written, oldest first.
@@ -77,7 +77,7 @@ pub(super) struct Socket<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// The socket of a stream after the handshake; `read_ahead` is what was read together with it.
-    pub(super) fn new(stream: S, read_ahead: &[u8], message_bytes_max: usize) -> Self {
+    pub fn new(stream: S, read_ahead: &[u8], message_bytes_max: usize) -> Self {
         Self {
             stream,
             reader: Reader::new(read_ahead, message_bytes_max),
@@ -89,12 +89,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// From the next message on, one may have so many bytes.
-    pub(super) fn set_message_bytes_max(&mut self, message_bytes_max: usize) {
+    pub fn set_message_bytes_max(&mut self, message_bytes_max: usize) {
         self.reader.set_message_bytes_max(message_bytes_max);
     }
 
     /// The next message that has come as a whole; looks at no stream.
-    pub(super) fn next(&mut self) -> Result<Option<Arrival<'_>>, Ended> {
+    pub fn next(&mut self) -> Result<Option<Arrival<'_>>, Ended> {
         let Some(message) = self.reader.next().map_err(Ended::Fault)? else { return Ok(None) };
         match message {
             Message::Text(text) => Ok(Some(Arrival::Text(text))),
@@ -111,9 +111,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Reads until there is something for [`Socket::next`]. Not to be called while [`Socket::is_writing`]: who does not
     /// read is not read from.
-    pub(super) fn poll_come(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+    pub fn poll_come(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         while !self.reader.is_ready() {
-            let read = match self.reader.room() {
+            let read = match self.reader.read_buffer() {
                 Some(room) => pin!(self.stream.read_buf(room)).poll(cx),
                 None => self.poll_read(cx, Reader::feed),
             };
@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Reads and throws away; how many bytes, 0 at the end.
-    pub(super) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.poll_read(cx, |_, _| {})
     }
 
@@ -141,17 +141,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Where frames are put that are to be written next, behind those that stand there.
-    pub(super) fn batch(&mut self) -> &mut Vec<Frame> {
+    pub fn batch(&mut self) -> &mut Vec<Frame> {
         &mut self.batch
     }
 
     /// Whether something is still to be written or flushed.
-    pub(super) fn is_writing(&self) -> bool {
+    pub fn is_writing(&self) -> bool {
         self.unflushed || !self.batch.is_empty() || !self.control.is_empty()
     }
 
     /// Writes as much as one syscall takes, or flushes when all is written. Ready when there was progress.
-    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let stream = Pin::new(&mut self.stream);
         if self.written == 0 && !self.control.is_empty() {
             let taken = ready!(stream.poll_write(cx, &self.control))?;
@@ -198,18 +198,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// Drops what is not begun. A frame that is half written stays: its rest is needed for what follows to be read.
-    pub(super) fn drop_unbegun(&mut self) {
+    pub fn drop_unbegun(&mut self) {
         self.batch.truncate(usize::from(self.written > 0));
     }
 
     /// Puts a Close frame behind all that has been written. Not to be called while [`Socket::is_writing`].
-    pub(super) fn close(&mut self, code: Option<u16>, reason: &str) {
+    pub fn close(&mut self, code: Option<u16>, reason: &str) {
         let code = code.map(u16::to_be_bytes);
         self.control = control_frame(CLOSE, &[code.as_ref().map_or(&[][..], |code| code), reason.as_bytes()].concat());
     }
 
     /// Ends the outgoing half: what follows is the peer's.
-    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,4 +1,4 @@
-//! [`Member`]: one registered session as the router sees it. `presence` lists them by user and source.
+//! [`Session`]: one registered session as the router sees it. `presence` lists them by user and source.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::auth::{Identity, Permission, Principal};
 use crate::router::index::Subscription;
-use crate::router::ordered::Turn;
 use crate::router::outbox::{Gone, Kind, Outbox};
+use crate::router::request::turn::Turn;
 use crate::router::{RequestId, SessionId};
 use crate::websocket::Frame;
 use wire::command::State;
@@ -20,9 +20,9 @@ use wire::{ErrorCode, Refusal};
 /// The source of in-process adapters; nobody else may register it.
 pub const OWN_SOURCE: &str = "switchboard";
 
-/// Whose a member is, with the rank a handler of that kind has.
+/// Scope a member is, with the rank a handler of that kind has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Role {
     User(Arc<str>),
     Adapter,
     Service,
@@ -41,12 +41,12 @@ pub struct Registration {
 }
 
 /// One registered session.
-pub struct Member {
+pub struct Session {
     pub(super) id: SessionId,
     /// Later ones are greater.
     pub(super) number: u64,
     pub(super) source: Arc<str>,
-    pub(super) standing: Standing,
+    pub(super) standing: Role,
     pub(super) observe: bool,
     pub(super) handle: Permission,
     pub(super) request: Permission,
@@ -80,11 +80,11 @@ pub(super) struct Holdings {
     pub(super) gone: bool,
 }
 
-impl Member {
+impl Session {
     pub(super) fn new(
         id: SessionId,
         number: u64,
-        standing: Standing,
+        standing: Role,
         since: SystemTime,
         registration: Registration,
     ) -> Self {
@@ -123,8 +123,8 @@ impl Member {
     /// Its user; `None` for services and adapters.
     pub fn user(&self) -> Option<&str> {
         match &self.standing {
-            Standing::User(user) => Some(user),
-            Standing::Adapter | Standing::Service => None,
+            Role::User(user) => Some(user),
+            Role::Adapter | Role::Service => None,
         }
     }
 
@@ -191,7 +191,7 @@ impl Member {
     }
 
     /// Forgets a request that was given.
-    pub(super) fn ungive(&self, request: RequestId) {
+    pub(super) fn release(&self, request: RequestId) {
         if self.holds.lock().given.remove(&request) {
             self.busy.fetch_sub(1, Ordering::Relaxed);
         }
@@ -200,14 +200,14 @@ impl Member {
     /// Whether it may answer a request on a protected triple. `served_inside`: an adapter serves the triple.
     pub(super) fn may_handle(&self, triple: &Triple<'_>, open: bool, served_inside: bool) -> bool {
         match self.standing {
-            Standing::Adapter | Standing::Service => true,
-            Standing::User(_) if open => !served_inside,
-            Standing::User(_) => self.handle.allows(triple),
+            Role::Adapter | Role::Service => true,
+            Role::User(_) if open => !served_inside,
+            Role::User(_) => self.handle.allows(triple),
         }
     }
 }
 
-impl Standing {
+impl Role {
     pub(super) fn of(principal: &Principal) -> Self {
         match principal {
             Principal::User(user) => Self::User(Arc::clone(user)),

@@ -1,4 +1,4 @@
-//! [`Muted`]: a stream on which hyper says nothing of its own.
+//! [`SilentUntilRequest`]: a stream on which hyper says nothing of its own.
 //!
 //! A head that hyper cannot read it refuses by itself, with a status and no word why. What it writes before a request
 //! was understood goes nowhere, so that the listener can refuse in words.
@@ -13,12 +13,12 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 /// Takes what is written and drops it, until `understood` says that there is a request to answer.
-pub(super) struct Muted<'a> {
+pub(super) struct SilentUntilRequest<'a> {
     stream: TokioIo<TcpStream>,
     understood: &'a AtomicBool,
 }
 
-impl<'a> Muted<'a> {
+impl<'a> SilentUntilRequest<'a> {
     pub(super) fn new(stream: TcpStream, understood: &'a AtomicBool) -> Self {
         Self { stream: TokioIo::new(stream), understood }
     }
@@ -28,13 +28,13 @@ impl<'a> Muted<'a> {
     }
 }
 
-impl Read for Muted<'_> {
+impl Read for SilentUntilRequest<'_> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl Write for Muted<'_> {
+impl Write for SilentUntilRequest<'_> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.understood.load(Ordering::Relaxed) {
             Pin::new(&mut self.stream).poll_write(cx, buf)

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::router::application::Member;
 use crate::router::index::Subscription;
 use crate::router::outbox::Kind;
-use crate::router::pending::{Pending, Stage};
+use crate::router::request::pending::{Pending, Stage};
 use crate::router::request::{forget_waiting, handler_gone};
+use crate::router::session::Session;
 use crate::router::{RequestId, Routed, Router};
 use crate::websocket::Frame;
 use wire::{DecodeLimits, Envelope, Field, Splice, decode, notice};
@@ -20,7 +20,12 @@ const ATTEMPTS_MAX: u8 = 2;
 
 impl Router {
     /// Rule 1: a reply goes to the one session that asked, if it comes from the session that was asked.
-    pub(super) fn reply(&self, now: Instant, member: &Arc<Member>, envelope: &Envelope<'_>) -> Result<Routed, Refusal> {
+    pub(in crate::router) fn reply(
+        &self,
+        now: Instant,
+        member: &Arc<Session>,
+        envelope: &Envelope<'_>,
+    ) -> Result<Routed, Refusal> {
         let id = envelope.in_reply_to().and_then(|id| id.parse().ok());
         if let Some(routed) = id.and_then(|id| self.answer(now, member, id, envelope)) {
             return Ok(routed);
@@ -38,10 +43,10 @@ impl Router {
     }
 
     /// Takes an envelope as the answer to a request; `None` when the request is not this member's to answer.
-    pub(super) fn answer(
+    pub(in crate::router) fn answer(
         &self,
         now: Instant,
-        member: &Arc<Member>,
+        member: &Arc<Session>,
         id: RequestId,
         envelope: &Envelope<'_>,
     ) -> Option<Routed> {
@@ -59,7 +64,7 @@ impl Router {
             Some(gather) => gather.pass_on(push)?,
             None => push(),
         };
-        routed.press(&pending.asker, pressed);
+        routed.note_pressure(&pending.asker, pressed);
         member.set_missed(false);
         if envelope.more() {
             let before = std::mem::replace(&mut progress.deadline, now + pending.timeout);
@@ -70,7 +75,7 @@ impl Router {
         progress.stage = Stage::Ended;
         drop(progress);
         self.requests.remove(&pending);
-        member.ungive(id);
+        member.release(id);
         if let Some(gather) = &pending.gather {
             gather.answered(now);
         }
@@ -81,7 +86,13 @@ impl Router {
     }
 
     /// Ends a request with the broker's own answer. `source`: who failed, for a gather's summary. `false`: it had ended.
-    pub(super) fn fail(&self, now: Instant, pending: &Arc<Pending>, source: &Arc<str>, refusal: &Refusal) -> bool {
+    pub(in crate::router) fn fail(
+        &self,
+        now: Instant,
+        pending: &Arc<Pending>,
+        source: &Arc<str>,
+        refusal: &Refusal,
+    ) -> bool {
         if self.close(pending).is_none() {
             return false;
         }
@@ -123,7 +134,7 @@ impl Router {
     }
 
     /// The handler of a request has gone: another one gets it if it is idempotent, else its asker is told.
-    pub(super) fn handler_gone(&self, now: Instant, id: RequestId, member: &Arc<Member>) {
+    pub(in crate::router) fn handler_gone(&self, now: Instant, id: RequestId, member: &Arc<Session>) {
         let Some(pending) = self.requests.find(id) else { return };
         let again = {
             let mut progress = pending.progress.lock();
@@ -139,7 +150,7 @@ impl Router {
                 None
             }
         };
-        member.ungive(id);
+        member.release(id);
         match again.and_then(|text| self.place_again(now, &pending, &text)) {
             None => {
                 self.fail(now, &pending, &member.source, &handler_gone());
@@ -165,7 +176,7 @@ impl Router {
     ///
     /// # Errors
     /// `NO_SUCH_REQUEST`.
-    pub fn cancel(&self, now: Instant, asker: &Arc<Member>, id: &str) -> Result<(), Refusal> {
+    pub fn cancel(&self, now: Instant, asker: &Arc<Session>, id: &str) -> Result<(), Refusal> {
         let asked: Vec<RequestId> = asker.holds.lock().asked.iter().copied().collect();
         let mut found = false;
         for pending in asked.into_iter().filter_map(|request| self.requests.find(request)) {
@@ -181,7 +192,7 @@ impl Router {
     }
 
     /// The broker ends: what a session asked and nobody has answered ends with it, and is told so.
-    pub fn give_up_all(&self, now: Instant, asker: &Arc<Member>) {
+    pub fn give_up_all(&self, now: Instant, asker: &Arc<Session>) {
         let pending: Vec<RequestId> = asker.holds.lock().asked.iter().copied().collect();
         for pending in pending.into_iter().filter_map(|request| self.requests.find(request)) {
             self.give_up(now, &pending, "the broker restarts; ask again after reconnecting");
@@ -203,7 +214,7 @@ impl Router {
     }
 
     /// Ends a request without an answer and tells its handler. `false`: it had ended already.
-    pub(super) fn withdraw(&self, now: Instant, pending: &Arc<Pending>) -> bool {
+    pub(in crate::router) fn withdraw(&self, now: Instant, pending: &Arc<Pending>) -> bool {
         let Some(stage) = self.close(pending) else { return false };
         if let Stage::Given(handler) = stage {
             handler.member.push(now, notice::cancelled(&pending.id.to_string()).into(), Kind::Kept).ok();
@@ -212,12 +223,12 @@ impl Router {
     }
 
     /// Ends a request that nobody has answered, and lets go of what it held.
-    pub(super) fn close(&self, pending: &Arc<Pending>) -> Option<Stage> {
+    pub(in crate::router) fn close(&self, pending: &Arc<Pending>) -> Option<Stage> {
         let stage = pending.end()?;
         self.requests.remove(pending);
         match &stage {
             Stage::Given(handler) => {
-                handler.member.ungive(pending.id);
+                handler.member.release(pending.id);
                 Self::abandon_turn(handler, pending.id);
             }
             Stage::Waiting(_) => forget_waiting(&stage, pending.id),

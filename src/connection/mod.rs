@@ -6,15 +6,12 @@
 //! it cannot change places. `task` turns a socket and a clock into inputs; nothing else of the room waits.
 
 mod command;
-mod header;
+mod driver;
 mod heartbeat;
 mod limit;
-mod reader;
-mod socket;
-mod task;
 
-pub use limit::Attempts;
-pub use task::{Connection, Crowd, Surroundings, serve};
+pub use driver::{Admission, Context, Upgraded, serve};
+pub use limit::FailedLogins;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::auth::{AuthError, Claim, Identity};
 use crate::config::Limits;
-use crate::router::{Denied, Kind, Member, Outbox, OutboxLimits, Refused, Routed, Router};
+use crate::router::{Denied, Kind, Outbox, OutboxLimits, Refused, Routed, Router, Session};
 use crate::websocket::Frame;
 use command::Registering;
 use heartbeat::{Beat, Heartbeat};
@@ -72,14 +69,14 @@ pub enum Effect {
 /// What all sessions of a broker share.
 pub struct Settings {
     limits: Limits,
-    attempts: Attempts,
+    attempts: FailedLogins,
 }
 
 impl Settings {
     /// Settings with these limits.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { attempts: Attempts::new(limits.failed_registrations), limits }
+        Self { attempts: FailedLogins::new(limits.failed_registrations), limits }
     }
 
     /// The limits.
@@ -99,7 +96,7 @@ impl Settings {
 }
 
 /// One connected application.
-pub struct Session {
+pub struct Connection {
     settings: Arc<Settings>,
     address: IpAddr,
     outbox: Arc<Outbox>,
@@ -125,12 +122,12 @@ enum Phase {
     /// Its token proved nobody once too often; it is told then.
     Slowed(Instant, Box<Registering>),
     /// Registered; until then, if the proof does not hold for ever.
-    Registered(Arc<Member>, Option<Instant>),
+    Registered(Arc<Session>, Option<Instant>),
     /// Nothing happens any more.
     Ended,
 }
 
-impl Session {
+impl Connection {
     /// A session of a connection that has just been opened from `address`.
     #[must_use]
     pub fn new(now: Instant, address: IpAddr, settings: Arc<Settings>, outbox: Arc<Outbox>) -> Self {
@@ -155,7 +152,7 @@ impl Session {
     }
 
     /// The registered session, if it is one.
-    pub fn member(&self) -> Option<&Arc<Member>> {
+    pub fn member(&self) -> Option<&Arc<Session>> {
         match &self.phase {
             Phase::Registered(member, _) => Some(member),
             Phase::Unregistered(_) | Phase::Verifying(_) | Phase::Slowed(..) | Phase::Ended => None,
@@ -386,19 +383,19 @@ mod tests {
     use crate::router::{Ids, Policy};
 
     /// A session that is registered, and that takes nothing from now on.
-    fn registered(limits: Limits) -> (Instant, Session, Router) {
+    fn registered(limits: Limits) -> (Instant, Connection, Router) {
         registered_for(limits, None)
     }
 
     /// The same, with a proof that holds for so long.
     #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter")]
-    fn registered_for(limits: Limits, lasts: Option<Duration>) -> (Instant, Session, Router) {
+    fn registered_for(limits: Limits, lasts: Option<Duration>) -> (Instant, Connection, Router) {
         let now = Instant::now();
         let policy = Policy::new(&Config::default());
         let router = Router::new(now, SystemTime::UNIX_EPOCH, policy, Ids::seeded(1), Vec::new());
         let settings = Arc::new(Settings::new(limits));
         let outbox = settings.outbox();
-        let mut session = Session::new(now, Ipv4Addr::LOCALHOST.into(), settings, outbox);
+        let mut session = Connection::new(now, Ipv4Addr::LOCALHOST.into(), settings, outbox);
         let text = r#"{"channel":"Broker","topic":"Application","subtopic":"Register","source":"phone"}"#;
         assert!(matches!(session.handle(now, Input::Text(text), &router), Some(Effect::Verify(_))));
         let identity = Identity {

@@ -16,7 +16,7 @@ type Chunk = Arc<Vec<Arc<Subscription>>>;
 
 /// The subscriptions of one key, oldest first.
 #[derive(Clone, Default)]
-pub(super) struct Receivers {
+pub(in crate::router) struct Receivers {
     chunks: Arc<Vec<Chunk>>,
     /// How many are in a group or watch another user: only then, and where patterns fold, can a session stand here twice.
     special: usize,
@@ -28,7 +28,7 @@ fn is_special(subscription: &Subscription) -> bool {
 
 impl Receivers {
     /// Adds a subscription, the newest of all.
-    pub(super) fn push(&mut self, subscription: Arc<Subscription>) {
+    pub(in crate::router) fn push(&mut self, subscription: Arc<Subscription>) {
         self.special += usize::from(is_special(&subscription));
         let chunks = Arc::make_mut(&mut self.chunks);
         match chunks.last_mut() {
@@ -38,7 +38,7 @@ impl Receivers {
     }
 
     /// Takes a subscription out.
-    pub(super) fn remove(&mut self, id: SubscriptionId) {
+    pub(in crate::router) fn remove(&mut self, id: SubscriptionId) {
         // Ids grow, so both searches halve.
         let first_id = |chunk: &Chunk| chunk.first().map(|first| first.id);
         let after = self.chunks.partition_point(|chunk| first_id(chunk) <= Some(id));
@@ -54,17 +54,17 @@ impl Receivers {
     }
 
     /// Whether nobody is left.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::router) fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
 
     /// Whether a session may stand here twice, with patterns that differ in more than letter case.
-    pub(super) fn has_special(&self) -> bool {
+    pub(in crate::router) fn has_special(&self) -> bool {
         self.special > 0
     }
 
     /// The subscriptions, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Subscription>> {
+    pub(in crate::router) fn iter(&self) -> impl Iterator<Item = &Arc<Subscription>> {
         self.chunks.iter().flat_map(|chunk| chunk.iter())
     }
 }

@@ -6,14 +6,14 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::router::application::Member;
 use crate::router::outbox::Kind;
+use crate::router::session::Session;
 use wire::ErrorCode;
 use wire::{Triple, notice};
 
 /// A question that several handlers were given.
-pub(super) struct Gather {
-    asker: Arc<Member>,
+pub(in crate::router) struct Gather {
+    asker: Arc<Session>,
     asker_id: Option<Box<str>>,
     triple: Triple<'static>,
     state: Mutex<State>,
@@ -28,7 +28,12 @@ struct State {
 }
 
 impl Gather {
-    pub(super) fn new(asker: &Arc<Member>, asker_id: Option<&str>, triple: &Triple<'_>, expected: usize) -> Self {
+    pub(in crate::router) fn new(
+        asker: &Arc<Session>,
+        asker_id: Option<&str>,
+        triple: &Triple<'_>,
+        expected: usize,
+    ) -> Self {
         Self {
             asker: Arc::clone(asker),
             asker_id: asker_id.map(Box::from),
@@ -38,28 +43,28 @@ impl Gather {
     }
 
     /// A handler has answered for the last time. Its answers are in the asker's outbox already.
-    pub(super) fn answered(&self, now: Instant) {
+    pub(in crate::router) fn answered(&self, now: Instant) {
         self.part(now, |state| state.answered += 1);
     }
 
     /// A handler will not answer.
-    pub(super) fn failed(&self, now: Instant, source: &Arc<str>, code: ErrorCode) {
+    pub(in crate::router) fn failed(&self, now: Instant, source: &Arc<str>, code: ErrorCode) {
         self.part(now, |state| state.failed.push((Arc::clone(source), code)));
     }
 
     /// Passes an answer on; `None` once the end has been said: nothing comes after it.
-    pub(super) fn pass_on<T>(&self, push: impl FnOnce() -> T) -> Option<T> {
+    pub(in crate::router) fn pass_on<T>(&self, push: impl FnOnce() -> T) -> Option<T> {
         let state = self.state.lock();
         (!state.ended).then(push)
     }
 
     /// Nobody says the end any more: the question was cancelled. `false`: it has been said already.
-    pub(super) fn cancel(&self) -> bool {
+    pub(in crate::router) fn cancel(&self) -> bool {
         !std::mem::replace(&mut self.state.lock().ended, true)
     }
 
     /// Says the end if nobody was asked at all.
-    pub(super) fn end_if_complete(&self, now: Instant) {
+    pub(in crate::router) fn end_if_complete(&self, now: Instant) {
         self.part(now, |_| ());
     }
 

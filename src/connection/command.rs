@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::auth::{AuthError, Claim, Identity};
+use crate::connection::{Connection, Effect, Phase};
 use crate::router::{Application, Listed, Registration, Router};
-use crate::session::{Effect, Phase, Session};
 use wire::command::{self, Command, Register, Subscribe, Unsubscribe};
 use wire::{CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
@@ -46,7 +46,7 @@ type Answer = Result<Value, Refusal>;
 /// Nothing to say but that it was done.
 const DONE: Value = Value::Null;
 
-impl Session {
+impl Connection {
     pub(super) fn command(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) -> Option<Effect> {
         let triple = envelope.triple();
         let may_come_first =

@@ -10,15 +10,15 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::router::application::Member;
 use crate::router::index::Subscription;
+use crate::router::session::Session;
 use crate::router::{RequestId, Routed, Router};
 use wire::command::Role;
 use wire::{Envelope, Triple, fold};
 
-/// Whose turn it is at one ordered subscription, and who waits for it.
+/// Scope turn it is at one ordered subscription, and who waits for it.
 #[derive(Default)]
-pub(super) struct Ordered {
+pub(in crate::router) struct Ordered {
     state: Mutex<State>,
 }
 
@@ -42,7 +42,7 @@ enum Stage {
 
 /// One ordered subscription that has, or owes, an answer; kept with its member.
 #[derive(Clone)]
-pub(super) struct Turn {
+pub(in crate::router) struct Turn {
     subscription: Arc<Subscription>,
     /// The request's triple, canonical.
     triple: Triple<'static>,
@@ -50,7 +50,7 @@ pub(super) struct Turn {
 
 impl Ordered {
     /// Takes the turn for a request, if it is free.
-    pub(super) fn take(&self, request: RequestId) -> bool {
+    pub(in crate::router) fn take(&self, request: RequestId) -> bool {
         let mut state = self.state.lock();
         let free = state.stage == Stage::Free && !state.left;
         if free {
@@ -68,12 +68,12 @@ impl Ordered {
     }
 
     /// Lets a request wait for the turn.
-    pub(super) fn wait(&self, request: RequestId) {
+    pub(in crate::router) fn wait(&self, request: RequestId) {
         self.state.lock().waiting.push_back(request);
     }
 
     /// A request that waited has ended.
-    pub(super) fn forget(&self, request: RequestId) {
+    pub(in crate::router) fn forget(&self, request: RequestId) {
         self.state.lock().waiting.retain(|waiting| *waiting != request);
     }
 
@@ -84,7 +84,7 @@ impl Ordered {
     }
 
     /// No further request: those that wait are given back.
-    pub(super) fn leave(&self) -> VecDeque<RequestId> {
+    pub(in crate::router) fn leave(&self) -> VecDeque<RequestId> {
         let mut state = self.state.lock();
         state.left = true;
         std::mem::take(&mut state.waiting)
@@ -106,7 +106,7 @@ impl Turn {
 
 impl Router {
     /// Notes that an ordered subscription works on a request.
-    pub(super) fn begin_turn(&self, subscription: &Arc<Subscription>, triple: &Triple<'_>) {
+    pub(in crate::router) fn begin_turn(&self, subscription: &Arc<Subscription>, triple: &Triple<'_>) {
         let turn = Turn { subscription: Arc::clone(subscription), triple: self.policy.canonical(triple).to_owned() };
         let member = &subscription.member;
         member.holds.lock().turns.push(turn);
@@ -114,7 +114,7 @@ impl Router {
     }
 
     /// Takes back a turn whose request could not be sent.
-    pub(super) fn undo_turn(subscription: &Arc<Subscription>, request: RequestId) {
+    pub(in crate::router) fn undo_turn(subscription: &Arc<Subscription>, request: RequestId) {
         if let Some(ordered) = &subscription.ordered {
             forget_turn(subscription);
             ordered.give_back(request);
@@ -122,7 +122,7 @@ impl Router {
     }
 
     /// Ends a turn whose envelope has come, and begins the next.
-    pub(super) fn end_turn(&self, now: Instant, subscription: &Arc<Subscription>) {
+    pub(in crate::router) fn end_turn(&self, now: Instant, subscription: &Arc<Subscription>) {
         if let Some(ordered) = &subscription.ordered {
             forget_turn(subscription);
             ordered.state.lock().stage = Stage::Free;
@@ -131,7 +131,7 @@ impl Router {
     }
 
     /// A request ended without its envelope: the subscription owes it from now on.
-    pub(super) fn abandon_turn(subscription: &Arc<Subscription>, request: RequestId) {
+    pub(in crate::router) fn abandon_turn(subscription: &Arc<Subscription>, request: RequestId) {
         let Some(ordered) = &subscription.ordered else { return };
         let mut state = ordered.state.lock();
         if state.stage != Stage::Busy(request) {
@@ -146,7 +146,7 @@ impl Router {
     }
 
     /// An ordered subscription has ended. It may still answer what it was given; what it owes is forgotten.
-    pub(super) fn leave_turn(subscription: &Arc<Subscription>) -> VecDeque<RequestId> {
+    pub(in crate::router) fn leave_turn(subscription: &Arc<Subscription>) -> VecDeque<RequestId> {
         let Some(ordered) = &subscription.ordered else { return VecDeque::new() };
         let waiting = ordered.leave();
         if matches!(ordered.state.lock().stage, Stage::Owed(_)) {
@@ -156,7 +156,7 @@ impl Router {
     }
 
     /// Gives a free subscription the requests that wait for it, until it has one.
-    pub(super) fn serve_waiting(&self, now: Instant, subscription: &Arc<Subscription>) {
+    pub(in crate::router) fn serve_waiting(&self, now: Instant, subscription: &Arc<Subscription>) {
         let Some(ordered) = &subscription.ordered else { return };
         while let Some(request) = ordered.next() {
             self.resume_waiting(now, request, subscription);
@@ -164,7 +164,7 @@ impl Router {
     }
 
     /// A late answer that names its request: the envelope that was owed has come.
-    pub(super) fn settle_turn(&self, now: Instant, member: &Arc<Member>, request: RequestId) {
+    pub(in crate::router) fn settle_turn(&self, now: Instant, member: &Arc<Session>, request: RequestId) {
         if member.turns.load(Ordering::SeqCst) == 0 {
             return;
         }
@@ -178,7 +178,12 @@ impl Router {
     }
 
     /// Takes an envelope without `inReplyTo` as the answer of an ordered handler, if it is one. `None`: it is not.
-    pub(super) fn answer_in_turn(&self, now: Instant, member: &Arc<Member>, envelope: &Envelope<'_>) -> Option<Routed> {
+    pub(in crate::router) fn answer_in_turn(
+        &self,
+        now: Instant,
+        member: &Arc<Session>,
+        envelope: &Envelope<'_>,
+    ) -> Option<Routed> {
         if member.turns.load(Ordering::SeqCst) == 0 {
             return None;
         }

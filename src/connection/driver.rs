@@ -18,10 +18,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::yield_now;
 use tokio::time::{self, sleep_until, timeout, timeout_at};
 
-use super::socket::{Arrival, Ended, Socket};
-use super::{Effect, Input, Session};
+use super::{Connection, Effect, Input};
 use crate::auth::{AuthError, Identity, Verification, Verifier};
-use crate::router::{Burst, Outbox, Router};
+use crate::router::{Outbox, Router, WakeBatch};
+use crate::websocket::{Arrival, Ended, Socket};
 use wire::CloseCode;
 
 /// How many messages that have come already are handled before the outbox gets its turn.
@@ -43,7 +43,7 @@ const DISCARDED_BYTES_MAX: usize = 4 << 20;
 const NEVER: Duration = Duration::from_hours(24);
 
 /// A stream after the handshake.
-pub struct Connection<S> {
+pub struct Upgraded<S> {
     /// Where messages come and go.
     pub stream: S,
     /// What was read together with the handshake.
@@ -52,7 +52,7 @@ pub struct Connection<S> {
 
 /// What a connection needs of its broker.
 #[derive(Clone, Copy)]
-pub struct Surroundings<'a> {
+pub struct Context<'a> {
     /// Routes.
     pub router: &'a Router,
     /// Says who a session is.
@@ -60,14 +60,14 @@ pub struct Surroundings<'a> {
     /// How long a peer may take nothing while it has something to take.
     pub slow_consumer: Duration,
     /// In which it goes.
-    pub crowd: &'a Crowd,
+    pub crowd: &'a Admission,
 }
 
 /// Those who come and those who go, a few at a time among those who are there: to come costs the broker some 100
 /// microseconds, to go 50, and while five thousand do so at once nobody else would be served.
-pub struct Crowd(Semaphore);
+pub struct Admission(Semaphore);
 
-impl Crowd {
+impl Admission {
     /// How many have a turn between two turns of those who are there.
     const AT_ONCE: usize = 8;
 
@@ -80,7 +80,7 @@ impl Crowd {
     }
 }
 
-impl Default for Crowd {
+impl Default for Admission {
     fn default() -> Self {
         Self(Semaphore::new(Self::AT_ONCE))
     }
@@ -92,19 +92,19 @@ impl Default for Crowd {
 /// Not an `async fn`: that keeps its arguments to its end, beside what became of them, and an idle session is little
 /// more than this future.
 pub fn serve<S>(
-    connection: Connection<S>,
-    session: Session,
-    surroundings: Surroundings<'_>,
+    connection: Upgraded<S>,
+    session: Connection,
+    context: Context<'_>,
     drain: impl Future<Output = u64>,
 ) -> impl Future<Output = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Connection { stream, read_ahead } = connection;
+    let Upgraded { stream, read_ahead } = connection;
     let socket = Socket::new(stream, &read_ahead, session.message_bytes_max());
     let outbox = Arc::clone(session.outbox());
-    let attached = Attached { session, router: surroundings.router };
-    let mut task = Task { socket, attached, outbox, surroundings, blocked: false, stalled_from: now() };
+    let attached = Attached { session, router: context.router };
+    let mut task = Task { socket, attached, outbox, context, blocked: false, stalled_from: now() };
     async move {
         let ending = task.run(pin!(drain)).await;
         tracing::debug!(?ending, "the connection ends");
@@ -119,7 +119,7 @@ where
         // Others must not wait for an application that goes, however long its last frames take. Who goes by itself stands in
         // the crowd's line first; what the broker ends has been detached already.
         let turn = match ending {
-            Ending::Socket(_) => Box::pin(surroundings.crowd.turn()).await,
+            Ending::Socket(_) => Box::pin(context.crowd.turn()).await,
             Ending::Close(_) => None,
         };
         drop(attached);
@@ -133,7 +133,7 @@ where
 /// The session, for as long as the router may know it. Detaching by guard, so that a panic or a dropped future does it
 /// too: a session that stays behind would be given requests for ever.
 struct Attached<'a> {
-    session: Session,
+    session: Connection,
     router: &'a Router,
 }
 
@@ -155,7 +155,7 @@ struct Task<'a, S> {
     socket: Socket<S>,
     attached: Attached<'a>,
     outbox: Arc<Outbox>,
-    surroundings: Surroundings<'a>,
+    context: Context<'a>,
     /// There is something to take, and the peer takes nothing.
     blocked: bool,
     /// Since when it is blocked.
@@ -231,9 +231,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
                 Turn::Due => {
                     armed = now() + NEVER;
                     timer.as_mut().reset(armed.into());
-                    self.come_due(&mut waiting)
+                    self.fire_timers(&mut waiting)
                 }
-                Turn::Came => match self.take_in() {
+                Turn::Came => match self.handle_arrived() {
                     Ok(effect) => effect,
                     Err(ended) => return Ending::Socket(ended),
                 },
@@ -242,7 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
                     None
                 }
                 Turn::Wrote => self.has_written(),
-                Turn::Filled => self.take_out(),
+                Turn::Filled => self.fill_batch(),
                 Turn::Verified(identity) => {
                     waiting = Waiting::Nothing;
                     self.verified(identity)
@@ -256,7 +256,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
             match effect {
                 None => {}
                 Some(Effect::Verify(claim)) => {
-                    waiting = Waiting::Verification(self.surroundings.verifier.verify(claim));
+                    waiting = Waiting::Verification(self.context.verifier.verify(claim));
                 }
                 Some(Effect::Pause(until, outboxes)) => waiting = Waiting::pause(until, outboxes),
                 Some(Effect::Close(code)) => return Ending::Close(code),
@@ -272,7 +272,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
 
     /// When the clock has something to say next.
     fn due(&self, waiting: &Waiting<'_>) -> Option<Instant> {
-        let stalled = self.blocked.then(|| self.stalled_from + self.surroundings.slow_consumer);
+        let stalled = self.blocked.then(|| self.stalled_from + self.context.slow_consumer);
         let read_on = match waiting {
             Waiting::Pause(until, _) => Some(*until),
             Waiting::Nothing | Waiting::Verification(_) => None,
@@ -280,9 +280,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
         [self.attached.session.deadline(), stalled, read_on].into_iter().flatten().min()
     }
 
-    fn come_due(&mut self, waiting: &mut Waiting<'_>) -> Option<Effect> {
+    fn fire_timers(&mut self, waiting: &mut Waiting<'_>) -> Option<Effect> {
         let now = now();
-        if self.blocked && now >= self.stalled_from + self.surroundings.slow_consumer {
+        if self.blocked && now >= self.stalled_from + self.context.slow_consumer {
             return self.handle(now, Input::Overflow);
         }
         if let Waiting::Pause(until, outboxes) = waiting
@@ -343,7 +343,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
     }
 
     /// The outbox has something, or has overflowed.
-    fn take_out(&mut self) -> Option<Effect> {
+    fn fill_batch(&mut self) -> Option<Effect> {
         if self.outbox.overflowed() {
             return self.handle(now(), Input::Overflow);
         }
@@ -352,9 +352,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
     }
 
     /// Handles the messages that have come, until one has an effect.
-    fn take_in(&mut self) -> Result<Option<Effect>, Ended> {
+    fn handle_arrived(&mut self) -> Result<Option<Effect>, Ended> {
         let now = now();
-        let _burst = Burst::begin();
+        let _burst = WakeBatch::begin();
         for _ in 0..BURST {
             let Some(arrival) = self.socket.next()? else { return Ok(None) };
             let Attached { session, router } = &mut self.attached;

@@ -1,6 +1,12 @@
 //! Requests on their way to a handler: given to the best one, waiting for an ordered one's turn, gathered from all.
 //! `answer` has how each one ends.
 
+pub(in crate::router) mod answer;
+pub(in crate::router) mod candidates;
+pub(in crate::router) mod gather;
+pub(in crate::router) mod pending;
+pub(in crate::router) mod turn;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,25 +14,25 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
-use crate::router::application::Member;
-use crate::router::gather::Gather;
-use crate::router::handler::Candidates;
 use crate::router::index::Subscription;
 use crate::router::outbox::{Gone, Kind};
-use crate::router::pending::{Pending, Progress, Stage};
-use crate::router::{Receipt, RequestId, Routed, Router, Whose};
+use crate::router::request::candidates::Candidates;
+use crate::router::request::gather::Gather;
+use crate::router::request::pending::{Pending, Progress, Stage};
+use crate::router::session::Session;
+use crate::router::{Receipt, RequestId, Routed, Router, Scope};
 use crate::websocket::Frame;
 use wire::{DecodeLimits, Envelope, Field, Splice, decode};
 use wire::{ErrorCode, Refusal};
 
 impl Router {
     /// Gives a request to one handler, or with `gather` to all.
-    pub(super) fn request(
+    pub(in crate::router) fn request(
         &self,
         now: Instant,
-        asker: &Arc<Member>,
+        asker: &Arc<Session>,
         envelope: &Envelope<'_>,
-        whose: Whose<'_>,
+        whose: Scope<'_>,
         candidates: Candidates,
     ) -> Result<Routed, Refusal> {
         let most = self.policy.limits.pending_requests;
@@ -59,9 +65,9 @@ impl Router {
     fn gather(
         &self,
         now: Instant,
-        asker: &Arc<Member>,
+        asker: &Arc<Session>,
         envelope: &Envelope<'_>,
-        whose: Whose<'_>,
+        whose: Scope<'_>,
         candidates: Candidates,
     ) -> Routed {
         let everyone = candidates.everyone();
@@ -70,7 +76,10 @@ impl Router {
         let mut routed = Routed::default();
         for handler in everyone {
             if handler.takes_commands() {
-                routed.press(&handler.member, self.command(now, asker, envelope, whose, &handler).unwrap_or(false));
+                routed.note_pressure(
+                    &handler.member,
+                    self.command(now, asker, envelope, whose, &handler).unwrap_or(false),
+                );
                 continue;
             }
             let source = Arc::clone(&handler.member.source);
@@ -92,9 +101,9 @@ impl Router {
     fn pend(
         &self,
         now: Instant,
-        asker: &Arc<Member>,
+        asker: &Arc<Session>,
         envelope: &Envelope<'_>,
-        whose: Whose<'_>,
+        whose: Scope<'_>,
         gather: Option<Arc<Gather>>,
     ) -> Arc<Pending> {
         let timeout = self.time_limit(envelope);
@@ -130,7 +139,7 @@ impl Router {
     ///
     /// # Errors
     /// [`Gone`]: nobody takes it.
-    pub(super) fn place(
+    pub(in crate::router) fn place(
         &self,
         now: Instant,
         pending: &Arc<Pending>,
@@ -140,11 +149,11 @@ impl Router {
         let mut occupied = SmallVec::<[Arc<Subscription>; 1]>::new();
         for handler in candidates.best_first() {
             if handler.takes_commands() {
-                let whose = pending.user.as_deref().map_or(Whose::Shared(None), Whose::User);
+                let whose = pending.user.as_deref().map_or(Scope::Shared(None), Scope::User);
                 let Ok(pressed) = self.command(now, &pending.asker, envelope, whose, &handler) else { continue };
                 self.close(pending);
                 let mut routed = Routed { receipt: Some(Receipt { receivers: 1, hint: None }), pressed: Vec::new() };
-                routed.press(&handler.member, pressed);
+                routed.note_pressure(&handler.member, pressed);
                 return Ok(routed);
             }
             if handler.ordered.as_ref().is_some_and(|ordered| !ordered.take(pending.id)) {
@@ -153,7 +162,7 @@ impl Router {
             }
             if let Ok(pressed) = self.give(now, pending, envelope, &handler) {
                 let mut routed = Routed::default();
-                routed.press(&handler.member, pressed);
+                routed.note_pressure(&handler.member, pressed);
                 return Ok(routed);
             }
         }
@@ -190,7 +199,7 @@ impl Router {
     }
 
     /// Gives a request that waited to the ordered subscription whose turn is free.
-    pub(super) fn resume_waiting(&self, now: Instant, request: RequestId, subscription: &Arc<Subscription>) {
+    pub(in crate::router) fn resume_waiting(&self, now: Instant, request: RequestId, subscription: &Arc<Subscription>) {
         let Some(pending) = self.requests.find(request) else { return };
         let text = {
             let progress = pending.progress.lock();
@@ -210,7 +219,7 @@ impl Router {
     }
 
     /// An ordered handler has left that a request waited for.
-    pub(super) fn leave_waiting(&self, now: Instant, request: RequestId, subscription: &Arc<Subscription>) {
+    pub(in crate::router) fn leave_waiting(&self, now: Instant, request: RequestId, subscription: &Arc<Subscription>) {
         let Some(pending) = self.requests.find(request) else { return };
         let nobody_left = match &mut pending.progress.lock().stage {
             Stage::Waiting(occupied) => {
@@ -241,7 +250,7 @@ impl Router {
             let mut progress = pending.progress.lock();
             if matches!(progress.stage, Stage::Ended) {
                 drop(progress);
-                handler.member.ungive(pending.id);
+                handler.member.release(pending.id);
                 Self::undo_turn(handler, pending.id);
                 return Ok(false);
             }
@@ -267,7 +276,7 @@ impl Router {
                     progress.attempts -= 1;
                 }
                 drop(progress);
-                handler.member.ungive(pending.id);
+                handler.member.release(pending.id);
                 Self::undo_turn(handler, pending.id);
                 if ended { Ok(false) } else { Err(Gone) }
             }
@@ -278,9 +287,9 @@ impl Router {
     fn command(
         &self,
         now: Instant,
-        asker: &Member,
+        asker: &Session,
         envelope: &Envelope<'_>,
-        whose: Whose<'_>,
+        whose: Scope<'_>,
         handler: &Arc<Subscription>,
     ) -> Result<bool, Gone> {
         let secret = self.policy.is_protected(envelope.triple());
@@ -295,7 +304,7 @@ impl Router {
 /// A request as its handler sees it.
 fn delivered(
     envelope: &Envelope<'_>,
-    asker: &Member,
+    asker: &Session,
     user: Option<&str>,
     id: RequestId,
     remaining: Duration,
@@ -316,11 +325,11 @@ fn delivered(
     splice.number("timeout", remaining).into()
 }
 
-pub(super) fn handler_gone() -> Refusal {
+pub(in crate::router) fn handler_gone() -> Refusal {
     Refusal::new(ErrorCode::HandlerGone, "the handler left before it answered; ask again when it is back")
 }
 
-pub(super) fn no_handler(envelope: &Envelope<'_>) -> Refusal {
+pub(in crate::router) fn no_handler(envelope: &Envelope<'_>) -> Refusal {
     let words = match envelope.target() {
         Some(_) => "no session of the target's name that may answer is connected",
         None => "nobody who may answer this triple is connected; letter case counts",
@@ -328,7 +337,7 @@ pub(super) fn no_handler(envelope: &Envelope<'_>) -> Refusal {
     Refusal::new(ErrorCode::NoHandler, words)
 }
 
-pub(super) fn not_retained() -> Refusal {
+pub(in crate::router) fn not_retained() -> Refusal {
     Refusal::new(ErrorCode::InvalidEnvelope, "the field 'retain' is for events, and this is a request")
 }
 
@@ -341,7 +350,7 @@ fn adapter_full() -> Refusal {
 }
 
 /// A request that waited for several ordered handlers was given to one: the others need not keep it.
-pub(super) fn forget_waiting(stage: &Stage, request: RequestId) {
+pub(in crate::router) fn forget_waiting(stage: &Stage, request: RequestId) {
     if let Stage::Waiting(occupied) = stage {
         occupied.iter().filter_map(|handler| handler.ordered.as_ref()).for_each(|it| it.forget(request));
     }
