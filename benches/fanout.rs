@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use switchboard::router::{Kind, Session};
+use switchboard::router::{OnFull, Session};
 use switchboard::websocket::Frame;
 use wire::command::Role;
 
@@ -64,7 +64,7 @@ fn copy_for_each_receiver(bencher: Bencher<'_, '_>, load: (usize, usize)) {
     let mut batch = Vec::new();
     bencher.counter(ItemsCount::new(load.0)).bench_local(|| {
         for receiver in &stage.receivers {
-            receiver.outbox().push(now, Frame::new(black_box(&stage.text)), Kind::Kept).unwrap();
+            receiver.outbox().push(now, Frame::new(black_box(&stage.text)), OnFull::Close).unwrap();
         }
         stage.take_all(&mut batch);
     });

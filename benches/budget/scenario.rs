@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use switchboard::auth::{Identity, Open, Permission, Principal};
+use switchboard::auth::{Identity, Open, Permission, Permissions, Principal};
 use switchboard::config::Config;
 use switchboard::connection::{Admission, Connection, Context, Effect, Input, Settings, Upgraded, serve};
 use switchboard::router::{Ids, Policy, Router};
@@ -116,10 +116,8 @@ fn come_and_go(rounds: u32) {
         assert!(matches!(session.handle(now, Input::Text(REGISTER), &router), Some(Effect::Verify(_))));
         let identity = Identity {
             principal: Principal::User("agent@example.com".into()),
-            observe: false,
             exclusive: false,
-            handle: Permission::All,
-            request: Permission::All,
+            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
             lasts: None,
         };
         assert!(session.handle(now, Input::Verified(Ok(identity)), &router).is_none());

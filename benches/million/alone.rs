@@ -4,9 +4,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use switchboard::auth::{Identity, Permission, Principal};
+use switchboard::auth::{Identity, Permission, Permissions, Principal};
 use switchboard::connection::{Connection, Effect, Input, Settings};
-use switchboard::router::{Kind, Router};
+use switchboard::router::{OnFull, Router};
 use switchboard::websocket::Frame;
 
 use crate::meter::{Cpu, resident};
@@ -48,10 +48,8 @@ impl Admission {
         assert!(matches!(effect, Some(Effect::Verify(_))), "Register asks the verifier");
         let identity = Identity {
             principal: Principal::User(user(number).into()),
-            observe: false,
             exclusive: false,
-            handle: Permission::All,
-            request: Permission::All,
+            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
             lasts: None,
         };
         assert!(session.handle(now, Input::Verified(Ok(identity)), &self.router).is_none());
@@ -143,7 +141,7 @@ impl Admission {
     fn push_around(&mut self) -> Duration {
         let (frame, begun) = (Frame::new(&event(["Phone", "Call", "Ringing"])), Cpu::begin());
         for number in self.around() {
-            self.sessions[number].outbox().push(self.now, frame.clone(), Kind::Kept).unwrap();
+            self.sessions[number].outbox().push(self.now, frame.clone(), OnFull::Close).unwrap();
             self.take_from(number);
         }
         begun.spent()

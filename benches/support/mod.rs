@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use switchboard::auth::{Identity, Permission, Principal};
+use switchboard::auth::{Identity, Permission, Permissions, Principal};
 use switchboard::config::Config;
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
 use switchboard::websocket::Frame;
@@ -27,10 +27,8 @@ impl Broker {
     pub(crate) fn attach(&self, source: &str) -> Arc<Session> {
         let identity = Identity {
             principal: Principal::User("agent@example.com".into()),
-            observe: false,
             exclusive: false,
-            handle: Permission::none(),
-            request: Permission::All,
+            permissions: Permissions { observe: false, handle: Permission::none(), request: Permission::All },
             lasts: None,
         };
         let outbox = Arc::new(Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20, refuses: false }));

@@ -47,16 +47,23 @@ impl Principal {
 pub struct Identity {
     /// A user's or a service's.
     pub principal: Principal,
+    /// Only one session of a user may register the source.
+    pub exclusive: bool,
+    /// What a session of this identity may do.
+    pub permissions: Permissions,
+    /// How long the proof holds: then it has to be given anew. `None`: as long as the session lives.
+    pub lasts: Option<Duration>,
+}
+
+/// What a session may do. It can change while the session lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permissions {
     /// May subscribe to other users' events (a supervisor).
     pub observe: bool,
-    /// One session a user may register the source.
-    pub exclusive: bool,
-    /// Protected triples that it may be a handler of.
+    /// Protected triples, and triples of shared channels, that it may be a handler of.
     pub handle: Permission,
     /// Protected triples that it may request.
     pub request: Permission,
-    /// How long the proof holds: then it has to be given anew. `None`: as long as the session lives.
-    pub lasts: Option<Duration>,
 }
 
 /// A set of triples that something is allowed on, compared without regard to ASCII case.
@@ -84,12 +91,12 @@ impl Permission {
         }
     }
 
-    /// Whether every triple of the pattern is allowed by one pattern of the set.
+    /// Whether some triple of the pattern is allowed.
     #[must_use]
-    pub fn allows_all_of(&self, wanted: &Pattern) -> bool {
+    pub fn allows_any_of(&self, wanted: &Pattern) -> bool {
         match self {
             Self::All => true,
-            Self::Patterns(patterns) => patterns.iter().any(|pattern| pattern.covers_any_case(wanted)),
+            Self::Patterns(patterns) => patterns.iter().any(|pattern| pattern.overlaps_any_case(wanted)),
         }
     }
 }

@@ -40,7 +40,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Identity, Permission, Principal, TokenTable};
+use crate::auth::{Identity, Permission, Permissions, Principal, TokenTable};
 use wire::Pattern;
 
 /// Everything the operator chose.
@@ -131,15 +131,13 @@ impl Application {
     fn identity(&self) -> Identity {
         let patterns = |patterns: &[Pattern]| Permission::Patterns(Arc::from(patterns));
         let request = self.request.as_deref().map(patterns);
-        let (principal, handle, request) = match &self.user {
-            Some(user) => {
-                let user = Principal::User(Arc::from(user.as_str()));
-                (user, patterns(&self.handle), request.unwrap_or(Permission::All))
-            }
-            // Any service may answer; one stolen service token must not fetch every agent's password.
-            None => (Principal::Service, Permission::All, request.unwrap_or_else(Permission::none)),
+        let (principal, request) = match &self.user {
+            Some(user) => (Principal::User(Arc::from(user.as_str())), request.unwrap_or(Permission::All)),
+            // One stolen service token must not fetch every agent's password.
+            None => (Principal::Service, request.unwrap_or_else(Permission::none)),
         };
-        Identity { principal, observe: self.observe, exclusive: self.exclusive, handle, request, lasts: None }
+        let permissions = Permissions { observe: self.observe, handle: patterns(&self.handle), request };
+        Identity { principal, exclusive: self.exclusive, permissions, lasts: None }
     }
 }
 

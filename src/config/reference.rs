@@ -321,7 +321,7 @@ pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
         slot: Slot::Patterns(|it, patterns| it.handle = patterns),
         default: "[]",
         unit: "",
-        meaning: "Protected triples that it may be a handler of. A service needs none.",
+        meaning: "Protected triples, and triples of shared channels, that it may be a handler of. A service needs it for protected triples only.",
     },
     Key {
         name: "request",

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::auth::{AuthError, Claim, Identity};
 use crate::config::Limits;
-use crate::router::{Denied, Kind, Outbox, OutboxLimits, Refused, Routed, Router, Session};
+use crate::router::{Denied, OnFull, Outbox, OutboxLimits, Refused, Routed, Router, Session};
 use crate::websocket::Frame;
 use command::Registering;
 use heartbeat::{Beat, Heartbeat};
@@ -368,7 +368,7 @@ impl Connection {
 
     /// An outbox that is ending has its own task to say so.
     fn push(&self, now: Instant, frame: impl Into<Frame>) {
-        self.outbox.push(now, frame.into(), Kind::Kept).ok();
+        self.outbox.push(now, frame.into(), OnFull::Close).ok();
     }
 }
 
@@ -378,7 +378,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::auth::{Permission, Principal};
+    use crate::auth::{Permission, Permissions, Principal};
     use crate::config::Config;
     use crate::router::{Ids, Policy};
 
@@ -400,10 +400,8 @@ mod tests {
         assert!(matches!(session.handle(now, Input::Text(text), &router), Some(Effect::Verify(_))));
         let identity = Identity {
             principal: Principal::User("alice".into()),
-            observe: false,
             exclusive: false,
-            handle: Permission::All,
-            request: Permission::All,
+            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
             lasts,
         };
         assert!(session.handle(now, Input::Verified(Ok(identity)), &router).is_none());

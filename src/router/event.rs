@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use crate::router::decide::Facts;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
-use crate::router::outbox::{Kind, Outbox};
+use crate::router::outbox::{OnFull, Outbox, Pressure};
 use crate::router::session::Session;
 use crate::router::{Receipt, Routed, Router, Scope};
 use crate::websocket::Frame;
-use wire::{Envelope, Field, Splice, Triple, check_name};
+use wire::{Envelope, Field, Splice, check_name};
 use wire::{ErrorCode, Refusal};
 
 /// An event's two forms: as its user's sessions see it, and with `user` for services and observers. Each is spliced once,
@@ -52,9 +53,9 @@ impl Forms<'_> {
 }
 
 impl Subscription {
-    /// Whether its member sees whose envelope it is: services, and observers of others.
+    /// Whether its session sees whose envelope it is: services, and observers of others.
     pub(super) fn sees_user(&self) -> bool {
-        self.watch.is_some() || self.member.user().is_none()
+        self.observes.is_some() || self.session.user().is_none()
     }
 }
 
@@ -65,25 +66,26 @@ impl Router {
         now: Instant,
         sender: &Arc<Session>,
         envelope: &Envelope<'_>,
-        whose: Scope<'_>,
+        scope: Scope<'_>,
+        mut matches: Matches,
+        facts: &Facts<'_>,
     ) -> Result<Routed, Refusal> {
-        let mut forms = Forms { envelope, source: &sender.source, user: whose.user(), plain: None, attributed: None };
+        let mut forms = Forms { envelope, source: &sender.source, user: scope.user(), plain: None, attributed: None };
         if envelope.retain() {
-            // Before the look-up, so that a subscription made meanwhile gets it one way or the other.
-            self.retained.keep(&self.policy, envelope, whose, forms.splice().flag("retained").into())?;
+            self.retained.keep(&self.policy, envelope, scope, forms.splice().flag("retained").into())?;
+            // Looked up again: a subscription that was made meanwhile gets the event one way or the other.
+            matches = self.subscribers(facts, scope);
         }
-        let triple = self.policy.canonical(envelope.triple());
-        let matches = self.subscribers(&triple, whose);
-        let Delivery { receivers, pressed, .. } = self.deliver(now, sender, &matches, &mut forms);
-        let hint = if receivers == 0 { self.hint(sender, envelope, whose) } else { None };
+        let Delivery { receivers, pressed, .. } = self.give_to_all(now, sender, &matches, &mut forms, facts);
+        let hint = if receivers == 0 { self.hint(sender, envelope, scope) } else { None };
         Ok(Routed { receipt: Some(Receipt { receivers, hint }), pressed })
     }
 
-    /// Publishes what an adapter heard from outside: for `user`, or for every user there is and the services. It is an
+    /// Publishes what an adapter received from outside: for `user`, or for every user there is and the services. It is an
     /// event whatever subscribes to its triple: no handler takes it for a request.
     ///
     /// # Errors
-    /// `INVALID_ENVELOPE` for a user that is no name, `FORBIDDEN` for a protected triple, which is never an event.
+    /// `INVALID_ENVELOPE` if the user is not a valid name, `FORBIDDEN` for a protected triple, which is never an event.
     pub fn announce(
         &self,
         now: Instant,
@@ -94,33 +96,38 @@ impl Router {
         if let Some(Err(fault)) = user.map(check_name) {
             return Err(Refusal::new(ErrorCode::InvalidEnvelope, format!("the user {fault}")));
         }
-        if self.policy.is_protected(envelope.triple()) {
+        let facts = self.policy.facts(envelope.triple());
+        if facts.protected {
             return Err(Refusal::new(ErrorCode::Forbidden, "a protected triple is never an event"));
         }
         let mut forms = Forms { envelope, source: &adapter.source, user, plain: None, attributed: None };
-        let triple = self.policy.canonical(envelope.triple());
         let matches = match user {
-            _ if self.policy.is_shared(&triple.channel) => self.subscribers(&triple, Scope::Shared(user)),
-            Some(user) => self.subscribers(&triple, Scope::User(user)),
-            None => self.subscribers_of_all(&triple),
+            _ if facts.shared => self.subscribers(&facts, Scope::Shared(user)),
+            Some(user) => self.subscribers(&facts, Scope::User(user)),
+            None => self.subscribers_of_all(&facts),
         };
-        let Delivery { receivers, pressed, .. } = self.deliver(now, adapter, &matches, &mut forms);
+        let Delivery { receivers, pressed, .. } = self.give_to_all(now, adapter, &matches, &mut forms, &facts);
         Ok(Routed { receipt: Some(Receipt { receivers, hint: None }), pressed })
     }
 
-    /// Gives an event to the receivers of some lists, to each once.
-    fn deliver(&self, now: Instant, sender: &Arc<Session>, matches: &Matches, forms: &mut Forms<'_>) -> Delivery {
+    /// Pushes an event to every receiver of some lists, once to each.
+    fn give_to_all(
+        &self,
+        now: Instant,
+        sender: &Arc<Session>,
+        matches: &Matches,
+        forms: &mut Forms<'_>,
+        facts: &Facts<'_>,
+    ) -> Delivery {
         let envelope = forms.envelope;
-        let channel = &envelope.triple().channel;
         // On a channel that folds, patterns that differ in letter case only are one key.
-        let folds = self.policy.folds(channel);
-        let twice = matches.len() > 1 || folds || matches.iter().any(Receivers::has_special);
-        let mut delivery = Delivery::new(now, self.policy.event_kind(channel), twice);
+        let twice = matches.len() > 1 || facts.folded || matches.iter().any(Receivers::has_special);
+        let mut delivery = Delivery::new(now, facts.on_full, twice);
         let mut groups = Groups::default();
         for subscription in matches.iter().flat_map(Receivers::iter) {
-            let member = &subscription.member;
-            let is_sender = Arc::ptr_eq(member, sender) && !sender.echo;
-            if is_sender || envelope.target().is_some_and(|target| target != &*member.source) {
+            let session = &subscription.session;
+            let is_sender = Arc::ptr_eq(session, sender) && !sender.echo;
+            if is_sender || envelope.target().is_some_and(|target| target != &*session.source) {
                 continue;
             }
             if subscription.group.is_some() {
@@ -130,33 +137,34 @@ impl Router {
             delivery.push(subscription, forms);
         }
         groups.each(|members| {
-            // The member whose queue is shortest, then the one longest unserved; the next one where that one is ending.
-            members.sort_by_cached_key(|it| (it.member.outbox().depth().messages, it.member.served(), it.id));
+            // The session whose queue is shortest, then the one longest unserved; the next one where that one is ending.
+            members.sort_by_cached_key(|it| (it.session.outbox().depth().messages, it.session.served(), it.id));
             if let Some(chosen) = members.iter().find(|it| delivery.push(it, forms)) {
-                chosen.member.serve(self.ids.stamp());
+                chosen.session.serve(self.ids.stamp());
             }
         });
         delivery
     }
 
     /// The lists of subscriptions that an event reaches.
-    pub(super) fn subscribers(&self, triple: &Triple<'_>, whose: Scope<'_>) -> Matches {
-        let folded = self.policy.folds(&triple.channel);
-        match whose {
+    pub(super) fn subscribers(&self, facts: &Facts<'_>, scope: Scope<'_>) -> Matches {
+        match scope {
             Scope::User(user) => {
                 let audiences =
-                    [Audience::User(user), Audience::Services, Audience::Observes(user), Audience::WatchAll];
-                self.events.matches(&audiences, triple, folded)
+                    [Audience::User(user), Audience::Services, Audience::Observes(user), Audience::ObservesAll];
+                self.events.matches(&audiences, &facts.canonical, facts.folded)
             }
-            Scope::Shared(_) => self.events.matches(&[Audience::Everyone, Audience::Services], triple, folded),
+            Scope::Shared(_) => {
+                self.events.matches(&[Audience::Everyone, Audience::Services], &facts.canonical, facts.folded)
+            }
         }
     }
 
-    /// The lists that an event on a user-scoped channel reaches which is every user's. It asks for each user who is there:
-    /// such events are rare, and a key of their own would cost every subscription.
-    fn subscribers_of_all(&self, triple: &Triple<'_>) -> Matches {
-        let folded = self.policy.folds(&triple.channel);
-        let mut matches = self.events.matches(&[Audience::Services, Audience::WatchAll], triple, folded);
+    /// Receivers of a broadcast on a user-scoped channel. Looks each present user up: broadcasts are rare, and a key of
+    /// their own would cost every subscription.
+    fn subscribers_of_all(&self, facts: &Facts<'_>) -> Matches {
+        let (triple, folded) = (&facts.canonical, facts.folded);
+        let mut matches = self.events.matches(&[Audience::Services, Audience::ObservesAll], triple, folded);
         for user in self.presence.users() {
             matches.extend(self.events.matches(&[Audience::User(&user), Audience::Observes(&user)], triple, folded));
         }
@@ -167,7 +175,7 @@ impl Router {
 /// One event on its way to its receivers.
 struct Delivery {
     now: Instant,
-    kind: Kind,
+    on_full: OnFull,
     /// Who has it already; kept only where somebody may stand in the lists twice.
     seen: Option<HashSet<u64, foldhash::fast::RandomState>>,
     receivers: usize,
@@ -175,21 +183,21 @@ struct Delivery {
 }
 
 impl Delivery {
-    fn new(now: Instant, kind: Kind, may_stand_twice: bool) -> Self {
-        Self { now, kind, seen: may_stand_twice.then(HashSet::default), receivers: 0, pressed: Vec::new() }
+    fn new(now: Instant, on_full: OnFull, may_stand_twice: bool) -> Self {
+        Self { now, on_full, seen: may_stand_twice.then(HashSet::default), receivers: 0, pressed: Vec::new() }
     }
 
     /// `false`: the receiver is ending.
     fn push(&mut self, subscription: &Subscription, forms: &mut Forms<'_>) -> bool {
-        let member = &subscription.member;
-        if self.seen.as_mut().is_some_and(|seen| !seen.insert(member.number)) {
+        let session = &subscription.session;
+        if self.seen.as_mut().is_some_and(|seen| !seen.insert(session.number)) {
             return true;
         }
         let frame = if subscription.sees_user() { forms.attributed() } else { forms.plain() };
-        let Ok(pressed) = member.push(self.now, frame, self.kind) else { return false };
+        let Ok(pressure) = session.push(self.now, frame, self.on_full) else { return false };
         self.receivers += 1;
-        if pressed {
-            self.pressed.push(Arc::clone(member.outbox()));
+        if pressure == Pressure::Over {
+            self.pressed.push(Arc::clone(session.outbox()));
         }
         true
     }
@@ -207,7 +215,7 @@ struct Groups<'s> {
 impl<'s> Groups<'s> {
     fn add(&mut self, subscription: &'s Arc<Subscription>) {
         if let Some(group) = &subscription.group {
-            self.members.entry((subscription.member.user(), group)).or_default().push(subscription);
+            self.members.entry((subscription.session.user(), group)).or_default().push(subscription);
         }
     }
 

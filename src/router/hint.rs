@@ -46,7 +46,7 @@ impl Served {
         users.extend(user.map(|user| Some(Arc::from(user))));
         for user in users {
             let Some(handlers) = self.by_user.get(&user) else { continue };
-            for handler in handlers.values().take(LOOKED_AT).filter(|it| it.member.number != sender.number) {
+            for handler in handlers.values().take(LOOKED_AT).filter(|it| it.session.number != sender.number) {
                 if let Some(distance) = distance(handler, triple) {
                     likest = likest.max(Some((Reverse((distance, handler.id)), handler.pattern.to_string())));
                 }
@@ -57,7 +57,7 @@ impl Served {
 }
 
 fn user_of(handler: &Subscription) -> Option<Arc<str>> {
-    handler.member.user().map(Arc::from)
+    handler.session.user().map(Arc::from)
 }
 
 /// How far a triple is from what a handler serves. A pattern with a wildcard is similar to too much.
@@ -89,8 +89,8 @@ fn likeness(own: &str, others: &str) -> Option<usize> {
 
 impl Router {
     /// What to tell the sender of an event that reached nobody; the log is told once a triple.
-    pub(super) fn hint(&self, sender: &Session, envelope: &Envelope<'_>, whose: Scope<'_>) -> Option<String> {
-        let likest = self.served.likest(sender, envelope.triple(), whose.user())?;
+    pub(super) fn hint(&self, sender: &Session, envelope: &Envelope<'_>, scope: Scope<'_>) -> Option<String> {
+        let likest = self.served.likest(sender, envelope.triple(), scope.user())?;
         let triple = envelope.triple().to_string();
         let mut logged = self.served.logged.lock();
         if logged.len() < LOGGED_MAX && logged.insert(triple.clone()) {

@@ -5,6 +5,9 @@
 //! [`Router::deadline`]. Locks are taken in one order, request -> outbox, and no shard of a map is held over a push.
 //! Start at [`Router::route`]: the rules of protocol.md's "Routing an envelope", the first that fits.
 
+mod access;
+mod decide;
+mod deliver;
 mod event;
 mod frames;
 mod hint;
@@ -18,8 +21,9 @@ mod retained;
 mod session;
 mod subscribe;
 
+pub use decide::Decision;
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
-pub use outbox::{Gone, Kind, Outbox, OutboxLimits, WakeBatch};
+pub use outbox::{OnFull, Outbox, OutboxLimits, Pressure, PushError, WakeBatch};
 pub use policy::{Limits, Policy};
 pub use presence::Application;
 pub use session::{OWN_SOURCE, Registration, Session};
@@ -30,7 +34,7 @@ use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
 
-use crate::auth::{Identity, Permission, Principal};
+use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::websocket::Frame;
 use hint::Served;
 use index::Index;
@@ -38,8 +42,8 @@ use presence::Presence;
 use request::pending::Requests;
 use retained::Retained;
 use session::Role;
-use wire::{Envelope, Pattern, Triple, notice};
 use wire::{ErrorCode, Refusal};
+use wire::{Pattern, Triple, notice};
 
 /// Routes envelopes between the sessions of one broker.
 pub struct Router {
@@ -99,9 +103,9 @@ pub struct Receipt {
 }
 
 impl Routed {
-    fn note_pressure(&mut self, member: &Session, pressed: bool) {
-        if pressed {
-            self.pressed.push(Arc::clone(member.outbox()));
+    fn note_pressure(&mut self, session: &Session, pressure: Pressure) {
+        if pressure == Pressure::Over {
+            self.pressed.push(Arc::clone(session.outbox()));
         }
     }
 }
@@ -169,36 +173,34 @@ impl Router {
         }
         let exclusive = registration.identity.exclusive;
         let standing = Role::of(&registration.identity.principal);
-        let member = self.member(now, standing, registration);
-        self.presence.join(&member, exclusive)?;
-        self.tell_presence(now, &member, "Joined");
-        Ok(member)
+        let session = self.session(now, standing, registration);
+        self.presence.join(&session, exclusive)?;
+        self.tell_presence(now, &session, "Joined");
+        Ok(session)
     }
 
     /// Makes an in-process adapter known; it is no application, so presence does not list it.
     pub fn attach_adapter(&self, now: Instant, outbox: Arc<Outbox>) -> Arc<Session> {
         let identity = Identity {
             principal: Principal::Service,
-            observe: false,
             exclusive: false,
-            handle: Permission::All,
-            request: Permission::none(),
+            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::none() },
             lasts: None,
         };
         let registration = Registration { source: OWN_SOURCE.to_owned(), identity, echo: false, outbox };
-        self.member(now, Role::Adapter, registration)
+        self.session(now, Role::Adapter, registration)
     }
 
-    fn member(&self, now: Instant, standing: Role, registration: Registration) -> Arc<Session> {
+    fn session(&self, now: Instant, standing: Role, registration: Registration) -> Arc<Session> {
         let (then, calendar) = self.calendar;
         let since = calendar + now.saturating_duration_since(then);
         Arc::new(Session::new(self.ids.session(), self.ids.stamp(), standing, since, registration))
     }
 
     /// Ends a session's registration: its subscriptions go, what it asked is withdrawn, what it was given fails.
-    pub fn detach(&self, now: Instant, member: &Arc<Session>) {
+    pub fn detach(&self, now: Instant, session: &Arc<Session>) {
         let holds = {
-            let mut holds = member.holds.lock();
+            let mut holds = session.holds.lock();
             let taken = std::mem::take(&mut *holds);
             // `given` stays to be taken out one by one, so that nothing is counted twice.
             holds.given.clone_from(&taken.given);
@@ -207,12 +209,12 @@ impl Router {
             taken
         };
         // From here on nothing is pushed to it; what was pushed before is in `holds`.
-        member.outbox().end_registration();
+        session.outbox().end_registration();
         for subscription in &holds.subscriptions {
             self.unlist(now, subscription);
         }
         for request in holds.given {
-            self.handler_gone(now, request, member);
+            self.handler_gone(now, request, session);
         }
         for request in holds.asked {
             if let Some(pending) = self.requests.find(request) {
@@ -222,94 +224,10 @@ impl Router {
                 self.withdraw(now, &pending);
             }
         }
-        if member.standing != Role::Adapter {
-            self.presence.leave(member);
-            self.tell_presence(now, member, "Left");
+        if session.role != Role::Adapter {
+            self.presence.leave(session);
+            self.tell_presence(now, session, "Left");
         }
-    }
-
-    /// Routes an envelope of a registered session: the first rule that fits.
-    ///
-    /// # Errors
-    /// [`Denied`]; nothing was delivered then.
-    pub fn route(&self, now: Instant, sender: &Arc<Session>, envelope: &Envelope<'_>) -> Result<Routed, Denied> {
-        let protected = self.policy.is_protected(envelope.triple());
-        let deny = |refusal, is_request| self.deny(sender, envelope, refusal, is_request);
-        if let Err(refusal) = sender.check_source(envelope) {
-            let is_request = envelope.in_reply_to().is_none() && self.looks_like_request(sender, envelope);
-            return Err(deny(refusal, is_request));
-        }
-        if envelope.in_reply_to().is_some() {
-            return self.reply(now, sender, envelope).map_err(|refusal| deny(refusal, false));
-        }
-        if let Some(routed) = self.answer_in_turn(now, sender, envelope) {
-            return Ok(routed);
-        }
-        let whose =
-            self.whose(sender, envelope).map_err(|refusal| deny(refusal, self.looks_like_request(sender, envelope)))?;
-        let candidates = self.candidates(sender, envelope, whose);
-        if protected && !sender.request.allows(envelope.triple()) {
-            return Err(deny(may_not_request(), true));
-        }
-        if envelope.asks() || (!candidates.is_empty() && !candidates.sender_handles) {
-            if envelope.retain() {
-                return Err(deny(request::not_retained(), true));
-            }
-            let nobody = candidates.is_empty() && (protected || !envelope.gather());
-            if nobody {
-                return Err(deny(request::no_handler(envelope), true));
-            }
-            return self.request(now, sender, envelope, whose, candidates).map_err(|refusal| deny(refusal, true));
-        }
-        if protected {
-            return Err(deny(request::no_handler(envelope), true));
-        }
-        self.publish(now, sender, envelope, whose).map_err(|refusal| deny(refusal, false))
-    }
-
-    /// Scope an envelope is.
-    fn whose<'a>(&self, sender: &'a Session, envelope: &'a Envelope<'_>) -> Result<Scope<'a>, Refusal> {
-        let shared = self.policy.is_shared(&envelope.triple().channel);
-        match (sender.user(), envelope.user()) {
-            (Some(own), Some(named)) if own != named => Err(Refusal::new(
-                ErrorCode::Forbidden,
-                "the field 'user' names another user than this session's; only services speak for others",
-            )),
-            (Some(own), _) if shared => Ok(Scope::Shared(Some(own))),
-            (Some(own), _) => Ok(Scope::User(own)),
-            (None, named) if shared => Ok(Scope::Shared(named)),
-            (None, Some(named)) => Ok(Scope::User(named)),
-            (None, None) => Err(Refusal::new(
-                ErrorCode::UserRequired,
-                "the channel is user-scoped and this session is a service's: say for whom in the field 'user'",
-            )),
-        }
-    }
-
-    /// Whether an envelope that names a wrong user, or none, would have been a request.
-    fn looks_like_request(&self, sender: &Arc<Session>, envelope: &Envelope<'_>) -> bool {
-        let own = match sender.user() {
-            user if self.policy.is_shared(&envelope.triple().channel) => Scope::Shared(user),
-            // A service that names nobody: whose handlers it meant is not known, so no user's.
-            user => Scope::User(user.unwrap_or_default()),
-        };
-        envelope.asks() || self.policy.is_protected(envelope.triple()) || {
-            let candidates = self.candidates(sender, envelope, own);
-            !candidates.is_empty() && !candidates.sender_handles
-        }
-    }
-
-    fn deny(&self, sender: &Session, envelope: &Envelope<'_>, refusal: Refusal, is_request: bool) -> Denied {
-        if is_request {
-            self.tell_refused(&Refused {
-                triple: envelope.triple(),
-                source: &sender.source,
-                user: sender.user().or(envelope.user()),
-                session: Some(sender.id),
-                refusal: &refusal,
-            });
-        }
-        Denied { refusal, is_request }
     }
 
     /// Tells the adapter that serves a triple of a request that was refused before it came there.
@@ -335,8 +253,8 @@ impl Router {
     }
 
     /// Whether a session asked, or was given, something that is not answered yet.
-    pub fn is_in_flight(&self, member: &Session) -> bool {
-        let holds = member.holds.lock();
+    pub fn is_in_flight(&self, session: &Session) -> bool {
+        let holds = session.holds.lock();
         !holds.asked.is_empty() || !holds.given.is_empty()
     }
 
@@ -368,11 +286,4 @@ pub struct Size {
     pub retained_values: usize,
     /// Their bytes.
     pub retained_bytes: usize,
-}
-
-fn may_not_request() -> Refusal {
-    Refusal::new(
-        ErrorCode::Forbidden,
-        "this application may not request this protected triple; the key 'request' in [[applications]] allows it",
-    )
 }

@@ -34,21 +34,38 @@ pub struct OutboxLimits {
     pub refuses: bool,
 }
 
-/// What a frame is, which decides what a full queue does with it.
+/// What a full queue does with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A reply, a command's answer, an event of a channel with `overflow = "close"`: never dropped.
-    Kept,
-    /// An event of a channel with `overflow = "drop-oldest"`.
-    Droppable,
-    /// A retained value for a new subscription. Not counted against the bounds: a subscription may match ten thousand,
-    /// and the frames are the store's. The session is not read until they are sent.
+pub enum OnFull {
+    /// Ends the session. For replies, answers to commands, and events of a channel with `overflow = "close"`.
+    Close,
+    /// Drops the oldest such frame. For events of a channel with `overflow = "drop-oldest"`.
+    Drop,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    Live(OnFull),
     Retained,
 }
 
-/// Not taken: the session is ending (it overflowed, or it has gone), or its queue has no room for this.
+/// Whether publishers should wait for a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
+pub enum Pressure {
+    /// The queue is under half, or publishers no longer wait for it.
+    Relieved,
+    /// The queue is over half.
+    Over,
+}
+
+/// Why a frame was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushError {
+    /// The session has ended, or is ending.
+    Closed,
+    /// The queue has no room for this frame.
+    Full,
+}
 
 /// A session's outbound queue.
 pub struct Outbox {
@@ -59,7 +76,7 @@ pub struct Outbox {
 #[derive(Default)]
 #[expect(clippy::struct_excessive_bools, reason = "what has happened to a queue: any of it in any order")]
 struct State {
-    queue: VecDeque<(Frame, Kind)>,
+    queue: VecDeque<(Frame, Entry)>,
     messages: usize,
     bytes: usize,
     droppable: usize,
@@ -87,19 +104,25 @@ impl Outbox {
         Self { limits, state: Mutex::default() }
     }
 
-    /// Puts a frame at the end. `true`: the queue is now over half, and its publisher should wait for it.
+    /// Puts a frame at the end, and says whether its publisher should wait for the queue.
     ///
     /// # Errors
-    /// [`Gone`] when the session is ending, now or by this very push.
-    pub fn push(&self, now: Instant, frame: Frame, kind: Kind) -> Result<bool, Gone> {
-        self.change(|state| state.push(now, self.limits, frame, kind))
+    /// [`PushError`]; a full queue of a session ends it by this very push.
+    pub fn push(&self, now: Instant, frame: Frame, on_full: OnFull) -> Result<Pressure, PushError> {
+        self.change(|state| state.push(now, self.limits, frame, on_full))
     }
 
-    /// As [`Outbox::push`], for a registration that may have ended: [`Gone`] unless it is still the present one.
-    pub(super) fn push_for(&self, registration: u64, now: Instant, frame: Frame, kind: Kind) -> Result<bool, Gone> {
+    /// As [`Outbox::push`], for a registration that may have ended: [`PushError::Closed`] unless it is still the present one.
+    pub(super) fn push_for(
+        &self,
+        registration: u64,
+        now: Instant,
+        frame: Frame,
+        on_full: OnFull,
+    ) -> Result<Pressure, PushError> {
         self.change(|state| match state.registration == registration {
-            true => state.push(now, self.limits, frame, kind),
-            false => Err(Gone),
+            true => state.push(now, self.limits, frame, on_full),
+            false => Err(PushError::Closed),
         })
     }
 
@@ -115,10 +138,11 @@ impl Outbox {
 
     /// Holds the queue while `fill` decides what goes in: nothing that others push comes between. `fill` must not touch
     /// another outbox.
-    pub(super) fn push_all(&self, now: Instant, fill: impl FnOnce(&mut dyn FnMut(Frame, Kind))) {
+    pub(super) fn push_all(&self, now: Instant, fill: impl FnOnce(&mut dyn FnMut(Frame, bool))) {
         self.change(|state| {
-            fill(&mut |frame, kind| {
-                state.push(now, self.limits, frame, kind).ok();
+            fill(&mut |frame, is_retained| match is_retained {
+                true => state.queue.push_back((frame, Entry::Retained)),
+                false => drop(state.push(now, self.limits, frame, OnFull::Close)),
             });
         });
     }
@@ -274,36 +298,41 @@ impl Outbox {
 }
 
 impl State {
-    fn push(&mut self, now: Instant, limits: OutboxLimits, frame: Frame, kind: Kind) -> Result<bool, Gone> {
+    fn push(
+        &mut self,
+        now: Instant,
+        limits: OutboxLimits,
+        frame: Frame,
+        on_full: OnFull,
+    ) -> Result<Pressure, PushError> {
         if self.closed || self.overflowed {
-            return Err(Gone);
-        }
-        if kind == Kind::Retained {
-            self.queue.push_back((frame, kind));
-            return Ok(false);
+            return Err(PushError::Closed);
         }
         while !self.fits(limits, frame.len()) && self.droppable > 0 {
             self.drop_oldest();
         }
         if !self.fits(limits, frame.len()) {
-            if kind == Kind::Droppable {
+            if on_full == OnFull::Drop {
                 self.dropped += 1;
             } else if !limits.refuses {
                 self.overflow();
             }
-            return Err(Gone);
+            return Err(PushError::Full);
         }
         self.messages += 1;
         self.bytes += frame.len();
-        self.droppable += usize::from(kind == Kind::Droppable);
-        self.queue.push_back((frame, kind));
+        self.droppable += usize::from(on_full == OnFull::Drop);
+        self.queue.push_back((frame, Entry::Live(on_full)));
         let depth = self.depth(limits);
         let told_lately = self.lagging_told.is_some_and(|told| now.saturating_duration_since(told) < LAGGING_EVERY);
         if lags(depth) && !told_lately {
             self.lagging = Some(depth);
             self.lagging_told = Some(now);
         }
-        Ok(self.over_half(limits) && !self.waited_in_vain)
+        Ok(match self.over_half(limits) && !self.waited_in_vain {
+            true => Pressure::Over,
+            false => Pressure::Relieved,
+        })
     }
 
     /// A message that alone is over the byte limit still fits an empty queue: else it could never be sent.
@@ -312,24 +341,24 @@ impl State {
     }
 
     fn drop_oldest(&mut self) {
-        let Some(oldest) = self.queue.iter().position(|(_, kind)| *kind == Kind::Droppable) else { return };
-        if let Some((frame, kind)) = self.queue.remove(oldest) {
-            self.uncount(&frame, kind);
+        let Some(oldest) = self.queue.iter().position(|(_, entry)| *entry == Entry::Live(OnFull::Drop)) else { return };
+        if let Some((frame, entry)) = self.queue.remove(oldest) {
+            self.uncount(&frame, entry);
             self.dropped += 1;
         }
     }
 
     fn pop(&mut self) -> Option<Frame> {
-        let (frame, kind) = self.queue.pop_front()?;
-        self.uncount(&frame, kind);
+        let (frame, entry) = self.queue.pop_front()?;
+        self.uncount(&frame, entry);
         Some(frame)
     }
 
-    fn uncount(&mut self, frame: &Frame, kind: Kind) {
-        if kind != Kind::Retained {
+    fn uncount(&mut self, frame: &Frame, entry: Entry) {
+        if let Entry::Live(on_full) = entry {
             self.messages -= 1;
             self.bytes -= frame.len();
-            self.droppable -= usize::from(kind == Kind::Droppable);
+            self.droppable -= usize::from(on_full == OnFull::Drop);
         }
     }
 

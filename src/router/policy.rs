@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::config::{AuthMode, Channel, Config, Overflow, Scope};
-use crate::router::outbox::Kind;
+use crate::router::decide::Facts;
+use crate::router::outbox::OnFull;
 use wire::{Pattern, Triple};
 
 /// The limits of what a session may hold and the broker keeps.
@@ -56,6 +57,26 @@ impl Policy {
         }
     }
 
+    /// What follows from a triple, for one envelope.
+    pub(super) fn facts<'t>(&self, triple: &'t Triple<'_>) -> Facts<'t> {
+        let channel = self.channel(&triple.channel);
+        let canonical = match channel.fold_case {
+            true => triple.folded(),
+            false => Triple::new(&*triple.channel, &*triple.topic, &*triple.subtopic),
+        };
+        let on_full = match channel.overflow {
+            Overflow::Close => OnFull::Close,
+            Overflow::DropOldest => OnFull::Drop,
+        };
+        Facts {
+            canonical,
+            folded: channel.fold_case,
+            shared: channel.scope == Scope::Shared,
+            protected: self.is_protected(triple),
+            on_full,
+        }
+    }
+
     fn channel(&self, name: &str) -> Channel {
         self.channels.get(name).copied().unwrap_or_default()
     }
@@ -73,14 +94,6 @@ impl Policy {
     /// Whether any channel folds, so that patterns for all channels are needed in a folded form too.
     pub(super) fn folds_any(&self) -> bool {
         self.folds
-    }
-
-    /// What a full queue does with an event of the channel.
-    pub(super) fn event_kind(&self, channel: &str) -> Kind {
-        match self.channel(channel).overflow {
-            Overflow::Close => Kind::Kept,
-            Overflow::DropOldest => Kind::Droppable,
-        }
     }
 
     /// Whether the triple is request-only, whatever its letter case: passwords travel on it.

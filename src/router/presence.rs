@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use dashmap::DashMap;
 
 use crate::router::index::receivers::Receivers;
-use crate::router::outbox::Kind;
+use crate::router::outbox::OnFull;
 use crate::router::session::{Role, Session};
 use crate::router::{Router, Scope};
 use crate::websocket::Frame;
@@ -39,8 +39,8 @@ pub struct Application {
     pub state: State,
 }
 
-fn user_of(member: &Session) -> Option<Arc<str>> {
-    match &member.standing {
+fn user_of(session: &Session) -> Option<Arc<str>> {
+    match &session.role {
         Role::User(user) => Some(Arc::clone(user)),
         Role::Adapter | Role::Service => None,
     }
@@ -51,9 +51,9 @@ impl Presence {
     ///
     /// # Errors
     /// `SOURCE_IN_USE`.
-    pub(super) fn join(&self, member: &Arc<Session>, exclusive: bool) -> Result<(), Refusal> {
-        let mut sources = self.by_user.entry(user_of(member)).or_default();
-        let sessions = sources.entry(Arc::clone(&member.source)).or_default();
+    pub(super) fn join(&self, session: &Arc<Session>, exclusive: bool) -> Result<(), Refusal> {
+        let mut sources = self.by_user.entry(user_of(session)).or_default();
+        let sessions = sources.entry(Arc::clone(&session.source)).or_default();
         if let Some((_, other)) = sessions.first_key_value().filter(|_| exclusive) {
             let since = humantime::format_rfc3339_seconds(other.since);
             return Err(Refusal::new(
@@ -61,16 +61,16 @@ impl Presence {
                 format!("the source is exclusive, and another session registered it at {since}; close that one first"),
             ));
         }
-        sessions.insert(member.number, Arc::clone(member));
+        sessions.insert(session.number, Arc::clone(session));
         Ok(())
     }
 
-    pub(super) fn leave(&self, member: &Session) {
-        self.by_user.remove_if_mut(&user_of(member), |_, sources| {
-            if let Some(sessions) = sources.get_mut(&member.source) {
-                sessions.remove(&member.number);
+    pub(super) fn leave(&self, session: &Session) {
+        self.by_user.remove_if_mut(&user_of(session), |_, sources| {
+            if let Some(sessions) = sources.get_mut(&session.source) {
+                sessions.remove(&session.number);
                 if sessions.is_empty() {
-                    sources.remove(&member.source);
+                    sources.remove(&session.source);
                 }
             }
             sources.is_empty()
@@ -81,7 +81,7 @@ impl Presence {
         let Some(sources) = self.by_user.get(&user.cloned()) else { return };
         for (source, sessions) in sources.iter() {
             let Some((_, earliest)) = sessions.first_key_value() else { continue };
-            let active = sessions.values().any(|member| member.state() == State::Active);
+            let active = sessions.values().any(|session| session.state() == State::Active);
             rows.push(Application {
                 source: source.to_string(),
                 user: user.map(ToString::to_string),
@@ -104,10 +104,10 @@ impl Presence {
 }
 
 impl Router {
-    /// The applications that a member may see: its own user's and the services'; all, for services and observers.
-    pub fn applications(&self, member: &Session) -> Vec<Application> {
+    /// The applications that a session may see: its own user's and the services'; all, for services and observers.
+    pub fn applications(&self, session: &Session) -> Vec<Application> {
         let mut rows = Vec::new();
-        let everyone = member.observe || member.standing == Role::Service;
+        let everyone = session.may_observe() || session.role == Role::Service;
         let mut users: Vec<_> = if everyone {
             self.presence
                 .by_user
@@ -116,7 +116,7 @@ impl Router {
                 .map(|sources| sources.key().clone())
                 .collect()
         } else {
-            vec![user_of(member)]
+            vec![user_of(session)]
         };
         users.sort();
         users.push(None);
@@ -128,23 +128,23 @@ impl Router {
     }
 
     /// `Broker/Application/SetState`
-    pub fn set_state(&self, member: &Session, state: State) {
-        member.set_state(state);
+    pub fn set_state(&self, session: &Session, state: State) {
+        session.set_state(state);
     }
 
     /// Tells who subscribed to it that a session has come or gone. A service's coming concerns every user.
-    pub(super) fn tell_presence(&self, now: Instant, member: &Session, subtopic: &'static str) {
+    pub(super) fn tell_presence(&self, now: Instant, session: &Session, subtopic: &'static str) {
         let triple = notice::triple("Application", subtopic);
-        let user = member.user();
-        let whose = user.map_or(Scope::Shared(None), Scope::User);
-        let matches = self.subscribers(&triple, whose);
-        let frame = Frame::from(notice::presence(subtopic, &member.source, user, &member.id.to_string()));
+        let user = session.user();
+        let scope = user.map_or(Scope::Shared(None), Scope::User);
+        let matches = self.subscribers(&self.policy.facts(&triple), scope);
+        let frame = Frame::from(notice::presence(subtopic, &session.source, user, &session.id.to_string()));
         let mut told = BTreeSet::new();
         for subscription in matches.iter().flat_map(Receivers::iter) {
-            let receiver = &subscription.member;
-            if receiver.number != member.number && told.insert(receiver.number) {
+            let receiver = &subscription.session;
+            if receiver.number != session.number && told.insert(receiver.number) {
                 // Who is ending hears nothing more.
-                receiver.push(now, frame.clone(), Kind::Kept).ok();
+                receiver.push(now, frame.clone(), OnFull::Close).ok();
             }
         }
     }

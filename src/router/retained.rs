@@ -54,10 +54,10 @@ impl Retained {
         &self,
         policy: &Policy,
         envelope: &Envelope<'_>,
-        whose: Scope<'_>,
+        owner: Scope<'_>,
         plain: Frame,
     ) -> Result<(), Refusal> {
-        let scope: Bucket = match whose {
+        let scope: Bucket = match owner {
             Scope::User(user) => Some(Arc::from(user)),
             Scope::Shared(_) => None,
         };
@@ -66,7 +66,7 @@ impl Retained {
             self.clear(&scope, &place);
             return Ok(());
         }
-        let user = match whose {
+        let user = match owner {
             Scope::User(_) => None,
             Scope::Shared(user) => user.map(Box::from),
         };
@@ -115,7 +115,7 @@ impl Retained {
         for scope in self.scopes_of(subscription) {
             let Some(kept) = self.scopes.get(&scope) else { continue };
             for ((_, target), value) in &kept.values {
-                if target.as_deref().is_none_or(|target| target == &*subscription.member.source) {
+                if target.as_deref().is_none_or(|target| target == &*subscription.session.source) {
                     let user = scope.as_deref().or(value.user.as_deref());
                     if let Some(frame) = replayed(policy, subscription, value, user) {
                         each(frame);
@@ -127,7 +127,7 @@ impl Retained {
 
     /// The scopes that a subscription may see, in a fixed order.
     fn scopes_of(&self, subscription: &Subscription) -> Vec<Bucket> {
-        let mut scopes = match (&subscription.watch, &subscription.member.standing) {
+        let mut scopes = match (&subscription.observes, &subscription.session.role) {
             (Some(Observes::User(user)), _) => vec![Some(Arc::from(&**user))],
             (None, Role::User(user)) => vec![Some(Arc::clone(user))],
             (Some(Observes::All), _) | (None, Role::Service | Role::Adapter) => {

@@ -5,26 +5,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use crate::auth::{Identity, Permission, Principal};
+use crate::auth::{Identity, Permissions, Principal};
 use crate::router::index::Subscription;
-use crate::router::outbox::{Gone, Kind, Outbox};
+use crate::router::outbox::{OnFull, Outbox, Pressure, PushError};
 use crate::router::request::turn::Turn;
 use crate::router::{RequestId, SessionId};
 use crate::websocket::Frame;
 use wire::command::State;
-use wire::{Envelope, Triple};
-use wire::{ErrorCode, Refusal};
 
 /// The source of in-process adapters; nobody else may register it.
 pub const OWN_SOURCE: &str = "switchboard";
 
-/// Scope a member is, with the rank a handler of that kind has.
+/// What a session is to the router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Role {
+    /// An application of this user.
     User(Arc<str>),
+    /// A handler inside the process.
     Adapter,
+    /// A server-side application, which belongs to no user.
     Service,
 }
 
@@ -46,10 +47,9 @@ pub struct Session {
     /// Later ones are greater.
     pub(super) number: u64,
     pub(super) source: Arc<str>,
-    pub(super) standing: Role,
-    pub(super) observe: bool,
-    pub(super) handle: Permission,
-    pub(super) request: Permission,
+    pub(super) role: Role,
+    /// A handle: renewal, revocation and reload swap it while the session lives.
+    permissions: RwLock<Arc<Permissions>>,
     pub(super) echo: bool,
     pub(super) since: SystemTime,
     outbox: Arc<Outbox>,
@@ -67,7 +67,7 @@ pub struct Session {
     pub(super) turns: AtomicUsize,
 }
 
-/// What goes when the member goes.
+/// What goes when the session goes.
 #[derive(Default)]
 pub(super) struct Holdings {
     pub(super) subscriptions: Vec<Arc<Subscription>>,
@@ -81,22 +81,14 @@ pub(super) struct Holdings {
 }
 
 impl Session {
-    pub(super) fn new(
-        id: SessionId,
-        number: u64,
-        standing: Role,
-        since: SystemTime,
-        registration: Registration,
-    ) -> Self {
+    pub(super) fn new(id: SessionId, number: u64, role: Role, since: SystemTime, registration: Registration) -> Self {
         let Registration { source, identity, echo, outbox } = registration;
         Self {
             id,
             number,
             source: Arc::from(source),
-            standing,
-            observe: identity.observe,
-            handle: identity.handle,
-            request: identity.request,
+            role,
+            permissions: RwLock::new(Arc::new(identity.permissions)),
             echo,
             since,
             registration: outbox.registration(),
@@ -122,23 +114,15 @@ impl Session {
 
     /// Its user; `None` for services and adapters.
     pub fn user(&self) -> Option<&str> {
-        match &self.standing {
+        match &self.role {
             Role::User(user) => Some(user),
             Role::Adapter | Role::Service => None,
         }
     }
 
-    /// Whether an envelope is from whom it says: `source` may be left out, and is the registered name where it is not.
-    ///
-    /// # Errors
-    /// `SOURCE_MISMATCH`.
-    pub fn check_source(&self, envelope: &Envelope<'_>) -> Result<(), Refusal> {
-        if envelope.source().is_none_or(|source| source == &*self.source) {
-            return Ok(());
-        }
-        let own = &self.source;
-        let words = format!("the field 'source' differs from the registered name '{own}'; it may be left out");
-        Err(Refusal::new(ErrorCode::SourceMismatch, words))
+    /// What it may do now.
+    pub(super) fn permissions(&self) -> Arc<Permissions> {
+        Arc::clone(&self.permissions.read())
     }
 
     /// Where its messages go.
@@ -146,8 +130,8 @@ impl Session {
         &self.outbox
     }
 
-    pub(super) fn push(&self, now: Instant, frame: Frame, kind: Kind) -> Result<bool, Gone> {
-        self.outbox.push_for(self.registration, now, frame, kind)
+    pub(super) fn push(&self, now: Instant, frame: Frame, on_full: OnFull) -> Result<Pressure, PushError> {
+        self.outbox.push_for(self.registration, now, frame, on_full)
     }
 
     pub(super) fn state(&self) -> State {
@@ -179,11 +163,11 @@ impl Session {
         self.served.store(stamp, Ordering::Relaxed);
     }
 
-    /// Notes a request as given; `Err` when the member has gone meanwhile.
-    pub(super) fn give(&self, request: RequestId) -> Result<(), Gone> {
+    /// Notes a request as given; `Err` when the session has gone meanwhile.
+    pub(super) fn give(&self, request: RequestId) -> Result<(), PushError> {
         let mut holds = self.holds.lock();
         if holds.gone {
-            return Err(Gone);
+            return Err(PushError::Closed);
         }
         holds.given.insert(request);
         self.busy.fetch_add(1, Ordering::Relaxed);
@@ -194,15 +178,6 @@ impl Session {
     pub(super) fn release(&self, request: RequestId) {
         if self.holds.lock().given.remove(&request) {
             self.busy.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether it may answer a request on a protected triple. `served_inside`: an adapter serves the triple.
-    pub(super) fn may_handle(&self, triple: &Triple<'_>, open: bool, served_inside: bool) -> bool {
-        match self.standing {
-            Role::Adapter | Role::Service => true,
-            Role::User(_) if open => !served_inside,
-            Role::User(_) => self.handle.allows(triple),
         }
     }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::router::index::{Observes, Subscription};
-use crate::router::outbox::Kind;
+use crate::router::outbox::OnFull;
 use crate::router::policy::Policy;
 use crate::router::request::turn::Ordered;
-use crate::router::session::{Role, Session};
-use crate::router::{Router, SubscriptionId};
+use crate::router::session::Session;
+use crate::router::{Router, SubscriptionId, access};
 use crate::websocket::Frame;
+use wire::Pattern;
 use wire::command::{self, Subscribe};
-use wire::{BROKER, Pattern, notice};
 use wire::{ErrorCode, Refusal};
 
 /// One of a session's own subscriptions: a row of `Subscription/List`.
@@ -36,17 +36,17 @@ impl Router {
     pub fn subscribe(
         &self,
         now: Instant,
-        member: &Arc<Session>,
+        session: &Arc<Session>,
         wanted: &Subscribe,
         told: impl FnOnce(SubscriptionId) -> Option<Frame>,
     ) -> Result<(), Refusal> {
-        let watch = watch(member, wanted)?;
-        self.check(member, wanted)?;
-        let mut holds = member.holds.lock();
-        if let Some(same) = holds.subscriptions.iter().find(|it| is_same(&self.policy, it, wanted, watch.as_ref())) {
+        let observes = access::observes(session, wanted)?;
+        self.check_subscription(session, wanted)?;
+        let mut holds = session.holds.lock();
+        if let Some(same) = holds.subscriptions.iter().find(|it| is_same(&self.policy, it, wanted, observes.as_ref())) {
             if let Some(reply) = told(same.id) {
                 // A session that is ending hears nothing more.
-                member.push(now, reply, Kind::Kept).ok();
+                session.push(now, reply, OnFull::Close).ok();
             }
             return Ok(());
         }
@@ -59,20 +59,20 @@ impl Router {
         }
         let subscription = Arc::new(Subscription {
             id: self.ids.subscription(),
-            member: Arc::clone(member),
+            session: Arc::clone(session),
             pattern: wanted.pattern.clone(),
             role: wanted.role.clone(),
             group: wanted.group.as_deref().map(Box::from),
-            watch,
+            observes,
             ordered: matches!(wanted.role, command::Role::Handler { ordered: true, .. }).then(Ordered::default),
         });
         holds.subscriptions.push(Arc::clone(&subscription));
         drop(holds);
         // While the outbox is held nothing else comes in: what the index brings from now on waits behind the reply, and
         // an event behind its triple's retained value.
-        member.outbox().push_all(now, |push| {
+        session.outbox().push_all(now, |push| {
             if let Some(reply) = told(subscription.id) {
-                push(reply, Kind::Kept);
+                push(reply, false);
             }
             match subscription.role {
                 command::Role::Handler { .. } => {
@@ -81,71 +81,39 @@ impl Router {
                 }
                 command::Role::Subscriber => {
                     self.events.insert(&self.policy, &subscription);
-                    self.retained.replay(&self.policy, &subscription, &mut |frame| push(frame, Kind::Retained));
+                    self.retained.replay(&self.policy, &subscription, &mut |frame| push(frame, true));
                 }
             }
         });
         Ok(())
     }
 
-    fn check(&self, member: &Session, wanted: &Subscribe) -> Result<(), Refusal> {
-        let pattern = &wanted.pattern;
-        let handler = matches!(wanted.role, command::Role::Handler { .. });
-        if pattern.channel.as_deref() == Some(BROKER) {
-            let heard = ["Joined", "Left"].iter().any(|it| pattern.matches(&notice::triple("Application", it)));
-            if handler || !heard {
-                return Err(Refusal::new(
-                    ErrorCode::ReservedChannel,
-                    "the channel 'Broker' has two events to subscribe to, Application/Joined and Application/Left",
-                ));
-            }
-        }
-        if handler && self.policy.is_all_protected(pattern) && !self.may_handle_all(member, pattern) {
-            return Err(Refusal::new(
-                ErrorCode::Forbidden,
-                "the pattern is protected: passwords travel on it; the key 'handle' in [[applications]] allows an \
-                 application to answer it, and in open mode anybody may, unless an adapter serves it",
-            ));
-        }
-        Ok(())
-    }
-
-    fn may_handle_all(&self, member: &Session, pattern: &Pattern) -> bool {
-        match member.standing {
-            Role::Adapter | Role::Service => true,
-            Role::User(_) if self.policy.open => {
-                !self.declarations.iter().flat_map(|it| &it.serves).any(|served| served.overlaps_any_case(pattern))
-            }
-            Role::User(_) => member.handle.allows_all_of(pattern),
-        }
-    }
-
     /// Ends a subscription, by its id.
     ///
     /// # Errors
     /// `NO_SUCH_SUBSCRIPTION`.
-    pub fn unsubscribe(&self, now: Instant, member: &Arc<Session>, id: &str) -> Result<(), Refusal> {
+    pub fn unsubscribe(&self, now: Instant, session: &Arc<Session>, id: &str) -> Result<(), Refusal> {
         let id: Option<SubscriptionId> = id.parse().ok();
-        self.end_subscription(now, member, |it| Some(it.id) == id)
+        self.end_subscription(now, session, |it| Some(it.id) == id)
     }
 
     /// Ends a subscription, by what was subscribed to.
     ///
     /// # Errors
     /// `NO_SUCH_SUBSCRIPTION`, `FORBIDDEN`.
-    pub fn unsubscribe_same(&self, now: Instant, member: &Arc<Session>, wanted: &Subscribe) -> Result<(), Refusal> {
-        let watch = watch(member, wanted)?;
-        self.end_subscription(now, member, |it| is_same(&self.policy, it, wanted, watch.as_ref()))
+    pub fn unsubscribe_same(&self, now: Instant, session: &Arc<Session>, wanted: &Subscribe) -> Result<(), Refusal> {
+        let observes = access::observes(session, wanted)?;
+        self.end_subscription(now, session, |it| is_same(&self.policy, it, wanted, observes.as_ref()))
     }
 
     fn end_subscription(
         &self,
         now: Instant,
-        member: &Arc<Session>,
+        session: &Arc<Session>,
         wanted: impl Fn(&Subscription) -> bool,
     ) -> Result<(), Refusal> {
         let ended = {
-            let subscriptions = &mut member.holds.lock().subscriptions;
+            let subscriptions = &mut session.holds.lock().subscriptions;
             subscriptions.iter().position(|it| wanted(it)).map(|place| subscriptions.remove(place))
         };
         match ended {
@@ -175,8 +143,8 @@ impl Router {
     }
 
     /// A session's own subscriptions, in the order of subscribing.
-    pub fn subscriptions(&self, member: &Session) -> Vec<Listed> {
-        let holds = member.holds.lock();
+    pub fn subscriptions(&self, session: &Session) -> Vec<Listed> {
+        let holds = session.holds.lock();
         holds
             .subscriptions
             .iter()
@@ -190,27 +158,7 @@ impl Router {
     }
 }
 
-/// Scope envelopes the subscription is for, where it names a user.
-fn watch(member: &Session, wanted: &Subscribe) -> Result<Option<Observes>, Refusal> {
-    let Some(user) = wanted.user.as_deref() else { return Ok(None) };
-    if wanted.role != command::Role::Subscriber {
-        return Err(Refusal::new(
-            ErrorCode::Forbidden,
-            "data.user is for subscribers: an observer hears events, never requests",
-        ));
-    }
-    match &member.standing {
-        Role::User(own) if **own == *user => Ok(None),
-        Role::User(_) if !member.observe => Err(Refusal::new(
-            ErrorCode::Forbidden,
-            "data.user names another user; that needs 'observe = true' in [[applications]]",
-        )),
-        _ if user == "*" => Ok(Some(Observes::All)),
-        _ => Ok(Some(Observes::User(Box::from(user)))),
-    }
-}
-
-fn is_same(policy: &Policy, held: &Subscription, wanted: &Subscribe, watch: Option<&Observes>) -> bool {
+fn is_same(policy: &Policy, held: &Subscription, wanted: &Subscribe, observes: Option<&Observes>) -> bool {
     let same_role = matches!(
         (&held.role, &wanted.role),
         (command::Role::Subscriber, command::Role::Subscriber)
@@ -219,7 +167,7 @@ fn is_same(policy: &Policy, held: &Subscription, wanted: &Subscribe, watch: Opti
     same_role
         && same_pattern(policy, &held.pattern, &wanted.pattern)
         && held.group.as_deref() == wanted.group.as_deref()
-        && held.watch.as_ref() == watch
+        && held.observes.as_ref() == observes
 }
 
 /// Whether two patterns are written alike, with the channel's folding.

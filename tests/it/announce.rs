@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use serde_json::{Value, json};
-use switchboard::auth::{Identity, Permission, Principal};
+use switchboard::auth::{Identity, Permission, Permissions, Principal};
 use switchboard::config::{Channel, Config, Scope};
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
 use wire::command::{Role, Subscribe};
@@ -33,10 +33,8 @@ impl Stage {
     fn session(&self, source: &str, user: Option<&str>) -> Arc<Session> {
         let identity = Identity {
             principal: user.map_or(Principal::Service, |user| Principal::User(user.into())),
-            observe: true,
             exclusive: false,
-            handle: Permission::All,
-            request: Permission::All,
+            permissions: Permissions { observe: true, handle: Permission::All, request: Permission::All },
             lasts: None,
         };
         let outbox = Arc::new(Outbox::new(LIMITS));

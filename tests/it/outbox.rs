@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use serde_json::Value;
-use switchboard::router::{Gone, Kind, Outbox, OutboxLimits, WakeBatch};
+use switchboard::router::{OnFull, Outbox, OutboxLimits, Pressure, PushError, WakeBatch};
 use switchboard::websocket::Frame;
 use wire::{Pattern, Triple};
 
 /// What may happen to a queue.
 #[derive(Clone, Debug)]
 enum Act {
-    Push(Kind, usize),
+    Push(OnFull, usize),
     Take(usize),
     Ping,
     WaitedInVain,
@@ -23,7 +23,7 @@ enum Act {
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let kind = prop_oneof![4 => Just(Kind::Kept), 3 => Just(Kind::Droppable), 1 => Just(Kind::Retained)];
+    let kind = prop_oneof![4 => Just(OnFull::Close), 3 => Just(OnFull::Drop)];
     prop_oneof![
         12 => (kind, 10..60_usize).prop_map(|(kind, len)| Act::Push(kind, len)),
         4 => (0..6_usize).prop_map(Act::Take),
@@ -37,7 +37,7 @@ fn act() -> impl Strategy<Value = Act> {
 /// The queue as protocol.md describes it (Pressure), in a list that is searched from the front.
 struct Plain {
     limits: OutboxLimits,
-    queue: Vec<(Kind, String)>,
+    queue: Vec<(OnFull, String)>,
     notices: Vec<String>,
     dropped: usize,
     warned: Option<Instant>,
@@ -48,8 +48,7 @@ struct Plain {
 
 impl Plain {
     fn counted(&self) -> (usize, usize) {
-        let counted = self.queue.iter().filter(|(kind, _)| *kind != Kind::Retained);
-        counted.fold((0, 0), |(messages, bytes), (_, text)| (messages + 1, bytes + text.len()))
+        self.queue.iter().fold((0, 0), |(messages, bytes), (_, text)| (messages + 1, bytes + text.len()))
     }
 
     fn fits(&self, len: usize) -> bool {
@@ -61,40 +60,38 @@ impl Plain {
         self.queue.len() * 2 > self.limits.messages || self.counted().1 * 2 > self.limits.bytes
     }
 
-    fn push(&mut self, now: Instant, kind: Kind, text: &str) -> Result<bool, Gone> {
+    fn push(&mut self, now: Instant, kind: OnFull, text: &str) -> Result<Pressure, PushError> {
         if self.closed || self.overflowed {
-            return Err(Gone);
+            return Err(PushError::Closed);
         }
-        if kind != Kind::Retained {
-            while !self.fits(text.len()) {
-                let oldest = self.queue.iter().position(|(kind, _)| *kind == Kind::Droppable);
-                match oldest {
-                    Some(oldest) => drop(self.queue.remove(oldest)),
-                    None if kind == Kind::Droppable => {}
-                    None if self.limits.refuses => return Err(Gone),
-                    None => {
-                        self.overflowed = true;
-                        self.queue.clear();
-                        return Err(Gone);
-                    }
+        while !self.fits(text.len()) {
+            let oldest = self.queue.iter().position(|(kind, _)| *kind == OnFull::Drop);
+            match oldest {
+                Some(oldest) => drop(self.queue.remove(oldest)),
+                None if kind == OnFull::Drop => {}
+                None if self.limits.refuses => return Err(PushError::Full),
+                None => {
+                    self.overflowed = true;
+                    self.queue.clear();
+                    return Err(PushError::Full);
                 }
-                self.dropped += 1;
-                if oldest.is_none() {
-                    return Err(Gone);
-                }
+            }
+            self.dropped += 1;
+            if oldest.is_none() {
+                return Err(PushError::Full);
             }
         }
         self.queue.push((kind, text.to_owned()));
         let (messages, bytes) = self.counted();
         let is_full = messages * 4 >= self.limits.messages * 3 || bytes * 4 >= self.limits.bytes * 3;
         let lately = self.warned.is_some_and(|warned| now - warned < Duration::from_secs(1));
-        if kind != Kind::Retained && is_full && !lately {
+        if is_full && !lately {
             self.warned = Some(now);
             // A warning that was not taken is replaced by the newer one.
             self.notices.retain(|notice| !notice.starts_with("lagging"));
             self.notices.push(format!("lagging {messages} {bytes}"));
         }
-        Ok(kind != Kind::Retained && self.is_over_half() && !self.in_vain)
+        Ok(if self.is_over_half() && !self.in_vain { Pressure::Over } else { Pressure::Relieved })
     }
 
     fn take(&mut self, most: usize) -> Vec<String> {
@@ -237,7 +234,7 @@ fn a_burst_wakes_each_receiver_once_when_it_is_over() {
             assert!(outbox.poll_ready(&mut Context::from_waker(&waker)).is_pending());
         }
         for outbox in outboxes.iter().cycle().take(6) {
-            outbox.push(now, Frame::new("x"), Kind::Kept).unwrap();
+            outbox.push(now, Frame::new("x"), OnFull::Close).unwrap();
         }
     };
     let take_all = || outboxes.iter().for_each(|outbox| outbox.take(100, &mut Vec::new()));

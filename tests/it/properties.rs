@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use proptest::prelude::*;
 use serde_json::{Map, Value};
-use switchboard::auth::{Identity, Permission, Principal};
+use switchboard::auth::{Identity, Permission, Permissions, Principal};
 use switchboard::config::{Channel, Config, Scope};
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
 use switchboard::websocket::Frame;
@@ -235,10 +235,8 @@ impl Desk {
         let limits = OutboxLimits { messages: 100_000, bytes: 1 << 30, refuses: false };
         let identity = Identity {
             principal: user.map_or(Principal::Service, |user| Principal::User(user.into())),
-            observe: false,
             exclusive: false,
-            handle: Permission::All,
-            request: Permission::All,
+            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
             lasts: None,
         };
         let outbox = Arc::new(Outbox::new(limits));

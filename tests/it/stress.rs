@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
-use switchboard::auth::{Identity, Permission, Principal};
+use switchboard::auth::{Identity, Permission, Permissions, Principal};
 use switchboard::config::Config;
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session, Size};
 use wire::command::{Role, Subscribe};
@@ -46,10 +46,8 @@ impl Broker {
     fn attach(&self, source: &str, outbox: &Arc<Outbox>) -> Arc<Session> {
         let identity = Identity {
             principal: Principal::User("alice".into()),
-            observe: false,
             exclusive: false,
-            handle: Permission::All,
-            request: Permission::All,
+            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
             lasts: None,
         };
         let registration = Registration { source: source.into(), identity, echo: false, outbox: Arc::clone(outbox) };

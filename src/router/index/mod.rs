@@ -21,16 +21,16 @@ use crate::router::session::{Role, Session};
 use wire::command;
 use wire::{BROKER, NAME_BYTES_MAX, Pattern, Triple, fold};
 
-/// One subscription of one member.
+/// One subscription of one session.
 pub(in crate::router) struct Subscription {
     pub(in crate::router) id: SubscriptionId,
-    pub(in crate::router) member: Arc<Session>,
+    pub(in crate::router) session: Arc<Session>,
     /// As it was written.
     pub(in crate::router) pattern: Pattern,
     pub(in crate::router) role: command::Role,
     pub(in crate::router) group: Option<Box<str>>,
     /// Scope envelopes an observer wants.
-    pub(in crate::router) watch: Option<Observes>,
+    pub(in crate::router) observes: Option<Observes>,
     /// The one request at a time of an ordered handler.
     pub(in crate::router) ordered: Option<Ordered>,
 }
@@ -63,7 +63,7 @@ pub(in crate::router) enum Audience<'a> {
     /// Observers of one user.
     Observes(&'a str),
     /// Observers of all users.
-    WatchAll,
+    ObservesAll,
 }
 
 const AUDIENCES: usize = 6;
@@ -77,7 +77,7 @@ impl<'a> Audience<'a> {
             Self::Services => 2,
             Self::Adapters => 3,
             Self::Observes(_) => 4,
-            Self::WatchAll => 5,
+            Self::ObservesAll => 5,
         }
     }
 
@@ -88,7 +88,7 @@ impl<'a> Audience<'a> {
             Self::Services => (b's', ""),
             Self::Adapters => (b'd', ""),
             Self::Observes(user) => (b'w', user),
-            Self::WatchAll => (b'a', ""),
+            Self::ObservesAll => (b'a', ""),
         }
     }
 }
@@ -249,7 +249,7 @@ fn for_each_key(
 /// The audiences of a subscription. A pattern for all channels may match user-scoped and shared ones.
 fn audiences<'a>(policy: &Policy, subscription: &'a Subscription) -> SmallVec<[Audience<'a>; 2]> {
     let hears = subscription.role == command::Role::Subscriber;
-    let own = match (&subscription.member.standing, &subscription.watch) {
+    let own = match (&subscription.session.role, &subscription.observes) {
         (Role::Adapter, _) if !hears => return SmallVec::from_slice(&[Audience::Adapters]),
         // An adapter hears what a service hears: every user's events.
         (Role::Adapter | Role::Service, None | Some(Observes::All)) => {
@@ -257,7 +257,7 @@ fn audiences<'a>(policy: &Policy, subscription: &'a Subscription) -> SmallVec<[A
         }
         (Role::User(user), None) => Audience::User(user),
         (_, Some(Observes::User(user))) => Audience::Observes(user),
-        (_, Some(Observes::All)) => Audience::WatchAll,
+        (_, Some(Observes::All)) => Audience::ObservesAll,
     };
     match subscription.pattern.channel.as_deref() {
         None | Some(BROKER) => SmallVec::from_slice(&[own, Audience::Everyone]),

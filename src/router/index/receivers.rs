@@ -23,7 +23,7 @@ pub(in crate::router) struct Receivers {
 }
 
 fn is_special(subscription: &Subscription) -> bool {
-    subscription.group.is_some() || subscription.watch.is_some()
+    subscription.group.is_some() || subscription.observes.is_some()
 }
 
 impl Receivers {

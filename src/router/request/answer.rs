@@ -6,11 +6,11 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::router::index::Subscription;
-use crate::router::outbox::Kind;
+use crate::router::outbox::{OnFull, Pressure};
 use crate::router::request::pending::{Pending, Stage};
 use crate::router::request::{forget_waiting, handler_gone};
 use crate::router::session::Session;
-use crate::router::{RequestId, Routed, Router};
+use crate::router::{RequestId, Routed, Router, access};
 use crate::websocket::Frame;
 use wire::{DecodeLimits, Envelope, Field, Splice, decode, notice};
 use wire::{ErrorCode, Refusal};
@@ -23,17 +23,17 @@ impl Router {
     pub(in crate::router) fn reply(
         &self,
         now: Instant,
-        member: &Arc<Session>,
+        session: &Arc<Session>,
         envelope: &Envelope<'_>,
     ) -> Result<Routed, Refusal> {
         let id = envelope.in_reply_to().and_then(|id| id.parse().ok());
-        if let Some(routed) = id.and_then(|id| self.answer(now, member, id, envelope)) {
+        if let Some(routed) = id.and_then(|id| self.answer(now, session, id, envelope)) {
             return Ok(routed);
         }
         // Late is better than silent: it is asked again like the others.
-        member.set_missed(false);
+        session.set_missed(false);
         if let Some(id) = id.filter(|_| !envelope.more()) {
-            self.settle_turn(now, member, id);
+            self.settle_turn(now, session, id);
         }
         Err(Refusal::new(
             ErrorCode::NoSuchRequest,
@@ -42,11 +42,11 @@ impl Router {
         ))
     }
 
-    /// Takes an envelope as the answer to a request; `None` when the request is not this member's to answer.
+    /// Takes an envelope as the answer to a request; `None` when the request is not this session's to answer.
     pub(in crate::router) fn answer(
         &self,
         now: Instant,
-        member: &Arc<Session>,
+        session: &Arc<Session>,
         id: RequestId,
         envelope: &Envelope<'_>,
     ) -> Option<Routed> {
@@ -55,17 +55,17 @@ impl Router {
         let mut routed = Routed::default();
         let mut progress = pending.progress.lock();
         let handler = match &progress.stage {
-            Stage::Given(handler) if Arc::ptr_eq(&handler.member, member) => Arc::clone(handler),
+            Stage::Given(handler) if Arc::ptr_eq(&handler.session, session) => Arc::clone(handler),
             Stage::Given(_) | Stage::Waiting(_) | Stage::Ended => return None,
         };
         // Under the lock, so that nothing of this request comes after its last answer; under the gather's, after its end.
-        let push = || pending.asker.push(now, frame, Kind::Kept).unwrap_or(false);
+        let push = || pending.asker.push(now, frame, OnFull::Close).unwrap_or(Pressure::Relieved);
         let pressed = match &pending.gather {
             Some(gather) => gather.pass_on(push)?,
             None => push(),
         };
         routed.note_pressure(&pending.asker, pressed);
-        member.set_missed(false);
+        session.set_missed(false);
         if envelope.more() {
             let before = std::mem::replace(&mut progress.deadline, now + pending.timeout);
             // Under the lock: who ends the request takes out the deadline that it finds.
@@ -75,7 +75,7 @@ impl Router {
         progress.stage = Stage::Ended;
         drop(progress);
         self.requests.remove(&pending);
-        member.release(id);
+        session.release(id);
         if let Some(gather) = &pending.gather {
             gather.answered(now);
         }
@@ -101,7 +101,7 @@ impl Router {
             None => {
                 let frame = self.failure(&pending.triple, pending.asker_id.as_deref(), refusal);
                 // An asker that is ending hears nothing more.
-                pending.asker.push(now, frame, Kind::Kept).ok();
+                pending.asker.push(now, frame, OnFull::Close).ok();
             }
         }
         true
@@ -116,7 +116,7 @@ impl Router {
                     continue;
                 }
                 match &progress.stage {
-                    Stage::Given(handler) => (Some(Arc::clone(&handler.member)), Arc::clone(&handler.member.source)),
+                    Stage::Given(handler) => (Some(Arc::clone(&handler.session)), Arc::clone(&handler.session.source)),
                     Stage::Waiting(occupied) => (None, waited_for(occupied)),
                     Stage::Ended => continue,
                 }
@@ -134,12 +134,12 @@ impl Router {
     }
 
     /// The handler of a request has gone: another one gets it if it is idempotent, else its asker is told.
-    pub(in crate::router) fn handler_gone(&self, now: Instant, id: RequestId, member: &Arc<Session>) {
+    pub(in crate::router) fn handler_gone(&self, now: Instant, id: RequestId, session: &Arc<Session>) {
         let Some(pending) = self.requests.find(id) else { return };
         let again = {
             let mut progress = pending.progress.lock();
             match &progress.stage {
-                Stage::Given(handler) if Arc::ptr_eq(&handler.member, member) => {}
+                Stage::Given(handler) if Arc::ptr_eq(&handler.session, session) => {}
                 Stage::Given(_) | Stage::Waiting(_) | Stage::Ended => return,
             }
             let again = pending.idempotent && pending.gather.is_none() && progress.attempts < ATTEMPTS_MAX;
@@ -150,15 +150,15 @@ impl Router {
                 None
             }
         };
-        member.release(id);
+        session.release(id);
         match again.and_then(|text| self.place_again(now, &pending, &text)) {
             None => {
-                self.fail(now, &pending, &member.source, &handler_gone());
+                self.fail(now, &pending, &session.source, &handler_gone());
             }
             Some(Routed { receipt, .. }) => {
                 // A handler that takes commands: delivery has completed it.
                 if let (Some(receipt), Some(id)) = (receipt, &pending.asker_id) {
-                    pending.asker.push(now, notice::receipt(id, receipt.receivers, None).into(), Kind::Kept).ok();
+                    pending.asker.push(now, notice::receipt(id, receipt.receivers, None).into(), OnFull::Close).ok();
                 }
             }
         }
@@ -167,8 +167,9 @@ impl Router {
     /// Gives a request that has lost its handler to another one, if there is one.
     fn place_again(&self, now: Instant, pending: &Arc<Pending>, text: &str) -> Option<Routed> {
         let envelope = decode(text, DecodeLimits::OWN).ok()?;
-        let whose = self.whose(&pending.asker, &envelope).ok()?;
-        let candidates = self.candidates(&pending.asker, &envelope, whose);
+        let facts = self.policy.facts(envelope.triple());
+        let scope = access::scope(&pending.asker, &envelope, &facts).ok()?;
+        let candidates = self.candidates(&pending.asker, &envelope, scope, &facts);
         self.place(now, pending, &envelope, candidates).ok()
     }
 
@@ -208,7 +209,7 @@ impl Router {
         if pending.gather.as_ref().is_none_or(|gather| gather.cancel()) {
             let refusal = Refusal::new(ErrorCode::RequestCancelled, why);
             let frame = self.failure(&pending.triple, pending.asker_id.as_deref(), &refusal);
-            pending.asker.push(now, frame, Kind::Kept).ok();
+            pending.asker.push(now, frame, OnFull::Close).ok();
         }
         true
     }
@@ -217,7 +218,7 @@ impl Router {
     pub(in crate::router) fn withdraw(&self, now: Instant, pending: &Arc<Pending>) -> bool {
         let Some(stage) = self.close(pending) else { return false };
         if let Stage::Given(handler) = stage {
-            handler.member.push(now, notice::cancelled(&pending.id.to_string()).into(), Kind::Kept).ok();
+            handler.session.push(now, notice::cancelled(&pending.id.to_string()).into(), OnFull::Close).ok();
         }
         true
     }
@@ -228,7 +229,7 @@ impl Router {
         self.requests.remove(pending);
         match &stage {
             Stage::Given(handler) => {
-                handler.member.release(pending.id);
+                handler.session.release(pending.id);
                 Self::abandon_turn(handler, pending.id);
             }
             Stage::Waiting(_) => forget_waiting(&stage, pending.id),
@@ -251,5 +252,5 @@ fn answered(envelope: &Envelope<'_>, pending: &Pending) -> Frame {
 }
 
 fn waited_for(occupied: &[Arc<Subscription>]) -> Arc<str> {
-    occupied.first().map_or_else(|| Arc::from(""), |subscription| Arc::clone(&subscription.member.source))
+    occupied.first().map_or_else(|| Arc::from(""), |subscription| Arc::clone(&subscription.session.source))
 }

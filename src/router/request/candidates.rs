@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::router::decide::Facts;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Subscription};
 use crate::router::session::{Role, Session};
@@ -26,7 +27,7 @@ impl Candidates {
 
     /// Whether one of them is in the process.
     pub(in crate::router) fn has_adapter(&self) -> bool {
-        self.handlers.iter().any(|(_, handler)| handler.member.standing == Role::Adapter)
+        self.handlers.iter().any(|(_, handler)| handler.session.role == Role::Adapter)
     }
 
     pub(in crate::router) fn len(&self) -> usize {
@@ -41,23 +42,23 @@ impl Candidates {
     /// one longest unserved.
     pub(in crate::router) fn best_first(mut self) -> impl Iterator<Item = Arc<Subscription>> {
         self.handlers.sort_by_cached_key(|(rank, handler)| {
-            let member = &handler.member;
-            (member.is_doubtful(), *rank, member.busy(), member.served(), handler.id)
+            let session = &handler.session;
+            (session.is_doubtful(), *rank, session.busy(), session.served(), handler.id)
         });
         self.handlers.into_iter().map(|(_, handler)| handler)
     }
 
-    /// Every session once, and one member of each group, in the order of subscribing.
+    /// Every session once, and one session of each group, in the order of subscribing.
     pub(in crate::router) fn everyone(self) -> Vec<Arc<Subscription>> {
         let mut sessions = BTreeMap::new();
         let mut groups = BTreeSet::new();
         for handler in self.best_first() {
             let taken = match &handler.group {
-                None => sessions.contains_key(&handler.member.number),
-                Some(group) => !groups.insert((handler.member.user().map(str::to_owned), group.clone())),
+                None => sessions.contains_key(&handler.session.number),
+                Some(group) => !groups.insert((handler.session.user().map(str::to_owned), group.clone())),
             };
             if !taken {
-                sessions.entry(handler.member.number).or_insert(handler);
+                sessions.entry(handler.session.number).or_insert(handler);
             }
         }
         let mut everyone: Vec<_> = sessions.into_values().collect();
@@ -67,49 +68,45 @@ impl Candidates {
 }
 
 impl Router {
-    /// The handlers that match an envelope and may have it. The sender is never one of them: who handles a triple and
-    /// asks on it by `timeout` wants another's answer.
+    /// The handlers that match an envelope and may have it. The sender is never one of them: a handler that sends a
+    /// request on its own triple, by `timeout`, wants another handler's answer.
     pub(in crate::router) fn candidates(
         &self,
         sender: &Arc<Session>,
         envelope: &Envelope<'_>,
-        whose: Scope<'_>,
+        scope: Scope<'_>,
+        facts: &Facts<'_>,
     ) -> Candidates {
-        let triple = self.policy.canonical(envelope.triple());
-        let folded = self.policy.folds(&triple.channel);
-        let matches = match whose {
-            Scope::User(user) => {
-                self.handlers.matches(&[Audience::User(user), Audience::Adapters, Audience::Services], &triple, folded)
-            }
-            Scope::Shared(_) => {
-                self.handlers.matches(&[Audience::Everyone, Audience::Adapters, Audience::Services], &triple, folded)
-            }
+        let applications = match scope {
+            Scope::User(user) => Audience::User(user),
+            Scope::Shared(_) => Audience::Everyone,
         };
+        let audiences = [applications, Audience::Adapters, Audience::Services];
+        let matches = self.handlers.matches(&audiences, &facts.canonical, facts.folded);
         let mut candidates = Candidates::default();
         if matches.is_empty() {
             return candidates;
         }
-        let protected = self.policy.is_protected(envelope.triple());
         let all = || matches.iter().flat_map(Receivers::iter);
-        let served_inside = protected && all().any(|handler| handler.member.standing == Role::Adapter);
+        let served_inside = facts.protected && all().any(|handler| handler.session.role == Role::Adapter);
         for handler in all() {
-            let member = &handler.member;
-            if envelope.target().is_some_and(|target| target != &*member.source) {
+            let session = &handler.session;
+            if envelope.target().is_some_and(|target| target != &*session.source) {
                 continue;
             }
-            let own = whose.user() == member.user();
-            let rank = match member.standing {
+            let own = scope.user() == session.user();
+            let rank = match session.role {
                 Role::User(_) if own => 0,
                 Role::Adapter => 1,
                 Role::Service => 2,
                 Role::User(_) => 3,
             };
             // Even on a shared channel no agent's password request goes to another agent's application.
-            let foreign = rank == 3;
-            if protected && (foreign || !member.may_handle(envelope.triple(), self.policy.open, served_inside)) {
+            let foreign = facts.protected && rank == 3;
+            if foreign || !self.may_handle(session, envelope.triple(), facts, served_inside) {
                 continue;
             }
-            if Arc::ptr_eq(member, sender) {
+            if Arc::ptr_eq(session, sender) {
                 candidates.sender_handles = true;
             } else {
                 candidates.handlers.push((rank, Arc::clone(handler)));

@@ -6,7 +6,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::router::outbox::Kind;
+use crate::router::outbox::OnFull;
 use crate::router::session::Session;
 use wire::ErrorCode;
 use wire::{Triple, notice};
@@ -83,6 +83,6 @@ impl Gather {
         let more = json!({ "Expected": state.expected, "Answered": state.answered, "Failed": failed });
         let frame = notice::success(&self.triple, self.asker_id.as_deref(), more).into();
         // An asker that is ending hears nothing more.
-        self.asker.push(now, frame, Kind::Kept).ok();
+        self.asker.push(now, frame, OnFull::Close).ok();
     }
 }

@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
+use crate::router::decide::{Facts, no_handler};
 use crate::router::index::Subscription;
-use crate::router::outbox::{Gone, Kind};
+use crate::router::outbox::{OnFull, Pressure, PushError};
 use crate::router::request::candidates::Candidates;
 use crate::router::request::gather::Gather;
 use crate::router::request::pending::{Pending, Progress, Stage};
@@ -32,8 +33,9 @@ impl Router {
         now: Instant,
         asker: &Arc<Session>,
         envelope: &Envelope<'_>,
-        whose: Scope<'_>,
+        scope: Scope<'_>,
         candidates: Candidates,
+        facts: &Facts<'_>,
     ) -> Result<Routed, Refusal> {
         let most = self.policy.limits.pending_requests;
         if asker.holds.lock().asked.len() >= most {
@@ -49,13 +51,13 @@ impl Router {
                     format!("a request to each of {} handlers is over the limit of {most} pending", candidates.len()),
                 ));
             }
-            return Ok(self.gather(now, asker, envelope, whose, candidates));
+            return Ok(self.gather(now, asker, envelope, scope, candidates, facts));
         }
         let is_full = candidates.has_adapter();
-        let pending = self.pend(now, asker, envelope, whose, None);
+        let pending = self.pend(now, asker, envelope, scope, facts, None);
         match self.place(now, &pending, envelope, candidates) {
             Ok(routed) => Ok(routed),
-            Err(Gone) => {
+            Err(_) => {
                 self.close(&pending);
                 Err(if is_full { adapter_full() } else { no_handler(envelope) })
             }
@@ -67,8 +69,9 @@ impl Router {
         now: Instant,
         asker: &Arc<Session>,
         envelope: &Envelope<'_>,
-        whose: Scope<'_>,
+        scope: Scope<'_>,
         candidates: Candidates,
+        facts: &Facts<'_>,
     ) -> Routed {
         let everyone = candidates.everyone();
         let expected = everyone.iter().filter(|handler| !handler.takes_commands()).count();
@@ -77,16 +80,16 @@ impl Router {
         for handler in everyone {
             if handler.takes_commands() {
                 routed.note_pressure(
-                    &handler.member,
-                    self.command(now, asker, envelope, whose, &handler).unwrap_or(false),
+                    &handler.session,
+                    self.command(now, asker, envelope, scope, &handler).unwrap_or(Pressure::Relieved),
                 );
                 continue;
             }
-            let source = Arc::clone(&handler.member.source);
-            let pending = self.pend(now, asker, envelope, whose, Some(Arc::clone(&gather)));
+            let source = Arc::clone(&handler.session.source);
+            let pending = self.pend(now, asker, envelope, scope, facts, Some(Arc::clone(&gather)));
             match self.place(now, &pending, envelope, Candidates::only(handler)) {
                 Ok(placed) => routed.pressed.extend(placed.pressed),
-                Err(Gone) => {
+                Err(_) => {
                     self.close(&pending);
                     gather.failed(now, &source, ErrorCode::HandlerGone);
                 }
@@ -103,7 +106,8 @@ impl Router {
         now: Instant,
         asker: &Arc<Session>,
         envelope: &Envelope<'_>,
-        whose: Scope<'_>,
+        scope: Scope<'_>,
+        facts: &Facts<'_>,
         gather: Option<Arc<Gather>>,
     ) -> Arc<Pending> {
         let timeout = self.time_limit(envelope);
@@ -113,9 +117,9 @@ impl Router {
             asker: Arc::clone(asker),
             asker_id: envelope.id().map(Box::from),
             triple: envelope.triple().to_owned(),
-            user: whose.user().map(Box::from),
+            user: scope.user().map(Box::from),
             timeout,
-            secret: self.policy.is_protected(envelope.triple()),
+            secret: facts.protected,
             idempotent: envelope.idempotent(),
             gather,
             progress: Mutex::new(Progress {
@@ -138,22 +142,22 @@ impl Router {
     /// Gives a request to the best candidate that takes it; waits for the turn of an ordered one where nobody is free.
     ///
     /// # Errors
-    /// [`Gone`]: nobody takes it.
+    /// [`PushError`]: nobody takes it.
     pub(in crate::router) fn place(
         &self,
         now: Instant,
         pending: &Arc<Pending>,
         envelope: &Envelope<'_>,
         candidates: Candidates,
-    ) -> Result<Routed, Gone> {
+    ) -> Result<Routed, PushError> {
         let mut occupied = SmallVec::<[Arc<Subscription>; 1]>::new();
         for handler in candidates.best_first() {
             if handler.takes_commands() {
-                let whose = pending.user.as_deref().map_or(Scope::Shared(None), Scope::User);
-                let Ok(pressed) = self.command(now, &pending.asker, envelope, whose, &handler) else { continue };
+                let scope = pending.user.as_deref().map_or(Scope::Shared(None), Scope::User);
+                let Ok(pressed) = self.command(now, &pending.asker, envelope, scope, &handler) else { continue };
                 self.close(pending);
                 let mut routed = Routed { receipt: Some(Receipt { receivers: 1, hint: None }), pressed: Vec::new() };
-                routed.note_pressure(&handler.member, pressed);
+                routed.note_pressure(&handler.session, pressed);
                 return Ok(routed);
             }
             if handler.ordered.as_ref().is_some_and(|ordered| !ordered.take(pending.id)) {
@@ -162,12 +166,12 @@ impl Router {
             }
             if let Ok(pressed) = self.give(now, pending, envelope, &handler) {
                 let mut routed = Routed::default();
-                routed.note_pressure(&handler.member, pressed);
+                routed.note_pressure(&handler.session, pressed);
                 return Ok(routed);
             }
         }
         if occupied.is_empty() {
-            return Err(Gone);
+            return Err(PushError::Closed);
         }
         self.wait(now, pending, envelope, &occupied);
         Ok(Routed::default())
@@ -229,7 +233,7 @@ impl Router {
             Stage::Given(_) | Stage::Ended => false,
         };
         if nobody_left {
-            self.fail(now, &pending, &subscription.member.source, &handler_gone());
+            self.fail(now, &pending, &subscription.session.source, &handler_gone());
         }
     }
 
@@ -240,19 +244,19 @@ impl Router {
         pending: &Arc<Pending>,
         envelope: &Envelope<'_>,
         handler: &Arc<Subscription>,
-    ) -> Result<bool, Gone> {
-        if handler.member.give(pending.id).is_err() {
+    ) -> Result<Pressure, PushError> {
+        if handler.session.give(pending.id).is_err() {
             Self::undo_turn(handler, pending.id);
-            return Err(Gone);
+            return Err(PushError::Closed);
         }
         // Before the handler can answer, it has to be known that it may.
         let (before, remaining) = {
             let mut progress = pending.progress.lock();
             if matches!(progress.stage, Stage::Ended) {
                 drop(progress);
-                handler.member.release(pending.id);
+                handler.session.release(pending.id);
                 Self::undo_turn(handler, pending.id);
-                return Ok(false);
+                return Ok(Pressure::Relieved);
             }
             progress.attempts += 1;
             let before = std::mem::replace(&mut progress.stage, Stage::Given(Arc::clone(handler)));
@@ -262,13 +266,13 @@ impl Router {
             self.begin_turn(handler, &pending.triple);
         }
         let frame = delivered(envelope, &pending.asker, pending.user.as_deref(), pending.id, remaining, pending.secret);
-        match handler.member.push(now, frame, Kind::Kept) {
+        match handler.session.push(now, frame, OnFull::Close) {
             Ok(pressed) => {
-                handler.member.serve(self.ids.stamp());
+                handler.session.serve(self.ids.stamp());
                 forget_waiting(&before, pending.id);
                 Ok(pressed)
             }
-            Err(Gone) => {
+            Err(error) => {
                 let mut progress = pending.progress.lock();
                 let ended = matches!(progress.stage, Stage::Ended);
                 if !ended {
@@ -276,9 +280,9 @@ impl Router {
                     progress.attempts -= 1;
                 }
                 drop(progress);
-                handler.member.release(pending.id);
+                handler.session.release(pending.id);
                 Self::undo_turn(handler, pending.id);
-                if ended { Ok(false) } else { Err(Gone) }
+                if ended { Ok(Pressure::Relieved) } else { Err(error) }
             }
         }
     }
@@ -289,14 +293,14 @@ impl Router {
         now: Instant,
         asker: &Session,
         envelope: &Envelope<'_>,
-        whose: Scope<'_>,
+        scope: Scope<'_>,
         handler: &Arc<Subscription>,
-    ) -> Result<bool, Gone> {
+    ) -> Result<Pressure, PushError> {
         let secret = self.policy.is_protected(envelope.triple());
         let limit = self.time_limit(envelope);
-        let frame = delivered(envelope, asker, whose.user(), self.ids.request(), limit, secret);
-        let pressed = handler.member.push(now, frame, Kind::Kept)?;
-        handler.member.serve(self.ids.stamp());
+        let frame = delivered(envelope, asker, scope.user(), self.ids.request(), limit, secret);
+        let pressed = handler.session.push(now, frame, OnFull::Close)?;
+        handler.session.serve(self.ids.stamp());
         Ok(pressed)
     }
 }
@@ -327,18 +331,6 @@ fn delivered(
 
 pub(in crate::router) fn handler_gone() -> Refusal {
     Refusal::new(ErrorCode::HandlerGone, "the handler left before it answered; ask again when it is back")
-}
-
-pub(in crate::router) fn no_handler(envelope: &Envelope<'_>) -> Refusal {
-    let words = match envelope.target() {
-        Some(_) => "no session of the target's name that may answer is connected",
-        None => "nobody who may answer this triple is connected; letter case counts",
-    };
-    Refusal::new(ErrorCode::NoHandler, words)
-}
-
-pub(in crate::router) fn not_retained() -> Refusal {
-    Refusal::new(ErrorCode::InvalidEnvelope, "the field 'retain' is for events, and this is a request")
 }
 
 /// An adapter is never gone while its broker runs: where nobody took the request, its queue is full.

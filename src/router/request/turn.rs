@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::router::decide::Facts;
 use crate::router::index::Subscription;
 use crate::router::session::Session;
 use crate::router::{RequestId, Routed, Router};
@@ -40,7 +41,7 @@ enum Stage {
     Owed(RequestId),
 }
 
-/// One ordered subscription that has, or owes, an answer; kept with its member.
+/// One ordered subscription that has, or owes, an answer; kept with its session.
 #[derive(Clone)]
 pub(in crate::router) struct Turn {
     subscription: Arc<Subscription>,
@@ -108,9 +109,9 @@ impl Router {
     /// Notes that an ordered subscription works on a request.
     pub(in crate::router) fn begin_turn(&self, subscription: &Arc<Subscription>, triple: &Triple<'_>) {
         let turn = Turn { subscription: Arc::clone(subscription), triple: self.policy.canonical(triple).to_owned() };
-        let member = &subscription.member;
-        member.holds.lock().turns.push(turn);
-        member.turns.fetch_add(1, Ordering::SeqCst);
+        let session = &subscription.session;
+        session.holds.lock().turns.push(turn);
+        session.turns.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Takes back a turn whose request could not be sent.
@@ -164,11 +165,11 @@ impl Router {
     }
 
     /// A late answer that names its request: the envelope that was owed has come.
-    pub(in crate::router) fn settle_turn(&self, now: Instant, member: &Arc<Session>, request: RequestId) {
-        if member.turns.load(Ordering::SeqCst) == 0 {
+    pub(in crate::router) fn settle_turn(&self, now: Instant, session: &Arc<Session>, request: RequestId) {
+        if session.turns.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let turns = member.holds.lock().turns.clone();
+        let turns = session.holds.lock().turns.clone();
         let owed = turns.into_iter().map(|turn| turn.subscription).find(|subscription| {
             subscription.ordered.as_ref().is_some_and(|it| it.state.lock().stage == Stage::Owed(request))
         });
@@ -177,39 +178,45 @@ impl Router {
         }
     }
 
-    /// Takes an envelope without `inReplyTo` as the answer of an ordered handler, if it is one. `None`: it is not.
+    /// Takes an envelope without `inReplyTo` as the reply that has its turn in an ordered subscription.
     pub(in crate::router) fn answer_in_turn(
         &self,
         now: Instant,
-        member: &Arc<Session>,
+        session: &Arc<Session>,
+        subscription: &Arc<Subscription>,
         envelope: &Envelope<'_>,
-    ) -> Option<Routed> {
-        if member.turns.load(Ordering::SeqCst) == 0 {
-            return None;
-        }
-        let triple = self.policy.canonical(envelope.triple());
-        let folded = self.policy.folds(&triple.channel);
-        let turns = member.holds.lock().turns.clone();
-        let turn = turns.into_iter().find(|turn| turn.expects(&triple, folded))?;
-        let subscription = turn.subscription;
-        let stage = subscription.ordered.as_ref()?.state.lock().stage;
+    ) -> Routed {
+        let Some(ordered) = &subscription.ordered else { return Routed::default() };
+        let stage = ordered.state.lock().stage;
         let routed = match stage {
             // An answer that lost a race against its time limit is discarded like every late one.
-            Stage::Busy(request) => self.answer(now, member, request, envelope).unwrap_or_default(),
+            Stage::Busy(request) => self.answer(now, session, request, envelope).unwrap_or_default(),
             Stage::Owed(_) | Stage::Free => Routed::default(),
         };
-        member.set_missed(false);
+        session.set_missed(false);
         if !envelope.more() {
-            self.end_turn(now, &subscription);
+            self.end_turn(now, subscription);
         }
-        Some(routed)
+        routed
+    }
+}
+
+impl Session {
+    /// The ordered subscription whose turn an envelope without `inReplyTo` ends, if there is one.
+    pub(in crate::router) fn turn_that_expects(&self, facts: &Facts<'_>) -> Option<Arc<Subscription>> {
+        if self.turns.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let holds = self.holds.lock();
+        let turn = holds.turns.iter().find(|turn| turn.expects(&facts.canonical, facts.folded))?;
+        Some(Arc::clone(&turn.subscription))
     }
 }
 
 fn forget_turn(subscription: &Arc<Subscription>) {
-    let member = &subscription.member;
-    let mut holds = member.holds.lock();
+    let session = &subscription.session;
+    let mut holds = session.holds.lock();
     let before = holds.turns.len();
     holds.turns.retain(|turn| turn.subscription.id != subscription.id);
-    member.turns.fetch_sub(before - holds.turns.len(), Ordering::SeqCst);
+    session.turns.fetch_sub(before - holds.turns.len(), Ordering::SeqCst);
 }

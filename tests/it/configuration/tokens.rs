@@ -1,7 +1,7 @@
 //! What `[[applications]]` lets a token prove.
 
 use secrecy::SecretString;
-use switchboard::auth::{AuthError, Claim, Identity, Permission, Principal, Verifier, hash_token};
+use switchboard::auth::{AuthError, Claim, Identity, Permission, Permissions, Principal, Verifier, hash_token};
 
 use super::{Given, load};
 
@@ -23,24 +23,25 @@ fn patterns(list: &[&str]) -> Permission {
 fn a_users_application_requests_all_and_handles_nothing_unless_it_is_written() {
     let plain = Identity {
         principal: Principal::User("u".into()),
-        observe: false,
         exclusive: false,
-        handle: Permission::none(),
-        request: Permission::All,
+        permissions: Permissions { observe: false, handle: Permission::none(), request: Permission::All },
         lasts: None,
     };
     assert_eq!(identity("user = 'u'", "a", "good"), Ok(plain.clone()));
     let lines = "user = 'u'\nobserve = true\nexclusive = true\nhandle = ['a/*/c']\nrequest = []";
     let request = Permission::none();
-    let chosen = Identity { observe: true, exclusive: true, handle: patterns(&["a/*/c"]), request, ..plain };
+    let permissions = Permissions { observe: true, handle: patterns(&["a/*/c"]), request };
+    let chosen = Identity { exclusive: true, permissions, ..plain };
     assert_eq!(identity(lines, "a", "good"), Ok(chosen));
 }
 
 #[test]
-fn a_service_requests_nothing_unless_it_is_written_and_may_handle() {
-    let request = |lines: &str| identity(lines, "a", "good").map(|it| (it.principal, it.handle, it.request));
-    assert_eq!(request("service = true"), Ok((Principal::Service, Permission::All, Permission::none())));
-    let chosen = Ok((Principal::Service, Permission::All, patterns(&["*/*/*"])));
+fn a_service_requests_and_handles_no_protected_triple_unless_it_is_written() {
+    let request = |lines: &str| {
+        identity(lines, "a", "good").map(|it| (it.principal, it.permissions.handle, it.permissions.request))
+    };
+    assert_eq!(request("service = true"), Ok((Principal::Service, Permission::none(), Permission::none())));
+    let chosen = Ok((Principal::Service, Permission::none(), patterns(&["*/*/*"])));
     assert_eq!(request("service = true\nrequest = ['*/*/*']"), chosen);
 }
 

@@ -12,7 +12,7 @@ use ring::signature::{RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPai
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use switchboard::adapter::salesforce::SalesforceVerifier;
-use switchboard::auth::{AuthError, Claim, Identity, JwtKeys, JwtRules, Principal, Verifier};
+use switchboard::auth::{AuthError, Claim, Identity, JwtKeys, JwtRules, Permissions, Principal, Verifier};
 use switchboard::config::{Config, LoadOptions};
 
 use super::{ALICE, ORG, now};
@@ -265,7 +265,8 @@ async fn the_configuration_says_what_the_user_is_and_how_long_a_jwt_may_last() {
 async fn a_proved_user_has_no_right_that_nobody_gave() {
     let identity =
         identity(&verifier("request = ['Salesforce/*/*']", &certificate(OURS)), &signed(&claims(json!({})))).await;
-    let Identity { observe, exclusive, handle, request, lasts, .. } = identity.unwrap();
+    let Identity { exclusive, permissions, lasts, .. } = identity.unwrap();
+    let Permissions { observe, handle, request } = permissions;
     assert_eq!(lasts, Some(Duration::from_hours(12)));
     assert_eq!((observe, exclusive, handle), (false, false, switchboard::auth::Permission::none()));
     let triple = |channel| wire::Triple::new(channel, "User", "FetchCredentials");

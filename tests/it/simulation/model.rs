@@ -317,9 +317,9 @@ impl Conn {
         self.source = source;
         self.user = identity.principal.user().map(str::to_owned);
         self.kind = if identity.principal == Principal::Service { Kind::Service } else { Kind::User };
-        self.observe = identity.observe;
-        self.may_handle = identity.handle.allows_all_of(&everything);
-        self.may_request = identity.request.allows_all_of(&everything);
+        self.observe = identity.permissions.observe;
+        self.may_handle = identity.permissions.handle.allows_any_of(&everything);
+        self.may_request = identity.permissions.request.allows_any_of(&everything);
     }
 
     /// Whether one of its subscriptions shows it a user's own envelopes.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::RngExt;
-use switchboard::auth::{Identity, Permission, Principal};
+use switchboard::auth::{Identity, Permission, Permissions, Principal};
 use switchboard::connection::{Input, Settings};
 use switchboard::router::Registration;
 use wire::{DecodeLimits, decode};
@@ -172,10 +172,8 @@ impl World {
     fn clear_retained(&mut self) {
         let identity = Identity {
             principal: Principal::Service,
-            observe: false,
             exclusive: false,
-            handle: Permission::none(),
-            request: Permission::none(),
+            permissions: Permissions { observe: false, handle: Permission::none(), request: Permission::none() },
             lasts: None,
         };
         let outbox = Settings::new(self.config.limits.clone()).outbox();

@@ -366,20 +366,20 @@ fn backoff(chance: &mut StdRng, failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::router::{Kind, OutboxLimits};
+    use crate::router::{OnFull, OutboxLimits, Pressure};
     use crate::websocket::Frame;
 
     #[tokio::test(start_paused = true)]
     async fn a_receiver_that_takes_nothing_is_waited_for_once() {
         let outbox = Arc::new(Outbox::new(OutboxLimits { messages: 10, bytes: 1 << 20, refuses: false }));
-        let push = || outbox.push(Instant::now().into_std(), Frame::new("{}"), Kind::Kept).ok();
+        let push = || outbox.push(Instant::now().into_std(), Frame::new("{}"), OnFull::Close).ok();
         let mut pressed = None;
-        while pressed != Some(true) {
+        while pressed != Some(Pressure::Over) {
             pressed = push();
         }
         let start = Instant::now();
         relief(vec![Arc::clone(&outbox)]).await;
         assert_eq!(start.elapsed(), PRESSURE);
-        assert_eq!(push(), Some(false), "nobody waits for it again until it has drained");
+        assert_eq!(push(), Some(Pressure::Relieved), "nobody waits for it again until it has drained");
     }
 }

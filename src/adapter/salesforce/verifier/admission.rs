@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Proven;
-use crate::auth::{AuthError, Identity, Permission, Principal};
+use crate::auth::{AuthError, Identity, Permission, Permissions, Principal};
 use crate::config::{Application, Config, ProvenUser, Proving};
 use wire::check_name;
 
@@ -68,10 +68,8 @@ impl Admission {
         })?;
         Ok(Identity {
             principal: Principal::User(Arc::from(user.as_str())),
-            observe: false,
             exclusive: self.exclusive.contains(source),
-            handle: Permission::none(),
-            request: self.request.clone(),
+            permissions: Permissions { observe: false, handle: Permission::none(), request: self.request.clone() },
             lasts: self.lasts,
         })
     }

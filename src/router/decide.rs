@@ -1,0 +1,120 @@
+//! [`Router::decide`]: what an envelope is, and who would get it. Nothing changes here; `deliver` carries a decision out.
+//!
+//! The rules are those of docs/protocol.md, "Routing": the first that fits decides.
+
+use std::sync::Arc;
+
+use wire::{Envelope, ErrorCode, Refusal, Triple};
+
+use crate::router::index::{Matches, Subscription};
+use crate::router::outbox::OnFull;
+use crate::router::request::candidates::Candidates;
+use crate::router::session::Session;
+use crate::router::{Router, Scope, access};
+
+/// What an envelope is and who would get it.
+pub struct Decision<'e> {
+    pub(super) facts: Facts<'e>,
+    pub(super) verdict: Verdict<'e>,
+}
+
+/// What follows from a triple and the configuration, looked up once for each envelope.
+pub(super) struct Facts<'e> {
+    /// The triple as the index compares it: folded where its channel folds.
+    pub(super) canonical: Triple<'e>,
+    /// The channel compares its topics and subtopics without regard to case.
+    pub(super) folded: bool,
+    /// The channel is shared by all users.
+    pub(super) shared: bool,
+    /// The triple is protected: request-only, its bytes are wiped.
+    pub(super) protected: bool,
+    /// What a full queue does with an event of the channel.
+    pub(super) on_full: OnFull,
+}
+
+/// The rule that fits.
+pub(super) enum Verdict<'e> {
+    /// Rule 1: the reply to a request that the envelope names.
+    Reply,
+    /// Rule 1 for an ordered handler: the reply to the request that has its turn in this subscription.
+    Turn(Arc<Subscription>),
+    /// Rule 2: a request.
+    Request { scope: Scope<'e>, candidates: Candidates },
+    /// Rule 4: an event.
+    Event { scope: Scope<'e>, matches: Matches },
+    /// Rule 3, or something that the sender may not do. `is_request`: the failure goes on the request's own triple.
+    Refused { refusal: Refusal, is_request: bool },
+}
+
+impl Router {
+    /// Decides what an envelope of a registered session is, and who would get it.
+    pub fn decide<'e>(&self, sender: &'e Arc<Session>, envelope: &'e Envelope<'_>) -> Decision<'e> {
+        let facts = self.policy.facts(envelope.triple());
+        let verdict = self.verdict(sender, envelope, &facts).unwrap_or_else(|(refusal, is_request)| {
+            let is_request = is_request.unwrap_or_else(|| self.looks_like_request(sender, envelope, &facts));
+            Verdict::Refused { refusal, is_request }
+        });
+        Decision { facts, verdict }
+    }
+
+    /// The rule that fits; or a refusal, and whether the envelope is a request, if that is known already.
+    fn verdict<'e>(
+        &self,
+        sender: &'e Arc<Session>,
+        envelope: &'e Envelope<'_>,
+        facts: &Facts<'_>,
+    ) -> Result<Verdict<'e>, (Refusal, Option<bool>)> {
+        let is_reply = envelope.in_reply_to().is_some();
+        if let Err(refusal) = sender.check_source(envelope) {
+            return Err((refusal, is_reply.then_some(false)));
+        }
+        if is_reply {
+            return Ok(Verdict::Reply);
+        }
+        if let Some(subscription) = sender.turn_that_expects(facts) {
+            return Ok(Verdict::Turn(subscription));
+        }
+        let scope = access::scope(sender, envelope, facts).map_err(|refusal| (refusal, None))?;
+        let candidates = self.candidates(sender, envelope, scope, facts);
+        if facts.protected && !sender.may_request(envelope.triple()) {
+            return Err((access::may_not_request(), Some(true)));
+        }
+        let is_request = (!candidates.is_empty() && !candidates.sender_handles) || envelope.asks();
+        if is_request || facts.protected {
+            let nobody = candidates.is_empty() && (facts.protected || !envelope.gather());
+            if envelope.retain() && is_request {
+                return Err((not_retained(), Some(true)));
+            }
+            if nobody || !is_request {
+                return Err((no_handler(envelope), Some(true)));
+            }
+            return Ok(Verdict::Request { scope, candidates });
+        }
+        Ok(Verdict::Event { scope, matches: self.subscribers(facts, scope) })
+    }
+
+    /// Whether an envelope that was refused before its scope was known would have been a request.
+    fn looks_like_request(&self, sender: &Arc<Session>, envelope: &Envelope<'_>, facts: &Facts<'_>) -> bool {
+        let scope = match sender.user() {
+            user if facts.shared => Scope::Shared(user),
+            // The service named no user, so we cannot tell whose handlers it meant. Match no user's.
+            user => Scope::User(user.unwrap_or_default()),
+        };
+        envelope.asks() || facts.protected || {
+            let candidates = self.candidates(sender, envelope, scope, facts);
+            !candidates.is_empty() && !candidates.sender_handles
+        }
+    }
+}
+
+pub(super) fn no_handler(envelope: &Envelope<'_>) -> Refusal {
+    let words = match envelope.target() {
+        Some(_) => "no session of the target's name that may answer is connected",
+        None => "nobody who may answer this triple is connected; letter case counts",
+    };
+    Refusal::new(ErrorCode::NoHandler, words)
+}
+
+fn not_retained() -> Refusal {
+    Refusal::new(ErrorCode::InvalidEnvelope, "the field 'retain' is for events, and this is a request")
+}
