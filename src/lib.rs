@@ -20,6 +20,4 @@ pub mod server;
 
 pub mod client;
 
-pub mod simulator;
-
 pub mod cli;

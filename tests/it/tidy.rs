@@ -14,8 +14,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("session", &["router", "config", "auth", "telemetry", "websocket"]),
     ("server", &["session", "adapter", "router", "config", "auth", "telemetry", "websocket"]),
     ("client", &[]),
-    ("simulator", &[]),
-    ("cli", &["server", "client", "simulator", "adapter", "config", "auth", "telemetry"]),
+    ("cli", &["server", "client", "adapter", "config", "auth", "telemetry"]),
 ];
 
 /// Files of the core that may wait: the session's task, the outbox's own end, the adapter's host is not of the core.

@@ -19,7 +19,7 @@ use super::{ALICE, ORG, now};
 
 /// The org's key in these tests, and one that is not the org's.
 const OURS: &str = include_str!("../salesforce/key.pem");
-const THEIRS: &str = include_str!("../../../src/simulator/salesforce/org_key.pem");
+const THEIRS: &str = include_str!("../../../crates/salesforce-stand-in/src/org_key.pem");
 
 const RS256: &str = r#"{"alg":"RS256"}"#;
 

@@ -2,7 +2,7 @@
 
 use super::lexer::{Kind, Token, tokens, unescaped};
 use super::{Condition, Literal, Name, Operator, Order, Path, Query, refuse_at};
-use crate::simulator::salesforce::reply::Refusal;
+use crate::reply::Refusal;
 
 /// Longer statements are refused, and so are longer strings in WHERE.
 const STATEMENT_MAX: usize = 100_000;
@@ -11,7 +11,7 @@ const STRING_MAX: usize = 4_000;
 const DEPTH_MAX: usize = 32;
 
 /// Reads a statement.
-pub(in crate::simulator::salesforce) fn parse(text: &str) -> Result<Query, Refusal> {
+pub(crate) fn parse(text: &str) -> Result<Query, Refusal> {
     if text.chars().count() > STATEMENT_MAX {
         return Err(Refusal::bad("MALFORMED_QUERY", "SOQL statements cannot be longer than 100000 characters."));
     }

@@ -1,4 +1,8 @@
-//! A Salesforce org's stand-in: the REST API and the token endpoint, as far as a client of ours could ask them.
+//! A simulated Salesforce org for tests and demonstrations: REST, OAuth and the Pub/Sub API, as far as the broker uses
+//! them.
+//!
+//! It uses none of the other packages: code shared with the adapter would share its mistakes. It is tested by clients
+//! that were written elsewhere (`tests/python`, `tests/node`).
 //!
 //! Start at [`Org`]. A call goes `serve` (connections) -> `faults` -> `org` (which part answers) -> one file a part:
 //! `token`, `userinfo`, `introspection`, `versions`, `limits`, `query`, `sobjects`, `external`, `collections`,

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::avro::Shape;
 use super::made_id;
 use super::shapes::{self, Change, ChangeKind};
-use crate::simulator::salesforce::schema::Schema;
+use crate::schema::Schema;
 
 /// Events that a topic keeps; older ones are gone, as after three days.
 const KEPT: usize = 10_000;
@@ -24,7 +24,7 @@ const KEPT: usize = 10_000;
 const FIRST: u64 = 1000;
 
 /// The events of an org.
-pub(in crate::simulator::salesforce) struct Bus {
+pub(crate) struct Bus {
     topics: Mutex<BTreeMap<String, Topic>>,
     /// The most events that a stream was ever asked for and had not given.
     pub(super) owed_most: AtomicUsize,
@@ -82,7 +82,7 @@ impl Bus {
     }
 
     /// Publishes a record on a topic. Says why it could not.
-    pub(in crate::simulator::salesforce) fn publish(
+    pub(crate) fn publish(
         &self,
         now: Duration,
         schema: &Schema,
@@ -103,12 +103,7 @@ impl Bus {
     }
 
     /// Publishes what became of a record.
-    pub(in crate::simulator::salesforce) fn tell(
-        &self,
-        now: Duration,
-        schema: &Schema,
-        change: &Change,
-    ) -> Result<(), String> {
+    pub(crate) fn tell(&self, now: Duration, schema: &Schema, change: &Change) -> Result<(), String> {
         let name = change.topic();
         let told = self.with(schema, &name, |topic| {
             let record = shapes::record(now, topic.next, &topic.shape, change);
@@ -137,17 +132,17 @@ impl Bus {
     }
 
     /// Asks for a keep-alive on every stream.
-    pub(in crate::simulator::salesforce) fn keep_alive(&self) {
+    pub(crate) fn keep_alive(&self) {
         self.news.send_modify(|news| news.keep_alives += 1);
     }
 
     /// How many streams of a topic are open.
-    pub(in crate::simulator::salesforce) fn streams(&self, topic: &str) -> usize {
+    pub(crate) fn streams(&self, topic: &str) -> usize {
         self.topics.lock().get(topic).map_or(0, |topic| topic.streams)
     }
 
     /// The most events that a stream was ever asked for and had not given.
-    pub(in crate::simulator::salesforce) fn owed_most(&self) -> usize {
+    pub(crate) fn owed_most(&self) -> usize {
         self.owed_most.load(Ordering::Relaxed)
     }
 
@@ -159,7 +154,7 @@ impl Bus {
     }
 
     /// Forgets all events.
-    pub(in crate::simulator::salesforce) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.topics.lock().values_mut().for_each(|topic| topic.events.clear());
     }
 

@@ -17,8 +17,8 @@ use super::bus::{Event, News};
 use super::grpc::{self, Messages, Status};
 use super::messages::{ConsumerEvent, FetchRequest, FetchResponse, ProducerEvent};
 use super::{Body, REPLAY_CORRUPTED, REPLAY_INVALID, known, status};
-use crate::simulator::salesforce::faults::Broken;
-use crate::simulator::salesforce::serve::Shared;
+use crate::faults::Broken;
+use crate::serve::Shared;
 
 /// An org does so at least every 270 seconds.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);

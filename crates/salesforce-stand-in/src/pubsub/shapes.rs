@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::avro::{Form, Shape, Slot};
 use super::made_id;
-use crate::simulator::salesforce::schema::{Field, Kind, Object, Schema};
+use crate::schema::{Field, Kind, Object, Schema};
 
 /// What changes of objects are called.
 const CHANGES: &[&str] = &["CREATE", "UPDATE", "DELETE", "UNDELETE"];
@@ -16,19 +16,19 @@ const LEFT_OUT: [&str; 3] = ["Id", "IsDeleted", "SystemModstamp"];
 
 /// What happened to a record, or was published as an event.
 #[derive(Clone, Debug)]
-pub(in crate::simulator::salesforce) struct Change {
-    pub(in crate::simulator::salesforce) object: String,
-    pub(in crate::simulator::salesforce) id: String,
-    pub(in crate::simulator::salesforce) kind: ChangeKind,
+pub(crate) struct Change {
+    pub(crate) object: String,
+    pub(crate) id: String,
+    pub(crate) kind: ChangeKind,
     /// Whose doing it is.
-    pub(in crate::simulator::salesforce) by: String,
-    pub(in crate::simulator::salesforce) before: Map<String, Value>,
-    pub(in crate::simulator::salesforce) after: Map<String, Value>,
+    pub(crate) by: String,
+    pub(crate) before: Map<String, Value>,
+    pub(crate) after: Map<String, Value>,
 }
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::simulator::salesforce) enum ChangeKind {
+pub(crate) enum ChangeKind {
     /// It is new.
     Create,
     /// It has other values.

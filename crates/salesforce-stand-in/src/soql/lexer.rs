@@ -1,7 +1,7 @@
 //! Words of a SOQL text, each with its place.
 
 use super::refuse_at;
-use crate::simulator::salesforce::reply::Refusal;
+use crate::reply::Refusal;
 
 /// A word with its place in the text.
 #[derive(Clone, Debug)]
