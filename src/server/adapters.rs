@@ -8,16 +8,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::adapter::Handler;
-use crate::adapter::directory::{self, Directory, DirectoryError, FolderLock};
+use crate::adapter::directory::{self, Directory, DirectoryError};
 use crate::adapter::host::{self, Host};
 use crate::adapter::salesforce::{self, Audit, Events, FetchCredentials, Org, Rotation, SetupError};
 use crate::config::{Config, Store};
 use crate::router::{Declaration, Router};
+use crate::store::{FolderLock, StoreError};
 use wire::Refusal;
 
 /// Why the handlers could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
+    /// The data folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The credential store.
     #[error(transparent)]
     Directory(#[from] DirectoryError),

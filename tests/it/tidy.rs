@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("websocket", &[]),
     ("telemetry", &[]),
+    ("store", &[]),
     ("auth", &[]),
     ("config", &["auth"]),
     ("router", &["config", "auth", "telemetry", "websocket"]),
-    ("adapter", &["router", "config", "auth", "telemetry", "websocket"]),
+    ("adapter", &["router", "config", "auth", "store", "telemetry", "websocket"]),
     ("session", &["router", "config", "auth", "telemetry", "websocket"]),
-    ("server", &["session", "adapter", "router", "config", "auth", "telemetry", "websocket"]),
+    ("server", &["session", "adapter", "router", "config", "auth", "store", "telemetry", "websocket"]),
     ("client", &[]),
     ("cli", &["server", "client", "adapter", "config", "auth", "telemetry"]),
 ];

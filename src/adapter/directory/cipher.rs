@@ -14,7 +14,8 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use sha2::{Digest, Sha512_256};
 use zeroize::Zeroizing;
 
-use super::{DirectoryError, files};
+use super::DirectoryError;
+use crate::store::{create_new, open_to_others};
 
 /// The layout of a sealed record: this byte, the nonce, the ciphertext with its tag.
 const VERSION: u8 = 1;
@@ -50,7 +51,7 @@ impl Key {
     /// Reads a key file, which others must not be able to read.
     pub(super) fn read(path: &Path) -> Result<Self, DirectoryError> {
         let file = File::open(path).map_err(|error| DirectoryError::file(path, "the key cannot be read", &error))?;
-        if files::open_to_others(&file).map_err(|error| DirectoryError::file(path, "the key cannot be read", &error))? {
+        if open_to_others(&file).map_err(|error| DirectoryError::file(path, "the key cannot be read", &error))? {
             return Err(DirectoryError::new(format!(
                 "{path}: the key file is open to other users of this machine; run 'chmod 600 {path}', and take a new \
                  key if someone may have read it",
@@ -81,7 +82,7 @@ impl Key {
         line_end.fill(b'\n');
         hex::encode_to_slice(self.0.as_slice(), digits)
             .map_err(io::Error::other)
-            .and_then(|()| files::create_new(path, &*text))
+            .and_then(|()| create_new(path, &*text))
             .map_err(|error| DirectoryError::file(path, "the key cannot be written", &error))
     }
 }

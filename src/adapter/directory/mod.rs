@@ -6,34 +6,27 @@
 //! agent's fetch wait for the administrator. Nothing here knows a session or a message, and all of it may block.
 
 mod cipher;
-mod files;
-mod guard;
 mod import;
 mod record;
 mod rekey;
 mod settings;
 
-pub use files::FolderLock;
-pub(in crate::adapter) use files::{private, publish};
 pub use import::{Import, RowFault, read as read_import};
 pub use record::{Credentials, Entry, FieldFault};
 pub use settings::{KEY_VARIABLE, KeySource, Settings};
 
 use std::fmt;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use redb::{
-    ConcurrencyMode, Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TransactionError,
-    WriteTransaction,
-};
+use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use zeroize::Zeroizing;
 
+use crate::store::{Database, StoreError, exists, lock_making, make_folder};
+
 use cipher::Cipher;
-use guard::{builder, check_file, guarded};
-use settings::exists;
+
+/// What errors call the file.
+const WHAT: &str = "the credential store";
 
 /// Keyed hash of the user -> sealed record.
 const ROWS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("rows");
@@ -58,12 +51,17 @@ impl DirectoryError {
         Self(format!("{}: {what}: {cause}", path.display()))
     }
 
-    fn damaged(path: &Path, cause: &dyn fmt::Display) -> Self {
-        Self(format!(
-            "{}: the credential store is damaged: {cause}; nothing was changed; put a backup in its place, or move it \
-             away and import the credentials anew",
-            path.display()
-        ))
+    fn damaged(words: &str) -> Self {
+        Self(format!("{words}; put a backup in its place, or move it away and import the credentials anew"))
+    }
+}
+
+impl From<StoreError> for DirectoryError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged(words) => Self::damaged(&words),
+            StoreError::Unusable(words) => Self(words),
+        }
     }
 }
 
@@ -89,9 +87,9 @@ impl Directory {
     /// The folder cannot be written, the key is missing, unreadable or another one, the file is damaged.
     pub fn open(settings: &Settings) -> Result<Self, DirectoryError> {
         let path = settings.store();
-        files::make_folder(&settings.data_dir)?;
+        make_folder(&settings.data_dir)?;
         if !exists(&path)? {
-            let _making = files::lock_making(&settings.data_dir.join("credentials.lock"))?;
+            let _making = lock_making(&settings.data_dir.join("credentials.lock"))?;
             if !exists(&path)? {
                 create(&path, &Cipher::new(&settings.key_or_new()?))?;
             }
@@ -117,7 +115,11 @@ impl Directory {
                 path.display()
             )));
         };
-        let key_check = check_file(&path)?;
+        let key_check = Database::inspect(&path, WHAT, |transaction| {
+            transaction.open_table(ROWS)?;
+            let key_check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec());
+            key_check.ok_or_else(|| redb::Error::Corrupted("the key check is missing".to_owned()))
+        })?;
         let mut cipher = Cipher::new(&key);
         if cipher.open(KEY_CHECK.as_bytes(), &key_check).is_none() {
             cipher = rekey::finish(settings, &key_check)?.ok_or_else(|| {
@@ -128,9 +130,7 @@ impl Directory {
                 ))
             })?;
         }
-        let database = guarded(&path, || {
-            builder().set_concurrency_mode(ConcurrencyMode::MultiWriter).open(&path).map_err(redb::Error::from)
-        })?;
+        let database = Database::open(&path, WHAT)?;
         Ok(Self { path, database, cipher, key_check })
     }
 
@@ -189,7 +189,7 @@ impl Directory {
             for (row, sealed) in &sealed {
                 replaced += usize::from(table.insert(row, sealed.as_slice())?.is_some());
             }
-            Ok(replaced)
+            Ok(Ok(replaced))
         })
     }
 
@@ -199,7 +199,7 @@ impl Directory {
     /// As [`Directory::set`].
     pub fn remove(&self, user: &str) -> Result<bool, DirectoryError> {
         let row = self.cipher.row_of(user);
-        self.write(|transaction| Ok(transaction.open_table(ROWS)?.remove(&row)?.is_some()))
+        self.write(|transaction| Ok(Ok(transaction.open_table(ROWS)?.remove(&row)?.is_some())))
     }
 
     fn unseal(&self, row: &[u8; 32], sealed: &[u8]) -> Result<Entry, DirectoryError> {
@@ -207,75 +207,44 @@ impl Directory {
             .open(row, sealed)
             .and_then(|plain| Entry::decode(&plain))
             .filter(|entry| self.cipher.row_of(&entry.user) == *row)
-            .ok_or_else(|| DirectoryError::damaged(&self.path, &"a record was altered or moved"))
+            .ok_or_else(|| {
+                DirectoryError::damaged(&format!(
+                    "{}: {WHAT} is damaged: a record was altered or moved; nothing was changed",
+                    self.path.display()
+                ))
+            })
     }
 
     fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, DirectoryError> {
-        guarded(&self.path, || work(&self.database.begin_read()?))
+        Ok(self.database.read(work)?)
     }
 
-    fn write<T>(&self, work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>) -> Result<T, DirectoryError> {
-        let mut waited = Duration::ZERO;
-        let transaction = loop {
-            match guarded(&self.path, || match self.database.try_begin_write() {
-                Ok(transaction) => Ok(Some(transaction)),
-                Err(TransactionError::WouldBlock) => Ok(None),
-                Err(error) => Err(error.into()),
-            })? {
-                Some(transaction) => break transaction,
-                None if waited >= files::WAIT => {
-                    return Err(DirectoryError::new(format!(
-                        "{}: another process has been writing to the credential store for {} seconds; nothing was \
-                         changed; try again when it has ended",
-                        self.path.display(),
-                        files::WAIT.as_secs()
-                    )));
-                }
-                None => {
-                    std::thread::sleep(files::LOOK_AGAIN);
-                    waited += files::LOOK_AGAIN;
-                }
-            }
-        };
-        guarded(&self.path, || {
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<Result<T, DirectoryError>, redb::Error>,
+    ) -> Result<T, DirectoryError> {
+        self.database.write(|transaction| {
             // A record sealed with a key that was replaced meanwhile could never be opened again.
             let check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|check| check.value().to_vec());
             if check.as_ref() != Some(&self.key_check) {
-                return Ok(None);
+                return Ok(Err(DirectoryError::new(format!(
+                    "{}: the credential store was given another key meanwhile; nothing was changed; try again",
+                    self.path.display()
+                ))));
             }
-            let outcome = work(&transaction)?;
-            transaction.commit()?;
-            Ok(Some(outcome))
+            work(transaction)
         })?
-        .ok_or_else(|| {
-            DirectoryError::new(format!(
-                "{}: the credential store was given another key meanwhile; nothing was changed; try again",
-                self.path.display()
-            ))
-        })
     }
 }
 
-/// Makes an empty store under another name and gives it its own only when it is whole: an empty file of that name is
-/// therefore always a damaged one.
+/// Makes an empty store.
 fn create(path: &Path, cipher: &Cipher) -> Result<(), DirectoryError> {
-    let making = path.with_extension("redb.new");
-    let cannot = |error: std::io::Error| DirectoryError::file(&making, "the credential store cannot be made", &error);
-    match fs::remove_file(&making) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot(error)),
-        Ok(()) | Err(_) => {}
-    }
-    files::create_new(&making, b"").map_err(cannot)?;
     let check = new_key_check(cipher)?;
-    guarded(&making, || {
-        let database = builder().create(&making)?;
-        let transaction = database.begin_write()?;
+    Ok(Database::create(path, WHAT, |transaction| {
         transaction.open_table(META)?.insert(KEY_CHECK, check.as_slice())?;
         transaction.open_table(ROWS)?;
-        transaction.commit()?;
-        Ok(database.close()?)
-    })?;
-    publish(&making, path).map_err(cannot)
+        Ok(())
+    })?)
 }
 
 fn new_key_check(cipher: &Cipher) -> Result<Vec<u8>, DirectoryError> {

@@ -5,13 +5,16 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use redb::ReadableTable;
 
 use super::cipher::{Cipher, Key};
-use super::settings::exists;
-use super::{Directory, DirectoryError, FolderLock, KEY_CHECK, META, ROWS, Settings, files, new_key_check};
+use super::{Directory, DirectoryError, KEY_CHECK, META, ROWS, Settings, new_key_check};
+use crate::store::{FolderLock, beside, exists, publish};
+
+/// What the name of a new key ends in, while it waits beside the old one for the store.
+const NEXT: &str = ".new";
 
 impl Directory {
     /// Gives the store a new key and returns how many records it has.
@@ -31,7 +34,7 @@ impl Directory {
         match (new_key_file, settings.key_file()) {
             (Some(path), _) => directory.reseal(&new_key_at(path)?),
             (None, Some(path)) => {
-                let next = next_to(&path);
+                let next = beside(&path, NEXT);
                 remove(&next)?;
                 let key = Key::generate()?;
                 key.write_new(&next)?;
@@ -71,14 +74,14 @@ impl Directory {
             }
             transaction.open_table(META)?.insert(KEY_CHECK, check.as_slice())?;
             Ok(Ok(sealed.len()))
-        })?
+        })
     }
 }
 
 /// The cipher of a new key that fits the store but was not yet put in the old one's place; puts it there.
 pub(super) fn finish(settings: &Settings, key_check: &[u8]) -> Result<Option<Cipher>, DirectoryError> {
     let Some(path) = settings.key_file() else { return Ok(None) };
-    let next = next_to(&path);
+    let next = beside(&path, NEXT);
     if !exists(&next)? {
         return Ok(None);
     }
@@ -91,7 +94,7 @@ pub(super) fn finish(settings: &Settings, key_check: &[u8]) -> Result<Option<Cip
 }
 
 fn take_place(next: &Path, path: &Path) -> Result<(), DirectoryError> {
-    files::publish(next, path).map_err(|error| {
+    publish(next, path).map_err(|error| {
         DirectoryError::file(next, "the store has this new key, which cannot take the old one's place", &error)
     })
 }
@@ -103,13 +106,6 @@ fn new_key_at(path: &Path) -> Result<Key, DirectoryError> {
     let key = Key::generate()?;
     key.write_new(path)?;
     Ok(key)
-}
-
-/// Where a new key waits for the store: beside the old one, since only there a rename is one step.
-fn next_to(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    PathBuf::from(name)
 }
 
 /// Removes what an earlier attempt left, before the store had it.

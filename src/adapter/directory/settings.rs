@@ -1,12 +1,13 @@
 //! [`Settings`]: where the store and its key are, and the first key.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::DirectoryError;
 use super::cipher::Key;
 use crate::config::Config;
+use crate::store::exists;
 
 /// The environment variable that may hold the key in place of a file.
 pub const KEY_VARIABLE: &str = "SWITCHBOARD_CREDENTIALS_KEY";
@@ -86,9 +87,4 @@ impl Settings {
     pub(super) fn describe_key(&self) -> String {
         self.key_file().map_or_else(|| KEY_VARIABLE.to_owned(), |path| path.display().to_string())
     }
-}
-
-/// Whether there is something at the path; one that cannot be looked for is an error, not an absence.
-pub(super) fn exists(path: &Path) -> Result<bool, DirectoryError> {
-    path.try_exists().map_err(|error| DirectoryError::file(path, "cannot be looked for", &error))
 }

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::adapter::Request;
+use crate::store::private;
 use wire::ErrorCode;
 
 /// Records that may wait for the disk. At some 300 bytes each, 1 MiB.
@@ -244,8 +245,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    private(&mut options);
     let mut file = options.open(path)?;
     #[cfg(unix)]
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;

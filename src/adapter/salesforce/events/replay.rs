@@ -2,8 +2,8 @@
 //! leads it: after a crash an event may come twice, and none is missed.
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::adapter::directory::{private, publish};
+use crate::store;
 
 /// In the data folder.
 const FILE: &str = "salesforce-events.json";
@@ -118,15 +118,7 @@ impl Positions {
 
     fn write(&self) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(&*self.kept.lock())?;
-        let new = self.path.with_extension("json.new");
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true);
-        private(&mut options);
-        let mut file = options.open(&new)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        drop(file);
-        publish(&new, &self.path)
+        store::replace(&self.path, &text)
     }
 }
 
