@@ -15,6 +15,8 @@ pub mod router;
 
 pub mod adapter;
 
+pub mod salesforce;
+
 pub mod session;
 
 pub mod server;

@@ -5,7 +5,6 @@
 pub mod host;
 
 pub mod directory;
-pub mod salesforce;
 
 use std::future::Future;
 use std::pin::Pin;

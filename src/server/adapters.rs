@@ -10,9 +10,9 @@ use tokio_util::task::TaskTracker;
 use crate::adapter::Handler;
 use crate::adapter::directory::{self, Directory, DirectoryError};
 use crate::adapter::host::{self, Host};
-use crate::adapter::salesforce::{self, Audit, Events, FetchCredentials, Org, Rotation, SetupError};
 use crate::config::{Config, Store};
 use crate::router::{Declaration, Router};
+use crate::salesforce::{self, Audit, Events, FetchCredentials, Org, Rotation, SetupError};
 use crate::store::{FolderLock, StoreError};
 use wire::Refusal;
 

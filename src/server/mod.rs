@@ -30,10 +30,10 @@ use self::adapters::Adapters;
 use self::drain::Drain;
 use self::seats::Seats;
 use self::signal::Signal;
-use crate::adapter::salesforce::{SalesforceVerifier, SetupErrors};
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Http};
 use crate::router::{Ids, Policy, Router};
+use crate::salesforce::{SalesforceVerifier, SetupErrors};
 use crate::session::{Crowd, Settings};
 
 /// How long after `limits.drain` the sessions may take to say goodbye.

@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use switchboard::adapter::directory::{Credentials, Directory, Entry};
-use switchboard::adapter::salesforce::{Audit, FetchCredentials, Rotation};
 use switchboard::adapter::{Handler, Request};
+use switchboard::salesforce::{Audit, FetchCredentials, Rotation};
 use wire::Triple;
 use wire::{ErrorCode, Refusal};
 

@@ -11,9 +11,9 @@ use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use switchboard::adapter::salesforce::SalesforceVerifier;
 use switchboard::auth::{AuthError, Claim, Identity, JwtKeys, JwtRules, Principal, Verifier};
 use switchboard::config::{Config, LoadOptions};
+use switchboard::salesforce::SalesforceVerifier;
 
 use super::{ALICE, ORG, now};
 

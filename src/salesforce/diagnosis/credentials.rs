@@ -4,11 +4,11 @@
 use std::collections::HashSet;
 
 use super::{Description, Field, Outcome, SET, Steps, Whose, describe_path};
-use crate::adapter::salesforce::client::Want;
-use crate::adapter::salesforce::oauth::Token;
-use crate::adapter::salesforce::response::records;
-use crate::adapter::salesforce::{Org, soql};
 use crate::config::{Mode, UserKey};
+use crate::salesforce::client::Want;
+use crate::salesforce::oauth::Token;
+use crate::salesforce::response::records;
+use crate::salesforce::{Org, soql};
 
 impl Org {
     /// Object, fields and mask, by what the org says to this user of the object.

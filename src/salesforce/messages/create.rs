@@ -11,10 +11,10 @@ use tokio::time::Instant;
 use super::creations::{Made, key};
 use super::data::{Asked, Told};
 use super::{CallKey, Record, Way, Writer, json_text, mapped, named, target, told};
-use crate::adapter::salesforce::write::Field;
-use crate::adapter::salesforce::{CHANNEL, CREATE_OBJECT, exactly};
 use crate::adapter::{Answer, Event, Handler, Request, Response};
 use crate::config::WritableObject;
+use crate::salesforce::write::Field;
+use crate::salesforce::{CHANNEL, CREATE_OBJECT, exactly};
 use wire::Refusal;
 use wire::{Pattern, Triple};
 

@@ -160,7 +160,7 @@ pub(super) fn is_mask(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapter::salesforce::response::objects;
+    use crate::salesforce::response::objects;
 
     fn row(fields: &str) -> String {
         format!(

@@ -10,8 +10,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::adapter::salesforce::soql::record_id;
-use crate::adapter::salesforce::write::json_object;
+use crate::salesforce::soql::record_id;
+use crate::salesforce::write::json_object;
 use wire::check_name;
 use wire::{ErrorCode, Refusal};
 

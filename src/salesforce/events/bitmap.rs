@@ -62,7 +62,7 @@ fn names(bits: &str, record: &RecordSchema) -> Option<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use crate::adapter::salesforce::events::schema::Schema;
+    use crate::salesforce::events::schema::Schema;
 
     #[test]
     fn bits_count_from_the_lowest_and_a_prefix_goes_into_a_compound_field() {

@@ -7,14 +7,14 @@ use tonic::Status;
 use super::failure::Failure;
 use super::schema::Schema;
 use super::wire::PubSub;
-use crate::adapter::salesforce::Org;
-use crate::adapter::salesforce::diagnosis::{Outcome, Steps};
-use crate::adapter::salesforce::oauth::Token;
 use crate::config::EventTopic;
+use crate::salesforce::Org;
+use crate::salesforce::diagnosis::{Outcome, Steps};
+use crate::salesforce::oauth::Token;
 
 impl Org {
     /// One step a table `[salesforce.events.topics.NAME]`.
-    pub(in crate::adapter::salesforce) async fn topics(&self, token: &Token, steps: &mut Steps) {
+    pub(in crate::salesforce) async fn topics(&self, token: &Token, steps: &mut Steps) {
         if self.config.events.topics.is_empty() {
             return;
         }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::data::{Asked, Told};
 use super::{CallKey, Change, Record, Way, Writer, mapped, named};
-use crate::adapter::salesforce::{UPDATE_OBJECT, exactly};
 use crate::adapter::{Answer, Handler, Request, Response};
+use crate::salesforce::{UPDATE_OBJECT, exactly};
 use wire::Pattern;
 use wire::Refusal;
 

@@ -2,10 +2,10 @@
 //! this user. Nothing is written.
 
 use super::{Description, OBJECT_SETTINGS, Outcome, Steps, describe_path};
-use crate::adapter::salesforce::Org;
-use crate::adapter::salesforce::client::{Call, Want};
-use crate::adapter::salesforce::write_fault::Target;
 use crate::config::WritableObject;
+use crate::salesforce::Org;
+use crate::salesforce::client::{Call, Want};
+use crate::salesforce::write_fault::Target;
 
 /// A SHA-256 in hex digits.
 const KEY_LENGTH: u32 = 64;

@@ -5,8 +5,8 @@ use std::error::Error;
 
 use tonic::{Code, Status};
 
-use crate::adapter::salesforce::fault::Fault;
-use crate::adapter::salesforce::transport;
+use crate::salesforce::fault::Fault;
+use crate::salesforce::transport;
 
 /// Why a stream ended.
 #[derive(Debug)]

@@ -18,10 +18,10 @@ use super::failure::{Failure, Next};
 use super::schema::Schema;
 use super::stats::Stats;
 use super::wire::{ConsumerEvent, FetchRequest, FetchResponse, ReplayPreset};
-use crate::adapter::salesforce::oauth::Token;
-use crate::adapter::salesforce::stats::count;
 use crate::config::{EventTopic, Start};
 use crate::router::Outbox;
+use crate::salesforce::oauth::Token;
+use crate::salesforce::stats::count;
 use wire::{DecodeLimits, decode};
 
 /// Events that are on their way at most; the API's own limit.

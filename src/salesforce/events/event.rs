@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 use super::schema::{HEADER, Schema};
 use super::wire::ConsumerEvent;
-use crate::adapter::salesforce::{CHANGE_EVENT, CHANNEL, PLATFORM_EVENT};
 use crate::config::EventTopic;
+use crate::salesforce::{CHANGE_EVENT, CHANNEL, PLATFORM_EVENT};
 
 /// An event, ready to be announced.
 #[derive(Debug, PartialEq, Eq)]

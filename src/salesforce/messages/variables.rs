@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::data::{Asked, Told, Variable, text_at};
 use super::{CallKey, Change, Record, Writer, named, target, told};
-use crate::adapter::salesforce::{REMOVE_VARIABLES, SAVE_VARIABLES, exactly};
 use crate::adapter::{Answer, Event, Handler, Heard, Request, Response};
+use crate::salesforce::{REMOVE_VARIABLES, SAVE_VARIABLES, exactly};
 use wire::{ErrorCode, Refusal};
 use wire::{Pattern, check_name};
 

@@ -13,13 +13,13 @@ use zeroize::Zeroizing;
 use super::answer::{self, Doubt};
 use super::known::Known;
 use super::{Proven, SetupError, now};
-use crate::adapter::salesforce::fault::Fault;
-use crate::adapter::salesforce::oauth::read_secret;
-use crate::adapter::salesforce::response::{LoginError, error_codes};
-use crate::adapter::salesforce::soql::encode;
-use crate::adapter::salesforce::transport::{causes, http, is_tls};
 use crate::auth::{AuthError, hash_token};
 use crate::config::{self, BaseUrl, IntrospectionProof, UserinfoProof};
+use crate::salesforce::fault::Fault;
+use crate::salesforce::oauth::read_secret;
+use crate::salesforce::response::{LoginError, error_codes};
+use crate::salesforce::soql::encode;
+use crate::salesforce::transport::{causes, http, is_tls};
 
 /// Questions at once: an org's places for calls are few, and others want them too.
 const QUESTIONS_MAX: usize = 8;

@@ -22,9 +22,9 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::adapter::salesforce::oauth::{SetupError, Token};
-use crate::adapter::salesforce::transport;
 use crate::config::{self, BaseUrl};
+use crate::salesforce::oauth::{SetupError, Token};
+use crate::salesforce::transport;
 
 /// How often a connection is asked whether it still stands, and how long it may take to answer: a stream may be silent
 /// for minutes, and a firewall on the way drops it without a word.
