@@ -15,6 +15,8 @@ pub mod router;
 
 pub mod adapter;
 
+pub mod credentials;
+
 pub mod salesforce;
 
 pub mod session;

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::adapter::directory::Credentials;
+use crate::credentials::Credentials;
 
 /// Answers that are kept; beyond, none is added until some have run out.
 const ENTRIES_MAX: usize = 10_000;

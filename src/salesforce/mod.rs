@@ -1,9 +1,7 @@
-//! The channel `Salesforce`: its topics, and what answers them in the process.
+//! Everything that talks to a Salesforce org.
 //!
-//! `credentials` answers `User/FetchCredentials` from the directory or from an org, `audit` records who fetched what;
-//! `messages` answers what writes to an org. Nothing outside this folder knows a topic of this channel.
-//!
-//! `events` hears what an org publishes, and publishes it here.
+//! [`Org`] is a source of credentials. `messages` answers the requests of the channel `Salesforce` that write to an org,
+//! `events` publishes there what an org publishes.
 //!
 //! Of an org: `org` looks a user up and `write` changes records, both with `client`, the only file that waits for it, and
 //! `diagnosis` finds the broken link; `oauth`, `soql`, `response`, `row`, `fault`, `write_fault`
@@ -11,8 +9,6 @@
 //!
 //! `verifier` is who believes that an org's user is one.
 
-mod audit;
-mod credentials;
 mod messages;
 
 mod diagnosis;
@@ -36,9 +32,7 @@ mod write_fault;
 
 mod verifier;
 
-pub use audit::{Audit, Rotation};
 pub use breaker::BreakerState;
-pub use credentials::{FetchCredentials, Store};
 pub use diagnosis::{Outcome, Step, Whose};
 pub use events::{Events, TopicSnapshot};
 pub use messages::writers;
@@ -51,9 +45,6 @@ use wire::{Pattern, Triple};
 
 /// The channel of every topic here.
 const CHANNEL: &str = "Salesforce";
-
-/// An agent's CTI credentials, fetched by the agent's gadgets: topic and subtopic.
-const FETCH_CREDENTIALS: (&str, &str) = ("User", "FetchCredentials");
 
 /// What an org published, and what became of a record: topics whose subtopic is the event's API name.
 const PLATFORM_EVENT: &str = "PlatformEvent";

@@ -1,5 +1,7 @@
 //! [`Org`]: the credentials of a user, from a Salesforce org: one request, one row, nothing else of it.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::cache::Cache;
@@ -9,8 +11,8 @@ use super::oauth::SetupError;
 use super::response::{objects, records};
 use super::stats::Snapshot;
 use super::{row, soql};
-use crate::adapter::directory::Credentials;
 use crate::config::{self, Lookup, Mode, UserKey};
+use crate::credentials::{Credentials, Found, Source};
 use wire::Refusal;
 
 /// An org that holds credentials.
@@ -78,6 +80,12 @@ impl Org {
         let credentials = row::choose(&rows, lookup, &key)?;
         self.cache.keep(Instant::now(), key, &credentials);
         Ok(credentials)
+    }
+}
+
+impl Source for Org {
+    fn find(self: Arc<Self>, user: String) -> Found {
+        Box::pin(async move { Org::find(&self, &user).await })
     }
 }
 

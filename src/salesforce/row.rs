@@ -5,8 +5,8 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::fault::Fault;
 use super::response::{Object, Value, value};
-use crate::adapter::directory::Credentials;
 use crate::config::{Lookup, Mode};
+use crate::credentials::Credentials;
 
 /// The credentials of the one active row whose key is just this.
 pub(super) fn choose(rows: &[Object<'_>], lookup: &Lookup, key: &str) -> Result<Credentials, Fault> {

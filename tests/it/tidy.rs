@@ -12,11 +12,26 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("config", &["auth"]),
     ("router", &["config", "auth", "telemetry", "websocket"]),
     ("adapter", &["router", "config", "auth", "store", "telemetry", "websocket"]),
-    ("salesforce", &["adapter", "router", "config", "auth", "store", "telemetry", "websocket"]),
+    ("credentials", &["adapter", "router", "config", "auth", "store", "telemetry", "websocket"]),
+    ("salesforce", &["credentials", "adapter", "router", "config", "auth", "store", "telemetry", "websocket"]),
     ("session", &["router", "config", "auth", "telemetry", "websocket"]),
-    ("server", &["session", "salesforce", "adapter", "router", "config", "auth", "store", "telemetry", "websocket"]),
+    (
+        "server",
+        &[
+            "session",
+            "salesforce",
+            "credentials",
+            "adapter",
+            "router",
+            "config",
+            "auth",
+            "store",
+            "telemetry",
+            "websocket",
+        ],
+    ),
     ("client", &[]),
-    ("cli", &["server", "client", "salesforce", "adapter", "config", "auth", "telemetry"]),
+    ("cli", &["server", "client", "salesforce", "credentials", "config", "auth", "telemetry"]),
 ];
 
 /// Files of the core that may wait: the session's task, the outbox's own end, the adapter's host is not of the core.

@@ -20,7 +20,8 @@ use std::time::Duration;
 use secrecy::ExposeSecret;
 use switchboard::adapter::{Handler, Request};
 use switchboard::config::Salesforce;
-use switchboard::salesforce::{Audit, FetchCredentials, Org, Rotation};
+use switchboard::credentials::{Audit, FetchCredentials, Rotation};
+use switchboard::salesforce::Org;
 use wire::Triple;
 
 use stand_in::{Answer, Seen, StandIn};

@@ -10,7 +10,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Credentials, Entry};
+use super::Entry;
+use crate::credentials::Credentials;
 
 /// The columns, in the order of the documents; the last may be left out.
 const COLUMNS: [&str; 5] = ["user", "username", "password", "extension", "adfs_username"];

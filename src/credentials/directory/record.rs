@@ -3,6 +3,7 @@
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
+use crate::credentials::Credentials;
 use wire::{NameFault, check_name};
 
 /// The longest password, in bytes.
@@ -10,19 +11,6 @@ const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// Records are filled up to a multiple of this, so that their length says nothing about the password's.
 const PADDED_TO: usize = 256;
-
-/// What an agent's gadget logs in with.
-#[derive(Clone, Debug)]
-pub struct Credentials {
-    /// The CTI user name.
-    pub username: String,
-    /// The CTI password; never printed.
-    pub password: SecretString,
-    /// The telephone extension.
-    pub extension: String,
-    /// The user name at the identity provider, where it is another one.
-    pub adfs_username: Option<String>,
-}
 
 /// Credentials and whose they are.
 #[derive(Clone, Debug)]

@@ -12,18 +12,21 @@ mod rekey;
 mod settings;
 
 pub use import::{Import, RowFault, read as read_import};
-pub use record::{Credentials, Entry, FieldFault};
+pub use record::{Entry, FieldFault};
 pub use settings::{KEY_VARIABLE, KeySource, Settings};
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use zeroize::Zeroizing;
 
+use crate::credentials::source::{Credentials, Found, Source, internal};
 use crate::store::{Database, StoreError, exists, lock_making, make_folder};
 
 use cipher::Cipher;
+use wire::{ErrorCode, Refusal};
 
 /// What errors call the file.
 const WHAT: &str = "the credential store";
@@ -234,6 +237,35 @@ impl Directory {
             }
             work(transaction)
         })?
+    }
+}
+
+impl Source for Directory {
+    fn find(self: Arc<Self>, user: String) -> Found {
+        Box::pin(async move {
+            // A look-up takes tens of microseconds, but may wait for the disk or for a writer in another process.
+            tokio::task::spawn_blocking(move || found(&self, &user)).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a look-up of credentials did not end");
+                Err(internal())
+            })
+        })
+    }
+}
+
+fn found(directory: &Directory, user: &str) -> Result<Credentials, Refusal> {
+    match directory.get(user) {
+        Ok(Some(credentials)) => Ok(credentials),
+        Ok(None) => Err(Refusal::new(
+            ErrorCode::CredentialsNotFound,
+            format!(
+                "no credentials are stored for the user '{user}'; an administrator stores them with 'switchboard \
+                 credentials set USER --username NAME --extension EXT'"
+            ),
+        )),
+        Err(error) => {
+            tracing::error!(%error, "the credential store failed");
+            Err(internal())
+        }
     }
 }
 
