@@ -5,6 +5,7 @@
 
 pub mod websocket;
 
+pub mod store;
 pub mod telemetry;
 
 pub mod auth;
@@ -14,12 +15,14 @@ pub mod router;
 
 pub mod adapter;
 
+pub mod credentials;
+
+pub mod salesforce;
+
 pub mod connection;
 
 pub mod server;
 
 pub mod client;
-
-pub mod simulator;
 
 pub mod cli;

@@ -1,11 +1,8 @@
-//! Handlers in the process: the [`Handler`] trait, and what implements it.
+//! Handlers in the process: the [`Handler`] trait, and the [`host`] that attaches an implementation to the router.
 //!
-//! To the router an adapter is a subscriber like any other (`host`); to an adapter the router is out of sight.
+//! To the router an adapter is a subscriber like any other; an adapter does not see the router.
 
 pub mod host;
-
-pub mod directory;
-pub mod salesforce;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::adapter::salesforce::{Org, Outcome as Came, SalesforceVerifier, SetupError, Step, Whose};
 use crate::config::{self, Config, LoadOptions, Mistake, Mistakes, Place, Store};
+use crate::salesforce::{Org, Outcome as Came, SalesforceVerifier, SetupError, Step, Whose};
 
 use super::Exit;
 use super::output::Output;

@@ -12,10 +12,8 @@ use secrecy::SecretString;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::adapter::directory::{
-    Credentials, Directory, DirectoryError, Entry, Import, KEY_VARIABLE, Settings, read_import,
-};
 use crate::config::{Config, LoadOptions};
+use crate::credentials::{Credentials, Directory, DirectoryError, Entry, Import, KEY_VARIABLE, Settings, read_import};
 
 /// The operation was refused or failed.
 const REFUSED: u8 = 1;

@@ -16,6 +16,7 @@ mod output;
 mod publish;
 mod request;
 mod serve;
+#[cfg(feature = "simulator")]
 mod simulate;
 mod subscribe;
 mod token;
@@ -87,6 +88,7 @@ enum Command {
     /// Find the mistakes in a configuration
     Check(check::CheckArgs),
     /// Run a stand-in for a system that the broker asks
+    #[cfg(feature = "simulator")]
     Simulate(simulate::Simulate),
     /// Print a completion script for a shell
     Completions(completions::Completions),
@@ -211,6 +213,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Handle(arguments) => block_on(handle::run(arguments)),
         Command::Apps(arguments) => block_on(apps::run(arguments, output)),
         Command::Bench(arguments) => block_on(bench::run(arguments, output)),
+        #[cfg(feature = "simulator")]
         Command::Simulate(arguments) => block_on(simulate::run(arguments, output)),
         Command::Completions(arguments) => completions::run(&arguments, CommandLine::command(), output),
     };

@@ -14,8 +14,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use super::open_files;
-use crate::adapter::directory::KEY_VARIABLE;
 use crate::config::{AuthMode, Config, LoadOptions, Store, UserKey};
+use crate::credentials::KEY_VARIABLE;
 use crate::server::Server;
 use crate::telemetry::{self, Format};
 

@@ -10,7 +10,7 @@ use tokio::net::lookup_host;
 
 use super::output::{Output, note};
 use super::{Exit, Usage, interruption};
-use crate::simulator::salesforce::{CONTROL_HELP, DEMO_SEED, Options, Org, Seed, StartError};
+use salesforce_stand_in::{CONTROL_HELP, DEMO_SEED, Options, Org, Seed, StartError};
 
 /// What `switchboard simulate salesforce --help` shows after the arguments.
 const EXAMPLES: &str = "\

@@ -8,16 +8,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::adapter::Handler;
-use crate::adapter::directory::{self, Directory, DirectoryError, FolderLock};
 use crate::adapter::host::{self, Host};
-use crate::adapter::salesforce::{self, Audit, Events, FetchCredentials, Org, Rotation, SetupError};
 use crate::config::{Config, Store};
+use crate::credentials::{Audit, Directory, DirectoryError, FetchCredentials, Rotation, Settings, Source};
 use crate::router::{Declaration, Router};
+use crate::salesforce::{self, Events, Org, SetupError};
+use crate::store::{FolderLock, StoreError};
 use wire::Refusal;
 
 /// Why the handlers could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
+    /// The data folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The credential store.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -50,17 +54,17 @@ impl Adapters {
             Some(org) => Ok(Arc::clone(org)),
             None => Org::open(&config.salesforce).map(|org| Arc::clone(opened.insert(Arc::new(org)))),
         };
-        let store = match config.credentials.store {
+        let source: Arc<dyn Source> = match config.credentials.store {
             Store::Directory => {
-                let directory = Directory::open(&directory::Settings::new(config, credentials_key))?;
+                let directory = Directory::open(&Settings::new(config, credentials_key))?;
                 // Every record, so that damage is found at start rather than by an agent: a tenth of a millisecond each.
                 directory.check()?;
-                salesforce::Store::from(Arc::new(directory))
+                Arc::new(directory)
             }
-            Store::Salesforce => salesforce::Store::from(org()?),
+            Store::Salesforce => org()?,
         };
         let audit = Audit::open(&config.data_dir, Rotation::default())?;
-        let mut handlers: Vec<Arc<dyn Handler>> = vec![Arc::new(FetchCredentials::new(store, Arc::new(audit)))];
+        let mut handlers: Vec<Arc<dyn Handler>> = vec![Arc::new(FetchCredentials::new(source, Arc::new(audit)))];
         if !config.salesforce.objects.is_empty() {
             handlers.extend(salesforce::writers(&org()?));
         }

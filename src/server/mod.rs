@@ -30,11 +30,11 @@ use self::adapters::Adapters;
 use self::connection_limit::ConnectionLimit;
 use self::drain::Drain;
 use self::signal::Signal;
-use crate::adapter::salesforce::{SalesforceVerifier, SetupErrors};
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Http};
 use crate::connection::{Admission, Settings};
 use crate::router::{Ids, Policy, Router};
+use crate::salesforce::{SalesforceVerifier, SetupErrors};
 
 /// How long after `limits.drain` the sessions may take to say goodbye.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);

@@ -54,7 +54,7 @@ fn the_objects_names_are_the_defaults_of_the_configuration() {
 
 #[test]
 fn the_stand_in_has_the_same_object() {
-    let seed: Value = serde_json::from_str(switchboard::simulator::salesforce::DEMO_SEED).unwrap();
+    let seed: Value = serde_json::from_str(salesforce_stand_in::DEMO_SEED).unwrap();
     let object = seed["objects"].as_array().unwrap().iter().find(|it| it["name"] == "CTI_Login__c").unwrap();
     let stand_in: BTreeMap<String, Option<u64>> = object["fields"]
         .as_array()

@@ -7,15 +7,31 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("websocket", &[]),
     ("telemetry", &[]),
+    ("store", &[]),
     ("auth", &[]),
     ("config", &["auth"]),
     ("router", &["config", "auth", "telemetry", "websocket"]),
-    ("adapter", &["router", "config", "auth", "telemetry", "websocket"]),
+    ("adapter", &["router", "config", "auth", "store", "telemetry", "websocket"]),
+    ("credentials", &["adapter", "router", "config", "auth", "store", "telemetry", "websocket"]),
+    ("salesforce", &["credentials", "adapter", "router", "config", "auth", "store", "telemetry", "websocket"]),
     ("connection", &["router", "config", "auth", "telemetry", "websocket"]),
-    ("server", &["connection", "adapter", "router", "config", "auth", "telemetry", "websocket"]),
+    (
+        "server",
+        &[
+            "connection",
+            "salesforce",
+            "credentials",
+            "adapter",
+            "router",
+            "config",
+            "auth",
+            "store",
+            "telemetry",
+            "websocket",
+        ],
+    ),
     ("client", &[]),
-    ("simulator", &[]),
-    ("cli", &["server", "client", "simulator", "adapter", "config", "auth", "telemetry"]),
+    ("cli", &["server", "client", "salesforce", "credentials", "config", "auth", "telemetry"]),
 ];
 
 /// Files of the core that may wait: the session's task, the outbox's own end, the adapter's host is not of the core.

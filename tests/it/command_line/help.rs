@@ -8,6 +8,7 @@ async fn help(line: &[&str]) -> String {
     outcome.stdout
 }
 
+#[cfg(feature = "simulator")]
 #[tokio::test]
 async fn of_the_program() {
     insta::assert_snapshot!(help(&["--help"]).await, @r#"

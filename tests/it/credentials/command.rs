@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use switchboard::adapter::directory::{Directory, read_import};
+use switchboard::credentials::{Directory, read_import};
 
 use super::{SECRET, settings, store_with_alice};
 

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use switchboard::adapter::directory::{Credentials, Directory, Entry};
-use switchboard::adapter::salesforce::{Audit, FetchCredentials, Rotation};
 use switchboard::adapter::{Handler, Request};
+use switchboard::credentials::{Audit, Credentials, Directory, Entry, FetchCredentials, Rotation};
 use wire::Triple;
 use wire::{ErrorCode, Refusal};
 
@@ -133,7 +132,7 @@ async fn an_asker_that_gives_up_leaves_its_record_all_the_same() {
     while fs::read_to_string(folder.path().join("audit.jsonl")).unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(records(folder.path())[0]["outcome"], "ok");
+    assert_eq!(records(folder.path())[0]["outcome"], "REQUEST_CANCELLED");
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod store;
 use std::path::Path;
 
 use secrecy::SecretString;
-use switchboard::adapter::directory::{Credentials, Directory, Entry, KeySource, Settings};
+use switchboard::credentials::{Credentials, Directory, Entry, KeySource, Settings};
 
 /// A store with its key in the folder, as without any configuration.
 fn settings(folder: &Path) -> Settings {

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use switchboard::adapter::directory::{Directory, FolderLock, KeySource, Settings};
+use switchboard::credentials::{Directory, KeySource, Settings};
+use switchboard::store::FolderLock;
 
 use super::{SECRET, entry, settings, store_with_alice};
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use secrecy::{ExposeSecret, SecretString};
-use switchboard::adapter::directory::{Directory, Entry, FolderLock, KeySource, Settings, read_import};
+use switchboard::credentials::{Directory, Entry, KeySource, Settings, read_import};
+use switchboard::store::FolderLock;
 
 use super::{SECRET, entry, settings, store_with_alice};
 

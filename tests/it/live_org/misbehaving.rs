@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use salesforce_stand_in::{Fault, Wrong};
 use serde_json::json;
-use switchboard::simulator::salesforce::{Fault, Wrong};
 use tokio::time::{Instant, interval};
 
 use super::{ALICE, ALICES, BOB, BOBS, FETCH, Fixture, answers, ask, demo, fetched, org_at};

@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use salesforce_stand_in::{DEMO_SEED, Options, Org, Seed};
 use serde_json::{Value, json};
-use switchboard::simulator::salesforce::{DEMO_SEED, Options, Org, Seed};
 use tempfile::TempDir;
 
 use crate::support::{Broker, Peer};

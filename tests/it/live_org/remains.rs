@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::time::Duration;
 
-use switchboard::simulator::salesforce::{DEMO_SEED, Fault, Options, Org, Seed, Wrong};
+use salesforce_stand_in::{DEMO_SEED, Fault, Options, Org, Seed, Wrong};
 use tokio::time::{Instant, interval};
 
 use super::{ALICE, ALICES, Fixture, demo, fetched};

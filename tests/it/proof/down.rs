@@ -1,7 +1,7 @@
 //! An org that cannot be asked: the application hears so, may try again on the same connection, and has not failed.
 
+use salesforce_stand_in::{Fault, Wrong};
 use serde_json::json;
-use switchboard::simulator::salesforce::{Fault, Wrong};
 use tokio::net::TcpListener;
 
 use super::{ALICE, Fixture, refused, register};

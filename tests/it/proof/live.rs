@@ -1,8 +1,8 @@
 //! Each way with a real broker and a stand-in org.
 
 use futures_util::future::join_all;
+use salesforce_stand_in::{Fault, Wrong};
 use serde_json::json;
-use switchboard::simulator::salesforce::{Fault, Wrong};
 
 use super::{ALICE, FETCH, Fixture, refused, register};
 use crate::support::{Broker, Peer, application, token_of};

@@ -7,8 +7,8 @@ mod signed;
 
 use std::time::Duration;
 
+use salesforce_stand_in::{Options, Org, Seed};
 use serde_json::{Value, json};
-use switchboard::simulator::salesforce::{Options, Org, Seed};
 use tempfile::TempDir;
 
 use crate::support::{Broker, Peer};
@@ -30,7 +30,7 @@ impl Fixture {
     }
 
     async fn with(tls: bool, change: impl FnOnce(&mut Value)) -> Self {
-        let mut seed: Value = serde_json::from_str(switchboard::simulator::salesforce::DEMO_SEED).unwrap();
+        let mut seed: Value = serde_json::from_str(salesforce_stand_in::DEMO_SEED).unwrap();
         let client = |id: &str, run_as: &str| json!({ "client_id": id, "client_secret": "s", "run_as": run_as });
         let clients = seed["clients"].as_array_mut().unwrap();
         clients.extend([client("gadgets", "alice@example.com"), client("others", "alice@example.com")]);

@@ -11,15 +11,15 @@ use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use switchboard::adapter::salesforce::SalesforceVerifier;
 use switchboard::auth::{AuthError, Claim, Identity, JwtKeys, JwtRules, Permissions, Principal, Verifier};
 use switchboard::config::{Config, LoadOptions};
+use switchboard::salesforce::SalesforceVerifier;
 
 use super::{ALICE, ORG, now};
 
 /// The org's key in these tests, and one that is not the org's.
 const OURS: &str = include_str!("../salesforce/key.pem");
-const THEIRS: &str = include_str!("../../../src/simulator/salesforce/org_key.pem");
+const THEIRS: &str = include_str!("../../../crates/salesforce-stand-in/src/org_key.pem");
 
 const RS256: &str = r#"{"alg":"RS256"}"#;
 

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use salesforce_stand_in::{Broken, DEMO_SEED, Fault, Options, Org, Seed, Wrong};
 use serde_json::{Value, json};
-use switchboard::simulator::salesforce::{Broken, DEMO_SEED, Fault, Options, Org, Seed, Wrong};
 use tempfile::TempDir;
 use tokio::process::Command;
 

@@ -1,7 +1,7 @@
 //! `Call/CreateObject`: the documented reply and event, and one record however often a request is asked.
 
+use salesforce_stand_in::{Fault, Wrong};
 use serde_json::{Value, json};
-use switchboard::simulator::salesforce::{Fault, Wrong};
 
 use super::desk::{CREATE, Desk, OBJECTS, create, failure, fields};
 use crate::support::{Peer, application, envelope};

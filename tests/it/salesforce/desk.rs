@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use salesforce_stand_in::{DEMO_SEED, Options, Org, Seed};
 use serde_json::{Value, json};
-use switchboard::simulator::salesforce::{DEMO_SEED, Options, Org, Seed};
 use tempfile::TempDir;
 
 use crate::simulator::http;

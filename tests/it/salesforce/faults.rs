@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use switchboard::adapter::salesforce::{BreakerState, Org};
+use switchboard::salesforce::{BreakerState, Org};
 use tokio::time::{Instant, sleep_until};
 
 use super::stand_in::{Answer, StandIn};

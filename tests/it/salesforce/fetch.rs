@@ -11,8 +11,8 @@ use ring::signature::{KeyPair, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, UnparsedP
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
-use switchboard::adapter::salesforce::Org;
 use switchboard::config::{Mode, UserKey};
+use switchboard::salesforce::Org;
 
 use super::stand_in::{Answer, StandIn};
 use super::{ID, KEY, SECRET, behind_login, config, error, fetched, handled, handler, org, row, rows, token};

@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use switchboard::adapter::salesforce::{Audit, FetchCredentials, Org, Rotation};
 use switchboard::adapter::{Handler, Request};
 use switchboard::config::Salesforce;
+use switchboard::credentials::{Audit, FetchCredentials, Rotation};
+use switchboard::salesforce::Org;
 use wire::Triple;
 
 use stand_in::{Answer, Seen, StandIn};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use salesforce_stand_in::{Fault, Wrong};
 use serde_json::{Value, json};
-use switchboard::simulator::salesforce::{Fault, Wrong};
 use tokio::time::Instant;
 
 use super::desk::{CASE, CREATE, Desk, OBJECTS, SAVE, UPDATE, create, failure, fields, update};

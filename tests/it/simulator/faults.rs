@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use salesforce_stand_in::{Fault, Options, Org, Seed, Seen, Wrong};
 use serde_json::{Value, json};
-use switchboard::simulator::salesforce::{Fault, Options, Org, Seed, Seen, Wrong};
 use tokio::time::Instant;
 
 use super::{ALICE, Fixture};

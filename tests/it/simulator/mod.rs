@@ -1,6 +1,7 @@
 //! The stand-in org: judged by clients that were written elsewhere, and in raw HTTP where those cannot look.
 
 mod clients;
+#[cfg(feature = "simulator")]
 mod command;
 mod faults;
 pub(crate) mod http;
@@ -9,8 +10,8 @@ mod login;
 mod query;
 mod rows;
 
+use salesforce_stand_in::{Options, Org, Seed};
 use serde_json::{Value, json};
-use switchboard::simulator::salesforce::{Options, Org, Seed};
 
 use http::Answer;
 use keys::Keys;
@@ -20,7 +21,7 @@ const QUERY: &str = "/services/data/v67.0/query";
 
 /// The org of these tests: small pages, one user who may see everything and one who may not.
 fn seed(keys: &Keys) -> Value {
-    let mut seed: Value = serde_json::from_str(switchboard::simulator::salesforce::DEMO_SEED).unwrap();
+    let mut seed: Value = serde_json::from_str(salesforce_stand_in::DEMO_SEED).unwrap();
     seed["organization"]["batch_size"] = json!(2);
     seed["clients"] = json!([
         { "client_id": "secret-client", "client_secret": "a secret", "run_as": "writer@example.com" },

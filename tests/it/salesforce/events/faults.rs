@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use salesforce_stand_in::{Broken, Fault, Wrong};
 use serde_json::json;
-use switchboard::simulator::salesforce::{Broken, Fault, Wrong};
 use tokio::time::{Instant, sleep_until};
 
 use super::{ALICE, NOTICE, NOTICES, OWN, Stage, listener, next_message};

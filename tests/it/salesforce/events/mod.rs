@@ -7,8 +7,8 @@ mod restart;
 use std::fs;
 use std::time::Duration;
 
+use salesforce_stand_in::{Options, Org, Seed};
 use serde_json::{Map, Value, json};
-use switchboard::simulator::salesforce::{Options, Org, Seed};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

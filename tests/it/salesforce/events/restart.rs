@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use switchboard::simulator::salesforce::{Broken, Fault, Wrong};
+use salesforce_stand_in::{Broken, Fault, Wrong};
 
 use super::{ALICE, NOTICE, NOTICES, OWN, Stage, listener, next_message};
 

@@ -1,0 +1,261 @@
+//! [`Audit`]: who asked for whose credentials, and what came of it; one JSON object a line, never a secret.
+//!
+//! One thread of its own writes, so that neither the router nor a fetch waits for a disk for long. A record that cannot
+//! be written does not stop a fetch: a full disk would otherwise take a whole call centre off its telephones, while an
+//! intruder who can fill the disk could as well read the record. Each loss is counted, logged as a fault once a minute,
+//! and said by a record of its own as soon as writing works again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::adapter::Request;
+use crate::store::private;
+use wire::ErrorCode;
+
+/// Records that may wait for the disk. At some 300 bytes each, 1 MiB.
+const QUEUE_RECORDS: usize = 4096;
+
+/// How long a fetch waits until its record is written.
+const WRITE_WAIT: Duration = Duration::from_secs(1);
+
+/// Between two logged faults.
+const FAULT_EVERY: Duration = Duration::from_mins(1);
+
+/// When a full file makes room for a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// The size that a file does not exceed.
+    pub bytes: u64,
+    /// Full files that are kept, as `audit.jsonl.1` (the newest) and so on.
+    pub kept: u32,
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        Self { bytes: 8 << 20, kept: 5 }
+    }
+}
+
+/// The record, open for appending. Dropped, it writes what is queued.
+pub struct Audit {
+    queue: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    lost: Arc<AtomicU64>,
+}
+
+/// One line to write, and whom to tell when that is done.
+struct Job {
+    when: SystemTime,
+    line: Vec<u8>,
+    written: Option<SyncSender<()>>,
+}
+
+#[derive(Serialize)]
+struct Record<'a> {
+    when: String,
+    source: &'a str,
+    user: Option<&'a str>,
+    session: &'a str,
+    outcome: &'a str,
+}
+
+/// Stands where records are missing.
+#[derive(Serialize)]
+struct Gap {
+    when: String,
+    lost: u64,
+}
+
+impl Audit {
+    /// Opens `audit.jsonl` in the data folder, for its owner only.
+    ///
+    /// # Errors
+    /// The file cannot be written; the text names it.
+    pub fn open(data_dir: &Path, rotation: Rotation) -> io::Result<Self> {
+        let path = data_dir.join("audit.jsonl");
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: the audit record cannot be written: {error}", path.display()))
+        };
+        let file = open_file(&path).map_err(named)?;
+        let (queue, jobs) = sync_channel(QUEUE_RECORDS);
+        let lost = Arc::new(AtomicU64::new(0));
+        let mut writer =
+            Writer { path: path.clone(), file: Some(file), rotation, lost: Arc::clone(&lost), last_fault: None };
+        let thread =
+            std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&jobs)).map_err(named)?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), lost })
+    }
+
+    /// Queues a record; `None` stands for success. Never waits.
+    pub fn record(&self, request: &Request, outcome: Option<ErrorCode>) {
+        self.send(request, outcome, None);
+    }
+
+    /// Records, and waits a bounded while until the line is in the file.
+    pub fn record_and_wait(&self, request: &Request, outcome: Option<ErrorCode>) {
+        let (written, wait) = sync_channel(1);
+        self.send(request, outcome, Some(written));
+        if wait.recv_timeout(WRITE_WAIT).is_err() {
+            tracing::debug!("an audit record was not written in time");
+        }
+    }
+
+    fn send(&self, request: &Request, outcome: Option<ErrorCode>, written: Option<SyncSender<()>>) {
+        #[expect(clippy::disallowed_methods, reason = "a record says the hour of the day, which no rule depends on")]
+        let when = SystemTime::now();
+        let record = Record {
+            when: humantime::format_rfc3339_millis(when).to_string(),
+            source: &request.source,
+            user: request.user.as_deref(),
+            session: &request.session,
+            outcome: outcome.map_or("ok", ErrorCode::as_str),
+        };
+        let sent = line(&record).ok().zip(self.queue.as_ref()).map(|(line, queue)| {
+            queue.try_send(Job { when, line, written }).map_err(|error| match error {
+                TrySendError::Full(_) | TrySendError::Disconnected(_) => (),
+            })
+        });
+        if sent != Some(Ok(())) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.queue = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the audit record's thread failed");
+        }
+    }
+}
+
+fn line(record: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(record)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+struct Writer {
+    path: PathBuf,
+    file: Option<File>,
+    rotation: Rotation,
+    lost: Arc<AtomicU64>,
+    last_fault: Option<SystemTime>,
+}
+
+impl Writer {
+    fn run(&mut self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            if let Err(error) = self.write(&job) {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                self.fault(job.when, &error);
+            }
+            if job.written.is_some_and(|written| written.try_send(()).is_err()) {
+                tracing::debug!("nobody waited for an audit record any more");
+            }
+        }
+    }
+
+    fn write(&mut self, job: &Job) -> io::Result<()> {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        let gap = if lost == 0 {
+            Vec::new()
+        } else {
+            line(&Gap { when: humantime::format_rfc3339_millis(job.when).to_string(), lost })?
+        };
+        let outcome = self.append(&[gap.as_slice(), &job.line].concat());
+        if outcome.is_err() {
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    /// One write a line, at the end of the file as it stands: another program may have moved or emptied it.
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        let mut file = match self.file.take() {
+            Some(file) if is_at(&file, &self.path) => file,
+            Some(_) | None => open_file(&self.path)?,
+        };
+        let size = file.metadata()?.len();
+        if size > 0 && size + line.len() as u64 > self.rotation.bytes {
+            file = self.rotate()?;
+        }
+        let start = file.metadata()?.len();
+        let outcome = file.write_all(line);
+        if outcome.is_err() {
+            // Half a line, on a disk that is full, would spoil the next one.
+            file.set_len(start)?;
+        }
+        self.file = Some(file);
+        outcome
+    }
+
+    fn rotate(&self) -> io::Result<File> {
+        let numbered = |number: u32| self.path.with_extension(format!("jsonl.{number}"));
+        for number in (1..self.rotation.kept).rev() {
+            match fs::rename(numbered(number), numbered(number + 1)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        if self.rotation.kept == 0 {
+            fs::remove_file(&self.path)?;
+        } else {
+            fs::rename(&self.path, numbered(1))?;
+        }
+        open_file(&self.path)
+    }
+
+    fn fault(&mut self, when: SystemTime, error: &io::Error) {
+        let recent = |last: SystemTime| when.duration_since(last).is_ok_and(|since| since < FAULT_EVERY);
+        if self.last_fault.is_none_or(|last| !recent(last)) {
+            self.last_fault = Some(when);
+            tracing::error!(
+                path = %self.path.display(), %error, lost = self.lost.load(Ordering::Relaxed),
+                "audit records cannot be written; credentials are served on",
+            );
+        }
+    }
+}
+
+/// Whether the path still names the open file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        (open.dev(), open.ino()) == (named.dev(), named.ino())
+    }
+    #[cfg(not(unix))]
+    {
+        open.is_file() && named.is_file()
+    }
+}
+
+/// Opens for appending, ends a line that a crash cut short, and takes the file from others.
+fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    private(&mut options);
+    let mut file = options.open(path)?;
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    if file.metadata()?.len() > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    Ok(file)
+}

@@ -1,0 +1,284 @@
+//! [`Directory`]: the embedded credential store, one redb file in which every record is sealed (`cipher`).
+//!
+//! Start at [`Directory::open`]. The broker only reads; `switchboard credentials` writes, also while a broker runs:
+//! both have the file open in redb's multi-writer mode, in which each read begins at the last commit of any process.
+//! A socket of the broker's would be a second way in to guard, and opening the file for each command would make an
+//! agent's fetch wait for the administrator. Nothing here knows a session or a message, and all of it may block.
+
+mod cipher;
+mod import;
+mod record;
+mod rekey;
+mod settings;
+
+pub use import::{Import, RowFault, read as read_import};
+pub use record::{Entry, FieldFault};
+pub use settings::{KEY_VARIABLE, KeySource, Settings};
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
+use zeroize::Zeroizing;
+
+use crate::credentials::source::{Credentials, Found, Source, internal};
+use crate::store::{Database, StoreError, exists, lock_making, make_folder};
+
+use cipher::Cipher;
+use wire::{ErrorCode, Refusal};
+
+/// What errors call the file.
+const WHAT: &str = "the credential store";
+
+/// Keyed hash of the user -> sealed record.
+const ROWS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("rows");
+
+/// What is not about a user: so far the key check.
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// The entry of [`META`] that only the right key opens.
+const KEY_CHECK: &str = "key check";
+
+/// Why the store cannot be used: the path, what is wrong with it, and what to do. Holds no secret.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct DirectoryError(String);
+
+impl DirectoryError {
+    fn new(words: impl Into<String>) -> Self {
+        Self(words.into())
+    }
+
+    fn file(path: &Path, what: &str, cause: &dyn fmt::Display) -> Self {
+        Self(format!("{}: {what}: {cause}", path.display()))
+    }
+
+    fn damaged(words: &str) -> Self {
+        Self(format!("{words}; put a backup in its place, or move it away and import the credentials anew"))
+    }
+}
+
+impl From<StoreError> for DirectoryError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Damaged(words) => Self::damaged(&words),
+            StoreError::Unusable(words) => Self(words),
+        }
+    }
+}
+
+/// The open store. Cheap to ask: a fetch is one look-up and one record opened.
+pub struct Directory {
+    path: PathBuf,
+    database: Database,
+    cipher: Cipher,
+    /// As it was at opening: another one means that the store was given another key.
+    key_check: Vec<u8>,
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Directory").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Directory {
+    /// Opens the store; where there is none, makes the folder, the key and an empty store. Never replaces any of them.
+    ///
+    /// # Errors
+    /// The folder cannot be written, the key is missing, unreadable or another one, the file is damaged.
+    pub fn open(settings: &Settings) -> Result<Self, DirectoryError> {
+        let path = settings.store();
+        make_folder(&settings.data_dir)?;
+        if !exists(&path)? {
+            let _making = lock_making(&settings.data_dir.join("credentials.lock"))?;
+            if !exists(&path)? {
+                create(&path, &Cipher::new(&settings.key_or_new()?))?;
+            }
+        }
+        Self::open_store(settings, path)
+    }
+
+    /// Opens the store where there is one, and makes nothing.
+    ///
+    /// # Errors
+    /// As [`Directory::open`].
+    pub fn open_existing(settings: &Settings) -> Result<Option<Self>, DirectoryError> {
+        let path = settings.store();
+        if exists(&path)? { Self::open_store(settings, path).map(Some) } else { Ok(None) }
+    }
+
+    fn open_store(settings: &Settings, path: PathBuf) -> Result<Self, DirectoryError> {
+        let Some(key) = settings.key()? else {
+            return Err(DirectoryError::new(format!(
+                "{}: the key file is missing, though the credential store {} exists; put the key back from its backup: \
+                 no new key can open this store",
+                settings.describe_key(),
+                path.display()
+            )));
+        };
+        let key_check = Database::inspect(&path, WHAT, |transaction| {
+            transaction.open_table(ROWS)?;
+            let key_check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec());
+            key_check.ok_or_else(|| redb::Error::Corrupted("the key check is missing".to_owned()))
+        })?;
+        let mut cipher = Cipher::new(&key);
+        if cipher.open(KEY_CHECK.as_bytes(), &key_check).is_none() {
+            cipher = rekey::finish(settings, &key_check)?.ok_or_else(|| {
+                DirectoryError::new(format!(
+                    "{}: the key of {} is not the one that this credential store was made with; put the right key back",
+                    path.display(),
+                    settings.describe_key()
+                ))
+            })?;
+        }
+        let database = Database::open(&path, WHAT)?;
+        Ok(Self { path, database, cipher, key_check })
+    }
+
+    /// The credentials of a user.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the record was altered.
+    pub fn get(&self, user: &str) -> Result<Option<Credentials>, DirectoryError> {
+        let row = self.cipher.row_of(user);
+        let sealed = self
+            .read(|transaction| Ok(transaction.open_table(ROWS)?.get(&row)?.map(|sealed| sealed.value().to_vec())))?;
+        sealed.map(|sealed| self.unseal(&row, &sealed).map(|entry| entry.credentials)).transpose()
+    }
+
+    /// Every entry, in the order of users' names.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a record was altered.
+    pub fn list(&self) -> Result<Vec<Entry>, DirectoryError> {
+        let sealed = self.read(|transaction| {
+            let table = transaction.open_table(ROWS)?;
+            let mut rows = Vec::new();
+            for row in table.iter()? {
+                let (row, sealed) = row?;
+                rows.push((*row.value(), sealed.value().to_vec()));
+            }
+            Ok(rows)
+        })?;
+        let mut entries: Vec<_> =
+            sealed.iter().map(|(row, sealed)| self.unseal(row, sealed)).collect::<Result<_, _>>()?;
+        entries.sort_by(|a, b| a.user.cmp(&b.user));
+        Ok(entries)
+    }
+
+    /// Opens every record once, as the broker does at its start; returns how many there are.
+    ///
+    /// # Errors
+    /// As [`Directory::list`].
+    pub fn check(&self) -> Result<usize, DirectoryError> {
+        self.list().map(|entries| entries.len())
+    }
+
+    /// Stores entries, all of them or, on an error, none. Returns how many replaced an older one.
+    ///
+    /// # Errors
+    /// The file cannot be written, or another process has been writing to it for too long.
+    pub fn set(&self, entries: &[Entry]) -> Result<usize, DirectoryError> {
+        let mut sealed = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let row = self.cipher.row_of(&entry.user);
+            sealed.push((row, self.cipher.seal(&row, entry.encode())?));
+        }
+        self.write(|transaction| {
+            let mut table = transaction.open_table(ROWS)?;
+            let mut replaced = 0;
+            for (row, sealed) in &sealed {
+                replaced += usize::from(table.insert(row, sealed.as_slice())?.is_some());
+            }
+            Ok(Ok(replaced))
+        })
+    }
+
+    /// Removes a user's entry; `false` where there was none.
+    ///
+    /// # Errors
+    /// As [`Directory::set`].
+    pub fn remove(&self, user: &str) -> Result<bool, DirectoryError> {
+        let row = self.cipher.row_of(user);
+        self.write(|transaction| Ok(Ok(transaction.open_table(ROWS)?.remove(&row)?.is_some())))
+    }
+
+    fn unseal(&self, row: &[u8; 32], sealed: &[u8]) -> Result<Entry, DirectoryError> {
+        self.cipher
+            .open(row, sealed)
+            .and_then(|plain| Entry::decode(&plain))
+            .filter(|entry| self.cipher.row_of(&entry.user) == *row)
+            .ok_or_else(|| {
+                DirectoryError::damaged(&format!(
+                    "{}: {WHAT} is damaged: a record was altered or moved; nothing was changed",
+                    self.path.display()
+                ))
+            })
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, DirectoryError> {
+        Ok(self.database.read(work)?)
+    }
+
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<Result<T, DirectoryError>, redb::Error>,
+    ) -> Result<T, DirectoryError> {
+        self.database.write(|transaction| {
+            // A record sealed with a key that was replaced meanwhile could never be opened again.
+            let check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|check| check.value().to_vec());
+            if check.as_ref() != Some(&self.key_check) {
+                return Ok(Err(DirectoryError::new(format!(
+                    "{}: the credential store was given another key meanwhile; nothing was changed; try again",
+                    self.path.display()
+                ))));
+            }
+            work(transaction)
+        })?
+    }
+}
+
+impl Source for Directory {
+    fn find(self: Arc<Self>, user: String) -> Found {
+        Box::pin(async move {
+            // A look-up takes tens of microseconds, but may wait for the disk or for a writer in another process.
+            tokio::task::spawn_blocking(move || found(&self, &user)).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "a look-up of credentials did not end");
+                Err(internal())
+            })
+        })
+    }
+}
+
+fn found(directory: &Directory, user: &str) -> Result<Credentials, Refusal> {
+    match directory.get(user) {
+        Ok(Some(credentials)) => Ok(credentials),
+        Ok(None) => Err(Refusal::new(
+            ErrorCode::CredentialsNotFound,
+            format!(
+                "no credentials are stored for the user '{user}'; an administrator stores them with 'switchboard \
+                 credentials set USER --username NAME --extension EXT'"
+            ),
+        )),
+        Err(error) => {
+            tracing::error!(%error, "the credential store failed");
+            Err(internal())
+        }
+    }
+}
+
+/// Makes an empty store.
+fn create(path: &Path, cipher: &Cipher) -> Result<(), DirectoryError> {
+    let check = new_key_check(cipher)?;
+    Ok(Database::create(path, WHAT, |transaction| {
+        transaction.open_table(META)?.insert(KEY_CHECK, check.as_slice())?;
+        transaction.open_table(ROWS)?;
+        Ok(())
+    })?)
+}
+
+fn new_key_check(cipher: &Cipher) -> Result<Vec<u8>, DirectoryError> {
+    cipher.seal(KEY_CHECK.as_bytes(), Zeroizing::new(KEY_CHECK.as_bytes().to_vec()))
+}

@@ -1,0 +1,90 @@
+//! [`Settings`]: where the store and its key are, and the first key.
+
+use std::path::PathBuf;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::DirectoryError;
+use super::cipher::Key;
+use crate::config::Config;
+use crate::store::exists;
+
+/// The environment variable that may hold the key in place of a file.
+pub const KEY_VARIABLE: &str = "SWITCHBOARD_CREDENTIALS_KEY";
+
+/// Where the store is and what opens it.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder of the store, the key unless it is elsewhere, and the locks.
+    pub data_dir: PathBuf,
+    /// Where the key is.
+    pub key: KeySource,
+}
+
+/// Where the key is.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// `credentials.key` in the data folder; made at first use.
+    DataFolder,
+    /// The file of `credentials.key_file`; made at first use.
+    File(PathBuf),
+    /// The text of [`KEY_VARIABLE`].
+    Text(SecretString),
+}
+
+impl Settings {
+    /// What the configuration says; the environment's key, where there is one, stands over its files.
+    pub fn new(config: &Config, key_variable: Option<SecretString>) -> Self {
+        let file = config.credentials.key_file.clone();
+        Self {
+            data_dir: config.data_dir.clone(),
+            key: match (key_variable, file) {
+                (Some(text), _) => KeySource::Text(text),
+                (None, Some(path)) => KeySource::File(path),
+                (None, None) => KeySource::DataFolder,
+            },
+        }
+    }
+
+    pub(super) fn store(&self) -> PathBuf {
+        self.data_dir.join("credentials.redb")
+    }
+
+    pub(super) fn key_file(&self) -> Option<PathBuf> {
+        match &self.key {
+            KeySource::DataFolder => Some(self.data_dir.join("credentials.key")),
+            KeySource::File(path) => Some(path.clone()),
+            KeySource::Text(_) => None,
+        }
+    }
+
+    /// The key; `None` where it would be in a file that does not exist.
+    pub(super) fn key(&self) -> Result<Option<Key>, DirectoryError> {
+        if let KeySource::Text(text) = &self.key {
+            return Key::parse(text.expose_secret()).map(Some).ok_or_else(|| {
+                DirectoryError::new(format!("{KEY_VARIABLE} has to hold 64 hexadecimal digits, and does not"))
+            });
+        }
+        match self.key_file() {
+            Some(path) if exists(&path)? => Key::read(&path).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) fn key_or_new(&self) -> Result<Key, DirectoryError> {
+        match (self.key()?, self.key_file()) {
+            (None, Some(path)) => {
+                let key = Key::generate()?;
+                key.write_new(&path)?;
+                tracing::info!(path = %path.display(), "a key for the credential store was made");
+                Ok(key)
+            }
+            (Some(key), _) => Ok(key),
+            (None, None) => Err(DirectoryError::new(format!("{KEY_VARIABLE} is empty"))),
+        }
+    }
+
+    pub(super) fn describe_key(&self) -> String {
+        self.key_file().map_or_else(|| KEY_VARIABLE.to_owned(), |path| path.display().to_string())
+    }
+}

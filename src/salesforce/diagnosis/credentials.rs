@@ -1,0 +1,138 @@
+//! Where the org has the credentials: object, fields and mask, by what it says of the object to this user, and one
+//! user's row.
+
+use std::collections::HashSet;
+
+use super::{Description, Field, Outcome, SET, Steps, Whose, describe_path};
+use crate::config::{Mode, UserKey};
+use crate::salesforce::client::Want;
+use crate::salesforce::oauth::Token;
+use crate::salesforce::response::records;
+use crate::salesforce::{Org, soql};
+
+impl Org {
+    /// Object, fields and mask, by what the org says to this user of the object.
+    pub(super) async fn object(&self, token: &Token, steps: &mut Steps) {
+        let object = &self.config.credentials.object;
+        let path = describe_path(&self.config.api_version, object);
+        let description = match self.client.get(&path, Want::Row).await {
+            Ok(reply) if reply.status == 200 => Description::read(&reply.body),
+            Ok(_) => None,
+            Err(fault) => {
+                steps.failed("object", &fault);
+                return steps.skipped(&["fields", "mask"], "the object was not described");
+            }
+        };
+        let Some(Description { fields, .. }) = description else {
+            steps.add(
+                "object",
+                Outcome::Failed,
+                format!("{object} does not exist, or may not be read. {SET} > Object Settings > the object: 'Read' and 'View All'"),
+            );
+            return steps.skipped(&["fields", "mask"], "the object was not described");
+        };
+        steps.add("object", Outcome::Passed, format!("{object} may be read"));
+        self.fields(&fields, steps);
+        self.mask(token, &fields, steps).await;
+    }
+
+    fn fields(&self, fields: &[Field], steps: &mut Steps) {
+        let lookup = &self.config.credentials;
+        // Of a field of another object, its relation is all that this description has.
+        let seen: HashSet<String> = fields
+            .iter()
+            .flat_map(|it| [Some(it.name.as_str()), it.relationship_name.as_deref()])
+            .flatten()
+            .map(str::to_ascii_lowercase)
+            .collect();
+        let wanted = soql::fields(lookup, &[]);
+        let own = |name: &str| name.split('.').next().unwrap_or(name).to_ascii_lowercase();
+        let hidden: Vec<&str> = wanted.iter().copied().filter(|name| !seen.contains(&own(name))).collect();
+        if !hidden.is_empty() {
+            let told = format!(
+                "{}: no such field, or field-level security hides it. {SET} > Object Settings > the object > Field \
+                 Permissions: 'Read Access'",
+                hidden.join(", ")
+            );
+            return steps.add("fields", Outcome::Failed, told);
+        }
+        let key = fields.iter().find(|it| it.name.eq_ignore_ascii_case(&lookup.key_field));
+        match key {
+            Some(Field { filterable: Some(false), name, .. }) => steps.add(
+                "fields",
+                Outcome::Failed,
+                format!("{name} cannot be searched: make salesforce.credentials.key_field Text, 'External ID', not encrypted"),
+            ),
+            Some(Field { external_id: Some(false), name, .. }) if lookup.mode == Mode::ExternalId => steps.add(
+                "fields",
+                Outcome::Failed,
+                format!(
+                    "{name} is no External ID, as the mode \"external_id\" needs. Setup > Object Manager > the object > Fields & \
+                     Relationships > {name} > Edit: 'External ID', 'Unique'; or set salesforce.credentials.mode to \"query\""
+                ),
+            ),
+            _ => steps.add("fields", Outcome::Passed, format!("{} may be read", wanted.join(", "))),
+        }
+    }
+
+    async fn mask(&self, token: &Token, fields: &[Field], steps: &mut Steps) {
+        let password = &self.config.credentials.fields.password;
+        match fields.iter().find(|it| it.name.eq_ignore_ascii_case(password)) {
+            None => return steps.add("mask", Outcome::Skipped, "no password field of the object itself is configured"),
+            Some(field) if !field.r#type.eq_ignore_ascii_case("encryptedstring") => {
+                let told =
+                    format!("{password} is not of the type 'Text (Encrypted)': passwords are stored in the clear");
+                return steps.add("mask", Outcome::Warning, told);
+            }
+            Some(_) => {}
+        }
+        let Some(user) = &token.user else {
+            return steps.add("mask", Outcome::Skipped, "Salesforce does not say which user this is");
+        };
+        let query = format!(
+            "SELECT Id FROM PermissionSetAssignment WHERE AssigneeId = '{user}' AND \
+             PermissionSet.PermissionsViewEncryptedData = true LIMIT 1"
+        );
+        let path = format!("/services/data/v{}/query?q={}", self.config.api_version, soql::encode(&query));
+        let found = match self.client.get(&path, Want::Json).await {
+            Ok(reply) => records(&reply.body).map(|rows| !rows.is_empty()),
+            Err(_) => None,
+        };
+        match found {
+            Some(true) => steps.add("mask", Outcome::Passed, "the integration user has 'View Encrypted Data'"),
+            Some(false) => steps.add(
+                "mask",
+                Outcome::Failed,
+                format!("passwords come masked. {SET} > System Permissions: 'View Encrypted Data'"),
+            ),
+            None => steps.add("mask", Outcome::Skipped, "the org does not let this user ask; the lookup tells"),
+        }
+    }
+
+    pub(super) async fn lookup(&self, whose: Whose<'_>, steps: &mut Steps) {
+        if let Whose::Nobodys = whose {
+            return steps.add(
+                "lookup",
+                Outcome::Skipped,
+                "credentials.store is \"directory\"; --user USER tries one all the same",
+            );
+        }
+        let Whose::Of(user) = whose else {
+            let named = match self.config.credentials.key {
+                UserKey::UserId => "a Salesforce user id",
+                UserKey::Username => "a Salesforce user name",
+                UserKey::FederationId => "a federation id",
+                UserKey::Email => "an e-mail address",
+            };
+            return steps.add("lookup", Outcome::Skipped, format!("--user USER tries one, USER being {named}"));
+        };
+        match self.look_up(user).await {
+            Ok(found) => steps.add(
+                "lookup",
+                Outcome::Passed,
+                format!("found: username {}, extension {}, and a password", found.username, found.extension),
+            ),
+            Err(fault) => steps.failed("lookup", &fault),
+        }
+    }
+}

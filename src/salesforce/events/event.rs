@@ -1,0 +1,109 @@
+//! [`Heard`]: an event as applications get it, and whose it is. Plain: no network, no router.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::schema::{HEADER, Schema};
+use super::wire::ConsumerEvent;
+use crate::config::EventTopic;
+use crate::salesforce::{CHANGE_EVENT, CHANNEL, PLATFORM_EVENT};
+
+/// An event, ready to be announced.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Heard {
+    /// The envelope.
+    pub(super) text: String,
+    /// Whom it is for.
+    pub(super) to: To,
+}
+
+/// Whom an event is for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum To {
+    /// All users.
+    Everybody,
+    /// One.
+    User(String),
+    /// The field that names the user is empty or absent.
+    Nobody,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    channel: &'a str,
+    topic: &'a str,
+    subtopic: &'a str,
+    data: Map<String, Value>,
+}
+
+/// Reads an event. `secret`: the name of a field that is never passed on. `None`: the payload is not what its schema
+/// says.
+pub(super) fn read(event: &ConsumerEvent, schema: &Schema, topic: &EventTopic, secret: &str) -> Option<Heard> {
+    let produced = event.event.as_ref()?;
+    let mut record = schema.read(&produced.payload)?;
+    let to = match &topic.user_field {
+        Some(field) => user(&record, field).map_or(To::Nobody, To::User),
+        None => To::Everybody,
+    };
+    if let Some(passed) = &topic.fields {
+        record.retain(|name, _| name == HEADER || passed.iter().any(|it| it.eq_ignore_ascii_case(name)));
+    }
+    withhold(&mut record, secret);
+    record.insert("replayId".to_owned(), STANDARD.encode(&event.replay_id).into());
+    record.insert("schemaId".to_owned(), produced.schema_id.as_str().into());
+    record.insert("eventUuid".to_owned(), produced.id.as_str().into());
+    let envelope = Envelope {
+        channel: CHANNEL,
+        topic: if schema.is_change() { CHANGE_EVENT } else { PLATFORM_EVENT },
+        subtopic: schema.name(),
+        data: record,
+    };
+    Some(Heard { text: serde_json::to_string(&envelope).ok()?, to })
+}
+
+/// What a field, or one within another, says of a user.
+fn user(record: &Map<String, Value>, path: &str) -> Option<String> {
+    let mut parts = path.split('.');
+    let mut value = record.get(parts.next()?)?;
+    for part in parts {
+        value = value.get(part)?;
+    }
+    match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+/// Takes a field out, wherever it stands.
+fn withhold(record: &mut Map<String, Value>, secret: &str) {
+    if secret.is_empty() {
+        return;
+    }
+    record.retain(|name, _| !name.eq_ignore_ascii_case(secret));
+    record.values_mut().for_each(|value| withhold_within(value, secret));
+}
+
+fn withhold_within(value: &mut Value, secret: &str) {
+    match value {
+        Value::Object(inner) => withhold(inner, secret),
+        Value::Array(items) => items.iter_mut().for_each(|item| withhold_within(item, secret)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_field_is_withheld_wherever_it_stands() {
+        let mut record = json!({ "a": { "P__c": 1, "b": [[{ "p__C": 2, "c": 3 }], 4] }, "P__C": 5, "d": "P__c" });
+        withhold(record.as_object_mut().unwrap(), "P__c");
+        assert_eq!(record, json!({ "a": { "b": [[{ "c": 3 }], 4] }, "d": "P__c" }));
+    }
+}

@@ -1,0 +1,385 @@
+//! [`Subscription`]: one topic, heard for as long as the broker runs. A stream is opened, its events are routed, more are
+//! asked for as they are; whatever ends it, [`Failure`] says what comes next. One topic's trouble is no other's.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+
+use super::Shared;
+use super::event::{self, Heard, To};
+use super::failure::{Failure, Next};
+use super::schema::Schema;
+use super::stats::Stats;
+use super::wire::{ConsumerEvent, FetchRequest, FetchResponse, ReplayPreset};
+use crate::config::{EventTopic, Start};
+use crate::router::Outbox;
+use crate::salesforce::oauth::Token;
+use crate::salesforce::stats::count;
+use wire::{DecodeLimits, decode};
+
+/// Events that are on their way at most; the API's own limit.
+const ASKED_MAX: i32 = 100;
+
+/// More are asked for when no more than this are owed.
+const ASKED_LOW: i32 = 50;
+
+/// The API says something at least every 270 seconds.
+const SILENCE: Duration = Duration::from_mins(5);
+
+/// The wait before another attempt: it doubles.
+const AGAIN_FIRST: Duration = Duration::from_secs(1);
+const AGAIN_MAX: Duration = Duration::from_mins(1);
+
+/// A stream that lives for so long is well: one that gives an event and ends, again and again, is not.
+const STANDS: Duration = AGAIN_MAX;
+
+/// The wait where somebody has to change something first.
+const SLOWLY: Duration = Duration::from_mins(5);
+
+/// How long receivers whose queues fill up are waited for before the next events.
+const PRESSURE: Duration = Duration::from_secs(1);
+
+/// One topic.
+pub(super) struct Subscription {
+    pub(super) name: String,
+    pub(super) topic: EventTopic,
+    pub(super) stats: Arc<Stats>,
+    pub(super) shared: Arc<Shared>,
+}
+
+/// What a subscription knows from one stream to the next.
+struct Course {
+    /// Failures since a stream last stood for a while.
+    failures: u32,
+    /// When the present stream was begun.
+    begun: Instant,
+    /// When a failure was last gone on from at once.
+    at_once: Option<Instant>,
+    /// The session that Salesforce does not take any more.
+    expired: Option<Arc<Token>>,
+    /// The session of the present stream.
+    token: Option<Arc<Token>>,
+    /// The operator was told of a failure, and is to be told of its end.
+    told: bool,
+    /// The operator was told that events name no user.
+    told_unaddressed: bool,
+    chance: StdRng,
+}
+
+impl Course {
+    /// Whether to go on at once: not where that has just been of no use, since each time may cost a login.
+    fn may_go_on(&mut self) -> bool {
+        let may = self.at_once.is_none_or(|at| at.elapsed() >= STANDS);
+        if may {
+            self.at_once = Some(Instant::now());
+        }
+        may
+    }
+}
+
+impl Subscription {
+    /// Hears the topic until `stop`.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let chance = StdRng::seed_from_u64(rand::random());
+        let mut course = Course {
+            failures: 0,
+            begun: Instant::now(),
+            at_once: None,
+            expired: None,
+            token: None,
+            told: false,
+            told_unaddressed: false,
+            chance,
+        };
+        loop {
+            course.begun = Instant::now();
+            let failure = tokio::select! {
+                () = stop.cancelled() => break,
+                failure = self.listen(&mut course) => failure,
+            };
+            self.stats.connected.store(false, Ordering::Relaxed);
+            let wait = self.consider(&failure, &mut course);
+            count(&self.stats.reconnects);
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = sleep_until(Instant::now() + wait) => {}
+            }
+        }
+        self.stats.connected.store(false, Ordering::Relaxed);
+    }
+
+    /// One stream, to its end.
+    async fn listen(&self, course: &mut Course) -> Failure {
+        match self.stream(course).await {
+            Ok(never) => match never {},
+            Err(failure) => failure,
+        }
+    }
+
+    async fn stream(&self, course: &mut Course) -> Result<std::convert::Infallible, Failure> {
+        let client = &self.shared.org.client;
+        let token = match &course.expired {
+            Some(expired) => client.renewed(expired).await,
+            None => client.session().await,
+        };
+        // Where no new one was had, the one that has expired is still all that there is.
+        let token = token.map_err(|fault| Failure::login(&fault))?;
+        course.expired = None;
+        course.token = Some(Arc::clone(&token));
+        let org = token.org.as_deref().ok_or_else(|| {
+            Failure::passing("the login does not say which org it is for: is salesforce.login_url Salesforce's own?")
+        })?;
+        let (asks, queue) = mpsc::channel(2);
+        asks.try_send(self.first(org)).ok();
+        let mut owed = ASKED_MAX;
+        let opened = timeout(SILENCE, self.shared.pubsub.subscribe(&token, queue)).await;
+        let mut stream = opened.map_err(|_| silent())?.map_err(|status| Failure::of(&status))?;
+        loop {
+            let response = timeout(SILENCE, stream.message()).await.map_err(|_| silent())?;
+            let response = response.map_err(|status| Failure::of(&status))?;
+            let response =
+                response.ok_or_else(|| Failure::passing("Salesforce ended the stream, as it does at times"))?;
+            self.heard(course);
+            self.take(course, &token, org, &response).await?;
+            // Counted here, since `pending_num_requested` does not know of what is on its way to Salesforce. An empty
+            // response takes nothing off: it only says that the stream stands.
+            owed -= i32::try_from(response.events.len()).unwrap_or(ASKED_MAX).min(owed);
+            let more = ASKED_MAX - owed;
+            // No room in the queue: what stands there asks for enough.
+            if owed <= ASKED_LOW && asks.try_send(FetchRequest { num_requested: more, ..self.ask() }).is_ok() {
+                owed = ASKED_MAX;
+            }
+        }
+    }
+
+    fn ask(&self) -> FetchRequest {
+        FetchRequest {
+            topic_name: self.topic.topic.clone(),
+            replay_preset: ReplayPreset::Latest.into(),
+            replay_id: Vec::new(),
+            num_requested: ASKED_MAX,
+        }
+    }
+
+    fn first(&self, org: &str) -> FetchRequest {
+        let (preset, replay_id) = match (self.shared.positions.find(org, &self.topic.topic), self.topic.start) {
+            (Some(replay_id), _) => (ReplayPreset::Custom, replay_id),
+            (None, Start::Latest) => (ReplayPreset::Latest, Vec::new()),
+            (None, Start::Earliest) => (ReplayPreset::Earliest, Vec::new()),
+        };
+        FetchRequest { replay_preset: preset.into(), replay_id, ..self.ask() }
+    }
+
+    /// Something came: the stream stands.
+    fn heard(&self, course: &mut Course) {
+        if course.begun.elapsed() >= STANDS {
+            course.failures = 0;
+        }
+        if !self.stats.connected.swap(true, Ordering::Relaxed) {
+            if course.told {
+                tracing::info!(name = self.name, topic = self.topic.topic, "events come again");
+            } else {
+                tracing::debug!(name = self.name, topic = self.topic.topic, "events are listened to");
+            }
+        }
+        course.told = false;
+    }
+
+    /// Routes what came, and notes how far it is.
+    async fn take(
+        &self,
+        course: &mut Course,
+        token: &Token,
+        org: &str,
+        response: &FetchResponse,
+    ) -> Result<(), Failure> {
+        let (positions, topic) = (&self.shared.positions, &self.topic.topic);
+        let mut pressed = Vec::new();
+        for event in &response.events {
+            self.stats.received();
+            match self.read(token, event).await? {
+                Some(heard) => self.route(course, &heard, &mut pressed),
+                None => count(&self.stats.unreadable),
+            }
+            positions.advance(org, topic, &event.replay_id);
+        }
+        if response.events.is_empty() && !response.latest_replay_id.is_empty() {
+            positions.advance(org, topic, &response.latest_replay_id);
+        }
+        relief(pressed).await;
+        Ok(())
+    }
+
+    /// Reads an event. `None`: it cannot be read, nor will it ever be.
+    async fn read(&self, token: &Token, event: &ConsumerEvent) -> Result<Option<Heard>, Failure> {
+        let Some(id) = event.event.as_ref().map(|it| it.schema_id.as_str()) else { return Ok(None) };
+        let schema = match self.shared.schemas.find(id) {
+            Some(schema) => schema,
+            None => match self.schema(token, id).await? {
+                Some(schema) => schema,
+                None => return Ok(None),
+            },
+        };
+        let heard = event::read(event, &schema, &self.topic, &self.shared.secret);
+        if heard.is_none() {
+            tracing::warn!(name = self.name, schema_id = id, "an event is not what its schema says, and was left out");
+        }
+        Ok(heard)
+    }
+
+    async fn schema(&self, token: &Token, id: &str) -> Result<Option<Arc<Schema>>, Failure> {
+        let asked = timeout(self.shared.timeout, self.shared.pubsub.schema(token, id)).await;
+        let json = match asked {
+            Ok(Err(status)) if is_unknown(&status) => {
+                tracing::warn!(
+                    name = self.name,
+                    schema_id = id,
+                    "an event's schema is not known, and the event was left out"
+                );
+                return Ok(None);
+            }
+            Ok(asked) => asked.map_err(|status| Failure::of(&status))?,
+            Err(_) => return Err(Failure::passing("the Pub/Sub API takes too long to give a schema")),
+        };
+        match Schema::parse(&json) {
+            Ok(schema) => {
+                let schema = Arc::new(schema);
+                self.shared.schemas.keep(id, Arc::clone(&schema));
+                Ok(Some(schema))
+            }
+            Err(fault) => {
+                tracing::warn!(
+                    name = self.name,
+                    schema_id = id,
+                    fault,
+                    "an event's schema cannot be used: it was left out"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    fn route(&self, course: &mut Course, heard: &Heard, pressed: &mut Vec<Arc<Outbox>>) {
+        let user = match &heard.to {
+            To::Everybody => None,
+            To::User(user) => Some(user.as_str()),
+            To::Nobody => {
+                count(&self.stats.unaddressed);
+                if !std::mem::replace(&mut course.told_unaddressed, true) {
+                    tracing::warn!(
+                        name = self.name,
+                        user_field = self.topic.user_field,
+                        "events come whose user_field is empty, and go to nobody: a change event has only what has changed, \
+                         unless its channel is enriched with the field"
+                    );
+                }
+                return;
+            }
+        };
+        let Ok(envelope) = decode(&heard.text, DecodeLimits::OWN) else { return count(&self.stats.unreadable) };
+        let now = Instant::now().into_std();
+        match self.shared.router.announce(now, &self.shared.member, &envelope, user) {
+            Ok(routed) => {
+                count(&self.stats.routed);
+                pressed.extend(routed.pressed);
+            }
+            Err(refusal) => {
+                count(&self.stats.unaddressed);
+                tracing::debug!(name = self.name, code = refusal.code.as_str(), "an event was not routed");
+            }
+        }
+    }
+
+    /// Says how long to wait after a failure, and tells the operator of it once.
+    fn consider(&self, failure: &Failure, course: &mut Course) -> Duration {
+        let token = course.token.take();
+        let (name, topic, hint) = (&self.name, &self.topic.topic, &failure.hint);
+        course.failures = course.failures.saturating_add(1);
+        match failure.next {
+            Next::Login => {
+                course.expired = token;
+                if course.may_go_on() {
+                    return Duration::ZERO;
+                }
+            }
+            Next::Anew => {
+                tracing::warn!(name, topic, hint, "events are heard anew");
+                if let Some(org) = token.as_ref().and_then(|token| token.org.as_deref()) {
+                    self.shared.positions.forget(org, topic);
+                }
+                if course.may_go_on() {
+                    return Duration::ZERO;
+                }
+            }
+            Next::Slowly | Next::Again => {}
+        }
+        let wait = match failure.next {
+            Next::Slowly => SLOWLY,
+            Next::Login | Next::Anew | Next::Again => backoff(&mut course.chance, course.failures),
+        };
+        let rpc_id = &failure.rpc_id;
+        if std::mem::replace(&mut course.told, true) {
+            tracing::debug!(name, topic, hint, rpc_id, ?wait, "events do not come yet");
+        } else if failure.next == Next::Slowly {
+            tracing::error!(name, topic, hint, rpc_id, ?wait, "events do not come");
+        } else {
+            tracing::warn!(name, topic, hint, rpc_id, ?wait, "events do not come for now");
+        }
+        wait
+    }
+}
+
+/// Waits for receivers whose queues are over half, for a bounded while: the events are kept by Salesforce meanwhile.
+async fn relief(pressed: Vec<Arc<Outbox>>) {
+    let until = Instant::now() + PRESSURE;
+    for outbox in pressed {
+        let reliefs = outbox.reliefs();
+        if timeout_at(until, outbox.relieved_since(reliefs)).await.is_err() {
+            // One slow reader must not slow everybody's events.
+            outbox.waited_in_vain();
+        }
+    }
+}
+
+fn is_unknown(status: &Status) -> bool {
+    matches!(status.code(), Code::NotFound | Code::InvalidArgument)
+}
+
+fn silent() -> Failure {
+    Failure::passing("the Pub/Sub API is silent: a firewall or proxy on the way drops connections that stand")
+}
+
+/// How long to wait after so many failures: at least a second, up to a limit that doubles, so that those who failed
+/// together do not come back together.
+fn backoff(chance: &mut StdRng, failures: u32) -> Duration {
+    let most = AGAIN_FIRST.saturating_mul(1 << failures.min(8)).min(AGAIN_MAX);
+    chance.random_range(AGAIN_FIRST..=most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::{OnFull, OutboxLimits, Pressure};
+    use crate::websocket::Frame;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_receiver_that_takes_nothing_is_waited_for_once() {
+        let outbox = Arc::new(Outbox::new(OutboxLimits { messages: 10, bytes: 1 << 20, refuses: false }));
+        let push = || outbox.push(Instant::now().into_std(), Frame::new("{}"), OnFull::Close).ok();
+        let mut pressed = None;
+        while pressed != Some(Pressure::Over) {
+            pressed = push();
+        }
+        let start = Instant::now();
+        relief(vec![Arc::clone(&outbox)]).await;
+        assert_eq!(start.elapsed(), PRESSURE);
+        assert_eq!(push(), Some(Pressure::Relieved), "nobody waits for it again until it has drained");
+    }
+}

@@ -1,0 +1,111 @@
+//! [`CreateObject`]: answers `Salesforce/Call/CreateObject` by making one record, and tells the user's applications of it
+//! by the documented event of the same triple.
+//!
+//! A request that is asked again makes no second record: its record has an External ID that is a hash of the request.
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::creations::{Made, key};
+use super::data::{Asked, Told};
+use super::{CallKey, Record, Way, Writer, json_text, mapped, named, target, told};
+use crate::adapter::{Answer, Event, Handler, Request, Response};
+use crate::config::WritableObject;
+use crate::salesforce::write::Field;
+use crate::salesforce::{CHANNEL, CREATE_OBJECT, exactly};
+use wire::Refusal;
+use wire::{Pattern, Triple};
+
+/// Makes records.
+pub(super) struct CreateObject {
+    writer: Arc<Writer>,
+}
+
+impl CreateObject {
+    /// With what the handlers share.
+    pub(super) fn new(writer: &Arc<Writer>) -> Self {
+        Self { writer: Arc::clone(writer) }
+    }
+
+    async fn create(&self, request: Request) -> Result<Response, Refusal> {
+        let user = named(&request)?;
+        let asked = Asked::read(request.payload.as_deref())?;
+        let (call, name, oid) = (asked.call()?, asked.name()?, asked.oid()?);
+        let params = asked.params()?;
+        let object = self.writer.object(&name, Way::Create)?;
+        let mut fields = mapped(&name, object, params)?;
+        if !object.call_field.is_empty() {
+            fields.push((object.call_field.clone(), json_text(&call.id)));
+        }
+        // Nobody can ask again for what bore no id.
+        let request_id = request.request_id.clone().unwrap_or_else(|| hex::encode(rand::random::<[u8; 16]>()));
+        let key = key([user, &request.source, &request_id, &call.id, &name]);
+        let made = self.make(object, &fields, &key).await?;
+
+        let record = Record { name: name.clone(), id: made.id.clone() };
+        self.writer.calls.know(Instant::now().into_std(), &CallKey::new(user, &call.id), record);
+        let about = Told::default()
+            .raw("callId", call.raw)
+            .value("Name", &name)
+            .raw("OId", oid)
+            .value("sfid", &made.id)
+            .value("DisplayField", Some(&object.display_field).filter(|it| !it.is_empty()))
+            .raw("DisplayValue", shown(object, &fields));
+        let mut response = Response::from(
+            about.clone().value("Success", true).value("ErrorMessage", None::<&str>).fields(&fields).text(),
+        );
+        if made.now {
+            let (topic, subtopic) = CREATE_OBJECT;
+            response.events.push(Event {
+                triple: Triple::new(CHANNEL, topic, subtopic),
+                user: Some(user.to_owned()),
+                payload: about.fields(&fields).payload(),
+            });
+        }
+        Ok(response)
+    }
+
+    async fn make(&self, object: &WritableObject, fields: &[Field], key: &str) -> Result<Made, Refusal> {
+        let Writer { org, creations, .. } = &*self.writer;
+        let make = |look| async move {
+            let target = target(object, fields);
+            let mut fields = fields.to_vec();
+            fields.push((object.external_id.clone(), json_text(key)));
+            org.create(&target, &fields, (&object.external_id, key), look).await.map_err(|fault| {
+                let refusal = told(&fault, &target);
+                match refusal.code.retryable() {
+                    true => Refusal::new(
+                        refusal.code,
+                        format!("{}; asked again with the same id, it makes one record at most", refusal.message),
+                    ),
+                    false => refusal,
+                }
+            })
+        };
+        creations.once(Instant::now().into_std(), key, make).await
+    }
+}
+
+/// The value of the field that is shown, as far as this request set it.
+fn shown<'a>(object: &WritableObject, fields: &'a [Field]) -> &'a RawValue {
+    let shown = fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(&object.display_field));
+    shown.map_or(RawValue::NULL, |(_, value)| value)
+}
+
+impl Handler for CreateObject {
+    fn serves(&self) -> Vec<Pattern> {
+        vec![exactly(CREATE_OBJECT)]
+    }
+
+    fn failure_keys(&self) -> &'static [&'static str] {
+        &["callId", "Name", "OId", "sfid", "DisplayField", "DisplayValue"]
+    }
+
+    fn handle(&self, request: Request) -> Answer<'_> {
+        Box::pin(self.create(request))
+    }
+
+    fn refused(&self, _: &Request, _: &Refusal) {}
+}

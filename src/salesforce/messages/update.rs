@@ -1,0 +1,65 @@
+//! [`UpdateObject`]: answers `Salesforce/Call/UpdateObject` by changing mapped fields of one record.
+//!
+//! To write the same values again changes nothing, so a request that is asked again needs no memory.
+
+use std::sync::Arc;
+
+use super::data::{Asked, Told};
+use super::{CallKey, Change, Record, Way, Writer, mapped, named};
+use crate::adapter::{Answer, Handler, Request, Response};
+use crate::salesforce::{UPDATE_OBJECT, exactly};
+use wire::Pattern;
+use wire::Refusal;
+
+/// Changes records.
+pub(super) struct UpdateObject {
+    writer: Arc<Writer>,
+}
+
+impl UpdateObject {
+    /// With what the handlers share.
+    pub(super) fn new(writer: &Arc<Writer>) -> Self {
+        Self { writer: Arc::clone(writer) }
+    }
+
+    async fn update(&self, request: Request) -> Result<Response, Refusal> {
+        let user = named(&request)?;
+        let asked = Asked::read(request.payload.as_deref())?;
+        let (call, name, oid, (sfid, id)) = (asked.call()?, asked.name()?, asked.oid()?, asked.record()?);
+        let params = asked.params()?;
+        let object = self.writer.object(&name, Way::Update)?;
+        let fields = mapped(&name, object, params)?;
+        let record = Record { name, id };
+        let key = CallKey::new(user, &call.id);
+        let change = Change { call: &key, call_id: &call.id, record: &record, fields };
+        let written = self.writer.change(change).await?;
+        // The documents spell the call's id in both ways, and do not say which of them the answer has.
+        let told = Told::default()
+            .raw("callId", call.raw)
+            .raw("callid", call.raw)
+            .value("Name", &record.name)
+            .raw("OId", oid)
+            .raw("sfid", sfid)
+            .value("Success", true)
+            .value("ErrorMessage", None::<&str>)
+            .value("isManual", true)
+            .fields(&written);
+        Ok(Response::from(told.text()))
+    }
+}
+
+impl Handler for UpdateObject {
+    fn serves(&self) -> Vec<Pattern> {
+        vec![exactly(UPDATE_OBJECT)]
+    }
+
+    fn failure_keys(&self) -> &'static [&'static str] {
+        &["callId", "callid", "Name", "OId", "sfid"]
+    }
+
+    fn handle(&self, request: Request) -> Answer<'_> {
+        Box::pin(self.update(request))
+    }
+
+    fn refused(&self, _: &Request, _: &Refusal) {}
+}

@@ -1,0 +1,157 @@
+//! [`CustomVariables`]: answers `Salesforce/Call/SaveCustomVariables` and `RemoveCustomVariables`, and writes what was
+//! saved when the call's event comes.
+//!
+//! Where the org does not take it then, it is tried again for half a minute; after that the variables stay, for the next
+//! event of the call or an `UpdateObject`, until their time is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio::time::{Instant, sleep_until};
+
+use super::data::{Asked, Told, Variable, text_at};
+use super::{CallKey, Change, Record, Writer, named, target, told};
+use crate::adapter::{Answer, Event, Handler, Heard, Request, Response};
+use crate::salesforce::{REMOVE_VARIABLES, SAVE_VARIABLES, exactly};
+use wire::{ErrorCode, Refusal};
+use wire::{Pattern, check_name};
+
+/// How long to wait before each further try to write variables.
+const TRY_AGAIN: [Duration; 5] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+];
+
+/// Keeps variables for calls.
+pub(super) struct CustomVariables {
+    writer: Arc<Writer>,
+}
+
+impl CustomVariables {
+    /// With what the handlers share.
+    pub(super) fn new(writer: &Arc<Writer>) -> Self {
+        Self { writer: Arc::clone(writer) }
+    }
+
+    fn answer(&self, request: &Request) -> Result<Response, Refusal> {
+        let user = named(request)?;
+        let asked = Asked::read(request.payload.as_deref())?;
+        let call = asked.call()?;
+        let (now, key) = (Instant::now().into_std(), CallKey::new(user, &call.id));
+        // A channel may be configured to fold letter case.
+        if request.triple.subtopic.eq_ignore_ascii_case(SAVE_VARIABLES.1) {
+            let variables = asked.params()?;
+            variables.iter().try_for_each(|variable| self.may_be_written(variable))?;
+            self.writer.calls.save(now, &key, &variables)?;
+        } else {
+            self.writer.calls.remove(now, &key, &asked.names()?);
+        }
+        let told = Told::default().raw("callId", call.raw).raw("params", asked.raw_params());
+        Ok(Response::from(told.value("Success", true).value("ErrorMessage", None::<&str>).text()))
+    }
+
+    /// A variable that no object maps could never be written.
+    fn may_be_written(&self, (name, _): &Variable) -> Result<(), Refusal> {
+        let objects = &self.writer.org.config.objects;
+        match objects.values().any(|it| it.update && it.fields.contains_key(name)) {
+            true => Ok(()),
+            false => Err(Refusal::new(
+                ErrorCode::Forbidden,
+                format!(
+                    "data.params: the variable '{name}' is not mapped; fields in a table [salesforce.objects.NAME] with update = true would map it"
+                ),
+            )),
+        }
+    }
+
+    async fn heard(&self, event: Event) {
+        let (Some(user), Some(payload)) = (&event.user, &event.payload) else { return };
+        let Some(call) = self.ended(payload) else { return };
+        let key = CallKey::new(user, &call);
+        for wait in TRY_AGAIN.iter().map(Some).chain([None]) {
+            match (self.write(&key, &call).await, wait) {
+                (Err(refusal), Some(wait)) if refusal.code.retryable() => sleep_until(Instant::now() + *wait).await,
+                (Ok(()) | Err(_), _) => return,
+            }
+        }
+    }
+
+    /// The call that an event is about, if it is one on which variables are written.
+    fn ended(&self, payload: &RawValue) -> Option<String> {
+        let settings = &self.writer.org.config.variables;
+        let counts = settings.state.is_empty() || {
+            let state = text_at(payload, &settings.state)?;
+            settings.states.iter().any(|it| it.eq_ignore_ascii_case(&state))
+        };
+        text_at(payload, &settings.call_id).filter(|call| counts && check_name(call).is_ok())
+    }
+
+    /// Writes what is kept for a call to its records, each variable to the first that has a field for it.
+    async fn write(&self, key: &CallKey, call: &str) -> Result<(), Refusal> {
+        let now = || Instant::now().into_std();
+        let Writer { calls, org, .. } = &*self.writer;
+        if calls.kept(now(), key).is_empty() {
+            return Ok(());
+        }
+        let mut records = calls.records(now(), key);
+        if records.is_empty() {
+            records.extend(self.look_for(call).await?);
+        }
+        let mut outcome = Ok(());
+        for record in &records {
+            let object = org.config.objects.get(&record.name).filter(|it| it.update);
+            let is_mapped = |name: &String| object.is_some_and(|it| it.fields.contains_key(name));
+            if calls.kept(now(), key).iter().any(|it| is_mapped(&it.name)) {
+                let change = Change { call: key, call_id: call, record, fields: Vec::new() };
+                outcome = self.writer.change(change).await.map(drop);
+            }
+        }
+        let left = calls.kept(now(), key).len();
+        if left > 0 && outcome.is_ok() {
+            tracing::info!(
+                left,
+                records = records.len(),
+                "variables stay: no known record of their call has fields for them"
+            );
+        }
+        outcome
+    }
+
+    /// The record of a call that no message has named, by the call's id in it.
+    async fn look_for(&self, call: &str) -> Result<Option<Record>, Refusal> {
+        let Writer { org, .. } = &*self.writer;
+        let name = &org.config.variables.object;
+        let Some(object) = org.config.objects.get(name) else { return Ok(None) };
+        let target = target(object, &[]);
+        let found = org.find_by(&target, &object.call_field, call).await.map_err(|fault| told(&fault, &target))?;
+        Ok(found.map(|id| Record { name: name.clone(), id }))
+    }
+}
+
+impl Handler for CustomVariables {
+    fn serves(&self) -> Vec<Pattern> {
+        vec![exactly(SAVE_VARIABLES), exactly(REMOVE_VARIABLES)]
+    }
+
+    fn failure_keys(&self) -> &'static [&'static str] {
+        &["callId", "params"]
+    }
+
+    fn handle(&self, request: Request) -> Answer<'_> {
+        Box::pin(async move { self.answer(&request) })
+    }
+
+    fn refused(&self, _: &Request, _: &Refusal) {}
+
+    fn hears(&self) -> Vec<Pattern> {
+        self.writer.org.config.variables.write_on.clone()
+    }
+
+    fn hear(&self, event: Event) -> Heard<'_> {
+        Box::pin(self.heard(event))
+    }
+}

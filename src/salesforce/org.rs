@@ -1,0 +1,157 @@
+//! [`Org`]: the credentials of a user, from a Salesforce org: one request, one row, nothing else of it.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::cache::Cache;
+use super::client::{Client, Want};
+use super::fault::Fault;
+use super::oauth::SetupError;
+use super::response::{objects, records};
+use super::stats::Snapshot;
+use super::{row, soql};
+use crate::config::{self, Lookup, Mode, UserKey};
+use crate::credentials::{Credentials, Found, Source};
+use wire::Refusal;
+
+/// An org that holds credentials.
+pub struct Org {
+    pub(super) client: Client,
+    pub(super) config: config::Salesforce,
+    cache: Cache,
+}
+
+impl Org {
+    /// Reads key, secret and certificates. Sends nothing: an org that is down must not keep a broker down.
+    ///
+    /// # Errors
+    /// A file that cannot be used, or a key that is missing.
+    pub fn open(config: &config::Salesforce) -> Result<Self, SetupError> {
+        let client = Client::new(config.clone())?;
+        Ok(Self { client, cache: Cache::new(config.credentials.cache), config: config.clone() })
+    }
+
+    /// The credentials of a user; a refusal tells the agent, the log the operator.
+    ///
+    /// # Errors
+    /// There are none, they cannot be used, or Salesforce cannot be asked.
+    pub async fn find(&self, user: &str) -> Result<Credentials, Refusal> {
+        self.look_up(user).await.map_err(|fault| {
+            fault.log();
+            fault.refusal()
+        })
+    }
+
+    /// What was asked of the org, and what came of it.
+    pub fn stats(&self) -> Snapshot {
+        self.client.snapshot()
+    }
+
+    pub(super) async fn look_up(&self, user: &str) -> Result<Credentials, Fault> {
+        let lookup = &self.config.credentials;
+        let Some((key, path)) = address(lookup, &self.config.api_version, user) else {
+            return Err(unknown(lookup));
+        };
+        if let Some(credentials) = self.cache.find(Instant::now(), &key) {
+            return Ok(credentials);
+        }
+        let want = match lookup.mode {
+            Mode::Query => Want::Json,
+            Mode::ExternalId => Want::Row,
+            Mode::Apex => Want::Apex,
+        };
+        let reply = self.client.get(&path, want).await?;
+        let rows = match (reply.status, lookup.mode) {
+            (300, _) => return Err(row::several(lookup)),
+            (404, _) => return Err(row::not_found(lookup)),
+            (_, Mode::Query) => records(&reply.body),
+            (_, Mode::ExternalId | Mode::Apex) => objects(&reply.body),
+        };
+        let rows = rows.ok_or_else(|| {
+            Fault::rejected(
+                "Salesforce answers something that the broker does not know; tell an administrator",
+                "the answer is JSON, but no record: is salesforce.login_url, or apex_path, another server's?",
+            )
+        })?;
+        if rows.len() >= soql::ROWS_MAX && lookup.mode == Mode::Query {
+            return Err(row::several(lookup));
+        }
+        let credentials = row::choose(&rows, lookup, &key)?;
+        self.cache.keep(Instant::now(), key, &credentials);
+        Ok(credentials)
+    }
+}
+
+impl Source for Org {
+    fn find(self: Arc<Self>, user: String) -> Found {
+        Box::pin(async move { Org::find(&self, &user).await })
+    }
+}
+
+/// The key to look for, and where to ask; `None` where no row can have it.
+fn address(lookup: &Lookup, version: &str, user: &str) -> Option<(String, String)> {
+    let key = match lookup.key {
+        UserKey::UserId => soql::record_id(user)?,
+        UserKey::Username | UserKey::FederationId | UserKey::Email => user.to_owned(),
+    };
+    let path = match lookup.mode {
+        Mode::Query => format!("/services/data/v{version}/query?q={}", soql::encode(&soql::query(lookup, &key)?)),
+        Mode::ExternalId => {
+            let fields = soql::fields(lookup, &[]).join(",");
+            let Lookup { object, key_field, .. } = lookup;
+            format!("/services/data/v{version}/sobjects/{object}/{key_field}/{}?fields={fields}", soql::segment(&key)?)
+        }
+        Mode::Apex => {
+            let path = lookup.apex_path.as_deref().unwrap_or_default().replacen("{user}", &soql::segment(&key)?, 1);
+            format!("/services/apexrest{path}")
+        }
+    };
+    Some((key, path))
+}
+
+fn unknown(lookup: &Lookup) -> Fault {
+    let wanted = match lookup.key {
+        UserKey::UserId => "a Salesforce user id of 15 or 18 characters",
+        UserKey::Username => "a Salesforce user name",
+        UserKey::FederationId => "a federation id",
+        UserKey::Email => "an e-mail address",
+    };
+    Fault::not_found(
+        "no CTI login can be stored for this user in Salesforce under the name that this session has; tell an administrator",
+        format!(
+            "the session's user is not {wanted}, which salesforce.credentials.key says it is; Salesforce was not asked"
+        ),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(mode: Mode, key: UserKey, user: &str) -> Option<String> {
+        let mut lookup = Lookup { mode, key, apex_path: Some("/cti/{user}/login".to_owned()), ..Lookup::default() };
+        lookup.fields.adfs_username = String::new();
+        address(&lookup, "67.0", user).map(|(_, path)| path)
+    }
+
+    #[test]
+    fn a_user_stays_where_it_is_put_or_nothing_is_asked() {
+        let id = Some(
+            "/services/data/v67.0/sobjects/CTI_Login__c/User_Id__c/005000000000001AAA?fields=User_Id__c,\
+                       CTI_Username__c,CTI_Password__c,CTI_Extension__c,Active__c",
+        );
+        assert_eq!(path(Mode::ExternalId, UserKey::UserId, "005000000000001").as_deref(), id);
+        let query = path(Mode::Query, UserKey::Email, "o'neil\\@x").unwrap();
+        assert!(query.ends_with("WHERE%20User_Id__c%20%3D%20%27o%5C%27neil%5C%5C%40x%27%20LIMIT%2050"), "{query}");
+        assert_eq!(
+            path(Mode::Apex, UserKey::Username, "../a?b#c").as_deref(),
+            Some("/services/apexrest/cti/..%2Fa%3Fb%23c/login")
+        );
+        for user in ["alice@example.com", "005000000000001' OR Id != '", "005000000000001AAA "] {
+            assert_eq!(path(Mode::Query, UserKey::UserId, user), None, "{user}");
+        }
+        assert_eq!(path(Mode::ExternalId, UserKey::Username, ".."), None);
+        assert_eq!(path(Mode::Apex, UserKey::Username, "."), None);
+    }
+}

@@ -1,0 +1,261 @@
+//! [`Asked`]: asks the org about an access token, by introspection or by userinfo. The only file here that waits.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use super::answer::{self, Doubt};
+use super::known::Known;
+use super::{Proven, SetupError, now};
+use crate::auth::{AuthError, hash_token};
+use crate::config::{self, BaseUrl, IntrospectionProof, UserinfoProof};
+use crate::salesforce::fault::Fault;
+use crate::salesforce::oauth::read_secret;
+use crate::salesforce::response::{LoginError, error_codes};
+use crate::salesforce::soql::encode;
+use crate::salesforce::transport::{causes, http, is_tls};
+
+/// Questions at once: an org's places for calls are few, and others want them too.
+const QUESTIONS_MAX: usize = 8;
+
+/// The largest answer that is read; userinfo has some 3 KiB.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// What the application hears while the org cannot say.
+const DOWN: &str = "Salesforce cannot be asked about the token just now; try again in a moment";
+
+const NOT_MY_DOMAIN: &str = "'host' is not the org's My Domain (Setup > Company Settings > My Domain)";
+
+const APP_THAT_ASKS: &str = "Setup > Apps > External Client Apps > External Client App Manager > the app that asks > Settings > \
+                             OAuth Settings > Consumer Key and Secret: the same as client_id and client_secret_file of \
+                             auth.salesforce_introspection";
+
+/// How the org is asked.
+enum Way {
+    Introspection { client_id: String, secret: SecretString, clients: Vec<String> },
+    Userinfo,
+}
+
+/// One org, and what it has said.
+pub(super) struct Asked {
+    way: Way,
+    org_id: String,
+    address: String,
+    http: reqwest::Client,
+    timeout: Duration,
+    turns: Semaphore,
+    known: Known,
+}
+
+impl Asked {
+    /// By introspection.
+    pub(super) fn by_introspection(way: &IntrospectionProof) -> Result<Self, SetupError> {
+        const KEY: &str = "auth.salesforce_introspection.client_secret_file";
+        let secret = read_secret(KEY, way.client_secret_file.as_deref().unwrap_or(Path::new("")))?;
+        let client_id = way.client_id.clone().unwrap_or_default();
+        let clients =
+            if way.allowed_clients.is_empty() { vec![client_id.clone()] } else { way.allowed_clients.clone() };
+        let keys = ("auth.salesforce_introspection.host", "auth.salesforce_introspection.ca_file");
+        let introspection = Way::Introspection { client_id, secret, clients };
+        Self::new(introspection, keys, &way.asked, way.proving.org_id.as_deref(), "/services/oauth2/introspect")
+    }
+
+    /// By userinfo.
+    pub(super) fn by_userinfo(way: &UserinfoProof) -> Result<Self, SetupError> {
+        let keys = ("auth.salesforce_userinfo.host", "auth.salesforce_userinfo.ca_file");
+        Self::new(Way::Userinfo, keys, &way.asked, way.proving.org_id.as_deref(), "/services/oauth2/userinfo")
+    }
+
+    fn new(
+        way: Way,
+        (host_key, ca_key): (&'static str, &'static str),
+        asked: &config::Asked,
+        org_id: Option<&str>,
+        path: &str,
+    ) -> Result<Self, SetupError> {
+        let host = BaseUrl::parse(asked.host.as_deref().unwrap_or_default());
+        let host = host.map_err(|fault| SetupError::new(host_key, fault))?;
+        if !(host.https || asked.insecure_http && host.is_loopback()) {
+            return Err(SetupError::new(host_key, "must begin with https://"));
+        }
+        // As to the org of [salesforce], but for these keys.
+        let like = config::Salesforce {
+            ca_file: asked.ca_file.clone(),
+            insecure_http: asked.insecure_http,
+            ..config::Salesforce::default()
+        };
+        let http = http(&like, &host).map_err(|error| SetupError::new(ca_key, error.message()))?;
+        Ok(Self {
+            way,
+            org_id: org_id.unwrap_or_default().to_owned(),
+            address: format!("{host}{path}"),
+            http,
+            timeout: asked.timeout,
+            turns: Semaphore::new(QUESTIONS_MAX),
+            known: Known::new(asked.cache),
+        })
+    }
+
+    /// Whether it is about tokens of this org, of which the first 15 characters are shown.
+    pub(super) fn is_of(&self, org: Option<&str>) -> bool {
+        org.is_none_or(|org| self.org_id.get(..15) == Some(org))
+    }
+
+    /// Where it asks.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Who the token proves.
+    pub(super) async fn prove(&self, token: &SecretString) -> Result<Proven, AuthError> {
+        let hash = hash_token(token);
+        let ask = async {
+            let proven = self.ask(token).await?;
+            self.known.keep(now(), hash, &proven);
+            Ok(proven)
+        };
+        timeout(self.timeout, self.known.find(hash, ask)).await.unwrap_or_else(|_| {
+            self.tell("no answer in time: status.salesforce.com, or a firewall or proxy on the way");
+            Err(AuthError::Unavailable(
+                "Salesforce takes too long to say whose the token is; try again in a moment".into(),
+            ))
+        })
+    }
+
+    async fn ask(&self, token: &SecretString) -> Result<Proven, AuthError> {
+        let Ok(_turn) = self.turns.acquire().await else { return Err(unavailable()) };
+        let answer = match self.exchange(token).await {
+            // A connection that had been idle may have ended under the question: it is asked once more, on a new one.
+            Err(error) if !is_tls(&error) => self.exchange(token).await,
+            other => other,
+        };
+        let (status, body) = answer.map_err(|error| {
+            self.tell(&format!("{}: network, TLS (ca_file) or the name in 'host'", causes(&error)));
+            unavailable()
+        })?;
+        self.judge(status, &body)
+    }
+
+    async fn exchange(&self, token: &SecretString) -> Result<(u16, Vec<u8>), reqwest::Error> {
+        let token = token.expose_secret();
+        let request = match &self.way {
+            Way::Introspection { client_id, secret, .. } => {
+                let secret = Zeroizing::new(encode(secret.expose_secret()));
+                let (token, client_id) = (Zeroizing::new(encode(token)), encode(client_id));
+                let form = format!(
+                    "token={}&token_type_hint=access_token&client_id={client_id}&client_secret={}",
+                    *token, *secret
+                );
+                let form = Bytes::from_owner(Zeroizing::new(form.into_bytes()));
+                self.http.post(&self.address).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form)
+            }
+            Way::Userinfo => {
+                let bearer = Bytes::from_owner(Zeroizing::new(format!("Bearer {token}").into_bytes()));
+                let mut bearer = HeaderValue::from_maybe_shared(bearer).unwrap_or(HeaderValue::from_static(""));
+                bearer.set_sensitive(true);
+                self.http.get(&self.address).header(AUTHORIZATION, bearer)
+            }
+        };
+        let mut answer = request.header(ACCEPT, "application/json").send().await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await? {
+            // One byte too many is enough to be refused.
+            body.extend(chunk.iter().take((BODY_BYTES_MAX + 1).saturating_sub(body.len())));
+            if body.len() > BODY_BYTES_MAX {
+                break;
+            }
+        }
+        Ok((answer.status().as_u16(), body))
+    }
+
+    /// Asks about a token that nobody was given: whether the org is reached, and takes the question. Says what is well, or
+    /// what to change.
+    pub(super) async fn probe(&self) -> Result<String, String> {
+        let made_up = SecretString::from(format!("{}!switchboard.check", self.org_id.get(..15).unwrap_or_default()));
+        let (status, body) = match timeout(self.timeout, self.exchange(&made_up)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) if is_tls(&error) => {
+                return Err(format!(
+                    "TLS failed ({}): a proxy that looks into TLS needs its certificate in 'ca_file' of this table; else the \
+                     name in 'host' is wrong",
+                    causes(&error)
+                ));
+            }
+            Ok(Err(error)) => {
+                return Err(format!(
+                    "{}: name resolution, a firewall or a proxy (HTTPS_PROXY) on the way to 'host'",
+                    causes(&error)
+                ));
+            }
+            Err(_) => {
+                return Err("no answer in time: a firewall or proxy on the way, or status.salesforce.com".to_owned());
+            }
+        };
+        let LoginError { error, .. } = LoginError::read(&body);
+        match (&self.way, status) {
+            (_, 300..=399 | 404) => Err(format!("HTTP {status}: {NOT_MY_DOMAIN}")),
+            (_, 400..=403) if is_limit(&body) => Err(Fault::limit().operator().to_owned()),
+            (Way::Introspection { client_id, clients, .. }, 200) => match answer::is_inactive(&body) {
+                true if clients.iter().all(|it| it == client_id) => Ok("tells the app about its tokens".to_owned()),
+                true => Ok(
+                    "takes the app's questions; about tokens of allowed_clients it answers if the app has 'Introspect \
+                            All Tokens'"
+                        .to_owned(),
+                ),
+                false => Err(format!("the answer is none that an org gives: {NOT_MY_DOMAIN}")),
+            },
+            (Way::Introspection { .. }, 400 | 401 | 403) => {
+                Err(format!("HTTP {status} {error}: the org refuses the app that asks. {APP_THAT_ASKS}"))
+            }
+            (Way::Userinfo, 401 | 403) => Ok("answers, and refuses a token that nobody was given".to_owned()),
+            (Way::Userinfo, 200) => Err(format!("it believes a token that nobody was given: {NOT_MY_DOMAIN}")),
+            _ => Err(format!("HTTP {status}: maintenance (status.salesforce.com), or {NOT_MY_DOMAIN}")),
+        }
+    }
+
+    fn judge(&self, status: u16, body: &[u8]) -> Result<Proven, AuthError> {
+        let outcome = match (&self.way, status) {
+            _ if body.len() > BODY_BYTES_MAX => Err(Doubt::Unreadable),
+            (Way::Introspection { clients, .. }, 200) => answer::introspected(now(), body, &self.org_id, clients),
+            (Way::Userinfo, 200) => answer::told(body, &self.org_id),
+            // It refuses in plain text: Bad_OAuth_Token.
+            (Way::Userinfo, 401 | 403) if !is_limit(body) => Err(Doubt::Refused(
+                "Salesforce does not know the token: it has expired, was revoked, or has no scope that may ask who one is",
+            )),
+            (Way::Introspection { .. }, 400 | 401 | 403) if !is_limit(body) => {
+                self.tell(&format!("HTTP {status}: the org refuses the app that asks. {APP_THAT_ASKS}"));
+                return Err(AuthError::Unavailable(
+                    "Salesforce refuses to tell the broker about tokens; tell an administrator: the broker's log says more"
+                        .into(),
+                ));
+            }
+            _ => {
+                self.tell(&format!("HTTP {status}: maintenance (status.salesforce.com), or {NOT_MY_DOMAIN}"));
+                return Err(unavailable());
+            }
+        };
+        if outcome == Err(Doubt::Unreadable) {
+            self.tell("the answer is none that an org gives: maintenance, a proxy, or 'host' is another server's");
+        }
+        outcome.map_err(AuthError::from)
+    }
+
+    /// One line for the operator.
+    fn tell(&self, hint: &str) {
+        tracing::warn!(address = self.address, hint, "Salesforce did not say whose a token is");
+    }
+}
+
+fn is_limit(body: &[u8]) -> bool {
+    error_codes(body).iter().any(|error| error.code == "REQUEST_LIMIT_EXCEEDED")
+}
+
+fn unavailable() -> AuthError {
+    AuthError::Unavailable(DOWN.into())
+}

@@ -1,0 +1,96 @@
+//! Files and folders that only their owner may read. Modes are Unix; elsewhere a file has the rights its folder gives it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::StoreError;
+
+/// Returns whether there is something at the path; failing to look is an error, not an absence.
+pub(crate) fn exists(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().map_err(|error| StoreError::file(path, "cannot be looked for", &error))
+}
+
+/// Makes the folder and its parents for the owner only; an existing folder keeps its mode.
+pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|error| {
+        StoreError::unusable(format!(
+            "{}: the data folder cannot be made: {error}; name a folder that may be written with --data-dir or data_dir",
+            path.display()
+        ))
+    })
+}
+
+/// Writes a file that must not exist yet, and syncs it to disk.
+pub(crate) fn create_new(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    private(&mut options);
+    let mut file = options.open(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+/// Writes a file, or replaces the one that is there: after a crash it holds either the old contents or the new.
+pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let new = beside(path, ".new");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    private(&mut options);
+    let mut file = options.open(&new)?;
+    file.write_all(contents)?;
+    file.sync_all()?;
+    drop(file);
+    publish(&new, path)
+}
+
+/// Renames a file, and syncs the new name to disk.
+pub(crate) fn publish(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    sync_folder(to)
+}
+
+/// Adds to the last part of a path: a file in the same folder, because only there a rename is atomic.
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+/// Syncs the folder of a file: a new name is only durable then. Windows neither needs nor offers it.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder_of(path))?.sync_all() } else { Ok(()) }
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// Lets only the owner read a file that is created with these options.
+pub(crate) fn private(options: &mut OpenOptions) {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    #[cfg(not(unix))]
+    let _ = options;
+}
+
+/// Returns whether anyone except the owner and the group may read the file, or the group may write it.
+pub(crate) fn open_to_others(file: &File) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata()?.permissions());
+        Ok(mode & 0o027 != 0)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        Ok(false)
+    }
+}

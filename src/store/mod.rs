@@ -1,0 +1,43 @@
+//! Files on disk: private to their owner, written atomically, locked, and redb databases.
+//!
+//! The room does not know what the files hold: names of files and tables are arguments. Everything here may block.
+
+mod database;
+mod files;
+mod lock;
+
+pub(crate) use database::Database;
+pub(crate) use files::{beside, create_new, exists, make_folder, open_to_others, private, publish, replace};
+pub use lock::FolderLock;
+pub(crate) use lock::lock_making;
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// How long a process waits for another one that is creating or writing the same file.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// How often it tries again.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Why a file or a folder cannot be used: its path, what is wrong with it, and what to do. Holds no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The content of a file makes no sense; nothing was changed.
+    #[error("{0}")]
+    Damaged(String),
+    /// Anything else.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl StoreError {
+    fn unusable(words: impl Into<String>) -> Self {
+        Self::Unusable(words.into())
+    }
+
+    fn file(path: &Path, what: &str, cause: &dyn fmt::Display) -> Self {
+        Self::Unusable(format!("{}: {what}: {cause}", path.display()))
+    }
+}
