@@ -15,6 +15,8 @@ pub struct Limits {
     pub subscriptions: usize,
     /// Requests a session may have pending.
     pub pending_requests: usize,
+    /// Bytes of the texts that the broker keeps for a session's pending requests.
+    pub pending_bytes: usize,
     /// Retained values a user.
     pub retained_values: usize,
     /// Bytes of retained values a user.
@@ -23,6 +25,10 @@ pub struct Limits {
     pub retained_total_bytes: usize,
     /// A request's time limit where it names none, and the most it may name.
     pub request_timeout: Duration,
+    /// How long replies with `more` can keep one request open.
+    pub more_max: Duration,
+    /// How long a late reply can block an ordered handler.
+    pub blocked: Duration,
 }
 
 /// Scopes, folding, protection and limits.
@@ -49,10 +55,13 @@ impl Policy {
             limits: Limits {
                 subscriptions: config.limits.subscriptions,
                 pending_requests: config.limits.pending_requests,
+                pending_bytes: config.limits.pending_bytes,
                 retained_values: config.limits.retained_values,
                 retained_bytes: config.limits.retained_bytes,
                 retained_total_bytes: config.limits.retained_total_bytes,
-                request_timeout: config.request_timeout,
+                request_timeout: config.requests.timeout,
+                more_max: config.requests.more_max,
+                blocked: config.requests.blocked,
             },
         }
     }
