@@ -138,7 +138,7 @@ impl Router {
         }
         groups.each(|members| {
             // The session whose queue is shortest, then the one longest unserved; the next one where that one is ending.
-            members.sort_by_cached_key(|it| (it.session.outbox().depth().messages, it.session.served(), it.id));
+            members.sort_by_cached_key(|it| (it.session.outbox().depth().messages, it.session.served(), it.serial));
             if let Some(chosen) = members.iter().find(|it| delivery.push(it, forms)) {
                 chosen.session.serve(self.ids.stamp());
             }

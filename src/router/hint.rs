@@ -7,9 +7,10 @@ use std::sync::Arc;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use crate::router::ids::Serial;
 use crate::router::index::Subscription;
 use crate::router::session::Session;
-use crate::router::{Router, Scope, SubscriptionId};
+use crate::router::{Router, Scope};
 use wire::{Envelope, Triple};
 
 /// How many handlers of a user, and of all services and adapters, are looked at: a broker with very many of them answers
@@ -22,19 +23,19 @@ const LOGGED_MAX: usize = 1024;
 /// Handler subscriptions by whose they are (`None`: services and adapters), for hints.
 #[derive(Default)]
 pub(super) struct Served {
-    by_user: DashMap<Option<Arc<str>>, BTreeMap<SubscriptionId, Arc<Subscription>>, foldhash::fast::RandomState>,
+    by_user: DashMap<Option<Arc<str>>, BTreeMap<Serial, Arc<Subscription>>, foldhash::fast::RandomState>,
     /// Triples that the log has named.
     logged: Mutex<HashSet<String>>,
 }
 
 impl Served {
     pub(super) fn insert(&self, handler: &Arc<Subscription>) {
-        self.by_user.entry(user_of(handler)).or_default().insert(handler.id, Arc::clone(handler));
+        self.by_user.entry(user_of(handler)).or_default().insert(handler.serial, Arc::clone(handler));
     }
 
     pub(super) fn remove(&self, handler: &Subscription) {
         self.by_user.remove_if_mut(&user_of(handler), |_, handlers| {
-            handlers.remove(&handler.id);
+            handlers.remove(&handler.serial);
             handlers.is_empty()
         });
     }
@@ -48,7 +49,7 @@ impl Served {
             let Some(handlers) = self.by_user.get(&user) else { continue };
             for handler in handlers.values().take(LOOKED_AT).filter(|it| it.session.number != sender.number) {
                 if let Some(distance) = distance(handler, triple) {
-                    likest = likest.max(Some((Reverse((distance, handler.id)), handler.pattern.to_string())));
+                    likest = likest.max(Some((Reverse((distance, handler.serial)), handler.pattern.to_string())));
                 }
             }
         }

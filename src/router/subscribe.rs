@@ -57,8 +57,10 @@ impl Router {
                 format!("this session holds {most} subscriptions, the limit; unsubscribe, or use a wildcard"),
             ));
         }
+        let serial = self.ids.serial();
         let subscription = Arc::new(Subscription {
-            id: self.ids.subscription(),
+            id: self.ids.subscription(serial),
+            serial,
             session: Arc::clone(session),
             pattern: wanted.pattern.clone(),
             role: wanted.role.clone(),

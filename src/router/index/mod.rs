@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::router::SubscriptionId;
+use crate::router::ids::Serial;
 use crate::router::index::receivers::Receivers;
 use crate::router::policy::Policy;
 use crate::router::request::turn::Ordered;
@@ -24,6 +25,8 @@ use wire::{BROKER, NAME_BYTES_MAX, Pattern, Triple, fold};
 /// One subscription of one session.
 pub(in crate::router) struct Subscription {
     pub(in crate::router) id: SubscriptionId,
+    /// Later ones are greater.
+    pub(in crate::router) serial: Serial,
     pub(in crate::router) session: Arc<Session>,
     /// As it was written.
     pub(in crate::router) pattern: Pattern,
@@ -167,7 +170,7 @@ impl Index {
         let mut key = Key::EMPTY;
         for_each_key(policy, subscription, |audience, folded, parts| {
             self.by_key.remove_if_mut(key.write(audience, folded, parts), |_, receivers| {
-                receivers.remove(subscription.id);
+                receivers.remove(subscription.serial);
                 let empty = receivers.is_empty();
                 if empty {
                     self.count(audience, shape(parts), |keys| keys - 1);

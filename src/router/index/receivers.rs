@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::router::SubscriptionId;
+use crate::router::ids::Serial;
 use crate::router::index::Subscription;
 
 /// Copying 64 pointers costs about as much as one push to an outbox.
@@ -38,14 +38,14 @@ impl Receivers {
     }
 
     /// Takes a subscription out.
-    pub(in crate::router) fn remove(&mut self, id: SubscriptionId) {
-        // Ids grow, so both searches halve.
-        let first_id = |chunk: &Chunk| chunk.first().map(|first| first.id);
-        let after = self.chunks.partition_point(|chunk| first_id(chunk) <= Some(id));
+    pub(in crate::router) fn remove(&mut self, serial: Serial) {
+        // Serials grow, so both searches halve.
+        let first_serial = |chunk: &Chunk| chunk.first().map(|first| first.serial);
+        let after = self.chunks.partition_point(|chunk| first_serial(chunk) <= Some(serial));
         let Some(place) = after.checked_sub(1) else { return };
         let chunks = Arc::make_mut(&mut self.chunks);
         let Some(chunk) = chunks.get_mut(place) else { return };
-        let Ok(at) = chunk.binary_search_by_key(&id, |subscription| subscription.id) else { return };
+        let Ok(at) = chunk.binary_search_by_key(&serial, |subscription| subscription.serial) else { return };
         let chunk = Arc::make_mut(chunk);
         self.special -= usize::from(is_special(&chunk.remove(at)));
         if chunk.is_empty() {

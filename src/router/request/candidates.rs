@@ -43,7 +43,7 @@ impl Candidates {
     pub(in crate::router) fn best_first(mut self) -> impl Iterator<Item = Arc<Subscription>> {
         self.handlers.sort_by_cached_key(|(rank, handler)| {
             let session = &handler.session;
-            (session.is_doubtful(), *rank, session.busy(), session.served(), handler.id)
+            (session.is_doubtful(), *rank, session.busy(), session.served(), handler.serial)
         });
         self.handlers.into_iter().map(|(_, handler)| handler)
     }
@@ -62,7 +62,7 @@ impl Candidates {
             }
         }
         let mut everyone: Vec<_> = sessions.into_values().collect();
-        everyone.sort_by_key(|handler| handler.id);
+        everyone.sort_by_key(|handler| handler.serial);
         everyone
     }
 }

@@ -113,7 +113,7 @@ impl Router {
         let timeout = self.time_limit(envelope);
         let deadline = now + timeout;
         let pending = Arc::new(Pending {
-            id: self.ids.request(),
+            id: self.ids.request(self.ids.serial()),
             asker: Arc::clone(asker),
             asker_id: envelope.id().map(Box::from),
             triple: envelope.triple().to_owned(),
@@ -298,7 +298,7 @@ impl Router {
     ) -> Result<Pressure, PushError> {
         let secret = self.policy.is_protected(envelope.triple());
         let limit = self.time_limit(envelope);
-        let frame = delivered(envelope, asker, scope.user(), self.ids.request(), limit, secret);
+        let frame = delivered(envelope, asker, scope.user(), self.ids.request(self.ids.serial()), limit, secret);
         let pressed = handler.session.push(now, frame, OnFull::Close)?;
         handler.session.serve(self.ids.stamp());
         Ok(pressed)
@@ -321,7 +321,7 @@ fn delivered(
     if let Some(user) = user {
         splice = splice.string("user", user);
     }
-    splice = splice.string("id", &id.to_string());
+    splice = splice.string("id", id.text().as_ref());
     if let Some(request_id) = envelope.id() {
         splice = splice.string("requestId", request_id);
     }
