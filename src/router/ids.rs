@@ -19,6 +19,12 @@ impl fmt::Display for SessionId {
     }
 }
 
+impl From<Uuid> for SessionId {
+    fn from(id: Uuid) -> Self {
+        Self(id)
+    }
+}
+
 /// The length of an id on the wire: a letter, and 64 bits in hexadecimal.
 const TEXT_LEN: usize = 17;
 
@@ -63,7 +69,7 @@ impl AsRef<str> for IdText {
 macro_rules! opaque {
     ($(#[$doc:meta])* $name:ident, $letter:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub struct $name(u64);
 
         impl $name {
@@ -99,16 +105,16 @@ opaque! {
     RequestId, b'r'
 }
 
-impl RequestId {
+/// The place of something in the order in which the router made it. Never leaves the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Serial(u64);
+
+impl Serial {
     /// The number, to choose a shard by.
     pub(super) fn number(self) -> u64 {
         self.0
     }
 }
-
-/// The place of something in the order in which the router made it. Never leaves the process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Serial(u64);
 
 /// Makes ids and serials.
 pub struct Ids {
@@ -216,7 +222,9 @@ mod tests {
             assert_eq!(id.to_string().parse(), Ok(id));
         }
         assert_eq!(RequestId(0x07).to_string(), "r0000000000000007");
-        for other in ["r7", "r+000000000000007", "r00000000000000007", "s0000000000000007", "r000000000000000A", "r", ""] {
+        for other in
+            ["r7", "r+000000000000007", "r00000000000000007", "s0000000000000007", "r000000000000000A", "r", ""]
+        {
             assert_eq!(other.parse::<RequestId>(), Err(()), "{other}");
         }
     }

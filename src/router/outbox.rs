@@ -152,6 +152,14 @@ impl Outbox {
         self.change(|state| state.ping = true);
     }
 
+    /// Wakes the task of the session, which then looks for the reason.
+    pub(super) fn wake(&self) {
+        let mut state = self.state.lock();
+        let wakers = [state.waker.take(), state.overflow_waker.take()];
+        drop(state);
+        wakers.into_iter().flatten().for_each(wake);
+    }
+
     /// Changes the state, and wakes the task that takes if it sleeps and has something to take now.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();

@@ -6,7 +6,7 @@ use std::time::Instant;
 use crate::router::index::{Observes, Subscription};
 use crate::router::outbox::OnFull;
 use crate::router::policy::Policy;
-use crate::router::request::turn::Ordered;
+use crate::router::request::lane::Ordered;
 use crate::router::session::Session;
 use crate::router::{Router, SubscriptionId, access};
 use crate::websocket::Frame;
@@ -66,10 +66,17 @@ impl Router {
             role: wanted.role.clone(),
             group: wanted.group.as_deref().map(Box::from),
             observes,
-            ordered: matches!(wanted.role, command::Role::Handler { ordered: true, .. }).then(Ordered::default),
+            ordered: Ordered::of(&wanted.pattern, &wanted.role, self.policy.folds_channel_of(&wanted.pattern)),
         });
         holds.subscriptions.push(Arc::clone(&subscription));
         drop(holds);
+        if let command::Role::Handler { .. } = subscription.role {
+            self.note_protected_handler(session, &subscription.pattern);
+        }
+        if subscription.ordered.is_some() {
+            // Before a request can find it.
+            session.turns.join(&subscription);
+        }
         // While the outbox is held nothing else comes in: what the index brings from now on waits behind the reply, and
         // an event behind its triple's retained value.
         session.outbox().push_all(now, |push| {
@@ -137,8 +144,13 @@ impl Router {
             command::Role::Handler { .. } => {
                 self.handlers.remove(&self.policy, subscription);
                 self.served.remove(subscription);
-                for request in Self::leave_turn(subscription) {
-                    self.leave_waiting(now, request, subscription);
+                if subscription.ordered.is_some() {
+                    let session = &subscription.session;
+                    for (pending, handler) in session.turns.leave(&self.requests, subscription) {
+                        self.handler_left(now, &pending, &handler);
+                    }
+                    // What it owed no longer blocks the others.
+                    self.serve_turns(now, session);
                 }
             }
         }
@@ -174,7 +186,7 @@ fn is_same(policy: &Policy, held: &Subscription, wanted: &Subscribe, observes: O
 
 /// Whether two patterns are written alike, with the channel's folding.
 fn same_pattern(policy: &Policy, held: &Pattern, wanted: &Pattern) -> bool {
-    let folds = held.channel.as_deref().is_some_and(|channel| policy.folds(channel));
+    let folds = policy.folds_channel_of(held);
     held == wanted
         || (folds && held.channel == wanted.channel && held.covers_any_case(wanted) && wanted.covers_any_case(held))
 }

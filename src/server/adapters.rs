@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::adapter::Handler;
-use crate::adapter::host::{self, Host};
+use crate::adapter::host::{self, Bounds, Host};
 use crate::config::{Config, Store};
 use crate::credentials::{Audit, Directory, DirectoryError, FetchCredentials, Rotation, Settings, Source};
-use crate::router::{Declaration, Router};
+use crate::router::{Declaration, Router, SwitchedOff};
 use crate::salesforce::{self, Events, Org, SetupError};
 use crate::store::{FolderLock, StoreError};
 use wire::Refusal;
@@ -39,6 +39,8 @@ pub enum AdapterError {
 /// The handlers, open.
 pub(super) struct Adapters {
     handlers: Vec<Arc<dyn Handler>>,
+    off: Vec<SwitchedOff>,
+    bounds: Bounds,
     /// What is heard from an org.
     events: Option<Events>,
     /// One broker a data folder.
@@ -72,12 +74,20 @@ impl Adapters {
             true => None,
             false => Some(Events::open(org()?, &config.data_dir)?),
         };
-        Ok(Self { handlers, events, _folder: folder })
+        let requests = &config.requests;
+        let bounds = Bounds { in_flight: requests.adapter_in_flight, waiting: requests.adapter_waiting };
+        let off = salesforce::switched_off(&config.salesforce);
+        Ok(Self { handlers, off, bounds, events, _folder: folder })
     }
 
     /// What the router has to know of them before it begins.
     pub(super) fn declarations(&self) -> Vec<Declaration> {
         self.handlers.iter().map(host::declaration).collect()
+    }
+
+    /// The adapters that the configuration switches off.
+    pub(super) fn switched_off(&mut self) -> Vec<SwitchedOff> {
+        std::mem::take(&mut self.off)
     }
 
     /// Hears what an org publishes, until `stop`, in tasks on `tasks`.
@@ -95,7 +105,7 @@ impl Adapters {
         stop: &CancellationToken,
     ) -> Result<(), AdapterError> {
         for handler in &self.handlers {
-            let host = Host::attach(Arc::clone(router), Arc::clone(handler))?;
+            let host = Host::attach(Arc::clone(router), Arc::clone(handler), self.bounds)?;
             tasks.spawn(host.run(tasks.clone(), stop.clone()));
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::router::SubscriptionId;
 use crate::router::ids::Serial;
 use crate::router::index::receivers::Receivers;
 use crate::router::policy::Policy;
-use crate::router::request::turn::Ordered;
+use crate::router::request::lane::Ordered;
 use crate::router::session::{Role, Session};
 use wire::command;
 use wire::{BROKER, NAME_BYTES_MAX, Pattern, Triple, fold};
@@ -34,7 +34,7 @@ pub(in crate::router) struct Subscription {
     pub(in crate::router) group: Option<Box<str>>,
     /// Scope envelopes an observer wants.
     pub(in crate::router) observes: Option<Observes>,
-    /// The one request at a time of an ordered handler.
+    /// What an ordered handler needs to take turns.
     pub(in crate::router) ordered: Option<Ordered>,
 }
 
@@ -119,7 +119,12 @@ impl Key {
         self.put(channel.as_bytes(), b'/');
         self.put(topic.as_bytes(), b'/');
         self.put(subtopic.as_bytes(), b'/');
-        self.bytes.get(..self.len).unwrap_or_default()
+        let key = self.bytes.get_mut(..self.len).unwrap_or_default();
+        if matches!(audience, Audience::Adapters) {
+            // They compare their triples without regard to case, in the channel, too.
+            key.make_ascii_lowercase();
+        }
+        key
     }
 
     fn put(&mut self, piece: &[u8], end: u8) {
