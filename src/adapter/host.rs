@@ -1,6 +1,7 @@
 //! [`Host`]: a [`Handler`] as an in-process subscriber. Requests and events come out of outboxes like any session's,
 //! answers and events go back through the router like any envelope: the router knows of no second way.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
@@ -100,7 +101,10 @@ impl Host {
             let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = member.outbox().ready() => member.outbox().take(1, &mut frames),
+                () = poll_fn(|cx| member.outbox().poll_ready(cx)) => {
+                    // Retained values are for applications; a handler wants what happens.
+                    drop(member.outbox().take(Instant::now().into_std(), 1, &mut frames));
+                }
             }
             // A warning that it lags, or that a request was cancelled, asks for nothing.
             let Some(frame) = frames.pop() else { continue };
@@ -196,7 +200,7 @@ impl Host {
 /// A member of the router with subscriptions to some patterns.
 fn subscribed(router: &Router, patterns: Vec<Pattern>, role: &Role) -> Result<Arc<Session>, Refusal> {
     let now = Instant::now().into_std();
-    let member = router.attach_adapter(now, Arc::new(Outbox::new(WAITING_MAX)));
+    let member = router.attach_adapter(now, Outbox::new(WAITING_MAX));
     for pattern in patterns {
         let wanted = Subscribe { pattern, role: role.clone(), group: None, user: None, recover: false };
         router.subscribe(now, &member, &wanted, |_| None)?;

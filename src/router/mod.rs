@@ -16,18 +16,23 @@ mod index;
 mod outbox;
 mod policy;
 mod presence;
+mod pressure;
 mod request;
 mod retained;
 mod session;
 mod subscribe;
+mod wake;
 
 pub use decide::Decision;
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
-pub use outbox::{OnFull, Outbox, OutboxLimits, Pressure, PushError, WakeBatch};
+pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken};
 pub use policy::{Limits, Policy};
 pub use presence::Application;
+pub use pressure::Allowance;
+pub use retained::Replay;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::Listed;
+pub use wake::WakeBatch;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -90,7 +95,7 @@ pub struct Routed {
     /// What a sender that gave an `id` is told: for events, and commands that nobody answers.
     pub receipt: Option<Receipt>,
     /// Receivers whose queues are over half now: the sender should wait for them.
-    pub pressed: Vec<Arc<Outbox>>,
+    pub pressed: Vec<Arc<Session>>,
 }
 
 /// The facts of `Broker/Message/Receipt`.
@@ -103,9 +108,9 @@ pub struct Receipt {
 }
 
 impl Routed {
-    fn note_pressure(&mut self, session: &Session, pressure: Pressure) {
+    fn note_pressure(&mut self, session: &Arc<Session>, pressure: Pressure) {
         if pressure == Pressure::Over {
-            self.pressed.push(Arc::clone(session.outbox()));
+            self.pressed.push(Arc::clone(session));
         }
     }
 }
@@ -180,7 +185,7 @@ impl Router {
     }
 
     /// Makes an in-process adapter known; it is no application, so presence does not list it.
-    pub fn attach_adapter(&self, now: Instant, outbox: Arc<Outbox>) -> Arc<Session> {
+    pub fn attach_adapter(&self, now: Instant, outbox: Outbox) -> Arc<Session> {
         let identity = Identity {
             principal: Principal::Service,
             exclusive: false,
@@ -209,7 +214,7 @@ impl Router {
             taken
         };
         // From here on nothing is pushed to it; what was pushed before is in `holds`.
-        session.outbox().end_registration();
+        session.outbox().end(End::Detached);
         for subscription in &holds.subscriptions {
             self.unlist(now, subscription);
         }
@@ -256,6 +261,17 @@ impl Router {
     pub fn is_in_flight(&self, session: &Session) -> bool {
         let holds = session.holds.lock();
         !holds.asked.is_empty() || !holds.given.is_empty()
+    }
+
+    /// The requests that are pending now.
+    pub fn pending_requests(&self) -> Vec<RequestId> {
+        self.requests.ids()
+    }
+
+    /// Whether any of these requests is pending still. Those that have ended are taken out.
+    pub fn any_pending(&self, requests: &mut Vec<RequestId>) -> bool {
+        requests.retain(|request| self.requests.find(*request).is_some());
+        !requests.is_empty()
     }
 
     /// When [`Router::expire`] wants to be called next; whoever asks means to call it then.

@@ -38,7 +38,7 @@ pub struct Registration {
     /// Whether it hears its own events.
     pub echo: bool,
     /// Where its messages go.
-    pub outbox: Arc<Outbox>,
+    pub outbox: Outbox,
 }
 
 /// One registered session.
@@ -52,9 +52,7 @@ pub struct Session {
     permissions: RwLock<Arc<Permissions>>,
     pub(super) echo: bool,
     pub(super) since: SystemTime,
-    outbox: Arc<Outbox>,
-    /// The outbox's number of this registration: after Unregister the same session may register again.
-    registration: u64,
+    outbox: Outbox,
     pub(super) holds: Mutex<Holdings>,
     asleep: AtomicBool,
     /// It missed a request's time limit and has not answered since.
@@ -91,7 +89,6 @@ impl Session {
             permissions: RwLock::new(Arc::new(identity.permissions)),
             echo,
             since,
-            registration: outbox.registration(),
             outbox,
             holds: Mutex::default(),
             asleep: AtomicBool::new(false),
@@ -126,12 +123,12 @@ impl Session {
     }
 
     /// Where its messages go.
-    pub fn outbox(&self) -> &Arc<Outbox> {
+    pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
     pub(super) fn push(&self, now: Instant, frame: Frame, on_full: OnFull) -> Result<Pressure, PushError> {
-        self.outbox.push_for(self.registration, now, frame, on_full)
+        self.outbox.push(now, frame, on_full)
     }
 
     pub(super) fn state(&self) -> State {

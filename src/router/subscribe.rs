@@ -68,23 +68,20 @@ impl Router {
         });
         holds.subscriptions.push(Arc::clone(&subscription));
         drop(holds);
-        // While the outbox is held nothing else comes in: what the index brings from now on waits behind the reply, and
-        // an event behind its triple's retained value.
-        session.outbox().push_all(now, |push| {
-            if let Some(reply) = told(subscription.id) {
-                push(reply, false);
+        // The reply comes before everything that the subscription brings, and an event behind its triple's retained value.
+        let reply = told(subscription.id);
+        match subscription.role {
+            command::Role::Handler { .. } => {
+                session.outbox().push_replay(now, reply, None);
+                self.served.insert(&subscription);
+                self.handlers.insert(&self.policy, &subscription);
             }
-            match subscription.role {
-                command::Role::Handler { .. } => {
-                    self.served.insert(&subscription);
-                    self.handlers.insert(&self.policy, &subscription);
-                }
-                command::Role::Subscriber => {
-                    self.events.insert(&self.policy, &subscription);
-                    self.retained.replay(&self.policy, &subscription, &mut |frame| push(frame, true));
-                }
+            command::Role::Subscriber => {
+                let replay = self.retained.replay(&self.policy, &subscription);
+                session.outbox().push_replay(now, reply, replay);
+                self.events.insert(&self.policy, &subscription);
             }
-        });
+        }
         Ok(())
     }
 

@@ -156,6 +156,11 @@ impl Requests {
         due.into_iter().filter_map(|(_, id)| self.find(id)).collect()
     }
 
+    /// Those that are pending, in no order.
+    pub(in crate::router) fn ids(&self) -> Vec<RequestId> {
+        self.by_id.iter().map(|pending| *pending.key()).collect()
+    }
+
     /// How many are pending.
     pub(in crate::router) fn len(&self) -> usize {
         self.by_id.len()

@@ -1,6 +1,7 @@
 //! [`Subscription`]: one topic, heard for as long as the broker runs. A stream is opened, its events are routed, more are
 //! asked for as they are; whatever ends it, [`Failure`] says what comes next. One topic's trouble is no other's.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use super::schema::Schema;
 use super::stats::Stats;
 use super::wire::{ConsumerEvent, FetchRequest, FetchResponse, ReplayPreset};
 use crate::config::{EventTopic, Start};
-use crate::router::Outbox;
+use crate::router::Session;
 use crate::salesforce::oauth::Token;
 use crate::salesforce::stats::count;
 use wire::{DecodeLimits, decode};
@@ -42,9 +43,6 @@ const STANDS: Duration = AGAIN_MAX;
 
 /// The wait where somebody has to change something first.
 const SLOWLY: Duration = Duration::from_mins(5);
-
-/// How long receivers whose queues fill up are waited for before the next events.
-const PRESSURE: Duration = Duration::from_secs(1);
 
 /// One topic.
 pub(super) struct Subscription {
@@ -266,7 +264,7 @@ impl Subscription {
         }
     }
 
-    fn route(&self, course: &mut Course, heard: &Heard, pressed: &mut Vec<Arc<Outbox>>) {
+    fn route(&self, course: &mut Course, heard: &Heard, pressed: &mut Vec<Arc<Session>>) {
         let user = match &heard.to {
             To::Everybody => None,
             To::User(user) => Some(user.as_str()),
@@ -337,13 +335,15 @@ impl Subscription {
 }
 
 /// Waits for receivers whose queues are over half, for a bounded while: the events are kept by Salesforce meanwhile.
-async fn relief(pressed: Vec<Arc<Outbox>>) {
-    let until = Instant::now() + PRESSURE;
-    for outbox in pressed {
-        let reliefs = outbox.reliefs();
-        if timeout_at(until, outbox.relieved_since(reliefs)).await.is_err() {
-            // One slow reader must not slow everybody's events.
-            outbox.waited_in_vain();
+async fn relief(pressed: Vec<Arc<Session>>) {
+    let now = Instant::now();
+    let begun: Vec<_> = pressed.iter().map(|receiver| receiver.outbox().begin_wait(now.into_std())).collect();
+    for (receiver, (reliefs, most)) in pressed.iter().zip(begun) {
+        let outbox = receiver.outbox();
+        let relieved = poll_fn(|cx| outbox.poll_relieved_since(reliefs, cx));
+        if timeout_at(now + most, relieved).await.is_err() {
+            // One slow reader must not slow down everybody's events.
+            outbox.waited_in_vain(Instant::now().into_std());
         }
     }
 }
@@ -365,21 +365,28 @@ fn backoff(chance: &mut StdRng, failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
-    use crate::router::{OnFull, OutboxLimits, Pressure};
+    use crate::config::Config;
+    use crate::router::{Ids, OnFull, Outbox, OutboxLimits, Policy, Pressure, Router};
     use crate::websocket::Frame;
 
     #[tokio::test(start_paused = true)]
     async fn a_receiver_that_takes_nothing_is_waited_for_once() {
-        let outbox = Arc::new(Outbox::new(OutboxLimits { messages: 10, bytes: 1 << 20, refuses: false }));
-        let push = || outbox.push(Instant::now().into_std(), Frame::new("{}"), OnFull::Close).ok();
+        let now = || Instant::now().into_std();
+        let router =
+            Router::new(now(), SystemTime::UNIX_EPOCH, Policy::new(&Config::default()), Ids::seeded(1), Vec::new());
+        let limits = OutboxLimits { messages: 10, bytes: 1 << 20, refuses: false };
+        let receiver = router.attach_adapter(now(), Outbox::new(limits));
+        let push = || receiver.outbox().push(now(), Frame::new("{}"), OnFull::Close).ok();
         let mut pressed = None;
         while pressed != Some(Pressure::Over) {
             pressed = push();
         }
         let start = Instant::now();
-        relief(vec![Arc::clone(&outbox)]).await;
-        assert_eq!(start.elapsed(), PRESSURE);
-        assert_eq!(push(), Some(Pressure::Relieved), "nobody waits for it again until it has drained");
+        relief(vec![Arc::clone(&receiver)]).await;
+        assert_eq!(start.elapsed(), Duration::from_millis(250));
+        assert_eq!(push(), Some(Pressure::Relieved), "nobody waits for it again until it is under half");
     }
 }
