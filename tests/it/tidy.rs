@@ -34,8 +34,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["server", "client", "salesforce", "credentials", "config", "auth", "telemetry"]),
 ];
 
-/// Files of the core that may wait: the session's task, the outbox's own end, the adapter's host is not of the core.
-const MAY_WAIT: &[&str] = &["src/connection/driver.rs", "src/router/outbox.rs"];
+/// Files of the core that may wait: the connection's driver, and the signals of a drain that it waits for.
+const MAY_WAIT: &[&str] = &["src/connection/driver.rs", "src/connection/shutdown.rs"];
 
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
