@@ -114,6 +114,15 @@ impl<'a> Triple<'a> {
     }
 }
 
+/// Returns whether a channel is another spelling of `Broker`: in another ASCII case, or with white space around it.
+#[inline]
+pub(super) fn resembles_broker(channel: &str) -> bool {
+    // Most channels begin with another letter, so the rest is not compared.
+    let may_resemble =
+        channel.bytes().next().is_some_and(|first| !matches!(first, b'!'..=b'~') || first | 0x20 == b'b');
+    may_resemble && channel != BROKER && channel.trim().eq_ignore_ascii_case(BROKER)
+}
+
 impl fmt::Display for Triple<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.channel, self.topic, self.subtopic)
