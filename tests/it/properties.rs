@@ -255,8 +255,7 @@ impl Desk {
     }
 
     fn subscribe(&self, member: &Arc<Member>, pattern: &Pattern) {
-        let wanted =
-            Subscribe { pattern: pattern.clone(), role: Role::Subscriber, group: None, user: None, recover: false };
+        let wanted = Subscribe::new(pattern.clone(), Role::Subscriber);
         self.router.subscribe(self.now, member, &wanted, |_| None).unwrap();
     }
 

@@ -18,6 +18,7 @@ pub const NOTICES: &[(&str, &str)] = &[
     ("Message", "Dropped"),
     ("Connection", "Lagging"),
     ("Connection", "Draining"),
+    ("Cluster", "Gap"),
 ];
 
 /// Whether only the broker sends this topic and subtopic on its channel.
