@@ -5,6 +5,7 @@
 
 pub mod websocket;
 
+pub mod http;
 pub mod store;
 pub mod telemetry;
 

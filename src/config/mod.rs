@@ -30,7 +30,7 @@ pub use layers::LoadOptions;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use proof::{Asked, IntrospectionProof, JwtProof, Proofs, ProvenUser, Proving, UserinfoProof};
 pub use record_id::{exact_record_id, record_id};
-pub use salesforce::{BaseUrl, Fields, Lack, Lookup, Mode, Salesforce, UserKey};
+pub use salesforce::{Fields, Lack, Lookup, Mode, Salesforce, UserKey};
 pub use salesforce_events::{EventTopic, Events, Start};
 pub use salesforce_objects::{CallVariables, WritableObject};
 

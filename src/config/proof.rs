@@ -67,7 +67,7 @@ pub struct JwtProof {
 /// How the org is asked; introspection and userinfo have this.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// The org's My Domain; a [`BaseUrl`](super::BaseUrl).
+    /// The org's My Domain; a [`BaseUrl`](crate::http::BaseUrl).
     pub host: Option<String>,
     /// The whole exchange.
     pub timeout: Duration,

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::mistake::Report;
 use super::proof::{Asked, Proofs, ProvenUser};
 use super::rules::Places;
-use super::{AuthMode, BaseUrl, Config, Store, UserKey};
+use super::{AuthMode, Config, Store, UserKey};
+use crate::http::BaseUrl;
 
 /// The longest that a good answer may serve again.
 const CACHE_MAX: Duration = Duration::from_mins(5);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::mistake::{Place, Report};
 use super::salesforce_events::{self, TOPICS};
 use super::salesforce_objects::{self, OBJECTS};
-use super::{AuthMode, BaseUrl, Config, Store, proof_rules};
+use super::{AuthMode, Config, Store, proof_rules};
+use crate::http::BaseUrl;
 
 /// Where each key that was written got its value.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use super::{Config, Scope, text};
 /// `[salesforce.events]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Events {
-    /// Where the Pub/Sub API is; a [`super::BaseUrl`].
+    /// Where the Pub/Sub API is; a [`BaseUrl`](crate::http::BaseUrl).
     pub endpoint: String,
     /// How long after its start the broker begins to listen.
     pub settle: Duration,

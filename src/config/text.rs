@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::record_id::exact_record_id;
-use super::salesforce::BaseUrl;
 use super::value::Fault;
+use crate::http::BaseUrl;
 use wire::{BROKER, Pattern, check_name};
 
 /// Checks a text; gives it back as it is to be kept.
