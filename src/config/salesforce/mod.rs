@@ -1,11 +1,53 @@
-//! [`Salesforce`]: which org, as whom, and where in it credentials are.
+//! [`Salesforce`]: the keys of `[salesforce]`, that is which org, as whom, and where in it credentials are; and
+//! [`Proofs`]: those of `[auth.salesforce_*]`.
+//!
+//! `keys`, `proof_keys`, `events` and `objects` have the tables of keys, `text` checks what single keys take, `rules` and
+//! `proof_rules` what keys say to each other.
+
+mod events;
+mod keys;
+mod objects;
+mod proof;
+mod proof_keys;
+mod proof_rules;
+mod record_id;
+mod rules;
+mod text;
+
+pub use events::{EventTopic, Events, Start};
+pub(super) use events::{TOPIC_KEYS, TOPICS};
+pub use objects::{CallVariables, WritableObject};
+pub(super) use objects::{OBJECT_KEYS, OBJECTS};
+pub use proof::{Asked, IntrospectionProof, JwtProof, Proofs, ProvenUser, Proving, UserinfoProof};
+pub use record_id::{exact_record_id, record_id};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{CallVariables, Events, WritableObject};
+use super::Config;
+use super::mistake::Report;
+use super::reference::Key;
+use super::rules::Places;
 use crate::http::BaseUrl;
+
+/// The keys that stand once.
+pub(super) fn all_keys() -> impl Iterator<Item = &'static Key<Config>> {
+    let org = keys::SALESFORCE_KEYS.iter().chain(objects::VARIABLE_KEYS).chain(events::EVENT_KEYS);
+    org.chain(proof_keys::proof_keys())
+}
+
+/// Checks the rules between keys.
+pub(super) fn check(config: &Config, places: &Places, report: &mut Report) {
+    rules::check(config, places, report);
+    proof_rules::check(config, places, report);
+}
+
+/// What is allowed and hardly meant.
+pub(super) fn warnings(config: &Config) -> impl Iterator<Item = String> {
+    let org = rules::warnings(config).into_iter().chain(events::warnings(config)).chain(objects::warnings(config));
+    org.chain(proof_rules::warnings(config))
+}
 
 /// `[salesforce]`
 #[derive(Clone, Debug, PartialEq, Eq)]
