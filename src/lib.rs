@@ -3,6 +3,7 @@
 //! The rooms, from the lowest floor up; a room may use those above it in this list, never those below. Data flows one
 //! way: socket -> session -> router -> outbox -> socket. ARCHITECTURE.md is the map.
 
+pub(crate) mod backoff;
 pub mod websocket;
 
 pub mod http;

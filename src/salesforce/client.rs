@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use secrecy::ExposeSecret;
@@ -28,6 +28,7 @@ use super::response::{api_usage, error_codes};
 use super::soql;
 use super::stats::{Snapshot, Stats, count};
 use super::write_fault::{Target, of_write};
+use crate::backoff::Backoff;
 use crate::config;
 use crate::http::{self, BaseUrl, Breaker, BreakerState, Failure, Outcome, Pass};
 
@@ -37,8 +38,9 @@ const REPEATS: u32 = 2;
 /// The largest answer that is read.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// The longest wait before the first repetition; it doubles.
-const REPEAT_AFTER: Duration = Duration::from_millis(200);
+/// The wait before a repetition.
+const REPEAT_AFTER: Backoff =
+    Backoff { least: Duration::ZERO, first: Duration::from_millis(200), most: Duration::from_secs(10) };
 
 /// What an answer may be, beside JSON.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -330,7 +332,7 @@ impl Client {
 
     async fn pause(&self, repeats: u32) {
         count(&self.stats.repeats);
-        let span = backoff(&mut self.jitter.lock(), repeats);
+        let span = REPEAT_AFTER.wait(repeats, &mut *self.jitter.lock());
         sleep_until(Instant::now() + span).await;
     }
 }
@@ -400,12 +402,6 @@ fn is_wanted(status: u16, body: &[u8], want: Want) -> bool {
     }
 }
 
-/// How long to wait before repetition number `repeats` (from 0): any time up to a limit that doubles, so that those who
-/// failed together do not come back together.
-fn backoff(chance: &mut StdRng, repeats: u32) -> Duration {
-    chance.random_range(Duration::ZERO..=REPEAT_AFTER.saturating_mul(1 << repeats.min(8)))
-}
-
 fn too_slow() -> Fault {
     Fault::unavailable(
         "Salesforce takes too long just now; try again in a moment",
@@ -416,20 +412,4 @@ fn too_slow() -> Fault {
 
 fn transport_fault(operator: &'static str) -> Verdict {
     Verdict::Final(Fault::unavailable("Salesforce cannot be reached; try again in a moment", operator))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_wait_before_a_repetition_is_drawn_evenly_and_replays() {
-        let mut chance = StdRng::seed_from_u64(7);
-        let drawn: Vec<Duration> = (0..200).map(|at| backoff(&mut chance, at % 2)).collect();
-        assert!(drawn.iter().step_by(2).all(|span| *span <= REPEAT_AFTER));
-        assert!(drawn.iter().any(|span| *span > REPEAT_AFTER) && drawn.iter().any(|span| *span < REPEAT_AFTER / 4));
-        assert!(drawn.iter().all(|span| *span <= 2 * REPEAT_AFTER));
-        let mut again = StdRng::seed_from_u64(7);
-        assert_eq!(drawn, (0..200).map(|at| backoff(&mut again, at % 2)).collect::<Vec<_>>());
-    }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// The rooms and what each may import; ARCHITECTURE.md draws the same arrows.
 const ARROWS: &[(&str, &[&str])] = &[
     ("websocket", &[]),
+    ("backoff", &[]),
     ("telemetry", &[]),
     ("store", &[]),
     ("http", &[]),
@@ -14,7 +15,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("router", &["config", "auth", "telemetry", "websocket"]),
     ("adapter", &["router", "config", "auth", "store", "http", "telemetry", "websocket"]),
     ("credentials", &["adapter", "router", "config", "auth", "store", "http", "telemetry", "websocket"]),
-    ("salesforce", &["credentials", "adapter", "router", "config", "auth", "store", "http", "telemetry", "websocket"]),
+    (
+        "salesforce",
+        &["credentials", "adapter", "router", "config", "auth", "store", "http", "telemetry", "websocket", "backoff"],
+    ),
     ("session", &["router", "config", "auth", "telemetry", "websocket"]),
     (
         "server",
