@@ -4,6 +4,7 @@
 //! way: socket -> session -> router -> outbox -> socket. ARCHITECTURE.md is the map.
 
 pub(crate) mod backoff;
+pub(crate) mod expiring;
 pub mod websocket;
 
 pub mod http;

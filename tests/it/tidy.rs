@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const ARROWS: &[(&str, &[&str])] = &[
     ("websocket", &[]),
     ("backoff", &[]),
+    ("expiring", &[]),
     ("telemetry", &[]),
     ("store", &[]),
     ("http", &[]),
@@ -17,7 +18,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("credentials", &["adapter", "router", "config", "auth", "store", "http", "telemetry", "websocket"]),
     (
         "salesforce",
-        &["credentials", "adapter", "router", "config", "auth", "store", "http", "telemetry", "websocket", "backoff"],
+        &[
+            "credentials",
+            "adapter",
+            "router",
+            "config",
+            "auth",
+            "store",
+            "http",
+            "telemetry",
+            "websocket",
+            "backoff",
+            "expiring",
+        ],
     ),
     ("session", &["router", "config", "auth", "telemetry", "websocket"]),
     (
