@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::mistake::Report;
+use super::UserKey;
 use super::proof::{Asked, Proofs, ProvenUser};
-use super::rules::Places;
-use super::{AuthMode, BaseUrl, Config, Store, UserKey};
+use crate::config::mistake::Report;
+use crate::config::rules::Places;
+use crate::config::{AuthMode, Config, Store};
+use crate::http::BaseUrl;
 
 /// The longest that a good answer may serve again.
 const CACHE_MAX: Duration = Duration::from_mins(5);
@@ -101,7 +103,8 @@ fn beside_others(config: &Config, places: &Places, report: &mut Report) {
             report.add(place, table, message);
         }
         let key = format!("{table}.sources");
-        if let (true, true, Some(place)) = (proving.sources.is_empty(), places.has(&key), places.of(&key)) {
+        if let (true, true, Some(place)) = (proving.sources.is_empty(), places.written(&key).is_some(), places.of(&key))
+        {
             report.add(place, &*key, "must name at least one; without the key, any name but a service's will do");
         }
         for (at, source) in proving.sources.iter().enumerate() {

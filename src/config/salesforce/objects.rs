@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::mistake::Report;
-use super::reference::Key;
-use super::rules::Places;
+use super::Lack;
 use super::text;
-use super::value::Slot;
-use super::{Config, Lack};
+use crate::config::Config;
+use crate::config::mistake::Report;
+use crate::config::reference::Key;
+use crate::config::rules::Places;
+use crate::config::text::name;
+use crate::config::value::Slot;
 use wire::Pattern;
 
 /// `[salesforce.objects.NAME]`: an object that messages may write. What is not named may not be written.
@@ -206,14 +208,14 @@ pub(crate) static VARIABLE_KEYS: &[Key<Config>] = &[
     },
     Key {
         name: "salesforce.variables.states",
-        slot: Slot::Texts(text::name, |it| &mut it.salesforce.variables.states),
+        slot: Slot::Texts(name, |it| &mut it.salesforce.variables.states),
         default: "[]",
         unit: "",
         meaning: "The states that count, as in `[\"Dropped\", \"ACW\"]`. Compared without regard to case.",
     },
     Key {
         name: "salesforce.variables.object",
-        slot: Slot::Text(text::name, |it, name| it.salesforce.variables.object = name),
+        slot: Slot::Text(name, |it, name| it.salesforce.variables.object = name),
         default: "none",
         unit: "",
         meaning: "The NAME of the table whose record is looked for by `call_field` where neither `UpdateObject` nor \

@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use super::Config;
-use super::reference::{Key, TICK};
-use super::salesforce::{Mode, UserKey};
 use super::text;
-use super::value::{Slot, Word};
+use super::{Mode, UserKey};
+use crate::config::Config;
+use crate::config::reference::{Key, TICK};
+use crate::config::text::base_url;
+use crate::config::value::{Slot, Word};
 
 /// Keys that stand once.
 pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
     Key {
         name: "salesforce.login_url",
-        slot: Slot::Text(text::base_url, |it, url| it.salesforce.login_url = url),
+        slot: Slot::Text(base_url, |it, url| it.salesforce.login_url = url),
         default: r#""https://login.salesforce.com""#,
         unit: "",
         meaning: "Where the broker logs in: `https://login.salesforce.com`, `https://test.salesforce.com` (a sandbox), \

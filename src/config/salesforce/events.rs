@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::reference::Key;
-use super::value::{Fault, Slot, Word};
-use super::{Config, Scope, text};
+use super::text;
+use crate::config::reference::Key;
+use crate::config::text::base_url;
+use crate::config::value::{Fault, Slot, Word};
+use crate::config::{Config, Scope};
 
 /// `[salesforce.events]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Events {
-    /// Where the Pub/Sub API is; a [`super::BaseUrl`].
+    /// Where the Pub/Sub API is; a [`BaseUrl`](crate::http::BaseUrl).
     pub endpoint: String,
     /// How long after its start the broker begins to listen.
     pub settle: Duration,
@@ -70,7 +72,7 @@ pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
 pub(crate) static EVENT_KEYS: &[Key<Config>] = &[
     Key {
         name: "salesforce.events.endpoint",
-        slot: Slot::Text(text::base_url, |it, url| it.salesforce.events.endpoint = url),
+        slot: Slot::Text(base_url, |it, url| it.salesforce.events.endpoint = url),
         default: r#""https://api.pubsub.salesforce.com:7443""#,
         unit: "",
         meaning: "Where the Pub/Sub API is; the other regions' and a stand-in's have addresses of their own. The access \

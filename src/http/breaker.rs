@@ -1,58 +1,67 @@
-//! [`Breaker`]: leaves Salesforce alone while it fails. No clock of its own: `now` comes in.
+//! [`Breaker`]: stops calling a system that keeps failing.
 //!
-//! Closed until so many requests in a row have failed; then open for a while; then one request at a time is let through
-//! to try. If it fails, open twice as long, up to a minute.
+//! It is closed until a number of requests in a row have failed, then open for a while, and then lets one request at a
+//! time through as a probe. If the probe fails, it opens for twice as long, up to a minute.
 
 use std::time::{Duration, Instant};
 
-use super::fault::Fault;
-
-/// The longest that it stays open, and how long it does on the daily limit.
+/// The longest time that it stays open; also how long it opens for [`Outcome::Exhausted`].
 const OPEN_MAX: Duration = Duration::from_mins(1);
 
-/// The state, between requests.
-pub(super) struct Breaker {
+/// A circuit breaker. `C` is the cause that callers are given while it is open.
+pub(crate) struct Breaker<C> {
     failures_max: u32,
     open_first: Duration,
     /// How long it opens the next time.
     open_next: Duration,
-    state: State,
+    state: State<C>,
 }
 
-enum State {
+enum State<C> {
     Closed { failures: u32 },
-    Open { until: Instant, cause: Fault },
-    Probing { cause: Fault },
+    Open { until: Instant, cause: C },
+    Probing { cause: C },
 }
 
-/// The three states, for those who only look.
+/// How a request ended.
+pub(crate) enum Outcome<C> {
+    /// The system answered.
+    Answered,
+    /// The system failed.
+    Failed(C),
+    /// The system asked to be left alone.
+    Exhausted(C),
+}
+
+/// The three states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
     /// Requests go through.
     Closed,
-    /// None does.
+    /// No request goes through.
     Open,
-    /// One does, to try.
+    /// One request is in progress as a probe.
     Probing,
 }
 
 /// How a request was let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pass {
+pub(crate) enum Pass {
     /// As one of many.
     Normal,
-    /// To try whether Salesforce is well again.
+    /// To find out whether the system works again.
     Probe,
 }
 
-impl Breaker {
-    pub(super) fn new(failures_max: u32, open_first: Duration) -> Self {
+impl<C: Clone> Breaker<C> {
+    /// A closed breaker that opens after `failures_max` failures in a row, the first time for `open_first`.
+    pub(crate) fn new(failures_max: u32, open_first: Duration) -> Self {
         let open_first = open_first.min(OPEN_MAX);
         Self { failures_max, open_first, open_next: open_first, state: State::Closed { failures: 0 } }
     }
 
-    /// Whether a request might be let through; else why it is not.
-    pub(super) fn look(&self, now: Instant) -> Result<(), Fault> {
+    /// Checks whether a request would be let through; if not, returns why.
+    pub(crate) fn look(&self, now: Instant) -> Result<(), C> {
         match &self.state {
             State::Closed { .. } => Ok(()),
             State::Open { until, .. } if *until <= now => Ok(()),
@@ -60,8 +69,8 @@ impl Breaker {
         }
     }
 
-    /// Lets a request through, which has to end with [`Self::end`]; else says why not.
-    pub(super) fn admit(&mut self, now: Instant) -> Result<Pass, Fault> {
+    /// Lets a request through, which must be ended with [`Self::end`]; or returns why not.
+    pub(crate) fn admit(&mut self, now: Instant) -> Result<Pass, C> {
         self.look(now)?;
         match &self.state {
             State::Closed { .. } => Ok(Pass::Normal),
@@ -72,13 +81,13 @@ impl Breaker {
         }
     }
 
-    /// Takes the outcome of a request that was let through. Says whether it opened just now, and for how long.
-    pub(super) fn end(&mut self, now: Instant, pass: Pass, outcome: Result<(), &Fault>) -> Option<Duration> {
-        let fault = match outcome {
-            Err(fault) if fault.is_limit() => return Some(self.open(now, OPEN_MAX, fault)),
-            Err(fault) => fault,
-            Ok(()) => {
-                // One that was sent before it opened says nothing about now.
+    /// Ends a request that was let through. If the breaker opened because of it, returns for how long.
+    pub(crate) fn end(&mut self, now: Instant, pass: Pass, outcome: Outcome<C>) -> Option<Duration> {
+        let cause = match outcome {
+            Outcome::Exhausted(cause) => return Some(self.open(now, OPEN_MAX, cause)),
+            Outcome::Failed(cause) => cause,
+            Outcome::Answered => {
+                // A request that was sent before it opened says nothing about the present.
                 if pass == Pass::Probe || matches!(self.state, State::Closed { .. }) {
                     self.state = State::Closed { failures: 0 };
                     self.open_next = self.open_first;
@@ -89,15 +98,15 @@ impl Breaker {
         match (&mut self.state, pass) {
             (State::Closed { failures }, _) => {
                 *failures = failures.saturating_add(1);
-                (*failures >= self.failures_max).then(|| self.open_doubling(now, fault))
+                (*failures >= self.failures_max).then(|| self.open_doubling(now, cause))
             }
-            (State::Probing { .. }, Pass::Probe) => Some(self.open_doubling(now, fault)),
+            (State::Probing { .. }, Pass::Probe) => Some(self.open_doubling(now, cause)),
             (State::Open { .. } | State::Probing { .. }, _) => None,
         }
     }
 
-    /// For those who only look.
-    pub(super) fn state(&self) -> BreakerState {
+    /// The present state.
+    pub(crate) fn state(&self) -> BreakerState {
         match self.state {
             State::Closed { .. } => BreakerState::Closed,
             State::Open { .. } => BreakerState::Open,
@@ -105,14 +114,14 @@ impl Breaker {
         }
     }
 
-    fn open_doubling(&mut self, now: Instant, cause: &Fault) -> Duration {
+    fn open_doubling(&mut self, now: Instant, cause: C) -> Duration {
         let span = self.open_next;
         self.open_next = span.saturating_mul(2).min(OPEN_MAX);
         self.open(now, span, cause)
     }
 
-    fn open(&mut self, now: Instant, span: Duration, cause: &Fault) -> Duration {
-        self.state = State::Open { until: now + span, cause: cause.clone().while_open() };
+    fn open(&mut self, now: Instant, span: Duration, cause: C) -> Duration {
+        self.state = State::Open { until: now + span, cause };
         span
     }
 }
@@ -120,26 +129,20 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use wire::ErrorCode;
-
     const S: Duration = Duration::from_secs(1);
-
-    fn fault() -> Fault {
-        Fault::unavailable("it is down", "down")
-    }
 
     #[test]
     fn it_opens_after_failures_in_a_row_and_tries_with_one() {
         #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
         let start = Instant::now();
         let mut breaker = Breaker::new(2, 5 * S);
-        let fail = |breaker: &mut Breaker, now, pass| breaker.end(now, pass, Err(&fault()));
+        let fail = |breaker: &mut Breaker<_>, now, pass| breaker.end(now, pass, Outcome::Failed("down"));
         assert_eq!(fail(&mut breaker, start, Pass::Normal), None);
-        assert_eq!(breaker.end(start, Pass::Normal, Ok(())), None);
+        assert_eq!(breaker.end(start, Pass::Normal, Outcome::Answered), None);
         assert_eq!(fail(&mut breaker, start, Pass::Normal), None, "a success between starts the count anew");
         assert_eq!(fail(&mut breaker, start, Pass::Normal), Some(5 * S));
-        assert_eq!(breaker.look(start + 4 * S).unwrap_err().refusal().code, ErrorCode::UpstreamUnavailable);
-        assert_eq!(breaker.end(start, Pass::Normal, Ok(())), None);
+        assert_eq!(breaker.look(start + 4 * S), Err("down"));
+        assert_eq!(breaker.end(start, Pass::Normal, Outcome::Answered), None);
         assert_eq!(breaker.state(), BreakerState::Open, "an old request's success does not close it");
 
         let mut now = start;
@@ -152,18 +155,18 @@ mod tests {
         }
         now += 60 * S;
         assert_eq!(breaker.admit(now).unwrap(), Pass::Probe);
-        assert_eq!(breaker.end(now, Pass::Probe, Ok(())), None);
+        assert_eq!(breaker.end(now, Pass::Probe, Outcome::Answered), None);
         assert_eq!(breaker.admit(now).unwrap(), Pass::Normal);
         fail(&mut breaker, now, Pass::Normal);
         assert_eq!(fail(&mut breaker, now, Pass::Normal), Some(5 * S), "the time starts anew");
     }
 
     #[test]
-    fn the_daily_limit_opens_it_at_once_for_a_minute() {
+    fn an_exhausted_system_opens_it_at_once_for_a_minute() {
         #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
         let now = Instant::now();
         let mut breaker = Breaker::new(100, S);
-        assert_eq!(breaker.end(now, Pass::Normal, Err(&Fault::limit())), Some(60 * S));
+        assert_eq!(breaker.end(now, Pass::Normal, Outcome::Exhausted("limit")), Some(60 * S));
         assert!(breaker.admit(now + 59 * S).is_err());
         assert_eq!(breaker.admit(now + 60 * S).unwrap(), Pass::Probe);
     }

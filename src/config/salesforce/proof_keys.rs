@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use super::Config;
 use super::proof::ProvenUser;
-use super::reference::{Key, TICK};
 use super::text;
-use super::value::{Slot, Word};
+use crate::config::Config;
+use crate::config::reference::{Key, TICK};
+use crate::config::text::{base_url, source};
+use crate::config::value::{Slot, Word};
 
 /// Keys that stand once.
 pub(crate) fn proof_keys() -> impl Iterator<Item = &'static Key<Config>> {
@@ -62,7 +63,7 @@ macro_rules! proving {
             },
             Key {
                 name: concat!($table, ".sources"),
-                slot: Slot::Texts(text::source, |it| {
+                slot: Slot::Texts(source, |it| {
                     &mut it.proofs.$way.get_or_insert_default().proving.sources
                 }),
                 default: "any but a service's of `[[applications]]`",
@@ -89,7 +90,7 @@ macro_rules! asked {
         [
             Key {
                 name: concat!($table, ".host"),
-                slot: Slot::Text(text::base_url, |it, url| {
+                slot: Slot::Text(base_url, |it, url| {
                     it.proofs.$way.get_or_insert_default().asked.host = Some(url);
                 }),
                 default: "required",

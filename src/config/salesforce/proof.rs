@@ -67,7 +67,7 @@ pub struct JwtProof {
 /// How the org is asked; introspection and userinfo have this.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
-    /// The org's My Domain; a [`BaseUrl`](super::BaseUrl).
+    /// The org's My Domain; a [`BaseUrl`](crate::http::BaseUrl).
     pub host: Option<String>,
     /// The whole exchange.
     pub timeout: Duration,
@@ -161,7 +161,7 @@ impl Proofs {
     }
 
     /// Turns a way on by its table; gives the table's name, unless it is another's.
-    pub(super) fn turn_on(&mut self, table: &str) -> Option<&'static str> {
+    pub(in crate::config) fn turn_on(&mut self, table: &str) -> Option<&'static str> {
         let [jwt, introspection, userinfo] = Self::TABLES;
         match table {
             _ if table == jwt => _ = self.jwt.get_or_insert_default(),
