@@ -10,6 +10,7 @@
 
 mod support;
 
+mod transcript_coverage;
 mod transcripts;
 mod transcripts_core;
 
