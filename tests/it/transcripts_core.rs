@@ -177,11 +177,14 @@ impl Stage {
             }
             Some(Effect::Pause(..)) | None => {}
         }
-        if let Some(peer) = self.peers.get(name)
-            && peer.outbox.overflowed()
-            && peer.closed.is_none()
-        {
-            self.feed(name, Input::Overflow);
+        self.close_overflowed();
+    }
+
+    /// Closes the sessions whose queue has overflowed, as their own tasks would.
+    fn close_overflowed(&mut self) {
+        let overflowed = |peer: &Peer| peer.outbox.overflowed() && peer.closed.is_none();
+        while let Some(name) = self.peers.iter().find(|(_, peer)| overflowed(peer)).map(|(name, _)| name.clone()) {
+            self.feed(&name, Input::Overflow);
         }
     }
 

@@ -46,6 +46,7 @@ impl Transcript {
 fn joined<'a>(line: &str, lines: &mut Peekable<impl Iterator<Item = (usize, &'a str)>>) -> String {
     let mut whole = line.to_owned();
     while let Some((_, more)) = lines.next_if(|(_, next)| next.starts_with(' ')) {
+        whole.push(' ');
         whole.push_str(more.trim_start());
     }
     whole
