@@ -118,7 +118,11 @@ impl Stage {
                 let found = self.next(&peer);
                 assert!(found.is_none(), "{at}: {peer} has got {found:?}");
             }
-            Action::Close(peer, code) => assert_eq!(self.connect(&peer).closed, Some(code), "{at}: {peer}"),
+            Action::Close(peer, code) => {
+                assert_eq!(self.connect(&peer).closed, Some(code), "{at}: {peer}");
+                let left = self.next(&peer);
+                assert!(left.is_none(), "{at}: {peer} has got {left:?} before the Close");
+            }
             Action::Leave(peer) => {
                 self.feed(&peer, Input::Gone);
                 self.peers.remove(&peer);
@@ -147,7 +151,7 @@ impl Stage {
 
     fn next(&mut self, name: &str) -> Option<Value> {
         let peer = self.connect(name);
-        if peer.taken.is_empty() {
+        if peer.taken.is_empty() && peer.closed.is_none() {
             peer.take(1);
         }
         peer.taken.pop_front()
