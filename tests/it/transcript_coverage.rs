@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::transcript::Transcript;
+use serde_json::{Value, json};
+
 use crate::support::transcript::list::{
     FOLDER, file_of, transcripts_for_everyone, transcripts_with_a_clock, transcripts_with_adapters,
 };
+use crate::support::transcript::{Names, Transcript};
 
 /// The numbered rules: of each group its letter or number and how many there are.
 const RULES: &[(&str, usize)] = &[("1", 5), ("2", 20), ("3", 3), ("4", 8), ("O", 6)];
@@ -74,4 +76,43 @@ fn every_transcript_is_played() {
         };
         assert!(list.contains(&name.as_str()), "{file}: add it to the right list in list.rs");
     }
+}
+
+#[test]
+fn a_message_that_differs_is_noticed() {
+    let matches = |expected: Value, found: Value| Names::default().compare(&expected, &found).is_ok();
+    let found = json!({"id": "r1", "data": {"Success": false, "ErrorCode": "NO_HANDLER", "ErrorMessage": "no 'crm'"}});
+    for expected in [
+        json!({"id": "<any>", "data": "<failure:NO_HANDLER>"}),
+        json!({"id": "<id:r>", "data": "<failure:NO_HANDLER:crm>"}),
+        json!({"data": {"ErrorCode": "NO_HANDLER", "...": "<any>"}, "...": "<any>"}),
+        json!({"id": "r1", "data": {"ErrorMessage": "<has:crm>", "Success": false, "ErrorCode": "<any>"}}),
+    ] {
+        assert!(matches(expected.clone(), found.clone()), "{expected}");
+    }
+    for expected in [
+        json!({"id": "r2", "data": "<any>"}),
+        json!({"data": "<any>"}),
+        json!({"id": "<any>", "data": "<any>", "user": "<any>"}),
+        json!({"id": "<uuid>", "data": "<any>"}),
+        json!({"id": "<time>", "data": "<any>"}),
+        json!({"id": "$r", "data": "<any>"}),
+        json!({"id": "<any>", "data": "<success>"}),
+        json!({"id": "<any>", "data": "<failure:FORBIDDEN>"}),
+        json!({"id": "<any>", "data": "<failure:NO_HANDLER:softphone>"}),
+        json!({"id": "<any>", "data": {"Success": false, "ErrorCode": "NO_HANDLER"}}),
+    ] {
+        assert!(!matches(expected.clone(), found.clone()), "{expected}");
+    }
+    // A payload has its keys and items in their order, and what the broker makes has none.
+    assert!(!matches(json!({"data": {"a": 1, "b": 2}}), json!({"data": {"b": 2, "a": 1}})));
+    assert!(!matches(json!({"data": [1, 2]}), json!({"data": [2, 1]})));
+    assert!(matches(
+        json!({"data": {"Success": true, "Failed": [1, 2]}}),
+        json!({"data": {"Failed": [2, 1], "Success": true}})
+    ));
+    assert!(!matches(
+        json!({"data": {"Success": true, "Failed": [1, 2]}}),
+        json!({"data": {"Success": true, "Failed": [1]}})
+    ));
 }

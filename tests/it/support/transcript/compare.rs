@@ -125,6 +125,7 @@ impl Names {
         let matches = match kind {
             "any" => true,
             "uuid" => text.is_some_and(|text| uuid::Uuid::parse_str(text).is_ok()),
+            "time" => text.is_some_and(|text| humantime::parse_rfc3339(text).is_ok()),
             "id" => match text {
                 Some(text) => {
                     self.0.insert(words.to_owned(), text.to_owned());

@@ -37,6 +37,7 @@ macro_rules! transcripts_for_everyone {
             limits_json_depth
             limits_pending_bytes
             limits_pending_requests
+            lists_applications
             ordered_o1_each_subscription
             ordered_o1_in_a_gather
             ordered_o1_one_request_at_a_time
@@ -115,7 +116,6 @@ macro_rules! transcripts_for_everyone {
             session_commands
             session_life
             session_options_of_commands
-            session_state
             subscribe_again
             subscribe_broker_channel
             subscribe_foreign_wildcards

@@ -38,6 +38,7 @@
 //! |---|---|
 //! | `"<any>"` | any value |
 //! | `"<uuid>"` | a UUID |
+//! | `"<time>"` | a time in the form of RFC 3339 |
 //! | `"<id:name>"` | any text, which is `$name` in all later lines |
 //! | `"<has:words>"` | a text that contains the words |
 //! | `"<success>"` | an object with `"Success":true,"ErrorMessage":null` and perhaps other keys |
