@@ -1,6 +1,7 @@
 //! [`Host`]: a [`Handler`] on the router. Requests come through the host's [`Door`], which keeps them in a fair queue;
 //! answers go straight back to the router. Events come out of an outbox like any session's.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -130,13 +131,13 @@ impl Host {
         let (serves, hears) = (handler.serves(), handler.hears());
         let queue = Arc::new(Queue { handler, fair: Mutex::new(Fair::new(bounds)), changed: Notify::new() });
         let door: Arc<dyn Door> = Arc::clone(&queue) as _;
-        let session = router.attach_adapter(now, Arc::new(Outbox::new(NO_OUTBOX)), Some(door));
+        let session = router.attach_adapter(now, Outbox::new(NO_OUTBOX), Some(door));
         let answers = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
         subscribe(&router, &session, serves, &answers)?;
         let events = match hears.is_empty() {
             true => None,
             false => {
-                let session = router.attach_adapter(now, Arc::new(Outbox::new(EVENTS_MAX)), None);
+                let session = router.attach_adapter(now, Outbox::new(EVENTS_MAX), None);
                 subscribe(&router, &session, hears, &Role::Subscriber)?;
                 Some(session)
             }
@@ -214,9 +215,11 @@ impl Host {
         while let Ok(permit) = Arc::clone(&at_once).acquire_owned().await {
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = session.outbox().ready() => session.outbox().take(1, &mut frames),
+                () = poll_fn(|cx| session.outbox().poll_ready(cx)) => {
+                    // Retained values are for applications; a handler wants what happens.
+                    drop(session.outbox().take(Instant::now().into_std(), 1, &mut frames));
+                }
             }
-            // A warning that it lags may have come with it.
             let Some(frame) = frames.pop() else { continue };
             frames.clear();
             let host = Arc::clone(self);
@@ -231,7 +234,6 @@ impl Host {
     async fn receive(&self, frame: Frame) {
         let Ok(envelope) = decode(frame.text(), DecodeLimits::OWN) else { return };
         if envelope.triple().is_broker() {
-            // A warning that it lags.
             return;
         }
         let triple = envelope.triple().to_owned();
@@ -242,7 +244,7 @@ impl Host {
 
 fn subscribe(router: &Router, session: &Arc<Session>, patterns: Vec<Pattern>, role: &Role) -> Result<(), Refusal> {
     for pattern in patterns {
-        let wanted = Subscribe { pattern, role: role.clone(), group: None, user: None, recover: false };
+        let wanted = Subscribe::new(pattern, role.clone());
         router.subscribe(Instant::now().into_std(), session, &wanted, |_| None)?;
     }
     Ok(())

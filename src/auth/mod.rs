@@ -101,7 +101,8 @@ impl Permission {
     }
 }
 
-/// What a session says of itself when it registers.
+/// What a session says of itself when it registers. Its token does not print.
+#[derive(Debug)]
 pub struct Claim {
     /// The name it wants to register under.
     pub source: String,

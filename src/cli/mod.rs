@@ -11,7 +11,7 @@ mod connect;
 mod credentials;
 mod data;
 mod handle;
-mod open_files;
+pub mod open_files;
 mod output;
 mod publish;
 mod request;

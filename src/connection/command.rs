@@ -1,11 +1,11 @@
 //! The Broker commands of a session: registering, subscribing, and the small ones.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::auth::{AuthError, Claim, Identity};
+use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, Phase};
 use crate::router::{Application, Listed, Registration, Router};
 use wire::command::{self, Command, Register, Subscribe, Unsubscribe};
@@ -13,7 +13,7 @@ use wire::{CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
 
 /// How long an address that failed too often waits for its answer.
-const SLOWED_BY: Duration = Duration::from_secs(1);
+const DELAY: Duration = Duration::from_secs(1);
 
 /// The version of the protocol.
 const PROTOCOL: u32 = 1;
@@ -27,7 +27,6 @@ pub(super) struct Registering {
     id: Option<String>,
     echo: bool,
     resume: bool,
-    pub(super) until: Instant,
 }
 
 impl Registering {
@@ -51,7 +50,7 @@ impl Connection {
         let triple = envelope.triple();
         let may_come_first =
             command::is(triple, "Application", "Register") || command::is(triple, "Connection", "Ping");
-        if self.member().is_none() && !may_come_first {
+        if self.session().is_none() && !may_come_first {
             self.not_registered(now, envelope, router);
             return None;
         }
@@ -63,7 +62,7 @@ impl Connection {
             }
             Err(refusal) => Err(refusal),
             Ok(Command::Register(options)) => match self.register(envelope, *options) {
-                Ok(effect) => return effect,
+                Ok(effect) => return Some(effect),
                 Err(refusal) => Err(refusal),
             },
             Ok(Command::Unregister) => {
@@ -87,37 +86,38 @@ impl Connection {
 
     fn read(&self, envelope: &Envelope<'_>) -> Result<Command, Refusal> {
         let command = Command::read(envelope)?;
-        match self.member() {
+        match self.session() {
             Some(_) if matches!(command, Command::Register(_)) => Err(Refusal::new(
                 ErrorCode::AlreadyRegistered,
                 "this session is registered; send Broker/Application/Unregister first, or open another connection",
             )),
-            Some(member) => member.check_source(envelope).map(|()| command),
+            Some(session) => session.check_source(envelope).map(|()| command),
             None => Ok(command),
         }
     }
 
     /// The commands that only a registered session has.
     fn registered(&mut self, now: Instant, command: Command, router: &Router) -> Answer {
-        let Some(member) = self.member() else { return Ok(DONE) };
+        let Some(session) = self.session() else { return Err(impossible("a command without a session")) };
         match command {
-            Command::ListApplications => Ok(applications(&router.applications(member))),
+            Command::ListApplications => Ok(applications(&router.applications(session))),
             Command::SetState(state) => {
-                router.set_state(member, state);
+                router.set_state(session, state);
                 Ok(DONE)
             }
-            Command::Unsubscribe(Unsubscribe::Id(id)) => router.unsubscribe(now, member, &id).map(|()| DONE),
-            Command::Unsubscribe(Unsubscribe::Same(wanted)) => {
-                router.unsubscribe_same(now, member, &wanted).map(|()| DONE)
+            Command::Unsubscribe(Unsubscribe::Id(id)) => router.unsubscribe(now, session, &id).map(|()| DONE),
+            Command::Unsubscribe(Unsubscribe::Matching(filter)) => {
+                router.unsubscribe_matching(now, session, &filter).map(|()| DONE)
             }
-            Command::ListSubscriptions => Ok(subscriptions(&router.subscriptions(member))),
-            Command::Cancel(id) => router.cancel(now, member, &id).map(|()| DONE),
-            Command::Register(_) | Command::Unregister | Command::Ping | Command::Subscribe(_) => Ok(DONE),
+            Command::ListSubscriptions => Ok(subscriptions(&router.subscriptions(session))),
+            Command::Cancel(id) => router.cancel(now, session, &id).map(|()| DONE),
+            Command::Register(_) | Command::Unregister | Command::Ping | Command::Subscribe(_) => {
+                Err(impossible("a command that was handled before"))
+            }
         }
     }
 
-    fn register(&mut self, envelope: &Envelope<'_>, options: Register) -> Result<Option<Effect>, Refusal> {
-        let Phase::Unregistered(until) = self.phase else { return Ok(None) };
+    fn register(&mut self, envelope: &Envelope<'_>, options: Register) -> Result<Effect, Refusal> {
         let Some(source) = envelope.source() else {
             return Err(Refusal::new(
                 ErrorCode::InvalidEnvelope,
@@ -133,10 +133,10 @@ impl Connection {
         let source = source.to_owned();
         let claim = Claim { source: source.clone(), user: options.user, token: options.token };
         let id = envelope.id().map(str::to_owned);
-        // Nobody waits longer for a verifier than for a registration: the deadline goes on.
-        let registering = Registering { source, id, echo: options.echo, resume: options.resume, until };
-        self.phase = Phase::Verifying(Box::new(registering));
-        Ok(Some(Effect::Verify(claim)))
+        self.registering = Some(Box::new(Registering { source, id, echo: options.echo, resume: options.resume }));
+        // The deadline for registering goes on: no connection waits longer for a verifier.
+        self.heartbeat.not_read();
+        Ok(Effect::Verify(claim))
     }
 
     pub(super) fn verified(
@@ -145,38 +145,56 @@ impl Connection {
         outcome: Result<Identity, AuthError>,
         router: &Router,
     ) -> Option<Effect> {
-        let Phase::Verifying(registering) = std::mem::replace(&mut self.phase, Phase::Ended) else { return None };
-        match outcome {
-            Ok(identity) => self.attach(now, &registering, identity, router),
-            Err(AuthError::Unauthenticated(_)) if self.settings.attempts.fail(now, self.address) => {
-                let until = now + SLOWED_BY;
-                self.phase = Phase::Slowed(until, registering);
-                Some(Effect::Pause(until, Vec::new()))
+        let registering = self.registering.take()?;
+        let refusal = match outcome {
+            Ok(identity) => return self.attach(now, &registering, identity, router),
+            Err(AuthError::Unauthenticated(why)) => {
+                if self.settings.failed_logins.fail(now, self.address) {
+                    self.registering = Some(registering);
+                    self.timers.set(Timer::Delay, now + DELAY);
+                    return None;
+                }
+                Refusal::new(ErrorCode::Unauthenticated, why)
             }
-            Err(AuthError::Unauthenticated(why)) => Some(self.refuse(
-                now,
-                &registering,
-                &Refusal::new(ErrorCode::Unauthenticated, why),
-                CloseCode::Unauthenticated,
-            )),
-            Err(AuthError::Forbidden(why)) => {
-                Some(self.refuse(now, &registering, &Refusal::new(ErrorCode::Forbidden, why), CloseCode::Forbidden))
-            }
+            Err(AuthError::Forbidden(why)) => Refusal::new(ErrorCode::Forbidden, why),
             Err(AuthError::Unavailable(why)) => {
                 self.push(now, registering.failure(&Refusal::new(ErrorCode::UpstreamUnavailable, why)));
-                self.phase = Phase::Unregistered(registering.until);
-                None
+                self.timers.set(Timer::Registration, now + self.settings.limits.registration);
+                return None;
             }
-        }
+        };
+        self.refuse(now, &registering, &refusal, router)
     }
 
-    /// Answers a registration that is refused for good, and ends the session.
-    fn refuse(&self, now: Instant, registering: &Registering, refusal: &Refusal, code: CloseCode) -> Effect {
+    /// The delay after too many failed registrations is over.
+    pub(super) fn refuse_delayed(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+        let registering = self.registering.take()?;
+        let refusal = Refusal::new(
+            ErrorCode::RateLimited,
+            "too many failed registrations from this address in the last minute; check the token, then try again later \
+             (limits.failed_registrations)",
+        );
+        self.refuse(now, &registering, &refusal, router)
+    }
+
+    /// Answers a registration that is refused for good, and closes the connection.
+    fn refuse(
+        &mut self,
+        now: Instant,
+        registering: &Registering,
+        refusal: &Refusal,
+        router: &Router,
+    ) -> Option<Effect> {
         // The words are the broker's own, with nothing of a token in them; the person at the screen never sees them.
         let (source, reason) = (&*registering.source, &*refusal.message);
         tracing::info!(source, code = refusal.code.as_str(), reason, "a registration was refused");
         self.push(now, registering.failure(refusal));
-        Effect::Close(code)
+        let code = match refusal.code {
+            ErrorCode::Forbidden => CloseCode::Forbidden,
+            ErrorCode::SourceInUse | ErrorCode::TooManySessions => CloseCode::SourceInUse,
+            _ => CloseCode::Unauthenticated,
+        };
+        self.close(now, router, code)
     }
 
     fn attach(
@@ -186,22 +204,22 @@ impl Connection {
         identity: Identity,
         router: &Router,
     ) -> Option<Effect> {
-        let until = identity.lasts.map(|lasts| now + lasts);
+        let proof_ends = identity.lasts.map(|lasts| now + lasts);
         let registration = Registration {
             source: registering.source.clone(),
             identity,
             echo: registering.echo,
-            outbox: Arc::clone(&self.outbox),
+            outbox: self.settings.outbox(),
         };
-        let member = match router.attach(now, registration) {
-            Ok(member) => member,
-            Err(refusal) => return Some(self.refuse(now, registering, &refusal, CloseCode::Forbidden)),
+        let session = match router.attach(now, registration) {
+            Ok(session) => session,
+            Err(refusal) => return self.refuse(now, registering, &refusal, router),
         };
-        tracing::info!(source = member.source(), session = %member.id(), "registered");
+        tracing::info!(source = session.source(), session = %session.id(), "registered");
         let limits = &self.settings.limits;
         let mut more = json!({
-            "SessionId": member.id().to_string(),
-            "User": member.user(),
+            "SessionId": session.id().to_string(),
+            "User": session.user(),
             "Protocol": PROTOCOL,
             "Server": SERVER,
             "HeartbeatSeconds": seconds(limits.heartbeat),
@@ -211,8 +229,12 @@ impl Connection {
             more.insert("Resumed".into(), false.into());
             more.insert("Reason".into(), "this version resumes no sessions".into());
         }
+        self.phase = Phase::Registered(session);
+        self.timers.stop(Timer::Registration);
+        if let Some(at) = proof_ends {
+            self.timers.set(Timer::Proof, at);
+        }
         self.push(now, notice::success(&register(), registering.id.as_deref(), more));
-        self.phase = Phase::Registered(member, until);
         None
     }
 
@@ -224,23 +246,35 @@ impl Connection {
         in_reply_to: Option<&str>,
         router: &Router,
     ) -> Result<(), Refusal> {
-        let Some(member) = self.member() else { return Ok(()) };
+        let Some(session) = self.session() else { return Err(impossible("a subscription without a session")) };
         if wanted.recover {
             return Err(Refusal::new(
                 ErrorCode::InvalidEnvelope,
                 "data.recover: this version keeps no history; subscribe without it",
             ));
         }
-        router.subscribe(now, member, wanted, |id| {
-            let more = json!({ "SubscriptionId": id.to_string() });
+        router.subscribe(now, session, wanted, |id| {
+            let mut more = json!({ "SubscriptionId": id.to_string() });
+            if let (Some(hint), Value::Object(more)) = (wanted.hint(), &mut more) {
+                more.insert("Hint".into(), hint.into());
+            }
             Some(notice::success(&notice::triple("Subscription", "Subscribe"), in_reply_to, more).into())
         })
     }
 
     fn unregister(&mut self, now: Instant, router: &Router) {
         self.leave(now, router);
-        self.phase = Phase::Unregistered(now + self.settings.limits.registration);
+        self.end_pause(now);
+        self.timers.stop(Timer::Proof);
+        self.timers.set(Timer::Registration, now + self.settings.limits.registration);
     }
+}
+
+/// A state that cannot be, which a test would meet as a panic. In service it costs its session an answer.
+fn impossible(what: &'static str) -> Refusal {
+    debug_assert!(false, "{what}");
+    tracing::error!(what, "an impossible state");
+    Refusal::new(ErrorCode::Internal, "the broker failed; its log says more")
 }
 
 /// Whole seconds as an integer, others as a fraction.

@@ -1,14 +1,13 @@
-//! [`serve`]: one connection from the handshake to its end, the only place of the room that waits.
+//! [`serve`]: one connection from the handshake to its end, the only place in this room that waits.
 //!
-//! One loop turns socket, outbox, clock and drain into [`Input`]s, carries out [`Effect`]s and writes what the outbox
-//! holds. While an effect is carried out, or the peer takes nothing, the socket is not read, so that order holds and
+//! One loop turns socket, outbox, clock and drain into [`Input`]s, carries out [`Effect`]s and writes what is to be sent.
+//! While the connection does not want to read, or the peer takes nothing, the socket is not read, so that order holds and
 //! nothing piles up; deadline, drain and the outbox go on.
 
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -17,36 +16,38 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::yield_now;
 use tokio::time::{self, sleep_until, timeout, timeout_at};
+use wire::{Close, CloseCode};
 
-use super::{Connection, Effect, Input};
+use super::{Connection, Effect, Input, Shutdown, Stage};
 use crate::auth::{AuthError, Identity, Verification, Verifier};
-use crate::router::{Outbox, Router, WakeBatch};
-use crate::websocket::{Arrival, Ended, Socket};
-use wire::CloseCode;
+use crate::router::{End, Router, WakeBatch};
+use crate::websocket::{Arrival, Ended, Fault, Socket};
 
-/// How many messages that have come already are handled before the outbox gets its turn.
-const BURST: usize = 64;
+/// How long messages that have come already are handled before the outbox, and other connections, get their turn. The
+/// work of a message differs by a factor of a thousand, so a number of messages would bound nothing.
+const BURST: Duration = Duration::from_micros(200);
 
-/// How many frames are taken from the outbox at once; the socket is not read until they are written.
+/// Frames that are taken from the outbox at once. The socket is not read until they are written.
 const BATCH: usize = 256;
 
-/// How long the last frames and the Close frame are kept for a peer that reads nothing (protocol.md, Liveness).
+/// How long the last frames and the Close frame are kept for a peer that reads nothing (docs/protocol.md, Close codes).
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// How long a peer may take to answer a Close frame.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// How much of what a peer still sends is read and thrown away: a reset because of unread bytes would eat the Close.
+/// How much of what a peer still sends is read and discarded: a reset because of unread bytes would destroy the Close
+/// frame.
 const DISCARDED_BYTES_MAX: usize = 4 << 20;
 
-/// When a timer that waits for nothing goes off, for nothing.
+/// A timer that waits for nothing fires after this time, without effect.
 const NEVER: Duration = Duration::from_hours(24);
 
 /// A stream after the handshake.
 pub struct Upgraded<S> {
-    /// Where messages come and go.
+    /// Carries the frames.
     pub stream: S,
-    /// What was read together with the handshake.
+    /// Bytes that were read together with the handshake.
     pub read_ahead: Bytes,
 }
 
@@ -57,26 +58,26 @@ pub struct Context<'a> {
     pub router: &'a Router,
     /// Says who a session is.
     pub verifier: &'a dyn Verifier,
-    /// How long a peer may take nothing while it has something to take.
-    pub slow_consumer: Duration,
-    /// In which it goes.
-    pub crowd: &'a Admission,
+    /// Limits setup and teardown.
+    pub admission: &'a Admission,
+    /// Says how far a drain is.
+    pub shutdown: &'a Shutdown,
 }
 
-/// Those who come and those who go, a few at a time among those who are there: to come costs the broker some 100
-/// microseconds, to go 50, and while five thousand do so at once nobody else would be served.
+/// Limits how many connections are set up or torn down between two turns of the established ones. Setup costs about
+/// 100 µs, teardown 50 µs; 5,000 at once would starve everyone else.
 pub struct Admission(Semaphore);
 
 impl Admission {
-    /// How many have a turn between two turns of those who are there.
+    /// Connections between two turns of the established ones.
     const AT_ONCE: usize = 8;
 
-    /// Waits for a turn; the next one has it when this is dropped.
-    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        let turn = self.0.acquire().await.ok();
-        // Behind all who have something to do now: else those who go would only stand in another line.
+    /// Waits for a permit; the next connection has it when this one is dropped.
+    pub async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        let permit = self.0.acquire().await.ok();
+        // Behind all tasks that are ready now, or the permits would only form another line.
         yield_now().await;
-        turn
+        permit
     }
 }
 
@@ -86,62 +87,55 @@ impl Default for Admission {
     }
 }
 
-/// Serves one connection until it has ended. `drain` is ready when the broker drains, with the time after which this
-/// application should come back, in milliseconds.
+/// Serves one connection until it has ended.
 ///
 /// Not an `async fn`: that keeps its arguments to its end, beside what became of them, and an idle session is little
 /// more than this future.
-pub fn serve<S>(
-    connection: Upgraded<S>,
-    session: Connection,
-    context: Context<'_>,
-    drain: impl Future<Output = u64>,
-) -> impl Future<Output = ()>
+pub fn serve<S>(upgraded: Upgraded<S>, connection: Connection, context: Context<'_>) -> impl Future<Output = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Upgraded { stream, read_ahead } = connection;
-    let socket = Socket::new(stream, &read_ahead, session.message_bytes_max());
-    let outbox = Arc::clone(session.outbox());
-    let attached = Attached { session, router: context.router };
-    let mut task = Task { socket, attached, outbox, context, blocked: false, stalled_from: now() };
+    let Upgraded { stream, read_ahead } = upgraded;
+    let socket = Socket::new(stream, &read_ahead, connection.message_bytes_max());
+    let attached = Attached { connection, router: context.router };
+    let mut driver = Driver { socket, attached, context, verification: None, blocked: false, reads_first: false };
     async move {
-        let ending = task.run(pin!(drain)).await;
+        let ending = driver.run().await;
         tracing::debug!(?ending, "the connection ends");
-        let Task { mut socket, attached, outbox, .. } = task;
-        if ending.sends_what_waits() && !outbox.overflowed() {
-            outbox.take(usize::MAX, socket.batch());
-        } else {
-            socket.drop_unbegun();
-            // What the broker says of the queue itself: a slow consumer is warned before it is closed.
-            outbox.take(0, socket.batch());
+        let Driver { mut socket, mut attached, .. } = driver;
+        if let Ending::Socket(_) = ending {
+            // A connection that the peer ended is detached in its turn. One that the broker ends is detached already.
+            attached.gone();
         }
-        // Others must not wait for an application that goes, however long its last frames take. Who goes by itself stands in
-        // the crowd's line first; what the broker ends has been detached already.
-        let turn = match ending {
-            Ending::Socket(_) => Box::pin(context.crowd.turn()).await,
-            Ending::Close(_) => None,
-        };
+        if !ending.sends_what_waits() {
+            socket.drop_unbegun();
+        }
+        if matches!(ending, Ending::Close(_) | Ending::Socket(Ended::Fault(_))) {
+            attached.connection.take(now(), usize::MAX, attached.router, socket.batch());
+        }
         drop(attached);
-        drop(turn);
-        outbox.close();
-        // Boxed: few sessions end at a time, and every one would keep the room for it.
+        // Boxed: few connections end at a time, and every one would keep the room for it.
         timeout_at(time::Instant::now() + CLOSING, Box::pin(finish(socket, ending))).await.ok();
     }
 }
 
-/// The session, for as long as the router may know it. Detaching by guard, so that a panic or a dropped future does it
+/// The connection, for as long as the router may know its session. The guard detaches after a panic or a dropped future
 /// too: a session that stays behind would be given requests for ever.
 struct Attached<'a> {
-    session: Connection,
+    connection: Connection,
     router: &'a Router,
+}
+
+impl Attached<'_> {
+    fn gone(&mut self) {
+        drop(self.connection.handle(now(), Input::Gone, self.router));
+    }
 }
 
 impl Drop for Attached<'_> {
     fn drop(&mut self) {
-        // After a panic the session may be in a state that panics again, which must not end the process.
-        let detached = catch_unwind(AssertUnwindSafe(|| drop(self.session.handle(now(), Input::Gone, self.router))));
-        if detached.is_err() {
+        // After a panic the connection may be in a state that panics again, which must not end the process.
+        if catch_unwind(AssertUnwindSafe(|| self.gone())).is_err() {
             tracing::error!("a session could not be detached");
         }
     }
@@ -151,221 +145,234 @@ fn now() -> Instant {
     time::Instant::now().into_std()
 }
 
-struct Task<'a, S> {
+struct Driver<'a, S> {
     socket: Socket<S>,
     attached: Attached<'a>,
-    outbox: Arc<Outbox>,
     context: Context<'a>,
-    /// There is something to take, and the peer takes nothing.
+    verification: Option<Verification<'a>>,
+    /// There is something to send, and the peer takes nothing.
     blocked: bool,
-    /// Since when it is blocked.
-    stalled_from: Instant,
+    /// The socket has its turn before the outbox: they alternate, so that a busy outbox does not keep pongs unread.
+    reads_first: bool,
 }
 
 /// What one turn of the loop brought.
 enum Turn {
-    Drain(u64),
+    Stage,
     Due,
-    /// Something for [`Socket::next`].
-    Came,
+    /// There is something for [`Socket::next`].
+    Arrived,
     /// The peer takes nothing more for now.
     Blocked,
     Wrote,
-    /// The outbox has something.
-    Filled,
+    /// There is something to send.
+    Ready,
+    Ended(End),
     Verified(Result<Identity, AuthError>),
-    ReadOn,
+    Relieved,
     End(Ending),
 }
 
 /// Why the loop ended.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Ending {
-    /// The broker ends it.
-    Close(CloseCode),
-    /// The socket does.
+    /// The broker closes the connection.
+    Close(Close),
+    /// The socket ended.
     Socket(Ended),
 }
 
 impl Ending {
     /// Whether the peer is to receive what waits for it: not if it has gone, nor if it takes nothing anyhow.
-    fn sends_what_waits(self) -> bool {
+    fn sends_what_waits(&self) -> bool {
         match self {
-            Self::Close(code) => code != CloseCode::SlowConsumer,
+            Self::Close(close) => close.code() != CloseCode::SlowConsumer,
             Self::Socket(Ended::Fault(_)) => true,
             Self::Socket(Ended::ByPeer(_) | Ended::Lost) => false,
         }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Task<'_, S> {
-    async fn run(&mut self, mut drain: Pin<&mut impl Future<Output = u64>>) -> Ending {
-        let outbox = Arc::clone(&self.outbox);
-        let mut drained = false;
-        let mut waiting = Waiting::Nothing;
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
+    async fn run(&mut self) -> Ending {
+        let mut stage = Stage::Draining;
+        let mut reached = pin!(self.context.shutdown.reached(stage));
         let mut armed = now() + NEVER;
         let mut timer = pin!(sleep_until(armed.into()));
         loop {
             // Armed anew only for an earlier time: a deadline that moves back costs nothing until the old one comes.
-            let due = self.due(&waiting);
+            let due = self.attached.connection.deadline();
             if due.is_some_and(|due| due < armed) {
                 armed = due.unwrap_or(armed);
                 timer.as_mut().reset(armed.into());
             }
-            let unwritten = self.socket.is_writing();
-            let reads = !unwritten && matches!(waiting, Waiting::Nothing);
-            // Every branch leaves its state in what it borrows, so dropping the others loses nothing.
             let turn = tokio::select! {
-                reconnect_after_ms = &mut drain, if !drained => Turn::Drain(reconnect_after_ms),
+                () = &mut reached, if stage != Stage::Serving => Turn::Stage,
                 () = &mut timer => Turn::Due,
-                turn = self.socket_turn(), if unwritten || reads => turn,
-                () = outbox.ready(), if !unwritten => Turn::Filled,
-                () = outbox.overflow(), if unwritten => Turn::Filled,
-                turn = waiting.over() => turn,
+                turn = self.socket_turn() => turn,
             };
             let effect = match turn {
-                Turn::Drain(reconnect_after_ms) => {
-                    drained = true;
-                    self.handle(now(), Input::Drain(reconnect_after_ms))
+                Turn::Stage if stage == Stage::Draining => {
+                    stage = Stage::Closing;
+                    reached.set(self.context.shutdown.reached(stage));
+                    let reconnect_after = self.context.shutdown.reconnect_after();
+                    self.handle(now(), Input::Drain(reconnect_after))
+                }
+                Turn::Stage => {
+                    stage = Stage::Serving;
+                    self.handle(now(), Input::Restart)
                 }
                 Turn::Due => {
                     armed = now() + NEVER;
                     timer.as_mut().reset(armed.into());
-                    self.fire_timers(&mut waiting)
+                    self.fire_timers()
                 }
-                Turn::Came => match self.handle_arrived() {
+                Turn::Arrived => match self.handle_arrived() {
                     Ok(effect) => effect,
                     Err(ended) => return Ending::Socket(ended),
                 },
                 Turn::Blocked => {
-                    (self.blocked, self.stalled_from) = (true, now());
-                    None
+                    self.blocked = true;
+                    self.handle(now(), Input::Blocked)
                 }
-                Turn::Wrote => self.has_written(),
-                Turn::Filled => self.fill_batch(),
-                Turn::Verified(identity) => {
-                    waiting = Waiting::Nothing;
-                    self.verified(identity)
-                }
-                Turn::ReadOn => {
-                    waiting = Waiting::Nothing;
-                    None
-                }
+                Turn::Wrote => self.wrote(),
+                Turn::Ready => self.fill_batch(),
+                Turn::Ended(end) => self.handle(now(), Input::Ended(end)),
+                Turn::Verified(identity) => self.verified(identity),
+                Turn::Relieved => self.handle(now(), Input::Relieved),
                 Turn::End(ending) => return ending,
             };
             match effect {
                 None => {}
-                Some(Effect::Verify(claim)) => {
-                    waiting = Waiting::Verification(self.context.verifier.verify(claim));
-                }
-                Some(Effect::Pause(until, outboxes)) => waiting = Waiting::pause(until, outboxes),
-                Some(Effect::Close(code)) => return Ending::Close(code),
+                Some(Effect::Verify(claim)) => self.verification = Some(self.context.verifier.verify(claim)),
+                Some(Effect::Close(close)) => return Ending::Close(close),
             }
         }
     }
 
     fn handle(&mut self, now: Instant, input: Input<'_>) -> Option<Effect> {
-        let effect = self.attached.session.handle(now, input, self.attached.router);
-        self.socket.set_message_bytes_max(self.attached.session.message_bytes_max());
+        let effect = self.attached.connection.handle(now, input, self.attached.router);
+        self.socket.set_message_bytes_max(self.attached.connection.message_bytes_max());
         effect
     }
 
-    /// When the clock has something to say next.
-    fn due(&self, waiting: &Waiting<'_>) -> Option<Instant> {
-        let stalled = self.blocked.then(|| self.stalled_from + self.context.slow_consumer);
-        let read_on = match waiting {
-            Waiting::Pause(until, _) => Some(*until),
-            Waiting::Nothing | Waiting::Verification(_) => None,
-        };
-        [self.attached.session.deadline(), stalled, read_on].into_iter().flatten().min()
-    }
-
-    fn fire_timers(&mut self, waiting: &mut Waiting<'_>) -> Option<Effect> {
-        let now = now();
-        if self.blocked && now >= self.stalled_from + self.context.slow_consumer {
-            return self.handle(now, Input::Overflow);
-        }
-        if let Waiting::Pause(until, outboxes) = waiting
-            && now >= *until
-        {
-            outboxes
-                .iter()
-                .filter(|(outbox, since)| !outbox.is_relieved_since(*since))
-                .for_each(|(it, _)| it.waited_in_vain());
-            *waiting = Waiting::Nothing;
-        }
-        let deadline = self.attached.session.deadline();
-        if deadline.is_some_and(|deadline| deadline <= now) { self.handle(now, Input::Timeout) } else { None }
-    }
-
-    fn verified(&mut self, identity: Result<Identity, AuthError>) -> Option<Effect> {
-        let effect = self.handle(now(), Input::Verified(identity));
-        if let Some(member) = self.attached.session.member() {
-            let span = tracing::Span::current();
-            span.record("id", tracing::field::display(member.id())).record("source", member.source());
-        }
-        effect
-    }
-
-    /// Writes all that is to be written; reads if there is nothing.
+    /// One turn of everything but the clock and the drain. Each part leaves its state in `self`, so a turn that is dropped
+    /// loses nothing.
     async fn socket_turn(&mut self) -> Turn {
-        let (socket, blocked) = (&mut self.socket, &mut self.blocked);
+        let Self { socket, attached, verification, blocked, reads_first, .. } = self;
+        let connection = &mut attached.connection;
         poll_fn(|cx| {
-            if !socket.is_writing() {
-                let came = socket.poll_come(cx);
-                return came.map(|came| came.map_or_else(|ended| Turn::End(Ending::Socket(ended)), |()| Turn::Came));
+            if let Some(waiting) = verification
+                && let Poll::Ready(identity) = waiting.as_mut().poll(cx)
+            {
+                *verification = None;
+                return Poll::Ready(Turn::Verified(identity));
             }
-            let mut progress = false;
-            while socket.is_writing() {
-                match socket.poll_write(cx) {
-                    Poll::Ready(Ok(())) => progress = true,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Turn::End(Ending::Socket(Ended::Lost))),
-                    Poll::Pending if progress => break,
-                    Poll::Pending if *blocked => return Poll::Pending,
-                    Poll::Pending => return Poll::Ready(Turn::Blocked),
+            if connection.poll_pause(cx).is_ready() {
+                return Poll::Ready(Turn::Relieved);
+            }
+            if socket.is_writing() {
+                if let Poll::Ready(end) = connection.poll_end(cx) {
+                    return Poll::Ready(Turn::Ended(end));
                 }
+                return write_some(socket, *blocked, cx);
             }
-            Poll::Ready(Turn::Wrote)
+            let read = std::mem::take(reads_first) && connection.reads();
+            if read && let Poll::Ready(arrived) = poll_arrived(socket, cx) {
+                return Poll::Ready(arrived);
+            }
+            if connection.poll_ready(cx).is_ready() {
+                *reads_first = true;
+                return Poll::Ready(Turn::Ready);
+            }
+            if read || !connection.reads() {
+                return Poll::Pending;
+            }
+            poll_arrived(socket, cx)
         })
         .await
     }
 
-    /// The peer has taken something.
-    fn has_written(&mut self) -> Option<Effect> {
-        // While it took nothing it was not read either, so its pongs have not been heard: taking bytes is life enough.
-        if std::mem::take(&mut self.blocked) {
-            let effect = self.handle(now(), Input::Pong);
-            if effect.is_some() {
-                return effect;
-            }
+    fn fire_timers(&mut self) -> Option<Effect> {
+        if self.socket.take_heard() {
+            let effect = self.handle(now(), Input::Alive);
+            debug_assert!(effect.is_none(), "a sign of life has no effect");
         }
-        if self.outbox.overflowed() { self.handle(now(), Input::Overflow) } else { None }
+        self.handle(now(), Input::Timeout)
     }
 
-    /// The outbox has something, or has overflowed.
-    fn fill_batch(&mut self) -> Option<Effect> {
-        if self.outbox.overflowed() {
-            return self.handle(now(), Input::Overflow);
+    fn verified(&mut self, identity: Result<Identity, AuthError>) -> Option<Effect> {
+        let effect = self.handle(now(), Input::Verified(identity));
+        if let Some(session) = self.attached.connection.session() {
+            let span = tracing::Span::current();
+            span.record("id", tracing::field::display(session.id())).record("source", session.source());
         }
-        self.outbox.take(BATCH, self.socket.batch());
+        effect
+    }
+
+    /// The peer has taken something.
+    fn wrote(&mut self) -> Option<Effect> {
+        if !std::mem::take(&mut self.blocked) {
+            return None;
+        }
+        self.handle(now(), Input::Taken)
+    }
+
+    /// There is something to send, or the outbox has ended.
+    fn fill_batch(&mut self) -> Option<Effect> {
+        if let Some(end) = self.attached.connection.ended() {
+            return self.handle(now(), Input::Ended(end));
+        }
+        self.attached.connection.take(now(), BATCH, self.attached.router, self.socket.batch());
         None
     }
 
-    /// Handles the messages that have come, until one has an effect.
+    /// Handles the messages that have come, until one has an effect, the connection wants to pause, or the time is up.
     fn handle_arrived(&mut self) -> Result<Option<Effect>, Ended> {
-        let now = now();
-        let _burst = WakeBatch::begin();
-        for _ in 0..BURST {
+        let started = now();
+        let mut at = started;
+        let _batch = WakeBatch::begin();
+        let Attached { connection, router } = &mut self.attached;
+        loop {
             let Some(arrival) = self.socket.next()? else { return Ok(None) };
-            let Attached { session, router } = &mut self.attached;
-            let effect = session.handle(now, arrival.into(), router);
-            self.socket.set_message_bytes_max(session.message_bytes_max());
-            if effect.is_some() {
+            let effect = connection.handle(at, arrival.into(), router);
+            self.socket.set_message_bytes_max(connection.message_bytes_max());
+            if effect.is_some() || !connection.reads() {
                 return Ok(effect);
             }
+            at = now();
+            if at.saturating_duration_since(started) >= BURST {
+                return Ok(None);
+            }
         }
-        Ok(None)
     }
+}
+
+fn poll_arrived<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut Socket<S>,
+    cx: &mut std::task::Context<'_>,
+) -> Poll<Turn> {
+    let arrived = socket.poll_come(cx);
+    arrived.map(|arrived| arrived.map_or_else(|ended| Turn::End(Ending::Socket(ended)), |()| Turn::Arrived))
+}
+
+/// Writes what the peer takes now.
+fn write_some<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut Socket<S>,
+    blocked: bool,
+    cx: &mut std::task::Context<'_>,
+) -> Poll<Turn> {
+    let mut progress = false;
+    while socket.is_writing() {
+        match socket.poll_write(cx) {
+            Poll::Ready(Ok(())) => progress = true,
+            Poll::Ready(Err(_)) => return Poll::Ready(Turn::End(Ending::Socket(Ended::Lost))),
+            Poll::Pending if progress => break,
+            Poll::Pending if blocked => return Poll::Pending,
+            Poll::Pending => return Poll::Ready(Turn::Blocked),
+        }
+    }
+    Poll::Ready(Turn::Wrote)
 }
 
 impl<'s> From<Arrival<'s>> for Input<'s> {
@@ -373,55 +380,37 @@ impl<'s> From<Arrival<'s>> for Input<'s> {
         match arrival {
             Arrival::Text(text) => Self::Text(text),
             Arrival::Binary => Self::Binary,
-            Arrival::Alive => Self::Pong,
+            Arrival::Alive => Self::Frame,
         }
     }
 }
 
-/// What the task waits for before it reads on.
-enum Waiting<'a> {
-    Nothing,
-    Verification(Verification<'a>),
-    /// The time, or relief of all these outboxes, if there are any, counted from the beginning of the pause.
-    Pause(Instant, Vec<(Arc<Outbox>, u64)>),
-}
-
-impl Waiting<'_> {
-    fn pause(until: Instant, outboxes: Vec<Arc<Outbox>>) -> Self {
-        let since = |outbox: Arc<Outbox>| {
-            let reliefs = outbox.reliefs();
-            (outbox, reliefs)
-        };
-        Self::Pause(until, outboxes.into_iter().map(since).collect())
-    }
-
-    async fn over(&mut self) -> Turn {
-        match self {
-            Self::Nothing => pending().await,
-            Self::Verification(verification) => Turn::Verified(verification.await),
-            Self::Pause(_, outboxes) if outboxes.is_empty() => pending().await,
-            Self::Pause(_, outboxes) => {
-                while let Some((outbox, since)) = outboxes.last() {
-                    outbox.relieved_since(*since).await;
-                    outboxes.pop();
-                }
-                Turn::ReadOn
-            }
+impl From<Fault> for CloseCode {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Protocol => Self::Protocol,
+            Fault::InvalidUtf8 => Self::InvalidUtf8,
+            Fault::TooLarge => Self::TooLarge,
         }
     }
 }
 
 /// Writes what is left and a Close frame, and waits until the peer has read it. The caller bounds the time.
 async fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, ending: Ending) {
-    let (code, reason) = match ending {
-        Ending::Close(code) | Ending::Socket(Ended::Fault(code)) => (Some(code.code()), code.reason()),
-        Ending::Socket(Ended::ByPeer(code)) => (code, ""),
+    let close = match &ending {
+        Ending::Close(close) => Some(close.clone()),
+        Ending::Socket(Ended::Fault(fault)) => Some(CloseCode::from(*fault).into()),
+        Ending::Socket(Ended::ByPeer(_)) => None,
         Ending::Socket(Ended::Lost) => return,
     };
     if write_out(&mut socket).await.is_err() {
         return;
     }
-    socket.close(code, reason);
+    match (&close, &ending) {
+        (Some(close), _) => socket.close(Some(close.code().code()), close.reason()),
+        (None, Ending::Socket(Ended::ByPeer(code))) => socket.close(*code, ""),
+        (None, _) => {}
+    }
     if write_out(&mut socket).await.is_err() {
         return;
     }
@@ -442,11 +431,11 @@ async fn write_out<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) ->
     Ok(())
 }
 
-/// Whether the peer answers with a Close frame; what it sent before it had ours is read past.
+/// Whether the peer answers with a Close frame. What it sent before it had ours is skipped.
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) -> bool {
     loop {
         let came = poll_fn(|cx| socket.poll_come(cx)).await;
-        if let Err(ended) = came.and_then(|()| socket.next()) {
+        if let Err(ended) = came.and_then(|()| socket.next().map(drop)) {
             return matches!(ended, Ended::ByPeer(_));
         }
     }

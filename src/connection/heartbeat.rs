@@ -1,24 +1,25 @@
-//! [`Heartbeat`]: a ping every interval, dead after some were missed; any inbound frame counts as life.
+//! [`Heartbeat`]: one ping each interval. Any inbound frame is a sign of life; the peer is dead after some missed pings.
 
 use std::time::{Duration, Instant};
 
-/// When to ping next, and what was heard.
+/// The interval differs by up to a tenth each time, so that connections which were opened together do not ping together.
+const JITTER_PERCENT: u64 = 10;
+
+/// When to ping next, and what was heard since the last ping.
 pub(super) struct Heartbeat {
     every: Duration,
     missed_max: u32,
-    pinged: Instant,
-    /// Something was heard since the last ping.
-    heard: bool,
     missed: u32,
-    /// Until when the broker itself does not read, at most: that time does not count.
-    paused_until: Option<Instant>,
+    heard: bool,
+    /// For some of the time since the last ping the broker did not read. That time does not count.
+    unread: bool,
+    /// The state of the generator of jitter: xorshift64, which never becomes 0.
+    jitter: u64,
 }
 
-/// What a heartbeat that is due asks for.
+/// The outcome of a heartbeat that is due.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Beat {
-    /// Nothing is due.
-    Rest,
     /// Send a ping.
     Ping,
     /// The peer is dead.
@@ -26,76 +27,91 @@ pub(super) enum Beat {
 }
 
 impl Heartbeat {
-    pub(super) fn new(now: Instant, every: Duration, missed_max: u32) -> Self {
-        Self { every, missed_max, pinged: now, heard: true, missed: 0, paused_until: None }
+    /// `seed` decides the jitter.
+    pub(super) fn new(every: Duration, missed_max: u32, seed: u64) -> Self {
+        Self { every, missed_max, missed: 0, heard: true, unread: false, jitter: seed | 1 }
     }
 
-    /// A frame came in.
+    /// A frame, or a part of one, has come. It also ends a pause: the broker reads again.
     pub(super) fn hear(&mut self) {
         self.heard = true;
         self.missed = 0;
-        // Who hears reads again.
-        self.paused_until = None;
+        self.unread = false;
     }
 
-    /// The broker will not read until then, or until sooner.
-    pub(super) fn pause(&mut self, until: Instant) {
-        self.paused_until = Some(until);
+    /// The broker stops reading, or does not read yet.
+    pub(super) fn not_read(&mut self) {
+        self.unread = true;
     }
 
-    pub(super) fn deadline(&self) -> Instant {
-        self.pinged + self.every
+    /// The time of the next heartbeat.
+    pub(super) fn next(&mut self, now: Instant) -> Instant {
+        self.jitter ^= self.jitter << 13;
+        self.jitter ^= self.jitter >> 7;
+        self.jitter ^= self.jitter << 17;
+        // The upper half of a xorshift is the better one.
+        let per_mille = 1000 - 10 * JITTER_PERCENT + (self.jitter >> 32) % (20 * JITTER_PERCENT + 1);
+        let nanos = u64::try_from(self.every.as_nanos()).unwrap_or(u64::MAX);
+        now + Duration::from_nanos((u128::from(nanos) * u128::from(per_mille) / 1000).try_into().unwrap_or(u64::MAX))
     }
 
-    pub(super) fn beat(&mut self, now: Instant) -> Beat {
-        if now < self.deadline() {
-            return Beat::Rest;
-        }
-        // Kept until something is heard: a pause may outlast several beats.
-        let paused = self.paused_until.is_some_and(|until| until >= self.pinged);
-        if !self.heard && !paused {
+    /// A heartbeat is due. `reads`: the broker is reading now.
+    pub(super) fn beat(&mut self, reads: bool) -> Beat {
+        if !self.heard && !self.unread && reads {
             self.missed += 1;
             if self.missed >= self.missed_max {
                 return Beat::Dead;
             }
         }
-        self.pinged = now;
         self.heard = false;
+        self.unread = !reads;
         Beat::Ping
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use super::*;
 
-    use super::{Beat, Heartbeat};
-
-    const EVERY: Duration = Duration::from_secs(2);
-
-    #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter: it is only added to")]
-    fn start() -> (Instant, Heartbeat) {
-        let now = Instant::now();
-        (now, Heartbeat::new(now, EVERY, 2))
-    }
+    const EVERY: Duration = Duration::from_secs(20);
 
     #[test]
-    fn a_pause_that_outlasts_several_beats_does_not_count() {
-        let (now, mut heartbeat) = start();
-        heartbeat.pause(now + EVERY * 3);
-        for beat in 1..=4 {
-            assert_eq!(heartbeat.beat(now + EVERY * beat), Beat::Ping, "beat {beat}");
-        }
-        assert_eq!(heartbeat.beat(now + EVERY * 5), Beat::Ping, "the first that is missed");
-        assert_eq!(heartbeat.beat(now + EVERY * 6), Beat::Dead);
-    }
-
-    #[test]
-    fn whoever_is_heard_is_read_again() {
-        let (now, mut heartbeat) = start();
-        heartbeat.pause(now + EVERY * 100);
-        heartbeat.hear();
-        let beats = [1, 2, 3].map(|beat| heartbeat.beat(now + EVERY * beat));
+    fn a_silent_peer_is_dead_after_the_missed_pings() {
+        let mut heartbeat = Heartbeat::new(EVERY, 2, 7);
+        let beats = [(); 3].map(|()| heartbeat.beat(true));
         assert_eq!(beats, [Beat::Ping, Beat::Ping, Beat::Dead]);
+    }
+
+    #[test]
+    fn any_frame_is_a_sign_of_life() {
+        let mut heartbeat = Heartbeat::new(EVERY, 2, 7);
+        for _ in 0..5 {
+            assert_eq!(heartbeat.beat(true), Beat::Ping);
+            assert_eq!(heartbeat.beat(true), Beat::Ping);
+            heartbeat.hear();
+        }
+    }
+
+    #[test]
+    fn time_without_reading_does_not_count() {
+        let mut heartbeat = Heartbeat::new(EVERY, 2, 7);
+        heartbeat.not_read();
+        for beat in 1..=4 {
+            assert_eq!(heartbeat.beat(false), Beat::Ping, "beat {beat}");
+        }
+        // The broker reads again in the middle of an interval, which does not count either.
+        let beats = [(); 3].map(|()| heartbeat.beat(true));
+        assert_eq!(beats, [Beat::Ping, Beat::Ping, Beat::Dead]);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter: it is only added to")]
+    fn intervals_differ_by_up_to_a_tenth() {
+        let now = Instant::now();
+        let mut heartbeat = Heartbeat::new(EVERY, 2, 7);
+        let mut intervals: Vec<Duration> = (0..1000).map(|_| heartbeat.next(now) - now).collect();
+        intervals.sort_unstable();
+        assert!(intervals[0] >= EVERY * 9 / 10 && intervals[0] < EVERY * 91 / 100, "{:?}", intervals[0]);
+        assert!(intervals[999] <= EVERY * 11 / 10 && intervals[999] > EVERY * 109 / 100, "{:?}", intervals[999]);
     }
 }

@@ -1,82 +1,104 @@
-//! [`Session`]: one connected application, from its first message to its last. A plain struct without socket, clock,
-//! task or queue of its own.
+//! [`Connection`]: one WebSocket, from its first message to its last. A state machine without socket, clock or task.
 //!
-//! [`Session::handle`] is its only mutation: what happened goes in as an [`Input`], what must wait or end comes out as
-//! an [`Effect`]. What is to be sent goes into the outbox, where the router pushes too, so a reply and the events after
-//! it cannot change places. `task` turns a socket and a clock into inputs; nothing else of the room waits.
+//! [`Connection::handle`] is its only mutation: what happened goes in as an [`Input`], and what must wait or end comes out
+//! as an [`Effect`]. Before registration its replies go into a small queue of its own. Afterwards they go into the outbox
+//! of the [`Session`], where the router pushes too, so a reply and the events after it keep their order. All of its
+//! timers are in one table. `driver` turns a socket and a clock into inputs; nothing else in this room waits.
 
 mod command;
 mod driver;
+mod failed_logins;
 mod heartbeat;
-mod limit;
+mod pause;
+mod rate;
+mod shutdown;
+mod timer;
 
 pub use driver::{Admission, Context, Upgraded, serve};
-pub use limit::FailedLogins;
+pub use failed_logins::FailedLogins;
+pub use shutdown::{Shutdown, Stage};
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
+
+use wire::{
+    Close, CloseCode, DecodeLimits, Envelope, ErrorCode, Malformed, Refusal, command as broker_command, decode, notice,
+};
 
 use crate::auth::{AuthError, Claim, Identity};
 use crate::config::Limits;
-use crate::router::{Denied, OnFull, Outbox, OutboxLimits, Refused, Routed, Router, Session};
-use crate::websocket::Frame;
+use crate::router::{Allowance, Denied, End, OnFull, Outbox, OutboxLimits, Refused, Routed, Router, Session};
+use crate::websocket::{Frame, ping};
 use command::Registering;
 use heartbeat::{Beat, Heartbeat};
-use limit::Rate;
-use wire::{CloseCode, ErrorCode, Refusal};
-use wire::{DecodeLimits, Envelope, Malformed, command as broker_command, decode, notice};
+use pause::Pause;
+use rate::Rate;
+use timer::{Timer, Timers};
 
-/// How long a publisher waits for a receiver's queue to be under half again (protocol.md, Pressure).
-const PRESSURE_WAIT: Duration = Duration::from_millis(250);
-
-/// How many requests of a connection that has not registered an adapter hears of.
+/// The requests on protected triples of an unregistered connection that leave an audit record. Without a bound, anybody
+/// could push the real records out of the rotating log.
 const UNREGISTERED_RECORDED: u32 = 10;
 
-/// How often a draining session looks whether its requests are finished.
-const DRAIN_LOOK: Duration = Duration::from_millis(20);
+/// Replies that wait in the connection's own queue before it is read on.
+const REPLIES_MAX: usize = 64;
 
-/// Everything that can happen to a session.
+/// How long a connection that closes for a restart waits once more for answers that are on their way: a handler that ends
+/// at this moment, on another thread, may have taken over a request.
+const LAST_LOOK: Duration = Duration::from_millis(20);
+
+/// Everything that can happen to a connection.
 pub enum Input<'a> {
     /// A text message.
     Text(&'a str),
     /// A binary message.
     Binary,
-    /// A ping or pong: a sign of life.
-    Pong,
-    /// The deadline of [`Session::deadline`] has come.
+    /// Another frame: a ping, a pong, a fragment. It counts against the rate as a message does.
+    Frame,
+    /// Bytes came, perhaps of a frame that is not whole yet: a sign of life.
+    Alive,
+    /// The time of [`Connection::deadline`] has come.
     Timeout,
-    /// What [`Effect::Verify`] found.
+    /// The verifier's answer to [`Effect::Verify`].
     Verified(Result<Identity, AuthError>),
-    /// The broker drains; the session should come back after that many milliseconds.
-    Drain(u64),
-    /// The outbox overflowed, or the peer took nothing for too long.
-    Overflow,
-    /// The connection has ended, by a close or without.
+    /// The receivers that the connection waited for are relieved.
+    Relieved,
+    /// The peer takes nothing, although there is something to take.
+    Blocked,
+    /// The peer took something.
+    Taken,
+    /// The session's outbox ended.
+    Ended(End),
+    /// The broker drains; the client should return this long after the Close frame.
+    Drain(Duration),
+    /// The broker closes all sessions.
+    Restart,
+    /// The socket has ended.
     Gone,
 }
 
-/// What must wait, or end. While one is carried out the task does not read.
+/// What must wait or end.
+#[derive(Debug)]
 pub enum Effect {
-    /// Ask the verifier, and come back with [`Input::Verified`].
+    /// Ask the verifier, and come back with [`Input::Verified`]. The connection is not read meanwhile.
     Verify(Claim),
-    /// Do not read until the time has come, or all these outboxes are under half; with none, until the time has come.
-    Pause(Instant, Vec<Arc<Outbox>>),
-    /// Send what waits, then a Close frame, and end.
-    Close(CloseCode),
+    /// Send what waits, then this Close frame, and end.
+    Close(Close),
 }
 
-/// What all sessions of a broker share.
+/// What all connections of a broker share.
 pub struct Settings {
     limits: Limits,
-    attempts: FailedLogins,
+    failed_logins: FailedLogins,
 }
 
 impl Settings {
     /// Settings with these limits.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { attempts: FailedLogins::new(limits.failed_registrations), limits }
+        Self { failed_logins: FailedLogins::new(limits.failed_registrations), limits }
     }
 
     /// The limits.
@@ -86,137 +108,202 @@ impl Settings {
 
     /// An outbox of the configured size.
     #[must_use]
-    pub fn outbox(&self) -> Arc<Outbox> {
-        Arc::new(Outbox::new(OutboxLimits {
+    pub fn outbox(&self) -> Outbox {
+        Outbox::new(OutboxLimits {
             messages: self.limits.outbound_messages,
             bytes: self.limits.outbound_bytes,
             refuses: false,
-        }))
+        })
     }
 }
 
-/// One connected application.
+/// One WebSocket.
 pub struct Connection {
     settings: Arc<Settings>,
     address: IpAddr,
-    outbox: Arc<Outbox>,
     phase: Phase,
+    /// A registration that is not decided yet.
+    registering: Option<Box<Registering>>,
+    /// Frames to send before those of the session's outbox: replies without a session, and pings.
+    replies: VecDeque<Frame>,
+    timers: Timers,
     heartbeat: Heartbeat,
     rate: Rate,
+    pause: Option<Pause>,
+    /// How long it may wait for receivers. Made at the first wait.
+    allowance: Option<Box<Allowance>>,
     /// Malformed messages in a row.
     malformed: u32,
     /// Requests on protected triples that came before a registration.
     unregistered_requests: u32,
-    /// Draining, until when at most.
-    drain: Option<(Instant, Instant)>,
-    /// At the drain's limit: what was still asked has been answered for.
-    gave_up: bool,
 }
 
-/// How far a session is.
 enum Phase {
-    /// Connected; has to register until then.
-    Unregistered(Instant),
-    /// The verifier looks at its token.
-    Verifying(Box<Registering>),
-    /// Its token proved nobody once too often; it is told then.
-    Slowed(Instant, Box<Registering>),
-    /// Registered; until then, if the proof does not hold for ever.
-    Registered(Arc<Session>, Option<Instant>),
-    /// Nothing happens any more.
+    Unregistered,
+    Registered(Arc<Session>),
     Ended,
 }
 
 impl Connection {
-    /// A session of a connection that has just been opened from `address`.
+    /// A connection that has just been opened from `address`. `seed` decides the jitter of its pings.
     #[must_use]
-    pub fn new(now: Instant, address: IpAddr, settings: Arc<Settings>, outbox: Arc<Outbox>) -> Self {
+    pub fn new(now: Instant, address: IpAddr, settings: Arc<Settings>, seed: u64) -> Self {
         let limits = &settings.limits;
+        let mut heartbeat = Heartbeat::new(limits.heartbeat, limits.missed_pings, seed);
+        let mut timers = Timers::default();
+        timers.set(Timer::Registration, now + limits.registration);
+        timers.set(Timer::Heartbeat, heartbeat.next(now));
         Self {
             address,
-            outbox,
-            phase: Phase::Unregistered(now + limits.registration),
-            heartbeat: Heartbeat::new(now, limits.heartbeat, limits.missed_pings),
+            phase: Phase::Unregistered,
+            registering: None,
+            replies: VecDeque::new(),
+            timers,
+            heartbeat,
             rate: Rate::new(now, limits.rate, limits.burst),
+            pause: None,
+            allowance: None,
             malformed: 0,
             unregistered_requests: 0,
-            drain: None,
-            gave_up: false,
             settings,
         }
     }
 
-    /// Where its messages wait.
-    pub fn outbox(&self) -> &Arc<Outbox> {
-        &self.outbox
-    }
-
-    /// The registered session, if it is one.
-    pub fn member(&self) -> Option<&Arc<Session>> {
+    /// The registered session, if there is one.
+    pub fn session(&self) -> Option<&Arc<Session>> {
         match &self.phase {
-            Phase::Registered(member, _) => Some(member),
-            Phase::Unregistered(_) | Phase::Verifying(_) | Phase::Slowed(..) | Phase::Ended => None,
+            Phase::Registered(session) => Some(session),
+            Phase::Unregistered | Phase::Ended => None,
         }
     }
 
-    /// The largest message it may send now, in bytes; more after registration.
+    /// The largest message that it may send now, in bytes: more after registration.
     pub fn message_bytes_max(&self) -> usize {
         match self.phase {
-            Phase::Registered(..) => self.settings.limits.message_bytes,
-            _ => self.settings.limits.registration_bytes,
+            Phase::Registered(_) => self.settings.limits.message_bytes,
+            Phase::Unregistered | Phase::Ended => self.settings.limits.registration_bytes,
         }
     }
 
     /// When it wants [`Input::Timeout`] next.
     pub fn deadline(&self) -> Option<Instant> {
-        let own = match &self.phase {
-            Phase::Unregistered(until) | Phase::Slowed(until, _) => Some(*until),
-            Phase::Verifying(registering) => Some(registering.until),
-            Phase::Registered(_, until) => *until,
-            Phase::Ended => return None,
-        };
-        let look = self.drain.map(|(look, _)| look);
-        [own, look, Some(self.heartbeat.deadline())].into_iter().flatten().min()
+        self.timers.next()
     }
 
-    /// Takes in what happened. The only mutation.
-    pub fn handle(&mut self, now: Instant, input: Input<'_>, router: &Router) -> Option<Effect> {
-        let effect = match input {
-            Input::Text(text) => self.message(now, Some(text), router),
-            Input::Binary => self.message(now, None, router),
-            Input::Pong => {
-                self.heartbeat.hear();
-                None
-            }
-            Input::Timeout => self.timeout(now, router),
-            Input::Verified(outcome) => self.verified(now, outcome, router),
-            Input::Drain(reconnect_after_ms) => {
-                self.push(now, notice::draining(reconnect_after_ms));
-                self.drain = Some((now, now + self.settings.limits.drain));
-                self.drained(now, router)
-            }
-            Input::Overflow => self.close(now, router, CloseCode::SlowConsumer),
-            Input::Gone => {
-                self.leave(now, router);
-                self.phase = Phase::Ended;
-                None
-            }
-        };
-        match (&effect, &self.phase) {
-            (Some(Effect::Pause(until, _)), _) => self.heartbeat.pause(*until),
-            (Some(Effect::Verify(_)), Phase::Verifying(registering)) => self.heartbeat.pause(registering.until),
-            _ => {}
+    /// Whether the next message may be read now.
+    pub fn reads(&self) -> bool {
+        self.registering.is_none() && self.pause.is_none() && self.replies.len() < REPLIES_MAX
+    }
+
+    /// Whether it is not read because this receiver's queue is over half.
+    pub fn waits_for(&self, receiver: &Session) -> bool {
+        self.pause.as_ref().is_some_and(|pause| pause.is_for(receiver))
+    }
+
+    /// Takes up to `most` frames that are to be sent, oldest first.
+    pub fn take(&mut self, now: Instant, most: usize, router: &Router, frames: &mut Vec<Frame>) {
+        let own = most.min(self.replies.len());
+        frames.extend(self.replies.drain(..own));
+        if self.replies.is_empty() && self.replies.capacity() > 0 {
+            self.replies = VecDeque::new();
         }
-        effect
+        let Phase::Registered(session) = &self.phase else { return };
+        let outbox = session.outbox();
+        let (room, at) = (most - own, frames.len());
+        let taken = outbox.take(now, room, frames);
+        if let Some(mut replay) = taken.replay {
+            let left = room.saturating_sub(frames.len() - at);
+            if !router.pull(&mut replay, left, frames) {
+                outbox.put_back(replay);
+            }
+        }
+        // Notices about the queue itself come before what waits in it.
+        let notices = [
+            taken.lagging.map(|depth| notice::lagging(depth).into()),
+            (taken.dropped > 0).then(|| notice::dropped(taken.dropped).into()),
+        ];
+        for notice in notices.into_iter().flatten().rev() {
+            frames.insert(at, notice);
+        }
     }
 
-    /// A message, with its text unless it is a binary one. Whatever it is, it counts, and its sender's own queue does.
-    fn message(&mut self, now: Instant, text: Option<&str>, router: &Router) -> Option<Effect> {
-        self.heartbeat.hear();
+    /// Ready when there is something for [`Connection::take`], or the session's outbox ended.
+    pub fn poll_ready(&self, cx: &mut task::Context<'_>) -> Poll<()> {
+        if !self.replies.is_empty() {
+            return Poll::Ready(());
+        }
+        self.session().map_or(Poll::Pending, |session| session.outbox().poll_ready(cx))
+    }
+
+    /// Ready when the session's outbox ended.
+    pub fn poll_end(&self, cx: &mut task::Context<'_>) -> Poll<End> {
+        self.session().map_or(Poll::Pending, |session| session.outbox().poll_end(cx))
+    }
+
+    /// Why the session's outbox ended, if it did.
+    pub fn ended(&self) -> Option<End> {
+        self.session().and_then(|session| session.outbox().ended())
+    }
+
+    /// Ready when a pause is over before its time: then it wants [`Input::Relieved`].
+    pub fn poll_pause(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        self.pause.as_mut().map_or(Poll::Pending, |pause| pause.poll_over(cx))
+    }
+
+    /// Takes in what happened. The only mutation besides taking frames.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>, router: &Router) -> Option<Effect> {
         if matches!(self.phase, Phase::Ended) {
             return None;
         }
-        let slow_down = self.rate.count(now).map(|until| Effect::Pause(until, Vec::new()));
+        match input {
+            Input::Text(text) => self.message(now, Some(text), router),
+            Input::Binary => self.message(now, None, router),
+            Input::Frame => {
+                self.heartbeat.hear();
+                self.count(now);
+                None
+            }
+            Input::Alive => {
+                self.heartbeat.hear();
+                None
+            }
+            Input::Timeout => self.fire_timers(now, router),
+            Input::Verified(outcome) => self.verified(now, outcome, router),
+            Input::Relieved => {
+                self.end_pause(now);
+                None
+            }
+            Input::Blocked => {
+                self.heartbeat.not_read();
+                self.timers.set(Timer::SlowConsumer, now + self.settings.limits.slow_consumer);
+                None
+            }
+            Input::Taken => {
+                // While the peer took nothing it was not read either, so its pongs have not been heard.
+                self.heartbeat.hear();
+                self.timers.stop(Timer::SlowConsumer);
+                None
+            }
+            Input::Ended(End::Overflowed) => self.close(now, router, CloseCode::SlowConsumer),
+            Input::Ended(End::Close(code, reason)) => self.close(now, router, Close::new(code, reason)),
+            // The connection itself detaches its session, and then it has none.
+            Input::Ended(End::Detached) => None,
+            Input::Drain(reconnect_after) => {
+                self.push(now, notice::draining(u64::try_from(reconnect_after.as_millis()).unwrap_or(u64::MAX)));
+                None
+            }
+            Input::Restart => self.restart(now, router),
+            Input::Gone => {
+                self.leave(now, router);
+                self.end();
+                None
+            }
+        }
+    }
+
+    /// A message, with its text unless it is a binary one. It counts against the rate whatever it is.
+    fn message(&mut self, now: Instant, text: Option<&str>, router: &Router) -> Option<Effect> {
+        self.heartbeat.hear();
         let limits = DecodeLimits::client(self.settings.limits.json_depth);
         let binary = || Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages").into();
         let effect = match text.map_or_else(|| Err(binary()), |text| decode(text, limits)) {
@@ -226,26 +313,44 @@ impl Connection {
                 if envelope.triple().is_broker() {
                     self.command(now, &envelope, router)
                 } else {
-                    self.envelope(now, &envelope, router)
+                    self.envelope(now, &envelope, router);
+                    None
                 }
             }
         };
-        effect.or_else(|| self.wait_for_own(now)).or(slow_down)
+        if effect.is_none() && self.pause.is_none() {
+            self.wait_for_own_queue(now);
+        }
+        if self.pause.is_none() {
+            self.count(now);
+        } else {
+            self.rate.count(now);
+        }
+        effect
+    }
+
+    /// Counts a frame against the rate. A session that is too fast is read more slowly.
+    fn count(&mut self, now: Instant) {
+        if let Some(until) = self.rate.count(now) {
+            self.begin_pause(Pause::Rate, until);
+        }
     }
 
     /// An envelope for others.
-    fn envelope(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) -> Option<Effect> {
-        let Phase::Registered(member, _) = &self.phase else {
+    fn envelope(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) {
+        let Phase::Registered(session) = &self.phase else {
             self.not_registered(now, envelope, router);
-            return None;
+            return;
         };
-        match router.route(now, member, envelope) {
+        match router.route(now, session, envelope) {
             Ok(Routed { receipt, mut pressed }) => {
+                pressed.retain(|receiver| !Arc::ptr_eq(receiver, session));
                 if let (Some(receipt), Some(id)) = (receipt, envelope.id()) {
                     self.push(now, notice::receipt(id, receipt.receivers, receipt.hint.as_deref()));
                 }
-                pressed.retain(|outbox| !Arc::ptr_eq(outbox, &self.outbox));
-                (!pressed.is_empty()).then(|| Effect::Pause(now + PRESSURE_WAIT, pressed))
+                if !pressed.is_empty() {
+                    self.wait_for_receivers(now, pressed);
+                }
             }
             Err(Denied { refusal, is_request }) => {
                 let frame = match is_request {
@@ -253,7 +358,6 @@ impl Connection {
                     false => notice::error(envelope.id(), &refusal).into(),
                 };
                 self.push(now, frame);
-                None
             }
         }
     }
@@ -267,7 +371,6 @@ impl Connection {
         let frame = if router.policy().is_protected(triple) {
             let source = envelope.source().unwrap_or_default();
             self.unregistered_requests += 1;
-            // What nobody proved must not wash away the record of what was.
             if self.unregistered_requests <= UNREGISTERED_RECORDED {
                 router.tell_refused(&Refused { triple, source, user: None, session: None, refusal: &refusal });
             }
@@ -280,14 +383,7 @@ impl Connection {
         self.push(now, frame);
     }
 
-    /// A session whose own queue is over half is not read until it has taken some: what it asks for only adds to it.
-    /// If it takes nothing it ends as a slow consumer before that.
-    fn wait_for_own(&self, now: Instant) -> Option<Effect> {
-        let wait = self.settings.limits.slow_consumer;
-        (!self.outbox.is_relieved()).then(|| Effect::Pause(now + wait, vec![Arc::clone(&self.outbox)]))
-    }
-
-    /// A message that is no envelope is answered; many in a row end the session.
+    /// A message that is not an envelope is answered; many in a row close the connection.
     fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Option<Effect> {
         self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));
         self.malformed += 1;
@@ -297,78 +393,132 @@ impl Connection {
         None
     }
 
-    fn timeout(&mut self, now: Instant, router: &Router) -> Option<Effect> {
-        match &self.phase {
-            Phase::Unregistered(until) if *until <= now => {
-                return self.close(now, router, CloseCode::Unauthenticated);
-            }
-            Phase::Verifying(registering) if registering.until <= now => {
-                return self.close(now, router, CloseCode::Unauthenticated);
-            }
-            Phase::Slowed(until, registering) if *until <= now => {
-                let refusal = Refusal::new(
-                    ErrorCode::RateLimited,
-                    "too many failed registrations from this address in the last minute; check the token, then try \
-                     again later (limits.failed_registrations)",
-                );
-                self.push(now, registering.failure(&refusal));
-                return self.close(now, router, CloseCode::Unauthenticated);
-            }
-            Phase::Registered(_, Some(until)) if *until <= now => {
-                let refusal = Refusal::new(
-                    ErrorCode::Unauthenticated,
-                    "the proof of who this session is has grown old (auth.session_max): connect again, and register with \
-                     a new one",
-                );
-                self.push(now, notice::error(None, &refusal));
-                return self.close(now, router, CloseCode::Unauthenticated);
-            }
-            _ => {}
+    fn wait_for_receivers(&mut self, now: Instant, pressed: Vec<Arc<Session>>) {
+        let allowance = self.allowance.get_or_insert_with(|| Box::new(Allowance::publisher(now)));
+        if let Some((pause, until)) = Pause::begin(now, pressed, allowance) {
+            self.begin_pause(pause, until);
         }
-        match self.heartbeat.beat(now) {
-            Beat::Rest => {}
-            Beat::Ping => self.outbox.ping(),
-            Beat::Dead => return self.close(now, router, CloseCode::HeartbeatMissed),
-        }
-        self.drained(now, router)
     }
 
-    /// While the broker drains: ends as soon as nothing that it asked, or was given, is open, at the latest at the limit.
-    fn drained(&mut self, now: Instant, router: &Router) -> Option<Effect> {
-        let (_, until) = self.drain?;
-        let in_flight = self.member().is_some_and(|member| router.is_in_flight(member));
-        if in_flight && now < until {
-            self.drain = Some((now + DRAIN_LOOK, until));
-            return None;
+    /// A connection whose own queue is over half is not read until it has taken some: whatever it asks for would only add
+    /// to that. If it takes nothing, it ends as a slow consumer before the pause does.
+    fn wait_for_own_queue(&mut self, now: Instant) {
+        let Some(session) = self.session() else { return };
+        if session.outbox().is_over_half() {
+            let pause = Pause::OwnQueue(Arc::clone(session));
+            self.begin_pause(pause, now + self.settings.limits.slow_consumer);
         }
-        if let Some(member) = self.member().filter(|_| in_flight && !self.gave_up) {
-            router.give_up_all(now, member);
-            // One more look: a handler that ends at this moment, on another thread, may have taken an answer upon itself.
-            self.gave_up = true;
-            self.drain = Some((now + DRAIN_LOOK, until));
-            return None;
-        }
-        self.close(now, router, CloseCode::Restart)
     }
 
-    fn close(&mut self, now: Instant, router: &Router, code: CloseCode) -> Option<Effect> {
-        if matches!(self.phase, Phase::Ended) {
-            return None;
+    fn begin_pause(&mut self, pause: Pause, until: Instant) {
+        self.heartbeat.not_read();
+        self.timers.set(Timer::Pause, until);
+        self.pause = Some(pause);
+    }
+
+    fn end_pause(&mut self, now: Instant) {
+        self.timers.stop(Timer::Pause);
+        if let Some(pause) = self.pause.take() {
+            pause.end(now, &mut self.allowance);
         }
+    }
+
+    fn fire_timers(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+        while let Some(timer) = self.timers.take_due(now) {
+            let effect = match timer {
+                Timer::Registration => self.close(now, router, CloseCode::NotRegistered),
+                Timer::Delay => self.refuse_delayed(now, router),
+                Timer::Proof => self.proof_ended(now, router),
+                Timer::Heartbeat => self.beat(now, router),
+                Timer::Pause => {
+                    match self.pause.as_mut().and_then(|pause| pause.fire(now)) {
+                        Some(until) => self.timers.set(Timer::Pause, until),
+                        None => self.end_pause(now),
+                    }
+                    None
+                }
+                Timer::SlowConsumer => self.close(now, router, CloseCode::SlowConsumer),
+                Timer::Restart => self.close(now, router, CloseCode::Restart),
+            };
+            if effect.is_some() {
+                return effect;
+            }
+        }
+        None
+    }
+
+    fn proof_ended(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+        let refusal = Refusal::new(
+            ErrorCode::Unauthenticated,
+            "the proof of who this session is has expired (auth.session_max): connect again, and register with a new one",
+        );
+        self.push(now, notice::error(None, &refusal));
+        self.close(now, router, CloseCode::Unauthenticated)
+    }
+
+    fn beat(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+        let reads = self.reads() && self.timers.get(Timer::SlowConsumer).is_none();
+        match self.heartbeat.beat(reads) {
+            Beat::Ping => {
+                self.replies.push_back(ping());
+                self.timers.set(Timer::Heartbeat, self.heartbeat.next(now));
+                None
+            }
+            Beat::Dead => self.close(now, router, CloseCode::HeartbeatMissed),
+        }
+    }
+
+    /// The drain is over. What this session asked, and nobody has answered, ends with it.
+    fn restart(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+        match self.session().filter(|session| router.is_in_flight(session)) {
+            Some(session) => {
+                router.give_up_all(now, session);
+                self.timers.set(Timer::Restart, now + LAST_LOOK);
+                None
+            }
+            None => self.close(now, router, CloseCode::Restart),
+        }
+    }
+
+    fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Option<Effect> {
+        let close = close.into();
         self.leave(now, router);
-        self.phase = Phase::Ended;
-        Some(Effect::Close(code))
+        if close.code() == CloseCode::SlowConsumer {
+            // It takes nothing, so what waits is dropped, all but the warning.
+            self.replies.truncate(1);
+        }
+        self.end();
+        Some(Effect::Close(close))
     }
 
-    fn leave(&self, now: Instant, router: &Router) {
-        if let Phase::Registered(member, _) = &self.phase {
-            router.detach(now, member);
+    /// Detaches the session. What waits in its outbox is sent before what this connection says afterwards.
+    fn leave(&mut self, now: Instant, router: &Router) {
+        if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
+            router.detach(now, &session);
+            let mut frames = Vec::new();
+            let taken = session.outbox().take(now, usize::MAX, &mut frames);
+            if let Some(depth) = taken.lagging {
+                self.replies.push_front(notice::lagging(depth).into());
+            }
+            self.replies.extend(frames);
         }
     }
 
-    /// An outbox that is ending has its own task to say so.
-    fn push(&self, now: Instant, frame: impl Into<Frame>) {
-        self.outbox.push(now, frame.into(), OnFull::Close).ok();
+    fn end(&mut self) {
+        self.phase = Phase::Ended;
+        self.registering = None;
+        self.pause = None;
+        self.timers.clear();
+    }
+
+    /// Sends a frame to the application. A session that is ending has its own close to say why.
+    fn push(&mut self, now: Instant, frame: impl Into<Frame>) {
+        match &self.phase {
+            Phase::Registered(session) => {
+                session.outbox().push(now, frame.into(), OnFull::Close).ok();
+            }
+            Phase::Unregistered | Phase::Ended => self.replies.push_back(frame.into()),
+        }
     }
 }
 
@@ -382,78 +532,96 @@ mod tests {
     use crate::config::Config;
     use crate::router::{Ids, Policy};
 
-    /// A session that is registered, and that takes nothing from now on.
+    /// A connection that is registered, and that takes nothing from now on.
     fn registered(limits: Limits) -> (Instant, Connection, Router) {
         registered_for(limits, None)
     }
 
-    /// The same, with a proof that holds for so long.
-    #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter")]
+    /// The same, with a proof that holds for some time.
+    #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter")]
     fn registered_for(limits: Limits, lasts: Option<Duration>) -> (Instant, Connection, Router) {
         let now = Instant::now();
         let policy = Policy::new(&Config::default());
         let router = Router::new(now, SystemTime::UNIX_EPOCH, policy, Ids::seeded(1), Vec::new());
-        let settings = Arc::new(Settings::new(limits));
-        let outbox = settings.outbox();
-        let mut session = Connection::new(now, Ipv4Addr::LOCALHOST.into(), settings, outbox);
+        let mut connection = Connection::new(now, Ipv4Addr::LOCALHOST.into(), Arc::new(Settings::new(limits)), 1);
         let text = r#"{"channel":"Broker","topic":"Application","subtopic":"Register","source":"phone"}"#;
-        assert!(matches!(session.handle(now, Input::Text(text), &router), Some(Effect::Verify(_))));
+        assert!(matches!(connection.handle(now, Input::Text(text), &router), Some(Effect::Verify(_))));
+        assert!(!connection.reads(), "nothing is read until the verifier has answered");
         let identity = Identity {
             principal: Principal::User("alice".into()),
             exclusive: false,
             permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
             lasts,
         };
-        assert!(session.handle(now, Input::Verified(Ok(identity)), &router).is_none());
-        (now, session, router)
+        assert!(connection.handle(now, Input::Verified(Ok(identity)), &router).is_none());
+        (now, connection, router)
     }
 
-    /// What makes a session that reads no answers wait: the queue that is its own.
+    fn taken(now: Instant, connection: &mut Connection, router: &Router) -> Vec<String> {
+        let mut frames = Vec::new();
+        connection.take(now, usize::MAX, router, &mut frames);
+        frames.iter().map(|frame| frame.text().to_owned()).collect()
+    }
+
+    /// A connection that reads none of the answers to `bad` pauses before its own queue overflows.
     fn check_own_queue(bad: fn() -> Input<'static>) {
-        let (now, mut session, router) =
+        let (now, mut connection, router) =
             registered(Limits { outbound_messages: 32, rate: 0, malformed: 1000, ..Limits::default() });
-        for _ in 0..32 {
-            match session.handle(now, bad(), &router) {
-                None => {}
-                Some(Effect::Pause(_, own)) => return assert!(Arc::ptr_eq(&own[0], session.outbox())),
-                Some(Effect::Verify(_) | Effect::Close(_)) => break,
-            }
-        }
-        panic!("it was read until its queue overflowed");
+        let read = (0..32).take_while(|_| {
+            assert!(connection.handle(now, bad(), &router).is_none());
+            connection.reads()
+        });
+        assert_eq!(read.count(), 15, "with the reply to Register, 17 messages are over half");
+        taken(now, &mut connection, &router);
+        assert!(connection.poll_pause(&mut task::Context::from_waker(task::Waker::noop())).is_ready());
+        connection.handle(now, Input::Relieved, &router);
+        assert!(connection.reads());
     }
 
     #[test]
-    fn whoever_reads_no_answers_to_bad_messages_is_not_read_from() {
-        check_own_queue(|| Input::Text("no JSON"));
+    fn a_client_that_reads_no_answers_is_not_read() {
+        check_own_queue(|| Input::Text("not JSON"));
         check_own_queue(|| Input::Binary);
     }
 
     #[test]
-    fn a_proof_that_grows_old_ends_its_session_and_no_other() {
+    fn an_expired_proof_ends_its_session_and_no_other() {
         let quiet = || Limits { heartbeat: Duration::from_hours(24), ..Limits::default() };
-        let (now, mut session, router) = registered_for(quiet(), Some(Duration::from_hours(12)));
+        let (now, mut connection, router) = registered_for(quiet(), Some(Duration::from_hours(12)));
         let until = now + Duration::from_hours(12);
-        assert_eq!(session.deadline(), Some(until));
-        assert!(session.handle(now + Duration::from_hours(11), Input::Timeout, &router).is_none());
-        let effect = session.handle(until, Input::Timeout, &router);
-        assert!(matches!(effect, Some(Effect::Close(CloseCode::Unauthenticated))));
-        let mut frames = Vec::new();
-        session.outbox().take(8, &mut frames);
-        assert!(frames.last().is_some_and(|frame| frame.text().contains("auth.session_max")));
-        assert!(session.member().is_none());
+        assert_eq!(connection.deadline(), Some(until));
+        assert!(connection.handle(now + Duration::from_hours(11), Input::Timeout, &router).is_none());
+        let effect = connection.handle(until, Input::Timeout, &router);
+        assert!(matches!(effect, Some(Effect::Close(close)) if close.code() == CloseCode::Unauthenticated));
+        assert!(taken(until, &mut connection, &router).last().is_some_and(|text| text.contains("auth.session_max")));
+        assert!(connection.session().is_none());
 
-        let (now, mut session, router) = registered(quiet());
-        assert_eq!(session.deadline(), Some(now + Duration::from_hours(24)));
-        assert!(session.handle(now + Duration::from_hours(12), Input::Timeout, &router).is_none());
+        let (now, mut connection, router) = registered(quiet());
+        assert!(connection.handle(now + Duration::from_hours(12), Input::Timeout, &router).is_none());
     }
 
     #[test]
-    fn bad_messages_count_for_the_rate() {
-        for bad in [|| Input::Text("no JSON"), || Input::Binary] {
-            let (now, mut session, router) = registered(Limits { rate: 10, burst: 3, ..Limits::default() });
-            let paused =
-                (0..4).filter(|_| matches!(session.handle(now, bad(), &router), Some(Effect::Pause(..)))).count();
-            assert_eq!(paused, 2, "Register and two of them are the burst");
+    fn every_frame_counts_against_the_rate() {
+        for frame in [|| Input::Text("not JSON"), || Input::Binary, || Input::Frame] {
+            let (now, mut connection, router) = registered(Limits { rate: 10, burst: 3, ..Limits::default() });
+            let read = (0..4).take_while(|_| {
+                assert!(connection.handle(now, frame(), &router).is_none());
+                connection.reads()
+            });
+            assert_eq!(read.count(), 2, "Register and two frames are the burst");
+            assert_eq!(connection.deadline(), Some(now + Duration::from_millis(100)));
         }
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_is_closed_as_a_slow_consumer() {
+        let (now, mut connection, router) = registered(Limits::default());
+        let after = |ms| now + Duration::from_millis(ms);
+        assert!(connection.handle(now, Input::Blocked, &router).is_none());
+        assert!(connection.handle(after(4_000), Input::Taken, &router).is_none());
+        assert!(connection.handle(after(4_500), Input::Blocked, &router).is_none());
+        assert!(connection.handle(after(9_400), Input::Timeout, &router).is_none());
+        let effect = connection.handle(after(9_500), Input::Timeout, &router);
+        assert!(matches!(effect, Some(Effect::Close(close)) if close.code() == CloseCode::SlowConsumer));
     }
 }

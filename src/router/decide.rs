@@ -79,7 +79,7 @@ impl Router {
         facts: &Facts<'_>,
     ) -> Result<Verdict<'e>, (Refusal, Option<bool>)> {
         let is_reply = envelope.in_reply_to().is_some();
-        if let Err(refusal) = sender.check_source(envelope) {
+        if let Err(refusal) = sender.check_source(envelope).and_then(|()| check_once(envelope)) {
             return Err((refusal, is_reply.then_some(false)));
         }
         if is_reply {
@@ -124,6 +124,16 @@ impl Router {
     fn no_handler(&self, envelope: &Envelope<'_>) -> Refusal {
         let off = self.off.iter().find(|it| it.serves.iter().any(|it| it.matches_any_case(envelope.triple())));
         off.map_or_else(|| words::no_handler(envelope), |off| words::switched_off(off.key))
+    }
+}
+
+fn check_once(envelope: &Envelope<'_>) -> Result<(), Refusal> {
+    match envelope.once() {
+        false => Ok(()),
+        true => Err(Refusal::new(
+            ErrorCode::InvalidEnvelope,
+            "the field 'once' is for events in a channel with history, which this version does not have",
+        )),
     }
 }
 

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::router::decide::Facts;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
-use crate::router::outbox::{OnFull, Outbox, Pressure};
+use crate::router::outbox::{OnFull, Pressure};
 use crate::router::session::Session;
 use crate::router::{Receipt, Routed, Router, Scope};
 use crate::websocket::Frame;
@@ -179,7 +179,7 @@ struct Delivery {
     /// Who has it already; kept only where somebody may stand in the lists twice.
     seen: Option<HashSet<u64, foldhash::fast::RandomState>>,
     receivers: usize,
-    pressed: Vec<Arc<Outbox>>,
+    pressed: Vec<Arc<Session>>,
 }
 
 impl Delivery {
@@ -197,7 +197,7 @@ impl Delivery {
         let Ok(pressure) = session.push(self.now, frame, self.on_full) else { return false };
         self.receivers += 1;
         if pressure == Pressure::Over {
-            self.pressed.push(Arc::clone(session.outbox()));
+            self.pressed.push(Arc::clone(session));
         }
         true
     }

@@ -16,19 +16,24 @@ mod index;
 mod outbox;
 mod policy;
 mod presence;
+mod pressure;
 mod request;
 mod retained;
 mod session;
 mod subscribe;
+mod wake;
 
 pub use decide::Decision;
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
-pub use outbox::{OnFull, Outbox, OutboxLimits, Pressure, PushError, WakeBatch};
+pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken};
 pub use policy::{Limits, Policy};
 pub use presence::Application;
 pub use request::door::{Data, Door, Given, Payload};
+pub use pressure::Allowance;
+pub use retained::Replay;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::Listed;
+pub use wake::WakeBatch;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -40,7 +45,7 @@ use crate::websocket::Frame;
 use hint::Served;
 use index::Index;
 use presence::Presence;
-use request::pending::Requests;
+use request::pending::{Pending, Requests};
 use retained::Retained;
 use session::Role;
 use wire::{ErrorCode, Refusal};
@@ -102,7 +107,7 @@ pub struct Routed {
     /// What a sender that gave an `id` is told: for events, and commands that nobody answers.
     pub receipt: Option<Receipt>,
     /// Receivers whose queues are over half now: the sender should wait for them.
-    pub pressed: Vec<Arc<Outbox>>,
+    pub pressed: Vec<Arc<Session>>,
 }
 
 /// The facts of `Broker/Message/Receipt`.
@@ -115,9 +120,9 @@ pub struct Receipt {
 }
 
 impl Routed {
-    fn note_pressure(&mut self, session: &Session, pressure: Pressure) {
+    fn note_pressure(&mut self, session: &Arc<Session>, pressure: Pressure) {
         if pressure == Pressure::Over {
-            self.pressed.push(Arc::clone(session.outbox()));
+            self.pressed.push(Arc::clone(session));
         }
     }
 }
@@ -201,7 +206,7 @@ impl Router {
 
     /// Attaches a handler inside the process. Its requests go through `door`, its events into `outbox`. It is not an
     /// application, so presence does not list it.
-    pub fn attach_adapter(&self, now: Instant, outbox: Arc<Outbox>, door: Option<Arc<dyn Door>>) -> Arc<Session> {
+    pub fn attach_adapter(&self, now: Instant, outbox: Outbox, door: Option<Arc<dyn Door>>) -> Arc<Session> {
         let identity = Identity {
             principal: Principal::Service,
             exclusive: false,
@@ -233,7 +238,7 @@ impl Router {
             (std::mem::take(&mut holds.subscriptions), holds.given_in_order(), asked)
         };
         // From here on nothing is pushed to it, and it is given nothing.
-        session.outbox().end_registration();
+        session.outbox().end(End::Detached);
         let waited = session.turns.close(&self.requests);
         for subscription in &subscriptions {
             self.unlist(now, subscription);
@@ -281,6 +286,17 @@ impl Router {
         !session.holds.lock().is_idle()
     }
 
+    /// The requests that are pending now.
+    pub fn pending_requests(&self) -> Unanswered {
+        Unanswered(self.requests.all())
+    }
+
+    /// Whether any of these requests is pending still. Forgets those that have ended.
+    pub fn any_pending(&self, requests: &mut Unanswered) -> bool {
+        requests.0.retain(|pending| !pending.has_ended());
+        !requests.0.is_empty()
+    }
+
     /// When [`Router::expire`] wants to be called next; whoever asks means to call it then.
     pub fn deadline(&self) -> Option<Instant> {
         self.requests.deadline()
@@ -305,6 +321,9 @@ impl Router {
         size
     }
 }
+
+/// Requests that were pending at one time, for [`Router::any_pending`].
+pub struct Unanswered(Vec<Arc<Pending>>);
 
 /// What a router holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,22 +1,24 @@
 //! [`Outbox`]: what a session has still to be sent, bounded by messages and bytes.
 //!
-//! The router pushes, the session's own task takes. A push checks the bounds first and refuses before it stores; a full
-//! outbox remembers that it overflowed, and its own task ends the session with it. Nothing here waits but
-//! [`Outbox::ready`], [`Outbox::overflow`] and [`Outbox::relieved_since`].
+//! The router pushes; the session's own connection takes. A push checks the bounds first and refuses before it stores. A
+//! full outbox ends, and its connection closes the session with the reason. Frames leave in the order in which they were
+//! pushed; the frames of a [`Replay`] leave where the replay was pushed. Nothing here waits but the `poll_*` functions.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use smallvec::SmallVec;
+use wire::CloseCode;
+use wire::notice::Depth;
 
-use crate::websocket::{Frame, ping};
-use wire::notice::{self, Depth};
+use crate::router::pressure::Holdup;
+use crate::router::retained::Replay;
+use crate::router::wake::wake;
+use crate::websocket::Frame;
 
-/// How often a session is warned that it lags (protocol.md, Pressure).
+/// How often a session is warned that it lags (docs/protocol.md, Pressure).
 const LAGGING_EVERY: Duration = Duration::from_secs(1);
 
 /// A queue that was once longer than this gives its memory back when it is empty.
@@ -29,8 +31,7 @@ pub struct OutboxLimits {
     pub messages: usize,
     /// Bytes of text.
     pub bytes: usize,
-    /// A full queue refuses what comes, in place of ending its session: an adapter in the process is never a slow
-    /// consumer.
+    /// A full queue refuses a frame instead of ending its session: an adapter in the process is never a slow consumer.
     pub refuses: bool,
 }
 
@@ -41,12 +42,6 @@ pub enum OnFull {
     Close,
     /// Drops the oldest such frame. For events of a channel with `overflow = "drop-oldest"`.
     Drop,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Entry {
-    Live(OnFull),
-    Retained,
 }
 
 /// Whether publishers should wait for a queue.
@@ -67,6 +62,28 @@ pub enum PushError {
     Full,
 }
 
+/// Why an outbox takes no more frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The session was detached. What waits can still be taken.
+    Detached,
+    /// The queue overflowed, and was dropped.
+    Overflowed,
+    /// The broker closes the session, with this code and these words.
+    Close(CloseCode, &'static str),
+}
+
+/// What [`Outbox::take`] found besides frames.
+#[derive(Default)]
+pub struct Taken {
+    /// The queue was over three quarters full.
+    pub lagging: Option<Depth>,
+    /// How many events were dropped since the last look.
+    pub dropped: u64,
+    /// The next thing in the queue: the taker pulls its frames, and puts it back until it is exhausted.
+    pub replay: Option<Box<Replay>>,
+}
+
 /// A session's outbound queue.
 pub struct Outbox {
     limits: OutboxLimits,
@@ -74,27 +91,30 @@ pub struct Outbox {
 }
 
 #[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "what has happened to a queue: any of it in any order")]
 struct State {
-    queue: VecDeque<(Frame, Entry)>,
+    queue: VecDeque<Entry>,
     messages: usize,
     bytes: usize,
     droppable: usize,
     dropped: u64,
     lagging: Option<Depth>,
     lagging_told: Option<Instant>,
-    ping: bool,
-    waited_in_vain: bool,
-    /// How often it came under half.
+    /// Made when the queue is over half for the first time.
+    holdup: Option<Box<Holdup>>,
+    /// How often the queue came under half.
     reliefs: u64,
-    overflowed: bool,
-    closed: bool,
-    registration: u64,
+    end: Option<End>,
     /// The task that waits for something to take.
-    waker: Option<Waker>,
-    /// The task while its peer takes nothing: only an overflow concerns it.
-    overflow_waker: Option<Waker>,
+    taker: Option<Waker>,
+    /// The same task while its peer takes nothing: only the end concerns it.
+    end_waker: Option<Waker>,
+    /// Publishers that wait for the queue.
     relief: SmallVec<[Waker; 1]>,
+}
+
+enum Entry {
+    Frame(Frame, OnFull),
+    Replay(Box<Replay>),
 }
 
 impl Outbox {
@@ -107,94 +127,40 @@ impl Outbox {
     /// Puts a frame at the end, and says whether its publisher should wait for the queue.
     ///
     /// # Errors
-    /// [`PushError`]; a full queue of a session ends it by this very push.
+    /// [`PushError`]. Unless its limits say otherwise, a queue without room for a frame ends by this very push.
     pub fn push(&self, now: Instant, frame: Frame, on_full: OnFull) -> Result<Pressure, PushError> {
         self.change(|state| state.push(now, self.limits, frame, on_full))
     }
 
-    /// As [`Outbox::push`], for a registration that may have ended: [`PushError::Closed`] unless it is still the present one.
-    pub(super) fn push_for(
-        &self,
-        registration: u64,
-        now: Instant,
-        frame: Frame,
-        on_full: OnFull,
-    ) -> Result<Pressure, PushError> {
-        self.change(|state| match state.registration == registration {
-            true => state.push(now, self.limits, frame, on_full),
-            false => Err(PushError::Closed),
-        })
-    }
-
-    /// The number of the registration whose messages are taken from now on.
-    pub(super) fn registration(&self) -> u64 {
-        self.state.lock().registration
-    }
-
-    /// Ends the present registration: what is meant for it comes no more, while the session may register again.
-    pub(super) fn end_registration(&self) {
-        self.change(|state| state.registration += 1);
-    }
-
-    /// Holds the queue while `fill` decides what goes in: nothing that others push comes between. `fill` must not touch
-    /// another outbox.
-    pub(super) fn push_all(&self, now: Instant, fill: impl FnOnce(&mut dyn FnMut(Frame, bool))) {
+    /// Puts a frame at the end, and a replay behind it: nothing that others push comes between the two. The frames of a
+    /// replay count against no bound, because each is made when it is taken.
+    pub(super) fn push_replay(&self, now: Instant, before: Option<Frame>, replay: Option<Box<Replay>>) {
         self.change(|state| {
-            fill(&mut |frame, is_retained| match is_retained {
-                true => state.queue.push_back((frame, Entry::Retained)),
-                false => drop(state.push(now, self.limits, frame, OnFull::Close)),
-            });
+            if let Some(frame) = before {
+                state.push(now, self.limits, frame, OnFull::Close).ok();
+            }
+            if state.end.is_none() {
+                state.queue.extend(replay.map(Entry::Replay));
+            }
         });
     }
 
-    /// Asks for a ping frame, ahead of everything that waits.
-    pub fn ping(&self) {
-        self.change(|state| state.ping = true);
-    }
-
-    /// Wakes the task of the session, which then looks for the reason.
-    pub(super) fn wake(&self) {
-        let mut state = self.state.lock();
-        let wakers = [state.waker.take(), state.overflow_waker.take()];
-        drop(state);
-        wakers.into_iter().flatten().for_each(wake);
-    }
-
-    /// Changes the state, and wakes the task that takes if it sleeps and has something to take now.
-    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let mut state = self.state.lock();
-        let outcome = change(&mut state);
-        let waker = if state.has_something() || state.overflowed { state.waker.take() } else { None };
-        let concerned = state.overflowed.then(|| state.take_concerned());
-        drop(state);
-        if let Some(waker) = waker {
-            wake(waker);
-        }
-        // Hardly ever, and apart: a list made for each push took a tenth of its time.
-        if let Some(concerned) = concerned {
-            concerned.into_iter().for_each(Waker::wake);
-        }
-        outcome
-    }
-
-    /// Takes up to `most` frames, oldest first, after what the broker has to say about the queue itself.
-    pub fn take(&self, most: usize, taken: &mut Vec<Frame>) {
+    /// Takes up to `most` frames, oldest first, and stops at a replay.
+    pub fn take(&self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
         let mut state = self.state.lock();
         let was_over_half = state.over_half(self.limits);
-        if std::mem::take(&mut state.ping) {
-            taken.push(ping());
-        }
-        if let Some(depth) = state.lagging.take() {
-            taken.push(notice::lagging(depth).into());
-        }
-        if let count @ 1.. = std::mem::take(&mut state.dropped) {
-            taken.push(notice::dropped(count).into());
-        }
+        let mut taken =
+            Taken { lagging: state.lagging.take(), dropped: std::mem::take(&mut state.dropped), replay: None };
         let count = most.min(state.queue.len());
-        taken.reserve(count);
+        frames.reserve(count);
         for _ in 0..count {
-            if let Some(frame) = state.pop() {
-                taken.push(frame);
+            match state.pop() {
+                Some(Entry::Frame(frame, _)) => frames.push(frame),
+                Some(Entry::Replay(replay)) => {
+                    taken.replay = Some(replay);
+                    break;
+                }
+                None => break,
             }
         }
         if state.queue.is_empty() && state.queue.capacity() > KEPT_CAPACITY {
@@ -202,92 +168,114 @@ impl Outbox {
         }
         let mut relieved = None;
         if !state.over_half(self.limits) {
-            state.waited_in_vain = false;
             state.reliefs += u64::from(was_over_half);
+            if let Some(holdup) = &mut state.holdup {
+                holdup.relieved(now);
+            }
             // Hardly ever, and moved only then.
             relieved = (!state.relief.is_empty()).then(|| std::mem::take(&mut state.relief));
         }
         drop(state);
         relieved.into_iter().flatten().for_each(Waker::wake);
+        taken
     }
 
-    /// Waits until there is something to take, or the queue overflowed. Cancel-safe: it only looks.
-    pub async fn ready(&self) {
-        poll_fn(|cx| self.poll_ready(cx)).await;
+    /// Puts a replay that is not exhausted back to the front.
+    pub fn put_back(&self, replay: Box<Replay>) {
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            state.queue.push_front(Entry::Replay(replay));
+        }
     }
 
-    /// The waiting of [`Outbox::ready`].
+    /// Ends the outbox: every further push is refused. The first reason counts.
+    pub fn end(&self, end: End) {
+        self.change(|state| {
+            state.end.get_or_insert(end);
+        });
+    }
+
+    /// Why the outbox ended, if it did.
+    pub fn ended(&self) -> Option<End> {
+        self.state.lock().end
+    }
+
+    /// Ready when there is something to take, or the outbox ended.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if state.has_something() || state.overflowed {
+        if !state.is_empty() || state.end.is_some() {
             return Poll::Ready(());
         }
-        match &mut state.waker {
+        match &mut state.taker {
             Some(waker) => waker.clone_from(cx.waker()),
             none => *none = Some(cx.waker().clone()),
         }
         Poll::Pending
     }
 
-    /// Waits until the queue overflows: what a task waits for whose peer takes nothing. Cancel-safe: it only looks.
-    pub async fn overflow(&self) {
-        poll_fn(|cx| {
-            let mut state = self.state.lock();
-            if state.overflowed {
-                return Poll::Ready(());
-            }
-            state.overflow_waker = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+    /// Ready when the outbox ended. The connection polls this while its peer takes nothing.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<End> {
+        let mut state = self.state.lock();
+        if let Some(end) = state.end {
+            return Poll::Ready(end);
+        }
+        state.end_waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
-    /// How often the queue came under half, for [`Outbox::is_relieved_since`].
-    pub fn reliefs(&self) -> u64 {
-        self.state.lock().reliefs
+    /// A publisher begins to wait for the queue. Returns what [`Outbox::is_relieved_since`] takes, and how long the
+    /// publisher may wait.
+    pub fn begin_wait(&self, now: Instant) -> (u64, Duration) {
+        let mut state = self.state.lock();
+        let wait = state.holdup.get_or_insert_with(|| Box::new(Holdup::new(now))).begin(now);
+        (state.reliefs, wait)
     }
 
-    /// Whether the queue is, or has been, under half since [`Outbox::reliefs`] was `reliefs`, or its session is ending.
-    /// With hundreds of publishers it may be full again before a waiting one gets its turn: it has not waited in vain.
+    /// The time of a publisher is over: no publisher waits for this queue again until it is under half.
+    pub fn waited_in_vain(&self, now: Instant) {
+        let mut state = self.state.lock();
+        if let Some(holdup) = &mut state.holdup {
+            holdup.waited_in_vain(now);
+        }
+        let waiting = std::mem::take(&mut state.relief);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether a publisher that began to wait at `reliefs` waits no longer. With hundreds of publishers the queue may be
+    /// full again before a waiting one gets its turn, so that it was under half meanwhile is enough.
     pub fn is_relieved_since(&self, reliefs: u64) -> bool {
         self.state.lock().is_relieved_since(self.limits, reliefs)
     }
 
-    /// Waits until [`Outbox::is_relieved_since`]. Cancel-safe: it only looks.
-    pub async fn relieved_since(&self, reliefs: u64) {
-        poll_fn(|cx| {
-            let mut state = self.state.lock();
-            if state.is_relieved_since(self.limits, reliefs) {
-                return Poll::Ready(());
-            }
-            if !state.relief.iter().any(|waker| waker.will_wake(cx.waker())) {
-                state.relief.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+    /// Ready when [`Outbox::is_relieved_since`] holds.
+    pub fn poll_relieved_since(&self, reliefs: u64, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.is_relieved_since(self.limits, reliefs) {
+            return Poll::Ready(());
+        }
+        state.wake_at_relief(cx);
+        Poll::Pending
     }
 
-    /// Whether the queue is under half, or its session is ending.
-    pub fn is_relieved(&self) -> bool {
-        let state = self.state.lock();
-        state.is_relieved_since(self.limits, state.reliefs)
+    /// Ready when the queue is under half, or the outbox ended.
+    pub fn poll_under_half(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.end.is_some() || !state.over_half(self.limits) {
+            return Poll::Ready(());
+        }
+        state.wake_at_relief(cx);
+        Poll::Pending
     }
 
-    /// Whether nothing waits to be taken.
+    /// Whether the queue is over half.
+    pub fn is_over_half(&self) -> bool {
+        self.state.lock().over_half(self.limits)
+    }
+
+    /// Whether there is nothing to take.
     pub fn is_empty(&self) -> bool {
-        !self.state.lock().has_something()
-    }
-
-    /// A publisher waited in vain: nobody waits for this queue again until it has drained to under half, so that one slow
-    /// reader cannot slow everybody's publishers.
-    pub fn waited_in_vain(&self) {
-        self.state.lock().waited_in_vain = true;
-    }
-
-    /// Whether a push found it full.
-    pub fn overflowed(&self) -> bool {
-        self.state.lock().overflowed
+        self.state.lock().is_empty()
     }
 
     /// How full it is.
@@ -295,13 +283,22 @@ impl Outbox {
         self.state.lock().depth(self.limits)
     }
 
-    /// Refuses every further push. What waits can still be taken.
-    pub fn close(&self) {
+    /// Changes the state, then wakes whom the change concerns.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
-        state.closed = true;
-        let relieved = std::mem::take(&mut state.relief);
+        let outcome = change(&mut state);
+        let ended = state.end.is_some();
+        let taker = if !state.is_empty() || ended { state.taker.take() } else { None };
+        // Hardly ever, and apart: a list made for each push took a tenth of its time.
+        let concerned = ended.then(|| state.take_concerned());
         drop(state);
-        relieved.into_iter().for_each(Waker::wake);
+        if let Some(taker) = taker {
+            wake(taker);
+        }
+        if let Some(concerned) = concerned {
+            concerned.into_iter().for_each(Waker::wake);
+        }
+        outcome
     }
 }
 
@@ -313,7 +310,7 @@ impl State {
         frame: Frame,
         on_full: OnFull,
     ) -> Result<Pressure, PushError> {
-        if self.closed || self.overflowed {
+        if self.end.is_some() {
             return Err(PushError::Closed);
         }
         while !self.fits(limits, frame.len()) && self.droppable > 0 {
@@ -330,17 +327,22 @@ impl State {
         self.messages += 1;
         self.bytes += frame.len();
         self.droppable += usize::from(on_full == OnFull::Drop);
-        self.queue.push_back((frame, Entry::Live(on_full)));
+        self.queue.push_back(Entry::Frame(frame, on_full));
+        if !self.over_half(limits) {
+            return Ok(Pressure::Relieved);
+        }
+        self.note_lag(now, limits);
+        let holdup = self.holdup.get_or_insert_with(|| Box::new(Holdup::new(now)));
+        Ok(if holdup.holds_publishers(now) { Pressure::Over } else { Pressure::Relieved })
+    }
+
+    fn note_lag(&mut self, now: Instant, limits: OutboxLimits) {
         let depth = self.depth(limits);
         let told_lately = self.lagging_told.is_some_and(|told| now.saturating_duration_since(told) < LAGGING_EVERY);
         if lags(depth) && !told_lately {
             self.lagging = Some(depth);
             self.lagging_told = Some(now);
         }
-        Ok(match self.over_half(limits) && !self.waited_in_vain {
-            true => Pressure::Over,
-            false => Pressure::Relieved,
-        })
     }
 
     /// A message that alone is over the byte limit still fits an empty queue: else it could never be sent.
@@ -349,52 +351,61 @@ impl State {
     }
 
     fn drop_oldest(&mut self) {
-        let Some(oldest) = self.queue.iter().position(|(_, entry)| *entry == Entry::Live(OnFull::Drop)) else { return };
-        if let Some((frame, entry)) = self.queue.remove(oldest) {
-            self.uncount(&frame, entry);
+        let is_droppable = |entry: &Entry| matches!(entry, Entry::Frame(_, OnFull::Drop));
+        let Some(oldest) = self.queue.iter().position(is_droppable) else { return };
+        if let Some(entry) = self.queue.remove(oldest) {
+            self.uncount(&entry);
             self.dropped += 1;
         }
     }
 
-    fn pop(&mut self) -> Option<Frame> {
-        let (frame, entry) = self.queue.pop_front()?;
-        self.uncount(&frame, entry);
-        Some(frame)
+    fn pop(&mut self) -> Option<Entry> {
+        let entry = self.queue.pop_front()?;
+        self.uncount(&entry);
+        Some(entry)
     }
 
-    fn uncount(&mut self, frame: &Frame, entry: Entry) {
-        if let Entry::Live(on_full) = entry {
+    fn uncount(&mut self, entry: &Entry) {
+        if let Entry::Frame(frame, on_full) = entry {
             self.messages -= 1;
             self.bytes -= frame.len();
-            self.droppable -= usize::from(on_full == OnFull::Drop);
+            self.droppable -= usize::from(*on_full == OnFull::Drop);
         }
     }
 
-    /// The queue is let go at once: the peer reads nothing, and its memory is everybody's.
+    /// Drops the queue at once: the peer reads nothing, and the memory is needed for others.
     fn overflow(&mut self) {
-        self.overflowed = true;
+        self.end = Some(End::Overflowed);
         self.queue = VecDeque::new();
         (self.messages, self.bytes, self.droppable) = (0, 0, 0);
     }
 
-    /// Who has to know that it overflowed: its own task, and publishers that wait in vain now.
+    /// The tasks that have to learn of the end: the session's own, and publishers that wait in vain now.
     fn take_concerned(&mut self) -> SmallVec<[Waker; 1]> {
         let mut concerned = std::mem::take(&mut self.relief);
-        concerned.extend(self.overflow_waker.take());
+        concerned.extend(self.end_waker.take());
         concerned
     }
 
-    fn has_something(&self) -> bool {
-        !self.queue.is_empty() || self.ping || self.lagging.is_some() || self.dropped > 0
+    fn wake_at_relief(&mut self, cx: &Context<'_>) {
+        if !self.relief.iter().any(|waker| waker.will_wake(cx.waker())) {
+            self.relief.push(cx.waker().clone());
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queue.is_empty() && self.lagging.is_none() && self.dropped == 0
     }
 
     fn is_relieved_since(&self, limits: OutboxLimits, reliefs: u64) -> bool {
-        self.closed || self.overflowed || self.reliefs != reliefs || !self.over_half(limits)
+        self.end.is_some()
+            || self.reliefs != reliefs
+            || !self.over_half(limits)
+            || self.holdup.as_ref().is_some_and(|holdup| holdup.is_in_vain())
     }
 
-    /// Over half of a bound, or with more retained values waiting than the queue may hold messages.
     fn over_half(&self, limits: OutboxLimits) -> bool {
-        self.queue.len() * 2 > limits.messages || self.bytes * 2 > limits.bytes
+        self.messages * 2 > limits.messages || self.bytes * 2 > limits.bytes
     }
 
     fn depth(&self, limits: OutboxLimits) -> Depth {
@@ -402,53 +413,7 @@ impl State {
     }
 }
 
-/// Tasks that sleep until the burst of this thread is over.
-#[derive(Default)]
-struct Held {
-    /// There is a burst.
-    holds: bool,
-    wakers: Vec<Waker>,
-}
-
-thread_local! {
-    static HELD: RefCell<Held> = const { RefCell::new(Held { holds: false, wakers: Vec::new() }) };
-}
-
-/// While it lives, tasks that this thread's pushes would wake sleep on; its end wakes them. For a burst of messages that
-/// are routed one after the other without a wait: with two threads the other one would write the first message while this
-/// one pushes the second, and the same queue would be written again and again (37 deliveries a call in place of 64).
-pub struct WakeBatch(());
-
-impl WakeBatch {
-    /// Begins.
-    #[must_use]
-    pub fn begin() -> Self {
-        HELD.with_borrow_mut(|held| held.holds = true);
-        Self(())
-    }
-}
-
-impl Drop for WakeBatch {
-    fn drop(&mut self) {
-        let Held { mut wakers, .. } = HELD.take();
-        wakers.drain(..).for_each(Waker::wake);
-        // Its memory serves the next one.
-        HELD.with_borrow_mut(|held| held.wakers = wakers);
-    }
-}
-
-fn wake(waker: Waker) {
-    let now = HELD.with_borrow_mut(|held| {
-        if held.holds {
-            held.wakers.push(waker);
-            return None;
-        }
-        Some(waker)
-    });
-    now.into_iter().for_each(Waker::wake);
-}
-
-/// At three quarters of either bound a session is warned.
+/// A session is warned at three quarters of either bound.
 fn lags(depth: Depth) -> bool {
     depth.messages * 4 >= depth.messages_max * 3 || depth.bytes * 4 >= depth.bytes_max * 3
 }

@@ -1,16 +1,16 @@
 //! [`Retained`]: the last value of each triple, for those who subscribe later. Kept per scope, bounded per scope and in
 //! all; never a protected triple, which is no event.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use dashmap::DashMap;
 
-use crate::router::Scope;
 use crate::router::index::{Observes, Subscription};
 use crate::router::policy::Policy;
 use crate::router::session::Role;
+use crate::router::{Router, Scope};
 use crate::websocket::Frame;
 use wire::{DecodeLimits, Envelope, Splice, Triple, decode};
 use wire::{ErrorCode, Refusal};
@@ -43,6 +43,20 @@ struct Value {
     attributed: OnceLock<Frame>,
     /// Scope it was on a shared channel.
     user: Option<Box<str>>,
+}
+
+/// Retained values on their way to a new subscription.
+pub struct Replay {
+    frames: VecDeque<Frame>,
+}
+
+impl Router {
+    /// Pulls up to `most` frames of a replay. Returns whether it is exhausted.
+    pub fn pull(&self, replay: &mut Replay, most: usize, frames: &mut Vec<Frame>) -> bool {
+        let count = most.min(replay.frames.len());
+        frames.extend(replay.frames.drain(..count));
+        replay.frames.is_empty()
+    }
 }
 
 impl Retained {
@@ -111,18 +125,18 @@ impl Retained {
     }
 
     /// What a new subscription gets: each value that it matches, marked `retained`, in the order of scope and triple.
-    pub(super) fn replay(&self, policy: &Policy, subscription: &Subscription, each: &mut dyn FnMut(Frame)) {
+    pub(super) fn replay(&self, policy: &Policy, subscription: &Subscription) -> Option<Box<Replay>> {
+        let mut frames = VecDeque::new();
         for scope in self.scopes_of(subscription) {
             let Some(kept) = self.scopes.get(&scope) else { continue };
             for ((_, target), value) in &kept.values {
                 if target.as_deref().is_none_or(|target| target == &*subscription.session.source) {
                     let user = scope.as_deref().or(value.user.as_deref());
-                    if let Some(frame) = replayed(policy, subscription, value, user) {
-                        each(frame);
-                    }
+                    frames.extend(replayed(policy, subscription, value, user));
                 }
             }
         }
+        (!frames.is_empty()).then(|| Box::new(Replay { frames }))
     }
 
     /// The scopes that a subscription may see, in a fixed order.

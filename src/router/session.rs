@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
@@ -16,7 +16,6 @@ use crate::router::request::pending::Pending;
 use crate::router::request::turn::Turns;
 use crate::router::{RequestId, SessionId};
 use crate::websocket::Frame;
-use wire::Close;
 use wire::command::State;
 
 /// The source of in-process adapters; nobody else may register it.
@@ -42,7 +41,7 @@ pub struct Registration {
     /// Whether it hears its own events.
     pub echo: bool,
     /// Where its messages go.
-    pub outbox: Arc<Outbox>,
+    pub outbox: Outbox,
 }
 
 /// One registered session.
@@ -56,9 +55,7 @@ pub struct Session {
     permissions: RwLock<Arc<Permissions>>,
     pub(super) echo: bool,
     pub(super) since: SystemTime,
-    outbox: Arc<Outbox>,
-    /// The outbox's number of this registration: after Unregister the same session may register again.
-    registration: u64,
+    outbox: Outbox,
     pub(super) holds: Mutex<Holdings>,
     asleep: AtomicBool,
     /// It missed a request's time limit and has not answered since.
@@ -75,8 +72,6 @@ pub struct Session {
     pub(super) told_to_name_requests: AtomicBool,
     /// Where its requests go if it is a handler inside the process.
     door: Option<Arc<dyn Door>>,
-    /// Why the router ends it.
-    ending: OnceLock<Close>,
 }
 
 /// What goes when the session goes.
@@ -108,7 +103,6 @@ impl Session {
             permissions: RwLock::new(Arc::new(identity.permissions)),
             echo,
             since,
-            registration: outbox.registration(),
             outbox,
             holds: Mutex::default(),
             asleep: AtomicBool::new(false),
@@ -119,7 +113,6 @@ impl Session {
             pending_bytes: AtomicUsize::new(0),
             told_to_name_requests: AtomicBool::new(false),
             door,
-            ending: OnceLock::new(),
         }
     }
 
@@ -147,12 +140,12 @@ impl Session {
     }
 
     /// Where its messages go.
-    pub fn outbox(&self) -> &Arc<Outbox> {
+    pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
     pub(super) fn push(&self, now: Instant, frame: Frame, on_full: OnFull) -> Result<Pressure, PushError> {
-        self.outbox.push_for(self.registration, now, frame, on_full)
+        self.outbox.push(now, frame, on_full)
     }
 
     pub(super) fn state(&self) -> State {
@@ -187,18 +180,6 @@ impl Session {
     /// Where its requests go if it is a handler inside the process.
     pub(super) fn door(&self) -> Option<&Arc<dyn Door>> {
         self.door.as_ref()
-    }
-
-    /// Ends the session from outside: its connection closes with this code and reason.
-    pub fn end(&self, close: Close) {
-        if self.ending.set(close).is_ok() {
-            self.outbox.wake();
-        }
-    }
-
-    /// Why the session is to end, if the router ends it.
-    pub fn ending(&self) -> Option<&Close> {
-        self.ending.get()
     }
 
     /// Notes a request that it asks.
@@ -236,7 +217,8 @@ impl Session {
 
     /// Forgets a request that it was given.
     pub(super) fn release(&self, request: RequestId) {
-        let released = self.holds.lock().given.remove(&request);
+        let mut holds = self.holds.lock();
+        let released = holds.given.remove(&request);
         debug_assert!(released.is_some(), "a handler holds the request that it was given");
         self.busy.fetch_sub(1, Ordering::Relaxed);
     }

@@ -135,26 +135,25 @@ fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Sl
         let serving = {
             let greeted = tokio::select! {
                 // Boxed, and gone before the session begins, with hyper's state.
-                greeted = Box::pin(in_turn(&broker.crowd, greet(&broker, stream, &seat))) => greeted,
+                greeted = Box::pin(in_turn(&broker.admission, greet(&broker, stream, &seat))) => greeted,
                 () = broker.stopping.cancelled() => return,
             };
             let Some(upgraded) = greeted else { return };
             tracing::debug!("connected");
             let (now, settings) = (Instant::now().into_std(), Arc::clone(&broker.settings));
-            let outbox = settings.outbox();
-            let connection = Connection::new(now, peer.ip().to_canonical(), settings, outbox);
+            let connection = Connection::new(now, peer.ip().to_canonical(), settings, rand::random());
             let context = Context {
                 router: &broker.router,
                 verifier: &*broker.verifier,
-                slow_consumer: broker.settings.limits().slow_consumer,
-                crowd: &broker.crowd,
+                admission: &broker.admission,
+                shutdown: &broker.shutdown,
             };
-            connection::serve(upgraded, connection, context, broker.drain.begun())
+            connection::serve(upgraded, connection, context)
         };
         let serving = pin!(serving);
         tokio::select! {
             () = serving => {}
-            () = broker.ended.raised() => tracing::warn!("ended: it did not drain in time"),
+            () = broker.ended.cancelled() => tracing::warn!("ended: it did not drain in time"),
         }
         tracing::debug!("disconnected");
     }
@@ -162,13 +161,13 @@ fn connection(broker: Arc<Broker>, stream: TcpStream, peer: SocketAddr, seat: Sl
 
 /// Greets in a turn of the crowd's: of those who come at once, so many between two turns of those who are there. Who takes
 /// long keeps no place: it is the peer that is waited for then.
-async fn in_turn<T>(crowd: &Admission, greeting: impl Future<Output = T>) -> T {
+async fn in_turn<T>(admission: &Admission, greeting: impl Future<Output = T>) -> T {
     let mut greeting = pin!(greeting);
-    let turn = crowd.turn().await;
+    let permit = admission.permit().await;
     if let Ok(greeted) = timeout(PROMPT, &mut greeting).await {
         return greeted;
     }
-    drop(turn);
+    drop(permit);
     greeting.await
 }
 

@@ -6,10 +6,8 @@
 
 mod adapters;
 mod connection_limit;
-mod drain;
 mod handshake;
 mod listener;
-mod signal;
 mod silent_until_request;
 
 use std::future::Future;
@@ -28,16 +26,17 @@ pub use self::adapters::AdapterError;
 
 use self::adapters::Adapters;
 use self::connection_limit::ConnectionLimit;
-use self::drain::Drain;
-use self::signal::Signal;
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Http};
-use crate::connection::{Admission, Settings};
+use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::salesforce::{SalesforceVerifier, SetupErrors};
 
-/// How long after `limits.drain` the sessions may take to say goodbye.
+/// How long after `limits.drain` the sessions may take to send their last frames.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// How often a drain looks whether the requests that it waits for have ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
 /// A broker with its listeners open.
 pub struct Server {
@@ -84,17 +83,18 @@ struct Broker {
     http: Http,
     settings: Arc<Settings>,
     seats: Arc<ConnectionLimit>,
-    crowd: Admission,
+    admission: Admission,
     /// Listeners and connections.
     sessions: TaskTracker,
     adapters: Adapters,
     /// The handlers in the process, which end after the sessions that ask them.
     handlers: TaskTracker,
-    drain: Drain,
+    /// Tells every connection how far the drain is.
+    shutdown: Shutdown,
     /// No new connections, and none that is not yet a WebSocket.
     stopping: CancellationToken,
     /// The time to drain is over.
-    ended: Signal,
+    ended: CancellationToken,
     /// No session is left to be answered.
     handlers_stop: CancellationToken,
 }
@@ -115,15 +115,15 @@ impl Server {
             router: Arc::new(router.with_switched_off(adapters.switched_off())),
             verifier,
             seats: Arc::new(ConnectionLimit::new(&config.limits)),
-            crowd: Admission::default(),
+            admission: Admission::default(),
             http: config.http,
             settings: Arc::new(Settings::new(config.limits)),
             sessions: TaskTracker::new(),
             adapters,
             handlers: TaskTracker::new(),
-            drain: Drain::new(),
+            shutdown: Shutdown::default(),
             stopping: CancellationToken::new(),
-            ended: Signal::new(),
+            ended: CancellationToken::new(),
             handlers_stop: CancellationToken::new(),
         };
         broker.adapters.start(&broker.router, &broker.handlers, &broker.handlers_stop)?;
@@ -156,15 +156,23 @@ impl Server {
 }
 
 impl Broker {
+    /// Tells all sessions when to come back and waits for the requests that are pending now, at most `limits.drain`. Then
+    /// closes all sessions. Everything is served meanwhile.
     async fn drain(&self) {
         let sessions = self.seats.taken();
         let limit = self.settings.limits().drain;
         tracing::info!(sessions, ?limit, "draining");
         self.stopping.cancel();
-        self.drain.begin(sessions);
+        let mut pending = self.router.pending_requests();
+        self.shutdown.drain(sessions);
+        let until = Instant::now() + limit;
+        while self.router.any_pending(&mut pending) && Instant::now() < until {
+            sleep_until((Instant::now() + DRAIN_LOOK).min(until)).await;
+        }
+        self.shutdown.close();
         self.sessions.close();
-        if timeout(limit.saturating_add(DRAIN_GRACE), self.sessions.wait()).await.is_err() {
-            self.ended.raise();
+        if timeout(DRAIN_GRACE, self.sessions.wait()).await.is_err() {
+            self.ended.cancel();
             timeout(DRAIN_GRACE, self.sessions.wait()).await.ok();
         }
         self.handlers_stop.cancel();

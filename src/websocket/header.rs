@@ -1,6 +1,6 @@
-//! [`Header`]: what stands before the payload of a frame (RFC 6455, section 5.2, as a server reads it).
+//! [`Header`]: the header of a frame (RFC 6455, section 5.2, as a server reads it).
 
-use wire::CloseCode;
+use super::Fault;
 
 /// What a frame is for (RFC 6455, section 11.8).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,11 +31,11 @@ pub(super) struct Header {
     pub(super) len: usize,
 }
 
-/// A header and its own length, if it is there as a whole.
+/// Parses a header and its own length, if all of it has come.
 ///
 /// # Errors
-/// The code to close with.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, CloseCode> {
+/// The rule that it breaks. Lengths have to be encoded in the fewest bytes (RFC 6455, section 5.2).
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Fault> {
     let [first, second, rest @ ..] = bytes else { return Ok(None) };
     let opcode = match first & 0x0F {
         0x0 => Opcode::Continue,
@@ -44,11 +44,11 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, CloseCode> 
         0x8 => Opcode::Close,
         0x9 => Opcode::Ping,
         0xA => Opcode::Pong,
-        _ => return Err(CloseCode::Protocol),
+        _ => return Err(Fault::Protocol),
     };
     let (is_masked, has_reserved_bits) = (second & 0x80 != 0, first & 0x70 != 0);
     if !is_masked || has_reserved_bits {
-        return Err(CloseCode::Protocol);
+        return Err(Fault::Protocol);
     }
     let len_and_rest = match second & 0x7F {
         short @ ..=125 => Some((u64::from(short), rest)),
@@ -56,7 +56,15 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, CloseCode> 
         _ => rest.split_first_chunk().map(|(len, rest)| (u64::from_be_bytes(*len), rest)),
     };
     let Some((len, rest)) = len_and_rest else { return Ok(None) };
+    let is_minimal = match second & 0x7F {
+        ..=125 => true,
+        126 => len > 125,
+        _ => len > u64::from(u16::MAX),
+    };
+    if !is_minimal {
+        return Err(Fault::Protocol);
+    }
     let Some((mask, rest)) = rest.split_first_chunk() else { return Ok(None) };
-    let len = usize::try_from(len).map_err(|_| CloseCode::TooLarge)?;
+    let len = usize::try_from(len).map_err(|_| Fault::TooLarge)?;
     Ok(Some((Header { opcode, last: first & 0x80 != 0, mask: *mask, len }, bytes.len() - rest.len())))
 }

@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use tokio_tungstenite::tungstenite::protocol::frame::coding;
 
+use super::Fault;
 use super::header::{Header, Opcode, parse};
-use wire::CloseCode;
 
 /// The longest payload of a control frame (RFC 6455, section 5.5).
 const CONTROL_BYTES_MAX: usize = 125;
@@ -31,7 +31,9 @@ pub(super) enum Message<'r> {
     Ping(&'r [u8]),
     /// A pong.
     Pong,
-    /// A Close frame, with its status code if it bore one.
+    /// A fragment, with more of its message to come.
+    Part,
+    /// A Close frame, with its status code if it has one.
     Close(Option<u16>),
 }
 
@@ -55,11 +57,13 @@ struct Fragments {
     is_whole: bool,
 }
 
-/// A message that is there as a whole.
+/// A frame that has come as a whole.
 enum Whole {
     /// In one frame, with its payload at this place of `ahead`.
     Frame(Opcode, Range<usize>),
     Fragments,
+    /// Not a message yet, but a frame of one: each counts against the rate, also an empty one.
+    Part,
 }
 
 impl Reader {
@@ -103,12 +107,13 @@ impl Reader {
     ///
     /// # Errors
     /// The code to close with. After that the bytes mean nothing any more.
-    pub(super) fn next(&mut self) -> Result<Option<Message<'_>>, CloseCode> {
+    pub(super) fn next(&mut self) -> Result<Option<Message<'_>>, Fault> {
         match (self.next_whole()?, &self.fragments) {
             (Some(Whole::Frame(opcode, place)), _) => {
                 message(opcode, self.ahead.get(place).unwrap_or_default()).map(Some)
             }
             (Some(Whole::Fragments), Some(fragments)) => message(fragments.opcode, &fragments.bytes).map(Some),
+            (Some(Whole::Part), _) => Ok(Some(Message::Part)),
             (_, _) => {
                 if self.from == self.ahead.len() {
                     (self.ahead, self.from) = (Vec::new(), 0);
@@ -118,31 +123,27 @@ impl Reader {
         }
     }
 
-    fn next_whole(&mut self) -> Result<Option<Whole>, CloseCode> {
-        while let Some(header) = self.header()? {
-            let place = self.from..self.from.saturating_add(header.len);
-            let Some(payload) = self.ahead.get_mut(place.clone()) else { break };
-            unmask(payload, header.mask);
-            (self.header, self.from) = (None, place.end);
-            if header.opcode.is_control() || (header.last && self.fragments.is_none()) {
-                return Ok(Some(Whole::Frame(header.opcode, place)));
-            }
-            let first = Fragments { opcode: header.opcode, bytes: Vec::new(), is_whole: false };
-            let fragments = self.fragments.get_or_insert(first);
-            fragments.bytes.extend_from_slice(payload);
-            fragments.is_whole = header.last;
-            if header.last {
-                return Ok(Some(Whole::Fragments));
-            }
+    fn next_whole(&mut self) -> Result<Option<Whole>, Fault> {
+        let Some(header) = self.header()? else { return Ok(None) };
+        let place = self.from..self.from.saturating_add(header.len);
+        let Some(payload) = self.ahead.get_mut(place.clone()) else { return Ok(None) };
+        unmask(payload, header.mask);
+        (self.header, self.from) = (None, place.end);
+        if header.opcode.is_control() || (header.last && self.fragments.is_none()) {
+            return Ok(Some(Whole::Frame(header.opcode, place)));
         }
-        Ok(None)
+        let first = Fragments { opcode: header.opcode, bytes: Vec::new(), is_whole: false };
+        let fragments = self.fragments.get_or_insert(first);
+        fragments.bytes.extend_from_slice(payload);
+        fragments.is_whole = header.last;
+        Ok(Some(if header.last { Whole::Fragments } else { Whole::Part }))
     }
 
     fn rest(&self) -> &[u8] {
         self.ahead.get(self.from..).unwrap_or_default()
     }
 
-    fn header(&mut self) -> Result<Option<Header>, CloseCode> {
+    fn header(&mut self) -> Result<Option<Header>, Fault> {
         self.fragments.take_if(|fragments| fragments.is_whole);
         if self.header.is_none()
             && let Some((header, len)) = parse(self.rest())?
@@ -155,26 +156,24 @@ impl Reader {
     }
 
     /// What a header can do wrong, given what came before.
-    fn check(&self, header: &Header) -> Result<(), CloseCode> {
+    fn check(&self, header: &Header) -> Result<(), Fault> {
         if header.opcode.is_control() {
             let lawful = header.last && header.len <= CONTROL_BYTES_MAX;
-            return if lawful { Ok(()) } else { Err(CloseCode::Protocol) };
+            return if lawful { Ok(()) } else { Err(Fault::Protocol) };
         }
         if (header.opcode == Opcode::Continue) != self.fragments.is_some() {
-            return Err(CloseCode::Protocol);
+            return Err(Fault::Protocol);
         }
         let before = self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.len());
         let fits = header.len <= self.message_bytes_max.saturating_sub(before);
-        if fits { Ok(()) } else { Err(CloseCode::TooLarge) }
+        if fits { Ok(()) } else { Err(Fault::TooLarge) }
     }
 }
 
 /// A whole message, by the opcode that it began with.
-fn message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, CloseCode> {
+fn message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, Fault> {
     match opcode {
-        Opcode::Text | Opcode::Continue => {
-            str::from_utf8(payload).map(Message::Text).map_err(|_| CloseCode::InvalidUtf8)
-        }
+        Opcode::Text | Opcode::Continue => str::from_utf8(payload).map(Message::Text).map_err(|_| Fault::InvalidUtf8),
         Opcode::Binary => Ok(Message::Binary),
         Opcode::Ping => Ok(Message::Ping(payload)),
         Opcode::Pong => Ok(Message::Pong),
@@ -182,16 +181,21 @@ fn message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, CloseCode> {
     }
 }
 
-fn close(payload: &[u8]) -> Result<Message<'_>, CloseCode> {
+fn close(payload: &[u8]) -> Result<Message<'_>, Fault> {
     let Some((code, reason)) = payload.split_first_chunk() else {
-        return if payload.is_empty() { Ok(Message::Close(None)) } else { Err(CloseCode::Protocol) };
+        return if payload.is_empty() { Ok(Message::Close(None)) } else { Err(Fault::Protocol) };
     };
     let code = u16::from_be_bytes(*code);
-    if !coding::CloseCode::from(code).is_allowed() {
-        return Err(CloseCode::Protocol);
+    if !is_valid_close_code(code) {
+        return Err(Fault::Protocol);
     }
-    str::from_utf8(reason).map_err(|_| CloseCode::InvalidUtf8)?;
+    str::from_utf8(reason).map_err(|_| Fault::InvalidUtf8)?;
     Ok(Message::Close(Some(code)))
+}
+
+/// Whether a peer may send this status code. tungstenite does not know 1014 (bad gateway), which IANA has registered.
+fn is_valid_close_code(code: u16) -> bool {
+    code == 1014 || coding::CloseCode::from(code).is_allowed()
 }
 
 /// RFC 6455, section 5.3. In words of eight bytes, which compilers turn into vector instructions.
@@ -232,7 +236,7 @@ mod tests {
                 Message::Text(text) => Self::Text(text.to_owned()),
                 Message::Binary => Self::Binary,
                 Message::Ping(payload) => Self::Ping(payload.to_vec()),
-                Message::Pong => Self::Pong,
+                Message::Pong | Message::Part => Self::Pong,
                 Message::Close(code) => Self::Close(code),
             }
         }
@@ -259,13 +263,14 @@ mod tests {
     }
 
     /// All that a reader with a limit of 1,000 bytes makes of `bytes`, given to it `step` bytes at a time.
-    fn read(bytes: &[u8], step: usize) -> (Vec<Came>, Option<CloseCode>) {
+    fn read(bytes: &[u8], step: usize) -> (Vec<Came>, Option<Fault>) {
         let mut reader = Reader::new(&[], 1000);
         let mut messages = Vec::new();
         for chunk in bytes.chunks(step) {
             reader.feed(chunk);
             loop {
                 match reader.next() {
+                    Ok(Some(Message::Part)) => {}
                     Ok(Some(message)) => messages.push(message.into()),
                     Ok(None) => break,
                     Err(code) => return (messages, Some(code)),
@@ -276,7 +281,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(frames: &[Vec<u8>], expected: &[Came], fault: Option<CloseCode>) {
+    fn check(frames: &[Vec<u8>], expected: &[Came], fault: Option<Fault>) {
         let bytes = frames.concat();
         for step in [1, 2, 7, bytes.len()] {
             let (messages, code) = read(&bytes, step);
@@ -301,6 +306,7 @@ mod tests {
         );
         check(&[frame(0x88, b"")], &[Came::Close(None)], None);
         check(&[frame(0x88, b"\x03\xE8bye")], &[Came::Close(Some(1000))], None);
+        check(&[frame(0x88, b"\x03\xF6bad gateway")], &[Came::Close(Some(1014))], None);
     }
 
     #[test]
@@ -318,31 +324,33 @@ mod tests {
             frame(0x88, b"\x03\xEC"),
             frame(0x88, b"\x00\x01"),
             frame(0x88, b"\xFF\xFF"),
+            vec![0x81, 0xFE, 0, 1, 1, 2, 3, 4, b'a' ^ 1],
+            vec![0x81, 0xFF, 0, 0, 0, 0, 0, 0, 1, 0, 1, 2, 3, 4],
         ] {
-            check(&[frame(0x81, b"before"), forbidden], &[text("before")], Some(CloseCode::Protocol));
+            check(&[frame(0x81, b"before"), forbidden], &[text("before")], Some(Fault::Protocol));
         }
-        check(&[frame(0x01, b"a"), frame(0x81, b"b")], &[], Some(CloseCode::Protocol));
+        check(&[frame(0x01, b"a"), frame(0x81, b"b")], &[], Some(Fault::Protocol));
     }
 
     #[test]
     fn text_that_is_no_utf_8() {
         for text in [&b"\xFF"[..], b"\xC3", b"\xED\xA0\x80", b"\xC0\x80"] {
-            check(&[frame(0x81, text)], &[], Some(CloseCode::InvalidUtf8));
+            check(&[frame(0x81, text)], &[], Some(Fault::InvalidUtf8));
         }
-        check(&[frame(0x01, b"\xC3"), frame(0x80, b"a")], &[], Some(CloseCode::InvalidUtf8));
-        check(&[frame(0x88, b"\x03\xE8\xFF")], &[], Some(CloseCode::InvalidUtf8));
+        check(&[frame(0x01, b"\xC3"), frame(0x80, b"a")], &[], Some(Fault::InvalidUtf8));
+        check(&[frame(0x88, b"\x03\xE8\xFF")], &[], Some(Fault::InvalidUtf8));
     }
 
     #[test]
     fn a_message_over_the_limit_is_refused_on_its_header() {
         check(&[frame(0x81, &[b'a'; 1000])], &[text(&"a".repeat(1000))], None);
         let header = frame(0x81, &[b'a'; 1001])[..8].to_vec();
-        check(&[header], &[], Some(CloseCode::TooLarge));
+        check(&[header], &[], Some(Fault::TooLarge));
         let huge = vec![0x81, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1, 2, 3, 4];
-        check(&[huge], &[], Some(CloseCode::TooLarge));
+        check(&[huge], &[], Some(Fault::TooLarge));
         let fragment = frame(0x00, &[b'a'; 500])[..8].to_vec();
-        check(&[frame(0x01, &[b'a'; 501]), fragment], &[], Some(CloseCode::TooLarge));
-        check(&[frame(0x02, &[0; 600]), frame(0x80, &[0; 401])], &[], Some(CloseCode::TooLarge));
+        check(&[frame(0x01, &[b'a'; 501]), fragment], &[], Some(Fault::TooLarge));
+        check(&[frame(0x02, &[0; 600]), frame(0x80, &[0; 401])], &[], Some(Fault::TooLarge));
     }
 
     #[test]
@@ -352,7 +360,7 @@ mod tests {
         assert_eq!(reader.next(), Ok(Some(Message::Text(&"a".repeat(1500)))));
         reader.set_message_bytes_max(10);
         reader.feed(&frame(0x81, &[b'a'; 11]));
-        assert_eq!(reader.next(), Err(CloseCode::TooLarge));
+        assert_eq!(reader.next(), Err(Fault::TooLarge));
     }
 
     #[test]

@@ -13,9 +13,9 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
+use super::Fault;
 use super::reader::{Message, Reader};
 use crate::websocket::Frame;
-use wire::CloseCode;
 
 /// What one syscall may bring.
 const READ_BYTES: usize = 32 << 10;
@@ -47,7 +47,7 @@ pub enum Arrival<'s> {
     Text(&'s str),
     /// A binary message.
     Binary,
-    /// A ping, which is answered here, or a pong.
+    /// A frame that is not a message: a ping, which is answered here, a pong, or a fragment with more to come.
     Alive,
 }
 
@@ -59,7 +59,7 @@ pub enum Ended {
     /// The stream broke or ended without a Close frame.
     Lost,
     /// The peer broke a rule of WebSocket; what it sends from now on means nothing.
-    Fault(CloseCode),
+    Fault(Fault),
 }
 
 /// The WebSocket of one connection.
@@ -73,6 +73,8 @@ pub struct Socket<S> {
     /// A control frame, or the rest of one: goes out at the next boundary between frames.
     control: Bytes,
     unflushed: bool,
+    /// Bytes have come since the last [`Socket::take_heard`].
+    heard: bool,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -85,6 +87,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             written: 0,
             control: Bytes::new(),
             unflushed: false,
+            heard: false,
         }
     }
 
@@ -104,7 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 self.control = control_frame(PONG, payload);
                 Ok(Some(Arrival::Alive))
             }
-            Message::Pong => Ok(Some(Arrival::Alive)),
+            Message::Pong | Message::Part => Ok(Some(Arrival::Alive)),
             Message::Close(code) => Err(Ended::ByPeer(code)),
         }
     }
@@ -121,8 +124,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             if came == 0 {
                 return Poll::Ready(Err(Ended::Lost));
             }
+            self.heard = true;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether bytes have come since the last call, also of a message that is not whole yet.
+    pub fn take_heard(&mut self) -> bool {
+        std::mem::take(&mut self.heard)
     }
 
     /// Reads and throws away; how many bytes, 0 at the end.

@@ -6,14 +6,32 @@ use std::path::{Path, PathBuf};
 /// The rooms and what each may import; ARCHITECTURE.md draws the same arrows.
 const ARROWS: &[(&str, &[&str])] = &[
     ("websocket", &[]),
+    ("backoff", &[]),
+    ("expiring", &[]),
     ("telemetry", &[]),
     ("store", &[]),
+    ("http", &[]),
     ("auth", &[]),
-    ("config", &["auth"]),
+    ("config", &["auth", "http"]),
     ("router", &["config", "auth", "telemetry", "websocket"]),
-    ("adapter", &["router", "config", "auth", "store", "telemetry", "websocket"]),
-    ("credentials", &["adapter", "router", "config", "auth", "store", "telemetry", "websocket"]),
-    ("salesforce", &["credentials", "adapter", "router", "config", "auth", "store", "telemetry", "websocket"]),
+    ("adapter", &["router", "config", "auth", "store", "http", "telemetry", "websocket"]),
+    ("credentials", &["adapter", "router", "config", "auth", "store", "http", "telemetry", "websocket"]),
+    (
+        "salesforce",
+        &[
+            "credentials",
+            "adapter",
+            "router",
+            "config",
+            "auth",
+            "store",
+            "http",
+            "telemetry",
+            "websocket",
+            "backoff",
+            "expiring",
+        ],
+    ),
     ("connection", &["router", "config", "auth", "telemetry", "websocket"]),
     (
         "server",
@@ -34,8 +52,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cli", &["server", "client", "salesforce", "credentials", "config", "auth", "telemetry"]),
 ];
 
-/// Files of the core that may wait: the session's task, the outbox's own end, the adapter's host is not of the core.
-const MAY_WAIT: &[&str] = &["src/connection/driver.rs", "src/router/outbox.rs"];
+/// Files of the core that may wait: the connection's driver, and the signals of a drain that it waits for.
+const MAY_WAIT: &[&str] = &["src/connection/driver.rs", "src/connection/shutdown.rs"];
 
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {

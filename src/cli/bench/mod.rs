@@ -22,6 +22,7 @@ use clap::{Args, ValueEnum};
 use tokio::time::Instant;
 
 use super::connect::token;
+use super::open_files::raise_limit;
 use super::output::Output;
 use super::{Exit, Usage};
 use broker::Broker;
@@ -149,7 +150,7 @@ pub(crate) async fn run(arguments: Bench, output: &mut Output) -> anyhow::Result
         return Err(Usage::new("idle connections send nothing, so there is no latency to draw").into());
     }
     // Each connection is an open file here, as it is in the broker.
-    rlimit::increase_nofile_limit(u64::MAX).ok();
+    raise_limit().ok();
     let clients = arguments.clients.unwrap_or(arguments.workload.clients());
     let broker = match &arguments.url {
         Some(_) => None,

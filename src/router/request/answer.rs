@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::router::index::Subscription;
-use crate::router::outbox::{OnFull, Pressure};
+use crate::router::outbox::{End, OnFull, Pressure};
 use crate::router::request::pending::{Event, KeptText, Outcome, Pending, State};
 use crate::router::request::{Asking, words};
 use crate::router::session::Session;
 use crate::router::{RequestId, Routed, Router};
 use crate::websocket::Frame;
-use wire::{Close, CloseCode, DecodeLimits, Envelope, ErrorCode, Field, Refusal, Splice, decode, notice};
+use wire::{CloseCode, DecodeLimits, Envelope, ErrorCode, Field, Refusal, Splice, decode, notice};
 
 impl Router {
     /// Rule 1: a reply goes to the session that asked, if it comes from the session that was asked.
@@ -140,9 +140,9 @@ impl Router {
         }
         for (late, session) in self.requests.due_blocked(now) {
             if session.turns.owes(late) {
-                let limit = words::span(self.requests.blocked_max());
-                tracing::warn!(source = &*session.source, session = %session.id, ?limit, "an ordered handler does not answer; its session is closed");
-                session.end(Close::new(CloseCode::Policy, format!("an ordered handler did not answer for {limit}")));
+                let (source, limit) = (&*session.source, words::span(self.requests.blocked_max()));
+                tracing::warn!(source, session = %session.id, limit, "an ordered handler does not answer; its session is closed");
+                session.outbox().end(End::Close(CloseCode::Policy, words::BLOCKED));
             }
         }
     }

@@ -359,14 +359,14 @@ impl Router {
 
 impl Routed {
     /// A handler has the request.
-    fn given(handler: &Session, pressure: Pressure) -> Self {
+    fn given(handler: &Arc<Session>, pressure: Pressure) -> Self {
         let mut routed = Self::default();
         routed.note_pressure(handler, pressure);
         routed
     }
 
     /// A handler that never answers has the command.
-    fn delivered(handler: &Session, pressure: Pressure) -> Self {
+    fn delivered(handler: &Arc<Session>, pressure: Pressure) -> Self {
         Self { receipt: Some(Receipt { receivers: 1, hint: None }), ..Self::given(handler, pressure) }
     }
 }

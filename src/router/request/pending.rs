@@ -195,6 +195,10 @@ impl Pending {
         self.progress.lock().text.clone()
     }
 
+    pub(in crate::router) fn has_ended(&self) -> bool {
+        matches!(self.progress.lock().state, State::Ended)
+    }
+
     /// Whether an idempotent request may be given to another handler.
     fn may_be_given_again(&self, progress: &Progress) -> bool {
         self.idempotent && self.gather.is_none() && progress.attempts < ATTEMPTS_MAX
@@ -466,6 +470,11 @@ impl Requests {
     /// The time for which a late reply may block an ordered handler.
     pub(in crate::router) fn blocked_max(&self) -> Duration {
         self.blocked_max
+    }
+
+    /// All that are pending.
+    pub(in crate::router) fn all(&self) -> Vec<Arc<Pending>> {
+        self.by_deadline.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
     }
 
     /// The number of pending requests.

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 use crate::router::request::pending::{Pending, State};
 use wire::{Envelope, ErrorCode, Refusal};
 
+/// Why the session of an ordered handler that does not answer is closed. A Close frame has fixed words, so they name the
+/// default of `requests.blocked`; the log names the configured time.
+pub(in crate::router) const BLOCKED: &str = "an ordered handler did not answer for 60 s";
+
 /// A time limit in words: `3 s`, `50 ms`, `10 min`.
 pub(in crate::router) fn span(duration: Duration) -> String {
     match duration.as_millis() {

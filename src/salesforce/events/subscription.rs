@@ -1,12 +1,13 @@
 //! [`Subscription`]: one topic, heard for as long as the broker runs. A stream is opened, its events are routed, more are
 //! asked for as they are; whatever ends it, [`Failure`] says what comes next. One topic's trouble is no other's.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +19,9 @@ use super::failure::{Failure, Next};
 use super::schema::Schema;
 use super::stats::Stats;
 use super::wire::{ConsumerEvent, FetchRequest, FetchResponse, ReplayPreset};
+use crate::backoff::Backoff;
 use crate::config::{EventTopic, Start};
-use crate::router::Outbox;
+use crate::router::Session;
 use crate::salesforce::oauth::Token;
 use crate::salesforce::stats::count;
 use wire::{DecodeLimits, decode};
@@ -33,18 +35,15 @@ const ASKED_LOW: i32 = 50;
 /// The API says something at least every 270 seconds.
 const SILENCE: Duration = Duration::from_mins(5);
 
-/// The wait before another attempt: it doubles.
-const AGAIN_FIRST: Duration = Duration::from_secs(1);
-const AGAIN_MAX: Duration = Duration::from_mins(1);
+/// The wait before another attempt.
+const AGAIN: Backoff =
+    Backoff { least: Duration::from_secs(1), first: Duration::from_secs(2), most: Duration::from_mins(1) };
 
 /// A stream that lives for so long is well: one that gives an event and ends, again and again, is not.
-const STANDS: Duration = AGAIN_MAX;
+const STANDS: Duration = AGAIN.most;
 
 /// The wait where somebody has to change something first.
 const SLOWLY: Duration = Duration::from_mins(5);
-
-/// How long receivers whose queues fill up are waited for before the next events.
-const PRESSURE: Duration = Duration::from_secs(1);
 
 /// One topic.
 pub(super) struct Subscription {
@@ -266,7 +265,7 @@ impl Subscription {
         }
     }
 
-    fn route(&self, course: &mut Course, heard: &Heard, pressed: &mut Vec<Arc<Outbox>>) {
+    fn route(&self, course: &mut Course, heard: &Heard, pressed: &mut Vec<Arc<Session>>) {
         let user = match &heard.to {
             To::Everybody => None,
             To::User(user) => Some(user.as_str()),
@@ -322,7 +321,7 @@ impl Subscription {
         }
         let wait = match failure.next {
             Next::Slowly => SLOWLY,
-            Next::Login | Next::Anew | Next::Again => backoff(&mut course.chance, course.failures),
+            Next::Login | Next::Anew | Next::Again => AGAIN.wait(course.failures.saturating_sub(1), &mut course.chance),
         };
         let rpc_id = &failure.rpc_id;
         if std::mem::replace(&mut course.told, true) {
@@ -337,13 +336,15 @@ impl Subscription {
 }
 
 /// Waits for receivers whose queues are over half, for a bounded while: the events are kept by Salesforce meanwhile.
-async fn relief(pressed: Vec<Arc<Outbox>>) {
-    let until = Instant::now() + PRESSURE;
-    for outbox in pressed {
-        let reliefs = outbox.reliefs();
-        if timeout_at(until, outbox.relieved_since(reliefs)).await.is_err() {
-            // One slow reader must not slow everybody's events.
-            outbox.waited_in_vain();
+async fn relief(pressed: Vec<Arc<Session>>) {
+    let now = Instant::now();
+    let begun: Vec<_> = pressed.iter().map(|receiver| receiver.outbox().begin_wait(now.into_std())).collect();
+    for (receiver, (reliefs, most)) in pressed.iter().zip(begun) {
+        let outbox = receiver.outbox();
+        let relieved = poll_fn(|cx| outbox.poll_relieved_since(reliefs, cx));
+        if timeout_at(now + most, relieved).await.is_err() {
+            // One slow reader must not slow down everybody's events.
+            outbox.waited_in_vain(Instant::now().into_std());
         }
     }
 }
@@ -356,30 +357,30 @@ fn silent() -> Failure {
     Failure::passing("the Pub/Sub API is silent: a firewall or proxy on the way drops connections that stand")
 }
 
-/// How long to wait after so many failures: at least a second, up to a limit that doubles, so that those who failed
-/// together do not come back together.
-fn backoff(chance: &mut StdRng, failures: u32) -> Duration {
-    let most = AGAIN_FIRST.saturating_mul(1 << failures.min(8)).min(AGAIN_MAX);
-    chance.random_range(AGAIN_FIRST..=most)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
-    use crate::router::{OnFull, OutboxLimits, Pressure};
+    use crate::config::Config;
+    use crate::router::{Ids, OnFull, Outbox, OutboxLimits, Policy, Pressure, Router};
     use crate::websocket::Frame;
 
     #[tokio::test(start_paused = true)]
     async fn a_receiver_that_takes_nothing_is_waited_for_once() {
-        let outbox = Arc::new(Outbox::new(OutboxLimits { messages: 10, bytes: 1 << 20, refuses: false }));
-        let push = || outbox.push(Instant::now().into_std(), Frame::new("{}"), OnFull::Close).ok();
+        let now = || Instant::now().into_std();
+        let router =
+            Router::new(now(), SystemTime::UNIX_EPOCH, Policy::new(&Config::default()), Ids::seeded(1), Vec::new());
+        let limits = OutboxLimits { messages: 10, bytes: 1 << 20, refuses: false };
+        let receiver = router.attach_adapter(now(), Outbox::new(limits));
+        let push = || receiver.outbox().push(now(), Frame::new("{}"), OnFull::Close).ok();
         let mut pressed = None;
         while pressed != Some(Pressure::Over) {
             pressed = push();
         }
         let start = Instant::now();
-        relief(vec![Arc::clone(&outbox)]).await;
-        assert_eq!(start.elapsed(), PRESSURE);
-        assert_eq!(push(), Some(Pressure::Relieved), "nobody waits for it again until it has drained");
+        relief(vec![Arc::clone(&receiver)]).await;
+        assert_eq!(start.elapsed(), Duration::from_millis(250));
+        assert_eq!(push(), Some(Pressure::Relieved), "nobody waits for it again until it is under half");
     }
 }

@@ -1,0 +1,92 @@
+//! [`Pause`]: a connection that is not read for a while, because it is too fast or because a receiver is too slow.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::router::{Allowance, Session};
+
+/// Why the connection is not read.
+pub(super) enum Pause {
+    /// It was faster than its rate.
+    Rate,
+    /// Its own queue is over half: whatever it asks for would only add to that.
+    OwnQueue(Arc<Session>),
+    /// Queues of its receivers are over half.
+    Receivers { since: Instant, waits: Vec<Wait> },
+}
+
+/// One receiver that a publisher waits for.
+pub(super) struct Wait {
+    receiver: Arc<Session>,
+    reliefs: u64,
+    until: Instant,
+}
+
+impl Pause {
+    /// Begins to wait for receivers, within the allowance of the publisher. Returns the pause and when to look at it
+    /// first; `None` if the publisher has no time left to wait.
+    pub(super) fn begin(
+        now: Instant,
+        pressed: Vec<Arc<Session>>,
+        allowance: &mut Allowance,
+    ) -> Option<(Self, Instant)> {
+        let left = allowance.left(now);
+        if left.is_zero() {
+            return None;
+        }
+        let wait = |receiver: Arc<Session>| {
+            let (reliefs, most) = receiver.outbox().begin_wait(now);
+            Wait { receiver, reliefs, until: now + most.min(left) }
+        };
+        let waits: Vec<Wait> = pressed.into_iter().map(wait).collect();
+        let first = waits.iter().map(|wait| wait.until).min()?;
+        Some((Self::Receivers { since: now, waits }, first))
+    }
+
+    /// Whether it is a wait for this receiver.
+    pub(super) fn is_for(&self, receiver: &Session) -> bool {
+        match self {
+            Self::Rate => false,
+            Self::OwnQueue(session) => std::ptr::eq(&raw const **session, receiver),
+            Self::Receivers { waits, .. } => waits.iter().any(|wait| std::ptr::eq(&raw const *wait.receiver, receiver)),
+        }
+    }
+
+    /// Its timer fired. Returns when to look again, or `None` if the pause is over.
+    pub(super) fn fire(&mut self, now: Instant) -> Option<Instant> {
+        let Self::Receivers { waits, .. } = self else { return None };
+        waits.retain(|wait| {
+            let relieved = wait.receiver.outbox().is_relieved_since(wait.reliefs);
+            if !relieved && wait.until <= now {
+                wait.receiver.outbox().waited_in_vain(now);
+            }
+            !relieved && wait.until > now
+        });
+        waits.iter().map(|wait| wait.until).min()
+    }
+
+    /// Ends the pause. What a publisher waited for receivers counts against its allowance.
+    pub(super) fn end(self, now: Instant, allowance: &mut Option<Box<Allowance>>) {
+        if let (Self::Receivers { since, .. }, Some(allowance)) = (self, allowance) {
+            allowance.spend(since, now);
+        }
+    }
+
+    /// Ready when nothing has to be waited for any longer. A pause for the rate ends by its timer alone.
+    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Rate => Poll::Pending,
+            Self::OwnQueue(session) => session.outbox().poll_under_half(cx),
+            Self::Receivers { waits, .. } => {
+                while let Some(wait) = waits.last() {
+                    if wait.receiver.outbox().poll_relieved_since(wait.reliefs, cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    waits.pop();
+                }
+                Poll::Ready(())
+            }
+        }
+    }
+}
