@@ -27,9 +27,6 @@ const AT_ONCE: usize = 64;
 /// Events that wait for one handler.
 const EVENTS_MAX: OutboxLimits = OutboxLimits { messages: 1 << 16, bytes: 64 << 20, refuses: true };
 
-/// Requests do not come through an outbox.
-const NO_OUTBOX: OutboxLimits = OutboxLimits { messages: 0, bytes: 0, refuses: true };
-
 /// What the router has to know of a handler's triples before anybody asks.
 pub fn declaration(handler: &Arc<dyn Handler>) -> Declaration {
     let own = Arc::clone(handler);
@@ -130,14 +127,13 @@ impl Host {
         let now = Instant::now().into_std();
         let (serves, hears) = (handler.serves(), handler.hears());
         let queue = Arc::new(Queue { handler, fair: Mutex::new(Fair::new(bounds)), changed: Notify::new() });
-        let door: Arc<dyn Door> = Arc::clone(&queue) as _;
-        let session = router.attach_adapter(now, Outbox::new(NO_OUTBOX), Some(door));
+        let session = router.attach_handler(now, Arc::clone(&queue) as _);
         let answers = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
         subscribe(&router, &session, serves, &answers)?;
         let events = match hears.is_empty() {
             true => None,
             false => {
-                let session = router.attach_adapter(now, Outbox::new(EVENTS_MAX), None);
+                let session = router.attach_adapter(now, Outbox::new(EVENTS_MAX));
                 subscribe(&router, &session, hears, &Role::Subscriber)?;
                 Some(session)
             }

@@ -438,7 +438,13 @@ impl Connection {
                     None
                 }
                 Timer::SlowConsumer => self.close(now, router, CloseCode::SlowConsumer),
-                Timer::Restart => self.close(now, router, CloseCode::Restart),
+                Timer::Restart => {
+                    // What it asked since the drain ended.
+                    if let Some(session) = self.session() {
+                        router.give_up_all(now, session);
+                    }
+                    self.close(now, router, CloseCode::Restart)
+                }
             };
             if effect.is_some() {
                 return effect;
@@ -496,9 +502,15 @@ impl Connection {
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
             router.detach(now, &session);
             let mut frames = Vec::new();
-            let taken = session.outbox().take(now, usize::MAX, &mut frames);
-            if let Some(depth) = taken.lagging {
-                self.replies.push_front(notice::lagging(depth).into());
+            loop {
+                let taken = session.outbox().take(now, usize::MAX, &mut frames);
+                if let Some(depth) = taken.lagging {
+                    self.replies.push_front(notice::lagging(depth).into());
+                }
+                // A replay ends with the session, but what waits behind it is sent.
+                if taken.replay.is_none() {
+                    break;
+                }
             }
             self.replies.extend(frames);
         }

@@ -28,8 +28,8 @@ pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken};
 pub use policy::{Limits, Policy};
 pub use presence::Application;
-pub use request::door::{Data, Door, Given, Payload};
 pub use pressure::Allowance;
+pub use request::door::{Data, Door, Given, Payload};
 pub use retained::Replay;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::Listed;
@@ -204,9 +204,19 @@ impl Router {
         Ok(session)
     }
 
-    /// Attaches a handler inside the process. Its requests go through `door`, its events into `outbox`. It is not an
-    /// application, so presence does not list it.
-    pub fn attach_adapter(&self, now: Instant, outbox: Outbox, door: Option<Arc<dyn Door>>) -> Arc<Session> {
+    /// Attaches an adapter, which sends events, and receives those that it subscribes to. It is not an application, so
+    /// presence does not list it.
+    pub fn attach_adapter(&self, now: Instant, outbox: Outbox) -> Arc<Session> {
+        self.adapter(now, outbox, None)
+    }
+
+    /// Attaches an adapter that answers requests, which it gets through `door`.
+    pub fn attach_handler(&self, now: Instant, door: Arc<dyn Door>) -> Arc<Session> {
+        let nothing = OutboxLimits { messages: 0, bytes: 0, refuses: true };
+        self.adapter(now, Outbox::new(nothing), Some(door))
+    }
+
+    fn adapter(&self, now: Instant, outbox: Outbox, door: Option<Arc<dyn Door>>) -> Arc<Session> {
         let identity = Identity {
             principal: Principal::Service,
             exclusive: false,

@@ -109,7 +109,7 @@ impl Router {
         match &pending.gather {
             Some(gather) => gather.failed(now, source, refusal.code),
             None => {
-                let frame = self.failure_of(pending, refusal);
+                let frame = self.failure_of(pending, refusal, false);
                 // A requester that is ending gets nothing more.
                 pending.asker.push(now, frame, OnFull::Close).ok();
             }
@@ -247,7 +247,7 @@ impl Router {
         // Only now: a handler that answers the last part at this moment ends the gather, unless a part was withdrawn
         // before.
         if pending.gather.as_ref().is_none_or(|gather| gather.cancel()) {
-            let frame = self.failure_of(pending, &Refusal::new(ErrorCode::RequestCancelled, why));
+            let frame = self.failure_of(pending, &Refusal::new(ErrorCode::RequestCancelled, why), false);
             pending.asker.push(now, frame, OnFull::Close).ok();
         }
         true

@@ -155,22 +155,21 @@ impl Router {
     /// Fails a request that a handler inside the process was given. Returns whether its requester still waited.
     pub fn refuse(&self, now: Instant, handler: &Arc<Session>, id: RequestId, refusal: &Refusal) -> bool {
         let Some(pending) = handler.given(id) else { return false };
-        let frame = self.failure_of(&pending, refusal);
+        let frame = self.failure_of(&pending, refusal, pending.gather.is_some());
         self.answer_with(now, handler, &pending, false, frame).is_some()
     }
 
-    /// The failure of a request, with what its adapter declared.
-    pub(in crate::router) fn failure_of(&self, pending: &Pending, refusal: &Refusal) -> Frame {
+    /// The failure of a request, with what its adapter declared. `more`: other replies follow.
+    pub(in crate::router) fn failure_of(&self, pending: &Pending, refusal: &Refusal, more: bool) -> Frame {
         let keys = self.declaration(&pending.triple).map_or(&[][..], |declaration| declaration.failure_keys);
         let mut refusal = refusal.clone();
         for (key, value) in pending.repeats.iter().flatten() {
             refusal = refusal.with(key, value.clone());
         }
         let (triple, id) = (&pending.triple, pending.asker_id.as_deref());
-        if pending.gather.is_none() {
+        if !more {
             return notice::failure(triple, id, keys, &refusal).into();
         }
-        // An answer of a gather, which others follow.
         let data = notice::failure_data(keys, &refusal);
         let write = |to: &mut dyn io::Write| serde_json::to_writer(to, &data).map_err(Into::into);
         frames::reply(&Head::new(triple, id, true), false, write)

@@ -193,7 +193,7 @@ mod tests {
     const PARTS: [&str; 3] = ["a", "b", "c"];
 
     fn drawn(random: &mut StdRng) -> Ordered {
-        let mut part = || Box::from(PARTS[random.random_range(0..3)]);
+        let mut part = || -> Box<str> { PARTS[random.random_range(0..3)].into() };
         let (topic, subtopic, reply) = (part(), part(), (part().into(), part().into()));
         let pattern = Pattern {
             channel: Some(if random.random_bool(0.5) { "A".into() } else { "B".into() }),

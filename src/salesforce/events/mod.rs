@@ -75,7 +75,7 @@ impl Events {
     /// Hears the topics until `stop`, in tasks on `tasks`. To be called once.
     pub fn start(&self, router: &Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
         let Self { org, pubsub, positions, topics } = self;
-        let member = router.attach_adapter(Instant::now().into_std(), Outbox::new(WAITING_MAX), None);
+        let member = router.attach_adapter(Instant::now().into_std(), Outbox::new(WAITING_MAX));
         let (settle, lookup) = (org.config.events.settle, &org.config.credentials);
         let shared = Arc::new(Shared {
             org: Arc::clone(org),
