@@ -18,8 +18,6 @@ pub mod session;
 
 pub mod server;
 
-pub mod client;
-
 pub mod simulator;
 
 pub mod cli;

@@ -5,7 +5,7 @@ use clap::Args;
 use super::Exit;
 use super::connect::Connection;
 use super::output::Output;
-use crate::client::Application;
+use switchboard_client::Application;
 
 /// See the help text.
 #[derive(Args)]

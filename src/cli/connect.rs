@@ -7,7 +7,7 @@ use clap::Args;
 use secrecy::SecretString;
 
 use super::Usage;
-use crate::client::{Builder, Client};
+use switchboard_client::{Builder, Client};
 
 /// Holds the token where there is no `--token-file`.
 pub(crate) const TOKEN_VARIABLE: &str = "SWITCHBOARD_TOKEN";

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use super::Usage;
-use crate::client::Payload;
+use switchboard_client::Payload;
 
 /// Reads the payload that an argument names; no argument is no payload.
 pub(crate) fn read(argument: Option<&str>) -> Result<Payload, Usage> {

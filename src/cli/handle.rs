@@ -16,7 +16,7 @@ use super::output::{note, one_line};
 use super::subscribe::narrate;
 use super::triple::pattern;
 use super::{Exit, Usage, data, interruption};
-use crate::client::{Failure, Payload, Request};
+use switchboard_client::{Failure, Payload, Request};
 use wire::ErrorCode;
 
 /// How many finished requests wait to be told of.

@@ -29,8 +29,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::client::Error;
 use output::Output;
+use switchboard_client::Error;
 use wire::ErrorCode;
 
 /// What `switchboard --help` shows first.
@@ -116,7 +116,7 @@ impl Exit {
                 Error::Unreachable { .. } | Error::Handshake { .. } | Error::Disconnected => Self::Unreachable,
                 Error::TimedOut(_) => Self::TimedOut,
                 Error::Refused(failure) if failure.code() == Some(ErrorCode::RequestTimeout) => Self::TimedOut,
-                Error::Refused(_) | Error::Closed { .. } | Error::Protocol(_) => Self::Refused,
+                Error::Refused(_) | Error::Closed { .. } | Error::Protocol(_) | _ => Self::Refused,
             };
         }
         match error.downcast_ref::<io::Error>() {

@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::client::Message;
+use switchboard_client::Message;
 
 const TRIPLE: Style = Style::new().bold();
 const SOURCE: Style = AnsiColor::Cyan.on_default();

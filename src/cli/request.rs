@@ -8,7 +8,7 @@ use super::connect::Connection;
 use super::output::{Output, note};
 use super::triple::triple;
 use super::{Exit, data, interruption};
-use crate::client::{Answers, Error, Failure, Gather, Gathered, Message, Summary};
+use switchboard_client::{Answers, Error, Failure, Gather, Gathered, Message, Summary};
 use wire::ErrorCode;
 
 /// See the help text.

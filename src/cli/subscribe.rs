@@ -9,7 +9,7 @@ use super::connect::Connection;
 use super::output::{Output, note};
 use super::triple::pattern;
 use super::{Exit, interruption};
-use crate::client::{Error, State, Subscription};
+use switchboard_client::{Error, State, Subscription};
 
 /// See the help text.
 #[derive(Args)]

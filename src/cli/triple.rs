@@ -1,7 +1,7 @@
 //! CHANNEL, TOPIC and SUBTOPIC on the command line, checked before anything is connected to.
 
 use super::Usage;
-use crate::client::{Pattern, Triple};
+use switchboard_client::{Pattern, Triple};
 use wire::{BROKER, check_part};
 
 /// The triple of an envelope to send.

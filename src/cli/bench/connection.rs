@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::cli::Usage;
-use crate::client::{Error, Failure};
+use switchboard_client::{Error, Failure};
 
 /// What one read may bring; a connection holds it only while there is something in it.
 const READ_BYTES: usize = 64 << 10;

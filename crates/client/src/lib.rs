@@ -7,7 +7,7 @@
 //!
 //! ```
 //! use serde_json::{Value, json};
-//! use switchboard::client::{Client, Triple};
+//! use switchboard_client::{Client, Triple};
 //!
 //! # use switchboard::{config::Config, server::Server};
 //! # #[tokio::main]
