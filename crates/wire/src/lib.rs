@@ -14,7 +14,7 @@ pub mod error;
 pub mod notice;
 
 pub use decode::{DecodeLimits, Malformed, decode};
-pub use error::{CloseCode, ErrorCode, Refusal};
+pub use error::{Close, CloseCode, ErrorCode, Reconnect, Refusal};
 pub use splice::Splice;
 pub use triple::{BROKER, NAME_BYTES_MAX, NameFault, Pattern, PatternFault, Triple, check_name, check_part, fold};
 

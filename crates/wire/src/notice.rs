@@ -81,7 +81,8 @@ pub fn failure(triple: &Triple<'_>, in_reply_to: Option<&str>, keys: &[&str], re
     text(triple, in_reply_to, failure_data(keys, refusal))
 }
 
-/// `data` of a failure: with declared keys `…, Success, ErrorMessage, ErrorCode`, else `Success, ErrorCode, ErrorMessage`.
+/// Returns `data` of a failure: with declared keys `…, Success, ErrorMessage, ErrorCode`, without them `Success,
+/// ErrorCode, ErrorMessage`. The refusal's details follow; a detail with a declared key takes its place.
 #[must_use]
 pub fn failure_data(keys: &[&str], refusal: &Refusal) -> Value {
     let mut data = Map::new();
@@ -96,6 +97,9 @@ pub fn failure_data(keys: &[&str], refusal: &Refusal) -> Value {
     } else {
         data.insert("ErrorMessage".into(), message);
         data.insert("ErrorCode".into(), code);
+    }
+    for (key, value) in refusal.details() {
+        data.insert(key.to_owned(), value.clone());
     }
     Value::Object(data)
 }
