@@ -230,6 +230,8 @@ impl<'a> Reader<'a> {
             if self.broker_fields {
                 if key == Key::RequestId {
                     self.envelope.fields.request_id = string(value);
+                } else if key == Key::Retained {
+                    self.envelope.fields.retained = value.raw == "true";
                 }
                 return Ok(());
             }

@@ -36,7 +36,7 @@ pub struct Envelope<'a> {
 
 /// The optional fields of an envelope. A flag that is absent is `false`.
 #[derive(Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "the wire has four flags, independent of each other")]
+#[expect(clippy::struct_excessive_bools, reason = "the wire has these flags, independent of each other")]
 pub(crate) struct Fields<'a> {
     source: Option<Cow<'a, str>>,
     id: Option<Cow<'a, str>>,
@@ -49,6 +49,7 @@ pub(crate) struct Fields<'a> {
     gather: bool,
     idempotent: bool,
     retain: bool,
+    retained: bool,
     data: Option<Range<usize>>,
     message: Option<Range<usize>>,
 }
@@ -155,6 +156,12 @@ impl<'a> Envelope<'a> {
     #[must_use]
     pub fn retain(&self) -> bool {
         self.fields.retain
+    }
+
+    /// `retained`: a retained value, sent because of a new subscription. Only a broker sets it.
+    #[must_use]
+    pub fn retained(&self) -> bool {
+        self.fields.retained
     }
 
     /// The text of `data`, or of `message` where there is no `data`; JSON, byte for byte as it came.
