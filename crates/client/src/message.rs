@@ -214,9 +214,9 @@ impl Payload {
     /// # Errors
     /// [`Error::Invalid`], which says where the text stops being JSON.
     pub fn json(text: String) -> Result<Self, Error> {
-        RawValue::from_string(text).map(|raw| Self(Some(raw))).map_err(|error| {
-            Error::Invalid(format!("not JSON (line {}, column {})", error.line(), error.column()))
-        })
+        RawValue::from_string(text)
+            .map(|raw| Self(Some(raw)))
+            .map_err(|error| Error::Invalid(format!("not JSON (line {}, column {})", error.line(), error.column())))
     }
 
     fn raw(&self) -> Option<&RawValue> {
@@ -246,7 +246,7 @@ impl From<serde_json::Value> for Payload {
 /// An envelope to the broker.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_excessive_bools, reason = "the wire has four independent flags")]
+#[expect(clippy::struct_excessive_bools, reason = "the wire has five independent flags")]
 pub(super) struct Outgoing<'a> {
     pub(super) channel: &'a str,
     pub(super) topic: &'a str,
@@ -270,8 +270,12 @@ pub(super) struct Outgoing<'a> {
     pub(super) idempotent: bool,
     #[serde(skip_serializing_if = "is_false")]
     pub(super) retain: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    pub(super) once: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<&'a RawValue>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]

@@ -1,12 +1,14 @@
 //! The Rust client against a broker that says only what a test has it say.
 
 mod connecting;
+mod encrypted;
 mod in_its_own_time;
 mod publishing;
 mod reconnecting;
 mod requesting;
 mod serving;
 mod subscribing;
+mod tokens;
 
 use std::future::IntoFuture;
 use std::io;
