@@ -241,7 +241,7 @@ impl Router {
     pub fn route(&self, now: Instant, sender: &Arc<Member>, envelope: &Envelope<'_>) -> Result<Routed, Denied> {
         let protected = self.policy.is_protected(envelope.triple());
         let deny = |refusal, is_request| self.deny(sender, envelope, refusal, is_request);
-        if let Err(refusal) = sender.check_source(envelope) {
+        if let Err(refusal) = sender.check_source(envelope).and_then(|()| request::check_once(envelope)) {
             let is_request = envelope.in_reply_to().is_none() && self.looks_like_request(sender, envelope);
             return Err(deny(refusal, is_request));
         }

@@ -328,6 +328,16 @@ pub(super) fn no_handler(envelope: &Envelope<'_>) -> Refusal {
     Refusal::new(ErrorCode::NoHandler, words)
 }
 
+pub(super) fn check_once(envelope: &Envelope<'_>) -> Result<(), Refusal> {
+    match envelope.once() {
+        false => Ok(()),
+        true => Err(Refusal::new(
+            ErrorCode::InvalidEnvelope,
+            "the field 'once' is for events in a channel with history, which this version does not have",
+        )),
+    }
+}
+
 pub(super) fn not_retained() -> Refusal {
     Refusal::new(ErrorCode::InvalidEnvelope, "the field 'retain' is for events, and this is a request")
 }

@@ -10,7 +10,7 @@ use crate::router::outbox::Kind;
 use crate::router::policy::Policy;
 use crate::router::{Router, SubscriptionId};
 use crate::websocket::Frame;
-use wire::command::{Role, Subscribe};
+use wire::command::{Role, Subscribe, SubscriptionFilter};
 use wire::{BROKER, Pattern, notice};
 use wire::{ErrorCode, Refusal};
 
@@ -126,38 +126,44 @@ impl Router {
     /// `NO_SUCH_SUBSCRIPTION`.
     pub fn unsubscribe(&self, now: Instant, member: &Arc<Member>, id: &str) -> Result<(), Refusal> {
         let id: Option<SubscriptionId> = id.parse().ok();
-        self.end_subscription(now, member, |it| Some(it.id) == id)
+        self.end_subscriptions(now, member, |it| Some(it.id) == id)
     }
 
-    /// Ends a subscription, by what was subscribed to.
+    /// Ends every subscription of a session that fits.
     ///
     /// # Errors
-    /// `NO_SUCH_SUBSCRIPTION`, `FORBIDDEN`.
-    pub fn unsubscribe_same(&self, now: Instant, member: &Arc<Member>, wanted: &Subscribe) -> Result<(), Refusal> {
-        let watch = watch(member, wanted)?;
-        self.end_subscription(now, member, |it| is_same(&self.policy, it, wanted, watch.as_ref()))
-    }
-
-    fn end_subscription(
+    /// `NO_SUCH_SUBSCRIPTION` if none does.
+    pub fn unsubscribe_matching(
         &self,
         now: Instant,
         member: &Arc<Member>,
-        wanted: impl Fn(&Subscription) -> bool,
+        filter: &SubscriptionFilter,
     ) -> Result<(), Refusal> {
-        let ended = {
-            let subscriptions = &mut member.holds.lock().subscriptions;
-            subscriptions.iter().position(|it| wanted(it)).map(|place| subscriptions.remove(place))
-        };
-        match ended {
-            Some(subscription) => {
-                self.unlist(now, &subscription);
-                Ok(())
-            }
-            None => Err(Refusal::new(
+        self.end_subscriptions(now, member, |it| {
+            same_pattern(&self.policy, &it.pattern, &filter.pattern)
+                && filter.role.is_none_or(|role| it.role.name() == role)
+                && filter.group.as_deref().is_none_or(|group| it.group.as_deref() == Some(group))
+                && filter.user.as_deref().is_none_or(|user| it.watch == watched(member, user))
+        })
+    }
+
+    fn end_subscriptions(
+        &self,
+        now: Instant,
+        member: &Arc<Member>,
+        mut fits: impl FnMut(&Subscription) -> bool,
+    ) -> Result<(), Refusal> {
+        let ended: Vec<_> = member.holds.lock().subscriptions.extract_if(.., |it| fits(it)).collect();
+        if ended.is_empty() {
+            return Err(Refusal::new(
                 ErrorCode::NoSuchSubscription,
-                "this session holds no such subscription; Broker/Subscription/List tells which it holds",
-            )),
+                "this session has no such subscription; Broker/Subscription/List shows those that it has",
+            ));
         }
+        for subscription in &ended {
+            self.unlist(now, subscription);
+        }
+        Ok(())
     }
 
     /// Takes a subscription that has ended out of the index.
@@ -199,14 +205,22 @@ fn watch(member: &Member, wanted: &Subscribe) -> Result<Option<Watch>, Refusal> 
             "data.user is for subscribers: an observer hears events, never requests",
         ));
     }
+    let watch = watched(member, user);
     match &member.standing {
-        Standing::User(own) if **own == *user => Ok(None),
-        Standing::User(_) if !member.observe => Err(Refusal::new(
+        Standing::User(_) if watch.is_some() && !member.observe => Err(Refusal::new(
             ErrorCode::Forbidden,
             "data.user names another user; that needs 'observe = true' in [[applications]]",
         )),
-        _ if user == "*" => Ok(Some(Watch::All)),
-        _ => Ok(Some(Watch::User(Box::from(user)))),
+        _ => Ok(watch),
+    }
+}
+
+/// Returns the users that a session observes when it names this one. Its own user needs no observing.
+fn watched(member: &Member, user: &str) -> Option<Watch> {
+    match &member.standing {
+        Standing::User(own) if **own == *user => None,
+        _ if user == "*" => Some(Watch::All),
+        _ => Some(Watch::User(Box::from(user))),
     }
 }
 

@@ -107,8 +107,8 @@ impl Session {
                 Ok(DONE)
             }
             Command::Unsubscribe(Unsubscribe::Id(id)) => router.unsubscribe(now, member, &id).map(|()| DONE),
-            Command::Unsubscribe(Unsubscribe::Same(wanted)) => {
-                router.unsubscribe_same(now, member, &wanted).map(|()| DONE)
+            Command::Unsubscribe(Unsubscribe::Matching(filter)) => {
+                router.unsubscribe_matching(now, member, &filter).map(|()| DONE)
             }
             Command::ListSubscriptions => Ok(subscriptions(&router.subscriptions(member))),
             Command::Cancel(id) => router.cancel(now, member, &id).map(|()| DONE),
@@ -232,7 +232,10 @@ impl Session {
             ));
         }
         router.subscribe(now, member, wanted, |id| {
-            let more = json!({ "SubscriptionId": id.to_string() });
+            let mut more = json!({ "SubscriptionId": id.to_string() });
+            if let (Some(hint), Value::Object(more)) = (wanted.hint(), &mut more) {
+                more.insert("Hint".into(), hint.into());
+            }
             Some(notice::success(&notice::triple("Subscription", "Subscribe"), in_reply_to, more).into())
         })
     }

@@ -37,7 +37,7 @@ impl Wanted {
 
     /// Returns `data` of Subscribe.
     pub(super) fn data(&self) -> Payload {
-        let mut data = self.identity();
+        let mut data = self.with_role(self.handler.then_some("handler"));
         if let Some(replies) = &self.ordered {
             data.insert("ordered".to_owned(), true.into());
             if !replies.is_empty() {
@@ -47,20 +47,20 @@ impl Wanted {
         Value::Object(data).into()
     }
 
-    /// Returns `data` of Unsubscribe.
-    pub(super) fn ending(&self) -> Payload {
-        Value::Object(self.identity()).into()
+    /// Returns `data` of Unsubscribe. It names the role, so that the other role's subscription to the pattern lives on.
+    pub(super) fn filter(&self) -> Payload {
+        Value::Object(self.with_role(Some(if self.handler { "handler" } else { "subscriber" }))).into()
     }
 
     /// Returns the fields that tell subscriptions apart.
-    fn identity(&self) -> Map<String, Value> {
+    fn with_role(&self, role: Option<&str>) -> Map<String, Value> {
         let part = |part: &Option<Box<str>>| Value::from(part.as_deref().unwrap_or("*"));
         let Pattern { channel, topic, subtopic } = &self.pattern;
         let fields = [
             ("channel", Some(part(channel))),
             ("topic", Some(part(topic))),
             ("subtopic", Some(part(subtopic))),
-            ("role", self.handler.then(|| "handler".into())),
+            ("role", role.map(Value::from)),
             ("group", self.group.as_deref().map(Value::from)),
             ("user", self.user.as_deref().map(Value::from)),
         ];
