@@ -44,6 +44,7 @@ mod configuration;
 mod credentials;
 mod fake_broker;
 mod python;
+mod tls_proxy;
 
 mod live_org;
 mod metadata;

@@ -1,7 +1,9 @@
 //! Keeps the house in order by reading its text: import arrows point down, the core neither waits nor looks at a clock.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The rooms and what each may import; ARCHITECTURE.md draws the same arrows.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -48,8 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "websocket",
         ],
     ),
-    ("client", &[]),
-    ("cli", &["server", "client", "salesforce", "credentials", "config", "auth", "telemetry"]),
+    ("cli", &["server", "salesforce", "credentials", "config", "auth", "telemetry"]),
 ];
 
 /// Files of the core that may wait: the connection's driver, and the signals of a drain that it waits for.
@@ -151,4 +152,19 @@ fn no_folder_has_a_file_of_its_own_name_beside_it() {
     for (path, _) in sources() {
         assert!(!path.with_extension("").is_dir(), "{} stands beside a folder of its name: use mod.rs", path.display());
     }
+}
+
+/// The largest number of packages, itself included, that an integrator of `switchboard-client` compiles without TLS.
+const CLIENT_PACKAGES_MAX: usize = 60;
+
+#[test]
+fn the_client_without_tls_has_few_dependencies() {
+    let tree =
+        "tree --offline --locked -p switchboard-client --no-default-features -e normal --prefix none --no-dedupe";
+    let output = Command::new(env!("CARGO")).args(tree.split(' ')).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let packages: BTreeSet<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    assert!(packages.iter().any(|it| it.starts_with("tokio-tungstenite ")), "{packages:#?}");
+    assert!(packages.len() <= CLIENT_PACKAGES_MAX, "{} packages: {packages:#?}", packages.len());
+    assert!(!packages.iter().any(|it| it.starts_with("switchboard v")), "the client depends on the broker");
 }

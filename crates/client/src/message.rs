@@ -1,6 +1,6 @@
-//! [`Message`]: an envelope as it came from the broker. [`Payload`]: what an application puts into one.
+//! [`Message`], an envelope from the broker, and [`Payload`], the content of one to the broker.
 //!
-//! Payloads pass byte for byte both ways; nothing here prints them, because one may hold a password.
+//! Payloads are passed on byte for byte in both directions. They are never printed, because one can hold a password.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -9,19 +9,20 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Failure};
-use wire::{Triple, check_part};
+use wire::{DecodeLimits, Envelope, Triple, check_part, decode};
 
-/// An envelope from the broker. Cheap to clone; `Debug` shows where it belongs, never its payload.
+/// An envelope from the broker. Cheap to clone. `Debug` shows its triple and source, never its payload.
 #[derive(Clone)]
 pub struct Message(Arc<Parts>);
 
+/// The envelope's text and what the decoder found in it.
 struct Parts {
     text: Utf8Bytes,
     triple: Triple<'static>,
@@ -30,73 +31,42 @@ struct Parts {
     id: Option<String>,
     in_reply_to: Option<String>,
     request_id: Option<String>,
-    timeout: Option<u64>,
+    timeout: Option<Duration>,
     more: bool,
     retained: bool,
+    /// Where the payload is in `text`.
     payload: Option<Range<usize>>,
-    /// Of a request: tells its handler that nobody waits for the answer any longer.
+    /// For a request: cancelled when its answer is no longer wanted.
     cancelled: CancellationToken,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Head<'a> {
-    #[serde(borrow)]
-    channel: Cow<'a, str>,
-    #[serde(borrow)]
-    topic: Cow<'a, str>,
-    #[serde(borrow)]
-    subtopic: Cow<'a, str>,
-    source: Option<String>,
-    user: Option<String>,
-    id: Option<String>,
-    in_reply_to: Option<String>,
-    request_id: Option<String>,
-    timeout: Option<u64>,
-    #[serde(default)]
-    more: bool,
-    #[serde(default)]
-    retained: bool,
-    #[serde(borrow, default, deserialize_with = "present")]
-    data: Option<&'a RawValue>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    message: Option<&'a RawValue>,
-}
-
-/// A field that is there, `null` included: serde would read an optional `null` as an absent field.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
-    <&RawValue>::deserialize(deserializer).map(Some)
-}
-
 impl Message {
-    /// Reads a text message of the broker, who sends fields that no application may.
+    /// Reads a text message from the broker.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`]: the text is not an envelope.
     pub(super) fn read(text: Utf8Bytes) -> Result<Self, Error> {
-        // serde's words may quote what they could not read, so only the place is told.
-        let head: Head<'_> = serde_json::from_str(&text)
-            .map_err(|error| Error::Protocol(format!("no envelope: broken at column {}", error.column())))?;
-        let payload = head.data.or(head.message).map(|raw| {
-            let start = raw.get().as_ptr() as usize - text.as_str().as_ptr() as usize;
-            start..start + raw.get().len()
-        });
-        let triple = Triple::new(head.channel, head.topic, head.subtopic).to_owned();
-        let Head { source, user, id, in_reply_to, request_id, timeout, more, retained, .. } = head;
-        Ok(Self(Arc::new(Parts {
-            text,
-            triple,
-            source,
-            user,
-            id,
-            in_reply_to,
-            request_id,
-            timeout,
-            more,
-            retained,
-            payload,
+        let envelope = decode(&text, DecodeLimits::OWN)
+            .map_err(|malformed| Error::Protocol(format!("not an envelope: {}", malformed.refusal.message)))?;
+        let owned = |field: Option<&str>| field.map(str::to_owned);
+        let parts = Parts {
+            triple: envelope.triple().to_owned(),
+            source: owned(envelope.source()),
+            user: owned(envelope.user()),
+            id: owned(envelope.id()),
+            in_reply_to: owned(envelope.in_reply_to()),
+            request_id: owned(envelope.request_id()),
+            timeout: envelope.timeout_ms().map(Duration::from_millis),
+            more: envelope.more(),
+            retained: envelope.retained(),
+            payload: payload_span(&envelope),
             cancelled: CancellationToken::new(),
-        })))
+            text,
+        };
+        Ok(Self(Arc::new(parts)))
     }
 
-    /// The envelope's JSON text, byte for byte as it came.
+    /// The envelope's JSON text, byte for byte as the broker sent it.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0.text
@@ -108,69 +78,70 @@ impl Message {
         &self.0.triple
     }
 
-    /// The application that sent it, which the broker has verified; replies bear what their handler wrote.
+    /// The application that sent it, verified by the broker. On a reply it is what the handler wrote.
     #[must_use]
     pub fn source(&self) -> Option<&str> {
         self.0.source.as_deref()
     }
 
-    /// Whose envelope it is, as the broker tells services and observers.
+    /// The user whom the envelope concerns. The broker sets it for services and observers, on requests, and on shared
+    /// channels.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.0.user.as_deref()
     }
 
-    /// The publisher's id of an event, the broker's of a request.
+    /// The publisher's id on an event, the broker's id on a request.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.0.id.as_deref()
     }
 
-    /// What it is an answer to.
+    /// The id of the request or command that it answers.
     #[must_use]
     pub fn in_reply_to(&self) -> Option<&str> {
         self.0.in_reply_to.as_deref()
     }
 
-    /// On a request: the asker's own id, for handlers that must not do a thing twice.
+    /// On a request: the requester's own id, for handlers that must not do a thing twice.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
     }
 
-    /// On a request: how long the asker will wait from now on.
+    /// On a request: how much longer the requester waits.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
-        self.0.timeout.map(Duration::from_millis)
+        self.0.timeout
     }
 
-    /// On a reply: whether others follow.
+    /// On a reply: whether further replies follow.
     #[must_use]
     pub fn more(&self) -> bool {
         self.0.more
     }
 
-    /// Whether it is a kept value, delivered because of a new subscription.
+    /// Whether it is a retained value, sent because of a new subscription.
     #[must_use]
     pub fn retained(&self) -> bool {
         self.0.retained
     }
 
-    /// The JSON text of `data`, or of `message` where there is no `data`.
+    /// The JSON text of `data`, or of `message` if there is no `data`.
     #[must_use]
     pub fn payload(&self) -> Option<&str> {
         self.0.payload.clone().and_then(|span| self.0.text.get(span))
     }
 
-    /// The payload as a type; an absent payload reads like `null`.
+    /// Deserializes the payload. An absent payload is read as `null`.
     ///
     /// # Errors
-    /// serde's: the payload has another shape.
+    /// Those of serde: the payload has another shape.
     pub fn data<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.payload().unwrap_or("null"))
     }
 
-    /// The failure that this answer is, if its payload says `"Success":false`.
+    /// The failure in this answer, if its payload has `"Success":false`.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         let payload = self.payload().filter(|payload| payload.starts_with('{') && payload.contains("Success"))?;
@@ -182,20 +153,20 @@ impl Message {
         Some(Failure::from_reply(text("ErrorCode"), text("ErrorMessage"), self.clone()))
     }
 
-    /// Whether this is a request that this session has to answer.
+    /// Returns whether this session has to answer this envelope.
     ///
-    /// An event may bear its publisher's `id`, so the id alone says nothing. An envelope that bears `timeout` is a
-    /// request by the protocol's second rule and never an event, and the broker gives every request one.
+    /// An `id` alone does not make a request, because an event can have its publisher's id. `timeout` does: by rule 2.1
+    /// of the protocol an envelope with `timeout` is a request, and the broker sets it on every request.
     pub(super) fn is_request(&self) -> bool {
         self.0.timeout.is_some() && self.0.id.is_some() && self.0.in_reply_to.is_none() && !self.0.triple.is_broker()
     }
 
-    /// The token of a request, cancelled when nobody waits for the answer any longer.
+    /// The token that is cancelled when the answer to this request is no longer wanted.
     pub(super) fn cancellation(&self) -> &CancellationToken {
         &self.0.cancelled
     }
 
-    /// Whether the broker itself says this.
+    /// Returns whether this is the message of the broker with this topic and subtopic.
     pub(super) fn is_notice(&self, topic: &str, subtopic: &str) -> bool {
         let triple = &self.0.triple;
         triple.is_broker() && triple.topic == topic && triple.subtopic == subtopic
@@ -213,32 +184,39 @@ impl fmt::Debug for Message {
     }
 }
 
-/// What an envelope carries in `data`: JSON, or nothing at all.
+/// Where the payload is in the envelope's text.
+fn payload_span(envelope: &Envelope<'_>) -> Option<Range<usize>> {
+    let payload = envelope.payload()?;
+    let start = payload.as_ptr().addr() - envelope.text().as_ptr().addr();
+    Some(start..start + payload.len())
+}
+
+/// The payload of an envelope: JSON, or nothing.
 ///
-/// Made of a [`serde_json::Value`] by `into()`, of any serialisable value by [`Payload::of`], of JSON text by
-/// [`Payload::json`]; `()` is no payload. No `Debug`: it may hold a password.
+/// Use `into()` for a [`serde_json::Value`], [`Payload::of`] for any serializable value, [`Payload::json`] for JSON
+/// text, and `()` for no payload. There is no `Debug`, because a payload can hold a password.
 #[derive(Clone, Default)]
 pub struct Payload(Option<Box<RawValue>>);
 
 impl Payload {
-    /// A value that serde can write.
+    /// Serializes a value.
     ///
     /// # Errors
-    /// [`Error::Invalid`]: the value can't be JSON.
+    /// [`Error::Invalid`]: the value cannot be written as JSON.
     pub fn of(value: &impl Serialize) -> Result<Self, Error> {
         serde_json::value::to_raw_value(value)
             .map(|raw| Self(Some(raw)))
             .map_err(|_| Error::Invalid("the payload cannot be written as JSON".into()))
     }
 
-    /// JSON text, passed on byte for byte but for the white space around it.
+    /// Takes JSON text, which is passed on byte for byte without the white space around it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the place: the text is not JSON.
+    /// [`Error::Invalid`], which says where the text stops being JSON.
     pub fn json(text: String) -> Result<Self, Error> {
-        RawValue::from_string(text).map(|raw| Self(Some(raw))).map_err(|error| {
-            Error::Invalid(format!("not JSON: broken at line {}, column {}", error.line(), error.column()))
-        })
+        RawValue::from_string(text)
+            .map(|raw| Self(Some(raw)))
+            .map_err(|error| Error::Invalid(format!("not JSON (line {}, column {})", error.line(), error.column())))
     }
 
     fn raw(&self) -> Option<&RawValue> {
@@ -260,15 +238,15 @@ impl From<Box<RawValue>> for Payload {
 
 impl From<serde_json::Value> for Payload {
     fn from(value: serde_json::Value) -> Self {
-        // A `Value` has string keys and finite numbers only: nothing that JSON cannot say.
+        // Cannot fail: a `Value` has string keys and finite numbers only.
         Self(serde_json::value::to_raw_value(&value).ok())
     }
 }
 
-/// An envelope on its way to the broker.
+/// An envelope to the broker.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(clippy::struct_excessive_bools, reason = "the wire has four flags, independent of each other")]
+#[expect(clippy::struct_excessive_bools, reason = "the wire has five independent flags")]
 pub(super) struct Outgoing<'a> {
     pub(super) channel: &'a str,
     pub(super) topic: &'a str,
@@ -292,8 +270,12 @@ pub(super) struct Outgoing<'a> {
     pub(super) idempotent: bool,
     #[serde(skip_serializing_if = "is_false")]
     pub(super) retain: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    pub(super) once: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) message: Option<&'a RawValue>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
@@ -313,20 +295,20 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// The text for the wire.
+    /// Returns the text for the wire.
     pub(super) fn text(&self) -> Result<String, Error> {
         serde_json::to_string(self).map_err(|_| Error::Invalid("the envelope cannot be written as JSON".into()))
     }
 }
 
-/// Refuses a triple that no envelope may bear before the broker has to: its refusal of an event without an id would
-/// reach nobody.
+/// Checks a triple before it is sent. The broker would refuse it too, but its answer to an event without an id has no
+/// `inReplyTo`, so the caller would never see it.
 pub(super) fn check_triple(triple: &Triple<'_>) -> Result<(), Error> {
     for (name, part) in [("channel", &triple.channel), ("topic", &triple.topic), ("subtopic", &triple.subtopic)] {
         check_part(part).map_err(|fault| Error::Invalid(format!("the {name} {fault}")))?;
     }
     if triple.is_broker() {
-        return Err(Error::Invalid("the channel 'Broker' is the broker's own".into()));
+        return Err(Error::Invalid("the channel 'Broker' is reserved for the broker".into()));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! [`Requesting`]: a request on its way, and its answers: one, several ([`Answers`]) or everybody's ([`Gather`]).
+//! [`Requesting`]: a request to send, and its answers: one, several ([`Answers`]) or those of all handlers ([`Gather`]).
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -19,20 +19,21 @@ use super::{Client, Error, Message};
 use wire::ErrorCode;
 use wire::Triple;
 
-/// How long a request waits unless told otherwise: the broker's own default.
+/// The default time limit of a request, which is also the broker's.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// The broker keeps the time limit; this much later the client no longer believes in an answer.
+/// The broker ends a request at its time limit. The client gives up this much later.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Answers that are kept for a consumer that is busy.
+/// How many answers are queued.
 const QUEUE: usize = 64;
 
-/// A request in the making: options, then `.await` for its answer, or [`answers`](Self::answers) or
-/// [`gather`](Self::gather) for several. To drop what waits for the answer cancels the request.
+/// A request to send: options, then `.await` for the answer, or [`answers`](Self::answers) or
+/// [`gather`](Self::gather) for several. Dropping the future, or the stream of answers, cancels the request.
 #[must_use = "nothing is requested until this is awaited"]
 pub struct Requesting<'c> {
     client: &'c Client,
     triple: Triple<'c>,
     payload: Payload,
+    id: Option<String>,
     timeout: Duration,
     idempotent: bool,
     target: Option<String>,
@@ -41,53 +42,59 @@ pub struct Requesting<'c> {
 
 impl<'c> Requesting<'c> {
     pub(super) fn new(client: &'c Client, triple: Triple<'c>, payload: Payload) -> Self {
-        Self { client, triple, payload, timeout: TIMEOUT, idempotent: false, target: None, user: None }
+        Self { client, triple, payload, id: None, timeout: TIMEOUT, idempotent: false, target: None, user: None }
     }
 
-    /// How long to wait (default 10 s); the broker's configuration has an upper bound. Each progressive answer starts
-    /// the clock anew.
+    /// Sets the request's id, instead of one that the client makes. The handler sees it as
+    /// [`request_id`](Message::request_id), and can recognise a repeated request by it.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Sets the time limit (default 10 s). The broker lowers it to its own. Each partial answer restarts the clock.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Lets the broker ask another handler if the first one dies.
+    /// Lets the broker give the request to a second handler if the first one goes away.
     pub fn idempotent(mut self) -> Self {
         self.idempotent = true;
         self
     }
 
-    /// Only handlers that are registered under this source.
+    /// Sends the request only to handlers of this source.
     pub fn target(mut self, source: impl Into<String>) -> Self {
         self.target = Some(source.into());
         self
     }
 
-    /// For this user; for services.
+    /// Names the user whom the request is for. A service must name one on a user-scoped channel.
     pub fn user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
         self
     }
 
-    /// Sends the request; its answers come as they are given, the last one last.
+    /// Sends the request, and returns its answers: partial ones first, the last one at the end.
     ///
     /// # Errors
-    /// The request could not be sent; what happens later is an item of the stream.
+    /// The request could not be sent. A later failure is an item of the stream.
     pub async fn answers(self) -> Result<Answers, Error> {
         self.send(false).await
     }
 
-    /// Asks every handler; the answers come as they are given, then who has answered and who has not.
+    /// Sends the request to all handlers, and returns their answers, then a summary.
     ///
     /// # Errors
-    /// The request could not be sent; what happens later is an item of the stream.
+    /// The request could not be sent. A later failure is an item of the stream.
     pub async fn gather(self) -> Result<Gather, Error> {
         self.send(true).await.map(Gather)
     }
 
     async fn send(self, gather: bool) -> Result<Answers, Error> {
         check_triple(&self.triple)?;
-        let id = self.client.shared.next_id();
+        let id = self.id.clone().unwrap_or_else(|| self.client.shared.next_id());
         let outgoing = Outgoing {
             id: Some(&id),
             timeout: Some(u64::try_from(self.timeout.as_millis()).unwrap_or(u64::MAX).max(1)),
@@ -101,7 +108,7 @@ impl<'c> Requesting<'c> {
         self.client.check_connected()?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let queue = Queue::new(receiver, self.client.clone());
-        let waiting = Waiting::Stream { queue: sender };
+        let waiting = Waiting::Stream(sender);
         self.client.order(Order::Ask { id, text, waiting }).await?;
         Ok(Answers { queue, patience: self.timeout.saturating_add(PATIENCE), ended: false })
     }
@@ -118,7 +125,7 @@ impl<'c> Requesting<'c> {
     }
 }
 
-/// The last answer; those that came before it are passed over.
+/// Ends with the last answer; partial ones are skipped.
 impl<'c> IntoFuture for Requesting<'c> {
     type Output = Result<Message, Error>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'c>>;
@@ -128,7 +135,7 @@ impl<'c> IntoFuture for Requesting<'c> {
     }
 }
 
-/// The answers to one request. Dropped before its end, it cancels the request.
+/// The answers to one request. Dropping it before the last one cancels the request.
 pub struct Answers {
     queue: Queue,
     patience: Duration,
@@ -136,7 +143,7 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// The next answer; after the last one, or an error, `None`. An answer that says `"Success":false` is
+    /// Returns the next answer, or `None` after the last one or an error. An answer with `"Success":false` is
     /// [`Error::Refused`].
     pub async fn next(&mut self) -> Option<Result<Message, Error>> {
         let message = match self.message().await? {
@@ -149,7 +156,7 @@ impl Answers {
         }
     }
 
-    /// The next message, whatever it says.
+    /// Returns the next message, also if it is a failure.
     async fn message(&mut self) -> Option<Result<Message, Error>> {
         if self.ended {
             return None;
@@ -162,13 +169,13 @@ impl Answers {
         };
         if !outcome.as_ref().is_ok_and(Message::more) {
             self.ended = true;
-            // Told now rather than when dropped: a request that timed out here is cancelled at once.
+            // Not only when dropped: a request that timed out here is cancelled now.
             self.queue.close();
         }
         Some(outcome)
     }
 
-    /// The same as a [`Stream`].
+    /// Returns the answers as a [`Stream`].
     pub fn into_stream(self) -> impl Stream<Item = Result<Message, Error>> + Send {
         unfold(self, async |mut answers| answers.next().await.map(|item| (item, answers)))
     }
@@ -180,25 +187,25 @@ impl fmt::Debug for Answers {
     }
 }
 
-/// What a gathered request brings.
+/// An item of a gathered request.
 #[derive(Clone, Debug)]
 pub enum Gathered {
-    /// One handler's answer, which may be a [`failure`](Message::failure).
+    /// The answer of one handler, which can be a [`failure`](Message::failure).
     Answer(Message),
-    /// The end: who was asked, who answered.
+    /// The end.
     End(Summary),
 }
 
-/// The end of a gathered request.
+/// The summary at the end of a gathered request.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
 pub struct Summary {
-    /// How many handlers were asked.
+    /// The number of handlers that got the request.
     pub expected: u64,
-    /// How many answered.
+    /// The number of handlers that answered.
     pub answered: u64,
-    /// Those that did not.
+    /// The handlers that did not answer.
     #[serde(default)]
     pub failed: Vec<FailedHandler>,
 }
@@ -208,7 +215,7 @@ pub struct Summary {
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
 pub struct FailedHandler {
-    /// Its application.
+    /// Its source.
     pub source: String,
     /// The code, as it was written.
     pub error_code: String,
@@ -222,12 +229,12 @@ impl FailedHandler {
     }
 }
 
-/// The answers to a request that was asked of every handler. Dropped before its end, it cancels the request.
+/// The answers of all handlers to one request. Dropping it before the summary cancels the request.
 #[derive(Debug)]
 pub struct Gather(Answers);
 
 impl Gather {
-    /// The next answer, at last the summary, then `None`.
+    /// Returns the next answer, then the summary, then `None`.
     pub async fn next(&mut self) -> Option<Result<Gathered, Error>> {
         let message = match self.0.message().await? {
             Ok(message) => message,
@@ -243,7 +250,7 @@ impl Gather {
         Some(message.data().map(Gathered::End).map_err(wrong))
     }
 
-    /// The same as a [`Stream`].
+    /// Returns the answers as a [`Stream`].
     pub fn into_stream(self) -> impl Stream<Item = Result<Gathered, Error>> + Send {
         unfold(self, async |mut gather| gather.next().await.map(|item| (item, gather)))
     }

@@ -1,11 +1,14 @@
-//! [`Table`]: who in this process waits for what, and therefore where a message from the broker goes.
+//! [`Table`]: the queues of this client's subscriptions, handlers and pending requests, and which of them gets a message
+//! from the broker.
 //!
-//! The broker delivers an event once to a session, however many of its patterns match, and does not say which: so the
-//! table holds the patterns too and hands the message to every [`Subscription`](super::Subscription) that matches. An
-//! answer goes by its `inReplyTo`, a request to one handler. No file of this table's waits: what a full queue does not
-//! take is *parked*, in order, and the connection reads no more until there is room, so that the broker's pressure
-//! applies. Where somebody waits for an answer the socket is still read, up to [`PARKED_MAX`] messages: the answer may
-//! stand behind events that the waiting code itself would have to take.
+//! The broker delivers an event once per session, however many of the session's patterns match. So the table has the
+//! patterns too, and passes the message to every [`Subscription`](super::Subscription) that matches. An answer is found
+//! by its `inReplyTo`; a request goes to one handler.
+//!
+//! A message for a full queue is *parked*, in order. The connection is not read while messages are parked, so the
+//! broker slows the publishers down. There is one exception: while an answer is pending, reading continues until
+//! [`PARKED_MAX`] messages are parked, because the answer can be behind events that the requesting code would have to
+//! take.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -20,56 +23,66 @@ use super::{Error, Message};
 use wire::ErrorCode;
 use wire::Pattern;
 
-/// How many messages may be parked while answers are waited for.
+/// How many messages may be parked while an answer is pending.
 const PARKED_MAX: usize = 4096;
 
-/// What a queue of this client carries; an error is the last item.
+/// An item of a queue. An error is the last one.
 pub(super) type Incoming = Result<Message, Error>;
 
-/// Who waits for an answer.
+/// The recipient of an answer.
 pub(super) enum Waiting {
-    /// For one answer.
+    /// Takes one answer.
     Once(oneshot::Sender<Incoming>),
-    /// For answers up to the one without `more`; an end before that is told to the broker.
-    Stream {
-        /// Where they go.
-        queue: mpsc::Sender<Incoming>,
-    },
-    /// A new subscription, by its local number, for the broker's word on it.
+    /// Takes answers up to the one without `more`. If it is dropped before that, the request is cancelled.
+    Stream(mpsc::Sender<Incoming>),
+    /// Takes the reply to Subscribe, for the new subscription with this number.
     Subscribe(u64, oneshot::Sender<Incoming>),
-    /// The subscriptions that are made again after a reconnect, by what they want.
+    /// The subscriptions that are made again after a reconnect.
     Again(Wanted),
 }
 
 impl Waiting {
-    fn has_gone(&self) -> bool {
+    fn is_dropped(&self) -> bool {
         match self {
             Self::Once(queue) | Self::Subscribe(_, queue) => queue.is_closed(),
-            Self::Stream { queue } => queue.is_closed(),
+            Self::Stream(queue) => queue.is_closed(),
             Self::Again(_) => false,
+        }
+    }
+
+    /// Passes on why there will be no answer.
+    fn fail(self, error: Error) {
+        match self {
+            Self::Once(queue) | Self::Subscribe(_, queue) => {
+                queue.send(Err(error)).ok();
+            }
+            Self::Stream(queue) => {
+                queue.try_send(Err(error)).ok();
+            }
+            Self::Again(_) => {}
         }
     }
 }
 
-/// What is subscribed to, once for all who want the same.
+/// A subscription of the broker, shared by all equal subscriptions of this client.
 struct Held {
     /// In the order of subscribing.
     queues: Vec<(u64, mpsc::Sender<Incoming>)>,
-    /// When it was last asked for, as a count of such commands.
+    /// The number of the Subscribe command that was sent last.
     asked: u64,
-    /// Whether retained values may be for this subscription.
+    /// Whether retained values can be for this subscription.
     fresh: bool,
 }
 
-/// What a full queue has not yet taken.
+/// The messages that did not fit into a full queue.
 struct Parked {
     queue: mpsc::Sender<Incoming>,
     items: VecDeque<Incoming>,
 }
 
 impl Parked {
-    /// Hands on what fits; says whether something is left.
-    fn hand_on(&mut self) -> bool {
+    /// Passes on the messages that fit. Returns whether some are left.
+    fn pass_on(&mut self) -> bool {
         while let Some(item) = self.items.pop_front() {
             if let Err(mpsc::error::TrySendError::Full(item)) = self.queue.try_send(item) {
                 self.items.push_front(item);
@@ -86,21 +99,21 @@ pub(super) struct Table {
     held: BTreeMap<Wanted, Held>,
     asked: u64,
     waiting: HashMap<String, Waiting>,
-    /// The requests that handlers of this session work on, by the broker's id.
+    /// The requests that this session's handlers are working on, by the broker's id.
     running: BTreeMap<String, CancellationToken>,
     parked: Vec<Parked>,
-    /// Subscriptions that are made again and not yet confirmed.
+    /// How many of the subscriptions that are made again are not confirmed yet.
     unconfirmed: usize,
 }
 
-/// What a message means to the connection itself.
+/// What a message means for the connection.
 #[derive(Debug)]
-pub(super) enum Told {
-    /// Nothing.
-    Nothing,
-    /// The broker is about to restart; come back after this.
+pub(super) enum Received {
+    /// The table has handled it.
+    Handled,
+    /// The broker is about to restart. Reconnect this long after the Close frame.
     Draining(Duration),
-    /// A request for a handler that has just left, by the broker's id.
+    /// A request for a handler that has just stopped.
     Unserved(Message),
 }
 
@@ -112,42 +125,42 @@ struct Draining {
 }
 
 impl Table {
-    /// Takes a message from the broker and hands it to those it is for.
-    pub(super) fn receive(&mut self, message: Message) -> Told {
+    /// Passes a message from the broker on to its recipients.
+    pub(super) fn receive(&mut self, message: Message) -> Received {
         if message.is_notice("Request", "Cancelled") {
             if let Some(token) = message.in_reply_to().and_then(|id| self.running.remove(id)) {
                 token.cancel();
             }
-            return Told::Nothing;
+            return Received::Handled;
         }
         if let Some(id) = message.in_reply_to() {
             let id = id.to_owned();
             self.answer(&id, message);
-            return Told::Nothing;
+            return Received::Handled;
         }
         if message.is_request() {
             return self.request(message);
         }
-        let told = Self::notice(&message);
+        let received = Self::notice(&message);
         self.event(&message);
-        told
+        received
     }
 
     fn answer(&mut self, id: &str, message: Message) {
         if message.more()
-            && let Some(Waiting::Stream { queue }) = self.waiting.get(id)
+            && let Some(Waiting::Stream(queue)) = self.waiting.get(id)
         {
             let queue = queue.clone();
             self.deliver(queue, Ok(message));
             return;
         }
         match self.waiting.remove(id) {
-            // Nobody waits any longer: the answer was late.
+            // The answer is late.
             None => {}
             Some(Waiting::Once(queue)) => {
                 queue.send(Ok(message)).ok();
             }
-            Some(Waiting::Stream { queue }) => self.deliver(queue, Ok(message)),
+            Some(Waiting::Stream(queue)) => self.deliver(queue, Ok(message)),
             Some(Waiting::Subscribe(number, queue)) => {
                 if message.failure().is_some() {
                     self.forget(number);
@@ -172,32 +185,32 @@ impl Table {
         }
     }
 
-    /// Hands a request to the handler with the narrowest matching pattern.
-    fn request(&mut self, message: Message) -> Told {
+    /// Passes a request to the handler with the narrowest matching pattern.
+    fn request(&mut self, message: Message) -> Received {
         let handlers = || self.held.iter().filter(|(wanted, _)| wanted.handler);
         let exact = handlers().filter(|(wanted, _)| wanted.pattern.matches(message.triple()));
         let folded = handlers().filter(|(wanted, _)| wanted.pattern.matches_any_case(message.triple()));
         let chosen = exact.min_by_key(|(wanted, _)| width(&wanted.pattern));
         let chosen = chosen.or_else(|| folded.min_by_key(|(wanted, _)| width(&wanted.pattern)));
         let queue = chosen.and_then(|(_, held)| held.queues.iter().map(|(_, queue)| queue).find(|it| !it.is_closed()));
-        let Some(queue) = queue.cloned() else { return Told::Unserved(message) };
+        let Some(queue) = queue.cloned() else { return Received::Unserved(message) };
         if let Some(id) = message.id() {
             self.running.insert(id.to_owned(), message.cancellation().clone());
         }
         self.deliver(queue, Ok(message));
-        Told::Nothing
+        Received::Handled
     }
 
-    /// Hands an event to every subscription that it may be for.
+    /// Passes an event to every subscription that it can be for.
     fn event(&mut self, message: &Message) {
-        let hears = |wanted: &Wanted| !wanted.handler && wanted.pattern.matches(message.triple());
-        let mut matching: Vec<_> = self.held.iter().filter(|(wanted, _)| hears(wanted)).collect();
+        let matches = |wanted: &Wanted| !wanted.handler && wanted.pattern.matches(message.triple());
+        let mut matching: Vec<_> = self.held.iter().filter(|(wanted, _)| matches(wanted)).collect();
         if matching.is_empty() {
-            // The channel folds letter case, which is the broker's configuration.
-            let hears = |wanted: &Wanted| !wanted.handler && wanted.pattern.matches_any_case(message.triple());
-            matching = self.held.iter().filter(|(wanted, _)| hears(wanted)).collect();
+            // The broker is configured to ignore case in this channel.
+            let matches = |wanted: &Wanted| !wanted.handler && wanted.pattern.matches_any_case(message.triple());
+            matching = self.held.iter().filter(|(wanted, _)| matches(wanted)).collect();
         }
-        // Where a filter leaves nobody, the message is for somebody all the same.
+        // The broker sent it for one of them, so a filter that leaves none is not applied.
         let narrowed: Vec<_> = matching.iter().filter(|(wanted, _)| wanted.is_for(message.user())).copied().collect();
         let matching = if narrowed.is_empty() { matching } else { narrowed };
         let fresh: Vec<_> = matching.iter().filter(|(_, held)| held.fresh && message.retained()).copied().collect();
@@ -208,27 +221,30 @@ impl Table {
         }
     }
 
-    /// What the broker says of the connection itself.
-    fn notice(message: &Message) -> Told {
+    /// Reads a notice about the connection.
+    fn notice(message: &Message) -> Received {
         if message.is_notice("Connection", "Draining") {
             let after = message.data::<Draining>().map_or(0, |draining| draining.reconnect_after_ms);
-            return Told::Draining(Duration::from_millis(after));
+            return Received::Draining(Duration::from_millis(after));
         }
         if message.is_notice("Message", "Error") {
             match message.failure() {
-                // Answers are given to requests that came; what is no longer known has ended meanwhile.
+                // The handlers answer only requests that they were given, so this one has ended meanwhile.
                 Some(failure) if failure.code() == Some(ErrorCode::NoSuchRequest) => {
-                    tracing::warn!("an answer came too late: its request had ended, by its time limit or its asker");
+                    tracing::warn!("an answer was too late: its request had timed out or was cancelled");
                 }
                 Some(failure) => tracing::warn!(%failure, "the broker refused an envelope that had no id"),
                 None => {}
             }
         } else if message.is_notice("Connection", "Lagging") {
-            tracing::warn!("this application takes messages more slowly than they come");
+            tracing::warn!("this application takes messages more slowly than they arrive");
         } else if message.is_notice("Message", "Dropped") {
-            tracing::warn!(data = message.payload(), "the broker dropped events that were not taken in time");
+            tracing::warn!(
+                data = message.payload(),
+                "the broker dropped events that this application did not take in time"
+            );
         }
-        Told::Nothing
+        Received::Handled
     }
 
     fn deliver(&mut self, queue: mpsc::Sender<Incoming>, item: Incoming) {
@@ -239,29 +255,29 @@ impl Table {
         }
     }
 
-    /// Waits until a full queue has room, and hands on what fits. Never ends while nothing is parked.
+    /// Waits until a full queue has room, and passes on the messages that fit. If nothing is parked, never ends.
     pub(super) async fn unpark(&mut self) {
         if self.parked.is_empty() {
             return std::future::pending().await;
         }
-        // Cancel-safe: nothing is handed on before the wait is over. A permit that is dropped gives its place back.
+        // Cancel-safe: nothing is passed on before the wait is over, and a dropped permit frees its place.
         let room = |parked: &Parked| Box::pin(parked.queue.clone().reserve_owned());
         drop(select_all(self.parked.iter().map(room)).await);
-        self.parked.retain_mut(Parked::hand_on);
+        self.parked.retain_mut(Parked::pass_on);
     }
 
-    /// Whether the socket may be read.
+    /// Returns whether the socket may be read.
     pub(super) fn may_read(&self) -> bool {
         let parked: usize = self.parked.iter().map(|parked| parked.items.len()).sum();
         parked == 0 || (!self.waiting.is_empty() && parked < PARKED_MAX)
     }
 
-    /// Somebody waits for the answer to this id.
+    /// Registers the recipient of the answers to an id.
     pub(super) fn wait(&mut self, id: String, waiting: Waiting) {
         self.waiting.insert(id, waiting);
     }
 
-    /// Holds a subscription before the broker is asked for it: kept values may come before its answer.
+    /// Adds a subscription. This happens before Subscribe is sent, because retained values can arrive before the reply.
     pub(super) fn hold(&mut self, number: u64, wanted: Wanted, queue: mpsc::Sender<Incoming>) {
         self.asked += 1;
         let held = self.held.entry(wanted).or_insert_with(|| Held { queues: Vec::new(), asked: 0, fresh: true });
@@ -269,8 +285,8 @@ impl Table {
         (held.asked, held.fresh) = (self.asked, true);
     }
 
-    /// Kept values come about the time of the answer to Subscribe; so once a later command is answered, those that come
-    /// are no longer for the subscriptions that were asked for earlier.
+    /// Marks the subscriptions that were sent before the one that is now confirmed. Retained values arrive with the reply
+    /// to Subscribe, so later ones are not for these.
     fn older_are_not_fresh(&mut self, asked: Option<u64>) {
         for held in self.held.values_mut().filter(|held| Some(held.asked) < asked) {
             held.fresh = false;
@@ -284,21 +300,21 @@ impl Table {
         });
     }
 
-    /// A handler answered. Says whether the request was still open, so that nothing is sent for one that is not.
+    /// Notes that a handler answered. Returns whether the request is still open, so that the answer is worth sending.
     pub(super) fn answered(&mut self, id: &str, more: bool) -> bool {
         if more { self.running.contains_key(id) } else { self.running.remove(id).is_some() }
     }
 
-    /// Drops what nobody waits for any longer; says which requests to cancel and what to unsubscribe from.
+    /// Removes what was dropped. Returns the requests to cancel and the subscriptions to end.
     pub(super) fn sweep(&mut self) -> (Vec<String>, Vec<Wanted>) {
         let mut cancelled = Vec::new();
         self.waiting.retain(|id, waiting| {
-            if waiting.has_gone() && matches!(waiting, Waiting::Stream { .. }) {
+            if waiting.is_dropped() && matches!(waiting, Waiting::Stream(_)) {
                 cancelled.push(id.clone());
             }
-            !waiting.has_gone()
+            !waiting.is_dropped()
         });
-        // In the order they were made, not in the map's.
+        // The order of the map is random.
         cancelled.sort_unstable();
         let mut left = Vec::new();
         self.held.retain(|wanted, held| {
@@ -311,18 +327,17 @@ impl Table {
         (cancelled, left)
     }
 
-    /// The connection is gone: everybody who waits for an answer hears of it, handlers learn that nobody waits for
-    /// theirs. Subscriptions stay.
-    pub(super) fn disconnected(&mut self) {
-        // A queue that closes without its last item says `Disconnected`.
-        self.waiting.clear();
+    /// Notes that the connection is lost. Pending operations fail with this error, and running handlers are told that
+    /// their answers are no longer wanted. Subscriptions stay.
+    pub(super) fn disconnected(&mut self, error: &Error) {
+        self.waiting.drain().for_each(|(_, waiting)| waiting.fail(error.clone()));
         self.unconfirmed = 0;
         for (_, token) in std::mem::take(&mut self.running) {
             token.cancel();
         }
     }
 
-    /// What to subscribe to on a new connection.
+    /// Returns the subscriptions to make on a new connection.
     pub(super) fn again(&mut self) -> Vec<Wanted> {
         self.sweep();
         self.unconfirmed = self.held.len();
@@ -333,22 +348,22 @@ impl Table {
         self.held.keys().cloned().collect()
     }
 
-    /// Whether everything held is subscribed to on this connection.
+    /// Returns whether all subscriptions are confirmed on this connection.
     pub(super) fn is_complete(&self) -> bool {
         self.unconfirmed == 0
     }
 
-    /// The connection has ended for good: streams end with this.
+    /// Ends all subscriptions with this error.
     pub(super) fn close(&mut self, error: &Error) {
-        self.disconnected();
+        self.disconnected(error);
         for (_, queue) in std::mem::take(&mut self.held).into_values().flat_map(|held| held.queues) {
-            // A full queue ends all the same, when its sender goes.
+            // A full queue ends too, when its sender is dropped.
             queue.try_send(Err(error.clone())).ok();
         }
     }
 }
 
-/// How many parts of the pattern match anything.
+/// Returns how many parts of the pattern are `*`.
 fn width(pattern: &Pattern) -> usize {
     [&pattern.channel, &pattern.topic, &pattern.subtopic].iter().filter(|part| part.is_none()).count()
 }

@@ -1,4 +1,4 @@
-//! [`Subscription`]: a [`Stream`] of the messages that a pattern matches. [`Subscribing`] is how one is made.
+//! [`Subscription`]: a [`Stream`] of the messages that a pattern matches. [`Subscribing`] has its options.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use super::message::Payload;
@@ -15,30 +15,45 @@ use super::table::Incoming;
 use super::{Client, Error, Message};
 use wire::Pattern;
 
-/// How many messages a subscription keeps for a consumer that is busy, unless told otherwise.
-pub(super) const QUEUE: usize = 1024;
+/// The default of [`Subscribing::queue`].
+const QUEUE: usize = 1024;
 
-/// What is asked of the broker; two that are equal are one subscription there.
+/// The options of a subscription. Equal ones are one subscription of the broker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Wanted {
     pub(super) pattern: Pattern,
     pub(super) handler: bool,
     pub(super) group: Option<String>,
     pub(super) user: Option<String>,
+    /// The further triples of an ordered handler's answers; `None` if the handler is not ordered.
+    pub(super) ordered: Option<Vec<String>>,
 }
 
 impl Wanted {
-    /// `data` of Subscribe.
+    /// The options of a plain subscription.
+    pub(super) fn of(pattern: Pattern) -> Self {
+        Self { pattern, handler: false, group: None, user: None, ordered: None }
+    }
+
+    /// Returns `data` of Subscribe.
     pub(super) fn data(&self) -> Payload {
-        self.with_role(self.handler.then_some("handler"))
+        let mut data = self.with_role(self.handler.then_some("handler"));
+        if let Some(replies) = &self.ordered {
+            data.insert("ordered".to_owned(), true.into());
+            if !replies.is_empty() {
+                data.insert("replies".to_owned(), replies.as_slice().into());
+            }
+        }
+        Value::Object(data).into()
     }
 
-    /// `data` of Unsubscribe. It names the role, so that the other role's subscription to the pattern lives on.
+    /// Returns `data` of Unsubscribe. It names the role, so that the other role's subscription to the pattern lives on.
     pub(super) fn filter(&self) -> Payload {
-        self.with_role(Some(if self.handler { "handler" } else { "subscriber" }))
+        Value::Object(self.with_role(Some(if self.handler { "handler" } else { "subscriber" }))).into()
     }
 
-    fn with_role(&self, role: Option<&str>) -> Payload {
+    /// Returns the fields that tell subscriptions apart.
+    fn with_role(&self, role: Option<&str>) -> Map<String, Value> {
         let part = |part: &Option<Box<str>>| Value::from(part.as_deref().unwrap_or("*"));
         let Pattern { channel, topic, subtopic } = &self.pattern;
         let fields = [
@@ -49,11 +64,11 @@ impl Wanted {
             ("group", self.group.as_deref().map(Value::from)),
             ("user", self.user.as_deref().map(Value::from)),
         ];
-        let fields = fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-        Value::Object(fields.collect()).into()
+        fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
     }
 
-    /// Whether an event that bears this `user` may be for this subscription: an observer's names whom it observes.
+    /// Returns whether an event with this `user` can be for this subscription. The subscription of an observer names a
+    /// user.
     pub(super) fn is_for(&self, user: Option<&str>) -> bool {
         match self.user.as_deref() {
             None | Some("*") => true,
@@ -62,7 +77,7 @@ impl Wanted {
     }
 }
 
-/// A subscription in the making: options, then `.await`.
+/// A subscription to make: options, then `.await`.
 #[must_use = "nothing is subscribed to until this is awaited"]
 pub struct Subscribing<'c> {
     client: &'c Client,
@@ -72,26 +87,25 @@ pub struct Subscribing<'c> {
 
 impl<'c> Subscribing<'c> {
     pub(super) fn new(client: &'c Client, pattern: Pattern) -> Self {
-        let wanted = Wanted { pattern, handler: false, group: None, user: None };
-        Self { client, wanted, queue: QUEUE }
+        Self { client, wanted: Wanted::of(pattern), queue: QUEUE }
     }
 
-    /// Shares the messages with the other members of a group, one each.
+    /// Shares the messages with the other members of a group: each goes to one member.
     ///
-    /// A client that subscribes to overlapping patterns with and without a group can't tell the two apart: use a
-    /// client of its own for the group.
+    /// If a client subscribes to overlapping patterns with and without a group, it cannot tell which subscription a
+    /// message is for. Use a client of its own for the group.
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.wanted.group = Some(group.into());
         self
     }
 
-    /// Observes a user's events, or with `*` everybody's; needs the permission `observe`.
+    /// Receives the events of this user, or of all users (`*`). Needs the permission `observe`.
     pub fn observe(mut self, user: impl Into<String>) -> Self {
         self.wanted.user = Some(user.into());
         self
     }
 
-    /// How many messages to keep for a consumer that is busy (default 1024, at least 1).
+    /// Sets how many messages are queued for a busy consumer (default 1024, at least 1).
     pub fn queue(mut self, messages: usize) -> Self {
         self.queue = messages.max(1);
         self
@@ -112,7 +126,7 @@ impl<'c> IntoFuture for Subscribing<'c> {
     }
 }
 
-/// Subscribes, as a subscriber or as a handler, and gives the queue that the messages come in.
+/// Subscribes, and returns the queue of the messages.
 pub(super) async fn ask(client: &Client, wanted: Wanted, messages: usize) -> Result<Queue, Error> {
     client.check_connected()?;
     let (sender, receiver) = mpsc::channel(messages);
@@ -124,7 +138,7 @@ pub(super) async fn ask(client: &Client, wanted: Wanted, messages: usize) -> Res
     Ok(queue)
 }
 
-/// The receiving end of a queue that the driver fills; tells the driver when it goes.
+/// The receiving end of a queue that the driver fills. The driver is woken when it is dropped.
 pub(super) struct Queue {
     pub(super) receiver: mpsc::Receiver<Incoming>,
     client: Client,
@@ -135,7 +149,7 @@ impl Queue {
         Self { receiver, client }
     }
 
-    /// Takes nothing more, and has the driver look for closed queues.
+    /// Takes no further messages, and wakes the driver.
     pub(super) fn close(&mut self) {
         self.receiver.close();
         self.client.shared.sweep.notify_one();
@@ -148,29 +162,30 @@ impl Drop for Queue {
     }
 }
 
-/// The messages that a pattern matches, as a [`Stream`]; dropping it unsubscribes.
+/// The messages that a pattern matches, as a [`Stream`]. Dropping it unsubscribes.
 ///
-/// It lasts through reconnects: what was published meanwhile is missed, kept values come again. It ends when the
-/// client is closed or the broker refuses the subscription after a reconnect; [`error`](Self::error) says which.
+/// It outlives lost connections. Events that are published meanwhile are missed; retained values arrive again. It ends
+/// when the client is closed, or when the broker refuses the subscription after a reconnect; [`error`](Self::error)
+/// returns which.
 ///
-/// A consumer that is slow is waited for: when its queue is full, the connection is not read any further, and the
-/// broker slows the publishers down and in the end closes the connection. Code that takes from a subscription may
-/// make requests of its own meanwhile; their answers are read past what is waiting, up to a bound.
+/// When the queue of a slow consumer is full, the connection is not read. The broker then slows the publishers down,
+/// and closes the connection if that lasts. A consumer can make requests of its own: their answers are read past the
+/// waiting messages, up to a bound.
 pub struct Subscription {
     queue: Queue,
-    /// Keeps the connection while the subscription lives.
+    /// Keeps the connection open.
     client: Client,
     error: Option<Error>,
 }
 
 impl Subscription {
-    /// The next message; `None` when the subscription has ended.
+    /// Returns the next message, or `None` when the subscription has ended.
     pub async fn next(&mut self) -> Option<Message> {
         let item = self.queue.receiver.recv().await;
         self.take(item)
     }
 
-    /// Why the subscription ended, once it has.
+    /// Returns why the subscription ended, if it has.
     #[must_use]
     pub fn error(&self) -> Option<&Error> {
         self.error.as_ref()

@@ -1,4 +1,4 @@
-//! What can go wrong for an application: [`Error`], and [`Failure`], an answer that says no.
+//! [`Error`], and [`Failure`]: an answer with `"Success":false`.
 
 use std::fmt;
 use std::io;
@@ -6,57 +6,69 @@ use std::io;
 use serde_json::json;
 
 use super::{Message, Payload};
-use wire::{ErrorCode, Refusal};
+use wire::{CloseCode, ErrorCode, Refusal};
 
-/// Why something asked of the broker did not come about.
+/// The reason why an operation failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The caller's own mistake, found before anything was sent.
+    /// A mistake of the caller, found before anything was sent.
     #[error("{0}")]
     Invalid(String),
-    /// Nothing that listens was reached.
+    /// No connection to the broker's address could be made.
     #[error("could not connect to {address}: {reason}")]
     Unreachable {
         /// Host and port.
         address: String,
-        /// What the system said.
+        /// The reason, from the system or from TLS.
         reason: String,
-        /// Its kind.
+        /// Its kind. `InvalidData`: the server's certificate is not trusted, or it does not speak TLS.
         kind: io::ErrorKind,
     },
-    /// Something listens, and did not let the WebSocket in.
+    /// The server refused the WebSocket handshake.
     #[error("the handshake was refused with HTTP status {status}: {text}")]
     Handshake {
         /// The HTTP status.
         status: u16,
-        /// The line of text that says why.
+        /// The line of text that gives the reason.
         text: String,
     },
-    /// The broker or a handler said no.
+    /// The [token provider](super::Builder::token_provider) failed.
+    #[error("no token: {0}")]
+    Token(String),
+    /// The broker or a handler refused.
     #[error("{0}")]
     Refused(Box<Failure>),
-    /// The connection has ended for good: by [`close`](super::Client::close), or because the broker will not have it.
-    #[error("the connection is closed: {reason}")]
+    /// The connection was closed, by the broker or by [`close`](super::Client::close).
+    #[error("{}", describe_close(*.code, .reason))]
     Closed {
         /// The code of the broker's Close frame, if there was one.
         code: Option<u16>,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// No answer in time.
+    /// No answer within the time limit.
     #[error("no answer in time to {0}")]
     TimedOut(&'static str),
-    /// There is no connection at present, or it was lost before the answer came; the client is connecting again.
+    /// There is no connection at present, or it was lost before the answer arrived. The client is connecting again.
     #[error("the connection to the broker was lost")]
     Disconnected,
-    /// The other end does not speak this protocol.
-    #[error("the other end breaks the protocol: {0}")]
+    /// The server does not follow the protocol.
+    #[error("the broker does not follow the protocol: {0}")]
     Protocol(String),
 }
 
+/// An operator's close is reported as `KICKED`, as scripts look for it.
+fn describe_close(code: Option<u16>, reason: &str) -> String {
+    match code {
+        Some(code) if code == CloseCode::Kicked.code() => format!("KICKED: {reason}"),
+        Some(code) => format!("the broker closed the connection with {code}: {reason}"),
+        None => format!("the connection is closed: {reason}"),
+    }
+}
+
 impl Error {
-    /// The code of a refusal that is in the protocol's catalogue.
+    /// The code of a refusal, if it is in the protocol's catalogue.
     #[must_use]
     pub fn code(&self) -> Option<ErrorCode> {
         match self {
@@ -72,9 +84,9 @@ impl From<Failure> for Error {
     }
 }
 
-/// An answer with `"Success":false`: what a request or command gets in place of a result, and what a handler may give.
+/// An answer with `"Success":false`, which a request or a command gets in place of a result. A handler can return one.
 ///
-/// Its words name no payload; a [`reply`](Self::reply) may hold anything and is not printed.
+/// The [`reply`](Self::reply) can hold anything, so it is never printed.
 #[derive(Clone)]
 pub struct Failure {
     code: String,
@@ -83,7 +95,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A handler's own failure. The code may be one of the catalogue or the application's own.
+    /// Returns a failure for a handler to answer with. The code is one of the catalogue, or the application's own.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into(), reply: None }
     }
@@ -92,7 +104,7 @@ impl Failure {
         Self { code: code.unwrap_or_default(), message: message.unwrap_or_default(), reply: Some(reply) }
     }
 
-    /// `data` of the answer that says so.
+    /// Returns `data` of the answer.
     pub(super) fn payload(&self) -> Payload {
         json!({ "Success": false, "ErrorCode": self.code, "ErrorMessage": self.message }).into()
     }
@@ -103,19 +115,19 @@ impl Failure {
         self.code.parse().ok()
     }
 
-    /// The code as it was written; empty where the answer had none, as with handlers written from the vendor's pages.
+    /// The code as it was written. Empty if the answer had none; the vendor's own handlers send none.
     #[must_use]
     pub fn code_text(&self) -> &str {
         &self.code
     }
 
-    /// What was wrong.
+    /// What went wrong.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The whole answer, for keys beside the usual ones.
+    /// The whole answer, with its further keys.
     #[must_use]
     pub fn reply(&self) -> Option<&Message> {
         self.reply.as_ref()
@@ -131,7 +143,7 @@ impl From<Refusal> for Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = if self.code.is_empty() { "FAILED" } else { &self.code };
-        let message = if self.message.is_empty() { "the answer says no, and not why" } else { &self.message };
+        let message = if self.message.is_empty() { "the answer gives no reason" } else { &self.message };
         write!(f, "{code}: {message}")
     }
 }

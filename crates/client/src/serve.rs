@@ -1,4 +1,5 @@
-//! [`Serving`]: requests that a closure answers. [`Serve`] is how that is begun, [`Request`] what the closure gets.
+//! [`Serving`]: a handler whose requests a closure answers. [`Serve`] has its options; [`Request`] is what the closure
+//! gets.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -15,10 +16,10 @@ use super::{Client, Error, Failure, Message};
 use wire::Pattern;
 use wire::{ErrorCode, Refusal};
 
-/// How many requests are worked on at once unless told otherwise.
+/// The default of [`Serve::concurrency`].
 const CONCURRENCY: usize = 64;
 
-/// A handler in the making: options, then `.await`.
+/// A handler to start: options, then `.await`.
 #[must_use = "nothing is served until this is awaited"]
 pub struct Serve<'c, H> {
     client: &'c Client,
@@ -29,13 +30,20 @@ pub struct Serve<'c, H> {
 
 impl<'c, H> Serve<'c, H> {
     pub(super) fn new(client: &'c Client, pattern: Pattern, handler: H) -> Self {
-        let wanted = Wanted { pattern, handler: true, group: None, user: None };
+        let wanted = Wanted { handler: true, ..Wanted::of(pattern) };
         Self { client, wanted, handler, concurrency: CONCURRENCY }
     }
 
-    /// How many requests to work on at once (default 64); the others wait, within their own time.
+    /// Sets how many requests are worked on at once (default 64). The others wait, within their time limits.
     pub fn concurrency(mut self, requests: usize) -> Self {
         self.concurrency = requests.max(1);
+        self
+    }
+
+    /// Takes one request at a time, as a handler that knows no ids does. `replies` lists further triples of answers, as
+    /// `Topic/Subtopic`.
+    pub fn ordered(mut self, replies: impl IntoIterator<Item = String>) -> Self {
+        self.wanted.ordered = Some(replies.into_iter().collect());
         self
     }
 }
@@ -60,7 +68,7 @@ where
     }
 }
 
-/// Takes requests one by one, and works on as many at once as is allowed.
+/// Takes requests from the queue, and works on up to `concurrency` of them at once.
 async fn work<H, F>(mut queue: Queue, client: Client, handler: H, concurrency: usize, stop: CancellationToken) -> Error
 where
     H: Fn(Request) -> F + Send + Sync + 'static,
@@ -79,44 +87,44 @@ where
             None => break,
         };
         let answer = Answer { message: message.clone(), client: client.clone(), given: false };
-        // Called inside the task, where a panic costs no more than this request.
+        // In a task of its own, so that a panic ends this request only.
         let request = Request { message, client: client.clone() };
         let outcome = handler(request);
         running.spawn(async move { answer.give(outcome.await).await });
     }
-    // What was given to this handler and not begun will not be: better said at once than found out by a time limit.
+    // Requests that have not begun are refused now. Otherwise their requesters would wait until the time limit.
     queue.close();
     while let Some(Ok(message)) = queue.receiver.recv().await {
-        let gone = Refusal::new(ErrorCode::HandlerGone, "the handler stopped before it came to this request");
+        let gone = Refusal::new(ErrorCode::HandlerGone, "the handler stopped before it began this request");
         Answer { message, client: client.clone(), given: false }.give(Err(gone.into())).await;
     }
     drop(queue);
     finish(running, client.why_closed()).await
 }
 
-/// Lets what has been begun come to its end.
+/// Waits until the running requests are answered.
 async fn finish(mut running: JoinSet<()>, error: Error) -> Error {
     while running.join_next().await.is_some() {}
     error
 }
 
-/// A handler at work. Dropping it unsubscribes; requests that are being answered still are.
+/// A running handler. Dropping it unsubscribes; running requests are still answered.
 pub struct Serving {
     stop: DropGuard,
     task: JoinHandle<Error>,
 }
 
 impl Serving {
-    /// Takes no further request, and waits until those that were begun are answered.
+    /// Takes no further requests, and waits until the running ones are answered.
     pub async fn stop(self) {
         let Self { stop, task } = self;
         drop(stop);
-        // An error says that the task has ended, which is what was wanted.
+        // An error means that the task has already ended.
         task.await.ok();
     }
 
     /// Waits until the handler has ended by itself: the client was closed, or the broker refused the handler after a
-    /// reconnect.
+    /// reconnect. Returns the reason.
     pub async fn ended(&mut self) -> Error {
         let panicked = |_| Error::Invalid("the handler panicked".into());
         (&mut self.task).await.unwrap_or_else(panicked)
@@ -129,14 +137,14 @@ impl fmt::Debug for Serving {
     }
 }
 
-/// A request that waits for an answer: the [`Message`], and what can be done about it before the answer.
+/// A request to answer. It dereferences to its [`Message`].
 pub struct Request {
     message: Message,
     client: Client,
 }
 
 impl Request {
-    /// Gives a part of the answer; the asker's clock starts anew. The closure's result is the last part.
+    /// Sends a partial answer, which restarts the requester's clock. The closure's result is the last answer.
     ///
     /// # Errors
     /// The connection has ended.
@@ -144,12 +152,12 @@ impl Request {
         answer(&self.client, &self.message, &payload.into(), true).await
     }
 
-    /// Waits until nobody waits for the answer any longer: the asker cancelled or left, or the connection was lost.
+    /// Waits until the answer is no longer wanted: the requester cancelled or left, or the connection was lost.
     pub async fn cancelled(&self) {
         self.message.cancellation().cancelled().await;
     }
 
-    /// Whether nobody waits for the answer any longer.
+    /// Returns whether the answer is no longer wanted.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.message.cancellation().is_cancelled()
@@ -170,7 +178,7 @@ impl fmt::Debug for Request {
     }
 }
 
-/// The answer that is owed to a request: given once, by its drop at the latest.
+/// The answer to a request. If it is dropped before it was given, it answers with `INTERNAL`.
 struct Answer {
     message: Message,
     client: Client,
@@ -182,7 +190,7 @@ impl Answer {
         self.given = true;
         let payload = outcome.unwrap_or_else(|failure| failure.payload());
         if let Err(error) = answer(&self.client, &self.message, &payload, false).await {
-            tracing::warn!(%error, "an answer could not be given");
+            tracing::warn!(%error, "an answer could not be sent");
         }
     }
 }
@@ -190,9 +198,9 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         if !self.given {
-            let refusal = Refusal::new(ErrorCode::Internal, "the handler broke off without an answer");
+            let refusal = Refusal::new(ErrorCode::Internal, "the handler ended without an answer");
             if let Ok(order) = order(&self.client, &self.message, &Failure::from(refusal).payload(), false) {
-                // A full queue: the broker's time limit ends the request.
+                // If the queue is full, the broker's time limit ends the request.
                 self.client.try_order(order);
             }
         }
@@ -203,7 +211,7 @@ async fn answer(client: &Client, request: &Message, payload: &Payload, more: boo
     client.order(order(client, request, payload, more)?).await
 }
 
-/// An answer on the request's own triple.
+/// Returns the order to send an answer, on the request's own triple.
 fn order(client: &Client, request: &Message, payload: &Payload, more: bool) -> Result<Order, Error> {
     let to = request.id().unwrap_or_default();
     let outgoing =
