@@ -1,7 +1,7 @@
 //! [`Command`]: the requests that an application can send to the broker itself, on the channel `Broker`.
 //!
 //! Options are read one by one from raw JSON, so that a refusal can name the option and never contains a token. Commands
-//! use camelCase, the broker's notices ([`notice`](crate::notice)) `PascalCase`.
+//! use camelCase, the broker's notices ([`notice`]) `PascalCase`.
 
 mod options;
 mod register;
