@@ -8,6 +8,7 @@ use secrecy::SecretString;
 
 use super::Usage;
 use crate::client::{Builder, Client};
+use crate::store::read_secret;
 
 /// Holds the token where there is no `--token-file`.
 pub(crate) const TOKEN_VARIABLE: &str = "SWITCHBOARD_TOKEN";
@@ -54,9 +55,9 @@ impl Connection {
 pub(crate) fn token(file: Option<&Path>) -> Result<Option<SecretString>, Usage> {
     let (text, origin) = match file {
         Some(path) => {
-            let text = std::fs::read_to_string(path)
+            let text = read_secret(path)
                 .map_err(|error| Usage::new(format!("cannot read the token file {}: {error}", path.display())))?;
-            (SecretString::from(text), format!("the token file {}", path.display()))
+            (SecretString::from(text.as_str()), format!("the token file {}", path.display()))
         }
         None => match env::var(TOKEN_VARIABLE) {
             Ok(text) => (SecretString::from(text), TOKEN_VARIABLE.to_owned()),

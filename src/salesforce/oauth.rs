@@ -2,7 +2,6 @@
 //! [`Token`] is what comes back, checked: a token goes to an allowed host, or nowhere.
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use zeroize::Zeroizing;
 use super::response::{Value, objects, value};
 use crate::config;
 use crate::http::{self, BaseUrl, encode};
+use crate::store;
 
 /// Where tokens are asked for.
 pub(super) const TOKEN_PATH: &str = "/services/oauth2/token";
@@ -147,38 +147,26 @@ fn sign(key: &RsaKeyPair, claims: &Claims<'_>) -> Result<String, ring::error::Un
 
 /// The consumer secret in the file that a key names.
 pub(super) fn read_secret(key: &'static str, path: &Path) -> Result<SecretString, SetupError> {
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(|error| SetupError::file(key, path, error))?);
+    let text = store::read_secret(path).map_err(|error| SetupError::file(key, path, error))?;
     let secret = text.trim();
     if secret.is_empty() || secret.chars().any(char::is_control) {
         return Err(SetupError::file(key, path, "must hold the consumer secret, one line"));
     }
-    warn_if_readable(key, path);
     Ok(SecretString::from(secret))
 }
 
 fn read_key(path: &Path) -> Result<RsaKeyPair, SetupError> {
     const KEY: &str = "salesforce.private_key_file";
-    let text = Zeroizing::new(fs::read(path).map_err(|error| SetupError::file(KEY, path, error))?);
+    let text = store::read_secret(path).map_err(|error| SetupError::file(KEY, path, error))?;
     let advice = "must hold an RSA private key of 2048 bits or more in PEM, without a passphrase";
     let wrong = || SetupError::file(KEY, path, advice);
-    let der = PrivateKeyDer::from_pem_slice(&text).map_err(|_| wrong())?;
-    let key = match &der {
+    let der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| wrong())?;
+    match &der {
         PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
         PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
         _ => return Err(wrong()),
-    };
-    warn_if_readable(KEY, path);
-    key.map_err(|_| wrong())
-}
-
-/// A secret that everybody on the machine may read is worth a word.
-fn warn_if_readable(key: &str, path: &Path) {
-    #[cfg(unix)]
-    if fs::metadata(path).is_ok_and(|it| std::os::unix::fs::PermissionsExt::mode(&it.permissions()) & 0o007 != 0) {
-        tracing::warn!(key, path = %path.display(), "everybody on this computer may read this secret: chmod 600 it");
     }
-    #[cfg(not(unix))]
-    let _ = (key, path);
+    .map_err(|_| wrong())
 }
 
 /// A session with the org.

@@ -82,7 +82,7 @@ pub(crate) fn private(options: &mut OpenOptions) {
 }
 
 /// Returns whether anyone except the owner and the group may read the file, or the group may write it.
-pub(crate) fn open_to_others(file: &File) -> io::Result<bool> {
+pub(super) fn open_to_others(file: &File) -> io::Result<bool> {
     #[cfg(unix)]
     {
         let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata()?.permissions());

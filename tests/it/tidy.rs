@@ -49,7 +49,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("client", &[]),
-    ("cli", &["server", "client", "salesforce", "credentials", "config", "auth", "telemetry"]),
+    ("cli", &["server", "client", "salesforce", "credentials", "store", "config", "auth", "telemetry"]),
 ];
 
 /// Files of the core that may wait: the session's task, the outbox's own end, the adapter's host is not of the core.

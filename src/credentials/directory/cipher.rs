@@ -5,8 +5,7 @@
 //! bound to the record as associated data, with the version: a record moved to another user's row does not open.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use chacha20poly1305::aead::{AeadInOut, Generate, KeyInit};
@@ -15,7 +14,7 @@ use sha2::{Digest, Sha512_256};
 use zeroize::Zeroizing;
 
 use super::DirectoryError;
-use crate::store::{create_new, open_to_others};
+use crate::store::{SecretError, create_new, read_secret};
 
 /// The layout of a sealed record: this byte, the nonce, the ciphertext with its tag.
 const VERSION: u8 = 1;
@@ -50,20 +49,9 @@ impl Key {
 
     /// Reads a key file, which others must not be able to read.
     pub(super) fn read(path: &Path) -> Result<Self, DirectoryError> {
-        let file = File::open(path).map_err(|error| DirectoryError::file(path, "the key cannot be read", &error))?;
-        if open_to_others(&file).map_err(|error| DirectoryError::file(path, "the key cannot be read", &error))? {
-            return Err(DirectoryError::new(format!(
-                "{path}: the key file is open to other users of this machine; run 'chmod 600 {path}', and take a new \
-                 key if someone may have read it",
-                path = path.display()
-            )));
-        }
-        // A few bytes more than a key and its line end: whatever is longer is no key, and is not read on.
-        let mut text = Zeroizing::new(String::with_capacity(KEY_DIGITS + 64));
-        let read = file.take((KEY_DIGITS + 8) as u64).read_to_string(&mut text);
-        let key = match read {
-            Ok(_) => Self::parse(text.trim_end_matches(['\r', '\n'])),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+        let key = match read_secret(path) {
+            Ok(text) => Self::parse(text.trim_end_matches(['\r', '\n'])),
+            Err(SecretError::NotText) => None,
             Err(error) => return Err(DirectoryError::file(path, "the key cannot be read", &error)),
         };
         key.ok_or_else(|| {

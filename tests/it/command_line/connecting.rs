@@ -1,6 +1,7 @@
 //! `switchboard apps`, and what all commands that speak to a broker share.
 
 use super::*;
+use crate::support::secret_file;
 
 #[tokio::test]
 async fn applications_are_listed() {
@@ -28,7 +29,7 @@ async fn a_token_comes_from_a_file_or_the_environment_and_is_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
+        secret_file(&path, text);
         path.to_str().unwrap().to_owned()
     };
     let good = file("good", &format!("{}\n", token_of("shell")));
@@ -38,6 +39,11 @@ async fn a_token_comes_from_a_file_or_the_environment_and_is_never_shown() {
     outcome.has(1, "hint: --token-file or SWITCHBOARD_TOKEN");
     assert!(outcome.stderr.starts_with("UNAUTHENTICATED: "), "{outcome:?}");
     assert!(!outcome.stderr.contains("not-the-token"), "{outcome:?}");
+
+    let open = folder.path().join("open");
+    std::fs::write(&open, token_of("shell")).unwrap();
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    run(&url(&broker), &["apps", "--token-file", open.to_str().unwrap()]).await.has(2, "open to other users");
 
     run(&url(&broker), &["apps"]).await.has(1, "UNAUTHENTICATED: ");
     run(&url(&broker), &["apps", "--token-file", &file("empty", " \n")]).await.has(2, "is empty");

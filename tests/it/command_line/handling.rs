@@ -72,7 +72,7 @@ async fn the_command_does_not_get_the_token() {
     .await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
-    std::fs::write(&file, format!("{}\n", token_of("shell"))).unwrap();
+    crate::support::secret_file(&file, format!("{}\n", token_of("shell")));
     let script = "printf '\"%s\"' \"$SWITCHBOARD_TOKEN\"";
     let line = ["handle", "Crm", "*", "*", "--exec", script, "--count", "1", "--source", "crm"];
     let mut handle = command(&[&line[..], &["--url", &url(&broker)]].concat());
