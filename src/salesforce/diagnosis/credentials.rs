@@ -1,5 +1,5 @@
-//! Where the org has the credentials: object, fields and mask, by what it says of the object to this user, and one
-//! user's row.
+//! Checks the credentials in the org: object, fields and mask, from the description of the object for this user, and
+//! one user's row.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::salesforce::response::records;
 use crate::salesforce::{Org, soql};
 
 impl Org {
-    /// Object, fields and mask, by what the org says to this user of the object.
+    /// Checks object, fields and mask.
     pub(super) async fn object(&self, token: &Token, steps: &mut Steps) {
         let object = &self.config.credentials.object;
         let path = describe_path(&self.config.api_version, object);
@@ -39,7 +39,7 @@ impl Org {
 
     fn fields(&self, fields: &[Field], steps: &mut Steps) {
         let lookup = &self.config.credentials;
-        // Of a field of another object, its relation is all that this description has.
+        // The description has only the relation to another object, not that object's fields.
         let seen: HashSet<String> = fields
             .iter()
             .flat_map(|it| [Some(it.name.as_str()), it.relationship_name.as_deref()])
