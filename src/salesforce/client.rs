@@ -380,7 +380,7 @@ impl Drop for Ending<'_> {
         let after = breaker.state();
         drop(breaker);
         if let (Some(span), Some(fault)) = (opened, &failed) {
-            tracing::warn!(?span, hint = fault.operator(), "Salesforce is left alone for a while: requests fail");
+            tracing::warn!(?span, hint = fault.operator(), "the circuit breaker is open: requests to Salesforce fail");
         }
         if before != BreakerState::Closed && after == BreakerState::Closed {
             tracing::info!("Salesforce answers again");

@@ -116,11 +116,13 @@ impl Fault {
     pub(super) fn log(&self) {
         let (code, hint) = (self.code.as_str(), &*self.operator);
         match (self.code, self.what) {
-            _ if self.again => tracing::debug!(code, hint, "Salesforce is left alone for a while"),
-            (ErrorCode::UpstreamRejected, _) => tracing::error!(code, hint, "credentials were not had from Salesforce"),
-            (_, What::Row) => tracing::info!(code, hint, "credentials were not had from Salesforce"),
+            _ if self.again => tracing::debug!(code, hint, "refused by the open circuit breaker"),
+            (ErrorCode::UpstreamRejected, _) => {
+                tracing::error!(code, hint, "could not fetch credentials from Salesforce")
+            }
+            (_, What::Row) => tracing::info!(code, hint, "could not fetch credentials from Salesforce"),
             (_, What::Request | What::Limit | What::Object) => {
-                tracing::warn!(code, hint, "credentials were not had from Salesforce");
+                tracing::warn!(code, hint, "could not fetch credentials from Salesforce");
             }
         }
     }
@@ -129,7 +131,7 @@ impl Fault {
     pub(super) fn log_unwritten(&self, object: &str, fields: &str) {
         let (code, hint) = (self.code.as_str(), &*self.operator);
         match (self.code, self.what) {
-            _ if self.again => tracing::debug!(object, fields, code, hint, "Salesforce is left alone for a while"),
+            _ if self.again => tracing::debug!(object, fields, code, hint, "refused by the open circuit breaker"),
             (ErrorCode::UpstreamRejected, What::Request | What::Object) => {
                 tracing::error!(object, fields, code, hint, "a record was not written to Salesforce");
             }

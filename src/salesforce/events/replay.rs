@@ -46,12 +46,12 @@ impl Positions {
         let path = data_dir.join(FILE);
         let kept = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(path = %path.display(), %error, "the kept replay ids cannot be read: topics begin anew");
+                tracing::warn!(path = %path.display(), %error, "the saved replay ids cannot be read: topics begin at their configured start");
                 Kept::default()
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the kept replay ids cannot be read: topics begin anew");
+                tracing::warn!(path = %path.display(), %error, "the saved replay ids cannot be read: topics begin at their configured start");
                 Kept::default()
             }
         };
@@ -101,7 +101,7 @@ impl Positions {
                 Ok(Ok(())) => told = false,
                 Ok(Err(error)) if !told => {
                     told = true;
-                    tracing::error!(path = %self.path.display(), %error, "replay ids cannot be kept: events would come again after a restart");
+                    tracing::error!(path = %self.path.display(), %error, "replay ids cannot be saved: events would be repeated after a restart");
                 }
                 Ok(Err(_)) | Err(_) => {}
             }

@@ -186,9 +186,9 @@ impl Subscription {
         }
         if !self.stats.connected.swap(true, Ordering::Relaxed) {
             if course.told {
-                tracing::info!(name = self.name, topic = self.topic.topic, "events come again");
+                tracing::info!(name = self.name, topic = self.topic.topic, "events arrive again");
             } else {
-                tracing::debug!(name = self.name, topic = self.topic.topic, "events are listened to");
+                tracing::debug!(name = self.name, topic = self.topic.topic, "subscribed to the topic");
             }
         }
         course.told = false;
@@ -231,7 +231,7 @@ impl Subscription {
         };
         let heard = event::read(event, &schema, &self.topic, &self.shared.secret);
         if heard.is_none() {
-            tracing::warn!(name = self.name, schema_id = id, "an event is not what its schema says, and was left out");
+            tracing::warn!(name = self.name, schema_id = id, "an event does not fit its schema and was skipped");
         }
         Ok(heard)
     }
@@ -243,12 +243,12 @@ impl Subscription {
                 tracing::warn!(
                     name = self.name,
                     schema_id = id,
-                    "an event's schema is not known, and the event was left out"
+                    "the schema of an event is unknown; the event was skipped"
                 );
                 return Ok(None);
             }
             Ok(asked) => asked.map_err(|status| Failure::of(&status))?,
-            Err(_) => return Err(Failure::passing("the Pub/Sub API takes too long to give a schema")),
+            Err(_) => return Err(Failure::passing("the Pub/Sub API takes too long to return a schema")),
         };
         match Schema::parse(&json) {
             Ok(schema) => {
@@ -261,7 +261,7 @@ impl Subscription {
                     name = self.name,
                     schema_id = id,
                     fault,
-                    "an event's schema cannot be used: it was left out"
+                    "the schema of an event cannot be used; the event was skipped"
                 );
                 Ok(None)
             }
@@ -278,7 +278,7 @@ impl Subscription {
                     tracing::warn!(
                         name = self.name,
                         user_field = self.topic.user_field,
-                        "events come whose user_field is empty, and go to nobody: a change event has only what has changed, \
+                        "events whose user_field is empty reach nobody: a change event contains only what has changed, \
                          unless its channel is enriched with the field"
                     );
                 }
@@ -294,7 +294,7 @@ impl Subscription {
             }
             Err(refusal) => {
                 count(&self.stats.unaddressed);
-                tracing::debug!(name = self.name, code = refusal.code.as_str(), "an event was not routed");
+                tracing::debug!(name = self.name, code = refusal.code.as_str(), "an event was not published");
             }
         }
     }
@@ -312,7 +312,7 @@ impl Subscription {
                 }
             }
             Next::Anew => {
-                tracing::warn!(name, topic, hint, "events are heard anew");
+                tracing::warn!(name, topic, hint, "the topic begins again at its configured start");
                 if let Some(org) = token.as_ref().and_then(|token| token.org.as_deref()) {
                     self.shared.positions.forget(org, topic);
                 }
@@ -328,11 +328,11 @@ impl Subscription {
         };
         let rpc_id = &failure.rpc_id;
         if std::mem::replace(&mut course.told, true) {
-            tracing::debug!(name, topic, hint, rpc_id, ?wait, "events do not come yet");
+            tracing::debug!(name, topic, hint, rpc_id, ?wait, "no events arrive yet");
         } else if failure.next == Next::Slowly {
-            tracing::error!(name, topic, hint, rpc_id, ?wait, "events do not come");
+            tracing::error!(name, topic, hint, rpc_id, ?wait, "no events arrive");
         } else {
-            tracing::warn!(name, topic, hint, rpc_id, ?wait, "events do not come for now");
+            tracing::warn!(name, topic, hint, rpc_id, ?wait, "no events arrive for now");
         }
         wait
     }

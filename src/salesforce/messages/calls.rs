@@ -182,7 +182,12 @@ impl Calls {
         if !over.is_empty() {
             let variables: usize = over.iter().map(|(_, variables)| variables.len()).sum();
             let (calls, keep) = (over.len(), self.keep);
-            tracing::info!(calls, variables, ?keep, "variables were never written: nothing asked for it in time");
+            tracing::info!(
+                calls,
+                variables,
+                ?keep,
+                "variables expired unwritten: no event and no UpdateObject of their call arrived in time"
+            );
         }
     }
 }

@@ -115,7 +115,7 @@ impl CustomVariables {
             tracing::info!(
                 left,
                 records = records.len(),
-                "variables stay: no known record of their call has fields for them"
+                "variables stay saved: no known record of their call has fields for them"
             );
         }
         outcome

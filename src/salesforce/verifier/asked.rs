@@ -247,7 +247,7 @@ impl Asked {
 
     /// Logs one line for the operator.
     fn tell(&self, hint: &str) {
-        tracing::warn!(address = self.address, hint, "Salesforce did not say whose a token is");
+        tracing::warn!(address = self.address, hint, "Salesforce could not verify a token");
     }
 }
 
