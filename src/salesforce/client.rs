@@ -273,7 +273,8 @@ impl Client {
 
     async fn ask(&self, token: &Token, call: &Call<'_>) -> Result<Reply, Verdict> {
         let bearer = Zeroizing::new(format!("Bearer {}", token.secret.expose_secret()));
-        let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| transport_fault("the token is no header"))?;
+        let mut bearer =
+            HeaderValue::from_str(&bearer).map_err(|_| transport_fault("the token cannot be written as a header"))?;
         bearer.set_sensitive(true);
         count(&self.stats.calls);
         let request = self.http.request(call.method.clone(), format!("{}{}", token.base, call.path));

@@ -341,7 +341,7 @@ pub(super) fn of_login(status: u16, body: &[u8], skew: Option<i64>) -> Verdict {
         ),
         _ if says("hasn't approved this consumer") => refused(&format!(
             "{APP} > Policies > OAuth Policies: 'Admin approved users are pre-authorized', and a permission set there that \
-             the integration user has; or salesforce.username is no user of this org",
+             the integration user has; or salesforce.username is not a user of this org",
         )),
         _ if says("audience") => refused(
             "set salesforce.audience to https://login.salesforce.com (production) or https://test.salesforce.com (sandbox)",

@@ -206,7 +206,7 @@ pub(super) fn read_token(body: &[u8], org: &config::Salesforce) -> Result<Issued
         #[serde(borrow)]
         id: Option<std::borrow::Cow<'a, str>>,
     }
-    let unreadable = || "the login's answer is no token: is salesforce.login_url right?".to_owned();
+    let unreadable = || "the answer to the login is not a token: is salesforce.login_url right?".to_owned();
     let answer = objects(body).and_then(|mut objects| objects.pop()).ok_or_else(unreadable)?;
     let Some(Value::Text(secret)) = value(&answer, "access_token") else { return Err(unreadable()) };
     if !secret.expose_secret().bytes().all(|it| (0x21..0x7f).contains(&it)) {

@@ -72,7 +72,7 @@ impl Org {
         let rows = rows.ok_or_else(|| {
             Fault::rejected(
                 "Salesforce answers something that the broker does not know; tell an administrator",
-                "the answer is JSON, but no record: is salesforce.login_url, or apex_path, another server's?",
+                "the answer is JSON, but not a record: does salesforce.login_url, or apex_path, belong to another server?",
             )
         })?;
         if rows.len() >= soql::ROWS_MAX && lookup.mode == Mode::Query {

@@ -75,8 +75,8 @@ fn is_active(row: &Object<'_>, lookup: &Lookup) -> Result<bool, Fault> {
         Some(Value::Switch(active)) => Ok(active),
         Some(Value::Null) => Ok(false),
         Some(Value::Text(_) | Value::Other) => Err(Fault::row(
-            format!("the field {} in Salesforce is no checkbox; tell an administrator", lookup.active_field),
-            format!("salesforce.credentials.active_field: {} is no checkbox", lookup.active_field),
+            format!("the field {} in Salesforce is not a checkbox; tell an administrator", lookup.active_field),
+            format!("salesforce.credentials.active_field: {} is not a checkbox", lookup.active_field),
         )),
         None if lookup.mode == Mode::Apex => Ok(true),
         None => Err(hidden(&lookup.active_field)),
@@ -111,7 +111,7 @@ fn read(row: &Object<'_>, lookup: &Lookup) -> Result<Credentials, Fault> {
         return Err(Fault::row(
             "Salesforce shows the broker a mask in place of the CTI password; tell an administrator",
             format!(
-                "{} came masked. Setup > Users > Permission Sets > the broker's set > System Permissions: 'View Encrypted \
+                "{} is masked. Setup > Users > Permission Sets > the broker's set > System Permissions: 'View Encrypted \
                  Data'; if the password really looks so, set salesforce.credentials.allow_mask_like",
                 fields.password
             ),
@@ -126,8 +126,8 @@ fn text(row: &Object<'_>, name: &str, mode: Mode) -> Result<Option<SecretString>
         Some(Value::Text(text)) => Ok(Some(text)),
         Some(Value::Null) => Ok(None),
         Some(Value::Switch(_) | Value::Other) => Err(Fault::row(
-            format!("the field {name} in Salesforce holds no text; tell an administrator"),
-            format!("{name} holds no text: salesforce.credentials.fields names another type of field"),
+            format!("the field {name} in Salesforce does not contain text; tell an administrator"),
+            format!("{name} does not contain text: salesforce.credentials.fields names another type of field"),
         )),
         // Apex leaves out empty fields when it writes a record as JSON.
         None if mode == Mode::Apex => Ok(None),

@@ -208,7 +208,7 @@ impl Members {
             "null" if optional => SecretString::from(""),
             text if text.starts_with('"') => serde_json::from_str::<String>(text)
                 .map(SecretString::from)
-                .map_err(|_| format!("{name} has an escape that is no character"))?,
+                .map_err(|_| format!("{name} has an escape that is not a character"))?,
             _ => return Err(format!("{name} has to be a string")),
         };
         match self.fields.get_mut(column).map(|field| field.replace(text)) {

@@ -68,7 +68,7 @@ impl Org {
                 "fields",
                 Outcome::Failed,
                 format!(
-                    "{name} is no External ID, as the mode \"external_id\" needs. Setup > Object Manager > the object > Fields & \
+                    "{name} is not an External ID, as the mode \"external_id\" needs. Setup > Object Manager > the object > Fields & \
                      Relationships > {name} > Edit: 'External ID', 'Unique'; or set salesforce.credentials.mode to \"query\""
                 ),
             ),
@@ -104,9 +104,11 @@ impl Org {
             Some(false) => steps.add(
                 "mask",
                 Outcome::Failed,
-                format!("passwords come masked. {SET} > System Permissions: 'View Encrypted Data'"),
+                format!("passwords are masked. {SET} > System Permissions: 'View Encrypted Data'"),
             ),
-            None => steps.add("mask", Outcome::Skipped, "the org does not let this user ask; the lookup tells"),
+            None => {
+                steps.add("mask", Outcome::Skipped, "the org does not let this user ask; the step 'lookup' shows it")
+            }
         }
     }
 

@@ -189,7 +189,7 @@ impl Org {
 
     /// Checks network, TLS and clock, and returns whether the login host is reachable.
     async fn connection(&self, steps: &mut Steps) -> bool {
-        const NO_WAY: &str = "there is no way to Salesforce";
+        const NO_WAY: &str = "Salesforce cannot be reached";
         let url = &self.config.login_url;
         let ahead = match self.client.reach().await {
             Err(fault) => {

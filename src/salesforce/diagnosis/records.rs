@@ -160,7 +160,7 @@ impl Table<'_> {
             self.complain(&[], &[name]);
         }
         if field.external_id == Some(false) {
-            self.wrong.push(format!("{name} is no External ID. {place} > {name} > Edit: 'External ID'"));
+            self.wrong.push(format!("{name} is not an External ID. {place} > {name} > Edit: 'External ID'"));
         }
         if field.length.is_some_and(|it| it < KEY_LENGTH) || !field.r#type.is_empty() && field.r#type != "string" {
             self.wrong.push(format!(

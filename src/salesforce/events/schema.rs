@@ -49,14 +49,14 @@ impl Schema {
     /// Parses a schema, or says why it cannot be used.
     pub(super) fn parse(json: &str) -> Result<Self, &'static str> {
         apache_avro::util::max_allocation_bytes(ALLOCATION_MAX);
-        let avro = apache_avro::Schema::parse_str(json).map_err(|_| "it is no Avro schema")?;
+        let avro = apache_avro::Schema::parse_str(json).map_err(|_| "it is not an Avro schema")?;
         let names = ResolvedSchema::new(&avro).map_err(|_| "it names what it does not define")?.get_names().clone();
         match &avro {
             _ if !(Extent { names, left: EXTENT_MAX }).covers(&avro, None, 0, false) => {
                 Err("it refers to itself, or is larger than any event's")
             }
             apache_avro::Schema::Record(_) => Ok(Self { avro }),
-            _ => Err("it is no record"),
+            _ => Err("it is not a record"),
         }
     }
 

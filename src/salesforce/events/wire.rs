@@ -153,7 +153,8 @@ impl PubSub {
     }
 
     fn grpc(&self) -> Result<Grpc<Http>, Status> {
-        let origin = self.endpoint.to_string().parse().map_err(|_| Status::internal("the endpoint is no address"))?;
+        let origin =
+            self.endpoint.to_string().parse().map_err(|_| Status::internal("the endpoint is not an address"))?;
         Ok(Grpc::with_origin(self.http.clone(), origin))
     }
 }
@@ -162,7 +163,7 @@ impl PubSub {
 /// compression.
 fn signed<T>(token: &Token, message: T) -> Result<Request<T>, Status> {
     let value = |text: &str| -> Result<MetadataValue<Ascii>, Status> {
-        text.parse().map_err(|_| Status::internal("the session is no header"))
+        text.parse().map_err(|_| Status::internal("the session cannot be written as a header"))
     };
     let mut secret = value(token.secret.expose_secret())?;
     secret.set_sensitive(true);

@@ -78,7 +78,7 @@ impl CreateObject {
                 match refusal.code.retryable() {
                     true => Refusal::new(
                         refusal.code,
-                        format!("{}; asked again with the same id, it makes one record at most", refusal.message),
+                        format!("{}; repeated with the same id, it makes one record at most", refusal.message),
                     ),
                     false => refusal,
                 }

@@ -79,7 +79,7 @@ impl<'a> Asked<'a> {
         let raw = self.params.map(RawValue::get).filter(|raw| raw.starts_with('{'));
         let raw = raw.ok_or_else(|| invalid("data.params has to be an object of variables and their values"))?;
         let Members(members) =
-            serde_json::from_str(raw).map_err(|_| invalid("data.params has a name that is no text"))?;
+            serde_json::from_str(raw).map_err(|_| invalid("data.params has a name that is not a text"))?;
         let mut variables: Vec<Variable> = Vec::with_capacity(members.len());
         let mut seen = std::collections::HashSet::new();
         for (name, value) in members {

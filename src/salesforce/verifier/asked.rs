@@ -187,7 +187,9 @@ impl Asked {
                     "{cause}: name resolution, a firewall or a proxy (HTTPS_PROXY) on the way to 'host'"
                 ));
             }
-            Ok(Err(Failure::TooLarge)) => return Err(format!("the answer is none that an org gives: {NOT_MY_DOMAIN}")),
+            Ok(Err(Failure::TooLarge)) => {
+                return Err(format!("the answer is not one that an org gives: {NOT_MY_DOMAIN}"));
+            }
             Err(_) => {
                 return Err("no answer in time: a firewall or proxy on the way, or status.salesforce.com".to_owned());
             }
@@ -203,7 +205,7 @@ impl Asked {
                             All Tokens'"
                         .to_owned(),
                 ),
-                false => Err(format!("the answer is none that an org gives: {NOT_MY_DOMAIN}")),
+                false => Err(format!("the answer is not one that an org gives: {NOT_MY_DOMAIN}")),
             },
             (Way::Introspection { .. }, 400 | 401 | 403) => {
                 Err(format!("HTTP {status} {error}: the org refuses the app that asks. {APP_THAT_ASKS}"))
@@ -241,7 +243,7 @@ impl Asked {
     }
 
     fn unreadable(&self) -> AuthError {
-        self.tell("the answer is none that an org gives: maintenance, a proxy, or 'host' is another server's");
+        self.tell("the answer is not one that an org gives: maintenance, a proxy, or 'host' is another server's");
         Doubt::Unreadable.into()
     }
 

@@ -144,7 +144,7 @@ impl SalesforceVerifier {
             }
             Form::Other => refuse(
                 format!(
-                    "the token is not known: its hash is no token_sha256 of [[applications]], and it is not {ways}"
+                    "the token is not known: its hash is not a token_sha256 of [[applications]], and it is not {ways}"
                 )
                 .into(),
             ),

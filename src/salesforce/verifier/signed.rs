@@ -45,7 +45,7 @@ impl Signed {
         let claims = self.rules.check(now, token)?;
         let user_id = claims.text("sub").and_then(answer::user_id).ok_or_else(|| {
             AuthError::Unauthenticated(
-                "the JWT's 'sub' is no Salesforce user id: let it be UserInfo.getUserId()".into(),
+                "the JWT's 'sub' is not a Salesforce user id: set it to UserInfo.getUserId()".into(),
             )
         })?;
         let text = |name: &str| claims.text(name).map(str::to_owned);

@@ -127,7 +127,7 @@ async fn records_that_may_not_be_written_are_told_by_object_and_field() {
             ("failed", &["Fields: Secret__c cannot be searched", "salesforce.objects.Fields.call_field"]),
             (
                 "failed",
-                &["Fields: Key__c is no External ID. Setup > Object Manager > Fields__c > Fields & Relationships"],
+                &["Fields: Key__c is not an External ID. Setup > Object Manager > Fields__c > Fields & Relationships"],
             ),
             ("failed", &["Fields: Key__c cannot hold 64 characters."]),
             ("warning", &["Fields: Key__c is not unique"]),
