@@ -118,7 +118,7 @@ impl Fault {
         match (self.code, self.what) {
             _ if self.again => tracing::debug!(code, hint, "refused by the open circuit breaker"),
             (ErrorCode::UpstreamRejected, _) => {
-                tracing::error!(code, hint, "could not fetch credentials from Salesforce")
+                tracing::error!(code, hint, "could not fetch credentials from Salesforce");
             }
             (_, What::Row) => tracing::info!(code, hint, "could not fetch credentials from Salesforce"),
             (_, What::Request | What::Limit | What::Object) => {

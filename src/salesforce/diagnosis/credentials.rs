@@ -107,7 +107,7 @@ impl Org {
                 format!("passwords are masked. {SET} > System Permissions: 'View Encrypted Data'"),
             ),
             None => {
-                steps.add("mask", Outcome::Skipped, "the org does not let this user ask; the step 'lookup' shows it")
+                steps.add("mask", Outcome::Skipped, "the org does not let this user ask; the step 'lookup' shows it");
             }
         }
     }
