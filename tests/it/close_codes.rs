@@ -63,6 +63,7 @@ fn built() -> PathBuf {
 fn process(mut command: Command) -> Running {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let child = command.spawn().unwrap();
+    #[expect(clippy::disallowed_methods, reason = "ends with the test")]
     tokio::spawn(async move {
         let output = child.wait_with_output().await.unwrap();
         [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat()
@@ -81,6 +82,7 @@ fn rust_with_provider(url: &str) -> Running {
         let token = format!("token-{}", asked.fetch_add(1, Ordering::Relaxed));
         async move { Ok::<_, std::io::Error>(token.into()) }
     });
+    #[expect(clippy::disallowed_methods, reason = "ends with the test")]
     tokio::spawn(async move {
         let client = builder.connect().await.unwrap();
         let mut states = Box::pin(client.states());
@@ -149,6 +151,7 @@ fn python() -> PathBuf {
 }
 
 /// Returns whether this machine can run the client.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 async fn can_run(client: &Shipped) -> bool {
     let needed = match client.name {
         "examples/adapter.py" => python(),
