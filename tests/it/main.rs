@@ -13,6 +13,7 @@ mod support;
 mod transcripts;
 mod transcripts_core;
 
+mod corpora;
 mod frames;
 mod handshake;
 mod malformed;

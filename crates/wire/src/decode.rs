@@ -240,7 +240,7 @@ fn unknown(name: &str) -> Result<(), Refusal> {
 
 /// Returns the text of a string token, borrowed unless it has escapes. `None` if the token is not a string of characters.
 #[inline]
-pub(super) fn string(token: Token<'_>) -> Option<Cow<'_, str>> {
+fn string(token: Token<'_>) -> Option<Cow<'_, str>> {
     if token.is_plain {
         return token.raw.get(1..token.raw.len() - 1).map(Cow::Borrowed);
     }

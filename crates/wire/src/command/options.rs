@@ -1,111 +1,184 @@
-//! [`Options`]: the members of a command's `data`, still raw JSON.
+//! The members of a command's `data`, still raw JSON.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use smallvec::SmallVec;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::Envelope;
-use crate::decode::{kind, string};
+use crate::decode::kind;
 use crate::error::{ErrorCode, Refusal};
-use crate::scan::{Member, Scanner, Token};
 use crate::triple::check_name;
 
 /// The longest unknown option that a message quotes, in bytes. Longer ones are no typing errors, and the search for the
 /// nearest known option has to be short.
 const QUOTED_BYTES_MAX: usize = 32;
 
-/// The options of one command. An option that is `null` is absent.
-pub(super) struct Options<'a> {
-    known: &'static [&'static str],
-    /// As many as `known`, in the same order.
-    values: SmallVec<[Option<Token<'a>>; 12]>,
-}
+/// The options of one command. `options!` makes them.
+pub(super) trait Options<'a>: Sized {
+    /// The names of all options.
+    const KNOWN: &'static [&'static str];
 
-impl<'a> Options<'a> {
-    /// Reads `data` of a command that has these options.
-    pub(super) fn read(envelope: &Envelope<'a>, known: &'static [&'static str]) -> Result<Self, Refusal> {
-        let mut options = Self { known, values: SmallVec::from_elem(None, known.len()) };
-        let data = envelope.payload().unwrap_or("null");
-        if data == "null" {
-            return Ok(options);
-        }
-        if !data.starts_with('{') {
-            return Err(invalid(format!("the field 'data' of a command must be an object, not {}", kind(data))));
-        }
-        // The text was checked when the envelope was read, depth included.
-        let broken = |_| invalid("the field 'data' of a command must be an object");
-        let mut scanner = Scanner::new(data, usize::MAX);
-        scanner.open().map_err(broken)?;
-        while let Some(Member { key, value }) = scanner.next_member().map_err(broken)? {
-            options.set(key, value)?;
-        }
-        for value in &mut options.values {
-            *value = value.filter(|token| token.raw != "null");
+    /// Returns the options of a command without `data`.
+    fn absent() -> Self;
+
+    /// Returns the option with this name.
+    fn option(&mut self, name: &str) -> Option<&mut Raw<'a>>;
+
+    /// Reads `data` of a command.
+    fn read(envelope: &Envelope<'a>) -> Result<Self, Refusal> {
+        let mut options = Self::absent();
+        let data = match envelope.payload() {
+            None | Some("null") => return Ok(options),
+            Some(data) if data.starts_with('{') => data,
+            Some(data) => {
+                return Err(invalid(format!("the field 'data' of a command must be an object, not {}", kind(data))));
+            }
+        };
+        // The text was checked when the envelope was read, so this cannot fail.
+        let Members(members) =
+            serde_json::from_str(data).map_err(|_| invalid("the field 'data' of a command must be an object"))?;
+        for (key, value) in members {
+            let name = string(key.get());
+            match name.as_deref().and_then(|name| options.option(name)) {
+                Some(Raw { json: place @ None, .. }) => *place = Some(value.get()),
+                Some(Raw { name, .. }) => {
+                    return Err(invalid(format!("the option '{name}' occurs twice in 'data'")));
+                }
+                None => return Err(unknown_option(name.as_deref(), Self::KNOWN)),
+            }
         }
         Ok(options)
     }
+}
 
-    fn set(&mut self, key: Token<'a>, value: Token<'a>) -> Result<(), Refusal> {
-        let name = string(key);
-        let mut options = self.known.iter().zip(&mut self.values);
-        match options.find(|(known, _)| name.as_deref() == Some(**known)) {
-            Some((_, place @ None)) => *place = Some(value),
-            Some((known, Some(_))) => return Err(invalid(format!("the option '{known}' occurs twice in 'data'"))),
-            None => return Err(unknown_option(name.as_deref(), self.known)),
+/// No options.
+impl<'a> Options<'a> for () {
+    const KNOWN: &'static [&'static str] = &[];
+
+    fn absent() -> Self {}
+
+    fn option(&mut self, _: &str) -> Option<&mut Raw<'a>> {
+        None
+    }
+}
+
+/// Defines a struct with a [`Raw`] for each option.
+macro_rules! options {
+    ($type:ident { $($field:ident = $name:literal,)+ }) => {
+        struct $type<'a> { $($field: $crate::command::options::Raw<'a>,)+ }
+
+        impl<'a> $crate::command::options::Options<'a> for $type<'a> {
+            const KNOWN: &'static [&'static str] = &[$($name,)+];
+
+            fn absent() -> Self {
+                Self { $($field: $crate::command::options::Raw::absent($name),)+ }
+            }
+
+            fn option(&mut self, name: &str) -> Option<&mut $crate::command::options::Raw<'a>> {
+                match name { $($name => Some(&mut self.$field),)+ _ => None }
+            }
         }
-        Ok(())
+    };
+}
+
+pub(super) use options;
+
+/// An option as it was sent. `null` counts as absent, but a key with `null` still occurs once.
+#[derive(Clone, Copy)]
+pub(super) struct Raw<'a> {
+    name: &'static str,
+    json: Option<&'a str>,
+}
+
+impl<'a> Raw<'a> {
+    pub(super) const fn absent(name: &'static str) -> Self {
+        Self { name, json: None }
     }
 
-    fn token(&self, option: &str) -> Option<Token<'a>> {
-        let place = self.known.iter().position(|known| *known == option)?;
-        self.values.get(place).copied().flatten()
-    }
-
-    pub(super) fn is_set(&self, option: &str) -> bool {
-        self.token(option).is_some()
+    /// Returns the JSON text.
+    pub(super) fn json(self) -> Option<&'a str> {
+        self.json.filter(|json| *json != "null")
     }
 
     /// Reads a string.
-    pub(super) fn text(&self, option: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
-        let Some(token) = self.token(option) else { return Ok(None) };
-        match string(token) {
+    pub(super) fn text(self) -> Result<Option<Cow<'a, str>>, Refusal> {
+        let Some(json) = self.json() else { return Ok(None) };
+        match string(json) {
             Some(text) => Ok(Some(text)),
-            None if token.raw.starts_with('"') => {
-                Err(invalid(format!("data.{option} has a lone surrogate, which is not a character")))
+            None if json.starts_with('"') => {
+                Err(invalid(format!("data.{} has a lone surrogate, which is not a character", self.name)))
             }
-            None => Err(invalid(format!("data.{option} must be a string, not {}", kind(token.raw)))),
+            None => Err(self.wrong("a string", json)),
         }
     }
 
     /// Reads a name: 1..=128 bytes, no control characters.
-    pub(super) fn name(&self, option: &str) -> Result<Option<String>, Refusal> {
-        let Some(text) = self.text(option)? else { return Ok(None) };
-        check_name(&text).map_err(|fault| invalid(format!("data.{option} {fault}")))?;
+    pub(super) fn checked_name(self) -> Result<Option<String>, Refusal> {
+        let Some(text) = self.text()? else { return Ok(None) };
+        check_name(&text).map_err(|fault| invalid(format!("data.{} {fault}", self.name)))?;
         Ok(Some(text.into_owned()))
     }
 
     /// Reads a boolean.
-    pub(super) fn flag(&self, option: &str) -> Result<Option<bool>, Refusal> {
-        match self.raw(option) {
+    pub(super) fn flag(self) -> Result<Option<bool>, Refusal> {
+        match self.json() {
             None => Ok(None),
             Some("true") => Ok(Some(true)),
             Some("false") => Ok(Some(false)),
-            Some(raw) => Err(invalid(format!("data.{option} must be true or false, not {}", kind(raw)))),
+            Some(json) => Err(self.wrong("true or false", json)),
         }
     }
 
     /// Returns whether an object is given.
-    pub(super) fn object(&self, option: &str) -> Result<bool, Refusal> {
-        match self.raw(option) {
+    pub(super) fn is_object(self) -> Result<bool, Refusal> {
+        match self.json() {
             None => Ok(false),
-            Some(raw) if raw.starts_with('{') => Ok(true),
-            Some(raw) => Err(invalid(format!("data.{option} must be an object, not {}", kind(raw)))),
+            Some(json) if json.starts_with('{') => Ok(true),
+            Some(json) => Err(self.wrong("an object", json)),
         }
     }
 
-    /// Returns the JSON text of an option.
-    pub(super) fn raw(&self, option: &str) -> Option<&'a str> {
-        self.token(option).map(|token| token.raw)
+    /// Returns the refusal of a value of the wrong type.
+    pub(super) fn wrong(self, expected: &str, json: &str) -> Refusal {
+        invalid(format!("data.{} must be {expected}, not {}", self.name, kind(json)))
+    }
+}
+
+/// Returns the text of a JSON string, borrowed unless it has escapes. `None` if it is not a string of characters.
+fn string(raw: &str) -> Option<Cow<'_, str>> {
+    let inside = raw.strip_prefix('"')?.strip_suffix('"')?;
+    match inside.contains('\\') {
+        false => Some(Cow::Borrowed(inside)),
+        true => serde_json::from_str(raw).ok().map(Cow::Owned),
+    }
+}
+
+/// The members of an object in their order. Envelopes have a faster reader, whose one caller the compiler tunes it for.
+struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
     }
 }
 
