@@ -1,4 +1,4 @@
-//! What happens after a connection is lost. tests/it/close_codes.rs plays every close code.
+//! What happens after a connection is lost. `tests/it/close_codes.rs` plays every close code.
 
 use super::*;
 
@@ -40,7 +40,7 @@ async fn a_subscription_dropped_meanwhile_is_not_made_again() {
     expect_state(&mut states, |state| matches!(state, State::Disconnected { .. })).await;
     drop(dropped);
     let (mut peer, _) = broker.session().await;
-    peer.hears_nothing().await;
+    peer.receives_nothing().await;
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn a_request_that_was_pending_at_a_refused_message_fails_with_the_close() 
         };
         assert!(is_expected, "{code:?}: {error:?}");
         let (mut peer, _) = broker.session().await;
-        peer.hears_nothing().await;
+        peer.receives_nothing().await;
     }
 }
 
