@@ -40,6 +40,7 @@ mod bench;
 mod budget;
 mod chromium;
 mod client;
+mod close_codes;
 mod command_line;
 mod configuration;
 mod credentials;

@@ -1,4 +1,4 @@
-//! `switchboard apps`, and what all commands that speak to a broker share.
+//! `switchboard apps`, and the arguments that all client commands share.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -64,7 +64,7 @@ async fn url_source_and_user_come_from_the_environment() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_exit_code_3() {
+async fn no_broker_is_exit_code_3() {
     let outcome = run("ws://127.0.0.1:1/ws", &["apps"]).await;
     outcome.has(3, "hint: no broker is listening there");
     assert!(outcome.stderr.starts_with("error: could not connect to 127.0.0.1:1: "), "{outcome:?}");
