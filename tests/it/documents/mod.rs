@@ -109,7 +109,7 @@ fn errors_md_explains_every_error_code_in_the_order_of_the_catalogue() {
     assert_eq!(titles, codes);
     for (code, (_, body)) in ErrorCode::ALL.iter().zip(&sections) {
         let again = if code.retryable() { "yes" } else { "no" };
-        for said in ["- **Causes:** ", "- **Do:** ", &format!("- **Trying again helps:** {again}\n")] {
+        for said in ["- **Arrives on:** ", "- **Causes:** ", "- **Do:** ", &format!("- **Retry helps:** {again}\n")] {
             assert!(body.contains(said), "{code}: docs/errors.md does not say '{said}'");
         }
     }
