@@ -1,14 +1,13 @@
 //! [`Server`]: listeners, the WebSocket handshake, drain. The room that wires everything below together.
 //!
-//! `listener` accepts and serves connections, `handshake` decides who may connect, `connection_limit` counts them, `drain` tells
-//! them when to come back, `signal` is how they all hear of it, `adapters` has the handlers in the process. Nothing here
+//! `listener` accepts and serves connections, `handshake` decides who may connect, `admission` counts them, `drain` tells
+//! them when to come back, `signal` is how they all hear of it, `wiring` has the handlers in the process. Nothing here
 //! knows an envelope.
 
-mod adapters;
-mod connection_limit;
+mod admission;
 mod handshake;
 mod listener;
-mod silent_until_request;
+mod wiring;
 
 use std::future::Future;
 use std::io;
@@ -22,10 +21,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use self::adapters::AdapterError;
+pub use self::wiring::AdapterError;
 
-use self::adapters::Adapters;
-use self::connection_limit::ConnectionLimit;
+use self::admission::ConnectionLimit;
+use self::wiring::Adapters;
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Http};
 use crate::connection::{Admission, Settings, Shutdown};

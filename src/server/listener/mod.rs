@@ -1,6 +1,8 @@
 //! Listeners, and what happens to a connection: hyper reads the head of its requests and writes refusals and the probe;
 //! a stream that may become a WebSocket is taken back from it, with what was read ahead, and served as a session.
 
+mod stream;
+
 use std::convert::Infallible;
 use std::future::{Future, poll_fn, ready};
 use std::io;
@@ -24,10 +26,10 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
+use self::stream::SilentUntilRequest;
 use super::Broker;
-use super::connection_limit::Slot;
+use super::admission::Slot;
 use super::handshake::{self, Decision, Head, Refusal};
-use super::silent_until_request::SilentUntilRequest;
 use crate::connection::{self, Admission, Connection, Context, Upgraded};
 
 /// Connections that the system keeps until they are accepted. A call centre's applications may come back all at once, and
