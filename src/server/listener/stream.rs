@@ -1,45 +1,52 @@
-//! [`SilentUntilRequest`]: a stream on which hyper says nothing of its own.
-//!
-//! A head that hyper cannot read it refuses by itself, with a status and no word why. What it writes before a request
-//! was understood goes nowhere, so that the listener can refuse in words.
+//! [`Replay`]: a connection whose first bytes have been read already.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Takes what is written and drops it, until `understood` says that there is a request to answer.
-pub(super) struct SilentUntilRequest<'a> {
-    stream: TokioIo<TcpStream>,
+/// Reads bytes that came before, then the stream.
+///
+/// It drops what is written until `understood` is set. hyper answers a head that it cannot parse by itself, with a status
+/// and without a word why; so that answer goes nowhere and the listener can say why.
+pub(super) struct Replay<'a, S> {
+    ahead: Bytes,
+    stream: S,
     understood: &'a AtomicBool,
 }
 
-impl<'a> SilentUntilRequest<'a> {
-    pub(super) fn new(stream: TcpStream, understood: &'a AtomicBool) -> Self {
-        Self { stream: TokioIo::new(stream), understood }
+impl<'a, S> Replay<'a, S> {
+    pub(super) fn new(ahead: Bytes, stream: S, understood: &'a AtomicBool) -> Self {
+        Self { ahead, stream, understood }
     }
 
-    pub(super) fn into_inner(self) -> TcpStream {
-        self.stream.into_inner()
-    }
-}
-
-impl Read for SilentUntilRequest<'_> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+    /// The stream, and the bytes that have not been read from this.
+    pub(super) fn into_inner(self) -> (S, Bytes) {
+        (self.stream, self.ahead)
     }
 }
 
-impl Write for SilentUntilRequest<'_> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+impl<S: AsyncRead + Unpin> AsyncRead for Replay<'_, S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let len = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(self.ahead.get(..len).unwrap_or_default());
+        self.ahead.advance(len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Replay<'_, S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.understood.load(Ordering::Relaxed) {
-            Pin::new(&mut self.stream).poll_write(cx, buf)
+            Pin::new(&mut self.stream).poll_write(cx, bytes)
         } else {
-            Poll::Ready(Ok(buf.len()))
+            Poll::Ready(Ok(bytes.len()))
         }
     }
 
