@@ -35,6 +35,8 @@ pub(super) struct Model {
     pub(super) retained: BTreeMap<Place, u64>,
     /// Since when the broker drains.
     pub(super) draining: Option<Instant>,
+    /// The number that was used last before the drain.
+    pub(super) drained_from: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +188,7 @@ impl Model {
             answers: BTreeMap::new(),
             retained: BTreeMap::new(),
             draining: None,
+            drained_from: 0,
         }
     }
 
@@ -354,6 +357,15 @@ impl Conn {
                 && held.group == wanted.group
                 && self.watched(held) == self.watched(wanted)
         })
+    }
+
+    /// Whether Unsubscribe by pattern ends a subscription. What it leaves out does not matter.
+    pub(super) fn fits(&self, sub: &Sub, wanted: &Wanted) -> bool {
+        let held = &sub.wanted;
+        is_alike(&held.pattern, &wanted.pattern)
+            && (wanted.handler.is_none() || held.handler.is_some())
+            && (wanted.group.is_none() || held.group == wanted.group)
+            && (wanted.user.is_none() || self.watched(held) == self.watched(wanted))
     }
 
     pub(super) fn handles(&self, triple: &[String; 3]) -> impl Iterator<Item = &Sub> {
