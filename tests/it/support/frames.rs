@@ -3,8 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::http::{HANDSHAKE, read_response};
-use super::{Broker, Conversation, within};
+use super::http::{HANDSHAKE, try_read_response};
+use super::{Broker, Conversation, envelope, within};
 
 /// Opcodes of RFC 6455.
 pub(crate) const CONTINUATION: u8 = 0x0;
@@ -101,11 +101,15 @@ pub(crate) struct RawSocket {
 impl RawSocket {
     /// Connects and upgrades.
     pub(crate) async fn connect(broker: &Broker) -> Self {
+        Self::try_connect(broker).await.expect("an upgrade")
+    }
+
+    /// Connects. Returns `None` if the broker refuses to upgrade.
+    pub(crate) async fn try_connect(broker: &Broker) -> Option<Self> {
         let mut stream = within("a connection", TcpStream::connect(broker.address())).await.unwrap();
         within("sending", stream.write_all(HANDSHAKE.as_bytes())).await.unwrap();
-        let response = read_response(&mut stream).await;
-        assert_eq!(response.status, 101, "{}", response.body);
-        Self { stream, conversation: broker.conversation().clone() }
+        let response = try_read_response(&mut stream).await?;
+        (response.status == 101).then(|| Self { stream, conversation: broker.conversation().clone() })
     }
 
     /// Connects and registers as this source.
@@ -117,6 +121,15 @@ impl RawSocket {
         let reply = socket.read().await.unwrap();
         assert!(reply.text().contains("\"Success\":true"), "{}", reply.text());
         socket
+    }
+
+    /// Subscribes as a handler to the pattern written `channel/topic/subtopic`.
+    pub(crate) async fn handle(&mut self, pattern: &str) {
+        let mut data = envelope(pattern, serde_json::json!({ "role": "handler" }));
+        data = envelope("Broker/Subscription/Subscribe", serde_json::json!({ "data": data }));
+        self.write(&frame(TEXT, data.to_string().as_bytes())).await;
+        let reply = self.read_message().await.unwrap();
+        assert!(reply.text().contains("\"Success\":true"), "{}", reply.text());
     }
 
     /// Writes bytes as they stand. An error is no failure: the broker may have closed already, which a read shows.
