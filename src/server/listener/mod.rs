@@ -188,3 +188,83 @@ async fn with_permit<T>(broker: &Broker, answering: impl Future<Output = T>) -> 
     drop(permit);
     answering.await
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::server::Server;
+
+    const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    /// A broker whose listener nobody connects to: the paused clock needs streams in memory.
+    fn broker() -> (Arc<Broker>, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let config = Config { listen, data_dir: folder.path().to_owned(), ..Config::default() };
+        (Server::bind(config, None).unwrap().broker, folder)
+    }
+
+    /// Connects a client that sends these bytes. A task shakes hands with it, and says whether it became a WebSocket.
+    async fn connect(broker: &Arc<Broker>, bytes: &[u8]) -> (DuplexStream, tokio::task::JoinHandle<bool>) {
+        let (mut client, stream) = duplex(1 << 16);
+        client.write_all(bytes).await.unwrap();
+        let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None };
+        let shared = Arc::clone(broker);
+        let task = broker.tasks.spawn(async move { shake_hands(&shared, peer, stream).await.is_some() });
+        (client, task)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_does_not_wait_for_connections_that_wait() {
+        let (broker, _folder) = broker();
+        let mut waiting = Vec::new();
+        for bytes in [b"".as_slice(), b"GET /ws HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+            for _ in 0..1000 {
+                waiting.push(connect(&broker, bytes).await);
+            }
+        }
+        let start = Instant::now();
+        let (_client, task) = connect(&broker, HANDSHAKE).await;
+        assert!(task.await.unwrap());
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert!(waiting[..2000].iter().all(|(_, task)| !task.is_finished()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_10_s_however_slowly_it_comes() {
+        let (broker, _folder) = broker();
+        let start = Instant::now();
+        let (mut client, task) = connect(&broker, b"GET /ws HTTP/1.1\r\n").await;
+        for at in 1..10 {
+            tokio::time::sleep_until(start + Duration::from_secs(at)).await;
+            client.write_all(b"X: y\r\n").await.unwrap();
+        }
+        let mut response = String::new();
+        client.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
+        assert_eq!(start.elapsed(), HEAD_TIME);
+        drop(client);
+        assert!(!task.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_after_the_head_are_handed_over() {
+        let (broker, _folder) = broker();
+        for ahead in [b"".as_slice(), b"first frame", &[b'x'; 10_000]] {
+            let (mut client, stream) = duplex(1 << 16);
+            client.write_all(&[HANDSHAKE, ahead].concat()).await.unwrap();
+            let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None };
+            let mut upgraded = shake_hands(&broker, peer, stream).await.unwrap();
+            drop(client);
+            let mut read = upgraded.read_ahead.to_vec();
+            upgraded.stream.read_to_end(&mut read).await.unwrap();
+            assert!(read == ahead, "{} of {} bytes", read.len(), ahead.len());
+        }
+    }
+}

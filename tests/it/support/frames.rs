@@ -32,19 +32,7 @@ pub(crate) fn part(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// A frame with this first byte.
 pub(crate) fn frame_with(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    let mask_bit = if masked { MASKED } else { 0 };
-    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(len @ ..=125), _) => bytes.push(mask_bit | len),
-        (_, Ok(len)) => {
-            bytes.push(mask_bit | LEN_16);
-            bytes.extend(len.to_be_bytes());
-        }
-        _ => {
-            bytes.push(mask_bit | LEN_64);
-            bytes.extend((payload.len() as u64).to_be_bytes());
-        }
-    }
+    let mut bytes = header(first, masked, payload.len() as u64);
     if masked {
         bytes.extend(MASK);
         bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
@@ -54,12 +42,21 @@ pub(crate) fn frame_with(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Only the header of a masked text frame that promises `len` bytes.
+/// Only the header of a masked text frame with a payload of `len` bytes.
 pub(crate) fn header_of(len: u64) -> Vec<u8> {
-    let mut bytes = vec![FIN | TEXT, MASKED | LEN_64];
-    bytes.extend(len.to_be_bytes());
+    let mut bytes = header(FIN | TEXT, true, len);
     bytes.extend(MASK);
     bytes
+}
+
+/// A header up to its mask, its length in the fewest bytes.
+fn header(first: u8, masked: bool, len: u64) -> Vec<u8> {
+    let mask_bit = if masked { MASKED } else { 0 };
+    match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(len @ ..=125), _) => vec![first, mask_bit | len],
+        (_, Ok(len)) => [&[first, mask_bit | LEN_16][..], &len.to_be_bytes()].concat(),
+        _ => [&[first, mask_bit | LEN_64][..], &len.to_be_bytes()].concat(),
+    }
 }
 
 /// The payload of a Close frame.
