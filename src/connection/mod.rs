@@ -411,9 +411,13 @@ impl Connection {
         self.push(now, frame);
     }
 
-    /// A message that is not an envelope is answered; many in a row close the connection.
+    /// A message that is not an envelope is answered; many in a row close the connection. Other refusals do not count.
     fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Option<Effect> {
         self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));
+        if malformed.refusal.code == ErrorCode::ReservedChannel {
+            self.malformed = 0;
+            return None;
+        }
         self.malformed += 1;
         if self.malformed >= self.settings.limits.malformed {
             return self.close(now, router, CloseCode::Policy);

@@ -14,6 +14,7 @@ mod transcript_coverage;
 mod transcripts;
 mod transcripts_core;
 
+mod corpora;
 mod frames;
 mod handshake;
 mod malformed;
