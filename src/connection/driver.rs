@@ -175,7 +175,7 @@ struct Driver<'a, S> {
 enum Turn {
     Stage,
     Due,
-    /// There is something for [`Socket::next`].
+    /// There is something for [`Socket::next_arrival`].
     Arrived,
     /// The peer takes nothing more for now.
     Blocked,
@@ -349,7 +349,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         let _batch = WakeBatch::begin();
         let Attached { connection, router } = &mut self.attached;
         loop {
-            let Some(arrival) = self.socket.next()? else { return Ok(None) };
+            let Some(arrival) = self.socket.next_arrival()? else { return Ok(None) };
             let effect = connection.handle(at, arrival.into(), router);
             self.socket.set_message_bytes_max(connection.message_bytes_max());
             if effect.is_some() || !connection.reads() {
@@ -450,7 +450,7 @@ async fn write_out<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) ->
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) -> bool {
     loop {
         let came = poll_fn(|cx| socket.poll_come(cx)).await;
-        if let Err(ended) = came.and_then(|()| socket.next().map(drop)) {
+        if let Err(ended) = came.and_then(|()| socket.next_arrival().map(drop)) {
             return matches!(ended, Ended::ByPeer(_));
         }
     }

@@ -312,8 +312,8 @@ impl Connection {
                 self.timers.stop(Timer::SlowConsumer);
                 None
             }
-            Input::Ended(End::Overflowed) => self.close(now, router, CloseCode::SlowConsumer),
-            Input::Ended(End::Close(code, reason)) => self.close(now, router, Close::new(code, reason)),
+            Input::Ended(End::Overflowed) => Some(self.close(now, router, CloseCode::SlowConsumer)),
+            Input::Ended(End::Close(code, reason)) => Some(self.close(now, router, Close::new(code, reason))),
             // The connection itself detaches its session, and then it has none.
             Input::Ended(End::Detached) => None,
             Input::Drain(reconnect_after) => {
@@ -420,7 +420,7 @@ impl Connection {
         }
         self.malformed += 1;
         if self.malformed >= self.settings.limits.malformed {
-            return self.close(now, router, CloseCode::Policy);
+            return Some(self.close(now, router, CloseCode::Policy));
         }
         None
     }
@@ -458,9 +458,9 @@ impl Connection {
     fn fire_timers(&mut self, now: Instant, router: &Router) -> Option<Effect> {
         while let Some(timer) = self.timers.take_due(now) {
             let effect = match timer {
-                Timer::Registration => self.close(now, router, CloseCode::NotRegistered),
+                Timer::Registration => Some(self.close(now, router, CloseCode::NotRegistered)),
                 Timer::Delay => self.refuse_delayed(now, router),
-                Timer::Proof => self.proof_ended(now, router),
+                Timer::Proof => Some(self.proof_ended(now, router)),
                 Timer::Heartbeat => self.beat(now, router),
                 Timer::Pause => {
                     match self.pause.as_mut().and_then(|pause| pause.fire(now)) {
@@ -469,8 +469,8 @@ impl Connection {
                     }
                     None
                 }
-                Timer::SlowConsumer => self.close(now, router, CloseCode::SlowConsumer),
-                Timer::Restart => self.close(now, router, CloseCode::Restart),
+                Timer::SlowConsumer => Some(self.close(now, router, CloseCode::SlowConsumer)),
+                Timer::Restart => Some(self.close(now, router, CloseCode::Restart)),
             };
             if effect.is_some() {
                 return effect;
@@ -479,7 +479,7 @@ impl Connection {
         None
     }
 
-    fn proof_ended(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+    fn proof_ended(&mut self, now: Instant, router: &Router) -> Effect {
         let refusal = Refusal::new(
             ErrorCode::Unauthenticated,
             "the proof of who this session is has expired (auth.session_max): connect again, and register with a new one",
@@ -496,7 +496,7 @@ impl Connection {
                 self.timers.set(Timer::Heartbeat, self.heartbeat.next(now));
                 None
             }
-            Beat::Dead => self.close(now, router, CloseCode::HeartbeatMissed),
+            Beat::Dead => Some(self.close(now, router, CloseCode::HeartbeatMissed)),
         }
     }
 
@@ -508,11 +508,11 @@ impl Connection {
                 self.timers.set(Timer::Restart, now + LAST_LOOK);
                 None
             }
-            None => self.close(now, router, CloseCode::Restart),
+            None => Some(self.close(now, router, CloseCode::Restart)),
         }
     }
 
-    fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Option<Effect> {
+    fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Effect {
         let close = close.into();
         self.leave(now, router);
         if close.code() == CloseCode::SlowConsumer {
@@ -520,7 +520,7 @@ impl Connection {
             self.replies.truncate(1);
         }
         self.end();
-        Some(Effect::Close(close))
+        Effect::Close(close)
     }
 
     /// Detaches the session. What waits in its outbox is sent before what this connection says afterwards.

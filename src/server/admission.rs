@@ -103,7 +103,7 @@ impl ConnectionLimit {
         Ok(Admitted { slot, unregistered, beyond })
     }
 
-    /// The connections that are WebSockets.
+    /// The established connections.
     pub(super) fn web_sockets(&self) -> usize {
         self.web_sockets.load(Ordering::SeqCst)
     }

@@ -91,7 +91,7 @@ struct Broker {
     shutdown: Shutdown,
     /// The drain has begun.
     draining: CancellationToken,
-    /// The drain is over: listeners close, and so do connections that are not WebSockets.
+    /// The drain is over: listeners close, and so do connections that have not been upgraded.
     closing: CancellationToken,
     /// The connections that are left end at once.
     ended: CancellationToken,

@@ -117,7 +117,6 @@ fn admit(broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr) {
 
 /// A connection from its first byte to its last. An idle session is little more than this future, so nothing of the
 /// handshake is left in it.
-#[expect(clippy::manual_async_fn, reason = "an async fn keeps room for its arguments twice: 128 bytes per session")]
 fn connection(
     broker: Arc<Broker>,
     stream: TcpStream,
