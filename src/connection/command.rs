@@ -230,6 +230,7 @@ impl Connection {
             more.insert("Reason".into(), "this version resumes no sessions".into());
         }
         self.phase = Phase::Registered(session);
+        self.unregistered = None;
         self.timers.stop(Timer::Registration);
         if let Some(at) = proof_ends {
             self.timers.set(Timer::Proof, at);
@@ -264,6 +265,7 @@ impl Connection {
 
     fn unregister(&mut self, now: Instant, router: &Router) {
         self.leave(now, router);
+        self.unregistered = Some(self.settings.unregistered.enter().0);
         self.end_pause(now);
         self.timers.stop(Timer::Proof);
         self.timers.set(Timer::Registration, now + self.settings.limits.registration);

@@ -65,16 +65,29 @@ pub struct Context<'a> {
 }
 
 /// Limits how many connections are set up or torn down between two turns of the established ones. Setup costs about
-/// 100 µs, teardown 50 µs; 5,000 at once would starve everyone else.
-pub struct Admission(Semaphore);
+/// 100 µs, teardown 50 µs; 5,000 at once would starve everyone else. The two have permits of their own, so that the end
+/// of a session never waits for strangers that connect.
+pub struct Admission {
+    arrivals: Semaphore,
+    departures: Semaphore,
+}
 
 impl Admission {
-    /// Connections between two turns of the established ones.
+    /// Connections that are set up, and torn down, between two turns of the established ones.
     const AT_ONCE: usize = 8;
 
-    /// Waits for a permit; the next connection has it when this one is dropped.
-    pub async fn permit(&self) -> Option<SemaphorePermit<'_>> {
-        let permit = self.0.acquire().await.ok();
+    /// Waits for a permit to set up a connection. Dropping the permit hands it to the next one.
+    pub async fn arrival(&self) -> Option<SemaphorePermit<'_>> {
+        Self::permit(&self.arrivals).await
+    }
+
+    /// Waits for a permit to tear down a connection.
+    pub async fn departure(&self) -> Option<SemaphorePermit<'_>> {
+        Self::permit(&self.departures).await
+    }
+
+    async fn permit(permits: &Semaphore) -> Option<SemaphorePermit<'_>> {
+        let permit = permits.acquire().await.ok();
         // Behind all tasks that are ready now, or the permits would only form another line.
         yield_now().await;
         permit
@@ -83,7 +96,7 @@ impl Admission {
 
 impl Default for Admission {
     fn default() -> Self {
-        Self(Semaphore::new(Self::AT_ONCE))
+        Self { arrivals: Semaphore::new(Self::AT_ONCE), departures: Semaphore::new(Self::AT_ONCE) }
     }
 }
 
@@ -104,8 +117,10 @@ where
         tracing::debug!(?ending, "the connection ends");
         let Driver { mut socket, mut attached, .. } = driver;
         if let Ending::Socket(_) = ending {
-            // A connection that the peer ended is detached in its turn. One that the broker ends is detached already.
+            // A connection that the broker ends is detached already.
+            let permit = Box::pin(context.admission.departure()).await;
             attached.gone();
+            drop(permit);
         }
         if !ending.sends_what_waits() {
             socket.drop_unbegun();

@@ -13,10 +13,12 @@ mod pause;
 mod rate;
 mod shutdown;
 mod timer;
+mod unregistered;
 
 pub use driver::{Admission, Context, Upgraded, serve};
-pub use failed_logins::FailedLogins;
+pub use failed_logins::{FailedLogins, network_of};
 pub use shutdown::{Shutdown, Stage};
+pub use unregistered::{Unregistered, UnregisteredGuard};
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -92,18 +94,28 @@ pub enum Effect {
 pub struct Settings {
     limits: Limits,
     failed_logins: FailedLogins,
+    unregistered: Unregistered,
 }
 
 impl Settings {
     /// Settings with these limits.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { failed_logins: FailedLogins::new(limits.failed_registrations), limits }
+        Self {
+            failed_logins: FailedLogins::new(limits.failed_registrations),
+            unregistered: Unregistered::default(),
+            limits,
+        }
     }
 
     /// The limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The count of connections that have not registered.
+    pub fn unregistered(&self) -> &Unregistered {
+        &self.unregistered
     }
 
     /// An outbox of the configured size.
@@ -122,6 +134,8 @@ pub struct Connection {
     settings: Arc<Settings>,
     address: IpAddr,
     phase: Phase,
+    /// Counts the connection while it is not registered.
+    unregistered: Option<UnregisteredGuard>,
     /// A registration that is not decided yet.
     registering: Option<Box<Registering>>,
     /// Frames to send before those of the session's outbox: replies without a session, and pings.
@@ -148,6 +162,19 @@ impl Connection {
     /// A connection that has just been opened from `address`. `seed` decides the jitter of its pings.
     #[must_use]
     pub fn new(now: Instant, address: IpAddr, settings: Arc<Settings>, seed: u64) -> Self {
+        let (guard, _) = settings.unregistered.enter();
+        Self::accepted(now, address, settings, seed, guard)
+    }
+
+    /// The same for a connection that has been counted as unregistered since it was accepted.
+    #[must_use]
+    pub fn accepted(
+        now: Instant,
+        address: IpAddr,
+        settings: Arc<Settings>,
+        seed: u64,
+        guard: UnregisteredGuard,
+    ) -> Self {
         let limits = &settings.limits;
         let mut heartbeat = Heartbeat::new(limits.heartbeat, limits.missed_pings, seed);
         let mut timers = Timers::default();
@@ -156,6 +183,7 @@ impl Connection {
         Self {
             address,
             phase: Phase::Unregistered,
+            unregistered: Some(guard),
             registering: None,
             replies: VecDeque::new(),
             timers,
@@ -383,9 +411,13 @@ impl Connection {
         self.push(now, frame);
     }
 
-    /// A message that is not an envelope is answered; many in a row close the connection.
+    /// A message that is not an envelope is answered; many in a row close the connection. Other refusals do not count.
     fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Option<Effect> {
         self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));
+        if malformed.refusal.code == ErrorCode::ReservedChannel {
+            self.malformed = 0;
+            return None;
+        }
         self.malformed += 1;
         if self.malformed >= self.settings.limits.malformed {
             return self.close(now, router, CloseCode::Policy);
@@ -506,6 +538,7 @@ impl Connection {
 
     fn end(&mut self) {
         self.phase = Phase::Ended;
+        self.unregistered = None;
         self.registering = None;
         self.pause = None;
         self.timers.clear();

@@ -173,7 +173,7 @@ async fn register(client: &Shipped, broker: &FakeBroker) -> (Peer<TcpStream>, Va
         peer.answer(&envelope, json!({ "Success": true, "ErrorMessage": null, "SubscriptionId": "1" })).await;
     }
     // Nothing that was sent on an earlier connection is sent again.
-    peer.hears_nothing().await;
+    peer.receives_nothing().await;
     (peer, register["data"]["token"].clone())
 }
 
@@ -219,7 +219,7 @@ async fn play(Run { client, reconnects, stops }: Run) {
             let data = json!({ "ReconnectAfterMs": u64::try_from(DRAIN.as_millis()).unwrap() });
             peer.say(event("Broker/Connection/Draining", data)).await;
             // The pause is counted from the Close frame, not from the notice.
-            peer.hears_nothing().await;
+            peer.receives_nothing().await;
         }
         let closed = Instant::now();
         match code {

@@ -29,6 +29,8 @@ export class Connection extends EventTarget {
   /** The connection was closed for a restart, and its pause is not over. */
   #restarting = false;
   #frozen = false;
+  /** The number of the attempt to connect. An attempt that is no longer the latest ends. */
+  #attempt = 0;
   /** Commands whose reply is pending. */
   #pending = new Map();
   #made = 0;
@@ -39,7 +41,7 @@ export class Connection extends EventTarget {
    * @param {object} options
    * @param {string} options.url  `wss://HOST/ws`
    * @param {string} options.source  the name to register
-   * @param {string | (() => string | Promise<string>)} [options.token]  a function is called for each registration
+   * @param {string | (() => string | Promise<string>)} [options.token]  a function is called before each attempt to connect
    * @param {string} [options.user]  only for a broker in open mode
    * @param {object[]} [options.subscriptions]  `data` of Broker/Subscription/Subscribe, sent after each registration
    */
@@ -65,6 +67,7 @@ export class Connection extends EventTarget {
   stop() {
     this.#listening?.abort();
     clearTimeout(this.#timer);
+    this.#attempt += 1;
     const socket = this.#socket;
     this.#socket = null;
     socket?.close(1000);
@@ -79,11 +82,28 @@ export class Connection extends EventTarget {
     return true;
   }
 
-  #connect() {
+  async #connect() {
     clearTimeout(this.#timer);
     this.#drainWaitMs = null;
     this.#restarting = false;
     this.#become("connecting");
+    this.#attempt += 1;
+    const attempt = this.#attempt;
+    const { token } = this.#options;
+    let proof;
+    try {
+      // Before dialling, because the broker waits only 10 s for a registration.
+      proof = typeof token === "function" ? await token() : token;
+    } catch (error) {
+      if (attempt !== this.#attempt) return;
+      this.#fail("TOKEN_UNAVAILABLE", `no token to register with: ${error.message}`);
+      this.#reconnect(null);
+      return;
+    }
+    if (attempt === this.#attempt) this.#dial(proof);
+  }
+
+  #dial(proof) {
     let socket;
     try {
       socket = new WebSocket(this.#options.url);
@@ -96,25 +116,15 @@ export class Connection extends EventTarget {
     // There is no time limit, because the browser may be asking a person for permission.
     socket.onopen = () => {
       opened = true;
-      this.#register(socket);
+      this.#register(socket, proof);
     };
     socket.onmessage = ({ data }) => socket === this.#socket && this.#received(JSON.parse(data));
     socket.onclose = ({ code, reason }) => socket === this.#socket && this.#closed(code, reason, opened);
   }
 
-  async #register(socket) {
-    const { token, user } = this.#options;
-    let proof;
-    try {
-      // Not before: a token lives for a minute, and a connection can take longer.
-      proof = typeof token === "function" ? await token() : token;
-    } catch (error) {
-      this.#fail("TOKEN_UNAVAILABLE", `no token to register with: ${error.message}`);
-      socket.close(1000);
-      return;
-    }
-    if (socket !== this.#socket || socket.readyState !== WebSocket.OPEN) return;
-    const reply = await this.#command("Application", "Register", { token: proof, user });
+  async #register(socket, token) {
+    const { user } = this.#options;
+    const reply = await this.#command("Application", "Register", { token, user });
     if (!reply || socket !== this.#socket) return;
     if (!reply.data.Success) {
       this.#fail(reply.data.ErrorCode, reply.data.ErrorMessage);
@@ -155,14 +165,18 @@ export class Connection extends EventTarget {
     const closed = `the broker closed the connection with ${code}${reason ? `: ${reason}` : ""}`;
     if (FINAL.has(code)) {
       this.#end(FINAL.get(code), closed);
-    } else if (code === UNAUTHENTICATED && typeof this.#options.token !== "function") {
-      this.#end("REFUSED", `${closed}; the same token is not sent again`);
+    } else if (this.#refusesRegistration(code) && typeof this.#options.token !== "function") {
+      this.#end("REFUSED", `${closed}; the same registration is not sent again`);
     } else {
       if (MESSAGE_REFUSED.has(code)) this.#fail("MESSAGE_REFUSED", `${closed}; do not send the last message again`);
       // Only the first failure in a row is diagnosed; the others have the same cause.
       if (!opened && this.#wait === FIRST_WAIT_MS) this.#diagnose();
       this.#reconnect(code);
     }
+  }
+
+  #refusesRegistration(code) {
+    return code === UNAUTHENTICATED || (this.#state === "connecting" && MESSAGE_REFUSED.has(code));
   }
 
   #reconnect(code) {
