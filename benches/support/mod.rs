@@ -39,7 +39,7 @@ impl Broker {
     /// Subscribes to a pattern written `channel/topic/subtopic`.
     pub(crate) fn subscribe(&self, member: &Arc<Session>, pattern: &str, role: Role) {
         let pattern: Pattern = pattern.parse().unwrap();
-        let wanted = Subscribe { pattern, role, group: None, user: None, recover: false };
+        let wanted = Subscribe::new(pattern, role);
         self.router.subscribe(self.now, member, &wanted, |_| None).unwrap();
     }
 

@@ -202,7 +202,7 @@ fn subscribed(router: &Router, patterns: Vec<Pattern>, role: &Role) -> Result<Ar
     let now = Instant::now().into_std();
     let member = router.attach_adapter(now, Outbox::new(WAITING_MAX));
     for pattern in patterns {
-        let wanted = Subscribe { pattern, role: role.clone(), group: None, user: None, recover: false };
+        let wanted = Subscribe::new(pattern, role.clone());
         router.subscribe(now, &member, &wanted, |_| None)?;
     }
     Ok(member)

@@ -220,7 +220,7 @@ impl Driver {
             self.out.extend(self.shared.command("Request", "Cancel", None, &json!({ "id": id }).into()));
         }
         for wanted in left {
-            self.out.extend(self.shared.command("Subscription", "Unsubscribe", None, &wanted.data()));
+            self.out.extend(self.shared.command("Subscription", "Unsubscribe", None, &wanted.filter()));
         }
     }
 

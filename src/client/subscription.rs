@@ -28,15 +28,24 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// `data` of Subscribe and Unsubscribe.
+    /// `data` of Subscribe.
     pub(super) fn data(&self) -> Payload {
+        self.with_role(self.handler.then_some("handler"))
+    }
+
+    /// `data` of Unsubscribe. It names the role, so that the other role's subscription to the pattern lives on.
+    pub(super) fn filter(&self) -> Payload {
+        self.with_role(Some(if self.handler { "handler" } else { "subscriber" }))
+    }
+
+    fn with_role(&self, role: Option<&str>) -> Payload {
         let part = |part: &Option<Box<str>>| Value::from(part.as_deref().unwrap_or("*"));
         let Pattern { channel, topic, subtopic } = &self.pattern;
         let fields = [
             ("channel", Some(part(channel))),
             ("topic", Some(part(topic))),
             ("subtopic", Some(part(subtopic))),
-            ("role", self.handler.then(|| "handler".into())),
+            ("role", role.map(Value::from)),
             ("group", self.group.as_deref().map(Value::from)),
             ("user", self.user.as_deref().map(Value::from)),
         ];

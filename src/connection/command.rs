@@ -106,8 +106,8 @@ impl Connection {
                 Ok(DONE)
             }
             Command::Unsubscribe(Unsubscribe::Id(id)) => router.unsubscribe(now, session, &id).map(|()| DONE),
-            Command::Unsubscribe(Unsubscribe::Same(wanted)) => {
-                router.unsubscribe_same(now, session, &wanted).map(|()| DONE)
+            Command::Unsubscribe(Unsubscribe::Matching(filter)) => {
+                router.unsubscribe_matching(now, session, &filter).map(|()| DONE)
             }
             Command::ListSubscriptions => Ok(subscriptions(&router.subscriptions(session))),
             Command::Cancel(id) => router.cancel(now, session, &id).map(|()| DONE),
@@ -254,7 +254,10 @@ impl Connection {
             ));
         }
         router.subscribe(now, session, wanted, |id| {
-            let more = json!({ "SubscriptionId": id.to_string() });
+            let mut more = json!({ "SubscriptionId": id.to_string() });
+            if let (Some(hint), Value::Object(more)) = (wanted.hint(), &mut more) {
+                more.insert("Hint".into(), hint.into());
+            }
             Some(notice::success(&notice::triple("Subscription", "Subscribe"), in_reply_to, more).into())
         })
     }

@@ -54,14 +54,22 @@ pub(super) fn observes(session: &Session, wanted: &Subscribe) -> Result<Option<O
             "data.user is for subscribers: an observer receives events, never requests",
         ));
     }
-    match &session.role {
-        Role::User(own) if **own == *user => Ok(None),
-        Role::User(_) if !session.may_observe() => Err(Refusal::new(
+    let observes = observed(session, user);
+    if observes.is_some() && session.user().is_some() && !session.may_observe() {
+        return Err(Refusal::new(
             ErrorCode::Forbidden,
             "data.user names another user; that needs 'observe = true' in [[applications]]",
-        )),
-        _ if user == "*" => Ok(Some(Observes::All)),
-        _ => Ok(Some(Observes::User(Box::from(user)))),
+        ));
+    }
+    Ok(observes)
+}
+
+/// The users that a session observes when it names this one. Its own user needs no observing.
+pub(super) fn observed(session: &Session, user: &str) -> Option<Observes> {
+    match &session.role {
+        Role::User(own) if **own == *user => None,
+        _ if user == "*" => Some(Observes::All),
+        _ => Some(Observes::User(Box::from(user))),
     }
 }
 

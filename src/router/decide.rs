@@ -65,7 +65,7 @@ impl Router {
         facts: &Facts<'_>,
     ) -> Result<Verdict<'e>, (Refusal, Option<bool>)> {
         let is_reply = envelope.in_reply_to().is_some();
-        if let Err(refusal) = sender.check_source(envelope) {
+        if let Err(refusal) = sender.check_source(envelope).and_then(|()| check_once(envelope)) {
             return Err((refusal, is_reply.then_some(false)));
         }
         if is_reply {
@@ -113,6 +113,16 @@ pub(super) fn no_handler(envelope: &Envelope<'_>) -> Refusal {
         None => "nobody who may answer this triple is connected; letter case counts",
     };
     Refusal::new(ErrorCode::NoHandler, words)
+}
+
+fn check_once(envelope: &Envelope<'_>) -> Result<(), Refusal> {
+    match envelope.once() {
+        false => Ok(()),
+        true => Err(Refusal::new(
+            ErrorCode::InvalidEnvelope,
+            "the field 'once' is for events of a channel with history, and no channel has one",
+        )),
+    }
 }
 
 fn not_retained() -> Refusal {

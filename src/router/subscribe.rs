@@ -11,7 +11,7 @@ use crate::router::session::Session;
 use crate::router::{Router, SubscriptionId, access};
 use crate::websocket::Frame;
 use wire::Pattern;
-use wire::command::{self, Subscribe};
+use wire::command::{self, Subscribe, SubscriptionFilter};
 use wire::{ErrorCode, Refusal};
 
 /// One of a session's own subscriptions: a row of `Subscription/List`.
@@ -91,38 +91,44 @@ impl Router {
     /// `NO_SUCH_SUBSCRIPTION`.
     pub fn unsubscribe(&self, now: Instant, session: &Arc<Session>, id: &str) -> Result<(), Refusal> {
         let id: Option<SubscriptionId> = id.parse().ok();
-        self.end_subscription(now, session, |it| Some(it.id) == id)
+        self.end_subscriptions(now, session, |it| Some(it.id) == id)
     }
 
-    /// Ends a subscription, by what was subscribed to.
+    /// Ends every subscription of a session that fits.
     ///
     /// # Errors
-    /// `NO_SUCH_SUBSCRIPTION`, `FORBIDDEN`.
-    pub fn unsubscribe_same(&self, now: Instant, session: &Arc<Session>, wanted: &Subscribe) -> Result<(), Refusal> {
-        let observes = access::observes(session, wanted)?;
-        self.end_subscription(now, session, |it| is_same(&self.policy, it, wanted, observes.as_ref()))
-    }
-
-    fn end_subscription(
+    /// `NO_SUCH_SUBSCRIPTION` if none does.
+    pub fn unsubscribe_matching(
         &self,
         now: Instant,
         session: &Arc<Session>,
-        wanted: impl Fn(&Subscription) -> bool,
+        filter: &SubscriptionFilter,
     ) -> Result<(), Refusal> {
-        let ended = {
-            let subscriptions = &mut session.holds.lock().subscriptions;
-            subscriptions.iter().position(|it| wanted(it)).map(|place| subscriptions.remove(place))
-        };
-        match ended {
-            Some(subscription) => {
-                self.unlist(now, &subscription);
-                Ok(())
-            }
-            None => Err(Refusal::new(
+        self.end_subscriptions(now, session, |it| {
+            same_pattern(&self.policy, &it.pattern, &filter.pattern)
+                && filter.role.is_none_or(|role| it.role.name() == role)
+                && filter.group.as_deref().is_none_or(|group| it.group.as_deref() == Some(group))
+                && filter.user.as_deref().is_none_or(|user| it.observes == access::observed(session, user))
+        })
+    }
+
+    fn end_subscriptions(
+        &self,
+        now: Instant,
+        session: &Arc<Session>,
+        mut fits: impl FnMut(&Subscription) -> bool,
+    ) -> Result<(), Refusal> {
+        let ended: Vec<_> = session.holds.lock().subscriptions.extract_if(.., |it| fits(it)).collect();
+        if ended.is_empty() {
+            return Err(Refusal::new(
                 ErrorCode::NoSuchSubscription,
-                "this session holds no such subscription; Broker/Subscription/List tells which it holds",
-            )),
+                "this session has no such subscription; Broker/Subscription/List shows those that it has",
+            ));
         }
+        for subscription in &ended {
+            self.unlist(now, subscription);
+        }
+        Ok(())
     }
 
     /// Takes a subscription that has ended out of the index.

@@ -49,13 +49,8 @@ impl Stage {
             Some("handler") => Role::Handler { answers: true, ordered: false, replies: Vec::new() },
             _ => Role::Subscriber,
         };
-        let wanted = Subscribe {
-            pattern: pattern.parse().unwrap(),
-            role,
-            group: text("group"),
-            user: text("user"),
-            recover: false,
-        };
+        let (group, user) = (text("group"), text("user"));
+        let wanted = Subscribe { group, user, ..Subscribe::new(pattern.parse().unwrap(), role) };
         self.router.subscribe(self.now, member, &wanted, |_| None).unwrap();
     }
 

@@ -91,7 +91,6 @@ async fn nobody_sits_in_front_of_the_adapter() {
     for pattern in [FETCH, "Salesforce/User/fetchcredentials"] {
         assert_eq!(thief.subscribe_refused(pattern, json!({"role": "handler"})).await, "FORBIDDEN");
     }
-    thief.handle("*/*/*").await;
     thief.handle("Salesforce/*/*").await;
     thief.subscribe("*/*/*").await;
     let mut peer = broker.app("myapp").await;

@@ -51,23 +51,26 @@ fn written_key(key: &'static str) -> impl Strategy<Value = String> {
     prop_oneof![4 => Just(format!("\"{key}\"")), 1 => Just(format!("\"\\u{:04x}{}\"", first, &key[1..]))]
 }
 
-/// Optional members, each with a value that is right for it.
+/// Optional members, each with a value that is right for it, or `null`, which means that it is absent.
 fn members() -> impl Strategy<Value = Vec<Written>> {
     let name = "[a-zA-Z0-9 é.-]{1,12}".prop_map(|name| serde_json::to_string(&name).unwrap());
     let flag = prop_oneof![Just("true".to_owned()), Just("false".to_owned())];
     let member = |key, value: BoxedStrategy<String>| prop::option::of((written_key(key), value)).boxed();
+    let nullable =
+        |key, value: BoxedStrategy<String>| member(key, prop_oneof![6 => value, 1 => Just("null".to_owned())].boxed());
     let optional = vec![
-        member("source", name.clone().boxed()),
-        member("id", name.clone().boxed()),
-        member("inReplyTo", name.clone().boxed()),
-        member("user", name.clone().boxed()),
-        member("target", name.boxed()),
-        member("timeout", (1..u64::MAX).prop_map(|ms| ms.to_string()).boxed()),
-        member("more", flag.clone().boxed()),
-        member("gather", flag.boxed()),
+        nullable("source", name.clone().boxed()),
+        nullable("id", name.clone().boxed()),
+        nullable("inReplyTo", name.clone().boxed()),
+        nullable("user", name.clone().boxed()),
+        nullable("target", name.boxed()),
+        nullable("timeout", (1..u64::MAX).prop_map(|ms| ms.to_string()).boxed()),
+        nullable("more", flag.clone().boxed()),
+        nullable("gather", flag.boxed()),
         member("data", payload().boxed()),
         member("x-unknown", payload().boxed()),
-        member("Channel", payload().boxed()),
+        nullable("once", prop_oneof![Just("true".to_owned()), Just("false".to_owned())].boxed()),
+        member("requestId", Just("null".to_owned()).boxed()),
     ];
     let triple =
         ["channel", "topic", "subtopic"].map(|key| (written_key(key), Just(format!("\"{key} value\""))).boxed());
@@ -97,16 +100,18 @@ proptest! {
         let envelope = decode(&text, DecodeLimits::default()).map_err(|it| TestCaseError::fail(it.refusal.to_string()))?;
         let plain = plain(&members);
         let value = |key: &str| plain.iter().find(|(own, _)| own == key).map(|(_, value)| value.as_str());
-        let string = |key| value(key).map(|raw| serde_json::from_str::<String>(raw).unwrap());
+        let set = |key| value(key).filter(|raw| *raw != "null");
+        let string = |key| set(key).map(|raw| serde_json::from_str::<String>(raw).unwrap());
         prop_assert_eq!(&*envelope.triple().channel, "channel value");
         prop_assert_eq!(envelope.source().map(str::to_owned), string("source"));
         prop_assert_eq!(envelope.id().map(str::to_owned), string("id"));
         prop_assert_eq!(envelope.in_reply_to().map(str::to_owned), string("inReplyTo"));
         prop_assert_eq!(envelope.user().map(str::to_owned), string("user"));
         prop_assert_eq!(envelope.target().map(str::to_owned), string("target"));
-        prop_assert_eq!(envelope.timeout_ms(), value("timeout").map(|raw| raw.parse().unwrap()));
+        prop_assert_eq!(envelope.timeout_ms(), set("timeout").map(|raw| raw.parse().unwrap()));
         prop_assert_eq!(envelope.more(), value("more") == Some("true"));
         prop_assert_eq!(envelope.gather(), value("gather") == Some("true"));
+        prop_assert_eq!(envelope.once(), value("once") == Some("true"));
         prop_assert_eq!(envelope.payload(), value("data"));
     }
 
@@ -128,14 +133,17 @@ proptest! {
                 _ => Field::More,
             });
         }
-        let frame = Frame::from(splice.string("added", "a \"quoted\" \u{1} name").number("count", 7).flag("set"));
+        let splice = splice.string("added", "a \"quoted\" \u{1} name").number("count", 7).flag("set");
+        let frame = Frame::from(splice.string("requestId", "r1"));
         // Raw values compare byte for byte, also where a payload has what `Value` cannot hold.
         let read: Raw = serde_json::from_str(frame.text()).map_err(|it| TestCaseError::fail(format!("{it}: {}", frame.text())))?;
         let mut expected = plain(&members);
-        expected.retain(|(key, _)| !cuts.contains(&key.as_str()));
+        // The broker's `requestId` replaces one that was `null`.
+        expected.retain(|(key, _)| !cuts.contains(&key.as_str()) && key != "once" && key != "requestId");
         expected.push(("added".into(), r#""a \"quoted\" \u0001 name""#.into()));
         expected.push(("count".into(), "7".into()));
         expected.push(("set".into(), "true".into()));
+        expected.push(("requestId".into(), r#""r1""#.into()));
         prop_assert_eq!(read.0, expected);
         prop_assert_eq!(frame.len(), frame.text().len());
     }
@@ -245,8 +253,7 @@ impl Desk {
     }
 
     fn subscribe(&self, member: &Arc<Session>, pattern: &Pattern) {
-        let wanted =
-            Subscribe { pattern: pattern.clone(), role: Role::Subscriber, group: None, user: None, recover: false };
+        let wanted = Subscribe::new(pattern.clone(), Role::Subscriber);
         self.router.subscribe(self.now, member, &wanted, |_| None).unwrap();
     }
 

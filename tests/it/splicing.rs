@@ -232,7 +232,7 @@ async fn an_envelope_of_empty_looking_members_stays_what_it_is() {
         r#"{"":"","channel":"Sales","topic":"Call","subtopic":"Ring"}"#,
         r#"{"channel":"Sales","topic":"Call","subtopic":"Ring","}":"{","{":"}"}"#,
         r#"{"\\":"\\","channel":"Sales","\"":"\"","topic":"Call","subtopic":"Ring","data":"\\"}"#,
-        r#"{"Channel":"x","CHANNEL":"y","channel":"Sales","topic":"Call","subtopic":"Ring","Data":1,"data ":2}"#,
+        r#"{"channels":"x","channel":"Sales","topic":"Call","subtopic":"Ring","target":null,"da ta":2,"data":[1e999,"\ud800"]}"#,
         r#"{"\ud800":1,"channel":"S\u0061les","topic":"\u0043all","subtopic":"Ring","x":1,"x":2}"#,
     ];
     for sent in odd {

@@ -55,7 +55,7 @@ impl Broker {
     }
 
     fn subscribe(&self, member: &Arc<Session>, pattern: &str, role: Role) {
-        let wanted = Subscribe { pattern: pattern.parse().unwrap(), role, group: None, user: None, recover: false };
+        let wanted = Subscribe::new(pattern.parse().unwrap(), role);
         self.router.subscribe(now(), member, &wanted, |_| None).unwrap();
     }
 

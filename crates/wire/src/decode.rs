@@ -1,32 +1,33 @@
-//! [`decode`]: one pass over a text message to its routing keys, borrowing everything.
+//! [`decode`]: reads the routing fields of a text message in one pass, and borrows everything.
 //!
-//! `scan` checks the grammar of the whole, payload included, and builds nothing. Only top-level keys route: payloads
-//! carry a nested `source` or `channel`.
+//! `scan` checks the grammar of the whole text, the payload included, and builds nothing. Only top-level keys route,
+//! because payloads have a `source` or `channel` of their own.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use serde_json::value::RawValue;
 
+use super::key::Key;
 use super::scan::{Broken, Member, Scanner, Token};
-use super::triple::{NAME_BYTES_MAX, check_name, check_part};
+use super::triple::{NAME_BYTES_MAX, check_name, check_part, resembles_broker};
 use super::{Envelope, Fields, Spans, Triple};
 use crate::error::{ErrorCode, Refusal};
 
-/// What a text message may be. Its size is checked before, on the frame's header.
+/// The limits of a text message. Its size was checked before, on the frame's header.
 #[derive(Clone, Copy, Debug)]
 pub struct DecodeLimits {
-    /// How deep objects and arrays may nest, the envelope itself being 1.
+    /// The number of levels to which objects and arrays may nest; the envelope itself is 1.
     pub depth: usize,
-    /// Whether it may have the fields that only a broker sets.
+    /// Whether the fields that only a broker sets are accepted.
     pub broker_fields: bool,
 }
 
 impl DecodeLimits {
-    /// For what the broker itself made, or has checked before.
+    /// For texts that a broker made or has already checked.
     pub const OWN: Self = Self { depth: usize::MAX, broker_fields: true };
 
-    /// For what a client sends.
+    /// For texts from a client.
     #[must_use]
     pub const fn client(depth: usize) -> Self {
         Self { depth, broker_fields: false }
@@ -39,74 +40,12 @@ impl Default for DecodeLimits {
     }
 }
 
-/// The keys of protocol.md's envelope table.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
-    Channel,
-    Topic,
-    Subtopic,
-    Source,
-    Data,
-    Message,
-    Id,
-    InReplyTo,
-    More,
-    User,
-    Target,
-    Timeout,
-    Gather,
-    Idempotent,
-    Retain,
-    /// From here on those that only the broker sets.
-    RequestId,
-    Seq,
-    Offset,
-    Epoch,
-    Retained,
-}
-
-impl Key {
-    fn of(text: &str) -> Option<Self> {
-        Some(match text {
-            "channel" => Self::Channel,
-            "topic" => Self::Topic,
-            "subtopic" => Self::Subtopic,
-            "source" => Self::Source,
-            "data" => Self::Data,
-            "message" => Self::Message,
-            "id" => Self::Id,
-            "inReplyTo" => Self::InReplyTo,
-            "more" => Self::More,
-            "user" => Self::User,
-            "target" => Self::Target,
-            "timeout" => Self::Timeout,
-            "gather" => Self::Gather,
-            "idempotent" => Self::Idempotent,
-            "retain" => Self::Retain,
-            "requestId" => Self::RequestId,
-            "seq" => Self::Seq,
-            "offset" => Self::Offset,
-            "epoch" => Self::Epoch,
-            "retained" => Self::Retained,
-            _ => return None,
-        })
-    }
-
-    fn is_brokers(self) -> bool {
-        self >= Self::RequestId
-    }
-
-    fn bit(self) -> u32 {
-        1 << self as u32
-    }
-}
-
-/// A text message that is no envelope.
+/// The error for a text message that is not an envelope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed {
-    /// Why.
+    /// The reason.
     pub refusal: Refusal,
-    /// Its `id`, where that much could be read.
+    /// The `id` of the message, if it could be read.
     pub id: Option<String>,
 }
 
@@ -119,7 +58,8 @@ impl From<Refusal> for Malformed {
 /// Reads one text message.
 ///
 /// # Errors
-/// `INVALID_JSON` with the byte offset, or `INVALID_ENVELOPE` with the field; never a word of the payload.
+/// `INVALID_JSON` with the byte offset, `INVALID_ENVELOPE` with the field, or `RESERVED_CHANNEL` for another spelling of
+/// `Broker`. The message never quotes the payload.
 pub fn decode(text: &str, limits: DecodeLimits) -> Result<Envelope<'_>, Malformed> {
     let envelope = Envelope {
         text,
@@ -140,15 +80,15 @@ fn invalid(message: impl Into<Cow<'static, str>>) -> Refusal {
     Refusal::new(ErrorCode::InvalidEnvelope, message)
 }
 
-/// Why a text is broken. What nests too deep is refused for that, whatever else it is.
+/// Returns the reason why a text is broken. A text that nests too deep is refused for that, whatever else is wrong.
 #[cold]
 fn explain(text: &str, depth_max: usize) -> Refusal {
     if too_deep(text, depth_max) {
         return invalid(format!("objects and arrays nest deeper than {depth_max} levels"));
     }
-    // The words of `serde_json` for syntax errors name the grammar, never the text.
+    // The syntax errors of `serde_json` name the grammar and never quote the text.
     let Err(error) = serde_json::from_str::<&RawValue>(text) else {
-        return invalid("a message has to be one JSON object, an envelope");
+        return invalid("a message must be one JSON object, an envelope");
     };
     if text.starts_with('\u{feff}') {
         return Refusal::new(ErrorCode::InvalidJson, "byte 0: a byte order mark; send the JSON text without one");
@@ -157,10 +97,10 @@ fn explain(text: &str, depth_max: usize) -> Refusal {
     let offset = (line_start + error.column().saturating_sub(1)).min(text.len());
     let words = error.to_string();
     let words = words.split(" at line ").next().unwrap_or("not JSON");
-    Refusal::new(ErrorCode::InvalidJson, format!("byte {offset}: {words}; send one JSON object a message"))
+    Refusal::new(ErrorCode::InvalidJson, format!("byte {offset}: {words}; send one JSON object in each message"))
 }
 
-/// Whether brackets outside strings nest deeper than `limit`, in a text that may be no JSON.
+/// Returns whether brackets outside strings nest deeper than `limit`. The text need not be JSON.
 fn too_deep(text: &str, limit: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
@@ -189,10 +129,10 @@ fn too_deep(text: &str, limit: usize) -> bool {
 }
 
 struct Reader<'a> {
-    /// As far as it was read.
+    /// The envelope as far as it was read.
     envelope: Envelope<'a>,
     broker_fields: bool,
-    /// The bits of the keys that stood there.
+    /// The bits of the keys that occurred.
     seen: u32,
     /// The first mistake.
     refusal: Option<Refusal>,
@@ -206,7 +146,7 @@ impl<'a> Reader<'a> {
         while let Some(Member { key, value }) = scanner.next_member()? {
             let span = self.envelope.body_end..scanner.at();
             self.envelope.body_end = span.end;
-            // The first mistake is told; the others are read on for the `id` that the answer bears.
+            // The first mistake is reported. Reading goes on, because the answer repeats the `id`.
             if let Err(refusal) = self.member(key, value, span) {
                 self.refusal.get_or_insert(refusal);
             }
@@ -215,34 +155,27 @@ impl<'a> Reader<'a> {
     }
 
     fn missing(&self) -> Option<Refusal> {
-        let parts = [(Key::Channel, "channel"), (Key::Topic, "topic"), (Key::Subtopic, "subtopic")];
-        let (_, missing) = parts.into_iter().find(|(key, _)| self.seen & key.bit() == 0)?;
-        Some(invalid(format!("the field '{missing}' is missing: every envelope has channel, topic and subtopic")))
+        let missing = [Key::Channel, Key::Topic, Key::Subtopic].into_iter().find(|key| self.seen & key.bit() == 0)?;
+        let name = missing.name();
+        Some(invalid(format!("the field '{name}' is missing: every envelope has channel, topic and subtopic")))
     }
 
     fn member(&mut self, key: Token<'a>, value: Token<'a>, span: Range<usize>) -> Result<(), Refusal> {
-        let Some(name) = string(key) else {
-            // A key with a lone surrogate is none of ours.
-            return Ok(());
-        };
-        let Some(key) = Key::of(&name) else { return Ok(()) };
-        if key.is_brokers() {
-            if self.broker_fields {
-                if key == Key::RequestId {
-                    self.envelope.fields.request_id = string(value);
-                }
-                return Ok(());
-            }
-            return Err(invalid(format!("the field '{name}' is set by the broker only")));
-        }
+        // A key with a lone surrogate is unknown, and resembles no key.
+        let Some(name) = string(key) else { return Ok(()) };
+        let Some(key) = Key::of(&name) else { return unknown(&name) };
         if self.seen & key.bit() != 0 {
-            return Err(invalid(format!("the field '{name}' stands twice")));
+            return Err(invalid(format!("the field '{}' occurs twice", key.name())));
         }
         self.seen |= key.bit();
+        // Of the values of JSON, only `null` begins with this letter.
+        if value.raw.starts_with('n') && !matches!(key, Key::Data | Key::Message) {
+            return self.null(key, span);
+        }
         let Envelope { triple, fields, spans, .. } = &mut self.envelope;
         let payload = value.start..value.start + value.raw.len();
         match key {
-            Key::Channel => triple.channel = part("channel", value)?,
+            Key::Channel => triple.channel = channel(value)?,
             Key::Topic => triple.topic = part("topic", value)?,
             Key::Subtopic => triple.subtopic = part("subtopic", value)?,
             Key::Source => fields.source = Some(name_of("source", value)?),
@@ -259,15 +192,52 @@ impl<'a> Reader<'a> {
             Key::Gather => fields.gather = flag("gather", value.raw)?,
             Key::Idempotent => fields.idempotent = flag("idempotent", value.raw)?,
             Key::Retain => fields.retain = flag("retain", value.raw)?,
+            Key::Once => {
+                fields.once = flag("once", value.raw)?;
+                spans.others.push((key, span));
+            }
             Key::Data => fields.data = Some(payload),
             Key::Message => fields.message = Some(payload),
-            Key::RequestId | Key::Seq | Key::Offset | Key::Epoch | Key::Retained => {}
+            _ if !self.broker_fields => {
+                return Err(invalid(format!("the field '{}' is set by the broker only", key.name())));
+            }
+            Key::RequestId => fields.request_id = string(value),
+            Key::Offset | Key::Epoch | Key::Replayed | Key::Retained | Key::Seq => {}
+        }
+        Ok(())
+    }
+
+    /// Reads a `null`: the field is absent. Its place is kept, so that a broker can put a value of its own there.
+    #[cold]
+    fn null(&mut self, key: Key, span: Range<usize>) -> Result<(), Refusal> {
+        let spans = &mut self.envelope.spans;
+        match key {
+            Key::Channel | Key::Topic | Key::Subtopic => {
+                return Err(invalid(format!("the field '{}' must be a string, not null", key.name())));
+            }
+            Key::Id => spans.id = Some(span),
+            Key::InReplyTo => spans.in_reply_to = Some(span),
+            Key::User => spans.user = Some(span),
+            Key::Timeout => spans.timeout = Some(span),
+            Key::More => spans.more = Some(span),
+            _ => spans.others.push((key, span)),
         }
         Ok(())
     }
 }
 
-/// The string that a token is, if it is one; borrowed unless it has escapes.
+/// Passes an unknown key, unless a receiver could take it for one that routes.
+fn unknown(name: &str) -> Result<(), Refusal> {
+    match Key::resembled_by(name) {
+        None => Ok(()),
+        Some(key) => Err(invalid(format!(
+            "a key differs from '{}' only in letter case or in white space; write it exactly so, or choose another key",
+            key.name()
+        ))),
+    }
+}
+
+/// Returns the text of a string token, borrowed unless it has escapes. `None` if the token is not a string of characters.
 #[inline]
 fn string(token: Token<'_>) -> Option<Cow<'_, str>> {
     if token.is_plain {
@@ -276,7 +246,7 @@ fn string(token: Token<'_>) -> Option<Cow<'_, str>> {
     serde_json::from_str(token.raw).ok().map(Cow::Owned)
 }
 
-/// What kind of JSON value a raw value is, for words that never quote it.
+/// Returns the kind of a raw JSON value, for messages, which never quote the value.
 pub(super) fn kind(raw: &str) -> &'static str {
     match raw.bytes().next() {
         Some(b'"') => "a string",
@@ -293,11 +263,19 @@ fn text_of<'a>(field: &'static str, token: Token<'a>) -> Result<Cow<'a, str>, Re
     string(token).ok_or_else(|| {
         let raw = token.raw;
         if raw.starts_with('"') {
-            invalid(format!("the field '{field}' has an escape that is no character (a lone surrogate)"))
+            invalid(format!("the field '{field}' has a lone surrogate, which is not a character"))
         } else {
-            invalid(format!("the field '{field}' has to be a string, not {}", kind(raw)))
+            invalid(format!("the field '{field}' must be a string, not {}", kind(raw)))
         }
     })
+}
+
+fn channel(token: Token<'_>) -> Result<Cow<'_, str>, Refusal> {
+    let channel = part("channel", token)?;
+    match resembles_broker(&channel) {
+        false => Ok(channel),
+        true => Err(Refusal::new(ErrorCode::ReservedChannel, "the field 'channel': write 'Broker' exactly so")),
+    }
 }
 
 fn part<'a>(field: &'static str, token: Token<'a>) -> Result<Cow<'a, str>, Refusal> {
@@ -325,13 +303,13 @@ fn flag(field: &'static str, raw: &str) -> Result<bool, Refusal> {
     match raw {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err(invalid(format!("the field '{field}' has to be true or false, not {}", kind(raw)))),
+        _ => Err(invalid(format!("the field '{field}' must be true or false, not {}", kind(raw)))),
     }
 }
 
 fn milliseconds(raw: &str) -> Result<u64, Refusal> {
     match raw.parse() {
         Ok(ms @ 1..) => Ok(ms),
-        _ => Err(invalid("the field 'timeout' has to be a whole number of milliseconds, 1 or more")),
+        _ => Err(invalid("the field 'timeout' must be a whole number of milliseconds, 1 or more")),
     }
 }

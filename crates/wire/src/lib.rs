@@ -1,10 +1,11 @@
-//! The vocabulary of the wire: what a text message says, and the bytes that leave for it.
+//! The wire protocol of switchboard: envelopes, commands, notices and codes.
 //!
-//! text -> [`Envelope`] (`decode`, one pass that borrows) -> [`command::Command`] or a routed envelope -> [`Splice`]
-//! (the fields a broker adds) -> text. Nothing here knows a session, a subscription, a socket or a clock: broker and
-//! client share it.
+//! [`decode`] reads a text message into an [`Envelope`] that borrows from it. On the channel `Broker` it is a
+//! [`command::Command`]; every other envelope is routed, and leaves as a [`Splice`] of its text and the fields that the
+//! broker sets. Broker and client share this crate, so it knows no session, subscription, socket or clock.
 
 mod decode;
+mod key;
 mod scan;
 mod splice;
 mod triple;
@@ -21,22 +22,24 @@ pub use triple::{BROKER, NAME_BYTES_MAX, NameFault, Pattern, PatternFault, Tripl
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// One envelope as it came: the routing fields, checked, and the text they stand in.
+use key::Key;
+
+/// An envelope as it was received: its text, and the routing fields, which are checked.
 ///
-/// No `Debug`: the text may hold a password.
+/// It has no `Debug`, because the text may contain a password.
 #[derive(Clone)]
 pub struct Envelope<'a> {
     text: &'a str,
     triple: Triple<'a>,
     fields: Fields<'a>,
     spans: Spans,
-    /// Where the text of the last member ends; after it come white space and the closing brace.
+    /// The end of the last member. White space and the closing brace follow.
     body_end: usize,
 }
 
 /// The optional fields of an envelope. A flag that is absent is `false`.
 #[derive(Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "the wire has four flags, independent of each other")]
+#[expect(clippy::struct_excessive_bools, reason = "the wire has five flags, independent of each other")]
 pub(crate) struct Fields<'a> {
     source: Option<Cow<'a, str>>,
     id: Option<Cow<'a, str>>,
@@ -49,11 +52,13 @@ pub(crate) struct Fields<'a> {
     gather: bool,
     idempotent: bool,
     retain: bool,
+    once: bool,
     data: Option<Range<usize>>,
     message: Option<Range<usize>>,
 }
 
-/// Where the fields stand that a broker may have to cut out: from the end of the member before to the end of the value.
+/// The places of the fields that a broker may have to cut out, each from the end of the previous member to the end of the
+/// value. A field that is `null` has a place, too, although it counts as absent.
 #[derive(Clone, Default)]
 pub(crate) struct Spans {
     id: Option<Range<usize>>,
@@ -61,6 +66,8 @@ pub(crate) struct Spans {
     user: Option<Range<usize>>,
     timeout: Option<Range<usize>>,
     more: Option<Range<usize>>,
+    /// `once`, and any other field that is `null`. Nearly always empty.
+    others: Vec<(Key, Range<usize>)>,
 }
 
 /// A field that a broker replaces or removes.
@@ -79,97 +86,103 @@ pub enum Field {
 }
 
 impl<'a> Envelope<'a> {
-    /// The text as it came.
+    /// Returns the text as it was received.
     #[must_use]
     pub fn text(&self) -> &'a str {
         self.text
     }
 
-    /// The routing key.
+    /// Returns the routing key.
     #[must_use]
     pub fn triple(&self) -> &Triple<'a> {
         &self.triple
     }
 
-    /// `source`, where the sender wrote one.
+    /// Returns `source`, if the sender wrote one.
     #[must_use]
     pub fn source(&self) -> Option<&str> {
         self.fields.source.as_deref()
     }
 
-    /// `id`: asks for a receipt, or marks the reply.
+    /// Returns `id`, which asks for a receipt or marks the reply.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
         self.fields.id.as_deref()
     }
 
-    /// `inReplyTo`: makes the envelope a reply.
+    /// Returns `inReplyTo`, which makes the envelope a reply.
     #[must_use]
     pub fn in_reply_to(&self) -> Option<&str> {
         self.fields.in_reply_to.as_deref()
     }
 
-    /// `requestId`: the asker's own `id`, on a request as the broker delivers it.
+    /// Returns `requestId`, the requester's own `id`. The broker sets it on a delivered request.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.fields.request_id.as_deref()
     }
 
-    /// `user`, where the sender wrote one.
+    /// Returns `user`, if the sender wrote one.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
         self.fields.user.as_deref()
     }
 
-    /// `target`: only sessions of this source take part.
+    /// Returns `target`. Only sessions of this source take part.
     #[must_use]
     pub fn target(&self) -> Option<&str> {
         self.fields.target.as_deref()
     }
 
-    /// `timeout` in milliseconds, at least 1.
+    /// Returns `timeout` in milliseconds, at least 1.
     #[must_use]
     pub fn timeout_ms(&self) -> Option<u64> {
         self.fields.timeout
     }
 
-    /// `more`: other replies follow.
+    /// Returns `more`: further replies follow.
     #[must_use]
     pub fn more(&self) -> bool {
         self.fields.more
     }
 
-    /// `gather`: ask every handler.
+    /// Returns `gather`: every handler is asked.
     #[must_use]
     pub fn gather(&self) -> bool {
         self.fields.gather
     }
 
-    /// `idempotent`: may be given to another handler if the first dies.
+    /// Returns `idempotent`: the request may be given to a second handler.
     #[must_use]
     pub fn idempotent(&self) -> bool {
         self.fields.idempotent
     }
 
-    /// `retain`: keep as the triple's last value.
+    /// Returns `retain`: the event is kept as the last value of its triple.
     #[must_use]
     pub fn retain(&self) -> bool {
         self.fields.retain
     }
 
-    /// The text of `data`, or of `message` where there is no `data`; JSON, byte for byte as it came.
+    /// Returns `once`: the event is delivered at most once, even if it is sent again.
+    #[must_use]
+    pub fn once(&self) -> bool {
+        self.fields.once
+    }
+
+    /// Returns the JSON text of `data`, or of `message` if there is no `data`. `"data":null` is a payload, too.
     #[must_use]
     pub fn payload(&self) -> Option<&'a str> {
         self.fields.data.clone().or_else(|| self.fields.message.clone()).and_then(|span| self.text.get(span))
     }
 
-    /// Whether there is a payload and it is `null`.
+    /// Returns whether there is a payload and it is `null`.
     #[must_use]
     pub fn payload_is_null(&self) -> bool {
         self.payload() == Some("null")
     }
 
-    /// Whether the sender says by a field of its own that this is a request.
+    /// Returns whether `timeout`, `gather` or `idempotent` makes the envelope a request.
     #[must_use]
     pub fn asks(&self) -> bool {
         self.fields.timeout.is_some() || self.fields.gather || self.fields.idempotent

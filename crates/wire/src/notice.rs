@@ -1,4 +1,4 @@
-//! What the broker itself says: the answers to commands, errors, receipts and events of the channel `Broker`.
+//! Texts that the broker itself writes: answers to commands, failures, and the notices of the channel `Broker`.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::{BROKER, Triple};
 use crate::error::Refusal;
 
-/// The topic and subtopic of everything only the broker sends.
+/// The topic and subtopic of every notice.
 pub const NOTICES: &[(&str, &str)] = &[
     ("Application", "Joined"),
     ("Application", "Left"),
@@ -18,15 +18,16 @@ pub const NOTICES: &[(&str, &str)] = &[
     ("Message", "Dropped"),
     ("Connection", "Lagging"),
     ("Connection", "Draining"),
+    ("Cluster", "Gap"),
 ];
 
-/// Whether only the broker sends this topic and subtopic on its channel.
+/// Returns whether this topic and subtopic are a notice, which only the broker sends.
 #[must_use]
 pub fn is_notice(topic: &str, subtopic: &str) -> bool {
     NOTICES.contains(&(topic, subtopic))
 }
 
-/// The triple of a message of the broker.
+/// Returns a triple of the channel `Broker`.
 #[must_use]
 pub fn triple(topic: &'static str, subtopic: &'static str) -> Triple<'static> {
     Triple::new(BROKER, topic, subtopic)
@@ -59,11 +60,11 @@ fn text(triple: &Triple<'_>, in_reply_to: Option<&str>, data: impl Serialize) ->
         more: false,
         data,
     };
-    // Strings, numbers and maps with string keys: nothing that JSON cannot say.
+    // Strings, numbers and maps with string keys always serialise.
     serde_json::to_string(&message).unwrap_or_default()
 }
 
-/// A success on a triple: `Success`, `ErrorMessage`, then what `more` says, in its order.
+/// Returns a success on a triple. Its `data` has `Success` and `ErrorMessage`, then the members of `more` in their order.
 #[must_use]
 pub fn success(triple: &Triple<'_>, in_reply_to: Option<&str>, more: Value) -> String {
     let mut data = Map::new();
@@ -75,7 +76,8 @@ pub fn success(triple: &Triple<'_>, in_reply_to: Option<&str>, more: Value) -> S
     text(triple, in_reply_to, data)
 }
 
-/// A failure on a triple. `keys` are the null keys that an adapter's triple bears before `Success`.
+/// Returns a failure on a triple. `keys` are the keys that an adapter declared for its triple: they are `null` and come
+/// before `Success`.
 #[must_use]
 pub fn failure(triple: &Triple<'_>, in_reply_to: Option<&str>, keys: &[&str], refusal: &Refusal) -> String {
     text(triple, in_reply_to, failure_data(keys, refusal))
@@ -104,13 +106,13 @@ pub fn failure_data(keys: &[&str], refusal: &Refusal) -> Value {
     Value::Object(data)
 }
 
-/// `Broker/Message/Error`.
+/// Returns `Broker/Message/Error`.
 #[must_use]
 pub fn error(in_reply_to: Option<&str>, refusal: &Refusal) -> String {
     failure(&triple("Message", "Error"), in_reply_to, &[], refusal)
 }
 
-/// `Broker/Message/Receipt`.
+/// Returns `Broker/Message/Receipt` for the envelope with this `id`.
 #[must_use]
 pub fn receipt(id: &str, receivers: usize, hint: Option<&str>) -> String {
     let mut more = json!({ "Receivers": receivers });
@@ -120,20 +122,20 @@ pub fn receipt(id: &str, receivers: usize, hint: Option<&str>) -> String {
     success(&triple("Message", "Receipt"), Some(id), more)
 }
 
-/// How full an outbound queue is.
+/// The length of an outbound queue, and its limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depth {
-    /// Messages waiting.
+    /// The number of messages in the queue.
     pub messages: usize,
-    /// How many may wait.
+    /// The number of messages that it holds at most.
     pub messages_max: usize,
-    /// Bytes waiting.
+    /// The number of bytes in the queue.
     pub bytes: usize,
-    /// How many may wait.
+    /// The number of bytes that it holds at most.
     pub bytes_max: usize,
 }
 
-/// `Broker/Connection/Lagging`.
+/// Returns `Broker/Connection/Lagging`.
 #[must_use]
 pub fn lagging(depth: Depth) -> String {
     let data = json!({
@@ -145,32 +147,38 @@ pub fn lagging(depth: Depth) -> String {
     text(&triple("Connection", "Lagging"), None, data)
 }
 
-/// `Broker/Message/Dropped`: how many events a full queue lost since the last notice.
+/// Returns `Broker/Message/Dropped` with the number of events that were dropped since the last such notice.
 #[must_use]
 pub fn dropped(count: u64) -> String {
     text(&triple("Message", "Dropped"), None, json!({ "Count": count }))
 }
 
-/// `Broker/Connection/Draining`.
+/// Returns `Broker/Connection/Draining`. A client waits this long after the Close frame before it reconnects.
 #[must_use]
 pub fn draining(reconnect_after_ms: u64) -> String {
     text(&triple("Connection", "Draining"), None, json!({ "ReconnectAfterMs": reconnect_after_ms }))
 }
 
-/// `Broker/Request/Cancelled`, to the handler: the id that the request was delivered with.
+/// Returns `Broker/Request/Cancelled` for the handler that was given the request with this `id`.
 #[must_use]
 pub fn cancelled(delivered_id: &str) -> String {
     text(&triple("Request", "Cancelled"), Some(delivered_id), json!({}))
 }
 
-/// `Broker/Application/Joined` or `Left`.
+/// Returns `Broker/Application/Joined` or `Left`. A service has no user.
 #[must_use]
 pub fn presence(subtopic: &'static str, source: &str, user: Option<&str>, session_id: &str) -> String {
     let data = json!({ "Source": source, "User": user, "SessionId": session_id });
     text(&triple("Application", subtopic), None, data)
 }
 
-/// An answer of an in-process adapter, on the request's triple; the bytes are zeroised after sending.
+/// Returns `Broker/Cluster/Gap`. `since` is a time as RFC 3339 has it.
+#[must_use]
+pub fn gap(since: &str) -> String {
+    text(&triple("Cluster", "Gap"), None, json!({ "Since": since }))
+}
+
+/// Returns the answer of an in-process adapter, on the request's triple. The text is zeroised when it is dropped.
 #[must_use]
 pub fn answer(triple: &Triple<'_>, in_reply_to: &str, data: &RawValue) -> Zeroizing<String> {
     let message = Message {
@@ -181,10 +189,78 @@ pub fn answer(triple: &Triple<'_>, in_reply_to: &str, data: &RawValue) -> Zeroiz
         more: false,
         data,
     };
-    // With room for all of it from the start: growing would leave a copy of the password in freed memory.
-    let room = data.get().len() + in_reply_to.len() + triple.to_string().len() + 128;
+    // If the buffer grew, a copy of the password would stay in freed memory. An escape is at most 6 bytes long; a triple
+    // has no control characters, so its escapes are 2 bytes long.
+    let triple_bytes = triple.channel.len() + triple.topic.len() + triple.subtopic.len();
+    let room = data.get().len() + 6 * in_reply_to.len() + 2 * triple_bytes + 128;
     let mut text = Zeroizing::new(Vec::with_capacity(room));
     // Writing strings and a raw value to memory cannot fail.
     serde_json::to_writer(&mut *text, &message).ok();
     Zeroizing::new(String::from_utf8(std::mem::take(&mut *text)).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorCode;
+
+    #[test]
+    fn each_notice_has_its_data() {
+        let depth = Depth { messages: 768, messages_max: 1024, bytes: 9, bytes_max: 10 };
+        let notices = [
+            (
+                presence("Joined", "crm", Some("alice"), "s1"),
+                "Application",
+                r#"{"Source":"crm","User":"alice","SessionId":"s1"}"#,
+            ),
+            (presence("Left", "crm", None, "s1"), "Application", r#"{"Source":"crm","User":null,"SessionId":"s1"}"#),
+            (cancelled("r1"), "Request", "{}"),
+            (receipt("m1", 2, None), "Message", r#"{"Success":true,"ErrorMessage":null,"Receivers":2}"#),
+            (
+                receipt("m1", 0, Some("h")),
+                "Message",
+                r#"{"Success":true,"ErrorMessage":null,"Receivers":0,"Hint":"h"}"#,
+            ),
+            (dropped(3), "Message", r#"{"Count":3}"#),
+            (lagging(depth), "Connection", r#"{"Messages":768,"MessagesMax":1024,"Bytes":9,"BytesMax":10}"#),
+            (draining(200), "Connection", r#"{"ReconnectAfterMs":200}"#),
+            (gap("2026-01-02T03:04:05Z"), "Cluster", r#"{"Since":"2026-01-02T03:04:05Z"}"#),
+        ];
+        for (text, topic, data) in notices {
+            let envelope = crate::decode(&text, crate::DecodeLimits::client(3)).map_err(|it| it.refusal).unwrap();
+            let triple = envelope.triple();
+            assert!(triple.is_broker() && is_notice(&triple.topic, &triple.subtopic), "{text}");
+            assert_eq!((&*triple.topic, envelope.payload()), (topic, Some(data)));
+            let named = ["Receipt", "Cancelled"].contains(&&*triple.subtopic);
+            assert_eq!(envelope.in_reply_to().is_some(), named, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_failure_has_the_details_of_its_refusal() {
+        let refusal = Refusal::new(ErrorCode::NoSuchRequest, "no open request").with("InReplyTo", "r1");
+        assert_eq!(
+            error(Some("m1"), &refusal),
+            r#"{"channel":"Broker","topic":"Message","subtopic":"Error","inReplyTo":"m1","data":{"Success":false,"ErrorCode":"NO_SUCH_REQUEST","ErrorMessage":"no open request","InReplyTo":"r1"}}"#
+        );
+    }
+
+    #[test]
+    fn a_failure_has_the_declared_keys_first() {
+        let refusal = Refusal::new(ErrorCode::Internal, "m").with("callId", 7).with("Hint", "h");
+        assert_eq!(
+            failure_data(&["callId", "Name"], &refusal).to_string(),
+            r#"{"callId":7,"Name":null,"Success":false,"ErrorMessage":"m","ErrorCode":"INTERNAL","Hint":"h"}"#
+        );
+    }
+
+    #[test]
+    fn an_answer_is_written_without_growing() {
+        let quotes = "\"".repeat(128);
+        let triple = Triple::new(quotes.as_str(), quotes.as_str(), quotes.as_str());
+        let data = RawValue::from_string(r#"{"Password":"acq@123"}"#.to_owned()).unwrap();
+        let text = answer(&triple, "\u{1}\u{1}", &data);
+        let room = data.get().len() + 6 * 2 + 2 * 3 * 128 + 128;
+        assert_eq!((text.capacity(), text.len() <= room), (room, true));
+    }
 }

@@ -1,51 +1,69 @@
-//! [`Splice`]: an envelope as it leaves, with the broker's fields in and the client's own out.
+//! [`Splice`]: the text of an envelope as it leaves, with fields of the broker added and fields of the client cut out.
 //!
-//! The payload and every unknown field leave byte for byte as they came: what is kept is copied, never re-serialised.
+//! The payload and every unknown field leave byte for byte as they were received. They are copied, never re-serialised.
 
 use std::fmt::Write;
 use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::key::Key;
 use super::{Envelope, Field};
 
-/// Room for what a request usually gets: source, user, two ids, a number.
+/// The usual length of the fields that are added to a request: source, user, two ids, a number.
 const ADDED_BYTES: usize = 192;
 
-/// What shall differ between an envelope and the text that leaves for it.
+/// An envelope and the changes to make to its text.
 pub struct Splice<'e> {
     envelope: &'e Envelope<'e>,
     cuts: SmallVec<[Range<usize>; 4]>,
-    /// On the heap: a splice is moved by each step of its making, and most events add nothing.
+    /// On the heap, because each method moves the splice, and most events add nothing.
     added: String,
     secret: bool,
 }
 
 impl<'e> Splice<'e> {
-    /// The envelope as it came.
+    /// Returns a splice that only removes `once`, which never leaves the broker.
     #[must_use]
     pub fn new(envelope: &'e Envelope<'_>) -> Self {
-        Self { envelope, cuts: SmallVec::new(), added: String::new(), secret: false }
+        let mut splice = Self { envelope, cuts: SmallVec::new(), added: String::new(), secret: false };
+        if !envelope.spans.others.is_empty() {
+            splice.cut_other(Key::Once.name());
+        }
+        splice
     }
 
-    /// The bytes of the text that leaves are to be zeroised after use.
+    /// Sets whether the bytes of the text that leaves must be zeroised after use.
     #[must_use]
     pub fn secret(mut self, secret: bool) -> Self {
         self.secret = secret;
         self
     }
 
-    /// Takes a field out, wherever it stands and however its key is escaped; nothing where it is absent.
+    /// Cuts a field out, if it is there, wherever it is and however its key is escaped.
     #[must_use]
     pub fn cut(mut self, field: Field) -> Self {
         if let Some(span) = self.envelope.span(field) {
-            let place = self.cuts.iter().position(|cut| cut.start > span.start).unwrap_or(self.cuts.len());
-            self.cuts.insert(place, span);
+            self.cut_span(span);
         }
         self
     }
 
-    /// Adds a string field at the end. `key` needs no escaping.
+    /// Cuts out `once`, or a field that was `null`.
+    #[cold]
+    fn cut_other(&mut self, key: &str) {
+        let others = &self.envelope.spans.others;
+        if let Some((_, span)) = others.iter().find(|(other, _)| other.name() == key) {
+            self.cut_span(span.clone());
+        }
+    }
+
+    fn cut_span(&mut self, span: Range<usize>) {
+        let place = self.cuts.iter().position(|cut| cut.start > span.start).unwrap_or(self.cuts.len());
+        self.cuts.insert(place, span);
+    }
+
+    /// Adds a string field at the end, in place of one that was `null`. `key` needs no escaping.
     #[must_use]
     pub fn string(mut self, key: &'static str, value: &str) -> Self {
         self.key(key);
@@ -73,18 +91,21 @@ impl<'e> Splice<'e> {
         if self.added.is_empty() {
             self.added.reserve(ADDED_BYTES);
         }
+        if !self.envelope.spans.others.is_empty() {
+            self.cut_other(key);
+        }
         self.added += ",\"";
         self.added += key;
         self.added += "\":";
     }
 
-    /// Whether the bytes of what leaves are to be zeroised after use.
+    /// Returns whether the bytes of the text that leaves must be zeroised after use.
     #[must_use]
     pub fn is_secret(&self) -> bool {
         self.secret
     }
 
-    /// Hands the text that leaves to `write`, in pieces, so that it is copied once: to where it stays.
+    /// Passes the text that leaves to `write`, in pieces, so that it is copied only once.
     pub fn pieces<T>(&self, write: impl FnOnce(&[&str]) -> T) -> T {
         let (text, end) = (self.envelope.text, self.envelope.body_end);
         if self.cuts.is_empty() {
@@ -97,7 +118,7 @@ impl<'e> Splice<'e> {
         for cut in self.cuts.iter().cloned().chain(std::iter::once(end..end)) {
             let piece = text.get(from..cut.start).unwrap_or_default();
             from = cut.end;
-            // Where the first member was cut out, the comma after it goes too.
+            // If the first member was cut out, the comma after it is dropped, too.
             let piece = match piece.trim_ascii_start().strip_prefix(',') {
                 Some(after) if nothing_yet => after,
                 _ => piece,
@@ -110,7 +131,7 @@ impl<'e> Splice<'e> {
     }
 }
 
-/// Writes a JSON string. Most names need no escape, and are copied whole.
+/// Writes a JSON string. Most names need no escape and are copied whole.
 fn write_string(out: &mut String, value: &str) {
     out.push('"');
     if value.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {

@@ -27,9 +27,12 @@ pub enum NameFault {
     /// The separator of a written pattern.
     #[error("must not contain '/', which separates the parts of a written pattern")]
     Slash,
-    /// `*` is no value.
+    /// `*`, which only a pattern may have.
     #[error("must not be '*', which only a pattern may have")]
     Any,
+    /// A part of a pattern with `*` beside other characters.
+    #[error("must not have '*' beside other characters: '*' stands for a whole part")]
+    PartlyAny,
 }
 
 /// Checks a source, user or target: 1..=128 bytes, no control characters.
@@ -114,6 +117,15 @@ impl<'a> Triple<'a> {
     }
 }
 
+/// Returns whether a channel is another spelling of `Broker`: in another ASCII case, or with white space around it.
+#[inline]
+pub(super) fn resembles_broker(channel: &str) -> bool {
+    // Most channels begin with another letter, so the rest is not compared.
+    let may_resemble =
+        channel.bytes().next().is_some_and(|first| !matches!(first, b'!'..=b'~') || first | 0x20 == b'b');
+    may_resemble && channel != BROKER && channel.trim().eq_ignore_ascii_case(BROKER)
+}
+
 impl fmt::Display for Triple<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.channel, self.topic, self.subtopic)
@@ -153,6 +165,7 @@ impl Pattern {
     ) -> Result<Self, (&'static str, NameFault)> {
         let part = |name, text: Option<&str>| match text {
             None | Some(ANY) => Ok(None),
+            Some(text) if text.contains(ANY) => Err((name, NameFault::PartlyAny)),
             Some(text) => check_part(text).map(|()| Some(Box::from(text))).map_err(|fault| (name, fault)),
         };
         Ok(Self {
@@ -162,7 +175,15 @@ impl Pattern {
         })
     }
 
-    /// The pattern that matches one triple only.
+    /// Returns the first part that looks like another broker's wildcard (`#`, `>`, `+`, `a.>`), with its name.
+    #[must_use]
+    pub fn foreign_wildcard(&self) -> Option<(&'static str, &str)> {
+        let parts = [("channel", &self.channel), ("topic", &self.topic), ("subtopic", &self.subtopic)];
+        let is_foreign = |part: &str| part.split('.').any(|token| matches!(token, "#" | ">" | "+"));
+        parts.into_iter().filter_map(|(name, part)| Some((name, part.as_deref()?))).find(|(_, part)| is_foreign(part))
+    }
+
+    /// Returns the pattern that matches one triple only.
     #[must_use]
     pub fn exactly(triple: &Triple<'_>) -> Self {
         Self {

@@ -42,7 +42,9 @@ impl Entry {
                 let fault = match fault {
                     NameFault::Empty => "must not be empty",
                     NameFault::TooLong => "must not be longer than 128 bytes",
-                    NameFault::Control | NameFault::Slash | NameFault::Any => "must not contain control characters",
+                    NameFault::Control | NameFault::Slash | NameFault::Any | NameFault::PartlyAny => {
+                        "must not contain control characters"
+                    }
                 };
                 FieldFault { field, fault }
             })

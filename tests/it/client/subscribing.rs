@@ -49,7 +49,8 @@ async fn the_last_of_equal_subscriptions_unsubscribes() {
     assert_eq!(next(&mut second).await, 1);
     drop(second);
     let unsubscribe = peer.expect("Broker/Subscription/Unsubscribe").await;
-    assert_eq!(unsubscribe["data"], json!({ "channel": "Phone", "topic": "*", "subtopic": "*" }));
+    let data = json!({ "channel": "Phone", "topic": "*", "subtopic": "*", "role": "subscriber" });
+    assert_eq!(unsubscribe["data"], data);
 }
 
 #[tokio::test]

@@ -81,8 +81,8 @@ async fn a_token_goes_to_the_configured_host_and_nowhere_else() {
         let mut peer = broker.raw("softphone").await;
         unavailable(&mut peer, &fixture.access_token("gadgets").await).await;
         fixture.org.clear_faults();
-        let told = json!({ "token": format!("{address}00D000000000001!x"), "host": address, "instance_url": address });
-        let reply = peer.register("softphone", told).await;
+        let token = json!({ "token": format!("{address}00D000000000001!x") });
+        let reply = peer.register("softphone", token).await;
         assert_eq!(reply["data"]["ErrorCode"], "UNAUTHENTICATED", "{reply}");
     }
     let nobody = tokio::time::timeout(std::time::Duration::from_millis(200), elsewhere.accept()).await;

@@ -187,7 +187,8 @@ impl<'a> App<'a> {
                 subtopic: part(self.odds(1, 3), self.pick(&["Joined", "Left", "List"]).to_owned()),
             },
             false => Pattern {
-                channel: part(self.odds(1, 3), channel),
+                // A handler has to name its channel.
+                channel: part(self.odds(1, if handler.is_some() { 20 } else { 3 }), channel),
                 topic: part(self.odds(1, 3), topic),
                 subtopic: part(self.odds(1, 3), subtopic),
             },

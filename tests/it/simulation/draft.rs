@@ -107,13 +107,8 @@ impl Draft {
 
 impl Wanted {
     fn options(&self) -> Map<String, Value> {
-        let part = |part: &Option<Box<str>>| Value::from(part.as_deref().unwrap_or("*"));
-        let mut data = Map::new();
-        data.insert("channel".into(), part(&self.pattern.channel));
-        data.insert("topic".into(), part(&self.pattern.topic));
-        data.insert("subtopic".into(), part(&self.pattern.subtopic));
+        let mut data = self.filter();
         if let Some(style) = self.handler {
-            data.insert("role".into(), "handler".into());
             match style {
                 Style::Answers => {}
                 Style::Commands => drop(data.insert("answers".into(), false.into())),
@@ -123,6 +118,17 @@ impl Wanted {
                 }
             }
         }
+        data
+    }
+
+    /// The options that Unsubscribe has, too. Without a role, handlers end like subscribers.
+    fn filter(&self) -> Map<String, Value> {
+        let part = |part: &Option<Box<str>>| Value::from(part.as_deref().unwrap_or("*"));
+        let mut data = Map::new();
+        data.insert("channel".into(), part(&self.pattern.channel));
+        data.insert("topic".into(), part(&self.pattern.topic));
+        data.insert("subtopic".into(), part(&self.pattern.subtopic));
+        data.insert("role".into(), self.handler.map(|_| "handler").into());
         data.insert("group".into(), self.group.as_deref().into());
         data.insert("user".into(), self.user.as_deref().into());
         data
@@ -161,7 +167,8 @@ impl Said {
             Self::Register { user, token, echo, .. } => json!({"user": user, "token": token, "echo": echo}),
             Self::SetState { asleep } => json!({"state": if *asleep { "asleep" } else { "active" }}),
             Self::Unsubscribe(_, Some(id)) => json!({"SubscriptionId": id}),
-            Self::Subscribe(wanted) | Self::Unsubscribe(wanted, None) => Value::Object(wanted.options()),
+            Self::Subscribe(wanted) => Value::Object(wanted.options()),
+            Self::Unsubscribe(wanted, None) => Value::Object(wanted.filter()),
             Self::Cancel(id) => json!({"id": id}),
             Self::Unregister | Self::List | Self::Ping => Value::Null,
         };

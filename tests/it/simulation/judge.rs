@@ -203,8 +203,12 @@ impl Model {
 
     fn subscribe(&mut self, id: ConnId, n: u64, wanted: &Wanted, listed: &[String]) -> Result<(), &'static str> {
         let conn = &self.conns[id];
+        let is_broker = wanted.pattern.channel.as_deref() == Some("Broker");
+        if wanted.handler.is_some() && wanted.pattern.channel.is_none() || wanted.group.is_some() && is_broker {
+            return Err("INVALID_ENVELOPE");
+        }
         self.may_watch(id, wanted)?;
-        if wanted.pattern.channel.as_deref() == Some("Broker") {
+        if is_broker {
             let is = |part: &Option<Box<str>>, names: &[&str]| part.as_deref().is_none_or(|it| names.contains(&it));
             let heard =
                 is(&wanted.pattern.topic, &["Application"]) && is(&wanted.pattern.subtopic, &["Joined", "Left"]);
@@ -243,18 +247,17 @@ impl Model {
     }
 
     fn unsubscribe(&mut self, id: ConnId, wanted: &Wanted, by_id: Option<&str>) -> Result<(), &'static str> {
-        let place = match by_id {
-            Some(by_id) => self.conns[id].subs.iter().position(|sub| sub.id == by_id),
-            None => {
-                self.may_watch(id, wanted)?;
-                self.conns[id].held(wanted)
-            }
+        let conn = &mut self.conns[id];
+        let ends = |sub: &Sub| match by_id {
+            Some(by_id) => sub.id == by_id,
+            None => conn.fits(sub, wanted),
         };
-        let ended = self.conns[id].subs.remove(place.ok_or("NO_SUCH_SUBSCRIPTION")?);
-        if ended.wanted.handler == Some(Style::Ordered) {
+        let (ended, left): (Vec<Sub>, Vec<Sub>) = conn.subs.iter().cloned().partition(ends);
+        conn.subs = left;
+        if ended.iter().any(|sub| sub.wanted.handler == Some(Style::Ordered)) {
             self.ends_turns(id);
         }
-        Ok(())
+        if ended.is_empty() { Err("NO_SUCH_SUBSCRIPTION") } else { Ok(()) }
     }
 
     fn cancel(&mut self, conn: ConnId, id: &str) -> What {

@@ -356,6 +356,15 @@ impl Conn {
         })
     }
 
+    /// Whether Unsubscribe by pattern ends a subscription. What it leaves out does not matter.
+    pub(super) fn fits(&self, sub: &Sub, wanted: &Wanted) -> bool {
+        let held = &sub.wanted;
+        is_alike(&held.pattern, &wanted.pattern)
+            && (wanted.handler.is_none() || held.handler.is_some())
+            && (wanted.group.is_none() || held.group == wanted.group)
+            && (wanted.user.is_none() || self.watched(held) == self.watched(wanted))
+    }
+
     pub(super) fn handles(&self, triple: &[String; 3]) -> impl Iterator<Item = &Sub> {
         self.subs.iter().filter(move |sub| sub.wanted.handler.is_some() && matches(&sub.wanted.pattern, triple))
     }

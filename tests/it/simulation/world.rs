@@ -87,7 +87,7 @@ impl World {
     fn attach_adapter(&mut self) {
         let pattern = adapter_pattern();
         let role = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
-        let wanted = Subscribe { pattern: pattern.clone(), role, group: None, user: None, recover: false };
+        let wanted = Subscribe::new(pattern.clone(), role);
         self.router.subscribe(self.now, &self.adapter, &wanted, |_| None).unwrap();
         let mut conn = Conn::new("adapter", "switchboard", self.now);
         (conn.kind, conn.session, conn.may_handle) = (Kind::Adapter, Some(self.adapter.id()), true);

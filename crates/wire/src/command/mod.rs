@@ -1,0 +1,136 @@
+//! [`Command`]: the requests that an application can send to the broker itself, on the channel `Broker`.
+//!
+//! Options are read one by one from raw JSON, so that a refusal can name the option and never contains a token. Commands
+//! use camelCase, the broker's notices ([`notice`](crate::notice)) `PascalCase`.
+
+mod options;
+mod register;
+mod subscribe;
+
+pub use register::Register;
+pub use subscribe::{REPLIES_MAX, Retained, Role, RoleName, Subscribe, SubscriptionFilter, Unsubscribe};
+
+use super::{Envelope, Triple, notice};
+use crate::error::{ErrorCode, Refusal};
+use options::{Options, invalid};
+
+/// A command of the channel `Broker`, with its options.
+pub enum Command {
+    /// `Application/Register`
+    Register(Box<Register>),
+    /// `Application/Unregister`
+    Unregister,
+    /// `Application/List`
+    ListApplications,
+    /// `Application/SetState`
+    SetState(State),
+    /// `Subscription/Subscribe`
+    Subscribe(Box<Subscribe>),
+    /// `Subscription/Unsubscribe`
+    Unsubscribe(Unsubscribe),
+    /// `Subscription/List`
+    ListSubscriptions,
+    /// `Request/Cancel`, with the requester's own id.
+    Cancel(String),
+    /// `Connection/Ping`
+    Ping,
+}
+
+/// Reads one command. The envelope has its topic and subtopic.
+type Read = fn(&Envelope<'_>) -> Result<Command, Refusal>;
+
+/// The topic and subtopic of every command.
+const COMMANDS: &[(&str, &str, Read)] = &[
+    ("Application", "Register", |it| Register::read(it).map(|it| Command::Register(Box::new(it)))),
+    ("Application", "Unregister", |it| Options::read(it, &[]).map(|_| Command::Unregister)),
+    ("Application", "List", |it| Options::read(it, &[]).map(|_| Command::ListApplications)),
+    ("Application", "SetState", |it| State::read(it).map(Command::SetState)),
+    ("Subscription", "Subscribe", |it| Subscribe::read(it).map(|it| Command::Subscribe(Box::new(it)))),
+    ("Subscription", "Unsubscribe", |it| Unsubscribe::read(it).map(Command::Unsubscribe)),
+    ("Subscription", "List", |it| Options::read(it, &[]).map(|_| Command::ListSubscriptions)),
+    ("Request", "Cancel", |it| read_cancel(it).map(Command::Cancel)),
+    // Its data is ignored.
+    ("Connection", "Ping", |_| Ok(Command::Ping)),
+];
+
+impl Command {
+    /// Returns the topic and subtopic of every command.
+    pub fn all() -> impl Iterator<Item = (&'static str, &'static str)> {
+        COMMANDS.iter().map(|(topic, subtopic, _)| (*topic, *subtopic))
+    }
+
+    /// Reads an envelope on the channel `Broker`.
+    ///
+    /// # Errors
+    /// `UNKNOWN_COMMAND`, `RESERVED_CHANNEL` for a notice, or `INVALID_ENVELOPE` with the option.
+    pub fn read(envelope: &Envelope<'_>) -> Result<Self, Refusal> {
+        let Triple { topic, subtopic, .. } = envelope.triple();
+        let Some((.., read)) = COMMANDS.iter().find(|(own, sub, _)| topic == own && subtopic == sub) else {
+            return Err(unknown_command(topic, subtopic));
+        };
+        if envelope.user().is_some() {
+            return Err(invalid("the field 'user' does not apply to a command; name the user in data.user"));
+        }
+        read(envelope)
+    }
+}
+
+fn unknown_command(topic: &str, subtopic: &str) -> Refusal {
+    match notice::is_notice(topic, subtopic) {
+        true => Refusal::new(
+            ErrorCode::ReservedChannel,
+            format!("only the broker sends Broker/{topic}/{subtopic}; publish on a channel of your own"),
+        ),
+        false => Refusal::new(
+            ErrorCode::UnknownCommand,
+            "the broker has no command with this topic and subtopic; letter case counts, docs/protocol.md lists them",
+        ),
+    }
+}
+
+/// Returns whether the triple is the command with this topic and subtopic.
+#[must_use]
+pub fn is(triple: &Triple<'_>, topic: &str, subtopic: &str) -> bool {
+    triple.is_broker() && triple.topic == topic && triple.subtopic == subtopic
+}
+
+/// Returns whether the triple is a command of the broker.
+#[must_use]
+pub fn is_command(triple: &Triple<'_>) -> bool {
+    Command::all().any(|(topic, subtopic)| is(triple, topic, subtopic))
+}
+
+/// `data.state` of `SetState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The application works.
+    Active,
+    /// The application is a browser tab that is being frozen.
+    Asleep,
+}
+
+impl State {
+    /// Returns the state as it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Asleep => "asleep",
+        }
+    }
+
+    fn read(envelope: &Envelope<'_>) -> Result<Self, Refusal> {
+        match Options::read(envelope, &["state"])?.text("state")?.as_deref() {
+            Some("active") => Ok(Self::Active),
+            Some("asleep") => Ok(Self::Asleep),
+            Some(_) | None => Err(invalid("data.state must be \"active\" or \"asleep\"")),
+        }
+    }
+}
+
+fn read_cancel(envelope: &Envelope<'_>) -> Result<String, Refusal> {
+    match Options::read(envelope, &["id"])?.text("id")? {
+        Some(id) => Ok(id.into_owned()),
+        None => Err(invalid("data.id is missing: it is the id that you gave the request")),
+    }
+}
