@@ -42,7 +42,7 @@ impl Stage {
 
     fn take_all(&self, batch: &mut Vec<Frame>) {
         for receiver in &self.receivers {
-            black_box(support::take(receiver, batch));
+            black_box(support::take(self.broker.now, receiver, batch));
         }
     }
 }
@@ -60,7 +60,7 @@ fn share_one_frame(bencher: Bencher<'_, '_>, load: (usize, usize)) {
 #[divan::bench(args = LOADS)]
 fn copy_for_each_receiver(bencher: Bencher<'_, '_>, load: (usize, usize)) {
     let stage = Stage::new(load);
-    let now = tokio::time::Instant::now().into_std();
+    let now = stage.broker.now;
     let mut batch = Vec::new();
     bencher.counter(ItemsCount::new(load.0)).bench_local(|| {
         for receiver in &stage.receivers {

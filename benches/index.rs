@@ -55,7 +55,7 @@ fn publish(bencher: Bencher<'_, '_>, crowd: usize, pattern: fn(usize) -> String)
     let mut batch = Vec::new();
     bencher.bench_local(|| {
         broker.send(&sender, black_box(&text));
-        support::take(&receiver, &mut batch)
+        support::take(broker.now, &receiver, &mut batch)
     });
 }
 

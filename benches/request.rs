@@ -30,9 +30,9 @@ fn request_and_reply(bencher: Bencher<'_, '_>, handlers: usize) {
     bencher.bench_local(|| {
         broker.send(&asker, black_box(&question));
         let asked = handlers.iter().find(|handler| !handler.outbox().is_empty()).unwrap();
-        let frame = support::take(asked, &mut batch);
+        let frame = support::take(broker.now, asked, &mut batch);
         let id = decode(frame.text(), DecodeLimits::OWN).unwrap().id().unwrap().to_owned();
         broker.send(asked, &reply.replacen('{', &format!(r#"{{"inReplyTo":"{id}","#), 1));
-        support::take(&asker, &mut batch)
+        support::take(broker.now, &asker, &mut batch)
     });
 }

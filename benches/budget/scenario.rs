@@ -1,6 +1,5 @@
 //! [`SCENARIOS`]: the steps of the hot path, each through the code that serves it, without sockets.
 
-use std::future::pending;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -8,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use switchboard::auth::{Identity, Open, Permission, Permissions, Principal};
 use switchboard::config::Config;
-use switchboard::connection::{Admission, Connection, Context, Effect, Input, Settings, Upgraded, serve};
+use switchboard::connection::{Admission, Connection, Context, Effect, Input, Settings, Shutdown, Upgraded, serve};
 use switchboard::router::{Ids, Policy, Router};
 use tokio::task::yield_now;
 use wire::command::Role;
@@ -71,7 +70,7 @@ fn publish(rounds: u32, receivers: usize) {
     for _ in 0..rounds {
         broker.send(&sender, &text);
         for receiver in &receivers {
-            drop(support::take(receiver, &mut batch));
+            drop(support::take(broker.now, receiver, &mut batch));
         }
     }
 }
@@ -85,10 +84,10 @@ fn request_and_reply(rounds: u32) {
     let mut batch = Vec::new();
     for _ in 0..rounds {
         broker.send(&asker, &question);
-        let frame = support::take(&handler, &mut batch);
+        let frame = support::take(broker.now, &handler, &mut batch);
         let id = decode(frame.text(), DecodeLimits::OWN).unwrap().id().unwrap().to_owned();
         broker.send(&handler, &reply.replacen('{', &format!(r#"{{"inReplyTo":"{id}","#), 1));
-        drop(support::take(&asker, &mut batch));
+        drop(support::take(broker.now, &asker, &mut batch));
     }
 }
 
@@ -105,7 +104,7 @@ fn core() -> (Instant, Router, Arc<Settings>) {
 }
 
 fn session(now: Instant, settings: &Arc<Settings>) -> Connection {
-    Connection::new(now, Ipv4Addr::LOCALHOST.into(), Arc::clone(settings), settings.outbox())
+    Connection::new(now, Ipv4Addr::LOCALHOST.into(), Arc::clone(settings), 1)
 }
 
 fn come_and_go(rounds: u32) {
@@ -122,7 +121,7 @@ fn come_and_go(rounds: u32) {
         };
         assert!(session.handle(now, Input::Verified(Ok(identity)), &router).is_none());
         assert!(session.handle(now, Input::Text(SUBSCRIBE), &router).is_none());
-        session.outbox().take(usize::MAX, &mut batch);
+        session.take(now, usize::MAX, &router, &mut batch);
         assert_eq!(batch.len(), 2, "two replies");
         batch.clear();
         assert!(session.handle(now, Input::Gone, &router).is_none());
@@ -136,11 +135,10 @@ fn pairs(rounds: u32, together: usize) {
     let connect = |texts: &[String]| {
         let (stream, peer) = connection();
         let (session, router) = (session(now, &settings), Arc::clone(&router));
-        let slow_consumer = settings.limits().slow_consumer;
         let task = async move {
-            let crowd = Admission::default();
-            let context = Context { router: &router, verifier: &Open, slow_consumer, crowd: &crowd };
-            serve(Upgraded { stream, read_ahead: Bytes::new() }, session, context, pending()).await;
+            let (admission, shutdown) = (Admission::default(), Shutdown::default());
+            let context = Context { router: &router, verifier: &Open, admission: &admission, shutdown: &shutdown };
+            serve(Upgraded { stream, read_ahead: Bytes::new() }, session, context).await;
         };
         runtime.spawn(task);
         peer.send(&frames(texts));

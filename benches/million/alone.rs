@@ -31,7 +31,7 @@ fn own_subscription(number: usize) -> String {
 }
 
 /// A broker's sessions.
-struct Admission {
+struct Alone {
     now: Instant,
     router: Router,
     settings: Arc<Settings>,
@@ -39,11 +39,10 @@ struct Admission {
     batch: Vec<Frame>,
 }
 
-impl Admission {
+impl Alone {
     fn session(&mut self, number: usize) -> Connection {
         let (now, settings) = (self.now, Arc::clone(&self.settings));
-        let outbox = settings.outbox();
-        let mut session = Connection::new(now, ADDRESS, settings, outbox);
+        let mut session = Connection::new(now, ADDRESS, settings, 1);
         let effect = session.handle(now, Input::Text(&register(number)), &self.router);
         assert!(matches!(effect, Some(Effect::Verify(_))), "Register asks the verifier");
         let identity = Identity {
@@ -53,7 +52,7 @@ impl Admission {
             lasts: None,
         };
         assert!(session.handle(now, Input::Verified(Ok(identity)), &self.router).is_none());
-        self.take_one(&session);
+        self.take_one(&mut session);
         session
     }
 
@@ -63,8 +62,8 @@ impl Admission {
     }
 
     /// Takes what waits for a session: one message.
-    fn take_one(&mut self, session: &Connection) {
-        session.outbox().take(usize::MAX, &mut self.batch);
+    fn take_one(&mut self, session: &mut Connection) {
+        session.take(self.now, usize::MAX, &self.router, &mut self.batch);
         assert_eq!(self.batch.len(), 1, "one message waits");
         self.batch.clear();
     }
@@ -72,7 +71,7 @@ impl Admission {
     fn command(&mut self, number: usize, text: &str) {
         let mut sessions = std::mem::take(&mut self.sessions);
         self.send(&mut sessions[number], text);
-        self.take_one(&sessions[number]);
+        self.take_one(&mut sessions[number]);
         self.sessions = sessions;
     }
 
@@ -104,7 +103,7 @@ impl Admission {
     }
 
     /// From the text to the outbox, and out of it, for a receiver that hears every event; the CPU time.
-    fn publish_to(&mut self, sender: &mut Connection, receiver: &Connection) -> Duration {
+    fn publish_to(&mut self, sender: &mut Connection, receiver: &mut Connection) -> Duration {
         let (text, begun) = (event(["Phone", "Call", "Ringing"]), Cpu::begin());
         for _ in 0..EVENTS {
             self.send(sender, &text);
@@ -120,7 +119,7 @@ impl Admission {
     }
 
     fn take_from(&mut self, number: usize) {
-        self.sessions[number].outbox().take(usize::MAX, &mut self.batch);
+        self.sessions[number].take(self.now, usize::MAX, &self.router, &mut self.batch);
         assert_eq!(self.batch.len(), 1, "one message waits");
         self.batch.clear();
     }
@@ -141,7 +140,7 @@ impl Admission {
     fn push_around(&mut self) -> Duration {
         let (frame, begun) = (Frame::new(&event(["Phone", "Call", "Ringing"])), Cpu::begin());
         for number in self.around() {
-            self.sessions[number].outbox().push(self.now, frame.clone(), OnFull::Close).unwrap();
+            self.sessions[number].session().unwrap().outbox().push(self.now, frame.clone(), OnFull::Close).unwrap();
             self.take_from(number);
         }
         begun.spent()
@@ -149,7 +148,9 @@ impl Admission {
 
     /// How many of all have one message more.
     fn take_all(&mut self) -> usize {
-        self.sessions.iter().for_each(|session| session.outbox().take(usize::MAX, &mut self.batch));
+        for session in &mut self.sessions {
+            session.take(self.now, usize::MAX, &self.router, &mut self.batch);
+        }
         let heard = self.batch.len();
         self.batch = Vec::new();
         heard
@@ -159,10 +160,10 @@ impl Admission {
 /// Measures `count` sessions.
 pub(crate) fn run(count: usize) {
     let (now, router, settings) = broker();
-    let mut crowd = Admission { now, router, settings, sessions: Vec::with_capacity(count), batch: Vec::new() };
+    let mut crowd = Alone { now, router, settings, sessions: Vec::with_capacity(count), batch: Vec::new() };
     let (mut sender, mut receiver) = (crowd.session(0), crowd.session(DESK));
     crowd.send(&mut receiver, &subscribe(["Phone", "Call", "*"]));
-    crowd.take_one(&receiver);
+    crowd.take_one(&mut receiver);
 
     println!("\n{count} sessions, alone");
     for population in
@@ -175,7 +176,7 @@ pub(crate) fn run(count: usize) {
             row("a session with one subscription", float(resident() - memory) / float(grown), "bytes");
             row("registering and subscribing", micros(spent, grown), "µs");
         }
-        let hot = micros(crowd.publish_to(&mut sender, &receiver), EVENTS);
+        let hot = micros(crowd.publish_to(&mut sender, &mut receiver), EVENTS);
         let cold = micros(crowd.publish_around(&mut sender), EVENTS);
         let push = micros(crowd.push_around(), EVENTS);
         row(&format!("an event, among {population} subscriptions of all shapes"), hot, "µs");
@@ -188,7 +189,7 @@ pub(crate) fn run(count: usize) {
 }
 
 /// What all sessions do, some at a time.
-fn subscribe_and_leave(crowd: &mut Admission, sender: &mut Connection) {
+fn subscribe_and_leave(crowd: &mut Alone, sender: &mut Connection) {
     let count = crowd.sessions.len();
     let some = SOME.min(count / 4);
     let first = micros(crowd.subscribe_to_news(0..some), some);

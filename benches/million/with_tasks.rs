@@ -1,11 +1,10 @@
 //! Sessions with their tasks, over in-memory streams.
 
-use std::future::pending;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use switchboard::auth::Open;
-use switchboard::connection::{Admission, Connection, Context, Settings, Upgraded, serve};
+use switchboard::connection::{Admission, Connection, Context, Settings, Shutdown, Upgraded, serve};
 use switchboard::router::Router;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::runtime::{Builder, Runtime};
@@ -43,12 +42,10 @@ fn connect(tasks: &TaskTracker, router: &Arc<Router>, settings: &Arc<Settings>) 
     let (client, stream) = duplex(STREAM_BYTES);
     let (router, settings) = (Arc::clone(router), Arc::clone(settings));
     tasks.spawn(async move {
-        let (now, outbox) = (tokio::time::Instant::now().into_std(), settings.outbox());
-        let slow_consumer = settings.limits().slow_consumer;
-        let session = Connection::new(now, ADDRESS, settings, outbox);
-        let crowd = Admission::default();
-        let context = Context { router: &router, verifier: &Open, slow_consumer, crowd: &crowd };
-        serve(Upgraded { stream, read_ahead: Bytes::new() }, session, context, pending()).await;
+        let connection = Connection::new(tokio::time::Instant::now().into_std(), ADDRESS, settings, 1);
+        let (admission, shutdown) = (Admission::default(), Shutdown::default());
+        let context = Context { router: &router, verifier: &Open, admission: &admission, shutdown: &shutdown };
+        serve(Upgraded { stream, read_ahead: Bytes::new() }, connection, context).await;
     });
     client
 }

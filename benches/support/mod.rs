@@ -13,7 +13,7 @@ use wire::{DecodeLimits, Pattern, decode};
 /// A router, and the time at which everything in it happens.
 pub(crate) struct Broker {
     router: Router,
-    now: Instant,
+    pub(crate) now: Instant,
 }
 
 impl Broker {
@@ -31,7 +31,7 @@ impl Broker {
             permissions: Permissions { observe: false, handle: Permission::none(), request: Permission::All },
             lasts: None,
         };
-        let outbox = Arc::new(Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20, refuses: false }));
+        let outbox = Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20, refuses: false });
         let registration = Registration { source: source.to_owned(), identity, echo: false, outbox };
         self.router.attach(self.now, registration).unwrap()
     }
@@ -51,8 +51,8 @@ impl Broker {
 }
 
 /// Takes the one frame that waits for a session. `batch` is reused, as a session's task does.
-pub(crate) fn take(member: &Session, batch: &mut Vec<Frame>) -> Frame {
-    member.outbox().take(usize::MAX, batch);
+pub(crate) fn take(now: Instant, member: &Session, batch: &mut Vec<Frame>) -> Frame {
+    member.outbox().take(now, usize::MAX, batch);
     let frame = batch.pop().unwrap();
     assert!(batch.is_empty(), "one message was sent");
     frame

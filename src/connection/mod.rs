@@ -195,6 +195,11 @@ impl Connection {
         self.registering.is_none() && self.pause.is_none() && self.replies.len() < REPLIES_MAX
     }
 
+    /// Whether it is not read because this receiver's queue is over half.
+    pub fn waits_for(&self, receiver: &Session) -> bool {
+        self.pause.as_ref().is_some_and(|pause| pause.is_for(receiver))
+    }
+
     /// Takes up to `most` frames that are to be sent, oldest first.
     pub fn take(&mut self, now: Instant, most: usize, router: &Router, frames: &mut Vec<Frame>) {
         let own = most.min(self.replies.len());

@@ -44,6 +44,15 @@ impl Pause {
         Some((Self::Receivers { since: now, waits }, first))
     }
 
+    /// Whether it is a wait for this receiver.
+    pub(super) fn is_for(&self, receiver: &Session) -> bool {
+        match self {
+            Self::Rate => false,
+            Self::OwnQueue(session) => std::ptr::eq(&raw const **session, receiver),
+            Self::Receivers { waits, .. } => waits.iter().any(|wait| std::ptr::eq(&raw const *wait.receiver, receiver)),
+        }
+    }
+
     /// Its timer fired. Returns when to look again, or `None` if the pause is over.
     pub(super) fn fire(&mut self, now: Instant) -> Option<Instant> {
         let Self::Receivers { waits, .. } = self else { return None };

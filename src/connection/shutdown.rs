@@ -76,23 +76,30 @@ impl Shutdown {
     /// Waits until the drain has come this far.
     pub async fn reached(&self, stage: Stage) {
         let mut notified = pin!(self.notify.notified());
-        // The task that the notifier wakes. As long as it is the same one, there is no need to register again.
-        let mut registered: Option<Waker> = None;
+        // The task that the notifier wakes, and the stage at that time. As long as both are the same, there is no need to
+        // register again.
+        let mut registered: Option<(Waker, u8)> = None;
         poll_fn(|cx| {
-            loop {
-                if self.stage.load(Ordering::SeqCst) >= stage as u8 {
-                    return Poll::Ready(());
-                }
-                if registered.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                    return Poll::Pending;
-                }
-                registered = Some(cx.waker().clone());
-                if notified.as_mut().poll(cx).is_ready() {
+            let mut now = self.stage.load(Ordering::SeqCst);
+            let is_registered =
+                registered.as_ref().is_some_and(|(waker, then)| *then == now && waker.will_wake(cx.waker()));
+            if is_registered {
+                return Poll::Pending;
+            }
+            while now < stage as u8 {
+                if notified.as_mut().poll(cx).is_pending() {
+                    registered = Some((cx.waker().clone(), now));
+                    now = self.stage.load(Ordering::SeqCst);
+                    if now == registered.as_ref().map_or(now, |(_, then)| *then) {
+                        return Poll::Pending;
+                    }
+                } else {
                     // An earlier stage was entered.
                     notified.set(self.notify.notified());
-                    registered = None;
+                    now = self.stage.load(Ordering::SeqCst);
                 }
             }
+            Poll::Ready(())
         })
         .await;
     }

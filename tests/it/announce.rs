@@ -25,7 +25,7 @@ impl Stage {
         #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
         let now = Instant::now();
         let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(config), Ids::seeded(1), Vec::new());
-        let adapter = router.attach_adapter(now, Arc::new(Outbox::new(LIMITS)));
+        let adapter = router.attach_adapter(now, Outbox::new(LIMITS));
         Self { router, now, adapter }
     }
 
@@ -37,7 +37,7 @@ impl Stage {
             permissions: Permissions { observe: true, handle: Permission::All, request: Permission::All },
             lasts: None,
         };
-        let outbox = Arc::new(Outbox::new(LIMITS));
+        let outbox = Outbox::new(LIMITS);
         let member =
             self.router.attach(self.now, Registration { source: source.into(), identity, echo: false, outbox });
         member.unwrap()
@@ -63,9 +63,9 @@ impl Stage {
 }
 
 /// The events that a session has got, as `user/data`.
-fn heard(member: &Session) -> Vec<String> {
+fn heard(now: Instant, member: &Session) -> Vec<String> {
     let mut frames = Vec::new();
-    member.outbox().take(usize::MAX, &mut frames);
+    member.outbox().take(now, usize::MAX, &mut frames);
     let values = frames.iter().map(|frame| serde_json::from_str::<Value>(frame.text()).unwrap());
     let events = values.filter(|it| it["channel"] == "Salesforce");
     events
@@ -84,11 +84,11 @@ fn one_users_event_goes_to_that_user_to_services_and_to_observers() {
     }
     stage.subscribe(&observer, "*/*/*", &json!({ "user": "*" }));
     assert_eq!(stage.announce(EVENT, Some("alice")), Ok(3));
-    assert_eq!(heard(&alice), ["switchboard/-/1"]);
-    assert_eq!(heard(&cti), ["switchboard/alice/1"]);
-    assert_eq!(heard(&observer), ["switchboard/alice/1"]);
+    assert_eq!(heard(stage.now, &alice), ["switchboard/-/1"]);
+    assert_eq!(heard(stage.now, &cti), ["switchboard/alice/1"]);
+    assert_eq!(heard(stage.now, &observer), ["switchboard/alice/1"]);
     assert_eq!(stage.announce(EVENT, Some("nobody")), Ok(2), "the service and the observer");
-    assert!(heard(&bob).is_empty());
+    assert!(heard(stage.now, &bob).is_empty());
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn an_event_for_all_goes_to_every_user_and_to_each_session_once() {
         stage.subscribe(&quiet, "Other/*/*", &json!({}));
         assert_eq!(stage.announce(EVENT, None), Ok(3));
         for member in [&alice, &bob, &cti] {
-            assert_eq!(heard(member), ["switchboard/-/1"]);
+            assert_eq!(heard(stage.now, member), ["switchboard/-/1"]);
         }
         stage.router.detach(stage.now, &bob);
         assert_eq!(stage.announce(EVENT, None), Ok(2));
@@ -123,7 +123,7 @@ fn an_event_for_all_goes_to_one_member_of_each_users_group() {
         stage.subscribe(member, "Salesforce/*/*", &json!({ "group": "g" }));
     }
     assert_eq!(stage.announce(EVENT, None), Ok(3));
-    let counts: Vec<usize> = sessions.iter().map(|member| heard(member).len()).collect();
+    let counts: Vec<usize> = sessions.iter().map(|member| heard(stage.now, member).len()).collect();
     assert_eq!((counts[0] + counts[1], counts[2], counts[3] + counts[4]), (1, 1, 1));
 }
 
@@ -135,7 +135,7 @@ fn no_handler_takes_it_and_a_protected_triple_is_no_event() {
     for user in [Some("alice"), None] {
         assert_eq!(stage.announce(EVENT, user), Ok(0));
     }
-    assert!(heard(&alice).is_empty() && !stage.router.is_in_flight(&alice));
+    assert!(heard(stage.now, &alice).is_empty() && !stage.router.is_in_flight(&alice));
     let protected = r#"{"channel":"Salesforce","topic":"User","subtopic":"FetchCredentials","data":1}"#;
     assert_eq!(stage.announce(protected, Some("alice")), Err("FORBIDDEN"));
     for user in ["", "a\u{7}", &"x".repeat(2000)] {

@@ -6,8 +6,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use serde_json::Value;
-use switchboard::router::{OnFull, Outbox, OutboxLimits, Pressure, PushError, WakeBatch};
+use switchboard::router::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken, WakeBatch};
 use switchboard::websocket::Frame;
 use wire::{Pattern, Triple};
 
@@ -16,7 +15,6 @@ use wire::{Pattern, Triple};
 enum Act {
     Push(OnFull, usize),
     Take(usize),
-    Ping,
     WaitedInVain,
     Clock(u64),
     Close,
@@ -27,7 +25,6 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         12 => (kind, 10..60_usize).prop_map(|(kind, len)| Act::Push(kind, len)),
         4 => (0..6_usize).prop_map(Act::Take),
-        1 => Just(Act::Ping),
         1 => Just(Act::WaitedInVain),
         2 => (0..900_u64).prop_map(Act::Clock),
         1 => Just(Act::Close),
@@ -42,6 +39,8 @@ struct Plain {
     dropped: usize,
     warned: Option<Instant>,
     in_vain: bool,
+    /// Publishers may have waited for it: it was over half once.
+    was_over_half: bool,
     overflowed: bool,
     closed: bool,
 }
@@ -91,12 +90,12 @@ impl Plain {
             self.notices.retain(|notice| !notice.starts_with("lagging"));
             self.notices.push(format!("lagging {messages} {bytes}"));
         }
+        self.was_over_half |= self.is_over_half();
         Ok(if self.is_over_half() && !self.in_vain { Pressure::Over } else { Pressure::Relieved })
     }
 
     fn take(&mut self, most: usize) -> Vec<String> {
         let mut taken = std::mem::take(&mut self.notices);
-        taken.sort_by_key(|notice| notice != "ping");
         if self.dropped > 0 {
             taken.push(format!("dropped {}", std::mem::take(&mut self.dropped)));
         }
@@ -107,16 +106,11 @@ impl Plain {
     }
 }
 
-/// What a frame says, in few words.
-fn words(frame: &Frame) -> String {
-    if frame.is_empty() {
-        return "ping".to_owned();
-    }
-    let Ok(json) = serde_json::from_str::<Value>(frame.text()) else { return frame.text().to_owned() };
-    match json["subtopic"].as_str() {
-        Some("Lagging") => format!("lagging {} {}", json["data"]["Messages"], json["data"]["Bytes"]),
-        _ => format!("dropped {}", json["data"]["Count"]),
-    }
+/// What was taken: notices about the queue, then its frames.
+fn words(taken: &Taken, frames: &[Frame]) -> Vec<String> {
+    let lagging = taken.lagging.map(|depth| format!("lagging {} {}", depth.messages, depth.bytes));
+    let dropped = (taken.dropped > 0).then(|| format!("dropped {}", taken.dropped));
+    lagging.into_iter().chain(dropped).chain(frames.iter().map(|frame| frame.text().to_owned())).collect()
 }
 
 proptest! {
@@ -134,7 +128,7 @@ proptest! {
         let outbox = Outbox::new(limits);
         let mut plain = Plain {
             limits, queue: Vec::new(), notices: Vec::new(), dropped: 0,
-            warned: None, in_vain: false, overflowed: false, closed: false,
+            warned: None, in_vain: false, was_over_half: false, overflowed: false, closed: false,
         };
         #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter: it is only added to")]
         let mut now = Instant::now();
@@ -145,30 +139,25 @@ proptest! {
                     prop_assert_eq!(outbox.push(now, Frame::new(&text), kind), plain.push(now, kind, &text));
                 }
                 Act::Take(most) => {
-                    let mut taken = Vec::new();
-                    outbox.take(most, &mut taken);
-                    prop_assert_eq!(taken.iter().map(words).collect::<Vec<_>>(), plain.take(most));
-                }
-                Act::Ping => {
-                    outbox.ping();
-                    if !plain.notices.iter().any(|notice| notice == "ping") {
-                        plain.notices.push("ping".to_owned());
-                    }
+                    let mut frames = Vec::new();
+                    let taken = outbox.take(now, most, &mut frames);
+                    prop_assert_eq!(words(&taken, &frames), plain.take(most));
                 }
                 Act::WaitedInVain => {
-                    outbox.waited_in_vain();
-                    plain.in_vain = true;
+                    // Nothing was waited for, so no allowance is spent.
+                    outbox.waited_in_vain(now);
+                    plain.in_vain |= plain.was_over_half;
                 }
                 Act::Clock(ms) => now += Duration::from_millis(ms),
                 Act::Close => {
-                    outbox.close();
-                    plain.closed = true;
+                    outbox.end(End::Detached);
+                    plain.closed |= !plain.overflowed;
                 }
             }
             let depth = outbox.depth();
             prop_assert_eq!((depth.messages, depth.bytes), plain.counted());
-            prop_assert_eq!(outbox.overflowed(), plain.overflowed);
-            prop_assert_eq!(outbox.is_relieved(), plain.closed || plain.overflowed || !plain.is_over_half());
+            prop_assert_eq!(outbox.ended() == Some(End::Overflowed), plain.overflowed);
+            prop_assert_eq!(outbox.is_over_half(), plain.is_over_half());
             let nothing = plain.queue.is_empty() && plain.notices.is_empty() && plain.dropped == 0;
             prop_assert_eq!(outbox.is_empty(), nothing);
         }
@@ -237,7 +226,7 @@ fn a_burst_wakes_each_receiver_once_when_it_is_over() {
             outbox.push(now, Frame::new("x"), OnFull::Close).unwrap();
         }
     };
-    let take_all = || outboxes.iter().for_each(|outbox| outbox.take(100, &mut Vec::new()));
+    let take_all = || outboxes.iter().for_each(|outbox| drop(outbox.take(now, 100, &mut Vec::new())));
     for burst in 1..=2 {
         let holding = WakeBatch::begin();
         push_all();

@@ -247,7 +247,7 @@ impl Desk {
             permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
             lasts: None,
         };
-        let outbox = Arc::new(Outbox::new(limits));
+        let outbox = Outbox::new(limits);
         let registration = Registration { source: source.into(), identity, echo: false, outbox };
         self.router.attach(self.now, registration).unwrap()
     }

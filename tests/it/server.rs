@@ -1,6 +1,6 @@
 //! One connection's task over streams in memory, with a paused clock; and the listener over TCP, without one.
 
-use std::future::{Future, pending};
+use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use switchboard::auth::{Claim, Open, Verification, Verifier};
 use switchboard::config::{Config, Limits};
-use switchboard::connection::{Admission, Connection, Context, Settings, Upgraded, serve};
+use switchboard::connection::{Admission, Connection, Context, Settings, Shutdown, Upgraded, serve};
 use switchboard::router::{Ids, Policy, Router};
 use switchboard::server::Server;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
@@ -40,29 +40,19 @@ impl Broker {
 
     /// A connection with `room` bytes in each direction, served by a task.
     fn connect(&self, room: usize) -> Client<DuplexStream> {
-        self.connect_with(room, Arc::new(Open), pending())
+        self.connect_with(room, Arc::new(Open), Arc::default())
     }
 
-    fn connect_with(
-        &self,
-        room: usize,
-        verifier: Arc<dyn Verifier>,
-        drain: impl Future<Output = u64> + Send + 'static,
-    ) -> Client<DuplexStream> {
+    fn connect_with(&self, room: usize, verifier: Arc<dyn Verifier>, shutdown: Arc<Shutdown>) -> Client<DuplexStream> {
         let (ours, stream) = duplex(room);
         let (router, settings) = (Arc::clone(&self.router), Arc::clone(&self.settings));
         let address = IpAddr::from(Ipv4Addr::LOCALHOST);
         #[expect(clippy::disallowed_methods, reason = "a test has no tracker")]
         let task = tokio::spawn(async move {
-            let session = Connection::new(Instant::now().into_std(), address, Arc::clone(&settings), settings.outbox());
-            let crowd = Admission::default();
-            let context = Context {
-                router: &router,
-                verifier: &*verifier,
-                slow_consumer: settings.limits().slow_consumer,
-                crowd: &crowd,
-            };
-            serve(Upgraded { stream: ours, read_ahead: Bytes::new() }, session, context, drain).await;
+            let connection = Connection::new(Instant::now().into_std(), address, settings, 1);
+            let admission = Admission::default();
+            let context = Context { router: &router, verifier: &*verifier, admission: &admission, shutdown: &shutdown };
+            serve(Upgraded { stream: ours, read_ahead: Bytes::new() }, connection, context).await;
         });
         Client { stream, task: Some(task) }
     }
@@ -356,7 +346,7 @@ impl Verifier for Silent {
 async fn a_verifier_that_never_answers_does_not_hold_the_session() {
     let broker = Broker::new(limits());
     let start = Instant::now();
-    let mut app = broker.connect_with(1 << 16, Arc::new(Silent), pending());
+    let mut app = broker.connect_with(1 << 16, Arc::new(Silent), Arc::default());
     let mut register = command("Application", "Register", &json!({"token": "t"}));
     register["source"] = "app".into();
     app.say(&register).await;
@@ -368,14 +358,15 @@ async fn a_verifier_that_never_answers_does_not_hold_the_session() {
 #[tokio::test(start_paused = true)]
 async fn drain_tells_when_to_come_back_and_closes_with_1012() {
     let broker = Broker::new(limits());
-    let drain = async {
-        tokio::time::sleep_until(Instant::now() + Duration::from_secs(3)).await;
-        1234
-    };
-    let mut app = broker.connect_with(1 << 16, Arc::new(Open), drain);
+    let shutdown = Arc::new(Shutdown::default());
+    let mut app = broker.connect_with(1 << 16, Arc::new(Open), Arc::clone(&shutdown));
     app.register("app").await;
+    shutdown.drain(1);
     let notice = app.next().await;
-    assert_eq!((&notice["subtopic"], &notice["data"]["ReconnectAfterMs"]), (&json!("Draining"), &json!(1234)));
+    assert_eq!((&notice["subtopic"], &notice["data"]["ReconnectAfterMs"]), (&json!("Draining"), &json!(0)));
+    app.say(&command("Connection", "Ping", &json!({}))).await;
+    assert_eq!(app.next().await["subtopic"], "Ping", "everything is served until the drain is over");
+    shutdown.close();
     assert_eq!(app.closed().await, 1012);
     app.send(&frame(CLOSE, b"\x03\xF4")).await;
     app.end_of_stream().await;

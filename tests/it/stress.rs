@@ -43,14 +43,14 @@ impl Broker {
         !self.over.load(Ordering::SeqCst)
     }
 
-    fn attach(&self, source: &str, outbox: &Arc<Outbox>) -> Arc<Session> {
+    fn attach(&self, source: &str) -> Arc<Session> {
         let identity = Identity {
             principal: Principal::User("alice".into()),
             exclusive: false,
             permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
             lasts: None,
         };
-        let registration = Registration { source: source.into(), identity, echo: false, outbox: Arc::clone(outbox) };
+        let registration = Registration { source: source.into(), identity, echo: false, outbox: outbox() };
         self.router.attach(now(), registration).unwrap()
     }
 
@@ -65,13 +65,13 @@ impl Broker {
     }
 }
 
-fn outbox() -> Arc<Outbox> {
-    Arc::new(Outbox::new(OutboxLimits { messages: 10_000_000, bytes: usize::MAX / 4, refuses: false }))
+fn outbox() -> Outbox {
+    Outbox::new(OutboxLimits { messages: 10_000_000, bytes: usize::MAX / 4, refuses: false })
 }
 
-fn take(outbox: &Outbox) -> Vec<Value> {
+fn take(session: &Session) -> Vec<Value> {
     let mut frames = Vec::new();
-    outbox.take(usize::MAX, &mut frames);
+    session.outbox().take(now(), usize::MAX, &mut frames);
     frames.iter().map(|frame| serde_json::from_str(frame.text()).unwrap()).collect()
 }
 
@@ -81,7 +81,7 @@ fn handler(ordered: bool) -> Role {
 
 /// Publishes numbered events; how many.
 fn publish(broker: &Broker, publisher: usize) -> u64 {
-    let member = broker.attach(&format!("publisher-{publisher}"), &outbox());
+    let member = broker.attach(&format!("publisher-{publisher}"));
     let mut n = 0;
     while broker.runs() {
         n += 1;
@@ -104,33 +104,33 @@ fn follow(taken: &[Value], last: &mut BTreeMap<String, u64>, whole: bool) {
     }
 }
 
-/// Comes and goes on one connection. Once it has unregistered nothing more comes.
+/// Comes and goes. Once it has unregistered nothing more comes.
 fn come_and_go(broker: &Broker, number: u64) {
-    let (outbox, mut chance) = (outbox(), StdRng::seed_from_u64(number));
+    let mut chance = StdRng::seed_from_u64(number);
     let mut last = BTreeMap::new();
     while broker.runs() {
-        let member = broker.attach("visitor", &outbox);
+        let member = broker.attach("visitor");
         for pattern in ["News/*/*", "News/1/*", "*/*/Item"].iter().take(chance.random_range(1..=3)) {
             broker.subscribe(&member, pattern, Role::Subscriber);
         }
         thread::sleep(Duration::from_micros(chance.random_range(0..300)));
-        follow(&take(&outbox), &mut last, false);
+        follow(&take(&member), &mut last, false);
         broker.router.detach(now(), &member);
-        follow(&take(&outbox), &mut last, false);
+        follow(&take(&member), &mut last, false);
         thread::sleep(Duration::from_micros(100));
-        assert!(take(&outbox).is_empty(), "a message for a registration that has ended");
+        assert!(take(&member).is_empty(), "a message for a registration that has ended");
     }
 }
 
 /// Answers on one connection, in ever new registrations where `dies`. Now and then late, or with more.
 fn answer(broker: &Broker, number: u64, ordered: bool, dies: bool) {
-    let (outbox, mut chance) = (outbox(), StdRng::seed_from_u64(number));
+    let mut chance = StdRng::seed_from_u64(number);
     while broker.runs() {
-        let member = broker.attach(&format!("handler-{number}"), &outbox);
+        let member = broker.attach(&format!("handler-{number}"));
         broker.subscribe(&member, "Work/*/*", handler(ordered));
         let until = now() + Duration::from_micros(if dies { chance.random_range(0..2_000) } else { u64::MAX >> 24 });
         while broker.runs() && now() < until {
-            for request in take(&outbox).iter().filter(|it| it["channel"] == "Work") {
+            for request in take(&member).iter().filter(|it| it["channel"] == "Work") {
                 let (topic, id) = (request["topic"].as_str().unwrap(), request["id"].as_str().unwrap());
                 if chance.random_ratio(1, 10) {
                     thread::sleep(Duration::from_millis(3));
@@ -147,7 +147,7 @@ fn answer(broker: &Broker, number: u64, ordered: bool, dies: bool) {
             thread::yield_now();
         }
         broker.router.detach(now(), &member);
-        take(&outbox);
+        take(&member);
     }
 }
 
@@ -206,10 +206,9 @@ fn expire(broker: &Broker) {
 #[test]
 fn many_threads_keep_the_promises() {
     let broker = Broker::new();
-    let stable = outbox();
-    let reader = broker.attach("reader", &stable);
+    let reader = broker.attach("reader");
     broker.subscribe(&reader, "News/*/*", Role::Subscriber);
-    let askers: Vec<_> = (0..ASKERS).map(|asker| broker.attach(&format!("asker-{asker}"), &outbox())).collect();
+    let askers: Vec<_> = (0..ASKERS).map(|asker| broker.attach(&format!("asker-{asker}"))).collect();
     let mut last = BTreeMap::new();
     thread::scope(|scope| {
         let broker = &broker;
@@ -224,18 +223,18 @@ fn many_threads_keep_the_promises() {
         let expiring = scope.spawn(|| expire(broker));
         let until = now() + FOR;
         while now() < until {
-            follow(&take(&stable), &mut last, true);
+            follow(&take(&reader), &mut last, true);
             thread::sleep(Duration::from_millis(1));
         }
         broker.over.store(true, Ordering::SeqCst);
         let published: Vec<u64> = publishers.into_iter().map(|it| it.join().unwrap()).collect();
-        follow(&take(&stable), &mut last, true);
+        follow(&take(&reader), &mut last, true);
         assert_eq!(last.values().copied().collect::<Vec<_>>(), published, "the reader has missed an event");
         let asked: Vec<_> = asking.into_iter().map(|it| it.join().unwrap()).collect();
         expiring.join().unwrap();
         for (member, asked) in askers.iter().zip(&asked) {
             assert!(asked.len() > 10, "hardly anything was asked");
-            each_was_answered_once(asked, &take(member.outbox()));
+            each_was_answered_once(asked, &take(member));
             assert!(!broker.router.is_in_flight(member));
         }
     });

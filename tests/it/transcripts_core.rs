@@ -16,8 +16,7 @@ use serde_json::Value;
 use switchboard::auth::{AuthError, Claim, Identity, Open, Verifier};
 use switchboard::config::{AuthMode, Config, LoadOptions};
 use switchboard::connection::{Connection, Effect, Input, Settings};
-use switchboard::router::{Ids, Outbox, Policy, Router};
-use wire::CloseCode;
+use switchboard::router::{Ids, Policy, Router};
 
 use crate::support::transcript::{Action, Names, Step, Transcript};
 
@@ -81,19 +80,22 @@ struct Stage {
 }
 
 struct Peer {
-    session: Connection,
-    outbox: Arc<Outbox>,
+    connection: Connection,
     /// Taken from the outbox and not yet shown.
     taken: VecDeque<Value>,
     closed: Option<u16>,
 }
 
 impl Peer {
-    fn take(&mut self, most: usize) {
+    fn take(&mut self, now: Instant, router: &Router, most: usize) {
         let mut frames = Vec::new();
-        self.outbox.take(most, &mut frames);
+        self.connection.take(now, most, router, &mut frames);
         let texts = frames.iter().filter(|frame| !frame.is_empty());
         self.taken.extend(texts.map(|frame| serde_json::from_str::<Value>(frame.text()).unwrap()));
+    }
+
+    fn is_ready(&self) -> bool {
+        self.closed.is_none() && self.connection.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 }
 
@@ -148,17 +150,17 @@ impl Stage {
     fn connect(&mut self, name: &str) -> &mut Peer {
         let (now, settings) = (self.now, &self.settings);
         self.peers.entry(name.to_owned()).or_insert_with(|| {
-            let outbox = settings.outbox();
-            let session =
-                Connection::new(now, IpAddr::V4(Ipv4Addr::LOCALHOST), Arc::clone(settings), Arc::clone(&outbox));
-            Peer { session, outbox, taken: VecDeque::new(), closed: None }
+            let connection = Connection::new(now, IpAddr::V4(Ipv4Addr::LOCALHOST), Arc::clone(settings), 1);
+            Peer { connection, taken: VecDeque::new(), closed: None }
         })
     }
 
     fn next(&mut self, name: &str) -> Option<Value> {
-        let peer = self.connect(name);
-        if peer.taken.is_empty() {
-            peer.take(1);
+        self.connect(name);
+        let peer = self.peers.get_mut(name)?;
+        // A replay that is not exhausted may give nothing at first.
+        while peer.taken.is_empty() && peer.is_ready() {
+            peer.take(self.now, &self.router, 1);
         }
         peer.taken.pop_front()
     }
@@ -170,28 +172,26 @@ impl Stage {
         self.next(name)
     }
 
-    /// Gives a session an input and carries out what follows. A pause is none: the next line is read when it comes.
-    fn feed(&mut self, name: &str, input: Input) {
+    /// Gives a connection an input and carries out what follows. A pause is ignored: the next line is read when it comes.
+    fn feed(&mut self, name: &str, input: Input<'_>) {
         let Some(peer) = self.peers.get_mut(name) else { return };
-        match peer.session.handle(self.now, input, &self.router) {
+        match peer.connection.handle(self.now, input, &self.router) {
             Some(Effect::Verify(claim)) => {
                 let outcome = verified(&*self.verifier, claim);
                 self.feed(name, Input::Verified(outcome));
             }
-            Some(Effect::Close(code)) => {
-                if code != CloseCode::SlowConsumer {
-                    peer.take(usize::MAX);
-                }
-                peer.outbox.close();
-                peer.closed = Some(code.code());
+            Some(Effect::Close(close)) => {
+                peer.take(self.now, &self.router, usize::MAX);
+                peer.closed = Some(close.code().code());
             }
-            Some(Effect::Pause(..)) | None => {}
+            None => {}
         }
-        if let Some(peer) = self.peers.get(name)
-            && peer.outbox.overflowed()
-            && peer.closed.is_none()
-        {
-            self.feed(name, Input::Overflow);
+        // Whose session the input has ended.
+        for name in self.peers.keys().cloned().collect::<Vec<_>>() {
+            let ended = self.peers.get(&name).and_then(|peer| peer.connection.ended());
+            if let Some(end) = ended {
+                self.feed(&name, Input::Ended(end));
+            }
         }
     }
 
@@ -199,12 +199,12 @@ impl Stage {
     fn let_pass(&mut self, time: Duration) {
         let until = self.now + time;
         loop {
-            let sessions = self.peers.values().filter_map(|peer| peer.session.deadline());
+            let sessions = self.peers.values().filter_map(|peer| peer.connection.deadline());
             let next = sessions.chain(self.router.deadline()).min().filter(|next| *next <= until);
             self.now = next.unwrap_or(until);
             self.router.expire(self.now);
             for name in self.peers.keys().cloned().collect::<Vec<_>>() {
-                if self.peers[&name].session.deadline().is_some_and(|deadline| deadline <= self.now) {
+                if self.peers[&name].connection.deadline().is_some_and(|deadline| deadline <= self.now) {
                     self.feed(&name, Input::Timeout);
                 }
             }

@@ -1,7 +1,6 @@
 //! What must hold, one function a rule, so that a failure says which. `reading` checks what a session receives; here is
 //! what must hold of the whole broker after each step, and at the end.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use switchboard::connection::Effect;
@@ -184,11 +183,10 @@ pub(super) fn closes_have_a_reason(model: &Model, conn: &Conn, code: CloseCode, 
         CloseCode::HeartbeatMissed => conduct.silent || conduct.stalled > Duration::ZERO,
         CloseCode::Policy => conn.malformed >= 10,
         CloseCode::Restart => model.draining.is_some(),
-        CloseCode::Unauthenticated => {
+        CloseCode::NotRegistered => conn.session.is_none() && conduct.unregistered >= Duration::from_secs(10),
+        CloseCode::Unauthenticated | CloseCode::Forbidden | CloseCode::SourceInUse => {
             conduct.refused_registration == Some(code)
-                || (conn.session.is_none() && conduct.unregistered >= Duration::from_secs(10))
         }
-        CloseCode::Forbidden => conduct.refused_registration == Some(code),
         _ => false,
     };
     holds("closes_have_a_reason", right, || format!("{}: {code:?} after {conduct:?}", conn.name))
@@ -196,33 +194,27 @@ pub(super) fn closes_have_a_reason(model: &Model, conn: &Conn, code: CloseCode, 
 
 /// Ten texts in a row that are no envelopes, and the session is over.
 pub(super) fn babble_is_ended(conn: &Conn, effect: Option<&Effect>) -> Held {
-    let ended = matches!(effect, Some(Effect::Close(CloseCode::Policy)));
+    let ended = matches!(effect, Some(Effect::Close(close)) if close.code() == CloseCode::Policy);
     holds("babble_is_ended", ended == (conn.malformed >= 10), || format!("{}: {}", conn.name, conn.malformed))
 }
 
-/// A session that drains ends when nothing that it asked, or was given, is open; at the latest after half a minute.
-pub(super) fn drain_waits(model: &Model, id: ConnId, drains_for: Duration) -> Held {
-    let registration = model.conns[id].registration;
-    let is_open = |asked: &Asked| {
-        let mut given = asked.given.iter().filter(|given| asked.is_open(given));
-        match asked.asker == id && asked.registration == registration {
-            true => !asked.shaky && given.next().is_some(),
-            false => given.any(|given| given.conn == id && given.registration == registration),
-        }
-    };
-    let open = model.unsettled().find(|(_, asked)| is_open(asked)).map(|(n, _)| n);
+/// No session is closed for a restart while a request is open that was there when the drain began; at the latest after
+/// half a minute.
+pub(super) fn drain_waits(model: &Model, drains_for: Duration) -> Held {
+    let is_open = |asked: &Asked| !asked.shaky && asked.given.iter().any(|given| asked.is_open(given));
+    let before = |n: &u64| *n <= model.drained_from;
+    let open = model.unsettled().find(|(n, asked)| before(n) && is_open(asked)).map(|(n, _)| n);
     let fine = open.is_none() || drains_for >= Duration::from_secs(30);
-    holds("drain_waits", fine, || format!("{} is sent away while {open:?} is open", model.conns[id].name))
+    holds("drain_waits", fine, || format!("sessions are closed while {open:?} is open"))
 }
 
-/// Who sends faster than it may is read more slowly; who does not read what it has is not read from.
-pub(super) fn the_fast_and_the_full_wait(conn: &Conn, must_wait: bool, effect: Option<&Effect>) -> Held {
-    holds("the_fast_and_the_full_wait", !must_wait || effect.is_some(), || conn.name.clone())
+/// A session that sends faster than it may, or does not read what it has, is read more slowly.
+pub(super) fn the_fast_and_the_full_wait(conn: &Conn, must_wait: bool, reads: bool) -> Held {
+    holds("the_fast_and_the_full_wait", !must_wait || !reads, || conn.name.clone())
 }
 
-/// A publisher waits for a receiver whose queue it left over half, unless it has waited for it in vain.
-pub(super) fn publishers_wait(paused_for: &[Arc<Outbox>], receiver: &Conn, outbox: &Arc<Outbox>) -> Held {
-    let waits = outbox.is_relieved() || paused_for.iter().any(|it| Arc::ptr_eq(it, outbox));
+/// A publisher waits for a receiver whose queue it left over half.
+pub(super) fn publishers_wait(waits: bool, receiver: &Conn) -> Held {
     holds("publishers_wait", waits, || format!("{} is over half, and its publisher goes on", receiver.name))
 }
 

@@ -40,15 +40,15 @@ impl World {
             identity.exclusive && self.model.registered().any(same)
         };
         let refusal = match &outcome {
-            Ok(identity) if taken(identity) => Some((ErrorCode::SourceInUse, CloseCode::Forbidden)),
+            Ok(identity) if taken(identity) => Some((ErrorCode::SourceInUse, CloseCode::SourceInUse)),
             Ok(_) => None,
             Err(AuthError::Forbidden(_)) => Some((ErrorCode::Forbidden, CloseCode::Forbidden)),
             Err(_) => Some((ErrorCode::Unauthenticated, CloseCode::Unauthenticated)),
         };
         link.refused = refusal.map(|(_, close)| close);
         let identity = outcome.as_ref().ok().cloned();
-        let effect = link.session.handle(self.now, Input::Verified(outcome), &self.router);
-        let session = link.session.member().map(|member| member.id());
+        let effect = link.connection.handle(self.now, Input::Verified(outcome), &self.router);
+        let session = link.connection.session().map(|member| member.id());
         match (refusal, identity, session) {
             (Some((code, _)), ..) => {
                 let what = What::Refused(code.as_str());
@@ -67,7 +67,7 @@ impl World {
     /// The adapter takes a request, and answers one of those it has.
     pub(super) fn adapter_acts(&mut self) -> Held {
         let mut frames = Vec::new();
-        self.adapter.outbox().take(2, &mut frames);
+        drop(self.adapter.outbox().take(self.now, 2, &mut frames));
         for frame in frames {
             self.note(format!("adapter< {}", frame.text()));
             reading::received(&mut self.model, self.now, ADAPTER, frame.text())?;

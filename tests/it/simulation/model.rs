@@ -35,6 +35,8 @@ pub(super) struct Model {
     pub(super) retained: BTreeMap<Place, u64>,
     /// Since when the broker drains.
     pub(super) draining: Option<Instant>,
+    /// The number that was used last before the drain.
+    pub(super) drained_from: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +188,7 @@ impl Model {
             answers: BTreeMap::new(),
             retained: BTreeMap::new(),
             draining: None,
+            drained_from: 0,
         }
     }
 

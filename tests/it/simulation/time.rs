@@ -21,8 +21,9 @@ impl World {
 
     /// To the next moment when something is due.
     pub(super) fn jump(&mut self) -> Held {
-        let slow = self.config.limits.slow_consumer;
-        let next = self.links().filter_map(|link| link.due(slow)).chain(self.router.deadline()).min();
+        let drained = self.drained.as_ref().and(self.model.draining).map(|since| since + self.config.limits.drain);
+        let due = self.links().filter_map(|link| link.connection.deadline());
+        let next = due.chain(self.router.deadline()).chain(drained).min();
         let Some(next) = next else { return Ok(()) };
         self.let_pass(next.saturating_duration_since(self.now))
     }
@@ -47,14 +48,9 @@ impl World {
     }
 
     fn fire_timers(&mut self, seat: usize) -> Held {
-        let slow = self.config.limits.slow_consumer;
         let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
-        if link.blocked.is_some_and(|since| self.now >= since + slow) {
-            let effect = link.session.handle(self.now, Input::Overflow, &self.router);
-            return self.carry_out(seat, effect, (0, false));
-        }
-        if link.session.deadline().is_some_and(|deadline| deadline <= self.now) {
-            let effect = link.session.handle(self.now, Input::Timeout, &self.router);
+        if link.connection.deadline().is_some_and(|deadline| deadline <= self.now) {
+            let effect = link.connection.handle(self.now, Input::Timeout, &self.router);
             self.carry_out(seat, effect, (0, false))?;
         }
         Ok(())
@@ -65,28 +61,33 @@ impl World {
         for seat in 0..self.seats.len() {
             self.end_pause(seat)?;
             let Some(link) = &mut self.seats[seat].link else { continue };
-            if link.outbox.overflowed() && self.chance.random_bool(0.5) {
-                let effect = link.session.handle(self.now, Input::Overflow, &self.router);
+            if let Some(end) = link.connection.ended()
+                && self.chance.random_bool(0.5)
+            {
+                let effect = link.connection.handle(self.now, Input::Ended(end), &self.router);
                 self.carry_out(seat, effect, (0, false))?;
                 continue;
             }
-            match (link.stalls, link.outbox.is_empty()) {
-                (true, false) => link.blocked = link.blocked.or(Some(self.now)),
-                (true, true) => link.blocked = None,
+            match (link.stalls, link.is_empty()) {
+                (true, false) if link.blocked.is_none() => {
+                    link.blocked = Some(self.now);
+                    link.connection.handle(self.now, Input::Blocked, &self.router);
+                }
+                (true, true) if link.blocked.take().is_some() => {
+                    link.connection.handle(self.now, Input::Taken, &self.router);
+                }
                 (false, false) if self.chance.random_bool(0.4) => self.read(seat, usize::MAX)?,
-                (false, _) => {}
+                (_, _) => {}
             }
         }
+        self.end_drain()?;
         self.check()
     }
 
     fn end_pause(&mut self, seat: usize) -> Held {
         let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
-        for outbox in link.end_pause(self.now) {
-            outbox.waited_in_vain();
-            for other in self.seats.iter_mut().filter_map(|seat| seat.link.as_mut()) {
-                other.in_vain |= std::sync::Arc::ptr_eq(&other.outbox, &outbox);
-            }
+        if link.is_relieved() {
+            link.connection.handle(self.now, Input::Relieved, &self.router);
         }
         self.pump(seat)
     }
@@ -97,8 +98,10 @@ impl World {
         for (seat, Seat { link, .. }) in self.seats.iter().enumerate() {
             let Some(link) = link else { continue };
             let conn = &self.model.conns[link.conn];
-            check::outboxes_are_bounded(conn, &link.outbox)?;
-            if let Some(member) = link.session.member().filter(|_| seat == somebody) {
+            if let Some(member) = link.connection.session() {
+                check::outboxes_are_bounded(conn, member.outbox())?;
+            }
+            if let Some(member) = link.connection.session().filter(|_| seat == somebody) {
                 check::presence_is_right(&self.model, conn, &self.router.applications(member), self.start)?;
                 check::subscriptions_are_right(conn, &self.router.subscriptions(member))?;
             }
@@ -107,17 +110,35 @@ impl World {
         check::deadlines_are_known(&self.model, &self.router)
     }
 
-    /// The broker drains: every session is told, and may finish.
+    /// The broker drains: every session is told, and served until what is pending now has ended.
     pub(super) fn drain(&mut self) -> Held {
         self.model.draining = Some(self.now);
+        self.model.drained_from = self.n;
+        self.drained = Some(self.router.pending_requests());
         self.note("the broker drains".to_owned());
         for seat in 0..self.seats.len() {
             let Some(link) = &mut self.seats[seat].link else { continue };
             self.model.owe(link.conn, Due::on_broker("Connection", "Draining", None, What::Draining));
-            let effect = link.session.handle(self.now, Input::Drain(1_000), &self.router);
+            let effect = link.connection.handle(self.now, Input::Drain(Duration::from_secs(1)), &self.router);
             self.carry_out(seat, effect, (0, false))?;
         }
         self.settle()
+    }
+
+    /// Closes all sessions once the requests that the drain waits for have ended, at the latest at its limit.
+    fn end_drain(&mut self) -> Held {
+        let (Some(pending), Some(since)) = (&mut self.drained, self.model.draining) else { return Ok(()) };
+        if self.router.any_pending(pending) && self.now < since + self.config.limits.drain {
+            return Ok(());
+        }
+        self.drained = None;
+        self.note("the broker closes all sessions".to_owned());
+        for seat in 0..self.seats.len() {
+            let Some(link) = &mut self.seats[seat].link else { continue };
+            let effect = link.connection.handle(self.now, Input::Restart, &self.router);
+            self.carry_out(seat, effect, (0, false))?;
+        }
+        Ok(())
     }
 
     /// The end of a run: everybody wakes up and reads, nobody asks any more, and all time limits pass. Then everything
@@ -137,14 +158,14 @@ impl World {
                 }
             }
             self.settle()?;
-            if self.router.deadline().is_none() {
+            if self.router.deadline().is_none() && self.drained.is_none() {
                 break;
             }
             self.jump()?;
         }
         for seat in 0..self.seats.len() {
             let Some(link) = &self.seats[seat].link else { continue };
-            if let Some(member) = link.session.member() {
+            if let Some(member) = link.connection.session() {
                 check::nothing_is_held(&self.model.conns[link.conn], &self.router, member)?;
             }
             if !link.silent {

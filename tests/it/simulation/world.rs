@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use switchboard::config::Config;
 use switchboard::connection::{Effect, Input, Settings};
-use switchboard::router::{Declaration, Ids, Outbox, OutboxLimits, Policy, Router, Session};
+use switchboard::router::{Declaration, Ids, Outbox, OutboxLimits, Policy, RequestId, Router, Session};
 use wire::CloseCode;
 use wire::command::{Role, Subscribe};
 
@@ -31,6 +31,8 @@ pub(super) struct World {
     pub(super) config: Config,
     settings: Arc<Settings>,
     pub(super) adapter: Arc<Session>,
+    /// The requests that a drain waits for; `None` once the sessions are closed.
+    pub(super) drained: Option<Vec<RequestId>>,
     /// The transcript.
     pub(super) lines: Vec<String>,
     pub(super) start: (Instant, SystemTime),
@@ -71,15 +73,27 @@ impl World {
             Declaration { serves: vec![adapter_pattern()], failure_keys: &["Password"], refused: Box::new(|_| ()) };
         let router = Router::new(now, start.1, Policy::new(&config), Ids::seeded(seed), vec![declaration]);
         let narrow = OutboxLimits { messages: chance.random_range(2..12), bytes: 1 << 20, refuses: true };
-        let adapter = router.attach_adapter(now, Arc::new(Outbox::new(narrow)));
+        let adapter = router.attach_adapter(now, Outbox::new(narrow));
         let mut seats: Vec<Seat> = CAST.iter().map(|part| Seat { part, link: None }).collect();
         for _ in 0..chance.random_range(0..9) {
             seats.remove(chance.random_range(0..seats.len()));
         }
         let model = Model::new(&config);
         let settings = Arc::new(Settings::new(config.limits.clone()));
-        let mut world =
-            Self { router, model, seats, now, chance, config, settings, adapter, lines: Vec::new(), start, n: 1 };
+        let mut world = Self {
+            router,
+            model,
+            seats,
+            now,
+            chance,
+            config,
+            settings,
+            adapter,
+            drained: None,
+            lines: Vec::new(),
+            start,
+            n: 1,
+        };
         world.attach_adapter();
         world
     }
@@ -151,7 +165,7 @@ impl World {
     /// Lets a session read what its application wrote, until it waits for something.
     pub(super) fn pump(&mut self, seat: usize) -> Held {
         while let Some(said) =
-            self.seats[seat].link.as_mut().filter(|it| it.reads()).and_then(|it| it.unread.pop_front())
+            self.seats[seat].link.as_mut().filter(|it| it.connection.reads()).and_then(|it| it.unread.pop_front())
         {
             self.hear(seat, said)?;
         }
@@ -189,8 +203,9 @@ impl World {
         if matches!(said, Said::Malformed(..) | Said::Binary) {
             check::babble_is_ended(it, effect)?;
         }
-        check::the_fast_and_the_full_wait(it, heard.must_wait, effect)?;
-        self.publishers_wait(conn, n, effect)?;
+        let reads = self.seats[seat].link.as_ref().is_some_and(|link| link.connection.reads());
+        check::the_fast_and_the_full_wait(it, heard.must_wait && effect.is_none(), reads)?;
+        self.publishers_wait(seat, n)?;
         let echo = matches!(said, Said::Register { echo: true, .. });
         self.carry_out(seat, heard.effect, (n, echo))
     }
@@ -201,19 +216,20 @@ impl World {
         let input = match (said, text) {
             (_, Some(text)) => Input::Text(text),
             (Said::Binary, None) => Input::Binary,
-            (_, None) => Input::Pong,
+            (_, None) => Input::Frame,
         };
         let limits = &self.config.limits;
         let is_text = matches!(input, Input::Text(_));
         let is_fast = is_text && link.is_fast(self.now, limits.rate, limits.burst);
-        let was_registered = link.session.member().is_some();
-        let effect = link.session.handle(self.now, input, &self.router);
-        let member = link.session.member();
+        let was_registered = link.connection.session().is_some();
+        let effect = link.connection.handle(self.now, input, &self.router);
+        let member = link.connection.session();
         if was_registered && member.is_none() {
             link.unregistered = self.now;
         }
         let listed = member.map(|member| self.router.subscriptions(member)).unwrap_or_default();
-        let must_wait = is_fast || (is_text && !link.outbox.is_relieved());
+        let is_over_half = member.is_some_and(|member| member.outbox().is_over_half());
+        let must_wait = is_fast || (is_text && is_over_half);
         Some(Heard { effect, must_wait, subscriptions: listed.iter().map(|it| it.id.to_string()).collect() })
     }
 
@@ -228,16 +244,23 @@ impl World {
         self.model.owe(conn, Due::error(None, code));
     }
 
-    fn publishers_wait(&self, publisher: ConnId, n: u64, effect: Option<&Effect>) -> Held {
+    fn publishers_wait(&mut self, seat: usize, n: u64) -> Held {
         let Some(event) = self.model.events.get(&n).filter(|event| !event.droppable) else { return Ok(()) };
-        let paused_for = match effect {
-            Some(Effect::Pause(_, outboxes)) => &outboxes[..],
-            _ => &[],
-        };
-        for link in self.seats.iter().filter_map(|seat| seat.link.as_ref()) {
-            if event.receivers.plain.contains(&link.conn) && link.conn != publisher && !link.in_vain {
-                check::publishers_wait(paused_for, &self.model.conns[link.conn], &link.outbox)?;
+        let Some(publisher) = self.seats[seat].link.as_ref() else { return Ok(()) };
+        let mut waited = Vec::new();
+        for (number, link) in self.seats.iter().enumerate().filter_map(|(at, seat)| Some((at, seat.link.as_ref()?))) {
+            let Some(session) = link.connection.session() else { continue };
+            if number == seat || !event.receivers.plain.contains(&link.conn) || !session.outbox().is_over_half() {
+                continue;
             }
+            let waits = publisher.connection.waits_for(session);
+            if !link.has_waited && !publisher.has_waited {
+                check::publishers_wait(waits, &self.model.conns[link.conn])?;
+            }
+            waited.push(number);
+        }
+        for number in waited.iter().copied().chain((!waited.is_empty()).then_some(seat)) {
+            self.seats[number].link.iter_mut().for_each(|link| link.has_waited = true);
         }
         Ok(())
     }
@@ -248,8 +271,7 @@ impl World {
         match effect {
             None => {}
             Some(Effect::Verify(claim)) => link.wait = Wait::Verifier(claim, registering.0, registering.1),
-            Some(Effect::Pause(until, outboxes)) => link.wait = Wait::Pause(until, outboxes),
-            Some(Effect::Close(code)) => return self.close(seat, code),
+            Some(Effect::Close(close)) => return self.close(seat, close.code()),
         }
         Ok(())
     }
@@ -259,10 +281,10 @@ impl World {
         let (conn, conduct) = (link.conn, link.conduct(self.now));
         check::closes_have_a_reason(&self.model, &self.model.conns[conn], code, conduct)?;
         if let (CloseCode::Restart, Some(since)) = (code, self.model.draining) {
-            check::drain_waits(&self.model, conn, self.now - since)?;
+            check::drain_waits(&self.model, self.now - since)?;
             self.model.gives_up(conn);
         }
-        let taken = code != CloseCode::SlowConsumer && !link.silent && !link.outbox.overflowed();
+        let taken = code != CloseCode::SlowConsumer && !link.silent && !link.overflowed();
         if taken {
             self.read(seat, usize::MAX)?;
         }
@@ -274,10 +296,9 @@ impl World {
     /// The connection of a seat has ended.
     fn gone(&mut self, seat: usize) {
         let Some(mut link) = self.seats[seat].link.take() else { return };
-        link.session.handle(self.now, Input::Gone, &self.router);
-        link.outbox.close();
+        link.connection.handle(self.now, Input::Gone, &self.router);
         let conn = &mut self.model.conns[link.conn];
-        conn.lost |= link.outbox.overflowed() || !link.outbox.is_empty();
+        conn.lost |= !link.is_empty();
         self.model.unregistered(link.conn);
     }
 
@@ -314,11 +335,12 @@ impl World {
     pub(super) fn read(&mut self, seat: usize, most: usize) -> Held {
         let Seat { part, link: Some(link) } = &mut self.seats[seat] else { return Ok(()) };
         let mut frames = Vec::new();
-        link.outbox.take(most, &mut frames);
+        link.connection.take(self.now, most, &self.router, &mut frames);
         let (name, conn) = (part.name, link.conn);
-        link.in_vain &= !link.outbox.is_relieved();
-        link.blocked = None;
-        let is_read = link.outbox.is_empty() && !link.outbox.overflowed();
+        if link.blocked.take().is_some() {
+            link.connection.handle(self.now, Input::Taken, &self.router);
+        }
+        let is_read = link.is_empty();
         for frame in frames {
             if frame.is_empty() {
                 self.note(format!("{name}< ping"));
@@ -344,8 +366,8 @@ impl World {
     pub(super) fn look_at_outboxes(&mut self) {
         for link in self.seats.iter().filter_map(|seat| seat.link.as_ref()) {
             let conn = &mut self.model.conns[link.conn];
-            conn.lost |= link.outbox.overflowed();
-            conn.inbox.is_read = link.outbox.is_empty() && !conn.lost;
+            conn.lost |= link.overflowed();
+            conn.inbox.is_read = link.is_empty() && !conn.lost;
         }
         let (conn, outbox) = (&mut self.model.conns[ADAPTER], self.adapter.outbox());
         conn.inbox.is_read = outbox.is_empty();
