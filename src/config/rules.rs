@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::mistake::{Place, Report};
 use super::salesforce_events::{self, TOPICS};
 use super::salesforce_objects::{self, OBJECTS};
-use super::{AuthMode, BaseUrl, Config, Store, proof_rules};
+use super::{AuthMode, BaseUrl, Channel, Config, Publish, Scope, Store, proof_rules};
 
 /// Where each key that was written got its value.
 #[derive(Default)]
@@ -157,6 +157,11 @@ fn warnings(config: &Config) -> Vec<String> {
     warn(
         !org && !objects && config.salesforce.client_id.is_some() && config.salesforce.events.topics.is_empty(),
         "[salesforce] is not used for credentials: credentials.store is \"directory\"",
+    );
+    let limits_publishers = |channel: &Channel| channel.publish == Publish::Services && channel.scope == Scope::User;
+    warn(
+        config.channels.values().any(limits_publishers),
+        "channels.NAME.publish is \"services\" on a channel that is not shared, where it has no effect",
     );
     warn(config.protected.is_empty(), "protected.patterns is empty: requests that carry passwords are not protected");
     warn(

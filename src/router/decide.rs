@@ -26,6 +26,8 @@ pub(super) struct Facts<'e> {
     pub(super) folded: bool,
     /// The channel is shared by all users.
     pub(super) shared: bool,
+    /// Only services and adapters publish events on the channel.
+    pub(super) services_only: bool,
     /// The triple is protected: request-only, its bytes are wiped.
     pub(super) protected: bool,
     /// What a full queue does with an event of the channel.
@@ -90,6 +92,7 @@ impl Router {
             }
             return Ok(Verdict::Request { scope, candidates });
         }
+        access::check_publisher(sender, facts).map_err(|refusal| (refusal, Some(false)))?;
         Ok(Verdict::Event { scope, matches: self.subscribers(facts, scope) })
     }
 
