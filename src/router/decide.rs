@@ -19,6 +19,7 @@ pub struct Decision<'e> {
 }
 
 /// What follows from a triple and the configuration, looked up once for each envelope.
+#[expect(clippy::struct_excessive_bools, reason = "independent keys of a channel")]
 pub(super) struct Facts<'e> {
     /// The triple as the index compares it: folded where its channel folds.
     pub(super) canonical: Triple<'e>,

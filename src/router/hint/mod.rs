@@ -1,103 +1,185 @@
-//! Hints: an event that reached nobody, though a similar triple is served, was most likely meant for that handler.
+//! Hints: an event or a request whose triple no exact pattern names was most likely meant for a similar triple.
+//!
+//! The triples are indexed when they are subscribed to ([`Names`]). A search looks at a bounded number of them, and a
+//! session gets ten searches a second.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
-use std::sync::Arc;
+mod distance;
+mod names;
 
-use dashmap::DashMap;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
 use parking_lot::Mutex;
+use smallvec::SmallVec;
+use wire::{Envelope, ErrorCode, Refusal, Triple};
 
-use crate::router::index::Subscription;
+use crate::router::decide::Facts;
+use crate::router::index::{Audience, Subscription};
 use crate::router::session::Session;
-use crate::router::{Router, Scope, SubscriptionId};
-use wire::{Envelope, Triple};
+use crate::router::{Router, Scope, access};
+use names::Names;
 
-/// How many handlers of a user, and of all services and adapters, are looked at: a broker with very many of them answers
-/// without a hint rather than late.
-const LOOKED_AT: usize = 256;
+/// The time in which a session earns another search.
+const EARNED_EVERY: Duration = Duration::from_millis(100);
 
-/// How many triples the log names at most.
+/// The searches that a session can save up.
+const SAVED_MAX: u32 = 10;
+
+/// The number of triples that the log names at most.
 const LOGGED_MAX: usize = 1024;
 
-/// Handler subscriptions by whose they are (`None`: services and adapters), for hints.
+/// The triples that can be hinted at.
 #[derive(Default)]
-pub(super) struct Served {
-    by_user: DashMap<Option<Arc<str>>, BTreeMap<SubscriptionId, Arc<Subscription>>, foldhash::fast::RandomState>,
+pub(super) struct Hints {
+    names: Names,
     /// Triples that the log has named.
     logged: Mutex<HashSet<String>>,
 }
 
-impl Served {
-    pub(super) fn insert(&self, handler: &Arc<Subscription>) {
-        self.by_user.entry(user_of(handler)).or_default().insert(handler.id, Arc::clone(handler));
-    }
+/// A session's allowance of searches.
+#[derive(Default)]
+pub(super) struct HintAllowance {
+    /// When all searches will have been earned again. `None`: none was spent.
+    full_at: Mutex<Option<Instant>>,
+}
 
-    pub(super) fn remove(&self, handler: &Subscription) {
-        self.by_user.remove_if_mut(&user_of(handler), |_, handlers| {
-            handlers.remove(&handler.id);
-            handlers.is_empty()
-        });
-    }
-
-    /// The likest served triple, earliest first.
-    fn likest(&self, sender: &Session, triple: &Triple<'_>, user: Option<&str>) -> Option<String> {
-        let mut likest = None;
-        let mut users = vec![None];
-        users.extend(user.map(|user| Some(Arc::from(user))));
-        for user in users {
-            let Some(handlers) = self.by_user.get(&user) else { continue };
-            for handler in handlers.values().take(LOOKED_AT).filter(|it| it.session.number != sender.number) {
-                if let Some(distance) = distance(handler, triple) {
-                    likest = likest.max(Some((Reverse((distance, handler.id)), handler.pattern.to_string())));
-                }
-            }
+impl HintAllowance {
+    /// Spends a search, if there is one.
+    fn spend(&self, now: Instant) -> bool {
+        let mut full_at = self.full_at.lock();
+        let at = full_at.map_or(now, |at| at.max(now));
+        let has_one = at.saturating_duration_since(now) <= EARNED_EVERY * (SAVED_MAX - 1);
+        if has_one {
+            *full_at = Some(at + EARNED_EVERY);
         }
-        likest.map(|(_, pattern)| pattern)
+        has_one
     }
 }
 
-fn user_of(handler: &Subscription) -> Option<Arc<str>> {
-    handler.session.user().map(Arc::from)
-}
-
-/// How far a triple is from what a handler serves. A pattern with a wildcard is similar to too much.
-fn distance(handler: &Subscription, triple: &Triple<'_>) -> Option<usize> {
-    let part = |own: &Option<Box<str>>, others: &str| likeness(own.as_deref()?, others);
-    Some(
-        part(&handler.pattern.channel, &triple.channel)?
-            + part(&handler.pattern.topic, &triple.topic)?
-            + part(&handler.pattern.subtopic, &triple.subtopic)?,
-    )
-}
-
-/// How far two parts are from each other; `None`: they have nothing to do with each other.
-fn likeness(own: &str, others: &str) -> Option<usize> {
-    if own == others {
-        return Some(0);
+impl Hints {
+    /// Adds a subscription. Observers are left out: nobody learns that they watch.
+    pub(super) fn insert(&self, subscription: &Subscription) {
+        if subscription.observes.is_none() {
+            self.names.insert(&subscription.pattern);
+        }
     }
-    if own.eq_ignore_ascii_case(others) {
-        return Some(1);
-    }
-    // One slip of the pen in four letters. Lengths first: most parts end here.
-    let slips = own.len().max(4) / 4;
-    if own.len().abs_diff(others.len()) > slips {
-        return None;
-    }
-    let distance = strsim::damerau_levenshtein(&own.to_lowercase(), &others.to_lowercase());
-    (distance <= slips).then_some(1 + distance)
-}
 
-impl Router {
-    /// What to tell the sender of an event that reached nobody; the log is told once a triple.
-    pub(super) fn hint(&self, sender: &Session, envelope: &Envelope<'_>, scope: Scope<'_>) -> Option<String> {
-        let likest = self.served.likest(sender, envelope.triple(), scope.user())?;
-        let triple = envelope.triple().to_string();
-        let mut logged = self.served.logged.lock();
+    /// Takes a subscription out.
+    pub(super) fn remove(&self, subscription: &Subscription) {
+        if subscription.observes.is_none() {
+            self.names.remove(&subscription.pattern);
+        }
+    }
+
+    /// The number of subscriptions in the index.
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    fn log(&self, sender: &Session, triple: &Triple<'_>, meant: &str) {
+        let triple = triple.to_string();
+        let mut logged = self.logged.lock();
         if logged.len() < LOGGED_MAX && logged.insert(triple.clone()) {
             drop(logged);
             let source = &*sender.source;
-            tracing::info!(source, triple, likest, "an event reached nobody, though a similar triple is served");
+            tracing::info!(source, triple, meant, "no exact pattern names the triple, but a similar one is named");
         }
-        Some(format!("nobody received it, but {likest} is served by a handler; did you mean that?"))
+    }
+}
+
+impl Router {
+    /// The hint in the receipt of an event that `receivers` sessions of the sender's scope received.
+    pub(super) fn hint(
+        &self,
+        now: Instant,
+        sender: &Session,
+        envelope: &Envelope<'_>,
+        scope: Scope<'_>,
+        receivers: usize,
+    ) -> Option<String> {
+        let triple = envelope.triple();
+        if self.is_named(triple, scope) {
+            return None;
+        }
+        self.search(now, sender, triple, scope, receivers == 0)
+    }
+
+    /// Searches what a sender may have meant. `alone`: nobody in its scope subscribes to the triple or handles it.
+    fn search(
+        &self,
+        now: Instant,
+        sender: &Session,
+        triple: &Triple<'_>,
+        scope: Scope<'_>,
+        alone: bool,
+    ) -> Option<String> {
+        if !sender.hints.spend(now) {
+            return None;
+        }
+        let sent = self.policy.canonical(triple);
+        let in_scope = |text: &str| {
+            parse(text).is_some_and(|named| self.policy.canonical(&named) != sent && self.is_named(&named, scope))
+        };
+        if let Some(similar) = self.hints.names.similar(triple, in_scope) {
+            self.hints.log(sender, triple, similar.text());
+            return Some(format!("no exact pattern names this triple; did you mean {}?", similar.text()));
+        }
+        let same = |text: &str| parse(text).is_some_and(|named| self.policy.canonical(&named) == sent);
+        let by_others = alone && self.hints.names.any(triple, same);
+        by_others.then(|| "sessions of other users subscribe to this triple".to_owned())
+    }
+
+    /// Adds the hint to `NO_HANDLER`.
+    pub(super) fn hinted(
+        &self,
+        now: Instant,
+        sender: &Session,
+        envelope: &Envelope<'_>,
+        facts: &Facts<'_>,
+        refusal: Refusal,
+    ) -> Refusal {
+        if refusal.code != ErrorCode::NoHandler {
+            return refusal;
+        }
+        let Ok(scope) = access::scope(sender, envelope, facts) else { return refusal };
+        let alone = !self.is_named(envelope.triple(), scope);
+        match self.search(now, sender, envelope.triple(), scope, alone) {
+            Some(hint) => refusal.with("Hint", hint),
+            None => refusal,
+        }
+    }
+
+    /// Whether an exact pattern of a sender's scope names a triple.
+    fn is_named(&self, triple: &Triple<'_>, scope: Scope<'_>) -> bool {
+        let mut audiences = SmallVec::<[Audience<'_>; 3]>::from_slice(&[Audience::Services, Audience::Adapters]);
+        if self.policy.is_shared(&triple.channel) {
+            audiences.push(Audience::Everyone);
+        } else {
+            audiences.extend(scope.user().map(Audience::User));
+        }
+        let canonical = self.policy.canonical(triple);
+        self.events.names(&audiences, &canonical) || self.handlers.names(&audiences, &canonical)
+    }
+}
+
+/// The triple of a written text.
+fn parse(text: &str) -> Option<Triple<'_>> {
+    let mut parts = text.split('/');
+    Some(Triple::new(parts.next()?, parts.next()?, parts.next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter")]
+    fn ten_searches_a_second_are_allowed() {
+        let (now, allowance) = (Instant::now(), HintAllowance::default());
+        let spent = |at| (0..100).take_while(|_| allowance.spend(at)).count();
+        assert_eq!(spent(now), 10);
+        assert_eq!(spent(now + Duration::from_millis(99)), 0);
+        assert_eq!(spent(now + Duration::from_millis(300)), 3);
+        assert_eq!(spent(now + Duration::from_secs(60)), 10);
     }
 }
