@@ -10,7 +10,7 @@
 #![expect(clippy::print_stdout, reason = "a program for a terminal")]
 
 use serde_json::json;
-use switchboard::client::{Client, Failure, Payload, Request};
+use switchboard_client::{Client, Failure, Payload, Request};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -3,8 +3,11 @@
 //! The rooms, from the lowest floor up; a room may use those above it in this list, never those below. Data flows one
 //! way: socket -> session -> router -> outbox -> socket. ARCHITECTURE.md is the map.
 
+pub(crate) mod backoff;
+pub(crate) mod expiring;
 pub mod websocket;
 
+pub mod http;
 pub mod store;
 pub mod telemetry;
 
@@ -22,7 +25,5 @@ pub mod salesforce;
 pub mod connection;
 
 pub mod server;
-
-pub mod client;
 
 pub mod cli;

@@ -82,7 +82,7 @@ struct Load {
 
 impl Load {
     fn open(workload: &Workload, protocol: Protocol, url: &str) -> Self {
-        rlimit::increase_nofile_limit(u64::MAX).unwrap();
+        switchboard::cli::open_files::raise_limit().unwrap();
         let streams = (0..workload.pairs).map(|pair| {
             let subject = format!("s{pair}");
             let receiver = |_| {

@@ -42,7 +42,7 @@ const STALL: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_secs(2);
 
 fn main() {
-    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    switchboard::cli::open_files::raise_limit().unwrap();
     match std::env::var(PART).as_deref() {
         Ok("crowd") => {
             let count = number("CROWD", 5_000);

@@ -1,8 +1,7 @@
 //! docs/configuration.md: the guide with the table of keys printed into it.
 
 use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, FLAGS, Key, keys, variable};
-use super::salesforce_events::TOPIC_KEYS;
-use super::salesforce_objects::OBJECT_KEYS;
+use super::salesforce::{OBJECT_KEYS, TOPIC_KEYS};
 
 /// The guide, with a mark where the tables go.
 const GUIDE: &str = include_str!("guide.md");

@@ -58,10 +58,10 @@ impl Config {
         }
         read_environment(options.environment, &mut config, &mut places, &mut report);
         read_flags(options.listen, options.data_dir, &mut config, &mut places, &mut report);
-        if !places.has("data_dir") {
+        if places.written("data_dir").is_none() {
             config.data_dir = platform_data_dir();
         }
-        config.listen_is_default = !places.has("listen");
+        config.listen_is_default = places.written("listen").is_none();
         rules::check(&mut config, &places, &mut report);
         report.finish().map(|()| config)
     }

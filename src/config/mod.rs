@@ -12,15 +12,8 @@ mod reference;
 mod document;
 mod file;
 mod mistake;
-mod proof;
-mod proof_keys;
-mod proof_rules;
-mod record_id;
 mod rules;
 mod salesforce;
-mod salesforce_events;
-mod salesforce_keys;
-mod salesforce_objects;
 mod summary;
 mod text;
 mod value;
@@ -28,11 +21,10 @@ mod value;
 pub use document::{Row, document, rows};
 pub use layers::LoadOptions;
 pub use mistake::{Mistake, Mistakes, Place};
-pub use proof::{Asked, IntrospectionProof, JwtProof, Proofs, ProvenUser, Proving, UserinfoProof};
-pub use record_id::{exact_record_id, record_id};
-pub use salesforce::{BaseUrl, Fields, Lack, Lookup, Mode, Salesforce, UserKey};
-pub use salesforce_events::{EventTopic, Events, Start};
-pub use salesforce_objects::{CallVariables, WritableObject};
+pub use salesforce::{
+    Asked, CallVariables, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode, Proofs,
+    ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
+};
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -4,13 +4,9 @@
 use std::time::Duration;
 
 use super::file::Draft;
-use super::proof_keys::proof_keys;
-use super::salesforce_events::EVENT_KEYS;
-use super::salesforce_keys::SALESFORCE_KEYS;
-use super::salesforce_objects::VARIABLE_KEYS;
 use super::text;
 use super::value::{Slot, Word};
-use super::{AuthMode, Channel, Config, Overflow, Publish, Scope, Store};
+use super::{AuthMode, Channel, Config, Overflow, Publish, Scope, Store, salesforce};
 
 /// The shortest duration that a timer keeps.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -42,7 +38,7 @@ pub(crate) const VARIABLE_PREFIX: &str = "SWITCHBOARD__";
 
 /// The keys that stand once.
 pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
-    KEYS.iter().chain(SALESFORCE_KEYS).chain(VARIABLE_KEYS).chain(EVENT_KEYS).chain(proof_keys())
+    KEYS.iter().chain(salesforce::all_keys())
 }
 
 static KEYS: &[Key<Config>] = &[

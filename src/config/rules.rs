@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::mistake::{Place, Report};
-use super::salesforce_events::{self, TOPICS};
-use super::salesforce_objects::{self, OBJECTS};
-use super::{AuthMode, BaseUrl, Channel, Config, Publish, Scope, Store, proof_rules};
+use super::{AuthMode, Channel, Config, Publish, Scope, salesforce};
 
 /// Where each key that was written got its value.
 #[derive(Default)]
@@ -29,16 +26,16 @@ impl Places {
             .or_else(|| self.0.iter().find(|(name, _)| inside(name)).map(|(_, place)| place))
     }
 
-    /// Whether a key was written.
-    pub(crate) fn has(&self, key: &str) -> bool {
-        self.0.contains_key(key)
+    /// Where this very key was written.
+    pub(crate) fn written(&self, key: &str) -> Option<&Place> {
+        self.0.get(key)
     }
 }
 
 /// Checks the rules between keys, of a configuration whose keys were all read.
 pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
     listen(config, places, report);
-    match places.0.get("limits.registration_bytes") {
+    match places.written("limits.registration_bytes") {
         Some(place) if config.limits.registration_bytes > config.limits.message_bytes => {
             let message = format!("must not be over limits.message_bytes, which is {}", config.limits.message_bytes);
             report.add(place, "limits.registration_bytes", message);
@@ -46,15 +43,14 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
         Some(_) => {}
         None => config.limits.registration_bytes = config.limits.registration_bytes.min(config.limits.message_bytes),
     }
-    salesforce(config, places, report);
-    proof_rules::check(config, places, report);
+    salesforce::check(config, places, report);
     if report.is_empty() {
         config.warnings = warnings(config);
     }
 }
 
 fn listen(config: &Config, places: &Places, report: &mut Report) {
-    let Some(place) = places.0.get("listen") else { return };
+    let Some(place) = places.written("listen") else { return };
     if config.listen.is_empty() {
         report.add(place, "listen", "must name at least one address");
     }
@@ -69,55 +65,6 @@ fn listen(config: &Config, places: &Places, report: &mut Report) {
             report.add(place, "listen", message);
         }
     }
-}
-
-/// The longest that an answer of the org may be given again.
-const CACHE_MAX: Duration = Duration::from_hours(1);
-
-/// The longest that the broker may wait before it listens to an org's events.
-const SETTLE_MAX: Duration = Duration::from_mins(5);
-
-fn salesforce(config: &Config, places: &Places, report: &mut Report) {
-    let org = &config.salesforce;
-    let login = BaseUrl::parse(&org.login_url).ok();
-    let (https, loopback) = login.map_or((true, false), |url| (url.https, url.is_loopback()));
-    let mut wrong = |applies: bool, key: &'static str, message: &str| {
-        // A key that is missing has no place: what asks for it has.
-        let asking = [
-            (config.credentials.store == Store::Salesforce, "credentials.store"),
-            (!org.objects.is_empty(), OBJECTS),
-            (!org.events.topics.is_empty(), TOPICS),
-        ];
-        let asking = asking.into_iter().find(|(asks, _)| *asks).map_or("credentials.store", |(_, table)| table);
-        let place = places.0.get(key).or_else(|| places.0.get(asking));
-        if let Some(place) = place.filter(|_| applies) {
-            report.add(place, key, message);
-        }
-    };
-    wrong(
-        org.insecure_http && !loopback,
-        "salesforce.insecure_http",
-        "must be false unless salesforce.login_url is on loopback: tokens and passwords would cross the network in the clear",
-    );
-    wrong(
-        !https && !org.insecure_http,
-        "salesforce.login_url",
-        "must begin with https://, or salesforce.insecure_http be true (a stand-in on loopback)",
-    );
-    wrong(org.credentials.cache > CACHE_MAX, "salesforce.credentials.cache", "must be at most 1h");
-    let beside = !org.events.topics.is_empty() || !org.objects.is_empty();
-    for (key, message) in org.lacks() {
-        let asked = beside && !key.starts_with("salesforce.credentials.");
-        wrong(config.credentials.store == Store::Salesforce || asked, key, message);
-    }
-    let endpoint = BaseUrl::parse(&org.events.endpoint).ok();
-    wrong(
-        endpoint.is_some_and(|url| !(url.https || org.insecure_http && url.is_loopback())),
-        "salesforce.events.endpoint",
-        "must begin with https://, or be a stand-in on loopback, and salesforce.insecure_http true",
-    );
-    wrong(org.events.settle > SETTLE_MAX, "salesforce.events.settle", "must be at most 5m");
-    salesforce_objects::check(config, places, report);
 }
 
 fn is_loopback(address: &SocketAddr) -> bool {
@@ -144,20 +91,6 @@ fn warnings(config: &Config) -> Vec<String> {
         !config.listen.iter().all(is_loopback),
         "listening beyond loopback without TLS: tokens and passwords cross the network in the clear",
     );
-    let org = config.credentials.store == Store::Salesforce;
-    let objects = !config.salesforce.objects.is_empty();
-    warn(
-        (org || objects) && config.salesforce.timeout >= config.request_timeout,
-        "salesforce.timeout is not below requests.timeout: requesters hear REQUEST_TIMEOUT where Salesforce is slow",
-    );
-    warn(
-        org && config.salesforce.credentials.allow_mask_like,
-        "salesforce.credentials.allow_mask_like is true: agents get a mask for a password where 'View Encrypted Data' is missing",
-    );
-    warn(
-        !org && !objects && config.salesforce.client_id.is_some() && config.salesforce.events.topics.is_empty(),
-        "[salesforce] is not used for credentials: credentials.store is \"directory\"",
-    );
     let limits_publishers = |channel: &Channel| channel.publish == Publish::Services && channel.scope == Scope::User;
     warn(
         config.channels.values().any(limits_publishers),
@@ -168,8 +101,6 @@ fn warnings(config: &Config) -> Vec<String> {
         config.limits.outbound_bytes < config.limits.message_bytes,
         "limits.outbound_bytes is below limits.message_bytes: the largest messages can be delivered to nobody",
     );
-    warnings.extend(salesforce_events::warnings(config));
-    warnings.extend(salesforce_objects::warnings(config));
-    warnings.extend(proof_rules::warnings(config));
+    warnings.extend(salesforce::warnings(config));
     warnings
 }

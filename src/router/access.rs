@@ -68,14 +68,14 @@ pub(super) fn observes(session: &Session, wanted: &Subscribe) -> Result<Option<O
             "data.user is for subscribers: an observer receives events, never requests",
         ));
     }
-    let observes = observed(session, user);
-    if observes.is_some() && session.user().is_some() && !session.may_observe() {
-        return Err(Refusal::new(
+    let observed = observed(session, user);
+    match session.role {
+        Role::User(_) if observed.is_some() && !session.may_observe() => Err(Refusal::new(
             ErrorCode::Forbidden,
             "data.user names another user; that needs 'observe = true' in [[applications]]",
-        ));
+        )),
+        Role::User(_) | Role::Service | Role::Adapter => Ok(observed),
     }
-    Ok(observes)
 }
 
 /// The users that a session observes when it names this one. Its own user needs no observing.

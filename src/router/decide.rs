@@ -124,7 +124,7 @@ fn check_once(envelope: &Envelope<'_>) -> Result<(), Refusal> {
         false => Ok(()),
         true => Err(Refusal::new(
             ErrorCode::InvalidEnvelope,
-            "the field 'once' is for events of a channel with history, and no channel has one",
+            "the field 'once' is for events in a channel with history, which this version does not have",
         )),
     }
 }

@@ -1,6 +1,5 @@
-//! [`Cache`]: answers that were found, for a bounded time. What has run out is zeroised even if nobody asks again.
+//! [`Cache`]: credentials that were found, for a limited time. Expired ones are erased even if nobody asks for them again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,51 +9,50 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::credentials::Credentials;
+use crate::expiring::Expiring;
 
-/// Answers that are kept; beyond, none is added until some have run out.
+/// The most credentials that are kept.
 const ENTRIES_MAX: usize = 10_000;
 
-/// Answers and until when they hold.
+/// Credentials by key.
 pub(super) struct Cache {
     span: Duration,
     entries: Arc<Mutex<Entries>>,
-    /// The task that forgets what has run out; it ends when nothing is left.
+    /// The task that erases expired entries. It ends when there are none left.
     tasks: TaskTracker,
     stop: CancellationToken,
     _guard: DropGuard,
 }
 
-#[derive(Default)]
 struct Entries {
-    by_key: HashMap<String, (Instant, Credentials)>,
+    by_key: Expiring<String, Credentials>,
+    /// Whether the task runs.
     swept: bool,
 }
 
 impl Cache {
-    /// An empty one; with no time it stays so.
+    /// An empty cache whose entries expire after `span`. If that is zero, it stays empty.
     pub(super) fn new(span: Duration) -> Self {
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
-        Self { span, entries: Arc::default(), tasks: TaskTracker::new(), stop, _guard: guard }
+        let entries = Arc::new(Mutex::new(Entries { by_key: Expiring::new(ENTRIES_MAX), swept: false }));
+        Self { span, entries, tasks: TaskTracker::new(), stop, _guard: guard }
     }
 
-    /// What was found for a key not too long ago.
+    /// The credentials of a key, unless they have expired.
     pub(super) fn find(&self, now: Instant, key: &str) -> Option<Credentials> {
-        let entries = self.entries.lock();
-        entries.by_key.get(key).filter(|(until, _)| now < *until).map(|(_, credentials)| credentials.clone())
+        self.entries.lock().by_key.get(now.into_std(), key).cloned()
     }
 
-    /// Keeps what was found. To be called within a tokio runtime.
+    /// Keeps credentials. Must be called within a tokio runtime.
     pub(super) fn keep(&self, now: Instant, key: String, credentials: &Credentials) {
         if self.span.is_zero() {
             return;
         }
         let mut entries = self.entries.lock();
-        if entries.by_key.len() < ENTRIES_MAX {
-            entries.by_key.insert(key, (now + self.span, credentials.clone()));
-            if !std::mem::replace(&mut entries.swept, true) {
-                self.tasks.spawn(sweep(Arc::clone(&self.entries), self.stop.clone()));
-            }
+        entries.by_key.insert(now.into_std(), key, credentials.clone(), self.span);
+        if !std::mem::replace(&mut entries.swept, true) {
+            self.tasks.spawn(sweep(Arc::clone(&self.entries), self.stop.clone()));
         }
     }
 }
@@ -63,16 +61,15 @@ async fn sweep(entries: Arc<Mutex<Entries>>, stop: CancellationToken) {
     loop {
         let next = {
             let mut entries = entries.lock();
-            let now = Instant::now();
-            entries.by_key.retain(|_, (until, _)| now < *until);
-            let next = entries.by_key.values().map(|(until, _)| *until).min();
+            entries.by_key.expire(Instant::now().into_std());
+            let next = entries.by_key.deadline();
             entries.swept = next.is_some();
             next
         };
         let Some(next) = next else { return };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = sleep_until(next) => {}
+            () = sleep_until(next.into()) => {}
         }
     }
 }
@@ -94,10 +91,10 @@ mod tests {
             assert!(cache.find(Instant::now(), "a").is_some(), "{round}");
             assert!(cache.find(Instant::now(), "A").is_none());
             sleep_until(Instant::now() + Duration::from_secs(2)).await;
-            assert!(cache.entries.lock().by_key.is_empty(), "{round}");
+            assert_eq!(cache.entries.lock().by_key.len(), 0, "{round}");
         }
         let none = Cache::new(Duration::ZERO);
         none.keep(Instant::now(), "a".to_owned(), &found);
-        assert!(none.entries.lock().by_key.is_empty());
+        assert_eq!(none.entries.lock().by_key.len(), 0);
     }
 }

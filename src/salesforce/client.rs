@@ -11,33 +11,36 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use secrecy::ExposeSecret;
 use serde::de::IgnoredAny;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
-use super::breaker::{Breaker, BreakerState, Pass};
-use super::fault::{Fault, Verdict, of_answer, of_login};
-use super::oauth::{Grant, Issued, SetupError, TOKEN_PATH, Token, read_token};
+use super::fault::{Fault, Verdict, of_answer, of_failure, of_login};
+use super::oauth::{Grant, Issued, SetupError, TOKEN_PATH, Token, connect, read_token};
 use super::response::{api_usage, error_codes};
 use super::soql;
 use super::stats::{Snapshot, Stats, count};
-use super::transport::{Body, failed, http};
 use super::write_fault::{Target, of_write};
-use crate::config::{self, BaseUrl};
+use crate::backoff::Backoff;
+use crate::config;
+use crate::http::{self, BaseUrl, Breaker, BreakerState, Failure, Outcome, Pass};
 
 /// How often a request that may go better is repeated.
 const REPEATS: u32 = 2;
 
-/// The longest wait before the first repetition; it doubles.
-const REPEAT_AFTER: Duration = Duration::from_millis(200);
+/// The largest answer that is read.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// The wait before a repetition.
+const REPEAT_AFTER: Backoff =
+    Backoff { least: Duration::ZERO, first: Duration::from_millis(200), most: Duration::from_secs(10) };
 
 /// What an answer may be, beside JSON.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,11 +90,11 @@ pub(super) struct Client {
     org: config::Salesforce,
     login: BaseUrl,
     grant: Grant,
-    http: reqwest::Client,
+    http: http::Client,
     turns: Semaphore,
     /// Turns that writes may have: slow triggers and flows must leave room for credentials.
     writing: Semaphore,
-    breaker: Mutex<Breaker>,
+    breaker: Mutex<Breaker<Fault>>,
     token: Mutex<Option<Arc<Token>>>,
     /// Held by the one who logs in; the last login's failure.
     logging_in: tokio::sync::Mutex<Option<Fault>>,
@@ -110,7 +113,7 @@ impl Client {
             return Err(SetupError::new("salesforce.login_url", "must begin with https://"));
         }
         Ok(Self {
-            http: http(&org, &login)?,
+            http: connect(&org, &login)?,
             login,
             grant,
             turns: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
@@ -156,10 +159,10 @@ impl Client {
     /// Asks the login host for anything at all: whether the network and TLS let it, and how far this computer's clock is
     /// ahead, in seconds.
     pub(super) async fn reach(&self) -> Result<Option<i64>, Fault> {
-        let asked = self.http.get(format!("{}/services/data/", self.login)).send();
+        let asked = http::send(self.http.request(Method::GET, format!("{}/services/data/", self.login)));
         match timeout(self.org.timeout, asked).await {
             Ok(Ok(answer)) => Ok(self.note(answer.headers())),
-            Ok(Err(error)) => Err(failed(&error).fault()),
+            Ok(Err(failure)) => Err(of_failure(&failure).fault()),
             Err(_) => Err(too_slow()),
         }
     }
@@ -259,7 +262,7 @@ impl Client {
         #[expect(clippy::disallowed_methods, reason = "an assertion says until when it holds; no rule depends on it")]
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let form = self.grant.form(now).map_err(|_| rejected("the assertion could not be signed".to_owned()))?;
-        let request = self.http.post(format!("{}{TOKEN_PATH}", self.login));
+        let request = self.http.request(Method::POST, format!("{}{TOKEN_PATH}", self.login));
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.as_bytes().to_vec());
         let (status, reply, skew) = self.send(request, false).await?;
         match status {
@@ -301,26 +304,13 @@ impl Client {
         request: reqwest::RequestBuilder,
         once: bool,
     ) -> Result<(u16, Zeroizing<Vec<u8>>, Option<i64>), Verdict> {
-        let failed = |error: reqwest::Error| {
-            if once && !error.is_connect() { failed(&error).once() } else { failed(&error) }
+        let failed = |failure: Failure| match &failure {
+            Failure::Broken(_) if once => of_failure(&failure).once(),
+            Failure::TooLarge | Failure::Tls(_) | Failure::Unconnected(_) | Failure::Broken(_) => of_failure(&failure),
         };
-        let request = request.header(ACCEPT, "application/json");
-        let mut answer = request.send().await.map_err(failed)?;
-        let skew = self.note(answer.headers());
-        let mut body = Body::for_length(answer.content_length());
-        while let Some(mut chunk) = answer.chunk().await.map_err(failed)?.map(Bytes::try_into_mut) {
-            let fits = body.push(chunk.as_ref().map_or_else(AsRef::as_ref, AsRef::as_ref));
-            if let Ok(own) = &mut chunk {
-                own.as_mut().zeroize();
-            }
-            if !fits {
-                return Err(Verdict::Final(Fault::rejected(
-                    "Salesforce sends too much; tell an administrator",
-                    "an answer of more than 1 MiB was not read: salesforce.credentials names too large an object or resource",
-                )));
-            }
-        }
-        Ok((answer.status().as_u16(), body.into_bytes(), skew))
+        let answer = http::send(request.header(ACCEPT, "application/json")).await.map_err(failed)?;
+        let (status, skew) = (answer.status(), self.note(answer.headers()));
+        Ok((status, answer.body(BODY_BYTES_MAX).await.map_err(failed)?, skew))
     }
 
     fn note(&self, headers: &HeaderMap) -> Option<i64> {
@@ -342,7 +332,7 @@ impl Client {
 
     async fn pause(&self, repeats: u32) {
         count(&self.stats.repeats);
-        let span = backoff(&mut self.jitter.lock(), repeats);
+        let span = REPEAT_AFTER.wait(repeats, &mut *self.jitter.lock());
         sleep_until(Instant::now() + span).await;
     }
 }
@@ -379,13 +369,17 @@ impl Drop for Ending<'_> {
             Some(Err(fault)) if !fault.is_particular() => Some(fault.clone()),
             Some(_) => None,
         };
-        let outcome = failed.as_ref().map_or(Ok(()), Err);
+        let outcome = match &failed {
+            None => Outcome::Answered,
+            Some(fault) if fault.is_limit() => Outcome::Exhausted(fault.clone().while_open()),
+            Some(fault) => Outcome::Failed(fault.clone().while_open()),
+        };
         let mut breaker = self.client.breaker.lock();
         let before = breaker.state();
         let opened = breaker.end(Instant::now().into_std(), self.pass, outcome);
         let after = breaker.state();
         drop(breaker);
-        if let (Some(span), Err(fault)) = (opened, outcome) {
+        if let (Some(span), Some(fault)) = (opened, &failed) {
             tracing::warn!(?span, hint = fault.operator(), "Salesforce is left alone for a while: requests fail");
         }
         if before != BreakerState::Closed && after == BreakerState::Closed {
@@ -408,12 +402,6 @@ fn is_wanted(status: u16, body: &[u8], want: Want) -> bool {
     }
 }
 
-/// How long to wait before repetition number `repeats` (from 0): any time up to a limit that doubles, so that those who
-/// failed together do not come back together.
-fn backoff(chance: &mut StdRng, repeats: u32) -> Duration {
-    chance.random_range(Duration::ZERO..=REPEAT_AFTER.saturating_mul(1 << repeats.min(8)))
-}
-
 fn too_slow() -> Fault {
     Fault::unavailable(
         "Salesforce takes too long just now; try again in a moment",
@@ -424,20 +412,4 @@ fn too_slow() -> Fault {
 
 fn transport_fault(operator: &'static str) -> Verdict {
     Verdict::Final(Fault::unavailable("Salesforce cannot be reached; try again in a moment", operator))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_wait_before_a_repetition_is_drawn_evenly_and_replays() {
-        let mut chance = StdRng::seed_from_u64(7);
-        let drawn: Vec<Duration> = (0..200).map(|at| backoff(&mut chance, at % 2)).collect();
-        assert!(drawn.iter().step_by(2).all(|span| *span <= REPEAT_AFTER));
-        assert!(drawn.iter().any(|span| *span > REPEAT_AFTER) && drawn.iter().any(|span| *span < REPEAT_AFTER / 4));
-        assert!(drawn.iter().all(|span| *span <= 2 * REPEAT_AFTER));
-        let mut again = StdRng::seed_from_u64(7);
-        assert_eq!(drawn, (0..200).map(|at| backoff(&mut again, at % 2)).collect::<Vec<_>>());
-    }
 }

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use wire::{ErrorCode, Refusal};
 
 use super::response::{LoginError, error_codes};
+use crate::http::Failure;
 
 /// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +174,30 @@ impl Verdict {
 
 const BUSY: &str = "Salesforce does not answer as it should just now; try again in a moment";
 const NO_ACCESS: &str = "Salesforce refuses the broker; tell an administrator: the broker's log says what to change";
+
+/// Returns what a request that got no complete answer means.
+pub(super) fn of_failure(failure: &Failure) -> Verdict {
+    const AGENT: &str = "Salesforce cannot be reached just now; try again in a moment";
+    match failure {
+        Failure::TooLarge => Verdict::Final(Fault::rejected(
+            "Salesforce sends too much; tell an administrator",
+            "an answer of more than 1 MiB was not read: salesforce.credentials names too large an object or resource",
+        )),
+        Failure::Tls(cause) => Verdict::Final(Fault::unavailable(
+            AGENT,
+            format!(
+                "TLS failed ({cause}): a proxy that looks into TLS needs its certificate in salesforce.ca_file; else the \
+                 name in salesforce.login_url is wrong"
+            ),
+        )),
+        Failure::Unconnected(cause) | Failure::Broken(cause) => Verdict::Again(Fault::unavailable(
+            AGENT,
+            format!(
+                "{cause}: name resolution, a firewall or a proxy (HTTPS_PROXY) on the way, or status.salesforce.com"
+            ),
+        )),
+    }
+}
 
 const UNSEARCHABLE: &str =
     "salesforce.credentials.key_field cannot be searched: make it Text, 'External ID', not encrypted";

@@ -4,8 +4,8 @@
 //! `events` publishes there what an org publishes.
 //!
 //! Of an org: `org` looks a user up and `write` changes records, both with `client`, the only file that waits for it, and
-//! `diagnosis` finds the broken link; `oauth`, `soql`, `response`, `row`, `fault`, `write_fault`
-//! and `breaker` say, without waiting, what is sent and what an answer means.
+//! `diagnosis` finds the broken link; `oauth`, `soql`, `response`, `row`, `fault` and `write_fault` say, without waiting,
+//! what is sent and what an answer means.
 //!
 //! `verifier` is who believes that an org's user is one.
 
@@ -19,7 +19,6 @@ mod events;
 
 mod client;
 
-mod breaker;
 mod cache;
 mod fault;
 mod oauth;
@@ -27,12 +26,10 @@ mod response;
 mod row;
 mod soql;
 mod stats;
-mod transport;
 mod write_fault;
 
 mod verifier;
 
-pub use breaker::BreakerState;
 pub use diagnosis::{Outcome, Step, Whose};
 pub use events::{Events, TopicSnapshot};
 pub use messages::writers;

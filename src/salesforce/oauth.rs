@@ -18,8 +18,8 @@ use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::response::{Value, objects, value};
-use super::soql::encode;
-use crate::config::{self, BaseUrl};
+use crate::config;
+use crate::http::{self, BaseUrl, encode};
 
 /// Where tokens are asked for.
 pub(super) const TOKEN_PATH: &str = "/services/oauth2/token";
@@ -54,6 +54,30 @@ impl SetupError {
     /// A file that cannot be used.
     pub(super) fn file(key: &'static str, path: &Path, message: impl fmt::Display) -> Self {
         Self::new(key, format!("{}: {message}", path.display()))
+    }
+}
+
+/// A client for an org's server, by the keys of `[salesforce]`.
+pub(super) fn connect(org: &config::Salesforce, server: &BaseUrl) -> Result<http::Client, SetupError> {
+    http::Client::new(options(org, server))
+        .map_err(|error| unconnectable("salesforce.ca_file", org.ca_file.as_deref(), &error))
+}
+
+/// The same over HTTP/2 only.
+pub(super) fn connect_http2(org: &config::Salesforce, server: &BaseUrl) -> Result<http::Client, SetupError> {
+    http::Client::http2(options(org, server))
+        .map_err(|error| unconnectable("salesforce.ca_file", org.ca_file.as_deref(), &error))
+}
+
+fn options<'a>(org: &'a config::Salesforce, server: &'a BaseUrl) -> http::Options<'a> {
+    http::Options { server, ca_file: org.ca_file.as_deref(), insecure_http: org.insecure_http }
+}
+
+/// What an HTTP client that cannot be set up means for the configuration.
+pub(super) fn unconnectable(key: &'static str, ca_file: Option<&Path>, error: &http::SetupError) -> SetupError {
+    match (error, ca_file) {
+        (http::SetupError::CaFile(why), Some(path)) => SetupError::file(key, path, why),
+        (http::SetupError::CaFile(_) | http::SetupError::Tls(_), _) => SetupError::new(key, error.to_string()),
     }
 }
 
@@ -202,7 +226,7 @@ pub(super) fn read_token(body: &[u8], org: &config::Salesforce) -> Result<Issued
     }
     let places: Places<'_> = serde_json::from_slice(body).map_err(|_| unreadable())?;
     let base = instance(places.instance_url.as_deref().ok_or_else(unreadable)?, org)?;
-    let mut last = places.id.as_deref().unwrap_or_default().rsplit('/').map(super::soql::record_id);
+    let mut last = places.id.as_deref().unwrap_or_default().rsplit('/').map(config::record_id);
     let (user, org) = (last.next().flatten(), last.next().flatten());
     Ok(Issued { secret, base, user, org })
 }

@@ -11,8 +11,9 @@ use super::oauth::SetupError;
 use super::response::{objects, records};
 use super::stats::Snapshot;
 use super::{row, soql};
-use crate::config::{self, Lookup, Mode, UserKey};
+use crate::config::{self, Lookup, Mode, UserKey, record_id};
 use crate::credentials::{Credentials, Found, Source};
+use crate::http::{encode, segment};
 use wire::Refusal;
 
 /// An org that holds credentials.
@@ -92,18 +93,18 @@ impl Source for Org {
 /// The key to look for, and where to ask; `None` where no row can have it.
 fn address(lookup: &Lookup, version: &str, user: &str) -> Option<(String, String)> {
     let key = match lookup.key {
-        UserKey::UserId => soql::record_id(user)?,
+        UserKey::UserId => record_id(user)?,
         UserKey::Username | UserKey::FederationId | UserKey::Email => user.to_owned(),
     };
     let path = match lookup.mode {
-        Mode::Query => format!("/services/data/v{version}/query?q={}", soql::encode(&soql::query(lookup, &key)?)),
+        Mode::Query => format!("/services/data/v{version}/query?q={}", encode(&soql::query(lookup, &key)?)),
         Mode::ExternalId => {
             let fields = soql::fields(lookup, &[]).join(",");
             let Lookup { object, key_field, .. } = lookup;
-            format!("/services/data/v{version}/sobjects/{object}/{key_field}/{}?fields={fields}", soql::segment(&key)?)
+            format!("/services/data/v{version}/sobjects/{object}/{key_field}/{}?fields={fields}", segment(&key)?)
         }
         Mode::Apex => {
-            let path = lookup.apex_path.as_deref().unwrap_or_default().replacen("{user}", &soql::segment(&key)?, 1);
+            let path = lookup.apex_path.as_deref().unwrap_or_default().replacen("{user}", &segment(&key)?, 1);
             format!("/services/apexrest{path}")
         }
     };

@@ -1,10 +1,7 @@
-//! Text that goes to Salesforce with a user's name in it: SOQL and paths. Nothing a name holds can end its literal or
-//! its path segment. Identifiers come from the configuration, which has checked them.
-
-use std::fmt::Write as _;
+//! SOQL with a user's name in it. Nothing in a name can end its literal. Identifiers come from the configuration, which
+//! has checked them.
 
 use crate::config::Lookup;
-pub(super) use crate::config::record_id;
 
 /// Rows that are asked for. Salesforce compares texts without regard to case, so that rows of others may come along:
 /// they are sorted out here, and may not fill the answer.
@@ -60,25 +57,6 @@ pub(super) fn quote(value: &str) -> Option<String> {
     Some(literal)
 }
 
-/// A value as one segment of a path, percent-encoded; `None` where no notation keeps it one: URL parsers take `.` and
-/// `..` for steps even when they are percent-encoded.
-pub(super) fn segment(value: &str) -> Option<String> {
-    (!matches!(value, "" | "." | "..")).then(|| encode(value))
-}
-
-/// Percent-encodes all but what RFC 3986 calls unreserved.
-pub(super) fn encode(value: &str) -> String {
-    let mut encoded = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
-            // Writing to a string cannot fail.
-            _ => write!(encoded, "%{byte:02X}").ok().unwrap_or_default(),
-        }
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -113,24 +91,6 @@ mod tests {
         fn a_literal_reads_back_as_the_value(value in "[\\\\'\"a\\n%_ \\PC]{0,40}") {
             if let Some(literal) = quote(&value) {
                 prop_assert_eq!(parse(&literal), Some(value));
-            }
-        }
-
-        #[test]
-        fn a_segment_is_one_and_decodes_to_the_value(value in "[./\\\\%?#@:;\\PC]{1,20}") {
-            if let Some(segment) = segment(&value) {
-                let url = reqwest::Url::parse(&format!("https://a.example/x/{segment}?y")).unwrap();
-                let segments: Vec<_> = url.path_segments().unwrap().collect();
-                prop_assert_eq!(segments.len(), 2);
-                let mut bytes = Vec::new();
-                let mut rest = segments[1].bytes();
-                while let Some(byte) = rest.next() {
-                    let hex = [rest.clone().next().unwrap_or(0), rest.clone().nth(1).unwrap_or(0)];
-                    bytes.push(if byte == b'%' { rest.nth(1); hex::decode(hex).unwrap()[0] } else { byte });
-                }
-                prop_assert_eq!(bytes, value.as_bytes());
-            } else {
-                prop_assert!([".", ".."].contains(&value.as_str()));
             }
         }
     }

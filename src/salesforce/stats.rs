@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::breaker::BreakerState;
+use crate::http::BreakerState;
 
 /// Upper ends of the latency's classes, in milliseconds; a last class has no end.
 pub const LATENCY_MS: [u64; 10] = [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];

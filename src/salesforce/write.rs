@@ -19,6 +19,8 @@ use super::fault::Fault;
 use super::response::{Value, objects, records, value};
 use super::soql;
 use super::write_fault::Target;
+use crate::config::record_id;
+use crate::http::encode;
 
 /// A field's API name, and its value as JSON.
 pub(super) type Field = (String, Box<RawValue>);
@@ -91,7 +93,7 @@ impl Org {
         let Some(literal) = soql::quote(wanted) else { return Ok(None) };
         let query =
             format!("SELECT Id, {field} FROM {} WHERE {field} = {literal} LIMIT {}", target.object, soql::ROWS_MAX);
-        let path = format!("/services/data/v{}/query?q={}", self.config.api_version, soql::encode(&query));
+        let path = format!("/services/data/v{}/query?q={}", self.config.api_version, encode(&query));
         let reply = self.client.call(&get(&path, Want::Json, target)).await?;
         let rows = records(&reply.body).ok_or_else(|| unknown(target))?;
         let text = |row: &_, name: &str| match value(row, name) {
@@ -100,7 +102,7 @@ impl Org {
         };
         let mut exact = rows.iter().filter(|row| text(row, field).as_deref() == Some(wanted));
         match (exact.next(), exact.next()) {
-            (Some(only), None) => Ok(text(only, "Id").as_deref().and_then(soql::record_id)),
+            (Some(only), None) => Ok(text(only, "Id").as_deref().and_then(record_id)),
             _ => Ok(None),
         }
     }
@@ -131,7 +133,7 @@ fn get<'a>(path: &'a str, want: Want, target: &'a Target<'a>) -> Call<'a> {
 fn id_of(reply: &Reply, key: &str) -> Option<String> {
     let rows = objects(&reply.body)?;
     let raw = rows.first()?.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, raw)| *raw)?;
-    soql::record_id(&serde_json::from_str::<String>(raw.get()).ok()?)
+    record_id(&serde_json::from_str::<String>(raw.get()).ok()?)
 }
 
 fn unknown(target: &Target<'_>) -> Fault {

@@ -22,7 +22,7 @@ async fn who_comes_while_the_broker_is_held_up_is_kept_by_the_system() {
     // What the system allows at most; a connection without room tries again a second later, here in vain.
     let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
     let crowd = allowed.trim().parse().unwrap_or(4096).min(3000);
-    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    switchboard::cli::open_files::raise_limit().unwrap();
     let broker = Broker::start().await;
     let address = broker.address();
     broker.signal("STOP").await;

@@ -107,7 +107,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     }
 
     pub(crate) async fn say(&mut self, envelope: Value) {
-        self.socket.send(Message::text(envelope.to_string())).await.unwrap();
+        self.say_text(&envelope.to_string()).await;
+    }
+
+    /// Sends a text as it is.
+    pub(crate) async fn say_text(&mut self, text: &str) {
+        self.socket.send(Message::text(text)).await.unwrap();
     }
 
     pub(crate) async fn ping(&mut self) {

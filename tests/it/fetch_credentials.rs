@@ -141,3 +141,19 @@ async fn the_adapters_source_is_switchboard() {
     let list = peer.command("Application", "List", Value::Null).await;
     assert_eq!(list["data"]["Applications"].as_array().unwrap().len(), 1, "an adapter is no application: {list}");
 }
+
+#[tokio::test]
+async fn a_service_fetches_only_what_it_is_configured_to_request() {
+    let cti = application("cti", None, "request = [\"Cisco/Agent/Login\"]");
+    let vault = application("vault", None, "request = [\"*/User/FetchCredentials\"]");
+    let broker = Broker::with_config(&[cti, vault].concat()).await;
+    broker.credentials_set("alice", "1245456", "acq@123", "5051").await;
+    let (mut cti, mut vault) = (broker.app_by_token("cti").await, broker.app_by_token("vault").await);
+    cti.send(envelope(FETCH, json!({"id": "f", "user": "alice"}))).await;
+    let refusal = cti.next_failure(FETCH, "FORBIDDEN").await;
+    assert_eq!(refusal["data"]["Password"], Value::Null);
+    vault.send(envelope(FETCH, json!({"id": "f", "user": "alice"}))).await;
+    assert_eq!(vault.next_answer(FETCH, "f").await["data"]["Password"], "acq@123");
+    vault.send(envelope(FETCH, json!({"id": "g"}))).await;
+    vault.next_failure(FETCH, "USER_REQUIRED").await;
+}

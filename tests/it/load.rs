@@ -126,7 +126,7 @@ async fn thousands_of_sessions_that_drop_at_once_do_not_stall_the_others() {
     // Both ends of each connection count against this process's and the broker's limits of open files, and every one
     // is registered and subscribed first: what a debug build does in a few seconds.
     const SESSIONS: usize = 4000;
-    rlimit::increase_nofile_limit(u64::MAX).unwrap();
+    switchboard::cli::open_files::raise_limit().unwrap();
     let broker = Broker::open_with(UNLIMITED).await;
     let (mut one, mut two) = (broker.app("one").await, broker.app("two").await);
     two.handle("Phone/Call/Dial").await;

@@ -10,6 +10,7 @@
 
 mod support;
 
+mod transcript_coverage;
 mod transcripts;
 mod transcripts_core;
 
@@ -19,19 +20,14 @@ mod malformed;
 mod server;
 mod session;
 
-mod routing;
-mod splicing;
-
-mod gather;
+mod groups;
 mod handler_gone;
-mod ordered;
-mod requests;
+mod splicing;
 
 mod announce;
 mod fetch_credentials;
 mod presence;
 mod retained;
-mod scope;
 mod secrets;
 
 mod crowd;
@@ -48,6 +44,7 @@ mod configuration;
 mod credentials;
 mod fake_broker;
 mod python;
+mod tls_proxy;
 
 mod live_org;
 mod metadata;

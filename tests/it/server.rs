@@ -240,10 +240,10 @@ async fn a_close_frame_is_answered_with_its_code() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_does_not_register_in_time_is_closed() {
+async fn a_connection_that_does_not_register_in_time_is_closed() {
     let start = Instant::now();
     let mut silent = Broker::new(limits()).connect(1000);
-    assert_eq!(silent.closed().await, 4401);
+    assert_eq!(silent.closed().await, 4406);
     assert_eq!(start.elapsed().as_secs(), 10);
 }
 

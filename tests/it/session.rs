@@ -71,7 +71,7 @@ async fn an_exclusive_source_has_one_session_a_user() {
     assert_eq!(reply["data"]["ErrorCode"], "SOURCE_IN_USE", "{reply}");
     let words = reply["data"]["ErrorMessage"].as_str().unwrap();
     assert!(words.contains("20"), "it names when the other came: {words}");
-    assert_eq!(second.closed().await, 4403);
+    assert_eq!(second.closed().await, 4404);
     // Free again when the first has gone.
     first.close().await;
     let mut often = tokio::time::interval(std::time::Duration::from_millis(20));
@@ -161,10 +161,10 @@ async fn before_it_is_registered_a_session_may_only_register_or_ping() {
 }
 
 #[tokio::test]
-async fn who_does_not_register_in_time_is_closed_with_4401() {
+async fn a_connection_that_does_not_register_in_time_is_closed_with_4406() {
     let broker = Broker::open_with("[limits]\nregistration = \"300ms\"").await;
     let mut silent = broker.raw("silent").await;
-    assert_eq!(silent.closed().await, 4401);
+    assert_eq!(silent.closed().await, 4406);
     // Pings do not count as registering.
     let mut chatty = broker.raw("chatty").await;
     chatty.expect_nothing().await;

@@ -1,19 +1,39 @@
 //! Keeps the house in order by reading its text: import arrows point down, the core neither waits nor looks at a clock.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The rooms and what each may import; ARCHITECTURE.md draws the same arrows.
 const ARROWS: &[(&str, &[&str])] = &[
     ("websocket", &[]),
+    ("backoff", &[]),
+    ("expiring", &[]),
     ("telemetry", &[]),
     ("store", &[]),
+    ("http", &[]),
     ("auth", &[]),
-    ("config", &["auth"]),
+    ("config", &["auth", "http"]),
     ("router", &["config", "auth", "telemetry", "websocket"]),
-    ("adapter", &["router", "config", "auth", "store", "telemetry", "websocket"]),
-    ("credentials", &["adapter", "router", "config", "auth", "store", "telemetry", "websocket"]),
-    ("salesforce", &["credentials", "adapter", "router", "config", "auth", "store", "telemetry", "websocket"]),
+    ("adapter", &["router", "config", "auth", "store", "http", "telemetry", "websocket"]),
+    ("credentials", &["adapter", "router", "config", "auth", "store", "http", "telemetry", "websocket"]),
+    (
+        "salesforce",
+        &[
+            "credentials",
+            "adapter",
+            "router",
+            "config",
+            "auth",
+            "store",
+            "http",
+            "telemetry",
+            "websocket",
+            "backoff",
+            "expiring",
+        ],
+    ),
     ("connection", &["router", "config", "auth", "telemetry", "websocket"]),
     (
         "server",
@@ -30,12 +50,11 @@ const ARROWS: &[(&str, &[&str])] = &[
             "websocket",
         ],
     ),
-    ("client", &[]),
-    ("cli", &["server", "client", "salesforce", "credentials", "config", "auth", "telemetry"]),
+    ("cli", &["server", "salesforce", "credentials", "config", "auth", "telemetry"]),
 ];
 
-/// Files of the core that may wait: the session's task, the outbox's own end, the adapter's host is not of the core.
-const MAY_WAIT: &[&str] = &["src/connection/driver.rs", "src/router/outbox.rs"];
+/// Files of the core that may wait: the connection's driver, and the signals of a drain that it waits for.
+const MAY_WAIT: &[&str] = &["src/connection/driver.rs", "src/connection/shutdown.rs"];
 
 fn sources() -> Vec<(PathBuf, String)> {
     fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
@@ -133,4 +152,19 @@ fn no_folder_has_a_file_of_its_own_name_beside_it() {
     for (path, _) in sources() {
         assert!(!path.with_extension("").is_dir(), "{} stands beside a folder of its name: use mod.rs", path.display());
     }
+}
+
+/// The largest number of packages, itself included, that an integrator of `switchboard-client` compiles without TLS.
+const CLIENT_PACKAGES_MAX: usize = 60;
+
+#[test]
+fn the_client_without_tls_has_few_dependencies() {
+    let tree =
+        "tree --offline --locked -p switchboard-client --no-default-features -e normal --prefix none --no-dedupe";
+    let output = Command::new(env!("CARGO")).args(tree.split(' ')).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let packages: BTreeSet<String> = String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    assert!(packages.iter().any(|it| it.starts_with("tokio-tungstenite ")), "{packages:#?}");
+    assert!(packages.len() <= CLIENT_PACKAGES_MAX, "{} packages: {packages:#?}", packages.len());
+    assert!(!packages.iter().any(|it| it.starts_with("switchboard v")), "the client depends on the broker");
 }

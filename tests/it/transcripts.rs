@@ -1,55 +1,24 @@
 //! Plays the transcripts of tests/it/transcripts over real sockets against the real broker.
+//!
+//! Transcripts that move the clock are played on the core only: see `transcripts_core.rs`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::Value;
 
+use crate::support::transcript::list::{file_of, transcripts_for_everyone, transcripts_with_adapters};
 use crate::support::transcript::{Action, Names, Step, Transcript};
-use crate::support::{Broker, Peer};
+use crate::support::{Broker, Peer, within};
 
-const FOLDER: &str = "tests/it/transcripts";
-
-/// One test a file, so that a failure bears the file's name.
-macro_rules! transcripts {
-    ($($test:ident: $file:literal;)+) => {
-        $(#[tokio::test] async fn $test() { play($file).await; })+
-
-        const PLAYED: &[&str] = &[$($file),+];
-    };
+macro_rules! tests {
+    ($($name:ident)*) => { $(#[tokio::test] async fn $name() { play(stringify!($name)).await; })* };
 }
 
-transcripts! {
-    a_session_from_register_to_unregister: "session.txt";
-    rule_1_a_reply_goes_to_the_asker_alone: "rule-1-reply.txt";
-    rule_1_a_reply_may_bear_another_triple: "rule-1-reply-on-another-triple.txt";
-    rule_2_a_request_goes_to_one_handler: "rule-2-request.txt";
-    rule_2_a_gather_asks_all_handlers: "rule-2-gather.txt";
-    rule_2_a_command_is_never_answered: "rule-2-command.txt";
-    rule_3_a_protected_triple_is_never_an_event: "rule-3-protected.txt";
-    rule_4_an_event_goes_to_every_subscriber: "rule-4-event.txt";
-    ordered_handlers_know_no_ids: "ordered-handler.txt";
-    two_users_never_hear_each_other: "scope.txt";
-    a_wrong_user_is_refused_where_it_is_looked_for: "scope-refusals.txt";
-    letter_case_may_fold: "fold-case.txt";
-    a_retained_value_waits_for_subscribers: "retained.txt";
-    presence_tells_who_is_there: "presence.txt";
-    mistakes_are_answered: "errors.txt";
-}
+transcripts_for_everyone!(tests);
+transcripts_with_adapters!(tests);
 
-#[test]
-fn every_transcript_is_played_or_needs_a_clock() {
-    for entry in std::fs::read_dir(FOLDER).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        let transcript = Transcript::read(&std::fs::read_to_string(&path).unwrap());
-        assert_eq!(PLAYED.contains(&name), !transcript.needs_a_clock(), "{name}: list it in transcripts.rs");
-    }
-}
-
-async fn play(file: &str) {
-    let text = std::fs::read_to_string(Path::new(FOLDER).join(file)).unwrap();
-    let transcript = Transcript::read(&text);
+async fn play(name: &str) {
+    let transcript = Transcript::read(&std::fs::read_to_string(file_of(name)).unwrap());
     let broker = match &transcript.config {
         Some(toml) if toml.contains("[auth]") => Broker::with_config(toml).await,
         Some(toml) => Broker::open_with(toml).await,
@@ -57,9 +26,9 @@ async fn play(file: &str) {
     };
     let mut stage = Stage { broker, peers: BTreeMap::new(), names: Names::default() };
     for step in transcript.steps {
-        stage.play(file, step).await;
+        stage.play(name, step).await;
     }
-    // What a transcript does not show has not happened.
+    // A message that the transcript does not show is a failure.
     stage.settle().await;
     for (peer, closed) in stage.peers.values_mut() {
         if !*closed {
@@ -76,17 +45,25 @@ struct Stage {
 }
 
 impl Stage {
-    async fn play(&mut self, file: &str, step: Step) {
-        let at = format!("{file}:{}", step.line);
+    async fn play(&mut self, name: &str, step: Step) {
+        let at = format!("{name}, line {}", step.line);
         match step.action {
             Action::Send(peer, text) => {
                 let text = self.names.fill(&text);
                 self.peer(&peer).await.send_text(&text).await;
             }
-            Action::Expect(peer, expected) => {
-                let found: Value = self.peer(&peer).await.next().await;
-                if let Err(why) = self.names.compare(&expected, &found) {
-                    panic!("{at}: {peer}: {why}\n  expected {expected}\n  found    {found}");
+            Action::SendBinary(peer) => self.peer(&peer).await.send_binary(b"\x00\x01").await,
+            Action::Expect(peer, mut expected) => {
+                while !expected.is_empty() {
+                    let found: Value = self.peer(&peer).await.next().await;
+                    self.compare(&at, &peer, &mut expected, &found);
+                }
+            }
+            Action::ExpectOne(peers, expected) => {
+                let (peer, found) = within(&format!("{at}: one of {peers:?}"), self.next_of(&peers)).await;
+                self.compare(&at, &peer, &mut vec![expected], &found);
+                for other in peers.iter().filter(|other| **other != peer) {
+                    assert!(self.peer(other).await.has_read_all(), "{at}: {other} has got a message, too");
                 }
             }
             Action::Nothing(peer) => {
@@ -94,20 +71,48 @@ impl Stage {
                 self.peer(&peer).await.expect_nothing().await;
             }
             Action::Close(peer, code) => {
-                let peer_and_end = self.peers.get_mut(&peer).unwrap_or_else(|| panic!("{at}: who is {peer}?"));
-                assert_eq!(peer_and_end.0.closed().await, code, "{at}: {peer}");
-                peer_and_end.1 = true;
+                let (socket, closed) = self.peers.get_mut(&peer).unwrap_or_else(|| panic!("{at}: who is {peer}?"));
+                assert_eq!(socket.closed().await, code, "{at}: {peer}");
+                *closed = true;
             }
             Action::Leave(peer) => {
-                // Done with what it said: a reset may overtake it.
+                // The broker handles all that was sent first: a reset could overtake it.
                 self.settle().await;
                 self.peers.remove(&peer).unwrap_or_else(|| panic!("{at}: who is {peer}?")).0.kill();
             }
             Action::Clock(time) => panic!("{at}: real sockets have no clock to move by {time:?}"),
+            Action::Log(words) => {
+                let has_all = |line: &str| words.iter().all(|word| line.contains(word));
+                self.broker.log_until(&at, |log| log.lines().any(has_all)).await;
+                self.settle().await;
+                let log = self.broker.log();
+                assert_eq!(log.lines().filter(|line| has_all(line)).count(), 1, "{at}: lines with {words:?}");
+            }
         }
     }
 
-    /// Waits until the broker has done all that was sent.
+    fn compare(&mut self, at: &str, peer: &str, expected: &mut Vec<Value>, found: &Value) {
+        if let Err(why) = self.names.compare_any(expected, found) {
+            panic!("{at}: {peer}: {why}\n  expected {}\n  found    {found}", Value::from(expected.clone()));
+        }
+    }
+
+    /// The next message of the one of these peers that gets one.
+    async fn next_of(&mut self, names: &[String]) -> (String, Value) {
+        let mut often = tokio::time::interval(std::time::Duration::from_millis(20));
+        loop {
+            self.settle().await;
+            for name in names {
+                let peer = self.peer(name).await;
+                if !peer.has_read_all() {
+                    return (name.clone(), peer.next().await);
+                }
+            }
+            often.tick().await;
+        }
+    }
+
+    /// Waits until the broker has handled everything that was sent.
     async fn settle(&mut self) {
         for (peer, closed) in self.peers.values_mut() {
             if !*closed {

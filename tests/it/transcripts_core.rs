@@ -1,12 +1,11 @@
-//! Plays transcripts on the pure core, with a clock of its own: no socket, no waiting, and ten seconds pass in none.
+//! Plays transcripts on the core, which has no sockets, with a clock of the player's own.
 //!
-//! Time stands still but for `clock +10s`. Then what comes due happens in its order, and nobody answers a ping. A message
-//! stays in its session's queue until the transcript shows it, so who is not shown reading does not read. Transcripts
-//! that need no clock are played here too: the core alone keeps the rules that they show.
+//! Time passes only with `clock +10s`. What becomes due then happens in its order, and nobody answers a ping. A message
+//! stays in its session's queue until the transcript shows it, so a session that the transcript does not show reading
+//! does not read. Transcripts that need adapters are played over sockets only: see `transcripts.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -17,53 +16,28 @@ use switchboard::auth::{AuthError, Claim, Identity, Open, Verifier};
 use switchboard::config::{AuthMode, Config, LoadOptions};
 use switchboard::connection::{Connection, Effect, Input, Settings};
 use switchboard::router::{Ids, Policy, Router};
+use wire::CloseCode;
 
+use crate::support::transcript::list::{file_of, transcripts_for_everyone, transcripts_with_a_clock};
 use crate::support::transcript::{Action, Names, Step, Transcript};
 
-const FOLDER: &str = "tests/it/transcripts";
-
-/// One test a file, so that a failure bears the file's name.
-macro_rules! transcripts {
-    ($($test:ident: $file:literal;)+) => {
-        $(#[test] fn $test() { play($file); })+
-
-        const PLAYED: &[&str] = &[$($file),+];
-    };
+macro_rules! tests {
+    ($($name:ident)*) => { $(#[test] fn $name() { play(stringify!($name)); })* };
 }
 
-transcripts! {
-    a_request_ends_at_its_time_limit: "clock-request.txt";
-    a_reply_with_more_restarts_the_clock: "clock-more.txt";
-    a_late_answer_in_turn_is_discarded: "clock-ordered.txt";
-    a_connection_has_to_register_in_time: "clock-registration.txt";
-    a_peer_that_answers_no_ping_is_dead: "clock-heartbeat.txt";
-    a_slow_reader_is_warned_once_a_second: "clock-lagging.txt";
-    a_silent_handler_is_asked_last: "clock-missed.txt";
-    an_idempotent_request_survives_its_handler: "clock-idempotent.txt";
-}
+transcripts_for_everyone!(tests);
+transcripts_with_a_clock!(tests);
 
-#[test]
-fn transcripts_without_a_clock_play_on_the_core_too() {
-    for entry in std::fs::read_dir(FOLDER).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        if !PLAYED.contains(&name) {
-            play(name);
-        }
-    }
-}
-
-fn play(file: &str) {
-    let text = std::fs::read_to_string(Path::new(FOLDER).join(file)).unwrap();
-    let transcript = Transcript::read(&text);
+fn play(name: &str) {
+    let transcript = Transcript::read(&std::fs::read_to_string(file_of(name)).unwrap());
     let mut stage = Stage::new(transcript.config.as_deref(), !transcript.needs_a_clock());
     for step in transcript.steps {
-        stage.play(file, step);
+        stage.play(name, step);
     }
-    // What a transcript does not show has not happened.
-    for name in stage.peers.keys().cloned().collect::<Vec<_>>() {
-        let left = stage.next(&name);
-        assert!(left.is_none(), "{file}: {name} has not shown {left:?}");
+    // A message that the transcript does not show is a failure.
+    for peer in stage.peers.keys().cloned().collect::<Vec<_>>() {
+        let left = stage.next(&peer);
+        assert!(left.is_none(), "{name}: {peer} has got {left:?}");
     }
 }
 
@@ -73,7 +47,7 @@ struct Stage {
     verifier: Box<dyn Verifier>,
     settings: Arc<Settings>,
     now: Instant,
-    /// Nobody says when time passes: it does when nothing else can bring what is expected.
+    /// The transcript does not move the clock, so time passes when nothing else can bring what is expected.
     is_patient: bool,
     peers: BTreeMap<String, Peer>,
     names: Names,
@@ -119,31 +93,57 @@ impl Stage {
         }
     }
 
-    fn play(&mut self, file: &str, step: Step) {
-        let at = format!("{file}:{}", step.line);
+    fn play(&mut self, name: &str, step: Step) {
+        let at = format!("{name}, line {}", step.line);
         match step.action {
             Action::Send(peer, text) => {
                 let text = self.names.fill(&text);
                 self.connect(&peer);
                 self.feed(&peer, Input::Text(&text));
             }
-            Action::Expect(peer, expected) => {
-                let found = self.next(&peer).or_else(|| self.next_in_time(&peer));
-                let found = found.unwrap_or_else(|| panic!("{at}: {peer} has got nothing"));
-                if let Err(why) = self.names.compare(&expected, &found) {
-                    panic!("{at}: {peer}: {why}\n  expected {expected}\n  found    {found}");
+            Action::SendBinary(peer) => {
+                self.connect(&peer);
+                self.feed(&peer, Input::Binary);
+            }
+            Action::Expect(peer, mut expected) => {
+                while !expected.is_empty() {
+                    let found = self.next(&peer).or_else(|| self.next_in_time(&peer));
+                    self.compare(&at, &peer, &mut expected, found);
                 }
+            }
+            Action::ExpectOne(peers, expected) => {
+                let mut found = peers.iter().filter_map(|peer| Some((peer, self.next(peer)?))).collect::<Vec<_>>();
+                assert_eq!(found.len(), 1, "{at}: exactly one of {peers:?}: {found:?}");
+                let (peer, found) = found.remove(0);
+                self.compare(&at, peer, &mut vec![expected], Some(found));
             }
             Action::Nothing(peer) => {
                 let found = self.next(&peer);
                 assert!(found.is_none(), "{at}: {peer} has got {found:?}");
             }
-            Action::Close(peer, code) => assert_eq!(self.connect(&peer).closed, Some(code), "{at}: {peer}"),
+            Action::Close(peer, code) => {
+                let closed = self.connect(&peer);
+                assert_eq!(closed.closed, Some(code), "{at}: {peer}");
+                // The queue of a slow consumer is dropped. Every other peer reads what precedes the Close.
+                if code == CloseCode::SlowConsumer.code() {
+                    closed.taken.clear();
+                }
+                assert!(closed.taken.is_empty(), "{at}: {peer} has got {:?} before the Close", closed.taken);
+            }
             Action::Leave(peer) => {
                 self.feed(&peer, Input::Gone);
                 self.peers.remove(&peer);
             }
             Action::Clock(time) => self.let_pass(time),
+            // The core alone has no log to look at.
+            Action::Log(_) => {}
+        }
+    }
+
+    fn compare(&mut self, at: &str, peer: &str, expected: &mut Vec<Value>, found: Option<Value>) {
+        let found = found.unwrap_or_else(|| panic!("{at}: {peer} has got nothing, not {expected:?}"));
+        if let Err(why) = self.names.compare_any(expected, &found) {
+            panic!("{at}: {peer}: {why}\n  expected {}\n  found    {found}", Value::from(expected.clone()));
         }
     }
 
@@ -186,7 +186,11 @@ impl Stage {
             }
             None => {}
         }
-        // Whose session the input has ended.
+        self.close_ended();
+    }
+
+    /// Closes the connections whose session the router has ended, as their drivers would.
+    fn close_ended(&mut self) {
         for name in self.peers.keys().cloned().collect::<Vec<_>>() {
             let ended = self.peers.get(&name).and_then(|peer| peer.connection.ended());
             if let Some(end) = ended {
@@ -203,6 +207,7 @@ impl Stage {
             let next = sessions.chain(self.router.deadline()).min().filter(|next| *next <= until);
             self.now = next.unwrap_or(until);
             self.router.expire(self.now);
+            self.close_ended();
             for name in self.peers.keys().cloned().collect::<Vec<_>>() {
                 if self.peers[&name].connection.deadline().is_some_and(|deadline| deadline <= self.now) {
                     self.feed(&name, Input::Timeout);

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::{Description, Field, Outcome, SET, Steps, Whose, describe_path};
 use crate::config::{Mode, UserKey};
+use crate::http::encode;
 use crate::salesforce::client::Want;
 use crate::salesforce::oauth::Token;
 use crate::salesforce::response::records;
@@ -93,7 +94,7 @@ impl Org {
             "SELECT Id FROM PermissionSetAssignment WHERE AssigneeId = '{user}' AND \
              PermissionSet.PermissionsViewEncryptedData = true LIMIT 1"
         );
-        let path = format!("/services/data/v{}/query?q={}", self.config.api_version, soql::encode(&query));
+        let path = format!("/services/data/v{}/query?q={}", self.config.api_version, encode(&query));
         let found = match self.client.get(&path, Want::Json).await {
             Ok(reply) => records(&reply.body).map(|rows| !rows.is_empty()),
             Err(_) => None,

@@ -1,12 +1,10 @@
 //! [`Failure`]: why a stream of events ended, and what comes next. The code of Salesforce's own stands in the trailer
 //! `error-code`; its message does not reach the log.
 
-use std::error::Error;
-
 use tonic::{Code, Status};
 
-use crate::salesforce::fault::Fault;
-use crate::salesforce::transport;
+use crate::http;
+use crate::salesforce::fault::{Fault, of_failure};
 
 /// Why a stream ended.
 #[derive(Debug)]
@@ -49,8 +47,8 @@ impl Failure {
         let known = trailer("error-code").unwrap_or_default();
         let (next, advice) = meaning(status.code(), known);
         let told = if known.is_empty() { format!("{:?}", status.code()) } else { known.to_owned() };
-        let hint = match transport_error(status) {
-            Some(error) => transport::failed(error).fault().operator().replace("login_url", "events.endpoint"),
+        let hint = match http::Failure::find_in(status) {
+            Some(failure) => of_failure(&failure).fault().operator().replace("login_url", "events.endpoint"),
             None => format!("{told}: {advice}"),
         };
         Self { next, hint, rpc_id: trailer("rpc-id").map(str::to_owned) }
@@ -83,18 +81,6 @@ fn meaning(code: Code, known: &str) -> (Next, &'static str) {
             "the Pub/Sub API is not available: status.salesforce.com, or a proxy that does not pass HTTP/2",
         ),
     }
-}
-
-/// The failure below gRPC, if it was one.
-fn transport_error(status: &Status) -> Option<&reqwest::Error> {
-    let mut cause: Option<&(dyn Error + 'static)> = status.source();
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use super::failure::{Failure, Next};
 use super::schema::Schema;
 use super::stats::Stats;
 use super::wire::{ConsumerEvent, FetchRequest, FetchResponse, ReplayPreset};
+use crate::backoff::Backoff;
 use crate::config::{EventTopic, Start};
 use crate::router::Session;
 use crate::salesforce::oauth::Token;
@@ -34,12 +35,12 @@ const ASKED_LOW: i32 = 50;
 /// The API says something at least every 270 seconds.
 const SILENCE: Duration = Duration::from_mins(5);
 
-/// The wait before another attempt: it doubles.
-const AGAIN_FIRST: Duration = Duration::from_secs(1);
-const AGAIN_MAX: Duration = Duration::from_mins(1);
+/// The wait before another attempt.
+const AGAIN: Backoff =
+    Backoff { least: Duration::from_secs(1), first: Duration::from_secs(2), most: Duration::from_mins(1) };
 
 /// A stream that lives for so long is well: one that gives an event and ends, again and again, is not.
-const STANDS: Duration = AGAIN_MAX;
+const STANDS: Duration = AGAIN.most;
 
 /// The wait where somebody has to change something first.
 const SLOWLY: Duration = Duration::from_mins(5);
@@ -320,7 +321,7 @@ impl Subscription {
         }
         let wait = match failure.next {
             Next::Slowly => SLOWLY,
-            Next::Login | Next::Anew | Next::Again => backoff(&mut course.chance, course.failures),
+            Next::Login | Next::Anew | Next::Again => AGAIN.wait(course.failures.saturating_sub(1), &mut course.chance),
         };
         let rpc_id = &failure.rpc_id;
         if std::mem::replace(&mut course.told, true) {
@@ -354,13 +355,6 @@ fn is_unknown(status: &Status) -> bool {
 
 fn silent() -> Failure {
     Failure::passing("the Pub/Sub API is silent: a firewall or proxy on the way drops connections that stand")
-}
-
-/// How long to wait after so many failures: at least a second, up to a limit that doubles, so that those who failed
-/// together do not come back together.
-fn backoff(chance: &mut StdRng, failures: u32) -> Duration {
-    let most = AGAIN_FIRST.saturating_mul(1 << failures.min(8)).min(AGAIN_MAX);
-    chance.random_range(AGAIN_FIRST..=most)
 }
 
 #[cfg(test)]

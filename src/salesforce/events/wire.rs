@@ -6,7 +6,6 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -22,14 +21,9 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::{Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use crate::config::{self, BaseUrl};
-use crate::salesforce::oauth::{SetupError, Token};
-use crate::salesforce::transport;
-
-/// How often a connection is asked whether it still stands, and how long it may take to answer: a stream may be silent
-/// for minutes, and a firewall on the way drops it without a word.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_ANSWER: Duration = Duration::from_secs(20);
+use crate::config;
+use crate::http::{self, BaseUrl};
+use crate::salesforce::oauth::{SetupError, Token, connect_http2};
 
 /// Asks for events; the first of a stream says of what and from where.
 #[derive(Clone, PartialEq, Message)]
@@ -126,12 +120,7 @@ impl PubSub {
         if !(endpoint.https || org.insecure_http && endpoint.is_loopback()) {
             return Err(SetupError::new(KEY, "must begin with https://"));
         }
-        let builder = transport::builder(org, &endpoint)?
-            .http2_prior_knowledge()
-            .http2_keep_alive_interval(PING_EVERY)
-            .http2_keep_alive_timeout(PING_ANSWER)
-            .http2_keep_alive_while_idle(true);
-        Ok(Self { http: Http(transport::finish(builder)?), endpoint })
+        Ok(Self { http: Http(connect_http2(org, &endpoint)?), endpoint })
     }
 
     /// Opens a stream of events. More are asked for through the queue; without its sender the stream ends.
@@ -186,7 +175,7 @@ fn signed<T>(token: &Token, message: T) -> Result<Request<T>, Status> {
 
 /// The HTTP client in the form that tonic calls.
 #[derive(Clone)]
-struct Http(reqwest::Client);
+struct Http(http::Client);
 
 impl Service<hyper::Request<tonic::body::Body>> for Http {
     type Response = hyper::Response<reqwest::Body>;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
-use super::aging::Aging;
 use super::data::Variable;
 use crate::config::CallVariables;
+use crate::expiring::Expiring;
 use wire::{ErrorCode, Refusal};
 
 /// Calls whose records are known; of more, the oldest are forgotten.
@@ -75,12 +75,13 @@ pub(super) struct Calls {
 }
 
 struct State {
-    variables: Aging<CallKey, Vec<Kept>>,
+    /// Bounded by `bounds.total_bytes`, so by no number of entries: each one dropped has to be counted out.
+    variables: Expiring<CallKey, Vec<Kept>>,
     /// How many calls of each user have variables.
     calls: HashMap<Arc<str>, usize>,
     bytes: usize,
     /// Of each call the records, the one named last in front.
-    records: Aging<CallKey, Vec<Record>>,
+    records: Expiring<CallKey, Vec<Record>>,
     stamp: u64,
 }
 
@@ -88,10 +89,10 @@ impl Calls {
     /// Nothing is kept yet.
     pub(super) fn new(bounds: &CallVariables) -> Self {
         let state = State {
-            variables: Aging::new(bounds.keep),
+            variables: Expiring::new(usize::MAX),
             calls: HashMap::new(),
             bytes: 0,
-            records: Aging::new(bounds.keep),
+            records: Expiring::new(KNOWN_MAX),
             stamp: 0,
         };
         Self { keep: bounds.keep, bounds: bounds.clone(), state: Mutex::new(state) }
@@ -101,7 +102,7 @@ impl Calls {
     pub(super) fn save(&self, now: Instant, key: &CallKey, variables: &[Variable]) -> Result<(), Refusal> {
         let mut state = self.state.lock();
         self.expire(now, &mut state);
-        let old = state.variables.get(key).map_or(&[][..], Vec::as_slice);
+        let old = state.variables.get(now, key).map_or(&[][..], Vec::as_slice);
         let is_new = |name: &str| !old.iter().any(|it| it.name == name);
         let count = old.len() + variables.iter().filter(|(name, _)| is_new(name)).count();
         let before: usize = old.iter().map(Kept::bytes).sum();
@@ -128,7 +129,7 @@ impl Calls {
         if variables.is_empty() {
             return Ok(());
         }
-        state.put(now, key, variables);
+        state.put(now, key, variables, self.keep);
         state.bytes = state.bytes - before + after;
         state.calls.insert(Arc::clone(&key.user), calls);
         Ok(())
@@ -145,7 +146,7 @@ impl Calls {
     pub(super) fn kept(&self, now: Instant, key: &CallKey) -> Vec<Kept> {
         let mut state = self.state.lock();
         self.expire(now, &mut state);
-        state.variables.get(key).cloned().unwrap_or_default()
+        state.variables.get(now, key).cloned().unwrap_or_default()
     }
 
     /// Forgets what was written, unless it was saved anew meanwhile.
@@ -158,17 +159,16 @@ impl Calls {
     pub(super) fn know(&self, now: Instant, key: &CallKey, record: Record) {
         let mut state = self.state.lock();
         self.expire(now, &mut state);
-        let records = state.records.touch(now, key, Vec::new);
+        let records = state.records.touch(now, key, self.keep, Vec::new);
         records.retain(|it| it.name != record.name);
         records.insert(0, record);
-        state.records.shrink(KNOWN_MAX);
     }
 
     /// The records of a call, the one named last in front.
     pub(super) fn records(&self, now: Instant, key: &CallKey) -> Vec<Record> {
         let mut state = self.state.lock();
         self.expire(now, &mut state);
-        state.records.get(key).cloned().unwrap_or_default()
+        state.records.get(now, key).cloned().unwrap_or_default()
     }
 
     fn expire(&self, now: Instant, state: &mut State) {
@@ -187,8 +187,8 @@ impl Calls {
 }
 
 impl State {
-    fn put(&mut self, now: Instant, key: &CallKey, variables: &[Variable]) {
-        let kept = self.variables.touch(now, key, Vec::new);
+    fn put(&mut self, now: Instant, key: &CallKey, variables: &[Variable], keep: Duration) {
+        let kept = self.variables.touch(now, key, keep, Vec::new);
         for (name, value) in variables {
             self.stamp += 1;
             let variable = Kept { name: name.clone(), value: value.clone(), stamp: self.stamp };

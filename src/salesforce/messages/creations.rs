@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
-use super::aging::Aging;
+use crate::expiring::Expiring;
 use wire::Refusal;
 
 /// How long an outcome is remembered.
@@ -22,7 +22,7 @@ const KEPT_MAX: usize = 10_000;
 
 /// The records that were made, or are being made.
 pub(super) struct Creations {
-    made: Mutex<Aging<String, Arc<Creation>>>,
+    made: Mutex<Expiring<String, Arc<Creation>>>,
 }
 
 /// One of them.
@@ -48,7 +48,7 @@ pub(super) struct Made {
 
 impl Default for Creations {
     fn default() -> Self {
-        Self { made: Mutex::new(Aging::new(KEEP)) }
+        Self { made: Mutex::new(Expiring::new(KEPT_MAX)) }
     }
 }
 
@@ -65,9 +65,7 @@ impl Creations {
         let creation = {
             let mut made = self.made.lock();
             made.expire(now);
-            let creation = Arc::clone(made.touch(now, &key, || Creation::new(false)));
-            made.shrink(KEPT_MAX);
-            creation
+            Arc::clone(made.touch(now, &key, KEEP, || Creation::new(false)))
         };
         let mut own = false;
         let outcome = creation
@@ -79,9 +77,9 @@ impl Creations {
             .await;
         if own && let Err(refusal) = outcome {
             let mut made = self.made.lock();
-            if made.get(&key).is_some_and(|it| Arc::ptr_eq(it, &creation)) {
+            if made.get(now, &key).is_some_and(|it| Arc::ptr_eq(it, &creation)) {
                 let doubtful = creation.doubtful || refusal.code.retryable();
-                *made.touch(now, &key, || Creation::new(doubtful)) = Creation::new(doubtful);
+                made.insert(now, key, Creation::new(doubtful), KEEP);
             }
         }
         outcome.clone().map(|id| Made { id, now: own })

@@ -10,7 +10,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-use crate::salesforce::soql::record_id;
+use crate::config::record_id;
 use crate::salesforce::write::json_object;
 use wire::check_name;
 use wire::{ErrorCode, Refusal};

@@ -5,7 +5,6 @@
 //! are like any others. `data` reads and answers, `calls` keeps variables, `creations` makes a record once; [`Writer`] is
 //! what they share, and the way to the org.
 
-mod aging;
 mod calls;
 mod create;
 mod creations;

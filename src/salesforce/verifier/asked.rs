@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
@@ -14,12 +15,11 @@ use super::answer::{self, Doubt};
 use super::known::Known;
 use super::{Proven, SetupError, now};
 use crate::auth::{AuthError, hash_token};
-use crate::config::{self, BaseUrl, IntrospectionProof, UserinfoProof};
+use crate::config::{self, IntrospectionProof, UserinfoProof};
+use crate::http::{self, BaseUrl, Failure, encode};
 use crate::salesforce::fault::Fault;
-use crate::salesforce::oauth::read_secret;
+use crate::salesforce::oauth::{read_secret, unconnectable};
 use crate::salesforce::response::{LoginError, error_codes};
-use crate::salesforce::soql::encode;
-use crate::salesforce::transport::{causes, http, is_tls};
 
 /// Questions at once: an org's places for calls are few, and others want them too.
 const QUESTIONS_MAX: usize = 8;
@@ -47,7 +47,7 @@ pub(super) struct Asked {
     way: Way,
     org_id: String,
     address: String,
-    http: reqwest::Client,
+    http: http::Client,
     timeout: Duration,
     turns: Semaphore,
     known: Known,
@@ -84,13 +84,9 @@ impl Asked {
         if !(host.https || asked.insecure_http && host.is_loopback()) {
             return Err(SetupError::new(host_key, "must begin with https://"));
         }
-        // As to the org of [salesforce], but for these keys.
-        let like = config::Salesforce {
-            ca_file: asked.ca_file.clone(),
-            insecure_http: asked.insecure_http,
-            ..config::Salesforce::default()
-        };
-        let http = http(&like, &host).map_err(|error| SetupError::new(ca_key, error.message()))?;
+        let ca_file = asked.ca_file.as_deref();
+        let http = http::Client::new(http::Options { server: &host, ca_file, insecure_http: asked.insecure_http })
+            .map_err(|error| unconnectable(ca_key, ca_file, &error))?;
         Ok(Self {
             way,
             org_id: org_id.unwrap_or_default().to_owned(),
@@ -132,17 +128,20 @@ impl Asked {
         let Ok(_turn) = self.turns.acquire().await else { return Err(unavailable()) };
         let answer = match self.exchange(token).await {
             // A connection that had been idle may have ended under the question: it is asked once more, on a new one.
-            Err(error) if !is_tls(&error) => self.exchange(token).await,
+            Err(Failure::Unconnected(_) | Failure::Broken(_)) => self.exchange(token).await,
             other => other,
         };
-        let (status, body) = answer.map_err(|error| {
-            self.tell(&format!("{}: network, TLS (ca_file) or the name in 'host'", causes(&error)));
-            unavailable()
-        })?;
-        self.judge(status, &body)
+        match answer {
+            Ok((status, body)) => self.judge(status, &body),
+            Err(Failure::TooLarge) => Err(self.unreadable()),
+            Err(Failure::Tls(cause) | Failure::Unconnected(cause) | Failure::Broken(cause)) => {
+                self.tell(&format!("{cause}: network, TLS (ca_file) or the name in 'host'"));
+                Err(unavailable())
+            }
+        }
     }
 
-    async fn exchange(&self, token: &SecretString) -> Result<(u16, Vec<u8>), reqwest::Error> {
+    async fn exchange(&self, token: &SecretString) -> Result<(u16, Zeroizing<Vec<u8>>), Failure> {
         let token = token.expose_secret();
         let request = match &self.way {
             Way::Introspection { client_id, secret, .. } => {
@@ -153,25 +152,20 @@ impl Asked {
                     *token, *secret
                 );
                 let form = Bytes::from_owner(Zeroizing::new(form.into_bytes()));
-                self.http.post(&self.address).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form)
+                self.http
+                    .request(Method::POST, self.address.clone())
+                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                    .body(form)
             }
             Way::Userinfo => {
                 let bearer = Bytes::from_owner(Zeroizing::new(format!("Bearer {token}").into_bytes()));
                 let mut bearer = HeaderValue::from_maybe_shared(bearer).unwrap_or(HeaderValue::from_static(""));
                 bearer.set_sensitive(true);
-                self.http.get(&self.address).header(AUTHORIZATION, bearer)
+                self.http.request(Method::GET, self.address.clone()).header(AUTHORIZATION, bearer)
             }
         };
-        let mut answer = request.header(ACCEPT, "application/json").send().await?;
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await? {
-            // One byte too many is enough to be refused.
-            body.extend(chunk.iter().take((BODY_BYTES_MAX + 1).saturating_sub(body.len())));
-            if body.len() > BODY_BYTES_MAX {
-                break;
-            }
-        }
-        Ok((answer.status().as_u16(), body))
+        let answer = http::send(request.header(ACCEPT, "application/json")).await?;
+        Ok((answer.status(), answer.body(BODY_BYTES_MAX).await?))
     }
 
     /// Asks about a token that nobody was given: whether the org is reached, and takes the question. Says what is well, or
@@ -180,19 +174,18 @@ impl Asked {
         let made_up = SecretString::from(format!("{}!switchboard.check", self.org_id.get(..15).unwrap_or_default()));
         let (status, body) = match timeout(self.timeout, self.exchange(&made_up)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if is_tls(&error) => {
+            Ok(Err(Failure::Tls(cause))) => {
                 return Err(format!(
-                    "TLS failed ({}): a proxy that looks into TLS needs its certificate in 'ca_file' of this table; else the \
-                     name in 'host' is wrong",
-                    causes(&error)
+                    "TLS failed ({cause}): a proxy that looks into TLS needs its certificate in 'ca_file' of this table; \
+                     else the name in 'host' is wrong"
                 ));
             }
-            Ok(Err(error)) => {
+            Ok(Err(Failure::Unconnected(cause) | Failure::Broken(cause))) => {
                 return Err(format!(
-                    "{}: name resolution, a firewall or a proxy (HTTPS_PROXY) on the way to 'host'",
-                    causes(&error)
+                    "{cause}: name resolution, a firewall or a proxy (HTTPS_PROXY) on the way to 'host'"
                 ));
             }
+            Ok(Err(Failure::TooLarge)) => return Err(format!("the answer is none that an org gives: {NOT_MY_DOMAIN}")),
             Err(_) => {
                 return Err("no answer in time: a firewall or proxy on the way, or status.salesforce.com".to_owned());
             }
@@ -221,7 +214,6 @@ impl Asked {
 
     fn judge(&self, status: u16, body: &[u8]) -> Result<Proven, AuthError> {
         let outcome = match (&self.way, status) {
-            _ if body.len() > BODY_BYTES_MAX => Err(Doubt::Unreadable),
             (Way::Introspection { clients, .. }, 200) => answer::introspected(now(), body, &self.org_id, clients),
             (Way::Userinfo, 200) => answer::told(body, &self.org_id),
             // It refuses in plain text: Bad_OAuth_Token.
@@ -240,10 +232,15 @@ impl Asked {
                 return Err(unavailable());
             }
         };
-        if outcome == Err(Doubt::Unreadable) {
-            self.tell("the answer is none that an org gives: maintenance, a proxy, or 'host' is another server's");
+        match outcome {
+            Err(Doubt::Unreadable) => Err(self.unreadable()),
+            Ok(_) | Err(Doubt::Refused(_)) => outcome.map_err(AuthError::from),
         }
-        outcome.map_err(AuthError::from)
+    }
+
+    fn unreadable(&self) -> AuthError {
+        self.tell("the answer is none that an org gives: maintenance, a proxy, or 'host' is another server's");
+        Doubt::Unreadable.into()
     }
 
     /// One line for the operator.

@@ -11,8 +11,9 @@ use tokio::time::Instant;
 
 use super::Proven;
 use crate::auth::AuthError;
+use crate::expiring::Expiring;
 
-/// Answers that are kept at once; beyond, the org is asked each time.
+/// The most answers that are kept at once.
 const ANSWERS_MAX: usize = 10_000;
 
 /// SHA-256 of a token.
@@ -24,14 +25,14 @@ type Question = Arc<OnceCell<Result<Proven, AuthError>>>;
 /// What is known of tokens, and what is being asked.
 pub(super) struct Known {
     keep: Duration,
-    answers: Mutex<HashMap<Hash, (Proven, Instant)>>,
+    answers: Mutex<Expiring<Hash, Proven>>,
     questions: Mutex<HashMap<Hash, Question>>,
 }
 
 impl Known {
     /// Keeps good answers for so long.
     pub(super) fn new(keep: Duration) -> Self {
-        Self { keep, answers: Mutex::default(), questions: Mutex::default() }
+        Self { keep, answers: Mutex::new(Expiring::new(ANSWERS_MAX)), questions: Mutex::default() }
     }
 
     /// The answer that is known; else the one that `ask` gets, once for all who want it at this moment. Should whoever asks
@@ -51,24 +52,16 @@ impl Known {
     /// Keeps an answer, until the token ends at the latest; `now` since 1970.
     pub(super) fn keep(&self, now: Duration, hash: Hash, proven: &Proven) {
         let left = proven.ends.map_or(self.keep, |ends| ends.saturating_sub(now));
-        let until = Instant::now() + left.min(self.keep);
-        let mut answers = self.answers.lock();
-        if answers.len() >= ANSWERS_MAX {
-            answers.retain(|_, (_, until)| *until > Instant::now());
-        }
-        if answers.len() < ANSWERS_MAX && !self.keep.is_zero() {
-            answers.insert(hash, (proven.clone(), until));
+        if !self.keep.is_zero() {
+            let now = Instant::now().into_std();
+            let mut answers = self.answers.lock();
+            answers.expire(now);
+            answers.insert(now, hash, proven.clone(), left.min(self.keep));
         }
     }
 
     fn answer(&self, hash: &Hash) -> Option<Proven> {
-        let mut answers = self.answers.lock();
-        let (proven, until) = answers.get(hash)?;
-        if *until > Instant::now() {
-            return Some(proven.clone());
-        }
-        answers.remove(hash);
-        None
+        self.answers.lock().get(Instant::now().into_std(), hash).cloned()
     }
 
     fn join(&self, hash: Hash) -> Question {

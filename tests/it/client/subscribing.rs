@@ -142,3 +142,21 @@ async fn it_is_a_stream_that_ends_with_the_client() {
     client.close().await;
     assert!(StreamExt::next(&mut taken).await.is_none());
 }
+
+/// The client reads with the same decoder as the broker.
+#[tokio::test]
+async fn a_message_shows_the_fields_of_its_envelope() {
+    let (_broker, client, mut peer) = session().await;
+    let mut events = subscribe(&client, &mut peer, "Phone/*/*").await;
+    // Not an envelope, because a key is there twice: it is skipped.
+    peer.say_text(r#"{"channel":"Phone","topic":"Call","subtopic":"Ringing","source":"a","source":"b"}"#).await;
+    let text = r#"{ "channel":"Phone", "topic":"Call", "subtopic":"\u0052inging", "source":"crm", "user":"alice",
+        "id":"e1", "retained":true, "requestId":null, "data": { "source": "inner", "n": 1.0e0 }, "extra": [1] }"#;
+    peer.say_text(text).await;
+    let message = timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap();
+    assert_eq!((message.text(), message.triple().to_string().as_str()), (text, "Phone/Call/Ringing"));
+    assert_eq!((message.source(), message.user(), message.id()), (Some("crm"), Some("alice"), Some("e1")));
+    assert_eq!((message.in_reply_to(), message.request_id(), message.timeout()), (None, None, None));
+    assert!(message.retained() && !message.more());
+    assert_eq!(message.payload(), Some(r#"{ "source": "inner", "n": 1.0e0 }"#));
+}

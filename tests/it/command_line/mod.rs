@@ -2,16 +2,24 @@
 //! scripted one for what that would not do on demand.
 
 mod connecting;
+mod encrypted;
 mod handling;
 mod help;
+mod password;
 mod publishing;
 mod requesting;
+mod serving;
 mod subscribing;
+mod token;
 
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
@@ -40,7 +48,10 @@ impl Outcome {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
-    command.args(arguments).env_remove("SWITCHBOARD_TOKEN").kill_on_drop(true);
+    command.args(arguments).kill_on_drop(true);
+    for variable in ["TOKEN", "URL", "SOURCE", "USER"] {
+        command.env_remove(format!("SWITCHBOARD_{variable}"));
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -103,6 +114,14 @@ impl Beside {
     async fn code(&mut self) -> Option<i32> {
         within("the command's end", self.child.wait()).await.unwrap().code()
     }
+}
+
+/// Writes a file that only its owner can read.
+fn secret_file(folder: &TempDir, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    path.to_str().unwrap().to_owned()
 }
 
 fn url(broker: &Broker) -> String {

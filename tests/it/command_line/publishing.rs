@@ -19,11 +19,34 @@ async fn data_comes_from_an_argument_a_file_or_standard_input() {
 }
 
 #[tokio::test]
+async fn options_are_fields_of_the_envelope() {
+    let broker = FakeBroker::start().await;
+    let url = broker.url();
+    let line =
+        ["pub", "Phone", "Call", "Ringing", "1", "--id", "e1", "--once", "--message", "--target", "crm", "--json"];
+    let peer = async {
+        let (mut peer, _) = broker.session().await;
+        let event = peer.next().await;
+        let fields = [&event["id"], &event["once"], &event["message"], &event["target"], &event["data"]];
+        assert_eq!(fields, [&json!("e1"), &json!(true), &json!(1), &json!("crm"), &Value::Null]);
+        let data = json!({ "Success": true, "ErrorMessage": null, "Receivers": 2 });
+        let receipt =
+            json!({ "channel": "Broker", "topic": "Message", "subtopic": "Receipt", "inReplyTo": "e1", "data": data });
+        peer.say(receipt).await;
+        peer.expect("Broker/Application/Unregister").await;
+        assert!(peer.is_closed().await);
+    };
+    let (outcome, ()) = tokio::join!(run(&url, &line), peer);
+    outcome.has(0, "");
+    assert_eq!(outcome.values(), [json!({ "Receivers": 2 })]);
+}
+
+#[tokio::test]
 async fn what_is_not_json_is_wrong_usage() {
     // Found before anything is connected to.
     let outcome = run("ws://127.0.0.1:1/ws", &["pub", "Phone", "Call", "Ringing", "hello"]).await;
     insta::assert_snapshot!(outcome.stderr, @r#"
-    error: DATA is not JSON: broken at line 1, column 1
+    error: DATA is not JSON (line 1, column 1)
     hint: a string needs its quotes: '"text"'
     "#);
     outcome.has(2, "");

@@ -35,6 +35,21 @@ async fn no_answer_in_time_is_exit_code_4() {
 }
 
 #[tokio::test]
+async fn a_handler_sees_the_requesters_id() {
+    let broker = Broker::start().await;
+    let mut handler = broker.app("handler").await;
+    handler.handle("Crm/Contact/Find").await;
+    let answer = async {
+        let request = handler.next_on("Crm/Contact/Find").await;
+        assert_eq!(request["requestId"], "mine");
+        handler.reply(&request, json!({ "data": 1 })).await;
+    };
+    let url = url(&broker);
+    let (outcome, ()) = tokio::join!(run(&url, &["request", "Crm", "Contact", "Find", "--id", "mine"]), answer);
+    assert_eq!(outcome.values(), [json!(1)]);
+}
+
+#[tokio::test]
 async fn parts_are_lines() {
     let broker = Broker::start().await;
     let mut handler = broker.app("handler").await;

@@ -10,8 +10,6 @@ use std::path::{Path, PathBuf};
 
 use wire::{CloseCode, ErrorCode};
 
-const TRANSCRIPTS: &str = "tests/it/transcripts";
-
 /// Folders that are not ours, or are made.
 const NOT_OURS: &[&str] = &["target", ".git", "node_modules", "corpus", "venv", ".venv", "__pycache__"];
 
@@ -93,12 +91,8 @@ fn every_link_between_documents_leads_somewhere() {
 }
 
 #[test]
-fn protocol_md_shows_every_transcript_as_it_is_played() {
+fn protocol_md_shows_transcripts_as_they_are_played() {
     let text = fs::read_to_string("docs/protocol.md").unwrap();
-    for entry in fs::read_dir(TRANSCRIPTS).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(text.contains(&format!("({}/{TRANSCRIPTS}/{name})", "..")), "link {name} from docs/protocol.md");
-    }
     // Each block is an excerpt of the transcript that was linked last before it.
     let mut transcript = None;
     for part in text.split("```text\n").skip(1).zip(text.split("```text\n")) {

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use switchboard::salesforce::{BreakerState, Org};
+use switchboard::http::BreakerState;
+use switchboard::salesforce::Org;
 use tokio::time::{Instant, sleep_until};
 
 use super::stand_in::{Answer, StandIn};

@@ -56,8 +56,17 @@ pub(crate) fn frame_with(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
 
 /// Only the header of a masked text frame that promises `len` bytes.
 pub(crate) fn header_of(len: u64) -> Vec<u8> {
-    let mut bytes = vec![FIN | TEXT, MASKED | LEN_64];
-    bytes.extend(len.to_be_bytes());
+    let mut bytes = vec![FIN | TEXT];
+    match u16::try_from(len) {
+        Ok(len) => {
+            bytes.push(MASKED | LEN_16);
+            bytes.extend(len.to_be_bytes());
+        }
+        Err(_) => {
+            bytes.push(MASKED | LEN_64);
+            bytes.extend(len.to_be_bytes());
+        }
+    }
     bytes.extend(MASK);
     bytes
 }

@@ -215,6 +215,11 @@ impl Peer {
         }
     }
 
+    /// Whether nothing that was read waits for [`Peer::next`]. See [`Peer::fence`].
+    pub(crate) fn has_read_all(&self) -> bool {
+        self.inbox.is_empty()
+    }
+
     /// The next message, on this triple, which answers the request that was asked with this id.
     pub(crate) async fn next_answer(&mut self, triple: &str, id: &str) -> Value {
         let answer = self.next_on(triple).await;

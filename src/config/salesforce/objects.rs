@@ -1,0 +1,279 @@
+//! [`WritableObject`] and [`CallVariables`]: what of an org may be written, and the variables that are kept for a call;
+//! the keys of `[salesforce.objects.NAME]` and `[salesforce.variables]`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::Lack;
+use super::text;
+use crate::config::Config;
+use crate::config::mistake::Report;
+use crate::config::reference::Key;
+use crate::config::rules::Places;
+use crate::config::text::name;
+use crate::config::value::Slot;
+use wire::Pattern;
+
+/// `[salesforce.objects.NAME]`: an object that messages may write. What is not named may not be written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WritableObject {
+    /// The object's API name; the table's name where the file says nothing.
+    pub object: String,
+    /// Whether `UpdateObject` may change its records.
+    pub update: bool,
+    /// Whether `CreateObject` may make records.
+    pub create: bool,
+    /// The fields that may be written, by the variable that an application calls each.
+    pub fields: BTreeMap<String, String>,
+    /// The field that is shown for a record; empty: none.
+    pub display_field: String,
+    /// The External ID by which a record is made once; empty: none.
+    pub external_id: String,
+    /// The field that gets the call's id; empty: none.
+    pub call_field: String,
+}
+
+impl WritableObject {
+    /// One as its table's name makes it.
+    pub(crate) fn named(name: &str) -> Self {
+        Self { object: name.to_owned(), ..Self::default() }
+    }
+
+    /// What is missing or contradicts itself, by key.
+    pub(crate) fn wrong(&self) -> Vec<(&'static str, String)> {
+        let mut wrong = Vec::new();
+        if text::object_name(&self.object).is_err() {
+            wrong.push(("object", "is missing: the table's name is no API name of an object".to_owned()));
+        }
+        if self.create && self.external_id.is_empty() {
+            let message = "is missing: create = true needs a Text field with 'External ID', so that a request which is \
+                           asked again makes no second record";
+            wrong.push(("external_id", message.to_owned()));
+        }
+        let own = [&self.external_id, &self.call_field];
+        let mut seen = BTreeSet::new();
+        for field in self.fields.values().chain(own.into_iter().filter(|it| !it.is_empty())) {
+            if !seen.insert(field.to_ascii_lowercase()) {
+                let message =
+                    format!("names {field} twice: fields, external_id and call_field are fields of their own");
+                wrong.push(("fields", message));
+            }
+        }
+        wrong
+    }
+}
+
+/// `[salesforce.variables]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallVariables {
+    /// How long a call's variables, and what is known of its records, are kept after they last changed.
+    pub keep: Duration,
+    /// Variables a call.
+    pub variables: usize,
+    /// Bytes of a call's variables, names and values.
+    pub bytes: usize,
+    /// Calls a user.
+    pub calls: usize,
+    /// Bytes of all variables.
+    pub total_bytes: usize,
+    /// The events on which a call's variables are written.
+    pub write_on: Vec<Pattern>,
+    /// Where in an event's payload the call's id is: keys, with dots between them.
+    pub call_id: String,
+    /// Where in an event's payload the call's state is; empty: every event of `write_on` counts.
+    pub state: String,
+    /// The states that count.
+    pub states: Vec<String>,
+    /// The table of the object whose record is looked for by `call_field`, where no message named the call's; empty: none.
+    pub object: String,
+}
+
+impl Default for CallVariables {
+    fn default() -> Self {
+        Self {
+            keep: Duration::from_hours(8),
+            variables: 100,
+            bytes: 64 << 10,
+            calls: 1000,
+            total_bytes: 64 << 20,
+            write_on: Vec::new(),
+            call_id: "callId".to_owned(),
+            state: String::new(),
+            states: Vec::new(),
+            object: String::new(),
+        }
+    }
+}
+
+/// The tables of the objects.
+pub(crate) const OBJECTS: &str = "salesforce.objects";
+
+/// Checks what the objects and the variables say to each other.
+pub(crate) fn check(config: &Config, places: &Places, report: &mut Report) {
+    let (objects, variables) = (&config.salesforce.objects, &config.salesforce.variables);
+    let named = objects.get(&variables.object);
+    let wrong: [(bool, Lack); 2] = [
+        (
+            !variables.object.is_empty() && !named.is_some_and(|it| it.update && !it.call_field.is_empty()),
+            (
+                "salesforce.variables.object",
+                "must be the NAME of a table [salesforce.objects.NAME] with update = true and call_field",
+            ),
+        ),
+        (
+            variables.state.is_empty() != variables.states.is_empty(),
+            (
+                "salesforce.variables.states",
+                "goes with salesforce.variables.state: where an event says it, and what counts",
+            ),
+        ),
+    ];
+    for (key, message) in wrong.into_iter().filter(|(applies, _)| *applies).map(|(_, lack)| lack) {
+        if let Some(place) = places.of(key) {
+            report.add(place, key, message);
+        }
+    }
+}
+
+/// What is allowed and yet hardly meant.
+pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
+    let (objects, variables) = (&config.salesforce.objects, &config.salesforce.variables);
+    let idle = objects.iter().filter(|(_, it)| !it.update && !it.create);
+    let idle = idle.map(|(name, _)| format!("[{OBJECTS}.{name}] allows nothing: neither update nor create is true"));
+    let unused = objects.is_empty() && *variables != CallVariables::default();
+    idle.chain(unused.then(|| format!("[salesforce.variables] is not used: there is no [{OBJECTS}.NAME]")))
+}
+
+/// Keys that stand once.
+pub(crate) static VARIABLE_KEYS: &[Key<Config>] = &[
+    Key {
+        name: "salesforce.variables.keep",
+        slot: Slot::Span(Duration::from_secs(1), |it| &mut it.salesforce.variables.keep),
+        default: r#""8h""#,
+        unit: "",
+        meaning: "How long the variables of a call are kept after they last changed, unless they are written before. In \
+                  memory: a restart forgets them.",
+    },
+    Key {
+        name: "salesforce.variables.variables",
+        slot: Slot::Size(1, |it| &mut it.salesforce.variables.variables),
+        default: "100",
+        unit: "a call",
+        meaning: "Variables that are kept for a call. What is beyond this and the three bounds that follow is refused with \
+                  `TOO_LARGE`.",
+    },
+    Key {
+        name: "salesforce.variables.bytes",
+        slot: Slot::Size(1, |it| &mut it.salesforce.variables.bytes),
+        default: "65536",
+        unit: "bytes a call",
+        meaning: "Their size, names and values.",
+    },
+    Key {
+        name: "salesforce.variables.calls",
+        slot: Slot::Size(1, |it| &mut it.salesforce.variables.calls),
+        default: "1000",
+        unit: "a user",
+        meaning: "Calls for which variables are kept.",
+    },
+    Key {
+        name: "salesforce.variables.total_bytes",
+        slot: Slot::Size(1, |it| &mut it.salesforce.variables.total_bytes),
+        default: "67108864",
+        unit: "bytes",
+        meaning: "The size of all variables that are kept.",
+    },
+    Key {
+        name: "salesforce.variables.write_on",
+        slot: Slot::Patterns(|it, patterns| it.salesforce.variables.write_on = patterns),
+        default: "[]",
+        unit: "",
+        meaning: "The events on which the variables of their call are written to its record: patterns.",
+    },
+    Key {
+        name: "salesforce.variables.call_id",
+        slot: Slot::Text(text::key_path, |it, path| it.salesforce.variables.call_id = path),
+        default: r#""callId""#,
+        unit: "",
+        meaning: "Where in such an event's payload the call's id is: a key, or keys with dots between them, as in \
+                  `\"call.id\"`. Compared without regard to case.",
+    },
+    Key {
+        name: "salesforce.variables.state",
+        slot: Slot::Text(text::key_path_or_none, |it, path| it.salesforce.variables.state = path),
+        default: r#""""#,
+        unit: "",
+        meaning: "Where in it the call's state is, for an event that tells every change: `\"call.event\"`. `\"\"`: each event \
+                  of `write_on` counts.",
+    },
+    Key {
+        name: "salesforce.variables.states",
+        slot: Slot::Texts(name, |it| &mut it.salesforce.variables.states),
+        default: "[]",
+        unit: "",
+        meaning: "The states that count, as in `[\"Dropped\", \"ACW\"]`. Compared without regard to case.",
+    },
+    Key {
+        name: "salesforce.variables.object",
+        slot: Slot::Text(name, |it, name| it.salesforce.variables.object = name),
+        default: "none",
+        unit: "",
+        meaning: "The NAME of the table whose record is looked for by `call_field` where neither `UpdateObject` nor \
+                  `CreateObject` has named a record of the call.",
+    },
+];
+
+/// The keys of `[salesforce.objects.NAME]`.
+pub(crate) static OBJECT_KEYS: &[Key<WritableObject>] = &[
+    Key {
+        name: "object",
+        slot: Slot::Text(text::object_name, |it, name| it.object = name),
+        default: "NAME",
+        unit: "",
+        meaning: "The object's API name. NAME is what messages call it in `Name`.",
+    },
+    Key {
+        name: "update",
+        slot: Slot::Switch(|it| &mut it.update),
+        default: "false",
+        unit: "",
+        meaning: "Whether `Salesforce/Call/UpdateObject`, and kept variables, may change its records.",
+    },
+    Key {
+        name: "create",
+        slot: Slot::Switch(|it| &mut it.create),
+        default: "false",
+        unit: "",
+        meaning: "Whether `Salesforce/Call/CreateObject` may make records.",
+    },
+    Key {
+        name: "fields",
+        slot: Slot::Names(text::own_field, |it| &mut it.fields),
+        default: "none",
+        unit: "",
+        meaning: "The fields that may be written: the variable that applications say, and the field's API name, as in \
+                  `{ disposition = \"CallDisposition\" }`. Nothing else is written.",
+    },
+    Key {
+        name: "display_field",
+        slot: Slot::Text(text::own_field_or_none, |it, field| it.display_field = field),
+        default: r#""""#,
+        unit: "",
+        meaning: "The field that `DisplayField` and `DisplayValue` show of a record that was made.",
+    },
+    Key {
+        name: "external_id",
+        slot: Slot::Text(text::own_field_or_none, |it, field| it.external_id = field),
+        default: "required with `create`",
+        unit: "",
+        meaning: "A Text field of 64 characters, *External ID* and (where Setup offers it) *Unique*: it gets a hash of the \
+                  request, so that a request asked again makes no second record.",
+    },
+    Key {
+        name: "call_field",
+        slot: Slot::Text(text::own_field_or_none, |it, field| it.call_field = field),
+        default: r#""""#,
+        unit: "",
+        meaning: "The field that gets the call's id with each write; `\"\"` for none.",
+    },
+];

@@ -1,0 +1,84 @@
+//! Rules between the keys of `[salesforce]`, and warnings about what is allowed but hardly meant.
+
+use std::time::Duration;
+
+use super::events::TOPICS;
+use super::objects::{self, OBJECTS};
+use crate::config::mistake::Report;
+use crate::config::rules::Places;
+use crate::config::{Config, Store};
+use crate::http::BaseUrl;
+
+/// The longest that an answer of the org may be given again.
+const CACHE_MAX: Duration = Duration::from_hours(1);
+
+/// The longest that the broker may wait before it listens to an org's events.
+const SETTLE_MAX: Duration = Duration::from_mins(5);
+
+pub(super) fn check(config: &Config, places: &Places, report: &mut Report) {
+    let org = &config.salesforce;
+    let login = BaseUrl::parse(&org.login_url).ok();
+    let (https, loopback) = login.map_or((true, false), |url| (url.https, url.is_loopback()));
+    let mut wrong = |applies: bool, key: &'static str, message: &str| {
+        // A key that is missing has no place: what asks for it has.
+        let asking = [
+            (config.credentials.store == Store::Salesforce, "credentials.store"),
+            (!org.objects.is_empty(), OBJECTS),
+            (!org.events.topics.is_empty(), TOPICS),
+        ];
+        let asking = asking.into_iter().find(|(asks, _)| *asks).map_or("credentials.store", |(_, table)| table);
+        let place = places.written(key).or_else(|| places.written(asking));
+        if let Some(place) = place.filter(|_| applies) {
+            report.add(place, key, message);
+        }
+    };
+    wrong(
+        org.insecure_http && !loopback,
+        "salesforce.insecure_http",
+        "must be false unless salesforce.login_url is on loopback: tokens and passwords would cross the network in the clear",
+    );
+    wrong(
+        !https && !org.insecure_http,
+        "salesforce.login_url",
+        "must begin with https://, or salesforce.insecure_http be true (a stand-in on loopback)",
+    );
+    wrong(org.credentials.cache > CACHE_MAX, "salesforce.credentials.cache", "must be at most 1h");
+    let beside = !org.events.topics.is_empty() || !org.objects.is_empty();
+    for (key, message) in org.lacks() {
+        let asked = beside && !key.starts_with("salesforce.credentials.");
+        wrong(config.credentials.store == Store::Salesforce || asked, key, message);
+    }
+    let endpoint = BaseUrl::parse(&org.events.endpoint).ok();
+    wrong(
+        endpoint.is_some_and(|url| !(url.https || org.insecure_http && url.is_loopback())),
+        "salesforce.events.endpoint",
+        "must begin with https://, or be a stand-in on loopback, and salesforce.insecure_http true",
+    );
+    wrong(org.events.settle > SETTLE_MAX, "salesforce.events.settle", "must be at most 5m");
+    objects::check(config, places, report);
+}
+
+/// What is allowed and hardly meant.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let mut warn = |applies: bool, text: &str| {
+        if applies {
+            warnings.push(text.to_owned());
+        }
+    };
+    let org = config.credentials.store == Store::Salesforce;
+    let objects = !config.salesforce.objects.is_empty();
+    warn(
+        (org || objects) && config.salesforce.timeout >= config.request_timeout,
+        "salesforce.timeout is not below requests.timeout: requesters hear REQUEST_TIMEOUT where Salesforce is slow",
+    );
+    warn(
+        org && config.salesforce.credentials.allow_mask_like,
+        "salesforce.credentials.allow_mask_like is true: agents get a mask for a password where 'View Encrypted Data' is missing",
+    );
+    warn(
+        !org && !objects && config.salesforce.client_id.is_some() && config.salesforce.events.topics.is_empty(),
+        "[salesforce] is not used for credentials: credentials.store is \"directory\"",
+    );
+    warnings
+}

@@ -1,0 +1,196 @@
+//! Addresses: [`BaseUrl`], which has only one meaning, and percent-encoding.
+
+use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// `https://HOST` or `https://HOST:PORT`, in the one notation that has one meaning.
+///
+/// URL parsers take `0x7f.1`, `127.1` and `a\@b` for something, and not all for the same: such texts are refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    /// Whether it is `https`.
+    pub https: bool,
+    /// In lower case, an IPv6 address without its brackets.
+    pub host: String,
+    /// Where it is written.
+    pub port: Option<u16>,
+}
+
+impl BaseUrl {
+    /// Reads one; a single slash may end it.
+    ///
+    /// # Errors
+    /// What is wrong, without a word of the text.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let (https, rest) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => return Err("must begin with https://"),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let (host, port) = match rest.strip_prefix('[') {
+            Some(inside) => {
+                let (host, after) = inside.split_once(']').ok_or("has a bracket without its other one")?;
+                (
+                    v6(host)?,
+                    after
+                        .strip_prefix(':')
+                        .map_or_else(|| if after.is_empty() { Ok(None) } else { Err(PORT) }, read_port)?,
+                )
+            }
+            None => match rest.split_once(':') {
+                Some((host, port)) => (name_or_v4(host)?, read_port(port)?),
+                None => (name_or_v4(rest)?, None),
+            },
+        };
+        Ok(Self { https, host, port })
+    }
+
+    /// Whether it is this computer's own.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        let v4 = self.host.parse::<Ipv4Addr>().is_ok_and(|it| it.is_loopback());
+        v4 || self.host.parse::<Ipv6Addr>().is_ok_and(|it| it.is_loopback()) || self.host == "localhost"
+    }
+}
+
+impl std::fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.https { "https://" } else { "http://" })?;
+        if self.host.contains(':') {
+            write!(f, "[{}]", self.host)?;
+        } else {
+            f.write_str(&self.host)?;
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+const PORT: &str = "has a port that is none";
+
+fn read_port(text: &str) -> Result<Option<u16>, &'static str> {
+    let plain = !text.starts_with('0') && text.bytes().all(|it| it.is_ascii_digit());
+    text.parse().ok().filter(|_| plain).map(Some).ok_or(PORT)
+}
+
+fn v6(text: &str) -> Result<String, &'static str> {
+    let address: Option<Ipv6Addr> = text.parse().ok();
+    let usual = address.map(|it| it.to_string()).filter(|usual| text.eq_ignore_ascii_case(usual));
+    usual.ok_or("has an IPv6 address in an unusual notation")
+}
+
+/// A host name, or an IPv4 address in its usual notation.
+fn name_or_v4(text: &str) -> Result<String, &'static str> {
+    let label = |it: &str| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_".contains(&it));
+    if text.len() > 253 || !text.split('.').all(label) {
+        return Err("must name a host and nothing else: no user, path or query");
+    }
+    let last = text.rsplit('.').next().unwrap_or_default();
+    // What the WHATWG's parser takes for an IPv4 address: the last part is a number, in any base.
+    let numeric = last.bytes().all(|it| it.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X");
+    if numeric && text.parse::<Ipv4Addr>().map(|it| it.to_string()).as_deref() != Ok(text) {
+        return Err("has an address in an unusual notation");
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// A value as one segment of a path, percent-encoded; `None` where no notation keeps it one: URL parsers take `.` and
+/// `..` for steps even when they are percent-encoded.
+pub(crate) fn segment(value: &str) -> Option<String> {
+    (!matches!(value, "" | "." | "..")).then(|| encode(value))
+}
+
+/// Percent-encodes all but what RFC 3986 calls unreserved.
+pub(crate) fn encode(value: &str) -> String {
+    let mut encoded = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => encoded.push(char::from(byte)),
+            // Writing to a string cannot fail.
+            _ => write!(encoded, "%{byte:02X}").ok().unwrap_or_default(),
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_segment_is_one_and_decodes_to_the_value(value in "[./\\\\%?#@:;\\PC]{1,20}") {
+            if let Some(segment) = segment(&value) {
+                let url = reqwest::Url::parse(&format!("https://a.example/x/{segment}?y")).unwrap();
+                let segments: Vec<_> = url.path_segments().unwrap().collect();
+                prop_assert_eq!(segments.len(), 2);
+                let mut bytes = Vec::new();
+                let mut rest = segments[1].bytes();
+                while let Some(byte) = rest.next() {
+                    let hex = [rest.clone().next().unwrap_or(0), rest.clone().nth(1).unwrap_or(0)];
+                    bytes.push(if byte == b'%' { rest.nth(1); hex::decode(hex).unwrap()[0] } else { byte });
+                }
+                prop_assert_eq!(bytes, value.as_bytes());
+            } else {
+                prop_assert!([".", ".."].contains(&value.as_str()));
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_has_one_notation() {
+        for (text, kept) in [
+            ("https://Acme.my.salesforce.com", "https://acme.my.salesforce.com"),
+            ("https://acme--uat.sandbox.my.salesforce.com/", "https://acme--uat.sandbox.my.salesforce.com"),
+            ("http://127.0.0.1:8443", "http://127.0.0.1:8443"),
+            ("https://[::1]:9", "https://[::1]:9"),
+            ("https://na1.salesforce.com:443", "https://na1.salesforce.com:443"),
+        ] {
+            assert_eq!(BaseUrl::parse(text).map(|url| url.to_string()).as_deref(), Ok(kept), "{text}");
+        }
+        for text in [
+            "",
+            "acme",
+            "ftp://a",
+            "HTTPS://a.example",
+            "https:/a",
+            "https://",
+            "https:///",
+            "https://a//",
+            "https://a/b",
+            "https://u@a.example",
+            "https://u:p@a.example",
+            "https://a.example#.salesforce.com",
+            "https://a?b",
+            "https://a\\.salesforce.com",
+            "https://a.example:",
+            "https://a:0",
+            "https://a:080",
+            "https://a:65536",
+            "https://a:+1",
+            "https://127.1",
+            "https://2130706433",
+            "https://0x7f.0.0.1",
+            "https://0177.0.0.1",
+            "https://127.0.0.1.",
+            "https://a.example.",
+            "https://a..b",
+            "https://%61.example",
+            "https://ä.example",
+            "https://[::1",
+            "https://[::1]x",
+            "https://[0:0:0:0:0:0:0:1]",
+            "https://[::ffff:7f00:1]x",
+            "https://a b",
+            " https://a",
+            "https://a\n",
+            "https://1.2.3.0x4",
+        ] {
+            assert!(BaseUrl::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Groups of subscribers: each member gets a share.
+
+use serde_json::json;
+
+use crate::support::{Broker, application, envelope};
+
+#[tokio::test]
+async fn members_of_a_group_share_the_events_one_each() {
+    let broker = Broker::start().await;
+    let mut sender = broker.app("sender").await;
+    let (mut one, mut two, mut alone) =
+        (broker.app("worker").await, broker.app("worker").await, broker.app("alone").await);
+    one.subscribe_with("Work/*/*", json!({"group": "workers"})).await;
+    two.subscribe_with("Work/*/*", json!({"group": "workers"})).await;
+    alone.subscribe("Work/*/*").await;
+    for at in 0..10 {
+        sender.send(envelope("Work/Item/New", json!({"id": at.to_string(), "data": at}))).await;
+        assert_eq!(sender.next_receipt(&at.to_string()).await, 2, "one of the group, and the one alone");
+    }
+    for at in 0..10 {
+        assert_eq!(alone.next().await["data"], at);
+    }
+    alone.expect_nothing().await;
+    let mut heard = Vec::new();
+    for peer in [&mut one, &mut two] {
+        let mine = peer.drain_events().await;
+        assert!(!mine.is_empty(), "both members get a share");
+        heard.extend(mine.iter().map(|event| event["data"].as_i64().unwrap()));
+    }
+    heard.sort_unstable();
+    assert_eq!(heard, (0..10).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_group_of_services_shares_the_events_of_all_users() {
+    let applications = [
+        application("alice-phone", Some("alice"), ""),
+        application("bob-phone", Some("bob"), ""),
+        application("recorder", None, ""),
+    ];
+    let broker = Broker::with_config(&applications.concat()).await;
+    let (mut alice, mut bob) = (broker.app_by_token("alice-phone").await, broker.app_by_token("bob-phone").await);
+    let (mut one, mut two) = (broker.app_by_token("recorder").await, broker.app_by_token("recorder").await);
+    for peer in [&mut one, &mut two] {
+        peer.subscribe_with("Phone/*/*", json!({"group": "recorders"})).await;
+    }
+    for at in 0..6 {
+        for (peer, user) in [(&mut alice, "alice"), (&mut bob, "bob")] {
+            peer.send(envelope("Phone/Agent/State", json!({"id": "e", "data": [at, user]}))).await;
+            assert_eq!(peer.next_receipt("e").await, 1, "one of the group");
+        }
+    }
+    let (one, two) = (one.drain_events().await, two.drain_events().await);
+    assert!(!one.is_empty() && !two.is_empty(), "both have a share: {} and {}", one.len(), two.len());
+    assert_eq!(one.len() + two.len(), 12);
+    assert!(one.iter().chain(&two).all(|event| event["user"] == event["data"][1]));
+}
