@@ -49,18 +49,15 @@ impl Similar {
     }
 }
 
-/// The text of a pattern that names one triple of a channel for applications.
+/// The text of a pattern that names one triple, unless it is too long or the broker's own.
 fn exact(pattern: &Pattern) -> Option<String> {
-    match (&pattern.channel, &pattern.topic, &pattern.subtopic) {
-        (Some(channel), Some(topic), Some(subtopic)) if **channel != *BROKER => {
-            Some([&**channel, &**topic, &**subtopic].join("/"))
-        }
-        _ => None,
-    }
+    let parts = [pattern.channel.as_deref()?, pattern.topic.as_deref()?, pattern.subtopic.as_deref()?];
+    let is_short = parts.iter().all(|part| part.len() <= PART_BYTES_MAX);
+    (is_short && parts.first() != Some(&BROKER)).then(|| parts.join("/"))
 }
 
 impl Names {
-    /// Adds the triple of a subscription, if its pattern is exact.
+    /// Adds the triple of a subscription, if its pattern is exact and no part is too long.
     pub(super) fn insert(&self, pattern: &Pattern) {
         let Some(text) = exact(pattern) else { return };
         let mut folded = self.folded.write();
@@ -106,6 +103,9 @@ impl Names {
         let [channel, topic, subtopic] =
             [&triple.channel, &triple.topic, &triple.subtopic].map(|part| part.to_ascii_lowercase());
         let [c, t, s] = [&*channel, &*topic, &*subtopic];
+        if [c, t, s].iter().any(|part| part.len() > PART_BYTES_MAX) {
+            return None;
+        }
         let search = Search { folded: &self.folded.read(), accept };
         let in_case = search.first(&[c, t, s].join("/")).map(Similar::InCase);
         in_case
@@ -136,9 +136,6 @@ impl<A: Fn(&str) -> bool> Search<'_, A> {
 
     /// The most similar triple `before` + a part like `part` + `after`. Jumps from part to part, whatever is below each.
     fn misspelt(&self, before: &str, part: &str, after: &str) -> Option<Similar> {
-        if part.len() > PART_BYTES_MAX {
-            return None;
-        }
         let mut best = None;
         let mut from = Bound::Included(before.to_owned());
         for _ in 0..COMPARED {
