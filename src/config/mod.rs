@@ -138,6 +138,8 @@ impl Application {
 pub struct Channel {
     /// Whose an envelope of this channel is.
     pub scope: Scope,
+    /// Who may publish events, if the channel is shared.
+    pub publish: Publish,
     /// What a full queue does.
     pub overflow: Overflow,
     /// Whether topic and subtopic are compared without regard to ASCII case.
@@ -152,6 +154,16 @@ pub enum Scope {
     User,
     /// Among all.
     Shared,
+}
+
+/// `channels.NAME.publish`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Publish {
+    /// Every session.
+    #[default]
+    All,
+    /// Services and adapters.
+    Services,
 }
 
 /// `channels.NAME.overflow`
@@ -222,11 +234,11 @@ pub struct Limits {
     pub malformed: u32,
     /// Failed registrations a minute an address.
     pub failed_registrations: u32,
-    /// Retained values a user.
+    /// Retained values of a user or service.
     pub retained_values: usize,
-    /// Bytes of retained values a user.
+    /// Bytes of the retained values of a user or service.
     pub retained_bytes: usize,
-    /// Bytes of retained values in all.
+    /// Bytes of all retained values.
     pub retained_total_bytes: usize,
     /// How long requests in flight may take to finish when the broker drains.
     pub drain: Duration,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::file::Draft;
 use super::text;
 use super::value::{Slot, Word};
-use super::{AuthMode, Channel, Config, Overflow, Scope, Store, salesforce};
+use super::{AuthMode, Channel, Config, Overflow, Publish, Scope, Store, salesforce};
 
 /// The shortest duration that a timer keeps.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -252,21 +252,21 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Size(0, |it| &mut it.limits.retained_values),
         default: "10000",
         unit: "values a user",
-        meaning: "Retained values that are kept for a user. 0: none.",
+        meaning: "Retained values that are kept for a user. In shared channels they count for the user or service that sent them last. 0: none.",
     },
     Key {
         name: "limits.retained_bytes",
         slot: Slot::Size(0, |it| &mut it.limits.retained_bytes),
         default: "67108864",
         unit: "bytes a user",
-        meaning: "Bytes of retained values that are kept for a user.",
+        meaning: "Memory of the retained values that are kept for a user or service; each counts at least 256 bytes.",
     },
     Key {
         name: "limits.retained_total_bytes",
         slot: Slot::Size(0, |it| &mut it.limits.retained_total_bytes),
         default: "268435456",
         unit: "bytes",
-        meaning: "Bytes of retained values that are kept in all.",
+        meaning: "Memory of all retained values.",
     },
     Key {
         name: "limits.drain",
@@ -349,6 +349,16 @@ pub(crate) static CHANNEL_KEYS: &[Key<Channel>] = &[
         unit: "",
         meaning: "`\"user\"`: an envelope stays among the sessions of one user, and services. `\"shared\"`: it goes to \
                   every session.",
+    },
+    Key {
+        name: "publish",
+        slot: Slot::Word(&[
+            Word { word: "all", put: |it| it.publish = Publish::All },
+            Word { word: "services", put: |it| it.publish = Publish::Services },
+        ]),
+        default: r#""all""#,
+        unit: "",
+        meaning: "Who may publish events on a shared channel: every session, or services only. Requests are not concerned.",
     },
     Key {
         name: "overflow",

@@ -36,10 +36,13 @@ impl Router {
             Verdict::Request { scope, candidates } => {
                 (self.request(now, sender, envelope, scope, candidates, &facts), true)
             }
-            Verdict::Event { scope, matches } => (self.publish(now, sender, envelope, scope, matches, &facts), false),
+            Verdict::Event { scope, matches } => (self.publish(now, sender, envelope, scope, &matches, &facts), false),
             Verdict::Refused { refusal, is_request } => (Err(refusal), is_request),
         };
-        outcome.map_err(|refusal| self.deny(sender, envelope, refusal, is_request))
+        outcome.map_err(|refusal| {
+            let refusal = if is_request { self.hinted(now, sender, envelope, &facts, refusal) } else { refusal };
+            self.deny(sender, envelope, refusal, is_request)
+        })
     }
 
     fn deny(&self, sender: &Session, envelope: &Envelope<'_>, refusal: Refusal, is_request: bool) -> Denied {

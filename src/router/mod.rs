@@ -2,8 +2,28 @@
 //!
 //! It takes `&self`, is synchronous and gets time as an argument: it never waits, opens no socket and looks at no clock.
 //! A session attaches, subscribes, routes envelopes and detaches; whoever runs the broker calls [`Router::expire`] at
-//! [`Router::deadline`]. Locks are taken in one order, request -> outbox, and no shard of a map is held over a push.
-//! Start at [`Router::route`]: the rules of protocol.md's "Routing an envelope", the first that fits.
+//! [`Router::deadline`]. Start at [`Router::route`]: the rules of docs/protocol.md, "Routing", the first that fits.
+//!
+//! # Locks
+//!
+//! Every lock of the room, in the only order in which they are taken. Most code takes one at a time. No shard of a map is
+//! held over a push, and nothing waits while it holds a lock.
+//!
+//! 1. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
+//!    the one that is delivered last.
+//! 2. `Session::holds`. Held over subscribing, from the check to the index.
+//! 3. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
+//!    holds it for reading over its value and the look-up of its subscribers.
+//! 4. `Retained::buckets`, then one bucket, then `Accounts::state`.
+//! 5. `Gather::state`, held over the push of an answer.
+//! 6. `Pending::progress`, then a shard of `Requests`, then its deadlines.
+//! 7. `Ordered::state`.
+//! 8. `Session::presence`, held over the push of an event to that session.
+//! 9. `Presence::by_user`, a shard.
+//! 10. `Hints::names`, then `Hints::logged`.
+//! 11. `Index::by_key`, a shard, then `Index::counts`.
+//! 12. `Outbox::state`. Wakers are called after its release.
+//! 13. `Session::permissions`, `Session::hints`, `Ids::chance`: nothing else is taken while one of them is held.
 
 mod access;
 mod decide;
@@ -41,9 +61,9 @@ use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::websocket::Frame;
-use hint::Served;
+use hint::Hints;
 use index::Index;
-use presence::Presence;
+use presence::{Change, Presence};
 use request::pending::Requests;
 use retained::Retained;
 use session::Role;
@@ -58,7 +78,7 @@ pub struct Router {
     calendar: (Instant, SystemTime),
     events: Index,
     handlers: Index,
-    served: Served,
+    hints: Hints,
     requests: Requests,
     retained: Retained,
     presence: Presence,
@@ -103,7 +123,7 @@ pub struct Routed {
 pub struct Receipt {
     /// In how many outbound queues the message is.
     pub receivers: usize,
-    /// A similar triple that a handler serves, where nobody received it.
+    /// What the sender may have meant instead.
     pub hint: Option<String>,
 }
 
@@ -152,7 +172,7 @@ impl Router {
             calendar: (now, calendar),
             events: Index::default(),
             handlers: Index::default(),
-            served: Served::default(),
+            hints: Hints::default(),
             requests: Requests::new(now),
             retained: Retained::default(),
             presence: Presence::default(),
@@ -180,7 +200,7 @@ impl Router {
         let standing = Role::of(&registration.identity.principal);
         let session = self.session(now, standing, registration);
         self.presence.join(&session, exclusive)?;
-        self.tell_presence(now, &session, "Joined");
+        self.tell_presence(now, &session, Change::Joined);
         Ok(session)
     }
 
@@ -231,7 +251,7 @@ impl Router {
         }
         if session.role != Role::Adapter {
             self.presence.leave(session);
-            self.tell_presence(now, session, "Left");
+            self.tell_presence(now, session, Change::Left);
         }
     }
 
@@ -284,22 +304,36 @@ impl Router {
         self.requests.earlier()
     }
 
-    /// What the router holds, for the operator.
+    /// What the router holds, for the operator. Walks the whole index.
     pub fn size(&self) -> Size {
         let (retained_values, retained_bytes) = self.retained.size();
-        Size { sessions: self.presence.sessions(), requests: self.requests.len(), retained_values, retained_bytes }
+        Size {
+            sessions: self.presence.sessions(),
+            requests: self.requests.len(),
+            subscribers: self.events.len(),
+            handlers: self.handlers.len(),
+            hints: self.hints.len(),
+            retained_values,
+            retained_bytes,
+        }
     }
 }
 
 /// What a router holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
     /// Registered sessions.
     pub sessions: usize,
     /// Pending requests.
     pub requests: usize,
+    /// Subscriptions to events, each counted once for each key of the index.
+    pub subscribers: usize,
+    /// Handler subscriptions, counted likewise.
+    pub handlers: usize,
+    /// Subscriptions whose triple a hint can name.
+    pub hints: usize,
     /// Retained values.
     pub retained_values: usize,
-    /// Their bytes.
+    /// The memory that they use, in bytes.
     pub retained_bytes: usize,
 }

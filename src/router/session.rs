@@ -8,8 +8,10 @@ use std::time::{Instant, SystemTime};
 use parking_lot::{Mutex, RwLock};
 
 use crate::auth::{Identity, Permissions, Principal};
+use crate::router::hint::HintAllowance;
 use crate::router::index::Subscription;
 use crate::router::outbox::{OnFull, Outbox, Pressure, PushError};
+use crate::router::presence::HeldPresence;
 use crate::router::request::turn::Turn;
 use crate::router::{RequestId, SessionId};
 use crate::websocket::Frame;
@@ -61,6 +63,9 @@ pub struct Session {
     busy: AtomicUsize,
     /// The stamp of the last message that it was chosen for.
     served: AtomicU64,
+    pub(super) hints: HintAllowance,
+    /// Presence events that wait until its queue is under half.
+    pub(super) presence: HeldPresence,
     /// How many of its ordered handler subscriptions have a turn: nearly always none, and then nothing is locked.
     pub(super) turns: AtomicUsize,
 }
@@ -95,6 +100,8 @@ impl Session {
             missed: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
             served: AtomicU64::new(0),
+            hints: HintAllowance::default(),
+            presence: HeldPresence::default(),
             turns: AtomicUsize::new(0),
         }
     }

@@ -239,6 +239,6 @@ fn many_threads_keep_the_promises() {
         }
     });
     askers.iter().chain([&reader]).for_each(|member| broker.router.detach(now(), member));
-    let nothing = Size { sessions: 0, requests: 0, retained_values: 0, retained_bytes: 0 };
+    let nothing = Size::default();
     assert_eq!(broker.router.size(), nothing);
 }
