@@ -26,6 +26,4 @@ pub mod connection;
 
 pub mod server;
 
-pub mod client;
-
 pub mod cli;

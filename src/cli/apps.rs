@@ -1,11 +1,11 @@
-//! `switchboard apps`: which applications are connected.
+//! `switchboard apps`: lists the connected applications.
 
 use clap::Args;
 
 use super::Exit;
 use super::connect::Connection;
 use super::output::Output;
-use crate::client::Application;
+use switchboard_client::Application;
 
 /// See the help text.
 #[derive(Args)]
@@ -14,8 +14,8 @@ Examples:
   switchboard apps --source log
   switchboard apps --source log --json | jq -r '.[].Source'
 
-Lists the applications of one's own user and the services; all of them for a service or an observer.
-This command's own session is among them.")]
+Lists the applications of the session's user and the services. A service, an observer, and in open mode every session
+gets the applications of all users. The list includes the session of this command.")]
 pub(crate) struct Apps {
     /// Print a JSON array
     #[arg(long)]
@@ -40,7 +40,7 @@ pub(crate) async fn run(arguments: Apps, output: &mut Output) -> anyhow::Result<
     Ok(Exit::Done)
 }
 
-/// The list in columns as wide as what stands in them.
+/// Returns the list as a table.
 fn table(applications: &[Application]) -> Vec<String> {
     let head = ["SOURCE", "USER", "SESSIONS", "STATE", "SINCE"].map(str::to_owned);
     let row = |it: &Application| {

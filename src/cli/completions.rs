@@ -1,4 +1,4 @@
-//! `switchboard completions`: prints what a shell needs to complete this program's arguments.
+//! `switchboard completions`: prints a completion script for a shell.
 
 use clap::Args;
 use clap_complete::{Shell, generate};
@@ -18,7 +18,7 @@ pub(crate) struct Completions {
     shell: Shell,
 }
 
-/// Prints them.
+/// Prints the script.
 pub(crate) fn run(arguments: &Completions, mut program: clap::Command, output: &mut Output) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
     generate(arguments.shell, &mut program, "switchboard", &mut script);

@@ -1,4 +1,4 @@
-//! What the commands that speak to a broker have in common: where it is, and who they are.
+//! The arguments and the token that all commands share which connect to a broker.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,29 +6,41 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use secrecy::SecretString;
 
-use super::Usage;
-use crate::client::{Builder, Client};
+use switchboard_client::{Builder, Client};
 
-/// Holds the token where there is no `--token-file`.
+use super::Usage;
+use crate::store::read_secret;
+
+/// Holds the token if there is no `--token-file`.
 pub(crate) const TOKEN_VARIABLE: &str = "SWITCHBOARD_TOKEN";
 
-const TOKEN_HELP: &str = "A file that holds the token; without it, the environment variable SWITCHBOARD_TOKEN does";
+pub(crate) const TOKEN_HELP: &str = "A file with the token; default: the environment variable SWITCHBOARD_TOKEN";
 
-/// Where the broker is, and who this is.
+/// The arguments of every client command.
 #[derive(Args)]
 pub(crate) struct Connection {
-    /// The broker's address
-    #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:7420/ws", help_heading = "Connection")]
+    /// The address of the broker; wss:// for TLS
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "ws://127.0.0.1:7420/ws",
+        env = "SWITCHBOARD_URL",
+        hide_env_values = true,
+        help_heading = "Connection"
+    )]
     url: String,
-    /// The name to register under
-    #[arg(long, value_name = "NAME", help_heading = "Connection")]
+    /// The name to register
+    #[arg(long, value_name = "NAME", env = "SWITCHBOARD_SOURCE", hide_env_values = true, help_heading = "Connection")]
     source: String,
     // Not a doc comment: the terminal would show its backticks.
     #[arg(long, value_name = "FILE", help_heading = "Connection", help = TOKEN_HELP)]
     token_file: Option<PathBuf>,
-    /// The user to be; a broker in open mode believes it
-    #[arg(long, value_name = "NAME", help_heading = "Connection")]
+    /// The user of this session, for a broker in open mode
+    #[arg(long, value_name = "NAME", env = "SWITCHBOARD_USER", hide_env_values = true, help_heading = "Connection")]
     user: Option<String>,
+    /// A PEM file with further certificate authorities to trust for wss://
+    #[arg(long, value_name = "FILE", help_heading = "Connection")]
+    ca_file: Option<PathBuf>,
 }
 
 impl Connection {
@@ -37,8 +49,12 @@ impl Connection {
         Ok(self.builder()?.connect().await?)
     }
 
-    /// The connection, before it is made.
-    pub(crate) fn builder(&self) -> Result<Builder, Usage> {
+    /// Returns whether this session may see all users: it names none and proves none, so the broker is in open mode.
+    pub(crate) fn is_anyone(&self) -> bool {
+        self.user.is_none() && self.token_file.is_none() && env::var_os(TOKEN_VARIABLE).is_none()
+    }
+
+    fn builder(&self) -> Result<Builder, Usage> {
         let mut builder = Client::builder(&self.url).source(&self.source);
         if let Some(token) = token(self.token_file.as_deref())? {
             builder = builder.token(token);
@@ -46,28 +62,27 @@ impl Connection {
         if let Some(user) = &self.user {
             builder = builder.user(user);
         }
+        if let Some(path) = &self.ca_file {
+            builder = builder.ca_file(path);
+        }
         Ok(builder)
     }
 }
 
-/// The token: of a file, or of the environment.
+/// Returns the token from a file or from the environment.
 pub(crate) fn token(file: Option<&Path>) -> Result<Option<SecretString>, Usage> {
-    let (text, origin) = match file {
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Usage::new(format!("cannot read the token file {}: {error}", path.display())))?;
-            (SecretString::from(text), format!("the token file {}", path.display()))
-        }
-        None => match env::var(TOKEN_VARIABLE) {
-            Ok(text) => (SecretString::from(text), TOKEN_VARIABLE.to_owned()),
-            Err(env::VarError::NotPresent) => return Ok(None),
-            Err(env::VarError::NotUnicode(_)) => {
-                return Err(Usage::new(format!("{TOKEN_VARIABLE} is not UTF-8")));
-            }
-        },
+    let Some(path) = file else {
+        return match env::var(TOKEN_VARIABLE) {
+            Ok(token) if token.trim().is_empty() => Err(Usage::new(format!("{TOKEN_VARIABLE} is empty"))),
+            Ok(token) => Ok(Some(SecretString::from(token))),
+            Err(env::VarError::NotPresent) => Ok(None),
+            Err(env::VarError::NotUnicode(_)) => Err(Usage::new(format!("{TOKEN_VARIABLE} is not UTF-8"))),
+        };
     };
-    match secrecy::ExposeSecret::expose_secret(&text).trim() {
-        "" => Err(Usage::new(format!("{origin} is empty"))),
-        token => Ok(Some(SecretString::from(token))),
+    let wrong = |why: &dyn std::fmt::Display| Usage::new(format!("the token file {}: {why}", path.display()));
+    let text = read_secret(path).map_err(|error| wrong(&error))?;
+    if text.trim().is_empty() {
+        return Err(wrong(&"the file is empty"));
     }
+    Ok(Some(SecretString::from(text.as_str())))
 }

@@ -1,12 +1,11 @@
-//! `switchboard credentials`: looks after the embedded store, also while a broker runs on it.
+//! `switchboard credentials`: manages the embedded store, also while a broker is using it.
 //!
-//! A password comes in from a prompt or standard input, never from an argument (which other users of the machine can
-//! read), and never goes out.
+//! A password is read from a prompt or standard input, never from an argument, which other users of the computer can
+//! see. It is never printed.
 
 use std::fs::File;
-use std::io::{self, BufRead, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use secrecy::SecretString;
 use serde::Serialize;
@@ -15,41 +14,38 @@ use zeroize::Zeroizing;
 use crate::config::{Config, LoadOptions};
 use crate::credentials::{Credentials, Directory, DirectoryError, Entry, Import, KEY_VARIABLE, Settings, read_import};
 
-/// The operation was refused or failed.
-const REFUSED: u8 = 1;
+use super::{Exit, output, prompt, secret};
+use wire::ErrorCode;
 
-/// Wrong usage, configuration, key or store.
-const UNUSABLE: u8 = 2;
+/// The longest password that the store takes, in bytes.
+const PASSWORD_BYTES_MAX: usize = 1024;
 
-/// The longest line that may hold a password: one byte over the store's limit, with its line end.
-const PASSWORD_LINE_BYTES: u64 = 1027;
+/// The largest file that is imported, in bytes.
+const IMPORT_BYTES_MAX: usize = 64 << 20;
 
-/// The largest file that is imported.
-const IMPORT_BYTES_MAX: u64 = 64 << 20;
-
-/// Looks after the credentials that agents fetch.
+/// The arguments of the command.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
 
-    /// The folder of the store; default: the configuration's, else the platform's data folder
+    /// The folder of the store; default: that of the configuration, or else the platform's data folder
     #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
 
-    /// The configuration file, for its data folder and its key file
+    /// The configuration file, which names the data folder and the key file
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Stores a user's credentials; asks for the password, or reads one line of it from standard input
+    /// Store a user's credentials; asks for the password, or reads it as one line of standard input
     #[command(after_help = "Examples:
   switchboard credentials set alice@example.com --username 1245456 --extension 5051
   vault read -field=password cti/alice | switchboard credentials set alice@example.com --username 1245456 --extension 5051")]
     Set {
-        /// The user, as sessions are proved to be it
+        /// The user, exactly as its sessions are registered
         user: String,
         /// The CTI user name
         #[arg(long, value_name = "NAME")]
@@ -57,84 +53,85 @@ enum Command {
         /// The telephone extension
         #[arg(long, value_name = "EXT")]
         extension: String,
-        /// The user name at the identity provider, where it is another one
+        /// The user name at the identity provider, if it is a different one
         #[arg(long, value_name = "NAME")]
         adfs_username: Option<String>,
     },
-    /// Lists all users, without passwords
+    /// List all users, without passwords
     List {
-        /// One JSON array
+        /// Print a JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Shows what is stored for a user, without the password
+    /// Show the credentials of a user, without the password
     Show {
         /// The user
         user: String,
-        /// One JSON object
+        /// Print a JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Removes a user's credentials
+    /// Remove a user's credentials
     Remove {
         /// The user
         user: String,
     },
-    /// Stores the rows of a CSV or JSON file
-    #[command(after_help = "Columns of CSV, keys of JSON objects in an array:
+    /// Store the rows of a CSV or JSON file
+    #[command(after_help = "Columns of the CSV file, or keys of the JSON objects in an array:
   user,username,password,extension,adfs_username
 
 Examples:
   switchboard credentials import agents.csv
   switchboard credentials import agents.json --partial
 
-Nothing is stored if a row is bad, unless --partial. Users who are stored already get the new values.")]
+Without --partial, nothing is stored if a row is bad. Users that are already stored get the new values.")]
     Import {
-        /// CSV or JSON, by the name's ending or else by the first character
+        /// CSV or JSON, recognised by the file's name, or else by its first character
         file: PathBuf,
-        /// Stores the good rows even if others are bad; the exit code is 1 all the same
+        /// Store the good rows even if others are bad; the exit code is still 1
         #[arg(long)]
         partial: bool,
     },
-    /// Gives the store a new key; no broker may run meanwhile
+    /// Encrypt the store with a new key; stop the broker first
     Rekey {
-        /// Takes the new key from this file, or makes it there; default: a new one in the present key file
+        /// The file of the new key, which is created if it does not exist; default: the present key file is replaced
         #[arg(long, value_name = "FILE")]
         new_key_file: Option<PathBuf>,
     },
 }
 
-/// Runs the command that the arguments name; says on standard error why it failed.
-pub(super) fn run(arguments: &Arguments) -> ExitCode {
+/// Runs the command, and prints why it failed.
+pub(super) fn run(arguments: &Arguments) -> Exit {
     let outcome = settings(arguments.data_dir.as_deref(), arguments.config.as_deref())
         .and_then(|settings| execute(&arguments.command, &settings, &mut anstream::stdout().lock()));
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => Exit::Done,
         Err(failure) => {
-            // Standard error may be closed: then there is nobody to tell, and the exit code says it.
-            let _told = writeln!(anstream::stderr().lock(), "error: {}", failure.words);
-            ExitCode::from(failure.code)
+            output::error(&failure.message);
+            failure.exit
         }
     }
 }
 
-/// Why a command ends otherwise than done.
+/// Why a command failed.
 struct Failure {
-    code: u8,
-    words: String,
+    exit: Exit,
+    /// Begins with an error code if there is one.
+    message: String,
 }
 
 impl Failure {
-    fn refused(words: impl Into<String>) -> Self {
-        Self { code: REFUSED, words: words.into() }
+    fn refused(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Refused, message: message.into() }
     }
 
-    fn unusable(words: impl Into<String>) -> Self {
-        Self { code: UNUSABLE, words: words.into() }
+    fn unusable(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Usage, message: message.into() }
     }
 
     fn no_such_user(user: &str) -> Self {
-        Self::refused(format!("no credentials are stored for the user '{user}'"))
+        let code = ErrorCode::CredentialsNotFound;
+        Self::refused(format!("{code}: no credentials are stored for the user '{user}'"))
     }
 }
 
@@ -144,7 +141,7 @@ impl From<DirectoryError> for Failure {
     }
 }
 
-/// Where the store is, by flags, file and environment.
+/// Returns the settings of the store, from arguments, file and environment.
 fn settings(data_dir: Option<&Path>, file: Option<&Path>) -> Result<Settings, Failure> {
     let options =
         LoadOptions { data_dir: data_dir.map(Path::to_owned), ..LoadOptions::from_process(file.map(Path::to_owned)) };
@@ -153,7 +150,7 @@ fn settings(data_dir: Option<&Path>, file: Option<&Path>) -> Result<Settings, Fa
         Ok(text) => Some(SecretString::from(text)),
         Err(std::env::VarError::NotPresent) => None,
         Err(std::env::VarError::NotUnicode(_)) => {
-            return Err(Failure::unusable(format!("{KEY_VARIABLE} has to hold 64 hexadecimal digits, and does not")));
+            return Err(Failure::unusable(format!("{KEY_VARIABLE} must have 64 hexadecimal digits")));
         }
     };
     Ok(Settings::new(&config, key))
@@ -162,7 +159,7 @@ fn settings(data_dir: Option<&Path>, file: Option<&Path>) -> Result<Settings, Fa
 fn execute(command: &Command, settings: &Settings, out: &mut dyn Write) -> Result<(), Failure> {
     match command {
         Command::Set { user, username, extension, adfs_username } => {
-            // Before the prompt: nobody should type a password for a store that cannot take it.
+            // Before the prompt, so that a store that cannot be used is reported first.
             let directory = Directory::open(settings)?;
             let credentials = Credentials {
                 username: username.clone(),
@@ -172,7 +169,8 @@ fn execute(command: &Command, settings: &Settings, out: &mut dyn Write) -> Resul
             };
             let entry = Entry::new(user.clone(), credentials).map_err(|fault| Failure::unusable(fault.to_string()))?;
             let replaced = directory.set(&[entry])?;
-            say(out, format_args!("{} '{user}'\n", if replaced == 0 { "stored" } else { "replaced" }))
+            let done = if replaced == 0 { "stored" } else { "replaced" };
+            say(out, format_args!("{done} '{user}' in {}\n", settings.data_dir.display()))
         }
         Command::List { json } => list(settings, *json, out),
         Command::Show { user, json } => {
@@ -190,16 +188,16 @@ fn execute(command: &Command, settings: &Settings, out: &mut dyn Write) -> Resul
         Command::Import { file, partial } => import(settings, file, *partial, out),
         Command::Rekey { new_key_file } => {
             let count = Directory::rekey(settings, new_key_file.as_deref())?;
-            say(out, format_args!("{count} users have a new key\n"))
+            say(out, format_args!("encrypted the credentials of {count} users with the new key\n"))
         }
     }
 }
 
-/// The store; without one, nothing is stored for the user, and none is made.
+/// Opens the store if it exists. Otherwise no credentials are stored for the user.
 fn existing(settings: &Settings, user: &str) -> Result<Directory, Failure> {
     Directory::open_existing(settings)?.ok_or_else(|| {
         let mut failure = Failure::no_such_user(user);
-        failure.words.push_str(&no_store(settings));
+        failure.message.push_str(&no_store(settings));
         failure
     })
 }
@@ -208,7 +206,7 @@ fn no_store(settings: &Settings) -> String {
     format!(": there is no credential store in {} yet", settings.data_dir.display())
 }
 
-/// What may be shown of an entry.
+/// The fields of an entry that are printed.
 #[derive(Serialize)]
 struct Shown<'a> {
     user: &'a str,
@@ -239,13 +237,16 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// The import's names of what is shown.
+/// The names of the printed fields, as in an import.
 const HEADINGS: [&str; 4] = ["user", "username", "extension", "adfs_username"];
 
 fn list(settings: &Settings, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
     let entries = match Directory::open_existing(settings)? {
         Some(directory) => directory.list()?,
-        None => Vec::new(),
+        None => {
+            output::note(no_store(settings).trim_start_matches([':', ' ']));
+            Vec::new()
+        }
     };
     let shown: Vec<_> = entries.iter().map(|entry| Shown::new(&entry.user, &entry.credentials)).collect();
     if json {
@@ -272,7 +273,7 @@ fn import(settings: &Settings, file: &Path, partial: bool, out: &mut dyn Write) 
     let mut words: Vec<_> = faults.iter().map(|fault| format!("{}: {fault}", file.display())).collect();
     if !words.is_empty() && !partial {
         words.push(format!(
-            "nothing was imported: {} of {} rows are bad; mend them, or import the others with --partial",
+            "nothing was imported: {} of {} rows are bad; correct them, or import the others with --partial",
             faults.len(),
             faults.len() + entries.len()
         ));
@@ -283,41 +284,39 @@ fn import(settings: &Settings, file: &Path, partial: bool, out: &mut dyn Write) 
     if words.is_empty() {
         return Ok(());
     }
-    words.push(format!("{} of {} rows are bad and were left out", faults.len(), faults.len() + entries.len()));
+    words.push(format!("{} of {} rows are bad and were skipped", faults.len(), faults.len() + entries.len()));
     Err(Failure::refused(words.join("\n")))
 }
 
 fn read_file(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let file = File::open(path)?;
-    let size = usize::try_from(file.metadata()?.len().min(IMPORT_BYTES_MAX)).unwrap_or_default();
-    let mut bytes = Zeroizing::new(Vec::with_capacity(size + 1));
-    file.take(IMPORT_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > IMPORT_BYTES_MAX {
-        return Err(io::Error::other("larger than 64 MiB; import it in parts"));
-    }
-    Ok(bytes)
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    // The size of a pipe is 0.
+    let expected = usize::try_from(size).unwrap_or(usize::MAX).min(IMPORT_BYTES_MAX);
+    secret::read_all(&mut file, if expected == 0 { IMPORT_BYTES_MAX } else { expected })
 }
 
+/// Asks for the password, twice, or reads one line of standard input.
 fn ask_password(user: &str) -> Result<SecretString, Failure> {
-    let stdin = io::stdin();
-    if stdin.is_terminal() {
-        return rpassword::prompt_password(format!("CTI password of {user}: "))
-            .map(SecretString::from)
-            .map_err(|error| Failure::unusable(format!("the password cannot be asked for: {error}")));
+    if !io::stdin().is_terminal() {
+        let line = secret::unbuffered_stdin()
+            .and_then(|mut stdin| secret::read_line(&mut stdin, PASSWORD_BYTES_MAX))
+            .map_err(|error| Failure::unusable(format!("the password cannot be read: {error}")))?;
+        return password(&line);
     }
-    read_password(&mut stdin.lock())
+    let ask = |prompt: String| {
+        prompt::ask(&prompt, PASSWORD_BYTES_MAX)
+            .map_err(|error| Failure::unusable(format!("no password was entered: {error}")))
+    };
+    let line = ask(format!("CTI password of {user}: "))?;
+    if *line != *ask("The same password again: ".to_owned())? {
+        return Err(Failure::unusable("the two passwords differ; nothing was stored"));
+    }
+    password(&line)
 }
 
-/// The first line, without its end.
-fn read_password(input: &mut dyn BufRead) -> Result<SecretString, Failure> {
-    let mut line = Zeroizing::new(Vec::with_capacity(1 + usize::try_from(PASSWORD_LINE_BYTES).unwrap_or_default()));
-    input
-        .take(PASSWORD_LINE_BYTES)
-        .read_until(b'\n', &mut line)
-        .map_err(|error| Failure::unusable(format!("the password cannot be read: {error}")))?;
-    let text = line.strip_suffix(b"\n").unwrap_or(&line);
-    let text = text.strip_suffix(b"\r").unwrap_or(text);
-    std::str::from_utf8(text).map(SecretString::from).map_err(|_| Failure::unusable("password is not UTF-8"))
+fn password(line: &[u8]) -> Result<SecretString, Failure> {
+    std::str::from_utf8(line).map(SecretString::from).map_err(|_| Failure::unusable("password is not UTF-8"))
 }
 
 fn say_json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), Failure> {
@@ -325,7 +324,7 @@ fn say_json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), Failure> 
     say(out, format_args!("{text}\n"))
 }
 
-/// Writes to standard output; that nobody reads on is no error.
+/// Writes to standard output. A closed pipe is not an error.
 fn say(out: &mut dyn Write, words: std::fmt::Arguments<'_>) -> Result<(), Failure> {
     match out.write_fmt(words).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {

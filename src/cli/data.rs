@@ -3,9 +3,9 @@
 use std::io::{self, Read};
 
 use super::Usage;
-use crate::client::Payload;
+use switchboard_client::Payload;
 
-/// Reads the payload that an argument names; no argument is no payload.
+/// Reads the payload that an argument gives. Without the argument there is none.
 pub(crate) fn read(argument: Option<&str>) -> Result<Payload, Usage> {
     let Some(argument) = argument else { return Ok(Payload::default()) };
     let (text, origin) = if argument == "-" {
@@ -20,7 +20,7 @@ pub(crate) fn read(argument: Option<&str>) -> Result<Payload, Usage> {
     } else {
         (argument.to_owned(), "DATA".to_owned())
     };
-    // A byte order mark is no part of JSON, and editors leave it in files.
+    // Editors leave a byte order mark in files; JSON does not allow it.
     let text = text.trim_start_matches('\u{feff}').trim();
     Payload::json(text.to_owned())
         .map_err(|error| Usage::new(format!("{origin} is {error}")).hint(r#"a string needs its quotes: '"text"'"#))

@@ -1,7 +1,7 @@
-//! The command line: arguments, exit codes, what a terminal shows. Nothing else knows the terminal.
+//! The command line: arguments, exit codes, terminal output. No other room knows the terminal.
 //!
-//! Each command is one file: its arguments with their help, and a `run` that gives an [`Exit`] or an error. What an
-//! error means for the exit code is decided in one place, [`Exit::of`].
+//! Each command is one file with its arguments, their help, and a `run` that returns an [`Exit`] or an error.
+//! [`Exit::of`] turns every error into an exit code.
 
 mod apps;
 mod bench;
@@ -13,14 +13,18 @@ mod data;
 mod handle;
 pub mod open_files;
 mod output;
+mod prompt;
 mod publish;
 mod request;
+mod secret;
 mod serve;
+mod signals;
 #[cfg(feature = "simulator")]
 mod simulate;
 mod subscribe;
 mod token;
 mod triple;
+mod try_it;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -30,15 +34,18 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::client::Error;
+use crate::config::Mistakes;
+use crate::server::BindError;
+use crate::telemetry::TelemetryError;
 use output::Output;
-use wire::ErrorCode;
+use switchboard_client::Error;
+use wire::{ErrorCode, Reconnect};
 
 /// What `switchboard --help` shows first.
 const EXAMPLES: &str = "\
 Try it, each in a terminal of its own:
   switchboard serve                                      run a broker for this machine
-  switchboard sub Phone --source log                     register, and hear a channel
+  switchboard sub Phone --source log                     print the events of a channel
   switchboard pub Phone Call Ringing '{\"from\":\"+4930123\"}' --source softphone
   switchboard credentials set local --username 1001 --extension 5051
   switchboard request Salesforce User FetchCredentials --source softphone
@@ -73,64 +80,75 @@ enum Command {
     Sub(subscribe::Subscribe),
     /// Publish an event
     Pub(publish::Publish),
-    /// Ask a handler, and print its answer
+    /// Send a request to a handler, and print the answer
     Request(request::Request),
-    /// Answer requests, from a file or a command
+    /// Answer requests, with fixed JSON or a command
     Handle(handle::Handle),
-    /// List the applications that are connected
+    /// List the connected applications
     Apps(apps::Apps),
-    /// Load a broker, and tell how fast it is
+    /// Measure the speed of a broker
     Bench(bench::Bench),
-    /// Look after the credentials that agents fetch
+    /// Manage the credentials that agents fetch
     Credentials(credentials::Arguments),
     /// Make tokens for applications
     Token(token::TokenArgs),
     /// Find the mistakes in a configuration
     Check(check::CheckArgs),
-    /// Run a stand-in for a system that the broker asks
+    /// Run a simulated Salesforce org
     #[cfg(feature = "simulator")]
     Simulate(simulate::Simulate),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
 
-/// How the program ends.
+/// The exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// What was asked for is done.
+    /// Done.
     Done = 0,
     /// The operation was refused or failed.
     Refused = 1,
-    /// Wrong usage or configuration, a key or store that will not do, an address in use.
+    /// Wrong usage, configuration, key or store, or an address in use.
     Usage = 2,
-    /// No connection, or no longer.
+    /// The connection could not be made, or was lost.
     Unreachable = 3,
-    /// No answer in time.
+    /// No answer within the time limit.
     TimedOut = 4,
 }
 
 impl Exit {
-    /// What an error means.
+    /// Returns the exit code of an error.
     fn of(error: &anyhow::Error) -> Self {
         if let Some(error) = error.downcast_ref::<Error>() {
             return match error {
                 Error::Invalid(_) => Self::Usage,
                 Error::Unreachable { .. } | Error::Handshake { .. } | Error::Disconnected => Self::Unreachable,
+                Error::Closed { code: Some(code), .. } => Self::after_close(*code),
                 Error::TimedOut(_) => Self::TimedOut,
                 Error::Refused(failure) if failure.code() == Some(ErrorCode::RequestTimeout) => Self::TimedOut,
-                Error::Refused(_) | Error::Closed { .. } | Error::Protocol(_) => Self::Refused,
+                Error::Refused(_) | Error::Closed { .. } | Error::Protocol(_) | _ => Self::Refused,
             };
         }
         match error.downcast_ref::<io::Error>() {
-            // Whoever read the output has had enough, as `head` has.
+            // The reader of the output has stopped, as `head` does.
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => Self::Done,
-            _ if error.is::<Usage>() => Self::Usage,
+            _ if error.is::<Usage>() || error.is::<TelemetryError>() => Self::Usage,
+            _ if error.is::<Mistakes>() || error.is::<BindError>() => Self::Usage,
             _ => Self::Refused,
+        }
+    }
+
+    /// Returns how the program ends after the broker closed its connection: a close after which a client reconnects is a
+    /// lost connection, any other a refusal.
+    fn after_close(code: u16) -> Self {
+        match Reconnect::after(code) {
+            Reconnect::BackOff | Reconnect::AfterDelay => Self::Unreachable,
+            Reconnect::DropMessage | Reconnect::NewToken | Reconnect::Stop => Self::Refused,
         }
     }
 }
 
-/// A mistake in the arguments, or in what they name.
+/// A mistake in the arguments, or in something that they name.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Usage {
@@ -139,19 +157,19 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// A mistake in words.
+    /// A mistake with this message.
     pub(crate) fn new(message: impl fmt::Display) -> Self {
         Self { message: message.to_string(), hint: None }
     }
 
-    /// With what may help.
+    /// Adds a hint.
     pub(crate) fn hint(mut self, hint: &'static str) -> Self {
         self.hint = Some(hint);
         self
     }
 }
 
-/// Runs the command that the arguments name.
+/// Runs the command line.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     if serves(arguments.get(1)) {
@@ -160,7 +178,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let command_line = match CommandLine::try_parse_from(arguments) {
         Ok(command_line) => command_line,
         Err(error) => {
-            // Help that nobody reads to its end is no failure.
+            // A closed pipe is not an error.
             error.print().ok();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
         }
@@ -178,24 +196,27 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     })
 }
 
-/// What may help against an error.
+/// Returns a hint for an error.
 fn hint_for(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref() {
         Some(Error::Unreachable { kind: io::ErrorKind::ConnectionRefused, .. }) => {
-            Some("nothing listens there; `switchboard serve` starts a broker, --url names another address")
+            Some("no broker is listening there; `switchboard serve` starts one, --url gives another address")
         }
-        // The probe's answer, or that of a path which nobody knows.
+        Some(Error::Unreachable { kind: io::ErrorKind::InvalidData, .. }) => {
+            Some("--ca-file names the certificate authority of a broker whose certificate this computer does not trust")
+        }
+        // The answer of the probe, or that of an unknown path.
         Some(Error::Handshake { status: 200 | 404, .. }) => {
             Some("the WebSocket is at /ws; --url is like ws://127.0.0.1:7420/ws")
         }
         Some(error) if error.code() == Some(ErrorCode::Unauthenticated) => {
-            Some("--token-file or SWITCHBOARD_TOKEN gives the token of the application that --source names")
+            Some("--token-file or SWITCHBOARD_TOKEN gives the token of the application in --source")
         }
         _ => error.downcast_ref::<Usage>().and_then(|usage| usage.hint),
     }
 }
 
-/// Whether no command is named: then it is `serve`, with the flags that follow.
+/// Returns whether the arguments begin without a command. Then the command is `serve`.
 fn serves(first: Option<&OsString>) -> bool {
     let own = ["-h", "--help", "-V", "--version"];
     first.is_none_or(|first| first.to_string_lossy().starts_with('-') && !own.iter().any(|flag| first == flag))
@@ -203,14 +224,14 @@ fn serves(first: Option<&OsString>) -> bool {
 
 fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
     let exit = match command {
-        Command::Serve(arguments) => return Ok(serve::serve(arguments)),
-        Command::Credentials(arguments) => return Ok(credentials::run(&arguments)),
+        Command::Serve(arguments) => Ok(serve::serve(arguments)),
+        Command::Credentials(arguments) => Ok(credentials::run(&arguments)),
         Command::Token(arguments) => token::run(&arguments, output),
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Sub(arguments) => block_on(subscribe::run(arguments, output)),
         Command::Pub(arguments) => block_on(publish::run(arguments, output)),
         Command::Request(arguments) => block_on(request::run(arguments, output)),
-        Command::Handle(arguments) => block_on(handle::run(arguments)),
+        Command::Handle(arguments) => block_on(handle::run(arguments, output)),
         Command::Apps(arguments) => block_on(apps::run(arguments, output)),
         Command::Bench(arguments) => block_on(bench::run(arguments, output)),
         #[cfg(feature = "simulator")]
@@ -220,9 +241,9 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
     exit.map(|exit| ExitCode::from(exit as u8))
 }
 
-/// Runs a command that speaks to a broker.
+/// Runs a command that connects to a broker.
 fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
-    // Another subscriber stands where a test has set one.
+    // A test can have set another subscriber.
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(output::colours())
@@ -231,19 +252,19 @@ fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Resu
         .with_target(false)
         .try_init()
         .ok();
-    // One worker: the connection is looked after there, also while this thread waits for a pipe to be read.
+    // One worker, which serves the connection while this thread is blocked on a full pipe.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(command)
 }
 
-/// Ends with Ctrl-C, on Unix also with SIGTERM. Both are listened for from this call on, not from the first poll: a
-/// script may send one as soon as it reads that a command is ready.
+/// Waits for Ctrl-C, on Unix also for SIGTERM. Signals are received from this call on, not from the first poll: a script
+/// can send one as soon as it reads that a command is ready.
 fn interruption() -> impl Future<Output = ()> {
     #[cfg(unix)]
     {
         use std::task::Poll;
         use tokio::signal::unix::{SignalKind, signal};
-        // A signal that cannot be listened for ends the program by itself.
+        // A signal that cannot be received ends the program.
         let mut signals = [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).ok());
         std::future::poll_fn(move |context| {
             let mut signals = signals.iter_mut().flatten();

@@ -1,7 +1,7 @@
-//! [`Output`]: all that the commands write. JSON lines when piped; readable and coloured on a terminal.
+//! [`Output`]: the output of the commands. JSON lines when piped; readable and coloured on a terminal.
 //!
-//! What was asked for goes to standard output, everything about it to standard error, so that a pipe gets the one and a
-//! person sees both. Nothing from outside reaches a terminal with its control characters.
+//! Results go to standard output, notes and errors to standard error, so that a pipe gets only results. Control
+//! characters from outside never reach a terminal.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::client::Message;
+use switchboard_client::Message;
 
 const TRIPLE: Style = Style::new().bold();
 const SOURCE: Style = AnsiColor::Cyan.on_default();
@@ -17,34 +17,39 @@ const MARK: Style = AnsiColor::Yellow.on_default();
 const WRONG: Style = AnsiColor::Red.on_default().bold();
 const QUIET: Style = Style::new().dimmed();
 
-/// Where commands write.
+/// Standard output.
 pub(crate) struct Output {
     stream: anstream::Stdout,
     terminal: bool,
 }
 
 impl Output {
-    /// Standard output as it is: a terminal or not.
+    /// Finds out whether standard output is a terminal.
     pub(crate) fn new() -> Self {
         Self { terminal: io::stdout().is_terminal(), stream: anstream::stdout() }
     }
 
-    /// Whether a person reads along.
+    /// Returns whether standard output is for a person.
     pub(crate) fn is_terminal(&self) -> bool {
         self.terminal
     }
 
-    /// One line of text, such as a JSON text.
+    /// Writes as into a pipe from now on.
+    pub(crate) fn as_json(&mut self) {
+        self.terminal = false;
+    }
+
+    /// Writes one line of text, such as JSON.
     ///
     /// # Errors
-    /// The system's; a broken pipe is for `run` to recognise.
+    /// Those of the system. `run` recognises a broken pipe.
     pub(crate) fn line(&mut self, text: &str) -> io::Result<()> {
         let text = self.on_one_line(text);
         writeln!(self.stream, "{text}")?;
         self.stream.flush()
     }
 
-    /// Text of several lines, as it is.
+    /// Writes text of several lines as it is.
     ///
     /// # Errors
     /// As [`line`](Self::line).
@@ -53,7 +58,7 @@ impl Output {
         self.stream.flush()
     }
 
-    /// One envelope, on a line of its own.
+    /// Writes one envelope on a line.
     ///
     /// # Errors
     /// As [`line`](Self::line).
@@ -85,8 +90,8 @@ impl Output {
     }
 }
 
-/// JSON has line breaks between its tokens only, where a space does as well; a terminal gets no other control character
-/// either (U+009B begins an escape sequence, and JSON allows it in a string).
+/// Returns JSON text on one line. JSON has line breaks only between tokens, where a space means the same. For a terminal,
+/// other control characters are escaped too: JSON allows U+009B in a string, and it begins an escape sequence.
 pub(crate) fn one_line(text: &str, for_terminal: bool) -> Cow<'_, str> {
     if !text.chars().any(char::is_control) {
         return Cow::Borrowed(text);
@@ -105,12 +110,12 @@ pub(crate) fn one_line(text: &str, for_terminal: bool) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
-/// Tells a person something about the work, on standard error.
+/// Writes a note to standard error.
 pub(crate) fn note(text: &str) {
     to_stderr(&format!("{QUIET}{}{QUIET:#}", plain(text)));
 }
 
-/// Tells what went wrong, on standard error. A coded error begins with its code, so that scripts can look for it.
+/// Writes an error to standard error. If it has a code, the line begins with that, so that scripts can find it.
 pub(crate) fn error(text: &str) {
     let text = plain(text);
     match text.split_once(": ") {
@@ -121,23 +126,23 @@ pub(crate) fn error(text: &str) {
     }
 }
 
-/// Tells what may help, on a line of its own.
+/// Writes a hint to standard error.
 pub(crate) fn hint(text: &str) {
     to_stderr(&format!("{MARK}hint{MARK:#}: {}", plain(text)));
 }
 
-/// Whether standard error shows colours: a terminal does, unless its user wants none.
+/// Returns whether standard error shows colours.
 pub(crate) fn colours() -> bool {
     anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
 }
 
-/// Error texts may come from another program, and this one's terminal is not theirs.
+/// Returns text without control characters, because errors can come from another program.
 fn plain(text: &str) -> String {
     text.chars().map(|it| if it.is_control() && it != '\n' { ' ' } else { it }).collect()
 }
 
 fn to_stderr(line: &str) {
-    // If standard error is gone there is nobody left to tell.
+    // A closed standard error is not an error.
     writeln!(anstream::stderr(), "{line}").ok();
 }
 

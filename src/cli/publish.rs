@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::connect::Connection;
 use super::output::{Output, hint, note};
-use super::triple::triple;
+use super::triple::{id, triple};
 use super::{Exit, data};
 
 /// See the help text.
@@ -14,11 +14,12 @@ use super::{Exit, data};
 Examples:
   switchboard pub Phone Call Ringing '{\"from\":\"+49301234\"}' --source softphone
   switchboard pub Phone Agent State '\"ready\"' --source softphone --retain
-  switchboard pub Phone Agent State null --source softphone --retain   forgets it
+  switchboard pub Phone Agent State null --source softphone --retain   clears the retained value
   switchboard pub Crm Contact Changed @contact.json --source crm --receipt
   date +%s | switchboard pub Clock Tick Now - --source clock
 
-A refused event is exit code 1, with or without --receipt.")]
+A refused event is exit code 1, also without --receipt.")]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
 pub(crate) struct Publish {
     /// Channel
     channel: String,
@@ -26,26 +27,38 @@ pub(crate) struct Publish {
     topic: String,
     /// Subtopic
     subtopic: String,
-    /// The payload: JSON, @FILE, or - for standard input; none if left out
+    /// The payload: JSON, @FILE, or - for standard input; default: no payload
     #[arg(value_name = "DATA|@FILE|-", allow_hyphen_values = true)]
     data: Option<String>,
-    /// Print the broker's receipt: how many received the event
+    /// Print the broker's receipt: the number of receivers
     #[arg(long)]
     receipt: bool,
-    /// Keep the event as the last value, for later subscribers
+    /// Print the receipt as JSON, also on a terminal
+    #[arg(long)]
+    json: bool,
+    /// Retain the event as the last value of its triple, for later subscribers
     #[arg(long)]
     retain: bool,
-    /// Only for sessions of this source
+    /// The id of the event; default: a new one
+    #[arg(long, value_name = "ID", value_parser = id)]
+    id: Option<String>,
+    /// Deliver an event with this id at most once, in a channel with history
+    #[arg(long, requires = "id")]
+    once: bool,
+    /// Put the payload into the field message instead of data
+    #[arg(long)]
+    message: bool,
+    /// Send only to sessions of this source
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    /// For this user; a service has to say so on a user-scoped channel
+    /// The user whom the event is for; a service must name one on a user-scoped channel
     #[arg(long = "for", value_name = "USER")]
     for_user: Option<String>,
     #[command(flatten)]
     connection: Connection,
 }
 
-/// Publishes, and waits for the broker's word: only then is it known that the event was accepted.
+/// Publishes, and waits for the receipt: only then is it known that the event was accepted.
 pub(crate) async fn run(arguments: Publish, output: &mut Output) -> anyhow::Result<Exit> {
     let triple = triple(&arguments.channel, &arguments.topic, &arguments.subtopic)?;
     let payload = data::read(arguments.data.as_deref())?;
@@ -60,21 +73,30 @@ pub(crate) async fn run(arguments: Publish, output: &mut Output) -> anyhow::Resu
     if let Some(user) = arguments.for_user {
         event = event.user(user);
     }
-    let receipt = event.receipt().await;
+    if arguments.message {
+        event = event.in_message();
+    }
+    let mut event = event.receipt();
+    if let Some(id) = arguments.id {
+        event = event.id(id);
+    }
+    if arguments.once {
+        event = event.once();
+    }
+    let receipt = event.await;
     client.close().await;
     let receipt = receipt?;
     if receipt.reply.is_some() {
-        note("a handler serves this triple: the broker took the event for a request");
+        note("a handler serves this triple, so this was a request, not an event");
         hint("`switchboard request` prints the answer");
-    } else if arguments.receipt && output.is_terminal() {
-        output.line(&format!("in {} outbound queues", receipt.receivers))?;
-    } else if arguments.receipt {
-        // As the broker says it: no hint where there is none.
+    } else if arguments.json || arguments.receipt && !output.is_terminal() {
         let line = match &receipt.hint {
             Some(hint) => json!({ "Receivers": receipt.receivers, "Hint": hint }),
             None => json!({ "Receivers": receipt.receivers }),
         };
         output.line(&line.to_string())?;
+    } else if arguments.receipt {
+        output.line(&format!("{} receivers", receipt.receivers))?;
     }
     if let Some(text) = &receipt.hint {
         hint(text);

@@ -1,4 +1,4 @@
-//! `switchboard request`: asks a handler, or all of them, and prints what they answer.
+//! `switchboard request`: sends a request to a handler, or to all, and prints the answers.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use clap::Args;
 
 use super::connect::Connection;
 use super::output::{Output, note};
-use super::triple::triple;
+use super::triple::{id, triple};
 use super::{Exit, data, interruption};
-use crate::client::{Answers, Error, Failure, Gather, Gathered, Message, Summary};
+use switchboard_client::{Answers, Error, Failure, Gather, Gathered, Message, Summary};
 use wire::ErrorCode;
 
 /// See the help text.
@@ -20,11 +20,12 @@ Examples:
   switchboard request Phone Agent GetState --source wallboard --gather
   switchboard request Crm Contact Find @query.json --source softphone | jq -r .Name
 
-Prints the payload of the answer, or of each: one a line.
-An answer with \"Success\":false is printed too and is exit code 1.
-No answer in time is exit code 4.
-With --gather, exit code 1 says that a handler failed, or that there is none.
-Ctrl-C cancels the request, with exit code 1.")]
+Prints the payload of each answer on a line.
+An answer with \"Success\":false is also printed; the exit code is 1.
+No answer within the time limit is exit code 4.
+With --gather, exit code 1 means that a handler failed, or that there is none.
+Ctrl-C cancels the request; the exit code is 1.")]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
 pub(crate) struct Request {
     /// Channel
     channel: String,
@@ -32,41 +33,47 @@ pub(crate) struct Request {
     topic: String,
     /// Subtopic
     subtopic: String,
-    /// The payload: JSON, @FILE, or - for standard input; none if left out
+    /// The payload: JSON, @FILE, or - for standard input; default: no payload
     #[arg(value_name = "DATA|@FILE|-", allow_hyphen_values = true)]
     data: Option<String>,
-    /// How long to wait for an answer
+    /// The time limit
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     timeout: Duration,
-    /// Ask every handler, and print what each answers
+    /// Send the request to all handlers
     #[arg(long)]
     gather: bool,
-    /// Let the broker ask another handler if the first one dies
+    /// Let the broker give the request to a second handler if the first one goes away
     #[arg(long)]
     idempotent: bool,
+    /// The id of the request, by which a handler recognises a repeated one; default: a new one
+    #[arg(long, value_name = "ID", value_parser = id)]
+    id: Option<String>,
     /// Print whole envelopes, not payloads
     #[arg(long)]
     envelope: bool,
-    /// Only handlers of this source
+    /// Print JSON lines, also on a terminal
+    #[arg(long)]
+    json: bool,
+    /// Send only to handlers of this source
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    /// For this user; for services
+    /// The user whom the request is for; a service must name one on a user-scoped channel
     #[arg(long = "for", value_name = "USER")]
     for_user: Option<String>,
     #[command(flatten)]
     connection: Connection,
 }
 
-/// A duration with its unit, of a millisecond at least: the wire knows no shorter one.
+/// Reads a duration with its unit. The shortest one on the wire is a millisecond.
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(duration) if duration < Duration::from_millis(1) => Err("it has to be 1ms or more".into()),
+        Ok(duration) if duration < Duration::from_millis(1) => Err("must be 1ms or more".into()),
         Ok(duration) => Ok(duration),
         Err(error) => Err(format!("{error}; write it with its unit, such as 250ms or 10s")),
     }
 }
 
-/// Asks and prints.
+/// Sends the request and prints the answers.
 pub(crate) async fn run(arguments: Request, output: &mut Output) -> anyhow::Result<Exit> {
     let triple = triple(&arguments.channel, &arguments.topic, &arguments.subtopic)?;
     let payload = data::read(arguments.data.as_deref())?;
@@ -81,9 +88,15 @@ pub(crate) async fn run(arguments: Request, output: &mut Output) -> anyhow::Resu
     if let Some(user) = arguments.for_user {
         request = request.user(user);
     }
+    if let Some(id) = arguments.id {
+        request = request.id(id);
+    }
+    if arguments.json {
+        output.as_json();
+    }
     let mut printer = Printer { output, envelope: arguments.envelope };
     let interrupted = interruption();
-    let asked = async {
+    let answered = async {
         if arguments.gather {
             let gather = request.gather().await?;
             printer.gathered(gather).await
@@ -93,8 +106,8 @@ pub(crate) async fn run(arguments: Request, output: &mut Output) -> anyhow::Resu
         }
     };
     let outcome = tokio::select! {
-        outcome = asked => outcome.map(|()| Exit::Done),
-        // What waited for the answer is dropped, which cancels the request.
+        outcome = answered => outcome.map(|()| Exit::Done),
+        // The stream of answers is dropped, which cancels the request.
         () = interrupted => {
             note("cancelled");
             Ok(Exit::Refused)
@@ -150,14 +163,14 @@ impl Printer<'_> {
     }
 }
 
-/// Says who has answered; fails where somebody has not.
+/// Reports which handlers answered, and fails if one did not.
 fn end(summary: &Summary, refused: Option<Failure>) -> Result<(), Error> {
     note(&format!("{} of {} handlers answered", summary.answered, summary.expected));
     for failed in &summary.failed {
         note(&format!("{}: {}", failed.source, failed.error_code));
     }
     if summary.expected == 0 {
-        return Err(Failure::new(ErrorCode::NoHandler.as_str(), "nobody who could answer is connected").into());
+        return Err(Failure::new(ErrorCode::NoHandler.as_str(), "there is no handler").into());
     }
     match (refused, summary.failed.first()) {
         (Some(failure), _) => Err(failure.into()),

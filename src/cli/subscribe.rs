@@ -1,4 +1,4 @@
-//! `switchboard sub`: prints the events that a pattern matches, one a line.
+//! `switchboard sub`: prints the events that a pattern matches, one per line.
 
 use std::pin::pin;
 
@@ -9,7 +9,8 @@ use super::connect::Connection;
 use super::output::{Output, note};
 use super::triple::pattern;
 use super::{Exit, interruption};
-use crate::client::{Error, State, Subscription};
+use switchboard_client::{Error, State, Subscription};
+use wire::ErrorCode;
 
 /// See the help text.
 #[derive(Args)]
@@ -19,10 +20,11 @@ Examples:
   switchboard sub Phone Call --source log                   every event of the topic Call
   switchboard sub '*' Call Ringing --source log --count 1   the next one, whatever its channel
   switchboard sub Phone --source log | jq .data             JSON lines when piped
-  switchboard sub Broker Application Joined --source log    who comes
+  switchboard sub Broker Application Joined --source log    applications that register
 
-Events of the channel Broker have to be named.
-It reconnects by itself; what was published meanwhile is missed.
+'*' as channel does not match the channel Broker.
+A broker in open mode sends the events of all users, unless --user names one.
+The command reconnects by itself; events that were published meanwhile are missed.
 Ctrl-C ends it, with exit code 0.")]
 pub(crate) struct Subscribe {
     /// Channel, or '*'
@@ -34,32 +36,49 @@ pub(crate) struct Subscribe {
     /// Subtopic, or '*'
     #[arg(default_value = "*")]
     subtopic: String,
-    /// End after this many
+    /// End after N events
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Share the events with the other members of a group, one each
+    /// Share the events with the other members of a group: each event goes to one member
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
-    /// Hear a user's events, or with '*' everybody's; needs the permission to observe
+    /// Print the events of this user, or of all users ('*'); needs the permission to observe
     #[arg(long, value_name = "USER")]
     observe: Option<String>,
+    /// Print JSON lines, also on a terminal
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     connection: Connection,
 }
 
-/// Subscribes and prints until the count is reached or a signal comes.
+/// Subscribes and prints until the count is reached or a signal arrives.
 pub(crate) async fn run(arguments: Subscribe, output: &mut Output) -> anyhow::Result<Exit> {
-    let Subscribe { channel, topic, subtopic, count, group, observe, connection } = arguments;
+    let Subscribe { channel, topic, subtopic, count, group, observe, json, connection } = arguments;
+    if json {
+        output.as_json();
+    }
     let pattern = pattern(&channel, &topic, &subtopic)?;
     let client = connection.connect().await?;
-    let mut subscribing = client.subscribe(pattern.clone());
-    if let Some(group) = group {
-        subscribing = subscribing.group(group);
-    }
-    if let Some(user) = observe {
-        subscribing = subscribing.observe(user);
-    }
-    let mut subscription = subscribing.await?;
+    let subscribe = |user: Option<&str>| {
+        let mut subscribing = client.subscribe(pattern.clone());
+        if let Some(group) = &group {
+            subscribing = subscribing.group(group);
+        }
+        match user {
+            Some(user) => subscribing.observe(user),
+            None => subscribing,
+        }
+    };
+    let mut subscription = match &observe {
+        Some(user) => subscribe(Some(user)).await?,
+        None if connection.is_anyone() => match subscribe(Some("*")).await {
+            // Not in open mode: the connection has another proof than a token.
+            Err(error) if error.code() == Some(ErrorCode::Forbidden) => subscribe(None).await?,
+            outcome => outcome?,
+        },
+        None => subscribe(None).await?,
+    };
     let interrupted = interruption();
     note(&format!("subscribed to {pattern}"));
     let outcome = tokio::select! {
@@ -83,13 +102,12 @@ async fn print(subscription: &mut Subscription, count: Option<u64>, output: &mut
     Ok(())
 }
 
-/// Tells of lost and regained connections, until there is no hope of another.
+/// Reports lost and regained connections, until the client gives up.
 pub(crate) async fn narrate(states: impl futures_util::Stream<Item = State>) -> Error {
     let mut states = pin!(states);
     let mut was_lost = false;
     while let Some(state) = states.next().await {
         match state {
-            // That everything is well from the start needs no words.
             State::Connected(_) if was_lost => note("connected again"),
             State::Connected(_) | State::Connecting => {}
             State::Disconnected { reason, retry_in } => {

@@ -1,4 +1,8 @@
-//! `switchboard token`: makes the random value that proves an application, and the hash that the configuration knows.
+//! `switchboard token`: makes a random token for an application, and its hash for the configuration.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use rand::TryRng;
@@ -7,9 +11,10 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::auth::hash_token;
+use wire::check_name;
 
-use super::Exit;
 use super::output::Output;
+use super::{Exit, Usage};
 
 /// Make tokens that prove applications
 #[derive(clap::Args, Debug)]
@@ -20,39 +25,99 @@ pub(crate) struct TokenArgs {
 
 #[derive(clap::Subcommand, Debug)]
 enum TokenCommand {
-    /// Print a new token, this once, and its hash for the configuration
+    /// Make a token, and print it once with its hash for the configuration
     New(NewArgs),
 }
 
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Examples:\n  switchboard token new\n  switchboard token new --json | jq -r .token > softphone.token"
-)]
+#[command(after_help = "\
+Examples:
+  switchboard token new
+  switchboard token new --source softphone --user alice@example.com --out softphone.token >> switchboard.toml
+  switchboard token new --source statistics --service --out statistics.token >> switchboard.toml
+  switchboard token new --json | jq -r .token_sha256
+
+With --source, prints a complete [[applications]] block for the configuration.")]
 struct NewArgs {
-    /// Print both as one JSON object
+    /// The source of the application
+    #[arg(long, value_name = "NAME")]
+    source: Option<String>,
+    /// The user of the application
+    #[arg(long, value_name = "USER", requires = "source", conflicts_with = "service")]
+    user: Option<String>,
+    /// The application is a service, which belongs to no user
+    #[arg(long, requires = "source")]
+    service: bool,
+    /// Write the token into this new file, which only its owner can read, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Print a JSON object
     #[arg(long)]
     json: bool,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &TokenArgs, output: &mut Output) -> anyhow::Result<Exit> {
-    let TokenCommand::New(NewArgs { json }) = &args.command;
+    let TokenCommand::New(args) = &args.command;
+    // Before anything is written.
+    let row = args.row()?;
     let mut bytes = Zeroizing::new([0; 32]);
     SysRng.try_fill_bytes(bytes.as_mut()).context("the system gave no random bytes")?;
     let token = written(&bytes);
     let hash = hex::encode(hash_token(&token));
-    let token = token.expose_secret();
-    // Both are of an alphabet that JSON needs no escapes for.
-    let text = Zeroizing::new(if *json {
-        format!("{{\"token\":\"{token}\",\"token_sha256\":\"{hash}\"}}\n")
-    } else {
-        format!("token:        {token}\ntoken_sha256: {hash}\n")
+    let printed = match &args.out {
+        Some(path) => {
+            write_private(path, &token)
+                .map_err(|error| Usage::new(format!("the token cannot be written to {}: {error}", path.display())))?;
+            None
+        }
+        None => Some(token.expose_secret()),
+    };
+    // Neither needs an escape in JSON.
+    let text = Zeroizing::new(match (args.json, printed, row) {
+        (true, Some(token), _) => format!("{{\"token\":\"{token}\",\"token_sha256\":\"{hash}\"}}\n"),
+        (true, None, _) => format!("{{\"token_sha256\":\"{hash}\"}}\n"),
+        (false, Some(token), None) => format!("token:        {token}\ntoken_sha256: {hash}\n"),
+        (false, None, None) => format!("token_sha256: {hash}\n"),
+        (false, Some(token), Some(row)) => format!("token: {token}\n\n{row}token_sha256 = \"{hash}\"\n"),
+        (false, None, Some(row)) => format!("\n{row}token_sha256 = \"{hash}\"\n"),
     });
     output.text(&text)?;
     Ok(Exit::Done)
 }
 
-/// Base64 for URLs (RFC 4648, section 5), unpadded: not hex, so that nobody takes a token for its hash.
+impl NewArgs {
+    /// Returns the `[[applications]]` block without its hash, if the application is named.
+    fn row(&self) -> Result<Option<String>, Usage> {
+        let Some(source) = &self.source else { return Ok(None) };
+        for (what, name) in [("source", Some(source)), ("user", self.user.as_ref())] {
+            if let Some(fault) = name.and_then(|name| check_name(name).err()) {
+                return Err(Usage::new(format!("the {what} {fault}")));
+            }
+        }
+        let quoted = |text: &str| toml::Value::from(text).to_string();
+        let owner = match &self.user {
+            Some(user) => format!("user = {}", quoted(user)),
+            None if self.service => "service = true".to_owned(),
+            None => return Err(Usage::new("an application is of a user or a service: add --user USER or --service")),
+        };
+        Ok(Some(format!("[[applications]]\nsource = {}\n{owner}\n", quoted(source))))
+    }
+}
+
+/// Writes a token into a new file that only its owner can read.
+fn write_private(path: &Path, token: &SecretString) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(token.expose_secret().as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()
+}
+
+/// Returns the bytes in base64 for URLs (RFC 4648, section 5), without padding. A token in hex would look like its hash.
 fn written(bytes: &[u8; 32]) -> SecretString {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = Zeroizing::new(String::with_capacity(43));

@@ -92,10 +92,10 @@ pub enum AuthMode {
 /// `[http]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Http {
-    /// Origins beside loopback, as browsers write them (lower case, no default port): `https://crm.example.com`, or
-    /// `null`.
+    /// Origins beside loopback, as browsers write them (lower case, no default port): `https://crm.example.com`,
+    /// `app://`, or `null`.
     pub allowed_origins: Vec<String>,
-    /// Hosts beside loopback names and addresses, as a `Host` header writes them (lower case, IPv6 in brackets), without
+    /// Hosts beside `localhost` and IP addresses, as a `Host` header writes them (lower case, IPv6 in brackets), without
     /// a port.
     pub allowed_hosts: Vec<String>,
 }
@@ -138,6 +138,8 @@ impl Application {
 pub struct Channel {
     /// Whose an envelope of this channel is.
     pub scope: Scope,
+    /// Who may publish events, if the channel is shared.
+    pub publish: Publish,
     /// What a full queue does.
     pub overflow: Overflow,
     /// Whether topic and subtopic are compared without regard to ASCII case.
@@ -152,6 +154,16 @@ pub enum Scope {
     User,
     /// Among all.
     Shared,
+}
+
+/// `channels.NAME.publish`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Publish {
+    /// Every session.
+    #[default]
+    All,
+    /// Services and adapters.
+    Services,
 }
 
 /// `channels.NAME.overflow`
@@ -246,17 +258,19 @@ pub struct Limits {
     pub connections: usize,
     /// Connections an address; 0: no limit.
     pub connections_per_address: usize,
+    /// Connections that have not registered, counted from accept.
+    pub unregistered: usize,
     /// How deep JSON may nest.
     pub json_depth: usize,
     /// Malformed messages in a row that close the session.
     pub malformed: u32,
     /// Failed registrations a minute an address.
     pub failed_registrations: u32,
-    /// Retained values a user.
+    /// Retained values of a user or service.
     pub retained_values: usize,
-    /// Bytes of retained values a user.
+    /// Bytes of the retained values of a user or service.
     pub retained_bytes: usize,
-    /// Bytes of retained values in all.
+    /// Bytes of all retained values.
     pub retained_total_bytes: usize,
     /// How long requests in flight may take to finish when the broker drains.
     pub drain: Duration,
@@ -280,6 +294,7 @@ impl Default for Limits {
             missed_pings: 2,
             connections: 10_000,
             connections_per_address: 0,
+            unregistered: 1000,
             json_depth: 128,
             malformed: 10,
             failed_registrations: 10,

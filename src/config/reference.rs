@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::file::Draft;
 use super::text;
 use super::value::{Slot, Word};
-use super::{AuthMode, Channel, Config, Overflow, Scope, Store, salesforce};
+use super::{AuthMode, Channel, Config, Overflow, Publish, Scope, Store, salesforce};
 
 /// The shortest duration that a timer keeps.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -74,15 +74,17 @@ static KEYS: &[Key<Config>] = &[
         default: "[]",
         unit: "",
         meaning: "Origins whose pages may connect, beside loopback ones, as browsers write them: scheme, host, and \
-                  the port if it is not the scheme's own. `\"null\"` (sandboxed frames, file pages) must be named.",
+                  the port if it is not the scheme's own; or a scheme without a host (`\"file://\"`, `\"app://\"`). \
+                  `\"null\"` (sandboxed frames, file pages) must be listed, in open mode too.",
     },
     Key {
         name: "http.allowed_hosts",
         slot: Slot::Texts(text::host, |it| &mut it.http.allowed_hosts),
         default: "[]",
         unit: "",
-        meaning: "Names under which the broker may be called, beside loopback names and addresses, without a port. \
-                  Others are refused: they are how a foreign page reaches a local server (DNS rebinding).",
+        meaning: "Names, without a port, that a request may have as its `Host`, beside `localhost` and any IP address. \
+                  Other names are refused with 421: they are how a foreign page reaches a local server (DNS \
+                  rebinding).",
     },
     Key {
         name: "protected.patterns",
@@ -233,7 +235,7 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Span(TICK, |it| &mut it.limits.registration),
         default: r#""10s""#,
         unit: "",
-        meaning: "How long a connection may stay unregistered before it is closed with 4401.",
+        meaning: "How long a connection may stay unregistered before it is closed with 4406.",
     },
     Key {
         name: "limits.heartbeat",
@@ -254,7 +256,14 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Size(1, |it| &mut it.limits.connections),
         default: "10000",
         unit: "connections",
-        meaning: "Connections in all; the next one is answered 503.",
+        meaning: "Connections in all. Further ones are answered 503.",
+    },
+    Key {
+        name: "limits.unregistered",
+        slot: Slot::Size(1, |it| &mut it.limits.unregistered),
+        default: "1000",
+        unit: "connections",
+        meaning: "Connections that have not registered, counted from accept. Further ones are answered 503.",
     },
     Key {
         name: "limits.connections_per_address",
@@ -289,28 +298,28 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Size(0, |it| &mut it.limits.retained_values),
         default: "10000",
         unit: "values a user",
-        meaning: "Retained values that are kept for a user. 0: none.",
+        meaning: "Retained values that are kept for a user. In shared channels they count for the user or service that sent them last. 0: none.",
     },
     Key {
         name: "limits.retained_bytes",
         slot: Slot::Size(0, |it| &mut it.limits.retained_bytes),
         default: "67108864",
         unit: "bytes a user",
-        meaning: "Bytes of retained values that are kept for a user.",
+        meaning: "Memory of the retained values that are kept for a user or service; each counts at least 256 bytes.",
     },
     Key {
         name: "limits.retained_total_bytes",
         slot: Slot::Size(0, |it| &mut it.limits.retained_total_bytes),
         default: "268435456",
         unit: "bytes",
-        meaning: "Bytes of retained values that are kept in all.",
+        meaning: "Memory of all retained values.",
     },
     Key {
         name: "limits.drain",
         slot: Slot::Span(Duration::ZERO, |it| &mut it.limits.drain),
         default: r#""30s""#,
         unit: "",
-        meaning: "How long requests in flight may take to finish when the broker stops.",
+        meaning: "How long a drain waits for the requests that were pending when it began.",
     },
 ];
 
@@ -386,6 +395,16 @@ pub(crate) static CHANNEL_KEYS: &[Key<Channel>] = &[
         unit: "",
         meaning: "`\"user\"`: an envelope stays among the sessions of one user, and services. `\"shared\"`: it goes to \
                   every session.",
+    },
+    Key {
+        name: "publish",
+        slot: Slot::Word(&[
+            Word { word: "all", put: |it| it.publish = Publish::All },
+            Word { word: "services", put: |it| it.publish = Publish::Services },
+        ]),
+        default: r#""all""#,
+        unit: "",
+        meaning: "Who may publish events on a shared channel: every session, or services only. Requests are not concerned.",
     },
     Key {
         name: "overflow",

@@ -1,7 +1,7 @@
 //! What the operator chose, in a few lines: for standard error when the broker starts, and for `check`.
 
 use super::reference::keys;
-use super::{AuthMode, Channel, Config, Mode, Overflow, Salesforce, Scope, Store, WritableObject};
+use super::{AuthMode, Channel, Config, Mode, Overflow, Publish, Salesforce, Scope, Store, WritableObject};
 
 impl Config {
     /// Lines that say what this configuration comes to. No secret is among them.
@@ -109,11 +109,15 @@ fn words(channel: Channel) -> String {
         Scope::User => "user",
         Scope::Shared => "shared",
     };
+    let publish = match channel.publish {
+        Publish::All => "",
+        Publish::Services => ", services publish",
+    };
     let overflow = match channel.overflow {
         Overflow::Close => "",
         Overflow::DropOldest => ", drops the oldest",
     };
-    format!("{scope}{overflow}{}", if channel.fold_case { ", case folded" } else { "" })
+    format!("{scope}{publish}{overflow}{}", if channel.fold_case { ", case folded" } else { "" })
 }
 
 fn joined<T: ToString>(items: &[T]) -> String {

@@ -1,7 +1,7 @@
-//! [`FetchCredentials`]: answers `Salesforce/User/FetchCredentials` with the credentials of the user who asks.
+//! [`FetchCredentials`]: answers `Salesforce/User/FetchCredentials` with the credentials of the requesting user.
 //!
-//! The request's verified user alone decides whose they are; the payload is not read. Each fetch leaves one audit record,
-//! written before its answer leaves, also if several fetches share one exchange with the source.
+//! The verified user of the request decides whose credentials these are; the payload is not read. Each fetch leaves one
+//! audit record, written before the answer is sent, also if several fetches share one exchange with the source.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub struct FetchCredentials {
 }
 
 impl FetchCredentials {
-    /// A handler on an open source and an open record.
+    /// Answers from this source and records in this log.
     pub fn new(source: Arc<dyn Source>, audit: Arc<Audit>) -> Self {
         Self { exchanges: Arc::new(Exchanges::new(source)), audit }
     }
@@ -50,7 +50,7 @@ impl Handler for FetchCredentials {
             };
             // The record may wait for the disk.
             tokio::task::spawn_blocking(move || asked.answered(found)).await.unwrap_or_else(|error| {
-                tracing::error!(%error, "a fetch of credentials did not end");
+                tracing::error!(%error, "a fetch of credentials did not complete");
                 Err(internal())
             })
         })
@@ -85,7 +85,7 @@ impl Drop for Asked {
     }
 }
 
-/// Whose credentials are asked for.
+/// Returns whose credentials are requested.
 fn named(given: &Given) -> Result<&str, Refusal> {
     given.user.as_deref().ok_or_else(|| {
         Refusal::new(

@@ -35,6 +35,20 @@ pub(super) fn scope<'e>(
     }
 }
 
+/// Whether a session may publish events on the channel.
+///
+/// # Errors
+/// `FORBIDDEN`.
+pub(super) fn check_publisher(sender: &Session, facts: &Facts<'_>) -> Result<(), Refusal> {
+    if facts.services_only && sender.user().is_some() {
+        return Err(Refusal::new(
+            ErrorCode::Forbidden,
+            "only services publish events on this channel (the key 'publish' of its table in [channels])",
+        ));
+    }
+    Ok(())
+}
+
 pub(super) fn may_not_request() -> Refusal {
     Refusal::new(
         ErrorCode::Forbidden,
@@ -113,9 +127,8 @@ impl Router {
             _ if facts.protected && served_inside => false,
             _ if self.policy.open => true,
             Role::Service if facts.protected => session.permissions().handle.allows(triple),
-            Role::Service => true,
             Role::User(_) if facts.protected || facts.shared => session.permissions().handle.allows(triple),
-            Role::User(_) => true,
+            Role::Service | Role::User(_) => true,
         }
     }
 

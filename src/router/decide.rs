@@ -20,6 +20,7 @@ pub struct Decision<'e> {
 }
 
 /// What follows from a triple and the configuration, looked up once for each envelope.
+#[expect(clippy::struct_excessive_bools, reason = "independent keys of a channel")]
 pub(super) struct Facts<'e> {
     /// The triple as the index compares it: folded where its channel folds.
     pub(super) canonical: Triple<'e>,
@@ -27,6 +28,8 @@ pub(super) struct Facts<'e> {
     pub(super) folded: bool,
     /// The channel is shared by all users.
     pub(super) shared: bool,
+    /// Only services and adapters publish events on the channel.
+    pub(super) services_only: bool,
     /// The triple is protected: request-only, its bytes are wiped.
     pub(super) protected: bool,
     /// The triple is configured to be request-only.
@@ -104,6 +107,7 @@ impl Router {
             }
             return Ok(Verdict::Request { scope, candidates });
         }
+        access::check_publisher(sender, facts).map_err(|refusal| (refusal, Some(false)))?;
         Ok(Verdict::Event { scope, matches: self.subscribers(facts, scope) })
     }
 

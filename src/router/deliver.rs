@@ -43,11 +43,14 @@ impl Router {
             }
             Verdict::Event { scope, matches } => {
                 self.note_nameless_reply(sender, &facts);
-                (self.publish(now, sender, envelope, scope, matches, &facts), false)
+                (self.publish(now, sender, envelope, scope, &matches, &facts), false)
             }
             Verdict::Refused { refusal, is_request } => (Err(refusal), is_request),
         };
-        outcome.map_err(|refusal| self.deny(sender, envelope, refusal, is_request))
+        outcome.map_err(|refusal| {
+            let refusal = if is_request { self.hinted(now, sender, envelope, &facts, refusal) } else { refusal };
+            self.deny(sender, envelope, refusal, is_request)
+        })
     }
 
     /// Logs once for each session that it sends an event on the triple of a request that it has not answered: it most

@@ -2,8 +2,28 @@
 //!
 //! It takes `&self`, is synchronous and gets time as an argument: it never waits, opens no socket and looks at no clock.
 //! A session attaches, subscribes, routes envelopes and detaches; whoever runs the broker calls [`Router::expire`] at
-//! [`Router::deadline`]. Locks are taken in one order, request -> outbox, and no shard of a map is held over a push.
-//! Start at [`Router::route`]: the rules of protocol.md's "Routing an envelope", the first that fits.
+//! [`Router::deadline`]. Start at [`Router::route`]: the rules of docs/protocol.md, "Routing", the first that fits.
+//!
+//! # Locks
+//!
+//! Every lock of the room, in the only order in which they are taken. Most code takes one at a time. No shard of a map is
+//! held over a push, and nothing waits while it holds a lock.
+//!
+//! 1. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
+//!    the one that is delivered last.
+//! 2. `Session::holds`. Held over subscribing, from the check to the index.
+//! 3. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
+//!    holds it for reading over its value and the look-up of its subscribers.
+//! 4. `Retained::buckets`, then one bucket, then `Accounts::state`.
+//! 5. `Gather::state`, held over the push of an answer.
+//! 6. `Pending::progress`, then a shard of `Requests`, then its deadlines.
+//! 7. `Ordered::state`.
+//! 8. `Session::presence`, held over the push of an event to that session.
+//! 9. `Presence::by_user`, a shard.
+//! 10. `Hints::names`, then `Hints::logged`.
+//! 11. `Index::by_key`, a shard, then `Index::counts`.
+//! 12. `Outbox::state`. Wakers are called after its release.
+//! 13. `Session::permissions`, `Session::hints`, `Ids::chance`: nothing else is taken while one of them is held.
 
 mod access;
 mod decide;
@@ -42,9 +62,9 @@ use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::websocket::Frame;
-use hint::Served;
+use hint::Hints;
 use index::Index;
-use presence::Presence;
+use presence::{Change, Presence};
 use request::pending::{Pending, Requests};
 use retained::Retained;
 use session::Role;
@@ -59,7 +79,7 @@ pub struct Router {
     calendar: (Instant, SystemTime),
     events: Index,
     handlers: Index,
-    served: Served,
+    hints: Hints,
     requests: Requests,
     retained: Retained,
     presence: Presence,
@@ -115,7 +135,7 @@ pub struct Routed {
 pub struct Receipt {
     /// In how many outbound queues the message is.
     pub receivers: usize,
-    /// A similar triple that a handler serves, where nobody received it.
+    /// What the sender may have meant instead.
     pub hint: Option<String>,
 }
 
@@ -165,7 +185,7 @@ impl Router {
             calendar: (now, calendar),
             events: Index::default(),
             handlers: Index::default(),
-            served: Served::default(),
+            hints: Hints::default(),
             retained: Retained::default(),
             presence: Presence::default(),
             declarations,
@@ -200,7 +220,7 @@ impl Router {
         let role = Role::of(&registration.identity.principal);
         let session = self.session(now, role, registration, None);
         self.presence.join(&session, exclusive)?;
-        self.tell_presence(now, &session, "Joined");
+        self.tell_presence(now, &session, Change::Joined);
         Ok(session)
     }
 
@@ -269,7 +289,7 @@ impl Router {
         debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));
         if session.role != Role::Adapter {
             self.presence.leave(session);
-            self.tell_presence(now, session, "Left");
+            self.tell_presence(now, session, Change::Left);
         }
     }
 
@@ -317,10 +337,19 @@ impl Router {
         self.requests.earlier()
     }
 
-    /// What the router holds, for the operator. Takes every session's locks, one after the other.
+    /// What the router holds, for the operator. Walks the whole index, and takes every session's locks, one after the
+    /// other.
     pub fn size(&self) -> Size {
         let (retained_values, retained_bytes) = self.retained.size();
-        let mut size = Size { requests: self.requests.len(), retained_values, retained_bytes, ..Size::default() };
+        let mut size = Size {
+            requests: self.requests.len(),
+            subscribers: self.events.len(),
+            handlers: self.handlers.len(),
+            hints: self.hints.len(),
+            retained_values,
+            retained_bytes,
+            ..Size::default()
+        };
         self.presence.each(|session| {
             size.sessions += 1;
             size.asked += session.holds.lock().asked.len();
@@ -350,8 +379,14 @@ pub struct Size {
     pub turns: usize,
     /// Requests that wait for a turn, once for each handler.
     pub waiting: usize,
+    /// Subscriptions to events, each counted once for each key of the index.
+    pub subscribers: usize,
+    /// Handler subscriptions, counted likewise.
+    pub handlers: usize,
+    /// Subscriptions whose triple a hint can name.
+    pub hints: usize,
     /// Retained values.
     pub retained_values: usize,
-    /// Their bytes.
+    /// The memory that they use, in bytes.
     pub retained_bytes: usize,
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::config::{AuthMode, Channel, Config, Overflow, Scope};
+use crate::config::{AuthMode, Channel, Config, Overflow, Publish, Scope};
 use crate::router::decide::Facts;
 use crate::router::outbox::OnFull;
 use wire::{Pattern, Triple};
@@ -17,11 +17,11 @@ pub struct Limits {
     pub pending_requests: usize,
     /// Bytes of the texts that the broker keeps for a session's pending requests.
     pub pending_bytes: usize,
-    /// Retained values a user.
+    /// Retained values of a user or service.
     pub retained_values: usize,
-    /// Bytes of retained values a user.
+    /// Bytes of the retained values of a user or service.
     pub retained_bytes: usize,
-    /// Bytes of retained values in all.
+    /// Bytes of all retained values.
     pub retained_total_bytes: usize,
     /// A request's time limit where it names none, and the most it may name.
     pub request_timeout: Duration,
@@ -91,6 +91,7 @@ impl Policy {
             canonical,
             folded: channel.fold_case,
             shared: channel.scope == Scope::Shared,
+            services_only: channel.scope == Scope::Shared && channel.publish == Publish::Services,
             protected: self.is_protected(triple),
             on_full,
         }

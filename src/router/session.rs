@@ -8,9 +8,11 @@ use std::time::{Instant, SystemTime};
 use parking_lot::{Mutex, RwLock};
 
 use crate::auth::{Identity, Permissions, Principal};
+use crate::router::hint::HintAllowance;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
 use crate::router::outbox::{OnFull, Outbox, Pressure, PushError};
+use crate::router::presence::HeldPresence;
 use crate::router::request::door::Door;
 use crate::router::request::pending::Pending;
 use crate::router::request::turn::Turns;
@@ -64,6 +66,9 @@ pub struct Session {
     busy: AtomicUsize,
     /// The stamp of the last message that it was chosen for.
     served: AtomicU64,
+    pub(super) hints: HintAllowance,
+    /// Presence events that wait until its queue is under half.
+    pub(super) presence: HeldPresence,
     /// The turns of its ordered handlers.
     pub(super) turns: Turns,
     /// Bytes of the texts that the broker keeps for requests that it asked.
@@ -109,6 +114,8 @@ impl Session {
             missed: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
             served: AtomicU64::new(0),
+            hints: HintAllowance::default(),
+            presence: HeldPresence::default(),
             turns: Turns::default(),
             pending_bytes: AtomicUsize::new(0),
             told_to_name_requests: AtomicBool::new(false),
@@ -245,6 +252,11 @@ impl Holdings {
     /// Whether nothing that was asked or given is open.
     pub(super) fn is_idle(&self) -> bool {
         self.asked.is_empty() && self.given.is_empty()
+    }
+
+    /// Whether the session has gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.gone
     }
 
     /// The session has gone: it takes no further request.

@@ -14,6 +14,7 @@ mod transcript_coverage;
 mod transcripts;
 mod transcripts_core;
 
+mod corpora;
 mod frames;
 mod handshake;
 mod malformed;
@@ -27,6 +28,7 @@ mod splicing;
 mod announce;
 mod fetch_credentials;
 mod presence;
+mod replay;
 mod retained;
 mod secrets;
 
@@ -39,11 +41,13 @@ mod bench;
 mod budget;
 mod chromium;
 mod client;
+mod close_codes;
 mod command_line;
 mod configuration;
 mod credentials;
 mod fake_broker;
 mod python;
+mod tls_proxy;
 
 mod live_org;
 mod metadata;
@@ -57,4 +61,5 @@ mod properties;
 mod races_requests;
 mod simulation;
 mod stress;
+mod stress_events;
 mod tidy;

@@ -202,7 +202,8 @@ impl<'a> Reader<'a> {
                 return Err(invalid(format!("the field '{}' is set by the broker only", key.name())));
             }
             Key::RequestId => fields.request_id = string(value),
-            Key::Offset | Key::Epoch | Key::Replayed | Key::Retained | Key::Seq => {}
+            Key::Retained => fields.retained = value.raw == "true",
+            Key::Offset | Key::Epoch | Key::Replayed | Key::Seq => {}
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The wire protocol of switchboard: envelopes, commands, notices and codes.
 //!
-//! [`decode`] reads a text message into an [`Envelope`] that borrows from it. On the channel `Broker` it is a
+//! [`decode()`] reads a text message into an [`Envelope`] that borrows from it. On the channel `Broker` it is a
 //! [`command::Command`]; every other envelope is routed, and leaves as a [`Splice`] of its text and the fields that the
 //! broker sets. Broker and client share this crate, so it knows no session, subscription, socket or clock.
 
@@ -39,7 +39,7 @@ pub struct Envelope<'a> {
 
 /// The optional fields of an envelope. A flag that is absent is `false`.
 #[derive(Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "the wire has five flags, independent of each other")]
+#[expect(clippy::struct_excessive_bools, reason = "the wire has these flags, independent of each other")]
 pub(crate) struct Fields<'a> {
     source: Option<Cow<'a, str>>,
     id: Option<Cow<'a, str>>,
@@ -53,6 +53,7 @@ pub(crate) struct Fields<'a> {
     idempotent: bool,
     retain: bool,
     once: bool,
+    retained: bool,
     data: Option<Range<usize>>,
     message: Option<Range<usize>>,
 }
@@ -168,6 +169,12 @@ impl<'a> Envelope<'a> {
     #[must_use]
     pub fn once(&self) -> bool {
         self.fields.once
+    }
+
+    /// Returns `retained`: a retained value, sent because of a new subscription. Only a broker sets it.
+    #[must_use]
+    pub fn retained(&self) -> bool {
+        self.fields.retained
     }
 
     /// Returns the JSON text of `data`, or of `message` if there is no `data`. `"data":null` is a payload, too.

@@ -1,5 +1,6 @@
-//! [`Connection`]: a registered session over a bare WebSocket, read and written many messages at a time. Neither
-//! `client`'s nor tungstenite's, whose work a message would be more than the broker's, and be measured for it.
+//! [`Connection`]: a registered session over a bare WebSocket, which reads and writes many messages at a time.
+//!
+//! `switchboard-client` and tungstenite do more work per message than the broker, so the bench would measure them.
 
 use std::future::Future;
 use std::io::Cursor;
@@ -11,72 +12,54 @@ use bytes::{Buf, BufMut, BytesMut};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::lookup_host;
 use tokio_tungstenite::client_async;
-use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::cli::Usage;
-use crate::client::{Error, Failure};
+use switchboard_client::{ByteStream, Endpoint, Error, Failure};
 
-/// What one read may bring; a connection holds it only while there is something in it.
+/// The size of one read. A connection has this buffer only while there is something in it.
 const READ_BYTES: usize = 64 << 10;
 
-/// Masks hide from proxies what a page makes a browser send (RFC 6455, section 10.3). Here is no page, and the broker
-/// does the same work for any mask.
+/// A mask keeps a page from choosing the bytes that a proxy sees (RFC 6455, section 10.3). There is no page here, and the
+/// broker does the same work for any mask.
 const MASK: Option<[u8; 4]> = Some([0; 4]);
 
-/// Whom to measure, and as whom.
-#[derive(Default)]
+/// The broker to measure, and the sessions that do it.
 pub(super) struct Target {
-    pub(super) url: String,
-    host: String,
-    port: u16,
+    pub(super) endpoint: Endpoint,
     pub(super) source: String,
     pub(super) user: String,
     pub(super) token: Option<SecretString>,
 }
 
 impl Target {
-    /// The broker at a URL.
-    pub(super) fn of(url: &str) -> Result<Self, Usage> {
-        let wrong = || Usage::new("the URL cannot be read; a broker's address is like ws://127.0.0.1:7420/ws");
-        let uri: Uri = url.parse().map_err(|_| wrong())?;
-        if uri.scheme_str() != Some("ws") {
-            return Err(wrong());
-        }
-        let host = uri.host().ok_or_else(wrong)?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { url: url.to_owned(), host, port: uri.port_u16().unwrap_or(80), ..Self::default() })
-    }
-
-    /// Where it is.
+    /// Returns the broker's address.
     pub(super) async fn address(&self) -> anyhow::Result<SocketAddr> {
-        lookup_host((self.host.as_str(), self.port)).await?.next().context("the host has no address")
+        let (host, port) = (self.endpoint.host(), self.endpoint.port());
+        lookup_host((host, port)).await?.next().context("the host has no address")
     }
 }
 
 /// One registered session.
 pub(super) struct Connection {
-    stream: TcpStream,
-    /// What has come, from the message on that was taken last.
+    stream: Box<dyn ByteStream>,
+    /// The bytes that arrived, from the message on that was taken last.
     incoming: BytesMut,
-    /// How long that one is.
+    /// The length of that message.
     taken: usize,
-    /// What waits for [`Connection::flush`].
+    /// The bytes that [`Connection::flush`] will send.
     outgoing: BytesMut,
 }
 
 impl Connection {
     /// Connects and registers.
     pub(super) async fn open(target: &Target) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(|error| {
-            let address = format!("{}:{}", target.host, target.port);
-            Error::Unreachable { address, reason: error.to_string(), kind: error.kind() }
-        })?;
-        stream.set_nodelay(true)?;
-        let (socket, _) = client_async(&target.url, stream).await.context("no WebSocket there")?;
-        // A broker says nothing before it is asked something, so nothing was read ahead.
+        let stream = target.endpoint.open().await?;
+        let (socket, _) = client_async(target.endpoint.url(), stream).await.map_err(refused)?;
+        // The broker sends nothing before Register, so tungstenite has read nothing beyond the handshake.
         let stream = socket.into_inner();
         let mut connection = Self { stream, incoming: BytesMut::new(), taken: 0, outgoing: BytesMut::new() };
         let token = target.token.as_ref().map(ExposeSecret::expose_secret);
@@ -97,7 +80,7 @@ impl Connection {
         self.feed(&command.to_string())?;
         let answer: Value = loop {
             if let Some(text) = self.take()? {
-                break serde_json::from_str(text).context("the answer is no JSON")?;
+                break serde_json::from_str(text).context("the reply is not JSON")?;
             }
             self.read().await?;
         };
@@ -108,7 +91,7 @@ impl Connection {
         }
     }
 
-    /// Puts an envelope behind those that wait for [`Connection::flush`].
+    /// Adds an envelope to those that [`Connection::flush`] will send.
     pub(super) fn feed(&mut self, text: &str) -> anyhow::Result<()> {
         self.put(OpCode::Data(Data::Text), text.as_bytes())
     }
@@ -120,15 +103,19 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends what waits. Cancel-safe: what is not sent waits on.
+    /// Sends all outgoing bytes. Cancel-safe: bytes that were not sent stay.
     pub(super) async fn flush(&mut self) -> anyhow::Result<()> {
+        if !self.outgoing.has_remaining() {
+            return Ok(());
+        }
         while self.outgoing.has_remaining() {
             self.stream.write_buf(&mut self.outgoing).await?;
         }
-        Ok(())
+        // TLS keeps what does not fit into the socket.
+        Ok(self.stream.flush().await?)
     }
 
-    /// Sends what waits, then waits until more has come. Cancel-safe.
+    /// Sends all outgoing bytes, then waits for incoming ones. Cancel-safe.
     pub(super) async fn read(&mut self) -> anyhow::Result<()> {
         self.flush().await?;
         self.incoming.reserve(READ_BYTES);
@@ -138,7 +125,7 @@ impl Connection {
         }
     }
 
-    /// The next envelope that has come. Pings are answered, with what is sent next.
+    /// Returns the next envelope that has arrived. The answer to a ping is sent with the next flush.
     pub(super) fn take(&mut self) -> anyhow::Result<Option<&str>> {
         loop {
             self.incoming.advance(std::mem::take(&mut self.taken));
@@ -167,12 +154,12 @@ impl Connection {
                     let payload = self.incoming.get(start..start + len).unwrap_or_default();
                     bail!("the broker closed the connection: {}", reason(payload))
                 }
-                _ => bail!("the broker sent a frame that no broker sends"),
+                _ => bail!("the broker sent a frame that a broker never sends"),
             }
         }
     }
 
-    /// Waits for something else, and answers pings meanwhile.
+    /// Awaits another future, and answers pings meanwhile.
     pub(super) async fn wait<T>(&mut self, other: impl Future<Output = T>) -> anyhow::Result<()> {
         let mut other = pin!(other);
         loop {
@@ -185,10 +172,20 @@ impl Connection {
     }
 }
 
-/// What a Close frame says (RFC 6455, section 5.5.1).
+/// Returns the error of a refused handshake, with the broker's reason.
+fn refused(error: tungstenite::Error) -> anyhow::Error {
+    let tungstenite::Error::Http(response) = error else {
+        return anyhow::Error::new(error).context("the WebSocket handshake failed");
+    };
+    let body = String::from_utf8_lossy(response.body().as_deref().unwrap_or_default()).into_owned();
+    let text = body.lines().next().filter(|line| !line.is_empty()).unwrap_or("no reason given").to_owned();
+    Error::Handshake { status: response.status().as_u16(), text }.into()
+}
+
+/// Returns the code and the reason of a Close frame (RFC 6455, section 5.5.1).
 fn reason(payload: &[u8]) -> String {
     match payload.split_first_chunk() {
         Some((code, words)) => format!("{} {}", u16::from_be_bytes(*code), String::from_utf8_lossy(words)),
-        None => "it does not say why".to_owned(),
+        None => "no reason given".to_owned(),
     }
 }

@@ -1,12 +1,14 @@
-//! The Rust client against a broker that says only what a test has it say.
+//! The Rust client, against a broker that the test plays.
 
 mod connecting;
-mod in_its_own_time;
+mod encrypted;
 mod publishing;
 mod reconnecting;
 mod requesting;
 mod serving;
 mod subscribing;
+mod timing;
+mod tokens;
 
 use std::future::IntoFuture;
 use std::io;
@@ -16,7 +18,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
-use switchboard::client::{Builder, Client, Error, Failure, Gathered, Message, Payload, State, Subscription, Triple};
+use switchboard_client::{Builder, Client, Error, Failure, Gathered, Message, Payload, State, Subscription, Triple};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};

@@ -1,4 +1,7 @@
-//! `switchboard apps`, and what all commands that speak to a broker share.
+//! `switchboard apps`, and the arguments that all client commands share.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 
 use super::*;
 
@@ -26,13 +29,13 @@ async fn applications_are_listed() {
 async fn a_token_comes_from_a_file_or_the_environment_and_is_never_shown() {
     let broker = Broker::with_config(&application("shell", Some("alice"), "")).await;
     let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let good = file("good", &format!("{}\n", token_of("shell")));
-    run(&url(&broker), &["apps", "--token-file", &good]).await.has(0, "");
+    let file = |name: &str, text: &str| secret_file(&folder, name, text);
+    let token = token_of("shell");
+    for (name, text) in
+        [("plain", token.clone()), ("line", format!("{token}\n")), ("bom", format!("\u{feff}{token}\r\n"))]
+    {
+        run(&url(&broker), &["apps", "--token-file", &file(name, &text)]).await.has(0, "");
+    }
 
     let outcome = run(&url(&broker), &["apps", "--token-file", &file("bad", "not-the-token")]).await;
     outcome.has(1, "hint: --token-file or SWITCHBOARD_TOKEN");
@@ -41,14 +44,29 @@ async fn a_token_comes_from_a_file_or_the_environment_and_is_never_shown() {
 
     run(&url(&broker), &["apps"]).await.has(1, "UNAUTHENTICATED: ");
     run(&url(&broker), &["apps", "--token-file", &file("empty", " \n")]).await.has(2, "is empty");
-    run(&url(&broker), &["apps", "--token-file", "/nowhere"]).await.has(2, "cannot read the token file /nowhere");
+    run(&url(&broker), &["apps", "--token-file", "/nowhere"]).await.has(2, "the token file /nowhere: ");
+    let shared = file("shared", &token);
+    std::fs::set_permissions(&shared, Permissions::from_mode(0o640)).unwrap();
+    run(&url(&broker), &["apps", "--token-file", &shared]).await.has(2, "open to other users");
     run(&url(&broker), &["apps", "--token", &token_of("shell")]).await.has(2, "--token");
 }
 
 #[tokio::test]
-async fn nobody_there_is_exit_code_3() {
+async fn url_source_and_user_come_from_the_environment() {
+    let broker = Broker::start().await;
+    let mut apps = command(&["apps", "--json"]);
+    apps.env("SWITCHBOARD_URL", url(&broker)).env("SWITCHBOARD_SOURCE", "shell").env("SWITCHBOARD_USER", "alice");
+    let outcome = run_with(apps, "").await;
+    assert_eq!(
+        (&outcome.values()[0][0]["Source"], &outcome.values()[0][0]["User"]),
+        (&json!("shell"), &json!("alice"))
+    );
+}
+
+#[tokio::test]
+async fn no_broker_is_exit_code_3() {
     let outcome = run("ws://127.0.0.1:1/ws", &["apps"]).await;
-    outcome.has(3, "hint: nothing listens there");
+    outcome.has(3, "hint: no broker is listening there");
     assert!(outcome.stderr.starts_with("error: could not connect to 127.0.0.1:1: "), "{outcome:?}");
 }
 
@@ -76,7 +94,12 @@ async fn wrong_usage_is_exit_code_2() {
         &["request", "Crm", "Contact", "Find", "--timeout", "0s", "--source", "shell"],
         &["handle", "Crm", "Contact", "Find", "--source", "shell"],
         &["handle", "Crm", "Contact", "Find", "--source", "shell", "--reply", "1", "--exec", "true"],
-        &["apps", "--source", "shell", "--url", "wss://127.0.0.1/ws"],
+        &["apps", "--source", "shell", "--url", "https://127.0.0.1/ws"],
+        &["apps", "--source", "shell", "--ca-file", "/nowhere"],
+        &["apps", "--source", "shell", "--url", "wss://127.0.0.1/ws", "--ca-file", "/nowhere"],
+        &["pub", "Phone", "Call", "Ringing", "--source", "shell", "--id", ""],
+        &["pub", "Phone", "Call", "Ringing", "--source", "shell", "--once"],
+        &["handle", "Crm", "Contact", "Find", "--source", "shell", "--reply", "1", "--replies", "Contact/Found"],
         &["apps", "--source", ""],
     ] {
         let outcome = run_with(command(line), "").await;

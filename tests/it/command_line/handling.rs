@@ -1,21 +1,38 @@
 //! `switchboard handle`.
 
 use super::*;
+use crate::fake_broker::request;
 
 async fn find(url: &str, data: &str) -> Outcome {
     run(url, &["request", "Crm", "Contact", "Find", data]).await
 }
 
 #[tokio::test]
-async fn a_fixed_answer_is_given_as_often_as_wanted() {
+async fn a_fixed_answer_is_given_count_times() {
     let broker = Broker::start().await;
     let line = ["handle", "Crm", "Contact", "*", "--reply", "{\"Success\":true,\"Name\":\"Ada\"}", "--count", "2"];
     let mut handle = Beside::start(&url(&broker), "crm", &line).await;
     for _ in 0..2 {
         assert_eq!(find(&url(&broker), "1").await.values(), [json!({ "Success": true, "Name": "Ada" })]);
-        assert_eq!(handle.told().await, "shell for local asked Crm/Contact/Find: answered");
+        assert_eq!(handle.told().await, "shell for local requested Crm/Contact/Find: answered");
     }
     assert_eq!(handle.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn an_ordered_handler_takes_turns_and_reports_in_json() {
+    let broker = FakeBroker::start().await;
+    let line = ["handle", "Crm", "*", "*", "--reply", "1", "--ordered", "--replies", "Contact/Found", "--json"];
+    let mut handle = Beside::spawn(&broker.url(), "crm", &line);
+    let (mut peer, _) = broker.session().await;
+    let data = peer.grant().await;
+    assert_eq!((&data["ordered"], &data["replies"]), (&json!(true), &json!(["Contact/Found"])));
+    peer.say(request("Crm/Contact/Find", "r1", json!("secret"))).await;
+    assert_eq!(peer.next().await["inReplyTo"], "r1");
+    let note: Value = serde_json::from_str(&handle.line().await).unwrap();
+    let expected = json!({ "Source": "other", "User": null, "Channel": "Crm", "Topic": "Contact", "Subtopic": "Find",
+        "Success": true, "ErrorCode": null });
+    assert_eq!(note, expected);
 }
 
 #[tokio::test]
@@ -43,7 +60,7 @@ async fn a_command_reads_the_envelope_and_prints_the_answer() {
 }
 
 #[tokio::test]
-async fn a_command_that_nobody_waits_for_is_ended() {
+async fn a_command_is_ended_when_its_answer_is_no_longer_wanted() {
     let broker = Broker::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
@@ -71,20 +88,19 @@ async fn the_command_does_not_get_the_token() {
     ))
     .await;
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("token");
-    std::fs::write(&file, format!("{}\n", token_of("shell"))).unwrap();
+    let file = secret_file(&folder, "token", &token_of("shell"));
     let script = "printf '\"%s\"' \"$SWITCHBOARD_TOKEN\"";
     let line = ["handle", "Crm", "*", "*", "--exec", script, "--count", "1", "--source", "crm"];
     let mut handle = command(&[&line[..], &["--url", &url(&broker)]].concat());
     let mut handle = handle.env("SWITCHBOARD_TOKEN", token_of("crm")).spawn().unwrap();
     let mut told = BufReader::new(handle.stderr.take().unwrap()).lines();
     within("readiness", told.next_line()).await.unwrap();
-    let request = ["request", "Crm", "Contact", "Find", "--token-file", file.to_str().unwrap()];
+    let request = ["request", "Crm", "Contact", "Find", "--token-file", &file];
     assert_eq!(run(&url(&broker), &request).await.values(), [json!("")]);
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_too_late_is_called_so_in_plain_text() {
+async fn a_late_answer_is_reported_in_plain_text() {
     let broker = FakeBroker::start().await;
     let mut handle = Beside::spawn(&broker.url(), "crm", &["handle", "Crm", "*", "*", "--reply", "1"]);
     let (mut peer, _) = broker.session().await;
@@ -93,5 +109,5 @@ async fn an_answer_that_comes_too_late_is_called_so_in_plain_text() {
     let data = json!({ "Success": false, "ErrorCode": "NO_SUCH_REQUEST", "ErrorMessage": "no request of that id" });
     peer.say(event("Broker/Message/Error", data)).await;
     let told = handle.told().await;
-    assert_eq!(told.trim(), "WARN an answer came too late: its request had ended, by its time limit or its asker");
+    assert_eq!(told.trim(), "WARN an answer was too late: its request had timed out or was cancelled");
 }

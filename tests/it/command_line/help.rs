@@ -1,4 +1,4 @@
-//! What `--help` shows.
+//! The output of `--help`.
 
 use super::*;
 
@@ -18,7 +18,7 @@ async fn of_the_program() {
 
     Try it, each in a terminal of its own:
       switchboard serve                                      run a broker for this machine
-      switchboard sub Phone --source log                     register, and hear a channel
+      switchboard sub Phone --source log                     print the events of a channel
       switchboard pub Phone Call Ringing '{"from":"+4930123"}' --source softphone
       switchboard credentials set local --username 1001 --extension 5051
       switchboard request Salesforce User FetchCredentials --source softphone
@@ -34,14 +34,14 @@ async fn of_the_program() {
       serve        Run the broker (the default)
       sub          Print the events that a pattern matches
       pub          Publish an event
-      request      Ask a handler, and print its answer
-      handle       Answer requests, from a file or a command
-      apps         List the applications that are connected
-      bench        Load a broker, and tell how fast it is
-      credentials  Look after the credentials that agents fetch
+      request      Send a request to a handler, and print the answer
+      handle       Answer requests, with fixed JSON or a command
+      apps         List the connected applications
+      bench        Measure the speed of a broker
+      credentials  Manage the credentials that agents fetch
       token        Make tokens for applications
       check        Find the mistakes in a configuration
-      simulate     Run a stand-in for a system that the broker asks
+      simulate     Run a simulated Salesforce org
       completions  Print a completion script for a shell
       help         Print this message or the help of the given subcommand(s)
 
@@ -64,28 +64,34 @@ async fn of_sub() {
       [SUBTOPIC]  Subtopic, or '*' [default: *]
 
     Options:
-          --count <N>       End after this many
-          --group <NAME>    Share the events with the other members of a group, one each
-          --observe <USER>  Hear a user's events, or with '*' everybody's; needs the permission to
-                            observe
+          --count <N>       End after N events
+          --group <NAME>    Share the events with the other members of a group: each event goes to one
+                            member
+          --observe <USER>  Print the events of this user, or of all users ('*'); needs the permission
+                            to observe
+          --json            Print JSON lines, also on a terminal
       -h, --help            Print help
 
     Connection:
-          --url <URL>          The broker's address [default: ws://127.0.0.1:7420/ws]
-          --source <NAME>      The name to register under
-          --token-file <FILE>  A file that holds the token; without it, the environment variable
-                               SWITCHBOARD_TOKEN does
-          --user <NAME>        The user to be; a broker in open mode believes it
+          --url <URL>          The address of the broker; wss:// for TLS [env: SWITCHBOARD_URL]
+                               [default: ws://127.0.0.1:7420/ws]
+          --source <NAME>      The name to register [env: SWITCHBOARD_SOURCE]
+          --token-file <FILE>  A file with the token; default: the environment variable
+                               SWITCHBOARD_TOKEN
+          --user <NAME>        The user of this session, for a broker in open mode [env:
+                               SWITCHBOARD_USER]
+          --ca-file <FILE>     A PEM file with further certificate authorities to trust for wss://
 
     Examples:
       switchboard sub --source log                              every event
       switchboard sub Phone Call --source log                   every event of the topic Call
       switchboard sub '*' Call Ringing --source log --count 1   the next one, whatever its channel
       switchboard sub Phone --source log | jq .data             JSON lines when piped
-      switchboard sub Broker Application Joined --source log    who comes
+      switchboard sub Broker Application Joined --source log    applications that register
 
-    Events of the channel Broker have to be named.
-    It reconnects by itself; what was published meanwhile is missed.
+    '*' as channel does not match the channel Broker.
+    A broker in open mode sends the events of all users, unless --user names one.
+    The command reconnects by itself; events that were published meanwhile are missed.
     Ctrl-C ends it, with exit code 0.
     "#);
 }
@@ -101,37 +107,45 @@ async fn of_pub() {
       <CHANNEL>       Channel
       <TOPIC>         Topic
       <SUBTOPIC>      Subtopic
-      [DATA|@FILE|-]  The payload: JSON, @FILE, or - for standard input; none if left out
+      [DATA|@FILE|-]  The payload: JSON, @FILE, or - for standard input; default: no payload
 
     Options:
-          --receipt        Print the broker's receipt: how many received the event
-          --retain         Keep the event as the last value, for later subscribers
-          --target <NAME>  Only for sessions of this source
-          --for <USER>     For this user; a service has to say so on a user-scoped channel
+          --receipt        Print the broker's receipt: the number of receivers
+          --json           Print the receipt as JSON, also on a terminal
+          --retain         Retain the event as the last value of its triple, for later subscribers
+          --id <ID>        The id of the event; default: a new one
+          --once           Deliver an event with this id at most once, in a channel with history
+          --message        Put the payload into the field message instead of data
+          --target <NAME>  Send only to sessions of this source
+          --for <USER>     The user whom the event is for; a service must name one on a user-scoped
+                           channel
       -h, --help           Print help
 
     Connection:
-          --url <URL>          The broker's address [default: ws://127.0.0.1:7420/ws]
-          --source <NAME>      The name to register under
-          --token-file <FILE>  A file that holds the token; without it, the environment variable
-                               SWITCHBOARD_TOKEN does
-          --user <NAME>        The user to be; a broker in open mode believes it
+          --url <URL>          The address of the broker; wss:// for TLS [env: SWITCHBOARD_URL]
+                               [default: ws://127.0.0.1:7420/ws]
+          --source <NAME>      The name to register [env: SWITCHBOARD_SOURCE]
+          --token-file <FILE>  A file with the token; default: the environment variable
+                               SWITCHBOARD_TOKEN
+          --user <NAME>        The user of this session, for a broker in open mode [env:
+                               SWITCHBOARD_USER]
+          --ca-file <FILE>     A PEM file with further certificate authorities to trust for wss://
 
     Examples:
       switchboard pub Phone Call Ringing '{"from":"+49301234"}' --source softphone
       switchboard pub Phone Agent State '"ready"' --source softphone --retain
-      switchboard pub Phone Agent State null --source softphone --retain   forgets it
+      switchboard pub Phone Agent State null --source softphone --retain   clears the retained value
       switchboard pub Crm Contact Changed @contact.json --source crm --receipt
       date +%s | switchboard pub Clock Tick Now - --source clock
 
-    A refused event is exit code 1, with or without --receipt.
+    A refused event is exit code 1, also without --receipt.
     "#);
 }
 
 #[tokio::test]
 async fn of_request() {
     insta::assert_snapshot!(help(&["request", "--help"]).await, @r#"
-    Ask a handler, and print its answer
+    Send a request to a handler, and print the answer
 
     Usage: switchboard request [OPTIONS] --source <NAME> <CHANNEL> <TOPIC> <SUBTOPIC> [DATA|@FILE|-]
 
@@ -139,23 +153,31 @@ async fn of_request() {
       <CHANNEL>       Channel
       <TOPIC>         Topic
       <SUBTOPIC>      Subtopic
-      [DATA|@FILE|-]  The payload: JSON, @FILE, or - for standard input; none if left out
+      [DATA|@FILE|-]  The payload: JSON, @FILE, or - for standard input; default: no payload
 
     Options:
-          --timeout <DURATION>  How long to wait for an answer [default: 10s]
-          --gather              Ask every handler, and print what each answers
-          --idempotent          Let the broker ask another handler if the first one dies
+          --timeout <DURATION>  The time limit [default: 10s]
+          --gather              Send the request to all handlers
+          --idempotent          Let the broker give the request to a second handler if the first one
+                                goes away
+          --id <ID>             The id of the request, by which a handler recognises a repeated one;
+                                default: a new one
           --envelope            Print whole envelopes, not payloads
-          --target <NAME>       Only handlers of this source
-          --for <USER>          For this user; for services
+          --json                Print JSON lines, also on a terminal
+          --target <NAME>       Send only to handlers of this source
+          --for <USER>          The user whom the request is for; a service must name one on a
+                                user-scoped channel
       -h, --help                Print help
 
     Connection:
-          --url <URL>          The broker's address [default: ws://127.0.0.1:7420/ws]
-          --source <NAME>      The name to register under
-          --token-file <FILE>  A file that holds the token; without it, the environment variable
-                               SWITCHBOARD_TOKEN does
-          --user <NAME>        The user to be; a broker in open mode believes it
+          --url <URL>          The address of the broker; wss:// for TLS [env: SWITCHBOARD_URL]
+                               [default: ws://127.0.0.1:7420/ws]
+          --source <NAME>      The name to register [env: SWITCHBOARD_SOURCE]
+          --token-file <FILE>  A file with the token; default: the environment variable
+                               SWITCHBOARD_TOKEN
+          --user <NAME>        The user of this session, for a broker in open mode [env:
+                               SWITCHBOARD_USER]
+          --ca-file <FILE>     A PEM file with further certificate authorities to trust for wss://
 
     Examples:
       switchboard request Salesforce User FetchCredentials --source softphone
@@ -163,18 +185,18 @@ async fn of_request() {
       switchboard request Phone Agent GetState --source wallboard --gather
       switchboard request Crm Contact Find @query.json --source softphone | jq -r .Name
 
-    Prints the payload of the answer, or of each: one a line.
-    An answer with "Success":false is printed too and is exit code 1.
-    No answer in time is exit code 4.
-    With --gather, exit code 1 says that a handler failed, or that there is none.
-    Ctrl-C cancels the request, with exit code 1.
+    Prints the payload of each answer on a line.
+    An answer with "Success":false is also printed; the exit code is 1.
+    No answer within the time limit is exit code 4.
+    With --gather, exit code 1 means that a handler failed, or that there is none.
+    Ctrl-C cancels the request; the exit code is 1.
     "#);
 }
 
 #[tokio::test]
 async fn of_handle() {
     insta::assert_snapshot!(help(&["handle", "--help"]).await, @r#"
-    Answer requests, from a file or a command
+    Answer requests, with fixed JSON or a command
 
     Usage: switchboard handle [OPTIONS] --source <NAME> <--reply <DATA|@FILE>|--exec <COMMAND>> <CHANNEL> <TOPIC> <SUBTOPIC>
 
@@ -184,17 +206,23 @@ async fn of_handle() {
       <SUBTOPIC>  Subtopic, or '*'
 
     Options:
-          --reply <DATA|@FILE>  Answer every request with this JSON
-          --exec <COMMAND>      Answer with what this command prints
-          --count <N>           End after this many requests
-      -h, --help                Print help
+          --reply <DATA|@FILE>        Answer every request with this JSON
+          --exec <COMMAND>            Answer with the output of this command
+          --count <N>                 End after N requests
+          --ordered                   Take one request at a time
+          --replies <TOPIC/SUBTOPIC>  A further triple of answers, for --ordered; can be repeated
+          --json                      Print a JSON line for each request
+      -h, --help                      Print help
 
     Connection:
-          --url <URL>          The broker's address [default: ws://127.0.0.1:7420/ws]
-          --source <NAME>      The name to register under
-          --token-file <FILE>  A file that holds the token; without it, the environment variable
-                               SWITCHBOARD_TOKEN does
-          --user <NAME>        The user to be; a broker in open mode believes it
+          --url <URL>          The address of the broker; wss:// for TLS [env: SWITCHBOARD_URL]
+                               [default: ws://127.0.0.1:7420/ws]
+          --source <NAME>      The name to register [env: SWITCHBOARD_SOURCE]
+          --token-file <FILE>  A file with the token; default: the environment variable
+                               SWITCHBOARD_TOKEN
+          --user <NAME>        The user of this session, for a broker in open mode [env:
+                               SWITCHBOARD_USER]
+          --ca-file <FILE>     A PEM file with further certificate authorities to trust for wss://
 
     Examples:
       switchboard handle Crm Contact Find --source crm --reply '{"Success":true,"Name":"Ada"}'
@@ -202,11 +230,11 @@ async fn of_handle() {
       switchboard handle Crm Contact '*' --source crm --exec 'jq "{Success: true, Number: .data}"'
       switchboard handle Salesforce User FetchCredentials --source fake --exec ./credentials.sh
 
-    The command is run with `sh -c` once for each request, several at a time.
-    It reads the envelope, one line, on standard input and prints the answer's payload: JSON, or
+    The command is run with `sh -c`, once per request, several at a time.
+    It reads the envelope as one line of standard input, and prints the payload of the answer: JSON, or
     nothing.
-    Another exit code than 0 makes the answer a failure.
-    It is ended when nobody waits for its answer any longer.
+    If its exit code is not 0, the answer is a failure.
+    It is ended when its answer is no longer wanted.
     Ctrl-C ends the handler, with exit code 0.
     "#);
 }
@@ -214,7 +242,7 @@ async fn of_handle() {
 #[tokio::test]
 async fn of_apps() {
     insta::assert_snapshot!(help(&["apps", "--help"]).await, @r#"
-    List the applications that are connected
+    List the connected applications
 
     Usage: switchboard apps [OPTIONS] --source <NAME>
 
@@ -223,18 +251,22 @@ async fn of_apps() {
       -h, --help  Print help
 
     Connection:
-          --url <URL>          The broker's address [default: ws://127.0.0.1:7420/ws]
-          --source <NAME>      The name to register under
-          --token-file <FILE>  A file that holds the token; without it, the environment variable
-                               SWITCHBOARD_TOKEN does
-          --user <NAME>        The user to be; a broker in open mode believes it
+          --url <URL>          The address of the broker; wss:// for TLS [env: SWITCHBOARD_URL]
+                               [default: ws://127.0.0.1:7420/ws]
+          --source <NAME>      The name to register [env: SWITCHBOARD_SOURCE]
+          --token-file <FILE>  A file with the token; default: the environment variable
+                               SWITCHBOARD_TOKEN
+          --user <NAME>        The user of this session, for a broker in open mode [env:
+                               SWITCHBOARD_USER]
+          --ca-file <FILE>     A PEM file with further certificate authorities to trust for wss://
 
     Examples:
       switchboard apps --source log
       switchboard apps --source log --json | jq -r '.[].Source'
 
-    Lists the applications of one's own user and the services; all of them for a service or an observer.
-    This command's own session is among them.
+    Lists the applications of the session's user and the services. A service, an observer, and in open
+    mode every session
+    gets the applications of all users. The list includes the session of this command.
     "#);
 }
 

@@ -1,24 +1,32 @@
-//! The command line, as scripts use it: what it prints where, and how it ends. Against the real broker; against a
-//! scripted one for what that would not do on demand.
+//! The command line, as scripts use it: its output and its exit codes. Mostly against the real broker; the test plays the
+//! broker for what the real one does not do on demand.
 
 mod connecting;
+mod encrypted;
 mod handling;
 mod help;
+mod password;
 mod publishing;
 mod requesting;
+mod serving;
 mod subscribing;
+mod token;
 
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use crate::fake_broker::{FakeBroker, event};
 use crate::support::{Broker, application, token_of, within};
 
-/// What a command left behind.
+/// The exit code and the output of a command.
 #[derive(Debug)]
 struct Outcome {
     code: Option<i32>,
@@ -40,12 +48,15 @@ impl Outcome {
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
-    command.args(arguments).env_remove("SWITCHBOARD_TOKEN").kill_on_drop(true);
+    command.args(arguments).kill_on_drop(true);
+    for variable in ["TOKEN", "URL", "SOURCE", "USER"] {
+        command.env_remove(format!("SWITCHBOARD_{variable}"));
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-/// Runs a command to its end, with this on its standard input.
+/// Runs a command to its end, with this standard input.
 async fn run_with(mut command: Command, stdin: &str) -> Outcome {
     let mut child = command.spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
@@ -57,12 +68,12 @@ async fn run_with(mut command: Command, stdin: &str) -> Outcome {
     Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Runs a command that speaks to a broker, as the application `shell`.
+/// Runs a client command as the application `shell`.
 async fn run(url: &str, arguments: &[&str]) -> Outcome {
     run_with(command(&[arguments, &["--source", "shell", "--url", url]].concat()), "").await
 }
 
-/// A command that runs beside the test.
+/// A command that runs in the background.
 struct Beside {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
@@ -105,6 +116,14 @@ impl Beside {
     }
 }
 
+/// Writes a file that only its owner can read.
+fn secret_file(folder: &TempDir, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
 fn url(broker: &Broker) -> String {
     format!("ws://{}/ws", broker.address())
 }
@@ -118,14 +137,14 @@ async fn every_shell_gets_its_completions() {
     }
 }
 
-/// Every example in a help text is a command line that is understood.
+/// The examples in the help texts are valid command lines.
 #[tokio::test]
 async fn examples_are_understood() {
     let mut found = 0;
     for name in ["sub", "pub", "request", "handle", "apps"] {
         let help = run_with(command(&[name, "--help"]), "").await.stdout;
         for line in help.lines().filter_map(|line| line.trim().strip_prefix("switchboard ")) {
-            // Nobody listens there, which is found out last. What is a remark, or for another program, is cut off.
+            // No broker listens there, which is found out last. Comments, and arguments of other programs, are cut off.
             let line = line.split("   ").next().unwrap().split(" | ").next().unwrap();
             let line = line.replace("@contact.json", "1").replace("@query.json", "1");
             let script = format!("exec \"$0\" {line} --url ws://127.0.0.1:1/ws");

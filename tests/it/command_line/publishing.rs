@@ -19,11 +19,34 @@ async fn data_comes_from_an_argument_a_file_or_standard_input() {
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_wrong_usage() {
+async fn options_are_fields_of_the_envelope() {
+    let broker = FakeBroker::start().await;
+    let url = broker.url();
+    let line =
+        ["pub", "Phone", "Call", "Ringing", "1", "--id", "e1", "--once", "--message", "--target", "crm", "--json"];
+    let peer = async {
+        let (mut peer, _) = broker.session().await;
+        let event = peer.next().await;
+        let fields = [&event["id"], &event["once"], &event["message"], &event["target"], &event["data"]];
+        assert_eq!(fields, [&json!("e1"), &json!(true), &json!(1), &json!("crm"), &Value::Null]);
+        let data = json!({ "Success": true, "ErrorMessage": null, "Receivers": 2 });
+        let receipt =
+            json!({ "channel": "Broker", "topic": "Message", "subtopic": "Receipt", "inReplyTo": "e1", "data": data });
+        peer.say(receipt).await;
+        peer.expect("Broker/Application/Unregister").await;
+        assert!(peer.is_closed().await);
+    };
+    let (outcome, ()) = tokio::join!(run(&url, &line), peer);
+    outcome.has(0, "");
+    assert_eq!(outcome.values(), [json!({ "Receivers": 2 })]);
+}
+
+#[tokio::test]
+async fn a_payload_that_is_not_json_is_wrong_usage() {
     // Found before anything is connected to.
     let outcome = run("ws://127.0.0.1:1/ws", &["pub", "Phone", "Call", "Ringing", "hello"]).await;
     insta::assert_snapshot!(outcome.stderr, @r#"
-    error: DATA is not JSON: broken at line 1, column 1
+    error: DATA is not JSON (line 1, column 1)
     hint: a string needs its quotes: '"text"'
     "#);
     outcome.has(2, "");
@@ -31,7 +54,7 @@ async fn what_is_not_json_is_wrong_usage() {
 }
 
 #[tokio::test]
-async fn a_receipt_is_printed_when_asked_for() {
+async fn a_receipt_is_printed_on_request() {
     let broker = Broker::start().await;
     let mut hearer = broker.app("hearer").await;
     hearer.subscribe("Phone/*/*").await;
@@ -43,7 +66,7 @@ async fn a_receipt_is_printed_when_asked_for() {
 }
 
 #[tokio::test]
-async fn a_kept_value_is_there_for_later_until_it_is_cleared() {
+async fn a_retained_value_lasts_until_it_is_cleared() {
     let broker = Broker::start().await;
     run(&url(&broker), &["pub", "Phone", "Agent", "State", "\"ready\"", "--retain"]).await.has(0, "");
     let sub = run(&url(&broker), &["sub", "Phone", "--count", "1"]).await;
@@ -70,7 +93,7 @@ async fn a_refused_event_is_exit_code_1_with_its_code() {
 }
 
 #[tokio::test]
-async fn a_receipt_has_the_hint_that_the_broker_gave() {
+async fn a_receipt_has_the_hint_of_the_broker() {
     let broker = Broker::start().await;
     let mut crm = broker.app("crm").await;
     crm.handle("Crm/Contact/Find").await;

@@ -13,7 +13,7 @@ async fn credentials_are_fetched_and_printed() {
 }
 
 #[tokio::test]
-async fn a_failure_is_printed_and_told() {
+async fn a_failure_is_printed_with_its_code() {
     let broker = Broker::start().await;
     let outcome = run(&url(&broker), &["request", "Salesforce", "User", "FetchCredentials"]).await;
     outcome.has(1, "");
@@ -35,7 +35,22 @@ async fn no_answer_in_time_is_exit_code_4() {
 }
 
 #[tokio::test]
-async fn parts_are_lines() {
+async fn a_handler_sees_the_requesters_id() {
+    let broker = Broker::start().await;
+    let mut handler = broker.app("handler").await;
+    handler.handle("Crm/Contact/Find").await;
+    let answer = async {
+        let request = handler.next_on("Crm/Contact/Find").await;
+        assert_eq!(request["requestId"], "mine");
+        handler.reply(&request, json!({ "data": 1 })).await;
+    };
+    let url = url(&broker);
+    let (outcome, ()) = tokio::join!(run(&url, &["request", "Crm", "Contact", "Find", "--id", "mine"]), answer);
+    assert_eq!(outcome.values(), [json!(1)]);
+}
+
+#[tokio::test]
+async fn each_partial_answer_is_a_line() {
     let broker = Broker::start().await;
     let mut handler = broker.app("handler").await;
     handler.handle("Crm/Contact/Find").await;
@@ -52,7 +67,7 @@ async fn parts_are_lines() {
 }
 
 #[tokio::test]
-async fn everybody_is_asked() {
+async fn gather_prints_the_answers_of_all_handlers() {
     let broker = Broker::start().await;
     let find = ["request", "Crm", "Contact", "Find", "--gather"];
     run(&url(&broker), &find).await.has(1, "NO_HANDLER: ");

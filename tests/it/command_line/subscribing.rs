@@ -19,8 +19,44 @@ async fn one_envelope_is_one_line_whatever_its_payload() {
     assert_eq!(sub.code().await, Some(0));
 }
 
+/// A broker in open mode lets every session observe. If the broker refuses, the command subscribes without that.
 #[tokio::test]
-async fn signals_end_it_well() {
+async fn without_a_user_or_a_token_it_prints_the_events_of_all_users() {
+    let broker = FakeBroker::start().await;
+    for (more, expected) in
+        [(&[][..], json!("*")), (&["--user", "alice"], json!(null)), (&["--observe", "bob"], json!("bob"))]
+    {
+        let _sub = Beside::spawn(&broker.url(), "log", &[&["sub", "Phone"], more].concat());
+        let (mut peer, _) = broker.session().await;
+        assert_eq!(peer.grant().await["user"], expected, "{more:?}");
+    }
+    let mut with_token = command(&["sub", "Phone", "--source", "log", "--url", &broker.url()]);
+    let _sub = with_token.env("SWITCHBOARD_TOKEN", "secret").spawn().unwrap();
+    let (mut peer, _) = broker.session().await;
+    assert_eq!(peer.grant().await["user"], json!(null));
+
+    let mut refused = Beside::spawn(&broker.url(), "log", &["sub", "Phone"]);
+    let (mut peer, _) = broker.session().await;
+    let subscribe = peer.next().await;
+    let data = json!({ "Success": false, "ErrorCode": "FORBIDDEN", "ErrorMessage": "no permission to observe" });
+    peer.answer(&subscribe, data).await;
+    assert_eq!(peer.grant().await, json!({ "channel": "Phone", "topic": "*", "subtopic": "*" }));
+    assert_eq!(refused.told().await, "subscribed to Phone/*/*");
+}
+
+#[tokio::test]
+async fn an_operators_close_is_reported_as_kicked() {
+    let broker = FakeBroker::start().await;
+    let mut sub = Beside::spawn(&broker.url(), "log", &["sub"]);
+    let (mut peer, _) = broker.session().await;
+    peer.grant().await;
+    sub.told().await;
+    peer.close(4410, "maintenance").await;
+    assert_eq!((sub.told().await.as_str(), sub.code().await), ("KICKED: maintenance", Some(1)));
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_with_exit_code_0() {
     let broker = Broker::start().await;
     for signal in ["-INT", "-TERM"] {
         let mut sub = Beside::start(&url(&broker), "log", &["sub"]).await;
@@ -31,7 +67,7 @@ async fn signals_end_it_well() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_gone_is_no_error() {
+async fn a_closed_pipe_is_not_an_error() {
     let broker = Broker::start().await;
     let Beside { mut child, stdout, mut stderr } = Beside::start(&url(&broker), "log", &["sub"]).await;
     drop(stdout);
@@ -41,12 +77,12 @@ async fn a_reader_that_has_gone_is_no_error() {
 }
 
 #[tokio::test]
-async fn it_reconnects_and_says_so() {
+async fn it_reconnects_and_reports_that() {
     let broker = FakeBroker::start().await;
     let mut sub = Beside::spawn(&broker.url(), "log", &["sub", "Phone", "--count", "1"]);
     let (mut peer, register) = broker.session().await;
     assert_eq!(register["source"], "log");
-    assert_eq!(peer.grant().await, json!({ "channel": "Phone", "topic": "*", "subtopic": "*" }));
+    assert_eq!(peer.grant().await, json!({ "channel": "Phone", "topic": "*", "subtopic": "*", "user": "*" }));
     assert_eq!(sub.told().await, "subscribed to Phone/*/*");
     drop(peer);
     let told = sub.told().await;
@@ -62,13 +98,13 @@ async fn it_reconnects_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_closed_for_good_is_exit_code_1() {
+async fn a_final_close_is_exit_code_1() {
     let broker = FakeBroker::start().await;
     let mut sub = Beside::spawn(&broker.url(), "log", &["sub"]);
     let (mut peer, _) = broker.session().await;
     peer.grant().await;
     sub.told().await;
     peer.close(4403, "source not allowed").await;
-    assert_eq!(sub.told().await, "error: the connection is closed: source not allowed");
+    assert_eq!(sub.told().await, "error: the broker closed the connection with 4403: source not allowed");
     assert_eq!(sub.code().await, Some(1));
 }

@@ -74,10 +74,12 @@ impl Desk {
 fn an_administrator_sets_shows_lists_and_removes() {
     let desk = Desk::new();
     let Run(code, out, err) = desk.set("alice@example.com", &format!("{SECRET}\n"));
-    assert_eq!((code, out.as_str(), err.as_str()), (0, "stored 'alice@example.com'\n", ""));
+    let folder = desk.data();
+    let folder = folder.display();
+    assert_eq!((code, out, err.as_str()), (0, format!("stored 'alice@example.com' in {folder}\n"), ""));
     let adfs = ["set", "bob", "--username", "b", "--extension", "6", "--adfs-username", "corp\\bob"];
     assert_eq!(desk.run(adfs, "x").0, 0);
-    assert_eq!(desk.run(adfs, "y").1, "replaced 'bob'\n");
+    assert_eq!(desk.run(adfs, "y").1, format!("replaced 'bob' in {folder}\n"));
     assert_eq!(desk.password("bob").unwrap(), "y");
 
     let alice = json!({"user": "alice@example.com", "username": "1245456", "extension": "5051", "adfs_username": null});
@@ -99,8 +101,10 @@ fn an_administrator_sets_shows_lists_and_removes() {
     assert_eq!(desk.run(["remove", "bob"], "").1, "removed 'bob'\n");
     let Run(code, out, err) = desk.run(["remove", "bob"], "");
     assert_eq!((code, out.as_str()), (1, ""));
-    assert_eq!(err, "error: no credentials are stored for the user 'bob'\n");
-    assert_eq!(desk.run(["show", "bob"], "").0, 1);
+    assert_eq!(err, "CREDENTIALS_NOT_FOUND: no credentials are stored for the user 'bob'\n");
+    let Run(code, out, err) = desk.run(["show", "bob"], "");
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(err, "CREDENTIALS_NOT_FOUND: no credentials are stored for the user 'bob'\n");
 }
 
 #[test]
@@ -135,11 +139,18 @@ fn a_password_is_one_line_of_standard_input() {
 #[test]
 fn those_who_only_look_make_no_store() {
     let desk = Desk::new();
-    assert_eq!(desk.run(["list", "--json"], "").1, "[]\n");
+    let Run(code, out, err) = desk.run(["list", "--json"], "");
+    assert_eq!((code, out.as_str()), (0, "[]\n"));
+    assert!(err.contains("no credential store in"), "{err}");
     for arguments in [["show", "alice"], ["remove", "alice"]] {
         let Run(code, _, err) = desk.run(arguments, "");
         assert_eq!(code, 1);
-        assert!(err.contains("no credential store in") && err.contains(desk.data().to_str().unwrap()), "{err}");
+        assert!(
+            err.starts_with("CREDENTIALS_NOT_FOUND: ")
+                && err.contains("no credential store in")
+                && err.contains(desk.data().to_str().unwrap()),
+            "{err}"
+        );
     }
     assert!(!desk.data().exists());
 }
@@ -266,7 +277,7 @@ fn json_is_read_object_by_object() {
             "row 4: extension has to be a string",
             "row 5: user stands twice",
             "row 6: password has to be a string",
-            "row 7: password has an escape that is no character",
+            "row 7: password has an escape that is not a character",
             "row 8: a key that is none of user, username, password, extension, adfs_username",
             "row 9: the user stands in row 1 already",
             "row 10: user must not contain control characters",

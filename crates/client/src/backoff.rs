@@ -1,0 +1,55 @@
+//! What the client does after a connection has ended: [`next`] decides, [`Backoff`] says how long to wait.
+
+use std::time::Duration;
+
+use super::Error;
+use wire::{ErrorCode, Reconnect};
+
+/// Returns what to do after an error, by the table "Close codes" of docs/protocol.md.
+///
+/// A refused registration counts as the Close frame that follows it: the reply arrives first, and says more.
+pub(super) fn next(error: &Error) -> Reconnect {
+    match error {
+        Error::Invalid(_) => Reconnect::Stop,
+        Error::Closed { code, .. } => code.map_or(Reconnect::BackOff, Reconnect::after),
+        Error::Refused(failure) => match failure.code() {
+            // RATE_LIMITED takes the place of UNAUTHENTICATED. A valid token always passes.
+            Some(ErrorCode::Unauthenticated | ErrorCode::RateLimited) => Reconnect::NewToken,
+            Some(code) if code.retryable() => Reconnect::BackOff,
+            Some(_) | None => Reconnect::Stop,
+        },
+        Error::Unreachable { .. }
+        | Error::Handshake { .. }
+        | Error::Token(_)
+        | Error::TimedOut(_)
+        | Error::Disconnected
+        | Error::Protocol(_) => Reconnect::BackOff,
+    }
+}
+
+/// Exponential back-off with full jitter: each wait is a random time below a ceiling, which doubles from attempt to
+/// attempt. So clients that lost their connections together do not return together.
+pub(super) struct Backoff {
+    first: Duration,
+    last: Duration,
+    attempts: u32,
+}
+
+impl Backoff {
+    /// A back-off whose ceiling doubles from `first` to `last`.
+    pub(super) fn new(first: Duration, last: Duration) -> Self {
+        Self { first, last, attempts: 0 }
+    }
+
+    /// Returns how long to wait before the next attempt.
+    pub(super) fn next(&mut self) -> Duration {
+        let ceiling = self.first.saturating_mul(2_u32.saturating_pow(self.attempts)).min(self.last);
+        self.attempts = self.attempts.saturating_add(1);
+        ceiling.mul_f64(rand::random_range(0.0..=1.0))
+    }
+
+    /// Begins again with the first ceiling.
+    pub(super) fn reset(&mut self) {
+        self.attempts = 0;
+    }
+}

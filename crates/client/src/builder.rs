@@ -1,0 +1,159 @@
+//! [`Builder`]: the options of a connection.
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::backoff::Backoff;
+use super::connection::{Limits, Settings, establish};
+use super::endpoint::{ByteStream, Dial, Endpoint};
+use super::reconnect::Driver;
+use super::token::Token;
+use super::{Client, Error, ORDERS, Shared, State};
+use wire::check_name;
+
+/// The options of a connection; [`connect`](Self::connect) makes it.
+#[must_use = "nothing is connected until `connect` is awaited"]
+pub struct Builder {
+    url: String,
+    ca_file: Option<PathBuf>,
+    source: String,
+    token: Token,
+    user: Option<String>,
+    echo: bool,
+    dial: Option<Dial>,
+    limits: Limits,
+    /// The first and the last ceiling of the wait between attempts.
+    backoff: (Duration, Duration),
+}
+
+impl Builder {
+    pub(super) fn new(url: String) -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            url,
+            ca_file: None,
+            source: String::new(),
+            token: Token::None,
+            user: None,
+            echo: false,
+            dial: None,
+            limits: Limits { token: 30 * second, connect: 10 * second, register: 10 * second, command: 10 * second },
+            backoff: (Duration::from_millis(100), 30 * second),
+        }
+    }
+
+    /// Sets the name to register. Required.
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.source = source.into();
+        self
+    }
+
+    /// Sets a token that is the same for every registration.
+    pub fn token(mut self, token: SecretString) -> Self {
+        self.token = Token::Fixed(token);
+        self
+    }
+
+    /// Sets a function that returns the token. It is called before every attempt to connect, so each registration has a
+    /// new token, and it has 30 s to answer.
+    ///
+    /// ```
+    /// # use switchboard_client::Client;
+    /// let path = std::path::PathBuf::from("softphone.token");
+    /// let builder = Client::builder("wss://switchboard.example.com/ws").source("softphone").token_provider(move || {
+    ///     let path = path.clone();
+    ///     async move { tokio::fs::read_to_string(path).await.map(Into::into) }
+    /// });
+    /// ```
+    ///
+    /// If it fails, the first connection fails with [`Error::Token`]; a later one is tried again.
+    pub fn token_provider<P, F, E>(mut self, provider: P) -> Self
+    where
+        P: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<SecretString, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.token = Token::provider(provider);
+        self
+    }
+
+    /// Sets the user of the session. Only a broker in open mode accepts it without a proof.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// Sets whether this application receives its own events.
+    pub fn echo(mut self, echo: bool) -> Self {
+        self.echo = echo;
+        self
+    }
+
+    /// Adds the certificates in a PEM file to those that are trusted for `wss://`.
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(path.into());
+        self
+    }
+
+    /// Sets the waits between attempts to reconnect (default 100 ms and 30 s). Each wait is a random time below a
+    /// ceiling, which doubles from the first value to the last.
+    pub fn backoff(mut self, first: Duration, last: Duration) -> Self {
+        self.backoff = (first, last);
+        self
+    }
+
+    /// Sets how long to wait for the broker's reply to a command (default 10 s).
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.command = timeout;
+        self
+    }
+
+    /// Sets a function that opens the stream to the broker, such as a tunnel, in place of TCP to the URL's host. For
+    /// `wss://`, TLS runs on this stream.
+    pub fn dial<D, F, S>(mut self, dial: D) -> Self
+    where
+        D: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        self.dial = Some(Arc::new(move || {
+            let stream = dial();
+            Box::pin(async move { Ok(Box::new(stream.await?) as Box<dyn ByteStream>) })
+        }));
+        self
+    }
+
+    /// Connects and registers, once. If this succeeds, the client reconnects by itself from then on.
+    pub async fn connect(self) -> Result<Client, Error> {
+        let Self { url, ca_file, source, token, user, echo, dial, limits, backoff: (first, last) } = self;
+        for (what, name) in [("source", Some(&source)), ("user", user.as_ref())] {
+            let fault = name.and_then(|name| check_name(name).err());
+            if let Some(fault) = fault {
+                return Err(Error::Invalid(format!("the {what} {fault}")));
+            }
+        }
+        let endpoint = Endpoint::new(&url, ca_file.as_deref())?;
+        let settings = Settings { endpoint, source, token, user, echo, dial, limits };
+        let link = establish(&settings).await?;
+        let (orders, receiver) = mpsc::channel(ORDERS);
+        let shared = Arc::new(Shared {
+            states: watch::Sender::new(State::Connected(link.session.clone())),
+            settings,
+            sweep: Notify::new(),
+            ids: AtomicU64::new(1),
+            id_prefix: rand::random(),
+        });
+        let driver = Driver::new(Arc::clone(&shared), receiver, Backoff::new(first, last));
+        #[expect(clippy::disallowed_methods, reason = "a library has no task tracker; ends with the last Client")]
+        tokio::spawn(driver.run(link));
+        Ok(Client { orders, shared })
+    }
+}

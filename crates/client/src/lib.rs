@@ -1,0 +1,341 @@
+//! The client of a switchboard broker.
+//!
+//! [`Client::builder`] connects and registers. A [`Client`] then publishes events ([`Client::publish`]), receives them
+//! ([`Client::subscribe`], a `Stream`), sends requests ([`Client::request`]) and answers them ([`Client::serve`]).
+//!
+//! It reconnects by itself, registers and subscribes again; [`Client::states`] reports that. Operations that were pending
+//! when a connection was lost fail with [`Error::Disconnected`] and are not sent again. If the broker closed the
+//! connection because of a message (1002, 1007, 1009), they fail with [`Error::Closed`] instead: do not repeat them.
+//!
+//! The feature `tls`, on by default, adds `wss://`.
+//!
+//! ```
+//! use serde_json::{Value, json};
+//! use switchboard_client::{Client, Triple};
+//!
+//! # use switchboard::{config::Config, server::Server};
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let listen = vec!["127.0.0.1:0".parse()?];
+//! # let server = Server::bind(Config { listen, data_dir: folder.path().into(), ..Config::default() }, None)?;
+//! # let url = format!("ws://{}/ws", server.addresses()[0]);
+//! # tokio::spawn(server.run(std::future::pending()));
+//! // The default address of a broker is ws://127.0.0.1:7420/ws.
+//! let crm = Client::builder(&url).source("crm").connect().await?;
+//! let _serving = crm
+//!     .serve("Crm/Contact/Find".parse()?, async |request| {
+//!         let number: String = request.data().unwrap_or_default();
+//!         Ok(json!({ "Success": true, "Name": "Ada", "Number": number }).into())
+//!     })
+//!     .await?;
+//!
+//! let softphone = Client::builder(&url).source("softphone").connect().await?;
+//! let mut calls = softphone.subscribe("Phone/Call/*".parse()?).await?;
+//!
+//! let reply = softphone.request(Triple::new("Crm", "Contact", "Find"), json!("+49 30 1234")).await?;
+//! assert_eq!(reply.data::<Value>()?["Name"], "Ada");
+//!
+//! let ringing = Triple::new("Phone", "Call", "Ringing");
+//! let receipt = crm.publish(ringing, json!({ "from": "+49 30 1234" })).receipt().await?;
+//! assert_eq!(receipt.receivers, 1);
+//! let call = calls.next().await.ok_or("the subscription has ended")?;
+//! assert_eq!(call.source(), Some("crm"));
+//!
+//! softphone.close().await;
+//! crm.close().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod backoff;
+mod builder;
+mod connection;
+mod endpoint;
+mod error;
+mod message;
+mod pace;
+mod publish;
+mod reconnect;
+mod register;
+mod request;
+mod serve;
+mod subscription;
+mod table;
+mod tls;
+mod token;
+
+pub use builder::Builder;
+pub use endpoint::{ByteStream, Endpoint};
+
+pub use error::{Error, Failure};
+pub use message::{Message, Payload};
+pub use publish::{Publishing, Receipt, Receipted};
+pub use request::{Answers, FailedHandler, Gather, Gathered, Requesting, Summary};
+pub use serve::{Request, Serve, Serving};
+pub use subscription::{Subscribing, Subscription};
+
+pub use wire::command::State as Activity;
+pub use wire::{Pattern, Triple};
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::timeout;
+
+use connection::Settings;
+use message::Outgoing;
+use reconnect::Order;
+use table::{Incoming, Waiting};
+use wire::notice;
+
+/// How many orders are queued for the driver before an operation waits.
+const ORDERS: usize = 256;
+
+/// A registered application. Cheap to clone; all clones are one session.
+///
+/// The connection ends when the last `Client`, [`Subscription`] and [`Serving`] of it is dropped.
+/// [`close`](Self::close) also unregisters.
+#[derive(Clone)]
+pub struct Client {
+    orders: mpsc::Sender<Order>,
+    shared: Arc<Shared>,
+}
+
+/// The state that the clients and the driver of one connection share.
+struct Shared {
+    settings: Settings,
+    states: watch::Sender<State>,
+    /// Wakes the driver after a queue was dropped.
+    sweep: Notify,
+    ids: AtomicU64,
+    /// Makes ids differ from those of other clients of this source: in a channel with history, the broker takes an event
+    /// with a known id for a repetition.
+    id_prefix: u64,
+}
+
+impl Shared {
+    fn next_id(&self) -> String {
+        format!("{:x}-{}", self.id_prefix, self.ids.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// The session, as the broker described it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Session {
+    /// `SessionId`. Every registration has a new one.
+    pub id: String,
+    /// The user of the session; `None` for a service.
+    pub user: Option<String>,
+    /// Name and version of the broker.
+    pub server: String,
+    /// Time between two pings of the broker.
+    pub heartbeat: Duration,
+    /// The size of the largest message that the broker takes, in bytes.
+    pub message_bytes_max: usize,
+}
+
+/// The state of a client's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A connection is being made.
+    Connecting,
+    /// Registered, with all subscriptions confirmed.
+    Connected(Session),
+    /// The connection was lost, or an attempt to make a new one failed.
+    Disconnected {
+        /// The reason.
+        reason: String,
+        /// The time until the next attempt.
+        retry_in: Duration,
+    },
+    /// Ended; there is no further attempt.
+    Closed {
+        /// The code of the broker's Close frame, if that ended the connection.
+        code: Option<u16>,
+        /// The reason.
+        reason: String,
+    },
+}
+
+/// A registered application, as [`Client::applications`] lists them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct Application {
+    /// Its registered name.
+    pub source: String,
+    /// Its user; `None` for a service.
+    pub user: Option<String>,
+    /// When its earliest session registered (RFC 3339).
+    pub since: String,
+    /// How many sessions it has.
+    pub sessions: u64,
+    /// `active`, `asleep` or `away`.
+    pub state: String,
+}
+
+impl Client {
+    /// Returns a builder for a connection to a broker, such as `ws://127.0.0.1:7420/ws` or `wss://…`.
+    pub fn builder(url: impl Into<String>) -> Builder {
+        Builder::new(url.into())
+    }
+
+    /// Publishes an event: options, then `.await`.
+    pub fn publish<'c>(&'c self, triple: Triple<'c>, payload: impl Into<Payload>) -> Publishing<'c> {
+        Publishing::new(self, triple, payload.into())
+    }
+
+    /// Subscribes to events: options, then `.await`.
+    pub fn subscribe(&self, pattern: Pattern) -> Subscribing<'_> {
+        Subscribing::new(self, pattern)
+    }
+
+    /// Sends a request to a handler: options, then `.await` for the answer.
+    pub fn request<'c>(&'c self, triple: Triple<'c>, payload: impl Into<Payload>) -> Requesting<'c> {
+        Requesting::new(self, triple, payload.into())
+    }
+
+    /// Answers the requests that a pattern matches: options, then `.await`. The closure gets a [`Request`] and returns
+    /// the payload of the answer, or a [`Failure`]. If several patterns match, the closure of the narrowest is called.
+    pub fn serve<H, F>(&self, pattern: Pattern, handler: H) -> Serve<'_, H>
+    where
+        H: Fn(Request) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<Payload, Failure>> + Send + 'static,
+    {
+        Serve::new(self, pattern, handler)
+    }
+
+    /// Returns the connected applications: those of this session's user, and services. A service or an observer gets
+    /// all.
+    pub async fn applications(&self) -> Result<Vec<Application>, Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct List {
+            applications: Vec<Application>,
+        }
+        let answer = self.command("Application", "List", &Payload::default()).await?;
+        let list: Result<List, _> = answer.data();
+        list.map(|list| list.applications)
+            .map_err(|_| Error::Protocol("the reply to Application/List has no list".into()))
+    }
+
+    /// Tells the broker whether the application is active or asleep. A sleeping handler gets requests only if there is no
+    /// other.
+    pub async fn set_activity(&self, activity: Activity) -> Result<(), Error> {
+        self.command("Application", "SetState", &json!({ "state": activity.as_str() }).into()).await.map(drop)
+    }
+
+    /// Returns the current state.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.shared.states.borrow().clone()
+    }
+
+    /// Returns a stream of the current state and each later one. States that follow each other quickly can be skipped,
+    /// never the latest. The stream ends after [`State::Closed`].
+    pub fn states(&self) -> impl Stream<Item = State> + Send + use<> {
+        let mut receiver = self.shared.states.subscribe();
+        receiver.mark_changed();
+        unfold((receiver, false), async |(mut receiver, ended)| {
+            if ended {
+                return None;
+            }
+            receiver.changed().await.ok()?;
+            let state = receiver.borrow_and_update().clone();
+            let ended = matches!(state, State::Closed { .. });
+            Some((state, (receiver, ended)))
+        })
+    }
+
+    /// The registered name of this application.
+    #[must_use]
+    pub fn source(&self) -> &str {
+        &self.shared.settings.source
+    }
+
+    /// Sends what was published before, unregisters and closes the connection. This ends all clones too.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.orders.send(Order::Close(done)).await.is_ok() {
+            // An error means that the driver has already ended.
+            closed.await.ok();
+        }
+    }
+
+    /// Sends a command to the broker and waits for the reply.
+    async fn command(&self, topic: &'static str, subtopic: &'static str, data: &Payload) -> Result<Message, Error> {
+        self.check_connected()?;
+        let triple = notice::triple(topic, subtopic);
+        let id = self.shared.next_id();
+        let text = Outgoing { id: Some(&id), ..Outgoing::new(&triple, self.source(), data) }.text()?;
+        let (queue, answer) = oneshot::channel();
+        self.order(Order::Ask { id, text, waiting: Waiting::Once(queue) }).await?;
+        self.answer(subtopic, answer).await
+    }
+
+    /// Waits for the broker's answer, within the time limit of a command.
+    async fn answer(&self, to: &'static str, queue: oneshot::Receiver<Incoming>) -> Result<Message, Error> {
+        let message = match timeout(self.shared.settings.limits.command, queue).await {
+            Ok(Ok(incoming)) => incoming?,
+            Ok(Err(_)) => return Err(Error::Disconnected),
+            Err(_) => return Err(Error::TimedOut(to)),
+        };
+        match message.failure() {
+            Some(failure) => Err(failure.into()),
+            None => Ok(message),
+        }
+    }
+
+    async fn order(&self, order: Order) -> Result<(), Error> {
+        self.orders.send(order).await.map_err(|_| self.why_closed())
+    }
+
+    /// Queues an order if there is room.
+    fn try_order(&self, order: Order) {
+        self.orders.try_send(order).ok();
+    }
+
+    /// Fails if there is no connection. An order that waited for one could be sent when it is no longer wanted.
+    fn check_connected(&self) -> Result<(), Error> {
+        match &*self.shared.states.borrow() {
+            State::Connected(_) => Ok(()),
+            State::Closed { code, reason } => Err(Error::Closed { code: *code, reason: reason.clone() }),
+            State::Connecting | State::Disconnected { .. } => Err(Error::Disconnected),
+        }
+    }
+
+    /// Refuses a message that is over the broker's limit. The broker would close the connection because of it.
+    fn check_size(&self, text: String) -> Result<String, Error> {
+        match &*self.shared.states.borrow() {
+            State::Connected(session) if text.len() > session.message_bytes_max => Err(Error::Invalid(format!(
+                "the envelope has {} bytes, and the broker takes {} at most",
+                text.len(),
+                session.message_bytes_max
+            ))),
+            _ => Ok(text),
+        }
+    }
+
+    fn why_closed(&self) -> Error {
+        match &*self.shared.states.borrow() {
+            State::Closed { code, reason } => Error::Closed { code: *code, reason: reason.clone() },
+            State::Connecting | State::Connected(_) | State::Disconnected { .. } => Error::Disconnected,
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("source", &self.source()).field("state", &self.state()).finish_non_exhaustive()
+    }
+}

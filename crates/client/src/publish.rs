@@ -1,0 +1,156 @@
+//! [`Publishing`]: an event to publish, with or without a [`Receipt`].
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+
+use serde::Deserialize;
+use tokio::sync::oneshot;
+
+use super::message::{Outgoing, Payload, check_triple};
+use super::reconnect::Order;
+use super::table::Waiting;
+use super::{Client, Error, Message};
+use wire::Triple;
+
+/// The broker's receipt of an event that was published with an id.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The number of outbound queues that the event is in.
+    pub receivers: u64,
+    /// A similar triple that has receivers or a handler, if no pattern names this one exactly.
+    pub hint: Option<String>,
+    /// Whether the broker already had an event with this id, so it delivered nothing.
+    pub duplicate: bool,
+    /// The answer of a handler. There is one if a handler serves this triple: then the envelope was a request.
+    #[serde(skip)]
+    pub reply: Option<Message>,
+}
+
+/// An event to publish: options, then `.await`, which ends when the event is queued for sending.
+///
+/// Without [`receipt`](Self::receipt), a refusal is only logged, and a connection that is lost at this moment is not
+/// noticed.
+#[must_use = "nothing is published until this is awaited"]
+pub struct Publishing<'c> {
+    client: &'c Client,
+    triple: Triple<'c>,
+    payload: Payload,
+    target: Option<String>,
+    user: Option<String>,
+    retain: bool,
+    in_message: bool,
+}
+
+impl<'c> Publishing<'c> {
+    pub(super) fn new(client: &'c Client, triple: Triple<'c>, payload: Payload) -> Self {
+        Self { client, triple, payload, target: None, user: None, retain: false, in_message: false }
+    }
+
+    /// Retains the event as the last value of its triple, for later subscribers. A payload of `null` clears it.
+    pub fn retain(mut self) -> Self {
+        self.retain = true;
+        self
+    }
+
+    /// Sends the event only to sessions of this source.
+    pub fn target(mut self, source: impl Into<String>) -> Self {
+        self.target = Some(source.into());
+        self
+    }
+
+    /// Names the user whom the event is for. A service must name one on a user-scoped channel.
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    /// Puts the payload into `message` instead of `data`, for receivers that read that field.
+    pub fn in_message(mut self) -> Self {
+        self.in_message = true;
+        self
+    }
+
+    /// Asks for a receipt. `.await` then ends with the receipt, or with the refusal.
+    pub fn receipt(self) -> Receipted<'c> {
+        Receipted { event: self, id: None, once: false }
+    }
+
+    fn text(&self, id: Option<&str>, once: bool) -> Result<String, Error> {
+        check_triple(&self.triple)?;
+        let mut outgoing = Outgoing {
+            id,
+            target: self.target.as_deref(),
+            user: self.user.as_deref(),
+            retain: self.retain,
+            once,
+            ..Outgoing::new(&self.triple, self.client.source(), &self.payload)
+        };
+        if self.in_message {
+            outgoing.message = outgoing.data.take();
+        }
+        self.client.check_size(outgoing.text()?)
+    }
+
+    async fn publish(self) -> Result<(), Error> {
+        let text = self.text(None, false)?;
+        self.client.check_connected()?;
+        self.client.order(Order::Send(text)).await
+    }
+}
+
+impl<'c> IntoFuture for Publishing<'c> {
+    type Output = Result<(), Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'c>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.publish())
+    }
+}
+
+/// An event to publish with a receipt.
+#[must_use = "nothing is published until this is awaited"]
+pub struct Receipted<'c> {
+    event: Publishing<'c>,
+    id: Option<String>,
+    once: bool,
+}
+
+impl Receipted<'_> {
+    /// Sets the event's id, instead of one that the client makes.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// Lets the broker deliver an event with this id at most once, so that it can be published again after a lost
+    /// connection. Only in a channel with history.
+    pub fn once(mut self) -> Self {
+        self.once = true;
+        self
+    }
+
+    async fn publish(self) -> Result<Receipt, Error> {
+        let client = self.event.client;
+        let id = self.id.unwrap_or_else(|| client.shared.next_id());
+        let text = self.event.text(Some(&id), self.once)?;
+        client.check_connected()?;
+        let (queue, answer) = oneshot::channel();
+        client.order(Order::Ask { id, text, waiting: Waiting::Once(queue) }).await?;
+        let receipt = client.answer("the publication", answer).await?;
+        if !receipt.is_notice("Message", "Receipt") {
+            return Ok(Receipt { reply: Some(receipt), ..Receipt::default() });
+        }
+        receipt.data().map_err(|_| Error::Protocol("a receipt has no Receivers".into()))
+    }
+}
+
+impl<'c> IntoFuture for Receipted<'c> {
+    type Output = Result<Receipt, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'c>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.publish())
+    }
+}

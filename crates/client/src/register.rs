@@ -1,0 +1,112 @@
+//! `Broker/Application/Register`: the first exchange on a connection.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use tokio_tungstenite::tungstenite::{self, Utf8Bytes};
+use zeroize::Zeroizing;
+
+use super::connection::{Link, Settings, Sink, Stream, closed, lost};
+use super::{Error, Message, Session};
+
+#[derive(Serialize)]
+struct Register<'a> {
+    channel: &'static str,
+    topic: &'static str,
+    subtopic: &'static str,
+    source: &'a str,
+    data: Options<'a>,
+}
+
+#[derive(Serialize)]
+struct Options<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    echo: bool,
+}
+
+/// `data` of the reply.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Registered {
+    session_id: String,
+    user: Option<String>,
+    #[serde(default)]
+    server: String,
+    #[serde(default = "heartbeat_seconds")]
+    heartbeat_seconds: u64,
+    #[serde(default = "max_message_bytes")]
+    max_message_bytes: usize,
+}
+
+fn heartbeat_seconds() -> u64 {
+    25
+}
+
+fn max_message_bytes() -> usize {
+    1 << 20
+}
+
+/// Registers on a new connection.
+pub(super) async fn register(
+    settings: &Settings,
+    token: Option<&SecretString>,
+    mut sink: Sink,
+    mut stream: Stream,
+) -> Result<Link, Error> {
+    sink.send(registration(settings, token)?).await.map_err(|error| lost(&error))?;
+    let mut early = Vec::new();
+    loop {
+        let message = match stream.next().await {
+            Some(Ok(tungstenite::Message::Text(text))) => Message::read(text)?,
+            Some(Ok(tungstenite::Message::Close(frame))) => return Err(closed(frame)),
+            Some(Ok(_)) => continue,
+            Some(Err(error)) => return Err(lost(&error)),
+            None => return Err(Error::Disconnected),
+        };
+        if !message.is_notice("Application", "Register") && !message.is_notice("Message", "Error") {
+            early.push(message);
+            continue;
+        }
+        if let Some(failure) = message.failure() {
+            return Err(failure.into());
+        }
+        let registered: Registered =
+            message.data().map_err(|_| Error::Protocol("the reply to Register has no session".into()))?;
+        let session = Session {
+            id: registered.session_id,
+            user: registered.user,
+            server: registered.server,
+            heartbeat: Duration::from_secs(registered.heartbeat_seconds.max(1)),
+            message_bytes_max: registered.max_message_bytes,
+        };
+        return Ok(Link { sink, stream, session, early });
+    }
+}
+
+/// Returns the registration, in a buffer that is zeroised once it has been copied to the socket's buffer.
+fn registration(settings: &Settings, token: Option<&SecretString>) -> Result<tungstenite::Message, Error> {
+    let token = token.map(ExposeSecret::expose_secret);
+    let register = Register {
+        channel: "Broker",
+        topic: "Application",
+        subtopic: "Register",
+        source: &settings.source,
+        data: Options { token, user: settings.user.as_deref(), echo: settings.echo },
+    };
+    // Of the final size, because growing would leave a copy of the token in freed memory. JSON escapes a byte by at
+    // most six.
+    let variable = [Some(settings.source.as_str()), settings.user.as_deref(), token];
+    let size = 256 + 6 * variable.into_iter().flatten().map(str::len).sum::<usize>();
+    let mut text = Zeroizing::new(Vec::with_capacity(size));
+    serde_json::to_writer(&mut *text, &register)
+        .map_err(|_| Error::Invalid("the registration cannot be written as JSON".into()))?;
+    let text = Utf8Bytes::try_from(Bytes::from_owner(text))
+        .map_err(|_| Error::Invalid("the registration is not UTF-8".into()))?;
+    Ok(tungstenite::Message::Text(text))
+}

@@ -1,0 +1,171 @@
+//! [`Presence`]: the registered applications with their users, and the events that one joined or left.
+
+mod held;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use dashmap::DashMap;
+
+use crate::router::index::receivers::Receivers;
+use crate::router::session::{Role, Session};
+use crate::router::{Router, Scope};
+use crate::websocket::Frame;
+pub(super) use held::HeldPresence;
+use wire::command::State;
+use wire::notice;
+use wire::{ErrorCode, Refusal};
+
+/// Sessions by source, then in the order in which they registered.
+type Sources = BTreeMap<Arc<str>, BTreeMap<u64, Arc<Session>>>;
+
+/// The registered sessions of users (`Some`) and of services (`None`).
+#[derive(Default)]
+pub(super) struct Presence {
+    by_user: DashMap<Option<Arc<str>>, Sources, foldhash::fast::RandomState>,
+}
+
+/// What became of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Joined,
+    Left,
+}
+
+impl Change {
+    fn subtopic(self) -> &'static str {
+        match self {
+            Self::Joined => "Joined",
+            Self::Left => "Left",
+        }
+    }
+}
+
+/// One application of a user, or one service: a row of `Application/List`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Application {
+    /// The registered name.
+    pub source: String,
+    /// `None` for a service.
+    pub user: Option<String>,
+    /// When the earliest of its sessions registered.
+    pub since: SystemTime,
+    /// How many sessions it has.
+    pub sessions: usize,
+    /// Active if any session is.
+    pub state: State,
+}
+
+fn user_of(session: &Session) -> Option<Arc<str>> {
+    match &session.role {
+        Role::User(user) => Some(Arc::clone(user)),
+        Role::Adapter | Role::Service => None,
+    }
+}
+
+impl Presence {
+    /// Lists a session; `exclusive`: unless another one of the same source and user is there.
+    ///
+    /// # Errors
+    /// `SOURCE_IN_USE`.
+    pub(super) fn join(&self, session: &Arc<Session>, exclusive: bool) -> Result<(), Refusal> {
+        let mut sources = self.by_user.entry(user_of(session)).or_default();
+        let sessions = sources.entry(Arc::clone(&session.source)).or_default();
+        if let Some((_, other)) = sessions.first_key_value().filter(|_| exclusive) {
+            let since = humantime::format_rfc3339_seconds(other.since);
+            return Err(Refusal::new(
+                ErrorCode::SourceInUse,
+                format!("the source is exclusive, and another session registered it at {since}; close that one first"),
+            ));
+        }
+        sessions.insert(session.number, Arc::clone(session));
+        Ok(())
+    }
+
+    pub(super) fn leave(&self, session: &Session) {
+        self.by_user.remove_if_mut(&user_of(session), |_, sources| {
+            if let Some(sessions) = sources.get_mut(&session.source) {
+                sessions.remove(&session.number);
+                if sessions.is_empty() {
+                    sources.remove(&session.source);
+                }
+            }
+            sources.is_empty()
+        });
+    }
+
+    fn list(&self, user: Option<&Arc<str>>, rows: &mut Vec<Application>) {
+        let Some(sources) = self.by_user.get(&user.cloned()) else { return };
+        for (source, sessions) in sources.iter() {
+            let Some((_, earliest)) = sessions.first_key_value() else { continue };
+            let active = sessions.values().any(|session| session.state() == State::Active);
+            rows.push(Application {
+                source: source.to_string(),
+                user: user.map(ToString::to_string),
+                since: earliest.since,
+                sessions: sessions.len(),
+                state: if active { State::Active } else { State::Asleep },
+            });
+        }
+    }
+
+    /// The users with a session, in order.
+    pub(super) fn users(&self) -> BTreeSet<Arc<str>> {
+        self.by_user.iter().filter_map(|sources| sources.key().clone()).collect()
+    }
+
+    /// Calls `each` with every registered session.
+    pub(super) fn each(&self, mut each: impl FnMut(&Session)) {
+        for sources in &self.by_user {
+            sources.values().flat_map(BTreeMap::values).for_each(|session| each(session));
+        }
+    }
+}
+
+impl Router {
+    /// The applications that a session may see: its own user's and the services'; all, for services and observers.
+    pub fn applications(&self, session: &Session) -> Vec<Application> {
+        let mut rows = Vec::new();
+        let everyone = session.may_observe() || session.role == Role::Service;
+        let mut users: Vec<_> = if everyone {
+            self.presence
+                .by_user
+                .iter()
+                .filter(|sources| sources.key().is_some())
+                .map(|sources| sources.key().clone())
+                .collect()
+        } else {
+            vec![user_of(session)]
+        };
+        users.sort();
+        users.push(None);
+        users.dedup();
+        for user in users {
+            self.presence.list(user.as_ref(), &mut rows);
+        }
+        rows
+    }
+
+    /// `Broker/Application/SetState`
+    pub fn set_state(&self, session: &Session, state: State) {
+        session.set_state(state);
+    }
+
+    /// Tells the subscribers that a session has joined or left. A service concerns every user.
+    pub(super) fn tell_presence(&self, now: Instant, session: &Session, change: Change) {
+        let subtopic = change.subtopic();
+        let triple = notice::triple("Application", subtopic);
+        let user = session.user();
+        let scope = user.map_or(Scope::Shared(None), Scope::User);
+        let matches = self.subscribers(&self.policy.facts(&triple), scope);
+        let frame = Frame::from(notice::presence(subtopic, &session.source, user, &session.id.to_string()));
+        let mut told = BTreeSet::new();
+        for subscription in matches.iter().flat_map(Receivers::iter) {
+            let receiver = &subscription.session;
+            if receiver.number != session.number && told.insert(receiver.number) {
+                receiver.presence.give(now, receiver, session, change, frame.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The handlers in this process and what proves users. The only place that names them.
+
+use std::io;
+use std::sync::Arc;
+
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::adapter::Handler;
+use crate::adapter::host::{self, Bounds, Host};
+use crate::auth::{Chain, Open, Verifier};
+use crate::config::{AuthMode, Config, Store};
+use crate::credentials::{Audit, Directory, DirectoryError, FetchCredentials, Rotation, Settings, Source};
+use crate::router::{Declaration, Router, SwitchedOff};
+use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
+use crate::store::{FolderLock, StoreError};
+use wire::Refusal;
+
+/// Why the handlers could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The credential store cannot be opened.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// Salesforce cannot be called.
+    #[error(transparent)]
+    Org(#[from] SetupError),
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] io::Error),
+    /// The router refused a handler, which is a defect of the broker.
+    #[error("an adapter was refused: {0}")]
+    Refused(#[from] Refusal),
+}
+
+/// The handlers, with everything that they need.
+pub(super) struct Adapters {
+    handlers: Vec<Arc<dyn Handler>>,
+    off: Vec<SwitchedOff>,
+    bounds: Bounds,
+    /// The subscriptions to events of an org.
+    events: Option<Events>,
+    /// Keeps a second broker out of the data folder.
+    _folder: FolderLock,
+}
+
+impl Adapters {
+    /// Opens what the handlers need. Blocks on the disk.
+    pub(super) fn open(config: &Config, credentials_key: Option<SecretString>) -> Result<Self, AdapterError> {
+        let folder = FolderLock::take(&config.data_dir)?;
+        let mut opened = None;
+        let mut org = || match &opened {
+            Some(org) => Ok(Arc::clone(org)),
+            None => Org::open(&config.salesforce).map(|org| Arc::clone(opened.insert(Arc::new(org)))),
+        };
+        let source: Arc<dyn Source> = match config.credentials.store {
+            Store::Directory => {
+                let directory = Directory::open(&Settings::new(config, credentials_key))?;
+                // Reads every record, about 0.1 ms each, so that damage is found at start rather than by an agent.
+                directory.check()?;
+                Arc::new(directory)
+            }
+            Store::Salesforce => org()?,
+        };
+        let audit = Audit::open(&config.data_dir, Rotation::default())?;
+        let mut handlers: Vec<Arc<dyn Handler>> = vec![Arc::new(FetchCredentials::new(source, Arc::new(audit)))];
+        if !config.salesforce.objects.is_empty() {
+            handlers.extend(salesforce::writers(&org()?));
+        }
+        let events = match config.salesforce.events.topics.is_empty() {
+            true => None,
+            false => Some(Events::open(org()?, &config.data_dir)?),
+        };
+        let requests = &config.requests;
+        let bounds = Bounds { in_flight: requests.adapter_in_flight, waiting: requests.adapter_waiting };
+        let off = salesforce::switched_off(&config.salesforce);
+        Ok(Self { handlers, off, bounds, events, _folder: folder })
+    }
+
+    /// What the router has to know about them from the beginning.
+    pub(super) fn declarations(&self) -> Vec<Declaration> {
+        self.handlers.iter().map(host::declaration).collect()
+    }
+
+    /// The adapters that the configuration switches off.
+    pub(super) fn switched_off(&mut self) -> Vec<SwitchedOff> {
+        std::mem::take(&mut self.off)
+    }
+
+    /// Publishes the events of an org until `stop`, in tasks on `tasks`.
+    pub(super) fn publish_events(&self, router: &Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
+        if let Some(events) = &self.events {
+            events.start(router, tasks, stop);
+        }
+    }
+
+    /// Attaches the handlers to the router. They answer until `stop`, in tasks on `tasks`.
+    pub(super) fn start(
+        &self,
+        router: &Arc<Router>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<(), AdapterError> {
+        for handler in &self.handlers {
+            let host = Host::attach(Arc::clone(router), Arc::clone(handler), self.bounds)?;
+            tasks.spawn(host.run(tasks.clone(), stop.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// What proves users, as the configuration says.
+pub(super) fn verifier(config: &Config) -> Result<Box<dyn Verifier>, SetupErrors> {
+    Ok(match config.auth {
+        AuthMode::Open => Box::new(Open),
+        AuthMode::Tokens if config.proofs.is_empty() => Box::new(config.token_table()),
+        AuthMode::Tokens => Box::new(Chain::new(config.token_table(), Box::new(SalesforceVerifier::open(config)?))),
+    })
+}

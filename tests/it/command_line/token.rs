@@ -1,0 +1,42 @@
+//! `switchboard token new`.
+
+use std::os::unix::fs::PermissionsExt;
+
+use super::*;
+
+async fn token_new(more: &[&str]) -> Outcome {
+    run_with(command(&[&["token", "new"], more].concat()), "").await
+}
+
+#[tokio::test]
+async fn a_block_and_a_file_are_all_that_an_application_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("softphone.token");
+    let file = path.to_str().unwrap();
+    let line = ["--source", "soft\"phone", "--user", "alice@example.com", "--out", file];
+    let block = token_new(&line).await;
+    block.has(0, "");
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(!block.stdout.contains(std::fs::read_to_string(file).unwrap().trim()), "{block:?}");
+    let broker = Broker::with_config(&block.stdout).await;
+    let apps = ["apps", "--source", "soft\"phone", "--url", &url(&broker), "--token-file", file, "--json"];
+    let apps = run_with(command(&apps), "").await;
+    assert_eq!(apps.values()[0][0]["User"], "alice@example.com", "{apps:?}");
+    token_new(&line).await.has(2, "cannot be written to");
+}
+
+#[tokio::test]
+async fn a_block_without_a_file_has_the_token_before_it() {
+    let service = token_new(&["--source", "statistics", "--service"]).await;
+    let (token, block) = service.stdout.split_once("\n\n").unwrap();
+    assert_eq!(token.strip_prefix("token: ").unwrap().len(), 43);
+    assert!(block.starts_with("[[applications]]\nsource = \"statistics\"\nservice = true\ntoken_sha256 = "), "{block}");
+}
+
+#[tokio::test]
+async fn half_an_application_is_wrong_usage() {
+    token_new(&["--source", "softphone"]).await.has(2, "--user USER or --service");
+    token_new(&["--user", "alice"]).await.has(2, "--source");
+    token_new(&["--source", "softphone", "--user", "alice", "--service"]).await.has(2, "--service");
+    token_new(&["--source", "", "--service"]).await.has(2, "the source must not be empty");
+}
