@@ -37,6 +37,8 @@ pub struct Given {
     pub payload: Option<Payload>,
     /// How long the requester still waits.
     pub timeout: Duration,
+    /// How long the request has waited for the handler.
+    pub waited: Duration,
 }
 
 /// The JSON text of a payload, zeroised when dropped. No `Debug`: it may hold a password.
@@ -134,6 +136,7 @@ impl Router {
             request_id: pending.asker_id.clone(),
             payload: envelope.payload().map(keep).transpose()?.map(|text| Payload(Text::Kept(text))),
             timeout,
+            waited: Duration::ZERO,
         })
     }
 }

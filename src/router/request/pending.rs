@@ -91,8 +91,8 @@ pub(in crate::router) enum Event<'a> {
     Leave(&'a Arc<Subscription>),
     /// The session that may have it has gone.
     HandlerGone(&'a Arc<Session>),
-    /// A session replies. `pass_on` sends the reply to the requester, or returns `false` if it must not have it.
-    Reply { by: &'a Arc<Session>, more: bool, pass_on: &'a mut dyn FnMut() -> bool },
+    /// A session replies. `pass_on` sends the reply to the requester.
+    Reply { by: &'a Arc<Session>, more: bool, pass_on: &'a mut dyn FnMut() },
     /// Its time may be over.
     Expire,
     /// The requester has left or cancelled it.
@@ -284,9 +284,7 @@ impl Requests {
 
             (Event::Reply { by, more, pass_on }, State::Given(given)) if Arc::ptr_eq(&given.session, by) => {
                 // Under the lock, so that nothing of this request follows its last answer.
-                if !pass_on() {
-                    return Outcome::Ignored;
-                }
+                pass_on();
                 if !more {
                     return self.end(now, pending, progress, TurnEnd::Over);
                 }
