@@ -82,11 +82,10 @@ fn check(filter: &str) -> Result<(), TelemetryError> {
         }
         let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
         let word = match level {
-            None if is_level(target) || is_part(target) => continue,
-            None => target,
             Some(level) if !is_level(level) => level,
             Some(_) if is_part(target) => continue,
-            Some(_) => target,
+            None if is_level(target) || is_part(target) => continue,
+            Some(_) | None => target,
         };
         return Err(TelemetryError::Word { word: word.to_owned() });
     }

@@ -1,5 +1,5 @@
-//! `switchboard check`: every mistake of a configuration, without starting anything; with `--salesforce` each step on the
-//! way to the org too.
+//! `switchboard check`: finds all mistakes of a configuration, without starting anything. With `--salesforce`, it also
+//! tries each step on the way to the org.
 
 use std::path::PathBuf;
 
@@ -11,26 +11,26 @@ use crate::salesforce::{Org, Outcome as Came, SalesforceVerifier, SetupError, St
 use super::Exit;
 use super::output::Output;
 
-/// Check a configuration: every mistake at once, with its line
+/// Check a configuration: print all mistakes with their lines
 ///
-/// Reads what `serve` would read, environment variables included, and starts nothing. Ends with 0, or with 2 if there
-/// are mistakes. With --salesforce, it then goes to the org and back: ends with 1 if a step failed.
+/// Reads what `serve` would read, environment variables included, and starts nothing. The exit code is 0, or 2 if there
+/// are mistakes. With --salesforce, it then connects to the org; the exit code is 1 if a step failed.
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  switchboard check --config switchboard.toml\n  switchboard check --json\n  switchboard \
                           check --config switchboard.toml --salesforce --user 005000000000001AAA"
 )]
 pub(crate) struct CheckArgs {
-    /// The configuration file; without it, the defaults and the environment are checked
+    /// The configuration file; default: only the environment is checked
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Print {"ok":…,"mistakes":[…]} for programs; with --salesforce "steps" too
     #[arg(long)]
     json: bool,
-    /// Try each step on the way to the Salesforce org, and say what to change in Setup
+    /// Try each step on the way to the Salesforce org, and print what to change in Setup
     #[arg(long)]
     salesforce: bool,
-    /// Look this user's credentials up; the password is not shown
+    /// Look up this user's credentials; the password is not printed
     #[arg(long, value_name = "USER", requires = "salesforce")]
     user: Option<String>,
     /// Print docs/configuration.md
@@ -41,7 +41,7 @@ pub(crate) struct CheckArgs {
 /// Runs the command.
 pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
     if args.print_reference {
-        return tell(output, &config::document(), Exit::Done);
+        return print(output, &config::document(), Exit::Done);
     }
     let outcome = Config::load(LoadOptions::from_process(args.config.clone()));
     if let Ok(config) = &outcome {
@@ -60,18 +60,18 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
         }
     }
     let text = if args.json { in_json(outcome.as_ref().err()) } else { in_words(&outcome) };
-    tell(output, &text, if outcome.is_ok() { Exit::Done } else { Exit::Usage })
+    print(output, &text, if outcome.is_ok() { Exit::Done } else { Exit::Usage })
 }
 
-/// Prints what was found. What was found decides how the program ends, also where nobody reads it to its end.
-fn tell(output: &mut Output, text: &str, exit: Exit) -> anyhow::Result<Exit> {
+/// Prints the result. The exit code is that of the result, also if the output is closed early.
+fn print(output: &mut Output, text: &str, exit: Exit) -> anyhow::Result<Exit> {
     match output.text(text) {
         Err(error) if exit == Exit::Done => Err(error.into()),
         Ok(()) | Err(_) => Ok(exit),
     }
 }
 
-/// Files that the configuration names and that cannot be used.
+/// Prints which files of the configuration cannot be used.
 fn unusable(errors: &[&SetupError], args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
     let text = if args.json {
         let mistakes = errors
@@ -83,18 +83,18 @@ fn unusable(errors: &[&SetupError], args: &CheckArgs, output: &mut Output) -> an
         let lines = errors.iter().map(|error| format!("{error}\n"));
         lines.chain([count(errors.len())]).collect()
     };
-    tell(output, &text, Exit::Usage)
+    print(output, &text, Exit::Usage)
 }
 
-/// Whether the broker has something to ask `[salesforce]` for; or `--salesforce` is there for it alone.
+/// Returns whether the steps of `[salesforce]` are tried: the broker uses it, or `--salesforce` has nothing else to try.
 fn asks_org(config: &Config, args: &CheckArgs) -> bool {
     let (org, proofs) = (&config.salesforce, &config.proofs);
-    let serves = config.credentials.store == Store::Salesforce || writes_or_hears(config);
+    let serves = config.credentials.store == Store::Salesforce || writes_or_listens(config);
     let only_proofs = proofs.introspection.is_some() || proofs.userinfo.is_some();
     serves || args.salesforce && (org.client_id.is_some() || args.user.is_some() || !only_proofs)
 }
 
-fn writes_or_hears(config: &Config) -> bool {
+fn writes_or_listens(config: &Config) -> bool {
     !config.salesforce.objects.is_empty() || !config.salesforce.events.topics.is_empty()
 }
 
@@ -106,8 +106,8 @@ fn salesforce(
 ) -> anyhow::Result<Exit> {
     let whose = match (&args.user, config.credentials.store) {
         (Some(user), _) => Whose::Of(user),
-        // Without anything else to look at, it is the credentials that somebody is about to keep there.
-        (None, Store::Directory) if writes_or_hears(config) => Whose::Nobodys,
+        // If nothing else uses the org, the credentials are about to be kept there.
+        (None, Store::Directory) if writes_or_listens(config) => Whose::Nobodys,
         (None, Store::Directory | Store::Salesforce) => Whose::Unnamed,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -125,7 +125,7 @@ fn salesforce(
     } else {
         steps.iter().map(step_in_words).collect()
     };
-    tell(output, &text, if ok { Exit::Done } else { Exit::Refused })
+    print(output, &text, if ok { Exit::Done } else { Exit::Refused })
 }
 
 fn step_in_words(step: &Step) -> String {
@@ -135,7 +135,7 @@ fn step_in_words(step: &Step) -> String {
         Came::Failed => "FAILED",
         Came::Skipped => "skipped",
     };
-    // A row of the org is outside input, and a terminal would obey its control characters.
+    // A row of the org comes from outside, and a terminal obeys control characters.
     let detail: String = step.detail.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
     format!("{came:8} {:13} {detail}\n", step.step)
 }
@@ -163,13 +163,13 @@ struct Outcome<'a> {
     steps: Option<Vec<Step>>,
 }
 
-/// A mistake for programs; what does not apply is `null`.
+/// A mistake in JSON. A field that does not apply is `null`.
 #[derive(Default, Serialize)]
 struct Entry<'a> {
     file: Option<String>,
     line: Option<usize>,
     column: Option<usize>,
-    /// The environment variable it was written in.
+    /// The environment variable that has it.
     variable: Option<&'a str>,
     key: Option<&'a str>,
     message: &'a str,
@@ -201,6 +201,6 @@ fn in_json(mistakes: Option<&Mistakes>) -> String {
 }
 
 fn as_line(outcome: &Outcome<'_>) -> String {
-    // Strings and numbers only: nothing that could fail to be written as JSON.
+    // Cannot fail: strings and numbers only.
     serde_json::to_string(outcome).map(|line| line + "\n").unwrap_or_default()
 }

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use secrecy::SecretString;
 
-use super::{Usage, secret};
 use switchboard_client::{Builder, Client};
+
+use super::Usage;
+use crate::store::read_secret;
 
 /// Holds the token if there is no `--token-file`.
 pub(crate) const TOKEN_VARIABLE: &str = "SWITCHBOARD_TOKEN";
@@ -77,6 +79,10 @@ pub(crate) fn token(file: Option<&Path>) -> Result<Option<SecretString>, Usage> 
             Err(env::VarError::NotUnicode(_)) => Err(Usage::new(format!("{TOKEN_VARIABLE} is not UTF-8"))),
         };
     };
-    let wrong = |why: String| Usage::new(format!("the token file {} {why}", path.display()));
-    secret::read_file(path).map(Some).map_err(wrong)
+    let wrong = |why: &dyn std::fmt::Display| Usage::new(format!("the token file {}: {why}", path.display()));
+    let text = read_secret(path).map_err(|error| wrong(&error))?;
+    if text.trim().is_empty() {
+        return Err(wrong(&"the file is empty"));
+    }
+    Ok(Some(SecretString::from(text.as_str())))
 }

@@ -73,7 +73,8 @@ mod unix {
             if keys.read(key.as_mut_slice())? == 0 {
                 return if line.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(line) };
             }
-            match key[0] {
+            let [byte] = *key;
+            match byte {
                 b'\n' | b'\r' => return Ok(line),
                 CTRL_C => return Err(io::Error::new(io::ErrorKind::Interrupted, "interrupted")),
                 CTRL_D if line.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),

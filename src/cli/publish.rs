@@ -19,6 +19,7 @@ Examples:
   date +%s | switchboard pub Clock Tick Now - --source clock
 
 A refused event is exit code 1, also without --receipt.")]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
 pub(crate) struct Publish {
     /// Channel
     channel: String,

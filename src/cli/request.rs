@@ -25,6 +25,7 @@ An answer with \"Success\":false is also printed; the exit code is 1.
 No answer within the time limit is exit code 4.
 With --gather, exit code 1 means that a handler failed, or that there is none.
 Ctrl-C cancels the request; the exit code is 1.")]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
 pub(crate) struct Request {
     /// Channel
     channel: String,

@@ -1,36 +1,12 @@
-//! Reads secrets from files and standard input.
+//! Reads passwords from standard input and import files.
 //!
 //! Each is read into a buffer of its final size, which is zeroised. A buffer that grows leaves copies of the secret in
 //! freed memory, and so does a buffered reader.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 
-use secrecy::SecretString;
 use zeroize::Zeroizing;
-
-/// The largest file with a secret, in bytes. A private key in PEM has about 3,000.
-const FILE_BYTES_MAX: usize = 64 << 10;
-
-/// Reads a file with one secret. One line end after the secret and a byte order mark before it are ignored.
-///
-/// # Errors
-/// A phrase that continues "the token file FILE …".
-pub(crate) fn read_file(path: &Path) -> Result<SecretString, String> {
-    let unreadable = |error: io::Error| format!("cannot be read: {error}");
-    let mut file = File::open(path).map_err(unreadable)?;
-    if is_open_to_others(&file).map_err(unreadable)? {
-        return Err(format!("can be read by other users of this computer; run chmod 600 {}", path.display()));
-    }
-    let bytes = read_all(&mut file, FILE_BYTES_MAX).map_err(unreadable)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| "is not UTF-8".to_owned())?;
-    let text = without_line_end(text.strip_prefix('\u{feff}').unwrap_or(text));
-    if text.trim().is_empty() {
-        return Err("is empty".to_owned());
-    }
-    Ok(SecretString::from(text))
-}
 
 /// Reads to the end.
 ///
@@ -90,26 +66,6 @@ pub(crate) fn unbuffered_stdin() -> io::Result<File> {
     return std::os::fd::AsFd::as_fd(&io::stdin()).try_clone_to_owned().map(File::from);
     #[cfg(windows)]
     return std::os::windows::io::AsHandle::as_handle(&io::stdin()).try_clone_to_owned().map(File::from);
-}
-
-fn without_line_end(text: &str) -> &str {
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    text.strip_suffix('\r').unwrap_or(text)
-}
-
-/// Returns whether other users can read a regular file. A pipe is private to the processes that share it.
-fn is_open_to_others(file: &File) -> io::Result<bool> {
-    #[cfg(unix)]
-    {
-        let metadata = file.metadata()?;
-        let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
-        Ok(metadata.is_file() && mode & 0o077 != 0)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        Ok(false)
-    }
 }
 
 #[cfg(test)]

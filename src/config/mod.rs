@@ -92,10 +92,10 @@ pub enum AuthMode {
 /// `[http]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Http {
-    /// Origins beside loopback, as browsers write them (lower case, no default port): `https://crm.example.com`, or
-    /// `null`.
+    /// Origins beside loopback, as browsers write them (lower case, no default port): `https://crm.example.com`,
+    /// `app://`, or `null`.
     pub allowed_origins: Vec<String>,
-    /// Hosts beside loopback names and addresses, as a `Host` header writes them (lower case, IPv6 in brackets), without
+    /// Hosts beside `localhost` and IP addresses, as a `Host` header writes them (lower case, IPv6 in brackets), without
     /// a port.
     pub allowed_hosts: Vec<String>,
 }
@@ -226,6 +226,8 @@ pub struct Limits {
     pub connections: usize,
     /// Connections an address; 0: no limit.
     pub connections_per_address: usize,
+    /// Connections that have not registered, counted from accept.
+    pub unregistered: usize,
     /// How deep JSON may nest.
     pub json_depth: usize,
     /// Malformed messages in a row that close the session.
@@ -259,6 +261,7 @@ impl Default for Limits {
             missed_pings: 2,
             connections: 10_000,
             connections_per_address: 0,
+            unregistered: 1000,
             json_depth: 128,
             malformed: 10,
             failed_registrations: 10,

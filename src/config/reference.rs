@@ -74,15 +74,17 @@ static KEYS: &[Key<Config>] = &[
         default: "[]",
         unit: "",
         meaning: "Origins whose pages may connect, beside loopback ones, as browsers write them: scheme, host, and \
-                  the port if it is not the scheme's own. `\"null\"` (sandboxed frames, file pages) must be named.",
+                  the port if it is not the scheme's own; or a scheme without a host (`\"file://\"`, `\"app://\"`). \
+                  `\"null\"` (sandboxed frames, file pages) must be listed, in open mode too.",
     },
     Key {
         name: "http.allowed_hosts",
         slot: Slot::Texts(text::host, |it| &mut it.http.allowed_hosts),
         default: "[]",
         unit: "",
-        meaning: "Names under which the broker may be called, beside loopback names and addresses, without a port. \
-                  Others are refused: they are how a foreign page reaches a local server (DNS rebinding).",
+        meaning: "Names, without a port, that a request may have as its `Host`, beside `localhost` and any IP address. \
+                  Other names are refused with 421: they are how a foreign page reaches a local server (DNS \
+                  rebinding).",
     },
     Key {
         name: "protected.patterns",
@@ -187,7 +189,7 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Span(TICK, |it| &mut it.limits.registration),
         default: r#""10s""#,
         unit: "",
-        meaning: "How long a connection may stay unregistered before it is closed with 4401.",
+        meaning: "How long a connection may stay unregistered before it is closed with 4406.",
     },
     Key {
         name: "limits.heartbeat",
@@ -208,7 +210,14 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Size(1, |it| &mut it.limits.connections),
         default: "10000",
         unit: "connections",
-        meaning: "Connections in all; the next one is answered 503.",
+        meaning: "Connections in all. Further ones are answered 503.",
+    },
+    Key {
+        name: "limits.unregistered",
+        slot: Slot::Size(1, |it| &mut it.limits.unregistered),
+        default: "1000",
+        unit: "connections",
+        meaning: "Connections that have not registered, counted from accept. Further ones are answered 503.",
     },
     Key {
         name: "limits.connections_per_address",
@@ -264,7 +273,7 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Span(Duration::ZERO, |it| &mut it.limits.drain),
         default: r#""30s""#,
         unit: "",
-        meaning: "How long requests in flight may take to finish when the broker stops.",
+        meaning: "How long a drain waits for the requests that were pending when it began.",
     },
 ];
 

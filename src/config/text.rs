@@ -66,7 +66,8 @@ pub(crate) fn name(text: &str) -> Result<String, Fault> {
     check_name(text).map(|()| text.to_owned()).map_err(|fault| fault.to_string().into())
 }
 
-/// An origin as a browser writes it (RFC 6454, section 6.2): lower case, no default port; or `null`.
+/// An origin as a browser writes it (RFC 6454, section 6.2): lower case, no default port; or a scheme without a host; or
+/// `null`.
 pub(crate) fn origin(text: &str) -> Result<String, Fault> {
     let expected = "must be an origin as browsers write it, such as https://crm.example.com or http://10.0.0.7:8080";
     if text == "null" {
@@ -83,6 +84,10 @@ pub(crate) fn origin(text: &str) -> Result<String, Fault> {
     }
     if rest.contains(['/', '?', '#']) {
         return Err("an origin ends with its host or port: no path, not even a slash".into());
+    }
+    if rest.is_empty() && !matches!(scheme.as_str(), "http" | "https") {
+        // Pages of a file or of an application: `file://`, `app://`.
+        return Ok(format!("{scheme}://"));
     }
     let (host, port) = split_port(rest).ok_or(expected)?;
     let host = self::host(host)?;

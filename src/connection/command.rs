@@ -163,7 +163,7 @@ impl Connection {
                 return None;
             }
         };
-        self.refuse(now, &registering, &refusal, router)
+        Some(self.refuse(now, &registering, &refusal, router))
     }
 
     /// The delay after too many failed registrations is over.
@@ -174,17 +174,11 @@ impl Connection {
             "too many failed registrations from this address in the last minute; check the token, then try again later \
              (limits.failed_registrations)",
         );
-        self.refuse(now, &registering, &refusal, router)
+        Some(self.refuse(now, &registering, &refusal, router))
     }
 
     /// Answers a registration that is refused for good, and closes the connection.
-    fn refuse(
-        &mut self,
-        now: Instant,
-        registering: &Registering,
-        refusal: &Refusal,
-        router: &Router,
-    ) -> Option<Effect> {
+    fn refuse(&mut self, now: Instant, registering: &Registering, refusal: &Refusal, router: &Router) -> Effect {
         // The words are the broker's own, with nothing of a token in them; the person at the screen never sees them.
         let (source, reason) = (&*registering.source, &*refusal.message);
         tracing::info!(source, code = refusal.code.as_str(), reason, "a registration was refused");
@@ -213,7 +207,7 @@ impl Connection {
         };
         let session = match router.attach(now, registration) {
             Ok(session) => session,
-            Err(refusal) => return self.refuse(now, registering, &refusal, router),
+            Err(refusal) => return Some(self.refuse(now, registering, &refusal, router)),
         };
         tracing::info!(source = session.source(), session = %session.id(), "registered");
         let limits = &self.settings.limits;
@@ -230,6 +224,7 @@ impl Connection {
             more.insert("Reason".into(), "this version resumes no sessions".into());
         }
         self.phase = Phase::Registered(session);
+        self.unregistered = None;
         self.timers.stop(Timer::Registration);
         if let Some(at) = proof_ends {
             self.timers.set(Timer::Proof, at);
@@ -264,6 +259,7 @@ impl Connection {
 
     fn unregister(&mut self, now: Instant, router: &Router) {
         self.leave(now, router);
+        self.unregistered = Some(self.settings.unregistered.enter().0);
         self.end_pause(now);
         self.timers.stop(Timer::Proof);
         self.timers.set(Timer::Registration, now + self.settings.limits.registration);

@@ -65,16 +65,29 @@ pub struct Context<'a> {
 }
 
 /// Limits how many connections are set up or torn down between two turns of the established ones. Setup costs about
-/// 100 µs, teardown 50 µs; 5,000 at once would starve everyone else.
-pub struct Admission(Semaphore);
+/// 100 µs, teardown 50 µs; 5,000 at once would starve everyone else. The two have permits of their own, so that the end
+/// of a session never waits for strangers that connect.
+pub struct Admission {
+    arrivals: Semaphore,
+    departures: Semaphore,
+}
 
 impl Admission {
-    /// Connections between two turns of the established ones.
+    /// Connections that are set up, and torn down, between two turns of the established ones.
     const AT_ONCE: usize = 8;
 
-    /// Waits for a permit; the next connection has it when this one is dropped.
-    pub async fn permit(&self) -> Option<SemaphorePermit<'_>> {
-        let permit = self.0.acquire().await.ok();
+    /// Waits for a permit to set up a connection. Dropping the permit hands it to the next one.
+    pub async fn arrival(&self) -> Option<SemaphorePermit<'_>> {
+        Self::permit(&self.arrivals).await
+    }
+
+    /// Waits for a permit to tear down a connection.
+    pub async fn departure(&self) -> Option<SemaphorePermit<'_>> {
+        Self::permit(&self.departures).await
+    }
+
+    async fn permit(permits: &Semaphore) -> Option<SemaphorePermit<'_>> {
+        let permit = permits.acquire().await.ok();
         // Behind all tasks that are ready now, or the permits would only form another line.
         yield_now().await;
         permit
@@ -83,7 +96,7 @@ impl Admission {
 
 impl Default for Admission {
     fn default() -> Self {
-        Self(Semaphore::new(Self::AT_ONCE))
+        Self { arrivals: Semaphore::new(Self::AT_ONCE), departures: Semaphore::new(Self::AT_ONCE) }
     }
 }
 
@@ -104,8 +117,10 @@ where
         tracing::debug!(?ending, "the connection ends");
         let Driver { mut socket, mut attached, .. } = driver;
         if let Ending::Socket(_) = ending {
-            // A connection that the peer ended is detached in its turn. One that the broker ends is detached already.
+            // A connection that the broker ends is detached already.
+            let permit = Box::pin(context.admission.departure()).await;
             attached.gone();
+            drop(permit);
         }
         if !ending.sends_what_waits() {
             socket.drop_unbegun();
@@ -160,7 +175,7 @@ struct Driver<'a, S> {
 enum Turn {
     Stage,
     Due,
-    /// There is something for [`Socket::next`].
+    /// There is something for [`Socket::next_arrival`].
     Arrived,
     /// The peer takes nothing more for now.
     Blocked,
@@ -338,7 +353,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         let _batch = WakeBatch::begin();
         let Attached { connection, router } = &mut self.attached;
         loop {
-            let Some(arrival) = self.socket.next()? else { return Ok(None) };
+            let Some(arrival) = self.socket.next_arrival()? else { return Ok(None) };
             let effect = connection.handle(at, arrival.into(), router);
             self.socket.set_message_bytes_max(connection.message_bytes_max());
             if effect.is_some() || !connection.reads() {
@@ -439,7 +454,7 @@ async fn write_out<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) ->
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) -> bool {
     loop {
         let came = poll_fn(|cx| socket.poll_come(cx)).await;
-        if let Err(ended) = came.and_then(|()| socket.next().map(drop)) {
+        if let Err(ended) = came.and_then(|()| socket.next_arrival().map(drop)) {
             return matches!(ended, Ended::ByPeer(_));
         }
     }

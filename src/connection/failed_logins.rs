@@ -70,7 +70,8 @@ impl FailedLogins {
 }
 
 /// What an address counts as: itself, or the /64 of an IPv6 address.
-fn network_of(address: IpAddr) -> IpAddr {
+#[must_use]
+pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let [a, b, c, d, ..] = address.segments();

@@ -13,10 +13,12 @@ mod pause;
 mod rate;
 mod shutdown;
 mod timer;
+mod unregistered;
 
 pub use driver::{Admission, Context, Upgraded, serve};
-pub use failed_logins::FailedLogins;
+pub use failed_logins::{FailedLogins, network_of};
 pub use shutdown::{Shutdown, Stage};
+pub use unregistered::{Unregistered, UnregisteredGuard};
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -92,18 +94,28 @@ pub enum Effect {
 pub struct Settings {
     limits: Limits,
     failed_logins: FailedLogins,
+    unregistered: Unregistered,
 }
 
 impl Settings {
     /// Settings with these limits.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { failed_logins: FailedLogins::new(limits.failed_registrations), limits }
+        Self {
+            failed_logins: FailedLogins::new(limits.failed_registrations),
+            unregistered: Unregistered::default(),
+            limits,
+        }
     }
 
     /// The limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// The count of connections that have not registered.
+    pub fn unregistered(&self) -> &Unregistered {
+        &self.unregistered
     }
 
     /// An outbox of the configured size.
@@ -122,6 +134,8 @@ pub struct Connection {
     settings: Arc<Settings>,
     address: IpAddr,
     phase: Phase,
+    /// Counts the connection while it is not registered.
+    unregistered: Option<UnregisteredGuard>,
     /// A registration that is not decided yet.
     registering: Option<Box<Registering>>,
     /// Frames to send before those of the session's outbox: replies without a session, and pings.
@@ -148,6 +162,19 @@ impl Connection {
     /// A connection that has just been opened from `address`. `seed` decides the jitter of its pings.
     #[must_use]
     pub fn new(now: Instant, address: IpAddr, settings: Arc<Settings>, seed: u64) -> Self {
+        let (guard, _) = settings.unregistered.enter();
+        Self::accepted(now, address, settings, seed, guard)
+    }
+
+    /// The same for a connection that has been counted as unregistered since it was accepted.
+    #[must_use]
+    pub fn accepted(
+        now: Instant,
+        address: IpAddr,
+        settings: Arc<Settings>,
+        seed: u64,
+        guard: UnregisteredGuard,
+    ) -> Self {
         let limits = &settings.limits;
         let mut heartbeat = Heartbeat::new(limits.heartbeat, limits.missed_pings, seed);
         let mut timers = Timers::default();
@@ -156,6 +183,7 @@ impl Connection {
         Self {
             address,
             phase: Phase::Unregistered,
+            unregistered: Some(guard),
             registering: None,
             replies: VecDeque::new(),
             timers,
@@ -289,8 +317,8 @@ impl Connection {
                 self.timers.stop(Timer::SlowConsumer);
                 None
             }
-            Input::Ended(End::Overflowed) => self.close(now, router, CloseCode::SlowConsumer),
-            Input::Ended(End::Close(code, reason)) => self.close(now, router, Close::new(code, reason)),
+            Input::Ended(End::Overflowed) => Some(self.close(now, router, CloseCode::SlowConsumer)),
+            Input::Ended(End::Close(code, reason)) => Some(self.close(now, router, Close::new(code, reason))),
             // The connection itself detaches its session, and then it has none.
             Input::Ended(End::Detached) => None,
             Input::Drain(reconnect_after) => {
@@ -388,12 +416,16 @@ impl Connection {
         self.push(now, frame);
     }
 
-    /// A message that is not an envelope is answered; many in a row close the connection.
+    /// A message that is not an envelope is answered; many in a row close the connection. Other refusals do not count.
     fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Option<Effect> {
         self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));
+        if malformed.refusal.code == ErrorCode::ReservedChannel {
+            self.malformed = 0;
+            return None;
+        }
         self.malformed += 1;
         if self.malformed >= self.settings.limits.malformed {
-            return self.close(now, router, CloseCode::Policy);
+            return Some(self.close(now, router, CloseCode::Policy));
         }
         None
     }
@@ -431,9 +463,9 @@ impl Connection {
     fn fire_timers(&mut self, now: Instant, router: &Router) -> Option<Effect> {
         while let Some(timer) = self.timers.take_due(now) {
             let effect = match timer {
-                Timer::Registration => self.close(now, router, CloseCode::NotRegistered),
+                Timer::Registration => Some(self.close(now, router, CloseCode::NotRegistered)),
                 Timer::Delay => self.refuse_delayed(now, router),
-                Timer::Proof => self.proof_ended(now, router),
+                Timer::Proof => Some(self.proof_ended(now, router)),
                 Timer::Heartbeat => self.beat(now, router),
                 Timer::Pause => {
                     match self.pause.as_mut().and_then(|pause| pause.fire(now)) {
@@ -442,8 +474,8 @@ impl Connection {
                     }
                     None
                 }
-                Timer::SlowConsumer => self.close(now, router, CloseCode::SlowConsumer),
-                Timer::Restart => self.close(now, router, CloseCode::Restart),
+                Timer::SlowConsumer => Some(self.close(now, router, CloseCode::SlowConsumer)),
+                Timer::Restart => Some(self.close(now, router, CloseCode::Restart)),
             };
             if effect.is_some() {
                 return effect;
@@ -452,7 +484,7 @@ impl Connection {
         None
     }
 
-    fn proof_ended(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+    fn proof_ended(&mut self, now: Instant, router: &Router) -> Effect {
         let refusal = Refusal::new(
             ErrorCode::Unauthenticated,
             "the proof of who this session is has expired (auth.session_max): connect again, and register with a new one",
@@ -469,7 +501,7 @@ impl Connection {
                 self.timers.set(Timer::Heartbeat, self.heartbeat.next(now));
                 None
             }
-            Beat::Dead => self.close(now, router, CloseCode::HeartbeatMissed),
+            Beat::Dead => Some(self.close(now, router, CloseCode::HeartbeatMissed)),
         }
     }
 
@@ -481,11 +513,11 @@ impl Connection {
                 self.timers.set(Timer::Restart, now + LAST_LOOK);
                 None
             }
-            None => self.close(now, router, CloseCode::Restart),
+            None => Some(self.close(now, router, CloseCode::Restart)),
         }
     }
 
-    fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Option<Effect> {
+    fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Effect {
         let close = close.into();
         self.leave(now, router);
         if close.code() == CloseCode::SlowConsumer {
@@ -493,7 +525,7 @@ impl Connection {
             self.replies.truncate(1);
         }
         self.end();
-        Some(Effect::Close(close))
+        Effect::Close(close)
     }
 
     /// Detaches the session. What waits in its outbox is sent before what this connection says afterwards.
@@ -517,6 +549,7 @@ impl Connection {
 
     fn end(&mut self) {
         self.phase = Phase::Ended;
+        self.unregistered = None;
         self.registering = None;
         self.pause = None;
         self.timers.clear();

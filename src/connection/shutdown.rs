@@ -67,6 +67,15 @@ impl Shutdown {
         self.notify.notify_waiters();
     }
 
+    /// How far the drain is.
+    pub fn stage(&self) -> Stage {
+        match self.stage.load(Ordering::SeqCst) {
+            serving if serving == Stage::Serving as u8 => Stage::Serving,
+            draining if draining == Stage::Draining as u8 => Stage::Draining,
+            _ => Stage::Closing,
+        }
+    }
+
     /// When the next session that asks should return. The times are spread evenly over all sessions.
     pub fn reconnect_after(&self) -> Duration {
         let place = self.told.fetch_add(1, Ordering::SeqCst);

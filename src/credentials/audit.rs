@@ -1,9 +1,9 @@
-//! [`Audit`]: who asked for whose credentials, and what came of it; one JSON object a line, never a secret.
+//! [`Audit`]: who fetched whose credentials, and with what outcome. One JSON object per line, never a secret.
 //!
-//! One thread of its own writes, so that neither the router nor a fetch waits for a disk for long. A record that cannot
-//! be written does not stop a fetch: a full disk would otherwise take a whole call centre off its telephones, while an
-//! intruder who can fill the disk could as well read the record. Each loss is counted, logged as a fault once a minute,
-//! and said by a record of its own as soon as writing works again.
+//! A thread of its own writes, so that neither the router nor a fetch waits long for a disk. A record that cannot be
+//! written does not stop a fetch: otherwise a full disk would take a whole call centre off its telephones, while an
+//! intruder who can fill the disk could as well read the record. Each loss is counted, logged once a minute, and noted
+//! in a record of its own as soon as writing works again.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -20,21 +20,21 @@ use crate::adapter::Request;
 use crate::store::private;
 use wire::ErrorCode;
 
-/// Records that may wait for the disk. At some 300 bytes each, 1 MiB.
+/// The most records that wait for the disk: 1 MiB at about 300 bytes each.
 const QUEUE_RECORDS: usize = 4096;
 
-/// How long a fetch waits until its record is written.
+/// How long a fetch waits for its record to be written.
 const WRITE_WAIT: Duration = Duration::from_secs(1);
 
-/// Between two logged faults.
+/// The time between two logged faults.
 const FAULT_EVERY: Duration = Duration::from_mins(1);
 
-/// When a full file makes room for a new one.
+/// When the file is rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// The size that a file does not exceed.
+    /// The largest size of a file, in bytes.
     pub bytes: u64,
-    /// Full files that are kept, as `audit.jsonl.1` (the newest) and so on.
+    /// How many full files are kept, as `audit.jsonl.1` (the newest) and so on.
     pub kept: u32,
 }
 
@@ -44,14 +44,14 @@ impl Default for Rotation {
     }
 }
 
-/// The record, open for appending. Dropped, it writes what is queued.
+/// The record, open for appending. Dropping it writes what is queued.
 pub struct Audit {
     queue: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
     lost: Arc<AtomicU64>,
 }
 
-/// One line to write, and whom to tell when that is done.
+/// One line to write, and who waits for it.
 struct Job {
     when: SystemTime,
     line: Vec<u8>,
@@ -67,7 +67,7 @@ struct Record<'a> {
     outcome: &'a str,
 }
 
-/// Stands where records are missing.
+/// Marks the place of lost records.
 #[derive(Serialize)]
 struct Gap {
     when: String,
@@ -75,10 +75,10 @@ struct Gap {
 }
 
 impl Audit {
-    /// Opens `audit.jsonl` in the data folder, for its owner only.
+    /// Opens `audit.jsonl` in the data folder, readable for its owner only.
     ///
     /// # Errors
-    /// The file cannot be written; the text names it.
+    /// The file cannot be written; the error names it.
     pub fn open(data_dir: &Path, rotation: Rotation) -> io::Result<Self> {
         let path = data_dir.join("audit.jsonl");
         let named = |error: io::Error| {
@@ -94,12 +94,12 @@ impl Audit {
         Ok(Self { queue: Some(queue), thread: Some(thread), lost })
     }
 
-    /// Queues a record; `None` stands for success. Never waits.
+    /// Queues a record; `None` means success. Never waits.
     pub fn record(&self, request: &Request, outcome: Option<ErrorCode>) {
         self.send(request, outcome, None);
     }
 
-    /// Records, and waits a bounded while until the line is in the file.
+    /// Queues a record and waits, up to a limit, until it is in the file.
     pub fn record_and_wait(&self, request: &Request, outcome: Option<ErrorCode>) {
         let (written, wait) = sync_channel(1);
         self.send(request, outcome, Some(written));
@@ -133,7 +133,7 @@ impl Drop for Audit {
     fn drop(&mut self) {
         self.queue = None;
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the audit record's thread failed");
+            tracing::error!("the audit thread failed");
         }
     }
 }
@@ -160,7 +160,7 @@ impl Writer {
                 self.fault(job.when, &error);
             }
             if job.written.is_some_and(|written| written.try_send(()).is_err()) {
-                tracing::debug!("nobody waited for an audit record any more");
+                tracing::debug!("an audit record was written after its fetch stopped waiting");
             }
         }
     }
@@ -179,7 +179,7 @@ impl Writer {
         outcome
     }
 
-    /// One write a line, at the end of the file as it stands: another program may have moved or emptied it.
+    /// Writes one line at the end of the present file; another program may have moved or emptied it.
     fn append(&mut self, line: &[u8]) -> io::Result<()> {
         let mut file = match self.file.take() {
             Some(file) if is_at(&file, &self.path) => file,
@@ -192,7 +192,7 @@ impl Writer {
         let start = file.metadata()?.len();
         let outcome = file.write_all(line);
         if outcome.is_err() {
-            // Half a line, on a disk that is full, would spoil the next one.
+            // On a full disk, half a line would spoil the next one.
             file.set_len(start)?;
         }
         self.file = Some(file);
@@ -221,13 +221,13 @@ impl Writer {
             self.last_fault = Some(when);
             tracing::error!(
                 path = %self.path.display(), %error, lost = self.lost.load(Ordering::Relaxed),
-                "audit records cannot be written; credentials are served on",
+                "audit records cannot be written; credentials are still served",
             );
         }
     }
 }
 
-/// Whether the path still names the open file.
+/// Returns whether the path still names the open file.
 fn is_at(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
     #[cfg(unix)]
@@ -241,7 +241,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Opens for appending, ends a line that a crash cut short, and takes the file from others.
+/// Opens the file for appending, completes a line that a crash cut short, and makes the file private.
 fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true);

@@ -1,7 +1,7 @@
-//! [`FetchCredentials`]: answers `Salesforce/User/FetchCredentials` with the credentials of the user who asks.
+//! [`FetchCredentials`]: answers `Salesforce/User/FetchCredentials` with the credentials of the requesting user.
 //!
-//! Whose they are is said by the request's verified user alone; the payload is not read. Each fetch leaves one audit
-//! record, written before its answer leaves.
+//! The verified user of the request decides whose credentials these are; the payload is not read. Each fetch leaves one
+//! audit record, written before the answer is sent.
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct FetchCredentials {
 }
 
 impl FetchCredentials {
-    /// A handler on an open source and an open record.
+    /// Answers from this source and records in this log.
     pub fn new(source: Arc<dyn Source>, audit: Arc<Audit>) -> Self {
         Self { source, audit }
     }
@@ -48,7 +48,7 @@ impl Handler for FetchCredentials {
             };
             // The record may wait for the disk.
             tokio::task::spawn_blocking(move || asked.answered(answer)).await.unwrap_or_else(|error| {
-                tracing::error!(%error, "a fetch of credentials did not end");
+                tracing::error!(%error, "a fetch of credentials did not complete");
                 Err(internal())
             })
         })
@@ -82,7 +82,7 @@ impl Drop for Asked {
     }
 }
 
-/// Whose credentials are asked for.
+/// Returns whose credentials are requested.
 fn named(request: &Request) -> Result<&str, Refusal> {
     request.user.as_deref().ok_or_else(|| {
         Refusal::new(
@@ -92,7 +92,7 @@ fn named(request: &Request) -> Result<&str, Refusal> {
     })
 }
 
-/// The documented reply, key by key in its order.
+/// The documented answer, keys in their documented order.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Reply<'a> {
@@ -121,8 +121,8 @@ fn in_json(credentials: &Credentials) -> io::Result<Response> {
         success: true,
         error_message: None,
     };
-    // Measured first and written into a buffer of just that size: one that grew, or shrank to fit, would leave copies
-    // of the password behind.
+    // Measured first, then written into a buffer of exactly that size: a buffer that grows, or shrinks to fit, would
+    // leave copies of the password behind.
     let mut length = Length(0);
     serde_json::to_writer(&mut length, &reply)?;
     let mut json = Zeroizing::new(Vec::with_capacity(length.0));
@@ -134,7 +134,7 @@ fn in_json(credentials: &Credentials) -> io::Result<Response> {
     })
 }
 
-/// Counts what is written to it.
+/// Counts the bytes written to it.
 struct Length(usize);
 
 impl io::Write for Length {

@@ -127,9 +127,8 @@ impl Router {
             _ if facts.protected && served_inside => false,
             _ if self.policy.open => true,
             Role::Service if facts.protected => session.permissions().handle.allows(triple),
-            Role::Service => true,
             Role::User(_) if facts.protected || facts.shared => session.permissions().handle.allows(triple),
-            Role::User(_) => true,
+            Role::Service | Role::User(_) => true,
         }
     }
 

@@ -1,10 +1,10 @@
-//! [`Client`]: requests to the org's REST API. The only file of this folder that waits for the network or a clock.
+//! [`Client`]: requests to the org's REST API. The only file of this folder that uses the network or a clock.
 //!
-//! [`Client::call`] is the way in, [`Client::get`] its usual form: breaker, turn, token, exchange, all under one deadline.
-//! The token is shared, asked for by one request at a time, and used until a 401 says that it may have expired; then
-//! there is one new login and one repetition. GETs and logins are repeated on what may pass (`Verdict::Again`). A write
-//! is repeated only where it is certain that nothing was written: no connection was had, the token was refused, or
-//! somebody else held the record.
+//! [`Client::call`] sends a request, [`Client::get`] is its usual form. One deadline covers breaker, turn, token and
+//! exchange. The token is shared, requested by one caller at a time, and used until a 401 says that it may have
+//! expired; then there is one new login and one repetition. GETs and logins are repeated after failures that may pass
+//! (`Verdict::Again`). A write is repeated only if nothing can have been written: there was no connection, the token
+//! was refused, or another process had locked the record.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use crate::backoff::Backoff;
 use crate::config;
 use crate::http::{self, BaseUrl, Breaker, BreakerState, Failure, Outcome, Pass};
 
-/// How often a request that may go better is repeated.
+/// How often a request is repeated after a failure that may pass.
 const REPEATS: u32 = 2;
 
 /// The largest answer that is read.
@@ -42,32 +42,32 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 const REPEAT_AFTER: Backoff =
     Backoff { least: Duration::ZERO, first: Duration::from_millis(200), most: Duration::from_secs(10) };
 
-/// What an answer may be, beside JSON.
+/// Which answers besides JSON the caller understands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Want {
-    /// Nothing else.
+    /// None.
     Json,
-    /// One row by its key: 300 means several, 404 none.
+    /// One row by its key: 300 means several rows, 404 none.
     Row,
-    /// What Apex answers: 404, or nothing at all, means none.
+    /// The answer of an Apex resource: 404 or an empty body means no row.
     Apex,
-    /// The id of a new record: 400 with `DUPLICATE_VALUE` means that there is one like it.
+    /// The id of a new record: 400 with `DUPLICATE_VALUE` means that it exists already.
     Created,
-    /// Usually nothing: a record was changed.
+    /// The answer to a change, which is usually empty.
     Changed,
 }
 
 /// One request to the instance.
 pub(super) struct Call<'a> {
-    /// Anything but GET writes.
+    /// Every method except GET writes.
     pub(super) method: Method,
-    /// With the query.
+    /// The path with its query.
     pub(super) path: &'a str,
-    /// JSON.
+    /// The body, in JSON.
     pub(super) body: Option<&'a str>,
-    /// What the answer may be.
+    /// Which answers are understood.
     pub(super) want: Want,
-    /// The object that it is about; `None`: the one that has the credentials.
+    /// The object that is read or written; `None`: the one with the credentials.
     pub(super) target: Option<&'a Target<'a>>,
 }
 
@@ -79,7 +79,7 @@ impl Call<'_> {
 
 /// An answer.
 pub(super) struct Reply {
-    /// The status: of success, or one that [`Want`] allows.
+    /// A success status, or one that [`Want`] allows.
     pub(super) status: u16,
     /// The body; zeroised when dropped.
     pub(super) body: Zeroizing<Vec<u8>>,
@@ -92,20 +92,20 @@ pub(super) struct Client {
     grant: Grant,
     http: http::Client,
     turns: Semaphore,
-    /// Turns that writes may have: slow triggers and flows must leave room for credentials.
+    /// Permits for writes, fewer than `turns`: slow triggers and flows must leave room for credentials.
     writing: Semaphore,
     breaker: Mutex<Breaker<Fault>>,
     token: Mutex<Option<Arc<Token>>>,
-    /// Held by the one who logs in; the last login's failure.
+    /// Held during a login; contains the failure of the last one.
     logging_in: tokio::sync::Mutex<Option<Fault>>,
-    /// Logins that have ended, either way.
+    /// The number of logins that ended, successful or not.
     attempts: AtomicU64,
     jitter: Mutex<StdRng>,
     stats: Stats,
 }
 
 impl Client {
-    /// Reads key, secret and certificates. Sends nothing.
+    /// Reads the key, the secret and the certificates. Sends nothing.
     pub(super) fn new(org: config::Salesforce) -> Result<Self, SetupError> {
         let grant = Grant::read(&org)?;
         let login = BaseUrl::parse(&org.login_url).map_err(|fault| SetupError::new("salesforce.login_url", fault))?;
@@ -128,7 +128,7 @@ impl Client {
         })
     }
 
-    /// Asks for a path of the instance.
+    /// Requests a path of the instance.
     pub(super) async fn get(&self, path: &str, want: Want) -> Result<Reply, Fault> {
         self.call(&Call { method: Method::GET, path, body: None, want, target: None }).await
     }
@@ -141,23 +141,23 @@ impl Client {
         outcome
     }
 
-    /// Gives something as much time as one request has; for what takes several.
+    /// Runs something that takes several requests under the time limit of one.
     pub(super) async fn within<T>(&self, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         timeout(self.org.timeout, work).await.unwrap_or_else(|_| Err(too_slow()))
     }
 
-    /// Logs in, or finds that it has; for those who only want to know whether it can.
+    /// Returns the session, after a login if there is none. For callers who only want to know whether that works.
     pub(super) async fn session(&self) -> Result<Arc<Token>, Fault> {
         self.within(self.token(None)).await
     }
 
-    /// Logs in anew, unless somebody has since that token was given; for those who were told that it has expired.
+    /// Logs in again, unless there has been a login since `expired` was issued. For callers whose token was refused.
     pub(super) async fn renewed(&self, expired: &Token) -> Result<Arc<Token>, Fault> {
         timeout(self.org.timeout, self.token(Some(expired.number))).await.unwrap_or_else(|_| Err(too_slow()))
     }
 
-    /// Asks the login host for anything at all: whether the network and TLS let it, and how far this computer's clock is
-    /// ahead, in seconds.
+    /// Sends a request to the login host to find out whether the network and TLS allow it. Returns how far this
+    /// computer's clock is ahead, in seconds.
     pub(super) async fn reach(&self) -> Result<Option<i64>, Fault> {
         let asked = http::send(self.http.request(Method::GET, format!("{}/services/data/", self.login)));
         match timeout(self.org.timeout, asked).await {
@@ -167,12 +167,12 @@ impl Client {
         }
     }
 
-    /// Whether the login says by this computer's clock until when it is good.
+    /// Returns whether a login contains a time limit by this computer's clock.
     pub(super) fn signs(&self) -> bool {
         matches!(self.grant, Grant::JwtBearer { .. })
     }
 
-    /// The counts at this moment.
+    /// The present counts.
     pub(super) fn snapshot(&self) -> Snapshot {
         let age = self.token.lock().as_ref().map(|token| token.since.elapsed());
         let breaker = self.breaker.lock().state();
@@ -186,7 +186,7 @@ impl Client {
             false => None,
         };
         let Ok(_turn) = self.turns.acquire().await else { return Err(too_slow()) };
-        // What came before may have failed meanwhile.
+        // The requests before this one may have failed meanwhile.
         let pass = self.kept_away(self.breaker.lock().admit(Instant::now().into_std()))?;
         let mut ending = Ending { client: self, pass, writes: call.writes(), outcome: None };
         let outcome = self.exchange(call).await;
@@ -215,8 +215,8 @@ impl Client {
         }
     }
 
-    /// The token, unless it is the one that has expired; else a new one. One login at a time, whose outcome all take
-    /// that waited for it.
+    /// Returns the token, or a new one if it is the expired one. There is one login at a time, and everyone who waited
+    /// for it gets its outcome.
     async fn token(&self, expired: Option<u64>) -> Result<Arc<Token>, Fault> {
         let usable = || self.token.lock().clone().filter(|token| expired.is_none_or(|it| it < token.number));
         if let Some(token) = usable() {
@@ -273,7 +273,8 @@ impl Client {
 
     async fn ask(&self, token: &Token, call: &Call<'_>) -> Result<Reply, Verdict> {
         let bearer = Zeroizing::new(format!("Bearer {}", token.secret.expose_secret()));
-        let mut bearer = HeaderValue::from_str(&bearer).map_err(|_| transport_fault("the token is no header"))?;
+        let mut bearer =
+            HeaderValue::from_str(&bearer).map_err(|_| transport_fault("the token cannot be written as a header"))?;
         bearer.set_sensitive(true);
         count(&self.stats.calls);
         let request = self.http.request(call.method.clone(), format!("{}{}", token.base, call.path));
@@ -293,12 +294,12 @@ impl Client {
             (_, Some(target)) => of_write(status, &body, target),
             (_, None) => of_answer(status, &body, &soql::fields(&self.org.credentials, &[])),
         };
-        // Whoever is about one record says that it was not written; of the others nobody knows.
+        // A refusal of one record says that it was not written. After any other failure, nobody knows.
         Err(if call.writes() && !verdict.is_particular() { verdict.once() } else { verdict })
     }
 
-    /// Sends, and reads the answer to its end: status, body, and how far this computer's clock is ahead.
-    /// `once`: not to be repeated when it may have arrived.
+    /// Sends a request and reads the whole answer: status, body, and how far this computer's clock is ahead. With
+    /// `once`, a failure after which the request may have arrived is final.
     async fn send(
         &self,
         request: reqwest::RequestBuilder,
@@ -337,7 +338,7 @@ impl Client {
     }
 }
 
-/// Counts a request when it ends, also one that is given up on the way.
+/// Counts a request when it ends, even if its caller gives up.
 struct Counted<'a> {
     stats: &'a Stats,
     started: Instant,
@@ -351,19 +352,19 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// Tells the breaker the outcome of a request that it let through, also of one that its deadline ended.
+/// Reports the outcome of a request to the breaker, even if its deadline cut it short.
 struct Ending<'a> {
     client: &'a Client,
     pass: Pass,
     writes: bool,
-    /// `None`: its deadline ended it.
+    /// `None`: the deadline cut it short.
     outcome: Option<Result<(), Fault>>,
 }
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         let failed = match &self.outcome {
-            // A trigger or flow may be slow: that is one object's matter, and says nothing about Salesforce.
+            // A slow trigger or flow is a matter of one object, and says nothing about Salesforce.
             None if self.writes && self.pass == Pass::Normal => return,
             None => Some(too_slow()),
             Some(Err(fault)) if !fault.is_particular() => Some(fault.clone()),
@@ -380,7 +381,7 @@ impl Drop for Ending<'_> {
         let after = breaker.state();
         drop(breaker);
         if let (Some(span), Some(fault)) = (opened, &failed) {
-            tracing::warn!(?span, hint = fault.operator(), "Salesforce is left alone for a while: requests fail");
+            tracing::warn!(?span, hint = fault.operator(), "the circuit breaker is open: requests to Salesforce fail");
         }
         if before != BreakerState::Closed && after == BreakerState::Closed {
             tracing::info!("Salesforce answers again");
@@ -388,7 +389,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-/// Whether an answer is one that its asker can read.
+/// Returns whether the caller understands an answer.
 fn is_wanted(status: u16, body: &[u8], want: Want) -> bool {
     let says = |code: &str| error_codes(body).iter().any(|error| error.code == code);
     match status {

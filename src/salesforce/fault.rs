@@ -1,7 +1,7 @@
-//! [`Fault`]: a request that failed: the code and the few words for the agent, and the line for the operator that says
-//! what to change, by menu path. [`of_answer`] and [`of_login`] tell by an answer's status and body what became of it.
+//! [`Fault`]: why a request failed. It has a code and a short text for the agent, and a line for the operator that says
+//! what to change, by menu path. [`of_answer`] and [`of_login`] make it from the status and body of an answer.
 //!
-//! Nothing from an answer reaches the agent, and of it only codes, and what is known of logins, reach the log: a message
+//! No text of an answer reaches the agent. Only codes and the known texts of logins reach the log, because a message
 //! may quote a row.
 
 use std::borrow::Cow;
@@ -18,13 +18,13 @@ pub(super) struct Fault {
     agent: Cow<'static, str>,
     operator: Cow<'static, str>,
     what: What,
-    /// Refused by the open breaker: the log has said why.
+    /// The open breaker refused the request; the log has the cause already.
     again: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    /// Salesforce, the network, the login, the permissions.
+    /// Salesforce as a whole: the network, the login, permissions.
     Request,
     /// The daily limit.
     Limit,
@@ -35,12 +35,12 @@ enum What {
 }
 
 impl Fault {
-    /// Salesforce can't be reached, or not now.
+    /// Salesforce cannot be reached, or not at present.
     pub(super) fn unavailable(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::UpstreamUnavailable, agent, operator, What::Request)
     }
 
-    /// Salesforce refused, and goes on to until somebody changes something.
+    /// Salesforce refuses until somebody changes something.
     pub(super) fn rejected(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::UpstreamRejected, agent, operator, What::Request)
     }
@@ -55,7 +55,7 @@ impl Fault {
         Self::new(ErrorCode::UpstreamRejected, agent, operator, What::Object)
     }
 
-    /// Somebody else holds the record.
+    /// Another process has locked the record.
     pub(super) fn locked(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::UpstreamUnavailable, agent, operator, What::Row)
     }
@@ -65,7 +65,7 @@ impl Fault {
         Self::new(ErrorCode::CredentialsNotFound, agent, operator, What::Row)
     }
 
-    /// The org's requests of a day are used up.
+    /// The org has used up its API requests of a day.
     pub(super) fn limit() -> Self {
         Self::new(
             ErrorCode::UpstreamUnavailable,
@@ -86,50 +86,52 @@ impl Fault {
         Self { code, agent: agent.into(), operator: operator.into(), what, again: false }
     }
 
-    /// As it is told by a breaker that it opened.
+    /// The form that an open breaker returns.
     pub(super) fn while_open(mut self) -> Self {
         self.again = true;
         self
     }
 
-    /// Whether it is the daily limit.
+    /// Returns whether it is the daily limit.
     pub(super) fn is_limit(&self) -> bool {
         self.what == What::Limit
     }
 
-    /// Whether it is about one row or one object, and says nothing about Salesforce.
+    /// Returns whether it concerns one row or one object, so that it says nothing about Salesforce as a whole.
     pub(super) fn is_particular(&self) -> bool {
         matches!(self.what, What::Row | What::Object)
     }
 
-    /// What the operator is told.
+    /// The text for the operator.
     pub(super) fn operator(&self) -> &str {
         &self.operator
     }
 
-    /// What the agent is told.
+    /// The refusal for the agent.
     pub(super) fn refusal(&self) -> Refusal {
         Refusal::new(self.code, self.agent.clone())
     }
 
-    /// Writes the operator's line.
+    /// Logs the line for the operator.
     pub(super) fn log(&self) {
         let (code, hint) = (self.code.as_str(), &*self.operator);
         match (self.code, self.what) {
-            _ if self.again => tracing::debug!(code, hint, "Salesforce is left alone for a while"),
-            (ErrorCode::UpstreamRejected, _) => tracing::error!(code, hint, "credentials were not had from Salesforce"),
-            (_, What::Row) => tracing::info!(code, hint, "credentials were not had from Salesforce"),
+            _ if self.again => tracing::debug!(code, hint, "refused by the open circuit breaker"),
+            (ErrorCode::UpstreamRejected, _) => {
+                tracing::error!(code, hint, "could not fetch credentials from Salesforce");
+            }
+            (_, What::Row) => tracing::info!(code, hint, "could not fetch credentials from Salesforce"),
             (_, What::Request | What::Limit | What::Object) => {
-                tracing::warn!(code, hint, "credentials were not had from Salesforce");
+                tracing::warn!(code, hint, "could not fetch credentials from Salesforce");
             }
         }
     }
 
-    /// Writes the operator's line about a record that was to be written: names of fields, never a value.
+    /// Logs the line for the operator about a record that was not written: names of fields, never a value.
     pub(super) fn log_unwritten(&self, object: &str, fields: &str) {
         let (code, hint) = (self.code.as_str(), &*self.operator);
         match (self.code, self.what) {
-            _ if self.again => tracing::debug!(object, fields, code, hint, "Salesforce is left alone for a while"),
+            _ if self.again => tracing::debug!(object, fields, code, hint, "refused by the open circuit breaker"),
             (ErrorCode::UpstreamRejected, What::Request | What::Object) => {
                 tracing::error!(object, fields, code, hint, "a record was not written to Salesforce");
             }
@@ -138,19 +140,19 @@ impl Fault {
     }
 }
 
-/// What an answer that is no success means for the request.
+/// What a failed request means for what comes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It may go better in a moment.
+    /// Repeating it may help.
     Again(Fault),
-    /// The token has expired, or may have.
+    /// The token has or may have expired.
     Login(Fault),
-    /// It failed.
+    /// Repeating it does not help.
     Final(Fault),
 }
 
 impl Verdict {
-    /// As what is not to be tried again.
+    /// The same, but not to be repeated.
     pub(super) fn once(self) -> Self {
         match self {
             Self::Again(fault) => Self::Final(fault),
@@ -158,13 +160,13 @@ impl Verdict {
         }
     }
 
-    /// Whether it is about one row or one object.
+    /// Returns whether it concerns one row or one object.
     pub(super) fn is_particular(&self) -> bool {
         let (Self::Again(fault) | Self::Login(fault) | Self::Final(fault)) = self;
         fault.is_particular()
     }
 
-    /// The fault, when nothing more is tried.
+    /// The fault, if nothing more is tried.
     pub(super) fn fault(self) -> Fault {
         match self {
             Self::Again(fault) | Self::Login(fault) | Self::Final(fault) => fault,
@@ -205,7 +207,8 @@ const UNSEARCHABLE: &str =
 /// The app's place in Setup.
 const APP: &str = "Setup > Apps > External Client Apps > External Client App Manager > the broker's app";
 
-/// What an answer with an error means. `names` are the configured fields and the object, to be named in the log.
+/// Returns what an answer with an error means. `names` are the configured fields and the object, which the log may
+/// name.
 pub(super) fn of_answer(status: u16, body: &[u8], names: &[&str]) -> Verdict {
     let errors = error_codes(body);
     let code = errors.first().map_or("", |error| error.code);
@@ -222,7 +225,7 @@ pub(super) fn of_answer(status: u16, body: &[u8], names: &[&str]) -> Verdict {
             "the API is off for this user or edition. Setup > Users > Permission Sets > the broker's set > System \
              Permissions: 'API Enabled'",
         ),
-        // "field 'X' can not be filtered in a query call": it is there, and may be read.
+        // "field 'X' can not be filtered in a query call": the field exists and is readable.
         ("INVALID_QUERY_FILTER_OPERATOR", _) => rejected(UNSEARCHABLE),
         ("INVALID_FIELD", _) if message.contains("can not be filtered") => rejected(UNSEARCHABLE),
         ("INVALID_FIELD", _) => rejected(&format!(
@@ -267,7 +270,7 @@ pub(super) fn of_answer(status: u16, body: &[u8], names: &[&str]) -> Verdict {
     }
 }
 
-/// What a refused token means: expired, which a new login cures, or not wanted here, which it does not.
+/// Returns what a refused token means: it has expired, so a new login helps; or it is not allowed here, so it does not.
 fn of_session(status: u16, code: &str, message: &str) -> Verdict {
     let says = |words: &str| message.to_ascii_lowercase().contains(words);
     if says("not valid for use with the rest api") || says("is not attached to agent") {
@@ -290,8 +293,8 @@ fn of_session(status: u16, code: &str, message: &str) -> Verdict {
     ))
 }
 
-/// Which of the names a message is about: the one that it puts in quotes ("No such column 'X'"), since it may repeat the
-/// whole query; else those that it has.
+/// Returns which of the names a message is about: the one that it quotes ("No such column 'X'"), because it may repeat
+/// the whole query; otherwise those that it contains.
 fn named(message: &str, names: &[&str]) -> String {
     let quoted = |name: &str| message.contains(&format!("'{name}'"));
     if let Some(name) = names.iter().find(|name| name.split('.').any(quoted)) {
@@ -300,13 +303,14 @@ fn named(message: &str, names: &[&str]) -> String {
     let about: Vec<&str> = names.iter().copied().filter(|name| message.contains(name)).collect();
     match about.as_slice() {
         [] => "a configured field".to_owned(),
-        // Longer names may hold shorter ones, and the query that is quoted holds them all; the first is named first.
+        // A quoted query contains all of them, and a longer name may contain a shorter one. Then the first is the best
+        // guess.
         [first, ..] if about.len() > 2 => (*first).to_owned(),
         some => some.join(" or "),
     }
 }
 
-/// What a refused login means. `skew` is how far this computer's clock is ahead, in seconds, where that is known.
+/// Returns what a refused login means. `skew` is how far this computer's clock is ahead, in seconds, if known.
 pub(super) fn of_login(status: u16, body: &[u8], skew: Option<i64>) -> Verdict {
     let LoginError { error, description } = LoginError::read(body);
     let says = |words: &str| description.to_ascii_lowercase().contains(words);
@@ -337,7 +341,7 @@ pub(super) fn of_login(status: u16, body: &[u8], skew: Option<i64>) -> Verdict {
         ),
         _ if says("hasn't approved this consumer") => refused(&format!(
             "{APP} > Policies > OAuth Policies: 'Admin approved users are pre-authorized', and a permission set there that \
-             the integration user has; or salesforce.username is no user of this org",
+             the integration user has; or salesforce.username is not a user of this org",
         )),
         _ if says("audience") => refused(
             "set salesforce.audience to https://login.salesforce.com (production) or https://test.salesforce.com (sandbox)",

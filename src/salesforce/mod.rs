@@ -3,11 +3,11 @@
 //! [`Org`] is a source of credentials. `messages` answers the requests of the channel `Salesforce` that write to an org,
 //! `events` publishes there what an org publishes.
 //!
-//! Of an org: `org` looks a user up and `write` changes records, both with `client`, the only file that waits for it, and
-//! `diagnosis` finds the broken link; `oauth`, `soql`, `response`, `row`, `fault` and `write_fault` say, without waiting,
-//! what is sent and what an answer means.
+//! `org` looks up a user and `write` changes records. Both use `client`, the only file of this folder that waits for
+//! the network. `diagnosis` finds the broken link. `oauth`, `soql`, `response`, `row`, `fault` and `write_fault`
+//! decide, without waiting, what is sent and what an answer means.
 //!
-//! `verifier` is who believes that an org's user is one.
+//! `verifier` asks an org who a user is.
 
 mod messages;
 
@@ -40,22 +40,22 @@ pub use verifier::{SalesforceVerifier, SetupErrors};
 
 use wire::{Pattern, Triple};
 
-/// The channel of every topic here.
+/// The channel of every topic below.
 const CHANNEL: &str = "Salesforce";
 
-/// What an org published, and what became of a record: topics whose subtopic is the event's API name.
+/// Platform events and change events of an org. The subtopic is the API name of the event.
 const PLATFORM_EVENT: &str = "PlatformEvent";
 const CHANGE_EVENT: &str = "ChangeEvent";
-/// Fields of a record are changed.
+/// Changes fields of a record.
 const UPDATE_OBJECT: (&str, &str) = ("Call", "UpdateObject");
 
-/// A record is made; also the event that tells of it.
+/// Creates a record; also the event that announces it.
 const CREATE_OBJECT: (&str, &str) = ("Call", "CreateObject");
 
-/// Variables are kept for a call.
+/// Keeps variables for a call.
 const SAVE_VARIABLES: (&str, &str) = ("Call", "SaveCustomVariables");
 
-/// Variables of a call are forgotten.
+/// Drops variables of a call.
 const REMOVE_VARIABLES: (&str, &str) = ("Call", "RemoveCustomVariables");
 
 fn exactly((topic, subtopic): (&'static str, &'static str)) -> Pattern {

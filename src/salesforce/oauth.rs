@@ -1,8 +1,7 @@
-//! How the broker logs in: JWT bearer (RFC 7523, RS256) or client credentials. [`Grant`] makes the form that is sent,
-//! [`Token`] is what comes back, checked: a token goes to an allowed host, or nowhere.
+//! Logging in by JWT bearer (RFC 7523, RS256) or client credentials. [`Grant`] writes the form that is sent. [`Token`]
+//! is the checked answer: a token is sent to an allowed host or nowhere.
 
 use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,14 +19,15 @@ use zeroize::Zeroizing;
 use super::response::{Value, objects, value};
 use crate::config;
 use crate::http::{self, BaseUrl, encode};
+use crate::store;
 
-/// Where tokens are asked for.
+/// The path of the token endpoint.
 pub(super) const TOKEN_PATH: &str = "/services/oauth2/token";
 
-/// How long an assertion is good for. Salesforce takes at most 5 minutes, and a clock may be off by as much as 3.
+/// The lifetime of an assertion. Salesforce accepts at most 5 minutes, and a clock may be off by 3.
 const ASSERTION_LIFE: Duration = Duration::from_mins(2);
 
-/// What of the configuration cannot be used, with its key. Ends a start with exit code 2.
+/// A key of the configuration whose value cannot be used. `serve` ends with exit code 2.
 #[derive(Debug, thiserror::Error)]
 #[error("{key}: {message}")]
 pub struct SetupError {
@@ -36,7 +36,7 @@ pub struct SetupError {
 }
 
 impl SetupError {
-    /// A key and what is wrong with it.
+    /// An error of a key.
     pub(super) fn new(key: &'static str, message: impl Into<String>) -> Self {
         Self { key, message: message.into() }
     }
@@ -51,7 +51,7 @@ impl SetupError {
         &self.message
     }
 
-    /// A file that cannot be used.
+    /// An error of a file that a key names.
     pub(super) fn file(key: &'static str, path: &Path, message: impl fmt::Display) -> Self {
         Self::new(key, format!("{}: {message}", path.display()))
     }
@@ -73,7 +73,7 @@ fn options<'a>(org: &'a config::Salesforce, server: &'a BaseUrl) -> http::Option
     http::Options { server, ca_file: org.ca_file.as_deref(), insecure_http: org.insecure_http }
 }
 
-/// What an HTTP client that cannot be set up means for the configuration.
+/// Translates the error of an HTTP client into one of a configuration key.
 pub(super) fn unconnectable(key: &'static str, ca_file: Option<&Path>, error: &http::SetupError) -> SetupError {
     match (error, ca_file) {
         (http::SetupError::CaFile(why), Some(path)) => SetupError::file(key, path, why),
@@ -81,16 +81,16 @@ pub(super) fn unconnectable(key: &'static str, ca_file: Option<&Path>, error: &h
     }
 }
 
-/// What the broker logs in with.
+/// The proof for a login.
 pub(super) enum Grant {
-    /// As a user, with a key whose certificate the app has.
+    /// Logs in as a user, with a private key whose certificate the app has.
     JwtBearer { key: Box<RsaKeyPair>, client_id: String, username: String, audience: String },
-    /// As the app, with its secret.
+    /// Logs in as the app, with its secret.
     ClientCredentials { client_id: String, secret: SecretString },
 }
 
 impl Grant {
-    /// Reads what the configuration names.
+    /// Reads the files that the configuration names.
     pub(super) fn read(org: &config::Salesforce) -> Result<Self, SetupError> {
         if let Some((key, message)) = org.lacks().first() {
             return Err(SetupError::new(key, *message));
@@ -108,7 +108,7 @@ impl Grant {
         })
     }
 
-    /// The form that asks for a token; `now` in seconds since 1970.
+    /// Writes the form that requests a token. `now` is in seconds since 1970.
     pub(super) fn form(&self, now: u64) -> Result<Zeroizing<String>, ring::error::Unspecified> {
         Ok(Zeroizing::new(match self {
             Self::ClientCredentials { client_id, secret } => {
@@ -147,57 +147,45 @@ fn sign(key: &RsaKeyPair, claims: &Claims<'_>) -> Result<String, ring::error::Un
 
 /// The consumer secret in the file that a key names.
 pub(super) fn read_secret(key: &'static str, path: &Path) -> Result<SecretString, SetupError> {
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(|error| SetupError::file(key, path, error))?);
+    let text = store::read_secret(path).map_err(|error| SetupError::file(key, path, error))?;
     let secret = text.trim();
     if secret.is_empty() || secret.chars().any(char::is_control) {
         return Err(SetupError::file(key, path, "must hold the consumer secret, one line"));
     }
-    warn_if_readable(key, path);
     Ok(SecretString::from(secret))
 }
 
 fn read_key(path: &Path) -> Result<RsaKeyPair, SetupError> {
     const KEY: &str = "salesforce.private_key_file";
-    let text = Zeroizing::new(fs::read(path).map_err(|error| SetupError::file(KEY, path, error))?);
+    let text = store::read_secret(path).map_err(|error| SetupError::file(KEY, path, error))?;
     let advice = "must hold an RSA private key of 2048 bits or more in PEM, without a passphrase";
     let wrong = || SetupError::file(KEY, path, advice);
-    let der = PrivateKeyDer::from_pem_slice(&text).map_err(|_| wrong())?;
-    let key = match &der {
+    let der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| wrong())?;
+    match &der {
         PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
         PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
         _ => return Err(wrong()),
-    };
-    warn_if_readable(KEY, path);
-    key.map_err(|_| wrong())
-}
-
-/// A secret that everybody on the machine may read is worth a word.
-fn warn_if_readable(key: &str, path: &Path) {
-    #[cfg(unix)]
-    if fs::metadata(path).is_ok_and(|it| std::os::unix::fs::PermissionsExt::mode(&it.permissions()) & 0o007 != 0) {
-        tracing::warn!(key, path = %path.display(), "everybody on this computer may read this secret: chmod 600 it");
     }
-    #[cfg(not(unix))]
-    let _ = (key, path);
+    .map_err(|_| wrong())
 }
 
 /// A session with the org.
 pub(super) struct Token {
-    /// What is sent as the bearer.
+    /// The bearer token.
     pub(super) secret: SecretString,
-    /// Where it may be sent.
+    /// The only place it may be sent to.
     pub(super) base: BaseUrl,
-    /// The record id of the user it is for, where Salesforce says it.
+    /// The record id of the user that it belongs to, if Salesforce says so.
     pub(super) user: Option<String>,
-    /// The org's id, where Salesforce says it.
+    /// The org's id, if Salesforce says so.
     pub(super) org: Option<String>,
-    /// When it came.
+    /// When it was issued.
     pub(super) since: Instant,
-    /// Later ones are greater.
+    /// Grows with each login.
     pub(super) number: u64,
 }
 
-/// What a login answered; the rest of a [`Token`] is for its keeper to add.
+/// The answer to a login. The client adds the rest of a [`Token`].
 pub(super) struct Issued {
     /// `access_token`
     pub(super) secret: SecretString,
@@ -209,7 +197,7 @@ pub(super) struct Issued {
     pub(super) org: Option<String>,
 }
 
-/// Reads the answer of a login that succeeded; else says what is wrong with it, for the operator.
+/// Reads the answer to a successful login, or says what is wrong with it, for the operator.
 pub(super) fn read_token(body: &[u8], org: &config::Salesforce) -> Result<Issued, String> {
     #[derive(Deserialize)]
     struct Places<'a> {
@@ -218,7 +206,7 @@ pub(super) fn read_token(body: &[u8], org: &config::Salesforce) -> Result<Issued
         #[serde(borrow)]
         id: Option<std::borrow::Cow<'a, str>>,
     }
-    let unreadable = || "the login's answer is no token: is salesforce.login_url right?".to_owned();
+    let unreadable = || "the answer to the login is not a token: is salesforce.login_url right?".to_owned();
     let answer = objects(body).and_then(|mut objects| objects.pop()).ok_or_else(unreadable)?;
     let Some(Value::Text(secret)) = value(&answer, "access_token") else { return Err(unreadable()) };
     if !secret.expose_secret().bytes().all(|it| (0x21..0x7f).contains(&it)) {
@@ -231,7 +219,7 @@ pub(super) fn read_token(body: &[u8], org: &config::Salesforce) -> Result<Issued
     Ok(Issued { secret, base, user, org })
 }
 
-/// Checks where Salesforce wants its requests: the token follows, so only to hosts that were named.
+/// Checks the host that Salesforce names for requests. They carry the token, so it must be an allowed one.
 fn instance(text: &str, org: &config::Salesforce) -> Result<BaseUrl, String> {
     let base = BaseUrl::parse(text).map_err(|fault| {
         format!("instance_url {fault}: the token was not sent there; salesforce.login_url may be wrong")

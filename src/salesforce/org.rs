@@ -1,4 +1,4 @@
-//! [`Org`]: the credentials of a user, from a Salesforce org: one request, one row, nothing else of it.
+//! [`Org`]: the credentials of a user, read from a Salesforce org with one request for one row.
 
 use std::sync::Arc;
 
@@ -24,19 +24,19 @@ pub struct Org {
 }
 
 impl Org {
-    /// Reads key, secret and certificates. Sends nothing: an org that is down must not keep a broker down.
+    /// Reads the key, the secret and the certificates. Sends nothing: a broker must start even if the org is down.
     ///
     /// # Errors
-    /// A file that cannot be used, or a key that is missing.
+    /// A file cannot be used, or a key is missing.
     pub fn open(config: &config::Salesforce) -> Result<Self, SetupError> {
         let client = Client::new(config.clone())?;
         Ok(Self { client, cache: Cache::new(config.credentials.cache), config: config.clone() })
     }
 
-    /// The credentials of a user; a refusal tells the agent, the log the operator.
+    /// Looks up the credentials of a user. The refusal is for the agent; the log has the details for the operator.
     ///
     /// # Errors
-    /// There are none, they cannot be used, or Salesforce cannot be asked.
+    /// There are none, they are incomplete, or Salesforce cannot be reached.
     pub async fn find(&self, user: &str) -> Result<Credentials, Refusal> {
         self.look_up(user).await.map_err(|fault| {
             fault.log();
@@ -44,7 +44,7 @@ impl Org {
         })
     }
 
-    /// What was asked of the org, and what came of it.
+    /// The counts of requests and their outcomes.
     pub fn stats(&self) -> Snapshot {
         self.client.snapshot()
     }
@@ -72,7 +72,7 @@ impl Org {
         let rows = rows.ok_or_else(|| {
             Fault::rejected(
                 "Salesforce answers something that the broker does not know; tell an administrator",
-                "the answer is JSON, but no record: is salesforce.login_url, or apex_path, another server's?",
+                "the answer is JSON, but not a record: does salesforce.login_url, or apex_path, belong to another server?",
             )
         })?;
         if rows.len() >= soql::ROWS_MAX && lookup.mode == Mode::Query {
@@ -90,7 +90,7 @@ impl Source for Org {
     }
 }
 
-/// The key to look for, and where to ask; `None` where no row can have it.
+/// Returns the key to look for and the path to request; `None` if no row can have the key.
 fn address(lookup: &Lookup, version: &str, user: &str) -> Option<(String, String)> {
     let key = match lookup.key {
         UserKey::UserId => record_id(user)?,

@@ -1,5 +1,5 @@
-//! Reads what Salesforce answers: an array, an object, HTML or nothing. Values that may be secret are never copied
-//! but into memory that is zeroised; a parser's own buffer would not be.
+//! Reads answers of Salesforce: an array, an object, HTML or nothing. Values that may be secret are only copied into
+//! memory that is erased, which the buffer of a parser would not be.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,17 +9,17 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
-/// An object whose values are still text.
+/// A JSON object whose values have not been parsed.
 pub(super) type Object<'a> = BTreeMap<String, &'a RawValue>;
 
-/// One error of an answer.
+/// One error in an answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ApiError<'a> {
-    /// Capitals and underscores; empty where there is no such code.
+    /// In capitals, digits and underscores; empty if there is no such code.
     pub(super) code: &'a str,
-    /// To be looked through, never shown.
+    /// May be searched, must not be shown: it may quote a row.
     pub(super) message: Cow<'a, str>,
-    /// The API names of the fields that it is about.
+    /// The API names of the fields concerned.
     pub(super) fields: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ struct RawError<'a> {
     fields: Option<&'a RawValue>,
 }
 
-/// The errors of an answer, which bears them as an array or as one object; none where it is anything else.
+/// Reads the errors of an answer, which contains them as an array or as one object. Returns none for anything else.
 pub(super) fn error_codes(body: &[u8]) -> Vec<ApiError<'_>> {
     let errors: Vec<RawError<'_>> = serde_json::from_slice(body)
         .or_else(|_| serde_json::from_slice(body).map(|error| vec![error]))
@@ -48,7 +48,7 @@ pub(super) fn error_codes(body: &[u8]) -> Vec<ApiError<'_>> {
         .collect()
 }
 
-/// The names in an array of them; nothing that is no name.
+/// Reads an array of API names and leaves out everything else.
 fn names(raw: &RawValue) -> Vec<String> {
     let named: Vec<String> = serde_json::from_str(raw.get()).unwrap_or_default();
     let is_name = |text: &String| text.len() <= 80 && text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_');
@@ -60,7 +60,7 @@ fn is_code(text: &str) -> bool {
         && text.bytes().all(|it| it.is_ascii_uppercase() || it.is_ascii_digit() || it == b'_')
 }
 
-/// Why a login was refused, shortened and in printable characters.
+/// Why a login was refused: shortened, without control characters.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct LoginError {
     /// `error`
@@ -70,7 +70,7 @@ pub(super) struct LoginError {
 }
 
 impl LoginError {
-    /// Reads the object; empty where there is none.
+    /// Reads the object; both texts are empty if there is none.
     pub(super) fn read(body: &[u8]) -> Self {
         #[derive(Default, Deserialize)]
         #[serde(default)]
@@ -84,14 +84,14 @@ impl LoginError {
     }
 }
 
-/// `api-usage=10018/100000` of the header `Sforce-Limit-Info`: used and allowed requests of 24 hours.
+/// Reads `api-usage=10018/100000` from the header `Sforce-Limit-Info`: the used and the allowed requests of 24 hours.
 pub(super) fn api_usage(header: &str) -> Option<(u64, u64)> {
     let (used, limit) =
         header.split([';', ',']).find_map(|part| part.trim().strip_prefix("api-usage="))?.split_once('/')?;
     Some((used.trim().parse().ok()?, limit.trim().parse().ok()?))
 }
 
-/// The records of a query's answer.
+/// Reads the records of a query's answer.
 pub(super) fn records(body: &[u8]) -> Option<Vec<Object<'_>>> {
     #[derive(Deserialize)]
     struct Query<'a> {
@@ -101,7 +101,7 @@ pub(super) fn records(body: &[u8]) -> Option<Vec<Object<'_>>> {
     serde_json::from_slice(body).ok().map(|query: Query<'_>| query.records)
 }
 
-/// One object, or an array of them; none for `null` and for nothing.
+/// Reads one object or an array of objects; `null` and an empty body are none.
 pub(super) fn objects(body: &[u8]) -> Option<Vec<Object<'_>>> {
     if body.trim_ascii().is_empty() {
         return Some(Vec::new());
@@ -112,22 +112,22 @@ pub(super) fn objects(body: &[u8]) -> Option<Vec<Object<'_>>> {
     }
 }
 
-/// A value.
+/// The value of a field.
 pub(super) enum Value {
-    /// `null`, or an empty text, which Salesforce does not tell apart.
+    /// `null` or an empty text, between which Salesforce does not distinguish.
     Null,
     /// A text, or a number in digits.
     Text(SecretString),
     /// `true` or `false`.
     Switch(bool),
-    /// Nothing that a field of credentials holds.
+    /// Anything else; no field of credentials has such a value.
     Other,
 }
 
-/// The value of a field; `Parent__r.Field__c` goes through the related record. `None`: the field is not there.
+/// Returns the value of a field; `Parent__r.Field__c` is read from the related record. `None`: there is no such field.
 pub(super) fn value(object: &Object<'_>, path: &str) -> Option<Value> {
     let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
-    // Salesforce answers in its own spelling, and asks for no certain one.
+    // Salesforce answers with its own spelling and accepts any.
     let raw = object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, raw)| *raw)?;
     let Some(rest) = rest else { return Some(read(raw)) };
     match serde_json::from_str::<Option<Object<'_>>>(raw.get()) {
@@ -142,7 +142,7 @@ fn read(raw: &RawValue) -> Value {
     match raw.as_bytes().first() {
         Some(b'"') => match text(raw) {
             Some(text) if text.is_empty() => Value::Null,
-            // Of just its size: one that shrank would leave a copy behind.
+            // Copied at its exact size: a buffer that shrinks would leave a copy behind.
             Some(text) => Value::Text(SecretString::from(text.as_str())),
             None => Value::Other,
         },
@@ -158,10 +158,10 @@ fn read(raw: &RawValue) -> Value {
     }
 }
 
-/// The text of a JSON string whose grammar was checked.
+/// Returns the text of a JSON string whose grammar has been checked.
 fn text(raw: &str) -> Option<Zeroizing<String>> {
     let inside = raw.strip_prefix('"')?.strip_suffix('"')?;
-    // Unescaped it is never longer, so the buffer never moves.
+    // The unescaped text is never longer, so the buffer never moves.
     let mut text = Zeroizing::new(String::with_capacity(inside.len()));
     let mut rest = inside;
     while let Some(at) = rest.find('\\') {
@@ -175,7 +175,7 @@ fn text(raw: &str) -> Option<Zeroizing<String>> {
     Some(text)
 }
 
-/// The character of an escape, and the escape's length.
+/// Returns the character of an escape sequence and the length of the sequence.
 fn unescape(escape: &str) -> Option<(char, usize)> {
     let short = |character| Some((character, 2));
     let unit = |at: usize| u16::from_str_radix(escape.get(at..at + 4)?, 16).ok();

@@ -1,5 +1,5 @@
-//! From the rows that the org answered to one agent's credentials, or to the reason why not. Never another's row, and
-//! never a mask.
+//! Chooses one agent's credentials from the rows that the org returned, or says why there are none. Never returns
+//! another user's row or a masked password.
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -8,7 +8,7 @@ use super::response::{Object, Value, value};
 use crate::config::{Lookup, Mode};
 use crate::credentials::Credentials;
 
-/// The credentials of the one active row whose key is just this.
+/// Returns the credentials of the one active row with exactly this key.
 pub(super) fn choose(rows: &[Object<'_>], lookup: &Lookup, key: &str) -> Result<Credentials, Fault> {
     let mut own = Vec::new();
     let mut inactive = false;
@@ -29,7 +29,7 @@ pub(super) fn choose(rows: &[Object<'_>], lookup: &Lookup, key: &str) -> Result<
     }
 }
 
-/// No row at all.
+/// There is no row.
 pub(super) fn not_found(lookup: &Lookup) -> Fault {
     let operator = match (lookup.mode, &lookup.apex_path) {
         (Mode::Apex, Some(path)) => format!(
@@ -45,7 +45,7 @@ pub(super) fn not_found(lookup: &Lookup) -> Fault {
     Fault::not_found("no CTI login is stored for this user in Salesforce; an administrator adds one", operator)
 }
 
-/// More rows than one.
+/// There are several rows.
 pub(super) fn several(lookup: &Lookup) -> Fault {
     Fault::row(
         "several CTI logins are stored for this user in Salesforce, so none is used; an administrator removes all but one",
@@ -61,7 +61,7 @@ fn is_of(row: &Object<'_>, lookup: &Lookup, key: &str) -> Result<bool, Fault> {
     match value(row, &lookup.key_field) {
         Some(Value::Text(text)) => Ok(text.expose_secret() == key),
         Some(Value::Null | Value::Switch(_) | Value::Other) => Ok(false),
-        // An Apex resource has the user in its path, and may say no more than was asked.
+        // An Apex resource gets the user in its path, and may leave the key out of its answer.
         None if lookup.mode == Mode::Apex => Ok(true),
         None => Err(hidden(&lookup.key_field)),
     }
@@ -75,8 +75,8 @@ fn is_active(row: &Object<'_>, lookup: &Lookup) -> Result<bool, Fault> {
         Some(Value::Switch(active)) => Ok(active),
         Some(Value::Null) => Ok(false),
         Some(Value::Text(_) | Value::Other) => Err(Fault::row(
-            format!("the field {} in Salesforce is no checkbox; tell an administrator", lookup.active_field),
-            format!("salesforce.credentials.active_field: {} is no checkbox", lookup.active_field),
+            format!("the field {} in Salesforce is not a checkbox; tell an administrator", lookup.active_field),
+            format!("salesforce.credentials.active_field: {} is not a checkbox", lookup.active_field),
         )),
         None if lookup.mode == Mode::Apex => Ok(true),
         None => Err(hidden(&lookup.active_field)),
@@ -111,7 +111,7 @@ fn read(row: &Object<'_>, lookup: &Lookup) -> Result<Credentials, Fault> {
         return Err(Fault::row(
             "Salesforce shows the broker a mask in place of the CTI password; tell an administrator",
             format!(
-                "{} came masked. Setup > Users > Permission Sets > the broker's set > System Permissions: 'View Encrypted \
+                "{} is masked. Setup > Users > Permission Sets > the broker's set > System Permissions: 'View Encrypted \
                  Data'; if the password really looks so, set salesforce.credentials.allow_mask_like",
                 fields.password
             ),
@@ -120,16 +120,16 @@ fn read(row: &Object<'_>, lookup: &Lookup) -> Result<Credentials, Fault> {
     Ok(Credentials { username, password, extension, adfs_username })
 }
 
-/// A field's text; `None` where it is empty.
+/// Returns the text of a field; `None` if it is empty.
 fn text(row: &Object<'_>, name: &str, mode: Mode) -> Result<Option<SecretString>, Fault> {
     match value(row, name) {
         Some(Value::Text(text)) => Ok(Some(text)),
         Some(Value::Null) => Ok(None),
         Some(Value::Switch(_) | Value::Other) => Err(Fault::row(
-            format!("the field {name} in Salesforce holds no text; tell an administrator"),
-            format!("{name} holds no text: salesforce.credentials.fields names another type of field"),
+            format!("the field {name} in Salesforce does not contain text; tell an administrator"),
+            format!("{name} does not contain text: salesforce.credentials.fields names another type of field"),
         )),
-        // Apex leaves empty fields out of a record that it writes as JSON.
+        // Apex leaves out empty fields when it writes a record as JSON.
         None if mode == Mode::Apex => Ok(None),
         None => Err(hidden(name)),
     }
@@ -145,8 +145,8 @@ fn hidden(name: &str) -> Fault {
     )
 }
 
-/// Whether a password is what Salesforce shows to those who may not see it: all `*` or all `X`, or at least four of one
-/// of them and at most four characters after.
+/// Returns whether a password looks like the mask that Salesforce shows to users without permission: all `*`, all `X`,
+/// or at least four of one of them followed by at most four other characters.
 pub(super) fn is_mask(text: &str) -> bool {
     let Some(first) = text.chars().next().filter(|it| matches!(it, '*' | 'X')) else { return false };
     let run = text.chars().take_while(|it| *it == first).count();
@@ -169,7 +169,7 @@ mod tests {
         )
     }
 
-    /// What becomes of rows: username and password, or the code and the agent's words.
+    /// Returns the username and password, or the code and the text for the agent.
     fn outcome(body: &str, lookup: &Lookup) -> String {
         match choose(&objects(body.as_bytes()).unwrap(), lookup, "005000000000001AAA") {
             Ok(it) => {

@@ -3,18 +3,18 @@
 
 use crate::config::Lookup;
 
-/// Rows that are asked for. Salesforce compares texts without regard to case, so that rows of others may come along:
-/// they are sorted out here, and may not fill the answer.
+/// How many rows a query returns at most. Salesforce ignores case when it compares texts, so rows of other users may
+/// match; they are sorted out here and must not fill the answer.
 pub(super) const ROWS_MAX: usize = 50;
 
-/// The query for the rows of a key; `None` where the key can be in no row.
+/// Writes the query for the rows of a key; `None` if no row can have the key.
 pub(super) fn query(lookup: &Lookup, key: &str) -> Option<String> {
     let literal = quote(key)?;
     let fields = fields(lookup, &["Id"]).join(", ");
     Some(format!("SELECT {fields} FROM {} WHERE {} = {literal} LIMIT {ROWS_MAX}", lookup.object, lookup.key_field))
 }
 
-/// The fields that a row has to bring, each once.
+/// The fields that are read, each once.
 pub(super) fn fields<'a>(lookup: &'a Lookup, first: &[&'a str]) -> Vec<&'a str> {
     let named = [
         &lookup.key_field,
@@ -26,7 +26,7 @@ pub(super) fn fields<'a>(lookup: &'a Lookup, first: &[&'a str]) -> Vec<&'a str> 
     ];
     let mut fields: Vec<&str> = Vec::new();
     for name in first.iter().copied().chain(named.into_iter().map(String::as_str)) {
-        // SOQL refuses a field that stands twice, in whatever case.
+        // SOQL refuses a field that is named twice, in whatever case.
         if !name.is_empty() && !fields.iter().any(|it| it.eq_ignore_ascii_case(name)) {
             fields.push(name);
         }
@@ -34,7 +34,7 @@ pub(super) fn fields<'a>(lookup: &'a Lookup, first: &[&'a str]) -> Vec<&'a str> 
     fields
 }
 
-/// A SOQL string literal; `None` for a control character that has no escape.
+/// Writes a SOQL string literal; `None` for a control character that has no escape.
 ///
 /// Both the quote and the backslash are escaped: escaping the quote alone lets `\'` end the literal.
 pub(super) fn quote(value: &str) -> Option<String> {
@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// What a SOQL parser makes of a literal: its value, or nothing if it ends early or has an unknown escape.
+    /// Reads a literal as a SOQL parser does; `None` if it ends early or has an unknown escape.
     fn parse(literal: &str) -> Option<String> {
         let mut rest = literal.strip_prefix('\'')?.chars();
         let mut value = String::new();

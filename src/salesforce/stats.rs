@@ -1,14 +1,14 @@
-//! [`Stats`]: counts of what was asked of Salesforce and what came of it, for whoever shows them. Never waits.
+//! [`Stats`]: counts of requests to Salesforce and their outcomes.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::http::BreakerState;
 
-/// Upper ends of the latency's classes, in milliseconds; a last class has no end.
+/// Upper bounds of the latency classes, in milliseconds; one more class has no bound.
 pub const LATENCY_MS: [u64; 10] = [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
 
-/// The counts, as they grow.
+/// The counters.
 #[derive(Default)]
 pub(super) struct Stats {
     pub(super) calls: AtomicU64,
@@ -26,34 +26,34 @@ pub(super) struct Stats {
     skew: AtomicI64,
 }
 
-/// The counts at one moment.
+/// The counts at one point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// HTTP requests sent, repetitions included, logins not.
+    /// HTTP requests sent, including repetitions, without logins.
     pub calls: u64,
-    /// How many of them, and of the logins, were repetitions.
+    /// Repetitions of requests and of logins.
     pub repeats: u64,
-    /// Tokens asked for.
+    /// Logins.
     pub logins: u64,
-    /// How many of them were refused or failed.
+    /// Logins that failed.
     pub logins_failed: u64,
-    /// Requests that got an answer, "no such row" included.
+    /// Requests that got an answer; "no such row" is one.
     pub answered: u64,
     /// Requests that failed.
     pub failed: u64,
-    /// Requests that the breaker kept away.
+    /// Requests that the breaker refused.
     pub kept_away: u64,
-    /// Requests by how long they took, the classes of [`LATENCY_MS`] and one above.
+    /// Requests by latency, in the classes of [`LATENCY_MS`] and one above.
     pub latency: [u64; LATENCY_MS.len() + 1],
-    /// How long all of them took, in milliseconds.
+    /// The sum of all latencies, in milliseconds.
     pub latency_sum_ms: u64,
-    /// API requests that the org has used in 24 hours, and may use; as Salesforce last said.
+    /// The used and allowed API requests of 24 hours, from the last answer that mentioned them.
     pub api_usage: Option<(u64, u64)>,
-    /// How far this computer's clock is ahead of Salesforce's, in seconds; as last seen.
+    /// How far this computer's clock was last ahead of Salesforce's, in seconds.
     pub clock_ahead: i64,
-    /// Whether requests go through.
+    /// The state of the breaker.
     pub breaker: BreakerState,
-    /// How old the token is; `None`: there is none.
+    /// The age of the token; `None` if there is none.
     pub token_age: Option<Duration>,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn count(counter: &AtomicU64) {
 }
 
 impl Stats {
-    /// Notes how long a request took.
+    /// Records the latency of a request.
     pub(super) fn took(&self, span: Duration) {
         let ms = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         let class = LATENCY_MS.partition_point(|end| *end < ms);
@@ -73,7 +73,7 @@ impl Stats {
         self.latency_sum_ms.fetch_add(ms, Ordering::Relaxed);
     }
 
-    /// Notes the usage of the daily limit, and warns once when it passes four fifths.
+    /// Records the usage of the daily limit, and warns once when it passes four fifths.
     pub(super) fn usage(&self, used: u64, limit: u64) {
         self.api_used.store(used, Ordering::Relaxed);
         self.api_limit.store(limit, Ordering::Relaxed);
@@ -83,12 +83,12 @@ impl Stats {
         }
     }
 
-    /// Notes how far this computer's clock is ahead.
+    /// Records how far this computer's clock is ahead.
     pub(super) fn clock(&self, ahead: i64) {
         self.skew.store(ahead, Ordering::Relaxed);
     }
 
-    /// All of it.
+    /// The present counts.
     pub(super) fn snapshot(&self, breaker: BreakerState, token_age: Option<Duration>) -> Snapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let limit = read(&self.api_limit);

@@ -1,7 +1,7 @@
-//! Records of the org that are written: [`Org`] changes one, makes one at most once, and finds one by a field.
+//! Writes records of the org: [`Org`] changes a record, creates one at most once, and finds one by a field.
 //!
-//! A record is made under an External ID: where the org says that there is one with it, it was made before, and is found
-//! rather than made again. It is never overwritten.
+//! A record is created with an External ID. If the org already has one with that ID, it was created earlier: it is
+//! looked up, and not overwritten.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,11 +22,11 @@ use super::write_fault::Target;
 use crate::config::record_id;
 use crate::http::encode;
 
-/// A field's API name, and its value as JSON.
+/// The API name of a field and its value in JSON.
 pub(super) type Field = (String, Box<RawValue>);
 
 impl Org {
-    /// Changes a record. `id`: of 18 characters.
+    /// Changes a record. `id` has 18 characters.
     pub(super) async fn change(&self, target: &Target<'_>, id: &str, fields: &[Field]) -> Result<(), Fault> {
         let path = self.path(&format!("{}/{id}", target.object));
         let body = json_object(fields);
@@ -42,8 +42,8 @@ impl Org {
             .map(drop)
     }
 
-    /// Makes a record under an External ID, unless there is one with it. `look`: it may have been made before, so look
-    /// first; for fields that Salesforce does not keep unique. Gives the record's id.
+    /// Creates a record with an External ID unless it exists, and returns the record's id. With `look`, it may have
+    /// been created before, so it is looked up first; this is for fields that Salesforce does not keep unique.
     pub(super) async fn create(
         &self,
         target: &Target<'_>,
@@ -69,7 +69,7 @@ impl Org {
                 if reply.status != 400 {
                     return id_of(&reply, "id").ok_or_else(|| unknown(target));
                 }
-                // Of which field it is a duplicate is not always said.
+                // Salesforce does not always say which field has the duplicate value.
                 self.by_external_id(target, (key_field, key)).await?.ok_or_else(|| {
                     Fault::row(
                         "Salesforce refuses the write: there is such a record already (DUPLICATE_VALUE)",
@@ -83,7 +83,7 @@ impl Org {
             .await
     }
 
-    /// The one record whose field has a value, case included; `None` where there is none, or there are several.
+    /// Returns the one record whose field has exactly this value; `None` if there is none or there are several.
     pub(super) async fn find_by(
         &self,
         target: &Target<'_>,
@@ -129,7 +129,7 @@ fn get<'a>(path: &'a str, want: Want, target: &'a Target<'a>) -> Call<'a> {
     Call { method: Method::GET, path, body: None, want, target: Some(target) }
 }
 
-/// The record id that an answer names.
+/// Returns the record id in an answer.
 fn id_of(reply: &Reply, key: &str) -> Option<String> {
     let rows = objects(&reply.body)?;
     let raw = rows.first()?.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, raw)| *raw)?;
@@ -143,24 +143,24 @@ fn unknown(target: &Target<'_>) -> Fault {
     )
 }
 
-/// A JSON object with each value as it was given.
+/// Writes a JSON object whose values are passed through unchanged.
 pub(super) fn json_object<K: AsRef<str>, V: serde::Serialize>(members: &[(K, V)]) -> String {
     let mut text = Vec::new();
-    // Strings and raw JSON, into memory: nothing that could fail.
+    // Writing strings and raw JSON into memory cannot fail.
     let written =
         serde_json::Serializer::new(&mut text).collect_map(members.iter().map(|(key, value)| (key.as_ref(), value)));
     debug_assert!(written.is_ok() && serde_json::from_slice::<IgnoredAny>(&text).is_ok(), "an object is JSON");
     String::from_utf8(text).unwrap_or_default()
 }
 
-/// One write to a record at a time: Salesforce would refuse the others while it holds the record, and might take them in
-/// another order.
+/// Lets one write at a time change a record: Salesforce would refuse the others while the record is locked, and could
+/// apply them in another order.
 #[derive(Default)]
 pub(super) struct Turns {
     taken: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// A turn, until it is dropped.
+/// Permission to write a record, until it is dropped.
 pub(super) struct Turn<'a> {
     turns: &'a Turns,
     record: &'a str,
@@ -168,7 +168,7 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turns {
-    /// Waits for a record's turn; those who wait get it in the order in which they came.
+    /// Waits for the turn of a record. Turns are given in order of arrival.
     pub(super) async fn take<'a>(&'a self, record: &'a str) -> Turn<'a> {
         let mut turn = Turn { turns: self, record, own: None };
         let queue = Arc::clone(self.taken.lock().entry(record.to_owned()).or_default());

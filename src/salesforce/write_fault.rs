@@ -1,31 +1,31 @@
-//! What a refused write means: which record, field or permission is in the way, for the agent in a few words and for the
-//! operator by menu path. [`of_write`] knows what is about one record or one object; the rest is `fault`'s.
+//! What a refused write means: which record, field or permission is the cause, in a few words for the agent and by menu
+//! path for the operator. [`of_write`] knows the errors of one record or one object; `fault` knows the rest.
 //!
-//! A refused write says nothing about Salesforce, so it never opens the breaker: one object that is set up wrongly must
-//! not keep agents from their credentials.
+//! A refused write says nothing about Salesforce as a whole, so it never opens the breaker: one misconfigured object
+//! must not keep agents from their credentials.
 
 use super::fault::{Fault, Verdict, of_answer};
 use super::response::{ApiError, error_codes};
 
-/// The object that a request is about, for what is told of a failure.
+/// The object of a request, for messages about a failure.
 pub(super) struct Target<'a> {
     /// Its API name.
     pub(super) object: &'a str,
-    /// The API names of the fields that are written or asked for.
+    /// The API names of the fields that are written or read.
     pub(super) fields: Vec<&'a str>,
 }
 
 impl Target<'_> {
-    /// The fields, for a log line.
+    /// The fields, as a list for the log.
     pub(super) fn named_fields(&self) -> String {
         self.fields.join(", ")
     }
 }
 
-/// The broker's place among the permissions.
+/// Where the broker's permissions are in Setup.
 const SET: &str = "Setup > Users > Permission Sets > the broker's set > Object Settings";
 
-/// What an answer with an error means.
+/// Returns what an answer with an error means.
 pub(super) fn of_write(status: u16, body: &[u8], target: &Target<'_>) -> Verdict {
     let errors = error_codes(body);
     let Some(error) = errors.first().filter(|_| matches!(status, 400..=409 | 415)) else {
@@ -33,7 +33,7 @@ pub(super) fn of_write(status: u16, body: &[u8], target: &Target<'_>) -> Verdict
     };
     let (code, object) = (error.code, target.object);
     let fault = match code {
-        // Nobody's record and no object's: the session, the app, the org.
+        // Not about a record or an object: the session, the app, the org.
         ""
         | "REQUEST_LIMIT_EXCEEDED"
         | "INVALID_SESSION_ID"
@@ -94,7 +94,7 @@ pub(super) fn of_write(status: u16, body: &[u8], target: &Target<'_>) -> Verdict
     Verdict::Final(fault)
 }
 
-/// The words for the agent: no message of the org's, which may quote a value.
+/// The text for the agent. It contains no message of the org, which may quote a value.
 fn refused(error: &ApiError<'_>, why: &str) -> String {
     let fields = if error.fields.is_empty() { String::new() } else { format!(": {}", error.fields.join(", ")) };
     format!("Salesforce refuses the write: {why} ({}{fields})", error.code)
@@ -116,7 +116,7 @@ fn why(code: &str) -> &'static str {
     }
 }
 
-/// The fields that an error is about: as it says, or as its message mentions them.
+/// The fields that an error concerns: those it names, or those its message mentions.
 fn about(error: &ApiError<'_>, target: &Target<'_>) -> String {
     if !error.fields.is_empty() {
         return error.fields.join(", ");

@@ -1,176 +1,228 @@
-//! Whether a request may become a WebSocket: [`decide`], a pure function over its head.
-//!
-//! The order of the checks is protocol.md's: path, `Host` (against DNS rebinding), `Origin` (or every page that an agent
-//! opens could ask for the agent's password), then what RFC 6455, section 4.2.1 asks for, then room.
-
-use std::net::{Ipv4Addr, Ipv6Addr};
+//! [`decide`]: what a request is answered, as a pure function of its head. The checks run in the order of protocol.md,
+//! Transport and handshake.
 
 use hyper::header::{self, HeaderName};
 use hyper::{HeaderMap, Method, StatusCode, Version};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
+use super::admission::Cap;
+use super::names;
+use super::refusal::{Reason, Refusal};
 use crate::config::Http;
 
-/// Where the WebSocket is.
-pub(super) const PATH: &str = "/ws";
-
-/// The sub-protocol that is echoed when it is offered.
+/// The sub-protocol that is echoed if it is offered.
 pub(super) const SUBPROTOCOL: &str = "switchboard.v1";
 
-/// The one version there is (RFC 6455, section 4.4).
-pub(super) const VERSION: &str = "13";
+/// The only version of the WebSocket protocol (RFC 6455, section 4.4).
+const VERSION: &str = "13";
 
-/// How much of a refused `Origin` the log shows.
-const ORIGIN_CHARS_SHOWN: usize = 200;
+/// After how many seconds a client that was refused for lack of room may try again.
+const RETRY_AFTER_SECONDS: &str = "5";
 
-/// The head of a request, and whether there is room.
+/// Names of query parameters that may hold a token. URLs end up in logs and histories, so a token must not be in one.
+const TOKEN_PARAMETERS: [&str; 4] = ["token", "access_token", "jwt", "auth"];
+
+/// The head of a request, and whether there is room for a connection.
 pub(super) struct Head<'a> {
     pub(super) method: &'a Method,
     pub(super) path: &'a str,
+    pub(super) query: Option<&'a str>,
+    /// The host of a request target in absolute form.
+    pub(super) authority: Option<&'a str>,
     pub(super) version: Version,
     pub(super) headers: &'a HeaderMap,
-    /// The configuration key of the limit that the connection is beyond.
-    pub(super) full: Option<&'static str>,
+    pub(super) busy: Option<Busy>,
 }
 
-/// What becomes of a request.
+/// Why there is no room for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Busy {
+    Full(Cap),
+    Draining,
+}
+
+/// How a request is answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// 101: `Sec-WebSocket-Accept`, and whether our sub-protocol was offered.
+    /// 101, with `Sec-WebSocket-Accept`, and our sub-protocol if it was offered.
     Upgrade { accept: String, subprotocol: bool },
-    /// 200: the probe.
+    /// 200: what this server is.
     Probe,
+    /// 204: a browser asks whether a page may send a request.
+    Preflight,
     /// An error status.
     Refuse(Refusal),
 }
 
-/// Why a request was refused.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) status: StatusCode,
-    /// One line: why, and the configuration key where one decides.
-    pub(super) text: String,
-    pub(super) headers: Vec<(HeaderName, &'static str)>,
+/// The paths that this server knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Resource {
+    Root,
+    WebSocket,
+    /// A client library for browsers.
+    Script,
+    /// HTTP without a socket.
+    Call,
 }
 
-fn refuse(status: StatusCode, text: impl Into<String>, headers: &[(HeaderName, &'static str)]) -> Decision {
-    Decision::Refuse(Refusal { status, text: text.into(), headers: headers.to_vec() })
+impl Resource {
+    fn of(path: &str) -> Option<Self> {
+        match path {
+            "/" => Some(Self::Root),
+            "/ws" => Some(Self::WebSocket),
+            "/switchboard.js" | "/switchboard.global.js" => Some(Self::Script),
+            "/v1/publish" | "/v1/request" => Some(Self::Call),
+            _ => None,
+        }
+    }
+
+    /// The methods that it has, as a header lists them.
+    fn methods(self) -> &'static str {
+        match self {
+            Self::Root => "GET, HEAD, OPTIONS",
+            Self::WebSocket | Self::Script => "GET",
+            Self::Call => "POST",
+        }
+    }
 }
 
-/// Decides on a request.
+/// Decides how to answer a request.
 pub(super) fn decide(head: &Head<'_>, http: &Http) -> Decision {
-    if head.path != PATH && head.path != "/" {
-        return refuse(StatusCode::NOT_FOUND, "nothing is here: the WebSocket is at /ws", &[]);
-    }
-    if let Some(refused) = refuse_host(head.headers, http).or_else(|| refuse_origin(head.headers, http)) {
-        return refused;
-    }
-    if head.path == PATH { decide_upgrade(head) } else { decide_probe(head.method) }
+    check(head, http).unwrap_or_else(Decision::Refuse)
 }
 
-fn refuse_host(headers: &HeaderMap, http: &Http) -> Option<Decision> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let (Some(host), None) = (hosts.next(), hosts.next()) else {
-        return Some(refuse(StatusCode::BAD_REQUEST, "a request needs one Host header", &[]));
+/// The table of checks.
+fn check(head: &Head<'_>, http: &Http) -> Result<Decision, Refusal> {
+    let Some(resource) = Resource::of(head.path) else {
+        let text = "there is nothing at this path; the WebSocket is at /ws";
+        return Err(Refusal::new(StatusCode::NOT_FOUND, Reason::Path, text));
     };
-    let name = host.to_str().ok().and_then(host_name);
-    let served = name.is_some_and(|name| {
-        is_loopback(name) || http.allowed_hosts.iter().any(|allowed| bare(allowed).eq_ignore_ascii_case(bare(name)))
-    });
-    (!served).then(|| {
-        let text = "this Host is not served: a loopback name or address is, or a name listed in http.allowed_hosts";
-        refuse(StatusCode::MISDIRECTED_REQUEST, text, &[])
-    })
+    check_host(head, resource, http)?;
+    check_origin(head.headers, resource, http)?;
+    check_query(head, resource)?;
+    check_method(head.method, resource)?;
+    let upgrade = if resource == Resource::WebSocket { Some(check_upgrade(head)?) } else { None };
+    check_room(head.busy)?;
+    match (resource, upgrade) {
+        (Resource::WebSocket, Some(upgrade)) => Ok(upgrade),
+        (Resource::Root, _) if head.method == Method::OPTIONS => Ok(Decision::Preflight),
+        (Resource::Root, _) => Ok(Decision::Probe),
+        (Resource::WebSocket | Resource::Script | Resource::Call, _) => {
+            let text = format!("this version of switchboard does not serve {} yet", head.path);
+            Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, Reason::Path, text))
+        }
+    }
 }
 
-fn refuse_origin(headers: &HeaderMap, http: &Http) -> Option<Decision> {
+fn check_host(head: &Head<'_>, resource: Resource, http: &Http) -> Result<(), Refusal> {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        (None, _) if head.version == Version::HTTP_10 && resource == Resource::Root => return Ok(()),
+        (None | Some(_), _) => {
+            let text = "a request needs exactly one Host header";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, Reason::Host, text));
+        }
+    };
+    let is_served = |host| names::is_served_host(host, http);
+    if host.is_some_and(is_served) && head.authority.is_none_or(is_served) {
+        return Ok(());
+    }
+    let text = "this Host is not served; use localhost or an IP address, or list the name in http.allowed_hosts";
+    Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, Reason::Host, text).decided_by("http.allowed_hosts"))
+}
+
+fn check_origin(headers: &HeaderMap, resource: Resource, http: &Http) -> Result<(), Refusal> {
     let mut origins = headers.get_all(header::ORIGIN).iter();
-    let origin = origins.next()?;
-    let allowed = origins.next().is_none() && origin.to_str().is_ok_and(|origin| is_allowed(origin, http));
-    if allowed {
-        return None;
-    }
-    // Escaped and bounded: it is a stranger's text.
-    let shown: String = String::from_utf8_lossy(origin.as_bytes()).escape_debug().take(ORIGIN_CHARS_SHOWN).collect();
-    tracing::info!(origin = shown, key = "http.allowed_origins", "refused an origin that the key does not list");
-    let text = "this Origin may not connect: a loopback origin may, or one listed in http.allowed_origins";
-    Some(refuse(StatusCode::FORBIDDEN, text, &[]))
-}
-
-/// Origins are compared as browsers write them (RFC 6454, section 6.1): no path, no default port.
-fn is_allowed(origin: &str, http: &Http) -> bool {
-    http.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) || is_loopback_origin(origin)
-}
-
-fn is_loopback_origin(origin: &str) -> bool {
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
-    web && host_name(authority).is_some_and(is_loopback)
-}
-
-/// The host of `host` or `host:port`, with the brackets of an IPv6 address; `None` for anything else.
-fn host_name(authority: &str) -> Option<&str> {
-    let name_len = match authority.strip_prefix('[') {
-        Some(rest) => rest.find(']')? + 2,
-        None => authority.find(':').unwrap_or(authority.len()),
+    let Some(origin) = origins.next() else { return Ok(()) };
+    let is_allowed = |origin: &str| match resource {
+        Resource::Call => names::is_listed_origin(origin, http),
+        Resource::Root | Resource::WebSocket | Resource::Script => names::is_allowed_origin(origin, http),
     };
-    let (name, rest) = authority.split_at_checked(name_len)?;
-    let port_is_fine = rest.strip_prefix(':').map_or(rest.is_empty(), |port| port.parse::<u16>().is_ok());
-    (port_is_fine && !name.is_empty()).then_some(name)
-}
-
-/// A loopback name or address. The name is `localhost` alone: anybody can point another one at 127.0.0.1.
-fn is_loopback(name: &str) -> bool {
-    name.eq_ignore_ascii_case("localhost")
-        || name.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-        || (name.starts_with('[') && bare(name).parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback()))
-}
-
-fn bare(name: &str) -> &str {
-    name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name)
-}
-
-fn decide_probe(method: &Method) -> Decision {
-    if method == Method::GET || method == Method::HEAD {
-        return Decision::Probe;
+    if origins.next().is_none() && origin.to_str().is_ok_and(is_allowed) {
+        return Ok(());
     }
-    let text = "only GET and HEAD are answered here: the WebSocket is at /ws";
-    refuse(StatusCode::METHOD_NOT_ALLOWED, text, &[(header::ALLOW, "GET, HEAD")])
+    let text = match resource {
+        Resource::Call => "this Origin may not call; list it in http.allowed_origins",
+        Resource::Root | Resource::WebSocket | Resource::Script => {
+            "this Origin may not connect; loopback origins may, and those that http.allowed_origins lists"
+        }
+    };
+    Err(Refusal::new(StatusCode::FORBIDDEN, Reason::Origin, text).decided_by("http.allowed_origins"))
 }
 
-fn decide_upgrade(head: &Head<'_>) -> Decision {
+fn check_query(head: &Head<'_>, resource: Resource) -> Result<(), Refusal> {
+    let query = head.query.filter(|_| resource == Resource::WebSocket).unwrap_or_default();
+    let names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
+    if !names.map(decode).any(|name| TOKEN_PARAMETERS.iter().any(|token| name.eq_ignore_ascii_case(token.as_bytes()))) {
+        return Ok(());
+    }
+    let text = "a token must not be in the URL; send it in data.token of Broker/Application/Register";
+    Err(Refusal::new(StatusCode::BAD_REQUEST, Reason::Query, text))
+}
+
+/// Decodes the percent-encoding of a query. A percent sign without two hex digits stands for itself.
+fn decode(mut text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    while let Some((before, after)) = text.split_once('%') {
+        bytes.extend_from_slice(before.as_bytes());
+        let digits = after.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                text = after.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(b'%');
+                text = after;
+            }
+        }
+    }
+    bytes.extend_from_slice(text.as_bytes());
+    bytes
+}
+
+fn check_method(method: &Method, resource: Resource) -> Result<(), Refusal> {
+    let methods = resource.methods();
+    if methods.split(", ").any(|known| known == method.as_str()) {
+        return Ok(());
+    }
+    let refusal = Refusal::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        Reason::Method,
+        format!("this path takes no other method than {methods}"),
+    );
+    Err(refusal.with(header::ALLOW, methods))
+}
+
+/// What RFC 6455, section 4.2.1 demands of a client.
+fn check_upgrade(head: &Head<'_>) -> Result<Decision, Refusal> {
     let headers = head.headers;
-    if head.method != Method::GET {
-        let text = "a WebSocket is opened by GET";
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, text, &[(header::ALLOW, "GET")]);
-    }
     let upgrades = head.version >= Version::HTTP_11
         && has_token(headers, &header::UPGRADE, "websocket")
         && has_token(headers, &header::CONNECTION, "upgrade");
     if !upgrades {
-        return upgrade_required("this is a WebSocket: connect with a WebSocket client");
+        return Err(upgrade_required("this is a WebSocket; connect with a WebSocket client"));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version.as_bytes() != VERSION.as_bytes()) {
-        return upgrade_required("Sec-WebSocket-Version has to be 13");
+        return Err(upgrade_required("Sec-WebSocket-Version must be 13"));
     }
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| is_key(key.as_bytes())) else {
-        return refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key has to be 16 bytes in base64", &[]);
+        let text = "Sec-WebSocket-Key must be 16 bytes in base64";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, Reason::Head, text));
     };
-    if let Some(limit) = head.full {
-        let text = format!("too many connections ({limit}): try again later");
-        return refuse(StatusCode::SERVICE_UNAVAILABLE, text, &[(header::RETRY_AFTER, "5")]);
-    }
     let subprotocol = has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
-    Decision::Upgrade { accept: derive_accept_key(key.as_bytes()), subprotocol }
+    Ok(Decision::Upgrade { accept: derive_accept_key(key.as_bytes()), subprotocol })
 }
 
-fn upgrade_required(text: &str) -> Decision {
-    let headers =
-        [(header::UPGRADE, "websocket"), (header::CONNECTION, "upgrade"), (header::SEC_WEBSOCKET_VERSION, VERSION)];
-    refuse(StatusCode::UPGRADE_REQUIRED, text, &headers)
+fn upgrade_required(text: &str) -> Refusal {
+    Refusal::new(StatusCode::UPGRADE_REQUIRED, Reason::Method, text)
+        .with(header::UPGRADE, "websocket")
+        .with(header::CONNECTION, "upgrade")
+        .with(header::SEC_WEBSOCKET_VERSION, VERSION)
 }
 
-/// Whether a header that is a list has the token.
+/// Whether a header that is a list contains the token.
 fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
@@ -184,15 +236,37 @@ fn is_key(key: &[u8]) -> bool {
     digits.len() == 22 && digits.iter().all(|digit| digit.is_ascii_alphanumeric() || b"+/".contains(digit))
 }
 
+fn check_room(busy: Option<Busy>) -> Result<(), Refusal> {
+    let refuse = |reason, text: String| {
+        Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason, text).with(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
+    };
+    match busy {
+        None => Ok(()),
+        Some(Busy::Draining) => {
+            Err(refuse(Reason::Draining, "the broker is shutting down; try again later".to_owned()))
+        }
+        Some(Busy::Full(cap)) => {
+            let reason = match cap {
+                Cap::Connections | Cap::Unregistered => Reason::Cap,
+                Cap::PerAddress => Reason::AddressCap,
+            };
+            let text = format!("too many connections; try again later, or raise {}", cap.key());
+            Err(refuse(reason, text).decided_by(cap.key()))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
     use hyper::header::HeaderValue;
+
+    use super::*;
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-    /// The head of a browser's request for a WebSocket, changed by `changes`: an empty value takes a header away.
-    fn check(method: &str, path: &str, changes: &[(&str, &str)], full: Option<&'static str>) -> Decision {
+    /// Decides on a browser's request for a WebSocket with these changes. An empty value removes a header; `:path`,
+    /// `:version` and `:authority` change what is not a header.
+    fn answer(method: &str, target: &str, changes: &[(&str, &str)], busy: Option<Busy>) -> Decision {
         let mut headers = HeaderMap::new();
         let usual = [
             ("host", "127.0.0.1:7420"),
@@ -204,119 +278,150 @@ mod tests {
         for (name, value) in usual.iter().filter(|(name, _)| !changes.iter().any(|(changed, _)| changed == name)) {
             headers.insert(*name, HeaderValue::from_static(value));
         }
-        for (name, value) in changes.iter().filter(|(_, value)| !value.is_empty()) {
+        for (name, value) in changes.iter().filter(|(name, value)| !value.is_empty() && !name.starts_with(':')) {
             headers.append(HeaderName::try_from(*name).unwrap(), HeaderValue::from_str(value).unwrap());
         }
-        let http = Http {
-            allowed_origins: vec!["https://crm.example.com".to_owned(), "chrome-extension://abc".to_owned()],
-            allowed_hosts: vec!["switchboard.example.com".to_owned(), "[2001:db8::1]".to_owned()],
-        };
+        let pseudo = |wanted| changes.iter().find(|(name, _)| *name == wanted).map(|(_, value)| *value);
+        let http = Http { allowed_origins: vec!["https://crm.example.com".to_owned()], ..Http::default() };
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let version = if pseudo(":version") == Some("1.0") { Version::HTTP_10 } else { Version::HTTP_11 };
+        let authority = pseudo(":authority");
         let method = method.parse().unwrap();
-        decide(&Head { method: &method, path, version: Version::HTTP_11, headers: &headers, full }, &http)
+        decide(&Head { method: &method, path, query, authority, version, headers: &headers, busy }, &http)
     }
 
-    fn status(method: &str, path: &str, changes: &[(&str, &str)]) -> u16 {
-        match check(method, path, changes, None) {
+    fn status(method: &str, target: &str, changes: &[(&str, &str)]) -> u16 {
+        match answer(method, target, changes, None) {
             Decision::Upgrade { .. } => 101,
             Decision::Probe => 200,
+            Decision::Preflight => 204,
             Decision::Refuse(refusal) => refusal.status.as_u16(),
+        }
+    }
+
+    fn refusal(method: &str, target: &str, changes: &[(&str, &str)], busy: Option<Busy>) -> Refusal {
+        match answer(method, target, changes, busy) {
+            Decision::Refuse(refusal) => refusal,
+            other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn paths_and_methods() {
-        for (method, path, expected) in [
+        for (method, target, expected) in [
             ("GET", "/ws", 101),
             ("HEAD", "/ws", 405),
             ("POST", "/ws", 405),
             ("OPTIONS", "/ws", 405),
             ("GET", "/", 200),
             ("HEAD", "/", 200),
+            ("OPTIONS", "/", 204),
             ("POST", "/", 405),
+            ("GET", "/switchboard.js", 501),
+            ("GET", "/switchboard.global.js", 501),
+            ("POST", "/switchboard.js", 405),
+            ("POST", "/v1/publish", 501),
+            ("POST", "/v1/request", 501),
+            ("GET", "/v1/publish", 405),
             ("GET", "/ws/", 404),
             ("GET", "/WS", 404),
             ("GET", "/../ws", 404),
             ("POST", "/other", 404),
+            ("OPTIONS", "*", 404),
         ] {
-            assert_eq!(status(method, path, &[]), expected, "{method} {path}");
+            assert_eq!(status(method, target, &[]), expected, "{method} {target}");
+        }
+    }
+
+    /// Each request breaks its own rule and all that are checked later.
+    #[test]
+    fn the_first_rule_that_is_broken_decides() {
+        let all = [
+            (":path", "/other", Reason::Path),
+            ("host", "", Reason::Host),
+            ("host", "evil.example", Reason::Host),
+            ("origin", "null", Reason::Origin),
+            (":query", "token=t", Reason::Query),
+            (":method", "POST", Reason::Method),
+            ("upgrade", "", Reason::Method),
+        ];
+        for (at, (.., expected)) in all.iter().enumerate() {
+            let broken = &all[at..];
+            let pseudo = |wanted| broken.iter().find(|(name, ..)| *name == wanted).map(|(_, value, _)| *value);
+            let target = format!(
+                "{}{}",
+                pseudo(":path").unwrap_or("/ws"),
+                pseudo(":query").map(|query| format!("?{query}")).unwrap_or_default()
+            );
+            // Only the first change of a header counts.
+            let mut changes: Vec<(&str, &str)> = Vec::new();
+            for (name, value, _) in broken {
+                if !changes.iter().any(|(changed, _)| changed == name) {
+                    changes.push((name, value));
+                }
+            }
+            let refusal = refusal(pseudo(":method").unwrap_or("GET"), &target, &changes, Some(Busy::Draining));
+            assert_eq!(refusal.reason, *expected, "{changes:?}: {}", refusal.text);
         }
     }
 
     #[test]
     fn hosts() {
-        for (host, expected) in [
-            ("localhost", 101),
-            ("LOCALHOST:7420", 101),
-            ("127.0.0.1", 101),
-            ("127.255.0.1:80", 101),
-            ("[::1]:7420", 101),
-            ("[::1]", 101),
-            ("switchboard.example.com", 101),
-            ("Switchboard.Example.com:443", 101),
-            ("[2001:db8::1]:443", 101),
-            ("", 400),
-            ("evil.example", 421),
-            ("localhost.evil.example", 421),
-            ("127.0.0.1.evil.example", 421),
-            ("sub.switchboard.example.com", 421),
-            ("128.0.0.1", 421),
-            ("127.1", 421),
-            ("::1", 421),
-            ("[::1", 421),
-            ("[::1]x", 421),
-            ("[localhost]", 421),
-            ("localhost:", 421),
-            ("localhost:99999", 421),
-            ("user@localhost", 421),
-            ("localhost, evil.example", 421),
-            (":7420", 421),
-            ("h\u{f6}st", 421),
-        ] {
-            assert_eq!(status("GET", "/ws", &[("host", host)]), expected, "{host}");
-        }
         assert_eq!(status("GET", "/ws", &[("host", "localhost"), ("host", "evil.example")]), 400);
-    }
-
-    #[test]
-    fn origins() {
-        for (origin, expected) in [
-            ("", 101),
-            ("http://localhost", 101),
-            ("http://localhost:3000", 101),
-            ("https://127.0.0.1:8443", 101),
-            ("http://[::1]:3000", 101),
-            ("HTTPS://CRM.example.com", 101),
-            ("https://crm.example.com", 101),
-            ("chrome-extension://abc", 101),
-            ("null", 403),
-            ("file://", 403),
-            ("http://crm.example.com", 403),
-            ("https://crm.example.com:8443", 403),
-            ("https://crm.example.com.evil.example", 403),
-            ("https://evil.example", 403),
-            ("http://localhost.evil.example", 403),
-            ("http://localhost@evil.example", 403),
-            ("http://evil.example/localhost", 403),
-            ("ftp://localhost", 403),
-            ("localhost", 403),
-            ("http://localhost http://evil.example", 403),
-        ] {
-            for path in ["/ws", "/"] {
-                let expected = if path == "/" && expected == 101 { 200 } else { expected };
-                assert_eq!(status("GET", path, &[("origin", origin)]), expected, "{origin} {path}");
-            }
+        assert_eq!(status("GET", "/ws", &[(":authority", "evil.example")]), 421);
+        assert_eq!(status("GET", "/ws", &[(":authority", "localhost:7420")]), 101);
+        for (target, version, expected) in
+            [("/", "1.1", 400), ("/", "1.0", 200), ("/ws", "1.0", 400), ("/switchboard.js", "1.0", 400)]
+        {
+            assert_eq!(status("GET", target, &[("host", ""), (":version", version)]), expected, "{target} {version}");
         }
-        assert_eq!(status("GET", "/ws", &[("origin", "http://localhost"), ("origin", "https://evil.example")]), 403);
+        assert_eq!(status("GET", "/", &[("host", "evil.example"), (":version", "1.0")]), 421);
     }
 
     #[test]
-    fn what_a_websocket_asks_for() {
+    fn only_listed_origins_may_call_over_http() {
+        for (origin, page, call) in [
+            ("http://localhost:3000", 200, 403),
+            ("https://crm.example.com", 200, 501),
+            ("null", 403, 403),
+            ("", 200, 501),
+        ] {
+            assert_eq!(status("GET", "/", &[("origin", origin)]), page, "{origin}");
+            assert_eq!(status("POST", "/v1/publish", &[("origin", origin)]), call, "{origin}");
+        }
+        assert_eq!(status("GET", "/ws", &[("origin", "http://localhost"), ("origin", "http://localhost")]), 403);
+    }
+
+    #[test]
+    fn a_token_must_not_be_in_the_query_of_a_web_socket() {
+        for (query, expected) in [
+            ("", 101),
+            ("from=gadget", 101),
+            ("tokens=1&x=token", 101),
+            ("%=1&%zz=token", 101),
+            ("token=abc", 400),
+            ("token", 400),
+            ("a=b&TOKEN=abc", 400),
+            ("Access_Token=abc", 400),
+            ("jwt=abc", 400),
+            ("auth=", 400),
+            ("%74oken=abc", 400),
+            ("acces%73%5Ftoken=abc", 400),
+        ] {
+            assert_eq!(status("GET", &format!("/ws?{query}"), &[]), expected, "{query}");
+        }
+        assert_eq!(status("GET", "/?token=abc", &[]), 200);
+    }
+
+    #[test]
+    fn what_a_web_socket_needs() {
         for (name, value, expected) in [
             ("upgrade", "", 426),
             ("upgrade", "h2c", 426),
             ("upgrade", "h2c, WebSocket", 101),
             ("connection", "", 426),
             ("connection", "close", 426),
+            (":version", "1.0", 426),
             ("sec-websocket-version", "", 426),
             ("sec-websocket-version", "8", 426),
             ("sec-websocket-key", "", 400),
@@ -325,25 +430,30 @@ mod tests {
         ] {
             assert_eq!(status("GET", "/ws", &[(name, value)]), expected, "{name}: {value}");
         }
+        assert!(refusal("GET", "/ws", &[("upgrade", "")], None).headers.contains(&(header::UPGRADE, "websocket")));
         // The sample of RFC 6455, section 1.3.
         let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned();
-        assert_eq!(check("GET", "/ws", &[], None), Decision::Upgrade { accept: accept.clone(), subprotocol: false });
+        let plain = Decision::Upgrade { accept: accept.clone(), subprotocol: false };
+        assert_eq!(answer("GET", "/ws", &[], None), plain);
         let offered = [("sec-websocket-protocol", "other, switchboard.v1")];
-        assert_eq!(check("GET", "/ws", &offered, None), Decision::Upgrade { accept, subprotocol: true });
+        assert_eq!(answer("GET", "/ws", &offered, None), Decision::Upgrade { accept, subprotocol: true });
     }
 
     #[test]
-    fn a_refusal_says_why_and_names_the_key() {
-        let refused = |changes: &[(&str, &str)], full| match check("GET", "/ws", changes, full) {
-            Decision::Refuse(refusal) => refusal,
-            other => panic!("{other:?}"),
-        };
-        assert!(refused(&[("origin", "null")], None).text.contains("http.allowed_origins"));
-        assert!(refused(&[("host", "evil.example")], None).text.contains("http.allowed_hosts"));
-        let full = refused(&[], Some("limits.connections"));
-        assert_eq!(full.status, 503);
-        assert!(full.text.contains("limits.connections"));
-        assert_eq!(full.headers, [(header::RETRY_AFTER, "5")]);
-        assert!(refused(&[("upgrade", "")], None).headers.contains(&(header::UPGRADE, "websocket")));
+    fn a_refusal_names_the_key_that_decides() {
+        for (changes, busy, key) in [
+            ([("origin", "null")].as_slice(), None, "http.allowed_origins"),
+            (&[("host", "evil.example")], None, "http.allowed_hosts"),
+            (&[], Some(Busy::Full(Cap::Connections)), "limits.connections"),
+            (&[], Some(Busy::Full(Cap::PerAddress)), "limits.connections_per_address"),
+            (&[], Some(Busy::Full(Cap::Unregistered)), "limits.unregistered"),
+        ] {
+            let refusal = refusal("GET", "/ws", changes, busy);
+            assert_eq!(refusal.key, Some(key));
+            assert!(refusal.text.contains(key), "{}", refusal.text);
+            let is_busy = refusal.headers == [(header::RETRY_AFTER, RETRY_AFTER_SECONDS)];
+            assert_eq!((refusal.status.as_u16() == 503, is_busy), (busy.is_some(), busy.is_some()));
+        }
+        assert_eq!(refusal("GET", "/", &[], Some(Busy::Draining)).reason, Reason::Draining);
     }
 }

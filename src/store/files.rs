@@ -81,12 +81,13 @@ pub(crate) fn private(options: &mut OpenOptions) {
     let _ = options;
 }
 
-/// Returns whether anyone except the owner and the group may read the file, or the group may write it.
-pub(crate) fn open_to_others(file: &File) -> io::Result<bool> {
+/// Returns whether anyone except its owner may use a file. A pipe is private to the processes that share it.
+pub(super) fn open_to_others(file: &File) -> io::Result<bool> {
     #[cfg(unix)]
     {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata()?.permissions());
-        Ok(mode & 0o027 != 0)
+        let metadata = file.metadata()?;
+        let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
+        Ok(metadata.is_file() && mode & 0o077 != 0)
     }
     #[cfg(not(unix))]
     {

@@ -5,11 +5,14 @@
 mod database;
 mod files;
 mod lock;
+mod secret;
 
 pub(crate) use database::Database;
-pub(crate) use files::{beside, create_new, exists, make_folder, open_to_others, private, publish, replace};
+use files::open_to_others;
+pub(crate) use files::{beside, create_new, exists, make_folder, private, publish, replace};
 pub use lock::FolderLock;
 pub(crate) use lock::lock_making;
+pub(crate) use secret::{SecretError, read_secret};
 
 use std::fmt;
 use std::path::Path;

@@ -97,7 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     /// The next message that has come as a whole; looks at no stream.
-    pub fn next(&mut self) -> Result<Option<Arrival<'_>>, Ended> {
+    pub fn next_arrival(&mut self) -> Result<Option<Arrival<'_>>, Ended> {
         let Some(message) = self.reader.next().map_err(Ended::Fault)? else { return Ok(None) };
         match message {
             Message::Text(text) => Ok(Some(Arrival::Text(text))),
@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Reads until there is something for [`Socket::next`]. Not to be called while [`Socket::is_writing`]: who does not
+    /// Reads until there is something for [`Socket::next_arrival`]. Not to be called while [`Socket::is_writing`]: who does not
     /// read is not read from.
     pub fn poll_come(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         while !self.reader.is_ready() {
@@ -329,7 +329,7 @@ mod tests {
 
     /// The next message that the peer has sent.
     fn arrival(socket: &mut Socket<Peer>) -> Poll<Result<Option<Arrival<'_>>, Ended>> {
-        socket.poll_come(&mut cx()).map(|came| came.and_then(|()| socket.next()))
+        socket.poll_come(&mut cx()).map(|came| came.and_then(|()| socket.next_arrival()))
     }
 
     fn cx() -> Context<'static> {
@@ -384,7 +384,7 @@ mod tests {
             let mut socket = socket(room, &["first message", "second message"]);
             write(&mut socket);
             socket.reader.feed(&PING);
-            assert_eq!(socket.next(), Ok(Some(Arrival::Alive)));
+            assert_eq!(socket.next_arrival(), Ok(Some(Arrival::Alive)));
             let expected = match room {
                 0 => [pong, &first, &second].concat(),
                 room if room <= first.len() => [&first, pong, &second].concat(),

@@ -54,6 +54,19 @@ fn a_broker_that_is_not_there_is_exit_code_3() {
     assert_eq!(output.status.code(), Some(3), "{output:?}");
 }
 
+#[tokio::test]
+async fn a_refused_connection_is_exit_code_3_with_the_brokers_reason() {
+    let broker = Broker::open_with("[limits]\nconnections = 2").await;
+    let url = format!("ws://{}/ws", broker.address());
+    let bench = tokio::process::Command::new(env!("CARGO_BIN_EXE_switchboard"))
+        .args(["bench", "idle", "--url", &url, "--clients", "5", "--seconds", "0.3"])
+        .kill_on_drop(true)
+        .output();
+    let output = within("the end of the bench", bench).await.unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(3) && stderr.contains("limits.connections"), "{output:?}");
+}
+
 /// What a broker delivered is known by a witness: a session that hears what the load's own receivers hear.
 #[tokio::test]
 async fn it_counts_what_the_broker_delivered() {

@@ -1,4 +1,4 @@
-//! A broker that says only what a test has it say: for what the real one would not do on demand.
+//! A broker that the test plays, for what the real one does not do on demand.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, accept_async};
 
-/// Longer than anything in a test that goes well.
+/// The deadline of every wait.
 const LONG: Duration = Duration::from_secs(5);
 
-/// Listens, and leaves the rest to the test.
+/// The listener.
 pub(crate) struct FakeBroker {
     listener: TcpListener,
 }
@@ -34,12 +34,12 @@ impl FakeBroker {
         stream
     }
 
-    /// The next application, connected and not yet registered.
+    /// Returns the next connection, not yet registered.
     pub(crate) async fn connection(&self) -> Peer<TcpStream> {
         Peer::shake_hands(self.tcp().await).await
     }
 
-    /// The next application, registered; with what it said of itself.
+    /// Returns the next connection, registered, and its Register.
     pub(crate) async fn session(&self) -> (Peer<TcpStream>, Value) {
         let mut peer = self.connection().await;
         let register = peer.register("session-1").await;
@@ -47,7 +47,7 @@ impl FakeBroker {
     }
 }
 
-/// One application, as its broker sees it.
+/// The broker's end of a connection.
 pub(crate) struct Peer<S> {
     socket: WebSocketStream<S>,
 }
@@ -57,7 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         Self { socket: accept_async(stream).await.unwrap() }
     }
 
-    /// Answers the registration; gives what it said.
+    /// Answers Register, and returns it.
     pub(crate) async fn register(&mut self, session_id: &str) -> Value {
         let register = self.next().await;
         assert_eq!(triple(&register), "Broker/Application/Register");
@@ -69,7 +69,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         register
     }
 
-    /// The next envelope of the application.
+    /// Returns the next envelope of the application.
     pub(crate) async fn next(&mut self) -> Value {
         match self.read().await {
             Some(Message::Text(text)) => serde_json::from_str(&text).unwrap(),
@@ -77,29 +77,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         }
     }
 
-    /// The next envelope, which has to be of this triple.
+    /// Returns the next envelope, which must have this triple.
     pub(crate) async fn expect(&mut self, expected: &str) -> Value {
         let envelope = self.next().await;
         assert_eq!(triple(&envelope), expected, "{envelope}");
         envelope
     }
 
-    /// Whether the application closes, politely, and says nothing before.
+    /// Returns whether the application closes the WebSocket without sending anything before.
     pub(crate) async fn is_closed(&mut self) -> bool {
         let closed = matches!(self.read().await, Some(Message::Close(_)) | None);
         // The answer to a Close leaves with the next read.
         closed && self.read().await.is_none()
     }
 
-    /// The application says nothing for a while.
-    pub(crate) async fn hears_nothing(&mut self) {
+    /// Checks that the application sends nothing for a moment.
+    pub(crate) async fn receives_nothing(&mut self) {
         let heard = timeout(Duration::from_millis(50), self.socket.next()).await;
         assert!(heard.is_err(), "{heard:?}");
     }
 
     async fn read(&mut self) -> Option<Message> {
         loop {
-            match timeout(LONG, self.socket.next()).await.expect("the application says nothing") {
+            match timeout(LONG, self.socket.next()).await.expect("nothing arrives from the application") {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 message => return message.transpose().ok().flatten(),
             }
@@ -124,7 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         self.answer_with(to, data, false).await;
     }
 
-    /// Answers, and more follows.
+    /// Answers partially.
     pub(crate) async fn answer_partly(&mut self, to: &Value, data: Value) {
         self.answer_with(to, data, true).await;
     }
@@ -141,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         self.say(answer).await;
     }
 
-    /// Takes the next envelope, which has to be a subscription, and grants it.
+    /// Accepts the next envelope, which must be a subscription, and returns its `data`.
     pub(crate) async fn grant(&mut self) -> Value {
         let subscribe = self.expect("Broker/Subscription/Subscribe").await;
         let data = json!({ "Success": true, "ErrorMessage": null, "SubscriptionId": "1" });

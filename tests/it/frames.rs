@@ -8,7 +8,7 @@ use crate::support::{Broker, Peer};
 const GOOD: &[u8] = br#"{"channel":"Sales","topic":"Call","subtopic":"Ring","id":"good"}"#;
 const MIB: u64 = 1 << 20;
 
-/// A broker with a neighbour whom nothing may disturb.
+/// A broker with a neighbour that nothing may disturb.
 async fn stage() -> (Broker, Peer) {
     let broker = Broker::start().await;
     let mut neighbour = broker.app("neighbour").await;
@@ -25,6 +25,11 @@ async fn check(code: u16, cases: Vec<(&str, Vec<u8>)>) {
         assert_eq!(socket.close_code().await, code, "{name}");
     }
     neighbour.expect_nothing().await;
+}
+
+/// The header of a masked text frame, with this in the place of its length.
+fn header_with(len: &[u8]) -> Vec<u8> {
+    [&[0x80 | TEXT], len, &[0; 4]].concat()
 }
 
 #[tokio::test]
@@ -47,6 +52,10 @@ async fn forbidden_frames_are_1002() {
             ("a ping in pieces", part(PING, b"x")),
             ("a ping of 126 bytes", frame(PING, &[b'x'; 126])),
             ("a Close of 126 bytes", frame(CLOSE, &close_payload(1000, &[b'x'; 124]))),
+            ("125 bytes whose length is in two", header_with(&[0xFE, 0, 125])),
+            ("0 bytes whose length is in two", header_with(&[0xFE, 0, 0])),
+            ("125 bytes whose length is in eight", header_with(&[0xFF, 0, 0, 0, 0, 0, 0, 0, 125])),
+            ("65,535 bytes whose length is in eight", header_with(&[0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF])),
         ],
     )
     .await;
@@ -64,7 +73,8 @@ async fn bad_close_frames_are_1002() {
 #[tokio::test]
 async fn good_close_frames_are_echoed() {
     let (broker, mut neighbour) = stage().await;
-    for code in [1000, 1001, 1011, 3000, 4999] {
+    // 1014 is younger than RFC 6455 (IANA, WebSocket Close Code Number Registry).
+    for code in [1000, 1001, 1011, 1014, 3000, 4999] {
         let mut socket = RawSocket::registered(&broker, "polite").await;
         socket.write(&frame(CLOSE, &close_payload(code, b"bye"))).await;
         assert_eq!(socket.close_code().await, code);
@@ -167,10 +177,10 @@ async fn many_messages_in_one_segment_are_all_read() {
 }
 
 #[tokio::test]
-async fn who_sends_a_whole_message_over_the_limit_still_hears_1009() {
+async fn a_whole_message_over_the_limit_is_answered_with_1009() {
     let (broker, mut neighbour) = stage().await;
     let mut socket = RawSocket::registered(&broker, "big").await;
-    // All of it is on its way before anything is read: a reset must not overtake the Close.
+    // All of it is sent before anything is read: a reset must not overtake the Close frame.
     socket.write(&frame(TEXT, &vec![b'x'; 3 << 20])).await;
     socket.write(&frame(TEXT, GOOD)).await;
     assert_eq!(socket.close_code().await, 1009);

@@ -14,6 +14,7 @@ mod transcript_coverage;
 mod transcripts;
 mod transcripts_core;
 
+mod corpora;
 mod frames;
 mod handshake;
 mod malformed;
@@ -40,6 +41,7 @@ mod bench;
 mod budget;
 mod chromium;
 mod client;
+mod close_codes;
 mod command_line;
 mod configuration;
 mod credentials;

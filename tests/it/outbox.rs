@@ -32,6 +32,7 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 /// The queue as protocol.md describes it (Pressure), in a list that is searched from the front.
+#[expect(clippy::struct_excessive_bools, reason = "what has happened to a queue: any of it in any order")]
 struct Plain {
     limits: OutboxLimits,
     queue: Vec<(OnFull, String)>,

@@ -26,6 +26,7 @@ const PONG: u8 = 0x8A;
 struct Broker {
     router: Arc<Router>,
     settings: Arc<Settings>,
+    admission: Arc<Admission>,
 }
 
 impl Broker {
@@ -35,7 +36,7 @@ impl Broker {
         let calendar = SystemTime::now();
         let now = Instant::now().into_std();
         let router = Router::new(now, calendar, Policy::new(&config), Ids::seeded(1), Vec::new());
-        Self { router: Arc::new(router), settings: Arc::new(Settings::new(limits)) }
+        Self { router: Arc::new(router), settings: Arc::new(Settings::new(limits)), admission: Arc::default() }
     }
 
     /// A connection with `room` bytes in each direction, served by a task.
@@ -45,12 +46,12 @@ impl Broker {
 
     fn connect_with(&self, room: usize, verifier: Arc<dyn Verifier>, shutdown: Arc<Shutdown>) -> Client<DuplexStream> {
         let (ours, stream) = duplex(room);
-        let (router, settings) = (Arc::clone(&self.router), Arc::clone(&self.settings));
+        let (router, settings, admission) =
+            (Arc::clone(&self.router), Arc::clone(&self.settings), Arc::clone(&self.admission));
         let address = IpAddr::from(Ipv4Addr::LOCALHOST);
         #[expect(clippy::disallowed_methods, reason = "a test has no tracker")]
         let task = tokio::spawn(async move {
             let connection = Connection::new(Instant::now().into_std(), address, settings, 1);
-            let admission = Admission::default();
             let context = Context { router: &router, verifier: &*verifier, admission: &admission, shutdown: &shutdown };
             serve(Upgraded { stream: ours, read_ahead: Bytes::new() }, connection, context).await;
         });
@@ -333,7 +334,32 @@ async fn the_rate_is_kept_by_reading_more_slowly() {
     assert!((9..=11).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
 
-/// Never says anything.
+/// Pings and empty fragments cost the broker work, before registration too.
+#[tokio::test(start_paused = true)]
+async fn pings_and_empty_fragments_count_against_the_rate() {
+    let fragments: Vec<u8> = [frame(0x01, b""), frame(0x00, b"").repeat(108), frame(0x80, b"{}")].concat();
+    for flood in [frame(PING, b"").repeat(110), frame(PONG, b"").repeat(110), fragments] {
+        for registers in [false, true] {
+            let broker = Broker::new(Limits { rate: 20, burst: 10, ..Limits::default() });
+            let mut app = broker.connect(1 << 20);
+            if registers {
+                app.register("app").await;
+            }
+            let start = Instant::now();
+            app.send(&flood).await;
+            app.say(&command("Connection", "Ping", &json!({}))).await;
+            loop {
+                let (first, payload) = app.frame().await;
+                if first == TEXT && serde_json::from_slice::<Value>(&payload).unwrap()["subtopic"] == "Ping" {
+                    break;
+                }
+            }
+            assert!((5..=6).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+        }
+    }
+}
+
+/// Never answers.
 struct Silent;
 
 impl Verifier for Silent {
@@ -383,6 +409,43 @@ async fn a_task_that_is_dropped_leaves_no_session_behind() {
     let app = broker.app("app", 1 << 16).await;
     app.task.unwrap().abort();
     assert_eq!(watcher.next().await["data"]["Source"], "app");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_session_does_not_wait_for_connections_that_are_set_up() {
+    let broker = Broker::new(limits());
+    let mut watcher = broker.app("watcher", 1 << 16).await;
+    let left = json!({"channel": "Broker", "topic": "Application", "subtopic": "Left"});
+    watcher.say(&command("Subscription", "Subscribe", &left)).await;
+    watcher.next().await;
+    let app = broker.app("app", 1 << 16).await;
+    let mut permits = Vec::new();
+    while let Ok(permit) = timeout(Duration::from_millis(1), broker.admission.arrival()).await {
+        permits.push(permit);
+    }
+    assert!(!permits.is_empty());
+    drop(app.stream);
+    assert_eq!(watcher.next().await["data"]["Source"], "app");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_counts_as_unregistered_until_it_registers_and_after_unregister() {
+    let broker = Broker::new(limits());
+    let unregistered = broker.settings.unregistered();
+    let mut app = broker.connect(1 << 16);
+    app.say(&command("Connection", "Ping", &json!({}))).await;
+    app.next().await;
+    assert_eq!(unregistered.count(), 1);
+    app.register("app").await;
+    assert_eq!(unregistered.count(), 0);
+    app.say(&command("Application", "Unregister", &json!({}))).await;
+    app.next().await;
+    assert_eq!(unregistered.count(), 1);
+    app.register("app").await;
+    app.say(&command("Application", "Unregister", &json!({}))).await;
+    drop(app.stream);
+    app.task.unwrap().await.unwrap();
+    assert_eq!(unregistered.count(), 0);
 }
 
 #[tokio::test(start_paused = true)]

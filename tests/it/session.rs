@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::frames::{PING, PONG, RawSocket, TEXT, frame};
+use crate::support::frames::{CONTINUATION, PING, PONG, RawSocket, TEXT, frame, part};
 use crate::support::{Broker, application, envelope, token_of};
 
 const FETCH: &str = "Salesforce/User/FetchCredentials";
@@ -168,11 +168,11 @@ async fn a_connection_that_does_not_register_in_time_is_closed_with_4406() {
     // Pings do not count as registering.
     let mut chatty = broker.raw("chatty").await;
     chatty.expect_nothing().await;
-    assert_eq!(chatty.closed().await, 4401);
+    assert_eq!(chatty.closed().await, 4406);
     // After Unregister the deadline starts anew.
     let mut leaver = broker.app("leaver").await;
     leaver.command("Application", "Unregister", json!({})).await;
-    assert_eq!(leaver.closed().await, 4401);
+    assert_eq!(leaver.closed().await, 4406);
 }
 
 #[tokio::test]
@@ -314,7 +314,7 @@ async fn a_wildcard_of_another_broker_gets_a_hint() {
 }
 
 #[tokio::test]
-async fn who_answers_no_ping_is_closed_with_4408() {
+async fn a_peer_that_answers_no_ping_is_closed_with_4408() {
     let broker = Broker::open_with("[limits]\nheartbeat = \"200ms\"").await;
     let mut dead = RawSocket::registered(&broker, "dead").await;
     assert_eq!(dead.close_code().await, 4408);
@@ -337,6 +337,40 @@ async fn pongs_or_any_other_frame_keep_a_session_alive() {
             }
         }
     }
+}
+
+/// Any inbound bytes are a sign of life, also of a frame or a message that is not complete yet.
+#[tokio::test]
+async fn a_slow_upload_keeps_a_session_alive() {
+    let broker = Broker::open_with("[limits]\nheartbeat = \"1s\"").await;
+    let text =
+        format!(r#"{{"channel":"Sales","topic":"Call","subtopic":"Ring","id":"slow","data":"{}"}}"#, "x".repeat(40));
+    let frames: Vec<Vec<u8>> = text
+        .as_bytes()
+        .chunks(4)
+        .enumerate()
+        .map(|(at, piece)| match (at, (at + 1) * 4 >= text.len()) {
+            (0, _) => part(TEXT, piece),
+            (_, false) => part(CONTINUATION, piece),
+            (_, true) => frame(CONTINUATION, piece),
+        })
+        .collect();
+    let bytes = frame(TEXT, text.as_bytes()).chunks(4).map(<[u8]>::to_vec).collect();
+    let upload = |pieces: Vec<Vec<u8>>| {
+        let broker = &broker;
+        async move {
+            let mut socket = RawSocket::registered(broker, "slow").await;
+            // More than four heartbeats in all, and several pieces in each.
+            let mut pace = tokio::time::interval(std::time::Duration::from_millis(200));
+            assert!(pieces.len() > 25);
+            for piece in pieces {
+                pace.tick().await;
+                socket.write(&piece).await;
+            }
+            assert!(socket.read_message().await.expect("a receipt").text().contains("\"Receivers\":0"));
+        }
+    };
+    tokio::join!(upload(frames), upload(bytes));
 }
 
 #[tokio::test]

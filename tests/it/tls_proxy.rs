@@ -10,14 +10,14 @@ use rustls::pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 /// Runs until it is dropped.
 pub(crate) struct TlsProxy {
     address: SocketAddr,
     folder: TempDir,
-    task: JoinHandle<()>,
+    _tasks: JoinSet<()>,
 }
 
 impl TlsProxy {
@@ -29,11 +29,13 @@ impl TlsProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let task = tokio::spawn(async move {
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 let acceptor = acceptor.clone();
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     // A client that does not trust the certificate ends the handshake.
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
                     let mut broker = TcpStream::connect(upstream).await.unwrap();
@@ -41,7 +43,7 @@ impl TlsProxy {
                 });
             }
         });
-        Self { address, folder, task }
+        Self { address, folder, _tasks: tasks }
     }
 
     /// The URL of the broker behind it.
@@ -52,12 +54,6 @@ impl TlsProxy {
     /// The certificate authority, in PEM.
     pub(crate) fn ca_file(&self) -> PathBuf {
         self.folder.path().join("ca.pem")
-    }
-}
-
-impl Drop for TlsProxy {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

@@ -42,20 +42,24 @@ fn read(name: &str) -> String {
     std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
-/// What the first line of a transcript says that it shows: `# Rule 2.7: …` or `# Scope: …`.
-fn subject(name: &str) -> String {
-    let text = read(name);
+/// Returns the numbers of the rules: `1.1`, `2.20`, `O.6`.
+pub(crate) fn numbered_rules() -> impl Iterator<Item = String> {
+    RULES.iter().flat_map(|(group, count)| (1..=*count).map(move |at| format!("{group}.{at}")))
+}
+
+/// Returns the subject of a transcript, from its first line: `# Rule 2.7: …` or `# Scope: …`.
+pub(crate) fn subject_of(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     let subject = line.strip_prefix("# ").and_then(|line| line.split_once(": ")).map(|(subject, _)| subject.to_owned());
-    subject.unwrap_or_else(|| panic!("{name}: the first line does not say what is shown: {line}"))
+    subject.unwrap_or_else(|| panic!("the first line of a transcript does not say what is shown: {line}"))
 }
 
 #[test]
 fn every_rule_has_a_transcript() {
-    let numbers = RULES.iter().flat_map(|(group, count)| (1..=*count).map(move |at| format!("Rule {group}.{at}")));
+    let numbers = numbered_rules().map(|number| format!("Rule {number}"));
     let expected: BTreeSet<String> = numbers.chain(TOPICS.iter().map(|topic| (*topic).to_owned())).collect();
     let names = [FOR_EVERYONE, WITH_A_CLOCK, WITH_ADAPTERS].concat();
-    let shown: BTreeSet<String> = names.iter().map(|name| subject(name)).collect();
+    let shown: BTreeSet<String> = names.iter().map(|name| subject_of(&read(name))).collect();
     let missing: Vec<&String> = expected.difference(&shown).collect();
     let unknown: Vec<&String> = shown.difference(&expected).collect();
     assert!(missing.is_empty(), "no transcript shows {missing:?}");

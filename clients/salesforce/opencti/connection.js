@@ -1,14 +1,22 @@
-// One registered WebSocket to the broker, which comes back by itself. It knows nothing of Salesforce; docs/protocol.md of
-// switchboard has the words. No dependency, no build step: a page imports this file as it stands.
+// One registered WebSocket to the broker, which reconnects by itself. It knows nothing of Salesforce. docs/protocol.md of
+// switchboard describes the protocol. No dependency, no build step: a page imports this file as it is.
 //
 // Events, all of them CustomEvent: "state" { state }, "message" (an envelope), "error" { code, message }.
 
-/** The first pause before coming back; it doubles. */
+/** The first pause before an attempt to reconnect. It doubles from attempt to attempt. */
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 30_000;
 
-/** How long the broker may take to answer a ping. Asked only when the page becomes visible: then timers run. */
+/** How long the broker may take to answer a ping. Pings are sent only while the page is visible, because then timers run. */
 const PING_MS = 5_000;
+
+// The table "Close codes" of docs/errors.md. After any other code, the connection backs off.
+const RESTART = 1012;
+const UNAUTHENTICATED = 4401;
+/** The broker closed the connection because of a message, which must not be sent again. */
+const MESSAGE_REFUSED = new Set([1002, 1007, 1009]);
+/** Reconnecting does not help until a person has changed something. */
+const FINAL = new Map([[4403, "REFUSED"], [4409, "REPLACED"], [4410, "KICKED"]]);
 
 export class Connection extends EventTarget {
   #options;
@@ -16,22 +24,25 @@ export class Connection extends EventTarget {
   #state = "stopped";
   #wait = FIRST_WAIT_MS;
   #timer;
+  /** `ReconnectAfterMs` of the broker that is restarting. */
   #drainWaitMs = null;
-  /** A token that was refused is never sent again; a fresh one is asked for once. */
-  #mayRetryToken = true;
+  /** The connection was closed for a restart, and its pause is not over. */
+  #restarting = false;
   #frozen = false;
-  /** Commands that wait for their reply. */
+  /** The number of the attempt to connect. An attempt that is no longer the latest ends. */
+  #attempt = 0;
+  /** Commands whose reply is pending. */
   #pending = new Map();
   #made = 0;
-  /** Ends everything that listens on the page. */
+  /** Removes all listeners on the page. */
   #listening = null;
 
   /**
    * @param {object} options
    * @param {string} options.url  `wss://HOST/ws`
-   * @param {string} options.source  the name to register under
-   * @param {string | (() => string | Promise<string>)} [options.token]  a function is asked anew for each registration
-   * @param {string} [options.user]  in the broker's open development mode only
+   * @param {string} options.source  the name to register
+   * @param {string | (() => string | Promise<string>)} [options.token]  a function is called before each attempt to connect
+   * @param {string} [options.user]  only for a broker in open mode
    * @param {object[]} [options.subscriptions]  `data` of Broker/Subscription/Subscribe, sent after each registration
    */
   constructor(options) {
@@ -44,9 +55,10 @@ export class Connection extends EventTarget {
     return this.#state;
   }
 
+  /** Connects. While it waits for the next attempt, makes that attempt now. */
   start() {
+    if (this.#state === "waiting") this.#connect();
     if (this.#state !== "stopped") return;
-    this.#mayRetryToken = true;
     this.#wait = FIRST_WAIT_MS;
     this.#listen();
     this.#connect();
@@ -55,6 +67,7 @@ export class Connection extends EventTarget {
   stop() {
     this.#listening?.abort();
     clearTimeout(this.#timer);
+    this.#attempt += 1;
     const socket = this.#socket;
     this.#socket = null;
     socket?.close(1000);
@@ -62,17 +75,35 @@ export class Connection extends EventTarget {
     this.#become("stopped");
   }
 
-  /** Sends an envelope; `false`: not registered, and it is not kept for later. */
+  /** Sends an envelope. Returns `false` if this is not registered; the envelope is not kept for later. */
   send(channel, topic, subtopic, fields) {
     if (this.#state !== "registered") return false;
     this.#write({ channel, topic, subtopic, ...fields });
     return true;
   }
 
-  #connect() {
+  async #connect() {
     clearTimeout(this.#timer);
     this.#drainWaitMs = null;
+    this.#restarting = false;
     this.#become("connecting");
+    this.#attempt += 1;
+    const attempt = this.#attempt;
+    const { token } = this.#options;
+    let proof;
+    try {
+      // Before dialling, because the broker waits only 10 s for a registration.
+      proof = typeof token === "function" ? await token() : token;
+    } catch (error) {
+      if (attempt !== this.#attempt) return;
+      this.#fail("TOKEN_UNAVAILABLE", `no token to register with: ${error.message}`);
+      this.#reconnect(null);
+      return;
+    }
+    if (attempt === this.#attempt) this.#dial(proof);
+  }
+
+  #dial(proof) {
     let socket;
     try {
       socket = new WebSocket(this.#options.url);
@@ -82,35 +113,24 @@ export class Connection extends EventTarget {
     }
     this.#socket = socket;
     let opened = false;
-    // No limit on the time to connect: a browser may be asking the person at the screen for permission.
+    // There is no time limit, because the browser may be asking a person for permission.
     socket.onopen = () => {
       opened = true;
-      this.#register(socket);
+      this.#register(socket, proof);
     };
-    socket.onmessage = ({ data }) => socket === this.#socket && this.#hear(JSON.parse(data));
-    socket.onclose = ({ code }) => socket === this.#socket && this.#closed(code, opened);
+    socket.onmessage = ({ data }) => socket === this.#socket && this.#received(JSON.parse(data));
+    socket.onclose = ({ code, reason }) => socket === this.#socket && this.#closed(code, reason, opened);
   }
 
-  async #register(socket) {
-    const { token, user } = this.#options;
-    let proof;
-    try {
-      // Asked for only now, since it lives for a minute and a connection may take longer.
-      proof = typeof token === "function" ? await token() : token;
-    } catch (error) {
-      this.#fail("TOKEN_UNAVAILABLE", `no token to register with: ${error.message}`);
-      socket.close(1000);
-      return;
-    }
-    if (socket !== this.#socket || socket.readyState !== WebSocket.OPEN) return;
-    const reply = await this.#command("Application", "Register", { token: proof, user });
+  async #register(socket, token) {
+    const { user } = this.#options;
+    const reply = await this.#command("Application", "Register", { token, user });
     if (!reply || socket !== this.#socket) return;
     if (!reply.data.Success) {
       this.#fail(reply.data.ErrorCode, reply.data.ErrorMessage);
       return;
     }
     this.#wait = FIRST_WAIT_MS;
-    this.#mayRetryToken = true;
     await this.#subscribe(socket);
   }
 
@@ -124,12 +144,12 @@ export class Connection extends EventTarget {
     if (document.hidden || this.#frozen) this.#tellState();
   }
 
-  #hear(envelope) {
+  #received(envelope) {
     const { channel, topic, subtopic, inReplyTo, data } = envelope;
-    const waiting = this.#pending.get(inReplyTo);
-    if (channel === "Broker" && waiting) {
+    const resolve = this.#pending.get(inReplyTo);
+    if (channel === "Broker" && resolve) {
       this.#pending.delete(inReplyTo);
-      waiting(envelope);
+      resolve(envelope);
     } else if (channel === "Broker" && topic === "Connection" && subtopic === "Draining") {
       this.#drainWaitMs = data.ReconnectAfterMs;
     } else if (channel === "Broker" && topic === "Message" && subtopic === "Error") {
@@ -139,30 +159,34 @@ export class Connection extends EventTarget {
     }
   }
 
-  #closed(code, opened) {
+  #closed(code, reason, opened) {
     this.#socket = null;
     this.#forget();
-    if (code === 4409) {
-      this.#end("REPLACED", "another connection took this session over");
-    } else if (code === 4401 || code === 4403) {
-      if (typeof this.#options.token === "function" && this.#mayRetryToken) {
-        this.#mayRetryToken = false;
-        this.#connect();
-      } else {
-        this.#end("REFUSED", `the broker does not take this registration (${code}); it is not tried again`);
-      }
+    const closed = `the broker closed the connection with ${code}${reason ? `: ${reason}` : ""}`;
+    if (FINAL.has(code)) {
+      this.#end(FINAL.get(code), closed);
+    } else if (this.#refusesRegistration(code) && typeof this.#options.token !== "function") {
+      this.#end("REFUSED", `${closed}; the same registration is not sent again`);
     } else {
-      // The first failure in a row is looked into; the others have the same cause.
+      if (MESSAGE_REFUSED.has(code)) this.#fail("MESSAGE_REFUSED", `${closed}; do not send the last message again`);
+      // Only the first failure in a row is diagnosed; the others have the same cause.
       if (!opened && this.#wait === FIRST_WAIT_MS) this.#diagnose();
-      this.#comeBack();
+      this.#reconnect(code);
     }
   }
 
-  #comeBack() {
-    const drained = this.#drainWaitMs !== null;
-    // The broker has spread its sessions already; otherwise we spread ourselves.
-    const wait = drained ? this.#drainWaitMs : this.#wait * (0.5 + Math.random() / 2);
-    if (!drained) this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT_MS);
+  #refusesRegistration(code) {
+    return code === UNAUTHENTICATED || (this.#state === "connecting" && MESSAGE_REFUSED.has(code));
+  }
+
+  #reconnect(code) {
+    this.#restarting = code === RESTART && this.#drainWaitMs !== null;
+    let wait = this.#drainWaitMs;
+    // A broker that restarts has spread its clients already.
+    if (!this.#restarting) {
+      wait = this.#wait * (0.5 + Math.random() / 2);
+      this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT_MS);
+    }
     this.#timer = setTimeout(() => this.#connect(), wait);
     this.#become("waiting");
   }
@@ -191,7 +215,7 @@ export class Connection extends EventTarget {
     this.#pending.clear();
   }
 
-  /** What a page goes through: hidden, frozen, back from sleep, offline. */
+  /** Listens for what happens to a page: hidden, frozen, back from sleep, offline. */
   #listen() {
     this.#listening = new AbortController();
     const { signal } = this.#listening;
@@ -203,22 +227,22 @@ export class Connection extends EventTarget {
     window.addEventListener("pageshow", woken, { signal });
   }
 
-  /** A page that is hidden or frozen may not answer in time: the broker then asks another one first. */
+  /** Tells the broker that this page is hidden or frozen, so that requests go to another one first. */
   #tellState() {
     const state = document.hidden || this.#frozen ? "asleep" : "active";
     if (this.#state === "registered") this.#command("Application", "SetState", { state });
   }
 
-  /** A socket may be dead without having been told: after a computer's sleep it looks open for minutes. */
+  /** Checks the connection: after a computer's sleep, a dead socket looks open for minutes. */
   async #woken() {
-    if (this.#state === "waiting" && this.#drainWaitMs === null) return this.#connect();
+    if (this.#state === "waiting" && !this.#restarting) return this.#connect();
     const socket = this.#socket;
     if (this.#state !== "registered") return;
     const late = setTimeout(() => {
       if (socket !== this.#socket) return;
       socket.onclose = null;
       socket.close();
-      this.#closed(1006, true);
+      this.#closed(1006, "no answer to a ping", true);
     }, PING_MS);
     await this.#command("Connection", "Ping", {});
     clearTimeout(late);

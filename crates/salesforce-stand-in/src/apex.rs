@@ -1,7 +1,7 @@
-//! Apex REST: `GET /services/apexrest/PATH/KEY`, an org's own code that answers with the fields of one row; and
-//! `GET /services/apexrest/switchboard/token`, which signs what proves the caller (`gadget`).
+//! Apex REST: `GET /services/apexrest/PATH/KEY`, where code of the org answers with the fields of one row; and `GET
+//! /services/apexrest/switchboard/token`, which signs a token for the caller (`gadget`).
 //!
-//! Apex runs above field-level security and sees encrypted fields in the clear; so does this.
+//! Like Apex, it ignores field-level security and reads encrypted fields in the clear.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use super::org::State;
 use super::reply::{Refusal, Reply};
 use super::sessions::Session;
 
-/// A path that Apex code answers.
+/// A path served by Apex code.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Resource {
-    /// What stands before the key: `/cti`.
+    /// The part before the key: `/cti`.
     path: String,
     object: String,
-    /// The field that the key is looked for in.
+    /// The field that contains the key.
     key: String,
 }
 

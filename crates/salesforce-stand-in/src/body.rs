@@ -1,4 +1,4 @@
-//! [`Payload`]: a body that goes out whole, or breaks off in its middle.
+//! [`Payload`]: a body that is sent completely or breaks off in the middle.
 
 use std::fmt;
 use std::pin::Pin;
@@ -20,7 +20,7 @@ pub(super) struct Payload {
 pub(super) struct Cut;
 
 impl Payload {
-    /// The bytes; with `cut` only the first half of them, though all are announced.
+    /// The bytes. With `cut`, only the first half is sent, though all are announced.
     pub(super) fn new(bytes: Bytes, cut: bool) -> Self {
         let announced = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let bytes = if cut { bytes.slice(..bytes.len() / 2) } else { bytes };
@@ -42,7 +42,7 @@ impl Body for Payload {
         if self.told_half {
             return Poll::Ready(Some(Err(Cut)));
         }
-        // What was given goes out before the error ends the connection.
+        // The bytes so far are sent before the error ends the connection.
         self.told_half = true;
         context.waker().wake_by_ref();
         Poll::Pending

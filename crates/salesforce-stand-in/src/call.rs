@@ -1,4 +1,4 @@
-//! [`Call`]: one HTTP request, taken apart. Bodies come whole, sized or chunked.
+//! [`Call`]: one parsed HTTP request. Bodies arrive whole, sized or chunked.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -13,21 +13,21 @@ use super::reply::Refusal;
 #[derive(Clone, Debug)]
 pub(super) struct Call {
     pub(super) method: Method,
-    /// The path as it came, percent signs included.
+    /// The path, still percent-encoded.
     pub(super) path: String,
-    /// The path's segments, decoded; empty ones at the end are left out.
+    /// The decoded segments of the path, without empty ones at the end.
     pub(super) segments: Vec<String>,
     pub(super) query: Vec<(String, String)>,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// Bytes of path and query.
+    /// The length of path and query in bytes.
     pub(super) uri_bytes: usize,
     /// The address under which the caller reached the org.
     pub(super) base: String,
 }
 
 impl Call {
-    /// A request in its parts. `None`: a path or query that is not UTF-8 when decoded.
+    /// Parses a request. Returns `None` if the decoded path or query is not UTF-8.
     pub(super) fn new(
         method: Method,
         target: &str,
@@ -36,7 +36,7 @@ impl Call {
         base: (&'static str, &str),
     ) -> Option<Self> {
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        // simple-salesforce logs in at `HOST/.salesforce.com/…` when it is told another host than Salesforce's.
+        // simple-salesforce logs in at `HOST/.salesforce.com/…` if its host is not Salesforce's.
         let path = path.strip_prefix("/.salesforce.com").unwrap_or(path);
         let segments = path.trim_matches('/').split('/').map(|it| decoded(it, false)).collect::<Option<_>>()?;
         let host = headers.get(HOST).and_then(|it| it.to_str().ok()).unwrap_or(base.1);
@@ -69,7 +69,7 @@ impl Call {
         text.split_once(':').map(|(user, password)| (user.to_owned(), password.to_owned()))
     }
 
-    /// The body as a form. `None`: it is none.
+    /// The body as a form; `None` if it is not one.
     pub(super) fn form(&self) -> Option<Vec<(String, String)>> {
         let content_type = self.headers.get(CONTENT_TYPE)?.to_str().ok()?;
         content_type.starts_with("application/x-www-form-urlencoded").then(|| form(&self.body))?
@@ -89,12 +89,12 @@ impl Call {
     }
 }
 
-/// The value of a name, the first time it stands there.
+/// The first value of a name.
 pub(super) fn find<'p>(pairs: &'p [(String, String)], name: &str) -> Option<&'p str> {
     pairs.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
 }
 
-/// `a=1&b=2`, decoded.
+/// Decodes `a=1&b=2`.
 fn form(text: &[u8]) -> Option<Vec<(String, String)>> {
     let text = std::str::from_utf8(text).ok()?;
     text.split('&')
@@ -106,7 +106,7 @@ fn form(text: &[u8]) -> Option<Vec<(String, String)>> {
         .collect()
 }
 
-/// Undoes percent-encoding; in a form a plus is a space. A percent sign that begins no code stays.
+/// Decodes percent-encoding; in a form, a plus is a space. A percent sign that does not begin a code is kept.
 fn decoded(text: &str, plus: bool) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

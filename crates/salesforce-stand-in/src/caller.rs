@@ -1,4 +1,4 @@
-//! [`Caller`]: who asks, and what object permissions and field-level security let that user see and write.
+//! [`Caller`]: the user of a call, and what object permissions and field-level security let it read and write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::schema::{Field, Kind, Object, Schema};
 use super::seed::User;
 use super::store::Row;
 
-/// Who asks, in which version of the API.
+/// The user of a call, and the version of the API.
 pub(super) struct Caller {
     pub(super) user: Arc<User>,
     pub(super) effects: Effects,
@@ -31,7 +31,7 @@ impl Caller {
         !self.among(&object.read_only_for)
     }
 
-    /// Whether the user sees the field.
+    /// Whether the user may read the field.
     pub(super) fn reads(&self, object: &Object, field: &Field) -> bool {
         let named = |(object_name, field_name): &(String, String)| {
             object.name.eq_ignore_ascii_case(object_name) && field.name.eq_ignore_ascii_case(field_name)
@@ -44,12 +44,12 @@ impl Caller {
         !field.system && self.reads(object, field) && !self.among(&field.read_only_for)
     }
 
-    /// The field of this name, if the user sees it: one that is hidden cannot be told from one that does not exist.
+    /// The field of this name, if the user may read it: a hidden field looks like one that does not exist.
     pub(super) fn field<'o>(&self, object: &'o Object, name: &str) -> Option<&'o Field> {
         object.field(name).filter(|it| self.reads(object, it))
     }
 
-    /// A value as the user sees it: encrypted fields masked, unless the user may view encrypted data.
+    /// A value as the user reads it: encrypted fields are masked unless the user may view encrypted data.
     pub(super) fn shown(&self, object: &Object, field: &Field, value: &Value) -> Value {
         let named = |(object_name, field_name): &(String, String)| {
             object.name.eq_ignore_ascii_case(object_name) && field.name.eq_ignore_ascii_case(field_name)
@@ -61,7 +61,7 @@ impl Caller {
         }
     }
 
-    /// A row with these fields, or with all that the user sees.
+    /// A row with these fields, or with all that the user may read.
     pub(super) fn record(&self, object: &Object, row: &Row, fields: Option<&[&Field]>) -> Value {
         let mut record = Map::new();
         record.insert("attributes".to_owned(), self.attributes(object, &row.id));
@@ -75,12 +75,12 @@ impl Caller {
         Value::Object(record)
     }
 
-    /// What every record begins with.
+    /// The attributes at the beginning of every record.
     pub(super) fn attributes(&self, object: &Object, id: &str) -> Value {
         json!({ "type": object.name, "url": self.url(object, id) })
     }
 
-    /// Where a record is.
+    /// The path of a record.
     pub(super) fn url(&self, object: &Object, id: &str) -> String {
         format!("/services/data/v{}.0/sobjects/{}/{id}", self.version, object.name)
     }

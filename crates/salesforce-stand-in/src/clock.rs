@@ -1,4 +1,4 @@
-//! [`Clock`]: the org's time, which a test may put forward or back.
+//! [`Clock`]: the org's time, which a test can move forward and back.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -22,7 +22,7 @@ impl Clock {
         if ahead < 0 { system.saturating_sub(by) } else { system.saturating_add(by).min(LAST) }
     }
 
-    /// Puts the org's time forward, or with a negative number back.
+    /// Moves the org's time forward, or back by a negative number.
     pub(super) fn shift(&self, seconds: i32) {
         self.ahead_seconds.fetch_add(seconds.into(), Ordering::Relaxed);
     }

@@ -1,6 +1,7 @@
-//! WHERE and ORDER BY over values: an org's own rules of equality.
+//! WHERE and ORDER BY over values, by an org's rules of equality.
 //!
-//! Text is compared without its case unless the field minds it; ids by their case-safe form; null is a value.
+//! Text is compared without case unless the field is case-sensitive; ids in their form of 18 characters; null is a
+//! value.
 
 use std::cmp::Ordering;
 
@@ -14,22 +15,22 @@ use super::schema::{Kind, Object};
 use super::soql::{Condition, Literal, Operator, Order, refuse_at};
 use super::store::Row;
 
-/// A condition whose names are fields and whose literals fit them.
+/// A condition whose names and literals have been checked.
 pub(super) enum Bound<'q> {
-    /// Each of them.
+    /// All of them.
     All(Vec<Self>),
-    /// One of them at least.
+    /// At least one of them.
     Any(Vec<Self>),
-    /// Not so.
+    /// Not this one.
     Not(Box<Self>),
-    /// A field beside a literal.
+    /// A field compared with a literal.
     Compare(Resolved<'q>, Operator, Literal),
-    /// A field among literals, or with `true` among none of them.
+    /// A field in a list of literals, or with `true` not in it.
     In(Resolved<'q>, Vec<Literal>, bool),
 }
 
 impl<'q> Bound<'q> {
-    /// Finds the fields, and checks the literals beside them.
+    /// Resolves the fields and checks the literals.
     pub(super) fn bind(view: &View<'q>, object: &'q Object, condition: &Condition) -> Result<Self, Refusal> {
         let several = |parts: &[Condition]| {
             parts.iter().map(|it| Self::bind(view, object, it)).collect::<Result<Vec<_>, Refusal>>()
@@ -55,7 +56,7 @@ impl<'q> Bound<'q> {
         })
     }
 
-    /// Whether it is so of a row.
+    /// Whether a row meets the condition.
     pub(super) fn holds(&self, view: &View<'_>, row: &Row) -> bool {
         match self {
             Self::All(parts) => parts.iter().all(|it| it.holds(view, row)),
@@ -70,7 +71,7 @@ impl<'q> Bound<'q> {
     }
 }
 
-/// The literal in the form that its field's values have.
+/// The literal in the form of its field's values.
 fn fitted(view: &View<'_>, field: &Resolved<'_>, at: usize, literal: &Literal) -> Result<Literal, Refusal> {
     let kind = field.field.kind;
     let wrong = |quoted: &str| {
@@ -122,7 +123,7 @@ fn compares(field: &Resolved<'_>, value: &Value, operator: Operator, literal: &L
 fn equal(field: &Resolved<'_>, value: &Value, literal: &Literal) -> bool {
     match literal {
         Literal::Null => value.is_null() || value == "",
-        // An empty literal finds what has no value.
+        // An empty literal matches rows without a value.
         Literal::Text(text) if text.is_empty() => value.is_null() || value == "",
         Literal::Text(text) => value.as_str().is_some_and(|it| {
             let exact = field.field.case_sensitive || field.field.kind.is_id();
@@ -159,13 +160,13 @@ fn folded(text: &str) -> String {
     text.to_lowercase()
 }
 
-/// Moments of the same form compare as text: the offset, written in several ways, is left out.
+/// Times of the same form can be compared as text, without the offset, which has several spellings.
 fn comparable(moment: &str) -> &str {
     moment.get(..19).unwrap_or(moment)
 }
 
-/// `%` is any text and `_` any one character; a backslash makes either itself. Without recursion: a pattern may have
-/// thousands of `%`.
+/// `%` matches any text and `_` any one character; a backslash escapes either. Without recursion, because a pattern may
+/// have thousands of `%`.
 fn like(text: &str, pattern: &str) -> bool {
     enum Part {
         One(char),

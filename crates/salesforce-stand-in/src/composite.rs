@@ -1,4 +1,4 @@
-//! `/composite`: up to 25 calls in one, five of them queries. It answers 200 also where a part failed.
+//! `/composite`: up to 25 calls in one, five of them queries. The answer is 200 even if a part failed.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::reply::{Refusal, Reply};
 const PARTS_MAX: usize = 25;
 const QUERIES_MAX: usize = 5;
 
-/// Answers a call made of several.
+/// Answers a composite call.
 pub(super) fn answer(state: &mut State, caller: &Caller, call: &Call) -> Result<Reply, Refusal> {
     if call.method != Method::POST {
         return Err(Refusal::method("POST"));
@@ -72,14 +72,14 @@ fn one(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let part = Call::new(method, &url, headers, body, ("http", "")).ok_or_else(Refusal::not_found)?;
     let part = Call { base: call.base.clone(), ..part };
-    // A composite call in a composite call is refused with the rest of what is unknown.
+    // A composite call inside another is refused like any unknown resource.
     match part.segments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["services", "data", _, below @ ..] if *below != ["composite"] => org::resource(state, caller, &part, below),
         _ => Err(Refusal::not_found()),
     }
 }
 
-/// A body with the references in its strings put in.
+/// Replaces the references in the strings of a body.
 fn substituted(value: &Value, results: &BTreeMap<String, Value>) -> Result<Value, Refusal> {
     Ok(match value {
         Value::String(text) => Value::String(referred(text, results)?),
@@ -92,7 +92,7 @@ fn substituted(value: &Value, results: &BTreeMap<String, Value>) -> Result<Value
     })
 }
 
-/// Text with `@{reference.field}` replaced by what an earlier part answered.
+/// Replaces `@{reference.field}` with a value from the answer of an earlier part.
 fn referred(text: &str, results: &BTreeMap<String, Value>) -> Result<String, Refusal> {
     let mut done = String::new();
     let mut rest = text;

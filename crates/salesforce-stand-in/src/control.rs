@@ -1,6 +1,6 @@
-//! `/simulator`: the control API, by which a test makes things go wrong and sees what was asked.
+//! `/simulator`: the control API, with which a test arms faults and reads what was called.
 //!
-//! It needs no token. A stand-in is for tests and demonstrations; whoever reaches it may do all with it.
+//! It needs no token. The org is for tests and demonstrations, and everyone who can reach it may control it.
 
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use super::faults::Fault;
 use super::reply::Reply;
 use super::serve::Shared;
 
-/// What the control API understands; also the text that `--help` shows.
+/// The control API in words; `--help` shows this text too.
 pub const HELP: &str = r#"Control API, under /simulator at the same address, without a token:
   GET    /simulator/ca.pem            the certificate authority (https only)
   GET    /simulator/certificate.pem   with whose key Apex signs at /services/apexrest/switchboard/token

@@ -1,4 +1,4 @@
-//! `describe`: the objects and fields that the caller may see; field-level security leaves the others out.
+//! `describe`: the objects and fields that the caller may read; field-level security hides the others.
 
 use serde_json::{Map, Value, json};
 
@@ -25,7 +25,7 @@ pub(super) fn one(caller: &Caller, object: &Object) -> Reply {
     Reply::ok(&told)
 }
 
-/// What the list of objects says of one.
+/// An object's entry in the list of objects.
 pub(super) fn brief(caller: &Caller, object: &Object) -> Value {
     let writes = caller.writes_object(object);
     let url = format!("/services/data/v{}.0/sobjects/{}", caller.version, object.name);

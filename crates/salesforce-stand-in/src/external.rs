@@ -1,4 +1,4 @@
-//! Rows by an external id: `/sobjects/OBJECT/FIELD/VALUE`. Reading, and the upsert that creates at most once.
+//! Rows by an external id: `/sobjects/OBJECT/FIELD/VALUE`, for reading and for upserts that create at most once.
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use super::sobjects::asked_fields;
 use super::store::Row;
 use super::write;
 
-/// From this version on an upsert that changes a row tells its id.
+/// From this version on, an upsert that changes a row returns its id.
 const TELLS_ID: u16 = 46;
 
 /// Answers a call about the row whose field has the value.

@@ -1,7 +1,7 @@
-//! Faults on demand: what an org and the network before it do wrong when a test wants it.
+//! Faults on demand: errors of an org and of the network in front of it.
 //!
-//! A [`Fault`] is armed and then meets the calls that it is meant for, as often as it says or until it is cleared. For
-//! one call they add up to [`Effects`], which the rest of the org acts on.
+//! An armed [`Fault`] applies to matching calls, as often as it says or until it is cleared. All faults of one call add
+//! up to [`Effects`], which the rest of the org follows.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::token::Denial;
 pub struct Fault {
     #[serde(flatten)]
     kind: Wrong,
-    /// How many calls it still meets; without an end if there is no number.
+    /// How many calls it still applies to; without a number, it never ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     times: Option<u32>,
     /// Only calls whose path contains this.
@@ -31,9 +31,9 @@ pub struct Fault {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Wrong {
-    /// 401 that a new login cures.
+    /// 401; a new login helps.
     SessionExpired {},
-    /// 401 with the same code, which no login cures.
+    /// 401 with the same code; a new login does not help.
     SessionNotValid {},
     /// 401: the user has to choose a new password.
     PasswordExpired {},
@@ -41,13 +41,13 @@ pub enum Wrong {
     ApiDisabled {},
     /// 403: a user without "API Enabled", or an app that is blocked.
     ApiCurrentlyDisabled {},
-    /// 403: the day's calls are used up.
+    /// 403: the calls of the day are used up.
     DailyLimit {},
-    /// 403: too many calls that last long.
+    /// 403: too many long calls at once.
     LongRunningLimit {},
     /// 403: a permission is missing.
     InsufficientAccess {},
-    /// 400 for whatever writes: someone else holds the row.
+    /// 400 for writes: the row is locked.
     RecordLocked {},
     /// 400: the query took too long.
     QueryTimeout {},
@@ -66,22 +66,22 @@ pub enum Wrong {
         /// The message.
         message: String,
     },
-    /// The answer comes late.
+    /// The answer is delayed.
     Slow {
-        /// How late.
+        /// The delay.
         milliseconds: u64,
     },
     /// The connection ends in the middle of the answer's body.
     CutBody {},
-    /// The connection ends without an answer; what was asked is done all the same.
+    /// The connection ends without an answer, but the call takes effect.
     Reset {},
-    /// A page in place of JSON.
+    /// A page instead of JSON.
     HtmlBody {
         /// The HTTP status.
         #[serde(default = "ok")]
         status: u16,
     },
-    /// 200 with nothing.
+    /// 200 with an empty body.
     EmptyBody {},
     /// 200 with a JSON text of this length.
     HugeBody {
@@ -93,9 +93,9 @@ pub enum Wrong {
         /// The address.
         location: String,
     },
-    /// A login is told to go on somewhere else.
+    /// A login is redirected.
     InstanceUrl {
-        /// Where.
+        /// The target.
         url: String,
     },
     /// A login is refused.
@@ -105,7 +105,7 @@ pub enum Wrong {
         /// The `error_description`.
         description: String,
     },
-    /// Nobody sees an encrypted field in the clear.
+    /// An encrypted field is masked for everybody.
     MaskedField {
         /// The object.
         object: String,
@@ -119,13 +119,13 @@ pub enum Wrong {
         /// The field.
         field: String,
     },
-    /// Every row is there twice, each with an id of its own.
+    /// Every row exists twice, with different ids.
     TwoRows {},
     /// A call of the Pub/Sub API fails.
     Events {
-        /// How.
+        /// The failure.
         error: Broken,
-        /// Events that a stream gives before; other calls fail only with 0.
+        /// How many events a stream delivers before; other calls fail only with 0.
         #[serde(default)]
         after: usize,
     },
@@ -135,19 +135,19 @@ pub enum Wrong {
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Broken {
-    /// The session is not taken.
+    /// The session is refused.
     Auth,
-    /// The session that was to follow it is not.
+    /// The session after the next login is refused, too.
     AuthRefresh,
-    /// The replay id is not taken; meets streams that have one.
+    /// The replay id is refused; applies to streams with one.
     Replay,
     /// The user may not read the topic.
     Denied,
-    /// The service is not there.
+    /// The service is unavailable.
     Unavailable,
-    /// The stream ends in its middle.
+    /// The stream breaks off.
     Cut,
-    /// Nothing is answered any more.
+    /// Nothing is answered.
     Silent,
 }
 
@@ -156,19 +156,19 @@ fn ok() -> u16 {
 }
 
 impl Fault {
-    /// A fault that meets every call it is meant for until it is cleared.
+    /// A fault that applies to every matching call until it is cleared.
     pub fn new(kind: Wrong) -> Self {
         Self { kind, times: None, path: None }
     }
 
-    /// Meets so many calls.
+    /// Limits how many calls it applies to.
     #[must_use]
     pub fn times(mut self, times: u32) -> Self {
         self.times = Some(times);
         self
     }
 
-    /// Meets only calls whose path contains this, and of those also others than its own kind's.
+    /// Limits it to calls whose path contains this, of any kind.
     #[must_use]
     pub fn path(mut self, path: &str) -> Self {
         self.path = Some(path.to_owned());
@@ -217,7 +217,7 @@ pub(super) struct Faults {
 #[derive(Clone, Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fault of its own; any of them may be there together")]
 pub(super) struct Effects {
-    /// Given in place of the org's own answer.
+    /// Replaces the org's own answer.
     pub(super) reply: Option<Reply>,
     pub(super) delay: Duration,
     pub(super) cut: bool,
@@ -230,12 +230,12 @@ pub(super) struct Effects {
 }
 
 impl Faults {
-    /// Arms one more.
+    /// Arms a fault.
     pub(super) fn arm(&mut self, fault: Fault) {
         self.armed.push(fault);
     }
 
-    /// Disarms them all.
+    /// Clears all faults.
     pub(super) fn clear(&mut self) {
         self.armed.clear();
     }
@@ -245,7 +245,7 @@ impl Faults {
         &self.armed
     }
 
-    /// What ends a call of the Pub/Sub API, and after how many events. `custom`: it is a stream from a replay id on.
+    /// What ends a call of the Pub/Sub API, and after how many events. `custom`: the stream begins at a replay id.
     pub(super) fn meet_events(&mut self, stream: bool, custom: bool) -> Option<(Broken, usize)> {
         let ends = |fault: &Fault| match fault.kind {
             Wrong::Events { error: Broken::Replay, after } if custom => Some((Broken::Replay, after)),
@@ -262,7 +262,7 @@ impl Faults {
         Some(met)
     }
 
-    /// What they do to this call. A fault that waits for its turn behind another answer does not count it.
+    /// The effects on a call. A fault that another answer hides does not count the call.
     pub(super) fn meet(&mut self, call: &Call) -> Effects {
         let mut effects = Effects::default();
         for fault in &mut self.armed {
@@ -280,7 +280,7 @@ impl Faults {
 }
 
 impl Effects {
-    /// Adds what one fault does. `false`: another one answers already.
+    /// Adds the effect of one fault; returns `false` if another one already answers.
     fn add(&mut self, kind: &Wrong) -> bool {
         match kind {
             Wrong::Slow { milliseconds } => self.delay += Duration::from_millis(*milliseconds),
@@ -300,7 +300,7 @@ impl Effects {
     }
 }
 
-/// The answer that a fault gives in place of the org's.
+/// The answer that a fault gives instead of the org.
 fn reply(kind: &Wrong) -> Reply {
     let session = |message| Refusal::new(StatusCode::UNAUTHORIZED, "INVALID_SESSION_ID", message);
     let forbidden = |code, message| Refusal::new(StatusCode::FORBIDDEN, code, message);
@@ -362,7 +362,7 @@ fn reply(kind: &Wrong) -> Reply {
     }
 }
 
-/// 403, for the day's calls and for long ones alike.
+/// 403 for the daily limit and for long calls.
 pub(super) fn limit_exceeded(message: &str) -> Refusal {
     Refusal::new(StatusCode::FORBIDDEN, "REQUEST_LIMIT_EXCEEDED", message)
 }

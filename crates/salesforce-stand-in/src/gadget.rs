@@ -1,7 +1,7 @@
-//! `GET /services/apexrest/switchboard/token`: a JWT that proves the caller, signed with the org's certificate as the
-//! Apex class `SwitchboardToken` does.
+//! `GET /services/apexrest/switchboard/token`: a JWT that proves the caller, signed with the org's certificate like
+//! those of the Apex class `SwitchboardToken`.
 //!
-//! The key is `org_key.pem`, made up and known to everybody; the certificate around it is made at start.
+//! The key is `org_key.pem`, which is public; its certificate is made at start.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) const PATH: [&str; 2] = ["switchboard", "token"];
 
 const ORG_KEY: &str = include_str!("org_key.pem");
 
-/// How long a token is good for.
+/// The lifetime of a token.
 const LIFE: Duration = Duration::from_mins(1);
 
 /// Why nothing can be signed.
@@ -53,7 +53,7 @@ impl Signer {
         Ok(Self { key, pem: certificate.self_signed(&pair)?.pem() })
     }
 
-    /// What a broker has to be given.
+    /// What a broker needs to verify tokens.
     pub(super) fn certificate_pem(&self) -> &str {
         &self.pem
     }

@@ -1,9 +1,9 @@
-//! Record ids: 15 characters that mind their case, or 18 of which the last three say the case of the others.
+//! Record ids: 15 case-sensitive characters, or 18, of which the last three encode the case of the others.
 
 /// The letters of the last three characters.
 const SUFFIX: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345";
 
-/// Completes an id to its 18 characters. `None`: it is no id.
+/// Completes an id to 18 characters; `None` if the text is not an id.
 pub(super) fn complete(id: &str) -> Option<String> {
     if !id.bytes().all(|it| it.is_ascii_alphanumeric()) {
         return None;

@@ -1,4 +1,4 @@
-//! `POST /services/oauth2/introspect`: what a token is worth, told to the client that it was given to.
+//! `POST /services/oauth2/introspect`: describes a token to the client that it was issued to.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::org::State;
 use super::reply::{Refusal, Reply};
 use super::token;
 
-/// Tells a client about a token.
+/// Describes a token to a client.
 pub(super) fn answer(now: Duration, state: &State, call: &Call) -> Reply {
     if call.method != Method::POST {
         return Refusal::method("POST").into();

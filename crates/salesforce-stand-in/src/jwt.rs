@@ -1,4 +1,4 @@
-//! Assertions: a JSON Web Token taken apart, and its RS256 signature checked with a client's certificate.
+//! Assertions: parses a JSON Web Token and verifies its RS256 signature with a client's certificate.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use webpki::EndEntityCert;
 use webpki::ring::RSA_PKCS1_2048_8192_SHA256;
 
-/// A token in its parts, not yet believed.
+/// A parsed token, not yet verified.
 pub(super) struct Assertion<'t> {
     header: Map<String, Value>,
     claims: Map<String, Value>,
@@ -18,7 +18,7 @@ pub(super) struct Assertion<'t> {
 }
 
 impl<'t> Assertion<'t> {
-    /// Takes a token apart. `None`: it is no JWT.
+    /// Parses a token; `None` if it is not a JWT.
     pub(super) fn read(token: &'t str) -> Option<Self> {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, claims) = signed.split_once('.')?;
@@ -32,7 +32,7 @@ impl<'t> Assertion<'t> {
         self.claims.get(claim)?.as_str()
     }
 
-    /// Whom it is for.
+    /// Its audience.
     pub(super) fn audiences(&self) -> Vec<&str> {
         match self.claims.get("aud") {
             Some(Value::String(one)) => vec![one],
@@ -41,7 +41,7 @@ impl<'t> Assertion<'t> {
         }
     }
 
-    /// When it ends, since 1970; a number, or as simple-salesforce sends it a number in a string.
+    /// When it expires, since 1970: a number, or a number in a string as simple-salesforce sends it.
     pub(super) fn ends(&self) -> Option<Duration> {
         let seconds = match self.claims.get("exp")? {
             Value::String(text) => text.parse().ok()?,
@@ -50,7 +50,7 @@ impl<'t> Assertion<'t> {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    /// Whether the key of this certificate signed it, by RS256 and by nothing else.
+    /// Whether it was signed by RS256 with the key of this certificate.
     pub(super) fn signed_by(&self, certificate: &CertificateDer<'_>) -> bool {
         self.header.get("alg").and_then(Value::as_str) == Some("RS256")
             && EndEntityCert::try_from(certificate).is_ok_and(|it| {
@@ -59,7 +59,7 @@ impl<'t> Assertion<'t> {
     }
 }
 
-/// Whether a certificate can be read at all, as an upload to an org would find out.
+/// Checks that a certificate can be read, as an org does when one is uploaded.
 pub(super) fn usable(certificate: &CertificateDer<'_>) -> Result<(), webpki::Error> {
     EndEntityCert::try_from(certificate).map(|_| ())
 }

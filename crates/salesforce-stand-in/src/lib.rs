@@ -4,12 +4,12 @@
 //! It uses none of the other packages: code shared with the adapter would share its mistakes. It is tested by clients
 //! that were written elsewhere (`tests/python`, `tests/node`).
 //!
-//! Start at [`Org`]. A call goes `serve` (connections) -> `faults` -> `org` (which part answers) -> one file a part:
-//! `token`, `userinfo`, `introspection`, `versions`, `limits`, `query`, `sobjects`, `external`, `collections`,
-//! `composite`, `describe`, `apex`, `gadget`; `pubsub` is the Pub/Sub API; `control` is the way to make things go wrong.
-//! Errors have an org's own words.
+//! Start at [`Org`]. A call goes through `serve` (connections), `faults`, `org` (dispatch) and the file of its
+//! resource: `token`, `userinfo`, `introspection`, `versions`, `limits`, `query`, `sobjects`, `external`,
+//! `collections`, `composite`, `describe`, `apex`, `gadget`. `pubsub` is the Pub/Sub API, `control` arms faults. Errors
+//! have Salesforce's own texts.
 //!
-//! Its secrets and tokens are made up, and it keeps them in the clear: it must never be given real ones.
+//! Its secrets and tokens are made up and kept in the clear: never give it real ones.
 
 mod apex;
 mod body;
@@ -68,11 +68,11 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Whether it speaks https, with a certificate authority made at start.
     pub tls: bool,
-    /// What it holds.
+    /// Its content.
     pub seed: Seed,
 }
 
-/// An org that runs; it ends when this is dropped.
+/// A running org. It stops when this is dropped.
 pub struct Org {
     shared: Arc<Shared>,
     tasks: TaskTracker,
@@ -81,7 +81,7 @@ pub struct Org {
 /// Why an org did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address cannot be listened on.
+    /// The address cannot be used.
     #[error("could not listen on {0}: {1}")]
     Listen(SocketAddr, #[source] io::Error),
     /// No certificate could be made.
@@ -109,14 +109,14 @@ impl Org {
         Ok(Self { shared, tasks })
     }
 
-    /// Ends it, and returns when its address is free and its connections are closed: an org that is down.
+    /// Stops it, and returns when its address is free and its connections are closed: then the org is down.
     pub async fn stop(self) {
         self.shared.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
-    /// Where it is: `http://127.0.0.1:40000`.
+    /// Its address: `http://127.0.0.1:40000`.
     pub fn url(&self) -> String {
         self.shared.url()
     }
@@ -126,27 +126,27 @@ impl Org {
         self.shared.ca_pem.as_deref()
     }
 
-    /// The certificate with whose key the org's Apex code signs what proves a user.
+    /// The certificate of the key with which the org's Apex code signs tokens.
     pub fn certificate_pem(&self) -> &str {
         self.shared.signer.certificate_pem()
     }
 
-    /// Makes something go wrong.
+    /// Arms a fault.
     pub fn fault(&self, fault: Fault) {
         self.shared.faults.lock().arm(fault);
     }
 
-    /// Makes nothing go wrong any more.
+    /// Clears all faults.
     pub fn clear_faults(&self) {
         self.shared.faults.lock().clear();
     }
 
-    /// Publishes a record on a topic. Says why it could not.
+    /// Publishes a record on a topic, or says why it cannot.
     pub fn publish(&self, topic: &str, record: &serde_json::Map<String, serde_json::Value>) -> Result<(), String> {
         self.shared.publish(topic, record)
     }
 
-    /// Says on every stream of events that it stands.
+    /// Sends an empty response on every stream of events.
     pub fn keep_alive(&self) {
         self.shared.bus.keep_alive();
     }
@@ -156,17 +156,17 @@ impl Org {
         self.shared.bus.streams(topic)
     }
 
-    /// The most events that a stream was ever asked for and had not given.
+    /// The most events that were ever requested on a stream and not delivered.
     pub fn owed_most(&self) -> usize {
         self.shared.bus.owed_most()
     }
 
-    /// Ends every access token.
+    /// Expires every access token.
     pub fn expire_sessions(&self) {
         self.shared.expire_sessions();
     }
 
-    /// Puts the org's time forward by so many seconds, or with a negative number back.
+    /// Moves the org's time forward by this many seconds, or back by a negative number.
     pub fn shift_clock(&self, seconds: i32) {
         self.shared.clock.shift(seconds);
     }
@@ -176,17 +176,17 @@ impl Org {
         self.shared.seen()
     }
 
-    /// How often someone logged in.
+    /// The number of logins.
     pub fn logins(&self) -> u64 {
         self.shared.counts().0
     }
 
-    /// How many API calls counted against the day's limit.
+    /// The number of API calls that counted against the daily limit.
     pub fn calls(&self) -> u64 {
         self.shared.counts().1
     }
 
-    /// Forgets the calls, and counts from nothing.
+    /// Forgets the calls and resets the counts.
     pub fn forget(&self) {
         self.shared.forget();
     }

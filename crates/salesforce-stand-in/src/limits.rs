@@ -1,4 +1,4 @@
-//! `/limits`, and the header that says the same beside every answer.
+//! `/limits`, and the header with the same numbers in every answer.
 
 use hyper::header::HeaderName;
 use serde_json::json;
@@ -19,7 +19,7 @@ pub(super) fn answer(state: &State) -> Reply {
     }))
 }
 
-/// The answer with how much of the day's calls is used.
+/// Adds the usage of the daily limit to an answer.
 pub(super) fn marked(state: &State, used_up: bool, reply: Reply) -> Reply {
     let limit = state.organization.daily_api_requests;
     let used = if used_up { limit } else { state.calls_used };

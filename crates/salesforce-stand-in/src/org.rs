@@ -1,4 +1,4 @@
-//! [`State`]: one org, and which part of it answers a call. Plain and synchronous: time and faults are arguments.
+//! [`State`]: one org and its dispatch. Plain and synchronous: time and faults are arguments.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,14 +34,14 @@ pub(super) struct State {
     pub(super) signer: Arc<Signer>,
     pub(super) sessions: Sessions,
     pub(super) cursors: Cursors,
-    /// What the present call has changed; not yet told.
+    /// The changes of the present call that are not published yet.
     pub(super) changes: Vec<Change>,
     pub(super) calls_used: u64,
     pub(super) logins: u64,
 }
 
 impl State {
-    /// An org as its seed has it.
+    /// An org with the content of its seed.
     pub(super) fn new(grown: Grown, signer: Arc<Signer>) -> Self {
         Self {
             organization: grown.organization,
@@ -105,7 +105,7 @@ impl State {
         resource(self, &caller, call, below)
     }
 
-    /// Whose call it is, if the org takes calls of this user today.
+    /// The user of a call, if the org accepts calls of this user today.
     fn admitted(&mut self, now: Duration, call: &Call) -> Result<Session, Refusal> {
         let unauthorized = |message| Refusal::new(StatusCode::UNAUTHORIZED, "INVALID_SESSION_ID", message);
         let invalid = || unauthorized("Session expired or invalid");
@@ -135,7 +135,7 @@ pub(super) fn resource(state: &mut State, caller: &Caller, call: &Call, below: &
     match below {
         [] => Ok(versions::resources(state, call, caller.version, &caller.user)),
         ["limits"] => Ok(limits::answer(state)),
-        // Nothing that is deleted is kept, so both find the same.
+        // Deleted rows are not kept, so both find the same.
         ["query" | "queryAll", below @ ..] => query::answer(state, caller, call, below),
         ["sobjects", below @ ..] => sobjects::answer(state, caller, call, below),
         ["composite", "sobjects"] => collections::answer(state, caller, call),

@@ -1,4 +1,4 @@
-//! `/query`: what a statement finds, page by page.
+//! `/query`: the results of a statement, page by page.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use super::schema::{Object, Schema};
 use super::soql::{self, Query, refuse_at};
 use super::store::{Row, Store};
 
-/// As many unfinished queries are remembered; the oldest is forgotten first.
+/// The most unfinished queries that are remembered; the oldest is forgotten first.
 const CURSORS_MAX: usize = 100;
 
 /// The fewest and the most rows of a page that a caller may ask for.
@@ -98,7 +98,7 @@ fn asked_batch(call: &Call) -> Option<usize> {
     asked.trim().parse::<usize>().ok().map(|it| it.clamp(BATCH.0, BATCH.1))
 }
 
-/// How many rows there are, and the rows as the caller sees them.
+/// The number of rows, and the rows as the caller reads them.
 fn find(
     schema: &Schema,
     store: &Store,
@@ -141,7 +141,7 @@ fn find(
     Ok((records.len(), records))
 }
 
-/// What a query is looked at with.
+/// The context of a query.
 pub(super) struct View<'q> {
     pub(super) schema: &'q Schema,
     pub(super) store: &'q Store,
@@ -172,7 +172,7 @@ fn record(view: &View<'_>, object: &Object, fields: &[Resolved<'_>], row: &Row) 
     Value::Object(record)
 }
 
-/// Puts a value below the names of its relationships; a reference to nothing is null as a whole.
+/// Nests a value under the names of its relationships; a null reference makes the whole object null.
 fn nest(
     view: &View<'_>,
     into: &mut Map<String, Value>,

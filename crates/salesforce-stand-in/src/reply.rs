@@ -1,4 +1,4 @@
-//! [`Reply`]: an answer in full, and [`Refusal`]: an error as the REST API words it, a JSON array.
+//! [`Reply`]: a whole answer, and [`Refusal`]: an error of the REST API, a JSON array.
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -36,7 +36,7 @@ impl Reply {
         Self { status: StatusCode::NO_CONTENT, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
-    /// With a header; a value that is none is left out.
+    /// Adds a header; an invalid value is left out.
     pub(super) fn with(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);
@@ -65,18 +65,18 @@ impl Refusal {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    /// 404, for what is not there.
+    /// 404 for something that does not exist.
     pub(super) fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", "The requested resource does not exist")
     }
 
-    /// 405, naming what would do.
+    /// 405, naming the allowed methods.
     pub(super) fn method(allowed: &str) -> Self {
         let message = format!("HTTP Method not allowed. Allowed are {allowed}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", message)
     }
 
-    /// 400 for a name that is no object, or none that the caller may see.
+    /// 400 for a name that is not an object, or not one that the caller may read.
     pub(super) fn no_object(name: &str) -> Self {
         Self::bad(
             "INVALID_TYPE",
@@ -88,7 +88,7 @@ impl Refusal {
         )
     }
 
-    /// Naming the fields it is about.
+    /// Names the fields concerned.
     pub(super) fn about(mut self, fields: &[&str]) -> Self {
         self.fields = fields.iter().map(ToString::to_string).collect();
         self
@@ -105,7 +105,7 @@ impl Refusal {
         Value::Object(entry)
     }
 
-    /// As collections word it: `statusCode` in place of `errorCode`, always with `fields`.
+    /// The form in collections: `statusCode` instead of `errorCode`, always with `fields`.
     pub(super) fn item(&self) -> Value {
         json!({ "statusCode": self.code, "message": self.message, "fields": self.fields })
     }

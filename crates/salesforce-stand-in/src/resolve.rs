@@ -1,4 +1,4 @@
-//! Names in a statement become fields: through relationships, and only those that the caller sees.
+//! Resolves names in a statement to fields, through relationships, if the caller may read them.
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::store::Row;
 /// Longer chains of relationships are refused.
 const RELATIONSHIPS_MAX: usize = 5;
 
-/// A field, and the references that lead to it.
+/// A field and the references that lead to it.
 pub(super) struct Resolved<'s> {
     pub(super) through: Vec<Step<'s>>,
     pub(super) object: &'s Object,
@@ -56,7 +56,7 @@ impl Resolved<'_> {
     }
 }
 
-/// Finds the field that a path names.
+/// Resolves a path to a field.
 pub(super) fn resolve<'q>(view: &View<'q>, object: &'q Object, path: &Path) -> Result<Resolved<'q>, Refusal> {
     let unknown = |what: &str, name: &str, object: &Object| {
         let message = format!(
@@ -84,7 +84,7 @@ pub(super) fn resolve<'q>(view: &View<'q>, object: &'q Object, path: &Path) -> R
     }
 }
 
-/// What a row has in the field; null where a reference on the way points to nothing.
+/// The value of the field in a row; null if a reference on the way is null.
 pub(super) fn value<'q>(view: &View<'q>, resolved: &Resolved<'_>, row: &'q Row) -> &'q Value {
     let mut row = row;
     for step in &resolved.through {

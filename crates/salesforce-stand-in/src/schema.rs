@@ -1,4 +1,4 @@
-//! What an org knows about its objects and fields, standard ones included. Not the rows: those are in `store`.
+//! The objects and fields of an org, including standard ones. The rows are in `store`.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,7 +10,7 @@ pub(super) struct Schema {
 }
 
 impl Schema {
-    /// The object of this name, in any case.
+    /// The object of this name, ignoring case.
     pub(super) fn object(&self, name: &str) -> Option<&Object> {
         self.objects.iter().find(|it| it.name.eq_ignore_ascii_case(name))
     }
@@ -60,21 +60,21 @@ pub(super) struct Field {
     pub(super) references: Option<String>,
     #[serde(default)]
     pub(super) default: Option<Value>,
-    /// How an encrypted field looks to those who may not view encrypted data.
+    /// How an encrypted field is masked for users who may not view encrypted data.
     #[serde(default)]
     pub(super) mask: Mask,
-    /// Users, by username, from whom field-level security hides it.
+    /// Users, by username, for whom field-level security hides it.
     #[serde(default)]
     pub(super) hidden_from: Vec<String>,
-    /// Users, by username, who may read and not write it.
+    /// Users, by username, who may only read it.
     #[serde(default)]
     pub(super) read_only_for: Vec<String>,
-    /// Written by the org alone.
+    /// Written only by the org.
     #[serde(skip)]
     pub(super) system: bool,
 }
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Kind {
@@ -85,7 +85,7 @@ pub(super) enum Kind {
     /// A line of text.
     #[default]
     String,
-    /// Text that WHERE may not use when it is long.
+    /// Text that WHERE cannot use if it is long.
     TextArea,
     /// Text (Encrypted) of Classic Encryption.
     EncryptedString,
@@ -95,7 +95,7 @@ pub(super) enum Kind {
     Phone,
     /// A link.
     Url,
-    /// One of a list; the list is not checked.
+    /// A picklist; its values are not checked.
     Picklist,
     /// A checkbox.
     Boolean,
@@ -105,18 +105,18 @@ pub(super) enum Kind {
     Double,
     /// A day.
     Date,
-    /// A moment.
+    /// A date and time.
     DateTime,
 }
 
-/// What a mask leaves in the clear.
+/// Which characters a mask shows.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Mask {
-    /// Nothing, in asterisks.
+    /// None, with asterisks.
     #[default]
     All,
-    /// Nothing, in the letter X.
+    /// None, with the letter X.
     AllX,
     /// The last four characters.
     LastFour,
@@ -201,12 +201,12 @@ impl Field {
         Self { references: Some(to.to_owned()), ..Self::new(name, Kind::Reference) }
     }
 
-    /// The words a page would show.
+    /// The label.
     pub(super) fn label(&self) -> String {
         self.label.clone().unwrap_or_else(|| self.name.trim_end_matches("__c").replace('_', " "))
     }
 
-    /// Whether the customer made it.
+    /// Whether it is a custom one.
     pub(super) fn custom(&self) -> bool {
         self.name.ends_with("__c")
     }
@@ -242,17 +242,17 @@ impl Object {
         }
     }
 
-    /// The words a page would show.
+    /// The label.
     pub(super) fn label(&self) -> String {
         self.label.clone().unwrap_or_else(|| self.name.trim_end_matches("__c").replace('_', " "))
     }
 
-    /// Whether the customer made it.
+    /// Whether it is a custom one.
     pub(super) fn custom(&self) -> bool {
         self.name.ends_with("__c")
     }
 
-    /// The field of this name, in any case.
+    /// The field of this name, ignoring case.
     pub(super) fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|it| it.name.eq_ignore_ascii_case(name))
     }
@@ -283,7 +283,7 @@ impl Object {
     }
 }
 
-/// The standard objects that a client of ours could ask for.
+/// The standard objects that clients of the broker use.
 pub(super) fn standard() -> Vec<Object> {
     let text = |names: &[&str]| names.iter().map(|it| Field::new(it, Kind::String)).collect::<Vec<_>>();
     let mut user = text(&["Username", "FirstName", "LastName", "Name", "FederationIdentifier", "Extension", "Alias"]);

@@ -1,7 +1,7 @@
-//! [`Seed`]: what an org holds at its start, as a JSON file says it.
+//! [`Seed`]: the initial content of an org, from a JSON file.
 //!
-//! seed.json is the one that serves without a file; it doubles as the format's example. Names of unknown keys, objects
-//! and fields are mistakes, told before the org starts.
+//! seed.json is used without a file and is the format's example. Unknown keys, objects and fields are errors before the
+//! org starts.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,10 @@ use super::jwt;
 use super::schema::{Object, Schema, standard};
 use super::store::Store;
 
-/// The seed of an org that no file describes.
+/// The seed without a file.
 pub const DEMO: &str = include_str!("seed.json");
 
-/// What an org holds at its start.
+/// The initial content of an org.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seed {
@@ -38,7 +38,7 @@ pub struct Seed {
     records: Map<String, Value>,
     #[serde(default)]
     pub(super) apex: Vec<Resource>,
-    /// Where certificate files are looked for.
+    /// The folder of certificate files.
     #[serde(skip)]
     folder: PathBuf,
 }
@@ -50,14 +50,14 @@ pub(super) struct Organization {
     pub(super) id: String,
     pub(super) name: String,
     pub(super) sandbox: bool,
-    /// What an assertion's `aud` may be, beside the org's own address.
+    /// The accepted `aud` of assertions, besides the org's own address.
     pub(super) audiences: Vec<String>,
     pub(super) daily_api_requests: u64,
-    /// For whom its Apex code signs what proves a user: the `aud`.
+    /// The `aud` of the tokens that its Apex code signs.
     pub(super) gadget_audience: String,
-    /// Inactivity after which a token ends.
+    /// How long an unused token lasts.
     pub(super) session_seconds: u64,
-    /// Rows in a page of a query, where the caller asks for no fewer.
+    /// The rows in a page of a query, unless the caller requests fewer.
     pub(super) batch_size: usize,
 }
 
@@ -72,13 +72,13 @@ pub(super) struct Client {
     /// X.509, PEM.
     #[serde(default)]
     certificate: Option<String>,
-    /// A file with the same.
+    /// A file with the certificate.
     #[serde(default)]
     certificate_file: Option<PathBuf>,
-    /// The user of client credentials; without one that flow is off.
+    /// The user of client credentials; without it, that flow is off.
     #[serde(default)]
     pub(super) run_as: Option<String>,
-    /// Users who are pre-authorised; without the key every user is.
+    /// The pre-authorised users; without the key, every user is.
     #[serde(default)]
     pub(super) users: Option<Vec<String>>,
     #[serde(default = "api")]
@@ -136,7 +136,7 @@ pub(super) struct Grown {
 }
 
 impl Seed {
-    /// The seed that serves without a file.
+    /// The seed that is used without a file.
     pub fn demo() -> Result<Self, SeedError> {
         Self::parse(DEMO)
     }
@@ -155,7 +155,7 @@ impl Seed {
         Ok(seed)
     }
 
-    /// Makes the org of it.
+    /// Builds the org.
     pub(super) fn grow(&self, now: Duration) -> Result<Grown, SeedError> {
         let mut organization = self.organization.clone();
         organization.id = whole_id(&organization.id, "organization.id")?;

@@ -1,4 +1,4 @@
-//! Connections: each a task that reads calls, asks the org, and shapes the answer as the faults want it.
+//! Connections: each is a task that reads calls, passes them to the org, and applies the faults to the answers.
 
 use std::collections::VecDeque;
 use std::io;
@@ -38,14 +38,14 @@ use super::seed::{Seed, SeedError};
 
 /// Larger bodies of requests are refused.
 const BODY_MAX: usize = 6 * 1024 * 1024;
-/// URI and headers together; above it hyper answers 431.
+/// The largest URI with headers; above it, hyper answers 431.
 const HEAD_MAX: usize = 32 * 1024;
-/// Only the newest calls are remembered.
+/// How many of the newest calls are remembered.
 const SEEN_MAX: usize = 10_000;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// An org with what surrounds it.
+/// An org and everything around it.
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     pub(super) faults: Mutex<Faults>,
@@ -60,16 +60,16 @@ pub(super) struct Shared {
     pub(super) stop: CancellationToken,
 }
 
-/// A call that was answered; the control API's own are not among them.
+/// An answered call, except those of the control API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Seen {
     /// The method.
     pub method: String,
-    /// The path as it came, without the query.
+    /// The path without the query, still percent-encoded.
     pub path: String,
-    /// The status; 0 where the connection was ended instead.
+    /// The status; 0 if the connection was ended instead.
     pub status: u16,
-    /// What the caller calls itself: `client` of Sforce-Call-Options.
+    /// The caller's name for itself: `client` of Sforce-Call-Options.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
 }
@@ -104,13 +104,13 @@ impl Shared {
         self.seen.lock().iter().cloned().collect()
     }
 
-    /// How often someone logged in, and how many API calls there were.
+    /// The numbers of logins and of API calls.
     pub(super) fn counts(&self) -> (u64, u64) {
         let state = self.state.lock();
         (state.logins, state.calls_used)
     }
 
-    /// Forgets the calls, and counts from nothing.
+    /// Forgets the calls and resets the counts.
     pub(super) fn forget(&self) {
         self.seen.lock().clear();
         let mut state = self.state.lock();
@@ -118,12 +118,12 @@ impl Shared {
         state.calls_used = 0;
     }
 
-    /// Ends every access token.
+    /// Expires every access token.
     pub(super) fn expire_sessions(&self) {
         self.state.lock().sessions.end_all();
     }
 
-    /// Begins anew.
+    /// Resets everything to the seed.
     pub(super) fn reset(&self) -> Result<(), SeedError> {
         *self.state.lock() = State::new(self.seed.grow(self.clock.now())?, Arc::clone(&self.signer));
         self.faults.lock().clear();
@@ -132,7 +132,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Publishes a record on a topic, as the first user. Says why it could not.
+    /// Publishes a record on a topic as the first user, or says why it cannot.
     pub(super) fn publish(&self, topic: &str, record: &Map<String, Value>) -> Result<(), String> {
         let (schema, by) = {
             let state = self.state.lock();
@@ -141,7 +141,7 @@ impl Shared {
         self.bus.publish(self.clock.now(), &schema, topic, &by, record)
     }
 
-    /// Notes a call of the Pub/Sub API; its outcome stands in the trailers.
+    /// Records a call of the Pub/Sub API, whose outcome is in the trailers.
     pub(super) fn note_grpc(&self, path: &str) {
         self.remember(Seen { method: "POST".to_owned(), path: path.to_owned(), status: 200, client: None });
     }
@@ -166,7 +166,7 @@ impl Shared {
         seen.push_back(call);
     }
 
-    /// The org's answer, and what the faults make of it.
+    /// The org's answer after the faults are applied.
     fn answer(&self, call: &Call) -> (Reply, Effects) {
         let below: Vec<&str> = call.segments.iter().map(String::as_str).collect();
         if let ["simulator", below @ ..] = below.as_slice() {
@@ -188,7 +188,7 @@ impl Shared {
     }
 }
 
-/// Takes connections until it is stopped.
+/// Accepts connections until it is stopped.
 pub(super) async fn accept(
     shared: Arc<Shared>,
     listener: TcpListener,
@@ -204,7 +204,7 @@ pub(super) async fn accept(
             Ok((stream, _)) => {
                 connections.spawn(connection(Arc::clone(&shared), stream, tls.clone()));
             }
-            // Out of file descriptors, mostly.
+            // Usually out of file descriptors.
             Err(_) => {
                 timeout(ACCEPT_PAUSE, shared.stop.cancelled()).await.ok();
             }
@@ -219,7 +219,7 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, tls: Option<TlsAccep
         match tls {
             None => serve(shared, stream).await,
             Some(tls) => {
-                // No handshake: a client that does not trust the authority, or went away.
+                // The handshake failed: the client does not trust the authority, or has gone away.
                 let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(stream)).await else { return };
                 Box::pin(serve(shared, stream)).await;
             }
@@ -231,7 +231,7 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, tls: Option<TlsAccep
     }
 }
 
-/// Speaks what the client begins with: HTTP/1.1, or HTTP/2, also without TLS, as gRPC does.
+/// Serves HTTP/1.1 or HTTP/2, whichever the client begins with; HTTP/2 also without TLS, as gRPC does.
 async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(shared: Arc<Shared>, stream: S) {
     let service = service_fn(|request: Request<Incoming>| {
         let shared = Arc::clone(&shared);
@@ -247,7 +247,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(shared: Arc<Shared>,
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).max_buf_size(HEAD_MAX);
     server.http2().timer(TokioTimer::new());
-    // How a connection ended is the client's affair; a cut on demand ends it with an error.
+    // How a connection ends does not matter here; an intended cut ends it with an error.
     server.serve_connection(TokioIo::new(stream), service).await.ok();
 }
 
@@ -271,7 +271,7 @@ async fn respond(shared: &Shared, request: Request<Incoming>) -> io::Result<Resp
     if effects.reset {
         return Err(io::Error::other(Cut));
     }
-    // The org's own time, which may be off on purpose.
+    // The org's own time, which a test may have moved.
     Ok(shaped(reply.with(DATE, &http_date(shared.clock.now())), effects.cut))
 }
 

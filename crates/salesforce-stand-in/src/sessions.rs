@@ -1,4 +1,4 @@
-//! [`Sessions`]: the access tokens that are out, whose they are and when they end.
+//! [`Sessions`]: the issued access tokens, their users and expiry.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use super::seed::User;
 
-/// As many tokens at once; above it those that have ended are forgotten.
+/// The most tokens at once; beyond it, expired ones are removed.
 const TOKENS_MAX: usize = 10_000;
 
-/// The tokens that are out.
+/// The issued tokens.
 #[derive(Default)]
 pub(super) struct Sessions {
     by_token: HashMap<String, Session>,
 }
 
-/// What a token stands for.
+/// The session of a token.
 #[derive(Clone)]
 pub(super) struct Session {
     pub(super) user: Arc<User>,
@@ -26,7 +26,7 @@ pub(super) struct Session {
 }
 
 impl Sessions {
-    /// Gives out a token.
+    /// Issues a token.
     pub(super) fn open(&mut self, org_id: &str, session: Session) -> String {
         if self.by_token.len() >= TOKENS_MAX {
             self.by_token.retain(|_, it| it.ends > session.issued);
@@ -37,24 +37,24 @@ impl Sessions {
         token
     }
 
-    /// Whose a token is. Using it puts its end off.
+    /// The session of a token. Using it extends its life.
     pub(super) fn find(&mut self, now: Duration, lifetime: Duration, token: &str) -> Option<Session> {
         let session = self.by_token.get_mut(token).filter(|it| it.ends > now)?;
         session.ends = now + lifetime;
         Some(session.clone())
     }
 
-    /// Whose a token is, without using it.
+    /// The session of a token, without using it.
     pub(super) fn look(&self, now: Duration, token: &str) -> Option<&Session> {
         self.by_token.get(token).filter(|it| it.ends > now)
     }
 
-    /// Ends one token.
+    /// Revokes a token.
     pub(super) fn end(&mut self, token: &str) {
         self.by_token.remove(token);
     }
 
-    /// Ends them all.
+    /// Expires all tokens.
     pub(super) fn end_all(&mut self) {
         self.by_token.clear();
     }

@@ -13,7 +13,7 @@ use super::reply::{Refusal, Reply};
 use super::schema::{Field, Object};
 use super::{describe, external, id, write};
 
-/// Answers what stands below `/sobjects`.
+/// Answers a call below `/sobjects`.
 pub(super) fn answer(state: &mut State, caller: &Caller, call: &Call, below: &[&str]) -> Result<Reply, Refusal> {
     let schema = Arc::clone(&state.schema);
     let Some((name, below)) = below.split_first() else {
@@ -93,7 +93,7 @@ pub(super) fn asked_fields<'o>(
     found.collect::<Result<_, _>>().map(Some)
 }
 
-/// What a collection says of one row that went well.
+/// The entry of a collection for one successful row.
 pub(super) fn item(id: &str) -> Value {
     json!({ "id": id, "success": true, "errors": [] })
 }

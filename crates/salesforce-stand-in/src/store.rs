@@ -1,4 +1,4 @@
-//! [`Store`]: the rows of every object. It minds types and uniqueness no more than a table does; `write` does.
+//! [`Store`]: the rows of every object. It checks neither types nor uniqueness; `write` does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,7 +41,7 @@ impl Store {
         self.rows(object).iter().find(|it| it.id == id)
     }
 
-    /// Adds a row, with its id or a new one, its defaults and what the org writes itself. Gives the id.
+    /// Adds a row with its id or a new one, its defaults and the fields that the org writes, and returns the id.
     pub(super) fn insert(
         &mut self,
         now: Duration,
@@ -62,7 +62,7 @@ impl Store {
                 ("Id", _, _) => json!(id),
                 ("CreatedDate" | "LastModifiedDate" | "SystemModstamp", _, _) => json!(written(now)),
                 ("CreatedById" | "LastModifiedById" | "OwnerId", _, _) => json!(by),
-                // A custom object's name is its id until it is given one, as an org's is.
+                // As in an org, the name of a custom object is its id until it is set.
                 ("Name", None, _) if object.custom() => json!(id),
                 (_, Some(default), _) => default.clone(),
                 (_, None, Kind::Boolean) => json!(false),
@@ -74,7 +74,7 @@ impl Store {
         id
     }
 
-    /// Changes a row. `false`: there is none.
+    /// Changes a row; returns `false` if there is none.
     pub(super) fn update(
         &mut self,
         now: Duration,
@@ -94,7 +94,7 @@ impl Store {
         true
     }
 
-    /// Removes a row. `false`: there is none.
+    /// Removes a row; returns `false` if there is none.
     pub(super) fn delete(&mut self, object: &str, id: &str) -> bool {
         let Some(rows) = self.rows.get_mut(object) else { return false };
         let before = rows.len();

@@ -1,4 +1,4 @@
-//! A certificate authority made at start, and a server certificate of it. Its key is never written anywhere.
+//! A certificate authority that is made at start, and a server certificate of it. Its key is never written to disk.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rustls::crypto::ring;
 use rustls::pki_types::PrivateKeyDer;
 use tokio_rustls::TlsAcceptor;
 
-/// What could not be made.
+/// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A certificate.
@@ -20,7 +20,7 @@ pub enum TlsError {
     Server(#[from] rustls::Error),
 }
 
-/// What accepts TLS, and the authority that its clients have to trust.
+/// The acceptor, and the authority that clients have to trust.
 pub(super) struct Authority {
     pub(super) acceptor: TlsAcceptor,
     pub(super) pem: String,

@@ -1,6 +1,6 @@
-//! `POST /services/oauth2/token`: JWT bearer and client credentials, and the end of a token at `/revoke`.
+//! `POST /services/oauth2/token`: JWT bearer and client credentials; `/revoke` ends a token.
 //!
-//! Username-password and the rest are refused, as they are where they are switched off.
+//! Other flows, such as username-password, are refused as in an org where they are switched off.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::sessions::Session;
 
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-/// Clocks may differ by so much, and an assertion may last no longer than five minutes beside it.
+/// The largest difference between clocks. An assertion may last five minutes more than this.
 const SKEW: Duration = Duration::from_mins(3);
 const LIFE_MAX: Duration = Duration::from_mins(5);
 
@@ -32,7 +32,7 @@ pub(super) struct Denial {
 }
 
 impl Denial {
-    /// A refusal in the endpoint's words.
+    /// A refusal with the endpoint's texts.
     pub(super) fn new(error: &str, description: &str) -> Self {
         Self { error: error.to_owned(), description: description.to_owned() }
     }
@@ -84,7 +84,7 @@ pub(super) fn revoke(state: &mut State, call: &Call) -> Reply {
     }
 }
 
-/// Who a client is by its id and secret, in the body or by HTTP Basic.
+/// Identifies a client by its id and secret, in the body or by HTTP Basic.
 pub(super) fn client<'s>(state: &'s State, call: &Call, form: &[(String, String)]) -> Result<&'s Client, Denial> {
     let (id, secret) = match call.basic() {
         Some((id, secret)) => (id, Some(secret)),
@@ -152,7 +152,7 @@ fn grant(client: &Client, user: &Arc<User>, by_assertion: bool) -> Result<Grant,
     }
     let supported = |scope: &&str| by_assertion || !["full", "refresh_token", "offline_access"].contains(scope);
     let scope: Vec<_> = client.scope.split_whitespace().filter(supported).collect();
-    // An approval has to hold more than the right to refresh.
+    // An approval must include more than the right to refresh.
     if scope.iter().all(|it| ["refresh_token", "offline_access"].contains(it)) {
         return Err(Denial::grant(if by_assertion {
             "user hasn't approved this consumer"
@@ -180,7 +180,7 @@ fn issue(now: Duration, state: &mut State, call: &Call, effects: &Effects, grant
         && let Value::Object(body) = &mut body
     {
         body.insert("issued_at".to_owned(), json!(now.as_millis().to_string()));
-        // Of the right form; nobody here checks it.
+        // In the right form; it is not verified here.
         body.insert("signature".to_owned(), json!(BASE64_STANDARD.encode(rand::random::<[u8; 32]>())));
     }
     let session = Session {

@@ -1,4 +1,4 @@
-//! Who a token's user is: `/services/oauth2/userinfo`, and the identity address `/id/ORG/USER`.
+//! The user of a token: `/services/oauth2/userinfo`, and the identity URL `/id/ORG/USER`.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ fn session(now: Duration, state: &mut State, call: &Call) -> Result<Session, &'s
     state.sessions.find(now, lifetime, token).ok_or("Bad_OAuth_Token")
 }
 
-/// These two resources refuse in plain text.
+/// These two resources refuse with plain text.
 fn forbidden(text: &'static str) -> Reply {
     Reply::of(StatusCode::FORBIDDEN, "text/html;charset=UTF-8", text)
 }

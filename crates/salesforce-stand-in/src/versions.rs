@@ -1,4 +1,4 @@
-//! `/services/data`: the versions of the API, and what one of them has.
+//! `/services/data`: the versions of the API and the resources of one.
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
@@ -8,11 +8,11 @@ use super::org::State;
 use super::reply::{Refusal, Reply};
 use super::seed::User;
 
-/// The versions that answer, and those that are gone.
+/// The supported versions, and the retired ones.
 const SUPPORTED: std::ops::RangeInclusive<u16> = 31..=68;
 const GONE: std::ops::RangeInclusive<u16> = 21..=30;
 
-/// The list, which costs no call.
+/// The list, which does not count as a call.
 pub(super) fn all() -> Reply {
     let one = |version| json!({ "label": label(version), "url": format!("/services/data/v{version}.0"), "version": format!("{version}.0") });
     Reply::ok(&Value::Array(SUPPORTED.map(one).collect()))
@@ -30,7 +30,7 @@ pub(super) fn number(segment: &str) -> Result<u16, Refusal> {
     }
 }
 
-/// What a version has.
+/// The resources of a version.
 pub(super) fn resources(state: &State, call: &Call, version: u16, user: &User) -> Reply {
     let at = |name: &str| format!("/services/data/v{version}.0/{name}");
     Reply::ok(&json!({

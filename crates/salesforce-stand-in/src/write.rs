@@ -1,4 +1,4 @@
-//! What may be written into a row: fields that the caller may write, of the right type and length, unique ones once.
+//! Checks writes to rows: the caller may write the field, and its type, length and uniqueness fit.
 
 use hyper::StatusCode;
 use serde_json::{Map, Value, json};
@@ -10,7 +10,7 @@ use super::pubsub::{Change, ChangeKind};
 use super::reply::Refusal;
 use super::schema::{Field, Kind, Object};
 
-/// Creates a row. Gives its id.
+/// Creates a row and returns its id.
 pub(super) fn create(
     state: &mut State,
     caller: &Caller,
@@ -25,7 +25,7 @@ pub(super) fn create(
         return Err(Refusal::bad("REQUIRED_FIELD_MISSING", message).about(&missing));
     }
     if object.name.ends_with("__e") {
-        // An event is published, and never a row.
+        // An event is published and never becomes a row.
         let id = id::made("e00", state.changes.len() as u64 + 1);
         state.changes.push(changed(caller, object, (&id, ChangeKind::Publish), Map::new(), values));
         return Ok(id);
@@ -132,7 +132,7 @@ fn checked(
     Ok(values)
 }
 
-/// The value as it is kept.
+/// The value in its stored form.
 fn fitting(state: &State, field: &Field, value: &Value) -> Result<Value, Refusal> {
     let wrong = || {
         let message = format!("Cannot deserialize instance of {} from the value of {}", field.kind.name(), field.name);

@@ -246,6 +246,20 @@ impl Reconnect {
             None => Self::BackOff,
         }
     }
+
+    /// Returns what a client does, in a sentence for docs/errors.md.
+    #[must_use]
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::BackOff => "Reconnects, and waits longer each time.",
+            Self::DropMessage => "Reports it and reconnects as after 1001, but does not send that message again.",
+            Self::AfterDelay => "Reconnects when `ReconnectAfterMs` has passed since the Close frame.",
+            Self::NewToken => {
+                "Asks for a new token and reconnects as after 1001. If it has only a fixed token, it stops."
+            }
+            Self::Stop => "Stops, and reports the reason.",
+        }
+    }
 }
 
 /// The longest reason in a Close frame, in bytes (RFC 6455, section 5.5: 125, less two for the code).

@@ -1,6 +1,6 @@
 //! The wire protocol of switchboard: envelopes, commands, notices and codes.
 //!
-//! [`decode`] reads a text message into an [`Envelope`] that borrows from it. On the channel `Broker` it is a
+//! [`decode()`] reads a text message into an [`Envelope`] that borrows from it. On the channel `Broker` it is a
 //! [`command::Command`]; every other envelope is routed, and leaves as a [`Splice`] of its text and the fields that the
 //! broker sets. Broker and client share this crate, so it knows no session, subscription, socket or clock.
 

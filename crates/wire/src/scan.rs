@@ -1,11 +1,10 @@
-//! [`Scanner`]: one pass over a JSON object, which checks the grammar (RFC 8259) to the last byte and builds nothing.
+//! [`Scanner`]: reads the members of a JSON object in one pass, checks the grammar (RFC 8259), and builds nothing.
 //!
-//! In place of `serde_json`'s raw values, which take four times the instructions, most of them for buffers and errors
-//! that an envelope does not need. It accepts what they accept, which a test holds against them with mutated texts, and
-//! in the same pass it checks how deep brackets nest. It says only that a text is broken: for the where and why the
-//! caller asks `serde_json`.
+//! `serde_json`'s raw values take four times the instructions, most of them for buffers and errors that an envelope does
+//! not need. The scanner accepts the same texts, which a test shows with mutated ones, and counts nesting brackets in the
+//! same pass. It does not say where or why a text is broken; for that, the caller parses the text with `serde_json`.
 
-/// The text is no JSON object, or nests too deep.
+/// The text is not a JSON object, or nests too deep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Broken;
 
@@ -14,9 +13,9 @@ pub(super) struct Broken;
 pub(super) struct Token<'a> {
     /// The text, with a string's quotes.
     pub(super) raw: &'a str,
-    /// Where it begins in the whole text.
+    /// The offset of its first byte in the whole text.
     pub(super) start: usize,
-    /// A string that says what it means: without escapes.
+    /// Whether it is a string without escapes.
     pub(super) is_plain: bool,
 }
 
@@ -29,22 +28,22 @@ pub(super) struct Member<'a> {
 
 /// Reads the members of one object one after the other.
 ///
-/// Below, what is still to be read is handed on as a slice: it stays in registers, and a match on it needs no index.
+/// The functions below pass the unread bytes on as a slice, which stays in registers and is matched without an index.
 pub(super) struct Scanner<'a> {
     text: &'a str,
     rest: &'a [u8],
     depth_max: usize,
-    /// A member was read.
+    /// Whether a member was read.
     begun: bool,
 }
 
 impl<'a> Scanner<'a> {
-    /// A scanner of a text whose brackets may nest so deep, those of the object itself being the first.
+    /// Returns a scanner for a text whose brackets may nest to this level. Those of the object itself are level 1.
     pub(super) fn new(text: &'a str, depth_max: usize) -> Self {
         Self { text, rest: text.as_bytes(), depth_max, begun: false }
     }
 
-    /// How much of the text was read.
+    /// Returns the number of bytes that were read.
     pub(super) fn at(&self) -> usize {
         self.text.len() - self.rest.len()
     }
@@ -58,7 +57,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// The next member; `None` when the object, and with it the text, has ended.
+    /// Returns the next member, or `None` at the end of the object, which must be the end of the text.
     #[inline]
     pub(super) fn next_member(&mut self) -> Result<Option<Member<'a>>, Broken> {
         let rest = match after_space(self.rest) {
@@ -81,11 +80,11 @@ impl<'a> Scanner<'a> {
         Ok(Some(Member { key, value: self.token(rest, after, is_plain) }))
     }
 
-    /// What stands from `rest` to `after`.
+    /// Returns the text between `rest` and `after`.
     #[inline]
     fn token(&self, rest: &[u8], after: &[u8], is_plain: bool) -> Token<'a> {
         let (start, end) = (self.text.len() - rest.len(), self.text.len() - after.len());
-        // Tokens begin and end with ASCII, so that it is always there.
+        // Tokens begin and end with ASCII, so the slice always exists.
         Token { raw: self.text.get(start..end).unwrap_or_default(), start, is_plain }
     }
 }
@@ -97,11 +96,11 @@ fn after_space(mut rest: &[u8]) -> &[u8] {
     rest
 }
 
-/// What follows a value, in which brackets may nest so deep.
+/// Returns the bytes after a value. Its brackets may nest to this level.
 fn value(mut rest: &[u8], depth_max: usize) -> Result<&[u8], Broken> {
     let mut nest = Nest::default();
     loop {
-        // Here a value begins.
+        // A value begins here.
         let after = match rest {
             [b'"', inside @ ..] => string(inside)?.0,
             [open @ (b'{' | b'['), inside @ ..] => {
@@ -130,7 +129,7 @@ fn value(mut rest: &[u8], depth_max: usize) -> Result<&[u8], Broken> {
             _ => return Err(Broken),
         };
         rest = after;
-        // Here one has ended: what follows closes brackets, or leads to the next value.
+        // A value has ended: brackets close, or another value follows.
         loop {
             if nest.depth == 0 {
                 return Ok(rest);
@@ -151,14 +150,14 @@ fn value(mut rest: &[u8], depth_max: usize) -> Result<&[u8], Broken> {
     }
 }
 
-/// The value that follows a key.
+/// Returns the bytes after a key and its colon.
 fn key(rest: &[u8]) -> Result<&[u8], Broken> {
     let [b'"', inside @ ..] = rest else { return Err(Broken) };
     let [b':', rest @ ..] = after_space(string(inside)?.0) else { return Err(Broken) };
     Ok(after_space(rest))
 }
 
-/// What follows a string, given what is inside its opening quote; and whether it has no escapes.
+/// Returns the bytes after a string, and whether it has no escapes. `rest` begins after the opening quote.
 #[inline]
 fn string(rest: &[u8]) -> Result<(&[u8], bool), Broken> {
     match after_plain(rest) {
@@ -167,17 +166,17 @@ fn string(rest: &[u8]) -> Result<(&[u8], bool), Broken> {
     }
 }
 
-/// The same from where an escape stands, or where the text nearly ends.
+/// Does the same from the first escape, or from the last bytes of the text.
 fn end_of_string(mut rest: &[u8]) -> Result<(&[u8], bool), Broken> {
     let mut is_plain = true;
     loop {
         rest = match after_plain(rest) {
             [b'"', after @ ..] => return Ok((after, is_plain)),
             [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', after @ ..] => after,
-            // Lone surrogates pass: they matter only to who reads the string.
+            // A lone surrogate passes. It matters only when the string is decoded.
             [b'\\', b'u', a, b, c, d, after @ ..] if [a, b, c, d].into_iter().all(u8::is_ascii_hexdigit) => after,
             [..b' ' | b'\\', ..] | [] => return Err(Broken),
-            // The last few bytes of the text, which are no eight.
+            // Fewer than eight bytes are left.
             [_, after @ ..] => {
                 rest = after;
                 continue;
@@ -187,7 +186,7 @@ fn end_of_string(mut rest: &[u8]) -> Result<(&[u8], bool), Broken> {
     }
 }
 
-/// Passes over bytes that mean themselves: eight at a time to where one does not, and before that more.
+/// Skips bytes that are neither special nor the end of the string: chunks first, then eight at a time.
 #[inline]
 fn after_plain(mut rest: &[u8]) -> &[u8] {
     while let Some((eight, after)) = rest.split_first_chunk() {
@@ -199,11 +198,11 @@ fn after_plain(mut rest: &[u8]) -> &[u8] {
     rest
 }
 
-/// Passes over chunks without a special byte; with a size that is fixed it becomes vector instructions.
+/// Skips chunks without a special byte. The fixed size lets the compiler use vector instructions.
 #[inline]
 fn after_plain_chunks(mut rest: &[u8]) -> &[u8] {
     while let Some((chunk, after)) = rest.split_first_chunk::<32>() {
-        // Numbers: what a lazy `||` joins does not become vector instructions.
+        // With a lazy `||`, the compiler would not use vector instructions.
         let is_special = |byte: &u8| u8::from(*byte < b' ') | u8::from(*byte == b'"') | u8::from(*byte == b'\\');
         if chunk.iter().fold(0, |found, byte| found | is_special(byte)) != 0 {
             break;
@@ -213,8 +212,8 @@ fn after_plain_chunks(mut rest: &[u8]) -> &[u8] {
     rest
 }
 
-/// The high bit of each byte that ends or breaks a string, or begins an escape. Bits above the lowest one that is set may
-/// be wrong: a subtraction borrows from the byte above.
+/// Returns the high bit of each byte that ends or breaks a string, or begins an escape. Bits above the lowest one that is
+/// set can be wrong, because a subtraction borrows from the byte above.
 fn special(eight: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let is = |byte: u8| (eight ^ (ONES * u64::from(byte))).wrapping_sub(ONES);
@@ -222,7 +221,7 @@ fn special(eight: u64) -> u64 {
     (is(b'"') | is(b'\\') | is_control) & !eight & (ONES << 7)
 }
 
-/// What follows a number, given what follows its sign.
+/// Returns the bytes after a number. `rest` begins after its sign.
 fn number(rest: &[u8]) -> Result<&[u8], Broken> {
     let mut rest = match rest {
         [b'0', after @ ..] => after,
@@ -237,7 +236,7 @@ fn number(rest: &[u8]) -> Result<&[u8], Broken> {
     Ok(rest)
 }
 
-/// What follows digits, of which there has to be one.
+/// Returns the bytes after one or more digits.
 fn digits(rest: &[u8]) -> Result<&[u8], Broken> {
     let [b'0'..=b'9', after @ ..] = rest else { return Err(Broken) };
     let mut rest = after;
@@ -247,13 +246,13 @@ fn digits(rest: &[u8]) -> Result<&[u8], Broken> {
     Ok(rest)
 }
 
-/// The brackets that are open: a bit for each, 1 for a brace.
+/// The open brackets, one bit for each: 1 is a brace.
 #[derive(Default)]
 struct Nest {
     depth: usize,
     /// The innermost ones, up to 64.
     inner: u64,
-    /// Those outside of them, in groups of 64.
+    /// The ones outside of them, in groups of 64.
     outer: Vec<u64>,
 }
 
@@ -291,7 +290,7 @@ mod tests {
 
     use super::*;
 
-    /// Keys and values as they are written, and where the text of a value ends; `None`: broken.
+    /// Keys and values as they are written, and the offset at which each value ends. `None` if the text is broken.
     type Read = Option<Vec<(String, String, usize)>>;
 
     fn scanned(text: &str, depth_max: usize) -> Read {
@@ -309,7 +308,7 @@ mod tests {
         Some(members)
     }
 
-    /// What `serde_json` reads, with its raw values.
+    /// Reads the same with the raw values of `serde_json`.
     struct Witness<'t>(&'t str);
 
     impl<'de> Visitor<'de> for Witness<'de> {
@@ -333,7 +332,7 @@ mod tests {
         let mut json = serde_json::Deserializer::from_str(text);
         let members = json.deserialize_map(Witness(text)).ok()?;
         json.end().ok()?;
-        // Whole, so that brackets can be counted outside of strings.
+        // The text is valid, so brackets can be counted outside of strings.
         let (mut depth, mut deepest, mut in_string, mut bytes) = (0_usize, 0, false, text.bytes());
         while let Some(byte) = bytes.next() {
             match byte {
@@ -400,7 +399,7 @@ mod tests {
         }
     }
 
-    /// Cuts, repeats, joins and changes pieces of texts. `SCAN_MUTATIONS` makes more of them.
+    /// Cuts, repeats, joins and changes pieces of texts. `SCAN_MUTATIONS` sets how many.
     #[test]
     fn mutated_texts() {
         let mutations = std::env::var("SCAN_MUTATIONS").map_or(20_000, |number| number.parse().unwrap());
@@ -430,7 +429,7 @@ mod tests {
             text.truncate(400);
             let whole: String = text.iter().collect();
             check(&whole);
-            // What is still an object is gone on from: most changes break a text at once.
+            // Most changes break a text, so the ones that do not are changed further.
             if witnessed(&whole, usize::MAX).is_some() && texts.len() < 1_000 {
                 texts.push(text);
             }

@@ -6,31 +6,31 @@ use std::fmt;
 /// The longest part of a triple, source, user or id, in bytes (protocol.md, Envelope).
 pub const NAME_BYTES_MAX: usize = 128;
 
-/// The channel that is the broker's own.
+/// The channel that is reserved for the broker.
 pub const BROKER: &str = "Broker";
 
-/// What a pattern's `*` is written as.
+/// The wildcard of a pattern.
 const ANY: &str = "*";
 
-/// Why a text is no name.
+/// The reason why a text is not a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameFault {
-    /// Empty.
+    /// It is empty.
     #[error("must not be empty")]
     Empty,
-    /// Over [`NAME_BYTES_MAX`].
+    /// It is longer than [`NAME_BYTES_MAX`].
     #[error("must not be longer than 128 bytes")]
     TooLong,
-    /// U+0000..=U+001F or U+007F..=U+009F.
+    /// It has a character of U+0000..=U+001F or U+007F..=U+009F.
     #[error("must not contain control characters")]
     Control,
-    /// The separator of a written pattern.
+    /// It has the separator of a written pattern.
     #[error("must not contain '/', which separates the parts of a written pattern")]
     Slash,
-    /// `*`, which only a pattern may have.
+    /// It is `*`, which only a pattern may have.
     #[error("must not be '*', which only a pattern may have")]
     Any,
-    /// A part of a pattern with `*` beside other characters.
+    /// It is a part of a pattern with `*` beside other characters.
     #[error("must not have '*' beside other characters: '*' stands for a whole part")]
     PartlyAny,
 }
@@ -65,8 +65,7 @@ pub fn check_part(text: &str) -> Result<(), NameFault> {
     }
 }
 
-/// A name of printable ASCII without what a pattern means something by: nearly every one, which then need not be read as
-/// characters, nor looked through for each rule by itself.
+/// Returns whether a name is printable ASCII without `/` and `*`. Nearly every name is, and then needs no further check.
 #[inline]
 fn is_ordinary(text: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&text.len())
@@ -85,7 +84,7 @@ pub struct Triple<'a> {
 }
 
 impl<'a> Triple<'a> {
-    /// A triple of parts that were checked with [`check_part`], or are known to be names.
+    /// Returns a triple. The parts were checked with [`check_part`], or are known to be names.
     pub fn new(
         channel: impl Into<Cow<'a, str>>,
         topic: impl Into<Cow<'a, str>>,
@@ -94,7 +93,7 @@ impl<'a> Triple<'a> {
         Self { channel: channel.into(), topic: topic.into(), subtopic: subtopic.into() }
     }
 
-    /// A copy that borrows nothing.
+    /// Returns a copy that borrows nothing.
     #[must_use]
     pub fn to_owned(&self) -> Triple<'static> {
         Triple {
@@ -104,13 +103,13 @@ impl<'a> Triple<'a> {
         }
     }
 
-    /// The triple with topic and subtopic folded to ASCII lower case, as a channel with `fold_case` compares them.
+    /// Returns the triple with topic and subtopic in ASCII lower case, as a channel with `fold_case` compares them.
     #[must_use]
     pub fn folded(&self) -> Triple<'_> {
         Triple { channel: Cow::Borrowed(&self.channel), topic: fold(&self.topic), subtopic: fold(&self.subtopic) }
     }
 
-    /// Whether this is a triple of the channel `Broker`.
+    /// Returns whether this is a triple of the channel `Broker`.
     #[must_use]
     pub fn is_broker(&self) -> bool {
         self.channel == BROKER
@@ -132,7 +131,7 @@ impl fmt::Display for Triple<'_> {
     }
 }
 
-/// The one folding of the protocol: ASCII letters to lower case; borrows where nothing changes.
+/// Folds ASCII letters to lower case. There is no other folding in the protocol. Borrows if nothing changes.
 #[must_use]
 pub fn fold(text: &str) -> Cow<'_, str> {
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -145,19 +144,19 @@ pub fn fold(text: &str) -> Cow<'_, str> {
 /// A set of triples: each part a value or `*`; written `channel/topic/subtopic`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pattern {
-    /// `None` stands for `*`, which never matches `Broker`.
+    /// `None` is `*`, which does not match `Broker`.
     pub channel: Option<Box<str>>,
-    /// `None` stands for `*`.
+    /// `None` is `*`.
     pub topic: Option<Box<str>>,
-    /// `None` stands for `*`.
+    /// `None` is `*`.
     pub subtopic: Option<Box<str>>,
 }
 
 impl Pattern {
-    /// A pattern from its three parts; `*` and an absent part match anything.
+    /// Returns a pattern of three parts. `*` and an absent part match every value.
     ///
     /// # Errors
-    /// The part (`channel`, `topic`, `subtopic`) that is no name, and why.
+    /// The part (`channel`, `topic`, `subtopic`) that is not a name, and the reason.
     pub fn from_parts(
         channel: Option<&str>,
         topic: Option<&str>,
@@ -179,7 +178,11 @@ impl Pattern {
     #[must_use]
     pub fn foreign_wildcard(&self) -> Option<(&'static str, &str)> {
         let parts = [("channel", &self.channel), ("topic", &self.topic), ("subtopic", &self.subtopic)];
-        let is_foreign = |part: &str| part.split('.').any(|token| matches!(token, "#" | ">" | "+"));
+        let is_foreign = |part: &str| {
+            // Few parts have such a character, so few are split.
+            let may_be = part.bytes().any(|byte| matches!(byte, b'#' | b'>' | b'+'));
+            may_be && part.split('.').any(|token| matches!(token, "#" | ">" | "+"))
+        };
         parts.into_iter().filter_map(|(name, part)| Some((name, part.as_deref()?))).find(|(_, part)| is_foreign(part))
     }
 
@@ -193,13 +196,13 @@ impl Pattern {
         }
     }
 
-    /// Whether the triple is in this set, letter case counting.
+    /// Returns whether the triple is in this set. Letter case counts.
     #[must_use]
     pub fn matches(&self, triple: &Triple<'_>) -> bool {
         self.matches_by(triple, |own, value| own == value)
     }
 
-    /// Whether the triple is in this set without regard to ASCII case: the way protected patterns are compared.
+    /// Returns whether the triple is in this set without regard to ASCII case, as protected patterns are compared.
     #[must_use]
     pub fn matches_any_case(&self, triple: &Triple<'_>) -> bool {
         self.matches_by(triple, str::eq_ignore_ascii_case)
@@ -213,7 +216,7 @@ impl Pattern {
             && part(&self.subtopic, &triple.subtopic)
     }
 
-    /// Whether every triple of `other` is in this set, without regard to ASCII case.
+    /// Returns whether every triple of `other` is in this set, without regard to ASCII case.
     #[must_use]
     pub fn covers_any_case(&self, other: &Self) -> bool {
         self.pairs(other).all(|(own, others)| match (own, others) {
@@ -223,7 +226,7 @@ impl Pattern {
         })
     }
 
-    /// Whether some triple is in both sets, without regard to ASCII case.
+    /// Returns whether some triple is in both sets, without regard to ASCII case.
     #[must_use]
     pub fn overlaps_any_case(&self, other: &Self) -> bool {
         self.pairs(other).all(|(own, others)| match (own, others) {
@@ -246,13 +249,13 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Why a written pattern cannot be read.
+/// The reason why a written pattern cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternFault {
-    /// Not three parts.
+    /// It does not have three parts.
     #[error("a pattern has three parts, channel/topic/subtopic, each a name or '*'")]
     Parts,
-    /// A part that is no name.
+    /// A part is not a name.
     #[error("the {0} of a pattern {1}")]
     Name(&'static str, NameFault),
 }

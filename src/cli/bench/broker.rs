@@ -1,4 +1,4 @@
-//! [`Broker`]: a broker of this very program in a process of its own, so that its CPU time and memory are its own too.
+//! [`Broker`]: this program as a broker, in a process of its own, so that its CPU time and memory can be measured.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,13 +9,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// How long it may take to listen.
+/// How long the broker may take to listen.
 const START: Duration = Duration::from_secs(10);
 
-/// Connections beside the load's own.
+/// How many connections the broker allows beside those of the load.
 const OTHERS: u32 = 100;
 
-/// Ends with it.
+/// A running broker, which ends when this is dropped.
 pub(super) struct Broker {
     child: Child,
     url: String,
@@ -23,7 +23,7 @@ pub(super) struct Broker {
 }
 
 impl Broker {
-    /// Starts a broker that takes so many clients, pairs of them included, at any rate.
+    /// Starts a broker without a rate limit, for this number of clients or of pairs.
     pub(super) async fn start(clients: u32) -> anyhow::Result<Self> {
         let data = std::env::temp_dir().join(format!("switchboard-bench-{}", std::process::id()));
         let program = std::env::current_exe().context("cannot find this program")?;
@@ -65,7 +65,6 @@ impl Broker {
 
 impl Drop for Broker {
     fn drop(&mut self) {
-        // It serves nobody any more, and its folder is nobody's.
         self.child.start_kill().ok();
         std::fs::remove_dir_all(&self.data).ok();
     }

@@ -1,26 +1,26 @@
-//! The histogram of latencies as a picture: SVG that needs no other file, and is read on light pages and on dark ones.
+//! The histogram of latencies as a picture: SVG that needs no other file, and is readable on light and dark pages.
 //!
-//! Latencies stand on a logarithmic axis, for what matters of them spans decades; a line marks each percentile.
+//! The axis of latencies is logarithmic, because they span decades. A line marks each percentile.
 
 use std::fmt::Write as _;
 
 use super::Workload;
 use super::report::{QUANTILES, Report, duration};
 
-/// The picture, in units that a viewer shows as pixels.
+/// The size of the picture, in pixels.
 const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 440.0;
 
-/// Where the bars stand in it. To the right there is room for the label of a percentile that is at the very end.
+/// The area of the bars. The space on the right is for the label of a percentile at the end of the axis.
 const LEFT: f64 = 66.0;
 const RIGHT: f64 = WIDTH - 116.0;
 const TOP: f64 = 132.0;
 const BOTTOM: f64 = HEIGHT - 64.0;
 
-/// Bars for each doubling of the latency: each is an eighth wider than the one before.
+/// How many bars there are for each doubling of the latency.
 const BARS_A_DOUBLING: f64 = 6.0;
 
-/// More labels than these on the axis of latencies would run into each other.
+/// How many labels fit on the axis of latencies.
 const LABELS_MAX: usize = 13;
 
 const STYLE: &str = "\
@@ -30,7 +30,7 @@ const STYLE: &str = "\
 .grid{stroke:#2a313a}.axis{stroke:#9aa4b0}.mark{stroke:#f08a5d}.label{stroke:#14181d}}";
 
 impl Report {
-    /// The picture; `None` where no message was measured.
+    /// Returns the picture, or `None` if no message was measured.
     pub(super) fn svg(&self, broker: &str) -> Option<String> {
         let bars = Bars::of(self)?;
         let mut out = String::new();
@@ -45,7 +45,7 @@ impl Report {
         Some(out)
     }
 
-    /// What the picture shows, in words.
+    /// Writes the title.
     fn head(&self, out: &mut String, broker: &str) {
         let what = if self.workload == Workload::Request { "round trips" } else { "deliveries" };
         let title = format!("{}: latency of {} {what}", self.workload.name(), self.latencies.len());
@@ -75,7 +75,7 @@ impl Report {
     }
 }
 
-/// What share of all latencies each bar has.
+/// The bars, each with its share of all latencies.
 struct Bars {
     /// The number of the first bar; bar 0 begins at one microsecond.
     first: f64,
@@ -92,7 +92,7 @@ impl Bars {
         if latencies.is_empty() {
             return None;
         }
-        // One that is empty on each side, so that a single bar stands in the middle of something.
+        // With an empty one on each side, so that a single bar has an axis around it.
         let (first, last) = (bar(latencies.min()) - 1.0, bar(latencies.max()) + 1.0);
         let mut shares = Vec::new();
         for step in latencies.iter_recorded() {
@@ -108,12 +108,12 @@ impl Bars {
         Some(Self { first, shares, most: step * (highest / step).ceil(), step })
     }
 
-    /// Where a latency is, in microseconds.
+    /// Returns the place of a latency in microseconds.
     fn x(&self, us: f64) -> f64 {
         self.place(us.max(1.0).log2() * BARS_A_DOUBLING - self.first)
     }
 
-    /// Where a bar begins.
+    /// Returns where a bar begins.
     fn place(&self, bars: f64) -> f64 {
         LEFT + (RIGHT - LEFT) * bars / float(self.shares.len())
     }
@@ -122,7 +122,7 @@ impl Bars {
         BOTTOM - (BOTTOM - TOP) * share / self.most
     }
 
-    /// The axis of shares.
+    /// Draws the axis of shares.
     fn shares(&self, out: &mut String) {
         let mut share = 0.0;
         while share <= self.most + self.step / 2.0 {
@@ -147,7 +147,7 @@ impl Bars {
         .ok();
     }
 
-    /// The axis of latencies.
+    /// Draws the axis of latencies.
     fn latencies(&self, out: &mut String) {
         let end = self.first + float(self.shares.len());
         let (low, high) = ((self.first / BARS_A_DOUBLING).exp2(), (end / BARS_A_DOUBLING).exp2());
@@ -184,7 +184,7 @@ impl Bars {
         for (number, share) in self.shares.iter().enumerate().filter(|(_, share)| **share > 0.0) {
             let (from, to) = (self.place(float(number)), self.place(float(number + 1)));
             let bound = |bars: usize| ((self.first + float(bars)) / BARS_A_DOUBLING).exp2();
-            // However few they are, they are to be seen.
+            // Even a tiny share is visible.
             let height = (BOTTOM - self.y(*share)).max(1.0);
             writeln!(
                 out,
@@ -199,7 +199,7 @@ impl Bars {
         }
     }
 
-    /// A percentile. The labels stand one below the other, so that near ones do not cover each other.
+    /// Draws a percentile. The labels are below each other, so that near ones do not overlap.
     fn mark(&self, out: &mut String, name: &str, us: u64, row: f64) {
         let (x, y) = (self.x(micros(us)), 76.0 + 16.0 * row);
         writeln!(
@@ -214,7 +214,7 @@ impl Bars {
     }
 }
 
-/// The number of the bar that a latency belongs to.
+/// Returns the number of the bar for a latency.
 fn bar(us: u64) -> f64 {
     (micros(us.max(1)).log2() * BARS_A_DOUBLING).floor()
 }
@@ -239,7 +239,7 @@ fn percent(count: u64, of: u64) -> f64 {
     100.0 * count as f64 / of as f64
 }
 
-/// A latency of one digit, as an axis has it.
+/// Returns a latency with one digit, for an axis.
 fn short(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} µs"),
@@ -248,7 +248,7 @@ fn short(us: u64) -> String {
     }
 }
 
-/// Text within XML.
+/// Escapes text for XML.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

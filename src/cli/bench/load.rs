@@ -1,5 +1,5 @@
-//! The traffic: who publishes, who hears, who asks. Each message bears its number and the time at which it was due, so
-//! that a receiver can tell what is missing and how late it is.
+//! The traffic of each workload. Every message has its number and the time at which it was due, so a receiver knows which
+//! messages are missing and how late each one is.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,37 +20,37 @@ use super::stamp::{Stamp, Stamps, Template};
 use super::window::Window;
 use wire::{DecodeLimits, decode};
 
-/// Messages of a publisher that its receivers do not have yet, where no rate is given: as the yardstick has it.
+/// How many messages of a publisher may be on their way if there is no fixed rate; as in benches/yardstick.
 const WINDOW_FANOUT: usize = 64;
 const WINDOW_PAIRS: usize = 16;
 
-/// How many connections are opened at once.
+/// How many connections are opened at the same time.
 const OPENED_AT_ONCE: usize = 64;
 
-/// How long messages may still be on their way when the time is over.
+/// How long to wait for the last messages after the end.
 const LAST: Duration = Duration::from_secs(5);
 
-/// The longest latency that is told apart, in microseconds.
+/// The longest latency that is recorded as it is, in microseconds.
 const LATENCY_MAX: u64 = 60_000_000;
 
-/// How much load.
+/// The amount of load.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
     pub(super) clients: u32,
     pub(super) size: u32,
-    /// Messages a second of all publishers; 0: within the window.
+    /// Messages per second of all publishers together; 0: as the window allows.
     pub(super) rate: f64,
 }
 
-/// What came of it.
+/// The result.
 pub(super) struct Outcome {
-    /// In microseconds; of messages that were due while it was measured.
+    /// In microseconds, of the messages that were due during the measurement.
     pub(super) latencies: Histogram<u32>,
-    /// Missing, repeated or out of order.
+    /// How many messages were missing, repeated or out of order.
     pub(super) lost: u64,
-    /// Published or asked, from the first to the last message: not only while it was measured.
+    /// How many messages were sent in all, also before the measurement.
     pub(super) sent: u64,
-    /// Deliveries, or answers, of these.
+    /// How many deliveries or answers of these arrived.
     pub(super) received: u64,
 }
 
@@ -60,14 +60,14 @@ impl Outcome {
     }
 }
 
-/// Connections that wait for the word.
+/// Open connections, before the load begins.
 pub(super) struct Ready {
     workload: Workload,
     plan: Plan,
     progress: Progress,
-    /// Who publishes or asks.
+    /// Publishers or requesters.
     active: Vec<Connection>,
-    /// Who hears or answers.
+    /// Subscribers or handlers.
     passive: Vec<Connection>,
 }
 
@@ -102,7 +102,7 @@ pub(super) async fn connect(
     Ok(Ready { workload, plan, progress: progress.clone(), active: all, passive })
 }
 
-/// The topic of a receiver, by its number; of its publisher too.
+/// Returns the topic of the receiver with this number, and of its publisher.
 fn topic(workload: Workload, number: u32) -> String {
     match workload {
         Workload::Fanout | Workload::Request => workload.name().to_owned(),
@@ -110,7 +110,7 @@ fn topic(workload: Workload, number: u32) -> String {
     }
 }
 
-/// When it is measured.
+/// The time of the measurement.
 #[derive(Clone, Copy)]
 struct Times {
     start: Instant,
@@ -118,25 +118,25 @@ struct Times {
 }
 
 impl Times {
-    /// A time on the wire: microseconds since the start of the warm-up, or of whatever came before.
+    /// Returns a time as it is written on the wire: microseconds since a moment before the warm-up.
     fn write(self, at: Instant) -> u64 {
         let origin = self.start.checked_sub(LAST).unwrap_or(self.start);
         u64::try_from(at.saturating_duration_since(origin).as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// When nothing more is waited for.
+    /// Returns when to stop waiting for messages.
     fn last(self) -> Instant {
         self.end + LAST
     }
 }
 
-/// What all count together: one histogram, which stays in the cache, where a thousand would not.
+/// The counters that all tasks share. One histogram stays in the processor's cache; a thousand would not.
 #[derive(Clone)]
 struct Tally {
     outcome: Arc<Mutex<Outcome>>,
     progress: Progress,
     times: Times,
-    /// What is due between these counts, as it is written on the wire.
+    /// The beginning and the end of the measurement, as written on the wire.
     measured: (u64, u64),
 }
 
@@ -146,7 +146,7 @@ impl Tally {
         Ok(Self { outcome: Arc::new(Mutex::new(Outcome::empty()?)), progress, times, measured })
     }
 
-    /// Counts what came at once, with the time at which each was due.
+    /// Counts the messages of one read, by the time at which each was due.
     fn received(&self, lost: u64, dues: &[u64]) {
         let now = self.times.write(Instant::now());
         let mut outcome = self.outcome.lock();
@@ -167,33 +167,33 @@ impl Tally {
     }
 }
 
-/// Traffic that runs.
+/// Running load.
 pub(super) struct Running {
-    /// Those that end by themselves.
+    /// Tasks that end by themselves.
     tasks: JoinSet<anyhow::Result<()>>,
-    /// Those that go on until they are told.
-    servants: JoinSet<anyhow::Result<()>>,
+    /// Tasks that run until `stop`.
+    background: JoinSet<anyhow::Result<()>>,
     stop: CancellationToken,
     outcome: Arc<Mutex<Outcome>>,
 }
 
-/// When a publisher publishes.
+/// When a publisher sends its next message.
 enum Pace {
     Every(Duration),
     Window(Arc<Window>),
 }
 
 impl Ready {
-    /// How many there are.
+    /// Returns the number of connections.
     pub(super) fn connections(&self) -> u32 {
         u32::try_from(self.active.len() + self.passive.len()).unwrap_or(u32::MAX)
     }
 
-    /// Begins. What is due from `start` to `end` counts.
+    /// Starts the load. Messages that are due from `start` to `end` are measured.
     pub(super) fn begin(self, start: Instant, end: Instant) -> anyhow::Result<Running> {
         let Self { workload, plan, progress, active, passive } = self;
         let tally = Tally::new(progress, Times { start, end })?;
-        let (mut tasks, mut servants, stop) = (JoinSet::new(), JoinSet::new(), CancellationToken::new());
+        let (mut tasks, mut background, stop) = (JoinSet::new(), JoinSet::new(), CancellationToken::new());
         let each =
             |publishers: u32| (plan.rate > 0.0).then(|| Duration::from_secs_f64(f64::from(publishers) / plan.rate));
         let pace = |publishers: u32, window: &Arc<Window>| match each(publishers) {
@@ -208,7 +208,7 @@ impl Ready {
                     tasks.spawn(publish(connection, template(0), pace(1, &window), tally.clone()));
                 }
                 for connection in passive {
-                    tasks.spawn(hear(connection, Arc::clone(&window), tally.clone()));
+                    tasks.spawn(receive(connection, Arc::clone(&window), tally.clone()));
                 }
             }
             Workload::Pairs => {
@@ -216,42 +216,42 @@ impl Ready {
                     let window = Window::new(WINDOW_PAIRS, 1);
                     let pace = pace(plan.clients, &window);
                     tasks.spawn(publish(publisher, template(number), pace, tally.clone()));
-                    tasks.spawn(hear(subscriber, window, tally.clone()));
+                    tasks.spawn(receive(subscriber, window, tally.clone()));
                 }
             }
             Workload::Request => {
                 for connection in active {
-                    tasks.spawn(ask(connection, template(0), each(plan.clients), tally.clone()));
+                    tasks.spawn(request(connection, template(0), each(plan.clients), tally.clone()));
                 }
                 for connection in passive {
-                    servants.spawn(answer(connection, stop.clone()));
+                    background.spawn(answer(connection, stop.clone()));
                 }
             }
             Workload::Idle => {
                 for connection in passive {
-                    servants.spawn(rest(connection, stop.clone()));
+                    background.spawn(rest(connection, stop.clone()));
                 }
             }
         }
-        Ok(Running { tasks, servants, stop, outcome: tally.outcome })
+        Ok(Running { tasks, background, stop, outcome: tally.outcome })
     }
 }
 
 impl Running {
-    /// Waits until what is on its way has come.
+    /// Waits until the last messages have arrived.
     pub(super) async fn end(mut self) -> anyhow::Result<Outcome> {
         while let Some(ended) = self.tasks.join_next().await {
             ended??;
         }
         self.stop.cancel();
-        while let Some(ended) = self.servants.join_next().await {
+        while let Some(ended) = self.background.join_next().await {
             ended??;
         }
         Ok(std::mem::replace(&mut *self.outcome.lock(), Outcome::empty()?))
     }
 }
 
-/// Publishes until the end, and then a last message by which receivers know that it was the last.
+/// Publishes until the end. The last message is marked as such.
 async fn publish(mut connection: Connection, template: Template, pace: Pace, tally: Tally) -> anyhow::Result<()> {
     let times = tally.times;
     let mut due = Instant::now();
@@ -283,8 +283,8 @@ async fn publish(mut connection: Connection, template: Template, pace: Pace, tal
     Ok(())
 }
 
-/// Hears until the last message.
-async fn hear(mut connection: Connection, window: Arc<Window>, tally: Tally) -> anyhow::Result<()> {
+/// Receives messages until the last one.
+async fn receive(mut connection: Connection, window: Arc<Window>, tally: Tally) -> anyhow::Result<()> {
     let mut given_up = pin!(sleep_until(tally.times.last()));
     let (mut stamps, mut expected, mut dues) = (Stamps::default(), 0, Vec::new());
     loop {
@@ -312,8 +312,8 @@ async fn hear(mut connection: Connection, window: Arc<Window>, tally: Tally) -> 
     }
 }
 
-/// Asks, waits for the answer, and asks again.
-async fn ask(
+/// Sends one request after the other, each after the answer to the one before.
+async fn request(
     mut connection: Connection,
     template: Template,
     every: Option<Duration>,
@@ -350,14 +350,14 @@ async fn ask(
         if answer.is_some_and(|stamp| stamp.number == number) {
             tally.received(0, &[times.write(due)]);
         } else {
-            // An error of the broker, or another's answer.
+            // An error of the broker, or the answer to another request.
             tally.lost();
         }
     }
     Ok(())
 }
 
-/// Answers each request with its own payload, those that come together together.
+/// Answers each request with its own payload. The answers to the requests of one read are sent together.
 async fn answer(mut connection: Connection, stop: CancellationToken) -> anyhow::Result<()> {
     loop {
         tokio::select! {
@@ -366,9 +366,9 @@ async fn answer(mut connection: Connection, stop: CancellationToken) -> anyhow::
         }
         let mut answers = Vec::new();
         while let Some(text) = connection.take()? {
-            let Ok(request) = decode(text, DecodeLimits::OWN) else { continue };
-            if let (Some(id), Some(payload)) = (request.id(), request.payload()) {
-                let triple = request.triple();
+            let Ok(envelope) = decode(text, DecodeLimits::OWN) else { continue };
+            if let (Some(id), Some(payload)) = (envelope.id(), envelope.payload()) {
+                let triple = envelope.triple();
                 let (channel, topic, subtopic) = (&triple.channel, &triple.topic, &triple.subtopic);
                 let head = format!(r#"{{"channel":"{channel}","topic":"{topic}","subtopic":"{subtopic}""#);
                 answers.push(format!(r#"{head},"inReplyTo":"{id}","data":{payload}}}"#));
@@ -378,7 +378,7 @@ async fn answer(mut connection: Connection, stop: CancellationToken) -> anyhow::
     }
 }
 
-/// Does nothing but answer pings.
+/// Only answers pings.
 async fn rest(mut connection: Connection, stop: CancellationToken) -> anyhow::Result<()> {
     connection.wait(stop.cancelled()).await
 }

@@ -1,32 +1,32 @@
-//! [`Process`]: what the system knows of the broker, from `/proc`; on other systems than Linux nothing.
+//! [`Process`]: CPU time and memory of the broker, from `/proc`. Only on Linux.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// A process of this machine.
+/// A process on this computer.
 pub(super) struct Process {
     folder: PathBuf,
 }
 
-/// What it has used so far.
+/// The resources that it has used so far.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
-    /// CPU time of its threads.
+    /// The CPU time of its threads.
     pub(super) cpu: Duration,
-    /// Resident memory, in KiB.
+    /// Its resident memory in KiB.
     pub(super) rss_kib: u64,
 }
 
 impl Process {
-    /// The process of this number, if there is one that can be looked at.
+    /// Returns the process with this number, if it can be examined.
     pub(super) fn of(pid: u32) -> Option<Self> {
         let process = Self { folder: PathBuf::from(format!("/proc/{pid}")) };
         process.usage().map(|_| process)
     }
 
-    /// The process that listens on a port of this machine.
+    /// Returns the process that listens on a port of this computer.
     pub(super) fn listening_on(address: SocketAddr) -> Option<Self> {
         if !address.ip().is_loopback() {
             return None;
@@ -36,11 +36,11 @@ impl Process {
         pids.into_iter().filter(|pid| holds(*pid, &socket)).find_map(Self::of)
     }
 
-    /// What it has used so far; `None` once it has gone.
+    /// Returns what it has used so far, or `None` if it has ended.
     pub(super) fn usage(&self) -> Option<Usage> {
         let mut cpu = Duration::ZERO;
         for thread in fs::read_dir(self.folder.join("task")).ok()?.flatten() {
-            // Nanoseconds on a core come first (proc_pid_schedstat): a tick of `stat` is ten milliseconds.
+            // The first number is the time on a core, in nanoseconds (proc_pid_schedstat). `stat` counts in 10 ms.
             let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
             cpu += Duration::from_nanos(text.split_ascii_whitespace().next()?.parse().ok()?);
         }
@@ -51,7 +51,7 @@ impl Process {
     }
 }
 
-/// The inode of the socket that listens on a port (`proc_net_tcp`: local address, state 0A, inode).
+/// Returns the inode of the socket that listens on a port (`proc_net_tcp`: local address, state 0A, inode).
 fn listener(port: u16) -> Option<u64> {
     const LISTENS: &str = "0A";
     let port = format!(":{port:04X}");
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_s_process_is_found() {
+    fn the_process_of_a_listener_is_found() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let process = Process::listening_on(listener.local_addr().unwrap()).unwrap();
         assert_eq!(process.folder, Path::new(&format!("/proc/{}", std::process::id())));

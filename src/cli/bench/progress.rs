@@ -1,4 +1,4 @@
-//! [`Progress`]: what a person sees while it runs: one line on standard error, if that is a terminal.
+//! [`Progress`]: a line on standard error that changes while the bench runs, if that is a terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 /// How often the line changes.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// Counts, and shows.
+/// Counts messages and shows the count.
 #[derive(Clone)]
 pub(super) struct Progress {
     name: &'static str,
@@ -23,24 +23,24 @@ impl Progress {
         Self { name, terminal: io::stderr().is_terminal(), delivered: Arc::default() }
     }
 
-    /// A receiver has got so many messages, or an asker answers.
+    /// Counts messages or answers that arrived.
     pub(super) fn delivered(&self, count: u64) {
         self.delivered.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// How many there were so far.
+    /// Returns the count.
     pub(super) fn count(&self) -> u64 {
         self.delivered.load(Ordering::Relaxed)
     }
 
-    /// So many of so many connections are open.
+    /// Shows how many connections are open.
     pub(super) fn connected(&self, open: usize, total: u32) {
         if open.is_multiple_of(50) {
             self.show(&format!("{open} of {total} connections"));
         }
     }
 
-    /// Waits for a moment, and shows meanwhile what is done.
+    /// Waits until `end`, and shows the rate meanwhile.
     pub(super) async fn until(&self, end: Instant, what: &str) {
         loop {
             let (before, now) = (self.count(), Instant::now());
@@ -59,7 +59,7 @@ impl Progress {
         self.write(&format!("\r\x1b[K{}: {text}", self.name));
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub(super) fn clear(&self) {
         self.write("\r\x1b[K");
     }
@@ -67,7 +67,7 @@ impl Progress {
     fn write(&self, text: &str) {
         if self.terminal {
             let mut stderr = io::stderr().lock();
-            // If standard error is gone there is nobody left to show it to.
+            // A closed standard error is not an error.
             stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()).ok();
         }
     }

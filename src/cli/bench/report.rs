@@ -1,4 +1,4 @@
-//! [`Report`]: the figures, for people with a histogram of bars, for programs as one JSON object.
+//! [`Report`]: the figures, as text with a histogram or as a JSON object.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use super::{Workload, process};
 /// The longest bar.
 const BAR: f64 = 40.0;
 
-/// What the broker had used at four moments; `None` where it cannot be looked at.
+/// The resources that the broker had used at four moments. `None` if it cannot be examined.
 pub(super) struct Usage {
     pub(super) before: Option<process::Usage>,
     pub(super) set_up: Option<process::Usage>,
@@ -18,7 +18,7 @@ pub(super) struct Usage {
     pub(super) ended: Option<process::Usage>,
 }
 
-/// Everything that was measured.
+/// All figures.
 pub(super) struct Report {
     pub(super) workload: Workload,
     pub(super) url: String,
@@ -36,7 +36,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// One JSON object.
+    /// Returns a JSON object.
     pub(super) fn json(&self) -> String {
         let mut all = json!({
             "workload": self.workload.name(),
@@ -69,7 +69,7 @@ impl Report {
         all.to_string()
     }
 
-    /// For people.
+    /// Returns text for people.
     pub(super) fn text(&self, broker: &str) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail.
@@ -101,7 +101,7 @@ impl Report {
         out
     }
 
-    /// A bar for each doubling of the latency.
+    /// Draws a bar for each doubling of the latency.
     fn draw(&self, out: &mut String) {
         let mut rows: Vec<(u64, u64)> = Vec::new();
         for step in self.latencies.iter_recorded() {
@@ -127,7 +127,7 @@ impl Report {
         self.delivered as f64 / self.seconds
     }
 
-    /// What the broker used, each with its name.
+    /// Returns the costs of the broker with their names.
     fn costs(&self) -> Vec<(&'static str, Option<f64>)> {
         let Usage { before, set_up, begun, ended } = &self.usage;
         let cpu = |from: &Option<process::Usage>, to: &Option<process::Usage>| {
@@ -152,15 +152,15 @@ impl Report {
     }
 }
 
-/// What is told of latencies.
+/// The percentiles of the latency that are reported.
 pub(super) const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
 
-/// Three digits after the point say more than any run repeats.
+/// Rounds to three digits after the point, which is more than two runs agree on.
 fn round(figure: f64) -> Value {
     ((figure * 1e3).round() / 1e3).into()
 }
 
-/// Microseconds, in the unit that people use.
+/// Returns microseconds as text with a suitable unit.
 pub(super) fn duration(us: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let us_float = us as f64;

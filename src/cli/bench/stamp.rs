@@ -1,30 +1,30 @@
-//! What a message of the load bears: its number, and when it was due.
+//! [`Stamp`]: the number of a message, and when it was due.
 
 use wire::{DecodeLimits, decode};
 
-/// The least that a payload's other fields take.
+/// The size of a payload without its filler, in bytes.
 const STAMP_BYTES: usize = 40;
 
-/// One message's own.
+/// The part of a payload that differs from message to message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
-    /// When it was to be sent: late sending must not hide latency.
+    /// When the message was due. Counting from when it was sent would hide latency.
     pub(super) due: u64,
-    /// Counted by its publisher.
+    /// The publisher's count.
     pub(super) number: u64,
-    /// No other follows.
+    /// Whether this is the last message.
     pub(super) last: bool,
 }
 
-/// Reads the stamps of one connection's messages, which begin alike: only the first is read as an envelope.
+/// Reads the stamps of one connection's messages. They all begin alike, so only the first is decoded as an envelope.
 #[derive(Default)]
 pub(super) struct Stamps {
-    /// Where the payload began last time.
+    /// Where the payload began in the last message.
     at: usize,
 }
 
 impl Stamps {
-    /// The stamp of an envelope of the load; `None` for what the broker itself says.
+    /// Returns the stamp of a message, or `None` for one of the broker's own.
     pub(super) fn read(&mut self, text: &str) -> Option<Stamp> {
         stamp_at(text, self.at).or_else(|| {
             let payload = decode(text, DecodeLimits::OWN).ok()?.payload()?;
@@ -45,14 +45,14 @@ fn digits(text: &str) -> Option<(u64, &str)> {
     Some((digits.parse().ok()?, rest))
 }
 
-/// An envelope but for its stamp.
+/// An envelope without its stamp.
 pub(super) struct Template {
     head: String,
     tail: String,
 }
 
 impl Template {
-    /// For events, or requests, on a topic of the channel `Bench`, with about so many bytes of payload.
+    /// Returns a template for a topic of the channel `Bench`, with a payload of about `size` bytes.
     pub(super) fn new(topic: &str, size: u32) -> Self {
         let filler = "x".repeat(usize::try_from(size).unwrap_or_default().saturating_sub(STAMP_BYTES));
         Self {
@@ -61,7 +61,7 @@ impl Template {
         }
     }
 
-    /// The envelope.
+    /// Returns the envelope.
     pub(super) fn event(&self, Stamp { due, number, last }: Stamp) -> String {
         format!(r#"{}{due},"number":{number},"last":{last}{}"#, self.head, self.tail)
     }
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stamped_is_read_wherever_it_stands() {
+    fn a_stamp_is_read_wherever_it_is() {
         let (mut stamps, template) = (Stamps::default(), Template::new("fanout", 256));
         for (number, more) in [(4, ""), (5, ""), (6, r#""source":"bench","#), (7, "")] {
             let stamp = Stamp { due: 17, number, last: number == 7 };

@@ -1,5 +1,5 @@
-//! [`Window`]: how far a publisher may be ahead of its receivers, where no rate is given. A message is on its way until
-//! the last of them has it, as the yardstick counts.
+//! [`Window`]: how far a publisher may be ahead of its receivers if there is no fixed rate. A message is on its way until
+//! the last of them has it, as in benches/yardstick.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,9 +18,9 @@ pub(super) struct Window {
 
 #[derive(Default)]
 struct Books {
-    /// All before this number have come everywhere.
+    /// All receivers have the messages before this number.
     done: u64,
-    /// How many receivers lack each message from there on.
+    /// How many receivers do not have each message from there on.
     lacking: VecDeque<u32>,
 }
 
@@ -29,7 +29,7 @@ impl Window {
         Arc::new(Self { messages, receivers, books: Mutex::default(), room: Notify::new() })
     }
 
-    /// One message more, if there is room.
+    /// Adds a message, if there is room.
     pub(super) fn try_enter(&self) -> bool {
         let mut books = self.books.lock();
         let room = books.lacking.len() < self.messages;
@@ -39,12 +39,12 @@ impl Window {
         room
     }
 
-    /// Waits until there may be room.
+    /// Waits until there can be room.
     pub(super) async fn room(&self) {
         self.room.notified().await;
     }
 
-    /// A receiver has these.
+    /// Notes that a receiver has these messages.
     pub(super) fn leave(&self, numbers: Range<u64>) {
         let mut books = self.books.lock();
         let first = books.done;

@@ -1,4 +1,5 @@
-//! [`Events`]: which of an org's events are heard, and whose they are; the keys of `[salesforce.events]` and its topics.
+//! [`Events`]: which events of an org are subscribed to, and for whom; the keys of `[salesforce.events]` and its
+//! topics.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,9 +15,9 @@ use crate::config::{Config, Scope};
 pub struct Events {
     /// Where the Pub/Sub API is; a [`BaseUrl`](crate::http::BaseUrl).
     pub endpoint: String,
-    /// How long after its start the broker begins to listen.
+    /// How long the broker waits after its start before it subscribes.
     pub settle: Duration,
-    /// `[salesforce.events.topics.NAME]`; none: nothing is heard.
+    /// `[salesforce.events.topics.NAME]`; without any, nothing is subscribed to.
     pub topics: BTreeMap<String, EventTopic>,
 }
 
@@ -33,11 +34,11 @@ impl Default for Events {
 /// `[salesforce.events.topics.NAME]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventTopic {
-    /// As Salesforce calls it: `/event/CTI_Notice__e`, `/data/CTI_Login__ChangeEvent`.
+    /// Its name in Salesforce: `/event/CTI_Notice__e`, `/data/CTI_Login__ChangeEvent`.
     pub topic: String,
-    /// The field of the event that names the user it is for; `None`: it is everybody's.
+    /// The field of the event that names its user; `None`: it is for everybody.
     pub user_field: Option<String>,
-    /// Where to begin without a usable replay id.
+    /// Where to begin without a valid replay id.
     pub start: Start,
     /// The fields that are passed on; `None`: all.
     pub fields: Option<Vec<String>>,
@@ -46,17 +47,17 @@ pub struct EventTopic {
 /// `salesforce.events.topics.NAME.start`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Start {
-    /// With what is published from then on.
+    /// With events published from then on.
     #[default]
     Latest,
-    /// With the oldest that Salesforce still has.
+    /// With the oldest event that Salesforce still has.
     Earliest,
 }
 
-/// The table of the topics.
+/// The name of the table of topics.
 pub(crate) const TOPICS: &str = "salesforce.events.topics";
 
-/// What is allowed and yet hardly meant.
+/// Warns about what is allowed but hardly intended.
 pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     let shared = config.channels.get("Salesforce").is_some_and(|channel| channel.scope == Scope::Shared);
     let addressed =
@@ -68,7 +69,7 @@ pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     })
 }
 
-/// Keys that stand once.
+/// The keys of `[salesforce.events]`.
 pub(crate) static EVENT_KEYS: &[Key<Config>] = &[
     Key {
         name: "salesforce.events.endpoint",
@@ -128,7 +129,7 @@ pub(crate) static TOPIC_KEYS: &[Key<EventTopic>] = &[
     },
 ];
 
-/// A topic as the Pub/Sub API names it.
+/// Checks the name of a topic of the Pub/Sub API.
 fn topic(text: &str) -> Result<String, Fault> {
     let name = text.strip_prefix("/event/").or_else(|| text.strip_prefix("/data/"));
     match name {

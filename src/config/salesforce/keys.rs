@@ -1,4 +1,4 @@
-//! The keys of `[salesforce]` and of the tables within, as `reference` has those of the others.
+//! The keys of `[salesforce]` and `[salesforce.credentials]`, in the form of `reference`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::config::reference::{Key, TICK};
 use crate::config::text::base_url;
 use crate::config::value::{Slot, Word};
 
-/// Keys that stand once.
+/// The keys.
 pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
     Key {
         name: "salesforce.login_url",

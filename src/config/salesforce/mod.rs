@@ -1,8 +1,8 @@
-//! [`Salesforce`]: the keys of `[salesforce]`, that is which org, as whom, and where in it credentials are; and
+//! [`Salesforce`]: the keys of `[salesforce]`, that is which org, as whom, and where its credentials are; and
 //! [`Proofs`]: those of `[auth.salesforce_*]`.
 //!
-//! `keys`, `proof_keys`, `events` and `objects` have the tables of keys, `text` checks what single keys take, `rules` and
-//! `proof_rules` what keys say to each other.
+//! `keys`, `proof_keys`, `events` and `objects` define the keys, `text` checks the values of single keys, `rules` and
+//! `proof_rules` check keys against each other.
 
 mod events;
 mod keys;
@@ -31,7 +31,7 @@ use super::reference::Key;
 use super::rules::Places;
 use crate::http::BaseUrl;
 
-/// The keys that stand once.
+/// All keys except those of tables that can be repeated.
 pub(super) fn all_keys() -> impl Iterator<Item = &'static Key<Config>> {
     let org = keys::SALESFORCE_KEYS.iter().chain(objects::VARIABLE_KEYS).chain(events::EVENT_KEYS);
     org.chain(proof_keys::proof_keys())
@@ -43,7 +43,7 @@ pub(super) fn check(config: &Config, places: &Places, report: &mut Report) {
     proof_rules::check(config, places, report);
 }
 
-/// What is allowed and hardly meant.
+/// Warns about what is allowed but hardly intended.
 pub(super) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     let org = rules::warnings(config).into_iter().chain(events::warnings(config)).chain(objects::warnings(config));
     org.chain(proof_rules::warnings(config))
@@ -52,39 +52,39 @@ pub(super) fn warnings(config: &Config) -> impl Iterator<Item = String> {
 /// `[salesforce]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Salesforce {
-    /// Where tokens are asked for; a [`BaseUrl`].
+    /// The server that issues tokens; a [`BaseUrl`].
     pub login_url: String,
     /// The `aud` of an assertion; `None`: `login_url`.
     pub audience: Option<String>,
-    /// As in a path: `67.0`.
+    /// The version in paths: `67.0`.
     pub api_version: String,
     /// The consumer key of the app.
     pub client_id: Option<String>,
-    /// Whose session it is, with `private_key_file`.
+    /// The user that logs in with `private_key_file`.
     pub username: Option<String>,
-    /// An RSA key in PEM: JWT bearer.
+    /// An RSA key in PEM, for JWT bearer.
     pub private_key_file: Option<PathBuf>,
-    /// The consumer secret: client credentials.
+    /// The consumer secret, for client credentials.
     pub client_secret_file: Option<PathBuf>,
     /// Certificates trusted beside the system's roots.
     pub ca_file: Option<PathBuf>,
-    /// Where the token may be sent: `.x` any host that ends in it, `x` that host or address.
+    /// The hosts to which the token may be sent: `.x` is any host that ends in it, `x` is that host or address.
     pub instance_hosts: Vec<String>,
-    /// Speak without TLS to a stand-in on loopback.
+    /// Whether a server on loopback may be used without TLS.
     pub insecure_http: bool,
-    /// The whole exchange, a re-login and repetitions included.
+    /// The time limit of a whole exchange, including a new login and repetitions.
     pub timeout: Duration,
-    /// Calls at once.
+    /// The most concurrent calls.
     pub concurrency: usize,
-    /// Failed requests in a row that open the breaker.
+    /// How many failed requests in a row open the breaker.
     pub breaker_failures: u32,
-    /// How long it stays open the first time.
+    /// How long the breaker stays open the first time.
     pub breaker_open: Duration,
     /// `[salesforce.credentials]`
     pub credentials: Lookup,
     /// `[salesforce.events]`
     pub events: Events,
-    /// `[salesforce.objects.NAME]`; none: nothing is ever written.
+    /// `[salesforce.objects.NAME]`; without any, nothing is ever written.
     pub objects: BTreeMap<String, WritableObject>,
     /// `[salesforce.variables]`
     pub variables: CallVariables,
@@ -93,27 +93,27 @@ pub struct Salesforce {
 /// `[salesforce.credentials]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lookup {
-    /// How a row is asked for.
+    /// How a row is requested.
     pub mode: Mode,
-    /// The path under `/services/apexrest` with `{user}` in it; in the mode `apex` only.
+    /// The path under `/services/apexrest` with `{user}` in it; only in the mode `apex`.
     pub apex_path: Option<String>,
-    /// Hand out passwords that look like a mask.
+    /// Whether passwords that look like a mask are handed out.
     pub allow_mask_like: bool,
-    /// The object's API name.
+    /// The API name of the object.
     pub object: String,
-    /// What a session's user is.
+    /// What the user of a session is in Salesforce.
     pub key: UserKey,
-    /// The field that holds the key.
+    /// The field that contains the key.
     pub key_field: String,
-    /// The checkbox that switches a row off; empty: none.
+    /// The checkbox that disables a row; empty: none.
     pub active_field: String,
-    /// Where the values are.
+    /// The fields of the values.
     pub fields: Fields,
-    /// How long an answer may be given again; zero: not at all.
+    /// How long credentials are cached; zero: not at all.
     pub cache: Duration,
 }
 
-/// `salesforce.credentials.fields`; an empty name is not asked for and answered `""`.
+/// `salesforce.credentials.fields`; a field with an empty name is not requested and answered `""`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fields {
     /// `Username`
@@ -198,11 +198,11 @@ impl Default for Lookup {
     }
 }
 
-/// A key that is missing or does not go with another, and why.
+/// A key that is missing or conflicts with another, and a message.
 pub type Lack = (&'static str, &'static str);
 
 impl Salesforce {
-    /// What is missing or contradicts itself, for whoever is about to use it.
+    /// Returns the missing and the conflicting keys, for a broker that uses the org.
     #[must_use]
     pub fn lacks(&self) -> Vec<Lack> {
         let jwt = self.username.is_some() || self.private_key_file.is_some();

@@ -1,5 +1,5 @@
-//! [`WritableObject`] and [`CallVariables`]: what of an org may be written, and the variables that are kept for a call;
-//! the keys of `[salesforce.objects.NAME]` and `[salesforce.variables]`.
+//! [`WritableObject`] and [`CallVariables`]: what may be written to an org, and the variables that are saved for a
+//! call; the keys of `[salesforce.objects.NAME]` and `[salesforce.variables]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,32 +14,32 @@ use crate::config::text::name;
 use crate::config::value::Slot;
 use wire::Pattern;
 
-/// `[salesforce.objects.NAME]`: an object that messages may write. What is not named may not be written.
+/// `[salesforce.objects.NAME]`: an object that messages may write. Everything else is read-only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WritableObject {
-    /// The object's API name; the table's name where the file says nothing.
+    /// The API name of the object; by default the name of the table.
     pub object: String,
     /// Whether `UpdateObject` may change its records.
     pub update: bool,
-    /// Whether `CreateObject` may make records.
+    /// Whether `CreateObject` may create records.
     pub create: bool,
-    /// The fields that may be written, by the variable that an application calls each.
+    /// The fields that may be written, by the name that applications use for each.
     pub fields: BTreeMap<String, String>,
     /// The field that is shown for a record; empty: none.
     pub display_field: String,
-    /// The External ID by which a record is made once; empty: none.
+    /// The External ID field that makes a repeated request create one record; empty: none.
     pub external_id: String,
-    /// The field that gets the call's id; empty: none.
+    /// The field that the call's id is written to; empty: none.
     pub call_field: String,
 }
 
 impl WritableObject {
-    /// One as its table's name makes it.
+    /// The defaults for a table of this name.
     pub(crate) fn named(name: &str) -> Self {
         Self { object: name.to_owned(), ..Self::default() }
     }
 
-    /// What is missing or contradicts itself, by key.
+    /// Returns the missing and the conflicting keys, with messages.
     pub(crate) fn wrong(&self) -> Vec<(&'static str, String)> {
         let mut wrong = Vec::new();
         if text::object_name(&self.object).is_err() {
@@ -66,25 +66,26 @@ impl WritableObject {
 /// `[salesforce.variables]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CallVariables {
-    /// How long a call's variables, and what is known of its records, are kept after they last changed.
+    /// How long the variables and known records of a call are kept after their last change.
     pub keep: Duration,
-    /// Variables a call.
+    /// The most variables of a call.
     pub variables: usize,
-    /// Bytes of a call's variables, names and values.
+    /// The most bytes of a call's variables, names and values.
     pub bytes: usize,
-    /// Calls a user.
+    /// The most calls of a user that have variables.
     pub calls: usize,
-    /// Bytes of all variables.
+    /// The most bytes of all variables.
     pub total_bytes: usize,
-    /// The events on which a call's variables are written.
+    /// The events that cause the variables of a call to be written.
     pub write_on: Vec<Pattern>,
-    /// Where in an event's payload the call's id is: keys, with dots between them.
+    /// The path of the call's id in an event's payload: keys with dots between them.
     pub call_id: String,
-    /// Where in an event's payload the call's state is; empty: every event of `write_on` counts.
+    /// The path of the call's state in an event's payload; empty: every event of `write_on` counts.
     pub state: String,
     /// The states that count.
     pub states: Vec<String>,
-    /// The table of the object whose record is looked for by `call_field`, where no message named the call's; empty: none.
+    /// The table of the object whose record is looked up by `call_field` if no message has named the call's record;
+    /// empty: none.
     pub object: String,
 }
 
@@ -105,10 +106,10 @@ impl Default for CallVariables {
     }
 }
 
-/// The tables of the objects.
+/// The name of the table of objects.
 pub(crate) const OBJECTS: &str = "salesforce.objects";
 
-/// Checks what the objects and the variables say to each other.
+/// Checks the objects and the variables against each other.
 pub(crate) fn check(config: &Config, places: &Places, report: &mut Report) {
     let (objects, variables) = (&config.salesforce.objects, &config.salesforce.variables);
     let named = objects.get(&variables.object);
@@ -135,7 +136,7 @@ pub(crate) fn check(config: &Config, places: &Places, report: &mut Report) {
     }
 }
 
-/// What is allowed and yet hardly meant.
+/// Warns about what is allowed but hardly intended.
 pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     let (objects, variables) = (&config.salesforce.objects, &config.salesforce.variables);
     let idle = objects.iter().filter(|(_, it)| !it.update && !it.create);
@@ -144,7 +145,7 @@ pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     idle.chain(unused.then(|| format!("[salesforce.variables] is not used: there is no [{OBJECTS}.NAME]")))
 }
 
-/// Keys that stand once.
+/// The keys of `[salesforce.variables]`.
 pub(crate) static VARIABLE_KEYS: &[Key<Config>] = &[
     Key {
         name: "salesforce.variables.keep",

@@ -1,4 +1,4 @@
-//! [`Proofs`]: the ways in which Salesforce proves a user, each on when its table is written, beside static tokens.
+//! [`Proofs`]: how Salesforce proves users, besides static tokens. Each way is on if its table is present.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,30 +8,30 @@ use wire::Pattern;
 /// `[auth.salesforce_jwt]`, `[auth.salesforce_introspection]`, `[auth.salesforce_userinfo]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proofs {
-    /// A JWT that the org's own code signs.
+    /// By a JWT that code of the org signs.
     pub jwt: Option<JwtProof>,
-    /// An access token, about which the org tells its own app.
+    /// By an access token that the org confirms to an app of its own.
     pub introspection: Option<IntrospectionProof>,
-    /// An access token, about which the org tells whoever has it.
+    /// By an access token that the org confirms to its bearer.
     pub userinfo: Option<UserinfoProof>,
-    /// `auth.session_max`: how long a proof holds; zero: as long as the session lives.
+    /// `auth.session_max`: how long a proof is valid; zero: as long as the session lives.
     pub session_max: Duration,
 }
 
-/// Who such a user is to the broker, and what it may do; every way has this.
+/// What a proved user may do. Every way has these keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proving {
-    /// The org whose users they are, in 18 characters.
+    /// The org of the users, in 18 characters.
     pub org_id: Option<String>,
-    /// What becomes the session's user.
+    /// What becomes the user of the session.
     pub user: ProvenUser,
-    /// The names that it may register under; empty: any but a service's.
+    /// The sources that may be registered; empty: any except those of services.
     pub sources: Vec<String>,
-    /// Protected triples it may request for its own user; `None`: all.
+    /// Protected triples that may be requested for the own user; `None`: all.
     pub request: Option<Vec<Pattern>>,
 }
 
-/// `user`: what a session's user is.
+/// `user`: what becomes the user of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProvenUser {
     /// The record id, in 18 characters.
@@ -46,43 +46,43 @@ pub enum ProvenUser {
 /// `[auth.salesforce_jwt]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtProof {
-    /// Who it proves.
+    /// Whom it proves.
     pub proving: Proving,
-    /// Certificates or public keys in PEM, any of which may have signed.
+    /// Certificates or public keys in PEM. Any of them may have signed.
     pub certificate_file: Option<PathBuf>,
     /// `iss`; `None`: the org's id.
     pub issuer: Option<String>,
     /// `aud`
     pub audience: Option<String>,
-    /// How far the clocks may differ.
+    /// The largest difference between the clocks.
     pub clock_skew: Duration,
-    /// How long a JWT may be good for at most.
+    /// The longest lifetime of a JWT.
     pub lifetime: Duration,
-    /// The claim that has the user name.
+    /// The claim that contains the user name.
     pub username_claim: String,
-    /// The claim that has the federation id.
+    /// The claim that contains the federation id.
     pub federation_id_claim: String,
 }
 
-/// How the org is asked; introspection and userinfo have this.
+/// How the org is asked. Introspection and userinfo have these keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The org's My Domain; a [`BaseUrl`](crate::http::BaseUrl).
     pub host: Option<String>,
-    /// The whole exchange.
+    /// The time limit of a whole exchange.
     pub timeout: Duration,
-    /// How long an answer serves again for the same token.
+    /// How long an answer about a token is cached.
     pub cache: Duration,
     /// Certificates trusted beside the system's roots.
     pub ca_file: Option<PathBuf>,
-    /// Speak without TLS to a stand-in on loopback.
+    /// Whether a server on loopback may be used without TLS.
     pub insecure_http: bool,
 }
 
 /// `[auth.salesforce_introspection]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IntrospectionProof {
-    /// Who it proves.
+    /// Whom it proves.
     pub proving: Proving,
     /// How the org is asked.
     pub asked: Asked,
@@ -90,14 +90,14 @@ pub struct IntrospectionProof {
     pub client_id: Option<String>,
     /// Its consumer secret.
     pub client_secret_file: Option<PathBuf>,
-    /// The apps whose tokens count; empty: `client_id` alone.
+    /// The apps whose tokens are accepted; empty: `client_id` only.
     pub allowed_clients: Vec<String>,
 }
 
 /// `[auth.salesforce_userinfo]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserinfoProof {
-    /// Who it proves.
+    /// Whom it proves.
     pub proving: Proving,
     /// How the org is asked.
     pub asked: Asked,
@@ -137,16 +137,16 @@ impl Default for Asked {
 }
 
 impl Proofs {
-    /// The tables, in the order of the fields.
+    /// The names of the tables, in the order of the fields.
     pub const TABLES: [&str; 3] = ["auth.salesforce_jwt", "auth.salesforce_introspection", "auth.salesforce_userinfo"];
 
-    /// Whether no way is on.
+    /// Returns whether no way is on.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.each().is_empty()
     }
 
-    /// The ways that are on: the table, and whom it proves.
+    /// The ways that are on: the name of the table, and whom it proves.
     #[must_use]
     pub fn each(&self) -> Vec<(&'static str, &Proving)> {
         let [jwt, introspection, userinfo] = Self::TABLES;
@@ -160,7 +160,7 @@ impl Proofs {
         .collect()
     }
 
-    /// Turns a way on by its table; gives the table's name, unless it is another's.
+    /// Turns on the way of a table and returns the table's name; `None` for any other table.
     pub(in crate::config) fn turn_on(&mut self, table: &str) -> Option<&'static str> {
         let [jwt, introspection, userinfo] = Self::TABLES;
         match table {
@@ -174,7 +174,7 @@ impl Proofs {
 }
 
 impl ProvenUser {
-    /// The word of the key.
+    /// The value in the configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,5 +1,5 @@
-//! The keys of `[auth.salesforce_jwt]`, `[auth.salesforce_introspection]` and `[auth.salesforce_userinfo]`, as
-//! `reference` has those of the other tables; any key of a table turns it on. `auth.session_max` is for all three.
+//! The keys of `[auth.salesforce_jwt]`, `[auth.salesforce_introspection]` and `[auth.salesforce_userinfo]`, in the form
+//! of `reference`. Any key of a table turns it on. `auth.session_max` applies to all three.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::config::reference::{Key, TICK};
 use crate::config::text::{base_url, source};
 use crate::config::value::{Slot, Word};
 
-/// Keys that stand once.
+/// All keys.
 pub(crate) fn proof_keys() -> impl Iterator<Item = &'static Key<Config>> {
     let jwt = JWT_PROVING.iter().chain(JWT);
     let introspection = INTROSPECTION_PROVING.iter().chain(&INTROSPECTION_ASKED).chain(INTROSPECTION);
@@ -27,7 +27,7 @@ static COMMON: &[Key<Config>] = &[Key {
               a new proof. `\"0s\"`: for ever. Static tokens are not meant.",
 }];
 
-/// What every table has: whom it proves.
+/// The keys of every table.
 macro_rules! proving {
     ($way:ident, $table:literal) => {
         [
@@ -84,7 +84,7 @@ macro_rules! proving {
     };
 }
 
-/// What the tables have that ask the org.
+/// The keys of the tables that ask the org.
 macro_rules! asked {
     ($way:ident, $table:literal) => {
         [

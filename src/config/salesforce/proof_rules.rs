@@ -1,4 +1,4 @@
-//! What the tables `[auth.salesforce_*]` have to say to each other and to the rest, as `rules` has it of the others.
+//! Checks the tables `[auth.salesforce_*]` against each other and against the other keys.
 
 use std::time::Duration;
 
@@ -9,16 +9,16 @@ use crate::config::rules::Places;
 use crate::config::{AuthMode, Config, Store};
 use crate::http::BaseUrl;
 
-/// The longest that a good answer may serve again.
+/// The longest time that an answer is cached.
 const CACHE_MAX: Duration = Duration::from_mins(5);
 
-/// The longest life of a JWT: it proves who someone is now.
+/// The longest lifetime of a JWT, because it proves who a user is now.
 const LIFETIME_MAX: Duration = Duration::from_hours(1);
 
-/// The most that clocks may differ.
+/// The largest difference between clocks.
 const CLOCK_SKEW_MAX: Duration = Duration::from_mins(5);
 
-/// A rule: whether it is broken, the key within its table, and what would be right.
+/// A rule: whether it is broken, the key within its table, and a message.
 type Rule = (bool, &'static str, &'static str);
 
 /// Checks the rules of every table that is on.
@@ -69,7 +69,7 @@ pub(super) fn check(config: &Config, places: &Places, report: &mut Report) {
     beside_others(config, places, report);
 }
 
-/// The rules of a table that asks the org.
+/// Returns the rules of a table that asks the org.
 fn asked(asked: &Asked, org_is_missing: bool, user: ProvenUser) -> Vec<Rule> {
     let host = asked.host.as_deref().and_then(|host| BaseUrl::parse(host).ok());
     let (https, loopback) = host.map_or((true, true), |url| (url.https, url.is_loopback()));
@@ -95,7 +95,7 @@ fn asked(asked: &Asked, org_is_missing: bool, user: ProvenUser) -> Vec<Rule> {
     ]
 }
 
-/// What a table that is on says to `auth.mode` and `[[applications]]`.
+/// Checks the tables that are on against `auth.mode` and `[[applications]]`.
 fn beside_others(config: &Config, places: &Places, report: &mut Report) {
     for (table, proving) in config.proofs.each() {
         if let (AuthMode::Open, Some(place)) = (config.auth, places.of(&format!("{table}."))) {
@@ -117,7 +117,7 @@ fn beside_others(config: &Config, places: &Places, report: &mut Report) {
     }
 }
 
-/// What is allowed and hardly meant.
+/// Warns about what is allowed but hardly intended.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let ways = config.proofs.each();
     let mut warnings = Vec::new();

@@ -1,8 +1,8 @@
-//! Salesforce's record ids: 15 characters whose case counts, or 18, of which the last three say that case again.
+//! Salesforce's record ids: 15 case-sensitive characters, or 18, of which the last three encode the case of the others.
 
-/// A record id in its form of 18 characters; `None` for what is no id.
+/// Returns a record id in its form of 18 characters; `None` if the text is not an id.
 ///
-/// The last three characters say which of the first fifteen are capitals, five to a character.
+/// The last three characters encode which of the first fifteen are capitals, five to a character.
 #[must_use]
 pub fn record_id(text: &str) -> Option<String> {
     const DIGITS: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ012345";
@@ -24,7 +24,7 @@ pub fn record_id(text: &str) -> Option<String> {
     }
 }
 
-/// The same, where one record must have one spelling: the last three characters of 18 have to fit the others.
+/// The same, but each record has only one accepted spelling: the last three of 18 characters must fit the others.
 #[must_use]
 pub fn exact_record_id(text: &str) -> Option<String> {
     let id = record_id(text)?;

@@ -1,4 +1,4 @@
-//! Rules between the keys of `[salesforce]`, and warnings about what is allowed but hardly meant.
+//! Checks the keys of `[salesforce]` against each other, and warns about what is allowed but hardly intended.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use crate::config::rules::Places;
 use crate::config::{Config, Store};
 use crate::http::BaseUrl;
 
-/// The longest that an answer of the org may be given again.
+/// The longest time that credentials are cached.
 const CACHE_MAX: Duration = Duration::from_hours(1);
 
-/// The longest that the broker may wait before it listens to an org's events.
+/// The longest time that the broker waits before it subscribes to events.
 const SETTLE_MAX: Duration = Duration::from_mins(5);
 
 pub(super) fn check(config: &Config, places: &Places, report: &mut Report) {
@@ -20,7 +20,7 @@ pub(super) fn check(config: &Config, places: &Places, report: &mut Report) {
     let login = BaseUrl::parse(&org.login_url).ok();
     let (https, loopback) = login.map_or((true, false), |url| (url.https, url.is_loopback()));
     let mut wrong = |applies: bool, key: &'static str, message: &str| {
-        // A key that is missing has no place: what asks for it has.
+        // A missing key has no place in the file. The key that needs it has.
         let asking = [
             (config.credentials.store == Store::Salesforce, "credentials.store"),
             (!org.objects.is_empty(), OBJECTS),
@@ -58,7 +58,7 @@ pub(super) fn check(config: &Config, places: &Places, report: &mut Report) {
     objects::check(config, places, report);
 }
 
-/// What is allowed and hardly meant.
+/// Returns the warnings.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |applies: bool, text: &str| {

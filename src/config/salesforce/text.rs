@@ -1,4 +1,4 @@
-//! The texts that keys of `[salesforce]` and `[auth.salesforce_*]` take: ids, hosts, paths and API names.
+//! Checks the texts of keys in `[salesforce]` and `[auth.salesforce_*]`: ids, hosts, paths and API names.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use crate::config::value::Fault;
 use crate::http::BaseUrl;
 use wire::check_name;
 
-/// A text that is sent to Salesforce as it is.
+/// A text that is sent to Salesforce unchanged.
 pub(crate) fn printed(text: &str) -> Result<String, Fault> {
     match text.len() {
         1..=1024 if !text.chars().any(|it| it.is_control() || it.is_whitespace()) => Ok(text.to_owned()),
@@ -23,9 +23,9 @@ pub(crate) fn org_id(text: &str) -> Result<String, Fault> {
     })
 }
 
-/// A version of the REST API, as paths have it.
+/// A version of the REST API, in the form of paths.
 pub(crate) fn api_version(text: &str) -> Result<String, Fault> {
-    // Versions up to 40 are gone or about to go.
+    // Salesforce has retired versions up to 40, or is about to.
     let number = text.strip_suffix(".0").filter(|it| !it.starts_with(['0', '+'])).and_then(|it| it.parse::<u16>().ok());
     match number {
         Some(41..=999) => Ok(text.to_owned()),
@@ -33,7 +33,7 @@ pub(crate) fn api_version(text: &str) -> Result<String, Fault> {
     }
 }
 
-/// `.x`: any host that ends in it; `x`: that host or address.
+/// `.x` is any host that ends in it, `x` is that host or address.
 pub(crate) fn instance_host(text: &str) -> Result<String, Fault> {
     let expected = "must be a host or an address, or the end of one behind a dot, such as \".salesforce.com\"";
     let host = text.strip_prefix('.').unwrap_or(text);
@@ -66,7 +66,7 @@ pub(crate) fn object_name(text: &str) -> Result<String, Fault> {
 
 /// The API name of a field, of the object or of a record that it refers to.
 pub(crate) fn field_name(text: &str) -> Result<String, Fault> {
-    // SOQL goes five relations up.
+    // SOQL follows up to five relations.
     if text.split('.').count() <= 6 && text.split('.').all(is_identifier) {
         Ok(text.to_owned())
     } else {
@@ -93,7 +93,7 @@ pub(crate) fn own_field_or_none(text: &str) -> Result<String, Fault> {
     if text.is_empty() { Ok(String::new()) } else { own_field(text) }
 }
 
-/// Keys that lead into a JSON value, with dots between them.
+/// A path into a JSON value: keys with dots between them.
 pub(crate) fn key_path(text: &str) -> Result<String, Fault> {
     let fits = text.len() <= 255 && text.split('.').all(|key| check_name(key).is_ok());
     if fits {
@@ -103,12 +103,13 @@ pub(crate) fn key_path(text: &str) -> Result<String, Fault> {
     }
 }
 
-/// Keys that lead into a JSON value, or nothing.
+/// A path into a JSON value, or nothing.
 pub(crate) fn key_path_or_none(text: &str) -> Result<String, Fault> {
     if text.is_empty() { Ok(String::new()) } else { key_path(text) }
 }
 
-/// Whether it is an API name. Goes into SOQL and paths as it is: whatever else it is, it cannot end what it stands in.
+/// Returns whether a text is an API name. It becomes part of SOQL and paths unchanged, and cannot end the part that it
+/// is in.
 pub(crate) fn is_identifier(text: &str) -> bool {
     text.len() <= 80
         && text.starts_with(|it: char| it.is_ascii_alphabetic())

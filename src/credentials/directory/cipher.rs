@@ -1,12 +1,12 @@
-//! The key and what is done with it: [`Key`], its file, and [`Cipher`], which seals records and names rows.
+//! [`Key`], its file, and [`Cipher`], which encrypts records and names rows.
 //!
-//! Two keys are derived from the one that the operator keeps: one seals (XChaCha20-Poly1305, a fresh random 192-bit
-//! nonce each time), the other turns a user's name into the row's key, so that the file names nobody. The row's key is
-//! bound to the record as associated data, with the version: a record moved to another user's row does not open.
+//! Two keys are derived from the operator's key. One encrypts (XChaCha20-Poly1305 with a new random 192-bit nonce each
+//! time); the other turns a user into the key of a row, so that the file names nobody. The row's key and the version
+//! are authenticated with the record as associated data: a record that is moved to another user's row cannot be
+//! decrypted.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use chacha20poly1305::aead::{AeadInOut, Generate, KeyInit};
@@ -15,18 +15,18 @@ use sha2::{Digest, Sha512_256};
 use zeroize::Zeroizing;
 
 use super::DirectoryError;
-use crate::store::{create_new, open_to_others};
+use crate::store::{SecretError, create_new, read_secret};
 
-/// The layout of a sealed record: this byte, the nonce, the ciphertext with its tag.
+/// The layout of an encrypted record: this byte, the nonce, the ciphertext with its tag.
 const VERSION: u8 = 1;
 
 const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
 
-/// Hexadecimal digits of a key.
+/// The length of a key in hexadecimal digits.
 const KEY_DIGITS: usize = 64;
 
-/// The 256 bits that the operator keeps.
+/// The operator's key of 256 bits.
 pub(super) struct Key(Zeroizing<[u8; 32]>);
 
 impl fmt::Debug for Key {
@@ -36,12 +36,12 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    /// A new key from the system's generator.
+    /// Makes a new key with the system's random generator.
     pub(super) fn generate() -> Result<Self, DirectoryError> {
         Generate::try_generate().map(|bytes| Self(Zeroizing::new(bytes))).map_err(|error| no_chance(&error))
     }
 
-    /// Reads 64 hexadecimal digits; `None` where the text is something else.
+    /// Reads 64 hexadecimal digits; `None` for any other text.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut key = Zeroizing::new([0; 32]);
         hex::decode_to_slice(text, &mut *key).ok()?;
@@ -50,20 +50,9 @@ impl Key {
 
     /// Reads a key file, which others must not be able to read.
     pub(super) fn read(path: &Path) -> Result<Self, DirectoryError> {
-        let file = File::open(path).map_err(|error| DirectoryError::file(path, "the key cannot be read", &error))?;
-        if open_to_others(&file).map_err(|error| DirectoryError::file(path, "the key cannot be read", &error))? {
-            return Err(DirectoryError::new(format!(
-                "{path}: the key file is open to other users of this machine; run 'chmod 600 {path}', and take a new \
-                 key if someone may have read it",
-                path = path.display()
-            )));
-        }
-        // A few bytes more than a key and its line end: whatever is longer is no key, and is not read on.
-        let mut text = Zeroizing::new(String::with_capacity(KEY_DIGITS + 64));
-        let read = file.take((KEY_DIGITS + 8) as u64).read_to_string(&mut text);
-        let key = match read {
-            Ok(_) => Self::parse(text.trim_end_matches(['\r', '\n'])),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => None,
+        let key = match read_secret(path) {
+            Ok(text) => Self::parse(text.trim_end_matches(['\r', '\n'])),
+            Err(SecretError::NotText) => None,
             Err(error) => return Err(DirectoryError::file(path, "the key cannot be read", &error)),
         };
         key.ok_or_else(|| {
@@ -75,7 +64,7 @@ impl Key {
         })
     }
 
-    /// Writes a new key file. Never over an old one.
+    /// Writes a new key file. Never overwrites one.
     pub(super) fn write_new(&self, path: &Path) -> Result<(), DirectoryError> {
         let mut text = Zeroizing::new([0; KEY_DIGITS + 1]);
         let (digits, line_end) = text.split_at_mut(KEY_DIGITS);
@@ -87,7 +76,7 @@ impl Key {
     }
 }
 
-/// Seals, opens and names with keys derived from one [`Key`].
+/// Encrypts, decrypts and names rows with keys that are derived from one [`Key`].
 pub(super) struct Cipher {
     seal: XChaCha20Poly1305,
     name: Zeroizing<[u8; 32]>,
@@ -105,15 +94,15 @@ impl Cipher {
         Self { seal: XChaCha20Poly1305::new((&*seal).into()), name: derive(&key.0, "switchboard credentials: name") }
     }
 
-    /// The row's key of a user: always the same, and nothing can be read from it without the key.
+    /// Returns the row's key of a user. It is always the same, and reveals nothing without the key.
     pub(super) fn row_of(&self, user: &str) -> [u8; 32] {
         keyed_hash(&self.name, user.as_bytes()).into()
     }
 
-    /// Seals in the buffer's own place; `place` has to be said again to open.
+    /// Encrypts in place. The same `place` is needed for decryption.
     pub(super) fn seal(&self, place: &[u8], mut plain: Zeroizing<Vec<u8>>) -> Result<Vec<u8>, DirectoryError> {
         let nonce = XNonce::try_generate().map_err(|error| no_chance(&error))?;
-        // Room for the tag, or the buffer would move and leave a copy of itself behind.
+        // Capacity for the tag; without it the buffer would move and leave a copy of itself behind.
         if plain.capacity() < plain.len() + TAG_BYTES {
             let mut roomy = Zeroizing::new(Vec::with_capacity(plain.len() + TAG_BYTES));
             roomy.extend_from_slice(&plain);
@@ -129,7 +118,7 @@ impl Cipher {
         Ok(sealed)
     }
 
-    /// Opens what was sealed for this place with this key; `None` for anything else.
+    /// Decrypts what was encrypted for this place with this key; `None` for anything else.
     pub(super) fn open(&self, place: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (&version, rest) = sealed.split_first()?;
         if version != VERSION {
@@ -143,7 +132,7 @@ impl Cipher {
     }
 }
 
-/// The associated data: a version and a place cannot be exchanged without breaking the tag.
+/// The associated data: changing the version or the place breaks the tag.
 fn bound(place: &[u8]) -> Vec<u8> {
     [&[VERSION], place].concat()
 }
@@ -152,8 +141,8 @@ fn derive(key: &[u8; 32], purpose: &str) -> Zeroizing<[u8; 32]> {
     Zeroizing::new(keyed_hash(key, purpose.as_bytes()).into())
 }
 
-/// SHA-512/256 over key and text. The key has a fixed length, and the hash gives away only half of its state, so that
-/// nobody can lengthen the text: HMAC's second pass is not needed.
+/// SHA-512/256 of key and text. The key has a fixed length, and the hash reveals only half of its state, so the text
+/// cannot be extended: HMAC's second pass is not needed.
 fn keyed_hash(key: &[u8; 32], text: &[u8]) -> sha2::digest::Output<Sha512_256> {
     Sha512_256::new().chain_update(key).chain_update(text).finalize()
 }

@@ -1,6 +1,7 @@
-//! Reads a file of credentials, CSV or JSON, row by row: what can be stored, and what is wrong with each other row.
+//! Reads a file of credentials in CSV or JSON, row by row: the rows that can be stored, and an error for each other
+//! row.
 //!
-//! No word of an error comes from the file's fields: a password may stand in the wrong column.
+//! Errors never quote the file's fields: a password may be in the wrong column.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,13 +14,13 @@ use serde_json::value::RawValue;
 use super::Entry;
 use crate::credentials::Credentials;
 
-/// The columns, in the order of the documents; the last may be left out.
+/// The columns in their documented order. The last one is optional.
 const COLUMNS: [&str; 5] = ["user", "username", "password", "extension", "adfs_username"];
 
-/// What a file holds.
+/// The rows of a file.
 #[derive(Debug, Default)]
 pub struct Import {
-    /// The rows that can be stored, each user once.
+    /// The rows that can be stored, one for each user.
     pub entries: Vec<Entry>,
     /// The rows that cannot.
     pub faults: Vec<RowFault>,
@@ -28,9 +29,9 @@ pub struct Import {
 /// A row that cannot be stored, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowFault {
-    /// Counted from 1, the header of a CSV file not included.
+    /// Its number, counted from 1 without the header of a CSV file.
     pub row: usize,
-    /// The line of the file where the row begins; CSV only.
+    /// The line of the file on which the row begins; CSV only.
     pub line: Option<u64>,
     /// What is wrong.
     pub fault: String,
@@ -45,10 +46,10 @@ impl fmt::Display for RowFault {
     }
 }
 
-/// Reads a file's bytes. JSON by the name's ending or the first character, else CSV.
+/// Reads the bytes of a file: JSON by the name's ending or the first character, otherwise CSV.
 ///
 /// # Errors
-/// What makes the file unreadable as a whole: a missing or unknown column, broken JSON, another encoding than UTF-8.
+/// The file as a whole is unreadable: a missing or unknown column, broken JSON, another encoding than UTF-8.
 pub fn read(path: &Path, bytes: &[u8]) -> Result<Import, String> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err("the file is UTF-16; save it as UTF-8".to_owned());
@@ -66,13 +67,13 @@ pub fn read(path: &Path, bytes: &[u8]) -> Result<Import, String> {
     Ok(reader.import)
 }
 
-/// One value a column, in the order of [`COLUMNS`].
+/// One value for each column, in the order of [`COLUMNS`].
 type Fields = [Option<SecretString>; COLUMNS.len()];
 
 #[derive(Default)]
 struct Reader {
     import: Import,
-    /// The row in which each user stands.
+    /// The row of each user.
     seen: HashMap<String, usize>,
     row: usize,
 }
@@ -138,7 +139,7 @@ fn entry(fields: Fields) -> Result<Entry, String> {
     Entry::new(plain(user).unwrap_or_default(), credentials).map_err(|fault| fault.to_string())
 }
 
-/// Which column each place of a row is.
+/// Returns the column of each field in a row.
 fn header(record: &csv::ByteRecord) -> Result<Vec<usize>, String> {
     let mut columns = Vec::with_capacity(record.len());
     for (at, name) in record.iter().enumerate() {
@@ -191,7 +192,7 @@ fn json_row(row: &RawValue) -> Result<Fields, String> {
     missing.map_or(Ok(members.fields), |column| Err(format!("{} is missing", known(column))))
 }
 
-/// Collects the members of one object; a name that stands twice is a fault, where a map would take the last.
+/// Collects the members of one object. A repeated name is an error; a map would silently take the last.
 struct Members {
     fields: Fields,
     fault: Option<String>,
@@ -207,7 +208,7 @@ impl Members {
             "null" if optional => SecretString::from(""),
             text if text.starts_with('"') => serde_json::from_str::<String>(text)
                 .map(SecretString::from)
-                .map_err(|_| format!("{name} has an escape that is no character"))?,
+                .map_err(|_| format!("{name} has an escape that is not a character"))?,
             _ => return Err(format!("{name} has to be a string")),
         };
         match self.fields.get_mut(column).map(|field| field.replace(text)) {

@@ -1,9 +1,9 @@
-//! [`Directory`]: the embedded credential store, one redb file in which every record is sealed (`cipher`).
+//! [`Directory`]: the embedded credential store, one redb file in which every record is encrypted (`cipher`).
 //!
-//! Start at [`Directory::open`]. The broker only reads; `switchboard credentials` writes, also while a broker runs:
-//! both have the file open in redb's multi-writer mode, in which each read begins at the last commit of any process.
-//! A socket of the broker's would be a second way in to guard, and opening the file for each command would make an
-//! agent's fetch wait for the administrator. Nothing here knows a session or a message, and all of it may block.
+//! Start at [`Directory::open`]. The broker only reads; `switchboard credentials` writes, even while a broker runs.
+//! Both open the file in redb's multi-writer mode, in which each read sees the last commit of any process. A socket of
+//! the broker would be one more way in to guard, and opening the file for each fetch would make agents wait for the
+//! administrator. Everything here may block.
 
 mod cipher;
 mod import;
@@ -28,16 +28,16 @@ use crate::store::{Database, StoreError, exists, lock_making, make_folder};
 use cipher::Cipher;
 use wire::{ErrorCode, Refusal};
 
-/// What errors call the file.
+/// What the file is called in errors.
 const WHAT: &str = "the credential store";
 
-/// Keyed hash of the user -> sealed record.
+/// Keyed hash of the user -> encrypted record.
 const ROWS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("rows");
 
-/// What is not about a user: so far the key check.
+/// What does not belong to a user: the key check.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
-/// The entry of [`META`] that only the right key opens.
+/// The entry of [`META`] that only the right key decrypts.
 const KEY_CHECK: &str = "key check";
 
 /// Why the store cannot be used: the path, what is wrong with it, and what to do. Holds no secret.
@@ -68,12 +68,12 @@ impl From<StoreError> for DirectoryError {
     }
 }
 
-/// The open store. Cheap to ask: a fetch is one look-up and one record opened.
+/// The open store. A fetch is one look-up and one decryption.
 pub struct Directory {
     path: PathBuf,
     database: Database,
     cipher: Cipher,
-    /// As it was at opening: another one means that the store was given another key.
+    /// The key check when the store was opened. If it changes, the store has been given another key.
     key_check: Vec<u8>,
 }
 
@@ -84,10 +84,10 @@ impl fmt::Debug for Directory {
 }
 
 impl Directory {
-    /// Opens the store; where there is none, makes the folder, the key and an empty store. Never replaces any of them.
+    /// Opens the store. If there is none, makes the folder, the key and an empty store. Never replaces any of them.
     ///
     /// # Errors
-    /// The folder cannot be written, the key is missing, unreadable or another one, the file is damaged.
+    /// The folder cannot be written; the key is missing, unreadable or wrong; the file is damaged.
     pub fn open(settings: &Settings) -> Result<Self, DirectoryError> {
         let path = settings.store();
         make_folder(&settings.data_dir)?;
@@ -100,10 +100,10 @@ impl Directory {
         Self::open_store(settings, path)
     }
 
-    /// Opens the store where there is one, and makes nothing.
+    /// Opens the store if there is one, and makes nothing.
     ///
     /// # Errors
-    /// As [`Directory::open`].
+    /// Those of [`Directory::open`].
     pub fn open_existing(settings: &Settings) -> Result<Option<Self>, DirectoryError> {
         let path = settings.store();
         if exists(&path)? { Self::open_store(settings, path).map(Some) } else { Ok(None) }
@@ -148,7 +148,7 @@ impl Directory {
         sealed.map(|sealed| self.unseal(&row, &sealed).map(|entry| entry.credentials)).transpose()
     }
 
-    /// Every entry, in the order of users' names.
+    /// Every entry, ordered by user.
     ///
     /// # Errors
     /// The file cannot be read, or a record was altered.
@@ -168,15 +168,15 @@ impl Directory {
         Ok(entries)
     }
 
-    /// Opens every record once, as the broker does at its start; returns how many there are.
+    /// Decrypts every record once, as the broker does when it starts, and returns how many there are.
     ///
     /// # Errors
-    /// As [`Directory::list`].
+    /// Those of [`Directory::list`].
     pub fn check(&self) -> Result<usize, DirectoryError> {
         self.list().map(|entries| entries.len())
     }
 
-    /// Stores entries, all of them or, on an error, none. Returns how many replaced an older one.
+    /// Stores all entries or, on an error, none. Returns how many replaced an older one.
     ///
     /// # Errors
     /// The file cannot be written, or another process has been writing to it for too long.
@@ -196,10 +196,10 @@ impl Directory {
         })
     }
 
-    /// Removes a user's entry; `false` where there was none.
+    /// Removes a user's entry; returns `false` if there was none.
     ///
     /// # Errors
-    /// As [`Directory::set`].
+    /// Those of [`Directory::set`].
     pub fn remove(&self, user: &str) -> Result<bool, DirectoryError> {
         let row = self.cipher.row_of(user);
         self.write(|transaction| Ok(Ok(transaction.open_table(ROWS)?.remove(&row)?.is_some())))
@@ -227,7 +227,7 @@ impl Directory {
         work: impl FnOnce(&WriteTransaction) -> Result<Result<T, DirectoryError>, redb::Error>,
     ) -> Result<T, DirectoryError> {
         self.database.write(|transaction| {
-            // A record sealed with a key that was replaced meanwhile could never be opened again.
+            // A record that is encrypted with a replaced key could never be decrypted again.
             let check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|check| check.value().to_vec());
             if check.as_ref() != Some(&self.key_check) {
                 return Ok(Err(DirectoryError::new(format!(
@@ -245,7 +245,7 @@ impl Source for Directory {
         Box::pin(async move {
             // A look-up takes tens of microseconds, but may wait for the disk or for a writer in another process.
             tokio::task::spawn_blocking(move || found(&self, &user)).await.unwrap_or_else(|error| {
-                tracing::error!(%error, "a look-up of credentials did not end");
+                tracing::error!(%error, "a look-up of credentials did not complete");
                 Err(internal())
             })
         })
@@ -269,7 +269,7 @@ fn found(directory: &Directory, user: &str) -> Result<Credentials, Refusal> {
     }
 }
 
-/// Makes an empty store.
+/// Creates an empty store.
 fn create(path: &Path, cipher: &Cipher) -> Result<(), DirectoryError> {
     let check = new_key_check(cipher)?;
     Ok(Database::create(path, WHAT, |transaction| {

@@ -1,4 +1,4 @@
-//! One row as values ([`Entry`], [`Credentials`]) and as the bytes that are sealed.
+//! One row: its values ([`Entry`]) and the bytes that are encrypted.
 
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
@@ -9,33 +9,33 @@ use wire::{NameFault, check_name};
 /// The longest password, in bytes.
 const PASSWORD_BYTES_MAX: usize = 1024;
 
-/// Records are filled up to a multiple of this, so that their length says nothing about the password's.
+/// Records are padded to a multiple of this, so that their length does not reveal the password's.
 const PADDED_TO: usize = 256;
 
-/// Credentials and whose they are.
+/// Credentials and their user.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The user, as sessions are proved to be it: compared byte for byte.
+    /// The user of sessions, compared byte for byte.
     pub user: String,
-    /// What is stored.
+    /// The credentials.
     pub credentials: Credentials,
 }
 
-/// A field that cannot be stored. Says which rule it breaks, never what it holds.
+/// A field that cannot be stored. The text names the broken rule, never the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {fault}")]
 pub struct FieldFault {
-    /// The column's name.
+    /// The name of the column.
     pub field: &'static str,
     /// The rule.
     pub fault: &'static str,
 }
 
 impl Entry {
-    /// An entry with every field checked. An empty `adfs_username` is none.
+    /// Checks every field. An empty `adfs_username` counts as none.
     ///
     /// # Errors
-    /// The first field that breaks a rule.
+    /// Names the first field that breaks a rule.
     pub fn new(user: String, credentials: Credentials) -> Result<Self, FieldFault> {
         let name = |field, text: &str| {
             check_name(text).map_err(|fault| {
@@ -59,7 +59,7 @@ impl Entry {
         Ok(Self { user, credentials })
     }
 
-    /// The bytes that are sealed: five fields with their lengths, filled up with zeros.
+    /// The bytes that are encrypted: five fields with their lengths, padded with zeros.
     pub(super) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let Credentials { username, password, extension, adfs_username } = &self.credentials;
         let fields = [
@@ -71,7 +71,7 @@ impl Entry {
         ];
         let length: usize = fields.iter().map(|field| size_of::<u64>() + field.len()).sum();
         let padded = length.next_multiple_of(PADDED_TO);
-        // Half a block to spare: the seal's tag goes there, and nothing is moved.
+        // Half a block of spare capacity, so that adding the authentication tag does not move the buffer.
         let mut bytes = Zeroizing::new(Vec::with_capacity(padded + PADDED_TO / 2));
         for field in fields {
             bytes.extend_from_slice(&(field.len() as u64).to_le_bytes());

@@ -1,7 +1,8 @@
-//! Gives the store a new key: every record is opened with the old one and sealed with the new one, in one transaction.
+//! Gives the store a new key: every record is decrypted with the old key and encrypted with the new one, in one
+//! transaction.
 //!
-//! Two files have to change, the store and the key. The new key is on the disk, beside the old one, before the store
-//! needs it, and takes the old one's place afterwards; whoever opens a store in between finds it there.
+//! Two files must change, the store and the key. The new key is on disk beside the old one before the store needs it,
+//! and replaces the old one afterwards. A process that opens the store in between finds it there.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -13,17 +14,17 @@ use super::cipher::{Cipher, Key};
 use super::{Directory, DirectoryError, KEY_CHECK, META, ROWS, Settings, new_key_check};
 use crate::store::{FolderLock, beside, exists, publish};
 
-/// What the name of a new key ends in, while it waits beside the old one for the store.
+/// The ending of a new key's file name, until it replaces the old key.
 const NEXT: &str = ".new";
 
 impl Directory {
     /// Gives the store a new key and returns how many records it has.
     ///
-    /// With `new_key_file`, the key is read from there, or made there, and it is for the operator to name that file, or
-    /// its text, from then on. Without, the key file that is in use gets a new key.
+    /// With `new_key_file`, the key is read from that file or written to it, and the operator has to configure that
+    /// file, or its text, from then on. Without it, the present key file gets a new key.
     ///
     /// # Errors
-    /// A broker runs, which could open nothing any more; a record does not open; a file cannot be written.
+    /// A broker runs, which could decrypt nothing any more; a record cannot be decrypted; a file cannot be written.
     pub fn rekey(settings: &Settings, new_key_file: Option<&Path>) -> Result<usize, DirectoryError> {
         let store = settings.store();
         if !exists(&store)? {
@@ -64,7 +65,7 @@ impl Directory {
                 let (row, old) = row?;
                 match again(row.value(), old.value()) {
                     Ok(row) => sealed.push(row),
-                    // Nothing was changed yet.
+                    // Nothing has been changed yet.
                     Err(error) => return Ok(Err(error)),
                 }
             }
@@ -78,7 +79,7 @@ impl Directory {
     }
 }
 
-/// The cipher of a new key that fits the store but was not yet put in the old one's place; puts it there.
+/// Returns the cipher of a new key that belongs to the store but has not replaced the old key yet, and replaces it.
 pub(super) fn finish(settings: &Settings, key_check: &[u8]) -> Result<Option<Cipher>, DirectoryError> {
     let Some(path) = settings.key_file() else { return Ok(None) };
     let next = beside(&path, NEXT);
@@ -108,7 +109,7 @@ fn new_key_at(path: &Path) -> Result<Key, DirectoryError> {
     Ok(key)
 }
 
-/// Removes what an earlier attempt left, before the store had it.
+/// Removes the file of an attempt that failed before the store was changed.
 fn remove(path: &Path) -> Result<(), DirectoryError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {

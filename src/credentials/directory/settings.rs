@@ -1,4 +1,4 @@
-//! [`Settings`]: where the store and its key are, and the first key.
+//! [`Settings`]: where the store and its key are. Makes the first key.
 
 use std::path::PathBuf;
 
@@ -9,10 +9,10 @@ use super::cipher::Key;
 use crate::config::Config;
 use crate::store::exists;
 
-/// The environment variable that may hold the key in place of a file.
+/// The environment variable that may contain the key instead of a file.
 pub const KEY_VARIABLE: &str = "SWITCHBOARD_CREDENTIALS_KEY";
 
-/// Where the store is and what opens it.
+/// Where the store is, and its key.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The folder of the store, the key unless it is elsewhere, and the locks.
@@ -33,7 +33,7 @@ pub enum KeySource {
 }
 
 impl Settings {
-    /// What the configuration says; the environment's key, where there is one, stands over its files.
+    /// The configured values. A key in the environment takes precedence over the key files.
     pub fn new(config: &Config, key_variable: Option<SecretString>) -> Self {
         let file = config.credentials.key_file.clone();
         Self {
@@ -58,7 +58,7 @@ impl Settings {
         }
     }
 
-    /// The key; `None` where it would be in a file that does not exist.
+    /// The key; `None` if its file does not exist.
     pub(super) fn key(&self) -> Result<Option<Key>, DirectoryError> {
         if let KeySource::Text(text) = &self.key {
             return Key::parse(text.expose_secret()).map(Some).ok_or_else(|| {

@@ -1,5 +1,5 @@
-//! Where the org has the credentials: object, fields and mask, by what it says of the object to this user, and one
-//! user's row.
+//! Checks the credentials in the org: object, fields and mask, from the description of the object for this user, and
+//! one user's row.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::salesforce::response::records;
 use crate::salesforce::{Org, soql};
 
 impl Org {
-    /// Object, fields and mask, by what the org says to this user of the object.
+    /// Checks object, fields and mask.
     pub(super) async fn object(&self, token: &Token, steps: &mut Steps) {
         let object = &self.config.credentials.object;
         let path = describe_path(&self.config.api_version, object);
@@ -39,7 +39,7 @@ impl Org {
 
     fn fields(&self, fields: &[Field], steps: &mut Steps) {
         let lookup = &self.config.credentials;
-        // Of a field of another object, its relation is all that this description has.
+        // The description has only the relation to another object, not that object's fields.
         let seen: HashSet<String> = fields
             .iter()
             .flat_map(|it| [Some(it.name.as_str()), it.relationship_name.as_deref()])
@@ -68,7 +68,7 @@ impl Org {
                 "fields",
                 Outcome::Failed,
                 format!(
-                    "{name} is no External ID, as the mode \"external_id\" needs. Setup > Object Manager > the object > Fields & \
+                    "{name} is not an External ID, as the mode \"external_id\" needs. Setup > Object Manager > the object > Fields & \
                      Relationships > {name} > Edit: 'External ID', 'Unique'; or set salesforce.credentials.mode to \"query\""
                 ),
             ),
@@ -104,9 +104,11 @@ impl Org {
             Some(false) => steps.add(
                 "mask",
                 Outcome::Failed,
-                format!("passwords come masked. {SET} > System Permissions: 'View Encrypted Data'"),
+                format!("passwords are masked. {SET} > System Permissions: 'View Encrypted Data'"),
             ),
-            None => steps.add("mask", Outcome::Skipped, "the org does not let this user ask; the lookup tells"),
+            None => {
+                steps.add("mask", Outcome::Skipped, "the org does not let this user ask; the step 'lookup' shows it");
+            }
         }
     }
 

@@ -1,8 +1,8 @@
-//! [`Org::diagnose`]: goes the way of a fetch step by step, and says of each step that it is well or what to change in
-//! Setup. A step whose ground is missing is not tried.
+//! [`Org::diagnose`]: follows a fetch step by step, and reports for each step that it works or what to change in Setup.
+//! A step is skipped if an earlier one that it depends on failed.
 //!
-//! Here is the way to a session and what every use of it needs; `credentials` and `records` look at what the configuration
-//! wants of the org's objects. What only events and verifiers know of is looked at by them.
+//! This file covers the way to a session and what every use of it needs. `credentials` and `records` check the org's
+//! objects. Events and verifiers are checked by their own folders.
 
 mod credentials;
 mod records;
@@ -15,56 +15,56 @@ use super::fault::Fault;
 use super::oauth::Token;
 use crate::config::Mode;
 
-/// How far a clock may be off before it is worth a word, in seconds: Salesforce allows three minutes.
+/// How far a clock may be off before there is a warning, in seconds: Salesforce allows three minutes.
 const CLOCK_NOTABLE: i64 = 30;
 
-/// How far it may be off before logins fail: an assertion is good for two minutes.
+/// How far it may be off before logins fail, in seconds: an assertion is valid for two minutes.
 const CLOCK_WRONG: i64 = 110;
 
-/// The integration user's permissions.
+/// Where the integration user's permissions are in Setup.
 const SET: &str = "Setup > Users > Permission Sets > the broker's set";
 
-/// Those on an object.
+/// Where its permissions for an object are.
 const OBJECT_SETTINGS: &str = "Setup > Users > Permission Sets > the broker's set > Object Settings";
 
 /// The steps that need a session.
 const BEHIND_LOGIN: [&str; 6] = ["api_version", "object", "fields", "mask", "limits", "lookup"];
 
-/// The steps of the credentials.
+/// The steps that concern the credentials.
 const OF_CREDENTIALS: [&str; 3] = ["object", "fields", "mask"];
 
 /// Whose credentials are looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose<'a> {
-    /// Nobody's: they are not kept in the org.
+    /// Nobody's, because credentials are not in the org.
     Nobodys,
-    /// They are in the org, and no user was named.
+    /// Credentials are in the org, but no user was named.
     Unnamed,
     /// This user's.
     Of(&'a str),
 }
 
-/// What came of a step.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It is well.
+    /// It works.
     Passed,
-    /// It works, and yet something should be changed.
+    /// It works, but something should be changed.
     Warning,
     /// Something has to be changed.
     Failed,
-    /// It was not tried.
+    /// It was skipped.
     Skipped,
 }
 
-/// One step, as it came out.
+/// One step and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// Which: `network`, `tls`, `clock`, `login`, `api_version`, `object`, `fields`, `mask`, `limits`, `lookup`; then, once
-    /// a table of the configuration, `records` and `events`; `introspection`, `userinfo`.
+    /// Its name: `network`, `tls`, `clock`, `login`, `api_version`, `object`, `fields`, `mask`, `limits`, `lookup`;
+    /// `records` and `events` once for each table of the configuration; `introspection`, `userinfo`.
     pub step: &'static str,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: Outcome,
     /// What was found, or what to do.
     pub detail: String,
@@ -80,7 +80,7 @@ impl Steps {
     }
 
     fn failed(&mut self, step: &'static str, fault: &Fault) {
-        // What stands in the way of one stands in the way of the next: once told is enough.
+        // The same cause would fail the next steps too; one report is enough.
         let told = fault.operator();
         let before = self.0.iter().find(|it| it.detail == told).map(|it| format!("the same as {}", it.step));
         self.add(step, Outcome::Failed, before.unwrap_or_else(|| told.to_owned()));
@@ -93,7 +93,7 @@ impl Steps {
     }
 }
 
-/// What an org says of an object to this user. What it leaves out is not held against it.
+/// An org's description of an object for this user. Missing properties are not errors.
 #[derive(Deserialize)]
 struct Description {
     createable: Option<bool>,
@@ -132,7 +132,7 @@ impl Description {
 }
 
 impl Field {
-    /// Whether Salesforce alone writes it, whatever anybody may.
+    /// Returns whether only Salesforce writes it, whatever the permissions.
     fn is_computed(&self) -> bool {
         self.calculated || self.auto_number
     }
@@ -142,12 +142,12 @@ impl Field {
     }
 }
 
-/// Where an object is described.
+/// The path of an object's description.
 fn describe_path(version: &str, object: &str) -> String {
     format!("/services/data/v{version}/sobjects/{object}/describe")
 }
 
-/// `signs`: whether the login says by this clock until when it is good.
+/// `signs`: whether a login contains a time limit by this clock.
 fn clock(ahead: Option<i64>, signs: bool) -> Step {
     let Some(ahead) = ahead else {
         return Step {
@@ -167,7 +167,8 @@ fn clock(ahead: Option<i64>, signs: bool) -> Step {
 }
 
 impl Org {
-    /// Tries every step of a fetch and of whatever else the configuration wants of the org. No password is in what it says.
+    /// Tries every step of a fetch, and everything else that the configuration needs from the org. The steps contain no
+    /// password.
     pub async fn diagnose(&self, whose: Whose<'_>) -> Vec<Step> {
         let mut steps = Steps::default();
         if self.connection(&mut steps).await {
@@ -186,9 +187,9 @@ impl Org {
         steps.0
     }
 
-    /// Network, TLS and clock; says whether there is a way to the login.
+    /// Checks network, TLS and clock, and returns whether the login host is reachable.
     async fn connection(&self, steps: &mut Steps) -> bool {
-        const NO_WAY: &str = "there is no way to Salesforce";
+        const NO_WAY: &str = "Salesforce cannot be reached";
         let url = &self.config.login_url;
         let ahead = match self.client.reach().await {
             Err(fault) => {
@@ -216,7 +217,7 @@ impl Org {
         true
     }
 
-    /// What would come after the login.
+    /// Skips the steps after the login.
     fn skip_all(&self, steps: &mut Steps, why: &str) {
         steps.skipped(&BEHIND_LOGIN, why);
         self.skip_tables(steps, why);
@@ -253,7 +254,7 @@ impl Org {
         self.topics(token, steps).await;
     }
 
-    /// Says whether the rest can be asked.
+    /// Returns whether the remaining steps can be tried.
     async fn api_version(&self, steps: &mut Steps) -> bool {
         #[derive(Deserialize)]
         struct Version {

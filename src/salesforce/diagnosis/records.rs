@@ -1,5 +1,5 @@
-//! The objects that messages write: whether they and each of their fields may be written, by what the org says of them to
-//! this user. Nothing is written.
+//! Checks that the objects that messages write, and each of their fields, can be written, from the org's descriptions
+//! for this user. Nothing is written.
 
 use super::{Description, OBJECT_SETTINGS, Outcome, Steps, describe_path};
 use crate::config::WritableObject;
@@ -7,10 +7,10 @@ use crate::salesforce::Org;
 use crate::salesforce::client::{Call, Want};
 use crate::salesforce::write_fault::Target;
 
-/// A SHA-256 in hex digits.
+/// The length of a SHA-256 in hex digits.
 const KEY_LENGTH: u32 = 64;
 
-/// One table, and where what is said of it goes.
+/// One table, and where its steps go.
 struct Table<'a> {
     name: &'a str,
     configured: &'a WritableObject,
@@ -19,7 +19,7 @@ struct Table<'a> {
 }
 
 impl Org {
-    /// One step a table `[salesforce.objects.NAME]`, or one for each thing that is wrong with it.
+    /// Adds one step for each table `[salesforce.objects.NAME]`, or one for each problem with it.
     pub(super) async fn records(&self, steps: &mut Steps) {
         for (name, table) in &self.config.objects {
             if !table.update && !table.create {
@@ -71,7 +71,7 @@ impl Table<'_> {
         if lacking.is_empty() {
             return;
         }
-        // Tasks and events have no line of their own for it.
+        // Tasks and events have no permission of their own for it.
         let own = match self.is_activity() {
             true => "; System Permissions: 'Access Activities', 'Edit Tasks' or 'Edit Events'",
             false => "",
@@ -82,7 +82,7 @@ impl Table<'_> {
         ));
     }
 
-    /// The fields of `fields` and `call_field`: there, and to be written in the ways that are on.
+    /// Checks that the fields of `fields` and `call_field` exist and can be written in the ways that are on.
     fn written(&mut self, description: &Description) {
         let mut absent = Vec::new();
         let mut read_only = Vec::new();
@@ -119,7 +119,7 @@ impl Table<'_> {
                 self.name
             ));
         }
-        // Where the object itself may not be written, none of its fields may, whatever their own permissions say.
+        // If the object cannot be written, neither can any of its fields, whatever their permissions.
         if !read_only.is_empty() && self.wrong.iter().all(|it| !it.starts_with("its records")) {
             self.wrong.push(format!(
                 "{} may be read, but not written. {OBJECT_SETTINGS} > {object} > Field Permissions: 'Edit Access'",
@@ -128,7 +128,7 @@ impl Table<'_> {
         }
     }
 
-    /// A call's record is looked for by this field.
+    /// Checks the field by which a call's record is looked up.
     fn call_field(&mut self, description: &Description, by_call: bool) {
         let name = &self.configured.call_field;
         if by_call && description.field(name).is_some_and(|it| it.filterable == Some(false)) {
@@ -140,7 +140,7 @@ impl Table<'_> {
         }
     }
 
-    /// The field that tells a request from one that is asked again.
+    /// Checks the field that identifies a repeated request.
     fn external_id(&mut self, description: &Description) {
         let WritableObject { object, create, external_id: name, .. } = self.configured;
         if !create {
@@ -160,7 +160,7 @@ impl Table<'_> {
             self.complain(&[], &[name]);
         }
         if field.external_id == Some(false) {
-            self.wrong.push(format!("{name} is no External ID. {place} > {name} > Edit: 'External ID'"));
+            self.wrong.push(format!("{name} is not an External ID. {place} > {name} > Edit: 'External ID'"));
         }
         if field.length.is_some_and(|it| it < KEY_LENGTH) || !field.r#type.is_empty() && field.r#type != "string" {
             self.wrong.push(format!(

@@ -1,19 +1,19 @@
-//! What a change event says of its fields: bits in place of names, to be counted off against the schema.
+//! Bitmaps in change events: which fields have changed, as bits that are counted along the schema.
 //!
-//! `0x…` is a number whose lowest bit stands for the first field, `4-0x…` the same for the fields within the fifth one
+//! `0x…` is a number whose lowest bit is the first field; `4-0x…` is the same for the fields inside the fifth one
 //! ("Event Deserialization Considerations" in the Pub/Sub API's guide).
 
 use apache_avro::Schema;
 use apache_avro::schema::{Name, RecordSchema};
 use serde_json::{Map, Value};
 
-/// The lists of a header that are written so.
+/// The lists of a header that contain bitmaps.
 const LISTS: [&str; 3] = ["changedFields", "nulledFields", "diffFields"];
 
 /// Finds a record by name.
 pub(super) type Named<'s> = dyn Fn(&Name) -> Option<&'s RecordSchema> + 's;
 
-/// Puts the names of fields in place of bits. What cannot be read stays as it is.
+/// Replaces bits with names of fields. Entries that cannot be read stay unchanged.
 pub(super) fn expand<'s>(header: &mut Map<String, Value>, record: &'s RecordSchema, named: &Named<'s>) {
     for list in LISTS {
         if let Some(Value::Array(entries)) = header.get_mut(list) {
@@ -26,7 +26,7 @@ pub(super) fn expand<'s>(header: &mut Map<String, Value>, record: &'s RecordSche
     }
 }
 
-/// The names that one entry stands for; `None`: it is no bitmap of this record.
+/// The names that one entry means; `None` if it is not a bitmap of this record.
 fn fields<'s>(entry: &str, record: &'s RecordSchema, named: &Named<'s>) -> Option<Vec<String>> {
     if let Some(bits) = entry.strip_prefix("0x") {
         return names(bits, record);
@@ -37,7 +37,7 @@ fn fields<'s>(entry: &str, record: &'s RecordSchema, named: &Named<'s>) -> Optio
     Some(within.into_iter().map(|name| format!("{}.{name}", parent.name)).collect())
 }
 
-/// The record that a field holds, be it an optional one.
+/// The record in a field, which may be optional.
 fn compound<'s>(schema: &'s Schema, named: &Named<'s>) -> Option<&'s RecordSchema> {
     match schema {
         Schema::Record(record) => Some(record),
@@ -53,7 +53,7 @@ fn names(bits: &str, record: &RecordSchema) -> Option<Vec<String>> {
         let digit = digit.to_digit(16)?;
         let set = (0..4).filter(|bit| digit & (1 << bit) != 0).map(|bit| place * 4 + bit);
         for at in set {
-            // A schema that is older than the event lacks its newest fields.
+            // A schema older than the event lacks its newest fields.
             names.extend(record.fields.get(at).map(|field| field.name.clone()));
         }
     }
@@ -91,7 +91,7 @@ mod tests {
         ] {
             let mut payload = vec![2, u8::try_from(entry.len() * 2).unwrap()];
             payload.extend(entry.bytes());
-            // The end of the list, then four times null.
+            // The end of the list, then four nulls.
             payload.extend([0, 0, 0, 0, 0]);
             let read = schema.read(&payload).unwrap();
             assert_eq!(read["ChangeEventHeader"]["changedFields"], serde_json::json!(expected), "{entry}");

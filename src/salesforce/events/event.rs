@@ -1,4 +1,4 @@
-//! [`Heard`]: an event as applications get it, and whose it is. Plain: no network, no router.
+//! [`Heard`]: an event as applications receive it, and its user. No network, no router.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,21 +10,21 @@ use super::wire::ConsumerEvent;
 use crate::config::EventTopic;
 use crate::salesforce::{CHANGE_EVENT, CHANNEL, PLATFORM_EVENT};
 
-/// An event, ready to be announced.
+/// An event that is ready to be published.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Heard {
     /// The envelope.
     pub(super) text: String,
-    /// Whom it is for.
+    /// Its receivers.
     pub(super) to: To,
 }
 
-/// Whom an event is for.
+/// The receivers of an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum To {
     /// All users.
     Everybody,
-    /// One.
+    /// One user.
     User(String),
     /// The field that names the user is empty or absent.
     Nobody,
@@ -38,8 +38,8 @@ struct Envelope<'a> {
     data: Map<String, Value>,
 }
 
-/// Reads an event. `secret`: the name of a field that is never passed on. `None`: the payload is not what its schema
-/// says.
+/// Reads an event. `secret` is the name of a field that is never passed on. Returns `None` if the payload does not fit
+/// its schema.
 pub(super) fn read(event: &ConsumerEvent, schema: &Schema, topic: &EventTopic, secret: &str) -> Option<Heard> {
     let produced = event.event.as_ref()?;
     let mut record = schema.read(&produced.payload)?;
@@ -63,7 +63,7 @@ pub(super) fn read(event: &ConsumerEvent, schema: &Schema, topic: &EventTopic, s
     Some(Heard { text: serde_json::to_string(&envelope).ok()?, to })
 }
 
-/// What a field, or one within another, says of a user.
+/// Returns the user in a field, or in a field inside another.
 fn user(record: &Map<String, Value>, path: &str) -> Option<String> {
     let mut parts = path.split('.');
     let mut value = record.get(parts.next()?)?;
@@ -77,7 +77,7 @@ fn user(record: &Map<String, Value>, path: &str) -> Option<String> {
     }
 }
 
-/// Takes a field out, wherever it stands.
+/// Removes a field at every depth.
 fn withhold(record: &mut Map<String, Value>, secret: &str) {
     if secret.is_empty() {
         return;

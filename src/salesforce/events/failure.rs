@@ -1,5 +1,5 @@
-//! [`Failure`]: why a stream of events ended, and what comes next. The code of Salesforce's own stands in the trailer
-//! `error-code`; its message does not reach the log.
+//! [`Failure`]: why a stream of events ended, and what to do next. Salesforce's own code is in the trailer
+//! `error-code`; its message is never logged.
 
 use tonic::{Code, Status};
 
@@ -9,39 +9,39 @@ use crate::salesforce::fault::{Fault, of_failure};
 /// Why a stream ended.
 #[derive(Debug)]
 pub(super) struct Failure {
-    /// What comes next.
+    /// What to do next.
     pub(super) next: Next,
-    /// For the operator.
+    /// A hint for the operator.
     pub(super) hint: String,
-    /// The call's id in Salesforce's own logs, for a case with its support.
+    /// The id of the call in Salesforce's logs, for a support case.
     pub(super) rpc_id: Option<String>,
 }
 
-/// What comes after a failure.
+/// What to do after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// A new login.
+    /// Log in again.
     Login,
-    /// The topic's configured start: the replay id is no longer taken.
+    /// Begin at the topic's configured start, because the replay id is no longer valid.
     Anew,
-    /// Another attempt after a long while: somebody has to change something.
+    /// Wait for long: somebody has to change something.
     Slowly,
-    /// Another attempt after a short while.
+    /// Wait for a short time.
     Again,
 }
 
 impl Failure {
-    /// One that passes.
+    /// A failure that passes by itself.
     pub(super) fn passing(hint: &str) -> Self {
         Self { next: Next::Again, hint: hint.to_owned(), rpc_id: None }
     }
 
-    /// No session could be had.
+    /// A failed login.
     pub(super) fn login(fault: &Fault) -> Self {
         Self { next: Next::Again, hint: fault.operator().to_owned(), rpc_id: None }
     }
 
-    /// What a call's status says.
+    /// The failure that a gRPC status means.
     pub(super) fn of(status: &Status) -> Self {
         let trailer = |name: &str| status.metadata().get(name).and_then(|it| it.to_str().ok());
         let known = trailer("error-code").unwrap_or_default();

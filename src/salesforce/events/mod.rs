@@ -1,10 +1,10 @@
-//! Events from an org: the Pub/Sub API's streams of topics, turned into envelopes of the channel `Salesforce`.
+//! Events from an org: subscribes to topics of the Pub/Sub API and publishes what arrives on the channel `Salesforce`.
 //!
-//! [`Events`] is what the broker starts: a `subscription` for each topic, one session with the org shared with everything
-//! else, and `replay`, which remembers how far they are. `wire` is the API, `schema` and `bitmap` read what it sends,
-//! `event` makes an envelope of it, `failure` says what the end of a stream means, `probe` whether a topic
-//! can be heard at all. What comes from here is an event,
-//! never a request, and nothing here waits for an application.
+//! [`Events`] starts a `subscription` for each topic; they share the session with the rest of the room. `replay`
+//! remembers how far each topic has been published. `wire` is the API, `schema` and `bitmap` decode its payloads,
+//! `event` turns one into an envelope, `failure` says what the end of a stream means, and `probe` checks whether a
+//! topic can be subscribed to. Only events are published, never requests, and nothing here waits for an answer of an
+//! application.
 
 mod bitmap;
 mod event;
@@ -36,7 +36,7 @@ use stats::Stats;
 use subscription::Subscription;
 use wire::PubSub;
 
-/// The adapter subscribes to nothing, so nothing waits for it.
+/// The adapter subscribes to nothing, so this queue stays empty.
 const WAITING_MAX: OutboxLimits = OutboxLimits { messages: 16, bytes: 1 << 16, refuses: true };
 
 /// The topics of an org.
@@ -47,7 +47,7 @@ pub struct Events {
     topics: Vec<(String, config::EventTopic, Arc<Stats>)>,
 }
 
-/// What the subscriptions have in common.
+/// What the subscriptions share.
 struct Shared {
     org: Arc<Org>,
     pubsub: Arc<PubSub>,
@@ -56,15 +56,15 @@ struct Shared {
     router: Arc<Router>,
     member: Arc<Session>,
     timeout: Duration,
-    /// The field that holds a password.
+    /// The field that contains a password.
     secret: String,
 }
 
 impl Events {
-    /// Reads how far the topics are. Sends nothing. Blocks on the disk.
+    /// Reads how far the topics have been published. Sends nothing. Blocks on the disk.
     ///
     /// # Errors
-    /// Certificates or an address that cannot be used.
+    /// The certificates or the address cannot be used.
     pub fn open(org: Arc<Org>, data_dir: &Path) -> Result<Self, SetupError> {
         let pubsub = Arc::new(PubSub::new(&org.config)?);
         let topics = org.config.events.topics.iter();
@@ -72,7 +72,7 @@ impl Events {
         Ok(Self { pubsub, topics, positions: Arc::new(Positions::open(data_dir)), org })
     }
 
-    /// Hears the topics until `stop`, in tasks on `tasks`. To be called once.
+    /// Subscribes to the topics until `stop`, in tasks on `tasks`. Must be called once.
     pub fn start(&self, router: &Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
         let Self { org, pubsub, positions, topics } = self;
         let member = router.attach_adapter(Instant::now().into_std(), Outbox::new(WAITING_MAX));
@@ -109,7 +109,7 @@ impl Events {
         });
     }
 
-    /// The counts at this moment.
+    /// The present counts.
     #[must_use]
     pub fn snapshot(&self) -> Vec<TopicSnapshot> {
         self.topics.iter().map(|(name, topic, stats)| stats.snapshot(name, &topic.topic)).collect()

@@ -1,5 +1,5 @@
-//! The step `events` of a diagnosis: whether each topic is there, may be heard, and has the fields that the configuration
-//! names. No stream is opened, so nothing is counted as heard.
+//! The step `events` of a diagnosis: checks that each topic exists, may be read, and has the fields that the
+//! configuration names. No stream is opened, so nothing counts as delivered.
 
 use tokio::time::timeout;
 use tonic::Status;
@@ -13,7 +13,7 @@ use crate::salesforce::diagnosis::{Outcome, Steps};
 use crate::salesforce::oauth::Token;
 
 impl Org {
-    /// One step a table `[salesforce.events.topics.NAME]`.
+    /// Adds one step for each table `[salesforce.events.topics.NAME]`.
     pub(in crate::salesforce) async fn topics(&self, token: &Token, steps: &mut Steps) {
         if self.config.events.topics.is_empty() {
             return;
@@ -39,7 +39,7 @@ impl Org {
     }
 }
 
-/// What is well with a topic, or what to change.
+/// Returns what was found, or what to change.
 async fn ask(pubsub: &PubSub, token: &Token, topic: &EventTopic) -> Result<String, String> {
     let EventTopic { topic: called, user_field, fields, .. } = topic;
     let failed = |status: Status| format!("{called}: {}", Failure::of(&status).hint);
@@ -50,7 +50,7 @@ async fn ask(pubsub: &PubSub, token: &Token, topic: &EventTopic) -> Result<Strin
     let schema = pubsub.schema(token, &info.schema_id).await.map_err(failed)?;
     let schema = Schema::parse(&schema).map_err(|why| format!("{called}: its schema cannot be used: {why}"))?;
     let mut absent = Vec::new();
-    // The user is looked for by the name as it is written; of what lies deeper, the schema does not say everything.
+    // The user's field must be spelt exactly. Fields inside other fields are not fully described by the schema.
     let first = user_field.as_deref().and_then(|path| path.split('.').next());
     absent.extend(first.filter(|first| schema.fields().all(|it| it != *first)));
     let has = |name: &str| schema.fields().any(|it| it.eq_ignore_ascii_case(name));

@@ -1,5 +1,5 @@
-//! [`Positions`]: how far each topic has been routed, kept over a restart. What is written trails what was routed, never
-//! leads it: after a crash an event may come twice, and none is missed.
+//! [`Positions`]: how far each topic has been published, kept over a restart. The file is never ahead of what was
+//! published, so after a crash an event may be repeated, but none is missed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,22 +18,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store;
 
-/// In the data folder.
+/// The file in the data folder.
 const FILE: &str = "salesforce-events.json";
 
-/// Between two writings.
+/// The time between two writes.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Replay ids by topic.
 type Topics = BTreeMap<String, String>;
 
-/// The file: replay ids in base64, by org and topic. A replay id says nothing to another org.
+/// The content of the file: replay ids in base64, by org and topic. A replay id is valid for one org only.
 #[derive(Default, Deserialize, Serialize)]
 struct Kept {
     orgs: BTreeMap<String, Topics>,
 }
 
-/// How far each topic has been routed.
+/// How far each topic has been published.
 pub(super) struct Positions {
     path: PathBuf,
     kept: Mutex<Kept>,
@@ -41,31 +41,30 @@ pub(super) struct Positions {
 }
 
 impl Positions {
-    /// Reads what was kept. A file that cannot be used is told of and counts as none: every topic then begins as it is
-    /// configured.
+    /// Reads the file. An unusable file is logged and ignored: then every topic begins at its configured start.
     pub(super) fn open(data_dir: &Path) -> Self {
         let path = data_dir.join(FILE);
         let kept = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(path = %path.display(), %error, "the kept replay ids cannot be read: topics begin anew");
+                tracing::warn!(path = %path.display(), %error, "the saved replay ids cannot be read: topics begin at their configured start");
                 Kept::default()
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the kept replay ids cannot be read: topics begin anew");
+                tracing::warn!(path = %path.display(), %error, "the saved replay ids cannot be read: topics begin at their configured start");
                 Kept::default()
             }
         };
         Self { path, kept: Mutex::new(kept), advanced: Notify::new() }
     }
 
-    /// The replay id after which a topic goes on.
+    /// The replay id to continue after.
     pub(super) fn find(&self, org: &str, topic: &str) -> Option<Vec<u8>> {
         let kept = self.kept.lock();
         kept.orgs.get(org)?.get(topic).and_then(|text| STANDARD.decode(text).ok()).filter(|id| !id.is_empty())
     }
 
-    /// Notes that a topic has been routed up to here.
+    /// Records that a topic has been published up to this replay id.
     pub(super) fn advance(&self, org: &str, topic: &str, replay_id: &[u8]) {
         let text = STANDARD.encode(replay_id);
         let mut kept = self.kept.lock();
@@ -80,7 +79,7 @@ impl Positions {
         self.advanced.notify_one();
     }
 
-    /// Forgets a topic's, which Salesforce does not take.
+    /// Forgets the replay id of a topic, because Salesforce refused it.
     pub(super) fn forget(&self, org: &str, topic: &str) {
         if let Some(topics) = self.kept.lock().orgs.get_mut(org) {
             topics.remove(topic);
@@ -88,7 +87,7 @@ impl Positions {
         self.advanced.notify_one();
     }
 
-    /// Writes what has advanced, at most once a second and at the end, until `routed` says that there is no more.
+    /// Writes the file after changes, at most once a second, until `routed` says that nothing more will be published.
     pub(super) async fn run(self: Arc<Self>, routed: CancellationToken) {
         let mut told = false;
         loop {
@@ -102,7 +101,7 @@ impl Positions {
                 Ok(Ok(())) => told = false,
                 Ok(Err(error)) if !told => {
                     told = true;
-                    tracing::error!(path = %self.path.display(), %error, "replay ids cannot be kept: events would come again after a restart");
+                    tracing::error!(path = %self.path.display(), %error, "replay ids cannot be saved: events would be repeated after a restart");
                 }
                 Ok(Err(_)) | Err(_) => {}
             }

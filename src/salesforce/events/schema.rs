@@ -1,7 +1,8 @@
-//! [`Schema`]: what an event's payload is written by, and the JSON that is read from it. [`Schemas`] keeps them: a schema
-//! never changes under its id.
+//! [`Schema`]: the Avro schema of an event's payload, and decoding into JSON. [`Schemas`] caches them; the schema of an
+//! id never changes.
 //!
-//! Union and default forms go, bytes become base64, and a moment that the schema calls a date and time becomes RFC 3339.
+//! Unions and defaults are resolved, bytes become base64, and a number that the schema declares as date and time
+//! becomes RFC 3339.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,45 +18,45 @@ use serde_json::{Map, Value, json};
 
 use super::bitmap;
 
-/// Schemas kept; an org that changes its events a hundred times a day costs a call for each.
+/// The number of cached schemas. Each change of an event in the org costs one more call.
 const KEPT: usize = 256;
 
-/// How deep a schema may nest. Salesforce's go two deep.
+/// The deepest nesting of a schema. Salesforce's are two levels deep.
 const DEPTH_MAX: usize = 16;
 
-/// How many fields and kinds of values a schema may have in all, each as often as it stands for one. An object of
-/// Salesforce's has at most some 900 fields.
+/// The most fields and types in a schema, counted each time they are used. An object in Salesforce has about 900 fields
+/// at most.
 const EXTENT_MAX: usize = 20_000;
 
-/// The same for one item of a list: Salesforce's are texts.
+/// The same limit for the items of a list, which are texts in Salesforce.
 const LISTED_MAX: usize = 16;
 
-/// The most that one value may ask to be given at once: an event has at most 1 MiB.
+/// The largest allocation for one value. An event has at most 1 MiB.
 const ALLOCATION_MAX: usize = 4 << 20;
 
-/// The last moment that RFC 3339 can write, in milliseconds.
+/// The last point in time that RFC 3339 can express, in milliseconds.
 const LAST_MS: u64 = 253_402_300_799_999;
 
-/// The field of a change event that says what has changed.
+/// The field of a change event that describes the change.
 pub(super) const HEADER: &str = "ChangeEventHeader";
 
-/// A schema, known to be a record of bounded size.
+/// A schema that has been checked: a record of limited size.
 pub(super) struct Schema {
     avro: apache_avro::Schema,
 }
 
 impl Schema {
-    /// Reads a schema. Says what is wrong with one that cannot be used.
+    /// Parses a schema, or says why it cannot be used.
     pub(super) fn parse(json: &str) -> Result<Self, &'static str> {
         apache_avro::util::max_allocation_bytes(ALLOCATION_MAX);
-        let avro = apache_avro::Schema::parse_str(json).map_err(|_| "it is no Avro schema")?;
+        let avro = apache_avro::Schema::parse_str(json).map_err(|_| "it is not an Avro schema")?;
         let names = ResolvedSchema::new(&avro).map_err(|_| "it names what it does not define")?.get_names().clone();
         match &avro {
             _ if !(Extent { names, left: EXTENT_MAX }).covers(&avro, None, 0, false) => {
                 Err("it refers to itself, or is larger than any event's")
             }
             apache_avro::Schema::Record(_) => Ok(Self { avro }),
-            _ => Err("it is no record"),
+            _ => Err("it is not a record"),
         }
     }
 
@@ -64,17 +65,17 @@ impl Schema {
         self.record().map_or("", |record| record.name.name())
     }
 
-    /// The fields of the event, as they are written.
+    /// The names of the event's fields.
     pub(super) fn fields(&self) -> impl Iterator<Item = &str> {
         self.record().into_iter().flat_map(|record| &record.fields).map(|field| field.name.as_str())
     }
 
-    /// Whether the event tells of a changed record.
+    /// Returns whether the event describes a changed record.
     pub(super) fn is_change(&self) -> bool {
         self.record().is_some_and(|record| record.lookup.contains_key(HEADER))
     }
 
-    /// Reads a payload: one bare datum.
+    /// Decodes a payload, which is one datum without a header.
     pub(super) fn read(&self, mut payload: &[u8]) -> Option<Map<String, Value>> {
         let reader = GenericDatumReader::builder(&self.avro).build().ok()?;
         let Avro::Record(fields) = reader.read_value(&mut payload).ok()? else { return None };
@@ -97,7 +98,7 @@ impl Schema {
         }
     }
 
-    /// The record of this name, which another field refers to.
+    /// The record of this name, which a field refers to.
     fn named(&self, name: &Name) -> Option<&RecordSchema> {
         let mut open = vec![&self.avro];
         while let Some(schema) = open.pop() {
@@ -110,7 +111,7 @@ impl Schema {
     }
 }
 
-/// The schemas that stand in a schema.
+/// The schemas inside a schema.
 fn inside(schema: &apache_avro::Schema) -> Vec<&apache_avro::Schema> {
     match schema {
         apache_avro::Schema::Record(record) => record.fields.iter().map(|field| &field.schema).collect(),
@@ -121,15 +122,16 @@ fn inside(schema: &apache_avro::Schema) -> Vec<&apache_avro::Schema> {
     }
 }
 
-/// What may still be met on the way through a schema, names followed: they can hold each other in chains that a few bytes
-/// describe, and that would take a reader more stack or memory than there is.
+/// The budget that is left while a schema is checked. Names are followed: a few bytes can describe chains of records
+/// that contain each other, which would overflow the decoder's stack or memory.
 struct Extent<'s> {
     names: NamesRef<'s>,
     left: usize,
 }
 
 impl Extent<'_> {
-    /// Whether what a schema describes is within bounds. `namespace`: of the record around it; `listed`: within a list.
+    /// Returns whether a schema is within the limits. `namespace` is that of the enclosing record; `listed` is whether
+    /// it is inside a list.
     fn covers(&mut self, schema: &apache_avro::Schema, namespace: Option<&str>, depth: usize, listed: bool) -> bool {
         let Some(left) = self.left.checked_sub(1).filter(|_| depth <= DEPTH_MAX) else { return false };
         self.left = left;
@@ -156,7 +158,7 @@ impl Extent<'_> {
         }
     }
 
-    /// The reader bounds each list by itself, and the bytes of an item not at all: they may be none.
+    /// The decoder limits each list by itself and does not count the bytes of an item, which may be zero.
     fn covers_listed(
         &mut self,
         item: &apache_avro::Schema,
@@ -172,7 +174,7 @@ impl Extent<'_> {
     }
 }
 
-/// A value in JSON. `moment`: a long is milliseconds since 1970.
+/// Writes a value in JSON. With `moment`, a long is milliseconds since 1970.
 fn plain(value: Avro, moment: bool) -> Value {
     match value {
         Avro::Union(_, inner) => plain(*inner, moment),
@@ -187,7 +189,7 @@ fn plain(value: Avro, moment: bool) -> Value {
         | Avro::TimestampNanos(it)
         | Avro::LocalTimestampMicros(it)
         | Avro::LocalTimestampNanos(it) => json!(it),
-        // Not a number, and infinity, are null in JSON.
+        // NaN and infinity become null.
         Avro::Float(it) => json!(it),
         Avro::Double(it) => json!(it),
         Avro::String(it) | Avro::Enum(_, it) => Value::String(it),
@@ -200,7 +202,7 @@ fn plain(value: Avro, moment: bool) -> Value {
             entries.into_iter().collect()
         }
         Avro::Uuid(it) => Value::String(it.to_string()),
-        // No event of Salesforce has one of these numbers, and a long one takes long to write out.
+        // Salesforce's events contain no such number, and a long one takes long to write.
         Avro::Null | Avro::Decimal(_) | Avro::BigDecimal(_) | Avro::Duration(_) => Value::Null,
     }
 }
@@ -218,7 +220,7 @@ fn date(days: i32) -> Value {
     moment.as_str().and_then(|text| text.get(..10)).map_or_else(|| json!(days), |day| json!(day))
 }
 
-/// The schemas that were read last.
+/// The most recently used schemas.
 #[derive(Default)]
 pub(super) struct Schemas {
     kept: Mutex<VecDeque<(String, Arc<Schema>)>>,
@@ -230,7 +232,7 @@ impl Schemas {
         self.kept.lock().iter().find(|(kept, _)| kept == id).map(|(_, schema)| Arc::clone(schema))
     }
 
-    /// Keeps one; the oldest goes where there is no room.
+    /// Adds a schema and, if the cache is full, removes the oldest.
     pub(super) fn keep(&self, id: &str, schema: Arc<Schema>) {
         let mut kept = self.kept.lock();
         if kept.len() >= KEPT {
@@ -287,7 +289,7 @@ mod tests {
             let open = |at| format!(r#"{{"type":"record","name":"R{at}","fields":[{{"name":"f","type":"#);
             (0..depth).map(open).collect::<String>() + "\"int\"" + &"}]}".repeat(depth)
         };
-        // Each record holds the one before it so many times, by its name.
+        // Each record contains the previous one several times, by its name.
         let chained = |length: usize, times: usize| {
             let first =
                 r#"{"name":"r0","type":{"type":"record","name":"R0","fields":[{"name":"n","type":"boolean"}]}}"#;

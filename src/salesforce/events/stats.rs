@@ -1,4 +1,4 @@
-//! [`Stats`]: counts of one topic's events, for whoever shows them. Never waits.
+//! [`Stats`]: counts of the events of one topic.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// The counts, as they grow.
+/// The counters.
 #[derive(Default)]
 pub(super) struct Stats {
     pub(super) received: AtomicU64,
@@ -18,37 +18,37 @@ pub(super) struct Stats {
     last: Mutex<Option<Instant>>,
 }
 
-/// The counts of one topic at one moment.
+/// The counts of one topic at one point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicSnapshot {
-    /// As it is named in the configuration.
+    /// The NAME of its table in the configuration.
     pub name: String,
-    /// As Salesforce names it.
+    /// Its name in Salesforce.
     pub topic: String,
-    /// Events that came.
+    /// Events received.
     pub received: u64,
-    /// How many of them were given to the router.
+    /// Events published.
     pub routed: u64,
-    /// How many named no user, and went to nobody.
+    /// Events that named no user, so they had no receiver.
     pub unaddressed: u64,
-    /// How many could not be read.
+    /// Events that could not be decoded.
     pub unreadable: u64,
-    /// How often the stream was opened again.
+    /// How many times the stream was opened again.
     pub reconnects: u64,
-    /// Whether the stream stands.
+    /// Whether the stream is open.
     pub connected: bool,
-    /// How long ago the last event came.
+    /// The time since the last event.
     pub last_event: Option<Duration>,
 }
 
 impl Stats {
-    /// Notes an event.
+    /// Counts an event.
     pub(super) fn received(&self) {
         self.received.fetch_add(1, Ordering::Relaxed);
         *self.last.lock() = Some(Instant::now());
     }
 
-    /// All of it.
+    /// The present counts.
     pub(super) fn snapshot(&self, name: &str, topic: &str) -> TopicSnapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         TopicSnapshot {

@@ -1,5 +1,6 @@
-//! [`Subscription`]: one topic, heard for as long as the broker runs. A stream is opened, its events are routed, more are
-//! asked for as they are; whatever ends it, [`Failure`] says what comes next. One topic's trouble is no other's.
+//! [`Subscription`]: subscribes to one topic while the broker runs. It opens a stream, publishes its events, and
+//! requests more as they arrive. When the stream ends, [`Failure`] says what to do next. Topics do not affect each
+//! other.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -26,23 +27,23 @@ use crate::salesforce::oauth::Token;
 use crate::salesforce::stats::count;
 use wire::{DecodeLimits, decode};
 
-/// Events that are on their way at most; the API's own limit.
+/// The most events that are requested and have not arrived; the limit of the API.
 const ASKED_MAX: i32 = 100;
 
-/// More are asked for when no more than this are owed.
+/// More events are requested when no more than this many are outstanding.
 const ASKED_LOW: i32 = 50;
 
-/// The API says something at least every 270 seconds.
+/// The API sends something at least every 270 seconds.
 const SILENCE: Duration = Duration::from_mins(5);
 
 /// The wait before another attempt.
 const AGAIN: Backoff =
     Backoff { least: Duration::from_secs(1), first: Duration::from_secs(2), most: Duration::from_mins(1) };
 
-/// A stream that lives for so long is well: one that gives an event and ends, again and again, is not.
+/// A stream that lasts this long counts as working. One that delivers an event and ends, again and again, does not.
 const STANDS: Duration = AGAIN.most;
 
-/// The wait where somebody has to change something first.
+/// The wait if somebody has to change something first.
 const SLOWLY: Duration = Duration::from_mins(5);
 
 /// One topic.
@@ -53,27 +54,27 @@ pub(super) struct Subscription {
     pub(super) shared: Arc<Shared>,
 }
 
-/// What a subscription knows from one stream to the next.
+/// The state that outlives a stream.
 struct Course {
-    /// Failures since a stream last stood for a while.
+    /// Failures since the last stream that worked.
     failures: u32,
-    /// When the present stream was begun.
+    /// When the present stream was opened.
     begun: Instant,
-    /// When a failure was last gone on from at once.
+    /// When a failure was last followed by an immediate attempt.
     at_once: Option<Instant>,
-    /// The session that Salesforce does not take any more.
+    /// The session that Salesforce no longer accepts.
     expired: Option<Arc<Token>>,
     /// The session of the present stream.
     token: Option<Arc<Token>>,
-    /// The operator was told of a failure, and is to be told of its end.
+    /// A failure was logged, and its end is still to be logged.
     told: bool,
-    /// The operator was told that events name no user.
+    /// It was logged that events name no user.
     told_unaddressed: bool,
     chance: StdRng,
 }
 
 impl Course {
-    /// Whether to go on at once: not where that has just been of no use, since each time may cost a login.
+    /// Returns whether to try again at once. Not if that has just failed, because each attempt may cost a login.
     fn may_go_on(&mut self) -> bool {
         let may = self.at_once.is_none_or(|at| at.elapsed() >= STANDS);
         if may {
@@ -84,7 +85,7 @@ impl Course {
 }
 
 impl Subscription {
-    /// Hears the topic until `stop`.
+    /// Subscribes until `stop`.
     pub(super) async fn run(self, stop: CancellationToken) {
         let chance = StdRng::seed_from_u64(rand::random());
         let mut course = Course {
@@ -114,7 +115,7 @@ impl Subscription {
         self.stats.connected.store(false, Ordering::Relaxed);
     }
 
-    /// One stream, to its end.
+    /// Runs one stream to its end.
     async fn listen(&self, course: &mut Course) -> Failure {
         match self.stream(course).await {
             Ok(never) => match never {},
@@ -128,7 +129,7 @@ impl Subscription {
             Some(expired) => client.renewed(expired).await,
             None => client.session().await,
         };
-        // Where no new one was had, the one that has expired is still all that there is.
+        // If there was no new login, the expired session is the only one.
         let token = token.map_err(|fault| Failure::login(&fault))?;
         course.expired = None;
         course.token = Some(Arc::clone(&token));
@@ -147,11 +148,11 @@ impl Subscription {
                 response.ok_or_else(|| Failure::passing("Salesforce ended the stream, as it does at times"))?;
             self.heard(course);
             self.take(course, &token, org, &response).await?;
-            // Counted here, since `pending_num_requested` does not know of what is on its way to Salesforce. An empty
-            // response takes nothing off: it only says that the stream stands.
+            // Counted here, because `pending_num_requested` does not include requests on their way to Salesforce. An
+            // empty response is not an event; it only says that the stream is alive.
             owed -= i32::try_from(response.events.len()).unwrap_or(ASKED_MAX).min(owed);
             let more = ASKED_MAX - owed;
-            // No room in the queue: what stands there asks for enough.
+            // The queue is full, so enough has been requested already.
             if owed <= ASKED_LOW && asks.try_send(FetchRequest { num_requested: more, ..self.ask() }).is_ok() {
                 owed = ASKED_MAX;
             }
@@ -176,22 +177,22 @@ impl Subscription {
         FetchRequest { replay_preset: preset.into(), replay_id, ..self.ask() }
     }
 
-    /// Something came: the stream stands.
+    /// Notes that the stream is alive.
     fn heard(&self, course: &mut Course) {
         if course.begun.elapsed() >= STANDS {
             course.failures = 0;
         }
         if !self.stats.connected.swap(true, Ordering::Relaxed) {
             if course.told {
-                tracing::info!(name = self.name, topic = self.topic.topic, "events come again");
+                tracing::info!(name = self.name, topic = self.topic.topic, "events arrive again");
             } else {
-                tracing::debug!(name = self.name, topic = self.topic.topic, "events are listened to");
+                tracing::debug!(name = self.name, topic = self.topic.topic, "subscribed to the topic");
             }
         }
         course.told = false;
     }
 
-    /// Routes what came, and notes how far it is.
+    /// Publishes events and records how far the topic is.
     async fn take(
         &self,
         course: &mut Course,
@@ -216,7 +217,7 @@ impl Subscription {
         Ok(())
     }
 
-    /// Reads an event. `None`: it cannot be read, nor will it ever be.
+    /// Decodes an event. `None`: it can never be decoded.
     async fn read(&self, token: &Token, event: &ConsumerEvent) -> Result<Option<Heard>, Failure> {
         let Some(id) = event.event.as_ref().map(|it| it.schema_id.as_str()) else { return Ok(None) };
         let schema = match self.shared.schemas.find(id) {
@@ -228,7 +229,7 @@ impl Subscription {
         };
         let heard = event::read(event, &schema, &self.topic, &self.shared.secret);
         if heard.is_none() {
-            tracing::warn!(name = self.name, schema_id = id, "an event is not what its schema says, and was left out");
+            tracing::warn!(name = self.name, schema_id = id, "an event does not fit its schema and was skipped");
         }
         Ok(heard)
     }
@@ -240,12 +241,12 @@ impl Subscription {
                 tracing::warn!(
                     name = self.name,
                     schema_id = id,
-                    "an event's schema is not known, and the event was left out"
+                    "the schema of an event is unknown; the event was skipped"
                 );
                 return Ok(None);
             }
             Ok(asked) => asked.map_err(|status| Failure::of(&status))?,
-            Err(_) => return Err(Failure::passing("the Pub/Sub API takes too long to give a schema")),
+            Err(_) => return Err(Failure::passing("the Pub/Sub API takes too long to return a schema")),
         };
         match Schema::parse(&json) {
             Ok(schema) => {
@@ -258,7 +259,7 @@ impl Subscription {
                     name = self.name,
                     schema_id = id,
                     fault,
-                    "an event's schema cannot be used: it was left out"
+                    "the schema of an event cannot be used; the event was skipped"
                 );
                 Ok(None)
             }
@@ -275,7 +276,7 @@ impl Subscription {
                     tracing::warn!(
                         name = self.name,
                         user_field = self.topic.user_field,
-                        "events come whose user_field is empty, and go to nobody: a change event has only what has changed, \
+                        "events whose user_field is empty reach nobody: a change event contains only what has changed, \
                          unless its channel is enriched with the field"
                     );
                 }
@@ -291,12 +292,12 @@ impl Subscription {
             }
             Err(refusal) => {
                 count(&self.stats.unaddressed);
-                tracing::debug!(name = self.name, code = refusal.code.as_str(), "an event was not routed");
+                tracing::debug!(name = self.name, code = refusal.code.as_str(), "an event was not published");
             }
         }
     }
 
-    /// Says how long to wait after a failure, and tells the operator of it once.
+    /// Returns how long to wait after a failure, and logs the failure once.
     fn consider(&self, failure: &Failure, course: &mut Course) -> Duration {
         let token = course.token.take();
         let (name, topic, hint) = (&self.name, &self.topic.topic, &failure.hint);
@@ -309,7 +310,7 @@ impl Subscription {
                 }
             }
             Next::Anew => {
-                tracing::warn!(name, topic, hint, "events are heard anew");
+                tracing::warn!(name, topic, hint, "the topic begins again at its configured start");
                 if let Some(org) = token.as_ref().and_then(|token| token.org.as_deref()) {
                     self.shared.positions.forget(org, topic);
                 }
@@ -325,17 +326,17 @@ impl Subscription {
         };
         let rpc_id = &failure.rpc_id;
         if std::mem::replace(&mut course.told, true) {
-            tracing::debug!(name, topic, hint, rpc_id, ?wait, "events do not come yet");
+            tracing::debug!(name, topic, hint, rpc_id, ?wait, "no events arrive yet");
         } else if failure.next == Next::Slowly {
-            tracing::error!(name, topic, hint, rpc_id, ?wait, "events do not come");
+            tracing::error!(name, topic, hint, rpc_id, ?wait, "no events arrive");
         } else {
-            tracing::warn!(name, topic, hint, rpc_id, ?wait, "events do not come for now");
+            tracing::warn!(name, topic, hint, rpc_id, ?wait, "no events arrive for now");
         }
         wait
     }
 }
 
-/// Waits for receivers whose queues are over half, for a bounded while: the events are kept by Salesforce meanwhile.
+/// Waits for receivers whose queues are more than half full, up to a limit. Salesforce keeps the events meanwhile.
 async fn relief(pressed: Vec<Arc<Session>>) {
     let now = Instant::now();
     let begun: Vec<_> = pressed.iter().map(|receiver| receiver.outbox().begin_wait(now.into_std())).collect();

@@ -1,8 +1,8 @@
-//! [`PubSub`]: the calls of the Pub/Sub API that the broker makes, and their messages.
+//! [`PubSub`]: the calls of the Pub/Sub API that the broker uses, and their messages.
 //!
 //! The messages are `eventbus.v1` as Salesforce publishes it (`pubsub_api.proto` in github.com/forcedotcom/pub-sub-api,
-//! CC0), written out with the published numbers: seven of them weigh less than a code generator in every build. gRPC's
-//! framing is tonic's; below it is reqwest, so that proxies and certificates are those of every other request.
+//! CC0), written by hand with the published numbers: seven messages cost less than a code generator in every build.
+//! tonic does gRPC's framing on top of our HTTP client, so proxies and certificates are those of every other request.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -25,7 +25,7 @@ use crate::config;
 use crate::http::{self, BaseUrl};
 use crate::salesforce::oauth::{SetupError, Token, connect_http2};
 
-/// Asks for events; the first of a stream says of what and from where.
+/// Requests events. The first one of a stream names the topic and the start.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct FetchRequest {
     #[prost(string, tag = "1")]
@@ -42,15 +42,15 @@ pub(super) struct FetchRequest {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
 #[repr(i32)]
 pub(super) enum ReplayPreset {
-    /// With what is published from then on.
+    /// With events published from now on.
     Latest = 0,
-    /// With the oldest that is kept.
+    /// With the oldest event that is kept.
     Earliest = 1,
     /// After the event of this replay id.
     Custom = 2,
 }
 
-/// Events, or none: then it only says that the stream stands, and how far it is.
+/// Events. Without any, it only says that the stream is alive and how far it is.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct FetchResponse {
     #[prost(message, repeated, tag = "1")]
@@ -97,7 +97,7 @@ struct TopicRequest {
     topic_name: String,
 }
 
-/// What the API says of a topic.
+/// The API's description of a topic.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct TopicInfo {
     #[prost(bool, tag = "4")]
@@ -106,14 +106,14 @@ pub(super) struct TopicInfo {
     pub(super) schema_id: String,
 }
 
-/// The API, as one session may use it.
+/// The API at one address.
 pub(super) struct PubSub {
     http: Http,
     endpoint: BaseUrl,
 }
 
 impl PubSub {
-    /// Prepares connections. Sends nothing.
+    /// Prepares a client. Sends nothing.
     pub(super) fn new(org: &config::Salesforce) -> Result<Self, SetupError> {
         const KEY: &str = "salesforce.events.endpoint";
         let endpoint = BaseUrl::parse(&org.events.endpoint).map_err(|fault| SetupError::new(KEY, fault))?;
@@ -123,7 +123,7 @@ impl PubSub {
         Ok(Self { http: Http(connect_http2(org, &endpoint)?), endpoint })
     }
 
-    /// Opens a stream of events. More are asked for through the queue; without its sender the stream ends.
+    /// Opens a stream of events. Further requests go through the queue; the stream ends when its sender is dropped.
     pub(super) async fn subscribe(
         &self,
         token: &Token,
@@ -136,7 +136,7 @@ impl PubSub {
         Ok(self.grpc()?.streaming(request, path, ProstCodec::default()).await?.into_inner())
     }
 
-    /// The schema that an event's payload was written by, in JSON.
+    /// Returns the schema of an event's payload, in JSON.
     pub(super) async fn schema(&self, token: &Token, schema_id: &str) -> Result<String, Status> {
         let path = PathAndQuery::from_static("/eventbus.v1.PubSub/GetSchema");
         let request = signed(token, SchemaRequest { schema_id: schema_id.to_owned() })?;
@@ -144,7 +144,7 @@ impl PubSub {
         Ok(self.grpc()?.unary(request, path, codec).await?.into_inner().schema_json)
     }
 
-    /// Whether there is a topic of this name, and whether the session may hear it.
+    /// Returns whether a topic exists and the session may subscribe to it.
     pub(super) async fn topic(&self, token: &Token, topic_name: &str) -> Result<TopicInfo, Status> {
         let path = PathAndQuery::from_static("/eventbus.v1.PubSub/GetTopic");
         let request = signed(token, TopicRequest { topic_name: topic_name.to_owned() })?;
@@ -153,15 +153,17 @@ impl PubSub {
     }
 
     fn grpc(&self) -> Result<Grpc<Http>, Status> {
-        let origin = self.endpoint.to_string().parse().map_err(|_| Status::internal("the endpoint is no address"))?;
+        let origin =
+            self.endpoint.to_string().parse().map_err(|_| Status::internal("the endpoint is not an address"))?;
         Ok(Grpc::with_origin(self.http.clone(), origin))
     }
 }
 
-/// A call with what says whose it is; the token is marked, so that it is neither logged nor kept by compression.
+/// Adds the session to a call. The token is marked as sensitive, so that it is neither logged nor kept by header
+/// compression.
 fn signed<T>(token: &Token, message: T) -> Result<Request<T>, Status> {
     let value = |text: &str| -> Result<MetadataValue<Ascii>, Status> {
-        text.parse().map_err(|_| Status::internal("the session is no header"))
+        text.parse().map_err(|_| Status::internal("the session cannot be written as a header"))
     };
     let mut secret = value(token.secret.expose_secret())?;
     secret.set_sensitive(true);
@@ -173,7 +175,7 @@ fn signed<T>(token: &Token, message: T) -> Result<Request<T>, Status> {
     Ok(request)
 }
 
-/// The HTTP client in the form that tonic calls.
+/// The HTTP client as a service for tonic.
 #[derive(Clone)]
 struct Http(http::Client);
 
@@ -195,7 +197,7 @@ impl Service<hyper::Request<tonic::body::Body>> for Http {
     }
 }
 
-/// A body that threads may share, as reqwest wants it. The lock is never contended.
+/// A body that is `Sync`, as reqwest requires. The lock is never contended.
 struct Shared(Mutex<tonic::body::Body>);
 
 impl Body for Shared {

@@ -1,5 +1,5 @@
-//! [`Calls`]: the variables that applications have saved for a call, and the records that a call is known to have; each
-//! user's apart, in memory, for a bounded time and within bounds. Never waits, and knows nothing of Salesforce.
+//! [`Calls`]: the variables that applications have saved for a call, and the records that belong to a call. They are
+//! kept per user, in memory, for a limited time and within limits. Does no I/O.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::config::CallVariables;
 use crate::expiring::Expiring;
 use wire::{ErrorCode, Refusal};
 
-/// Calls whose records are known; of more, the oldest are forgotten.
+/// How many calls have known records. Beyond that, the oldest are forgotten.
 const KNOWN_MAX: usize = 100_000;
 
-/// What a variable costs beside its name and value.
+/// What a variable costs besides its name and value, in bytes.
 const VARIABLE_BYTES: usize = 64;
 
-/// A call: whose it is, and its id.
+/// A call: its user and its id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct CallKey {
     user: Arc<str>,
@@ -32,19 +32,19 @@ impl CallKey {
     }
 }
 
-/// A variable that is kept.
+/// A saved variable.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     /// The application's name for it.
     pub(super) name: String,
-    /// As it came.
+    /// Its value, unchanged.
     pub(super) value: Box<RawValue>,
-    /// Another one each time it is saved.
+    /// Changes each time the variable is saved.
     stamp: u64,
 }
 
 impl Kept {
-    /// Whether it is the very same, not saved anew since.
+    /// Returns whether it is the same variable, not saved again since.
     pub(super) fn is(&self, other: &Self) -> bool {
         self.name == other.name && self.stamp == other.stamp
     }
@@ -61,13 +61,13 @@ fn bytes_of(name: &str, value: &RawValue) -> usize {
 /// A record of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    /// What the configuration calls the object.
+    /// The NAME of its table `[salesforce.objects.NAME]`.
     pub(super) name: String,
     /// The record's id in Salesforce, of 18 characters.
     pub(super) id: String,
 }
 
-/// What is kept of calls.
+/// The variables and records of all calls.
 pub(super) struct Calls {
     keep: Duration,
     bounds: CallVariables,
@@ -75,18 +75,19 @@ pub(super) struct Calls {
 }
 
 struct State {
-    /// Bounded by `bounds.total_bytes`, so by no number of entries: each one dropped has to be counted out.
+    /// Limited by `bounds.total_bytes` instead of a number of entries, because every removed entry must be subtracted
+    /// from `bytes`.
     variables: Expiring<CallKey, Vec<Kept>>,
-    /// How many calls of each user have variables.
+    /// The number of calls with variables, per user.
     calls: HashMap<Arc<str>, usize>,
     bytes: usize,
-    /// Of each call the records, the one named last in front.
+    /// The records of each call, the one named last in front.
     records: Expiring<CallKey, Vec<Record>>,
     stamp: u64,
 }
 
 impl Calls {
-    /// Nothing is kept yet.
+    /// An empty store with these limits.
     pub(super) fn new(bounds: &CallVariables) -> Self {
         let state = State {
             variables: Expiring::new(usize::MAX),
@@ -98,7 +99,7 @@ impl Calls {
         Self { keep: bounds.keep, bounds: bounds.clone(), state: Mutex::new(state) }
     }
 
-    /// Keeps variables of a call, all or none; one of the same name is replaced.
+    /// Saves all of these variables or, on an error, none. A variable of the same name is replaced.
     pub(super) fn save(&self, now: Instant, key: &CallKey, variables: &[Variable]) -> Result<(), Refusal> {
         let mut state = self.state.lock();
         self.expire(now, &mut state);
@@ -135,7 +136,7 @@ impl Calls {
         Ok(())
     }
 
-    /// Forgets variables of a call.
+    /// Removes variables of a call.
     pub(super) fn remove(&self, now: Instant, key: &CallKey, names: &[String]) {
         let mut state = self.state.lock();
         self.expire(now, &mut state);
@@ -149,13 +150,13 @@ impl Calls {
         state.variables.get(now, key).cloned().unwrap_or_default()
     }
 
-    /// Forgets what was written, unless it was saved anew meanwhile.
+    /// Removes the variables that were written, unless they were saved again meanwhile.
     pub(super) fn written(&self, key: &CallKey, written: &[Kept]) {
         let mut state = self.state.lock();
         state.drop_variables(key, |kept| written.iter().any(|it| it.is(kept)));
     }
 
-    /// Notes a record of a call, in place of the one of its kind.
+    /// Remembers a record of a call, in place of an earlier one of the same NAME.
     pub(super) fn know(&self, now: Instant, key: &CallKey, record: Record) {
         let mut state = self.state.lock();
         self.expire(now, &mut state);
@@ -181,7 +182,12 @@ impl Calls {
         if !over.is_empty() {
             let variables: usize = over.iter().map(|(_, variables)| variables.len()).sum();
             let (calls, keep) = (over.len(), self.keep);
-            tracing::info!(calls, variables, ?keep, "variables were never written: nothing asked for it in time");
+            tracing::info!(
+                calls,
+                variables,
+                ?keep,
+                "variables expired unwritten: no event and no UpdateObject of their call arrived in time"
+            );
         }
     }
 }

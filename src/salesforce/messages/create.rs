@@ -1,7 +1,7 @@
-//! [`CreateObject`]: answers `Salesforce/Call/CreateObject` by making one record, and tells the user's applications of it
-//! by the documented event of the same triple.
+//! [`CreateObject`]: answers `Salesforce/Call/CreateObject` by creating one record, and announces it to the user's
+//! applications with the documented event on the same triple.
 //!
-//! A request that is asked again makes no second record: its record has an External ID that is a hash of the request.
+//! A repeated request creates no second record, because the record's External ID is a hash of the request.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use crate::salesforce::{CHANNEL, CREATE_OBJECT, exactly};
 use wire::Refusal;
 use wire::{Pattern, Triple};
 
-/// Makes records.
+/// The handler.
 pub(super) struct CreateObject {
     writer: Arc<Writer>,
 }
 
 impl CreateObject {
-    /// With what the handlers share.
+    /// Shares a writer with the other handlers.
     pub(super) fn new(writer: &Arc<Writer>) -> Self {
         Self { writer: Arc::clone(writer) }
     }
@@ -39,7 +39,7 @@ impl CreateObject {
         if !object.call_field.is_empty() {
             fields.push((object.call_field.clone(), json_text(&call.id)));
         }
-        // Nobody can ask again for what bore no id.
+        // A request without an id cannot be repeated.
         let request_id = request.request_id.clone().unwrap_or_else(|| hex::encode(rand::random::<[u8; 16]>()));
         let key = key([user, &request.source, &request_id, &call.id, &name]);
         let made = self.make(object, &fields, &key).await?;
@@ -78,7 +78,7 @@ impl CreateObject {
                 match refusal.code.retryable() {
                     true => Refusal::new(
                         refusal.code,
-                        format!("{}; asked again with the same id, it makes one record at most", refusal.message),
+                        format!("{}; repeated with the same id, it makes one record at most", refusal.message),
                     ),
                     false => refusal,
                 }
@@ -88,7 +88,7 @@ impl CreateObject {
     }
 }
 
-/// The value of the field that is shown, as far as this request set it.
+/// The value of the display field, if this request set it.
 fn shown<'a>(object: &WritableObject, fields: &'a [Field]) -> &'a RawValue {
     let shown = fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(&object.display_field));
     shown.map_or(RawValue::NULL, |(_, value)| value)

@@ -1,7 +1,7 @@
-//! [`Creations`]: each record is made once. Those who ask for one and the same at once share one exchange, and who asks
-//! again is told what the first was told.
+//! [`Creations`]: creates each record once. Concurrent requests for the same record share one exchange, and a later one
+//! gets the outcome of the first.
 //!
-//! In memory, for a while. What outlives it is the External ID under which the org has the record.
+//! The outcomes are in memory and expire. The External ID of the record in the org does not.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use wire::Refusal;
 /// How long an outcome is remembered.
 const KEEP: Duration = Duration::from_mins(10);
 
-/// Outcomes that are remembered.
+/// The most outcomes that are remembered.
 const KEPT_MAX: usize = 10_000;
 
-/// The records that were made, or are being made.
+/// The records that were created or are being created.
 pub(super) struct Creations {
     made: Mutex<Expiring<String, Arc<Creation>>>,
 }
 
-/// One of them.
+/// One record.
 struct Creation {
     outcome: OnceCell<Result<String, Refusal>>,
-    /// An attempt before has failed, and nobody knows whether the org had made the record by then.
+    /// An earlier attempt failed, and the org may have created the record all the same.
     doubtful: bool,
 }
 
@@ -38,11 +38,11 @@ impl Creation {
     }
 }
 
-/// A record that was asked for.
+/// A record that was requested.
 pub(super) struct Made {
     /// Its id in Salesforce.
     pub(super) id: String,
-    /// Whether it was made by this very request, as far as this process knows.
+    /// Whether this request created it, as far as this process knows.
     pub(super) now: bool,
 }
 
@@ -53,8 +53,8 @@ impl Default for Creations {
 }
 
 impl Creations {
-    /// Makes the record of a key by `make`, unless it was made or is being made. `make` is told whether an attempt before
-    /// may have made it.
+    /// Creates the record of a key with `make`, unless it was created or is being created. The argument of `make` is
+    /// whether an earlier attempt may have created it.
     pub(super) async fn once<F: Future<Output = Result<String, Refusal>>>(
         &self,
         now: Instant,
@@ -86,8 +86,8 @@ impl Creations {
     }
 }
 
-/// By what a record is known to be the one that was asked for before: 64 hex digits. The call and the object count too,
-/// because applications there are that begin to count their ids anew with each page.
+/// The key that identifies a request, in 64 hex digits. It includes the call and the object because some applications
+/// restart their ids with each page.
 pub(super) fn key(parts: [&str; 5]) -> String {
     let mut hash = Sha256::new();
     for part in parts {

@@ -1,6 +1,5 @@
-//! `data` of these messages: [`Asked`], read field by field so that a mistake is answered with the field's name, and
-//! [`Told`], which gives values back byte for byte. Letter case of `callId` differs among the documents, so it does not
-//! count.
+//! `data` of these messages: [`Asked`] reads it field by field, so that an error can name the field; [`Told`] writes it
+//! and passes values through unchanged. The documents spell `callId` in several cases, so case is ignored.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,10 +14,10 @@ use crate::salesforce::write::json_object;
 use wire::check_name;
 use wire::{ErrorCode, Refusal};
 
-/// An application's variable, and its value as JSON.
+/// A variable of an application and its value in JSON.
 pub(super) type Variable = (String, Box<RawValue>);
 
-/// `data`, with every value still raw.
+/// `data` whose values have not been parsed.
 #[derive(Deserialize)]
 pub(super) struct Asked<'a> {
     #[serde(borrow, rename = "callId", alias = "callid", alias = "callID", alias = "CallID", alias = "CallId")]
@@ -41,7 +40,7 @@ impl<'a> Asked<'a> {
         serde_json::from_str(raw).map_err(|_| invalid("a key stands twice in 'data' (callId in whatever letter case)"))
     }
 
-    /// `callId`: a string, or a number, which some documents have.
+    /// `callId`: a string, or a number as in some documents.
     pub(super) fn call(&self) -> Result<Call<'a>, Refusal> {
         let raw = self.call_id.ok_or_else(|| invalid("data.callId is missing: the id of the call"))?;
         let id = text_or_number(raw).ok_or_else(|| invalid("data.callId has to be a string"))?;
@@ -49,7 +48,7 @@ impl<'a> Asked<'a> {
         Ok(Call { id, raw })
     }
 
-    /// `Name`: what the configuration calls the object.
+    /// `Name`: the NAME of a table `[salesforce.objects.NAME]`.
     pub(super) fn name(&self) -> Result<String, Refusal> {
         let raw = self.name.ok_or_else(|| invalid("data.Name is missing: the kind of record, such as Task"))?;
         let name: String = serde_json::from_str(raw.get()).map_err(|_| invalid("data.Name has to be a string"))?;
@@ -57,7 +56,7 @@ impl<'a> Asked<'a> {
         Ok(name)
     }
 
-    /// `OId`, which is passed through: the asker's own name for the record, or null.
+    /// `OId`, which is passed through: the application's own name for the record, or null.
     pub(super) fn oid(&self) -> Result<&'a RawValue, Refusal> {
         const BYTES_MAX: usize = 1024;
         match self.oid {
@@ -67,7 +66,7 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// `sfid` as it came, and in its form of 18 characters.
+    /// `sfid` unchanged, and in its form of 18 characters.
     pub(super) fn record(&self) -> Result<(&'a RawValue, String), Refusal> {
         let raw = self.sfid.ok_or_else(|| invalid("data.sfid is missing: the id of the record in Salesforce"))?;
         let id = serde_json::from_str::<String>(raw.get()).ok().and_then(|text| record_id(&text));
@@ -75,12 +74,12 @@ impl<'a> Asked<'a> {
         Ok((raw, id))
     }
 
-    /// `params` as variables, in their order.
+    /// `params` as variables, in order.
     pub(super) fn params(&self) -> Result<Vec<Variable>, Refusal> {
         let raw = self.params.map(RawValue::get).filter(|raw| raw.starts_with('{'));
         let raw = raw.ok_or_else(|| invalid("data.params has to be an object of variables and their values"))?;
         let Members(members) =
-            serde_json::from_str(raw).map_err(|_| invalid("data.params has a name that is no text"))?;
+            serde_json::from_str(raw).map_err(|_| invalid("data.params has a name that is not a text"))?;
         let mut variables: Vec<Variable> = Vec::with_capacity(members.len());
         let mut seen = std::collections::HashSet::new();
         for (name, value) in members {
@@ -98,7 +97,7 @@ impl<'a> Asked<'a> {
         Ok(variables)
     }
 
-    /// `params` as names of variables: an array of them, or an object's keys.
+    /// `params` as names of variables: an array of names, or the keys of an object.
     pub(super) fn names(&self) -> Result<Vec<String>, Refusal> {
         let raw = self.raw_params().get();
         let names = match raw.starts_with('{') {
@@ -110,7 +109,7 @@ impl<'a> Asked<'a> {
         names.map_err(|_| invalid("data.params has to be an array of names of variables"))
     }
 
-    /// `params` as they came.
+    /// `params`, unchanged.
     pub(super) fn raw_params(&self) -> &'a RawValue {
         self.params.unwrap_or(RawValue::NULL)
     }
@@ -118,13 +117,13 @@ impl<'a> Asked<'a> {
 
 /// The id of a call.
 pub(super) struct Call<'a> {
-    /// As text.
+    /// The id as text.
     pub(super) id: String,
-    /// As it came.
+    /// The id unchanged, as a string or a number.
     pub(super) raw: &'a RawValue,
 }
 
-/// The members of an object, in their order, also those that stand twice.
+/// The members of an object in order, including repeated keys.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -149,7 +148,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// What stands in a payload under keys with dots between them, in whatever letter case, as text.
+/// Returns the text under a path of keys in a payload. Case is ignored.
 pub(super) fn text_at(payload: &RawValue, path: &str) -> Option<String> {
     let mut raw = payload;
     for key in path.split('.') {
@@ -171,7 +170,7 @@ fn is_scalar(raw: &RawValue) -> bool {
     !raw.get().starts_with(['{', '['])
 }
 
-/// A refusal for `data` that is not as documented.
+/// The refusal of `data` that does not follow the documentation.
 pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Refusal {
     Refusal::new(ErrorCode::InvalidEnvelope, message)
 }
@@ -181,7 +180,7 @@ pub(super) fn invalid(message: impl Into<Cow<'static, str>>) -> Refusal {
 pub(super) struct Told(Vec<Variable>);
 
 impl Told {
-    /// Adds a value as it came.
+    /// Adds a value unchanged.
     pub(super) fn raw(mut self, key: &str, value: &RawValue) -> Self {
         self.0.push((key.to_owned(), value.to_owned()));
         self
@@ -189,13 +188,13 @@ impl Told {
 
     /// Adds a value.
     pub(super) fn value(mut self, key: &str, value: impl Serialize) -> Self {
-        // Strings, flags and nulls: nothing that JSON cannot say.
+        // Strings, booleans and nulls can always be written as JSON.
         let raw = serde_json::value::to_raw_value(&value).unwrap_or_else(|_| RawValue::NULL.to_owned());
         self.0.push((key.to_owned(), raw));
         self
     }
 
-    /// Adds fields of a record; the documented keys stand before one of the same name.
+    /// Adds fields of a record, except those with the name of a documented key.
     pub(super) fn fields(mut self, fields: &[Variable]) -> Self {
         for (name, value) in fields {
             if !self.0.iter().any(|(key, _)| key == name) {
@@ -205,12 +204,12 @@ impl Told {
         self
     }
 
-    /// As the text of an answer's `data`.
+    /// The text for the `data` of an answer.
     pub(super) fn text(&self) -> SecretString {
         json_object(&self.0).into()
     }
 
-    /// As an event's `data`.
+    /// The `data` of an event.
     pub(super) fn payload(&self) -> Option<Box<RawValue>> {
         RawValue::from_string(json_object(&self.0)).ok()
     }
@@ -224,7 +223,7 @@ mod tests {
         RawValue::from_string(text.to_owned()).unwrap()
     }
 
-    /// What is read of a payload, or the mistake.
+    /// What is read from a payload, or the error.
     fn read(payload: &str) -> String {
         let payload = raw(payload);
         let read = || -> Result<String, Refusal> {

@@ -1,9 +1,9 @@
-//! The messages that write to an org: `Call/UpdateObject`, `Call/CreateObject`, `Call/SaveCustomVariables` and
-//! `Call/RemoveCustomVariables`, one file each or two.
+//! The requests that write to an org: `Call/UpdateObject`, `Call/CreateObject`, `Call/SaveCustomVariables` and
+//! `Call/RemoveCustomVariables`.
 //!
-//! Only what `[salesforce.objects.NAME]` names is ever written: without such a table there is no handler, and the triples
-//! are like any others. `data` reads and answers, `calls` keeps variables, `creations` makes a record once; [`Writer`] is
-//! what they share, and the way to the org.
+//! Only objects and fields in `[salesforce.objects.NAME]` are ever written. Without such a table there is no handler,
+//! and the triples are ordinary ones. `data` reads and writes payloads, `calls` keeps variables, `creations` creates a
+//! record once; [`Writer`] is what the handlers share.
 
 mod calls;
 mod create;
@@ -31,7 +31,7 @@ use crate::adapter::{Handler, Request};
 use crate::config::WritableObject;
 use wire::{ErrorCode, Refusal};
 
-/// The handlers that an org's configuration asks for.
+/// Returns the handlers that the configuration of an org needs.
 pub fn writers(org: &Arc<Org>) -> Vec<Arc<dyn Handler>> {
     let objects = &org.config.objects;
     let writer = Arc::new(Writer {
@@ -66,18 +66,18 @@ enum Way {
     Create,
 }
 
-/// A record that is to be changed.
+/// A change of a record.
 struct Change<'a> {
-    /// The call that it is about.
+    /// The call that it belongs to.
     call: &'a CallKey,
     call_id: &'a str,
     record: &'a Record,
-    /// What was asked for, beside the call's variables that are kept.
+    /// The fields in the request, without the saved variables of the call.
     fields: Vec<Field>,
 }
 
 impl Writer {
-    /// The object of a name, if its records may be written in this way.
+    /// Returns the object of a NAME, if its records may be written in this way.
     fn object(&self, name: &str, way: Way) -> Result<&WritableObject, Refusal> {
         let (done, key) = match way {
             Way::Update => ("changed", "update"),
@@ -98,17 +98,17 @@ impl Writer {
         })
     }
 
-    /// Writes what was asked for, and the variables that are kept for the call as far as they are mapped; gives what was
-    /// written. The variables are dropped then.
+    /// Writes the requested fields and the saved variables of the call that are mapped, and returns what was written.
+    /// The written variables are dropped.
     async fn change(&self, change: Change<'_>) -> Result<Vec<Field>, Refusal> {
         let object = self.object(&change.record.name, Way::Update)?;
         let before = self.calls.kept(Instant::now().into_std(), change.call);
         let written = self.org.client.within(async {
-            // Half of the time is the write's: cut short for want of time it would count as Salesforce's failure, and a
-            // record that many want to change would open the breaker for everybody.
+            // Half of the time is reserved for the write. A write that is cut short counts as a failure of Salesforce,
+            // so one record that many want to change could open the breaker for everybody.
             let turn = timeout(self.org.config.timeout / 2, self.turns.take(&change.record.id));
             let _turn = turn.await.map_err(|_| wanted_by_many(object))?;
-            // Looked up in its turn only: whoever had the turn before may have written or replaced what was kept.
+            // Looked up only now that it is our turn: the write before ours may have written or replaced the variables.
             let (fields, taken) = self.due(&change, object, &before);
             if !fields.is_empty() {
                 self.org.change(&target(object, &fields), &change.record.id, &fields).await?;
@@ -120,7 +120,8 @@ impl Writer {
         written.await.map_err(|fault| told(&fault, &target(object, &self.due(&change, object, &before).0)))
     }
 
-    /// What a change has to write, and the variables that are done with it. `before`: what was kept when it was asked for.
+    /// Returns the fields that a change writes, and the variables that are done afterwards. `before` is what was saved
+    /// when the request arrived.
     fn due(&self, change: &Change<'_>, object: &WritableObject, before: &[Kept]) -> (Vec<Field>, Vec<Kept>) {
         let mut fields = change.fields.clone();
         let mut taken = Vec::new();
@@ -130,7 +131,7 @@ impl Writer {
                 fields.push((field.clone(), variable.value.clone()));
                 taken.push(variable);
             } else if before.iter().any(|it| it.is(&variable)) {
-                // What is asked for is newer than what was saved before it.
+                // The requested value is newer than one that was saved before the request.
                 taken.push(variable);
             }
         }
@@ -155,19 +156,19 @@ fn wanted_by_many(object: &WritableObject) -> Fault {
     )
 }
 
-/// A text as JSON.
+/// Writes a text as JSON.
 fn json_text(text: &str) -> Box<RawValue> {
-    // Texts are what JSON can always say.
+    // A text can always be written as JSON.
     to_raw_value(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// Logs a fault for the operator; gives what the asker is told.
+/// Logs a fault for the operator and returns the refusal for the application.
 fn told(fault: &Fault, target: &Target<'_>) -> Refusal {
     fault.log_unwritten(target.object, &target.named_fields());
     fault.refusal()
 }
 
-/// The fields of variables.
+/// Translates variables into fields.
 fn mapped(name: &str, object: &WritableObject, variables: Vec<Variable>) -> Result<Vec<Field>, Refusal> {
     let field = |(variable, value): Variable| match object.fields.get(&variable) {
         Some(field) => Ok((field.clone(), value)),
@@ -181,7 +182,7 @@ fn mapped(name: &str, object: &WritableObject, variables: Vec<Variable>) -> Resu
     variables.into_iter().map(field).collect()
 }
 
-/// For whom a request is.
+/// Returns the user of a request.
 fn named(request: &Request) -> Result<&str, Refusal> {
     request.user.as_deref().ok_or_else(|| {
         Refusal::new(ErrorCode::UserRequired, "a service has to say for whom it asks: add \"user\" to the envelope")

@@ -1,6 +1,6 @@
 //! [`UpdateObject`]: answers `Salesforce/Call/UpdateObject` by changing mapped fields of one record.
 //!
-//! To write the same values again changes nothing, so a request that is asked again needs no memory.
+//! Writing the same values twice changes nothing, so repeated requests need no memory.
 
 use std::sync::Arc;
 
@@ -11,13 +11,13 @@ use crate::salesforce::{UPDATE_OBJECT, exactly};
 use wire::Pattern;
 use wire::Refusal;
 
-/// Changes records.
+/// The handler.
 pub(super) struct UpdateObject {
     writer: Arc<Writer>,
 }
 
 impl UpdateObject {
-    /// With what the handlers share.
+    /// Shares a writer with the other handlers.
     pub(super) fn new(writer: &Arc<Writer>) -> Self {
         Self { writer: Arc::clone(writer) }
     }
@@ -33,7 +33,7 @@ impl UpdateObject {
         let key = CallKey::new(user, &call.id);
         let change = Change { call: &key, call_id: &call.id, record: &record, fields };
         let written = self.writer.change(change).await?;
-        // The documents spell the call's id in both ways, and do not say which of them the answer has.
+        // The documents spell the call's id in both ways and do not say which one the answer uses.
         let told = Told::default()
             .raw("callId", call.raw)
             .raw("callid", call.raw)

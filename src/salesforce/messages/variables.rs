@@ -1,8 +1,8 @@
-//! [`CustomVariables`]: answers `Salesforce/Call/SaveCustomVariables` and `RemoveCustomVariables`, and writes what was
-//! saved when the call's event comes.
+//! [`CustomVariables`]: answers `Salesforce/Call/SaveCustomVariables` and `RemoveCustomVariables`, and writes the saved
+//! variables when the event of the call arrives.
 //!
-//! Where the org does not take it then, it is tried again for half a minute; after that the variables stay, for the next
-//! event of the call or an `UpdateObject`, until their time is over.
+//! If the org refuses them, they are written again for half a minute. After that they stay saved for the next event of
+//! the call or an `UpdateObject`, until they expire.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::salesforce::{REMOVE_VARIABLES, SAVE_VARIABLES, exactly};
 use wire::{ErrorCode, Refusal};
 use wire::{Pattern, check_name};
 
-/// How long to wait before each further try to write variables.
+/// The waits before further attempts to write variables.
 const TRY_AGAIN: [Duration; 5] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
@@ -26,13 +26,13 @@ const TRY_AGAIN: [Duration; 5] = [
     Duration::from_secs(16),
 ];
 
-/// Keeps variables for calls.
+/// The handler.
 pub(super) struct CustomVariables {
     writer: Arc<Writer>,
 }
 
 impl CustomVariables {
-    /// With what the handlers share.
+    /// Shares a writer with the other handlers.
     pub(super) fn new(writer: &Arc<Writer>) -> Self {
         Self { writer: Arc::clone(writer) }
     }
@@ -42,7 +42,7 @@ impl CustomVariables {
         let asked = Asked::read(request.payload.as_deref())?;
         let call = asked.call()?;
         let (now, key) = (Instant::now().into_std(), CallKey::new(user, &call.id));
-        // A channel may be configured to fold letter case.
+        // The channel may be configured to ignore case.
         if request.triple.subtopic.eq_ignore_ascii_case(SAVE_VARIABLES.1) {
             let variables = asked.params()?;
             variables.iter().try_for_each(|variable| self.may_be_written(variable))?;
@@ -54,7 +54,7 @@ impl CustomVariables {
         Ok(Response::from(told.value("Success", true).value("ErrorMessage", None::<&str>).text()))
     }
 
-    /// A variable that no object maps could never be written.
+    /// A variable that no object maps can never be written, so it is refused at once.
     fn may_be_written(&self, (name, _): &Variable) -> Result<(), Refusal> {
         let objects = &self.writer.org.config.objects;
         match objects.values().any(|it| it.update && it.fields.contains_key(name)) {
@@ -80,7 +80,7 @@ impl CustomVariables {
         }
     }
 
-    /// The call that an event is about, if it is one on which variables are written.
+    /// Returns the call of an event, if the event is one that causes variables to be written.
     fn ended(&self, payload: &RawValue) -> Option<String> {
         let settings = &self.writer.org.config.variables;
         let counts = settings.state.is_empty() || {
@@ -90,7 +90,7 @@ impl CustomVariables {
         text_at(payload, &settings.call_id).filter(|call| counts && check_name(call).is_ok())
     }
 
-    /// Writes what is kept for a call to its records, each variable to the first that has a field for it.
+    /// Writes the saved variables of a call to its records, each to the first record that has a field for it.
     async fn write(&self, key: &CallKey, call: &str) -> Result<(), Refusal> {
         let now = || Instant::now().into_std();
         let Writer { calls, org, .. } = &*self.writer;
@@ -115,13 +115,13 @@ impl CustomVariables {
             tracing::info!(
                 left,
                 records = records.len(),
-                "variables stay: no known record of their call has fields for them"
+                "variables stay saved: no known record of their call has fields for them"
             );
         }
         outcome
     }
 
-    /// The record of a call that no message has named, by the call's id in it.
+    /// Finds the record of a call that no message has named, by the call's id in it.
     async fn look_for(&self, call: &str) -> Result<Option<Record>, Refusal> {
         let Writer { org, .. } = &*self.writer;
         let name = &org.config.variables.object;

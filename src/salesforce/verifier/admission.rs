@@ -1,4 +1,4 @@
-//! [`Admission`]: what a proved user is to the broker: under which names, as which user, with which permissions.
+//! [`Admission`]: the identity of a proved user: allowed names, user, permissions.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -9,22 +9,22 @@ use crate::auth::{AuthError, Identity, Permission, Permissions, Principal};
 use crate::config::{Application, Config, ProvenUser, Proving};
 use wire::check_name;
 
-/// What one of the tables says of its users.
+/// The rules of one table for its users.
 pub(super) struct Admission {
     table: &'static str,
     user: ProvenUser,
-    /// Empty: any.
+    /// The allowed sources; empty: any.
     sources: HashSet<String>,
-    /// Sources of `[[applications]]` that are a service's: a user's application must not pose as one.
+    /// Sources of services in `[[applications]]`, whose names users' applications must not take.
     services: HashSet<String>,
-    /// Sources of `[[applications]]` of which a user has one session; a proved user no more than others.
+    /// Exclusive sources in `[[applications]]`, which a proved user may have once, too.
     exclusive: HashSet<String>,
     request: Permission,
     lasts: Option<Duration>,
 }
 
 impl Admission {
-    /// As a table has it, beside `[[applications]]`.
+    /// The rules of a table, beside those of `[[applications]]`.
     pub(super) fn new(config: &Config, table: &'static str, proving: &Proving) -> Self {
         let sources = |wanted: fn(&Application) -> bool| {
             config.applications.iter().filter(|it| wanted(it)).map(|it| it.source.clone()).collect()
@@ -43,7 +43,7 @@ impl Admission {
         }
     }
 
-    /// The identity of a proved user that wants to register under a name.
+    /// Returns the identity of a proved user that wants to register under a name.
     pub(super) fn admit(&self, source: &str, proven: &Proven) -> Result<Identity, AuthError> {
         let table = self.table;
         if self.services.contains(source) {

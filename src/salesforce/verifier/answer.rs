@@ -1,4 +1,4 @@
-//! What the org answers about a token: [`introspected`] and [`told`] read it, and believe no more of it than they must.
+//! Reads the org's answer about a token: [`introspected`] and [`told`] accept no more of it than necessary.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::config::exact_record_id;
 /// How far the org's clock may be ahead of the broker's.
 const CLOCK_SKEW: Duration = Duration::from_mins(1);
 
-/// A token of another org than the configured one.
+/// The refusal of a token that belongs to another org.
 pub(super) const OTHER_ORG: &str = "the token is of another Salesforce org than the one in org_id";
 
 /// Why an answer proves nobody.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
-    /// The token is at fault.
+    /// The token is refused.
     Refused(&'static str),
-    /// The answer is none that the org gives.
+    /// The answer is not one that an org gives.
     Unreadable,
 }
 
@@ -34,12 +34,12 @@ impl From<Doubt> for AuthError {
     }
 }
 
-/// A user's record id in 18 characters.
+/// Returns a user's record id in 18 characters.
 pub(super) fn user_id(text: &str) -> Option<String> {
     exact_record_id(text).filter(|id| id.starts_with("005"))
 }
 
-/// What introspection answers (RFC 7662). A key that stands twice makes it unreadable, as it does below.
+/// The answer to an introspection (RFC 7662). A repeated key makes it unreadable, here and below.
 #[derive(Deserialize)]
 struct Introspected {
     active: bool,
@@ -51,12 +51,12 @@ struct Introspected {
     nbf: Option<f64>,
 }
 
-/// Whether introspection answers that a token is not active.
+/// Returns whether an introspection says that a token is not active.
 pub(super) fn is_inactive(body: &[u8]) -> bool {
     serde_json::from_slice(body).is_ok_and(|answer: Introspected| !answer.active)
 }
 
-/// Reads the answer of introspection. `clients` are the apps whose tokens count.
+/// Reads the answer to an introspection. `clients` are the apps whose tokens are accepted.
 pub(super) fn introspected(now: Duration, body: &[u8], org_id: &str, clients: &[String]) -> Result<Proven, Doubt> {
     let answer: Introspected = serde_json::from_slice(body).map_err(|_| Doubt::Unreadable)?;
     if !answer.active {
@@ -86,7 +86,7 @@ pub(super) fn introspected(now: Duration, body: &[u8], org_id: &str, clients: &[
     Ok(Proven { user_id, username: answer.username, federation_id: None, ends })
 }
 
-/// Org and user of an identity address, `https://…/id/ORG/USER`. It is read, and never asked.
+/// Returns the org and the user in an identity URL, `https://…/id/ORG/USER`. The URL itself is never requested.
 fn identity(address: &str) -> Option<(String, String)> {
     let mut parts = address.rsplit('/');
     let (user, org) = (user_id(parts.next()?)?, exact_record_id(parts.next()?)?);
@@ -101,7 +101,7 @@ struct Told {
     active: Option<bool>,
 }
 
-/// Reads the answer of userinfo.
+/// Reads the answer to a userinfo request.
 pub(super) fn told(body: &[u8], org_id: &str) -> Result<Proven, Doubt> {
     let answer: Told = serde_json::from_slice(body).map_err(|_| Doubt::Unreadable)?;
     let user_id = user_id(&answer.user_id).ok_or(Doubt::Unreadable)?;

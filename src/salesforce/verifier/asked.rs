@@ -1,4 +1,5 @@
-//! [`Asked`]: asks the org about an access token, by introspection or by userinfo. The only file here that waits.
+//! [`Asked`]: asks the org about an access token, by introspection or userinfo. The only file of this folder that
+//! waits.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,13 +22,13 @@ use crate::salesforce::fault::Fault;
 use crate::salesforce::oauth::{read_secret, unconnectable};
 use crate::salesforce::response::{LoginError, error_codes};
 
-/// Questions at once: an org's places for calls are few, and others want them too.
+/// Concurrent questions: an org allows few concurrent calls, and other callers need them too.
 const QUESTIONS_MAX: usize = 8;
 
-/// The largest answer that is read; userinfo has some 3 KiB.
+/// The largest answer that is read. Userinfo has about 3 KiB.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// What the application hears while the org cannot say.
+/// The refusal while the org cannot be asked.
 const DOWN: &str = "Salesforce cannot be asked about the token just now; try again in a moment";
 
 const NOT_MY_DOMAIN: &str = "'host' is not the org's My Domain (Setup > Company Settings > My Domain)";
@@ -42,7 +43,7 @@ enum Way {
     Userinfo,
 }
 
-/// One org, and what it has said.
+/// One org and its answers.
 pub(super) struct Asked {
     way: Way,
     org_id: String,
@@ -54,7 +55,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// By introspection.
+    /// Asks by introspection.
     pub(super) fn by_introspection(way: &IntrospectionProof) -> Result<Self, SetupError> {
         const KEY: &str = "auth.salesforce_introspection.client_secret_file";
         let secret = read_secret(KEY, way.client_secret_file.as_deref().unwrap_or(Path::new("")))?;
@@ -66,7 +67,7 @@ impl Asked {
         Self::new(introspection, keys, &way.asked, way.proving.org_id.as_deref(), "/services/oauth2/introspect")
     }
 
-    /// By userinfo.
+    /// Asks by userinfo.
     pub(super) fn by_userinfo(way: &UserinfoProof) -> Result<Self, SetupError> {
         let keys = ("auth.salesforce_userinfo.host", "auth.salesforce_userinfo.ca_file");
         Self::new(Way::Userinfo, keys, &way.asked, way.proving.org_id.as_deref(), "/services/oauth2/userinfo")
@@ -98,17 +99,17 @@ impl Asked {
         })
     }
 
-    /// Whether it is about tokens of this org, of which the first 15 characters are shown.
+    /// Returns whether it asks about tokens of this org, given the first 15 characters of the org's id.
     pub(super) fn is_of(&self, org: Option<&str>) -> bool {
         org.is_none_or(|org| self.org_id.get(..15) == Some(org))
     }
 
-    /// Where it asks.
+    /// The URL it asks.
     pub(super) fn address(&self) -> &str {
         &self.address
     }
 
-    /// Who the token proves.
+    /// Returns whom the token proves.
     pub(super) async fn prove(&self, token: &SecretString) -> Result<Proven, AuthError> {
         let hash = hash_token(token);
         let ask = async {
@@ -127,7 +128,8 @@ impl Asked {
     async fn ask(&self, token: &SecretString) -> Result<Proven, AuthError> {
         let Ok(_turn) = self.turns.acquire().await else { return Err(unavailable()) };
         let answer = match self.exchange(token).await {
-            // A connection that had been idle may have ended under the question: it is asked once more, on a new one.
+            // An idle connection may have been closed while the question was sent. It is repeated once, on a new
+            // connection.
             Err(Failure::Unconnected(_) | Failure::Broken(_)) => self.exchange(token).await,
             other => other,
         };
@@ -168,8 +170,8 @@ impl Asked {
         Ok((answer.status(), answer.body(BODY_BYTES_MAX).await?))
     }
 
-    /// Asks about a token that nobody was given: whether the org is reached, and takes the question. Says what is well, or
-    /// what to change.
+    /// Asks about a made-up token to find out whether the org is reachable and answers. Returns what was found, or what
+    /// to change.
     pub(super) async fn probe(&self) -> Result<String, String> {
         let made_up = SecretString::from(format!("{}!switchboard.check", self.org_id.get(..15).unwrap_or_default()));
         let (status, body) = match timeout(self.timeout, self.exchange(&made_up)).await {
@@ -185,7 +187,9 @@ impl Asked {
                     "{cause}: name resolution, a firewall or a proxy (HTTPS_PROXY) on the way to 'host'"
                 ));
             }
-            Ok(Err(Failure::TooLarge)) => return Err(format!("the answer is none that an org gives: {NOT_MY_DOMAIN}")),
+            Ok(Err(Failure::TooLarge)) => {
+                return Err(format!("the answer is not one that an org gives: {NOT_MY_DOMAIN}"));
+            }
             Err(_) => {
                 return Err("no answer in time: a firewall or proxy on the way, or status.salesforce.com".to_owned());
             }
@@ -201,7 +205,7 @@ impl Asked {
                             All Tokens'"
                         .to_owned(),
                 ),
-                false => Err(format!("the answer is none that an org gives: {NOT_MY_DOMAIN}")),
+                false => Err(format!("the answer is not one that an org gives: {NOT_MY_DOMAIN}")),
             },
             (Way::Introspection { .. }, 400 | 401 | 403) => {
                 Err(format!("HTTP {status} {error}: the org refuses the app that asks. {APP_THAT_ASKS}"))
@@ -216,7 +220,7 @@ impl Asked {
         let outcome = match (&self.way, status) {
             (Way::Introspection { clients, .. }, 200) => answer::introspected(now(), body, &self.org_id, clients),
             (Way::Userinfo, 200) => answer::told(body, &self.org_id),
-            // It refuses in plain text: Bad_OAuth_Token.
+            // The refusal is plain text: Bad_OAuth_Token.
             (Way::Userinfo, 401 | 403) if !is_limit(body) => Err(Doubt::Refused(
                 "Salesforce does not know the token: it has expired, was revoked, or has no scope that may ask who one is",
             )),
@@ -239,13 +243,13 @@ impl Asked {
     }
 
     fn unreadable(&self) -> AuthError {
-        self.tell("the answer is none that an org gives: maintenance, a proxy, or 'host' is another server's");
+        self.tell("the answer is not one that an org gives: maintenance, a proxy, or 'host' is another server's");
         Doubt::Unreadable.into()
     }
 
-    /// One line for the operator.
+    /// Logs one line for the operator.
     fn tell(&self, hint: &str) {
-        tracing::warn!(address = self.address, hint, "Salesforce did not say whose a token is");
+        tracing::warn!(address = self.address, hint, "Salesforce could not verify a token");
     }
 }
 

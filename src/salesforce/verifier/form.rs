@@ -1,30 +1,30 @@
-//! [`Form`]: what a token looks like, which decides who is asked about it. A text that looks like nothing of Salesforce's is
-//! sent to nobody: it may be somebody else's secret.
+//! [`Form`]: what a token looks like, which decides who is asked about it. A text that does not look like one of
+//! Salesforce's tokens is sent nowhere, because it may be another system's secret.
 
 use crate::auth::Jwt;
 
 /// What a token looks like.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Form<'t> {
-    /// A JWT of the org's own code.
+    /// A JWT signed by code of the org.
     Jwt,
     /// An access token.
     AccessToken {
-        /// The first 15 characters of the org's id; `None` where the token does not show it.
+        /// The first 15 characters of the org's id; `None` if the token does not contain it.
         org: Option<&'t str>,
     },
-    /// Neither.
+    /// Anything else.
     Other,
 }
 
-/// What Salesforce writes into the header of an access token that is a JWT.
+/// In the header of every access token of Salesforce that is a JWT.
 const ACCESS_TOKEN_TYPE: &str = "sfdc-core-token";
 
-/// Longer ones are no access tokens: those of today have some 110 characters, as a JWT some thousand.
+/// Longer texts are not access tokens. Today's have about 110 characters, or about a thousand as a JWT.
 const ACCESS_TOKEN_BYTES_MAX: usize = 4096;
 
 impl<'t> Form<'t> {
-    /// Looks at a token.
+    /// Returns the form of a token.
     pub(super) fn of(token: &'t str) -> Self {
         let sendable = token.len() <= ACCESS_TOKEN_BYTES_MAX && token.bytes().all(|it| it.is_ascii_graphic());
         match token.split_once('!') {

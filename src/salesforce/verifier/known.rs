@@ -1,4 +1,5 @@
-//! [`Known`]: tokens about which the org has answered well, by their hash, for a while; and one question at a time for each.
+//! [`Known`]: tokens that the org has confirmed, by their hash, for a limited time. It asks about each token only once
+//! at a time.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,10 +20,10 @@ const ANSWERS_MAX: usize = 10_000;
 /// SHA-256 of a token.
 type Hash = [u8; 32];
 
-/// One question that is being asked, and those who wait for its answer.
+/// One question in progress; others who want its answer wait for it.
 type Question = Arc<OnceCell<Result<Proven, AuthError>>>;
 
-/// What is known of tokens, and what is being asked.
+/// Known answers and questions in progress.
 pub(super) struct Known {
     keep: Duration,
     answers: Mutex<Expiring<Hash, Proven>>,
@@ -30,13 +31,13 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Keeps good answers for so long.
+    /// Keeps positive answers for `keep`.
     pub(super) fn new(keep: Duration) -> Self {
         Self { keep, answers: Mutex::new(Expiring::new(ANSWERS_MAX)), questions: Mutex::default() }
     }
 
-    /// The answer that is known; else the one that `ask` gets, once for all who want it at this moment. Should whoever asks
-    /// go away, another one of them asks.
+    /// Returns the known answer, or the one that `ask` gets. Concurrent callers share one question; if the caller that
+    /// asks goes away, another one takes over.
     pub(super) async fn find(
         &self,
         hash: Hash,
@@ -49,7 +50,7 @@ impl Known {
         waiting.question.get_or_init(|| ask).await.clone()
     }
 
-    /// Keeps an answer, until the token ends at the latest; `now` since 1970.
+    /// Keeps an answer, at most until the token expires. `now` counts from 1970.
     pub(super) fn keep(&self, now: Duration, hash: Hash, proven: &Proven) {
         let left = proven.ends.map_or(self.keep, |ends| ends.saturating_sub(now));
         if !self.keep.is_zero() {
@@ -69,7 +70,7 @@ impl Known {
     }
 }
 
-/// One who waits; the last to go takes the question away, and so does the first who has its answer.
+/// A caller that waits. The question is removed by the first that has its answer, or by the last that goes away.
 struct Waiting<'k> {
     known: &'k Known,
     hash: Hash,
@@ -80,7 +81,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         let mut questions = self.known.questions.lock();
         let ours = questions.get(&self.hash).is_some_and(|it| Arc::ptr_eq(it, &self.question));
-        // The map's own and this one: nobody else can join while the map is locked.
+        // The map's reference and this one. Nobody can join while the map is locked.
         if ours && (self.question.initialized() || Arc::strong_count(&self.question) == 2) {
             questions.remove(&self.hash);
         }
@@ -102,7 +103,7 @@ mod tests {
         Proven { user_id: "005000000000002AAA".to_owned(), username: None, federation_id: None, ends }
     }
 
-    /// Asks, and says how often the org was asked so far.
+    /// Asks, and returns how often the org has been asked so far.
     async fn find(known: &Known, asked: &AtomicU32, ends: Option<Duration>) -> u32 {
         let ask = async {
             asked.fetch_add(1, Ordering::Relaxed);

@@ -1,8 +1,8 @@
-//! [`SalesforceVerifier`]: users whom an org proves, by a JWT that its own code signs or by an access token.
+//! [`SalesforceVerifier`]: proves users by a JWT that code of the org signed, or by an access token of the org.
 //!
-//! `form` tells the two apart by their look; `signed` believes a JWT without asking anybody, `asked` asks the org about an
-//! access token and reads the answer by `answer`, `known` spares it the same question twice. Whoever it is, `admission`
-//! says what follows from it. A token is sent to the host of the configuration, or nowhere.
+//! `form` tells the two apart. `signed` verifies a JWT without asking anybody. `asked` asks the org about an access
+//! token, `answer` reads the answer, and `known` caches it. `admission` turns the proved user into an identity. A token
+//! is sent to the configured host or nowhere.
 
 mod admission;
 mod answer;
@@ -27,23 +27,23 @@ use asked::Asked;
 use form::Form;
 use signed::Signed;
 
-/// A user of an org, proved.
+/// A proved user of an org.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Proven {
-    /// In 18 characters.
+    /// The record id in 18 characters.
     user_id: String,
     username: Option<String>,
     federation_id: Option<String>,
-    /// Until when, since 1970.
+    /// When the proof expires, since 1970.
     ends: Option<Duration>,
 }
 
-/// What of the configuration cannot be used; never empty.
+/// All keys of the configuration whose values cannot be used; never empty.
 #[derive(Debug)]
 pub struct SetupErrors(Vec<SetupError>);
 
 impl SetupErrors {
-    /// Each by itself.
+    /// The errors.
     #[must_use]
     pub fn list(&self) -> &[SetupError] {
         &self.0
@@ -61,20 +61,20 @@ impl fmt::Display for SetupErrors {
 
 impl std::error::Error for SetupErrors {}
 
-/// Verifies by whichever of the ways is on.
+/// Verifies in the ways that are configured.
 pub struct SalesforceVerifier {
     signed: Option<(Signed, Admission)>,
     introspection: Option<(Asked, Admission)>,
     userinfo: Option<(Asked, Admission)>,
-    /// What may be sent, for those who sent something else.
+    /// The accepted tokens, for the refusal of others.
     ways: String,
 }
 
 impl SalesforceVerifier {
-    /// Reads certificates and secrets. Asks nobody.
+    /// Reads certificates and secrets. Sends nothing.
     ///
     /// # Errors
-    /// Every file that cannot be used.
+    /// Lists every file that cannot be used.
     pub fn open(config: &Config) -> Result<Self, SetupErrors> {
         let Proofs { jwt, introspection, userinfo, .. } = &config.proofs;
         let mut errors = Vec::new();
@@ -102,7 +102,7 @@ impl SalesforceVerifier {
         Ok(Self { signed, introspection, userinfo, ways })
     }
 
-    /// Whether the orgs that are asked about access tokens are reached, and take the question; one step each.
+    /// Checks that the orgs that are asked about access tokens are reachable and answer; one step for each.
     pub async fn diagnose(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         for (step, way) in [("introspection", &self.introspection), ("userinfo", &self.userinfo)] {
@@ -131,7 +131,7 @@ impl SalesforceVerifier {
             }
             Form::AccessToken { org } => {
                 let asked = [&self.introspection, &self.userinfo].into_iter().flatten();
-                // Introspection comes first, and what it refuses is not asked again: it knows which app a token is for.
+                // Introspection comes first, and its refusal is final, because it knows which app a token belongs to.
                 let Some((asked, admission)) = asked.clone().find(|(it, _)| it.is_of(org)) else {
                     return match asked.count() {
                         0 => refuse("the token looks like an access token of Salesforce, for which [auth.salesforce_introspection] \
@@ -144,7 +144,7 @@ impl SalesforceVerifier {
             }
             Form::Other => refuse(
                 format!(
-                    "the token is not known: its hash is no token_sha256 of [[applications]], and it is not {ways}"
+                    "the token is not known: its hash is not a token_sha256 of [[applications]], and it is not {ways}"
                 )
                 .into(),
             ),

@@ -1,5 +1,5 @@
-//! [`Signed`]: JWTs that the org's own code signs with a certificate of the org (the Apex class `SwitchboardToken`). No call,
-//! no API request, and no access token that leaves Salesforce.
+//! [`Signed`]: JWTs that code of the org signs with a certificate of the org (the Apex class `SwitchboardToken`). They
+//! need no call and no API request, and no access token leaves Salesforce.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::{Proven, SetupError, answer};
 use crate::auth::{AuthError, JwtKeys, JwtRules};
 use crate::config::JwtProof;
 
-/// Believes a JWT.
+/// Verifies JWTs.
 pub(super) struct Signed {
     rules: JwtRules,
     username_claim: String,
@@ -25,7 +25,7 @@ impl Signed {
         let keys = JwtKeys::from_pem(&pem).map_err(|fault| SetupError::file(KEY, path, fault))?;
         let issuers = match (&way.issuer, &way.proving.org_id) {
             (Some(issuer), _) => vec![issuer.clone()],
-            // Apex knows the id in both its forms.
+            // Apex has the id in both forms.
             (None, Some(id)) => [id.get(..15), Some(id.as_str())].into_iter().flatten().map(str::to_owned).collect(),
             (None, None) => Vec::new(),
         };
@@ -40,12 +40,12 @@ impl Signed {
         Ok(Self { rules, username_claim, federation_id_claim })
     }
 
-    /// Who the token proves; `now` since 1970.
+    /// Returns whom the token proves. `now` counts from 1970.
     pub(super) fn prove(&self, now: Duration, token: &str) -> Result<Proven, AuthError> {
         let claims = self.rules.check(now, token)?;
         let user_id = claims.text("sub").and_then(answer::user_id).ok_or_else(|| {
             AuthError::Unauthenticated(
-                "the JWT's 'sub' is no Salesforce user id: let it be UserInfo.getUserId()".into(),
+                "the JWT's 'sub' is not a Salesforce user id: set it to UserInfo.getUserId()".into(),
             )
         })?;
         let text = |name: &str| claims.text(name).map(str::to_owned);

@@ -53,14 +53,14 @@ pub(super) async fn a_draining_broker_says_when_to_come_back(chromium: &Chromium
 pub(super) async fn some_closes_are_final_and_others_are_not(chromium: &Chromium) {
     let fake = FakeBroker::start().await;
     let (page, mut peer, _) = session(chromium, &fake).await;
-    for code in [1001, 4413] {
+    for code in [1001, 1009, 4404, 4413] {
         peer.close(code, "test").await;
         peer = fake.session().await.0;
         grant_all(&mut peer).await;
         page.shows("state", "registered").await;
     }
-    // A token that is no function is not sent again by itself; a person may.
-    for (code, shown) in [(4409, "REPLACED"), (4401, "REFUSED"), (4403, "REFUSED")] {
+    // A fixed token is not sent again, unless a person wants it.
+    for (code, shown) in [(4409, "REPLACED"), (4401, "REFUSED"), (4403, "REFUSED"), (4410, "KICKED")] {
         peer.close(code, "test").await;
         page.shows("error", shown).await;
         page.shows("state", "stopped").await;

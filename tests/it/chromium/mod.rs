@@ -222,7 +222,7 @@ async fn our_pages_work_in_a_browser() {
         org::what_jsforce_writes_into_an_org_a_gadget_fetches(chromium).await;
     };
     let connecting = async {
-        salesforce::a_token_comes_from_apex_and_a_refused_one_is_renewed_once(chromium).await;
+        salesforce::a_token_comes_from_apex_and_a_refused_one_is_replaced(chromium).await;
         salesforce::a_page_of_a_foreign_origin_says_what_to_do(chromium).await;
         connection::a_dead_connection_is_found_when_the_page_wakes(chromium).await;
         connection::a_hidden_page_says_that_it_sleeps(chromium).await;

@@ -1,9 +1,9 @@
-//! From a URL to a registered session, and its end.
+//! Connecting, registering and closing.
 
 use super::*;
 
 #[tokio::test]
-async fn registers_with_what_it_was_given() {
+async fn registers_with_its_options() {
     let broker = FakeBroker::start().await;
     let connect = builder(&broker).user("alice").token("secret".into()).echo(true).connect();
     let (client, (_peer, register)) = tokio::join!(connect, broker.session());
@@ -14,14 +14,14 @@ async fn registers_with_what_it_was_given() {
 }
 
 #[tokio::test]
-async fn nothing_that_listens_is_unreachable() {
+async fn a_closed_port_is_unreachable() {
     let url = FakeBroker::start().await.url();
     let error = Client::builder(url).source("softphone").connect().await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { kind: io::ErrorKind::ConnectionRefused, .. }), "{error}");
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_refused_says_why() {
+async fn a_refused_handshake_has_its_reason() {
     let broker = FakeBroker::start().await;
     let refuse = async {
         let mut stream = broker.tcp().await;
@@ -75,7 +75,7 @@ async fn close_unregisters_first() {
 }
 
 #[tokio::test]
-async fn the_last_drop_closes_after_what_was_published() {
+async fn dropping_the_last_clone_closes_after_what_was_published() {
     let (_broker, client, mut peer) = session().await;
     let clone = client.clone();
     drop(client);

@@ -1,13 +1,13 @@
-//! The Rust client against a broker that says only what a test has it say.
+//! The Rust client, against a broker that the test plays.
 
 mod connecting;
 mod encrypted;
-mod in_its_own_time;
 mod publishing;
 mod reconnecting;
 mod requesting;
 mod serving;
 mod subscribing;
+mod timing;
 mod tokens;
 
 use std::future::IntoFuture;

@@ -1,9 +1,9 @@
-//! Events on their way out.
+//! Publishing events.
 
 use super::*;
 
 #[tokio::test]
-async fn an_event_is_what_was_asked_for() {
+async fn an_event_has_its_options() {
     let (_broker, client, mut peer) = session().await;
     client.publish(find(), ()).await.unwrap();
     let bare = json!({ "channel": "Crm", "topic": "Contact", "subtopic": "Find", "source": "softphone" });
@@ -18,7 +18,7 @@ async fn an_event_is_what_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_receipt_tells_the_receivers() {
+async fn a_receipt_has_the_number_of_receivers() {
     let (_broker, client, mut peer) = session().await;
     let give = async {
         let event = peer.next().await;
@@ -31,7 +31,7 @@ async fn a_receipt_tells_the_receivers() {
 }
 
 #[tokio::test]
-async fn a_refusal_comes_in_place_of_the_receipt() {
+async fn a_refusal_replaces_the_receipt() {
     let (_broker, client, mut peer) = session().await;
     let refuse = async {
         let event = peer.next().await;
@@ -45,7 +45,7 @@ async fn a_refusal_comes_in_place_of_the_receipt() {
 }
 
 #[tokio::test]
-async fn what_the_broker_would_close_for_is_not_sent() {
+async fn a_message_over_the_limit_is_not_sent() {
     let (_broker, client, mut peer) = session().await;
     let error = client.publish(find(), json!("x".repeat(3000))).await.unwrap_err();
     assert!(matches!(&error, Error::Invalid(words) if words.contains("2048")), "{error}");
@@ -53,5 +53,5 @@ async fn what_the_broker_would_close_for_is_not_sent() {
         let error = client.publish(wrong, ()).await.unwrap_err();
         assert!(matches!(error, Error::Invalid(_)), "{error}");
     }
-    peer.hears_nothing().await;
+    peer.receives_nothing().await;
 }

@@ -1,9 +1,9 @@
-//! What a lost connection leaves, and how the next one is made.
+//! What happens after a connection is lost. `tests/it/close_codes.rs` plays every close code.
 
 use super::*;
 
 #[tokio::test]
-async fn it_registers_and_subscribes_again() {
+async fn registers_and_subscribes_again() {
     let (broker, client, mut peer) = session().await;
     let mut events = subscribe(&client, &mut peer, "Phone/*/*").await;
     let serve = client.serve("Crm/*/*".parse().unwrap(), async |_| Ok(json!("served").into()));
@@ -32,7 +32,7 @@ async fn it_registers_and_subscribes_again() {
 }
 
 #[tokio::test]
-async fn what_was_dropped_meanwhile_is_not_subscribed_to_again() {
+async fn a_subscription_dropped_meanwhile_is_not_made_again() {
     let (broker, client, mut peer) = session().await;
     let dropped = subscribe(&client, &mut peer, "Phone/*/*").await;
     let mut states = Box::pin(client.states());
@@ -40,7 +40,7 @@ async fn what_was_dropped_meanwhile_is_not_subscribed_to_again() {
     expect_state(&mut states, |state| matches!(state, State::Disconnected { .. })).await;
     drop(dropped);
     let (mut peer, _) = broker.session().await;
-    peer.hears_nothing().await;
+    peer.receives_nothing().await;
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn a_subscription_that_is_refused_again_ends_with_the_reason() {
 }
 
 #[tokio::test]
-async fn a_refused_registration_is_the_end() {
+async fn a_refused_registration_ends_the_client() {
     let (broker, client, peer) = session().await;
     let mut states = Box::pin(client.states());
     drop(peer);
@@ -72,12 +72,54 @@ async fn a_refused_registration_is_the_end() {
 }
 
 #[tokio::test]
-async fn close_codes_of_a_refusal_are_the_end() {
-    for code in [4401, 4403, 4409] {
+async fn a_final_close_keeps_its_code_and_its_reason() {
+    for (code, reason, expected) in [
+        (4403, "not yours", "the broker closed the connection with 4403: not yours"),
+        (4409, "", "the broker closed the connection with 4409: another connection resumed the session"),
+        (4410, "maintenance", "KICKED: maintenance"),
+    ] {
         let (_broker, client, peer) = session().await;
         let mut states = Box::pin(client.states());
-        peer.close(code, "go away").await;
+        peer.close(code, reason).await;
         let state = expect_state(&mut states, |state| matches!(state, State::Closed { .. })).await;
-        assert_eq!(state, State::Closed { code: Some(code), reason: "go away".into() });
+        assert!(matches!(state, State::Closed { code: Some(closed), .. } if closed == code), "{state:?}");
+        assert_eq!(client.publish(find(), ()).await.unwrap_err().to_string(), expected);
     }
+}
+
+/// The application must not send the message again that the broker closed the connection for.
+#[tokio::test]
+async fn a_request_that_was_pending_at_a_refused_message_fails_with_the_close() {
+    for (code, expected) in [(Some(1009), Some(1009)), (Some(4413), None), (None, None)] {
+        let (broker, client, mut peer) = session().await;
+        let close = async {
+            peer.expect("Crm/Contact/Find").await;
+            match code {
+                Some(code) => peer.close(code, "too large").await,
+                None => drop(peer),
+            }
+        };
+        let (outcome, ()) = tokio::join!(client.request(find(), ()).into_future(), close);
+        let error = outcome.unwrap_err();
+        let is_expected = match expected {
+            Some(code) => matches!(error, Error::Closed { code: Some(closed), .. } if closed == code),
+            None => matches!(error, Error::Disconnected),
+        };
+        assert!(is_expected, "{code:?}: {error:?}");
+        let (mut peer, _) = broker.session().await;
+        peer.receives_nothing().await;
+    }
+}
+
+/// The registration is the one message that is sent again by itself.
+#[tokio::test]
+async fn a_registration_that_the_broker_will_not_read_is_not_sent_again() {
+    let (broker, client, peer) = session().await;
+    let mut states = Box::pin(client.states());
+    drop(peer);
+    let mut peer = broker.connection().await;
+    peer.expect("Broker/Application/Register").await;
+    peer.close(1009, "too large").await;
+    let state = expect_state(&mut states, |state| matches!(state, State::Closed { .. })).await;
+    assert_eq!(state, State::Closed { code: Some(1009), reason: "too large".into() });
 }

@@ -1,9 +1,9 @@
-//! Requests, and what comes of them.
+//! Requests and their answers.
 
 use super::*;
 
 #[tokio::test]
-async fn a_request_always_bears_its_timeout() {
+async fn a_request_always_has_a_timeout() {
     let (_broker, client, mut peer) = session().await;
     let answer = async {
         let request = peer.next().await;
@@ -35,7 +35,7 @@ async fn success_false_is_a_refusal_that_keeps_its_answer() {
 }
 
 #[tokio::test]
-async fn progressive_answers_come_one_by_one() {
+async fn partial_answers_arrive_one_by_one() {
     let (_broker, client, mut peer) = session().await;
     let answer = async {
         let request = peer.next().await;
@@ -75,7 +75,7 @@ async fn gathered_answers_end_with_the_summary() {
 }
 
 #[tokio::test]
-async fn to_drop_is_to_cancel() {
+async fn dropping_a_request_cancels_it() {
     let (_broker, client, mut peer) = session().await;
     let asking = timeout(Duration::from_millis(50), client.request(find(), ()).into_future());
     assert!(asking.await.is_err());
@@ -85,7 +85,7 @@ async fn to_drop_is_to_cancel() {
 }
 
 #[tokio::test]
-async fn what_is_answered_is_not_cancelled() {
+async fn an_answered_request_is_not_cancelled() {
     let (_broker, client, mut peer) = session().await;
     let answer = async {
         let request = peer.next().await;
@@ -93,11 +93,11 @@ async fn what_is_answered_is_not_cancelled() {
     };
     let (reply, ()) = tokio::join!(client.request(find(), ()).into_future(), answer);
     reply.unwrap();
-    peer.hears_nothing().await;
+    peer.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn a_lost_connection_fails_what_is_pending() {
+async fn a_lost_connection_fails_pending_requests() {
     let (_broker, client, mut peer) = session().await;
     let lose = async {
         peer.next().await;

@@ -24,7 +24,7 @@ async fn a_closure_answers_or_fails() {
 }
 
 #[tokio::test]
-async fn an_event_with_its_publishers_id_is_no_request() {
+async fn an_event_with_its_publishers_id_is_not_a_request() {
     let (_broker, client, mut peer) = session().await;
     let serve = client.serve("Crm/*/*".parse().unwrap(), async |_| Ok(Payload::default()));
     let (serving, _) = tokio::join!(serve.into_future(), peer.grant());
@@ -34,7 +34,7 @@ async fn an_event_with_its_publishers_id_is_no_request() {
     published["id"] = "theirs".into();
     peer.say(published).await;
     assert_eq!(next(&mut events).await, "event");
-    peer.hears_nothing().await;
+    peer.receives_nothing().await;
     peer.say(request("Crm/Contact/Find", "r1", json!("request"))).await;
     peer.say(event("Crm/Contact/Changed", json!("later"))).await;
     assert_eq!(peer.next().await["inReplyTo"], "r1");
@@ -54,7 +54,7 @@ async fn the_narrowest_handler_answers() {
 }
 
 #[tokio::test]
-async fn parts_come_before_the_answer() {
+async fn partial_answers_are_sent_before_the_last_one() {
     let (_broker, client, mut peer) = session().await;
     let serve = client.serve("Crm/*/*".parse().unwrap(), async |request| {
         request.progress(json!("half")).await.map_err(|error| Failure::new("X", error.to_string()))?;
@@ -69,7 +69,7 @@ async fn parts_come_before_the_answer() {
 }
 
 #[tokio::test]
-async fn a_cancelled_request_is_told_and_not_answered() {
+async fn a_cancelled_request_is_not_answered() {
     let (_broker, client, mut peer) = session().await;
     let (told, mut hears) = mpsc::channel(1);
     let serve = client.serve("Crm/*/*".parse().unwrap(), move |request| {
@@ -87,11 +87,11 @@ async fn a_cancelled_request_is_told_and_not_answered() {
     cancelled["inReplyTo"] = "r1".into();
     peer.say(cancelled).await;
     timeout(Duration::from_secs(5), hears.recv()).await.unwrap();
-    peer.hears_nothing().await;
+    peer.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn a_panic_is_an_answer_too() {
+async fn a_panic_is_answered_with_internal() {
     let (_broker, client, mut peer) = session().await;
     let serve = client.serve("Crm/*/*".parse().unwrap(), async |request| {
         let number: u32 = request.data().expect("a number");
@@ -106,7 +106,7 @@ async fn a_panic_is_an_answer_too() {
 }
 
 #[tokio::test]
-async fn to_stop_is_to_answer_what_was_begun() {
+async fn stopping_waits_for_running_requests() {
     let (_broker, client, mut peer) = session().await;
     let (begun, mut begins) = mpsc::channel(1);
     let release = Arc::new(Notify::new());

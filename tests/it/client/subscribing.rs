@@ -1,4 +1,4 @@
-//! Events on their way in.
+//! Receiving events.
 
 use super::*;
 
@@ -44,7 +44,7 @@ async fn the_last_of_equal_subscriptions_unsubscribes() {
     let first = subscribe(&client, &mut peer, "Phone/*/*").await;
     let mut second = subscribe(&client, &mut peer, "Phone/*/*").await;
     drop(first);
-    peer.hears_nothing().await;
+    peer.receives_nothing().await;
     peer.say(event("Phone/Call/Ringing", json!(1))).await;
     assert_eq!(next(&mut second).await, 1);
     drop(second);
@@ -54,7 +54,7 @@ async fn the_last_of_equal_subscriptions_unsubscribes() {
 }
 
 #[tokio::test]
-async fn kept_values_go_to_the_new_subscription_only() {
+async fn retained_values_go_to_the_new_subscription_only() {
     let (_broker, client, mut peer) = session().await;
     let mut old = subscribe(&client, &mut peer, "Phone/*/*").await;
     let mut new = subscribe(&client, &mut peer, "Phone/Agent/*").await;
@@ -68,7 +68,7 @@ async fn kept_values_go_to_the_new_subscription_only() {
 }
 
 #[tokio::test]
-async fn observed_users_are_told_apart() {
+async fn each_observed_user_has_its_own_subscription() {
     let (_broker, client, mut peer) = session().await;
     let observe = async |peer: &mut Peer<TcpStream>, user| {
         let subscribing = client.subscribe("Phone/*/*".parse().unwrap()).observe(user);
@@ -86,7 +86,7 @@ async fn observed_users_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_channel_that_folds_case_is_heard() {
+async fn a_channel_that_folds_case_is_received() {
     let (_broker, client, mut peer) = session().await;
     let mut subscription = subscribe(&client, &mut peer, "Queue/stats/*").await;
     peer.say(event("Queue/Stats/Waiting", json!(3))).await;
@@ -94,7 +94,7 @@ async fn a_channel_that_folds_case_is_heard() {
 }
 
 #[tokio::test]
-async fn a_busy_consumer_can_still_ask() {
+async fn a_busy_consumer_can_make_requests() {
     let (_broker, client, mut peer) = session().await;
     let subscribing = client.subscribe("Phone/*/*".parse().unwrap()).queue(2);
     let (subscription, _) = tokio::join!(subscribing.into_future(), peer.grant());
@@ -115,7 +115,7 @@ async fn a_busy_consumer_can_still_ask() {
 }
 
 #[tokio::test]
-async fn a_slow_consumer_stops_the_reading() {
+async fn a_slow_consumer_pauses_reading() {
     let (_broker, client, mut peer) = session().await;
     let subscribing = client.subscribe("Phone/*/*".parse().unwrap()).queue(1);
     let (subscription, _) = tokio::join!(subscribing.into_future(), peer.grant());
@@ -132,7 +132,7 @@ async fn a_slow_consumer_stops_the_reading() {
 }
 
 #[tokio::test]
-async fn it_is_a_stream_that_ends_with_the_client() {
+async fn the_stream_ends_with_the_client() {
     let (_broker, client, mut peer) = session().await;
     let subscription = subscribe(&client, &mut peer, "Phone/*/*").await;
     peer.say(event("Phone/Call/Ringing", json!(1))).await;

@@ -8,7 +8,7 @@ async fn find(url: &str, data: &str) -> Outcome {
 }
 
 #[tokio::test]
-async fn a_fixed_answer_is_given_as_often_as_wanted() {
+async fn a_fixed_answer_is_given_count_times() {
     let broker = Broker::start().await;
     let line = ["handle", "Crm", "Contact", "*", "--reply", "{\"Success\":true,\"Name\":\"Ada\"}", "--count", "2"];
     let mut handle = Beside::start(&url(&broker), "crm", &line).await;
@@ -60,7 +60,7 @@ async fn a_command_reads_the_envelope_and_prints_the_answer() {
 }
 
 #[tokio::test]
-async fn a_command_that_nobody_waits_for_is_ended() {
+async fn a_command_is_ended_when_its_answer_is_no_longer_wanted() {
     let broker = Broker::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");

@@ -1,5 +1,5 @@
-//! The command line, as scripts use it: what it prints where, and how it ends. Against the real broker; against a
-//! scripted one for what that would not do on demand.
+//! The command line, as scripts use it: its output and its exit codes. Mostly against the real broker; the test plays the
+//! broker for what the real one does not do on demand.
 
 mod connecting;
 mod encrypted;
@@ -26,7 +26,7 @@ use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use crate::fake_broker::{FakeBroker, event};
 use crate::support::{Broker, application, token_of, within};
 
-/// What a command left behind.
+/// The exit code and the output of a command.
 #[derive(Debug)]
 struct Outcome {
     code: Option<i32>,
@@ -56,7 +56,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs a command to its end, with this on its standard input.
+/// Runs a command to its end, with this standard input.
 async fn run_with(mut command: Command, stdin: &str) -> Outcome {
     let mut child = command.spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
@@ -68,12 +68,12 @@ async fn run_with(mut command: Command, stdin: &str) -> Outcome {
     Outcome { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Runs a command that speaks to a broker, as the application `shell`.
+/// Runs a client command as the application `shell`.
 async fn run(url: &str, arguments: &[&str]) -> Outcome {
     run_with(command(&[arguments, &["--source", "shell", "--url", url]].concat()), "").await
 }
 
-/// A command that runs beside the test.
+/// A command that runs in the background.
 struct Beside {
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
@@ -137,14 +137,14 @@ async fn every_shell_gets_its_completions() {
     }
 }
 
-/// Every example in a help text is a command line that is understood.
+/// The examples in the help texts are valid command lines.
 #[tokio::test]
 async fn examples_are_understood() {
     let mut found = 0;
     for name in ["sub", "pub", "request", "handle", "apps"] {
         let help = run_with(command(&[name, "--help"]), "").await.stdout;
         for line in help.lines().filter_map(|line| line.trim().strip_prefix("switchboard ")) {
-            // Nobody listens there, which is found out last. What is a remark, or for another program, is cut off.
+            // No broker listens there, which is found out last. Comments, and arguments of other programs, are cut off.
             let line = line.split("   ").next().unwrap().split(" | ").next().unwrap();
             let line = line.replace("@contact.json", "1").replace("@query.json", "1");
             let script = format!("exec \"$0\" {line} --url ws://127.0.0.1:1/ws");

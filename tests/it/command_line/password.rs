@@ -5,6 +5,7 @@ use std::path::Path;
 use super::*;
 
 /// Runs `credentials set` on a terminal, and answers its prompts with these keys.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 async fn set(data_dir: &Path, keys: [&str; 2]) -> Option<Outcome> {
     if !Command::new("python3").arg("--version").output().await.is_ok_and(|it| it.status.success()) {
         eprintln!("SKIPPED: there is no python3 on this machine");

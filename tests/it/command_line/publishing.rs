@@ -42,7 +42,7 @@ async fn options_are_fields_of_the_envelope() {
 }
 
 #[tokio::test]
-async fn what_is_not_json_is_wrong_usage() {
+async fn a_payload_that_is_not_json_is_wrong_usage() {
     // Found before anything is connected to.
     let outcome = run("ws://127.0.0.1:1/ws", &["pub", "Phone", "Call", "Ringing", "hello"]).await;
     insta::assert_snapshot!(outcome.stderr, @r#"
@@ -54,7 +54,7 @@ async fn what_is_not_json_is_wrong_usage() {
 }
 
 #[tokio::test]
-async fn a_receipt_is_printed_when_asked_for() {
+async fn a_receipt_is_printed_on_request() {
     let broker = Broker::start().await;
     let mut hearer = broker.app("hearer").await;
     hearer.subscribe("Phone/*/*").await;
@@ -66,7 +66,7 @@ async fn a_receipt_is_printed_when_asked_for() {
 }
 
 #[tokio::test]
-async fn a_kept_value_is_there_for_later_until_it_is_cleared() {
+async fn a_retained_value_lasts_until_it_is_cleared() {
     let broker = Broker::start().await;
     run(&url(&broker), &["pub", "Phone", "Agent", "State", "\"ready\"", "--retain"]).await.has(0, "");
     let sub = run(&url(&broker), &["sub", "Phone", "--count", "1"]).await;
@@ -93,7 +93,7 @@ async fn a_refused_event_is_exit_code_1_with_its_code() {
 }
 
 #[tokio::test]
-async fn a_receipt_has_the_hint_that_the_broker_gave() {
+async fn a_receipt_has_the_hint_of_the_broker() {
     let broker = Broker::start().await;
     let mut crm = broker.app("crm").await;
     crm.handle("Crm/Contact/Find").await;

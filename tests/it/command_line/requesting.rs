@@ -13,7 +13,7 @@ async fn credentials_are_fetched_and_printed() {
 }
 
 #[tokio::test]
-async fn a_failure_is_printed_and_told() {
+async fn a_failure_is_printed_with_its_code() {
     let broker = Broker::start().await;
     let outcome = run(&url(&broker), &["request", "Salesforce", "User", "FetchCredentials"]).await;
     outcome.has(1, "");
@@ -50,7 +50,7 @@ async fn a_handler_sees_the_requesters_id() {
 }
 
 #[tokio::test]
-async fn parts_are_lines() {
+async fn each_partial_answer_is_a_line() {
     let broker = Broker::start().await;
     let mut handler = broker.app("handler").await;
     handler.handle("Crm/Contact/Find").await;
@@ -67,7 +67,7 @@ async fn parts_are_lines() {
 }
 
 #[tokio::test]
-async fn everybody_is_asked() {
+async fn gather_prints_the_answers_of_all_handlers() {
     let broker = Broker::start().await;
     let find = ["request", "Crm", "Contact", "Find", "--gather"];
     run(&url(&broker), &find).await.has(1, "NO_HANDLER: ");

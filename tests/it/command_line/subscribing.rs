@@ -19,7 +19,7 @@ async fn one_envelope_is_one_line_whatever_its_payload() {
     assert_eq!(sub.code().await, Some(0));
 }
 
-/// A broker in open mode lets every session observe; any other refuses, and the command takes what it may have.
+/// A broker in open mode lets every session observe. If the broker refuses, the command subscribes without that.
 #[tokio::test]
 async fn without_a_user_or_a_token_it_prints_the_events_of_all_users() {
     let broker = FakeBroker::start().await;
@@ -56,7 +56,7 @@ async fn an_operators_close_is_reported_as_kicked() {
 }
 
 #[tokio::test]
-async fn signals_end_it_well() {
+async fn a_signal_ends_it_with_exit_code_0() {
     let broker = Broker::start().await;
     for signal in ["-INT", "-TERM"] {
         let mut sub = Beside::start(&url(&broker), "log", &["sub"]).await;
@@ -67,7 +67,7 @@ async fn signals_end_it_well() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_gone_is_no_error() {
+async fn a_closed_pipe_is_not_an_error() {
     let broker = Broker::start().await;
     let Beside { mut child, stdout, mut stderr } = Beside::start(&url(&broker), "log", &["sub"]).await;
     drop(stdout);
@@ -77,7 +77,7 @@ async fn a_reader_that_has_gone_is_no_error() {
 }
 
 #[tokio::test]
-async fn it_reconnects_and_says_so() {
+async fn it_reconnects_and_reports_that() {
     let broker = FakeBroker::start().await;
     let mut sub = Beside::spawn(&broker.url(), "log", &["sub", "Phone", "--count", "1"]);
     let (mut peer, register) = broker.session().await;
@@ -98,7 +98,7 @@ async fn it_reconnects_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_closed_for_good_is_exit_code_1() {
+async fn a_final_close_is_exit_code_1() {
     let broker = FakeBroker::start().await;
     let mut sub = Beside::spawn(&broker.url(), "log", &["sub"]);
     let (mut peer, _) = broker.session().await;

@@ -79,16 +79,23 @@ fn the_size_before_registration_follows_a_smaller_message_size() {
 #[test]
 fn origins_and_hosts_are_kept_as_browsers_write_them() {
     let file = "[http]\nallowed_origins = ['HTTPS://CRM.Example.com:443', 'http://10.0.0.7:8080', 'http://[FD00::1]:80', \
-                'chrome-extension://abcdef', 'null']\nallowed_hosts = ['CRM.example.com', 'FD00::1', '[fd00::2]', '10.0.0.7']";
+                'chrome-extension://abcdef', 'null', 'FILE://', 'app://']\nallowed_hosts = ['CRM.example.com', 'FD00::1', '[fd00::2]', '10.0.0.7']";
     let http = load(&Given { file: Some(file), ..Given::default() }).unwrap().http;
-    let origins =
-        ["https://crm.example.com", "http://10.0.0.7:8080", "http://[fd00::1]", "chrome-extension://abcdef", "null"];
+    let origins = [
+        "https://crm.example.com",
+        "http://10.0.0.7:8080",
+        "http://[fd00::1]",
+        "chrome-extension://abcdef",
+        "null",
+        "file://",
+        "app://",
+    ];
     assert_eq!(http.allowed_origins, origins);
     assert_eq!(http.allowed_hosts, ["crm.example.com", "[fd00::1]", "[fd00::2]", "10.0.0.7"]);
 
     check_file(
         "[http]\nallowed_origins = [\n'*',\n'https://a.example/',\n'https://me:pw@a.example',\n'a.example',\n\
-         'https://*.example',\n'https://ä.example',\n'https://a.example:x']\n\
+         'https://*.example',\n'https://ä.example',\n'https://a.example:x',\n'https://',\n'file:///']\n\
          allowed_hosts = ['a.example:80', 'https://a.example', '', '[x]']",
         "3: http.allowed_origins[0]: must be an origin as browsers write it, such as https://crm.example.com or http://10.0.0.7:8080
          4: http.allowed_origins[1]: an origin ends with its host or port: no path, not even a slash
@@ -97,10 +104,12 @@ fn origins_and_hosts_are_kept_as_browsers_write_them() {
          7: http.allowed_origins[4]: must be named in full: '*' stands for nothing here
          8: http.allowed_origins[5]: must be in ASCII: write a name of other letters as browsers send it, xn--…
          9: http.allowed_origins[6]: must be an origin as browsers write it, such as https://crm.example.com or http://10.0.0.7:8080
-         10: http.allowed_hosts[0]: must be a host without a port: every port of it is allowed
-         10: http.allowed_hosts[1]: must be a host name or an address, such as switchboard.example.com or 10.0.0.7
-         10: http.allowed_hosts[2]: must be a host name or an address, such as switchboard.example.com or 10.0.0.7
-         10: http.allowed_hosts[3]: has brackets around something that is no IPv6 address",
+         10: http.allowed_origins[7]: must be a host name or an address, such as switchboard.example.com or 10.0.0.7
+         11: http.allowed_origins[8]: an origin ends with its host or port: no path, not even a slash
+         12: http.allowed_hosts[0]: must be a host without a port: every port of it is allowed
+         12: http.allowed_hosts[1]: must be a host name or an address, such as switchboard.example.com or 10.0.0.7
+         12: http.allowed_hosts[2]: must be a host name or an address, such as switchboard.example.com or 10.0.0.7
+         12: http.allowed_hosts[3]: has brackets around something that is no IPv6 address",
     );
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use switchboard::config::ProvenUser;
 
 use super::{Given, HASH, check, check_file, load};
+use crate::support::secret_file;
 
 const JWT: &str =
     "[auth.salesforce_jwt]\norg_id = '00D000000000001'\ncertificate_file = 'org.pem'\naudience = 'desk'\n";
@@ -128,7 +129,7 @@ fn command(toml: &str, files: &[(&str, &str)], more: &[&str]) -> (Option<i32>, S
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().to_str().unwrap();
     for (name, text) in files {
-        fs::write(folder.path().join(name), text).unwrap();
+        secret_file(folder.path().join(name), text);
     }
     fs::write(folder.path().join("f.toml"), toml.replace("DIR", dir)).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
@@ -166,4 +167,22 @@ fn check_names_every_file_that_cannot_be_used_by_its_key() {
     assert_eq!((code, &told["ok"]), (Some(2), &false.into()));
     assert_eq!(told["mistakes"][0]["key"], "auth.salesforce_jwt.certificate_file");
     assert_eq!(told["mistakes"][1]["key"], "auth.salesforce_introspection.ca_file");
+}
+
+#[cfg(unix)]
+#[test]
+fn check_refuses_a_secret_that_others_can_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let (secret, file) = (folder.path().join("secret"), folder.path().join("f.toml"));
+    fs::write(&file, INTROSPECTION.replace("'secret'", &format!("'{}'", secret.display()))).unwrap();
+    for (mode, code) in [(0o640, 0), (0o644, 2)] {
+        fs::write(&secret, "s3cret").unwrap();
+        fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        let output = command.args(["check", "--config"]).arg(&file).output().unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{mode:o}: {told}");
+        let named = told.contains("auth.salesforce_introspection.client_secret_file: ");
+        assert_eq!(named && told.contains("open to other users"), code == 2, "{mode:o}: {told}");
+    }
 }

@@ -277,7 +277,7 @@ fn json_is_read_object_by_object() {
             "row 4: extension has to be a string",
             "row 5: user stands twice",
             "row 6: password has to be a string",
-            "row 7: password has an escape that is no character",
+            "row 7: password has an escape that is not a character",
             "row 8: a key that is none of user, username, password, extension, adfs_username",
             "row 9: the user stands in row 1 already",
             "row 10: user must not contain control characters",

@@ -1,14 +1,19 @@
-//! Executes the blocks of README.md and the guides. A comment before each block says what becomes of it:
+//! Executes the blocks of README.md and the guides. A comment before each block says how:
 //!
-//! - `test: run`: a shell runs it, and it has to succeed; `test: prints`: what the run before printed;
-//! - `test: background`: as `run`, but it goes on while the page is read; it has to say that it is ready;
-//! - `test: file NAME`: it is in the working folder under that name;
-//! - `test: send`: each line is sent over one WebSocket, and none is refused; `test: answers`: what comes, where
-//!   `"…"` stands for anything;
-//! - `test: config`: `switchboard check` finds no mistake; `test: javascript`: Node.js runs it, it prints something, and no error;
-//! - `test: no, REASON`: nothing.
+//! | comment | the block |
+//! |---|---|
+//! | `test: run` | A shell runs it. It succeeds. |
+//! | `test: prints` | The output of the run before. |
+//! | `test: background` | A shell runs it until the end of the page. It says when it is ready. |
+//! | `test: file NAME` | A file in the working folder. |
+//! | `test: send` | Each line is sent over one WebSocket. None is refused. |
+//! | `test: answers` | The messages that arrive. `"…"` matches any value. |
+//! | `test: config` | `switchboard check` finds no mistake. |
+//! | `test: script 3` | Node.js runs it until the end of the page. It prints three lines before the next block. |
+//! | `test: script prints` | The next lines of that script. |
+//! | `test: no, REASON` | Not executed. |
 //!
-//! A page has one broker in open mode, and `switchboard` in its blocks speaks to that one.
+//! A page has one broker in open mode, to which `switchboard` in its blocks connects.
 
 use std::fs;
 use std::path::Path;
@@ -16,12 +21,12 @@ use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
 
 use crate::support::{Broker, Peer, envelope, within};
 
-/// What a page's default address is replaced by: the address of its own broker.
+/// The port in a page's addresses, which are replaced by the address of its own broker.
 const DEFAULT_ADDRESS: &str = "7420";
 
 /// A fenced block.
@@ -48,17 +53,18 @@ fn blocks(page: &str) -> Vec<Block> {
     found
 }
 
-/// A page while it is played.
+/// A page while its blocks are executed.
 struct Page {
     broker: Broker,
     folder: TempDir,
     background: Vec<Child>,
     printed: String,
     peer: Option<Peer>,
+    script: Option<Lines<BufReader<ChildStdout>>>,
 }
 
 impl Page {
-    /// What every script begins with: `switchboard` is the one under test, and speaks to the page's broker.
+    /// The beginning of every script: `switchboard` is the one under test, and connects to the page's broker.
     fn prelude(&self) -> String {
         let (binary, address) = (env!("CARGO_BIN_EXE_switchboard"), self.broker.address());
         let data = self.broker.data_dir();
@@ -99,7 +105,7 @@ impl Page {
                 succeed(within("check", check).await.unwrap());
             }
             "send" => {
-                self.hear_out().await;
+                self.assert_nothing_refused().await;
                 let mut peer = self.broker.raw("page").await;
                 for line in text.lines() {
                     peer.send_text(line).await;
@@ -113,20 +119,22 @@ impl Page {
                     assert!(like(&serde_json::from_str(line).unwrap(), &found), "expected {line}\nfound    {found}");
                 }
             }
-            "javascript" => {
-                if let Some(output) = node(&text, 1, self.folder.path()).await {
-                    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "the script complains");
-                    self.printed = succeed(output);
-                    assert_ne!(self.printed, "", "the script says nothing");
+            "script" => match rest.parse() {
+                Ok(lines) => self.start_script(&text, lines).await,
+                Err(_) => {
+                    let Some(script) = &mut self.script else { return };
+                    for line in text.lines() {
+                        assert_eq!(within("a line of the script", script.next_line()).await.unwrap().unwrap(), line);
+                    }
                 }
-            }
+            },
             "no" => assert!(rest.len() > 5, "say why it is not tested"),
-            _ => panic!("'{}' is no way to test a block", block.what),
+            _ => panic!("'{}' does not say how to test a block", block.what),
         }
     }
 
-    /// Everything that was sent was accepted.
-    async fn hear_out(&mut self) {
+    /// Asserts that the broker refused nothing that was sent.
+    async fn assert_nothing_refused(&mut self) {
         let Some(mut peer) = self.peer.take() else { return };
         peer.send(envelope("Broker/Connection/Ping", json!({"id": "the end"}))).await;
         loop {
@@ -138,9 +146,24 @@ impl Page {
         }
     }
 
-    /// Runs a script that goes on, and waits for the line that says it is ready.
+    /// Starts a script that opens a WebSocket, and waits until it has printed some lines. Without Node.js, does nothing.
+    async fn start_script(&mut self, script: &str, lines: usize) {
+        if !node_exists().await {
+            return;
+        }
+        let mut node = node_command(script, self.folder.path());
+        let mut child = node.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut printed = BufReader::new(child.stdout.take().unwrap()).lines();
+        for _ in 0..lines {
+            within("a line of the script", printed.next_line()).await.unwrap().expect("the script goes on");
+        }
+        self.script = Some(printed);
+        self.background.push(child);
+    }
+
+    /// Runs a shell script in the background, and waits for the line that says it is ready.
     async fn begin(&mut self, script: &str) {
-        // In the shell's place, or it would be left behind when the shell is killed.
+        // `exec` replaces the shell; otherwise killing the shell would leave the command running.
         let script = format!("go=exec\n{script}");
         let mut child = self.shell(&script).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(child.stderr.take().unwrap());
@@ -156,7 +179,7 @@ fn succeed(output: Output) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether two values are equal, keys in order; `"…"` stands for anything.
+/// Returns whether two values are equal, with keys in the same order. An expected `"…"` matches any value.
 fn like(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
         (Value::String(any), _) if any == "…" => true,
@@ -170,11 +193,25 @@ fn like(expected: &Value, found: &Value) -> bool {
     }
 }
 
-/// Runs a script that opens a WebSocket, until it has printed so many lines. `None`: there is no Node.js.
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-pub(super) async fn node(script: &str, lines: usize, folder: &Path) -> Option<Output> {
-    if !Command::new("node").arg("--version").output().await.is_ok_and(|it| it.status.success()) {
+async fn node_exists() -> bool {
+    let exists = Command::new("node").arg("--version").output().await.is_ok_and(|it| it.status.success());
+    if !exists {
         eprintln!("SKIPPED: there is no Node.js on this machine");
+    }
+    exists
+}
+
+fn node_command(script: &str, folder: &Path) -> Command {
+    let mut node = Command::new("node");
+    // Older versions have WebSocket behind this flag, and warn of it.
+    node.args(["--experimental-websocket", "--no-warnings", "--eval", script]).current_dir(folder).kill_on_drop(true);
+    node
+}
+
+/// Runs a script that opens a WebSocket until it has printed `lines` lines. Returns `None` without Node.js.
+pub(super) async fn node(script: &str, lines: usize, folder: &Path) -> Option<Output> {
+    if !node_exists().await {
         return None;
     }
     // A socket keeps Node.js alive: it ends a moment after the last line, or at a deadline.
@@ -183,10 +220,7 @@ pub(super) async fn node(script: &str, lines: usize, folder: &Path) -> Option<Ou
          log(...words); if (--left === 0) setTimeout(() => process.exit(), 100); }} }}\n\
          {script}\nsetTimeout(() => process.exit(), 15_000);\n"
     );
-    let mut node = Command::new("node");
-    // Older versions have WebSocket behind this flag, and warn of it.
-    node.args(["--experimental-websocket", "--no-warnings", "--eval", &script]).current_dir(folder).kill_on_drop(true);
-    Some(within("node", node.output()).await.unwrap())
+    Some(within("node", node_command(&script, folder).output()).await.unwrap())
 }
 
 async fn play(page: &str) {
@@ -196,13 +230,14 @@ async fn play(page: &str) {
         background: Vec::new(),
         printed: String::new(),
         peer: None,
+        script: None,
     };
     let blocks = blocks(page);
     assert!(!blocks.is_empty(), "{page} has no blocks");
     for block in &blocks {
         stage.play(page, block).await;
     }
-    stage.hear_out().await;
+    stage.assert_nothing_refused().await;
 }
 
 #[tokio::test]

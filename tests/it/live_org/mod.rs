@@ -6,16 +6,15 @@ mod injection;
 mod misbehaving;
 mod remains;
 
-use std::fs::{self, File, Permissions};
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use salesforce_stand_in::{DEMO_SEED, Options, Org, Seed};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Broker, Peer};
+use crate::support::{Broker, Peer, secret_file};
 
 const FETCH: &str = "Salesforce/User/FetchCredentials";
 
@@ -46,8 +45,7 @@ impl Fixture {
     async fn beside(org: Org, more: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("secret");
-        File::create(&secret).unwrap().set_permissions(Permissions::from_mode(0o600)).unwrap();
-        fs::write(&secret, "demo-secret\n").unwrap();
+        secret_file(&secret, "demo-secret\n");
         let authority = org.ca_pem().map_or_else(String::new, |pem| {
             let file = folder.path().join("ca.pem");
             fs::write(&file, pem).unwrap();

@@ -48,7 +48,7 @@ async fn an_org_that_cannot_say_is_told_apart_from_a_token_that_proves_nobody() 
         assert_eq!((&reply["data"]["Success"], &reply["data"]["User"]), (&json!(true), &json!(ALICE)), "{reply}");
         let (code, words, _) = refused(&broker, "softphone", "00D000000000001!AQ-dead").await;
         assert_eq!(code, "UNAUTHENTICATED", "the first one that failed: {words}");
-        assert!(broker.log().contains("Salesforce did not say whose a token is"));
+        assert!(broker.log().contains("Salesforce could not verify a token"));
     }
 }
 

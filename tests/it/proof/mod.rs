@@ -11,7 +11,7 @@ use salesforce_stand_in::{Options, Org, Seed};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Broker, Peer};
+use crate::support::{Broker, Peer, secret_file};
 
 const ALICE: &str = "005000000000002AAA";
 const ORG: &str = "00D000000000001EAA";
@@ -40,7 +40,7 @@ impl Fixture {
         let seed = Seed::parse(&seed.to_string()).unwrap();
         let org = Org::start(Options { listen: "127.0.0.1:0".parse().unwrap(), tls, seed }).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        let write = |name: &str, text: &str| secret_file(folder.path().join(name), text);
         write("org.pem", org.certificate_pem());
         write("ca.pem", org.ca_pem().unwrap_or_default());
         write("broker-secret", "broker-secret\n");

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use super::stand_in::{Answer, Seen, StandIn};
-use super::{ID, KEY, SECRET, behind_login, error, row, rows};
+use super::{ID, SECRET, behind_login, error, key_file, row, rows};
 use crate::support::within;
 
 /// An org in which everything is as it should be, but for what `but` answers.
@@ -47,9 +47,10 @@ async fn org(but: impl Fn(&Seen) -> Option<Answer> + Send + Sync + 'static) -> S
 async fn check(stand_in: &StandIn, more: &str, arguments: &[&str]) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("f.toml");
+    let key = key_file();
     let text = format!(
         "[credentials]\nstore = 'salesforce'\n[salesforce]\nlogin_url = '{}'\nclient_id = 'x'\nusername = 'u@example.com'\n\
-         private_key_file = '{KEY}'\ninstance_hosts = ['127.0.0.1']\ninsecure_http = true\n{more}",
+         private_key_file = '{key}'\ninstance_hosts = ['127.0.0.1']\ninsecure_http = true\n{more}",
         stand_in.url
     );
     fs::write(&file, text).unwrap();
@@ -168,9 +169,10 @@ async fn the_way_to_salesforce_goes_through_the_proxy_of_the_environment() {
     let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("f.toml");
+    let key = key_file();
     let text = format!(
         "[credentials]\nstore = 'salesforce'\n[salesforce]\nlogin_url = 'https://acme.my.salesforce.com'\nclient_id = 'x'\n\
-         username = 'u@example.com'\nprivate_key_file = '{KEY}'\n"
+         username = 'u@example.com'\nprivate_key_file = '{key}'\n"
     );
     fs::write(&file, text).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));

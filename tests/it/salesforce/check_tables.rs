@@ -5,6 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use crate::support::secret_file;
 use salesforce_stand_in::{Broken, DEMO_SEED, Fault, Options, Org, Seed, Wrong};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -42,8 +43,8 @@ impl Checked {
         let seed = Seed::parse(&seed.to_string()).unwrap();
         let org = Org::start(Options { listen: "127.0.0.1:0".parse().unwrap(), tls: false, seed }).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("demo"), "demo-secret").unwrap();
-        fs::write(folder.path().join("asks"), "asks-secret").unwrap();
+        secret_file(folder.path().join("demo"), "demo-secret");
+        secret_file(folder.path().join("asks"), "asks-secret");
         Self { org, folder }
     }
 
@@ -126,7 +127,7 @@ async fn records_that_may_not_be_written_are_told_by_object_and_field() {
             ("failed", &["Fields: Secret__c cannot be searched", "salesforce.objects.Fields.call_field"]),
             (
                 "failed",
-                &["Fields: Key__c is no External ID. Setup > Object Manager > Fields__c > Fields & Relationships"],
+                &["Fields: Key__c is not an External ID. Setup > Object Manager > Fields__c > Fields & Relationships"],
             ),
             ("failed", &["Fields: Key__c cannot hold 64 characters."]),
             ("warning", &["Fields: Key__c is not unique"]),

@@ -86,7 +86,7 @@ async fn a_lost_answer_and_the_same_request_again_make_one_record() {
         // The record is made, and the connection ends before the org has said so.
         desk.org.fault(Fault::new(Wrong::Reset {}).times(1).path("/sobjects/Task"));
         let (code, message) = failure(&desk.ask(&mut peer, CREATE, "r1", task()).await, KEYS);
-        assert!(code == "UPSTREAM_UNAVAILABLE" && message.contains("asked again with the same id"), "{message}");
+        assert!(code == "UPSTREAM_UNAVAILABLE" && message.contains("repeated with the same id"), "{message}");
         assert_eq!((desk.asked("POST", "/sobjects/Task"), desk.rows(TASKS).await.len()), (1, 1));
         gadget.expect_nothing().await;
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::simulator::http;
-use crate::support::{Broker, Peer, envelope, within};
+use crate::support::{Broker, Peer, envelope, secret_file, within};
 
 pub(super) const UPDATE: &str = "Salesforce/Call/UpdateObject";
 pub(super) const CREATE: &str = "Salesforce/Call/CreateObject";
@@ -67,7 +67,7 @@ impl Desk {
         let listen = "127.0.0.1:0".parse().unwrap();
         let org = Org::start(Options { listen, tls: false, seed: seed(change) }).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("secret"), "demo-secret").unwrap();
+        secret_file(folder.path().join("secret"), "demo-secret");
         let broker = Broker::open_with(&file(&org, &folder, objects)).await;
         Self { org, broker, folder }
     }

@@ -16,6 +16,7 @@ use switchboard::salesforce::Org;
 
 use super::stand_in::{Answer, StandIn};
 use super::{ID, KEY, SECRET, behind_login, config, error, fetched, handled, handler, org, row, rows, token};
+use crate::support::secret_file;
 
 #[tokio::test]
 async fn an_agent_gets_the_documented_reply_and_leaves_a_record() {
@@ -53,7 +54,8 @@ async fn the_assertion_is_signed_and_says_who_for_whom_and_until_when() {
     let login = stand_in.seen().remove(0);
     assert_eq!(login.form["grant_type"], "urn:ietf:params:oauth:grant-type:jwt-bearer");
     let (signed, signature) = login.form["assertion"].rsplit_once('.').unwrap();
-    let key = RsaKeyPair::from_pkcs8(PrivatePkcs8KeyDer::from_pem_file(KEY).unwrap().secret_pkcs8_der()).unwrap();
+    let key =
+        RsaKeyPair::from_pkcs8(PrivatePkcs8KeyDer::from_pem_slice(KEY.as_bytes()).unwrap().secret_pkcs8_der()).unwrap();
     let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_key());
     public.verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
     let part = |at| -> Value {
@@ -73,7 +75,7 @@ async fn client_credentials_log_in_too() {
     let stand_in = StandIn::start(behind_login(|_| rows(&[row("")]))).await;
     let folder = tempfile::tempdir().unwrap();
     let secret = folder.path().join("secret");
-    fs::write(&secret, "s3cr&t=\n").unwrap();
+    secret_file(&secret, "s3cr&t=\n");
     let mut config = config(&stand_in.url);
     (config.username, config.private_key_file, config.client_secret_file) = (None, None, Some(secret));
     assert_eq!(fetched(&Org::open(&config).unwrap(), ID).await, SECRET);

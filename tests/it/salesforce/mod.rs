@@ -14,6 +14,8 @@ mod desk;
 mod updating;
 mod variables;
 
+use std::io::Write;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,14 +34,25 @@ const ID: &str = "005000000000001AAA";
 const SECRET: &str = "acq@123-never-shown";
 
 /// The key of the tests; it opens nothing.
-const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/salesforce/key.pem");
+const KEY: &str = include_str!("key.pem");
+
+/// [`KEY`] in a file that only its owner can read; a checkout gives no such mode.
+fn key_file() -> String {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let mut file = tempfile::NamedTempFile::new_in(folder).unwrap();
+    file.write_all(KEY.as_bytes()).unwrap();
+    let path = folder.join("salesforce-key.pem");
+    // By a rename: other tests may be reading it.
+    file.persist(&path).unwrap();
+    path.to_str().unwrap().to_owned()
+}
 
 fn config(url: &str) -> Salesforce {
     Salesforce {
         login_url: url.to_owned(),
         client_id: Some("3MVG9.test".to_owned()),
         username: Some("switchboard@example.com".to_owned()),
-        private_key_file: Some(KEY.into()),
+        private_key_file: Some(key_file().into()),
         instance_hosts: vec!["127.0.0.1".to_owned()],
         insecure_http: true,
         timeout: Duration::from_secs(5),
@@ -89,7 +102,7 @@ async fn fetched(org: &Org, user: &str) -> String {
 }
 
 /// The handler on an org, as the router has it.
-fn handler(org: Org, folder: &std::path::Path) -> FetchCredentials {
+fn handler(org: Org, folder: &Path) -> FetchCredentials {
     FetchCredentials::new(Arc::new(org), Arc::new(Audit::open(folder, Rotation::default()).unwrap()))
 }
 

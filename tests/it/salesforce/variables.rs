@@ -130,7 +130,7 @@ async fn variables_that_nobody_asks_for_are_forgotten() {
     sleep_until(Instant::now() + Duration::from_millis(1100)).await;
     let told = desk.ask(&mut peer, UPDATE, "u", update(json!({}))).await;
     assert_eq!((told["data"].get("Subject"), desk.asked("PATCH", "/Case/")), (None, 0), "{told}");
-    desk.broker.log_until("the loss in the log", |log| log.contains("variables were never written")).await;
+    desk.broker.log_until("the loss in the log", |log| log.contains("variables expired unwritten")).await;
 }
 
 #[tokio::test]

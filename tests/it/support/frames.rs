@@ -3,8 +3,8 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::http::{HANDSHAKE, read_response};
-use super::{Broker, Conversation, within};
+use super::http::{HANDSHAKE, try_read_response};
+use super::{Broker, Conversation, envelope, within};
 
 /// Opcodes of RFC 6455.
 pub(crate) const CONTINUATION: u8 = 0x0;
@@ -32,19 +32,7 @@ pub(crate) fn part(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// A frame with this first byte.
 pub(crate) fn frame_with(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![first];
-    let mask_bit = if masked { MASKED } else { 0 };
-    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(len @ ..=125), _) => bytes.push(mask_bit | len),
-        (_, Ok(len)) => {
-            bytes.push(mask_bit | LEN_16);
-            bytes.extend(len.to_be_bytes());
-        }
-        _ => {
-            bytes.push(mask_bit | LEN_64);
-            bytes.extend((payload.len() as u64).to_be_bytes());
-        }
-    }
+    let mut bytes = header(first, masked, payload.len() as u64);
     if masked {
         bytes.extend(MASK);
         bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
@@ -54,21 +42,21 @@ pub(crate) fn frame_with(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Only the header of a masked text frame that promises `len` bytes.
+/// Only the header of a masked text frame with a payload of `len` bytes.
 pub(crate) fn header_of(len: u64) -> Vec<u8> {
-    let mut bytes = vec![FIN | TEXT];
-    match u16::try_from(len) {
-        Ok(len) => {
-            bytes.push(MASKED | LEN_16);
-            bytes.extend(len.to_be_bytes());
-        }
-        Err(_) => {
-            bytes.push(MASKED | LEN_64);
-            bytes.extend(len.to_be_bytes());
-        }
-    }
+    let mut bytes = header(FIN | TEXT, true, len);
     bytes.extend(MASK);
     bytes
+}
+
+/// A header up to its mask, its length in the fewest bytes.
+fn header(first: u8, masked: bool, len: u64) -> Vec<u8> {
+    let mask_bit = if masked { MASKED } else { 0 };
+    match (u8::try_from(len), u16::try_from(len)) {
+        (Ok(len @ ..=125), _) => vec![first, mask_bit | len],
+        (_, Ok(len)) => [&[first, mask_bit | LEN_16][..], &len.to_be_bytes()].concat(),
+        _ => [&[first, mask_bit | LEN_64][..], &len.to_be_bytes()].concat(),
+    }
 }
 
 /// The payload of a Close frame.
@@ -110,11 +98,15 @@ pub(crate) struct RawSocket {
 impl RawSocket {
     /// Connects and upgrades.
     pub(crate) async fn connect(broker: &Broker) -> Self {
+        Self::try_connect(broker).await.expect("an upgrade")
+    }
+
+    /// Connects. Returns `None` if the broker refuses to upgrade.
+    pub(crate) async fn try_connect(broker: &Broker) -> Option<Self> {
         let mut stream = within("a connection", TcpStream::connect(broker.address())).await.unwrap();
         within("sending", stream.write_all(HANDSHAKE.as_bytes())).await.unwrap();
-        let response = read_response(&mut stream).await;
-        assert_eq!(response.status, 101, "{}", response.body);
-        Self { stream, conversation: broker.conversation().clone() }
+        let response = try_read_response(&mut stream).await?;
+        (response.status == 101).then(|| Self { stream, conversation: broker.conversation().clone() })
     }
 
     /// Connects and registers as this source.
@@ -126,6 +118,15 @@ impl RawSocket {
         let reply = socket.read().await.unwrap();
         assert!(reply.text().contains("\"Success\":true"), "{}", reply.text());
         socket
+    }
+
+    /// Subscribes as a handler to the pattern written `channel/topic/subtopic`.
+    pub(crate) async fn handle(&mut self, pattern: &str) {
+        let mut data = envelope(pattern, serde_json::json!({ "role": "handler" }));
+        data = envelope("Broker/Subscription/Subscribe", serde_json::json!({ "data": data }));
+        self.write(&frame(TEXT, data.to_string().as_bytes())).await;
+        let reply = self.read_message().await.unwrap();
+        assert!(reply.text().contains("\"Success\":true"), "{}", reply.text());
     }
 
     /// Writes bytes as they stand. An error is no failure: the broker may have closed already, which a read shows.

@@ -37,7 +37,12 @@ pub(crate) async fn http(address: SocketAddr, head: &str) -> Response {
 
 /// Reads one response, its body included.
 pub(crate) async fn read_response(stream: &mut TcpStream) -> Response {
-    let head = read_head(stream).await;
+    try_read_response(stream).await.expect("a response before the end of the connection")
+}
+
+/// The same, or `None` if the connection ends before.
+pub(crate) async fn try_read_response(stream: &mut TcpStream) -> Option<Response> {
+    let head = read_head(stream).await?;
     let mut lines = head.split("\r\n");
     let status = lines.next().unwrap().split(' ').nth(1).unwrap_or_else(|| panic!("no status in {head:?}"));
     let status = status.parse().unwrap();
@@ -50,17 +55,14 @@ pub(crate) async fn read_response(stream: &mut TcpStream) -> Response {
     let mut body = vec![0; len];
     within("a body", stream.read_exact(&mut body)).await.unwrap();
     response.body = String::from_utf8(body).unwrap();
-    response
+    Some(response)
 }
 
 /// Reads up to the empty line. Byte by byte: frames that follow belong to someone else.
-async fn read_head(stream: &mut TcpStream) -> String {
+async fn read_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
-        match within("a response", stream.read_u8()).await {
-            Ok(byte) => head.push(byte),
-            Err(error) => panic!("the response ended ({error}) after {:?}", String::from_utf8_lossy(&head)),
-        }
+        head.push(within("a response", stream.read_u8()).await.ok()?);
     }
-    String::from_utf8(head).unwrap()
+    Some(String::from_utf8(head).unwrap())
 }

@@ -19,10 +19,18 @@ pub(crate) use conversation::Conversation;
 pub(crate) use peer::{Peer, envelope};
 pub(crate) use tokens::{application, token_of};
 
+use std::path::Path;
 use std::time::Duration;
 
 /// How long a test waits for what has to happen. Generous, because a busy machine is not a fault of the broker.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Writes a file that only its owner can read, as files with secrets must be.
+pub(crate) fn secret_file(path: impl AsRef<Path>, contents: impl AsRef<[u8]>) {
+    std::fs::write(&path, contents).unwrap();
+    #[cfg(unix)]
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+}
 
 /// Waits for something that has to happen within [`DEADLINE`]; `what` is for the failure's text.
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

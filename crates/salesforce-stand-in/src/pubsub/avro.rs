@@ -1,4 +1,5 @@
-//! [`Shape`]: the record of an event: its Avro schema, and values written by it. Only what events need of Avro.
+//! [`Shape`]: the record of an event, that is its Avro schema and the encoding of values. Only the part of Avro that
+//! events need.
 
 use std::time::UNIX_EPOCH;
 
@@ -16,12 +17,12 @@ pub(super) struct Shape {
 pub(super) struct Slot {
     pub(super) name: String,
     pub(super) form: Form,
-    /// May be null.
+    /// Whether it may be null.
     pub(super) optional: bool,
     pub(super) doc: String,
 }
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Clone, Debug)]
 pub(super) enum Form {
     Boolean,
@@ -29,7 +30,7 @@ pub(super) enum Form {
     Long,
     Double,
     Text,
-    /// Milliseconds since 1970, from a text as REST writes it.
+    /// Milliseconds since 1970; values are texts as in REST.
     Moment,
     Texts,
     Word(&'static [&'static str]),
@@ -42,7 +43,7 @@ impl Slot {
         Self { name: name.to_owned(), form, optional: true, doc: doc.to_owned() }
     }
 
-    /// A field that is always there.
+    /// A field that is never null.
     pub(super) fn required(name: &str, form: Form, doc: &str) -> Self {
         Self { optional: false, ..Self::optional(name, form, doc) }
     }
@@ -68,7 +69,7 @@ impl Shape {
         })
     }
 
-    /// The values, as one datum. Says which of them does not fit.
+    /// Encodes values as one datum, or names the one that does not fit.
     pub(super) fn written(&self, values: &Map<String, Value>) -> Result<Vec<u8>, String> {
         if let Some(unknown) = values.keys().find(|key| self.slots.iter().all(|slot| slot.name != **key)) {
             return Err(format!("{} has no field {unknown}", self.name));
@@ -133,7 +134,7 @@ impl Slot {
     }
 }
 
-/// A number in zig-zag, seven bits a byte, the lowest first.
+/// Encodes a number in zig-zag, seven bits per byte, lowest first.
 fn long(bytes: &mut Vec<u8>, number: i64) {
     let mut rest = (number << 1 ^ number >> 63).cast_unsigned();
     loop {
@@ -155,7 +156,7 @@ fn length(length: usize) -> i64 {
     i64::try_from(length).unwrap_or(i64::MAX)
 }
 
-/// `2026-11-24T09:20:00.000+0000`, or a day, in milliseconds since 1970.
+/// Converts `2026-11-24T09:20:00.000+0000`, or a day, to milliseconds since 1970.
 fn moment(text: &str) -> Option<i64> {
     let text = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.replace("+0000", "Z") };
     let since = humantime::parse_rfc3339(&text).ok()?.duration_since(UNIX_EPOCH).ok()?;

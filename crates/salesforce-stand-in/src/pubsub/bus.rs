@@ -1,5 +1,4 @@
-//! [`Bus`]: the events of every topic, and who listens. A topic is there once somebody asks for it or something is
-//! published on it.
+//! [`Bus`]: the events and subscribers of every topic. A topic exists once it is requested or published to.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,22 +16,22 @@ use super::made_id;
 use super::shapes::{self, Change, ChangeKind};
 use crate::schema::Schema;
 
-/// Events that a topic keeps; older ones are gone, as after three days.
+/// How many events a topic keeps; older ones are gone, as in an org after three days.
 const KEPT: usize = 10_000;
 
-/// The number of a topic's first event. Not 0, so that there is a place before it.
+/// The number of a topic's first event. Not 0, so that there is a position before it.
 const FIRST: u64 = 1000;
 
 /// The events of an org.
 pub(crate) struct Bus {
     topics: Mutex<BTreeMap<String, Topic>>,
-    /// The most events that a stream was ever asked for and had not given.
+    /// The most events that were ever requested on a stream and not delivered.
     pub(super) owed_most: AtomicUsize,
-    /// Counts what streams should look at, and keep-alives that are asked for.
+    /// Changes when streams have something to do: events or keep-alives.
     pub(super) news: watch::Sender<News>,
 }
 
-/// What has happened so far.
+/// The events so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct News {
     pub(super) published: u64,
@@ -57,7 +56,7 @@ pub(super) struct Event {
     pub(super) payload: Vec<u8>,
 }
 
-/// What is known of a topic.
+/// The description of a topic.
 pub(super) struct Known {
     pub(super) schema_id: String,
     /// The first and the last event that is kept; the last may be before the first.
@@ -81,7 +80,7 @@ impl Bus {
         self.topics.lock().values().find(|it| it.schema_id == id).map(|it| it.schema_json.clone())
     }
 
-    /// Publishes a record on a topic. Says why it could not.
+    /// Publishes a record on a topic, or says why it cannot.
     pub(crate) fn publish(
         &self,
         now: Duration,
@@ -102,7 +101,7 @@ impl Bus {
         self.tell(now, schema, &change)
     }
 
-    /// Publishes what became of a record.
+    /// Publishes the change of a record.
     pub(crate) fn tell(&self, now: Duration, schema: &Schema, change: &Change) -> Result<(), String> {
         let name = change.topic();
         let told = self.with(schema, &name, |topic| {
@@ -117,21 +116,21 @@ impl Bus {
         Ok(())
     }
 
-    /// Publishes a payload as it came. Gives its number.
+    /// Publishes a payload unchanged and returns its number.
     pub(super) fn add(&self, topic: &str, id: String, schema_id: String, payload: Vec<u8>) -> Option<u64> {
         let number = self.topics.lock().get_mut(topic).map(|topic| topic.add(id, schema_id, payload));
         self.news.send_modify(|news| news.published += 1);
         number
     }
 
-    /// The events after a number, so many at most.
+    /// Returns events after a number, up to a maximum.
     pub(super) fn after(&self, topic: &str, number: u64, most: usize) -> Vec<Event> {
         let topics = self.topics.lock();
         let events = topics.get(topic).map(|topic| topic.events.iter()).unwrap_or_default();
         events.filter(|event| event.number > number).take(most).cloned().collect()
     }
 
-    /// Asks for a keep-alive on every stream.
+    /// Requests a keep-alive on every stream.
     pub(crate) fn keep_alive(&self) {
         self.news.send_modify(|news| news.keep_alives += 1);
     }
@@ -141,7 +140,7 @@ impl Bus {
         self.topics.lock().get(topic).map_or(0, |topic| topic.streams)
     }
 
-    /// The most events that a stream was ever asked for and had not given.
+    /// The most events that were ever requested on a stream and not delivered.
     pub(crate) fn owed_most(&self) -> usize {
         self.owed_most.load(Ordering::Relaxed)
     }
@@ -172,7 +171,7 @@ impl Topic {
     fn new(shape: Shape) -> Self {
         let schema_json = shape.schema().to_string();
         let mut schema_id = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(&schema_json));
-        // As long as an org's.
+        // As long as those of an org.
         schema_id.truncate(22);
         Self { shape, schema_id, schema_json, events: VecDeque::new(), next: FIRST, streams: 0 }
     }

@@ -13,7 +13,7 @@ use prost::Message;
 /// Larger messages are refused.
 const MESSAGE_MAX: usize = 4 << 20;
 
-/// What a message begins with: whether it is compressed, and its length.
+/// The head of a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
 /// A call that failed.
@@ -21,7 +21,7 @@ const PREFIX: usize = 5;
 pub(super) struct Status {
     code: u8,
     message: String,
-    /// The trailer of Salesforce's own.
+    /// Salesforce's own trailer.
     error_code: Option<&'static str>,
 }
 
@@ -38,12 +38,12 @@ impl Status {
         Self { code, message: message.into(), error_code: None }
     }
 
-    /// A status with a code of Salesforce's own.
+    /// A status with a code of Salesforce.
     pub(super) fn known(code: u8, error_code: &'static str, message: impl Into<String>) -> Self {
         Self { error_code: Some(error_code), ..Self::new(code, message) }
     }
 
-    /// The end of a call: with `None` a good one.
+    /// The end of a call; `None` means success.
     pub(super) fn trailers(status: Option<&Self>, rpc_id: &str) -> Frame<Bytes> {
         let mut trailers = HeaderMap::new();
         let mut put = |name: &'static str, value: &str| {
@@ -63,14 +63,14 @@ impl Status {
     }
 }
 
-/// As gRPC writes a message into a header.
+/// Encodes a message for a header as gRPC does.
 fn encoded(text: &str) -> String {
     let mut encoded = String::new();
     for byte in text.bytes() {
         match byte {
             b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
             _ => {
-                // A String takes everything.
+                // Writing to a String cannot fail.
                 write!(encoded, "%{byte:02X}").ok();
             }
         }
@@ -78,7 +78,7 @@ fn encoded(text: &str) -> String {
     encoded
 }
 
-/// A message on its way out.
+/// Encodes a message.
 pub(super) fn data(message: &impl Message) -> Frame<Bytes> {
     let length = message.encoded_len();
     let mut bytes = BytesMut::with_capacity(PREFIX + length);
@@ -95,12 +95,12 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    /// Those of a body.
+    /// The messages of a body.
     pub(super) fn new(body: Incoming) -> Self {
         Self { body, read: BytesMut::new() }
     }
 
-    /// The next one; `None`: the caller has said all. Cancel-safe: what was read is kept.
+    /// The next message; `None` after the last. Cancel-safe: bytes that were read are kept.
     pub(super) async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
         let invalid = |message: &str| Status::new(Status::INVALID_ARGUMENT, message);
         loop {

@@ -1,5 +1,5 @@
-//! The messages of `eventbus.v1` (Salesforce's `pubsub_api.proto`, github.com/forcedotcom/pub-sub-api, CC0), as far as the
-//! stand-in serves them.
+//! The messages of `eventbus.v1` (Salesforce's `pubsub_api.proto`, github.com/forcedotcom/pub-sub-api, CC0) that the
+//! org supports.
 
 use prost::Message;
 

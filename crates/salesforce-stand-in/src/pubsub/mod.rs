@@ -1,8 +1,8 @@
-//! The Pub/Sub API, as far as a subscriber or a publisher could ask it (topics, schemas, Subscribe,
-//! Publish), by gRPC on the org's own address.
+//! The Pub/Sub API for subscribers and publishers (topics, schemas, Subscribe, Publish), by gRPC on the org's own
+//! address.
 //!
-//! `bus` has the events, `shapes` makes them of records and changes, `avro` writes them, `grpc` is the framing and
-//! `stream` one Subscribe. None of it is the broker's: its mistakes would not be found out by a stand-in that shares them.
+//! `bus` keeps the events, `shapes` makes them of records and changes, `avro` encodes them, `grpc` does the framing,
+//! and `stream` is one Subscribe. Nothing is shared with the broker, whose mistakes would go unnoticed otherwise.
 
 mod avro;
 mod bus;
@@ -45,7 +45,7 @@ const REFRESH_INVALID: &str = "sfdc.platform.eventbus.grpc.service.auth.refresh.
 const REPLAY_CORRUPTED: &str = "sfdc.platform.eventbus.grpc.subscription.fetch.replayid.corrupted";
 const REPLAY_INVALID: &str = "sfdc.platform.eventbus.grpc.subscription.fetch.replayid.validation.failed";
 
-/// Whether a call is of gRPC.
+/// Whether a call is gRPC.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|it| it.to_str().ok());
     kind.is_some_and(|it| it.starts_with("application/grpc"))
@@ -109,7 +109,7 @@ async fn called(
     }
 }
 
-/// Whose call it is.
+/// The user of a call.
 fn admitted(shared: &Shared, headers: &HeaderMap) -> Result<Arc<User>, Status> {
     let refused = |message: &str| Status::known(Status::UNAUTHENTICATED, AUTH_ERROR, message);
     let header = |name: &str| headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or_default();
@@ -127,7 +127,7 @@ fn admitted(shared: &Shared, headers: &HeaderMap) -> Result<Arc<User>, Status> {
     Ok(session.user)
 }
 
-/// The fault that meets a call which is no stream.
+/// The fault for a call that is not a stream.
 async fn met(shared: &Shared) -> Result<(), Status> {
     let met = shared.faults.lock().meet_events(false, false);
     match met {
@@ -139,12 +139,12 @@ async fn met(shared: &Shared) -> Result<(), Status> {
     }
 }
 
-/// An id that nothing else has.
+/// A unique id.
 fn made_id() -> String {
     uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
 }
 
-/// What a fault ends a call with; `None`: with nothing.
+/// The status with which a fault ends a call; `None`: without one.
 fn status(broken: Broken) -> Option<Status> {
     match broken {
         Broken::Auth => {

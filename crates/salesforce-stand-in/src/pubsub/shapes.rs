@@ -1,4 +1,4 @@
-//! The shape of an object's events, and what a changed record becomes in it.
+//! The shape of an object's events, and the event of a changed record.
 
 use std::time::Duration;
 
@@ -8,39 +8,39 @@ use super::avro::{Form, Shape, Slot};
 use super::made_id;
 use crate::schema::{Field, Kind, Object, Schema};
 
-/// What changes of objects are called.
+/// The ending of change events' names.
 const CHANGES: &[&str] = &["CREATE", "UPDATE", "DELETE", "UNDELETE"];
 
-/// Fields of a record that no change event has.
+/// Fields of a record that change events do not have.
 const LEFT_OUT: [&str; 3] = ["Id", "IsDeleted", "SystemModstamp"];
 
-/// What happened to a record, or was published as an event.
+/// The change of a record, or a published event.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
     pub(crate) object: String,
     pub(crate) id: String,
     pub(crate) kind: ChangeKind,
-    /// Whose doing it is.
+    /// The user who made the change.
     pub(crate) by: String,
     pub(crate) before: Map<String, Value>,
     pub(crate) after: Map<String, Value>,
 }
 
-/// What happened.
+/// The kind of change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ChangeKind {
-    /// It is new.
+    /// The record was created.
     Create,
-    /// It has other values.
+    /// The record was changed.
     Update,
-    /// It is gone.
+    /// The record was deleted.
     Delete,
-    /// It was an event, and never a record.
+    /// An event that is not a record.
     Publish,
 }
 
 impl Change {
-    /// The topic on which it is told.
+    /// The topic on which it is published.
     pub(super) fn topic(&self) -> String {
         match self.kind {
             ChangeKind::Publish => format!("/event/{}", self.object),
@@ -108,7 +108,7 @@ fn changed(object: &Object) -> Shape {
     Shape { name: change_name(&object.name), slots }
 }
 
-/// The fields that a person's name is made of; they stand within it.
+/// The fields of a person's name, which are nested in it.
 fn name_parts(object: &Object) -> &'static [&'static str] {
     const PARTS: &[&str] = &["FirstName", "LastName"];
     let all = PARTS.iter().chain(&["Name"]).all(|name| object.field(name).is_some());
@@ -134,7 +134,7 @@ fn slot(field: &Field) -> Slot {
     Slot::optional(&field.name, form, doc)
 }
 
-/// The values of the event that tells of a change.
+/// The values of the event for a change.
 pub(super) fn record(now: Duration, number: u64, shape: &Shape, change: &Change) -> Map<String, Value> {
     let ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     let mut record = Map::new();
@@ -189,7 +189,7 @@ pub(super) fn record(now: Duration, number: u64, shape: &Shape, change: &Change)
 }
 
 impl Change {
-    /// What the event says of a field; `None`: nothing.
+    /// The value of a field in the event; `None`: it is left out.
     fn told(&self, field: &str) -> Option<Value> {
         let value = |of: &Map<String, Value>| of.get(field).cloned().unwrap_or_default();
         let after = value(&self.after);
@@ -201,7 +201,7 @@ impl Change {
     }
 }
 
-/// The fields that a change event tells of, by their places in the schema; the switch: it is null now.
+/// The fields in a change event, by their places in the schema, and whether each is null now.
 #[derive(Default)]
 struct Marks {
     top: Vec<(usize, bool)>,
@@ -229,7 +229,7 @@ impl Marks {
     }
 }
 
-/// A number in hex whose bits are these.
+/// Writes a number in hex with these bits.
 fn bitmap(bits: &[usize]) -> String {
     let digits = bits.iter().max().map_or(0, |last| last / 4 + 1);
     let digit = |place: usize| {

@@ -1,5 +1,5 @@
-//! [`Stream`]: one Subscribe. It gives as many events as were asked for, says now and then that it stands, and ends as a
-//! fault wants it.
+//! [`Stream`]: one Subscribe. It delivers as many events as were requested, sends keep-alives, and ends as a fault
+//! demands.
 
 use std::io;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use super::{Body, REPLAY_CORRUPTED, REPLAY_INVALID, known, status};
 use crate::faults::Broken;
 use crate::serve::Shared;
 
-/// An org does so at least every 270 seconds.
+/// The time between keep-alives; an org sends one at least every 270 seconds.
 const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
-/// Events in one response.
+/// The most events in one response.
 const BATCH: usize = 20;
 
 /// An open stream.
@@ -32,19 +32,19 @@ pub(super) struct Stream {
     messages: Messages,
     rpc_id: String,
     topic: String,
-    /// The number of the last event that was given.
+    /// The number of the last event that was delivered.
     given: u64,
-    /// Events that were asked for and not given.
+    /// Events that were requested and not delivered.
     owed: usize,
     news: watch::Receiver<News>,
     keep_alives: u64,
     keep_alive: Interval,
-    /// What ends it, after so many events more.
+    /// The fault that ends it, and after how many more events.
     fault: Option<(Broken, usize)>,
     ended: bool,
 }
 
-/// What goes out next.
+/// What is sent next.
 enum Next {
     Frame(Frame<Bytes>),
     End(Option<Status>),
@@ -52,7 +52,7 @@ enum Next {
 }
 
 impl Stream {
-    /// Opens a stream: the first message says of what, and from where.
+    /// Opens a stream. The first message names the topic and the start.
     pub(super) async fn open(shared: Arc<Shared>, mut messages: Messages, rpc_id: String) -> Result<Self, Status> {
         let first: FetchRequest = messages.only().await?;
         let custom = first.replay_preset == 2;
@@ -95,7 +95,7 @@ impl Stream {
         Ok(stream)
     }
 
-    /// What goes out.
+    /// The messages that are sent.
     pub(super) fn into_body(self) -> Body {
         let frames = streams::unfold(self, |mut stream| async move {
             if stream.ended {
@@ -109,7 +109,7 @@ impl Stream {
                 }
                 Next::Cut => {
                     stream.ended = true;
-                    // What was given goes out before.
+                    // Events already delivered are sent first.
                     tokio::task::yield_now().await;
                     Err(grpc::cut())
                 }
@@ -160,7 +160,7 @@ impl Stream {
         }
     }
 
-    /// The events that are to be given now; none of them: a keep-alive.
+    /// The events to deliver now; without any, a keep-alive.
     fn due(&mut self) -> Option<Vec<Event>> {
         let most = self.owed.min(BATCH).min(self.fault.map_or(usize::MAX, |(_, after)| after));
         let events = self.shared.bus.after(&self.topic, self.given, most);

@@ -1,23 +1,23 @@
-//! Words of a SOQL text, each with its place.
+//! Splits SOQL into words, each with its position.
 
 use super::refuse_at;
 use crate::reply::Refusal;
 
-/// A word with its place in the text.
+/// A word and its position in the text.
 #[derive(Clone, Debug)]
 pub(super) struct Token {
     pub(super) kind: Kind,
     pub(super) at: usize,
 }
 
-/// What a word is.
+/// The kind of a word.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Kind {
     /// A keyword or a name, dots included.
     Word(String),
-    /// Between single quotes, escapes untouched.
+    /// Between single quotes, with escapes unchanged.
     Text(String),
-    /// A number, a day or a moment.
+    /// A number, a date, or a date and time.
     Number(String),
     /// Punctuation.
     Symbol(&'static str),
@@ -66,7 +66,7 @@ fn run(text: &str, belongs: impl Fn(char) -> bool) -> &str {
     text.get(..end).unwrap_or(text)
 }
 
-/// The text that begins with the quote at `at`, and how long it is with its quotes.
+/// The text that begins with the quote at `at`, and its length including the quotes.
 fn quoted(text: &str, at: usize) -> Result<(Kind, usize), Refusal> {
     let inside = text.get(at + 1..).unwrap_or_default();
     let mut escaped = false;
@@ -81,8 +81,7 @@ fn quoted(text: &str, at: usize) -> Result<(Kind, usize), Refusal> {
     Err(refuse_at("MALFORMED_QUERY", text, at, "line 1: no viable alternative at character '<EOF>'"))
 }
 
-/// The text that an escaped one means. `None`: an escape that there is none of. In LIKE, `\_` and `\%` stay as they
-/// are, for they are no wildcards.
+/// Resolves escapes; `None` for an unknown one. In LIKE, `\_` and `\%` are kept, because they are not wildcards.
 pub(super) fn unescaped(raw: &str, like: bool) -> Option<String> {
     let mut text = String::with_capacity(raw.len());
     let mut characters = raw.chars();
@@ -97,7 +96,7 @@ pub(super) fn unescaped(raw: &str, like: bool) -> Option<String> {
             't' | 'T' => text.push('\t'),
             'b' | 'B' => text.push('\u{8}'),
             'f' | 'F' => text.push('\u{c}'),
-            // A backslash that LIKE is to compare must not escape what follows it.
+            // A backslash that LIKE compares must not escape what follows.
             '\\' if like => text.push_str("\\\\"),
             same @ ('"' | '\'' | '\\') => text.push(same),
             wildcard @ ('_' | '%') if like => text.extend(['\\', wildcard]),

@@ -1,7 +1,7 @@
-//! The part of SOQL that matters here, as a tree: SELECT, FROM, WHERE, ORDER BY, LIMIT, OFFSET.
+//! The supported part of SOQL as a tree: SELECT, FROM, WHERE, ORDER BY, LIMIT, OFFSET.
 //!
-//! `lexer` makes words of the text, `parse` a [`Query`] of the words; what the query finds is `query`'s business. As
-//! in an org, AND beside OR without brackets is an error, and so is every backslash that begins no known escape.
+//! `lexer` splits the text into words, `parse` builds a [`Query`]; `query` evaluates it. As in an org, AND beside OR
+//! without brackets is an error, and so is a backslash that does not begin a known escape.
 
 mod lexer;
 mod parse;
@@ -14,7 +14,7 @@ use super::reply::Refusal;
 #[derive(Debug)]
 pub(super) struct Query {
     pub(super) fields: Vec<Path>,
-    /// `SELECT COUNT()`: no rows, their number only.
+    /// `SELECT COUNT()`: only the number of rows.
     pub(super) count: bool,
     pub(super) object: Name,
     pub(super) condition: Option<Condition>,
@@ -23,14 +23,14 @@ pub(super) struct Query {
     pub(super) offset: usize,
 }
 
-/// A name and where it stands.
+/// A name and its position.
 #[derive(Clone, Debug)]
 pub(super) struct Name {
     pub(super) text: String,
     pub(super) at: usize,
 }
 
-/// A field, maybe through relationships: `User__r.Username`.
+/// A field, possibly through relationships: `User__r.Username`.
 #[derive(Clone, Debug)]
 pub(super) struct Path {
     pub(super) relationships: Vec<String>,
@@ -38,18 +38,18 @@ pub(super) struct Path {
     pub(super) at: usize,
 }
 
-/// What WHERE asks.
+/// The condition of WHERE.
 #[derive(Debug)]
 pub(super) enum Condition {
-    /// Each of them.
+    /// All of them.
     All(Vec<Self>),
-    /// One of them at least.
+    /// At least one of them.
     Any(Vec<Self>),
-    /// Not so.
+    /// Not this one.
     Not(Box<Self>),
-    /// A field beside a literal.
+    /// A field compared with a literal.
     Compare(Path, Operator, Literal),
-    /// A field among literals, or with `true` among none of them.
+    /// A field in a list of literals, or with `true` not in it.
     In(Path, Vec<Literal>, bool),
 }
 
@@ -75,11 +75,11 @@ pub(super) enum Operator {
 /// A value as written.
 #[derive(Clone, Debug)]
 pub(super) enum Literal {
-    /// In single quotes; of LIKE, with its wildcards still in it.
+    /// In single quotes; for LIKE, with its wildcards.
     Text(String),
     /// Digits.
     Number(f64),
-    /// A day or a moment, without quotes.
+    /// A date, or a date and time, without quotes.
     Moment(String),
     /// TRUE or FALSE.
     Boolean(bool),
@@ -95,7 +95,7 @@ pub(super) struct Order {
     pub(super) nulls_last: bool,
 }
 
-/// An error with the place in the text, as an org shows it.
+/// An error with its position in the text, as an org shows it.
 pub(super) fn refuse_at(code: &str, text: &str, at: usize, message: &str) -> Refusal {
     let before = text.get(..at).unwrap_or(text);
     let row = before.matches('\n').count() + 1;

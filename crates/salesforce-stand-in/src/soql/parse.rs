@@ -1,16 +1,16 @@
-//! From words to a [`Query`].
+//! Parses words into a [`Query`].
 
 use super::lexer::{Kind, Token, tokens, unescaped};
 use super::{Condition, Literal, Name, Operator, Order, Path, Query, refuse_at};
 use crate::reply::Refusal;
 
-/// Longer statements are refused, and so are longer strings in WHERE.
+/// The longest statement, and the longest string in WHERE.
 const STATEMENT_MAX: usize = 100_000;
 const STRING_MAX: usize = 4_000;
-/// Brackets within brackets; an org has a bound too, and ours keeps the stack small.
+/// The deepest nesting of brackets. An org has a limit too; ours keeps the stack small.
 const DEPTH_MAX: usize = 32;
 
-/// Reads a statement.
+/// Parses a statement.
 pub(crate) fn parse(text: &str) -> Result<Query, Refusal> {
     if text.chars().count() > STATEMENT_MAX {
         return Err(Refusal::bad("MALFORMED_QUERY", "SOQL statements cannot be longer than 100000 characters."));
@@ -64,7 +64,7 @@ impl Parser<'_> {
         Ok((fields, false))
     }
 
-    /// One level of AND, or one of OR: mixed, they need brackets.
+    /// Parses one level of AND or of OR; to mix them, brackets are needed.
     fn condition(&mut self) -> Result<Condition, Refusal> {
         self.depth += 1;
         if self.depth > DEPTH_MAX {

@@ -1,7 +1,7 @@
 //! [`Command`]: the requests that an application can send to the broker itself, on the channel `Broker`.
 //!
 //! Options are read one by one from raw JSON, so that a refusal can name the option and never contains a token. Commands
-//! use camelCase, the broker's notices ([`notice`](crate::notice)) `PascalCase`.
+//! use camelCase, the broker's notices ([`notice`]) `PascalCase`.
 
 mod options;
 mod register;
@@ -12,7 +12,7 @@ pub use subscribe::{REPLIES_MAX, Retained, Role, RoleName, Subscribe, Subscripti
 
 use super::{Envelope, Triple, notice};
 use crate::error::{ErrorCode, Refusal};
-use options::{Options, invalid};
+use options::{Options, invalid, options};
 
 /// A command of the channel `Broker`, with its options.
 pub enum Command {
@@ -42,12 +42,12 @@ type Read = fn(&Envelope<'_>) -> Result<Command, Refusal>;
 /// The topic and subtopic of every command.
 const COMMANDS: &[(&str, &str, Read)] = &[
     ("Application", "Register", |it| Register::read(it).map(|it| Command::Register(Box::new(it)))),
-    ("Application", "Unregister", |it| Options::read(it, &[]).map(|_| Command::Unregister)),
-    ("Application", "List", |it| Options::read(it, &[]).map(|_| Command::ListApplications)),
+    ("Application", "Unregister", |it| <()>::read(it).map(|()| Command::Unregister)),
+    ("Application", "List", |it| <()>::read(it).map(|()| Command::ListApplications)),
     ("Application", "SetState", |it| State::read(it).map(Command::SetState)),
     ("Subscription", "Subscribe", |it| Subscribe::read(it).map(|it| Command::Subscribe(Box::new(it)))),
     ("Subscription", "Unsubscribe", |it| Unsubscribe::read(it).map(Command::Unsubscribe)),
-    ("Subscription", "List", |it| Options::read(it, &[]).map(|_| Command::ListSubscriptions)),
+    ("Subscription", "List", |it| <()>::read(it).map(|()| Command::ListSubscriptions)),
     ("Request", "Cancel", |it| read_cancel(it).map(Command::Cancel)),
     // Its data is ignored.
     ("Connection", "Ping", |_| Ok(Command::Ping)),
@@ -109,6 +109,10 @@ pub enum State {
     Asleep,
 }
 
+options!(StateOptions {
+    state = "state",
+});
+
 impl State {
     /// Returns the state as it is written.
     #[must_use]
@@ -120,7 +124,7 @@ impl State {
     }
 
     fn read(envelope: &Envelope<'_>) -> Result<Self, Refusal> {
-        match Options::read(envelope, &["state"])?.text("state")?.as_deref() {
+        match StateOptions::read(envelope)?.state.text()?.as_deref() {
             Some("active") => Ok(Self::Active),
             Some("asleep") => Ok(Self::Asleep),
             Some(_) | None => Err(invalid("data.state must be \"active\" or \"asleep\"")),
@@ -128,8 +132,12 @@ impl State {
     }
 }
 
+options!(CancelOptions {
+    id = "id",
+});
+
 fn read_cancel(envelope: &Envelope<'_>) -> Result<String, Refusal> {
-    match Options::read(envelope, &["id"])?.text("id")? {
+    match CancelOptions::read(envelope)?.id.text()? {
         Some(id) => Ok(id.into_owned()),
         None => Err(invalid("data.id is missing: it is the id that you gave the request")),
     }

@@ -1,11 +1,10 @@
-//! [`Options`]: the members of a command's `data`, still raw JSON.
+//! The members of a command's `data`, still raw JSON.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 
 use crate::Envelope;
 use crate::decode::kind;
@@ -16,92 +15,134 @@ use crate::triple::check_name;
 /// nearest known option has to be short.
 const QUOTED_BYTES_MAX: usize = 32;
 
-/// The options of one command. An option that is `null` is absent.
-pub(super) struct Options<'a> {
-    known: &'static [&'static str],
-    /// The JSON texts, as many as `known`, in the same order.
-    values: SmallVec<[Option<&'a str>; 12]>,
-}
+/// The options of one command. `options!` makes them.
+pub(super) trait Options<'a>: Sized {
+    /// The names of all options.
+    const KNOWN: &'static [&'static str];
 
-impl<'a> Options<'a> {
-    /// Reads `data` of a command that has these options.
-    pub(super) fn read(envelope: &Envelope<'a>, known: &'static [&'static str]) -> Result<Self, Refusal> {
-        let mut options = Self { known, values: SmallVec::from_elem(None, known.len()) };
-        let data = envelope.payload().unwrap_or("null");
-        if data == "null" {
-            return Ok(options);
-        }
-        if !data.starts_with('{') {
-            return Err(invalid(format!("the field 'data' of a command must be an object, not {}", kind(data))));
-        }
+    /// Returns the options of a command without `data`.
+    fn absent() -> Self;
+
+    /// Returns the option with this name.
+    fn option(&mut self, name: &str) -> Option<&mut Raw<'a>>;
+
+    /// Reads `data` of a command.
+    fn read(envelope: &Envelope<'a>) -> Result<Self, Refusal> {
+        let mut options = Self::absent();
+        let data = match envelope.payload() {
+            None | Some("null") => return Ok(options),
+            Some(data) if data.starts_with('{') => data,
+            Some(data) => {
+                return Err(invalid(format!("the field 'data' of a command must be an object, not {}", kind(data))));
+            }
+        };
         // The text was checked when the envelope was read, so this cannot fail.
         let Members(members) =
             serde_json::from_str(data).map_err(|_| invalid("the field 'data' of a command must be an object"))?;
         for (key, value) in members {
-            options.set(string(key.get()).as_deref(), value.get())?;
-        }
-        for value in &mut options.values {
-            *value = value.filter(|raw| *raw != "null");
+            let name = string(key.get());
+            match name.as_deref().and_then(|name| options.option(name)) {
+                Some(Raw { json: place @ None, .. }) => *place = Some(value.get()),
+                Some(Raw { name, .. }) => {
+                    return Err(invalid(format!("the option '{name}' occurs twice in 'data'")));
+                }
+                None => return Err(unknown_option(name.as_deref(), Self::KNOWN)),
+            }
         }
         Ok(options)
     }
+}
 
-    fn set(&mut self, name: Option<&str>, value: &'a str) -> Result<(), Refusal> {
-        let mut options = self.known.iter().zip(&mut self.values);
-        match options.find(|(known, _)| name == Some(**known)) {
-            Some((_, place @ None)) => *place = Some(value),
-            Some((known, Some(_))) => return Err(invalid(format!("the option '{known}' occurs twice in 'data'"))),
-            None => return Err(unknown_option(name, self.known)),
+/// No options.
+impl<'a> Options<'a> for () {
+    const KNOWN: &'static [&'static str] = &[];
+
+    fn absent() -> Self {}
+
+    fn option(&mut self, _: &str) -> Option<&mut Raw<'a>> {
+        None
+    }
+}
+
+/// Defines a struct with a [`Raw`] for each option.
+macro_rules! options {
+    ($type:ident { $($field:ident = $name:literal,)+ }) => {
+        struct $type<'a> { $($field: $crate::command::options::Raw<'a>,)+ }
+
+        impl<'a> $crate::command::options::Options<'a> for $type<'a> {
+            const KNOWN: &'static [&'static str] = &[$($name,)+];
+
+            fn absent() -> Self {
+                Self { $($field: $crate::command::options::Raw::absent($name),)+ }
+            }
+
+            fn option(&mut self, name: &str) -> Option<&mut $crate::command::options::Raw<'a>> {
+                match name { $($name => Some(&mut self.$field),)+ _ => None }
+            }
         }
-        Ok(())
+    };
+}
+
+pub(super) use options;
+
+/// An option as it was sent. `null` counts as absent, but a key with `null` still occurs once.
+#[derive(Clone, Copy)]
+pub(super) struct Raw<'a> {
+    name: &'static str,
+    json: Option<&'a str>,
+}
+
+impl<'a> Raw<'a> {
+    pub(super) const fn absent(name: &'static str) -> Self {
+        Self { name, json: None }
     }
 
-    /// Returns the JSON text of an option.
-    pub(super) fn raw(&self, option: &str) -> Option<&'a str> {
-        let place = self.known.iter().position(|known| *known == option)?;
-        self.values.get(place).copied().flatten()
-    }
-
-    pub(super) fn is_set(&self, option: &str) -> bool {
-        self.raw(option).is_some()
+    /// Returns the JSON text.
+    pub(super) fn json(self) -> Option<&'a str> {
+        self.json.filter(|json| *json != "null")
     }
 
     /// Reads a string.
-    pub(super) fn text(&self, option: &str) -> Result<Option<Cow<'a, str>>, Refusal> {
-        let Some(raw) = self.raw(option) else { return Ok(None) };
-        match string(raw) {
+    pub(super) fn text(self) -> Result<Option<Cow<'a, str>>, Refusal> {
+        let Some(json) = self.json() else { return Ok(None) };
+        match string(json) {
             Some(text) => Ok(Some(text)),
-            None if raw.starts_with('"') => {
-                Err(invalid(format!("data.{option} has a lone surrogate, which is not a character")))
+            None if json.starts_with('"') => {
+                Err(invalid(format!("data.{} has a lone surrogate, which is not a character", self.name)))
             }
-            None => Err(invalid(format!("data.{option} must be a string, not {}", kind(raw)))),
+            None => Err(self.wrong("a string", json)),
         }
     }
 
     /// Reads a name: 1..=128 bytes, no control characters.
-    pub(super) fn name(&self, option: &str) -> Result<Option<String>, Refusal> {
-        let Some(text) = self.text(option)? else { return Ok(None) };
-        check_name(&text).map_err(|fault| invalid(format!("data.{option} {fault}")))?;
+    pub(super) fn checked_name(self) -> Result<Option<String>, Refusal> {
+        let Some(text) = self.text()? else { return Ok(None) };
+        check_name(&text).map_err(|fault| invalid(format!("data.{} {fault}", self.name)))?;
         Ok(Some(text.into_owned()))
     }
 
     /// Reads a boolean.
-    pub(super) fn flag(&self, option: &str) -> Result<Option<bool>, Refusal> {
-        match self.raw(option) {
+    pub(super) fn flag(self) -> Result<Option<bool>, Refusal> {
+        match self.json() {
             None => Ok(None),
             Some("true") => Ok(Some(true)),
             Some("false") => Ok(Some(false)),
-            Some(raw) => Err(invalid(format!("data.{option} must be true or false, not {}", kind(raw)))),
+            Some(json) => Err(self.wrong("true or false", json)),
         }
     }
 
     /// Returns whether an object is given.
-    pub(super) fn object(&self, option: &str) -> Result<bool, Refusal> {
-        match self.raw(option) {
+    pub(super) fn is_object(self) -> Result<bool, Refusal> {
+        match self.json() {
             None => Ok(false),
-            Some(raw) if raw.starts_with('{') => Ok(true),
-            Some(raw) => Err(invalid(format!("data.{option} must be an object, not {}", kind(raw)))),
+            Some(json) if json.starts_with('{') => Ok(true),
+            Some(json) => Err(self.wrong("an object", json)),
         }
+    }
+
+    /// Returns the refusal of a value of the wrong type.
+    pub(super) fn wrong(self, expected: &str, json: &str) -> Refusal {
+        invalid(format!("data.{} must be {expected}, not {}", self.name, kind(json)))
     }
 }
 

@@ -5,9 +5,8 @@ use std::borrow::Cow;
 use secrecy::SecretString;
 use zeroize::Zeroize;
 
-use super::options::{Options, invalid};
+use super::options::{Options, options};
 use crate::Envelope;
-use crate::decode::kind;
 use crate::error::Refusal;
 
 /// `data` of Register.
@@ -24,21 +23,29 @@ pub struct Register {
     pub will: bool,
 }
 
+options!(RegisterOptions {
+    token = "token",
+    user = "user",
+    echo = "echo",
+    resume = "resume",
+    will = "will",
+});
+
 impl Register {
     pub(super) fn read(envelope: &Envelope<'_>) -> Result<Self, Refusal> {
-        let options = Options::read(envelope, &["token", "user", "echo", "resume", "will"])?;
-        let resume = match options.raw("resume") {
+        let options = RegisterOptions::read(envelope)?;
+        let resume = match options.resume.json() {
             None | Some("false") => false,
             Some("true") => true,
-            Some(raw) if raw.starts_with('{') => true,
-            Some(raw) => return Err(invalid(format!("data.resume must be true or an object, not {}", kind(raw)))),
+            Some(json) if json.starts_with('{') => true,
+            Some(json) => return Err(options.resume.wrong("true or an object", json)),
         };
         Ok(Self {
-            token: options.text("token")?.map(secret),
-            user: options.name("user")?,
-            echo: options.flag("echo")?.unwrap_or(false),
+            token: options.token.text()?.map(secret),
+            user: options.user.checked_name()?,
+            echo: options.echo.flag()?.unwrap_or(false),
             resume,
-            will: options.object("will")?,
+            will: options.will.is_object()?,
         })
     }
 }

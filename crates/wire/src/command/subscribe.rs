@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 
-use super::options::{Options, invalid};
+use super::options::{Options, Raw, invalid, options};
 use crate::error::{ErrorCode, Refusal};
 use crate::triple::{BROKER, check_part, resembles_broker};
 use crate::{Envelope, Pattern};
@@ -90,8 +90,8 @@ impl RoleName {
         }
     }
 
-    fn read(options: &Options<'_>) -> Result<Option<Self>, Refusal> {
-        match options.text("role")?.as_deref() {
+    fn read(role: Raw<'_>) -> Result<Option<Self>, Refusal> {
+        match role.text()?.as_deref() {
             None => Ok(None),
             Some("subscriber") => Ok(Some(Self::Subscriber)),
             Some("handler") => Ok(Some(Self::Handler)),
@@ -100,11 +100,21 @@ impl RoleName {
     }
 }
 
-impl Subscribe {
-    const OPTIONS: &[&str] = &[
-        "channel", "topic", "subtopic", "role", "group", "user", "answers", "ordered", "replies", "retained", "recover",
-    ];
+options!(SubscribeOptions {
+    channel = "channel",
+    topic = "topic",
+    subtopic = "subtopic",
+    role = "role",
+    group = "group",
+    user = "user",
+    answers = "answers",
+    ordered = "ordered",
+    replies = "replies",
+    retained = "retained",
+    recover = "recover",
+});
 
+impl Subscribe {
     /// Returns a subscription without further options.
     #[must_use]
     pub fn new(pattern: Pattern, role: Role) -> Self {
@@ -112,9 +122,9 @@ impl Subscribe {
     }
 
     pub(super) fn read(envelope: &Envelope<'_>) -> Result<Self, Refusal> {
-        let options = Options::read(envelope, Self::OPTIONS)?;
-        let (pattern, role) = (read_pattern(&options)?, read_role(&options)?);
-        let group = options.name("group")?;
+        let options = SubscribeOptions::read(envelope)?;
+        let pattern = read_pattern(options.channel, options.topic, options.subtopic)?;
+        let (role, group) = (read_role(&options)?, options.group.checked_name()?);
         if role.name() == RoleName::Handler && pattern.channel.is_none() {
             return Err(invalid("data.channel: a handler must name its channel"));
         }
@@ -125,13 +135,13 @@ impl Subscribe {
             pattern,
             role,
             group,
-            user: options.name("user")?,
-            retained: match options.flag("retained")? {
+            user: options.user.checked_name()?,
+            retained: match options.retained.flag()? {
                 None => Retained::WhenNew,
                 Some(false) => Retained::Never,
                 Some(true) => Retained::Again,
             },
-            recover: options.object("recover")?,
+            recover: options.recover.is_object()?,
         })
     }
 
@@ -143,8 +153,8 @@ impl Subscribe {
     }
 }
 
-fn read_pattern(options: &Options<'_>) -> Result<Pattern, Refusal> {
-    let (channel, topic, subtopic) = (options.text("channel")?, options.text("topic")?, options.text("subtopic")?);
+fn read_pattern(channel: Raw<'_>, topic: Raw<'_>, subtopic: Raw<'_>) -> Result<Pattern, Refusal> {
+    let (channel, topic, subtopic) = (channel.text()?, topic.text()?, subtopic.text()?);
     if channel.as_deref().is_some_and(resembles_broker) {
         return Err(Refusal::new(ErrorCode::ReservedChannel, "data.channel: write 'Broker' exactly so"));
     }
@@ -152,11 +162,11 @@ fn read_pattern(options: &Options<'_>) -> Result<Pattern, Refusal> {
         .map_err(|(part, fault)| invalid(format!("data.{part} {fault}")))
 }
 
-fn read_role(options: &Options<'_>) -> Result<Role, Refusal> {
-    let answers = options.flag("answers")?;
-    let ordered = options.flag("ordered")?.unwrap_or(false);
-    let replies = read_replies(options)?;
-    match RoleName::read(options)?.unwrap_or(RoleName::Subscriber) {
+fn read_role(options: &SubscribeOptions<'_>) -> Result<Role, Refusal> {
+    let answers = options.answers.flag()?;
+    let ordered = options.ordered.flag()?.unwrap_or(false);
+    let replies = read_replies(options.replies)?;
+    match RoleName::read(options.role)?.unwrap_or(RoleName::Subscriber) {
         RoleName::Subscriber if answers.is_some() || ordered || !replies.is_empty() => {
             Err(invalid("data.answers, ordered and replies are options of a handler: add \"role\":\"handler\""))
         }
@@ -171,10 +181,10 @@ fn read_role(options: &Options<'_>) -> Result<Role, Refusal> {
     }
 }
 
-fn read_replies(options: &Options<'_>) -> Result<Vec<(String, String)>, Refusal> {
+fn read_replies(replies: Raw<'_>) -> Result<Vec<(String, String)>, Refusal> {
     let wrong = || invalid("data.replies must be an array of strings \"Topic/Subtopic\"");
-    let Some(raw) = options.raw("replies") else { return Ok(Vec::new()) };
-    let replies: Vec<&RawValue> = serde_json::from_str(raw).map_err(|_| wrong())?;
+    let Some(json) = replies.json() else { return Ok(Vec::new()) };
+    let replies: Vec<&RawValue> = serde_json::from_str(json).map_err(|_| wrong())?;
     if replies.len() > REPLIES_MAX {
         return Err(invalid(format!("data.replies lists {} triples; {REPLIES_MAX} are allowed", replies.len())));
     }
@@ -208,17 +218,25 @@ pub struct SubscriptionFilter {
     pub user: Option<String>,
 }
 
-impl Unsubscribe {
-    const OPTIONS: &[&str] =
-        &["SubscriptionId", "subscriptionId", "channel", "topic", "subtopic", "role", "group", "user"];
+options!(UnsubscribeOptions {
+    id = "SubscriptionId",
+    camel_case_id = "subscriptionId",
+    channel = "channel",
+    topic = "topic",
+    subtopic = "subtopic",
+    role = "role",
+    group = "group",
+    user = "user",
+});
 
+impl Unsubscribe {
     pub(super) fn read(envelope: &Envelope<'_>) -> Result<Self, Refusal> {
-        let options = Options::read(envelope, Self::OPTIONS)?;
-        let any_set = |names: &[&str]| names.iter().any(|name| options.is_set(name));
-        let by_pattern = any_set(&["channel", "topic", "subtopic"]);
-        match (options.text("SubscriptionId")?, options.text("subscriptionId")?) {
+        let options = UnsubscribeOptions::read(envelope)?;
+        let any_set = |options: [Raw<'_>; 3]| options.iter().any(|option| option.json().is_some());
+        let by_pattern = any_set([options.channel, options.topic, options.subtopic]);
+        match (options.id.text()?, options.camel_case_id.text()?) {
             (Some(_), Some(_)) => Err(invalid("data.SubscriptionId and data.subscriptionId are the same option")),
-            (Some(_), None) | (None, Some(_)) if by_pattern || any_set(&["role", "group", "user"]) => {
+            (Some(_), None) | (None, Some(_)) if by_pattern || any_set([options.role, options.group, options.user]) => {
                 Err(invalid("data.SubscriptionId names one subscription; send it without other options"))
             }
             (Some(id), None) | (None, Some(id)) => Ok(Self::Id(id.into_owned())),
@@ -226,10 +244,10 @@ impl Unsubscribe {
                 "data names neither SubscriptionId nor channel, topic or subtopic; to end */*/*, write \"channel\":\"*\"",
             )),
             (None, None) => Ok(Self::Matching(Box::new(SubscriptionFilter {
-                pattern: read_pattern(&options)?,
-                role: RoleName::read(&options)?,
-                group: options.name("group")?,
-                user: options.name("user")?,
+                pattern: read_pattern(options.channel, options.topic, options.subtopic)?,
+                role: RoleName::read(options.role)?,
+                group: options.group.checked_name()?,
+                user: options.user.checked_name()?,
             }))),
         }
     }

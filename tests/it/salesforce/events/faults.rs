@@ -40,8 +40,8 @@ async fn a_stream_that_ends_is_opened_again_where_it_was() {
             assert!(number <= next, "{number} in place of {next}");
             next = next.max(number + 1);
         }
-        broker.log_until("that it is over", |log| log.contains("events come again")).await;
-        assert!(broker.log().contains("events do not come for now"));
+        broker.log_until("that it is over", |log| log.contains("events arrive again")).await;
+        assert!(broker.log().contains("no events arrive for now"));
     }
 }
 
@@ -81,7 +81,7 @@ async fn a_session_that_is_refused_again_and_again_does_not_log_in_without_end()
     let stage = Stage::start().await;
     stage.org.fault(fault(Broken::Auth, 0));
     let broker = Broker::with_config(&stage.config(OWN)).await;
-    broker.log_until("that it waits", |log| log.contains("events do not come for now")).await;
+    broker.log_until("that it waits", |log| log.contains("no events arrive for now")).await;
     assert_eq!(stage.org.logins(), 2, "one login for each refusal, and a wait from the second on");
     stage.org.clear_faults();
     stage.streams(NOTICES, 1).await;
@@ -95,7 +95,7 @@ async fn a_session_that_is_refused_after_each_event_does_not_log_in_without_end(
     for number in 0..20 {
         stage.notice(ALICE, &number.to_string());
     }
-    broker.log_until("that it waits", |log| log.contains("events do not come for now")).await;
+    broker.log_until("that it waits", |log| log.contains("no events arrive for now")).await;
     sleep_until(Instant::now() + Duration::from_millis(500)).await;
     let logins = stage.org.logins();
     assert!(logins <= 3, "{logins} logins within a second");
@@ -167,7 +167,7 @@ async fn the_log_at_trace_has_no_token_and_no_event() {
     stage.publish(&json!({ "User_Id__c": ALICE, "Message__c": "for-her-eyes-only" }));
     assert_eq!(next_message(&mut desk).await, "for-her-eyes-only");
     let log = broker.log();
-    assert!(log.contains("events are listened to"));
+    assert!(log.contains("subscribed to the topic"));
     // A token begins with the org's id and an exclamation mark.
     for secret in ["00D000000000001!", "demo-secret", "for-her-eyes-only"] {
         let found: Vec<&str> = log.lines().filter(|line| line.contains(secret)).collect();

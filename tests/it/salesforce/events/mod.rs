@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Broker, Peer, application, within};
+use crate::support::{Broker, Peer, application, secret_file, within};
 
 const ALICE: &str = "005000000000002AAA";
 const BOB: &str = "005000000000003AAA";
@@ -40,7 +40,7 @@ impl Stage {
 
     async fn with(tls: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("secret"), "demo-secret").unwrap();
+        secret_file(folder.path().join("secret"), "demo-secret");
         let listen = "127.0.0.1:0".parse().unwrap();
         let org = Org::start(Options { listen, tls, seed: Seed::demo().unwrap() }).await.unwrap();
         if let Some(pem) = org.ca_pem() {

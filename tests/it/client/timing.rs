@@ -1,9 +1,9 @@
-//! With a clock that the test moves: in memory only, for a paused runtime takes waiting on a socket for idleness.
+//! Tests with a paused clock. They use in-memory streams, because a paused clock jumps while a real socket is busy.
 
 use super::*;
 
-/// What dials: the broker's ends of the connections come out of the queue; the first of `refuse` dials after the
-/// first fail.
+/// Returns a builder that dials in memory, and the queue of the broker's ends. The `refuse` dials after the first one
+/// fail.
 fn dialled(builder: Builder, refuse: usize) -> (Builder, mpsc::Receiver<DuplexStream>) {
     let (ends, broker) = mpsc::channel(8);
     let dials = Arc::new(AtomicUsize::new(0));
@@ -32,7 +32,7 @@ async fn accept(broker: &mut mpsc::Receiver<DuplexStream>) -> Peer<DuplexStream>
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_grow_to_the_last_ceiling_and_no_further() {
+async fn the_back_off_grows_to_its_last_ceiling() {
     let attempts = 12;
     let (builder, mut broker) = dialled(builder(), attempts);
     let (client, peer) = tokio::join!(builder.connect(), accept(&mut broker));
@@ -57,27 +57,49 @@ async fn waits_grow_to_the_last_ceiling_and_no_further() {
         let ceiling = Duration::from_millis(100 << attempt.min(20)).min(Duration::from_secs(30));
         assert!(*wait <= ceiling, "attempt {attempt}: {wait:?} over {ceiling:?}");
     }
-    // Full jitter: not all of the long waits are short by chance.
+    // With full jitter, not all of the long waits are short.
     assert!(waits.iter().max().unwrap() > &Duration::from_secs(1), "{waits:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_says_when_to_come_back() {
+async fn a_restart_is_waited_for_from_the_close_frame() {
     let (builder, mut broker) = dialled(builder(), 0);
     let (client, mut peer) = tokio::join!(builder.connect(), accept(&mut broker));
     let client = client.unwrap();
     let mut states = Box::pin(client.states());
     peer.say(event("Broker/Connection/Draining", json!({ "ReconnectAfterMs": 4321 }))).await;
+    // The broker still serves: a drain can last for 30 s.
+    let start = tokio::time::Instant::now();
+    tokio::time::sleep_until(start + Duration::from_secs(20)).await;
     peer.close(1012, "restarting").await;
     let state = expect_state(&mut states, |state| matches!(state, State::Disconnected { .. })).await;
     let State::Disconnected { retry_in, .. } = state else { unreachable!() };
     assert_eq!(retry_in, Duration::from_millis(4321));
     let _peer = accept(&mut broker).await;
+    assert_eq!(start.elapsed().as_millis(), 20_000 + 4_321);
     expect_state(&mut states, is_connected).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broker_that_falls_silent_is_given_up() {
+async fn a_restart_without_a_time_and_a_time_without_a_restart_back_off() {
+    let backoff = Duration::from_millis(100);
+    for (draining, code) in [(false, 1012), (true, 1001)] {
+        let (builder, mut broker) = dialled(builder(), 0);
+        let (client, mut peer) = tokio::join!(builder.connect(), accept(&mut broker));
+        let client = client.unwrap();
+        let mut states = Box::pin(client.states());
+        if draining {
+            peer.say(event("Broker/Connection/Draining", json!({ "ReconnectAfterMs": 4321 }))).await;
+        }
+        peer.close(code, "test").await;
+        let state = expect_state(&mut states, |state| matches!(state, State::Disconnected { .. })).await;
+        let State::Disconnected { retry_in, .. } = state else { unreachable!() };
+        assert!(retry_in <= backoff, "{code}: {retry_in:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_broker_is_given_up() {
     let (builder, mut broker) = dialled(builder(), 0);
     let (client, mut peer) = tokio::join!(builder.connect(), accept(&mut broker));
     let client = client.unwrap();
@@ -90,7 +112,7 @@ async fn a_broker_that_falls_silent_is_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registration_without_an_answer_ends() {
+async fn a_registration_without_a_reply_times_out() {
     let (builder, mut broker) = dialled(builder(), 0);
     let silent = async {
         let peer = Peer::shake_hands(broker.recv().await.unwrap()).await;
@@ -107,7 +129,7 @@ async fn a_registration_without_an_answer_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_nobody_ends_times_out_and_is_cancelled() {
+async fn a_request_without_an_answer_times_out_and_is_cancelled() {
     let (builder, mut broker) = dialled(builder(), 0);
     let (client, mut peer) = tokio::join!(builder.connect(), accept(&mut broker));
     let client = client.unwrap();
@@ -117,17 +139,21 @@ async fn a_request_that_nobody_ends_times_out_and_is_cancelled() {
     peer.expect("Broker/Request/Cancel").await;
 }
 
+/// A dead session can hold an exclusive source for more than a minute.
 #[tokio::test(start_paused = true)]
-async fn its_own_ghost_is_waited_for() {
+async fn a_source_in_use_is_waited_for() {
     let (builder, mut broker) = dialled(builder(), 0);
     let (client, peer) = tokio::join!(builder.connect(), accept(&mut broker));
     let client = client.unwrap();
     let mut states = Box::pin(client.states());
     drop(peer);
-    let mut peer = Peer::shake_hands(broker.recv().await.unwrap()).await;
-    let register = peer.next().await;
-    let data = json!({ "Success": false, "ErrorCode": "SOURCE_IN_USE", "ErrorMessage": "registered before" });
-    peer.answer(&register, data).await;
+    let start = tokio::time::Instant::now();
+    while start.elapsed() < Duration::from_mins(5) {
+        let mut peer = Peer::shake_hands(broker.recv().await.unwrap()).await;
+        let register = peer.next().await;
+        let data = json!({ "Success": false, "ErrorCode": "SOURCE_IN_USE", "ErrorMessage": "registered before" });
+        peer.answer(&register, data).await;
+    }
     let _peer = accept(&mut broker).await;
     expect_state(&mut states, is_connected).await;
 }

@@ -1,4 +1,4 @@
-//! The handlers in the process: which there are, and when they begin and end. The only place that names them.
+//! The handlers in this process and what proves users. The only place that names them.
 
 use std::io;
 use std::sync::Arc;
@@ -9,44 +9,45 @@ use tokio_util::task::TaskTracker;
 
 use crate::adapter::Handler;
 use crate::adapter::host::{self, Host};
-use crate::config::{Config, Store};
+use crate::auth::{Chain, Open, Verifier};
+use crate::config::{AuthMode, Config, Store};
 use crate::credentials::{Audit, Directory, DirectoryError, FetchCredentials, Rotation, Settings, Source};
 use crate::router::{Declaration, Router};
-use crate::salesforce::{self, Events, Org, SetupError};
+use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
 use crate::store::{FolderLock, StoreError};
 use wire::Refusal;
 
-/// Why the handlers could not begin.
+/// Why the handlers could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum AdapterError {
-    /// The data folder.
+    /// The data folder cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The credential store.
+    /// The credential store cannot be opened.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// The way to Salesforce.
+    /// Salesforce cannot be called.
     #[error(transparent)]
     Org(#[from] SetupError),
-    /// The audit record.
+    /// The audit log cannot be opened.
     #[error(transparent)]
     Audit(#[from] io::Error),
-    /// The router, which is a fault of ours.
+    /// The router refused a handler, which is a defect of the broker.
     #[error("an adapter was refused: {0}")]
     Refused(#[from] Refusal),
 }
 
-/// The handlers, open.
+/// The handlers, with everything that they need.
 pub(super) struct Adapters {
     handlers: Vec<Arc<dyn Handler>>,
-    /// What is heard from an org.
+    /// The subscriptions to events of an org.
     events: Option<Events>,
-    /// One broker a data folder.
+    /// Keeps a second broker out of the data folder.
     _folder: FolderLock,
 }
 
 impl Adapters {
-    /// Opens what they need. Blocks on the disk.
+    /// Opens what the handlers need. Blocks on the disk.
     pub(super) fn open(config: &Config, credentials_key: Option<SecretString>) -> Result<Self, AdapterError> {
         let folder = FolderLock::take(&config.data_dir)?;
         let mut opened = None;
@@ -57,7 +58,7 @@ impl Adapters {
         let source: Arc<dyn Source> = match config.credentials.store {
             Store::Directory => {
                 let directory = Directory::open(&Settings::new(config, credentials_key))?;
-                // Every record, so that damage is found at start rather than by an agent: a tenth of a millisecond each.
+                // Reads every record, about 0.1 ms each, so that damage is found at start rather than by an agent.
                 directory.check()?;
                 Arc::new(directory)
             }
@@ -75,19 +76,19 @@ impl Adapters {
         Ok(Self { handlers, events, _folder: folder })
     }
 
-    /// What the router has to know of them before it begins.
+    /// What the router has to know about them from the beginning.
     pub(super) fn declarations(&self) -> Vec<Declaration> {
         self.handlers.iter().map(host::declaration).collect()
     }
 
-    /// Hears what an org publishes, until `stop`, in tasks on `tasks`.
-    pub(super) fn hear(&self, router: &Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
+    /// Publishes the events of an org until `stop`, in tasks on `tasks`.
+    pub(super) fn publish_events(&self, router: &Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
         if let Some(events) = &self.events {
             events.start(router, tasks, stop);
         }
     }
 
-    /// Attaches them to the router; they answer until `stop`, in tasks on `tasks`.
+    /// Attaches the handlers to the router. They answer until `stop`, in tasks on `tasks`.
     pub(super) fn start(
         &self,
         router: &Arc<Router>,
@@ -100,4 +101,13 @@ impl Adapters {
         }
         Ok(())
     }
+}
+
+/// What proves users, as the configuration says.
+pub(super) fn verifier(config: &Config) -> Result<Box<dyn Verifier>, SetupErrors> {
+    Ok(match config.auth {
+        AuthMode::Open => Box::new(Open),
+        AuthMode::Tokens if config.proofs.is_empty() => Box::new(config.token_table()),
+        AuthMode::Tokens => Box::new(Chain::new(config.token_table(), Box::new(SalesforceVerifier::open(config)?))),
+    })
 }

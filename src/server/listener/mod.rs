@@ -1,0 +1,269 @@
+//! Listeners, and the life of a connection from accept to its end.
+//!
+//! `head` waits for the head of its request, `http` answers it, and a WebSocket is then served as a [`Connection`].
+//! Waiting for strangers costs nobody anything: a connection takes an admission permit only when there is something to do
+//! for it.
+
+mod head;
+mod http;
+mod stream;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::yield_now;
+use tokio::time::{Instant, timeout};
+use tracing::Instrument;
+
+use self::head::HeadError;
+use self::http::{Answered, Peer};
+use super::Broker;
+use super::admission::Admitted;
+use crate::connection::{self, Connection, Context, Upgraded};
+
+/// Connections that the system keeps until they are accepted. All applications of a call centre may return at once, and
+/// one that finds no room tries again a second later (RFC 6298, section 2.1). So the bound is the system's own, which cuts
+/// this to `net.core.somaxconn`, 4,096 on Linux. With 1,024, some of 5,000 waited that second.
+const BACKLOG: i32 = 0xffff;
+
+/// Bytes that the system may hold for a peer beyond those on their way. Without a bound it holds 4 MiB, a thousand
+/// messages that no limit of ours counts, and reports room again only after a third of them: a publisher that waits 250 ms
+/// for a slow receiver would wait in vain.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT_BYTES: u32 = 128 << 10;
+
+/// How long a request's head may take (protocol.md, Transport and handshake).
+const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// How long a connection keeps its admission permit while it waits for its peer to take the response.
+const PROMPT: Duration = Duration::from_millis(5);
+
+/// Connections that are accepted between two turns of the established ones. Each takes about 20 µs.
+const ACCEPTED_AT_ONCE: u64 = 16;
+
+/// The pause after a failed accept, doubled up to the second value.
+const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Opens a listener.
+pub(super) fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // 0.0.0.0 and [::] can both be listened on only if the second leaves IPv4 alone.
+        socket.set_only_v6(true)?;
+    }
+    // Elsewhere than on Unix it would let two brokers share an address.
+    #[cfg(unix)]
+    socket.set_reuse_address(true)?;
+    // Connections inherit it.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Accepts connections until the drain is over. No error ends it: they pass (EMFILE), or belong to a peer.
+pub(super) async fn accept(listener: TcpListener, broker: Arc<Broker>) {
+    let mut pause = ACCEPT_PAUSE.0;
+    for number in 1_u64.. {
+        if number.is_multiple_of(ACCEPTED_AT_ONCE) {
+            yield_now().await;
+        }
+        let accepted = tokio::select! {
+            () = broker.closing.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                pause = ACCEPT_PAUSE.0;
+                admit(&broker, stream, peer);
+            }
+            Err(error) if is_of_the_peer(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, ?pause, "could not accept a connection");
+                timeout(pause, broker.closing.cancelled()).await.ok();
+                pause = (pause * 2).min(ACCEPT_PAUSE.1);
+            }
+        }
+    }
+}
+
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+fn admit(broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr) {
+    let address = peer.ip().to_canonical();
+    match broker.connections.admit(address) {
+        Ok(admitted) => {
+            let span =
+                tracing::info_span!("session", %peer, id = tracing::field::Empty, source = tracing::field::Empty);
+            broker.tasks.spawn(connection(Arc::clone(broker), stream, peer, admitted).instrument(span));
+        }
+        Err(cap) => http::log_dropped(broker, address, cap),
+    }
+}
+
+/// A connection from its first byte to its last. An idle session is little more than this future, so nothing of the
+/// handshake is left in it.
+fn connection(
+    broker: Arc<Broker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    admitted: Admitted,
+) -> impl Future<Output = ()> {
+    let Admitted { mut slot, unregistered, beyond } = admitted;
+    async move {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "the connection has ended already");
+            return;
+        }
+        let serving = {
+            let address = peer.ip().to_canonical();
+            let upgraded = tokio::select! {
+                // Boxed, and dropped before the session begins, with hyper's state.
+                upgraded = Box::pin(shake_hands(&broker, Peer { address, beyond }, stream)) => upgraded,
+                () = broker.closing.cancelled() => return,
+            };
+            let Some(upgraded) = upgraded else { return };
+            tracing::debug!("a WebSocket was opened");
+            slot.upgraded();
+            let (now, settings) = (Instant::now().into_std(), Arc::clone(&broker.settings));
+            let connection = Connection::accepted(now, address, settings, rand::random(), unregistered);
+            let context = Context {
+                router: &broker.router,
+                verifier: &*broker.verifier,
+                admission: &broker.admission,
+                shutdown: &broker.shutdown,
+            };
+            connection::serve(upgraded, connection, context)
+        };
+        let serving = pin!(serving);
+        tokio::select! {
+            () = serving => {}
+            () = broker.ended.cancelled() => tracing::warn!("the connection did not drain in time"),
+        }
+        tracing::debug!("the connection has ended");
+    }
+}
+
+/// The HTTP phase. Returns the stream if it becomes a WebSocket.
+async fn shake_hands<S>(broker: &Broker, peer: Peer, mut stream: S) -> Option<Upgraded<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    match timeout(HEAD_TIME, head::read(&mut stream)).await {
+        Ok(Ok(ahead)) => match with_permit(broker, http::answer(broker, peer, stream, ahead)).await {
+            Answered::WebSocket(upgraded) => return Some(upgraded),
+            Answered::Response(stream) => http::linger(stream).await,
+            Answered::NotUnderstood(stream) => http::refuse(broker, peer, stream, &head::not_http()).await,
+            Answered::Lost => {}
+        },
+        Ok(Err(HeadError::Refused(refusal))) => http::refuse(broker, peer, stream, &refusal).await,
+        Ok(Err(HeadError::Lost)) => {}
+        Err(_) => http::refuse(broker, peer, stream, &head::timed_out()).await,
+    }
+    None
+}
+
+/// Answers under an admission permit. A peer that does not take its response does not keep the permit.
+async fn with_permit<T>(broker: &Broker, answering: impl Future<Output = T>) -> T {
+    let mut answering = pin!(answering);
+    let permit = broker.admission.arrival().await;
+    if let Ok(answered) = timeout(PROMPT, &mut answering).await {
+        return answered;
+    }
+    drop(permit);
+    answering.await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::server::Server;
+
+    const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    /// A broker whose listener nobody connects to: the paused clock needs streams in memory.
+    fn broker() -> (Arc<Broker>, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let config = Config { listen, data_dir: folder.path().to_owned(), ..Config::default() };
+        (Server::bind(config, None).unwrap().broker, folder)
+    }
+
+    /// Connects a client that sends these bytes. A task shakes hands with it, and says whether it became a WebSocket.
+    async fn connect(broker: &Arc<Broker>, bytes: &[u8]) -> (DuplexStream, tokio::task::JoinHandle<bool>) {
+        let (mut client, stream) = duplex(1 << 16);
+        client.write_all(bytes).await.unwrap();
+        let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None };
+        let shared = Arc::clone(broker);
+        let task = broker.tasks.spawn(async move { shake_hands(&shared, peer, stream).await.is_some() });
+        (client, task)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newcomer_does_not_wait_for_connections_that_wait() {
+        let (broker, _folder) = broker();
+        let mut waiting = Vec::new();
+        for bytes in [b"".as_slice(), b"GET /ws HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+            for _ in 0..1000 {
+                waiting.push(connect(&broker, bytes).await);
+            }
+        }
+        let start = Instant::now();
+        let (_client, task) = connect(&broker, HANDSHAKE).await;
+        assert!(task.await.unwrap());
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        assert!(waiting[..2000].iter().all(|(_, task)| !task.is_finished()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_10_s_however_slowly_it_comes() {
+        let (broker, _folder) = broker();
+        let start = Instant::now();
+        let (mut client, task) = connect(&broker, b"GET /ws HTTP/1.1\r\n").await;
+        for at in 1..10 {
+            tokio::time::sleep_until(start + Duration::from_secs(at)).await;
+            client.write_all(b"X: y\r\n").await.unwrap();
+        }
+        let mut response = String::new();
+        client.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
+        assert_eq!(start.elapsed(), HEAD_TIME);
+        drop(client);
+        assert!(!task.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_after_the_head_are_handed_over() {
+        let (broker, _folder) = broker();
+        for ahead in [b"".as_slice(), b"first frame", &[b'x'; 10_000]] {
+            let (mut client, stream) = duplex(1 << 16);
+            client.write_all(&[HANDSHAKE, ahead].concat()).await.unwrap();
+            let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None };
+            let mut upgraded = shake_hands(&broker, peer, stream).await.unwrap();
+            drop(client);
+            let mut read = upgraded.read_ahead.to_vec();
+            upgraded.stream.read_to_end(&mut read).await.unwrap();
+            assert!(read == ahead, "{} of {} bytes", read.len(), ahead.len());
+        }
+    }
+}
