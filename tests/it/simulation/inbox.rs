@@ -71,6 +71,8 @@ pub(super) enum Stage {
     Pushed,
     /// The queue was over half, so it may be held back. It comes unless the session leaves meanwhile.
     Held,
+    /// It was held back, and its receiver is closed: it comes if it was released before.
+    Unsure,
     /// The session has joined and left, perhaps while both were held back: both come, or none.
     Either,
 }
