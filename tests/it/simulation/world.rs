@@ -17,7 +17,7 @@ use super::cast::{self, CAST, Part, Style};
 use super::check::{self, Held, adapter_pattern};
 use super::door::Inbox;
 use super::draft::{Said, Wanted};
-use super::inbox::Due;
+use super::inbox::{Due, Stage, What};
 use super::link::{Link, Wait};
 use super::model::{Conn, ConnId, Kind, Model, Sub};
 use super::reading;
@@ -112,7 +112,7 @@ impl World {
         self.router.subscribe(self.now, &self.adapter, &wanted, |_| None).unwrap();
         let mut conn = Conn::new("adapter", "switchboard", self.now);
         (conn.kind, conn.session, conn.may_handle) = (Kind::Adapter, Some(self.adapter.id()), true);
-        let wanted = Wanted { pattern, handler: Some(Style::Answers), group: None, user: None };
+        let wanted = Wanted { pattern, handler: Some(Style::Answers), group: None, user: None, retained: None };
         conn.subs.push(Sub { wanted, id: String::new() });
         self.model.conns.push(conn);
     }
@@ -293,8 +293,14 @@ impl World {
             check::drain_waits(&self.model, self.now - since)?;
             self.model.gives_up(conn);
         }
-        // A replay that is not exhausted ends with it.
-        self.model.conns[conn].inbox.retained.clear();
+        // A replay that is not exhausted ends with it, and so does presence that is held back still.
+        let inbox = &mut self.model.conns[conn].inbox;
+        inbox.retained.clear();
+        for due in &mut inbox.due {
+            if let What::Presence { stage: stage @ Stage::Held, .. } = &mut due.what {
+                *stage = Stage::Unsure;
+            }
+        }
         let taken = code != CloseCode::SlowConsumer && !link.silent && !link.is_ended();
         if taken {
             self.read(seat, usize::MAX)?;
@@ -310,6 +316,7 @@ impl World {
         link.connection.handle(self.now, Input::Gone, &self.router);
         let conn = &mut self.model.conns[link.conn];
         conn.lost |= !link.is_empty();
+        self.look_at_outboxes();
         self.model.unregistered(link.conn);
     }
 
@@ -378,6 +385,7 @@ impl World {
         for link in self.seats.iter_mut().filter_map(|seat| seat.link.as_mut()) {
             let conn = &mut self.model.conns[link.conn];
             conn.lost |= link.is_ended();
+            conn.over_half = link.connection.session().is_some_and(|session| session.outbox().is_over_half());
             conn.inbox.is_read = link.is_empty() && !conn.lost;
         }
         let conn = &mut self.model.conns[ADAPTER];
