@@ -205,11 +205,14 @@ impl Pending {
     }
 }
 
+/// What is due, by time and by the request's serial.
+type Deadlines<T> = BTreeMap<(Instant, Serial), T>;
+
 /// All pending requests, and when they end.
 pub(in crate::router) struct Requests {
-    by_deadline: [Mutex<BTreeMap<(Instant, Serial), Arc<Pending>>>; SHARDS],
+    by_deadline: [Mutex<Deadlines<Arc<Pending>>>; SHARDS],
     /// The sessions whose late reply blocks an ordered handler, and how long they may.
-    blocked: Mutex<BTreeMap<(Instant, Serial), (RequestId, Arc<Session>)>>,
+    blocked: Mutex<Deadlines<(RequestId, Arc<Session>)>>,
     blocked_max: Duration,
     started: Instant,
     /// When the caller of [`Requests::deadline`] will wake up: microseconds since `started`.
@@ -242,12 +245,11 @@ impl Requests {
     pub(in crate::router) fn apply(&self, now: Instant, pending: &Arc<Pending>, event: Event<'_>) -> Outcome {
         let mut guard = pending.progress.lock();
         let progress = &mut *guard;
+        if let State::Ended = progress.state {
+            return Outcome::Ignored;
+        }
         match (event, &mut progress.state) {
-            (_, State::Ended) => Outcome::Ignored,
-
             (Event::Give(handler), State::Seeking | State::Waiting(_)) => self.give(now, pending, progress, handler),
-            (Event::Give(_), State::Given(_)) => Outcome::Ignored,
-
             (Event::Bounce(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
                 progress.attempts -= 1;
                 self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
@@ -256,14 +258,8 @@ impl Requests {
             (Event::Deliver(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
                 self.end(now, pending, progress, TurnEnd::Over)
             }
-            (Event::Bounce(_) | Event::Deliver(_), _) => Outcome::Ignored,
-
             (Event::Wait(handlers, text), State::Seeking) => self.wait(now, pending, progress, handlers, text),
-            (Event::Wait(..), State::Waiting(_) | State::Given(_)) => Outcome::Ignored,
-
             (Event::GiveUp, State::Seeking) => self.end(now, pending, progress, TurnEnd::Over),
-            (Event::GiveUp, State::Waiting(_) | State::Given(_)) => Outcome::Ignored,
-
             (Event::Leave(handler), State::Waiting(handlers)) => {
                 handlers.retain(|other| !Arc::ptr_eq(other, handler));
                 match handlers.is_empty() {
@@ -271,8 +267,6 @@ impl Requests {
                     false => Outcome::Waiting,
                 }
             }
-            (Event::Leave(_), State::Seeking | State::Given(_)) => Outcome::Ignored,
-
             (Event::HandlerGone(session), State::Given(given)) if Arc::ptr_eq(&given.session, session) => {
                 if !pending.may_be_given_again(progress) {
                     return self.end(now, pending, progress, TurnEnd::Over);
@@ -280,8 +274,6 @@ impl Requests {
                 self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
                 Outcome::Seeking(progress.text.clone())
             }
-            (Event::HandlerGone(_), _) => Outcome::Ignored,
-
             (Event::Reply { by, more, pass_on }, State::Given(given)) if Arc::ptr_eq(&given.session, by) => {
                 // Under the lock, so that nothing of this request follows its last answer.
                 pass_on();
@@ -291,10 +283,21 @@ impl Requests {
                 self.reschedule(pending, progress, (now + pending.timeout).min(pending.opened + pending.more_max));
                 Outcome::Open
             }
-            (Event::Reply { .. }, _) => Outcome::Ignored,
-
-            (Event::Expire, _) if progress.deadline > now => Outcome::Ignored,
-            (Event::Expire | Event::Withdraw, _) => self.end(now, pending, progress, TurnEnd::Owed),
+            (Event::Expire, _) if progress.deadline <= now => self.end(now, pending, progress, TurnEnd::Owed),
+            (Event::Withdraw, _) => self.end(now, pending, progress, TurnEnd::Owed),
+            // The request is in another state, or another session has it.
+            (
+                Event::Give(_)
+                | Event::Bounce(_)
+                | Event::Deliver(_)
+                | Event::Wait(..)
+                | Event::GiveUp
+                | Event::Leave(_)
+                | Event::HandlerGone(_)
+                | Event::Reply { .. }
+                | Event::Expire,
+                _,
+            ) => Outcome::Ignored,
         }
     }
 
@@ -418,7 +421,7 @@ impl Requests {
     }
 
     #[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a remainder of SHARDS")]
-    fn shard(&self, serial: Serial) -> &Mutex<BTreeMap<(Instant, Serial), Arc<Pending>>> {
+    fn shard(&self, serial: Serial) -> &Mutex<Deadlines<Arc<Pending>>> {
         &self.by_deadline[(serial.number() % SHARDS as u64) as usize]
     }
 
@@ -430,8 +433,7 @@ impl Requests {
     pub(in crate::router) fn deadline(&self) -> Option<Instant> {
         // Armed before the search, so that a deadline that is set meanwhile is told rather than missed.
         self.armed.store(u64::MAX, Ordering::SeqCst);
-        let first =
-            |shard: &Mutex<BTreeMap<(Instant, Serial), _>>| shard.lock().first_key_value().map(|((at, _), _)| *at);
+        let first = |shard: &Mutex<Deadlines<_>>| shard.lock().first_key_value().map(|((at, _), _)| *at);
         let blocked = self.blocked.lock().first_key_value().map(|((at, _), _)| *at);
         let next = self.by_deadline.iter().filter_map(first).chain(blocked).min();
         if let Some(next) = next {
