@@ -90,12 +90,19 @@ impl Key {
         self.put(channel.as_bytes(), b'/');
         self.put(topic.as_bytes(), b'/');
         self.put(subtopic.as_bytes(), b'/');
-        if matches!(audience, Audience::Adapters)
-            && let Some(key) = self.bytes.get_mut(..self.len)
-        {
-            key.make_ascii_lowercase();
+        if matches!(audience, Audience::Adapters) {
+            self.fold();
         }
         self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// Folds the whole key, because adapters compare their triples without regard to case, in the channel, too. Apart from
+    /// the other keys, which it would make slower.
+    #[inline(never)]
+    fn fold(&mut self) {
+        if let Some(key) = self.bytes.get_mut(..self.len) {
+            key.make_ascii_lowercase();
+        }
     }
 
     fn put(&mut self, piece: &[u8], end: u8) {
