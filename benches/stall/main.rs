@@ -8,7 +8,7 @@
 //!
 //! `cargo bench --bench stall -- short` takes under a minute, and fails only if the broker's longest latency is grossly
 //! longer than the echo's. `ROUNDS=1` runs fewer rounds, `CROWD=1000` a smaller crowd, `AT_ONCE=64` lets this many of it
-//! connect at a time, `CORES=0,1` gives the broker both cores, `ONLY=hints` runs one attack.
+//! connect at a time, `CORES=0,1` gives the broker both cores, `ONLY=hints,silent` runs some of the attacks.
 
 #![allow(
     clippy::unwrap_used,
@@ -119,7 +119,10 @@ fn measure(plan: &Plan) -> ExitCode {
             wait(plan);
         });
         let only = std::env::var("ONLY").ok();
-        for attack in ATTACKS.iter().filter(|attack| only.as_ref().is_none_or(|only| only == attack.name)) {
+        for attack in ATTACKS
+            .iter()
+            .filter(|attack| only.as_ref().is_none_or(|only| only.split(',').any(|only| only == attack.name)))
+        {
             let mut attacker = helper(attack.name, &bench.broker, None);
             assert_eq!(attacker.line(), "ready");
             bench.show(attack.name, || wait(plan));

@@ -14,13 +14,14 @@ pub(crate) fn pin_self(core: &str) {
     Command::new("taskset").args(["-cp", core, &pid]).stdout(Stdio::null()).status().unwrap();
 }
 
-/// The stream alone sends as much as a session may, so everybody may send twice the default.
+/// The stream alone sends as much as a session may, so everybody may send twice the default. Nothing here answers pings.
 const CONFIG: &str = "\
 [auth]
 mode = \"open\"
 [channels.Stall]
 scope = \"shared\"
 [limits]
+heartbeat = \"1h\"
 rate = 2000
 burst = 4000
 connections = 50000
