@@ -60,8 +60,8 @@ pub struct Config {
     pub credentials: Credentials,
     /// `[salesforce]`
     pub salesforce: Salesforce,
-    /// `requests.timeout`: default and upper bound.
-    pub request_timeout: Duration,
+    /// `[requests]`
+    pub requests: Requests,
     /// `[limits]`
     pub limits: Limits,
     /// What is allowed and yet hardly meant, in words for the operator.
@@ -138,6 +138,8 @@ impl Application {
 pub struct Channel {
     /// Whose an envelope of this channel is.
     pub scope: Scope,
+    /// Who may publish events, if the channel is shared.
+    pub publish: Publish,
     /// What a full queue does.
     pub overflow: Overflow,
     /// Whether topic and subtopic are compared without regard to ASCII case.
@@ -152,6 +154,16 @@ pub enum Scope {
     User,
     /// Among all.
     Shared,
+}
+
+/// `channels.NAME.publish`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Publish {
+    /// Every session.
+    #[default]
+    All,
+    /// Services and adapters.
+    Services,
 }
 
 /// `channels.NAME.overflow`
@@ -183,6 +195,36 @@ pub enum Store {
     Salesforce,
 }
 
+/// `[requests]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requests {
+    /// `timeout`: the default and the upper bound.
+    pub timeout: Duration,
+    /// `only`: patterns of triples that are requests even if there is no handler.
+    pub only: Vec<Pattern>,
+    /// `more_max`: how long replies with `more` can keep one request open.
+    pub more_max: Duration,
+    /// `blocked`: how long a late reply can block an ordered handler.
+    pub blocked: Duration,
+    /// `adapter_in_flight`: requests of one asker on which an adapter works at once.
+    pub adapter_in_flight: usize,
+    /// `adapter_waiting`: requests of one asker that wait for an adapter.
+    pub adapter_waiting: usize,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            only: Vec::new(),
+            more_max: Duration::from_mins(10),
+            blocked: Duration::from_mins(1),
+            adapter_in_flight: 4,
+            adapter_waiting: 64,
+        }
+    }
+}
+
 /// `[limits]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -194,6 +236,8 @@ pub struct Limits {
     pub subscriptions: usize,
     /// Requests a session may have pending.
     pub pending_requests: usize,
+    /// Bytes of the texts that the broker keeps for a session's pending requests.
+    pub pending_bytes: usize,
     /// Messages an outbound queue holds.
     pub outbound_messages: usize,
     /// Bytes an outbound queue holds.
@@ -222,11 +266,11 @@ pub struct Limits {
     pub malformed: u32,
     /// Failed registrations a minute an address.
     pub failed_registrations: u32,
-    /// Retained values a user.
+    /// Retained values of a user or service.
     pub retained_values: usize,
-    /// Bytes of retained values a user.
+    /// Bytes of the retained values of a user or service.
     pub retained_bytes: usize,
-    /// Bytes of retained values in all.
+    /// Bytes of all retained values.
     pub retained_total_bytes: usize,
     /// How long requests in flight may take to finish when the broker drains.
     pub drain: Duration,
@@ -239,6 +283,7 @@ impl Default for Limits {
             registration_bytes: 16 << 10,
             subscriptions: 1000,
             pending_requests: 1000,
+            pending_bytes: 8 << 20,
             outbound_messages: 1024,
             outbound_bytes: 8 << 20,
             slow_consumer: Duration::from_secs(5),
@@ -279,7 +324,7 @@ impl Default for Config {
             protected: PROTECTED.iter().filter_map(|pattern| pattern.parse().ok()).collect(),
             credentials: Credentials::default(),
             salesforce: Salesforce::default(),
-            request_timeout: Duration::from_secs(10),
+            requests: Requests::default(),
             limits: Limits::default(),
             warnings: Vec::new(),
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::file::Draft;
 use super::text;
 use super::value::{Slot, Word};
-use super::{AuthMode, Channel, Config, Overflow, Scope, Store, salesforce};
+use super::{AuthMode, Channel, Config, Overflow, Publish, Scope, Store, salesforce};
 
 /// The shortest duration that a timer keeps.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -115,10 +115,48 @@ static KEYS: &[Key<Config>] = &[
     },
     Key {
         name: "requests.timeout",
-        slot: Slot::Span(TICK, |it| &mut it.request_timeout),
+        slot: Slot::Span(TICK, |it| &mut it.requests.timeout),
         default: r#""10s""#,
         unit: "",
         meaning: "How long a requester waits for its handler: the default, and the most that a request may ask for.",
+    },
+    Key {
+        name: "requests.only",
+        slot: Slot::Patterns(|it, patterns| it.requests.only = patterns),
+        default: "[]",
+        unit: "",
+        meaning: "Triples that are always requests, never events: without a handler, the sender gets `NO_HANDLER`.",
+    },
+    Key {
+        name: "requests.more_max",
+        slot: Slot::Span(TICK, |it| &mut it.requests.more_max),
+        default: r#""10m""#,
+        unit: "",
+        meaning: "How long replies with `more` can keep one request open, in all.",
+    },
+    Key {
+        name: "requests.blocked",
+        slot: Slot::Span(TICK, |it| &mut it.requests.blocked),
+        default: r#""60s""#,
+        unit: "",
+        meaning: "How long a late reply can block an ordered handler while requests wait for it. Then its session is \
+                  closed with 1008.",
+    },
+    Key {
+        name: "requests.adapter_in_flight",
+        slot: Slot::Size(1, |it| &mut it.requests.adapter_in_flight),
+        default: "4",
+        unit: "an asker",
+        meaning: "Requests of one asker on which an adapter works at once. An asker is a user; for a service, it is the \
+                  user that the service names.",
+    },
+    Key {
+        name: "requests.adapter_waiting",
+        slot: Slot::Size(1, |it| &mut it.requests.adapter_waiting),
+        default: "64",
+        unit: "an asker",
+        meaning: "Requests of one asker that can wait for an adapter. Further ones are refused with \
+                  `TOO_MANY_REQUESTS`.",
     },
     Key {
         name: "limits.message_bytes",
@@ -148,6 +186,14 @@ static KEYS: &[Key<Config>] = &[
         default: "1000",
         unit: "a session",
         meaning: "Requests of a session that may wait for their reply.",
+    },
+    Key {
+        name: "limits.pending_bytes",
+        slot: Slot::Size(1, |it| &mut it.limits.pending_bytes),
+        default: "8388608",
+        unit: "bytes a session",
+        meaning: "Texts of a session's pending requests that the broker keeps: of `idempotent` requests, and of those \
+                  that wait for an ordered handler.",
     },
     Key {
         name: "limits.outbound_messages",
@@ -252,21 +298,21 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Size(0, |it| &mut it.limits.retained_values),
         default: "10000",
         unit: "values a user",
-        meaning: "Retained values that are kept for a user. 0: none.",
+        meaning: "Retained values that are kept for a user. In shared channels they count for the user or service that sent them last. 0: none.",
     },
     Key {
         name: "limits.retained_bytes",
         slot: Slot::Size(0, |it| &mut it.limits.retained_bytes),
         default: "67108864",
         unit: "bytes a user",
-        meaning: "Bytes of retained values that are kept for a user.",
+        meaning: "Memory of the retained values that are kept for a user or service; each counts at least 256 bytes.",
     },
     Key {
         name: "limits.retained_total_bytes",
         slot: Slot::Size(0, |it| &mut it.limits.retained_total_bytes),
         default: "268435456",
         unit: "bytes",
-        meaning: "Bytes of retained values that are kept in all.",
+        meaning: "Memory of all retained values.",
     },
     Key {
         name: "limits.drain",
@@ -349,6 +395,16 @@ pub(crate) static CHANNEL_KEYS: &[Key<Channel>] = &[
         unit: "",
         meaning: "`\"user\"`: an envelope stays among the sessions of one user, and services. `\"shared\"`: it goes to \
                   every session.",
+    },
+    Key {
+        name: "publish",
+        slot: Slot::Word(&[
+            Word { word: "all", put: |it| it.publish = Publish::All },
+            Word { word: "services", put: |it| it.publish = Publish::Services },
+        ]),
+        default: r#""all""#,
+        unit: "",
+        meaning: "Who may publish events on a shared channel: every session, or services only. Requests are not concerned.",
     },
     Key {
         name: "overflow",

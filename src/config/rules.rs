@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::mistake::{Place, Report};
-use super::{AuthMode, Config, salesforce};
+use super::{AuthMode, Channel, Config, Publish, Scope, salesforce};
 
 /// Where each key that was written got its value.
 #[derive(Default)]
@@ -90,6 +90,11 @@ fn warnings(config: &Config) -> Vec<String> {
     warn(
         !config.listen.iter().all(is_loopback),
         "listening beyond loopback without TLS: tokens and passwords cross the network in the clear",
+    );
+    let limits_publishers = |channel: &Channel| channel.publish == Publish::Services && channel.scope == Scope::User;
+    warn(
+        config.channels.values().any(limits_publishers),
+        "channels.NAME.publish is \"services\" on a channel that is not shared, where it has no effect",
     );
     warn(config.protected.is_empty(), "protected.patterns is empty: requests that carry passwords are not protected");
     warn(

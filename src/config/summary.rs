@@ -1,7 +1,7 @@
 //! What the operator chose, in a few lines: for standard error when the broker starts, and for `check`.
 
 use super::reference::keys;
-use super::{AuthMode, Channel, Config, Mode, Overflow, Salesforce, Scope, Store, WritableObject};
+use super::{AuthMode, Channel, Config, Mode, Overflow, Publish, Salesforce, Scope, Store, WritableObject};
 
 impl Config {
     /// Lines that say what this configuration comes to. No secret is among them.
@@ -55,7 +55,7 @@ impl Config {
     fn changed(&self) -> Vec<String> {
         // A slot gives a place to write to, so it is asked on copies; the long list stays behind.
         let mut own = Self {
-            request_timeout: self.request_timeout,
+            requests: self.requests.clone(),
             limits: self.limits.clone(),
             salesforce: self.salesforce.clone(),
             proofs: self.proofs.clone(),
@@ -109,11 +109,15 @@ fn words(channel: Channel) -> String {
         Scope::User => "user",
         Scope::Shared => "shared",
     };
+    let publish = match channel.publish {
+        Publish::All => "",
+        Publish::Services => ", services publish",
+    };
     let overflow = match channel.overflow {
         Overflow::Close => "",
         Overflow::DropOldest => ", drops the oldest",
     };
-    format!("{scope}{overflow}{}", if channel.fold_case { ", case folded" } else { "" })
+    format!("{scope}{publish}{overflow}{}", if channel.fold_case { ", case folded" } else { "" })
 }
 
 fn joined<T: ToString>(items: &[T]) -> String {

@@ -238,17 +238,22 @@ impl Connection {
         let Phase::Registered(session) = &self.phase else { return };
         let outbox = session.outbox();
         let (room, at) = (most - own, frames.len());
-        let taken = outbox.take(now, room, frames);
-        if let Some(mut replay) = taken.replay {
-            let left = room.saturating_sub(frames.len() - at);
-            if !router.pull(&mut replay, left, frames) {
+        let (mut lagging, mut dropped) = (None, 0);
+        loop {
+            let taken = outbox.take(now, room.saturating_sub(frames.len() - at), frames);
+            lagging = lagging.or(taken.lagging);
+            dropped += taken.dropped;
+            let Some(mut replay) = taken.replay else { break };
+            if !router.pull(&mut replay, room.saturating_sub(frames.len() - at), frames) {
                 outbox.put_back(replay);
+                break;
             }
         }
+        session.release_presence(now);
         // Notices about the queue itself come before what waits in it.
         let notices = [
-            taken.lagging.map(|depth| notice::lagging(depth).into()),
-            (taken.dropped > 0).then(|| notice::dropped(taken.dropped).into()),
+            lagging.map(|depth| notice::lagging(depth).into()),
+            (dropped > 0).then(|| notice::dropped(dropped).into()),
         ];
         for notice in notices.into_iter().flatten().rev() {
             frames.insert(at, notice);
@@ -470,7 +475,13 @@ impl Connection {
                     None
                 }
                 Timer::SlowConsumer => Some(self.close(now, router, CloseCode::SlowConsumer)),
-                Timer::Restart => Some(self.close(now, router, CloseCode::Restart)),
+                Timer::Restart => {
+                    // What it asked since the drain ended.
+                    if let Some(session) = self.session() {
+                        router.give_up_all(now, session);
+                    }
+                    Some(self.close(now, router, CloseCode::Restart))
+                }
             };
             if effect.is_some() {
                 return effect;
@@ -528,9 +539,15 @@ impl Connection {
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
             router.detach(now, &session);
             let mut frames = Vec::new();
-            let taken = session.outbox().take(now, usize::MAX, &mut frames);
-            if let Some(depth) = taken.lagging {
-                self.replies.push_front(notice::lagging(depth).into());
+            loop {
+                let taken = session.outbox().take(now, usize::MAX, &mut frames);
+                if let Some(depth) = taken.lagging {
+                    self.replies.push_front(notice::lagging(depth).into());
+                }
+                // Its subscription has ended, so a replay brings nothing more. What is behind it still counts.
+                if taken.replay.is_none() {
+                    break;
+                }
             }
             self.replies.extend(frames);
         }

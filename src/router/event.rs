@@ -1,10 +1,10 @@
 //! Rule 4: an event goes to every matching subscriber once, however many of its patterns match.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use smallvec::SmallVec;
+use wire::{Envelope, ErrorCode, Field, Refusal, Splice, check_name};
 
 use crate::router::decide::Facts;
 use crate::router::index::receivers::Receivers;
@@ -13,23 +13,33 @@ use crate::router::outbox::{OnFull, Pressure};
 use crate::router::session::Session;
 use crate::router::{Receipt, Routed, Router, Scope};
 use crate::websocket::Frame;
-use wire::{Envelope, Field, Splice, check_name};
-use wire::{ErrorCode, Refusal};
 
-/// An event's two forms: as its user's sessions see it, and with `user` for services and observers. Each is spliced once,
-/// when the first receiver needs it.
+/// An event's two forms, without `user` and with it. Each is spliced once, when the first receiver needs it.
 struct Forms<'e> {
     envelope: &'e Envelope<'e>,
     source: &'e str,
-    user: Option<&'e str>,
+    scope: Scope<'e>,
     plain: Option<Frame>,
     attributed: Option<Frame>,
 }
 
-impl Forms<'_> {
+impl<'e> Forms<'e> {
+    fn new(envelope: &'e Envelope<'e>, source: &'e str, scope: Scope<'e>) -> Self {
+        Self { envelope, source, scope, plain: None, attributed: None }
+    }
+
     fn splice(&self) -> Splice<'_> {
         let splice = Splice::new(self.envelope).cut(Field::User);
         if self.envelope.source().is_none() { splice.string("source", self.source) } else { splice }
+    }
+
+    /// The form for a receiver. On a shared channel everyone sees the user, elsewhere services and observers do.
+    fn for_receiver(&mut self, subscription: &Subscription) -> Frame {
+        match self.scope {
+            Scope::User(user) if subscription.sees_user() => self.attributed(user),
+            Scope::User(_) | Scope::Shared(None) => self.plain(),
+            Scope::Shared(Some(user)) => self.attributed(user),
+        }
     }
 
     fn plain(&mut self) -> Frame {
@@ -41,8 +51,7 @@ impl Forms<'_> {
         frame
     }
 
-    fn attributed(&mut self) -> Frame {
-        let Some(user) = self.user else { return self.plain() };
+    fn attributed(&mut self, user: &str) -> Frame {
         if let Some(frame) = &self.attributed {
             return frame.clone();
         }
@@ -50,10 +59,19 @@ impl Forms<'_> {
         self.attributed = Some(frame.clone());
         frame
     }
+
+    /// The form that is kept as a retained value. On a user-scoped channel `user` is spliced in when it is sent again.
+    fn retained(&self) -> Frame {
+        let splice = match self.scope {
+            Scope::Shared(Some(user)) => self.splice().string("user", user),
+            Scope::User(_) | Scope::Shared(None) => self.splice(),
+        };
+        splice.flag("retained").into()
+    }
 }
 
 impl Subscription {
-    /// Whether its session sees whose envelope it is: services, and observers of others.
+    /// Whether its session sees the user of an event on a user-scoped channel: services, and observers of others.
     pub(super) fn sees_user(&self) -> bool {
         self.observes.is_some() || self.session.user().is_none()
     }
@@ -67,17 +85,26 @@ impl Router {
         sender: &Arc<Session>,
         envelope: &Envelope<'_>,
         scope: Scope<'_>,
-        mut matches: Matches,
+        matches: &Matches,
         facts: &Facts<'_>,
     ) -> Result<Routed, Refusal> {
-        let mut forms = Forms { envelope, source: &sender.source, user: scope.user(), plain: None, attributed: None };
-        if envelope.retain() {
-            self.retained.keep(&self.policy, envelope, scope, forms.splice().flag("retained").into())?;
-            // Looked up again: a subscription that was made meanwhile gets the event one way or the other.
-            matches = self.subscribers(facts, scope);
-        }
-        let Delivery { receivers, pressed, .. } = self.give_to_all(now, sender, &matches, &mut forms, facts);
-        let hint = if receivers == 0 { self.hint(sender, envelope, scope) } else { None };
+        let mut forms = Forms::new(envelope, &sender.source, scope);
+        let (delivery, exact) = if envelope.retain() {
+            // Held over the pushes: the value that is kept at last is the one that is delivered last.
+            let _order = self.retained.order(&facts.canonical);
+            let matches =
+                self.retained.keep(&self.policy.limits, sender, envelope, scope, facts, forms.retained(), || {
+                    self.subscribers(facts, scope)
+                })?;
+            (self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact)
+        } else {
+            (self.give_to_all(now, sender, matches, &mut forms, facts), matches.exact)
+        };
+        let Delivery { receivers, pressed, .. } = delivery;
+        let hint = match envelope.id() {
+            Some(_) if !exact => self.hint(now, sender, envelope, scope, receivers),
+            _ => None,
+        };
         Ok(Routed { receipt: Some(Receipt { receivers, hint }), pressed })
     }
 
@@ -100,12 +127,12 @@ impl Router {
         if facts.protected {
             return Err(Refusal::new(ErrorCode::Forbidden, "a protected triple is never an event"));
         }
-        let mut forms = Forms { envelope, source: &adapter.source, user, plain: None, attributed: None };
-        let matches = match user {
-            _ if facts.shared => self.subscribers(&facts, Scope::Shared(user)),
-            Some(user) => self.subscribers(&facts, Scope::User(user)),
-            None => self.subscribers_of_all(&facts),
+        let (scope, matches) = match user {
+            Some(user) if !facts.shared => (Scope::User(user), self.subscribers(&facts, Scope::User(user))),
+            None if !facts.shared => (Scope::Shared(None), self.subscribers_of_all(&facts)),
+            user => (Scope::Shared(user), self.subscribers(&facts, Scope::Shared(user))),
         };
+        let mut forms = Forms::new(envelope, &adapter.source, scope);
         let Delivery { receivers, pressed, .. } = self.give_to_all(now, adapter, &matches, &mut forms, &facts);
         Ok(Routed { receipt: Some(Receipt { receivers, hint: None }), pressed })
     }
@@ -123,39 +150,54 @@ impl Router {
         // On a channel that folds, patterns that differ in letter case only are one key.
         let twice = matches.len() > 1 || facts.folded || matches.iter().any(Receivers::has_special);
         let mut delivery = Delivery::new(now, facts.on_full, twice);
-        let mut groups = Groups::default();
-        for subscription in matches.iter().flat_map(Receivers::iter) {
-            let session = &subscription.session;
-            let is_sender = Arc::ptr_eq(session, sender) && !sender.echo;
-            if is_sender || envelope.target().is_some_and(|target| target != &*session.source) {
-                continue;
-            }
-            if subscription.group.is_some() {
-                groups.add(subscription);
-                continue;
-            }
-            delivery.push(subscription, forms);
+        let mut grouped = Vec::new();
+        matches.iter().for_each(|receivers| {
+            receivers.iter().for_each(|subscription| {
+                let session = &subscription.session;
+                let is_sender = Arc::ptr_eq(session, sender) && !sender.echo;
+                if is_sender || envelope.target().is_some_and(|target| target != &*session.source) {
+                    return;
+                }
+                if subscription.group.is_some() {
+                    grouped.push(subscription);
+                    return;
+                }
+                delivery.push(subscription, forms);
+            });
+        });
+        if !grouped.is_empty() {
+            self.give_to_groups(grouped, &mut delivery, forms);
         }
-        groups.each(|members| {
-            // The session whose queue is shortest, then the one longest unserved; the next one where that one is ending.
-            members.sort_by_cached_key(|it| (it.session.outbox().depth().messages, it.session.served(), it.id));
+        delivery
+    }
+
+    /// Pushes an event to one member of each group.
+    fn give_to_groups(&self, mut grouped: Vec<&Arc<Subscription>>, delivery: &mut Delivery, forms: &mut Forms<'_>) {
+        grouped.sort_by(|one, other| group_of(one).cmp(&group_of(other)));
+        for members in grouped.chunk_by_mut(|one, other| group_of(one) == group_of(other)) {
+            // The session whose queue is shortest, then the one longest unserved; the next one if that one is ending.
+            if members.len() > 1 {
+                members.sort_by_cached_key(|it| (it.session.outbox().depth().messages, it.session.served(), it.serial));
+            }
             if let Some(chosen) = members.iter().find(|it| delivery.push(it, forms)) {
                 chosen.session.serve(self.ids.stamp());
             }
-        });
-        delivery
+        }
     }
 
     /// The lists of subscriptions that an event reaches.
     pub(super) fn subscribers(&self, facts: &Facts<'_>, scope: Scope<'_>) -> Matches {
+        let (triple, folded) = (&facts.canonical, facts.folded);
         match scope {
             Scope::User(user) => {
                 let audiences =
                     [Audience::User(user), Audience::Services, Audience::Observes(user), Audience::ObservesAll];
-                self.events.matches(&audiences, &facts.canonical, facts.folded)
+                self.events.matches(&audiences, triple, folded)
             }
-            Scope::Shared(_) => {
-                self.events.matches(&[Audience::Everyone, Audience::Services], &facts.canonical, facts.folded)
+            Scope::Shared(None) => self.events.matches(&[Audience::Everyone, Audience::Services], triple, folded),
+            Scope::Shared(Some(user)) => {
+                let audiences = [Audience::Everyone, Audience::Services, Audience::Observes(user)];
+                self.events.matches(&audiences, triple, folded)
             }
         }
     }
@@ -176,26 +218,26 @@ impl Router {
 struct Delivery {
     now: Instant,
     on_full: OnFull,
-    /// Who has it already; kept only where somebody may stand in the lists twice.
+    /// The sessions that have it already. Kept only if a session may be in the lists twice.
     seen: Option<HashSet<u64, foldhash::fast::RandomState>>,
+    /// The receivers that the sender may know of.
     receivers: usize,
     pressed: Vec<Arc<Session>>,
 }
 
 impl Delivery {
-    fn new(now: Instant, on_full: OnFull, may_stand_twice: bool) -> Self {
-        Self { now, on_full, seen: may_stand_twice.then(HashSet::default), receivers: 0, pressed: Vec::new() }
+    fn new(now: Instant, on_full: OnFull, twice: bool) -> Self {
+        Self { now, on_full, seen: twice.then(HashSet::default), receivers: 0, pressed: Vec::new() }
     }
 
-    /// `false`: the receiver is ending.
+    /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending.
     fn push(&mut self, subscription: &Subscription, forms: &mut Forms<'_>) -> bool {
         let session = &subscription.session;
         if self.seen.as_mut().is_some_and(|seen| !seen.insert(session.number)) {
             return true;
         }
-        let frame = if subscription.sees_user() { forms.attributed() } else { forms.plain() };
-        let Ok(pressure) = session.push(self.now, frame, self.on_full) else { return false };
-        self.receivers += 1;
+        let Ok(pressure) = session.push(self.now, forms.for_receiver(subscription), self.on_full) else { return false };
+        self.receivers += usize::from(is_counted(subscription, forms.scope));
         if pressure == Pressure::Over {
             self.pressed.push(Arc::clone(session));
         }
@@ -203,28 +245,17 @@ impl Delivery {
     }
 }
 
-/// Subscriptions that share their messages.
-type Group<'s> = SmallVec<[&'s Arc<Subscription>; 4]>;
-
-/// Groups, by whose they are and by name.
-#[derive(Default)]
-struct Groups<'s> {
-    members: BTreeMap<(Option<&'s str>, &'s str), Group<'s>>,
+/// The group of a subscription. Its members are sessions of one user, or services.
+fn group_of(subscription: &Subscription) -> (Option<&str>, Option<&str>) {
+    (subscription.group.as_deref(), subscription.session.user())
 }
 
-impl<'s> Groups<'s> {
-    fn add(&mut self, subscription: &'s Arc<Subscription>) {
-        if let Some(group) = &subscription.group {
-            self.members.entry((subscription.session.user(), group)).or_default().push(subscription);
+/// Whether a receiver is of the sender's own scope, or a service. Observers are not counted, so that nobody learns from a
+/// receipt that somebody watches.
+fn is_counted(subscription: &Subscription, scope: Scope<'_>) -> bool {
+    subscription.observes.is_none()
+        || match scope {
+            Scope::User(user) => subscription.session.user().is_none_or(|own| own == user),
+            Scope::Shared(_) => true,
         }
-    }
-
-    fn each(self, mut serve: impl FnMut(&mut Group<'s>)) {
-        if self.members.is_empty() {
-            return;
-        }
-        for (_, mut members) in self.members {
-            serve(&mut members);
-        }
-    }
 }

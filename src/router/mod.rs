@@ -2,8 +2,28 @@
 //!
 //! It takes `&self`, is synchronous and gets time as an argument: it never waits, opens no socket and looks at no clock.
 //! A session attaches, subscribes, routes envelopes and detaches; whoever runs the broker calls [`Router::expire`] at
-//! [`Router::deadline`]. Locks are taken in one order, request -> outbox, and no shard of a map is held over a push.
-//! Start at [`Router::route`]: the rules of protocol.md's "Routing an envelope", the first that fits.
+//! [`Router::deadline`]. Start at [`Router::route`]: the rules of docs/protocol.md, "Routing", the first that fits.
+//!
+//! # Locks
+//!
+//! Every lock of the room, in the only order in which they are taken. Most code takes one at a time. No shard of a map is
+//! held over a push, and nothing waits while it holds a lock.
+//!
+//! 1. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
+//!    the one that is delivered last.
+//! 2. `Session::holds`. Held over subscribing, from the check to the index.
+//! 3. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
+//!    holds it for reading over its value and the look-up of its subscribers.
+//! 4. `Retained::buckets`, then one bucket, then `Accounts::state`.
+//! 5. `Gather::state`, held over the push of an answer.
+//! 6. `Pending::progress`, then a shard of `Requests`, then its deadlines.
+//! 7. `Ordered::state`.
+//! 8. `Session::presence`, held over the push of an event to that session.
+//! 9. `Presence::by_user`, a shard.
+//! 10. `Hints::names`, then `Hints::logged`.
+//! 11. `Index::by_key`, a shard, then `Index::counts`.
+//! 12. `Outbox::state`. Wakers are called after its release.
+//! 13. `Session::permissions`, `Session::hints`, `Ids::chance`: nothing else is taken while one of them is held.
 
 mod access;
 mod decide;
@@ -29,6 +49,7 @@ pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken};
 pub use policy::{Limits, Policy};
 pub use presence::Application;
 pub use pressure::Allowance;
+pub use request::door::{Data, Door, Given, Payload};
 pub use retained::Replay;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::Listed;
@@ -41,10 +62,10 @@ use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::websocket::Frame;
-use hint::Served;
+use hint::Hints;
 use index::Index;
-use presence::Presence;
-use request::pending::Requests;
+use presence::{Change, Presence};
+use request::pending::{Pending, Requests};
 use retained::Retained;
 use session::Role;
 use wire::{ErrorCode, Refusal};
@@ -58,21 +79,32 @@ pub struct Router {
     calendar: (Instant, SystemTime),
     events: Index,
     handlers: Index,
-    served: Served,
+    hints: Hints,
     requests: Requests,
     retained: Retained,
     presence: Presence,
     declarations: Vec<Declaration>,
+    off: Vec<SwitchedOff>,
 }
 
 /// What an in-process adapter says of its triples.
 pub struct Declaration {
     /// The triples.
     pub serves: Vec<Pattern>,
-    /// The null keys that a failure of them bears before `Success`.
+    /// The null keys that a failure of them has before `Success`.
     pub failure_keys: &'static [&'static str],
+    /// The fields of a request's payload that its failure repeats.
+    pub repeats: &'static [&'static str],
     /// Hears of a request that was refused before it reached the adapter.
     pub refused: Box<dyn Fn(&Refused<'_>) + Send + Sync>,
+}
+
+/// An adapter that the configuration switches off.
+pub struct SwitchedOff {
+    /// The triples that it would serve.
+    pub serves: Vec<Pattern>,
+    /// The configuration key that switches it on.
+    pub key: &'static str,
 }
 
 /// A request to an adapter's triple that the broker refused.
@@ -103,7 +135,7 @@ pub struct Routed {
 pub struct Receipt {
     /// In how many outbound queues the message is.
     pub receivers: usize,
-    /// A similar triple that a handler serves, where nobody received it.
+    /// What the sender may have meant instead.
     pub hint: Option<String>,
 }
 
@@ -147,17 +179,25 @@ impl Router {
     #[must_use]
     pub fn new(now: Instant, calendar: SystemTime, policy: Policy, ids: Ids, declarations: Vec<Declaration>) -> Self {
         Self {
+            requests: Requests::new(now, policy.limits.blocked),
             policy,
             ids,
             calendar: (now, calendar),
             events: Index::default(),
             handlers: Index::default(),
-            served: Served::default(),
-            requests: Requests::new(now),
+            hints: Hints::default(),
             retained: Retained::default(),
             presence: Presence::default(),
             declarations,
+            off: Vec::new(),
         }
+    }
+
+    /// Names the adapters that this configuration switches off.
+    #[must_use]
+    pub fn with_switched_off(mut self, off: Vec<SwitchedOff>) -> Self {
+        self.off = off;
+        self
     }
 
     /// Scopes, folding, protection and limits.
@@ -177,15 +217,26 @@ impl Router {
             ));
         }
         let exclusive = registration.identity.exclusive;
-        let standing = Role::of(&registration.identity.principal);
-        let session = self.session(now, standing, registration);
+        let role = Role::of(&registration.identity.principal);
+        let session = self.session(now, role, registration, None);
         self.presence.join(&session, exclusive)?;
-        self.tell_presence(now, &session, "Joined");
+        self.tell_presence(now, &session, Change::Joined);
         Ok(session)
     }
 
-    /// Makes an in-process adapter known; it is no application, so presence does not list it.
+    /// Attaches an adapter, which sends events, and receives those that it subscribes to. It is not an application, so
+    /// presence does not list it.
     pub fn attach_adapter(&self, now: Instant, outbox: Outbox) -> Arc<Session> {
+        self.adapter(now, outbox, None)
+    }
+
+    /// Attaches an adapter that answers requests, which it gets through `door`.
+    pub fn attach_handler(&self, now: Instant, door: Arc<dyn Door>) -> Arc<Session> {
+        let nothing = OutboxLimits { messages: 0, bytes: 0, refuses: true };
+        self.adapter(now, Outbox::new(nothing), Some(door))
+    }
+
+    fn adapter(&self, now: Instant, outbox: Outbox, door: Option<Arc<dyn Door>>) -> Arc<Session> {
         let identity = Identity {
             principal: Principal::Service,
             exclusive: false,
@@ -193,45 +244,52 @@ impl Router {
             lasts: None,
         };
         let registration = Registration { source: OWN_SOURCE.to_owned(), identity, echo: false, outbox };
-        self.session(now, Role::Adapter, registration)
+        self.session(now, Role::Adapter, registration, door)
     }
 
-    fn session(&self, now: Instant, standing: Role, registration: Registration) -> Arc<Session> {
+    fn session(
+        &self,
+        now: Instant,
+        role: Role,
+        registration: Registration,
+        door: Option<Arc<dyn Door>>,
+    ) -> Arc<Session> {
         let (then, calendar) = self.calendar;
         let since = calendar + now.saturating_duration_since(then);
-        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), standing, since, registration))
+        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, door))
     }
 
-    /// Ends a session's registration: its subscriptions go, what it asked is withdrawn, what it was given fails.
+    /// Ends a session's registration: its subscriptions end, what it asked is withdrawn, what it was given fails.
     pub fn detach(&self, now: Instant, session: &Arc<Session>) {
-        let holds = {
+        let (subscriptions, given, asked) = {
             let mut holds = session.holds.lock();
-            let taken = std::mem::take(&mut *holds);
-            // `given` stays to be taken out one by one, so that nothing is counted twice.
-            holds.given.clone_from(&taken.given);
-            holds.asked.clone_from(&taken.asked);
-            holds.gone = true;
-            taken
+            holds.close();
+            let asked: Vec<_> = holds.asked.values().cloned().collect();
+            (std::mem::take(&mut holds.subscriptions), holds.given_in_order(), asked)
         };
-        // From here on nothing is pushed to it; what was pushed before is in `holds`.
+        // From here on nothing is pushed to it, and it is given nothing.
         session.outbox().end(End::Detached);
-        for subscription in &holds.subscriptions {
+        let waited = session.turns.close(&self.requests);
+        for subscription in &subscriptions {
             self.unlist(now, subscription);
         }
-        for request in holds.given {
-            self.handler_gone(now, request, session);
+        for (pending, handler) in waited {
+            self.handler_left(now, &pending, &handler);
         }
-        for request in holds.asked {
-            if let Some(pending) = self.requests.find(request) {
-                if let Some(gather) = &pending.gather {
-                    gather.cancel();
-                }
-                self.withdraw(now, &pending);
+        for pending in given {
+            self.handler_gone(now, &pending, session);
+        }
+        for pending in asked {
+            if let Some(gather) = &pending.gather {
+                gather.cancel();
             }
+            self.withdraw(now, &pending, "the requester left");
         }
+        debug_assert!(session.holds.lock().is_idle(), "a session that has gone holds no request");
+        debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));
         if session.role != Role::Adapter {
             self.presence.leave(session);
-            self.tell_presence(now, session, "Left");
+            self.tell_presence(now, session, Change::Left);
         }
     }
 
@@ -248,30 +306,25 @@ impl Router {
         notice::failure(triple, in_reply_to, keys, refusal).into()
     }
 
+    /// What an adapter declared of a triple. Adapters compare their triples without regard to ASCII case.
     fn declaration(&self, triple: &Triple<'_>) -> Option<&Declaration> {
-        self.declarations.iter().find(|it| it.serves.iter().any(|pattern| pattern.matches(triple)))
-    }
-
-    /// The session that asked a pending request.
-    pub fn asker(&self, request: RequestId) -> Option<SessionId> {
-        self.requests.find(request).map(|pending| pending.asker.id)
+        self.declarations.iter().find(|it| it.serves.iter().any(|pattern| pattern.matches_any_case(triple)))
     }
 
     /// Whether a session asked, or was given, something that is not answered yet.
     pub fn is_in_flight(&self, session: &Session) -> bool {
-        let holds = session.holds.lock();
-        !holds.asked.is_empty() || !holds.given.is_empty()
+        !session.holds.lock().is_idle()
     }
 
     /// The requests that are pending now.
-    pub fn pending_requests(&self) -> Vec<RequestId> {
-        self.requests.ids()
+    pub fn pending_requests(&self) -> Unanswered {
+        Unanswered(self.requests.all())
     }
 
-    /// Whether any of these requests is pending still. Those that have ended are taken out.
-    pub fn any_pending(&self, requests: &mut Vec<RequestId>) -> bool {
-        requests.retain(|request| self.requests.find(*request).is_some());
-        !requests.is_empty()
+    /// Whether any of these requests is pending still. Forgets those that have ended.
+    pub fn any_pending(&self, requests: &mut Unanswered) -> bool {
+        requests.0.retain(|pending| !pending.has_ended());
+        !requests.0.is_empty()
     }
 
     /// When [`Router::expire`] wants to be called next; whoever asks means to call it then.
@@ -284,22 +337,56 @@ impl Router {
         self.requests.earlier()
     }
 
-    /// What the router holds, for the operator.
+    /// What the router holds, for the operator. Walks the whole index, and takes every session's locks, one after the
+    /// other.
     pub fn size(&self) -> Size {
         let (retained_values, retained_bytes) = self.retained.size();
-        Size { sessions: self.presence.sessions(), requests: self.requests.len(), retained_values, retained_bytes }
+        let mut size = Size {
+            requests: self.requests.len(),
+            subscribers: self.events.len(),
+            handlers: self.handlers.len(),
+            hints: self.hints.len(),
+            retained_values,
+            retained_bytes,
+            ..Size::default()
+        };
+        self.presence.each(|session| {
+            size.sessions += 1;
+            size.asked += session.holds.lock().asked.len();
+            size.given += session.busy();
+            size.turns += session.turns.len();
+            size.waiting += session.turns.waiting();
+        });
+        size
     }
 }
 
+/// Requests that were pending at one time, for [`Router::any_pending`].
+pub struct Unanswered(Vec<Arc<Pending>>);
+
 /// What a router holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
     /// Registered sessions.
     pub sessions: usize,
-    /// Pending requests.
+    /// Pending requests; a gather counts once for each handler.
     pub requests: usize,
+    /// Requests that registered sessions asked and that are not answered.
+    pub asked: usize,
+    /// Requests that registered sessions were given and have not answered.
+    pub given: usize,
+    /// Turns of ordered handlers, late replies included.
+    pub turns: usize,
+    /// Requests that wait for a turn, once for each handler.
+    pub waiting: usize,
+    /// Subscriptions to events, each counted once for each key of the index.
+    pub subscribers: usize,
+    /// Handler subscriptions, counted likewise.
+    pub handlers: usize,
+    /// Subscriptions whose triple a hint can name.
+    pub hints: usize,
     /// Retained values.
     pub retained_values: usize,
-    /// Their bytes.
+    /// The memory that they use, in bytes.
     pub retained_bytes: usize,
 }

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::router::index::{Observes, Subscription};
-use crate::router::outbox::OnFull;
+use crate::router::index::{Listing, Observes, Subscription};
 use crate::router::policy::Policy;
-use crate::router::request::turn::Ordered;
+use crate::router::request::lane::Ordered;
 use crate::router::session::Session;
 use crate::router::{Router, SubscriptionId, access};
 use crate::websocket::Frame;
 use wire::Pattern;
-use wire::command::{self, Subscribe, SubscriptionFilter};
+use wire::command::{self, Retained, Subscribe, SubscriptionFilter};
 use wire::{ErrorCode, Refusal};
+
+/// The groups of a session with one pattern. Without a bound, one session could multiply what an event costs others.
+const GROUPS_MAX: usize = 16;
 
 /// One of a session's own subscriptions: a row of `Subscription/List`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +34,7 @@ impl Router {
     /// which comes before everything that the subscription brings.
     ///
     /// # Errors
-    /// `FORBIDDEN`, `RESERVED_CHANNEL`, `TOO_MANY_SUBSCRIPTIONS`, `INVALID_ENVELOPE`.
+    /// `FORBIDDEN`, `RESERVED_CHANNEL`, `TOO_MANY_SUBSCRIPTIONS`; `NOT_REGISTERED` for a session that has ended.
     pub fn subscribe(
         &self,
         now: Instant,
@@ -42,45 +44,83 @@ impl Router {
     ) -> Result<(), Refusal> {
         let observes = access::observes(session, wanted)?;
         self.check_subscription(session, wanted)?;
+        // Held until the subscription is in the index, so that whoever ends it finds it there.
         let mut holds = session.holds.lock();
+        if holds.is_closed() {
+            return Err(Refusal::new(ErrorCode::NotRegistered, "the session has ended; register again"));
+        }
         if let Some(same) = holds.subscriptions.iter().find(|it| is_same(&self.policy, it, wanted, observes.as_ref())) {
-            if let Some(reply) = told(same.id) {
-                // A session that is ending hears nothing more.
-                session.push(now, reply, OnFull::Close).ok();
-            }
+            self.subscribe_again(now, same, wanted, told(same.id));
             return Ok(());
         }
-        let most = self.policy.limits.subscriptions;
-        if holds.subscriptions.len() >= most {
-            return Err(Refusal::new(
-                ErrorCode::TooManySubscriptions,
-                format!("this session holds {most} subscriptions, the limit; unsubscribe, or use a wildcard"),
-            ));
-        }
+        self.check_room(&holds.subscriptions, wanted)?;
+        let serial = self.ids.serial();
         let subscription = Arc::new(Subscription {
-            id: self.ids.subscription(),
+            id: self.ids.subscription(serial),
+            serial,
             session: Arc::clone(session),
             pattern: wanted.pattern.clone(),
             role: wanted.role.clone(),
             group: wanted.group.as_deref().map(Box::from),
             observes,
-            ordered: matches!(wanted.role, command::Role::Handler { ordered: true, .. }).then(Ordered::default),
+            ordered: Ordered::of(&wanted.pattern, &wanted.role, self.policy.folds_channel_of(&wanted.pattern)),
+            listing: Listing::default(),
         });
         holds.subscriptions.push(Arc::clone(&subscription));
-        drop(holds);
-        // The reply comes before everything that the subscription brings, and an event behind its triple's retained value.
+        if subscription.ordered.is_some() {
+            // Before a request can find it.
+            session.turns.join(&subscription);
+        }
+        // The reply comes before everything that the subscription brings.
         let reply = told(subscription.id);
         match subscription.role {
             command::Role::Handler { .. } => {
                 session.outbox().push_replay(now, reply, None);
-                self.served.insert(&subscription);
                 self.handlers.insert(&self.policy, &subscription);
             }
-            command::Role::Subscriber => {
-                let replay = self.retained.replay(&self.policy, &subscription);
+            command::Role::Subscriber => self.retained.at_rest(|last_stamp| {
+                let replay = match wanted.retained {
+                    Retained::Never => None,
+                    Retained::WhenNew | Retained::Again => self.retained.replay(&subscription, last_stamp),
+                };
                 session.outbox().push_replay(now, reply, replay);
                 self.events.insert(&self.policy, &subscription);
-            }
+            }),
+        }
+        self.hints.insert(&subscription);
+        drop(holds);
+        if let command::Role::Handler { .. } = subscription.role {
+            self.note_protected_handler(session, &subscription.pattern);
+        }
+        Ok(())
+    }
+
+    /// Replies that a subscription exists, and sends its retained values again if that is wanted.
+    fn subscribe_again(&self, now: Instant, same: &Arc<Subscription>, wanted: &Subscribe, reply: Option<Frame>) {
+        let again = wanted.retained == Retained::Again && same.role == command::Role::Subscriber;
+        let replay = again.then(|| self.retained.at_rest(|last_stamp| self.retained.replay(same, last_stamp)));
+        same.session.outbox().push_replay(now, reply, replay.flatten());
+    }
+
+    /// Whether a session may have one subscription more.
+    ///
+    /// # Errors
+    /// `TOO_MANY_SUBSCRIPTIONS`.
+    fn check_room(&self, held: &[Arc<Subscription>], wanted: &Subscribe) -> Result<(), Refusal> {
+        let most = self.policy.limits.subscriptions;
+        if held.len() >= most {
+            return Err(Refusal::new(
+                ErrorCode::TooManySubscriptions,
+                format!("this session has {most} subscriptions, the limit; unsubscribe, or use a wildcard"),
+            ));
+        }
+        let groups =
+            || held.iter().filter(|it| it.group.is_some() && same_pattern(&self.policy, &it.pattern, &wanted.pattern));
+        if wanted.group.is_some() && groups().count() >= GROUPS_MAX {
+            return Err(Refusal::new(
+                ErrorCode::TooManySubscriptions,
+                format!("this session is in {GROUPS_MAX} groups with this pattern, the limit; leave one of them"),
+            ));
         }
         Ok(())
     }
@@ -133,13 +173,19 @@ impl Router {
 
     /// Takes a subscription that has ended out of the index.
     pub(super) fn unlist(&self, now: Instant, subscription: &Arc<Subscription>) {
+        subscription.listing.end();
+        self.hints.remove(subscription);
         match subscription.role {
-            command::Role::Subscriber => self.events.remove(&self.policy, subscription),
+            command::Role::Subscriber => self.events.remove(subscription),
             command::Role::Handler { .. } => {
-                self.handlers.remove(&self.policy, subscription);
-                self.served.remove(subscription);
-                for request in Self::leave_turn(subscription) {
-                    self.leave_waiting(now, request, subscription);
+                self.handlers.remove(subscription);
+                if subscription.ordered.is_some() {
+                    let session = &subscription.session;
+                    for (pending, handler) in session.turns.leave(&self.requests, subscription) {
+                        self.handler_left(now, &pending, &handler);
+                    }
+                    // What it owed no longer blocks the others.
+                    self.serve_turns(now, session);
                 }
             }
         }
@@ -175,7 +221,7 @@ fn is_same(policy: &Policy, held: &Subscription, wanted: &Subscribe, observes: O
 
 /// Whether two patterns are written alike, with the channel's folding.
 fn same_pattern(policy: &Policy, held: &Pattern, wanted: &Pattern) -> bool {
-    let folds = held.channel.as_deref().is_some_and(|channel| policy.folds(channel));
+    let folds = policy.folds_channel_of(held);
     held == wanted
         || (folds && held.channel == wanted.channel && held.covers_any_case(wanted) && wanted.covers_any_case(held))
 }

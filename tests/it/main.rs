@@ -28,6 +28,7 @@ mod splicing;
 mod announce;
 mod fetch_credentials;
 mod presence;
+mod replay;
 mod retained;
 mod secrets;
 
@@ -59,4 +60,5 @@ mod outbox;
 mod properties;
 mod simulation;
 mod stress;
+mod stress_events;
 mod tidy;

@@ -213,12 +213,13 @@ fn an_application_is_a_users_or_a_service_and_proved_by_a_hash() {
 fn a_channel_has_a_name_a_scope_and_an_overflow() {
     check_file(
         "auth.mode = 'open'\n[channels.Queue]\nscope = 'shared'\noverflow = 'drop-oldest'\n\
+         publish = 'services'\n\
          [channels.\"Call Events\"]\nfold_case = true\n[channels.Plain]",
         "mode: open, for development: no token is asked
          listen: 127.0.0.1:7420, [::1]:7420
          channel Call Events: user, case folded
          channel Plain: user
-         channel Queue: shared, drops the oldest",
+         channel Queue: shared, services publish, drops the oldest",
     );
     check_file(
         "[channels.Broker]\n[channels.\"*\"]\n[channels.\"a/b\"]\n[channels.Q]\nscope = 'shred'\noverflow = 'drop'\n\

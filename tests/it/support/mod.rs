@@ -9,6 +9,7 @@ mod conversation;
 mod peer;
 mod tokens;
 
+pub(crate) mod core;
 pub(crate) mod frames;
 pub(crate) mod http;
 pub(crate) mod transcript;

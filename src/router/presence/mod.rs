@@ -1,4 +1,6 @@
-//! [`Presence`]: which applications are there, whose they are, and the events of their coming and going.
+//! [`Presence`]: the registered applications with their users, and the events that one joined or left.
+
+mod held;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,21 +9,37 @@ use std::time::{Instant, SystemTime};
 use dashmap::DashMap;
 
 use crate::router::index::receivers::Receivers;
-use crate::router::outbox::OnFull;
 use crate::router::session::{Role, Session};
 use crate::router::{Router, Scope};
 use crate::websocket::Frame;
+pub(super) use held::HeldPresence;
 use wire::command::State;
 use wire::notice;
 use wire::{ErrorCode, Refusal};
 
-/// Sessions by source, then in the order of their coming.
+/// Sessions by source, then in the order in which they registered.
 type Sources = BTreeMap<Arc<str>, BTreeMap<u64, Arc<Session>>>;
 
 /// The registered sessions of users (`Some`) and of services (`None`).
 #[derive(Default)]
 pub(super) struct Presence {
     by_user: DashMap<Option<Arc<str>>, Sources, foldhash::fast::RandomState>,
+}
+
+/// What became of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Joined,
+    Left,
+}
+
+impl Change {
+    fn subtopic(self) -> &'static str {
+        match self {
+            Self::Joined => "Joined",
+            Self::Left => "Left",
+        }
+    }
 }
 
 /// One application of a user, or one service: a row of `Application/List`.
@@ -31,7 +49,7 @@ pub struct Application {
     pub source: String,
     /// `None` for a service.
     pub user: Option<String>,
-    /// When the earliest of its sessions came.
+    /// When the earliest of its sessions registered.
     pub since: SystemTime,
     /// How many sessions it has.
     pub sessions: usize,
@@ -92,14 +110,16 @@ impl Presence {
         }
     }
 
-    /// The users who are there, in order.
+    /// The users with a session, in order.
     pub(super) fn users(&self) -> BTreeSet<Arc<str>> {
         self.by_user.iter().filter_map(|sources| sources.key().clone()).collect()
     }
 
-    /// How many sessions are registered.
-    pub(super) fn sessions(&self) -> usize {
-        self.by_user.iter().map(|sources| sources.values().map(BTreeMap::len).sum::<usize>()).sum()
+    /// Calls `each` with every registered session.
+    pub(super) fn each(&self, mut each: impl FnMut(&Session)) {
+        for sources in &self.by_user {
+            sources.values().flat_map(BTreeMap::values).for_each(|session| each(session));
+        }
     }
 }
 
@@ -132,8 +152,9 @@ impl Router {
         session.set_state(state);
     }
 
-    /// Tells who subscribed to it that a session has come or gone. A service's coming concerns every user.
-    pub(super) fn tell_presence(&self, now: Instant, session: &Session, subtopic: &'static str) {
+    /// Tells the subscribers that a session has joined or left. A service concerns every user.
+    pub(super) fn tell_presence(&self, now: Instant, session: &Session, change: Change) {
+        let subtopic = change.subtopic();
         let triple = notice::triple("Application", subtopic);
         let user = session.user();
         let scope = user.map_or(Scope::Shared(None), Scope::User);
@@ -143,8 +164,7 @@ impl Router {
         for subscription in matches.iter().flat_map(Receivers::iter) {
             let receiver = &subscription.session;
             if receiver.number != session.number && told.insert(receiver.number) {
-                // Who is ending hears nothing more.
-                receiver.push(now, frame.clone(), OnFull::Close).ok();
+                receiver.presence.give(now, receiver, session, change, frame.clone());
             }
         }
     }
