@@ -89,7 +89,12 @@ impl Key {
         self.put(channel.as_bytes(), b'/');
         self.put(topic.as_bytes(), b'/');
         self.put(subtopic.as_bytes(), b'/');
-        self.bytes.get(..self.len).unwrap_or_default()
+        let key = self.bytes.get_mut(..self.len).unwrap_or_default();
+        if matches!(audience, Audience::Adapters) {
+            // They compare their triples without regard to case, in the channel, too.
+            key.make_ascii_lowercase();
+        }
+        key
     }
 
     fn put(&mut self, piece: &[u8], end: u8) {

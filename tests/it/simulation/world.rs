@@ -285,6 +285,7 @@ impl World {
             self.model.gives_up(conn);
         }
         let taken = code != CloseCode::SlowConsumer && !link.silent && !link.overflowed();
+        self.model.conns[conn].inbox.ends();
         if taken {
             self.read(seat, usize::MAX)?;
         }
