@@ -1,31 +1,31 @@
-//! [`Host`]: a [`Handler`] as an in-process subscriber. Requests and events come out of outboxes like any session's,
-//! answers and events go back through the router like any envelope: the router knows of no second way.
+//! [`Host`]: a [`Handler`] on the router. Requests come through the host's [`Door`], which keeps them in a fair queue;
+//! answers go straight back to the router. Events come out of an outbox like any session's.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use secrecy::ExposeSecret;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use zeroize::Zeroizing;
 
-use crate::adapter::{Event, Handler, Request};
-use crate::router::{Declaration, Outbox, OutboxLimits, Refused, RequestId, Router, Session};
+use super::fair::{Asker, Fair, Ticket};
+use super::{Event, Given, Handler, Refused};
+use crate::router::{Declaration, Door, Outbox, OutboxLimits, RequestId, Router, Session};
 use crate::websocket::Frame;
 use wire::command::{Role, Subscribe};
-use wire::{DecodeLimits, Envelope, Pattern, Triple, decode, notice};
-use wire::{ErrorCode, Refusal};
+use wire::{DecodeLimits, Envelope, ErrorCode, Pattern, Refusal, decode};
 
-/// Requests that one handler works on at once, and events; the others wait in its outboxes.
+pub use super::fair::Bounds;
+
+/// Requests, and events, on which one handler works at once, of all askers together.
 const AT_ONCE: usize = 64;
 
-/// Requests that wait for one handler. A call centre whose ten thousand applications come back at once asks for ten
-/// thousand credentials; what is beyond is refused, and costs its asker alone.
-const WAITING_MAX: OutboxLimits = OutboxLimits { messages: 1 << 16, bytes: 64 << 20, refuses: true };
+/// Events that wait for one handler.
+const EVENTS_MAX: OutboxLimits = OutboxLimits { messages: 1 << 16, bytes: 64 << 20, refuses: true };
 
 /// What the router has to know of a handler's triples before anybody asks.
 pub fn declaration(handler: &Arc<dyn Handler>) -> Declaration {
@@ -33,135 +33,159 @@ pub fn declaration(handler: &Arc<dyn Handler>) -> Declaration {
     Declaration {
         serves: handler.serves(),
         failure_keys: handler.failure_keys(),
-        refused: Box::new(move |refused| own.refused(&seen(refused), refused.refusal)),
-    }
-}
-
-fn seen(refused: &Refused<'_>) -> Request {
-    Request {
-        triple: refused.triple.to_owned(),
-        source: refused.source.to_owned(),
-        user: refused.user.map(str::to_owned),
-        session: refused.session.map(|session| session.to_string()).unwrap_or_default(),
-        request_id: None,
-        payload: None,
+        repeats: handler.repeats(),
+        refused: Box::new(move |refused| own.refused(refused)),
     }
 }
 
 /// A handler that is attached to a router.
 pub struct Host {
     router: Arc<Router>,
-    handler: Arc<dyn Handler>,
-    member: Arc<Session>,
-    /// Who hears events, where the handler hears any: with a queue of its own, so that events which wait for another
-    /// system hold up no request.
+    queue: Arc<Queue>,
+    session: Arc<Session>,
+    /// Receives events, if the handler wants any: with a queue of its own, so that events that wait for another system
+    /// delay no request.
     events: Option<Arc<Session>>,
 }
 
+/// The requests that wait for a handler.
+struct Queue {
+    handler: Arc<dyn Handler>,
+    /// With the time at which each was offered.
+    fair: Mutex<Fair<(Given, Instant)>>,
+    changed: Notify,
+}
+
+/// A request in flight. Dropped, it makes room for the next one.
+struct InFlight {
+    queue: Arc<Queue>,
+    ticket: Option<Ticket>,
+}
+
+impl Door for Queue {
+    fn offer(&self, given: Given) -> Result<(), Refusal> {
+        let asker = match &given.user {
+            Some(user) => Asker::User(user.clone()),
+            None => Asker::Service(Box::from(&*given.source)),
+        };
+        let record = self.handler.record_key(&given);
+        let order = record.map(|record| (given.session, given.triple.to_string().to_ascii_lowercase(), record));
+        let id = given.id;
+        match self.fair.lock().offer(asker, id, order, (given, Instant::now())) {
+            Ok(()) => {
+                self.changed.notify_one();
+                Ok(())
+            }
+            Err(_) => Err(Refusal::new(
+                ErrorCode::TooManyRequests,
+                "too many requests of this user wait for the adapter; wait for answers, or cancel some",
+            )),
+        }
+    }
+
+    fn withdraw(&self, id: RequestId, why: &Refusal) {
+        let withdrawn = self.fair.lock().withdraw(id);
+        if let Some((given, _)) = withdrawn {
+            self.handler.refused(&Refused {
+                triple: &given.triple,
+                source: &given.source,
+                user: given.user.as_deref(),
+                session: Some(given.session),
+                refusal: why,
+            });
+        }
+    }
+}
+
+impl Queue {
+    /// Waits for the next request. Cancel-safe: one that is taken is returned.
+    async fn next(self: &Arc<Self>) -> (InFlight, Given) {
+        loop {
+            let changed = self.changed.notified();
+            if let Some((ticket, (mut given, offered))) = self.fair.lock().next() {
+                given.waited = offered.elapsed();
+                given.timeout = given.timeout.saturating_sub(given.waited);
+                return (InFlight { queue: Arc::clone(self), ticket: Some(ticket) }, given);
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.queue.fair.lock().done(ticket);
+            self.queue.changed.notify_one();
+        }
+    }
+}
+
 impl Host {
-    /// Attaches a handler: from here on its requests wait for it.
+    /// Attaches a handler. From here on its requests wait for it.
     ///
     /// # Errors
     /// What the router refuses of its patterns.
-    pub fn attach(router: Arc<Router>, handler: Arc<dyn Handler>) -> Result<Self, Refusal> {
+    pub fn attach(router: Arc<Router>, handler: Arc<dyn Handler>, bounds: Bounds) -> Result<Self, Refusal> {
+        let now = Instant::now().into_std();
+        let (serves, hears) = (handler.serves(), handler.hears());
+        let queue = Arc::new(Queue { handler, fair: Mutex::new(Fair::new(bounds)), changed: Notify::new() });
+        let session = router.attach_handler(now, Arc::clone(&queue) as _);
         let answers = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
-        let member = subscribed(&router, handler.serves(), &answers)?;
-        let heard = handler.hears();
-        let events = match heard.is_empty() {
+        subscribe(&router, &session, serves, &answers)?;
+        let events = match hears.is_empty() {
             true => None,
-            false => Some(subscribed(&router, heard, &Role::Subscriber)?),
+            false => {
+                let session = router.attach_adapter(now, Outbox::new(EVENTS_MAX));
+                subscribe(&router, &session, hears, &Role::Subscriber)?;
+                Some(session)
+            }
         };
-        Ok(Self { router, handler, member, events })
+        Ok(Self { router, queue, session, events })
     }
 
-    /// Answers requests, and hears events, until `stop`, each in a task of its own on `tasks`.
+    /// Answers requests, and receives events, until `stop`, each in a task of its own on `tasks`.
     pub async fn run(self, tasks: TaskTracker, stop: CancellationToken) {
         let host = Arc::new(self);
-        let answering = host.take(&host.member, &tasks, &stop, |host, frame| async move { host.answer(frame).await });
         match &host.events {
-            None => answering.await,
+            None => host.answer_requests(&tasks, &stop).await,
             Some(events) => {
-                let hearing = host.take(events, &tasks, &stop, |host, frame| async move { host.hear(frame).await });
-                tokio::join!(answering, hearing);
+                tokio::join!(host.answer_requests(&tasks, &stop), host.receive_events(events, &tasks, &stop));
             }
         }
     }
 
-    /// Takes what comes for a member, until `stop`.
-    async fn take<W: Future<Output = ()> + Send + 'static>(
-        self: &Arc<Self>,
-        member: &Arc<Session>,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-        work: impl Fn(Arc<Self>, Frame) -> W,
-    ) {
+    async fn answer_requests(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
         let at_once = Arc::new(Semaphore::new(AT_ONCE));
-        let mut frames = Vec::new();
-        loop {
-            let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
-            tokio::select! {
+        while let Ok(permit) = Arc::clone(&at_once).acquire_owned().await {
+            let (in_flight, given) = tokio::select! {
                 () = stop.cancelled() => break,
-                () = poll_fn(|cx| member.outbox().poll_ready(cx)) => {
-                    // Retained values are for applications; a handler wants what happens.
-                    drop(member.outbox().take(Instant::now().into_std(), 1, &mut frames));
-                }
-            }
-            // A warning that it lags, or that a request was cancelled, asks for nothing.
-            let Some(frame) = frames.pop() else { continue };
-            frames.clear();
-            let work = work(Arc::clone(self), frame);
+                next = self.queue.next() => next,
+            };
+            let host = Arc::clone(self);
             tasks.spawn(async move {
-                work.await;
-                drop(permit);
+                host.answer(given).await;
+                drop((in_flight, permit));
             });
         }
-        self.router.detach(Instant::now().into_std(), member);
+        self.router.detach(Instant::now().into_std(), &self.session);
     }
 
-    async fn answer(&self, frame: Frame) {
-        let Some(delivered) = Delivered::read(frame.text()) else { return };
-        let asker = self.router.asker(delivered.id);
-        let request = Request {
-            triple: delivered.envelope.triple().to_owned(),
-            source: delivered.envelope.source().unwrap_or_default().to_owned(),
-            user: delivered.envelope.user().map(str::to_owned),
-            session: asker.map(|session| session.to_string()).unwrap_or_default(),
-            request_id: delivered.envelope.request_id().map(str::to_owned),
-            payload: payload(&delivered.envelope),
-        };
-        if asker.is_none() {
-            // Nobody waits any more: to answer would only keep those waiting who still do.
-            let late = Refusal::new(ErrorCode::RequestTimeout, "the request ended before its turn came");
-            self.handler.refused(&request, &late);
-            return;
-        }
-        let triple = request.triple.clone();
-        let id = delivered.id.to_string();
-        let (answer, events) = match self.handler.handle(request).await {
-            Ok(response) => match serde_json::from_str::<&RawValue>(response.data.expose_secret()) {
-                Ok(data) => (notice::answer(&triple, &id, data), response.events),
-                Err(_) => {
-                    tracing::error!(%triple, "an adapter's answer is no JSON");
-                    let failed = Refusal::new(ErrorCode::Internal, "the adapter failed; see the log");
-                    (self.refuse(&triple, &id, &failed), Vec::new())
-                }
-            },
-            Err(refusal) => (self.refuse(&triple, &id, &refusal), Vec::new()),
-        };
-        if let Ok(reply) = decode(&answer, DecodeLimits::OWN) {
-            // The asker may have gone, or waited long enough.
-            self.router.route(Instant::now().into_std(), &self.member, &reply).ok();
-        }
-        for event in events {
-            self.publish(&event);
+    async fn answer(&self, given: Given) {
+        let (id, now) = (given.id, || Instant::now().into_std());
+        // The requester may have gone, or waited long enough: then nobody gets the answer.
+        match self.queue.handler.handle(given).await {
+            Ok(response) => {
+                self.router.answer(now(), &self.session, id, &response.data);
+                response.events.iter().for_each(|event| self.publish(event));
+            }
+            Err(refusal) => {
+                self.router.refuse(now(), &self.session, id, &refusal);
+            }
         }
     }
 
-    fn refuse(&self, triple: &Triple<'_>, id: &str, refusal: &Refusal) -> Zeroizing<String> {
-        Zeroizing::new(self.router.failure(triple, Some(id), refusal).text().to_owned())
-    }
-
-    /// Publishes an event: what the handler of a triple sends on it is one (protocol.md, rule 2).
+    /// Publishes an event: what the handler of a triple sends on it is one (protocol.md, 2.2).
     fn publish(&self, event: &Event) {
         let Event { triple, user, payload } = event;
         let published = Published {
@@ -171,11 +195,11 @@ impl Host {
             user: user.as_deref(),
             data: payload.as_deref(),
         };
-        // Strings and raw JSON: nothing that JSON cannot say.
+        // Strings and raw JSON can always be written.
         let text = serde_json::to_string(&published).unwrap_or_default();
         let routed = match decode(&text, DecodeLimits::OWN) {
             Ok(envelope) => {
-                self.router.route(Instant::now().into_std(), &self.member, &envelope).map_err(|it| it.refusal)
+                self.router.route(Instant::now().into_std(), &self.session, &envelope).map_err(|it| it.refusal)
             }
             Err(malformed) => Err(malformed.refusal),
         };
@@ -184,28 +208,45 @@ impl Host {
         }
     }
 
-    async fn hear(&self, frame: Frame) {
+    async fn receive_events(self: &Arc<Self>, session: &Arc<Session>, tasks: &TaskTracker, stop: &CancellationToken) {
+        let at_once = Arc::new(Semaphore::new(AT_ONCE));
+        let mut frames = Vec::new();
+        while let Ok(permit) = Arc::clone(&at_once).acquire_owned().await {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = poll_fn(|cx| session.outbox().poll_ready(cx)) => {
+                    // Retained values are for applications; a handler wants what happens.
+                    drop(session.outbox().take(Instant::now().into_std(), 1, &mut frames));
+                }
+            }
+            let Some(frame) = frames.pop() else { continue };
+            frames.clear();
+            let host = Arc::clone(self);
+            tasks.spawn(async move {
+                host.receive(frame).await;
+                drop(permit);
+            });
+        }
+        self.router.detach(Instant::now().into_std(), session);
+    }
+
+    async fn receive(&self, frame: Frame) {
         let Ok(envelope) = decode(frame.text(), DecodeLimits::OWN) else { return };
         if envelope.triple().is_broker() {
-            // A warning that it lags.
             return;
         }
         let triple = envelope.triple().to_owned();
         let user = envelope.user().map(str::to_owned);
-        let payload = payload(&envelope);
-        self.handler.hear(Event { triple, user, payload }).await;
+        self.queue.handler.hear(Event { triple, user, payload: payload(&envelope) }).await;
     }
 }
 
-/// A member of the router with subscriptions to some patterns.
-fn subscribed(router: &Router, patterns: Vec<Pattern>, role: &Role) -> Result<Arc<Session>, Refusal> {
-    let now = Instant::now().into_std();
-    let member = router.attach_adapter(now, Outbox::new(WAITING_MAX));
+fn subscribe(router: &Router, session: &Arc<Session>, patterns: Vec<Pattern>, role: &Role) -> Result<(), Refusal> {
     for pattern in patterns {
         let wanted = Subscribe::new(pattern, role.clone());
-        router.subscribe(now, &member, &wanted, |_| None)?;
+        router.subscribe(Instant::now().into_std(), session, &wanted, |_| None)?;
     }
-    Ok(member)
+    Ok(())
 }
 
 fn payload(envelope: &Envelope<'_>) -> Option<Box<RawValue>> {
@@ -222,18 +263,4 @@ struct Published<'a> {
     user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
-}
-
-/// A request as it was delivered.
-struct Delivered<'a> {
-    envelope: Envelope<'a>,
-    id: RequestId,
-}
-
-impl<'a> Delivered<'a> {
-    fn read(text: &'a str) -> Option<Self> {
-        let envelope = decode(text, DecodeLimits::OWN).ok()?;
-        let id = envelope.id()?.parse().ok()?;
-        Some(Self { envelope, id })
-    }
 }

@@ -60,8 +60,8 @@ pub struct Config {
     pub credentials: Credentials,
     /// `[salesforce]`
     pub salesforce: Salesforce,
-    /// `requests.timeout`: default and upper bound.
-    pub request_timeout: Duration,
+    /// `[requests]`
+    pub requests: Requests,
     /// `[limits]`
     pub limits: Limits,
     /// What is allowed and yet hardly meant, in words for the operator.
@@ -195,6 +195,36 @@ pub enum Store {
     Salesforce,
 }
 
+/// `[requests]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requests {
+    /// `timeout`: the default and the upper bound.
+    pub timeout: Duration,
+    /// `only`: patterns of triples that are requests even if there is no handler.
+    pub only: Vec<Pattern>,
+    /// `more_max`: how long replies with `more` can keep one request open.
+    pub more_max: Duration,
+    /// `blocked`: how long a late reply can block an ordered handler.
+    pub blocked: Duration,
+    /// `adapter_in_flight`: requests of one asker on which an adapter works at once.
+    pub adapter_in_flight: usize,
+    /// `adapter_waiting`: requests of one asker that wait for an adapter.
+    pub adapter_waiting: usize,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(10),
+            only: Vec::new(),
+            more_max: Duration::from_mins(10),
+            blocked: Duration::from_mins(1),
+            adapter_in_flight: 4,
+            adapter_waiting: 64,
+        }
+    }
+}
+
 /// `[limits]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -206,6 +236,8 @@ pub struct Limits {
     pub subscriptions: usize,
     /// Requests a session may have pending.
     pub pending_requests: usize,
+    /// Bytes of the texts that the broker keeps for a session's pending requests.
+    pub pending_bytes: usize,
     /// Messages an outbound queue holds.
     pub outbound_messages: usize,
     /// Bytes an outbound queue holds.
@@ -251,6 +283,7 @@ impl Default for Limits {
             registration_bytes: 16 << 10,
             subscriptions: 1000,
             pending_requests: 1000,
+            pending_bytes: 8 << 20,
             outbound_messages: 1024,
             outbound_bytes: 8 << 20,
             slow_consumer: Duration::from_secs(5),
@@ -291,7 +324,7 @@ impl Default for Config {
             protected: PROTECTED.iter().filter_map(|pattern| pattern.parse().ok()).collect(),
             credentials: Credentials::default(),
             salesforce: Salesforce::default(),
-            request_timeout: Duration::from_secs(10),
+            requests: Requests::default(),
             limits: Limits::default(),
             warnings: Vec::new(),
         }

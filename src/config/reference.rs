@@ -115,10 +115,48 @@ static KEYS: &[Key<Config>] = &[
     },
     Key {
         name: "requests.timeout",
-        slot: Slot::Span(TICK, |it| &mut it.request_timeout),
+        slot: Slot::Span(TICK, |it| &mut it.requests.timeout),
         default: r#""10s""#,
         unit: "",
         meaning: "How long a requester waits for its handler: the default, and the most that a request may ask for.",
+    },
+    Key {
+        name: "requests.only",
+        slot: Slot::Patterns(|it, patterns| it.requests.only = patterns),
+        default: "[]",
+        unit: "",
+        meaning: "Triples that are always requests, never events: without a handler, the sender gets `NO_HANDLER`.",
+    },
+    Key {
+        name: "requests.more_max",
+        slot: Slot::Span(TICK, |it| &mut it.requests.more_max),
+        default: r#""10m""#,
+        unit: "",
+        meaning: "How long replies with `more` can keep one request open, in all.",
+    },
+    Key {
+        name: "requests.blocked",
+        slot: Slot::Span(TICK, |it| &mut it.requests.blocked),
+        default: r#""60s""#,
+        unit: "",
+        meaning: "How long a late reply can block an ordered handler while requests wait for it. Then its session is \
+                  closed with 1008.",
+    },
+    Key {
+        name: "requests.adapter_in_flight",
+        slot: Slot::Size(1, |it| &mut it.requests.adapter_in_flight),
+        default: "4",
+        unit: "an asker",
+        meaning: "Requests of one asker on which an adapter works at once. An asker is a user; for a service, it is the \
+                  user that the service names.",
+    },
+    Key {
+        name: "requests.adapter_waiting",
+        slot: Slot::Size(1, |it| &mut it.requests.adapter_waiting),
+        default: "64",
+        unit: "an asker",
+        meaning: "Requests of one asker that can wait for an adapter. Further ones are refused with \
+                  `TOO_MANY_REQUESTS`.",
     },
     Key {
         name: "limits.message_bytes",
@@ -148,6 +186,14 @@ static KEYS: &[Key<Config>] = &[
         default: "1000",
         unit: "a session",
         meaning: "Requests of a session that may wait for their reply.",
+    },
+    Key {
+        name: "limits.pending_bytes",
+        slot: Slot::Size(1, |it| &mut it.limits.pending_bytes),
+        default: "8388608",
+        unit: "bytes a session",
+        meaning: "Texts of a session's pending requests that the broker keeps: of `idempotent` requests, and of those \
+                  that wait for an ordered handler.",
     },
     Key {
         name: "limits.outbound_messages",

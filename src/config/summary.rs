@@ -55,7 +55,7 @@ impl Config {
     fn changed(&self) -> Vec<String> {
         // A slot gives a place to write to, so it is asked on copies; the long list stays behind.
         let mut own = Self {
-            request_timeout: self.request_timeout,
+            requests: self.requests.clone(),
             limits: self.limits.clone(),
             salesforce: self.salesforce.clone(),
             proofs: self.proofs.clone(),

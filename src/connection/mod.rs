@@ -475,7 +475,13 @@ impl Connection {
                     None
                 }
                 Timer::SlowConsumer => Some(self.close(now, router, CloseCode::SlowConsumer)),
-                Timer::Restart => Some(self.close(now, router, CloseCode::Restart)),
+                Timer::Restart => {
+                    // What it asked since the drain ended.
+                    if let Some(session) = self.session() {
+                        router.give_up_all(now, session);
+                    }
+                    Some(self.close(now, router, CloseCode::Restart))
+                }
             };
             if effect.is_some() {
                 return effect;

@@ -16,7 +16,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::adapter::Request;
+use crate::adapter::{Given, Refused};
+use crate::router::SessionId;
 use crate::store::private;
 use wire::ErrorCode;
 
@@ -51,6 +52,27 @@ pub struct Audit {
     lost: Arc<AtomicU64>,
 }
 
+/// Who asked, for a record.
+#[derive(Clone, Copy, Debug)]
+pub struct Requester<'a> {
+    source: &'a str,
+    user: Option<&'a str>,
+    /// `None` before registration.
+    session: Option<SessionId>,
+}
+
+impl<'a> From<&'a Given> for Requester<'a> {
+    fn from(given: &'a Given) -> Self {
+        Self { source: &given.source, user: given.user.as_deref(), session: Some(given.session) }
+    }
+}
+
+impl<'a> From<&'a Refused<'_>> for Requester<'a> {
+    fn from(refused: &'a Refused<'_>) -> Self {
+        Self { source: refused.source, user: refused.user, session: refused.session }
+    }
+}
+
 /// One line to write, and who waits for it.
 struct Job {
     when: SystemTime,
@@ -63,7 +85,7 @@ struct Record<'a> {
     when: String,
     source: &'a str,
     user: Option<&'a str>,
-    session: &'a str,
+    session: String,
     outcome: &'a str,
 }
 
@@ -95,27 +117,27 @@ impl Audit {
     }
 
     /// Queues a record; `None` means success. Never waits.
-    pub fn record(&self, request: &Request, outcome: Option<ErrorCode>) {
-        self.send(request, outcome, None);
+    pub fn record(&self, by: &Requester<'_>, outcome: Option<ErrorCode>) {
+        self.send(by, outcome, None);
     }
 
     /// Queues a record and waits, up to a limit, until it is in the file.
-    pub fn record_and_wait(&self, request: &Request, outcome: Option<ErrorCode>) {
+    pub fn record_and_wait(&self, by: &Requester<'_>, outcome: Option<ErrorCode>) {
         let (written, wait) = sync_channel(1);
-        self.send(request, outcome, Some(written));
+        self.send(by, outcome, Some(written));
         if wait.recv_timeout(WRITE_WAIT).is_err() {
             tracing::debug!("an audit record was not written in time");
         }
     }
 
-    fn send(&self, request: &Request, outcome: Option<ErrorCode>, written: Option<SyncSender<()>>) {
+    fn send(&self, by: &Requester<'_>, outcome: Option<ErrorCode>, written: Option<SyncSender<()>>) {
         #[expect(clippy::disallowed_methods, reason = "a record says the hour of the day, which no rule depends on")]
         let when = SystemTime::now();
         let record = Record {
             when: humantime::format_rfc3339_millis(when).to_string(),
-            source: &request.source,
-            user: request.user.as_deref(),
-            session: &request.session,
+            source: by.source,
+            user: by.user,
+            session: by.session.map(|session| session.to_string()).unwrap_or_default(),
             outcome: outcome.map_or("ok", ErrorCode::as_str),
         };
         let sent = line(&record).ok().zip(self.queue.as_ref()).map(|(line, queue)| {

@@ -5,10 +5,11 @@
 
 mod audit;
 mod directory;
+mod exchange;
 mod fetch;
 mod source;
 
-pub use audit::{Audit, Rotation};
+pub use audit::{Audit, Requester, Rotation};
 pub use directory::{
     Directory, DirectoryError, Entry, FieldFault, Import, KEY_VARIABLE, KeySource, RowFault, Settings, read_import,
 };

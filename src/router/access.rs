@@ -113,7 +113,7 @@ impl Session {
 }
 
 impl Router {
-    /// Whether a session may answer a request on a triple. `served_inside`: an adapter serves the triple.
+    /// Whether a session may get a request on a triple. `served_inside`: an adapter serves the triple.
     pub(super) fn may_handle(
         &self,
         session: &Session,
@@ -151,6 +151,12 @@ impl Router {
         if !is_handler {
             return Ok(());
         }
+        if pattern.channel.is_none() {
+            return Err(Refusal::new(
+                ErrorCode::InvalidEnvelope,
+                "a handler names its channel in data.channel; '*' is for subscribers",
+            ));
+        }
         if self.policy.is_all_protected(pattern) && !self.may_handle_protected(session, pattern) {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,
@@ -173,9 +179,18 @@ impl Router {
         match session.role {
             Role::Adapter => true,
             Role::Service | Role::User(_) if self.policy.open => {
-                !self.declarations.iter().flat_map(|it| &it.serves).any(|served| served.overlaps_any_case(pattern))
+                !self.declarations.iter().flat_map(|it| &it.serves).any(|served| served.covers_any_case(pattern))
             }
             Role::Service | Role::User(_) => session.permissions().handle.allows_any_of(pattern),
+        }
+    }
+
+    /// Logs that a session becomes a handler of protected triples, if it does.
+    pub(super) fn note_protected_handler(&self, session: &Session, pattern: &Pattern) {
+        let is_application = session.role != Role::Adapter;
+        let may = |part: Pattern| self.may_handle_protected(session, &part);
+        if is_application && self.policy.protected_parts(pattern).any(may) {
+            tracing::info!(source = &*session.source, %pattern, "an application handles protected triples");
         }
     }
 

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use wire::{Envelope, ErrorCode, Refusal, Triple};
 
-use crate::router::index::{Matches, Subscription};
+use crate::router::index::Matches;
 use crate::router::outbox::OnFull;
 use crate::router::request::candidates::Candidates;
+use crate::router::request::words;
 use crate::router::session::Session;
-use crate::router::{Router, Scope, access};
+use crate::router::{RequestId, Router, Scope, access};
 
 /// What an envelope is and who would get it.
 pub struct Decision<'e> {
@@ -31,16 +32,29 @@ pub(super) struct Facts<'e> {
     pub(super) services_only: bool,
     /// The triple is protected: request-only, its bytes are wiped.
     pub(super) protected: bool,
+    /// The triple is configured to be request-only.
+    pub(super) only: bool,
     /// What a full queue does with an event of the channel.
     pub(super) on_full: OnFull,
+}
+
+impl Facts<'_> {
+    /// The scope of an envelope of, or for, a user.
+    pub(super) fn scope_of<'u>(&self, user: Option<&'u str>) -> Scope<'u> {
+        match user {
+            user if self.shared => Scope::Shared(user),
+            // If a service named no user, we cannot tell whose handlers it meant. Match no user's.
+            user => Scope::User(user.unwrap_or_default()),
+        }
+    }
 }
 
 /// The rule that fits.
 pub(super) enum Verdict<'e> {
     /// Rule 1: the reply to a request that the envelope names.
     Reply,
-    /// Rule 1 for an ordered handler: the reply to the request that has its turn in this subscription.
-    Turn(Arc<Subscription>),
+    /// Rule 1 for an ordered handler: the reply to this request, whose turn it is.
+    Turn(RequestId),
     /// Rule 2: a request.
     Request { scope: Scope<'e>, candidates: Candidates },
     /// Rule 4: an event.
@@ -74,22 +88,22 @@ impl Router {
         if is_reply {
             return Ok(Verdict::Reply);
         }
-        if let Some(subscription) = sender.turn_that_expects(facts) {
-            return Ok(Verdict::Turn(subscription));
+        if let Some(request) = sender.turns.expects(&facts.canonical) {
+            return Ok(Verdict::Turn(request));
         }
         let scope = access::scope(sender, envelope, facts).map_err(|refusal| (refusal, None))?;
         let candidates = self.candidates(sender, envelope, scope, facts);
         if facts.protected && !sender.may_request(envelope.triple()) {
             return Err((access::may_not_request(), Some(true)));
         }
-        let is_request = (!candidates.is_empty() && !candidates.sender_handles) || envelope.asks();
+        let is_request = envelope.asks() || self.is_request(envelope, &candidates, facts);
         if is_request || facts.protected {
             let nobody = candidates.is_empty() && (facts.protected || !envelope.gather());
             if envelope.retain() && is_request {
                 return Err((not_retained(), Some(true)));
             }
             if nobody || !is_request {
-                return Err((no_handler(envelope), Some(true)));
+                return Err((self.no_handler(envelope), Some(true)));
             }
             return Ok(Verdict::Request { scope, candidates });
         }
@@ -97,26 +111,24 @@ impl Router {
         Ok(Verdict::Event { scope, matches: self.subscribers(facts, scope) })
     }
 
+    /// Whether an envelope is a request by its triple. What a handler sends on its own triple is not.
+    fn is_request(&self, envelope: &Envelope<'_>, candidates: &Candidates, facts: &Facts<'_>) -> bool {
+        let handled = || !candidates.is_empty() || facts.only || self.declaration(envelope.triple()).is_some();
+        !candidates.sender_handles && handled()
+    }
+
     /// Whether an envelope that was refused before its scope was known would have been a request.
     fn looks_like_request(&self, sender: &Arc<Session>, envelope: &Envelope<'_>, facts: &Facts<'_>) -> bool {
-        let scope = match sender.user() {
-            user if facts.shared => Scope::Shared(user),
-            // The service named no user, so we cannot tell whose handlers it meant. Match no user's.
-            user => Scope::User(user.unwrap_or_default()),
-        };
         envelope.asks() || facts.protected || {
-            let candidates = self.candidates(sender, envelope, scope, facts);
-            !candidates.is_empty() && !candidates.sender_handles
+            let candidates = self.candidates(sender, envelope, facts.scope_of(sender.user()), facts);
+            self.is_request(envelope, &candidates, facts)
         }
     }
-}
 
-pub(super) fn no_handler(envelope: &Envelope<'_>) -> Refusal {
-    let words = match envelope.target() {
-        Some(_) => "no session of the target's name that may answer is connected",
-        None => "nobody who may answer this triple is connected; letter case counts",
-    };
-    Refusal::new(ErrorCode::NoHandler, words)
+    fn no_handler(&self, envelope: &Envelope<'_>) -> Refusal {
+        let off = self.off.iter().find(|it| it.serves.iter().any(|it| it.matches_any_case(envelope.triple())));
+        off.map_or_else(|| words::no_handler(envelope), |off| words::switched_off(off.key))
+    }
 }
 
 fn check_once(envelope: &Envelope<'_>) -> Result<(), Refusal> {

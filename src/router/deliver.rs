@@ -1,13 +1,18 @@
 //! [`Router::deliver`]: carries a decision out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use wire::{Envelope, Refusal};
 
-use crate::router::decide::{Decision, Verdict};
+use crate::router::decide::{Decision, Facts, Verdict};
+use crate::router::request::pending::Pending;
 use crate::router::session::Session;
 use crate::router::{Denied, Refused, Routed, Router};
+
+/// How many of a handler's open requests an event is compared with.
+const GIVEN_LOOKED_AT: usize = 16;
 
 impl Router {
     /// Routes an envelope of a registered session: decides, then delivers.
@@ -32,17 +37,37 @@ impl Router {
         let Decision { facts, verdict } = decision;
         let (outcome, is_request) = match verdict {
             Verdict::Reply => (self.reply(now, sender, envelope), false),
-            Verdict::Turn(subscription) => (Ok(self.answer_in_turn(now, sender, &subscription, envelope)), false),
+            Verdict::Turn(request) => (Ok(self.reply_in_turn(now, sender, request, envelope)), false),
             Verdict::Request { scope, candidates } => {
                 (self.request(now, sender, envelope, scope, candidates, &facts), true)
             }
-            Verdict::Event { scope, matches } => (self.publish(now, sender, envelope, scope, &matches, &facts), false),
+            Verdict::Event { scope, matches } => {
+                self.note_nameless_reply(sender, &facts);
+                (self.publish(now, sender, envelope, scope, &matches, &facts), false)
+            }
             Verdict::Refused { refusal, is_request } => (Err(refusal), is_request),
         };
         outcome.map_err(|refusal| {
             let refusal = if is_request { self.hinted(now, sender, envelope, &facts, refusal) } else { refusal };
             self.deny(sender, envelope, refusal, is_request)
         })
+    }
+
+    /// Logs once for each session that it sends an event on the triple of a request that it has not answered: it most
+    /// likely meant a reply, which needs `inReplyTo`.
+    fn note_nameless_reply(&self, sender: &Session, facts: &Facts<'_>) {
+        if sender.busy() == 0 || sender.told_to_name_requests.load(Ordering::Relaxed) {
+            return;
+        }
+        let is_its = |pending: &Arc<Pending>| self.policy.canonical(&pending.triple) == facts.canonical;
+        let found = sender.holds.lock().some_given(GIVEN_LOOKED_AT).any(is_its);
+        if found && !sender.told_to_name_requests.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                source = &*sender.source,
+                triple = %facts.canonical,
+                "a handler sent an event on the triple of a request that it has not answered; an answer needs 'inReplyTo'"
+            );
+        }
     }
 
     fn deny(&self, sender: &Session, envelope: &Envelope<'_>, refusal: Refusal, is_request: bool) -> Denied {

@@ -177,7 +177,7 @@ impl Router {
         for members in grouped.chunk_by_mut(|one, other| group_of(one) == group_of(other)) {
             // The session whose queue is shortest, then the one longest unserved; the next one if that one is ending.
             if members.len() > 1 {
-                members.sort_by_cached_key(|it| (it.session.outbox().depth().messages, it.session.served(), it.id));
+                members.sort_by_cached_key(|it| (it.session.outbox().depth().messages, it.session.served(), it.serial));
             }
             if let Some(chosen) = members.iter().find(|it| delivery.push(it, forms)) {
                 chosen.session.serve(self.ids.stamp());

@@ -49,6 +49,7 @@ pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken};
 pub use policy::{Limits, Policy};
 pub use presence::Application;
 pub use pressure::Allowance;
+pub use request::door::{Data, Door, Given, Payload};
 pub use retained::Replay;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::Listed;
@@ -64,7 +65,7 @@ use crate::websocket::Frame;
 use hint::Hints;
 use index::Index;
 use presence::{Change, Presence};
-use request::pending::Requests;
+use request::pending::{Pending, Requests};
 use retained::Retained;
 use session::Role;
 use wire::{ErrorCode, Refusal};
@@ -83,16 +84,27 @@ pub struct Router {
     retained: Retained,
     presence: Presence,
     declarations: Vec<Declaration>,
+    off: Vec<SwitchedOff>,
 }
 
 /// What an in-process adapter says of its triples.
 pub struct Declaration {
     /// The triples.
     pub serves: Vec<Pattern>,
-    /// The null keys that a failure of them bears before `Success`.
+    /// The null keys that a failure of them has before `Success`.
     pub failure_keys: &'static [&'static str],
+    /// The fields of a request's payload that its failure repeats.
+    pub repeats: &'static [&'static str],
     /// Hears of a request that was refused before it reached the adapter.
     pub refused: Box<dyn Fn(&Refused<'_>) + Send + Sync>,
+}
+
+/// An adapter that the configuration switches off.
+pub struct SwitchedOff {
+    /// The triples that it would serve.
+    pub serves: Vec<Pattern>,
+    /// The configuration key that switches it on.
+    pub key: &'static str,
 }
 
 /// A request to an adapter's triple that the broker refused.
@@ -167,17 +179,25 @@ impl Router {
     #[must_use]
     pub fn new(now: Instant, calendar: SystemTime, policy: Policy, ids: Ids, declarations: Vec<Declaration>) -> Self {
         Self {
+            requests: Requests::new(now, policy.limits.blocked),
             policy,
             ids,
             calendar: (now, calendar),
             events: Index::default(),
             handlers: Index::default(),
             hints: Hints::default(),
-            requests: Requests::new(now),
             retained: Retained::default(),
             presence: Presence::default(),
             declarations,
+            off: Vec::new(),
         }
+    }
+
+    /// Names the adapters that this configuration switches off.
+    #[must_use]
+    pub fn with_switched_off(mut self, off: Vec<SwitchedOff>) -> Self {
+        self.off = off;
+        self
     }
 
     /// Scopes, folding, protection and limits.
@@ -197,15 +217,26 @@ impl Router {
             ));
         }
         let exclusive = registration.identity.exclusive;
-        let standing = Role::of(&registration.identity.principal);
-        let session = self.session(now, standing, registration);
+        let role = Role::of(&registration.identity.principal);
+        let session = self.session(now, role, registration, None);
         self.presence.join(&session, exclusive)?;
         self.tell_presence(now, &session, Change::Joined);
         Ok(session)
     }
 
-    /// Makes an in-process adapter known; it is no application, so presence does not list it.
+    /// Attaches an adapter, which sends events, and receives those that it subscribes to. It is not an application, so
+    /// presence does not list it.
     pub fn attach_adapter(&self, now: Instant, outbox: Outbox) -> Arc<Session> {
+        self.adapter(now, outbox, None)
+    }
+
+    /// Attaches an adapter that answers requests, which it gets through `door`.
+    pub fn attach_handler(&self, now: Instant, door: Arc<dyn Door>) -> Arc<Session> {
+        let nothing = OutboxLimits { messages: 0, bytes: 0, refuses: true };
+        self.adapter(now, Outbox::new(nothing), Some(door))
+    }
+
+    fn adapter(&self, now: Instant, outbox: Outbox, door: Option<Arc<dyn Door>>) -> Arc<Session> {
         let identity = Identity {
             principal: Principal::Service,
             exclusive: false,
@@ -213,42 +244,49 @@ impl Router {
             lasts: None,
         };
         let registration = Registration { source: OWN_SOURCE.to_owned(), identity, echo: false, outbox };
-        self.session(now, Role::Adapter, registration)
+        self.session(now, Role::Adapter, registration, door)
     }
 
-    fn session(&self, now: Instant, standing: Role, registration: Registration) -> Arc<Session> {
+    fn session(
+        &self,
+        now: Instant,
+        role: Role,
+        registration: Registration,
+        door: Option<Arc<dyn Door>>,
+    ) -> Arc<Session> {
         let (then, calendar) = self.calendar;
         let since = calendar + now.saturating_duration_since(then);
-        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), standing, since, registration))
+        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, door))
     }
 
-    /// Ends a session's registration: its subscriptions go, what it asked is withdrawn, what it was given fails.
+    /// Ends a session's registration: its subscriptions end, what it asked is withdrawn, what it was given fails.
     pub fn detach(&self, now: Instant, session: &Arc<Session>) {
-        let holds = {
+        let (subscriptions, given, asked) = {
             let mut holds = session.holds.lock();
-            let taken = std::mem::take(&mut *holds);
-            // `given` stays to be taken out one by one, so that nothing is counted twice.
-            holds.given.clone_from(&taken.given);
-            holds.asked.clone_from(&taken.asked);
-            holds.gone = true;
-            taken
+            holds.close();
+            let asked: Vec<_> = holds.asked.values().cloned().collect();
+            (std::mem::take(&mut holds.subscriptions), holds.given_in_order(), asked)
         };
-        // From here on nothing is pushed to it; what was pushed before is in `holds`.
+        // From here on nothing is pushed to it, and it is given nothing.
         session.outbox().end(End::Detached);
-        for subscription in &holds.subscriptions {
+        let waited = session.turns.close(&self.requests);
+        for subscription in &subscriptions {
             self.unlist(now, subscription);
         }
-        for request in holds.given {
-            self.handler_gone(now, request, session);
+        for (pending, handler) in waited {
+            self.handler_left(now, &pending, &handler);
         }
-        for request in holds.asked {
-            if let Some(pending) = self.requests.find(request) {
-                if let Some(gather) = &pending.gather {
-                    gather.cancel();
-                }
-                self.withdraw(now, &pending);
+        for pending in given {
+            self.handler_gone(now, &pending, session);
+        }
+        for pending in asked {
+            if let Some(gather) = &pending.gather {
+                gather.cancel();
             }
+            self.withdraw(now, &pending, "the requester left");
         }
+        debug_assert!(session.holds.lock().is_idle(), "a session that has gone holds no request");
+        debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));
         if session.role != Role::Adapter {
             self.presence.leave(session);
             self.tell_presence(now, session, Change::Left);
@@ -268,30 +306,25 @@ impl Router {
         notice::failure(triple, in_reply_to, keys, refusal).into()
     }
 
+    /// What an adapter declared of a triple. Adapters compare their triples without regard to ASCII case.
     fn declaration(&self, triple: &Triple<'_>) -> Option<&Declaration> {
-        self.declarations.iter().find(|it| it.serves.iter().any(|pattern| pattern.matches(triple)))
-    }
-
-    /// The session that asked a pending request.
-    pub fn asker(&self, request: RequestId) -> Option<SessionId> {
-        self.requests.find(request).map(|pending| pending.asker.id)
+        self.declarations.iter().find(|it| it.serves.iter().any(|pattern| pattern.matches_any_case(triple)))
     }
 
     /// Whether a session asked, or was given, something that is not answered yet.
     pub fn is_in_flight(&self, session: &Session) -> bool {
-        let holds = session.holds.lock();
-        !holds.asked.is_empty() || !holds.given.is_empty()
+        !session.holds.lock().is_idle()
     }
 
     /// The requests that are pending now.
-    pub fn pending_requests(&self) -> Vec<RequestId> {
-        self.requests.ids()
+    pub fn pending_requests(&self) -> Unanswered {
+        Unanswered(self.requests.all())
     }
 
-    /// Whether any of these requests is pending still. Those that have ended are taken out.
-    pub fn any_pending(&self, requests: &mut Vec<RequestId>) -> bool {
-        requests.retain(|request| self.requests.find(*request).is_some());
-        !requests.is_empty()
+    /// Whether any of these requests is pending still. Forgets those that have ended.
+    pub fn any_pending(&self, requests: &mut Unanswered) -> bool {
+        requests.0.retain(|pending| !pending.has_ended());
+        !requests.0.is_empty()
     }
 
     /// When [`Router::expire`] wants to be called next; whoever asks means to call it then.
@@ -304,28 +337,48 @@ impl Router {
         self.requests.earlier()
     }
 
-    /// What the router holds, for the operator. Walks the whole index.
+    /// What the router holds, for the operator. Walks the whole index, and takes every session's locks, one after the
+    /// other.
     pub fn size(&self) -> Size {
         let (retained_values, retained_bytes) = self.retained.size();
-        Size {
-            sessions: self.presence.sessions(),
+        let mut size = Size {
             requests: self.requests.len(),
             subscribers: self.events.len(),
             handlers: self.handlers.len(),
             hints: self.hints.len(),
             retained_values,
             retained_bytes,
-        }
+            ..Size::default()
+        };
+        self.presence.each(|session| {
+            size.sessions += 1;
+            size.asked += session.holds.lock().asked.len();
+            size.given += session.busy();
+            size.turns += session.turns.len();
+            size.waiting += session.turns.waiting();
+        });
+        size
     }
 }
+
+/// Requests that were pending at one time, for [`Router::any_pending`].
+pub struct Unanswered(Vec<Arc<Pending>>);
 
 /// What a router holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Size {
     /// Registered sessions.
     pub sessions: usize,
-    /// Pending requests.
+    /// Pending requests; a gather counts once for each handler.
     pub requests: usize,
+    /// Requests that registered sessions asked and that are not answered.
+    pub asked: usize,
+    /// Requests that registered sessions were given and have not answered.
+    pub given: usize,
+    /// Turns of ordered handlers, late replies included.
+    pub turns: usize,
+    /// Requests that wait for a turn, once for each handler.
+    pub waiting: usize,
     /// Subscriptions to events, each counted once for each key of the index.
     pub subscribers: usize,
     /// Handler subscriptions, counted likewise.

@@ -15,6 +15,8 @@ pub struct Limits {
     pub subscriptions: usize,
     /// Requests a session may have pending.
     pub pending_requests: usize,
+    /// Bytes of the texts that the broker keeps for a session's pending requests.
+    pub pending_bytes: usize,
     /// Retained values of a user or service.
     pub retained_values: usize,
     /// Bytes of the retained values of a user or service.
@@ -23,6 +25,10 @@ pub struct Limits {
     pub retained_total_bytes: usize,
     /// A request's time limit where it names none, and the most it may name.
     pub request_timeout: Duration,
+    /// How long replies with `more` can keep one request open.
+    pub more_max: Duration,
+    /// How long a late reply can block an ordered handler.
+    pub blocked: Duration,
 }
 
 /// Scopes, folding, protection and limits.
@@ -30,6 +36,8 @@ pub struct Limits {
 pub struct Policy {
     channels: HashMap<String, Channel, foldhash::fast::RandomState>,
     protected: Vec<Pattern>,
+    /// Triples that are requests even if there is no handler.
+    only: Vec<Pattern>,
     folds: bool,
     /// Open development mode: anybody may handle a protected triple that no adapter serves.
     pub(super) open: bool,
@@ -45,14 +53,18 @@ impl Policy {
             folds: config.channels.values().any(|channel| channel.fold_case),
             channels: config.channels.iter().map(|(name, channel)| (name.clone(), *channel)).collect(),
             protected: config.protected.clone(),
+            only: config.requests.only.clone(),
             open: config.auth == AuthMode::Open,
             limits: Limits {
                 subscriptions: config.limits.subscriptions,
                 pending_requests: config.limits.pending_requests,
+                pending_bytes: config.limits.pending_bytes,
                 retained_values: config.limits.retained_values,
                 retained_bytes: config.limits.retained_bytes,
                 retained_total_bytes: config.limits.retained_total_bytes,
-                request_timeout: config.request_timeout,
+                request_timeout: config.requests.timeout,
+                more_max: config.requests.more_max,
+                blocked: config.requests.blocked,
             },
         }
     }
@@ -68,7 +80,14 @@ impl Policy {
             Overflow::Close => OnFull::Close,
             Overflow::DropOldest => OnFull::Drop,
         };
+        let is_only = |pattern: &Pattern| match channel.fold_case {
+            true => {
+                pattern.matches_any_case(triple) && pattern.channel.as_deref().is_none_or(|it| it == triple.channel)
+            }
+            false => pattern.matches(triple),
+        };
         Facts {
+            only: self.only.iter().any(is_only),
             canonical,
             folded: channel.fold_case,
             shared: channel.scope == Scope::Shared,
@@ -92,6 +111,11 @@ impl Policy {
         self.folds && self.channel(channel).fold_case
     }
 
+    /// Whether the channel that a pattern names compares topics and subtopics folded.
+    pub(super) fn folds_channel_of(&self, pattern: &Pattern) -> bool {
+        pattern.channel.as_deref().is_some_and(|channel| self.folds(channel))
+    }
+
     /// Whether any channel folds, so that patterns for all channels are needed in a folded form too.
     pub(super) fn folds_any(&self) -> bool {
         self.folds
@@ -106,6 +130,19 @@ impl Policy {
     /// Whether every triple of the pattern is protected by one protected pattern.
     pub(super) fn is_all_protected(&self, pattern: &Pattern) -> bool {
         self.protected.iter().any(|protected| protected.covers_any_case(pattern))
+    }
+
+    /// The parts of a pattern that are protected, each as a pattern.
+    pub(super) fn protected_parts(&self, pattern: &Pattern) -> impl Iterator<Item = Pattern> {
+        let overlapping = self.protected.iter().filter(|protected| protected.overlaps_any_case(pattern));
+        overlapping.map(|protected| {
+            let part = |own: &Option<Box<str>>, other: &Option<Box<str>>| own.clone().or_else(|| other.clone());
+            Pattern {
+                channel: part(&pattern.channel, &protected.channel),
+                topic: part(&pattern.topic, &protected.topic),
+                subtopic: part(&pattern.subtopic, &protected.subtopic),
+            }
+        })
     }
 
     /// The triple as the index compares it.

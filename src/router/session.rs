@@ -1,6 +1,6 @@
 //! [`Session`]: one registered session as the router sees it. `presence` lists them by user and source.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
@@ -9,10 +9,13 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::auth::{Identity, Permissions, Principal};
 use crate::router::hint::HintAllowance;
+use crate::router::ids::Serial;
 use crate::router::index::Subscription;
 use crate::router::outbox::{OnFull, Outbox, Pressure, PushError};
 use crate::router::presence::HeldPresence;
-use crate::router::request::turn::Turn;
+use crate::router::request::door::Door;
+use crate::router::request::pending::Pending;
+use crate::router::request::turn::Turns;
 use crate::router::{RequestId, SessionId};
 use crate::websocket::Frame;
 use wire::command::State;
@@ -66,8 +69,14 @@ pub struct Session {
     pub(super) hints: HintAllowance,
     /// Presence events that wait until its queue is under half.
     pub(super) presence: HeldPresence,
-    /// How many of its ordered handler subscriptions have a turn: nearly always none, and then nothing is locked.
-    pub(super) turns: AtomicUsize,
+    /// The turns of its ordered handlers.
+    pub(super) turns: Turns,
+    /// Bytes of the texts that the broker keeps for requests that it asked.
+    pub(super) pending_bytes: AtomicUsize,
+    /// The log has said that its answers need `inReplyTo`.
+    pub(super) told_to_name_requests: AtomicBool,
+    /// Where its requests go if it is a handler inside the process.
+    door: Option<Arc<dyn Door>>,
 }
 
 /// What goes when the session goes.
@@ -75,16 +84,21 @@ pub struct Session {
 pub(super) struct Holdings {
     pub(super) subscriptions: Vec<Arc<Subscription>>,
     /// Requests that it asked; a gather counts once for each handler.
-    pub(super) asked: BTreeSet<RequestId>,
+    pub(super) asked: BTreeMap<Serial, Arc<Pending>>,
     /// Requests that it was given.
-    pub(super) given: BTreeSet<RequestId>,
-    /// Its ordered subscriptions that have, or owe, an answer, oldest first.
-    pub(super) turns: Vec<Turn>,
-    pub(super) gone: bool,
+    given: HashMap<RequestId, Arc<Pending>, foldhash::fast::RandomState>,
+    gone: bool,
 }
 
 impl Session {
-    pub(super) fn new(id: SessionId, number: u64, role: Role, since: SystemTime, registration: Registration) -> Self {
+    pub(super) fn new(
+        id: SessionId,
+        number: u64,
+        role: Role,
+        since: SystemTime,
+        registration: Registration,
+        door: Option<Arc<dyn Door>>,
+    ) -> Self {
         let Registration { source, identity, echo, outbox } = registration;
         Self {
             id,
@@ -102,7 +116,10 @@ impl Session {
             served: AtomicU64::new(0),
             hints: HintAllowance::default(),
             presence: HeldPresence::default(),
-            turns: AtomicUsize::new(0),
+            turns: Turns::default(),
+            pending_bytes: AtomicUsize::new(0),
+            told_to_name_requests: AtomicBool::new(false),
+            door,
         }
     }
 
@@ -167,22 +184,84 @@ impl Session {
         self.served.store(stamp, Ordering::Relaxed);
     }
 
-    /// Notes a request as given; `Err` when the session has gone meanwhile.
-    pub(super) fn give(&self, request: RequestId) -> Result<(), PushError> {
+    /// Where its requests go if it is a handler inside the process.
+    pub(super) fn door(&self) -> Option<&Arc<dyn Door>> {
+        self.door.as_ref()
+    }
+
+    /// Notes a request that it asks.
+    ///
+    /// # Errors
+    /// [`PushError::Closed`] if the session has gone.
+    pub(super) fn ask(&self, pending: &Arc<Pending>) -> Result<(), PushError> {
         let mut holds = self.holds.lock();
         if holds.gone {
             return Err(PushError::Closed);
         }
-        holds.given.insert(request);
+        holds.asked.insert(pending.serial, Arc::clone(pending));
+        Ok(())
+    }
+
+    /// Forgets a request that it asked.
+    pub(super) fn forget(&self, request: Serial) {
+        self.holds.lock().asked.remove(&request);
+    }
+
+    /// Notes a request that it is given.
+    ///
+    /// # Errors
+    /// [`PushError::Closed`] if the session has gone.
+    pub(super) fn take(&self, pending: &Arc<Pending>) -> Result<(), PushError> {
+        let mut holds = self.holds.lock();
+        if holds.gone {
+            return Err(PushError::Closed);
+        }
+        let before = holds.given.insert(pending.id, Arc::clone(pending));
+        debug_assert!(before.is_none(), "a session is given a request once");
         self.busy.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Forgets a request that was given.
+    /// Forgets a request that it was given.
     pub(super) fn release(&self, request: RequestId) {
-        if self.holds.lock().given.remove(&request) {
-            self.busy.fetch_sub(1, Ordering::Relaxed);
-        }
+        let mut holds = self.holds.lock();
+        let released = holds.given.remove(&request);
+        debug_assert!(released.is_some(), "a handler holds the request that it was given");
+        self.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A request that it was given and has not answered.
+    pub(super) fn given(&self, request: RequestId) -> Option<Arc<Pending>> {
+        self.holds.lock().given.get(&request).cloned()
+    }
+}
+
+impl Holdings {
+    /// The requests that were given, in the order in which they were asked.
+    pub(super) fn given_in_order(&self) -> Vec<Arc<Pending>> {
+        let mut given: Vec<_> = self.given.values().cloned().collect();
+        given.sort_unstable_by_key(|pending| pending.serial);
+        given
+    }
+
+    /// Some of the requests that were given.
+    pub(super) fn some_given(&self, most: usize) -> impl Iterator<Item = &Arc<Pending>> {
+        self.given.values().take(most)
+    }
+
+    /// Whether nothing that was asked or given is open.
+    pub(super) fn is_idle(&self) -> bool {
+        self.asked.is_empty() && self.given.is_empty()
+    }
+
+    /// Whether the session has gone.
+    pub(super) fn is_closed(&self) -> bool {
+        self.gone
+    }
+
+    /// The session has gone: it takes no further request.
+    pub(super) fn close(&mut self) {
+        self.gone = true;
     }
 }
 

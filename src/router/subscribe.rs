@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::router::index::{Listing, Observes, Subscription};
 use crate::router::policy::Policy;
-use crate::router::request::turn::Ordered;
+use crate::router::request::lane::Ordered;
 use crate::router::session::Session;
 use crate::router::{Router, SubscriptionId, access};
 use crate::websocket::Frame;
@@ -46,7 +46,7 @@ impl Router {
         self.check_subscription(session, wanted)?;
         // Held until the subscription is in the index, so that whoever ends it finds it there.
         let mut holds = session.holds.lock();
-        if holds.gone {
+        if holds.is_closed() {
             return Err(Refusal::new(ErrorCode::NotRegistered, "the session has ended; register again"));
         }
         if let Some(same) = holds.subscriptions.iter().find(|it| is_same(&self.policy, it, wanted, observes.as_ref())) {
@@ -54,17 +54,23 @@ impl Router {
             return Ok(());
         }
         self.check_room(&holds.subscriptions, wanted)?;
+        let serial = self.ids.serial();
         let subscription = Arc::new(Subscription {
-            id: self.ids.subscription(),
+            id: self.ids.subscription(serial),
+            serial,
             session: Arc::clone(session),
             pattern: wanted.pattern.clone(),
             role: wanted.role.clone(),
             group: wanted.group.as_deref().map(Box::from),
             observes,
-            ordered: matches!(wanted.role, command::Role::Handler { ordered: true, .. }).then(Ordered::default),
+            ordered: Ordered::of(&wanted.pattern, &wanted.role, self.policy.folds_channel_of(&wanted.pattern)),
             listing: Listing::default(),
         });
         holds.subscriptions.push(Arc::clone(&subscription));
+        if subscription.ordered.is_some() {
+            // Before a request can find it.
+            session.turns.join(&subscription);
+        }
         // The reply comes before everything that the subscription brings.
         let reply = told(subscription.id);
         match subscription.role {
@@ -82,6 +88,10 @@ impl Router {
             }),
         }
         self.hints.insert(&subscription);
+        drop(holds);
+        if let command::Role::Handler { .. } = subscription.role {
+            self.note_protected_handler(session, &subscription.pattern);
+        }
         Ok(())
     }
 
@@ -169,8 +179,13 @@ impl Router {
             command::Role::Subscriber => self.events.remove(subscription),
             command::Role::Handler { .. } => {
                 self.handlers.remove(subscription);
-                for request in Self::leave_turn(subscription) {
-                    self.leave_waiting(now, request, subscription);
+                if subscription.ordered.is_some() {
+                    let session = &subscription.session;
+                    for (pending, handler) in session.turns.leave(&self.requests, subscription) {
+                        self.handler_left(now, &pending, &handler);
+                    }
+                    // What it owed no longer blocks the others.
+                    self.serve_turns(now, session);
                 }
             }
         }
@@ -206,7 +221,7 @@ fn is_same(policy: &Policy, held: &Subscription, wanted: &Subscribe, observes: O
 
 /// Whether two patterns are written alike, with the channel's folding.
 fn same_pattern(policy: &Policy, held: &Pattern, wanted: &Pattern) -> bool {
-    let folds = held.channel.as_deref().is_some_and(|channel| policy.folds(channel));
+    let folds = policy.folds_channel_of(held);
     held == wanted
         || (folds && held.channel == wanted.channel && held.covers_any_case(wanted) && wanted.covers_any_case(held))
 }

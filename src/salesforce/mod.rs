@@ -32,7 +32,7 @@ mod verifier;
 
 pub use diagnosis::{Outcome, Step, Whose};
 pub use events::{Events, TopicSnapshot};
-pub use messages::writers;
+pub use messages::{switched_off, writers};
 pub use oauth::SetupError;
 pub use org::Org;
 pub use stats::{LATENCY_MS, Snapshot};

@@ -106,13 +106,14 @@ impl Server {
         let listeners = listen(&config)?;
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let verifier = wiring::verifier(&config)?;
-        let adapters = Adapters::open(&config, credentials_key)?;
+        let mut adapters = Adapters::open(&config, credentials_key)?;
         #[expect(clippy::disallowed_methods, reason = "the calendar enters here, once")]
         let calendar = SystemTime::now();
         let (now, policy) = (Instant::now().into_std(), Policy::new(&config));
+        let router = Router::new(now, calendar, policy, Ids::random(), adapters.declarations());
         let settings = Settings::new(config.limits);
         let broker = Broker {
-            router: Arc::new(Router::new(now, calendar, policy, Ids::random(), adapters.declarations())),
+            router: Arc::new(router.with_switched_off(adapters.switched_off())),
             verifier,
             connections: Arc::new(ConnectionLimit::new(settings.limits(), settings.unregistered().clone())),
             admission: Admission::default(),

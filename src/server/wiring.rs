@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::adapter::Handler;
-use crate::adapter::host::{self, Host};
+use crate::adapter::host::{self, Bounds, Host};
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Store};
 use crate::credentials::{Audit, Directory, DirectoryError, FetchCredentials, Rotation, Settings, Source};
-use crate::router::{Declaration, Router};
+use crate::router::{Declaration, Router, SwitchedOff};
 use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
 use crate::store::{FolderLock, StoreError};
 use wire::Refusal;
@@ -40,6 +40,8 @@ pub enum AdapterError {
 /// The handlers, with everything that they need.
 pub(super) struct Adapters {
     handlers: Vec<Arc<dyn Handler>>,
+    off: Vec<SwitchedOff>,
+    bounds: Bounds,
     /// The subscriptions to events of an org.
     events: Option<Events>,
     /// Keeps a second broker out of the data folder.
@@ -73,12 +75,20 @@ impl Adapters {
             true => None,
             false => Some(Events::open(org()?, &config.data_dir)?),
         };
-        Ok(Self { handlers, events, _folder: folder })
+        let requests = &config.requests;
+        let bounds = Bounds { in_flight: requests.adapter_in_flight, waiting: requests.adapter_waiting };
+        let off = salesforce::switched_off(&config.salesforce);
+        Ok(Self { handlers, off, bounds, events, _folder: folder })
     }
 
     /// What the router has to know about them from the beginning.
     pub(super) fn declarations(&self) -> Vec<Declaration> {
         self.handlers.iter().map(host::declaration).collect()
+    }
+
+    /// The adapters that the configuration switches off.
+    pub(super) fn switched_off(&mut self) -> Vec<SwitchedOff> {
+        std::mem::take(&mut self.off)
     }
 
     /// Publishes the events of an org until `stop`, in tasks on `tasks`.
@@ -96,7 +106,7 @@ impl Adapters {
         stop: &CancellationToken,
     ) -> Result<(), AdapterError> {
         for handler in &self.handlers {
-            let host = Host::attach(Arc::clone(router), Arc::clone(handler))?;
+            let host = Host::attach(Arc::clone(router), Arc::clone(handler), self.bounds)?;
             tasks.spawn(host.run(tasks.clone(), stop.clone()));
         }
         Ok(())

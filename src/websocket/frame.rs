@@ -1,5 +1,6 @@
 //! [`Frame`]: one text message, framed once, shared by all who receive it.
 
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use zeroize::Zeroize;
@@ -80,6 +81,28 @@ impl Frame {
             Wire::Shared(wire)
         };
         Self { wire }
+    }
+
+    /// Frames a text of a known length that `write` writes straight into the frame's only buffer, which never grows.
+    ///
+    /// # Errors
+    /// Those of `write`, and `InvalidData` if the text is not UTF-8 or has another length.
+    pub fn written(
+        text_len: usize,
+        secret: bool,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let (header, header_len) = header(text_len);
+        let wire_len = header_len + text_len;
+        // Wiped on every way out if it is secret.
+        let mut apart = Apart { wire: vec![0; wire_len], is_secret: secret };
+        let mut rest = apart.wire.as_mut_slice();
+        rest.write_all(header.get(..header_len).unwrap_or_default())?;
+        write(&mut rest)?;
+        if !rest.is_empty() || std::str::from_utf8(apart.wire.get(header_len..).unwrap_or_default()).is_err() {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        Ok(Self { wire: Wire::Apart(Arc::new(apart)) })
     }
 
     /// Header and text: what is written to a socket.

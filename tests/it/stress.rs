@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use switchboard::auth::{Identity, Permission, Permissions, Principal};
-use switchboard::config::Config;
+use switchboard::config::{Config, Requests};
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session, Size};
 use wire::command::{Role, Subscribe};
 use wire::{DecodeLimits, decode};
@@ -34,7 +34,8 @@ fn now() -> Instant {
 
 impl Broker {
     fn new() -> Self {
-        let config = Config { request_timeout: Duration::from_millis(300), ..Config::default() };
+        let requests = Requests { timeout: Duration::from_millis(300), ..Requests::default() };
+        let config = Config { requests, ..Config::default() };
         let router = Router::new(now(), SystemTime::UNIX_EPOCH, Policy::new(&config), Ids::seeded(1), Vec::new());
         Self { router, over: AtomicBool::new(false) }
     }

@@ -69,7 +69,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let org = config.credentials.store == Store::Salesforce;
     let objects = !config.salesforce.objects.is_empty();
     warn(
-        (org || objects) && config.salesforce.timeout >= config.request_timeout,
+        (org || objects) && config.salesforce.timeout >= config.requests.timeout,
         "salesforce.timeout is not below requests.timeout: requesters hear REQUEST_TIMEOUT where Salesforce is slow",
     );
     warn(

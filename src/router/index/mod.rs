@@ -17,8 +17,9 @@ use smallvec::SmallVec;
 use wire::{Pattern, Triple, command};
 
 use crate::router::SubscriptionId;
+use crate::router::ids::Serial;
 use crate::router::policy::Policy;
-use crate::router::request::turn::Ordered;
+use crate::router::request::lane::Ordered;
 use crate::router::session::Session;
 use key::{EXACT, Key, SHAPES, SLOTS, for_each_key, parts_of, shape};
 use receivers::Receivers;
@@ -28,6 +29,8 @@ pub(in crate::router) use key::Audience;
 /// One subscription of one session.
 pub(in crate::router) struct Subscription {
     pub(in crate::router) id: SubscriptionId,
+    /// Later ones are greater.
+    pub(in crate::router) serial: Serial,
     pub(in crate::router) session: Arc<Session>,
     /// As it was written.
     pub(in crate::router) pattern: Pattern,
@@ -35,7 +38,7 @@ pub(in crate::router) struct Subscription {
     pub(in crate::router) group: Option<Box<str>>,
     /// The other users whose envelopes it receives.
     pub(in crate::router) observes: Option<Observes>,
-    /// The one request at a time of an ordered handler.
+    /// What an ordered handler needs to take turns.
     pub(in crate::router) ordered: Option<Ordered>,
     pub(in crate::router) listing: Listing,
 }

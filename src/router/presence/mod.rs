@@ -115,9 +115,11 @@ impl Presence {
         self.by_user.iter().filter_map(|sources| sources.key().clone()).collect()
     }
 
-    /// How many sessions are registered.
-    pub(super) fn sessions(&self) -> usize {
-        self.by_user.iter().map(|sources| sources.values().map(BTreeMap::len).sum::<usize>()).sum()
+    /// Calls `each` with every registered session.
+    pub(super) fn each(&self, mut each: impl FnMut(&Session)) {
+        for sources in &self.by_user {
+            sources.values().flat_map(BTreeMap::values).for_each(|session| each(session));
+        }
     }
 }
 

@@ -1,190 +1,226 @@
-//! How a request ends, exactly once: by its handler's answer, or by the broker's (time limit, handler gone, cancelled).
+//! How a request ends, exactly once: with its handler's answer, or with the broker's (time limit, handler gone,
+//! cancelled).
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use smallvec::SmallVec;
-
 use crate::router::index::Subscription;
-use crate::router::outbox::{OnFull, Pressure};
-use crate::router::request::pending::{Pending, Stage};
-use crate::router::request::{forget_waiting, handler_gone};
+use crate::router::outbox::{End, OnFull, Pressure};
+use crate::router::request::pending::{Event, KeptText, Outcome, Pending, State};
+use crate::router::request::{Asking, words};
 use crate::router::session::Session;
-use crate::router::{RequestId, Routed, Router, access};
+use crate::router::{RequestId, Routed, Router};
 use crate::websocket::Frame;
-use wire::{DecodeLimits, Envelope, Field, Splice, decode, notice};
-use wire::{ErrorCode, Refusal};
-
-/// How often a request may be given at most: once more, to another handler, when the first died and it is idempotent.
-const ATTEMPTS_MAX: u8 = 2;
+use wire::{CloseCode, DecodeLimits, Envelope, ErrorCode, Field, Refusal, Splice, decode, notice};
 
 impl Router {
-    /// Rule 1: a reply goes to the one session that asked, if it comes from the session that was asked.
+    /// Rule 1: a reply goes to the session that asked, if it comes from the session that was asked.
     pub(in crate::router) fn reply(
         &self,
         now: Instant,
         session: &Arc<Session>,
         envelope: &Envelope<'_>,
     ) -> Result<Routed, Refusal> {
-        let id = envelope.in_reply_to().and_then(|id| id.parse().ok());
-        if let Some(routed) = id.and_then(|id| self.answer(now, session, id, envelope)) {
-            return Ok(routed);
+        let id: Option<RequestId> = envelope.in_reply_to().and_then(|id| id.parse().ok());
+        if let Some(pending) = id.and_then(|id| session.given(id)) {
+            let frame = replied(envelope, &pending);
+            if let Some(routed) = self.answer_with(now, session, &pending, envelope.more(), frame) {
+                return Ok(routed);
+            }
         }
-        // Late is better than silent: it is asked again like the others.
+        // It is late, but alive: it is chosen again like the others.
         session.set_missed(false);
-        if let Some(id) = id.filter(|_| !envelope.more()) {
-            self.settle_turn(now, session, id);
+        if let Some(id) = id.filter(|_| !envelope.more())
+            && session.turns.settle(&self.requests, id)
+        {
+            self.serve_turns(now, session);
         }
-        Err(Refusal::new(
-            ErrorCode::NoSuchRequest,
-            "the field 'inReplyTo' names no request that is pending for this session; it may have been answered, \
-             timed out or been cancelled",
-        ))
+        Err(words::no_such_request(envelope.in_reply_to()))
     }
 
-    /// Takes an envelope as the answer to a request; `None` when the request is not this session's to answer.
-    pub(in crate::router) fn answer(
+    /// Rule 1 for ordered handlers: an envelope without `inReplyTo` is the reply to the request that has this turn.
+    pub(in crate::router) fn reply_in_turn(
         &self,
         now: Instant,
         session: &Arc<Session>,
         id: RequestId,
         envelope: &Envelope<'_>,
-    ) -> Option<Routed> {
-        let pending = self.requests.find(id)?;
-        let frame = answered(envelope, &pending);
-        let mut routed = Routed::default();
-        let mut progress = pending.progress.lock();
-        let handler = match &progress.stage {
-            Stage::Given(handler) if Arc::ptr_eq(&handler.session, session) => Arc::clone(handler),
-            Stage::Given(_) | Stage::Waiting(_) | Stage::Ended => return None,
-        };
-        // Under the lock, so that nothing of this request comes after its last answer; under the gather's, after its end.
-        let push = || pending.asker.push(now, frame, OnFull::Close).unwrap_or(Pressure::Relieved);
-        let pressed = match &pending.gather {
-            Some(gather) => gather.pass_on(push)?,
-            None => push(),
-        };
-        routed.note_pressure(&pending.asker, pressed);
+    ) -> Routed {
+        // A reply that came too late, or lost a race against the time limit, is discarded.
+        let routed = session
+            .turns
+            .pending(id)
+            .and_then(|pending| self.answer_with(now, session, &pending, envelope.more(), replied(envelope, &pending)));
         session.set_missed(false);
-        if envelope.more() {
-            let before = std::mem::replace(&mut progress.deadline, now + pending.timeout);
-            // Under the lock: who ends the request takes out the deadline that it finds.
-            self.requests.reschedule(id, before, now + pending.timeout);
-            return Some(routed);
+        if !envelope.more() && session.turns.settle(&self.requests, id) {
+            self.serve_turns(now, session);
         }
-        progress.stage = Stage::Ended;
-        drop(progress);
-        self.requests.remove(&pending);
-        session.release(id);
-        if let Some(gather) = &pending.gather {
-            gather.answered(now);
+        routed.unwrap_or_default()
+    }
+
+    /// Answers a request with a frame; `None` if the request is not open, or not this session's to answer.
+    pub(in crate::router) fn answer_with(
+        &self,
+        now: Instant,
+        session: &Arc<Session>,
+        pending: &Arc<Pending>,
+        more: bool,
+        frame: Frame,
+    ) -> Option<Routed> {
+        let (mut pressure, mut frame) = (Pressure::Relieved, Some(frame));
+        // A requester that is ending gets nothing more, and its request ends with it.
+        let mut pass_on = || {
+            let mut push = || {
+                let pushed = frame.take().map(|frame| pending.asker.push(now, frame, OnFull::Close));
+                pressure = pushed.and_then(Result::ok).unwrap_or(Pressure::Relieved);
+            };
+            match &pending.gather {
+                Some(gather) => gather.pass_on(push),
+                None => push(),
+            }
+        };
+        match self.requests.apply(now, pending, Event::Reply { by: session, more, pass_on: &mut pass_on }) {
+            Outcome::Open => {}
+            Outcome::Ended(before) => {
+                if let Some(gather) = &pending.gather {
+                    gather.answered(now);
+                }
+                self.turn_is_free(now, &before);
+            }
+            _ => return None,
         }
-        if envelope.in_reply_to().is_some() {
-            self.end_turn(now, &handler);
-        }
+        session.set_missed(false);
+        let mut routed = Routed::default();
+        routed.note_pressure(&pending.asker, pressure);
         Some(routed)
     }
 
-    /// Ends a request with the broker's own answer. `source`: who failed, for a gather's summary. `false`: it had ended.
-    pub(in crate::router) fn fail(
+    /// Tells the requester that its request has failed. `source`: the handler that failed, for a gather's summary.
+    pub(in crate::router) fn tell_failure(
         &self,
         now: Instant,
-        pending: &Arc<Pending>,
+        pending: &Pending,
         source: &Arc<str>,
         refusal: &Refusal,
-    ) -> bool {
-        if self.close(pending).is_none() {
-            return false;
-        }
+    ) {
         match &pending.gather {
             Some(gather) => gather.failed(now, source, refusal.code),
             None => {
-                let frame = self.failure(&pending.triple, pending.asker_id.as_deref(), refusal);
-                // An asker that is ending hears nothing more.
+                let frame = self.failure_of(pending, refusal, false);
+                // A requester that is ending gets nothing more.
                 pending.asker.push(now, frame, OnFull::Close).ok();
             }
         }
-        true
     }
 
-    /// Ends every request that is due.
+    /// Ends everything that is due.
     pub fn expire(&self, now: Instant) {
         for pending in self.requests.due(now) {
-            let (late, source) = {
-                let progress = pending.progress.lock();
-                if progress.deadline > now {
-                    continue;
+            let Outcome::Ended(before) = self.requests.apply(now, &pending, Event::Expire) else { continue };
+            let refusal = words::timed_out(now, &pending, &before);
+            match &before {
+                State::Given(handler) => {
+                    let session = &handler.session;
+                    session.set_missed(true);
+                    if let Some(door) = session.door() {
+                        door.withdraw(pending.id, &refusal);
+                    }
+                    self.tell_failure(now, &pending, &session.source, &refusal);
                 }
-                match &progress.stage {
-                    Stage::Given(handler) => (Some(Arc::clone(&handler.session)), Arc::clone(&handler.session.source)),
-                    Stage::Waiting(occupied) => (None, waited_for(occupied)),
-                    Stage::Ended => continue,
+                State::Waiting(handlers) => {
+                    let source = handlers.first().map_or_else(|| Arc::from(""), |it| Arc::clone(&it.session.source));
+                    self.tell_failure(now, &pending, &source, &refusal);
                 }
-            };
-            let refusal = Refusal::new(
-                ErrorCode::RequestTimeout,
-                format!("no answer within {}", humantime::format_duration(pending.timeout)),
-            );
-            // Who answered at the last moment has missed nothing.
-            let ended = self.fail(now, &pending, &source, &refusal);
-            if let Some(late) = late.filter(|_| ended) {
-                late.set_missed(true);
+                State::Seeking | State::Ended => self.tell_failure(now, &pending, &Arc::from(""), &refusal),
+            }
+            self.turn_is_free(now, &before);
+        }
+        for (late, session) in self.requests.due_blocked(now) {
+            if session.turns.owes(late) {
+                let (source, limit) = (&*session.source, words::span(self.requests.blocked_max()));
+                tracing::warn!(source, session = %session.id, limit, "an ordered handler does not answer; its session is closed");
+                session.outbox().end(End::Close(CloseCode::Policy, words::BLOCKED));
             }
         }
     }
 
-    /// The handler of a request has gone: another one gets it if it is idempotent, else its asker is told.
-    pub(in crate::router) fn handler_gone(&self, now: Instant, id: RequestId, session: &Arc<Session>) {
-        let Some(pending) = self.requests.find(id) else { return };
-        let again = {
-            let mut progress = pending.progress.lock();
-            match &progress.stage {
-                Stage::Given(handler) if Arc::ptr_eq(&handler.session, session) => {}
-                Stage::Given(_) | Stage::Waiting(_) | Stage::Ended => return,
-            }
-            let again = pending.idempotent && pending.gather.is_none() && progress.attempts < ATTEMPTS_MAX;
-            if again {
-                progress.stage = Stage::Waiting(SmallVec::new());
-                progress.text.clone()
-            } else {
-                None
-            }
+    /// The handler of a request has gone: another one gets it if it is idempotent, else its requester is told.
+    pub(in crate::router) fn handler_gone(&self, now: Instant, pending: &Arc<Pending>, session: &Arc<Session>) {
+        let refusal = match self.requests.apply(now, pending, Event::HandlerGone(session)) {
+            Outcome::Seeking(text) => match self.place_again(now, pending, text) {
+                Ok(()) => return,
+                // No other handler takes it.
+                Err(refusal) if refusal.code == ErrorCode::NoHandler => words::handler_gone(&session.source),
+                Err(refusal) => refusal,
+            },
+            Outcome::Ended(_) => words::handler_gone(&session.source),
+            _ => return,
         };
-        session.release(id);
-        match again.and_then(|text| self.place_again(now, &pending, &text)) {
-            None => {
-                self.fail(now, &pending, &session.source, &handler_gone());
-            }
-            Some(Routed { receipt, .. }) => {
-                // A handler that takes commands: delivery has completed it.
-                if let (Some(receipt), Some(id)) = (receipt, &pending.asker_id) {
-                    pending.asker.push(now, notice::receipt(id, receipt.receivers, None).into(), OnFull::Close).ok();
-                }
-            }
+        self.tell_failure(now, pending, &session.source, &refusal);
+    }
+
+    /// An ordered handler has left, for whose turn a request waited.
+    pub(in crate::router) fn handler_left(&self, now: Instant, pending: &Arc<Pending>, handler: &Arc<Subscription>) {
+        if let Outcome::Ended(_) = self.requests.apply(now, pending, Event::Leave(handler)) {
+            let source = &handler.session.source;
+            self.tell_failure(now, pending, source, &words::handler_gone(source));
         }
     }
 
-    /// Gives a request that has lost its handler to another one, if there is one.
-    fn place_again(&self, now: Instant, pending: &Arc<Pending>, text: &str) -> Option<Routed> {
-        let envelope = decode(text, DecodeLimits::OWN).ok()?;
+    /// Looks for another handler of a request that seeks one.
+    ///
+    /// # Errors
+    /// The refusal that the requester is to get; the request has ended.
+    pub(in crate::router) fn place_again(
+        &self,
+        now: Instant,
+        pending: &Arc<Pending>,
+        text: Option<Arc<KeptText>>,
+    ) -> Result<(), Refusal> {
+        let Some(text) = text else {
+            return self.give_up(now, pending, words::impossible("a request has lost its text"));
+        };
+        let Ok(envelope) = decode(text.as_str(), DecodeLimits::OWN) else {
+            return self.give_up(now, pending, words::impossible("a kept text is not an envelope"));
+        };
         let facts = self.policy.facts(envelope.triple());
-        let scope = access::scope(&pending.asker, &envelope, &facts).ok()?;
+        let scope = facts.scope_of(pending.user.as_deref());
         let candidates = self.candidates(&pending.asker, &envelope, scope, &facts);
-        self.place(now, pending, &envelope, candidates).ok()
+        let asking = Asking::again(pending, &envelope, Arc::clone(&text));
+        let routed = self.place(now, &asking, Some(pending), candidates)?;
+        // A handler that takes commands: delivery has completed it.
+        if let (Some(receipt), Some(id)) = (routed.receipt, &pending.asker_id) {
+            pending.asker.push(now, notice::receipt(id, receipt.receivers, None).into(), OnFull::Close).ok();
+        }
+        Ok(())
     }
 
-    /// `Broker/Request/Cancel`: ends every pending request of the asker's own id.
+    /// Ends a request that no handler takes, with a refusal that its requester has yet to be told.
+    ///
+    /// # Errors
+    /// The refusal; `Ok` if the request had ended before.
+    pub(in crate::router) fn give_up(
+        &self,
+        now: Instant,
+        pending: &Arc<Pending>,
+        refusal: Refusal,
+    ) -> Result<(), Refusal> {
+        match self.requests.apply(now, pending, Event::GiveUp) {
+            Outcome::Ended(_) => Err(refusal),
+            _ => Ok(()),
+        }
+    }
+
+    /// `Broker/Request/Cancel`: ends every pending request with the requester's own id.
     ///
     /// # Errors
     /// `NO_SUCH_REQUEST`.
     pub fn cancel(&self, now: Instant, asker: &Arc<Session>, id: &str) -> Result<(), Refusal> {
-        let asked: Vec<RequestId> = asker.holds.lock().asked.iter().copied().collect();
+        let is_it = |pending: &&Arc<Pending>| pending.asker_id.as_deref() == Some(id);
+        let pending: Vec<_> = asker.holds.lock().asked.values().filter(is_it).cloned().collect();
         let mut found = false;
-        for pending in asked.into_iter().filter_map(|request| self.requests.find(request)) {
-            if pending.asker_id.as_deref() != Some(id) {
-                continue;
-            }
-            found |= self.give_up(now, &pending, "the requester cancelled the request");
+        for pending in pending {
+            found |= self.cancel_one(now, &pending, "the requester cancelled the request");
         }
         if found {
             return Ok(());
@@ -192,55 +228,54 @@ impl Router {
         Err(Refusal::new(ErrorCode::NoSuchRequest, "data.id names no pending request of this session"))
     }
 
-    /// The broker ends: what a session asked and nobody has answered ends with it, and is told so.
+    /// The broker ends: what a session asked and nobody has answered ends with it, and its requester is told.
     pub fn give_up_all(&self, now: Instant, asker: &Arc<Session>) {
-        let pending: Vec<RequestId> = asker.holds.lock().asked.iter().copied().collect();
-        for pending in pending.into_iter().filter_map(|request| self.requests.find(request)) {
-            self.give_up(now, &pending, "the broker restarts; ask again after reconnecting");
+        let pending: Vec<_> = asker.holds.lock().asked.values().cloned().collect();
+        for pending in pending {
+            self.cancel_one(now, &pending, "the broker restarts; send the request again after reconnecting");
         }
     }
 
-    /// Ends a request with `REQUEST_CANCELLED`; a gather is told once, as a whole. `false`: it had ended already.
-    fn give_up(&self, now: Instant, pending: &Arc<Pending>, why: &'static str) -> bool {
-        if !self.withdraw(now, pending) {
+    /// Ends a request with `REQUEST_CANCELLED`; a gather is told once, as a whole. Returns `false` if it had ended.
+    fn cancel_one(&self, now: Instant, pending: &Arc<Pending>, why: &'static str) -> bool {
+        if !self.withdraw(now, pending, why) {
             return false;
         }
-        // Only now: whoever answers the last part at this moment says the end, unless a part was withdrawn before.
+        // Only now: a handler that answers the last part at this moment ends the gather, unless a part was withdrawn
+        // before.
         if pending.gather.as_ref().is_none_or(|gather| gather.cancel()) {
-            let refusal = Refusal::new(ErrorCode::RequestCancelled, why);
-            let frame = self.failure(&pending.triple, pending.asker_id.as_deref(), &refusal);
+            let frame = self.failure_of(pending, &Refusal::new(ErrorCode::RequestCancelled, why), false);
             pending.asker.push(now, frame, OnFull::Close).ok();
         }
         true
     }
 
-    /// Ends a request without an answer and tells its handler. `false`: it had ended already.
-    pub(in crate::router) fn withdraw(&self, now: Instant, pending: &Arc<Pending>) -> bool {
-        let Some(stage) = self.close(pending) else { return false };
-        if let Stage::Given(handler) = stage {
-            handler.session.push(now, notice::cancelled(&pending.id.to_string()).into(), OnFull::Close).ok();
+    /// Ends a request without an answer, and tells its handler. Returns `false` if it had ended.
+    pub(in crate::router) fn withdraw(&self, now: Instant, pending: &Arc<Pending>, why: &'static str) -> bool {
+        let Outcome::Ended(before) = self.requests.apply(now, pending, Event::Withdraw) else { return false };
+        if let State::Given(handler) = &before {
+            let session = &handler.session;
+            match session.door() {
+                Some(door) => door.withdraw(pending.id, &Refusal::new(ErrorCode::RequestCancelled, why)),
+                None => drop(session.push(now, notice::cancelled(pending.id.text().as_ref()).into(), OnFull::Close)),
+            }
         }
+        self.turn_is_free(now, &before);
         true
     }
 
-    /// Ends a request that nobody has answered, and lets go of what it held.
-    pub(in crate::router) fn close(&self, pending: &Arc<Pending>) -> Option<Stage> {
-        let stage = pending.end()?;
-        self.requests.remove(pending);
-        match &stage {
-            Stage::Given(handler) => {
-                handler.session.release(pending.id);
-                Self::abandon_turn(handler, pending.id);
-            }
-            Stage::Waiting(_) => forget_waiting(&stage, pending.id),
-            Stage::Ended => {}
+    /// A request has ended. If an ordered handler had it, the next one may have its turn.
+    fn turn_is_free(&self, now: Instant, before: &State) {
+        if let State::Given(handler) = before
+            && handler.ordered.is_some()
+        {
+            self.serve_turns(now, &handler.session);
         }
-        Some(stage)
     }
 }
 
-/// A reply as its asker sees it: with its own id, or with nothing that was not there.
-fn answered(envelope: &Envelope<'_>, pending: &Pending) -> Frame {
+/// A reply as its requester sees it: with its own id, or with nothing that was not there.
+fn replied(envelope: &Envelope<'_>, pending: &Pending) -> Frame {
     let mut splice = Splice::new(envelope).secret(pending.secret).cut(Field::InReplyTo);
     if let Some(id) = &pending.asker_id {
         splice = splice.string("inReplyTo", id);
@@ -249,8 +284,4 @@ fn answered(envelope: &Envelope<'_>, pending: &Pending) -> Frame {
         splice = splice.cut(Field::More).flag("more");
     }
     splice.into()
-}
-
-fn waited_for(occupied: &[Arc<Subscription>]) -> Arc<str> {
-    occupied.first().map_or_else(|| Arc::from(""), |subscription| Arc::clone(&subscription.session.source))
 }

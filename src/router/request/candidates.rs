@@ -15,21 +15,11 @@ use wire::Envelope;
 pub(in crate::router) struct Candidates {
     /// With the rank of each: lower ones are asked first.
     handlers: Vec<(u8, Arc<Subscription>)>,
-    /// The sender handles the triple itself: what it sends on it is an event or a reply.
+    /// The sender handles the triple itself, so what it sends on it is an event or a reply.
     pub(in crate::router) sender_handles: bool,
 }
 
 impl Candidates {
-    /// Just this one.
-    pub(in crate::router) fn only(handler: Arc<Subscription>) -> Self {
-        Self { handlers: vec![(0, handler)], sender_handles: false }
-    }
-
-    /// Whether one of them is in the process.
-    pub(in crate::router) fn has_adapter(&self) -> bool {
-        self.handlers.iter().any(|(_, handler)| handler.session.role == Role::Adapter)
-    }
-
     pub(in crate::router) fn len(&self) -> usize {
         self.handlers.len()
     }
@@ -38,17 +28,17 @@ impl Candidates {
         self.handlers.is_empty()
     }
 
-    /// Best first: who is doubtful (asleep, silent when last asked) comes last of all; then by rank, the least busy, the
-    /// one longest unserved.
+    /// Best first. Doubtful handlers (asleep, or silent when they were last asked) come last of all. Among the others the
+    /// rank decides, then the number of open requests, then the time since the last request.
     pub(in crate::router) fn best_first(mut self) -> impl Iterator<Item = Arc<Subscription>> {
         self.handlers.sort_by_cached_key(|(rank, handler)| {
             let session = &handler.session;
-            (session.is_doubtful(), *rank, session.busy(), session.served(), handler.id)
+            (session.is_doubtful(), *rank, session.busy(), session.served(), handler.serial)
         });
         self.handlers.into_iter().map(|(_, handler)| handler)
     }
 
-    /// Every session once, and one session of each group, in the order of subscribing.
+    /// Each session once, and one session of each group, in the order of subscribing.
     pub(in crate::router) fn everyone(self) -> Vec<Arc<Subscription>> {
         let mut sessions = BTreeMap::new();
         let mut groups = BTreeSet::new();
@@ -62,14 +52,14 @@ impl Candidates {
             }
         }
         let mut everyone: Vec<_> = sessions.into_values().collect();
-        everyone.sort_by_key(|handler| handler.id);
+        everyone.sort_by_key(|handler| handler.serial);
         everyone
     }
 }
 
 impl Router {
     /// The handlers that match an envelope and may have it. The sender is never one of them: a handler that sends a
-    /// request on its own triple, by `timeout`, wants another handler's answer.
+    /// request with `timeout` on its own triple wants another handler's answer.
     pub(in crate::router) fn candidates(
         &self,
         sender: &Arc<Session>,

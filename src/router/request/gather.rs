@@ -1,4 +1,4 @@
-//! [`Gather`]: one question to every handler, and the moment when everyone has been heard.
+//! [`Gather`]: one request to every handler, and the moment when all have answered or failed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use crate::router::session::Session;
 use wire::ErrorCode;
 use wire::{Triple, notice};
 
-/// A question that several handlers were given.
+/// A request that several handlers were given.
 pub(in crate::router) struct Gather {
     asker: Arc<Session>,
     asker_id: Option<Box<str>>,
@@ -23,7 +23,7 @@ struct State {
     expected: usize,
     answered: usize,
     failed: Vec<(Arc<str>, ErrorCode)>,
-    /// The end was said, or somebody else says it.
+    /// The end was sent, or another answer takes its place.
     ended: bool,
 }
 
@@ -42,7 +42,7 @@ impl Gather {
         }
     }
 
-    /// A handler has answered for the last time. Its answers are in the asker's outbox already.
+    /// A handler has sent its last answer, which is in the requester's outbox already.
     pub(in crate::router) fn answered(&self, now: Instant) {
         self.part(now, |state| state.answered += 1);
     }
@@ -52,18 +52,20 @@ impl Gather {
         self.part(now, |state| state.failed.push((Arc::clone(source), code)));
     }
 
-    /// Passes an answer on; `None` once the end has been said: nothing comes after it.
-    pub(in crate::router) fn pass_on<T>(&self, push: impl FnOnce() -> T) -> Option<T> {
+    /// Passes an answer on, unless the end was sent, which nothing may follow.
+    pub(in crate::router) fn pass_on(&self, push: impl FnOnce()) {
         let state = self.state.lock();
-        (!state.ended).then(push)
+        if !state.ended {
+            push();
+        }
     }
 
-    /// Nobody says the end any more: the question was cancelled. `false`: it has been said already.
+    /// The request was cancelled, so its end is not sent. Returns `false` if it was sent already.
     pub(in crate::router) fn cancel(&self) -> bool {
         !std::mem::replace(&mut self.state.lock().ended, true)
     }
 
-    /// Says the end if nobody was asked at all.
+    /// Sends the end if nobody was asked at all.
     pub(in crate::router) fn end_if_complete(&self, now: Instant) {
         self.part(now, |_| ());
     }
@@ -82,7 +84,7 @@ impl Gather {
             .collect();
         let more = json!({ "Expected": state.expected, "Answered": state.answered, "Failed": failed });
         let frame = notice::success(&self.triple, self.asker_id.as_deref(), more).into();
-        // An asker that is ending hears nothing more.
+        // A requester that is ending gets nothing more.
         self.asker.push(now, frame, OnFull::Close).ok();
     }
 }

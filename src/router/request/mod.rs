@@ -1,30 +1,88 @@
-//! Requests on their way to a handler: given to the best one, waiting for an ordered one's turn, gathered from all.
-//! `answer` has how each one ends.
+//! Rule 2: requests on their way to a handler. A request is given to the best one, waits for an ordered one's turn, or is
+//! gathered from all.
+//!
+//! `pending` is the state of each request, `candidates` says who may have it, `turn` and `lane` whose turn it is, `answer`
+//! how it ends, `door` how handlers inside the process get it, `words` what requesters are told.
 
 pub(in crate::router) mod answer;
 pub(in crate::router) mod candidates;
+pub(in crate::router) mod door;
 pub(in crate::router) mod gather;
+pub(in crate::router) mod lane;
 pub(in crate::router) mod pending;
 pub(in crate::router) mod turn;
+pub(in crate::router) mod words;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use smallvec::SmallVec;
-use zeroize::Zeroizing;
+use smallvec::smallvec;
 
-use crate::router::decide::{Facts, no_handler};
+use crate::router::decide::Facts;
+use crate::router::ids::Serial;
 use crate::router::index::Subscription;
 use crate::router::outbox::{OnFull, Pressure, PushError};
 use crate::router::request::candidates::Candidates;
 use crate::router::request::gather::Gather;
-use crate::router::request::pending::{Pending, Progress, Stage};
+use crate::router::request::pending::{Draft, Event, KeptText, Outcome, Pending, Waits};
 use crate::router::session::Session;
 use crate::router::{Receipt, RequestId, Routed, Router, Scope};
 use crate::websocket::Frame;
-use wire::{DecodeLimits, Envelope, Field, Splice, decode};
-use wire::{ErrorCode, Refusal};
+use wire::{DecodeLimits, Envelope, Field, Refusal, Splice, decode};
+
+/// A request as its requester sent it, and what follows from it.
+pub(in crate::router) struct Asking<'a> {
+    asker: &'a Arc<Session>,
+    envelope: &'a Envelope<'a>,
+    user: Option<&'a str>,
+    timeout: Duration,
+    secret: bool,
+    text: Option<Arc<KeptText>>,
+}
+
+/// What became of a request that was to be given to a handler.
+enum Giving {
+    /// The handler has it.
+    Given(Pressure),
+    /// The handler has it and never answers, which completes the request.
+    Delivered(Pressure),
+    /// Another request has the handler's turn.
+    NotInTurn,
+    /// The handler has left.
+    Left,
+    /// The handler's queue did not take it.
+    Bounced,
+    /// A handler inside the process refused it.
+    Refused(Refusal),
+    /// The request has ended, or another thread has given it to a handler.
+    Elsewhere,
+}
+
+impl<'a> Asking<'a> {
+    /// A request that already exists, from its kept text.
+    fn again(pending: &'a Pending, envelope: &'a Envelope<'a>, text: Arc<KeptText>) -> Self {
+        let Pending { asker, user, timeout, secret, .. } = pending;
+        Self { asker, envelope, user: user.as_deref(), timeout: *timeout, secret: *secret, text: Some(text) }
+    }
+
+    /// The request as its handler sees it.
+    fn frame(&self, id: RequestId, remaining: Duration) -> Frame {
+        let envelope = self.envelope;
+        let mut splice = Splice::new(envelope).secret(self.secret).cut(Field::Id).cut(Field::User).cut(Field::Timeout);
+        if envelope.source().is_none() {
+            splice = splice.string("source", &self.asker.source);
+        }
+        if let Some(user) = self.user {
+            splice = splice.string("user", user);
+        }
+        splice = splice.string("id", id.text().as_ref());
+        if let Some(request_id) = envelope.id() {
+            splice = splice.string("requestId", request_id);
+        }
+        let remaining = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX).max(1);
+        splice.number("timeout", remaining).into()
+    }
+}
 
 impl Router {
     /// Gives a request to one handler, or with `gather` to all.
@@ -38,312 +96,277 @@ impl Router {
         facts: &Facts<'_>,
     ) -> Result<Routed, Refusal> {
         let most = self.policy.limits.pending_requests;
-        if asker.holds.lock().asked.len() >= most {
-            return Err(Refusal::new(
-                ErrorCode::TooManyRequests,
-                format!("{most} requests of this session are pending; wait for answers, or cancel some"),
-            ));
+        let pending = asker.holds.lock().asked.len();
+        if pending >= most {
+            return Err(words::too_many_pending(most));
         }
+        let timeout_max = self.policy.limits.request_timeout;
+        let timeout = envelope.timeout_ms().map_or(timeout_max, |ms| Duration::from_millis(ms).min(timeout_max));
+        let mut asking = Asking { asker, envelope, user: scope.user(), timeout, secret: facts.protected, text: None };
         if envelope.gather() {
-            if asker.holds.lock().asked.len() + candidates.len() > most {
-                return Err(Refusal::new(
-                    ErrorCode::TooManyRequests,
-                    format!("a request to each of {} handlers is over the limit of {most} pending", candidates.len()),
-                ));
+            if pending + candidates.len() > most {
+                return Err(words::gather_too_wide(candidates.len(), most));
             }
-            return Ok(self.gather(now, asker, envelope, scope, candidates, facts));
+            return self.gather(now, &mut asking, candidates);
         }
-        let is_full = candidates.has_adapter();
-        let pending = self.pend(now, asker, envelope, scope, facts, None);
-        match self.place(now, &pending, envelope, candidates) {
-            Ok(routed) => Ok(routed),
-            Err(_) => {
-                self.close(&pending);
-                Err(if is_full { adapter_full() } else { no_handler(envelope) })
+        if envelope.idempotent() {
+            asking.text = Some(self.keep(&asking)?);
+        }
+        self.place(now, &asking, None, candidates)
+    }
+
+    /// Copies a request's text, because it may have to be sent later.
+    ///
+    /// # Errors
+    /// `TOO_MANY_REQUESTS`.
+    fn keep(&self, asking: &Asking<'_>) -> Result<Arc<KeptText>, Refusal> {
+        let most = self.policy.limits.pending_bytes;
+        KeptText::new(asking.asker, asking.envelope.text(), most).ok_or_else(|| words::too_many_bytes(most))
+    }
+
+    /// Opens a request. `id`: of all parts of a gather.
+    ///
+    /// # Errors
+    /// `INTERNAL` if the requester has gone, which cannot happen while it sends.
+    fn open(
+        &self,
+        now: Instant,
+        asking: &Asking<'_>,
+        (id, serial): (RequestId, Serial),
+        gather: Option<Arc<Gather>>,
+    ) -> Result<Arc<Pending>, Refusal> {
+        let envelope = asking.envelope;
+        let draft = Draft {
+            id,
+            serial,
+            asker: asking.asker,
+            asker_id: envelope.id(),
+            triple: envelope.triple(),
+            user: asking.user,
+            timeout: asking.timeout,
+            more_max: self.policy.limits.more_max,
+            secret: asking.secret,
+            idempotent: envelope.idempotent(),
+            gather,
+            repeats: self.repeats(envelope),
+            text: asking.text.clone(),
+        };
+        self.requests.open(now, draft).ok_or_else(|| words::impossible("a session that has gone sends a request"))
+    }
+
+    /// Gives a request to the best candidate that takes it. If nobody is free, it waits for the turn of an ordered one.
+    /// `pending`: the request, if it is open already.
+    ///
+    /// # Errors
+    /// The refusal that the requester is to get; the request has ended.
+    fn place(
+        &self,
+        now: Instant,
+        asking: &Asking<'_>,
+        pending: Option<&Arc<Pending>>,
+        candidates: Candidates,
+    ) -> Result<Routed, Refusal> {
+        let opened;
+        let mut occupied = Waits::new();
+        let mut refused = None;
+        let mut frame = None;
+        let mut best_first = candidates.best_first().peekable();
+        let pending = match pending {
+            Some(pending) => pending,
+            None => {
+                // A command needs no state, because nobody answers it.
+                while let Some(handler) = best_first.next_if(|handler| handler.takes_commands()) {
+                    if let Ok(pressure) = self.command(now, asking, &handler) {
+                        return Ok(Routed::delivered(&handler.session, pressure));
+                    }
+                }
+                if best_first.peek().is_none() {
+                    return Err(words::no_handler(asking.envelope));
+                }
+                let serial = self.ids.serial();
+                opened = self.open(now, asking, (self.ids.request(serial), serial), None)?;
+                &opened
+            }
+        };
+        for handler in best_first {
+            match self.give(now, pending, asking, &handler, &mut frame) {
+                Giving::Given(pressure) => return Ok(Routed::given(&handler.session, pressure)),
+                Giving::Delivered(pressure) => return Ok(Routed::delivered(&handler.session, pressure)),
+                Giving::Elsewhere => return Ok(Routed::default()),
+                Giving::NotInTurn => occupied.push(handler),
+                Giving::Left | Giving::Bounced => {}
+                Giving::Refused(refusal) => refused = Some(refusal),
+            }
+        }
+        let unplaced = match occupied.is_empty() {
+            true => Err(refused.unwrap_or_else(|| words::no_handler(asking.envelope))),
+            false => self.wait(now, pending, asking, &occupied),
+        };
+        unplaced.or_else(|refusal| self.give_up(now, pending, refusal)).map(|()| Routed::default())
+    }
+
+    /// Lets a request wait, within its time limit, for the turn of an ordered handler.
+    ///
+    /// # Errors
+    /// The refusal that the requester is to get; the request still seeks a handler.
+    fn wait(&self, now: Instant, pending: &Arc<Pending>, asking: &Asking<'_>, occupied: &Waits) -> Result<(), Refusal> {
+        let text = match &asking.text {
+            Some(text) => Arc::clone(text),
+            None => self.keep(asking)?,
+        };
+        match self.requests.apply(now, pending, Event::Wait(occupied, text)) {
+            Outcome::HandlerLeft => {
+                let source = occupied.first().map_or("", |handler| &handler.session.source);
+                return Err(words::handler_gone(source));
+            }
+            // The turn may have become free between the attempt and the wait.
+            Outcome::Waiting => occupied.iter().for_each(|handler| self.serve_turns(now, &handler.session)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Gives the requests that wait for a session's ordered handlers to those whose turn it is.
+    pub(in crate::router) fn serve_turns(&self, now: Instant, session: &Arc<Session>) {
+        while let Some((pending, handler)) = session.turns.next() {
+            // Without a text it has ended meanwhile, and no longer waits.
+            let Some(text) = pending.text() else { continue };
+            let given = decode(text.as_str(), DecodeLimits::OWN).map(|envelope| {
+                let asking = Asking::again(&pending, &envelope, Arc::clone(&text));
+                self.give(now, &pending, &asking, &handler, &mut None)
+            });
+            let unplaced = match given {
+                Ok(Giving::Bounced | Giving::Refused(_)) => self.place_again(now, &pending, Some(text)),
+                // The thread that ends its subscription tells those who waited, and serves the others.
+                Ok(Giving::Left) => return,
+                Ok(Giving::Given(_) | Giving::Delivered(_) | Giving::NotInTurn | Giving::Elsewhere) => Ok(()),
+                Err(_) => {
+                    self.withdraw(now, &pending, "the broker failed");
+                    Err(words::impossible("a kept text is not an envelope"))
+                }
+            };
+            if let Err(refusal) = unplaced {
+                self.tell_failure(now, &pending, &handler.session.source, &refusal);
             }
         }
     }
 
-    fn gather(
+    /// Gives a request to a handler. `frame`: what the handler gets, made when the first one needs it.
+    fn give(
         &self,
         now: Instant,
-        asker: &Arc<Session>,
-        envelope: &Envelope<'_>,
-        scope: Scope<'_>,
-        candidates: Candidates,
-        facts: &Facts<'_>,
-    ) -> Routed {
+        pending: &Arc<Pending>,
+        asking: &Asking<'_>,
+        handler: &Arc<Subscription>,
+        frame: &mut Option<Frame>,
+    ) -> Giving {
+        let session = &handler.session;
+        let remaining = match self.requests.apply(now, pending, Event::Give(handler)) {
+            Outcome::Given(remaining) => remaining,
+            Outcome::HandlerLeft => return Giving::Left,
+            Outcome::NotInTurn => return Giving::NotInTurn,
+            _ => return Giving::Elsewhere,
+        };
+        let pushed = match session.door() {
+            Some(door) => {
+                let offered = self.given(pending, asking.envelope, remaining).and_then(|given| door.offer(given));
+                offered.map(|()| Pressure::Relieved).map_err(Giving::Refused)
+            }
+            None => {
+                let frame = frame.get_or_insert_with(|| asking.frame(pending.id, remaining)).clone();
+                session.push(now, frame, OnFull::Close).map_err(|_| Giving::Bounced)
+            }
+        };
+        match pushed {
+            Ok(pressure) => {
+                session.serve(self.ids.stamp());
+                if !handler.takes_commands() {
+                    return Giving::Given(pressure);
+                }
+                match self.requests.apply(now, pending, Event::Deliver(handler)) {
+                    Outcome::Ended(_) => Giving::Delivered(pressure),
+                    _ => Giving::Elsewhere,
+                }
+            }
+            Err(why) => match self.requests.apply(now, pending, Event::Bounce(handler)) {
+                Outcome::Seeking(_) => why,
+                _ => Giving::Elsewhere,
+            },
+        }
+    }
+
+    /// Sends a command to a handler that never answers: delivery completes it.
+    fn command(&self, now: Instant, asking: &Asking<'_>, handler: &Arc<Subscription>) -> Result<Pressure, PushError> {
+        let frame = asking.frame(self.ids.request(self.ids.serial()), asking.timeout);
+        let pressure = handler.session.push(now, frame, OnFull::Close)?;
+        handler.session.serve(self.ids.stamp());
+        Ok(pressure)
+    }
+
+    /// Gives a request to every handler. All get the same frame, so a gather costs about as much as an event.
+    fn gather(&self, now: Instant, asking: &mut Asking<'_>, candidates: Candidates) -> Result<Routed, Refusal> {
         let everyone = candidates.everyone();
         let expected = everyone.iter().filter(|handler| !handler.takes_commands()).count();
-        let gather = Arc::new(Gather::new(asker, envelope.id(), envelope.triple(), expected));
+        let (envelope, id) = (asking.envelope, self.ids.request(self.ids.serial()));
+        let gather = Arc::new(Gather::new(asking.asker, envelope.id(), envelope.triple(), expected));
         let mut routed = Routed::default();
+        let mut frame = None;
         for handler in everyone {
+            let session = &handler.session;
             if handler.takes_commands() {
-                routed.note_pressure(
-                    &handler.session,
-                    self.command(now, asker, envelope, scope, &handler).unwrap_or(Pressure::Relieved),
-                );
+                let frame = frame.get_or_insert_with(|| asking.frame(id, asking.timeout)).clone();
+                if let Ok(pressure) = session.push(now, frame, OnFull::Close) {
+                    session.serve(self.ids.stamp());
+                    routed.note_pressure(session, pressure);
+                }
                 continue;
             }
-            let source = Arc::clone(&handler.session.source);
-            let pending = self.pend(now, asker, envelope, scope, facts, Some(Arc::clone(&gather)));
-            match self.place(now, &pending, envelope, Candidates::only(handler)) {
-                Ok(placed) => routed.pressed.extend(placed.pressed),
-                Err(_) => {
-                    self.close(&pending);
-                    gather.failed(now, &source, ErrorCode::HandlerGone);
+            let pending = self.open(now, asking, (id, self.ids.serial()), Some(Arc::clone(&gather)))?;
+            let unplaced = match self.give(now, &pending, asking, &handler, &mut frame) {
+                Giving::Given(pressure) | Giving::Delivered(pressure) => {
+                    routed.note_pressure(session, pressure);
+                    Ok(())
                 }
+                Giving::Elsewhere => Ok(()),
+                Giving::Left | Giving::Bounced => Err(words::handler_gone(&session.source)),
+                Giving::Refused(refusal) => Err(refusal),
+                Giving::NotInTurn => self.wait_for_part(now, &pending, asking, &handler),
+            };
+            if let Err(refusal) = unplaced.or_else(|refusal| self.give_up(now, &pending, refusal)) {
+                gather.failed(now, &session.source, refusal.code);
             }
         }
         if expected == 0 {
             gather.end_if_complete(now);
         }
+        Ok(routed)
+    }
+
+    /// Lets a gather's part wait for an ordered handler. All parts that wait share one text.
+    fn wait_for_part(
+        &self,
+        now: Instant,
+        pending: &Arc<Pending>,
+        asking: &mut Asking<'_>,
+        handler: &Arc<Subscription>,
+    ) -> Result<(), Refusal> {
+        if asking.text.is_none() {
+            asking.text = Some(self.keep(asking)?);
+        }
+        self.wait(now, pending, asking, &smallvec![Arc::clone(handler)])
+    }
+}
+
+impl Routed {
+    /// A handler has the request.
+    fn given(handler: &Arc<Session>, pressure: Pressure) -> Self {
+        let mut routed = Self::default();
+        routed.note_pressure(handler, pressure);
         routed
     }
 
-    fn pend(
-        &self,
-        now: Instant,
-        asker: &Arc<Session>,
-        envelope: &Envelope<'_>,
-        scope: Scope<'_>,
-        facts: &Facts<'_>,
-        gather: Option<Arc<Gather>>,
-    ) -> Arc<Pending> {
-        let timeout = self.time_limit(envelope);
-        let deadline = now + timeout;
-        let pending = Arc::new(Pending {
-            id: self.ids.request(),
-            asker: Arc::clone(asker),
-            asker_id: envelope.id().map(Box::from),
-            triple: envelope.triple().to_owned(),
-            user: scope.user().map(Box::from),
-            timeout,
-            secret: facts.protected,
-            idempotent: envelope.idempotent(),
-            gather,
-            progress: Mutex::new(Progress {
-                stage: Stage::Waiting(SmallVec::new()),
-                deadline,
-                attempts: 0,
-                text: envelope.idempotent().then(|| Zeroizing::new(envelope.text().to_owned())),
-            }),
-        });
-        self.requests.insert(&pending, deadline);
-        pending
-    }
-
-    /// How long an asker waits: what it says, at most the configured time, which is what it waits where it says nothing.
-    fn time_limit(&self, envelope: &Envelope<'_>) -> Duration {
-        let most = self.policy.limits.request_timeout;
-        envelope.timeout_ms().map_or(most, |ms| Duration::from_millis(ms).min(most))
-    }
-
-    /// Gives a request to the best candidate that takes it; waits for the turn of an ordered one where nobody is free.
-    ///
-    /// # Errors
-    /// [`PushError`]: nobody takes it.
-    pub(in crate::router) fn place(
-        &self,
-        now: Instant,
-        pending: &Arc<Pending>,
-        envelope: &Envelope<'_>,
-        candidates: Candidates,
-    ) -> Result<Routed, PushError> {
-        let mut occupied = SmallVec::<[Arc<Subscription>; 1]>::new();
-        for handler in candidates.best_first() {
-            if handler.takes_commands() {
-                let scope = pending.user.as_deref().map_or(Scope::Shared(None), Scope::User);
-                let Ok(pressed) = self.command(now, &pending.asker, envelope, scope, &handler) else { continue };
-                self.close(pending);
-                let mut routed = Routed { receipt: Some(Receipt { receivers: 1, hint: None }), pressed: Vec::new() };
-                routed.note_pressure(&handler.session, pressed);
-                return Ok(routed);
-            }
-            if handler.ordered.as_ref().is_some_and(|ordered| !ordered.take(pending.id)) {
-                occupied.push(handler);
-                continue;
-            }
-            if let Ok(pressed) = self.give(now, pending, envelope, &handler) {
-                let mut routed = Routed::default();
-                routed.note_pressure(&handler.session, pressed);
-                return Ok(routed);
-            }
-        }
-        if occupied.is_empty() {
-            return Err(PushError::Closed);
-        }
-        self.wait(now, pending, envelope, &occupied);
-        Ok(Routed::default())
-    }
-
-    /// Lets a request wait, within its own time limit, for the turn of an ordered handler.
-    fn wait(
-        &self,
-        now: Instant,
-        pending: &Arc<Pending>,
-        envelope: &Envelope<'_>,
-        occupied: &SmallVec<[Arc<Subscription>; 1]>,
-    ) {
-        {
-            let mut progress = pending.progress.lock();
-            if matches!(progress.stage, Stage::Ended) {
-                return;
-            }
-            progress.stage = Stage::Waiting(occupied.clone());
-            progress.text = Some(Zeroizing::new(envelope.text().to_owned()));
-        }
-        for subscription in occupied {
-            if let Some(ordered) = &subscription.ordered {
-                ordered.wait(pending.id);
-            }
-            // Its turn may have ended between the look and the wait.
-            self.serve_waiting(now, subscription);
-        }
-    }
-
-    /// Gives a request that waited to the ordered subscription whose turn is free.
-    pub(in crate::router) fn resume_waiting(&self, now: Instant, request: RequestId, subscription: &Arc<Subscription>) {
-        let Some(pending) = self.requests.find(request) else { return };
-        let text = {
-            let progress = pending.progress.lock();
-            match (&progress.stage, &progress.text) {
-                (Stage::Waiting(_), Some(text)) => text.clone(),
-                _ => return,
-            }
-        };
-        let Ok(envelope) = decode(&text, DecodeLimits::OWN) else { return };
-        let Some(ordered) = &subscription.ordered else { return };
-        if !ordered.take(request) {
-            // Somebody else was quicker: it goes on waiting.
-            ordered.wait(request);
-        } else if self.give(now, &pending, &envelope, subscription).is_err() {
-            self.leave_waiting(now, request, subscription);
-        }
-    }
-
-    /// An ordered handler has left that a request waited for.
-    pub(in crate::router) fn leave_waiting(&self, now: Instant, request: RequestId, subscription: &Arc<Subscription>) {
-        let Some(pending) = self.requests.find(request) else { return };
-        let nobody_left = match &mut pending.progress.lock().stage {
-            Stage::Waiting(occupied) => {
-                occupied.retain(|other| other.id != subscription.id);
-                occupied.is_empty()
-            }
-            Stage::Given(_) | Stage::Ended => false,
-        };
-        if nobody_left {
-            self.fail(now, &pending, &subscription.session.source, &handler_gone());
-        }
-    }
-
-    /// Sends a request to a handler. An ordered one has its turn taken already.
-    fn give(
-        &self,
-        now: Instant,
-        pending: &Arc<Pending>,
-        envelope: &Envelope<'_>,
-        handler: &Arc<Subscription>,
-    ) -> Result<Pressure, PushError> {
-        if handler.session.give(pending.id).is_err() {
-            Self::undo_turn(handler, pending.id);
-            return Err(PushError::Closed);
-        }
-        // Before the handler can answer, it has to be known that it may.
-        let (before, remaining) = {
-            let mut progress = pending.progress.lock();
-            if matches!(progress.stage, Stage::Ended) {
-                drop(progress);
-                handler.session.release(pending.id);
-                Self::undo_turn(handler, pending.id);
-                return Ok(Pressure::Relieved);
-            }
-            progress.attempts += 1;
-            let before = std::mem::replace(&mut progress.stage, Stage::Given(Arc::clone(handler)));
-            (before, progress.deadline.saturating_duration_since(now))
-        };
-        if handler.ordered.is_some() {
-            self.begin_turn(handler, &pending.triple);
-        }
-        let frame = delivered(envelope, &pending.asker, pending.user.as_deref(), pending.id, remaining, pending.secret);
-        match handler.session.push(now, frame, OnFull::Close) {
-            Ok(pressed) => {
-                handler.session.serve(self.ids.stamp());
-                forget_waiting(&before, pending.id);
-                Ok(pressed)
-            }
-            Err(error) => {
-                let mut progress = pending.progress.lock();
-                let ended = matches!(progress.stage, Stage::Ended);
-                if !ended {
-                    progress.stage = before;
-                    progress.attempts -= 1;
-                }
-                drop(progress);
-                handler.session.release(pending.id);
-                Self::undo_turn(handler, pending.id);
-                if ended { Ok(Pressure::Relieved) } else { Err(error) }
-            }
-        }
-    }
-
-    /// Sends a command to a handler that never answers: delivery completes it.
-    fn command(
-        &self,
-        now: Instant,
-        asker: &Session,
-        envelope: &Envelope<'_>,
-        scope: Scope<'_>,
-        handler: &Arc<Subscription>,
-    ) -> Result<Pressure, PushError> {
-        let secret = self.policy.is_protected(envelope.triple());
-        let limit = self.time_limit(envelope);
-        let frame = delivered(envelope, asker, scope.user(), self.ids.request(), limit, secret);
-        let pressed = handler.session.push(now, frame, OnFull::Close)?;
-        handler.session.serve(self.ids.stamp());
-        Ok(pressed)
-    }
-}
-
-/// A request as its handler sees it.
-fn delivered(
-    envelope: &Envelope<'_>,
-    asker: &Session,
-    user: Option<&str>,
-    id: RequestId,
-    remaining: Duration,
-    secret: bool,
-) -> Frame {
-    let mut splice = Splice::new(envelope).secret(secret).cut(Field::Id).cut(Field::User).cut(Field::Timeout);
-    if envelope.source().is_none() {
-        splice = splice.string("source", &asker.source);
-    }
-    if let Some(user) = user {
-        splice = splice.string("user", user);
-    }
-    splice = splice.string("id", &id.to_string());
-    if let Some(request_id) = envelope.id() {
-        splice = splice.string("requestId", request_id);
-    }
-    let remaining = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX).max(1);
-    splice.number("timeout", remaining).into()
-}
-
-pub(in crate::router) fn handler_gone() -> Refusal {
-    Refusal::new(ErrorCode::HandlerGone, "the handler left before it answered; ask again when it is back")
-}
-
-/// An adapter is never gone while its broker runs: where nobody took the request, its queue is full.
-fn adapter_full() -> Refusal {
-    Refusal::new(
-        ErrorCode::UpstreamUnavailable,
-        "too many requests wait for the adapter in the broker; ask again in a moment",
-    )
-}
-
-/// A request that waited for several ordered handlers was given to one: the others need not keep it.
-pub(in crate::router) fn forget_waiting(stage: &Stage, request: RequestId) {
-    if let Stage::Waiting(occupied) = stage {
-        occupied.iter().filter_map(|handler| handler.ordered.as_ref()).for_each(|it| it.forget(request));
+    /// A handler that never answers has the command.
+    fn delivered(handler: &Arc<Session>, pressure: Pressure) -> Self {
+        Self { receipt: Some(Receipt { receivers: 1, hint: None }), ..Self::given(handler, pressure) }
     }
 }

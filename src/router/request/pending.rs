@@ -1,168 +1,482 @@
-//! [`Requests`]: what was asked and not answered yet. Whoever ends a [`Pending`] under its lock answers, and nobody else:
-//! exactly one answer, the handler's or the broker's.
+//! [`Pending`]: one open request. [`Requests::apply`] is the only function that changes its state.
+//!
+//! Whatever follows from a change happens in the same step, under the request's lock: which handler has it, whose turn
+//! it is, which deadlines are set. So a request is never given twice, never answered twice, and never left unanswered.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use dashmap::DashMap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::router::RequestId;
+use crate::router::ids::Serial;
 use crate::router::index::Subscription;
+use crate::router::request::door::Repeats;
 use crate::router::request::gather::Gather;
+use crate::router::request::turn::{Begin, TurnEnd};
 use crate::router::session::Session;
 use wire::Triple;
 
-/// Deadlines are sharded, so that askers do not fight for one lock.
+/// How many handlers an idempotent request is given to, one after the other.
+const ATTEMPTS_MAX: u8 = 2;
+
+/// Deadlines are sharded, so that requesters do not contend for one lock.
 const SHARDS: usize = 16;
 
 /// One request, or one handler's part of a gather.
 pub(in crate::router) struct Pending {
+    /// The parts of a gather share one.
     pub(in crate::router) id: RequestId,
+    pub(in crate::router) serial: Serial,
     pub(in crate::router) asker: Arc<Session>,
-    /// The asker's own id, which it sees as `inReplyTo`.
+    /// The requester's own id, which it sees as `inReplyTo`.
     pub(in crate::router) asker_id: Option<Box<str>>,
     pub(in crate::router) triple: Triple<'static>,
-    /// For which user.
     pub(in crate::router) user: Option<Box<str>>,
+    /// The time limit, which each reply with `more` restarts.
     pub(in crate::router) timeout: Duration,
-    /// Protected: its bytes are zeroised.
+    pub(in crate::router) opened: Instant,
+    /// How long replies with `more` can keep it open, in all.
+    pub(in crate::router) more_max: Duration,
+    /// Its triple is protected: its bytes are zeroised.
     pub(in crate::router) secret: bool,
     pub(in crate::router) idempotent: bool,
     pub(in crate::router) gather: Option<Arc<Gather>>,
-    pub(in crate::router) progress: Mutex<Progress>,
+    /// The fields of its payload that a failure repeats.
+    pub(in crate::router) repeats: Option<Repeats>,
+    progress: Mutex<Progress>,
 }
 
-/// How far a request is.
-pub(in crate::router) struct Progress {
-    pub(in crate::router) stage: Stage,
-    pub(in crate::router) deadline: Instant,
-    /// How many handlers it was given to.
-    pub(in crate::router) attempts: u8,
-    /// The request as it came, where it may have to be sent later or again.
-    pub(in crate::router) text: Option<Zeroizing<String>>,
+struct Progress {
+    state: State,
+    deadline: Instant,
+    attempts: u8,
+    /// Kept if it may have to be sent later or once more.
+    text: Option<Arc<KeptText>>,
 }
 
 /// Where a request is.
-#[derive(Clone)]
-pub(in crate::router) enum Stage {
-    /// With nobody; waits for the turn of one of these ordered handlers.
-    Waiting(SmallVec<[Arc<Subscription>; 1]>),
-    /// With this handler.
+pub(in crate::router) enum State {
+    /// No handler has it. The thread that is looking for one decides what comes next.
+    Seeking,
+    /// No handler has it. It waits for the turn of one of these ordered handlers.
+    Waiting(Waits),
+    /// This handler has it.
     Given(Arc<Subscription>),
-    /// Answered, one way or the other.
+    /// It has been answered, in one way or another.
     Ended,
 }
 
-impl Pending {
-    /// Ends it; what it was before, or `None` when somebody else has ended it already.
-    pub(in crate::router) fn end(&self) -> Option<Stage> {
-        match std::mem::replace(&mut self.progress.lock().stage, Stage::Ended) {
-            Stage::Ended => None,
-            stage => Some(stage),
+/// The ordered handlers for whose turn a request waits.
+pub(in crate::router) type Waits = SmallVec<[Arc<Subscription>; 1]>;
+
+/// What can happen to a request.
+pub(in crate::router) enum Event<'a> {
+    /// A handler is to have it.
+    Give(&'a Arc<Subscription>),
+    /// The handler's queue did not take it.
+    Bounce(&'a Arc<Subscription>),
+    /// The queue of a handler that never answers took it.
+    Deliver(&'a Arc<Subscription>),
+    /// Every handler that could have it has another request's turn.
+    Wait(&'a Waits, Arc<KeptText>),
+    /// No handler can have it.
+    GiveUp,
+    /// An ordered handler has left, for whose turn it may wait.
+    Leave(&'a Arc<Subscription>),
+    /// The session that may have it has gone.
+    HandlerGone(&'a Arc<Session>),
+    /// A session replies. `pass_on` sends the reply to the requester.
+    Reply { by: &'a Arc<Session>, more: bool, pass_on: &'a mut dyn FnMut() },
+    /// Its time may be over.
+    Expire,
+    /// The requester has left or cancelled it.
+    Withdraw,
+}
+
+/// What an event changed.
+#[must_use = "the outcome says who has to act next"]
+pub(in crate::router) enum Outcome {
+    /// Nothing: the request has ended, or another session has it.
+    Ignored,
+    /// Nothing: the handler has left.
+    HandlerLeft,
+    /// Nothing: another request has the handler's turn.
+    NotInTurn,
+    /// The handler has it, with this time left.
+    Given(Duration),
+    /// No handler has it. The caller has to look for one.
+    Seeking(Option<Arc<KeptText>>),
+    /// It waits for an ordered handler's turn.
+    Waiting,
+    /// Further replies follow.
+    Open,
+    /// It has ended, and was in this state before. The caller has to tell the requester.
+    Ended(State),
+}
+
+/// The text of a request that may have to be sent later. It counts towards its requester's `limits.pending_bytes` for as
+/// long as it exists.
+pub(in crate::router) struct KeptText {
+    text: Zeroizing<String>,
+    asker: Arc<Session>,
+}
+
+impl KeptText {
+    /// Copies a text; `None` if its requester's limit does not allow it.
+    pub(in crate::router) fn new(asker: &Arc<Session>, text: &str, bytes_max: usize) -> Option<Arc<Self>> {
+        let fits = |kept: usize| kept.checked_add(text.len()).filter(|sum| *sum <= bytes_max);
+        asker.pending_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).ok()?;
+        Some(Arc::new(Self { text: Zeroizing::new(text.to_owned()), asker: Arc::clone(asker) }))
+    }
+
+    pub(in crate::router) fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Drop for KeptText {
+    fn drop(&mut self) {
+        self.asker.pending_bytes.fetch_sub(self.text.len(), Ordering::Relaxed);
+    }
+}
+
+/// What a new request is made of.
+pub(in crate::router) struct Draft<'a> {
+    pub(in crate::router) id: RequestId,
+    pub(in crate::router) serial: Serial,
+    pub(in crate::router) asker: &'a Arc<Session>,
+    pub(in crate::router) asker_id: Option<&'a str>,
+    pub(in crate::router) triple: &'a Triple<'a>,
+    pub(in crate::router) user: Option<&'a str>,
+    pub(in crate::router) timeout: Duration,
+    pub(in crate::router) more_max: Duration,
+    pub(in crate::router) secret: bool,
+    pub(in crate::router) idempotent: bool,
+    pub(in crate::router) gather: Option<Arc<Gather>>,
+    pub(in crate::router) repeats: Option<Repeats>,
+    pub(in crate::router) text: Option<Arc<KeptText>>,
+}
+
+impl Draft<'_> {
+    fn into_pending(self, now: Instant) -> Pending {
+        Pending {
+            id: self.id,
+            serial: self.serial,
+            asker: Arc::clone(self.asker),
+            asker_id: self.asker_id.map(Box::from),
+            triple: self.triple.to_owned(),
+            user: self.user.map(Box::from),
+            timeout: self.timeout,
+            opened: now,
+            more_max: self.more_max.max(self.timeout),
+            secret: self.secret,
+            idempotent: self.idempotent,
+            gather: self.gather,
+            repeats: self.repeats,
+            progress: Mutex::new(Progress {
+                state: State::Seeking,
+                deadline: now + self.timeout,
+                attempts: 0,
+                text: self.text,
+            }),
         }
+    }
+}
+
+impl Pending {
+    /// The text, if it is kept.
+    pub(in crate::router) fn text(&self) -> Option<Arc<KeptText>> {
+        self.progress.lock().text.clone()
+    }
+
+    pub(in crate::router) fn has_ended(&self) -> bool {
+        matches!(self.progress.lock().state, State::Ended)
+    }
+
+    /// Whether an idempotent request may be given to another handler.
+    fn may_be_given_again(&self, progress: &Progress) -> bool {
+        self.idempotent && self.gather.is_none() && progress.attempts < ATTEMPTS_MAX
     }
 }
 
 /// All pending requests, and when they end.
 pub(in crate::router) struct Requests {
-    by_id: DashMap<RequestId, Arc<Pending>, foldhash::fast::RandomState>,
-    deadlines: [Mutex<BTreeSet<(Instant, RequestId)>>; SHARDS],
+    by_deadline: [Mutex<BTreeMap<(Instant, Serial), Arc<Pending>>>; SHARDS],
+    /// The sessions whose late reply blocks an ordered handler, and how long they may.
+    blocked: Mutex<BTreeMap<(Instant, Serial), (RequestId, Arc<Session>)>>,
+    blocked_max: Duration,
     started: Instant,
-    /// When whoever calls `expire` means to wake up: microseconds since `started`.
+    /// When the caller of [`Requests::deadline`] will wake up: microseconds since `started`.
     armed: AtomicU64,
     earlier: Notify,
 }
 
 impl Requests {
-    pub(in crate::router) fn new(now: Instant) -> Self {
+    pub(in crate::router) fn new(now: Instant, blocked_max: Duration) -> Self {
         Self {
-            by_id: DashMap::default(),
-            deadlines: Default::default(),
+            by_deadline: Default::default(),
+            blocked: Mutex::default(),
+            blocked_max,
             started: now,
             armed: AtomicU64::new(u64::MAX),
             earlier: Notify::new(),
         }
     }
 
-    pub(in crate::router) fn find(&self, id: RequestId) -> Option<Arc<Pending>> {
-        self.by_id.get(&id).map(|pending| Arc::clone(&pending))
+    /// Opens a request, which seeks a handler; `None` if its requester has gone.
+    pub(in crate::router) fn open(&self, now: Instant, draft: Draft<'_>) -> Option<Arc<Pending>> {
+        let deadline = now + draft.timeout;
+        let pending = Arc::new(draft.into_pending(now));
+        pending.asker.ask(&pending).ok()?;
+        self.schedule(&pending, deadline);
+        Some(pending)
     }
 
-    pub(in crate::router) fn insert(&self, pending: &Arc<Pending>, deadline: Instant) {
-        self.by_id.insert(pending.id, Arc::clone(pending));
-        pending.asker.holds.lock().asked.insert(pending.id);
-        self.schedule(pending.id, deadline);
+    /// The transition function: changes the state of a request as an event demands, and says what the caller has to do.
+    pub(in crate::router) fn apply(&self, now: Instant, pending: &Arc<Pending>, event: Event<'_>) -> Outcome {
+        let mut guard = pending.progress.lock();
+        let progress = &mut *guard;
+        match (event, &mut progress.state) {
+            (_, State::Ended) => Outcome::Ignored,
+
+            (Event::Give(handler), State::Seeking | State::Waiting(_)) => self.give(now, pending, progress, handler),
+            (Event::Give(_), State::Given(_)) => Outcome::Ignored,
+
+            (Event::Bounce(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
+                progress.attempts -= 1;
+                self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
+                Outcome::Seeking(progress.text.clone())
+            }
+            (Event::Deliver(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
+                self.end(now, pending, progress, TurnEnd::Over)
+            }
+            (Event::Bounce(_) | Event::Deliver(_), _) => Outcome::Ignored,
+
+            (Event::Wait(handlers, text), State::Seeking) => self.wait(now, pending, progress, handlers, text),
+            (Event::Wait(..), State::Waiting(_) | State::Given(_)) => Outcome::Ignored,
+
+            (Event::GiveUp, State::Seeking) => self.end(now, pending, progress, TurnEnd::Over),
+            (Event::GiveUp, State::Waiting(_) | State::Given(_)) => Outcome::Ignored,
+
+            (Event::Leave(handler), State::Waiting(handlers)) => {
+                handlers.retain(|other| !Arc::ptr_eq(other, handler));
+                match handlers.is_empty() {
+                    true => self.end(now, pending, progress, TurnEnd::Over),
+                    false => Outcome::Waiting,
+                }
+            }
+            (Event::Leave(_), State::Seeking | State::Given(_)) => Outcome::Ignored,
+
+            (Event::HandlerGone(session), State::Given(given)) if Arc::ptr_eq(&given.session, session) => {
+                if !pending.may_be_given_again(progress) {
+                    return self.end(now, pending, progress, TurnEnd::Over);
+                }
+                self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
+                Outcome::Seeking(progress.text.clone())
+            }
+            (Event::HandlerGone(_), _) => Outcome::Ignored,
+
+            (Event::Reply { by, more, pass_on }, State::Given(given)) if Arc::ptr_eq(&given.session, by) => {
+                // Under the lock, so that nothing of this request follows its last answer.
+                pass_on();
+                if !more {
+                    return self.end(now, pending, progress, TurnEnd::Over);
+                }
+                self.reschedule(pending, progress, (now + pending.timeout).min(pending.opened + pending.more_max));
+                Outcome::Open
+            }
+            (Event::Reply { .. }, _) => Outcome::Ignored,
+
+            (Event::Expire, _) if progress.deadline > now => Outcome::Ignored,
+            (Event::Expire | Event::Withdraw, _) => self.end(now, pending, progress, TurnEnd::Owed),
+        }
     }
 
-    /// Forgets a request that has ended.
-    pub(in crate::router) fn remove(&self, pending: &Pending) {
-        self.by_id.remove(&pending.id);
-        pending.asker.holds.lock().asked.remove(&pending.id);
-        let deadline = pending.progress.lock().deadline;
-        self.shard(pending.id).lock().remove(&(deadline, pending.id));
+    fn give(
+        &self,
+        now: Instant,
+        pending: &Arc<Pending>,
+        progress: &mut Progress,
+        handler: &Arc<Subscription>,
+    ) -> Outcome {
+        if handler.ordered.is_some() {
+            match handler.session.turns.begin(pending, handler) {
+                Begin::Begun => {}
+                Begin::NotFree => return Outcome::NotInTurn,
+                Begin::Left => return Outcome::HandlerLeft,
+            }
+        }
+        if handler.session.take(pending).is_err() {
+            if handler.ordered.is_some() {
+                handler.session.turns.end(now, self, pending.id, TurnEnd::Over);
+            }
+            return Outcome::HandlerLeft;
+        }
+        self.change(now, pending, progress, State::Given(Arc::clone(handler)), TurnEnd::Over);
+        progress.attempts += 1;
+        if !pending.may_be_given_again(progress) {
+            progress.text = None;
+        }
+        Outcome::Given(progress.deadline.saturating_duration_since(now))
     }
 
-    /// Moves a deadline.
-    pub(in crate::router) fn reschedule(&self, id: RequestId, from: Instant, to: Instant) {
-        self.shard(id).lock().remove(&(from, id));
-        self.schedule(id, to);
+    fn wait(
+        &self,
+        now: Instant,
+        pending: &Arc<Pending>,
+        progress: &mut Progress,
+        handlers: &Waits,
+        text: Arc<KeptText>,
+    ) -> Outcome {
+        let waits = |it: &&Arc<Subscription>| it.session.turns.wait(now, self, pending, it);
+        let waiting: Waits = handlers.iter().filter(waits).cloned().collect();
+        if waiting.is_empty() {
+            return Outcome::HandlerLeft;
+        }
+        progress.state = State::Waiting(waiting);
+        progress.text = Some(text);
+        Outcome::Waiting
     }
 
-    fn schedule(&self, id: RequestId, deadline: Instant) {
-        self.shard(id).lock().insert((deadline, id));
+    /// Ends a request, and forgets it.
+    fn end(&self, now: Instant, pending: &Arc<Pending>, progress: &mut Progress, turn: TurnEnd) -> Outcome {
+        let before = self.change(now, pending, progress, State::Ended, turn);
+        progress.text = None;
+        pending.asker.forget(pending.serial);
+        self.unschedule(pending, progress.deadline);
+        Outcome::Ended(before)
+    }
+
+    /// Puts a request into another state, and lets go of what it held in the one before, which is returned.
+    fn change(
+        &self,
+        now: Instant,
+        pending: &Arc<Pending>,
+        progress: &mut Progress,
+        next: State,
+        turn: TurnEnd,
+    ) -> State {
+        let before = std::mem::replace(&mut progress.state, next);
+        match &before {
+            State::Given(handler) => {
+                handler.session.release(pending.id);
+                if handler.ordered.is_some() {
+                    handler.session.turns.end(now, self, pending.id, turn);
+                }
+            }
+            State::Waiting(handlers) => handlers.iter().for_each(|it| it.session.turns.forget(pending.serial, it)),
+            State::Seeking | State::Ended => {}
+        }
+        before
+    }
+
+    fn schedule(&self, pending: &Arc<Pending>, deadline: Instant) {
+        self.shard(pending.serial).lock().insert((deadline, pending.serial), Arc::clone(pending));
+        self.wake_before(deadline);
+    }
+
+    fn unschedule(&self, pending: &Pending, deadline: Instant) {
+        let removed = self.shard(pending.serial).lock().remove(&(deadline, pending.serial));
+        debug_assert!(removed.is_some(), "an open request has a deadline");
+    }
+
+    fn reschedule(&self, pending: &Arc<Pending>, progress: &mut Progress, deadline: Instant) {
+        self.unschedule(pending, std::mem::replace(&mut progress.deadline, deadline));
+        self.schedule(pending, deadline);
+    }
+
+    /// Starts the time for which a session may block an ordered handler with its late reply to this request. Returns when
+    /// it ends.
+    pub(in crate::router) fn start_blocked(
+        &self,
+        now: Instant,
+        late: Serial,
+        id: RequestId,
+        session: &Arc<Session>,
+    ) -> Instant {
+        let until = now + self.blocked_max;
+        self.blocked.lock().insert((until, late), (id, Arc::clone(session)));
+        self.wake_before(until);
+        until
+    }
+
+    /// Stops the time that [`Requests::start_blocked`] started.
+    pub(in crate::router) fn stop_blocked(&self, until: Instant, late: Serial) {
+        self.blocked.lock().remove(&(until, late));
+    }
+
+    fn wake_before(&self, deadline: Instant) {
         if self.micros(deadline) < self.armed.load(Ordering::SeqCst) {
             self.earlier.notify_one();
         }
     }
 
     #[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a remainder of SHARDS")]
-    fn shard(&self, id: RequestId) -> &Mutex<BTreeSet<(Instant, RequestId)>> {
-        &self.deadlines[(id.number() % SHARDS as u64) as usize]
+    fn shard(&self, serial: Serial) -> &Mutex<BTreeMap<(Instant, Serial), Arc<Pending>>> {
+        &self.by_deadline[(serial.number() % SHARDS as u64) as usize]
     }
 
     fn micros(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// The next deadline; whoever asks means to wake up then.
+    /// The next deadline. The caller will wake up then.
     pub(in crate::router) fn deadline(&self) -> Option<Instant> {
-        // Armed before the look: a deadline that comes meanwhile is told rather than missed.
+        // Armed before the search, so that a deadline that is set meanwhile is told rather than missed.
         self.armed.store(u64::MAX, Ordering::SeqCst);
-        let next = self.deadlines.iter().filter_map(|shard| shard.lock().first().map(|(at, _)| *at)).min();
+        let first =
+            |shard: &Mutex<BTreeMap<(Instant, Serial), _>>| shard.lock().first_key_value().map(|((at, _), _)| *at);
+        let blocked = self.blocked.lock().first_key_value().map(|((at, _), _)| *at);
+        let next = self.by_deadline.iter().filter_map(first).chain(blocked).min();
         if let Some(next) = next {
             self.armed.store(self.micros(next), Ordering::SeqCst);
         }
         next
     }
 
-    /// Told whenever a deadline comes before the one that [`Requests::deadline`] gave.
+    /// Notified whenever a deadline is set before the one that [`Requests::deadline`] returned.
     pub(in crate::router) fn earlier(&self) -> &Notify {
         &self.earlier
     }
 
     /// The requests that are due, earliest first.
-    pub(in crate::router) fn due(&self, now: Instant) -> Vec<Arc<Pending>> {
-        let mut due = Vec::new();
-        for shard in &self.deadlines {
-            due.extend(shard.lock().iter().take_while(|(at, _)| *at <= now).copied());
+    pub(in crate::router) fn due(&self, now: Instant) -> impl Iterator<Item = Arc<Pending>> {
+        let mut due = BTreeMap::new();
+        for shard in &self.by_deadline {
+            let shard = shard.lock();
+            due.extend(shard.iter().take_while(|((at, _), _)| *at <= now).map(|(key, it)| (*key, Arc::clone(it))));
         }
-        due.sort_unstable();
-        due.into_iter().filter_map(|(_, id)| self.find(id)).collect()
+        due.into_values()
     }
 
-    /// Those that are pending, in no order.
-    pub(in crate::router) fn ids(&self) -> Vec<RequestId> {
-        self.by_id.iter().map(|pending| *pending.key()).collect()
+    /// The sessions that have blocked an ordered handler for too long, each with the late request.
+    pub(in crate::router) fn due_blocked(&self, now: Instant) -> Vec<(RequestId, Arc<Session>)> {
+        let mut blocked = self.blocked.lock();
+        let mut due = Vec::new();
+        while let Some(entry) = blocked.first_entry().filter(|entry| entry.key().0 <= now) {
+            due.push(entry.remove());
+        }
+        due
     }
 
-    /// How many are pending.
+    /// The time for which a late reply may block an ordered handler.
+    pub(in crate::router) fn blocked_max(&self) -> Duration {
+        self.blocked_max
+    }
+
+    /// All that are pending.
+    pub(in crate::router) fn all(&self) -> Vec<Arc<Pending>> {
+        self.by_deadline.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// The number of pending requests.
     pub(in crate::router) fn len(&self) -> usize {
-        self.by_id.len()
+        self.by_deadline.iter().map(|shard| shard.lock().len()).sum()
     }
 }

@@ -1,222 +1,365 @@
-//! Handlers that know no ids: one request at a time for each subscription, and its next envelope is the reply.
+//! [`Turns`]: the turns of one session's ordered handlers, which know no ids. Their next envelope is the reply.
 //!
-//! Whenever a request ends without its envelope, the subscription *owes* it, and gets no further request until that
-//! envelope has come and was discarded: a late answer must never be taken for the next asker's.
+//! Ordered subscriptions whose replies can be on the same triple share a *lane*, and a lane has one request at a time. If
+//! a request ends without its reply, the reply is *owed*: it still has the turn until that reply has come and was
+//! discarded, because a late reply must never be taken for the next requester's.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
-use crate::router::decide::Facts;
+use crate::router::RequestId;
+use crate::router::ids::Serial;
 use crate::router::index::Subscription;
-use crate::router::session::Session;
-use crate::router::{RequestId, Routed, Router};
-use wire::command::Role;
-use wire::{Envelope, Triple, fold};
+use crate::router::request::lane::{self, Ordered};
+use crate::router::request::pending::{Pending, Requests};
+use wire::Triple;
 
-/// Scope turn it is at one ordered subscription, and who waits for it.
+/// The turns of one session.
 #[derive(Default)]
-pub(in crate::router) struct Ordered {
+pub(in crate::router) struct Turns {
+    /// How many there are: nearly always none, and then nothing is locked.
+    count: AtomicUsize,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    stage: Stage,
-    waiting: VecDeque<RequestId>,
-    /// Unsubscribed: it may still answer what it was given.
+    /// The session's ordered subscriptions; those that have ended only while one of their requests is open.
+    members: BTreeMap<Serial, Member>,
+    /// By the serial of a member.
+    lanes: BTreeMap<Serial, Lane>,
+    turns: HashMap<RequestId, Turn, foldhash::fast::RandomState>,
+    /// The canonical triples on which a reply is expected, and to which request. Lanes share none.
+    expected: HashMap<Arc<Triple<'static>>, RequestId, foldhash::fast::RandomState>,
+    /// The lanes that are free while requests wait for them.
+    ready: BTreeSet<Serial>,
+    /// The session has gone.
+    closed: bool,
+}
+
+struct Member {
+    subscription: Arc<Subscription>,
+    lane: Serial,
+    /// Unsubscribed. It may still answer what it was given.
     left: bool,
 }
 
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Stage {
-    #[default]
-    Free,
-    /// Works on this request.
-    Busy(RequestId),
-    /// The request ended without its envelope, which will still come.
-    Owed(RequestId),
+#[derive(Default)]
+struct Lane {
+    /// The turns in progress. More than one only after lanes have become one.
+    turns: SmallVec<[RequestId; 1]>,
+    /// The requests that wait, by their own serial and that of the subscription, oldest first.
+    waiting: BTreeMap<(Serial, Serial), Waiter>,
 }
 
-/// One ordered subscription that has, or owes, an answer; kept with its session.
-#[derive(Clone)]
-pub(in crate::router) struct Turn {
+/// A request that waits, and the subscription that matches it.
+type Waiter = (Arc<Pending>, Arc<Subscription>);
+
+struct Turn {
+    serial: Serial,
     subscription: Arc<Subscription>,
-    /// The request's triple, canonical.
-    triple: Triple<'static>,
+    /// The request's own triple, canonical.
+    triple: Arc<Triple<'static>>,
+    /// `None`: the request has ended, and its reply is owed.
+    pending: Option<Arc<Pending>>,
+    /// The time at which an owed reply has blocked others for too long.
+    blocked_until: Option<Instant>,
 }
 
-impl Ordered {
-    /// Takes the turn for a request, if it is free.
-    pub(in crate::router) fn take(&self, request: RequestId) -> bool {
+/// Whether a turn has begun.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::router) enum Begin {
+    Begun,
+    /// Another request has it.
+    NotFree,
+    /// The subscription has ended.
+    Left,
+}
+
+/// How a request with a turn ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::router) enum TurnEnd {
+    /// With its reply, or without having been sent.
+    Over,
+    /// Without its reply, which may still come.
+    Owed,
+}
+
+impl Turns {
+    /// The number of turns in progress.
+    pub(in crate::router) fn len(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+
+    /// The number of requests that wait for a turn.
+    pub(in crate::router) fn waiting(&self) -> usize {
+        self.state.lock().lanes.values().map(|lane| lane.waiting.len()).sum()
+    }
+
+    /// Adds an ordered subscription.
+    pub(in crate::router) fn join(&self, subscription: &Arc<Subscription>) {
         let mut state = self.state.lock();
-        let free = state.stage == Stage::Free && !state.left;
-        if free {
-            state.stage = Stage::Busy(request);
+        if !state.closed {
+            let member = Member { subscription: Arc::clone(subscription), lane: subscription.serial, left: false };
+            state.members.insert(subscription.serial, member);
+            state.regroup();
         }
-        free
     }
 
-    /// Gives back a turn whose request was never sent.
-    fn give_back(&self, request: RequestId) {
+    /// Ends an ordered subscription. It may still answer the request that it has; a reply that it owes is no longer
+    /// expected. Returns the requests that waited for it. Other requests may have a turn now.
+    #[must_use]
+    pub(in crate::router) fn leave(&self, requests: &Requests, subscription: &Subscription) -> Vec<Waiter> {
         let mut state = self.state.lock();
-        if state.stage == Stage::Busy(request) {
-            state.stage = Stage::Free;
+        let of = subscription.serial;
+        let Some(member) = state.members.get_mut(&of) else { return Vec::new() };
+        member.left = true;
+        let lane = member.lane;
+        let mut waiters = Vec::new();
+        if let Some(lane) = state.lanes.get_mut(&lane) {
+            waiters.extend(lane.waiting.extract_if(.., |(_, waits_for), _| *waits_for == of).map(|(_, waiter)| waiter));
+        }
+        if let Some(owed) = state.turn_of(of, lane).filter(|(_, turn)| turn.pending.is_none()).map(|(id, _)| id) {
+            self.remove(&mut state, requests, owed);
+        }
+        state.drop_if_idle(of);
+        state.regroup();
+        waiters
+    }
+
+    /// Ends all ordered subscriptions, because the session has gone. Returns the requests that waited for them.
+    #[must_use]
+    pub(in crate::router) fn close(&self, requests: &Requests) -> Vec<Waiter> {
+        let mut state = self.state.lock();
+        state.closed = true;
+        for turn in state.turns.values() {
+            turn.stop_blocked(requests);
+        }
+        self.count.store(0, Ordering::SeqCst);
+        let closed = std::mem::replace(&mut *state, State { closed: true, ..State::default() });
+        drop(state);
+        let mut waiters: Vec<_> = closed.lanes.into_values().flat_map(|lane| lane.waiting).collect();
+        waiters.sort_by_key(|(key, _)| *key);
+        waiters.into_iter().map(|(_, waiter)| waiter).collect()
+    }
+
+    /// Begins the turn of a request, if its lane is free.
+    pub(in crate::router) fn begin(&self, pending: &Arc<Pending>, subscription: &Arc<Subscription>) -> Begin {
+        let mut state = self.state.lock();
+        let Some((lane, ordered)) = state.lane_of(subscription) else { return Begin::Left };
+        match state.lanes.get_mut(&lane) {
+            Some(it) if it.turns.is_empty() => it.turns.push(pending.id),
+            Some(_) => return Begin::NotFree,
+            None => return Begin::Left,
+        }
+        let triple = ordered.canonical(&pending.triple);
+        let turn = Turn {
+            serial: pending.serial,
+            subscription: Arc::clone(subscription),
+            triple: Arc::clone(&triple),
+            pending: Some(Arc::clone(pending)),
+            blocked_until: None,
+        };
+        for triple in ordered.replies.iter().cloned().chain([triple]) {
+            let other = state.expected.insert(triple, pending.id);
+            debug_assert!(
+                other.is_none_or(|other| other == pending.id),
+                "lanes expect replies on triples of their own"
+            );
+        }
+        let before = state.turns.insert(pending.id, turn);
+        debug_assert!(before.is_none(), "a session has a request once");
+        self.count.fetch_add(1, Ordering::SeqCst);
+        state.look_at(lane);
+        Begin::Begun
+    }
+
+    /// Lets a request wait for a turn. Returns whether it does: the subscription may have ended.
+    pub(in crate::router) fn wait(
+        &self,
+        now: Instant,
+        requests: &Requests,
+        pending: &Arc<Pending>,
+        subscription: &Arc<Subscription>,
+    ) -> bool {
+        let mut state = self.state.lock();
+        let Some((lane, _)) = state.lane_of(subscription) else { return false };
+        let waiter = (Arc::clone(pending), Arc::clone(subscription));
+        state.lanes.entry(lane).or_default().waiting.insert((pending.serial, subscription.serial), waiter);
+        state.look_at(lane);
+        state.time_blocked(now, requests, lane);
+        true
+    }
+
+    /// A request no longer waits for a turn.
+    pub(in crate::router) fn forget(&self, request: Serial, subscription: &Subscription) {
+        let mut state = self.state.lock();
+        let Some(lane) = state.members.get(&subscription.serial).map(|member| member.lane) else { return };
+        if let Some(lane) = state.lanes.get_mut(&lane) {
+            lane.waiting.remove(&(request, subscription.serial));
+        }
+        state.look_at(lane);
+    }
+
+    /// A request that has a turn has ended.
+    pub(in crate::router) fn end(&self, now: Instant, requests: &Requests, id: RequestId, how: TurnEnd) {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let Some(turn) = state.turns.get_mut(&id) else {
+            return debug_assert!(state.closed, "a request that an ordered handler has got has a turn");
+        };
+        let of = turn.subscription.serial;
+        let left = state.members.get(&of).is_none_or(|member| member.left);
+        if how == TurnEnd::Over || left {
+            self.remove(state, requests, id);
+            if left {
+                state.drop_if_idle(of);
+                state.regroup();
+            }
+            return;
+        }
+        turn.pending = None;
+        if let Some(lane) = state.members.get(&of).map(|member| member.lane) {
+            state.time_blocked(now, requests, lane);
         }
     }
 
-    /// Lets a request wait for the turn.
-    pub(in crate::router) fn wait(&self, request: RequestId) {
-        self.state.lock().waiting.push_back(request);
-    }
-
-    /// A request that waited has ended.
-    pub(in crate::router) fn forget(&self, request: RequestId) {
-        self.state.lock().waiting.retain(|waiting| *waiting != request);
-    }
-
-    /// The next request that waits, if the turn is free.
-    fn next(&self) -> Option<RequestId> {
+    /// The reply to a request has come. Returns whether it was owed, so that its turn has ended now.
+    pub(in crate::router) fn settle(&self, requests: &Requests, id: RequestId) -> bool {
+        if self.len() == 0 {
+            return false;
+        }
         let mut state = self.state.lock();
-        if state.stage == Stage::Free && !state.left { state.waiting.pop_front() } else { None }
+        let owed = state.turns.get(&id).is_some_and(|turn| turn.pending.is_none());
+        if owed {
+            self.remove(&mut state, requests, id);
+        }
+        owed
     }
 
-    /// No further request: those that wait are given back.
-    pub(in crate::router) fn leave(&self) -> VecDeque<RequestId> {
-        let mut state = self.state.lock();
-        state.left = true;
-        std::mem::take(&mut state.waiting)
+    /// The request to which an envelope on this canonical triple is the reply.
+    pub(in crate::router) fn expects(&self, triple: &Triple<'_>) -> Option<RequestId> {
+        if self.len() == 0 {
+            return None;
+        }
+        let state = self.state.lock();
+        let expected: &HashMap<Arc<Triple<'_>>, RequestId, _> = &state.expected;
+        expected.get(triple).copied()
+    }
+
+    /// The request with this turn, unless it has ended.
+    pub(in crate::router) fn pending(&self, id: RequestId) -> Option<Arc<Pending>> {
+        self.state.lock().turns.get(&id)?.pending.clone()
+    }
+
+    /// The next request whose turn it is.
+    pub(in crate::router) fn next(&self) -> Option<Waiter> {
+        let state = self.state.lock();
+        let lane = state.lanes.get(state.ready.first()?)?;
+        lane.waiting.first_key_value().map(|(_, waiter)| waiter.clone())
+    }
+
+    /// Whether the reply to this request is owed.
+    pub(in crate::router) fn owes(&self, id: RequestId) -> bool {
+        self.state.lock().turns.get(&id).is_some_and(|turn| turn.pending.is_none())
+    }
+
+    fn remove(&self, state: &mut State, requests: &Requests, id: RequestId) {
+        let Some(turn) = state.turns.remove(&id) else { return };
+        self.count.fetch_sub(1, Ordering::SeqCst);
+        turn.stop_blocked(requests);
+        let replies = turn.subscription.ordered.iter().flat_map(|ordered| ordered.replies.iter());
+        for triple in replies.chain([&turn.triple]) {
+            state.expected.remove(triple);
+        }
+        if let Some(lane) = state.members.get(&turn.subscription.serial).map(|member| member.lane) {
+            if let Some(lane) = state.lanes.get_mut(&lane) {
+                lane.turns.retain(|other| *other != id);
+            }
+            state.look_at(lane);
+        }
     }
 }
 
 impl Turn {
-    /// Whether an envelope on this canonical triple is the answer: the request's own, or one that was listed.
-    fn expects(&self, triple: &Triple<'_>, folded: bool) -> bool {
-        let Role::Handler { replies, .. } = &self.subscription.role else { return false };
-        let same = |own: &str, others: &str| if folded { fold(own) == others } else { own == others };
-        self.triple == *triple
-            || (self.triple.channel == triple.channel
-                && replies
-                    .iter()
-                    .any(|(topic, subtopic)| same(topic, &triple.topic) && same(subtopic, &triple.subtopic)))
+    fn stop_blocked(&self, requests: &Requests) {
+        if let Some(until) = self.blocked_until {
+            requests.stop_blocked(until, self.serial);
+        }
     }
 }
 
-impl Router {
-    /// Notes that an ordered subscription works on a request.
-    pub(in crate::router) fn begin_turn(&self, subscription: &Arc<Subscription>, triple: &Triple<'_>) {
-        let turn = Turn { subscription: Arc::clone(subscription), triple: self.policy.canonical(triple).to_owned() };
-        let session = &subscription.session;
-        session.holds.lock().turns.push(turn);
-        session.turns.fetch_add(1, Ordering::SeqCst);
+impl State {
+    /// The lane of a subscription that has not ended.
+    fn lane_of<'s>(&self, subscription: &'s Subscription) -> Option<(Serial, &'s Ordered)> {
+        let member = self.members.get(&subscription.serial).filter(|member| !member.left)?;
+        Some((member.lane, subscription.ordered.as_ref()?))
     }
 
-    /// Takes back a turn whose request could not be sent.
-    pub(in crate::router) fn undo_turn(subscription: &Arc<Subscription>, request: RequestId) {
-        if let Some(ordered) = &subscription.ordered {
-            forget_turn(subscription);
-            ordered.give_back(request);
-        }
-    }
-
-    /// Ends a turn whose envelope has come, and begins the next.
-    pub(in crate::router) fn end_turn(&self, now: Instant, subscription: &Arc<Subscription>) {
-        if let Some(ordered) = &subscription.ordered {
-            forget_turn(subscription);
-            ordered.state.lock().stage = Stage::Free;
-            self.serve_waiting(now, subscription);
+    /// Notes whether a lane is free while requests wait for it.
+    fn look_at(&mut self, lane: Serial) {
+        let is_ready = self.lanes.get(&lane).is_some_and(|it| it.turns.is_empty() && !it.waiting.is_empty());
+        if is_ready {
+            self.ready.insert(lane);
+        } else {
+            self.ready.remove(&lane);
         }
     }
 
-    /// A request ended without its envelope: the subscription owes it from now on.
-    pub(in crate::router) fn abandon_turn(subscription: &Arc<Subscription>, request: RequestId) {
-        let Some(ordered) = &subscription.ordered else { return };
-        let mut state = ordered.state.lock();
-        if state.stage != Stage::Busy(request) {
-            return;
-        }
-        state.stage = Stage::Owed(request);
-        let left = state.left;
-        drop(state);
-        if left {
-            forget_turn(subscription);
+    /// Starts the time for which owed replies may block a lane, if requests wait for it.
+    fn time_blocked(&mut self, now: Instant, requests: &Requests, lane: Serial) {
+        let Some(lane) = self.lanes.get(&lane).filter(|it| !it.waiting.is_empty()) else { return };
+        for id in &lane.turns {
+            let Some(turn) = self.turns.get_mut(id) else { continue };
+            if turn.pending.is_none() && turn.blocked_until.is_none() {
+                let until = requests.start_blocked(now, turn.serial, *id, &turn.subscription.session);
+                turn.blocked_until = Some(until);
+            }
         }
     }
 
-    /// An ordered subscription has ended. It may still answer what it was given; what it owes is forgotten.
-    pub(in crate::router) fn leave_turn(subscription: &Arc<Subscription>) -> VecDeque<RequestId> {
-        let Some(ordered) = &subscription.ordered else { return VecDeque::new() };
-        let waiting = ordered.leave();
-        if matches!(ordered.state.lock().stage, Stage::Owed(_)) {
-            forget_turn(subscription);
-        }
-        waiting
+    /// The turn of a member in its lane.
+    fn turn_of(&self, of: Serial, lane: Serial) -> Option<(RequestId, &Turn)> {
+        let ids = self.lanes.get(&lane)?.turns.iter();
+        ids.filter_map(|id| Some((*id, self.turns.get(id)?))).find(|(_, turn)| turn.subscription.serial == of)
     }
 
-    /// Gives a free subscription the requests that wait for it, until it has one.
-    pub(in crate::router) fn serve_waiting(&self, now: Instant, subscription: &Arc<Subscription>) {
-        let Some(ordered) = &subscription.ordered else { return };
-        while let Some(request) = ordered.next() {
-            self.resume_waiting(now, request, subscription);
+    /// Drops a member that has left and has no open request.
+    fn drop_if_idle(&mut self, of: Serial) {
+        let Some(lane) = self.members.get(&of).filter(|member| member.left).map(|member| member.lane) else { return };
+        if self.turn_of(of, lane).is_none() {
+            self.members.remove(&of);
         }
     }
 
-    /// A late answer that names its request: the envelope that was owed has come.
-    pub(in crate::router) fn settle_turn(&self, now: Instant, session: &Arc<Session>, request: RequestId) {
-        if session.turns.load(Ordering::SeqCst) == 0 {
-            return;
+    /// Computes the lanes anew: which members take turns together.
+    fn regroup(&mut self) {
+        let waiting: Vec<_> = std::mem::take(&mut self.lanes).into_values().flat_map(|lane| lane.waiting).collect();
+        self.ready.clear();
+        let ordered = self.members.values().filter_map(|member| member.subscription.ordered.as_ref());
+        let first_of = lane::connected(&ordered.collect::<Vec<_>>());
+        let serials: Vec<Serial> = self.members.keys().copied().collect();
+        for (member, first) in self.members.values_mut().zip(first_of) {
+            member.lane = serials.get(first).copied().unwrap_or(member.subscription.serial);
+            self.lanes.entry(member.lane).or_default();
         }
-        let turns = session.holds.lock().turns.clone();
-        let owed = turns.into_iter().map(|turn| turn.subscription).find(|subscription| {
-            subscription.ordered.as_ref().is_some_and(|it| it.state.lock().stage == Stage::Owed(request))
-        });
-        if let Some(subscription) = owed {
-            self.end_turn(now, &subscription);
+        for (id, turn) in &self.turns {
+            if let Some(lane) = self.members.get(&turn.subscription.serial).and_then(|it| self.lanes.get_mut(&it.lane))
+            {
+                lane.turns.push(*id);
+            }
         }
+        for (key, waiter) in waiting {
+            if let Some(lane) = self.members.get(&key.1).and_then(|it| self.lanes.get_mut(&it.lane)) {
+                lane.waiting.insert(key, waiter);
+            }
+        }
+        let lanes: Vec<Serial> = self.lanes.keys().copied().collect();
+        lanes.into_iter().for_each(|lane| self.look_at(lane));
     }
-
-    /// Takes an envelope without `inReplyTo` as the reply that has its turn in an ordered subscription.
-    pub(in crate::router) fn answer_in_turn(
-        &self,
-        now: Instant,
-        session: &Arc<Session>,
-        subscription: &Arc<Subscription>,
-        envelope: &Envelope<'_>,
-    ) -> Routed {
-        let Some(ordered) = &subscription.ordered else { return Routed::default() };
-        let stage = ordered.state.lock().stage;
-        let routed = match stage {
-            // An answer that lost a race against its time limit is discarded like every late one.
-            Stage::Busy(request) => self.answer(now, session, request, envelope).unwrap_or_default(),
-            Stage::Owed(_) | Stage::Free => Routed::default(),
-        };
-        session.set_missed(false);
-        if !envelope.more() {
-            self.end_turn(now, subscription);
-        }
-        routed
-    }
-}
-
-impl Session {
-    /// The ordered subscription whose turn an envelope without `inReplyTo` ends, if there is one.
-    pub(in crate::router) fn turn_that_expects(&self, facts: &Facts<'_>) -> Option<Arc<Subscription>> {
-        if self.turns.load(Ordering::SeqCst) == 0 {
-            return None;
-        }
-        let holds = self.holds.lock();
-        let turn = holds.turns.iter().find(|turn| turn.expects(&facts.canonical, facts.folded))?;
-        Some(Arc::clone(&turn.subscription))
-    }
-}
-
-fn forget_turn(subscription: &Arc<Subscription>) {
-    let session = &subscription.session;
-    let mut holds = session.holds.lock();
-    let before = holds.turns.len();
-    holds.turns.retain(|turn| turn.subscription.id != subscription.id);
-    session.turns.fetch_sub(before - holds.turns.len(), Ordering::SeqCst);
 }

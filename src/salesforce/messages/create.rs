@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::creations::{Made, key};
 use super::data::{Asked, Told};
 use super::{CallKey, Record, Way, Writer, json_text, mapped, named, target, told};
-use crate::adapter::{Answer, Event, Handler, Request, Response};
+use crate::adapter::{Answer, Event, Given, Handler, Response};
 use crate::config::WritableObject;
 use crate::salesforce::write::Field;
 use crate::salesforce::{CHANNEL, CREATE_OBJECT, exactly};
@@ -29,9 +29,9 @@ impl CreateObject {
         Self { writer: Arc::clone(writer) }
     }
 
-    async fn create(&self, request: Request) -> Result<Response, Refusal> {
-        let user = named(&request)?;
-        let asked = Asked::read(request.payload.as_deref())?;
+    async fn create(&self, given: Given) -> Result<Response, Refusal> {
+        let user = named(&given)?;
+        let asked = Asked::read(given.payload.as_ref())?;
         let (call, name, oid) = (asked.call()?, asked.name()?, asked.oid()?);
         let params = asked.params()?;
         let object = self.writer.object(&name, Way::Create)?;
@@ -40,8 +40,9 @@ impl CreateObject {
             fields.push((object.call_field.clone(), json_text(&call.id)));
         }
         // A request without an id cannot be repeated.
-        let request_id = request.request_id.clone().unwrap_or_else(|| hex::encode(rand::random::<[u8; 16]>()));
-        let key = key([user, &request.source, &request_id, &call.id, &name]);
+        let drawn = || hex::encode(rand::random::<[u8; 16]>()).into();
+        let request_id = given.request_id.clone().unwrap_or_else(drawn);
+        let key = key([user, &given.source, &request_id, &call.id, &name]);
         let made = self.make(object, &fields, &key).await?;
 
         let record = Record { name: name.clone(), id: made.id.clone() };
@@ -54,7 +55,7 @@ impl CreateObject {
             .value("DisplayField", Some(&object.display_field).filter(|it| !it.is_empty()))
             .raw("DisplayValue", shown(object, &fields));
         let mut response = Response::from(
-            about.clone().value("Success", true).value("ErrorMessage", None::<&str>).fields(&fields).text(),
+            about.clone().value("Success", true).value("ErrorMessage", None::<&str>).fields(&fields).data(),
         );
         if made.now {
             let (topic, subtopic) = CREATE_OBJECT;
@@ -103,9 +104,11 @@ impl Handler for CreateObject {
         &["callId", "Name", "OId", "sfid", "DisplayField", "DisplayValue"]
     }
 
-    fn handle(&self, request: Request) -> Answer<'_> {
-        Box::pin(self.create(request))
+    fn repeats(&self) -> &'static [&'static str] {
+        &["callId", "Name", "OId", "sfid"]
     }
 
-    fn refused(&self, _: &Request, _: &Refusal) {}
+    fn handle(&self, given: Given) -> Answer<'_> {
+        Box::pin(self.create(given))
+    }
 }

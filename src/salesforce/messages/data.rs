@@ -4,11 +4,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use secrecy::SecretString;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use crate::adapter::{Data, Payload};
 use crate::config::record_id;
 use crate::salesforce::write::json_object;
 use wire::check_name;
@@ -34,8 +34,8 @@ pub(super) struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     /// Reads a payload.
-    pub(super) fn read(payload: Option<&'a RawValue>) -> Result<Self, Refusal> {
-        let raw = payload.map(RawValue::get).filter(|raw| raw.starts_with('{'));
+    pub(super) fn read(payload: Option<&'a Payload>) -> Result<Self, Refusal> {
+        let raw = payload.map(Payload::as_str).filter(|raw| raw.starts_with('{'));
         let raw = raw.ok_or_else(|| invalid("the field 'data' has to be an object with callId and params"))?;
         serde_json::from_str(raw).map_err(|_| invalid("a key stands twice in 'data' (callId in whatever letter case)"))
     }
@@ -204,9 +204,9 @@ impl Told {
         self
     }
 
-    /// The text for the `data` of an answer.
-    pub(super) fn text(&self) -> SecretString {
-        json_object(&self.0).into()
+    /// The `data` of an answer.
+    pub(super) fn data(&self) -> Data {
+        Data::new(self.payload())
     }
 
     /// The `data` of an event.
@@ -225,7 +225,7 @@ mod tests {
 
     /// What is read from a payload, or the error.
     fn read(payload: &str) -> String {
-        let payload = raw(payload);
+        let payload = Payload::new(payload);
         let read = || -> Result<String, Refusal> {
             let asked = Asked::read(Some(&payload))?;
             let (call, name, oid, (_, id)) = (asked.call()?, asked.name()?, asked.oid()?, asked.record()?);
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn names_come_as_an_array_or_as_an_objects_keys() {
         let names = |params: &str| {
-            let payload = raw(&format!(r#"{{"params":{params}}}"#));
+            let payload = Payload::new(&format!(r#"{{"params":{params}}}"#));
             Asked::read(Some(&payload)).unwrap().names().map_err(|refusal| refusal.code)
         };
         assert_eq!(names(r#"["a","b"]"#).unwrap(), ["a", "b"]);

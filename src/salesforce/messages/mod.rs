@@ -27,8 +27,10 @@ use super::Org;
 use super::fault::Fault;
 use super::write::{Field, Turns};
 use super::write_fault::Target;
-use crate::adapter::{Handler, Request};
-use crate::config::WritableObject;
+use crate::adapter::{Given, Handler};
+use crate::config::{Salesforce, WritableObject};
+use crate::router::SwitchedOff;
+use crate::salesforce::{CREATE_OBJECT, REMOVE_VARIABLES, SAVE_VARIABLES, UPDATE_OBJECT, exactly};
 use wire::{ErrorCode, Refusal};
 
 /// Returns the handlers that the configuration of an org needs.
@@ -49,6 +51,20 @@ pub fn writers(org: &Arc<Org>) -> Vec<Arc<dyn Handler>> {
         handlers.push(Arc::new(CreateObject::new(&writer)));
     }
     handlers
+}
+
+/// The handlers that a configuration switches off.
+pub fn switched_off(salesforce: &Salesforce) -> Vec<SwitchedOff> {
+    let objects = || salesforce.objects.values();
+    let mut off = Vec::new();
+    if !objects().any(|it| it.update) {
+        let serves = [UPDATE_OBJECT, SAVE_VARIABLES, REMOVE_VARIABLES].map(exactly).to_vec();
+        off.push(SwitchedOff { serves, key: "salesforce.objects.NAME.update" });
+    }
+    if !objects().any(|it| it.create) {
+        off.push(SwitchedOff { serves: vec![exactly(CREATE_OBJECT)], key: "salesforce.objects.NAME.create" });
+    }
+    off
 }
 
 /// What the handlers share.
@@ -183,8 +199,8 @@ fn mapped(name: &str, object: &WritableObject, variables: Vec<Variable>) -> Resu
 }
 
 /// Returns the user of a request.
-fn named(request: &Request) -> Result<&str, Refusal> {
-    request.user.as_deref().ok_or_else(|| {
+fn named(given: &Given) -> Result<&str, Refusal> {
+    given.user.as_deref().ok_or_else(|| {
         Refusal::new(ErrorCode::UserRequired, "a service has to say for whom it asks: add \"user\" to the envelope")
     })
 }

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use super::data::{Asked, Told};
-use super::{CallKey, Change, Record, Way, Writer, mapped, named};
-use crate::adapter::{Answer, Handler, Request, Response};
+use super::{CallKey, Change, Record, Way, Writer, mapped, named, wanted_by_many};
+use crate::adapter::{Answer, Given, Handler, Response};
 use crate::salesforce::{UPDATE_OBJECT, exactly};
 use wire::Pattern;
 use wire::Refusal;
@@ -22,12 +22,16 @@ impl UpdateObject {
         Self { writer: Arc::clone(writer) }
     }
 
-    async fn update(&self, request: Request) -> Result<Response, Refusal> {
-        let user = named(&request)?;
-        let asked = Asked::read(request.payload.as_deref())?;
+    async fn update(&self, given: Given) -> Result<Response, Refusal> {
+        let user = named(&given)?;
+        let asked = Asked::read(given.payload.as_ref())?;
         let (call, name, oid, (sfid, id)) = (asked.call()?, asked.name()?, asked.oid()?, asked.record()?);
         let params = asked.params()?;
         let object = self.writer.object(&name, Way::Update)?;
+        if given.waited > given.timeout {
+            // Begun now, it might be done after its requester was told that it had failed.
+            return Err(wanted_by_many(object).refusal());
+        }
         let fields = mapped(&name, object, params)?;
         let record = Record { name, id };
         let key = CallKey::new(user, &call.id);
@@ -44,7 +48,7 @@ impl UpdateObject {
             .value("ErrorMessage", None::<&str>)
             .value("isManual", true)
             .fields(&written);
-        Ok(Response::from(told.text()))
+        Ok(Response::from(told.data()))
     }
 }
 
@@ -57,9 +61,15 @@ impl Handler for UpdateObject {
         &["callId", "callid", "Name", "OId", "sfid"]
     }
 
-    fn handle(&self, request: Request) -> Answer<'_> {
-        Box::pin(self.update(request))
+    fn repeats(&self) -> &'static [&'static str] {
+        &["callId", "callid", "Name", "OId", "sfid"]
     }
 
-    fn refused(&self, _: &Request, _: &Refusal) {}
+    fn record_key(&self, given: &Given) -> Option<String> {
+        Asked::read(given.payload.as_ref()).and_then(|asked| asked.record()).ok().map(|(_, id)| id)
+    }
+
+    fn handle(&self, given: Given) -> Answer<'_> {
+        Box::pin(self.update(given))
+    }
 }

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::data::{Asked, Told, Variable, text_at};
 use super::{CallKey, Change, Record, Writer, named, target, told};
-use crate::adapter::{Answer, Event, Handler, Heard, Request, Response};
+use crate::adapter::{Answer, Event, Given, Handler, Heard, Response};
 use crate::salesforce::{REMOVE_VARIABLES, SAVE_VARIABLES, exactly};
 use wire::{ErrorCode, Refusal};
 use wire::{Pattern, check_name};
@@ -37,13 +37,13 @@ impl CustomVariables {
         Self { writer: Arc::clone(writer) }
     }
 
-    fn answer(&self, request: &Request) -> Result<Response, Refusal> {
-        let user = named(request)?;
-        let asked = Asked::read(request.payload.as_deref())?;
+    fn answer(&self, given: &Given) -> Result<Response, Refusal> {
+        let user = named(given)?;
+        let asked = Asked::read(given.payload.as_ref())?;
         let call = asked.call()?;
         let (now, key) = (Instant::now().into_std(), CallKey::new(user, &call.id));
         // The channel may be configured to ignore case.
-        if request.triple.subtopic.eq_ignore_ascii_case(SAVE_VARIABLES.1) {
+        if given.triple.subtopic.eq_ignore_ascii_case(SAVE_VARIABLES.1) {
             let variables = asked.params()?;
             variables.iter().try_for_each(|variable| self.may_be_written(variable))?;
             self.writer.calls.save(now, &key, &variables)?;
@@ -51,7 +51,7 @@ impl CustomVariables {
             self.writer.calls.remove(now, &key, &asked.names()?);
         }
         let told = Told::default().raw("callId", call.raw).raw("params", asked.raw_params());
-        Ok(Response::from(told.value("Success", true).value("ErrorMessage", None::<&str>).text()))
+        Ok(Response::from(told.value("Success", true).value("ErrorMessage", None::<&str>).data()))
     }
 
     /// A variable that no object maps can never be written, so it is refused at once.
@@ -141,11 +141,17 @@ impl Handler for CustomVariables {
         &["callId", "params"]
     }
 
-    fn handle(&self, request: Request) -> Answer<'_> {
-        Box::pin(async move { self.answer(&request) })
+    fn repeats(&self) -> &'static [&'static str] {
+        &["callId"]
     }
 
-    fn refused(&self, _: &Request, _: &Refusal) {}
+    fn record_key(&self, given: &Given) -> Option<String> {
+        Asked::read(given.payload.as_ref()).and_then(|asked| asked.call()).ok().map(|call| call.id)
+    }
+
+    fn handle(&self, given: Given) -> Answer<'_> {
+        Box::pin(async move { self.answer(&given) })
+    }
 
     fn hears(&self) -> Vec<Pattern> {
         self.writer.org.config.variables.write_on.clone()

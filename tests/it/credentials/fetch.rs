@@ -3,12 +3,18 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::{Value, json};
-use switchboard::adapter::{Handler, Request};
-use switchboard::credentials::{Audit, Credentials, Directory, Entry, FetchCredentials, Rotation};
+use switchboard::adapter::{Given, Handler, Payload, Refused};
+use switchboard::credentials::{
+    Audit, Credentials, Directory, Entry, FetchCredentials, Found, Requester, Rotation, Source,
+};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
 use wire::Triple;
 use wire::{ErrorCode, Refusal};
 
@@ -20,20 +26,29 @@ fn handler(folder: &Path, directory: Directory) -> FetchCredentials {
     FetchCredentials::new(Arc::new(directory), Arc::new(Audit::open(folder, Rotation::default()).unwrap()))
 }
 
-fn request(user: Option<&str>) -> Request {
-    Request {
+/// The session of the application that asks.
+const SESSION: Uuid = Uuid::from_u128(0x5f1c);
+
+fn request(user: Option<&str>) -> Given {
+    Given {
+        id: "r0000000000000001".parse().unwrap(),
         triple: Triple::new("Salesforce", "User", "FetchCredentials"),
-        source: "softphone".to_owned(),
-        user: user.map(str::to_owned),
-        session: "5f1c".to_owned(),
+        source: "softphone".into(),
+        user: user.map(Box::from),
+        session: SESSION.into(),
         request_id: None,
         // Whatever the payload says, it chooses nobody.
-        payload: serde_json::from_str(r#"{"user":"bob","Username":"bob"}"#).unwrap(),
+        payload: Some(Payload::new(r#"{"user":"bob","Username":"bob"}"#)),
+        timeout: Duration::from_secs(10),
+        waited: Duration::ZERO,
     }
 }
 
 async fn fetch(handler: &FetchCredentials, user: Option<&str>) -> Result<String, Refusal> {
-    handler.handle(request(user)).await.map(|response| response.data.expose_secret().to_owned())
+    let response = handler.handle(request(user)).await?;
+    let mut text = Vec::new();
+    response.data.write(&mut text).unwrap();
+    Ok(String::from_utf8(text).unwrap())
 }
 
 fn records(folder: &Path) -> Vec<Value> {
@@ -104,7 +119,13 @@ async fn each_fetch_leaves_one_record_before_it_is_answered() {
     fetch(&handler, Some("a\n\"b\"")).await.unwrap_err();
     fetch(&handler, None).await.unwrap_err();
     assert_eq!(records(folder.path()).len(), 3);
-    handler.refused(&request(Some(ALICE)), &Refusal::new(ErrorCode::Forbidden, "no"));
+    handler.refused(&Refused {
+        triple: &Triple::new("Salesforce", "User", "FetchCredentials"),
+        source: "softphone",
+        user: Some(ALICE),
+        session: Some(SESSION.into()),
+        refusal: &Refusal::new(ErrorCode::Forbidden, "no"),
+    });
     drop(handler);
 
     let records = records(folder.path());
@@ -117,16 +138,43 @@ async fn each_fetch_leaves_one_record_before_it_is_answered() {
         assert_eq!(keys, ["when", "source", "user", "session", "outcome"]);
         let when = record["when"].as_str().unwrap();
         assert!(when.len() == 24 && when.ends_with('Z') && humantime::parse_rfc3339(when).is_ok(), "{when}");
-        assert_eq!((&record["source"], &record["session"]), (&json!("softphone"), &json!("5f1c")));
+        assert_eq!((&record["source"], &record["session"]), (&json!("softphone"), &json!(SESSION.to_string())));
     }
     let text = fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
     assert!(!text.contains(SECRET) && text.lines().count() == 4);
 }
 
+/// Answers with the same credentials, once it may, and counts how often it is asked.
+struct Gate {
+    asked: AtomicUsize,
+    open: Semaphore,
+}
+
+impl Gate {
+    fn shut() -> Arc<Self> {
+        Arc::new(Self { asked: AtomicUsize::new(0), open: Semaphore::new(0) })
+    }
+}
+
+impl Source for Gate {
+    fn find(self: Arc<Self>, user: String) -> Found {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            self.open.acquire().await.unwrap().forget();
+            let (password, extension) = (SecretString::from(SECRET), "5051".to_owned());
+            Ok(Credentials { username: user, password, extension, adfs_username: None })
+        })
+    }
+}
+
+fn behind(gate: &Arc<Gate>, folder: &Path) -> FetchCredentials {
+    FetchCredentials::new(Arc::clone(gate) as _, Arc::new(Audit::open(folder, Rotation::default()).unwrap()))
+}
+
 #[tokio::test]
 async fn an_asker_that_gives_up_leaves_its_record_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let handler = handler(folder.path(), store_with_alice(folder.path()));
+    let handler = behind(&Gate::shut(), folder.path());
     // Polled once, which begins the fetch, and dropped.
     drop(handler.handle(request(Some(ALICE))).now_or_never());
     while fs::read_to_string(folder.path().join("audit.jsonl")).unwrap().is_empty() {
@@ -135,12 +183,24 @@ async fn an_asker_that_gives_up_leaves_its_record_all_the_same() {
     assert_eq!(records(folder.path())[0]["outcome"], "REQUEST_CANCELLED");
 }
 
+#[tokio::test]
+async fn fetches_that_share_an_exchange_leave_a_record_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Gate::shut();
+    let handler = behind(&gate, folder.path());
+    let (first, second) = (fetch(&handler, Some(ALICE)), fetch(&handler, Some(ALICE)));
+    let (first, second, ()) = tokio::join!(first, second, async { gate.open.add_permits(1) });
+    assert_eq!(first.unwrap(), second.unwrap());
+    assert_eq!(gate.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(records(folder.path()).len(), 2);
+}
+
 #[test]
 fn the_record_rotates_by_size_and_keeps_so_many() {
     let folder = tempfile::tempdir().unwrap();
     let audit = Audit::open(folder.path(), Rotation { bytes: 1000, kept: 3 }).unwrap();
     for n in 0..100 {
-        audit.record_and_wait(&request(Some(&format!("user{n}"))), None);
+        audit.record_and_wait(&Requester::from(&request(Some(&format!("user{n}")))), None);
     }
     drop(audit);
     let mut names: Vec<_> =
@@ -167,7 +227,7 @@ fn the_record_goes_on_after_a_crash_a_move_and_a_fault() {
     let path = folder.path().join("audit.jsonl");
     fs::write(&path, "{\"cut short").unwrap();
     let audit = Audit::open(folder.path(), Rotation::default()).unwrap();
-    let record = |user: &str| audit.record_and_wait(&request(Some(user)), None);
+    let record = |user: &str| audit.record_and_wait(&Requester::from(&request(Some(user))), None);
     record("after the crash");
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.starts_with("{\"cut short\n{\"when\":") && text.ends_with("}\n"), "{text}");

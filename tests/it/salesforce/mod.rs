@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
-use switchboard::adapter::{Handler, Request};
+use switchboard::adapter::{Given, Handler};
 use switchboard::config::Salesforce;
 use switchboard::credentials::{Audit, FetchCredentials, Rotation};
 use switchboard::salesforce::Org;
@@ -107,16 +107,23 @@ fn handler(org: Org, folder: &Path) -> FetchCredentials {
 }
 
 async fn handled(handler: &FetchCredentials, user: Option<&str>) -> String {
-    let request = Request {
+    let given = Given {
+        id: "r0000000000000001".parse().unwrap(),
         triple: Triple::new("Salesforce", "User", "FetchCredentials"),
-        source: "softphone".to_owned(),
-        user: user.map(str::to_owned),
-        session: "5f1c".to_owned(),
+        source: "softphone".into(),
+        user: user.map(Box::from),
+        session: uuid::Uuid::nil().into(),
         request_id: None,
         payload: None,
+        timeout: Duration::from_secs(10),
+        waited: Duration::ZERO,
     };
-    match handler.handle(request).await {
-        Ok(response) => response.data.expose_secret().to_owned(),
+    match handler.handle(given).await {
+        Ok(response) => {
+            let mut text = Vec::new();
+            response.data.write(&mut text).unwrap();
+            String::from_utf8(text).unwrap()
+        }
         Err(refusal) => refusal.to_string(),
     }
 }

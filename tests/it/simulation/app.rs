@@ -174,11 +174,11 @@ impl<'a> App<'a> {
         Said::Envelope(Draft { triple, in_reply_to: Some(id), more, ..Draft::default() })
     }
 
-    /// One wide pattern at most now and then, else few would ever be asked.
+    /// A handler names its channel, but now and then.
     fn wanted(&mut self) -> Wanted {
         let [channel, topic, subtopic] = self.triple();
         let style = self.part.style;
-        let handler = (self.odds(1, 2) && !self.conn().has_turns()).then_some(style);
+        let handler = self.odds(1, 2).then_some(style);
         let part = |any: bool, part: String| (!any).then(|| part.into_boxed_str());
         let pattern = match self.odds(1, 12) {
             true => Pattern {

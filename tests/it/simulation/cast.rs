@@ -114,6 +114,9 @@ pub(super) fn config(chance: &mut StdRng) -> Config {
     config.channels.insert("Queue".into(), Channel { publish, ..shared });
     config.channels.insert("Ticker".into(), Channel { overflow: Overflow::DropOldest, ..shared });
     config.channels.insert("Memo".into(), Channel { fold_case: true, ..Channel::default() });
+    if chance.random_ratio(1, 3) {
+        config.requests.only = vec!["Phone/Call/Done".parse().unwrap(), "Memo/call/*".parse().unwrap()];
+    }
     let limits = &mut config.limits;
     limits.outbound_messages = chance.random_range(8..40);
     limits.outbound_bytes = chance.random_range(3_000..12_000);

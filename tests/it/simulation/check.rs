@@ -11,6 +11,7 @@ use wire::command::{Role, State};
 
 use super::cast::Style;
 use super::inbox::{Due, Stage, What};
+use super::judge::Verdict;
 use super::model::{Conn, ConnId, Event, Kind, Model, Sub};
 use super::requests::{Asked, End};
 
@@ -81,7 +82,14 @@ pub(super) fn sizes_are_right(model: &Model, router: &Router) -> Held {
     }
     let right = size.sessions == sessions && size.retained_values == model.retained.len() && size.requests >= certain;
     holds("sizes_are_right", right, || {
-        format!("{size:?}, not {sessions} sessions, {} values, at least {certain} requests", model.retained.len())
+        let open = model
+            .unsettled()
+            .filter(|(_, asked)| asked.end.is_none() && asked.given.iter().any(|it| asked.is_open(it)));
+        let open: Vec<_> = open.map(|(n, asked)| (n, &asked.given)).collect();
+        format!(
+            "{size:?}, not {sessions} sessions, {} values, at least {certain} requests: {open:?}",
+            model.retained.len()
+        )
     })
 }
 
@@ -150,13 +158,13 @@ pub(super) fn nothing_is_unanswered(model: &Model, id: ConnId, now: Instant) -> 
 /// A request that only one ordered handler may have is with it as soon as its turn is free.
 pub(super) fn nobody_waits_for_a_free_turn(model: &Model, id: ConnId) -> Held {
     let conn = &model.conns[id];
-    let is_free = conn.has_turns() && !conn.lost && conn.turns.iter().all(|turn| turn.left);
     let waits = |asked: &Asked| {
         let only = asked.candidates.iter().all(|it| it.conn == id) && !asked.candidates.is_empty();
         only && asked.end.is_none() && asked.given.is_empty() && !asked.shaky && !asked.draft.gather
     };
-    let waiting = model.unsettled().find(|(_, asked)| waits(asked)).map(|(n, _)| n);
-    let fine = !is_free || waiting.is_none();
+    let is_free = |asked: &Asked| model.turn_in(id, &asked.draft.triple[0]).is_none();
+    let waiting = model.unsettled().find(|(_, asked)| waits(asked) && is_free(asked)).map(|(n, _)| n);
+    let fine = !conn.has_turns() || conn.lost || waiting.is_none();
     holds("nobody_waits_for_a_free_turn", fine, || format!("{waiting:?} waits for {}", conn.name))
 }
 
@@ -178,6 +186,15 @@ pub(super) fn nothing_is_left(router: &Router) -> Held {
     })
 }
 
+/// The default of `requests.blocked`.
+const BLOCKED: Duration = Duration::from_mins(1);
+
+/// An adapter's answer reaches a requester exactly if its request is open.
+pub(super) fn adapters_are_heard(is_answered: bool, verdict: &Verdict) -> Held {
+    let is_open = matches!(verdict, Verdict::Reply { to: Some(_), .. });
+    holds("adapters_are_heard", is_answered == is_open, || format!("{is_answered}, not {is_open}"))
+}
+
 /// What a connection did that may end it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Conduct {
@@ -191,12 +208,18 @@ pub(super) struct Conduct {
 }
 
 /// Each close has its reason.
-pub(super) fn closes_have_a_reason(model: &Model, conn: &Conn, code: CloseCode, conduct: Conduct) -> Held {
+pub(super) fn closes_have_a_reason(
+    model: &Model,
+    conn: &Conn,
+    now: Instant,
+    code: CloseCode,
+    conduct: Conduct,
+) -> Held {
     let right = match code {
         CloseCode::SlowConsumer => conduct.overflowed || conduct.stalled >= Duration::from_secs(5),
         // Who takes nothing takes no pings either.
         CloseCode::HeartbeatMissed => conduct.silent || conduct.stalled > Duration::ZERO,
-        CloseCode::Policy => conn.malformed >= 10,
+        CloseCode::Policy => conn.malformed >= 10 || conn.owes_for(BLOCKED, now),
         CloseCode::Restart => model.draining.is_some(),
         CloseCode::NotRegistered => conn.session.is_none() && conduct.unregistered >= Duration::from_secs(10),
         CloseCode::Unauthenticated | CloseCode::Forbidden | CloseCode::SourceInUse => {

@@ -11,7 +11,7 @@ use super::draft::{Draft, Said, Wanted};
 use super::inbox::{Due, DueValue, Stage, What};
 use super::model::{
     Answer, ConnId, Event, Kind, Model, Receivers, Sub, is_all_protected, is_droppable, is_protected, is_shared,
-    written,
+    matches, written,
 };
 use super::requests::{Asked, Candidate, End};
 
@@ -49,7 +49,7 @@ impl Model {
         }
         let refused = |code, is_request| if is_request { Verdict::Failed(code) } else { Verdict::Refused(code) };
         let own = self.candidates(sender, draft, conn.user.as_deref());
-        let looks_like_request = draft.asks() || protected || (!own.0.is_empty() && !own.1);
+        let looks_like_request = draft.asks() || protected || self.is_request(draft, &own);
         if draft.source.as_ref().is_some_and(|source| *source != conn.source) {
             return refused("SOURCE_MISMATCH", looks_like_request && draft.in_reply_to.is_none());
         }
@@ -68,11 +68,13 @@ impl Model {
             (None, None) if !shared => return refused("USER_REQUIRED", looks_like_request),
             (own, named) => own.clone().or(named.clone()),
         };
-        let (candidates, sender_handles) = self.candidates(sender, draft, user.as_deref());
+        let candidates = self.candidates(sender, draft, user.as_deref());
         if protected && !conn.may_request {
             return Verdict::Failed("FORBIDDEN");
         }
-        if draft.asks() || (!candidates.is_empty() && !sender_handles) {
+        let is_request = draft.asks() || self.is_request(draft, &candidates);
+        let (candidates, _) = candidates;
+        if is_request {
             return match candidates.is_empty() && (protected || !draft.gather) {
                 _ if draft.retain => Verdict::Failed("INVALID_ENVELOPE"),
                 true => Verdict::Failed("NO_HANDLER"),
@@ -87,6 +89,12 @@ impl Model {
         }
         let receivers = self.receivers(sender, draft, user.as_deref());
         Verdict::Event { receivers, user }
+    }
+
+    /// Whether an envelope is a request by its triple.
+    fn is_request(&self, draft: &Draft, (candidates, sender_handles): &(Vec<Candidate>, bool)) -> bool {
+        let only = self.only.iter().any(|pattern| matches(pattern, &draft.triple));
+        !sender_handles && (!candidates.is_empty() || only || self.is_served_inside(&draft.triple))
     }
 
     /// Notes an envelope that was heard.
@@ -128,6 +136,7 @@ impl Model {
                     registration: self.conns[sender].registration,
                     user,
                     timeout,
+                    since: now,
                     deadline: now + timeout,
                     shaky: candidates.iter().any(|it| self.conns[it.conn].lost),
                     candidates,
@@ -220,9 +229,16 @@ impl Model {
                 return Err("RESERVED_CHANNEL");
             }
         }
-        if wanted.handler.is_some() && is_all_protected(&wanted.pattern) {
-            let adapters = wanted.pattern.channel.as_deref().is_none_or(|it| it.eq_ignore_ascii_case("Vault"));
-            let may = conn.kind == Kind::Service || if self.open_mode { !adapters } else { conn.may_handle };
+        if wanted.handler.is_some() {
+            let Some(channel) = wanted.pattern.channel.as_deref() else { return Err("INVALID_ENVELOPE") };
+            let protected = is_all_protected(&wanted.pattern);
+            let may = match conn.kind {
+                // The adapter serves just this one.
+                _ if self.open_mode => !protected || !channel.eq_ignore_ascii_case("Vault"),
+                Kind::Adapter => true,
+                Kind::Service => !protected || conn.may_handle,
+                Kind::User => !(protected || is_shared(channel)) || conn.may_handle,
+            };
             if !may {
                 return Err("FORBIDDEN");
             }
@@ -270,8 +286,8 @@ impl Model {
         let (ended, left): (Vec<Sub>, Vec<Sub>) = conn.subs.iter().cloned().partition(ends);
         conn.subs = left;
         conn.inbox.retained.retain(|due| ended.iter().all(|sub| sub.id != due.subscription));
-        if ended.iter().any(|sub| sub.wanted.handler == Some(Style::Ordered)) {
-            self.ends_turns(id);
+        for sub in ended.iter().filter(|sub| sub.wanted.handler == Some(Style::Ordered)) {
+            self.ends_turns(id, &sub.wanted);
         }
         if ended.is_empty() { Err("NO_SUCH_SUBSCRIPTION") } else { Ok(()) }
     }

@@ -3,15 +3,17 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+use serde_json::value::RawValue;
 use switchboard::auth::{AuthError, Claim, Identity, Open, Verifier};
 use switchboard::config::AuthMode;
 use switchboard::connection::Input;
+use switchboard::router::Data;
 use wire::{CloseCode, ErrorCode};
-use wire::{DecodeLimits, decode};
 
 use super::app::App;
 use super::cast::CAST;
-use super::check::Held;
+use super::check::{self, Held};
+use super::door;
 use super::draft::{Draft, Said};
 use super::inbox::{Due, What};
 use super::link::Wait;
@@ -67,25 +69,29 @@ impl World {
 
     /// The adapter takes a request, and answers one of those it has.
     pub(super) fn adapter_acts(&mut self) -> Held {
-        let mut frames = Vec::new();
-        drop(self.adapter.outbox().take(self.now, 2, &mut frames));
-        for frame in frames {
-            self.note(format!("adapter< {}", frame.text()));
-            reading::received(&mut self.model, self.now, ADAPTER, frame.text())?;
+        for _ in 0..2 {
+            let Some(given) = self.inbox.take() else { break };
+            let text = door::written(&given);
+            self.note(format!("adapter< {text}"));
+            reading::received(&mut self.model, self.now, ADAPTER, &text)?;
         }
         let part = &CAST[0];
         let said = App { chance: &mut self.chance, model: &self.model, id: ADAPTER, part }.answer();
-        let Said::Envelope(draft @ Draft { in_reply_to: Some(_), .. }) = said else { return Ok(()) };
+        let Said::Envelope(Draft { in_reply_to: Some(id), .. }) = said else { return Ok(()) };
         self.n += 1;
-        let text = Said::Envelope(draft.clone()).text(self.n).unwrap_or_default();
-        self.note(format!("adapter> {text}"));
+        let n = self.n;
+        // It answers on the request's own triple, without ids: the broker adds them.
+        let Some(triple) = self.model.triple_of(&id) else { return Ok(()) };
+        let draft = Draft { triple, in_reply_to: Some(id.clone()), ..Draft::default() };
+        let payload = draft.payload(n);
+        self.note(format!("adapter> {id}: {payload}"));
         self.look_at_outboxes();
         let verdict = self.model.judge(ADAPTER, &draft);
-        let envelope = decode(&text, DecodeLimits::OWN).unwrap();
-        // It is told nothing: whoever asked may have gone.
-        self.router.route(self.now, &self.adapter, &envelope).ok();
+        let data = Data::new(RawValue::from_string(payload).unwrap());
+        let is_answered = self.router.answer(self.now, &self.adapter, id.parse().unwrap(), &data);
         self.look_at_outboxes();
-        self.model.heard(self.now, ADAPTER, self.n, &draft, verdict);
+        check::adapters_are_heard(is_answered, &verdict)?;
+        self.model.heard(self.now, ADAPTER, n, &draft, verdict);
         self.model.conns[ADAPTER].inbox.due.clear();
         Ok(())
     }

@@ -28,6 +28,8 @@ pub(super) struct Link {
     pub(super) silent: bool,
     /// Since when there is something to take and it takes nothing.
     pub(super) blocked: Option<Instant>,
+    /// Its queue has overflowed.
+    pub(super) has_overflowed: bool,
     /// It has waited for a receiver, or a publisher has waited for it: from then on an allowance decides.
     pub(super) has_waited: bool,
     pub(super) unregistered: Instant,
@@ -54,6 +56,7 @@ impl Link {
             stalls: false,
             silent: false,
             blocked: None,
+            has_overflowed: false,
             has_waited: false,
             unregistered: now,
             refused: None,
@@ -66,8 +69,10 @@ impl Link {
         self.connection.poll_ready(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
-    pub(super) fn overflowed(&self) -> bool {
-        self.connection.ended() == Some(End::Overflowed)
+    /// Whether the router has ended the session.
+    pub(super) fn is_ended(&mut self) -> bool {
+        self.has_overflowed |= self.connection.ended() == Some(End::Overflowed);
+        matches!(self.connection.ended(), Some(End::Overflowed | End::Close(..)))
     }
 
     /// Whether a pause is over before its time.
@@ -88,7 +93,7 @@ impl Link {
         Conduct {
             stalled: self.blocked.map(|since| now - since).unwrap_or_default(),
             silent: self.silent,
-            overflowed: self.overflowed(),
+            overflowed: self.has_overflowed,
             refused_registration: self.refused,
             unregistered: now - self.unregistered,
         }

@@ -2,7 +2,7 @@
 //! queues: slow and easy to believe.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use switchboard::auth::{Identity, Principal};
 use switchboard::config::{AuthMode, Config, Publish};
@@ -21,6 +21,8 @@ pub(super) type ConnId = usize;
 /// What it knows.
 pub(super) struct Model {
     pub(super) open_mode: bool,
+    /// Patterns of triples that are always requests.
+    pub(super) only: Vec<Pattern>,
     pub(super) subscriptions_max: usize,
     pub(super) retained_max: usize,
     /// The shared channel on which only services publish events.
@@ -93,6 +95,7 @@ pub(super) struct Turn {
     pub(super) id: String,
     /// Unsubscribed since.
     pub(super) left: bool,
+    pub(super) since: Instant,
 }
 
 /// An event that was accepted.
@@ -190,6 +193,7 @@ impl Model {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             open_mode: config.auth == AuthMode::Open,
+            only: config.requests.only.clone(),
             subscriptions_max: config.limits.subscriptions,
             retained_max: config.limits.retained_values,
             services_publish_on: config
@@ -419,6 +423,16 @@ impl Conn {
     }
 
     pub(super) fn handles(&self, triple: &[String; 3]) -> impl Iterator<Item = &Sub> {
-        self.subs.iter().filter(move |sub| sub.wanted.handler.is_some() && matches(&sub.wanted.pattern, triple))
+        let is_its = |pattern: &Pattern| match self.kind {
+            // In whatever case, its channel too.
+            Kind::Adapter => pattern.to_string().eq_ignore_ascii_case(&written(triple)),
+            Kind::User | Kind::Service => matches(pattern, triple),
+        };
+        self.subs.iter().filter(move |sub| sub.wanted.handler.is_some() && is_its(&sub.wanted.pattern))
+    }
+
+    /// Whether a reply that it owes may have blocked others for this long.
+    pub(super) fn owes_for(&self, time: Duration, now: Instant) -> bool {
+        self.turns.iter().any(|turn| now >= turn.since + time)
     }
 }

@@ -40,7 +40,9 @@ pub(super) fn received(model: &mut Model, now: Instant, conn: ConnId, text: &str
         .map_err(|error| Broken { rule: "frames_are_json", how: format!("{error}: {text}") })?;
     let frame = Frame { text, json };
     no_token_leaks(&frame)?;
-    let Some(n) = frame.json.get("n").and_then(Value::as_u64) else {
+    // An adapter inside the process writes nothing but the payload, which bears the number, too.
+    let number = frame.json.get("n").or_else(|| frame.json.get("data")?.get("of"));
+    let Some(n) = number.and_then(Value::as_u64) else {
         no_payload_leaks(&frame)?;
         return brokers_words(model, conn, &frame);
     };
@@ -162,7 +164,7 @@ fn request_came(model: &mut Model, now: Instant, conn: ConnId, n: u64, frame: &F
     holds("time_limits_are_told", within, || frame.text.to_owned())?;
     let id = frame.string("id").unwrap_or_default().to_owned();
     if candidate.style == Style::Ordered && asked.end.is_none() {
-        let has_turn = it.turns.iter().any(|turn| !turn.left);
+        let has_turn = model.turn_in(conn, &asked.draft.triple[0]).is_some();
         holds("one_turn_at_a_time", !has_turn, || format!("{} got {n} in another's turn", it.name))?;
     }
     let given = Given {
@@ -173,7 +175,8 @@ fn request_came(model: &mut Model, now: Instant, conn: ConnId, n: u64, frame: &F
         done: candidate.style == Style::Commands || (asked.draft.gather && asked.deadline <= now),
     };
     if candidate.style == Style::Ordered {
-        model.conns[conn].turns.push(Turn { request: n, id, left: false });
+        let since = asked.since;
+        model.conns[conn].turns.push(Turn { request: n, id, left: false, since });
     }
     let asked = model.asked.get_mut(&n).unwrap();
     asked.given.push(given);

@@ -1,13 +1,15 @@
 //! [`Asked`]: what ought to become of each request. Where the broker's choice cannot be foreseen (a queue was lost, a
 //! request waits for somebody's turn) the model says so (`shaky`) and accepts more than one end; never none, never two.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::cast::{ORDERED_REPLY, Style};
-use super::draft::{Draft, Said};
+use wire::Pattern;
+
+use super::cast::{CHANNELS, ORDERED_REPLY, SUBTOPICS, Style, TOPICS};
+use super::draft::{Draft, Said, Wanted};
 use super::inbox::{Due, What};
-use super::model::{Conn, ConnId, Kind, Model, canonical, is_protected, is_shared};
+use super::model::{Conn, ConnId, Kind, Model, Sub, Turn, canonical, is_protected, is_shared, matches};
 
 /// One request.
 pub(super) struct Asked {
@@ -20,6 +22,7 @@ pub(super) struct Asked {
     /// For whom.
     pub(super) user: Option<String>,
     pub(super) timeout: Duration,
+    pub(super) since: Instant,
     pub(super) deadline: Instant,
     pub(super) candidates: Vec<Candidate>,
     /// Who got it, as far as is known.
@@ -103,7 +106,7 @@ impl Asked {
     /// Whether the broker may end it with this code.
     pub(super) fn may_fail_with(&self, code: &str) -> bool {
         let foreseen = matches!(self.end, Some(End::Failure(end)) if end == code);
-        let shaky = self.shaky && ["HANDLER_GONE", "NO_HANDLER", "UPSTREAM_UNAVAILABLE"].contains(&code);
+        let shaky = self.shaky && ["HANDLER_GONE", "NO_HANDLER", "TOO_MANY_REQUESTS"].contains(&code);
         foreseen || shaky || (self.cancelled && code == "REQUEST_CANCELLED")
     }
 }
@@ -149,7 +152,7 @@ impl Model {
                 Kind::Service => 2,
                 Kind::User => 3,
             };
-            if is_protected(&draft.triple) && (rank == 3 || !self.may_answer_protected(conn, draft)) {
+            if !self.may_answer(conn, draft, rank) {
                 continue;
             }
             if id == sender {
@@ -168,15 +171,37 @@ impl Model {
         (candidates, sender_handles)
     }
 
-    fn may_answer_protected(&self, conn: &Conn, draft: &Draft) -> bool {
+    /// The table of 2.7, and 2.8.
+    fn may_answer(&self, conn: &Conn, draft: &Draft, rank: u8) -> bool {
+        let (protected, shared) = (is_protected(&draft.triple), is_shared(&draft.triple[0]));
         match conn.kind {
-            Kind::Adapter | Kind::Service => true,
-            Kind::User if self.open_mode => {
-                let adapters = |(_, other): &(ConnId, &Conn)| other.kind == Kind::Adapter;
-                !self.registered().filter(adapters).any(|(_, it)| it.handles(&draft.triple).next().is_some())
-            }
-            Kind::User => conn.may_handle,
+            Kind::Adapter => true,
+            _ if protected && (rank == 3 || self.is_served_inside(&draft.triple)) => false,
+            _ if self.open_mode => true,
+            Kind::Service => !protected || conn.may_handle,
+            Kind::User => !(protected || shared) || conn.may_handle,
         }
+    }
+
+    /// Whether an adapter serves a triple.
+    pub(super) fn is_served_inside(&self, triple: &[String; 3]) -> bool {
+        self.registered().any(|(_, conn)| conn.kind == Kind::Adapter && conn.handles(triple).next().is_some())
+    }
+
+    /// The triple of a request, by an id with which it was delivered.
+    pub(super) fn triple_of(&self, id: &str) -> Option<[String; 3]> {
+        let is_it = |asked: &&Asked| asked.given.iter().any(|given| given.id == id);
+        self.asked.values().find(is_it).map(|asked| asked.draft.triple.clone())
+    }
+
+    /// The turn that an ordered handler has in a channel: all of its subscriptions there may reply on one triple, so they
+    /// take turns.
+    pub(super) fn turn_in(&self, conn: ConnId, channel: &str) -> Option<&Turn> {
+        self.conns[conn].turns.iter().find(|turn| {
+            let asked = &self.asked[&turn.request];
+            let open = asked.given.iter().any(|it| it.conn == conn && it.id == turn.id && asked.is_open(it));
+            asked.draft.triple[0] == channel && (open || !turn.left)
+        })
     }
 
     /// How many requests a handler has, if it has read all that it was given.
@@ -186,11 +211,16 @@ impl Model {
         self.conns[handler].inbox.is_read.then(count)
     }
 
-    /// Whether what follows from it could not be told apart: with two ordered subscriptions, whose turn a request is
-    /// given in; with two requests of a session on one triple and no ids, which of them has failed.
+    /// Whether what follows from it could not be told apart: with two ordered subscriptions that overlap, which of them a
+    /// request is given to; with two requests of a session on one triple and no ids, which of them has failed.
     pub(super) fn is_ambiguous(&self, conn: ConnId, said: &Said) -> bool {
         match said {
-            Said::Subscribe(wanted) => wanted.handler.is_some() && self.conns[conn].has_turns(),
+            Said::Subscribe(wanted) => {
+                let overlaps = |sub: &Sub| all_triples().any(|it| is_in(&sub.wanted, &it) && is_in(wanted, &it));
+                wanted.handler == Some(Style::Ordered)
+                    && self.conns[conn].held(wanted).is_none()
+                    && self.conns[conn].subs.iter().any(|sub| sub.wanted.handler.is_some() && overlaps(sub))
+            }
             Said::Envelope(draft) if draft.id.is_none() => self.unsettled().any(|(_, asked)| {
                 let same = asked.draft.id.is_none() && asked.draft.triple == draft.triple;
                 asked.asker == conn && same && !asked.is_answered
@@ -331,12 +361,38 @@ impl Model {
         }
     }
 
-    /// An ordered handler ends its subscription: who waited for its turn waits for another's, or fails.
-    pub(super) fn ends_turns(&mut self, conn: ConnId) {
+    /// An ordered handler ends a subscription: who waited for its turn waits for another's, or fails.
+    pub(super) fn ends_turns(&mut self, conn: ConnId, ended: &Wanted) {
         let open = self.unsettled_mut().map(|(_, asked)| asked).filter(|asked| asked.end.is_none());
-        open.filter(|asked| asked.candidates.iter().any(|it| it.conn == conn)).for_each(|asked| asked.loses(conn));
-        self.conns[conn].turns.iter_mut().for_each(|turn| turn.left = true);
+        let waits = |asked: &Asked| matches(&ended.pattern, &asked.draft.triple);
+        open.filter(|asked| waits(asked) && asked.candidates.iter().any(|it| it.conn == conn))
+            .for_each(|asked| asked.loses(conn));
+        let triples: BTreeMap<u64, [String; 3]> =
+            self.asked.iter().map(|(n, asked)| (*n, asked.draft.triple.clone())).collect();
+        let its = |turn: &&mut Turn| matches(&ended.pattern, &triples[&turn.request]);
+        self.conns[conn].turns.iter_mut().filter(its).for_each(|turn| turn.left = true);
     }
+}
+
+/// Every triple that is ever drawn, in its usual letters.
+fn all_triples() -> impl Iterator<Item = [String; 3]> {
+    let of_channel = |channel: &&'static str| {
+        let channel = *channel;
+        let of_topic = move |topic: &&'static str| {
+            let topic = *topic;
+            SUBTOPICS.iter().map(move |subtopic| [channel, topic, subtopic].map(str::to_owned))
+        };
+        TOPICS.iter().flat_map(of_topic)
+    };
+    CHANNELS.iter().flat_map(of_channel)
+}
+
+/// Whether a subscription is to a triple, in whatever letters.
+fn is_in(wanted: &Wanted, triple: &[String; 3]) -> bool {
+    let lower = triple.clone().map(|part| part.to_lowercase());
+    let lowered = |part: &Option<Box<str>>| part.as_deref().map(|part| part.to_lowercase().into_boxed_str());
+    let Pattern { channel, topic, subtopic } = &wanted.pattern;
+    matches(&Pattern { channel: lowered(channel), topic: lowered(topic), subtopic: lowered(subtopic) }, &lower)
 }
 
 /// Whether an ordered handler's envelope is on the request's triple, or where it said that it answers.

@@ -6,6 +6,7 @@ use rand::RngExt;
 use switchboard::auth::{Identity, Permission, Permissions, Principal};
 use switchboard::connection::{Input, Settings};
 use switchboard::router::Registration;
+use wire::command::{Role, Subscribe};
 use wire::{DecodeLimits, decode};
 
 use super::check::{self, Held};
@@ -60,6 +61,7 @@ impl World {
     pub(super) fn settle(&mut self) -> Held {
         for seat in 0..self.seats.len() {
             self.end_pause(seat)?;
+            self.look_at_outboxes();
             let Some(link) = &mut self.seats[seat].link else { continue };
             if let Some(end) = link.connection.ended()
                 && self.chance.random_bool(0.5)
@@ -135,6 +137,8 @@ impl World {
         self.note("the broker closes all sessions".to_owned());
         for seat in 0..self.seats.len() {
             let Some(link) = &mut self.seats[seat].link else { continue };
+            // What it asked ends now, though it may be closed a little later.
+            self.model.gives_up(link.conn);
             let effect = link.connection.handle(self.now, Input::Restart, &self.router);
             self.carry_out(seat, effect, (0, false))?;
         }
@@ -200,6 +204,11 @@ impl World {
         let outbox = Settings::new(self.config.limits.clone()).outbox();
         let registration = Registration { source: "janitor".to_owned(), identity, echo: false, outbox };
         let janitor = self.router.attach(self.now, registration).unwrap();
+        for pattern in self.model.only.clone() {
+            // What a handler sends on its own triple is an event, also if nobody else may send one.
+            let role = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
+            self.router.subscribe(self.now, &janitor, &Subscribe::new(pattern, role), |_| None).unwrap();
+        }
         for ((user, triple, target), _) in std::mem::take(&mut self.model.retained) {
             let user = user.or_else(|| (!is_shared(&triple[0])).then(String::new));
             let draft = Draft { triple, user, target, retain: true, is_null: true, ..Draft::default() };

@@ -8,13 +8,14 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use switchboard::config::Config;
 use switchboard::connection::{Effect, Input, Settings};
-use switchboard::router::{Declaration, Ids, Outbox, OutboxLimits, Policy, RequestId, Router, Session};
+use switchboard::router::{Declaration, Ids, Policy, Router, Session, Unanswered};
 use wire::CloseCode;
 use wire::command::{Role, Subscribe};
 
 use super::app::App;
 use super::cast::{self, CAST, Part, Style};
 use super::check::{self, Held, adapter_pattern};
+use super::door::Inbox;
 use super::draft::{Said, Wanted};
 use super::inbox::Due;
 use super::link::{Link, Wait};
@@ -31,8 +32,9 @@ pub(super) struct World {
     pub(super) config: Config,
     settings: Arc<Settings>,
     pub(super) adapter: Arc<Session>,
+    pub(super) inbox: Arc<Inbox>,
     /// The requests that a drain waits for; `None` once the sessions are closed.
-    pub(super) drained: Option<Vec<RequestId>>,
+    pub(super) drained: Option<Unanswered>,
     /// The transcript.
     pub(super) lines: Vec<String>,
     pub(super) start: (Instant, SystemTime),
@@ -69,11 +71,15 @@ impl World {
         let config = cast::config(&mut chance);
         let now = beginning();
         let start = (now, SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000));
-        let declaration =
-            Declaration { serves: vec![adapter_pattern()], failure_keys: &["Password"], refused: Box::new(|_| ()) };
+        let declaration = Declaration {
+            serves: vec![adapter_pattern()],
+            failure_keys: &["Password"],
+            repeats: &[],
+            refused: Box::new(|_| ()),
+        };
         let router = Router::new(now, start.1, Policy::new(&config), Ids::seeded(seed), vec![declaration]);
-        let narrow = OutboxLimits { messages: chance.random_range(2..12), bytes: 1 << 20, refuses: true };
-        let adapter = router.attach_adapter(now, Outbox::new(narrow));
+        let inbox = Arc::new(Inbox::new(chance.random_range(2..12)));
+        let adapter = router.attach_handler(now, Arc::clone(&inbox) as _);
         let mut seats: Vec<Seat> = CAST.iter().map(|part| Seat { part, link: None }).collect();
         for _ in 0..chance.random_range(0..9) {
             seats.remove(chance.random_range(0..seats.len()));
@@ -89,6 +95,7 @@ impl World {
             config,
             settings,
             adapter,
+            inbox,
             drained: None,
             lines: Vec::new(),
             start,
@@ -245,19 +252,21 @@ impl World {
     }
 
     fn publishers_wait(&mut self, seat: usize, n: u64) -> Held {
-        let Some(event) = self.model.events.get(&n).filter(|event| !event.droppable) else { return Ok(()) };
         let Some(publisher) = self.seats[seat].link.as_ref() else { return Ok(()) };
+        let event = self.model.events.get(&n).filter(|event| !event.droppable);
         let mut waited = Vec::new();
         for (number, link) in self.seats.iter().enumerate().filter_map(|(at, seat)| Some((at, seat.link.as_ref()?))) {
             let Some(session) = link.connection.session() else { continue };
-            if number == seat || !event.receivers.plain.contains(&link.conn) || !session.outbox().is_over_half() {
-                continue;
-            }
             let waits = publisher.connection.waits_for(session);
-            if !link.has_waited && !publisher.has_waited {
+            let receives = event.is_some_and(|event| event.receivers.plain.contains(&link.conn));
+            let must_wait = number != seat && receives && session.outbox().is_over_half();
+            if must_wait && !link.has_waited && !publisher.has_waited {
                 check::publishers_wait(waits, &self.model.conns[link.conn])?;
             }
-            waited.push(number);
+            // A request makes its sender wait, too.
+            if must_wait || waits {
+                waited.push(number);
+            }
         }
         for number in waited.iter().copied().chain((!waited.is_empty()).then_some(seat)) {
             self.seats[number].link.iter_mut().for_each(|link| link.has_waited = true);
@@ -277,14 +286,16 @@ impl World {
     }
 
     fn close(&mut self, seat: usize, code: CloseCode) -> Held {
-        let Some(link) = &self.seats[seat].link else { return Ok(()) };
+        let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
         let (conn, conduct) = (link.conn, link.conduct(self.now));
-        check::closes_have_a_reason(&self.model, &self.model.conns[conn], code, conduct)?;
+        check::closes_have_a_reason(&self.model, &self.model.conns[conn], self.now, code, conduct)?;
         if let (CloseCode::Restart, Some(since)) = (code, self.model.draining) {
             check::drain_waits(&self.model, self.now - since)?;
             self.model.gives_up(conn);
         }
-        let taken = code != CloseCode::SlowConsumer && !link.silent && !link.overflowed();
+        // A replay that is not exhausted ends with it.
+        self.model.conns[conn].inbox.retained.clear();
+        let taken = code != CloseCode::SlowConsumer && !link.silent && !link.is_ended();
         self.model.conns[conn].inbox.ends();
         if taken {
             self.read(seat, usize::MAX)?;
@@ -366,15 +377,15 @@ impl World {
 
     /// Tells the model what cannot be foreseen: whose queue has overflowed, who has read everything.
     pub(super) fn look_at_outboxes(&mut self) {
-        for link in self.seats.iter().filter_map(|seat| seat.link.as_ref()) {
+        for link in self.seats.iter_mut().filter_map(|seat| seat.link.as_mut()) {
             let conn = &mut self.model.conns[link.conn];
-            conn.lost |= link.overflowed();
+            conn.lost |= link.is_ended();
             conn.over_half = link.connection.session().is_some_and(|session| session.outbox().is_over_half());
             conn.inbox.is_read = link.is_empty() && !conn.lost;
         }
-        let (conn, outbox) = (&mut self.model.conns[ADAPTER], self.adapter.outbox());
-        conn.inbox.is_read = outbox.is_empty();
+        let conn = &mut self.model.conns[ADAPTER];
+        conn.inbox.is_read = self.inbox.is_empty();
         // Full, for now: it is not given what comes.
-        conn.lost = outbox.depth().messages == outbox.depth().messages_max;
+        conn.lost = self.inbox.is_full();
     }
 }
