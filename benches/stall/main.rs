@@ -61,7 +61,7 @@ impl Plan {
     }
 
     fn short() -> Self {
-        Self { rounds: 1, crowd: number("CROWD", 1_000), phase: Duration::from_secs(2) }
+        Self { rounds: 1, crowd: number("CROWD", 1_000), phase: Duration::from_millis(1500) }
     }
 }
 
@@ -126,7 +126,11 @@ fn measure(plan: &Plan) -> ExitCode {
             let mut attacker = helper(attack.name, &bench.broker, None);
             assert_eq!(attacker.line(), "ready");
             bench.show(attack.name, || wait(plan));
-            let sent = attacker.kill_and_read();
+            let mut sent = String::new();
+            bench.show("  ends", || {
+                sent = attacker.kill_and_read();
+                wait(plan);
+            });
             assert!(sent.parse::<u64>().unwrap() > 0, "{} sent nothing", attack.name);
             println!("{:<14}{sent:>10} sent", "");
         }
