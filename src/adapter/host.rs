@@ -51,7 +51,8 @@ pub struct Host {
 /// The requests that wait for a handler.
 struct Queue {
     handler: Arc<dyn Handler>,
-    fair: Mutex<Fair<Given>>,
+    /// With the time at which each was offered.
+    fair: Mutex<Fair<(Given, Instant)>>,
     changed: Notify,
 }
 
@@ -70,7 +71,7 @@ impl Door for Queue {
         let record = self.handler.record_key(&given);
         let order = record.map(|record| (given.session, given.triple.to_string().to_ascii_lowercase(), record));
         let id = given.id;
-        match self.fair.lock().offer(asker, id, order, given) {
+        match self.fair.lock().offer(asker, id, order, (given, Instant::now())) {
             Ok(()) => {
                 self.changed.notify_one();
                 Ok(())
@@ -84,7 +85,7 @@ impl Door for Queue {
 
     fn withdraw(&self, id: RequestId, why: &Refusal) {
         let withdrawn = self.fair.lock().withdraw(id);
-        if let Some(given) = withdrawn {
+        if let Some((given, _)) = withdrawn {
             self.handler.refused(&Refused {
                 triple: &given.triple,
                 source: &given.source,
@@ -101,7 +102,9 @@ impl Queue {
     async fn next(self: &Arc<Self>) -> (InFlight, Given) {
         loop {
             let changed = self.changed.notified();
-            if let Some((ticket, given)) = self.fair.lock().next() {
+            if let Some((ticket, (mut given, offered))) = self.fair.lock().next() {
+                given.waited = offered.elapsed();
+                given.timeout = given.timeout.saturating_sub(given.waited);
                 return (InFlight { queue: Arc::clone(self), ticket: Some(ticket) }, given);
             }
             changed.await;

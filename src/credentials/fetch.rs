@@ -37,6 +37,10 @@ impl Handler for FetchCredentials {
         &["Username", "Password", "Extension", "ADFSUsername"]
     }
 
+    fn record_key(&self, given: &Given) -> Option<String> {
+        given.user.as_deref().map(str::to_owned)
+    }
+
     fn handle(&self, given: Given) -> Answer<'_> {
         let asked = Asked { given, audit: Arc::clone(&self.audit), recorded: false };
         Box::pin(async move {

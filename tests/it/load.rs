@@ -235,7 +235,8 @@ async fn a_burst_of_fetches_is_answered_and_leaves_the_adapter_alive() {
     const PEERS: usize = 40;
     const EACH: usize = 100;
     const FETCH: &str = "Salesforce/User/FetchCredentials";
-    let broker = Broker::open_with(&format!("{UNLIMITED}\noutbound_messages = 256")).await;
+    let broker =
+        Broker::open_with(&format!("{UNLIMITED}\noutbound_messages = 256\n[requests]\nadapter_waiting = 10000")).await;
     broker.credentials_set("local", "1245456", "acq@123", "5051").await;
     let mut tasks = JoinSet::new();
     for mut peer in crowd(&broker, PEERS, "peer").await {

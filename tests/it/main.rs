@@ -58,6 +58,7 @@ mod simulator;
 mod documents;
 mod outbox;
 mod properties;
+mod races_requests;
 mod simulation;
 mod stress;
 mod stress_events;

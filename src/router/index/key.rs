@@ -79,7 +79,8 @@ pub(super) struct Key {
 impl Key {
     pub(super) const EMPTY: Self = Self { bytes: [0; KEY_BYTES_MAX], len: 0 };
 
-    /// Writes a key. Keys are unambiguous: no part has a `/`, no user a NUL, and `*` is not a value.
+    /// Writes a key. Keys are unambiguous: no part has a `/`, no user a NUL, and `*` is not a value. Adapters compare their
+    /// triples without regard to ASCII case, so their keys are written in lower case.
     pub(super) fn write(&mut self, audience: Audience<'_>, folded: bool, parts: Parts<'_>) -> &[u8] {
         let (tag, user) = audience.tag();
         let [channel, topic, subtopic] = parts.map(|part| part.unwrap_or("*"));
@@ -89,6 +90,11 @@ impl Key {
         self.put(channel.as_bytes(), b'/');
         self.put(topic.as_bytes(), b'/');
         self.put(subtopic.as_bytes(), b'/');
+        if matches!(audience, Audience::Adapters)
+            && let Some(key) = self.bytes.get_mut(..self.len)
+        {
+            key.make_ascii_lowercase();
+        }
         self.bytes.get(..self.len).unwrap_or_default()
     }
 

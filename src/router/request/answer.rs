@@ -68,18 +68,15 @@ impl Router {
         frame: Frame,
     ) -> Option<Routed> {
         let (mut pressure, mut frame) = (Pressure::Relieved, Some(frame));
+        // A requester that is ending gets nothing more, and its request ends with it.
         let mut pass_on = || {
-            // A requester that is ending gets nothing more, and its request ends with it.
             let mut push = || {
                 let pushed = frame.take().map(|frame| pending.asker.push(now, frame, OnFull::Close));
                 pressure = pushed.and_then(Result::ok).unwrap_or(Pressure::Relieved);
             };
             match &pending.gather {
-                Some(gather) => gather.pass_on(push).is_some(),
-                None => {
-                    push();
-                    true
-                }
+                Some(gather) => gather.pass_on(push),
+                None => push(),
             }
         };
         match self.requests.apply(now, pending, Event::Reply { by: session, more, pass_on: &mut pass_on }) {

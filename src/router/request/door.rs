@@ -37,6 +37,8 @@ pub struct Given {
     pub payload: Option<Payload>,
     /// How long the requester still waits.
     pub timeout: Duration,
+    /// How long the request has waited for the handler.
+    pub waited: Duration,
 }
 
 /// The JSON text of a payload, zeroised when dropped. No `Debug`: it may hold a password.
@@ -89,7 +91,10 @@ pub trait Door: Send + Sync {
 
 /// `data` of an answer. It is written once, straight into the frame that leaves, because each buffer on the way would be
 /// another place with the password in it.
-pub struct Data(Box<dyn Fn(&mut dyn io::Write) -> io::Result<()> + Send + Sync>);
+pub struct Data(Box<Write>);
+
+/// Writes a JSON value.
+type Write = dyn Fn(&mut dyn io::Write) -> io::Result<()> + Send + Sync;
 
 impl Data {
     /// `data` that is serialised when it leaves.
@@ -134,6 +139,7 @@ impl Router {
             request_id: pending.asker_id.clone(),
             payload: envelope.payload().map(keep).transpose()?.map(|text| Payload(Text::Kept(text))),
             timeout,
+            waited: Duration::ZERO,
         })
     }
 }

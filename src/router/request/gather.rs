@@ -52,10 +52,12 @@ impl Gather {
         self.part(now, |state| state.failed.push((Arc::clone(source), code)));
     }
 
-    /// Passes an answer on; `None` if the end was sent, which nothing may follow.
-    pub(in crate::router) fn pass_on<T>(&self, push: impl FnOnce() -> T) -> Option<T> {
+    /// Passes an answer on, unless the end was sent, which nothing may follow.
+    pub(in crate::router) fn pass_on(&self, push: impl FnOnce()) {
         let state = self.state.lock();
-        (!state.ended).then(push)
+        if !state.ended {
+            push();
+        }
     }
 
     /// The request was cancelled, so its end is not sent. Returns `false` if it was sent already.

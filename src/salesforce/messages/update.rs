@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::data::{Asked, Told};
-use super::{CallKey, Change, Record, Way, Writer, mapped, named};
+use super::{CallKey, Change, Record, Way, Writer, mapped, named, wanted_by_many};
 use crate::adapter::{Answer, Given, Handler, Response};
 use crate::salesforce::{UPDATE_OBJECT, exactly};
 use wire::Pattern;
@@ -28,6 +28,10 @@ impl UpdateObject {
         let (call, name, oid, (sfid, id)) = (asked.call()?, asked.name()?, asked.oid()?, asked.record()?);
         let params = asked.params()?;
         let object = self.writer.object(&name, Way::Update)?;
+        if given.waited > given.timeout {
+            // Begun now, it might be done after its requester was told that it had failed.
+            return Err(wanted_by_many(object).refusal());
+        }
         let fields = mapped(&name, object, params)?;
         let record = Record { name, id };
         let key = CallKey::new(user, &call.id);

@@ -175,7 +175,7 @@ fn check_refuses_a_secret_that_others_can_read() {
     let folder = tempfile::tempdir().unwrap();
     let (secret, file) = (folder.path().join("secret"), folder.path().join("f.toml"));
     fs::write(&file, INTROSPECTION.replace("'secret'", &format!("'{}'", secret.display()))).unwrap();
-    for (mode, code) in [(0o640, 0), (0o644, 2)] {
+    for (mode, code) in [(0o600, 0), (0o640, 2), (0o644, 2)] {
         fs::write(&secret, "s3cret").unwrap();
         fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));

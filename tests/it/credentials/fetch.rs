@@ -3,13 +3,17 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use switchboard::adapter::{Given, Handler, Payload, Refused};
-use switchboard::credentials::{Audit, Credentials, Directory, Entry, FetchCredentials, Requester, Rotation};
+use switchboard::credentials::{
+    Audit, Credentials, Directory, Entry, FetchCredentials, Found, Requester, Rotation, Source,
+};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 use wire::Triple;
 use wire::{ErrorCode, Refusal};
@@ -36,6 +40,7 @@ fn request(user: Option<&str>) -> Given {
         // Whatever the payload says, it chooses nobody.
         payload: Some(Payload::new(r#"{"user":"bob","Username":"bob"}"#)),
         timeout: Duration::from_secs(10),
+        waited: Duration::ZERO,
     }
 }
 
@@ -139,16 +144,55 @@ async fn each_fetch_leaves_one_record_before_it_is_answered() {
     assert!(!text.contains(SECRET) && text.lines().count() == 4);
 }
 
+/// Answers with the same credentials, once it may, and counts how often it is asked.
+struct Gate {
+    asked: AtomicUsize,
+    open: Semaphore,
+}
+
+impl Gate {
+    fn shut() -> Arc<Self> {
+        Arc::new(Self { asked: AtomicUsize::new(0), open: Semaphore::new(0) })
+    }
+}
+
+impl Source for Gate {
+    fn find(self: Arc<Self>, user: String) -> Found {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            self.open.acquire().await.unwrap().forget();
+            let (password, extension) = (SecretString::from(SECRET), "5051".to_owned());
+            Ok(Credentials { username: user, password, extension, adfs_username: None })
+        })
+    }
+}
+
+fn behind(gate: &Arc<Gate>, folder: &Path) -> FetchCredentials {
+    FetchCredentials::new(Arc::clone(gate) as _, Arc::new(Audit::open(folder, Rotation::default()).unwrap()))
+}
+
 #[tokio::test]
 async fn an_asker_that_gives_up_leaves_its_record_all_the_same() {
     let folder = tempfile::tempdir().unwrap();
-    let handler = handler(folder.path(), store_with_alice(folder.path()));
+    let handler = behind(&Gate::shut(), folder.path());
     // Polled once, which begins the fetch, and dropped.
     drop(handler.handle(request(Some(ALICE))).now_or_never());
     while fs::read_to_string(folder.path().join("audit.jsonl")).unwrap().is_empty() {
         tokio::task::yield_now().await;
     }
     assert_eq!(records(folder.path())[0]["outcome"], "REQUEST_CANCELLED");
+}
+
+#[tokio::test]
+async fn fetches_that_share_an_exchange_leave_a_record_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let gate = Gate::shut();
+    let handler = behind(&gate, folder.path());
+    let (first, second) = (fetch(&handler, Some(ALICE)), fetch(&handler, Some(ALICE)));
+    let (first, second, ()) = tokio::join!(first, second, async { gate.open.add_permits(1) });
+    assert_eq!(first.unwrap(), second.unwrap());
+    assert_eq!(gate.asked.load(Ordering::SeqCst), 1);
+    assert_eq!(records(folder.path()).len(), 2);
 }
 
 #[test]

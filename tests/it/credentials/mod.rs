@@ -1,8 +1,10 @@
 //! The credential store from all sides: as a library (`store`, `rekey`), as a handler (`fetch`), from the command line
-//! (`command`).
+//! (`command`); and how many copies of a password there are (`one_buffer`).
 
 mod command;
 mod fetch;
+#[cfg(target_os = "linux")]
+mod one_buffer;
 mod rekey;
 mod store;
 

@@ -2,6 +2,7 @@
 //! the org misbehaves (`misbehaving`), what a hostile user name comes to (`injection`), where a password stays
 //! (`remains`).
 
+mod fairness;
 mod injection;
 mod misbehaving;
 mod remains;

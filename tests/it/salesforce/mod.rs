@@ -116,6 +116,7 @@ async fn handled(handler: &FetchCredentials, user: Option<&str>) -> String {
         request_id: None,
         payload: None,
         timeout: Duration::from_secs(10),
+        waited: Duration::ZERO,
     };
     match handler.handle(given).await {
         Ok(response) => {

@@ -166,7 +166,10 @@ async fn a_refused_write_says_what_is_in_the_way_and_keeps_no_one_else_from_sale
         }
     }
     let nowhere = json!({ "callId": "1", "Name": "Case", "sfid": "500000000000999", "params": { "variable1": "x" } });
-    let (code, message) = failure(&desk.ask(&mut peer, UPDATE, "u", nowhere).await, KEYS);
+    let answer = desk.ask(&mut peer, UPDATE, "u", nowhere).await;
+    let repeated: Vec<Value> = KEYS.iter().map(|key| answer["data"][*key].clone()).collect();
+    assert_eq!(repeated, [json!("1"), json!("1"), json!("Case"), Value::Null, json!("500000000000999")]);
+    let (code, message) = failure(&answer, KEYS);
     assert!(code == "UPSTREAM_REJECTED" && message.contains("no such record of Case"), "{code}: {message}");
     let told = desk.ask(&mut peer, UPDATE, "u", update(json!({ "variable1": "fits" }))).await;
     assert_eq!(told["data"]["Success"], true, "the breaker stayed closed: {told}");

@@ -207,7 +207,14 @@ impl<'a> App<'a> {
         };
         let watches = self.part.observe || self.odds(1, 12);
         let user = watches.then(|| self.pick(&["*", "alice", "bob", "carol"]).to_owned());
-        Wanted { pattern, handler, group, user: if handler.is_some() && self.odds(4, 5) { None } else { user } }
+        let retained = self.odds(1, 3).then(|| self.odds(2, 3));
+        Wanted {
+            pattern,
+            handler,
+            group,
+            user: if handler.is_some() && self.odds(4, 5) { None } else { user },
+            retained,
+        }
     }
 
     fn unsubscribe(&mut self) -> Said {

@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use secrecy::SecretString;
 use switchboard::auth::hash_token;
-use switchboard::config::{Application, AuthMode, Channel, Config, Overflow, Scope};
+use switchboard::config::{Application, AuthMode, Channel, Config, Overflow, Publish, Scope};
 
 /// How an application behaves as a handler. One way each, so that it is known which subscription got a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +110,8 @@ pub(super) fn config(chance: &mut StdRng) -> Config {
         config.applications = CAST.iter().map(Part::application).collect();
     }
     let shared = Channel { scope: Scope::Shared, ..Channel::default() };
-    config.channels.insert("Queue".into(), shared);
+    let publish = if chance.random_ratio(1, 4) { Publish::Services } else { Publish::All };
+    config.channels.insert("Queue".into(), Channel { publish, ..shared });
     config.channels.insert("Ticker".into(), Channel { overflow: Overflow::DropOldest, ..shared });
     config.channels.insert("Memo".into(), Channel { fold_case: true, ..Channel::default() });
     if chance.random_ratio(1, 3) {

@@ -4,12 +4,13 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use switchboard::connection::Effect;
-use switchboard::router::{Application, Listed, Outbox, Router, Session};
+use switchboard::router::{Application, Listed, Outbox, Router, Session, Size};
 use wire::CloseCode;
 use wire::Pattern;
 use wire::command::{Role, State};
 
 use super::cast::Style;
+use super::inbox::{Due, Stage, What};
 use super::judge::Verdict;
 use super::model::{Conn, ConnId, Event, Kind, Model, Sub};
 use super::requests::{Asked, End};
@@ -117,8 +118,21 @@ pub(super) fn nothing_is_lost(model: &mut Model, id: ConnId) -> Held {
     holds("drops_are_told", told, || format!("{name} was told of {} drops, not {:?}", inbox.dropped, inbox.owed))?;
     inbox.owed.clear();
     inbox.dropped = 0;
+    presence_comes_in_pairs(&name, &inbox.due)?;
+    inbox.due.retain(|due| !matches!(due.what, What::Presence { stage: Stage::Either | Stage::Maybe, .. }));
     holds("retained_values_come", inbox.retained.is_empty(), || format!("{name} never got {:?}", inbox.retained))?;
     holds("broker_answers", inbox.due.is_empty(), || format!("{name} was never told {:?}", inbox.due))
+}
+
+/// If a session joined and left while both events may have been held back, both have come, or none.
+fn presence_comes_in_pairs(name: &str, due: &[Due]) -> Held {
+    let either = |due: &Due| match &due.what {
+        What::Presence { session, stage: Stage::Either } => Some(session.clone()),
+        _ => None,
+    };
+    let missing: Vec<_> = due.iter().filter_map(either).collect();
+    let alone = missing.iter().find(|session| missing.iter().filter(|other| other == session).count() != 2);
+    holds("presence_comes_in_pairs", alone.is_none(), || format!("{name}: {alone:?} of {due:?}"))
 }
 
 /// A session that has read everything has read the answer to each request that has ended.
@@ -167,8 +181,9 @@ pub(super) fn nothing_is_held(conn: &Conn, router: &Router, member: &Session) ->
 /// When all has ended and all have gone, nothing is left.
 pub(super) fn nothing_is_left(router: &Router) -> Held {
     let size = router.size();
-    let nothing = (size.sessions, size.requests, size.retained_values, size.retained_bytes) == (0, 0, 0, 0);
-    holds("nothing_is_left", nothing && router.deadline().is_none(), || format!("{size:?}, {:?}", router.deadline()))
+    holds("nothing_is_left", size == Size::default() && router.deadline().is_none(), || {
+        format!("{size:?}, {:?}", router.deadline())
+    })
 }
 
 /// The default of `requests.blocked`.

@@ -39,6 +39,7 @@ pub(super) struct Wanted {
     pub(super) handler: Option<Style>,
     pub(super) group: Option<String>,
     pub(super) user: Option<String>,
+    pub(super) retained: Option<bool>,
 }
 
 /// An envelope for others.
@@ -108,6 +109,7 @@ impl Draft {
 impl Wanted {
     fn options(&self) -> Map<String, Value> {
         let mut data = self.filter();
+        data.insert("retained".into(), self.retained.into());
         if let Some(style) = self.handler {
             match style {
                 Style::Answers => {}

@@ -12,8 +12,8 @@ pub(super) struct Inbox {
     pub(super) is_read: bool,
     /// Numbers of the events and answers that have to come.
     pub(super) owed: BTreeSet<u64>,
-    /// Retained values that have to come, and how far the world was when they were asked for.
-    pub(super) retained: Vec<(u64, u64)>,
+    /// Retained values that have to come.
+    pub(super) retained: Vec<DueValue>,
     /// Words of the broker itself that have to come.
     pub(super) due: Vec<Due>,
     /// Numbers of the live events that have come.
@@ -24,6 +24,16 @@ pub(super) struct Inbox {
     pub(super) last_on: BTreeMap<[String; 3], u64>,
     /// Events that a full queue lost, as the broker said.
     pub(super) dropped: usize,
+}
+
+/// A retained value that has to come, unless it is replaced or its subscription ends before.
+#[derive(Clone, Debug)]
+pub(super) struct DueValue {
+    pub(super) n: u64,
+    /// How far the world was when it was asked for.
+    pub(super) asked_at: u64,
+    /// The subscription that brings it.
+    pub(super) subscription: String,
 }
 
 /// Words of the broker that have to come.
@@ -44,11 +54,40 @@ pub(super) enum What {
     DoneOr(&'static str),
     /// A receipt, with as many receivers.
     Receipt(RangeInclusive<usize>),
-    /// Somebody's coming or going.
-    Presence(String),
+    /// A session joined or left.
+    Presence {
+        session: String,
+        stage: Stage,
+    },
     /// A request that it was given is over.
     Cancelled,
     Draining,
+}
+
+/// Whether a presence event comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It is in the queue.
+    Pushed,
+    /// The queue was over half, so it may be held back. It comes unless the session leaves meanwhile.
+    Held,
+    /// The session has joined and left, perhaps while both were held back: both come, or none.
+    Either,
+    /// It may have been held back when its receiver's session ended.
+    Maybe,
+}
+
+impl Inbox {
+    /// The session ends. What may be held back may come, or not.
+    pub(super) fn ends(&mut self) {
+        for due in &mut self.due {
+            if let What::Presence { stage, .. } = &mut due.what
+                && *stage != Stage::Pushed
+            {
+                *stage = Stage::Maybe;
+            }
+        }
+    }
 }
 
 impl Due {

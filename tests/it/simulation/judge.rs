@@ -8,7 +8,7 @@ use switchboard::router::SessionId;
 
 use super::cast::Style;
 use super::draft::{Draft, Said, Wanted};
-use super::inbox::{Due, What};
+use super::inbox::{Due, DueValue, Stage, What};
 use super::model::{
     Answer, ConnId, Event, Kind, Model, Receivers, Sub, is_all_protected, is_droppable, is_protected, is_shared,
     matches, written,
@@ -84,6 +84,9 @@ impl Model {
         if protected {
             return Verdict::Failed("NO_HANDLER");
         }
+        if conn.user.is_some() && self.services_publish_on.as_ref() == Some(&draft.triple[0]) {
+            return Verdict::Refused("FORBIDDEN");
+        }
         let receivers = self.receivers(sender, draft, user.as_deref());
         Verdict::Event { receivers, user }
     }
@@ -150,17 +153,18 @@ impl Model {
     }
 
     fn published(&mut self, sender: ConnId, n: u64, draft: &Draft, receivers: Receivers, user: Option<String>) {
-        if draft.retain && !self.retain(n, draft, user.as_deref()) {
+        if draft.retain && !self.retain(n, sender, draft, user.as_deref()) {
             return self.owe(sender, Due::error(draft.id.clone(), "TOO_LARGE"));
         }
         // A full queue may lose this one at once.
         let droppable = is_droppable(&draft.triple[0]);
-        let at_most = receivers.plain.len() + receivers.groups.len();
-        let mut at_least = 0;
+        let shared = is_shared(&draft.triple[0]);
+        let counted = |id: &ConnId| self.is_counted(*id, shared, user.as_deref());
+        let plain: Vec<_> = receivers.plain.iter().copied().filter(counted).collect();
+        let at_most = plain.len() + receivers.groups.iter().filter(|group| group.iter().any(counted)).count();
+        let at_least = plain.iter().filter(|id| !self.conns[**id].lost && !droppable).count();
         for &conn in &receivers.plain {
-            let conn = &mut self.conns[conn];
-            at_least += usize::from(!conn.lost && !droppable);
-            conn.inbox.owed.insert(n);
+            self.conns[conn].inbox.owed.insert(n);
         }
         if let Some(id) = &draft.id {
             let what = What::Receipt(at_least..=at_most);
@@ -239,17 +243,28 @@ impl Model {
                 return Err("FORBIDDEN");
             }
         }
-        if conn.held(wanted).is_some() {
+        if let Some(held) = conn.held(wanted) {
+            if wanted.retained == Some(true) && wanted.handler.is_none() {
+                let subscription = conn.subs[held].id.clone();
+                self.expect_retained(id, n, wanted, &subscription);
+            }
             return Ok(());
         }
         if conn.subs.len() >= self.subscriptions_max {
             return Err("TOO_MANY_SUBSCRIPTIONS");
         }
-        let retained = if wanted.handler.is_none() { self.replay(conn, wanted) } else { BTreeSet::new() };
-        let conn = &mut self.conns[id];
-        conn.inbox.retained.extend(retained.into_iter().map(|value| (value, n)));
-        conn.subs.push(Sub { wanted: wanted.clone(), id: listed.last().cloned().unwrap_or_default() });
+        let subscription = listed.last().cloned().unwrap_or_default();
+        if wanted.handler.is_none() && wanted.retained != Some(false) {
+            self.expect_retained(id, n, wanted, &subscription);
+        }
+        self.conns[id].subs.push(Sub { wanted: wanted.clone(), id: subscription });
         Ok(())
+    }
+
+    fn expect_retained(&mut self, id: ConnId, n: u64, wanted: &Wanted, subscription: &str) {
+        let values = self.replay(&self.conns[id], wanted);
+        let due = |value| DueValue { n: value, asked_at: n, subscription: subscription.to_owned() };
+        self.conns[id].inbox.retained.extend(values.into_iter().map(due));
     }
 
     fn may_watch(&self, conn: ConnId, wanted: &Wanted) -> Result<(), &'static str> {
@@ -270,6 +285,7 @@ impl Model {
         };
         let (ended, left): (Vec<Sub>, Vec<Sub>) = conn.subs.iter().cloned().partition(ends);
         conn.subs = left;
+        conn.inbox.retained.retain(|due| ended.iter().all(|sub| sub.id != due.subscription));
         for sub in ended.iter().filter(|sub| sub.wanted.handler == Some(Style::Ordered)) {
             self.ends_turns(id, &sub.wanted);
         }
@@ -318,8 +334,8 @@ impl Model {
         let Some(session) = it.session.take() else { return };
         it.subs.clear();
         it.turns.clear();
-        // A replay that is not exhausted ends with the session.
         it.inbox.retained.clear();
+        it.inbox.ends();
         (it.asleep, it.suspect) = (false, false);
         self.leaves(conn);
         self.tell_presence(conn, "Left", session);
@@ -327,7 +343,17 @@ impl Model {
 
     fn tell_presence(&mut self, of: ConnId, subtopic: &'static str, session: SessionId) {
         for hearer in self.presence_receivers(of, subtopic) {
-            self.owe(hearer, Due::on_broker("Application", subtopic, None, What::Presence(session.to_string())));
+            let conn = &mut self.conns[hearer];
+            let session = session.to_string();
+            let mut stage = if conn.over_half { Stage::Held } else { Stage::Pushed };
+            let joined = conn.inbox.due.iter_mut().find_map(|due| match &mut due.what {
+                What::Presence { session: other, stage } if *other == session => Some(stage),
+                _ => None,
+            });
+            if let Some(joined) = joined.filter(|it| **it == Stage::Held) {
+                (stage, *joined) = (Stage::Either, Stage::Either);
+            }
+            self.owe(hearer, Due::on_broker("Application", subtopic, None, What::Presence { session, stage }));
         }
     }
 

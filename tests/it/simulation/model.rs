@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use switchboard::auth::{Identity, Principal};
-use switchboard::config::{AuthMode, Config};
+use switchboard::config::{AuthMode, Config, Publish};
 use switchboard::router::SessionId;
 use wire::Pattern;
 
@@ -25,6 +25,8 @@ pub(super) struct Model {
     pub(super) only: Vec<Pattern>,
     pub(super) subscriptions_max: usize,
     pub(super) retained_max: usize,
+    /// The shared channel on which only services publish events.
+    pub(super) services_publish_on: Option<String>,
     /// Every connection that there ever was.
     pub(super) conns: Vec<Conn>,
     /// By the number that each envelope bears.
@@ -33,8 +35,8 @@ pub(super) struct Model {
     /// All requests before this one are over.
     pub(super) settled_before: u64,
     pub(super) answers: BTreeMap<u64, Answer>,
-    /// The last event of each.
-    pub(super) retained: BTreeMap<Place, u64>,
+    /// The last event of each, and for whom it counts.
+    pub(super) retained: BTreeMap<Place, (u64, Owner)>,
     /// Since when the broker drains.
     pub(super) draining: Option<Instant>,
     /// The number that was used last before the drain.
@@ -71,6 +73,8 @@ pub(super) struct Conn {
     pub(super) subs: Vec<Sub>,
     /// The turns of an ordered handler, oldest first: what it got and has not answered with an envelope.
     pub(super) turns: Vec<Turn>,
+    /// Its queue is over half, so presence events are held back.
+    pub(super) over_half: bool,
     /// Its queue overflowed: nothing more comes, and what was in it is unknown.
     pub(super) lost: bool,
     pub(super) malformed: u32,
@@ -120,6 +124,13 @@ pub(super) struct Answer {
     pub(super) draft: Draft,
     /// `None`: discarded.
     pub(super) to: Option<u64>,
+}
+
+/// For whom a retained value counts: a user, or a service by its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    User(String),
+    Service(String),
 }
 
 /// Whose, which canonical triple, for which target.
@@ -185,6 +196,11 @@ impl Model {
             only: config.requests.only.clone(),
             subscriptions_max: config.limits.subscriptions,
             retained_max: config.limits.retained_values,
+            services_publish_on: config
+                .channels
+                .iter()
+                .find(|(_, channel)| channel.publish == Publish::Services)
+                .map(|(name, _)| name.clone()),
             conns: Vec::new(),
             events: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -219,7 +235,8 @@ impl Model {
                 if wanted.handler.is_some() || !matches(&wanted.pattern, &draft.triple) {
                     continue;
                 }
-                if !shared && !conn.sees(wanted, user) {
+                let sees = if shared { conn.sees_shared(wanted, user) } else { conn.sees(wanted, user) };
+                if !sees {
                     continue;
                 }
                 match &wanted.group {
@@ -232,6 +249,12 @@ impl Model {
         receivers
     }
 
+    /// Whether the sender of an event learns that this session received it.
+    pub(super) fn is_counted(&self, id: ConnId, shared: bool, user: Option<&str>) -> bool {
+        let conn = &self.conns[id];
+        shared || conn.kind != Kind::User || conn.user.as_deref() == user
+    }
+
     /// Who hears of somebody's coming or going.
     pub(super) fn presence_receivers(&self, of: ConnId, subtopic: &str) -> Vec<ConnId> {
         let user = self.conns[of].user.as_deref();
@@ -242,7 +265,7 @@ impl Model {
                     channel.as_deref() == Some("Broker")
                         && topic.as_deref().is_none_or(|it| it == "Application")
                         && last.as_deref().is_none_or(|it| it == subtopic)
-                        && (user.is_none() || conn.sees(wanted, user))
+                        && if user.is_none() { conn.sees_shared(wanted, None) } else { conn.sees(wanted, user) }
                 })
         };
         self.registered().filter(hears).map(|(id, _)| id).collect()
@@ -252,29 +275,46 @@ impl Model {
     pub(super) fn replay(&self, conn: &Conn, wanted: &Wanted) -> BTreeSet<u64> {
         self.retained
             .iter()
-            .filter(|((whose, triple, target), _)| {
-                let seen = whose.is_none() || conn.sees(wanted, whose.as_deref());
+            .filter(|((whose, triple, target), (n, _))| {
+                let seen = match whose {
+                    Some(user) => conn.sees(wanted, Some(user)),
+                    None => conn.sees_shared(wanted, self.events[n].user.as_deref()),
+                };
                 seen && matches(&wanted.pattern, triple) && target.as_ref().is_none_or(|it| *it == conn.source)
             })
-            .map(|(_, n)| *n)
+            .map(|(_, (n, _))| *n)
             .collect()
     }
 
     /// Keeps or clears a retained value. `false`: a limit forbids it.
-    pub(super) fn retain(&mut self, n: u64, draft: &Draft, user: Option<&str>) -> bool {
+    pub(super) fn retain(&mut self, n: u64, sender: ConnId, draft: &Draft, user: Option<&str>) -> bool {
         let shared = is_shared(&draft.triple[0]);
         let whose = if shared { None } else { user.map(str::to_owned) };
         let place = (whose, canonical(&draft.triple), draft.target.clone());
         if draft.is_null {
-            self.retained.remove(&place);
+            let cleared = self.retained.remove(&place);
+            self.is_replaced(cleared.as_ref());
             return true;
         }
-        let kept = self.retained.keys().filter(|(whose, ..)| *whose == place.0).count();
-        let fits = self.retained.contains_key(&place) || kept < self.retained_max;
+        let conn = &self.conns[sender];
+        let owner = match &conn.user {
+            _ if !shared => Owner::User(user.unwrap_or_default().to_owned()),
+            Some(own) => Owner::User(own.clone()),
+            None => Owner::Service(conn.source.clone()),
+        };
+        let others = self.retained.iter().filter(|(other, (_, of))| **other != place && *of == owner).count();
+        let fits = others < self.retained_max;
         if fits {
-            self.retained.insert(place, n);
+            let replaced = self.retained.insert(place, (n, owner));
+            self.is_replaced(replaced.as_ref());
         }
         fits
+    }
+
+    /// A value that has been replaced or cleared is no longer on its way to anybody.
+    fn is_replaced(&mut self, value: Option<&(u64, Owner)>) {
+        let Some((n, _)) = value else { return };
+        self.conns.iter_mut().for_each(|conn| conn.inbox.retained.retain(|due| due.n != *n));
     }
 
     /// The rows of `Application/List` for a session: source, user, sessions, awake, in the order of user and source.
@@ -312,6 +352,7 @@ impl Conn {
             suspect: false,
             subs: Vec::new(),
             turns: Vec::new(),
+            over_half: false,
             lost: false,
             malformed: 0,
             inbox: Inbox::default(),
@@ -335,6 +376,15 @@ impl Conn {
             (_, Some("*")) | (Kind::Service | Kind::Adapter, None) => true,
             (_, Some(watched)) => user == Some(watched),
             (Kind::User, None) => user == self.user.as_deref(),
+        }
+    }
+
+    /// Whether one of its subscriptions shows it what is sent in a shared channel, in the name of a user or of nobody. A
+    /// service that names a user wants that user's only.
+    fn sees_shared(&self, wanted: &Wanted, user: Option<&str>) -> bool {
+        match (self.kind, self.watched(wanted)) {
+            (Kind::Service | Kind::Adapter, Some(watched)) => watched == "*" || user == Some(watched),
+            (Kind::Service | Kind::Adapter, None) | (Kind::User, _) => true,
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::cast::Style;
 use super::check::{Broken, Held, holds};
 use super::inbox::{Due, What};
-use super::model::{ConnId, Model, Turn, written};
+use super::model::{ConnId, Model, Turn, is_shared, written};
 use super::requests::{Asked, Candidate, End, Given};
 
 /// A message as a session reads it.
@@ -97,7 +97,10 @@ fn event(model: &mut Model, conn: ConnId, n: u64, frame: &Frame<'_>) -> Held {
 fn who_sent_it_is_told(model: &Model, conn: ConnId, n: u64, frame: &Frame<'_>) -> Held {
     let (event, it) = (&model.events[&n], &model.conns[conn]);
     let user = frame.string("user");
-    let told = user == event.user.as_deref() && it.may_see_user() || user.is_none() && it.user.is_some();
+    // On a shared channel everyone is told, elsewhere services and observers.
+    let may_be_hidden = !is_shared(&event.draft.triple[0]) && it.user.is_some();
+    let may_be_told = is_shared(&event.draft.triple[0]) || it.may_see_user();
+    let told = user == event.user.as_deref() && may_be_told || user.is_none() && may_be_hidden;
     let right =
         told && frame.string("source") == Some(&event.source) && frame.string("id") == event.draft.id.as_deref();
     holds("who_sent_it_is_told", right, || format!("{}: {}", it.name, frame.text))
@@ -115,11 +118,11 @@ fn one_of_each_group(
 fn retained(model: &mut Model, conn: ConnId, n: u64, frame: &Frame<'_>) -> Held {
     let event = &model.events[&n];
     let it = &mut model.conns[conn];
-    let place = it.inbox.retained.iter().position(|(value, _)| *value == n);
+    let place = it.inbox.retained.iter().position(|due| due.n == n);
     let Some(place) = place else {
         return holds("only_retained_who_may", false, || format!("{} got retained {n}: {}", it.name, frame.text));
     };
-    let (_, asked_at) = it.inbox.retained.remove(place);
+    let asked_at = it.inbox.retained.remove(place).asked_at;
     let live = it.inbox.last_on.get(&event.draft.triple);
     holds("retained_before_live", live.is_none_or(|live| *live < asked_at), || {
         format!("{} got retained {n}", it.name)
@@ -227,8 +230,8 @@ fn brokers_words(model: &mut Model, conn: ConnId, frame: &Frame<'_>) -> Held {
     }
     let due = &mut model.conns[conn].inbox.due;
     if let Some(place) = due.iter().position(|due| is_due(due, frame)) {
-        due.remove(place);
-        return Ok(());
+        let came = due.remove(place);
+        return joined_comes_before_left(&due[..], &came, frame);
     }
     match written(&triple).as_str() {
         // It had not read the request when that was over.
@@ -253,9 +256,17 @@ fn is_due(due: &Due, frame: &Frame<'_>) -> bool {
                     .is_some_and(|it| receivers.contains(&usize::try_from(it).unwrap()))
             }
             What::Cancelled => true,
-            What::Presence(session) => frame.data("SessionId") == session.as_str(),
+            What::Presence { session, .. } => frame.data("SessionId") == session.as_str(),
             What::Draining => frame.data("ReconnectAfterMs").is_u64(),
         }
+}
+
+/// Whoever is told that a session left was told before that it joined.
+fn joined_comes_before_left(due: &[Due], came: &Due, frame: &Frame<'_>) -> Held {
+    let What::Presence { session, .. } = &came.what else { return Ok(()) };
+    let is_joined = |due: &Due| matches!(&due.what, What::Presence { session: other, .. } if other == session);
+    let waits = came.on.ends_with("Left") && due.iter().any(is_joined);
+    holds("joined_comes_before_left", !waits, || frame.text.to_owned())
 }
 
 /// A handler is told that nobody waits for its answer any more.

@@ -112,7 +112,7 @@ impl World {
         self.router.subscribe(self.now, &self.adapter, &wanted, |_| None).unwrap();
         let mut conn = Conn::new("adapter", "switchboard", self.now);
         (conn.kind, conn.session, conn.may_handle) = (Kind::Adapter, Some(self.adapter.id()), true);
-        let wanted = Wanted { pattern, handler: Some(Style::Answers), group: None, user: None };
+        let wanted = Wanted { pattern, handler: Some(Style::Answers), group: None, user: None, retained: None };
         conn.subs.push(Sub { wanted, id: String::new() });
         self.model.conns.push(conn);
     }
@@ -296,6 +296,7 @@ impl World {
         // A replay that is not exhausted ends with it.
         self.model.conns[conn].inbox.retained.clear();
         let taken = code != CloseCode::SlowConsumer && !link.silent && !link.is_ended();
+        self.model.conns[conn].inbox.ends();
         if taken {
             self.read(seat, usize::MAX)?;
         }
@@ -310,6 +311,7 @@ impl World {
         link.connection.handle(self.now, Input::Gone, &self.router);
         let conn = &mut self.model.conns[link.conn];
         conn.lost |= !link.is_empty();
+        self.look_at_outboxes();
         self.model.unregistered(link.conn);
     }
 
@@ -378,6 +380,7 @@ impl World {
         for link in self.seats.iter_mut().filter_map(|seat| seat.link.as_mut()) {
             let conn = &mut self.model.conns[link.conn];
             conn.lost |= link.is_ended();
+            conn.over_half = link.connection.session().is_some_and(|session| session.outbox().is_over_half());
             conn.inbox.is_read = link.is_empty() && !conn.lost;
         }
         let conn = &mut self.model.conns[ADAPTER];
