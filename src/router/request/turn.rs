@@ -137,10 +137,7 @@ impl Turns {
     pub(in crate::router) fn close(&self, requests: &Requests) -> Vec<Waiter> {
         let mut state = self.state.lock();
         state.closed = true;
-        #[expect(clippy::iter_over_hash_type, reason = "each turn is stopped by itself")]
-        for turn in state.turns.values() {
-            turn.stop_blocked(requests);
-        }
+        state.turns.values().for_each(|turn| turn.stop_blocked(requests));
         self.count.store(0, Ordering::SeqCst);
         let closed = std::mem::replace(&mut *state, State { closed: true, ..State::default() });
         drop(state);
@@ -349,7 +346,7 @@ impl State {
             member.lane = serials.get(first).copied().unwrap_or(member.subscription.serial);
             self.lanes.entry(member.lane).or_default();
         }
-        #[expect(clippy::iter_over_hash_type, reason = "a lane keeps no order of its turns")]
+        #[expect(clippy::iter_over_hash_type, reason = "a lane asks only whether it has turns")]
         for (id, turn) in &self.turns {
             if let Some(lane) = self.members.get(&turn.subscription.serial).and_then(|it| self.lanes.get_mut(&it.lane))
             {
