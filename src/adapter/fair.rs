@@ -163,8 +163,8 @@ mod tests {
         format!("r{number:016x}").parse().unwrap()
     }
 
-    fn order(record: &str) -> Option<Order> {
-        Some((Uuid::nil().into(), "a/b/c".to_owned(), record.to_owned()))
+    fn order(record: &str) -> Order {
+        (Uuid::nil().into(), "a/b/c".to_owned(), record.to_owned())
     }
 
     /// Offers numbered requests, each of a user, with the record that it touches.
@@ -172,7 +172,7 @@ mod tests {
         let mut fair = Fair::new(bounds);
         let mut refused = Vec::new();
         for (number, (name, record)) in requests.iter().enumerate() {
-            let order = Some(*record).filter(|it| !it.is_empty()).and_then(order);
+            let order = Some(*record).filter(|it| !it.is_empty()).map(order);
             refused.extend(fair.offer(user(name), id(number), order, number).err());
         }
         (fair, refused)

@@ -86,7 +86,9 @@ impl Stage {
     fn leaves_nothing(&self, sessions: &[&Arc<Session>]) {
         let size = self.router.size();
         assert_eq!((size.requests, size.asked, size.given, size.turns, size.waiting), (0, 0, 0, 0, 0), "{size:?}");
-        sessions.iter().for_each(|session| self.router.detach(now(), session));
+        for session in sessions {
+            self.router.detach(now(), session);
+        }
         assert_eq!(self.router.size(), Size::default());
         assert_eq!(self.router.deadline(), None);
     }
@@ -146,7 +148,9 @@ fn a_request_that_waits_for_two_ordered_handlers_is_given_to_one() {
         stage.over.store(true, Ordering::SeqCst);
         let mut given: BTreeMap<String, usize> = BTreeMap::new();
         for part in answering.map(|it| it.join().unwrap()) {
-            part.into_iter().for_each(|(id, times)| *given.entry(id).or_default() += times);
+            for (id, times) in part {
+                *given.entry(id).or_default() += times;
+            }
         }
         assert_eq!(given.len(), ROUNDS * EACH);
         assert!(given.values().all(|times| *times == 1), "a request was given twice");
@@ -228,7 +232,9 @@ fn an_idempotent_request_is_given_to_one_living_handler_at_a_time() {
         stage.over.store(true, Ordering::SeqCst);
         let mut given = steady.join().unwrap();
         for part in dying.into_iter().map(|it| it.join().unwrap()) {
-            part.into_iter().for_each(|(id, times)| *given.entry(id).or_default() += times);
+            for (id, times) in part {
+                *given.entry(id).or_default() += times;
+            }
         }
         assert!(given.values().all(|times| *times <= 2), "a request was given three times");
         assert!(given.values().any(|times| *times == 2), "no handler died in time");
@@ -270,7 +276,9 @@ fn an_answer_a_cancel_and_a_time_limit_leave_one_answer() {
             thread::yield_now();
         }
         stage.over.store(true, Ordering::SeqCst);
-        answering.into_iter().for_each(|it| drop(it.join().unwrap()));
+        for it in answering {
+            drop(it.join().unwrap());
+        }
         let answers = answers(&take(asker));
         assert_eq!(answers.len(), asked);
         assert!(answers.values().all(|times| *times == 1), "a request was answered twice");

@@ -29,7 +29,7 @@ fn wanted(round: usize) -> Subscribe {
     let handler = Role::Handler { answers: true, ordered: round.is_multiple_of(2), replies: Vec::new() };
     let role = if round.is_multiple_of(3) && !pattern.starts_with('*') { handler } else { Role::Subscriber };
     Subscribe {
-        group: round.is_multiple_of(7).then(|| "group".to_owned()),
+        group: (round.is_multiple_of(7)).then(|| "group".to_owned()),
         ..Subscribe::new(pattern.parse().unwrap(), role)
     }
 }
@@ -90,8 +90,8 @@ fn subscribers_that_leave_while_events_are_published_leave_nothing() {
                 core.router.detach(core.now, &publisher);
             });
         }
-        for comer in comers {
-            comer.join().unwrap();
+        for it in comers {
+            it.join().unwrap();
         }
         over.store(true, Ordering::SeqCst);
     });

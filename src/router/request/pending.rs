@@ -205,11 +205,14 @@ impl Pending {
     }
 }
 
+/// What is due at a time, earliest first.
+type Deadlines<T> = BTreeMap<(Instant, Serial), T>;
+
 /// All pending requests, and when they end.
 pub(in crate::router) struct Requests {
-    by_deadline: [Mutex<BTreeMap<(Instant, Serial), Arc<Pending>>>; SHARDS],
+    by_deadline: [Mutex<Deadlines<Arc<Pending>>>; SHARDS],
     /// The sessions whose late reply blocks an ordered handler, and how long they may.
-    blocked: Mutex<BTreeMap<(Instant, Serial), (RequestId, Arc<Session>)>>,
+    blocked: Mutex<Deadlines<(RequestId, Arc<Session>)>>,
     blocked_max: Duration,
     started: Instant,
     /// When the caller of [`Requests::deadline`] will wake up: microseconds since `started`.
@@ -239,6 +242,7 @@ impl Requests {
     }
 
     /// The transition function: changes the state of a request as an event demands, and says what the caller has to do.
+    #[expect(clippy::match_same_arms, reason = "the table of events and states stays in its order")]
     pub(in crate::router) fn apply(&self, now: Instant, pending: &Arc<Pending>, event: Event<'_>) -> Outcome {
         let mut guard = pending.progress.lock();
         let progress = &mut *guard;
@@ -418,7 +422,7 @@ impl Requests {
     }
 
     #[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a remainder of SHARDS")]
-    fn shard(&self, serial: Serial) -> &Mutex<BTreeMap<(Instant, Serial), Arc<Pending>>> {
+    fn shard(&self, serial: Serial) -> &Mutex<Deadlines<Arc<Pending>>> {
         &self.by_deadline[(serial.number() % SHARDS as u64) as usize]
     }
 
@@ -430,8 +434,7 @@ impl Requests {
     pub(in crate::router) fn deadline(&self) -> Option<Instant> {
         // Armed before the search, so that a deadline that is set meanwhile is told rather than missed.
         self.armed.store(u64::MAX, Ordering::SeqCst);
-        let first =
-            |shard: &Mutex<BTreeMap<(Instant, Serial), _>>| shard.lock().first_key_value().map(|((at, _), _)| *at);
+        let first = |shard: &Mutex<Deadlines<_>>| shard.lock().first_key_value().map(|((at, _), _)| *at);
         let blocked = self.blocked.lock().first_key_value().map(|((at, _), _)| *at);
         let next = self.by_deadline.iter().filter_map(first).chain(blocked).min();
         if let Some(next) = next {

@@ -137,6 +137,7 @@ impl Turns {
     pub(in crate::router) fn close(&self, requests: &Requests) -> Vec<Waiter> {
         let mut state = self.state.lock();
         state.closed = true;
+        #[expect(clippy::iter_over_hash_type, reason = "each turn is stopped by itself")]
         for turn in state.turns.values() {
             turn.stop_blocked(requests);
         }
@@ -348,6 +349,7 @@ impl State {
             member.lane = serials.get(first).copied().unwrap_or(member.subscription.serial);
             self.lanes.entry(member.lane).or_default();
         }
+        #[expect(clippy::iter_over_hash_type, reason = "a lane keeps no order of its turns")]
         for (id, turn) in &self.turns {
             if let Some(lane) = self.members.get(&turn.subscription.serial).and_then(|it| self.lanes.get_mut(&it.lane))
             {
@@ -360,6 +362,8 @@ impl State {
             }
         }
         let lanes: Vec<Serial> = self.lanes.keys().copied().collect();
-        lanes.into_iter().for_each(|lane| self.look_at(lane));
+        for lane in lanes {
+            self.look_at(lane);
+        }
     }
 }

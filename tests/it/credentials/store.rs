@@ -87,7 +87,7 @@ fn the_files_are_their_owners_only() {
     }
 
     let key = data.join(KEY);
-    for (mode, refused) in [(0o400, false), (0o640, false), (0o660, true), (0o644, true), (0o602, true)] {
+    for (mode, refused) in [(0o400, false), (0o640, true), (0o660, true), (0o644, true), (0o602, true)] {
         fs::set_permissions(&key, fs::Permissions::from_mode(mode)).unwrap();
         if refused {
             check_refused(&settings(&data), &key, &["open to other users", "chmod 600"]);

@@ -59,7 +59,7 @@ pub(super) fn written(given: &Given) -> String {
     );
     for (key, value) in [("user", &given.user), ("requestId", &given.request_id)] {
         if let Some(value) = value {
-            text += &format!(r#","{key}":{}"#, string(value));
+            text.extend([",\"", key, "\":", &string(value)]);
         }
     }
     text + "}"

@@ -314,9 +314,7 @@ impl Model {
     /// A value that has been replaced or cleared is no longer on its way to anybody.
     fn is_replaced(&mut self, value: Option<&(u64, Owner)>) {
         let Some((n, _)) = value else { return };
-        for conn in &mut self.conns {
-            conn.inbox.retained.retain(|due| due.n != *n);
-        }
+        self.conns.iter_mut().for_each(|conn| conn.inbox.retained.retain(|due| due.n != *n));
     }
 
     /// The rows of `Application/List` for a session: source, user, sessions, awake, in the order of user and source.
