@@ -102,6 +102,10 @@ fn handshake(address: &str) -> String {
 }
 
 fn measure(plan: &Plan) -> ExitCode {
+    if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
+        println!("SKIPPED: stall needs two cores");
+        return ExitCode::SUCCESS;
+    }
     peers::pin_self(CLIENT_CORE);
     let broker = Broker::start(&std::env::var("CORES").unwrap_or_else(|_| SERVER_CORE.to_owned()));
     let mut echo = Helper::start("echo", &["taskset", "-c", SERVER_CORE], "");
