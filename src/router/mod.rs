@@ -26,7 +26,7 @@
 //! 12. `Index::by_key`, a shard, then `Index::counts`.
 //! 13. `Outbox::state`. Tasks are woken after its release.
 //! 14. `Session::permissions`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`. No other lock is taken while one
-//!    of them is held.
+//!     of them is held.
 
 mod access;
 mod decide;

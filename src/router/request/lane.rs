@@ -86,7 +86,6 @@ pub(in crate::router) fn connected(all: &[&Ordered]) -> Vec<usize> {
             }
         }
     }
-    #[expect(clippy::iter_over_hash_type, reason = "in whatever order, the groups become the same")]
     for (set, place) in &sets {
         let (channel, wider) = match *set {
             Set::One(channel, topic, subtopic) => {

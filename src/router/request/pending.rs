@@ -242,7 +242,6 @@ impl Requests {
     }
 
     /// The transition function: changes the state of a request as an event demands, and says what the caller has to do.
-    #[expect(clippy::match_same_arms, reason = "the table of events and states stays in its order")]
     pub(in crate::router) fn apply(&self, now: Instant, pending: &Arc<Pending>, event: Event<'_>) -> Outcome {
         let mut guard = pending.progress.lock();
         let progress = &mut *guard;
