@@ -1,4 +1,4 @@
-//! Sessions that come all at once, register and subscribe, and then hold still until the process is killed.
+//! Sessions that connect all at once, register and subscribe, and then stay idle until the process is killed.
 
 use std::pin::pin;
 
@@ -10,15 +10,14 @@ use tokio::runtime::Builder;
 
 use crate::wire;
 
-/// How many sessions a user has.
+/// Sessions per user.
 const DESK: usize = 4;
 
-/// Prints `connected` when all are subscribed; `at_once` are on their way at a time.
-pub(crate) fn run(count: usize, at_once: usize) {
-    let address = std::env::args().next_back().unwrap();
+/// Prints `connected` when all have subscribed. `at_once` connect at a time.
+pub(crate) fn run(address: &str, count: usize, at_once: usize) {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let mut sessions = pin!(iter(0..count).map(|number| open(&address, number)).buffer_unordered(at_once));
+        let mut sessions = pin!(iter(0..count).map(|number| open(address, number)).buffer_unordered(at_once));
         let mut open = Vec::with_capacity(count);
         while let Some(session) = sessions.next().await {
             open.push(session);

@@ -1,9 +1,9 @@
-//! The other end of the stream that goes through no broker.
+//! The other end of the stream that does not go through the broker.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
-/// Prints where it listens, and sends back what comes on its one connection.
+/// Prints its address, and sends everything back that comes on its one connection.
 pub(crate) fn run() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     println!("{}", listener.local_addr().unwrap());

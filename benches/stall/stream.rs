@@ -1,5 +1,5 @@
-//! [`Streams`]: one message a millisecond through the broker, and one through the echo, with the moment at which each was
-//! written and the moment at which it was read.
+//! [`Streams`]: one message per millisecond through the broker and one through the echo, with the times at which each was
+//! written and read.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,16 +12,16 @@ use tokio::time::Instant;
 
 use crate::wire;
 
-/// Between two messages.
+/// The time between two messages.
 const EVERY: Duration = Duration::from_millis(1);
 
-/// Room for ten minutes.
+/// Enough for ten minutes.
 const MESSAGES: usize = 600_000;
 
-/// How long a message may take at all.
+/// The latency of a message that has not come after this time.
 const LOST: Duration = Duration::from_secs(20);
 
-/// Both streams; they run until they are closed.
+/// Both streams. They run until they are closed.
 pub(crate) struct Streams {
     shared: Arc<Shared>,
     sender: JoinHandle<()>,
@@ -44,7 +44,7 @@ impl Shared {
 }
 
 impl Streams {
-    /// Opens and begins.
+    /// Opens both streams and starts them.
     pub(crate) fn open(broker: &str, echo: &str) -> Self {
         let none = || (0..MESSAGES).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
         let shared = Arc::new(Shared {
@@ -54,14 +54,14 @@ impl Streams {
             sent: AtomicU64::new(0),
             stop: AtomicBool::new(false),
         });
-        let mut subscriber = session(broker, "subscriber");
+        let mut subscriber = session(broker, "subscriber", "stall");
         command(&mut subscriber, &wire::subscribe(["Stall", "Paced", "*"]));
-        let publisher = session(broker, "publisher");
+        let publisher = session(broker, "publisher", "stall");
         let echo = TcpStream::connect(echo).unwrap();
         echo.set_nodelay(true).unwrap();
         for (stream, from) in [subscriber, echo.try_clone().unwrap()].into_iter().enumerate() {
             let shared = Arc::clone(&shared);
-            std::thread::spawn(move || hear(&shared, stream, from));
+            std::thread::spawn(move || receive(&shared, stream, from));
         }
         let sender = std::thread::spawn({
             let shared = Arc::clone(&shared);
@@ -70,24 +70,24 @@ impl Streams {
         Self { shared, sender }
     }
 
-    /// How many were sent.
+    /// The number of messages sent so far.
     pub(crate) fn sent(&self) -> usize {
         usize::try_from(self.shared.sent.load(Ordering::Acquire)).unwrap()
     }
 
-    /// Of all that were sent since there were `begun`: through the broker, through the echo.
+    /// The latencies of all messages from number `begun` on: through the broker, through the echo.
     pub(crate) fn latencies(&self, begun: usize) -> (Latencies, Latencies) {
         let range = begun..self.sent();
+        let deadline = Instant::now() + LOST;
         let [broker, echo] = [0, 1].map(|stream| {
             let latency = |number: usize| {
                 let written = self.shared.written[number].load(Ordering::Acquire);
-                let deadline = Instant::now() + LOST;
                 loop {
                     match self.shared.read[stream][number].load(Ordering::Acquire) {
-                        0 => assert!(Instant::now() < deadline, "a message was lost"),
+                        0 if Instant::now() > deadline => return LOST,
+                        0 => std::thread::sleep(EVERY),
                         read => return Duration::from_nanos(read.saturating_sub(written)),
                     }
-                    std::thread::sleep(EVERY);
                 }
             };
             let mut all: Vec<_> = range.clone().map(latency).collect();
@@ -103,7 +103,7 @@ impl Streams {
     }
 }
 
-/// In order of length.
+/// Latencies, shortest first.
 pub(crate) struct Latencies(Vec<Duration>);
 
 impl Latencies {
@@ -117,15 +117,22 @@ impl Latencies {
         self.0[rank.min(self.0.len() - 1)]
     }
 
-    /// How many are longer.
+    /// The number of latencies over `limit`.
     pub(crate) fn over(&self, limit: Duration) -> usize {
         self.0.len() - self.0.partition_point(|latency| *latency <= limit)
     }
 }
 
 /// A registered session.
-fn session(address: &str, source: &str) -> TcpStream {
+pub(crate) fn session(address: &str, source: &str, user: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
+    handshake_on(&mut stream, address);
+    command(&mut stream, &wire::register(source, user));
+    stream
+}
+
+/// Turns a connection into a WebSocket.
+pub(crate) fn handshake_on(stream: &mut TcpStream, address: &str) {
     stream.set_nodelay(true).unwrap();
     stream.write_all(crate::handshake(address).as_bytes()).unwrap();
     let mut head = Vec::new();
@@ -134,12 +141,10 @@ fn session(address: &str, source: &str) -> TcpStream {
         stream.read_exact(&mut byte).unwrap();
         head.push(byte[0]);
     }
-    command(&mut stream, &wire::register(source, "stall"));
-    stream
 }
 
-/// Sends a command and awaits its answer.
-fn command(stream: &mut TcpStream, text: &str) {
+/// Sends a command and waits for a reply.
+pub(crate) fn command(stream: &mut TcpStream, text: &str) {
     stream.write_all(&wire::frame(text)).unwrap();
     let mut bytes = Vec::new();
     while wire::measure(&bytes).is_none() {
@@ -150,7 +155,7 @@ fn command(stream: &mut TcpStream, text: &str) {
     }
 }
 
-/// A message a millisecond on both streams, each of the same length, in order: who hears them counts.
+/// Sends a message per millisecond on both streams, each of the same length, in order: readers number them by counting.
 fn send(shared: &Shared, mut streams: [TcpStream; 2]) {
     let text = r#"{"channel":"Stall","topic":"Paced","subtopic":"Stream","data":"0123456789abcdef"}"#;
     let messages = [wire::frame(text), MESSAGE.to_vec()];
@@ -169,10 +174,10 @@ fn send(shared: &Shared, mut streams: [TcpStream; 2]) {
     }
 }
 
-/// What goes through the echo: a server's frame, so that both streams are read alike.
+/// The message of the echo: a frame as a server sends it, so that both streams are read alike.
 const MESSAGE: &[u8] = b"\x81\x10 0123456789abcde";
 
-fn hear(shared: &Shared, stream: usize, mut from: TcpStream) {
+fn receive(shared: &Shared, stream: usize, mut from: TcpStream) {
     let (mut bytes, mut buffer, mut number) = (Vec::new(), vec![0; 64 << 10], 0);
     while let Ok(len @ 1..) = from.read(&mut buffer) {
         let now = shared.now();

@@ -23,8 +23,8 @@ use crate::auth::{AuthError, Identity, Verification, Verifier};
 use crate::router::{End, Router, WakeBatch};
 use crate::websocket::{Arrival, Ended, Fault, Socket};
 
-/// How long messages that have come already are handled before the outbox, and other connections, get their turn. The
-/// work of a message differs by a factor of a thousand, so a number of messages would bound nothing.
+/// How long a connection is served before others on the same thread get their turn. The work of a message differs by a
+/// factor of a thousand, so a number of messages would bound nothing.
 const BURST: Duration = Duration::from_micros(200);
 
 /// Frames that are taken from the outbox at once. The socket is not read until they are written.
@@ -111,7 +111,15 @@ where
     let Upgraded { stream, read_ahead } = upgraded;
     let socket = Socket::new(stream, &read_ahead, connection.message_bytes_max());
     let attached = Attached { connection, router: context.router };
-    let mut driver = Driver { socket, attached, context, verification: None, blocked: false, reads_first: false };
+    let mut driver = Driver {
+        socket,
+        attached,
+        context,
+        verification: None,
+        blocked: false,
+        reads_first: false,
+        burst: Burst::default(),
+    };
     async move {
         let ending = driver.run().await;
         tracing::debug!(?ending, "the connection ends");
@@ -169,6 +177,25 @@ struct Driver<'a, S> {
     blocked: bool,
     /// The socket has its turn before the outbox: they alternate, so that a busy outbox does not keep pongs unread.
     reads_first: bool,
+    burst: Burst,
+}
+
+/// The time since the task has last let others run. While more arrives than it can handle, nothing else would end its
+/// poll: the runtime only counts reads, and one read brings up to 32 KiB of messages.
+#[derive(Default)]
+struct Burst {
+    /// `None`: the task has slept since.
+    since: Option<Instant>,
+    is_over: bool,
+}
+
+impl Burst {
+    /// Whether others should run now.
+    fn is_over(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        self.is_over = now.saturating_duration_since(since) >= BURST;
+        self.is_over
+    }
 }
 
 /// What one turn of the loop brought.
@@ -251,7 +278,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                     self.handle(now(), Input::Blocked)
                 }
                 Turn::Wrote => self.wrote(),
-                Turn::Ready => self.fill_batch().await,
+                Turn::Ready => self.fill_batch(),
                 Turn::Ended(end) => self.handle(now(), Input::Ended(end)),
                 Turn::Verified(identity) => self.verified(identity),
                 Turn::Relieved => self.handle(now(), Input::Relieved),
@@ -261,6 +288,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 None => {}
                 Some(Effect::Verify(claim)) => self.verification = Some(self.context.verifier.verify(claim)),
                 Some(Effect::Close(close)) => return Ending::Close(close),
+            }
+            if self.burst.is_over {
+                yield_now().await;
+                self.burst = Burst::default();
             }
         }
     }
@@ -274,38 +305,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
     /// One turn of everything but the clock and the drain. Each part leaves its state in `self`, so a turn that is dropped
     /// loses nothing.
     async fn socket_turn(&mut self) -> Turn {
-        let Self { socket, attached, verification, blocked, reads_first, .. } = self;
-        let connection = &mut attached.connection;
         poll_fn(|cx| {
-            if let Some(waiting) = verification
-                && let Poll::Ready(identity) = waiting.as_mut().poll(cx)
-            {
-                *verification = None;
-                return Poll::Ready(Turn::Verified(identity));
+            let turn = self.poll_socket_turn(cx);
+            if turn.is_pending() {
+                self.burst = Burst::default();
             }
-            if connection.poll_pause(cx).is_ready() {
-                return Poll::Ready(Turn::Relieved);
-            }
-            if socket.is_writing() {
-                if let Poll::Ready(end) = connection.poll_end(cx) {
-                    return Poll::Ready(Turn::Ended(end));
-                }
-                return write_some(socket, *blocked, cx);
-            }
-            let read = std::mem::take(reads_first) && connection.reads();
-            if read && let Poll::Ready(arrived) = poll_arrived(socket, cx) {
-                return Poll::Ready(arrived);
-            }
-            if connection.poll_ready(cx).is_ready() {
-                *reads_first = true;
-                return Poll::Ready(Turn::Ready);
-            }
-            if read || !connection.reads() {
-                return Poll::Pending;
-            }
-            poll_arrived(socket, cx)
+            turn
         })
         .await
+    }
+
+    fn poll_socket_turn(&mut self, cx: &mut std::task::Context<'_>) -> Poll<Turn> {
+        let Self { socket, attached, verification, blocked, reads_first, .. } = self;
+        let connection = &mut attached.connection;
+        if let Some(waiting) = verification
+            && let Poll::Ready(identity) = waiting.as_mut().poll(cx)
+        {
+            *verification = None;
+            return Poll::Ready(Turn::Verified(identity));
+        }
+        if connection.poll_pause(cx).is_ready() {
+            return Poll::Ready(Turn::Relieved);
+        }
+        if socket.is_writing() {
+            if let Poll::Ready(end) = connection.poll_end(cx) {
+                return Poll::Ready(Turn::Ended(end));
+            }
+            return write_some(socket, *blocked, cx);
+        }
+        let read = std::mem::take(reads_first) && connection.reads();
+        if read && let Poll::Ready(arrived) = poll_arrived(socket, cx) {
+            return Poll::Ready(arrived);
+        }
+        if connection.poll_ready(cx).is_ready() {
+            *reads_first = true;
+            return Poll::Ready(Turn::Ready);
+        }
+        if read || !connection.reads() {
+            return Poll::Pending;
+        }
+        poll_arrived(socket, cx)
     }
 
     fn fire_timers(&mut self) -> Option<Effect> {
@@ -334,36 +373,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
     }
 
     /// There is something to send, or the outbox has ended.
-    async fn fill_batch(&mut self) -> Option<Effect> {
+    fn fill_batch(&mut self) -> Option<Effect> {
         if let Some(end) = self.attached.connection.ended() {
             return self.handle(now(), Input::Ended(end));
         }
-        self.attached.connection.take(now(), BATCH, self.attached.router, self.socket.batch());
+        let at = now();
+        self.burst.is_over(at);
+        self.attached.connection.take(at, BATCH, self.attached.router, self.socket.batch());
         if !self.socket.is_writing() {
             // A replay looked at many values and found none for this session. Others have their turn before it goes on.
-            yield_now().await;
+            self.burst.is_over = true;
         }
         None
     }
 
-    /// Handles the messages that have come, until one has an effect, the connection wants to pause, or the time is up.
+    /// Handles the messages that have come, until one has an effect, the connection wants to pause, or the burst is over.
     fn handle_arrived(&mut self) -> Result<Option<Effect>, Ended> {
-        let started = now();
-        let mut at = started;
+        let mut at = now();
         let _batch = WakeBatch::begin();
         let Attached { connection, router } = &mut self.attached;
-        loop {
-            let Some(arrival) = self.socket.next_arrival()? else { return Ok(None) };
+        while !self.burst.is_over(at) {
+            let Some(arrival) = self.socket.next_arrival()? else { break };
             let effect = connection.handle(at, arrival.into(), router);
             self.socket.set_message_bytes_max(connection.message_bytes_max());
             if effect.is_some() || !connection.reads() {
                 return Ok(effect);
             }
             at = now();
-            if at.saturating_duration_since(started) >= BURST {
-                return Ok(None);
-            }
         }
+        Ok(None)
     }
 }
 

@@ -1,8 +1,11 @@
 //! One connection's task over streams in memory, with a paused clock; and the listener over TCP, without one.
 
 use std::future::pending;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -12,7 +15,7 @@ use switchboard::config::{Config, Limits};
 use switchboard::connection::{Admission, Connection, Context, Settings, Shutdown, Upgraded, serve};
 use switchboard::router::{Ids, Policy, Router};
 use switchboard::server::Server;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -46,16 +49,23 @@ impl Broker {
 
     fn connect_with(&self, room: usize, verifier: Arc<dyn Verifier>, shutdown: Arc<Shutdown>) -> Client<DuplexStream> {
         let (ours, stream) = duplex(room);
+        Client { stream, task: Some(self.serve(ours, verifier, shutdown)) }
+    }
+
+    /// Serves a connection in a task.
+    fn serve<S>(&self, stream: S, verifier: Arc<dyn Verifier>, shutdown: Arc<Shutdown>) -> JoinHandle<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (router, settings, admission) =
             (Arc::clone(&self.router), Arc::clone(&self.settings), Arc::clone(&self.admission));
         let address = IpAddr::from(Ipv4Addr::LOCALHOST);
         #[expect(clippy::disallowed_methods, reason = "a test has no tracker")]
-        let task = tokio::spawn(async move {
+        tokio::spawn(async move {
             let connection = Connection::new(Instant::now().into_std(), address, settings, 1);
             let context = Context { router: &router, verifier: &*verifier, admission: &admission, shutdown: &shutdown };
-            serve(Upgraded { stream: ours, read_ahead: Bytes::new() }, connection, context).await;
-        });
-        Client { stream, task: Some(task) }
+            serve(Upgraded { stream, read_ahead: Bytes::new() }, connection, context).await;
+        })
     }
 
     async fn app(&self, source: &str, room: usize) -> Client<DuplexStream> {
@@ -459,6 +469,46 @@ async fn many_messages_that_come_at_once_keep_their_order() {
     for number in 0..5000 {
         assert_eq!(listener.next().await["data"]["n"], number);
     }
+}
+
+/// A peer that always has more to read: pongs without end.
+struct Endless;
+
+impl AsyncRead for Endless {
+    fn poll_read(self: Pin<&mut Self>, _: &mut task::Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let pong = frame(PONG, b"");
+        while buffer.remaining() >= pong.len() {
+            buffer.put_slice(&pong);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(self: Pin<&mut Self>, _: &mut task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The task of a connection that always has something to do lets others on its thread run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_flood_without_end_does_not_keep_a_neighbour_from_being_served() {
+    let broker = Broker::new(limits());
+    let mut neighbour = broker.app("neighbour", 1 << 16).await;
+    // It ends by itself, because it does not register in time.
+    let flood = broker.serve(Endless, Arc::new(Open), Arc::default());
+    neighbour.say(&command("Connection", "Ping", &json!({}))).await;
+    assert_eq!(neighbour.next().await["subtopic"], "Ping");
+    assert!(!flood.is_finished(), "the neighbour was served only after the flood");
+    flood.abort();
 }
 
 /// A server on a port of its own, and what ends it.

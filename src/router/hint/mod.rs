@@ -180,6 +180,6 @@ mod tests {
         assert_eq!(spent(now), 10);
         assert_eq!(spent(now + Duration::from_millis(99)), 0);
         assert_eq!(spent(now + Duration::from_millis(300)), 3);
-        assert_eq!(spent(now + Duration::from_secs(60)), 10);
+        assert_eq!(spent(now + Duration::from_mins(1)), 10);
     }
 }

@@ -171,7 +171,9 @@ mod tests {
 
     fn names(patterns: &[&str]) -> Names {
         let names = Names::default();
-        patterns.iter().for_each(|pattern| names.insert(&pattern.parse().unwrap()));
+        for pattern in patterns {
+            names.insert(&pattern.parse().unwrap());
+        }
         names
     }
 

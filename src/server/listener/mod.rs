@@ -170,22 +170,24 @@ where
             Answered::NotUnderstood(stream) => http::refuse(broker, peer, stream, &head::not_http()).await,
             Answered::Lost => {}
         },
+        // Thousands of strangers may leave at the same moment, and closing a socket takes time.
+        Ok(Err(HeadError::Lost)) => with_permit(broker, async { drop(stream) }).await,
         Ok(Err(HeadError::Refused(refusal))) => http::refuse(broker, peer, stream, &refusal).await,
-        Ok(Err(HeadError::Lost)) => {}
         Err(_) => http::refuse(broker, peer, stream, &head::timed_out()).await,
     }
     None
 }
 
-/// Answers under an admission permit. A peer that does not take its response does not keep the permit.
-async fn with_permit<T>(broker: &Broker, answering: impl Future<Output = T>) -> T {
-    let mut answering = pin!(answering);
+/// Does some work for a stranger under an admission permit. A peer that does not take its response does not keep the
+/// permit.
+async fn with_permit<T>(broker: &Broker, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
     let permit = broker.admission.arrival().await;
-    if let Ok(answered) = timeout(PROMPT, &mut answering).await {
-        return answered;
+    if let Ok(output) = timeout(PROMPT, &mut work).await {
+        return output;
     }
     drop(permit);
-    answering.await
+    work.await
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ pub(super) fn nothing_is_lost(model: &mut Model, id: ConnId) -> Held {
     inbox.owed.clear();
     inbox.dropped = 0;
     presence_comes_in_pairs(&name, &inbox.due)?;
-    inbox.due.retain(|due| !matches!(due.what, What::Presence { stage: Stage::Either | Stage::Unsure, .. }));
+    inbox.due.retain(|due| !matches!(due.what, What::Presence { stage: Stage::Either | Stage::Maybe, .. }));
     holds("retained_values_come", inbox.retained.is_empty(), || format!("{name} never got {:?}", inbox.retained))?;
     holds("broker_answers", inbox.due.is_empty(), || format!("{name} was never told {:?}", inbox.due))
 }

@@ -71,10 +71,23 @@ pub(super) enum Stage {
     Pushed,
     /// The queue was over half, so it may be held back. It comes unless the session leaves meanwhile.
     Held,
-    /// It was held back, and its receiver is closed: it comes if it was released before.
-    Unsure,
     /// The session has joined and left, perhaps while both were held back: both come, or none.
     Either,
+    /// It may have been held back when its receiver's session ended.
+    Maybe,
+}
+
+impl Inbox {
+    /// The session ends. What may be held back may come, or not.
+    pub(super) fn ends(&mut self) {
+        for due in &mut self.due {
+            if let What::Presence { stage, .. } = &mut due.what
+                && *stage != Stage::Pushed
+            {
+                *stage = Stage::Maybe;
+            }
+        }
+    }
 }
 
 impl Due {

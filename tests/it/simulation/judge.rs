@@ -335,11 +335,7 @@ impl Model {
         it.subs.clear();
         it.turns.clear();
         it.inbox.retained.clear();
-        // Presence events that were held back do not come any more.
-        it.inbox.due.retain_mut(|due| match &mut due.what {
-            What::Presence { stage, .. } => *stage == Stage::Pushed,
-            _ => true,
-        });
+        it.inbox.ends();
         (it.asleep, it.suspect) = (false, false);
         self.leaves(conn);
         self.tell_presence(conn, "Left", session);

@@ -293,7 +293,7 @@ impl Model {
         let place = (whose, canonical(&draft.triple), draft.target.clone());
         if draft.is_null {
             let cleared = self.retained.remove(&place);
-            self.is_replaced(cleared);
+            self.is_replaced(cleared.as_ref());
             return true;
         }
         let conn = &self.conns[sender];
@@ -306,15 +306,15 @@ impl Model {
         let fits = others < self.retained_max;
         if fits {
             let replaced = self.retained.insert(place, (n, owner));
-            self.is_replaced(replaced);
+            self.is_replaced(replaced.as_ref());
         }
         fits
     }
 
     /// A value that has been replaced or cleared is no longer on its way to anybody.
-    fn is_replaced(&mut self, value: Option<(u64, Owner)>) {
+    fn is_replaced(&mut self, value: Option<&(u64, Owner)>) {
         let Some((n, _)) = value else { return };
-        self.conns.iter_mut().for_each(|conn| conn.inbox.retained.retain(|due| due.n != n));
+        self.conns.iter_mut().for_each(|conn| conn.inbox.retained.retain(|due| due.n != *n));
     }
 
     /// The rows of `Application/List` for a session: source, user, sessions, awake, in the order of user and source.

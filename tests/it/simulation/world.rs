@@ -17,7 +17,7 @@ use super::cast::{self, CAST, Part, Style};
 use super::check::{self, Held, adapter_pattern};
 use super::door::Inbox;
 use super::draft::{Said, Wanted};
-use super::inbox::{Due, Stage, What};
+use super::inbox::Due;
 use super::link::{Link, Wait};
 use super::model::{Conn, ConnId, Kind, Model, Sub};
 use super::reading;
@@ -293,15 +293,10 @@ impl World {
             check::drain_waits(&self.model, self.now - since)?;
             self.model.gives_up(conn);
         }
-        // A replay that is not exhausted ends with it, and so does presence that is held back still.
-        let inbox = &mut self.model.conns[conn].inbox;
-        inbox.retained.clear();
-        for due in &mut inbox.due {
-            if let What::Presence { stage: stage @ Stage::Held, .. } = &mut due.what {
-                *stage = Stage::Unsure;
-            }
-        }
+        // A replay that is not exhausted ends with it.
+        self.model.conns[conn].inbox.retained.clear();
         let taken = code != CloseCode::SlowConsumer && !link.silent && !link.is_ended();
+        self.model.conns[conn].inbox.ends();
         if taken {
             self.read(seat, usize::MAX)?;
         }
