@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Broker, application, envelope};
+use crate::support::{Broker, application, envelope, token_of, within};
 
 const FETCH: &str = "Salesforce/User/FetchCredentials";
 const KEYS: [&str; 6] = ["Username", "Password", "Extension", "ADFSUsername", "Success", "ErrorMessage"];
@@ -81,6 +81,32 @@ async fn every_failure_of_the_triple_bears_its_keys() {
     let answer = peer.next_on(FETCH).await;
     assert_eq!(answer.get("inReplyTo"), None);
     assert_failure(&answer, "CREDENTIALS_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_refused_fetch_in_other_letters_has_its_keys_and_its_record() {
+    const OTHER: &str = "salesforce/user/fetchcredentials";
+    let config = format!("[channels.Salesforce]\nfold_case = true\n{}", application("cti", None, ""));
+    let broker = Broker::with_config(&config).await;
+    let mut cti = broker.raw("cti").await;
+    cti.ask(OTHER, "a").await;
+    assert_failure(&cti.next_answer(OTHER, "a").await, "NOT_REGISTERED");
+    cti.register("cti", json!({"token": token_of("cti")})).await;
+    for (triple, id) in [(OTHER, "b"), ("Salesforce/USER/fetchCredentials", "c")] {
+        cti.send(envelope(triple, json!({"id": id, "user": "alice"}))).await;
+        assert_failure(&cti.next_answer(triple, id).await, "FORBIDDEN");
+    }
+    let file = broker.data_dir().join("audit.jsonl");
+    let refused = async || {
+        let records = tokio::fs::read_to_string(&file).await.unwrap();
+        records.lines().filter(|line| line.contains(r#""outcome":"FORBIDDEN""#)).count()
+    };
+    within("two records of refused fetches", async {
+        while refused().await < 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

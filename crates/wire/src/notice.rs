@@ -1,9 +1,7 @@
 //! Texts that the broker itself writes: answers to commands, failures, and the notices of the channel `Broker`.
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use zeroize::Zeroizing;
 
 use super::{BROKER, Triple};
 use crate::error::Refusal;
@@ -41,25 +39,12 @@ struct Message<'a, D> {
     subtopic: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     in_reply_to: Option<&'a str>,
-    #[serde(skip_serializing_if = "is_false")]
-    more: bool,
     data: D,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
 fn text(triple: &Triple<'_>, in_reply_to: Option<&str>, data: impl Serialize) -> String {
-    let message = Message {
-        channel: &triple.channel,
-        topic: &triple.topic,
-        subtopic: &triple.subtopic,
-        in_reply_to,
-        more: false,
-        data,
-    };
+    let message =
+        Message { channel: &triple.channel, topic: &triple.topic, subtopic: &triple.subtopic, in_reply_to, data };
     // Strings, numbers and maps with string keys always serialise.
     serde_json::to_string(&message).unwrap_or_default()
 }
@@ -178,27 +163,6 @@ pub fn gap(since: &str) -> String {
     text(&triple("Cluster", "Gap"), None, json!({ "Since": since }))
 }
 
-/// Returns the answer of an in-process adapter, on the request's triple. The text is zeroised when it is dropped.
-#[must_use]
-pub fn answer(triple: &Triple<'_>, in_reply_to: &str, data: &RawValue) -> Zeroizing<String> {
-    let message = Message {
-        channel: &triple.channel,
-        topic: &triple.topic,
-        subtopic: &triple.subtopic,
-        in_reply_to: Some(in_reply_to),
-        more: false,
-        data,
-    };
-    // If the buffer grew, a copy of the password would stay in freed memory. An escape is at most 6 bytes long; a triple
-    // has no control characters, so its escapes are 2 bytes long.
-    let triple_bytes = triple.channel.len() + triple.topic.len() + triple.subtopic.len();
-    let room = data.get().len() + 6 * in_reply_to.len() + 2 * triple_bytes + 128;
-    let mut text = Zeroizing::new(Vec::with_capacity(room));
-    // Writing strings and a raw value to memory cannot fail.
-    serde_json::to_writer(&mut *text, &message).ok();
-    Zeroizing::new(String::from_utf8(std::mem::take(&mut *text)).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,15 +216,5 @@ mod tests {
             failure_data(&["callId", "Name"], &refusal).to_string(),
             r#"{"callId":7,"Name":null,"Success":false,"ErrorMessage":"m","ErrorCode":"INTERNAL","Hint":"h"}"#
         );
-    }
-
-    #[test]
-    fn an_answer_is_written_without_growing() {
-        let quotes = "\"".repeat(128);
-        let triple = Triple::new(quotes.as_str(), quotes.as_str(), quotes.as_str());
-        let data = RawValue::from_string(r#"{"Password":"acq@123"}"#.to_owned()).unwrap();
-        let text = answer(&triple, "\u{1}\u{1}", &data);
-        let room = data.get().len() + 6 * 2 + 2 * 3 * 128 + 128;
-        assert_eq!((text.capacity(), text.len() <= room), (room, true));
     }
 }

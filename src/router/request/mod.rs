@@ -1,11 +1,12 @@
 //! Rule 2: requests on their way to a handler. A request is given to the best one, waits for an ordered one's turn, or is
 //! gathered from all.
 //!
-//! `pending` is the state of each request, `candidates` says who may have it, `turn` and `lane` whose turn it is, `answer`
-//! how it ends, `door` how handlers inside the process get it, `words` what requesters are told.
+//! `pending` is the state of each request, `deadlines` its time, `candidates` who may have it, `turn` and `lane` whose turn
+//! it is. `answer` is how it ends, `door` how handlers inside the process get it, `words` what requesters are told.
 
 pub(in crate::router) mod answer;
 pub(in crate::router) mod candidates;
+pub(in crate::router) mod deadlines;
 pub(in crate::router) mod door;
 pub(in crate::router) mod gather;
 pub(in crate::router) mod lane;

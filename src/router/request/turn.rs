@@ -15,8 +15,9 @@ use smallvec::SmallVec;
 use crate::router::RequestId;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
+use crate::router::request::deadlines::Requests;
 use crate::router::request::lane::{self, Ordered};
-use crate::router::request::pending::{Pending, Requests};
+use crate::router::request::pending::Pending;
 use wire::Triple;
 
 /// The turns of one session.
