@@ -7,7 +7,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 home=${YARDSTICK_HOME:-$HOME/.cache/yardstick}
-switchboard=${CARGO_TARGET_DIR:-$here/../target}/release/switchboard
+switchboard=${CARGO_TARGET_DIR:-$here/../target}/dist/switchboard
 file=$1
 rounds=${2:-3}
 length=${LENGTH:-3}

@@ -5,7 +5,7 @@
 #   peers.sh start [floor nats mosquitto socketio switchboard]
 #   peers.sh stop
 # stop ends what was started with the same YARDSTICK_RUN (a folder), so that two measurements can keep out of each other's way.
-# switchboard is this repository's release build, or whatever command SWITCHBOARD holds, PORT in it standing for the port.
+# switchboard is this repository's build of the profile `dist`, or whatever command SWITCHBOARD holds, PORT in it standing for the port.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,7 +17,7 @@ mkdir -p "$run"
 
 # Only what one workload or another needs beyond the defaults: every check and every other bound stays on.
 export SWITCHBOARD__LIMITS__RATE=0 SWITCHBOARD__LIMITS__SUBSCRIPTIONS=200000 SWITCHBOARD__LIMITS__CONNECTIONS=20000
-: "${SWITCHBOARD:=${CARGO_TARGET_DIR:-$here/../../target}/release/switchboard serve --listen 127.0.0.1:PORT --data-dir $run/switchboard --log warn}"
+: "${SWITCHBOARD:=${CARGO_TARGET_DIR:-$here/../../target}/dist/switchboard serve --listen 127.0.0.1:PORT --data-dir $run/switchboard --log warn}"
 
 install() {
   cargo build --release --locked --quiet --manifest-path "$here/Cargo.toml" --target-dir "$home/target"

@@ -390,16 +390,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
     /// Handles the messages that have come, until one has an effect, the connection wants to pause, or the burst is over.
     fn handle_arrived(&mut self) -> Result<Option<Effect>, Ended> {
         let mut at = now();
+        let mut is_first = true;
         let _batch = WakeBatch::begin();
         let Attached { connection, router } = &mut self.attached;
         while !self.burst.is_over(at) {
             let Some(arrival) = self.socket.next_arrival()? else { break };
+            // The clock is read only where there is a message, since most come alone.
+            if !std::mem::take(&mut is_first) {
+                at = now();
+            }
             let effect = connection.handle(at, arrival.into(), router);
             self.socket.set_message_bytes_max(connection.message_bytes_max());
             if effect.is_some() || !connection.reads() {
                 return Ok(effect);
             }
-            at = now();
         }
         Ok(None)
     }

@@ -35,6 +35,8 @@ const TIMERS: [Timer; 7] = [
 #[derive(Default)]
 pub(super) struct Timers {
     at: [Option<Instant>; TIMERS.len()],
+    /// The earliest of them: the driver asks for it in each of its turns.
+    next: Option<Instant>,
 }
 
 impl Timers {
@@ -42,13 +44,15 @@ impl Timers {
     pub(super) fn set(&mut self, timer: Timer, at: Instant) {
         if let Some(place) = self.at.get_mut(timer as usize) {
             *place = Some(at);
+            self.next = self.earliest();
         }
     }
 
     /// Stops a timer.
     pub(super) fn stop(&mut self, timer: Timer) {
-        if let Some(place) = self.at.get_mut(timer as usize) {
+        if let Some(place) = self.at.get_mut(timer as usize).filter(|place| place.is_some()) {
             *place = None;
+            self.next = self.earliest();
         }
     }
 
@@ -59,6 +63,10 @@ impl Timers {
 
     /// When the next one fires.
     pub(super) fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    fn earliest(&self) -> Option<Instant> {
         self.at.iter().flatten().min().copied()
     }
 

@@ -11,19 +11,22 @@
 //!
 //! 1. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
 //!    the one that is delivered last.
-//! 2. `Session::holds`. Held over subscribing, from the check to the index.
-//! 3. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
+//! 2. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
+//!    of a reply.
+//! 3. `Presence::by_user`, a shard. Only `Router::size` takes another lock meanwhile.
+//! 4. `Session::holds`. Held over subscribing, from the check until the subscription is in the index.
+//! 5. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
 //!    holds it for reading over its value and the look-up of its subscribers.
-//! 4. `Retained::buckets`, then one bucket, then `Accounts::state`.
-//! 5. `Gather::state`, held over the push of an answer.
-//! 6. `Pending::progress`, then a shard of `Requests`, then its deadlines.
-//! 7. `Ordered::state`.
-//! 8. `Session::presence`, held over the push of an event to that session.
-//! 9. `Presence::by_user`, a shard.
-//! 10. `Hints::names`, then `Hints::logged`.
-//! 11. `Index::by_key`, a shard, then `Index::counts`.
-//! 12. `Outbox::state`. Wakers are called after its release.
-//! 13. `Session::permissions`, `Session::hints`, `Ids::chance`: nothing else is taken while one of them is held.
+//! 6. `Retained::buckets`, then one bucket, then `Accounts::state`.
+//! 7. `Turns::state`, then `Requests::blocked`.
+//! 8. `Requests::by_deadline`, a shard.
+//! 9. `HeldPresence::changes`. Held over the push of a presence event to its session.
+//! 10. `Gather::state`. Held over the push of a reply or of the end.
+//! 11. `Names::folded`.
+//! 12. `Index::by_key`, a shard, then `Index::counts`.
+//! 13. `Outbox::state`. Tasks are woken after its release.
+//! 14. `Session::permissions`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`. No other lock is taken while one
+//!     of them is held.
 
 mod access;
 mod decide;

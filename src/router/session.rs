@@ -85,8 +85,8 @@ pub(super) struct Holdings {
     pub(super) subscriptions: Vec<Arc<Subscription>>,
     /// Requests that it asked; a gather counts once for each handler.
     pub(super) asked: BTreeMap<Serial, Arc<Pending>>,
-    /// Requests that it was given.
-    given: HashMap<RequestId, Arc<Pending>, foldhash::fast::RandomState>,
+    /// Requests that it was given. The router makes the ids, so nobody can choose ones that collide.
+    given: HashMap<RequestId, Arc<Pending>, foldhash::fast::FixedState>,
     gone: bool,
 }
 

@@ -24,19 +24,19 @@ pub(in crate::router) enum Audience<'a> {
     ObservesAll,
 }
 
-const AUDIENCES: u8 = 6;
+const AUDIENCES: usize = 6;
 
 /// The wildcard shapes of a pattern: bits 4, 2, 1 say that channel, topic, subtopic is a wildcard.
-pub(super) const SHAPES: u8 = 8;
+pub(super) const SHAPES: usize = 8;
 
 /// The number of slots, which are audiences times shapes.
-pub(super) const SLOTS: usize = AUDIENCES as usize * SHAPES as usize;
+pub(super) const SLOTS: usize = AUDIENCES * SHAPES;
 
 /// The shape of a pattern that names one triple.
-pub(super) const EXACT: u8 = 0;
+pub(super) const EXACT: usize = 0;
 
 impl<'a> Audience<'a> {
-    pub(super) fn number(self) -> u8 {
+    pub(super) fn number(self) -> usize {
         match self {
             Self::User(_) => 0,
             Self::Everyone => 1,
@@ -90,12 +90,19 @@ impl Key {
         self.put(channel.as_bytes(), b'/');
         self.put(topic.as_bytes(), b'/');
         self.put(subtopic.as_bytes(), b'/');
-        if matches!(audience, Audience::Adapters)
-            && let Some(key) = self.bytes.get_mut(..self.len)
-        {
-            key.make_ascii_lowercase();
+        if matches!(audience, Audience::Adapters) {
+            self.fold();
         }
         self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// Folds the whole key, because adapters compare their triples without regard to case, in the channel, too. Apart from
+    /// the other keys, which it would make slower.
+    #[inline(never)]
+    fn fold(&mut self) {
+        if let Some(key) = self.bytes.get_mut(..self.len) {
+            key.make_ascii_lowercase();
+        }
     }
 
     fn put(&mut self, piece: &[u8], end: u8) {
@@ -111,13 +118,13 @@ impl Key {
     }
 }
 
-pub(super) fn shape(parts: Parts<'_>) -> u8 {
-    parts.iter().fold(0, |shape, part| shape * 2 + u8::from(part.is_none()))
+pub(super) fn shape(parts: Parts<'_>) -> usize {
+    parts.iter().fold(0, |shape, part| shape * 2 + usize::from(part.is_none()))
 }
 
 /// The parts that patterns of a shape name of a triple.
-pub(super) fn parts_of<'t>(triple: &'t Triple<'_>, shape: u8) -> Parts<'t> {
-    let part = |bit: u8, part: &'t str| (shape & bit == 0).then_some(part);
+pub(super) fn parts_of<'t>(triple: &'t Triple<'_>, shape: usize) -> Parts<'t> {
+    let part = |bit: usize, part: &'t str| (shape & bit == 0).then_some(part);
     [part(4, &triple.channel), part(2, &triple.topic), part(1, &triple.subtopic)]
 }
 

@@ -22,7 +22,7 @@ use crate::router::policy::Policy;
 use crate::router::request::lane::Ordered;
 use crate::router::session::Session;
 use key::{EXACT, Key, SHAPES, SLOTS, for_each_key, parts_of, shape};
-use receivers::Receivers;
+use receivers::{Entries, Receivers};
 
 pub(in crate::router) use key::Audience;
 
@@ -84,10 +84,10 @@ impl Listing {
 
 /// An audience and a wildcard shape.
 #[derive(Clone, Copy)]
-struct Slot(u8);
+struct Slot(usize);
 
 impl Slot {
-    fn new(audience: Audience<'_>, shape: u8) -> Self {
+    fn new(audience: Audience<'_>, shape: usize) -> Self {
         Self(audience.number() * SHAPES + shape)
     }
 
@@ -98,7 +98,7 @@ impl Slot {
 
 /// Subscriptions by audience and pattern.
 pub(in crate::router) struct Index {
-    by_key: DashMap<Arc<[u8]>, Receivers, foldhash::fast::RandomState>,
+    by_key: DashMap<Arc<[u8]>, Entries, foldhash::fast::RandomState>,
     /// The number of keys of each slot.
     counts: Mutex<[usize; SLOTS]>,
     /// A bit for each slot that has keys: all that look-ups read of what publishers share.
@@ -150,24 +150,23 @@ impl Index {
     }
 
     fn list(&self, key: &[u8], slot: Slot, subscription: Arc<Subscription>) -> Place {
-        if let Some(mut receivers) = self.by_key.get_mut(key) {
-            return Place { slot, order: receivers.push(subscription), key: Arc::clone(receivers.key()) };
+        if let Some(mut entries) = self.by_key.get_mut(key) {
+            return Place { slot, order: entries.push(subscription), key: Arc::clone(entries.key()) };
         }
-        let key: Arc<[u8]> = Arc::from(key);
-        let mut receivers = self.by_key.entry(Arc::clone(&key)).or_default();
-        if receivers.is_empty() {
+        let mut entries = self.by_key.entry(Arc::from(key)).or_default();
+        if entries.is_empty() {
             self.count(slot, |keys| *keys += 1);
         }
-        Place { slot, order: receivers.push(subscription), key: Arc::clone(receivers.key()) }
+        Place { slot, order: entries.push(subscription), key: Arc::clone(entries.key()) }
     }
 
     /// Takes a subscription out.
     pub(in crate::router) fn remove(&self, subscription: &Subscription) {
         for Place { key, slot, order } in subscription.listing.places.get().into_iter().flatten() {
             let mut was_listed = false;
-            self.by_key.remove_if_mut(key, |_, receivers| {
-                was_listed = receivers.remove(*order);
-                let is_empty = receivers.is_empty();
+            self.by_key.remove_if_mut(key, |_, entries| {
+                was_listed = entries.remove(*order);
+                let is_empty = entries.is_empty();
                 if is_empty {
                     self.count(*slot, |keys| *keys -= 1);
                 }
@@ -179,7 +178,7 @@ impl Index {
 
     fn count(&self, slot: Slot, change: impl FnOnce(&mut usize)) {
         let mut counts = self.counts.lock();
-        let Some(keys) = counts.get_mut(usize::from(slot.0)) else { return };
+        let Some(keys) = counts.get_mut(slot.0) else { return };
         change(keys);
         if *keys == 0 {
             self.in_use.fetch_and(!slot.bit(), Ordering::SeqCst);
@@ -200,15 +199,14 @@ impl Index {
         }
         let mut key = Key::EMPTY;
         for &audience in audiences {
-            let in_use = in_use_by(audience);
-            if in_use == 0 {
-                continue;
-            }
-            for shape in (0..SHAPES).filter(|shape| in_use & 1 << shape != 0) {
+            let mut left = in_use_by(audience);
+            while left != 0 {
+                let shape = left.trailing_zeros() as usize;
+                left &= left - 1;
                 // Only patterns for all channels have a folded form of their own.
                 let folded = folded && shape & 4 != 0;
                 if let Some(receivers) = self.by_key.get(key.write(audience, folded, parts_of(triple, shape))) {
-                    matches.lists.push(receivers.clone());
+                    matches.lists.push(receivers.snapshot());
                     matches.exact |= shape == EXACT && !audience.is_observing();
                 }
             }
@@ -227,6 +225,6 @@ impl Index {
 
     /// The number of subscriptions, each counted once for each of its keys.
     pub(in crate::router) fn len(&self) -> usize {
-        self.by_key.iter().map(|receivers| receivers.len()).sum()
+        self.by_key.iter().map(|entries| entries.len()).sum()
     }
 }

@@ -1,7 +1,7 @@
-//! [`Receivers`]: the subscriptions of one key, walked without a lock and left without a copy of the whole list.
+//! [`Entries`]: the subscriptions of one key, and [`Receivers`]: a snapshot of them, walked without a lock.
 //!
 //! A publisher takes a snapshot (one counter) and walks it after the shard's lock is released. Each change touches one
-//! chunk. If a publisher still holds the snapshot, that chunk and the list of chunks are copied, never the list of
+//! chunk. If a publisher still holds a snapshot, that chunk and the list of chunks are copied, never the list of
 //! receivers: ten thousand sessions may leave at once.
 
 use std::slice;
@@ -12,20 +12,26 @@ use crate::router::index::Subscription;
 /// Copying 64 entries costs about as much as one push to an outbox.
 const CHUNK: usize = 64;
 
+/// Subscriptions with their orders, oldest first.
 type Chunk = Arc<Vec<Entry>>;
 
-/// The subscriptions of one key, oldest first.
-#[derive(Clone, Default)]
-pub(in crate::router) struct Receivers {
+#[derive(Clone)]
+struct Entry {
+    order: u64,
+    subscription: Arc<Subscription>,
+}
+
+/// The subscriptions of one key.
+#[derive(Default)]
+pub(super) struct Entries {
     list: List,
-    /// The number of subscriptions with a group or another user. A session is in one list twice only because of them, or
-    /// because patterns fold.
+    /// The number of subscriptions with a group or another user.
     special: usize,
-    /// The order of the next entry. The list draws it itself: whoever adds a subscription holds the list alone.
+    /// The order of the next entry. The list draws it itself, because whoever adds a subscription has the list alone.
     next: u64,
 }
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 enum List {
     #[default]
     Empty,
@@ -34,18 +40,12 @@ enum List {
     Many(Arc<Vec<Chunk>>),
 }
 
-#[derive(Clone)]
-struct Entry {
-    order: u64,
-    subscription: Arc<Subscription>,
-}
-
 fn is_special(subscription: &Subscription) -> bool {
     subscription.group.is_some() || subscription.observes.is_some()
 }
 
-impl Receivers {
-    /// Adds a subscription behind all others, and returns its order, which [`Receivers::remove`] takes.
+impl Entries {
+    /// Adds a subscription behind all others, and returns its order, which [`Entries::remove`] takes.
     pub(super) fn push(&mut self, subscription: Arc<Subscription>) -> u64 {
         let order = self.next;
         self.next += 1;
@@ -69,12 +69,11 @@ impl Receivers {
     /// Takes out the subscription with this order. Returns whether it was there.
     pub(super) fn remove(&mut self, order: u64) -> bool {
         let removed = match &mut self.list {
-            List::Empty => None,
-            List::One(entry) if entry.order != order => None,
-            List::One(_) => match std::mem::take(&mut self.list) {
+            List::One(entry) if entry.order == order => match std::mem::take(&mut self.list) {
                 List::One(entry) => Some(entry),
                 List::Empty | List::Many(_) => None,
             },
+            List::Empty | List::One(_) => None,
             List::Many(chunks) => {
                 let removed = remove_from(chunks, order);
                 if chunks.is_empty() {
@@ -89,33 +88,28 @@ impl Receivers {
         removed.is_some()
     }
 
-    /// Whether the list has no subscription.
+    /// Whether there is no subscription.
     pub(super) fn is_empty(&self) -> bool {
         matches!(self.list, List::Empty)
     }
 
     /// The number of subscriptions.
     pub(super) fn len(&self) -> usize {
-        self.slices().map(<[Entry]>::len).sum()
+        match &self.list {
+            List::Empty => 0,
+            List::One(_) => 1,
+            List::Many(chunks) => chunks.iter().map(|chunk| chunk.len()).sum(),
+        }
     }
 
-    /// Whether a session may be here twice, with patterns that differ in more than letter case.
-    pub(in crate::router) fn has_special(&self) -> bool {
-        self.special > 0
-    }
-
-    /// The subscriptions, oldest first.
-    pub(in crate::router) fn iter(&self) -> impl Iterator<Item = &Arc<Subscription>> {
-        self.slices().flatten().map(|entry| &entry.subscription)
-    }
-
-    fn slices(&self) -> impl Iterator<Item = &[Entry]> {
-        let (one, chunks) = match &self.list {
-            List::Empty => (None, &[][..]),
-            List::One(entry) => (Some(slice::from_ref(entry)), &[][..]),
-            List::Many(chunks) => (None, &chunks[..]),
+    /// The subscriptions as they are now.
+    pub(super) fn snapshot(&self) -> Receivers {
+        let list = match &self.list {
+            List::Empty => Snapshot::Many(Arc::default()),
+            List::One(entry) => Snapshot::One(Arc::clone(&entry.subscription)),
+            List::Many(chunks) => Snapshot::Many(Arc::clone(chunks)),
         };
-        one.into_iter().chain(chunks.iter().map(|chunk| &chunk[..]))
+        Receivers { list, has_special: self.special > 0 }
     }
 }
 
@@ -131,4 +125,32 @@ fn remove_from(chunks: &mut Arc<Vec<Chunk>>, order: u64) -> Option<Entry> {
         chunks.remove(place);
     }
     Some(entry)
+}
+
+/// The subscriptions that one key had at a moment.
+pub(in crate::router) struct Receivers {
+    list: Snapshot,
+    has_special: bool,
+}
+
+enum Snapshot {
+    One(Arc<Subscription>),
+    Many(Arc<Vec<Chunk>>),
+}
+
+impl Receivers {
+    /// Whether a session may be here twice, with patterns that differ in more than letter case: only with a group or
+    /// another user.
+    pub(in crate::router) fn has_special(&self) -> bool {
+        self.has_special
+    }
+
+    /// The subscriptions, oldest first.
+    pub(in crate::router) fn iter(&self) -> impl Iterator<Item = &Arc<Subscription>> {
+        let (one, many) = match &self.list {
+            Snapshot::One(subscription) => (slice::from_ref(subscription), &[][..]),
+            Snapshot::Many(chunks) => (&[][..], &chunks[..]),
+        };
+        one.iter().chain(many.iter().flat_map(|chunk| chunk.iter()).map(|entry| &entry.subscription))
+    }
 }

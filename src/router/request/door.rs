@@ -91,10 +91,9 @@ pub trait Door: Send + Sync {
 
 /// `data` of an answer. It is written once, straight into the frame that leaves, because each buffer on the way would be
 /// another place with the password in it.
-pub struct Data(Box<Write>);
+pub struct Data(Box<WriteJson>);
 
-/// Writes a JSON value.
-type Write = dyn Fn(&mut dyn io::Write) -> io::Result<()> + Send + Sync;
+type WriteJson = dyn Fn(&mut dyn io::Write) -> io::Result<()> + Send + Sync;
 
 impl Data {
     /// `data` that is serialised when it leaves.

@@ -169,7 +169,6 @@ impl Router {
         let opened;
         let mut occupied = Waits::new();
         let mut refused = None;
-        let mut frame = None;
         let mut best_first = candidates.best_first().peekable();
         let pending = match pending {
             Some(pending) => pending,
@@ -189,7 +188,7 @@ impl Router {
             }
         };
         for handler in best_first {
-            match self.give(now, pending, asking, &handler, &mut frame) {
+            match self.give(now, pending, asking, &handler, |left| asking.frame(pending.id, left)) {
                 Giving::Given(pressure) => return Ok(Routed::given(&handler.session, pressure)),
                 Giving::Delivered(pressure) => return Ok(Routed::delivered(&handler.session, pressure)),
                 Giving::Elsewhere => return Ok(Routed::default()),
@@ -233,7 +232,7 @@ impl Router {
             let Some(text) = pending.text() else { continue };
             let given = decode(text.as_str(), DecodeLimits::OWN).map(|envelope| {
                 let asking = Asking::again(&pending, &envelope, Arc::clone(&text));
-                self.give(now, &pending, &asking, &handler, &mut None)
+                self.give(now, &pending, &asking, &handler, |left| asking.frame(pending.id, left))
             });
             let unplaced = match given {
                 Ok(Giving::Bounced | Giving::Refused(_)) => self.place_again(now, &pending, Some(text)),
@@ -251,14 +250,14 @@ impl Router {
         }
     }
 
-    /// Gives a request to a handler. `frame`: what the handler gets, made when the first one needs it.
+    /// Gives a request to a handler. `frame` makes what the handler gets, with the time that is left.
     fn give(
         &self,
         now: Instant,
         pending: &Arc<Pending>,
         asking: &Asking<'_>,
         handler: &Arc<Subscription>,
-        frame: &mut Option<Frame>,
+        frame: impl FnOnce(Duration) -> Frame,
     ) -> Giving {
         let session = &handler.session;
         let remaining = match self.requests.apply(now, pending, Event::Give(handler)) {
@@ -272,10 +271,7 @@ impl Router {
                 let offered = self.given(pending, asking.envelope, remaining).and_then(|given| door.offer(given));
                 offered.map(|()| Pressure::Relieved).map_err(Giving::Refused)
             }
-            None => {
-                let frame = frame.get_or_insert_with(|| asking.frame(pending.id, remaining)).clone();
-                session.push(now, frame, OnFull::Close).map_err(|_| Giving::Bounced)
-            }
+            None => session.push(now, frame(remaining), OnFull::Close).map_err(|_| Giving::Bounced),
         };
         match pushed {
             Ok(pressure) => {
@@ -322,7 +318,8 @@ impl Router {
                 continue;
             }
             let pending = self.open(now, asking, (id, self.ids.serial()), Some(Arc::clone(&gather)))?;
-            let unplaced = match self.give(now, &pending, asking, &handler, &mut frame) {
+            let shared = |left| frame.get_or_insert_with(|| asking.frame(id, left)).clone();
+            let unplaced = match self.give(now, &pending, asking, &handler, shared) {
                 Giving::Given(pressure) | Giving::Delivered(pressure) => {
                     routed.note_pressure(session, pressure);
                     Ok(())

@@ -205,7 +205,7 @@ impl Pending {
     }
 }
 
-/// What is due at a time, earliest first.
+/// What is due, by time and by the request's serial.
 type Deadlines<T> = BTreeMap<(Instant, Serial), T>;
 
 /// All pending requests, and when they end.
@@ -242,16 +242,14 @@ impl Requests {
     }
 
     /// The transition function: changes the state of a request as an event demands, and says what the caller has to do.
-    #[expect(clippy::match_same_arms, reason = "the table of events and states stays in its order")]
     pub(in crate::router) fn apply(&self, now: Instant, pending: &Arc<Pending>, event: Event<'_>) -> Outcome {
         let mut guard = pending.progress.lock();
         let progress = &mut *guard;
+        if let State::Ended = progress.state {
+            return Outcome::Ignored;
+        }
         match (event, &mut progress.state) {
-            (_, State::Ended) => Outcome::Ignored,
-
             (Event::Give(handler), State::Seeking | State::Waiting(_)) => self.give(now, pending, progress, handler),
-            (Event::Give(_), State::Given(_)) => Outcome::Ignored,
-
             (Event::Bounce(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
                 progress.attempts -= 1;
                 self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
@@ -260,14 +258,8 @@ impl Requests {
             (Event::Deliver(handler), State::Given(given)) if Arc::ptr_eq(given, handler) => {
                 self.end(now, pending, progress, TurnEnd::Over)
             }
-            (Event::Bounce(_) | Event::Deliver(_), _) => Outcome::Ignored,
-
             (Event::Wait(handlers, text), State::Seeking) => self.wait(now, pending, progress, handlers, text),
-            (Event::Wait(..), State::Waiting(_) | State::Given(_)) => Outcome::Ignored,
-
             (Event::GiveUp, State::Seeking) => self.end(now, pending, progress, TurnEnd::Over),
-            (Event::GiveUp, State::Waiting(_) | State::Given(_)) => Outcome::Ignored,
-
             (Event::Leave(handler), State::Waiting(handlers)) => {
                 handlers.retain(|other| !Arc::ptr_eq(other, handler));
                 match handlers.is_empty() {
@@ -275,8 +267,6 @@ impl Requests {
                     false => Outcome::Waiting,
                 }
             }
-            (Event::Leave(_), State::Seeking | State::Given(_)) => Outcome::Ignored,
-
             (Event::HandlerGone(session), State::Given(given)) if Arc::ptr_eq(&given.session, session) => {
                 if !pending.may_be_given_again(progress) {
                     return self.end(now, pending, progress, TurnEnd::Over);
@@ -284,8 +274,6 @@ impl Requests {
                 self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
                 Outcome::Seeking(progress.text.clone())
             }
-            (Event::HandlerGone(_), _) => Outcome::Ignored,
-
             (Event::Reply { by, more, pass_on }, State::Given(given)) if Arc::ptr_eq(&given.session, by) => {
                 // Under the lock, so that nothing of this request follows its last answer.
                 pass_on();
@@ -295,10 +283,21 @@ impl Requests {
                 self.reschedule(pending, progress, (now + pending.timeout).min(pending.opened + pending.more_max));
                 Outcome::Open
             }
-            (Event::Reply { .. }, _) => Outcome::Ignored,
-
-            (Event::Expire, _) if progress.deadline > now => Outcome::Ignored,
-            (Event::Expire | Event::Withdraw, _) => self.end(now, pending, progress, TurnEnd::Owed),
+            (Event::Expire, _) if progress.deadline <= now => self.end(now, pending, progress, TurnEnd::Owed),
+            (Event::Withdraw, _) => self.end(now, pending, progress, TurnEnd::Owed),
+            // The request is in another state, or another session has it.
+            (
+                Event::Give(_)
+                | Event::Bounce(_)
+                | Event::Deliver(_)
+                | Event::Wait(..)
+                | Event::GiveUp
+                | Event::Leave(_)
+                | Event::HandlerGone(_)
+                | Event::Reply { .. }
+                | Event::Expire,
+                _,
+            ) => Outcome::Ignored,
         }
     }
 

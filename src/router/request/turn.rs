@@ -24,7 +24,8 @@ use wire::Triple;
 pub(in crate::router) struct Turns {
     /// How many there are: nearly always none, and then nothing is locked.
     count: AtomicUsize,
-    state: Mutex<State>,
+    /// Made for the first ordered subscription: most sessions have none.
+    state: Mutex<Option<Box<State>>>,
 }
 
 #[derive(Default)]
@@ -98,12 +99,13 @@ impl Turns {
 
     /// The number of requests that wait for a turn.
     pub(in crate::router) fn waiting(&self) -> usize {
-        self.state.lock().lanes.values().map(|lane| lane.waiting.len()).sum()
+        self.state.lock().iter().flat_map(|state| state.lanes.values()).map(|lane| lane.waiting.len()).sum()
     }
 
     /// Adds an ordered subscription.
     pub(in crate::router) fn join(&self, subscription: &Arc<Subscription>) {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = guard.get_or_insert_default();
         if !state.closed {
             let member = Member { subscription: Arc::clone(subscription), lane: subscription.serial, left: false };
             state.members.insert(subscription.serial, member);
@@ -115,7 +117,8 @@ impl Turns {
     /// expected. Returns the requests that waited for it. Other requests may have a turn now.
     #[must_use]
     pub(in crate::router) fn leave(&self, requests: &Requests, subscription: &Subscription) -> Vec<Waiter> {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let Some(state) = guard.as_deref_mut() else { return Vec::new() };
         let of = subscription.serial;
         let Some(member) = state.members.get_mut(&of) else { return Vec::new() };
         member.left = true;
@@ -125,7 +128,7 @@ impl Turns {
             waiters.extend(lane.waiting.extract_if(.., |(_, waits_for), _| *waits_for == of).map(|(_, waiter)| waiter));
         }
         if let Some(owed) = state.turn_of(of, lane).filter(|(_, turn)| turn.pending.is_none()).map(|(id, _)| id) {
-            self.remove(&mut state, requests, owed);
+            self.remove(state, requests, owed);
         }
         state.drop_if_idle(of);
         state.regroup();
@@ -135,15 +138,12 @@ impl Turns {
     /// Ends all ordered subscriptions, because the session has gone. Returns the requests that waited for them.
     #[must_use]
     pub(in crate::router) fn close(&self, requests: &Requests) -> Vec<Waiter> {
-        let mut state = self.state.lock();
-        state.closed = true;
-        #[expect(clippy::iter_over_hash_type, reason = "each turn is stopped by itself")]
-        for turn in state.turns.values() {
-            turn.stop_blocked(requests);
-        }
+        let mut guard = self.state.lock();
+        let Some(state) = guard.as_deref_mut() else { return Vec::new() };
+        state.turns.values().for_each(|turn| turn.stop_blocked(requests));
         self.count.store(0, Ordering::SeqCst);
-        let closed = std::mem::replace(&mut *state, State { closed: true, ..State::default() });
-        drop(state);
+        let closed = std::mem::replace(state, State { closed: true, ..State::default() });
+        drop(guard);
         let mut waiters: Vec<_> = closed.lanes.into_values().flat_map(|lane| lane.waiting).collect();
         waiters.sort_by_key(|(key, _)| *key);
         waiters.into_iter().map(|(_, waiter)| waiter).collect()
@@ -151,7 +151,8 @@ impl Turns {
 
     /// Begins the turn of a request, if its lane is free.
     pub(in crate::router) fn begin(&self, pending: &Arc<Pending>, subscription: &Arc<Subscription>) -> Begin {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let Some(state) = guard.as_deref_mut() else { return Begin::Left };
         let Some((lane, ordered)) = state.lane_of(subscription) else { return Begin::Left };
         match state.lanes.get_mut(&lane) {
             Some(it) if it.turns.is_empty() => it.turns.push(pending.id),
@@ -188,7 +189,8 @@ impl Turns {
         pending: &Arc<Pending>,
         subscription: &Arc<Subscription>,
     ) -> bool {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let Some(state) = guard.as_deref_mut() else { return false };
         let Some((lane, _)) = state.lane_of(subscription) else { return false };
         let waiter = (Arc::clone(pending), Arc::clone(subscription));
         state.lanes.entry(lane).or_default().waiting.insert((pending.serial, subscription.serial), waiter);
@@ -199,7 +201,8 @@ impl Turns {
 
     /// A request no longer waits for a turn.
     pub(in crate::router) fn forget(&self, request: Serial, subscription: &Subscription) {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let Some(state) = guard.as_deref_mut() else { return };
         let Some(lane) = state.members.get(&subscription.serial).map(|member| member.lane) else { return };
         if let Some(lane) = state.lanes.get_mut(&lane) {
             lane.waiting.remove(&(request, subscription.serial));
@@ -210,7 +213,7 @@ impl Turns {
     /// A request that has a turn has ended.
     pub(in crate::router) fn end(&self, now: Instant, requests: &Requests, id: RequestId, how: TurnEnd) {
         let mut guard = self.state.lock();
-        let state = &mut *guard;
+        let Some(state) = guard.as_deref_mut() else { return };
         let Some(turn) = state.turns.get_mut(&id) else {
             return debug_assert!(state.closed, "a request that an ordered handler has got has a turn");
         };
@@ -235,10 +238,11 @@ impl Turns {
         if self.len() == 0 {
             return false;
         }
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let Some(state) = guard.as_deref_mut() else { return false };
         let owed = state.turns.get(&id).is_some_and(|turn| turn.pending.is_none());
         if owed {
-            self.remove(&mut state, requests, id);
+            self.remove(state, requests, id);
         }
         owed
     }
@@ -249,25 +253,27 @@ impl Turns {
             return None;
         }
         let state = self.state.lock();
-        let expected: &HashMap<Arc<Triple<'_>>, RequestId, _> = &state.expected;
+        let expected: &HashMap<Arc<Triple<'_>>, RequestId, _> = &state.as_ref()?.expected;
         expected.get(triple).copied()
     }
 
     /// The request with this turn, unless it has ended.
     pub(in crate::router) fn pending(&self, id: RequestId) -> Option<Arc<Pending>> {
-        self.state.lock().turns.get(&id)?.pending.clone()
+        self.state.lock().as_ref()?.turns.get(&id)?.pending.clone()
     }
 
     /// The next request whose turn it is.
     pub(in crate::router) fn next(&self) -> Option<Waiter> {
-        let state = self.state.lock();
+        let guard = self.state.lock();
+        let state = guard.as_ref()?;
         let lane = state.lanes.get(state.ready.first()?)?;
         lane.waiting.first_key_value().map(|(_, waiter)| waiter.clone())
     }
 
     /// Whether the reply to this request is owed.
     pub(in crate::router) fn owes(&self, id: RequestId) -> bool {
-        self.state.lock().turns.get(&id).is_some_and(|turn| turn.pending.is_none())
+        let state = self.state.lock();
+        state.as_ref().and_then(|state| state.turns.get(&id)).is_some_and(|turn| turn.pending.is_none())
     }
 
     fn remove(&self, state: &mut State, requests: &Requests, id: RequestId) {
@@ -349,7 +355,7 @@ impl State {
             member.lane = serials.get(first).copied().unwrap_or(member.subscription.serial);
             self.lanes.entry(member.lane).or_default();
         }
-        #[expect(clippy::iter_over_hash_type, reason = "a lane keeps no order of its turns")]
+        #[expect(clippy::iter_over_hash_type, reason = "a lane asks only whether it has turns")]
         for (id, turn) in &self.turns {
             if let Some(lane) = self.members.get(&turn.subscription.serial).and_then(|it| self.lanes.get_mut(&it.lane))
             {

@@ -31,7 +31,7 @@ const SESSION: Uuid = Uuid::from_u128(0x5f1c);
 
 fn request(user: Option<&str>) -> Given {
     Given {
-        id: "r0000000000000001".parse().unwrap(),
+        id: "rAAAAAAAB".parse().unwrap(),
         triple: Triple::new("Salesforce", "User", "FetchCredentials"),
         source: "softphone".into(),
         user: user.map(Box::from),

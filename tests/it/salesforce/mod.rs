@@ -108,7 +108,7 @@ fn handler(org: Org, folder: &Path) -> FetchCredentials {
 
 async fn handled(handler: &FetchCredentials, user: Option<&str>) -> String {
     let given = Given {
-        id: "r0000000000000001".parse().unwrap(),
+        id: "rAAAAAAAB".parse().unwrap(),
         triple: Triple::new("Salesforce", "User", "FetchCredentials"),
         source: "softphone".into(),
         user: user.map(Box::from),

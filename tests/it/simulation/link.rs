@@ -16,7 +16,7 @@ use super::check::Conduct;
 use super::draft::Said;
 use super::model::ConnId;
 
-#[expect(clippy::struct_excessive_bools, reason = "what an application does: any of it in any order")]
+#[expect(clippy::struct_excessive_bools, reason = "what may be true of a connection: any of it with any")]
 pub(super) struct Link {
     pub(super) conn: ConnId,
     pub(super) connection: Connection,
