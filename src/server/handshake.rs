@@ -1,20 +1,14 @@
 //! [`decide`]: what a request is answered, as a pure function of its head. The checks run in the order of protocol.md,
 //! Transport and handshake.
 
-use hyper::header::{self, HeaderName};
+use hyper::header;
 use hyper::{HeaderMap, Method, StatusCode, Version};
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::admission::Cap;
 use super::names;
 use super::refusal::{Reason, Refusal};
+use super::upgrade;
 use crate::config::Http;
-
-/// The sub-protocol that is echoed if it is offered.
-pub(super) const SUBPROTOCOL: &str = "switchboard.v1";
-
-/// The only version of the WebSocket protocol (RFC 6455, section 4.4).
-const VERSION: &str = "13";
 
 /// After how many seconds a client that was refused for lack of room may try again.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -101,7 +95,7 @@ fn check(head: &Head<'_>, http: &Http) -> Result<Decision, Refusal> {
     check_origin(head.headers, resource, http)?;
     check_query(head, resource)?;
     check_method(head.method, resource)?;
-    let upgrade = if resource == Resource::WebSocket { Some(check_upgrade(head)?) } else { None };
+    let upgrade = if resource == Resource::WebSocket { Some(upgrade::check(head)?) } else { None };
     check_room(head.busy)?;
     match (resource, upgrade) {
         (Resource::WebSocket, Some(upgrade)) => Ok(upgrade),
@@ -195,47 +189,6 @@ fn check_method(method: &Method, resource: Resource) -> Result<(), Refusal> {
     Err(refusal.with(header::ALLOW, methods))
 }
 
-/// What RFC 6455, section 4.2.1 demands of a client.
-fn check_upgrade(head: &Head<'_>) -> Result<Decision, Refusal> {
-    let headers = head.headers;
-    let upgrades = head.version >= Version::HTTP_11
-        && has_token(headers, &header::UPGRADE, "websocket")
-        && has_token(headers, &header::CONNECTION, "upgrade");
-    if !upgrades {
-        return Err(upgrade_required("this is a WebSocket; connect with a WebSocket client"));
-    }
-    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version.as_bytes() != VERSION.as_bytes()) {
-        return Err(upgrade_required("Sec-WebSocket-Version must be 13"));
-    }
-    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).filter(|key| is_key(key.as_bytes())) else {
-        let text = "Sec-WebSocket-Key must be 16 bytes in base64";
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, Reason::Head, text));
-    };
-    let subprotocol = has_token(headers, &header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL);
-    Ok(Decision::Upgrade { accept: derive_accept_key(key.as_bytes()), subprotocol })
-}
-
-fn upgrade_required(text: &str) -> Refusal {
-    Refusal::new(StatusCode::UPGRADE_REQUIRED, Reason::Method, text)
-        .with(header::UPGRADE, "websocket")
-        .with(header::CONNECTION, "upgrade")
-        .with(header::SEC_WEBSOCKET_VERSION, VERSION)
-}
-
-/// Whether a header that is a list contains the token.
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
-}
-
-/// 16 bytes in base64: 22 digits and two equals signs.
-fn is_key(key: &[u8]) -> bool {
-    let Some((digits, b"==")) = key.split_last_chunk::<2>().map(|(digits, end)| (digits, end.as_slice())) else {
-        return false;
-    };
-    digits.len() == 22 && digits.iter().all(|digit| digit.is_ascii_alphanumeric() || b"+/".contains(digit))
-}
-
 fn check_room(busy: Option<Busy>) -> Result<(), Refusal> {
     let refuse = |reason, text: String| {
         Refusal::new(StatusCode::SERVICE_UNAVAILABLE, reason, text).with(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
@@ -258,7 +211,7 @@ fn check_room(busy: Option<Busy>) -> Result<(), Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::HeaderValue;
+    use hyper::header::{HeaderName, HeaderValue};
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
-//! hosts and origins), `refusal` limits the log, `drain` ends the broker, `wiring` has the handlers in this process.
+//! hosts and origins, `upgrade` RFC 6455), `refusal` limits the log, `drain` ends the broker, `wiring` has the handlers in this process.
 //! Nothing here knows an envelope.
 
 mod admission;
@@ -10,6 +10,7 @@ mod handshake;
 mod listener;
 mod names;
 mod refusal;
+mod upgrade;
 mod wiring;
 
 use std::future::Future;

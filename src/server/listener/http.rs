@@ -27,6 +27,7 @@ use crate::server::admission::Cap;
 use crate::server::handshake::{self, Busy, Decision, Head};
 use crate::server::names;
 use crate::server::refusal::{Reason, Refusal};
+use crate::server::upgrade;
 
 /// How long a peer may take for its response.
 const RESPONSE_TIME: Duration = Duration::from_secs(10);
@@ -214,7 +215,7 @@ fn upgrade(accept: &str, subprotocol: bool) -> Response<Full<Bytes>> {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
     if subprotocol {
-        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(handshake::SUBPROTOCOL));
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(upgrade::SUBPROTOCOL));
     }
     response
 }
