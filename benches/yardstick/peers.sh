@@ -16,7 +16,7 @@ run=${YARDSTICK_RUN:-$home/run}
 mkdir -p "$run"
 
 # Only what one workload or another needs beyond the defaults: every check and every other bound stays on.
-export SWITCHBOARD__LIMITS__RATE=0 SWITCHBOARD__LIMITS__SUBSCRIPTIONS=200000 SWITCHBOARD__LIMITS__CONNECTIONS=20000
+export SWITCHBOARD__LIMITS__RATE=0 SWITCHBOARD__LIMITS__SUBSCRIPTIONS=200000 SWITCHBOARD__LIMITS__CONNECTIONS=20000 SWITCHBOARD__LIMITS__UNREGISTERED=20000
 : "${SWITCHBOARD:=${CARGO_TARGET_DIR:-$here/../../target}/dist/switchboard serve --listen 127.0.0.1:PORT --data-dir $run/switchboard --log warn}"
 
 install() {
