@@ -525,10 +525,12 @@ impl Connection {
 
     fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Effect {
         let close = close.into();
-        self.leave(now, router);
         if close.code() == CloseCode::SlowConsumer {
-            // It takes nothing, so what waits is dropped, all but the warning.
-            self.replies.truncate(1);
+            // It takes nothing, so what waits is dropped, all but what the broker says of the queue.
+            let (notices, _) = self.detach(now, router);
+            self.replies = notices.into();
+        } else {
+            self.leave(now, router);
         }
         self.end();
         Effect::Close(close)
@@ -536,21 +538,26 @@ impl Connection {
 
     /// Detaches the session. What waits in its outbox is sent before what this connection says afterwards.
     fn leave(&mut self, now: Instant, router: &Router) {
+        let (notices, frames) = self.detach(now, router);
+        self.replies.extend(notices.into_iter().chain(frames));
+    }
+
+    /// Detaches the session, if there is one. Returns notices about its queue, and what waited in it.
+    fn detach(&mut self, now: Instant, router: &Router) -> (Vec<Frame>, Vec<Frame>) {
+        let (mut notices, mut frames) = (Vec::new(), Vec::new());
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
             router.detach(now, &session);
-            let mut frames = Vec::new();
             loop {
                 let taken = session.outbox().take(now, usize::MAX, &mut frames);
-                if let Some(depth) = taken.lagging {
-                    self.replies.push_front(notice::lagging(depth).into());
-                }
+                notices.extend(taken.lagging.map(|depth| Frame::from(notice::lagging(depth))));
+                notices.extend((taken.dropped > 0).then(|| Frame::from(notice::dropped(taken.dropped))));
                 // Its subscription has ended, so a replay brings nothing more. What is behind it still counts.
                 if taken.replay.is_none() {
                     break;
                 }
             }
-            self.replies.extend(frames);
         }
+        (notices, frames)
     }
 
     fn end(&mut self) {
@@ -673,5 +680,6 @@ mod tests {
         assert!(connection.handle(after(9_400), Input::Timeout, &router).is_none());
         let effect = connection.handle(after(9_500), Input::Timeout, &router);
         assert!(matches!(effect, Some(Effect::Close(close)) if close.code() == CloseCode::SlowConsumer));
+        assert!(taken(after(9_500), &mut connection, &router).is_empty(), "what waited is dropped");
     }
 }

@@ -297,6 +297,8 @@ impl World {
         self.model.conns[conn].inbox.retained.clear();
         let taken = code != CloseCode::SlowConsumer && !link.silent && !link.is_ended();
         self.model.conns[conn].inbox.ends();
+        // What a slow consumer has not taken is dropped.
+        self.model.conns[conn].lost |= code == CloseCode::SlowConsumer;
         if taken {
             self.read(seat, usize::MAX)?;
         }
