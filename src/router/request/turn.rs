@@ -53,6 +53,7 @@ struct Member {
 
 #[derive(Default)]
 struct Lane {
+    members: usize,
     /// The turns in progress. More than one only after lanes have become one.
     turns: SmallVec<[RequestId; 1]>,
     /// The requests that wait, by their own serial and that of the subscription, oldest first.
@@ -132,7 +133,6 @@ impl Turns {
             self.remove(state, requests, owed);
         }
         state.drop_if_idle(of);
-        state.regroup();
         waiters
     }
 
@@ -224,7 +224,6 @@ impl Turns {
             self.remove(state, requests, id);
             if left {
                 state.drop_if_idle(of);
-                state.regroup();
             }
             return;
         }
@@ -337,11 +336,18 @@ impl State {
         ids.filter_map(|id| Some((*id, self.turns.get(id)?))).find(|(_, turn)| turn.subscription.serial == of)
     }
 
-    /// Drops a member that has left and has no open request.
+    /// Drops a member that has left and has no open request. Its lane may fall into several.
     fn drop_if_idle(&mut self, of: Serial) {
         let Some(lane) = self.members.get(&of).filter(|member| member.left).map(|member| member.lane) else { return };
-        if self.turn_of(of, lane).is_none() {
-            self.members.remove(&of);
+        if self.turn_of(of, lane).is_some() {
+            return;
+        }
+        self.members.remove(&of);
+        if self.lanes.get(&lane).is_some_and(|lane| lane.members > 1) {
+            self.regroup();
+        } else {
+            self.lanes.remove(&lane);
+            self.ready.remove(&lane);
         }
     }
 
@@ -354,7 +360,7 @@ impl State {
         let serials: Vec<Serial> = self.members.keys().copied().collect();
         for (member, first) in self.members.values_mut().zip(first_of) {
             member.lane = serials.get(first).copied().unwrap_or(member.subscription.serial);
-            self.lanes.entry(member.lane).or_default();
+            self.lanes.entry(member.lane).or_default().members += 1;
         }
         #[expect(clippy::iter_over_hash_type, reason = "a lane asks only whether it has turns")]
         for (id, turn) in &self.turns {
