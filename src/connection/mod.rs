@@ -9,14 +9,17 @@ mod command;
 mod driver;
 mod failed_logins;
 mod heartbeat;
+mod message;
 mod pause;
 mod rate;
+mod settings;
 mod shutdown;
 mod timer;
 mod unregistered;
 
 pub use driver::{Admission, Context, Upgraded, serve};
 pub use failed_logins::{FailedLogins, network_of};
+pub use settings::Settings;
 pub use shutdown::{Shutdown, Stage};
 pub use unregistered::{Unregistered, UnregisteredGuard};
 
@@ -26,23 +29,16 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
-use wire::{
-    Close, CloseCode, DecodeLimits, Envelope, ErrorCode, Malformed, Refusal, command as broker_command, decode, notice,
-};
+use wire::{Close, CloseCode, ErrorCode, Refusal, notice};
 
 use crate::auth::{AuthError, Claim, Identity};
-use crate::config::Limits;
-use crate::router::{Allowance, Denied, End, OnFull, Outbox, OutboxLimits, Refused, Routed, Router, Session};
+use crate::router::{Allowance, End, OnFull, Router, Session};
 use crate::websocket::{Frame, ping};
 use command::Registering;
 use heartbeat::{Beat, Heartbeat};
 use pause::Pause;
 use rate::Rate;
 use timer::{Timer, Timers};
-
-/// The requests on protected triples of an unregistered connection that leave an audit record. Without a bound, anybody
-/// could push the real records out of the rotating log.
-const UNREGISTERED_RECORDED: u32 = 10;
 
 /// Replies that wait in the connection's own queue before it is read on.
 const REPLIES_MAX: usize = 64;
@@ -88,45 +84,6 @@ pub enum Effect {
     Verify(Claim),
     /// Send what waits, then this Close frame, and end.
     Close(Close),
-}
-
-/// What all connections of a broker share.
-pub struct Settings {
-    limits: Limits,
-    failed_logins: FailedLogins,
-    unregistered: Unregistered,
-}
-
-impl Settings {
-    /// Settings with these limits.
-    #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self {
-            failed_logins: FailedLogins::new(limits.failed_registrations),
-            unregistered: Unregistered::default(),
-            limits,
-        }
-    }
-
-    /// The limits.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
-    /// The count of connections that have not registered.
-    pub fn unregistered(&self) -> &Unregistered {
-        &self.unregistered
-    }
-
-    /// An outbox of the configured size.
-    #[must_use]
-    pub fn outbox(&self) -> Outbox {
-        Outbox::new(OutboxLimits {
-            messages: self.limits.outbound_messages,
-            bytes: self.limits.outbound_bytes,
-            refuses: false,
-        })
-    }
 }
 
 /// One WebSocket.
@@ -334,102 +291,6 @@ impl Connection {
         }
     }
 
-    /// A message, with its text unless it is a binary one. It counts against the rate whatever it is.
-    fn message(&mut self, now: Instant, text: Option<&str>, router: &Router) -> Option<Effect> {
-        self.heartbeat.hear();
-        let limits = DecodeLimits::client(self.settings.limits.json_depth);
-        let binary = || Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages").into();
-        let effect = match text.map_or_else(|| Err(binary()), |text| decode(text, limits)) {
-            Err(malformed) => self.malformed(now, &malformed, router),
-            Ok(envelope) => {
-                self.malformed = 0;
-                if envelope.triple().is_broker() {
-                    self.command(now, &envelope, router)
-                } else {
-                    self.envelope(now, &envelope, router);
-                    None
-                }
-            }
-        };
-        if effect.is_none() && self.pause.is_none() {
-            self.wait_for_own_queue(now);
-        }
-        if self.pause.is_none() {
-            self.count(now);
-        } else {
-            self.rate.count(now);
-        }
-        effect
-    }
-
-    /// Counts a frame against the rate. A session that is too fast is read more slowly.
-    fn count(&mut self, now: Instant) {
-        if let Some(until) = self.rate.count(now) {
-            self.begin_pause(Pause::Rate, until);
-        }
-    }
-
-    /// An envelope for others.
-    fn envelope(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) {
-        let Phase::Registered(session) = &self.phase else {
-            self.not_registered(now, envelope, router);
-            return;
-        };
-        match router.route(now, session, envelope) {
-            Ok(Routed { receipt, mut pressed }) => {
-                pressed.retain(|receiver| !Arc::ptr_eq(receiver, session));
-                if let (Some(receipt), Some(id)) = (receipt, envelope.id()) {
-                    self.push(now, notice::receipt(id, receipt.receivers, receipt.hint.as_deref()));
-                }
-                if !pressed.is_empty() {
-                    self.wait_for_receivers(now, pressed);
-                }
-            }
-            Err(Denied { refusal, is_request }) => {
-                let frame = match is_request {
-                    true => router.failure(envelope.triple(), envelope.id(), &refusal),
-                    false => notice::error(envelope.id(), &refusal).into(),
-                };
-                self.push(now, frame);
-            }
-        }
-    }
-
-    fn not_registered(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) {
-        let refusal = Refusal::new(
-            ErrorCode::NotRegistered,
-            "register first: send Broker/Application/Register with your application's name as 'source'",
-        );
-        let triple = envelope.triple();
-        let frame = if router.policy().is_protected(triple) {
-            let source = envelope.source().unwrap_or_default();
-            self.unregistered_requests += 1;
-            if self.unregistered_requests <= UNREGISTERED_RECORDED {
-                router.tell_refused(&Refused { triple, source, user: None, session: None, refusal: &refusal });
-            }
-            router.failure(triple, envelope.id(), &refusal)
-        } else if broker_command::is_command(triple) {
-            notice::failure(triple, envelope.id(), &[], &refusal).into()
-        } else {
-            notice::error(envelope.id(), &refusal).into()
-        };
-        self.push(now, frame);
-    }
-
-    /// A message that is not an envelope is answered; many in a row close the connection. Other refusals do not count.
-    fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Option<Effect> {
-        self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));
-        if malformed.refusal.code == ErrorCode::ReservedChannel {
-            self.malformed = 0;
-            return None;
-        }
-        self.malformed += 1;
-        if self.malformed >= self.settings.limits.malformed {
-            return Some(self.close(now, router, CloseCode::Policy));
-        }
-        None
-    }
-
     fn wait_for_receivers(&mut self, now: Instant, pressed: Vec<Arc<Session>>) {
         let allowance = self.allowance.get_or_insert_with(|| Box::new(Allowance::publisher(now)));
         if let Some((pause, until)) = Pause::begin(now, pressed, allowance) {
@@ -586,7 +447,7 @@ mod tests {
 
     use super::*;
     use crate::auth::{Permission, Permissions, Principal};
-    use crate::config::Config;
+    use crate::config::{Config, Limits};
     use crate::router::{Ids, Policy};
 
     /// A connection that is registered, and that takes nothing from now on.

@@ -1,0 +1,114 @@
+//! What a message is: a command, an envelope for others, or not an envelope at all.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use wire::{
+    CloseCode, DecodeLimits, Envelope, ErrorCode, Malformed, Refusal, command as broker_command, decode, notice,
+};
+
+use super::pause::Pause;
+use super::{Connection, Effect, Phase};
+use crate::router::{Denied, Refused, Routed, Router};
+
+/// The requests on protected triples of an unregistered connection that leave an audit record. Without a bound, anybody
+/// could push the real records out of the rotating log.
+const UNREGISTERED_RECORDED: u32 = 10;
+
+impl Connection {
+    /// A message, with its text unless it is a binary one. It counts against the rate whatever it is.
+    pub(super) fn message(&mut self, now: Instant, text: Option<&str>, router: &Router) -> Option<Effect> {
+        self.heartbeat.hear();
+        let limits = DecodeLimits::client(self.settings.limits.json_depth);
+        let binary = || Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages").into();
+        let effect = match text.map_or_else(|| Err(binary()), |text| decode(text, limits)) {
+            Err(malformed) => self.malformed(now, &malformed, router),
+            Ok(envelope) => {
+                self.malformed = 0;
+                if envelope.triple().is_broker() {
+                    self.command(now, &envelope, router)
+                } else {
+                    self.envelope(now, &envelope, router);
+                    None
+                }
+            }
+        };
+        if effect.is_none() && self.pause.is_none() {
+            self.wait_for_own_queue(now);
+        }
+        if self.pause.is_none() {
+            self.count(now);
+        } else {
+            self.rate.count(now);
+        }
+        effect
+    }
+
+    /// Counts a frame against the rate. A session that is too fast is read more slowly.
+    pub(super) fn count(&mut self, now: Instant) {
+        if let Some(until) = self.rate.count(now) {
+            self.begin_pause(Pause::Rate, until);
+        }
+    }
+
+    /// An envelope for others.
+    pub(super) fn envelope(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) {
+        let Phase::Registered(session) = &self.phase else {
+            self.not_registered(now, envelope, router);
+            return;
+        };
+        match router.route(now, session, envelope) {
+            Ok(Routed { receipt, mut pressed }) => {
+                pressed.retain(|receiver| !Arc::ptr_eq(receiver, session));
+                if let (Some(receipt), Some(id)) = (receipt, envelope.id()) {
+                    self.push(now, notice::receipt(id, receipt.receivers, receipt.hint.as_deref()));
+                }
+                if !pressed.is_empty() {
+                    self.wait_for_receivers(now, pressed);
+                }
+            }
+            Err(Denied { refusal, is_request }) => {
+                let frame = match is_request {
+                    true => router.failure(envelope.triple(), envelope.id(), &refusal),
+                    false => notice::error(envelope.id(), &refusal).into(),
+                };
+                self.push(now, frame);
+            }
+        }
+    }
+
+    pub(super) fn not_registered(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) {
+        let refusal = Refusal::new(
+            ErrorCode::NotRegistered,
+            "register first: send Broker/Application/Register with your application's name as 'source'",
+        );
+        let triple = envelope.triple();
+        let frame = if router.policy().is_protected(triple) {
+            let source = envelope.source().unwrap_or_default();
+            self.unregistered_requests += 1;
+            if self.unregistered_requests <= UNREGISTERED_RECORDED {
+                router.tell_refused(&Refused { triple, source, user: None, session: None, refusal: &refusal });
+            }
+            router.failure(triple, envelope.id(), &refusal)
+        } else if broker_command::is_command(triple) {
+            notice::failure(triple, envelope.id(), &[], &refusal).into()
+        } else {
+            notice::error(envelope.id(), &refusal).into()
+        };
+        self.push(now, frame);
+    }
+
+    /// A message that is not an envelope is answered; many in a row close the connection. Other refusals do not count.
+    pub(super) fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Option<Effect> {
+        self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));
+        if malformed.refusal.code == ErrorCode::ReservedChannel {
+            self.malformed = 0;
+            return None;
+        }
+        self.malformed += 1;
+        if self.malformed >= self.settings.limits.malformed {
+            return Some(self.close(now, router, CloseCode::Policy));
+        }
+        None
+    }
+}

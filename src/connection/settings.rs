@@ -1,0 +1,44 @@
+//! [`Settings`]: what all connections of a broker share.
+
+use super::{FailedLogins, Unregistered};
+use crate::config::Limits;
+use crate::router::{Outbox, OutboxLimits};
+
+/// What all connections of a broker share.
+pub struct Settings {
+    pub(super) limits: Limits,
+    pub(super) failed_logins: FailedLogins,
+    pub(super) unregistered: Unregistered,
+}
+
+impl Settings {
+    /// Settings with these limits.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            failed_logins: FailedLogins::new(limits.failed_registrations),
+            unregistered: Unregistered::default(),
+            limits,
+        }
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The count of connections that have not registered.
+    pub fn unregistered(&self) -> &Unregistered {
+        &self.unregistered
+    }
+
+    /// An outbox of the configured size.
+    #[must_use]
+    pub fn outbox(&self) -> Outbox {
+        Outbox::new(OutboxLimits {
+            messages: self.limits.outbound_messages,
+            bytes: self.limits.outbound_bytes,
+            refuses: false,
+        })
+    }
+}
