@@ -1,7 +1,7 @@
 //! What each fuzz target does with its input.
 //!
 //! A target panics if a rule is broken. Otherwise it returns the class of the outcome: `accepted`, an error code, a
-//! status, or a close code. A file in `corpus/TARGET` is named `CLASS.what-it-shows`, and `tests/it/corpora.rs` replays
+//! status, or a close code. A file in `corpus/TARGET` is named `CLASS.what-it-shows`, and `tests/it/wire/corpora.rs` replays
 //! all of them on a stable compiler. Files that a fuzzer adds have no class in their name.
 
 mod broker;

@@ -1,4 +1,4 @@
-//! Every test that drives switchboard from outside, in one program.
+//! Every test that drives switchboard from outside, in one program; a room of tests is a folder.
 
 #![expect(
     clippy::unwrap_used,
@@ -10,56 +10,20 @@
 
 mod support;
 
-mod transcript_coverage;
 mod transcripts;
-mod transcripts_core;
 
-mod corpora;
-mod frames;
-mod handshake;
-mod malformed;
-mod server;
+mod model;
+mod routing;
 mod session;
+mod wire;
 
-mod groups;
-mod handler_gone;
-mod splicing;
-
-mod announce;
-mod fetch_credentials;
-mod presence;
-mod replay;
-mod retained;
-mod secrets;
-
-mod crowd;
-mod drain;
-mod load;
-mod pressure;
-
-mod bench;
-mod budget;
-mod chromium;
+mod browser;
+mod cli;
 mod client;
-mod close_codes;
-mod command_line;
-mod configuration;
+mod config;
 mod credentials;
-mod fake_broker;
-mod python;
-mod tls_proxy;
-
-mod live_org;
-mod metadata;
-mod proof;
 mod salesforce;
-mod simulator;
 
+mod budget;
 mod documents;
-mod outbox;
-mod properties;
-mod races_requests;
-mod simulation;
-mod stress;
-mod stress_events;
 mod tidy;

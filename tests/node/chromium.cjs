@@ -1,4 +1,4 @@
-// Chromium for tests/it/chromium: one launch, and pages that do what they are told.
+// Chromium for tests/it/browser: one launch, and pages that do what they are told.
 //
 // Usage: chromium.cjs EXECUTABLE ROOT. Serves the folder ROOT on 127.0.0.1, and says { "port": … } when it is ready. Then
 // each line of standard input is a command, { "id": …, "do": …, … }, and each line of standard output the outcome of one,

@@ -1,7 +1,7 @@
 // salesforce-pubsub-api-client against the stand-in org: it was written elsewhere, and has Salesforce's own .proto.
 //
 // Usage: pubsub.cjs URL, with NODE_EXTRA_CA_CERTS for the client's login. The org is the seed of
-// tests/it/simulator/clients.rs, over https.
+// tests/it/salesforce/simulator/clients.rs, over https.
 
 const assert = require("node:assert/strict");
 const PubSubApiClient = require("salesforce-pubsub-api-client").default ?? require("salesforce-pubsub-api-client");

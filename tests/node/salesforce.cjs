@@ -1,6 +1,6 @@
 // jsforce against the stand-in org: it was written elsewhere, and knows an org's ways.
 //
-// Usage: salesforce.cjs URL KEY_FILE. The org is the seed of tests/it/simulator/clients.rs. CommonJS, so that NODE_PATH
+// Usage: salesforce.cjs URL KEY_FILE. The org is the seed of tests/it/salesforce/simulator/clients.rs. CommonJS, so that NODE_PATH
 // finds jsforce beside the build.
 
 const assert = require("node:assert/strict");

@@ -1,6 +1,6 @@
 """simple-salesforce against the stand-in org: it was written elsewhere, and knows an org's ways.
 
-Usage: salesforce.py URL CA_FILE KEY_FILE. The org is the seed of tests/it/simulator/clients.rs, over https.
+Usage: salesforce.py URL CA_FILE KEY_FILE. The org is the seed of tests/it/salesforce/simulator/clients.rs, over https.
 """
 
 import sys

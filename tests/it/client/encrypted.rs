@@ -1,8 +1,8 @@
 //! `wss://`, against a real broker behind a TLS proxy.
 
 use super::*;
+use crate::client::tls_proxy::TlsProxy;
 use crate::support::Broker;
-use crate::tls_proxy::TlsProxy;
 
 #[tokio::test]
 async fn a_client_with_the_certificate_authority_works_behind_a_tls_proxy() {

@@ -1,13 +1,17 @@
 //! The Rust client, against a broker that the test plays.
 
+mod close_codes;
 mod connecting;
 mod encrypted;
+pub(crate) mod fake_broker;
 mod publishing;
+mod python;
 mod reconnecting;
 mod requesting;
 mod serving;
 mod subscribing;
 mod timing;
+pub(crate) mod tls_proxy;
 mod tokens;
 
 use std::future::IntoFuture;
@@ -25,7 +29,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
 use wire::ErrorCode;
 
-use crate::fake_broker::{FakeBroker, Peer, event, request, triple};
+use crate::client::fake_broker::{FakeBroker, Peer, event, request, triple};
 
 fn builder(broker: &FakeBroker) -> Builder {
     Client::builder(broker.url()).source("softphone").backoff(Duration::from_millis(1), Duration::from_millis(5))

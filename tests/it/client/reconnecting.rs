@@ -1,4 +1,4 @@
-//! What happens after a connection is lost. `tests/it/close_codes.rs` plays every close code.
+//! What happens after a connection is lost. `tests/it/client/close_codes.rs` plays every close code.
 
 use super::*;
 

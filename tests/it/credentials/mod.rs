@@ -1,11 +1,14 @@
 //! The credential store from all sides: as a library (`store`, `rekey`), as a handler (`fetch`), from the command line
-//! (`command`); and how many copies of a password there are (`one_buffer`).
+//! (`command`), over a socket (`contract`); how many copies of a password there are (`one_buffer`), and where it never is
+//! (`secrets`).
 
 mod command;
+mod contract;
 mod fetch;
 #[cfg(target_os = "linux")]
 mod one_buffer;
 mod rekey;
+pub(crate) mod secrets;
 mod store;
 
 use std::path::Path;

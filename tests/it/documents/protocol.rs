@@ -6,7 +6,7 @@ use std::path::Path;
 use wire::{CloseCode, ErrorCode};
 
 use super::links;
-use crate::transcript_coverage::{numbered_rules, subject_of};
+use crate::transcripts::coverage::{numbered_rules, subject_of};
 
 fn page() -> String {
     fs::read_to_string("docs/protocol.md").unwrap()

@@ -7,7 +7,7 @@ use salesforce_stand_in::{DEMO_SEED, Options, Org, Seed};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::simulator::http;
+use crate::salesforce::simulator::http;
 use crate::support::{Broker, Peer, envelope, secret_file, within};
 
 pub(super) const UPDATE: &str = "Salesforce/Call/UpdateObject";

@@ -7,6 +7,10 @@ mod check_tables;
 mod events;
 mod faults;
 mod fetch;
+pub(crate) mod live_org;
+mod metadata;
+mod proof;
+pub(crate) mod simulator;
 mod stand_in;
 
 mod creating;

@@ -1,6 +1,9 @@
 //! Plays the transcripts of tests/it/transcripts over real sockets against the real broker.
 //!
-//! Transcripts that move the clock are played on the core only: see `transcripts_core.rs`.
+//! Transcripts that move the clock are played on the core only: see `core.rs`.
+
+mod core;
+pub(crate) mod coverage;
 
 use std::collections::BTreeMap;
 

@@ -18,8 +18,8 @@ use switchboard::salesforce::SalesforceVerifier;
 use super::{ALICE, ORG, now};
 
 /// The org's key in these tests, and one that is not the org's.
-const OURS: &str = include_str!("../salesforce/key.pem");
-const THEIRS: &str = include_str!("../../../crates/salesforce-stand-in/src/org_key.pem");
+const OURS: &str = include_str!("../key.pem");
+const THEIRS: &str = include_str!("../../../../crates/salesforce-stand-in/src/org_key.pem");
 
 const RS256: &str = r#"{"alg":"RS256"}"#;
 

@@ -6,7 +6,7 @@ use tokio::time::{Duration, Instant};
 
 use super::salesforce::files;
 use super::{Chromium, Host, Page};
-use crate::fake_broker::{FakeBroker, Peer};
+use crate::client::fake_broker::{FakeBroker, Peer};
 
 /// Longer than any pause before the first attempt to come back.
 const DRAIN: Duration = Duration::from_millis(700);

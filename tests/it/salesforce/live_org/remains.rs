@@ -10,7 +10,7 @@ use salesforce_stand_in::{DEMO_SEED, Fault, Options, Org, Seed, Wrong};
 use tokio::time::{Instant, interval};
 
 use super::{ALICE, ALICES, Fixture, demo, fetched};
-use crate::secrets::files_with;
+use crate::credentials::secrets::files_with;
 use crate::support::Broker;
 
 /// What stands before the password in Salesforce's answer, as far as a library that uses its buffer anew has left it.

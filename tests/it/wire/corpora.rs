@@ -1,7 +1,7 @@
 //! Replays the corpora of the fuzz targets, which need no fuzzer for that.
 
 #[expect(unreachable_pub, reason = "in fuzz/ it is a library")]
-#[path = "../../fuzz/src/lib.rs"]
+#[path = "../../../fuzz/src/lib.rs"]
 mod targets;
 
 use std::fs;

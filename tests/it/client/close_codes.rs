@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use wire::{CloseCode, Reconnect};
 
-use crate::fake_broker::{FakeBroker, Peer, event};
+use crate::client::fake_broker::{FakeBroker, Peer, event};
 use crate::support::within;
 
 /// How many clients run at the same time.

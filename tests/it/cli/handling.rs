@@ -1,7 +1,7 @@
 //! `switchboard handle`.
 
 use super::*;
-use crate::fake_broker::request;
+use crate::client::fake_broker::request;
 
 async fn find(url: &str, data: &str) -> Outcome {
     run(url, &["request", "Crm", "Contact", "Find", data]).await

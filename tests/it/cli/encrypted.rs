@@ -1,7 +1,7 @@
 //! `wss://` and `--ca-file`, for every command that connects to a broker.
 
 use super::*;
-use crate::tls_proxy::TlsProxy;
+use crate::client::tls_proxy::TlsProxy;
 
 #[tokio::test]
 async fn every_client_command_works_behind_a_tls_proxy() {

@@ -1,6 +1,7 @@
 //! The command line, as scripts use it: its output and its exit codes. Mostly against the real broker; the test plays the
 //! broker for what the real one does not do on demand.
 
+mod bench;
 mod connecting;
 mod encrypted;
 mod handling;
@@ -23,7 +24,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
-use crate::fake_broker::{FakeBroker, event};
+use crate::client::fake_broker::{FakeBroker, event};
 use crate::support::{Broker, application, token_of, within};
 
 /// The exit code and the output of a command.

@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use super::gadget::fetch_credentials;
 use super::{Chromium, modules};
-use crate::live_org::{Fixture, demo};
+use crate::salesforce::live_org::{Fixture, demo};
 
 const CAROL: &str = "005000000000008AAA";
 const PASSWORD: &str = "carols-own-password";

@@ -1,0 +1,10 @@
+//! What routing does beyond the transcripts: groups, retained values and their replay, handlers that disappear,
+//! announcements of adapters, load and pressure.
+
+mod announce;
+mod groups;
+mod handler_gone;
+mod load;
+mod pressure;
+mod replay;
+mod retained;
