@@ -7,6 +7,7 @@ pub(crate) mod backoff;
 pub(crate) mod expiring;
 pub mod websocket;
 
+pub mod audit;
 pub mod http;
 pub mod store;
 pub mod telemetry;

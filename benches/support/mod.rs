@@ -32,7 +32,7 @@ impl Broker {
             lasts: None,
         };
         let outbox = Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20, refuses: false });
-        let registration = Registration { source: source.to_owned(), identity, echo: false, outbox };
+        let registration = Registration { source: source.to_owned(), identity, echo: false, address: None, outbox };
         self.router.attach(self.now, registration).unwrap()
     }
 

@@ -91,6 +91,7 @@ impl Door for Queue {
                 source: &given.source,
                 user: given.user.as_deref(),
                 session: Some(given.session),
+                address: given.address,
                 refusal: why,
             });
         }

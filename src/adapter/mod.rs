@@ -1,8 +1,9 @@
 //! Handlers inside the process: the [`Handler`] trait, the [`host`] that attaches an implementation to the router, and
-//! the `fair` queue in which requests wait for it.
+//! the `fair` queue in which requests wait for it. `audited` is what an audit record says of a request.
 //!
 //! To the router an adapter is a handler like any other; an adapter does not see the router.
 
+mod audited;
 mod fair;
 
 pub mod host;

@@ -42,7 +42,7 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Whether `listen` was written by the operator: then a failing listener is an error, else a warning on `[::1]`.
     pub listen_is_default: bool,
-    /// Where the credential store, its key and the audit record live.
+    /// Where the credential store, its key and the audit log live.
     pub data_dir: PathBuf,
     /// How sessions prove who they are.
     pub auth: AuthMode,
@@ -177,12 +177,20 @@ pub enum Overflow {
 }
 
 /// `[credentials]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
     /// `store`
     pub store: Store,
     /// `key_file`; `None`: `data_dir/credentials.key`, or the environment variable `SWITCHBOARD_CREDENTIALS_KEY`.
     pub key_file: Option<PathBuf>,
+    /// `audit_required`: whether a fetch without an audit record is refused.
+    pub audit_required: bool,
+}
+
+impl Default for Credentials {
+    fn default() -> Self {
+        Self { store: Store::default(), key_file: None, audit_required: true }
+    }
 }
 
 /// `credentials.store`

@@ -55,7 +55,7 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Path(|it, path| it.data_dir = path),
         default: "the platform's data folder",
         unit: "",
-        meaning: "The folder of the credential store, its key and the audit record. One broker a folder.",
+        meaning: "The folder of the credential store, its key and the audit log. One broker a folder.",
     },
     Key {
         name: "auth.mode",
@@ -112,6 +112,14 @@ static KEYS: &[Key<Config>] = &[
         unit: "",
         meaning: "The file of the store's key, 64 hex digits; made with mode 0600 where there is none. The variable \
                   `SWITCHBOARD_CREDENTIALS_KEY` (one underscore) holds the key itself instead.",
+    },
+    Key {
+        name: "credentials.audit_required",
+        slot: Slot::Switch(|it| &mut it.credentials.audit_required),
+        default: "true",
+        unit: "",
+        meaning: "Whether a fetch whose audit record cannot be written is refused (`STORAGE_UNAVAILABLE`), and a broker that \
+                  cannot open the audit log does not start. `false`: credentials are sent without a record; the log says so.",
     },
     Key {
         name: "requests.timeout",

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::auth::{AuthError, Claim, Identity};
+use crate::audit::{Entry, Event};
+use crate::auth::{AuthError, Claim, Identity, Principal};
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, Phase};
 use crate::router::{Application, Listed, Registration, Router};
@@ -158,12 +159,14 @@ impl Connection {
             }
             Err(AuthError::Forbidden(why)) => Refusal::new(ErrorCode::Forbidden, why),
             Err(AuthError::Unavailable(why)) => {
-                self.push(now, registering.failure(&Refusal::new(ErrorCode::UpstreamUnavailable, why)));
+                let refusal = Refusal::new(ErrorCode::UpstreamUnavailable, why);
+                self.record_refusal(&registering, None, &refusal);
+                self.push(now, registering.failure(&refusal));
                 self.timers.set(Timer::Registration, now + self.settings.limits.registration);
                 return None;
             }
         };
-        Some(self.refuse(now, &registering, &refusal, router))
+        Some(self.refuse(now, &registering, None, &refusal, router))
     }
 
     /// The delay after too many failed registrations is over.
@@ -174,11 +177,19 @@ impl Connection {
             "too many failed registrations from this address in the last minute; check the token, then try again later \
              (limits.failed_registrations)",
         );
-        Some(self.refuse(now, &registering, &refusal, router))
+        Some(self.refuse(now, &registering, None, &refusal, router))
     }
 
-    /// Answers a registration that is refused for good, and closes the connection.
-    fn refuse(&mut self, now: Instant, registering: &Registering, refusal: &Refusal, router: &Router) -> Effect {
+    /// Answers a registration that is refused for good, and closes the connection. `principal`: what was proved.
+    fn refuse(
+        &mut self,
+        now: Instant,
+        registering: &Registering,
+        principal: Option<&Principal>,
+        refusal: &Refusal,
+        router: &Router,
+    ) -> Effect {
+        self.record_refusal(registering, principal, refusal);
         // The words are the broker's own, with nothing of a token in them; the person at the screen never sees them.
         let (source, reason) = (&*registering.source, &*refusal.message);
         tracing::info!(source, code = refusal.code.as_str(), reason, "a registration was refused");
@@ -191,6 +202,19 @@ impl Connection {
         self.close(now, router, code)
     }
 
+    fn record_refusal(&self, registering: &Registering, principal: Option<&Principal>, refusal: &Refusal) {
+        if let Some(audit) = &self.settings.audit {
+            audit.record_unregistered(&Entry {
+                outcome: Some(refusal.code),
+                source: Some(&registering.source),
+                user: principal.and_then(Principal::user),
+                address: Some(self.address),
+                target: Some(register().to_string().into()),
+                ..Entry::new(Event::RegistrationRefused)
+            });
+        }
+    }
+
     fn attach(
         &mut self,
         now: Instant,
@@ -199,15 +223,17 @@ impl Connection {
         router: &Router,
     ) -> Option<Effect> {
         let proof_ends = identity.lasts.map(|lasts| now + lasts);
+        let principal = identity.principal.clone();
         let registration = Registration {
             source: registering.source.clone(),
             identity,
             echo: registering.echo,
+            address: Some(self.address),
             outbox: self.settings.outbox(),
         };
         let session = match router.attach(now, registration) {
             Ok(session) => session,
-            Err(refusal) => return Some(self.refuse(now, registering, &refusal, router)),
+            Err(refusal) => return Some(self.refuse(now, registering, Some(&principal), &refusal, router)),
         };
         tracing::info!(source = session.source(), session = %session.id(), "registered");
         let limits = &self.settings.limits;

@@ -87,7 +87,8 @@ impl Connection {
             let source = envelope.source().unwrap_or_default();
             self.unregistered_requests += 1;
             if self.unregistered_requests <= UNREGISTERED_RECORDED {
-                router.tell_refused(&Refused { triple, source, user: None, session: None, refusal: &refusal });
+                let address = Some(self.address);
+                router.tell_refused(&Refused { triple, source, user: None, session: None, address, refusal: &refusal });
             }
             router.failure(triple, envelope.id(), &refusal)
         } else if broker_command::is_command(triple) {

@@ -1,6 +1,9 @@
 //! [`Settings`]: what all connections of a broker share.
 
+use std::sync::Arc;
+
 use super::{FailedLogins, Unregistered};
+use crate::audit::Audit;
 use crate::config::Limits;
 use crate::router::{Outbox, OutboxLimits};
 
@@ -9,6 +12,8 @@ pub struct Settings {
     pub(super) limits: Limits,
     pub(super) failed_logins: FailedLogins,
     pub(super) unregistered: Unregistered,
+    /// Where refused registrations are recorded.
+    pub(super) audit: Option<Arc<Audit>>,
 }
 
 impl Settings {
@@ -18,8 +23,15 @@ impl Settings {
         Self {
             failed_logins: FailedLogins::new(limits.failed_registrations),
             unregistered: Unregistered::default(),
+            audit: None,
             limits,
         }
+    }
+
+    /// Records refused registrations here.
+    #[must_use]
+    pub fn with_audit(self, audit: Arc<Audit>) -> Self {
+        Self { audit: Some(audit), ..self }
     }
 
     /// The limits.

@@ -1,18 +1,18 @@
 //! [`FetchCredentials`]: answers `Salesforce/User/FetchCredentials` with the credentials of the requesting user.
 //!
 //! The verified user of the request decides whose credentials these are; the payload is not read. Each fetch leaves one
-//! audit record, written before the answer is sent, also if several fetches share one exchange with the source.
+//! audit record, written before the answer is sent, also if several fetches share one exchange with the source. If the
+//! record cannot be written, the fetch is refused, unless `credentials.audit_required` is off.
 
 use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 use serde::{Serialize, Serializer};
 
-use super::Audit;
-use super::audit::Requester;
 use super::exchange::Exchanges;
 use super::source::{Credentials, Source, internal};
 use crate::adapter::{Answer, Data, Given, Handler, Refused, Response};
+use crate::audit::{Audit, Event, Unwritten};
 use wire::{ErrorCode, Pattern, Refusal, Triple};
 
 /// The handler of `Salesforce/User/FetchCredentials`.
@@ -57,7 +57,11 @@ impl Handler for FetchCredentials {
     }
 
     fn refused(&self, refused: &Refused<'_>) {
-        self.audit.record(&Requester::from(refused), Some(refused.refusal.code));
+        let entry = refused.audited(Event::Fetch);
+        match refused.session {
+            Some(_) => self.audit.record(&entry),
+            None => self.audit.record_unregistered(&entry),
+        }
     }
 }
 
@@ -72,15 +76,31 @@ impl Asked {
     fn answered(mut self, found: Result<Arc<Credentials>, Refusal>) -> Result<Response, Refusal> {
         self.recorded = true;
         let outcome = found.as_ref().err().map(|refusal| refusal.code);
-        self.audit.record_and_wait(&Requester::from(&self.given), outcome);
-        found.map(|credentials| Data::new(Reply(credentials)).into())
+        let entry = self.given.audited(Event::Fetch);
+        let written = self.audit.record_and_wait(&entry.clone().with_outcome(outcome));
+        let credentials = found?;
+        match written {
+            Err(unwritten) if self.audit.is_required() => {
+                if unwritten == Unwritten::Late {
+                    // The late record says that the credentials were sent; this one corrects it.
+                    self.audit.record(&entry.with_outcome(Some(ErrorCode::StorageUnavailable)));
+                }
+                Err(Refusal::new(
+                    ErrorCode::StorageUnavailable,
+                    "credentials are only sent with an audit record, which cannot be written now; the broker's log says \
+                     why; try again in a moment",
+                ))
+            }
+            Ok(()) | Err(_) => Ok(Data::new(Reply(credentials)).into()),
+        }
     }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
         if !self.recorded {
-            self.audit.record(&Requester::from(&self.given), Some(ErrorCode::RequestCancelled));
+            let entry = self.given.audited(Event::Fetch);
+            self.audit.record(&entry.with_outcome(Some(ErrorCode::RequestCancelled)));
         }
     }
 }

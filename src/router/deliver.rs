@@ -77,6 +77,7 @@ impl Router {
                 source: &sender.source,
                 user: sender.user().or(envelope.user()),
                 session: Some(sender.id),
+                address: sender.address,
                 refusal: &refusal,
             });
         }

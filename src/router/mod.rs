@@ -58,6 +58,7 @@ pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::Listed;
 pub use wake::WakeBatch;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -121,6 +122,8 @@ pub struct Refused<'a> {
     pub user: Option<&'a str>,
     /// The session, once it is registered.
     pub session: Option<SessionId>,
+    /// The address of the peer.
+    pub address: Option<IpAddr>,
     /// Why.
     pub refusal: &'a Refusal,
 }
@@ -247,7 +250,8 @@ impl Router {
             permissions: Permissions { observe: false, handle: Permission::All, request: Permission::none() },
             lasts: None,
         };
-        let registration = Registration { source: OWN_SOURCE.to_owned(), identity, echo: false, outbox };
+        let source = OWN_SOURCE.to_owned();
+        let registration = Registration { source, identity, echo: false, address: None, outbox };
         self.session(now, Role::Adapter, registration, door)
     }
 

@@ -1,6 +1,7 @@
 //! [`Session`]: one registered session as the router sees it. `presence` lists them by user and source.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
@@ -42,6 +43,8 @@ pub struct Registration {
     pub identity: Identity,
     /// Whether it hears its own events.
     pub echo: bool,
+    /// The address of its peer; `None` inside the process.
+    pub address: Option<IpAddr>,
     /// Where its messages go.
     pub outbox: Outbox,
 }
@@ -52,6 +55,7 @@ pub struct Session {
     /// Later ones are greater.
     pub(super) number: u64,
     pub(super) source: Arc<str>,
+    pub(super) address: Option<IpAddr>,
     pub(super) role: Role,
     /// A handle: renewal, revocation and reload swap it while the session lives.
     permissions: RwLock<Arc<Permissions>>,
@@ -99,11 +103,12 @@ impl Session {
         registration: Registration,
         door: Option<Arc<dyn Door>>,
     ) -> Self {
-        let Registration { source, identity, echo, outbox } = registration;
+        let Registration { source, identity, echo, address, outbox } = registration;
         Self {
             id,
             number,
             source: Arc::from(source),
+            address,
             role,
             permissions: RwLock::new(Arc::new(identity.permissions)),
             echo,

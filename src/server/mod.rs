@@ -112,7 +112,7 @@ impl Server {
         let calendar = SystemTime::now();
         let (now, policy) = (Instant::now().into_std(), Policy::new(&config));
         let router = Router::new(now, calendar, policy, Ids::random(), adapters.declarations());
-        let settings = Settings::new(config.limits);
+        let settings = Settings::new(config.limits).with_audit(adapters.audit());
         let broker = Broker {
             router: Arc::new(router.with_switched_off(adapters.switched_off())),
             verifier,

@@ -9,9 +9,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::adapter::Handler;
 use crate::adapter::host::{self, Bounds, Host};
+use crate::audit::{Audit, Rotation};
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Store};
-use crate::credentials::{Audit, Directory, DirectoryError, FetchCredentials, Rotation, Settings, Source};
+use crate::credentials::{Directory, DirectoryError, FetchCredentials, Settings, Source};
 use crate::router::{Declaration, Router, SwitchedOff};
 use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
 use crate::store::{FolderLock, StoreError};
@@ -42,6 +43,7 @@ pub(super) struct Adapters {
     handlers: Vec<Arc<dyn Handler>>,
     off: Vec<SwitchedOff>,
     bounds: Bounds,
+    audit: Arc<Audit>,
     /// The subscriptions to events of an org.
     events: Option<Events>,
     /// Keeps a second broker out of the data folder.
@@ -66,8 +68,11 @@ impl Adapters {
             }
             Store::Salesforce => org()?,
         };
-        let audit = Audit::open(&config.data_dir, Rotation::default())?;
-        let mut handlers: Vec<Arc<dyn Handler>> = vec![Arc::new(FetchCredentials::new(source, Arc::new(audit)))];
+        let audit = Arc::new(match config.credentials.audit_required {
+            true => Audit::open(&config.data_dir, Rotation::default())?,
+            false => Audit::open_optional(&config.data_dir, Rotation::default())?,
+        });
+        let mut handlers: Vec<Arc<dyn Handler>> = vec![Arc::new(FetchCredentials::new(source, Arc::clone(&audit)))];
         if !config.salesforce.objects.is_empty() {
             handlers.extend(salesforce::writers(&org()?));
         }
@@ -78,7 +83,7 @@ impl Adapters {
         let requests = &config.requests;
         let bounds = Bounds { in_flight: requests.adapter_in_flight, waiting: requests.adapter_waiting };
         let off = salesforce::switched_off(&config.salesforce);
-        Ok(Self { handlers, off, bounds, events, _folder: folder })
+        Ok(Self { handlers, off, bounds, audit, events, _folder: folder })
     }
 
     /// What the router has to know about them from the beginning.
@@ -89,6 +94,11 @@ impl Adapters {
     /// The adapters that the configuration switches off.
     pub(super) fn switched_off(&mut self) -> Vec<SwitchedOff> {
         std::mem::take(&mut self.off)
+    }
+
+    /// The audit log.
+    pub(super) fn audit(&self) -> Arc<Audit> {
+        Arc::clone(&self.audit)
     }
 
     /// Publishes the events of an org until `stop`, in tasks on `tasks`.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ pub struct Given {
     pub user: Option<Box<str>>,
     /// The requesting session.
     pub session: SessionId,
+    /// The address of the requester's peer; `None` inside the process.
+    pub address: Option<IpAddr>,
     /// The requester's own `id`, by which the same request is known if it is sent again.
     pub request_id: Option<Box<str>>,
     /// `data` (or `message`) as it came.
@@ -135,6 +138,7 @@ impl Router {
             source: Arc::clone(&pending.asker.source),
             user: pending.user.clone(),
             session: pending.asker.id,
+            address: pending.asker.address,
             request_id: pending.asker_id.clone(),
             payload: envelope.payload().map(keep).transpose()?.map(|text| Payload(Text::Kept(text))),
             timeout,

@@ -1,6 +1,7 @@
 //! `Salesforce/User/FetchCredentials` as the router sees it, and the record that each fetch leaves.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,9 +11,8 @@ use futures_util::FutureExt;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use switchboard::adapter::{Given, Handler, Payload, Refused};
-use switchboard::credentials::{
-    Audit, Credentials, Directory, Entry, FetchCredentials, Found, Requester, Rotation, Source,
-};
+use switchboard::audit::{Audit, Rotation};
+use switchboard::credentials::{Credentials, Directory, Entry, FetchCredentials, Found, Source};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 use wire::Triple;
@@ -26,6 +26,9 @@ fn handler(folder: &Path, directory: Directory) -> FetchCredentials {
     FetchCredentials::new(Arc::new(directory), Arc::new(Audit::open(folder, Rotation::default()).unwrap()))
 }
 
+/// Where the application that asks is.
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+
 /// The session of the application that asks.
 const SESSION: Uuid = Uuid::from_u128(0x5f1c);
 
@@ -36,6 +39,7 @@ fn request(user: Option<&str>) -> Given {
         source: "softphone".into(),
         user: user.map(Box::from),
         session: SESSION.into(),
+        address: Some(ADDRESS),
         request_id: None,
         // Whatever the payload says, it chooses nobody.
         payload: Some(Payload::new(r#"{"user":"bob","Username":"bob"}"#)),
@@ -124,6 +128,7 @@ async fn each_fetch_leaves_one_record_before_it_is_answered() {
         source: "softphone",
         user: Some(ALICE),
         session: Some(SESSION.into()),
+        address: Some(ADDRESS),
         refusal: &Refusal::new(ErrorCode::Forbidden, "no"),
     });
     drop(handler);
@@ -135,8 +140,13 @@ async fn each_fetch_leaves_one_record_before_it_is_answered() {
     assert_eq!(records[2]["user"], Value::Null);
     for record in &records {
         let keys: Vec<_> = record.as_object().unwrap().keys().collect();
-        assert_eq!(keys, ["when", "source", "user", "session", "outcome"]);
-        let when = record["when"].as_str().unwrap();
+        assert_eq!(
+            keys,
+            ["time", "event", "outcome", "source", "user", "session", "address", "target", "fields", "previous"]
+        );
+        assert_eq!((&record["event"], &record["address"]), (&json!("fetch"), &json!("192.0.2.7")));
+        assert_eq!((&record["target"], &record["fields"]), (&json!("Salesforce/User/FetchCredentials"), &json!([])));
+        let when = record["time"].as_str().unwrap();
         assert!(when.len() == 24 && when.ends_with('Z') && humantime::parse_rfc3339(when).is_ok(), "{when}");
         assert_eq!((&record["source"], &record["session"]), (&json!("softphone"), &json!(SESSION.to_string())));
     }
@@ -195,57 +205,35 @@ async fn fetches_that_share_an_exchange_leave_a_record_each() {
     assert_eq!(records(folder.path()).len(), 2);
 }
 
-#[test]
-fn the_record_rotates_by_size_and_keeps_so_many() {
-    let folder = tempfile::tempdir().unwrap();
-    let audit = Audit::open(folder.path(), Rotation { bytes: 1000, kept: 3 }).unwrap();
-    for n in 0..100 {
-        audit.record_and_wait(&Requester::from(&request(Some(&format!("user{n}")))), None);
+#[tokio::test]
+async fn without_a_record_a_fetch_is_refused_unless_the_operator_chose_otherwise() {
+    for required in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = store_with_alice(folder.path());
+        let open = if required { Audit::open } else { Audit::open_optional };
+        let handler =
+            FetchCredentials::new(Arc::new(directory), Arc::new(open(folder.path(), Rotation::default()).unwrap()));
+        fetch(&handler, Some(ALICE)).await.unwrap();
+        // A folder in the file's place stands for a disk that fails.
+        let path = folder.path().join("audit.jsonl");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let answer = fetch(&handler, Some(ALICE)).await;
+        if required {
+            let refusal = answer.unwrap_err();
+            assert_eq!(refusal.code, ErrorCode::StorageUnavailable);
+            assert!(!refusal.message.contains(folder.path().to_str().unwrap()), "a path is the operator's: {refusal}");
+        } else {
+            assert!(answer.unwrap().contains(SECRET));
+        }
+        // A fetch that fails anyway says why.
+        assert_eq!(fetch(&handler, Some("carol")).await.unwrap_err().code, ErrorCode::CredentialsNotFound);
+
+        fs::remove_dir(&path).unwrap();
+        fetch(&handler, Some(ALICE)).await.unwrap();
+        let records = records(folder.path());
+        assert_eq!((&records[0]["event"], &records[0]["count"]), (&json!("lost"), &json!(2)));
+        assert_eq!((&records[1]["event"], &records[1]["outcome"]), (&json!("fetch"), &json!("ok")));
+        assert_eq!(records.len(), 2);
     }
-    drop(audit);
-    let mut names: Vec<_> =
-        fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    assert_eq!(names, ["audit.jsonl", "audit.jsonl.1", "audit.jsonl.2", "audit.jsonl.3"]);
-    let mut last = Vec::new();
-    for name in names.iter().skip(1).rev().chain(names.first()) {
-        let path = folder.path().join(name);
-        let text = fs::read_to_string(&path).unwrap();
-        assert!(text.len() <= 1000, "{name}");
-        last.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["user"].clone()));
-        #[cfg(unix)]
-        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions()) & 0o777, 0o600);
-    }
-    let expected: Vec<_> = (100 - last.len()..100).map(|n| Value::from(format!("user{n}"))).collect();
-    assert_eq!(last, expected);
-    assert!(last.len() > 20);
-}
-
-#[test]
-fn the_record_goes_on_after_a_crash_a_move_and_a_fault() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("audit.jsonl");
-    fs::write(&path, "{\"cut short").unwrap();
-    let audit = Audit::open(folder.path(), Rotation::default()).unwrap();
-    let record = |user: &str| audit.record_and_wait(&Requester::from(&request(Some(user))), None);
-    record("after the crash");
-    let text = fs::read_to_string(&path).unwrap();
-    assert!(text.starts_with("{\"cut short\n{\"when\":") && text.ends_with("}\n"), "{text}");
-
-    fs::rename(&path, folder.path().join("moved")).unwrap();
-    record("after the move");
-    assert_eq!(records(folder.path())[0]["user"], "after the move");
-
-    // A folder in the file's place stands for a disk that fails: it stops nobody, and the gap is told.
-    fs::remove_file(&path).unwrap();
-    fs::create_dir(&path).unwrap();
-    let refused = Audit::open(folder.path(), Rotation::default()).map(drop).unwrap_err().to_string();
-    assert!(refused.contains(path.to_str().unwrap()), "{refused}");
-    record("lost");
-    fs::remove_dir(&path).unwrap();
-    record("after the fault");
-    let records = records(folder.path());
-    assert_eq!(records[0]["lost"], 1);
-    assert_eq!(records[1]["user"], "after the fault");
-    assert_eq!(records.len(), 2);
 }

@@ -8,9 +8,10 @@ use std::time::{Instant, SystemTime};
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use switchboard::adapter::Handler;
+use switchboard::audit::{Audit, Rotation};
 use switchboard::auth::{Identity, Permission, Permissions, Principal};
 use switchboard::config::Config;
-use switchboard::credentials::{Audit, Credentials, FetchCredentials, Found, Rotation, Source};
+use switchboard::credentials::{Credentials, FetchCredentials, Found, Source};
 use switchboard::router::{Door, Given, Ids, Outbox, OutboxLimits, Policy, Registration, RequestId, Router};
 use wire::command::{Role, Subscribe};
 use wire::{DecodeLimits, Refusal, decode};
@@ -101,7 +102,9 @@ async fn a_password_is_in_one_buffer_on_its_way_to_the_asker() {
         lasts: None,
     };
     let outbox = Outbox::new(OutboxLimits { messages: 100, bytes: 1 << 20, refuses: false });
-    let asker = router.attach(now, Registration { source: "gadget".into(), identity, echo: false, outbox }).unwrap();
+    let asker = router
+        .attach(now, Registration { source: "gadget".into(), identity, echo: false, address: None, outbox })
+        .unwrap();
     assert_eq!(copies(), 0);
 
     assert!(router.route(now, &asker, &decode(FETCH, DecodeLimits::default()).unwrap()).is_ok());

@@ -248,7 +248,7 @@ impl Desk {
             lasts: None,
         };
         let outbox = Outbox::new(limits);
-        let registration = Registration { source: source.into(), identity, echo: false, outbox };
+        let registration = Registration { source: source.into(), identity, echo: false, address: None, outbox };
         self.router.attach(self.now, registration).unwrap()
     }
 

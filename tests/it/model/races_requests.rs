@@ -44,7 +44,9 @@ impl Stage {
             lasts: None,
         };
         let outbox = Outbox::new(OutboxLimits { messages: 10_000_000, bytes: usize::MAX / 4, refuses: false });
-        self.router.attach(now(), Registration { source: source.into(), identity, echo: false, outbox }).unwrap()
+        self.router
+            .attach(now(), Registration { source: source.into(), identity, echo: false, address: None, outbox })
+            .unwrap()
     }
 
     fn handler(&self, source: &str, answers: bool, ordered: bool) -> Arc<Session> {

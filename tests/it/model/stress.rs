@@ -51,7 +51,8 @@ impl Broker {
             permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
             lasts: None,
         };
-        let registration = Registration { source: source.into(), identity, echo: false, outbox: outbox() };
+        let registration =
+            Registration { source: source.into(), identity, echo: false, address: None, outbox: outbox() };
         self.router.attach(now(), registration).unwrap()
     }
 

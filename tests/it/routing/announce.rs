@@ -38,8 +38,9 @@ impl Stage {
             lasts: None,
         };
         let outbox = Outbox::new(LIMITS);
-        let member =
-            self.router.attach(self.now, Registration { source: source.into(), identity, echo: false, outbox });
+        let member = self
+            .router
+            .attach(self.now, Registration { source: source.into(), identity, echo: false, address: None, outbox });
         member.unwrap()
     }
 

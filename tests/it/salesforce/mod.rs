@@ -25,8 +25,9 @@ use std::time::Duration;
 
 use secrecy::ExposeSecret;
 use switchboard::adapter::{Given, Handler};
+use switchboard::audit::{Audit, Rotation};
 use switchboard::config::Salesforce;
-use switchboard::credentials::{Audit, FetchCredentials, Rotation};
+use switchboard::credentials::FetchCredentials;
 use switchboard::salesforce::Org;
 use wire::Triple;
 
@@ -117,6 +118,7 @@ async fn handled(handler: &FetchCredentials, user: Option<&str>) -> String {
         source: "softphone".into(),
         user: user.map(Box::from),
         session: uuid::Uuid::nil().into(),
+        address: None,
         request_id: None,
         payload: None,
         timeout: Duration::from_secs(10),

@@ -41,7 +41,8 @@ impl Core {
             permissions: Permissions { observe: true, handle: Permission::All, request: Permission::All },
             lasts: None,
         };
-        let registration = Registration { source: source.into(), identity, echo: false, outbox: Outbox::new(limits) };
+        let registration =
+            Registration { source: source.into(), identity, echo: false, address: None, outbox: Outbox::new(limits) };
         self.router.attach(self.now, registration).unwrap()
     }
 

@@ -202,7 +202,7 @@ impl World {
             lasts: None,
         };
         let outbox = Settings::new(self.config.limits.clone()).outbox();
-        let registration = Registration { source: "janitor".to_owned(), identity, echo: false, outbox };
+        let registration = Registration { source: "janitor".to_owned(), identity, echo: false, address: None, outbox };
         let janitor = self.router.attach(self.now, registration).unwrap();
         for pattern in self.model.only.clone() {
             // What a handler sends on its own triple is an event, also if nobody else may send one.

@@ -1,0 +1,238 @@
+//! [`Audit`]: who fetched, wrote or administered what, and with what outcome. One JSON object per line, each with a hash of
+//! the line before it, never a secret.
+//!
+//! `record` is one line, `log` the file with its chain of hashes, `rotation` its older files, `verify` checks them.
+//! `allowance` limits the records that unregistered connections can cause.
+//!
+//! A thread of its own writes, so that neither the router nor a handler waits long for a disk. Records that cannot be
+//! written are counted, logged once a minute, and noted in a record of their own as soon as writing works again.
+
+mod allowance;
+mod log;
+mod record;
+mod rotation;
+mod verify;
+
+pub use record::{Entry, Event};
+pub use rotation::Rotation;
+pub use verify::{Break, Report, verify};
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+use allowance::Allowance;
+use log::Log;
+use record::Record;
+use wire::ErrorCode;
+
+/// The most records that wait for the disk: about 2 MiB at 400 bytes each.
+const QUEUE_RECORDS: usize = 4096;
+
+/// How long a fetch waits for its record to be written.
+const WRITE_WAIT: Duration = Duration::from_secs(1);
+
+/// The time between two logged faults.
+const FAULT_EVERY: Duration = Duration::from_mins(1);
+
+/// The audit log, open for appending. Dropping it writes what is queued.
+pub struct Audit {
+    queue: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    lost: Arc<AtomicU64>,
+    required: bool,
+    unregistered: Mutex<Allowance>,
+}
+
+/// Why a record is not in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unwritten {
+    /// It was not written, and is counted as lost.
+    Lost,
+    /// It is not written yet, and may be later.
+    Late,
+}
+
+/// One record to write.
+struct Job {
+    when: SystemTime,
+    record: Record,
+    /// Gets whether it was written.
+    written: Option<SyncSender<bool>>,
+}
+
+/// The path of the log in a data folder.
+#[must_use]
+pub fn path_in(data_dir: &Path) -> PathBuf {
+    data_dir.join("audit.jsonl")
+}
+
+/// Appends one record to the log of a data folder, beside a broker that may be running, and waits until it is written.
+///
+/// # Errors
+/// The file cannot be written; the error names it.
+pub fn append(data_dir: &Path, entry: &Entry<'_>) -> io::Result<()> {
+    let path = path_in(data_dir);
+    let written = Record::new(now(), entry, 0).and_then(|record| Log::new(&path, Rotation::default()).append(&record));
+    written.map_err(|error| named(&path, &error))
+}
+
+impl Audit {
+    /// Opens the log of a data folder, readable for its owner only.
+    ///
+    /// # Errors
+    /// The file cannot be written; the error names it.
+    pub fn open(data_dir: &Path, rotation: Rotation) -> io::Result<Self> {
+        let path = path_in(data_dir);
+        let log = Log::new(&path, rotation);
+        log.make().map_err(|error| named(&path, &error))?;
+        Self::start(log, true)
+    }
+
+    /// Opens a log without which fetches go on (`credentials.audit_required = false`). If the file cannot be written
+    /// now, the log says so, and each record tries again.
+    ///
+    /// # Errors
+    /// The writing thread cannot be started.
+    pub fn open_optional(data_dir: &Path, rotation: Rotation) -> io::Result<Self> {
+        let path = path_in(data_dir);
+        let log = Log::new(&path, rotation);
+        if let Err(error) = log.make() {
+            let error = named(&path, &error);
+            tracing::warn!(%error, "credentials are served without audit records (credentials.audit_required = false)");
+        }
+        Self::start(log, false)
+    }
+
+    fn start(log: Log, required: bool) -> io::Result<Self> {
+        let (queue, jobs) = sync_channel(QUEUE_RECORDS);
+        let lost = Arc::new(AtomicU64::new(0));
+        let mut writer = Writer { log, required, lost: Arc::clone(&lost), last_fault: None };
+        let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&jobs))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), lost, required, unregistered: Mutex::default() })
+    }
+
+    /// Whether a fetch without a record is refused.
+    pub fn is_required(&self) -> bool {
+        self.required
+    }
+
+    /// Queues a record. Never waits.
+    pub fn record(&self, entry: &Entry<'_>) {
+        self.send(entry, 0, None);
+    }
+
+    /// Queues a record that an unregistered connection caused. Above a limit, which all of these connections share, such
+    /// records are only counted: otherwise anybody could push the other ones out of the rotating log.
+    pub fn record_unregistered(&self, entry: &Entry<'_>) {
+        let taken = self.unregistered.lock().take(now());
+        if let Some(unrecorded) = taken {
+            self.send(entry, unrecorded, None);
+        }
+    }
+
+    /// Queues a record and waits, up to a limit, until it is in the file.
+    ///
+    /// # Errors
+    /// The record is not in the file.
+    pub fn record_and_wait(&self, entry: &Entry<'_>) -> Result<(), Unwritten> {
+        let (written, wait) = sync_channel(1);
+        self.send(entry, 0, Some(written));
+        match wait.recv_timeout(WRITE_WAIT) {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(RecvTimeoutError::Disconnected) => Err(Unwritten::Lost),
+            Err(RecvTimeoutError::Timeout) => Err(Unwritten::Late),
+        }
+    }
+
+    fn send(&self, entry: &Entry<'_>, unrecorded: u64, written: Option<SyncSender<bool>>) {
+        let when = now();
+        let record = Record::new(when, entry, unrecorded).ok();
+        let sent = record
+            .zip(self.queue.as_ref())
+            .is_some_and(|(record, queue)| queue.try_send(Job { when, record, written }).is_ok());
+        if !sent {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.queue = None;
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the audit thread failed");
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a record has the time of day; only the pace of logged faults depends on it"
+)]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: the audit log cannot be written: {error}", path.display()))
+}
+
+/// Writes records, in a thread of its own.
+struct Writer {
+    log: Log,
+    required: bool,
+    lost: Arc<AtomicU64>,
+    last_fault: Option<SystemTime>,
+}
+
+impl Writer {
+    fn run(&mut self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            let outcome = self.write(&job);
+            if let Err(error) = &outcome {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                self.log_fault(job.when, error);
+            }
+            if job.written.is_some_and(|written| written.try_send(outcome.is_ok()).is_err()) {
+                tracing::debug!("an audit record was written after its fetch had stopped waiting");
+            }
+        }
+    }
+
+    /// Writes a record, after one that counts those that were lost before it.
+    fn write(&mut self, job: &Job) -> io::Result<()> {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0
+            && let Err(error) = self.note_lost(job.when, lost)
+        {
+            self.lost.fetch_add(lost, Ordering::Relaxed);
+            return Err(error);
+        }
+        self.log.append(&job.record)
+    }
+
+    fn note_lost(&mut self, when: SystemTime, lost: u64) -> io::Result<()> {
+        let entry =
+            Entry { outcome: Some(ErrorCode::StorageUnavailable), count: Some(lost), ..Entry::new(Event::Lost) };
+        self.log.append(&Record::new(when, &entry, 0)?)
+    }
+
+    fn log_fault(&mut self, when: SystemTime, error: &io::Error) {
+        let recent = |last: SystemTime| when.duration_since(last).is_ok_and(|since| since < FAULT_EVERY);
+        if self.last_fault.is_none_or(|last| !recent(last)) {
+            self.last_fault = Some(when);
+            let fetches = if self.required { "refused" } else { "answered" };
+            tracing::error!(
+                path = %self.log.path().display(), %error, lost = self.lost.load(Ordering::Relaxed), fetches,
+                "audit records cannot be written; credentials.audit_required says whether fetches go on",
+            );
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! The chain of the audit log: each record has the hash of the line before it, whoever writes, and `audit verify` finds
+//! where it is broken.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use switchboard::audit::{Audit, Entry, Event, Report, Rotation, Unwritten, append, verify};
+
+/// Never rotated.
+const WHOLE: Rotation = Rotation { bytes: u64::MAX, kept: 5 };
+
+fn fetch(user: &str) -> Entry<'_> {
+    Entry { user: Some(user), ..Entry::new(Event::Fetch) }
+}
+
+/// Opens the log of a folder, writes a record for each of these users, and closes it.
+fn write(folder: &Path, users: impl IntoIterator<Item = impl AsRef<str>>) {
+    let audit = Audit::open(folder, WHOLE).unwrap();
+    for user in users {
+        audit.record_and_wait(&fetch(user.as_ref())).unwrap();
+    }
+}
+
+fn lines(folder: &Path) -> Vec<String> {
+    fs::read_to_string(folder.join("audit.jsonl")).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn checked(folder: &Path) -> Report {
+    verify(&folder.join("audit.jsonl")).unwrap()
+}
+
+/// The one place where the log is broken, as a person reads it.
+fn broken_at(folder: &Path) -> String {
+    let report = checked(folder);
+    assert_eq!((report.broken, report.breaks.len()), (1, 1), "{report:?}");
+    format!("{}:{}", report.breaks[0].file.file_name().unwrap().to_str().unwrap(), report.breaks[0].line)
+}
+
+#[test]
+fn each_record_has_the_hash_of_the_line_before_it_over_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), ["a", "b"]);
+    write(folder.path(), ["c"]);
+    append(folder.path(), &fetch("d")).unwrap();
+    let lines = lines(folder.path());
+    let records: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(records[0]["previous"], Value::Null);
+    for (line, next) in lines.iter().zip(&records[1..]) {
+        assert_eq!(next["previous"], hex::encode(Sha256::digest(line)));
+    }
+    let report = checked(folder.path());
+    assert_eq!((report.records, report.broken, report.begins_later), (4, 0, false));
+    assert_eq!(report.last, Some(hex::encode(Sha256::digest(&lines[3]))));
+}
+
+#[test]
+fn a_line_that_was_removed_altered_inserted_or_moved_shows() {
+    type Change = fn(&mut Vec<String>);
+    let changes: [(&str, Change); 6] = [
+        ("audit.jsonl:3", |lines| drop(lines.remove(2))),
+        ("audit.jsonl:4", |lines| lines[2] = lines[2].replace("\"user2\"", "\"user9\"")),
+        ("audit.jsonl:3", |lines| lines[2] = "not a record".to_owned()),
+        ("audit.jsonl:3", |lines| lines[2].truncate(20)),
+        ("audit.jsonl:4", |lines| lines.insert(3, lines[0].clone())),
+        ("audit.jsonl:3", |lines| lines.insert(2, "inserted".to_owned())),
+    ];
+    for (number, (place, change)) in changes.into_iter().enumerate() {
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), (0..5).map(|n| format!("user{n}")));
+        assert_eq!(checked(folder.path()).broken, 0);
+        let mut lines = lines(folder.path());
+        change(&mut lines);
+        fs::write(folder.path().join("audit.jsonl"), lines.join("\n") + "\n").unwrap();
+        let report = checked(folder.path());
+        let first = report.breaks.first().unwrap_or_else(|| panic!("change {number} is not found"));
+        assert_eq!(format!("audit.jsonl:{}", first.line), place, "change {number}: {report:?}");
+        // What was recorded afterwards does not hide it.
+        write(folder.path(), ["after"]);
+        assert_eq!(checked(folder.path()).breaks, report.breaks, "change {number}");
+    }
+}
+
+#[test]
+fn a_last_line_that_is_removed_or_altered_while_the_broker_runs_shows() {
+    for replaced in [false, true] {
+        for altered in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let audit = Audit::open(folder.path(), WHOLE).unwrap();
+            for user in ["a", "b", "c"] {
+                audit.record_and_wait(&fetch(user)).unwrap();
+            }
+            let mut lines = lines(folder.path());
+            match altered {
+                true => lines[2] = lines[2].replace("\"c\"", "\"x\""),
+                false => lines.truncate(2),
+            }
+            let path = folder.path().join("audit.jsonl");
+            let text = lines.join("\n") + "\n";
+            if replaced && cfg!(unix) {
+                // As editors, and `sed -i`, write a file.
+                fs::write(folder.path().join("new"), text).unwrap();
+                fs::rename(folder.path().join("new"), path).unwrap();
+            } else {
+                fs::write(path, text).unwrap();
+            }
+            audit.record_and_wait(&fetch("d")).unwrap();
+            let place = if altered { "audit.jsonl:4" } else { "audit.jsonl:3" };
+            assert_eq!(broken_at(folder.path()), place, "replaced {replaced}, altered {altered}");
+        }
+    }
+}
+
+#[test]
+fn lines_that_a_crash_cut_short_are_counted_and_protect_what_is_before_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let cut = || {
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, &text[..text.len() - 20]).unwrap();
+    };
+    write(folder.path(), ["a", "b", "c"]);
+    cut();
+    let report = checked(folder.path());
+    assert_eq!((report.records, report.cut, report.broken), (2, 1, 0), "cut at the end");
+
+    write(folder.path(), ["d"]);
+    assert_eq!(lines(folder.path()).len(), 4);
+    let report = checked(folder.path());
+    assert_eq!((report.records, report.cut, report.broken), (3, 1, 0), "cut, and a record behind it");
+
+    let altered = fs::read_to_string(&path).unwrap().replace("\"b\"", "\"x\"");
+    fs::write(&path, altered).unwrap();
+    assert_eq!(broken_at(folder.path()), "audit.jsonl:3", "the line before the one that was cut short");
+}
+
+#[test]
+fn records_from_before_the_chain_are_counted_and_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let old = r#"{"when":"2026-08-01T09:30:00.123Z","source":"softphone","user":"a","session":"","outcome":"ok"}"#;
+    fs::write(&path, format!("{old}\n{{\"cut\n{old}\n")).unwrap();
+    let report = checked(folder.path());
+    assert_eq!((report.records, report.before_chain, report.cut, report.broken), (0, 2, 1, 0));
+    write(folder.path(), ["a", "b"]);
+    let report = checked(folder.path());
+    assert_eq!((report.records, report.before_chain, report.cut, report.broken), (2, 2, 1, 0));
+    // The last of them is protected, and none can be added later.
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen(&format!("{old}\n{{\"time"), &format!("{}\n{{\"time", old.replace("ok", "no")), 1))
+        .unwrap();
+    assert_eq!(broken_at(folder.path()), "audit.jsonl:4");
+    fs::write(&path, format!("{text}{old}\n")).unwrap();
+    assert_eq!(broken_at(folder.path()), "audit.jsonl:6");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_an_error_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    for make in [|_: &Path| {}, |path: &Path| fs::create_dir(path).unwrap()] {
+        make(&path);
+        let error = verify(&path).unwrap_err().to_string();
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+    }
+    // Garbage without an end costs no memory, and is not a record.
+    fs::remove_dir(&path).unwrap();
+    write(folder.path(), ["a"]);
+    let mut text = fs::read(&path).unwrap();
+    text.resize(5 << 20, b'x');
+    fs::write(&path, text).unwrap();
+    write(folder.path(), ["b"]);
+    assert!(checked(folder.path()).broken > 0);
+}
+
+#[test]
+fn many_threads_leave_one_whole_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = Arc::new(Audit::open(folder.path(), WHOLE).unwrap());
+    thread::scope(|scope| {
+        for n in 0..8 {
+            let audit = &audit;
+            scope.spawn(move || {
+                for m in 0..50 {
+                    audit.record_and_wait(&fetch(&format!("{n}-{m}"))).unwrap();
+                }
+            });
+        }
+    });
+    let report = checked(folder.path());
+    assert_eq!((report.records, report.broken, report.lost), (400, 0, 0));
+}
+
+/// Runs this test program again as another process that runs one test.
+fn child(name: &str, folder: &Path) -> std::process::Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--ignored", "--nocapture"])
+        .env("SWITCHBOARD_TEST_FOLDER", folder)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// How many records each process writes.
+const EACH: u64 = 200;
+
+#[test]
+#[ignore = "one of the processes of several_processes_leave_one_whole_chain_over_rotations"]
+fn a_process_that_writes_records() {
+    let folder = std::env::var_os("SWITCHBOARD_TEST_FOLDER").expect("the folder to write to");
+    write_beside_others(Path::new(&folder));
+}
+
+fn write_beside_others(folder: &Path) {
+    let audit = Audit::open(folder, ROTATING).unwrap();
+    for n in 0..EACH {
+        // On a busy machine a record may be late; dropping the log writes it.
+        let written = audit.record_and_wait(&fetch(&format!("user{n}")));
+        assert_ne!(written, Err(Unwritten::Lost));
+    }
+}
+
+/// Rotated after some 20 records, and all files are kept.
+const ROTATING: Rotation = Rotation { bytes: 5000, kept: 100 };
+
+#[test]
+fn several_processes_leave_one_whole_chain_over_rotations() {
+    let folder = tempfile::tempdir().unwrap();
+    let name = "credentials::audit_chain::a_process_that_writes_records";
+    let children: Vec<_> = (0..2).map(|_| child(name, folder.path())).collect();
+    write_beside_others(folder.path());
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let report = checked(folder.path());
+    assert_eq!((report.records, report.broken, report.lost), (3 * EACH, 0, 0), "{report:?}");
+    assert!(report.files.len() > 10 && !report.begins_later, "{report:?}");
+}
