@@ -74,7 +74,7 @@ impl Adapters {
         });
         let mut handlers: Vec<Arc<dyn Handler>> = vec![Arc::new(FetchCredentials::new(source, Arc::clone(&audit)))];
         if !config.salesforce.objects.is_empty() {
-            handlers.extend(salesforce::writers(&org()?));
+            handlers.extend(salesforce::writers(&org()?, &audit));
         }
         let events = match config.salesforce.events.topics.is_empty() {
             true => None,

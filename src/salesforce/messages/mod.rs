@@ -3,8 +3,9 @@
 //!
 //! Only objects and fields in `[salesforce.objects.NAME]` are ever written. Without such a table there is no handler,
 //! and the triples are ordinary ones. `data` reads and writes payloads, `calls` keeps variables, `creations` creates a
-//! record once; [`Writer`] is what the handlers share.
+//! record once, `audited` records what is written; [`Writer`] is what the handlers share.
 
+mod audited;
 mod calls;
 mod create;
 mod creations;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, timeout};
 
+use self::audited::Audited;
 use self::calls::{CallKey, Calls, Kept, Record};
 use self::create::CreateObject;
 use self::creations::Creations;
@@ -28,27 +30,29 @@ use super::fault::Fault;
 use super::write::{Field, Turns};
 use super::write_fault::Target;
 use crate::adapter::{Given, Handler};
+use crate::audit::Audit;
 use crate::config::{Salesforce, WritableObject};
 use crate::router::SwitchedOff;
 use crate::salesforce::{CREATE_OBJECT, REMOVE_VARIABLES, SAVE_VARIABLES, UPDATE_OBJECT, exactly};
 use wire::{ErrorCode, Refusal};
 
-/// Returns the handlers that the configuration of an org needs.
-pub fn writers(org: &Arc<Org>) -> Vec<Arc<dyn Handler>> {
+/// Returns the handlers that the configuration of an org needs. What they write is recorded in `audit`.
+pub fn writers(org: &Arc<Org>, audit: &Arc<Audit>) -> Vec<Arc<dyn Handler>> {
     let objects = &org.config.objects;
     let writer = Arc::new(Writer {
         org: Arc::clone(org),
+        audit: Arc::clone(audit),
         calls: Calls::new(&org.config.variables),
         creations: Creations::default(),
         turns: Turns::default(),
     });
     let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
     if objects.values().any(|it| it.update) {
-        handlers.push(Arc::new(UpdateObject::new(&writer)));
+        handlers.push(Arc::new(Audited::new(UpdateObject::new(&writer), &writer)));
         handlers.push(Arc::new(CustomVariables::new(&writer)));
     }
     if objects.values().any(|it| it.create) {
-        handlers.push(Arc::new(CreateObject::new(&writer)));
+        handlers.push(Arc::new(Audited::new(CreateObject::new(&writer), &writer)));
     }
     handlers
 }
@@ -70,6 +74,7 @@ pub fn switched_off(salesforce: &Salesforce) -> Vec<SwitchedOff> {
 /// What the handlers share.
 struct Writer {
     org: Arc<Org>,
+    audit: Arc<Audit>,
     calls: Calls,
     creations: Creations,
     turns: Turns,

@@ -107,7 +107,9 @@ impl CustomVariables {
             let is_mapped = |name: &String| object.is_some_and(|it| it.fields.contains_key(name));
             if calls.kept(now(), key).iter().any(|it| is_mapped(&it.name)) {
                 let change = Change { call: key, call_id: call, record, fields: Vec::new() };
-                outcome = self.writer.change(change).await.map(drop);
+                let changed = self.writer.change(change).await;
+                self.writer.record_change(key.user(), record, &changed);
+                outcome = changed.map(drop);
             }
         }
         let left = calls.kept(now(), key).len();

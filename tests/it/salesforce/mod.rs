@@ -2,6 +2,7 @@
 //! that finds it (`check`, `check_tables`). And what is written to an org, by a whole broker before the stand-in org (`desk`): records
 //! that change (`updating`), that are made (`creating`), and variables that wait for their call's event (`variables`).
 
+mod audited;
 mod check;
 mod check_tables;
 mod events;

@@ -1,0 +1,167 @@
+//! Audit records of what is written to an org: [`Audited`] around a handler of requests, and changes that an event causes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::data::Asked;
+use super::{Record, Writer};
+use crate::adapter::{Answer, Event, Given, Handler, Heard, Refused, Response};
+use crate::audit::{self, Audit, Entry};
+use crate::config::record_id;
+use crate::router::{OWN_SOURCE, SessionId};
+use crate::salesforce::write::Field;
+use wire::{ErrorCode, Pattern, Refusal};
+
+/// The keys of an answer that are not fields of the record.
+const DOCUMENTED: [&str; 10] =
+    ["callId", "callid", "Name", "OId", "sfid", "DisplayField", "DisplayValue", "Success", "ErrorMessage", "isManual"];
+
+/// A handler, each of whose requests leaves a record.
+pub(super) struct Audited<H> {
+    handler: H,
+    writer: Arc<Writer>,
+}
+
+impl<H: Handler> Audited<H> {
+    pub(super) fn new(handler: H, writer: &Arc<Writer>) -> Self {
+        Self { handler, writer: Arc::clone(writer) }
+    }
+}
+
+impl<H: Handler> Handler for Audited<H> {
+    fn serves(&self) -> Vec<Pattern> {
+        self.handler.serves()
+    }
+
+    fn failure_keys(&self) -> &'static [&'static str] {
+        self.handler.failure_keys()
+    }
+
+    fn repeats(&self) -> &'static [&'static str] {
+        self.handler.repeats()
+    }
+
+    fn record_key(&self, given: &Given) -> Option<String> {
+        self.handler.record_key(given)
+    }
+
+    fn handle(&self, given: Given) -> Answer<'_> {
+        let write = Write::new(&self.writer, &given);
+        Box::pin(async move {
+            let outcome = self.handler.handle(given).await;
+            write.end(&outcome);
+            outcome
+        })
+    }
+
+    fn refused(&self, refused: &Refused<'_>) {
+        self.handler.refused(refused);
+    }
+
+    fn hears(&self) -> Vec<Pattern> {
+        self.handler.hears()
+    }
+
+    fn hear(&self, event: Event) -> Heard<'_> {
+        self.handler.hear(event)
+    }
+}
+
+/// A request in progress. It is recorded when it is dropped: as cancelled, unless it has another outcome by then.
+struct Write {
+    audit: Arc<Audit>,
+    outcome: Option<ErrorCode>,
+    source: Arc<str>,
+    user: Option<Box<str>>,
+    session: SessionId,
+    address: Option<IpAddr>,
+    triple: String,
+    object: Option<String>,
+    id: Option<String>,
+    fields: Vec<String>,
+}
+
+impl Write {
+    /// What is known before the request is handled. A payload that cannot be read names no object.
+    fn new(writer: &Writer, given: &Given) -> Self {
+        let asked = Asked::read(given.payload.as_ref()).ok();
+        let object = asked.as_ref().and_then(|asked| writer.org.config.objects.get(&asked.name().ok()?));
+        let fields = asked.as_ref().zip(object).map(|(asked, object)| {
+            let variables = asked.params().unwrap_or_default();
+            variables.iter().filter_map(|(name, _)| object.fields.get(name).cloned()).collect()
+        });
+        Self {
+            audit: Arc::clone(&writer.audit),
+            outcome: Some(ErrorCode::RequestCancelled),
+            source: Arc::clone(&given.source),
+            user: given.user.clone(),
+            session: given.session,
+            address: given.address,
+            triple: given.triple.to_string(),
+            object: object.map(|object| object.object.clone()),
+            id: asked.and_then(|asked| asked.record().ok()).map(|(_, id)| id),
+            fields: fields.unwrap_or_default(),
+        }
+    }
+
+    /// Records this outcome.
+    fn end(mut self, outcome: &Result<Response, Refusal>) {
+        self.outcome = outcome.as_ref().err().map(|refusal| refusal.code);
+        if let Ok(response) = outcome {
+            self.note_answer(response);
+        }
+    }
+
+    /// Adds what only the answer has: the id of a new record, and fields that the broker added.
+    fn note_answer(&mut self, response: &Response) {
+        let mut text = Vec::new();
+        if response.data.write(&mut text).is_err() {
+            return;
+        }
+        let Ok(answer) = serde_json::from_slice::<Map<String, Value>>(&text) else { return };
+        self.id = answer.get("sfid").and_then(Value::as_str).and_then(record_id).or(self.id.take());
+        for (key, _) in answer {
+            if !DOCUMENTED.contains(&key.as_str()) && !self.fields.contains(&key) {
+                self.fields.push(key);
+            }
+        }
+    }
+}
+
+impl Drop for Write {
+    fn drop(&mut self) {
+        let target = match (&self.object, &self.id) {
+            (Some(object), Some(id)) => format!("{object}/{id}"),
+            (Some(object), None) => object.clone(),
+            (None, _) => std::mem::take(&mut self.triple),
+        };
+        self.audit.record(&Entry {
+            outcome: self.outcome,
+            source: Some(&self.source),
+            user: self.user.as_deref(),
+            session: Some(self.session.to_string()),
+            address: self.address,
+            target: Some(target.into()),
+            fields: self.fields.iter().map(|field| field.as_str().into()).collect(),
+            ..Entry::new(audit::Event::Write)
+        });
+    }
+}
+
+impl Writer {
+    /// Records a change that no request asked for: an event of the user's call caused it.
+    pub(super) fn record_change(&self, user: &str, record: &Record, outcome: &Result<Vec<Field>, Refusal>) {
+        let Some(object) = self.org.config.objects.get(&record.name) else { return };
+        let fields = outcome.as_deref().unwrap_or_default();
+        self.audit.record(&Entry {
+            outcome: outcome.as_ref().err().map(|refusal| refusal.code),
+            source: Some(OWN_SOURCE),
+            user: Some(user),
+            target: Some(format!("{}/{}", object.object, record.id).into()),
+            fields: fields.iter().map(|(field, _)| field.as_str().into()).collect(),
+            ..Entry::new(audit::Event::Write)
+        });
+    }
+}

@@ -1,0 +1,74 @@
+//! Each write to an org leaves an audit record: who, which record, the names of the fields, and the outcome.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::desk::{CASE, CREATE, Desk, OBJECTS, SAVE, UPDATE};
+use crate::support::{envelope, within};
+
+/// A value that no other text of these tests contains.
+const VALUE: &str = "a customer's words";
+
+fn records(desk: &Desk) -> Vec<Value> {
+    let text = fs::read_to_string(desk.broker.data_dir().join("audit.jsonl")).unwrap();
+    assert!(!text.contains(VALUE), "{text}");
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+async fn records_become(desk: &Desk, count: usize) -> Vec<Value> {
+    within("audit records", async {
+        while records(desk).len() < count {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    records(desk)
+}
+
+#[tokio::test]
+async fn an_update_and_a_creation_leave_a_record_without_values() {
+    let desk = Desk::start(OBJECTS).await;
+    let mut peer = desk.broker.raw("myapp").await;
+    let session = peer.register("myapp", json!({ "user": "alice" })).await["data"]["SessionId"].clone();
+    let params = json!({ "variable1": VALUE, "variable2": "New" });
+    desk.ask(&mut peer, UPDATE, "u", json!({ "callId": "1", "Name": "Case", "sfid": CASE, "params": params })).await;
+    let made = desk
+        .ask(&mut peer, CREATE, "c", json!({ "callId": "1", "Name": "Task", "params": { "subject": VALUE } }))
+        .await;
+    desk.ask(&mut peer, UPDATE, "r", json!({ "callId": "1", "Name": "Case", "sfid": CASE, "params": { "x": VALUE } }))
+        .await;
+    desk.ask(&mut peer, UPDATE, "n", json!({ "callId": "1", "Name": "Account", "sfid": CASE, "params": {} })).await;
+
+    let records = records_become(&desk, 4).await;
+    let task = format!("Task/{}", made["data"]["sfid"].as_str().unwrap());
+    let expected = [
+        ("ok", format!("Case/{CASE}"), json!(["Subject", "Status"])),
+        ("ok", task, json!(["Subject", "CallObject"])),
+        ("FORBIDDEN", format!("Case/{CASE}"), json!([])),
+        ("FORBIDDEN", UPDATE.to_owned(), json!([])),
+    ];
+    for (record, (outcome, target, fields)) in records.iter().zip(expected) {
+        assert_eq!((&record["event"], &record["outcome"]), (&json!("write"), &json!(outcome)), "{record}");
+        assert_eq!((&record["target"], &record["fields"]), (&json!(target), &fields), "{record}");
+        let who = (&record["source"], &record["user"], &record["session"], &record["address"]);
+        assert_eq!(who, (&json!("myapp"), &json!("alice"), &session, &json!("127.0.0.1")));
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_an_event_causes_leaves_a_record_too() {
+    let desk = Desk::start(&format!(
+        "{OBJECTS}\n[salesforce.variables]\nwrite_on = [\"Phone/Call/Ended\"]\nstate = \"\"\ncall_id = \"callId\"\n"
+    ))
+    .await;
+    let mut peer = desk.broker.app_of("myapp", "alice").await;
+    desk.ask(&mut peer, UPDATE, "u", json!({ "callId": "1", "Name": "Case", "sfid": CASE, "params": {} })).await;
+    desk.ask(&mut peer, SAVE, "s", json!({ "callId": "1", "params": { "variable1": VALUE } })).await;
+    peer.send(envelope("Phone/Call/Ended", json!({ "data": { "callId": "1" } }))).await;
+    let records = records_become(&desk, 2).await;
+    assert_eq!((&records[0]["fields"], &records[0]["source"]), (&json!([]), &json!("myapp")));
+    let by = (&records[1]["source"], &records[1]["user"], &records[1]["session"]);
+    assert_eq!(by, (&json!("switchboard"), &json!("alice"), &Value::Null));
+    assert_eq!((&records[1]["target"], &records[1]["fields"]), (&json!(format!("Case/{CASE}")), &json!(["Subject"])));
+}
