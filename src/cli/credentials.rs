@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::config::{Config, LoadOptions};
 use crate::credentials::{Credentials, Directory, DirectoryError, Entry, Import, KEY_VARIABLE, Settings, read_import};
 
+use super::audit::{self, Done};
 use super::{Exit, output, prompt, secret};
 use wire::ErrorCode;
 
@@ -169,6 +170,7 @@ fn execute(command: &Command, settings: &Settings, out: &mut dyn Write) -> Resul
             };
             let entry = Entry::new(user.clone(), credentials).map_err(|fault| Failure::unusable(fault.to_string()))?;
             let replaced = directory.set(&[entry])?;
+            audit::record(settings, &Done::Set { user });
             let done = if replaced == 0 { "stored" } else { "replaced" };
             say(out, format_args!("{done} '{user}' in {}\n", settings.data_dir.display()))
         }
@@ -180,6 +182,7 @@ fn execute(command: &Command, settings: &Settings, out: &mut dyn Write) -> Resul
         }
         Command::Remove { user } => {
             if existing(settings, user)?.remove(user)? {
+                audit::record(settings, &Done::Removed { user });
                 say(out, format_args!("removed '{user}'\n"))
             } else {
                 Err(Failure::no_such_user(user))
@@ -188,6 +191,7 @@ fn execute(command: &Command, settings: &Settings, out: &mut dyn Write) -> Resul
         Command::Import { file, partial } => import(settings, file, *partial, out),
         Command::Rekey { new_key_file } => {
             let count = Directory::rekey(settings, new_key_file.as_deref())?;
+            audit::record(settings, &Done::Rekeyed { users: count });
             say(out, format_args!("encrypted the credentials of {count} users with the new key\n"))
         }
     }
@@ -280,6 +284,7 @@ fn import(settings: &Settings, file: &Path, partial: bool, out: &mut dyn Write) 
         return Err(Failure::refused(words.join("\n")));
     }
     let replaced = Directory::open(settings)?.set(&entries)?;
+    audit::record(settings, &Done::Imported { users: entries.len() });
     say(out, format_args!("imported {} users, {replaced} of them replaced\n", entries.len()))?;
     if words.is_empty() {
         return Ok(());

@@ -4,6 +4,7 @@
 //! [`Exit::of`] turns every error into an exit code.
 
 mod apps;
+mod audit;
 mod bench;
 mod check;
 mod completions;
@@ -90,6 +91,8 @@ enum Command {
     Bench(bench::Bench),
     /// Manage the credentials that agents fetch
     Credentials(credentials::Arguments),
+    /// Check the audit log
+    Audit(audit::Arguments),
     /// Make tokens for applications
     Token(token::TokenArgs),
     /// Find the mistakes in a configuration
@@ -226,6 +229,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
     let exit = match command {
         Command::Serve(arguments) => Ok(serve::serve(arguments)),
         Command::Credentials(arguments) => Ok(credentials::run(&arguments)),
+        Command::Audit(arguments) => audit::run(arguments, output),
         Command::Token(arguments) => token::run(&arguments, output),
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Sub(arguments) => block_on(subscribe::run(arguments, output)),

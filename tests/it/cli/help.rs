@@ -39,6 +39,7 @@ async fn of_the_program() {
       apps         List the connected applications
       bench        Measure the speed of a broker
       credentials  Manage the credentials that agents fetch
+      audit        Check the audit log
       token        Make tokens for applications
       check        Find the mistakes in a configuration
       simulate     Run a simulated Salesforce org

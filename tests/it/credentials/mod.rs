@@ -4,6 +4,7 @@
 //! cannot be rotated or changed (`audit_rotation`), and what leaves a record (`audit_events`).
 
 mod audit_chain;
+mod audit_events;
 mod audit_rotation;
 mod command;
 mod contract;
