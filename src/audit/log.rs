@@ -299,3 +299,59 @@ fn wait_for(file: File) -> io::Result<File> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::SystemTime;
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+    use crate::audit::{Entry, Event};
+
+    /// Keeps what is logged.
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl MakeWriter<'_> for Kept {
+        type Writer = Self;
+
+        fn make_writer(&self) -> Self {
+            self.clone()
+        }
+    }
+
+    #[test]
+    fn a_rotation_that_fails_is_logged_once_and_so_is_the_next_that_works() {
+        let folder = tempfile::tempdir().unwrap();
+        let in_the_way = folder.path().join("audit.jsonl.1");
+        fs::create_dir_all(in_the_way.join("folder")).unwrap();
+        let record = Record::new(SystemTime::UNIX_EPOCH, &Entry::new(Event::Fetch), 0).unwrap();
+        let mut log = Log::new(&folder.path().join("audit.jsonl"), Rotation { bytes: 1000, kept: 1 });
+        let kept = Kept::default();
+        let subscriber = tracing_subscriber::fmt().with_writer(kept.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..50 {
+                log.append(&record).unwrap();
+            }
+            fs::remove_dir_all(&in_the_way).unwrap();
+            for _ in 0..50 {
+                log.append(&record).unwrap();
+            }
+        });
+        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("cannot be rotated").count(), 1, "{text}");
+        assert_eq!(text.matches("is rotated again").count(), 1, "{text}");
+    }
+}

@@ -74,12 +74,14 @@ pub fn path_in(data_dir: &Path) -> PathBuf {
 }
 
 /// Appends one record to the log of a data folder, beside a broker that may be running, and waits until it is written.
+/// Leaves rotation to the broker: a new file of an administrator's could not be written by it.
 ///
 /// # Errors
 /// The file cannot be written; the error names it.
 pub fn append(data_dir: &Path, entry: &Entry<'_>) -> io::Result<()> {
     let path = path_in(data_dir);
-    let written = Record::new(now(), entry, 0).and_then(|record| Log::new(&path, Rotation::default()).append(&record));
+    let never = Rotation { bytes: u64::MAX, ..Rotation::default() };
+    let written = Record::new(now(), entry, 0).and_then(|record| Log::new(&path, never).append(&record));
     written.map_err(|error| named(&path, &error))
 }
 

@@ -237,3 +237,21 @@ async fn without_a_record_a_fetch_is_refused_unless_the_operator_chose_otherwise
         assert_eq!(records.len(), 2);
     }
 }
+
+#[tokio::test]
+async fn a_record_that_is_late_refuses_its_fetch_and_says_so_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let handler = handler(folder.path(), store_with_alice(folder.path()));
+    // Another process that holds the log stands for a slow disk.
+    let lock = fs::File::open(folder.path().join("audit.lock")).unwrap();
+    lock.lock().unwrap();
+    let refusal = fetch(&handler, Some(ALICE)).await.unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::StorageUnavailable);
+    assert!(refusal.code.retryable());
+    drop(lock);
+    drop(handler);
+    let records = records(folder.path());
+    let outcomes: Vec<_> = records.iter().map(|record| record["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["ok", "STORAGE_UNAVAILABLE"]);
+    assert_eq!(records[0]["session"], records[1]["session"]);
+}
