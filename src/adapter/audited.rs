@@ -1,7 +1,7 @@
 //! What an audit record says of a request.
 
 use crate::adapter::{Given, Refused};
-use crate::audit::{Entry, Event};
+use crate::audit::{Audit, Entry, Event};
 
 impl Given {
     /// A record of this request that says who requested what, and that it succeeded.
@@ -19,10 +19,9 @@ impl Given {
 }
 
 impl Refused<'_> {
-    /// A record of this request that says who requested what, and why it was refused.
-    #[must_use]
-    pub fn audited(&self, event: Event) -> Entry<'_> {
-        Entry {
+    /// Records who requested what, and why it was refused.
+    pub fn record(&self, event: Event, audit: &Audit) {
+        let entry = Entry {
             outcome: Some(self.refusal.code),
             source: Some(self.source),
             user: self.user,
@@ -30,6 +29,10 @@ impl Refused<'_> {
             address: self.address,
             target: Some(self.triple.to_string().into()),
             ..Entry::new(event)
+        };
+        match self.session {
+            Some(_) => audit.record(&entry),
+            None => audit.record_unregistered(&entry),
         }
     }
 }

@@ -11,8 +11,8 @@ use super::pause::Pause;
 use super::{Connection, Effect, Phase};
 use crate::router::{Denied, Refused, Routed, Router};
 
-/// The requests on protected triples of an unregistered connection that leave an audit record. Without a bound, anybody
-/// could push the real records out of the rotating log.
+/// Caps the audit records that the requests of an unregistered connection can cause; otherwise it could push real ones out
+/// of the rotating log. All such connections together are limited too, by the log.
 const UNREGISTERED_RECORDED: u32 = 10;
 
 impl Connection {

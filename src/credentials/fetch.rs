@@ -57,11 +57,7 @@ impl Handler for FetchCredentials {
     }
 
     fn refused(&self, refused: &Refused<'_>) {
-        let entry = refused.audited(Event::Fetch);
-        match refused.session {
-            Some(_) => self.audit.record(&entry),
-            None => self.audit.record_unregistered(&entry),
-        }
+        refused.record(Event::Fetch, &self.audit);
     }
 }
 

@@ -57,6 +57,7 @@ impl<H: Handler> Handler for Audited<H> {
     }
 
     fn refused(&self, refused: &Refused<'_>) {
+        refused.record(audit::Event::Write, &self.writer.audit);
         self.handler.refused(refused);
     }
 

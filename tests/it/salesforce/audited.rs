@@ -40,13 +40,18 @@ async fn an_update_and_a_creation_leave_a_record_without_values() {
         .await;
     desk.ask(&mut peer, UPDATE, "n", json!({ "callId": "1", "Name": "Account", "sfid": CASE, "params": {} })).await;
 
-    let records = records_become(&desk, 4).await;
+    // Refused by the router, before it reaches the adapter.
+    peer.send(envelope(UPDATE, json!({ "id": "o", "source": "another", "data": {} }))).await;
+    peer.next_answer(UPDATE, "o").await;
+
+    let records = records_become(&desk, 5).await;
     let task = format!("Task/{}", made["data"]["sfid"].as_str().unwrap());
     let expected = [
         ("ok", format!("Case/{CASE}"), json!(["Subject", "Status"])),
         ("ok", task, json!(["Subject", "CallObject"])),
         ("FORBIDDEN", format!("Case/{CASE}"), json!([])),
         ("FORBIDDEN", UPDATE.to_owned(), json!([])),
+        ("SOURCE_MISMATCH", UPDATE.to_owned(), json!([])),
     ];
     for (record, (outcome, target, fields)) in records.iter().zip(expected) {
         assert_eq!((&record["event"], &record["outcome"]), (&json!("write"), &json!(outcome)), "{record}");
