@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Map, Value};
 
 use super::data::Asked;
-use super::{Record, Writer};
+use super::{CallKey, Record, Writer};
 use crate::adapter::{Answer, Event, Given, Handler, Heard, Refused, Response};
 use crate::audit::{self, Audit, Entry};
 use crate::config::record_id;
@@ -152,16 +153,28 @@ impl Drop for Write {
 }
 
 impl Writer {
-    /// Records a change that no request asked for: an event of the user's call caused it.
-    pub(super) fn record_change(&self, user: &str, record: &Record, outcome: &Result<Vec<Field>, Refusal>) {
+    /// Records a change that no request asked for: an event of the call caused it.
+    pub(super) fn record_change(
+        &self,
+        now: Instant,
+        call: &CallKey,
+        record: &Record,
+        outcome: &Result<Vec<Field>, Refusal>,
+    ) {
         let Some(object) = self.org.config.objects.get(&record.name) else { return };
-        let fields = outcome.as_deref().unwrap_or_default();
+        let fields = match outcome {
+            Ok(written) => written.iter().map(|(field, _)| field.clone().into()).collect(),
+            // What could not be written is still saved.
+            Err(_) => {
+                self.calls.kept(now, call).iter().filter_map(|it| object.fields.get(&it.name)).map(Into::into).collect()
+            }
+        };
         self.audit.record(&Entry {
             outcome: outcome.as_ref().err().map(|refusal| refusal.code),
             source: Some(OWN_SOURCE),
-            user: Some(user),
+            user: Some(call.user()),
             target: Some(format!("{}/{}", object.object, record.id).into()),
-            fields: fields.iter().map(|(field, _)| field.as_str().into()).collect(),
+            fields,
             ..Entry::new(audit::Event::Write)
         });
     }

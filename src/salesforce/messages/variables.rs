@@ -108,7 +108,7 @@ impl CustomVariables {
             if calls.kept(now(), key).iter().any(|it| is_mapped(&it.name)) {
                 let change = Change { call: key, call_id: call, record, fields: Vec::new() };
                 let changed = self.writer.change(change).await;
-                self.writer.record_change(key.user(), record, &changed);
+                self.writer.record_change(now(), key, record, &changed);
                 outcome = changed.map(drop);
             }
         }

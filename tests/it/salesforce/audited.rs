@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use salesforce_stand_in::{Fault, Wrong};
 use serde_json::{Value, json};
 
 use super::desk::{CASE, CREATE, Desk, OBJECTS, SAVE, UPDATE};
@@ -71,9 +72,17 @@ async fn a_write_that_an_event_causes_leaves_a_record_too() {
     desk.ask(&mut peer, UPDATE, "u", json!({ "callId": "1", "Name": "Case", "sfid": CASE, "params": {} })).await;
     desk.ask(&mut peer, SAVE, "s", json!({ "callId": "1", "params": { "variable1": VALUE } })).await;
     peer.send(envelope("Phone/Call/Ended", json!({ "data": { "callId": "1" } }))).await;
-    let records = records_become(&desk, 2).await;
+    let mut records = records_become(&desk, 2).await;
     assert_eq!((&records[0]["fields"], &records[0]["source"]), (&json!([]), &json!("myapp")));
     let by = (&records[1]["source"], &records[1]["user"], &records[1]["session"]);
     assert_eq!(by, (&json!("switchboard"), &json!("alice"), &Value::Null));
     assert_eq!((&records[1]["target"], &records[1]["fields"]), (&json!(format!("Case/{CASE}")), &json!(["Subject"])));
+
+    // One that the org refuses stays saved, and the record says what was to be written.
+    desk.org.fault(Fault::new(Wrong::RecordLocked {}));
+    desk.ask(&mut peer, SAVE, "s", json!({ "callId": "1", "params": { "variable2": VALUE } })).await;
+    peer.send(envelope("Phone/Call/Ended", json!({ "data": { "callId": "1" } }))).await;
+    records = records_become(&desk, 3).await;
+    assert_ne!(records[2]["outcome"], "ok");
+    assert_eq!((&records[2]["target"], &records[2]["fields"]), (&json!(format!("Case/{CASE}")), &json!(["Status"])));
 }
