@@ -52,7 +52,7 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
     let config = match Config::load(LoadOptions::from_process(args.config.clone())) {
         Ok(config) => config,
         Err(mistakes) => {
-            let text = in_words(mistakes.list(), ToString::to_string);
+            let text = in_words(mistakes.list(), ToString::to_string, &[]);
             return report(&Outcome::of(mistakes.list().iter().map(Entry::from).collect(), &[]), text, args, output);
         }
     };
@@ -76,23 +76,23 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
     let entries: Vec<_> =
         unusable.iter().map(|(key, message)| Entry { key: Some(key), message, ..Entry::default() }).collect();
     let text = if unusable.is_empty() {
-        config.summary().into_iter().map(|line| format!("{line}\n")).chain(["no mistakes\n".to_owned()]).collect()
+        let summary = config.summary().into_iter().map(|line| format!("{line}\n"));
+        warnings_in_words(&config.warnings).chain(summary).chain(["no mistakes\n".to_owned()]).collect()
     } else {
-        in_words(&unusable, |(key, message)| format!("{key}: {message}"))
+        in_words(&unusable, |(key, message)| format!("{key}: {message}"), &config.warnings)
     };
     let steps = args.salesforce.then(Vec::new);
     report(&Outcome { steps, ..Outcome::of(entries, &config.warnings) }, text, args, output)
 }
 
-/// Prints the outcome, in words as `text` has it behind the warnings.
+/// Prints the outcome, in words as `text` has it.
 fn report(outcome: &Outcome<'_>, text: String, args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
     let ok = outcome.ok && !(args.strict && !outcome.warnings.is_empty());
     let text = if args.json {
         as_line(&Outcome { ok, ..outcome.clone() })
     } else {
-        let warnings = outcome.warnings.iter().map(|warning| format!("warning: {}\n", warning.message));
         let strict = outcome.ok.then(|| count(outcome.warnings.len(), "warning")).filter(|_| !ok);
-        warnings.chain([text]).chain(strict).collect()
+        [text].into_iter().chain(strict).collect()
     };
     print(output, &text, if ok { Exit::Done } else { Exit::Usage })
 }
@@ -144,8 +144,8 @@ fn salesforce(
     let text = if args.json {
         as_line(&Outcome { ok, steps: Some(steps), ..Outcome::of(Vec::new(), &config.warnings) })
     } else {
-        let warnings = config.warnings.iter().map(|warning| format!("warning: {warning}\n"));
-        warnings.chain(steps.iter().map(step_in_words)).collect()
+        let warnings = warnings_in_words(&config.warnings).filter(|_| args.strict);
+        steps.iter().map(step_in_words).chain(warnings).collect()
     };
     let exit = match (passed, ok) {
         (false, _) => Exit::Refused,
@@ -167,10 +167,14 @@ fn step_in_words(step: &Step) -> String {
     format!("{came:8} {:13} {detail}\n", step.step)
 }
 
-/// Mistakes, each on lines of its own, and their number.
-fn in_words<T>(mistakes: &[T], words: impl Fn(&T) -> String) -> String {
+/// Mistakes, each on lines of its own, warnings, and the number of mistakes.
+fn in_words<T>(mistakes: &[T], words: impl Fn(&T) -> String, warnings: &[String]) -> String {
     let lines = mistakes.iter().map(|mistake| words(mistake) + "\n");
-    lines.chain([count(mistakes.len(), "mistake")]).collect()
+    lines.chain(warnings_in_words(warnings)).chain([count(mistakes.len(), "mistake")]).collect()
+}
+
+fn warnings_in_words(warnings: &[String]) -> impl Iterator<Item = String> {
+    warnings.iter().map(|warning| format!("warning: {warning}\n"))
 }
 
 fn count(number: usize, what: &str) -> String {

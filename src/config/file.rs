@@ -6,12 +6,12 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::mistake::{Mistake, Place, Report, nearest, printable};
+use super::mistake::{Mistake, Place, Report, nearest_key, printable};
 use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, Key, keys};
 use super::rules::Places;
 use super::salesforce::{OBJECT_KEYS, OBJECTS, TOPIC_KEYS, TOPICS};
 use super::value::Item;
-use super::{Application, Channel, Config, EventTopic, WritableObject};
+use super::{Application, Channel, Config, EventTopic, WritableObject, syntax};
 use wire::{BROKER, check_name, check_part};
 
 /// `[[applications]]` while it is read: what is required may yet be absent.
@@ -44,15 +44,37 @@ pub(crate) fn read(text: &str, path: &Path, config: &mut Config, places: &mut Pl
     reader.root(root.get_ref());
     let (lines, found) = (reader.lines, reader.report.into_mistakes());
 
-    let unreadable: Vec<Place> =
-        errors.iter().map(|error| lines.place(error.span().map_or(0, |span| span.start))).collect();
+    let (unreadable, of_single_applications) = unreadable(&errors, &lines);
     // What the parser made of a line that it could not read is not the operator's mistake.
-    report.extend(found.into_iter().filter(|it| !unreadable.iter().any(|place| same_line(place, &it.place))));
-    for (error, place) in errors.iter().zip(unreadable) {
-        // The error's own display would quote the line.
-        let message = format!("is not TOML: {}", error.message());
-        report.push(Mistake { place, key: None, message, nearest: None });
+    report.extend(found.into_iter().filter(|it| {
+        let repeats = of_single_applications.is_some() && it.key.as_deref() == Some("applications");
+        !repeats && !unreadable.iter().any(|(place, _)| same_line(place, &it.place))
+    }));
+    let mistakes = unreadable.into_iter().map(|(place, message)| (place, None, message));
+    let single = of_single_applications.map(|place| {
+        (place, Some("applications".to_owned()), "must be an array of tables: [[applications]]".to_owned())
+    });
+    report.extend(mistakes.chain(single).map(|(place, key, message)| Mistake { place, key, message, nearest: None }));
+}
+
+/// The lines that are not TOML, each once with what is wrong; and the first line `[applications]`, if that is what repeats
+/// keys.
+fn unreadable(errors: &[toml::de::Error], lines: &Lines<'_>) -> (Vec<(Place, String)>, Option<Place>) {
+    let mut found: Vec<(Place, String)> = Vec::new();
+    let mut single = None;
+    for error in errors {
+        let at = lines.line_of(error.span().map_or(0, |span| span.start));
+        if error.message() == "duplicate key" && lines.is_of_applications(at) && lines.first_single().is_some() {
+            single = lines.first_single().map(|first| lines.place(first));
+            continue;
+        }
+        let place = lines.place(error.span().map_or(0, |span| span.start));
+        if !found.iter().any(|(other, _)| same_line(other, &place)) {
+            // The error's own display would quote the line.
+            found.push((place, syntax::explain(lines.text_of(at), error.message())));
+        }
     }
+    (found, single)
 }
 
 fn same_line(a: &Place, b: &Place) -> bool {
@@ -76,8 +98,33 @@ impl<'a> Lines<'a> {
         Self { text, path, starts: std::iter::once(0).chain(ends).collect() }
     }
 
+    /// The number of the line of an offset, from 1.
+    fn line_of(&self, offset: usize) -> usize {
+        self.starts.partition_point(|start| *start <= offset).max(1)
+    }
+
+    fn text_of(&self, line: usize) -> &str {
+        let start = self.starts.get(line - 1).copied().unwrap_or_default();
+        let end = self.starts.get(line).copied().unwrap_or(self.text.len());
+        self.text.get(start..end).unwrap_or_default().trim_end()
+    }
+
+    /// Where the first header `[applications]` begins.
+    fn first_single(&self) -> Option<usize> {
+        let mut lines = self.starts.iter().zip(1..);
+        lines.find(|(_, line)| syntax::is_single_applications(self.text_of(*line))).map(|(start, _)| *start)
+    }
+
+    /// Whether a line belongs to a table of applications, with one bracket or two.
+    fn is_of_applications(&self, line: usize) -> bool {
+        let header = (1..=line).rev().map(|line| self.text_of(line)).find(|text| syntax::is_header(text));
+        header.is_some_and(|text| {
+            syntax::is_single_applications(text) || text.trim_start().starts_with("[[applications]]")
+        })
+    }
+
     fn place(&self, offset: usize) -> Place {
-        let line = self.starts.partition_point(|start| *start <= offset).max(1);
+        let line = self.line_of(offset);
         let start = self.starts.get(line - 1).copied().unwrap_or_default();
         // An offset inside a character or after the end counts as the line's first column.
         let before = self.text.get(start..offset).unwrap_or_default();
@@ -302,7 +349,7 @@ fn unknown(place: Place, key: &str, prefix: &str, known: impl IntoIterator<Item 
         place,
         key: Some(format!("{prefix}{}", printable(key))),
         message: "unknown key".to_owned(),
-        nearest: nearest(key, known),
+        nearest: nearest_key(key, known),
     }
 }
 

@@ -38,14 +38,18 @@ pub(crate) fn try_file(path: &Path) -> io::Result<bool> {
 fn try_to_make_files(path: &Path) -> Result<(), (&'static str, io::Error)> {
     for folder in path.ancestors() {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        let what =
-            if folder == path { "files cannot be made in the data folder" } else { "the data folder cannot be made" };
         match fs::metadata(folder) {
             // A link that leads nowhere is in the way of a new folder.
             Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(folder).is_err() => {}
-            Err(error) => return Err((what, error)),
-            Ok(metadata) if !metadata.is_dir() => return Err((what, ErrorKind::NotADirectory.into())),
-            Ok(_) => return make_unnamed(folder).map_err(|error| (what, error)),
+            Err(error) => return Err(("the data folder cannot be used", error)),
+            Ok(metadata) => {
+                let is_it = folder == path;
+                let what =
+                    if is_it { "files cannot be made in the data folder" } else { "the data folder cannot be made" };
+                let outcome =
+                    if metadata.is_dir() { make_unnamed(folder) } else { Err(ErrorKind::NotADirectory.into()) };
+                return outcome.map_err(|error| (what, error));
+            }
         }
     }
     Ok(())
