@@ -10,7 +10,7 @@ use crate::salesforce::{Org, Outcome as Came, SalesforceVerifier, Step, Whose};
 use crate::server;
 
 use super::Exit;
-use super::output::Output;
+use super::output::{Output, counted};
 use super::serve::{credentials_key, wrong_variables};
 
 /// Check a configuration: print all mistakes with their lines
@@ -91,7 +91,7 @@ fn report(outcome: &Outcome<'_>, text: String, args: &CheckArgs, output: &mut Ou
     let text = if args.json {
         as_line(&Outcome { ok, ..outcome.clone() })
     } else {
-        let strict = outcome.ok.then(|| count(outcome.warnings.len(), "warning")).filter(|_| !ok);
+        let strict = outcome.ok.then(|| counted(outcome.warnings.len(), "warning") + "\n").filter(|_| !ok);
         [text].into_iter().chain(strict).collect()
     };
     print(output, &text, if ok { Exit::Done } else { Exit::Usage })
@@ -170,15 +170,11 @@ fn step_in_words(step: &Step) -> String {
 /// Mistakes, each on lines of its own, warnings, and the number of mistakes.
 fn in_words<T>(mistakes: &[T], words: impl Fn(&T) -> String, warnings: &[String]) -> String {
     let lines = mistakes.iter().map(|mistake| words(mistake) + "\n");
-    lines.chain(warnings_in_words(warnings)).chain([count(mistakes.len(), "mistake")]).collect()
+    lines.chain(warnings_in_words(warnings)).chain([counted(mistakes.len(), "mistake") + "\n"]).collect()
 }
 
 fn warnings_in_words(warnings: &[String]) -> impl Iterator<Item = String> {
     warnings.iter().map(|warning| format!("warning: {warning}\n"))
-}
-
-fn count(number: usize, what: &str) -> String {
-    format!("{number} {what}{}\n", if number == 1 { "" } else { "s" })
 }
 
 #[derive(Clone, Serialize)]

@@ -1,10 +1,12 @@
 //! What is printed for arguments that are not a command line: help, the version, or a mistake with a tip that helps.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 
+use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use super::{Exit, serve};
+use super::{CommandLine, Exit, serve};
 use crate::telemetry;
 
 /// Prints the error of the parser, and returns the exit code. `serve` has JSON lines on standard error if it is told so.
@@ -27,16 +29,31 @@ pub(super) fn print(mut error: clap::Error, arguments: &[OsString]) -> u8 {
 }
 
 /// Returns a tip about a value that begins with `-` and was taken for an option. The parser's own advice, `-- VALUE`, is
-/// wrong for the value of an option.
+/// wrong for the value of an option, and where options follow.
 fn tip(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
-    if error.kind() != ErrorKind::UnknownArgument {
+    let (ErrorKind::UnknownArgument, Some(ContextValue::String(option))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    else {
         return None;
+    };
+    let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    let at = words.iter().position(|word| word.starts_with(&**option))?;
+    let (value, before) = (words.get(at)?, words.get(at.checked_sub(1)?)?);
+    if before.strip_prefix("--").is_some_and(|name| takes_value(name, &words)) {
+        return Some(format!("a value that begins with '-' is joined to its option: '{before}={value}'"));
     }
-    let Some(ContextValue::String(value)) = error.get(ContextKind::InvalidArg) else { return None };
-    let at = arguments.iter().position(|argument| argument.to_str().is_some_and(|text| text.starts_with(&**value)))?;
-    let before = at.checked_sub(1).and_then(|before| arguments.get(before)).and_then(|before| before.to_str())?;
-    (before.starts_with("--") && !before.contains('=')).then(|| {
-        let value = arguments.get(at).map(|value| value.to_string_lossy()).unwrap_or_default();
-        format!("a value that begins with '-' is joined to its option: '{before}={value}'")
-    })
+    let is_advised = error.get(ContextKind::Suggested).is_some_and(|advice| advice.to_string().contains("-- "));
+    is_advised.then(|| format!("a value that begins with '-' is written last, behind '--': '-- {value}'"))
+}
+
+/// Returns whether the command of these words has a long option of this name that takes a value.
+fn takes_value(name: &str, words: &[Cow<'_, str>]) -> bool {
+    let mut whole = CommandLine::command();
+    whole.build();
+    let mut command = &whole;
+    for word in words.iter().skip(1) {
+        command = command.find_subcommand(&**word).unwrap_or(command);
+    }
+    let mut options = command.get_arguments().filter(|argument| argument.get_long() == Some(name));
+    options.any(|option| option.get_action().takes_values())
 }

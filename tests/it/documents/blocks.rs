@@ -100,7 +100,8 @@ impl Page {
             "background" => self.begin(&text).await,
             "file" => fs::write(self.folder.path().join(rest), text).unwrap(),
             "config" => {
-                fs::write(self.folder.path().join("switchboard.toml"), text).unwrap();
+                let file = self.folder.path().join("switchboard.toml");
+                fs::write(file, in_folder(&text, self.folder.path())).unwrap();
                 let check = self.shell("switchboard check --config switchboard.toml").output();
                 succeed(within("check", check).await.unwrap());
             }
@@ -172,6 +173,12 @@ impl Page {
         assert!(line.contains("answering requests") || line.contains("subscribed to"), "not ready: {line}");
         self.background.push(child);
     }
+}
+
+/// A configuration whose absolute paths are in a folder, because `check` tries them.
+fn in_folder(toml: &str, folder: &Path) -> String {
+    let folder = folder.display();
+    toml.replace("/var/lib/switchboard", &format!("{folder}/data")).replace("/etc/switchboard", &format!("{folder}"))
 }
 
 fn succeed(output: Output) -> String {
