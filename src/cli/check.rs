@@ -23,6 +23,7 @@ use super::serve::{credentials_key, wrong_variables};
     after_help = "Examples:\n  switchboard check --config switchboard.toml\n  switchboard check --json --strict\n  \
                           switchboard check --config switchboard.toml --salesforce --user 005000000000001AAA"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
 pub(crate) struct CheckArgs {
     /// The configuration file; default: only the environment is checked
     #[arg(long, value_name = "FILE")]
@@ -87,7 +88,7 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
 
 /// Prints the outcome, in words as `text` has it.
 fn report(outcome: &Outcome<'_>, text: String, args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
-    let ok = outcome.ok && !(args.strict && !outcome.warnings.is_empty());
+    let ok = outcome.ok && (!args.strict || outcome.warnings.is_empty());
     let text = if args.json {
         as_line(&Outcome { ok, ..outcome.clone() })
     } else {

@@ -44,8 +44,25 @@ async fn the_tip_about_a_value_that_begins_with_a_hyphen_works() {
 #[tokio::test]
 async fn prose_in_help_is_wrapped_once() {
     // Without a terminal, text is wrapped at 100 columns. A short line that goes on in the next one was wrapped before.
-    for arguments in [["serve", "--help"].as_slice(), &["token", "new", "--help"], &["check", "--help"]] {
-        let help = run_with(command(arguments), "").await.stdout;
+    for line in [
+        "serve",
+        "sub",
+        "pub",
+        "request",
+        "handle",
+        "apps",
+        "bench",
+        "credentials",
+        "credentials set",
+        "credentials import",
+        "credentials rekey",
+        "token new",
+        "check",
+        "completions",
+    ] {
+        let arguments: Vec<&str> = line.split(' ').chain(["--help"]).collect();
+        let help = run_with(command(&arguments), "").await.stdout;
+        assert!(help.contains("Usage"), "{line}: {help}");
         let lines: Vec<&str> = help.lines().collect();
         for pair in lines.windows(2) {
             let [line, next] = pair else { continue };

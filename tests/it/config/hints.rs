@@ -62,8 +62,9 @@ fn a_text_needs_quotes() {
 #[test]
 fn applications_with_one_bracket_are_one_mistake() {
     let row = |name: &str| format!("source = '{name}'\nuser = 'u'\ntoken_sha256 = '{HASH}'\n");
-    let single =
-        |names: &[&str]| -> String { names.iter().map(|name| format!("[applications]\n{}", row(name))).collect() };
+    let single = |names: &[&str]| -> String {
+        names.iter().flat_map(|name| ["[applications]\n".to_owned(), row(name)]).collect()
+    };
     let expected = "1: applications: must be an array of tables: [[applications]]";
     for file in [single(&["a"]), single(&["a", "b"]), single(&["a", "b", "c"])] {
         check_file(&file, expected);

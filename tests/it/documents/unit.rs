@@ -75,17 +75,16 @@ async fn the_documented_steps_and_configuration_start_as_another_user() {
         let here = text.replace("/etc/", &path("/etc/")).replace("/var/lib/", &path("/var/lib/"));
         here.replace("-o switchboard -g switchboard", "-o nobody -g nogroup").replace("-g switchboard", "-g nogroup")
     };
-    let lines = |text: &str, without: &[&str]| -> String {
-        let kept = text.lines().filter(|line| !without.iter().any(|word| line.starts_with(word)));
-        kept.map(|line| format!("{line}\n")).collect()
+    let lines = |text: &str, without: &str| -> String {
+        text.split_inclusive('\n').filter(|line| !line.starts_with(without)).collect()
     };
     for folder in ["etc", "var/lib"] {
         fs::create_dir_all(root.join(folder)).unwrap();
     }
-    shell(&below(&lines(&block("useradd"), &["useradd"])), root).await;
+    shell(&below(&lines(&block("useradd"), "useradd")), root).await;
     let config = block("[[applications]]").replace("127.0.0.1:7420", "127.0.0.1:0");
     fs::write(root.join("etc/switchboard/switchboard.toml"), below(&config)).unwrap();
-    let second = lines(&block("daemon-reload"), &["systemctl"]).replace("root:switchboard", "root:nogroup");
+    let second = lines(&block("daemon-reload"), "systemctl").replace("root:switchboard", "root:nogroup");
     let as_nobody = format!("setpriv {} {}", setpriv.join(" "), binary.display());
     shell(&below(&second.replace("runuser -u switchboard -- switchboard", &as_nobody)), root).await;
 
