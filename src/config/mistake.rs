@@ -170,7 +170,7 @@ const LISTEN_ELSEWHERE: &[&str] = &[
 ];
 
 /// Tables in which such a name means the broker itself.
-const SERVER_TABLES: &[Option<&str>] = &[None, Some("http"), Some("server"), Some("auth")];
+const SERVER_TABLES: &[Option<&str>] = &[None, Some("http"), Some("server")];
 
 /// The known key that was probably meant by an unknown one: the most similar one of the same table. For a name outside
 /// any table, also the only key of that name in a table; a key of a table that has nothing to do with it would mislead.

@@ -1,4 +1,4 @@
-//! What is wrong with a line that is not TOML, in the words of someone who wanted to configure something.
+//! Explains lines that are not TOML by their usual causes.
 
 use toml::de::DeValue;
 

@@ -73,16 +73,14 @@ pub(crate) fn path(text: &str) -> Result<(), Fault> {
     }
     if text.chars().any(char::is_control) {
         // "C:\new" has a line break in it.
-        return Err("must not have control characters; write a Windows path in single quotes, where a backslash is \
-                    no escape: 'C:\\folder\\file'"
-            .into());
-    }
-    if shell_would_expand(text) {
         return Err(
-            "is used as it is written: '~', $NAME and %NAME%, which a shell would replace, are not; write the \
-                    whole path"
+            "must not have control characters; write a Windows path in single quotes, where a backslash is not \
+                    an escape: 'C:\\folder\\file'"
                 .into(),
         );
+    }
+    if shell_would_expand(text) {
+        return Err("must be the whole path: '~', $NAME and %NAME% are not expanded".into());
     }
     Ok(())
 }
@@ -104,7 +102,7 @@ pub(crate) fn origin(text: &str) -> Result<String, Fault> {
         return Ok(text.to_owned());
     }
     if text.eq_ignore_ascii_case("null") {
-        return Err(Fault::near("must be written in small letters, as browsers do", Some("null".to_owned())));
+        return Err(Fault::near("must be in lower case", Some("null".to_owned())));
     }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(expected.into());
@@ -120,7 +118,7 @@ pub(crate) fn origin(text: &str) -> Result<String, Fault> {
     }
     if scheme == "file" && !rest.is_empty() {
         return Err(Fault::near(
-            "must be without a path: browsers write the same origin for every file",
+            "must not have a path: the origin of every file is the same",
             Some("file://".to_owned()),
         ));
     }
@@ -227,7 +225,7 @@ pub(crate) fn login_url(text: &str) -> Result<String, Fault> {
     let url = BaseUrl::parse(text).map_err(Fault::from)?;
     let is_of = |never: &str| if never.starts_with('.') { url.host.ends_with(never) } else { url.host == never };
     if NEVER_LOGIN_HOSTS.iter().any(|never| is_of(never)) {
-        return Err("is a host of Salesforce where nobody logs in; the org's My Domain is \
+        return Err("is a Salesforce host that issues no tokens; the org's My Domain is \
                     https://NAME.my.salesforce.com (Setup > My Domain)"
             .into());
     }

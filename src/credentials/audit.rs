@@ -21,9 +21,6 @@ use crate::router::SessionId;
 use crate::store::{private, try_file};
 use wire::ErrorCode;
 
-/// The name of the file in the data folder.
-const FILE: &str = "audit.jsonl";
-
 /// The most records that wait for the disk: 1 MiB at about 300 bytes each.
 const QUEUE_RECORDS: usize = 4096;
 
@@ -105,8 +102,10 @@ impl Audit {
     /// # Errors
     /// The file cannot be written; the error names it.
     pub fn open(data_dir: &Path, rotation: Rotation) -> io::Result<Self> {
-        let path = data_dir.join(FILE);
-        let named = |error| cannot_be_written(&path, &error);
+        let path = data_dir.join("audit.jsonl");
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: the audit record cannot be written: {error}", path.display()))
+        };
         let file = open_file(&path).map_err(named)?;
         let (queue, jobs) = sync_channel(QUEUE_RECORDS);
         let lost = Arc::new(AtomicU64::new(0));
@@ -122,8 +121,11 @@ impl Audit {
     /// # Errors
     /// The file cannot be written; the error names it.
     pub fn try_open(data_dir: &Path) -> io::Result<()> {
-        let path = data_dir.join(FILE);
-        try_file(&path).map(drop).map_err(|error| cannot_be_written(&path, &error))
+        let path = data_dir.join("audit.jsonl");
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: the audit record cannot be written: {error}", path.display()))
+        };
+        try_file(&path).map(drop).map_err(named)
     }
 
     /// Queues a record; `None` means success. Never waits.
@@ -168,10 +170,6 @@ impl Drop for Audit {
             tracing::error!("the audit thread failed");
         }
     }
-}
-
-fn cannot_be_written(path: &Path, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{}: the audit record cannot be written: {error}", path.display()))
 }
 
 fn line(record: &impl Serialize) -> io::Result<Vec<u8>> {

@@ -8,8 +8,8 @@ use crate::store::{Database, exists, try_file, try_new_file};
 
 impl Directory {
     /// Tries whether the broker could use the store and its key: reads the key, and decrypts every record of a copy of
-    /// the store in memory. If there is no store, tries whether the key could be made. The data folder is tried by
-    /// whoever needs more of it than the store.
+    /// the store in memory. If there is no store, tries whether the key could be made. Does not try the data
+    /// folder itself.
     ///
     /// # Errors
     /// Those of [`Directory::open`] and [`Directory::check`], except those of the folder itself.

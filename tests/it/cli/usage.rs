@@ -43,7 +43,8 @@ async fn the_tip_about_a_value_that_begins_with_a_hyphen_works() {
 
 #[tokio::test]
 async fn prose_in_help_is_wrapped_once() {
-    // Without a terminal, text is wrapped at 100 columns. A short line that goes on in the next one was wrapped before.
+    // Without a terminal, text is wrapped at 100 columns. A short line whose sentence goes on in the next line was wrapped
+    // before.
     for line in [
         "serve",
         "sub",
@@ -66,7 +67,7 @@ async fn prose_in_help_is_wrapped_once() {
         let lines: Vec<&str> = help.lines().collect();
         for pair in lines.windows(2) {
             let [line, next] = pair else { continue };
-            let goes_on = next.starts_with(|first: char| first.is_alphabetic());
+            let goes_on = next.starts_with(|first: char| first.is_alphabetic()) && !line.ends_with(['.', ':']);
             let is_prose = line.starts_with(|first: char| first.is_alphabetic()) && goes_on;
             let first_word = next.split(' ').next().unwrap_or_default();
             let would_fit = line.chars().count() + 1 + first_word.chars().count() <= 100;

@@ -1,4 +1,4 @@
-//! Mistakes that have a hint: what someone wrote who knows other programs, shells or Windows.
+//! Mistakes with a hint: habits from other programs, shells and Windows.
 
 use super::{HASH, check_file, check_variables};
 
@@ -9,8 +9,8 @@ fn a_windows_path_belongs_in_single_quotes() {
     for path in ["C:\\Users\\a\\b.key", "C:\\data\\xyz", "\\\\server\\share", "C:\\Program Files\\switchboard"] {
         check_file(&format!("[credentials]\nkey_file = \"{path}\""), &format!("2: {escape}"));
     }
-    let control = "must not have control characters; write a Windows path in single quotes, where a backslash is no \
-                   escape: 'C:\\folder\\file'";
+    let control = "must not have control characters; write a Windows path in single quotes, where a backslash is not \
+                   an escape: 'C:\\folder\\file'";
     check_file("data_dir = \"C:\\new\\table\"", &format!("1: data_dir: {control}"));
     check_file("[credentials]\nkey_file = \"a\\u0000\"", &format!("2: credentials.key_file: {control}"));
     check_file(
@@ -23,8 +23,7 @@ fn a_windows_path_belongs_in_single_quotes() {
 
 #[test]
 fn a_path_that_a_shell_would_expand_is_a_mistake() {
-    let expanded = "is used as it is written: '~', $NAME and %NAME%, which a shell would replace, are not; write the \
-                    whole path";
+    let expanded = "must be the whole path: '~', $NAME and %NAME% are not expanded";
     for path in
         ["~", "~/data", "~alice/data", "$HOME/data", "${HOME}/data", "/x/$USER", "%APPDATA%/x", "%ProgramFiles(x86)%"]
     {
@@ -118,7 +117,7 @@ fn a_key_of_an_unrelated_table_is_no_hint() {
 fn an_origin_that_no_browser_sends_is_a_mistake() {
     let page = "must be the origin of a page, http:// or https://: no browser sends ws:// or wss://";
     let decimal = "must be an address as browsers write it, four decimal numbers such as 10.0.0.7";
-    let file = "must be without a path: browsers write the same origin for every file\n  hint: did you mean file://?";
+    let file = "must not have a path: the origin of every file is the same\n  hint: did you mean file://?";
     for (origin, expected) in [
         ("ws://crm.example.com", page),
         ("wss://crm.example.com", page),
@@ -127,7 +126,7 @@ fn an_origin_that_no_browser_sends_is_a_mistake() {
         ("http://010.0.0.256:80", decimal),
         ("file:///", file),
         ("file:///C:/page.html", file),
-        ("NULL", "must be written in small letters, as browsers do\n  hint: did you mean null?"),
+        ("NULL", "must be in lower case\n  hint: did you mean null?"),
     ] {
         check_file(&format!("http.allowed_origins = ['{origin}']"), &format!("1: http.allowed_origins[0]: {expected}"));
     }
@@ -135,7 +134,7 @@ fn an_origin_that_no_browser_sends_is_a_mistake() {
 
 #[test]
 fn a_host_that_issues_no_tokens_is_a_mistake() {
-    let never = "is a host of Salesforce where nobody logs in; the org's My Domain is https://NAME.my.salesforce.com \
+    let never = "is a Salesforce host that issues no tokens; the org's My Domain is https://NAME.my.salesforce.com \
                  (Setup > My Domain)";
     for host in
         ["acme.lightning.force.com", "acme.my.salesforce-setup.com", "www.salesforce.com", "HELP.salesforce.com"]
@@ -148,7 +147,7 @@ fn a_host_that_issues_no_tokens_is_a_mistake() {
 }
 
 #[test]
-fn what_has_no_effect_is_a_warning() {
+fn patterns_without_effect_are_warnings() {
     let file = format!(
         "[limits]\nrate = 10\nburst = 9\n[channels.Queue]\nscope = 'shared'\n\
          [[applications]]\nsource = 'a'\nservice = true\ntoken_sha256 = '{HASH}'\n\

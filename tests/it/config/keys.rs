@@ -105,7 +105,7 @@ fn origins_and_hosts_are_kept_as_browsers_write_them() {
          8: http.allowed_origins[5]: must be in ASCII: write a name of other letters as browsers send it, xn--…
          9: http.allowed_origins[6]: must be an origin as browsers write it, such as https://crm.example.com or http://10.0.0.7:8080
          10: http.allowed_origins[7]: must be a host name or an address, such as switchboard.example.com or 10.0.0.7
-         11: http.allowed_origins[8]: must be without a path: browsers write the same origin for every file
+         11: http.allowed_origins[8]: must not have a path: the origin of every file is the same
            hint: did you mean file://?
          12: http.allowed_hosts[0]: must be a host without a port: every port of it is allowed
          12: http.allowed_hosts[1]: must be a host name or an address, such as switchboard.example.com or 10.0.0.7

@@ -1,4 +1,4 @@
-//! `check` finds what `serve` would not start with, and changes nothing.
+//! `check` finds everything that would keep `serve` from starting, and changes nothing.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -151,7 +151,7 @@ fn a_variable_that_only_serve_reads_is_a_mistake() {
 }
 
 #[test]
-fn what_a_first_start_would_make_is_not_missed() {
+fn a_first_start_needs_neither_a_data_folder_nor_a_key() {
     let site = Site::new("");
     let check = site.run(&["check", "--strict"], &[]);
     assert_eq!(check.status.code(), Some(0), "{check:?}");
