@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::config::{self, Config, LoadOptions, Mistake, Place, Store};
+use crate::credentials::KEY_VARIABLE;
 use crate::salesforce::{Org, Outcome as Came, SalesforceVerifier, Step, Whose};
 use crate::server;
 
@@ -57,11 +58,15 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
             return report(&Outcome::of(mistakes.list().iter().map(Entry::from).collect(), &[]), text, args, output);
         }
     };
-    let mut unusable = match server::try_config(&config, credentials_key()?) {
+    let (credentials_key, wrong_key) = match credentials_key() {
+        Ok(key) => (key, None),
+        Err(error) => (None, Some((KEY_VARIABLE, error.to_string()))),
+    };
+    let mut unusable = match server::try_config(&config, credentials_key) {
         Ok(()) => Vec::new(),
         Err(unusable) => unusable.list().iter().map(|it| (it.key(), it.message().to_owned())).collect(),
     };
-    unusable.extend(wrong_variables());
+    unusable.extend(wrong_key.into_iter().chain(wrong_variables()));
     let org = args.salesforce && asks_org(&config, args);
     let (org, verifier) = (org.then(|| Org::open(&config.salesforce)).transpose(), SalesforceVerifier::open(&config));
     match (org, verifier) {

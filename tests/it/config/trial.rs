@@ -1,6 +1,7 @@
 //! `check` finds everything that would keep `serve` from starting, and changes nothing.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -141,10 +142,48 @@ fn files_of_salesforce_that_cannot_be_used_are_mistakes() {
     site.refuses(&[], "salesforce.private_key_file: absent.key");
 }
 
+/// One rule for every file with a secret, whatever key names it.
+#[test]
+fn a_secret_that_others_can_read_is_a_mistake() {
+    let org = "credentials.store = 'salesforce'\n[salesforce]\nclient_id = 'x'\n\
+               login_url = 'https://a.my.salesforce.com'\n";
+    let asked = "[[applications]]\nsource = 'a'\nservice = true\ntoken_sha256 = '5f70bf18a086007016e948b04aed3b82103a36bea\
+                 41755b6cddfaf10ace3c6ef'\n[auth.salesforce_introspection]\nhost = 'https://a.my.salesforce.com'\n\
+                 org_id = '00D000000000001'\nclient_id = 'x'\n";
+    for (key, toml) in [
+        ("credentials", "credentials.key_file = 'secret'".to_owned()),
+        ("salesforce.private_key_file", format!("{org}username = 'u@example.com'\nprivate_key_file = 'secret'")),
+        ("salesforce.client_secret_file", format!("{org}client_secret_file = 'secret'")),
+        ("auth.salesforce_introspection.client_secret_file", format!("{asked}client_secret_file = 'secret'")),
+    ] {
+        let site = Site::new(&toml);
+        let variables = if toml.contains("[auth.") { [("SWITCHBOARD__AUTH__MODE", "tokens")].as_slice() } else { &[] };
+        let secret = site.path("secret");
+        fs::write(&secret, "ab".repeat(32)).unwrap();
+        for mode in [0o644, 0o640, 0o604, 0o602] {
+            fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
+            site.refuses(variables, "the file is open to other users of this machine; run 'chmod 600' on it");
+            let check = String::from_utf8(site.run(&["check"], variables).stdout).unwrap();
+            assert!(check.starts_with(&format!("{key}: ")) && check.contains("secret: "), "{check}");
+        }
+        for mode in [0o600, 0o400] {
+            fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
+            let check = String::from_utf8(site.run(&["check"], variables).stdout).unwrap();
+            assert!(!check.contains("open to other users"), "{mode:o}: {check}");
+        }
+    }
+}
+
 #[test]
 fn a_variable_that_only_serve_reads_is_a_mistake() {
     Site::new("").refuses(&[("SWITCHBOARD_LOG", "warning")], "'warning' in the log filter");
     let site = Site::new("");
+    let mut no_text = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    no_text.args(["check", "--config", "f.toml", "--json"]).current_dir(site.folder.path());
+    no_text.env("SWITCHBOARD_CREDENTIALS_KEY", std::ffi::OsStr::from_bytes(b"\xff"));
+    let output = no_text.output().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &told["mistakes"][0]["key"]), (Some(2), &"SWITCHBOARD_CREDENTIALS_KEY".into()));
     let check = site.run(&["check"], &[("SWITCHBOARD_LOG_FORMAT", "xml")]);
     assert_eq!(check.status.code(), Some(2), "{check:?}");
     assert_eq!(site.run(&["serve"], &[("SWITCHBOARD_LOG_FORMAT", "xml")]).status.code(), Some(2));
