@@ -44,43 +44,47 @@ pub(crate) fn read(text: &str, path: &Path, config: &mut Config, places: &mut Pl
     reader.root(root.get_ref());
     let (lines, found) = (reader.lines, reader.report.into_mistakes());
 
-    let (unreadable, of_single_applications) = unreadable(&errors, &lines);
+    let Unreadable { lines: unreadable, mistakes, single } = Unreadable::find(&errors, &lines);
     // What the parser made of a line that it could not read is not the operator's mistake.
     report.extend(found.into_iter().filter(|it| {
-        let repeats = of_single_applications.is_some() && it.key.as_deref() == Some("applications");
-        !repeats && !unreadable.iter().any(|(place, _)| same_line(place, &it.place))
+        let repeats = single.is_some() && it.key.as_deref() == Some("applications");
+        !repeats && !matches!(it.place, Place::File { at: Some((line, _)), .. } if unreadable.contains(&line))
     }));
-    let mistakes = unreadable.into_iter().map(|(place, message)| (place, None, message));
-    let single = of_single_applications.map(|place| {
-        (place, Some("applications".to_owned()), "must be an array of tables: [[applications]]".to_owned())
-    });
-    report.extend(mistakes.chain(single).map(|(place, key, message)| Mistake { place, key, message, nearest: None }));
-}
-
-/// The lines that are not TOML, each once with what is wrong; and the first line `[applications]`, if that is what repeats
-/// keys.
-fn unreadable(errors: &[toml::de::Error], lines: &Lines<'_>) -> (Vec<(Place, String)>, Option<Place>) {
-    let mut found: Vec<(Place, String)> = Vec::new();
-    let mut single = None;
-    for error in errors {
-        let at = lines.line_of(error.span().map_or(0, |span| span.start));
-        if error.message() == "duplicate key" && lines.is_of_applications(at) && lines.first_single().is_some() {
-            single = lines.first_single().map(|first| lines.place(first));
-            continue;
-        }
-        let place = lines.place(error.span().map_or(0, |span| span.start));
-        if !found.iter().any(|(other, _)| same_line(other, &place)) {
-            // The error's own display would quote the line.
-            found.push((place, syntax::explain(lines.text_of(at), error.message())));
-        }
+    report.extend(mistakes);
+    if let Some(place) = single {
+        report.add(&place, "applications", "must be an array of tables: [[applications]]");
     }
-    (found, single)
 }
 
-fn same_line(a: &Place, b: &Place) -> bool {
-    match (a, b) {
-        (Place::File { at: Some((a, _)), .. }, Place::File { at: Some((b, _)), .. }) => a == b,
-        _ => false,
+/// The lines that are not TOML.
+struct Unreadable {
+    lines: HashSet<usize>,
+    /// One for each line.
+    mistakes: Vec<Mistake>,
+    /// The first header `[applications]`, if such headers repeat keys.
+    single: Option<Place>,
+}
+
+impl Unreadable {
+    fn find(errors: &[toml::de::Error], lines: &Lines<'_>) -> Self {
+        let mut found = Self { lines: HashSet::new(), mistakes: Vec::new(), single: None };
+        let applications = if errors.is_empty() { None } else { lines.single_applications() };
+        for error in errors {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = lines.line_of(start);
+            match &applications {
+                Some((first, tables)) if error.message() == "duplicate key" && tables.contains(&line) => {
+                    found.single = Some(lines.place(*first));
+                }
+                _ if found.lines.insert(line) => {
+                    // The error's own display would quote the line.
+                    let message = syntax::explain(lines.text_of(line), error.message());
+                    found.mistakes.push(Mistake { place: lines.place(start), key: None, message, nearest: None });
+                }
+                _ => {}
+            }
+        }
+        found
     }
 }
 
@@ -109,18 +113,26 @@ impl<'a> Lines<'a> {
         self.text.get(start..end).unwrap_or_default().trim_end()
     }
 
-    /// Where the first header `[applications]` begins.
-    fn first_single(&self) -> Option<usize> {
-        let mut lines = self.starts.iter().zip(1..);
-        lines.find(|(_, line)| syntax::is_single_applications(self.text_of(*line))).map(|(start, _)| *start)
-    }
-
-    /// Whether a line belongs to a table of applications, with one bracket or two.
-    fn is_of_applications(&self, line: usize) -> bool {
-        let header = (1..=line).rev().map(|line| self.text_of(line)).find(|text| syntax::is_header(text));
-        header.is_some_and(|text| {
-            syntax::is_single_applications(text) || text.trim_start().starts_with("[[applications]]")
-        })
+    /// If there is a header `[applications]`, where the first one begins, and the lines of all tables of applications, with
+    /// one bracket or two.
+    fn single_applications(&self) -> Option<(usize, HashSet<usize>)> {
+        let mut first = None;
+        let mut tables = HashSet::new();
+        let mut inside = false;
+        for (line, start) in (1..).zip(&self.starts) {
+            let text = self.text_of(line);
+            if syntax::is_header(text) {
+                let single = syntax::is_single_applications(text);
+                inside = single || text.trim_start().starts_with("[[applications]]");
+                if single {
+                    first.get_or_insert(*start);
+                }
+            }
+            if inside {
+                tables.insert(line);
+            }
+        }
+        first.map(|first| (first, tables))
     }
 
     fn place(&self, offset: usize) -> Place {
