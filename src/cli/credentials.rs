@@ -188,7 +188,7 @@ fn execute(command: &Command, settings: &Settings, out: &mut dyn Write) -> Resul
         Command::Import { file, partial } => import(settings, file, *partial, out),
         Command::Rekey { new_key_file } => {
             let count = Directory::rekey(settings, new_key_file.as_deref())?;
-            say(out, format_args!("encrypted the credentials of {} with the new key\n", output::counted(count, "user")))
+            say(out, format_args!("encrypted the credentials of {count} users with the new key\n"))
         }
     }
 }
@@ -280,7 +280,7 @@ fn import(settings: &Settings, file: &Path, partial: bool, out: &mut dyn Write) 
         return Err(Failure::refused(words.join("\n")));
     }
     let replaced = Directory::open(settings)?.set(&entries)?;
-    say(out, format_args!("imported {}, {replaced} of them replaced\n", output::counted(entries.len(), "user")))?;
+    say(out, format_args!("imported {} users, {replaced} of them replaced\n", entries.len()))?;
     if words.is_empty() {
         return Ok(());
     }

@@ -75,19 +75,3 @@ async fn prose_in_help_is_wrapped_once() {
         }
     }
 }
-
-#[tokio::test]
-async fn one_is_singular() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("agents.csv");
-    std::fs::write(&file, "user,username,password,extension\nalice,1,secret,2\n").unwrap();
-    let on_store = |arguments: &[&str]| {
-        let mut command = command(&[&["credentials"], arguments].concat());
-        command.arg("--data-dir").arg(folder.path().join("data"));
-        command
-    };
-    let imported = run_with(on_store(&["import", file.to_str().unwrap()]), "").await;
-    assert!(imported.stdout.contains("1 user, "), "{imported:?}");
-    let rekeyed = run_with(on_store(&["rekey"]), "").await;
-    assert!(rekeyed.stdout.contains("1 user "), "{rekeyed:?}");
-}
