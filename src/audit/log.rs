@@ -276,7 +276,8 @@ pub(super) fn lock_if_there(path: &Path) -> Option<File> {
     wait_for(File::open(lock_path(path)).ok()?).ok()
 }
 
-fn lock_path(path: &Path) -> PathBuf {
+/// The path of the lock of the log at a path.
+pub(super) fn lock_path(path: &Path) -> PathBuf {
     path.with_extension("lock")
 }
 

@@ -27,10 +27,12 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
+use wire::ErrorCode;
+
+use crate::store::try_file;
 use allowance::Allowance;
 use log::Log;
 use record::Record;
-use wire::ErrorCode;
 
 /// The most records that wait for the disk: about 2 MiB at 400 bytes each.
 const QUEUE_RECORDS: usize = 4096;
@@ -110,6 +112,18 @@ impl Audit {
             tracing::warn!(%error, "credentials are served without audit records (credentials.audit_required = false)");
         }
         Self::start(log, false)
+    }
+
+    /// Tries whether the files of the log that exist can be written, and changes nothing.
+    ///
+    /// # Errors
+    /// A file cannot be written; the error names it.
+    pub fn try_open(data_dir: &Path) -> io::Result<()> {
+        let path = path_in(data_dir);
+        for path in [log::lock_path(&path), path] {
+            try_file(&path).map_err(|error| named(&path, &error))?;
+        }
+        Ok(())
     }
 
     fn start(log: Log, required: bool) -> io::Result<Self> {

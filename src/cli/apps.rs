@@ -14,7 +14,7 @@ Examples:
   switchboard apps --source log
   switchboard apps --source log --json | jq -r '.[].Source'
 
-Lists the applications of the session's user and the services. A service, an observer, and in open mode every session
+Lists the applications of the session's user and the services. A service, an observer, and in open mode every session \
 gets the applications of all users. The list includes the session of this command.")]
 pub(crate) struct Apps {
     /// Print a JSON array

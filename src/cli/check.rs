@@ -1,32 +1,40 @@
-//! `switchboard check`: finds all mistakes of a configuration, without starting anything. With `--salesforce`, it also
-//! tries each step on the way to the org.
+//! `switchboard check`: finds all mistakes of a configuration, and files that cannot be used, without starting anything.
+//! With `--salesforce`, it also tries each step on the way to the org.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::config::{self, Config, LoadOptions, Mistake, Mistakes, Place, Store};
-use crate::salesforce::{Org, Outcome as Came, SalesforceVerifier, SetupError, Step, Whose};
+use crate::config::{self, Config, LoadOptions, Mistake, Place, Store};
+use crate::credentials::KEY_VARIABLE;
+use crate::salesforce::{Org, Outcome as Came, SalesforceVerifier, Step, Whose};
+use crate::server;
 
 use super::Exit;
-use super::output::Output;
+use super::output::{Output, counted};
+use super::serve::{credentials_key, wrong_variables};
 
 /// Check a configuration: print all mistakes with their lines
 ///
-/// Reads what `serve` would read, environment variables included, and starts nothing. The exit code is 0, or 2 if there
-/// are mistakes. With --salesforce, it then connects to the org; the exit code is 1 if a step failed.
+/// Reads what `serve` would read, environment variables included, and tries the data folder, the credential store, keys,
+/// secrets, certificates and addresses. Starts nothing and changes nothing. The exit code is 0, or 2 if there are
+/// mistakes. With --salesforce, it then connects to the org; the exit code is 1 if a step failed.
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  switchboard check --config switchboard.toml\n  switchboard check --json\n  switchboard \
-                          check --config switchboard.toml --salesforce --user 005000000000001AAA"
+    after_help = "Examples:\n  switchboard check --config switchboard.toml\n  switchboard check --json --strict\n  \
+                          switchboard check --config switchboard.toml --salesforce --user 005000000000001AAA"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
 pub(crate) struct CheckArgs {
     /// The configuration file; default: only the environment is checked
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print {"ok":…,"mistakes":[…]} for programs; with --salesforce "steps" too
+    /// Print {"ok":…,"mistakes":[…],"warnings":[…]} for programs; with --salesforce "steps" too
     #[arg(long)]
     json: bool,
+    /// Exit with 2 if there are warnings, too
+    #[arg(long)]
+    strict: bool,
     /// Try each step on the way to the Salesforce org, and print what to change in Setup
     #[arg(long)]
     salesforce: bool,
@@ -43,24 +51,56 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
     if args.print_reference {
         return print(output, &config::document(), Exit::Done);
     }
-    let outcome = Config::load(LoadOptions::from_process(args.config.clone()));
-    if let Ok(config) = &outcome {
-        let (org, verifier) =
-            (asks_org(config, args).then(|| Org::open(&config.salesforce)), SalesforceVerifier::open(config));
-        let (org, verifier) = match (org.transpose(), verifier) {
-            (Ok(org), Ok(verifier)) => (org, verifier),
-            (org, verifier) => {
-                let unusable_files = verifier.as_ref().err().map_or(&[][..], |errors| errors.list());
-                let errors: Vec<&SetupError> = org.as_ref().err().into_iter().chain(unusable_files).collect();
-                return unusable(&errors, args, output);
-            }
-        };
-        if args.salesforce {
-            return salesforce((org.as_ref(), &verifier), config, args, output);
+    let config = match Config::load(LoadOptions::from_process(args.config.clone())) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            let text = in_words(mistakes.list(), ToString::to_string, &[]);
+            return report(&Outcome::of(mistakes.list().iter().map(Entry::from).collect(), &[]), text, args, output);
         }
+    };
+    let (credentials_key, wrong_key) = match credentials_key() {
+        Ok(key) => (key, None),
+        Err(error) => (None, Some((KEY_VARIABLE, error.to_string()))),
+    };
+    let mut unusable = match server::try_config(&config, credentials_key) {
+        Ok(()) => Vec::new(),
+        Err(unusable) => unusable.list().iter().map(|it| (it.key(), it.message().to_owned())).collect(),
+    };
+    unusable.extend(wrong_key.into_iter().chain(wrong_variables()));
+    let org = args.salesforce && asks_org(&config, args);
+    let (org, verifier) = (org.then(|| Org::open(&config.salesforce)).transpose(), SalesforceVerifier::open(&config));
+    match (org, verifier) {
+        (Ok(org), Ok(verifier)) if args.salesforce && unusable.is_empty() => {
+            return salesforce((org.as_ref(), &verifier), &config, args, output);
+        }
+        // Only --salesforce needs it; otherwise `try_config` has found it already.
+        (Err(error), _) if !unusable.iter().any(|(key, _)| *key == error.key()) => {
+            unusable.push((error.key(), error.message().to_owned()));
+        }
+        (Ok(_) | Err(_), _) => {}
     }
-    let text = if args.json { in_json(outcome.as_ref().err()) } else { in_words(&outcome) };
-    print(output, &text, if outcome.is_ok() { Exit::Done } else { Exit::Usage })
+    let entries: Vec<_> =
+        unusable.iter().map(|(key, message)| Entry { key: Some(key), message, ..Entry::default() }).collect();
+    let text = if unusable.is_empty() {
+        let summary = config.summary().into_iter().map(|line| format!("{line}\n"));
+        warnings_in_words(&config.warnings).chain(summary).chain(["no mistakes\n".to_owned()]).collect()
+    } else {
+        in_words(&unusable, |(key, message)| format!("{key}: {message}"), &config.warnings)
+    };
+    let steps = args.salesforce.then(Vec::new);
+    report(&Outcome { steps, ..Outcome::of(entries, &config.warnings) }, text, args, output)
+}
+
+/// Prints the outcome, in words as `text` has it.
+fn report(outcome: &Outcome<'_>, text: String, args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
+    let ok = outcome.ok && (!args.strict || outcome.warnings.is_empty());
+    let text = if args.json {
+        as_line(&Outcome { ok, ..outcome.clone() })
+    } else {
+        let strict = outcome.ok.then(|| counted(outcome.warnings.len(), "warning") + "\n").filter(|_| !ok);
+        [text].into_iter().chain(strict).collect()
+    };
+    print(output, &text, if ok { Exit::Done } else { Exit::Usage })
 }
 
 /// Prints the result. The exit code is that of the result, also if the output is closed early.
@@ -71,27 +111,12 @@ fn print(output: &mut Output, text: &str, exit: Exit) -> anyhow::Result<Exit> {
     }
 }
 
-/// Prints which files of the configuration cannot be used.
-fn unusable(errors: &[&SetupError], args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
-    let text = if args.json {
-        let mistakes = errors
-            .iter()
-            .map(|error| Entry { key: Some(error.key()), message: error.message(), ..Entry::default() })
-            .collect();
-        as_line(&Outcome { ok: false, mistakes, steps: args.salesforce.then(Vec::new) })
-    } else {
-        let lines = errors.iter().map(|error| format!("{error}\n"));
-        lines.chain([count(errors.len())]).collect()
-    };
-    print(output, &text, Exit::Usage)
-}
-
 /// Returns whether the steps of `[salesforce]` are tried: the broker uses it, or `--salesforce` has nothing else to try.
 fn asks_org(config: &Config, args: &CheckArgs) -> bool {
     let (org, proofs) = (&config.salesforce, &config.proofs);
     let serves = config.credentials.store == Store::Salesforce || writes_or_listens(config);
     let only_proofs = proofs.introspection.is_some() || proofs.userinfo.is_some();
-    serves || args.salesforce && (org.client_id.is_some() || args.user.is_some() || !only_proofs)
+    serves || org.client_id.is_some() || args.user.is_some() || !only_proofs
 }
 
 fn writes_or_listens(config: &Config) -> bool {
@@ -119,13 +144,21 @@ fn salesforce(
         steps.extend(verifier.diagnose().await);
         steps
     });
-    let ok = steps.iter().all(|step| step.outcome != Came::Failed);
+    let passed = steps.iter().all(|step| step.outcome != Came::Failed);
+    let warned = !config.warnings.is_empty() || steps.iter().any(|step| step.outcome == Came::Warning);
+    let ok = passed && !(args.strict && warned);
     let text = if args.json {
-        as_line(&Outcome { ok, mistakes: Vec::new(), steps: Some(steps) })
+        as_line(&Outcome { ok, steps: Some(steps), ..Outcome::of(Vec::new(), &config.warnings) })
     } else {
-        steps.iter().map(step_in_words).collect()
+        let warnings = warnings_in_words(&config.warnings).filter(|_| args.strict);
+        steps.iter().map(step_in_words).chain(warnings).collect()
     };
-    print(output, &text, if ok { Exit::Done } else { Exit::Refused })
+    let exit = match (passed, ok) {
+        (false, _) => Exit::Refused,
+        (true, false) => Exit::Usage,
+        (true, true) => Exit::Done,
+    };
+    print(output, &text, exit)
 }
 
 fn step_in_words(step: &Step) -> String {
@@ -140,31 +173,34 @@ fn step_in_words(step: &Step) -> String {
     format!("{came:8} {:13} {detail}\n", step.step)
 }
 
-fn in_words(outcome: &Result<Config, Mistakes>) -> String {
-    match outcome {
-        Ok(config) => {
-            let warnings = config.warnings.iter().map(|warning| format!("warning: {warning}\n"));
-            let summary = config.summary().into_iter().map(|line| format!("{line}\n"));
-            warnings.chain(summary).chain(["no mistakes\n".to_owned()]).collect()
-        }
-        Err(mistakes) => format!("{mistakes}\n{}", count(mistakes.list().len())),
-    }
+/// Mistakes, each on lines of its own, warnings, and the number of mistakes.
+fn in_words<T>(mistakes: &[T], words: impl Fn(&T) -> String, warnings: &[String]) -> String {
+    let lines = mistakes.iter().map(|mistake| words(mistake) + "\n");
+    lines.chain(warnings_in_words(warnings)).chain([counted(mistakes.len(), "mistake") + "\n"]).collect()
 }
 
-fn count(mistakes: usize) -> String {
-    if mistakes == 1 { "1 mistake\n".to_owned() } else { format!("{mistakes} mistakes\n") }
+fn warnings_in_words(warnings: &[String]) -> impl Iterator<Item = String> {
+    warnings.iter().map(|warning| format!("warning: {warning}\n"))
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Outcome<'a> {
     ok: bool,
     mistakes: Vec<Entry<'a>>,
+    warnings: Vec<Entry<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<Vec<Step>>,
 }
 
-/// A mistake in JSON. A field that does not apply is `null`.
-#[derive(Default, Serialize)]
+impl<'a> Outcome<'a> {
+    fn of(mistakes: Vec<Entry<'a>>, warnings: &'a [String]) -> Self {
+        let warnings = warnings.iter().map(|message| Entry { message, ..Entry::default() }).collect();
+        Self { ok: mistakes.is_empty(), mistakes, warnings, steps: None }
+    }
+}
+
+/// A mistake or a warning in JSON. A field that does not apply is `null`.
+#[derive(Clone, Default, Serialize)]
 struct Entry<'a> {
     file: Option<String>,
     line: Option<usize>,
@@ -193,11 +229,6 @@ impl<'a> From<&'a Mistake> for Entry<'a> {
             nearest: mistake.nearest.as_deref(),
         }
     }
-}
-
-fn in_json(mistakes: Option<&Mistakes>) -> String {
-    let list = mistakes.map_or(&[][..], Mistakes::list);
-    as_line(&Outcome { ok: mistakes.is_none(), mistakes: list.iter().map(Entry::from).collect(), steps: None })
 }
 
 fn as_line(outcome: &Outcome<'_>) -> String {

@@ -26,6 +26,7 @@ mod subscribe;
 mod token;
 mod triple;
 mod try_it;
+mod usage;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -178,13 +179,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if serves(arguments.get(1)) {
         arguments.insert(1.min(arguments.len()), "serve".into());
     }
+    let words = arguments.clone();
     let command_line = match CommandLine::try_parse_from(arguments) {
         Ok(command_line) => command_line,
-        Err(error) => {
-            // A closed pipe is not an error.
-            error.print().ok();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
-        }
+        Err(error) => return ExitCode::from(usage::print(error, &words)),
     };
     let mut output = Output::new();
     dispatch(command_line.command, &mut output).unwrap_or_else(|error| {

@@ -90,6 +90,11 @@ impl Output {
     }
 }
 
+/// Returns a number with its noun, such as "1 user" or "2 users".
+pub(crate) fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Returns JSON text on one line. JSON has line breaks only between tokens, where a space means the same. For a terminal,
 /// other control characters are escaped too: JSON allows U+009B in a string, and it begins an escape sequence.
 pub(crate) fn one_line(text: &str, for_terminal: bool) -> Cow<'_, str> {

@@ -1,6 +1,7 @@
 //! `switchboard serve`: runs the broker until a signal ends it.
 
 use std::env::VarError;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::ValueEnum as _;
 use secrecy::SecretString;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
@@ -27,9 +29,15 @@ const LAST_WRITES: Duration = Duration::from_secs(2);
 const LONG_ABOUT: &str = "\
 Run the broker
 
-Without --config: open development mode on 127.0.0.1:7420 and [::1]:7420. Prints one line per listener on standard
-output when it is ready; everything else goes to standard error. SIGTERM and SIGINT drain; a second one ends at once.
+Without --config: open development mode on 127.0.0.1:7420 and [::1]:7420. Prints one line per listener on standard \
+output when it is ready; everything else goes to standard error. SIGTERM and SIGINT drain; a second one ends at once. \
 SIGHUP does not end the broker.";
+
+/// The environment variable of `--log`.
+const LOG_VARIABLE: &str = "SWITCHBOARD_LOG";
+
+/// The environment variable of `--log-format`.
+const FORMAT_VARIABLE: &str = "SWITCHBOARD_LOG_FORMAT";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -51,10 +59,10 @@ pub(super) struct Serve {
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// What to log: a level (error, warn, info, debug, trace), or levels for parts of the program
-    #[arg(long, value_name = "FILTER", default_value = "info", env = "SWITCHBOARD_LOG")]
+    #[arg(long, value_name = "FILTER", default_value = "info", env = LOG_VARIABLE)]
     log: String,
     /// The format of log lines
-    #[arg(long, value_name = "FORMAT", default_value = "text", env = "SWITCHBOARD_LOG_FORMAT")]
+    #[arg(long, value_name = "FORMAT", default_value = "text", env = FORMAT_VARIABLE)]
     log_format: LogFormat,
 }
 
@@ -77,11 +85,28 @@ pub(super) fn serve(arguments: Serve) -> Exit {
     outcome.unwrap_or_else(|error| {
         match format {
             Format::Text => output::error(&format!("{error:#}")),
-            Format::Json if error.is::<telemetry::TelemetryError>() => telemetry::print_error(&format!("{error:#}")),
-            Format::Json => tracing::error!("{error:#}"),
+            Format::Json => telemetry::print_error(&format!("{error:#}")),
         }
         Exit::of(&error)
     })
+}
+
+/// Returns whether the arguments, which may be wrong, ask for JSON lines.
+pub(super) fn asks_for_json(arguments: &[OsString]) -> bool {
+    let flag = |at: usize| arguments.get(at).is_some_and(|argument| argument == "--log-format");
+    let by_flag = (0..arguments.len()).find_map(|at| match arguments.get(at)?.to_str()? {
+        "json" | "text" if at > 0 && flag(at - 1) => arguments.get(at).map(|argument| argument == "json"),
+        argument => argument.strip_prefix("--log-format=").map(|format| format == "json"),
+    });
+    by_flag.unwrap_or_else(|| std::env::var_os(FORMAT_VARIABLE).is_some_and(|format| format == "json"))
+}
+
+/// The environment variables of `serve` that are not keys of the configuration and that it would refuse, and why.
+pub(super) fn wrong_variables() -> impl Iterator<Item = (&'static str, String)> {
+    let filter = std::env::var(LOG_VARIABLE).ok().and_then(|filter| telemetry::check_filter(&filter).err());
+    let format = std::env::var(FORMAT_VARIABLE).ok().and_then(|format| LogFormat::from_str(&format, false).err());
+    let format = format.map(|_| (FORMAT_VARIABLE, "must be text or json".to_owned()));
+    filter.map(|error| (LOG_VARIABLE, error.to_string())).into_iter().chain(format)
 }
 
 fn configuration(arguments: Serve) -> anyhow::Result<Config> {
@@ -92,7 +117,7 @@ fn configuration(arguments: Serve) -> anyhow::Result<Config> {
 }
 
 /// Returns the key of the credential store, if the environment has it.
-fn credentials_key() -> Result<Option<SecretString>, Usage> {
+pub(super) fn credentials_key() -> Result<Option<SecretString>, Usage> {
     match std::env::var(KEY_VARIABLE) {
         Ok(text) => Ok(Some(SecretString::from(text))),
         Err(VarError::NotPresent) => Ok(None),
@@ -127,10 +152,10 @@ fn runtime() -> io::Result<Runtime> {
 
 async fn serve_until_signalled(config: Config, own_folder: Option<&Path>, format: Format) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("signals cannot be received")?;
-    let summary = config.summary();
+    let (summary, warnings) = (config.summary(), config.warnings.clone());
     let example = (config.auth == AuthMode::Open).then(|| Example::of(&config, own_folder));
     let server = Server::bind(config, credentials_key()?)?;
-    introduce(&summary, example.as_ref(), server.addresses(), format);
+    introduce(&summary, &warnings, example.as_ref().zip(server.addresses().first()), format);
     announce(server.addresses());
     let shutdown = CancellationToken::new();
     let signalled_twice = async {
@@ -158,14 +183,15 @@ fn announce(addresses: &[SocketAddr]) {
     out.write_all(lines.as_bytes()).and_then(|()| out.flush()).ok();
 }
 
-/// Prints the version, the configuration and, in open mode, what that means and how to try it.
-fn introduce(summary: &[String], example: Option<&Example>, addresses: &[SocketAddr], format: Format) {
+/// Prints the version, the configuration with its warnings and, in open mode, what that means and how to try it.
+fn introduce(summary: &[String], warnings: &[String], example: Option<(&Example, &SocketAddr)>, format: Format) {
     let version = env!("CARGO_PKG_VERSION");
+    let warnings = example.map(|_| Example::WARNING).into_iter().chain(warnings.iter().map(String::as_str));
     match format {
         Format::Json => {
             tracing::info!(version, configuration = summary.join("; "), "switchboard");
-            if example.is_some() {
-                tracing::warn!("{}", Example::WARNING);
+            for warning in warnings {
+                tracing::warn!("{warning}");
             }
         }
         Format::Text => {
@@ -173,8 +199,11 @@ fn introduce(summary: &[String], example: Option<&Example>, addresses: &[SocketA
             for line in summary {
                 writeln!(text, "  {line}").ok();
             }
-            if let (Some(example), Some(address)) = (example, addresses.first()) {
-                writeln!(text, "warning: {}\n{}", Example::WARNING, example.text(*address)).ok();
+            for warning in warnings {
+                writeln!(text, "warning: {warning}").ok();
+            }
+            if let Some((example, address)) = example {
+                writeln!(text, "{}", example.text(*address)).ok();
             }
             io::stderr().write_all(text.as_bytes()).ok();
         }

@@ -37,7 +37,8 @@ Examples:
   switchboard token new --source statistics --service --out statistics.token >> switchboard.toml
   switchboard token new --json | jq -r .token_sha256
 
-With --source, prints a complete [[applications]] block for the configuration.")]
+With --source, prints a complete [[applications]] block for the configuration on standard output. The token \
+goes into the file of --out, or else to standard error.")]
 struct NewArgs {
     /// The source of the application
     #[arg(long, value_name = "NAME")]
@@ -74,15 +75,19 @@ pub(crate) fn run(args: &TokenArgs, output: &mut Output) -> anyhow::Result<Exit>
         None => Some(token.expose_secret()),
     };
     // Neither needs an escape in JSON.
-    let text = Zeroizing::new(match (args.json, printed, row) {
+    let text = Zeroizing::new(match (args.json, printed, &row) {
         (true, Some(token), _) => format!("{{\"token\":\"{token}\",\"token_sha256\":\"{hash}\"}}\n"),
         (true, None, _) => format!("{{\"token_sha256\":\"{hash}\"}}\n"),
         (false, Some(token), None) => format!("token:        {token}\ntoken_sha256: {hash}\n"),
         (false, None, None) => format!("token_sha256: {hash}\n"),
-        (false, Some(token), Some(row)) => format!("token: {token}\n\n{row}token_sha256 = \"{hash}\"\n"),
-        (false, None, Some(row)) => format!("\n{row}token_sha256 = \"{hash}\"\n"),
+        (false, _, Some(row)) => format!("\n{row}token_sha256 = \"{hash}\"\n"),
     });
     output.text(&text)?;
+    if let (false, Some(token), Some(_)) = (args.json, printed, &row) {
+        // Apart from the block, which can then be appended to the configuration without the token.
+        let text = Zeroizing::new(format!("token: {token}\n"));
+        io::stderr().write_all(text.as_bytes())?;
+    }
     Ok(Exit::Done)
 }
 

@@ -6,12 +6,12 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::mistake::{Mistake, Place, Report, nearest, printable};
+use super::mistake::{Mistake, Place, Report, nearest_key, printable};
 use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, Key, keys};
 use super::rules::Places;
 use super::salesforce::{OBJECT_KEYS, OBJECTS, TOPIC_KEYS, TOPICS};
 use super::value::Item;
-use super::{Application, Channel, Config, EventTopic, WritableObject};
+use super::{Application, Channel, Config, EventTopic, WritableObject, syntax};
 use wire::{BROKER, check_name, check_part};
 
 /// `[[applications]]` while it is read: what is required may yet be absent.
@@ -44,21 +44,47 @@ pub(crate) fn read(text: &str, path: &Path, config: &mut Config, places: &mut Pl
     reader.root(root.get_ref());
     let (lines, found) = (reader.lines, reader.report.into_mistakes());
 
-    let unreadable: Vec<Place> =
-        errors.iter().map(|error| lines.place(error.span().map_or(0, |span| span.start))).collect();
+    let Unreadable { lines: unreadable, mistakes, single } = Unreadable::find(&errors, &lines);
     // What the parser made of a line that it could not read is not the operator's mistake.
-    report.extend(found.into_iter().filter(|it| !unreadable.iter().any(|place| same_line(place, &it.place))));
-    for (error, place) in errors.iter().zip(unreadable) {
-        // The error's own display would quote the line.
-        let message = format!("is not TOML: {}", error.message());
-        report.push(Mistake { place, key: None, message, nearest: None });
+    report.extend(found.into_iter().filter(|it| {
+        let repeats = single.is_some() && it.key.as_deref() == Some("applications");
+        !repeats && !matches!(it.place, Place::File { at: Some((line, _)), .. } if unreadable.contains(&line))
+    }));
+    report.extend(mistakes);
+    if let Some(place) = single {
+        report.add(&place, "applications", "must be an array of tables: [[applications]]");
     }
 }
 
-fn same_line(a: &Place, b: &Place) -> bool {
-    match (a, b) {
-        (Place::File { at: Some((a, _)), .. }, Place::File { at: Some((b, _)), .. }) => a == b,
-        _ => false,
+/// The lines that are not TOML.
+struct Unreadable {
+    lines: HashSet<usize>,
+    /// One for each line.
+    mistakes: Vec<Mistake>,
+    /// The first header `[applications]`, if such headers repeat keys.
+    single: Option<Place>,
+}
+
+impl Unreadable {
+    fn find(errors: &[toml::de::Error], lines: &Lines<'_>) -> Self {
+        let mut found = Self { lines: HashSet::new(), mistakes: Vec::new(), single: None };
+        let applications = if errors.is_empty() { None } else { lines.single_applications() };
+        for error in errors {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = lines.line_of(start);
+            match &applications {
+                Some((first, tables)) if error.message() == "duplicate key" && tables.contains(&line) => {
+                    found.single = Some(lines.place(*first));
+                }
+                _ if found.lines.insert(line) => {
+                    // The error's own display would quote the line.
+                    let message = syntax::explain(lines.text_of(line), error.message());
+                    found.mistakes.push(Mistake { place: lines.place(start), key: None, message, nearest: None });
+                }
+                _ => {}
+            }
+        }
+        found
     }
 }
 
@@ -76,8 +102,41 @@ impl<'a> Lines<'a> {
         Self { text, path, starts: std::iter::once(0).chain(ends).collect() }
     }
 
+    /// The number of the line of an offset, from 1.
+    fn line_of(&self, offset: usize) -> usize {
+        self.starts.partition_point(|start| *start <= offset).max(1)
+    }
+
+    fn text_of(&self, line: usize) -> &str {
+        let start = self.starts.get(line - 1).copied().unwrap_or_default();
+        let end = self.starts.get(line).copied().unwrap_or(self.text.len());
+        self.text.get(start..end).unwrap_or_default().trim_end()
+    }
+
+    /// If there is a header `[applications]`, where the first one begins, and the lines of all tables of applications, with
+    /// one bracket or two.
+    fn single_applications(&self) -> Option<(usize, HashSet<usize>)> {
+        let mut first = None;
+        let mut tables = HashSet::new();
+        let mut inside = false;
+        for (line, start) in (1..).zip(&self.starts) {
+            let text = self.text_of(line);
+            if syntax::is_header(text) {
+                let single = syntax::is_single_applications(text);
+                inside = single || text.trim_start().starts_with("[[applications]]");
+                if single {
+                    first.get_or_insert(*start);
+                }
+            }
+            if inside {
+                tables.insert(line);
+            }
+        }
+        first.map(|first| (first, tables))
+    }
+
     fn place(&self, offset: usize) -> Place {
-        let line = self.starts.partition_point(|start| *start <= offset).max(1);
+        let line = self.line_of(offset);
         let start = self.starts.get(line - 1).copied().unwrap_or_default();
         // An offset inside a character or after the end counts as the line's first column.
         let before = self.text.get(start..offset).unwrap_or_default();
@@ -302,7 +361,7 @@ fn unknown(place: Place, key: &str, prefix: &str, known: impl IntoIterator<Item 
         place,
         key: Some(format!("{prefix}{}", printable(key))),
         message: "unknown key".to_owned(),
-        nearest: nearest(key, known),
+        nearest: nearest_key(key, known),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use toml::de::DeValue;
 
-use super::mistake::{Mistake, Mistakes, Place, Report, nearest, printable};
+use super::mistake::{Mistake, Mistakes, Place, Report, nearest_key, printable};
 use super::reference::{FLAGS, VARIABLE_PREFIX, keys, variable};
 use super::rules::{self, Places};
 use super::value::{Item, Value};
@@ -147,9 +147,11 @@ fn unknown_variable(place: Place, name: &str) -> Mistake {
         _ if rest.starts_with("SALESFORCE__OBJECTS") => "salesforce.objects can be set in the file only",
         _ => "unknown variable",
     };
-    let known: Vec<String> = keys().map(|key| variable(key.name)).collect();
     let nearest = match message {
-        "unknown variable" => nearest(name, known.iter().map(String::as_str)),
+        "unknown variable" => {
+            let key = rest.to_ascii_lowercase().replace("__", ".");
+            nearest_key(&key, keys().map(|key| key.name)).map(|key| variable(&key))
+        }
         _ => None,
     };
     Mistake { place, key: Some(printable(name)), message: message.to_owned(), nearest }

@@ -147,17 +147,52 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
     }
     let measured = candidates.into_iter().map(|candidate| (unlikeness(name, candidate), candidate));
     let (distance, candidate) = measured.min_by_key(|(distance, _)| *distance)?;
-    (distance <= (last_part(candidate).len() / 3).max(1)).then(|| candidate.to_owned())
+    (distance <= (candidate.len() / 3).max(1)).then(|| candidate.to_owned())
 }
 
-/// How many slips of the finger lie between a name and a candidate; the last part alone may match, in another table.
+/// How many slips of the finger lie between a name and a candidate.
 fn unlikeness(name: &str, candidate: &str) -> usize {
-    let slips = |a: &str, b: &str| strsim::damerau_levenshtein(&a.to_ascii_lowercase(), &b.to_ascii_lowercase());
-    slips(name, candidate).min(slips(last_part(name), last_part(candidate)).saturating_add(1))
+    strsim::damerau_levenshtein(&name.to_ascii_lowercase(), &candidate.to_ascii_lowercase())
 }
 
-/// What stands after the last separator of a key or of a variable.
-fn last_part(name: &str) -> &str {
-    let after_dot = name.rsplit('.').next().unwrap_or(name);
-    after_dot.rsplit("__").next().unwrap_or(after_dot)
+/// What other programs call the key `listen`, or a part of it.
+const LISTEN_ELSEWHERE: &[&str] = &[
+    "port",
+    "host",
+    "hostname",
+    "bind",
+    "bind_address",
+    "address",
+    "addr",
+    "interface",
+    "listen_address",
+    "listeners",
+];
+
+/// Tables in which such a name means the broker itself.
+const SERVER_TABLES: &[Option<&str>] = &[None, Some("http"), Some("server")];
+
+/// The known key that was probably meant by an unknown one: the most similar one of the same table. For a name outside
+/// any table, also the only key of that name in a table; a key of a table that has nothing to do with it would mislead.
+pub(crate) fn nearest_key<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let known: Vec<&str> = known.into_iter().collect();
+    let (table, own) = parts(name);
+    let is_listen = LISTEN_ELSEWHERE.iter().any(|other| own.eq_ignore_ascii_case(other));
+    if is_listen && SERVER_TABLES.contains(&table) && known.contains(&"listen") {
+        return Some("listen".to_owned());
+    }
+    let beside = known.iter().filter(|key| parts(key).0 == table).map(|key| parts(key).1);
+    if let Some(nearest) = nearest(own, beside) {
+        return Some(table.map_or_else(|| nearest.clone(), |table| format!("{table}.{nearest}")));
+    }
+    let depth = |key: &str| key.matches('.').count();
+    let of_that_name = || known.iter().filter(|key| table.is_none() && parts(key).1.eq_ignore_ascii_case(own));
+    let least = of_that_name().map(|key| depth(key)).min()?;
+    let mut shallow = of_that_name().filter(|key| depth(key) == least);
+    shallow.next().filter(|_| shallow.next().is_none()).map(|key| (*key).to_owned())
+}
+
+/// The table and the last part of a key.
+fn parts(key: &str) -> (Option<&str>, &str) {
+    key.rsplit_once('.').map_or((None, key), |(table, own)| (Some(table), own))
 }

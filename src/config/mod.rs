@@ -2,7 +2,7 @@
 //! meets an unset default. A room gets its own part, never the whole.
 //!
 //! [`Config::load`] (`layers`: file < environment < flags) reads by the one table of keys (`reference`), from which
-//! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `value` and `text` check what a key
+//! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `syntax` explains what is not TOML, `value` and `text` check what a key
 //! takes, `rules` what keys say to each other; everything wrong ends in [`Mistakes`], all together.
 
 mod layers;
@@ -15,6 +15,7 @@ mod mistake;
 mod rules;
 mod salesforce;
 mod summary;
+mod syntax;
 mod text;
 mod value;
 
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Identity, Permission, Permissions, Principal, TokenTable};
+pub(crate) use text::origin as canonical_origin;
 use wire::Pattern;
 
 /// Everything the operator chose.

@@ -1,6 +1,6 @@
 //! The texts that keys take: addresses, origins, hosts, patterns, hashes, names. Each is checked here and nowhere else.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::value::Fault;
 use crate::http::BaseUrl;
@@ -66,12 +66,43 @@ pub(crate) fn name(text: &str) -> Result<String, Fault> {
     check_name(text).map(|()| text.to_owned()).map_err(|fault| fault.to_string().into())
 }
 
+/// A path that is used as it is written.
+pub(crate) fn path(text: &str) -> Result<(), Fault> {
+    if text.is_empty() {
+        return Err("must not be empty".into());
+    }
+    if text.chars().any(char::is_control) {
+        // "C:\new" has a line break in it.
+        return Err(
+            "must not have control characters; write a Windows path in single quotes, where a backslash is not \
+                    an escape: 'C:\\folder\\file'"
+                .into(),
+        );
+    }
+    if shell_would_expand(text) {
+        return Err("must be the whole path: '~', $NAME and %NAME% are not expanded".into());
+    }
+    Ok(())
+}
+
+fn shell_would_expand(path: &str) -> bool {
+    let is_name =
+        |name: &str| !name.is_empty() && name.bytes().all(|it| it.is_ascii_alphanumeric() || b"_()".contains(&it));
+    let after_dollar = |rest: &str| rest.starts_with(|it: char| it.is_ascii_alphabetic() || "_{(".contains(it));
+    path.starts_with('~')
+        || path.split('$').skip(1).any(after_dollar)
+        || path.split('%').skip(1).step_by(2).any(|name| is_name(name) && path.contains(&format!("%{name}%")))
+}
+
 /// An origin as a browser writes it (RFC 6454, section 6.2): lower case, no default port; or a scheme without a host; or
 /// `null`.
 pub(crate) fn origin(text: &str) -> Result<String, Fault> {
     let expected = "must be an origin as browsers write it, such as https://crm.example.com or http://10.0.0.7:8080";
     if text == "null" {
         return Ok(text.to_owned());
+    }
+    if text.eq_ignore_ascii_case("null") {
+        return Err(Fault::near("must be in lower case", Some("null".to_owned())));
     }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(expected.into());
@@ -81,6 +112,15 @@ pub(crate) fn origin(text: &str) -> Result<String, Fault> {
         && scheme.chars().all(|it| it.is_ascii_alphanumeric() || "+-.".contains(it));
     if !scheme_fits || rest.contains('@') {
         return Err(expected.into());
+    }
+    if matches!(scheme.as_str(), "ws" | "wss") {
+        return Err("must be the origin of a page, http:// or https://: no browser sends ws:// or wss://".into());
+    }
+    if scheme == "file" && !rest.is_empty() {
+        return Err(Fault::near(
+            "must not have a path: the origin of every file is the same",
+            Some("file://".to_owned()),
+        ));
     }
     if rest.contains(['/', '?', '#']) {
         return Err("an origin ends with its host or port: no path, not even a slash".into());
@@ -105,13 +145,13 @@ pub(crate) fn origin(text: &str) -> Result<String, Fault> {
 /// A host as a `Host` header writes it, without a port: lower case, an IPv6 address in brackets.
 pub(crate) fn host(text: &str) -> Result<String, Fault> {
     if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return match inner.parse::<std::net::Ipv6Addr>() {
-            Ok(address) => Ok(format!("[{address}]")),
-            Err(_) => Err("has brackets around something that is no IPv6 address".into()),
+        return match inner.parse::<Ipv6Addr>() {
+            Ok(address) => Ok(bracketed(address)),
+            Err(_) => Err("has brackets around something that is not an IPv6 address".into()),
         };
     }
     if let Ok(IpAddr::V6(address)) = text.parse() {
-        return Ok(format!("[{address}]"));
+        return Ok(bracketed(address));
     }
     if text.contains('*') {
         return Err("must be named in full: '*' stands for nothing here".into());
@@ -122,11 +162,30 @@ pub(crate) fn host(text: &str) -> Result<String, Fault> {
     if !text.is_ascii() {
         return Err("must be in ASCII: write a name of other letters as browsers send it, xn--…".into());
     }
+    if ends_in_number(text) && text.parse::<Ipv4Addr>().is_err() {
+        return Err("must be an address as browsers write it, four decimal numbers such as 10.0.0.7".into());
+    }
     let fits = text.chars().all(|it| it.is_ascii_alphanumeric() || "-._".contains(it));
     match text.len() {
         1..=253 if fits => Ok(text.to_ascii_lowercase()),
         _ => Err("must be a host name or an address, such as switchboard.example.com or 10.0.0.7".into()),
     }
+}
+
+/// An IPv6 address as browsers write it, which is also without the decimal form of an IPv4 address inside.
+fn bracketed(address: Ipv6Addr) -> String {
+    match (address.to_ipv4_mapped(), address.segments()) {
+        (Some(_), [.., high, low]) => format!("[::ffff:{high:x}:{low:x}]"),
+        (None, _) => format!("[{address}]"),
+    }
+}
+
+/// Whether browsers take a host for an IPv4 address (URL Standard, "ends in a number").
+fn ends_in_number(host: &str) -> bool {
+    let last = host.strip_suffix('.').unwrap_or(host).rsplit('.').next().unwrap_or_default();
+    let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
+    let is_hexadecimal = hexadecimal.is_some_and(|digits| digits.bytes().all(|it| it.is_ascii_hexdigit()));
+    is_hexadecimal || (!last.is_empty() && last.bytes().all(|it| it.is_ascii_digit()))
 }
 
 /// A host and its port, if it has one; `None` for a port that is no number.
@@ -140,4 +199,35 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
 /// `https://HOST[:PORT]`; whether `http` will do is for a rule to say.
 pub(crate) fn base_url(text: &str) -> Result<String, Fault> {
     BaseUrl::parse(text).map(|url| url.to_string()).map_err(Fault::from)
+}
+
+/// Hosts of Salesforce, and ends of hosts, that browsers show and that never issue tokens.
+const NEVER_LOGIN_HOSTS: &[&str] = &[
+    ".lightning.force.com",
+    ".salesforce-setup.com",
+    ".visualforce.com",
+    ".visual.force.com",
+    ".vf.force.com",
+    ".content.force.com",
+    ".file.force.com",
+    ".documentforce.com",
+    "salesforce.com",
+    "www.salesforce.com",
+    "help.salesforce.com",
+    "developer.salesforce.com",
+    "status.salesforce.com",
+    "trailhead.salesforce.com",
+    "api.pubsub.salesforce.com",
+];
+
+/// The base URL of a server that issues tokens.
+pub(crate) fn login_url(text: &str) -> Result<String, Fault> {
+    let url = BaseUrl::parse(text).map_err(Fault::from)?;
+    let is_of = |never: &str| if never.starts_with('.') { url.host.ends_with(never) } else { url.host == never };
+    if NEVER_LOGIN_HOSTS.iter().any(|never| is_of(never)) {
+        return Err("is a Salesforce host that issues no tokens; the org's My Domain is \
+                    https://NAME.my.salesforce.com (Setup > My Domain)"
+            .into());
+    }
+    Ok(url.to_string())
 }

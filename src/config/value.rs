@@ -305,11 +305,9 @@ fn put_names(
 }
 
 fn read_path(item: &Item) -> Result<PathBuf, Fault> {
-    match item.text() {
-        Some(path) if !path.is_empty() && !path.contains('\0') => Ok(PathBuf::from(path)),
-        Some(_) => Err("must not be empty, nor contain NUL".into()),
-        None => Err("must be a path in quotes".into()),
-    }
+    let path = item.text().ok_or("must be a path in quotes")?;
+    text::path(path)?;
+    Ok(PathBuf::from(path))
 }
 
 fn read_switch(item: &Item) -> Result<bool, Fault> {

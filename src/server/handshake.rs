@@ -133,7 +133,8 @@ fn check_origin(headers: &HeaderMap, resource: Resource, http: &Http) -> Result<
         Resource::Call => names::is_listed_origin(origin, http),
         Resource::Root | Resource::WebSocket | Resource::Script => names::is_allowed_origin(origin, http),
     };
-    if origins.next().is_none() && origin.to_str().is_ok_and(is_allowed) {
+    let origin = origin.to_str().ok().filter(|_| origins.next().is_none());
+    if origin.is_some_and(is_allowed) {
         return Ok(());
     }
     let text = match resource {
@@ -142,7 +143,9 @@ fn check_origin(headers: &HeaderMap, resource: Resource, http: &Http) -> Result<
             "this Origin may not connect; loopback origins may, and those that http.allowed_origins lists"
         }
     };
-    Err(Refusal::new(StatusCode::FORBIDDEN, Reason::Origin, text).decided_by("http.allowed_origins"))
+    let refusal = Refusal::new(StatusCode::FORBIDDEN, Reason::Origin, text);
+    // The log never advises to list what is not an origin.
+    Err(if origin.is_some_and(names::can_be_listed) { refusal.decided_by("http.allowed_origins") } else { refusal })
 }
 
 fn check_query(head: &Head<'_>, resource: Resource) -> Result<(), Refusal> {

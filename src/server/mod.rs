@@ -1,7 +1,8 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
-//! hosts and origins, `upgrade` RFC 6455), `refusal` limits the log, `drain` ends the broker, `wiring` has the handlers in this process.
+//! hosts and origins, `upgrade` RFC 6455), `refusal` limits the log, `drain` ends the broker, `wiring` has the handlers in
+//! this process, `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
@@ -10,6 +11,7 @@ mod handshake;
 mod listener;
 mod names;
 mod refusal;
+mod trial;
 mod upgrade;
 mod wiring;
 
@@ -25,6 +27,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
@@ -52,6 +55,9 @@ pub enum BindError {
          listen on a loopback address, or set auth.mode = \"tokens\""
     )]
     OpenBeyondLoopback(SocketAddr),
+    /// Something that the configuration names cannot be used.
+    #[error(transparent)]
+    Unusable(#[from] UnusableList),
     /// Another process listens there.
     #[error("{0} is in use: is another broker running? Stop it, or listen elsewhere (--listen, or the key 'listen')")]
     InUse(SocketAddr),
@@ -104,6 +110,7 @@ impl Server {
     /// Opens the store and the listeners. From now on the system accepts connections; [`Server::run`] serves them.
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
+        try_config(&config, credentials_key.clone())?;
         let listeners = listen(&config)?;
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let verifier = wiring::verifier(&config)?;

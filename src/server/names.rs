@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::config::Http;
+use crate::config::{Http, canonical_origin};
 
 /// Whether a `Host` header, or the authority of a request target, names this broker: `localhost`, a literal IP address or
 /// a listed name. An address cannot be rebound to another one; a name that is not listed could be.
@@ -19,9 +19,15 @@ pub(super) fn is_allowed_origin(origin: &str, http: &Http) -> bool {
 }
 
 /// Whether the operator has listed this origin. Origins are compared as browsers write them (RFC 6454, section 6.1): no
-/// path, no default port.
+/// path, no default port. A program that is not a browser may write it in another way.
 pub(super) fn is_listed_origin(origin: &str, http: &Http) -> bool {
-    http.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+    let is_listed = |origin: &str| http.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin));
+    is_listed(origin) || canonical_origin(origin).is_ok_and(|origin| is_listed(&origin))
+}
+
+/// Whether the operator could list this origin.
+pub(super) fn can_be_listed(origin: &str) -> bool {
+    canonical_origin(origin).is_ok()
 }
 
 fn is_loopback_origin(origin: &str) -> bool {

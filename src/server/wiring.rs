@@ -11,7 +11,7 @@ use crate::adapter::Handler;
 use crate::adapter::host::{self, Bounds, Host};
 use crate::audit::{Audit, Rotation};
 use crate::auth::{Chain, Open, Verifier};
-use crate::config::{AuthMode, Config, Store};
+use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, Settings, Source};
 use crate::router::{Declaration, Router, SwitchedOff};
 use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
@@ -61,10 +61,8 @@ impl Adapters {
         };
         let source: Arc<dyn Source> = match config.credentials.store {
             Store::Directory => {
-                let directory = Directory::open(&Settings::new(config, credentials_key))?;
-                // Reads every record, about 0.1 ms each, so that damage is found at start rather than by an agent.
-                directory.check()?;
-                Arc::new(directory)
+                // Its records were read by `trial`, so that damage is found at start rather than by an agent.
+                Arc::new(Directory::open(&Settings::new(config, credentials_key))?)
             }
             Store::Salesforce => org()?,
         };
@@ -121,6 +119,12 @@ impl Adapters {
         }
         Ok(())
     }
+}
+
+/// Whether the broker uses the org of `[salesforce]`.
+pub(super) fn needs_org(config: &Config) -> bool {
+    let Salesforce { objects, events, .. } = &config.salesforce;
+    config.credentials.store == Store::Salesforce || !objects.is_empty() || !events.topics.is_empty()
 }
 
 /// What proves users, as the configuration says.

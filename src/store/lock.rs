@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{LOOK_AGAIN, StoreError, WAIT, make_folder, private};
@@ -17,13 +17,18 @@ pub struct FolderLock {
 }
 
 impl FolderLock {
+    /// The file that is locked.
+    pub(crate) fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join(BROKER_LOCK)
+    }
+
     /// Makes the folder if it is missing, and locks it.
     ///
     /// # Errors
     /// Another broker holds it, or the folder cannot be written.
     pub fn take(data_dir: &Path) -> Result<Self, StoreError> {
         make_folder(data_dir)?;
-        let path = data_dir.join(BROKER_LOCK);
+        let path = Self::path(data_dir);
         let mut file = open_lock(&path)?;
         match file.try_lock() {
             Ok(()) => {}

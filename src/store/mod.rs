@@ -6,6 +6,7 @@ mod database;
 mod files;
 mod lock;
 mod secret;
+mod trial;
 
 pub(crate) use database::Database;
 use files::open_to_others;
@@ -13,6 +14,7 @@ pub(crate) use files::{beside, create_new, exists, make_folder, private, publish
 pub use lock::FolderLock;
 pub(crate) use lock::lock_making;
 pub(crate) use secret::{SecretError, read_secret};
+pub(crate) use trial::{try_file, try_folder, try_new_file};
 
 use std::fmt;
 use std::path::Path;

@@ -10,6 +10,7 @@ mod import;
 mod record;
 mod rekey;
 mod settings;
+mod trial;
 
 pub use import::{Import, RowFault, read as read_import};
 pub use record::{Entry, FieldFault};
@@ -110,14 +111,7 @@ impl Directory {
     }
 
     fn open_store(settings: &Settings, path: PathBuf) -> Result<Self, DirectoryError> {
-        let Some(key) = settings.key()? else {
-            return Err(DirectoryError::new(format!(
-                "{}: the key file is missing, though the credential store {} exists; put the key back from its backup: \
-                 no new key can open this store",
-                settings.describe_key(),
-                path.display()
-            )));
-        };
+        let key = settings.key_of(&path)?;
         let key_check = Database::inspect(&path, WHAT, |transaction| {
             transaction.open_table(ROWS)?;
             let key_check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec());
@@ -125,13 +119,7 @@ impl Directory {
         })?;
         let mut cipher = Cipher::new(&key);
         if cipher.open(KEY_CHECK.as_bytes(), &key_check).is_none() {
-            cipher = rekey::finish(settings, &key_check)?.ok_or_else(|| {
-                DirectoryError::new(format!(
-                    "{}: the key of {} is not the one that this credential store was made with; put the right key back",
-                    path.display(),
-                    settings.describe_key()
-                ))
-            })?;
+            cipher = rekey::finish(settings, &key_check)?.ok_or_else(|| settings.wrong_key(&path))?;
         }
         let database = Database::open(&path, WHAT)?;
         Ok(Self { path, database, cipher, key_check })
@@ -168,7 +156,7 @@ impl Directory {
         Ok(entries)
     }
 
-    /// Decrypts every record once, as the broker does when it starts, and returns how many there are.
+    /// Decrypts every record once, and returns how many there are.
     ///
     /// # Errors
     /// Those of [`Directory::list`].
@@ -206,16 +194,7 @@ impl Directory {
     }
 
     fn unseal(&self, row: &[u8; 32], sealed: &[u8]) -> Result<Entry, DirectoryError> {
-        self.cipher
-            .open(row, sealed)
-            .and_then(|plain| Entry::decode(&plain))
-            .filter(|entry| self.cipher.row_of(&entry.user) == *row)
-            .ok_or_else(|| {
-                DirectoryError::damaged(&format!(
-                    "{}: {WHAT} is damaged: a record was altered or moved; nothing was changed",
-                    self.path.display()
-                ))
-            })
+        unseal(&self.cipher, &self.path, row, sealed)
     }
 
     fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, DirectoryError> {
@@ -267,6 +246,17 @@ fn found(directory: &Directory, user: &str) -> Result<Credentials, Refusal> {
             Err(internal())
         }
     }
+}
+
+/// Decrypts the record of a row.
+fn unseal(cipher: &Cipher, store: &Path, row: &[u8; 32], sealed: &[u8]) -> Result<Entry, DirectoryError> {
+    let entry = cipher.open(row, sealed).and_then(|plain| Entry::decode(&plain));
+    entry.filter(|entry| cipher.row_of(&entry.user) == *row).ok_or_else(|| {
+        DirectoryError::damaged(&format!(
+            "{}: {WHAT} is damaged: a record was altered or moved; nothing was changed",
+            store.display()
+        ))
+    })
 }
 
 /// Creates an empty store.

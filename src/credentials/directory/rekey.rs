@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redb::ReadableTable;
 
@@ -81,17 +81,22 @@ impl Directory {
 
 /// Returns the cipher of a new key that belongs to the store but has not replaced the old key yet, and replaces it.
 pub(super) fn finish(settings: &Settings, key_check: &[u8]) -> Result<Option<Cipher>, DirectoryError> {
+    let (Some((next, cipher)), Some(path)) = (pending(settings, key_check)?, settings.key_file()) else {
+        return Ok(None);
+    };
+    take_place(&next, &path)?;
+    Ok(Some(cipher))
+}
+
+/// Returns the file and the cipher of a new key that belongs to the store but has not replaced the old key yet.
+pub(super) fn pending(settings: &Settings, key_check: &[u8]) -> Result<Option<(PathBuf, Cipher)>, DirectoryError> {
     let Some(path) = settings.key_file() else { return Ok(None) };
     let next = beside(&path, NEXT);
     if !exists(&next)? {
         return Ok(None);
     }
     let cipher = Cipher::new(&Key::read(&next)?);
-    if cipher.open(KEY_CHECK.as_bytes(), key_check).is_none() {
-        return Ok(None);
-    }
-    take_place(&next, &path)?;
-    Ok(Some(cipher))
+    Ok(cipher.open(KEY_CHECK.as_bytes(), key_check).is_some().then_some((next, cipher)))
 }
 
 fn take_place(next: &Path, path: &Path) -> Result<(), DirectoryError> {

@@ -1,6 +1,6 @@
 //! [`Settings`]: where the store and its key are. Makes the first key.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -69,6 +69,27 @@ impl Settings {
             Some(path) if exists(&path)? => Key::read(&path).map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// The key of a store that exists.
+    pub(super) fn key_of(&self, store: &Path) -> Result<Key, DirectoryError> {
+        self.key()?.ok_or_else(|| {
+            DirectoryError::new(format!(
+                "{}: the key file is missing, though the credential store {} exists; put the key back from its backup: \
+                 no new key can open this store",
+                self.describe_key(),
+                store.display()
+            ))
+        })
+    }
+
+    /// The error of a key that does not open a store.
+    pub(super) fn wrong_key(&self, store: &Path) -> DirectoryError {
+        DirectoryError::new(format!(
+            "{}: the key of {} is not the one that this credential store was made with; put the right key back",
+            store.display(),
+            self.describe_key()
+        ))
     }
 
     pub(super) fn key_or_new(&self) -> Result<Key, DirectoryError> {

@@ -266,8 +266,8 @@ async fn of_apps() {
       switchboard apps --source log --json | jq -r '.[].Source'
 
     Lists the applications of the session's user and the services. A service, an observer, and in open
-    mode every session
-    gets the applications of all users. The list includes the session of this command.
+    mode every session gets the applications of all users. The list includes the session of this
+    command.
     "#);
 }
 

@@ -12,6 +12,7 @@ mod requesting;
 mod serving;
 mod subscribing;
 mod token;
+mod usage;
 
 use std::fs::File;
 use std::io::Write;

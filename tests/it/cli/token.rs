@@ -26,11 +26,23 @@ async fn a_block_and_a_file_are_all_that_an_application_needs() {
 }
 
 #[tokio::test]
-async fn a_block_without_a_file_has_the_token_before_it() {
-    let service = token_new(&["--source", "statistics", "--service"]).await;
-    let (token, block) = service.stdout.split_once("\n\n").unwrap();
-    assert_eq!(token.strip_prefix("token: ").unwrap().len(), 43);
-    assert!(block.starts_with("[[applications]]\nsource = \"statistics\"\nservice = true\ntoken_sha256 = "), "{block}");
+async fn a_block_without_a_file_is_a_configuration_and_the_token_is_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("f.toml");
+    let mut blocks = String::new();
+    for of in [["--service", "--source", "statistics"].as_slice(), &["--source", "a\\b", "--user", "ä \" #"]] {
+        let made = token_new(of).await;
+        assert_eq!(made.stderr.trim().strip_prefix("token: ").unwrap().len(), 43);
+        blocks += &made.stdout;
+    }
+    assert!(
+        blocks.starts_with("\n[[applications]]\nsource = \"statistics\"\nservice = true\ntoken_sha256 = "),
+        "{blocks}"
+    );
+    std::fs::write(&file, blocks).unwrap();
+    let check = run_with(command(&["check", "--strict", "--config", file.to_str().unwrap()]), "").await;
+    check.has(0, "");
+    assert!(check.stdout.contains("applications: 2, services among them: 1"), "{check:?}");
 }
 
 #[tokio::test]

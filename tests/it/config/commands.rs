@@ -44,7 +44,28 @@ fn check_without_mistakes_ends_with_0() {
     let (code, text) = run(&["check"], &[], folder.path());
     assert!(code == 0 && text.ends_with("no mistakes\n"), "{text}");
     let (code, text) = run(&["check", "--json"], &[], folder.path());
-    assert_eq!((code, text.as_str()), (0, "{\"ok\":true,\"mistakes\":[]}\n"));
+    assert_eq!((code, text.as_str()), (0, "{\"ok\":true,\"mistakes\":[],\"warnings\":[]}\n"));
+}
+
+#[test]
+fn check_prints_warnings_and_refuses_them_if_it_is_strict() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("f.toml"), "listen = ['0.0.0.0:0']\nlimits.burst = 1\n").unwrap();
+    let check = |more: &[&str]| run(&[&["check", "--config", "f.toml"], more].concat(), &[], folder.path());
+    let (code, text) = check(&[]);
+    assert!(code == 0 && text.starts_with("warning: ") && text.ends_with("no mistakes\n"), "{text}");
+    let (code, text) = check(&["--strict"]);
+    assert!(code == 2 && text.ends_with("3 warnings\n"), "{text}");
+    for (arguments, code, ok) in [(["--json"].as_slice(), 0, true), (&["--json", "--strict"], 2, false)] {
+        let (found, text) = check(arguments);
+        let told: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((found, &told["ok"], &told["mistakes"]), (code, &Value::Bool(ok), &serde_json::json!([])));
+        let warnings: Vec<&str> =
+            told["warnings"].as_array().unwrap().iter().map(|it| it["message"].as_str().unwrap()).collect();
+        assert!(warnings.len() == 3 && warnings.iter().any(|it| it.contains("without TLS")), "{warnings:?}");
+    }
+    let (code, _) = run(&["check", "--strict"], &[], folder.path());
+    assert_eq!(code, 0, "nothing to warn about");
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn a_value_has_its_keys_type() {
          [http]\nallowed_origins = ['null', 1]\n[requests]\ntimeout = 10\n[credentials]\nkey_file = false\n\
          [protected]\npatterns = { a = 1 }",
         "1: listen: must be an array of addresses \"HOST:PORT\"
-         2: data_dir: must not be empty, nor contain NUL
+         2: data_dir: must not be empty
          3: limits: must be a table: [limits]
          4: applications: must be an array of tables: [[applications]]
          5: channels: must be tables: [channels.NAME]
@@ -105,11 +105,12 @@ fn origins_and_hosts_are_kept_as_browsers_write_them() {
          8: http.allowed_origins[5]: must be in ASCII: write a name of other letters as browsers send it, xn--…
          9: http.allowed_origins[6]: must be an origin as browsers write it, such as https://crm.example.com or http://10.0.0.7:8080
          10: http.allowed_origins[7]: must be a host name or an address, such as switchboard.example.com or 10.0.0.7
-         11: http.allowed_origins[8]: an origin ends with its host or port: no path, not even a slash
+         11: http.allowed_origins[8]: must not have a path: the origin of every file is the same
+           hint: did you mean file://?
          12: http.allowed_hosts[0]: must be a host without a port: every port of it is allowed
          12: http.allowed_hosts[1]: must be a host name or an address, such as switchboard.example.com or 10.0.0.7
          12: http.allowed_hosts[2]: must be a host name or an address, such as switchboard.example.com or 10.0.0.7
-         12: http.allowed_hosts[3]: has brackets around something that is no IPv6 address",
+         12: http.allowed_hosts[3]: has brackets around something that is not an IPv6 address",
     );
 }
 
@@ -243,7 +244,7 @@ fn mistakes_are_told_beside_lines_that_are_not_toml() {
         "lisen = []\n[auth]\nmode = tokens\n[limits]\nrate = 1\nrate = 2\nburst = 0\n[[applications]]\nsource = 'a'\n",
         "1: lisen: unknown key
            hint: did you mean listen?
-         3: is not TOML: invalid boolean, expected `true`
+         3: is not TOML: a text needs straight quotes around it: \"text\"
          6: is not TOML: duplicate key
          7: limits.burst: must be at least 1",
     );

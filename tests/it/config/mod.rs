@@ -1,13 +1,16 @@
 //! Configuration: the layers, and which one counts. The rest, a topic a file, uses the same `check`.
 
 mod commands;
+mod hints;
 mod keys;
+mod origins;
 mod proof;
 mod salesforce;
 mod salesforce_objects;
 mod table;
 mod texts;
 mod tokens;
+mod trial;
 
 use std::fmt::Write as _;
 use std::fs;

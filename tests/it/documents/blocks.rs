@@ -100,7 +100,11 @@ impl Page {
             "background" => self.begin(&text).await,
             "file" => fs::write(self.folder.path().join(rest), text).unwrap(),
             "config" => {
-                fs::write(self.folder.path().join("switchboard.toml"), text).unwrap();
+                let file = self.folder.path().join("switchboard.toml");
+                let here = format!("{}/", self.folder.path().display());
+                // `check` tries them.
+                fs::create_dir_all(self.folder.path().join("switchboard-key")).unwrap();
+                fs::write(file, text.replace("/var/lib/", &here)).unwrap();
                 let check = self.shell("switchboard check --config switchboard.toml").output();
                 succeed(within("check", check).await.unwrap());
             }

@@ -1,11 +1,12 @@
 //! Checks the documents: their blocks are executed (`blocks`), the examples run (`examples`), docs/protocol.md has every
-//! rule and code (`protocol`), ARCHITECTURE.md has every package and room (`architecture`). Here: links lead somewhere,
+//! rule and code (`protocol`), the systemd unit starts (`unit`), ARCHITECTURE.md has every package and room (`architecture`). Here: links lead somewhere,
 //! docs/errors.md explains every code, and no text names the machine it was written on.
 
 mod architecture;
 mod blocks;
 mod examples;
 mod protocol;
+mod unit;
 
 use std::collections::BTreeSet;
 use std::fs;

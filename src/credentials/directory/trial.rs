@@ -1,0 +1,51 @@
+//! [`Directory::try_open`]: what [`Directory::open`] would find, without changing anything.
+
+use redb::ReadableTable;
+
+use super::cipher::Cipher;
+use super::{Directory, DirectoryError, KEY_CHECK, META, ROWS, Settings, WHAT, rekey, unseal};
+use crate::store::{Database, exists, try_file, try_new_file};
+
+impl Directory {
+    /// Tries whether the broker could use the store and its key: reads the key, and decrypts every record of a copy of
+    /// the store in memory. If there is no store, tries whether the key could be made. Does not try the data
+    /// folder itself.
+    ///
+    /// # Errors
+    /// Those of [`Directory::open`] and [`Directory::check`], except those of the folder itself.
+    pub fn try_open(settings: &Settings) -> Result<(), DirectoryError> {
+        let store = settings.store();
+        if !exists(&store)? {
+            return try_new_key(settings);
+        }
+        try_file(&store).map_err(|error| DirectoryError::file(&store, "the store cannot be written", &error))?;
+        let key = settings.key_of(&store)?;
+        let (key_check, rows) = Database::inspect(&store, WHAT, |transaction| {
+            let mut rows = Vec::new();
+            for row in transaction.open_table(ROWS)?.iter()? {
+                let (row, sealed) = row?;
+                rows.push((*row.value(), sealed.value().to_vec()));
+            }
+            let key_check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec());
+            let key_check = key_check.ok_or_else(|| redb::Error::Corrupted("the key check is missing".to_owned()))?;
+            Ok((key_check, rows))
+        })?;
+        let cipher = Some(Cipher::new(&key)).filter(|cipher| cipher.open(KEY_CHECK.as_bytes(), &key_check).is_some());
+        let cipher = match cipher {
+            Some(cipher) => cipher,
+            None => rekey::pending(settings, &key_check)?.ok_or_else(|| settings.wrong_key(&store))?.1,
+        };
+        rows.iter().try_for_each(|(row, sealed)| unseal(&cipher, &store, row, sealed).map(drop))
+    }
+}
+
+fn try_new_key(settings: &Settings) -> Result<(), DirectoryError> {
+    match (settings.key()?, settings.key_file()) {
+        // In the data folder, which may have to be made.
+        (None, Some(path)) if path.parent() == Some(&settings.data_dir) => Ok(()),
+        (None, Some(path)) => {
+            try_new_file(&path).map_err(|error| DirectoryError::file(&path, "the key cannot be written", &error))
+        }
+        (Some(_), _) | (None, None) => Ok(()),
+    }
+}

@@ -1,0 +1,80 @@
+//! Tries whether files and folders can be used, and changes nothing.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use super::{StoreError, beside, create_new};
+
+/// Tries whether a data folder can be used: files can be made in it or, if it does not exist, it can be made.
+///
+/// # Errors
+/// Why neither is possible.
+pub(crate) fn try_folder(path: &Path) -> Result<(), StoreError> {
+    let outcome = try_to_make_files(path);
+    outcome.map_err(|(what, error)| {
+        StoreError::unusable(format!(
+            "{}: {what}: {error}; name a folder that may be written with --data-dir or data_dir",
+            path.display()
+        ))
+    })
+}
+
+/// Tries whether a file can be made in the folder that a path names it in.
+pub(crate) fn try_new_file(path: &Path) -> io::Result<()> {
+    make_unnamed(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+/// Tries whether an existing file can be written. Returns whether there is one.
+pub(crate) fn try_file(path: &Path) -> io::Result<bool> {
+    match OpenOptions::new().read(true).append(true).open(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Tries the folder, or its first parent that exists.
+fn try_to_make_files(path: &Path) -> Result<(), (&'static str, io::Error)> {
+    for folder in path.ancestors() {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        match fs::metadata(folder) {
+            // A link that leads nowhere is in the way of a new folder.
+            Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(folder).is_err() => {}
+            Err(error) => return Err(("the data folder cannot be used", error)),
+            Ok(metadata) => {
+                let is_it = folder == path;
+                let what =
+                    if is_it { "files cannot be made in the data folder" } else { "the data folder cannot be made" };
+                let outcome =
+                    if metadata.is_dir() { make_unnamed(folder) } else { Err(ErrorKind::NotADirectory.into()) };
+                return outcome.map_err(|error| (what, error));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes a file without a name, which is gone when it is closed.
+#[cfg(target_os = "linux")]
+fn make_unnamed(folder: &Path) -> io::Result<()> {
+    use rustix::fs::{Mode, OFlags, open};
+    use rustix::io::Errno;
+    match open(folder, OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR) {
+        Ok(_) => Ok(()),
+        // The file system cannot make such files.
+        Err(Errno::OPNOTSUPP | Errno::ISDIR) => make_and_remove(folder),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn make_unnamed(folder: &Path) -> io::Result<()> {
+    make_and_remove(folder)
+}
+
+fn make_and_remove(folder: &Path) -> io::Result<()> {
+    let path = beside(&folder.join(".switchboard-trial"), &std::process::id().to_string());
+    create_new(&path, b"")?;
+    fs::remove_file(&path)
+}
