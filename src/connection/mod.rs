@@ -207,14 +207,8 @@ impl Connection {
             }
         }
         session.release_presence(now);
-        // Notices about the queue itself come before what waits in it.
-        let notices = [
-            lagging.map(|depth| notice::lagging(depth).into()),
-            (dropped > 0).then(|| notice::dropped(dropped).into()),
-        ];
-        for notice in notices.into_iter().flatten().rev() {
-            frames.insert(at, notice);
-        }
+        // Notices about the queue itself are sent before its contents.
+        frames.splice(at..at, queue_notices(lagging, dropped));
     }
 
     /// Ready when there is something for [`Connection::take`], or the session's outbox ended.
@@ -410,8 +404,7 @@ impl Connection {
             router.detach(now, &session);
             loop {
                 let taken = session.outbox().take(now, usize::MAX, &mut frames);
-                notices.extend(taken.lagging.map(|depth| Frame::from(notice::lagging(depth))));
-                notices.extend((taken.dropped > 0).then(|| Frame::from(notice::dropped(taken.dropped))));
+                notices.extend(queue_notices(taken.lagging, taken.dropped));
                 // Its subscription has ended, so a replay brings nothing more. What is behind it still counts.
                 if taken.replay.is_none() {
                     break;
@@ -438,6 +431,13 @@ impl Connection {
             Phase::Unregistered | Phase::Ended => self.replies.push_back(frame.into()),
         }
     }
+}
+
+/// What a session is told about its own queue: that it lagged, and how many events were dropped.
+fn queue_notices(lagging: Option<notice::Depth>, dropped: u64) -> impl Iterator<Item = Frame> {
+    let lagging = lagging.map(|depth| notice::lagging(depth).into());
+    let dropped = (dropped > 0).then(|| notice::dropped(dropped).into());
+    lagging.into_iter().chain(dropped)
 }
 
 #[cfg(test)]
