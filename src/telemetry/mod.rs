@@ -99,7 +99,7 @@ fn is_part(target: &str) -> bool {
     if first != env!("CARGO_CRATE_NAME") {
         return CRATES.contains(&first);
     }
-    let modules = include_str!("lib.rs").lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let modules = include_str!("../lib.rs").lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
     second.is_none_or(|second| modules.into_iter().any(|module| module == second))
 }
 
