@@ -1,7 +1,7 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
-//! hosts and origins, `upgrade` RFC 6455), `refusal` limits the log, `drain` ends the broker, `wiring` has the handlers in this process.
+//! hosts and origins, `upgrade` RFC 6455), `refusal` is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process.
 //! Nothing here knows an envelope.
 
 mod admission;
@@ -19,6 +19,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use hyper::StatusCode;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep_until};
@@ -28,13 +29,14 @@ use tokio_util::task::TaskTracker;
 pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
-use self::refusal::RefusalLog;
+use self::refusal::Reason;
 use self::wiring::Adapters;
 use crate::auth::Verifier;
 use crate::config::{AuthMode, Config, Http};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::salesforce::SetupErrors;
+use crate::telemetry::LogLimit;
 
 /// A broker with its listeners open.
 pub struct Server {
@@ -82,7 +84,8 @@ struct Broker {
     settings: Arc<Settings>,
     connections: Arc<ConnectionLimit>,
     admission: Admission,
-    refusals: RefusalLog,
+    /// Limits the log lines about refused handshakes.
+    refusals: LogLimit<(Reason, StatusCode)>,
     /// Listeners and connections.
     tasks: TaskTracker,
     adapters: Adapters,
@@ -118,7 +121,7 @@ impl Server {
             verifier,
             connections: Arc::new(ConnectionLimit::new(settings.limits(), settings.unregistered().clone())),
             admission: Admission::default(),
-            refusals: RefusalLog::default(),
+            refusals: LogLimit::default(),
             http: config.http,
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),

@@ -3,6 +3,10 @@
 //! Lines go to standard error; standard output belongs to the commands. Lines of the `log` crate are not taken up,
 //! whatever the filter says: tungstenite writes whole messages there, passwords included.
 
+mod limit;
+
+pub use limit::LogLimit;
+
 use std::io::{self, IsTerminal, Write as _};
 
 use serde_json::json;

@@ -126,6 +126,34 @@ async fn a_refusal_is_logged_once_a_minute_for_its_reason_and_without_the_query(
     }
 }
 
+/// Every status of the table of checks, each with its own line, whatever was logged before.
+#[tokio::test]
+async fn every_refused_handshake_is_logged_with_its_status() {
+    let broker = Broker::open_with("[limits]\nconnections = 1").await;
+    let _app = broker.app("app").await;
+    let plain = |head: &str| format!("{head}\r\nHost: localhost\r\n\r\n");
+    let refused = [
+        (400, "head", "hello\r\n\r\n".to_owned()),
+        (400, "host", HANDSHAKE.replace("Host: localhost\r\n", "")),
+        (400, "query", HANDSHAKE.replace("/ws", "/ws?token=abc")),
+        (403, "origin", handshake_with("Origin: https://evil.example")),
+        (404, "path", HANDSHAKE.replace("/ws", "/ws/")),
+        (405, "method", plain("PUT /ws HTTP/1.1")),
+        (421, "host", handshake_to("evil.example")),
+        (426, "method", plain("GET /ws HTTP/1.1")),
+        (431, "head", handshake_with(&format!("Cookie: {}", "x".repeat(17 * 1024)))),
+        (501, "path", plain("GET /switchboard.js HTTP/1.1")),
+        (503, "cap", HANDSHAKE.to_owned()),
+    ];
+    for (status, _, head) in &refused {
+        assert_eq!(http(broker.address(), head).await.status, *status, "{head}");
+    }
+    for (status, reason, _) in refused {
+        let wanted = format!("reason=\"{reason}\" status={status} address=127.0.0.1");
+        broker.log_until(&wanted, |log| log.lines().any(|it| it.contains("INFO") && it.contains(&wanted))).await;
+    }
+}
+
 #[tokio::test]
 async fn a_null_origin_is_403_in_open_mode_too() {
     let broker = Broker::start().await;
@@ -177,7 +205,7 @@ async fn a_token_in_the_query_is_400() {
 async fn a_plain_get_is_426_another_method_405_and_no_host_400() {
     let broker = Broker::start().await;
     let response = http(broker.address(), "GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    assert_refused(&response, 426, "WebSocket");
+    assert_refused(&response, 426, "WebSocket client");
     assert_eq!(response.header("upgrade").map(str::to_ascii_lowercase).as_deref(), Some("websocket"));
     for method in ["POST", "PUT", "DELETE"] {
         let head = format!("{method} /ws HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
@@ -188,6 +216,20 @@ async fn a_plain_get_is_426_another_method_405_and_no_host_400() {
     // Health checks of proxies.
     assert_eq!(http(broker.address(), "GET / HTTP/1.0\r\n\r\n").await.status, 200);
     assert_refused(&http(broker.address(), "GET /ws HTTP/1.0\r\n\r\n").await, 400, "Host");
+}
+
+/// What a proxy makes of a handshake if nobody told it about WebSockets.
+#[tokio::test]
+async fn a_handshake_that_a_proxy_has_stripped_is_426_and_names_the_proxy() {
+    let broker = Broker::start().await;
+    let stripped = [
+        HANDSHAKE.replace("HTTP/1.1", "HTTP/1.0"),
+        HANDSHAKE.replace("Upgrade: websocket\r\n", ""),
+        HANDSHAKE.replace("Connection: Upgrade\r\n", "Connection: close\r\n"),
+    ];
+    for head in stripped {
+        assert_refused(&http(broker.address(), &head).await, 426, "a proxy in between did not pass on");
+    }
 }
 
 #[tokio::test]
@@ -204,6 +246,10 @@ async fn other_spellings_of_browsers_and_proxies_are_understood() {
         .replace("Connection: Upgrade", "connection: keep-alive, Upgrade")
         .replace("Upgrade: websocket", "upgrade: WebSocket");
     assert_eq!(http(broker.address(), &firefox).await.status, 101);
+    let two_lines = HANDSHAKE
+        .replace("Connection: Upgrade", "CONNECTION: keep-alive\r\nCoNNection: UPGRADE")
+        .replace("Upgrade: websocket", "Upgrade: h2c, websocket");
+    assert_eq!(http(broker.address(), &two_lines).await.status, 101);
     let query = HANDSHAKE.replace("/ws ", "/ws?from=gadget ");
     assert_eq!(http(broker.address(), &query).await.status, 101, "a query is not part of the path");
     // Two hosts, or two origins, could be read in two ways.
