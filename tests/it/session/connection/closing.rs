@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use switchboard::auth::Open;
+use switchboard::config::Limits;
 use switchboard::connection::Shutdown;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -88,13 +89,28 @@ async fn pings_are_answered_and_their_absence_is_noticed() {
     let mut app = broker.app("app", 1 << 16).await;
     app.send(&frame(PING, b"are you there")).await;
     assert_eq!(app.frame().await, (PONG, b"are you there".to_vec()));
-    let start = Instant::now();
     for _ in 0..5 {
         assert_eq!(app.frame().await, (PING, Vec::new()));
         app.send(&frame(PONG, b"")).await;
     }
+    let last_pong = Instant::now();
     assert_eq!(app.closed().await, 4408, "no pong any more");
-    assert!((190..=210).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+    // Two pings were missed when the third one after the pong is due.
+    assert!((65..=75).contains(&last_pong.elapsed().as_secs()), "{:?}", last_pong.elapsed());
+}
+
+/// Unanswered pings count from registration on, whatever `limits.registration` is.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_answers_nothing_is_closed_when_the_third_ping_is_due() {
+    for (heartbeat, missed_pings, most) in [(25, 2, 75), (1, 2, 3), (1, 1, 2), (4, 3, 16)] {
+        let heartbeat = Duration::from_secs(heartbeat);
+        let broker = Broker::new(Limits { heartbeat, missed_pings, ..limits() });
+        let mut app = broker.app("app", 1 << 16).await;
+        let registered = Instant::now();
+        assert_eq!(app.closed().await, 4408);
+        let (most, least) = (Duration::from_secs(most), Duration::from_secs(most) * 8 / 10);
+        assert!((least..=most).contains(&registered.elapsed()), "{heartbeat:?}: {:?}", registered.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]
