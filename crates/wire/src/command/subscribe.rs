@@ -156,7 +156,10 @@ impl Subscribe {
 fn read_pattern(channel: Raw<'_>, topic: Raw<'_>, subtopic: Raw<'_>) -> Result<Pattern, Refusal> {
     let (channel, topic, subtopic) = (channel.text()?, topic.text()?, subtopic.text()?);
     if channel.as_deref().is_some_and(resembles_broker) {
-        return Err(Refusal::new(ErrorCode::ReservedChannel, "data.channel: write 'Broker' exactly so"));
+        return Err(Refusal::new(
+            ErrorCode::ReservedChannel,
+            "data.channel: the broker's own channel is written 'Broker'",
+        ));
     }
     Pattern::from_parts(channel.as_deref(), topic.as_deref(), subtopic.as_deref())
         .map_err(|(part, fault)| invalid(format!("data.{part} {fault}")))
