@@ -92,6 +92,7 @@ async fn a_foreign_origin_is_403_and_the_log_names_the_key() {
         "http://127.0.0.1.evil.example:80",
         "http://evil.example/localhost",
         "file://",
+        "chrome-extension://abcdef",
         "localhost",
     ];
     for origin in foreign {
@@ -129,8 +130,9 @@ async fn a_refusal_is_logged_once_a_minute_for_its_reason_and_without_the_query(
 /// Every status of the table of checks, each with its own line, whatever was logged before.
 #[tokio::test]
 async fn every_refused_handshake_is_logged_with_its_status() {
-    let broker = Broker::open_with("[limits]\nconnections = 1").await;
-    let _app = broker.app("app").await;
+    let broker = Broker::start().await;
+    let full = Broker::open_with("[limits]\nconnections = 1").await;
+    let _app = full.app("app").await;
     let plain = |head: &str| format!("{head}\r\nHost: localhost\r\n\r\n");
     let refused = [
         (400, "head", "hello\r\n\r\n".to_owned()),
@@ -143,12 +145,10 @@ async fn every_refused_handshake_is_logged_with_its_status() {
         (426, "method", plain("GET /ws HTTP/1.1")),
         (431, "head", handshake_with(&format!("Cookie: {}", "x".repeat(17 * 1024)))),
         (501, "path", plain("GET /switchboard.js HTTP/1.1")),
-        (503, "cap", HANDSHAKE.to_owned()),
     ];
-    for (status, _, head) in &refused {
-        assert_eq!(http(broker.address(), head).await.status, *status, "{head}");
-    }
-    for (status, reason, _) in refused {
+    let refused = refused.map(|it| (&broker, it)).into_iter().chain([(&full, (503, "cap", HANDSHAKE.to_owned()))]);
+    for (broker, (status, reason, head)) in refused {
+        assert_eq!(http(broker.address(), &head).await.status, status, "{head}");
         let wanted = format!("reason=\"{reason}\" status={status} address=127.0.0.1");
         broker.log_until(&wanted, |log| log.lines().any(|it| it.contains("INFO") && it.contains(&wanted))).await;
     }
@@ -162,8 +162,8 @@ async fn a_null_origin_is_403_in_open_mode_too() {
 
 #[tokio::test]
 async fn loopback_and_listed_origins_pass() {
-    let broker =
-        Broker::open_with("[http]\nallowed_origins = ['https://crm.example.com', 'null', 'file://', 'app://']").await;
+    let listed = "'https://crm.example.com', 'null', 'file://', 'app://', 'chrome-extension://abcdef'";
+    let broker = Broker::open_with(&format!("[http]\nallowed_origins = [{listed}]")).await;
     let good = [
         "http://localhost",
         "http://localhost:3000",
@@ -174,6 +174,7 @@ async fn loopback_and_listed_origins_pass() {
         "null",
         "file://",
         "app://",
+        "chrome-extension://abcdef",
     ];
     for origin in good {
         let response = http(broker.address(), &handshake_with(&format!("Origin: {origin}"))).await;
@@ -184,6 +185,7 @@ async fn loopback_and_listed_origins_pass() {
         "https://crm.example.com:444",
         "https://crm.example.com.evil.example",
         "app://other",
+        "chrome-extension://other",
     ];
     for origin in foreign {
         let response = http(broker.address(), &handshake_with(&format!("Origin: {origin}"))).await;
