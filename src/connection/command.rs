@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::auth::{AuthError, Claim, Identity};
+use crate::connection::log::Leaving;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, Phase};
 use crate::router::{Application, Listed, Registration, Router};
-use wire::command::{self, Command, Register, Subscribe, Unsubscribe};
-use wire::{CloseCode, ErrorCode, Refusal};
+use wire::command::{self, Command, Register, RoleName, Subscribe, Unsubscribe};
+use wire::{Close, CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
 
 /// How long an address that failed too often waits for its answer.
@@ -57,6 +58,7 @@ impl Connection {
         tracing::debug!(topic = &*triple.topic, subtopic = &*triple.subtopic, "a command");
         let answer = match self.read(envelope) {
             Err(refusal) if !command::is_command(triple) => {
+                self.log_refusal(Some(triple), &refusal);
                 self.push(now, notice::error(envelope.id(), &refusal));
                 return None;
             }
@@ -78,7 +80,10 @@ impl Connection {
         };
         let frame = match answer {
             Ok(more) => notice::success(triple, envelope.id(), more),
-            Err(refusal) => notice::failure(triple, envelope.id(), &[], &refusal),
+            Err(refusal) => {
+                self.log_refusal(Some(triple), &refusal);
+                notice::failure(triple, envelope.id(), &[], &refusal)
+            }
         };
         self.push(now, frame);
         None
@@ -105,9 +110,17 @@ impl Connection {
                 router.set_state(session, state);
                 Ok(DONE)
             }
-            Command::Unsubscribe(Unsubscribe::Id(id)) => router.unsubscribe(now, session, &id).map(|()| DONE),
+            Command::Unsubscribe(Unsubscribe::Id(id)) => {
+                router.unsubscribe(now, session, &id)?;
+                tracing::debug!(source = session.source(), subscription = id, "unsubscribed");
+                Ok(DONE)
+            }
             Command::Unsubscribe(Unsubscribe::Matching(filter)) => {
-                router.unsubscribe_matching(now, session, &filter).map(|()| DONE)
+                router.unsubscribe_matching(now, session, &filter)?;
+                let role = filter.role.map(RoleName::as_str);
+                let (source, pattern) = (session.source(), &filter.pattern);
+                tracing::debug!(source, %pattern, role, group = filter.group, user = filter.user, "unsubscribed");
+                Ok(DONE)
             }
             Command::ListSubscriptions => Ok(subscriptions(&router.subscriptions(session))),
             Command::Cancel(id) => router.cancel(now, session, &id).map(|()| DONE),
@@ -158,7 +171,9 @@ impl Connection {
             }
             Err(AuthError::Forbidden(why)) => Refusal::new(ErrorCode::Forbidden, why),
             Err(AuthError::Unavailable(why)) => {
-                self.push(now, registering.failure(&Refusal::new(ErrorCode::UpstreamUnavailable, why)));
+                let refusal = Refusal::new(ErrorCode::UpstreamUnavailable, why);
+                self.log_refusal(Some(&register()), &refusal);
+                self.push(now, registering.failure(&refusal));
                 self.timers.set(Timer::Registration, now + self.settings.limits.registration);
                 return None;
             }
@@ -179,16 +194,17 @@ impl Connection {
 
     /// Answers a registration that is refused for good, and closes the connection.
     fn refuse(&mut self, now: Instant, registering: &Registering, refusal: &Refusal, router: &Router) -> Effect {
-        // The words are the broker's own, with nothing of a token in them; the person at the screen never sees them.
-        let (source, reason) = (&*registering.source, &*refusal.message);
-        tracing::info!(source, code = refusal.code.as_str(), reason, "a registration was refused");
+        self.log_refused_registration(now, &registering.source, refusal);
+        self.log_refusal(Some(&register()), refusal);
         self.push(now, registering.failure(refusal));
-        let code = match refusal.code {
-            ErrorCode::Forbidden => CloseCode::Forbidden,
-            ErrorCode::SourceInUse | ErrorCode::TooManySessions => CloseCode::SourceInUse,
-            _ => CloseCode::Unauthenticated,
+        let close = match refusal.code {
+            ErrorCode::Forbidden => CloseCode::Forbidden.into(),
+            ErrorCode::SourceInUse => CloseCode::SourceInUse.into(),
+            ErrorCode::TooManySessions => Close::new(CloseCode::SourceInUse, "too many sessions"),
+            ErrorCode::RateLimited => Close::new(CloseCode::Unauthenticated, "too many failed registrations"),
+            _ => CloseCode::Unauthenticated.into(),
         };
-        self.close(now, router, code)
+        self.close(now, router, close)
     }
 
     fn attach(
@@ -209,7 +225,7 @@ impl Connection {
             Ok(session) => session,
             Err(refusal) => return Some(self.refuse(now, registering, &refusal, router)),
         };
-        tracing::info!(source = session.source(), session = %session.id(), "registered");
+        self.log_registered(&session);
         let limits = &self.settings.limits;
         let mut more = json!({
             "SessionId": session.id().to_string(),
@@ -248,17 +264,29 @@ impl Connection {
                 "data.recover: this version keeps no history; subscribe without it",
             ));
         }
+        let mut subscription = None;
         router.subscribe(now, session, wanted, |id| {
+            subscription = Some(id);
             let mut more = json!({ "SubscriptionId": id.to_string() });
-            if let (Some(hint), Value::Object(more)) = (wanted.hint(), &mut more) {
-                more.insert("Hint".into(), hint.into());
+            if let Value::Object(more) = &mut more {
+                more.extend(wanted.hint().map(|hint| ("Hint".to_owned(), hint.into())));
             }
             Some(notice::success(&notice::triple("Subscription", "Subscribe"), in_reply_to, more).into())
-        })
+        })?;
+        tracing::debug!(
+            source = session.source(),
+            pattern = %wanted.pattern,
+            role = wanted.role.as_str(),
+            group = wanted.group,
+            user = wanted.user,
+            subscription = subscription.map(tracing::field::display),
+            "subscribed"
+        );
+        Ok(())
     }
 
     fn unregister(&mut self, now: Instant, router: &Router) {
-        self.leave(now, router);
+        self.leave(now, router, &Leaving { reason: "unregistered", code: None });
         self.unregistered = Some(self.settings.unregistered.enter().0);
         self.end_pause(now);
         self.timers.stop(Timer::Proof);

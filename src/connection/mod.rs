@@ -9,6 +9,7 @@ mod command;
 mod driver;
 mod failed_logins;
 mod heartbeat;
+mod log;
 mod message;
 mod pause;
 mod rate;
@@ -33,9 +34,10 @@ use wire::{Close, CloseCode, ErrorCode, Refusal, notice};
 
 use crate::auth::{AuthError, Claim, Identity};
 use crate::router::{Allowance, End, OnFull, Router, Session};
-use crate::websocket::{Frame, ping};
+use crate::websocket::{Fault, Frame, ping};
 use command::Registering;
 use heartbeat::{Beat, Heartbeat};
+use log::Leaving;
 use pause::Pause;
 use rate::Rate;
 use timer::{Timer, Timers};
@@ -74,7 +76,18 @@ pub enum Input<'a> {
     /// The broker closes all sessions.
     Restart,
     /// The socket has ended.
-    Gone,
+    Gone(Gone),
+}
+
+/// How a socket ended.
+#[derive(Clone, Debug)]
+pub enum Gone {
+    /// The peer sent a Close frame, with this status code if it gave one.
+    ByPeer(Option<u16>),
+    /// The peer broke a rule of WebSocket, and is told so by this Close frame.
+    Fault(Close),
+    /// The stream broke or ended without a Close frame.
+    Lost,
 }
 
 /// What must wait or end.
@@ -268,7 +281,10 @@ impl Connection {
                 self.timers.stop(Timer::SlowConsumer);
                 None
             }
-            Input::Ended(End::Overflowed) => Some(self.close(now, router, CloseCode::SlowConsumer)),
+            Input::Ended(End::Overflowed) => {
+                let close = Close::new(CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed");
+                Some(self.close(now, router, close))
+            }
             Input::Ended(End::Close(code, reason)) => Some(self.close(now, router, Close::new(code, reason))),
             // The connection itself detaches its session, and then it has none.
             Input::Ended(End::Detached) => None,
@@ -277,10 +293,25 @@ impl Connection {
                 None
             }
             Input::Restart => self.restart(now, router),
-            Input::Gone => {
-                self.leave(now, router);
+            Input::Gone(gone) => {
+                self.leave(now, router, &Leaving::of(&gone));
                 self.end();
                 None
+            }
+        }
+    }
+
+    /// The Close frame for a rule of WebSocket that the peer broke.
+    pub(super) fn close_of(&self, fault: Fault) -> Close {
+        let (most, is_registered) = (self.message_bytes_max(), self.session().is_some());
+        match fault {
+            Fault::Protocol(rule) => Close::new(CloseCode::Protocol, rule),
+            Fault::InvalidUtf8 => CloseCode::InvalidUtf8.into(),
+            Fault::TooLarge if is_registered => {
+                Close::new(CloseCode::TooLarge, format!("a message has at most {most} bytes"))
+            }
+            Fault::TooLarge => {
+                Close::new(CloseCode::TooLarge, format!("a message before registration has at most {most} bytes"))
             }
         }
     }
@@ -288,7 +319,7 @@ impl Connection {
     fn wait_for_receivers(&mut self, now: Instant, pressed: Vec<Arc<Session>>) {
         let allowance = self.allowance.get_or_insert_with(|| Box::new(Allowance::publisher(now)));
         if let Some((pause, until)) = Pause::begin(now, pressed, allowance) {
-            self.begin_pause(pause, until);
+            self.begin_pause(now, pause, until);
         }
     }
 
@@ -298,11 +329,12 @@ impl Connection {
         let Some(session) = self.session() else { return };
         if session.outbox().is_over_half() {
             let pause = Pause::OwnQueue(Arc::clone(session));
-            self.begin_pause(pause, now + self.settings.limits.slow_consumer);
+            self.begin_pause(now, pause, now + self.settings.limits.slow_consumer);
         }
     }
 
-    fn begin_pause(&mut self, pause: Pause, until: Instant) {
+    fn begin_pause(&mut self, now: Instant, pause: Pause, until: Instant) {
+        self.log_pause(now, &pause);
         self.heartbeat.not_read();
         self.timers.set(Timer::Pause, until);
         self.pause = Some(pause);
@@ -329,7 +361,10 @@ impl Connection {
                     }
                     None
                 }
-                Timer::SlowConsumer => Some(self.close(now, router, CloseCode::SlowConsumer)),
+                Timer::SlowConsumer => {
+                    let stalled = "slow consumer: nothing was taken for too long";
+                    Some(self.close(now, router, Close::new(CloseCode::SlowConsumer, stalled)))
+                }
                 Timer::Restart => {
                     // What it asked since the drain ended.
                     if let Some(session) = self.session() {
@@ -350,8 +385,9 @@ impl Connection {
             ErrorCode::Unauthenticated,
             "the proof of who this session is has expired (auth.session_max): connect again, and register with a new one",
         );
+        self.log_refusal(None, &refusal);
         self.push(now, notice::error(None, &refusal));
-        self.close(now, router, CloseCode::Unauthenticated)
+        self.close(now, router, Close::new(CloseCode::Unauthenticated, "the proof of identity has expired"))
     }
 
     fn beat(&mut self, now: Instant, router: &Router) -> Option<Effect> {
@@ -380,28 +416,30 @@ impl Connection {
 
     fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Effect {
         let close = close.into();
+        let leaving = Leaving { reason: close.reason(), code: Some(close.code().code()) };
         if close.code() == CloseCode::SlowConsumer {
             // It takes nothing, so what waits is dropped, all but what the broker says of the queue.
-            let (notices, _) = self.detach(now, router);
+            let (notices, _) = self.detach(now, router, &leaving);
             self.replies = notices.into();
         } else {
-            self.leave(now, router);
+            self.leave(now, router, &leaving);
         }
         self.end();
         Effect::Close(close)
     }
 
     /// Detaches the session. What waits in its outbox is sent before what this connection says afterwards.
-    fn leave(&mut self, now: Instant, router: &Router) {
-        let (notices, frames) = self.detach(now, router);
+    fn leave(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) {
+        let (notices, frames) = self.detach(now, router, leaving);
         self.replies.extend(notices.into_iter().chain(frames));
     }
 
     /// Detaches the session, if there is one. Returns notices about its queue, and what waited in it.
-    fn detach(&mut self, now: Instant, router: &Router) -> (Vec<Frame>, Vec<Frame>) {
+    fn detach(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) -> (Vec<Frame>, Vec<Frame>) {
         let (mut notices, mut frames) = (Vec::new(), Vec::new());
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
             router.detach(now, &session);
+            self.log_left(&session, router.age(now, &session), leaving);
             loop {
                 let taken = session.outbox().take(now, usize::MAX, &mut frames);
                 notices.extend(queue_notices(taken.lagging, taken.dropped));

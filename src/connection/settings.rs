@@ -1,14 +1,18 @@
 //! [`Settings`]: what all connections of a broker share.
 
+use super::log::Cause;
 use super::{FailedLogins, Unregistered};
 use crate::config::Limits;
 use crate::router::{Outbox, OutboxLimits};
+use crate::telemetry::LogLimit;
 
 /// What all connections of a broker share.
 pub struct Settings {
     pub(super) limits: Limits,
     pub(super) failed_logins: FailedLogins,
     pub(super) unregistered: Unregistered,
+    /// Limits the log lines that an application can cause.
+    pub(super) log_limit: LogLimit<Cause>,
 }
 
 impl Settings {
@@ -18,6 +22,7 @@ impl Settings {
         Self {
             failed_logins: FailedLogins::new(limits.failed_registrations),
             unregistered: Unregistered::default(),
+            log_limit: LogLimit::default(),
             limits,
         }
     }

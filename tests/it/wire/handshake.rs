@@ -220,7 +220,7 @@ async fn a_plain_get_is_426_another_method_405_and_no_host_400() {
     assert_refused(&http(broker.address(), "GET /ws HTTP/1.0\r\n\r\n").await, 400, "Host");
 }
 
-/// What a proxy makes of a handshake if nobody told it about WebSockets.
+/// What a proxy makes of a handshake that was not configured for them.
 #[tokio::test]
 async fn a_handshake_that_a_proxy_has_stripped_is_426_and_names_the_proxy() {
     let broker = Broker::start().await;
