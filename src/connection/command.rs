@@ -264,11 +264,12 @@ impl Connection {
                 "data.recover: this version keeps no history; subscribe without it",
             ));
         }
-        let mut subscription = None;
+        let (mut subscription, is_narrowed) = (None, router.is_narrowed(session, wanted));
         router.subscribe(now, session, wanted, |id| {
             subscription = Some(id);
             let mut more = json!({ "SubscriptionId": id.to_string() });
             if let Value::Object(more) = &mut more {
+                more.extend(is_narrowed.then(|| ("Narrowed".to_owned(), true.into())));
                 more.extend(wanted.hint().map(|hint| ("Hint".to_owned(), hint.into())));
             }
             Some(notice::success(&notice::triple("Subscription", "Subscribe"), in_reply_to, more).into())
@@ -280,6 +281,7 @@ impl Connection {
             group = wanted.group,
             user = wanted.user,
             subscription = subscription.map(tracing::field::display),
+            is_narrowed,
             "subscribed"
         );
         Ok(())
