@@ -31,6 +31,11 @@ pub(super) struct Registering {
 }
 
 impl Registering {
+    #[cfg(test)]
+    pub(super) fn of(source: &str) -> Self {
+        Self { source: source.to_owned(), id: None, echo: false, resume: false }
+    }
+
     pub(super) fn failure(&self, refusal: &Refusal) -> String {
         notice::failure(&register(), self.id.as_deref(), &[], refusal)
     }
@@ -193,7 +198,13 @@ impl Connection {
     }
 
     /// Answers a registration that is refused for good, and closes the connection.
-    fn refuse(&mut self, now: Instant, registering: &Registering, refusal: &Refusal, router: &Router) -> Effect {
+    pub(super) fn refuse(
+        &mut self,
+        now: Instant,
+        registering: &Registering,
+        refusal: &Refusal,
+        router: &Router,
+    ) -> Effect {
         self.log_refused_registration(now, &registering.source, refusal);
         self.log_refusal(Some(&register()), refusal);
         self.push(now, registering.failure(refusal));
@@ -270,7 +281,7 @@ impl Connection {
             let mut more = json!({ "SubscriptionId": id.to_string() });
             if let Value::Object(more) = &mut more {
                 more.extend(is_narrowed.then(|| ("Narrowed".to_owned(), true.into())));
-                more.extend(wanted.hint().map(|hint| ("Hint".to_owned(), hint.into())));
+                more.extend(wanted.pattern.hint().map(|hint| ("Hint".to_owned(), hint.into())));
             }
             Some(notice::success(&notice::triple("Subscription", "Subscribe"), in_reply_to, more).into())
         })?;

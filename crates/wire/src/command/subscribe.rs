@@ -144,13 +144,6 @@ impl Subscribe {
             recover: options.recover.is_object()?,
         })
     }
-
-    /// Returns the `Hint` of the reply if a part of the pattern looks like another broker's wildcard.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        let (name, part) = self.pattern.foreign_wildcard()?;
-        Some(format!("the {name} '{part}' matches only itself; the one wildcard is '*', which stands for a whole part"))
-    }
 }
 
 fn read_pattern(channel: Raw<'_>, topic: Raw<'_>, subtopic: Raw<'_>) -> Result<Pattern, Refusal> {
