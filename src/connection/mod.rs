@@ -548,7 +548,7 @@ mod tests {
         assert_eq!(connection.deadline(), Some(until));
         assert!(connection.handle(now + Duration::from_hours(11), Input::Timeout, &router).is_none());
         let effect = connection.handle(until, Input::Timeout, &router);
-        assert!(matches!(effect, Some(Effect::Close(close)) if close.code() == CloseCode::Unauthenticated));
+        check_close(effect, CloseCode::Unauthenticated, "the proof of identity has expired");
         assert!(taken(until, &mut connection, &router).last().is_some_and(|text| text.contains("auth.session_max")));
         assert!(connection.session().is_none());
 
@@ -578,7 +578,34 @@ mod tests {
         assert!(connection.handle(after(4_500), Input::Blocked, &router).is_none());
         assert!(connection.handle(after(9_400), Input::Timeout, &router).is_none());
         let effect = connection.handle(after(9_500), Input::Timeout, &router);
-        assert!(matches!(effect, Some(Effect::Close(close)) if close.code() == CloseCode::SlowConsumer));
+        check_close(effect, CloseCode::SlowConsumer, "slow consumer: nothing was taken for too long");
         assert!(taken(after(9_500), &mut connection, &router).is_empty(), "what waited is dropped");
+
+        let (now, mut connection, router) = registered(Limits::default());
+        let effect = connection.handle(now, Input::Ended(End::Overflowed), &router);
+        check_close(effect, CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed");
+    }
+
+    #[test]
+    fn a_refused_registration_is_closed_with_its_own_reason() {
+        use ErrorCode::{Forbidden, RateLimited, SourceInUse, TooManySessions, Unauthenticated};
+        for (code, close, reason) in [
+            (Unauthenticated, CloseCode::Unauthenticated, "unauthenticated"),
+            (RateLimited, CloseCode::Unauthenticated, "too many failed registrations"),
+            (Forbidden, CloseCode::Forbidden, "source not allowed"),
+            (SourceInUse, CloseCode::SourceInUse, "source in use"),
+            (TooManySessions, CloseCode::SourceInUse, "too many sessions"),
+        ] {
+            let (now, mut connection, router) = registered(Limits::default());
+            let registering = Registering::of("phone");
+            let effect = connection.refuse(now, &registering, &Refusal::new(code, "why"), &router);
+            check_close(Some(effect), close, reason);
+        }
+    }
+
+    #[track_caller]
+    fn check_close(effect: Option<Effect>, code: CloseCode, reason: &str) {
+        let Some(Effect::Close(close)) = effect else { panic!("{effect:?}") };
+        assert_eq!((close.code(), close.reason()), (code, reason));
     }
 }

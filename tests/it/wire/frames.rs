@@ -164,6 +164,21 @@ async fn a_message_in_pieces_with_pings_between_is_one_message() {
 }
 
 #[tokio::test]
+async fn a_message_in_pieces_of_one_byte_with_pings_between_is_one_message() {
+    let (broker, mut neighbour) = stage().await;
+    let mut socket = RawSocket::registered(&broker, "slicer").await;
+    let (last, first) = GOOD.split_last().unwrap();
+    for (at, byte) in first.iter().enumerate() {
+        socket.write(&[part(if at == 0 { TEXT } else { CONTINUATION }, &[*byte]), frame(PING, b"")].concat()).await;
+        assert_eq!(socket.read_message().await.unwrap().opcode, PONG);
+    }
+    // Nothing is answered before the last piece.
+    socket.write(&frame(CONTINUATION, &[*last])).await;
+    assert!(socket.read_message().await.unwrap().text().contains("\"Receivers\":1"));
+    assert_eq!(neighbour.next().await["id"], "good");
+}
+
+#[tokio::test]
 async fn a_message_that_comes_byte_by_byte_is_one_message() {
     let (broker, mut neighbour) = stage().await;
     let mut socket = RawSocket::registered(&broker, "modem").await;
