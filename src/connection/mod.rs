@@ -5,6 +5,7 @@
 //! of the [`Session`], where the router pushes too, so a reply and the events after it keep their order. All of its
 //! timers are in one table. `driver` turns a socket and a clock into inputs; nothing else in this room waits.
 
+mod closing;
 mod command;
 mod driver;
 mod failed_logins;
@@ -30,11 +31,11 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
-use wire::{Close, CloseCode, ErrorCode, Refusal, notice};
+use wire::{Close, CloseCode, notice};
 
 use crate::auth::{AuthError, Claim, Identity};
 use crate::router::{Allowance, End, OnFull, Router, Session};
-use crate::websocket::{Fault, Frame, ping};
+use crate::websocket::{Frame, ping};
 use command::Registering;
 use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
@@ -44,10 +45,6 @@ use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.
 const REPLIES_MAX: usize = 64;
-
-/// How long a connection that closes for a restart waits once more for answers that are on their way: a handler that ends
-/// at this moment, on another thread, may have taken over a request.
-const LAST_LOOK: Duration = Duration::from_millis(20);
 
 /// Everything that can happen to a connection.
 pub enum Input<'a> {
@@ -301,21 +298,6 @@ impl Connection {
         }
     }
 
-    /// The Close frame for a rule of WebSocket that the peer broke.
-    pub(super) fn close_of(&self, fault: Fault) -> Close {
-        let (most, is_registered) = (self.message_bytes_max(), self.session().is_some());
-        match fault {
-            Fault::Protocol(rule) => Close::new(CloseCode::Protocol, rule),
-            Fault::InvalidUtf8 => CloseCode::InvalidUtf8.into(),
-            Fault::TooLarge if is_registered => {
-                Close::new(CloseCode::TooLarge, format!("a message has at most {most} bytes"))
-            }
-            Fault::TooLarge => {
-                Close::new(CloseCode::TooLarge, format!("a message before registration has at most {most} bytes"))
-            }
-        }
-    }
-
     fn wait_for_receivers(&mut self, now: Instant, pressed: Vec<Arc<Session>>) {
         let allowance = self.allowance.get_or_insert_with(|| Box::new(Allowance::publisher(now)));
         if let Some((pause, until)) = Pause::begin(now, pressed, allowance) {
@@ -380,16 +362,6 @@ impl Connection {
         None
     }
 
-    fn proof_ended(&mut self, now: Instant, router: &Router) -> Effect {
-        let refusal = Refusal::new(
-            ErrorCode::Unauthenticated,
-            "the proof of who this session is has expired (auth.session_max): connect again, and register with a new one",
-        );
-        self.log_refusal(None, &refusal);
-        self.push(now, notice::error(None, &refusal));
-        self.close(now, router, Close::new(CloseCode::Unauthenticated, "the proof of identity has expired"))
-    }
-
     fn beat(&mut self, now: Instant, router: &Router) -> Option<Effect> {
         let reads = self.reads() && self.timers.get(Timer::SlowConsumer).is_none();
         match self.heartbeat.beat(reads) {
@@ -400,64 +372,6 @@ impl Connection {
             }
             Beat::Dead => Some(self.close(now, router, CloseCode::HeartbeatMissed)),
         }
-    }
-
-    /// The drain is over. What this session asked, and nobody has answered, ends with it.
-    fn restart(&mut self, now: Instant, router: &Router) -> Option<Effect> {
-        match self.session().filter(|session| router.is_in_flight(session)) {
-            Some(session) => {
-                router.give_up_all(now, session);
-                self.timers.set(Timer::Restart, now + LAST_LOOK);
-                None
-            }
-            None => Some(self.close(now, router, CloseCode::Restart)),
-        }
-    }
-
-    fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Effect {
-        let close = close.into();
-        let leaving = Leaving { reason: close.reason(), code: Some(close.code().code()) };
-        if close.code() == CloseCode::SlowConsumer {
-            // It takes nothing, so what waits is dropped, all but what the broker says of the queue.
-            let (notices, _) = self.detach(now, router, &leaving);
-            self.replies = notices.into();
-        } else {
-            self.leave(now, router, &leaving);
-        }
-        self.end();
-        Effect::Close(close)
-    }
-
-    /// Detaches the session. What waits in its outbox is sent before what this connection says afterwards.
-    fn leave(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) {
-        let (notices, frames) = self.detach(now, router, leaving);
-        self.replies.extend(notices.into_iter().chain(frames));
-    }
-
-    /// Detaches the session, if there is one. Returns notices about its queue, and what waited in it.
-    fn detach(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) -> (Vec<Frame>, Vec<Frame>) {
-        let (mut notices, mut frames) = (Vec::new(), Vec::new());
-        if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
-            router.detach(now, &session);
-            self.log_left(&session, router.age(now, &session), leaving);
-            loop {
-                let taken = session.outbox().take(now, usize::MAX, &mut frames);
-                notices.extend(queue_notices(taken.lagging, taken.dropped));
-                // Its subscription has ended, so a replay brings nothing more. What is behind it still counts.
-                if taken.replay.is_none() {
-                    break;
-                }
-            }
-        }
-        (notices, frames)
-    }
-
-    fn end(&mut self) {
-        self.phase = Phase::Ended;
-        self.unregistered = None;
-        self.registering = None;
-        self.pause = None;
-        self.timers.clear();
     }
 
     /// Sends a frame to the application. A session that is ending has its own close to say why.
@@ -482,6 +396,8 @@ fn queue_notices(lagging: Option<notice::Depth>, dropped: u64) -> impl Iterator<
 mod tests {
     use std::net::Ipv4Addr;
     use std::time::SystemTime;
+
+    use wire::{ErrorCode, Refusal};
 
     use super::*;
     use crate::auth::{Permission, Permissions, Principal};
