@@ -81,9 +81,9 @@ async fn an_exclusive_source_is_free_again_when_its_session_has_gone() {
     let mut page = broker.app_by_token("softphone").await;
     for with_close in [true, false] {
         if with_close {
-            page.close().await
+            page.close().await;
         } else {
-            page.kill()
+            page.kill();
         }
         let mut often = tokio::time::interval(std::time::Duration::from_millis(20));
         page = within("a free source", async {
