@@ -7,7 +7,9 @@ use std::time::{Instant, SystemTime};
 use bytes::Bytes;
 use switchboard::auth::{Identity, Open, Permission, Permissions, Principal};
 use switchboard::config::Config;
-use switchboard::connection::{Admission, Connection, Context, Effect, Input, Settings, Shutdown, Upgraded, serve};
+use switchboard::connection::{
+    Admission, Connection, Context, Effect, Gone, Input, Settings, Shutdown, Upgraded, serve,
+};
 use switchboard::router::{Ids, Policy, Router};
 use tokio::task::yield_now;
 use wire::command::Role;
@@ -124,7 +126,7 @@ fn come_and_go(rounds: u32) {
         session.take(now, usize::MAX, &router, &mut batch);
         assert_eq!(batch.len(), 2, "two replies");
         batch.clear();
-        assert!(session.handle(now, Input::Gone, &router).is_none());
+        assert!(session.handle(now, Input::Gone(Gone::Lost), &router).is_none());
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchboard::auth::{Identity, Permission, Permissions, Principal};
-use switchboard::connection::{Connection, Effect, Input, Settings};
+use switchboard::connection::{Connection, Effect, Gone, Input, Settings};
 use switchboard::router::{OnFull, Router};
 use switchboard::websocket::Frame;
 
@@ -97,7 +97,7 @@ impl Alone {
     fn leave(&mut self, count: usize) -> Duration {
         let begun = Cpu::begin();
         for mut session in self.sessions.drain(self.sessions.len() - count..) {
-            assert!(session.handle(self.now, Input::Gone, &self.router).is_none());
+            assert!(session.handle(self.now, Input::Gone(Gone::Lost), &self.router).is_none());
         }
         begun.spent()
     }

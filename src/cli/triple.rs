@@ -1,6 +1,7 @@
 //! CHANNEL, TOPIC and SUBTOPIC on the command line, and ids. They are checked before the command connects.
 
 use super::Usage;
+use super::output::hint;
 use switchboard_client::{Pattern, Triple};
 use wire::{BROKER, NAME_BYTES_MAX, check_part};
 
@@ -25,8 +26,12 @@ pub(crate) fn id(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads the pattern of a subscription.
+/// Reads the pattern of a subscription. Prints a hint if a part looks like another broker's wildcard.
 pub(crate) fn pattern(channel: &str, topic: &str, subtopic: &str) -> Result<Pattern, Usage> {
-    Pattern::from_parts(Some(channel), Some(topic), Some(subtopic))
-        .map_err(|(part, fault)| Usage::new(format!("the {part} {fault}")))
+    let pattern = Pattern::from_parts(Some(channel), Some(topic), Some(subtopic))
+        .map_err(|(part, fault)| Usage::new(format!("the {part} {fault}")))?;
+    if let Some(text) = pattern.hint() {
+        hint(&text);
+    }
+    Ok(pattern)
 }

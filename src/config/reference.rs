@@ -257,7 +257,8 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Count(1, |it| &mut it.limits.missed_pings),
         default: "2",
         unit: "pings",
-        meaning: "Pings in a row that may go unanswered before the session is closed with 4408.",
+        meaning: "Pings in a row that may go unanswered. When the next one is due, the session is closed with 4408: after \
+            at most 75 s, with the default `limits.heartbeat`.",
     },
     Key {
         name: "limits.connections",

@@ -37,7 +37,7 @@ pub(crate) fn pattern(text: &str) -> Result<Pattern, Fault> {
         Some(channel) if channel.eq_ignore_ascii_case(BROKER) => {
             Err("must not name the channel Broker, which is the broker's own".into())
         }
-        Some(_) | None => Ok(pattern),
+        Some(_) | None => pattern.hint().map_or(Ok(pattern), |hint| Err(hint.into())),
     }
 }
 

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 
 use crate::audit::{Entry, Event};
 use crate::auth::{AuthError, Claim, Identity, Principal};
+use crate::connection::log::Leaving;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, Phase};
 use crate::router::{Application, Listed, Registration, Router};
-use wire::command::{self, Command, Register, Subscribe, Unsubscribe};
-use wire::{CloseCode, ErrorCode, Refusal};
+use wire::command::{self, Command, Register, RoleName, Subscribe, Unsubscribe};
+use wire::{Close, CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
 
 /// How long an address that failed too often waits for its answer.
@@ -31,6 +32,11 @@ pub(super) struct Registering {
 }
 
 impl Registering {
+    #[cfg(test)]
+    pub(super) fn of(source: &str) -> Self {
+        Self { source: source.to_owned(), id: None, echo: false, resume: false }
+    }
+
     pub(super) fn failure(&self, refusal: &Refusal) -> String {
         notice::failure(&register(), self.id.as_deref(), &[], refusal)
     }
@@ -58,6 +64,7 @@ impl Connection {
         tracing::debug!(topic = &*triple.topic, subtopic = &*triple.subtopic, "a command");
         let answer = match self.read(envelope) {
             Err(refusal) if !command::is_command(triple) => {
+                self.log_refusal(Some(triple), &refusal);
                 self.push(now, notice::error(envelope.id(), &refusal));
                 return None;
             }
@@ -79,7 +86,10 @@ impl Connection {
         };
         let frame = match answer {
             Ok(more) => notice::success(triple, envelope.id(), more),
-            Err(refusal) => notice::failure(triple, envelope.id(), &[], &refusal),
+            Err(refusal) => {
+                self.log_refusal(Some(triple), &refusal);
+                notice::failure(triple, envelope.id(), &[], &refusal)
+            }
         };
         self.push(now, frame);
         None
@@ -106,9 +116,17 @@ impl Connection {
                 router.set_state(session, state);
                 Ok(DONE)
             }
-            Command::Unsubscribe(Unsubscribe::Id(id)) => router.unsubscribe(now, session, &id).map(|()| DONE),
+            Command::Unsubscribe(Unsubscribe::Id(id)) => {
+                router.unsubscribe(now, session, &id)?;
+                tracing::debug!(source = session.source(), subscription = id, "unsubscribed");
+                Ok(DONE)
+            }
             Command::Unsubscribe(Unsubscribe::Matching(filter)) => {
-                router.unsubscribe_matching(now, session, &filter).map(|()| DONE)
+                router.unsubscribe_matching(now, session, &filter)?;
+                let role = filter.role.map(RoleName::as_str);
+                let (source, pattern) = (session.source(), &filter.pattern);
+                tracing::debug!(source, %pattern, role, group = filter.group, user = filter.user, "unsubscribed");
+                Ok(DONE)
             }
             Command::ListSubscriptions => Ok(subscriptions(&router.subscriptions(session))),
             Command::Cancel(id) => router.cancel(now, session, &id).map(|()| DONE),
@@ -161,6 +179,7 @@ impl Connection {
             Err(AuthError::Unavailable(why)) => {
                 let refusal = Refusal::new(ErrorCode::UpstreamUnavailable, why);
                 self.record_refusal(&registering, None, &refusal);
+                self.log_refusal(Some(&register()), &refusal);
                 self.push(now, registering.failure(&refusal));
                 self.timers.set(Timer::Registration, now + self.settings.limits.registration);
                 return None;
@@ -181,7 +200,7 @@ impl Connection {
     }
 
     /// Answers a registration that is refused for good, and closes the connection. `principal`: what was proved.
-    fn refuse(
+    pub(super) fn refuse(
         &mut self,
         now: Instant,
         registering: &Registering,
@@ -190,16 +209,17 @@ impl Connection {
         router: &Router,
     ) -> Effect {
         self.record_refusal(registering, principal, refusal);
-        // The words are the broker's own, with nothing of a token in them; the person at the screen never sees them.
-        let (source, reason) = (&*registering.source, &*refusal.message);
-        tracing::info!(source, code = refusal.code.as_str(), reason, "a registration was refused");
+        self.log_refused_registration(now, &registering.source, refusal);
+        self.log_refusal(Some(&register()), refusal);
         self.push(now, registering.failure(refusal));
-        let code = match refusal.code {
-            ErrorCode::Forbidden => CloseCode::Forbidden,
-            ErrorCode::SourceInUse | ErrorCode::TooManySessions => CloseCode::SourceInUse,
-            _ => CloseCode::Unauthenticated,
+        let close = match refusal.code {
+            ErrorCode::Forbidden => CloseCode::Forbidden.into(),
+            ErrorCode::SourceInUse => CloseCode::SourceInUse.into(),
+            ErrorCode::TooManySessions => Close::new(CloseCode::SourceInUse, "too many sessions"),
+            ErrorCode::RateLimited => Close::new(CloseCode::Unauthenticated, "too many failed registrations"),
+            _ => CloseCode::Unauthenticated.into(),
         };
-        self.close(now, router, code)
+        self.close(now, router, close)
     }
 
     fn record_refusal(&self, registering: &Registering, principal: Option<&Principal>, refusal: &Refusal) {
@@ -235,7 +255,7 @@ impl Connection {
             Ok(session) => session,
             Err(refusal) => return Some(self.refuse(now, registering, Some(&principal), &refusal, router)),
         };
-        tracing::info!(source = session.source(), session = %session.id(), "registered");
+        self.log_registered(&session);
         let limits = &self.settings.limits;
         let mut more = json!({
             "SessionId": session.id().to_string(),
@@ -274,17 +294,31 @@ impl Connection {
                 "data.recover: this version keeps no history; subscribe without it",
             ));
         }
+        let (mut subscription, is_narrowed) = (None, router.is_narrowed(session, wanted));
         router.subscribe(now, session, wanted, |id| {
+            subscription = Some(id);
             let mut more = json!({ "SubscriptionId": id.to_string() });
-            if let (Some(hint), Value::Object(more)) = (wanted.hint(), &mut more) {
-                more.insert("Hint".into(), hint.into());
+            if let Value::Object(more) = &mut more {
+                more.extend(is_narrowed.then(|| ("Narrowed".to_owned(), true.into())));
+                more.extend(wanted.pattern.hint().map(|hint| ("Hint".to_owned(), hint.into())));
             }
             Some(notice::success(&notice::triple("Subscription", "Subscribe"), in_reply_to, more).into())
-        })
+        })?;
+        tracing::debug!(
+            source = session.source(),
+            pattern = %wanted.pattern,
+            role = wanted.role.as_str(),
+            group = wanted.group,
+            user = wanted.user,
+            subscription = subscription.map(tracing::field::display),
+            is_narrowed,
+            "subscribed"
+        );
+        Ok(())
     }
 
     fn unregister(&mut self, now: Instant, router: &Router) {
-        self.leave(now, router);
+        self.leave(now, router, &Leaving { reason: "unregistered", code: None });
         self.unregistered = Some(self.settings.unregistered.enter().0);
         self.end_pause(now);
         self.timers.stop(Timer::Proof);

@@ -18,10 +18,10 @@ use tokio::task::yield_now;
 use tokio::time::{self, sleep_until, timeout, timeout_at};
 use wire::{Close, CloseCode};
 
-use super::{Connection, Effect, Input, Shutdown, Stage};
+use super::{Connection, Effect, Gone, Input, Shutdown, Stage};
 use crate::auth::{AuthError, Identity, Verification, Verifier};
 use crate::router::{End, Router, WakeBatch};
-use crate::websocket::{Arrival, Ended, Fault, Socket};
+use crate::websocket::{Arrival, Ended, Socket};
 
 /// How long a connection is served before others on the same thread get their turn. The work of a message differs by a
 /// factor of a thousand, so a number of messages would bound nothing.
@@ -124,16 +124,16 @@ where
         let ending = driver.run().await;
         tracing::debug!(?ending, "the connection ends");
         let Driver { mut socket, mut attached, .. } = driver;
-        if let Ending::Socket(_) = ending {
-            // A connection that the broker ends is detached already.
+        // A connection that the broker ends is detached already.
+        if let Some(gone) = ending.gone() {
             let permit = Box::pin(context.admission.departure()).await;
-            attached.gone();
+            attached.gone(gone);
             drop(permit);
         }
         if !ending.sends_what_waits() {
             socket.drop_unbegun();
         }
-        if matches!(ending, Ending::Close(_) | Ending::Socket(Ended::Fault(_))) {
+        if matches!(ending, Ending::Close(_) | Ending::Fault(_)) {
             attached.connection.take(now(), usize::MAX, attached.router, socket.batch());
         }
         drop(attached);
@@ -150,15 +150,15 @@ struct Attached<'a> {
 }
 
 impl Attached<'_> {
-    fn gone(&mut self) {
-        drop(self.connection.handle(now(), Input::Gone, self.router));
+    fn gone(&mut self, gone: Gone) {
+        drop(self.connection.handle(now(), Input::Gone(gone), self.router));
     }
 }
 
 impl Drop for Attached<'_> {
     fn drop(&mut self) {
         // After a panic the connection may be in a state that panics again, which must not end the process.
-        if catch_unwind(AssertUnwindSafe(|| self.gone())).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| self.gone(Gone::Lost))).is_err() {
             tracing::error!("a session could not be detached");
         }
     }
@@ -212,25 +212,39 @@ enum Turn {
     Ended(End),
     Verified(Result<Identity, AuthError>),
     Relieved,
-    End(Ending),
+    Gone(Ended),
 }
 
 /// Why the loop ended.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Ending {
     /// The broker closes the connection.
     Close(Close),
-    /// The socket ended.
-    Socket(Ended),
+    /// The broker closes the connection because what the peer sent cannot be understood.
+    Fault(Close),
+    /// The peer closed it, with this status code.
+    ByPeer(Option<u16>),
+    /// The stream broke or ended.
+    Lost,
 }
 
 impl Ending {
+    /// What the connection is told of its socket. `None`: it ended by itself.
+    fn gone(&self) -> Option<Gone> {
+        match self {
+            Self::Close(_) => None,
+            Self::Fault(close) => Some(Gone::Fault(close.clone())),
+            Self::ByPeer(code) => Some(Gone::ByPeer(*code)),
+            Self::Lost => Some(Gone::Lost),
+        }
+    }
+
     /// Whether the peer is to receive what waits for it: not if it has gone, nor if it takes nothing anyhow.
     fn sends_what_waits(&self) -> bool {
         match self {
             Self::Close(close) => close.code() != CloseCode::SlowConsumer,
-            Self::Socket(Ended::Fault(_)) => true,
-            Self::Socket(Ended::ByPeer(_) | Ended::Lost) => false,
+            Self::Fault(_) => true,
+            Self::ByPeer(_) | Self::Lost => false,
         }
     }
 }
@@ -271,7 +285,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 }
                 Turn::Arrived => match self.handle_arrived() {
                     Ok(effect) => effect,
-                    Err(ended) => return Ending::Socket(ended),
+                    Err(ended) => return self.ending(ended),
                 },
                 Turn::Blocked => {
                     self.blocked = true;
@@ -282,7 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Turn::Ended(end) => self.handle(now(), Input::Ended(end)),
                 Turn::Verified(identity) => self.verified(identity),
                 Turn::Relieved => self.handle(now(), Input::Relieved),
-                Turn::End(ending) => return ending,
+                Turn::Gone(ended) => return self.ending(ended),
             };
             match effect {
                 None => {}
@@ -293,6 +307,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 yield_now().await;
                 self.burst = Burst::default();
             }
+        }
+    }
+
+    fn ending(&self, ended: Ended) -> Ending {
+        match ended {
+            Ended::ByPeer(code) => Ending::ByPeer(code),
+            Ended::Lost => Ending::Lost,
+            Ended::Fault(fault) => Ending::Fault(self.attached.connection.close_of(fault)),
         }
     }
 
@@ -414,7 +436,7 @@ fn poll_arrived<S: AsyncRead + AsyncWrite + Unpin>(
     cx: &mut std::task::Context<'_>,
 ) -> Poll<Turn> {
     let arrived = socket.poll_come(cx);
-    arrived.map(|arrived| arrived.map_or_else(|ended| Turn::End(Ending::Socket(ended)), |()| Turn::Arrived))
+    arrived.map(|arrived| arrived.map_or_else(Turn::Gone, |()| Turn::Arrived))
 }
 
 /// Writes what the peer takes now.
@@ -427,7 +449,7 @@ fn write_some<S: AsyncRead + AsyncWrite + Unpin>(
     while socket.is_writing() {
         match socket.poll_write(cx) {
             Poll::Ready(Ok(())) => progress = true,
-            Poll::Ready(Err(_)) => return Poll::Ready(Turn::End(Ending::Socket(Ended::Lost))),
+            Poll::Ready(Err(_)) => return Poll::Ready(Turn::Gone(Ended::Lost)),
             Poll::Pending if progress => break,
             Poll::Pending if blocked => return Poll::Pending,
             Poll::Pending => return Poll::Ready(Turn::Blocked),
@@ -446,39 +468,24 @@ impl<'s> From<Arrival<'s>> for Input<'s> {
     }
 }
 
-impl From<Fault> for CloseCode {
-    fn from(fault: Fault) -> Self {
-        match fault {
-            Fault::Protocol => Self::Protocol,
-            Fault::InvalidUtf8 => Self::InvalidUtf8,
-            Fault::TooLarge => Self::TooLarge,
-        }
-    }
-}
-
 /// Writes what is left and a Close frame, and waits until the peer has read it. The caller bounds the time.
 async fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, ending: Ending) {
-    let close = match &ending {
-        Ending::Close(close) => Some(close.clone()),
-        Ending::Socket(Ended::Fault(fault)) => Some(CloseCode::from(*fault).into()),
-        Ending::Socket(Ended::ByPeer(_)) => None,
-        Ending::Socket(Ended::Lost) => return,
+    let (code, reason) = match &ending {
+        Ending::Close(close) | Ending::Fault(close) => (Some(close.code().code()), close.reason()),
+        Ending::ByPeer(code) => (*code, ""),
+        Ending::Lost => return,
     };
     if write_out(&mut socket).await.is_err() {
         return;
     }
-    match (&close, &ending) {
-        (Some(close), _) => socket.close(Some(close.code().code()), close.reason()),
-        (None, Ending::Socket(Ended::ByPeer(code))) => socket.close(*code, ""),
-        (None, _) => {}
-    }
+    socket.close(code, reason);
     if write_out(&mut socket).await.is_err() {
         return;
     }
     let answered = match ending {
         Ending::Close(_) => timeout(FAREWELL, answer(&mut socket)).await == Ok(true),
-        Ending::Socket(Ended::ByPeer(_)) => true,
-        Ending::Socket(Ended::Fault(_) | Ended::Lost) => false,
+        Ending::ByPeer(_) => true,
+        Ending::Fault(_) | Ending::Lost => false,
     };
     if poll_fn(|cx| socket.poll_shutdown(cx)).await.is_ok() && !answered {
         timeout(FAREWELL, discard(&mut socket)).await.ok();

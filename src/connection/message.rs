@@ -1,10 +1,11 @@
 //! What a message is: a command, an envelope for others, or not an envelope at all.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
 use wire::{
-    CloseCode, DecodeLimits, Envelope, ErrorCode, Malformed, Refusal, command as broker_command, decode, notice,
+    CloseCode, DecodeLimits, Envelope, ErrorCode, Malformed, Refusal, Triple, command as broker_command, decode, notice,
 };
 
 use super::pause::Pause;
@@ -47,7 +48,7 @@ impl Connection {
     /// Counts a frame against the rate. A session that is too fast is read more slowly.
     pub(super) fn count(&mut self, now: Instant) {
         if let Some(until) = self.rate.count(now) {
-            self.begin_pause(Pause::Rate, until);
+            self.begin_pause(now, Pause::Rate, until);
         }
     }
 
@@ -68,6 +69,7 @@ impl Connection {
                 }
             }
             Err(Denied { refusal, is_request }) => {
+                self.log_refusal(Some(envelope.triple()), &refusal);
                 let frame = match is_request {
                     true => router.failure(envelope.triple(), envelope.id(), &refusal),
                     false => notice::error(envelope.id(), &refusal).into(),
@@ -78,11 +80,9 @@ impl Connection {
     }
 
     pub(super) fn not_registered(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) {
-        let refusal = Refusal::new(
-            ErrorCode::NotRegistered,
-            "register first: send Broker/Application/Register with your application's name as 'source'",
-        );
         let triple = envelope.triple();
+        let refusal = not_registered(triple);
+        self.log_refusal(Some(triple), &refusal);
         let frame = if router.policy().is_protected(triple) {
             let source = envelope.source().unwrap_or_default();
             self.unregistered_requests += 1;
@@ -101,6 +101,7 @@ impl Connection {
 
     /// A message that is not an envelope is answered; many in a row close the connection. Other refusals do not count.
     pub(super) fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Option<Effect> {
+        self.log_refusal(None, &malformed.refusal);
         self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));
         if malformed.refusal.code == ErrorCode::ReservedChannel {
             self.malformed = 0;
@@ -112,4 +113,15 @@ impl Connection {
         }
         None
     }
+}
+
+/// What an unregistered client is told. It may have misspelt Register itself.
+fn not_registered(triple: &Triple<'_>) -> Refusal {
+    let advice = "register first: send Broker/Application/Register with your application's name as 'source'";
+    let is_unknown = triple.is_broker() && !broker_command::is_command(triple);
+    let words = match broker_command::similar(&triple.topic, &triple.subtopic).filter(|_| is_unknown) {
+        Some(similar) => format!("{triple} is not a command; did you mean Broker/{similar}? {advice}").into(),
+        None => Cow::Borrowed(advice),
+    };
+    Refusal::new(ErrorCode::NotRegistered, words)
 }

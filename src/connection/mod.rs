@@ -5,10 +5,12 @@
 //! of the [`Session`], where the router pushes too, so a reply and the events after it keep their order. All of its
 //! timers are in one table. `driver` turns a socket and a clock into inputs; nothing else in this room waits.
 
+mod closing;
 mod command;
 mod driver;
 mod failed_logins;
 mod heartbeat;
+mod log;
 mod message;
 mod pause;
 mod rate;
@@ -29,23 +31,20 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
-use wire::{Close, CloseCode, ErrorCode, Refusal, notice};
+use wire::{Close, CloseCode, notice};
 
 use crate::auth::{AuthError, Claim, Identity};
 use crate::router::{Allowance, End, OnFull, Router, Session};
 use crate::websocket::{Frame, ping};
 use command::Registering;
 use heartbeat::{Beat, Heartbeat};
+use log::Leaving;
 use pause::Pause;
 use rate::Rate;
 use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.
 const REPLIES_MAX: usize = 64;
-
-/// How long a connection that closes for a restart waits once more for answers that are on their way: a handler that ends
-/// at this moment, on another thread, may have taken over a request.
-const LAST_LOOK: Duration = Duration::from_millis(20);
 
 /// Everything that can happen to a connection.
 pub enum Input<'a> {
@@ -74,7 +73,18 @@ pub enum Input<'a> {
     /// The broker closes all sessions.
     Restart,
     /// The socket has ended.
-    Gone,
+    Gone(Gone),
+}
+
+/// How a socket ended.
+#[derive(Clone, Debug)]
+pub enum Gone {
+    /// The peer sent a Close frame, with this status code if it gave one.
+    ByPeer(Option<u16>),
+    /// The peer broke a rule of WebSocket, and is told so by this Close frame.
+    Fault(Close),
+    /// The stream broke or ended without a Close frame.
+    Lost,
 }
 
 /// What must wait or end.
@@ -207,14 +217,8 @@ impl Connection {
             }
         }
         session.release_presence(now);
-        // Notices about the queue itself come before what waits in it.
-        let notices = [
-            lagging.map(|depth| notice::lagging(depth).into()),
-            (dropped > 0).then(|| notice::dropped(dropped).into()),
-        ];
-        for notice in notices.into_iter().flatten().rev() {
-            frames.insert(at, notice);
-        }
+        // Notices about the queue itself are sent before its contents.
+        frames.splice(at..at, queue_notices(lagging, dropped));
     }
 
     /// Ready when there is something for [`Connection::take`], or the session's outbox ended.
@@ -274,7 +278,10 @@ impl Connection {
                 self.timers.stop(Timer::SlowConsumer);
                 None
             }
-            Input::Ended(End::Overflowed) => Some(self.close(now, router, CloseCode::SlowConsumer)),
+            Input::Ended(End::Overflowed) => {
+                let close = Close::new(CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed");
+                Some(self.close(now, router, close))
+            }
             Input::Ended(End::Close(code, reason)) => Some(self.close(now, router, Close::new(code, reason))),
             // The connection itself detaches its session, and then it has none.
             Input::Ended(End::Detached) => None,
@@ -283,8 +290,8 @@ impl Connection {
                 None
             }
             Input::Restart => self.restart(now, router),
-            Input::Gone => {
-                self.leave(now, router);
+            Input::Gone(gone) => {
+                self.leave(now, router, &Leaving::of(&gone));
                 self.end();
                 None
             }
@@ -294,7 +301,7 @@ impl Connection {
     fn wait_for_receivers(&mut self, now: Instant, pressed: Vec<Arc<Session>>) {
         let allowance = self.allowance.get_or_insert_with(|| Box::new(Allowance::publisher(now)));
         if let Some((pause, until)) = Pause::begin(now, pressed, allowance) {
-            self.begin_pause(pause, until);
+            self.begin_pause(now, pause, until);
         }
     }
 
@@ -304,11 +311,12 @@ impl Connection {
         let Some(session) = self.session() else { return };
         if session.outbox().is_over_half() {
             let pause = Pause::OwnQueue(Arc::clone(session));
-            self.begin_pause(pause, now + self.settings.limits.slow_consumer);
+            self.begin_pause(now, pause, now + self.settings.limits.slow_consumer);
         }
     }
 
-    fn begin_pause(&mut self, pause: Pause, until: Instant) {
+    fn begin_pause(&mut self, now: Instant, pause: Pause, until: Instant) {
+        self.log_pause(now, &pause);
         self.heartbeat.not_read();
         self.timers.set(Timer::Pause, until);
         self.pause = Some(pause);
@@ -335,7 +343,10 @@ impl Connection {
                     }
                     None
                 }
-                Timer::SlowConsumer => Some(self.close(now, router, CloseCode::SlowConsumer)),
+                Timer::SlowConsumer => {
+                    let stalled = "slow consumer: nothing was taken for too long";
+                    Some(self.close(now, router, Close::new(CloseCode::SlowConsumer, stalled)))
+                }
                 Timer::Restart => {
                     // What it asked since the drain ended.
                     if let Some(session) = self.session() {
@@ -351,15 +362,6 @@ impl Connection {
         None
     }
 
-    fn proof_ended(&mut self, now: Instant, router: &Router) -> Effect {
-        let refusal = Refusal::new(
-            ErrorCode::Unauthenticated,
-            "the proof of who this session is has expired (auth.session_max): connect again, and register with a new one",
-        );
-        self.push(now, notice::error(None, &refusal));
-        self.close(now, router, CloseCode::Unauthenticated)
-    }
-
     fn beat(&mut self, now: Instant, router: &Router) -> Option<Effect> {
         let reads = self.reads() && self.timers.get(Timer::SlowConsumer).is_none();
         match self.heartbeat.beat(reads) {
@@ -370,63 +372,6 @@ impl Connection {
             }
             Beat::Dead => Some(self.close(now, router, CloseCode::HeartbeatMissed)),
         }
-    }
-
-    /// The drain is over. What this session asked, and nobody has answered, ends with it.
-    fn restart(&mut self, now: Instant, router: &Router) -> Option<Effect> {
-        match self.session().filter(|session| router.is_in_flight(session)) {
-            Some(session) => {
-                router.give_up_all(now, session);
-                self.timers.set(Timer::Restart, now + LAST_LOOK);
-                None
-            }
-            None => Some(self.close(now, router, CloseCode::Restart)),
-        }
-    }
-
-    fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Effect {
-        let close = close.into();
-        if close.code() == CloseCode::SlowConsumer {
-            // It takes nothing, so what waits is dropped, all but what the broker says of the queue.
-            let (notices, _) = self.detach(now, router);
-            self.replies = notices.into();
-        } else {
-            self.leave(now, router);
-        }
-        self.end();
-        Effect::Close(close)
-    }
-
-    /// Detaches the session. What waits in its outbox is sent before what this connection says afterwards.
-    fn leave(&mut self, now: Instant, router: &Router) {
-        let (notices, frames) = self.detach(now, router);
-        self.replies.extend(notices.into_iter().chain(frames));
-    }
-
-    /// Detaches the session, if there is one. Returns notices about its queue, and what waited in it.
-    fn detach(&mut self, now: Instant, router: &Router) -> (Vec<Frame>, Vec<Frame>) {
-        let (mut notices, mut frames) = (Vec::new(), Vec::new());
-        if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
-            router.detach(now, &session);
-            loop {
-                let taken = session.outbox().take(now, usize::MAX, &mut frames);
-                notices.extend(taken.lagging.map(|depth| Frame::from(notice::lagging(depth))));
-                notices.extend((taken.dropped > 0).then(|| Frame::from(notice::dropped(taken.dropped))));
-                // Its subscription has ended, so a replay brings nothing more. What is behind it still counts.
-                if taken.replay.is_none() {
-                    break;
-                }
-            }
-        }
-        (notices, frames)
-    }
-
-    fn end(&mut self) {
-        self.phase = Phase::Ended;
-        self.unregistered = None;
-        self.registering = None;
-        self.pause = None;
-        self.timers.clear();
     }
 
     /// Sends a frame to the application. A session that is ending has its own close to say why.
@@ -440,10 +385,19 @@ impl Connection {
     }
 }
 
+/// What a session is told about its own queue: that it lagged, and how many events were dropped.
+fn queue_notices(lagging: Option<notice::Depth>, dropped: u64) -> impl Iterator<Item = Frame> {
+    let lagging = lagging.map(|depth| notice::lagging(depth).into());
+    let dropped = (dropped > 0).then(|| notice::dropped(dropped).into());
+    lagging.into_iter().chain(dropped)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
     use std::time::SystemTime;
+
+    use wire::{ErrorCode, Refusal};
 
     use super::*;
     use crate::auth::{Permission, Permissions, Principal};
@@ -510,7 +464,7 @@ mod tests {
         assert_eq!(connection.deadline(), Some(until));
         assert!(connection.handle(now + Duration::from_hours(11), Input::Timeout, &router).is_none());
         let effect = connection.handle(until, Input::Timeout, &router);
-        assert!(matches!(effect, Some(Effect::Close(close)) if close.code() == CloseCode::Unauthenticated));
+        check_close(effect, CloseCode::Unauthenticated, "the proof of identity has expired");
         assert!(taken(until, &mut connection, &router).last().is_some_and(|text| text.contains("auth.session_max")));
         assert!(connection.session().is_none());
 
@@ -540,7 +494,34 @@ mod tests {
         assert!(connection.handle(after(4_500), Input::Blocked, &router).is_none());
         assert!(connection.handle(after(9_400), Input::Timeout, &router).is_none());
         let effect = connection.handle(after(9_500), Input::Timeout, &router);
-        assert!(matches!(effect, Some(Effect::Close(close)) if close.code() == CloseCode::SlowConsumer));
+        check_close(effect, CloseCode::SlowConsumer, "slow consumer: nothing was taken for too long");
         assert!(taken(after(9_500), &mut connection, &router).is_empty(), "what waited is dropped");
+
+        let (now, mut connection, router) = registered(Limits::default());
+        let effect = connection.handle(now, Input::Ended(End::Overflowed), &router);
+        check_close(effect, CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed");
+    }
+
+    #[test]
+    fn a_refused_registration_is_closed_with_its_own_reason() {
+        use ErrorCode::{Forbidden, RateLimited, SourceInUse, TooManySessions, Unauthenticated};
+        for (code, close, reason) in [
+            (Unauthenticated, CloseCode::Unauthenticated, "unauthenticated"),
+            (RateLimited, CloseCode::Unauthenticated, "too many failed registrations"),
+            (Forbidden, CloseCode::Forbidden, "source not allowed"),
+            (SourceInUse, CloseCode::SourceInUse, "source in use"),
+            (TooManySessions, CloseCode::SourceInUse, "too many sessions"),
+        ] {
+            let (now, mut connection, router) = registered(Limits::default());
+            let registering = Registering::of("phone");
+            let effect = connection.refuse(now, &registering, None, &Refusal::new(code, "why"), &router);
+            check_close(Some(effect), close, reason);
+        }
+    }
+
+    #[track_caller]
+    fn check_close(effect: Option<Effect>, code: CloseCode, reason: &str) {
+        let Some(Effect::Close(close)) = effect else { panic!("{effect:?}") };
+        assert_eq!((close.code(), close.reason()), (code, reason));
     }
 }

@@ -53,6 +53,15 @@ impl Pause {
         }
     }
 
+    /// The receivers that it waits for.
+    pub(super) fn receivers(&self) -> impl Iterator<Item = &Session> {
+        let waits = match self {
+            Self::Rate | Self::OwnQueue(_) => &[][..],
+            Self::Receivers { waits, .. } => waits,
+        };
+        waits.iter().map(|wait| &*wait.receiver)
+    }
+
     /// Its timer fired. Returns when to look again, or `None` if the pause is over.
     pub(super) fn fire(&mut self, now: Instant) -> Option<Instant> {
         let Self::Receivers { waits, .. } = self else { return None };

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use super::log::Cause;
 use super::{FailedLogins, Unregistered};
 use crate::audit::Audit;
 use crate::config::Limits;
 use crate::router::{Outbox, OutboxLimits};
+use crate::telemetry::LogLimit;
 
 /// What all connections of a broker share.
 pub struct Settings {
@@ -14,6 +16,8 @@ pub struct Settings {
     pub(super) unregistered: Unregistered,
     /// Where refused registrations are recorded.
     pub(super) audit: Option<Arc<Audit>>,
+    /// Limits the log lines that an application can cause.
+    pub(super) log_limit: LogLimit<Cause>,
 }
 
 impl Settings {
@@ -24,6 +28,7 @@ impl Settings {
             failed_logins: FailedLogins::new(limits.failed_registrations),
             unregistered: Unregistered::default(),
             audit: None,
+            log_limit: LogLimit::default(),
             limits,
         }
     }

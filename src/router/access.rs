@@ -185,6 +185,13 @@ impl Router {
         }
     }
 
+    /// Whether a subscription that a session may make gets less than its pattern says: a handler does not get requests on
+    /// protected triples that it may not handle.
+    pub fn is_narrowed(&self, session: &Session, wanted: &Subscribe) -> bool {
+        matches!(wanted.role, command::Role::Handler { .. })
+            && self.policy.protected_parts(&wanted.pattern).any(|part| !self.may_handle_protected(session, &part))
+    }
+
     /// Logs that a session becomes a handler of protected triples, if it does.
     pub(super) fn note_protected_handler(&self, session: &Session, pattern: &Pattern) {
         let is_application = session.role != Role::Adapter;

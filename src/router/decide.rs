@@ -103,7 +103,7 @@ impl Router {
                 return Err((not_retained(), Some(true)));
             }
             if nobody || !is_request {
-                return Err((self.no_handler(envelope), Some(true)));
+                return Err((self.no_handler(envelope, facts), Some(true)));
             }
             return Ok(Verdict::Request { scope, candidates });
         }
@@ -125,9 +125,9 @@ impl Router {
         }
     }
 
-    fn no_handler(&self, envelope: &Envelope<'_>) -> Refusal {
+    fn no_handler(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> Refusal {
         let off = self.off.iter().find(|it| it.serves.iter().any(|it| it.matches_any_case(envelope.triple())));
-        off.map_or_else(|| words::no_handler(envelope), |off| words::switched_off(off.key))
+        off.map_or_else(|| words::no_handler(envelope, facts.protected), |off| words::switched_off(off.key))
     }
 }
 

@@ -14,6 +14,44 @@ use crate::router::{Denied, Refused, Routed, Router};
 /// How many of a handler's open requests an event is compared with.
 const GIVEN_LOOKED_AT: usize = 16;
 
+/// What the log says of a message at `trace`: what it is, from whom, on what, how large, to how many. Never its payload.
+pub(super) struct Traced {
+    kind: &'static str,
+    /// How many sessions get it if it is accepted, unless a receipt says so.
+    receivers: usize,
+}
+
+impl Traced {
+    const REPLY: Self = Self { kind: "reply", receivers: 1 };
+    const REFUSED: Self = Self { kind: "refused", receivers: 0 };
+    pub(super) const EVENT: Self = Self { kind: "event", receivers: 0 };
+
+    /// Writes the line. The size of a message on a protected triple would tell the length of a password.
+    #[cold]
+    pub(super) fn log(
+        &self,
+        sender: &Session,
+        envelope: &Envelope<'_>,
+        facts: &Facts<'_>,
+        outcome: Result<&Routed, &Refusal>,
+    ) {
+        let receivers = match outcome {
+            Ok(routed) => routed.receipt.as_ref().map_or(self.receivers, |receipt| receipt.receivers),
+            Err(_) => 0,
+        };
+        tracing::trace!(
+            kind = self.kind,
+            triple = %envelope.triple(),
+            source = &*sender.source,
+            user = sender.user().or(envelope.user()),
+            bytes = (!facts.protected).then(|| envelope.text().len()),
+            receivers,
+            code = outcome.err().map(|refusal| refusal.code.as_str()),
+            "a message"
+        );
+    }
+}
+
 impl Router {
     /// Routes an envelope of a registered session: decides, then delivers.
     ///
@@ -35,18 +73,23 @@ impl Router {
         decision: Decision<'_>,
     ) -> Result<Routed, Denied> {
         let Decision { facts, verdict } = decision;
-        let (outcome, is_request) = match verdict {
-            Verdict::Reply => (self.reply(now, sender, envelope), false),
-            Verdict::Turn(request) => (Ok(self.reply_in_turn(now, sender, request, envelope)), false),
+        let (outcome, is_request, traced) = match verdict {
+            Verdict::Reply => (self.reply(now, sender, envelope), false, Traced::REPLY),
+            Verdict::Turn(request) => (Ok(self.reply_in_turn(now, sender, request, envelope)), false, Traced::REPLY),
             Verdict::Request { scope, candidates } => {
-                (self.request(now, sender, envelope, scope, candidates, &facts), true)
+                let receivers = if envelope.gather() { candidates.len() } else { 1 };
+                let traced = Traced { kind: "request", receivers };
+                (self.request(now, sender, envelope, scope, candidates, &facts), true, traced)
             }
             Verdict::Event { scope, matches } => {
                 self.note_nameless_reply(sender, &facts);
-                (self.publish(now, sender, envelope, scope, &matches, &facts), false)
+                (self.publish(now, sender, envelope, scope, &matches, &facts), false, Traced::EVENT)
             }
-            Verdict::Refused { refusal, is_request } => (Err(refusal), is_request),
+            Verdict::Refused { refusal, is_request } => (Err(refusal), is_request, Traced::REFUSED),
         };
+        if tracing::enabled!(tracing::Level::TRACE) {
+            traced.log(sender, envelope, &facts, outcome.as_ref());
+        }
         outcome.map_err(|refusal| {
             let refusal = if is_request { self.hinted(now, sender, envelope, &facts, refusal) } else { refusal };
             self.deny(sender, envelope, refusal, is_request)

@@ -7,6 +7,7 @@ use std::time::Instant;
 use wire::{Envelope, ErrorCode, Field, Refusal, Splice, check_name};
 
 use crate::router::decide::Facts;
+use crate::router::deliver::Traced;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
 use crate::router::outbox::{OnFull, Pressure};
@@ -134,7 +135,11 @@ impl Router {
         };
         let mut forms = Forms::new(envelope, &adapter.source, scope);
         let Delivery { receivers, pressed, .. } = self.give_to_all(now, adapter, &matches, &mut forms, &facts);
-        Ok(Routed { receipt: Some(Receipt { receivers, hint: None }), pressed })
+        let routed = Routed { receipt: Some(Receipt { receivers, hint: None }), pressed };
+        if tracing::enabled!(tracing::Level::TRACE) {
+            Traced::EVENT.log(adapter, envelope, &facts, Ok(&routed));
+        }
+        Ok(routed)
     }
 
     /// Pushes an event to every receiver of some lists, once to each.

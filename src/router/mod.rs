@@ -60,7 +60,7 @@ pub use wake::WakeBatch;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
@@ -262,9 +262,19 @@ impl Router {
         registration: Registration,
         door: Option<Arc<dyn Door>>,
     ) -> Arc<Session> {
-        let (then, calendar) = self.calendar;
-        let since = calendar + now.saturating_duration_since(then);
+        let since = self.date(now);
         Arc::new(Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, door))
+    }
+
+    /// What the calendar says at a moment of the monotonic clock.
+    fn date(&self, now: Instant) -> SystemTime {
+        let (then, calendar) = self.calendar;
+        calendar + now.saturating_duration_since(then)
+    }
+
+    /// How long ago a session registered.
+    pub fn age(&self, now: Instant, session: &Session) -> Duration {
+        self.date(now).duration_since(session.since).unwrap_or_default()
     }
 
     /// Ends a session's registration: its subscriptions end, what it asked is withdrawn, what it was given fails.

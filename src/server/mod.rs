@@ -1,8 +1,8 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
-//! hosts and origins, `upgrade` RFC 6455), `refusal` limits the log, `drain` ends the broker, `wiring` has the handlers in
-//! this process, `trial` opens everything that the broker needs and changes nothing.
+//! hosts and origins, `upgrade` RFC 6455), `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
+//! handlers in this process, `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
@@ -21,6 +21,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use hyper::StatusCode;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep_until};
@@ -31,13 +32,14 @@ pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
-use self::refusal::RefusalLog;
+use self::refusal::Reason;
 use self::wiring::Adapters;
 use crate::auth::Verifier;
 use crate::config::{AuthMode, Config, Http};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::salesforce::SetupErrors;
+use crate::telemetry::LogLimit;
 
 /// A broker with its listeners open.
 pub struct Server {
@@ -88,7 +90,8 @@ struct Broker {
     settings: Arc<Settings>,
     connections: Arc<ConnectionLimit>,
     admission: Admission,
-    refusals: RefusalLog,
+    /// Limits the log lines about refused handshakes.
+    refusals: LogLimit<(Reason, StatusCode)>,
     /// Listeners and connections.
     tasks: TaskTracker,
     adapters: Adapters,
@@ -125,7 +128,7 @@ impl Server {
             verifier,
             connections: Arc::new(ConnectionLimit::new(settings.limits(), settings.unregistered().clone())),
             admission: Admission::default(),
-            refusals: RefusalLog::default(),
+            refusals: LogLimit::default(),
             http: config.http,
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),

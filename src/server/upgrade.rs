@@ -20,7 +20,13 @@ pub(super) fn check(head: &Head<'_>) -> Result<Decision, Refusal> {
         && has_token(headers, &header::UPGRADE, "websocket")
         && has_token(headers, &header::CONNECTION, "upgrade");
     if !upgrades {
-        return Err(upgrade_required("this is a WebSocket; connect with a WebSocket client"));
+        return Err(upgrade_required(match headers.contains_key(header::SEC_WEBSOCKET_KEY) {
+            true => {
+                "a WebSocket client sent this, but a proxy in between did not pass on 'Upgrade: websocket' and \
+                 'Connection: upgrade' in HTTP/1.1; configure it to"
+            }
+            false => "this is a WebSocket; connect with a WebSocket client",
+        }));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version.as_bytes() != VERSION.as_bytes()) {
         return Err(upgrade_required("Sec-WebSocket-Version must be 13"));

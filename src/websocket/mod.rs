@@ -11,8 +11,8 @@ pub use socket::{Arrival, Ended, Socket};
 /// A rule that the peer broke. What it sends from then on cannot be understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A frame that RFC 6455 forbids: 1002.
-    Protocol,
+    /// A frame that RFC 6455 forbids, with the rule that it broke: 1002.
+    Protocol(&'static str),
     /// A text message or close reason that is not UTF-8: 1007.
     InvalidUtf8,
     /// A message over the limit, refused on its header: 1009.

@@ -158,11 +158,20 @@ impl Reader {
     /// What a header can do wrong, given what came before.
     fn check(&self, header: &Header) -> Result<(), Fault> {
         if header.opcode.is_control() {
-            let lawful = header.last && header.len <= CONTROL_BYTES_MAX;
-            return if lawful { Ok(()) } else { Err(Fault::Protocol) };
+            return match header.last {
+                true if header.len <= CONTROL_BYTES_MAX => Ok(()),
+                true => Err(Fault::Protocol("a control frame has at most 125 bytes (RFC 6455, section 5.5)")),
+                false => Err(Fault::Protocol("a control frame is not fragmented (RFC 6455, section 5.5)")),
+            };
         }
-        if (header.opcode == Opcode::Continue) != self.fragments.is_some() {
-            return Err(Fault::Protocol);
+        match (header.opcode == Opcode::Continue, self.fragments.is_some()) {
+            (true, false) => {
+                return Err(Fault::Protocol("there is no message to continue (RFC 6455, section 5.4)"));
+            }
+            (false, true) => {
+                return Err(Fault::Protocol("the message before is not complete (RFC 6455, section 5.4)"));
+            }
+            (true, true) | (false, false) => {}
         }
         let before = self.fragments.as_ref().map_or(0, |fragments| fragments.bytes.len());
         let fits = header.len <= self.message_bytes_max.saturating_sub(before);
@@ -183,11 +192,14 @@ fn message(opcode: Opcode, payload: &[u8]) -> Result<Message<'_>, Fault> {
 
 fn close(payload: &[u8]) -> Result<Message<'_>, Fault> {
     let Some((code, reason)) = payload.split_first_chunk() else {
-        return if payload.is_empty() { Ok(Message::Close(None)) } else { Err(Fault::Protocol) };
+        return match payload.is_empty() {
+            true => Ok(Message::Close(None)),
+            false => Err(Fault::Protocol("a Close frame has no payload, or a status code (RFC 6455, section 5.5.1)")),
+        };
     };
     let code = u16::from_be_bytes(*code);
     if !is_valid_close_code(code) {
-        return Err(Fault::Protocol);
+        return Err(Fault::Protocol("the status code of the Close frame is not valid (RFC 6455, section 7.4)"));
     }
     str::from_utf8(reason).map_err(|_| Fault::InvalidUtf8)?;
     Ok(Message::Close(Some(code)))
@@ -312,24 +324,33 @@ mod tests {
     #[test]
     fn frames_that_rfc_6455_forbids() {
         let unmasked = vec![0x81, 1, b'a'];
-        for forbidden in [
-            unmasked,
-            frame(0xC1, b"a"),
-            frame(0x83, b"a"),
-            frame(0x8B, b""),
-            frame(0x80, b"no message goes on"),
-            frame(0x09, b"a fragmented ping"),
-            frame(0x89, &[0; 126]),
-            frame(0x88, b"\x03"),
-            frame(0x88, b"\x03\xEC"),
-            frame(0x88, b"\x00\x01"),
-            frame(0x88, b"\xFF\xFF"),
-            vec![0x81, 0xFE, 0, 1, 1, 2, 3, 4, b'a' ^ 1],
-            vec![0x81, 0xFF, 0, 0, 0, 0, 0, 0, 1, 0, 1, 2, 3, 4],
+        let ping_part = frame(0x09, b"x");
+        for (forbidden, rule) in [
+            (unmasked, "masks"),
+            (frame(0xC1, b"a"), "a reserved bit"),
+            (frame(0x83, b"a"), "opcode"),
+            (frame(0x8B, b""), "opcode"),
+            (frame(0x80, b"continues nothing"), "no message to continue"),
+            (ping_part, "is not fragmented"),
+            (frame(0x89, &[0; 126]), "at most 125 bytes"),
+            (frame(0x88, b"\x03"), "or a status code"),
+            (frame(0x88, b"\x03\xEC"), "status code of the Close"),
+            (frame(0x88, b"\x00\x01"), "status code of the Close"),
+            (frame(0x88, b"\xFF\xFF"), "status code of the Close"),
+            (vec![0x81, 0xFE, 0, 1, 1, 2, 3, 4, b'a' ^ 1], "fewest bytes"),
+            (vec![0x81, 0xFF, 0, 0, 0, 0, 0, 0, 1, 0, 1, 2, 3, 4], "fewest bytes"),
         ] {
-            check(&[frame(0x81, b"before"), forbidden], &[text("before")], Some(Fault::Protocol));
+            check_forbidden(&[frame(0x81, b"before"), forbidden], &[text("before")], rule);
         }
-        check(&[frame(0x01, b"a"), frame(0x81, b"b")], &[], Some(Fault::Protocol));
+        check_forbidden(&[frame(0x01, b"a"), frame(0x81, b"b")], &[], "is not complete");
+    }
+
+    #[track_caller]
+    fn check_forbidden(frames: &[Vec<u8>], expected: &[Came], rule: &str) {
+        let bytes = frames.concat();
+        let (_, fault) = read(&bytes, bytes.len());
+        assert!(matches!(fault, Some(Fault::Protocol(words)) if words.contains(rule)), "{fault:?} is not '{rule}'");
+        check(frames, expected, fault);
     }
 
     #[test]

@@ -128,6 +128,9 @@ fn too_deep(text: &str, limit: usize) -> bool {
     false
 }
 
+/// The longest key or channel that a message quotes, in bytes.
+const QUOTED_BYTES_MAX: usize = 32;
+
 struct Reader<'a> {
     /// The envelope as far as it was read.
     envelope: Envelope<'a>,
@@ -198,6 +201,9 @@ impl<'a> Reader<'a> {
             }
             Key::Data => fields.data = Some(payload),
             Key::Message => fields.message = Some(payload),
+            Key::RequestId if !self.broker_fields => {
+                return Err(invalid("the field 'requestId' is set by the broker only; a reply leaves it out"));
+            }
             _ if !self.broker_fields => {
                 return Err(invalid(format!("the field '{}' is set by the broker only", key.name())));
             }
@@ -232,9 +238,19 @@ fn unknown(name: &str) -> Result<(), Refusal> {
     match Key::resembled_by(name) {
         None => Ok(()),
         Some(key) => Err(invalid(format!(
-            "a key differs from '{}' only in letter case or in white space; write it exactly so, or choose another key",
-            key.name()
+            "the key '{}' could be taken for '{key}'; write '{key}', or choose another one",
+            shown(name),
+            key = key.name()
         ))),
+    }
+}
+
+/// Returns a key that resembles a known one, so it is safe to quote, without most of a long white space around it.
+#[cold]
+fn shown(name: &str) -> String {
+    match name.len() {
+        ..=QUOTED_BYTES_MAX => name.escape_debug().collect(),
+        _ => format!(" {} ", name.trim()),
     }
 }
 
@@ -275,7 +291,10 @@ fn channel(token: Token<'_>) -> Result<Cow<'_, str>, Refusal> {
     let channel = part("channel", token)?;
     match resembles_broker(&channel) {
         false => Ok(channel),
-        true => Err(Refusal::new(ErrorCode::ReservedChannel, "the field 'channel': write 'Broker' exactly so")),
+        true => Err(Refusal::new(
+            ErrorCode::ReservedChannel,
+            format!("the field 'channel' is '{}'; the broker's own channel is written 'Broker'", shown(&channel)),
+        )),
     }
 }
 

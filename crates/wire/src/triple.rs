@@ -175,8 +175,7 @@ impl Pattern {
     }
 
     /// Returns the first part that looks like another broker's wildcard (`#`, `>`, `+`, `a.>`), with its name.
-    #[must_use]
-    pub fn foreign_wildcard(&self) -> Option<(&'static str, &str)> {
+    fn foreign_wildcard(&self) -> Option<(&'static str, &str)> {
         let parts = [("channel", &self.channel), ("topic", &self.topic), ("subtopic", &self.subtopic)];
         let is_foreign = |part: &str| {
             // Few parts have such a character, so few are split.
@@ -184,6 +183,13 @@ impl Pattern {
             may_be && part.split('.').any(|token| matches!(token, "#" | ">" | "+"))
         };
         parts.into_iter().filter_map(|(name, part)| Some((name, part.as_deref()?))).find(|(_, part)| is_foreign(part))
+    }
+
+    /// Returns what to tell a person whose pattern has a part that looks like another broker's wildcard.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let (name, part) = self.foreign_wildcard()?;
+        Some(format!("the {name} '{part}' matches only itself; the one wildcard is '*', which stands for a whole part"))
     }
 
     /// Returns the pattern that matches one triple only.

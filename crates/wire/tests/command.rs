@@ -59,9 +59,17 @@ fn unsubscribe(data: &str) -> Unsubscribe {
 
 #[test]
 fn a_command_has_its_own_topic_and_subtopic() {
-    for command in ["Coffee/Brew", "application/List", "Subscription/subscribe"] {
-        refused(command, "{}", UnknownCommand, "no command");
+    refused("Coffee/Brew", "{}", UnknownCommand, "no command");
+    for (command, meant) in [
+        ("application/List", "Application/List"),
+        ("Subscription/subscribe", "Subscription/Subscribe"),
+        ("Subscription/Unsubscibe", "Subscription/Unsubscribe"),
+        ("APPLICATION/REGISTER", "Application/Register"),
+    ] {
+        let words = format!("Broker/{command} is not a command; did you mean Broker/{meant}?");
+        refused(command, "{}", UnknownCommand, &words);
     }
+    refused(&format!("Application/{}", "x".repeat(128)), "{}", UnknownCommand, "no command");
     for notice in ["Message/Receipt", "Application/Joined", "Connection/Draining", "Cluster/Gap"] {
         refused(notice, "{}", ReservedChannel, notice);
     }
@@ -164,7 +172,7 @@ fn wildcards_of_other_brokers_get_a_hint() {
     let cases = [("#", true), (">", true), ("+", true), ("a.>", true), ("a.+.b", true), ("a.#", true)];
     let plain = [("C#", false), ("a>b", false), ("1+1", false), ("a.b", false)];
     for (part, hinted) in cases.into_iter().chain(plain) {
-        let hint = subscribe(&format!(r#"{{"channel":"Sales","subtopic":"{part}"}}"#)).hint();
+        let hint = subscribe(&format!(r#"{{"channel":"Sales","subtopic":"{part}"}}"#)).pattern.hint();
         assert_eq!(hint.is_some(), hinted, "{part}");
         let quoted = format!("'{part}'");
         assert!(hint.is_none_or(|hint| hint.contains("subtopic") && hint.contains(&quoted)), "{part}");

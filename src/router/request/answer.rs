@@ -103,6 +103,7 @@ impl Router {
         source: &Arc<str>,
         refusal: &Refusal,
     ) {
+        log_failure(pending, source, refusal);
         match &pending.gather {
             Some(gather) => gather.failed(now, source, refusal.code),
             None => {
@@ -244,7 +245,9 @@ impl Router {
         // Only now: a handler that answers the last part at this moment ends the gather, unless a part was withdrawn
         // before.
         if pending.gather.as_ref().is_none_or(|gather| gather.cancel()) {
-            let frame = self.failure_of(pending, &Refusal::new(ErrorCode::RequestCancelled, why), false);
+            let refusal = Refusal::new(ErrorCode::RequestCancelled, why);
+            log_failure(pending, "", &refusal);
+            let frame = self.failure_of(pending, &refusal, false);
             pending.asker.push(now, frame, OnFull::Close).ok();
         }
         true
@@ -272,6 +275,18 @@ impl Router {
             self.serve_turns(now, &handler.session);
         }
     }
+}
+
+/// Logs why a request has failed, for those who develop an application. `handler`: the source of the handler, if known.
+pub(in crate::router) fn log_failure(pending: &Pending, handler: &str, refusal: &Refusal) {
+    tracing::debug!(
+        source = &*pending.asker.source,
+        code = refusal.code.as_str(),
+        triple = %pending.triple,
+        handler,
+        reason = &*refusal.message,
+        "a request failed"
+    );
 }
 
 /// A reply as its requester sees it: with its own id, or with nothing that was not there.

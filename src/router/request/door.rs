@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::router::frames::{self, Head};
+use crate::router::request::answer::log_failure;
 use crate::router::request::pending::{KeptText, Pending};
 use crate::router::request::words;
 use crate::router::session::Session;
@@ -153,7 +154,11 @@ impl Router {
         let Some(pending) = handler.given(id) else { return false };
         let head = Head::new(&pending.triple, pending.asker_id.as_deref(), pending.gather.is_some());
         match frames::reply(&head, pending.secret, |to| data.write(to)) {
-            Ok(frame) => self.answer_with(now, handler, &pending, false, frame).is_some(),
+            Ok(frame) => {
+                // No size: it would tell the length of a password.
+                tracing::trace!(kind = "reply", triple = %pending.triple, source = &*handler.source, receivers = 1, "a message");
+                self.answer_with(now, handler, &pending, false, frame).is_some()
+            }
             Err(error) => {
                 tracing::error!(triple = %pending.triple, %error, "an adapter's answer could not be written as JSON");
                 self.refuse(now, handler, id, &Refusal::new(ErrorCode::Internal, "the adapter failed; see the log"))
@@ -164,6 +169,7 @@ impl Router {
     /// Fails a request that a handler inside the process was given. Returns whether its requester still waited.
     pub fn refuse(&self, now: Instant, handler: &Arc<Session>, id: RequestId, refusal: &Refusal) -> bool {
         let Some(pending) = handler.given(id) else { return false };
+        log_failure(&pending, &handler.source, refusal);
         let frame = self.failure_of(&pending, refusal, pending.gather.is_some());
         self.answer_with(now, handler, &pending, false, frame).is_some()
     }

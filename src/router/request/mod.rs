@@ -181,7 +181,7 @@ impl Router {
                     }
                 }
                 if best_first.peek().is_none() {
-                    return Err(words::no_handler(asking.envelope));
+                    return Err(words::no_handler(asking.envelope, asking.secret));
                 }
                 let serial = self.ids.serial();
                 opened = self.open(now, asking, (self.ids.request(serial), serial), None)?;
@@ -199,7 +199,7 @@ impl Router {
             }
         }
         let unplaced = match occupied.is_empty() {
-            true => Err(refused.unwrap_or_else(|| words::no_handler(asking.envelope))),
+            true => Err(refused.unwrap_or_else(|| words::no_handler(asking.envelope, asking.secret))),
             false => self.wait(now, pending, asking, &occupied),
         };
         unplaced.or_else(|refusal| self.give_up(now, pending, refusal)).map(|()| Routed::default())

@@ -44,17 +44,21 @@ pub(in crate::router) fn handler_gone(source: &str) -> Refusal {
     Refusal::new(ErrorCode::HandlerGone, words)
 }
 
-pub(in crate::router) fn no_handler(envelope: &Envelope<'_>) -> Refusal {
+/// `secret`: the triple is protected. Handlers of other users may be connected, so the words do not deny that.
+pub(in crate::router) fn no_handler(envelope: &Envelope<'_>, secret: bool) -> Refusal {
     let words = match envelope.target() {
-        Some(_) => "no handler with the source that 'target' names is connected",
-        None => "no handler of this triple is connected; letter case counts",
+        Some(_) => "no handler with the source that 'target' names is connected for this user",
+        None if secret => "no handler that may answer this protected triple is connected for this user",
+        None => "no handler of this triple is connected for this user; letter case counts",
     };
     Refusal::new(ErrorCode::NoHandler, words)
 }
 
 /// No handler takes a triple that an adapter would serve if this key switched it on.
 pub(in crate::router) fn switched_off(key: &str) -> Refusal {
-    let words = format!("no handler of this triple is connected; the configuration key {key} switches its adapter on");
+    let words = format!(
+        "no handler of this triple is connected for this user; the key {key} would switch the broker's adapter on"
+    );
     Refusal::new(ErrorCode::NoHandler, words)
 }
 

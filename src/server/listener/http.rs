@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout};
 use super::head;
 use super::stream::Replay;
 use crate::config::Http;
-use crate::connection::{Stage, Upgraded};
+use crate::connection::{Stage, Upgraded, network_of};
 use crate::server::Broker;
 use crate::server::admission::Cap;
 use crate::server::handshake::{self, Busy, Decision, Head};
@@ -148,9 +148,9 @@ fn decide(broker: &Broker, peer: Peer, request: &Request<Incoming>) -> Decision 
     decision
 }
 
-/// Logs a refusal, without the query, at most once a minute for each reason and address.
+/// Logs a refusal, without the query, at most once a minute for each reason, status and address.
 fn log(broker: &Broker, peer: Peer, refusal: &Refusal, request: Option<&Request<Incoming>>) {
-    let Some(omitted) = broker.refusals.count(Instant::now().into_std(), refusal.reason, peer.address) else { return };
+    let Some(omitted) = count(broker, refusal.reason, refusal.status, peer.address) else { return };
     let header = |name| request.and_then(|request| request.headers().get(name)).map(|value| shown(value.as_bytes()));
     tracing::info!(
         reason = refusal.reason.as_str(),
@@ -167,9 +167,15 @@ fn log(broker: &Broker, peer: Peer, refusal: &Refusal, request: Option<&Request<
 
 /// Logs a connection that is dropped unanswered because it is far beyond a limit.
 pub(super) fn log_dropped(broker: &Broker, address: IpAddr, cap: Cap) {
-    if let Some(omitted) = broker.refusals.count(Instant::now().into_std(), Reason::Cap, address) {
-        tracing::info!(reason = Reason::Cap.as_str(), %address, key = cap.key(), omitted, "dropped a connection");
+    let reason = Reason::Dropped;
+    if let Some(omitted) = count(broker, reason, StatusCode::SERVICE_UNAVAILABLE, address) {
+        tracing::info!(reason = reason.as_str(), %address, key = cap.key(), omitted, "dropped a connection");
     }
+}
+
+/// Returns how many lines about this cause were left out if one is to be logged.
+fn count(broker: &Broker, reason: Reason, status: StatusCode, address: IpAddr) -> Option<u64> {
+    broker.refusals.count(Instant::now().into_std(), (reason, status), network_of(address))
 }
 
 /// A peer's text, bounded and escaped.

@@ -92,7 +92,11 @@ impl Beside {
     }
 
     fn spawn(url: &str, source: &str, arguments: &[&str]) -> Self {
-        let mut child = command(&[arguments, &["--source", source, "--url", url]].concat()).spawn().unwrap();
+        Self::of(command(&[arguments, &["--source", source, "--url", url]].concat()))
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
         let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
         Self { child, stdout, stderr }

@@ -97,3 +97,18 @@ async fn warnings_about_the_configuration_are_printed_at_start() {
     let log = broker.log();
     assert!(log.contains("warning: limits.burst is below limits.rate") && log.contains("nobody can register"), "{log}");
 }
+
+/// The first line of the banner works in open mode, where an application is of the user that it names.
+#[tokio::test]
+async fn the_subscriber_of_the_banner_sees_the_events_of_every_user() {
+    let broker = Broker::start().await;
+    let log = broker.log();
+    let line = log.lines().find(|line| line.contains(" sub ")).unwrap_or_else(|| panic!("no example: {log}"));
+    let mut spy = Beside::of(command(&line.split_whitespace().skip(1).collect::<Vec<_>>()));
+    let told = spy.told().await;
+    assert!(told.starts_with("subscribed to */*/*"), "{told}");
+    let mut app = broker.app_of("myapp", "alice").await;
+    app.publish("Phone/Call/Ringing", 1).await;
+    let event: Value = serde_json::from_str(&spy.line().await).unwrap();
+    assert_eq!((&event["source"], &event["user"]), (&json!("myapp"), &json!("alice")));
+}

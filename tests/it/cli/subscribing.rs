@@ -108,3 +108,14 @@ async fn a_final_close_is_exit_code_1() {
     assert_eq!(sub.told().await, "error: the broker closed the connection with 4403: source not allowed");
     assert_eq!(sub.code().await, Some(1));
 }
+
+#[tokio::test]
+async fn a_wildcard_of_another_broker_gets_a_hint() {
+    let broker = Broker::start().await;
+    for arguments in [&["sub", "Phone", "#"][..], &["handle", "Phone", "Call", ">", "--reply", "1"]] {
+        let mut beside = Beside::spawn(&url(&broker), "log", arguments);
+        let told = beside.told().await;
+        assert!(told.contains("hint: the ") && told.contains("the one wildcard is '*'"), "{told}");
+    }
+    run(&url(&broker), &["sub", "Pho*"]).await.has(2, "the channel");
+}

@@ -152,6 +152,16 @@ fn open_mode_refuses_to_listen_beyond_loopback() {
 }
 
 #[test]
+fn a_wildcard_of_another_broker_is_a_mistake() {
+    check_file(
+        "protected.patterns = ['Cisco/#/x', 'C#/Agent/Login']\n[requests]\nonly = ['Phone/Call/>', 'Phone/Pho*/x']",
+        "1: protected.patterns[0]: the topic '#' matches only itself; the one wildcard is '*', which stands for a whole part
+         3: requests.only[0]: the subtopic '>' matches only itself; the one wildcard is '*', which stands for a whole part
+         3: requests.only[1]: the topic of a pattern must not have '*' beside other characters: '*' stands for a whole part",
+    );
+}
+
+#[test]
 fn what_is_hardly_meant_is_a_warning() {
     let application = format!("[[applications]]\nsource = 'a'\nservice = true\ntoken_sha256 = '{HASH}'");
     check_file(

@@ -218,10 +218,11 @@ pub(super) async fn node(script: &str, lines: usize, folder: &Path) -> Option<Ou
     if !node_exists().await {
         return None;
     }
-    // A socket keeps Node.js alive: it ends a moment after the last line, or at a deadline.
+    // A socket keeps Node.js alive: it ends when the handler that printed the last line has returned and the line is
+    // written, or at a deadline.
     let script = format!(
         "{{ const log = console.log; let left = {lines}; console.log = (...words) => {{\n\
-         log(...words); if (--left === 0) setTimeout(() => process.exit(), 100); }} }}\n\
+         log(...words); if (--left === 0) setImmediate(() => process.stdout.write('', () => process.exit())); }} }}\n\
          {script}\nsetTimeout(() => process.exit(), 15_000);\n"
     );
     Some(within("node", node_command(&script, folder).output()).await.unwrap())

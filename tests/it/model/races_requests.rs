@@ -71,6 +71,7 @@ impl Stage {
     fn expire(&self) {
         while !self.is_over() {
             self.router.expire(now());
+            // Paces the loop: without a pause it would keep a core from the threads that race.
             thread::sleep(Duration::from_micros(100));
         }
     }
@@ -80,6 +81,7 @@ impl Stage {
         let until = now() + PATIENCE;
         while self.router.size().requests > 0 {
             assert!(now() < until, "requests are pending for ever: {:?}", self.router.size());
+            // Paces the loop: `size` takes the locks that the racing threads need.
             thread::sleep(Duration::from_micros(200));
         }
     }
@@ -211,6 +213,7 @@ fn an_idempotent_request_is_given_to_one_living_handler_at_a_time() {
                     let mut given: BTreeMap<String, usize> = BTreeMap::new();
                     while !stage.is_over() {
                         let session = stage.handler(&format!("dying-{number}"), true, false);
+                        // The life of a handler: long enough to be given requests, short enough to leave them open.
                         thread::sleep(Duration::from_micros(300));
                         stage.router.detach(now(), &session);
                         for request in take(&session).iter().filter(|it| it["channel"] == "Work") {
@@ -227,6 +230,7 @@ fn an_idempotent_request_is_given_to_one_living_handler_at_a_time() {
             assert!(stage.send(&asker, &format!(r#","id":"{asked}","idempotent":true"#)));
             asked += 1;
             if asked % 32 == 0 {
+                // Paces the requests, so that handlers die among them and not after the last.
                 thread::sleep(Duration::from_millis(1));
             }
         }
@@ -267,6 +271,7 @@ fn an_answer_a_cancel_and_a_time_limit_leave_one_answer() {
             }
             asked += 1;
             if asked % 16 == 0 {
+                // Paces the requests, so that time limits of 1 to 3 ms pass among them.
                 thread::sleep(Duration::from_millis(1));
             }
         }

@@ -33,6 +33,24 @@ async fn a_request_in_flight_is_finished_before_the_end() {
 }
 
 #[tokio::test]
+async fn a_hangup_does_not_disturb_a_drain() {
+    let mut broker = Broker::start().await;
+    let (mut asker, mut handler) = (broker.app("asker").await, broker.app("handler").await);
+    handler.handle(DIAL).await;
+    asker.ask(DIAL, "r").await;
+    let request = handler.next_on(DIAL).await;
+    broker.terminate().await;
+    draining(&mut asker).await;
+    broker.signal("HUP").await;
+    broker.log_until("the line about SIGHUP", |log| log.contains("SIGHUP")).await;
+    draining(&mut handler).await;
+    handler.reply(&request, json!({"data": "still answered"})).await;
+    assert_eq!(asker.next_answer(DIAL, "r").await["data"], "still answered");
+    assert_eq!(asker.closed().await, 1012);
+    assert_eq!(broker.exit_code().await, Some(0));
+}
+
+#[tokio::test]
 async fn a_request_that_nobody_answers_does_not_hold_the_end_up_for_ever() {
     let mut broker = Broker::open_with("[limits]\ndrain = \"500ms\"").await;
     let (mut asker, mut handler) = (broker.app("asker").await, broker.app("handler").await);

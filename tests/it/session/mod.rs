@@ -1,8 +1,11 @@
-//! The life of a session and of its connection: registering (`registering`), the connection's task (`connection`), many
-//! connections at once (`crowd`), presence (`presence`), and the end of the broker (`drain`).
+//! The life of a session and of its connection: registering (`registering`), the connection's task (`connection`), the
+//! listener (`listener`), many connections at once (`crowd`), presence (`presence`), the end of the
+//! broker (`drain`), and what the log says of all that (`logs`).
 
 mod connection;
 mod crowd;
 mod drain;
+mod listener;
+mod logs;
 mod presence;
 mod registering;

@@ -82,6 +82,12 @@ impl Frame {
         (self.opcode == CLOSE).then_some(code).flatten()
     }
 
+    /// The reason of a Close frame.
+    pub(crate) fn close_reason(&self) -> &str {
+        assert_eq!(self.opcode, CLOSE, "{self:?}");
+        std::str::from_utf8(self.payload.get(2..).unwrap_or_default()).unwrap()
+    }
+
     /// The text of a text frame.
     pub(crate) fn text(&self) -> &str {
         assert_eq!(self.opcode, TEXT, "{self:?}");

@@ -66,3 +66,21 @@ async fn read_head(stream: &mut TcpStream) -> Option<String> {
     }
     Some(String::from_utf8(head).unwrap())
 }
+
+/// A good handshake with one header line more.
+pub(crate) fn handshake_with(line: &str) -> String {
+    HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{line}\r\n\r\n"))
+}
+
+pub(crate) fn handshake_to(host: &str) -> String {
+    HANDSHAKE.replace("Host: localhost", &format!("Host: {host}"))
+}
+
+/// A refusal is one line of plain text that says why.
+pub(crate) fn assert_refused(response: &Response, status: u16, word: &str) {
+    assert_eq!(response.status, status, "{}", response.body);
+    let kind = response.header("content-type").unwrap_or_default();
+    assert!(kind.starts_with("text/plain"), "{kind}");
+    assert_eq!(response.body.trim_end().lines().count(), 1, "{:?}", response.body);
+    assert!(response.body.contains(word), "'{word}' is not in {:?}", response.body);
+}

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 use switchboard::auth::{AuthError, Claim, Identity, Open, Verifier};
 use switchboard::config::{AuthMode, Config, LoadOptions};
-use switchboard::connection::{Connection, Effect, Input, Settings};
+use switchboard::connection::{Connection, Effect, Gone, Input, Settings};
 use switchboard::router::{Ids, Policy, Router};
 use wire::CloseCode;
 
@@ -131,7 +131,7 @@ impl Stage {
                 assert!(closed.taken.is_empty(), "{at}: {peer} has got {:?} before the Close", closed.taken);
             }
             Action::Leave(peer) => {
-                self.feed(&peer, Input::Gone);
+                self.feed(&peer, Input::Gone(Gone::Lost));
                 self.peers.remove(&peer);
             }
             Action::Clock(time) => self.let_pass(time),

@@ -16,13 +16,16 @@ async fn stage() -> (Broker, Peer) {
     (broker, neighbour)
 }
 
-/// Each sequence of bytes, sent on a connection of its own, is answered by a Close frame with this code.
-async fn check(code: u16, cases: Vec<(&str, Vec<u8>)>) {
+/// Each sequence of bytes, sent on a connection of its own, is answered by a Close frame with this code, whose reason
+/// names the rule or limit.
+async fn check(code: u16, cases: Vec<(&str, Vec<u8>, &str)>) {
     let (broker, mut neighbour) = stage().await;
-    for (name, bytes) in cases {
+    for (name, bytes, rule) in cases {
         let mut socket = RawSocket::registered(&broker, "crooked").await;
         socket.write(&bytes).await;
-        assert_eq!(socket.close_code().await, code, "{name}");
+        let close = socket.read_message().await.expect("a Close frame");
+        assert_eq!(close.close_code(), Some(code), "{name}");
+        assert!(close.close_reason().contains(rule), "{name}: '{rule}' is not in '{}'", close.close_reason());
     }
     neighbour.expect_nothing().await;
 }
@@ -38,24 +41,28 @@ async fn forbidden_frames_are_1002() {
     check(
         1002,
         vec![
-            ("a frame without mask", frame_with(0x80 | TEXT, false, GOOD)),
-            ("an unmasked ping", frame_with(0x80 | PING, false, b"")),
-            ("RSV1", frame_with(0xC0 | TEXT, true, GOOD)),
-            ("RSV2", frame_with(0xA0 | TEXT, true, GOOD)),
-            ("RSV3", frame_with(0x90 | TEXT, true, GOOD)),
-            ("a reserved data opcode", frame(0x3, GOOD)),
-            ("another reserved data opcode", frame(0x7, GOOD)),
-            ("a reserved control opcode", frame(0xB, b"")),
-            ("another reserved control opcode", frame(0xF, b"")),
-            ("a continuation of nothing", frame(CONTINUATION, GOOD)),
-            ("a message inside a message", pieces(&[part(TEXT, b"{"), frame(TEXT, GOOD)])),
-            ("a ping in pieces", part(PING, b"x")),
-            ("a ping of 126 bytes", frame(PING, &[b'x'; 126])),
-            ("a Close of 126 bytes", frame(CLOSE, &close_payload(1000, &[b'x'; 124]))),
-            ("125 bytes whose length is in two", header_with(&[0xFE, 0, 125])),
-            ("0 bytes whose length is in two", header_with(&[0xFE, 0, 0])),
-            ("125 bytes whose length is in eight", header_with(&[0xFF, 0, 0, 0, 0, 0, 0, 0, 125])),
-            ("65,535 bytes whose length is in eight", header_with(&[0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF])),
+            ("a frame without mask", frame_with(0x80 | TEXT, false, GOOD), "masks its frames"),
+            ("an unmasked ping", frame_with(0x80 | PING, false, b""), "masks its frames"),
+            ("RSV1", frame_with(0xC0 | TEXT, true, GOOD), "a reserved bit"),
+            ("RSV2", frame_with(0xA0 | TEXT, true, GOOD), "a reserved bit"),
+            ("RSV3", frame_with(0x90 | TEXT, true, GOOD), "a reserved bit"),
+            ("a reserved data opcode", frame(0x3, GOOD), "the opcode"),
+            ("another reserved data opcode", frame(0x7, GOOD), "the opcode"),
+            ("a reserved control opcode", frame(0xB, b""), "the opcode"),
+            ("another reserved control opcode", frame(0xF, b""), "the opcode"),
+            ("a continuation of nothing", frame(CONTINUATION, GOOD), "no message to continue"),
+            ("a message inside a message", pieces(&[part(TEXT, b"{"), frame(TEXT, GOOD)]), "is not complete"),
+            ("a ping in pieces", part(PING, b"x"), "is not fragmented"),
+            ("a ping of 126 bytes", frame(PING, &[b'x'; 126]), "at most 125 bytes"),
+            ("a Close of 126 bytes", frame(CLOSE, &close_payload(1000, &[b'x'; 124])), "at most 125 bytes"),
+            ("125 bytes whose length is in two", header_with(&[0xFE, 0, 125]), "fewest bytes"),
+            ("0 bytes whose length is in two", header_with(&[0xFE, 0, 0]), "fewest bytes"),
+            ("125 bytes whose length is in eight", header_with(&[0xFF, 0, 0, 0, 0, 0, 0, 0, 125]), "fewest bytes"),
+            (
+                "65,535 bytes whose length is in eight",
+                header_with(&[0xFF, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF]),
+                "fewest bytes",
+            ),
         ],
     )
     .await;
@@ -64,9 +71,9 @@ async fn forbidden_frames_are_1002() {
 #[tokio::test]
 async fn bad_close_frames_are_1002() {
     let codes = [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535];
-    let mut cases: Vec<(&str, Vec<u8>)> =
-        codes.iter().map(|code| ("a code that may not be sent", frame(CLOSE, &close_payload(*code, b"")))).collect();
-    cases.push(("half a code", frame(CLOSE, &[3])));
+    let case = |code: &u16| ("a code that may not be sent", frame(CLOSE, &close_payload(*code, b"")), "status code");
+    let mut cases: Vec<_> = codes.iter().map(case).collect();
+    cases.push(("half a code", frame(CLOSE, &[3]), "no payload, or a status code"));
     check(1002, cases).await;
 }
 
@@ -91,13 +98,13 @@ async fn invalid_utf8_is_1007() {
     check(
         1007,
         vec![
-            ("a byte that never stands in UTF-8", frame(TEXT, b"{\"channel\":\"\xFF\"}")),
-            ("a sequence cut short", frame(TEXT, b"{\"channel\":\"\xE2\x98")),
-            ("a surrogate", frame(TEXT, b"{\"channel\":\"\xED\xA0\x80\"}")),
-            ("an overlong slash", frame(TEXT, b"{\"channel\":\"\xC0\xAF\"}")),
-            ("beyond U+10FFFF", frame(TEXT, b"{\"channel\":\"\xF4\x90\x80\x80\"}")),
-            ("in a later piece", [part(TEXT, b"{\"channel\":\""), frame(CONTINUATION, b"\xFF\"}")].concat()),
-            ("in the reason of a Close", frame(CLOSE, &close_payload(1000, b"\xFF"))),
+            ("a byte that never stands in UTF-8", frame(TEXT, b"{\"channel\":\"\xFF\"}"), "UTF-8"),
+            ("a sequence cut short", frame(TEXT, b"{\"channel\":\"\xE2\x98"), "UTF-8"),
+            ("a surrogate", frame(TEXT, b"{\"channel\":\"\xED\xA0\x80\"}"), "UTF-8"),
+            ("an overlong slash", frame(TEXT, b"{\"channel\":\"\xC0\xAF\"}"), "UTF-8"),
+            ("beyond U+10FFFF", frame(TEXT, b"{\"channel\":\"\xF4\x90\x80\x80\"}"), "UTF-8"),
+            ("in a later piece", [part(TEXT, b"{\"channel\":\""), frame(CONTINUATION, b"\xFF\"}")].concat(), "UTF-8"),
+            ("in the reason of a Close", frame(CLOSE, &close_payload(1000, b"\xFF")), "UTF-8"),
         ],
     )
     .await;
@@ -109,9 +116,9 @@ async fn a_message_over_the_limit_is_1009_on_its_header() {
     check(
         1009,
         vec![
-            ("one byte over", header_of(MIB + 1)),
-            ("a terabyte", header_of(1 << 40)),
-            ("in two pieces", [part(TEXT, &half), frame(CONTINUATION, &half)].concat()),
+            ("one byte over", header_of(MIB + 1), "1048576 bytes"),
+            ("a terabyte", header_of(1 << 40), "1048576 bytes"),
+            ("in two pieces", [part(TEXT, &half), frame(CONTINUATION, &half)].concat(), "1048576 bytes"),
         ],
     )
     .await;
@@ -122,7 +129,9 @@ async fn a_message_over_16_kib_before_registration_is_1009() {
     let (broker, mut neighbour) = stage().await;
     let mut socket = RawSocket::connect(&broker).await;
     socket.write(&header_of(16 * 1024 + 1)).await;
-    assert_eq!(socket.close_code().await, 1009);
+    let close = socket.read_message().await.unwrap();
+    assert_eq!(close.close_code(), Some(1009));
+    assert_eq!(close.close_reason(), "a message before registration has at most 16384 bytes");
     // Just under it, a Register may be long.
     let mut register = br#"{"channel":"Broker","topic":"Application","subtopic":"Register","source":"a"}"#.to_vec();
     register.resize(16 * 1024, b' ');
@@ -150,6 +159,21 @@ async fn a_message_in_pieces_with_pings_between_is_one_message() {
     assert_eq!((pong.opcode, pong.payload.as_slice()), (PONG, b"still there?".as_slice()));
     socket.write(&[part(CONTINUATION, second), frame(PONG, b""), part(CONTINUATION, b"")].concat()).await;
     socket.write(&frame(CONTINUATION, third)).await;
+    assert!(socket.read_message().await.unwrap().text().contains("\"Receivers\":1"));
+    assert_eq!(neighbour.next().await["id"], "good");
+}
+
+#[tokio::test]
+async fn a_message_in_pieces_of_one_byte_with_pings_between_is_one_message() {
+    let (broker, mut neighbour) = stage().await;
+    let mut socket = RawSocket::registered(&broker, "slicer").await;
+    let (last, first) = GOOD.split_last().unwrap();
+    for (at, byte) in first.iter().enumerate() {
+        socket.write(&[part(if at == 0 { TEXT } else { CONTINUATION }, &[*byte]), frame(PING, b"")].concat()).await;
+        assert_eq!(socket.read_message().await.unwrap().opcode, PONG);
+    }
+    // Nothing is answered before the last piece.
+    socket.write(&frame(CONTINUATION, &[*last])).await;
     assert!(socket.read_message().await.unwrap().text().contains("\"Receivers\":1"));
     assert_eq!(neighbour.next().await["id"], "good");
 }

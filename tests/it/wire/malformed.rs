@@ -36,6 +36,34 @@ async fn a_binary_message_is_answered_with_what_to_send() {
 }
 
 #[tokio::test]
+async fn a_binary_register_is_refused_and_a_text_one_succeeds() {
+    let broker = Broker::start().await;
+    let mut peer = broker.raw("myapp").await;
+    peer.send_binary(br#"{"channel":"Broker","topic":"Application","subtopic":"Register","source":"myapp"}"#).await;
+    peer.next_error("INVALID_ENVELOPE").await;
+    assert_eq!(peer.register("myapp", json!({})).await["data"]["Success"], true);
+}
+
+#[tokio::test]
+async fn commands_that_are_sent_together_are_answered_in_order() {
+    let broker = Broker::start().await;
+    let mut peer = broker.raw("myapp").await;
+    let command = |at: usize, triple: &str, more: serde_json::Value| {
+        let mut command = envelope(triple, more);
+        command["id"] = at.to_string().into();
+        command
+    };
+    let register = command(0, "Broker/Application/Register", json!({"source": "myapp"}));
+    let subscribe = command(1, "Broker/Subscription/Subscribe", json!({"data": {"channel": "Sales"}}));
+    let rest = ["Subscription/List", "Connection/Ping", "Application/SetState", "Coffee/Brew", "Application/List"];
+    let rest = rest.iter().enumerate().map(|(at, name)| command(at + 2, &format!("Broker/{name}"), json!({})));
+    peer.send_all([register, subscribe].into_iter().chain(rest)).await;
+    for at in 0..7 {
+        assert_eq!(peer.next().await["inReplyTo"], at.to_string());
+    }
+}
+
+#[tokio::test]
 async fn ten_malformed_messages_in_a_row_close_with_1008() {
     let broker = Broker::start().await;
     let mut peer = broker.app("myapp").await;

@@ -233,6 +233,7 @@ async fn an_envelope_of_empty_looking_members_stays_what_it_is() {
         r#"{"channel":"Sales","topic":"Call","subtopic":"Ring","}":"{","{":"}"}"#,
         r#"{"\\":"\\","channel":"Sales","\"":"\"","topic":"Call","subtopic":"Ring","data":"\\"}"#,
         r#"{"channels":"x","channel":"Sales","topic":"Call","subtopic":"Ring","target":null,"da ta":2,"data":[1e999,"\ud800"]}"#,
+        r#"{"channel":"Sales","topic":"Call","subtopic":"Ring","data":[1e400,-0,1.10,-0.0e0,"\udc00\ud800"]}"#,
         r#"{"\ud800":1,"channel":"S\u0061les","topic":"\u0043all","subtopic":"Ring","x":1,"x":2}"#,
     ];
     for sent in odd {

@@ -10,9 +10,11 @@ mod subscribe;
 pub use register::Register;
 pub use subscribe::{REPLIES_MAX, Retained, Role, RoleName, Subscribe, SubscriptionFilter, Unsubscribe};
 
+use std::borrow::Cow;
+
 use super::{Envelope, Triple, notice};
 use crate::error::{ErrorCode, Refusal};
-use options::{Options, invalid, options};
+use options::{Options, invalid, nearest, options};
 
 /// A command of the channel `Broker`, with its options.
 pub enum Command {
@@ -76,16 +78,32 @@ impl Command {
 }
 
 fn unknown_command(topic: &str, subtopic: &str) -> Refusal {
-    match notice::is_notice(topic, subtopic) {
-        true => Refusal::new(
+    if notice::is_notice(topic, subtopic) {
+        return Refusal::new(
             ErrorCode::ReservedChannel,
             format!("only the broker sends Broker/{topic}/{subtopic}; publish on a channel of your own"),
-        ),
-        false => Refusal::new(
-            ErrorCode::UnknownCommand,
-            "the broker has no command with this topic and subtopic; letter case counts, docs/protocol.md lists them",
-        ),
+        );
     }
+    let words = match similar(topic, subtopic) {
+        Some(similar) => format!("Broker/{topic}/{subtopic} is not a command; did you mean Broker/{similar}?").into(),
+        None => Cow::Borrowed("the broker has no command with this topic and subtopic; docs/protocol.md lists them"),
+    };
+    Refusal::new(ErrorCode::UnknownCommand, words)
+}
+
+/// The longest topic and subtopic that are compared with those of the commands, in bytes.
+const COMPARED_BYTES_MAX: usize = 40;
+
+/// Returns the topic and subtopic of the command that a typing error, or another letter case, turns into these.
+#[must_use]
+pub fn similar(topic: &str, subtopic: &str) -> Option<String> {
+    if topic.len() + subtopic.len() > COMPARED_BYTES_MAX {
+        return None;
+    }
+    let written = format!("{topic}/{subtopic}");
+    let commands: Vec<String> = Command::all().map(|(topic, subtopic)| format!("{topic}/{subtopic}")).collect();
+    let names: Vec<&str> = commands.iter().map(String::as_str).collect();
+    nearest(&written, &names).map(str::to_owned).filter(|nearest| *nearest != written)
 }
 
 /// Returns whether the triple is the command with this topic and subtopic.

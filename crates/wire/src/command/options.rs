@@ -202,8 +202,8 @@ fn unknown_option(name: Option<&str>, known: &[&str]) -> Refusal {
     }
 }
 
-/// Returns the known option that a typing error turns into this name.
-fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+/// Returns the known name that a typing error turns into this one.
+pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let name = name.trim().to_ascii_lowercase();
     let distance = |known: &str| strsim::osa_distance(&name, &known.to_ascii_lowercase());
     let (distance, nearest) =

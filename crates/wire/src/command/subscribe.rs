@@ -144,19 +144,15 @@ impl Subscribe {
             recover: options.recover.is_object()?,
         })
     }
-
-    /// Returns the `Hint` of the reply if a part of the pattern looks like another broker's wildcard.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        let (name, part) = self.pattern.foreign_wildcard()?;
-        Some(format!("the {name} '{part}' matches only itself; the one wildcard is '*', which stands for a whole part"))
-    }
 }
 
 fn read_pattern(channel: Raw<'_>, topic: Raw<'_>, subtopic: Raw<'_>) -> Result<Pattern, Refusal> {
     let (channel, topic, subtopic) = (channel.text()?, topic.text()?, subtopic.text()?);
     if channel.as_deref().is_some_and(resembles_broker) {
-        return Err(Refusal::new(ErrorCode::ReservedChannel, "data.channel: write 'Broker' exactly so"));
+        return Err(Refusal::new(
+            ErrorCode::ReservedChannel,
+            "data.channel: the broker's own channel is written 'Broker'",
+        ));
     }
     Pattern::from_parts(channel.as_deref(), topic.as_deref(), subtopic.as_deref())
         .map_err(|(part, fault)| invalid(format!("data.{part} {fault}")))

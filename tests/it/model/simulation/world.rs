@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use switchboard::config::Config;
-use switchboard::connection::{Effect, Input, Settings};
+use switchboard::connection::{Effect, Gone, Input, Settings};
 use switchboard::router::{Declaration, Ids, Policy, Router, Session, Unanswered};
 use wire::CloseCode;
 use wire::command::{Role, Subscribe};
@@ -310,7 +310,7 @@ impl World {
     /// The connection of a seat has ended.
     fn gone(&mut self, seat: usize) {
         let Some(mut link) = self.seats[seat].link.take() else { return };
-        link.connection.handle(self.now, Input::Gone, &self.router);
+        link.connection.handle(self.now, Input::Gone(Gone::Lost), &self.router);
         let conn = &mut self.model.conns[link.conn];
         conn.lost |= !link.is_empty();
         self.look_at_outboxes();

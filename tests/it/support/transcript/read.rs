@@ -145,7 +145,11 @@ fn read_command(peer: &str, line: &str) -> Option<Vec<Action>> {
         let mut wanted = triple(channel, topic, subtopic);
         wanted.extend(role.map(|role| ("role".to_owned(), role.into())));
         wanted.extend(data);
-        let success = json!({"Success": true, "ErrorMessage": null, "SubscriptionId": "<any>"});
+        let mut success = json!({"Success": true, "ErrorMessage": null, "SubscriptionId": "<any>"});
+        if role.is_some() {
+            // A handler of a wide pattern is told that protected triples narrow it.
+            success["..."] = "<any>".into();
+        }
         (["Subscription", "Subscribe"], json!({"data": wanted}), success)
     };
     let [topic, subtopic] = command;

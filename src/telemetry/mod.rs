@@ -3,6 +3,10 @@
 //! Lines go to standard error; standard output belongs to the commands. Lines of the `log` crate are not taken up,
 //! whatever the filter says: tungstenite writes whole messages there, passwords included.
 
+mod limit;
+
+pub use limit::LogLimit;
+
 use std::io::{self, IsTerminal, Write as _};
 use std::time::SystemTime;
 
@@ -156,7 +160,7 @@ fn is_ours(target: &str) -> bool {
     let mut names = target.split("::");
     let (first, second) = (names.next().unwrap_or_default(), names.next());
     let mut modules =
-        include_str!("lib.rs").lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+        include_str!("../lib.rs").lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
     first == env!("CARGO_CRATE_NAME") && second.is_none_or(|second| modules.any(|module| module == second))
 }
 

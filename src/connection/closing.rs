@@ -1,0 +1,100 @@
+//! How a connection ends: the Close frame, and what becomes of its session.
+
+use std::time::{Duration, Instant};
+
+use wire::{Close, CloseCode, ErrorCode, Refusal, notice};
+
+use super::log::Leaving;
+use super::timer::Timer;
+use super::{Connection, Effect, Phase, queue_notices};
+use crate::router::Router;
+use crate::websocket::{Fault, Frame};
+
+/// How long a connection that closes for a restart waits once more for answers that are on their way: a handler that ends
+/// at this moment, on another thread, may have taken over a request.
+const LAST_LOOK: Duration = Duration::from_millis(20);
+
+impl Connection {
+    /// The Close frame for a rule of WebSocket that the peer broke.
+    pub(super) fn close_of(&self, fault: Fault) -> Close {
+        let (most, is_registered) = (self.message_bytes_max(), self.session().is_some());
+        match fault {
+            Fault::Protocol(rule) => Close::new(CloseCode::Protocol, rule),
+            Fault::InvalidUtf8 => CloseCode::InvalidUtf8.into(),
+            Fault::TooLarge if is_registered => {
+                Close::new(CloseCode::TooLarge, format!("a message has at most {most} bytes"))
+            }
+            Fault::TooLarge => {
+                Close::new(CloseCode::TooLarge, format!("a message before registration has at most {most} bytes"))
+            }
+        }
+    }
+
+    pub(super) fn proof_ended(&mut self, now: Instant, router: &Router) -> Effect {
+        let refusal = Refusal::new(
+            ErrorCode::Unauthenticated,
+            "the proof of who this session is has expired (auth.session_max): connect again, and register with a new one",
+        );
+        self.log_refusal(None, &refusal);
+        self.push(now, notice::error(None, &refusal));
+        self.close(now, router, Close::new(CloseCode::Unauthenticated, "the proof of identity has expired"))
+    }
+
+    /// The drain is over. What this session asked, and nobody has answered, ends with it.
+    pub(super) fn restart(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+        match self.session().filter(|session| router.is_in_flight(session)) {
+            Some(session) => {
+                router.give_up_all(now, session);
+                self.timers.set(Timer::Restart, now + LAST_LOOK);
+                None
+            }
+            None => Some(self.close(now, router, CloseCode::Restart)),
+        }
+    }
+
+    pub(super) fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Effect {
+        let close = close.into();
+        let leaving = Leaving { reason: close.reason(), code: Some(close.code().code()) };
+        if close.code() == CloseCode::SlowConsumer {
+            // It takes nothing, so what waits is dropped, all but what the broker says of the queue.
+            let (notices, _) = self.detach(now, router, &leaving);
+            self.replies = notices.into();
+        } else {
+            self.leave(now, router, &leaving);
+        }
+        self.end();
+        Effect::Close(close)
+    }
+
+    /// Detaches the session. What waits in its outbox is sent before what this connection says afterwards.
+    pub(super) fn leave(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) {
+        let (notices, frames) = self.detach(now, router, leaving);
+        self.replies.extend(notices.into_iter().chain(frames));
+    }
+
+    /// Detaches the session, if there is one. Returns notices about its queue, and what waited in it.
+    pub(super) fn detach(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) -> (Vec<Frame>, Vec<Frame>) {
+        let (mut notices, mut frames) = (Vec::new(), Vec::new());
+        if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
+            router.detach(now, &session);
+            self.log_left(&session, router.age(now, &session), leaving);
+            loop {
+                let taken = session.outbox().take(now, usize::MAX, &mut frames);
+                notices.extend(queue_notices(taken.lagging, taken.dropped));
+                // Its subscription has ended, so a replay brings nothing more. What is behind it still counts.
+                if taken.replay.is_none() {
+                    break;
+                }
+            }
+        }
+        (notices, frames)
+    }
+
+    pub(super) fn end(&mut self) {
+        self.phase = Phase::Ended;
+        self.unregistered = None;
+        self.registering = None;
+        self.pause = None;
+        self.timers.clear();
+    }
+}

@@ -1,0 +1,116 @@
+//! What the log says of a connection: registered, left, refused, paused. Never a payload or a token.
+
+use std::time::{Duration, Instant};
+
+use wire::{ErrorCode, Refusal, Triple};
+
+use super::pause::Pause;
+use super::{Connection, Gone, network_of};
+use crate::router::Session;
+
+/// What a connection is logged for at most once a minute for each address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Cause {
+    /// A registration was refused with this code.
+    Refused(ErrorCode),
+    Rate,
+    OwnQueue,
+    Receivers,
+}
+
+/// Why a session ends.
+pub(super) struct Leaving<'a> {
+    pub(super) reason: &'a str,
+    /// The status code of the Close frame, if there is one.
+    pub(super) code: Option<u16>,
+}
+
+impl<'a> Leaving<'a> {
+    /// The session ends because its socket has ended.
+    pub(super) fn of(gone: &'a Gone) -> Self {
+        match gone {
+            Gone::ByPeer(code) => Self { reason: "closed by the application", code: *code },
+            Gone::Fault(close) => Self { reason: close.reason(), code: Some(close.code().code()) },
+            Gone::Lost => Self { reason: "the connection was lost", code: None },
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn log_registered(&self, session: &Session) {
+        let (source, user) = (session.source(), session.user());
+        tracing::info!(source, user, address = %self.address, session = %session.id(), "registered");
+    }
+
+    pub(super) fn log_left(&self, session: &Session, lasted: Duration, leaving: &Leaving<'_>) {
+        let (source, user) = (session.source(), session.user());
+        let Leaving { reason, code } = leaving;
+        let lasted = Duration::from_millis(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));
+        let lasted = humantime::format_duration(lasted);
+        tracing::info!(
+            source,
+            user,
+            address = %self.address,
+            session = %session.id(),
+            reason,
+            code,
+            %lasted,
+            "left"
+        );
+    }
+
+    /// Logs a registration that is refused for good. The words are the broker's own, with nothing of a token in them; the
+    /// person at the screen never sees them.
+    pub(super) fn log_refused_registration(&self, now: Instant, source: &str, refusal: &Refusal) {
+        if let Some(omitted) = self.count_line(now, Cause::Refused(refusal.code)) {
+            let (address, code, reason) = (self.address, refusal.code.as_str(), &*refusal.message);
+            tracing::info!(source, %address, code, reason, omitted, "a registration was refused");
+        }
+    }
+
+    /// Logs any refusal, for those who develop an application.
+    pub(super) fn log_refusal(&self, triple: Option<&Triple<'_>>, refusal: &Refusal) {
+        let source = self.session().map(|session| session.source());
+        let triple = triple.map(tracing::field::display);
+        tracing::debug!(source, code = refusal.code.as_str(), triple, reason = &*refusal.message, "refused");
+    }
+
+    /// Logs that the connection is not read for a while.
+    pub(super) fn log_pause(&self, now: Instant, pause: &Pause) {
+        let (cause, key, words) = match pause {
+            Pause::Rate => (Cause::Rate, "limits.rate", "an application is over its rate, and is read more slowly"),
+            Pause::OwnQueue(_) => (
+                Cause::OwnQueue,
+                "limits.outbound_messages",
+                "an application is not read, because it does not take its messages and its queue is over half full",
+            ),
+            Pause::Receivers { .. } => (
+                Cause::Receivers,
+                "limits.outbound_messages",
+                "an application is read more slowly, because the queue of a receiver is over half full",
+            ),
+        };
+        let Some(omitted) = self.count_line(now, cause) else { return };
+        let session = self.session();
+        let (source, user) = (session.map(|it| it.source()), session.and_then(|it| it.user()));
+        let (receiver, receiver_user) =
+            pause.receivers().next().map_or((None, None), |it| (Some(it.source()), it.user()));
+        let session = session.map(|it| tracing::field::display(it.id()));
+        tracing::info!(
+            source,
+            user,
+            address = %self.address,
+            session,
+            receiver,
+            receiver_user,
+            key,
+            omitted,
+            "{words}"
+        );
+    }
+
+    /// Returns the number of lines about a cause that were left out, if one is to be logged now.
+    fn count_line(&self, now: Instant, cause: Cause) -> Option<u64> {
+        self.settings.log_limit.count(now, cause, network_of(self.address))
+    }
+}

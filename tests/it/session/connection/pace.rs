@@ -1,0 +1,152 @@
+//! A peer that is too fast or too slow, and its neighbours.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{self, Poll};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard::auth::Open;
+use switchboard::config::Limits;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use super::{Broker, CLOSE, PING, PONG, TEXT, command, event, frame, limits, text};
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_nothing_is_warned_and_closed() {
+    let broker = Broker::new(Limits { outbound_messages: 100, ..limits() });
+    let mut slow = broker.app("slow", 1000).await;
+    slow.subscribe().await;
+    let mut fast = broker.app("fast", 1 << 20).await;
+    for number in 0..400 {
+        fast.say(&event(number, 200)).await;
+    }
+    // What it had begun to take, the warning, and the Close frame come if it takes up again in time.
+    tokio::time::advance(Duration::from_millis(5500)).await;
+    let mut last = Value::Null;
+    let code = loop {
+        match slow.frame().await {
+            (TEXT, text) => last = serde_json::from_slice(&text).unwrap(),
+            (CLOSE, payload) => break u16::from_be_bytes([payload[0], payload[1]]),
+            _ => {}
+        }
+    };
+    assert_eq!(code, 4413);
+    assert_eq!((&last["channel"], &last["subtopic"]), (&json!("Broker"), &json!("Lagging")));
+    // Nobody else is harmed.
+    fast.say(&command("Connection", "Ping", &json!({}))).await;
+    assert_eq!(fast.next().await["data"]["Success"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_takes_a_little_now_and_then_is_no_slow_consumer() {
+    let broker = Broker::new(limits());
+    let mut slow = broker.app("slow", 64).await;
+    slow.subscribe().await;
+    let mut fast = broker.app("fast", 1 << 20).await;
+    for number in 0..20 {
+        fast.say(&event(number, 200)).await;
+    }
+    for number in 0..20 {
+        tokio::time::sleep_until(Instant::now() + Duration::from_secs(4)).await;
+        assert_eq!(slow.next().await["data"]["n"], number);
+    }
+    drop(slow.stream);
+    slow.task.unwrap().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_rate_is_kept_by_reading_more_slowly() {
+    let broker = Broker::new(Limits { rate: 10, burst: 10, ..Limits::default() });
+    let mut listener = broker.app("listener", 1 << 20).await;
+    listener.subscribe().await;
+    let mut app = broker.app("app", 1 << 20).await;
+    let start = Instant::now();
+    for number in 0..110 {
+        app.say(&event(number, 1)).await;
+    }
+    for number in 0..110 {
+        assert_eq!(listener.next().await["data"]["n"], number);
+    }
+    assert!((9..=11).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+/// Pings and empty fragments cost the broker work, before registration too.
+#[tokio::test(start_paused = true)]
+async fn pings_and_empty_fragments_count_against_the_rate() {
+    let fragments: Vec<u8> = [frame(0x01, b""), frame(0x00, b"").repeat(108), frame(0x80, b"{}")].concat();
+    for flood in [frame(PING, b"").repeat(110), frame(PONG, b"").repeat(110), fragments] {
+        for registers in [false, true] {
+            let broker = Broker::new(Limits { rate: 20, burst: 10, ..Limits::default() });
+            let mut app = broker.connect(1 << 20);
+            if registers {
+                app.register("app").await;
+            }
+            let start = Instant::now();
+            app.send(&flood).await;
+            app.say(&command("Connection", "Ping", &json!({}))).await;
+            loop {
+                let (first, payload) = app.frame().await;
+                if first == TEXT && serde_json::from_slice::<Value>(&payload).unwrap()["subtopic"] == "Ping" {
+                    break;
+                }
+            }
+            assert!((5..=6).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_messages_that_come_at_once_keep_their_order() {
+    let broker = Broker::new(limits());
+    let mut listener = broker.app("listener", 1 << 20).await;
+    listener.subscribe().await;
+    let mut app = broker.app("app", 1 << 24).await;
+    let all: Vec<u8> = (0..5000).flat_map(|number| text(&event(number, number % 300))).collect();
+    app.send(&all).await;
+    for number in 0..5000 {
+        assert_eq!(listener.next().await["data"]["n"], number);
+    }
+}
+
+/// A peer that always has more to read: pongs without end.
+struct Endless;
+
+impl AsyncRead for Endless {
+    fn poll_read(self: Pin<&mut Self>, _: &mut task::Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let pong = frame(PONG, b"");
+        while buffer.remaining() >= pong.len() {
+            buffer.put_slice(&pong);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(self: Pin<&mut Self>, _: &mut task::Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The task of a connection that always has something to do lets others on its thread run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_flood_without_end_does_not_keep_a_neighbour_from_being_served() {
+    let broker = Broker::new(limits());
+    let mut neighbour = broker.app("neighbour", 1 << 16).await;
+    // It ends by itself, because it does not register in time.
+    let flood = broker.serve(Endless, Arc::new(Open), Arc::default());
+    neighbour.say(&command("Connection", "Ping", &json!({}))).await;
+    assert_eq!(neighbour.next().await["subtopic"], "Ping");
+    assert!(!flood.is_finished(), "the neighbour was served only after the flood");
+    flood.abort();
+}
