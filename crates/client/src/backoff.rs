@@ -1,8 +1,10 @@
-//! What the client does after a connection has ended: [`next`] decides, [`Backoff`] says how long to wait.
+//! What the client does after a connection has ended: [`next`] and [`can_retry`] decide, [`Backoff`] says how long to
+//! wait.
 
 use std::time::Duration;
 
 use super::Error;
+use super::token::Token;
 use wire::{ErrorCode, Reconnect};
 
 /// Returns what to do after an error, by the table "Close codes" of docs/protocol.md.
@@ -24,6 +26,17 @@ pub(super) fn next(error: &Error) -> Reconnect {
         | Error::TimedOut(_)
         | Error::Disconnected
         | Error::Protocol(_) => Reconnect::BackOff,
+    }
+}
+
+/// Returns whether another attempt to connect can succeed. The registration is the one message that is sent again by
+/// itself; only a token provider makes another one.
+pub(super) fn can_retry(error: &Error, token: &Token, is_registering: bool) -> bool {
+    match next(error) {
+        Reconnect::BackOff | Reconnect::AfterDelay => true,
+        Reconnect::NewToken => token.can_change(),
+        Reconnect::DropMessage => !is_registering || token.can_change(),
+        Reconnect::Stop => false,
     }
 }
 

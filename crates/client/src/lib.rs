@@ -72,7 +72,7 @@ pub use error::{Error, Failure};
 pub use message::{Message, Payload};
 pub use publish::{Publishing, Receipt, Receipted};
 pub use request::{Answers, FailedHandler, Gather, Gathered, Requesting, Summary};
-pub use serve::{Request, Serve, Serving};
+pub use serve::{Reply, Request, Serve, Serving};
 pub use subscription::{Subscribing, Subscription};
 
 pub use wire::command::State as Activity;
@@ -81,7 +81,7 @@ pub use wire::{Pattern, Triple};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::Stream;
@@ -117,6 +117,8 @@ struct Shared {
     /// Wakes the driver after a queue was dropped.
     sweep: Notify,
     ids: AtomicU64,
+    /// The size of the largest message that the broker takes, by the latest registration.
+    message_bytes_max: AtomicUsize,
     /// Makes ids differ from those of other clients of this source: in a channel with history, the broker takes an event
     /// with a known id for a repetition.
     id_prefix: u64,
@@ -205,12 +207,12 @@ impl Client {
         Requesting::new(self, triple, payload.into())
     }
 
-    /// Answers the requests that a pattern matches: options, then `.await`. The closure gets a [`Request`] and returns
-    /// the payload of the answer, or a [`Failure`]. If several patterns match, the closure of the narrowest is called.
+    /// Answers the requests that a pattern matches: options, then `.await`. The closure gets a [`Request`] and returns a
+    /// [`Reply`] or a [`Failure`]. If several patterns match, the closure of the narrowest is called.
     pub fn serve<H, F>(&self, pattern: Pattern, handler: H) -> Serve<'_, H>
     where
         H: Fn(Request) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<Payload, Failure>> + Send + 'static,
+        F: Future<Output = Result<Reply, Failure>> + Send + 'static,
     {
         Serve::new(self, pattern, handler)
     }
@@ -316,14 +318,11 @@ impl Client {
 
     /// Refuses a message that is over the broker's limit. The broker would close the connection because of it.
     fn check_size(&self, text: String) -> Result<String, Error> {
-        match &*self.shared.states.borrow() {
-            State::Connected(session) if text.len() > session.message_bytes_max => Err(Error::Invalid(format!(
-                "the envelope has {} bytes, and the broker takes {} at most",
-                text.len(),
-                session.message_bytes_max
-            ))),
-            _ => Ok(text),
+        let (len, max) = (text.len(), self.shared.message_bytes_max.load(Ordering::Relaxed));
+        if len > max {
+            return Err(Error::Invalid(format!("the envelope has {len} bytes, and the broker takes {max} at most")));
         }
+        Ok(text)
     }
 
     fn why_closed(&self) -> Error {

@@ -40,12 +40,11 @@ pub struct Publishing<'c> {
     target: Option<String>,
     user: Option<String>,
     retain: bool,
-    in_message: bool,
 }
 
 impl<'c> Publishing<'c> {
     pub(super) fn new(client: &'c Client, triple: Triple<'c>, payload: Payload) -> Self {
-        Self { client, triple, payload, target: None, user: None, retain: false, in_message: false }
+        Self { client, triple, payload, target: None, user: None, retain: false }
     }
 
     /// Retains the event as the last value of its triple, for later subscribers. A payload of `null` clears it.
@@ -66,12 +65,6 @@ impl<'c> Publishing<'c> {
         self
     }
 
-    /// Puts the payload into `message` instead of `data`, for receivers that read that field.
-    pub fn in_message(mut self) -> Self {
-        self.in_message = true;
-        self
-    }
-
     /// Asks for a receipt. `.await` then ends with the receipt, or with the refusal.
     pub fn receipt(self) -> Receipted<'c> {
         Receipted { event: self, id: None, once: false }
@@ -79,7 +72,7 @@ impl<'c> Publishing<'c> {
 
     fn text(&self, id: Option<&str>, once: bool) -> Result<String, Error> {
         check_triple(&self.triple)?;
-        let mut outgoing = Outgoing {
+        let outgoing = Outgoing {
             id,
             target: self.target.as_deref(),
             user: self.user.as_deref(),
@@ -87,9 +80,6 @@ impl<'c> Publishing<'c> {
             once,
             ..Outgoing::new(&self.triple, self.client.source(), &self.payload)
         };
-        if self.in_message {
-            outgoing.message = outgoing.data.take();
-        }
         self.client.check_size(outgoing.text()?)
     }
 
