@@ -10,6 +10,7 @@ mod completions;
 mod connect;
 mod credentials;
 mod data;
+mod exec;
 mod handle;
 pub mod open_files;
 mod output;
