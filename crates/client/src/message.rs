@@ -36,7 +36,7 @@ struct Parts {
     retained: bool,
     /// Where the payload is in `text`.
     payload: Option<Range<usize>>,
-    /// For a request: cancelled when its answer is no longer wanted.
+    /// Only for requests: cancelled when the requester cancels or leaves, or when the connection is lost.
     cancelled: CancellationToken,
 }
 
@@ -103,7 +103,7 @@ impl Message {
         self.0.in_reply_to.as_deref()
     }
 
-    /// On a request: the requester's own id, for handlers that must not do a thing twice.
+    /// On a request: the requester's own id, for handlers that must not carry out a request twice.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
@@ -161,7 +161,7 @@ impl Message {
         self.0.timeout.is_some() && self.0.id.is_some() && self.0.in_reply_to.is_none() && !self.0.triple.is_broker()
     }
 
-    /// The token that is cancelled when the answer to this request is no longer wanted.
+    /// Returns the token that is cancelled with this request.
     pub(super) fn cancellation(&self) -> &CancellationToken {
         &self.0.cancelled
     }

@@ -28,7 +28,7 @@ pub struct Receipt {
     pub reply: Option<Message>,
 }
 
-/// An event to publish: options, then `.await`, which ends when the event is queued for sending.
+/// An event to publish. Set its options, then `.await` it, which ends when the event is queued for sending.
 ///
 /// Without [`receipt`](Self::receipt), a refusal is only logged, and a connection that is lost at this moment is not
 /// noticed.
@@ -65,7 +65,7 @@ impl<'c> Publishing<'c> {
         self
     }
 
-    /// Asks for a receipt. `.await` then ends with the receipt, or with the refusal.
+    /// Requests a receipt. `.await` then returns the receipt, or the refusal as an error.
     pub fn receipt(self) -> Receipted<'c> {
         Receipted { event: self, id: None, once: false }
     }

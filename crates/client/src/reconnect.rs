@@ -2,7 +2,7 @@
 //! and subscribes again. It ends with the last [`Client`](super::Client), subscription and handler.
 //!
 //! An operation fails at once while there is no connection, and fails when its connection is lost. Nothing is sent
-//! twice, because only the caller knows whether that would do harm.
+//! twice, because only the caller knows whether repeating it is safe.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -32,7 +32,7 @@ const CLOSING_MAX: Duration = Duration::from_secs(2);
 /// A connection that lasted this long resets the back-off.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// A task for the driver.
+/// An order for the driver.
 pub(super) enum Order {
     /// Send a text.
     Send(String),
@@ -48,9 +48,9 @@ pub(super) enum Order {
 
 /// How a connection ended.
 enum End {
-    /// This client closed it.
+    /// By this client.
     Wanted,
-    /// Otherwise.
+    /// By the broker or the network.
     Lost { error: Error, at: Instant },
 }
 
@@ -190,7 +190,7 @@ impl Driver {
         }
     }
 
-    /// Carries out orders. Returns whom to tell when the order was to close.
+    /// Carries out orders. If one of them closes the client, returns the sender that reports it.
     fn carry_out(&mut self, batch: &mut Vec<Order>) -> Option<oneshot::Sender<()>> {
         for order in batch.drain(..) {
             match order {
@@ -264,7 +264,7 @@ impl Driver {
         }
     }
 
-    /// Awaits a future while there is no connection. Orders fail; the end of the client ends the wait.
+    /// Runs a future while the client is disconnected. Orders fail meanwhile. Fails if the client ends.
     async fn meanwhile<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Error> {
         tokio::pin!(future);
         loop {

@@ -20,7 +20,7 @@ use wire::{ErrorCode, Pattern, Refusal, Triple};
 /// The default of [`Serve::concurrency`].
 const CONCURRENCY: usize = 64;
 
-/// A handler to start: options, then `.await`.
+/// A handler to start. Set its options, then `.await` it.
 #[must_use = "nothing is served until this is awaited"]
 pub struct Serve<'c, H> {
     client: &'c Client,
@@ -179,12 +179,12 @@ impl Request {
         self.client.shared.message_bytes_max.load(Ordering::Relaxed)
     }
 
-    /// Waits until the answer is no longer wanted: the requester cancelled or left, or the connection was lost.
+    /// Waits until the requester cancels or leaves, or the connection is lost.
     pub async fn cancelled(&self) {
         self.message.cancellation().cancelled().await;
     }
 
-    /// Returns whether the answer is no longer wanted.
+    /// Returns whether the requester has cancelled or left, or the connection was lost.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.message.cancellation().is_cancelled()

@@ -77,7 +77,7 @@ impl Wanted {
     }
 }
 
-/// A subscription to make: options, then `.await`.
+/// A subscription to make. Set its options, then `.await` it.
 #[must_use = "nothing is subscribed to until this is awaited"]
 pub struct Subscribing<'c> {
     client: &'c Client,

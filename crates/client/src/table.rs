@@ -53,7 +53,7 @@ impl Waiting {
         }
     }
 
-    /// Passes on why there will be no answer.
+    /// Reports why there will be no answer.
     fn fail(self, error: Error) {
         match self {
             Self::Once(queue) | Self::Subscribe(_, _, queue) => {
@@ -376,8 +376,8 @@ impl Table {
         (cancelled, left)
     }
 
-    /// Notes that the connection is lost. Pending operations fail with this error, and running handlers are told that
-    /// their answers are no longer wanted. Subscriptions stay.
+    /// Notes that the connection is lost. Pending operations fail with this error, and running requests are cancelled.
+    /// Subscriptions stay.
     pub(super) fn disconnected(&mut self, error: &Error) {
         self.waiting.drain().for_each(|(_, waiting)| waiting.fail(error.clone()));
         self.unconfirmed = 0;
