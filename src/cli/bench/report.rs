@@ -92,8 +92,8 @@ impl Report {
         if self.workload.has_messages() {
             writeln!(out, "{:<32}{:>12.0}", "messages/s", self.messages_per_second()).ok();
             if self.rate > 0.0 {
-                writeln!(out, "{:<32}{:>12.0}", "rate asked for", self.rate).ok();
-                writeln!(out, "{:<32}{:>12.0}", "rate reached", self.rate_reached()).ok();
+                writeln!(out, "{:<32}{:>12}", "rate asked for", self.rate).ok();
+                writeln!(out, "{:<32}{:>12.1}", "rate reached", self.rate_reached()).ok();
             }
             writeln!(out, "{:<32}{:>12}", "lost or repeated", self.lost).ok();
             for (name, quantile) in QUANTILES {

@@ -24,13 +24,15 @@ async fn a_fixed_answer_is_given_count_times() {
 #[tokio::test]
 async fn an_ordered_handler_takes_turns_and_reports_in_json() {
     let broker = FakeBroker::start().await;
-    let line = ["handle", "Crm", "*", "*", "--reply", "1", "--ordered", "--replies", "Contact/Found", "--json"];
+    let line =
+        ["handle", "Crm", "*", "*", "--reply", "1", "--ordered", "--replies", "Contact/Found", "--json", "--message"];
     let mut handle = Beside::spawn(&broker.url(), "crm", &line);
     let (mut peer, _) = broker.session().await;
     let data = peer.grant().await;
     assert_eq!((&data["ordered"], &data["replies"]), (&json!(true), &json!(["Contact/Found"])));
     peer.say(request("Crm/Contact/Find", "r1", json!("secret"))).await;
-    assert_eq!(peer.next().await["inReplyTo"], "r1");
+    let answer = peer.next().await;
+    assert_eq!((&answer["inReplyTo"], &answer["message"]), (&json!("r1"), &json!(1)));
     let note: Value = serde_json::from_str(&handle.line().await).unwrap();
     let expected = json!({ "Source": "other", "User": null, "Channel": "Crm", "Topic": "Contact", "Subtopic": "Find",
         "Success": true, "ErrorCode": null });

@@ -98,6 +98,31 @@ async fn it_reconnects_and_reports_that() {
 }
 
 #[tokio::test]
+async fn a_close_without_a_reason_is_reported_in_words() {
+    let broker = FakeBroker::start().await;
+    let mut sub = Beside::spawn(&broker.url(), "log", &["sub"]);
+    for (code, expected) in [
+        (None, "the connection is closed: the broker gave no reason; next attempt in "),
+        (
+            Some(1008),
+            "the broker closed the connection with 1008: too many malformed messages in a row; next attempt in ",
+        ),
+        (Some(4404), "the broker closed the connection with 4404: source in use; next attempt in "),
+        (Some(3999), "the broker closed the connection with 3999: no reason given; next attempt in "),
+    ] {
+        let (mut peer, _) = broker.session().await;
+        peer.grant().await;
+        let _connected = sub.told().await;
+        match code {
+            Some(code) => peer.close(code, "").await,
+            None => peer.close_without_code().await,
+        }
+        let told = sub.told().await;
+        assert!(told.starts_with(expected), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn a_final_close_is_exit_code_1() {
     let broker = FakeBroker::start().await;
     let mut sub = Beside::spawn(&broker.url(), "log", &["sub"]);

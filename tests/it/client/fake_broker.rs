@@ -159,9 +159,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         subscribe["data"].clone()
     }
 
-    pub(crate) async fn close(mut self, code: u16, reason: &str) {
-        let frame = CloseFrame { code: code.into(), reason: reason.to_owned().into() };
-        self.socket.close(Some(frame)).await.unwrap();
+    pub(crate) async fn close(self, code: u16, reason: &str) {
+        self.close_with(Some(CloseFrame { code: code.into(), reason: reason.to_owned().into() })).await;
+    }
+
+    /// Closes with a Close frame that has neither code nor reason.
+    pub(crate) async fn close_without_code(self) {
+        self.close_with(None).await;
+    }
+
+    async fn close_with(mut self, frame: Option<CloseFrame>) {
+        self.socket.close(frame).await.unwrap();
         // Until the application has closed too.
         while let Some(Ok(_)) = timeout(LONG, self.socket.next()).await.unwrap() {}
     }
