@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
+#[cfg(unix)]
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use zeroize::Zeroizing;
@@ -18,9 +20,11 @@ use switchboard_client::{Failure, Payload, Request};
 use wire::ErrorCode;
 
 /// How long processes have to end after SIGTERM, before they get SIGKILL.
+#[cfg(unix)]
 const GRACE: Duration = Duration::from_secs(1);
 
 /// How often a process group that was signalled is looked at.
+#[cfg(unix)]
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The longest output of a command in bytes, also if the broker takes longer messages.

@@ -195,7 +195,7 @@ async fn all_processes_of_a_command_end_when_the_requester_leaves() {
 async fn all_processes_of_a_command_end_with_the_handler() {
     let broker = Broker::start().await;
     let url = url(&broker);
-    for (signal, trap) in [("-INT", ""), ("-TERM", "trap '' TERM")] {
+    for (signal, trap) in [("-INT", ""), ("-TERM", "trap '' TERM"), ("-HUP", "")] {
         let deep = Deep::new(trap);
         let mut handle = Beside::start(&url, "crm", &["handle", "Crm", "*", "*", "--exec", &deep.script]).await;
         let asking = run(&url, &["request", "Crm", "Contact", "Find"]);
