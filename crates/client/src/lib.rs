@@ -55,6 +55,7 @@ mod endpoint;
 mod error;
 mod message;
 mod pace;
+mod parking;
 mod publish;
 mod reconnect;
 mod register;

@@ -13,14 +13,14 @@
 //! [`PARKED_MAX`] messages are parked, because the answer can be behind events that the requesting code would have to
 //! take.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use futures_util::future::select_all;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::parking::Parking;
 use super::subscription::Wanted;
 use super::{Error, Message};
 use wire::{ErrorCode, Pattern, Triple};
@@ -87,25 +87,6 @@ impl Held {
     }
 }
 
-/// The messages that did not fit into a full queue.
-struct Parked {
-    queue: mpsc::Sender<Incoming>,
-    items: VecDeque<Incoming>,
-}
-
-impl Parked {
-    /// Passes on the messages that fit. Returns whether some are left.
-    fn pass_on(&mut self) -> bool {
-        while let Some(item) = self.items.pop_front() {
-            if let Err(mpsc::error::TrySendError::Full(item)) = self.queue.try_send(item) {
-                self.items.push_front(item);
-                return true;
-            }
-        }
-        false
-    }
-}
-
 /// See the module.
 #[derive(Default)]
 pub(super) struct Table {
@@ -116,7 +97,7 @@ pub(super) struct Table {
     waiting: HashMap<String, Waiting>,
     /// The requests that this session's handlers are working on, by the broker's id.
     running: BTreeMap<String, CancellationToken>,
-    parked: Vec<Parked>,
+    parking: Parking,
     /// How many of the subscriptions that are made again are not confirmed yet.
     unconfirmed: usize,
 }
@@ -300,27 +281,17 @@ impl Table {
     }
 
     fn deliver(&mut self, queue: mpsc::Sender<Incoming>, item: Incoming) {
-        if let Some(parked) = self.parked.iter_mut().find(|parked| parked.queue.same_channel(&queue)) {
-            parked.items.push_back(item);
-        } else if let Err(mpsc::error::TrySendError::Full(item)) = queue.try_send(item) {
-            self.parked.push(Parked { queue, items: VecDeque::from([item]) });
-        }
+        self.parking.deliver(queue, item);
     }
 
-    /// Waits until a full queue has room, and passes on the messages that fit. If nothing is parked, never ends.
+    /// As [`Parking::unpark`].
     pub(super) async fn unpark(&mut self) {
-        if self.parked.is_empty() {
-            return std::future::pending().await;
-        }
-        // Cancel-safe: nothing is passed on before the wait is over, and a dropped permit frees its place.
-        let room = |parked: &Parked| Box::pin(parked.queue.clone().reserve_owned());
-        drop(select_all(self.parked.iter().map(room)).await);
-        self.parked.retain_mut(Parked::pass_on);
+        self.parking.unpark().await;
     }
 
     /// Returns whether the socket may be read.
     pub(super) fn may_read(&self) -> bool {
-        let parked: usize = self.parked.iter().map(|parked| parked.items.len()).sum();
+        let parked = self.parking.len();
         parked == 0 || (!self.waiting.is_empty() && parked < PARKED_MAX)
     }
 
