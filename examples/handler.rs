@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use futures_util::StreamExt;
 use serde_json::json;
-use switchboard_client::{Client, Failure, Payload, Request, State};
+use switchboard_client::{Client, Failure, Reply, Request, State};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -58,7 +58,7 @@ async fn report(client: &Client) {
 }
 
 /// Answers one request. Several run at the same time.
-async fn find(request: Request) -> Result<Payload, Failure> {
+async fn find(request: Request) -> Result<Reply, Failure> {
     let number: String =
         request.data().map_err(|_| Failure::new("CONTACT_NOT_FOUND", "send the number as a string"))?;
     match number.as_str() {

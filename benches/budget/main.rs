@@ -16,6 +16,9 @@ use std::{env, fs};
 use rule::{Budget, FILE, MeasuredWith};
 use scenario::{SCENARIOS, Scenario};
 
+#[path = "../../tests/it/support/framing.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod framing;
 #[path = "../support/nested.rs"]
 mod nested;
 mod rule;

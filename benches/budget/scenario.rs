@@ -15,6 +15,7 @@ use tokio::task::yield_now;
 use wire::command::Role;
 use wire::{DecodeLimits, decode};
 
+use crate::framing;
 use crate::nested;
 use crate::stream::{Peer, connection};
 use crate::support::{self, Broker};
@@ -180,21 +181,7 @@ async fn settled(peer: &Peer) {
     }
 }
 
-/// Texts as a client frames them (RFC 6455, section 5.2), up to 64 KiB each.
+/// Texts as a client frames them.
 fn frames(texts: &[String]) -> Arc<[u8]> {
-    const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
-    let mut bytes = Vec::new();
-    for text in texts {
-        bytes.push(0x81);
-        match u8::try_from(text.len()) {
-            Ok(short @ ..=125) => bytes.push(0x80 | short),
-            _ => {
-                bytes.push(0xFE);
-                bytes.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
-            }
-        }
-        bytes.extend(MASK);
-        bytes.extend(text.bytes().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    }
-    bytes.into()
+    texts.iter().flat_map(|text| framing::frame(framing::TEXT, text.as_bytes())).collect()
 }

@@ -41,7 +41,7 @@ const ADDRESS: &str = "SWITCHBOARD_STALL_ADDRESS";
 const SERVER_CORE: &str = "0";
 const CLIENT_CORE: &str = "1";
 
-/// The aim: nobody waits longer.
+/// The longest wait of an unrelated session that is acceptable.
 const AIM: Duration = Duration::from_millis(5);
 
 /// The longest latency is a gross defect if it is this many times the echo's, which counts as at least the aim.

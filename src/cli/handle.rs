@@ -1,31 +1,28 @@
 //! `switchboard handle`: answers requests with a fixed payload or with the output of a command. It can stand in for an
 //! adapter.
 
-use std::process::{ExitStatus, Stdio};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use zeroize::Zeroizing;
 
-use super::connect::{Connection, TOKEN_VARIABLE};
-use super::output::{Output, note, one_line};
+use super::connect::Connection;
+use super::exec::Commands;
+use super::output::{Output, note};
 use super::subscribe::narrate;
 use super::triple::pattern;
 use super::{Exit, Usage, data, interruption};
 use switchboard_client::{Failure, Payload, Request, Triple};
-use wire::ErrorCode;
 
 /// How many notes about finished requests are queued.
 const NOTES: usize = 64;
 
-/// The longest output of a command, in bytes.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// How long requests that are being answered may take when the handler ends.
+const ENDING_MAX: Duration = Duration::from_secs(2);
 
 /// See the help text.
 #[derive(Args)]
@@ -38,8 +35,8 @@ Examples:
 
 The command is run with `sh -c`, once per request, several at a time.
 It reads the envelope as one line of standard input, and prints the payload of the answer: JSON, or nothing.
-If its exit code is not 0, the answer is a failure.
-It is ended when its answer is no longer wanted.
+If its exit code is not 0, or its output is longer than the broker's messages, the answer is a failure.
+When it has answered, or the requester no longer waits, all processes that it started are ended.
 Ctrl-C ends the handler, with exit code 0.")]
 #[command(group = clap::ArgGroup::new("answer").required(true))]
 pub(crate) struct Handle {
@@ -55,6 +52,9 @@ pub(crate) struct Handle {
     /// Answer with the output of this command
     #[arg(long, value_name = "COMMAND", group = "answer")]
     exec: Option<String>,
+    /// Put the payloads of answers into the field message instead of data
+    #[arg(long)]
+    message: bool,
     /// End after N requests
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -74,28 +74,30 @@ pub(crate) struct Handle {
 /// Where the answers come from.
 enum Answer {
     Fixed(Payload),
-    Command(String),
+    Command(Commands),
 }
 
 /// Answers until the count is reached or a signal arrives.
 pub(crate) async fn run(arguments: Handle, output: &mut Output) -> anyhow::Result<Exit> {
-    let Handle { channel, topic, subtopic, reply, exec, count, ordered, replies, json, connection } = arguments;
+    let Handle { channel, topic, subtopic, reply, exec, message, count, ordered, replies, json, connection } =
+        arguments;
     let pattern = pattern(&channel, &topic, &subtopic)?;
     let answer = match (reply, exec) {
         (Some(reply), _) => Answer::Fixed(data::read(Some(&reply))?),
-        (None, Some(command)) => Answer::Command(command),
+        (None, Some(command)) => Answer::Command(Commands::new(command)),
         (None, None) => return Err(Usage::new("--reply or --exec is required").into()),
     };
     let client = connection.connect().await?;
     let (notes, mut finished) = mpsc::channel(NOTES);
     let answer = Arc::new(answer);
+    let answering = Arc::clone(&answer);
     let serve = client.serve(pattern.clone(), move |request| {
-        let (answer, notes) = (Arc::clone(&answer), notes.clone());
+        let (answer, notes) = (Arc::clone(&answering), notes.clone());
         async move {
             let outcome = answer.give(&request).await;
             // Fails only when this program ends.
             notes.send(Note::of(&request, &outcome)).await.ok();
-            outcome
+            outcome.map(|payload| if message { payload.in_message() } else { payload }.into())
         }
     });
     let serve = if ordered { serve.ordered(replies) } else { serve };
@@ -124,8 +126,13 @@ pub(crate) async fn run(arguments: Handle, output: &mut Output) -> anyhow::Resul
     drop(finished);
     if outcome.is_ok() {
         // The answers that were reported are sent before the connection is closed.
-        timeout(Duration::from_secs(2), serving.stop()).await.ok();
+        let mut stop = pin!(serving.stop());
+        if timeout(ENDING_MAX, &mut stop).await.is_err() {
+            answer.end().await;
+            timeout(ENDING_MAX, stop).await.ok();
+        }
     }
+    answer.end().await;
     client.close().await;
     outcome
 }
@@ -170,86 +177,15 @@ impl Answer {
     async fn give(&self, request: &Request) -> Result<Payload, Failure> {
         match self {
             Self::Fixed(payload) => Ok(payload.clone()),
-            Self::Command(command) => {
-                let limit = request.timeout().unwrap_or(Duration::MAX);
-                let unwanted = async {
-                    match timeout(limit, request.cancelled()).await {
-                        Ok(()) => failed(ErrorCode::RequestCancelled, "the answer is no longer wanted"),
-                        Err(_) => failed(ErrorCode::RequestTimeout, "the command took too long"),
-                    }
-                };
-                answer_of(command, request.text(), unwanted).await
-            }
+            Self::Command(commands) => commands.answer(request).await,
         }
     }
-}
 
-fn failed(code: ErrorCode, message: impl Into<String>) -> Failure {
-    Failure::new(code.as_str(), message)
-}
-
-/// Runs the command on one envelope, and ends it when its answer is no longer wanted.
-async fn answer_of(command: &str, envelope: &str, unwanted: impl Future<Output = Failure>) -> Result<Payload, Failure> {
-    let internal = |error: std::io::Error| failed(ErrorCode::Internal, format!("the command cannot be run: {error}"));
-    let mut child = spawn(command).map_err(internal)?;
-    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-    let write = async {
-        if let Some(mut stdin) = stdin {
-            // A command need not read its input.
-            stdin.write_all(one_line(envelope, false).as_bytes()).await.ok();
-            stdin.write_all(b"\n").await.ok();
+    /// Ends what still works on answers.
+    async fn end(&self) {
+        match self {
+            Self::Fixed(_) => {}
+            Self::Command(commands) => commands.end().await,
         }
-    };
-    let read = async {
-        // Of the final size and zeroised, because the answer can be a password. Untouched pages cost no memory.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(ANSWER_BYTES_MAX + 1));
-        if let Some(stdout) = stdout {
-            let mut stdout = stdout.take(ANSWER_BYTES_MAX as u64 + 1);
-            while bytes.len() <= ANSWER_BYTES_MAX && stdout.read_buf(&mut *bytes).await? > 0 {}
-        }
-        Ok(bytes)
-    };
-    let outcome = tokio::select! {
-        ((), output, status) = async { tokio::join!(write, read, child.wait()) } => Ok((output, status)),
-        failure = unwanted => Err(failure),
-    };
-    let (output, status) = match outcome {
-        Ok((output, status)) => (output.map_err(internal)?, status.map_err(internal)?),
-        Err(failure) => {
-            // `kill` also waits, so that no zombie is left.
-            child.kill().await.ok();
-            return Err(failure);
-        }
-    };
-    if !status.success() {
-        return Err(failed(ErrorCode::UpstreamRejected, ended(status)));
-    }
-    if output.len() > ANSWER_BYTES_MAX {
-        return Err(failed(ErrorCode::Internal, "the command's output is longer than 1 MiB"));
-    }
-    let text =
-        std::str::from_utf8(&output).map_err(|_| failed(ErrorCode::Internal, "the command's output is not UTF-8"))?;
-    match text.trim() {
-        "" => Ok(Payload::default()),
-        json => Payload::json(json.to_owned())
-            .map_err(|error| failed(ErrorCode::Internal, format!("the command's output is {error}"))),
-    }
-}
-
-fn spawn(command: &str) -> std::io::Result<Child> {
-    Command::new("sh")
-        .args(["-c", command])
-        // The command does not need the token to answer.
-        .env_remove(TOKEN_VARIABLE)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-}
-
-fn ended(status: ExitStatus) -> String {
-    match status.code() {
-        Some(code) => format!("the command ended with exit code {code}"),
-        None => "the command was ended by a signal".to_owned(),
     }
 }

@@ -11,6 +11,7 @@ mod completions;
 mod connect;
 mod credentials;
 mod data;
+mod exec;
 mod handle;
 pub mod open_files;
 mod output;
@@ -259,7 +260,7 @@ fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Resu
     runtime.block_on(command)
 }
 
-/// Waits for Ctrl-C, on Unix also for SIGTERM. Signals are received from this call on, not from the first poll: a script
+/// Waits for Ctrl-C, on Unix also for SIGTERM, and for SIGHUP unless `nohup` is in effect. Signals are received from this call on, not from the first poll: a script
 /// can send one as soon as it reads that a command is ready.
 fn interruption() -> impl Future<Output = ()> {
     #[cfg(unix)]
@@ -267,7 +268,9 @@ fn interruption() -> impl Future<Output = ()> {
         use std::task::Poll;
         use tokio::signal::unix::{SignalKind, signal};
         // A signal that cannot be received ends the program.
-        let mut signals = [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).ok());
+        let hangup = (!ignores_hangup()).then(SignalKind::hangup);
+        let kinds = [Some(SignalKind::interrupt()), Some(SignalKind::terminate()), hangup];
+        let mut signals = kinds.map(|kind| kind.and_then(|kind| signal(kind).ok()));
         std::future::poll_fn(move |context| {
             let mut signals = signals.iter_mut().flatten();
             if signals.any(|signal| signal.poll_recv(context).is_ready()) { Poll::Ready(()) } else { Poll::Pending }
@@ -277,4 +280,13 @@ fn interruption() -> impl Future<Output = ()> {
     async {
         tokio::signal::ctrl_c().await.ok();
     }
+}
+
+/// Returns whether this program was started with SIGHUP ignored, as by `nohup`. Without `/proc`, it is left as it is.
+#[cfg(unix)]
+fn ignores_hangup() -> bool {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return true };
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Bit 0 is signal 1, which is SIGHUP.
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_none_or(|mask| mask & 1 == 1)
 }

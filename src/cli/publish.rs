@@ -62,6 +62,7 @@ pub(crate) struct Publish {
 pub(crate) async fn run(arguments: Publish, output: &mut Output) -> anyhow::Result<Exit> {
     let triple = triple(&arguments.channel, &arguments.topic, &arguments.subtopic)?;
     let payload = data::read(arguments.data.as_deref())?;
+    let payload = if arguments.message { payload.in_message() } else { payload };
     let client = arguments.connection.connect().await?;
     let mut event = client.publish(triple, payload);
     if arguments.retain {
@@ -72,9 +73,6 @@ pub(crate) async fn run(arguments: Publish, output: &mut Output) -> anyhow::Resu
     }
     if let Some(user) = arguments.for_user {
         event = event.user(user);
-    }
-    if arguments.message {
-        event = event.in_message();
     }
     let mut event = event.receipt();
     if let Some(id) = arguments.id {

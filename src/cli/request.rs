@@ -48,6 +48,9 @@ pub(crate) struct Request {
     /// The id of the request, by which a handler recognises a repeated one; default: a new one
     #[arg(long, value_name = "ID", value_parser = id)]
     id: Option<String>,
+    /// Put the payload into the field message instead of data
+    #[arg(long)]
+    message: bool,
     /// Print whole envelopes, not payloads
     #[arg(long)]
     envelope: bool,
@@ -77,6 +80,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub(crate) async fn run(arguments: Request, output: &mut Output) -> anyhow::Result<Exit> {
     let triple = triple(&arguments.channel, &arguments.topic, &arguments.subtopic)?;
     let payload = data::read(arguments.data.as_deref())?;
+    let payload = if arguments.message { payload.in_message() } else { payload };
     let client = arguments.connection.connect().await?;
     let mut request = client.request(triple, payload).timeout(arguments.timeout);
     if arguments.idempotent {

@@ -1,11 +1,12 @@
-//! What the client does after a connection has ended: [`next`] decides, [`Backoff`] says how long to wait.
+//! The reaction to a connection that has ended: [`next`] and [`can_retry`] decide, [`Backoff`] computes the wait.
 
 use std::time::Duration;
 
 use super::Error;
+use super::token::Token;
 use wire::{ErrorCode, Reconnect};
 
-/// Returns what to do after an error, by the table "Close codes" of docs/protocol.md.
+/// Returns what to do after an error, by the table "Close codes" of docs/errors.md.
 ///
 /// A refused registration counts as the Close frame that follows it: the reply arrives first, and says more.
 pub(super) fn next(error: &Error) -> Reconnect {
@@ -27,8 +28,19 @@ pub(super) fn next(error: &Error) -> Reconnect {
     }
 }
 
+/// Returns whether another attempt to connect can succeed. The registration is the one message that is sent again by
+/// itself; only a token provider makes another one.
+pub(super) fn can_retry(error: &Error, token: &Token, is_registering: bool) -> bool {
+    match next(error) {
+        Reconnect::BackOff | Reconnect::AfterDelay => true,
+        Reconnect::NewToken => token.can_change(),
+        Reconnect::DropMessage => !is_registering || token.can_change(),
+        Reconnect::Stop => false,
+    }
+}
+
 /// Exponential back-off with full jitter: each wait is a random time below a ceiling, which doubles from attempt to
-/// attempt. So clients that lost their connections together do not return together.
+/// attempt. Without jitter, clients that lost their connections at once would return at once.
 pub(super) struct Backoff {
     first: Duration,
     last: Duration,
@@ -48,7 +60,7 @@ impl Backoff {
         ceiling.mul_f64(rand::random_range(0.0..=1.0))
     }
 
-    /// Begins again with the first ceiling.
+    /// Resets the ceiling to the first one.
     pub(super) fn reset(&mut self) {
         self.attempts = 0;
     }

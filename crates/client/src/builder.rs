@@ -4,15 +4,16 @@ use std::future::Future;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::backoff::Backoff;
-use super::connection::{Limits, Settings, establish};
+use super::backoff::{Backoff, can_retry};
+use super::connection::{Limits, Link, Settings, establish};
 use super::endpoint::{ByteStream, Dial, Endpoint};
 use super::reconnect::Driver;
 use super::token::Token;
@@ -32,6 +33,8 @@ pub struct Builder {
     limits: Limits,
     /// The first and the last ceiling of the wait between attempts.
     backoff: (Duration, Duration),
+    /// How long `connect` makes attempts; `None`: one attempt.
+    wait: Option<Duration>,
 }
 
 impl Builder {
@@ -47,6 +50,7 @@ impl Builder {
             dial: None,
             limits: Limits { token: 30 * second, connect: 10 * second, register: 10 * second, command: 10 * second },
             backoff: (Duration::from_millis(100), 30 * second),
+            wait: None,
         }
     }
 
@@ -74,7 +78,8 @@ impl Builder {
     /// });
     /// ```
     ///
-    /// If it fails, the first connection fails with [`Error::Token`]; a later one is tried again.
+    /// If it fails, [`connect`](Self::connect) fails with [`Error::Token`], unless it
+    /// [waits](Self::wait_for_broker); a later connection is tried again.
     pub fn token_provider<P, F, E>(mut self, provider: P) -> Self
     where
         P: Fn() -> F + Send + Sync + 'static,
@@ -131,9 +136,16 @@ impl Builder {
         self
     }
 
-    /// Connects and registers, once. If this succeeds, the client reconnects by itself from then on.
+    /// Lets [`connect`](Self::connect) make further attempts for this long, as after a lost connection, for a program
+    /// that starts before the broker. Use [`Duration::MAX`] for no limit. By default there is one attempt.
+    pub fn wait_for_broker(mut self, limit: Duration) -> Self {
+        self.wait = Some(limit);
+        self
+    }
+
+    /// Connects and registers. If this succeeds, the client reconnects by itself from then on.
     pub async fn connect(self) -> Result<Client, Error> {
-        let Self { url, ca_file, source, token, user, echo, dial, limits, backoff: (first, last) } = self;
+        let Self { url, ca_file, source, token, user, echo, dial, limits, backoff: (first, last), wait } = self;
         for (what, name) in [("source", Some(&source)), ("user", user.as_ref())] {
             let fault = name.and_then(|name| check_name(name).err());
             if let Some(fault) = fault {
@@ -142,9 +154,13 @@ impl Builder {
         }
         let endpoint = Endpoint::new(&url, ca_file.as_deref())?;
         let settings = Settings { endpoint, source, token, user, echo, dial, limits };
-        let link = establish(&settings).await?;
+        let link = match wait {
+            Some(limit) => establish_within(limit, &settings, Backoff::new(first, last)).await?,
+            None => establish(&settings).await?,
+        };
         let (orders, receiver) = mpsc::channel(ORDERS);
         let shared = Arc::new(Shared {
+            message_bytes_max: AtomicUsize::new(link.session.message_bytes_max),
             states: watch::Sender::new(State::Connected(link.session.clone())),
             settings,
             sweep: Notify::new(),
@@ -155,5 +171,29 @@ impl Builder {
         #[expect(clippy::disallowed_methods, reason = "a library has no task tracker; ends with the last Client")]
         tokio::spawn(driver.run(link));
         Ok(Client { orders, shared })
+    }
+}
+
+/// Makes the first connection, in several attempts if need be. Fails with the error of the last attempt.
+async fn establish_within(limit: Duration, settings: &Settings, mut backoff: Backoff) -> Result<Link, Error> {
+    let mut last = Error::TimedOut("the connection");
+    let attempts = async {
+        loop {
+            let error = match establish(settings).await {
+                Ok(link) => return Ok(link),
+                Err(error) => error,
+            };
+            if !can_retry(&error, &settings.token, true) {
+                return Err(error);
+            }
+            let wait = backoff.next();
+            tracing::info!(%error, ?wait, "not connected yet");
+            last = error;
+            sleep_until(Instant::now() + wait).await;
+        }
+    };
+    match timeout(limit, attempts).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(last),
     }
 }

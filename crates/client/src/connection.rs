@@ -18,9 +18,9 @@ use super::token::Token;
 use super::{Error, Message, Session};
 use wire::CloseCode;
 
-/// The half of a WebSocket that is written to.
+/// The writing half of a WebSocket.
 pub(super) type Sink = SplitSink<WebSocketStream<Box<dyn ByteStream>>, tungstenite::Message>;
-/// The half of a WebSocket that is read from.
+/// The reading half of a WebSocket.
 pub(super) type Stream = SplitStream<WebSocketStream<Box<dyn ByteStream>>>;
 
 /// The longest line of text that is read from a refused handshake, in bytes.

@@ -18,13 +18,13 @@ use super::tls::Tls;
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
-/// A stream that is being opened.
+/// The future of a stream that is being opened.
 pub(super) type Dialling = Pin<Box<dyn Future<Output = io::Result<Box<dyn ByteStream>>> + Send>>;
 /// Opens a stream to the broker in place of a TCP connection.
 pub(super) type Dial = Arc<dyn Fn() -> Dialling + Send + Sync>;
 
-/// The address of a broker, read from its URL. [`Client`](super::Client) uses it; so does a program that speaks the
-/// protocol by itself and only wants the stream.
+/// The address of a broker, read from its URL. [`Client`](super::Client) uses it. A program with protocol code of its
+/// own can use it to open the stream.
 pub struct Endpoint {
     url: String,
     host: String,
@@ -77,7 +77,7 @@ impl Endpoint {
         &self.host
     }
 
-    /// The port, also if the URL leaves it to the scheme.
+    /// The port of the URL, or the default port of its scheme.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port

@@ -12,10 +12,10 @@ use wire::{CloseCode, ErrorCode, Refusal};
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A mistake of the caller, found before anything was sent.
+    /// An argument is invalid. Nothing was sent.
     #[error("{0}")]
     Invalid(String),
-    /// No connection to the broker's address could be made.
+    /// The client could not connect to the broker's address.
     #[error("could not connect to {address}: {reason}")]
     Unreachable {
         /// Host and port.
@@ -50,7 +50,7 @@ pub enum Error {
     /// No answer within the time limit.
     #[error("no answer in time to {0}")]
     TimedOut(&'static str),
-    /// There is no connection at present, or it was lost before the answer arrived. The client is connecting again.
+    /// Not connected, or the connection was lost before the answer arrived. The client reconnects by itself.
     #[error("the connection to the broker was lost")]
     Disconnected,
     /// The server does not follow the protocol.
@@ -58,7 +58,7 @@ pub enum Error {
     Protocol(String),
 }
 
-/// An operator's close is reported as `KICKED`, as scripts look for it.
+/// Returns the text of a close. `KICKED` is the word that scripts look for after an operator closed the session.
 fn describe_close(code: Option<u16>, reason: &str) -> String {
     match code {
         Some(code) if code == CloseCode::Kicked.code() => format!("KICKED: {reason}"),
@@ -84,7 +84,7 @@ impl From<Failure> for Error {
     }
 }
 
-/// An answer with `"Success":false`, which a request or a command gets in place of a result. A handler can return one.
+/// An answer with `"Success":false`, which a request or a command gets instead of a result. A handler can return one.
 ///
 /// The [`reply`](Self::reply) can hold anything, so it is never printed.
 #[derive(Clone)]

@@ -55,6 +55,7 @@ mod endpoint;
 mod error;
 mod message;
 mod pace;
+mod parking;
 mod publish;
 mod reconnect;
 mod register;
@@ -72,7 +73,7 @@ pub use error::{Error, Failure};
 pub use message::{Message, Payload};
 pub use publish::{Publishing, Receipt, Receipted};
 pub use request::{Answers, FailedHandler, Gather, Gathered, Requesting, Summary};
-pub use serve::{Request, Serve, Serving};
+pub use serve::{Reply, Request, Serve, Serving};
 pub use subscription::{Subscribing, Subscription};
 
 pub use wire::command::State as Activity;
@@ -81,7 +82,7 @@ pub use wire::{Pattern, Triple};
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::Stream;
@@ -97,7 +98,7 @@ use reconnect::Order;
 use table::{Incoming, Waiting};
 use wire::notice;
 
-/// How many orders are queued for the driver before an operation waits.
+/// The capacity of the queue of orders for the driver. If it is full, an operation waits.
 const ORDERS: usize = 256;
 
 /// A registered application. Cheap to clone; all clones are one session.
@@ -117,8 +118,10 @@ struct Shared {
     /// Wakes the driver after a queue was dropped.
     sweep: Notify,
     ids: AtomicU64,
-    /// Makes ids differ from those of other clients of this source: in a channel with history, the broker takes an event
-    /// with a known id for a repetition.
+    /// The size of the largest message that the broker takes, by the latest registration.
+    message_bytes_max: AtomicUsize,
+    /// Makes ids differ from those of other clients of this source: in a channel with history, the broker treats an
+    /// event with a known id as a repetition.
     id_prefix: u64,
 }
 
@@ -147,7 +150,7 @@ pub struct Session {
 /// The state of a client's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// A connection is being made.
+    /// Connecting and registering.
     Connecting,
     /// Registered, with all subscriptions confirmed.
     Connected(Session),
@@ -158,7 +161,7 @@ pub enum State {
         /// The time until the next attempt.
         retry_in: Duration,
     },
-    /// Ended; there is no further attempt.
+    /// The client has ended, and does not reconnect.
     Closed {
         /// The code of the broker's Close frame, if that ended the connection.
         code: Option<u16>,
@@ -178,7 +181,7 @@ pub struct Application {
     pub user: Option<String>,
     /// When its earliest session registered (RFC 3339).
     pub since: String,
-    /// How many sessions it has.
+    /// The number of its sessions.
     pub sessions: u64,
     /// `active`, `asleep` or `away`.
     pub state: String,
@@ -190,27 +193,28 @@ impl Client {
         Builder::new(url.into())
     }
 
-    /// Publishes an event: options, then `.await`.
+    /// Prepares an event; set its options, then `.await` it.
     pub fn publish<'c>(&'c self, triple: Triple<'c>, payload: impl Into<Payload>) -> Publishing<'c> {
         Publishing::new(self, triple, payload.into())
     }
 
-    /// Subscribes to events: options, then `.await`.
+    /// Prepares a subscription; set its options, then `.await` it.
     pub fn subscribe(&self, pattern: Pattern) -> Subscribing<'_> {
         Subscribing::new(self, pattern)
     }
 
-    /// Sends a request to a handler: options, then `.await` for the answer.
+    /// Prepares a request to a handler; set its options, then `.await` the answer.
     pub fn request<'c>(&'c self, triple: Triple<'c>, payload: impl Into<Payload>) -> Requesting<'c> {
         Requesting::new(self, triple, payload.into())
     }
 
-    /// Answers the requests that a pattern matches: options, then `.await`. The closure gets a [`Request`] and returns
-    /// the payload of the answer, or a [`Failure`]. If several patterns match, the closure of the narrowest is called.
+    /// Prepares a handler of the requests that a pattern matches; set its options, then `.await` it. The closure gets a
+    /// [`Request`] and returns a [`Reply`] or a [`Failure`]. If several patterns match, the closure of the narrowest is
+    /// called.
     pub fn serve<H, F>(&self, pattern: Pattern, handler: H) -> Serve<'_, H>
     where
         H: Fn(Request) -> F + Send + Sync + 'static,
-        F: Future<Output = Result<Payload, Failure>> + Send + 'static,
+        F: Future<Output = Result<Reply, Failure>> + Send + 'static,
     {
         Serve::new(self, pattern, handler)
     }
@@ -305,7 +309,8 @@ impl Client {
         self.orders.try_send(order).ok();
     }
 
-    /// Fails if there is no connection. An order that waited for one could be sent when it is no longer wanted.
+    /// Fails unless the client is connected. An order that was queued for the next connection could be sent long after its
+    /// caller has given up.
     fn check_connected(&self) -> Result<(), Error> {
         match &*self.shared.states.borrow() {
             State::Connected(_) => Ok(()),
@@ -316,14 +321,11 @@ impl Client {
 
     /// Refuses a message that is over the broker's limit. The broker would close the connection because of it.
     fn check_size(&self, text: String) -> Result<String, Error> {
-        match &*self.shared.states.borrow() {
-            State::Connected(session) if text.len() > session.message_bytes_max => Err(Error::Invalid(format!(
-                "the envelope has {} bytes, and the broker takes {} at most",
-                text.len(),
-                session.message_bytes_max
-            ))),
-            _ => Ok(text),
+        let (len, max) = (text.len(), self.shared.message_bytes_max.load(Ordering::Relaxed));
+        if len > max {
+            return Err(Error::Invalid(format!("the envelope has {len} bytes, and the broker takes {max} at most")));
         }
+        Ok(text)
     }
 
     fn why_closed(&self) -> Error {

@@ -36,7 +36,7 @@ struct Parts {
     retained: bool,
     /// Where the payload is in `text`.
     payload: Option<Range<usize>>,
-    /// For a request: cancelled when its answer is no longer wanted.
+    /// Only for requests: cancelled when the requester cancels or leaves, or when the connection is lost.
     cancelled: CancellationToken,
 }
 
@@ -103,7 +103,7 @@ impl Message {
         self.0.in_reply_to.as_deref()
     }
 
-    /// On a request: the requester's own id, for handlers that must not do a thing twice.
+    /// On a request: the requester's own id, for handlers that must not carry out a request twice.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
@@ -161,7 +161,7 @@ impl Message {
         self.0.timeout.is_some() && self.0.id.is_some() && self.0.in_reply_to.is_none() && !self.0.triple.is_broker()
     }
 
-    /// The token that is cancelled when the answer to this request is no longer wanted.
+    /// Returns the token that is cancelled with this request.
     pub(super) fn cancellation(&self) -> &CancellationToken {
         &self.0.cancelled
     }
@@ -196,7 +196,11 @@ fn payload_span(envelope: &Envelope<'_>) -> Option<Range<usize>> {
 /// Use `into()` for a [`serde_json::Value`], [`Payload::of`] for any serializable value, [`Payload::json`] for JSON
 /// text, and `()` for no payload. There is no `Debug`, because a payload can hold a password.
 #[derive(Clone, Default)]
-pub struct Payload(Option<Box<RawValue>>);
+pub struct Payload {
+    json: Option<Box<RawValue>>,
+    /// Whether its field is `message`, not `data`.
+    in_message: bool,
+}
 
 impl Payload {
     /// Serializes a value.
@@ -205,7 +209,7 @@ impl Payload {
     /// [`Error::Invalid`]: the value cannot be written as JSON.
     pub fn of(value: &impl Serialize) -> Result<Self, Error> {
         serde_json::value::to_raw_value(value)
-            .map(|raw| Self(Some(raw)))
+            .map(Self::from)
             .map_err(|_| Error::Invalid("the payload cannot be written as JSON".into()))
     }
 
@@ -215,31 +219,33 @@ impl Payload {
     /// [`Error::Invalid`], which says where the text stops being JSON.
     pub fn json(text: String) -> Result<Self, Error> {
         RawValue::from_string(text)
-            .map(|raw| Self(Some(raw)))
+            .map(Self::from)
             .map_err(|error| Error::Invalid(format!("not JSON (line {}, column {})", error.line(), error.column())))
     }
 
-    fn raw(&self) -> Option<&RawValue> {
-        self.0.as_deref()
+    /// Sends the payload in the envelope's field `message` instead of `data`, for receivers that read only that field.
+    #[must_use]
+    pub fn in_message(self) -> Self {
+        Self { in_message: true, ..self }
     }
 }
 
 impl From<()> for Payload {
     fn from((): ()) -> Self {
-        Self(None)
+        Self::default()
     }
 }
 
 impl From<Box<RawValue>> for Payload {
     fn from(raw: Box<RawValue>) -> Self {
-        Self(Some(raw))
+        Self { json: Some(raw), in_message: false }
     }
 }
 
 impl From<serde_json::Value> for Payload {
     fn from(value: serde_json::Value) -> Self {
         // Cannot fail: a `Value` has string keys and finite numbers only.
-        Self(serde_json::value::to_raw_value(&value).ok())
+        Self { json: serde_json::value::to_raw_value(&value).ok(), in_message: false }
     }
 }
 
@@ -285,12 +291,15 @@ fn is_false(value: &bool) -> bool {
 
 impl<'a> Outgoing<'a> {
     pub(super) fn new(triple: &'a Triple<'_>, source: &'a str, payload: &'a Payload) -> Self {
+        let json = payload.json.as_deref();
+        let (data, message) = if payload.in_message { (None, json) } else { (json, None) };
         Self {
             channel: &triple.channel,
             topic: &triple.topic,
             subtopic: &triple.subtopic,
             source,
-            data: payload.raw(),
+            data,
+            message,
             ..Self::default()
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a write may take before the connection is given up.
+/// The longest time that a write may take. After that, the connection is given up.
 const WRITE_MAX: Duration = Duration::from_secs(30);
 
 /// See the module.
@@ -19,7 +19,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// The pace of a new connection.
+    /// Returns the deadlines of a new connection.
     pub(super) fn new(now: Instant, heartbeat: Duration, command_max: Duration) -> Self {
         // The broker pings once per heartbeat. Three missing pings mean that the connection is dead.
         Self { last_read: now, silence_max: heartbeat * 3, writing: None, subscribed_by: Some(now + command_max) }
@@ -35,17 +35,17 @@ impl Pace {
         }
     }
 
-    /// A frame arrived.
+    /// Notes that a frame arrived.
     pub(super) fn read(&mut self, now: Instant) {
         self.last_read = now;
     }
 
-    /// Everything was written.
+    /// Notes that everything was written.
     pub(super) fn written(&mut self) {
         self.writing = None;
     }
 
-    /// All subscriptions are confirmed.
+    /// Notes that all subscriptions are confirmed.
     pub(super) fn subscribed(&mut self) {
         self.subscribed_by = None;
     }

@@ -28,7 +28,7 @@ pub struct Receipt {
     pub reply: Option<Message>,
 }
 
-/// An event to publish: options, then `.await`, which ends when the event is queued for sending.
+/// An event to publish. Set its options, then `.await` it, which ends when the event is queued for sending.
 ///
 /// Without [`receipt`](Self::receipt), a refusal is only logged, and a connection that is lost at this moment is not
 /// noticed.
@@ -40,12 +40,11 @@ pub struct Publishing<'c> {
     target: Option<String>,
     user: Option<String>,
     retain: bool,
-    in_message: bool,
 }
 
 impl<'c> Publishing<'c> {
     pub(super) fn new(client: &'c Client, triple: Triple<'c>, payload: Payload) -> Self {
-        Self { client, triple, payload, target: None, user: None, retain: false, in_message: false }
+        Self { client, triple, payload, target: None, user: None, retain: false }
     }
 
     /// Retains the event as the last value of its triple, for later subscribers. A payload of `null` clears it.
@@ -66,20 +65,14 @@ impl<'c> Publishing<'c> {
         self
     }
 
-    /// Puts the payload into `message` instead of `data`, for receivers that read that field.
-    pub fn in_message(mut self) -> Self {
-        self.in_message = true;
-        self
-    }
-
-    /// Asks for a receipt. `.await` then ends with the receipt, or with the refusal.
+    /// Requests a receipt. `.await` then returns the receipt, or the refusal as an error.
     pub fn receipt(self) -> Receipted<'c> {
         Receipted { event: self, id: None, once: false }
     }
 
     fn text(&self, id: Option<&str>, once: bool) -> Result<String, Error> {
         check_triple(&self.triple)?;
-        let mut outgoing = Outgoing {
+        let outgoing = Outgoing {
             id,
             target: self.target.as_deref(),
             user: self.user.as_deref(),
@@ -87,9 +80,6 @@ impl<'c> Publishing<'c> {
             once,
             ..Outgoing::new(&self.triple, self.client.source(), &self.payload)
         };
-        if self.in_message {
-            outgoing.message = outgoing.data.take();
-        }
         self.client.check_size(outgoing.text()?)
     }
 

@@ -2,11 +2,12 @@
 //! and subscribes again. It ends with the last [`Client`](super::Client), subscription and handler.
 //!
 //! An operation fails at once while there is no connection, and fails when its connection is lost. Nothing is sent
-//! twice, because only the caller knows whether that would do harm.
+//! twice, because only the caller knows whether repeating it is safe.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -15,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 
-use super::backoff::{Backoff, next};
+use super::backoff::{Backoff, can_retry, next};
 use super::connection::{Link, Sink, Stream, closed, establish, lost};
 use super::message::{Outgoing, Payload};
 use super::pace::Pace;
@@ -31,7 +32,7 @@ const CLOSING_MAX: Duration = Duration::from_secs(2);
 /// A connection that lasted this long resets the back-off.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// A task for the driver.
+/// An order for the driver.
 pub(super) enum Order {
     /// Send a text.
     Send(String),
@@ -47,9 +48,9 @@ pub(super) enum Order {
 
 /// How a connection ended.
 enum End {
-    /// This client closed it.
+    /// By this client.
     Wanted,
-    /// Otherwise.
+    /// By the broker or the network.
     Lost { error: Error, at: Instant },
 }
 
@@ -116,6 +117,7 @@ impl Driver {
     async fn serve(&mut self, link: Link) -> End {
         let Link { mut sink, mut stream, session, early } = link;
         let mut pace = Pace::new(Instant::now(), session.heartbeat, self.shared.settings.limits.command);
+        self.shared.message_bytes_max.store(session.message_bytes_max, Ordering::Relaxed);
         let mut batch = Vec::with_capacity(BATCH);
         let mut unannounced = Some(session);
         self.reconnect_after = None;
@@ -183,11 +185,12 @@ impl Driver {
         match self.table.receive(message) {
             Received::Handled => {}
             Received::Draining(after) => self.reconnect_after = Some(after),
+            Received::Subscribed => self.sweep(),
             Received::Unserved(request) => self.out.extend(self.shared.unserved(&request)),
         }
     }
 
-    /// Carries out orders. Returns whom to tell when the order was to close.
+    /// Carries out orders. If one of them closes the client, returns the sender that reports it.
     fn carry_out(&mut self, batch: &mut Vec<Order>) -> Option<oneshot::Sender<()>> {
         for order in batch.drain(..) {
             match order {
@@ -204,8 +207,8 @@ impl Driver {
                 Order::Subscribe { id, wanted, queue, done } => {
                     self.subscriptions += 1;
                     self.out.extend(self.shared.command("Subscription", "Subscribe", Some(&id), &wanted.data()));
-                    self.table.hold(self.subscriptions, wanted, queue);
-                    self.table.wait(id, Waiting::Subscribe(self.subscriptions, done));
+                    self.table.hold(self.subscriptions, wanted.clone(), queue);
+                    self.table.wait(id, Waiting::Subscribe(wanted, self.subscriptions, done));
                 }
                 Order::Close(done) => return Some(done),
             }
@@ -219,8 +222,9 @@ impl Driver {
         for id in cancelled {
             self.out.extend(self.shared.command("Request", "Cancel", None, &json!({ "id": id }).into()));
         }
-        for wanted in left {
-            self.out.extend(self.shared.command("Subscription", "Unsubscribe", None, &wanted.filter()));
+        for id in left {
+            let data = json!({ "SubscriptionId": id });
+            self.out.extend(self.shared.command("Subscription", "Unsubscribe", None, &data.into()));
         }
     }
 
@@ -237,20 +241,17 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         let token = &shared.settings.token;
         let (mut error, mut at) = (lost, at);
-        // The registration is the one message that is sent again; only a provider makes another one.
         let mut is_registering = false;
         loop {
-            let mut backoff = || self.backoff.next();
-            let wait = match next(&error) {
-                Reconnect::Stop => return Err(error),
-                Reconnect::NewToken if !token.can_change() => return Err(error),
-                Reconnect::DropMessage if is_registering && !token.can_change() => return Err(error),
-                Reconnect::BackOff | Reconnect::NewToken | Reconnect::DropMessage => backoff(),
-                Reconnect::AfterDelay => self.reconnect_after.take().unwrap_or_else(backoff),
-            };
-            if next(&error) == Reconnect::DropMessage {
+            let next = next(&error);
+            if !can_retry(&error, token, is_registering) {
+                return Err(error);
+            }
+            if next == Reconnect::DropMessage {
                 tracing::warn!(%error, "the broker closed the connection because of a message, which is not sent again");
             }
+            let after = if next == Reconnect::AfterDelay { self.reconnect_after.take() } else { None };
+            let wait = after.unwrap_or_else(|| self.backoff.next());
             let due = at + wait;
             let retry_in = due.saturating_duration_since(Instant::now());
             self.shared.states.send_replace(State::Disconnected { reason: error.to_string(), retry_in });
@@ -263,7 +264,7 @@ impl Driver {
         }
     }
 
-    /// Awaits a future while there is no connection. Orders fail; the end of the client ends the wait.
+    /// Runs a future while the client is disconnected. Orders fail meanwhile. Fails if the client ends.
     async fn meanwhile<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Error> {
         tokio::pin!(future);
         loop {

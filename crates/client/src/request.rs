@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How many answers are queued.
 const QUEUE: usize = 64;
 
-/// A request to send: options, then `.await` for the answer, or [`answers`](Self::answers) or
+/// A request to send. Set its options, then `.await` the answer, or call [`answers`](Self::answers) or
 /// [`gather`](Self::gather) for several. Dropping the future, or the stream of answers, cancels the request.
 #[must_use = "nothing is requested until this is awaited"]
 pub struct Requesting<'c> {

@@ -1,25 +1,26 @@
-//! [`Serving`]: a handler whose requests a closure answers. [`Serve`] has its options; [`Request`] is what the closure
-//! gets.
+//! [`Serving`]: a handler whose requests a closure answers. [`Serve`] has its options; the closure gets a [`Request`] and
+//! returns a [`Reply`].
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::ops::Deref;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::message::{Outgoing, Payload};
+use super::message::{Outgoing, Payload, check_triple};
 use super::reconnect::Order;
 use super::subscription::{Queue, Wanted, ask};
 use super::{Client, Error, Failure, Message};
-use wire::Pattern;
-use wire::{ErrorCode, Refusal};
+use wire::{ErrorCode, Pattern, Refusal, Triple};
 
 /// The default of [`Serve::concurrency`].
 const CONCURRENCY: usize = 64;
 
-/// A handler to start: options, then `.await`.
+/// A handler to start. Set its options, then `.await` it.
 #[must_use = "nothing is served until this is awaited"]
 pub struct Serve<'c, H> {
     client: &'c Client,
@@ -40,10 +41,17 @@ impl<'c, H> Serve<'c, H> {
         self
     }
 
-    /// Takes one request at a time, as a handler that knows no ids does. `replies` lists further triples of answers, as
+    /// Takes one request at a time, in the order in which they were sent. `replies` lists further triples of answers, as
     /// `Topic/Subtopic`.
-    pub fn ordered(mut self, replies: impl IntoIterator<Item = String>) -> Self {
-        self.wanted.ordered = Some(replies.into_iter().collect());
+    pub fn ordered<R: Into<String>>(mut self, replies: impl IntoIterator<Item = R>) -> Self {
+        self.wanted.ordered = Some(replies.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Takes commands that have no answer: the broker completes each when it delivers it. What the closure returns is
+    /// not sent.
+    pub fn without_answers(mut self) -> Self {
+        self.wanted.answers = false;
         self
     }
 }
@@ -51,16 +59,19 @@ impl<'c, H> Serve<'c, H> {
 impl<'c, H, F> IntoFuture for Serve<'c, H>
 where
     H: Fn(Request) -> F + Send + Sync + 'static,
-    F: Future<Output = Result<Payload, Failure>> + Send + 'static,
+    F: Future<Output = Result<Reply, Failure>> + Send + 'static,
 {
     type Output = Result<Serving, Error>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 'c>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let queue = ask(self.client, self.wanted, self.concurrency).await?;
+            let Self { client, wanted, handler, concurrency } = self;
+            let answers = wanted.answers;
+            let queue = ask(client, wanted, concurrency).await?;
             let stop = CancellationToken::new();
-            let work = work(queue, self.client.clone(), self.handler, self.concurrency, stop.clone());
+            let parts = Work { client: client.clone(), handler: Arc::new(handler), answers, concurrency };
+            let work = work(queue, parts, stop.clone());
             #[expect(clippy::disallowed_methods, reason = "a library has no task tracker; ends with its Serving")]
             let task = tokio::spawn(work);
             Ok(Serving { stop: stop.drop_guard(), task })
@@ -69,11 +80,12 @@ where
 }
 
 /// Takes requests from the queue, and works on up to `concurrency` of them at once.
-async fn work<H, F>(mut queue: Queue, client: Client, handler: H, concurrency: usize, stop: CancellationToken) -> Error
+async fn work<H, F>(mut queue: Queue, serve: Work<H>, stop: CancellationToken) -> Error
 where
     H: Fn(Request) -> F + Send + Sync + 'static,
-    F: Future<Output = Result<Payload, Failure>> + Send + 'static,
+    F: Future<Output = Result<Reply, Failure>> + Send + 'static,
 {
+    let Work { client, handler, answers, concurrency } = serve;
     let mut running = JoinSet::new();
     loop {
         let item = tokio::select! {
@@ -86,20 +98,28 @@ where
             Some(Err(error)) => return finish(running, error).await,
             None => break,
         };
-        let answer = Answer { message: message.clone(), client: client.clone(), given: false };
-        // In a task of its own, so that a panic ends this request only.
+        let answer = Answer { message: message.clone(), client: client.clone(), due: answers };
         let request = Request { message, client: client.clone() };
-        let outcome = handler(request);
-        running.spawn(async move { answer.give(outcome.await).await });
+        let handler = Arc::clone(&handler);
+        // The closure is called in a task of its own, so that a panic ends this request only.
+        running.spawn(async move { answer.give(handler(request).await).await });
     }
     // Requests that have not begun are refused now. Otherwise their requesters would wait until the time limit.
     queue.close();
     while let Some(Ok(message)) = queue.receiver.recv().await {
         let gone = Refusal::new(ErrorCode::HandlerGone, "the handler stopped before it began this request");
-        Answer { message, client: client.clone(), given: false }.give(Err(gone.into())).await;
+        Answer { message, client: client.clone(), due: answers }.give(Err(gone.into())).await;
     }
     drop(queue);
     finish(running, client.why_closed()).await
+}
+
+/// The parts of a running handler.
+struct Work<H> {
+    client: Client,
+    handler: Arc<H>,
+    answers: bool,
+    concurrency: usize,
 }
 
 /// Waits until the running requests are answered.
@@ -147,17 +167,24 @@ impl Request {
     /// Sends a partial answer, which restarts the requester's clock. The closure's result is the last answer.
     ///
     /// # Errors
-    /// The connection has ended.
-    pub async fn progress(&self, payload: impl Into<Payload>) -> Result<(), Error> {
-        answer(&self.client, &self.message, &payload.into(), true).await
+    /// The connection has ended, or the reply cannot be sent.
+    pub async fn progress(&self, reply: impl Into<Reply>) -> Result<(), Error> {
+        let order = order(&self.client, &self.message, &reply.into(), true)?;
+        self.client.order(order).await
     }
 
-    /// Waits until the answer is no longer wanted: the requester cancelled or left, or the connection was lost.
+    /// The size of the largest message that the broker takes, in bytes. A longer reply is answered with `TOO_LARGE`.
+    #[must_use]
+    pub fn message_bytes_max(&self) -> usize {
+        self.client.shared.message_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the requester cancels or leaves, or the connection is lost.
     pub async fn cancelled(&self) {
         self.message.cancellation().cancelled().await;
     }
 
-    /// Returns whether the answer is no longer wanted.
+    /// Returns whether the requester has cancelled or left, or the connection was lost.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.message.cancellation().is_cancelled()
@@ -178,28 +205,69 @@ impl fmt::Debug for Request {
     }
 }
 
-/// The answer to a request. If it is dropped before it was given, it answers with `INTERNAL`.
+/// The answer to a request: a payload, on the request's own triple or on another one.
+///
+/// Everything that can be a [`Payload`] can be one, by `into()`.
+#[derive(Clone, Default)]
+pub struct Reply {
+    payload: Payload,
+    triple: Option<Triple<'static>>,
+}
+
+impl Reply {
+    /// Sends the answer on this triple, as some interfaces expect: `Login` is answered by `LoginSuccess`.
+    #[must_use]
+    pub fn on(self, triple: &Triple<'_>) -> Self {
+        Self { triple: Some(triple.to_owned()), ..self }
+    }
+}
+
+impl<P: Into<Payload>> From<P> for Reply {
+    fn from(payload: P) -> Self {
+        Self { payload: payload.into(), triple: None }
+    }
+}
+
+/// A request that waits for its answer. If it is dropped before that, the answer is `INTERNAL`.
 struct Answer {
     message: Message,
     client: Client,
-    given: bool,
+    /// Whether an answer is still to be sent.
+    due: bool,
 }
 
 impl Answer {
-    async fn give(mut self, outcome: Result<Payload, Failure>) {
-        self.given = true;
-        let payload = outcome.unwrap_or_else(|failure| failure.payload());
-        if let Err(error) = answer(&self.client, &self.message, &payload, false).await {
+    async fn give(mut self, outcome: Result<Reply, Failure>) {
+        if !std::mem::take(&mut self.due) {
+            return;
+        }
+        let reply = outcome.unwrap_or_else(|failure| failure.payload().into());
+        if let Err(error) = self.send(&reply).await {
             tracing::warn!(%error, "an answer could not be sent");
         }
+    }
+
+    /// Sends the reply, or in place of one that cannot be sent the reason.
+    async fn send(&self, reply: &Reply) -> Result<(), Error> {
+        let order = match order(&self.client, &self.message, reply, false) {
+            Ok(order) => order,
+            Err(error) => {
+                let is_triple = reply.triple.as_ref().is_some_and(|triple| check_triple(triple).is_err());
+                let code = if is_triple { ErrorCode::Internal } else { ErrorCode::TooLarge };
+                tracing::warn!(%error, code = code.as_str(), "an answer was replaced by a failure");
+                let refusal = Refusal::new(code, format!("the handler's answer cannot be sent: {error}"));
+                order(&self.client, &self.message, &Failure::from(refusal).payload().into(), false)?
+            }
+        };
+        self.client.order(order).await
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if !self.given {
+        if self.due {
             let refusal = Refusal::new(ErrorCode::Internal, "the handler ended without an answer");
-            if let Ok(order) = order(&self.client, &self.message, &Failure::from(refusal).payload(), false) {
+            if let Ok(order) = order(&self.client, &self.message, &Failure::from(refusal).payload().into(), false) {
                 // If the queue is full, the broker's time limit ends the request.
                 self.client.try_order(order);
             }
@@ -207,15 +275,12 @@ impl Drop for Answer {
     }
 }
 
-async fn answer(client: &Client, request: &Message, payload: &Payload, more: bool) -> Result<(), Error> {
-    client.order(order(client, request, payload, more)?).await
-}
-
-/// Returns the order to send an answer, on the request's own triple.
-fn order(client: &Client, request: &Message, payload: &Payload, more: bool) -> Result<Order, Error> {
+/// Returns the order to send an answer.
+fn order(client: &Client, request: &Message, reply: &Reply, more: bool) -> Result<Order, Error> {
     let to = request.id().unwrap_or_default();
-    let outgoing =
-        Outgoing { in_reply_to: Some(to), more, ..Outgoing::new(request.triple(), client.source(), payload) };
+    let triple = reply.triple.as_ref().unwrap_or_else(|| request.triple());
+    check_triple(triple)?;
+    let outgoing = Outgoing { in_reply_to: Some(to), more, ..Outgoing::new(triple, client.source(), &reply.payload) };
     let text = client.check_size(outgoing.text()?)?;
     Ok(Order::Answer { to: to.to_owned(), more, text })
 }

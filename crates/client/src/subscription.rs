@@ -25,6 +25,8 @@ pub(super) struct Wanted {
     pub(super) handler: bool,
     pub(super) group: Option<String>,
     pub(super) user: Option<String>,
+    /// Whether a handler answers its requests.
+    pub(super) answers: bool,
     /// The further triples of an ordered handler's answers; `None` if the handler is not ordered.
     pub(super) ordered: Option<Vec<String>>,
 }
@@ -32,12 +34,15 @@ pub(super) struct Wanted {
 impl Wanted {
     /// The options of a plain subscription.
     pub(super) fn of(pattern: Pattern) -> Self {
-        Self { pattern, handler: false, group: None, user: None, ordered: None }
+        Self { pattern, handler: false, group: None, user: None, answers: true, ordered: None }
     }
 
     /// Returns `data` of Subscribe.
     pub(super) fn data(&self) -> Payload {
-        let mut data = self.with_role(self.handler.then_some("handler"));
+        let mut data = self.identity();
+        if !self.answers {
+            data.insert("answers".to_owned(), false.into());
+        }
         if let Some(replies) = &self.ordered {
             data.insert("ordered".to_owned(), true.into());
             if !replies.is_empty() {
@@ -47,20 +52,15 @@ impl Wanted {
         Value::Object(data).into()
     }
 
-    /// Returns `data` of Unsubscribe. It names the role, so that the other role's subscription to the pattern lives on.
-    pub(super) fn filter(&self) -> Payload {
-        Value::Object(self.with_role(Some(if self.handler { "handler" } else { "subscriber" }))).into()
-    }
-
     /// Returns the fields that tell subscriptions apart.
-    fn with_role(&self, role: Option<&str>) -> Map<String, Value> {
+    fn identity(&self) -> Map<String, Value> {
         let part = |part: &Option<Box<str>>| Value::from(part.as_deref().unwrap_or("*"));
         let Pattern { channel, topic, subtopic } = &self.pattern;
         let fields = [
             ("channel", Some(part(channel))),
             ("topic", Some(part(topic))),
             ("subtopic", Some(part(subtopic))),
-            ("role", role.map(Value::from)),
+            ("role", self.handler.then(|| "handler".into())),
             ("group", self.group.as_deref().map(Value::from)),
             ("user", self.user.as_deref().map(Value::from)),
         ];
@@ -77,7 +77,7 @@ impl Wanted {
     }
 }
 
-/// A subscription to make: options, then `.await`.
+/// A subscription to make. Set its options, then `.await` it.
 #[must_use = "nothing is subscribed to until this is awaited"]
 pub struct Subscribing<'c> {
     client: &'c Client,

@@ -5,23 +5,25 @@
 //! patterns too, and passes the message to every [`Subscription`](super::Subscription) that matches. An answer is found
 //! by its `inReplyTo`; a request goes to one handler.
 //!
+//! In a channel with `fold_case`, patterns that differ in case are one subscription of the broker: its replies have one
+//! `SubscriptionId`. An event for one of them is for all, and the last of them unsubscribes.
+//!
 //! A message for a full queue is *parked*, in order. The connection is not read while messages are parked, so the
 //! broker slows the publishers down. There is one exception: while an answer is pending, reading continues until
 //! [`PARKED_MAX`] messages are parked, because the answer can be behind events that the requesting code would have to
 //! take.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
-use futures_util::future::select_all;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::parking::Parking;
 use super::subscription::Wanted;
 use super::{Error, Message};
-use wire::ErrorCode;
-use wire::Pattern;
+use wire::{ErrorCode, Pattern, Triple};
 
 /// How many messages may be parked while an answer is pending.
 const PARKED_MAX: usize = 4096;
@@ -36,7 +38,7 @@ pub(super) enum Waiting {
     /// Takes answers up to the one without `more`. If it is dropped before that, the request is cancelled.
     Stream(mpsc::Sender<Incoming>),
     /// Takes the reply to Subscribe, for the new subscription with this number.
-    Subscribe(u64, oneshot::Sender<Incoming>),
+    Subscribe(Wanted, u64, oneshot::Sender<Incoming>),
     /// The subscriptions that are made again after a reconnect.
     Again(Wanted),
 }
@@ -44,16 +46,17 @@ pub(super) enum Waiting {
 impl Waiting {
     fn is_dropped(&self) -> bool {
         match self {
-            Self::Once(queue) | Self::Subscribe(_, queue) => queue.is_closed(),
+            Self::Once(queue) => queue.is_closed(),
             Self::Stream(queue) => queue.is_closed(),
-            Self::Again(_) => false,
+            // The reply has the id by which the subscription is ended.
+            Self::Subscribe(..) | Self::Again(_) => false,
         }
     }
 
-    /// Passes on why there will be no answer.
+    /// Reports why there will be no answer.
     fn fail(self, error: Error) {
         match self {
-            Self::Once(queue) | Self::Subscribe(_, queue) => {
+            Self::Once(queue) | Self::Subscribe(_, _, queue) => {
                 queue.send(Err(error)).ok();
             }
             Self::Stream(queue) => {
@@ -64,8 +67,12 @@ impl Waiting {
     }
 }
 
-/// A subscription of the broker, shared by all equal subscriptions of this client.
+/// The equal subscriptions of this client.
 struct Held {
+    /// `SubscriptionId`, which the broker gives to patterns that differ only in case if it ignores case in their channel.
+    id: Option<String>,
+    /// How many Subscribe commands have no reply yet.
+    unanswered: u32,
     /// In the order of subscribing.
     queues: Vec<(u64, mpsc::Sender<Incoming>)>,
     /// The number of the Subscribe command that was sent last.
@@ -74,22 +81,9 @@ struct Held {
     fresh: bool,
 }
 
-/// The messages that did not fit into a full queue.
-struct Parked {
-    queue: mpsc::Sender<Incoming>,
-    items: VecDeque<Incoming>,
-}
-
-impl Parked {
-    /// Passes on the messages that fit. Returns whether some are left.
-    fn pass_on(&mut self) -> bool {
-        while let Some(item) = self.items.pop_front() {
-            if let Err(mpsc::error::TrySendError::Full(item)) = self.queue.try_send(item) {
-                self.items.push_front(item);
-                return true;
-            }
-        }
-        false
+impl Held {
+    fn is_open(&self) -> bool {
+        self.queues.iter().any(|(_, queue)| !queue.is_closed())
     }
 }
 
@@ -98,10 +92,12 @@ impl Parked {
 pub(super) struct Table {
     held: BTreeMap<Wanted, Held>,
     asked: u64,
+    /// The channels of subscriptions in which the broker ignores case, as far as that has shown.
+    folded: BTreeSet<Box<str>>,
     waiting: HashMap<String, Waiting>,
     /// The requests that this session's handlers are working on, by the broker's id.
     running: BTreeMap<String, CancellationToken>,
-    parked: Vec<Parked>,
+    parking: Parking,
     /// How many of the subscriptions that are made again are not confirmed yet.
     unconfirmed: usize,
 }
@@ -115,6 +111,15 @@ pub(super) enum Received {
     Draining(Duration),
     /// A request for a handler that has just stopped.
     Unserved(Message),
+    /// A subscription is confirmed that may have been dropped meanwhile.
+    Subscribed,
+}
+
+/// `data` of the reply to Subscribe.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Subscribed {
+    subscription_id: Option<String>,
 }
 
 /// `data` of `Broker/Connection/Draining`.
@@ -135,8 +140,7 @@ impl Table {
         }
         if let Some(id) = message.in_reply_to() {
             let id = id.to_owned();
-            self.answer(&id, message);
-            return Received::Handled;
+            return self.answer(&id, message);
         }
         if message.is_request() {
             return self.request(message);
@@ -146,13 +150,13 @@ impl Table {
         received
     }
 
-    fn answer(&mut self, id: &str, message: Message) {
+    fn answer(&mut self, id: &str, message: Message) -> Received {
         if message.more()
             && let Some(Waiting::Stream(queue)) = self.waiting.get(id)
         {
             let queue = queue.clone();
             self.deliver(queue, Ok(message));
-            return;
+            return Received::Handled;
         }
         match self.waiting.remove(id) {
             // The answer is late.
@@ -161,40 +165,68 @@ impl Table {
                 queue.send(Ok(message)).ok();
             }
             Some(Waiting::Stream(queue)) => self.deliver(queue, Ok(message)),
-            Some(Waiting::Subscribe(number, queue)) => {
-                if message.failure().is_some() {
-                    self.forget(number);
-                } else {
-                    let held = self.held.values().find(|held| held.queues.iter().any(|it| it.0 == number));
-                    let asked = held.map(|held| held.asked);
-                    self.older_are_not_fresh(asked);
+            Some(Waiting::Subscribe(wanted, number, queue)) => {
+                self.subscribed(&wanted, &message);
+                if message.failure().is_some()
+                    && let Some(held) = self.held.get_mut(&wanted)
+                {
+                    held.queues.retain(|it| it.0 != number);
                 }
                 queue.send(Ok(message)).ok();
+                return Received::Subscribed;
             }
             Some(Waiting::Again(wanted)) => {
                 self.unconfirmed = self.unconfirmed.saturating_sub(1);
-                let Some(failure) = message.failure() else {
-                    let asked = self.held.get(&wanted).map(|held| held.asked);
-                    return self.older_are_not_fresh(asked);
-                };
-                tracing::warn!(pattern = %wanted.pattern, %failure, "a subscription could not be made again");
-                for (_, queue) in self.held.remove(&wanted).into_iter().flat_map(|held| held.queues) {
-                    self.deliver(queue, Err(Error::from(failure.clone())));
+                self.subscribed(&wanted, &message);
+                if let Some(failure) = message.failure() {
+                    tracing::warn!(pattern = %wanted.pattern, %failure, "a subscription could not be made again");
+                    for (_, queue) in self.held.remove(&wanted).into_iter().flat_map(|held| held.queues) {
+                        self.deliver(queue, Err(Error::from(failure.clone())));
+                    }
                 }
+                return Received::Subscribed;
             }
         }
+        Received::Handled
+    }
+
+    /// Notes the reply to Subscribe.
+    fn subscribed(&mut self, wanted: &Wanted, reply: &Message) {
+        let Some(held) = self.held.get_mut(wanted) else { return };
+        held.unanswered = held.unanswered.saturating_sub(1);
+        if reply.failure().is_some() {
+            return;
+        }
+        let (asked, id) = (held.asked, reply.data().ok().and_then(|data: Subscribed| data.subscription_id));
+        held.id.clone_from(&id);
+        self.older_are_not_fresh(asked);
+        let is_shared =
+            |(other, held): (&Wanted, &Held)| other.pattern != wanted.pattern && id.is_some() && held.id == id;
+        if self.held.iter().any(is_shared) {
+            self.folded.extend(wanted.pattern.channel.clone());
+        }
+    }
+
+    /// Returns whether a pattern matches a triple, by the case rule of the channel.
+    fn matches(&self, pattern: &Pattern, triple: &Triple<'_>) -> bool {
+        pattern.matches(triple) || (self.folded.contains(&*triple.channel) && matches_folded(pattern, triple))
     }
 
     /// Passes a request to the handler with the narrowest matching pattern.
     fn request(&mut self, message: Message) -> Received {
-        let handlers = || self.held.iter().filter(|(wanted, _)| wanted.handler);
-        let exact = handlers().filter(|(wanted, _)| wanted.pattern.matches(message.triple()));
-        let folded = handlers().filter(|(wanted, _)| wanted.pattern.matches_any_case(message.triple()));
-        let chosen = exact.min_by_key(|(wanted, _)| width(&wanted.pattern));
+        let triple = message.triple();
+        let handlers = || self.held.iter().filter(|(wanted, held)| wanted.handler && held.is_open());
+        let matching = handlers().filter(|(wanted, _)| self.matches(&wanted.pattern, triple));
+        let folded = handlers().filter(|(wanted, _)| matches_folded(&wanted.pattern, triple));
+        let chosen = matching.min_by_key(|(wanted, _)| width(&wanted.pattern));
         let chosen = chosen.or_else(|| folded.min_by_key(|(wanted, _)| width(&wanted.pattern)));
-        let queue = chosen.and_then(|(_, held)| held.queues.iter().map(|(_, queue)| queue).find(|it| !it.is_closed()));
+        let Some((wanted, held)) = chosen else { return Received::Unserved(message) };
+        let queue = held.queues.iter().map(|(_, queue)| queue).find(|queue| !queue.is_closed());
         let Some(queue) = queue.cloned() else { return Received::Unserved(message) };
-        if let Some(id) = message.id() {
+        // A command is complete when it is delivered, so no cancellation follows.
+        if wanted.answers
+            && let Some(id) = message.id()
+        {
             self.running.insert(id.to_owned(), message.cancellation().clone());
         }
         self.deliver(queue, Ok(message));
@@ -203,12 +235,13 @@ impl Table {
 
     /// Passes an event to every subscription that it can be for.
     fn event(&mut self, message: &Message) {
-        let matches = |wanted: &Wanted| !wanted.handler && wanted.pattern.matches(message.triple());
-        let mut matching: Vec<_> = self.held.iter().filter(|(wanted, _)| matches(wanted)).collect();
+        let triple = message.triple();
+        let events = || self.held.iter().filter(|(wanted, _)| !wanted.handler);
+        let mut matching: Vec<_> = events().filter(|(wanted, _)| self.matches(&wanted.pattern, triple)).collect();
         if matching.is_empty() {
-            // The broker is configured to ignore case in this channel.
-            let matches = |wanted: &Wanted| !wanted.handler && wanted.pattern.matches_any_case(message.triple());
-            matching = self.held.iter().filter(|(wanted, _)| matches(wanted)).collect();
+            matching = events().filter(|(wanted, _)| matches_folded(&wanted.pattern, triple)).collect();
+            let named = matching.iter().find_map(|(wanted, _)| wanted.pattern.channel.clone());
+            self.folded.extend(named);
         }
         // The broker sent it for one of them, so a filter that leaves none is not applied.
         let narrowed: Vec<_> = matching.iter().filter(|(wanted, _)| wanted.is_for(message.user())).copied().collect();
@@ -248,27 +281,17 @@ impl Table {
     }
 
     fn deliver(&mut self, queue: mpsc::Sender<Incoming>, item: Incoming) {
-        if let Some(parked) = self.parked.iter_mut().find(|parked| parked.queue.same_channel(&queue)) {
-            parked.items.push_back(item);
-        } else if let Err(mpsc::error::TrySendError::Full(item)) = queue.try_send(item) {
-            self.parked.push(Parked { queue, items: VecDeque::from([item]) });
-        }
+        self.parking.deliver(queue, item);
     }
 
-    /// Waits until a full queue has room, and passes on the messages that fit. If nothing is parked, never ends.
+    /// As [`Parking::unpark`].
     pub(super) async fn unpark(&mut self) {
-        if self.parked.is_empty() {
-            return std::future::pending().await;
-        }
-        // Cancel-safe: nothing is passed on before the wait is over, and a dropped permit frees its place.
-        let room = |parked: &Parked| Box::pin(parked.queue.clone().reserve_owned());
-        drop(select_all(self.parked.iter().map(room)).await);
-        self.parked.retain_mut(Parked::pass_on);
+        self.parking.unpark().await;
     }
 
     /// Returns whether the socket may be read.
     pub(super) fn may_read(&self) -> bool {
-        let parked: usize = self.parked.iter().map(|parked| parked.items.len()).sum();
+        let parked = self.parking.len();
         parked == 0 || (!self.waiting.is_empty() && parked < PARKED_MAX)
     }
 
@@ -280,24 +303,19 @@ impl Table {
     /// Adds a subscription. This happens before Subscribe is sent, because retained values can arrive before the reply.
     pub(super) fn hold(&mut self, number: u64, wanted: Wanted, queue: mpsc::Sender<Incoming>) {
         self.asked += 1;
-        let held = self.held.entry(wanted).or_insert_with(|| Held { queues: Vec::new(), asked: 0, fresh: true });
+        let new = || Held { id: None, unanswered: 0, queues: Vec::new(), asked: 0, fresh: true };
+        let held = self.held.entry(wanted).or_insert_with(new);
         held.queues.push((number, queue));
+        held.unanswered += 1;
         (held.asked, held.fresh) = (self.asked, true);
     }
 
     /// Marks the subscriptions that were sent before the one that is now confirmed. Retained values arrive with the reply
     /// to Subscribe, so later ones are not for these.
-    fn older_are_not_fresh(&mut self, asked: Option<u64>) {
-        for held in self.held.values_mut().filter(|held| Some(held.asked) < asked) {
+    fn older_are_not_fresh(&mut self, asked: u64) {
+        for held in self.held.values_mut().filter(|held| held.asked < asked) {
             held.fresh = false;
         }
-    }
-
-    fn forget(&mut self, number: u64) {
-        self.held.retain(|_, held| {
-            held.queues.retain(|it| it.0 != number);
-            !held.queues.is_empty()
-        });
     }
 
     /// Notes that a handler answered. Returns whether the request is still open, so that the answer is worth sending.
@@ -305,8 +323,8 @@ impl Table {
         if more { self.running.contains_key(id) } else { self.running.remove(id).is_some() }
     }
 
-    /// Removes what was dropped. Returns the requests to cancel and the subscriptions to end.
-    pub(super) fn sweep(&mut self) -> (Vec<String>, Vec<Wanted>) {
+    /// Removes what was dropped. Returns the ids of the requests to cancel and of the subscriptions to end.
+    pub(super) fn sweep(&mut self) -> (Vec<String>, BTreeSet<String>) {
         let mut cancelled = Vec::new();
         self.waiting.retain(|id, waiting| {
             if waiting.is_dropped() && matches!(waiting, Waiting::Stream(_)) {
@@ -316,22 +334,27 @@ impl Table {
         });
         // The order of the map is random.
         cancelled.sort_unstable();
-        let mut left = Vec::new();
-        self.held.retain(|wanted, held| {
+        for held in self.held.values_mut() {
             held.queues.retain(|(_, queue)| !queue.is_closed());
-            if held.queues.is_empty() {
-                left.push(wanted.clone());
-            }
-            !held.queues.is_empty()
-        });
+        }
+        let mut left = BTreeSet::new();
+        // Until the last reply, it is not known whether a new pattern has the same id.
+        if self.held.values().all(|held| held.unanswered == 0) {
+            let empty = self.held.extract_if(.., |_, held| held.queues.is_empty());
+            left.extend(empty.filter_map(|(_, held)| held.id));
+            left.retain(|id| !self.held.values().any(|held| held.id.as_ref() == Some(id)));
+        }
         (cancelled, left)
     }
 
-    /// Notes that the connection is lost. Pending operations fail with this error, and running handlers are told that
-    /// their answers are no longer wanted. Subscriptions stay.
+    /// Notes that the connection is lost. Pending operations fail with this error, and running requests are cancelled.
+    /// Subscriptions stay.
     pub(super) fn disconnected(&mut self, error: &Error) {
         self.waiting.drain().for_each(|(_, waiting)| waiting.fail(error.clone()));
         self.unconfirmed = 0;
+        for held in self.held.values_mut() {
+            (held.id, held.unanswered) = (None, 0);
+        }
         for (_, token) in std::mem::take(&mut self.running) {
             token.cancel();
         }
@@ -340,10 +363,11 @@ impl Table {
     /// Returns the subscriptions to make on a new connection.
     pub(super) fn again(&mut self) -> Vec<Wanted> {
         self.sweep();
+        self.folded.clear();
         self.unconfirmed = self.held.len();
         for held in self.held.values_mut() {
             self.asked += 1;
-            (held.asked, held.fresh) = (self.asked, true);
+            (held.asked, held.fresh, held.unanswered) = (self.asked, true, 1);
         }
         self.held.keys().cloned().collect()
     }
@@ -366,4 +390,10 @@ impl Table {
 /// Returns how many parts of the pattern are `*`.
 fn width(pattern: &Pattern) -> usize {
     [&pattern.channel, &pattern.topic, &pattern.subtopic].iter().filter(|part| part.is_none()).count()
+}
+
+/// Returns whether a pattern matches a triple if case does not count in topic and subtopic. In the channel it counts.
+fn matches_folded(pattern: &Pattern, triple: &Triple<'_>) -> bool {
+    let is_channel = pattern.channel.as_deref().is_none_or(|channel| channel == triple.channel);
+    is_channel && pattern.matches_any_case(triple)
 }

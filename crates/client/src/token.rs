@@ -10,19 +10,19 @@ use tokio::time::timeout;
 
 use super::Error;
 
-/// A token that is being asked for.
+/// The future of a token provider.
 type Asking = Pin<Box<dyn Future<Output = Result<SecretString, BoxError>> + Send>>;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Where the token of a registration comes from.
+/// The source of the token for a registration.
 #[derive(Clone)]
 pub(super) enum Token {
-    /// There is none, which a broker in open mode accepts.
+    /// No token, for a broker in open mode.
     None,
-    /// It is always the same.
+    /// The same token for every registration.
     Fixed(SecretString),
-    /// A function is asked for it before each registration.
+    /// A function that is called before each registration.
     Provider(Arc<dyn Fn() -> Asking + Send + Sync>),
 }
 

@@ -103,6 +103,11 @@ impl Connection {
         Ok(())
     }
 
+    /// How many bytes [`Connection::flush`] will send.
+    pub(super) fn outgoing_bytes(&self) -> usize {
+        self.outgoing.len()
+    }
+
     /// Sends all outgoing bytes. Cancel-safe: bytes that were not sent stay.
     pub(super) async fn flush(&mut self) -> anyhow::Result<()> {
         if !self.outgoing.has_remaining() {

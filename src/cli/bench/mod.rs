@@ -1,8 +1,8 @@
 //! `switchboard bench`: puts load on a broker, and reports its speed and what it used.
 //!
-//! `load` runs a workload, within a `window` or at a fixed rate, over `connection`s. A `stamp` is the content of each
-//! message. `broker` starts a broker to measure, `process` reads its CPU time and memory, `progress` and `report` print,
-//! `chart` draws.
+//! `load` runs a workload over `connection`s: `traffic` within a `window` or at a fixed rate. A `stamp` is the content of
+//! each message, and a `tally` counts them. `broker` starts a broker to measure, `process` reads its CPU time and memory,
+//! `progress` and `report` print, `chart` draws.
 
 mod broker;
 mod chart;
@@ -12,6 +12,8 @@ mod process;
 mod progress;
 mod report;
 mod stamp;
+mod tally;
+mod traffic;
 mod window;
 
 use std::path::PathBuf;
@@ -24,7 +26,7 @@ use tokio::time::Instant;
 
 use super::connect::{TOKEN_HELP, token};
 use super::open_files::raise_limit;
-use super::output::Output;
+use super::output::{Output, note};
 use super::{Exit, Usage};
 use broker::Broker;
 use connection::Target;
@@ -60,7 +62,8 @@ Examples:
 
 The broker that it starts has limits.rate = 0. A running broker (--url) applies its own limits.rate to each session.
 CPU time and memory are reported for a broker on this machine, on Linux.
-Exit code 1 means that messages were lost or repeated.")]
+A message that was due by --rate and could not be sent counts as lost, with its lateness.
+Exit code 1 means that messages were lost or repeated, or that none were delivered.")]
 pub(crate) struct Bench {
     /// What to measure
     #[arg(value_enum, default_value_t = Workload::Fanout)]
@@ -172,8 +175,16 @@ pub(crate) async fn run(arguments: Bench, output: &mut Output) -> anyhow::Result
         Some(pid) => Some(Process::of(pid).ok_or_else(|| Usage::new(format!("the process {pid} cannot be examined")))?),
         None => target.address().await.ok().and_then(Process::listening_on),
     };
-    let report = measure(&arguments, clients, &target, process.as_ref()).await?;
+    let report = measure(&arguments, clients, &target, process.as_ref()).await;
     let name = broker.as_ref().map_or(url.as_str(), |_| OWN);
+    let said = match broker {
+        Some(broker) => broker.end().await,
+        None => None,
+    };
+    if let (Err(_), Some(line)) = (&report, said) {
+        note(&format!("the broker's last line: {line}"));
+    }
+    let report = report?;
     if arguments.json {
         output.line(&report.json())?;
     } else {
@@ -183,7 +194,7 @@ pub(crate) async fn run(arguments: Bench, output: &mut Output) -> anyhow::Result
         let picture = report.svg(name).context("no message was measured, so there is no picture")?;
         std::fs::write(file, picture).with_context(|| format!("cannot write {}", file.display()))?;
     }
-    Ok(if report.lost == 0 { Exit::Done } else { Exit::Refused })
+    Ok(if report.is_complete() { Exit::Done } else { Exit::Refused })
 }
 
 async fn measure(
@@ -206,7 +217,7 @@ async fn measure(
     progress.until(end, "measuring").await;
     let (ended, delivered) = (process.and_then(Process::usage), progress.count() - delivered);
     progress.clear();
-    let load::Outcome { latencies, lost, sent, received } = running.end().await?;
+    let tally::Outcome { latencies, lost, sent, received } = running.end().await?;
     Ok(Report {
         workload: arguments.workload,
         url: target.endpoint.url().to_owned(),

@@ -36,6 +36,12 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// Returns whether the load arrived, completely. Without messages there is nothing to lose.
+    pub(super) fn is_complete(&self) -> bool {
+        let has_figures = self.delivered > 0 && !self.latencies.is_empty();
+        self.lost == 0 && (has_figures || !self.workload.has_messages())
+    }
+
     /// Returns a JSON object.
     pub(super) fn json(&self) -> String {
         let mut all = json!({
@@ -57,9 +63,10 @@ impl Report {
             set("sent_in_all", self.sent.into());
             set("received_in_all", self.received.into());
             set("messages_per_s", round(self.messages_per_second()));
+            set("rate_reached", round(self.rate_reached()));
             let mut latency = serde_json::Map::new();
             for (name, quantile) in QUANTILES {
-                latency.insert(name.to_owned(), self.latencies.value_at_quantile(quantile).into());
+                latency.insert(name.to_owned(), self.latency(quantile).into());
             }
             set("latency_us", latency.into());
         }
@@ -84,10 +91,15 @@ impl Report {
         .ok();
         if self.workload.has_messages() {
             writeln!(out, "{:<32}{:>12.0}", "messages/s", self.messages_per_second()).ok();
+            if self.rate > 0.0 {
+                writeln!(out, "{:<32}{:>12}", "rate asked for", self.rate).ok();
+                writeln!(out, "{:<32}{:>12.1}", "rate reached", self.rate_reached()).ok();
+            }
             writeln!(out, "{:<32}{:>12}", "lost or repeated", self.lost).ok();
             for (name, quantile) in QUANTILES {
                 let name = format!("latency {name}");
-                writeln!(out, "{name:<32}{:>12}", duration(self.latencies.value_at_quantile(quantile))).ok();
+                let latency = self.latency(quantile).map_or_else(|| "none".to_owned(), duration);
+                writeln!(out, "{name:<32}{latency:>12}").ok();
             }
         }
         for (name, figure) in self.costs() {
@@ -125,6 +137,20 @@ impl Report {
     #[expect(clippy::cast_precision_loss, reason = "figures of a benchmark have three digits")]
     fn messages_per_second(&self) -> f64 {
         self.delivered as f64 / self.seconds
+    }
+
+    /// Returns how many published messages arrived per second, to compare with the rate that was asked for.
+    fn rate_reached(&self) -> f64 {
+        let receivers = match self.workload {
+            Workload::Fanout => f64::from(self.clients),
+            Workload::Pairs | Workload::Request | Workload::Idle => 1.0,
+        };
+        self.messages_per_second() / receivers
+    }
+
+    /// Returns a percentile of the latency, if there was a message.
+    fn latency(&self, quantile: f64) -> Option<u64> {
+        (!self.latencies.is_empty()).then(|| self.latencies.value_at_quantile(quantile))
     }
 
     /// Returns the costs of the broker with their names.

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 
 use roxmltree::Document;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Broker, within};
 
@@ -43,6 +43,54 @@ fn a_rate_is_kept() {
     let figures = bench("fanout", &["--rate", "100"]);
     let messages_per_second = figures["messages_per_s"].as_f64().unwrap() / 5.0;
     assert!(messages_per_second < 150.0, "{figures}");
+}
+
+/// Runs a workload that is not complete, and gives its JSON object.
+fn incomplete(arguments: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_switchboard"))
+        .args(["bench", "--seconds", "0.3", "--json"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn nothing_delivered_is_no_latency_and_exit_code_1() {
+    let figures = incomplete(&["fanout", "--clients", "2", "--rate", "0.01"]);
+    assert_eq!((&figures["delivered"], &figures["lost"]), (&json!(0), &json!(0)), "{figures}");
+    for percentile in ["p50", "p99", "p999", "max"] {
+        assert_eq!(figures["latency_us"].get(percentile), Some(&Value::Null), "{figures}");
+    }
+}
+
+/// No machine does ten million messages a second.
+#[test]
+fn a_rate_that_is_not_reached_is_loss_and_latency() {
+    for workload in ["fanout", "pairs", "request"] {
+        let figures = incomplete(&[workload, "--clients", "2", "--rate", "1e7"]);
+        let figure = |key: &str| figures[key].as_f64().unwrap();
+        assert!(figure("delivered") > 0.0 && figure("lost") > 0.0, "{figures}");
+        assert!(0.0 < figure("rate_reached") && figure("rate_reached") < figure("rate") / 2.0, "{figures}");
+        // They were due during 0.3 s, and were sent until a second later.
+        assert!(figures["latency_us"]["p50"].as_u64().unwrap() > 100_000, "{figures}");
+    }
+}
+
+#[test]
+fn its_own_broker_has_no_settings_from_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_switchboard"))
+        .args(["bench", "fanout", "--clients", "2", "--seconds", "0.3"])
+        .env("SWITCHBOARD__NONSENSE", "1")
+        .env("SWITCHBOARD_LOG", "nonsense")
+        .env("SWITCHBOARD_CREDENTIALS_KEY", "nonsense")
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "its data is gone");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `switchboard handle`.
 
+use std::path::Path;
+
 use super::*;
 use crate::client::fake_broker::request;
 
@@ -22,13 +24,15 @@ async fn a_fixed_answer_is_given_count_times() {
 #[tokio::test]
 async fn an_ordered_handler_takes_turns_and_reports_in_json() {
     let broker = FakeBroker::start().await;
-    let line = ["handle", "Crm", "*", "*", "--reply", "1", "--ordered", "--replies", "Contact/Found", "--json"];
+    let line =
+        ["handle", "Crm", "*", "*", "--reply", "1", "--ordered", "--replies", "Contact/Found", "--json", "--message"];
     let mut handle = Beside::spawn(&broker.url(), "crm", &line);
     let (mut peer, _) = broker.session().await;
     let data = peer.grant().await;
     assert_eq!((&data["ordered"], &data["replies"]), (&json!(true), &json!(["Contact/Found"])));
     peer.say(request("Crm/Contact/Find", "r1", json!("secret"))).await;
-    assert_eq!(peer.next().await["inReplyTo"], "r1");
+    let answer = peer.next().await;
+    assert_eq!((&answer["inReplyTo"], &answer["message"]), (&json!("r1"), &json!(1)));
     let note: Value = serde_json::from_str(&handle.line().await).unwrap();
     let expected = json!({ "Source": "other", "User": null, "Channel": "Crm", "Topic": "Contact", "Subtopic": "Find",
         "Success": true, "ErrorCode": null });
@@ -110,4 +114,142 @@ async fn a_late_answer_is_reported_in_plain_text() {
     peer.say(event("Broker/Message/Error", data)).await;
     let told = handle.told().await;
     assert_eq!(told.trim(), "WARN an answer was too late: its request had timed out or was cancelled");
+}
+
+/// Waits until a file that a command makes has this many lines, and returns them.
+async fn lines_of(file: &Path, count: usize) -> Vec<String> {
+    let read = async {
+        loop {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            if text.ends_with('\n') && text.lines().count() >= count {
+                return text.lines().map(str::to_owned).collect();
+            }
+            tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_millis(10)).await;
+        }
+    };
+    within("the file of the command", read).await
+}
+
+/// Returns whether a process runs. A process that has ended can still be listed, as a zombie.
+fn runs(pid: &str) -> bool {
+    let state = std::process::Command::new("ps").args(["-o", "stat=", "-p", pid]).output().unwrap().stdout;
+    let state = String::from_utf8(state).unwrap();
+    !state.trim().is_empty() && !state.trim().starts_with('Z')
+}
+
+/// A command with a process that is no child of the handler, which writes its id to `pids` and would make `marker`.
+struct Deep {
+    folder: TempDir,
+    script: String,
+}
+
+impl Deep {
+    /// `trap` runs in the inner process first.
+    fn new(trap: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (pids, marker) = (folder.path().join("pids"), folder.path().join("marker"));
+        let inner = folder.path().join("inner.sh");
+        let text =
+            format!("{trap}\necho $$ >> '{}'\nsleep 600\nsleep 600\ntouch '{}'\n", pids.display(), marker.display());
+        std::fs::write(&inner, text).unwrap();
+        Self { script: format!("sh '{}' | cat", inner.display()), folder }
+    }
+
+    async fn pid(&self) -> String {
+        lines_of(&self.folder.path().join("pids"), 1).await.remove(0)
+    }
+
+    fn has_marker(&self) -> bool {
+        self.folder.path().join("marker").exists()
+    }
+}
+
+async fn is_gone(pid: &str) {
+    let gone = async {
+        while runs(pid) {
+            tokio::time::sleep_until(tokio::time::Instant::now() + Duration::from_millis(20)).await;
+        }
+    };
+    within("the end of the inner process", gone).await;
+}
+
+#[tokio::test]
+async fn all_processes_of_a_command_end_when_the_requester_leaves() {
+    let broker = Broker::start().await;
+    // The second one ignores SIGTERM.
+    for trap in ["", "trap '' TERM"] {
+        let deep = Deep::new(trap);
+        let line = ["handle", "Crm", "*", "*", "--exec", &deep.script];
+        let mut handle = Beside::start(&url(&broker), "crm", &line).await;
+        let asking = Beside::spawn(&url(&broker), "shell", &["request", "Crm", "Contact", "Find"]);
+        let pid = deep.pid().await;
+        assert!(runs(&pid));
+        asking.signal("-INT").await;
+        assert!(handle.told().await.contains("REQUEST_CANCELLED"));
+        is_gone(&pid).await;
+        assert!(!deep.has_marker());
+    }
+}
+
+#[tokio::test]
+async fn all_processes_of_a_command_end_with_the_handler() {
+    let broker = Broker::start().await;
+    let url = url(&broker);
+    for (signal, trap) in [("-INT", ""), ("-TERM", "trap '' TERM"), ("-HUP", "")] {
+        let deep = Deep::new(trap);
+        let mut handle = Beside::start(&url, "crm", &["handle", "Crm", "*", "*", "--exec", &deep.script]).await;
+        let asking = run(&url, &["request", "Crm", "Contact", "Find"]);
+        let end = async {
+            let pid = deep.pid().await;
+            handle.signal(signal).await;
+            assert_eq!(handle.code().await, Some(0));
+            assert!(!runs(&pid) && !deep.has_marker(), "{signal}");
+        };
+        let (asked, ()) = tokio::join!(asking, end);
+        assert!(asked.stderr.starts_with("HANDLER_GONE: the handler is ending"), "{asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_can_clean_up_when_it_is_ended() {
+    let broker = Broker::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (ready, cleaned) = (folder.path().join("ready"), folder.path().join("cleaned"));
+    let script = format!(
+        "trap \"echo yes > '{}'; exit 1\" TERM; echo yes > '{}'; while :; do sleep 0.05; done",
+        cleaned.display(),
+        ready.display()
+    );
+    let line = ["handle", "Crm", "*", "*", "--exec", &script];
+    let _handle = Beside::start(&url(&broker), "crm", &line).await;
+    let asking = Beside::spawn(&url(&broker), "shell", &["request", "Crm", "Contact", "Find"]);
+    lines_of(&ready, 1).await;
+    asking.signal("-INT").await;
+    lines_of(&cleaned, 1).await;
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_in_the_background_ends_with_its_answer() {
+    let broker = Broker::start().await;
+    let deep = Deep::new("");
+    let pids = deep.folder.path().join("pids");
+    let background = deep.script.replace(" | cat", " > /dev/null &");
+    let script = format!("{background}\nwhile [ ! -s '{}' ]; do sleep 0.02; done; echo 1", pids.display());
+    let _handle = Beside::start(&url(&broker), "crm", &["handle", "Crm", "*", "*", "--exec", &script]).await;
+    assert_eq!(find(&url(&broker), "1").await.values(), [json!(1)]);
+    is_gone(&deep.pid().await).await;
+    assert!(!deep.has_marker());
+}
+
+#[tokio::test]
+async fn output_beyond_the_brokers_message_size_ends_the_command() {
+    let broker = Broker::open_with("[limits]\nmessage_bytes = 20000").await;
+    // Longer than a message; as long as one, so that the envelope is longer; never ending, also without a reader.
+    let endless = "trap '' PIPE; yes; while :; do sleep 0.05; done";
+    let scripts = ["printf '\"%20000s\"' x", "printf '\"%19990s\"' x", "yes", endless];
+    for (script, name) in scripts.into_iter().zip(["Longer", "AsLong", "Endless", "Unread"]) {
+        let _handle = Beside::start(&url(&broker), "crm", &["handle", "Crm", "Contact", name, "--exec", script]).await;
+        let asked = run(&url(&broker), &["request", "Crm", "Contact", name]).await;
+        assert!(asked.code == Some(1) && asked.stderr.starts_with("TOO_LARGE: "), "{script}: {asked:?}");
+    }
 }

@@ -163,6 +163,7 @@ async fn of_request() {
                                 goes away
           --id <ID>             The id of the request, by which a handler recognises a repeated one;
                                 default: a new one
+          --message             Put the payload into the field message instead of data
           --envelope            Print whole envelopes, not payloads
           --json                Print JSON lines, also on a terminal
           --target <NAME>       Send only to handlers of this source
@@ -209,6 +210,7 @@ async fn of_handle() {
     Options:
           --reply <DATA|@FILE>        Answer every request with this JSON
           --exec <COMMAND>            Answer with the output of this command
+          --message                   Put the payloads of answers into the field message instead of data
           --count <N>                 End after N requests
           --ordered                   Take one request at a time
           --replies <TOPIC/SUBTOPIC>  A further triple of answers, for --ordered; can be repeated
@@ -234,8 +236,9 @@ async fn of_handle() {
     The command is run with `sh -c`, once per request, several at a time.
     It reads the envelope as one line of standard input, and prints the payload of the answer: JSON, or
     nothing.
-    If its exit code is not 0, the answer is a failure.
-    It is ended when its answer is no longer wanted.
+    If its exit code is not 0, or its output is longer than the broker's messages, the answer is a
+    failure.
+    When it has answered, or the requester no longer waits, all processes that it started are ended.
     Ctrl-C ends the handler, with exit code 0.
     "#);
 }

@@ -50,6 +50,29 @@ async fn a_handler_sees_the_requesters_id() {
 }
 
 #[tokio::test]
+async fn options_are_fields_of_the_request() {
+    let broker = FakeBroker::start().await;
+    let what = ["request", "Crm", "Contact", "Find", "1", "--id", "r1", "--message", "--target", "crm"];
+    let how = ["--timeout", "3s", "--gather", "--idempotent", "--for", "alice", "--json"];
+    let line = [&what[..], &how].concat();
+    let peer = async {
+        let (mut peer, _) = broker.session().await;
+        let request = peer.next().await;
+        let expected = json!({ "channel": "Crm", "topic": "Contact", "subtopic": "Find", "source": "shell", "id": "r1",
+            "message": 1, "target": "crm", "timeout": 3000, "gather": true, "idempotent": true, "user": "alice" });
+        assert_eq!(request, expected);
+        peer.answer_partly(&request, json!("one")).await;
+        peer.answer(&request, json!({ "Success": true, "Expected": 1, "Answered": 1, "Failed": [] })).await;
+        peer.expect("Broker/Application/Unregister").await;
+        assert!(peer.is_closed().await);
+    };
+    let url = broker.url();
+    let (outcome, ()) = tokio::join!(run(&url, &line), peer);
+    outcome.has(0, "1 of 1 handlers answered");
+    assert_eq!(outcome.values(), [json!("one")]);
+}
+
+#[tokio::test]
 async fn each_partial_answer_is_a_line() {
     let broker = Broker::start().await;
     let mut handler = broker.app("handler").await;

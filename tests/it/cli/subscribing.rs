@@ -58,12 +58,30 @@ async fn an_operators_close_is_reported_as_kicked() {
 #[tokio::test]
 async fn a_signal_ends_it_with_exit_code_0() {
     let broker = Broker::start().await;
-    for signal in ["-INT", "-TERM"] {
+    for signal in ["-INT", "-TERM", "-HUP"] {
         let mut sub = Beside::start(&url(&broker), "log", &["sub"]).await;
         sub.signal(signal).await;
         assert_eq!(sub.code().await, Some(0), "{signal}");
     }
     assert!(!broker.log().contains("WARN"), "{}", broker.log());
+}
+
+/// As started by `nohup`.
+#[tokio::test]
+async fn a_hangup_that_is_ignored_does_not_end_it() {
+    let broker = Broker::start().await;
+    let mut nohup = Command::new("sh");
+    nohup.args(["-c", "trap '' HUP; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_switchboard"), "sub", "Phone"]);
+    nohup.args(["--source", "log", "--count", "1", "--url", &url(&broker)]).env_remove("SWITCHBOARD_TOKEN");
+    nohup.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = nohup.spawn().unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+    within("readiness", stderr.next_line()).await.unwrap();
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().await.unwrap().success());
+    run(&url(&broker), &["pub", "Phone", "Call", "Ringing"]).await.has(0, "");
+    let output = within("its end", child.wait_with_output()).await.unwrap();
+    assert!(output.status.success() && !output.stdout.is_empty(), "{output:?}");
 }
 
 #[tokio::test]
@@ -95,6 +113,31 @@ async fn it_reconnects_and_reports_that() {
     peer.expect("Broker/Application/Unregister").await;
     assert!(peer.is_closed().await);
     assert_eq!(sub.code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_close_without_a_reason_is_reported_in_words() {
+    let broker = FakeBroker::start().await;
+    let mut sub = Beside::spawn(&broker.url(), "log", &["sub"]);
+    for (code, expected) in [
+        (None, "the connection is closed: the broker gave no reason; next attempt in "),
+        (
+            Some(1008),
+            "the broker closed the connection with 1008: too many malformed messages in a row; next attempt in ",
+        ),
+        (Some(4404), "the broker closed the connection with 4404: source in use; next attempt in "),
+        (Some(3999), "the broker closed the connection with 3999: no reason given; next attempt in "),
+    ] {
+        let (mut peer, _) = broker.session().await;
+        peer.grant().await;
+        let _connected = sub.told().await;
+        match code {
+            Some(code) => peer.close(code, "").await,
+            None => peer.close_without_code().await,
+        }
+        let told = sub.told().await;
+        assert!(told.starts_with(expected), "{told}");
+    }
 }
 
 #[tokio::test]

@@ -50,11 +50,13 @@ impl FakeBroker {
 /// The broker's end of a connection.
 pub(crate) struct Peer<S> {
     socket: WebSocketStream<S>,
+    /// How many subscriptions were granted.
+    granted: u32,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     pub(crate) async fn shake_hands(stream: S) -> Self {
-        Self { socket: accept_async(stream).await.unwrap() }
+        Self { socket: accept_async(stream).await.unwrap(), granted: 0 }
     }
 
     /// Answers Register, and returns it.
@@ -141,17 +143,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         self.say(answer).await;
     }
 
-    /// Accepts the next envelope, which must be a subscription, and returns its `data`.
+    /// Accepts the next envelope, which must be a subscription, and returns its `data`. The `SubscriptionId`s are 1, 2
+    /// and so on.
     pub(crate) async fn grant(&mut self) -> Value {
+        self.granted += 1;
+        let id = self.granted.to_string();
+        self.grant_as(&id).await
+    }
+
+    /// As [`grant`](Self::grant), with this `SubscriptionId`.
+    pub(crate) async fn grant_as(&mut self, id: &str) -> Value {
         let subscribe = self.expect("Broker/Subscription/Subscribe").await;
-        let data = json!({ "Success": true, "ErrorMessage": null, "SubscriptionId": "1" });
+        let data = json!({ "Success": true, "ErrorMessage": null, "SubscriptionId": id });
         self.answer(&subscribe, data).await;
         subscribe["data"].clone()
     }
 
-    pub(crate) async fn close(mut self, code: u16, reason: &str) {
-        let frame = CloseFrame { code: code.into(), reason: reason.to_owned().into() };
-        self.socket.close(Some(frame)).await.unwrap();
+    pub(crate) async fn close(self, code: u16, reason: &str) {
+        self.close_with(Some(CloseFrame { code: code.into(), reason: reason.to_owned().into() })).await;
+    }
+
+    /// Closes with a Close frame that has neither code nor reason.
+    pub(crate) async fn close_without_code(self) {
+        self.close_with(None).await;
+    }
+
+    async fn close_with(mut self, frame: Option<CloseFrame>) {
+        self.socket.close(frame).await.unwrap();
         // Until the application has closed too.
         while let Some(Ok(_)) = timeout(LONG, self.socket.next()).await.unwrap() {}
     }

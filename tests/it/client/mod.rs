@@ -22,7 +22,9 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use serde_json::{Value, json};
-use switchboard_client::{Builder, Client, Error, Failure, Gathered, Message, Payload, State, Subscription, Triple};
+use switchboard_client::{
+    Builder, Client, Error, Failure, Gathered, Message, Payload, Reply, State, Subscription, Triple,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};

@@ -71,6 +71,30 @@ async fn a_refused_registration_ends_the_client() {
     assert!(states.next().await.is_none());
 }
 
+/// The code of the answer decides, not the Close frame that follows it.
+#[tokio::test]
+async fn a_refused_registration_is_repeated_if_its_code_is_retryable() {
+    for code in ErrorCode::ALL {
+        // RATE_LIMITED takes the place of UNAUTHENTICATED, and only a provider has another token.
+        let is_final = !code.retryable() || *code == ErrorCode::RateLimited;
+        let (broker, client, peer) = session().await;
+        let mut states = Box::pin(client.states());
+        drop(peer);
+        let mut peer = broker.connection().await;
+        let register = peer.next().await;
+        let data = json!({ "Success": false, "ErrorCode": code.as_str(), "ErrorMessage": "not now" });
+        peer.answer(&register, data).await;
+        peer.close(4403, "").await;
+        if is_final {
+            let state = expect_state(&mut states, |state| matches!(state, State::Closed { .. })).await;
+            assert_eq!(state, State::Closed { code: None, reason: format!("{}: not now", code.as_str()) });
+        } else {
+            let _session = broker.session().await;
+            expect_state(&mut states, is_connected).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_final_close_keeps_its_code_and_its_reason() {
     for (code, reason, expected) in [

@@ -26,7 +26,7 @@ async fn a_closure_answers_or_fails() {
 #[tokio::test]
 async fn an_event_with_its_publishers_id_is_not_a_request() {
     let (_broker, client, mut peer) = session().await;
-    let serve = client.serve("Crm/*/*".parse().unwrap(), async |_| Ok(Payload::default()));
+    let serve = client.serve("Crm/*/*".parse().unwrap(), async |_| Ok(().into()));
     let (serving, _) = tokio::join!(serve.into_future(), peer.grant());
     let _serving = serving.unwrap();
     let mut events = subscribe(&client, &mut peer, "Crm/*/*").await;
@@ -103,6 +103,74 @@ async fn a_panic_is_answered_with_internal() {
     assert_eq!(peer.next().await["data"]["ErrorCode"], "INTERNAL");
     peer.say(request("Crm/Contact/Find", "r2", json!(2))).await;
     assert_eq!(peer.next().await["data"], 2);
+}
+
+#[tokio::test]
+async fn a_closure_that_panics_before_it_returns_a_future_ends_one_request_only() {
+    let (_broker, client, mut peer) = session().await;
+    let serve = client.serve("Crm/*/*".parse().unwrap(), |request| {
+        let number: u32 = request.data().expect("a number");
+        async move { Ok(json!(number).into()) }
+    });
+    let (serving, _) = tokio::join!(serve.into_future(), peer.grant());
+    let _serving = serving.unwrap();
+    peer.say(request("Crm/Contact/Find", "r1", json!("no number"))).await;
+    assert_eq!(peer.next().await["data"]["ErrorCode"], "INTERNAL");
+    peer.say(request("Crm/Contact/Find", "r2", json!(2))).await;
+    assert_eq!(peer.next().await["data"], 2);
+}
+
+#[tokio::test]
+async fn an_answer_can_be_on_another_triple_and_in_the_field_message() {
+    let (_broker, client, mut peer) = session().await;
+    let serve = client.serve("Cisco/User/Login".parse().unwrap(), async |_| {
+        let payload = Payload::from(json!("welcome")).in_message();
+        Ok(Reply::from(payload).on(&Triple::new("Cisco", "User", "LoginSuccess")))
+    });
+    let (serving, wanted) = tokio::join!(serve.ordered(["User/LoginSuccess"]).into_future(), peer.grant());
+    let _serving = serving.unwrap();
+    assert_eq!((&wanted["ordered"], &wanted["replies"]), (&json!(true), &json!(["User/LoginSuccess"])));
+    peer.say(request("Cisco/User/Login", "r1", json!(1))).await;
+    let answer = peer.expect("Cisco/User/LoginSuccess").await;
+    assert_eq!((&answer["inReplyTo"], &answer["message"]), (&json!("r1"), &json!("welcome")));
+    assert!(answer.get("data").is_none(), "{answer}");
+}
+
+/// The broker would close the connection because of them, or refuse them without telling the requester.
+#[tokio::test]
+async fn an_answer_that_cannot_be_sent_is_replaced_by_a_failure() {
+    let (_broker, client, mut peer) = session().await;
+    let serve = client.serve("Crm/*/*".parse().unwrap(), async |request| match request.payload() {
+        Some("1") => Ok(json!("x".repeat(request.message_bytes_max())).into()),
+        _ => Ok(Reply::from(json!(1)).on(&Triple::new("Broker", "User", "LoginSuccess"))),
+    });
+    let (serving, _) = tokio::join!(serve.into_future(), peer.grant());
+    let _serving = serving.unwrap();
+    for (payload, code) in [(1, "TOO_LARGE"), (2, "INTERNAL")] {
+        peer.say(request("Crm/Contact/Find", "r1", json!(payload))).await;
+        let answer = peer.expect("Crm/Contact/Find").await;
+        assert_eq!((&answer["inReplyTo"], &answer["data"]["ErrorCode"]), (&json!("r1"), &json!(code)), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_command_without_an_answer_gets_none() {
+    let (_broker, client, mut peer) = session().await;
+    let (told, mut hears) = mpsc::channel(1);
+    let serve = client.serve("Crm/*/*".parse().unwrap(), move |request| {
+        let told = told.clone();
+        async move {
+            told.send(request.payload().map(str::to_owned)).await.unwrap();
+            Err(Failure::new("NOT_FOUND", "nobody reads this"))
+        }
+    });
+    let (serving, wanted) = tokio::join!(serve.without_answers().into_future(), peer.grant());
+    assert_eq!(wanted["answers"], false);
+    peer.say(request("Crm/Object/Open", "r1", json!(1))).await;
+    assert_eq!(timeout(Duration::from_secs(5), hears.recv()).await.unwrap().unwrap().as_deref(), Some("1"));
+    peer.receives_nothing().await;
+    let unsubscribed = peer.expect("Broker/Subscription/Unsubscribe");
+    tokio::join!(serving.unwrap().stop(), unsubscribed);
 }
 
 #[tokio::test]

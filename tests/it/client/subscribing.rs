@@ -1,6 +1,7 @@
 //! Receiving events.
 
 use super::*;
+use crate::support::Broker;
 
 #[tokio::test]
 async fn an_event_reaches_every_matching_subscription_once() {
@@ -42,15 +43,106 @@ async fn a_refused_subscription_is_an_error() {
 async fn the_last_of_equal_subscriptions_unsubscribes() {
     let (_broker, client, mut peer) = session().await;
     let first = subscribe(&client, &mut peer, "Phone/*/*").await;
-    let mut second = subscribe(&client, &mut peer, "Phone/*/*").await;
+    let subscribing = client.subscribe("Phone/*/*".parse().unwrap());
+    let (second, _) = tokio::join!(subscribing.into_future(), peer.grant_as("1"));
+    let mut second = second.unwrap();
     drop(first);
     peer.receives_nothing().await;
     peer.say(event("Phone/Call/Ringing", json!(1))).await;
     assert_eq!(next(&mut second).await, 1);
     drop(second);
     let unsubscribe = peer.expect("Broker/Subscription/Unsubscribe").await;
-    let data = json!({ "channel": "Phone", "topic": "*", "subtopic": "*", "role": "subscriber" });
-    assert_eq!(unsubscribe["data"], data);
+    assert_eq!(unsubscribe["data"], json!({ "SubscriptionId": "1" }));
+}
+
+/// Subscribes to patterns, which the broker takes for one, as in a channel with `fold_case`.
+async fn subscribe_as_one(client: &Client, peer: &mut Peer<TcpStream>, patterns: [&str; 2]) -> [Subscription; 2] {
+    let mut subscriptions = Vec::new();
+    for pattern in patterns {
+        let subscribing = client.subscribe(pattern.parse().unwrap());
+        let (subscription, _) = tokio::join!(subscribing.into_future(), peer.grant_as("one"));
+        subscriptions.push(subscription.unwrap());
+    }
+    subscriptions.try_into().unwrap()
+}
+
+#[tokio::test]
+async fn an_event_reaches_all_patterns_of_one_subscription_id() {
+    let (_broker, client, mut peer) = session().await;
+    let mut all = subscribe(&client, &mut peer, "Phone/*/*").await;
+    let mut both = subscribe_as_one(&client, &mut peer, ["Phone/Call/Ringing", "Phone/call/RINGING"]).await;
+    for (number, written) in ["Phone/Call/Ringing", "Phone/call/RINGING", "Phone/CALL/ringing"].into_iter().enumerate()
+    {
+        peer.say(event(written, json!(number))).await;
+        for subscription in both.iter_mut().chain([&mut all]) {
+            assert_eq!(next(subscription).await, number, "{written}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_last_pattern_of_one_subscription_id_unsubscribes() {
+    let (_broker, client, mut peer) = session().await;
+    let [first, mut second] = subscribe_as_one(&client, &mut peer, ["Phone/Call/Ringing", "Phone/call/RINGING"]).await;
+    drop(first);
+    peer.receives_nothing().await;
+    peer.say(event("Phone/Call/Ringing", json!(1))).await;
+    assert_eq!(next(&mut second).await, 1);
+    drop(second);
+    let unsubscribe = peer.expect("Broker/Subscription/Unsubscribe").await;
+    assert_eq!(unsubscribe["data"], json!({ "SubscriptionId": "one" }));
+    peer.receives_nothing().await;
+}
+
+/// The broker can give a new pattern the id of one that is dropped at this moment.
+#[tokio::test]
+async fn a_dropped_subscription_ends_only_when_no_reply_is_due() {
+    let (_broker, client, mut peer) = session().await;
+    let dropped = subscribe(&client, &mut peer, "Phone/Call/Ringing").await;
+    let subscribing = client.subscribe("Phone/call/RINGING".parse().unwrap());
+    let grant = async {
+        let subscribe = peer.expect("Broker/Subscription/Subscribe").await;
+        drop(dropped);
+        peer.receives_nothing().await;
+        peer.answer(&subscribe, json!({ "Success": true, "ErrorMessage": null, "SubscriptionId": "1" })).await;
+        peer.receives_nothing().await;
+    };
+    let (mut second, ()) = tokio::join!(subscribing.into_future(), grant);
+    peer.say(event("Phone/Call/Ringing", json!(1))).await;
+    assert_eq!(next(second.as_mut().unwrap()).await, 1);
+    drop(second);
+    assert_eq!(peer.next().await["data"], json!({ "SubscriptionId": "1" }));
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_given_up_before_the_reply_is_ended_after_it() {
+    let (_broker, client, mut peer) = session().await;
+    let subscribing = client.subscribe("Phone/*/*".parse().unwrap()).into_future();
+    let subscribe = tokio::select! {
+        _ = subscribing => panic!("there was no reply"),
+        subscribe = peer.expect("Broker/Subscription/Subscribe") => subscribe,
+    };
+    peer.receives_nothing().await;
+    peer.answer(&subscribe, json!({ "Success": true, "ErrorMessage": null, "SubscriptionId": "1" })).await;
+    assert_eq!(peer.expect("Broker/Subscription/Unsubscribe").await["data"], json!({ "SubscriptionId": "1" }));
+    drop(client);
+}
+
+#[tokio::test]
+async fn spelling_variants_share_a_subscription_of_a_real_broker() {
+    let broker = Broker::open_with("[channels.Phone]\nfold_case = true").await;
+    let client = Client::builder(format!("ws://{}/ws", broker.address())).source("gadget").connect().await.unwrap();
+    let first = client.subscribe("Phone/Call/Ringing".parse().unwrap()).await.unwrap();
+    let mut second = client.subscribe("Phone/call/RINGING".parse().unwrap()).await.unwrap();
+    let phone = Client::builder(format!("ws://{}/ws", broker.address())).source("softphone").connect().await.unwrap();
+    let ring = || phone.publish(Triple::new("Phone", "Call", "Ringing"), json!(1)).receipt();
+    drop(first);
+    assert_eq!(ring().await.unwrap().receivers, 1);
+    assert_eq!(next(&mut second).await, 1);
+    drop(second);
+    // A later command of the same session: its reply shows that the broker has handled the Unsubscribe.
+    client.applications().await.unwrap();
+    assert_eq!(ring().await.unwrap().receivers, 0);
 }
 
 #[tokio::test]

@@ -139,6 +139,49 @@ async fn a_request_without_an_answer_times_out_and_is_cancelled() {
     peer.expect("Broker/Request/Cancel").await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_first_connection_waits_for_the_broker() {
+    let (ends, mut broker) = mpsc::channel(1);
+    let dials = Arc::new(AtomicUsize::new(0));
+    let builder = builder().dial(move || {
+        let (ends, dial) = (ends.clone(), dials.fetch_add(1, Ordering::Relaxed));
+        async move {
+            if dial < 10 {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            let (ours, theirs) = duplex(64 << 10);
+            ends.send(theirs).await.unwrap();
+            Ok(ours)
+        }
+    });
+    let builder = builder.wait_for_broker(Duration::MAX);
+    let (client, _peer) = tokio::join!(builder.connect(), accept(&mut broker));
+    assert!(is_connected(&client.unwrap().state()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_connection_waits_no_longer_than_its_limit() {
+    let builder = builder().dial(async || Err::<DuplexStream, _>(io::ErrorKind::ConnectionRefused.into()));
+    let start = tokio::time::Instant::now();
+    let error = builder.wait_for_broker(Duration::from_mins(1)).connect().await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert_eq!(start.elapsed().as_secs(), 60);
+}
+
+/// A wrong token does not become right.
+#[tokio::test(start_paused = true)]
+async fn the_first_connection_does_not_repeat_a_registration_that_is_refused_for_good() {
+    let (builder, mut broker) = dialled(builder(), 0);
+    let refuse = async {
+        let mut peer = Peer::shake_hands(broker.recv().await.unwrap()).await;
+        let register = peer.next().await;
+        let data = json!({ "Success": false, "ErrorCode": "UNAUTHENTICATED", "ErrorMessage": "no such token" });
+        peer.answer(&register, data).await;
+    };
+    let (client, ()) = tokio::join!(builder.wait_for_broker(Duration::MAX).connect(), refuse);
+    assert_eq!(client.unwrap_err().code(), Some(ErrorCode::Unauthenticated));
+}
+
 /// A dead session can hold an exclusive source for more than a minute.
 #[tokio::test(start_paused = true)]
 async fn a_source_in_use_is_waited_for() {

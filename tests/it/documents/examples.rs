@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::blocks::node;
-use crate::support::{Broker, envelope, within};
+use crate::support::{Broker, application, envelope, secret_file, token_of, within};
 
 /// The folder of the build.
 fn built() -> PathBuf {
@@ -59,6 +59,45 @@ async fn the_rust_handler_answers() {
     let mut adapter = Command::new(built().join("examples/handler"));
     adapter.arg(format!("ws://{}/ws", broker.address()));
     let _adapter = answers(adapter, &broker).await;
+}
+
+#[tokio::test]
+async fn the_vendor_core_answers_logins_on_other_triples_and_takes_commands() {
+    let agent = Some("alice@example.com");
+    let core = application("cisco", agent, "handle = [\"Cisco/Agent/*\"]");
+    let broker = Broker::with_config(&format!("{core}{}", application("gadget", agent, ""))).await;
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    secret_file(&token, format!("{}\n", token_of("cisco")));
+    let mut core = Command::new(built().join("examples/vendor_core"));
+    core.arg(format!("ws://{}/ws", broker.address())).env("SWITCHBOARD_TOKEN_FILE", token);
+    let mut child = core.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut shown = BufReader::new(child.stdout.take().unwrap()).lines();
+    let ready = within("a core that is ready", shown.next_line()).await.unwrap();
+    assert_eq!(ready.as_deref(), Some("answering Cisco/Agent/Login"));
+
+    let mut gadget = broker.app_by_token("gadget").await;
+    gadget.subscribe("Cisco/Agent/State").await;
+    let logins = [
+        ("wrong", "LoginFailure", json!({"Success": false, "ErrorMessage": "wrong password"})),
+        ("acq@123", "LoginSuccess", json!({"Success": true, "agentId": "5051"})),
+    ];
+    for (password, _, _) in &logins {
+        let data = json!({"agentId": "5051", "password": password});
+        gadget.send(envelope("Cisco/Agent/Login", json!({"id": password, "data": data}))).await;
+    }
+    for (password, subtopic, message) in logins {
+        if subtopic == "LoginSuccess" {
+            let state = gadget.next_on("Cisco/Agent/State").await;
+            assert_eq!(state["data"], json!({"agentId": "5051", "state": "ready"}));
+        }
+        let answer = gadget.next_on(&format!("Cisco/Agent/{subtopic}")).await;
+        assert_eq!((&answer["inReplyTo"], &answer["message"]), (&json!(password), &message));
+    }
+    gadget.send(envelope("Cisco/Agent/ShowNote", json!({"id": "note", "data": "call back"}))).await;
+    assert_eq!(gadget.next_on("Broker/Message/Receipt").await["inReplyTo"], "note");
+    let note = within("the note", shown.next_line()).await.unwrap();
+    assert_eq!(note.as_deref(), Some("note: \"call back\""));
 }
 
 #[tokio::test]

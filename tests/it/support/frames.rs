@@ -3,68 +3,9 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+pub(crate) use super::framing::*;
 use super::http::{HANDSHAKE, try_read_response};
 use super::{Broker, Conversation, envelope, within};
-
-/// Opcodes of RFC 6455.
-pub(crate) const CONTINUATION: u8 = 0x0;
-pub(crate) const TEXT: u8 = 0x1;
-pub(crate) const CLOSE: u8 = 0x8;
-pub(crate) const PING: u8 = 0x9;
-pub(crate) const PONG: u8 = 0xA;
-
-const FIN: u8 = 0x80;
-const MASKED: u8 = 0x80;
-/// Length codes that say where the length stands: in two bytes, in eight.
-const LEN_16: u8 = 0x7E;
-const LEN_64: u8 = 0x7F;
-const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
-
-/// A masked frame with its FIN bit, its header as short as it can be.
-pub(crate) fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    frame_with(FIN | opcode, true, payload)
-}
-
-/// A masked frame without FIN: the first or a middle part of a message.
-pub(crate) fn part(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    frame_with(opcode, true, payload)
-}
-
-/// A frame with this first byte.
-pub(crate) fn frame_with(first: u8, masked: bool, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = header(first, masked, payload.len() as u64);
-    if masked {
-        bytes.extend(MASK);
-        bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    } else {
-        bytes.extend(payload);
-    }
-    bytes
-}
-
-/// Only the header of a masked text frame with a payload of `len` bytes.
-pub(crate) fn header_of(len: u64) -> Vec<u8> {
-    let mut bytes = header(FIN | TEXT, true, len);
-    bytes.extend(MASK);
-    bytes
-}
-
-/// A header up to its mask, its length in the fewest bytes.
-fn header(first: u8, masked: bool, len: u64) -> Vec<u8> {
-    let mask_bit = if masked { MASKED } else { 0 };
-    match (u8::try_from(len), u16::try_from(len)) {
-        (Ok(len @ ..=125), _) => vec![first, mask_bit | len],
-        (_, Ok(len)) => [&[first, mask_bit | LEN_16][..], &len.to_be_bytes()].concat(),
-        _ => [&[first, mask_bit | LEN_64][..], &len.to_be_bytes()].concat(),
-    }
-}
-
-/// The payload of a Close frame.
-pub(crate) fn close_payload(code: u16, reason: &[u8]) -> Vec<u8> {
-    let mut payload = code.to_be_bytes().to_vec();
-    payload.extend(reason);
-    payload
-}
 
 /// One frame as it came.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,6 +39,8 @@ impl Frame {
 /// A connection that has shaken hands and then knows no rules.
 pub(crate) struct RawSocket {
     stream: TcpStream,
+    /// What was read after the last frame.
+    incoming: Vec<u8>,
     conversation: Conversation,
 }
 
@@ -112,7 +55,11 @@ impl RawSocket {
         let mut stream = within("a connection", TcpStream::connect(broker.address())).await.unwrap();
         within("sending", stream.write_all(HANDSHAKE.as_bytes())).await.unwrap();
         let response = try_read_response(&mut stream).await?;
-        (response.status == 101).then(|| Self { stream, conversation: broker.conversation().clone() })
+        (response.status == 101).then(|| Self {
+            stream,
+            incoming: Vec::new(),
+            conversation: broker.conversation().clone(),
+        })
     }
 
     /// Connects and registers as this source.
@@ -144,17 +91,17 @@ impl RawSocket {
 
     /// The next frame; `None` where the connection has ended.
     pub(crate) async fn read(&mut self) -> Option<Frame> {
-        let mut head = [0; 2];
-        within("a frame", self.stream.read_exact(&mut head)).await.ok()?;
-        let len = match head[1] {
-            LEN_16 => u64::from(self.stream.read_u16().await.ok()?),
-            LEN_64 => self.stream.read_u64().await.ok()?,
-            len => u64::from(len),
+        let (start, end) = loop {
+            match measure(&self.incoming) {
+                Some(frame) => break frame,
+                None if within("a frame", self.stream.read_buf(&mut self.incoming)).await.ok()? == 0 => return None,
+                None => {}
+            }
         };
-        let mut payload = vec![0; usize::try_from(len).unwrap()];
-        within("a payload", self.stream.read_exact(&mut payload)).await.ok()?;
+        let frame: Vec<u8> = self.incoming.drain(..end).collect();
+        let payload = frame[start..].to_vec();
         self.conversation.add("raw", '<', &String::from_utf8_lossy(&payload));
-        Some(Frame { opcode: head[0] & 0x0F, payload })
+        Some(Frame { opcode: frame[0] & 0x0F, payload })
     }
 
     /// The next frame that is not a ping of the broker.

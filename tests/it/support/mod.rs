@@ -11,6 +11,7 @@ mod tokens;
 
 pub(crate) mod core;
 pub(crate) mod frames;
+pub(crate) mod framing;
 pub(crate) mod http;
 pub(crate) mod transcript;
 

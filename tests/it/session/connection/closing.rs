@@ -10,7 +10,9 @@ use switchboard::connection::Shutdown;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
-use super::{Broker, CLOSE, PING, PONG, TEXT, command, event, frame, header_of, limits, text};
+use crate::support::framing::header_of;
+
+use super::{Broker, CLOSE, PING, PONG, TEXT, command, event, frame, limits, text};
 
 #[tokio::test(start_paused = true)]
 async fn a_message_may_be_larger_after_registration() {

@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::support::framing;
+
 const TEXT: u8 = 0x81;
 pub(super) const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
@@ -81,27 +83,7 @@ pub(super) struct Client<S> {
 }
 
 pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(short @ ..=125), _) => frame.push(0x80 | short),
-        (_, Ok(medium)) => {
-            frame.push(0xFE);
-            frame.extend_from_slice(&medium.to_be_bytes());
-        }
-        _ => {
-            frame.push(0xFF);
-            frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
-        }
-    }
-    // A mask of zeros is a mask.
-    frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(payload);
-    frame
-}
-
-/// The header of a text frame whose text does not come.
-fn header_of(len: usize) -> Vec<u8> {
-    frame(TEXT, &vec![b'x'; len])[..14].to_vec()
+    framing::frame_with(first, true, payload)
 }
 
 pub(super) fn text(envelope: &Value) -> Vec<u8> {

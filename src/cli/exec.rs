@@ -1,0 +1,202 @@
+//! [`Commands`]: the commands of `switchboard handle --exec`. Each runs in a process group of its own, which ends with
+//! the request that it answers.
+
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+#[cfg(unix)]
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use zeroize::Zeroizing;
+
+use super::connect::TOKEN_VARIABLE;
+use super::output::one_line;
+use switchboard_client::{Failure, Payload, Request};
+use wire::ErrorCode;
+
+/// How long processes have to end after SIGTERM, before they get SIGKILL.
+#[cfg(unix)]
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How often a process group that was signalled is looked at.
+#[cfg(unix)]
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The longest output of a command in bytes, also if the broker takes longer messages.
+const OUTPUT_BYTES_MAX: usize = 64 << 20;
+
+/// Runs a command for each request.
+pub(super) struct Commands {
+    command: String,
+    /// Cancelled when the handler ends.
+    ending: CancellationToken,
+    running: TaskTracker,
+}
+
+impl Commands {
+    pub(super) fn new(command: String) -> Self {
+        Self { command, ending: CancellationToken::new(), running: TaskTracker::new() }
+    }
+
+    /// Runs the command on one request.
+    pub(super) async fn answer(&self, request: &Request) -> Result<Payload, Failure> {
+        // Counts as running until its processes have ended.
+        let _running = self.running.token();
+        if self.ending.is_cancelled() {
+            return Err(ending());
+        }
+        let mut group = Group::spawn(&self.command).map_err(cannot_run)?;
+        let limit = request.timeout().unwrap_or(Duration::MAX);
+        let output_max = request.message_bytes_max().min(OUTPUT_BYTES_MAX);
+        let outcome = tokio::select! {
+            outcome = timeout(limit, group.answer(request.text(), output_max)) => {
+                outcome.unwrap_or_else(|_| Err(failed(ErrorCode::RequestTimeout, "the command took too long")))
+            }
+            () = request.cancelled() => Err(failed(ErrorCode::RequestCancelled, "the requester no longer waits")),
+            () = self.ending.cancelled() => Err(ending()),
+        };
+        group.end().await;
+        outcome
+    }
+
+    /// Ends the commands that are still running, and waits until their processes are gone.
+    pub(super) async fn end(&self) {
+        self.ending.cancel();
+        self.running.close();
+        self.running.wait().await;
+    }
+}
+
+fn failed(code: ErrorCode, message: impl Into<String>) -> Failure {
+    Failure::new(code.as_str(), message)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form of map_err")]
+fn cannot_run(error: io::Error) -> Failure {
+    failed(ErrorCode::Internal, format!("the command cannot be run: {error}"))
+}
+
+fn ending() -> Failure {
+    failed(ErrorCode::HandlerGone, "the handler is ending")
+}
+
+/// A running command, with all processes that it starts. On systems without process groups, only the shell.
+struct Group {
+    child: Child,
+    /// Names the group. `None` when the group has ended.
+    #[cfg(unix)]
+    id: Option<rustix::process::Pid>,
+}
+
+impl Group {
+    fn spawn(command: &str) -> io::Result<Self> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", command]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        // The command does not need the token to answer.
+        shell.env_remove(TOKEN_VARIABLE);
+        #[cfg(unix)]
+        shell.process_group(0);
+        let child = shell.spawn()?;
+        #[cfg(unix)]
+        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+        Ok(Self {
+            child,
+            #[cfg(unix)]
+            id,
+        })
+    }
+
+    /// Writes the envelope to the command, and reads its output as the payload of the answer.
+    async fn answer(&mut self, envelope: &str, output_max: usize) -> Result<Payload, Failure> {
+        let (stdin, stdout) = (self.child.stdin.take(), self.child.stdout.take());
+        let write = async {
+            if let Some(mut stdin) = stdin {
+                // A command need not read its input.
+                stdin.write_all(one_line(envelope, false).as_bytes()).await.ok();
+                stdin.write_all(b"\n").await.ok();
+            }
+            Ok(())
+        };
+        let read = async {
+            // Of the final size and zeroised, because the answer can be a password. Untouched pages cost no memory.
+            let mut output = Zeroizing::new(Vec::with_capacity(output_max + 1));
+            if let Some(stdout) = stdout {
+                let mut stdout = stdout.take(output_max as u64 + 1);
+                while stdout.read_buf(&mut *output).await.map_err(cannot_run)? > 0 {}
+            }
+            if output.len() > output_max {
+                let message = format!("the command's output is longer than {output_max} bytes");
+                return Err(failed(ErrorCode::TooLarge, message));
+            }
+            Ok(output)
+        };
+        let status = async { self.child.wait().await.map_err(cannot_run) };
+        let ((), output, status) = tokio::try_join!(write, read, status)?;
+        if !status.success() {
+            return Err(failed(ErrorCode::UpstreamRejected, ended(status)));
+        }
+        payload(&output)
+    }
+
+    /// Ends all processes of the group: SIGTERM, and after [`GRACE`] SIGKILL.
+    #[cfg(unix)]
+    async fn end(&mut self) {
+        use rustix::process::{Signal, kill_process_group, test_kill_process_group};
+        let Some(id) = self.id else { return };
+        // An error means that no process is left.
+        kill_process_group(id, Signal::TERM).ok();
+        let deadline = Instant::now() + GRACE;
+        loop {
+            // The shell stays in the group until it is waited for.
+            self.child.try_wait().ok();
+            if test_kill_process_group(id).is_err() {
+                break;
+            }
+            if Instant::now() >= deadline {
+                kill_process_group(id, Signal::KILL).ok();
+                timeout(GRACE, self.child.wait()).await.ok();
+                break;
+            }
+            sleep_until(Instant::now() + LOOK).await;
+        }
+        self.id = None;
+    }
+
+    #[cfg(not(unix))]
+    async fn end(&mut self) {
+        // `kill` also waits.
+        self.child.kill().await.ok();
+    }
+}
+
+#[cfg(unix)]
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            rustix::process::kill_process_group(id, rustix::process::Signal::KILL).ok();
+        }
+    }
+}
+
+fn ended(status: ExitStatus) -> String {
+    match status.code() {
+        Some(code) => format!("the command ended with exit code {code}"),
+        None => "the command was ended by a signal".to_owned(),
+    }
+}
+
+/// Reads the output of a command. No output means an answer without a payload.
+fn payload(output: &[u8]) -> Result<Payload, Failure> {
+    let text =
+        std::str::from_utf8(output).map_err(|_| failed(ErrorCode::Internal, "the command's output is not UTF-8"))?;
+    match text.trim() {
+        "" => Ok(Payload::default()),
+        json => Payload::json(json.to_owned())
+            .map_err(|error| failed(ErrorCode::Internal, format!("the command's output is {error}"))),
+    }
+}
