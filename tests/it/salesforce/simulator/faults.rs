@@ -91,6 +91,34 @@ async fn a_body_can_be_anything_and_a_connection_can_end() {
 }
 
 #[tokio::test]
+async fn a_write_can_take_its_time_or_be_broken_off() {
+    let fixture = Fixture::start().await;
+    let token = fixture.writer().await;
+    let contact = json!({ "LastName": "late" });
+    let write = async || fixture.send("POST", &token, "/services/data/v67.0/sobjects/Contact", &contact).await.status;
+    let soql = "SELECT Id FROM Contact WHERE LastName = 'late'";
+    let written = async || fixture.query(&token, soql).await.json()["totalSize"].as_u64().unwrap();
+
+    arm(&fixture, &json!({ "fault": "slow_transaction", "milliseconds": 200, "times": 1 })).await;
+    assert_eq!(written().await, 0, "it only reads");
+    let before = Instant::now();
+    assert_eq!((write().await, written().await), (201, 1));
+    assert!(before.elapsed() >= Duration::from_millis(200));
+
+    arm(&fixture, &json!({ "fault": "broken_write", "times": 1 })).await;
+    assert_eq!((write().await, written().await), (0, 1));
+    arm(&fixture, &json!({ "fault": "broken_write", "milliseconds": 200, "times": 1 })).await;
+    assert_eq!((write().await, written().await), (0, 1));
+    let mut often = tokio::time::interval(Duration::from_millis(20));
+    crate::support::within("the late write", async {
+        while written().await < 2 {
+            often.tick().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn rows_can_be_masked_hidden_and_doubled() {
     let fixture = Fixture::start().await;
     let token = fixture.writer().await;
