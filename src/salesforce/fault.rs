@@ -55,6 +55,14 @@ impl Fault {
         Self::new(ErrorCode::UpstreamRejected, agent, operator, What::Object)
     }
 
+    /// Salesforce fails on one object, and may succeed later.
+    pub(super) fn object_unavailable(
+        agent: impl Into<Cow<'static, str>>,
+        operator: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(ErrorCode::UpstreamUnavailable, agent, operator, What::Object)
+    }
+
     /// Another process has locked the record.
     pub(super) fn locked(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::UpstreamUnavailable, agent, operator, What::Row)

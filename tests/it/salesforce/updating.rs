@@ -178,6 +178,22 @@ async fn a_refused_write_says_what_is_in_the_way_and_keeps_no_one_else_from_sale
 }
 
 #[tokio::test]
+async fn an_object_whose_trigger_fails_keeps_no_other_from_salesforce() {
+    let desk = Desk::start(OBJECTS).await;
+    let mut peer = desk.broker.app("myapp").await;
+    let fails = Wrong::Error { status: 500, code: "UNKNOWN_EXCEPTION".to_owned(), message: "SECRET".to_owned() };
+    desk.org.fault(Fault::new(fails).path("/sobjects/Case"));
+    for _ in 0..7 {
+        let answer = desk.ask(&mut peer, UPDATE, "u", update(json!({ "variable1": "x" }))).await;
+        let (code, message) = failure(&answer, KEYS);
+        assert!(code == "UPSTREAM_UNAVAILABLE" && message.contains("fails on records of Case"), "{code}: {message}");
+    }
+    assert_eq!(desk.asked("PATCH", "/Case/"), 7, "each was sent, once");
+    let told = desk.ask(&mut peer, CREATE, "c", create(json!({ "subject": "mine" }))).await;
+    assert_eq!(told["data"]["Success"], true, "{told}");
+}
+
+#[tokio::test]
 async fn a_locked_record_is_tried_three_times() {
     let desk = Desk::start(OBJECTS).await;
     let mut peer = desk.broker.app("myapp").await;
