@@ -22,8 +22,8 @@ pub use document::{Row, document, rows};
 pub use layers::LoadOptions;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use salesforce::{
-    Asked, CallVariables, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode, Proofs,
-    ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
+    Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,
+    Proofs, ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
 };
 
 use std::collections::HashMap;

@@ -2,13 +2,14 @@
 //! `Call/RemoveCustomVariables`.
 //!
 //! Only objects and fields in `[salesforce.objects.NAME]` are ever written. Without such a table there is no handler,
-//! and the triples are ordinary ones. `data` reads and writes payloads, `calls` keeps variables, `creations` creates a
-//! record once; [`Writer`] is what the handlers share.
+//! and the triples are ordinary ones. `data` reads and writes payloads, `calls` keeps variables, `creations` and
+//! `doubt` see to it that a record is created once; [`Writer`] is what the handlers share.
 
 mod calls;
 mod create;
 mod creations;
 mod data;
+mod doubt;
 mod update;
 mod variables;
 
@@ -39,7 +40,7 @@ pub fn writers(org: &Arc<Org>) -> Vec<Arc<dyn Handler>> {
     let writer = Arc::new(Writer {
         org: Arc::clone(org),
         calls: Calls::new(&org.config.variables),
-        creations: Creations::default(),
+        creations: Creations::new(Instant::now().into_std(), &org.config.creations),
         turns: Turns::default(),
     });
     let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
