@@ -194,6 +194,29 @@ async fn an_object_whose_trigger_fails_keeps_no_other_from_salesforce() {
 }
 
 #[tokio::test]
+async fn answers_about_one_record_arrive_in_the_order_of_the_requests() {
+    let desk = Desk::start(OBJECTS).await;
+    let mut peer = desk.broker.app("myapp").await;
+    desk.org.fault(Fault::new(Wrong::Slow { milliseconds: 200 }).times(2).path("/sobjects/Case"));
+    let params = |number| match number {
+        0 | 3 => json!({ "variable1": number.to_string() }),
+        1 => json!({ "unknown": "x" }),
+        _ => json!([]),
+    };
+    let asked =
+        (0..5).map(|number| envelope(UPDATE, json!({ "id": number.to_string(), "data": update(params(number)) })));
+    peer.send_all(asked).await;
+    let mut answered = Vec::new();
+    for _ in 0..5 {
+        let answer = peer.next_on(UPDATE).await;
+        let code = answer["data"]["ErrorCode"].as_str().unwrap_or("ok").to_owned();
+        answered.push(format!("{} {code}", answer["inReplyTo"].as_str().unwrap()));
+    }
+    let expected = ["0 ok", "1 FORBIDDEN", "2 INVALID_ENVELOPE", "3 ok", "4 INVALID_ENVELOPE"];
+    assert_eq!(answered, expected);
+}
+
+#[tokio::test]
 async fn a_locked_record_is_tried_three_times() {
     let desk = Desk::start(OBJECTS).await;
     let mut peer = desk.broker.app("myapp").await;
