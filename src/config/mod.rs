@@ -20,6 +20,7 @@ mod value;
 
 pub use document::{Row, document, rows};
 pub use layers::LoadOptions;
+pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use salesforce::{
     Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,

@@ -17,7 +17,8 @@ use tokio::time::{Instant, timeout};
 use super::creations::{Before, Begun, Created, Creation, Failed, Outcome, Values, Waiting, key};
 use super::data::{Asked, Told};
 use super::doubt::look_for;
-use super::{CallKey, Record, Way, Writer, json_text, mapped, named, target, told};
+use super::known::Record;
+use super::{CallKey, Way, Writer, json_text, mapped, named, target, told};
 use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Response};
 use crate::config::WritableObject;
 use crate::salesforce::fault::Fault;
@@ -140,7 +141,7 @@ impl CreateObject {
         if let Ok(created) = &outcome {
             let record = Record { name: job.wanted.name.clone(), id: created.id.clone() };
             let call = CallKey::new(&job.wanted.user, &job.wanted.call);
-            self.writer.calls.know(Instant::now().into_std(), &call, record);
+            self.writer.known.know(Instant::now().into_std(), &call, record);
         }
         let announces = self.writer.creations.end(Instant::now().into_std(), &job.creation, outcome.clone());
         if announces

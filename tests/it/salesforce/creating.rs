@@ -309,10 +309,14 @@ async fn only_what_is_configured_may_be_made() {
     for (data, words) in [
         (json!({ "callId": "1", "Name": "Case", "params": {} }), "create = true in [salesforce.objects.Case]"),
         (json!({ "callId": "1", "Name": "User", "params": {} }), "create = true in [salesforce.objects.User]"),
+        (json!({ "callId": "1", "Name": "task", "OId": "SF9", "params": {} }), "(did you mean 'Task'?)"),
         (create(json!({ "OwnerId": "x" })), "the variable 'OwnerId' is not mapped"),
         (create(json!({ "Switchboard_Request_Id__c": "x" })), "is not mapped"),
     ] {
-        let (code, message) = failure(&desk.ask(&mut peer, CREATE, "c", data).await, KEYS);
+        let answer = desk.ask(&mut peer, CREATE, "c", data.clone()).await;
+        let repeated = |key: &str| answer["data"][key] == data[key];
+        assert!(["callId", "Name", "OId", "sfid"].into_iter().all(repeated), "{answer}");
+        let (code, message) = failure(&answer, KEYS);
         assert!(code == "FORBIDDEN" && message.contains(words), "{code}: {message}");
     }
     let (code, _) = failure(&desk.ask(&mut peer, CREATE, "c", json!({ "Name": "Task", "params": {} })).await, KEYS);

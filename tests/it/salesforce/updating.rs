@@ -70,7 +70,9 @@ async fn what_is_not_configured_is_never_written() {
     let mut peer = desk.broker.app("myapp").await;
     for (name, params, words) in [
         ("Account", json!({}), "update = true in [salesforce.objects.Account]"),
-        ("case", json!({}), "update = true in [salesforce.objects.case]"),
+        ("case", json!({}), "no record called 'case' may be changed (did you mean 'Case'?)"),
+        ("Cases", json!({}), "(did you mean 'Case'?)"),
+        ("tasks", json!({}), "update = true in [salesforce.objects.tasks]"),
         ("Task", json!({ "subject": "x" }), "update = true in [salesforce.objects.Task]"),
         (
             "Case",
@@ -78,6 +80,7 @@ async fn what_is_not_configured_is_never_written() {
             "'variable2' is not mapped; fields in [salesforce.objects.Case]",
         ),
         ("Case", json!({ "Subject": "x" }), "'Subject' is not mapped"),
+        ("Case", json!({ "Variable1": "x" }), "would map it (did you mean 'variable1'?)"),
         ("Case/../Account", json!({}), "no record called 'Case/../Account' may be changed"),
     ] {
         let data = json!({ "callId": "1", "Name": name, "sfid": CASE, "params": params });
