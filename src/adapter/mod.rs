@@ -72,9 +72,9 @@ pub trait Handler: Send + Sync {
     /// Answers one request. A refusal becomes a failure on the request's triple, with the declared keys.
     fn handle(&self, given: Given) -> Answer<'_>;
 
-    /// Does what belongs to no request that still waits, until the broker ends. Run once, beside all requests.
-    fn work<'a>(&'a self, publish: &'a Publish) -> Heard<'a> {
-        let _ = publish;
+    /// Works beside the requests until the broker ends, for example on what was begun for a request that was answered.
+    /// Called once, with what publishes its events.
+    fn work<'a>(&'a self, _publish: &'a Publish) -> Heard<'a> {
         Box::pin(std::future::ready(()))
     }
 

@@ -14,10 +14,11 @@ use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::creations::{Before, Begun, Created, Creation, Failed, Outcome, Values, Waiting, key};
+use super::creations::{Before, Begun, Created, Creation, Failed, Outcome, Waiting, key};
 use super::data::{Asked, Told};
 use super::doubt::look_for;
 use super::known::Record;
+use super::values::Values;
 use super::{CallKey, Way, Writer, json_text, mapped, named, target, told};
 use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Response};
 use crate::config::WritableObject;
@@ -136,8 +137,10 @@ impl CreateObject {
 
     /// Carries a creation out. If nobody waits for it any more, announces the record.
     async fn carry_out(&self, job: Job, publish: &Publish) {
-        let Ok(object) = self.writer.object(&job.wanted.name, Way::Create) else { return };
-        let outcome = self.create(object, &job).await;
+        let outcome = match self.writer.object(&job.wanted.name, Way::Create) {
+            Ok(object) => self.create(object, &job).await,
+            Err(refusal) => Err(Failed { refusal, in_doubt: false }),
+        };
         if let Ok(created) = &outcome {
             let record = Record { name: job.wanted.name.clone(), id: created.id.clone() };
             let call = CallKey::new(&job.wanted.user, &job.wanted.call);
@@ -145,7 +148,7 @@ impl CreateObject {
         }
         let announces = self.writer.creations.end(Instant::now().into_std(), &job.creation, outcome.clone());
         if announces
-            && let Ok(created) = &outcome
+            && let (Ok(created), Ok(object)) = (&outcome, self.writer.object(&job.wanted.name, Way::Create))
             && let Ok(told) = self.told(object, &job.wanted, created).await
         {
             publish(told.event(&job.wanted.user));

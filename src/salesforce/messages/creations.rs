@@ -4,7 +4,7 @@
 //! It is in memory, and outcomes expire. The External ID of a record in the org does not, so the org is searched whenever
 //! a request might repeat one that is not remembered: after a start, and after an outcome was forgotten early.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tokio::sync::Notify;
 
-use super::data::Variable;
+use super::values::Values;
 use crate::config::CreationBounds;
 use crate::expiring::Expiring;
 use wire::{ErrorCode, Refusal};
@@ -50,47 +50,6 @@ pub(super) enum Before {
     Unknown,
     /// This process may have created it, with the requested values.
     AsAsked,
-}
-
-/// A hash of each value, by the name of its variable. Values themselves are not kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Values(BTreeMap<String, [u8; 16]>);
-
-impl Values {
-    pub(super) fn of(variables: &[Variable]) -> Self {
-        let hash = |json: &str| {
-            // Two notations of one text are the same value.
-            let text = serde_json::from_str::<String>(json).ok();
-            let digest = match &text {
-                Some(text) => Sha256::new().chain_update("text").chain_update(text).finalize(),
-                None => Sha256::new().chain_update("json").chain_update(json).finalize(),
-            };
-            let mut short = [0; 16];
-            short.copy_from_slice(digest.split_at(16).0);
-            short
-        };
-        Self(variables.iter().map(|(name, value)| (name.clone(), hash(value.get()))).collect())
-    }
-
-    /// Refuses other values than these.
-    fn compare(&self, other: &Self) -> Result<(), Refusal> {
-        let names: std::collections::BTreeSet<&String> = self.0.keys().chain(other.0.keys()).collect();
-        let differing: Vec<String> = names
-            .into_iter()
-            .filter(|name| self.0.get(*name) != other.0.get(*name))
-            .map(|it| format!("'{it}'"))
-            .collect();
-        match differing.as_slice() {
-            [] => Ok(()),
-            names => Err(Refusal::new(
-                ErrorCode::InvalidEnvelope,
-                format!(
-                    "this id was used for other values: data.params differs in {}; give each record an id of its own",
-                    names.join(", ")
-                ),
-            )),
-        }
-    }
 }
 
 /// The creation of one record, which ends even if nobody waits for it.
@@ -357,7 +316,7 @@ mod tests {
         tokio::join!(first.ended(), second.ended());
         let announced = |waiting: Waiting| waiting.leave().map(|(outcome, announces)| (outcome.unwrap(), announces));
         assert_eq!((announced(second), announced(first)), (Some((created(), true)), Some((created(), false))));
-        let Ok(Begun::Done(done)) = creations.begin(now + KEEP - S, ("k", "alice"), values("a=1"), true) else {
+        let Ok(Begun::Done(done)) = creations.begin(now + 599 * S, ("k", "alice"), values("a=1"), true) else {
             panic!()
         };
         assert_eq!(done, created());

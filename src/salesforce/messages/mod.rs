@@ -13,6 +13,7 @@ mod doubt;
 mod known;
 mod unwritten;
 mod update;
+mod values;
 mod variables;
 
 use std::sync::Arc;

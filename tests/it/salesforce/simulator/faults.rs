@@ -56,6 +56,10 @@ async fn a_fault_meets_the_calls_it_is_meant_for_as_often_as_it_says() {
     fixture.org.fault(Fault::new(Wrong::Unavailable { retry_after: None }).path("/oauth2/token"));
     assert_eq!(fixture.form("/services/oauth2/token", "").await.status, 503);
 
+    fixture.org.fault(Fault::new(Wrong::Unavailable { retry_after: None }).method("POST").times(1));
+    assert_eq!(fixture.query(&token, ONE).await.status, 200, "it is a GET");
+    fixture.org.clear_faults();
+
     arm(&fixture, &json!({ "fault": "record_locked", "times": 1 })).await;
     assert_eq!(fixture.query(&token, ONE).await.status, 200, "it only reads");
     let contact = json!({ "LastName": "x" });
@@ -187,9 +191,9 @@ async fn the_control_api_tells_what_was_asked() {
     let login = Seen { method: "POST".into(), path: "/services/oauth2/token".into(), status: 200, client: None };
     assert_eq!(fixture.org.seen().first(), Some(&login));
 
-    arm(&fixture, &json!({ "fault": "slow", "milliseconds": 1, "times": 3, "path": "/x" })).await;
+    arm(&fixture, &json!({ "fault": "slow", "milliseconds": 1, "times": 3, "path": "/x", "method": "GET" })).await;
     let armed = fixture.ask("GET", "/simulator/faults", "", "").await.json();
-    assert_eq!(armed, json!([{ "fault": "slow", "milliseconds": 1, "times": 3, "path": "/x" }]));
+    assert_eq!(armed, json!([{ "fault": "slow", "milliseconds": 1, "times": 3, "path": "/x", "method": "GET" }]));
     for wrong in [r#"{"fault":"nothing"}"#, r#"{"fault":"slow"}"#, r#"{"fault":"reset","extra":1}"#, "[]", ""] {
         assert_eq!(fixture.ask("POST", "/simulator/faults", "", wrong).await.status, 400, "{wrong}");
     }
