@@ -161,7 +161,9 @@ impl Client {
                 // Others get the turn, unless too many writes run on already.
                 let running_on = self.running_on.try_acquire();
                 let _kept = running_on.is_err().then_some(permits);
-                timeout(limit, exchange).await.unwrap_or_else(|_| Err(too_slow().in_doubt()))
+                timeout(limit.saturating_sub(self.org.timeout), exchange)
+                    .await
+                    .unwrap_or_else(|_| Err(too_slow().in_doubt()))
             }
         };
         counted.answered = outcome.is_ok();

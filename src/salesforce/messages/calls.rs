@@ -29,7 +29,7 @@ impl CallKey {
     }
 
     /// The user.
-    pub(super) fn user(&self) -> &Arc<str> {
+    pub(super) fn user(&self) -> &str {
         &self.user
     }
 

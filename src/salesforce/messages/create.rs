@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
 use super::creations::{Before, Begun, Created, Creation, Failed, Outcome, Waiting, key};
@@ -60,7 +60,7 @@ impl CreateObject {
     /// Shares a writer with the other handlers.
     pub(super) fn new(writer: &Arc<Writer>) -> Self {
         // Each creation in progress is at most once in the queue.
-        let (begin, begun) = mpsc::channel(writer.org.config.creations.in_progress);
+        let (begin, begun) = mpsc::channel(writer.org.config.creations.in_progress.min(Semaphore::MAX_PERMITS));
         Self { writer: Arc::clone(writer), begin, begun: Mutex::new(Some(begun)) }
     }
 

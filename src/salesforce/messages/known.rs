@@ -51,7 +51,7 @@ impl Known {
         state.expire(now);
         if state.records.get(now, key).is_none() {
             state.make_room(key, self.calls_max);
-            state.calls.entry(Arc::clone(key.user())).or_default().push_back(key.clone());
+            state.calls.entry(Arc::from(key.user())).or_default().push_back(key.clone());
         }
         let records = state.records.touch(now, key, self.keep, Vec::new);
         records.retain(|it| it.name != record.name);
