@@ -18,8 +18,8 @@ use crate::expiring::Expiring;
 const OF_CALL: Backoff =
     Backoff { least: Duration::from_millis(500), first: Duration::from_secs(1), most: Duration::from_mins(5) };
 
-/// The waits between attempts of any calls while they fail: an outage costs four attempts a minute, however many calls
-/// wait.
+/// The waits between attempts of any calls while they fail: an outage costs about eight attempts a minute, however many
+/// calls wait.
 const OF_ALL: Backoff =
     Backoff { least: Duration::from_millis(500), first: Duration::from_secs(1), most: Duration::from_secs(15) };
 
