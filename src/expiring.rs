@@ -88,6 +88,12 @@ impl<K: Clone + Eq + Hash, V> Expiring<K, V> {
         Some(value)
     }
 
+    /// How many entries there are, expired ones that were not removed yet included.
+    pub(crate) fn len(&self) -> usize {
+        debug_assert_eq!(self.entries.len(), self.order.len(), "each entry has one place");
+        self.entries.len()
+    }
+
     /// Makes room for one entry.
     fn make_room(&mut self) {
         while self.entries.len() >= self.entries_max.max(1)
@@ -100,15 +106,6 @@ impl<K: Clone + Eq + Hash, V> Expiring<K, V> {
     fn place(&mut self, now: Instant, span: Duration) -> Place {
         self.placed += 1;
         (now + span, self.placed)
-    }
-}
-
-#[cfg(test)]
-impl<K, V> Expiring<K, V> {
-    /// How many entries there are, expired ones that were not removed yet included.
-    pub(crate) fn len(&self) -> usize {
-        assert_eq!(self.entries.len(), self.order.len());
-        self.entries.len()
     }
 }
 

@@ -148,12 +148,15 @@ impl Host {
     /// Answers requests, and receives events, until `stop`, each in a task of its own on `tasks`.
     pub async fn run(self, tasks: TaskTracker, stop: CancellationToken) {
         let host = Arc::new(self);
-        match &host.events {
-            None => host.answer_requests(&tasks, &stop).await,
-            Some(events) => {
-                tokio::join!(host.answer_requests(&tasks, &stop), host.receive_events(events, &tasks, &stop));
+        let events = async {
+            if let Some(events) = &host.events {
+                host.receive_events(events, &tasks, &stop).await;
             }
-        }
+        };
+        let publisher = Arc::clone(&host);
+        let publish = move |event: Event| publisher.publish(&event);
+        let work = stop.run_until_cancelled(host.queue.handler.work(&publish));
+        tokio::join!(host.answer_requests(&tasks, &stop), events, work);
     }
 
     async fn answer_requests(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {

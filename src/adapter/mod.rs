@@ -44,8 +44,11 @@ pub struct Event {
 /// The answer of a handler, once it is there.
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Result<Response, Refusal>> + Send + 'a>>;
 
-/// A handler at work on an event.
+/// A handler at work on an event, or on what it does beside requests.
 pub type Heard<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// Publishes an event of a handler.
+pub type Publish = dyn Fn(Event) + Send + Sync;
 
 /// Answers requests inside the process, and may receive events.
 pub trait Handler: Send + Sync {
@@ -69,6 +72,12 @@ pub trait Handler: Send + Sync {
 
     /// Answers one request. A refusal becomes a failure on the request's triple, with the declared keys.
     fn handle(&self, given: Given) -> Answer<'_>;
+
+    /// Works beside the requests until the broker ends, for example on what was begun for a request that was answered.
+    /// Called once, with what publishes its events.
+    fn work<'a>(&'a self, _publish: &'a Publish) -> Heard<'a> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// Notes a request on its triples that was refused before it was handled (for an audit record).
     fn refused(&self, refused: &Refused<'_>) {

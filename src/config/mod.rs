@@ -21,10 +21,11 @@ mod value;
 
 pub use document::{Row, document, rows};
 pub use layers::LoadOptions;
+pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use salesforce::{
-    Asked, CallVariables, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode, Proofs,
-    ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
+    Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,
+    Proofs, ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
 };
 
 use std::collections::HashMap;

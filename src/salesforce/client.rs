@@ -18,7 +18,7 @@ use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use secrecy::ExposeSecret;
 use serde::de::IgnoredAny;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
@@ -94,6 +94,8 @@ pub(super) struct Client {
     turns: Semaphore,
     /// Permits for writes, fewer than `turns`: slow triggers and flows must leave room for credentials.
     writing: Semaphore,
+    /// Permits for writes that run on after `timeout` without a turn.
+    running_on: Semaphore,
     breaker: Mutex<Breaker<Fault>>,
     token: Mutex<Option<Arc<Token>>>,
     /// Held during a login; contains the failure of the last one.
@@ -118,6 +120,7 @@ impl Client {
             grant,
             turns: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
             writing: Semaphore::new(org.concurrency.div_ceil(2).min(Semaphore::MAX_PERMITS)),
+            running_on: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
             breaker: Mutex::new(Breaker::new(org.breaker_failures, org.breaker_open)),
             token: Mutex::default(),
             logging_in: tokio::sync::Mutex::default(),
@@ -137,6 +140,32 @@ impl Client {
     pub(super) async fn call(&self, call: &Call<'_>) -> Result<Reply, Fault> {
         let mut counted = Counted { stats: &self.stats, started: Instant::now(), answered: false };
         let outcome = self.within(self.in_turn(call)).await;
+        counted.answered = outcome.is_ok();
+        outcome
+    }
+
+    /// Sends one write that runs on after the time limit, for at most `limit` in all, because its outcome has to be
+    /// known. Waiting for a turn is limited as usual, so nothing is begun late.
+    pub(super) async fn call_to_its_end(&self, call: &Call<'_>, limit: Duration) -> Result<Reply, Fault> {
+        let mut counted = Counted { stats: &self.stats, started: Instant::now(), answered: false };
+        let Turn { mut ending, permits } = self.within(self.turn(call.writes())).await?;
+        let exchange = self.exchange(call);
+        tokio::pin!(exchange);
+        let outcome = match timeout(self.org.timeout, &mut exchange).await {
+            Ok(outcome) => {
+                ending.note(&outcome);
+                outcome
+            }
+            Err(_) => {
+                drop(ending);
+                // Others get the turn, unless too many writes run on already.
+                let running_on = self.running_on.try_acquire();
+                let _kept = running_on.is_err().then_some(permits);
+                timeout(limit.saturating_sub(self.org.timeout), exchange)
+                    .await
+                    .unwrap_or_else(|_| Err(too_slow().in_doubt()))
+            }
+        };
         counted.answered = outcome.is_ok();
         outcome
     }
@@ -180,18 +209,23 @@ impl Client {
     }
 
     async fn in_turn(&self, call: &Call<'_>) -> Result<Reply, Fault> {
+        let mut turn = self.turn(call.writes()).await?;
+        let outcome = self.exchange(call).await;
+        turn.ending.note(&outcome);
+        outcome
+    }
+
+    /// Waits for a turn.
+    async fn turn(&self, writes: bool) -> Result<Turn<'_>, Fault> {
         self.kept_away(self.breaker.lock().look(Instant::now().into_std()))?;
-        let _writing = match call.writes() {
+        let writing = match writes {
             true => self.writing.acquire().await.ok(),
             false => None,
         };
-        let Ok(_turn) = self.turns.acquire().await else { return Err(too_slow()) };
+        let Ok(turn) = self.turns.acquire().await else { return Err(too_slow()) };
         // The requests before this one may have failed meanwhile.
         let pass = self.kept_away(self.breaker.lock().admit(Instant::now().into_std()))?;
-        let mut ending = Ending { client: self, pass, writes: call.writes(), outcome: None };
-        let outcome = self.exchange(call).await;
-        ending.outcome = Some(outcome.as_ref().map(drop).map_err(Fault::clone));
-        outcome
+        Ok(Turn { ending: Ending { client: self, pass, writes, outcome: None }, permits: (writing, turn) })
     }
 
     fn kept_away<T>(&self, outcome: Result<T, Fault>) -> Result<T, Fault> {
@@ -294,19 +328,26 @@ impl Client {
             (_, Some(target)) => of_write(status, &body, target),
             (_, None) => of_answer(status, &body, &soql::fields(&self.org.credentials, &[])),
         };
-        // A refusal of one record says that it was not written. After any other failure, nobody knows.
+        // Salesforce's own refusals say that nothing was written. Any other answer leaves it open.
+        let is_refusal = match status {
+            400..=499 => true,
+            _ => error_codes(&body).first().is_some_and(|error| !error.code.is_empty()),
+        };
+        if call.writes() && !is_refusal {
+            return Err(verdict.in_doubt());
+        }
         Err(if call.writes() && !verdict.is_particular() { verdict.once() } else { verdict })
     }
 
     /// Sends a request and reads the whole answer: status, body, and how far this computer's clock is ahead. With
-    /// `once`, a failure after which the request may have arrived is final.
+    /// `once`, a failure after which the request may have arrived is final and leaves its outcome in doubt.
     async fn send(
         &self,
         request: reqwest::RequestBuilder,
         once: bool,
     ) -> Result<(u16, Zeroizing<Vec<u8>>, Option<i64>), Verdict> {
         let failed = |failure: Failure| match &failure {
-            Failure::Broken(_) if once => of_failure(&failure).once(),
+            Failure::Broken(_) | Failure::TooLarge if once => of_failure(&failure).in_doubt(),
             Failure::TooLarge | Failure::Tls(_) | Failure::Unconnected(_) | Failure::Broken(_) => of_failure(&failure),
         };
         let answer = http::send(request.header(ACCEPT, "application/json")).await.map_err(failed)?;
@@ -352,6 +393,12 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// A request that may be sent.
+struct Turn<'a> {
+    ending: Ending<'a>,
+    permits: (Option<SemaphorePermit<'a>>, SemaphorePermit<'a>),
+}
+
 /// Reports the outcome of a request to the breaker, even if its deadline cut it short.
 struct Ending<'a> {
     client: &'a Client,
@@ -359,6 +406,12 @@ struct Ending<'a> {
     writes: bool,
     /// `None`: the deadline cut it short.
     outcome: Option<Result<(), Fault>>,
+}
+
+impl Ending<'_> {
+    fn note(&mut self, outcome: &Result<Reply, Fault>) {
+        self.outcome = Some(outcome.as_ref().map(drop).map_err(Fault::clone));
+    }
 }
 
 impl Drop for Ending<'_> {

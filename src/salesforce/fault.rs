@@ -20,6 +20,8 @@ pub(super) struct Fault {
     what: What,
     /// The open breaker refused the request; the log has the cause already.
     again: bool,
+    /// A write may have been done all the same.
+    in_doubt: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,14 @@ impl Fault {
         Self::new(ErrorCode::UpstreamRejected, agent, operator, What::Object)
     }
 
+    /// Salesforce fails on one object, and may succeed later.
+    pub(super) fn object_unavailable(
+        agent: impl Into<Cow<'static, str>>,
+        operator: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(ErrorCode::UpstreamUnavailable, agent, operator, What::Object)
+    }
+
     /// Another process has locked the record.
     pub(super) fn locked(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::UpstreamUnavailable, agent, operator, What::Row)
@@ -83,7 +93,23 @@ impl Fault {
         operator: impl Into<Cow<'static, str>>,
         what: What,
     ) -> Self {
-        Self { code, agent: agent.into(), operator: operator.into(), what, again: false }
+        Self { code, agent: agent.into(), operator: operator.into(), what, again: false, in_doubt: false }
+    }
+
+    /// The form for a write that may have been done all the same.
+    pub(super) fn in_doubt(mut self) -> Self {
+        self.in_doubt = true;
+        self
+    }
+
+    /// Returns whether a write may have been done all the same.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.in_doubt
+    }
+
+    /// Returns whether the same request may succeed later.
+    pub(super) fn may_pass(&self) -> bool {
+        self.code.retryable()
     }
 
     /// The form that an open breaker returns.
@@ -158,6 +184,11 @@ impl Verdict {
             Self::Again(fault) => Self::Final(fault),
             verdict @ (Self::Login(_) | Self::Final(_)) => verdict,
         }
+    }
+
+    /// The same for a write that may have been done all the same, so it is not to be repeated.
+    pub(super) fn in_doubt(self) -> Self {
+        Self::Final(self.fault().in_doubt())
     }
 
     /// Returns whether it concerns one row or one object.

@@ -1,10 +1,10 @@
-//! Writes records of the org: [`Org`] changes a record, creates one at most once, and finds one by a field.
+//! Writes records of the org: [`Org`] changes a record, creates one, and finds one by a field.
 //!
-//! A record is created with an External ID. If the org already has one with that ID, it was created earlier: it is
-//! looked up, and not overwritten.
+//! A record is created with an External ID, by which it is found again if the answer was lost.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use reqwest::Method;
@@ -25,6 +25,17 @@ use crate::http::encode;
 /// The API name of a field and its value in JSON.
 pub(super) type Field = (String, Box<RawValue>);
 
+/// How long Salesforce may take to create a record. Triggers and flows run within it.
+const CREATE_MAX: Duration = Duration::from_mins(2);
+
+/// What Salesforce answers to the creation of a record.
+pub(super) enum Posted {
+    /// It is created, with this id.
+    New(String),
+    /// A unique field has a value that another record has already. Salesforce does not always say which field.
+    Duplicate,
+}
+
 impl Org {
     /// Changes a record. `id` has 18 characters.
     pub(super) async fn change(&self, target: &Target<'_>, id: &str, fields: &[Field]) -> Result<(), Fault> {
@@ -42,45 +53,29 @@ impl Org {
             .map(drop)
     }
 
-    /// Creates a record with an External ID unless it exists, and returns the record's id. With `look`, it may have
-    /// been created before, so it is looked up first; this is for fields that Salesforce does not keep unique.
-    pub(super) async fn create(
-        &self,
-        target: &Target<'_>,
-        fields: &[Field],
-        (key_field, key): (&str, &str),
-        look: bool,
-    ) -> Result<String, Fault> {
-        self.client
-            .within(async {
-                if look && let Some(id) = self.by_external_id(target, (key_field, key)).await? {
-                    return Ok(id);
-                }
-                let path = self.path(target.object);
-                let body = json_object(fields);
-                let call = Call {
-                    method: Method::POST,
-                    path: &path,
-                    body: Some(&body),
-                    want: Want::Created,
-                    target: Some(target),
-                };
-                let reply = self.client.call(&call).await?;
-                if reply.status != 400 {
-                    return id_of(&reply, "id").ok_or_else(|| unknown(target));
-                }
-                // Salesforce does not always say which field has the duplicate value.
-                self.by_external_id(target, (key_field, key)).await?.ok_or_else(|| {
-                    Fault::row(
-                        "Salesforce refuses the write: there is such a record already (DUPLICATE_VALUE)",
-                        format!(
-                            "DUPLICATE_VALUE: a field of {} that is unique, not {key_field}, has the value",
-                            target.object
-                        ),
-                    )
-                })
-            })
-            .await
+    /// Creates a record. It may take longer than other requests, and a fault says whether the outcome is in doubt.
+    pub(super) async fn post(&self, target: &Target<'_>, fields: &[Field]) -> Result<Posted, Fault> {
+        let path = self.path(target.object);
+        let body = json_object(fields);
+        let call =
+            Call { method: Method::POST, path: &path, body: Some(&body), want: Want::Created, target: Some(target) };
+        let reply = self.client.call_to_its_end(&call, CREATE_MAX).await?;
+        match reply.status {
+            400 => Ok(Posted::Duplicate),
+            _ => id_of(&reply, "id").map(Posted::New).ok_or_else(|| unknown(target).in_doubt()),
+        }
+    }
+
+    /// Returns the values that a record has in these fields, in this order. `id` has 18 characters.
+    pub(super) async fn read(&self, target: &Target<'_>, id: &str) -> Result<Vec<Field>, Fault> {
+        let path = format!("{}?fields={}", self.path(&format!("{}/{id}", target.object)), target.fields.join(","));
+        let reply = self.client.call(&get(&path, Want::Json, target)).await?;
+        let rows = objects(&reply.body).ok_or_else(|| unknown(target))?;
+        let row = rows.first().ok_or_else(|| unknown(target))?;
+        // Salesforce answers with its own spelling.
+        let value = |field: &&str| row.iter().find(|(name, _)| name.eq_ignore_ascii_case(field)).map(|(_, raw)| *raw);
+        let found = target.fields.iter().filter_map(|field| Some(((*field).to_owned(), value(field)?.to_owned())));
+        Ok(found.collect())
     }
 
     /// Returns the one record whose field has exactly this value; `None` if there is none or there are several.
@@ -107,7 +102,12 @@ impl Org {
         }
     }
 
-    async fn by_external_id(&self, target: &Target<'_>, (field, key): (&str, &str)) -> Result<Option<String>, Fault> {
+    /// Returns the record with an External ID.
+    pub(super) async fn by_external_id(
+        &self,
+        target: &Target<'_>,
+        (field, key): (&str, &str),
+    ) -> Result<Option<String>, Fault> {
         let path = format!("{}?fields=Id", self.path(&format!("{}/{field}/{key}", target.object)));
         let reply = self.client.call(&get(&path, Want::Row, target)).await?;
         match reply.status {

@@ -1,8 +1,8 @@
 //! What a refused write means: which record, field or permission is the cause, in a few words for the agent and by menu
 //! path for the operator. [`of_write`] knows the errors of one record or one object; `fault` knows the rest.
 //!
-//! A refused write says nothing about Salesforce as a whole, so it never opens the breaker: one misconfigured object
-//! must not keep agents from their credentials.
+//! A refused write says nothing about Salesforce as a whole, so it never opens the breaker: one misconfigured object, or
+//! one failing trigger, must not keep agents from their credentials.
 
 use super::fault::{Fault, Verdict, of_answer};
 use super::response::{ApiError, error_codes};
@@ -28,9 +28,13 @@ const SET: &str = "Setup > Users > Permission Sets > the broker's set > Object S
 /// Returns what an answer with an error means.
 pub(super) fn of_write(status: u16, body: &[u8], target: &Target<'_>) -> Verdict {
     let errors = error_codes(body);
-    let Some(error) = errors.first().filter(|_| matches!(status, 400..=409 | 415)) else {
+    let Some(error) = errors.first() else { return of_answer(status, body, &target.fields) };
+    if let Some(verdict) = of_object(status, error, target) {
+        return verdict;
+    }
+    if !matches!(status, 400..=409 | 415) {
         return of_answer(status, body, &target.fields);
-    };
+    }
     let (code, object) = (error.code, target.object);
     let fault = match code {
         // Not about a record or an object: the session, the app, the org.
@@ -41,9 +45,7 @@ pub(super) fn of_write(status: u16, body: &[u8], target: &Target<'_>) -> Verdict
         | "API_DISABLED_FOR_ORG"
         | "API_CURRENTLY_DISABLED"
         | "INVALID_OPERATION_WITH_EXPIRED_PASSWORD"
-        | "SERVER_UNAVAILABLE"
-        | "UNKNOWN_EXCEPTION"
-        | "QUERY_TIMEOUT" => return of_answer(status, body, &target.fields),
+        | "SERVER_UNAVAILABLE" => return of_answer(status, body, &target.fields),
         "UNABLE_TO_LOCK_ROW" => {
             return Verdict::Again(Fault::locked(
                 "somebody else is changing the record, or one that belongs to it; try again in a moment",
@@ -92,6 +94,28 @@ pub(super) fn of_write(status: u16, body: &[u8], target: &Target<'_>) -> Verdict
         ),
     };
     Verdict::Final(fault)
+}
+
+/// Returns what an error means that is about one object, whatever its status: code that runs on its records has failed,
+/// or a query of it is slow.
+fn of_object(status: u16, error: &ApiError<'_>, target: &Target<'_>) -> Option<Verdict> {
+    let (code, object) = (error.code, target.object);
+    let fault = |hint: String| {
+        Fault::object_unavailable(
+            format!("Salesforce fails on records of {object} just now; try again in a moment ({code})"),
+            format!("HTTP {status} {code}: {hint}"),
+        )
+    };
+    match code {
+        "UNKNOWN_EXCEPTION" | "APEX_ERROR" => Some(Verdict::Final(fault(format!(
+            "a trigger or flow on {object} failed inside Salesforce. Setup > Environments > Logs > Debug Logs, for the \
+             integration user, shows which"
+        )))),
+        "QUERY_TIMEOUT" => Some(Verdict::Again(fault(format!(
+            "the search for a record of {object} is slow: make its call_field an External ID (indexed)"
+        )))),
+        _ => None,
+    }
 }
 
 /// The text for the agent. It contains no message of the org, which may quote a value.
@@ -191,6 +215,14 @@ mod tests {
             (403, "<html>".to_owned(), "final breaker UPSTREAM_REJECTED", "API Access Control"),
             (503, error("SERVER_UNAVAILABLE", "x", "[]"), "again breaker UPSTREAM_UNAVAILABLE", "overloaded"),
             (500, "<html>".to_owned(), "again breaker", "HTTP 500"),
+            (
+                500,
+                error("UNKNOWN_EXCEPTION", "An unexpected error: SECRET", "[]"),
+                "final UPSTREAM_UNAVAILABLE: Salesforce fails on records of Task",
+                "Debug Logs",
+            ),
+            (400, error("UNKNOWN_EXCEPTION", "x", "[]"), "final UPSTREAM_UNAVAILABLE", "HTTP 400"),
+            (400, error("QUERY_TIMEOUT", "x", "[]"), "again UPSTREAM_UNAVAILABLE", "call_field"),
         ] {
             let told = told(status, &body);
             assert!(told.starts_with(agent) && told.contains(operator), "{status} {body}: {told}");

@@ -28,12 +28,15 @@ pub const HELP: &str = r#"Control API, under /simulator at the same address, wit
   POST   /simulator/faults            arm one: {"fault":NAME, …, "times":N, "path":"/query"}
                                       times: how many calls it meets, for good if left out
                                       path: only paths that contain this; if left out, API calls
+                                      method: only calls with this method
 Faults, with their own keys:
   session_expired, session_not_valid, password_expired (401)
   api_disabled, api_currently_disabled, daily_limit, long_running_limit, insufficient_access (403)
   record_locked, query_timeout (400)  unavailable [retry_after] (503)
   error status code message
-  slow milliseconds  cut_body  reset (done, but not answered)  html_body [status]  empty_body  huge_body bytes
+  slow milliseconds  slow_transaction milliseconds (a write takes effect, and is answered, only then)
+  broken_write [milliseconds] (not answered; takes effect only then, or never)
+  cut_body  reset (done, but not answered)  html_body [status]  empty_body  huge_body bytes
   redirect location  masked_field object field  hidden_field object field  two_rows
   login_refused error description  instance_url url (both meet logins)
   events error [after] (Pub/Sub API; after so many events of a stream): auth, auth_refresh,

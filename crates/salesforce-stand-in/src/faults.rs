@@ -25,6 +25,9 @@ pub struct Fault {
     /// Only calls whose path contains this.
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<String>,
+    /// Only calls with this method.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<String>,
 }
 
 /// What goes wrong.
@@ -70,6 +73,17 @@ pub enum Wrong {
     Slow {
         /// The delay.
         milliseconds: u64,
+    },
+    /// A write takes effect only after this time, and is answered then: a slow trigger or flow.
+    SlowTransaction {
+        /// The time.
+        milliseconds: u64,
+    },
+    /// The connection of a write ends at once.
+    BrokenWrite {
+        /// When the write takes effect all the same; never, if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        milliseconds: Option<u64>,
     },
     /// The connection ends in the middle of the answer's body.
     CutBody {},
@@ -158,7 +172,7 @@ fn ok() -> u16 {
 impl Fault {
     /// A fault that applies to every matching call until it is cleared.
     pub fn new(kind: Wrong) -> Self {
-        Self { kind, times: None, path: None }
+        Self { kind, times: None, path: None, method: None }
     }
 
     /// Limits how many calls it applies to.
@@ -175,24 +189,39 @@ impl Fault {
         self
     }
 
-    /// Reads a fault from JSON: `{"fault": "unavailable", "times": 3, "path": "/query"}`.
+    /// Limits it to calls with this method.
+    #[must_use]
+    pub fn method(mut self, method: &str) -> Self {
+        self.method = Some(method.to_owned());
+        self
+    }
+
+    /// Reads a fault from JSON: `{"fault": "unavailable", "times": 3, "path": "/query", "method": "GET"}`.
     pub(super) fn read(body: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Bounds {
             times: Option<u32>,
             path: Option<String>,
+            method: Option<String>,
         }
         let mut value: Value = serde_json::from_slice(body)?;
         let bounds = Bounds::deserialize(&value)?;
         if let Value::Object(object) = &mut value {
             object.remove("times");
             object.remove("path");
+            object.remove("method");
         }
-        Ok(Self { kind: serde_json::from_value(value)?, times: bounds.times, path: bounds.path })
+        Ok(Self { kind: serde_json::from_value(value)?, times: bounds.times, path: bounds.path, method: bounds.method })
     }
 
     fn meets(&self, call: &Call) -> bool {
         if matches!(self.kind, Wrong::Events { .. }) {
+            return false;
+        }
+        let only_writes = matches!(self.kind, Wrong::SlowTransaction { .. } | Wrong::BrokenWrite { .. });
+        if only_writes && call.method == Method::GET
+            || self.method.as_ref().is_some_and(|method| *method != call.method.as_str())
+        {
             return false;
         }
         if let Some(path) = &self.path {
@@ -201,7 +230,9 @@ impl Fault {
         let first = |number: usize| call.segments.get(number).map(String::as_str);
         match &self.kind {
             Wrong::InstanceUrl { .. } | Wrong::LoginRefused { .. } => call.path.starts_with("/services/oauth2/token"),
-            Wrong::RecordLocked {} => first(1) == Some("data") && call.method != Method::GET,
+            Wrong::RecordLocked {} | Wrong::SlowTransaction { .. } | Wrong::BrokenWrite { .. } => {
+                first(1) == Some("data") && call.method != Method::GET
+            }
             _ => matches!(first(1), Some("data" | "apexrest")),
         }
     }
@@ -222,6 +253,10 @@ pub(super) struct Effects {
     pub(super) delay: Duration,
     pub(super) cut: bool,
     pub(super) reset: bool,
+    /// The call never takes effect, and its connection ends.
+    pub(super) lost: bool,
+    /// How long it takes until the call takes effect.
+    pub(super) transaction: Option<Duration>,
     pub(super) instance_url: Option<String>,
     pub(super) masked: Vec<(String, String)>,
     pub(super) hidden: Vec<(String, String)>,
@@ -284,6 +319,12 @@ impl Effects {
     fn add(&mut self, kind: &Wrong) -> bool {
         match kind {
             Wrong::Slow { milliseconds } => self.delay += Duration::from_millis(*milliseconds),
+            Wrong::SlowTransaction { milliseconds } => self.transaction = Some(Duration::from_millis(*milliseconds)),
+            Wrong::BrokenWrite { milliseconds: Some(milliseconds) } => {
+                self.reset = true;
+                self.transaction = Some(Duration::from_millis(*milliseconds));
+            }
+            Wrong::BrokenWrite { milliseconds: None } => self.lost = true,
             Wrong::CutBody {} => self.cut = true,
             Wrong::Reset {} => self.reset = true,
             Wrong::InstanceUrl { url } => self.instance_url = Some(url.clone()),
@@ -347,6 +388,8 @@ fn reply(kind: &Wrong) -> Reply {
         }
         Wrong::EmptyBody {}
         | Wrong::Slow { .. }
+        | Wrong::SlowTransaction { .. }
+        | Wrong::BrokenWrite { .. }
         | Wrong::CutBody {}
         | Wrong::Reset {}
         | Wrong::InstanceUrl { .. }

@@ -104,7 +104,7 @@ impl Org {
         let authority = if options.tls { Some(tls::authority(address.ip())?) } else { None };
         let (acceptor, pem) = authority.map(|it| (it.acceptor, it.pem)).unzip();
         let shared = Arc::new(Shared::new(options.seed, address, pem)?);
-        let tasks = TaskTracker::new();
+        let tasks = shared.tasks.clone();
         tasks.spawn(serve::accept(Arc::clone(&shared), listener, acceptor, tasks.clone()));
         Ok(Self { shared, tasks })
     }

@@ -57,6 +57,8 @@ pub(super) struct Shared {
     address: String,
     pub(super) ca_pem: Option<String>,
     pub(super) signer: Arc<Signer>,
+    /// Connections, and writes that take effect although nobody waits for them any more.
+    pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
 
@@ -90,6 +92,7 @@ impl Shared {
             address: address.to_string(),
             ca_pem,
             signer,
+            tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         })
     }
@@ -166,13 +169,8 @@ impl Shared {
         seen.push_back(call);
     }
 
-    /// The org's answer after the faults are applied.
-    fn answer(&self, call: &Call) -> (Reply, Effects) {
-        let below: Vec<&str> = call.segments.iter().map(String::as_str).collect();
-        if let ["simulator", below @ ..] = below.as_slice() {
-            return (control::answer(self, call, below), Effects::default());
-        }
-        let effects = self.faults.lock().meet(call);
+    /// The org's answer with the effects of the faults.
+    fn answer(&self, call: &Call, effects: &Effects) -> Reply {
         let now = self.clock.now();
         let (reply, changes, schema) = {
             let mut state = self.state.lock();
@@ -184,7 +182,18 @@ impl Shared {
             self.bus.tell(now, &schema, &change).ok();
         }
         self.note(call, if effects.reset { 0 } else { reply.status.as_u16() });
-        (reply, effects)
+        reply
+    }
+
+    /// The same, after the time that the transaction takes. It takes effect even if its caller has gone.
+    async fn answer_in_time(self: &Arc<Self>, call: Call, effects: &Effects) -> io::Result<Reply> {
+        let Some(span) = effects.transaction else { return Ok(self.answer(&call, effects)) };
+        let (shared, effects) = (Arc::clone(self), effects.clone());
+        let done = self.tasks.spawn(async move {
+            let stopped = timeout(span, shared.stop.cancelled()).await.is_ok();
+            if stopped { None } else { Some(shared.answer(&call, &effects)) }
+        });
+        done.await.ok().flatten().ok_or_else(|| io::Error::other(Cut))
     }
 }
 
@@ -251,7 +260,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(shared: Arc<Shared>,
     server.serve_connection(TokioIo::new(stream), service).await.ok();
 }
 
-async fn respond(shared: &Shared, request: Request<Incoming>) -> io::Result<Response<Payload>> {
+async fn respond(shared: &Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Payload>> {
     let (parts, body) = request.into_parts();
     let body = match Limited::new(body, BODY_MAX).collect().await {
         Ok(body) => body.to_bytes(),
@@ -264,7 +273,21 @@ async fn respond(shared: &Shared, request: Request<Incoming>) -> io::Result<Resp
     let Some(call) = Call::new(parts.method, target, parts.headers, body, base) else {
         return Ok(shaped(Reply::of(StatusCode::BAD_REQUEST, "text/html", Bytes::new()), false));
     };
-    let (reply, effects) = shared.answer(&call);
+    let below: Vec<&str> = call.segments.iter().map(String::as_str).collect();
+    if let ["simulator", below @ ..] = below.as_slice() {
+        return Ok(shaped(control::answer(shared, &call, below), false));
+    }
+    let effects = shared.faults.lock().meet(&call);
+    if effects.lost {
+        shared.note(&call, 0);
+        return Err(io::Error::other(Cut));
+    }
+    if effects.reset && effects.transaction.is_some() {
+        let late = Arc::clone(shared);
+        shared.tasks.spawn(async move { late.answer_in_time(call, &effects).await.is_ok() });
+        return Err(io::Error::other(Cut));
+    }
+    let reply = shared.answer_in_time(call, &effects).await?;
     if !effects.delay.is_zero() {
         timeout(effects.delay, shared.stop.cancelled()).await.ok();
     }

@@ -1,9 +1,10 @@
 //! [`Salesforce`]: the keys of `[salesforce]`, that is which org, as whom, and where its credentials are; and
 //! [`Proofs`]: those of `[auth.salesforce_*]`.
 //!
-//! `keys`, `proof_keys`, `events` and `objects` define the keys, `text` checks the values of single keys, `rules` and
+//! `keys`, `proof_keys`, `events`, `objects` and `creations` define the keys, `text` checks the values of single keys, `rules` and
 //! `proof_rules` check keys against each other.
 
+mod creations;
 mod events;
 mod keys;
 mod objects;
@@ -14,6 +15,7 @@ mod record_id;
 mod rules;
 mod text;
 
+pub use creations::CreationBounds;
 pub use events::{EventTopic, Events, Start};
 pub(super) use events::{TOPIC_KEYS, TOPICS};
 pub use objects::{CallVariables, WritableObject};
@@ -33,7 +35,11 @@ use crate::http::BaseUrl;
 
 /// All keys except those of tables that can be repeated.
 pub(super) fn all_keys() -> impl Iterator<Item = &'static Key<Config>> {
-    let org = keys::SALESFORCE_KEYS.iter().chain(objects::VARIABLE_KEYS).chain(events::EVENT_KEYS);
+    let org = keys::SALESFORCE_KEYS
+        .iter()
+        .chain(creations::CREATION_KEYS)
+        .chain(objects::VARIABLE_KEYS)
+        .chain(events::EVENT_KEYS);
     org.chain(proof_keys::proof_keys())
 }
 
@@ -88,6 +94,8 @@ pub struct Salesforce {
     pub objects: BTreeMap<String, WritableObject>,
     /// `[salesforce.variables]`
     pub variables: CallVariables,
+    /// `[salesforce.creations]`
+    pub creations: CreationBounds,
 }
 
 /// `[salesforce.credentials]`
@@ -173,6 +181,7 @@ impl Default for Salesforce {
             events: Events::default(),
             objects: BTreeMap::new(),
             variables: CallVariables::default(),
+            creations: CreationBounds::default(),
         }
     }
 }

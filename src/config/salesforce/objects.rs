@@ -74,6 +74,8 @@ pub struct CallVariables {
     pub bytes: usize,
     /// The most calls of a user that have variables.
     pub calls: usize,
+    /// The most bytes of a user's variables.
+    pub user_bytes: usize,
     /// The most bytes of all variables.
     pub total_bytes: usize,
     /// The events that cause the variables of a call to be written.
@@ -96,6 +98,7 @@ impl Default for CallVariables {
             variables: 100,
             bytes: 64 << 10,
             calls: 1000,
+            user_bytes: 4 << 20,
             total_bytes: 64 << 20,
             write_on: Vec::new(),
             call_id: "callId".to_owned(),
@@ -160,7 +163,7 @@ pub(crate) static VARIABLE_KEYS: &[Key<Config>] = &[
         slot: Slot::Size(1, |it| &mut it.salesforce.variables.variables),
         default: "100",
         unit: "a call",
-        meaning: "Variables that are kept for a call. What is beyond this and the three bounds that follow is refused with \
+        meaning: "Variables that are kept for a call. What is beyond this and the four bounds that follow is refused with \
                   `TOO_LARGE`.",
     },
     Key {
@@ -176,6 +179,13 @@ pub(crate) static VARIABLE_KEYS: &[Key<Config>] = &[
         default: "1000",
         unit: "a user",
         meaning: "Calls for which variables are kept.",
+    },
+    Key {
+        name: "salesforce.variables.user_bytes",
+        slot: Slot::Size(1, |it| &mut it.salesforce.variables.user_bytes),
+        default: "4194304",
+        unit: "bytes a user",
+        meaning: "The size of all variables of one user, so that no user can take the room of the others.",
     },
     Key {
         name: "salesforce.variables.total_bytes",

@@ -7,8 +7,9 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 
 use super::data::Asked;
-use super::{CallKey, Record, Writer};
-use crate::adapter::{Answer, Event, Given, Handler, Heard, Refused, Response};
+use super::known::Record;
+use super::{CallKey, Writer};
+use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Refused, Response};
 use crate::audit::{self, Audit, Entry};
 use crate::config::record_id;
 use crate::router::{OWN_SOURCE, SessionId};
@@ -55,6 +56,10 @@ impl<H: Handler> Handler for Audited<H> {
             write.end(&outcome);
             outcome
         })
+    }
+
+    fn work<'a>(&'a self, publish: &'a Publish) -> Heard<'a> {
+        self.handler.work(publish)
     }
 
     fn refused(&self, refused: &Refused<'_>) {
@@ -153,6 +158,18 @@ impl Drop for Write {
 }
 
 impl Writer {
+    /// Records a creation whose requester was told that its outcome is not known yet.
+    pub(super) fn record_creation(&self, user: &str, record: &Record, written: &[Field]) {
+        let Some(object) = self.org.config.objects.get(&record.name) else { return };
+        self.audit.record(&Entry {
+            source: Some(OWN_SOURCE),
+            user: Some(user),
+            target: Some(format!("{}/{}", object.object, record.id).into()),
+            fields: written.iter().map(|(field, _)| field.clone().into()).collect(),
+            ..Entry::new(audit::Event::Write)
+        });
+    }
+
     /// Records a change that no request asked for: an event of the call caused it.
     pub(super) fn record_change(
         &self,

@@ -1,5 +1,5 @@
-//! [`Calls`]: the variables that applications have saved for a call, and the records that belong to a call. They are
-//! kept per user, in memory, for a limited time and within limits. Does no I/O.
+//! [`Calls`]: the variables that applications have saved for a call. They are kept per user, in memory, for a limited time
+//! and within limits. Does no I/O.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,11 +13,8 @@ use crate::config::CallVariables;
 use crate::expiring::Expiring;
 use wire::{ErrorCode, Refusal};
 
-/// How many calls have known records. Beyond that, the oldest are forgotten.
-const KNOWN_MAX: usize = 100_000;
-
 /// What a variable costs besides its name and value, in bytes.
-const VARIABLE_BYTES: usize = 64;
+pub(super) const VARIABLE_BYTES: usize = 64;
 
 /// A call: its user and its id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -31,8 +28,14 @@ impl CallKey {
         Self { user: Arc::from(user), call: Arc::from(call) }
     }
 
+    /// The user.
     pub(super) fn user(&self) -> &str {
         &self.user
+    }
+
+    /// The id of the call.
+    pub(super) fn call(&self) -> &str {
+        &self.call
     }
 }
 
@@ -62,16 +65,7 @@ fn bytes_of(name: &str, value: &RawValue) -> usize {
     name.len() + value.get().len() + VARIABLE_BYTES
 }
 
-/// A record of a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
-    /// The NAME of its table `[salesforce.objects.NAME]`.
-    pub(super) name: String,
-    /// The record's id in Salesforce, of 18 characters.
-    pub(super) id: String,
-}
-
-/// The variables and records of all calls.
+/// The variables of all calls.
 pub(super) struct Calls {
     keep: Duration,
     bounds: CallVariables,
@@ -82,24 +76,24 @@ struct State {
     /// Limited by `bounds.total_bytes` instead of a number of entries, because every removed entry must be subtracted
     /// from `bytes`.
     variables: Expiring<CallKey, Vec<Kept>>,
-    /// The number of calls with variables, per user.
-    calls: HashMap<Arc<str>, usize>,
+    /// What the variables of each user take.
+    shares: HashMap<Arc<str>, Share>,
     bytes: usize,
-    /// The records of each call, the one named last in front.
-    records: Expiring<CallKey, Vec<Record>>,
     stamp: u64,
+}
+
+/// What the variables of one user take.
+#[derive(Clone, Copy, Default)]
+struct Share {
+    /// The number of calls with variables.
+    calls: usize,
+    bytes: usize,
 }
 
 impl Calls {
     /// An empty store with these limits.
     pub(super) fn new(bounds: &CallVariables) -> Self {
-        let state = State {
-            variables: Expiring::new(usize::MAX),
-            calls: HashMap::new(),
-            bytes: 0,
-            records: Expiring::new(KNOWN_MAX),
-            stamp: 0,
-        };
+        let state = State { variables: Expiring::new(usize::MAX), shares: HashMap::new(), bytes: 0, stamp: 0 };
         Self { keep: bounds.keep, bounds: bounds.clone(), state: Mutex::new(state) }
     }
 
@@ -114,12 +108,14 @@ impl Calls {
         let replaced = old.iter().filter(|it| variables.iter().any(|(name, _)| *name == it.name));
         let after = before - replaced.map(Kept::bytes).sum::<usize>()
             + variables.iter().map(|(name, value)| bytes_of(name, value)).sum::<usize>();
-        let calls = state.calls.get(&key.user).copied().unwrap_or_default() + usize::from(old.is_empty());
-        let CallVariables { variables: count_max, bytes, calls: calls_max, total_bytes, .. } = self.bounds;
+        let own = state.shares.get(&key.user).copied().unwrap_or_default();
+        let share = Share { calls: own.calls + usize::from(old.is_empty()), bytes: own.bytes - before + after };
+        let CallVariables { variables: count_max, bytes, calls: calls_max, user_bytes, total_bytes, .. } = self.bounds;
         for (over, what, most, setting) in [
             (count > count_max, "variables of this call", count_max, "variables"),
             (after > bytes, "bytes of this call's variables", bytes, "bytes"),
-            (calls > calls_max, "calls of this user that have variables", calls_max, "calls"),
+            (share.calls > calls_max, "calls of this user that have variables", calls_max, "calls"),
+            (share.bytes > user_bytes, "bytes of this user's variables", user_bytes, "user_bytes"),
             (state.bytes - before + after > total_bytes, "bytes of all variables", total_bytes, "total_bytes"),
         ] {
             if over {
@@ -136,7 +132,7 @@ impl Calls {
         }
         state.put(now, key, variables, self.keep);
         state.bytes = state.bytes - before + after;
-        state.calls.insert(Arc::clone(&key.user), calls);
+        state.shares.insert(Arc::clone(&key.user), share);
         Ok(())
     }
 
@@ -160,28 +156,10 @@ impl Calls {
         state.drop_variables(key, |kept| written.iter().any(|it| it.is(kept)));
     }
 
-    /// Remembers a record of a call, in place of an earlier one of the same NAME.
-    pub(super) fn know(&self, now: Instant, key: &CallKey, record: Record) {
-        let mut state = self.state.lock();
-        self.expire(now, &mut state);
-        let records = state.records.touch(now, key, self.keep, Vec::new);
-        records.retain(|it| it.name != record.name);
-        records.insert(0, record);
-    }
-
-    /// The records of a call, the one named last in front.
-    pub(super) fn records(&self, now: Instant, key: &CallKey) -> Vec<Record> {
-        let mut state = self.state.lock();
-        self.expire(now, &mut state);
-        state.records.get(now, key).cloned().unwrap_or_default()
-    }
-
     fn expire(&self, now: Instant, state: &mut State) {
         let over = state.variables.expire(now);
-        state.records.expire(now);
         for (key, variables) in &over {
-            state.bytes -= variables.iter().map(Kept::bytes).sum::<usize>();
-            state.count_out(&key.user);
+            state.give_back(&key.user, variables.iter().map(Kept::bytes).sum(), true);
         }
         if !over.is_empty() {
             let variables: usize = over.iter().map(|(_, variables)| variables.len()).sum();
@@ -211,19 +189,23 @@ impl State {
 
     fn drop_variables(&mut self, key: &CallKey, over: impl Fn(&Kept) -> bool) {
         let Some(kept) = self.variables.get_mut(key) else { return };
-        self.bytes -= kept.iter().filter(|it| over(it)).map(Kept::bytes).sum::<usize>();
+        let freed = kept.iter().filter(|it| over(it)).map(Kept::bytes).sum();
         kept.retain(|it| !over(it));
-        if kept.is_empty() {
+        let was_last = kept.is_empty();
+        if was_last {
             self.variables.remove(key);
-            self.count_out(&key.user);
         }
+        self.give_back(&key.user, freed, was_last);
     }
 
-    fn count_out(&mut self, user: &Arc<str>) {
-        if let Some(calls) = self.calls.get_mut(user) {
-            *calls -= 1;
-            if *calls == 0 {
-                self.calls.remove(user);
+    /// Gives back what variables of a call took; `whole`: all of the call's.
+    fn give_back(&mut self, user: &Arc<str>, bytes: usize, whole: bool) {
+        self.bytes -= bytes;
+        if let Some(share) = self.shares.get_mut(user) {
+            share.bytes -= bytes;
+            share.calls -= usize::from(whole);
+            if share.calls == 0 {
+                self.shares.remove(user);
             }
         }
     }
@@ -270,7 +252,7 @@ mod tests {
         assert_eq!(shown(&calls, now + 14 * S, &a), "x=3");
         assert_eq!(shown(&calls, now + 15 * S, &a), "");
         let state = calls.state.lock();
-        assert!(state.calls.is_empty() && state.bytes == 0);
+        assert!(state.shares.is_empty() && state.bytes == 0);
     }
 
     #[test]
@@ -311,6 +293,16 @@ mod tests {
         narrow.remove(now, &one, &["x".to_owned()]);
         narrow.save(now, &two, &variables("x=1")).unwrap();
 
+        let shared = calls(|it| it.user_bytes = 2 * (VARIABLE_BYTES + 2));
+        shared.save(now, &one, &variables("x=1")).unwrap();
+        shared.save(now, &two, &variables("x=1")).unwrap();
+        shared.save(now, &two, &variables("x=2")).unwrap();
+        assert!(refused(&shared, &two, "y=1").contains("salesforce.variables.user_bytes"));
+        shared.save(now, &CallKey::new("bob", "2"), &variables("x=1 y=1")).unwrap();
+        shared.written(&one, &shared.kept(now, &one));
+        shared.save(now, &two, &variables("y=1")).unwrap();
+        shared.save(now + 10 * S, &one, &variables("x=1 y=1")).unwrap();
+
         let full = calls(|it| it.total_bytes = VARIABLE_BYTES + 2);
         full.save(now, &one, &variables("x=1")).unwrap();
         assert!(refused(&full, &two, "x=1").contains("salesforce.variables.total_bytes"));
@@ -318,15 +310,34 @@ mod tests {
     }
 
     #[test]
-    fn the_records_of_a_call_are_known_the_last_named_first() {
-        let (calls, now) = (calls(|_| {}), start());
-        let key = CallKey::new("alice", "1");
-        for (name, id) in [("Task", "00T1"), ("Case", "5001"), ("Task", "00T2")] {
-            calls.know(now, &key, Record { name: name.to_owned(), id: id.to_owned() });
-        }
-        let ids: Vec<_> = calls.records(now, &key).into_iter().map(|it| it.id).collect();
-        assert_eq!(ids, ["00T2", "5001"]);
-        assert!(calls.records(now, &CallKey::new("bob", "1")).is_empty());
-        assert!(calls.records(now + 10 * S, &key).is_empty());
+    fn many_threads_leave_exactly_what_they_did_not_remove() {
+        const THREADS: usize = 50;
+        const CALLS: usize = 40;
+        let now = start();
+        let calls = calls(|_| {});
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let calls = &calls;
+                scope.spawn(move || {
+                    for number in 0..CALLS {
+                        // Every two threads share a user, and each has calls of its own.
+                        let key = CallKey::new(&format!("user {}", thread / 2), &format!("{thread}/{number}"));
+                        calls.save(now, &key, &variables("x=1 y=2")).unwrap();
+                        calls.written(&key, &calls.kept(now, &key).split_off(1));
+                        if number.is_multiple_of(2) {
+                            calls.remove(now, &key, &["x".to_owned()]);
+                        }
+                    }
+                });
+            }
+        });
+        let of_user = CALLS * (VARIABLE_BYTES + 2);
+        let state = calls.state.lock();
+        assert_eq!((state.bytes, state.shares.len(), state.variables.len()), (of_user * 25, 25, THREADS * CALLS / 2));
+        assert!(state.shares.values().all(|it| (it.calls, it.bytes) == (CALLS, of_user)));
+        drop(state);
+        calls.expire(now + 10 * S, &mut calls.state.lock());
+        let state = calls.state.lock();
+        assert!(state.shares.is_empty() && state.bytes == 0);
     }
 }

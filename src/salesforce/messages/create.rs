@@ -1,39 +1,76 @@
 //! [`CreateObject`]: answers `Salesforce/Call/CreateObject` by creating one record, and announces it to the user's
 //! applications with the documented event on the same triple.
 //!
-//! A repeated request creates no second record, because the record's External ID is a hash of the request.
+//! A repeated request creates no second record: the record's External ID is a hash of the request, and a creation runs to
+//! its end even if its requester no longer waits. [`CreateObject::request`] is what a request does, and
+//! [`CreateObject::carry_out`] what a creation does.
 
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::Mutex;
 use serde_json::value::RawValue;
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
 
-use super::creations::{Made, key};
+use super::creations::{Before, Begun, Created, Creation, Failed, Outcome, Waiting, key};
 use super::data::{Asked, Told};
-use super::{CallKey, Record, Way, Writer, json_text, mapped, named, target, told};
-use crate::adapter::{Answer, Event, Given, Handler, Response};
+use super::doubt::look_for;
+use super::known::Record;
+use super::values::Values;
+use super::{CallKey, Way, Writer, json_text, mapped, named, target, told};
+use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Response};
 use crate::config::WritableObject;
-use crate::salesforce::write::Field;
+use crate::salesforce::fault::Fault;
+use crate::salesforce::write::{Field, Posted};
+use crate::salesforce::write_fault::Target;
 use crate::salesforce::{CHANNEL, CREATE_OBJECT, exactly};
-use wire::Refusal;
-use wire::{Pattern, Triple};
+use wire::{ErrorCode, Pattern, Refusal, Triple};
 
 /// The handler.
 pub(super) struct CreateObject {
     writer: Arc<Writer>,
+    begin: mpsc::Sender<Job>,
+    /// Taken by [`Handler::work`].
+    begun: Mutex<Option<mpsc::Receiver<Job>>>,
+}
+
+/// A creation that has to be carried out.
+struct Job {
+    creation: Arc<Creation>,
+    before: Before,
+    key: String,
+    wanted: Arc<Wanted>,
+}
+
+/// A record that a request wants.
+struct Wanted {
+    user: String,
+    call: String,
+    /// The call's id as it came.
+    call_raw: Box<RawValue>,
+    name: String,
+    oid: Box<RawValue>,
+    /// The requested fields, and the one with the call's id.
+    fields: Vec<Field>,
 }
 
 impl CreateObject {
     /// Shares a writer with the other handlers.
     pub(super) fn new(writer: &Arc<Writer>) -> Self {
-        Self { writer: Arc::clone(writer) }
+        // Each creation in progress is at most once in the queue.
+        let (begin, begun) = mpsc::channel(writer.org.config.creations.in_progress.min(Semaphore::MAX_PERMITS));
+        Self { writer: Arc::clone(writer), begin, begun: Mutex::new(Some(begun)) }
     }
 
-    async fn create(&self, given: Given) -> Result<Response, Refusal> {
+    /// Answers a request. The answer may be that the outcome is not known yet.
+    async fn request(&self, given: Given) -> Result<Response, Refusal> {
         let user = named(&given)?;
         let asked = Asked::read(given.payload.as_ref())?;
         let (call, name, oid) = (asked.call()?, asked.name()?, asked.oid()?);
         let params = asked.params()?;
+        let values = Values::of(&params);
         let object = self.writer.object(&name, Way::Create)?;
         let mut fields = mapped(&name, object, params)?;
         if !object.call_field.is_empty() {
@@ -43,56 +80,187 @@ impl CreateObject {
         let drawn = || hex::encode(rand::random::<[u8; 16]>()).into();
         let request_id = given.request_id.clone().unwrap_or_else(drawn);
         let key = key([user, &given.source, &request_id, &call.id, &name]);
-        let made = self.make(object, &fields, &key).await?;
+        let repeatable = given.request_id.is_some();
+        let wanted = Wanted {
+            user: user.to_owned(),
+            call: call.id,
+            call_raw: call.raw.to_owned(),
+            name,
+            oid: oid.to_owned(),
+            fields,
+        };
 
-        let record = Record { name: name.clone(), id: made.id.clone() };
-        self.writer.calls.know(Instant::now().into_std(), &CallKey::new(user, &call.id), record);
-        let about = Told::default()
-            .raw("callId", call.raw)
-            .value("Name", &name)
-            .raw("OId", oid)
-            .value("sfid", &made.id)
-            .value("DisplayField", Some(&object.display_field).filter(|it| !it.is_empty()))
-            .raw("DisplayValue", shown(object, &fields));
-        let mut response = Response::from(
-            about.clone().value("Success", true).value("ErrorMessage", None::<&str>).fields(&fields).data(),
-        );
-        if made.now {
-            let (topic, subtopic) = CREATE_OBJECT;
-            response.events.push(Event {
-                triple: Triple::new(CHANNEL, topic, subtopic),
-                user: Some(user.to_owned()),
-                payload: about.fields(&fields).payload(),
-            });
+        let now = Instant::now().into_std();
+        let wanted = Arc::new(wanted);
+        let (outcome, announces) = match self.writer.creations.begin(now, (&key, user), values, repeatable)? {
+            Begun::Done(created) => (Ok(created), false),
+            Begun::Running(waiting) => self.wait(waiting, repeatable).await?,
+            Begun::New(creation, before, waiting) => {
+                self.start(Job { creation, before, key, wanted: Arc::clone(&wanted) });
+                self.wait(waiting, repeatable).await?
+            }
+        };
+        let created = outcome.map_err(|failed| failed.refusal)?;
+        let told = self.told(object, &wanted, &created).await?;
+        let mut response = Response::from(told.answer());
+        if announces {
+            response.events.push(told.event(&wanted.user));
         }
         Ok(response)
     }
 
-    async fn make(&self, object: &WritableObject, fields: &[Field], key: &str) -> Result<Made, Refusal> {
-        let Writer { org, creations, .. } = &*self.writer;
-        let make = |look| async move {
-            let target = target(object, fields);
-            let mut fields = fields.to_vec();
-            fields.push((object.external_id.clone(), json_text(key)));
-            org.create(&target, &fields, (&object.external_id, key), look).await.map_err(|fault| {
-                let refusal = told(&fault, &target);
-                match refusal.code.retryable() {
-                    true => Refusal::new(
-                        refusal.code,
-                        format!("{}; repeated with the same id, it makes one record at most", refusal.message),
-                    ),
-                    false => refusal,
-                }
-            })
+    fn start(&self, job: Job) {
+        // It fails only while the broker ends.
+        if let Err(refused) = self.begin.try_send(job) {
+            let job = refused.into_inner();
+            let refusal =
+                Refusal::new(ErrorCode::UpstreamUnavailable, "the broker is about to end; try again in a moment");
+            let failed = Failed { refusal, in_doubt: false };
+            self.writer.creations.end(Instant::now().into_std(), &job.creation, Err(failed));
+        }
+    }
+
+    /// Waits for a creation for as long as for any request to Salesforce. The creation goes on.
+    async fn wait(&self, waiting: Waiting, repeatable: bool) -> Result<(Outcome, bool), Refusal> {
+        timeout(self.writer.org.config.timeout, waiting.ended()).await.ok();
+        waiting.leave().ok_or_else(|| {
+            let advice = match repeatable {
+                true => "send the request again with the same id to get the outcome; it makes one record at most",
+                false => "without an id in the request, the outcome cannot be asked for",
+            };
+            Refusal::new(
+                ErrorCode::UpstreamUnavailable,
+                format!("Salesforce has not said yet whether the record was created; {advice}"),
+            )
+        })
+    }
+
+    /// Carries a creation out. If nobody waits for it any more, announces the record.
+    async fn carry_out(&self, job: Job, publish: &Publish) {
+        let outcome = match self.writer.object(&job.wanted.name, Way::Create) {
+            Ok(object) => self.create(object, &job).await,
+            Err(refusal) => Err(Failed { refusal, in_doubt: false }),
         };
-        creations.once(Instant::now().into_std(), key, make).await
+        if let Ok(created) = &outcome {
+            let record = Record { name: job.wanted.name.clone(), id: created.id.clone() };
+            let call = CallKey::new(&job.wanted.user, &job.wanted.call);
+            self.writer.known.know(Instant::now().into_std(), &call, record);
+        }
+        let announces = self.writer.creations.end(Instant::now().into_std(), &job.creation, outcome.clone());
+        if announces && let (Ok(created), Ok(object)) = (&outcome, self.writer.object(&job.wanted.name, Way::Create)) {
+            let record = Record { name: job.wanted.name.clone(), id: created.id.clone() };
+            self.writer.record_creation(&job.wanted.user, &record, &job.wanted.fields);
+            if let Ok(told) = self.told(object, &job.wanted, created).await {
+                publish(told.event(&job.wanted.user));
+            }
+        }
+    }
+
+    async fn create(&self, object: &WritableObject, job: &Job) -> Outcome {
+        let Writer { org, .. } = &*self.writer;
+        let target = target(object, &job.wanted.fields);
+        let key = (object.external_id.as_str(), job.key.as_str());
+        let known = |id: String| Created { id, as_asked: job.before == Before::AsAsked };
+        let failed = |fault: &Fault| failed(fault, &target, job.before == Before::AsAsked);
+        if job.before != Before::Absent
+            && let Some(id) = org.by_external_id(&target, key).await.map_err(|fault| failed(&fault))?
+        {
+            return Ok(known(id));
+        }
+        let mut fields = job.wanted.fields.clone();
+        fields.push((object.external_id.clone(), json_text(&job.key)));
+        match org.post(&target, &fields).await {
+            Ok(Posted::New(id)) => Ok(Created { id, as_asked: true }),
+            Ok(Posted::Duplicate) => match org.by_external_id(&target, key).await {
+                Ok(Some(id)) => Ok(known(id)),
+                Ok(None) => Err(failed(&duplicate(object))),
+                Err(fault) => Err(failed(&fault)),
+            },
+            Err(fault) if fault.is_in_doubt() => {
+                fault.log_unwritten(target.object, &target.named_fields());
+                tracing::info!(object = target.object, "the record may exist all the same; the broker looks for it");
+                match look_for(|| org.by_external_id(&target, key)).await {
+                    Ok(Some(id)) => Ok(Created { id, as_asked: true }),
+                    Ok(None) => Err(Failed { refusal: repeatable(fault.refusal()), in_doubt: true }),
+                    Err(fault) => Err(failed(&fault.in_doubt())),
+                }
+            }
+            Err(fault) => Err(failed(&fault)),
+        }
+    }
+
+    /// Returns what the answer and the event say: the values that the record has, which are not those of a request that
+    /// found it.
+    async fn told(&self, object: &WritableObject, wanted: &Wanted, created: &Created) -> Result<Announcement, Refusal> {
+        let fields = match created.as_asked {
+            true => wanted.fields.clone(),
+            false => self.read_back(object, wanted, &created.id).await?,
+        };
+        let shown = fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(&object.display_field));
+        let about = Told::default()
+            .raw("callId", &wanted.call_raw)
+            .value("Name", &wanted.name)
+            .raw("OId", &wanted.oid)
+            .value("sfid", &created.id)
+            .value("DisplayField", Some(&object.display_field).filter(|it| !it.is_empty()))
+            .raw("DisplayValue", shown.map_or(RawValue::NULL, |(_, value)| value));
+        Ok(Announcement { about, fields })
+    }
+
+    /// Reads the fields of a record that messages may write, without those that are empty and were not requested.
+    async fn read_back(&self, object: &WritableObject, wanted: &Wanted, id: &str) -> Result<Vec<Field>, Refusal> {
+        let mut target = target(object, &wanted.fields);
+        let is_other = |field: &&String| !wanted.fields.iter().any(|(it, _)| it == *field);
+        target.fields.extend(object.fields.values().filter(is_other).map(String::as_str));
+        let read = self.writer.org.read(&target, id).await.map_err(|fault| told(&fault, &target))?;
+        let counts = |(field, value): &Field| value.get() != "null" || wanted.fields.iter().any(|(it, _)| it == field);
+        Ok(read.into_iter().filter(counts).collect())
     }
 }
 
-/// The value of the display field, if this request set it.
-fn shown<'a>(object: &WritableObject, fields: &'a [Field]) -> &'a RawValue {
-    let shown = fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(&object.display_field));
-    shown.map_or(RawValue::NULL, |(_, value)| value)
+/// What the requester and the user's applications are told of a record.
+struct Announcement {
+    about: Told,
+    fields: Vec<Field>,
+}
+
+impl Announcement {
+    fn answer(&self) -> crate::adapter::Data {
+        self.about.clone().value("Success", true).value("ErrorMessage", None::<&str>).fields(&self.fields).data()
+    }
+
+    fn event(self, user: &str) -> Event {
+        let (topic, subtopic) = CREATE_OBJECT;
+        Event {
+            triple: Triple::new(CHANNEL, topic, subtopic),
+            user: Some(user.to_owned()),
+            payload: self.about.fields(&self.fields).payload(),
+        }
+    }
+}
+
+fn failed(fault: &Fault, target: &Target<'_>, was_in_doubt: bool) -> Failed {
+    Failed { refusal: repeatable(told(fault, target)), in_doubt: was_in_doubt || fault.is_in_doubt() }
+}
+
+fn repeatable(refusal: Refusal) -> Refusal {
+    match refusal.code.retryable() {
+        true => Refusal::new(
+            refusal.code,
+            format!("{}; repeated with the same id, it makes one record at most", refusal.message),
+        ),
+        false => refusal,
+    }
+}
+
+fn duplicate(object: &WritableObject) -> Fault {
+    Fault::row(
+        "Salesforce refuses the write: there is such a record already (DUPLICATE_VALUE)",
+        format!(
+            "DUPLICATE_VALUE: a field of {} that is unique, not {}, has the value",
+            object.object, object.external_id
+        ),
+    )
 }
 
 impl Handler for CreateObject {
@@ -109,6 +277,20 @@ impl Handler for CreateObject {
     }
 
     fn handle(&self, given: Given) -> Answer<'_> {
-        Box::pin(self.create(given))
+        Box::pin(self.request(given))
+    }
+
+    fn work<'a>(&'a self, publish: &'a Publish) -> Heard<'a> {
+        Box::pin(async move {
+            let Some(mut begun) = self.begun.lock().take() else { return };
+            let mut running = FuturesUnordered::new();
+            loop {
+                tokio::select! {
+                    Some(job) = begun.recv() => running.push(self.carry_out(job, publish)),
+                    Some(()) = running.next() => {}
+                    else => return,
+                }
+            }
+        })
     }
 }

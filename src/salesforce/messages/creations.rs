@@ -1,88 +1,254 @@
-//! [`Creations`]: creates each record once. Concurrent requests for the same record share one exchange, and a later one
-//! gets the outcome of the first.
+//! [`Creations`]: the records that are being created or were created, so that a repeated request creates no second one.
+//! A repetition joins the first request, or gets its outcome. Does no I/O.
 //!
-//! The outcomes are in memory and expire. The External ID of the record in the org does not.
+//! It is in memory, and outcomes expire. The External ID of a record in the org does not, so the org is searched whenever
+//! a request might repeat one that is not remembered: after a start, and after an outcome was forgotten early.
 
-use std::future::Future;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::sync::OnceCell;
+use tokio::sync::Notify;
 
+use super::values::Values;
+use crate::config::CreationBounds;
 use crate::expiring::Expiring;
-use wire::Refusal;
+use wire::{ErrorCode, Refusal};
 
 /// How long an outcome is remembered.
 const KEEP: Duration = Duration::from_mins(10);
 
-/// The most outcomes that are remembered.
-const KEPT_MAX: usize = 10_000;
-
-/// The records that were created or are being created.
-pub(super) struct Creations {
-    made: Mutex<Expiring<String, Arc<Creation>>>,
-}
-
-/// One record.
-struct Creation {
-    outcome: OnceCell<Result<String, Refusal>>,
-    /// An earlier attempt failed, and the org may have created the record all the same.
-    doubtful: bool,
-}
-
-impl Creation {
-    fn new(doubtful: bool) -> Arc<Self> {
-        Arc::new(Self { outcome: OnceCell::new(), doubtful })
-    }
-}
-
-/// A record that was requested.
-pub(super) struct Made {
-    /// Its id in Salesforce.
+/// A record that is in the org.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Created {
+    /// Its id, of 18 characters.
     pub(super) id: String,
-    /// Whether this request created it, as far as this process knows.
-    pub(super) now: bool,
+    /// Whether this process created it with the requested values. Otherwise it may have others.
+    pub(super) as_asked: bool,
 }
 
-impl Default for Creations {
-    fn default() -> Self {
-        Self { made: Mutex::new(Expiring::new(KEPT_MAX)) }
+/// Why there is no record, as far as the broker knows.
+#[derive(Clone, Debug)]
+pub(super) struct Failed {
+    /// The refusal for the requester.
+    pub(super) refusal: Refusal,
+    /// Whether the org may have created the record all the same.
+    pub(super) in_doubt: bool,
+}
+
+/// How a creation ended.
+pub(super) type Outcome = Result<Created, Failed>;
+
+/// Whether the org may have the record before it is created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Before {
+    /// No.
+    Absent,
+    /// A broker may have created it, with values that are not known.
+    Unknown,
+    /// This process may have created it, with the requested values.
+    AsAsked,
+}
+
+/// The creation of one record, which ends even if nobody waits for it.
+pub(super) struct Creation {
+    key: String,
+    user: Arc<str>,
+    values: Values,
+    progress: Mutex<Progress>,
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct Progress {
+    waiting: usize,
+    outcome: Option<Outcome>,
+    announced: bool,
+}
+
+/// A requester that waits for a creation.
+pub(super) struct Waiting {
+    creation: Arc<Creation>,
+    /// Whether it counts as waiting.
+    counted: bool,
+}
+
+impl Waiting {
+    fn new(creation: &Arc<Creation>) -> Self {
+        creation.progress.lock().waiting += 1;
+        Self { creation: Arc::clone(creation), counted: true }
     }
+
+    /// Waits until the creation ends.
+    pub(super) async fn ended(&self) {
+        loop {
+            let ended = self.creation.ended.notified();
+            if self.creation.progress.lock().outcome.is_some() {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    /// Stops waiting. Returns the outcome, if there is one, and whether this requester is the one to announce the record.
+    pub(super) fn leave(mut self) -> Option<(Outcome, bool)> {
+        let mut progress = self.creation.progress.lock();
+        progress.waiting -= 1;
+        self.counted = false;
+        let outcome = progress.outcome.clone()?;
+        let announces = outcome.is_ok() && !std::mem::replace(&mut progress.announced, true);
+        Some((outcome, announces))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if self.counted {
+            self.creation.progress.lock().waiting -= 1;
+        }
+    }
+}
+
+/// What there is to do for a request.
+pub(super) enum Begun {
+    /// Create the record, and wait.
+    New(Arc<Creation>, Before, Waiting),
+    /// Wait for the same record.
+    Running(Waiting),
+    /// Nothing: it was created.
+    Done(Created),
+}
+
+/// The creations of all users.
+pub(super) struct Creations {
+    bounds: CreationBounds,
+    state: Mutex<State>,
+}
+
+struct State {
+    running: HashMap<String, Arc<Creation>>,
+    /// How many of `running` are of each user.
+    of_user: HashMap<Arc<str>, usize>,
+    /// `None`: it may have been created.
+    over: Expiring<String, (Values, Option<Created>)>,
+    /// Until then, a request may repeat one that is not in `over`.
+    unknown_until: Instant,
 }
 
 impl Creations {
-    /// Creates the record of a key with `make`, unless it was created or is being created. The argument of `make` is
-    /// whether an earlier attempt may have created it.
-    pub(super) async fn once<F: Future<Output = Result<String, Refusal>>>(
+    /// Knows nothing yet, so that until `KEEP` is over any request may repeat one of an earlier process.
+    pub(super) fn new(now: Instant, bounds: &CreationBounds) -> Self {
+        let state = State {
+            running: HashMap::new(),
+            of_user: HashMap::new(),
+            over: Expiring::new(bounds.remembered),
+            unknown_until: now + KEEP,
+        };
+        Self { bounds: bounds.clone(), state: Mutex::new(state) }
+    }
+
+    /// Begins a creation, which has to be ended with [`Creations::end`], unless it was begun before. A request that is not
+    /// `repeatable` repeats none.
+    pub(super) fn begin(
         &self,
         now: Instant,
-        key: &str,
-        make: impl FnOnce(bool) -> F,
-    ) -> Result<Made, Refusal> {
-        let key = key.to_owned();
-        let creation = {
-            let mut made = self.made.lock();
-            made.expire(now);
-            Arc::clone(made.touch(now, &key, KEEP, || Creation::new(false)))
+        (key, user): (&str, &str),
+        values: Values,
+        repeatable: bool,
+    ) -> Result<Begun, Refusal> {
+        let mut state = self.state.lock();
+        state.over.expire(now);
+        if let Some(creation) = state.running.get(key) {
+            creation.values.compare(&values)?;
+            return Ok(Begun::Running(Waiting::new(creation)));
+        }
+        let before = match state.over.get(now, key) {
+            Some((earlier, created)) => {
+                earlier.compare(&values)?;
+                match created {
+                    Some(created) => return Ok(Begun::Done(created.clone())),
+                    None => Before::AsAsked,
+                }
+            }
+            None if repeatable && now < state.unknown_until => Before::Unknown,
+            None => Before::Absent,
         };
-        let mut own = false;
-        let outcome = creation
-            .outcome
-            .get_or_init(|| {
-                own = true;
-                make(creation.doubtful)
-            })
-            .await;
-        if own && let Err(refusal) = outcome {
-            let mut made = self.made.lock();
-            if made.get(now, &key).is_some_and(|it| Arc::ptr_eq(it, &creation)) {
-                let doubtful = creation.doubtful || refusal.code.retryable();
-                made.insert(now, key, Creation::new(doubtful), KEEP);
+        let user: Arc<str> = Arc::from(user);
+        let own = state.of_user.get(&user).copied().unwrap_or_default();
+        let CreationBounds { in_progress, of_user, .. } = self.bounds;
+        for (count, most, whose, setting) in
+            [(state.running.len(), in_progress, "", "in_progress"), (own, of_user, " of this user", "of_user")]
+        {
+            if count >= most {
+                return Err(Refusal::new(
+                    ErrorCode::TooManyRequests,
+                    format!(
+                        "{most} records{whose} are being created already (salesforce.creations.{setting}); try again in a \
+                         moment"
+                    ),
+                ));
             }
         }
-        outcome.clone().map(|id| Made { id, now: own })
+        let creation = Arc::new(Creation {
+            key: key.to_owned(),
+            user: Arc::clone(&user),
+            values,
+            progress: Mutex::default(),
+            ended: Notify::new(),
+        });
+        state.of_user.insert(user, own + 1);
+        state.running.insert(key.to_owned(), Arc::clone(&creation));
+        let waiting = Waiting::new(&creation);
+        Ok(Begun::New(creation, before, waiting))
+    }
+
+    /// Ends a creation. Returns whether nobody waits for it, so that the caller has to announce the record.
+    pub(super) fn end(&self, now: Instant, creation: &Creation, outcome: Outcome) -> bool {
+        let mut state = self.state.lock();
+        state.over.expire(now);
+        if state.running.remove(&creation.key).is_some() {
+            state.count_out(&creation.user);
+        }
+        let over = match &outcome {
+            Ok(created) => Some(Some(created.clone())),
+            Err(failed) if failed.in_doubt => Some(None),
+            Err(_) => None,
+        };
+        match over {
+            Some(over) => state.remember(now, creation, over, self.bounds.remembered),
+            None => drop(state.over.remove(&creation.key)),
+        }
+        // Under the lock of the state: a repetition joins before the outcome is there, or finds it remembered.
+        let mut progress = creation.progress.lock();
+        let announces = progress.waiting == 0 && outcome.is_ok();
+        progress.announced = announces;
+        progress.outcome = Some(outcome);
+        drop(progress);
+        creation.ended.notify_waiters();
+        announces
+    }
+}
+
+impl State {
+    fn remember(&mut self, now: Instant, creation: &Creation, over: Option<Created>, most: usize) {
+        self.over.remove(&creation.key);
+        if self.over.len() >= most
+            && let Some(forgotten) = self.over.deadline()
+        {
+            self.unknown_until = self.unknown_until.max(forgotten);
+        }
+        self.over.insert(now, creation.key.clone(), (creation.values.clone(), over), KEEP);
+    }
+
+    fn count_out(&mut self, user: &Arc<str>) {
+        if let Some(count) = self.of_user.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_user.remove(user);
+            }
+        }
     }
 }
 
@@ -99,31 +265,179 @@ pub(super) fn key(parts: [&str; 5]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use serde_json::value::RawValue;
+
     use super::*;
-    use wire::ErrorCode;
+
+    const S: Duration = Duration::from_secs(1);
+
+    fn start() -> Instant {
+        #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
+        Instant::now()
+    }
+
+    fn values(text: &str) -> Values {
+        let raw = |value: &str| RawValue::from_string(value.to_owned()).unwrap();
+        let pairs = text.split_whitespace().filter_map(|it| it.split_once('='));
+        Values::of(&pairs.map(|(name, value)| (name.to_owned(), raw(value))).collect::<Vec<_>>())
+    }
+
+    fn creations(now: Instant, change: impl FnOnce(&mut CreationBounds)) -> Creations {
+        let mut bounds = CreationBounds::default();
+        change(&mut bounds);
+        Creations::new(now, &bounds)
+    }
+
+    fn created() -> Created {
+        Created { id: "00T1".to_owned(), as_asked: true }
+    }
+
+    fn failed(in_doubt: bool) -> Failed {
+        Failed { refusal: Refusal::new(ErrorCode::UpstreamUnavailable, ""), in_doubt }
+    }
+
+    fn begun(creations: &Creations, now: Instant, key: &str, text: &str) -> (Arc<Creation>, Before, Waiting) {
+        match creations.begin(now, (key, "alice"), values(text), true) {
+            Ok(Begun::New(creation, before, waiting)) => (creation, before, waiting),
+            Ok(_) => panic!("{key} was begun before"),
+            Err(refusal) => panic!("{refusal}"),
+        }
+    }
 
     #[tokio::test]
-    async fn those_who_ask_at_once_share_one_outcome_and_a_failure_is_tried_again() {
-        #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
-        let now = Instant::now();
-        let creations = Creations::default();
-        let told = Mutex::new(Vec::new());
-        let ask = async |outcome: Result<&str, ErrorCode>| {
-            let make = async |doubtful| {
-                told.lock().push(doubtful);
-                tokio::task::yield_now().await;
-                outcome.map(str::to_owned).map_err(|code| Refusal::new(code, ""))
-            };
-            creations.once(now, "k", make).await.map(|made| (made.id, made.now)).map_err(|refusal| refusal.code)
+    async fn a_repetition_joins_and_later_gets_the_outcome_and_one_of_all_announces_it() {
+        let now = start();
+        let creations = creations(now, |_| {});
+        let (creation, _, first) = begun(&creations, now, "k", "a=1");
+        let Ok(Begun::Running(second)) = creations.begin(now, ("k", "alice"), values("a=1"), true) else { panic!() };
+        assert!(!creations.end(now, &creation, Ok(created())), "somebody waits");
+        tokio::join!(first.ended(), second.ended());
+        let announced = |waiting: Waiting| waiting.leave().map(|(outcome, announces)| (outcome.unwrap(), announces));
+        assert_eq!((announced(second), announced(first)), (Some((created(), true)), Some((created(), false))));
+        let Ok(Begun::Done(done)) = creations.begin(now + 599 * S, ("k", "alice"), values("a=1"), true) else {
+            panic!()
         };
-        let down = ErrorCode::UpstreamUnavailable;
-        assert_eq!(tokio::join!(ask(Err(down)), ask(Ok("b"))), (Err(down), Err(down)));
-        let no = ErrorCode::UpstreamRejected;
-        assert_eq!(ask(Err(no)).await, Err(no));
-        let made = |now| Ok(("c".to_owned(), now));
-        assert_eq!(tokio::join!(ask(Ok("c")), ask(Ok("d"))), (made(true), made(false)));
-        assert_eq!(ask(Ok("e")).await, made(false));
-        assert_eq!(*told.lock(), [false, true, true], "once in doubt, always looked for first");
+        assert_eq!(done, created());
+
+        let (creation, _, gave_up) = begun(&creations, now, "l", "");
+        assert!(gave_up.leave().is_none());
+        assert!(creations.end(now, &creation, Ok(created())), "nobody waits any more");
+        let (creation, _, late) = begun(&creations, now, "m", "");
+        creations.end(now, &creation, Err(failed(false)));
+        assert!(late.leave().is_some_and(|(outcome, announces)| outcome.is_err() && !announces));
+    }
+
+    #[test]
+    fn an_id_that_was_used_for_other_values_is_refused_until_the_values_are_known_not_to_be_written() {
+        let now = start();
+        let creations = creations(now, |_| {});
+        let other =
+            |text| creations.begin(now, ("k", "alice"), values(text), true).err().map(|it| it.message.into_owned());
+        let differs = |names: &str| {
+            format!(
+                "this id was used for other values: data.params differs in {names}; give each record an id of its own"
+            )
+        };
+        let (creation, _, _waiting) = begun(&creations, now, "k", r#"a="x" b=2 c="secret""#);
+        assert_eq!(other(r#"a="\u0078" b=2 c="secret""#), None, "the same value in another notation");
+        assert_eq!(other(r#"a="y" c="secret" d=1"#), Some(differs("'a', 'b', 'd'")));
+        creations.end(now, &creation, Err(failed(true)));
+        assert_eq!(other("b=2"), Some(differs("'a', 'c'")));
+        let (creation, before, _waiting) = begun(&creations, now, "k", r#"a="x" b=2 c="secret""#);
+        assert_eq!(before, Before::AsAsked);
+        creations.end(now, &creation, Ok(created()));
+        assert_eq!(other("a=1"), Some(differs("'a', 'b', 'c'")));
+
+        let (creation, _, _waiting) = begun(&creations, now, "l", "a=1");
+        creations.end(now, &creation, Err(failed(false)));
+        begun(&creations, now, "l", "a=2");
+    }
+
+    #[test]
+    fn the_org_is_searched_while_a_request_may_repeat_one_that_is_not_remembered() {
+        let now = start();
+        let creations = creations(now, |it| it.remembered = 2);
+        let before = |now, key: &str| begun(&creations, now, key, "").1;
+        assert_eq!((before(now, "a"), before(now + KEEP, "b")), (Before::Unknown, Before::Absent));
+        let no_id = creations.begin(now, ("c", "alice"), Values::default(), false);
+        assert!(matches!(no_id, Ok(Begun::New(_, Before::Absent, _))));
+
+        let later = now + 2 * KEEP;
+        for (seconds, key) in [(0, "d"), (1, "e"), (2, "f")] {
+            let (creation, before, _waiting) = begun(&creations, later + seconds * S, key, "");
+            assert_eq!(before, Before::Absent);
+            creations.end(later + seconds * S, &creation, Ok(created()));
+        }
+        assert_eq!(before(later + 3 * S, "d"), Before::Unknown, "it was forgotten before its time");
+        assert_eq!(before(later + KEEP, "g"), Before::Absent);
+    }
+
+    #[test]
+    fn what_is_in_progress_is_bounded_in_all_and_for_each_user() {
+        let now = start();
+        let creations = creations(now, |it| (it.in_progress, it.of_user) = (3, 2));
+        let begin = |key: &str, user: &str| match creations.begin(now, (key, user), Values::default(), true) {
+            Ok(Begun::New(creation, ..)) => Ok(creation),
+            Ok(_) => panic!("{key} was begun before"),
+            Err(refusal) => Err((refusal.code, refusal.message.into_owned())),
+        };
+        let refused = |outcome: Result<Arc<Creation>, (ErrorCode, String)>, setting: &str| {
+            let (code, message) = outcome.err().unwrap();
+            assert!(code == ErrorCode::TooManyRequests && message.contains(setting), "{message}");
+        };
+        let first = begin("a", "alice").unwrap();
+        begin("b", "alice").unwrap();
+        refused(begin("c", "alice"), "salesforce.creations.of_user");
+        begin("c", "bob").unwrap();
+        refused(begin("d", "carol"), "salesforce.creations.in_progress");
+        creations.end(now, &first, Err(failed(true)));
+        begin("d", "alice").unwrap();
+        refused(begin("e", "alice"), "salesforce.creations");
+    }
+
+    #[test]
+    fn many_threads_create_each_record_once_and_leave_nothing_in_progress() {
+        const THREADS: usize = 100;
+        const KEYS: usize = 50;
+        let now = start();
+        let creations = creations(now, |it| (it.in_progress, it.of_user) = (KEYS, KEYS));
+        let (made, announced, joined) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                let (creations, made, announced, joined) = (&creations, &made, &announced, &joined);
+                scope.spawn(move || {
+                    for number in 0..KEYS {
+                        let number = (number + thread) % KEYS;
+                        let key = number.to_string();
+                        let user = format!("user {}", number % 7);
+                        let begun = creations.begin(now, (&key, &user), values("a=1"), true).unwrap();
+                        let waiting = match begun {
+                            Begun::New(creation, _, waiting) => {
+                                made.fetch_add(1, Ordering::Relaxed);
+                                // Some requesters give up before the record is there.
+                                let waiting = Some(waiting).filter(|_| !number.is_multiple_of(3));
+                                if creations.end(now, &creation, Ok(created())) {
+                                    announced.fetch_add(1, Ordering::Relaxed);
+                                }
+                                waiting
+                            }
+                            Begun::Running(waiting) => Some(waiting),
+                            Begun::Done(_) => None,
+                        };
+                        joined.fetch_add(1, Ordering::Relaxed);
+                        if waiting.and_then(Waiting::leave).is_some_and(|(_, announces)| announces) {
+                            announced.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        let count = |it: AtomicUsize| it.into_inner();
+        assert_eq!((count(made), count(announced), count(joined)), (KEYS, KEYS, THREADS * KEYS));
+        let state = creations.state.into_inner();
+        assert_eq!((state.running.len(), state.of_user.len(), state.over.len()), (0, 0, KEYS));
     }
 
     #[test]

@@ -30,6 +30,9 @@ pub(super) struct Asked<'a> {
     sfid: Option<&'a RawValue>,
     #[serde(borrow)]
     params: Option<&'a RawValue>,
+    /// The whole object.
+    #[serde(skip)]
+    text: &'a str,
 }
 
 impl<'a> Asked<'a> {
@@ -37,12 +40,22 @@ impl<'a> Asked<'a> {
     pub(super) fn read(payload: Option<&'a Payload>) -> Result<Self, Refusal> {
         let raw = payload.map(Payload::as_str).filter(|raw| raw.starts_with('{'));
         let raw = raw.ok_or_else(|| invalid("the field 'data' has to be an object with callId and params"))?;
-        serde_json::from_str(raw).map_err(|_| invalid("a key stands twice in 'data' (callId in whatever letter case)"))
+        let asked: Self = serde_json::from_str(raw)
+            .map_err(|_| invalid("a key stands twice in 'data' (callId in whatever letter case)"))?;
+        Ok(Self { text: raw, ..asked })
+    }
+
+    /// The refusal of `data` without a key. It names a key that differs only in letter case or white space.
+    fn missing(&self, key: &str, what: &str) -> Refusal {
+        let Members(members) = serde_json::from_str(self.text).unwrap_or(Members(Vec::new()));
+        let similar = members.iter().any(|(name, _)| name.trim().eq_ignore_ascii_case(key));
+        let hint = if similar { "; it is there in another letter case or with white space around it" } else { "" };
+        invalid(format!("data.{key} is missing: {what}{hint}"))
     }
 
     /// `callId`: a string, or a number as in some documents.
     pub(super) fn call(&self) -> Result<Call<'a>, Refusal> {
-        let raw = self.call_id.ok_or_else(|| invalid("data.callId is missing: the id of the call"))?;
+        let raw = self.call_id.ok_or_else(|| self.missing("callId", "the id of the call"))?;
         let id = text_or_number(raw).ok_or_else(|| invalid("data.callId has to be a string"))?;
         check_name(&id).map_err(|fault| invalid(format!("data.callId {fault}")))?;
         Ok(Call { id, raw })
@@ -50,7 +63,7 @@ impl<'a> Asked<'a> {
 
     /// `Name`: the NAME of a table `[salesforce.objects.NAME]`.
     pub(super) fn name(&self) -> Result<String, Refusal> {
-        let raw = self.name.ok_or_else(|| invalid("data.Name is missing: the kind of record, such as Task"))?;
+        let raw = self.name.ok_or_else(|| self.missing("Name", "the kind of record, such as Task"))?;
         let name: String = serde_json::from_str(raw.get()).map_err(|_| invalid("data.Name has to be a string"))?;
         check_name(&name).map_err(|fault| invalid(format!("data.Name {fault}")))?;
         Ok(name)
@@ -68,7 +81,7 @@ impl<'a> Asked<'a> {
 
     /// `sfid` unchanged, and in its form of 18 characters.
     pub(super) fn record(&self) -> Result<(&'a RawValue, String), Refusal> {
-        let raw = self.sfid.ok_or_else(|| invalid("data.sfid is missing: the id of the record in Salesforce"))?;
+        let raw = self.sfid.ok_or_else(|| self.missing("sfid", "the id of the record in Salesforce"))?;
         let id = serde_json::from_str::<String>(raw.get()).ok().and_then(|text| record_id(&text));
         let id = id.ok_or_else(|| invalid("data.sfid has to be a record id of 15 or 18 letters and digits"))?;
         Ok((raw, id))
@@ -76,7 +89,8 @@ impl<'a> Asked<'a> {
 
     /// `params` as variables, in order.
     pub(super) fn params(&self) -> Result<Vec<Variable>, Refusal> {
-        let raw = self.params.map(RawValue::get).filter(|raw| raw.starts_with('{'));
+        let raw = self.params.ok_or_else(|| self.missing("params", "an object of variables and their values"))?;
+        let raw = Some(raw.get()).filter(|raw| raw.starts_with('{'));
         let raw = raw.ok_or_else(|| invalid("data.params has to be an object of variables and their values"))?;
         let Members(members) =
             serde_json::from_str(raw).map_err(|_| invalid("data.params has a name that is not a text"))?;
@@ -251,7 +265,15 @@ mod tests {
             (format!(r#"{{"callId":["1"],{task},"params":{{}}}}"#), "data.callId has to be a string"),
             (format!(r#"{{"callId":"1",{task},"OId":{{}},"params":{{}}}}"#), "data.OId has to be"),
             (format!(r#"{{"callId":"1",{task},"params":["a"]}}"#), "data.params has to be an object"),
-            (format!(r#"{{"callId":"1",{task}}}"#), "data.params has to be an object"),
+            (format!(r#"{{"callId":"1",{task}}}"#), "data.params is missing: an object of variables and their values"),
+            (
+                r#"{"callId":"1","name":"Task","sfid":"00T7F000027L43n","params":{}}"#.to_owned(),
+                "data.Name is missing: the kind of record, such as Task; it is there in another letter case",
+            ),
+            (
+                format!(r#"{{"callId ":"1",{task},"params":{{}}}}"#),
+                "data.callId is missing: the id of the call; it is there",
+            ),
             (format!(r#"{{"callId":"1",{task},"params":{{"a":{{}}}}}}"#), "data.params: 'a' has to be a string"),
             (format!(r#"{{"callId":"1",{task},"params":{{"a":1,"\u0061":2}}}}"#), "data.params: 'a' stands twice"),
             (format!(r#"{{"callId":"1",{task},"params":{{"a\n":1}}}}"#), "a name in data.params must not"),

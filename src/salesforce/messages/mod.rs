@@ -2,15 +2,20 @@
 //! `Call/RemoveCustomVariables`.
 //!
 //! Only objects and fields in `[salesforce.objects.NAME]` are ever written. Without such a table there is no handler,
-//! and the triples are ordinary ones. `data` reads and writes payloads, `calls` keeps variables, `creations` creates a
-//! record once, `audited` records what is written; [`Writer`] is what the handlers share.
+//! and the triples are ordinary ones. `data` reads and writes payloads, `calls` keeps variables and `known` the records of a
+//! call, `creations` and `doubt` see to it that a record is created once, `unwritten` has the variables that Salesforce could
+//! not take, `audited` records what is written; [`Writer`] is what the handlers share.
 
 mod audited;
 mod calls;
 mod create;
 mod creations;
 mod data;
+mod doubt;
+mod known;
+mod unwritten;
 mod update;
+mod values;
 mod variables;
 
 use std::sync::Arc;
@@ -19,10 +24,11 @@ use serde_json::value::{RawValue, to_raw_value};
 use tokio::time::{Instant, timeout};
 
 use self::audited::Audited;
-use self::calls::{CallKey, Calls, Kept, Record};
+use self::calls::{CallKey, Calls, Kept};
 use self::create::CreateObject;
 use self::creations::Creations;
 use self::data::Variable;
+use self::known::{Known, Record};
 use self::update::UpdateObject;
 use self::variables::CustomVariables;
 use super::Org;
@@ -31,7 +37,7 @@ use super::write::{Field, Turns};
 use super::write_fault::Target;
 use crate::adapter::{Given, Handler};
 use crate::audit::Audit;
-use crate::config::{Salesforce, WritableObject};
+use crate::config::{Salesforce, WritableObject, nearest};
 use crate::router::SwitchedOff;
 use crate::salesforce::{CREATE_OBJECT, REMOVE_VARIABLES, SAVE_VARIABLES, UPDATE_OBJECT, exactly};
 use wire::{ErrorCode, Refusal};
@@ -43,7 +49,8 @@ pub fn writers(org: &Arc<Org>, audit: &Arc<Audit>) -> Vec<Arc<dyn Handler>> {
         org: Arc::clone(org),
         audit: Arc::clone(audit),
         calls: Calls::new(&org.config.variables),
-        creations: Creations::default(),
+        known: Known::new(&org.config.variables),
+        creations: Creations::new(Instant::now().into_std(), &org.config.creations),
         turns: Turns::default(),
     });
     let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
@@ -76,6 +83,7 @@ struct Writer {
     org: Arc<Org>,
     audit: Arc<Audit>,
     calls: Calls,
+    known: Known,
     creations: Creations,
     turns: Turns,
 }
@@ -108,14 +116,18 @@ impl Writer {
             Way::Update => object.update,
             Way::Create => object.create,
         };
-        self.org.config.objects.get(name).filter(may).ok_or_else(|| {
-            Refusal::new(
-                ErrorCode::Forbidden,
-                format!(
+        let objects = &self.org.config.objects;
+        objects.get(name).filter(may).ok_or_else(|| {
+            let others = objects.iter().filter(|(_, object)| may(object)).map(|(name, _)| name);
+            let similar = nearest_of(name, others);
+            let message = match similar.is_empty() {
+                true => format!(
                     "data.Name: no record called '{name}' may be {done}; {key} = true in [salesforce.objects.{name}] would \
                      allow it"
                 ),
-            )
+                false => format!("data.Name: no record called '{name}' may be {done}{similar}"),
+            };
+            Refusal::new(ErrorCode::Forbidden, message)
         })
     }
 
@@ -135,7 +147,7 @@ impl Writer {
                 self.org.change(&target(object, &fields), &change.record.id, &fields).await?;
             }
             self.calls.written(change.call, &taken);
-            self.calls.know(Instant::now().into_std(), change.call, change.record.clone());
+            self.known.know(Instant::now().into_std(), change.call, change.record.clone());
             Ok(fields)
         });
         written.await.map_err(|fault| told(&fault, &target(object, &self.due(&change, object, &before).0)))
@@ -196,11 +208,17 @@ fn mapped(name: &str, object: &WritableObject, variables: Vec<Variable>) -> Resu
         None => Err(Refusal::new(
             ErrorCode::Forbidden,
             format!(
-                "data.params: the variable '{variable}' is not mapped; fields in [salesforce.objects.{name}] would map it"
+                "data.params: the variable '{variable}' is not mapped; fields in [salesforce.objects.{name}] would map it{}",
+                nearest_of(&variable, object.fields.keys())
             ),
         )),
     };
     variables.into_iter().map(field).collect()
+}
+
+/// Returns a question about the configured name that is most like this one; empty if none is.
+fn nearest_of<'a>(name: &str, configured: impl Iterator<Item = &'a String>) -> String {
+    nearest(name, configured.map(String::as_str)).map_or_else(String::new, |it| format!(" (did you mean '{it}'?)"))
 }
 
 /// Returns the user of a request.

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::data::{Asked, Told};
-use super::{CallKey, Change, Record, Way, Writer, mapped, named, wanted_by_many};
+use super::known::Record;
+use super::{CallKey, Change, Way, Writer, mapped, named, wanted_by_many};
 use crate::adapter::{Answer, Given, Handler, Response};
 use crate::salesforce::{UPDATE_OBJECT, exactly};
 use wire::Pattern;

@@ -1,40 +1,36 @@
 //! [`CustomVariables`]: answers `Salesforce/Call/SaveCustomVariables` and `RemoveCustomVariables`, and writes the saved
 //! variables when the event of the call arrives.
 //!
-//! If the org refuses them, they are written again for half a minute. After that they stay saved for the next event of
-//! the call or an `UpdateObject`, until they expire.
+//! If Salesforce fails, the broker tries again until they are written or expire. If the org refuses them, they stay saved
+//! for the next event of the call or an `UpdateObject`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 
+use super::calls::VARIABLE_BYTES;
 use super::data::{Asked, Told, Variable, text_at};
-use super::{CallKey, Change, Record, Writer, named, target, told};
-use crate::adapter::{Answer, Event, Given, Handler, Heard, Response};
+use super::known::Record;
+use super::unwritten::Unwritten;
+use super::{CallKey, Change, Writer, named, nearest_of, target, told};
+use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Response};
 use crate::salesforce::{REMOVE_VARIABLES, SAVE_VARIABLES, exactly};
 use wire::{ErrorCode, Refusal};
 use wire::{Pattern, check_name};
 
-/// The waits before further attempts to write variables.
-const TRY_AGAIN: [Duration; 5] = [
-    Duration::from_secs(1),
-    Duration::from_secs(2),
-    Duration::from_secs(4),
-    Duration::from_secs(8),
-    Duration::from_secs(16),
-];
-
 /// The handler.
 pub(super) struct CustomVariables {
     writer: Arc<Writer>,
+    unwritten: Unwritten,
 }
 
 impl CustomVariables {
     /// Shares a writer with the other handlers.
     pub(super) fn new(writer: &Arc<Writer>) -> Self {
-        Self { writer: Arc::clone(writer) }
+        // No more calls than can have variables.
+        let calls_max = writer.org.config.variables.total_bytes / VARIABLE_BYTES;
+        Self { writer: Arc::clone(writer), unwritten: Unwritten::new(calls_max) }
     }
 
     fn answer(&self, given: &Given) -> Result<Response, Refusal> {
@@ -62,7 +58,9 @@ impl CustomVariables {
             false => Err(Refusal::new(
                 ErrorCode::Forbidden,
                 format!(
-                    "data.params: the variable '{name}' is not mapped; fields in a table [salesforce.objects.NAME] with update = true would map it"
+                    "data.params: the variable '{name}' is not mapped; fields in a table [salesforce.objects.NAME] with \
+                     update = true would map it{}",
+                    nearest_of(name, objects.values().filter(|it| it.update).flat_map(|it| it.fields.keys()))
                 ),
             )),
         }
@@ -72,10 +70,20 @@ impl CustomVariables {
         let (Some(user), Some(payload)) = (&event.user, &event.payload) else { return };
         let Some(call) = self.ended(payload) else { return };
         let key = CallKey::new(user, &call);
-        for wait in TRY_AGAIN.iter().map(Some).chain([None]) {
-            match (self.write(&key, &call).await, wait) {
-                (Err(refusal), Some(wait)) if refusal.code.retryable() => sleep_until(Instant::now() + *wait).await,
-                (Ok(()) | Err(_), _) => return,
+        if self.write(&key).await.is_err_and(|refusal| refusal.code.retryable()) {
+            self.unwritten.add(key);
+        }
+    }
+
+    /// Writes the variables of ended calls that could not be written when their event arrived, one call at a time.
+    async fn write_later(&self) {
+        loop {
+            let (key, attempts) = self.unwritten.next().await;
+            match self.write(&key).await {
+                Err(refusal) if refusal.code.retryable() => {
+                    sleep_until(self.unwritten.failed(key, attempts)).await;
+                }
+                Ok(()) | Err(_) => self.unwritten.succeeded(),
             }
         }
     }
@@ -91,13 +99,14 @@ impl CustomVariables {
     }
 
     /// Writes the saved variables of a call to its records, each to the first record that has a field for it.
-    async fn write(&self, key: &CallKey, call: &str) -> Result<(), Refusal> {
+    async fn write(&self, key: &CallKey) -> Result<(), Refusal> {
+        let call = key.call();
         let now = || Instant::now().into_std();
-        let Writer { calls, org, .. } = &*self.writer;
+        let Writer { calls, known, org, .. } = &*self.writer;
         if calls.kept(now(), key).is_empty() {
             return Ok(());
         }
-        let mut records = calls.records(now(), key);
+        let mut records = known.records(now(), key);
         if records.is_empty() {
             records.extend(self.look_for(call).await?);
         }
@@ -161,5 +170,9 @@ impl Handler for CustomVariables {
 
     fn hear(&self, event: Event) -> Heard<'_> {
         Box::pin(self.heard(event))
+    }
+
+    fn work<'a>(&'a self, _: &'a Publish) -> Heard<'a> {
+        Box::pin(self.write_later())
     }
 }

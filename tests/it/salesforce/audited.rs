@@ -86,3 +86,19 @@ async fn a_write_that_an_event_causes_leaves_a_record_too() {
     assert_ne!(records[2]["outcome"], "ok");
     assert_eq!((&records[2]["target"], &records[2]["fields"]), (&json!(format!("Case/{CASE}")), &json!(["Status"])));
 }
+
+#[tokio::test]
+async fn a_creation_that_ends_after_its_answer_leaves_a_record_too() {
+    let desk = Desk::start(OBJECTS).await;
+    let mut peer = desk.broker.app_of("myapp", "alice").await;
+    desk.org.fault(Fault::new(Wrong::SlowTransaction { milliseconds: 2500 }).times(1));
+    let params = json!({ "subject": VALUE });
+    let told = desk.ask(&mut peer, CREATE, "c", json!({ "callId": "1", "Name": "Task", "params": params })).await;
+    assert_eq!(told["data"]["ErrorCode"], "UPSTREAM_UNAVAILABLE", "{told}");
+    let records = records_become(&desk, 2).await;
+    assert_eq!((&records[0]["outcome"], &records[0]["source"]), (&json!("UPSTREAM_UNAVAILABLE"), &json!("myapp")));
+    assert_eq!((&records[1]["outcome"], &records[1]["source"]), (&json!("ok"), &json!("switchboard")));
+    let target = format!("Task/{}", desk.rows("SELECT Id FROM Task").await[0]["Id"].as_str().unwrap());
+    assert_eq!((&records[1]["target"], &records[1]["user"]), (&json!(target), &json!("alice")));
+    assert_eq!(records[1]["fields"], json!(["Subject", "CallObject"]));
+}

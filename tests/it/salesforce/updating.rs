@@ -70,7 +70,9 @@ async fn what_is_not_configured_is_never_written() {
     let mut peer = desk.broker.app("myapp").await;
     for (name, params, words) in [
         ("Account", json!({}), "update = true in [salesforce.objects.Account]"),
-        ("case", json!({}), "update = true in [salesforce.objects.case]"),
+        ("case", json!({}), "no record called 'case' may be changed (did you mean 'Case'?)"),
+        ("Cases", json!({}), "(did you mean 'Case'?)"),
+        ("tasks", json!({}), "update = true in [salesforce.objects.tasks]"),
         ("Task", json!({ "subject": "x" }), "update = true in [salesforce.objects.Task]"),
         (
             "Case",
@@ -78,6 +80,7 @@ async fn what_is_not_configured_is_never_written() {
             "'variable2' is not mapped; fields in [salesforce.objects.Case]",
         ),
         ("Case", json!({ "Subject": "x" }), "'Subject' is not mapped"),
+        ("Case", json!({ "Variable1": "x" }), "would map it (did you mean 'variable1'?)"),
         ("Case/../Account", json!({}), "no record called 'Case/../Account' may be changed"),
     ] {
         let data = json!({ "callId": "1", "Name": name, "sfid": CASE, "params": params });
@@ -175,6 +178,45 @@ async fn a_refused_write_says_what_is_in_the_way_and_keeps_no_one_else_from_sale
     assert_eq!(told["data"]["Success"], true, "the breaker stayed closed: {told}");
     let log = desk.broker.log();
     assert!(log.contains("object=\"Case\" fields=\"Subject\"") && !log.contains("SECRET"), "{log}");
+}
+
+#[tokio::test]
+async fn an_object_whose_trigger_fails_keeps_no_other_from_salesforce() {
+    let desk = Desk::start(OBJECTS).await;
+    let mut peer = desk.broker.app("myapp").await;
+    let fails = Wrong::Error { status: 500, code: "UNKNOWN_EXCEPTION".to_owned(), message: "SECRET".to_owned() };
+    desk.org.fault(Fault::new(fails).path("/sobjects/Case"));
+    for _ in 0..7 {
+        let answer = desk.ask(&mut peer, UPDATE, "u", update(json!({ "variable1": "x" }))).await;
+        let (code, message) = failure(&answer, KEYS);
+        assert!(code == "UPSTREAM_UNAVAILABLE" && message.contains("fails on records of Case"), "{code}: {message}");
+    }
+    assert_eq!(desk.asked("PATCH", "/Case/"), 7, "each was sent, once");
+    let told = desk.ask(&mut peer, CREATE, "c", create(json!({ "subject": "mine" }))).await;
+    assert_eq!(told["data"]["Success"], true, "{told}");
+}
+
+#[tokio::test]
+async fn answers_about_one_record_arrive_in_the_order_of_the_requests() {
+    let desk = Desk::start(OBJECTS).await;
+    let mut peer = desk.broker.app("myapp").await;
+    desk.org.fault(Fault::new(Wrong::Slow { milliseconds: 200 }).times(2).path("/sobjects/Case"));
+    let params = |number| match number {
+        0 | 3 => json!({ "variable1": number.to_string() }),
+        1 => json!({ "unknown": "x" }),
+        _ => json!([]),
+    };
+    let asked =
+        (0..5).map(|number| envelope(UPDATE, json!({ "id": number.to_string(), "data": update(params(number)) })));
+    peer.send_all(asked).await;
+    let mut answered = Vec::new();
+    for _ in 0..5 {
+        let answer = peer.next_on(UPDATE).await;
+        let code = answer["data"]["ErrorCode"].as_str().unwrap_or("ok").to_owned();
+        answered.push(format!("{} {code}", answer["inReplyTo"].as_str().unwrap()));
+    }
+    let expected = ["0 ok", "1 FORBIDDEN", "2 INVALID_ENVELOPE", "3 ok", "4 INVALID_ENVELOPE"];
+    assert_eq!(answered, expected);
 }
 
 #[tokio::test]

@@ -135,12 +135,13 @@ async fn variables_that_nobody_asks_for_are_forgotten() {
 
 #[tokio::test]
 async fn what_is_over_a_bound_or_could_never_be_written_is_refused() {
-    let desk = Desk::start(&objects("variables = 2\ncalls = 1\nbytes = 400")).await;
+    let desk = Desk::start(&objects("variables = 2\ncalls = 1\nbytes = 400\nuser_bytes = 300")).await;
     let mut peer = desk.broker.app("myapp").await;
     save(&desk, &mut peer, json!({ "variable1": "v1", "variable2": "v2" })).await;
     for (call, params, expected, words) in [
         ("12345", json!({ "urgent": true }), "TOO_LARGE", "salesforce.variables.variables"),
         ("12345", json!({ "variable1": "x".repeat(400) }), "TOO_LARGE", "salesforce.variables.bytes"),
+        ("12345", json!({ "variable1": "x".repeat(200) }), "TOO_LARGE", "salesforce.variables.user_bytes"),
         ("2", json!({ "variable1": "x" }), "TOO_LARGE", "salesforce.variables.calls"),
         ("12345", json!({ "variable3": "x" }), "FORBIDDEN", "'variable3' is not mapped"),
         ("12345", json!({ "variable1": [] }), "INVALID_ENVELOPE", "'variable1' has to be"),

@@ -56,6 +56,10 @@ async fn a_fault_meets_the_calls_it_is_meant_for_as_often_as_it_says() {
     fixture.org.fault(Fault::new(Wrong::Unavailable { retry_after: None }).path("/oauth2/token"));
     assert_eq!(fixture.form("/services/oauth2/token", "").await.status, 503);
 
+    fixture.org.fault(Fault::new(Wrong::Unavailable { retry_after: None }).method("POST").times(1));
+    assert_eq!(fixture.query(&token, ONE).await.status, 200, "it is a GET");
+    fixture.org.clear_faults();
+
     arm(&fixture, &json!({ "fault": "record_locked", "times": 1 })).await;
     assert_eq!(fixture.query(&token, ONE).await.status, 200, "it only reads");
     let contact = json!({ "LastName": "x" });
@@ -88,6 +92,34 @@ async fn a_body_can_be_anything_and_a_connection_can_end() {
     let before = Instant::now();
     assert_eq!(met(json!({ "fault": "slow", "milliseconds": 200 })).await.status, 200);
     assert!(before.elapsed() >= Duration::from_millis(200));
+}
+
+#[tokio::test]
+async fn a_write_can_take_its_time_or_be_broken_off() {
+    let fixture = Fixture::start().await;
+    let token = fixture.writer().await;
+    let contact = json!({ "LastName": "late" });
+    let write = async || fixture.send("POST", &token, "/services/data/v67.0/sobjects/Contact", &contact).await.status;
+    let soql = "SELECT Id FROM Contact WHERE LastName = 'late'";
+    let written = async || fixture.query(&token, soql).await.json()["totalSize"].as_u64().unwrap();
+
+    arm(&fixture, &json!({ "fault": "slow_transaction", "milliseconds": 200, "times": 1 })).await;
+    assert_eq!(written().await, 0, "it only reads");
+    let before = Instant::now();
+    assert_eq!((write().await, written().await), (201, 1));
+    assert!(before.elapsed() >= Duration::from_millis(200));
+
+    arm(&fixture, &json!({ "fault": "broken_write", "times": 1 })).await;
+    assert_eq!((write().await, written().await), (0, 1));
+    arm(&fixture, &json!({ "fault": "broken_write", "milliseconds": 200, "times": 1 })).await;
+    assert_eq!((write().await, written().await), (0, 1));
+    let mut often = tokio::time::interval(Duration::from_millis(20));
+    crate::support::within("the late write", async {
+        while written().await < 2 {
+            often.tick().await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -159,9 +191,9 @@ async fn the_control_api_tells_what_was_asked() {
     let login = Seen { method: "POST".into(), path: "/services/oauth2/token".into(), status: 200, client: None };
     assert_eq!(fixture.org.seen().first(), Some(&login));
 
-    arm(&fixture, &json!({ "fault": "slow", "milliseconds": 1, "times": 3, "path": "/x" })).await;
+    arm(&fixture, &json!({ "fault": "slow", "milliseconds": 1, "times": 3, "path": "/x", "method": "GET" })).await;
     let armed = fixture.ask("GET", "/simulator/faults", "", "").await.json();
-    assert_eq!(armed, json!([{ "fault": "slow", "milliseconds": 1, "times": 3, "path": "/x" }]));
+    assert_eq!(armed, json!([{ "fault": "slow", "milliseconds": 1, "times": 3, "path": "/x", "method": "GET" }]));
     for wrong in [r#"{"fault":"nothing"}"#, r#"{"fault":"slow"}"#, r#"{"fault":"reset","extra":1}"#, "[]", ""] {
         assert_eq!(fixture.ask("POST", "/simulator/faults", "", wrong).await.status, 400, "{wrong}");
     }
