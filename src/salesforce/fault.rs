@@ -5,6 +5,7 @@
 //! may quote a row.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use wire::{ErrorCode, Refusal};
 
@@ -18,16 +19,35 @@ pub(super) struct Fault {
     agent: Cow<'static, str>,
     operator: Cow<'static, str>,
     what: What,
-    /// The open breaker refused the request; the log has the cause already.
+    /// How long Salesforce asks to be left alone.
+    pause: Option<Duration>,
+    /// Salesforce was not asked, because of an earlier failure that the log has already.
     again: bool,
+}
+
+/// What a fault says about other requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// Nothing: it concerns one row or one object, or Salesforce was not asked.
+    Nothing,
+    /// Requests for the same purpose are likely to fail too.
+    Purpose,
+    /// Salesforce does not work for any purpose.
+    All,
+    /// The requests of a day are used up.
+    Day,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    /// Salesforce as a whole: the network, the login, permissions.
+    /// Salesforce as a whole: the network, the login, maintenance.
+    Salesforce,
+    /// The purpose of the request: its permissions, its configuration.
     Request,
     /// The daily limit.
     Limit,
+    /// The limit of concurrent calls, which a short pause respects.
+    Crowd,
     /// One user's row, or one record.
     Row,
     /// One object's settings and permissions.
@@ -38,6 +58,16 @@ impl Fault {
     /// Salesforce cannot be reached, or not at present.
     pub(super) fn unavailable(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::UpstreamUnavailable, agent, operator, What::Request)
+    }
+
+    /// Salesforce does not work for any purpose at present.
+    pub(super) fn gone(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::UpstreamUnavailable, agent, operator, What::Salesforce)
+    }
+
+    /// Salesforce refuses the broker whatever it asks, until somebody changes something.
+    pub(super) fn barred(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(ErrorCode::UpstreamRejected, agent, operator, What::Salesforce)
     }
 
     /// Salesforce refuses until somebody changes something.
@@ -60,6 +90,28 @@ impl Fault {
         Self::new(ErrorCode::UpstreamUnavailable, agent, operator, What::Row)
     }
 
+    /// Code of the org failed, on its own data.
+    pub(super) fn code(operator: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(
+            ErrorCode::UpstreamRejected,
+            "code of the Salesforce org failed; tell an administrator: the broker's log says where to look",
+            operator,
+            What::Row,
+        )
+    }
+
+    /// Too many slow calls run in the org at once.
+    pub(super) fn crowded() -> Self {
+        Self::new(
+            ErrorCode::UpstreamUnavailable,
+            BUSY,
+            "REQUEST_LIMIT_EXCEEDED: too many calls of 20 s and more run at once in the org, of all its clients. Setup > \
+             Environments > System Overview shows the daily limits; the slow calls are in Setup > Environments > Logs > \
+             API Usage, or are slow triggers and flows on the objects that are written",
+            What::Crowd,
+        )
+    }
+
     /// There is no row for the user.
     pub(super) fn not_found(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::CredentialsNotFound, agent, operator, What::Row)
@@ -70,9 +122,8 @@ impl Fault {
         Self::new(
             ErrorCode::UpstreamUnavailable,
             "the Salesforce org has used up its API requests; tell an administrator",
-            "REQUEST_LIMIT_EXCEEDED: the org's API requests of 24 hours are used up, or too many slow calls run at once. \
-             Setup > Company Settings > Company Information shows 'API Requests, Last 24 Hours'; Setup > Environments > \
-             System Overview shows who uses them",
+            "REQUEST_LIMIT_EXCEEDED: the org's API requests of 24 hours are used up. Setup > Company Settings > Company Information shows \
+             'API Requests, Last 24 Hours'; Setup > Environments > System Overview shows who uses them",
             What::Limit,
         )
     }
@@ -83,7 +134,7 @@ impl Fault {
         operator: impl Into<Cow<'static, str>>,
         what: What,
     ) -> Self {
-        Self { code, agent: agent.into(), operator: operator.into(), what, again: false }
+        Self { code, agent: agent.into(), operator: operator.into(), what, pause: None, again: false }
     }
 
     /// The form that an open breaker returns.
@@ -92,9 +143,31 @@ impl Fault {
         self
     }
 
-    /// Returns whether it is the daily limit.
-    pub(super) fn is_limit(&self) -> bool {
-        self.what == What::Limit
+    /// The same, after which Salesforce asks to be left alone for a while.
+    pub(super) fn with_pause(mut self, span: Duration) -> Self {
+        self.pause = Some(span);
+        self
+    }
+
+    /// How long Salesforce asks to be left alone.
+    pub(super) fn pause(&self) -> Option<Duration> {
+        self.pause
+    }
+
+    /// Returns what it says about other requests.
+    pub(super) fn extent(&self) -> Extent {
+        match self.what {
+            _ if self.again => Extent::Nothing,
+            What::Salesforce => Extent::All,
+            What::Request => Extent::Purpose,
+            What::Limit => Extent::Day,
+            What::Crowd | What::Row | What::Object => Extent::Nothing,
+        }
+    }
+
+    /// Returns whether Salesforce was not asked, because of an earlier failure.
+    pub(super) fn is_unasked(&self) -> bool {
+        self.again
     }
 
     /// Returns whether it concerns one row or one object, so that it says nothing about Salesforce as a whole.
@@ -116,12 +189,12 @@ impl Fault {
     pub(super) fn log(&self) {
         let (code, hint) = (self.code.as_str(), &*self.operator);
         match (self.code, self.what) {
-            _ if self.again => tracing::debug!(code, hint, "refused by the open circuit breaker"),
+            _ if self.again => tracing::debug!(code, hint, "not asked: an earlier request failed"),
             (ErrorCode::UpstreamRejected, _) => {
                 tracing::error!(code, hint, "could not fetch credentials from Salesforce");
             }
             (_, What::Row) => tracing::info!(code, hint, "could not fetch credentials from Salesforce"),
-            (_, What::Request | What::Limit | What::Object) => {
+            (_, What::Salesforce | What::Request | What::Limit | What::Crowd | What::Object) => {
                 tracing::warn!(code, hint, "could not fetch credentials from Salesforce");
             }
         }
@@ -131,8 +204,8 @@ impl Fault {
     pub(super) fn log_unwritten(&self, object: &str, fields: &str) {
         let (code, hint) = (self.code.as_str(), &*self.operator);
         match (self.code, self.what) {
-            _ if self.again => tracing::debug!(object, fields, code, hint, "refused by the open circuit breaker"),
-            (ErrorCode::UpstreamRejected, What::Request | What::Object) => {
+            _ if self.again => tracing::debug!(object, fields, code, hint, "not asked: an earlier request failed"),
+            (ErrorCode::UpstreamRejected, What::Salesforce | What::Request | What::Object) => {
                 tracing::error!(object, fields, code, hint, "a record was not written to Salesforce");
             }
             _ => tracing::warn!(object, fields, code, hint, "a record was not written to Salesforce"),
@@ -160,6 +233,21 @@ impl Verdict {
         }
     }
 
+    /// The same, after which Salesforce asks to be left alone for a while.
+    pub(super) fn with_pause(self, span: Duration) -> Self {
+        match self {
+            Self::Again(fault) => Self::Again(fault.with_pause(span)),
+            Self::Login(fault) => Self::Login(fault.with_pause(span)),
+            Self::Final(fault) => Self::Final(fault.with_pause(span)),
+        }
+    }
+
+    /// Returns whether too many calls ran at once.
+    pub(super) fn is_crowd(&self) -> bool {
+        let (Self::Again(fault) | Self::Login(fault) | Self::Final(fault)) = self;
+        fault.what == What::Crowd
+    }
+
     /// Returns whether it concerns one row or one object.
     pub(super) fn is_particular(&self) -> bool {
         let (Self::Again(fault) | Self::Login(fault) | Self::Final(fault)) = self;
@@ -181,24 +269,33 @@ const NO_ACCESS: &str = "Salesforce refuses the broker; tell an administrator: t
 pub(super) fn of_failure(failure: &Failure) -> Verdict {
     const AGENT: &str = "Salesforce cannot be reached just now; try again in a moment";
     match failure {
-        Failure::TooLarge => Verdict::Final(Fault::rejected(
-            "Salesforce sends too much; tell an administrator",
-            "an answer of more than 1 MiB was not read: salesforce.credentials names too large an object or resource",
-        )),
-        Failure::Tls(cause) => Verdict::Final(Fault::unavailable(
+        Failure::TooLarge => too_large(1 << 20),
+        Failure::Tls(cause) => Verdict::Final(Fault::gone(
             AGENT,
             format!(
                 "TLS failed ({cause}): a proxy that looks into TLS needs its certificate in salesforce.ca_file; else the \
                  name in salesforce.login_url is wrong"
             ),
         )),
-        Failure::Unconnected(cause) | Failure::Broken(cause) => Verdict::Again(Fault::unavailable(
+        Failure::Unconnected(cause) | Failure::Broken(cause) => Verdict::Again(Fault::gone(
             AGENT,
             format!(
                 "{cause}: name resolution, a firewall or a proxy (HTTPS_PROXY) on the way, or status.salesforce.com"
             ),
         )),
     }
+}
+
+/// Returns what an answer of more than so many bytes means.
+pub(super) fn too_large(bytes_max: usize) -> Verdict {
+    Verdict::Final(Fault::rejected(
+        "Salesforce sends too much; tell an administrator",
+        format!(
+            "an answer of more than {} MiB was not read: the object or resource of salesforce.credentials is not one that \
+             holds logins, or salesforce.login_url is another server's",
+            bytes_max >> 20
+        ),
+    ))
 }
 
 const UNSEARCHABLE: &str =
@@ -215,7 +312,13 @@ pub(super) fn of_answer(status: u16, body: &[u8], names: &[&str]) -> Verdict {
     let message = errors.first().map_or("", |error| &error.message);
     let rejected = |advice: &str| Verdict::Final(Fault::rejected(NO_ACCESS, format!("HTTP {status} {code}: {advice}")));
     match (code, status) {
+        ("REQUEST_LIMIT_EXCEEDED", _) if is_crowded(message) => Verdict::Again(Fault::crowded()),
         ("REQUEST_LIMIT_EXCEEDED", _) => Verdict::Final(Fault::limit()),
+        ("APEX_ERROR", _) => Verdict::Final(Fault::code(format!(
+            "HTTP {status} {code}: an Apex class of the org failed on this request. Setup > Environments > Logs > Debug \
+             Logs of the integration user shows the exception; Setup > Environments > Jobs > Apex Jobs shows what it had \
+             queued"
+        ))),
         ("INVALID_SESSION_ID" | "INVALID_AUTH_HEADER", _) | ("", 401) => of_session(status, code, message),
         ("INVALID_OPERATION_WITH_EXPIRED_PASSWORD", _) => rejected(
             "the integration user's password has expired. Setup > Users > Users > the integration user > Reset Password, or \
@@ -251,12 +354,25 @@ pub(super) fn of_answer(status: u16, body: &[u8], names: &[&str]) -> Verdict {
             rejected("a mistake of the broker's own: report it, with salesforce.credentials as it is configured")
         }
         (_, 410) => rejected("this version of the API is gone: set salesforce.api_version to a newer one"),
-        ("SERVER_UNAVAILABLE" | "UNKNOWN_EXCEPTION", _) | (_, 406 | 420 | 429 | 500..=599) => {
-            Verdict::Again(Fault::unavailable(
-                BUSY,
-                format!("HTTP {status} {code}: Salesforce is overloaded or under maintenance: status.salesforce.com"),
-            ))
-        }
+        ("SERVER_UNAVAILABLE", _) | (_, 503) => Verdict::Again(Fault::gone(
+            BUSY,
+            format!("HTTP {status} {code}: Salesforce is overloaded or under maintenance: status.salesforce.com"),
+        )),
+        ("UNKNOWN_EXCEPTION", _) | (_, 500) => Verdict::Again(Fault::unavailable(
+            BUSY,
+            format!(
+                "HTTP {status} {code}: an internal error of Salesforce, often in a trigger, a flow or the data of one \
+                 object: Setup > Environments > Logs > Debug Logs of the integration user; Salesforce support knows the \
+                 error's number, which is in the mail to the org's exception recipients"
+            ),
+        )),
+        (_, 406 | 420 | 429 | 501..=599) => Verdict::Again(Fault::unavailable(
+            BUSY,
+            format!(
+                "HTTP {status} {code}: Salesforce, or a proxy on the way, cannot serve the request now: \
+                 status.salesforce.com"
+            ),
+        )),
         (_, 300..=399) => rejected(
             "Salesforce answers with a redirect, which is never followed: set salesforce.login_url to the org's My Domain \
              (Setup > Company Settings > My Domain)",
@@ -270,11 +386,17 @@ pub(super) fn of_answer(status: u16, body: &[u8], names: &[&str]) -> Verdict {
     }
 }
 
+/// Returns whether a limit is that of concurrent calls (`ConcurrentRequests`, `ConcurrentPerOrgLongTxn`), which passes
+/// within seconds.
+pub(super) fn is_crowded(message: &str) -> bool {
+    message.to_ascii_lowercase().contains("concurrent")
+}
+
 /// Returns what a refused token means: it has expired, so a new login helps; or it is not allowed here, so it does not.
 fn of_session(status: u16, code: &str, message: &str) -> Verdict {
     let says = |words: &str| message.to_ascii_lowercase().contains(words);
     if says("not valid for use with the rest api") || says("is not attached to agent") {
-        return Verdict::Final(Fault::rejected(
+        return Verdict::Final(Fault::barred(
             NO_ACCESS,
             format!(
                 "HTTP {status} {code}: the session is not allowed for the REST API, which a new login cannot change. {APP} > \
@@ -283,7 +405,7 @@ fn of_session(status: u16, code: &str, message: &str) -> Verdict {
             ),
         ));
     }
-    Verdict::Login(Fault::rejected(
+    Verdict::Login(Fault::barred(
         NO_ACCESS,
         format!(
             "HTTP {status} {code}: Salesforce refuses a token that it has just given. {APP} > Policies: IP relaxation and \
@@ -321,9 +443,9 @@ pub(super) fn of_login(status: u16, body: &[u8], skew: Option<i64>) -> Verdict {
     let refused = |advice: &str| {
         let known = if error.is_empty() { format!("HTTP {status}") } else { format!("{error}, {description:?}") };
         let operator = format!("the login was refused ({known}): {advice}{}", clock.as_deref().unwrap_or_default());
-        Verdict::Final(Fault::rejected(NO_ACCESS, operator))
+        Verdict::Final(Fault::barred(NO_ACCESS, operator))
     };
-    let busy = |operator: String| Fault::unavailable(BUSY, operator);
+    let busy = |operator: String| Fault::gone(BUSY, operator);
     match error.as_str() {
         "rate_limit_exceeded" => Verdict::Final(busy(format!(
             "the login was refused ({error}): the integration user logs in too often; who else uses it?"
@@ -406,6 +528,19 @@ mod tests {
             (401, array("INVALID_OPERATION_WITH_EXPIRED_PASSWORD", ""), "final", "Reset Password"),
             (401, String::new(), "login", "has just given"),
             (403, array("REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded."), "final", "Company Information"),
+            (
+                403,
+                array("REQUEST_LIMIT_EXCEEDED", "ConcurrentPerOrgLongTxn Limit exceeded."),
+                "again",
+                "run at once in the org",
+            ),
+            (
+                403,
+                array("REQUEST_LIMIT_EXCEEDED", "ConcurrentRequests (Concurrent API Requests) Limit exceeded."),
+                "again",
+                "run at once in the org",
+            ),
+            (500, array("APEX_ERROR", "System.NullPointerException"), "final", "Apex Jobs"),
             (403, array("API_DISABLED_FOR_ORG", ""), "final", "API Enabled"),
             (403, html.clone(), "final", "API Access Control"),
             (

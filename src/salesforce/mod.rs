@@ -4,7 +4,8 @@
 //! `events` publishes there what an org publishes.
 //!
 //! `org` looks up a user and `write` changes records. Both use `client`, the only file of this folder that waits for
-//! the network. `diagnosis` finds the broken link. `oauth`, `soql`, `response`, `row`, `fault` and `write_fault`
+//! the network; `call` is what it sends, `breakers` and `login` decide when it must not. `diagnosis` finds the broken
+//! link. `oauth`, `soql`, `response`, `row`, `fault` and `write_fault`
 //! decide, without waiting, what is sent and what an answer means.
 //!
 //! `verifier` asks an org who a user is.
@@ -19,8 +20,11 @@ mod events;
 
 mod client;
 
+mod breakers;
 mod cache;
+mod call;
 mod fault;
+mod login;
 mod oauth;
 mod response;
 mod row;

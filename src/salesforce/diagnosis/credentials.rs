@@ -16,7 +16,7 @@ impl Org {
     pub(super) async fn object(&self, token: &Token, steps: &mut Steps) {
         let object = &self.config.credentials.object;
         let path = describe_path(&self.config.api_version, object);
-        let description = match self.client.get(&path, Want::Row).await {
+        let description = match self.client.get(&path, Want::Description).await {
             Ok(reply) if reply.status == 200 => Description::read(&reply.body),
             Ok(_) => None,
             Err(fault) => {

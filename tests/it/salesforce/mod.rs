@@ -1,7 +1,9 @@
-//! Credentials from an org: what is asked and answered (`fetch`), what goes wrong on the way (`faults`), and the command
-//! that finds it (`check`, `check_tables`). And what is written to an org, by a whole broker before the stand-in org (`desk`): records
-//! that change (`updating`), that are made (`creating`), and variables that wait for their call's event (`variables`).
+//! Credentials from an org: what is asked and answered (`fetch`), what goes wrong on the way (`faults`), whose requests that
+//! stops (`breakers`), and the command that finds it (`check`, `check_tables`). And what is written to an org, by a whole
+//! broker before the stand-in org (`desk`): records that change (`updating`), that are made (`creating`), and variables that
+//! wait for their call's event (`variables`).
 
+mod breakers;
 mod check;
 mod check_tables;
 mod events;
