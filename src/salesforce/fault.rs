@@ -100,6 +100,20 @@ impl Fault {
         )
     }
 
+    /// A user has caused too many calls in a minute.
+    pub(super) fn too_many_calls(calls_max: u32, left: Duration) -> Self {
+        let seconds = left.as_secs().saturating_add(u64::from(left.subsec_nanos() > 0)).max(1);
+        Self::new(
+            ErrorCode::RateLimited,
+            format!("this user has caused {calls_max} calls to Salesforce within a minute; try again in {seconds} s"),
+            format!(
+                "a user's applications have caused {calls_max} calls within a minute, which salesforce.calls_per_user \
+                 allows: a program that repeats requests without a pause"
+            ),
+            What::Row,
+        )
+    }
+
     /// Too many slow calls run in the org at once.
     pub(super) fn crowded() -> Self {
         Self::new(

@@ -4,7 +4,8 @@
 //! `events` publishes there what an org publishes.
 //!
 //! `org` looks up a user and `write` changes records. Both use `client`, the only file of this folder that waits for
-//! the network; `call` is what it sends, `breakers` and `login` decide when it must not. `diagnosis` finds the broken
+//! the network; `call` is what it sends, `breakers` and `login` decide when it must not, and `quota` how often for one
+//! user. `diagnosis` finds the broken
 //! link. `oauth`, `soql`, `response`, `row`, `fault` and `write_fault`
 //! decide, without waiting, what is sent and what an answer means.
 //!
@@ -26,6 +27,7 @@ mod call;
 mod fault;
 mod login;
 mod oauth;
+mod quota;
 mod response;
 mod row;
 mod soql;

@@ -8,6 +8,7 @@ use super::cache::Cache;
 use super::client::{Client, Want};
 use super::fault::Fault;
 use super::oauth::SetupError;
+use super::quota::Quota;
 use super::response::{objects, records};
 use super::stats::Snapshot;
 use super::{row, soql};
@@ -21,6 +22,7 @@ pub struct Org {
     pub(super) client: Client,
     pub(super) config: config::Salesforce,
     cache: Cache,
+    quota: Quota,
 }
 
 impl Org {
@@ -30,7 +32,8 @@ impl Org {
     /// A file cannot be used, or a key is missing.
     pub fn open(config: &config::Salesforce) -> Result<Self, SetupError> {
         let client = Client::new(config.clone())?;
-        Ok(Self { client, cache: Cache::new(config.credentials.cache), config: config.clone() })
+        let (cache, quota) = (Cache::new(config.credentials.cache), Quota::new(config.calls_per_user));
+        Ok(Self { client, cache, quota, config: config.clone() })
     }
 
     /// Looks up the credentials of a user. The refusal is for the agent; the log has the details for the operator.
@@ -49,6 +52,11 @@ impl Org {
         self.client.snapshot()
     }
 
+    /// Counts an exchange with the org that a user is about to cause; refuses it if there were too many.
+    pub(super) fn count_call(&self, user: &str) -> Result<(), Fault> {
+        self.quota.take(Instant::now().into_std(), user)
+    }
+
     pub(super) async fn look_up(&self, user: &str) -> Result<Credentials, Fault> {
         let lookup = &self.config.credentials;
         let Some((key, path)) = address(lookup, &self.config.api_version, user) else {
@@ -57,6 +65,7 @@ impl Org {
         if let Some(credentials) = self.cache.find(Instant::now(), &key) {
             return Ok(credentials);
         }
+        self.count_call(user)?;
         let want = match lookup.mode {
             Mode::Query => Want::Json,
             Mode::ExternalId => Want::Row,

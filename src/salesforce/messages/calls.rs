@@ -30,6 +30,11 @@ impl CallKey {
     pub(super) fn new(user: &str, call: &str) -> Self {
         Self { user: Arc::from(user), call: Arc::from(call) }
     }
+
+    /// The user that the call belongs to.
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
 }
 
 /// A saved variable.

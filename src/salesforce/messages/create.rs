@@ -43,7 +43,7 @@ impl CreateObject {
         let drawn = || hex::encode(rand::random::<[u8; 16]>()).into();
         let request_id = given.request_id.clone().unwrap_or_else(drawn);
         let key = key([user, &given.source, &request_id, &call.id, &name]);
-        let made = self.make(object, &fields, &key).await?;
+        let made = self.make(user, object, &fields, &key).await?;
 
         let record = Record { name: name.clone(), id: made.id.clone() };
         self.writer.calls.know(Instant::now().into_std(), &CallKey::new(user, &call.id), record);
@@ -68,10 +68,11 @@ impl CreateObject {
         Ok(response)
     }
 
-    async fn make(&self, object: &WritableObject, fields: &[Field], key: &str) -> Result<Made, Refusal> {
+    async fn make(&self, user: &str, object: &WritableObject, fields: &[Field], key: &str) -> Result<Made, Refusal> {
         let Writer { org, creations, .. } = &*self.writer;
         let make = |look| async move {
             let target = target(object, fields);
+            org.count_call(user).map_err(|fault| told(&fault, &target))?;
             let mut fields = fields.to_vec();
             fields.push((object.external_id.clone(), json_text(key)));
             org.create(&target, &fields, (&object.external_id, key), look).await.map_err(|fault| {

@@ -18,7 +18,7 @@ use super::stand_in::{Answer, Seen, StandIn};
 use super::{ID, SECRET, behind_login, config, error, fetched, org, row, rows, token};
 
 /// Objects that may be changed.
-fn objects() -> BTreeMap<String, WritableObject> {
+pub(super) fn objects() -> BTreeMap<String, WritableObject> {
     let object = |name: &str| WritableObject {
         object: name.to_owned(),
         update: true,
@@ -36,7 +36,7 @@ fn writable(config: Salesforce) -> (Arc<Org>, Arc<dyn Handler>) {
 }
 
 /// What an application gets for changing a record: `ok`, or the code and the words.
-async fn changed(updates: &Arc<dyn Handler>, user: &str, name: &str) -> String {
+pub(super) async fn changed(updates: &Arc<dyn Handler>, user: &str, name: &str) -> String {
     let data = json!({ "callId": "1", "Name": name, "sfid": "500000000000001AAA", "params": { "subject": "x" } });
     let given = Given {
         id: "rAAAAAAAB".parse().unwrap(),

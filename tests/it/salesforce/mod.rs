@@ -1,5 +1,5 @@
 //! Credentials from an org: what is asked and answered (`fetch`), what goes wrong on the way (`faults`), whose requests that
-//! stops (`breakers`), and the command that finds it (`check`, `check_tables`). And what is written to an org, by a whole
+//! stops (`breakers`), how much one user can ask (`quota`), and the command that finds it (`check`, `check_tables`). And what is written to an org, by a whole
 //! broker before the stand-in org (`desk`): records that change (`updating`), that are made (`creating`), and variables that
 //! wait for their call's event (`variables`).
 
@@ -12,6 +12,7 @@ mod fetch;
 pub(crate) mod live_org;
 mod metadata;
 mod proof;
+mod quota;
 pub(crate) mod simulator;
 mod stand_in;
 
