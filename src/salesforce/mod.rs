@@ -27,6 +27,7 @@ mod call;
 mod fault;
 mod login;
 mod oauth;
+mod private_key;
 mod quota;
 mod response;
 mod row;

@@ -12,7 +12,7 @@ use files::open_to_others;
 pub(crate) use files::{beside, create_new, exists, make_folder, private, publish, replace};
 pub use lock::FolderLock;
 pub(crate) use lock::lock_making;
-pub(crate) use secret::{SecretError, read_secret};
+pub(crate) use secret::{SecretError, read_secret, read_secret_bytes};
 
 use std::fmt;
 use std::path::Path;
