@@ -52,6 +52,13 @@ impl Org {
         self.client.snapshot()
     }
 
+    /// Notes that records of an object have changed in the org, or may have. `event` is the API name of the change event.
+    pub(super) fn changed(&self, event: &str) {
+        if is_change_of(event, &self.config.credentials.object) {
+            self.cache.clear();
+        }
+    }
+
     /// Counts an exchange with the org that a user is about to cause; refuses it if there were too many.
     pub(super) fn count_call(&self, user: &str) -> Result<(), Fault> {
         self.quota.take(Instant::now().into_std(), user)
@@ -65,6 +72,7 @@ impl Org {
         if let Some(credentials) = self.cache.find(Instant::now(), &key) {
             return Ok(credentials);
         }
+        let read_at = self.cache.age();
         self.count_call(user)?;
         let want = match lookup.mode {
             Mode::Query => Want::Json,
@@ -88,7 +96,7 @@ impl Org {
             return Err(row::several(lookup));
         }
         let credentials = row::choose(&rows, lookup, &key)?;
-        self.cache.keep(Instant::now(), key, &credentials);
+        self.cache.keep(Instant::now(), read_at, key, &credentials);
         Ok(credentials)
     }
 }
@@ -120,6 +128,13 @@ fn address(lookup: &Lookup, version: &str, user: &str) -> Option<(String, String
     Some((key, path))
 }
 
+/// Returns whether a change event is about records of an object: `CTI_Login__ChangeEvent` is about `CTI_Login__c`, and
+/// `ContactChangeEvent` about `Contact`.
+fn is_change_of(event: &str, object: &str) -> bool {
+    let base = object.strip_suffix('c').filter(|base| base.ends_with("__")).unwrap_or(object);
+    event.strip_suffix("ChangeEvent").is_some_and(|it| it.eq_ignore_ascii_case(base))
+}
+
 fn unknown(lookup: &Lookup) -> Fault {
     let wanted = match lookup.key {
         UserKey::UserId => "a Salesforce user id of 15 or 18 characters",
@@ -143,6 +158,21 @@ mod tests {
         let mut lookup = Lookup { mode, key, apex_path: Some("/cti/{user}/login".to_owned()), ..Lookup::default() };
         lookup.fields.adfs_username = String::new();
         address(&lookup, "67.0", user).map(|(_, path)| path)
+    }
+
+    #[test]
+    fn a_change_event_is_about_one_object() {
+        for (event, object, is) in [
+            ("CTI_Login__ChangeEvent", "CTI_Login__c", true),
+            ("cti_login__ChangeEvent", "CTI_Login__c", true),
+            ("ContactChangeEvent", "Contact", true),
+            ("AbcChangeEvent", "Abc", true),
+            ("OtherChangeEvent", "Contact", false),
+            ("CTI_Login__c", "CTI_Login__c", false),
+            ("CTI_Notice__e", "CTI_Notice__c", false),
+        ] {
+            assert_eq!(is_change_of(event, object), is, "{event} {object}");
+        }
     }
 
     #[test]
