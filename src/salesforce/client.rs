@@ -21,11 +21,13 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
+use super::answer_fault::{of_answer, of_failure, too_large, too_large_description};
 use super::breakers::{Breakers, Change, Ended, Passes, Purpose};
 pub(super) use super::call::{Call, Reply, Want};
 use super::call::{LOGIN_BYTES_MAX, is_wanted};
-use super::fault::{Fault, Verdict, of_answer, of_failure, of_login, too_large};
+use super::fault::{Fault, Verdict};
 use super::login::Logins;
+use super::login_fault::of_login;
 use super::oauth::{Grant, Issued, SetupError, TOKEN_PATH, Token, connect, read_token};
 use super::response::api_usage;
 use super::soql;
@@ -290,6 +292,7 @@ impl Client {
     /// final.
     async fn send(&self, request: reqwest::RequestBuilder, once: bool, bytes_max: usize) -> Result<Received, Verdict> {
         let failed = |failure: Failure| match &failure {
+            Failure::TooLarge if bytes_max > LOGIN_BYTES_MAX => too_large_description(bytes_max),
             Failure::TooLarge => too_large(bytes_max),
             Failure::Broken(_) if once => of_failure(&failure).once(),
             Failure::Tls(_) | Failure::Unconnected(_) | Failure::Broken(_) => of_failure(&failure),

@@ -266,8 +266,9 @@ fn binary(bytes: &[u8]) -> Instead {
 /// The content of a sequence in DER.
 fn content(der: &[u8]) -> Option<&[u8]> {
     match der {
-        [SEQUENCE, 0x81, _, content @ ..] | [SEQUENCE, 0x82, _, _, content @ ..] => Some(content),
-        [SEQUENCE, 0..=0x7f, content @ ..] => Some(content),
+        [SEQUENCE, 0..=0x7f, content @ ..]
+        | [SEQUENCE, 0x81, _, content @ ..]
+        | [SEQUENCE, 0x82, _, _, content @ ..] => Some(content),
         _ => None,
     }
 }

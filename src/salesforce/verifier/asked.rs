@@ -19,7 +19,8 @@ use super::{Proven, SetupError, now};
 use crate::auth::{AuthError, hash_token};
 use crate::config::{self, IntrospectionProof, UserinfoProof};
 use crate::http::{self, BaseUrl, Breaker, Failure, Outcome, Pass, encode};
-use crate::salesforce::fault::{Fault, is_crowded};
+use crate::salesforce::answer_fault::is_crowded;
+use crate::salesforce::fault::Fault;
 use crate::salesforce::oauth::{read_secret, unconnectable};
 use crate::salesforce::response::{LoginError, error_codes};
 

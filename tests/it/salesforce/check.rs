@@ -166,7 +166,7 @@ async fn an_object_may_be_described_in_megabytes_but_not_without_end() {
     let stand_in = org(|seen| seen.path.ends_with("describe").then(|| described(17 << 20))).await;
     let (code, text) = check(&stand_in, "", &[]).await;
     let failed = text.lines().find(|line| line.starts_with("FAILED")).unwrap_or_default();
-    assert!(code == 1 && failed.contains("object") && failed.contains("more than 16 MiB"), "{text}");
+    assert!(code == 1 && failed.contains("object") && failed.contains("larger than 16 MiB"), "{text}");
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ fn a_good_key_is_read_in_any_layout() {
         KEY.replace('\n', " "),
         KEY.replace('\n', ""),
         pkcs1.replace('\n', ""),
-        KEY.lines().map(|line| format!("    {line}  \n")).collect(),
+        KEY.lines().flat_map(|line| ["    ", line, "  \n"]).collect(),
         KEY.replace('\n', "\n\n"),
         format!("\u{feff}{KEY}"),
         format!("key: |\n  {}", KEY.replace('\n', "\n  ")),

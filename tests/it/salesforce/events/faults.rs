@@ -81,11 +81,10 @@ async fn topics_share_a_login_that_fails_and_the_wait_after_it() {
     let stage = Stage::start().await;
     let refused = Wrong::LoginRefused { error: "invalid_grant".to_owned(), description: "user is locked".to_owned() };
     stage.org.fault(Fault::new(refused).path("/oauth2/token"));
-    let topics: String = (0..10)
-        .map(|number| format!("[salesforce.events.topics.n{number}]\ntopic = \"/event/CTI_Notice{number}__e\"\n"))
-        .collect();
+    let topic = |number| format!("[salesforce.events.topics.n{number}]\ntopic = \"/event/CTI_Notice{number}__e\"\n");
+    let topics: Vec<String> = (0..10).map(topic).collect();
     let started = Instant::now();
-    let broker = Broker::with_config(&stage.config(&topics)).await;
+    let broker = Broker::with_config(&stage.config(&topics.concat())).await;
     let all = |log: &str| (0..10).all(|number| log.contains(&format!("name=\"n{number}\"")));
     broker.log_until("that each topic waits", |log| all(log)).await;
     let seconds = started.elapsed().as_secs();
