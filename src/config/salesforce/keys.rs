@@ -6,14 +6,13 @@ use super::text;
 use super::{Mode, UserKey};
 use crate::config::Config;
 use crate::config::reference::{Key, TICK};
-use crate::config::text::base_url;
 use crate::config::value::{Slot, Word};
 
 /// The keys.
 pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
     Key {
         name: "salesforce.login_url",
-        slot: Slot::Text(base_url, |it, url| it.salesforce.login_url = url),
+        slot: Slot::Text(text::login_url, |it, url| it.salesforce.login_url = url),
         default: r#""https://login.salesforce.com""#,
         unit: "",
         meaning: "Where the broker logs in: `https://login.salesforce.com`, `https://test.salesforce.com` (a sandbox), \

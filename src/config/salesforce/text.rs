@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::record_id::exact_record_id;
+use crate::config::text::base_url;
 use crate::config::value::Fault;
 use crate::http::BaseUrl;
 use wire::check_name;
@@ -13,6 +14,24 @@ pub(crate) fn printed(text: &str) -> Result<String, Fault> {
         1..=1024 if !text.chars().any(|it| it.is_control() || it.is_whitespace()) => Ok(text.to_owned()),
         _ => Err("must be a text of at most 1024 bytes, without spaces or control characters".into()),
     }
+}
+
+/// The server that issues tokens. Other hosts of Salesforce, which an administrator finds in the browser, do not.
+pub(crate) fn login_url(text: &str) -> Result<String, Fault> {
+    /// Hosts of pages, and the ends of such hosts.
+    const PAGES: [&str; 5] =
+        [".lightning.force.com", ".visualforce.com", ".salesforce-setup.com", "www.salesforce.com", "salesforce.com"];
+    let url = base_url(text)?;
+    let host = url.split_once("://").map_or("", |(_, host)| host);
+    let host = host.split(':').next().unwrap_or_default();
+    let is_page = |page: &str| if page.starts_with('.') { host.ends_with(page) } else { host == page };
+    if PAGES.into_iter().any(is_page) {
+        return Err("names a host of Salesforce's pages, which issues no tokens: write https://login.salesforce.com, \
+                    https://test.salesforce.com, or My Domain (Setup > Company Settings > My Domain), which ends in \
+                    .my.salesforce.com"
+            .into());
+    }
+    Ok(url)
 }
 
 /// The id of an org, completed to 18 characters.

@@ -187,6 +187,30 @@ fn events_of_a_user_on_a_shared_channel_are_hardly_meant() {
 }
 
 #[test]
+fn a_host_of_pages_is_not_one_to_log_in_at() {
+    let message = "2: salesforce.login_url: names a host of Salesforce's pages, which issues no tokens: write \
+                   https://login.salesforce.com, https://test.salesforce.com, or My Domain (Setup > Company Settings > My \
+                   Domain), which ends in .my.salesforce.com";
+    for host in [
+        "acme.lightning.force.com",
+        "ACME.Lightning.Force.com:443",
+        "acme--c.vf.force.com.visualforce.com",
+        "acme.my.salesforce-setup.com",
+        "www.salesforce.com",
+        "salesforce.com",
+    ] {
+        check_file(&format!("[salesforce]\nlogin_url = 'https://{host}'\n"), message);
+    }
+    for host in
+        ["acme.my.salesforce.com", "acme--uat.sandbox.my.salesforce.com", "login.salesforce.com", "127.0.0.1:8443"]
+    {
+        let file = format!("{JWT}login_url = 'https://{host}'\n");
+        let config = load(&Given { file: Some(&file), ..Given::default() }).unwrap();
+        assert_eq!(config.salesforce.login_url, format!("https://{host}"));
+    }
+}
+
+#[test]
 fn a_value_that_cannot_be_read_is_one_mistake() {
     let store = "[credentials]\nstore = 'salesforce'\n[salesforce]\n";
     let host = "must name a host and nothing else: no user, path or query";
