@@ -81,8 +81,9 @@ pub(super) async fn run(arguments: Simulate, output: &mut Output) -> anyhow::Res
     }
     if !listen.ip().to_canonical().is_loopback() {
         note(&format!(
-            "warning: {listen} can be reached from other computers: whoever reaches the stand-in can read what it holds and \
-             change its faults; listen on 127.0.0.1 unless that is intended"
+            "warning: {} can be reached from other computers: whoever reaches the stand-in can read what it holds and \
+             change its faults; listen on 127.0.0.1 unless that is intended",
+            org.url()
         ));
     }
     note("its control API is under /simulator; Ctrl-C ends it");

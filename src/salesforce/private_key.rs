@@ -24,7 +24,7 @@ impl fmt::Display for Instead {
         let Self { what, advice } = self;
         write!(
             f,
-            "contains {what}; must hold an RSA private key of 2048 bits or more in PEM, without a passphrase: {advice}"
+            "contains {what}; it must hold an RSA private key of 2048 bits or more in PEM, without a passphrase: {advice}"
         )
     }
 }
