@@ -37,6 +37,19 @@ pub(super) fn too_large_description(bytes_max: usize) -> Verdict {
     ))
 }
 
+/// Returns what an answer of more than so many bytes to a write means: it may have been done.
+pub(super) fn unread_write(bytes_max: usize) -> Verdict {
+    Verdict::Final(Fault::unavailable(
+        "Salesforce's answer to the write was too large to read, so it is not known whether it was done; try again with \
+         the same id",
+        format!(
+            "an answer of more than {} MiB to a write was not read: a proxy on the way, or salesforce.login_url is another \
+             server's",
+            bytes_max >> 20
+        ),
+    ))
+}
+
 /// Returns what an answer of more than so many bytes means.
 pub(super) fn too_large(bytes_max: usize) -> Verdict {
     Verdict::Final(Fault::rejected(

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
-use super::answer_fault::{of_answer, of_failure, too_large, too_large_description};
+use super::answer_fault::{of_answer, of_failure, too_large, too_large_description, unread_write};
 use super::breakers::{Breakers, Change, Ended, Passes, Purpose};
 pub(super) use super::call::{Call, Reply, Want};
 use super::call::{LOGIN_BYTES_MAX, is_wanted};
@@ -292,6 +292,8 @@ impl Client {
     /// final.
     async fn send(&self, request: reqwest::RequestBuilder, once: bool, bytes_max: usize) -> Result<Received, Verdict> {
         let failed = |failure: Failure| match &failure {
+            // The write was answered, but nobody knows how.
+            Failure::TooLarge if once => unread_write(bytes_max),
             Failure::TooLarge if bytes_max > LOGIN_BYTES_MAX => too_large_description(bytes_max),
             Failure::TooLarge => too_large(bytes_max),
             Failure::Broken(_) if once => of_failure(&failure).once(),

@@ -127,6 +127,16 @@ async fn salesforce_that_is_gone_is_gone_for_every_purpose() {
     }
 }
 
+#[tokio::test]
+async fn a_write_whose_answer_was_not_read_may_have_been_done() {
+    let large = || Answer::Json(201, format!("[\"{}\"]", "x".repeat(2 << 20)));
+    let stand_in = StandIn::start(behind_login(move |_| large())).await;
+    let (_org, updates) = writable(config(&stand_in.url));
+    let told = changed(&updates, "alice", "Task").await;
+    assert!(told.starts_with("UPSTREAM_UNAVAILABLE") && told.contains("not known whether it was done"), "{told}");
+    assert_eq!(stand_in.calls(), 1, "a write is not repeated if it may have been done");
+}
+
 /// An answer with Retry-After.
 fn later(status: u16, retry_after: &str, body: &str) -> Answer {
     let length = body.len();
