@@ -79,6 +79,13 @@ pub(super) async fn run(arguments: Simulate, output: &mut Output) -> anyhow::Res
     if let Some(authority) = &authority {
         output.line(&format!("certificate authority in {}", authority.display()))?;
     }
+    if !listen.ip().to_canonical().is_loopback() {
+        note(&format!(
+            "warning: {} can be reached from other computers: whoever reaches the stand-in can read what it holds and \
+             change its faults; listen on 127.0.0.1 unless that is intended",
+            org.url()
+        ));
+    }
     note("its control API is under /simulator; Ctrl-C ends it");
     interrupted.await;
     if let Some(authority) = &authority {

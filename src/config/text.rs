@@ -200,34 +200,3 @@ fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
 pub(crate) fn base_url(text: &str) -> Result<String, Fault> {
     BaseUrl::parse(text).map(|url| url.to_string()).map_err(Fault::from)
 }
-
-/// Hosts of Salesforce, and ends of hosts, that browsers show and that never issue tokens.
-const NEVER_LOGIN_HOSTS: &[&str] = &[
-    ".lightning.force.com",
-    ".salesforce-setup.com",
-    ".visualforce.com",
-    ".visual.force.com",
-    ".vf.force.com",
-    ".content.force.com",
-    ".file.force.com",
-    ".documentforce.com",
-    "salesforce.com",
-    "www.salesforce.com",
-    "help.salesforce.com",
-    "developer.salesforce.com",
-    "status.salesforce.com",
-    "trailhead.salesforce.com",
-    "api.pubsub.salesforce.com",
-];
-
-/// The base URL of a server that issues tokens.
-pub(crate) fn login_url(text: &str) -> Result<String, Fault> {
-    let url = BaseUrl::parse(text).map_err(Fault::from)?;
-    let is_of = |never: &str| if never.starts_with('.') { url.host.ends_with(never) } else { url.host == never };
-    if NEVER_LOGIN_HOSTS.iter().any(|never| is_of(never)) {
-        return Err("is a Salesforce host that issues no tokens; the org's My Domain is \
-                    https://NAME.my.salesforce.com (Setup > My Domain)"
-            .into());
-    }
-    Ok(url.to_string())
-}

@@ -2,6 +2,8 @@
 //!
 //! It is closed until a number of requests in a row have failed, then open for a while, and then lets one request at a
 //! time through as a probe. If the probe fails, it opens for twice as long, up to a minute.
+//!
+//! Apart from that, a system can ask for a pause of a known length. Afterwards requests go through as before.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,8 @@ pub(crate) struct Breaker<C> {
     /// How long it opens the next time.
     open_next: Duration,
     state: State<C>,
+    /// The pause that the system last asked for, and why.
+    paused: Option<(Instant, C)>,
 }
 
 enum State<C> {
@@ -31,6 +35,8 @@ pub(crate) enum Outcome<C> {
     Failed(C),
     /// The system asked to be left alone.
     Exhausted(C),
+    /// The system was not asked, or it is not known whether it answered.
+    Unknown,
 }
 
 /// The three states.
@@ -57,11 +63,25 @@ impl<C: Clone> Breaker<C> {
     /// A closed breaker that opens after `failures_max` failures in a row, the first time for `open_first`.
     pub(crate) fn new(failures_max: u32, open_first: Duration) -> Self {
         let open_first = open_first.min(OPEN_MAX);
-        Self { failures_max, open_first, open_next: open_first, state: State::Closed { failures: 0 } }
+        Self { failures_max, open_first, open_next: open_first, state: State::Closed { failures: 0 }, paused: None }
+    }
+
+    /// Lets no request through for a while. A pause that is in progress is never shortened. Returns whether a pause
+    /// began.
+    pub(crate) fn pause(&mut self, now: Instant, span: Duration, cause: C) -> bool {
+        let began = self.paused.as_ref().is_none_or(|(before, _)| *before <= now);
+        let until = now + span.min(OPEN_MAX);
+        if self.paused.as_ref().is_none_or(|(before, _)| *before < until) {
+            self.paused = Some((until, cause));
+        }
+        began
     }
 
     /// Checks whether a request would be let through; if not, returns why.
     pub(crate) fn look(&self, now: Instant) -> Result<(), C> {
+        if let Some((_, cause)) = self.paused.as_ref().filter(|(until, _)| now < *until) {
+            return Err(cause.clone());
+        }
         match &self.state {
             State::Closed { .. } => Ok(()),
             State::Open { until, .. } if *until <= now => Ok(()),
@@ -86,6 +106,13 @@ impl<C: Clone> Breaker<C> {
         let cause = match outcome {
             Outcome::Exhausted(cause) => return Some(self.open(now, OPEN_MAX, cause)),
             Outcome::Failed(cause) => cause,
+            Outcome::Unknown => {
+                if let (State::Probing { cause }, Pass::Probe) = (&self.state, pass) {
+                    // The next request is the probe.
+                    self.state = State::Open { until: now, cause: cause.clone() };
+                }
+                return None;
+            }
             Outcome::Answered => {
                 // A request that was sent before it opened says nothing about the present.
                 if pass == Pass::Probe || matches!(self.state, State::Closed { .. }) {
@@ -169,5 +196,33 @@ mod tests {
         assert_eq!(breaker.end(now, Pass::Normal, Outcome::Exhausted("limit")), Some(60 * S));
         assert!(breaker.admit(now + 59 * S).is_err());
         assert_eq!(breaker.admit(now + 60 * S).unwrap(), Pass::Probe);
+    }
+
+    #[test]
+    fn a_probe_without_an_outcome_leaves_its_place_to_the_next_request() {
+        #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
+        let now = Instant::now();
+        let mut breaker = Breaker::new(1, S);
+        breaker.end(now, Pass::Normal, Outcome::Failed("down"));
+        assert_eq!(breaker.admit(now + S), Ok(Pass::Probe));
+        assert_eq!(breaker.end(now + S, Pass::Probe, Outcome::Unknown), None);
+        assert_eq!(breaker.admit(now + S), Ok(Pass::Probe));
+        breaker.end(now + S, Pass::Probe, Outcome::Answered);
+        breaker.end(now + S, Pass::Normal, Outcome::Unknown);
+        assert_eq!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[test]
+    fn after_a_pause_requests_go_through_as_before() {
+        #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
+        let now = Instant::now();
+        let mut breaker = Breaker::new(1, S);
+        assert!(breaker.pause(now, 3 * S, "three"));
+        assert!(!breaker.pause(now, 2 * S, "two"), "it had begun");
+        assert_eq!(breaker.admit(now + 2 * S), Err("three"), "never shortened");
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        assert_eq!(breaker.admit(now + 3 * S), Ok(Pass::Normal));
+        assert!(breaker.pause(now + 3 * S, 3600 * S, "an hour"));
+        assert_eq!(breaker.admit(now + 3 * S + OPEN_MAX), Ok(Pass::Normal), "never longer than a minute");
     }
 }

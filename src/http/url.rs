@@ -28,6 +28,10 @@ impl BaseUrl {
             (None, None) => return Err("must begin with https://"),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
+        // Before the port is read: a path behind it is not a mistake of the port.
+        if rest.contains(['/', '\\', '?', '#', '@']) {
+            return Err(HOST_ALONE);
+        }
         let (host, port) = match rest.strip_prefix('[') {
             Some(inside) => {
                 let (host, after) = inside.split_once(']').ok_or("has a bracket without its other one")?;
@@ -66,7 +70,8 @@ impl std::fmt::Display for BaseUrl {
     }
 }
 
-const PORT: &str = "has a port that is none";
+const HOST_ALONE: &str = "must name a host and nothing else: no user, path or query";
+const PORT: &str = "must have a port from 1 to 65535 behind the colon, or no colon";
 
 fn read_port(text: &str) -> Result<Option<u16>, &'static str> {
     let plain = !text.starts_with('0') && text.bytes().all(|it| it.is_ascii_digit());
@@ -83,7 +88,7 @@ fn v6(text: &str) -> Result<String, &'static str> {
 fn name_or_v4(text: &str) -> Result<String, &'static str> {
     let label = |it: &str| !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_".contains(&it));
     if text.len() > 253 || !text.split('.').all(label) {
-        return Err("must name a host and nothing else: no user, path or query");
+        return Err(HOST_ALONE);
     }
     let last = text.rsplit('.').next().unwrap_or_default();
     // What the WHATWG's parser takes for an IPv4 address: the last part is a number, in any base.
@@ -138,6 +143,21 @@ mod tests {
             } else {
                 prop_assert!([".", ".."].contains(&value.as_str()));
             }
+        }
+    }
+
+    #[test]
+    fn an_error_names_what_is_wrong_and_nothing_else() {
+        for (text, error) in [
+            ("https://127.0.0.1:8443/services/oauth2/token", HOST_ALONE),
+            ("https://acme.my.salesforce.com/services", HOST_ALONE),
+            ("https://[::1]:8443/x", HOST_ALONE),
+            ("https://a.example:8443?x", HOST_ALONE),
+            ("https://u:p@a.example", HOST_ALONE),
+            ("https://a.example:x", PORT),
+            ("https://[::1]:99999", PORT),
+        ] {
+            assert_eq!(BaseUrl::parse(text), Err(error), "{text}");
         }
     }
 

@@ -14,6 +14,10 @@ use crate::expiring::Expiring;
 /// The most credentials that are kept.
 const ENTRIES_MAX: usize = 10_000;
 
+/// Grows when the rows in the org have changed. Credentials that were read before must not be kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Age(u64);
+
 /// Credentials by key.
 pub(super) struct Cache {
     span: Duration,
@@ -26,6 +30,8 @@ pub(super) struct Cache {
 
 struct Entries {
     by_key: Expiring<String, Credentials>,
+    /// How often they were all forgotten.
+    age: Age,
     /// Whether the task runs.
     swept: bool,
 }
@@ -35,7 +41,8 @@ impl Cache {
     pub(super) fn new(span: Duration) -> Self {
         let stop = CancellationToken::new();
         let guard = stop.clone().drop_guard();
-        let entries = Arc::new(Mutex::new(Entries { by_key: Expiring::new(ENTRIES_MAX), swept: false }));
+        let entries =
+            Arc::new(Mutex::new(Entries { by_key: Expiring::new(ENTRIES_MAX), age: Age::default(), swept: false }));
         Self { span, entries, tasks: TaskTracker::new(), stop, _guard: guard }
     }
 
@@ -44,12 +51,28 @@ impl Cache {
         self.entries.lock().by_key.get(now.into_std(), key).cloned()
     }
 
-    /// Keeps credentials. Must be called within a tokio runtime.
-    pub(super) fn keep(&self, now: Instant, key: String, credentials: &Credentials) {
+    /// The present age, for [`Self::keep`].
+    pub(super) fn age(&self) -> Age {
+        self.entries.lock().age
+    }
+
+    /// Forgets everything, because rows have changed in the org.
+    pub(super) fn clear(&self) {
+        let mut entries = self.entries.lock();
+        entries.age.0 += 1;
+        entries.by_key = Expiring::new(ENTRIES_MAX);
+    }
+
+    /// Keeps credentials, unless rows have changed since `read_at`, when they were asked for. Must be called within a
+    /// tokio runtime.
+    pub(super) fn keep(&self, now: Instant, read_at: Age, key: String, credentials: &Credentials) {
         if self.span.is_zero() {
             return;
         }
         let mut entries = self.entries.lock();
+        if entries.age != read_at {
+            return;
+        }
         entries.by_key.insert(now.into_std(), key, credentials.clone(), self.span);
         if !std::mem::replace(&mut entries.swept, true) {
             self.tasks.spawn(sweep(Arc::clone(&self.entries), self.stop.clone()));
@@ -86,7 +109,7 @@ mod tests {
         let found = Credentials { username: "1".to_owned(), password, extension: "2".to_owned(), adfs_username: None };
         let cache = Cache::new(Duration::from_mins(1));
         for round in 0..2 {
-            cache.keep(Instant::now(), "a".to_owned(), &found);
+            cache.keep(Instant::now(), cache.age(), "a".to_owned(), &found);
             sleep_until(Instant::now() + Duration::from_secs(59)).await;
             assert!(cache.find(Instant::now(), "a").is_some(), "{round}");
             assert!(cache.find(Instant::now(), "A").is_none());
@@ -94,7 +117,23 @@ mod tests {
             assert_eq!(cache.entries.lock().by_key.len(), 0, "{round}");
         }
         let none = Cache::new(Duration::ZERO);
-        none.keep(Instant::now(), "a".to_owned(), &found);
+        none.keep(Instant::now(), none.age(), "a".to_owned(), &found);
         assert_eq!(none.entries.lock().by_key.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_read_before_a_change_is_forgotten_and_not_kept_afterwards() {
+        let password = SecretString::from("pw");
+        let found = Credentials { username: "1".to_owned(), password, extension: "2".to_owned(), adfs_username: None };
+        let cache = Cache::new(Duration::from_mins(1));
+        let before = cache.age();
+        cache.keep(Instant::now(), before, "a".to_owned(), &found);
+        cache.clear();
+        assert!(cache.find(Instant::now(), "a").is_none());
+        // A fetch that began before the change ends after it.
+        cache.keep(Instant::now(), before, "a".to_owned(), &found);
+        assert!(cache.find(Instant::now(), "a").is_none());
+        cache.keep(Instant::now(), cache.age(), "a".to_owned(), &found);
+        assert!(cache.find(Instant::now(), "a").is_some());
     }
 }

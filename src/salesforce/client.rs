@@ -1,89 +1,54 @@
 //! [`Client`]: requests to the org's REST API. The only file of this folder that uses the network or a clock.
 //!
-//! [`Client::call`] sends a request, [`Client::get`] is its usual form. One deadline covers breaker, turn, token and
+//! [`Client::call`] sends a request, [`Client::get`] is its usual form. One deadline covers breakers, turn, token and
 //! exchange. The token is shared, requested by one caller at a time, and used until a 401 says that it may have
-//! expired; then there is one new login and one repetition. GETs and logins are repeated after failures that may pass
+//! expired; then there is one new login and one repetition. After a failed login there is a wait before the next. GETs and logins are repeated after failures that may pass
 //! (`Verdict::Again`). A write is repeated only if nothing can have been written: there was no connection, the token
 //! was refused, or another process had locked the record.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use reqwest::Method;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use secrecy::ExposeSecret;
-use serde::de::IgnoredAny;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
-use super::fault::{Fault, Verdict, of_answer, of_failure, of_login};
+use super::answer_fault::{of_answer, of_failure, too_large, too_large_description, unread_write};
+use super::breakers::{Breakers, Change, Ended, Passes, Purpose};
+pub(super) use super::call::{Call, Reply, Want};
+use super::call::{LOGIN_BYTES_MAX, is_wanted};
+use super::fault::{Fault, Verdict};
+use super::login::Logins;
+use super::login_fault::of_login;
 use super::oauth::{Grant, Issued, SetupError, TOKEN_PATH, Token, connect, read_token};
 use super::response::{api_usage, error_codes};
 use super::soql;
 use super::stats::{Snapshot, Stats, count};
-use super::write_fault::{Target, of_write};
+use super::write_fault::of_write;
 use crate::backoff::Backoff;
 use crate::config;
-use crate::http::{self, BaseUrl, Breaker, BreakerState, Failure, Outcome, Pass};
+use crate::http::{self, BaseUrl, Failure};
 
 /// How often a request is repeated after a failure that may pass.
 const REPEATS: u32 = 2;
 
-/// The largest answer that is read.
-const BODY_BYTES_MAX: usize = 1 << 20;
+/// The longest pause that Salesforce can ask for with Retry-After.
+const PAUSE_MAX: Duration = Duration::from_mins(1);
+
+/// The shortest and the longest pause after too many concurrent calls, in milliseconds.
+const CROWDED_MS: (u64, u64) = (1000, 5000);
 
 /// The wait before a repetition.
 const REPEAT_AFTER: Backoff =
     Backoff { least: Duration::ZERO, first: Duration::from_millis(200), most: Duration::from_secs(10) };
-
-/// Which answers besides JSON the caller understands.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Want {
-    /// None.
-    Json,
-    /// One row by its key: 300 means several rows, 404 none.
-    Row,
-    /// The answer of an Apex resource: 404 or an empty body means no row.
-    Apex,
-    /// The id of a new record: 400 with `DUPLICATE_VALUE` means that it exists already.
-    Created,
-    /// The answer to a change, which is usually empty.
-    Changed,
-}
-
-/// One request to the instance.
-pub(super) struct Call<'a> {
-    /// Every method except GET writes.
-    pub(super) method: Method,
-    /// The path with its query.
-    pub(super) path: &'a str,
-    /// The body, in JSON.
-    pub(super) body: Option<&'a str>,
-    /// Which answers are understood.
-    pub(super) want: Want,
-    /// The object that is read or written; `None`: the one with the credentials.
-    pub(super) target: Option<&'a Target<'a>>,
-}
-
-impl Call<'_> {
-    fn writes(&self) -> bool {
-        self.method != Method::GET
-    }
-}
-
-/// An answer.
-pub(super) struct Reply {
-    /// A success status, or one that [`Want`] allows.
-    pub(super) status: u16,
-    /// The body; zeroised when dropped.
-    pub(super) body: Zeroizing<Vec<u8>>,
-}
 
 /// The connection to one org.
 pub(super) struct Client {
@@ -96,12 +61,10 @@ pub(super) struct Client {
     writing: Semaphore,
     /// Permits for writes that run on after `timeout` without a turn.
     running_on: Semaphore,
-    breaker: Mutex<Breaker<Fault>>,
+    breakers: Mutex<Breakers>,
     token: Mutex<Option<Arc<Token>>>,
-    /// Held during a login; contains the failure of the last one.
-    logging_in: tokio::sync::Mutex<Option<Fault>>,
-    /// The number of logins that ended, successful or not.
-    attempts: AtomicU64,
+    /// Held during a login.
+    logins: tokio::sync::Mutex<Logins>,
     jitter: Mutex<StdRng>,
     stats: Stats,
 }
@@ -121,10 +84,9 @@ impl Client {
             turns: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
             writing: Semaphore::new(org.concurrency.div_ceil(2).min(Semaphore::MAX_PERMITS)),
             running_on: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
-            breaker: Mutex::new(Breaker::new(org.breaker_failures, org.breaker_open)),
+            breakers: Mutex::new(Breakers::new(org.breaker_failures, org.breaker_open)),
             token: Mutex::default(),
-            logging_in: tokio::sync::Mutex::default(),
-            attempts: AtomicU64::new(0),
+            logins: tokio::sync::Mutex::default(),
             jitter: Mutex::new(StdRng::seed_from_u64(rand::random())),
             stats: Stats::default(),
             org,
@@ -148,8 +110,9 @@ impl Client {
     /// known. Waiting for a turn is limited as usual, so nothing is begun late.
     pub(super) async fn call_to_its_end(&self, call: &Call<'_>, limit: Duration) -> Result<Reply, Fault> {
         let mut counted = Counted { stats: &self.stats, started: Instant::now(), answered: false };
-        let Turn { mut ending, permits } = self.within(self.turn(call.writes())).await?;
-        let exchange = self.exchange(call);
+        let Turn { mut ending, permits } = self.within(self.turn(call)).await?;
+        let at_login = Arc::clone(&ending.at_login);
+        let exchange = self.exchange(call, Instant::now() + self.org.timeout, &at_login);
         tokio::pin!(exchange);
         let outcome = match timeout(self.org.timeout, &mut exchange).await {
             Ok(outcome) => {
@@ -204,44 +167,49 @@ impl Client {
     /// The present counts.
     pub(super) fn snapshot(&self) -> Snapshot {
         let age = self.token.lock().as_ref().map(|token| token.since.elapsed());
-        let breaker = self.breaker.lock().state();
-        self.stats.snapshot(breaker, age)
+        let breakers = self.breakers.lock();
+        self.stats.snapshot(breakers.state(), breakers.states(), age)
     }
 
     async fn in_turn(&self, call: &Call<'_>) -> Result<Reply, Fault> {
-        let mut turn = self.turn(call.writes()).await?;
-        let outcome = self.exchange(call).await;
+        let until = Instant::now() + self.org.timeout;
+        let mut turn = self.turn(call).await?;
+        let outcome = self.exchange(call, until, &Arc::clone(&turn.ending.at_login)).await;
         turn.ending.note(&outcome);
         outcome
     }
 
     /// Waits for a turn.
-    async fn turn(&self, writes: bool) -> Result<Turn<'_>, Fault> {
-        self.kept_away(self.breaker.lock().look(Instant::now().into_std()))?;
+    async fn turn<'a>(&'a self, call: &'a Call<'_>) -> Result<Turn<'a>, Fault> {
+        let (purpose, writes) = (call.purpose(), call.writes());
+        self.kept_away(self.breakers.lock().look(Instant::now().into_std(), purpose))?;
         let writing = match writes {
             true => self.writing.acquire().await.ok(),
             false => None,
         };
         let Ok(turn) = self.turns.acquire().await else { return Err(too_slow()) };
         // The requests before this one may have failed meanwhile.
-        let pass = self.kept_away(self.breaker.lock().admit(Instant::now().into_std()))?;
-        Ok(Turn { ending: Ending { client: self, pass, writes, outcome: None }, permits: (writing, turn) })
+        let passes = self.kept_away(self.breakers.lock().admit(Instant::now().into_std(), purpose))?;
+        let ending = Ending { client: self, purpose, passes, writes, at_login: Arc::default(), outcome: None };
+        Ok(Turn { ending, permits: (writing, turn) })
     }
 
     fn kept_away<T>(&self, outcome: Result<T, Fault>) -> Result<T, Fault> {
         outcome.inspect_err(|_| count(&self.stats.kept_away))
     }
 
-    async fn exchange(&self, call: &Call<'_>) -> Result<Reply, Fault> {
+    async fn exchange(&self, call: &Call<'_>, until: Instant, at_login: &AtomicBool) -> Result<Reply, Fault> {
         let mut expired = None;
         let mut repeats = 0;
         loop {
+            at_login.store(true, Ordering::Relaxed);
             let token = self.token(expired).await?;
+            at_login.store(false, Ordering::Relaxed);
             match self.ask(&token, call).await {
                 Ok(reply) => return Ok(reply),
                 Err(Verdict::Login(_)) if expired.is_none() => expired = Some(token.number),
-                Err(Verdict::Again(_)) if repeats < REPEATS => {
-                    self.pause(repeats).await;
+                Err(Verdict::Again(fault)) if repeats < REPEATS => {
+                    self.wait(repeats, fault, until).await?;
                     repeats += 1;
                 }
                 Err(verdict) => return Err(verdict.fault()),
@@ -256,32 +224,32 @@ impl Client {
         if let Some(token) = usable() {
             return Ok(token);
         }
-        let before = self.attempts.load(Ordering::Acquire);
-        let mut last = self.logging_in.lock().await;
+        let mut logins = self.logins.lock().await;
         if let Some(token) = usable() {
             return Ok(token);
         }
-        if let Some(fault) = last.as_ref().filter(|_| self.attempts.load(Ordering::Acquire) != before) {
-            return Err(fault.clone());
+        if let Some(fault) = logins.refused(Instant::now().into_std()) {
+            return Err(fault);
         }
-        let outcome = self.log_in().await;
-        let number = self.attempts.fetch_add(1, Ordering::AcqRel) + 1;
-        *last = outcome.as_ref().err().cloned();
-        let Issued { secret, base, user, org } = outcome.inspect_err(|_| count(&self.stats.logins_failed))?;
-        let token = Arc::new(Token { secret, base, user, org, since: Instant::now(), number });
+        let Issued { secret, base, user, org } = self.log_in().await.inspect_err(|fault| {
+            logins.failed(Instant::now().into_std(), fault);
+            count(&self.stats.logins_failed);
+        })?;
+        let token = Arc::new(Token { secret, base, user, org, since: Instant::now(), number: logins.succeeded() });
         *self.token.lock() = Some(Arc::clone(&token));
         tracing::debug!(instance = %token.base, "logged in to Salesforce");
         Ok(token)
     }
 
     async fn log_in(&self) -> Result<Issued, Fault> {
+        let until = Instant::now() + self.org.timeout;
         let mut repeats = 0;
         loop {
             count(&self.stats.logins);
             match self.ask_for_token().await {
                 Ok(issued) => return Ok(issued),
-                Err(Verdict::Again(_)) if repeats < REPEATS => {
-                    self.pause(repeats).await;
+                Err(Verdict::Again(fault)) if repeats < REPEATS => {
+                    self.wait(repeats, fault, until).await?;
                     repeats += 1;
                 }
                 Err(verdict) => return Err(verdict.fault()),
@@ -292,16 +260,16 @@ impl Client {
     async fn ask_for_token(&self) -> Result<Issued, Verdict> {
         const REFUSED: &str =
             "Salesforce refuses the broker; tell an administrator: the broker's log says what to change";
-        let rejected = |operator: String| Verdict::Final(Fault::rejected(REFUSED, operator));
+        let rejected = |operator: String| Verdict::Final(Fault::barred(REFUSED, operator));
         #[expect(clippy::disallowed_methods, reason = "an assertion says until when it holds; no rule depends on it")]
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let form = self.grant.form(now).map_err(|_| rejected("the assertion could not be signed".to_owned()))?;
         let request = self.http.request(Method::POST, format!("{}{TOKEN_PATH}", self.login));
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.as_bytes().to_vec());
-        let (status, reply, skew) = self.send(request, false).await?;
+        let Received { status, body, skew, retry_after } = self.send(request, false, LOGIN_BYTES_MAX).await?;
         match status {
-            200..=299 => read_token(&reply, &self.org).map_err(rejected),
-            _ => Err(of_login(status, &reply, skew)),
+            200..=299 => read_token(&body, &self.org).map_err(rejected),
+            _ => Err(self.paused(of_login(status, &body, skew), status, retry_after)),
         }
     }
 
@@ -316,7 +284,7 @@ impl Client {
         if let Some(body) = call.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_owned());
         }
-        let (status, body, _) = self.send(request, call.writes()).await?;
+        let Received { status, body, retry_after, .. } = self.send(request, call.writes(), call.bytes_max()).await?;
         if is_wanted(status, &body, call.want) {
             return Ok(Reply { status, body });
         }
@@ -328,6 +296,7 @@ impl Client {
             (_, Some(target)) => of_write(status, &body, target),
             (_, None) => of_answer(status, &body, &soql::fields(&self.org.credentials, &[])),
         };
+        let verdict = self.paused(verdict, status, retry_after);
         // Salesforce's own refusals say that nothing was written. Any other answer leaves it open.
         let is_refusal = match status {
             400..=499 => true,
@@ -339,20 +308,41 @@ impl Client {
         Err(if call.writes() && !verdict.is_particular() { verdict.once() } else { verdict })
     }
 
-    /// Sends a request and reads the whole answer: status, body, and how far this computer's clock is ahead. With
-    /// `once`, a failure after which the request may have arrived is final and leaves its outcome in doubt.
-    async fn send(
-        &self,
-        request: reqwest::RequestBuilder,
-        once: bool,
-    ) -> Result<(u16, Zeroizing<Vec<u8>>, Option<i64>), Verdict> {
+    /// If Salesforce asks to be left alone, lets no request through for so long.
+    fn paused(&self, verdict: Verdict, status: u16, retry_after: Option<Duration>) -> Verdict {
+        let span = match status {
+            _ if verdict.is_crowd() => {
+                let (least, most) = CROWDED_MS;
+                let drawn = || Duration::from_millis(self.jitter.lock().random_range(least..=most));
+                let asked = retry_after.unwrap_or_else(drawn);
+                Some(asked.clamp(Duration::from_millis(least), Duration::from_millis(most)))
+            }
+            429 | 503 => retry_after.map(|it| it.min(PAUSE_MAX)).filter(|it| !it.is_zero()),
+            _ => None,
+        };
+        let Some(span) = span else { return verdict };
+        let verdict = verdict.with_pause(span);
+        let fault = verdict.clone().fault();
+        if self.breakers.lock().pause(Instant::now().into_std(), span, &fault) {
+            tracing::warn!(?span, hint = fault.operator(), "requests to Salesforce pause");
+        }
+        verdict
+    }
+
+    /// Sends a request and reads the whole answer. With `once`, a failure after which the request may have arrived is
+    /// final and leaves its outcome in doubt.
+    async fn send(&self, request: reqwest::RequestBuilder, once: bool, bytes_max: usize) -> Result<Received, Verdict> {
         let failed = |failure: Failure| match &failure {
-            Failure::Broken(_) | Failure::TooLarge if once => of_failure(&failure).in_doubt(),
-            Failure::TooLarge | Failure::Tls(_) | Failure::Unconnected(_) | Failure::Broken(_) => of_failure(&failure),
+            // The write was answered, but nobody knows how.
+            Failure::TooLarge if once => unread_write(bytes_max).in_doubt(),
+            Failure::TooLarge if bytes_max > LOGIN_BYTES_MAX => too_large_description(bytes_max),
+            Failure::TooLarge => too_large(bytes_max),
+            Failure::Broken(_) if once => of_failure(&failure).in_doubt(),
+            Failure::Tls(_) | Failure::Unconnected(_) | Failure::Broken(_) => of_failure(&failure),
         };
         let answer = http::send(request.header(ACCEPT, "application/json")).await.map_err(failed)?;
-        let (status, skew) = (answer.status(), self.note(answer.headers()));
-        Ok((status, answer.body(BODY_BYTES_MAX).await.map_err(failed)?, skew))
+        let (status, skew, retry_after) = (answer.status(), self.note(answer.headers()), retry_after(answer.headers()));
+        Ok(Received { status, body: answer.body(bytes_max).await.map_err(failed)?, skew, retry_after })
     }
 
     fn note(&self, headers: &HeaderMap) -> Option<i64> {
@@ -372,11 +362,39 @@ impl Client {
         Some(ahead)
     }
 
-    async fn pause(&self, repeats: u32) {
+    /// Waits before a repetition, at least as long as Salesforce asked for. If that would take too long, returns the
+    /// fault at once.
+    async fn wait(&self, repeats: u32, fault: Fault, until: Instant) -> Result<(), Fault> {
+        let drawn = REPEAT_AFTER.wait(repeats, &mut *self.jitter.lock());
+        let end = Instant::now() + drawn.max(fault.pause().unwrap_or_default());
+        if end >= until {
+            return Err(fault);
+        }
         count(&self.stats.repeats);
-        let span = REPEAT_AFTER.wait(repeats, &mut *self.jitter.lock());
-        sleep_until(Instant::now() + span).await;
+        sleep_until(end).await;
+        Ok(())
     }
+}
+
+/// An answer that was read.
+struct Received {
+    status: u16,
+    body: Zeroizing<Vec<u8>>,
+    /// How far this computer's clock is ahead, in seconds.
+    skew: Option<i64>,
+    /// How long Salesforce asks to be left alone.
+    retry_after: Option<Duration>,
+}
+
+/// Reads Retry-After: seconds, or a date, which is compared with the answer's own.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let asked = text(RETRY_AFTER)?.trim();
+    if let Ok(seconds) = asked.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok())?;
+    httpdate::parse_http_date(asked).ok()?.duration_since(now).ok()
 }
 
 /// Counts a request when it ends, even if its caller gives up.
@@ -399,11 +417,14 @@ struct Turn<'a> {
     permits: (Option<SemaphorePermit<'a>>, SemaphorePermit<'a>),
 }
 
-/// Reports the outcome of a request to the breaker, even if its deadline cut it short.
+/// Reports the outcome of a request to the breakers, even if its deadline cut it short.
 struct Ending<'a> {
     client: &'a Client,
-    pass: Pass,
+    purpose: Purpose<'a>,
+    passes: Passes,
     writes: bool,
+    /// Whether it waits for a login.
+    at_login: Arc<AtomicBool>,
     /// `None`: the deadline cut it short.
     outcome: Option<Result<(), Fault>>,
 }
@@ -416,44 +437,33 @@ impl Ending<'_> {
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        let failed = match &self.outcome {
-            // A slow trigger or flow is a matter of one object, and says nothing about Salesforce.
-            None if self.writes && self.pass == Pass::Normal => return,
-            None => Some(too_slow()),
-            Some(Err(fault)) if !fault.is_particular() => Some(fault.clone()),
-            Some(_) => None,
+        let ended = match self.outcome.take() {
+            None if self.at_login.load(Ordering::Relaxed) => Ended::Failed(slow_login()),
+            // A slow trigger or flow is a matter of one record, and says nothing about the next.
+            None if self.writes && !self.passes.is_probe() => Ended::Unknown,
+            None => Ended::Silent(too_slow()),
+            Some(Ok(())) => Ended::Answered,
+            Some(Err(fault)) => Ended::Failed(fault),
         };
-        let outcome = match &failed {
-            None => Outcome::Answered,
-            Some(fault) if fault.is_limit() => Outcome::Exhausted(fault.clone().while_open()),
-            Some(fault) => Outcome::Failed(fault.clone().while_open()),
-        };
-        let mut breaker = self.client.breaker.lock();
-        let before = breaker.state();
-        let opened = breaker.end(Instant::now().into_std(), self.pass, outcome);
-        let after = breaker.state();
-        drop(breaker);
-        if let (Some(span), Some(fault)) = (opened, &failed) {
-            tracing::warn!(?span, hint = fault.operator(), "the circuit breaker is open: requests to Salesforce fail");
-        }
-        if before != BreakerState::Closed && after == BreakerState::Closed {
-            tracing::info!("Salesforce answers again");
+        let now = Instant::now().into_std();
+        let changes = self.client.breakers.lock().end(now, self.purpose, self.passes, ended);
+        for change in changes {
+            match change {
+                Change::Opened { name, span, cause } => {
+                    let hint = cause.operator();
+                    tracing::warn!(of = name, ?span, hint, "the circuit breaker is open: requests to Salesforce fail");
+                }
+                Change::Closed { name } => tracing::info!(of = name, "Salesforce answers again"),
+            }
         }
     }
 }
 
-/// Returns whether the caller understands an answer.
-fn is_wanted(status: u16, body: &[u8], want: Want) -> bool {
-    let says = |code: &str| error_codes(body).iter().any(|error| error.code == code);
-    match status {
-        200..=299 if body.trim_ascii().is_empty() => matches!(want, Want::Apex | Want::Changed),
-        200..=299 => serde_json::from_slice::<IgnoredAny>(body).is_ok(),
-        300 => want == Want::Row,
-        400 => want == Want::Created && says("DUPLICATE_VALUE"),
-        404 if want == Want::Apex => true,
-        404 => want == Want::Row && says("NOT_FOUND"),
-        _ => false,
-    }
+fn slow_login() -> Fault {
+    Fault::gone(
+        "Salesforce takes too long just now; try again in a moment",
+        "the login was not answered within salesforce.timeout: status.salesforce.com, or a proxy or firewall on the way",
+    )
 }
 
 fn too_slow() -> Fault {
@@ -465,5 +475,5 @@ fn too_slow() -> Fault {
 }
 
 fn transport_fault(operator: &'static str) -> Verdict {
-    Verdict::Final(Fault::unavailable("Salesforce cannot be reached; try again in a moment", operator))
+    Verdict::Final(Fault::gone("Salesforce cannot be reached; try again in a moment", operator))
 }

@@ -4,8 +4,9 @@
 //! `events` publishes there what an org publishes.
 //!
 //! `org` looks up a user and `write` changes records. Both use `client`, the only file of this folder that waits for
-//! the network. `diagnosis` finds the broken link. `oauth`, `soql`, `response`, `row`, `fault` and `write_fault`
-//! decide, without waiting, what is sent and what an answer means.
+//! the network. `call` is what it sends; `breakers`, `login` and `quota` decide when it must not. `diagnosis` finds the
+//! broken link. `oauth`, `private_key`, `soql`, `response`, `row` and the faults (`fault`, `answer_fault`, `login_fault`,
+//! `write_fault`) decide, without waiting, what is sent and what an answer means.
 //!
 //! `verifier` asks an org who a user is.
 
@@ -19,9 +20,16 @@ mod events;
 
 mod client;
 
+mod answer_fault;
+mod breakers;
 mod cache;
+mod call;
 mod fault;
+mod login;
+mod login_fault;
 mod oauth;
+mod private_key;
+mod quota;
 mod response;
 mod row;
 mod soql;

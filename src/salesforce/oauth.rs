@@ -9,13 +9,12 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
-use rustls_pki_types::PrivateKeyDer;
-use rustls_pki_types::pem::PemObject;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
+use super::private_key;
 use super::response::{Value, objects, value};
 use crate::config;
 use crate::http::{self, BaseUrl, encode};
@@ -157,16 +156,8 @@ pub(super) fn read_secret(key: &'static str, path: &Path) -> Result<SecretString
 
 fn read_key(path: &Path) -> Result<RsaKeyPair, SetupError> {
     const KEY: &str = "salesforce.private_key_file";
-    let text = store::read_secret(path).map_err(|error| SetupError::file(KEY, path, error))?;
-    let advice = "must hold an RSA private key of 2048 bits or more in PEM, without a passphrase";
-    let wrong = || SetupError::file(KEY, path, advice);
-    let der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| wrong())?;
-    match &der {
-        PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
-        PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
-        _ => return Err(wrong()),
-    }
-    .map_err(|_| wrong())
+    let bytes = store::read_secret_bytes(path).map_err(|error| SetupError::file(KEY, path, error))?;
+    private_key::read(&bytes).map_err(|instead| SetupError::file(KEY, path, instead))
 }
 
 /// A session with the org.

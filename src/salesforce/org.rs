@@ -8,6 +8,7 @@ use super::cache::Cache;
 use super::client::{Client, Want};
 use super::fault::Fault;
 use super::oauth::SetupError;
+use super::quota::Quota;
 use super::response::{objects, records};
 use super::stats::Snapshot;
 use super::{row, soql};
@@ -21,6 +22,7 @@ pub struct Org {
     pub(super) client: Client,
     pub(super) config: config::Salesforce,
     cache: Cache,
+    quota: Quota,
 }
 
 impl Org {
@@ -30,7 +32,8 @@ impl Org {
     /// A file cannot be used, or a key is missing.
     pub fn open(config: &config::Salesforce) -> Result<Self, SetupError> {
         let client = Client::new(config.clone())?;
-        Ok(Self { client, cache: Cache::new(config.credentials.cache), config: config.clone() })
+        let (cache, quota) = (Cache::new(config.credentials.cache), Quota::new(config.calls_per_user));
+        Ok(Self { client, cache, quota, config: config.clone() })
     }
 
     /// Looks up the credentials of a user. The refusal is for the agent; the log has the details for the operator.
@@ -49,6 +52,18 @@ impl Org {
         self.client.snapshot()
     }
 
+    /// Notes that records of an object have changed in the org, or may have. `event` is the API name of the change event.
+    pub(super) fn changed(&self, event: &str) {
+        if is_change_of(event, &self.config.credentials.object) {
+            self.cache.clear();
+        }
+    }
+
+    /// Counts an exchange with the org that a user is about to cause; refuses it if there were too many.
+    pub(super) fn count_call(&self, user: &str) -> Result<(), Fault> {
+        self.quota.take(Instant::now().into_std(), user)
+    }
+
     pub(super) async fn look_up(&self, user: &str) -> Result<Credentials, Fault> {
         let lookup = &self.config.credentials;
         let Some((key, path)) = address(lookup, &self.config.api_version, user) else {
@@ -57,6 +72,8 @@ impl Org {
         if let Some(credentials) = self.cache.find(Instant::now(), &key) {
             return Ok(credentials);
         }
+        let read_at = self.cache.age();
+        self.count_call(user)?;
         let want = match lookup.mode {
             Mode::Query => Want::Json,
             Mode::ExternalId => Want::Row,
@@ -79,7 +96,7 @@ impl Org {
             return Err(row::several(lookup));
         }
         let credentials = row::choose(&rows, lookup, &key)?;
-        self.cache.keep(Instant::now(), key, &credentials);
+        self.cache.keep(Instant::now(), read_at, key, &credentials);
         Ok(credentials)
     }
 }
@@ -111,6 +128,13 @@ fn address(lookup: &Lookup, version: &str, user: &str) -> Option<(String, String
     Some((key, path))
 }
 
+/// Returns whether a change event is about records of an object: `CTI_Login__ChangeEvent` is about `CTI_Login__c`, and
+/// `ContactChangeEvent` about `Contact`.
+fn is_change_of(event: &str, object: &str) -> bool {
+    let base = object.strip_suffix('c').filter(|base| base.ends_with("__")).unwrap_or(object);
+    event.strip_suffix("ChangeEvent").is_some_and(|it| it.eq_ignore_ascii_case(base))
+}
+
 fn unknown(lookup: &Lookup) -> Fault {
     let wanted = match lookup.key {
         UserKey::UserId => "a Salesforce user id of 15 or 18 characters",
@@ -134,6 +158,21 @@ mod tests {
         let mut lookup = Lookup { mode, key, apex_path: Some("/cti/{user}/login".to_owned()), ..Lookup::default() };
         lookup.fields.adfs_username = String::new();
         address(&lookup, "67.0", user).map(|(_, path)| path)
+    }
+
+    #[test]
+    fn a_change_event_is_about_one_object() {
+        for (event, object, is) in [
+            ("CTI_Login__ChangeEvent", "CTI_Login__c", true),
+            ("cti_login__ChangeEvent", "CTI_Login__c", true),
+            ("ContactChangeEvent", "Contact", true),
+            ("AbcChangeEvent", "Abc", true),
+            ("OtherChangeEvent", "Contact", false),
+            ("CTI_Login__c", "CTI_Login__c", false),
+            ("CTI_Notice__e", "CTI_Notice__c", false),
+        ] {
+            assert_eq!(is_change_of(event, object), is, "{event} {object}");
+        }
     }
 
     #[test]

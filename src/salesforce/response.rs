@@ -149,13 +149,32 @@ fn read(raw: &RawValue) -> Value {
         Some(b'n') => Value::Null,
         Some(b't') => Value::Switch(true),
         Some(b'f') => Value::Switch(false),
-        Some(b'0'..=b'9') => {
-            let whole = raw.strip_suffix(".0").unwrap_or(raw);
-            let digits = whole.bytes().all(|it| it.is_ascii_digit());
-            if digits { Value::Text(SecretString::from(whole)) } else { Value::Other }
-        }
+        Some(b'0'..=b'9') => whole(raw).map_or(Value::Other, |digits| Value::Text(SecretString::from(digits.as_str()))),
         _ => Value::Other,
     }
+}
+
+/// Returns the digits of a whole number, which Salesforce may write as `5051.0` or, from ten million on, as `1.2345678E7`.
+fn whole(raw: &str) -> Option<Zeroizing<String>> {
+    /// Numbers in Salesforce have at most 18 digits.
+    const DIGITS_MAX: usize = 32;
+    let (mantissa, exponent) = raw.split_once(['e', 'E']).unwrap_or((raw, "0"));
+    let (before, after) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let shift = usize::try_from(exponent.parse::<i32>().ok()?).ok()?;
+    let after = after.trim_end_matches('0');
+    let zeros = shift.checked_sub(after.len())?;
+    if before.len().saturating_add(shift) > DIGITS_MAX {
+        return None;
+    }
+    let mut digits = Zeroizing::new(String::with_capacity(DIGITS_MAX));
+    digits.push_str(before);
+    digits.push_str(after);
+    digits.extend(std::iter::repeat_n('0', zeros));
+    // At least one digit stays.
+    let leading = digits.len() - digits.trim_start_matches('0').len();
+    let surplus = leading.min(digits.len().saturating_sub(1));
+    digits.drain(..surplus);
+    Some(digits)
 }
 
 /// Returns the text of a JSON string whose grammar has been checked.
@@ -256,6 +275,30 @@ mod tests {
         assert_eq!(objects(br#"{"a":1}"#).map(|it| it.len()), Some(1));
         assert_eq!(objects(br#"[{"a":1},{}]"#).map(|it| it.len()), Some(2));
         assert!(objects(b"<html>").is_none() && objects(b"[1]").is_none() && self::records(b"[]").is_none());
+    }
+
+    #[test]
+    fn a_whole_number_is_text_however_it_is_written() {
+        for (raw, digits) in [
+            ("0", Some("0")),
+            ("5051", Some("5051")),
+            ("5051.0", Some("5051")),
+            ("5051.000", Some("5051")),
+            ("1.2345678E7", Some("12345678")),
+            ("1.0E7", Some("10000000")),
+            ("1E7", Some("10000000")),
+            ("1.23e+9", Some("1230000000")),
+            ("9.99999999999999999E17", Some("999999999999999999")),
+            ("0.5E1", Some("5")),
+            ("0.0E5", Some("0")),
+            ("5.5", None),
+            ("1.2345678E6", None),
+            ("1E-7", None),
+            ("1E400", None),
+            ("1E99999999999", None),
+        ] {
+            assert_eq!(whole(raw).as_ref().map(|it| it.as_str()), digits, "{raw}");
+        }
     }
 
     #[test]

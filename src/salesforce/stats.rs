@@ -1,5 +1,6 @@
 //! [`Stats`]: counts of requests to Salesforce and their outcomes.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ pub struct Snapshot {
     pub answered: u64,
     /// Requests that failed.
     pub failed: u64,
-    /// Requests that the breaker refused.
+    /// Requests that a breaker refused.
     pub kept_away: u64,
     /// Requests by latency, in the classes of [`LATENCY_MS`] and one above.
     pub latency: [u64; LATENCY_MS.len() + 1],
@@ -51,8 +52,10 @@ pub struct Snapshot {
     pub api_usage: Option<(u64, u64)>,
     /// How far this computer's clock was last ahead of Salesforce's, in seconds.
     pub clock_ahead: i64,
-    /// The state of the breaker.
+    /// The state of the breaker for Salesforce as a whole.
     pub breaker: BreakerState,
+    /// The state of the breaker of each purpose: `credentials`, and the API name of each object that was used.
+    pub breakers: BTreeMap<String, BreakerState>,
     /// The age of the token; `None` if there is none.
     pub token_age: Option<Duration>,
 }
@@ -89,7 +92,12 @@ impl Stats {
     }
 
     /// The present counts.
-    pub(super) fn snapshot(&self, breaker: BreakerState, token_age: Option<Duration>) -> Snapshot {
+    pub(super) fn snapshot(
+        &self,
+        breaker: BreakerState,
+        breakers: BTreeMap<String, BreakerState>,
+        token_age: Option<Duration>,
+    ) -> Snapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let limit = read(&self.api_limit);
         Snapshot {
@@ -105,6 +113,7 @@ impl Stats {
             api_usage: (limit > 0).then(|| (read(&self.api_used), limit)),
             clock_ahead: self.skew.load(Ordering::Relaxed),
             breaker,
+            breakers,
             token_age,
         }
     }

@@ -4,7 +4,8 @@
 //! A refused write says nothing about Salesforce as a whole, so it never opens the breaker: one misconfigured object, or
 //! one failing trigger, must not keep agents from their credentials.
 
-use super::fault::{Fault, Verdict, of_answer};
+use super::answer_fault::of_answer;
+use super::fault::{Fault, Verdict};
 use super::response::{ApiError, error_codes};
 
 /// The object of a request, for messages about a failure.

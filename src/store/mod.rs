@@ -13,7 +13,7 @@ use files::open_to_others;
 pub(crate) use files::{beside, create_new, exists, make_folder, private, publish, replace};
 pub use lock::FolderLock;
 pub(crate) use lock::lock_making;
-pub(crate) use secret::{SecretError, read_secret};
+pub(crate) use secret::{SecretError, read_secret, read_secret_bytes};
 pub(crate) use trial::{try_file, try_folder, try_new_file};
 
 use std::fmt;

@@ -31,6 +31,15 @@ pub(crate) enum SecretError {
 /// Reads a secret. A byte order mark in front and one line end behind it are not part of it. The secret is erased when the
 /// text is dropped, and no copy of it stays behind.
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    let bytes = read_secret_bytes(path)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// Reads a file with a secret as it is.
+pub(crate) fn read_secret_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     let file = File::open(path)?;
     if open_to_others(&file)? {
         return Err(SecretError::OpenToOthers);
@@ -41,10 +50,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError>
     if bytes.len() > BYTES_MAX {
         return Err(SecretError::NotText);
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-    Ok(Zeroizing::new(text.to_owned()))
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -120,6 +120,7 @@ const scenes = {
   permissionSetsNameWhatIsThere() {
     for (const [file, , set] of ofType("PermissionSet")) {
       for (const { apexClass } of set.classAccesses ?? []) assert(names("ApexClass").includes(apexClass[0]), file);
+      for (const { name } of set.customMetadataTypeAccesses ?? []) assert(names("CustomObject").includes(name[0]), file);
       for (const { object } of set.objectPermissions ?? []) assert(names("CustomObject").includes(object[0]), file);
       for (const { field } of set.fieldPermissions ?? []) {
         const [object, name] = field[0].split(".");

@@ -6,14 +6,13 @@ use super::text;
 use super::{Mode, UserKey};
 use crate::config::Config;
 use crate::config::reference::{Key, TICK};
-use crate::config::text::login_url;
 use crate::config::value::{Slot, Word};
 
 /// The keys.
 pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
     Key {
         name: "salesforce.login_url",
-        slot: Slot::Text(login_url, |it, url| it.salesforce.login_url = url),
+        slot: Slot::Text(text::login_url, |it, url| it.salesforce.login_url = url),
         default: r#""https://login.salesforce.com""#,
         unit: "",
         meaning: "Where the broker logs in: `https://login.salesforce.com`, `https://test.salesforce.com` (a sandbox), \
@@ -106,7 +105,8 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         slot: Slot::Count(1, |it| &mut it.salesforce.breaker_failures),
         default: "5",
         unit: "requests in a row",
-        meaning: "Failed requests after which Salesforce is left alone for `breaker_open`.",
+        meaning: "Failed requests for one purpose (credentials, or an object) after which the org is not asked for it for \
+                  `breaker_open`; after so many lost connections, 503 or failed logins it is not asked at all.",
     },
     Key {
         name: "salesforce.breaker_open",
@@ -114,6 +114,14 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         default: r#""5s""#,
         unit: "",
         meaning: "How long that is the first time; it doubles up to 60 s as long as each single try that follows fails.",
+    },
+    Key {
+        name: "salesforce.calls_per_user",
+        slot: Slot::Count(0, |it| &mut it.salesforce.calls_per_user),
+        default: "120",
+        unit: "a minute, 0 = no limit",
+        meaning: "How many fetches and writes of one user reach the org in a minute; further ones are answered \
+                  `RATE_LIMITED`. Answers from the cache, and fetches that share the answer of another, do not count.",
     },
     Key {
         name: "salesforce.credentials.mode",

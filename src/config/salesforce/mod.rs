@@ -82,10 +82,12 @@ pub struct Salesforce {
     pub timeout: Duration,
     /// The most concurrent calls.
     pub concurrency: usize,
-    /// How many failed requests in a row open the breaker.
+    /// How many failed requests in a row open a breaker.
     pub breaker_failures: u32,
-    /// How long the breaker stays open the first time.
+    /// How long a breaker stays open the first time.
     pub breaker_open: Duration,
+    /// How many fetches and writes of one user reach the org in a minute; zero: no limit.
+    pub calls_per_user: u32,
     /// `[salesforce.credentials]`
     pub credentials: Lookup,
     /// `[salesforce.events]`
@@ -177,6 +179,7 @@ impl Default for Salesforce {
             concurrency: 8,
             breaker_failures: 5,
             breaker_open: Duration::from_secs(5),
+            calls_per_user: 120,
             credentials: Lookup::default(),
             events: Events::default(),
             objects: BTreeMap::new(),

@@ -7,7 +7,7 @@ use super::proof::ProvenUser;
 use super::text;
 use crate::config::Config;
 use crate::config::reference::{Key, TICK};
-use crate::config::text::{login_url, source};
+use crate::config::text::source;
 use crate::config::value::{Slot, Word};
 
 /// All keys.
@@ -90,7 +90,7 @@ macro_rules! asked {
         [
             Key {
                 name: concat!($table, ".host"),
-                slot: Slot::Text(login_url, |it, url| {
+                slot: Slot::Text(text::login_url, |it, url| {
                     it.proofs.$way.get_or_insert_default().asked.host = Some(url);
                 }),
                 default: "required",

@@ -19,6 +19,7 @@ pub(super) fn check(config: &Config, places: &Places, report: &mut Report) {
     let org = &config.salesforce;
     let login = BaseUrl::parse(&org.login_url).ok();
     let (https, loopback) = login.map_or((true, false), |url| (url.https, url.is_loopback()));
+    let mut found = Report::default();
     let mut wrong = |applies: bool, key: &'static str, message: &str| {
         // A missing key has no place in the file. The key that needs it has.
         let asking = [
@@ -28,8 +29,10 @@ pub(super) fn check(config: &Config, places: &Places, report: &mut Report) {
         ];
         let asking = asking.into_iter().find(|(asks, _)| *asks).map_or("credentials.store", |(_, table)| table);
         let place = places.written(key).or_else(|| places.written(asking));
-        if let Some(place) = place.filter(|_| applies) {
-            report.add(place, key, message);
+        // A value that cannot be read is one mistake: it is not missing too, nor does it conflict with others.
+        let unread = report.has(key) || read_with(key).iter().any(|other| report.has(other));
+        if let Some(place) = place.filter(|_| applies && !unread) {
+            found.add(place, key, message);
         }
     };
     wrong(
@@ -55,7 +58,21 @@ pub(super) fn check(config: &Config, places: &Places, report: &mut Report) {
         "must begin with https://, or be a stand-in on loopback, and salesforce.insecure_http true",
     );
     wrong(org.events.settle > SETTLE_MAX, "salesforce.events.settle", "must be at most 5m");
+    report.extend(found.into_mistakes());
     objects::check(config, places, report);
+}
+
+/// The keys without which a rule about a key cannot be judged.
+fn read_with(key: &str) -> &'static [&'static str] {
+    const LOGIN: [&str; 3] = ["salesforce.username", "salesforce.private_key_file", "salesforce.client_secret_file"];
+    match key {
+        "salesforce.insecure_http" => &["salesforce.login_url"],
+        "salesforce.login_url" | "salesforce.events.endpoint" => &["salesforce.insecure_http"],
+        "salesforce.private_key_file" | "salesforce.client_secret_file" => &LOGIN,
+        "salesforce.username" => &["salesforce.private_key_file"],
+        "salesforce.credentials.apex_path" | "salesforce.credentials.key_field" => &["salesforce.credentials.mode"],
+        _ => &[],
+    }
 }
 
 /// Returns the warnings.

@@ -15,6 +15,38 @@ pub(crate) fn printed(text: &str) -> Result<String, Fault> {
     }
 }
 
+/// Hosts of Salesforce, and ends of hosts, that browsers show and that never issue tokens.
+const NEVER_LOGIN_HOSTS: &[&str] = &[
+    ".lightning.force.com",
+    ".salesforce-setup.com",
+    ".visualforce.com",
+    ".visual.force.com",
+    ".vf.force.com",
+    ".content.force.com",
+    ".file.force.com",
+    ".documentforce.com",
+    "salesforce.com",
+    "www.salesforce.com",
+    "help.salesforce.com",
+    "developer.salesforce.com",
+    "status.salesforce.com",
+    "trailhead.salesforce.com",
+    "api.pubsub.salesforce.com",
+];
+
+/// The server that issues tokens. Other hosts of Salesforce, which an administrator finds in the browser, do not.
+pub(crate) fn login_url(text: &str) -> Result<String, Fault> {
+    let url = BaseUrl::parse(text).map_err(Fault::from)?;
+    let is_of = |never: &str| if never.starts_with('.') { url.host.ends_with(never) } else { url.host == never };
+    if NEVER_LOGIN_HOSTS.iter().any(|never| is_of(never)) {
+        return Err("names a host of Salesforce's pages, which issues no tokens: write https://login.salesforce.com, \
+                    https://test.salesforce.com, or My Domain (Setup > Company Settings > My Domain), which ends in \
+                    .my.salesforce.com"
+            .into());
+    }
+    Ok(url.to_string())
+}
+
 /// The id of an org, completed to 18 characters.
 pub(crate) fn org_id(text: &str) -> Result<String, Fault> {
     exact_record_id(text).filter(|id| id.starts_with("00D")).ok_or_else(|| {

@@ -1,27 +1,30 @@
-//! Checks the credentials in the org: object, fields and mask, from the description of the object for this user, and
-//! one user's row.
+//! Checks the credentials in the org: object, fields and mask, from the description of the object for this user; rows
+//! without a key; and one user's row.
 
 use std::collections::HashSet;
 
+use serde::Deserialize;
+
 use super::{Description, Field, Outcome, SET, Steps, Whose, describe_path};
-use crate::config::{Mode, UserKey};
+use crate::config::{Lookup, Mode, UserKey};
 use crate::http::encode;
 use crate::salesforce::client::Want;
+use crate::salesforce::fault::Fault;
 use crate::salesforce::oauth::Token;
 use crate::salesforce::response::records;
 use crate::salesforce::{Org, soql};
 
 impl Org {
-    /// Checks object, fields and mask.
+    /// Checks object, fields, keys and mask.
     pub(super) async fn object(&self, token: &Token, steps: &mut Steps) {
         let object = &self.config.credentials.object;
         let path = describe_path(&self.config.api_version, object);
-        let description = match self.client.get(&path, Want::Row).await {
+        let description = match self.client.get(&path, Want::Description).await {
             Ok(reply) if reply.status == 200 => Description::read(&reply.body),
             Ok(_) => None,
             Err(fault) => {
                 steps.failed("object", &fault);
-                return steps.skipped(&["fields", "mask"], "the object was not described");
+                return steps.skipped(&["fields", "keys", "mask"], "the object was not described");
             }
         };
         let Some(Description { fields, .. }) = description else {
@@ -30,10 +33,15 @@ impl Org {
                 Outcome::Failed,
                 format!("{object} does not exist, or may not be read. {SET} > Object Settings > the object: 'Read' and 'View All'"),
             );
-            return steps.skipped(&["fields", "mask"], "the object was not described");
+            return steps.skipped(&["fields", "keys", "mask"], "the object was not described");
         };
         steps.add("object", Outcome::Passed, format!("{object} may be read"));
         self.fields(&fields, steps);
+        if steps.0.last().is_some_and(|step| step.outcome == Outcome::Passed) {
+            self.keys(steps).await;
+        } else {
+            steps.skipped(&["keys"], "the fields cannot be used");
+        }
         self.mask(token, &fields, steps).await;
     }
 
@@ -74,6 +82,41 @@ impl Org {
             ),
             _ => steps.add("fields", Outcome::Passed, format!("{} may be read", wanted.join(", "))),
         }
+    }
+
+    /// Counts the rows whose key field is empty: no user's credentials are found in them.
+    async fn keys(&self, steps: &mut Steps) {
+        let Lookup { object, key_field, .. } = &self.config.credentials;
+        let empty = self.count_rows(&format!("{object} WHERE {key_field} = null")).await;
+        let all = self.count_rows(object).await;
+        let (empty, all) = match (empty, all) {
+            (Ok(Some(empty)), Ok(Some(all))) => (empty, all),
+            (Err(fault), _) | (_, Err(fault)) => return steps.failed("keys", &fault),
+            (Ok(None), _) | (_, Ok(None)) => return steps.add("keys", Outcome::Skipped, "the org does not say"),
+        };
+        if empty == 0 {
+            return steps.add("keys", Outcome::Passed, format!("each of the {all} rows has {key_field}"));
+        }
+        let outcome = if empty < all { Outcome::Warning } else { Outcome::Failed };
+        let told = format!(
+            "{key_field} is empty in {empty} of {all} rows of {object}, in which no user's login is found. Is the flow that \
+             fills it switched on? Setup > Process Automation > Flows > CTI Login Fill User Id > Activate; then save those \
+             rows again, or fill the field with the Data Loader"
+        );
+        steps.add("keys", outcome, told);
+    }
+
+    /// Returns the number of rows; `None` if the answer does not say.
+    async fn count_rows(&self, of: &str) -> Result<Option<u64>, Fault> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Counted {
+            total_size: u64,
+        }
+        let query = encode(&format!("SELECT COUNT() FROM {of}"));
+        let path = format!("/services/data/v{}/query?q={query}", self.config.api_version);
+        let reply = self.client.get(&path, Want::Json).await?;
+        Ok(serde_json::from_slice::<Counted>(&reply.body).ok().map(|it| it.total_size))
     }
 
     async fn mask(&self, token: &Token, fields: &[Field], steps: &mut Steps) {

@@ -28,10 +28,10 @@ const SET: &str = "Setup > Users > Permission Sets > the broker's set";
 const OBJECT_SETTINGS: &str = "Setup > Users > Permission Sets > the broker's set > Object Settings";
 
 /// The steps that need a session.
-const BEHIND_LOGIN: [&str; 6] = ["api_version", "object", "fields", "mask", "limits", "lookup"];
+const BEHIND_LOGIN: [&str; 7] = ["api_version", "object", "fields", "keys", "mask", "limits", "lookup"];
 
 /// The steps that concern the credentials.
-const OF_CREDENTIALS: [&str; 3] = ["object", "fields", "mask"];
+const OF_CREDENTIALS: [&str; 4] = ["object", "fields", "keys", "mask"];
 
 /// Whose credentials are looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +61,8 @@ pub enum Outcome {
 /// One step and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// Its name: `network`, `tls`, `clock`, `login`, `api_version`, `object`, `fields`, `mask`, `limits`, `lookup`;
-    /// `records` and `events` once for each table of the configuration; `introspection`, `userinfo`.
+    /// Its name: `network`, `tls`, `clock`, `login`, `api_version`, `object`, `fields`, `keys`, `mask`, `limits`,
+    /// `lookup`; `records` and `events` once for each table of the configuration; `introspection`, `userinfo`.
     pub step: &'static str,
     /// Its outcome.
     pub outcome: Outcome,

@@ -44,6 +44,8 @@ pub(super) fn read(event: &ConsumerEvent, schema: &Schema, topic: &EventTopic, s
     let produced = event.event.as_ref()?;
     let mut record = schema.read(&produced.payload)?;
     let to = match &topic.user_field {
+        // It has no fields, and says that changes were missed: anybody's.
+        Some(_) if is_gap(&record) => To::Everybody,
         Some(field) => user(&record, field).map_or(To::Nobody, To::User),
         None => To::Everybody,
     };
@@ -61,6 +63,12 @@ pub(super) fn read(event: &ConsumerEvent, schema: &Schema, topic: &EventTopic, s
         data: record,
     };
     Some(Heard { text: serde_json::to_string(&envelope).ok()?, to })
+}
+
+/// Returns whether Salesforce could not make the events of changes, and says only that there were some.
+fn is_gap(record: &Map<String, Value>) -> bool {
+    let kind = record.get(HEADER).and_then(|header| header.get("changeType"));
+    kind.and_then(Value::as_str).is_some_and(|kind| kind.starts_with("GAP_"))
 }
 
 /// Returns the user in a field, or in a field inside another.
@@ -99,6 +107,31 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::salesforce::events::wire::ProducerEvent;
+
+    const CHANGE: &str = r#"{"type":"record","name":"CTI_Login__ChangeEvent","fields":[
+        {"name":"ChangeEventHeader","type":{"type":"record","name":"ChangeEventHeader","fields":[
+            {"name":"changeType","type":{"type":"enum","name":"ChangeType","symbols":
+                ["CREATE","UPDATE","GAP_UPDATE","GAP_OVERFLOW"]}}]}},
+        {"name":"User_Id__c","type":["null","string"],"default":null}]}"#;
+
+    #[test]
+    fn a_gap_is_told_to_everybody_though_it_names_no_user() {
+        let topic = EventTopic { user_field: Some("User_Id__c".to_owned()), ..EventTopic::default() };
+        let schema = Schema::parse(CHANGE).unwrap();
+        // The number of the symbol, and no user; or a user.
+        for (payload, to) in [
+            (vec![0, 0], To::Nobody),
+            (vec![2, 0], To::Nobody),
+            (vec![2, 2, 2, b'a'], To::User("a".to_owned())),
+            (vec![4, 0], To::Everybody),
+            (vec![6, 0], To::Everybody),
+        ] {
+            let event = ProducerEvent { id: "1".to_owned(), schema_id: "s".to_owned(), payload: payload.clone() };
+            let heard = read(&ConsumerEvent { event: Some(event), replay_id: vec![1] }, &schema, &topic, "").unwrap();
+            assert_eq!(heard.to, to, "{payload:?}");
+        }
+    }
 
     #[test]
     fn a_field_is_withheld_wherever_it_stands() {

@@ -4,7 +4,8 @@
 use tonic::{Code, Status};
 
 use crate::http;
-use crate::salesforce::fault::{Fault, of_failure};
+use crate::salesforce::answer_fault::of_failure;
+use crate::salesforce::fault::Fault;
 
 /// Why a stream ended.
 #[derive(Debug)]

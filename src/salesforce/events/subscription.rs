@@ -227,6 +227,9 @@ impl Subscription {
                 None => return Ok(None),
             },
         };
+        if schema.is_change() {
+            self.shared.org.changed(schema.name());
+        }
         let heard = event::read(event, &schema, &self.topic, &self.shared.secret);
         if heard.is_none() {
             tracing::warn!(name = self.name, schema_id = id, "an event does not fit its schema and was skipped");
@@ -311,6 +314,8 @@ impl Subscription {
             }
             Next::Anew => {
                 tracing::warn!(name, topic, hint, "the topic begins again at its configured start");
+                // Changes may have been missed.
+                self.shared.org.changed(topic.rsplit('/').next().unwrap_or_default());
                 if let Some(org) = token.as_ref().and_then(|token| token.org.as_deref()) {
                     self.shared.positions.forget(org, topic);
                 }

@@ -162,6 +162,7 @@ impl CreateObject {
         let key = (object.external_id.as_str(), job.key.as_str());
         let known = |id: String| Created { id, as_asked: job.before == Before::AsAsked };
         let failed = |fault: &Fault| failed(fault, &target, job.before == Before::AsAsked);
+        org.count_call(&job.wanted.user).map_err(|fault| failed(&fault))?;
         if job.before != Before::Absent
             && let Some(id) = org.by_external_id(&target, key).await.map_err(|fault| failed(&fault))?
         {

@@ -144,6 +144,7 @@ impl Writer {
             // Looked up only now that it is our turn: the write before ours may have written or replaced the variables.
             let (fields, taken) = self.due(&change, object, &before);
             if !fields.is_empty() {
+                self.org.count_call(change.call.user())?;
                 self.org.change(&target(object, &fields), &change.record.id, &fields).await?;
             }
             self.calls.written(change.call, &taken);

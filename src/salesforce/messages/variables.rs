@@ -108,7 +108,7 @@ impl CustomVariables {
         }
         let mut records = known.records(now(), key);
         if records.is_empty() {
-            records.extend(self.look_for(call).await?);
+            records.extend(self.look_for(key.user(), call).await?);
         }
         let mut outcome = Ok(());
         for record in &records {
@@ -133,12 +133,16 @@ impl CustomVariables {
     }
 
     /// Finds the record of a call that no message has named, by the call's id in it.
-    async fn look_for(&self, call: &str) -> Result<Option<Record>, Refusal> {
+    async fn look_for(&self, user: &str, call: &str) -> Result<Option<Record>, Refusal> {
         let Writer { org, .. } = &*self.writer;
         let name = &org.config.variables.object;
         let Some(object) = org.config.objects.get(name) else { return Ok(None) };
         let target = target(object, &[]);
-        let found = org.find_by(&target, &object.call_field, call).await.map_err(|fault| told(&fault, &target))?;
+        let found = async {
+            org.count_call(user)?;
+            org.find_by(&target, &object.call_field, call).await
+        };
+        let found = found.await.map_err(|fault| told(&fault, &target))?;
         Ok(found.map(|id| Record { name: name.clone(), id }))
     }
 }

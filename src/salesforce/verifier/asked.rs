@@ -5,11 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
 use super::answer::{self, Doubt};
@@ -17,7 +18,8 @@ use super::known::Known;
 use super::{Proven, SetupError, now};
 use crate::auth::{AuthError, hash_token};
 use crate::config::{self, IntrospectionProof, UserinfoProof};
-use crate::http::{self, BaseUrl, Failure, encode};
+use crate::http::{self, BaseUrl, Breaker, Failure, Outcome, Pass, encode};
+use crate::salesforce::answer_fault::is_crowded;
 use crate::salesforce::fault::Fault;
 use crate::salesforce::oauth::{read_secret, unconnectable};
 use crate::salesforce::response::{LoginError, error_codes};
@@ -51,12 +53,21 @@ pub(super) struct Asked {
     http: http::Client,
     timeout: Duration,
     turns: Semaphore,
+    /// Its own: what verifies users must not stop what fetches credentials, or the other way round.
+    breaker: Mutex<Breaker<()>>,
     known: Known,
+}
+
+/// How many failed questions in a row open the breaker, and for how long the first time.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    pub(super) failures: u32,
+    pub(super) open: Duration,
 }
 
 impl Asked {
     /// Asks by introspection.
-    pub(super) fn by_introspection(way: &IntrospectionProof) -> Result<Self, SetupError> {
+    pub(super) fn by_introspection(way: &IntrospectionProof, patience: Patience) -> Result<Self, SetupError> {
         const KEY: &str = "auth.salesforce_introspection.client_secret_file";
         let secret = read_secret(KEY, way.client_secret_file.as_deref().unwrap_or(Path::new("")))?;
         let client_id = way.client_id.clone().unwrap_or_default();
@@ -64,21 +75,23 @@ impl Asked {
             if way.allowed_clients.is_empty() { vec![client_id.clone()] } else { way.allowed_clients.clone() };
         let keys = ("auth.salesforce_introspection.host", "auth.salesforce_introspection.ca_file");
         let introspection = Way::Introspection { client_id, secret, clients };
-        Self::new(introspection, keys, &way.asked, way.proving.org_id.as_deref(), "/services/oauth2/introspect")
+        let address = (way.proving.org_id.as_deref(), "/services/oauth2/introspect");
+        Self::new(introspection, keys, &way.asked, address, patience)
     }
 
     /// Asks by userinfo.
-    pub(super) fn by_userinfo(way: &UserinfoProof) -> Result<Self, SetupError> {
+    pub(super) fn by_userinfo(way: &UserinfoProof, patience: Patience) -> Result<Self, SetupError> {
         let keys = ("auth.salesforce_userinfo.host", "auth.salesforce_userinfo.ca_file");
-        Self::new(Way::Userinfo, keys, &way.asked, way.proving.org_id.as_deref(), "/services/oauth2/userinfo")
+        let address = (way.proving.org_id.as_deref(), "/services/oauth2/userinfo");
+        Self::new(Way::Userinfo, keys, &way.asked, address, patience)
     }
 
     fn new(
         way: Way,
         (host_key, ca_key): (&'static str, &'static str),
         asked: &config::Asked,
-        org_id: Option<&str>,
-        path: &str,
+        (org_id, path): (Option<&str>, &str),
+        patience: Patience,
     ) -> Result<Self, SetupError> {
         let host = BaseUrl::parse(asked.host.as_deref().unwrap_or_default());
         let host = host.map_err(|fault| SetupError::new(host_key, fault))?;
@@ -95,6 +108,7 @@ impl Asked {
             http,
             timeout: asked.timeout,
             turns: Semaphore::new(QUESTIONS_MAX),
+            breaker: Mutex::new(Breaker::new(patience.failures, patience.open)),
             known: Known::new(asked.cache),
         })
     }
@@ -127,6 +141,15 @@ impl Asked {
 
     async fn ask(&self, token: &SecretString) -> Result<Proven, AuthError> {
         let Ok(_turn) = self.turns.acquire().await else { return Err(unavailable()) };
+        let admitted = self.breaker.lock().admit(Instant::now().into_std());
+        let pass = admitted.map_err(|()| unavailable())?;
+        let mut question = Question { asked: self, pass, begun: Instant::now(), failed: None };
+        let outcome = self.ask_now(token).await;
+        question.failed = Some(matches!(outcome, Err(AuthError::Unavailable(_))));
+        outcome
+    }
+
+    async fn ask_now(&self, token: &SecretString) -> Result<Proven, AuthError> {
         let answer = match self.exchange(token).await {
             // An idle connection may have been closed while the question was sent. It is repeated once, on a new
             // connection.
@@ -197,7 +220,11 @@ impl Asked {
         let LoginError { error, .. } = LoginError::read(&body);
         match (&self.way, status) {
             (_, 300..=399 | 404) => Err(format!("HTTP {status}: {NOT_MY_DOMAIN}")),
-            (_, 400..=403) if is_limit(&body) => Err(Fault::limit().operator().to_owned()),
+            (_, 400..=403) if is_limit(&body) => {
+                let crowded = error_codes(&body).iter().any(|error| is_crowded(&error.message));
+                let fault = if crowded { Fault::crowded() } else { Fault::limit() };
+                Err(fault.operator().to_owned())
+            }
             (Way::Introspection { client_id, clients, .. }, 200) => match answer::is_inactive(&body) {
                 true if clients.iter().all(|it| it == client_id) => Ok("tells the app about its tokens".to_owned()),
                 true => Ok(
@@ -250,6 +277,33 @@ impl Asked {
     /// Logs one line for the operator.
     fn tell(&self, hint: &str) {
         tracing::warn!(address = self.address, hint, "Salesforce could not verify a token");
+    }
+}
+
+/// Reports the outcome of a question to the breaker, even if it is cut short.
+struct Question<'a> {
+    asked: &'a Asked,
+    pass: Pass,
+    begun: Instant,
+    /// Whether the org could not say; `None`: it was cut short.
+    failed: Option<bool>,
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        // Cut short by the deadline, or by an application that went away, which says nothing about the org.
+        let silent = self.begun.elapsed() >= self.asked.timeout / 2;
+        let outcome = match self.failed {
+            Some(false) => Outcome::Answered,
+            Some(true) => Outcome::Failed(()),
+            None if silent => Outcome::Failed(()),
+            None => Outcome::Unknown,
+        };
+        let opened = self.asked.breaker.lock().end(Instant::now().into_std(), self.pass, outcome);
+        if let Some(span) = opened {
+            let address = &self.asked.address;
+            tracing::warn!(address, ?span, "the circuit breaker is open: tokens cannot be verified");
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::auth::{AuthError, Claim, Verification, Verifier};
 use crate::config::{Config, Proofs};
 
 use admission::Admission;
-use asked::Asked;
+use asked::{Asked, Patience};
 use form::Form;
 use signed::Signed;
 
@@ -79,15 +79,17 @@ impl SalesforceVerifier {
         let Proofs { jwt, introspection, userinfo, .. } = &config.proofs;
         let mut errors = Vec::new();
         let mut note = |error| errors.push(error);
+        let org = &config.salesforce;
+        let patience = Patience { failures: org.breaker_failures, open: org.breaker_open };
         let signed = jwt.as_ref().and_then(|way| {
             Some((Signed::open(way).map_err(&mut note).ok()?, Admission::new(config, Proofs::TABLES[0], &way.proving)))
         });
         let introspection = introspection.as_ref().and_then(|way| {
-            let asked = Asked::by_introspection(way).map_err(&mut note).ok()?;
+            let asked = Asked::by_introspection(way, patience).map_err(&mut note).ok()?;
             Some((asked, Admission::new(config, Proofs::TABLES[1], &way.proving)))
         });
         let userinfo = userinfo.as_ref().and_then(|way| {
-            let asked = Asked::by_userinfo(way).map_err(&mut note).ok()?;
+            let asked = Asked::by_userinfo(way, patience).map_err(&mut note).ok()?;
             Some((asked, Admission::new(config, Proofs::TABLES[2], &way.proving)))
         });
         if !errors.is_empty() {

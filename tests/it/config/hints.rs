@@ -133,20 +133,6 @@ fn an_origin_that_no_browser_sends_is_a_mistake() {
 }
 
 #[test]
-fn a_host_that_issues_no_tokens_is_a_mistake() {
-    let never = "is a Salesforce host that issues no tokens; the org's My Domain is https://NAME.my.salesforce.com \
-                 (Setup > My Domain)";
-    for host in
-        ["acme.lightning.force.com", "acme.my.salesforce-setup.com", "www.salesforce.com", "HELP.salesforce.com"]
-    {
-        check_file(
-            &format!("[salesforce]\nlogin_url = 'https://{host}'"),
-            &format!("2: salesforce.login_url: {never}"),
-        );
-    }
-}
-
-#[test]
 fn patterns_without_effect_are_warnings() {
     let file = format!(
         "[limits]\nrate = 10\nburst = 9\n[channels.Queue]\nscope = 'shared'\n\

@@ -156,6 +156,8 @@ fn a_mistaken_variable_is_told_by_its_name() {
             ("SWITCHBOARD__CHANNELS__QUEUE__SCOPE", "shared"),
             ("SWITCHBOARD__APPLICATIONS", "[]"),
             ("SWITCHBOARD__SALESFORCE__TIMEOUT", "8"),
+            ("SWITCHBOARD__SALESFORCE__OBJECTS__TASK__UPDATE", "true"),
+            ("SWITCHBOARD__SALESFORCE__EVENTS__TOPICS__NOTICE__TOPIC", "/event/A__e"),
             ("SWITCHBOARD__LIMITS__RATE", "fast"),
             ("SWITCHBOARD__LIMITS__DRAIN", "5"),
             ("SWITCHBOARD__LISTEN", "127.0.0.1:1,here"),
@@ -170,6 +172,8 @@ fn a_mistaken_variable_is_told_by_its_name() {
          environment: SWITCHBOARD__LIMITS__RATE: must be a whole number
          environment: SWITCHBOARD__LISTEN: must be HOST:PORT with an address as HOST, such as 127.0.0.1:7420 or [::1]:7420
          environment: SWITCHBOARD__NOTHING_LIKE_IT: unknown variable
+         environment: SWITCHBOARD__SALESFORCE__EVENTS__TOPICS__NOTICE__TOPIC: salesforce.events.topics can be set in the file only
+         environment: SWITCHBOARD__SALESFORCE__OBJECTS__TASK__UPDATE: salesforce.objects can be set in the file only
          environment: SWITCHBOARD__SALESFORCE__TIMEOUT: must be a duration with a unit in quotes, such as \"250ms\" or \"10s\"
          environment: SWITCHBOARD__limits__burst: unknown variable
            hint: did you mean SWITCHBOARD__LIMITS__BURST?",

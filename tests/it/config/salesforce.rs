@@ -185,3 +185,64 @@ fn events_of_a_user_on_a_shared_channel_are_hardly_meant() {
         assert_eq!(config.warnings, expected, "{scope}");
     }
 }
+
+#[test]
+fn a_host_of_pages_is_not_one_to_log_in_at() {
+    let message = "2: salesforce.login_url: names a host of Salesforce's pages, which issues no tokens: write \
+                   https://login.salesforce.com, https://test.salesforce.com, or My Domain (Setup > Company Settings > My \
+                   Domain), which ends in .my.salesforce.com";
+    for host in [
+        "acme.lightning.force.com",
+        "ACME.Lightning.Force.com:443",
+        "acme--c.vf.force.com.visualforce.com",
+        "acme.my.salesforce-setup.com",
+        "www.salesforce.com",
+        "HELP.salesforce.com",
+        "salesforce.com",
+    ] {
+        check_file(&format!("[salesforce]\nlogin_url = 'https://{host}'\n"), message);
+    }
+    for host in
+        ["acme.my.salesforce.com", "acme--uat.sandbox.my.salesforce.com", "login.salesforce.com", "127.0.0.1:8443"]
+    {
+        let file = format!("{JWT}login_url = 'https://{host}'\n");
+        let config = load(&Given { file: Some(&file), ..Given::default() }).unwrap();
+        assert_eq!(config.salesforce.login_url, format!("https://{host}"));
+    }
+}
+
+#[test]
+fn a_value_that_cannot_be_read_is_one_mistake() {
+    let store = "[credentials]\nstore = 'salesforce'\n[salesforce]\n";
+    let host = "must name a host and nothing else: no user, path or query";
+    let text = "must be a text of at most 1024 bytes, without spaces or control characters";
+    for (keys, mistake) in [
+        (
+            "client_id = 'x'\nusername = 'u'\nprivate_key_file = 'k'\nlogin_url = 'https://127.0.0.1:8443/services/oauth2/token'\n\
+             insecure_http = true\n",
+            format!("7: salesforce.login_url: {host}"),
+        ),
+        (
+            "client_id = 'x'\nclient_secret_file = 's'\nlogin_url = 'https://acme.my.salesforce.com/x'\n",
+            format!("6: salesforce.login_url: {host}"),
+        ),
+        ("client_id = 'x y'\nusername = 'u'\nprivate_key_file = 'k'\n", format!("4: salesforce.client_id: {text}")),
+        ("client_id = 'x'\nusername = 'u v'\n", format!("5: salesforce.username: {text}")),
+        ("client_id = 'x'\nusername = 'u v'\nprivate_key_file = 'k'\n", format!("5: salesforce.username: {text}")),
+        (
+            "client_id = 'x'\nusername = 'u'\nprivate_key_file = 5\n",
+            "6: salesforce.private_key_file: must be a path in quotes".to_owned(),
+        ),
+        (
+            "client_id = 'x'\nclient_secret_file = 5\nlogin_url = 'https://acme.my.salesforce.com'\n",
+            "5: salesforce.client_secret_file: must be a path in quotes".to_owned(),
+        ),
+        (
+            "client_id = 'x'\nusername = 'u'\nprivate_key_file = 'k'\n[salesforce.credentials]\nmode = 'apex'\n\
+             apex_path = 'x'\n",
+            "9: salesforce.credentials.apex_path: must be a path such as \"/cti/{user}\", with {user} once".to_owned(),
+        ),
+    ] {
+        check_file(&format!("{store}{keys}"), &mistake);
+    }
+}

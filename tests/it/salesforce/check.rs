@@ -36,11 +36,17 @@ async fn org(but: impl Fn(&Seen) -> Option<Answer> + Send + Sync + 'static) -> S
             }
             "limits" => Answer::Json(200, r#"{"DailyApiRequests":{"Max":15000,"Remaining":14000}}"#.to_owned()),
             "query" if query.contains("PermissionSetAssignment") => rows(&[r#"{"Id":"0Pa"}"#.to_owned()]),
+            "query" if query.contains("COUNT()") => count(if query.ends_with("= null") { 0 } else { 7 }),
             "query" => rows(&[row("")]),
             _ => Answer::Html(404),
         }
     }))
     .await
+}
+
+/// The answer to a query that counts.
+fn count(number: u32) -> Answer {
+    Answer::Json(200, format!(r#"{{"totalSize":{number},"done":true,"records":[]}}"#))
 }
 
 /// Exit code and output.
@@ -73,22 +79,23 @@ async fn a_good_org_passes_every_step_and_shows_no_password() {
         })
         .collect();
     let names: Vec<&str> = steps.iter().map(|(_, name)| *name).collect();
-    let all = ["network", "tls", "clock", "login", "api_version", "object", "fields", "mask", "limits", "lookup"];
+    let all =
+        ["network", "tls", "clock", "login", "api_version", "object", "fields", "keys", "mask", "limits", "lookup"];
     assert_eq!(names, all);
     assert!(steps.iter().all(|(came, name)| *came == "ok" || ["tls", "clock"].contains(name)), "{text}");
     assert!(!text.contains(SECRET) && text.contains("username 1245456, extension 05051"), "{text}");
 
     let (code, text) = check(&stand_in, "", &["--json"]).await;
     let told: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((code, &told["ok"], told["steps"].as_array().unwrap().len()), (0, &Value::Bool(true), 10));
-    assert_eq!((&told["steps"][9]["step"], &told["steps"][9]["outcome"]), (&"lookup".into(), &"skipped".into()));
+    assert_eq!((code, &told["ok"], told["steps"].as_array().unwrap().len()), (0, &Value::Bool(true), 11));
+    assert_eq!((&told["steps"][10]["step"], &told["steps"][10]["outcome"]), (&"lookup".into(), &"skipped".into()));
     assert_eq!(told["mistakes"], Value::Array(Vec::new()));
 }
 
 #[tokio::test]
 async fn a_broken_link_is_named_with_its_place_in_setup() {
     type But = fn(&Seen) -> Option<Answer>;
-    let cases: [(But, &str, &str); 5] = [
+    let cases: [(But, &str, &str); 6] = [
         (
             |seen| seen.path.ends_with("/data/").then(|| Answer::Json(200, r#"[{"version":"66.0"}]"#.to_owned())),
             "api_version",
@@ -105,6 +112,11 @@ async fn a_broken_link_is_named_with_its_place_in_setup() {
             "CTI_Password__c: no such field",
         ),
         (
+            |seen| seen.query.get("q").filter(|q| q.contains("COUNT()")).map(|_| count(7)),
+            "keys",
+            "User_Id__c is empty in 7 of 7 rows",
+        ),
+        (
             |seen| seen.query.get("q").filter(|q| q.contains("Assignment")).map(|_| rows(&[])),
             "mask",
             "View Encrypted Data",
@@ -113,7 +125,7 @@ async fn a_broken_link_is_named_with_its_place_in_setup() {
             |seen| {
                 seen.query
                     .get("q")
-                    .filter(|q| q.contains("CTI_"))
+                    .filter(|q| q.contains("CTI_Password"))
                     .map(|_| rows(&[row(",\"CTI_Password__c\":\"****\"")]))
             },
             "lookup",
@@ -128,6 +140,33 @@ async fn a_broken_link_is_named_with_its_place_in_setup() {
         assert!(failed.len() == 1 && failed[0].contains(step) && failed[0].contains(words), "{step}: {text}");
         assert!(!text.contains(SECRET) && !text.contains("****"), "{text}");
     }
+}
+
+#[tokio::test]
+async fn rows_without_a_key_are_counted_and_what_to_do_is_said() {
+    let stand_in = org(|seen| seen.query.get("q").filter(|q| q.ends_with("User_Id__c = null")).map(|_| count(3))).await;
+    let (code, text) = check(&stand_in, "", &[]).await;
+    let line = text.lines().find(|line| line.contains(" keys ")).unwrap();
+    assert!(line.contains("User_Id__c is empty in 3 of 7 rows of CTI_Login__c"), "{text}");
+    assert!(line.contains("Setup > Process Automation > Flows > CTI Login Fill User Id > Activate"), "{text}");
+    assert_eq!(code, 0, "some logins are found: {text}");
+}
+
+#[tokio::test]
+async fn an_object_may_be_described_in_megabytes_but_not_without_end() {
+    fn described(bytes: usize) -> Answer {
+        let names =
+            ["User_Id__c", "CTI_Username__c", "CTI_Password__c", "CTI_Extension__c", "ADFS_Username__c", "Active__c"];
+        let fields = names.map(|name| format!(r#"{{"name":"{name}","type":"encryptedstring","filterable":true}}"#));
+        Answer::Json(200, format!(r#"{{"fields":[{}],"rest":"{}"}}"#, fields.join(","), "x".repeat(bytes)))
+    }
+    let stand_in = org(|seen| seen.path.ends_with("describe").then(|| described(15 << 20))).await;
+    let (code, text) = check(&stand_in, "", &[]).await;
+    assert_eq!(code, 0, "{text}");
+    let stand_in = org(|seen| seen.path.ends_with("describe").then(|| described(17 << 20))).await;
+    let (code, text) = check(&stand_in, "", &[]).await;
+    let failed = text.lines().find(|line| line.starts_with("FAILED")).unwrap_or_default();
+    assert!(code == 1 && failed.contains("object") && failed.contains("larger than 16 MiB"), "{text}");
 }
 
 #[tokio::test]

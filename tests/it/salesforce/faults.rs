@@ -121,12 +121,13 @@ async fn a_failing_org_is_left_alone_and_found_again() {
         assert!(fetched(&org, ID).await.starts_with("UPSTREAM_REJECTED"));
     }
     assert_eq!((stand_in.calls(), org.stats().kept_away), (3, 3));
+    assert_eq!(org.stats().breaker, BreakerState::Closed, "a wrong setting of one object is not Salesforce's trouble");
     *down.lock() = false;
     sleep_until(Instant::now() + Duration::from_millis(320)).await;
     let fetched_at_once = futures_util::future::join_all((0..4).map(|_| fetched(&org, ID))).await;
     assert_eq!(fetched_at_once.iter().filter(|it| *it == SECRET).count(), 1, "one tries: {fetched_at_once:?}");
     assert_eq!(fetched(&org, ID).await, SECRET);
-    assert_eq!(org.stats().breaker, BreakerState::Closed);
+    assert_eq!(org.stats().breakers["credentials"], BreakerState::Closed);
 }
 
 #[tokio::test]

@@ -77,6 +77,99 @@ fn the_page_asks_a_method_that_the_class_has() {
     assert!(class.contains("webService static String issue()"));
 }
 
+/// The Apex code of a class: comments are blank, and texts empty.
+fn code(class: &str) -> String {
+    let mut code = String::new();
+    let mut rest = class;
+    while let Some(first) = rest.chars().next() {
+        let end = match () {
+            () if rest.starts_with("/*") => rest.find("*/").map(|at| at + 2),
+            () if rest.starts_with("//") => rest.find('\n'),
+            () if first == '\'' => {
+                let escapes = rest.match_indices('\'').skip(1).find(|(at, _)| !rest[..*at].ends_with('\\'));
+                escapes.map(|(at, _)| at + 1)
+            }
+            () => None,
+        };
+        let length = end.unwrap_or(first.len_utf8());
+        if end.is_none() {
+            code.push(first);
+        }
+        rest = &rest[length..];
+    }
+    code
+}
+
+/// The queries and changes of Apex code that leave it to the API version whose rights count.
+fn without_mode(class: &str) -> Vec<String> {
+    let code = code(class).to_ascii_lowercase();
+    let words: Vec<&str> =
+        code.split(|it: char| !(it.is_alphanumeric() || it == '_')).filter(|it| !it.is_empty()).collect();
+    let mut found = Vec::new();
+    for query in code.split('[').skip(1).filter_map(|rest| rest.split(']').next()) {
+        if query.trim_start().starts_with("select")
+            && !query.contains("with system_mode")
+            && !query.contains("with user_mode")
+        {
+            found.push(format!("[{query}]"));
+        }
+    }
+    for pair in words.windows(3) {
+        let changes = ["insert", "update", "upsert", "delete", "undelete", "merge"].contains(&pair[0]);
+        if changes && !(pair[1] == "as" && ["system", "user"].contains(&pair[2])) {
+            found.push(pair.join(" "));
+        }
+        let by_method = pair[0] == "database" && !["executebatch", "querylocator"].contains(&pair[1]);
+        if by_method && !code.contains("accesslevel") {
+            found.push(pair.join(" "));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_query_and_change_says_whose_rights_count() {
+    let class = "String s = 'insert x; [SELECT'; // update x\n /* [SELECT Id FROM X] */ [SELECT Id FROM User WITH SYSTEM_MODE]; \
+                 insert as system x; update as user y;";
+    assert_eq!(without_mode(class), Vec::<String>::new());
+    for class in
+        ["[SELECT Id FROM User];", "a = [ select Id from User WHERE x = 'WITH SYSTEM_MODE'];", "update new User();"]
+    {
+        assert_eq!(without_mode(class).len(), 1, "{class}");
+    }
+    assert!(!without_mode("Database.insert(x, false);").is_empty());
+    let mut classes = 0;
+    for entry in fs::read_dir(Path::new(SOURCE).join("classes")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|it| it == "cls") {
+            classes += 1;
+            assert_eq!(without_mode(&fs::read_to_string(&path).unwrap()), Vec::<String>::new(), "{}", path.display());
+        }
+    }
+    assert_eq!(classes, 4);
+}
+
+#[test]
+fn agents_may_read_the_setting_and_call_the_class() {
+    let set =
+        fs::read_to_string(Path::new(SOURCE).join("permissionsets/Switchboard_Agent.permissionset-meta.xml")).unwrap();
+    let inside = |name: &str| element(&set, name).unwrap_or_else(|| panic!("no {name}"));
+    assert_eq!(element(inside("customMetadataTypeAccesses"), "name"), Some("Switchboard_Setting__mdt"));
+    assert_eq!(element(inside("customMetadataTypeAccesses"), "enabled"), Some("true"));
+    assert_eq!(element(inside("classAccesses"), "apexClass"), Some("SwitchboardToken"));
+}
+
+#[test]
+fn the_readme_names_every_test_class_and_where_the_flow_is_switched_on() {
+    let readme = fs::read_to_string("clients/salesforce/sfdx/README.md").unwrap();
+    let readme = readme.split_whitespace().collect::<Vec<_>>().join(" ");
+    for class in ["SwitchboardTokenTest", "CtiLoginTest"] {
+        assert!(Path::new(SOURCE).join(format!("classes/{class}.cls")).exists());
+        assert!(readme.contains(&format!("--tests {class}")), "{class}");
+    }
+    assert!(readme.contains("Setup > Process Automation > Flows > CTI Login Fill User Id"));
+}
+
 #[tokio::test]
 async fn the_metadata_api_takes_every_file() {
     let target = PathBuf::from(env!("CARGO_BIN_EXE_switchboard")).parent().unwrap().parent().unwrap().to_owned();

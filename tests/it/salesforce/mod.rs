@@ -1,8 +1,10 @@
-//! Credentials from an org: what is asked and answered (`fetch`), what goes wrong on the way (`faults`), and the command
-//! that finds it (`check`, `check_tables`). And what is written to an org, by a whole broker before the stand-in org (`desk`): records
-//! that change (`updating`), that are made (`creating`), and variables that wait for their call's event (`variables`).
+//! Credentials from an org: the key that logs in (`private_key`), what is asked and answered (`fetch`), what goes wrong on the way (`faults`), whose requests that
+//! stops (`breakers`), how much one user can ask (`quota`), and the command that finds it (`check`, `check_tables`). And what is written to an org, by a whole
+//! broker before the stand-in org (`desk`): records that change (`updating`), that are made (`creating`), and variables that
+//! wait for their call's event (`variables`).
 
 mod audited;
+mod breakers;
 mod check;
 mod check_tables;
 mod events;
@@ -10,7 +12,9 @@ mod faults;
 mod fetch;
 pub(crate) mod live_org;
 mod metadata;
+mod private_key;
 mod proof;
+mod quota;
 pub(crate) mod simulator;
 mod stand_in;
 
@@ -62,6 +66,7 @@ fn config(url: &str) -> Salesforce {
         instance_hosts: vec!["127.0.0.1".to_owned()],
         insecure_http: true,
         timeout: Duration::from_secs(5),
+        calls_per_user: 0,
         ..Salesforce::default()
     }
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::{ALICE, BOB, NOTICE, NOTICES, OWN, SHARED, Stage, listener, next_message};
 
+const FETCH: &str = "Salesforce/User/FetchCredentials";
 const LOGIN: &str = "Salesforce/ChangeEvent/CTI_Login__ChangeEvent";
 
 #[tokio::test]
@@ -148,4 +149,23 @@ async fn a_thousand_events_come_in_order_and_no_more_are_on_their_way_than_were_
     assert_eq!(schemas, 1, "a schema is asked for once");
     assert!(stage.org.owed_most() <= 100, "{}", stage.org.owed_most());
     assert_eq!(stage.org.streams(NOTICES), 1);
+}
+
+#[tokio::test]
+async fn a_change_of_a_login_empties_the_cache_of_credentials() {
+    let stage = Stage::start().await;
+    let topics = "[salesforce.events.topics.login]\ntopic = \"/data/CTI_Login__ChangeEvent\"\n\
+                  [salesforce.credentials]\ncache = \"1h\"\n[credentials]\nstore = \"salesforce\"\n";
+    let broker = crate::support::Broker::with_config(&stage.config(topics)).await;
+    stage.streams("/data/CTI_Login__ChangeEvent", 1).await;
+    let mut desk = listener(&broker, "alice-desk", LOGIN).await;
+    let fetched = async |desk: &mut crate::support::Peer, id: &str| {
+        desk.ask(FETCH, id).await;
+        desk.next_answer(FETCH, id).await["data"]["Extension"].clone()
+    };
+    let before = fetched(&mut desk, "1").await;
+    assert_ne!(before, json!("777"));
+    stage.send("PATCH", &format!("CTI_Login__c/User_Id__c/{ALICE}"), &json!({ "CTI_Extension__c": "777" })).await;
+    desk.next_on(LOGIN).await;
+    assert_eq!(fetched(&mut desk, "2").await, json!("777"));
 }

@@ -77,6 +77,22 @@ async fn a_session_that_has_ended_is_not_shown_again_after_a_login_that_failed()
 }
 
 #[tokio::test]
+async fn topics_share_a_login_that_fails_and_the_wait_after_it() {
+    let stage = Stage::start().await;
+    let refused = Wrong::LoginRefused { error: "invalid_grant".to_owned(), description: "user is locked".to_owned() };
+    stage.org.fault(Fault::new(refused).path("/oauth2/token"));
+    let topic = |number| format!("[salesforce.events.topics.n{number}]\ntopic = \"/event/CTI_Notice{number}__e\"\n");
+    let topics: Vec<String> = (0..10).map(topic).collect();
+    let started = Instant::now();
+    let broker = Broker::with_config(&stage.config(&topics.concat())).await;
+    let all = |log: &str| (0..10).all(|number| log.contains(&format!("name=\"n{number}\"")));
+    broker.log_until("that each topic waits", |log| all(log)).await;
+    let seconds = started.elapsed().as_secs();
+    let logins = stage.org.seen().iter().filter(|seen| seen.path.ends_with("/oauth2/token")).count() as u64;
+    assert!((1..=1 + seconds).contains(&logins), "{logins} logins in {seconds} s");
+}
+
+#[tokio::test]
 async fn a_session_that_is_refused_again_and_again_does_not_log_in_without_end() {
     let stage = Stage::start().await;
     stage.org.fault(fault(Broken::Auth, 0));

@@ -1,8 +1,11 @@
 //! An org that cannot be asked: the application hears so, may try again on the same connection, and has not failed.
 
+use std::time::Duration;
+
 use salesforce_stand_in::{Fault, Wrong};
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep_until};
 
 use super::{ALICE, Fixture, refused, register};
 use crate::support::{Broker, Peer};
@@ -16,7 +19,7 @@ async fn unavailable(peer: &mut Peer, token: &str) -> String {
 #[tokio::test]
 async fn an_org_that_cannot_say_is_told_apart_from_a_token_that_proves_nobody() {
     let fixture = Fixture::start().await;
-    let toml = |way: &str| format!("[limits]\nfailed_registrations = 1\n{way}");
+    let toml = |way: &str| format!("[limits]\nfailed_registrations = 1\n[salesforce]\nbreaker_failures = 1000\n{way}");
     for (path, way) in [
         ("/userinfo", fixture.userinfo("timeout = '300ms'")),
         ("/introspect", fixture.introspection("timeout = '300ms'\nallowed_clients = ['gadgets']")),
@@ -69,6 +72,28 @@ async fn an_org_that_is_gone_is_unavailable_until_it_is_back_and_what_was_known_
 }
 
 #[tokio::test]
+async fn an_org_that_fails_again_and_again_is_left_alone_and_found_again() {
+    let fixture = Fixture::start().await;
+    let patience = "[salesforce]\nbreaker_failures = 2\nbreaker_open = '300ms'\n";
+    let broker = Broker::with_config(&(fixture.userinfo("") + patience)).await;
+    let token = fixture.access_token("gadgets").await;
+    fixture.org.fault(Fault::new(Wrong::Unavailable { retry_after: None }).path("/userinfo"));
+    let asked = || fixture.org.seen().iter().filter(|seen| seen.path.ends_with("/userinfo")).count();
+    let mut peer = broker.raw("softphone").await;
+    for _ in 0..2 {
+        unavailable(&mut peer, &token).await;
+    }
+    let before = asked();
+    let started = Instant::now();
+    unavailable(&mut peer, &token).await;
+    assert!(asked() == before || started.elapsed() >= Duration::from_millis(300), "it was asked");
+    broker.log_until("the breaker", |log| log.contains("the circuit breaker is open")).await;
+    fixture.org.clear_faults();
+    sleep_until(Instant::now() + Duration::from_millis(300)).await;
+    assert_eq!(peer.register("softphone", json!({ "token": token })).await["data"]["User"], ALICE);
+}
+
+#[tokio::test]
 async fn a_token_goes_to_the_configured_host_and_nowhere_else() {
     let fixture = Fixture::start().await;
     let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -85,7 +110,7 @@ async fn a_token_goes_to_the_configured_host_and_nowhere_else() {
         let reply = peer.register("softphone", token).await;
         assert_eq!(reply["data"]["ErrorCode"], "UNAUTHENTICATED", "{reply}");
     }
-    let nobody = tokio::time::timeout(std::time::Duration::from_millis(200), elsewhere.accept()).await;
+    let nobody = tokio::time::timeout(Duration::from_millis(200), elsewhere.accept()).await;
     assert!(nobody.is_err(), "something was sent elsewhere");
 }
 

@@ -49,6 +49,17 @@ async fn over_https_it_leaves_its_authority_in_a_file_until_it_ends() {
 }
 
 #[tokio::test]
+async fn it_warns_if_other_computers_can_reach_it() {
+    for (listen, warned) in [("0.0.0.0:0", true), ("[::ffff:127.0.0.1]:0", false), ("127.0.0.1:0", false)] {
+        let mut child = simulate(&["--listen", listen]).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        // The last line of its start, or the warning in front of it.
+        let line = timeout(LONG, lines.next_line()).await.unwrap().unwrap().unwrap();
+        assert_eq!(line.contains("can be reached from other computers"), warned, "{listen}: {line}");
+    }
+}
+
+#[tokio::test]
 async fn its_own_seed_can_be_printed_changed_and_given_back() {
     let printed = simulate(&["--print-seed"]).output().await.unwrap();
     let seed = tempfile::NamedTempFile::new().unwrap();
