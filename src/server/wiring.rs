@@ -62,6 +62,9 @@ impl Adapters {
                 let directory = Directory::open(&Settings::new(config, credentials_key))?;
                 // Reads every record, about 0.1 ms each, so that damage is found at start rather than by an agent.
                 directory.check()?;
+                if let Err(error) = directory.erase_old_records_at_start(&folder) {
+                    tracing::error!(%error, "replaced and removed credentials are still in the store, encrypted");
+                }
                 Arc::new(directory)
             }
             Store::Salesforce => org()?,

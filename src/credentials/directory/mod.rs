@@ -4,13 +4,18 @@
 //! Both open the file in redb's multi-writer mode, in which each read sees the last commit of any process. A socket of
 //! the broker would be one more way in to guard, and opening the file for each fetch would make agents wait for the
 //! administrator. Everything here may block.
+//!
+//! redb keeps what was overwritten in pages that it will use again. So the file is written anew after a record was replaced
+//! or removed (`erase`) and when it gets another key (`rekey`).
 
 mod cipher;
+mod erase;
 mod import;
 mod record;
 mod rekey;
 mod settings;
 
+pub use erase::OldRecords;
 pub use import::{Import, RowFault, read as read_import};
 pub use record::{Entry, FieldFault};
 pub use settings::{KEY_VARIABLE, KeySource, Settings};
@@ -19,11 +24,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use zeroize::Zeroizing;
 
 use crate::credentials::source::{Credentials, Found, Source, internal};
-use crate::store::{Database, StoreError, exists, lock_making, make_folder};
+use crate::store::{Database, Replaced, StoreError, exists, lock_changes, make_folder};
 
 use cipher::Cipher;
 use wire::{ErrorCode, Refusal};
@@ -39,6 +45,12 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// The entry of [`META`] that only the right key decrypts.
 const KEY_CHECK: &str = "key check";
+
+/// The lock on making and changing the store.
+const LOCK: &str = "credentials.lock";
+
+/// The row of a user and its encrypted record.
+type Row = ([u8; 32], Vec<u8>);
 
 /// Why the store cannot be used: the path, what is wrong with it, and what to do. Holds no secret.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +82,9 @@ impl From<StoreError> for DirectoryError {
 
 /// The open store. A fetch is one look-up and one decryption.
 pub struct Directory {
+    data_dir: PathBuf,
     path: PathBuf,
-    database: Database,
+    database: Mutex<Arc<Database>>,
     cipher: Cipher,
     /// The key check when the store was opened. If it changes, the store has been given another key.
     key_check: Vec<u8>,
@@ -92,9 +105,10 @@ impl Directory {
         let path = settings.store();
         make_folder(&settings.data_dir)?;
         if !exists(&path)? {
-            let _making = lock_making(&settings.data_dir.join("credentials.lock"))?;
+            let _lock = lock_changes(&settings.data_dir.join(LOCK))?;
             if !exists(&path)? {
-                create(&path, &Cipher::new(&settings.key_or_new()?))?;
+                let key_check = new_key_check(&Cipher::new(&settings.key_or_new()?))?;
+                write_file(&path, &key_check, &[])?;
             }
         }
         Self::open_store(settings, path)
@@ -110,31 +124,31 @@ impl Directory {
     }
 
     fn open_store(settings: &Settings, path: PathBuf) -> Result<Self, DirectoryError> {
-        let Some(key) = settings.key()? else {
-            return Err(DirectoryError::new(format!(
-                "{}: the key file is missing, though the credential store {} exists; put the key back from its backup: \
-                 no new key can open this store",
-                settings.describe_key(),
-                path.display()
-            )));
-        };
-        let key_check = Database::inspect(&path, WHAT, |transaction| {
-            transaction.open_table(ROWS)?;
-            let key_check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec());
-            key_check.ok_or_else(|| redb::Error::Corrupted("the key check is missing".to_owned()))
-        })?;
-        let mut cipher = Cipher::new(&key);
-        if cipher.open(KEY_CHECK.as_bytes(), &key_check).is_none() {
-            cipher = rekey::finish(settings, &key_check)?.ok_or_else(|| {
-                DirectoryError::new(format!(
-                    "{}: the key of {} is not the one that this credential store was made with; put the right key back",
-                    path.display(),
-                    settings.describe_key()
-                ))
-            })?;
+        let mut key_check = inspect(&path)?;
+        let mut cipher = cipher(settings, &path)?;
+        if !cipher.fits(&key_check) {
+            // The store is being given a new key, or that was interrupted.
+            let _lock = lock_changes(&settings.data_dir.join(LOCK))?;
+            key_check = inspect(&path)?;
+            cipher = self::cipher(settings, &path)?;
+            if !cipher.fits(&key_check) {
+                cipher = rekey::finish(settings, &key_check)?.ok_or_else(|| {
+                    DirectoryError::new(format!(
+                        "{}: the key of {} is not the one that this credential store was made with; put the right key \
+                         back",
+                        path.display(),
+                        settings.describe_key()
+                    ))
+                })?;
+            }
         }
-        let database = Database::open(&path, WHAT)?;
-        Ok(Self { path, database, cipher, key_check })
+        let database = Mutex::new(Arc::new(Database::open(&path, WHAT)?));
+        Ok(Self { data_dir: settings.data_dir.clone(), path, database, cipher, key_check })
+    }
+
+    /// Where the store is.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The credentials of a user.
@@ -143,9 +157,12 @@ impl Directory {
     /// The file cannot be read, or the record was altered.
     pub fn get(&self, user: &str) -> Result<Option<Credentials>, DirectoryError> {
         let row = self.cipher.row_of(user);
-        let sealed = self
-            .read(|transaction| Ok(transaction.open_table(ROWS)?.get(&row)?.map(|sealed| sealed.value().to_vec())))?;
-        sealed.map(|sealed| self.unseal(&row, &sealed).map(|entry| entry.credentials)).transpose()
+        self.read(|database| {
+            let sealed = database.read(|transaction| {
+                Ok(transaction.open_table(ROWS)?.get(&row)?.map(|sealed| sealed.value().to_vec()))
+            })?;
+            sealed.map(|sealed| self.unseal(&row, &sealed).map(|entry| entry.credentials)).transpose()
+        })
     }
 
     /// Every entry, ordered by user.
@@ -153,17 +170,9 @@ impl Directory {
     /// # Errors
     /// The file cannot be read, or a record was altered.
     pub fn list(&self) -> Result<Vec<Entry>, DirectoryError> {
-        let sealed = self.read(|transaction| {
-            let table = transaction.open_table(ROWS)?;
-            let mut rows = Vec::new();
-            for row in table.iter()? {
-                let (row, sealed) = row?;
-                rows.push((*row.value(), sealed.value().to_vec()));
-            }
-            Ok(rows)
+        let mut entries: Vec<_> = self.read(|database| {
+            rows(database)?.iter().map(|(row, sealed)| self.unseal(row, sealed)).collect::<Result<_, _>>()
         })?;
-        let mut entries: Vec<_> =
-            sealed.iter().map(|(row, sealed)| self.unseal(row, sealed)).collect::<Result<_, _>>()?;
         entries.sort_by(|a, b| a.user.cmp(&b.user));
         Ok(entries)
     }
@@ -192,6 +201,9 @@ impl Directory {
             for (row, sealed) in &sealed {
                 replaced += usize::from(table.insert(row, sealed.as_slice())?.is_some());
             }
+            if replaced > 0 {
+                erase::note_old_records(transaction)?;
+            }
             Ok(Ok(replaced))
         })
     }
@@ -202,7 +214,13 @@ impl Directory {
     /// Those of [`Directory::set`].
     pub fn remove(&self, user: &str) -> Result<bool, DirectoryError> {
         let row = self.cipher.row_of(user);
-        self.write(|transaction| Ok(Ok(transaction.open_table(ROWS)?.remove(&row)?.is_some())))
+        self.write(|transaction| {
+            let removed = transaction.open_table(ROWS)?.remove(&row)?.is_some();
+            if removed {
+                erase::note_old_records(transaction)?;
+            }
+            Ok(Ok(removed))
+        })
     }
 
     fn unseal(&self, row: &[u8; 32], sealed: &[u8]) -> Result<Entry, DirectoryError> {
@@ -218,15 +236,21 @@ impl Directory {
             })
     }
 
-    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, DirectoryError> {
-        Ok(self.database.read(work)?)
+    /// Reads, and reads again if another process replaced the file meanwhile.
+    fn read<T>(&self, work: impl Fn(&Database) -> Result<T, DirectoryError>) -> Result<T, DirectoryError> {
+        let database = Arc::clone(&self.database.lock());
+        match work(&database) {
+            Err(_) if database.is_replaced() => work(&*self.reopened()?),
+            outcome => outcome,
+        }
     }
 
     fn write<T>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<Result<T, DirectoryError>, redb::Error>,
     ) -> Result<T, DirectoryError> {
-        self.database.write(|transaction| {
+        let _lock = lock_changes(&self.data_dir.join(LOCK))?;
+        self.latest()?.write(|transaction| {
             // A record that is encrypted with a replaced key could never be decrypted again.
             let check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|check| check.value().to_vec());
             if check.as_ref() != Some(&self.key_check) {
@@ -237,6 +261,18 @@ impl Directory {
             }
             work(transaction)
         })?
+    }
+
+    /// The file that the path leads to. Under the lock on changes it stays that.
+    fn latest(&self) -> Result<Arc<Database>, DirectoryError> {
+        let database = Arc::clone(&self.database.lock());
+        if database.is_replaced() { self.reopened() } else { Ok(database) }
+    }
+
+    fn reopened(&self) -> Result<Arc<Database>, DirectoryError> {
+        let database = Arc::new(Database::open(&self.path, WHAT)?);
+        *self.database.lock() = Arc::clone(&database);
+        Ok(database)
     }
 }
 
@@ -269,12 +305,52 @@ fn found(directory: &Directory, user: &str) -> Result<Credentials, Refusal> {
     }
 }
 
-/// Creates an empty store.
-fn create(path: &Path, cipher: &Cipher) -> Result<(), DirectoryError> {
-    let check = new_key_check(cipher)?;
-    Ok(Database::create(path, WHAT, |transaction| {
-        transaction.open_table(META)?.insert(KEY_CHECK, check.as_slice())?;
+/// The cipher of the configured key.
+fn cipher(settings: &Settings, store: &Path) -> Result<Cipher, DirectoryError> {
+    settings.key()?.map(|key| Cipher::new(&key)).ok_or_else(|| {
+        DirectoryError::new(format!(
+            "{}: the key file is missing, though the credential store {} exists; put the key back from its backup: no new \
+             key can open this store",
+            settings.describe_key(),
+            store.display()
+        ))
+    })
+}
+
+/// Checks the file, and returns its key check.
+fn inspect(path: &Path) -> Result<Vec<u8>, DirectoryError> {
+    Ok(Database::inspect(path, WHAT, |transaction| {
         transaction.open_table(ROWS)?;
+        key_check(transaction)
+    })?)
+}
+
+fn key_check(transaction: &ReadTransaction) -> Result<Vec<u8>, redb::Error> {
+    let key_check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec());
+    key_check.ok_or_else(|| redb::Error::Corrupted("the key check is missing".to_owned()))
+}
+
+fn rows(database: &Database) -> Result<Vec<Row>, DirectoryError> {
+    Ok(database.read(|transaction| {
+        let table = transaction.open_table(ROWS)?;
+        let mut rows = Vec::new();
+        for row in table.iter()? {
+            let (row, sealed) = row?;
+            rows.push((*row.value(), sealed.value().to_vec()));
+        }
+        Ok(rows)
+    })?)
+}
+
+/// Writes a store that has these records and nothing else. Returns the file that it replaces.
+fn write_file(path: &Path, key_check: &[u8], rows: &[Row]) -> Result<Option<Replaced>, DirectoryError> {
+    Ok(Database::create(path, WHAT, |transaction| {
+        transaction.open_table(META)?.insert(KEY_CHECK, key_check)?;
+        erase::note_no_old_records(transaction)?;
+        let mut table = transaction.open_table(ROWS)?;
+        for (row, sealed) in rows {
+            table.insert(row, sealed.as_slice())?;
+        }
         Ok(())
     })?)
 }

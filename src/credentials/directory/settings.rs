@@ -75,7 +75,7 @@ impl Settings {
         match (self.key()?, self.key_file()) {
             (None, Some(path)) => {
                 let key = Key::generate()?;
-                key.write_new(&path)?;
+                key.write_new(&path, None)?;
                 tracing::info!(path = %path.display(), "a key for the credential store was made");
                 Ok(key)
             }
