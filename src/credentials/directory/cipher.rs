@@ -51,7 +51,7 @@ impl Key {
     /// Reads a key file, which others must not be able to read.
     pub(super) fn read(path: &Path) -> Result<Self, DirectoryError> {
         let key = match read_secret(path) {
-            Ok(text) => Self::parse(text.trim_end_matches(['\r', '\n'])),
+            Ok(text) => Self::parse(&text),
             Err(SecretError::NotText) => None,
             Err(error) => return Err(DirectoryError::file(path, "the key cannot be read", &error)),
         };

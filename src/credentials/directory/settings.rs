@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::DirectoryError;
 use super::cipher::Key;
 use crate::config::Config;
+use crate::short_text;
 use crate::store::exists;
 
 /// The environment variable that may contain the key instead of a file.
@@ -46,6 +47,14 @@ impl Settings {
         }
     }
 
+    /// Returns whether there is a store.
+    ///
+    /// # Errors
+    /// The folder cannot be looked at.
+    pub fn has_store(&self) -> Result<bool, DirectoryError> {
+        Ok(exists(&self.store())?)
+    }
+
     pub(super) fn store(&self) -> PathBuf {
         self.data_dir.join("credentials.redb")
     }
@@ -61,7 +70,7 @@ impl Settings {
     /// The key; `None` if its file does not exist.
     pub(super) fn key(&self) -> Result<Option<Key>, DirectoryError> {
         if let KeySource::Text(text) = &self.key {
-            return Key::parse(text.expose_secret()).map(Some).ok_or_else(|| {
+            return Key::parse(short_text::trim(text.expose_secret())).map(Some).ok_or_else(|| {
                 DirectoryError::new(format!("{KEY_VARIABLE} has to hold 64 hexadecimal digits, and does not"))
             });
         }
