@@ -11,8 +11,8 @@ mod source;
 
 pub use audit::{Audit, Requester, Rotation};
 pub use directory::{
-    Directory, DirectoryError, Entry, FieldFault, Import, KEY_VARIABLE, KeySource, OldRecords, RowFault, Settings,
-    read_import,
+    Change, Delimiter, Directory, DirectoryError, Entry, FieldFault, Import, KEY_VARIABLE, KeySource, OldRecords,
+    RowMessage, Settings, has_blank_end, read_import,
 };
 pub use fetch::FetchCredentials;
 pub use source::{Credentials, Found, Source};

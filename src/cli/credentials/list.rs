@@ -10,7 +10,7 @@ use crate::credentials::{Credentials, Directory, Settings};
 
 /// Prints one user.
 pub(super) fn show(settings: &Settings, user: &str, json: bool, out: &mut dyn Write) -> Result<(), Failure> {
-    let credentials = existing(settings, user)?.get(user)?.ok_or_else(|| Failure::no_such_user(user))?;
+    let credentials = existing(settings, user)?.get(user)?.ok_or_else(|| Failure::no_such_user(user, settings))?;
     let shown = Shown::new(user, &credentials);
     if json { say_json(out, &shown) } else { shown.say(out) }
 }
@@ -54,7 +54,7 @@ pub(super) fn run(settings: &Settings, json: bool, out: &mut dyn Write) -> Resul
     let entries = match Directory::open_existing(settings)? {
         Some(directory) => directory.list()?,
         None => {
-            output::note(no_store(settings).trim_start_matches([':', ' ']));
+            output::note(&no_store(settings));
             Vec::new()
         }
     };

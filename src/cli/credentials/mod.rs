@@ -36,7 +36,7 @@ pub(super) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Store a user's credentials; asks for the password, or reads it as one line of standard input
+    /// Store a user's credentials; asks for the password twice, or reads it as the only line of standard input
     #[command(after_help = "Examples:
   switchboard credentials set alice@example.com --username 1245456 --extension 5051
   vault read -field=password cti/alice | switchboard credentials set alice@example.com --username 1245456 --extension 5051")]
@@ -65,6 +65,7 @@ enum Command {
   user,username,password,extension,adfs_username
 
 Examples:
+  switchboard credentials import agents.csv --dry-run
   switchboard credentials import agents.csv
   switchboard credentials import agents.json --partial
 
@@ -107,9 +108,9 @@ impl Failure {
         Self { exit: Exit::Usage, message: message.into() }
     }
 
-    fn no_such_user(user: &str) -> Self {
-        let code = ErrorCode::CredentialsNotFound;
-        Self::refused(format!("{code}: no credentials are stored for the user '{user}'"))
+    fn no_such_user(user: &str, settings: &Settings) -> Self {
+        let (code, folder) = (ErrorCode::CredentialsNotFound, settings.data_dir.display());
+        Self::refused(format!("{code}: no credentials are stored for the user '{user}' in {folder}"))
     }
 }
 
@@ -148,9 +149,9 @@ fn execute(command: &Command, settings: &Settings, out: &mut dyn Write) -> Resul
 fn remove(settings: &Settings, user: &str, out: &mut dyn Write) -> Result<(), Failure> {
     let directory = existing(settings, user)?;
     if !directory.remove(user)? {
-        return Err(Failure::no_such_user(user));
+        return Err(Failure::no_such_user(user, settings));
     }
-    say(out, format_args!("removed '{user}'\n"))?;
+    say(out, format_args!("removed '{user}' from {}\n", settings.data_dir.display()))?;
     erase_old_records(&directory, settings, 1);
     Ok(())
 }
@@ -173,6 +174,13 @@ fn erase_old_records(directory: &Directory, settings: &Settings, count: usize) {
     }
 }
 
+/// Notes that there was no store: the folder may be another one than the broker's.
+fn note_new_store(is_new: bool, settings: &Settings) {
+    if is_new {
+        output::note(&format!("made a credential store in {}, where there was none", settings.data_dir.display()));
+    }
+}
+
 fn users(count: usize) -> String {
     if count == 1 { "1 user".to_owned() } else { format!("{count} users") }
 }
@@ -180,14 +188,13 @@ fn users(count: usize) -> String {
 /// Opens the store if it exists. Otherwise no credentials are stored for the user.
 fn existing(settings: &Settings, user: &str) -> Result<Directory, Failure> {
     Directory::open_existing(settings)?.ok_or_else(|| {
-        let mut failure = Failure::no_such_user(user);
-        failure.message.push_str(&no_store(settings));
-        failure
+        let code = ErrorCode::CredentialsNotFound;
+        Failure::refused(format!("{code}: no credentials are stored for the user '{user}': {}", no_store(settings)))
     })
 }
 
 fn no_store(settings: &Settings) -> String {
-    format!(": there is no credential store in {} yet", settings.data_dir.display())
+    format!("there is no credential store in {} yet", settings.data_dir.display())
 }
 
 fn say_json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), Failure> {

@@ -16,19 +16,21 @@ mod rekey;
 mod settings;
 
 pub use erase::OldRecords;
-pub use import::{Import, RowFault, read as read_import};
+pub use import::{Change, Delimiter, Import, RowMessage, has_blank_end, read as read_import};
 pub use record::{Entry, FieldFault};
 pub use settings::{KEY_VARIABLE, KeySource, Settings};
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use zeroize::Zeroizing;
 
 use crate::credentials::source::{Credentials, Found, Source, internal};
+use crate::expiring::Expiring;
 use crate::store::{Database, Replaced, StoreError, exists, lock_changes, make_folder};
 
 use cipher::Cipher;
@@ -48,6 +50,12 @@ const KEY_CHECK: &str = "key check";
 
 /// The lock on making and changing the store.
 const LOCK: &str = "credentials.lock";
+
+/// How long a user that was not found is not logged again.
+const NOTED_FOR: Duration = Duration::from_mins(1);
+
+/// How many such users are remembered.
+const NOTED_MAX: usize = 1000;
 
 /// The row of a user and its encrypted record.
 type Row = ([u8; 32], Vec<u8>);
@@ -86,6 +94,8 @@ pub struct Directory {
     path: PathBuf,
     database: Mutex<Arc<Database>>,
     cipher: Cipher,
+    /// The users that were not found lately.
+    not_found: Mutex<Expiring<String, ()>>,
     /// The key check when the store was opened. If it changes, the store has been given another key.
     key_check: Vec<u8>,
 }
@@ -143,7 +153,8 @@ impl Directory {
             }
         }
         let database = Mutex::new(Arc::new(Database::open(&path, WHAT)?));
-        Ok(Self { data_dir: settings.data_dir.clone(), path, database, cipher, key_check })
+        let not_found = Mutex::new(Expiring::new(NOTED_MAX));
+        Ok(Self { data_dir: settings.data_dir.clone(), path, database, cipher, not_found, key_check })
     }
 
     /// Where the store is.
@@ -223,6 +234,20 @@ impl Directory {
         })
     }
 
+    /// Logs where a user was looked for, at most once a minute for each user.
+    fn note_not_found(&self, now: Instant, user: &str) {
+        let mut noted = self.not_found.lock();
+        if noted.get(now, user).is_none() {
+            noted.insert(now, user.to_owned(), (), NOTED_FOR);
+            tracing::info!(
+                user,
+                store = %self.path.display(),
+                "no credentials are stored for this user; 'switchboard credentials list' with --data-dir or --config \
+                 shows the users of this store; names are compared byte for byte"
+            );
+        }
+    }
+
     fn unseal(&self, row: &[u8; 32], sealed: &[u8]) -> Result<Entry, DirectoryError> {
         self.cipher
             .open(row, sealed)
@@ -280,7 +305,8 @@ impl Source for Directory {
     fn find(self: Arc<Self>, user: String) -> Found {
         Box::pin(async move {
             // A look-up takes tens of microseconds, but may wait for the disk or for a writer in another process.
-            tokio::task::spawn_blocking(move || found(&self, &user)).await.unwrap_or_else(|error| {
+            let now = tokio::time::Instant::now().into_std();
+            tokio::task::spawn_blocking(move || found(now, &self, &user)).await.unwrap_or_else(|error| {
                 tracing::error!(%error, "a look-up of credentials did not complete");
                 Err(internal())
             })
@@ -288,16 +314,19 @@ impl Source for Directory {
     }
 }
 
-fn found(directory: &Directory, user: &str) -> Result<Credentials, Refusal> {
+fn found(now: Instant, directory: &Directory, user: &str) -> Result<Credentials, Refusal> {
     match directory.get(user) {
         Ok(Some(credentials)) => Ok(credentials),
-        Ok(None) => Err(Refusal::new(
-            ErrorCode::CredentialsNotFound,
-            format!(
-                "no credentials are stored for the user '{user}'; an administrator stores them with 'switchboard \
-                 credentials set USER --username NAME --extension EXT'"
-            ),
-        )),
+        Ok(None) => {
+            directory.note_not_found(now, user);
+            Err(Refusal::new(
+                ErrorCode::CredentialsNotFound,
+                format!(
+                    "no credentials are stored for the user '{user}'; an administrator stores them with 'switchboard \
+                     credentials set USER --username NAME --extension EXT', in the store that the broker's log names"
+                ),
+            ))
+        }
         Err(error) => {
             tracing::error!(%error, "the credential store failed");
             Err(internal())

@@ -1,11 +1,12 @@
 //! The credential store from all sides: as a library (`store`, `rekey`, `erase`), as a handler (`fetch`), from the command line
-//! (`command`), over a socket (`contract`); how many copies of a password there are (`one_buffer`), and where it never is
+//! (`command`, `import`), over a socket (`contract`); how many copies of a password there are (`one_buffer`), and where it never is
 //! (`secrets`).
 
 mod command;
 mod contract;
 mod erase;
 mod fetch;
+mod import;
 #[cfg(target_os = "linux")]
 mod one_buffer;
 mod rekey;
