@@ -122,12 +122,11 @@ fn report(import: &Import, file: &Path) {
 }
 
 fn store(import: &Import, settings: &Settings, out: &mut dyn Write) -> Result<(), Failure> {
-    let is_new = !settings.has_store()?;
     let directory = Directory::open(settings)?;
     let replaced = directory.set(&import.entries)?;
     let (count, folder) = (users(import.entries.len()), settings.data_dir.display());
     say(out, format_args!("imported {count}, {replaced} of them replaced, in {folder}\n"))?;
-    note_new_store(is_new, settings);
+    note_new_store(&directory, settings);
     erase_old_records(&directory, settings, replaced);
     Ok(())
 }

@@ -175,8 +175,8 @@ fn erase_old_records(directory: &Directory, settings: &Settings, count: usize) {
 }
 
 /// Notes that there was no store: the folder may be another one than the broker's.
-fn note_new_store(is_new: bool, settings: &Settings) {
-    if is_new {
+fn note_new_store(directory: &Directory, settings: &Settings) {
+    if directory.is_new() {
         output::note(&format!("made a credential store in {}, where there was none", settings.data_dir.display()));
     }
 }

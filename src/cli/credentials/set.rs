@@ -34,7 +34,6 @@ pub(super) struct Set {
 /// Asks for the password and stores the credentials.
 pub(super) fn run(new: &Set, settings: &Settings, out: &mut dyn Write) -> Result<(), Failure> {
     let user = &new.user;
-    let is_new = !settings.has_store()?;
     // Before the prompt, so that a store that cannot be used is reported first.
     let directory = Directory::open(settings)?;
     let credentials = Credentials {
@@ -48,7 +47,7 @@ pub(super) fn run(new: &Set, settings: &Settings, out: &mut dyn Write) -> Result
     let replaced = directory.set(&[entry])?;
     let done = if replaced == 0 { "stored" } else { "replaced" };
     say(out, format_args!("{done} '{user}' in {}\n", settings.data_dir.display()))?;
-    note_new_store(is_new, settings);
+    note_new_store(&directory, settings);
     erase_old_records(&directory, settings, replaced);
     Ok(())
 }

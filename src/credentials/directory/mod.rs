@@ -92,6 +92,7 @@ impl From<StoreError> for DirectoryError {
 pub struct Directory {
     data_dir: PathBuf,
     path: PathBuf,
+    is_new: bool,
     database: Mutex<Arc<Database>>,
     cipher: Cipher,
     /// The users that were not found lately.
@@ -114,14 +115,16 @@ impl Directory {
     pub fn open(settings: &Settings) -> Result<Self, DirectoryError> {
         let path = settings.store();
         make_folder(&settings.data_dir)?;
+        let mut is_new = false;
         if !exists(&path)? {
             let _lock = lock_changes(&settings.data_dir.join(LOCK))?;
             if !exists(&path)? {
                 let key_check = new_key_check(&Cipher::new(&settings.key_or_new()?))?;
                 write_file(&path, &key_check, &[])?;
+                is_new = true;
             }
         }
-        Self::open_store(settings, path)
+        Ok(Self { is_new, ..Self::open_store(settings, path)? })
     }
 
     /// Opens the store if there is one, and makes nothing.
@@ -134,32 +137,28 @@ impl Directory {
     }
 
     fn open_store(settings: &Settings, path: PathBuf) -> Result<Self, DirectoryError> {
-        let mut key_check = inspect(&path)?;
+        // A process that replaces the file overwrites the old one, which must not be opened then.
+        let _lock = lock_changes(&settings.data_dir.join(LOCK))?;
+        let key_check = inspect(&path)?;
         let mut cipher = cipher(settings, &path)?;
         if !cipher.fits(&key_check) {
-            // The store is being given a new key, or that was interrupted.
-            let _lock = lock_changes(&settings.data_dir.join(LOCK))?;
-            key_check = inspect(&path)?;
-            cipher = self::cipher(settings, &path)?;
-            if !cipher.fits(&key_check) {
-                cipher = rekey::finish(settings, &key_check)?.ok_or_else(|| {
-                    DirectoryError::new(format!(
-                        "{}: the key of {} is not the one that this credential store was made with; put the right key \
-                         back",
-                        path.display(),
-                        settings.describe_key()
-                    ))
-                })?;
-            }
+            cipher = rekey::finish(settings, &key_check)?.ok_or_else(|| {
+                DirectoryError::new(format!(
+                    "{}: the key of {} is not the one that this credential store was made with; put the right key back",
+                    path.display(),
+                    settings.describe_key()
+                ))
+            })?;
         }
         let database = Mutex::new(Arc::new(Database::open(&path, WHAT)?));
         let not_found = Mutex::new(Expiring::new(NOTED_MAX));
-        Ok(Self { data_dir: settings.data_dir.clone(), path, database, cipher, not_found, key_check })
+        let data_dir = settings.data_dir.clone();
+        Ok(Self { data_dir, path, is_new: false, database, cipher, not_found, key_check })
     }
 
-    /// Where the store is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Returns whether opening it made the store.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// The credentials of a user.
@@ -261,11 +260,14 @@ impl Directory {
             })
     }
 
-    /// Reads, and reads again if another process replaced the file meanwhile.
+    /// Reads, and reads again if another process replaced the file meanwhile, which overwrites the old one.
     fn read<T>(&self, work: impl Fn(&Database) -> Result<T, DirectoryError>) -> Result<T, DirectoryError> {
         let database = Arc::clone(&self.database.lock());
         match work(&database) {
-            Err(_) if database.is_replaced() => work(&*self.reopened()?),
+            Err(_) if database.is_replaced() => {
+                let _lock = lock_changes(&self.data_dir.join(LOCK))?;
+                work(&*self.latest()?)
+            }
             outcome => outcome,
         }
     }

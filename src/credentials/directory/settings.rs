@@ -47,14 +47,6 @@ impl Settings {
         }
     }
 
-    /// Returns whether there is a store.
-    ///
-    /// # Errors
-    /// The folder cannot be looked at.
-    pub fn has_store(&self) -> Result<bool, DirectoryError> {
-        Ok(exists(&self.store())?)
-    }
-
     pub(super) fn store(&self) -> PathBuf {
         self.data_dir.join("credentials.redb")
     }

@@ -235,3 +235,20 @@ fn a_running_brokers_store_changes_under_it_at_once() {
     assert_eq!(desk.run(["remove", "bob"], "").0, 0);
     assert!(directory.get("bob").unwrap().is_none());
 }
+
+#[test]
+fn commands_that_replace_the_file_at_once_do_not_disturb_each_other() {
+    let desk = Desk::new();
+    drop(store_with_alice(&desk.data()));
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let desk = &desk;
+            scope.spawn(move || assert_eq!(desk.set("alice@example.com", &format!("password {n}")).0, 0));
+            scope.spawn(move || {
+                let Run(code, out, err) = desk.run(["list", "--json"], "");
+                assert!(code == 0 && out.contains("alice@example.com"), "{out}{err}");
+            });
+        }
+    });
+    assert!(desk.password("alice@example.com").unwrap().starts_with("password "));
+}

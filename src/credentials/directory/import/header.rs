@@ -4,7 +4,7 @@
 
 use secrecy::ExposeSecret;
 
-use super::csv::Record;
+use super::csv::{Field, Record};
 use super::{COLUMNS, name_of};
 
 /// How many letters of a misspelt column may be wrong.
@@ -26,9 +26,8 @@ pub(super) fn check_kind(bytes: &[u8]) -> Result<(), String> {
 
 /// Returns the column of each field in a row.
 pub(super) fn columns(record: &Record<'_>) -> Result<Vec<usize>, String> {
-    let names: Vec<_> =
-        record.fields.iter().map(|field| field.text().map(|name| name.expose_secret().to_owned())).collect();
-    let names: Vec<_> = names.iter().map(|name| name.as_deref().unwrap_or_default()).collect();
+    let names: Vec<_> = record.fields.iter().map(Field::text).collect();
+    let names: Vec<_> = names.iter().map(|name| name.as_ref().map_or("", |name| name.expose_secret())).collect();
     if names.first().is_some_and(|first| first.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("sep="))) {
         return Err(
             "the first line is a separator line of Excel; remove it, so that the line of column names is the first, \
