@@ -1,11 +1,9 @@
 //! [`Access`]: the owner, the group and the mode of a file that replaces another one, or that root makes for the owner of
 //! the folder: the broker's user has to read what an administrator's command writes.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::Path;
-
-use super::files::folder_of;
 
 /// Who a file belongs to, and who may use it. Unix only; elsewhere a file has the rights its folder gives it.
 #[derive(Clone, Copy, Debug)]
@@ -23,13 +21,13 @@ impl Access {
     /// Returns that of a file.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         use std::os::unix::fs::MetadataExt;
-        let metadata = fs::metadata(path)?;
+        let metadata = std::fs::metadata(path)?;
         Ok(Self { owner: metadata.uid(), group: metadata.gid(), mode: metadata.mode() & 0o777 })
     }
 
     /// Returns that of a new file which root makes in the folder of another user.
     pub(super) fn of_new(path: &Path) -> io::Result<Option<Self>> {
-        let folder = Self::of(&folder_of(path))?;
+        let folder = Self::of(&super::files::folder_of(path))?;
         let foreign = rustix::process::geteuid().is_root() && folder.owner != 0;
         Ok(foreign.then_some(Self { mode: 0o600, ..folder }))
     }
@@ -46,7 +44,7 @@ impl Access {
             fchown(file, owner, group).or_else(|error| if needed { Err(self.not_given(&error)) } else { Ok(()) })?;
         }
         if metadata.mode() & 0o777 != self.mode {
-            file.set_permissions(fs::Permissions::from_mode(self.mode))?;
+            file.set_permissions(std::fs::Permissions::from_mode(self.mode))?;
         }
         Ok(())
     }

@@ -112,7 +112,7 @@ impl Database {
     pub(crate) fn open(path: &Path, what: &'static str) -> Result<Self, StoreError> {
         let file = Name { path: path.to_owned(), what };
         // Before the file is opened: if it is replaced in between, `is_replaced` says so.
-        let identity = Identity::of(path);
+        let identity = identity(path);
         let handle = file.guarded(|| {
             builder().set_concurrency_mode(ConcurrencyMode::MultiWriter).open(path).map_err(redb::Error::from)
         })?;
@@ -121,7 +121,7 @@ impl Database {
 
     /// Returns whether the path leads to another file now, which has to be opened. Where files cannot be told apart, it may.
     pub(crate) fn is_replaced(&self) -> bool {
-        self.identity.is_none() || self.identity != Identity::of(&self.file.path)
+        self.identity.is_none() || self.identity != identity(&self.file.path)
     }
 
     /// Reads in one transaction, which sees the last commit of any process.
@@ -181,24 +181,19 @@ impl Database {
     }
 }
 
-/// Which file a path leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    number: u64,
+/// Which file a path leads to: its device and its number there.
+type Identity = (u64, u64);
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-impl Identity {
-    #[cfg(unix)]
-    fn of(path: &Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt;
-        fs::metadata(path).ok().map(|metadata| Self { device: metadata.dev(), number: metadata.ino() })
-    }
-
-    #[cfg(not(unix))]
-    fn of(_path: &Path) -> Option<Self> {
-        None
-    }
+/// Files cannot be told apart.
+#[cfg(not(unix))]
+fn identity(_path: &Path) -> Option<Identity> {
+    None
 }
 
 fn check_copy<T>(
