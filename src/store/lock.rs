@@ -9,7 +9,7 @@ use super::files::open_or_create;
 use super::{LOOK_AGAIN, StoreError, WAIT, exists, make_folder};
 
 /// How long a broker waits for a lock that a command may hold.
-const MOMENT: Duration = Duration::from_millis(100);
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// The file of [`FolderLock`].
 const BROKER_LOCK: &str = "switchboard.lock";
@@ -101,4 +101,25 @@ pub(crate) fn lock_changes(path: &Path) -> Result<File, StoreError> {
         waited += LOOK_AGAIN;
     }
     Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_looks_for_a_broker_does_not_keep_one_from_starting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        assert!(!FolderLock::is_taken(path).unwrap());
+        let held = FolderLock::take(path).unwrap();
+        assert!(FolderLock::is_taken(path).unwrap());
+        drop(held);
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| (0..500).all(|_| FolderLock::is_taken(path).is_ok()));
+            while !looking.is_finished() {
+                drop(FolderLock::take(path).unwrap());
+            }
+        });
+    }
 }

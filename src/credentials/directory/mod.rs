@@ -5,8 +5,8 @@
 //! the broker would be one more way in to guard, and opening the file for each fetch would make agents wait for the
 //! administrator. Everything here may block.
 //!
-//! redb keeps what was overwritten in pages that it will use again. So the file is written anew after a record was replaced
-//! or removed (`erase`) and when it gets another key (`rekey`).
+//! redb keeps old bytes in freed pages until it uses the pages again. So the file is rewritten after a record was replaced or
+//! removed (`erase`), and when the store gets a new key (`rekey`).
 
 mod cipher;
 mod erase;
