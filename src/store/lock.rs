@@ -115,11 +115,14 @@ mod tests {
         let held = FolderLock::take(path).unwrap();
         assert!(FolderLock::is_taken(path).unwrap());
         drop(held);
-        std::thread::scope(|scope| {
-            let looking = scope.spawn(|| (0..500).all(|_| FolderLock::is_taken(path).is_ok()));
-            while !looking.is_finished() {
-                drop(FolderLock::take(path).unwrap());
-            }
+        // A command that has the lock for a moment. Nothing ends the wait early.
+        let command = FolderLock::take(path).unwrap();
+        let (_never, moment) = std::sync::mpsc::channel::<()>();
+        let looking = std::thread::spawn(move || {
+            assert!(moment.recv_timeout(3 * LOOK_AGAIN).is_err());
+            drop(command);
         });
+        FolderLock::take(path).unwrap();
+        looking.join().unwrap();
     }
 }
