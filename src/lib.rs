@@ -5,6 +5,7 @@
 
 pub(crate) mod backoff;
 pub(crate) mod expiring;
+pub(crate) mod short_text;
 pub mod websocket;
 
 pub mod audit;

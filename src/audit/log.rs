@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::record::{Hash, Line, Record, hash};
 use super::rotation::{Rotation, newest};
-use crate::store::private;
+use crate::store::{create_new, open_or_create};
 
 /// The longest line that can be a record, in bytes. A record has some hundred.
 pub(super) const LINE_BYTES_MAX: u64 = 1 << 20;
@@ -244,10 +244,15 @@ fn is_unlinked(file: &File) -> bool {
 /// Opens the file for appending, and makes it private if it is not. A file whose mode cannot be changed, because it is
 /// append-only or another user's, is used as it is.
 fn open_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).append(true).create(true);
-    private(&mut options);
-    let file = options.open(path)?;
+    let open = || OpenOptions::new().read(true).append(true).open(path);
+    let file = match open() {
+        Err(error) if error.kind() == ErrorKind::NotFound => match create_new(path, b"") {
+            // Another process was faster.
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => open()?,
+        },
+        opened => opened?,
+    };
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -265,10 +270,7 @@ fn open_file(path: &Path) -> io::Result<File> {
 
 /// Keeps other processes from appending, until it is dropped.
 fn lock(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    private(&mut options);
-    wait_for(options.open(lock_path(path))?)
+    wait_for(open_or_create(&lock_path(path))?)
 }
 
 /// The same for a reader, who does not make the file of the lock.

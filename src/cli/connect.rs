@@ -9,6 +9,7 @@ use secrecy::SecretString;
 use switchboard_client::{Builder, Client};
 
 use super::Usage;
+use crate::short_text;
 use crate::store::read_secret;
 
 /// Holds the token if there is no `--token-file`.
@@ -74,7 +75,7 @@ pub(crate) fn token(file: Option<&Path>) -> Result<Option<SecretString>, Usage> 
     let Some(path) = file else {
         return match env::var(TOKEN_VARIABLE) {
             Ok(token) if token.trim().is_empty() => Err(Usage::new(format!("{TOKEN_VARIABLE} is empty"))),
-            Ok(token) => Ok(Some(SecretString::from(token))),
+            Ok(token) => Ok(Some(SecretString::from(short_text::trim(&token)))),
             Err(env::VarError::NotPresent) => Ok(None),
             Err(env::VarError::NotUnicode(_)) => Err(Usage::new(format!("{TOKEN_VARIABLE} is not UTF-8"))),
         };

@@ -13,45 +13,18 @@ use zeroize::Zeroizing;
 /// # Errors
 /// Those of the system; `FileTooLarge` beyond `bytes_max`.
 pub(crate) fn read_all(input: &mut dyn Read, bytes_max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    let bytes = read_until(input, bytes_max, |_| false)?;
-    if bytes.len() > bytes_max {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {bytes_max} bytes")));
-    }
-    Ok(bytes)
-}
-
-/// Reads the first line, without its end. Of a line longer than `bytes_max`, reads one byte more than that.
-///
-/// # Errors
-/// Those of the system.
-pub(crate) fn read_line(input: &mut dyn Read, bytes_max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-    // The line can end in CR and LF.
-    let mut line = read_until(input, bytes_max + 2, |bytes| bytes.contains(&b'\n'))?;
-    let len = line.iter().position(|byte| *byte == b'\n').unwrap_or(line.len());
-    let end = line.get(..len).map_or(len, |line| if line.ends_with(b"\r") { len - 1 } else { len });
-    line.truncate(end);
-    Ok(line)
-}
-
-/// Reads until the end, until `is_enough` or until there are more than `bytes_max` bytes.
-fn read_until(
-    input: &mut dyn Read,
-    bytes_max: usize,
-    is_enough: impl Fn(&[u8]) -> bool,
-) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut buffer = Zeroizing::new(vec![0; bytes_max + 1]);
     let mut filled = 0;
     while let Some(free) = buffer.get_mut(filled..).filter(|free| !free.is_empty()) {
-        let read = match input.read(free) {
+        match input.read(free) {
             Ok(0) => break,
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
-        };
-        filled += read;
-        if buffer.get(filled - read..filled).is_some_and(&is_enough) {
-            break;
         }
+    }
+    if filled > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {bytes_max} bytes")));
     }
     buffer.truncate(filled);
     Ok(buffer)
@@ -85,25 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_ends_at_lf_crlf_or_the_end() {
-        for (text, expected) in [
-            ("acq@123\nmore", "acq@123"),
-            ("acq@123\r\nmore", "acq@123"),
-            ("acq@123", "acq@123"),
-            ("acq@\r123\n", "acq@\r123"),
-            ("\n", ""),
-            ("", ""),
-        ] {
-            let line = read_line(&mut Slow(text.as_bytes()), 20).unwrap();
-            assert_eq!(line.as_slice(), expected.as_bytes(), "{text:?}");
-            assert_eq!(*read_line(&mut text.as_bytes(), 20).unwrap(), *line, "{text:?}");
-        }
-    }
-
-    #[test]
     fn the_buffer_never_grows() {
-        let line = read_line(&mut Slow(&[b'x'; 100]), 20).unwrap();
-        assert_eq!((line.len(), line.capacity()), (23, 23));
         let all = read_all(&mut Slow(&[b'x'; 20]), 20).unwrap();
         assert_eq!((all.len(), all.capacity()), (20, 21));
         assert_eq!(read_all(&mut Slow(&[b'x'; 21]), 20).unwrap_err().kind(), io::ErrorKind::FileTooLarge);

@@ -9,7 +9,8 @@ mod fetch;
 mod source;
 
 pub use directory::{
-    Directory, DirectoryError, Entry, FieldFault, Import, KEY_VARIABLE, KeySource, RowFault, Settings, read_import,
+    Change, Delimiter, Directory, DirectoryError, Entry, FieldFault, Import, KEY_VARIABLE, KeySource, OldRecords,
+    RowMessage, Settings, has_blank_end, read_import,
 };
 pub use fetch::FetchCredentials;
 pub use source::{Credentials, Found, Source};

@@ -13,6 +13,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::body::Body;
 use super::failure::{Failure, last_cause};
 use super::url::BaseUrl;
+use crate::short_text::without_mark;
 
 /// The time limit for setting up a connection.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -140,7 +141,7 @@ fn builder(options: Options<'_>) -> Result<reqwest::ClientBuilder, SetupError> {
     if let Some(path) = options.ca_file {
         let text = fs::read(path).map_err(|error| SetupError::CaFile(error.to_string()))?;
         let none = || SetupError::CaFile("must hold certificates in PEM".to_owned());
-        let certificates = reqwest::Certificate::from_pem_bundle(&text).map_err(|_| none())?;
+        let certificates = reqwest::Certificate::from_pem_bundle(without_mark(&text)).map_err(|_| none())?;
         if certificates.is_empty() {
             return Err(none());
         }

@@ -61,8 +61,12 @@ impl Adapters {
         };
         let source: Arc<dyn Source> = match config.credentials.store {
             Store::Directory => {
+                let directory = Directory::open(&Settings::new(config, credentials_key))?;
                 // Its records were read by `trial`, so that damage is found at start rather than by an agent.
-                Arc::new(Directory::open(&Settings::new(config, credentials_key))?)
+                if let Err(error) = directory.erase_old_records_at_start(&folder) {
+                    tracing::error!(%error, "replaced and removed credentials are still in the store, encrypted");
+                }
+                Arc::new(directory)
             }
             Store::Salesforce => org()?,
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use redb::backends::InMemoryBackend;
 use redb::{ConcurrencyMode, ReadTransaction, ReadableDatabase, StorageBackend, TransactionError, WriteTransaction};
 
-use super::{LOOK_AGAIN, StoreError, WAIT, create_new, publish};
+use super::{LOOK_AGAIN, Replaced, StoreError, WAIT, create_like, create_new, publish, resolve};
 
 /// 1 MiB of cache; redb's own default is 1 GiB. The inner pages of ten thousand small records (9 MB) fit.
 const CACHE_BYTES: usize = 1 << 20;
@@ -19,7 +19,8 @@ const CACHE_BYTES: usize = 1 << 20;
 /// An open redb file.
 pub(crate) struct Database {
     file: Name,
-    database: redb::Database,
+    identity: Option<Identity>,
+    handle: redb::Database,
 }
 
 /// The file, and what an error calls it.
@@ -36,8 +37,11 @@ impl fmt::Debug for Database {
 }
 
 impl Database {
-    /// Creates a file whose first transaction is `fill`. It is built under another name and renamed when it is complete,
-    /// so an empty file of its final name is always a damaged one. `what` is its name in errors.
+    /// Writes a file whose only transaction is `fill`. It is built under another name and renamed when it is complete, so an
+    /// empty file of its final name is always a damaged one. `what` is its name in errors.
+    ///
+    /// Replaces a file that is there, keeps its owner, group and mode, and returns it. No process may have it open for
+    /// longer than a transaction.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -45,14 +49,20 @@ impl Database {
         path: &Path,
         what: &'static str,
         fill: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<Replaced>, StoreError> {
+        let path = &resolve(path);
         let making = path.with_extension("redb.new");
         let cannot = |error: io::Error| StoreError::file(&making, &format!("{what} cannot be made"), &error);
         match fs::remove_file(&making) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot(error)),
             Ok(()) | Err(_) => {}
         }
-        create_new(&making, b"").map_err(cannot)?;
+        let old = Replaced::open(path).map_err(cannot)?;
+        match old {
+            Some(_) => create_like(path, &making, b""),
+            None => create_new(&making, b""),
+        }
+        .map_err(cannot)?;
         Name { path: making.clone(), what }.guarded(|| {
             let database = builder().create(&making)?;
             let transaction = database.begin_write()?;
@@ -60,7 +70,8 @@ impl Database {
             transaction.commit()?;
             Ok(database.close()?)
         })?;
-        publish(&making, path).map_err(cannot)
+        publish(&making, path).map_err(cannot)?;
+        Ok(old)
     }
 
     /// Checks a file on a copy in memory and returns what `read` finds there, before redb may write to the file: redb
@@ -100,10 +111,17 @@ impl Database {
     /// The file cannot be read, is damaged, or another program uses it in another way.
     pub(crate) fn open(path: &Path, what: &'static str) -> Result<Self, StoreError> {
         let file = Name { path: path.to_owned(), what };
-        let database = file.guarded(|| {
+        // Before the file is opened: if it is replaced in between, `is_replaced` says so.
+        let identity = identity(path);
+        let handle = file.guarded(|| {
             builder().set_concurrency_mode(ConcurrencyMode::MultiWriter).open(path).map_err(redb::Error::from)
         })?;
-        Ok(Self { file, database })
+        Ok(Self { file, identity, handle })
+    }
+
+    /// Returns whether the path leads to another file now, which has to be opened. Where files cannot be told apart, it may.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.identity.is_none() || self.identity != identity(&self.file.path)
     }
 
     /// Reads in one transaction, which sees the last commit of any process.
@@ -114,7 +132,7 @@ impl Database {
         &self,
         work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        self.file.guarded(|| work(&self.database.begin_read()?))
+        self.file.guarded(|| work(&self.handle.begin_read()?))
     }
 
     /// Writes in one transaction. If `work` returns an error, nothing is changed.
@@ -138,7 +156,7 @@ impl Database {
     fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
         let mut waited = Duration::ZERO;
         loop {
-            let begun = self.file.guarded(|| match self.database.try_begin_write() {
+            let begun = self.file.guarded(|| match self.handle.try_begin_write() {
                 Ok(transaction) => Ok(Some(transaction)),
                 Err(TransactionError::WouldBlock) => Ok(None),
                 Err(error) => Err(error.into()),
@@ -161,6 +179,21 @@ impl Database {
             }
         }
     }
+}
+
+/// Which file a path leads to: its device and its number there.
+type Identity = (u64, u64);
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<Identity> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Files cannot be told apart.
+#[cfg(not(unix))]
+fn identity(_path: &Path) -> Option<Identity> {
+    None
 }
 
 fn check_copy<T>(

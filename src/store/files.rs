@@ -1,10 +1,11 @@
 //! Files and folders that only their owner may read. Modes are Unix; elsewhere a file has the rights its folder gives it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
+use super::access::Access;
 
 /// Returns whether there is something at the path; failing to look is an error, not an absence.
 pub(crate) fn exists(path: &Path) -> Result<bool, StoreError> {
@@ -25,14 +26,46 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
     })
 }
 
-/// Writes a file that must not exist yet, and syncs it to disk.
+/// Writes a file that must not exist yet, and syncs it and its name to disk. If root makes it, it belongs to the owner of
+/// the folder, as far as the file system allows.
 pub(crate) fn create_new(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let access = Access::of_new(path)?;
+    create_with(path, contents, |file| access.map_or(Ok(()), |access| access.give(file)).or(Ok(())))
+}
+
+/// Writes a file that must not exist yet with the owner, the group and the mode of another one, and syncs it and its name
+/// to disk.
+pub(crate) fn create_like(model: &Path, path: &Path, contents: &[u8]) -> io::Result<()> {
+    let access = Access::of(model)?;
+    create_with(path, contents, |file| access.give(file))
+}
+
+fn create_with(path: &Path, contents: &[u8], prepare: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     private(&mut options);
     let mut file = options.open(path)?;
-    file.write_all(contents)?;
-    file.sync_all()
+    let written = prepare(&file).and_then(|()| file.write_all(contents)).and_then(|()| file.sync_all());
+    if written.is_err() {
+        // An incomplete file would be in the way of the next attempt.
+        fs::remove_file(path).ok();
+    }
+    written?;
+    sync_folder(path)
+}
+
+/// Opens a file for reading and writing, or makes an empty one for the folder's owner.
+pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
+    let open = || OpenOptions::new().read(true).write(true).open(path);
+    match open() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    match create_new(path, b"") {
+        // Another process was faster.
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => open(),
+    }
 }
 
 /// Writes a file, or replaces the one that is there: after a crash it holds either the old contents or the new.
@@ -54,6 +87,12 @@ pub(crate) fn publish(from: &Path, to: &Path) -> io::Result<()> {
     sync_folder(to)
 }
 
+/// Returns the file that a path leads to: a rename over a symbolic link would replace the link. A path that leads nowhere
+/// stays as it is.
+pub(crate) fn resolve(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Adds to the last part of a path: a file in the same folder, because only there a rename is atomic.
 pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -66,7 +105,7 @@ fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder_of(path))?.sync_all() } else { Ok(()) }
 }
 
-fn folder_of(path: &Path) -> PathBuf {
+pub(super) fn folder_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
@@ -74,7 +113,7 @@ fn folder_of(path: &Path) -> PathBuf {
 }
 
 /// Lets only the owner read a file that is created with these options.
-pub(crate) fn private(options: &mut OpenOptions) {
+fn private(options: &mut OpenOptions) {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
     #[cfg(not(unix))]

@@ -2,17 +2,22 @@
 //!
 //! The room does not know what the files hold: names of files and tables are arguments. Everything here may block.
 
+mod access;
 mod database;
 mod files;
 mod lock;
+mod replaced;
 mod secret;
 mod trial;
 
 pub(crate) use database::Database;
 use files::open_to_others;
-pub(crate) use files::{beside, create_new, exists, make_folder, private, publish, replace};
+pub(crate) use files::{
+    beside, create_like, create_new, exists, make_folder, open_or_create, publish, replace, resolve,
+};
 pub use lock::FolderLock;
-pub(crate) use lock::lock_making;
+pub(crate) use lock::lock_changes;
+pub(crate) use replaced::Replaced;
 pub(crate) use secret::{SecretError, read_secret, read_secret_bytes};
 pub(crate) use trial::{try_file, try_folder, try_new_file};
 

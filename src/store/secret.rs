@@ -7,6 +7,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::open_to_others;
+use crate::short_text;
 
 /// The largest secret, far above any private key in PEM.
 const BYTES_MAX: usize = 64 << 10;
@@ -33,9 +34,7 @@ pub(crate) enum SecretError {
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     let bytes = read_secret_bytes(path)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText)?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let text = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-    Ok(Zeroizing::new(text.to_owned()))
+    Ok(Zeroizing::new(short_text::trim(text).to_owned()))
 }
 
 /// Reads a file with a secret as it is.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Floor 0: nothing of ours.
-const GROUND: &[&str] = &["websocket", "backoff", "expiring"];
+const GROUND: &[&str] = &["websocket", "backoff", "expiring", "short_text"];
 
 /// Floor 1: services that know no session.
 const SERVICES: &[&str] = &["audit", "auth", "config", "store", "http", "telemetry"];
@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("backoff", &[]),
     ("expiring", &[]),
     ("audit", &[&["store"], GROUND]),
+    ("short_text", &[]),
     ("auth", &[GROUND]),
     ("config", &[&["auth", "http"], GROUND]),
     ("store", &[GROUND]),

@@ -2,12 +2,13 @@
 
     terminal.py FIRST SECOND COMMAND ARGUMENT...
 
-What the terminal shows goes to standard output. The exit code is the command's.
+What the terminal shows goes to standard output, and which of its modes the command did not restore. The exit code is the command's.
 """
 
 import os
 import pty
 import sys
+import termios
 
 first, second, *command = sys.argv[1:]
 child, terminal = pty.fork()
@@ -23,5 +24,10 @@ try:
         shown += chunk
 except OSError:
     pass  # The command has ended.
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 sys.stdout.write(shown.decode())
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+modes = termios.tcgetattr(terminal)[3]
+for name in ("ECHO", "ICANON", "ISIG"):
+    if not modes & getattr(termios, name):
+        sys.stdout.write(f"the terminal was left without {name}\n")
+sys.exit(code)

@@ -61,7 +61,10 @@ mod with_tls {
 
     fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
         let wrong = |why: String| Error::Invalid(format!("the CA file {} {why}", path.display()));
-        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let pem = std::fs::read(path).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+        // Windows editors put a byte order mark in front.
+        let pem = pem.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&pem);
+        let read = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
         let certificates = read.map_err(|error| wrong(format!("cannot be read: {error}")))?;
         if certificates.is_empty() {
             return Err(wrong("has no certificate in PEM".into()));

@@ -14,8 +14,8 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use sha2::{Digest, Sha512_256};
 use zeroize::Zeroizing;
 
-use super::DirectoryError;
-use crate::store::{SecretError, create_new, read_secret};
+use super::{DirectoryError, KEY_CHECK};
+use crate::store::{SecretError, create_like, create_new, read_secret};
 
 /// The layout of an encrypted record: this byte, the nonce, the ciphertext with its tag.
 const VERSION: u8 = 1;
@@ -51,7 +51,7 @@ impl Key {
     /// Reads a key file, which others must not be able to read.
     pub(super) fn read(path: &Path) -> Result<Self, DirectoryError> {
         let key = match read_secret(path) {
-            Ok(text) => Self::parse(text.trim_end_matches(['\r', '\n'])),
+            Ok(text) => Self::parse(&text),
             Err(SecretError::NotText) => None,
             Err(error) => return Err(DirectoryError::file(path, "the key cannot be read", &error)),
         };
@@ -64,14 +64,17 @@ impl Key {
         })
     }
 
-    /// Writes a new key file. Never overwrites one.
-    pub(super) fn write_new(&self, path: &Path) -> Result<(), DirectoryError> {
+    /// Writes a new key file, with the owner, group and mode of `model`. Never overwrites one.
+    pub(super) fn write_new(&self, path: &Path, model: Option<&Path>) -> Result<(), DirectoryError> {
         let mut text = Zeroizing::new([0; KEY_DIGITS + 1]);
         let (digits, line_end) = text.split_at_mut(KEY_DIGITS);
         line_end.fill(b'\n');
         hex::encode_to_slice(self.0.as_slice(), digits)
             .map_err(io::Error::other)
-            .and_then(|()| create_new(path, &*text))
+            .and_then(|()| match model {
+                Some(model) => create_like(model, path, &*text),
+                None => create_new(path, &*text),
+            })
             .map_err(|error| DirectoryError::file(path, "the key cannot be written", &error))
     }
 }
@@ -92,6 +95,11 @@ impl Cipher {
     pub(super) fn new(key: &Key) -> Self {
         let seal = derive(&key.0, "switchboard credentials: seal");
         Self { seal: XChaCha20Poly1305::new((&*seal).into()), name: derive(&key.0, "switchboard credentials: name") }
+    }
+
+    /// Returns whether a store with this key check was made with this key.
+    pub(super) fn fits(&self, key_check: &[u8]) -> bool {
+        self.open(KEY_CHECK.as_bytes(), key_check).is_some()
     }
 
     /// Returns the row's key of a user. It is always the same, and reveals nothing without the key.

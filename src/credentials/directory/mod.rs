@@ -4,27 +4,35 @@
 //! Both open the file in redb's multi-writer mode, in which each read sees the last commit of any process. A socket of
 //! the broker would be one more way in to guard, and opening the file for each fetch would make agents wait for the
 //! administrator. Everything here may block.
+//!
+//! redb keeps old bytes in freed pages until it uses the pages again. So the file is rewritten after a record was replaced or
+//! removed (`erase`), and when the store gets a new key (`rekey`).
 
 mod cipher;
+mod erase;
 mod import;
 mod record;
 mod rekey;
 mod settings;
 mod trial;
 
-pub use import::{Import, RowFault, read as read_import};
+pub use erase::OldRecords;
+pub use import::{Change, Delimiter, Import, RowMessage, has_blank_end, read as read_import};
 pub use record::{Entry, FieldFault};
 pub use settings::{KEY_VARIABLE, KeySource, Settings};
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
 use zeroize::Zeroizing;
 
 use crate::credentials::source::{Credentials, Found, Source, internal};
-use crate::store::{Database, StoreError, exists, lock_making, make_folder};
+use crate::expiring::Expiring;
+use crate::store::{Database, Replaced, StoreError, exists, lock_changes, make_folder};
 
 use cipher::Cipher;
 use wire::{ErrorCode, Refusal};
@@ -40,6 +48,18 @@ const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
 /// The entry of [`META`] that only the right key decrypts.
 const KEY_CHECK: &str = "key check";
+
+/// The lock on making and changing the store.
+const LOCK: &str = "credentials.lock";
+
+/// How long a user that was not found is not logged again.
+const NOTED_FOR: Duration = Duration::from_mins(1);
+
+/// How many such users are remembered.
+const NOTED_MAX: usize = 1000;
+
+/// The row of a user and its encrypted record.
+type Row = ([u8; 32], Vec<u8>);
 
 /// Why the store cannot be used: the path, what is wrong with it, and what to do. Holds no secret.
 #[derive(Debug, thiserror::Error)]
@@ -71,9 +91,13 @@ impl From<StoreError> for DirectoryError {
 
 /// The open store. A fetch is one look-up and one decryption.
 pub struct Directory {
+    data_dir: PathBuf,
     path: PathBuf,
-    database: Database,
+    is_new: bool,
+    database: Mutex<Arc<Database>>,
     cipher: Cipher,
+    /// The users that were not found lately.
+    not_found: Mutex<Expiring<String, ()>>,
     /// The key check when the store was opened. If it changes, the store has been given another key.
     key_check: Vec<u8>,
 }
@@ -92,13 +116,16 @@ impl Directory {
     pub fn open(settings: &Settings) -> Result<Self, DirectoryError> {
         let path = settings.store();
         make_folder(&settings.data_dir)?;
+        let mut is_new = false;
         if !exists(&path)? {
-            let _making = lock_making(&settings.data_dir.join("credentials.lock"))?;
+            let _lock = lock_changes(&settings.data_dir.join(LOCK))?;
             if !exists(&path)? {
-                create(&path, &Cipher::new(&settings.key_or_new()?))?;
+                let key_check = new_key_check(&Cipher::new(&settings.key_or_new()?))?;
+                write_file(&path, &key_check, &[])?;
+                is_new = true;
             }
         }
-        Self::open_store(settings, path)
+        Ok(Self { is_new, ..Self::open_store(settings, path)? })
     }
 
     /// Opens the store if there is one, and makes nothing.
@@ -111,18 +138,22 @@ impl Directory {
     }
 
     fn open_store(settings: &Settings, path: PathBuf) -> Result<Self, DirectoryError> {
-        let key = settings.key_of(&path)?;
-        let key_check = Database::inspect(&path, WHAT, |transaction| {
-            transaction.open_table(ROWS)?;
-            let key_check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec());
-            key_check.ok_or_else(|| redb::Error::Corrupted("the key check is missing".to_owned()))
-        })?;
-        let mut cipher = Cipher::new(&key);
-        if cipher.open(KEY_CHECK.as_bytes(), &key_check).is_none() {
+        // A process that replaces the file overwrites the old one, which must not be opened then.
+        let _lock = lock_changes(&settings.data_dir.join(LOCK))?;
+        let key_check = inspect(&path)?;
+        let mut cipher = Cipher::new(&settings.key_of(&path)?);
+        if !cipher.fits(&key_check) {
             cipher = rekey::finish(settings, &key_check)?.ok_or_else(|| settings.wrong_key(&path))?;
         }
-        let database = Database::open(&path, WHAT)?;
-        Ok(Self { path, database, cipher, key_check })
+        let database = Mutex::new(Arc::new(Database::open(&path, WHAT)?));
+        let not_found = Mutex::new(Expiring::new(NOTED_MAX));
+        let data_dir = settings.data_dir.clone();
+        Ok(Self { data_dir, path, is_new: false, database, cipher, not_found, key_check })
+    }
+
+    /// Returns whether opening it made the store.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// The credentials of a user.
@@ -131,9 +162,12 @@ impl Directory {
     /// The file cannot be read, or the record was altered.
     pub fn get(&self, user: &str) -> Result<Option<Credentials>, DirectoryError> {
         let row = self.cipher.row_of(user);
-        let sealed = self
-            .read(|transaction| Ok(transaction.open_table(ROWS)?.get(&row)?.map(|sealed| sealed.value().to_vec())))?;
-        sealed.map(|sealed| self.unseal(&row, &sealed).map(|entry| entry.credentials)).transpose()
+        self.read(|database| {
+            let sealed = database.read(|transaction| {
+                Ok(transaction.open_table(ROWS)?.get(&row)?.map(|sealed| sealed.value().to_vec()))
+            })?;
+            sealed.map(|sealed| self.unseal(&row, &sealed).map(|entry| entry.credentials)).transpose()
+        })
     }
 
     /// Every entry, ordered by user.
@@ -141,17 +175,9 @@ impl Directory {
     /// # Errors
     /// The file cannot be read, or a record was altered.
     pub fn list(&self) -> Result<Vec<Entry>, DirectoryError> {
-        let sealed = self.read(|transaction| {
-            let table = transaction.open_table(ROWS)?;
-            let mut rows = Vec::new();
-            for row in table.iter()? {
-                let (row, sealed) = row?;
-                rows.push((*row.value(), sealed.value().to_vec()));
-            }
-            Ok(rows)
+        let mut entries: Vec<_> = self.read(|database| {
+            rows(database)?.iter().map(|(row, sealed)| self.unseal(row, sealed)).collect::<Result<_, _>>()
         })?;
-        let mut entries: Vec<_> =
-            sealed.iter().map(|(row, sealed)| self.unseal(row, sealed)).collect::<Result<_, _>>()?;
         entries.sort_by(|a, b| a.user.cmp(&b.user));
         Ok(entries)
     }
@@ -180,6 +206,9 @@ impl Directory {
             for (row, sealed) in &sealed {
                 replaced += usize::from(table.insert(row, sealed.as_slice())?.is_some());
             }
+            if replaced > 0 {
+                erase::note_old_records(transaction)?;
+            }
             Ok(Ok(replaced))
         })
     }
@@ -190,22 +219,51 @@ impl Directory {
     /// Those of [`Directory::set`].
     pub fn remove(&self, user: &str) -> Result<bool, DirectoryError> {
         let row = self.cipher.row_of(user);
-        self.write(|transaction| Ok(Ok(transaction.open_table(ROWS)?.remove(&row)?.is_some())))
+        self.write(|transaction| {
+            let removed = transaction.open_table(ROWS)?.remove(&row)?.is_some();
+            if removed {
+                erase::note_old_records(transaction)?;
+            }
+            Ok(Ok(removed))
+        })
+    }
+
+    /// Logs where a user was looked for, at most once a minute for each user.
+    fn note_not_found(&self, now: Instant, user: &str) {
+        let mut noted = self.not_found.lock();
+        if noted.get(now, user).is_none() {
+            noted.insert(now, user.to_owned(), (), NOTED_FOR);
+            tracing::info!(
+                user,
+                store = %self.path.display(),
+                "no credentials are stored for this user; 'switchboard credentials list' with --data-dir or --config \
+                 shows the users of this store; names are compared byte for byte"
+            );
+        }
     }
 
     fn unseal(&self, row: &[u8; 32], sealed: &[u8]) -> Result<Entry, DirectoryError> {
         unseal(&self.cipher, &self.path, row, sealed)
     }
 
-    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, DirectoryError> {
-        Ok(self.database.read(work)?)
+    /// Reads, and reads again if another process replaced the file meanwhile, which overwrites the old one.
+    fn read<T>(&self, work: impl Fn(&Database) -> Result<T, DirectoryError>) -> Result<T, DirectoryError> {
+        let database = Arc::clone(&self.database.lock());
+        match work(&database) {
+            Err(_) if database.is_replaced() => {
+                let _lock = lock_changes(&self.data_dir.join(LOCK))?;
+                work(&*self.latest()?)
+            }
+            outcome => outcome,
+        }
     }
 
     fn write<T>(
         &self,
         work: impl FnOnce(&WriteTransaction) -> Result<Result<T, DirectoryError>, redb::Error>,
     ) -> Result<T, DirectoryError> {
-        self.database.write(|transaction| {
+        let _lock = lock_changes(&self.data_dir.join(LOCK))?;
+        self.latest()?.write(|transaction| {
             // A record that is encrypted with a replaced key could never be decrypted again.
             let check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|check| check.value().to_vec());
             if check.as_ref() != Some(&self.key_check) {
@@ -217,13 +275,26 @@ impl Directory {
             work(transaction)
         })?
     }
+
+    /// The file that the path leads to. Under the lock on changes it stays that.
+    fn latest(&self) -> Result<Arc<Database>, DirectoryError> {
+        let database = Arc::clone(&self.database.lock());
+        if database.is_replaced() { self.reopened() } else { Ok(database) }
+    }
+
+    fn reopened(&self) -> Result<Arc<Database>, DirectoryError> {
+        let database = Arc::new(Database::open(&self.path, WHAT)?);
+        *self.database.lock() = Arc::clone(&database);
+        Ok(database)
+    }
 }
 
 impl Source for Directory {
     fn find(self: Arc<Self>, user: String) -> Found {
         Box::pin(async move {
             // A look-up takes tens of microseconds, but may wait for the disk or for a writer in another process.
-            tokio::task::spawn_blocking(move || found(&self, &user)).await.unwrap_or_else(|error| {
+            let now = tokio::time::Instant::now().into_std();
+            tokio::task::spawn_blocking(move || found(now, &self, &user)).await.unwrap_or_else(|error| {
                 tracing::error!(%error, "a look-up of credentials did not complete");
                 Err(internal())
             })
@@ -231,16 +302,19 @@ impl Source for Directory {
     }
 }
 
-fn found(directory: &Directory, user: &str) -> Result<Credentials, Refusal> {
+fn found(now: Instant, directory: &Directory, user: &str) -> Result<Credentials, Refusal> {
     match directory.get(user) {
         Ok(Some(credentials)) => Ok(credentials),
-        Ok(None) => Err(Refusal::new(
-            ErrorCode::CredentialsNotFound,
-            format!(
-                "no credentials are stored for the user '{user}'; an administrator stores them with 'switchboard \
-                 credentials set USER --username NAME --extension EXT'"
-            ),
-        )),
+        Ok(None) => {
+            directory.note_not_found(now, user);
+            Err(Refusal::new(
+                ErrorCode::CredentialsNotFound,
+                format!(
+                    "no credentials are stored for the user '{user}'; an administrator stores them with 'switchboard \
+                     credentials set USER --username NAME --extension EXT', in the store that the broker's log names"
+                ),
+            ))
+        }
         Err(error) => {
             tracing::error!(%error, "the credential store failed");
             Err(internal())
@@ -259,12 +333,40 @@ fn unseal(cipher: &Cipher, store: &Path, row: &[u8; 32], sealed: &[u8]) -> Resul
     })
 }
 
-/// Creates an empty store.
-fn create(path: &Path, cipher: &Cipher) -> Result<(), DirectoryError> {
-    let check = new_key_check(cipher)?;
-    Ok(Database::create(path, WHAT, |transaction| {
-        transaction.open_table(META)?.insert(KEY_CHECK, check.as_slice())?;
+/// Checks the file, and returns its key check.
+fn inspect(path: &Path) -> Result<Vec<u8>, DirectoryError> {
+    Ok(Database::inspect(path, WHAT, |transaction| {
         transaction.open_table(ROWS)?;
+        key_check(transaction)
+    })?)
+}
+
+fn key_check(transaction: &ReadTransaction) -> Result<Vec<u8>, redb::Error> {
+    let key_check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec());
+    key_check.ok_or_else(|| redb::Error::Corrupted("the key check is missing".to_owned()))
+}
+
+fn rows(database: &Database) -> Result<Vec<Row>, DirectoryError> {
+    Ok(database.read(|transaction| {
+        let table = transaction.open_table(ROWS)?;
+        let mut rows = Vec::new();
+        for row in table.iter()? {
+            let (row, sealed) = row?;
+            rows.push((*row.value(), sealed.value().to_vec()));
+        }
+        Ok(rows)
+    })?)
+}
+
+/// Writes a store that has these records and nothing else. Returns the file that it replaces.
+fn write_file(path: &Path, key_check: &[u8], rows: &[Row]) -> Result<Option<Replaced>, DirectoryError> {
+    Ok(Database::create(path, WHAT, |transaction| {
+        transaction.open_table(META)?.insert(KEY_CHECK, key_check)?;
+        erase::note_no_old_records(transaction)?;
+        let mut table = transaction.open_table(ROWS)?;
+        for (row, sealed) in rows {
+            table.insert(row, sealed.as_slice())?;
+        }
         Ok(())
     })?)
 }

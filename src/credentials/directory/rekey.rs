@@ -1,5 +1,5 @@
-//! Gives the store a new key: every record is decrypted with the old key and encrypted with the new one, in one
-//! transaction.
+//! Gives the store a new key: every record is decrypted with the old key and encrypted with the new one, in a new file that
+//! replaces the old one.
 //!
 //! Two files must change, the store and the key. The new key is on disk beside the old one before the store needs it,
 //! and replaces the old one afterwards. A process that opens the store in between finds it there.
@@ -8,11 +8,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use redb::ReadableTable;
-
 use super::cipher::{Cipher, Key};
-use super::{Directory, DirectoryError, KEY_CHECK, META, ROWS, Settings, new_key_check};
-use crate::store::{FolderLock, beside, exists, publish};
+use super::{Directory, DirectoryError, LOCK, Row, Settings, new_key_check, rows, write_file};
+use crate::store::{FolderLock, Replaced, beside, exists, lock_changes, publish, resolve};
 
 /// The ending of a new key's file name, until it replaces the old key.
 const NEXT: &str = ".new";
@@ -24,7 +22,8 @@ impl Directory {
     /// file, or its text, from then on. Without it, the present key file gets a new key.
     ///
     /// # Errors
-    /// A broker runs, which could decrypt nothing any more; a record cannot be decrypted; a file cannot be written.
+    /// A broker runs, which could decrypt nothing any more; the new key is the present one; a record cannot be decrypted; a
+    /// file cannot be written.
     pub fn rekey(settings: &Settings, new_key_file: Option<&Path>) -> Result<usize, DirectoryError> {
         let store = settings.store();
         if !exists(&store)? {
@@ -32,15 +31,22 @@ impl Directory {
         }
         let _alone = FolderLock::take(&settings.data_dir)?;
         let directory = Self::open_store(settings, store)?;
+        let _lock = lock_changes(&settings.data_dir.join(LOCK))?;
         match (new_key_file, settings.key_file()) {
-            (Some(path), _) => directory.reseal(&new_key_at(path)?),
+            (Some(path), present) => {
+                let (count, replaced) = directory.reseal(&new_key_at(path, present.as_deref())?, path)?;
+                directory.overwrite(replaced)?;
+                Ok(count)
+            }
             (None, Some(path)) => {
+                let path = resolve(&path);
                 let next = beside(&path, NEXT);
                 remove(&next)?;
                 let key = Key::generate()?;
-                key.write_new(&next)?;
-                let count = directory.reseal(&key)?;
+                key.write_new(&next, Some(&path))?;
+                let (count, replaced) = directory.reseal(&key, &next)?;
                 take_place(&next, &path)?;
+                directory.overwrite(replaced)?;
                 Ok(count)
             }
             (None, None) => Err(DirectoryError::new(format!(
@@ -50,32 +56,24 @@ impl Directory {
         }
     }
 
-    fn reseal(&self, key: &Key) -> Result<usize, DirectoryError> {
+    /// Writes a store with the new key, which replaces the present one. Returns how many records it has, and the old file.
+    fn reseal(&self, key: &Key, key_file: &Path) -> Result<(usize, Option<Replaced>), DirectoryError> {
         let cipher = Cipher::new(key);
-        let check = new_key_check(&cipher)?;
-        let again = |row: &[u8; 32], old: &[u8]| {
+        if cipher.fits(&self.key_check) {
+            return Err(DirectoryError::new(format!(
+                "{}: this is the present key; nothing was changed; name a file that does not exist yet to have a new key \
+                 made",
+                key_file.display()
+            )));
+        }
+        let again = |(row, old): &Row| {
             let entry = self.unseal(row, old)?;
             let row = cipher.row_of(&entry.user);
             Ok((row, cipher.seal(&row, entry.encode())?))
         };
-        self.write(|transaction| {
-            let mut rows = transaction.open_table(ROWS)?;
-            let mut sealed = Vec::new();
-            for row in rows.iter()? {
-                let (row, old) = row?;
-                match again(row.value(), old.value()) {
-                    Ok(row) => sealed.push(row),
-                    // Nothing has been changed yet.
-                    Err(error) => return Ok(Err(error)),
-                }
-            }
-            rows.retain(|_, _| false)?;
-            for (row, sealed) in &sealed {
-                rows.insert(row, sealed.as_slice())?;
-            }
-            transaction.open_table(META)?.insert(KEY_CHECK, check.as_slice())?;
-            Ok(Ok(sealed.len()))
-        })
+        let rows: Vec<_> = rows(&*self.latest()?)?.iter().map(again).collect::<Result<_, DirectoryError>>()?;
+        let replaced = write_file(&self.path, &new_key_check(&cipher)?, &rows)?;
+        Ok((rows.len(), replaced))
     }
 }
 
@@ -91,12 +89,13 @@ pub(super) fn finish(settings: &Settings, key_check: &[u8]) -> Result<Option<Cip
 /// Returns the file and the cipher of a new key that belongs to the store but has not replaced the old key yet.
 pub(super) fn pending(settings: &Settings, key_check: &[u8]) -> Result<Option<(PathBuf, Cipher)>, DirectoryError> {
     let Some(path) = settings.key_file() else { return Ok(None) };
+    let path = resolve(&path);
     let next = beside(&path, NEXT);
     if !exists(&next)? {
         return Ok(None);
     }
     let cipher = Cipher::new(&Key::read(&next)?);
-    Ok(cipher.open(KEY_CHECK.as_bytes(), key_check).is_some().then_some((next, cipher)))
+    Ok(cipher.fits(key_check).then_some((next, cipher)))
 }
 
 fn take_place(next: &Path, path: &Path) -> Result<(), DirectoryError> {
@@ -105,12 +104,13 @@ fn take_place(next: &Path, path: &Path) -> Result<(), DirectoryError> {
     })
 }
 
-fn new_key_at(path: &Path) -> Result<Key, DirectoryError> {
+/// Reads the key of this file, or makes one there which the reader of the present key file can read.
+fn new_key_at(path: &Path, present: Option<&Path>) -> Result<Key, DirectoryError> {
     if exists(path)? {
         return Key::read(path);
     }
     let key = Key::generate()?;
-    key.write_new(path)?;
+    key.write_new(path, present)?;
     Ok(key)
 }
 

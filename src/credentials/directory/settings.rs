@@ -7,6 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::DirectoryError;
 use super::cipher::Key;
 use crate::config::Config;
+use crate::short_text;
 use crate::store::exists;
 
 /// The environment variable that may contain the key instead of a file.
@@ -61,7 +62,7 @@ impl Settings {
     /// The key; `None` if its file does not exist.
     pub(super) fn key(&self) -> Result<Option<Key>, DirectoryError> {
         if let KeySource::Text(text) = &self.key {
-            return Key::parse(text.expose_secret()).map(Some).ok_or_else(|| {
+            return Key::parse(short_text::trim(text.expose_secret())).map(Some).ok_or_else(|| {
                 DirectoryError::new(format!("{KEY_VARIABLE} has to hold 64 hexadecimal digits, and does not"))
             });
         }
@@ -96,7 +97,7 @@ impl Settings {
         match (self.key()?, self.key_file()) {
             (None, Some(path)) => {
                 let key = Key::generate()?;
-                key.write_new(&path)?;
+                key.write_new(&path, None)?;
                 tracing::info!(path = %path.display(), "a key for the credential store was made");
                 Ok(key)
             }

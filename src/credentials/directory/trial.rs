@@ -3,8 +3,8 @@
 use redb::ReadableTable;
 
 use super::cipher::Cipher;
-use super::{Directory, DirectoryError, KEY_CHECK, META, ROWS, Settings, WHAT, rekey, unseal};
-use crate::store::{Database, exists, try_file, try_new_file};
+use super::{Directory, DirectoryError, LOCK, ROWS, Settings, WHAT, key_check, rekey, unseal};
+use crate::store::{Database, exists, lock_changes, try_file, try_new_file};
 
 impl Directory {
     /// Tries whether the broker could use the store and its key: reads the key, and decrypts every record of a copy of
@@ -19,21 +19,22 @@ impl Directory {
             return try_new_key(settings);
         }
         try_file(&store).map_err(|error| DirectoryError::file(&store, "the store cannot be written", &error))?;
+        // A process that replaces the file overwrites the old one. It has made the lock by then.
+        let lock = settings.data_dir.join(LOCK);
+        let _lock = if exists(&lock)? { Some(lock_changes(&lock)?) } else { None };
         let key = settings.key_of(&store)?;
-        let (key_check, rows) = Database::inspect(&store, WHAT, |transaction| {
+        let (check, rows) = Database::inspect(&store, WHAT, |transaction| {
             let mut rows = Vec::new();
             for row in transaction.open_table(ROWS)?.iter()? {
                 let (row, sealed) = row?;
                 rows.push((*row.value(), sealed.value().to_vec()));
             }
-            let key_check = transaction.open_table(META)?.get(KEY_CHECK)?.map(|sealed| sealed.value().to_vec());
-            let key_check = key_check.ok_or_else(|| redb::Error::Corrupted("the key check is missing".to_owned()))?;
-            Ok((key_check, rows))
+            Ok((key_check(transaction)?, rows))
         })?;
-        let cipher = Some(Cipher::new(&key)).filter(|cipher| cipher.open(KEY_CHECK.as_bytes(), &key_check).is_some());
+        let cipher = Some(Cipher::new(&key)).filter(|cipher| cipher.fits(&check));
         let cipher = match cipher {
             Some(cipher) => cipher,
-            None => rekey::pending(settings, &key_check)?.ok_or_else(|| settings.wrong_key(&store))?.1,
+            None => rekey::pending(settings, &check)?.ok_or_else(|| settings.wrong_key(&store))?.1,
         };
         rows.iter().try_for_each(|(row, sealed)| unseal(&cipher, &store, row, sealed).map(drop))
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Proven, SetupError, answer};
 use crate::auth::{AuthError, JwtKeys, JwtRules};
 use crate::config::JwtProof;
+use crate::short_text::without_mark;
 
 /// Verifies JWTs.
 pub(super) struct Signed {
@@ -22,7 +23,7 @@ impl Signed {
         const KEY: &str = "auth.salesforce_jwt.certificate_file";
         let path = way.certificate_file.as_deref().unwrap_or(Path::new(""));
         let pem = fs::read(path).map_err(|error| SetupError::file(KEY, path, error))?;
-        let keys = JwtKeys::from_pem(&pem).map_err(|fault| SetupError::file(KEY, path, fault))?;
+        let keys = JwtKeys::from_pem(without_mark(&pem)).map_err(|fault| SetupError::file(KEY, path, fault))?;
         let issuers = match (&way.issuer, &way.proving.org_id) {
             (Some(issuer), _) => vec![issuer.clone()],
             // Apex has the id in both forms.

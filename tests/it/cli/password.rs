@@ -17,7 +17,9 @@ async fn set(data_dir: &Path, keys: [&str; 2]) -> Option<Outcome> {
         .args(["credentials", "set", "alice", "--username", "1001", "--extension", "5051", "--data-dir"])
         .arg(data_dir);
     python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    Some(run_with(python, "").await)
+    let outcome = run_with(python, "").await;
+    assert!(!outcome.stdout.contains("the terminal was left"), "{outcome:?}");
+    Some(outcome)
 }
 
 #[tokio::test]
@@ -33,7 +35,7 @@ async fn a_password_is_asked_for_twice_and_not_shown() {
 }
 
 #[tokio::test]
-async fn two_passwords_that_differ_and_ctrl_c_store_nothing() {
+async fn two_passwords_that_differ_and_ctrl_c_store_nothing_and_restore_the_terminal() {
     let folder = tempfile::tempdir().unwrap();
     let Some(outcome) = set(folder.path(), ["acq@123\r", "acq@124\r"]).await else { return };
     assert!(outcome.code == Some(2) && outcome.stdout.contains("the two passwords differ"), "{outcome:?}");

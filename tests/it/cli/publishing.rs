@@ -93,6 +93,16 @@ async fn a_refused_event_is_exit_code_1_with_its_code() {
 }
 
 #[tokio::test]
+async fn the_token_variable_may_end_in_a_line_end() {
+    let broker = Broker::with_config(&application("shell", Some("alice"), "")).await;
+    for (before, after) in [("", ""), ("", "\n"), ("\u{feff}", "\r\n")] {
+        let mut command = command(&["pub", "Phone", "Call", "Ringing", "--source", "shell", "--url", &url(&broker)]);
+        command.env("SWITCHBOARD_TOKEN", format!("{before}{}{after}", token_of("shell")));
+        run_with(command, "").await.has(0, "");
+    }
+}
+
+#[tokio::test]
 async fn a_receipt_has_the_hint_of_the_broker() {
     let broker = Broker::start().await;
     let mut crm = broker.app("crm").await;

@@ -23,6 +23,16 @@ async fn a_client_with_the_certificate_authority_works_behind_a_tls_proxy() {
 }
 
 #[tokio::test]
+async fn a_ca_file_may_begin_with_a_byte_order_mark() {
+    let broker = Broker::start().await;
+    let proxy = TlsProxy::start(broker.address()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let marked = folder.path().join("ca.pem");
+    std::fs::write(&marked, format!("\u{feff}{}", std::fs::read_to_string(proxy.ca_file()).unwrap())).unwrap();
+    Client::builder(proxy.url()).source("softphone").ca_file(marked).connect().await.unwrap().close().await;
+}
+
+#[tokio::test]
 async fn an_unknown_authority_and_a_wrong_name_are_refused() {
     let broker = Broker::start().await;
     let proxy = TlsProxy::start(broker.address()).await;

@@ -3,39 +3,40 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use switchboard::credentials::{Directory, read_import};
+use switchboard::credentials::Directory;
 
 use super::{SECRET, settings, store_with_alice};
 
 /// What a run of the program left: exit code, standard output, standard error.
-struct Run(i32, String, String);
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Run(pub(super) i32, pub(super) String, pub(super) String);
 
 /// A folder for the store, and the commands that use it.
-struct Desk {
+pub(super) struct Desk {
     folder: tempfile::TempDir,
 }
 
 impl Desk {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
-    fn data(&self) -> PathBuf {
+    pub(super) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
+    pub(super) fn file(&self, name: &str, contents: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder.path().join(name);
         fs::write(&path, contents).unwrap();
         path
     }
 
     /// Runs `switchboard credentials` on the desk's folder.
-    fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>, input: &str) -> Run {
+    pub(super) fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>, input: &str) -> Run {
         self.command(arguments, input, |command| command.arg("--data-dir").arg(self.data()))
     }
 
@@ -59,11 +60,11 @@ impl Desk {
         run
     }
 
-    fn set(&self, user: &str, password: &str) -> Run {
+    pub(super) fn set(&self, user: &str, password: &str) -> Run {
         self.run(["set", user, "--username", "1245456", "--extension", "5051"], password)
     }
 
-    fn password(&self, user: &str) -> Option<String> {
+    pub(super) fn password(&self, user: &str) -> Option<String> {
         use secrecy::ExposeSecret;
         let directory = Directory::open_existing(&settings(&self.data())).unwrap()?;
         directory.get(user).unwrap().map(|found| found.password.expose_secret().to_owned())
@@ -76,9 +77,10 @@ fn an_administrator_sets_shows_lists_and_removes() {
     let Run(code, out, err) = desk.set("alice@example.com", &format!("{SECRET}\n"));
     let folder = desk.data();
     let folder = folder.display();
-    assert_eq!((code, out, err.as_str()), (0, format!("stored 'alice@example.com' in {folder}\n"), ""));
+    assert_eq!((code, out), (0, format!("stored 'alice@example.com' in {folder}\n")));
+    assert_eq!(err, format!("made a credential store in {folder}, where there was none\n"));
     let adfs = ["set", "bob", "--username", "b", "--extension", "6", "--adfs-username", "corp\\bob"];
-    assert_eq!(desk.run(adfs, "x").0, 0);
+    assert_eq!(desk.run(adfs, "x"), Run(0, format!("stored 'bob' in {folder}\n"), String::new()));
     assert_eq!(desk.run(adfs, "y").1, format!("replaced 'bob' in {folder}\n"));
     assert_eq!(desk.password("bob").unwrap(), "y");
 
@@ -98,28 +100,37 @@ fn an_administrator_sets_shows_lists_and_removes() {
     extension     6
     adfs_username corp\bob
     ");
-    assert_eq!(desk.run(["remove", "bob"], "").1, "removed 'bob'\n");
+    assert_eq!(desk.run(["remove", "bob"], "").1, format!("removed 'bob' from {folder}\n"));
     let Run(code, out, err) = desk.run(["remove", "bob"], "");
     assert_eq!((code, out.as_str()), (1, ""));
-    assert_eq!(err, "CREDENTIALS_NOT_FOUND: no credentials are stored for the user 'bob'\n");
+    assert_eq!(err, format!("CREDENTIALS_NOT_FOUND: no credentials are stored for the user 'bob' in {folder}\n"));
     let Run(code, out, err) = desk.run(["show", "bob"], "");
     assert_eq!((code, out.as_str()), (1, ""));
-    assert_eq!(err, "CREDENTIALS_NOT_FOUND: no credentials are stored for the user 'bob'\n");
+    assert_eq!(err, format!("CREDENTIALS_NOT_FOUND: no credentials are stored for the user 'bob' in {folder}\n"));
 }
 
 #[test]
-fn a_password_is_one_line_of_standard_input() {
+fn a_password_is_the_only_line_of_standard_input() {
     let desk = Desk::new();
+    assert_eq!(desk.set("alice", "first").0, 0);
     for (input, stored) in [
         ("secret", "secret"),
         ("secret\n", "secret"),
         ("secret\r\n", "secret"),
-        (" with spaces \n", " with spaces "),
-        ("first\nsecond\n", "first"),
+        ("\u{feff}secret\r\n", "secret"),
+        (&format!("\u{feff}{}\r\n", "x".repeat(1024)), &"x".repeat(1024)),
     ] {
-        assert_eq!(desk.set("alice", input).0, 0, "{input:?}");
+        let Run(code, _, err) = desk.set("alice", input);
+        assert_eq!((code, err.as_str()), (0, ""), "{input:?}");
         assert_eq!(desk.password("alice").unwrap(), stored, "{input:?}");
     }
+    for blank in [" secret\n", "secret \r\n", "secret\u{a0}", "\u{200b}secret"] {
+        let Run(code, _, err) = desk.set("alice", blank);
+        assert!(code == 0 && err.contains("warning: password begins or ends with white space"), "{blank:?}: {err}");
+        assert_eq!(desk.password("alice").unwrap(), blank.trim_end_matches(['\r', '\n']), "{blank:?}");
+    }
+    assert_eq!(desk.set("alice", "last").0, 0);
+    let several = "standard input has more than one line, and a password is one; nothing was stored";
     for (input, why) in [
         ("", "password must not be empty"),
         ("\n", "password must not be empty"),
@@ -127,13 +138,17 @@ fn a_password_is_one_line_of_standard_input() {
         ("tab\there", "password must not contain control characters"),
         (&"x".repeat(1025), "password must not be longer than 1024 bytes"),
         (&"x".repeat(9999), "password must not be longer than 1024 bytes"),
+        ("first\nsecond\n", several),
+        ("first\rsecond", several),
+        ("first\n\n", several),
+        ("\nsecond", several),
     ] {
         let Run(code, _, err) = desk.set("alice", input);
         assert_eq!((code, err), (2, format!("error: {why}\n")), "{} bytes", input.len());
     }
     let as_argument = ["set", "bob", "--username", "b", "--extension", "6", "--password", "x"];
     assert_eq!(desk.run(as_argument, "").0, 2);
-    assert_eq!(desk.password("alice").unwrap(), "first");
+    assert_eq!(desk.password("alice").unwrap(), "last");
 }
 
 #[test]
@@ -198,150 +213,17 @@ fn the_configuration_says_where_store_and_key_are() {
     let absent = desk.command(["list"], "", |command| command.arg("--config").arg("absent.toml"));
     assert_eq!(absent.0, 2);
     assert!(absent.2.contains("absent.toml"));
+    // The text of the variable may end in a line end, as the file may.
+    let digits = fs::read_to_string(&key).unwrap();
+    let by_variable = desk.command(["list", "--json"], "", |command| {
+        command
+            .arg("--data-dir")
+            .arg(&data)
+            .env("SWITCHBOARD_CREDENTIALS_KEY", format!("\u{feff}{}\r\n", digits.trim()))
+    });
+    assert!(by_variable.0 == 0 && by_variable.1.contains("alice"), "{by_variable:?}");
     // Without either, the platform's data folder.
     assert_eq!(desk.command(["list", "--json"], "", |command| command).1, "[]\n");
-}
-
-/// Reads a file that has this name and these contents: the users that are good, the words about the others.
-fn check_import(name: &str, contents: impl AsRef<[u8]>, users: &[&str], faults: &[&str]) {
-    let read = read_import(Path::new(name), contents.as_ref()).unwrap();
-    let found: Vec<_> = read.entries.iter().map(|entry| entry.user.as_str()).collect();
-    assert_eq!(found, users);
-    let found: Vec<_> = read.faults.iter().map(ToString::to_string).collect();
-    assert_eq!(found, faults);
-    assert!(!found.iter().any(|fault| fault.contains(SECRET)));
-}
-
-#[test]
-fn csv_is_read_as_spreadsheets_write_it() {
-    let head = "user,username,password,extension,adfs_username\n";
-    check_import("a.csv", format!("{head}a,u,p,1,\nb,u,p,2,corp\\b\n"), &["a", "b"], &[]);
-    check_import("a.csv", format!("\u{feff}{head}a,u,p,1,\n").replace('\n', "\r\n"), &["a"], &[]);
-    check_import("a.csv", "extension,password,user,username\n1,p,a,u\n\n2,p,b,u", &["a", "b"], &[]);
-    check_import("a.txt", format!("{head}a,u,\"p,\"\"q\"\"\",1,\n"), &["a"], &[]);
-    check_import("a.csv", head, &[], &[]);
-    check_import(
-        "a.csv",
-        format!(
-            "{head}a,u,p,1,\n,u,{SECRET},1,\nb,u,,1,\na,u,p,2,\nc,u,p\nd,u,p,1,x,y\ne,u,\"two\nlines\",1,\nf,{},p,1,\n",
-            "x".repeat(129)
-        ),
-        &["a"],
-        &[
-            "row 2 (line 3): user must not be empty",
-            "row 3 (line 4): password must not be empty",
-            "row 4 (line 5): the user stands in row 1 already",
-            "row 5 (line 6): 3 fields, where the first line has 5",
-            "row 6 (line 7): 6 fields, where the first line has 5",
-            "row 7 (line 8): password must not contain control characters",
-            "row 8 (line 10): username must not be longer than 128 bytes",
-        ],
-    );
-    check_import(
-        "a.csv",
-        [head.as_bytes(), b"a,u,\xff,1,\nb,u,p,1,\n"].concat(),
-        &["b"],
-        &["row 1 (line 2): password is not UTF-8"],
-    );
-}
-
-#[test]
-fn json_is_read_object_by_object() {
-    check_import(
-        "a.json",
-        r#" [{"user":"a","username":"u","password":"p","extension":"1"},
-            {"adfs_username":null,"extension":"1","password":"p\u00e9","username":"u","user":"b"}]"#,
-        &["a", "b"],
-        &[],
-    );
-    check_import("agents", "\u{feff}\n[]", &[], &[]);
-    let rows = [
-        r#"{"user":"a","username":"u","password":"p","extension":"1","adfs_username":"x"}"#,
-        "null",
-        r#"{"user":"b","username":"u","password":"p"}"#,
-        r#"{"user":"b","username":"u","password":"p","extension":5051}"#,
-        r#"{"user":"b","user":"c","username":"u","password":"p","extension":"1"}"#,
-        r#"{"user":"b","username":"u","password":null,"extension":"1"}"#,
-        r#"{"user":"b","username":"u","password":"\ud800","extension":"1"}"#,
-        r#"{"user":"b","username":"u","passwort":"acq@123-never-shown","extension":"1"}"#,
-        r#"{"user":"a","username":"u","password":"p","extension":"1"}"#,
-        r#"{"user":"b\u0000","username":"u","password":"p","extension":"1"}"#,
-    ];
-    check_import(
-        "a.json",
-        format!("[{}]", rows.join(",")),
-        &["a"],
-        &[
-            "row 2: not an object",
-            "row 3: extension is missing",
-            "row 4: extension has to be a string",
-            "row 5: user stands twice",
-            "row 6: password has to be a string",
-            "row 7: password has an escape that is not a character",
-            "row 8: a key that is none of user, username, password, extension, adfs_username",
-            "row 9: the user stands in row 1 already",
-            "row 10: user must not contain control characters",
-        ],
-    );
-}
-
-#[test]
-fn a_file_that_is_no_import_is_refused_as_a_whole() {
-    let columns = "user,username,password,extension,adfs_username";
-    for (name, contents, why) in [
-        ("a.csv", b"".as_slice(), format!("the file is empty; its first line has to be {columns}")),
-        ("a.csv", b"user,username,password\n", "the column 'extension' is missing from the first line".to_owned()),
-        ("a.csv", b"user,username,secret,extension\n", format!("column 3 of the first line is none of {columns}")),
-        (
-            "a.csv",
-            b"user;username;password;extension\n",
-            format!("column 1 of the first line is none of {columns}; separate columns by commas"),
-        ),
-        (
-            "a.csv",
-            b"user,user,username,password,extension\n",
-            "the column 'user' stands twice in the first line".to_owned(),
-        ),
-        ("a.csv", b"\xff\xfeu\0s\0", "the file is UTF-16; save it as UTF-8".to_owned()),
-        ("a.json", b"[{}", "line 1, column 3: this is not JSON".to_owned()),
-        ("a.json", b"[] x", "line 1, column 4: this is not JSON".to_owned()),
-        (
-            "a",
-            b"{\"user\":\"a\"}",
-            "the file has to be a JSON array of objects with user, username, password, extension, adfs_username"
-                .to_owned(),
-        ),
-    ] {
-        assert_eq!(read_import(Path::new(name), contents).map(|_| ()).unwrap_err(), why);
-    }
-}
-
-#[test]
-fn an_import_is_all_or_nothing_unless_partial() {
-    let desk = Desk::new();
-    drop(store_with_alice(&desk.data()));
-    let good = "user,username,password,extension\nalice@example.com,u,new,1\nbob,u,p,2\n";
-    let bad = desk.file("bad.csv", format!("{good},u,{SECRET},3\n"));
-    let run = |desk: &Desk, file: &Path, flags: &[&str]| {
-        let arguments = [OsStr::new("import"), file.as_os_str()].into_iter().chain(flags.iter().map(OsStr::new));
-        desk.run(arguments, "")
-    };
-    let Run(code, out, err) = run(&desk, &bad, &[]);
-    assert_eq!((code, out.as_str()), (1, ""));
-    assert!(err.contains("row 3 (line 4): user must not be empty") && err.contains("nothing was imported"), "{err}");
-    assert_eq!((desk.password("bob"), desk.password("alice@example.com").unwrap()), (None, SECRET.to_owned()));
-
-    let Run(code, out, err) = run(&desk, &bad, &["--partial"]);
-    assert_eq!((code, out.as_str()), (1, "imported 2 users, 1 of them replaced\n"));
-    assert!(err.contains("row 3 (line 4)") && err.contains("1 of 3 rows"), "{err}");
-    assert_eq!(
-        (desk.password("bob").unwrap(), desk.password("alice@example.com").unwrap()),
-        ("p".into(), "new".into())
-    );
-
-    assert_eq!(run(&desk, &desk.file("good.csv", good), &[]).0, 0);
-    assert_eq!(run(&desk, &desk.file("wrong.csv", "a,b\n"), &["--partial"]).0, 1);
-    assert_eq!(run(&desk, Path::new("absent.csv"), &[]).0, 2);
 }
 
 #[test]
@@ -352,4 +234,21 @@ fn a_running_brokers_store_changes_under_it_at_once() {
     assert!(directory.get("bob").unwrap().is_some());
     assert_eq!(desk.run(["remove", "bob"], "").0, 0);
     assert!(directory.get("bob").unwrap().is_none());
+}
+
+#[test]
+fn commands_that_replace_the_file_at_once_do_not_disturb_each_other() {
+    let desk = Desk::new();
+    drop(store_with_alice(&desk.data()));
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let desk = &desk;
+            scope.spawn(move || assert_eq!(desk.set("alice@example.com", &format!("password {n}")).0, 0));
+            scope.spawn(move || {
+                let Run(code, out, err) = desk.run(["list", "--json"], "");
+                assert!(code == 0 && out.contains("alice@example.com"), "{out}{err}");
+            });
+        }
+    });
+    assert!(desk.password("alice@example.com").unwrap().starts_with("password "));
 }

@@ -51,6 +51,24 @@ async fn with_an_id_the_answer_is_marked() {
 }
 
 #[tokio::test]
+async fn the_log_names_the_store_in_which_a_user_was_not_found() {
+    let broker = Broker::start().await;
+    let mut bob = broker.app_of("myapp", "bob").await;
+    for id in ["f", "g"] {
+        bob.ask(FETCH, id).await;
+        let answer = bob.next_answer(FETCH, id).await;
+        let words = answer["data"]["ErrorMessage"].as_str().unwrap();
+        assert!(words.contains("'bob'") && words.contains("the store that the broker's log names"), "{words}");
+    }
+    let store = broker.data_dir().join("credentials.redb");
+    let lines = |log: &str| log.lines().filter(|line| line.contains("no credentials are stored for this user")).count();
+    broker.log_until("the store in the log", |log| lines(log) > 0).await;
+    let log = broker.log();
+    assert_eq!(lines(&log), 1, "{log}");
+    assert!(log.contains(store.to_str().unwrap()) && log.contains("user=\"bob\""), "{log}");
+}
+
+#[tokio::test]
 async fn a_session_fetches_only_its_own() {
     let broker = Broker::start().await;
     broker.credentials_set("alice", "a", "alice's secret", "1").await;

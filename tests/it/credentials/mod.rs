@@ -1,6 +1,6 @@
-//! The credential store from all sides: as a library (`store`, `rekey`), as a handler (`fetch`), from the command line
-//! (`command`), over a socket (`contract`); how many copies of a password there are (`one_buffer`), and where it never is
-//! (`secrets`). The audit log: its chain and what finds that it is broken (`audit_chain`), its rotation and files that
+//! The credential store from all sides: as a library (`store`, `rekey`, `erase`), as a handler (`fetch`), from the command line
+//! (`command`, `import`), over a socket (`contract`); how many copies of a password there are (`one_buffer`), and where it
+//! never is (`secrets`). The audit log: its chain and what finds that it is broken (`audit_chain`), its rotation and files that
 //! cannot be rotated or changed (`audit_rotation`), and what leaves a record (`audit_events`).
 
 mod audit_chain;
@@ -8,7 +8,9 @@ mod audit_events;
 mod audit_rotation;
 mod command;
 mod contract;
+mod erase;
 mod fetch;
+mod import;
 #[cfg(target_os = "linux")]
 mod one_buffer;
 mod rekey;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use secrecy::{ExposeSecret, SecretString};
-use switchboard::credentials::{Directory, Entry, KeySource, Settings, read_import};
+use switchboard::credentials::{Delimiter, Directory, Entry, KeySource, Settings, read_import};
 use switchboard::store::FolderLock;
 
 use super::{SECRET, entry, settings, store_with_alice};
@@ -252,6 +252,7 @@ fn no_secret_is_printed_by_debug() {
     let import = read_import(
         Path::new("x.csv"),
         format!("user,username,password,extension\na,b,{SECRET},c\n,b,{SECRET},c\n").as_bytes(),
+        Delimiter::Auto,
     );
     let by_text = Settings {
         data_dir: folder.path().to_owned(),

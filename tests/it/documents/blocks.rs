@@ -64,14 +64,15 @@ struct Page {
 }
 
 impl Page {
-    /// The beginning of every script: `switchboard` is the one under test, and connects to the page's broker.
+    /// The beginning of every script: `switchboard` is the one under test, and connects to the page's broker. A password is
+    /// given on standard input where a reader gets a prompt.
     fn prelude(&self) -> String {
         let (binary, address) = (env!("CARGO_BIN_EXE_switchboard"), self.broker.address());
         let data = self.broker.data_dir();
         format!(
             "set -eu\nswitchboard() {{ case \"$1\" in\n\
              sub|pub|request|handle|apps) ${{go:-}} '{binary}' \"$@\" --url ws://{address}/ws ;;\n\
-             credentials) '{binary}' \"$@\" --data-dir '{}' ;;\n\
+             credentials) echo 'acq@123' | '{binary}' \"$@\" --data-dir '{}' ;;\n\
              *) '{binary}' \"$@\" ;;\nesac; }}\n",
             data.display()
         )

@@ -49,7 +49,8 @@ impl Fixture {
         secret_file(&secret, "demo-secret\n");
         let authority = org.ca_pem().map_or_else(String::new, |pem| {
             let file = folder.path().join("ca.pem");
-            fs::write(&file, pem).unwrap();
+            // As a Windows editor saves it, with a byte order mark.
+            fs::write(&file, format!("\u{feff}{pem}")).unwrap();
             format!("ca_file = '{}'", file.display())
         });
         let toml = configuration(&org.url(), &secret, &format!("{authority}\n{more}"));

@@ -61,7 +61,8 @@ fn claims(change: Value) -> String {
 fn verifier(lines: &str, pem: &str) -> SalesforceVerifier {
     let folder = tempfile::tempdir().unwrap();
     let (file, certificates) = (folder.path().join("f.toml"), folder.path().join("org.pem"));
-    std::fs::write(&certificates, pem).unwrap();
+    // As a Windows editor saves it, with a byte order mark.
+    std::fs::write(&certificates, format!("\u{feff}{pem}")).unwrap();
     let iss = if lines.contains("issuer") { "" } else { "org_id = '00D000000000001'\n" };
     let toml = format!(
         "[auth.salesforce_jwt]\n{iss}audience = 'switchboard'\ncertificate_file = '{}'\n{lines}\n",
