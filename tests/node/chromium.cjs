@@ -12,7 +12,7 @@ const { chromium } = require("playwright-core");
 
 const [executablePath, root] = process.argv.slice(2);
 const DEADLINE_MS = 15_000;
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".cjs": "text/plain" };
 
 /** A host that is not loopback for the broker, and leads here all the same. */
 const ELSEWHERE = "crm.example.com";
@@ -54,6 +54,12 @@ const commands = {
 
   async click({ page, selector }) {
     await pages.get(page).page.click(selector, { timeout: DEADLINE_MS });
+  },
+
+  /** Shows a file without a script, of the same origin. */
+  async leave({ page: name }) {
+    const { page } = pages.get(name);
+    await page.goto(new URL("/tests/node/chromium.cjs", page.url()).href, { timeout: DEADLINE_MS });
   },
 
   /** What the page said on its console, uncaught errors included. */

@@ -1,5 +1,5 @@
-//! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI),
-//! `connection` (how its connection ends and comes back, against a broker that a test plays), `gadget`
+//! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI), `tabs`
+//! (several tabs of it), `connection` (how its connection ends and comes back, against a broker that a test plays), `gadget`
 //! (examples/gadget.html), `org` (that gadget, a broker and an org).
 //!
 //! [`Chromium::launch`] gives a browser, or `None` where this machine has none; [`Chromium::open`] a page that loads from
@@ -10,6 +10,7 @@ mod connection;
 mod gadget;
 mod org;
 mod salesforce;
+mod tabs;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -127,8 +128,14 @@ pub(crate) struct Page<'c> {
 impl Page<'_> {
     /// The same page once more, in the same profile, as a second tab is.
     pub(crate) async fn beside(&self) -> Self {
+        self.beside_with(self.options["files"].clone()).await
+    }
+
+    /// A second tab, with other files.
+    pub(crate) async fn beside_with(&self, files: Value) -> Self {
         let mut options = self.options.clone();
         options["beside"] = json!(self.name);
+        options["files"] = files;
         self.chromium.open_as(options).await
     }
 
@@ -167,6 +174,11 @@ impl Page<'_> {
     /// Clicks an element.
     pub(crate) async fn click(&self, selector: &str) {
         self.tell("click", json!({ "selector": selector })).await;
+    }
+
+    /// Has it show another page of its origin. Its profile keeps what it stored.
+    pub(crate) async fn leave(&self) {
+        self.tell("leave", json!({})).await;
     }
 
     /// All that it said on its console.
@@ -232,5 +244,13 @@ async fn our_pages_work_in_a_browser() {
         connection::a_draining_broker_says_when_to_come_back(chromium).await;
         connection::some_closes_are_final_and_others_are_not(chromium).await;
     };
-    tokio::join!(Box::pin(telling), Box::pin(connecting), Box::pin(coming_back));
+    let several_tabs = async {
+        tabs::a_repeated_log_is_saved_once_whichever_tab_receives_it(chromium).await;
+        tabs::a_log_whose_tab_was_closed_while_it_saved_is_not_saved_again(chromium).await;
+        tabs::each_record_opens_once_while_the_leading_tab_changes(chromium).await;
+        tabs::a_tab_that_loses_its_connection_leaves_records_to_another(chromium).await;
+        tabs::a_tab_that_may_not_receive_records_leaves_them_to_another(chromium).await;
+        tabs::an_error_is_shown_until_its_cause_is_gone(chromium).await;
+    };
+    tokio::join!(Box::pin(telling), Box::pin(connecting), Box::pin(coming_back), Box::pin(several_tabs));
 }
