@@ -23,6 +23,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
+use crate::support::programs::node_modules;
 use crate::support::{DEADLINE, within};
 
 /// Names that Chromium goes by.
@@ -59,7 +60,7 @@ pub(crate) enum Host {
 impl Chromium {
     /// Starts it. `None`: this machine lacks Chromium or Node.js.
     pub(crate) async fn launch() -> Option<Self> {
-        let (executable, modules) = (executable()?, modules().await?);
+        let (executable, modules) = (executable()?, node_modules("playwright-core").await?);
         let mut command = Command::new("node");
         command.arg("tests/node/chromium.cjs").arg(executable).arg(std::env::current_dir().unwrap());
         command.env("NODE_PATH", modules).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -84,6 +85,12 @@ impl Chromium {
     /// loads, by the end of their address; `setup`: there as `window.stubSetup` before any script.
     pub(crate) async fn open(&self, host: Host, path: &str, files: Value, setup: Value) -> Page<'_> {
         self.open_as(json!({ "url": format!("{}/{path}", self.origin(host)), "files": files, "setup": setup })).await
+    }
+
+    /// Opens a page with this text, at a path that names no file.
+    pub(crate) async fn open_text(&self, path: &str, query: &str, text: &str) -> Page<'_> {
+        let url = format!("{}/{path}?{query}", self.origin(Host::Loopback));
+        self.open_as(json!({ "url": url, "text": text })).await
     }
 
     async fn open_as(&self, mut options: Value) -> Page<'_> {
@@ -203,20 +210,6 @@ fn executable() -> Option<PathBuf> {
         eprintln!("SKIPPED: there is no Chromium on this machine");
     }
     found
-}
-
-/// What the test command installs beside the build.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-async fn modules() -> Option<PathBuf> {
-    let target = PathBuf::from(env!("CARGO_BIN_EXE_switchboard")).parent()?.parent()?.to_owned();
-    let modules = target.join("node/node_modules");
-    if modules.join("playwright-core").exists() {
-        return Some(modules);
-    }
-    let npm = Command::new("npm").arg("--version").output().await.is_ok_and(|it| it.status.success());
-    assert!(!npm, "no playwright-core in target/node: run ./test, which installs it");
-    eprintln!("SKIPPED: there is no npm on this machine");
-    None
 }
 
 /// One browser for all scenes, since its start takes longest; side by side, since most of a scene is waiting.

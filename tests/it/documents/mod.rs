@@ -1,10 +1,12 @@
-//! Checks the documents: their blocks are executed (`blocks`), the examples run (`examples`), docs/protocol.md has every
+//! Checks the documents: their blocks are executed (`blocks`), the examples run (`examples`) and survive any
+//! envelope (`hostile`), docs/protocol.md has every
 //! rule and code (`protocol`), ARCHITECTURE.md has every package and room (`architecture`). Here: links lead somewhere,
 //! docs/errors.md explains every code, and no text names the machine it was written on.
 
 mod architecture;
 mod blocks;
 mod examples;
+mod hostile;
 mod protocol;
 
 use std::collections::BTreeSet;

@@ -12,6 +12,7 @@ mod tokens;
 pub(crate) mod core;
 pub(crate) mod frames;
 pub(crate) mod http;
+pub(crate) mod programs;
 pub(crate) mod transcript;
 
 pub(crate) use broker::Broker;
