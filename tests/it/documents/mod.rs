@@ -4,10 +4,13 @@
 //! docs/errors.md explains every code, and no text names the machine it was written on.
 
 mod architecture;
+mod arrival;
 mod blocks;
 mod examples;
 mod hostile;
 mod protocol;
+#[cfg(feature = "simulator")]
+mod stand_in;
 
 use std::collections::BTreeSet;
 use std::fs;
