@@ -76,7 +76,7 @@ pub(crate) static EVENT_KEYS: &[Key<Config>] = &[
         slot: Slot::Text(base_url, |it, url| it.salesforce.events.endpoint = url),
         default: r#""https://api.pubsub.salesforce.com:7443""#,
         unit: "",
-        meaning: "Where the Pub/Sub API is; the other regions' and a stand-in's have addresses of their own. The access \
+        meaning: "Where the Pub/Sub API is; other regions and a stand-in have other addresses. The access \
                   token is sent there.",
     },
     Key {
@@ -84,8 +84,8 @@ pub(crate) static EVENT_KEYS: &[Key<Config>] = &[
         slot: Slot::Span(Duration::ZERO, |it| &mut it.salesforce.events.settle),
         default: r#""5s""#,
         unit: "",
-        meaning: "How long after its start the broker begins to listen, so that applications are back before events come \
-                  that were published while it was away.",
+        meaning: "How long the broker waits after its start before it subscribes. Applications can reconnect \
+                  meanwhile, and do not miss events that were published while the broker was down.",
     },
 ];
 

@@ -160,8 +160,7 @@ pub(crate) static VARIABLE_KEYS: &[Key<Config>] = &[
         slot: Slot::Size(1, |it| &mut it.salesforce.variables.variables),
         default: "100",
         unit: "a call",
-        meaning: "Variables that are kept for a call. What is beyond this and the three bounds that follow is refused with \
-                  `TOO_LARGE`.",
+        meaning: "Variables that are kept for a call. Beyond this and the next three limits: `TOO_LARGE`.",
     },
     Key {
         name: "salesforce.variables.bytes",
@@ -204,7 +203,7 @@ pub(crate) static VARIABLE_KEYS: &[Key<Config>] = &[
         slot: Slot::Text(text::key_path_or_none, |it, path| it.salesforce.variables.state = path),
         default: r#""""#,
         unit: "",
-        meaning: "Where in it the call's state is, for an event that tells every change: `\"call.event\"`. `\"\"`: each event \
+        meaning: "Where in it the call's state is, for an event that reports every change: `\"call.event\"`. `\"\"`: each event \
                   of `write_on` counts.",
     },
     Key {
