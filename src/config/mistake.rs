@@ -12,7 +12,7 @@ pub enum Place {
     File {
         /// The file, as it was named.
         path: PathBuf,
-        /// The line and the column in characters, both from 1; `None` where the file as a whole is meant.
+        /// The line and the column in characters, both from 1; `None` if it concerns the whole file.
         at: Option<(usize, usize)>,
     },
     /// In an environment variable.
@@ -26,7 +26,7 @@ pub enum Place {
 pub struct Mistake {
     /// Where it was written.
     pub place: Place,
-    /// The key, as in `limits.rate` or `applications[0].source`; `None` where the text as a whole is meant.
+    /// The key, as in `limits.rate` or `applications[0].source`; `None` if it concerns the whole text.
     pub key: Option<String>,
     /// What is wrong, and what would be right.
     pub message: String,
@@ -156,7 +156,7 @@ fn unlikeness(name: &str, candidate: &str) -> usize {
     slips(name, candidate).min(slips(last_part(name), last_part(candidate)).saturating_add(1))
 }
 
-/// What stands after the last separator of a key or of a variable.
+/// What is after the last separator of a key or of a variable.
 fn last_part(name: &str) -> &str {
     let after_dot = name.rsplit('.').next().unwrap_or(name);
     after_dot.rsplit("__").next().unwrap_or(after_dot)

@@ -17,7 +17,7 @@ pub(crate) struct Key<T: 'static> {
     pub(crate) name: &'static str,
     /// What it takes and where that goes.
     pub(crate) slot: Slot<T>,
-    /// What holds where nothing is written, as TOML writes it; in words where it is no value.
+    /// The default in TOML syntax, or a description if it is not a fixed value.
     pub(crate) default: &'static str,
     /// The unit of a number.
     pub(crate) unit: &'static str,
@@ -346,7 +346,7 @@ pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
         slot: Slot::Switch(|it| &mut it.service),
         default: "false",
         unit: "",
-        meaning: "A server-side application: no user's, it hears all users' envelopes that it subscribes to.",
+        meaning: "A server-side application. It belongs to no user, and receives the envelopes of all users that it subscribes to.",
     },
     Key {
         name: "token_sha256",
@@ -367,7 +367,7 @@ pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
         slot: Slot::Switch(|it| &mut it.observe),
         default: "false",
         unit: "",
-        meaning: "May subscribe to other users' events (a supervisor). Not for a service, which hears them anyway.",
+        meaning: "May subscribe to other users' events (a supervisor). Not for a service, which receives them anyway.",
     },
     Key {
         name: "handle",

@@ -107,7 +107,7 @@ pub(crate) fn host(text: &str) -> Result<String, Fault> {
     if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         return match inner.parse::<std::net::Ipv6Addr>() {
             Ok(address) => Ok(format!("[{address}]")),
-            Err(_) => Err("has brackets around something that is no IPv6 address".into()),
+            Err(_) => Err("has brackets around something that is not an IPv6 address".into()),
         };
     }
     if let Ok(IpAddr::V6(address)) = text.parse() {
@@ -129,7 +129,7 @@ pub(crate) fn host(text: &str) -> Result<String, Fault> {
     }
 }
 
-/// A host and its port, if it has one; `None` for a port that is no number.
+/// A host and its port, if it has one; `None` for a port that is not a number.
 fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     match text.rsplit_once(':') {
         Some((host, port)) if !text.ends_with(']') => port.parse().ok().map(|port| (host, Some(port))),

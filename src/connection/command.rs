@@ -177,7 +177,7 @@ impl Connection {
         Some(self.refuse(now, &registering, &refusal, router))
     }
 
-    /// Answers a registration that is refused for good, and closes the connection.
+    /// Answers a registration that is refused, and closes the connection.
     fn refuse(&mut self, now: Instant, registering: &Registering, refusal: &Refusal, router: &Router) -> Effect {
         // The words are the broker's own, with nothing of a token in them; the person at the screen never sees them.
         let (source, reason) = (&*registering.source, &*refusal.message);

@@ -1,7 +1,7 @@
 //! CTI credentials of agents: who may fetch them, where they come from, and a record of every fetch.
 //!
 //! [`FetchCredentials`] answers `Salesforce/User/FetchCredentials`. It asks a [`Source`], of which [`Directory`], the
-//! embedded encrypted file, is one; the room knows no other. [`Audit`] writes one line for each fetch.
+//! embedded encrypted file, is one; the room uses no other. [`Audit`] writes one line for each fetch.
 
 mod audit;
 mod directory;

@@ -40,7 +40,7 @@ pub struct Registration {
     pub source: String,
     /// What was proved.
     pub identity: Identity,
-    /// Whether it hears its own events.
+    /// Whether it receives its own events.
     pub echo: bool,
     /// Where its messages go.
     pub outbox: Outbox,

@@ -40,7 +40,7 @@ impl<'c, H> Serve<'c, H> {
         self
     }
 
-    /// Takes one request at a time, as a handler that knows no ids does. `replies` lists further triples of answers, as
+    /// Takes one request at a time, as a handler without ids does. `replies` lists further triples of answers, as
     /// `Topic/Subtopic`.
     pub fn ordered(mut self, replies: impl IntoIterator<Item = String>) -> Self {
         self.wanted.ordered = Some(replies.into_iter().collect());

@@ -116,7 +116,7 @@ pub(crate) static TOPIC_KEYS: &[Key<EventTopic>] = &[
         ]),
         default: r#""latest""#,
         unit: "",
-        meaning: "Where to begin when the broker never heard the topic before, or Salesforce does not take its replay id \
+        meaning: "Where to begin if the broker has never subscribed to the topic before, or Salesforce does not take its replay id \
                   any more: with what comes from then on, or with the oldest that Salesforce keeps (three days).",
     },
     Key {

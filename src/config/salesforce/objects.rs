@@ -43,7 +43,7 @@ impl WritableObject {
     pub(crate) fn wrong(&self) -> Vec<(&'static str, String)> {
         let mut wrong = Vec::new();
         if text::object_name(&self.object).is_err() {
-            wrong.push(("object", "is missing: the table's name is no API name of an object".to_owned()));
+            wrong.push(("object", "is missing: the table's name is not the API name of an object".to_owned()));
         }
         if self.create && self.external_id.is_empty() {
             let message = "is missing: create = true needs a Text field with 'External ID', so that a request which is \

@@ -24,7 +24,7 @@ static COMMON: &[Key<Config>] = &[Key {
     default: r#""12h""#,
     unit: "",
     meaning: "How long a session lives whose user Salesforce proved; then it is closed with 4401, and has to \
-              register again with a new proof. `\"0s\"`: for ever. Static tokens are not meant.",
+              register again with a new proof. `\"0s\"`: for ever. It does not apply to static tokens.",
 }];
 
 /// The keys of every table.

@@ -91,7 +91,7 @@ impl Reader {
         match self.seen.insert(entry.user.clone(), self.row) {
             None => Ok(entry),
             Some(first) => {
-                let fault = format!("the user stands in row {first} already");
+                let fault = format!("the user is already in row {first}");
                 self.seen.insert(entry.user, first);
                 Err(fault)
             }
@@ -148,7 +148,7 @@ fn header(record: &csv::ByteRecord) -> Result<Vec<usize>, String> {
             return Err(format!("column {} of the first line is none of {}{hint}", at + 1, COLUMNS.join(",")));
         };
         if columns.contains(&column) {
-            return Err(format!("the column '{}' stands twice in the first line", known(column)));
+            return Err(format!("the column '{}' is twice in the first line", known(column)));
         }
         columns.push(column);
     }
@@ -212,7 +212,7 @@ impl Members {
             _ => return Err(format!("{name} has to be a string")),
         };
         match self.fields.get_mut(column).map(|field| field.replace(text)) {
-            Some(Some(_)) => Err(format!("{name} stands twice")),
+            Some(Some(_)) => Err(format!("{name} is given twice")),
             Some(None) | None => Ok(()),
         }
     }

@@ -28,7 +28,7 @@ pub(super) struct Creations {
 /// One record.
 struct Creation {
     outcome: OnceCell<Result<String, Refusal>>,
-    /// An earlier attempt failed, and the org may have created the record all the same.
+    /// An earlier attempt failed, and the org may have created the record anyway.
     doubtful: bool,
 }
 

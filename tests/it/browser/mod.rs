@@ -1,5 +1,5 @@
 //! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI), `tabs`
-//! (several tabs of it), `connection` (how its connection ends and comes back, against a broker that a test plays), `gadget`
+//! (several tabs of it), `connection` (how its connection ends and is made again, against a broker that a test plays), `gadget`
 //! (examples/gadget.html), `org` (that gadget, a broker and an org).
 //!
 //! [`Chromium::launch`] gives a browser, or `None` where this machine has none; [`Chromium::open`] a page that loads from
@@ -111,7 +111,7 @@ impl Chromium {
         outcome["value"].take()
     }
 
-    /// Whoever waits reads one line, for itself or for another; then it is the next one's turn to look.
+    /// A caller that waits reads one line, for itself or for another; then the next one looks.
     async fn outcome(&self, id: u64) -> Value {
         loop {
             let mut reading = self.reading.lock().await;

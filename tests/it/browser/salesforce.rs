@@ -57,7 +57,7 @@ pub(super) async fn an_event_opens_the_record(chromium: &Chromium) {
     let broker = Broker::start().await;
     let page = page(chromium, &broker).await;
     let mut gadget = gadget(&broker).await;
-    // The vendor's sample, letter for letter: no id, and nothing comes back.
+    // The vendor's sample, letter for letter: no id, and no answer.
     gadget.publish("Salesforce/Call/OpenObject", json!({ "sfid": TASK })).await;
     page.shows("pop", &format!("{TASK} (gadget)")).await;
     let popped = page.evaluate("stub.called('screenPop')").await;

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use tokio::time::{Duration, sleep};
+use tokio::time::interval;
 
 use super::salesforce::{ALICE, CONTACT, PAGE, TASK, done, files, page, task};
-use super::{Chromium, Host, Page};
+use super::{Chromium, Host, LOOK_EVERY, Page};
 use crate::client::fake_broker::FakeBroker;
 use crate::support::{Broker, Peer, envelope, within};
 
@@ -78,8 +78,9 @@ pub(super) async fn a_log_whose_tab_was_closed_while_it_saved_is_not_saved_again
     let log = task(json!({ "Subject": "Call" }));
     gadget.send(envelope(SAVE, json!({ "id": "log", "timeout": 8000, "data": log }))).await;
     let saving = async {
+        let mut often = interval(LOOK_EVERY);
         while calls(&first, "saveLog").await.is_empty() && calls(&second, "saveLog").await.is_empty() {
-            sleep(Duration::from_millis(20)).await;
+            often.tick().await;
         }
     };
     within("a tab that saves", saving).await;
@@ -116,8 +117,9 @@ pub(super) async fn each_record_opens_once_while_the_leading_tab_changes(chromiu
     let wanted = RECORDS + RECORDS.div_ceil(3);
     let opened = async || [calls(&tabs[0], "screenPop").await, calls(&tabs[1], "screenPop").await].concat();
     let all = async {
+        let mut often = interval(LOOK_EVERY);
         while opened().await.len() < wanted {
-            sleep(Duration::from_millis(20)).await;
+            often.tick().await;
         }
     };
     within("every record", all).await;
@@ -200,7 +202,7 @@ pub(super) async fn an_error_is_shown_until_its_cause_is_gone(chromium: &Chromiu
     let settings = json!({ "url": fake.url(), "source": "salesforce" });
     let setup = json!({ "fails": { "runApex": [{ "code": "SERVER_ERROR", "description": "the org is slow" }] }, "tokens": ["good"] });
     let opened = chromium.open(Host::Loopback, PAGE, files(&settings), setup);
-    // The first token could not be had, so the first connection brings the second one.
+    // The first call for a token failed, so the first connection sends the second token.
     let refused = async {
         let mut peer = fake.connection().await;
         let register = peer.expect("Broker/Application/Register").await;

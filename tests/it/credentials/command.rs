@@ -230,7 +230,7 @@ fn csv_is_read_as_spreadsheets_write_it() {
         &[
             "row 2 (line 3): user must not be empty",
             "row 3 (line 4): password must not be empty",
-            "row 4 (line 5): the user stands in row 1 already",
+            "row 4 (line 5): the user is already in row 1",
             "row 5 (line 6): 3 fields, where the first line has 5",
             "row 6 (line 7): 6 fields, where the first line has 5",
             "row 7 (line 8): password must not contain control characters",
@@ -275,11 +275,11 @@ fn json_is_read_object_by_object() {
             "row 2: not an object",
             "row 3: extension is missing",
             "row 4: extension has to be a string",
-            "row 5: user stands twice",
+            "row 5: user is given twice",
             "row 6: password has to be a string",
             "row 7: password has an escape that is not a character",
             "row 8: a key that is none of user, username, password, extension, adfs_username",
-            "row 9: the user stands in row 1 already",
+            "row 9: the user is already in row 1",
             "row 10: user must not contain control characters",
         ],
     );
@@ -300,7 +300,7 @@ fn a_file_that_is_no_import_is_refused_as_a_whole() {
         (
             "a.csv",
             b"user,user,username,password,extension\n",
-            "the column 'user' stands twice in the first line".to_owned(),
+            "the column 'user' is twice in the first line".to_owned(),
         ),
         ("a.csv", b"\xff\xfeu\0s\0", "the file is UTF-16; save it as UTF-8".to_owned()),
         ("a.json", b"[{}", "line 1, column 3: this is not JSON".to_owned()),

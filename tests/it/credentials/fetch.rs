@@ -236,7 +236,7 @@ fn the_record_goes_on_after_a_crash_a_move_and_a_fault() {
     record("after the move");
     assert_eq!(records(folder.path())[0]["user"], "after the move");
 
-    // A folder in the file's place stands for a disk that fails: it stops nobody, and the gap is told.
+    // A folder in the file's place stands for a disk that fails: it stops nobody, and the gap is reported.
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     let refused = Audit::open(folder.path(), Rotation::default()).map(drop).unwrap_err().to_string();

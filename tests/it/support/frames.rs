@@ -15,7 +15,7 @@ pub(crate) const PONG: u8 = 0xA;
 
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
-/// Length codes that say where the length stands: in two bytes, in eight.
+/// Length codes that say where the length is: in two bytes, in eight.
 const LEN_16: u8 = 0x7E;
 const LEN_64: u8 = 0x7F;
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
@@ -89,7 +89,7 @@ impl Frame {
     }
 }
 
-/// A connection that has shaken hands and then knows no rules.
+/// A connection that has shaken hands and then follows no rules.
 pub(crate) struct RawSocket {
     stream: TcpStream,
     conversation: Conversation,
@@ -129,7 +129,7 @@ impl RawSocket {
         assert!(reply.text().contains("\"Success\":true"), "{}", reply.text());
     }
 
-    /// Writes bytes as they stand. An error is no failure: the broker may have closed already, which a read shows.
+    /// Writes bytes as they are. An error is not a failure: the broker may have closed already, which a read shows.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         let shown = String::from_utf8_lossy(bytes).into_owned();
         self.conversation.add("raw", '>', &shown);
