@@ -1,4 +1,4 @@
-//! What does a request and its answer cost in the router? From the asker's text to the answer in its outbox, with one
+//! What does a request and its answer cost in the router? From the requester's text to the answer in its outbox, with one
 //! handler and among many.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails loudly")]

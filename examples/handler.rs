@@ -1,11 +1,12 @@
 //! An adapter that uses the Rust client: answers `Crm/Contact/Find`, and reconnects by itself.
 //!
 //! ```sh
-//! cargo run --example handler [ws://127.0.0.1:7420/ws]
-//! switchboard request Crm Contact Find '"+49301234"' --source me
+//! SWITCHBOARD_USER=alice@example.com cargo run --example handler [ws://127.0.0.1:7420/ws]
+//! switchboard request Crm Contact Find '"+49301234"' --source me --user alice@example.com
 //! ```
 //!
-//! A broker with `auth.mode = "tokens"` needs a token: set `SWITCHBOARD_TOKEN`. docs/guides/adapter.md explains the rest.
+//! It answers one user's applications. A broker with `auth.mode = "tokens"` takes the user from a token: set
+//! `SWITCHBOARD_TOKEN`; with a service's token it answers all users. docs/guides/adapter.md explains the rest.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
@@ -32,6 +33,9 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let mut builder = Client::builder(&url).source("crm");
     if let Ok(token) = std::env::var("SWITCHBOARD_TOKEN") {
         builder = builder.token(token.into());
+    }
+    if let Ok(user) = std::env::var("SWITCHBOARD_USER") {
+        builder = builder.user(user);
     }
     let client = builder.connect().await?;
     let mut serving = client.serve("Crm/Contact/Find".parse()?, find).await?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rand::{Rng, RngExt};
 
-/// Random waits below a limit that doubles with each attempt, so that those who failed together do not all come back at the
+/// Random waits below a limit that doubles with each attempt, so that clients that failed together do not all retry at the
 /// same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Backoff {

@@ -41,7 +41,7 @@ pub(crate) struct MeasuredWith {
 }
 
 impl Budget {
-    /// Reads a file; `None`: it is no budget.
+    /// Reads a file. `None`: it is not a budget.
     pub(crate) fn read(text: &str) -> Option<Self> {
         let table: toml::Table = text.parse().ok()?;
         let with = table.get("measured-with")?;
@@ -94,7 +94,7 @@ impl Budget {
 
 fn verdict(allowed: Option<&u64>, taken: Option<&u64>) -> (bool, String) {
     let (Some(&allowed), Some(&taken)) = (allowed, taken) else {
-        return (false, "stands on one side only".to_owned());
+        return (false, "is on one side only".to_owned());
     };
     #[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
     let change = taken as f64 / allowed as f64 * 100.0 - 100.0;

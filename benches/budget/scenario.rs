@@ -28,7 +28,7 @@ pub(crate) struct Scenario {
     pub(crate) rounds: u32,
     /// How many of what is counted one round does.
     pub(crate) steps_a_round: u64,
-    /// Sets up, and runs so many rounds.
+    /// Sets up, and runs this number of rounds.
     pub(crate) run: fn(u32),
 }
 
@@ -37,11 +37,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     // An envelope's text to its routing keys: flat, and nested with escapes and text that is not ASCII.
     Scenario { name: "decode_256_bytes", rounds: 2_000, steps_a_round: 1, run: |rounds| decode_envelope(rounds, 256) },
     Scenario { name: "decode_4_kib", rounds: 300, steps_a_round: 1, run: |rounds| decode_envelope(rounds, 4 << 10) },
-    // An event from its text to so many outboxes, and out of all of them.
+    // An event from its text to this number of outboxes, and out of all of them.
     Scenario { name: "publish_to_1", rounds: 2_000, steps_a_round: 1, run: |rounds| publish(rounds, 1) },
     Scenario { name: "publish_to_100", rounds: 100, steps_a_round: 1, run: |rounds| publish(rounds, 100) },
     Scenario { name: "publish_to_1000", rounds: 15, steps_a_round: 1, run: |rounds| publish(rounds, 1_000) },
-    // From the asker's text to the answer in its outbox.
+    // From the requester's text to the answer in its outbox.
     Scenario { name: "request_and_reply", rounds: 500, steps_a_round: 1, run: request_and_reply },
     // A session that registers, subscribes and goes.
     Scenario { name: "session", rounds: 300, steps_a_round: 1, run: come_and_go },

@@ -1,4 +1,4 @@
-//! Sessions without tasks: whoever has one drives it by hand.
+//! Sessions without tasks, which their owner drives by hand.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -86,7 +86,7 @@ impl Alone {
         begun.spent()
     }
 
-    /// The sessions of a range subscribe to what all hear; the CPU time.
+    /// The sessions of a range subscribe to what all receive. Returns the CPU time.
     fn subscribe_to_news(&mut self, range: Range<usize>) -> Duration {
         let (text, begun) = (subscribe(["News", "Desk", "*"]), Cpu::begin());
         range.for_each(|number| self.command(number, &text));
@@ -102,7 +102,7 @@ impl Alone {
         begun.spent()
     }
 
-    /// From the text to the outbox, and out of it, for a receiver that hears every event; the CPU time.
+    /// From the text to the outbox, and out of it, for a receiver of every event. Returns the CPU time.
     fn publish_to(&mut self, sender: &mut Connection, receiver: &mut Connection) -> Duration {
         let (text, begun) = (event(["Phone", "Call", "Ringing"]), Cpu::begin());
         for _ in 0..EVENTS {
@@ -195,17 +195,17 @@ fn subscribe_and_leave(crowd: &mut Alone, sender: &mut Connection) {
     let first = micros(crowd.subscribe_to_news(0..some), some);
     crowd.subscribe_to_news(some..count - some);
     let last = micros(crowd.subscribe_to_news(count - some..count), some);
-    row(&format!("subscribing to what all hear, the first {some}"), first, "µs");
+    row(&format!("subscribing to what all receive, the first {some}"), first, "µs");
     row(&format!("  the last {some}"), last, "µs");
 
     let (news, begun) = (event(["News", "Desk", "Closing"]), Cpu::begin());
     crowd.send(sender, &news);
     row("one event into all outboxes", millis(begun.spent()), "ms");
-    assert_eq!(crowd.take_all(), count, "all hear it");
+    assert_eq!(crowd.take_all(), count, "all receive it");
 
     row(&format!("leaving, {some} of {count} at once"), micros(crowd.leave(some), some), "µs");
     crowd.send(sender, &news);
-    assert_eq!(crowd.take_all(), count - some, "all who are left hear it");
+    assert_eq!(crowd.take_all(), count - some, "the remaining sessions receive it");
     let mut others = Vec::new();
     while !crowd.sessions.is_empty() {
         let leaving = some.min(crowd.sessions.len());

@@ -3,7 +3,7 @@
 //!
 //! In stages, each a process of its own, so that none finds the memory of another: the sessions `alone`, each with its
 //! outbox, driven as their tasks would; tokio's in-memory streams, with nothing at their ends; sessions `with_tasks` over
-//! such streams. Each step stands beside itself with fewer sessions. Times are CPU time of the one thread that does all
+//! such streams. Each step is compared with itself with fewer sessions. Times are CPU time of the one thread that does all
 //! of it. `SESSIONS=100000` takes fewer.
 
 #![allow(

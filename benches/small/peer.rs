@@ -64,7 +64,7 @@ impl Peer {
         }
     }
 
-    /// Sends, and waits until the answer has come.
+    /// Sends, and waits for the answer.
     fn command(&mut self, text: &str, answer: &[u8]) {
         self.stream.write_all(&wire::frame(text)).unwrap();
         self.text.clear();
@@ -95,7 +95,7 @@ impl Peer {
         self.stream.write_all(&messages).unwrap();
     }
 
-    /// Reads until these have come, in order and nothing else.
+    /// Reads these, in this order and nothing else.
     pub(crate) fn expect(&mut self, numbers: Range<u32>) {
         let mut expected = numbers;
         while !expected.is_empty() {

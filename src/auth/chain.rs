@@ -1,4 +1,4 @@
-//! [`Chain`]: static tokens first, then whoever proves the rest.
+//! [`Chain`]: static tokens first, then the verifiers of other tokens.
 
 use super::{AuthError, Claim, TokenTable, Verification, Verifier, ready};
 

@@ -108,7 +108,7 @@ impl Claims {
     fn time(&self, name: &str) -> Result<Option<Duration>, &'static str> {
         let Some(value) = self.0.0.get(name) else { return Ok(None) };
         let time = value.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        time.map(Some).ok_or("a time of the JWT ('exp', 'nbf', 'iat') is no number of seconds since 1970")
+        time.map(Some).ok_or("a time of the JWT ('exp', 'nbf', 'iat') is not a number of seconds since 1970")
     }
 }
 
@@ -125,9 +125,9 @@ impl<'t> Jwt<'t> {
     /// Takes a token apart.
     ///
     /// # Errors
-    /// Why it is no JWT that could ever be believed.
+    /// Why it is not a JWT that could be accepted.
     pub fn read(token: &'t str) -> Result<Self, &'static str> {
-        const SHAPE: &str = "the token is no JWT: three parts in base64url without '=', with a dot between each two";
+        const SHAPE: &str = "the token is not a JWT: three parts in base64url without '=', with a dot between each two";
         if token.len() > TOKEN_BYTES_MAX {
             return Err("the token is too long: a JWT may have 8192 bytes");
         }
@@ -136,7 +136,7 @@ impl<'t> Jwt<'t> {
         let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map(Zeroizing::new).map_err(|_| SHAPE);
         let (header, signature) = (decode(header)?, decode(signature)?);
         let header =
-            serde_json::from_slice(&header).map_err(|_| "the JWT's header is no JSON object, or has a key twice")?;
+            serde_json::from_slice(&header).map_err(|_| "the JWT's header is not a JSON object, or has a key twice")?;
         Ok(Self { header, signed, claims, signature })
     }
 
@@ -161,11 +161,11 @@ impl<'t> Jwt<'t> {
         }
         let claims = URL_SAFE_NO_PAD.decode(self.claims).map(Zeroizing::new).ok();
         let claims = claims.and_then(|claims| serde_json::from_slice(&claims).ok());
-        claims.map(Claims).ok_or("the JWT's claims are no JSON object in base64url, or have a key twice")
+        claims.map(Claims).ok_or("the JWT's claims are not a JSON object in base64url, or have a key twice")
     }
 }
 
-/// A JSON object in which no key stands twice: parsers disagree on which one counts, and an attacker would use that.
+/// A JSON object in which no key occurs twice: parsers disagree on which one counts, and an attacker would use that.
 struct Object(BTreeMap<String, Value>);
 
 impl Object {
@@ -188,7 +188,7 @@ impl<'de> Deserialize<'de> for Object {
                 let mut object = BTreeMap::new();
                 while let Some((name, value)) = members.next_entry()? {
                     if object.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a key stands twice"));
+                        return Err(A::Error::custom("a key occurs twice"));
                     }
                 }
                 Ok(Object(object))
@@ -202,8 +202,8 @@ impl<'de> Deserialize<'de> for Object {
 pub struct JwtKeys(Vec<SubjectPublicKeyInfoDer<'static>>);
 
 impl JwtKeys {
-    /// Reads certificates and public keys in PEM. A certificate is taken for its key alone: that it stands here is what
-    /// makes it trusted, so neither its dates nor who signed it is looked at.
+    /// Reads certificates and public keys in PEM. Only the key of a certificate is used. It is trusted because it is
+    /// configured, so neither its dates nor its issuer are checked.
     ///
     /// # Errors
     /// What is wrong, without a word of the text.

@@ -135,7 +135,7 @@ pub trait Verifier: Send + Sync {
     fn verify(&self, claim: Claim) -> Verification<'_>;
 }
 
-/// Verifies with a plain function, for those who never wait.
+/// Verifies with a plain function that never waits.
 fn ready(outcome: Result<Identity, AuthError>) -> Verification<'static> {
     Box::pin(std::future::ready(outcome))
 }

@@ -22,7 +22,7 @@ Examples:
 
 Without --seed it knows the client 'demo' with the secret 'demo-secret' (client credentials).
 JWT bearer needs a seed whose client has \"certificate_file\": an X.509 certificate in PEM.
-It is for tests and demonstrations, and believes whoever reaches it: give it no real secrets.
+It is for tests and demonstrations, and trusts every caller: give it no real secrets.
 ";
 
 /// Run a stand-in for a system that the broker asks

@@ -69,7 +69,7 @@ fn tables() -> String {
     };
     let once = rows.iter().filter(|row| row.variable.is_some()).map(line).collect::<String>();
     format!(
-        "### Keys that stand once\n\n{HEAD}{once}\n{}\n{}\n{}\n{}",
+        "### Single keys\n\n{HEAD}{once}\n{}\n{}\n{}\n{}",
         part("Keys of `[[applications]]`", "applications[]."),
         part("Keys of `[channels.NAME]`", "channels.NAME."),
         part("Keys of `[salesforce.objects.NAME]`", "salesforce.objects.NAME."),

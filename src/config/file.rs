@@ -290,7 +290,7 @@ impl Reader<'_> {
                 let missing = "is missing: what Salesforce calls the topic, such as /event/CTI_Notice__e";
                 self.report.add(&place, own, missing);
             } else if complete && topics.values().any(|other| other.topic == topic.topic) {
-                self.report.add(&place, own, "is another table's too: a topic is heard once");
+                self.report.add(&place, own, "is another table's too: a topic can have only one table");
             } else {
                 topics.insert(name.to_owned(), topic);
             }
@@ -348,7 +348,7 @@ fn incomplete(table: &DeTable<'_>, draft: &Draft) -> impl Iterator<Item = (&'sta
         (
             draft.observe && draft.service,
             "observe",
-            "must not stand beside service = true: a service hears every user anyway",
+            "must not stand beside service = true: a service receives the events of every user anyway",
         ),
     ]
     .into_iter()
@@ -365,12 +365,12 @@ fn unknown(place: Place, key: &str, prefix: &str, known: impl IntoIterator<Item 
     }
 }
 
-/// Whether some key stands in a table of this name.
+/// Whether some key is in a table of this name.
 fn is_table(name: &str) -> bool {
     tables().any(|table| table == name)
 }
 
-/// Every table that a key stands in, directly or deeper.
+/// Every table that contains a key, directly or deeper.
 fn tables() -> impl Iterator<Item = &'static str> {
     keys().flat_map(|key| key.name.match_indices('.').filter_map(|(at, _)| key.name.get(..at)))
 }

@@ -22,7 +22,7 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 pub struct LoadOptions {
     /// `--config`
     pub file: Option<PathBuf>,
-    /// The environment; variables that are no keys are left alone.
+    /// The environment; variables that are not keys are ignored.
     pub environment: Vec<(OsString, OsString)>,
     /// `--listen`, each as it was written; none: the layers below decide.
     pub listen: Vec<String>,

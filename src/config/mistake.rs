@@ -12,7 +12,7 @@ pub enum Place {
     File {
         /// The file, as it was named.
         path: PathBuf,
-        /// The line and the column in characters, both from 1; `None` where the file as a whole is meant.
+        /// The line and the column in characters, both from 1; `None` if it concerns the whole file.
         at: Option<(usize, usize)>,
     },
     /// In an environment variable.
@@ -26,7 +26,7 @@ pub enum Place {
 pub struct Mistake {
     /// Where it was written.
     pub place: Place,
-    /// The key, as in `limits.rate` or `applications[0].source`; `None` where the text as a whole is meant.
+    /// The key, as in `limits.rate` or `applications[0].source`; `None` if it concerns the whole text.
     pub key: Option<String>,
     /// What is wrong, and what would be right.
     pub message: String,

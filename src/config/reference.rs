@@ -17,7 +17,7 @@ pub(crate) struct Key<T: 'static> {
     pub(crate) name: &'static str,
     /// What it takes and where that goes.
     pub(crate) slot: Slot<T>,
-    /// What holds where nothing is written, as TOML writes it; in words where it is no value.
+    /// The default in TOML syntax, or a description if it is not a fixed value.
     pub(crate) default: &'static str,
     /// The unit of a number.
     pub(crate) unit: &'static str,
@@ -47,15 +47,15 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Addresses(|it| &mut it.listen),
         default: r#"["127.0.0.1:7420", "[::1]:7420"]"#,
         unit: "",
-        meaning: "Where to listen; port 0 asks the system for a free one. A listener that is written here and cannot \
-                  be had is an error; the default one on `[::1]` is a warning.",
+        meaning: "Where to listen; port 0 asks the system for a free one. If an address of this list cannot be used, \
+                  `serve` ends with an error; the default `[::1]` gives only a warning.",
     },
     Key {
         name: "data_dir",
         slot: Slot::Path(|it, path| it.data_dir = path),
         default: "the platform's data folder",
         unit: "",
-        meaning: "The folder of the credential store, its key and the audit log. One broker a folder.",
+        meaning: "The folder of the credential store, its key and the audit log. Only one broker can use a folder.",
     },
     Key {
         name: "auth.mode",
@@ -65,8 +65,9 @@ static KEYS: &[Key<Config>] = &[
         ]),
         default: r#""open""#,
         unit: "",
-        meaning: "How sessions prove who they are. `\"tokens\"`: by a token of `[[applications]]`, or by Salesforce where \
-                  one of the tables `[auth.salesforce_*]` is written; the default with a file. `\"open\"`: not at all, for development, on loopback only; the default without a file.",
+        meaning: "How sessions prove who they are. `\"tokens\"`: by a token of `[[applications]]`, or by Salesforce, \
+                  with a table `[auth.salesforce_*]`; the default with a file. `\"open\"`: not at all, for \
+                  development, on loopback only; the default without a file.",
     },
     Key {
         name: "http.allowed_origins",
@@ -91,8 +92,8 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Patterns(|it, patterns| it.protected = patterns),
         default: r#"["*/User/FetchCredentials", "*/Agent/SetUserInfo", "*/Connection/ReInit", "*/Agent/Login"]"#,
         unit: "",
-        meaning: "Triples whose requests carry passwords: request-only, never an event, kept, observed or logged with \
-                  a payload. Compared without regard to case.",
+        meaning: "Triples whose requests carry passwords: requests only. Their envelopes are never events, retained \
+                  or observed, and their payloads are never logged. Compared without regard to case.",
     },
     Key {
         name: "credentials.store",
@@ -110,7 +111,7 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Path(|it, path| it.credentials.key_file = Some(path)),
         default: "`credentials.key` in `data_dir`",
         unit: "",
-        meaning: "The file of the store's key, 64 hex digits; made with mode 0600 where there is none. The variable \
+        meaning: "The file of the store's key, 64 hex digits; made with mode 0600 if it does not exist. The variable \
                   `SWITCHBOARD_CREDENTIALS_KEY` (one underscore) holds the key itself instead.",
     },
     Key {
@@ -178,8 +179,7 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Size(1, |it| &mut it.limits.registration_bytes),
         default: "16384",
         unit: "bytes",
-        meaning: "The size of a message before registration; at most `message_bytes`, and lowered to it where \
-                  nothing is written here.",
+        meaning: "The size of a message before registration; at most `message_bytes`, the default is lowered to it.",
     },
     Key {
         name: "limits.subscriptions",
@@ -222,7 +222,7 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Span(TICK, |it| &mut it.limits.slow_consumer),
         default: r#""5s""#,
         unit: "",
-        meaning: "How long a receiver may take nothing while something waits for it, before it is closed with 4413.",
+        meaning: "How long a receiver may read nothing while messages wait for it. Then it is closed with 4413.",
     },
     Key {
         name: "limits.rate",
@@ -265,7 +265,7 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Size(1, |it| &mut it.limits.connections),
         default: "10000",
         unit: "connections",
-        meaning: "Connections in all. Further ones are answered 503.",
+        meaning: "Connections in all. Further ones get 503.",
     },
     Key {
         name: "limits.unregistered",
@@ -307,7 +307,8 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Size(0, |it| &mut it.limits.retained_values),
         default: "10000",
         unit: "values a user",
-        meaning: "Retained values that are kept for a user. In shared channels they count for the user or service that sent them last. 0: none.",
+        meaning: "Retained values that are kept for a user. In shared channels they count for the user or service \
+                  that sent them last. 0: none.",
     },
     Key {
         name: "limits.retained_bytes",
@@ -353,7 +354,7 @@ pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
         slot: Slot::Switch(|it| &mut it.service),
         default: "false",
         unit: "",
-        meaning: "A server-side application: no user's, it hears all users' envelopes that it subscribes to.",
+        meaning: "A server-side application. It belongs to no user, and receives the envelopes of all users that it subscribes to.",
     },
     Key {
         name: "token_sha256",
@@ -374,14 +375,15 @@ pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
         slot: Slot::Switch(|it| &mut it.observe),
         default: "false",
         unit: "",
-        meaning: "May subscribe to other users' events (a supervisor). Not for a service, which hears them anyway.",
+        meaning: "May subscribe to other users' events (a supervisor). Not for a service, which receives them anyway.",
     },
     Key {
         name: "handle",
         slot: Slot::Patterns(|it, patterns| it.handle = patterns),
         default: "[]",
         unit: "",
-        meaning: "Protected triples, and triples of shared channels, that it may be a handler of. A service needs it for protected triples only.",
+        meaning: "Protected triples, and triples of shared channels, that it may be a handler of. A service needs it \
+                  for protected triples only.",
     },
     Key {
         name: "request",
@@ -413,7 +415,8 @@ pub(crate) static CHANNEL_KEYS: &[Key<Channel>] = &[
         ]),
         default: r#""all""#,
         unit: "",
-        meaning: "Who may publish events on a shared channel: every session, or services only. Requests are not concerned.",
+        meaning: "Who may publish events on a shared channel: every session, or services only. Requests are not \
+                  concerned.",
     },
     Key {
         name: "overflow",

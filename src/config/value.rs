@@ -27,7 +27,7 @@ pub(crate) struct Item {
 pub(crate) enum Value {
     /// A string.
     Text(String),
-    /// A whole number; one that no integer type holds stands at the type's end.
+    /// A whole number; one that no integer type holds becomes the type's last value.
     Whole(i128),
     /// `true` or `false`.
     Switch(bool),

@@ -409,7 +409,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         None
     }
 
-    /// Handles the messages that have come, until one has an effect, the connection wants to pause, or the burst is over.
+    /// Handles the messages that have arrived, until one has an effect, the connection wants to pause, or the burst is over.
     fn handle_arrived(&mut self) -> Result<Option<Effect>, Ended> {
         let mut at = now();
         let mut is_first = true;

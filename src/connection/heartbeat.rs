@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// together. Never longer: clients are told how long a dead session can hold its place.
 const JITTER_PERCENT: u64 = 10;
 
-/// When to ping next, and what was heard since the last ping.
+/// When to ping next, and whether a frame has arrived since the last ping.
 pub(super) struct Heartbeat {
     every: Duration,
     missed_max: u32,
@@ -33,7 +33,7 @@ impl Heartbeat {
         Self { every, missed_max, missed: 0, heard: true, unread: false, jitter: seed | 1 }
     }
 
-    /// A frame, or a part of one, has come. It also ends a pause: the broker reads again.
+    /// A frame, or a part of one, has arrived. It also ends a pause: the broker reads again.
     pub(super) fn hear(&mut self) {
         self.heard = true;
         self.missed = 0;

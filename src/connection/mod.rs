@@ -56,7 +56,7 @@ pub enum Input<'a> {
     Frame,
     /// Bytes came, perhaps of a frame that is not whole yet: a sign of life.
     Alive,
-    /// The time of [`Connection::deadline`] has come.
+    /// The time of [`Connection::deadline`] is reached.
     Timeout,
     /// The verifier's answer to [`Effect::Verify`].
     Verified(Result<Identity, AuthError>),
@@ -90,7 +90,7 @@ pub enum Gone {
 /// What must wait or end.
 #[derive(Debug)]
 pub enum Effect {
-    /// Ask the verifier, and come back with [`Input::Verified`]. The connection is not read meanwhile.
+    /// Ask the verifier, and return with [`Input::Verified`]. The connection is not read meanwhile.
     Verify(Claim),
     /// Send what waits, then this Close frame, and end.
     Close(Close),
@@ -273,7 +273,7 @@ impl Connection {
                 None
             }
             Input::Taken => {
-                // While the peer took nothing it was not read either, so its pongs have not been heard.
+                // While the peer took nothing it was not read either, so its pongs have not been read.
                 self.heartbeat.hear();
                 self.timers.stop(Timer::SlowConsumer);
                 None

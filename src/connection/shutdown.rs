@@ -82,7 +82,7 @@ impl Shutdown {
         Duration::from_micros(self.step_us.load(Ordering::SeqCst).saturating_mul(place)).min(SPREAD_MAX)
     }
 
-    /// Waits until the drain has come this far.
+    /// Waits until the drain has reached this phase.
     pub async fn reached(&self, stage: Stage) {
         let mut notified = pin!(self.notify.notified());
         // The task that the notifier wakes, and the stage at that time. As long as both are the same, there is no need to

@@ -1,7 +1,7 @@
 //! CTI credentials of agents: who may fetch them, where they come from, and a record of every fetch.
 //!
 //! [`FetchCredentials`] answers `Salesforce/User/FetchCredentials`. It asks a [`Source`], of which [`Directory`], the
-//! embedded encrypted file, is one; the room knows no other.
+//! embedded encrypted file, is one; the room uses no other.
 
 mod directory;
 mod exchange;

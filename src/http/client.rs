@@ -1,4 +1,4 @@
-//! [`Client`]: sends requests; [`Answer`]: what comes back.
+//! [`Client`]: sends requests; [`Answer`]: what is received.
 
 use std::fmt;
 use std::fs;

@@ -1,7 +1,7 @@
 //! [`Router`]: whose an envelope is and who gets it. The whole public face of the room.
 //!
 //! It takes `&self`, is synchronous and gets time as an argument: it never waits, opens no socket and looks at no clock.
-//! A session attaches, subscribes, routes envelopes and detaches; whoever runs the broker calls [`Router::expire`] at
+//! A session attaches, subscribes, routes envelopes and detaches; the program calls [`Router::expire`] at
 //! [`Router::deadline`]. Start at [`Router::route`]: the rules of docs/protocol.md, "Routing", the first that fits.
 //!
 //! # Locks
@@ -100,7 +100,7 @@ pub struct Declaration {
     pub failure_keys: &'static [&'static str],
     /// The fields of a request's payload that its failure repeats.
     pub repeats: &'static [&'static str],
-    /// Hears of a request that was refused before it reached the adapter.
+    /// Is called for a request that was refused before it reached the adapter.
     pub refused: Box<dyn Fn(&Refused<'_>) + Send + Sync>,
 }
 
@@ -345,7 +345,7 @@ impl Router {
         !requests.0.is_empty()
     }
 
-    /// When [`Router::expire`] wants to be called next; whoever asks means to call it then.
+    /// When [`Router::expire`] wants to be called next; the caller means to call it then.
     pub fn deadline(&self) -> Option<Instant> {
         self.requests.deadline()
     }

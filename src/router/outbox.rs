@@ -380,7 +380,7 @@ impl State {
         (self.messages, self.bytes, self.droppable) = (0, 0, 0);
     }
 
-    /// The tasks that have to learn of the end: the session's own, and publishers that wait in vain now.
+    /// The tasks that have to learn of the end: the session's own, and publishers that wait for it.
     fn take_concerned(&mut self) -> SmallVec<[Waker; 1]> {
         let mut concerned = std::mem::take(&mut self.relief);
         concerned.extend(self.end_waker.take());

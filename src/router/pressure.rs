@@ -82,7 +82,7 @@ pub(super) struct Holdup {
     allowance: Allowance,
     /// Since when some publisher waits.
     waited_since: Option<Instant>,
-    /// A publisher waited in vain. Nobody waits until the queue is under half.
+    /// A publisher waited until its time was over. Nobody waits until the queue is under half.
     in_vain: bool,
     /// The allowance is used up. Nobody waits until the queue has been under half for [`RECOVERED_AFTER`].
     used_up: bool,

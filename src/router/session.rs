@@ -41,7 +41,7 @@ pub struct Registration {
     pub source: String,
     /// What was proved.
     pub identity: Identity,
-    /// Whether it hears its own events.
+    /// Whether it receives its own events.
     pub echo: bool,
     /// The address of its peer; `None` inside the process.
     pub address: Option<IpAddr>,

@@ -44,7 +44,7 @@ impl Router {
     ) -> Result<(), Refusal> {
         let observes = access::observes(session, wanted)?;
         self.check_subscription(session, wanted)?;
-        // Held until the subscription is in the index, so that whoever ends it finds it there.
+        // Held until the subscription is in the index, so that the task that ends it finds it there.
         let mut holds = session.holds.lock();
         if holds.is_closed() {
             return Err(Refusal::new(ErrorCode::NotRegistered, "the session has ended; register again"));

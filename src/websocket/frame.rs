@@ -8,11 +8,11 @@ use zeroize::Zeroize;
 /// FIN, and the opcode of a text (RFC 6455, section 5.2).
 const FIN_TEXT: u8 = 0x81;
 
-/// The longest frame whose length stands in the second byte of its header, and in the two bytes after that.
+/// The longest frame whose length is in the second byte of its header, and in the two bytes after that.
 const SHORT: usize = 2 + 125;
 const MEDIUM: usize = 4 + u16::MAX as usize;
 
-/// From so many bytes on, zeros that are written first and then written over cost more than a second allocation.
+/// From this number of bytes on, zeros that are written first and then written over cost more than a second allocation.
 const LONG: usize = 32 << 10;
 
 /// A ping frame without a payload (RFC 6455, section 5.5.2).
@@ -178,7 +178,7 @@ fn header(text_len: usize) -> ([u8; 10], usize) {
     (header, header_len)
 }
 
-/// How long the header of a frame is that has so many bytes in all.
+/// The header length of a frame of this number of bytes in all.
 fn header_len(wire_len: usize) -> usize {
     match wire_len {
         ..=SHORT => 2,

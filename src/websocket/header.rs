@@ -31,7 +31,7 @@ pub(super) struct Header {
     pub(super) len: usize,
 }
 
-/// Parses a header and its own length, if all of it has come.
+/// Parses a header and its own length, if all of it has arrived.
 ///
 /// # Errors
 /// The rule that it breaks. Lengths have to be encoded in the fewest bytes (RFC 6455, section 5.2).

@@ -1,9 +1,9 @@
-//! [`Reader`]: the bytes of a connection in, messages out (RFC 6455, section 5, the server's side). It knows no stream.
+//! [`Reader`]: the bytes of a connection in, messages out (RFC 6455, section 5, the server's side). It uses no stream.
 //!
-//! tungstenite's codec is not used, for four reasons. It keeps the largest message's buffer for good (1 MiB each for ten
+//! tungstenite's codec is not used, for four reasons. It never frees the largest message's buffer (1 MiB each for ten
 //! thousand idle sessions), it takes no more from a syscall than that buffer's size at rest, it looks at the limit of a
-//! fragmented message only after the fragment has come, and each message is counted bytes of its own. Here a fault is
-//! found on the header, memory grows with the bytes that have come and not with those announced, nothing is held at rest,
+//! fragmented message only after the fragment has arrived, and each message is counted bytes of its own. Here a fault is
+//! found on the header, memory grows with the bytes that have arrived and not with those announced, nothing is held at rest,
 //! and a message is read where it lies.
 
 use std::mem;
@@ -39,7 +39,7 @@ pub(super) enum Message<'r> {
 
 /// Reads frames.
 pub(super) struct Reader {
-    /// What has come; up to `from` it is decoded.
+    /// What has arrived; up to `from` it is decoded.
     ahead: Vec<u8>,
     from: usize,
     /// The header of the frame that begins at `from`, once it is there; it is decoded then.
@@ -57,7 +57,7 @@ struct Fragments {
     is_whole: bool,
 }
 
-/// A frame that has come as a whole.
+/// A frame that has arrived as a whole.
 enum Whole {
     /// In one frame, with its payload at this place of `ahead`.
     Frame(Opcode, Range<usize>),
@@ -72,12 +72,12 @@ impl Reader {
         Self { ahead: read_ahead.to_vec(), from: 0, header: None, fragments: None, message_bytes_max }
     }
 
-    /// From the next header on, a message may have so many bytes.
+    /// From the next header on, a message may have this number of bytes.
     pub(super) fn set_message_bytes_max(&mut self, message_bytes_max: usize) {
         self.message_bytes_max = message_bytes_max;
     }
 
-    /// Takes bytes that have come.
+    /// Takes bytes that have arrived.
     pub(super) fn feed(&mut self, bytes: &[u8]) {
         if self.from > 0 {
             self.ahead.drain(..mem::take(&mut self.from));
@@ -93,7 +93,7 @@ impl Reader {
             return None;
         }
         self.ahead.drain(..mem::take(&mut self.from));
-        // It doubles with what has come: a header that announces much takes little.
+        // It doubles with what has arrived: a header that announces much takes little.
         self.ahead.reserve(DIRECT_BYTES_MIN);
         Some(&mut self.ahead)
     }

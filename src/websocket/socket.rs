@@ -24,7 +24,7 @@ const READ_BYTES: usize = 32 << 10;
 const SLICES: usize = 64;
 
 /// Frames up to this size are copied one behind the other for a syscall. By slices the kernel takes 16 frames of 360 bytes
-/// in 2.0 µs, joined in 1.4, the copy included; from 2 KiB on it is no gain (Linux 6.18, loopback).
+/// in 2.0 µs, joined in 1.4, the copy included; from 2 KiB on there is no gain (Linux 6.18, loopback).
 const JOINED_BYTES_MAX: usize = 1 << 10;
 
 /// A batch that was once longer than this gives its memory back when it is written.
@@ -73,7 +73,7 @@ pub struct Socket<S> {
     /// A control frame, or the rest of one: goes out at the next boundary between frames.
     control: Bytes,
     unflushed: bool,
-    /// Bytes have come since the last [`Socket::take_heard`].
+    /// Bytes have arrived since the last [`Socket::take_heard`].
     heard: bool,
 }
 
@@ -91,12 +91,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// From the next message on, one may have so many bytes.
+    /// From the next message on, one may have this number of bytes.
     pub fn set_message_bytes_max(&mut self, message_bytes_max: usize) {
         self.reader.set_message_bytes_max(message_bytes_max);
     }
 
-    /// The next message that has come as a whole; looks at no stream.
+    /// The next message that has arrived as a whole. Reads no stream.
     pub fn next_arrival(&mut self) -> Result<Option<Arrival<'_>>, Ended> {
         let Some(message) = self.reader.next().map_err(Ended::Fault)? else { return Ok(None) };
         match message {
@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Reads until there is something for [`Socket::next_arrival`]. Not to be called while [`Socket::is_writing`]: who does not
+    /// Reads until there is something for [`Socket::next_arrival`]. Not to be called while [`Socket::is_writing`]: a task that does not
     /// read is not read from.
     pub fn poll_come(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
         while !self.reader.is_ready() {
@@ -129,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether bytes have come since the last call, also of a message that is not whole yet.
+    /// Whether bytes have arrived since the last call, also of a message that is not whole yet.
     pub fn take_heard(&mut self) -> bool {
         std::mem::take(&mut self.heard)
     }

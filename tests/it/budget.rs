@@ -11,7 +11,7 @@ fn kept_in_the_repository() -> Budget {
     Budget::read(&fs::read_to_string(FILE).unwrap()).unwrap()
 }
 
-/// The budget with every count at so many percent.
+/// The budget with every count at this percentage.
 fn at(percent: u64) -> Budget {
     let mut budget = kept_in_the_repository();
     budget.instructions.values_mut().for_each(|count| *count = *count * percent / 100);
@@ -47,8 +47,8 @@ fn a_step_without_a_budget_and_a_budget_without_a_step_are_noticed() {
     let here = kept_in_the_repository();
     let mut fewer = here.clone();
     fewer.instructions.pop_first();
-    check(&fewer, &here, false, "stands on one side only");
-    check(&here, &fewer, false, "stands on one side only");
+    check(&fewer, &here, false, "is on one side only");
+    check(&here, &fewer, false, "is on one side only");
 }
 
 #[test]

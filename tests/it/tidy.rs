@@ -149,7 +149,7 @@ fn unit_tests_stand_last_so_that_no_code_hides_behind_them() {
 #[test]
 fn no_folder_has_a_file_of_its_own_name_beside_it() {
     for (path, _) in sources() {
-        assert!(!path.with_extension("").is_dir(), "{} stands beside a folder of its name: use mod.rs", path.display());
+        assert!(!path.with_extension("").is_dir(), "{} is beside a folder of its name: use mod.rs", path.display());
     }
 }
 

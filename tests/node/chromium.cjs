@@ -12,17 +12,22 @@ const { chromium } = require("playwright-core");
 
 const [executablePath, root] = process.argv.slice(2);
 const DEADLINE_MS = 15_000;
-const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css" };
+const TYPES = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".cjs": "text/plain" };
 
 /** A host that is not loopback for the broker, and leads here all the same. */
 const ELSEWHERE = "crm.example.com";
 
+/** Texts by path, in place of files. */
+const texts = new Map();
+
 const server = http.createServer((request, response) => {
-  const file = path.join(root, path.normalize(new URL(request.url, "http://here").pathname));
-  fs.readFile(file, (error, body) => {
-    response.writeHead(error ? 404 : 200, { "content-type": TYPES[path.extname(file)] ?? "application/octet-stream" });
-    response.end(error ? "" : body);
-  });
+  const { pathname } = new URL(request.url, "http://here");
+  const answer = (status, body) => {
+    response.writeHead(status, { "content-type": TYPES[path.extname(pathname)] ?? "application/octet-stream" });
+    response.end(body);
+  };
+  if (texts.has(pathname)) return answer(200, texts.get(pathname));
+  fs.readFile(path.join(root, path.normalize(pathname)), (error, body) => answer(error ? 404 : 200, error ? "" : body));
 });
 
 const pages = new Map();
@@ -33,9 +38,11 @@ let browser;
 const commands = {
   /**
    * A page in a profile that nobody else uses, or `beside` another one. `files` replaces what the page loads, by the end
-   * of its address; `setup` is there as `window.stubSetup` before any script.
+   * of its address; `setup` is there as `window.stubSetup` before any script. `text` is served at its address: Chromium takes
+   * a page that `files` replaced for a public one, which may not connect to loopback.
    */
-  async open({ page: name, url, files = {}, setup = {}, beside }) {
+  async open({ page: name, url, files = {}, setup = {}, text, beside }) {
+    if (text !== undefined) texts.set(new URL(url).pathname, text);
     const page = beside ? await pages.get(beside).page.context().newPage() : idle.pop() ?? (await (await browser.newContext()).newPage());
     const said = [];
     page.on("console", (message) => said.push(`${message.type()}: ${message.text()}`));
@@ -54,6 +61,12 @@ const commands = {
 
   async click({ page, selector }) {
     await pages.get(page).page.click(selector, { timeout: DEADLINE_MS });
+  },
+
+  /** Shows a file without a script, of the same origin. */
+  async leave({ page: name }) {
+    const { page } = pages.get(name);
+    await page.goto(new URL("/tests/node/chromium.cjs", page.url()).href, { timeout: DEADLINE_MS });
   },
 
   /** What the page said on its console, uncaught errors included. */

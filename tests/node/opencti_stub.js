@@ -45,7 +45,8 @@
     violations: [],
     listeners: {},
     clickToDial: false,
-    fails: {},
+    fails: { ...setup.fails },
+    hangs: {},
     tokens: setup.tokens,
     view: setup.view,
     saved: 0,
@@ -65,6 +66,11 @@
     /** The next call of a method fails so. */
     failNext(method, code, description) {
       stub.fails[method] = [{ code, description }];
+    },
+
+    /** The next call of a method gets no answer. */
+    hangNext(method) {
+      stub.hangs[method] = true;
     },
 
     called: (method) => stub.calls.filter((it) => it.method === method).map((it) => it.given),
@@ -102,6 +108,8 @@
     stub.calls.push({ method, given: rest });
     if (listener) {
       stub.listeners[method] = listener;
+    } else if (stub.hangs[method]) {
+      delete stub.hangs[method];
     } else if (stub.fails[method]) {
       const errors = stub.fails[method];
       delete stub.fails[method];

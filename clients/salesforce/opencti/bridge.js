@@ -13,13 +13,22 @@
 import { Connection } from "./connection.js";
 import { Leader } from "./leader.js";
 import { clickToDialPayload, errorWords, isRecordId, logValue, objectFieldParams } from "./messages.js";
+import { claim, saveOnce } from "./once.js";
 
-/** How many answers to SaveLog are kept for requests that are repeated. */
-const ANSWERS_KEPT = 100;
+/** How long a tab remembers an event for another one, in case the tab that leads changes at that moment. */
+const REMEMBERED_MS = 1_000;
+const REMEMBERED_MAX = 100;
+/** How long the other tabs leave alone a record that this one has opened. Longer than they remember the event. */
+const OPENED_MS = 2_000;
 
 /**
- * Events, all of them CustomEvent: "state" { state }, "error" { code, message }, "pop" { sfid, source },
- * "dial" (what was published), "clicktodial" { enabled }, "leads" { leads }: whether this tab is the one that opens records.
+ * Events, all of them CustomEvent:
+ *
+ * - "state" { state }
+ * - "error" { code, message, cause } and "cured" { cause }: an error holds until its cause is gone. A cause is one of
+ *   connection.js, "OpenObject", "SaveLog", "SetClickToDial", "click" (each until one succeeds) or "view"
+ * - "pop" { sfid, source }, "dial" (what was published), "clicktodial" { enabled }
+ * - "leads" { leads }: whether this tab is the one that opens records
  */
 export class SalesforceBridge extends EventTarget {
   #opencti;
@@ -27,9 +36,11 @@ export class SalesforceBridge extends EventTarget {
   #writable;
   /** The record that the agent looks at. */
   #focus = {};
-  /** Answers to SaveLog by who asked and under which id: a request that is repeated writes once. */
-  #answers = new Map();
-  #leader = new Leader((leads) => this.#tell("leads", { leads }));
+  #leader = new Leader((leads) => this.#leadChanged(leads));
+  /** Events OpenObject that arrived lately, while another tab led. */
+  #remembered = [];
+  /** Until when this tab claims a record, by its id. */
+  #claimed = new Map();
 
   /**
    * @param {object} options
@@ -50,7 +61,8 @@ export class SalesforceBridge extends EventTarget {
     this.#connection = new Connection({ url, source, user, token: proof, subscriptions: this.#subscriptions() });
     this.#connection.addEventListener("state", ({ detail }) => this.#stateChanged(detail.state));
     this.#connection.addEventListener("error", ({ detail }) => this.#tell("error", detail));
-    this.#connection.addEventListener("message", ({ detail }) => this.#hear(detail));
+    this.#connection.addEventListener("cured", ({ detail }) => this.#tell("cured", detail));
+    this.#connection.addEventListener("message", ({ detail }) => this.#receive(detail));
   }
 
   /** "stopped", "connecting", "registered" or "waiting". */
@@ -60,14 +72,13 @@ export class SalesforceBridge extends EventTarget {
 
   /** Listens to Open CTI and connects. Once; after "stopped", `connect` tries again. */
   async start() {
-    this.#leader.start();
     this.#opencti.onNavigationChange({ listener: (view) => this.#navigated(view) });
     this.#opencti.onClickToDial({ listener: (click) => this.#clicked(click) });
     try {
-      // What is open already is no change.
+      // onNavigationChange does not report what is open already.
       this.#focus = (await this.#call("getAppViewInfo")) ?? {};
     } catch (error) {
-      this.#fail("OPENCTI_FAILED", error.message);
+      this.#fail("OPENCTI_FAILED", error.message, "view");
     }
     this.connect();
   }
@@ -79,12 +90,12 @@ export class SalesforceBridge extends EventTarget {
 
   stop() {
     this.#connection.stop();
-    this.#leader.stop();
   }
 
   /** Makes the telephone numbers on Salesforce's pages clickable, or not. */
   async setClickToDial(enabled) {
     await this.#call(enabled ? "enableClickToDial" : "disableClickToDial");
+    this.#cure("SetClickToDial");
     this.#tell("clicktodial", { enabled });
   }
 
@@ -101,12 +112,24 @@ export class SalesforceBridge extends EventTarget {
   }
 
   #stateChanged(state) {
+    // A tab that receives no events must not keep the others from opening records.
+    const opens = state === "registered" && !this.#connection.refused.some((it) => it.subtopic === "OpenObject");
+    if (opens) this.#leader.start();
+    else this.#leader.stop();
     this.#tell("state", { state });
-    // Whoever missed it while we were away learns what is open.
+    // For applications that missed it while this page was not connected.
     if (state === "registered" && this.#focus.recordId) this.#publishFocus();
   }
 
-  #hear(envelope) {
+  #leadChanged(leads) {
+    this.#tell("leads", { leads });
+    if (!leads) return;
+    const now = Date.now();
+    const lately = this.#remembered.splice(0).filter(({ at }) => now - at < REMEMBERED_MS);
+    for (const { envelope } of lately) this.#open(envelope);
+  }
+
+  #receive(envelope) {
     switch (`${envelope.channel}/${envelope.topic}/${envelope.subtopic}`) {
       case "Salesforce/Call/OpenObject":
         return this.#open(envelope);
@@ -119,6 +142,7 @@ export class SalesforceBridge extends EventTarget {
 
   #navigated(view) {
     this.#focus = view ?? {};
+    this.#cure("view");
     this.#publishFocus();
   }
 
@@ -128,25 +152,47 @@ export class SalesforceBridge extends EventTarget {
 
   #clicked(click) {
     const message = clickToDialPayload(click, this.#focus);
-    if (this.#publish("ClickToDialPayload", message)) this.#tell("dial", message);
-    // Never kept for later: a call that begins a minute after the click would surprise everybody.
-    else this.#fail("NOT_CONNECTED", "the click reached nobody: there is no connection to the broker");
+    if (this.#publish("ClickToDialPayload", message)) {
+      this.#cure("click");
+      this.#tell("dial", message);
+    } else {
+      // Not kept for later: nobody expects a call to begin a minute after the click.
+      this.#fail("NOT_CONNECTED", "the click reached nobody: there is no connection to the broker", "click");
+    }
   }
 
-  /** A record pops in one tab, the one that the agent looked at last. */
+  /** Opens a record in the tab that leads. Every tab receives the event. */
   async #open(envelope) {
-    if (!this.#leader.leads) return;
+    if (!this.#leader.leads) return this.#remember(envelope);
     const { sfid } = payload(envelope);
     if (!isRecordId(sfid)) {
-      return this.#refuse(envelope, "OPEN_OBJECT_FAILED", "sfid is no record id", "The record cannot be opened.");
+      return this.#refuse(envelope, "OPEN_OBJECT_FAILED", "sfid is not a record id", "The record cannot be opened.");
     }
+    if (!(await this.#claims(sfid))) return;
     try {
       const type = this.#opencti.SCREENPOP_TYPE.SOBJECT;
       await this.#call("screenPop", { type, params: { recordId: sfid } });
+      this.#cure("OpenObject");
       this.#tell("pop", { sfid, source: envelope.source });
     } catch (error) {
       this.#refuse(envelope, "OPEN_OBJECT_FAILED", error.message, "Salesforce did not open the record.");
     }
+  }
+
+  #remember(envelope) {
+    const now = Date.now();
+    const lately = this.#remembered.filter(({ at }) => now - at < REMEMBERED_MS);
+    this.#remembered = [...lately, { at: now, envelope }].slice(-REMEMBERED_MAX);
+  }
+
+  /** Resolves with whether no other tab has opened this record in the last moments. */
+  async #claims(sfid) {
+    const now = Date.now();
+    for (const [other, until] of this.#claimed) if (until <= now) this.#claimed.delete(other);
+    if (this.#claimed.has(sfid)) return true;
+    const first = await claim(`switchboard-open:${sfid}`, OPENED_MS);
+    if (first) this.#claimed.set(sfid, now + OPENED_MS);
+    return first;
   }
 
   async #set(envelope) {
@@ -162,36 +208,36 @@ export class SalesforceBridge extends EventTarget {
   }
 
   async #save(request) {
-    const key = request.requestId === undefined ? undefined : `${request.source}\n${request.requestId}`;
-    const answer = this.#answers.get(key) ?? this.#log(payload(request));
-    if (key !== undefined) this.#keepAnswer(key, answer);
-    const data = await answer;
-    // What was not written may be tried again.
-    if (!data.Success) this.#answers.delete(key);
+    const data = await this.#log(request, payload(request));
     const { channel, topic, subtopic, id } = request;
     this.#connection.send(channel, topic, subtopic, { inReplyTo: id, data });
   }
 
-  #keepAnswer(key, answer) {
-    this.#answers.set(key, answer);
-    if (this.#answers.size > ANSWERS_KEPT) this.#answers.delete(this.#answers.keys().next().value);
-  }
-
-  async #log(asked) {
+  /** Resolves with the answer to a SaveLog. A repeated request is saved once, whichever tab receives it. */
+  async #log(request, asked) {
     const { callId, Name, OId, params } = asked;
     const same = { callId, Name, OId, params };
+    const save = async () => (await this.#call("saveLog", { value: logValue(this.#writable, asked) })).recordId;
     try {
-      const { recordId } = await this.#call("saveLog", { value: logValue(this.#writable, asked) });
+      const recordId = await this.#saveOnce(request, asked, save);
+      this.#cure("SaveLog");
       return { ...same, sfid: recordId, recordId, Success: true, ErrorMessage: null };
     } catch (error) {
-      this.#fail("SAVE_LOG_FAILED", error.message);
+      this.#fail("SAVE_LOG_FAILED", error.message, "SaveLog");
       return { ...same, sfid: asked.sfid, Success: false, ErrorCode: "SAVE_LOG_FAILED", ErrorMessage: error.message };
     }
   }
 
-  /** An event has no answer: its sender gets one of its own, in the shape that the other channels use. */
-  #refuse({ source, id }, errorType, errorMessage, msg) {
-    this.#fail(errorType, errorMessage);
+  #saveOnce({ user, source, requestId, gather }, asked, save) {
+    // Some applications count their ids from 1 after each start, so the values are part of the key.
+    if (requestId !== undefined) return saveOnce(JSON.stringify([user, source, requestId, asked]), save);
+    if (gather && !this.#leader.leads) throw new Error("another tab saves this request");
+    return save();
+  }
+
+  /** Tells the sender of an event why it failed, by an event in the form that the other channels use. */
+  #refuse({ source, id, subtopic }, errorType, errorMessage, msg) {
+    this.#fail(errorType, errorMessage, subtopic);
     const data = { errorType, errorMessage, msg, ...(id === undefined ? {} : { id }) };
     this.#connection.send("Salesforce", "Error", "ApiError", { target: source, data });
   }
@@ -209,8 +255,12 @@ export class SalesforceBridge extends EventTarget {
     });
   }
 
-  #fail(code, message) {
-    this.#tell("error", { code, message });
+  #fail(code, message, cause) {
+    this.#tell("error", { code, message, cause });
+  }
+
+  #cure(cause) {
+    this.#tell("cured", { cause });
   }
 
   #tell(type, detail) {

@@ -1,7 +1,9 @@
 // One registered WebSocket to the broker, which reconnects by itself. It knows nothing of Salesforce. docs/protocol.md of
 // switchboard describes the protocol. No dependency, no build step: a page imports this file as it is.
 //
-// Events, all of them CustomEvent: "state" { state }, "message" (an envelope), "error" { code, message }.
+// Events, all of them CustomEvent: "state" { state }, "message" (an envelope), "error" { code, message, cause }, "cured" { cause }.
+// A cause is "connection" (gone with the next registration), "subscription CHANNEL/TOPIC/SUBTOPIC" (gone when the broker accepts
+// that subscription) or "message": one message was refused, which nothing cures.
 
 /** The first pause before an attempt to reconnect. It doubles from attempt to attempt. */
 const FIRST_WAIT_MS = 500;
@@ -15,6 +17,8 @@ const RESTART = 1012;
 const UNAUTHENTICATED = 4401;
 /** The broker closed the connection because of a message, which must not be sent again. */
 const MESSAGE_REFUSED = new Set([1002, 1007, 1009]);
+/** The broker could not check the token. It lets the connection live, and the same Register may succeed later. */
+const RETRY_REGISTER = new Set(["UPSTREAM_UNAVAILABLE", "STORAGE_UNAVAILABLE", "INTERNAL"]);
 /** Reconnecting does not help until a person has changed something. */
 const FINAL = new Map([[4403, "REFUSED"], [4409, "REPLACED"], [4410, "KICKED"]]);
 
@@ -34,6 +38,7 @@ export class Connection extends EventTarget {
   /** Commands whose reply is pending. */
   #pending = new Map();
   #made = 0;
+  #refused = [];
   /** Removes all listeners on the page. */
   #listening = null;
 
@@ -53,6 +58,11 @@ export class Connection extends EventTarget {
   /** "stopped", "connecting", "registered", or "waiting" before the next attempt. */
   get state() {
     return this.#state;
+  }
+
+  /** The subscriptions of this session that the broker refused. */
+  get refused() {
+    return this.#refused;
   }
 
   /** Connects. While it waits for the next attempt, makes that attempt now. */
@@ -128,18 +138,32 @@ export class Connection extends EventTarget {
     if (!reply || socket !== this.#socket) return;
     if (!reply.data.Success) {
       this.#fail(reply.data.ErrorCode, reply.data.ErrorMessage);
+      if (RETRY_REGISTER.has(reply.data.ErrorCode)) this.#abandon(socket);
       return;
     }
     this.#wait = FIRST_WAIT_MS;
     await this.#subscribe(socket);
   }
 
+  /** Closes a connection without waiting for the other end, and connects again later. */
+  #abandon(socket, code = 1006, reason = "") {
+    socket.onclose = null;
+    socket.close();
+    this.#closed(code, reason, true);
+  }
+
   async #subscribe(socket) {
-    const replies = this.#options.subscriptions.map((data) => this.#command("Subscription", "Subscribe", data));
-    for (const reply of await Promise.all(replies)) {
-      if (!reply || socket !== this.#socket) return;
-      if (!reply.data.Success) this.#fail(reply.data.ErrorCode, reply.data.ErrorMessage);
-    }
+    const { subscriptions } = this.#options;
+    const replies = await Promise.all(subscriptions.map((data) => this.#command("Subscription", "Subscribe", data)));
+    if (replies.includes(null) || socket !== this.#socket) return;
+    this.#refused = subscriptions.filter((_, at) => !replies[at].data.Success);
+    replies.forEach(({ data }, at) => {
+      const { channel, topic, subtopic } = subscriptions[at];
+      const cause = `subscription ${channel}/${topic}/${subtopic}`;
+      if (data.Success) this.#cure(cause);
+      else this.#fail(data.ErrorCode, `${channel}/${topic}/${subtopic}: ${data.ErrorMessage}`, cause);
+    });
+    this.#cure("connection");
     this.#become("registered");
     if (document.hidden || this.#frozen) this.#tellState();
   }
@@ -153,7 +177,7 @@ export class Connection extends EventTarget {
     } else if (channel === "Broker" && topic === "Connection" && subtopic === "Draining") {
       this.#drainWaitMs = data.ReconnectAfterMs;
     } else if (channel === "Broker" && topic === "Message" && subtopic === "Error") {
-      this.#fail(data.ErrorCode, data.ErrorMessage);
+      this.#fail(data.ErrorCode, data.ErrorMessage, "message");
     } else {
       this.dispatchEvent(new CustomEvent("message", { detail: envelope }));
     }
@@ -168,7 +192,9 @@ export class Connection extends EventTarget {
     } else if (this.#refusesRegistration(code) && typeof this.#options.token !== "function") {
       this.#end("REFUSED", `${closed}; the same registration is not sent again`);
     } else {
-      if (MESSAGE_REFUSED.has(code)) this.#fail("MESSAGE_REFUSED", `${closed}; do not send the last message again`);
+      if (MESSAGE_REFUSED.has(code)) {
+        this.#fail("MESSAGE_REFUSED", `${closed}; do not send the last message again`, "message");
+      }
       // Only the first failure in a row is diagnosed; the others have the same cause.
       if (!opened && this.#wait === FIRST_WAIT_MS) this.#diagnose();
       this.#reconnect(code);
@@ -193,7 +219,7 @@ export class Connection extends EventTarget {
 
   async #diagnose() {
     const { code, message } = await diagnose(this.#options.url);
-    if (this.#state !== "stopped") this.#fail(code, message);
+    if (this.#state === "waiting" || this.#state === "connecting") this.#fail(code, message);
   }
 
   /** Resolves with the reply, or with `null` when the connection ends first. */
@@ -239,10 +265,7 @@ export class Connection extends EventTarget {
     const socket = this.#socket;
     if (this.#state !== "registered") return;
     const late = setTimeout(() => {
-      if (socket !== this.#socket) return;
-      socket.onclose = null;
-      socket.close();
-      this.#closed(1006, "no answer to a ping", true);
+      if (socket === this.#socket) this.#abandon(socket, 1006, "no answer to a ping");
     }, PING_MS);
     await this.#command("Connection", "Ping", {});
     clearTimeout(late);
@@ -254,8 +277,12 @@ export class Connection extends EventTarget {
     this.dispatchEvent(new CustomEvent("state", { detail: { state } }));
   }
 
-  #fail(code, message) {
-    this.dispatchEvent(new CustomEvent("error", { detail: { code, message } }));
+  #fail(code, message, cause = "connection") {
+    this.dispatchEvent(new CustomEvent("error", { detail: { code, message, cause } }));
+  }
+
+  #cure(cause) {
+    this.dispatchEvent(new CustomEvent("cured", { detail: { cause } }));
   }
 
   #end(code, message) {

@@ -1,63 +1,81 @@
-// Which of several Salesforce tabs opens a record: the one that the agent looked at last. The others hear the same event.
+// Which of several Salesforce tabs opens a record: of the registered ones, the one that the agent looked at last. All of
+// them receive the same event.
 
 const LOCK = "switchboard-screen-pop";
 
-/** Held by one page of the browser at a time. A page that holds a lock is not frozen by Chrome, either. */
+/**
+ * A lock that one page of the browser holds at a time, and only between `start` and `stop`. Chrome does not freeze a page that
+ * holds a lock.
+ */
 export class Leader {
-  #leads = false;
   #changed;
-  #release = null;
-  #queued = new AbortController();
-  #ended = new AbortController();
+  /** Aborted by `stop`. */
+  #run = null;
+  /** The waiting request for the lock. */
+  #queued = null;
+  /** The request that holds the lock. */
+  #holder = null;
 
   /** @param {(leads: boolean) => void} changed */
   constructor(changed) {
     this.#changed = changed;
   }
 
-  /** Whether this page is the one. Without locks (no secure context) each page is. */
+  /** Whether this page holds the lock. Without locks (no secure context) each page that has started does. */
   get leads() {
-    return this.#leads || !navigator.locks;
+    return this.#holder !== null;
   }
 
   start() {
-    if (!navigator.locks) return this.#changed(true);
-    const seen = () => document.hidden || this.#leads || this.#take();
-    document.addEventListener("visibilitychange", seen, { signal: this.#ended.signal });
-    if (document.hidden) this.#queue();
-    else this.#take();
+    if (this.#run) return;
+    const run = new AbortController();
+    this.#run = run;
+    if (!navigator.locks) return this.#become({});
+    const seen = () => document.hidden || this.leads || this.#take(run);
+    document.addEventListener("visibilitychange", seen, { signal: run.signal });
+    if (document.hidden) this.#queue(run);
+    else this.#take(run);
   }
 
   stop() {
-    this.#ended.abort();
-    this.#queued.abort();
-    this.#release?.();
+    this.#run?.abort();
+    this.#run = null;
+    this.#queued?.abort();
+    this.#become(null);
   }
 
-  #hold = () => {
-    this.#become(true);
-    return new Promise((resolve) => (this.#release = resolve));
-  };
-
-  /** Takes the lock from whoever has it, and stands in line when another page takes it in turn. */
-  #take() {
-    this.#queued.abort();
-    navigator.locks.request(LOCK, { steal: true }, this.#hold).catch(() => this.#lost());
+  /** Takes the lock from the page that holds it. */
+  #take(run) {
+    this.#queued?.abort();
+    this.#request(run, { steal: true });
   }
 
-  #become(leads) {
-    this.#leads = leads;
-    this.#changed(leads);
-  }
-
-  #lost() {
-    this.#become(false);
-    if (!this.#ended.signal.aborted) this.#queue();
-  }
-
-  #queue() {
+  /** Waits until no other page holds the lock. */
+  #queue(run) {
     this.#queued = new AbortController();
-    const { signal } = this.#queued;
-    navigator.locks.request(LOCK, { signal }, this.#hold).catch(() => signal.aborted || this.#lost());
+    this.#request(run, { signal: this.#queued.signal });
+  }
+
+  #request(run, options) {
+    const request = {};
+    const hold = () => {
+      // A request that steals cannot be aborted, so it may be granted after `stop`.
+      if (run.signal.aborted) return undefined;
+      this.#become(request);
+      return new Promise((release) => run.signal.addEventListener("abort", release));
+    };
+    const lost = () => {
+      // Not if it never held the lock, or if this page has taken the lock from itself.
+      if (this.#holder !== request) return;
+      this.#become(null);
+      this.#queue(run);
+    };
+    navigator.locks.request(LOCK, options, hold).catch(lost);
+  }
+
+  #become(holder) {
+    const led = this.leads;
+    this.#holder = holder;
+    if (this.leads !== led) this.#changed(this.leads);
   }
 }

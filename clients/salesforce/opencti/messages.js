@@ -63,7 +63,7 @@ export function logValue(writable, { Name, sfid, params } = {}) {
     if (typeof value === "object" && value !== null) throw new Error(`${field} has to be a plain value`);
   }
   if (sfid === undefined || sfid === null || sfid === "") return { entityApiName: Name, ...params };
-  if (!isRecordId(sfid)) throw new Error("sfid is no record id");
+  if (!isRecordId(sfid)) throw new Error("sfid is not a record id");
   // Open CTI takes the id's word for the object.
   if (!sfid.startsWith(allowed.prefix)) throw new Error(`sfid is not the id of a ${Name}`);
   return { Id: sfid, ...params };

@@ -21,12 +21,12 @@ pub const HELP: &str = r#"Control API, under /simulator at the same address, wit
   POST   /simulator/clock             {"shift_seconds":N} puts the org's time forward, or back, from where it is
   POST   /simulator/events            {"topic":"/event/NAME__e","record":{…}} publishes an event
   GET    /simulator/events?topic=…    {"streams":N}: how many listen to a topic
-  POST   /simulator/keep-alive        every stream of events says that it stands
+  POST   /simulator/keep-alive        every stream of events sends a keep-alive
   POST   /simulator/reset             the org as its seed has it, without faults
   GET    /simulator/faults            those that are armed
   DELETE /simulator/faults            none any more
   POST   /simulator/faults            arm one: {"fault":NAME, …, "times":N, "path":"/query"}
-                                      times: how many calls it meets, for good if left out
+                                      times: how many calls it meets, for ever if left out
                                       path: only paths that contain this; if left out, API calls
                                       method: only calls with this method
 Faults, with their own keys:
@@ -39,7 +39,7 @@ Faults, with their own keys:
   cut_body  reset (done, but not answered)  html_body [status]  empty_body  huge_body bytes
   redirect location  masked_field object field  hidden_field object field  two_rows
   login_refused error description  instance_url url (both meet logins)
-  events error [after] (Pub/Sub API; after so many events of a stream): auth, auth_refresh,
+  events error [after] (Pub/Sub API; after this number of events of a stream): auth, auth_refresh,
                         replay (streams from a replay id on), denied, unavailable, cut, silent
 "#;
 

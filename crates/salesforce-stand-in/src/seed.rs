@@ -257,7 +257,7 @@ fn plant(
 }
 
 fn whole_id(id: &str, what: &str) -> Result<String, SeedError> {
-    id::complete(id).ok_or_else(|| SeedError(format!("{what}: {id:?} is no id of 15 or 18 characters")))
+    id::complete(id).ok_or_else(|| SeedError(format!("{what}: {id:?} is not an id of 15 or 18 characters")))
 }
 
 impl Default for Organization {

@@ -2,7 +2,7 @@
 //!
 //! [`decode()`] reads a text message into an [`Envelope`] that borrows from it. On the channel `Broker` it is a
 //! [`command::Command`]; every other envelope is routed, and leaves as a [`Splice`] of its text and the fields that the
-//! broker sets. Broker and client share this crate, so it knows no session, subscription, socket or clock.
+//! broker sets. Broker and client share this crate, so it has no sessions, subscriptions, sockets or clock.
 
 mod decode;
 mod key;

@@ -76,7 +76,7 @@ pub(crate) static EVENT_KEYS: &[Key<Config>] = &[
         slot: Slot::Text(base_url, |it, url| it.salesforce.events.endpoint = url),
         default: r#""https://api.pubsub.salesforce.com:7443""#,
         unit: "",
-        meaning: "Where the Pub/Sub API is; the other regions' and a stand-in's have addresses of their own. The access \
+        meaning: "Where the Pub/Sub API is; other regions and a stand-in have other addresses. The access \
                   token is sent there.",
     },
     Key {
@@ -84,8 +84,8 @@ pub(crate) static EVENT_KEYS: &[Key<Config>] = &[
         slot: Slot::Span(Duration::ZERO, |it| &mut it.salesforce.events.settle),
         default: r#""5s""#,
         unit: "",
-        meaning: "How long after its start the broker begins to listen, so that applications are back before events come \
-                  that were published while it was away.",
+        meaning: "How long the broker waits after its start before it subscribes. Applications can reconnect \
+                  meanwhile, and do not miss events that were published while the broker was down.",
     },
 ];
 
@@ -116,7 +116,7 @@ pub(crate) static TOPIC_KEYS: &[Key<EventTopic>] = &[
         ]),
         default: r#""latest""#,
         unit: "",
-        meaning: "Where to begin when the broker never heard the topic before, or Salesforce does not take its replay id \
+        meaning: "Where to begin if the broker has never subscribed to the topic before, or Salesforce does not take its replay id \
                   any more: with what comes from then on, or with the oldest that Salesforce keeps (three days).",
     },
     Key {

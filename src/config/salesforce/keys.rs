@@ -31,7 +31,8 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         slot: Slot::Text(text::api_version, |it, version| it.salesforce.api_version = version),
         default: r#""67.0""#,
         unit: "",
-        meaning: "The version of the REST API, at least `\"41.0\"`. `switchboard check --salesforce` says which the org has.",
+        meaning: "The version of the REST API, at least `\"41.0\"`. `switchboard check --salesforce` says which the \
+                  org has.",
     },
     Key {
         name: "salesforce.client_id",
@@ -66,7 +67,7 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         slot: Slot::Path(|it, path| it.salesforce.ca_file = Some(path)),
         default: "none",
         unit: "",
-        meaning: "Certificates (PEM) that are trusted beside the system's roots: of a proxy that looks into TLS, or of \
+        meaning: "Certificates (PEM) that are trusted beside the system's roots: of a proxy that decrypts TLS, or of \
                   a stand-in.",
     },
     Key {
@@ -82,7 +83,7 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         slot: Slot::Switch(|it| &mut it.salesforce.insecure_http),
         default: "false",
         unit: "",
-        meaning: "Whether `http://` will do: for a stand-in on loopback only.",
+        meaning: "Whether `http://` is accepted, for a stand-in on loopback only.",
     },
     Key {
         name: "salesforce.timeout",
@@ -90,7 +91,7 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         default: r#""8s""#,
         unit: "",
         meaning: "How long a request to Salesforce may take: waiting for its turn, a new login and repetitions included. \
-                  Below `requests.timeout`, or the requester hears `REQUEST_TIMEOUT` first.",
+                  Below `requests.timeout`, or the requester gets `REQUEST_TIMEOUT` first.",
     },
     Key {
         name: "salesforce.concurrency",
@@ -105,15 +106,16 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         slot: Slot::Count(1, |it| &mut it.salesforce.breaker_failures),
         default: "5",
         unit: "requests in a row",
-        meaning: "Failed requests for one purpose (credentials, or an object) after which the org is not asked for it for \
-                  `breaker_open`; after so many lost connections, 503 or failed logins it is not asked at all.",
+        meaning: "Failed requests in a row for one purpose (credentials, or an object) after which the org gets no request \
+                  for it for `breaker_open`; after so many lost connections, 503 or failed logins it gets none at all.",
     },
     Key {
         name: "salesforce.breaker_open",
         slot: Slot::Span(TICK, |it| &mut it.salesforce.breaker_open),
         default: r#""5s""#,
         unit: "",
-        meaning: "How long that is the first time; it doubles up to 60 s as long as each single try that follows fails.",
+        meaning: "The first such pause. After it, one request is tried; if that fails, the next pause is twice as \
+                  long, up to 60 s.",
     },
     Key {
         name: "salesforce.calls_per_user",
@@ -132,21 +134,23 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         ]),
         default: r#""query""#,
         unit: "",
-        meaning: "How a row is asked for: by a SOQL query; by `key_field` as an external id; from an Apex REST resource.",
+        meaning: "How a row is looked up: by a SOQL query, by `key_field` as an External ID, or by an Apex REST \
+                  resource of the org.",
     },
     Key {
         name: "salesforce.credentials.apex_path",
         slot: Slot::Text(text::apex_path, |it, path| it.salesforce.credentials.apex_path = Some(path)),
         default: "required with `\"apex\"`",
         unit: "",
-        meaning: "The path of that resource under `/services/apexrest`, with `{user}` where the user goes: `\"/cti/{user}\"`.",
+        meaning: "The path of that resource under `/services/apexrest`, with `{user}` where the user goes: \
+                  `\"/cti/{user}\"`.",
     },
     Key {
         name: "salesforce.credentials.allow_mask_like",
         slot: Slot::Switch(|it| &mut it.salesforce.credentials.allow_mask_like),
         default: "false",
         unit: "",
-        meaning: "Whether a password that looks like a mask (`********`, `XXXX1234`) is one all the same.",
+        meaning: "Whether a password that looks like a mask (`********`, `XXXX1234`) is accepted as a password.",
     },
     Key {
         name: "salesforce.credentials.object",
@@ -165,7 +169,8 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         ]),
         default: r#""user_id""#,
         unit: "",
-        meaning: "What a session's user is. An id of 15 characters is completed to 18; the others are compared as they are.",
+        meaning: "What a session's user is. An id of 15 characters is completed to 18; the others are compared as \
+                  they are.",
     },
     Key {
         name: "salesforce.credentials.key_field",
@@ -186,7 +191,8 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         slot: Slot::Text(text::field_name_or_none, |it, name| it.salesforce.credentials.fields.username = name),
         default: r#""CTI_Username__c""#,
         unit: "",
-        meaning: "The field of `Username`; with `\"\"` it is not read, and answered `\"\"`. So the three that follow.",
+        meaning: "The field of `Username`; with `\"\"` it is not read, and the answer has `\"\"`. The same holds for \
+                  the next three.",
     },
     Key {
         name: "salesforce.credentials.fields.password",

@@ -43,7 +43,7 @@ impl WritableObject {
     pub(crate) fn wrong(&self) -> Vec<(&'static str, String)> {
         let mut wrong = Vec::new();
         if text::object_name(&self.object).is_err() {
-            wrong.push(("object", "is missing: the table's name is no API name of an object".to_owned()));
+            wrong.push(("object", "is missing: the table's name is not the API name of an object".to_owned()));
         }
         if self.create && self.external_id.is_empty() {
             let message = "is missing: create = true needs a Text field with 'External ID', so that a request which is \
@@ -163,8 +163,7 @@ pub(crate) static VARIABLE_KEYS: &[Key<Config>] = &[
         slot: Slot::Size(1, |it| &mut it.salesforce.variables.variables),
         default: "100",
         unit: "a call",
-        meaning: "Variables that are kept for a call. What is beyond this and the four bounds that follow is refused with \
-                  `TOO_LARGE`.",
+        meaning: "Variables that are kept for a call. Beyond this and the next four limits: `TOO_LARGE`.",
     },
     Key {
         name: "salesforce.variables.bytes",
@@ -214,7 +213,7 @@ pub(crate) static VARIABLE_KEYS: &[Key<Config>] = &[
         slot: Slot::Text(text::key_path_or_none, |it, path| it.salesforce.variables.state = path),
         default: r#""""#,
         unit: "",
-        meaning: "Where in it the call's state is, for an event that tells every change: `\"call.event\"`. `\"\"`: each event \
+        meaning: "Where in it the call's state is, for an event that reports every change: `\"call.event\"`. `\"\"`: each event \
                   of `write_on` counts.",
     },
     Key {

@@ -23,8 +23,8 @@ static COMMON: &[Key<Config>] = &[Key {
     slot: Slot::Span(Duration::ZERO, |it| &mut it.proofs.session_max),
     default: r#""12h""#,
     unit: "",
-    meaning: "How long a session lives whose user Salesforce proved; then it is closed with 4401, and has to come back with \
-              a new proof. `\"0s\"`: for ever. Static tokens are not meant.",
+    meaning: "How long a session lives whose user Salesforce proved; then it is closed with 4401, and has to \
+              register again with a new proof. `\"0s\"`: for ever. It does not apply to static tokens.",
 }];
 
 /// The keys of every table.
@@ -38,7 +38,8 @@ macro_rules! proving {
                 }),
                 default: "required",
                 unit: "",
-                meaning: "The org whose users are believed: its id of 15 or 18 characters (*Setup > Company Information*).",
+                meaning: "The org whose users are accepted: its id of 15 or 18 characters (*Setup > Company \
+                          Information*).",
             },
             Key {
                 name: concat!($table, ".user"),
@@ -59,7 +60,7 @@ macro_rules! proving {
                 default: r#""user_id""#,
                 unit: "",
                 meaning: "What becomes the session's user: the record id in 18 characters, the user name, or the \
-                          federation id, which only a JWT tells.",
+                          federation id, which only a JWT has.",
             },
             Key {
                 name: concat!($table, ".sources"),
@@ -103,7 +104,7 @@ macro_rules! asked {
                 slot: Slot::Span(TICK, |it| &mut it.proofs.$way.get_or_insert_default().asked.timeout),
                 default: r#""5s""#,
                 unit: "",
-                meaning: "How long the question may take, below `limits.registration`; then the application hears \
+                meaning: "How long the question may take, below `limits.registration`; then the application gets \
                           `UPSTREAM_UNAVAILABLE`.",
             },
             Key {
@@ -112,7 +113,7 @@ macro_rules! asked {
                 default: r#""5m""#,
                 unit: "",
                 meaning: "How long a good answer serves again for the same token, at most `\"5m\"` and never beyond the \
-                          token's end. A token that was revoked is believed for so long.",
+                          token's end. A revoked token is accepted for that time.",
             },
             Key {
                 name: concat!($table, ".ca_file"),
@@ -128,7 +129,7 @@ macro_rules! asked {
                 slot: Slot::Switch(|it| &mut it.proofs.$way.get_or_insert_default().asked.insecure_http),
                 default: "false",
                 unit: "",
-                meaning: "Whether `http://` will do: for a stand-in on loopback only.",
+                meaning: "Whether `http://` is accepted, for a stand-in on loopback only.",
             },
         ]
     };
@@ -151,7 +152,7 @@ static JWT: &[Key<Config>] = &[
         default: "required",
         unit: "",
         meaning: "The certificate, or public key, of the key that the org signs with (PEM, RSA of 2048 bits or more). \
-                  Several in one file: any of them, so that a new one can be introduced. Their dates are not looked at.",
+                  Several in one file: any of them, so that a new one can be introduced. Their dates are not checked.",
     },
     Key {
         name: "auth.salesforce_jwt.audience",
@@ -165,8 +166,8 @@ static JWT: &[Key<Config>] = &[
         slot: Slot::Text(text::printed, |it, text| it.proofs.jwt.get_or_insert_default().issuer = Some(text)),
         default: "`org_id`",
         unit: "",
-        meaning: "The `iss`, where the org's code writes something else there than the org's id. `org_id` is then not \
-                  needed: the certificate alone says which org it is.",
+        meaning: "The `iss`, if the org's code writes something other than the org's id there. `org_id` is then not \
+                  needed: the certificate alone proves the org.",
     },
     Key {
         name: "auth.salesforce_jwt.clock_skew",
@@ -221,6 +222,7 @@ static INTROSPECTION: &[Key<Config>] = &[
         slot: Slot::Texts(text::printed, |it| &mut it.proofs.introspection.get_or_insert_default().allowed_clients),
         default: "`client_id` alone",
         unit: "",
-        meaning: "Consumer keys of the apps whose tokens count. A token that was given to another app proves nothing here.",
+        meaning: "Consumer keys of the apps whose tokens count. A token that was given to another app proves nothing \
+                  here.",
     },
 ];

@@ -87,7 +87,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let objects = !config.salesforce.objects.is_empty();
     warn(
         (org || objects) && config.salesforce.timeout >= config.requests.timeout,
-        "salesforce.timeout is not below requests.timeout: requesters hear REQUEST_TIMEOUT where Salesforce is slow",
+        "salesforce.timeout is not below requests.timeout: requesters get REQUEST_TIMEOUT if Salesforce is slow",
     );
     warn(
         org && config.salesforce.credentials.allow_mask_like,

@@ -27,7 +27,7 @@ pub(super) struct Entries {
     list: List,
     /// The number of subscriptions with a group or another user.
     special: usize,
-    /// The order of the next entry. The list draws it itself, because whoever adds a subscription has the list alone.
+    /// The order of the next entry. The list draws it itself, because the caller that adds a subscription has locked the list.
     next: u64,
 }
 

@@ -41,7 +41,7 @@ impl HeldPresence {
             (_, change) => drop(changes.insert(of.number, (change, frame))),
         }
         self.waits.store(true, Ordering::Release);
-        // The receiver may have taken everything since the look, and then it does not come back for this.
+        // The receiver may have taken everything since the look, and then it does not look again.
         self.release(now, receiver, &mut changes);
     }
 

@@ -1,4 +1,4 @@
-//! The door of handlers inside the process: a request goes out as [`Given`], an answer comes back as [`Data`]. Neither is
+//! The door of handlers inside the process: a request goes out as [`Given`], an answer is returned as [`Data`]. Neither is
 //! an envelope, so nothing is serialised only to be parsed again.
 
 use std::collections::HashMap;

@@ -237,7 +237,7 @@ impl Router {
             });
             let unplaced = match given {
                 Ok(Giving::Bounced | Giving::Refused(_)) => self.place_again(now, &pending, Some(text)),
-                // The thread that ends its subscription tells those who waited, and serves the others.
+                // The thread that ends its subscription tells the requesters that waited, and serves the others.
                 Ok(Giving::Left) => return,
                 Ok(Giving::Given(_) | Giving::Delivered(_) | Giving::NotInTurn | Giving::Elsewhere) => Ok(()),
                 Err(_) => {

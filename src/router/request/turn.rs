@@ -1,7 +1,7 @@
 //! [`Turns`]: the turns of one session's ordered handlers, which know no ids. Their next envelope is the reply.
 //!
 //! Ordered subscriptions whose replies can be on the same triple share a *lane*, and a lane has one request at a time. If
-//! a request ends without its reply, the reply is *owed*: it still has the turn until that reply has come and was
+//! a request ends without its reply, the reply is *owed*: it still has the turn until that reply has arrived and was
 //! discarded, because a late reply must never be taken for the next requester's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -233,7 +233,7 @@ impl Turns {
         }
     }
 
-    /// The reply to a request has come. Returns whether it was owed, so that its turn has ended now.
+    /// The reply to a request has arrived. Returns whether it was owed, so that its turn has ended now.
     pub(in crate::router) fn settle(&self, requests: &Requests, id: RequestId) -> bool {
         if self.len() == 0 {
             return false;

@@ -160,7 +160,7 @@ impl Org {
             return steps.add(
                 "lookup",
                 Outcome::Skipped,
-                "credentials.store is \"directory\"; --user USER tries one all the same",
+                "credentials.store is \"directory\"; --user USER tries one anyway",
             );
         }
         let Whose::Of(user) = whose else {

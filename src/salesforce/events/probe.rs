@@ -65,5 +65,5 @@ async fn ask(pubsub: &PubSub, token: &Token, topic: &EventTopic) -> Result<Strin
         ));
     }
     let to = user_field.as_ref().map_or_else(|| "for everybody".to_owned(), |field| format!("for the user in {field}"));
-    Ok(format!("{called} may be heard, {to}"))
+    Ok(format!("{called} can be subscribed to, {to}"))
 }

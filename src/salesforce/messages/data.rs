@@ -104,7 +104,7 @@ impl<'a> Asked<'a> {
                 )));
             }
             if !seen.insert(name.clone()) {
-                return Err(invalid(format!("data.params: '{name}' stands twice")));
+                return Err(invalid(format!("data.params: '{name}' occurs twice")));
             }
             variables.push((name, value.to_owned()));
         }
@@ -259,7 +259,7 @@ mod tests {
                 r#"1 "1" Task "SF1" 00T7F000027L43nUAC b="x",a=1.50"#,
             ),
             (format!(r#"{{"callID":12,{task},"params":{{}},"other":[]}}"#), "12 12 Task null 00T7F000027L43nUAC "),
-            (format!(r#"{{"callId":"1","callid":"1",{task},"params":{{}}}}"#), "a key stands twice"),
+            (format!(r#"{{"callId":"1","callid":"1",{task},"params":{{}}}}"#), "a key occurs twice"),
             (format!(r#"{{{task},"params":{{}}}}"#), "data.callId is missing"),
             (format!(r#"{{"callId":"",{task},"params":{{}}}}"#), "data.callId must not be empty"),
             (format!(r#"{{"callId":["1"],{task},"params":{{}}}}"#), "data.callId has to be a string"),
@@ -275,7 +275,7 @@ mod tests {
                 "data.callId is missing: the id of the call; it is there",
             ),
             (format!(r#"{{"callId":"1",{task},"params":{{"a":{{}}}}}}"#), "data.params: 'a' has to be a string"),
-            (format!(r#"{{"callId":"1",{task},"params":{{"a":1,"\u0061":2}}}}"#), "data.params: 'a' stands twice"),
+            (format!(r#"{{"callId":"1",{task},"params":{{"a":1,"\u0061":2}}}}"#), "data.params: 'a' occurs twice"),
             (format!(r#"{{"callId":"1",{task},"params":{{"a\n":1}}}}"#), "a name in data.params must not"),
             (r#"{"callId":"1","Name":"Task","sfid":"../Account","params":{}}"#.to_owned(), "data.sfid has to be"),
             (r#"{"callId":"1","Name":7,"sfid":"x","params":{}}"#.to_owned(), "data.Name has to be"),

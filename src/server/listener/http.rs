@@ -81,7 +81,7 @@ where
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(RESPONSE_TIME)
-        // The head has been measured already, and more may have come with it.
+        // The head has been measured already, and more may have arrived with it.
         .max_buf_size(head::BYTES_MAX * 2)
         .max_headers(head::HEADERS_MAX)
         .serve_connection(TokioIo::new(Replay::new(ahead.into(), stream, &understood)), service);

@@ -35,7 +35,7 @@ const BACKLOG: i32 = 0xffff;
 
 /// Bytes that the system may hold for a peer beyond those on their way. Without a bound it holds 4 MiB, a thousand
 /// messages that no limit of ours counts, and reports room again only after a third of them: a publisher that waits 250 ms
-/// for a slow receiver would wait in vain.
+/// for a slow receiver would wait until its time is over.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT_BYTES: u32 = 128 << 10;
 

@@ -1,4 +1,4 @@
-//! How the page's connection ends and comes back, against a broker that says what the real one would not on demand.
+//! How the page's connection ends and is made again, against a broker that says what the real one would not on demand.
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -8,7 +8,7 @@ use super::salesforce::files;
 use super::{Chromium, Host, Page};
 use crate::client::fake_broker::{FakeBroker, Peer};
 
-/// Longer than any pause before the first attempt to come back.
+/// Longer than any pause before the first attempt to reconnect.
 const DRAIN: Duration = Duration::from_millis(700);
 
 /// A registered page; the third is what it said when it registered.
@@ -44,7 +44,7 @@ pub(super) async fn a_draining_broker_says_when_to_come_back(chromium: &Chromium
     // A look at the page does not bring it back before.
     page.evaluate("window.dispatchEvent(new Event('online'))").await;
     let (mut peer, _) = fake.session().await;
-    assert!(told.elapsed() >= DRAIN, "came back after {:?}", told.elapsed());
+    assert!(told.elapsed() >= DRAIN, "reconnected after {:?}", told.elapsed());
     grant_all(&mut peer).await;
     page.shows("state", "registered").await;
     page.close().await;
@@ -114,7 +114,7 @@ pub(super) async fn a_hidden_page_says_that_it_sleeps(chromium: &Chromium) {
             peer.answer(&ping, json!({ "Success": true, "ErrorMessage": null })).await;
         }
     }
-    // Whoever registers while hidden says so at once.
+    // A page that registers while it is hidden says so at once.
     page.evaluate(&hide(true)).await;
     peer.expect("Broker/Application/SetState").await;
     peer.close(1001, "test").await;

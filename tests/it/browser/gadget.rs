@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use serde_json::json;
-
-use super::{Chromium, Host};
+use super::Chromium;
 use crate::support::Broker;
+use crate::support::programs::gadget_page;
 
 const PASSWORD: &str = "acq@123-never-shown";
 
@@ -22,8 +21,8 @@ pub(crate) struct Shown {
 /// Has the gadget fetch this user's credentials through this broker, which is in open mode and may have any store, and
 /// waits until it shows an answer.
 pub(crate) async fn fetch_credentials(chromium: &Chromium, broker: SocketAddr, user: &str) -> Shown {
-    let path = format!("examples/gadget.html?url=ws://{broker}/ws&user={user}");
-    let page = chromium.open(Host::Loopback, &path, json!({}), json!({})).await;
+    let path = format!("{}/gadget.html", broker.port());
+    let page = chromium.open_text(&path, &format!("user={user}"), &gadget_page(&format!("ws://{broker}/ws"))).await;
     page.wait("document.getElementById('login').textContent !== ''").await;
     let text = async |id: &str| {
         let found = page.evaluate(&format!("document.getElementById('{id}').textContent")).await;

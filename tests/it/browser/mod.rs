@@ -1,5 +1,5 @@
-//! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI),
-//! `connection` (how its connection ends and comes back, against a broker that a test plays), `gadget`
+//! The pages that we ship, in a real browser: `salesforce` (clients/salesforce/opencti against a stub of Open CTI), `tabs`
+//! (several tabs of it), `connection` (how its connection ends and is made again, against a broker that a test plays), `gadget`
 //! (examples/gadget.html), `org` (that gadget, a broker and an org).
 //!
 //! [`Chromium::launch`] gives a browser, or `None` where this machine has none; [`Chromium::open`] a page that loads from
@@ -10,6 +10,7 @@ mod connection;
 mod gadget;
 mod org;
 mod salesforce;
+mod tabs;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
+use crate::support::programs::node_modules;
 use crate::support::{DEADLINE, within};
 
 /// Names that Chromium goes by.
@@ -58,7 +60,7 @@ pub(crate) enum Host {
 impl Chromium {
     /// Starts it. `None`: this machine lacks Chromium or Node.js.
     pub(crate) async fn launch() -> Option<Self> {
-        let (executable, modules) = (executable()?, modules().await?);
+        let (executable, modules) = (executable()?, node_modules("playwright-core").await?);
         let mut command = Command::new("node");
         command.arg("tests/node/chromium.cjs").arg(executable).arg(std::env::current_dir().unwrap());
         command.env("NODE_PATH", modules).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -85,6 +87,12 @@ impl Chromium {
         self.open_as(json!({ "url": format!("{}/{path}", self.origin(host)), "files": files, "setup": setup })).await
     }
 
+    /// Opens a page with this text, at a path that names no file.
+    pub(crate) async fn open_text(&self, path: &str, query: &str, text: &str) -> Page<'_> {
+        let url = format!("{}/{path}?{query}", self.origin(Host::Loopback));
+        self.open_as(json!({ "url": url, "text": text })).await
+    }
+
     async fn open_as(&self, mut options: Value) -> Page<'_> {
         let name = format!("page {}", self.told.fetch_add(1, Ordering::Relaxed));
         options["do"] = json!("open");
@@ -103,7 +111,7 @@ impl Chromium {
         outcome["value"].take()
     }
 
-    /// Whoever waits reads one line, for itself or for another; then it is the next one's turn to look.
+    /// A caller that waits reads one line, for itself or for another; then the next one looks.
     async fn outcome(&self, id: u64) -> Value {
         loop {
             let mut reading = self.reading.lock().await;
@@ -127,8 +135,14 @@ pub(crate) struct Page<'c> {
 impl Page<'_> {
     /// The same page once more, in the same profile, as a second tab is.
     pub(crate) async fn beside(&self) -> Self {
+        self.beside_with(self.options["files"].clone()).await
+    }
+
+    /// A second tab, with other files.
+    pub(crate) async fn beside_with(&self, files: Value) -> Self {
         let mut options = self.options.clone();
         options["beside"] = json!(self.name);
+        options["files"] = files;
         self.chromium.open_as(options).await
     }
 
@@ -169,6 +183,11 @@ impl Page<'_> {
         self.tell("click", json!({ "selector": selector })).await;
     }
 
+    /// Has it show another page of its origin. Its profile keeps what it stored.
+    pub(crate) async fn leave(&self) {
+        self.tell("leave", json!({})).await;
+    }
+
     /// All that it said on its console.
     pub(crate) async fn console(&self) -> Vec<String> {
         serde_json::from_value(self.tell("console", json!({})).await).unwrap()
@@ -191,20 +210,6 @@ fn executable() -> Option<PathBuf> {
         eprintln!("SKIPPED: there is no Chromium on this machine");
     }
     found
-}
-
-/// What the test command installs beside the build.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-async fn modules() -> Option<PathBuf> {
-    let target = PathBuf::from(env!("CARGO_BIN_EXE_switchboard")).parent()?.parent()?.to_owned();
-    let modules = target.join("node/node_modules");
-    if modules.join("playwright-core").exists() {
-        return Some(modules);
-    }
-    let npm = Command::new("npm").arg("--version").output().await.is_ok_and(|it| it.status.success());
-    assert!(!npm, "no playwright-core in target/node: run ./test, which installs it");
-    eprintln!("SKIPPED: there is no npm on this machine");
-    None
 }
 
 /// One browser for all scenes, since its start takes longest; side by side, since most of a scene is waiting.
@@ -232,5 +237,13 @@ async fn our_pages_work_in_a_browser() {
         connection::a_draining_broker_says_when_to_come_back(chromium).await;
         connection::some_closes_are_final_and_others_are_not(chromium).await;
     };
-    tokio::join!(Box::pin(telling), Box::pin(connecting), Box::pin(coming_back));
+    let several_tabs = async {
+        tabs::a_repeated_log_is_saved_once_whichever_tab_receives_it(chromium).await;
+        tabs::a_log_whose_tab_was_closed_while_it_saved_is_not_saved_again(chromium).await;
+        tabs::each_record_opens_once_while_the_leading_tab_changes(chromium).await;
+        tabs::a_tab_that_loses_its_connection_leaves_records_to_another(chromium).await;
+        tabs::a_tab_that_may_not_receive_records_leaves_them_to_another(chromium).await;
+        tabs::an_error_is_shown_until_its_cause_is_gone(chromium).await;
+    };
+    tokio::join!(Box::pin(telling), Box::pin(connecting), Box::pin(coming_back), Box::pin(several_tabs));
 }

@@ -4,9 +4,10 @@
 use serde_json::json;
 use tokio::process::Command;
 
+use super::Chromium;
 use super::gadget::fetch_credentials;
-use super::{Chromium, modules};
 use crate::salesforce::live_org::{Fixture, demo};
+use crate::support::programs::node_modules;
 
 const CAROL: &str = "005000000000008AAA";
 const PASSWORD: &str = "carols-own-password";
@@ -22,7 +23,10 @@ pub(super) async fn what_jsforce_writes_into_an_org_a_gadget_fetches(chromium: &
         "User__c": CAROL, "User_Id__c": CAROL, "CTI_Username__c": "1245458", "CTI_Extension__c": "0053",
     });
     let mut client = Command::new("node");
-    client.env("NODE_PATH", modules().await.unwrap()).env("CLIENT_SECRET", "demo-secret").env("PASSWORD", PASSWORD);
+    client
+        .env("NODE_PATH", node_modules("jsforce").await.unwrap())
+        .env("CLIENT_SECRET", "demo-secret")
+        .env("PASSWORD", PASSWORD);
     client.args(["tests/node/cti_login.cjs", &fixture.org.url(), "demo", &record.to_string()]);
     let output = client.kill_on_drop(true).output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

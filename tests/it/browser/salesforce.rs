@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 use super::{Chromium, Host, Page};
 use crate::support::{Broker, Peer, application, envelope, token_of};
 
-const ALICE: &str = "alice@example.com";
-const PAGE: &str = "clients/salesforce/opencti/softphone.html";
+pub(super) const ALICE: &str = "alice@example.com";
+pub(super) const PAGE: &str = "clients/salesforce/opencti/softphone.html";
 
 /// Documented ids: the first is the vendor's sample.
-const TASK: &str = "00T7F000027L43nUAC";
-const CONTACT: &str = "003000000000001AAA";
+pub(super) const TASK: &str = "00T7F000027L43nUAC";
+pub(super) const CONTACT: &str = "003000000000001AAA";
 const OPPORTUNITY: &str = "0065g00000X50xNAAR";
 
 /// What the page loads otherwise: the stub in place of Salesforce's script, and these settings.
@@ -31,14 +31,14 @@ fn settings(broker: &Broker, more: Value) -> Value {
 }
 
 /// The page, registered.
-async fn page<'c>(chromium: &'c Chromium, broker: &Broker) -> Page<'c> {
+pub(super) async fn page<'c>(chromium: &'c Chromium, broker: &Broker) -> Page<'c> {
     let page = chromium.open(Host::Loopback, PAGE, files(&settings(broker, json!({}))), json!({})).await;
     page.shows("state", "registered").await;
     page
 }
 
 /// Nothing was called that Open CTI does not have.
-async fn done(page: Page<'_>) {
+pub(super) async fn done(page: Page<'_>) {
     assert_eq!(page.evaluate("stub.violations").await, json!([]));
     let console = page.console().await;
     assert!(!console.iter().any(|it| it.starts_with("uncaught")), "{console:?}");
@@ -49,7 +49,7 @@ async fn gadget(broker: &Broker) -> Peer {
     broker.app_of("gadget", ALICE).await
 }
 
-fn task(fields: impl Into<Value>) -> Value {
+pub(super) fn task(fields: impl Into<Value>) -> Value {
     json!({ "callId": "12345", "Name": "Task", "OId": "SF1", "params": fields.into() })
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn an_event_opens_the_record(chromium: &Chromium) {
     let broker = Broker::start().await;
     let page = page(chromium, &broker).await;
     let mut gadget = gadget(&broker).await;
-    // The vendor's sample, letter for letter: no id, and nothing comes back.
+    // The vendor's sample, letter for letter: no id, and no answer.
     gadget.publish("Salesforce/Call/OpenObject", json!({ "sfid": TASK })).await;
     page.shows("pop", &format!("{TASK} (gadget)")).await;
     let popped = page.evaluate("stub.called('screenPop')").await;
@@ -119,7 +119,7 @@ pub(super) async fn a_bad_id_opens_nothing_and_the_sender_hears_why(chromium: &C
     for sfid in bad.iter().map(|it| json!(it)).chain([json!(null), json!(1), json!({}), json!([TASK])]) {
         gadget.publish("Salesforce/Call/OpenObject", json!({ "sfid": sfid })).await;
         let error = gadget.next_on("Salesforce/Error/ApiError").await;
-        assert_eq!(error["data"]["errorMessage"], "sfid is no record id", "{sfid}");
+        assert_eq!(error["data"]["errorMessage"], "sfid is not a record id", "{sfid}");
     }
     for data in [json!(TASK), json!(null), json!([])] {
         gadget.send(envelope("Salesforce/Call/OpenObject", json!({ "id": "o", "data": data }))).await;
@@ -130,7 +130,7 @@ pub(super) async fn a_bad_id_opens_nothing_and_the_sender_hears_why(chromium: &C
         }
         assert_eq!((&error["data"]["id"], &error["source"]), (&json!("o"), &json!("salesforce")));
     }
-    page.shows("error", "OPEN_OBJECT_FAILED: sfid is no record id").await;
+    page.shows("error", "OPEN_OBJECT_FAILED: sfid is not a record id").await;
     assert_eq!(page.evaluate("stub.called('screenPop')").await, json!([]));
     other.expect_nothing_from(&mut gadget).await;
     done(page).await;
@@ -237,7 +237,7 @@ pub(super) async fn a_log_is_saved_once_and_only_as_allowed(chromium: &Chromium)
         ("no fields", json!({ "Name": "Task" }), "params has to be"),
         ("list", json!({ "Name": "Task", "params": ["Subject"] }), "params has to be"),
         ("another object's id", with_id(CONTACT), "not the id of a Task"),
-        ("no id", with_id("00T'; x"), "sfid is no record id"),
+        ("no id", with_id("00T'; x"), "sfid is not a record id"),
         ("nothing", Value::Null, "writes no such object"),
     ] {
         gadget.send(envelope(save, json!({ "id": id, "data": data }))).await;

@@ -115,7 +115,7 @@ async fn a_refused_connection_is_exit_code_3_with_the_brokers_reason() {
     assert!(output.status.code() == Some(3) && stderr.contains("limits.connections"), "{output:?}");
 }
 
-/// What a broker delivered is known by a witness: a session that hears what the load's own receivers hear.
+/// What a broker delivered is known by a witness: a session that receives what the load's own receivers do.
 #[tokio::test]
 async fn it_counts_what_the_broker_delivered() {
     for (workload, receivers) in [("pairs", 1), ("fanout", 5)] {

@@ -8,6 +8,26 @@ async fn help(line: &[&str]) -> String {
     outcome.stdout
 }
 
+/// The options that every command that connects has.
+const CONNECTION: &str = "\
+Connection:
+      --url <URL>          The address of the broker; wss:// for TLS [env: SWITCHBOARD_URL]
+                           [default: ws://127.0.0.1:7420/ws]
+      --source <NAME>      The name to register [env: SWITCHBOARD_SOURCE]
+      --token-file <FILE>  A file with the token; default: the environment variable
+                           SWITCHBOARD_TOKEN
+      --user <NAME>        The user of this session, for a broker in open mode [env:
+                           SWITCHBOARD_USER]
+      --ca-file <FILE>     A PEM file with further certificate authorities to trust for wss://
+";
+
+/// The help of a command that connects, without those options.
+async fn help_of_client(line: &[&str]) -> String {
+    let text = help(line).await;
+    assert!(text.contains(CONNECTION), "{text}");
+    text.replace(CONNECTION, "Connection: as for every command that connects\n")
+}
+
 #[cfg(feature = "simulator")]
 #[tokio::test]
 async fn of_the_program() {
@@ -54,7 +74,7 @@ async fn of_the_program() {
 
 #[tokio::test]
 async fn of_sub() {
-    insta::assert_snapshot!(help(&["sub", "--help"]).await, @r#"
+    insta::assert_snapshot!(help_of_client(&["sub", "--help"]).await, @r#"
     Print the events that a pattern matches
 
     Usage: switchboard sub [OPTIONS] --source <NAME> [CHANNEL] [TOPIC] [SUBTOPIC]
@@ -73,15 +93,7 @@ async fn of_sub() {
           --json            Print JSON lines, also on a terminal
       -h, --help            Print help
 
-    Connection:
-          --url <URL>          The address of the broker; wss:// for TLS [env: SWITCHBOARD_URL]
-                               [default: ws://127.0.0.1:7420/ws]
-          --source <NAME>      The name to register [env: SWITCHBOARD_SOURCE]
-          --token-file <FILE>  A file with the token; default: the environment variable
-                               SWITCHBOARD_TOKEN
-          --user <NAME>        The user of this session, for a broker in open mode [env:
-                               SWITCHBOARD_USER]
-          --ca-file <FILE>     A PEM file with further certificate authorities to trust for wss://
+    Connection: as for every command that connects
 
     Examples:
       switchboard sub --source log                              every event
@@ -99,7 +111,7 @@ async fn of_sub() {
 
 #[tokio::test]
 async fn of_pub() {
-    insta::assert_snapshot!(help(&["pub", "--help"]).await, @r#"
+    insta::assert_snapshot!(help_of_client(&["pub", "--help"]).await, @r#"
     Publish an event
 
     Usage: switchboard pub [OPTIONS] --source <NAME> <CHANNEL> <TOPIC> <SUBTOPIC> [DATA|@FILE|-]
@@ -122,15 +134,7 @@ async fn of_pub() {
                            channel
       -h, --help           Print help
 
-    Connection:
-          --url <URL>          The address of the broker; wss:// for TLS [env: SWITCHBOARD_URL]
-                               [default: ws://127.0.0.1:7420/ws]
-          --source <NAME>      The name to register [env: SWITCHBOARD_SOURCE]
-          --token-file <FILE>  A file with the token; default: the environment variable
-                               SWITCHBOARD_TOKEN
-          --user <NAME>        The user of this session, for a broker in open mode [env:
-                               SWITCHBOARD_USER]
-          --ca-file <FILE>     A PEM file with further certificate authorities to trust for wss://
+    Connection: as for every command that connects
 
     Examples:
       switchboard pub Phone Call Ringing '{"from":"+49301234"}' --source softphone
@@ -145,7 +149,7 @@ async fn of_pub() {
 
 #[tokio::test]
 async fn of_request() {
-    insta::assert_snapshot!(help(&["request", "--help"]).await, @r#"
+    insta::assert_snapshot!(help_of_client(&["request", "--help"]).await, @r#"
     Send a request to a handler, and print the answer
 
     Usage: switchboard request [OPTIONS] --source <NAME> <CHANNEL> <TOPIC> <SUBTOPIC> [DATA|@FILE|-]
@@ -171,15 +175,7 @@ async fn of_request() {
                                 user-scoped channel
       -h, --help                Print help
 
-    Connection:
-          --url <URL>          The address of the broker; wss:// for TLS [env: SWITCHBOARD_URL]
-                               [default: ws://127.0.0.1:7420/ws]
-          --source <NAME>      The name to register [env: SWITCHBOARD_SOURCE]
-          --token-file <FILE>  A file with the token; default: the environment variable
-                               SWITCHBOARD_TOKEN
-          --user <NAME>        The user of this session, for a broker in open mode [env:
-                               SWITCHBOARD_USER]
-          --ca-file <FILE>     A PEM file with further certificate authorities to trust for wss://
+    Connection: as for every command that connects
 
     Examples:
       switchboard request Salesforce User FetchCredentials --source softphone
@@ -197,7 +193,7 @@ async fn of_request() {
 
 #[tokio::test]
 async fn of_handle() {
-    insta::assert_snapshot!(help(&["handle", "--help"]).await, @r#"
+    insta::assert_snapshot!(help_of_client(&["handle", "--help"]).await, @r#"
     Answer requests, with fixed JSON or a command
 
     Usage: switchboard handle [OPTIONS] --source <NAME> <--reply <DATA|@FILE>|--exec <COMMAND>> <CHANNEL> <TOPIC> <SUBTOPIC>
@@ -217,15 +213,7 @@ async fn of_handle() {
           --json                      Print a JSON line for each request
       -h, --help                      Print help
 
-    Connection:
-          --url <URL>          The address of the broker; wss:// for TLS [env: SWITCHBOARD_URL]
-                               [default: ws://127.0.0.1:7420/ws]
-          --source <NAME>      The name to register [env: SWITCHBOARD_SOURCE]
-          --token-file <FILE>  A file with the token; default: the environment variable
-                               SWITCHBOARD_TOKEN
-          --user <NAME>        The user of this session, for a broker in open mode [env:
-                               SWITCHBOARD_USER]
-          --ca-file <FILE>     A PEM file with further certificate authorities to trust for wss://
+    Connection: as for every command that connects
 
     Examples:
       switchboard handle Crm Contact Find --source crm --reply '{"Success":true,"Name":"Ada"}'
@@ -245,7 +233,7 @@ async fn of_handle() {
 
 #[tokio::test]
 async fn of_apps() {
-    insta::assert_snapshot!(help(&["apps", "--help"]).await, @r#"
+    insta::assert_snapshot!(help_of_client(&["apps", "--help"]).await, @r#"
     List the connected applications
 
     Usage: switchboard apps [OPTIONS] --source <NAME>
@@ -254,15 +242,7 @@ async fn of_apps() {
           --json  Print a JSON array
       -h, --help  Print help
 
-    Connection:
-          --url <URL>          The address of the broker; wss:// for TLS [env: SWITCHBOARD_URL]
-                               [default: ws://127.0.0.1:7420/ws]
-          --source <NAME>      The name to register [env: SWITCHBOARD_SOURCE]
-          --token-file <FILE>  A file with the token; default: the environment variable
-                               SWITCHBOARD_TOKEN
-          --user <NAME>        The user of this session, for a broker in open mode [env:
-                               SWITCHBOARD_USER]
-          --ca-file <FILE>     A PEM file with further certificate authorities to trust for wss://
+    Connection: as for every command that connects
 
     Examples:
       switchboard apps --source log

@@ -2,7 +2,7 @@
 //! Salesforce, and the examples. The broker is played by the test.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use wire::{CloseCode, Reconnect};
 
 use crate::client::fake_broker::{FakeBroker, Peer, event};
+use crate::support::programs::{self, built, gadget_script};
 use crate::support::within;
 
 /// How many clients run at the same time.
@@ -53,12 +54,8 @@ const CLIENTS: &[Shipped] = &[
     },
     Shipped { name: "examples/adapter.py", start: adapter, follow: 1, has_provider: false },
     Shipped { name: "examples/gadget.html", start: gadget, follow: 2, has_provider: false },
+    Shipped { name: "examples/screen.js", start: screen, follow: 1, has_provider: false },
 ];
-
-/// The folder of the build.
-fn built() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_switchboard")).parent().unwrap().to_owned()
-}
 
 fn process(mut command: Command) -> Running {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -102,9 +99,8 @@ fn rust_with_provider(url: &str) -> Running {
 fn node(script: &str) -> Running {
     let browser =
         "globalThis.window = new EventTarget(); globalThis.document = new EventTarget(); document.hidden = false;";
-    let mut command = Command::new("node");
-    command.args(["--experimental-websocket", "--no-warnings", "--input-type=module", "--eval"]);
-    command.arg(format!("{browser}\n{script}"));
+    let mut command = programs::node();
+    command.args(["--input-type=module", "--eval"]).arg(format!("{browser}\n{script}"));
     process(command)
 }
 
@@ -130,39 +126,28 @@ fn page_with_provider(url: &str) -> Running {
 }
 
 fn gadget(url: &str) -> Running {
-    let page = std::fs::read_to_string("examples/gadget.html").unwrap();
-    let script = page.split_once("<script>").unwrap().1.split_once("</script>").unwrap().0;
-    node(&format!(
-        "globalThis.location = {{ search: '?url={url}' }};
-         document.getElementById = (id) => ({{ set textContent(text) {{ console.log(`${{id}}: ${{text}}`); }} }});
-         {script}"
-    ))
+    node(&gadget_script(url, ""))
+}
+
+fn screen(url: &str) -> Running {
+    let mut command = programs::node();
+    command.args(["examples/screen.js", url]).env_remove("SWITCHBOARD_TOKEN");
+    process(command)
 }
 
 fn adapter(url: &str) -> Running {
-    let mut command = Command::new(python());
+    let mut command = Command::new(built().parent().unwrap().join("python/bin/python"));
     command.args(["examples/adapter.py", url]).env_remove("SWITCHBOARD_TOKEN");
     process(command)
 }
 
-/// The interpreter with the library, which the test command makes beside the build.
-fn python() -> PathBuf {
-    built().parent().unwrap().join("python/bin/python")
-}
-
 /// Returns whether this machine can run the client.
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 async fn can_run(client: &Shipped) -> bool {
-    let needed = match client.name {
-        "examples/adapter.py" => python(),
-        name if name.contains("Rust") => return true,
-        _ => PathBuf::from("node"),
-    };
-    let can = Command::new(&needed).arg("--version").output().await.is_ok_and(|it| it.status.success());
-    if !can {
-        eprintln!("SKIPPED: {}, which needs {}", client.name, needed.display());
+    match client.name {
+        "examples/adapter.py" => programs::python().await.is_some(),
+        name if name.contains("Rust") => true,
+        _ => programs::exists("node").await,
     }
-    can
 }
 
 /// Registers the client, and answers what it sends then. Returns its end and its token.

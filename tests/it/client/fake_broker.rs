@@ -11,8 +11,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, accept_async};
 
-/// The deadline of every wait.
-const LONG: Duration = Duration::from_secs(5);
+use crate::support::DEADLINE;
 
 /// The listener.
 pub(crate) struct FakeBroker {
@@ -29,7 +28,7 @@ impl FakeBroker {
     }
 
     pub(crate) async fn tcp(&self) -> TcpStream {
-        let (stream, _) = timeout(LONG, self.listener.accept()).await.expect("nobody connects").unwrap();
+        let (stream, _) = timeout(DEADLINE, self.listener.accept()).await.expect("nobody connects").unwrap();
         stream.set_nodelay(true).unwrap();
         stream
     }
@@ -101,7 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
 
     async fn read(&mut self) -> Option<Message> {
         loop {
-            match timeout(LONG, self.socket.next()).await.expect("nothing arrives from the application") {
+            match timeout(DEADLINE, self.socket.next()).await.expect("nothing arrives from the application") {
                 Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 message => return message.transpose().ok().flatten(),
             }
@@ -171,7 +170,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     async fn close_with(mut self, frame: Option<CloseFrame>) {
         self.socket.close(frame).await.unwrap();
         // Until the application has closed too.
-        while let Some(Ok(_)) = timeout(LONG, self.socket.next()).await.unwrap() {}
+        while let Some(Ok(_)) = timeout(DEADLINE, self.socket.next()).await.unwrap() {}
     }
 }
 

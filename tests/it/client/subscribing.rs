@@ -194,7 +194,7 @@ async fn a_busy_consumer_can_make_requests() {
     for number in 0..50 {
         peer.say(event("Phone/Call/Ringing", json!(number))).await;
     }
-    // The answer stands behind more events than the queue takes.
+    // The answer is behind more events than the queue takes.
     let give = async {
         let request = peer.next().await;
         peer.answer(&request, json!("found")).await;

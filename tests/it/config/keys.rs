@@ -201,7 +201,7 @@ fn an_application_is_a_users_or_a_service_and_proved_by_a_hash() {
          1: applications[0].user: is missing: an application needs user = \"NAME\", or service = true
          3: applications[1].source: must not be 'switchboard', the source of handlers in the broker itself
          4: applications[1].user: must not stand beside service = true: an application is a user's or a service, never both
-         6: applications[1].observe: must not stand beside service = true: a service hears every user anyway
+         6: applications[1].observe: must not stand beside service = true: a service receives the events of every user anyway
          9: applications[2].source: must not be empty
          10: applications[2].user: must not contain control characters
          11: applications[2].token_sha256: must be 64 hex digits: the SHA-256 of the token, not the token; 'switchboard token new' prints both

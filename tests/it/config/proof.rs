@@ -53,7 +53,7 @@ fn a_table_that_is_on_says_what_it_lacks() {
          3: auth.salesforce_userinfo.host: is missing: the org's My Domain, https://NAME.my.salesforce.com
          3: auth.salesforce_userinfo.org_id: is missing: the id of the org; a user of any other proves nothing here",
     );
-    // Whoever names another issuer needs no org id.
+    // With another issuer, no org id is needed.
     let file = JWT.replace("org_id = '00D000000000001'", "issuer = 'https://acme.example'");
     assert!(load(&Given { file: Some(&file), ..Given::default() }).is_ok());
     // A variable turns a table on too, and then the broker must not be open.

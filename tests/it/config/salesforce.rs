@@ -149,7 +149,7 @@ fn a_topic_that_is_none_is_a_mistake() {
          15: salesforce.events.topics.c.topic: is missing: what Salesforce calls the topic, such as /event/CTI_Notice__e
          18: salesforce.events.topics.d.topics: unknown key
            hint: did you mean topic?
-         21: salesforce.events.topics.f.topic: is another table's too: a topic is heard once",
+         21: salesforce.events.topics.f.topic: is another table's too: a topic can have only one table",
     );
 }
 

@@ -74,7 +74,7 @@ fn what_could_not_be_written_is_a_mistake() {
         "8: salesforce.objects.Task.fields.: the name must not be empty
          8: salesforce.objects.Task.fields.c: must be the API name of a field of the object itself, such as Subject or Phase__c
          8: salesforce.objects.Task.fields.d: must be a text in quotes
-         9: salesforce.objects.\"a b\".object: is missing: the table's name is no API name of an object
+         9: salesforce.objects.\"a b\".object: is missing: the table's name is not the API name of an object
          13: salesforce.objects.Case.updates: unknown key
          hint: did you mean update?
          14: salesforce.objects.Case.fields: must be a table of names and texts: { name = \"text\" }

@@ -7,7 +7,7 @@ use switchboard::config::{Config, Limits, Row, document, rows};
 
 use super::{Given, load, told};
 
-/// A TOML text of every key that stands once, with the value that `value` gives it.
+/// A TOML text of every single key, with the value that `value` gives it.
 pub(super) fn file_of(rows: &[Row], value: impl Fn(&Row) -> Option<String>) -> String {
     let once = rows.iter().filter(|row| row.variable.is_some());
     once.filter_map(|row| value(row).map(|value| format!("{} = {value}\n", row.key))).collect()

@@ -7,7 +7,7 @@ use crate::support::{Broker, application, envelope, token_of, within};
 const FETCH: &str = "Salesforce/User/FetchCredentials";
 const KEYS: [&str; 6] = ["Username", "Password", "Extension", "ADFSUsername", "Success", "ErrorMessage"];
 
-/// A failure bears the documented keys, the first four null, then the code.
+/// A failure has the documented keys, the first four null, then the code.
 fn assert_failure(answer: &Value, code: &str) {
     let data = answer["data"].as_object().unwrap();
     let keys: Vec<&str> = data.keys().map(String::as_str).collect();
@@ -183,7 +183,7 @@ async fn the_adapters_source_is_switchboard() {
     peer.send(envelope(FETCH, json!({"id": "f", "target": "switchboard"}))).await;
     assert_eq!(peer.next_answer(FETCH, "f").await["data"]["Username"], "1245456");
     let list = peer.command("Application", "List", Value::Null).await;
-    assert_eq!(list["data"]["Applications"].as_array().unwrap().len(), 1, "an adapter is no application: {list}");
+    assert_eq!(list["data"]["Applications"].as_array().unwrap().len(), 1, "an adapter is not an application: {list}");
 }
 
 #[tokio::test]

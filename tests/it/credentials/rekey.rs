@@ -21,7 +21,7 @@ fn the_new_key_takes_the_old_ones_place() {
     assert_eq!(Directory::rekey(&settings(folder.path()), None).unwrap(), 1);
     let new = fs::read(&key).unwrap();
     assert!(old != new && !waiting.exists());
-    // Whoever had the store open before may not spoil it with the old key.
+    // A process that had the store open before may not spoil it with the old key.
     let words = directory.set(&[entry("bob", SECRET)]).unwrap_err().to_string();
     assert!(words.contains("another key"), "{words}");
     assert!(directory.get("alice@example.com").unwrap().is_none());

@@ -80,7 +80,7 @@ async fn mistakes(phone: &mut Peer, heard: &mut Vec<Value>) {
     }
 }
 
-/// The files of a folder, however deep, in which a secret stands.
+/// The files of a folder, however deep, in which a secret is.
 pub(crate) fn files_with(folder: &Path, secret: &str, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -209,7 +209,7 @@ fn a_damaged_file_is_refused_and_left_alone() {
 
 #[test]
 fn rows_are_bound_to_their_users() {
-    // The file's tables as redb sees them: whoever can write the file can do this.
+    // The file's tables as redb sees them: an attacker who can write the file can do this.
     const ROWS: redb::TableDefinition<'_, &[u8; 32], &[u8]> = redb::TableDefinition::new("rows");
     let folder = tempfile::tempdir().unwrap();
     let directory = store_with_alice(folder.path());

@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::support::{Broker, Peer, envelope, within};
+use crate::support::{Broker, Peer, envelope, programs, within};
 
 /// The port in a page's addresses, which are replaced by the address of its own broker.
 const DEFAULT_ADDRESS: &str = "7420";
@@ -153,7 +153,7 @@ impl Page {
 
     /// Starts a script that opens a WebSocket, and waits until it has printed some lines. Without Node.js, does nothing.
     async fn start_script(&mut self, script: &str, lines: usize) {
-        if !node_exists().await {
+        if !programs::exists("node").await {
             return;
         }
         let mut node = node_command(script, self.folder.path());
@@ -198,25 +198,15 @@ fn like(expected: &Value, found: &Value) -> bool {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-async fn node_exists() -> bool {
-    let exists = Command::new("node").arg("--version").output().await.is_ok_and(|it| it.status.success());
-    if !exists {
-        eprintln!("SKIPPED: there is no Node.js on this machine");
-    }
-    exists
-}
-
 fn node_command(script: &str, folder: &Path) -> Command {
-    let mut node = Command::new("node");
-    // Older versions have WebSocket behind this flag, and warn of it.
-    node.args(["--experimental-websocket", "--no-warnings", "--eval", script]).current_dir(folder).kill_on_drop(true);
+    let mut node = programs::node();
+    node.args(["--eval", script]).current_dir(folder).kill_on_drop(true);
     node
 }
 
 /// Runs a script that opens a WebSocket until it has printed `lines` lines. Returns `None` without Node.js.
 pub(super) async fn node(script: &str, lines: usize, folder: &Path) -> Option<Output> {
-    if !node_exists().await {
+    if !programs::exists("node").await {
         return None;
     }
     // A socket keeps Node.js alive: it ends when the handler that printed the last line has returned and the line is

@@ -1,54 +1,68 @@
 //! The examples do what they say, against a real broker.
 
-use std::path::PathBuf;
-use std::process::Stdio;
-
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
 use super::blocks::node;
-use crate::support::{Broker, application, envelope, secret_file, token_of, within};
+use crate::support::programs::{self, Program, built, gadget_script, node_modules, python};
+use crate::support::{Broker, application, envelope, secret_file, token_of};
 
-/// The folder of the build.
-fn built() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_switchboard")).parent().unwrap().to_owned()
+const FIND: &str = "Crm/Contact/Find";
+const ALICE: &str = "alice@example.com";
+
+fn url(broker: &Broker) -> String {
+    format!("ws://{}/ws", broker.address())
 }
 
-/// Starts an adapter, waits until it says that it is ready, and asks it about a known and an unknown number.
-async fn answers(mut adapter: Command, broker: &Broker) -> Child {
-    let mut child = adapter.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-    let mut line = String::new();
-    within("an adapter that is ready", BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line))
-        .await
-        .unwrap();
-    assert_eq!(line, "answering Crm/Contact/Find\n");
+/// Starts an adapter, and waits until it says that it is ready.
+async fn start(mut adapter: Command, broker: &Broker) -> Program {
+    adapter.arg(url(broker));
+    let mut program = Program::start(adapter);
+    program.prints("answering Crm/Contact/Find").await;
+    program
+}
+
+pub(super) async fn python_adapter(script: &str) -> Option<Command> {
+    let mut adapter = Command::new(python().await?);
+    adapter.arg(script).env_remove("SWITCHBOARD_TOKEN").env_remove("SWITCHBOARD_USER");
+    Some(adapter)
+}
+
+pub(super) fn rust_adapter() -> Command {
+    let mut adapter = Command::new(built().join("examples/handler"));
+    adapter.env_remove("SWITCHBOARD_TOKEN").env_remove("SWITCHBOARD_USER");
+    adapter
+}
+
+/// Asks an adapter about a known number, and about others in every form that a payload can have.
+async fn answers(broker: &Broker) {
     let mut phone = broker.app("softphone").await;
-    phone.send(envelope("Crm/Contact/Find", json!({"id": "known", "data": "+49301234"}))).await;
+    phone.send(envelope(FIND, json!({"id": "known", "data": "+49301234"}))).await;
     let data = json!({"Success": true, "ErrorMessage": null, "Name": "Ada Lovelace"});
     assert_eq!(phone.next().await["data"], data);
-    for (id, number) in [("unknown", json!("+1")), ("wrong", json!({"number": 1}))] {
-        phone.send(envelope("Crm/Contact/Find", json!({"id": id, "data": number}))).await;
-        let reply = phone.next().await;
-        assert_eq!(reply["inReplyTo"], id);
-        assert_eq!(reply["data"]["ErrorCode"], "CONTACT_NOT_FOUND", "{reply}");
+    let odd = [json!("+1"), json!({"number": 1}), json!([]), json!(null), json!(1e300), json!(true), json!("")];
+    for number in odd {
+        phone.send(envelope(FIND, json!({"id": "odd", "data": number}))).await;
+        let reply = phone.next_answer(FIND, "odd").await;
+        assert_eq!(reply["data"]["ErrorCode"], "CONTACT_NOT_FOUND", "{number}: {reply}");
     }
-    child
+    for more in [json!({}), json!({"message": "+49301234"}), json!({"message": null, "unknown": [[]], "gather": false})]
+    {
+        let mut request = envelope(FIND, json!({"id": "no data"}));
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        phone.send(request).await;
+        phone.next_answer(FIND, "no data").await;
+    }
 }
 
 #[tokio::test]
 async fn the_python_adapter_answers_and_publishes() {
-    let python = built().parent().unwrap().join("python/bin/python");
-    if !python.exists() {
-        eprintln!("SKIPPED: no target/python; ./test makes it where there is a python3");
-        return;
-    }
+    let Some(adapter) = python_adapter("examples/adapter.py").await else { return };
     let broker = Broker::start().await;
     let mut screen = broker.app("crm-screen").await;
     screen.subscribe("Crm/Contact/Found").await;
-    let mut adapter = Command::new(python);
-    adapter.arg("examples/adapter.py").arg(format!("ws://{}/ws", broker.address()));
-    let _adapter = answers(adapter, &broker).await;
+    let _adapter = start(adapter, &broker).await;
+    answers(&broker).await;
     let event = screen.next().await;
     assert_eq!((&event["source"], &event["data"]), (&json!("crm"), &json!({"Name": "Ada Lovelace"})), "{event}");
 }
@@ -56,9 +70,88 @@ async fn the_python_adapter_answers_and_publishes() {
 #[tokio::test]
 async fn the_rust_handler_answers() {
     let broker = Broker::start().await;
-    let mut adapter = Command::new(built().join("examples/handler"));
-    adapter.arg(format!("ws://{}/ws", broker.address()));
-    let _adapter = answers(adapter, &broker).await;
+    let _adapter = start(rust_adapter(), &broker).await;
+    answers(&broker).await;
+}
+
+#[tokio::test]
+async fn in_open_mode_an_adapter_answers_the_user_that_its_environment_names() {
+    let broker = Broker::start().await;
+    for adapter in [Some(rust_adapter()), python_adapter("examples/adapter.py").await] {
+        let Some(mut adapter) = adapter else { continue };
+        adapter.env("SWITCHBOARD_USER", ALICE);
+        let _adapter = start(adapter, &broker).await;
+        let mut phone = broker.app_of("softphone", ALICE).await;
+        phone.send(envelope(FIND, json!({"id": "find", "data": "+49301234"}))).await;
+        assert_eq!(phone.next_answer(FIND, "find").await["data"]["Name"], "Ada Lovelace");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_names_no_user_is_answered_on_a_shared_channel() {
+    let handle = "handle = [\"Crm/*/*\"]";
+    let config = ["[auth]\nmode = \"tokens\"\n[channels.Crm]\nscope = \"shared\"\n".to_owned()]
+        .into_iter()
+        .chain([application("crm", None, handle), application("queue", None, "")])
+        .collect::<String>();
+    for adapter in [Some(rust_adapter()), python_adapter("examples/adapter.py").await] {
+        let Some(mut adapter) = adapter else { continue };
+        let broker = Broker::with_config(&config).await;
+        adapter.env("SWITCHBOARD_TOKEN", token_of("crm"));
+        let _adapter = start(adapter, &broker).await;
+        let mut queue = broker.app_by_token("queue").await;
+        for id in ["first", "second"] {
+            queue.send(envelope(FIND, json!({"id": id, "data": "+49301234"}))).await;
+            assert_eq!(queue.next_answer(FIND, id).await["data"]["Name"], "Ada Lovelace");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_python_adapter_answers_many_requests_at_a_time() {
+    let Some(adapter) = python_adapter("tests/python/adapter.py").await else { return };
+    let broker = Broker::start().await;
+    let _adapter = start(adapter, &broker).await;
+    let mut phone = broker.app("softphone").await;
+    for number in 0..20 {
+        phone.send(envelope(FIND, json!({"id": number.to_string(), "data": number.to_string()}))).await;
+    }
+    for _ in 0..20 {
+        let reply = phone.next_on(FIND).await;
+        let id = reply["inReplyTo"].as_str().unwrap();
+        assert_eq!(reply["data"]["Name"], format!("The owner of {id}"));
+    }
+}
+
+/// Node.js with examples/screen.js: with the package ws, and with a WebSocket of its own.
+pub(super) async fn screens() -> Vec<Command> {
+    let mut with_package = Command::new("node");
+    let Some(modules) = node_modules("ws").await else { return Vec::new() };
+    with_package.arg("--no-experimental-websocket").env("NODE_PATH", modules);
+    let mut screens = vec![with_package, programs::node()];
+    for screen in &mut screens {
+        screen.arg("examples/screen.js").env_remove("SWITCHBOARD_TOKEN").env("SWITCHBOARD_USER", ALICE);
+    }
+    screens
+}
+
+#[tokio::test]
+async fn the_screen_for_node_prints_calls_with_the_name_that_an_adapter_knows() {
+    for mut screen in screens().await {
+        let broker = Broker::start().await;
+        let mut adapter = rust_adapter();
+        adapter.env("SWITCHBOARD_USER", ALICE);
+        let _adapter = start(adapter, &broker).await;
+        screen.arg(url(&broker));
+        let mut screen = Program::start(screen);
+        screen.prints("registered as screen of alice@example.com").await;
+        let mut phone = broker.app_of("softphone", ALICE).await;
+        // Kept, so that it arrives whenever the screen subscribes.
+        phone.send(envelope("Phone/Call/Ringing", json!({"retain": true, "data": {"from": "+49301234"}}))).await;
+        screen.prints("call from +49301234: Ada Lovelace").await;
+        phone.send(envelope("Phone/Call/Ringing", json!({}))).await;
+        screen.prints("call from unknown: send the number as a string").await;
+    }
 }
 
 #[tokio::test]
@@ -71,10 +164,8 @@ async fn the_vendor_core_answers_logins_on_other_triples_and_takes_commands() {
     secret_file(&token, format!("{}\n", token_of("cisco")));
     let mut core = Command::new(built().join("examples/vendor_core"));
     core.arg(format!("ws://{}/ws", broker.address())).env("SWITCHBOARD_TOKEN_FILE", token);
-    let mut child = core.stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
-    let mut shown = BufReader::new(child.stdout.take().unwrap()).lines();
-    let ready = within("a core that is ready", shown.next_line()).await.unwrap();
-    assert_eq!(ready.as_deref(), Some("answering Cisco/Agent/Login"));
+    let mut core = Program::start(core);
+    core.prints("answering Cisco/Agent/Login").await;
 
     let mut gadget = broker.app_by_token("gadget").await;
     gadget.subscribe("Cisco/Agent/State").await;
@@ -96,28 +187,20 @@ async fn the_vendor_core_answers_logins_on_other_triples_and_takes_commands() {
     }
     gadget.send(envelope("Cisco/Agent/ShowNote", json!({"id": "note", "data": "call back"}))).await;
     assert_eq!(gadget.next_on("Broker/Message/Receipt").await["inReplyTo"], "note");
-    let note = within("the note", shown.next_line()).await.unwrap();
-    assert_eq!(note.as_deref(), Some("note: \"call back\""));
+    core.prints("note: \"call back\"").await;
 }
 
 #[tokio::test]
 async fn the_gadget_shows_login_and_calls() {
     let broker = Broker::start().await;
-    broker.credentials_set("alice@example.com", "1245456", "acq@123", "5051").await;
-    // Kept, so that it comes whenever the page subscribes.
-    let mut phone = broker.app_of("softphone", "alice@example.com").await;
+    broker.credentials_set(ALICE, "1245456", "acq@123", "5051").await;
+    // Kept, so that it arrives whenever the page subscribes.
+    let mut phone = broker.app_of("softphone", ALICE).await;
     phone.send(envelope("Phone/Call/Ringing", json!({"retain": true, "data": {"from": "+49301234"}}))).await;
     phone.fence().await;
 
-    let page = std::fs::read_to_string("examples/gadget.html").unwrap();
-    let script = page.split_once("<script>").unwrap().1.split_once("</script>").unwrap().0;
-    // As much of a browser as the page uses; what it shows goes to standard output.
-    let browser = format!(
-        "globalThis.location = {{ search: '?url=ws://{}/ws&user=alice@example.com' }};\n\
-         globalThis.document = {{ getElementById: (id) => ({{ set textContent(text) {{ console.log(`${{id}}: ${{text}}`); }} }}) }};\n",
-        broker.address()
-    );
-    let script = format!("{browser}{script}");
+    // An address in the page's own address changes nothing.
+    let script = gadget_script(&url(&broker), "?user=alice@example.com&url=ws://127.0.0.1:1/ws");
     let Some(output) = node(&script, 4, &std::env::current_dir().unwrap()).await else { return };
     let shown = String::from_utf8(output.stdout).unwrap();
     for line in [
@@ -129,4 +212,38 @@ async fn the_gadget_shows_login_and_calls() {
         assert!(shown.lines().any(|it| it == line), "no '{line}' in:\n{shown}");
     }
     assert!(!shown.contains("acq@123"), "the page shows the password:\n{shown}");
+}
+
+/// README.md's script, as it is written there.
+fn readme_script() -> String {
+    let readme = std::fs::read_to_string("README.md").unwrap();
+    readme.split_once("```js\n").unwrap().1.split_once("```").unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn the_script_of_readme_md_survives_another_subscription_and_any_payload() {
+    if !programs::exists("node").await {
+        return;
+    }
+    let broker = Broker::start().await;
+    let line =
+        "{ channel: \"Broker\", topic: \"Subscription\", subtopic: \"Subscribe\", data: { channel: \"Phone\" } },";
+    let script = readme_script().replace("ws://localhost:7420/ws", &url(&broker));
+    assert!(script.contains(line), "{script}");
+    let script = script.replace(line, &format!("{line}\n{}", line.replace("Phone", "Queue")));
+    let mut command = programs::node();
+    command.arg("--eval").arg(script);
+    let mut script = Program::start(command);
+    script.prints_start("User FetchCredentials").await;
+    let mut phone = broker.app_of("softphone", ALICE).await;
+    for (data, printed) in [
+        (json!({}), "undefined"),
+        (json!({"data": null}), "null"),
+        (json!({"message": "x"}), "undefined"),
+        (json!({"data": "a text"}), "\"a text\""),
+        (json!({"data": [1]}), "[1]"),
+    ] {
+        phone.send(envelope("Queue/Stats/Waiting", data)).await;
+        script.prints(&format!("Stats Waiting {printed}")).await;
+    }
 }

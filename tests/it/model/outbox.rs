@@ -131,7 +131,7 @@ proptest! {
             limits, queue: Vec::new(), notices: Vec::new(), dropped: 0,
             warned: None, in_vain: false, was_over_half: false, overflowed: false, closed: false,
         };
-        #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter: it is only added to")]
+        #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter: it is only added to")]
         let mut now = Instant::now();
         for (number, act) in acts.into_iter().enumerate() {
             match act {
@@ -214,7 +214,7 @@ impl Wake for Woken {
 #[test]
 fn a_burst_wakes_each_receiver_once_when_it_is_over() {
     let limits = OutboxLimits { messages: 100, bytes: 10_000, refuses: false };
-    #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter: it does not move")]
+    #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter: it does not move")]
     let now = Instant::now();
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));

@@ -229,7 +229,7 @@ struct Desk {
 }
 
 impl Desk {
-    #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter")]
+    #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter")]
     fn new() -> Self {
         let mut config = Config::default();
         config.channels.insert("b".into(), Channel { scope: Scope::Shared, ..Channel::default() });

@@ -1,5 +1,5 @@
 //! Many threads on one router, without a runtime: what the simulation cannot show, races. For two seconds publishers
-//! publish, subscribers come and go, askers ask, cancel and leave off waiting, handlers answer, die and come back; then
+//! publish, subscribers join and leave, requesters request, cancel and stop waiting, handlers answer, die and return; then
 //! every request has had one answer, nobody has missed an event or got one twice, and nothing is left.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,7 +106,7 @@ fn follow(taken: &[Value], last: &mut BTreeMap<String, u64>, whole: bool) {
     }
 }
 
-/// Comes and goes. Once it has unregistered nothing more comes.
+/// Registers and unregisters. Once it has unregistered, nothing more arrives.
 fn come_and_go(broker: &Broker, number: u64) {
     let mut chance = StdRng::seed_from_u64(number);
     let mut last = BTreeMap::new();

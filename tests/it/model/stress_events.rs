@@ -242,7 +242,7 @@ fn two_sessions_that_register_in_bursts_close_no_watcher() {
         reading.join().unwrap()
     });
     assert_eq!(watcher.outbox().ended(), None);
-    // Whoever joined has left, in this order, and each at most once.
+    // Each session that joined has left, in this order, and each at most once.
     let mut there = BTreeMap::new();
     for event in &told {
         let session = event["data"]["SessionId"].as_str().unwrap().to_owned();

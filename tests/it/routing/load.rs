@@ -76,7 +76,7 @@ async fn nothing_is_lost_with_500_sessions_publishing_to_each_other() {
                     text = peer.next_text().await;
                 }
                 let from = usize::try_from(number(&text)).unwrap();
-                assert!(from != me && !heard[from], "{me} hears {from} once");
+                assert!(from != me && !heard[from], "{me} receives from {from} once");
                 heard[from] = true;
             }
             peer
@@ -218,7 +218,7 @@ async fn every_request_is_answered_once_while_handlers_come_and_go() {
                     open.swap_remove(place.unwrap_or_else(|| panic!("a second answer: {answer}")));
                 }
             }
-            // What were a second answer would have come before a handler's next.
+            // A second answer would have arrived before a handler's next.
             let mut rest = peer.drain_events().await;
             rest.retain(|message| message["channel"] != "Broker");
             assert!(rest.is_empty(), "{rest:?}");

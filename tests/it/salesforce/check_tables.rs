@@ -165,8 +165,8 @@ async fn a_topic_that_cannot_be_heard_is_told_and_so_is_a_field_it_has_not() {
     expect(
         &steps,
         &[
-            ("passed", &["changes: /data/CTI_Login__ChangeEvent may be heard, for the user in User_Id__c"]),
-            ("passed", &["notice: /event/CTI_Notice__e may be heard"]),
+            ("passed", &["changes: /data/CTI_Login__ChangeEvent can be subscribed to, for the user in User_Id__c"]),
+            ("passed", &["notice: /event/CTI_Notice__e can be subscribed to"]),
         ],
     );
     let bad =

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::stand_in::{Answer, StandIn};
 use super::{ID, SECRET, behind_login, config, error, fetched, org, row, rows, token};
 
-/// Answers `first` so many times, then a row.
+/// Answers `first` this number of times, then a row.
 async fn after(times: usize, first: impl Fn() -> Answer + Send + Sync + 'static) -> StandIn {
     let count = AtomicUsize::new(0);
     StandIn::start(behind_login(
@@ -151,7 +151,7 @@ async fn a_deadline_stands_over_waiting_and_answers() {
     let fetched = futures_util::future::join_all((0..5).map(|_| fetched(&org, ID))).await;
     assert!(fetched.iter().all(|it| it.starts_with("UPSTREAM_UNAVAILABLE: Salesforce takes too long")), "{fetched:?}");
     assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-    assert!(stand_in.calls() <= 2, "those who waited in vain are not sent");
+    assert!(stand_in.calls() <= 2, "requests whose time is over are not sent");
 }
 
 #[tokio::test]

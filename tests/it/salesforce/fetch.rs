@@ -33,7 +33,7 @@ async fn an_agent_gets_the_documented_reply_and_leaves_a_record() {
     assert!(handled(&handler, Some("alice")).await.starts_with("CREDENTIALS_NOT_FOUND"));
     assert!(handled(&handler, None).await.starts_with("USER_REQUIRED"));
     let seen = stand_in.seen();
-    assert_eq!(seen.len(), 2, "a user that is no id asks for nothing");
+    assert_eq!(seen.len(), 2, "a user that is not an id causes no call");
     assert_eq!(seen[1].path, "/services/data/v67.0/query");
     assert!(seen[1].query["q"].ends_with(&format!("FROM CTI_Login__c WHERE User_Id__c = '{ID}' LIMIT 50")));
     let records = fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 const SOURCE: &str = "clients/salesforce/sfdx/force-app/main/default";
 
-/// The text of an element that stands once.
+/// The text of an element that occurs once.
 fn element<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     text.split_once(&format!("<{name}>"))?.1.split_once(&format!("</{name}>")).map(|(inside, _)| inside)
 }

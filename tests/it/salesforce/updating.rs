@@ -1,4 +1,4 @@
-//! `Call/UpdateObject`: the documented reply, nothing that is not configured, and an org that is ill.
+//! `Call/UpdateObject`: the documented reply, nothing that is not configured, and an org that fails.
 
 use std::time::Duration;
 

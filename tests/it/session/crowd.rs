@@ -19,7 +19,7 @@ async fn the_table_of_open_files_is_as_large_as_it_will_have_to_be() {
 
 #[tokio::test]
 async fn who_comes_while_the_broker_is_held_up_is_kept_by_the_system() {
-    // What the system allows at most; a connection without room tries again a second later, here in vain.
+    // What the system allows at most; a connection without room tries again a second later, here without success.
     let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
     let crowd = allowed.trim().parse().unwrap_or(4096).min(3000);
     switchboard::cli::open_files::raise_limit().unwrap();

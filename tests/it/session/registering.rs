@@ -397,7 +397,7 @@ async fn subscriptions_beyond_the_limit_are_refused() {
         first = peer.subscribe(&format!("Sales/Call/{at}")).await;
     }
     assert_eq!(peer.subscribe_refused("Sales/Call/3", json!({})).await, "TOO_MANY_SUBSCRIPTIONS");
-    assert_eq!(peer.subscribe("Sales/Call/2").await, first, "the same again is no other");
+    assert_eq!(peer.subscribe("Sales/Call/2").await, first, "the same again is not another one");
     peer.command("Subscription", "Unsubscribe", json!({"SubscriptionId": first})).await;
     peer.subscribe("Sales/Call/3").await;
     let mut other = broker.app("other").await;

@@ -83,7 +83,7 @@ impl Broker {
         self.address
     }
 
-    /// The record of what all peers said and heard.
+    /// The record of what all peers sent and received.
     pub(crate) fn conversation(&self) -> &Conversation {
         &self.conversation
     }

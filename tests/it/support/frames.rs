@@ -36,7 +36,7 @@ impl Frame {
     }
 }
 
-/// A connection that has shaken hands and then knows no rules.
+/// A connection that has shaken hands and then follows no rules.
 pub(crate) struct RawSocket {
     stream: TcpStream,
     /// What was read after the last frame.
@@ -82,7 +82,7 @@ impl RawSocket {
         assert!(reply.text().contains("\"Success\":true"), "{}", reply.text());
     }
 
-    /// Writes bytes as they stand. An error is no failure: the broker may have closed already, which a read shows.
+    /// Writes bytes as they are. An error is not a failure: the broker may have closed already, which a read shows.
     pub(crate) async fn write(&mut self, bytes: &[u8]) {
         let shown = String::from_utf8_lossy(bytes).into_owned();
         self.conversation.add("raw", '>', &shown);

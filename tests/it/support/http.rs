@@ -11,7 +11,7 @@ use super::within;
 pub(crate) const HANDSHAKE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// What came back: the head, taken apart, and the body.
+/// The response: the head, taken apart, and the body.
 pub(crate) struct Response {
     /// The status code.
     pub(crate) status: u16,
@@ -28,7 +28,7 @@ impl Response {
     }
 }
 
-/// Sends a head as it stands and reads one response.
+/// Sends a head as it is and reads one response.
 pub(crate) async fn http(address: SocketAddr, head: &str) -> Response {
     let mut stream = within("a connection", TcpStream::connect(address)).await.unwrap();
     within("sending", stream.write_all(head.as_bytes())).await.unwrap();

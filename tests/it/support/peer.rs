@@ -115,7 +115,7 @@ impl Peer {
         let id = format!("command-{}", self.made);
         self.send(json!({"channel": "Broker", "topic": topic, "subtopic": subtopic, "id": id, "data": data})).await;
         let reply = self.next().await;
-        assert_eq!(reply["inReplyTo"], *id, "{}: the next message is no reply to the command: {reply}", self.name);
+        assert_eq!(reply["inReplyTo"], *id, "{}: the next message is not the reply to the command: {reply}", self.name);
         assert_eq!(reply["topic"], topic, "{reply}");
         assert_eq!(reply["subtopic"], subtopic, "{reply}");
         reply
@@ -138,7 +138,7 @@ impl Peer {
         reply["data"]["SubscriptionId"].as_str().expect("a SubscriptionId").to_owned()
     }
 
-    /// Subscribes in vain and gives the `ErrorCode`.
+    /// Is refused a subscription, and returns the `ErrorCode`.
     pub(crate) async fn subscribe_refused(&mut self, pattern: &str, options: Value) -> String {
         let reply = self.command("Subscription", "Subscribe", envelope(pattern, options)).await;
         assert_eq!(reply["data"]["Success"], false, "{reply}");
@@ -227,19 +227,19 @@ impl Peer {
         answer
     }
 
-    /// Nothing has come for this peer. What another peer did before has to be done: see [`Peer::fence`].
+    /// Nothing has arrived for this peer. What another peer did before has to be done: see [`Peer::fence`].
     pub(crate) async fn expect_nothing(&mut self) {
         self.fence().await;
         assert!(self.inbox.is_empty(), "{}: nothing was expected, got {:?}", self.name, self.inbox);
     }
 
-    /// All that has come for this peer. What another peer did before has to be done: see [`Peer::fence`].
+    /// All that has arrived for this peer. What another peer did before has to be done: see [`Peer::fence`].
     pub(crate) async fn drain_events(&mut self) -> Vec<Value> {
         self.fence().await;
         self.inbox.drain(..).map(|text| serde_json::from_str(&text).unwrap()).collect()
     }
 
-    /// Nothing has come for this peer from all that `other` has sent.
+    /// Nothing has arrived for this peer from all that `other` has sent.
     pub(crate) async fn expect_nothing_from(&mut self, other: &mut Self) {
         other.fence().await;
         self.expect_nothing().await;

@@ -74,7 +74,7 @@ impl Peer {
 }
 
 impl Stage {
-    #[expect(clippy::disallowed_methods, reason = "where the clock begins is no matter: it is only added to")]
+    #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter: it is only added to")]
     fn new(toml: Option<&str>, is_patient: bool) -> Self {
         let config = config(toml);
         let now = Instant::now();

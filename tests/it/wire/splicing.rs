@@ -1,4 +1,4 @@
-//! What the broker puts into an envelope and cuts out of it: wherever a field stands, however its key is written, and
+//! What the broker puts into an envelope and cuts out of it: wherever a field is, however its key is written, and
 //! without touching a byte of the rest.
 
 use std::fmt;
@@ -30,7 +30,7 @@ impl Members {
     fn one(&self, key: &str) -> &str {
         match self.all(key)[..] {
             [value] => value,
-            ref other => panic!("'{key}' stands {} times in {self:?}", other.len()),
+            ref other => panic!("'{key}' occurs {} times in {self:?}", other.len()),
         }
     }
 
@@ -188,7 +188,7 @@ async fn a_gathered_reply_has_one_more() {
             asker.send(envelope("Phone/Call/Dial", json!({"id": "g", "gather": true}))).await;
             let delivered = handler.next().await["id"].to_string();
             let sent = every_way("Phone/Call/Dial", "more", value).swap_remove(at);
-            // The reply's own field goes behind the brace; where that stands depends on the spacing.
+            // The reply's own field goes behind the brace; where that is depends on the spacing.
             let sent = sent.replacen('{', &format!("{{\"inReplyTo\":{delivered},"), 1);
             handler.send_text(&sent).await;
             let received = asker.next_text().await;

@@ -11,7 +11,7 @@ use crate::decode::kind;
 use crate::error::{ErrorCode, Refusal};
 use crate::triple::check_name;
 
-/// The longest unknown option that a message quotes, in bytes. Longer ones are no typing errors, and the search for the
+/// The longest unknown option that a message quotes, in bytes. Longer ones are not typing errors, and the search for the
 /// nearest known option has to be short.
 const QUOTED_BYTES_MAX: usize = 32;
 

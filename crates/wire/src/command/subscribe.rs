@@ -47,7 +47,7 @@ pub enum Role {
     Handler {
         /// `false`: takes commands that are never answered.
         answers: bool,
-        /// Knows no ids: it gets one request at a time, and its next envelope is the reply.
+        /// It does not use ids: it gets one request at a time, and its next envelope is the reply.
         ordered: bool,
         /// Other topics and subtopics on which an ordered handler replies; at most [`REPLIES_MAX`].
         replies: Vec<(String, String)>,

@@ -9,7 +9,7 @@ use super::cast::{CHANNELS, Part, SUBTOPICS, Style, TOPICS};
 use super::draft::{Draft, Said, Wanted};
 use super::model::{Conn, ConnId, Model, Sub};
 
-/// Texts that are no envelopes, with their codes.
+/// Texts that are not envelopes, with their codes.
 const MALFORMED: &[(&str, &str)] = &[
     ("", "INVALID_JSON"),
     ("{\"channel\":\"Phone\"", "INVALID_JSON"),

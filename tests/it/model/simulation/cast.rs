@@ -13,13 +13,13 @@ use switchboard::config::{Application, AuthMode, Channel, Config, Overflow, Publ
 pub(super) enum Style {
     /// Answers by `inReplyTo`, in any order, perhaps late, perhaps never.
     Answers,
-    /// Knows no ids.
+    /// Does not use ids.
     Ordered,
     /// Takes commands.
     Commands,
 }
 
-/// A part in the play. Each is one seat: a program that connects, dies and comes back.
+/// A part in the play. Each is one seat: a program that connects, dies and returns.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "as in [[applications]]: any of it with any")]
 pub(super) struct Part {

@@ -124,7 +124,7 @@ pub(super) fn nothing_is_lost(model: &mut Model, id: ConnId) -> Held {
     holds("broker_answers", inbox.due.is_empty(), || format!("{name} was never told {:?}", inbox.due))
 }
 
-/// If a session joined and left while both events may have been held back, both have come, or none.
+/// If a session joined and left while both events may have been held back, both have arrived, or none.
 fn presence_comes_in_pairs(name: &str, due: &[Due]) -> Held {
     let either = |due: &Due| match &due.what {
         What::Presence { session, stage: Stage::Either } => Some(session.clone()),
@@ -230,7 +230,7 @@ pub(super) fn closes_have_a_reason(
     holds("closes_have_a_reason", right, || format!("{}: {code:?} after {conduct:?}", conn.name))
 }
 
-/// Ten texts in a row that are no envelopes, and the session is over.
+/// Ten texts in a row that are not envelopes, and the session is over.
 pub(super) fn babble_is_ended(conn: &Conn, effect: Option<&Effect>) -> Held {
     let ended = matches!(effect, Some(Effect::Close(close)) if close.code() == CloseCode::Policy);
     holds("babble_is_ended", ended == (conn.malformed >= 10), || format!("{}: {}", conn.name, conn.malformed))

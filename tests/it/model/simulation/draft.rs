@@ -25,7 +25,7 @@ pub(super) enum Said {
     List,
     Ping,
     Envelope(Draft),
-    /// A text that is no envelope, with the code it has to be answered with.
+    /// A text that is not an envelope, with the code it has to be answered with.
     Malformed(&'static str, &'static str),
     Binary,
     Pong,
@@ -60,7 +60,7 @@ pub(super) struct Draft {
     pub(super) more: bool,
     /// Its payload is `null`.
     pub(super) is_null: bool,
-    /// So many bytes more.
+    /// This number of bytes more.
     pub(super) padding: usize,
 }
 
@@ -69,7 +69,7 @@ impl Draft {
         self.timeout.is_some() || self.gather || self.idempotent
     }
 
-    /// What stands in the payload, so that a copy can be told from a paraphrase. The spaces are meant.
+    /// The payload's text, by which a copy differs from a paraphrase. The spaces are intended.
     pub(super) fn payload(&self, n: u64) -> String {
         let padding = " ".repeat(self.padding);
         match self.is_null {

@@ -16,7 +16,7 @@ pub(super) struct Inbox {
     pub(super) retained: Vec<DueValue>,
     /// Words of the broker itself that have to come.
     pub(super) due: Vec<Due>,
-    /// Numbers of the live events that have come.
+    /// Numbers of the live events that have arrived.
     pub(super) read: BTreeSet<u64>,
     /// The last event of each publisher.
     pub(super) last_of: BTreeMap<ConnId, u64>,

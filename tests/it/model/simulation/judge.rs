@@ -1,4 +1,4 @@
-//! What ought to follow from what an application says: [`Model::judge`] before the broker hears it, [`Model::apply`]
+//! What ought to follow from what an application says: [`Model::judge`] before the broker gets it, [`Model::apply`]
 //! after. Between the two the broker acts, and queues may overflow.
 
 use std::collections::BTreeSet;
@@ -97,7 +97,7 @@ impl Model {
         !sender_handles && (!candidates.is_empty() || only || self.is_served_inside(&draft.triple))
     }
 
-    /// Notes an envelope that was heard.
+    /// Notes an envelope that was received.
     pub(super) fn heard(&mut self, now: Instant, sender: ConnId, n: u64, draft: &Draft, verdict: Verdict) {
         let id = draft.id.clone();
         match verdict {
@@ -105,7 +105,7 @@ impl Model {
                 if code == "NO_SUCH_REQUEST" {
                     let conn = &mut self.conns[sender];
                     conn.suspect = false;
-                    // The envelope that an ordered handler owed has come.
+                    // The envelope that an ordered handler owed has arrived.
                     conn.turns.retain(|turn| draft.more || draft.in_reply_to.as_ref() != Some(&turn.id));
                 }
                 self.owe(sender, Due::error(id, code));
@@ -182,7 +182,7 @@ impl Model {
         self.events.insert(n, event);
     }
 
-    /// Notes a command that was heard. `subscriptions`: what the broker lists now, for the name of a new one.
+    /// Notes a command that was received. `subscriptions`: what the broker lists now, for the name of a new one.
     pub(super) fn commanded(&mut self, conn: ConnId, n: u64, said: &Said, subscriptions: &[String]) {
         let Some((topic, subtopic)) = said.command() else { return };
         let registered = self.conns[conn].session.is_some();

@@ -1,4 +1,4 @@
-//! Those who answer late: the verifier, and the adapter in the process.
+//! What answers late: the verifier, and the adapter in the process.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};

@@ -1,5 +1,5 @@
 //! A whole broker without sockets, threads or a clock, driven by a seed: applications register, ask, answer, stall, die
-//! and come back, and after each step every promise of the protocol is compared with a naive model.
+//! and reconnect, and after each step every promise of the protocol is compared with a naive model.
 //!
 //! `cast` who may come · `app` what one says next · `draft` the texts · `door` the adapter's queue · `link` a connection · `world`, `time` and
 //! `late` what happens · `model`, `requests`, `inbox`, `judge` what ought to follow · `check`, `reading` the rules, a function each.

@@ -29,7 +29,7 @@ pub(super) struct Model {
     pub(super) services_publish_on: Option<String>,
     /// Every connection that there ever was.
     pub(super) conns: Vec<Conn>,
-    /// By the number that each envelope bears.
+    /// By the number that each envelope has.
     pub(super) events: BTreeMap<u64, Event>,
     pub(super) asked: BTreeMap<u64, Asked>,
     /// All requests before this one are over.
@@ -255,7 +255,7 @@ impl Model {
         shared || conn.kind != Kind::User || conn.user.as_deref() == user
     }
 
-    /// Who hears of somebody's coming or going.
+    /// The sessions that are told of a session that joins or leaves.
     pub(super) fn presence_receivers(&self, of: ConnId, subtopic: &str) -> Vec<ConnId> {
         let user = self.conns[of].user.as_deref();
         let hears = |(id, conn): &(ConnId, &Conn)| {

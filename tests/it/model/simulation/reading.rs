@@ -40,7 +40,7 @@ pub(super) fn received(model: &mut Model, now: Instant, conn: ConnId, text: &str
         .map_err(|error| Broken { rule: "frames_are_json", how: format!("{error}: {text}") })?;
     let frame = Frame { text, json };
     no_token_leaks(&frame)?;
-    // An adapter inside the process writes nothing but the payload, which bears the number, too.
+    // An adapter inside the process writes nothing but the payload, which has the number, too.
     let number = frame.json.get("n").or_else(|| frame.json.get("data")?.get("of"));
     let Some(n) = number.and_then(Value::as_u64) else {
         no_payload_leaks(&frame)?;
@@ -106,7 +106,7 @@ fn who_sent_it_is_told(model: &Model, conn: ConnId, n: u64, frame: &Frame<'_>) -
     holds("who_sent_it_is_told", right, || format!("{}: {}", it.name, frame.text))
 }
 
-/// Members of a group share the messages: those who got one for a group are as many as there are groups, at most.
+/// Members of a group share the messages: at most as many members receive one for a group as there are groups.
 fn one_of_each_group(
     groups: &[std::collections::BTreeSet<ConnId>],
     got: &std::collections::BTreeSet<ConnId>,
@@ -261,7 +261,7 @@ fn is_due(due: &Due, frame: &Frame<'_>) -> bool {
         }
 }
 
-/// Whoever is told that a session left was told before that it joined.
+/// A session that is told that another one left was told before that it joined.
 fn joined_comes_before_left(due: &[Due], came: &Due, frame: &Frame<'_>) -> Held {
     let What::Presence { session, .. } = &came.what else { return Ok(()) };
     let is_joined = |due: &Due| matches!(&due.what, What::Presence { session: other, .. } if other == session);
@@ -293,7 +293,9 @@ fn request_ended(model: &mut Model, conn: ConnId, frame: &Frame<'_>) -> Held {
     };
     let Some((n, asked)) = model.asked.iter_mut().find(|(_, asked)| is_its(asked)) else {
         let due = &model.conns[conn].inbox.due;
-        return holds("nothing_comes_unasked", false, || format!("{name} was not to hear {}, but {due:?}", frame.text));
+        return holds("nothing_comes_unasked", false, || {
+            format!("{name} was not to receive {}, but {due:?}", frame.text)
+        });
     };
     holds("one_answer", !asked.is_answered, || format!("{name} got another answer to {n}: {}", frame.text))?;
     asked.is_answered = true;
@@ -310,7 +312,7 @@ fn request_ended(model: &mut Model, conn: ConnId, frame: &Frame<'_>) -> Held {
     })
 }
 
-/// A gather's summary counts whom it asked, who answered, and who did not.
+/// A gather's summary counts the handlers that it asked, and those that answered and failed.
 fn gather_is_right(asked: &Asked, frame: &Frame<'_>) -> Held {
     let count = |key: &str| usize::try_from(frame.data(key).as_u64().unwrap_or(u64::MAX)).unwrap();
     let failed = frame.data("Failed").as_array().map_or(0, Vec::len);

@@ -15,9 +15,9 @@ use super::model::{Conn, ConnId, Kind, Model, Sub, Turn, canonical, is_protected
 pub(super) struct Asked {
     pub(super) draft: Draft,
     pub(super) asker: ConnId,
-    /// The asker's name at that time.
+    /// The requester's name at that time.
     pub(super) source: String,
-    /// The asker's registration at that time.
+    /// The requester's registration at that time.
     pub(super) registration: u32,
     /// For whom.
     pub(super) user: Option<String>,
@@ -321,7 +321,7 @@ impl Model {
         }
     }
 
-    /// Ends a request that nobody waits for any more, and tells those who have it.
+    /// Ends a request that nobody waits for any more, and tells the handlers that have it.
     pub(super) fn withdraw(&mut self, n: u64, end: End) {
         let asked = &self.asked[&n];
         let in_hands: Vec<Given> = asked.given.iter().filter(|given| asked.is_open(given)).cloned().collect();
@@ -333,7 +333,7 @@ impl Model {
         }
     }
 
-    /// Adds those who may be asked now: the first handler may have gone.
+    /// Adds the handlers that may be asked now: the first handler may have gone.
     fn add_candidates(&mut self, n: u64) {
         let asked = &self.asked[&n];
         let (now, _) = self.candidates(asked.asker, &asked.draft, asked.user.as_deref());
@@ -353,7 +353,7 @@ impl Model {
         candidates.retain(|it| it.conn != from);
         let Some(asked) = self.asked.get_mut(&n) else { return };
         if again && !candidates.is_empty() {
-            // Whoever is asked now may be going too.
+            // The next handler may be leaving too.
             asked.shaky |= candidates.iter().any(|it| it.style == Style::Ordered || self.conns[it.conn].lost);
             asked.candidates = candidates;
         } else {

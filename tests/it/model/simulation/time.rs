@@ -29,7 +29,7 @@ impl World {
         self.let_pass(next.saturating_duration_since(self.now))
     }
 
-    /// Time passes, and what is due happens. Whoever is well has read what there was, and answered pings, before.
+    /// Time passes, and what is due happens. A session that is not stuck has read everything, and answered pings, before.
     pub(super) fn let_pass(&mut self, time: Duration) -> Held {
         for seat in 0..self.seats.len() {
             if self.seats[seat].link.as_ref().is_some_and(|link| !link.stalls) {

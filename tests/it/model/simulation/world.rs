@@ -42,13 +42,13 @@ pub(super) struct World {
     pub(super) n: u64,
 }
 
-/// A program that connects, dies and comes back.
+/// A program that connects, dies and returns.
 pub(super) struct Seat {
     pub(super) part: &'static Part,
     pub(super) link: Option<Link>,
 }
 
-/// What became of something that a session heard.
+/// The outcome of something that a session received.
 struct Heard {
     effect: Option<Effect>,
     /// It was said too fast, or its sender does not read.
@@ -60,7 +60,7 @@ struct Heard {
 /// The adapter's place in [`Model::conns`].
 pub(super) const ADAPTER: ConnId = 0;
 
-#[expect(clippy::disallowed_methods, reason = "where a world begins is no matter: it only adds to it")]
+#[expect(clippy::disallowed_methods, reason = "where a world begins does not matter: it only adds to it")]
 fn beginning() -> Instant {
     Instant::now()
 }
@@ -179,7 +179,7 @@ impl World {
         Ok(())
     }
 
-    /// A session hears one thing.
+    /// A session receives one thing.
     fn hear(&mut self, seat: usize, mut said: Said) -> Held {
         let Some(conn) = self.seats[seat].link.as_ref().map(|link| link.conn) else { return Ok(()) };
         if self.model.is_ambiguous(conn, &said) {
@@ -193,7 +193,7 @@ impl World {
         let n = self.n;
         said.number(n);
         let text = said.text(n);
-        self.note(format!("{}> {}", self.seats[seat].part.name, text.as_deref().unwrap_or("a frame that is no text")));
+        self.note(format!("{}> {}", self.seats[seat].part.name, text.as_deref().unwrap_or("a frame that is not text")));
         self.look_at_outboxes();
         let verdict = match &said {
             Said::Envelope(draft) => Some((draft, self.model.judge(conn, draft))),

@@ -1,4 +1,4 @@
-//! What applications hear of an org's events, and who hears it.
+//! Which of an org's events applications receive, and which applications.
 
 use serde_json::json;
 

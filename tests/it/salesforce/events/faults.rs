@@ -15,7 +15,7 @@ fn fault(error: Broken, after: usize) -> Fault {
     Fault::new(Wrong::Events { error, after })
 }
 
-/// A broker that hears, and an application of Alice's that has heard one notice.
+/// A broker that has subscribed, and an application of Alice's that has received one notice.
 async fn heard(stage: &Stage) -> (Broker, Peer) {
     let broker = stage.broker(OWN).await;
     let mut desk = listener(&broker, "alice-desk", NOTICE).await;
@@ -143,8 +143,8 @@ async fn a_topic_that_is_not_there_is_told_once_and_holds_up_no_other() {
     let broker = stage.broker(&format!("{OWN}{missing}")).await;
     let mut desk = listener(&broker, "alice-desk", NOTICE).await;
     broker.log_until("the missing topic", |log| log.contains("there is no such topic")).await;
-    stage.notice(ALICE, "heard");
-    assert_eq!(next_message(&mut desk).await, "heard");
+    stage.notice(ALICE, "received");
+    assert_eq!(next_message(&mut desk).await, "received");
     assert_eq!(broker.log().matches("/event/Missing__e").count(), 2, "the summary, and one line: {}", broker.log());
 }
 

@@ -1,4 +1,4 @@
-//! Events from an org: a real broker hears the stand-in org, and applications hear the broker.
+//! Events from an org: a real broker subscribes to the stand-in org, and applications to the broker.
 
 mod delivery;
 mod faults;
@@ -76,7 +76,7 @@ impl Stage {
         broker
     }
 
-    /// Waits until so many listen to a topic.
+    /// Waits until this number of streams listen to a topic.
     async fn streams(&self, topic: &str, number: usize) {
         let mut often = tokio::time::interval(Duration::from_millis(5));
         within("streams", async {

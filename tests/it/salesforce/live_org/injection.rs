@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{ALICE, ALICES, Fixture, demo, fetched};
 
-/// What would be another's row, or another resource, if it were put into SOQL or a path as it stands.
+/// What would be another's row, or another resource, if it were put into SOQL or a path as it is.
 const HOSTILE: [&str; 12] = [
     "' OR Id != '",
     "a\\' OR CTI_Username__c != '",

@@ -13,14 +13,14 @@ use super::{ALICE, ALICES, Fixture, demo, fetched};
 use crate::credentials::secrets::files_with;
 use crate::support::Broker;
 
-/// What stands before the password in Salesforce's answer, as far as a library that uses its buffer anew has left it.
+/// What is before the password in Salesforce's answer, as far as a library that uses its buffer anew has left it.
 /// Another form, or the password alone, is the broker's own.
 const AS_IT_CAME: &str = "_c\":\"";
 
 /// Fetches after which what a library keeps has stopped growing.
 const FETCHES: usize = 60;
 
-/// What stands before each place of the text in the memory of a process.
+/// What is before each place of the text in the memory of a process.
 fn in_memory(process: u32, text: &str) -> Vec<String> {
     let process = Path::new("/proc").join(process.to_string());
     let maps = std::fs::read_to_string(process.join("maps")).unwrap();

@@ -1,4 +1,4 @@
-//! An org that cannot be asked: the application hears so, may try again on the same connection, and has not failed.
+//! An org that cannot be asked: the application is told, may try again on the same connection, and has not failed.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn an_org_that_cannot_say_is_told_apart_from_a_token_that_proves_nobody() 
             assert!(words.contains("try again"), "{shown}: {words}");
             fixture.org.clear_faults();
         }
-        // A connection that breaks once is no failure at all.
+        // A connection that breaks once is not a failure.
         fixture.org.fault(Fault::new(Wrong::Reset {}).times(1).path(path));
         let reply = peer.register("softphone", json!({ "token": token })).await;
         assert_eq!((&reply["data"]["Success"], &reply["data"]["User"]), (&json!(true), &json!(ALICE)), "{reply}");

@@ -118,7 +118,7 @@ async fn register(broker: &Broker, source: &str, token: &str) -> (Peer, Value) {
     (peer, reply)
 }
 
-/// Registers in vain; gives the code, the words and the code of the Close.
+/// Is refused; returns the code, the words and the code of the Close.
 async fn refused(broker: &Broker, source: &str, token: &str) -> (String, String, u16) {
     let (mut peer, reply) = register(broker, source, token).await;
     assert_eq!(reply["Success"], false, "{reply}");

@@ -129,12 +129,12 @@ async fn a_claim_that_is_not_for_this_broker_and_this_moment_is_refused_with_its
         (json!({ "aud": null }), "another application"),
         (json!({ "exp": now - 61 }), "expired"),
         (json!({ "exp": null }), "no 'exp'"),
-        (json!({ "exp": (now + 60).to_string() }), "no number of seconds"),
-        (json!({ "exp": -1 }), "no number of seconds"),
-        (json!({ "exp": 1e300 }), "no number of seconds"),
+        (json!({ "exp": (now + 60).to_string() }), "not a number of seconds"),
+        (json!({ "exp": -1 }), "not a number of seconds"),
+        (json!({ "exp": 1e300 }), "not a number of seconds"),
         (json!({ "nbf": now + 65 }), "from the future"),
         (json!({ "iat": now + 65, "exp": now + 70 }), "from the future"),
-        (json!({ "nbf": "soon" }), "no number of seconds"),
+        (json!({ "nbf": "soon" }), "not a number of seconds"),
         (json!({ "exp": now + 365 }), "too long"),
         (json!({ "iat": now - 3600, "exp": now + 60 }), "too long"),
         // In milliseconds, as Apex has them.
@@ -149,7 +149,7 @@ async fn a_claim_that_is_not_for_this_broker_and_this_moment_is_refused_with_its
     let twice = claims(json!({})).replacen('{', r#"{"sub":"005000000000009AAA","#, 1);
     check_refused(&verifier, &signed(&twice), "a key twice").await;
     for text in ["", "[]", "null", "{", "\u{feff}{}", r#"{"exp":1e999}"#] {
-        check_refused(&verifier, &signed(text), "no JSON object").await;
+        check_refused(&verifier, &signed(text), "not a JSON object").await;
     }
 }
 

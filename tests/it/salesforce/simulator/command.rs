@@ -78,7 +78,7 @@ async fn a_mistake_in_the_seed_is_told_before_it_starts() {
         (r#"{"orgs":[]}"#, "unknown field `orgs`"),
         (r#"{"records":{"Nothing__c":[]}}"#, "there is no object Nothing__c"),
         (r#"{"records":{"Account":[{"Nmae":"x"}]}}"#, "records.Account[0]: there is no field Nmae"),
-        (r#"{"users":[{"username":"a","id":"x"}]}"#, "is no id of 15 or 18 characters"),
+        (r#"{"users":[{"username":"a","id":"x"}]}"#, "is not an id of 15 or 18 characters"),
         (r#"{"clients":[{"client_id":"a","certificate":"x"}]}"#, "certificate of a"),
         (r#"{"clients":[{"client_id":"a","certificate_file":"none.pem"}]}"#, "certificate of a"),
     ] {

@@ -198,7 +198,7 @@ async fn the_control_api_tells_what_was_asked() {
         assert_eq!(fixture.ask("POST", "/simulator/faults", "", wrong).await.status, 400, "{wrong}");
     }
     assert_eq!(fixture.ask("POST", "/simulator/reset", "", "").await.status, 204);
-    assert_eq!(fixture.query(&token, ONE).await.status, 401, "a new org knows no old token");
+    assert_eq!(fixture.query(&token, ONE).await.status, 401, "a new org accepts no old token");
     assert_eq!(fixture.ask("GET", "/simulator/nothing", "", "").await.status, 404);
     assert_eq!(fixture.ask("GET", "/simulator/ca.pem", "", "").await.status, 404);
 }

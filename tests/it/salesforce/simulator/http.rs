@@ -1,4 +1,4 @@
-//! HTTP in the raw, a connection a call: what is sent and what comes back, and nothing in between.
+//! HTTP in the raw, a connection a call: what is sent and what is received, and nothing in between.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 /// Longer than anything in a test that goes well.
 const LONG: Duration = Duration::from_secs(10);
 
-/// What came back.
+/// The response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,

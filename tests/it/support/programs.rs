@@ -1,0 +1,111 @@
+//! Programs other than the broker: the examples, and what runs them.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::within;
+
+/// Returns the folder of the build.
+pub(crate) fn built() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_switchboard")).parent().unwrap().to_owned()
+}
+
+/// Returns whether a program can be started, and says if not.
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+pub(crate) async fn exists(program: &str) -> bool {
+    let exists = Command::new(program).arg("--version").output().await.is_ok_and(|it| it.status.success());
+    if !exists {
+        eprintln!("SKIPPED: there is no {program} on this machine");
+    }
+    exists
+}
+
+/// Returns the interpreter with the packages that the test command installs. `None`: this machine has no Python.
+pub(crate) async fn python() -> Option<PathBuf> {
+    let python = built().parent()?.join("python/bin/python");
+    if python.exists() {
+        return Some(python);
+    }
+    assert!(!exists("python3").await, "no target/python: run ./test, which makes it");
+    None
+}
+
+/// Returns the folder with this package of Node.js, which the test command installs. `None`: this machine has no npm.
+pub(crate) async fn node_modules(package: &str) -> Option<PathBuf> {
+    let modules = built().parent()?.join("node/node_modules");
+    if modules.join(package).exists() {
+        return Some(modules);
+    }
+    assert!(!exists("npm").await, "no {package} in target/node: run ./test, which installs it");
+    None
+}
+
+/// Node.js with a WebSocket of its own. Older versions have it behind this flag, and warn of it.
+pub(crate) fn node() -> Command {
+    let mut node = Command::new("node");
+    node.args(["--experimental-websocket", "--no-warnings"]);
+    node
+}
+
+/// Returns examples/gadget.html, connecting to this address.
+pub(crate) fn gadget_page(url: &str) -> String {
+    let page = std::fs::read_to_string("examples/gadget.html").unwrap();
+    let written = "ws://localhost:7420/ws";
+    assert_eq!(page.matches(written).count(), 1, "the page has one address");
+    page.replace(written, url)
+}
+
+/// Returns the script of that page, with the part of a browser that it uses. `search` is the query of the page's address.
+/// What it shows goes to standard output, as `ID: TEXT`.
+pub(crate) fn gadget_script(url: &str, search: &str) -> String {
+    let page = gadget_page(url);
+    let script = page.split_once("<script>").unwrap().1.split_once("</script>").unwrap().0;
+    format!(
+        "globalThis.location = {{ search: '{search}' }};
+         globalThis.document ??= {{}};
+         document.getElementById = (id) => ({{ set textContent(text) {{ console.log(`${{id}}: ${{text}}`); }} }});
+         {script}"
+    )
+}
+
+/// A program whose standard output is read line by line. It ends with the test.
+pub(crate) struct Program {
+    _child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Program {
+    pub(crate) fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { _child: child, lines }
+    }
+
+    /// Reads lines until this one.
+    pub(crate) async fn prints(&mut self, line: &str) {
+        self.find(line, |it| it == line).await;
+    }
+
+    /// Reads lines until one that starts like this.
+    pub(crate) async fn prints_start(&mut self, start: &str) {
+        self.find(start, |it| it.starts_with(start)).await;
+    }
+
+    async fn find(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {
+        let mut printed = Vec::new();
+        let reading = async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                if wanted(&line) {
+                    return;
+                }
+                printed.push(line);
+            }
+            panic!("the program has ended without '{what}'; it printed {printed:#?}");
+        };
+        within(what, reading).await;
+    }
+}
