@@ -23,7 +23,11 @@ async fn options_reach_the_broker() {
     let subscribing = client.subscribe(pattern()).group("pool").observe("*");
     let (subscription, data) = tokio::join!(subscribing.into_future(), peer.grant());
     subscription.unwrap();
-    assert_eq!(data, json!({ "channel": "Phone", "topic": "*", "subtopic": "*", "group": "pool", "user": "*" }));
+    assert_eq!(
+        data,
+        json!({ "channel": "Phone", "topic": "*", "subtopic": "*", "group": "pool", "user": "*",
+        "retained": true })
+    );
 }
 
 #[tokio::test]
@@ -126,6 +130,25 @@ async fn a_subscription_that_is_given_up_before_the_reply_is_ended_after_it() {
     peer.answer(&subscribe, json!({ "Success": true, "ErrorMessage": null, "SubscriptionId": "1" })).await;
     assert_eq!(peer.expect("Broker/Subscription/Unsubscribe").await["data"], json!({ "SubscriptionId": "1" }));
     drop(client);
+}
+
+#[tokio::test]
+async fn each_subscription_gets_the_retained_values_once() {
+    let broker = Broker::open_with("[channels.Phone]\nfold_case = true").await;
+    let client = Client::builder(format!("ws://{}/ws", broker.address())).source("gadget").connect().await.unwrap();
+    let state = || Triple::new("Phone", "Agent", "State");
+    client.publish(state(), json!("kept")).retain().receipt().await.unwrap();
+    let mut subscriptions = Vec::new();
+    for pattern in ["Phone/Agent/State", "Phone/Agent/State", "Phone/agent/STATE"] {
+        let mut subscription = client.subscribe(pattern.parse().unwrap()).await.unwrap();
+        assert_eq!(next(&mut subscription).await, "kept", "{pattern}");
+        subscriptions.push(subscription);
+    }
+    let phone = Client::builder(format!("ws://{}/ws", broker.address())).source("softphone").connect().await.unwrap();
+    phone.publish(state(), json!("live")).await.unwrap();
+    for subscription in &mut subscriptions {
+        assert_eq!(next(subscription).await, "live");
+    }
 }
 
 #[tokio::test]
