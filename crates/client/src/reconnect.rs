@@ -63,21 +63,11 @@ pub(super) struct Driver {
     backoff: Backoff,
     /// `ReconnectAfterMs` of `Broker/Connection/Draining`, if that arrived on this connection.
     reconnect_after: Option<Duration>,
-    /// The number of subscriptions made so far, which numbers them.
-    subscriptions: u64,
 }
 
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, orders: mpsc::Receiver<Order>, backoff: Backoff) -> Self {
-        Self {
-            shared,
-            orders,
-            backoff,
-            table: Table::default(),
-            out: VecDeque::new(),
-            reconnect_after: None,
-            subscriptions: 0,
-        }
+        Self { shared, orders, backoff, table: Table::default(), out: VecDeque::new(), reconnect_after: None }
     }
 
     /// Runs from the first registered connection until the client ends.
@@ -205,10 +195,9 @@ impl Driver {
                     }
                 }
                 Order::Subscribe { id, wanted, queue, done } => {
-                    self.subscriptions += 1;
                     self.out.extend(self.shared.command("Subscription", "Subscribe", Some(&id), &wanted.data()));
-                    self.table.hold(self.subscriptions, wanted.clone(), queue);
-                    self.table.wait(id, Waiting::Subscribe(wanted, self.subscriptions, done));
+                    let asked = self.table.hold(wanted.clone(), queue);
+                    self.table.wait(id, Waiting::Subscribe(wanted, asked, done));
                 }
                 Order::Close(done) => return Some(done),
             }
@@ -229,10 +218,10 @@ impl Driver {
     }
 
     fn subscribe_again(&mut self) {
-        for wanted in self.table.again() {
+        for (wanted, asked) in self.table.again() {
             let id = self.shared.next_id();
             self.out.extend(self.shared.command("Subscription", "Subscribe", Some(&id), &wanted.data()));
-            self.table.wait(id, Waiting::Again(wanted));
+            self.table.wait(id, Waiting::Again(wanted, asked));
         }
     }
 

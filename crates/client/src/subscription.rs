@@ -40,6 +40,10 @@ impl Wanted {
     /// Returns `data` of Subscribe.
     pub(super) fn data(&self) -> Payload {
         let mut data = self.identity();
+        if !self.handler {
+            // Otherwise a second subscription to the same pattern would get no retained values.
+            data.insert("retained".to_owned(), true.into());
+        }
         if !self.answers {
             data.insert("answers".to_owned(), false.into());
         }

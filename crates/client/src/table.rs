@@ -37,10 +37,10 @@ pub(super) enum Waiting {
     Once(oneshot::Sender<Incoming>),
     /// Takes answers up to the one without `more`. If it is dropped before that, the request is cancelled.
     Stream(mpsc::Sender<Incoming>),
-    /// Takes the reply to Subscribe, for the new subscription with this number.
+    /// Takes the reply to the Subscribe command with this number.
     Subscribe(Wanted, u64, oneshot::Sender<Incoming>),
-    /// The subscriptions that are made again after a reconnect.
-    Again(Wanted),
+    /// The subscriptions that are made again after a reconnect, by the Subscribe command with this number.
+    Again(Wanted, u64),
 }
 
 impl Waiting {
@@ -49,7 +49,7 @@ impl Waiting {
             Self::Once(queue) => queue.is_closed(),
             Self::Stream(queue) => queue.is_closed(),
             // The reply has the id by which the subscription is ended.
-            Self::Subscribe(..) | Self::Again(_) => false,
+            Self::Subscribe(..) | Self::Again(..) => false,
         }
     }
 
@@ -62,28 +62,34 @@ impl Waiting {
             Self::Stream(queue) => {
                 queue.try_send(Err(error)).ok();
             }
-            Self::Again(_) => {}
+            Self::Again(..) => {}
         }
     }
 }
 
 /// The equal subscriptions of this client.
+#[derive(Default)]
 struct Held {
     /// `SubscriptionId`, which the broker gives to patterns that differ only in case if it ignores case in their channel.
     id: Option<String>,
     /// How many Subscribe commands have no reply yet.
     unanswered: u32,
     /// In the order of subscribing.
-    queues: Vec<(u64, mpsc::Sender<Incoming>)>,
-    /// The number of the Subscribe command that was sent last.
+    listeners: Vec<Listener>,
+}
+
+/// One subscription of this client.
+struct Listener {
+    queue: mpsc::Sender<Incoming>,
+    /// The number of its latest Subscribe command.
     asked: u64,
-    /// Whether retained values can be for this subscription.
+    /// Whether retained values can be for it.
     fresh: bool,
 }
 
 impl Held {
     fn is_open(&self) -> bool {
-        self.queues.iter().any(|(_, queue)| !queue.is_closed())
+        self.listeners.iter().any(|listener| !listener.queue.is_closed())
     }
 }
 
@@ -165,23 +171,23 @@ impl Table {
                 queue.send(Ok(message)).ok();
             }
             Some(Waiting::Stream(queue)) => self.deliver(queue, Ok(message)),
-            Some(Waiting::Subscribe(wanted, number, queue)) => {
-                self.subscribed(&wanted, &message);
+            Some(Waiting::Subscribe(wanted, asked, queue)) => {
+                self.subscribed(&wanted, asked, &message);
                 if message.failure().is_some()
                     && let Some(held) = self.held.get_mut(&wanted)
                 {
-                    held.queues.retain(|it| it.0 != number);
+                    held.listeners.retain(|listener| listener.asked != asked);
                 }
                 queue.send(Ok(message)).ok();
                 return Received::Subscribed;
             }
-            Some(Waiting::Again(wanted)) => {
+            Some(Waiting::Again(wanted, asked)) => {
                 self.unconfirmed = self.unconfirmed.saturating_sub(1);
-                self.subscribed(&wanted, &message);
+                self.subscribed(&wanted, asked, &message);
                 if let Some(failure) = message.failure() {
                     tracing::warn!(pattern = %wanted.pattern, %failure, "a subscription could not be made again");
-                    for (_, queue) in self.held.remove(&wanted).into_iter().flat_map(|held| held.queues) {
-                        self.deliver(queue, Err(Error::from(failure.clone())));
+                    for listener in self.held.remove(&wanted).into_iter().flat_map(|held| held.listeners) {
+                        self.deliver(listener.queue, Err(Error::from(failure.clone())));
                     }
                 }
                 return Received::Subscribed;
@@ -190,14 +196,14 @@ impl Table {
         Received::Handled
     }
 
-    /// Notes the reply to Subscribe.
-    fn subscribed(&mut self, wanted: &Wanted, reply: &Message) {
+    /// Notes the reply to the Subscribe command with this number.
+    fn subscribed(&mut self, wanted: &Wanted, asked: u64, reply: &Message) {
         let Some(held) = self.held.get_mut(wanted) else { return };
         held.unanswered = held.unanswered.saturating_sub(1);
         if reply.failure().is_some() {
             return;
         }
-        let (asked, id) = (held.asked, reply.data().ok().and_then(|data: Subscribed| data.subscription_id));
+        let id = reply.data().ok().and_then(|data: Subscribed| data.subscription_id);
         held.id.clone_from(&id);
         self.older_are_not_fresh(asked);
         let is_shared =
@@ -221,7 +227,7 @@ impl Table {
         let chosen = matching.min_by_key(|(wanted, _)| width(&wanted.pattern));
         let chosen = chosen.or_else(|| folded.min_by_key(|(wanted, _)| width(&wanted.pattern)));
         let Some((wanted, held)) = chosen else { return Received::Unserved(message) };
-        let queue = held.queues.iter().map(|(_, queue)| queue).find(|queue| !queue.is_closed());
+        let queue = held.listeners.iter().map(|listener| &listener.queue).find(|queue| !queue.is_closed());
         let Some(queue) = queue.cloned() else { return Received::Unserved(message) };
         // A command is complete when it is delivered, so no cancellation follows.
         if wanted.answers
@@ -246,9 +252,10 @@ impl Table {
         // The broker sent it for one of them, so a filter that leaves none is not applied.
         let narrowed: Vec<_> = matching.iter().filter(|(wanted, _)| wanted.is_for(message.user())).copied().collect();
         let matching = if narrowed.is_empty() { matching } else { narrowed };
-        let fresh: Vec<_> = matching.iter().filter(|(_, held)| held.fresh && message.retained()).copied().collect();
-        let matching = if fresh.is_empty() { matching } else { fresh };
-        let queues: Vec<_> = matching.iter().flat_map(|(_, held)| &held.queues).map(|(_, it)| it.clone()).collect();
+        let listeners = || matching.iter().flat_map(|(_, held)| &held.listeners);
+        let only_fresh = message.retained() && listeners().any(|listener| listener.fresh);
+        let chosen = listeners().filter(|listener| listener.fresh || !only_fresh);
+        let queues: Vec<_> = chosen.map(|listener| listener.queue.clone()).collect();
         for queue in queues {
             self.deliver(queue, Ok(message.clone()));
         }
@@ -300,21 +307,21 @@ impl Table {
         self.waiting.insert(id, waiting);
     }
 
-    /// Adds a subscription. This happens before Subscribe is sent, because retained values can arrive before the reply.
-    pub(super) fn hold(&mut self, number: u64, wanted: Wanted, queue: mpsc::Sender<Incoming>) {
+    /// Adds a subscription, and returns the number of its Subscribe command. This happens before Subscribe is sent, because
+    /// retained values can arrive before the reply.
+    pub(super) fn hold(&mut self, wanted: Wanted, queue: mpsc::Sender<Incoming>) -> u64 {
         self.asked += 1;
-        let new = || Held { id: None, unanswered: 0, queues: Vec::new(), asked: 0, fresh: true };
-        let held = self.held.entry(wanted).or_insert_with(new);
-        held.queues.push((number, queue));
+        let held = self.held.entry(wanted).or_default();
+        held.listeners.push(Listener { queue, asked: self.asked, fresh: true });
         held.unanswered += 1;
-        (held.asked, held.fresh) = (self.asked, true);
+        self.asked
     }
 
     /// Marks the subscriptions that were sent before the one that is now confirmed. Retained values arrive with the reply
     /// to Subscribe, so later ones are not for these.
     fn older_are_not_fresh(&mut self, asked: u64) {
-        for held in self.held.values_mut().filter(|held| held.asked < asked) {
-            held.fresh = false;
+        for listener in self.held.values_mut().flat_map(|held| &mut held.listeners) {
+            listener.fresh &= listener.asked >= asked;
         }
     }
 
@@ -335,12 +342,12 @@ impl Table {
         // The order of the map is random.
         cancelled.sort_unstable();
         for held in self.held.values_mut() {
-            held.queues.retain(|(_, queue)| !queue.is_closed());
+            held.listeners.retain(|listener| !listener.queue.is_closed());
         }
         let mut left = BTreeSet::new();
         // Until the last reply, it is not known whether a new pattern has the same id.
         if self.held.values().all(|held| held.unanswered == 0) {
-            let empty = self.held.extract_if(.., |_, held| held.queues.is_empty());
+            let empty = self.held.extract_if(.., |_, held| held.listeners.is_empty());
             left.extend(empty.filter_map(|(_, held)| held.id));
             left.retain(|id| !self.held.values().any(|held| held.id.as_ref() == Some(id)));
         }
@@ -360,16 +367,21 @@ impl Table {
         }
     }
 
-    /// Returns the subscriptions to make on a new connection.
-    pub(super) fn again(&mut self) -> Vec<Wanted> {
+    /// Returns the subscriptions to make on a new connection, with the numbers of their Subscribe commands.
+    pub(super) fn again(&mut self) -> Vec<(Wanted, u64)> {
         self.sweep();
         self.folded.clear();
         self.unconfirmed = self.held.len();
-        for held in self.held.values_mut() {
+        let mut again = Vec::new();
+        for (wanted, held) in &mut self.held {
             self.asked += 1;
-            (held.asked, held.fresh, held.unanswered) = (self.asked, true, 1);
+            held.unanswered = 1;
+            for listener in &mut held.listeners {
+                (listener.asked, listener.fresh) = (self.asked, true);
+            }
+            again.push((wanted.clone(), self.asked));
         }
-        self.held.keys().cloned().collect()
+        again
     }
 
     /// Returns whether all subscriptions are confirmed on this connection.
@@ -380,9 +392,9 @@ impl Table {
     /// Ends all subscriptions with this error.
     pub(super) fn close(&mut self, error: &Error) {
         self.disconnected(error);
-        for (_, queue) in std::mem::take(&mut self.held).into_values().flat_map(|held| held.queues) {
+        for listener in std::mem::take(&mut self.held).into_values().flat_map(|held| held.listeners) {
             // A full queue ends too, when its sender is dropped.
-            queue.try_send(Err(error.clone())).ok();
+            listener.queue.try_send(Err(error.clone())).ok();
         }
     }
 }

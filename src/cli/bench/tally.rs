@@ -89,7 +89,9 @@ impl Tally {
         for due in dues.iter().filter(|due| (self.measured.0..self.measured.1).contains(*due)) {
             outcome.latencies.saturating_record(now.saturating_sub(*due).min(LATENCY_MAX));
         }
-        self.progress.delivered(u64::try_from(dues.len()).unwrap_or(u64::MAX));
+        // Not the last message of a publisher, which only marks the end.
+        let counted = dues.iter().filter(|due| **due < self.measured.1).count();
+        self.progress.delivered(u64::try_from(counted).unwrap_or(u64::MAX));
     }
 
     /// Counts messages that were due every `every` from `due` to the end of the measurement, and were not sent. Each is

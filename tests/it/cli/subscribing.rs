@@ -40,7 +40,7 @@ async fn without_a_user_or_a_token_it_prints_the_events_of_all_users() {
     let subscribe = peer.next().await;
     let data = json!({ "Success": false, "ErrorCode": "FORBIDDEN", "ErrorMessage": "no permission to observe" });
     peer.answer(&subscribe, data).await;
-    assert_eq!(peer.grant().await, json!({ "channel": "Phone", "topic": "*", "subtopic": "*" }));
+    assert_eq!(peer.grant().await, json!({ "channel": "Phone", "topic": "*", "subtopic": "*", "retained": true }));
     assert_eq!(refused.told().await, "subscribed to Phone/*/*");
 }
 
@@ -100,7 +100,10 @@ async fn it_reconnects_and_reports_that() {
     let mut sub = Beside::spawn(&broker.url(), "log", &["sub", "Phone", "--count", "1"]);
     let (mut peer, register) = broker.session().await;
     assert_eq!(register["source"], "log");
-    assert_eq!(peer.grant().await, json!({ "channel": "Phone", "topic": "*", "subtopic": "*", "user": "*" }));
+    assert_eq!(
+        peer.grant().await,
+        json!({ "channel": "Phone", "topic": "*", "subtopic": "*", "user": "*", "retained": true })
+    );
     assert_eq!(sub.told().await, "subscribed to Phone/*/*");
     drop(peer);
     let told = sub.told().await;
