@@ -19,7 +19,7 @@ impl Connection {
     pub(super) fn close_of(&self, fault: Fault) -> Close {
         let (most, is_registered) = (self.message_bytes_max(), self.session().is_some());
         match fault {
-            Fault::Protocol(rule) => Close::new(CloseCode::Protocol, rule),
+            Fault::Protocol(rule) => Close::new(CloseCode::Protocol, rule.as_str()),
             Fault::InvalidUtf8 => CloseCode::InvalidUtf8.into(),
             Fault::TooLarge if is_registered => {
                 Close::new(CloseCode::TooLarge, format!("a message has at most {most} bytes"))

@@ -217,8 +217,10 @@ impl Connection {
             }
         }
         session.release_presence(now);
-        // Notices about the queue itself are sent before its contents.
-        frames.splice(at..at, queue_notices(lagging, dropped));
+        // Notices about the queue itself are sent before its contents. Most often there is none.
+        if lagging.is_some() || dropped > 0 {
+            frames.splice(at..at, queue_notices(lagging, dropped));
+        }
     }
 
     /// Ready when there is something for [`Connection::take`], or the session's outbox ended.

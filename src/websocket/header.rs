@@ -1,6 +1,6 @@
 //! [`Header`]: the header of a frame (RFC 6455, section 5.2, as a server reads it).
 
-use super::Fault;
+use super::{Fault, Rule};
 
 /// What a frame is for (RFC 6455, section 11.8).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,13 +44,13 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Fault> {
         0x8 => Opcode::Close,
         0x9 => Opcode::Ping,
         0xA => Opcode::Pong,
-        _ => return Err(Fault::Protocol("the opcode is reserved (RFC 6455, section 5.2)")),
+        _ => return Err(Fault::Protocol(Rule::Opcode)),
     };
     if second & 0x80 == 0 {
-        return Err(Fault::Protocol("a client masks its frames (RFC 6455, section 5.1)"));
+        return Err(Fault::Protocol(Rule::Mask));
     }
     if first & 0x70 != 0 {
-        return Err(Fault::Protocol("a reserved bit is set, but there is no extension (RFC 6455, section 5.2)"));
+        return Err(Fault::Protocol(Rule::ReservedBit));
     }
     let len_and_rest = match second & 0x7F {
         short @ ..=125 => Some((u64::from(short), rest)),
@@ -64,7 +64,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Fault> {
         _ => len > u64::from(u16::MAX),
     };
     if !is_minimal {
-        return Err(Fault::Protocol("the length is not encoded in the fewest bytes (RFC 6455, section 5.2)"));
+        return Err(Fault::Protocol(Rule::Length));
     }
     let Some((mask, rest)) = rest.split_first_chunk() else { return Ok(None) };
     let len = usize::try_from(len).map_err(|_| Fault::TooLarge)?;

@@ -11,8 +11,8 @@ use std::ops::Range;
 
 use tokio_tungstenite::tungstenite::protocol::frame::coding;
 
-use super::Fault;
 use super::header::{Header, Opcode, parse};
+use super::{Fault, Rule};
 
 /// The longest payload of a control frame (RFC 6455, section 5.5).
 const CONTROL_BYTES_MAX: usize = 125;
@@ -160,16 +160,16 @@ impl Reader {
         if header.opcode.is_control() {
             return match header.last {
                 true if header.len <= CONTROL_BYTES_MAX => Ok(()),
-                true => Err(Fault::Protocol("a control frame has at most 125 bytes (RFC 6455, section 5.5)")),
-                false => Err(Fault::Protocol("a control frame is not fragmented (RFC 6455, section 5.5)")),
+                true => Err(Fault::Protocol(Rule::ControlLength)),
+                false => Err(Fault::Protocol(Rule::ControlFragment)),
             };
         }
         match (header.opcode == Opcode::Continue, self.fragments.is_some()) {
             (true, false) => {
-                return Err(Fault::Protocol("there is no message to continue (RFC 6455, section 5.4)"));
+                return Err(Fault::Protocol(Rule::NothingToContinue));
             }
             (false, true) => {
-                return Err(Fault::Protocol("the message before is not complete (RFC 6455, section 5.4)"));
+                return Err(Fault::Protocol(Rule::Incomplete));
             }
             (true, true) | (false, false) => {}
         }
@@ -194,12 +194,12 @@ fn close(payload: &[u8]) -> Result<Message<'_>, Fault> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return match payload.is_empty() {
             true => Ok(Message::Close(None)),
-            false => Err(Fault::Protocol("a Close frame has no payload, or a status code (RFC 6455, section 5.5.1)")),
+            false => Err(Fault::Protocol(Rule::ClosePayload)),
         };
     };
     let code = u16::from_be_bytes(*code);
     if !is_valid_close_code(code) {
-        return Err(Fault::Protocol("the status code of the Close frame is not valid (RFC 6455, section 7.4)"));
+        return Err(Fault::Protocol(Rule::CloseCode));
     }
     str::from_utf8(reason).map_err(|_| Fault::InvalidUtf8)?;
     Ok(Message::Close(Some(code)))
@@ -349,7 +349,10 @@ mod tests {
     fn check_forbidden(frames: &[Vec<u8>], expected: &[Came], rule: &str) {
         let bytes = frames.concat();
         let (_, fault) = read(&bytes, bytes.len());
-        assert!(matches!(fault, Some(Fault::Protocol(words)) if words.contains(rule)), "{fault:?} is not '{rule}'");
+        assert!(
+            matches!(fault, Some(Fault::Protocol(broken)) if broken.as_str().contains(rule)),
+            "{fault:?} is not '{rule}'"
+        );
         check(frames, expected, fault);
     }
 
