@@ -273,7 +273,7 @@ fn lock(path: &Path) -> io::Result<File> {
     wait_for(open_or_create(&lock_path(path))?)
 }
 
-/// The same for a reader, who does not make the file of the lock.
+/// The same for a reader, which does not make the file of the lock.
 pub(super) fn lock_if_there(path: &Path) -> Option<File> {
     wait_for(File::open(lock_path(path)).ok()?).ok()
 }

@@ -81,7 +81,7 @@ pub(super) async fn run(arguments: Simulate, output: &mut Output) -> anyhow::Res
     }
     if !listen.ip().to_canonical().is_loopback() {
         note(&format!(
-            "warning: {} can be reached from other computers: whoever reaches the stand-in can read what it holds and \
+            "warning: {} can be reached from other computers: anyone who reaches the stand-in can read what it holds and \
              change its faults; listen on 127.0.0.1 unless that is intended",
             org.url()
         ));

@@ -188,7 +188,7 @@ fn ends_in_number(host: &str) -> bool {
     is_hexadecimal || (!last.is_empty() && last.bytes().all(|it| it.is_ascii_digit()))
 }
 
-/// A host and its port, if it has one; `None` for a port that is no number.
+/// A host and its port, if it has one; `None` for a port that is not a number.
 fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     match text.rsplit_once(':') {
         Some((host, port)) if !text.ends_with(']') => port.parse().ok().map(|port| (host, Some(port))),

@@ -199,7 +199,7 @@ impl Connection {
         Some(self.refuse(now, &registering, None, &refusal, router))
     }
 
-    /// Answers a registration that is refused for good, and closes the connection. `principal`: what was proved.
+    /// Answers a registration that is refused, and closes the connection. `principal`: what was proved.
     pub(super) fn refuse(
         &mut self,
         now: Instant,

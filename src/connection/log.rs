@@ -59,7 +59,7 @@ impl Connection {
         );
     }
 
-    /// Logs a registration that is refused for good. The words are the broker's own, with nothing of a token in them; the
+    /// Logs a registration that closes its connection. The words are the broker's own, with nothing of a token in them; the
     /// person at the screen never sees them.
     pub(super) fn log_refused_registration(&self, now: Instant, source: &str, refusal: &Refusal) {
         if let Some(omitted) = self.count_line(now, Cause::Refused(refusal.code)) {
@@ -68,7 +68,7 @@ impl Connection {
         }
     }
 
-    /// Logs any refusal, for those who develop an application.
+    /// Logs any refusal, for developers of applications.
     pub(super) fn log_refusal(&self, triple: Option<&Triple<'_>>, refusal: &Refusal) {
         let source = self.session().map(|session| session.source());
         let triple = triple.map(tracing::field::display);

@@ -25,7 +25,7 @@ pub(super) fn of_failure(failure: &Failure) -> Verdict {
     }
 }
 
-/// Returns what a description of an object of more than so many bytes means.
+/// Returns what a description of an object of more than `bytes_max` means.
 pub(super) fn too_large_description(bytes_max: usize) -> Verdict {
     Verdict::Final(Fault::rejected(
         "Salesforce sends too much; tell an administrator",
@@ -37,7 +37,7 @@ pub(super) fn too_large_description(bytes_max: usize) -> Verdict {
     ))
 }
 
-/// Returns what an answer of more than so many bytes to a write means: it may have been done.
+/// Returns what an answer to a write of more than `bytes_max` means: it may have been done.
 pub(super) fn unread_write(bytes_max: usize) -> Verdict {
     Verdict::Final(Fault::unavailable(
         "Salesforce's answer to the write was too large to read, so it is not known whether it was done; try again with \
@@ -50,7 +50,7 @@ pub(super) fn unread_write(bytes_max: usize) -> Verdict {
     ))
 }
 
-/// Returns what an answer of more than so many bytes means.
+/// Returns what an answer of more than `bytes_max` means.
 pub(super) fn too_large(bytes_max: usize) -> Verdict {
     Verdict::Final(Fault::rejected(
         "Salesforce sends too much; tell an administrator",

@@ -21,7 +21,7 @@ pub(super) struct Fault {
     pause: Option<Duration>,
     /// Salesforce was not asked, because of an earlier failure that the log has already.
     again: bool,
-    /// A write may have been done all the same.
+    /// A write may have been done anyway.
     in_doubt: bool,
 }
 
@@ -159,13 +159,13 @@ impl Fault {
         Self { code, agent: agent.into(), operator: operator.into(), what, pause: None, again: false, in_doubt: false }
     }
 
-    /// The form for a write that may have been done all the same.
+    /// The form for a write that may have been done anyway.
     pub(super) fn in_doubt(mut self) -> Self {
         self.in_doubt = true;
         self
     }
 
-    /// Returns whether a write may have been done all the same.
+    /// Returns whether a write may have been done anyway.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.in_doubt
     }
@@ -271,7 +271,7 @@ impl Verdict {
         }
     }
 
-    /// The same for a write that may have been done all the same, so it is not to be repeated.
+    /// The same for a write that may have been done anyway, so it is not to be repeated.
     pub(super) fn in_doubt(self) -> Self {
         Self::Final(self.fault().in_doubt())
     }

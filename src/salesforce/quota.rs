@@ -27,7 +27,7 @@ struct Calls {
 }
 
 impl Quota {
-    /// Allows each user so many calls a minute; zero: any number.
+    /// Allows each user `calls_max` calls a minute; zero: any number.
     pub(super) fn new(calls_max: u32) -> Self {
         Self { calls_max, users: Mutex::new(Expiring::new(USERS_MAX)) }
     }

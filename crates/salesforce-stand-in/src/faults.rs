@@ -81,7 +81,7 @@ pub enum Wrong {
     },
     /// The connection of a write ends at once.
     BrokenWrite {
-        /// When the write takes effect all the same; never, if left out.
+        /// When the write takes effect anyway; never, if left out.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         milliseconds: Option<u64>,
     },

@@ -107,7 +107,7 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         default: "5",
         unit: "requests in a row",
         meaning: "Failed requests in a row for one purpose (credentials, or an object) after which the org gets no request \
-                  for it for `breaker_open`; after so many lost connections, 503 or failed logins it gets none at all.",
+                  for it for `breaker_open`; after as many lost connections, 503 or failed logins it gets none at all.",
     },
     Key {
         name: "salesforce.breaker_open",

@@ -28,7 +28,7 @@ impl Directory {
     /// The file cannot be written. The store is as it was, and the next call tries again.
     pub fn erase_old_records(&self) -> Result<OldRecords, DirectoryError> {
         let _lock = lock_changes(&self.data_dir.join(LOCK))?;
-        // A broker that starts now waits for the lock on changes before it opens the store for good.
+        // A broker that starts now waits for the lock on changes before it opens the store.
         if FolderLock::is_taken(&self.data_dir)? {
             return Ok(OldRecords::Kept);
         }

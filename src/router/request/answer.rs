@@ -277,7 +277,7 @@ impl Router {
     }
 }
 
-/// Logs why a request has failed, for those who develop an application. `handler`: the source of the handler, if known.
+/// Logs why a request has failed, for developers of applications. `handler`: the source of the handler, if known.
 pub(in crate::router) fn log_failure(pending: &Pending, handler: &str, refusal: &Refusal) {
     tracing::debug!(
         source = &*pending.asker.source,

@@ -179,7 +179,7 @@ impl CreateObject {
             },
             Err(fault) if fault.is_in_doubt() => {
                 fault.log_unwritten(target.object, &target.named_fields());
-                tracing::info!(object = target.object, "the record may exist all the same; the broker looks for it");
+                tracing::info!(object = target.object, "the record may exist anyway; the broker looks for it");
                 match look_for(|| org.by_external_id(&target, key)).await {
                     Ok(Some(id)) => Ok(Created { id, as_asked: true }),
                     Ok(None) => Err(Failed { refusal: repeatable(fault.refusal()), in_doubt: true }),

@@ -34,7 +34,7 @@ pub(super) struct Created {
 pub(super) struct Failed {
     /// The refusal for the requester.
     pub(super) refusal: Refusal,
-    /// Whether the org may have created the record all the same.
+    /// Whether the org may have created the record anyway.
     pub(super) in_doubt: bool,
 }
 

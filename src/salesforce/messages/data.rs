@@ -41,7 +41,7 @@ impl<'a> Asked<'a> {
         let raw = payload.map(Payload::as_str).filter(|raw| raw.starts_with('{'));
         let raw = raw.ok_or_else(|| invalid("the field 'data' has to be an object with callId and params"))?;
         let asked: Self = serde_json::from_str(raw)
-            .map_err(|_| invalid("a key stands twice in 'data' (callId in whatever letter case)"))?;
+            .map_err(|_| invalid("a key occurs twice in 'data' (callId in whatever letter case)"))?;
         Ok(Self { text: raw, ..asked })
     }
 

@@ -137,7 +137,7 @@ fn runs(pid: &str) -> bool {
     !state.trim().is_empty() && !state.trim().starts_with('Z')
 }
 
-/// A command with a process that is no child of the handler, which writes its id to `pids` and would make `marker`.
+/// A command with a process that is not a child of the handler, which writes its id to `pids` and would make `marker`.
 struct Deep {
     folder: TempDir,
     script: String,

@@ -88,7 +88,7 @@ fn a_data_folder_that_cannot_be_made_or_written_is_a_mistake() {
 #[test]
 fn a_file_of_the_data_folder_that_cannot_be_written_is_a_mistake() {
     for (name, expected) in [
-        ("audit.jsonl", "the audit record cannot be written"),
+        ("audit.jsonl", "the audit log cannot be written"),
         ("switchboard.lock", "switchboard.lock: cannot be written"),
         ("credentials.redb", "the store cannot be written"),
     ] {

@@ -1,4 +1,4 @@
-//! The chain of the audit log: each record has the hash of the line before it, whoever writes, and `audit verify` finds
+//! The chain of the audit log: each record has the hash of the line before it, with one writer or many, and `audit verify` finds
 //! where it is broken.
 
 use std::fs;

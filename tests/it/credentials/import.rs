@@ -82,7 +82,7 @@ fn json_is_read_object_by_object() {
             "row 2: not an object",
             "row 3: extension is missing",
             "row 4: extension has to be a string",
-            "row 5: user stands twice",
+            "row 5: user occurs twice",
             "row 6: password has to be a string",
             "row 7: password has an escape that is not a character",
             "row 8: a key that is none of user, username, password, extension, adfs_username",

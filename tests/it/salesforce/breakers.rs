@@ -97,7 +97,7 @@ async fn apex_that_fails_for_one_user_stops_nobody_else_and_is_not_repeated() {
 #[tokio::test]
 async fn an_objects_trouble_stops_that_object_alone() {
     let stand_in = StandIn::start(behind_login(|seen| match seen {
-        _ if is_of(seen, "Case") => error(500, "UNKNOWN_EXCEPTION", "An unexpected error occurred"),
+        _ if is_of(seen, "Case") => Answer::Json(500, "an unexpected error".to_owned()),
         _ if is_of(seen, "Task") => Answer::Json(200, "null".to_owned()),
         _ => rows(&[row("")]),
     }))
@@ -111,6 +111,22 @@ async fn an_objects_trouble_stops_that_object_alone() {
     assert_eq!(changed(&updates, "alice", "Task").await, "ok");
     let stats = org.stats();
     assert_eq!((stats.breaker, stats.breakers["Case"]), (BreakerState::Closed, BreakerState::Open));
+}
+
+/// It may be one record's, and others are still written.
+#[tokio::test]
+async fn a_trigger_that_fails_stops_nothing() {
+    let stand_in =
+        StandIn::start(behind_login(|_| error(500, "UNKNOWN_EXCEPTION", "An unexpected error occurred"))).await;
+    let (org, updates) = writable(config(&stand_in.url));
+    for _ in 0..6 {
+        assert!(changed(&updates, "alice", "Case").await.starts_with("UPSTREAM_UNAVAILABLE"));
+    }
+    let stats = org.stats();
+    assert_eq!(
+        (stand_in.calls(), stats.breakers.get("Case").copied().unwrap_or(BreakerState::Closed)),
+        (6, BreakerState::Closed)
+    );
 }
 
 #[tokio::test]

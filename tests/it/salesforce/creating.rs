@@ -233,7 +233,8 @@ async fn slow_creations_of_one_user_are_bounded_and_leave_room_for_others() {
         bob.send(envelope(CREATE, json!({ "id": id, "data": task() }))).await;
     }
     // Four writes at once are half of `concurrency`; what runs on gives its turn to others.
-    let written = desk.ask(&mut bob, UPDATE, "u", update(json!({ "variable1": "x" }))).await;
+    let mut other = desk.broker.app_of("other", "bob").await;
+    let written = desk.ask(&mut other, UPDATE, "u", update(json!({ "variable1": "x" }))).await;
     assert_eq!(written["data"]["Success"], true, "{written}");
 }
 

@@ -10,7 +10,7 @@ pub(crate) const PONG: u8 = 0xA;
 
 const FIN: u8 = 0x80;
 const MASKED: u8 = 0x80;
-/// Length codes that say where the length stands: in two bytes, in eight.
+/// Length codes that say where the length is: in two bytes, in eight.
 const LEN_16: u8 = 0x7E;
 const LEN_64: u8 = 0x7F;
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];

@@ -98,7 +98,7 @@ async fn invalid_utf8_is_1007() {
     check(
         1007,
         vec![
-            ("a byte that never stands in UTF-8", frame(TEXT, b"{\"channel\":\"\xFF\"}"), "UTF-8"),
+            ("a byte that never occurs in UTF-8", frame(TEXT, b"{\"channel\":\"\xFF\"}"), "UTF-8"),
             ("a sequence cut short", frame(TEXT, b"{\"channel\":\"\xE2\x98"), "UTF-8"),
             ("a surrogate", frame(TEXT, b"{\"channel\":\"\xED\xA0\x80\"}"), "UTF-8"),
             ("an overlong slash", frame(TEXT, b"{\"channel\":\"\xC0\xAF\"}"), "UTF-8"),

@@ -54,7 +54,7 @@ impl Members {
             _ => return Err(format!("{name} has to be a string")),
         };
         match self.fields.get_mut(column).map(|field| field.replace(text)) {
-            Some(Some(_)) => Err(format!("{name} stands twice")),
+            Some(Some(_)) => Err(format!("{name} occurs twice")),
             Some(None) | None => Ok(()),
         }
     }

@@ -41,7 +41,7 @@ async fn faults_are_closed_with_their_code_after_what_was_answered() {
         let mut app = broker.app("app", 1 << 16).await;
         let mut bytes = text(&command("Connection", "Ping", &json!({})));
         bytes.extend(fault);
-        // What comes after a fault means nothing, and is read all the same.
+        // What comes after a fault means nothing, but is read anyway.
         bytes.extend([b'?'; 10_000]);
         app.send(&bytes).await;
         assert_eq!(app.next().await["data"]["Success"], true);
