@@ -190,6 +190,22 @@ fn a_variable_that_only_serve_reads_is_a_mistake() {
 }
 
 #[test]
+fn a_variable_that_is_not_utf_8_is_a_mistake() {
+    let site = Site::new("");
+    for name in ["SWITCHBOARD_LOG", "SWITCHBOARD_LOG_FORMAT"] {
+        let run = |command: &str| {
+            let mut process = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+            process.args([command, "--config", "f.toml"]).current_dir(site.folder.path());
+            process.env(name, std::ffi::OsStr::from_bytes(b"\xff")).output().unwrap()
+        };
+        let check = run("check");
+        let told = String::from_utf8(check.stdout).unwrap();
+        assert!(told.contains(&format!("{name}: is not UTF-8")), "{told}");
+        assert_eq!((check.status.code(), run("serve").status.code()), (Some(2), Some(2)), "{name}");
+    }
+}
+
+#[test]
 fn a_first_start_needs_neither_a_data_folder_nor_a_key() {
     let site = Site::new("");
     let check = site.run(&["check", "--strict"], &[]);
