@@ -117,6 +117,8 @@ pub struct Connection {
     malformed: u32,
     /// Requests on protected triples that came before a registration.
     unregistered_requests: u32,
+    /// A message that was handled may have had a secret.
+    secret_read: bool,
 }
 
 enum Phase {
@@ -160,6 +162,7 @@ impl Connection {
             allowance: None,
             malformed: 0,
             unregistered_requests: 0,
+            secret_read: false,
             settings,
         }
     }
@@ -193,6 +196,11 @@ impl Connection {
     /// Whether it is not read because this receiver's queue is over half.
     pub fn waits_for(&self, receiver: &Session) -> bool {
         self.pause.as_ref().is_some_and(|pause| pause.is_for(receiver))
+    }
+
+    /// Whether a message that was handled since the last call may have had a secret, so that its bytes have to be wiped.
+    pub fn take_secret_read(&mut self) -> bool {
+        std::mem::take(&mut self.secret_read)
     }
 
     /// Takes up to `most` frames that are to be sent, oldest first.

@@ -10,6 +10,7 @@ use std::mem;
 use std::ops::Range;
 
 use tokio_tungstenite::tungstenite::protocol::frame::coding;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::header::{Header, Opcode, parse};
 use super::{Fault, Rule};
@@ -52,7 +53,8 @@ pub(super) struct Reader {
 struct Fragments {
     /// Of the first one.
     opcode: Opcode,
-    bytes: Vec<u8>,
+    /// Wiped when dropped: fragments are rare, and nobody knows yet whether they have a secret.
+    bytes: Zeroizing<Vec<u8>>,
     /// It was handed out: to be let go of.
     is_whole: bool,
 }
@@ -123,6 +125,14 @@ impl Reader {
         }
     }
 
+    /// Wipes what is decoded of the last message. Bytes that are not decoded yet are masked.
+    pub(super) fn wipe(&mut self) {
+        if let Some(decoded) = self.ahead.get_mut(..self.from) {
+            decoded.zeroize();
+        }
+        self.fragments.take_if(|fragments| fragments.is_whole);
+    }
+
     fn next_whole(&mut self) -> Result<Option<Whole>, Fault> {
         let Some(header) = self.header()? else { return Ok(None) };
         let place = self.from..self.from.saturating_add(header.len);
@@ -132,9 +142,10 @@ impl Reader {
         if header.opcode.is_control() || (header.last && self.fragments.is_none()) {
             return Ok(Some(Whole::Frame(header.opcode, place)));
         }
-        let first = Fragments { opcode: header.opcode, bytes: Vec::new(), is_whole: false };
+        let first = Fragments { opcode: header.opcode, bytes: Zeroizing::default(), is_whole: false };
         let fragments = self.fragments.get_or_insert(first);
-        fragments.bytes.extend_from_slice(payload);
+        append(&mut fragments.bytes, payload);
+        payload.zeroize();
         fragments.is_whole = header.last;
         Ok(Some(if header.last { Whole::Fragments } else { Whole::Part }))
     }
@@ -177,6 +188,17 @@ impl Reader {
         let fits = header.len <= self.message_bytes_max.saturating_sub(before);
         if fits { Ok(()) } else { Err(Fault::TooLarge) }
     }
+}
+
+/// Appends bytes. A buffer that becomes too small is wiped, not only freed.
+fn append(buffer: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
+    let len = buffer.len() + bytes.len();
+    if len > buffer.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(len.max(2 * buffer.capacity())));
+        larger.extend_from_slice(buffer);
+        *buffer = larger;
+    }
+    buffer.extend_from_slice(bytes);
 }
 
 /// A whole message, by the opcode that it began with.
@@ -319,6 +341,28 @@ mod tests {
         check(&[frame(0x88, b"")], &[Came::Close(None)], None);
         check(&[frame(0x88, b"\x03\xE8bye")], &[Came::Close(Some(1000))], None);
         check(&[frame(0x88, b"\x03\xF6bad gateway")], &[Came::Close(Some(1014))], None);
+    }
+
+    #[test]
+    fn a_secret_is_wiped() {
+        let has = |bytes: &[u8]| bytes.windows(6).any(|it| it == b"secret");
+        let mut reader = Reader::new(&[], 1000);
+        // Unmasked, to be found if it were left.
+        reader.feed(&[0x81, 0x86, 0, 0, 0, 0, b's', b'e', b'c', b'r', b'e', b't', 0x81]);
+        assert_eq!(reader.next(), Ok(Some(Message::Text("secret"))));
+        assert!(has(&reader.ahead));
+        reader.wipe();
+        assert!(!has(&reader.ahead));
+        // The next frame is still read.
+        reader.feed(&[0x81, 0, 0, 0, 0, b'a']);
+        assert_eq!(reader.next(), Ok(Some(Message::Text("a"))));
+
+        reader.feed(&[0x01, 0x83, 0, 0, 0, 0, b's', b'e', b'c', 0x80, 0x83, 0, 0, 0, 0, b'r', b'e', b't']);
+        assert_eq!(reader.next(), Ok(Some(Message::Part)));
+        assert!(!reader.ahead.windows(3).any(|it| it == b"sec"));
+        assert_eq!(reader.next(), Ok(Some(Message::Text("secret"))));
+        reader.wipe();
+        assert!(reader.fragments.is_none() && !reader.ahead.windows(3).any(|it| it == b"ret"));
     }
 
     #[test]
