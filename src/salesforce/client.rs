@@ -17,7 +17,7 @@ use rand::{RngExt, SeedableRng};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use secrecy::ExposeSecret;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 use zeroize::Zeroizing;
 
@@ -107,7 +107,7 @@ impl Client {
     }
 
     /// Sends one write that runs on after the time limit, for at most `limit` in all, because its outcome has to be
-    /// known. Waiting for a turn is limited as usual, so nothing is begun late.
+    /// known. Only a write that was sent runs on: waiting for a turn and logging in are limited as usual.
     pub(super) async fn call_to_its_end(&self, call: &Call<'_>, limit: Duration) -> Result<Reply, Fault> {
         let mut counted = Counted { stats: &self.stats, started: Instant::now(), answered: false };
         let Turn { mut ending, permits } = self.within(self.turn(call)).await?;
@@ -119,6 +119,8 @@ impl Client {
                 ending.note(&outcome);
                 outcome
             }
+            // Nothing was written: the request was not sent, or was refused because of its token.
+            Err(_) if at_login.load(Ordering::Relaxed) => Err(slow_login()),
             Err(_) => {
                 drop(ending);
                 // Others get the turn, unless too many writes run on already.
@@ -207,6 +209,8 @@ impl Client {
             at_login.store(false, Ordering::Relaxed);
             match self.ask(&token, call).await {
                 Ok(reply) => return Ok(reply),
+                // Nothing was written, and nothing is sent late.
+                Err(Verdict::Login(_)) if expired.is_none() && Instant::now() >= until => return Err(too_slow()),
                 Err(Verdict::Login(_)) if expired.is_none() => expired = Some(token.number),
                 Err(Verdict::Again(fault)) if repeats < REPEATS => {
                     self.wait(repeats, fault, until).await?;
@@ -224,18 +228,18 @@ impl Client {
         if let Some(token) = usable() {
             return Ok(token);
         }
-        let mut logins = self.logins.lock().await;
+        let logins = self.logins.lock().await;
         if let Some(token) = usable() {
             return Ok(token);
         }
         if let Some(fault) = logins.refused(Instant::now().into_std()) {
             return Err(fault);
         }
-        let Issued { secret, base, user, org } = self.log_in().await.inspect_err(|fault| {
-            logins.failed(Instant::now().into_std(), fault);
-            count(&self.stats.logins_failed);
-        })?;
-        let token = Arc::new(Token { secret, base, user, org, since: Instant::now(), number: logins.succeeded() });
+        let mut attempt = Attempt { client: self, logins, begun: Instant::now(), ended: false };
+        let issued = timeout(self.org.timeout, self.log_in()).await.unwrap_or_else(|_| Err(slow_login()));
+        let Issued { secret, base, user, org } = issued.inspect_err(|fault| attempt.failed(fault))?;
+        let number = attempt.succeeded();
+        let token = Arc::new(Token { secret, base, user, org, since: Instant::now(), number });
         *self.token.lock() = Some(Arc::clone(&token));
         tracing::debug!(instance = %token.base, "logged in to Salesforce");
         Ok(token)
@@ -408,6 +412,38 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.stats.took(self.started.elapsed());
         count(if self.answered { &self.stats.answered } else { &self.stats.failed });
+    }
+}
+
+/// A login in progress. The wait after a failed one begins even if the login's caller gave up.
+struct Attempt<'a> {
+    client: &'a Client,
+    logins: MutexGuard<'a, Logins>,
+    begun: Instant,
+    ended: bool,
+}
+
+impl Attempt<'_> {
+    /// Records that it succeeded, and returns its number.
+    fn succeeded(&mut self) -> u64 {
+        self.ended = true;
+        self.logins.succeeded()
+    }
+
+    /// Records that it failed.
+    fn failed(&mut self, fault: &Fault) {
+        self.ended = true;
+        self.logins.failed(Instant::now().into_std(), fault);
+        count(&self.client.stats.logins_failed);
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        // Cut short by a deadline, or by an application that went away, which says nothing about the login host.
+        if !self.ended && self.begun.elapsed() >= self.client.org.timeout / 2 {
+            self.failed(&slow_login());
+        }
     }
 }
 
