@@ -475,9 +475,7 @@ impl Drop for Ending<'_> {
     fn drop(&mut self) {
         let ended = match self.outcome.take() {
             None if self.at_login.load(Ordering::Relaxed) => Ended::Failed(slow_login()),
-            // A slow trigger or flow is a matter of one record, and says nothing about the next.
-            None if self.writes && !self.passes.is_probe() => Ended::Unknown,
-            None => Ended::Silent(too_slow()),
+            None => Ended::Silent { fault: too_slow(), writes: self.writes },
             Some(Ok(())) => Ended::Answered,
             Some(Err(fault)) => Ended::Failed(fault),
         };
