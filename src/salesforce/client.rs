@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use reqwest::Method;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue};
 use secrecy::ExposeSecret;
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -345,7 +345,7 @@ impl Client {
             Failure::Tls(_) | Failure::Unconnected(_) | Failure::Broken(_) => of_failure(&failure),
         };
         let answer = http::send(request.header(ACCEPT, "application/json")).await.map_err(failed)?;
-        let (status, skew, retry_after) = (answer.status(), self.note(answer.headers()), retry_after(answer.headers()));
+        let (status, skew, retry_after) = (answer.status(), self.note(answer.headers()), answer.retry_after());
         Ok(Received { status, body: answer.body(bytes_max).await.map_err(failed)?, skew, retry_after })
     }
 
@@ -388,17 +388,6 @@ struct Received {
     skew: Option<i64>,
     /// How long Salesforce asks to be left alone.
     retry_after: Option<Duration>,
-}
-
-/// Reads Retry-After: seconds, or a date, which is compared with the answer's own.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let asked = text(RETRY_AFTER)?.trim();
-    if let Ok(seconds) = asked.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok())?;
-    httpdate::parse_http_date(asked).ok()?.duration_since(now).ok()
 }
 
 /// Counts a request when it ends, even if its caller gives up.
