@@ -208,6 +208,11 @@ impl Fault {
         self.again
     }
 
+    /// Returns whether too many calls ran at once.
+    pub(super) fn is_crowd(&self) -> bool {
+        self.what == What::Crowd
+    }
+
     /// Returns whether it concerns one row or one object, so that it says nothing about Salesforce as a whole.
     pub(super) fn is_particular(&self) -> bool {
         matches!(self.what, What::Row | What::Object)
@@ -288,7 +293,7 @@ impl Verdict {
     /// Returns whether too many calls ran at once.
     pub(super) fn is_crowd(&self) -> bool {
         let (Self::Again(fault) | Self::Login(fault) | Self::Final(fault)) = self;
-        fault.what == What::Crowd
+        fault.is_crowd()
     }
 
     /// Returns whether it concerns one row or one object.
