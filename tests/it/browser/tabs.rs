@@ -30,6 +30,12 @@ async fn save(gadget: &mut Peer, id: &str, data: &Value) -> Value {
     gadget.next_answer(SAVE, id).await["data"].take()
 }
 
+/// Has a tab show another page, and waits until its session has ended: until then it may be given a request.
+async fn leave(page: &Page<'_>, broker: &Broker) {
+    page.leave().await;
+    broker.log_until("a tab that left", |log| log.contains(": left source=\"salesforce\"")).await;
+}
+
 /// Returns the tab that has saved something, then the other one.
 async fn by_saved<'c>(one: Page<'c>, other: Page<'c>) -> (Page<'c>, Page<'c>) {
     if calls(&one, "saveLog").await.is_empty() { (other, one) } else { (one, other) }
@@ -54,7 +60,7 @@ pub(super) async fn a_repeated_log_is_saved_once_whichever_tab_receives_it(chrom
 
     // The other tab knows the outcome when the one that saved is gone.
     let (saver, other) = by_saved(first, second).await;
-    saver.leave().await;
+    leave(&saver, &broker).await;
     assert_eq!(save(&mut gadget, "log", &log).await, answer);
     assert_eq!(calls(&other, "saveLog").await.len(), 0);
 
