@@ -41,8 +41,12 @@ export async function saveOnce(key, save) {
   });
 }
 
+/** This tab's claims by name, as promises of whether it was the first. Each is removed when its lock has been released. */
+const claims = new Map();
+
 /**
- * Resolves with whether this tab is the first to claim a name. A claim ends after `ms`.
+ * Resolves with whether this tab is the first to claim a name. A claim ends after `ms`, or later in a hidden tab, whose
+ * timers are slow. Until then this tab may claim the name again. Rejects if the browser refuses locks to the page.
  *
  * @param {string} name
  * @param {number} ms
@@ -50,12 +54,18 @@ export async function saveOnce(key, save) {
  */
 export function claim(name, ms) {
   if (!navigator.locks) return Promise.resolve(true);
-  return new Promise((resolve) => {
-    navigator.locks.request(name, { ifAvailable: true }, (lock) => {
+  const earlier = claims.get(name);
+  if (earlier) return earlier;
+  const first = new Promise((resolve, reject) => {
+    const held = (lock) => {
       resolve(lock !== null);
       return lock && new Promise((end) => setTimeout(end, ms));
-    });
+    };
+    const released = navigator.locks.request(name, { ifAvailable: true }, held);
+    released.catch(reject).finally(() => claims.delete(name));
   });
+  claims.set(name, first);
+  return first;
 }
 
 /** Storage of this tab alone, for browsers that keep a page from localStorage. */

@@ -102,6 +102,33 @@ pub(super) async fn a_log_whose_tab_was_closed_while_it_saved_is_not_saved_again
     saver.close().await;
 }
 
+pub(super) async fn a_hidden_tab_with_slow_timers_opens_a_record_again(chromium: &Chromium) {
+    let broker = Broker::start().await;
+    let tab = page(chromium, &broker).await;
+    let mut gadget = broker.app_of("gadget", ALICE).await;
+    // A hidden tab's timers are late, its clock is not.
+    let slow = "window.late = [];
+        const { setTimeout: soon } = window;
+        window.setTimeout = (then, ms, ...rest) => ms === 2000 ? late.push(then) : soon(then, ms, ...rest);";
+    tab.evaluate(&format!("(() => {{ {slow} }})()")).await;
+    let open = async |gadget: &mut Peer, pops: usize| {
+        gadget.publish(OPEN, json!({ "sfid": TASK })).await;
+        tab.wait(&format!("stub.called('screenPop').length === {pops}")).await;
+    };
+    open(&mut gadget, 1).await;
+    tab.evaluate("(() => { const now = Date.now; Date.now = () => now() + 2500; })()").await;
+    open(&mut gadget, 2).await;
+    // Its claim has ended, and it makes another one.
+    tab.evaluate("late.splice(0).forEach((end) => end())").await;
+    tab.wait(
+        "navigator.locks.query().then(({ held }) => !held.some(({ name }) => name.startsWith('switchboard-open')))",
+    )
+    .await;
+    open(&mut gadget, 3).await;
+    tab.wait("late.length === 1").await;
+    done(tab).await;
+}
+
 pub(super) async fn each_record_opens_once_while_the_leading_tab_changes(chromium: &Chromium) {
     const RECORDS: usize = 60;
     let broker = Broker::start().await;
