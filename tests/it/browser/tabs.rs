@@ -102,6 +102,60 @@ pub(super) async fn a_log_whose_tab_was_closed_while_it_saved_is_not_saved_again
     saver.close().await;
 }
 
+pub(super) async fn a_log_is_saved_once_when_the_storage_is_full(chromium: &Chromium) {
+    let broker = Broker::start().await;
+    let tab = page(chromium, &broker).await;
+    let mut gadget = broker.app_of("gadget", ALICE).await;
+    tab.evaluate(&storage_takes(0)).await;
+    let log = task(json!({ "Subject": "Call" }));
+    let answer = save(&mut gadget, "log", &log).await;
+    assert_eq!(answer["Success"], true, "{answer}");
+    assert_eq!(save(&mut gadget, "log", &log).await, answer);
+    assert_eq!(calls(&tab, "saveLog").await.len(), 1);
+
+    // A failed one may be repeated.
+    tab.evaluate("stub.failNext('saveLog', 'SERVER_ERROR', 'the org is slow')").await;
+    assert_eq!(save(&mut gadget, "failed", &log).await["ErrorCode"], "SAVE_LOG_FAILED");
+    assert_eq!(save(&mut gadget, "failed", &log).await["Success"], true);
+    done(tab).await;
+}
+
+pub(super) async fn a_log_whose_result_cannot_be_stored_is_answered_and_not_saved_again(chromium: &Chromium) {
+    let broker = Broker::start().await;
+    let tab = page(chromium, &broker).await;
+    let mut gadget = broker.app_of("gadget", ALICE).await;
+    tab.evaluate(&storage_takes(1)).await;
+    let log = task(json!({ "Subject": "Call" }));
+    let answer = save(&mut gadget, "log", &log).await;
+    assert_eq!(answer["Success"], true, "{answer}");
+    assert_eq!(save(&mut gadget, "log", &log).await, answer);
+    assert_eq!(calls(&tab, "saveLog").await.len(), 1);
+
+    // Another tab knows only that it was begun.
+    let other = beside(&tab).await;
+    leave(&tab, &broker).await;
+    let answer = save(&mut gadget, "log", &log).await;
+    assert_eq!(answer["ErrorCode"], "SAVE_LOG_FAILED", "{answer}");
+    assert!(answer["ErrorMessage"].as_str().unwrap().contains("the record may exist"), "{answer}");
+    assert_eq!(calls(&other, "saveLog").await.len(), 0);
+    done(other).await;
+    tab.close().await;
+}
+
+/// A script after which localStorage takes this many items, and is full then.
+fn storage_takes(items: usize) -> String {
+    format!(
+        "(() => {{
+            let room = {items};
+            const setItem = Storage.prototype.setItem;
+            Storage.prototype.setItem = function (...item) {{
+                if (room-- <= 0) throw new DOMException('full', 'QuotaExceededError');
+                setItem.apply(this, item);
+            }};
+        }})()"
+    )
+}
+
 pub(super) async fn a_hidden_tab_with_slow_timers_opens_a_record_again(chromium: &Chromium) {
     let broker = Broker::start().await;
     let tab = page(chromium, &broker).await;
