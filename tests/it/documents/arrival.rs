@@ -125,6 +125,27 @@ fn handshake(path: &str, header: &str) -> String {
 }
 
 #[tokio::test]
+async fn the_pages_say_how_often_a_refused_origin_is_logged() {
+    let guide = Guide::with(None).await;
+    let refused = async |header| {
+        let response = http(guide.broker.address(), &handshake("/ws", header)).await;
+        assert_ne!(response.status, 101);
+    };
+    refused("Origin: https://first.example.com").await;
+    refused("Origin: https://second.example.com").await;
+    refused("Host: third.example.com").await;
+    guide.broker.log_until("the last refusal", |log| log.contains("third.example.com")).await;
+    let log = guide.broker.log();
+    assert_eq!(["first", "second"].map(|it| log.contains(&format!("https://{it}.example.com"))), [true, false]);
+    for (page, words) in [
+        ("docs/guides/it-does-not-arrive.md", "at most once a minute for each reason and address"),
+        ("docs/guides/first-gadget.md", "at most once a minute for each address"),
+    ] {
+        assert!(std::fs::read_to_string(page).unwrap().contains(words), "{page} does not say '{words}'");
+    }
+}
+
+#[tokio::test]
 async fn events_that_do_not_arrive_are_explained() {
     let guide = Guide::with(None).await;
     let (mut phone, mut bobs) = (guide.app("softphone", ALICE).await, guide.app("softphone", "bob@example.com").await);
