@@ -21,7 +21,8 @@ use super::connection::{Link, Sink, Stream, closed, establish, lost};
 use super::message::{Outgoing, Payload};
 use super::pace::Pace;
 use super::subscription::Wanted;
-use super::table::{Incoming, Received, Table, Waiting};
+use super::table::{Received, Table};
+use super::waiting::{Incoming, Waiting};
 use super::{Error, Failure, Message, Shared, State};
 use wire::{ErrorCode, Reconnect, Refusal, notice};
 
