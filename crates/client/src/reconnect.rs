@@ -212,9 +212,11 @@ impl Driver {
         for id in cancelled {
             self.out.extend(self.shared.command("Request", "Cancel", None, &json!({ "id": id }).into()));
         }
-        for id in left {
-            let data = json!({ "SubscriptionId": id });
-            self.out.extend(self.shared.command("Subscription", "Unsubscribe", None, &data.into()));
+        for (subscription, dropped) in left {
+            let id = self.shared.next_id();
+            let data = json!({ "SubscriptionId": subscription });
+            self.out.extend(self.shared.command("Subscription", "Unsubscribe", Some(&id), &data.into()));
+            self.table.unsubscribing(dropped, &id);
         }
     }
 

@@ -13,7 +13,7 @@
 //! [`PARKED_MAX`] messages are parked, because the answer can be behind events that the requesting code would have to
 //! take.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -25,7 +25,7 @@ use super::parking::Parking;
 use super::subscription::Wanted;
 use super::waiting::{Incoming, Waiting};
 use super::{Error, Message};
-use wire::{ErrorCode, Pattern};
+use wire::{ErrorCode, Pattern, Triple};
 
 /// How many messages may be parked while an answer is pending.
 const PARKED_MAX: usize = 4096;
@@ -127,8 +127,8 @@ impl Table {
             return Received::Handled;
         }
         match self.waiting.remove(id) {
-            // The answer is late.
-            None => {}
+            // The reply to Unsubscribe, or a late answer.
+            None => self.folding.replied(id),
             Some(Waiting::Once(queue)) => {
                 queue.send(Ok(message)).ok();
             }
@@ -181,8 +181,11 @@ impl Table {
         let handlers = || self.held.iter().filter(|(wanted, held)| wanted.handler && held.is_open());
         let matching = handlers().filter(|(wanted, _)| self.folding.matches(&wanted.pattern, triple));
         let folded = handlers().filter(|(wanted, _)| matches_folded(&wanted.pattern, triple));
-        let chosen = matching.min_by_key(|(wanted, _)| width(&wanted.pattern));
-        let chosen = chosen.or_else(|| folded.min_by_key(|(wanted, _)| width(&wanted.pattern)));
+        let chosen = matching.min_by_key(|(wanted, _)| width(&wanted.pattern)).or_else(|| {
+            let folded = folded.min_by_key(|(wanted, _)| width(&wanted.pattern));
+            // Another spelling gets no request of a handler that has just stopped.
+            folded.filter(|_| !self.is_stopping(triple))
+        });
         let Some((wanted, held)) = chosen else { return Received::Unserved(message) };
         let queue = held.listeners.iter().map(|listener| &listener.queue).find(|queue| !queue.is_closed());
         let Some(queue) = queue.cloned() else { return Received::Unserved(message) };
@@ -196,6 +199,12 @@ impl Table {
         Received::Handled
     }
 
+    /// Returns whether a request can be for a handler that has stopped.
+    fn is_stopping(&self, triple: &Triple<'_>) -> bool {
+        let mut stopped = self.held.iter().filter(|(wanted, held)| wanted.handler && !held.is_open());
+        stopped.any(|(wanted, _)| wanted.pattern.matches(triple)) || self.folding.is_leaving(triple, true)
+    }
+
     /// Passes an event to every subscription that it can be for.
     fn event(&mut self, message: &Message) {
         let triple = message.triple();
@@ -203,9 +212,14 @@ impl Table {
         let mut matching: Vec<_> =
             events().filter(|(wanted, _)| self.folding.matches(&wanted.pattern, triple)).collect();
         if matching.is_empty() {
+            if self.folding.is_leaving(triple, false) {
+                return;
+            }
             matching = events().filter(|(wanted, _)| matches_folded(&wanted.pattern, triple)).collect();
-            for (wanted, _) in &matching {
-                self.folding.learn(&wanted.pattern);
+            if !self.folding.was_dropped(triple) {
+                for (wanted, _) in &matching {
+                    self.folding.learn(&wanted.pattern);
+                }
             }
         }
         // The broker sent it for one of them, so a filter that leaves none is not applied.
@@ -289,8 +303,9 @@ impl Table {
         if more { self.running.contains_key(id) } else { self.running.remove(id).is_some() }
     }
 
-    /// Removes what was dropped. Returns the ids of the requests to cancel and of the subscriptions to end.
-    pub(super) fn sweep(&mut self) -> (Vec<String>, BTreeSet<String>) {
+    /// Removes what was dropped. Returns the ids of the requests to cancel, and the subscriptions to end by
+    /// `SubscriptionId`.
+    pub(super) fn sweep(&mut self) -> (Vec<String>, BTreeMap<String, Vec<Wanted>>) {
         let mut cancelled = Vec::new();
         self.waiting.retain(|id, waiting| {
             if waiting.is_dropped() && matches!(waiting, Waiting::Stream(_)) {
@@ -303,14 +318,23 @@ impl Table {
         for held in self.held.values_mut() {
             held.listeners.retain(|listener| !listener.queue.is_closed());
         }
-        let mut left = BTreeSet::new();
+        let mut left: BTreeMap<_, Vec<_>> = BTreeMap::new();
         // Until the last reply, it is not known whether a new pattern has the same id.
         if self.held.values().all(|held| held.unanswered == 0) {
             let empty = self.held.extract_if(.., |_, held| held.listeners.is_empty());
-            left.extend(empty.filter_map(|(_, held)| held.id));
-            left.retain(|id| !self.held.values().any(|held| held.id.as_ref() == Some(id)));
+            for (wanted, held) in empty {
+                if let Some(id) = held.id {
+                    left.entry(id).or_default().push(wanted);
+                }
+            }
+            left.retain(|id, _| !self.held.values().any(|held| held.id.as_ref() == Some(id)));
         }
         (cancelled, left)
+    }
+
+    /// Notes that the Unsubscribe command with this id ends these subscriptions.
+    pub(super) fn unsubscribing(&mut self, subscriptions: Vec<Wanted>, id: &str) {
+        self.folding.drop_subscriptions(subscriptions, id);
     }
 
     /// Notes that the connection is lost. Pending operations fail with this error, and running requests are cancelled.
