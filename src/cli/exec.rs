@@ -3,10 +3,12 @@
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 #[cfg(unix)]
 use tokio::time::{Instant, sleep_until};
@@ -27,6 +29,9 @@ const GRACE: Duration = Duration::from_secs(1);
 #[cfg(unix)]
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How many process groups may be ending at once after their answers. Further answers wait for their groups.
+const ENDING_MAX: usize = 64;
+
 /// The longest output of a command in bytes, also if the broker takes longer messages.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
@@ -35,17 +40,21 @@ pub(super) struct Commands {
     command: String,
     /// Cancelled when the handler ends.
     ending: CancellationToken,
+    /// The commands, and the process groups that are ending.
     running: TaskTracker,
+    /// Limits the process groups that are ending to [`ENDING_MAX`].
+    ending_groups: Arc<Semaphore>,
 }
 
 impl Commands {
     pub(super) fn new(command: String) -> Self {
-        Self { command, ending: CancellationToken::new(), running: TaskTracker::new() }
+        let ending_groups = Arc::new(Semaphore::new(ENDING_MAX));
+        Self { command, ending: CancellationToken::new(), running: TaskTracker::new(), ending_groups }
     }
 
     /// Runs the command on one request.
     pub(super) async fn answer(&self, request: &Request) -> Result<Payload, Failure> {
-        // Counts as running until its processes have ended.
+        // Counts as running until the task that ends its processes does.
         let _running = self.running.token();
         if self.ending.is_cancelled() {
             return Err(ending());
@@ -60,8 +69,19 @@ impl Commands {
             () = request.cancelled() => Err(failed(ErrorCode::RequestCancelled, "the requester no longer waits")),
             () = self.ending.cancelled() => Err(ending()),
         };
-        group.end().await;
+        self.end_group(group).await;
         outcome
+    }
+
+    /// Ends what is left of a command, in a task of its own, because that can take [`GRACE`] and the answer is complete.
+    async fn end_group(&self, mut group: Group) {
+        let Ok(permit) = Arc::clone(&self.ending_groups).try_acquire_owned() else {
+            return group.end().await;
+        };
+        self.running.spawn(async move {
+            group.end().await;
+            drop(permit);
+        });
     }
 
     /// Ends the commands that are still running, and waits until their processes are gone.

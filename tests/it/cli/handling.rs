@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::client::fake_broker::request;
+use crate::support::envelope;
 
 async fn find(url: &str, data: &str) -> Outcome {
     run(url, &["request", "Crm", "Contact", "Find", data]).await
@@ -252,4 +253,27 @@ async fn output_beyond_the_brokers_message_size_ends_the_command() {
         let asked = run(&url(&broker), &["request", "Crm", "Contact", name]).await;
         assert!(asked.code == Some(1) && asked.stderr.starts_with("TOO_LARGE: "), "{script}: {asked:?}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_does_not_wait_for_what_its_command_left_in_the_background() {
+    let broker = Broker::start().await;
+    // Ignores SIGTERM, so its end takes until SIGKILL.
+    let deep = Deep::new("trap '' TERM");
+    let pids = deep.folder.path().join("pids");
+    let background = deep.script.replace(" | cat", " > /dev/null 2>&1 &");
+    let script =
+        format!("rm -f '{0}'; {background}\nwhile [ ! -s '{0}' ]; do sleep 0.02; done; echo 1", pids.display());
+    let _handle = Beside::start(&url(&broker), "crm", &["handle", "Crm", "*", "*", "--exec", &script]).await;
+    let mut phone = broker.app("softphone").await;
+    let mut outlived = false;
+    // On a busy machine, SIGKILL can be earlier than the look.
+    for id in ["1", "2", "3", "4", "5"] {
+        phone.send(envelope("Crm/Contact/Find", json!({ "id": id }))).await;
+        assert_eq!(phone.next_answer("Crm/Contact/Find", id).await["data"], 1);
+        let pid = deep.pid().await;
+        outlived |= runs(&pid);
+        is_gone(&pid).await;
+    }
+    assert!(outlived, "each answer was sent after the end of all processes");
 }
