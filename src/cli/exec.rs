@@ -2,6 +2,7 @@
 //! the request that it answers.
 
 use std::io;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How often a process group that was signalled is looked at.
 #[cfg(unix)]
 const LOOK: Duration = Duration::from_millis(10);
+
+/// How long the output is read after a command has ended, if another process keeps it open.
+const OUTPUT_GRACE: Duration = Duration::from_millis(100);
 
 /// How many process groups may be ending at once after their answers. Further answers wait for their groups.
 const ENDING_MAX: usize = 64;
@@ -133,34 +137,58 @@ impl Group {
 
     /// Writes the envelope to the command, and reads its output as the payload of the answer.
     async fn answer(&mut self, envelope: &str, output_max: usize) -> Result<Payload, Failure> {
+        // Of the final size and zeroised, because the answer can be a password. Untouched pages cost no memory.
+        let mut output = Zeroizing::new(Vec::with_capacity(output_max + 1));
+        let status = self.exchange(envelope, &mut output, output_max).await?;
+        if !status.success() {
+            return Err(failed(ErrorCode::UpstreamRejected, ended(status)));
+        }
+        payload(&output)
+    }
+
+    /// Writes the envelope and reads the output until the command ends. A process that it started in the background can
+    /// keep its input and output open, which does not delay the answer: what a command printed is in the pipe when it
+    /// ends.
+    async fn exchange(
+        &mut self,
+        envelope: &str,
+        output: &mut Vec<u8>,
+        output_max: usize,
+    ) -> Result<ExitStatus, Failure> {
         let (stdin, stdout) = (self.child.stdin.take(), self.child.stdout.take());
-        let write = async {
+        let mut write = pin!(async {
             if let Some(mut stdin) = stdin {
                 // A command need not read its input.
                 stdin.write_all(one_line(envelope, false).as_bytes()).await.ok();
                 stdin.write_all(b"\n").await.ok();
             }
-            Ok(())
-        };
-        let read = async {
-            // Of the final size and zeroised, because the answer can be a password. Untouched pages cost no memory.
-            let mut output = Zeroizing::new(Vec::with_capacity(output_max + 1));
+        });
+        let mut read = pin!(async {
             if let Some(stdout) = stdout {
                 let mut stdout = stdout.take(output_max as u64 + 1);
-                while stdout.read_buf(&mut *output).await.map_err(cannot_run)? > 0 {}
+                while stdout.read_buf(output).await.map_err(cannot_run)? > 0 {}
             }
             if output.len() > output_max {
                 let message = format!("the command's output is longer than {output_max} bytes");
                 return Err(failed(ErrorCode::TooLarge, message));
             }
-            Ok(output)
+            Ok(())
+        });
+        let (mut is_writing, mut is_reading) = (true, true);
+        let status = loop {
+            tokio::select! {
+                () = &mut write, if is_writing => is_writing = false,
+                outcome = &mut read, if is_reading => {
+                    outcome?;
+                    is_reading = false;
+                }
+                status = self.child.wait() => break status.map_err(cannot_run)?,
+            }
         };
-        let status = async { self.child.wait().await.map_err(cannot_run) };
-        let ((), output, status) = tokio::try_join!(write, read, status)?;
-        if !status.success() {
-            return Err(failed(ErrorCode::UpstreamRejected, ended(status)));
+        if is_reading && status.success() {
+            timeout(OUTPUT_GRACE, read).await.unwrap_or(Ok(()))?;
         }
-        payload(&output)
+        Ok(status)
     }
 
     /// Ends all processes of the group: SIGTERM, and after [`GRACE`] SIGKILL.

@@ -277,3 +277,34 @@ async fn an_answer_does_not_wait_for_what_its_command_left_in_the_background() {
     }
     assert!(outlived, "each answer was sent after the end of all processes");
 }
+
+#[tokio::test]
+async fn an_answer_is_complete_when_its_command_has_ended() {
+    let broker = Broker::start().await;
+    // The processes in the background keep standard output or standard input open.
+    let fails = "UPSTREAM_REJECTED: the command ended with exit code 3\n";
+    let long = format!("\"{}\"", "x".repeat(200_000));
+    for (name, script, code, printed) in [
+        ("Output", "sleep 600 & echo 1", 0, "1\n"),
+        ("Failure", "sleep 600 & exit 3", 1, fails),
+        ("Input", "exec 3<&0; sleep 600 <&3 >/dev/null & echo 2", 0, "2\n"),
+        ("Both", "exec 3<&0; sleep 600 <&3 & echo 3", 0, "3\n"),
+    ] {
+        let _handle = Beside::start(&url(&broker), "crm", &["handle", "Crm", "Contact", name, "--exec", script]).await;
+        let mut asking = command(&["request", "Crm", "Contact", name, "-", "--source", "shell"]);
+        asking.args(["--url", &url(&broker)]);
+        let asked = run_with(asking, &long).await;
+        let text = if code == 0 { &asked.stdout } else { &asked.stderr };
+        assert!(asked.code == Some(code) && text.starts_with(printed), "{script}: {asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn long_output_is_read_to_its_end() {
+    let broker = Broker::start().await;
+    for (name, script) in [("Alone", "printf '\"%500000s\"' x"), ("Beside", "sleep 600 & printf '\"%500000s\"' x")] {
+        let _handle = Beside::start(&url(&broker), "crm", &["handle", "Crm", "Contact", name, "--exec", script]).await;
+        let asked = run(&url(&broker), &["request", "Crm", "Contact", name]).await;
+        assert_eq!(asked.values()[0].as_str().map(str::len), Some(500_000), "{script}");
+    }
+}
