@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 #[cfg(unix)]
@@ -35,6 +35,9 @@ const OUTPUT_GRACE: Duration = Duration::from_millis(100);
 
 /// How many process groups may be ending at once after their answers. Further answers wait for their groups.
 const ENDING_MAX: usize = 64;
+
+/// The size in bytes of the first buffer for a command's output.
+const OUTPUT_BYTES_FIRST: usize = 64 << 10;
 
 /// The longest output of a command in bytes, also if the broker takes longer messages.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
@@ -137,24 +140,18 @@ impl Group {
 
     /// Writes the envelope to the command, and reads its output as the payload of the answer.
     async fn answer(&mut self, envelope: &str, output_max: usize) -> Result<Payload, Failure> {
-        // Of the final size and zeroised, because the answer can be a password. Untouched pages cost no memory.
-        let mut output = Zeroizing::new(Vec::with_capacity(output_max + 1));
-        let status = self.exchange(envelope, &mut output, output_max).await?;
+        let mut output = Output::new(output_max);
+        let status = self.exchange(envelope, &mut output).await?;
         if !status.success() {
             return Err(failed(ErrorCode::UpstreamRejected, ended(status)));
         }
-        payload(&output)
+        payload(&output.bytes)
     }
 
     /// Writes the envelope and reads the output until the command ends. A process that it started in the background can
     /// keep its input and output open, which does not delay the answer: what a command printed is in the pipe when it
     /// ends.
-    async fn exchange(
-        &mut self,
-        envelope: &str,
-        output: &mut Vec<u8>,
-        output_max: usize,
-    ) -> Result<ExitStatus, Failure> {
+    async fn exchange(&mut self, envelope: &str, output: &mut Output) -> Result<ExitStatus, Failure> {
         let (stdin, stdout) = (self.child.stdin.take(), self.child.stdout.take());
         let mut write = pin!(async {
             if let Some(mut stdin) = stdin {
@@ -164,15 +161,10 @@ impl Group {
             }
         });
         let mut read = pin!(async {
-            if let Some(stdout) = stdout {
-                let mut stdout = stdout.take(output_max as u64 + 1);
-                while stdout.read_buf(output).await.map_err(cannot_run)? > 0 {}
+            match stdout {
+                Some(stdout) => output.read(stdout).await,
+                None => Ok(()),
             }
-            if output.len() > output_max {
-                let message = format!("the command's output is longer than {output_max} bytes");
-                return Err(failed(ErrorCode::TooLarge, message));
-            }
-            Ok(())
         });
         let (mut is_writing, mut is_reading) = (true, true);
         let status = loop {
@@ -227,6 +219,45 @@ impl Drop for Group {
     fn drop(&mut self) {
         if let Some(id) = self.id {
             rustix::process::kill_process_group(id, rustix::process::Signal::KILL).ok();
+        }
+    }
+}
+
+/// The output of a command. It can be a password, so each buffer is zeroised when it is dropped. That writes the whole
+/// buffer, used or not, so its size follows the output.
+struct Output {
+    bytes: Zeroizing<Vec<u8>>,
+    bytes_max: usize,
+}
+
+impl Output {
+    fn new(bytes_max: usize) -> Self {
+        Self { bytes: Zeroizing::new(Vec::with_capacity(OUTPUT_BYTES_FIRST.min(bytes_max + 1))), bytes_max }
+    }
+
+    /// Reads to the end of the output.
+    async fn read(&mut self, stdout: ChildStdout) -> Result<(), Failure> {
+        // One byte more shows that the output is too long.
+        let mut stdout = stdout.take(self.bytes_max as u64 + 1);
+        loop {
+            self.reserve();
+            if stdout.read_buf(&mut *self.bytes).await.map_err(cannot_run)? == 0 {
+                return Ok(());
+            }
+            if self.bytes.len() > self.bytes_max {
+                let message = format!("the command's output is longer than {} bytes", self.bytes_max);
+                return Err(failed(ErrorCode::TooLarge, message));
+            }
+        }
+    }
+
+    /// Makes room for at least one byte. A `Vec` that grows by itself would leave its old bytes in freed memory.
+    fn reserve(&mut self) {
+        if self.bytes.len() == self.bytes.capacity() {
+            let capacity = (self.bytes.capacity() * 2).min(self.bytes_max + 1).max(self.bytes.len() + 1);
+            let mut larger = Zeroizing::new(Vec::with_capacity(capacity));
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = larger;
         }
     }
 }

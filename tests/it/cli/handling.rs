@@ -308,3 +308,24 @@ async fn long_output_is_read_to_its_end() {
         assert_eq!(asked.values()[0].as_str().map(str::len), Some(500_000), "{script}");
     }
 }
+
+/// Returns the most memory that a process has used, in bytes.
+#[cfg(target_os = "linux")]
+fn memory_peak(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_memory_for_an_answer_grows_with_the_answer() {
+    let broker =
+        Broker::open_with("[limits]\nmessage_bytes = 67108864\noutbound_bytes = 67108864\npending_bytes = 67108864")
+            .await;
+    let handle = Beside::start(&url(&broker), "crm", &["handle", "Crm", "*", "*", "--exec", "echo 1"]).await;
+    let before = memory_peak(handle.child.id().unwrap());
+    assert_eq!(find(&url(&broker), "1").await.values(), [json!(1)]);
+    let grown = memory_peak(handle.child.id().unwrap()) - before;
+    assert!(grown < 16 << 20, "{grown} bytes for a short answer");
+}
