@@ -13,6 +13,7 @@ use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Refused, Res
 use crate::audit::{self, Audit, Entry};
 use crate::config::record_id;
 use crate::router::{OWN_SOURCE, SessionId};
+use crate::salesforce::fault::Fault;
 use crate::salesforce::write::Field;
 use wire::{ErrorCode, Pattern, Refusal};
 
@@ -176,7 +177,7 @@ impl Writer {
         now: Instant,
         call: &CallKey,
         record: &Record,
-        outcome: &Result<Vec<Field>, Refusal>,
+        outcome: &Result<Vec<Field>, Fault>,
     ) {
         let Some(object) = self.org.config.objects.get(&record.name) else { return };
         let fields = match outcome {
@@ -187,7 +188,7 @@ impl Writer {
             }
         };
         self.audit.record(&Entry {
-            outcome: outcome.as_ref().err().map(|refusal| refusal.code),
+            outcome: outcome.as_ref().err().map(|fault| fault.refusal().code),
             source: Some(OWN_SOURCE),
             user: Some(call.user()),
             target: Some(format!("{}/{}", object.object, record.id).into()),

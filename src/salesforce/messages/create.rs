@@ -19,7 +19,7 @@ use super::data::{Asked, Told};
 use super::doubt::look_for;
 use super::known::Record;
 use super::values::Values;
-use super::{CallKey, Way, Writer, json_text, mapped, named, target, told};
+use super::{CallKey, Way, Writer, json_text, log, mapped, named, target};
 use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Response};
 use crate::config::WritableObject;
 use crate::salesforce::fault::Fault;
@@ -178,7 +178,7 @@ impl CreateObject {
                 Err(fault) => Err(failed(&fault)),
             },
             Err(fault) if fault.is_in_doubt() => {
-                fault.log_unwritten(target.object, &target.named_fields());
+                log(&fault, &target);
                 tracing::info!(object = target.object, "the record may exist anyway; the broker looks for it");
                 match look_for(|| org.by_external_id(&target, key)).await {
                     Ok(Some(id)) => Ok(Created { id, as_asked: true }),
@@ -213,7 +213,8 @@ impl CreateObject {
         let mut target = target(object, &wanted.fields);
         let is_other = |field: &&String| !wanted.fields.iter().any(|(it, _)| it == *field);
         target.fields.extend(object.fields.values().filter(is_other).map(String::as_str));
-        let read = self.writer.org.read(&target, id).await.map_err(|fault| told(&fault, &target))?;
+        let read = self.writer.org.read(&target, id).await;
+        let read = read.inspect_err(|fault| log(fault, &target)).map_err(|fault| fault.refusal())?;
         let counts = |(field, value): &Field| value.get() != "null" || wanted.fields.iter().any(|(it, _)| it == field);
         Ok(read.into_iter().filter(counts).collect())
     }
@@ -241,7 +242,8 @@ impl Announcement {
 }
 
 fn failed(fault: &Fault, target: &Target<'_>, was_in_doubt: bool) -> Failed {
-    Failed { refusal: repeatable(told(fault, target)), in_doubt: was_in_doubt || fault.is_in_doubt() }
+    log(fault, target);
+    Failed { refusal: repeatable(fault.refusal()), in_doubt: was_in_doubt || fault.is_in_doubt() }
 }
 
 fn repeatable(refusal: Refusal) -> Refusal {

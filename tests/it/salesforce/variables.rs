@@ -215,3 +215,24 @@ async fn an_update_on_its_way_is_not_undone_by_what_was_kept_before_it() {
     assert_eq!(desk.rows(CASES).await, [json!({ "Subject": "newer", "Status": "New" })]);
     assert_eq!(desk.asked("PATCH", "/Case/"), 1, "the kept value was replaced by the update's own");
 }
+
+#[tokio::test]
+async fn a_record_that_is_locked_is_written_later_whatever_becomes_of_the_calls_other_record() {
+    for (other, expected) in
+        [(json!({ "variable1": "v1" }), "v1"), (json!({ "urgent": "text where the org wants a checkbox" }), "old")]
+    {
+        let desk = Desk::start(&objects("")).await;
+        let mut peer = desk.broker.app("myapp").await;
+        desk.ask(&mut peer, UPDATE, "u", update(json!({}))).await;
+        desk.ask(&mut peer, CREATE, "c", create(json!({ "subject": "mine" }))).await;
+        save(&desk, &mut peer, json!({ "disposition": "sold" })).await;
+        save(&desk, &mut peer, other).await;
+        // The first attempt and its repetitions.
+        desk.org.fault(Fault::new(Wrong::RecordLocked {}).times(3).method("PATCH").path("/sobjects/Task"));
+        peer.publish(ENDED, json!({ "callId": "12345" })).await;
+        desk.rows_become("SELECT CallDisposition FROM Task", json!([{ "CallDisposition": "sold" }])).await;
+        assert_eq!(desk.rows("SELECT Subject FROM Case").await, [json!({ "Subject": expected })]);
+        let log = desk.broker.log();
+        assert!(!log.contains("no known record of their call"), "{log}");
+    }
+}
