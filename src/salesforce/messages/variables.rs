@@ -71,18 +71,24 @@ impl CustomVariables {
         let (Some(user), Some(payload)) = (&event.user, &event.payload) else { return };
         let Some(call) = self.ended(payload) else { return };
         let key = CallKey::new(user, &call);
-        if self.write(&key).await.is_err_and(|fault| fault.may_pass()) {
-            self.unwritten.add(key);
+        if let Err(fault) = self.write(&key).await
+            && fault.may_pass()
+        {
+            self.unwritten.put_off(key, 0, fault.pause());
         }
     }
 
-    /// Writes the variables of ended calls that could not be written when their event arrived, one call at a time.
+    /// Writes the variables of ended calls that could not be written when their event arrived, one call at a time. A call
+    /// whose user, object or record is the cause waits alone; only while Salesforce as a whole fails do all wait.
     async fn write_later(&self) {
         loop {
             let (key, attempts) = self.unwritten.next().await;
             match self.write(&key).await {
                 Err(fault) if fault.may_pass() => {
-                    sleep_until(self.unwritten.failed(key, attempts)).await;
+                    self.unwritten.put_off(key, attempts.saturating_add(1), fault.pause());
+                    if fault.concerns_all() {
+                        sleep_until(self.unwritten.all_failed()).await;
+                    }
                 }
                 Ok(()) | Err(_) => self.unwritten.succeeded(),
             }
@@ -100,7 +106,7 @@ impl CustomVariables {
     }
 
     /// Writes the saved variables of a call to its records, each to the first record that has a field for it. If several
-    /// records fail, returns the fault after which another attempt helps.
+    /// records fail, returns a fault after which another attempt helps, and of these one that concerns all calls.
     async fn write(&self, key: &CallKey) -> Result<(), Fault> {
         let call = key.call();
         let now = || Instant::now().into_std();
@@ -119,8 +125,9 @@ impl CustomVariables {
                 let change = Change { call: key, call_id: call, record, fields: Vec::new() };
                 let changed = self.writer.change(object, change).await;
                 self.writer.record_change(now(), key, record, &changed);
+                let weight = |fault: &Fault| (fault.may_pass(), fault.concerns_all());
                 if let Err(fault) = changed
-                    && failed.as_ref().is_none_or(|earlier| !earlier.may_pass() && fault.may_pass())
+                    && failed.as_ref().is_none_or(|earlier| weight(earlier) < weight(&fault))
                 {
                     failed = Some(fault);
                 }
