@@ -59,7 +59,7 @@ pub fn writers(org: &Arc<Org>, audit: &Arc<Audit>) -> Vec<Arc<dyn Handler>> {
         handlers.push(Arc::new(CustomVariables::new(&writer)));
     }
     if objects.values().any(|it| it.create) {
-        handlers.push(Arc::new(Audited::new(CreateObject::new(&writer), &writer)));
+        handlers.push(Arc::new(Audited::failures(CreateObject::new(&writer), &writer)));
     }
     handlers
 }
