@@ -15,7 +15,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
 use super::audited::Requester;
-use super::creations::{Before, Begun, Created, Creation, Failed, Outcome, Waiting, key};
+use super::creation::{Before, Created, Creation, Failed, Outcome, Waiting};
+use super::creations::{Begun, key};
 use super::data::{Asked, Told};
 use super::doubt::look_for;
 use super::known::Record;

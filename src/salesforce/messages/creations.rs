@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::sync::Notify;
 
+use super::creation::{Before, Created, Creation, Failed, Outcome, Waiting};
 use super::values::Values;
 use crate::config::CreationBounds;
 use crate::expiring::Expiring;
-use crate::salesforce::write::Field;
 use wire::{ErrorCode, Refusal};
 
 /// How long an outcome is remembered.
@@ -23,104 +22,6 @@ const KEEP: Duration = Duration::from_mins(10);
 
 /// The most bytes of found values that are remembered. One record has at most as many as an answer that is read, 1 MiB.
 const FOUND_BYTES_MAX: usize = 16 << 20;
-
-/// A record that is in the org.
-#[derive(Clone, Debug)]
-pub(super) struct Created {
-    /// Its id, of 18 characters.
-    pub(super) id: String,
-    /// The values with which it was found. `None`: this process created it with the requested values.
-    pub(super) found: Option<Arc<[Field]>>,
-}
-
-impl Created {
-    fn found_bytes(&self) -> usize {
-        let fields = self.found.as_deref().unwrap_or_default();
-        fields.iter().map(|(field, value)| field.len() + value.get().len()).sum()
-    }
-}
-
-/// Why there is no record, as far as the broker knows.
-#[derive(Clone, Debug)]
-pub(super) struct Failed {
-    /// The refusal for the requester.
-    pub(super) refusal: Refusal,
-    /// Whether the org may have the record when it is requested again.
-    pub(super) before_next: Before,
-}
-
-/// How a creation ended.
-pub(super) type Outcome = Result<Created, Failed>;
-
-/// Whether the org may have the record before it is created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Before {
-    /// No.
-    Absent,
-    /// A broker may have created it, with values that are not known.
-    Unknown,
-    /// This process may have created it, with the requested values.
-    AsAsked,
-}
-
-/// The creation of one record, which ends even if nobody waits for it.
-pub(super) struct Creation {
-    key: String,
-    user: Arc<str>,
-    values: Values,
-    progress: Mutex<Progress>,
-    ended: Notify,
-}
-
-#[derive(Default)]
-struct Progress {
-    waiting: usize,
-    outcome: Option<Outcome>,
-    announced: bool,
-}
-
-/// A requester that waits for a creation.
-pub(super) struct Waiting {
-    creation: Arc<Creation>,
-    /// Whether it counts as waiting.
-    counted: bool,
-}
-
-impl Waiting {
-    fn new(creation: &Arc<Creation>) -> Self {
-        creation.progress.lock().waiting += 1;
-        Self { creation: Arc::clone(creation), counted: true }
-    }
-
-    /// Waits until the creation ends.
-    pub(super) async fn ended(&self) {
-        loop {
-            let ended = self.creation.ended.notified();
-            if self.creation.progress.lock().outcome.is_some() {
-                return;
-            }
-            ended.await;
-        }
-    }
-
-    /// Stops waiting. Returns the outcome, if there is one, and whether this requester is the one to announce the record.
-    pub(super) fn leave(mut self) -> Option<(Outcome, bool)> {
-        let mut progress = self.creation.progress.lock();
-        progress.waiting -= 1;
-        self.counted = false;
-        let outcome = progress.outcome.clone()?;
-        let announces = outcome.is_ok() && !std::mem::replace(&mut progress.announced, true);
-        Some((outcome, announces))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if self.counted {
-            self.creation.progress.lock().waiting -= 1;
-        }
-    }
-}
 
 /// What there is to do for a request.
 pub(super) enum Begun {
@@ -235,13 +136,7 @@ impl Creations {
                 ));
             }
         }
-        let creation = Arc::new(Creation {
-            key: key.to_owned(),
-            user: Arc::clone(&user),
-            values,
-            progress: Mutex::default(),
-            ended: Notify::new(),
-        });
+        let creation = Arc::new(Creation::new(key, &user, values));
         state.of_user.insert(user, own + 1);
         state.running.insert(key.to_owned(), Arc::clone(&creation));
         let waiting = Waiting::new(&creation);
@@ -260,13 +155,7 @@ impl Creations {
             state.remember(now, creation.key.clone(), over, self.bounds.remembered);
         }
         // Under the lock of the state: a repetition joins before the outcome is there, or finds it remembered.
-        let mut progress = creation.progress.lock();
-        let announces = progress.waiting == 0 && outcome.is_ok();
-        progress.announced = announces;
-        progress.outcome = Some(outcome);
-        drop(progress);
-        creation.ended.notify_waiters();
-        announces
+        creation.end(outcome)
     }
 }
 

@@ -3,12 +3,13 @@
 //!
 //! Only objects and fields in `[salesforce.objects.NAME]` are ever written. Without such a table there is no handler,
 //! and the triples are ordinary ones. `data` reads and writes payloads, `calls` keeps variables and `known` the records of a
-//! call, `creations` and `doubt` see to it that a record is created once, `unwritten` has the variables that Salesforce could
+//! call, `creation`, `creations` and `doubt` see to it that a record is created once, `unwritten` has the variables that Salesforce could
 //! not take, `audited` records what is written; [`Writer`] is what the handlers share.
 
 mod audited;
 mod calls;
 mod create;
+mod creation;
 mod creations;
 mod data;
 mod doubt;
