@@ -17,7 +17,7 @@ pub(super) struct Fault {
     agent: Cow<'static, str>,
     operator: Cow<'static, str>,
     what: What,
-    /// How long Salesforce asks to be left alone.
+    /// How long Salesforce asks to be left alone, or the user's calls are used up.
     pause: Option<Duration>,
     /// Salesforce was not asked, because of an earlier failure that the log has already.
     again: bool,
@@ -120,6 +120,7 @@ impl Fault {
             ),
             What::Row,
         )
+        .with_pause(left)
     }
 
     /// Too many slow calls run in the org at once.
@@ -187,7 +188,7 @@ impl Fault {
         self
     }
 
-    /// How long Salesforce asks to be left alone.
+    /// How long Salesforce asks to be left alone, or the user's calls are used up.
     pub(super) fn pause(&self) -> Option<Duration> {
         self.pause
     }
@@ -200,6 +201,16 @@ impl Fault {
             What::Request => Extent::Purpose,
             What::Limit => Extent::Day,
             What::Crowd | What::Row | What::Object => Extent::Nothing,
+        }
+    }
+
+    /// Returns whether requests for every purpose fail at present: Salesforce as a whole does not work, or asks to be left
+    /// alone. It may be an earlier request that found this out.
+    pub(super) fn concerns_all(&self) -> bool {
+        match self.what {
+            What::Salesforce | What::Limit | What::Crowd => true,
+            What::Request | What::Object => self.pause.is_some(),
+            What::Row => false,
         }
     }
 
