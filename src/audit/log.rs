@@ -3,14 +3,14 @@
 //! A record has the SHA-256 of the line before it. While a process reads the end of the file, appends and rotates, it
 //! holds `audit.lock`. The chain goes on over a restart, a rotation, and a line that a crash cut short.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::record::{Hash, Line, Record, hash};
 use super::rotation::{Rotation, newest};
-use crate::store::{create_new, open_or_create};
+use crate::store::{create_new, open_or_create, open_to_append};
 
 /// The longest line that can be a record, in bytes. A record has some hundred.
 pub(super) const LINE_BYTES_MAX: u64 = 1 << 20;
@@ -242,9 +242,9 @@ fn is_unlinked(file: &File) -> bool {
 }
 
 /// Opens the file for appending, and makes it private if it is not. A file whose mode cannot be changed, because it is
-/// append-only or another user's, is used as it is.
+/// append-only or another user's, is used as it is, unless root would have to follow another user's link to it.
 fn open_file(path: &Path) -> io::Result<File> {
-    let open = || OpenOptions::new().read(true).append(true).open(path);
+    let open = || open_to_append(path);
     let file = match open() {
         Err(error) if error.kind() == ErrorKind::NotFound => match create_new(path, b"") {
             // Another process was faster.

@@ -10,7 +10,7 @@ use switchboard_client::{Builder, Client};
 
 use super::Usage;
 use crate::short_text;
-use crate::store::read_secret;
+use crate::store::read_secret_or_pipe;
 
 /// Holds the token if there is no `--token-file`.
 pub(crate) const TOKEN_VARIABLE: &str = "SWITCHBOARD_TOKEN";
@@ -81,7 +81,7 @@ pub(crate) fn token(file: Option<&Path>) -> Result<Option<SecretString>, Usage> 
         };
     };
     let wrong = |why: &dyn std::fmt::Display| Usage::new(format!("the token file {}: {why}", path.display()));
-    let text = read_secret(path).map_err(|error| wrong(&error))?;
+    let text = read_secret_or_pipe(path).map_err(|error| wrong(&error))?;
     if text.trim().is_empty() {
         return Err(wrong(&"the file is empty"));
     }

@@ -103,10 +103,25 @@ pub(super) fn asks_for_json(arguments: &[OsString]) -> bool {
 
 /// The environment variables of `serve` that are not keys of the configuration and that it would refuse, and why.
 pub(super) fn wrong_variables() -> impl Iterator<Item = (&'static str, String)> {
-    let filter = std::env::var(LOG_VARIABLE).ok().and_then(|filter| telemetry::check_filter(&filter).err());
-    let format = std::env::var(FORMAT_VARIABLE).ok().and_then(|format| LogFormat::from_str(&format, false).err());
-    let format = format.map(|_| (FORMAT_VARIABLE, "must be text or json".to_owned()));
-    filter.map(|error| (LOG_VARIABLE, error.to_string())).into_iter().chain(format)
+    let filter =
+        wrong_variable(LOG_VARIABLE, |filter| telemetry::check_filter(filter).map_err(|error| error.to_string()));
+    let format = wrong_variable(FORMAT_VARIABLE, |format| {
+        LogFormat::from_str(format, false).map(drop).map_err(|_| "must be text or json".to_owned())
+    });
+    filter.into_iter().chain(format)
+}
+
+/// Returns the variable and what is wrong with it, if it is set and wrong.
+fn wrong_variable(
+    name: &'static str,
+    check: impl FnOnce(&str) -> Result<(), String>,
+) -> Option<(&'static str, String)> {
+    let fault = match std::env::var(name) {
+        Ok(text) => check(&text).err()?,
+        Err(VarError::NotPresent) => return None,
+        Err(VarError::NotUnicode(_)) => "is not UTF-8".to_owned(),
+    };
+    Some((name, fault))
 }
 
 fn configuration(arguments: Serve) -> anyhow::Result<Config> {

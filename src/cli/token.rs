@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::auth::hash_token;
-use wire::check_name;
+use crate::config::{self, Fault};
 
 use super::output::Output;
 use super::{Exit, Usage};
@@ -95,10 +95,11 @@ impl NewArgs {
     /// Returns the `[[applications]]` block without its hash, if the application is named.
     fn row(&self) -> Result<Option<String>, Usage> {
         let Some(source) = &self.source else { return Ok(None) };
-        for (what, name) in [("source", Some(source)), ("user", self.user.as_ref())] {
-            if let Some(fault) = name.and_then(|name| check_name(name).err()) {
-                return Err(Usage::new(format!("the {what} {fault}")));
-            }
+        // The rules of the configuration, which the block is for.
+        let wrong = |what: &str, fault: &Fault| Usage::new(format!("the {what} {}", fault.message()));
+        config::check_source(source).map_err(|fault| wrong("source", &fault))?;
+        if let Some(user) = &self.user {
+            config::check_user(user).map_err(|fault| wrong("user", &fault))?;
         }
         let quoted = |text: &str| toml::Value::from(text).to_string();
         let owner = match &self.user {

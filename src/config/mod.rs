@@ -27,6 +27,7 @@ pub use salesforce::{
     Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,
     Proofs, ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
 };
+pub(crate) use value::Fault;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{Identity, Permission, Permissions, Principal, TokenTable};
-pub(crate) use text::origin as canonical_origin;
+pub(crate) use text::{name as check_user, origin as canonical_origin, source as check_source};
 use wire::Pattern;
 
 /// Everything the operator chose.

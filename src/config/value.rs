@@ -240,6 +240,11 @@ impl Fault {
         Self { element: None, message: message.into(), nearest }
     }
 
+    /// What is wrong, as the predicate of a sentence about the value.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// Notes it against a key.
     fn tell(self, key: &str, item: &Item, report: &mut Report) {
         let (key, place) = match self.element {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -150,7 +151,12 @@ fn builder(options: Options<'_>) -> Result<reqwest::ClientBuilder, SetupError> {
         builder = builder.no_proxy();
     }
     if let Some(path) = options.ca_file {
-        let text = fs::read(path).map_err(|error| SetupError::CaFile(error.to_string()))?;
+        let unusable = |error: io::Error| SetupError::CaFile(error.to_string());
+        if !fs::metadata(path).map_err(unusable)?.is_file() {
+            // A pipe could keep the start waiting for ever.
+            return Err(SetupError::CaFile("it is not a regular file".to_owned()));
+        }
+        let text = fs::read(path).map_err(unusable)?;
         let none = || SetupError::CaFile("must hold certificates in PEM".to_owned());
         let certificates = reqwest::Certificate::from_pem_bundle(without_mark(&text)).map_err(|_| none())?;
         if certificates.is_empty() {

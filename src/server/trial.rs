@@ -12,7 +12,7 @@ use crate::audit::Audit;
 use crate::config::{Config, Store};
 use crate::credentials::{Directory, Settings};
 use crate::salesforce::{Org, SetupError};
-use crate::store::{FolderLock, try_file, try_folder};
+use crate::store::{FolderLock, try_folder};
 
 /// Something that a key of the configuration names and that cannot be used.
 #[derive(Debug)]
@@ -106,8 +106,7 @@ fn addresses(config: &Config) -> Vec<Unusable> {
 }
 
 fn data_folder(config: &Config, credentials_key: Option<SecretString>) -> Vec<Unusable> {
-    let lock = FolderLock::path(&config.data_dir);
-    let lock = try_file(&lock).err().map(|error| format!("{}: cannot be written: {error}", lock.display()));
+    let lock = FolderLock::try_open(&config.data_dir).err().map(|error| error.to_string());
     let audit = config.credentials.audit_required.then(|| Audit::try_open(&config.data_dir).err()).flatten();
     let audit = audit.map(|error| error.to_string());
     let mut found: Vec<_> =

@@ -12,7 +12,7 @@ use crate::adapter::host::{self, Bounds, Host};
 use crate::audit::{Audit, Rotation};
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
-use crate::credentials::{Directory, DirectoryError, FetchCredentials, Settings, Source};
+use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
 use crate::router::{Declaration, Router, SwitchedOff};
 use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
 use crate::store::{FolderLock, StoreError};
@@ -63,8 +63,18 @@ impl Adapters {
             Store::Directory => {
                 let directory = Directory::open(&Settings::new(config, credentials_key))?;
                 // Its records were read by `trial`, so that damage is found at start rather than by an agent.
-                if let Err(error) = directory.erase_old_records_at_start(&folder) {
-                    tracing::error!(%error, "replaced and removed credentials are still in the store, encrypted");
+                match directory.erase_old_records_at_start(&folder) {
+                    Ok(OldRecords::Erased | OldRecords::Kept) => {}
+                    Ok(OldRecords::LeftOnDisk(error)) => tracing::error!(
+                        %error,
+                        "replaced and removed credentials are not in the store any more, but blocks of its old file on the \
+                         disk have them, encrypted, until they are used again"
+                    ),
+                    Err(error) => tracing::error!(
+                        %error,
+                        "replaced and removed credentials are still in the store, encrypted; the next start tries to erase \
+                         them again"
+                    ),
                 }
                 Arc::new(directory)
             }

@@ -25,11 +25,26 @@ impl Access {
         Ok(Self { owner: metadata.uid(), group: metadata.gid(), mode: metadata.mode() & 0o777 })
     }
 
-    /// Returns that of a new file which root makes in the folder of another user.
+    /// Returns that of a new file which root makes in the folder of another user. `None` for any other user and in root's
+    /// own folders.
     pub(super) fn of_new(path: &Path) -> io::Result<Option<Self>> {
         let folder = Self::of(&super::files::folder_of(path))?;
         let foreign = rustix::process::geteuid().is_root() && folder.owner != 0;
         Ok(foreign.then_some(Self { mode: 0o600, ..folder }))
+    }
+
+    /// Refuses an open file that root has not made for the owner of the folder: the owner can put a hard link to any file
+    /// there. A file of root's with a single name is accepted: it is in this folder only.
+    pub(super) fn check_own(path: &Path, file: &File) -> io::Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let Some(folder) = Self::of_new(path)? else { return Ok(()) };
+        let metadata = file.metadata()?;
+        if metadata.uid() == folder.owner || metadata.uid() == 0 && metadata.nlink() == 1 {
+            return Ok(());
+        }
+        let (owner, of_folder) = (metadata.uid(), folder.owner);
+        let words = format!("the file belongs to user {owner} and its folder to user {of_folder}; remove the file");
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, words))
     }
 
     /// Gives it to an open file. Works on the file and not on its name, which can be made a link to another file meanwhile.
@@ -65,6 +80,10 @@ impl Access {
 
     pub(super) fn of_new(_path: &Path) -> io::Result<Option<Self>> {
         Ok(None)
+    }
+
+    pub(super) fn check_own(_path: &Path, _file: &File) -> io::Result<()> {
+        Ok(())
     }
 
     pub(super) fn give(self, _file: &File) -> io::Result<()> {

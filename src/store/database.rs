@@ -11,7 +11,7 @@ use std::time::Duration;
 use redb::backends::InMemoryBackend;
 use redb::{ConcurrencyMode, ReadTransaction, ReadableDatabase, StorageBackend, TransactionError, WriteTransaction};
 
-use super::{LOOK_AGAIN, Replaced, StoreError, WAIT, create_like, create_new, publish, resolve};
+use super::{LOOK_AGAIN, Replaced, StoreError, WAIT, create_like, create_new, publish, read_regular, resolve};
 
 /// 1 MiB of cache; redb's own default is 1 GiB. The inner pages of ten thousand small records (9 MB) fit.
 const CACHE_BYTES: usize = 1 << 20;
@@ -86,7 +86,8 @@ impl Database {
         read: impl Fn(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
         let name = Name { path: path.to_owned(), what };
-        let read_file = || fs::read(path).map_err(|error| StoreError::file(path, "the store cannot be read", &error));
+        let read_file =
+            || read_regular(path).map_err(|error| StoreError::file(path, "the store cannot be read", &error));
         let mut bytes = read_file()?;
         let mut waited = Duration::ZERO;
         loop {

@@ -1,8 +1,11 @@
 //! Files and folders that only their owner may read. Modes are Unix; elsewhere a file has the rights its folder gives it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
+
+use rand::TryRng;
+use rand::rngs::SysRng;
 
 use super::StoreError;
 use super::access::Access;
@@ -54,9 +57,36 @@ fn create_with(path: &Path, contents: &[u8], prepare: impl FnOnce(&File) -> io::
     sync_folder(path)
 }
 
-/// Opens a file for reading and writing, or makes an empty one for the folder's owner.
+/// Writes a file that must not exist yet, with the owner, the group and the mode of `model` if there is one. The file has
+/// its name only when it is complete.
+pub(crate) fn create_whole(model: Option<&Path>, path: &Path, contents: &[u8]) -> io::Result<()> {
+    // Two processes can do this at once, so each has a name of its own.
+    let number = SysRng.try_next_u64().map_err(io::Error::other)?;
+    let making = beside(path, &format!(".{number:016x}"));
+    match model {
+        Some(model) => create_like(model, &making, contents),
+        None => create_new(&making, contents),
+    }?;
+    // Unlike a rename, a link never replaces a file.
+    let named = match fs::hard_link(&making, path) {
+        Ok(()) => fs::remove_file(&making),
+        // The file system may have no hard links.
+        Err(error) if error.kind() != ErrorKind::AlreadyExists && fs::symlink_metadata(path).is_err() => {
+            fs::rename(&making, path)
+        }
+        Err(error) => Err(error),
+    };
+    if named.is_err() {
+        fs::remove_file(&making).ok();
+    }
+    named?;
+    sync_folder(path)
+}
+
+/// Opens a file for reading and writing, or makes an empty one for the folder's owner. A symbolic link is refused: another
+/// user may have made it.
 pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
-    let open = || OpenOptions::new().read(true).write(true).open(path);
+    let open = || open_own(path, OpenOptions::new().read(true).write(true));
     match open() {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         opened => return opened,
@@ -68,13 +98,51 @@ pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     }
 }
 
+/// Opens an existing file for reading and appending. If root does so in the folder of another user, a symbolic link and a
+/// file that does not belong there are refused.
+pub(crate) fn open_to_append(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).append(true);
+    if Access::of_new(path)?.is_some() { open_own(path, &mut options) } else { options.open(path) }
+}
+
+/// Opens a file in the folder that its path names, not one elsewhere to which a link leads.
+pub(super) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    flags(options, NO_FOLLOW);
+    let file = options.open(path).map_err(|error| {
+        let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+        if is_link { io::Error::new(error.kind(), "it is a symbolic link; remove the link") } else { error }
+    })?;
+    Access::check_own(path, &file)?;
+    Ok(file)
+}
+
+/// Opens a regular file for reading. A pipe is refused, because it could keep the reader waiting for ever.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    flags(&mut options, NO_WAIT);
+    let file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    Ok(file)
+}
+
+/// Reads a regular file.
+pub(crate) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// Writes a file, or replaces the one that is there: after a crash it holds either the old contents or the new.
 pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let new = beside(path, ".new");
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true);
     private(&mut options);
-    let mut file = options.open(&new)?;
+    let mut file = open_own(&new, &mut options)?;
     file.write_all(contents)?;
     file.sync_all()?;
     drop(file);
@@ -120,6 +188,29 @@ fn private(options: &mut OpenOptions) {
     let _ = options;
 }
 
+/// Does not follow a symbolic link.
+#[cfg(unix)]
+const NO_FOLLOW: rustix::fs::OFlags = rustix::fs::OFlags::NOFOLLOW;
+
+/// Does not wait for the other end of a pipe.
+#[cfg(unix)]
+const NO_WAIT: rustix::fs::OFlags = rustix::fs::OFlags::NONBLOCK;
+
+#[cfg(not(unix))]
+const NO_FOLLOW: () = ();
+
+#[cfg(not(unix))]
+const NO_WAIT: () = ();
+
+#[cfg(unix)]
+fn flags(options: &mut OpenOptions, flags: rustix::fs::OFlags) {
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, flags.bits().cast_signed());
+}
+
+/// There are no such flags.
+#[cfg(not(unix))]
+fn flags(_options: &mut OpenOptions, _flags: ()) {}
+
 /// Returns whether anyone except its owner may use a file. A pipe is private to the processes that share it.
 pub(super) fn open_to_others(file: &File) -> io::Result<bool> {
     #[cfg(unix)]
@@ -132,5 +223,103 @@ pub(super) fn open_to_others(file: &File) -> io::Result<bool> {
     {
         let _ = file;
         Ok(false)
+    }
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, chown, symlink};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_whole_from_the_moment_it_has_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    assert!(!fs::read(&path).is_ok_and(|text| text != b"whole"), "half a file was read");
+                }
+            });
+            for _ in 0..100 {
+                create_whole(None, &path, b"whole").unwrap();
+                fs::remove_file(&path).unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+            reader.join().unwrap();
+        });
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_new_file_never_takes_the_place_of_another_file_or_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("key"), folder.path().join("link"));
+        create_whole(None, &path, b"first").unwrap();
+        symlink("nowhere", &link).unwrap();
+        for path in [&path, &link] {
+            assert_eq!(create_whole(None, path, b"second").unwrap_err().kind(), ErrorKind::AlreadyExists);
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    /// Opening must fail, and leave the file as it is.
+    #[track_caller]
+    fn check_refused(opened: io::Result<File>, words: &str) {
+        let error = opened.unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+
+    #[test]
+    fn a_link_to_a_file_elsewhere_is_not_written_to() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let victim = elsewhere.path().join("victim");
+        fs::write(&victim, "of another user").unwrap();
+        let link = folder.path().join("link");
+        for target in [&victim, &elsewhere.path().join("absent")] {
+            symlink(target, &link).unwrap();
+            check_refused(open_or_create(&link), "it is a symbolic link");
+            fs::remove_file(&link).unwrap();
+        }
+        symlink(&victim, folder.path().join("position.new")).unwrap();
+        replace(&folder.path().join("position"), b"42").unwrap_err();
+        assert_eq!(fs::read(&victim).unwrap(), b"of another user");
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn root_writes_only_to_files_that_belong_to_the_folder_of_another_user() {
+        let folder = tempfile::tempdir().unwrap();
+        if fs::metadata(folder.path()).unwrap().uid() != 0 {
+            return;
+        }
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "of root").unwrap();
+        let data = folder.path().join("data");
+        fs::create_dir(&data).unwrap();
+        chown(&data, Some(12345), Some(23456)).unwrap();
+        let path = data.join("file");
+        symlink(&victim, &path).unwrap();
+        check_refused(open_to_append(&path), "it is a symbolic link");
+        fs::remove_file(&path).unwrap();
+        fs::hard_link(&victim, &path).unwrap();
+        for opened in [open_to_append(&path), open_or_create(&path)] {
+            check_refused(opened, "belongs to user 0 and its folder to user 12345");
+        }
+        fs::remove_file(&path).unwrap();
+        // A file that root made there, and one that belongs to the owner of the folder.
+        fs::write(&path, "").unwrap();
+        open_to_append(&path).unwrap();
+        chown(&path, Some(12345), None).unwrap();
+        open_to_append(&path).unwrap();
+        open_or_create(&path).unwrap();
+        chown(&path, Some(12346), None).unwrap();
+        check_refused(open_to_append(&path), "belongs to user 12346");
+        assert_eq!(fs::read(&victim).unwrap(), b"of root");
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::open_to_others;
+use super::{open_regular, open_to_others};
 use crate::short_text;
 
 /// The largest secret, far above any private key in PEM.
@@ -29,17 +29,28 @@ pub(crate) enum SecretError {
     NotText,
 }
 
-/// Reads a secret. A byte order mark in front and one line end behind it are not part of it. The secret is erased when the
+/// Reads a secret from a regular file. A byte order mark in front and one line end behind it are not part of it. The secret is erased when the
 /// text is dropped, and no copy of it stays behind.
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError> {
-    let bytes = read_secret_bytes(path)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| SecretError::NotText)?;
+    text_of(&read_secret_bytes(path)?)
+}
+
+/// Reads a secret from a file or a pipe, such as `/dev/stdin`, waiting for its other end.
+pub(crate) fn read_secret_or_pipe(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    text_of(&read_private(File::open(path)?)?)
+}
+
+/// Reads a regular file with a secret as it is.
+pub(crate) fn read_secret_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    read_private(open_regular(path)?)
+}
+
+fn text_of(bytes: &[u8]) -> Result<Zeroizing<String>, SecretError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| SecretError::NotText)?;
     Ok(Zeroizing::new(short_text::trim(text).to_owned()))
 }
 
-/// Reads a file with a secret as it is.
-pub(crate) fn read_secret_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    let file = File::open(path)?;
+fn read_private(file: File) -> Result<Zeroizing<Vec<u8>>, SecretError> {
     if open_to_others(&file)? {
         return Err(SecretError::OpenToOthers);
     }

@@ -1,10 +1,11 @@
-//! Tries whether files and folders can be used, and changes nothing.
+//! Tries whether files and folders can be used, and changes nothing: on a file system that has no files without a name, a file
+//! is made and removed again.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::{StoreError, beside, create_new};
+use super::{StoreError, beside, create_new, open_to_append};
 
 /// Tries whether a data folder can be used: files can be made in it or, if it does not exist, it can be made.
 ///
@@ -25,9 +26,18 @@ pub(crate) fn try_new_file(path: &Path) -> io::Result<()> {
     make_unnamed(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
-/// Tries whether an existing file can be written. Returns whether there is one.
+/// Tries whether a file could be appended to, if it exists. Returns whether there is one.
 pub(crate) fn try_file(path: &Path) -> io::Result<bool> {
-    match OpenOptions::new().read(true).append(true).open(path) {
+    is_there(open_to_append(path))
+}
+
+/// The same for a file that can be behind a symbolic link.
+pub(crate) fn try_linked_file(path: &Path) -> io::Result<bool> {
+    is_there(OpenOptions::new().read(true).append(true).open(path))
+}
+
+fn is_there(opened: io::Result<File>) -> io::Result<bool> {
+    match opened {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -73,8 +83,30 @@ fn make_unnamed(folder: &Path) -> io::Result<()> {
     make_and_remove(folder)
 }
 
+/// Makes a file and removes it. One that a killed process left is removed too: its folder can be written as well.
 fn make_and_remove(folder: &Path) -> io::Result<()> {
     let path = beside(&folder.join(".switchboard-trial"), &std::process::id().to_string());
-    create_new(&path, b"")?;
-    fs::remove_file(&path)
+    match create_new(&path, b"") {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    match fs::remove_file(&path) {
+        // By a process with the same number, in another container.
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_a_killed_process_left_is_not_in_the_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join(format!(".switchboard-trial{}", std::process::id()));
+        fs::write(&left, "").unwrap();
+        make_and_remove(folder.path()).unwrap();
+        assert!(!left.exists());
+    }
 }

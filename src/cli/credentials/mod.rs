@@ -14,7 +14,7 @@ use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::config::{Config, LoadOptions};
-use crate::credentials::{Directory, DirectoryError, KEY_VARIABLE, OldRecords, Settings};
+use crate::credentials::{Directory, DirectoryError, KEY_VARIABLE, OldRecords, Rekeyed, Settings};
 
 use super::audit::{self, Done};
 use super::{Exit, output};
@@ -159,13 +159,18 @@ fn remove(settings: &Settings, user: &str, out: &mut dyn Write) -> Result<(), Fa
 }
 
 fn rekey(settings: &Settings, new_key_file: Option<&Path>, out: &mut dyn Write) -> Result<(), Failure> {
-    let count = Directory::rekey(settings, new_key_file)?;
+    let Rekeyed { users: count, old_records, key_fault } = Directory::rekey(settings, new_key_file)?;
+    // The store has its new key, whatever could not be done afterwards.
     audit::record(settings, &Done::Rekeyed { users: count });
-    say(out, format_args!("encrypted the credentials of {} with the new key\n", users(count)))
+    say(out, format_args!("encrypted the credentials of {} with the new key\n", users(count)))?;
+    if let OldRecords::LeftOnDisk(error) = old_records {
+        output::note(&left_on_disk(&error));
+    }
+    key_fault.map_or(Ok(()), |error| Err(error.into()))
 }
 
 /// Erases the records that were replaced or removed; this command did that to `count` of them. The change itself is done,
-/// so a failure is only reported: the next command or the broker's next start tries again.
+/// so a failure is only reported.
 fn erase_old_records(directory: &Directory, settings: &Settings, count: usize) {
     match directory.erase_old_records() {
         Ok(OldRecords::Kept) if count > 0 => output::note(&format!(
@@ -173,8 +178,19 @@ fn erase_old_records(directory: &Directory, settings: &Settings, count: usize) {
             settings.data_dir.display()
         )),
         Ok(OldRecords::Erased | OldRecords::Kept) => {}
-        Err(error) => output::note(&format!("the old values are still in the store, encrypted: {error}")),
+        Ok(OldRecords::LeftOnDisk(error)) => output::note(&left_on_disk(&error)),
+        Err(error) => output::note(&format!(
+            "the old values are still in the store, encrypted; the next command that changes it, or the broker's next \
+             start, tries to erase them again: {error}"
+        )),
     }
+}
+
+fn left_on_disk(error: &DirectoryError) -> String {
+    format!(
+        "the store has no old values any more, but blocks of its old file on the disk have them, encrypted, until they are \
+         used again: {error}"
+    )
 }
 
 /// Notes that there was no store: the folder may be another one than the broker's.

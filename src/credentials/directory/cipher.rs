@@ -15,7 +15,7 @@ use sha2::{Digest, Sha512_256};
 use zeroize::Zeroizing;
 
 use super::{DirectoryError, KEY_CHECK};
-use crate::store::{SecretError, create_like, create_new, read_secret};
+use crate::store::{SecretError, create_whole, read_secret};
 
 /// The layout of an encrypted record: this byte, the nonce, the ciphertext with its tag.
 const VERSION: u8 = 1;
@@ -65,16 +65,13 @@ impl Key {
     }
 
     /// Writes a new key file, with the owner, group and mode of `model`. Never overwrites one.
-    pub(super) fn write_new(&self, path: &Path, model: Option<&Path>) -> Result<(), DirectoryError> {
+    pub(super) fn write_new(&self, model: Option<&Path>, path: &Path) -> Result<(), DirectoryError> {
         let mut text = Zeroizing::new([0; KEY_DIGITS + 1]);
         let (digits, line_end) = text.split_at_mut(KEY_DIGITS);
         line_end.fill(b'\n');
         hex::encode_to_slice(self.0.as_slice(), digits)
             .map_err(io::Error::other)
-            .and_then(|()| match model {
-                Some(model) => create_like(model, path, &*text),
-                None => create_new(path, &*text),
-            })
+            .and_then(|()| create_whole(model, path, &*text))
             .map_err(|error| DirectoryError::file(path, "the key cannot be written", &error))
     }
 }

@@ -12,13 +12,16 @@ use crate::store::{Database, FolderLock, Replaced, lock_changes};
 /// as one of an earlier version, is written anew.
 const NO_OLD_RECORDS: &str = "no old records";
 
-/// Whether the file still contains records that were replaced or removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What became of the records that were replaced or removed, or that are sealed with a replaced key.
+#[derive(Debug, PartialEq, Eq)]
 pub enum OldRecords {
-    /// It does not.
+    /// The file has none, and the file that it replaced was overwritten.
     Erased,
-    /// It may, because a broker has it open. The broker erases them when it starts the next time.
+    /// The file may have some, because a broker has it open. The broker erases them when it starts the next time.
     Kept,
+    /// The file has none, but the file that it replaced could not be overwritten. Its blocks on the disk have them until the
+    /// file system uses the blocks again. Another attempt is not possible, because the file has no name any more.
+    LeftOnDisk(DirectoryError),
 }
 
 impl Directory {
@@ -32,36 +35,41 @@ impl Directory {
         if FolderLock::is_taken(&self.data_dir)? {
             return Ok(OldRecords::Kept);
         }
-        self.rewrite().map(|()| OldRecords::Erased)
+        self.rewrite()
     }
 
     /// Erases the old records, for the broker that has the folder.
     ///
     /// # Errors
     /// Those of [`Directory::erase_old_records`].
-    pub fn erase_old_records_at_start(&self, _alone: &FolderLock) -> Result<(), DirectoryError> {
+    pub fn erase_old_records_at_start(&self, _alone: &FolderLock) -> Result<OldRecords, DirectoryError> {
         let _lock = lock_changes(&self.data_dir.join(LOCK))?;
         self.rewrite()
     }
 
-    fn rewrite(&self) -> Result<(), DirectoryError> {
+    fn rewrite(&self) -> Result<OldRecords, DirectoryError> {
         let database = self.latest()?;
         if has_no_old_records(&database)? {
-            return Ok(());
+            return Ok(OldRecords::Erased);
         }
         let key_check = database.read(key_check)?;
         let replaced = write_file(&self.path, &key_check, &rows(&database)?)?;
         drop(database);
-        self.reopened()?;
-        self.overwrite(replaced)
+        let reopened = self.reopened();
+        let outcome = self.overwrite(replaced);
+        reopened.map(|_| outcome)
     }
 
     /// Overwrites a file that has been replaced.
-    pub(super) fn overwrite(&self, replaced: Option<Replaced>) -> Result<(), DirectoryError> {
-        let overwritten = replaced.map_or(Ok(()), Replaced::overwrite);
-        overwritten.map_err(|error| {
-            DirectoryError::file(&self.path, "the file that it replaced could not be overwritten", &error)
-        })
+    pub(super) fn overwrite(&self, replaced: Option<Replaced>) -> OldRecords {
+        match replaced.map_or(Ok(()), Replaced::overwrite) {
+            Ok(()) => OldRecords::Erased,
+            Err(error) => OldRecords::LeftOnDisk(DirectoryError::file(
+                &self.path,
+                "the file that it replaced could not be overwritten",
+                &error,
+            )),
+        }
     }
 }
 

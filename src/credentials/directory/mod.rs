@@ -19,6 +19,7 @@ mod trial;
 pub use erase::OldRecords;
 pub use import::{Change, Delimiter, Import, RowMessage, has_blank_end, read as read_import};
 pub use record::{Entry, FieldFault};
+pub use rekey::Rekeyed;
 pub use settings::{KEY_VARIABLE, KeySource, Settings};
 
 use std::fmt;
@@ -62,7 +63,7 @@ const NOTED_MAX: usize = 1000;
 type Row = ([u8; 32], Vec<u8>);
 
 /// Why the store cannot be used: the path, what is wrong with it, and what to do. Holds no secret.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DirectoryError(String);
 

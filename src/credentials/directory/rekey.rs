@@ -9,45 +9,54 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::cipher::{Cipher, Key};
-use super::{Directory, DirectoryError, LOCK, Row, Settings, new_key_check, rows, write_file};
+use super::{Directory, DirectoryError, LOCK, OldRecords, Row, Settings, new_key_check, rows, write_file};
 use crate::store::{FolderLock, Replaced, beside, exists, lock_changes, publish, resolve};
 
 /// The ending of a new key's file name, until it replaces the old key.
 const NEXT: &str = ".new";
 
+/// A store that has a new key.
+#[derive(Debug)]
+pub struct Rekeyed {
+    /// How many records it has.
+    pub users: usize,
+    /// What became of the records under the old key.
+    pub old_records: OldRecords,
+    /// Why the new key could not replace the old one in the key file. The next process that opens the store tries again.
+    pub key_fault: Option<DirectoryError>,
+}
+
 impl Directory {
-    /// Gives the store a new key and returns how many records it has.
+    /// Gives the store a new key.
     ///
     /// With `new_key_file`, the key is read from that file or written to it, and the operator has to configure that
     /// file, or its text, from then on. Without it, the present key file gets a new key.
     ///
     /// # Errors
     /// A broker runs, which could decrypt nothing any more; the new key is the present one; a record cannot be decrypted; a
-    /// file cannot be written.
-    pub fn rekey(settings: &Settings, new_key_file: Option<&Path>) -> Result<usize, DirectoryError> {
+    /// file cannot be written. The store still has its old key.
+    pub fn rekey(settings: &Settings, new_key_file: Option<&Path>) -> Result<Rekeyed, DirectoryError> {
         let store = settings.store();
         if !exists(&store)? {
             return Err(DirectoryError::new(format!("{}: there is no credential store yet", store.display())));
         }
-        let _alone = FolderLock::take(&settings.data_dir)?;
+        let _alone = FolderLock::take_for_rekey(&settings.data_dir)?;
         let directory = Self::open_store(settings, store)?;
         let _lock = lock_changes(&settings.data_dir.join(LOCK))?;
         match (new_key_file, settings.key_file()) {
             (Some(path), present) => {
-                let (count, replaced) = directory.reseal(&new_key_at(path, present.as_deref())?, path)?;
-                directory.overwrite(replaced)?;
-                Ok(count)
+                let (users, replaced) = directory.reseal(&new_key_at(path, present.as_deref())?, path)?;
+                Ok(Rekeyed { users, old_records: directory.overwrite(replaced), key_fault: None })
             }
             (None, Some(path)) => {
                 let path = resolve(&path);
                 let next = beside(&path, NEXT);
                 remove(&next)?;
                 let key = Key::generate()?;
-                key.write_new(&next, Some(&path))?;
-                let (count, replaced) = directory.reseal(&key, &next)?;
-                take_place(&next, &path)?;
-                directory.overwrite(replaced)?;
-                Ok(count)
+                key.write_new(Some(&path), &next)?;
+                let (users, replaced) = directory.reseal(&key, &next)?;
+                let key_fault = take_place(&next, &path).err();
+                Ok(Rekeyed { users, old_records: directory.overwrite(replaced), key_fault })
             }
             (None, None) => Err(DirectoryError::new(format!(
                 "{} holds the key; name a file for the new one with --new-key-file",
@@ -77,17 +86,23 @@ impl Directory {
     }
 }
 
-/// Returns the cipher of a new key that belongs to the store but has not replaced the old key yet, and replaces it.
+/// A new key that belongs to the store but has not replaced the old key yet.
+pub(super) struct Pending {
+    pub(super) cipher: Cipher,
+    next: PathBuf,
+    /// The file of the old key. Not a link.
+    path: PathBuf,
+}
+
+/// Returns the cipher of a pending key, and replaces the old key.
 pub(super) fn finish(settings: &Settings, key_check: &[u8]) -> Result<Option<Cipher>, DirectoryError> {
-    let (Some((next, cipher)), Some(path)) = (pending(settings, key_check)?, settings.key_file()) else {
-        return Ok(None);
-    };
+    let Some(Pending { cipher, next, path }) = pending(settings, key_check)? else { return Ok(None) };
     take_place(&next, &path)?;
     Ok(Some(cipher))
 }
 
-/// Returns the file and the cipher of a new key that belongs to the store but has not replaced the old key yet.
-pub(super) fn pending(settings: &Settings, key_check: &[u8]) -> Result<Option<(PathBuf, Cipher)>, DirectoryError> {
+/// Returns the pending key, if there is one.
+pub(super) fn pending(settings: &Settings, key_check: &[u8]) -> Result<Option<Pending>, DirectoryError> {
     let Some(path) = settings.key_file() else { return Ok(None) };
     let path = resolve(&path);
     let next = beside(&path, NEXT);
@@ -95,7 +110,7 @@ pub(super) fn pending(settings: &Settings, key_check: &[u8]) -> Result<Option<(P
         return Ok(None);
     }
     let cipher = Cipher::new(&Key::read(&next)?);
-    Ok(cipher.fits(key_check).then_some((next, cipher)))
+    Ok(cipher.fits(key_check).then_some(Pending { cipher, next, path }))
 }
 
 fn take_place(next: &Path, path: &Path) -> Result<(), DirectoryError> {
@@ -110,7 +125,7 @@ fn new_key_at(path: &Path, present: Option<&Path>) -> Result<Key, DirectoryError
         return Key::read(path);
     }
     let key = Key::generate()?;
-    key.write_new(path, present)?;
+    key.write_new(present, path)?;
     Ok(key)
 }
 

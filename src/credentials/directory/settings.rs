@@ -97,7 +97,7 @@ impl Settings {
         match (self.key()?, self.key_file()) {
             (None, Some(path)) => {
                 let key = Key::generate()?;
-                key.write_new(&path, None)?;
+                key.write_new(None, &path)?;
                 tracing::info!(path = %path.display(), "a key for the credential store was made");
                 Ok(key)
             }

@@ -4,7 +4,7 @@ use redb::ReadableTable;
 
 use super::cipher::Cipher;
 use super::{Directory, DirectoryError, LOCK, ROWS, Settings, WHAT, key_check, rekey, unseal};
-use crate::store::{Database, exists, lock_changes, try_file, try_new_file};
+use crate::store::{Database, exists, lock_changes, try_linked_file, try_new_file};
 
 impl Directory {
     /// Tries whether the broker could use the store and its key: reads the key, and decrypts every record of a copy of
@@ -15,13 +15,14 @@ impl Directory {
     /// Those of [`Directory::open`] and [`Directory::check`], except those of the folder itself.
     pub fn try_open(settings: &Settings) -> Result<(), DirectoryError> {
         let store = settings.store();
-        if !exists(&store)? {
-            return try_new_key(settings);
-        }
-        try_file(&store).map_err(|error| DirectoryError::file(&store, "the store cannot be written", &error))?;
-        // A process that replaces the file overwrites the old one. It has made the lock by then.
+        // A process that makes the key and the store, or that replaces the store and overwrites the old file, holds the lock.
         let lock = settings.data_dir.join(LOCK);
         let _lock = if exists(&lock)? { Some(lock_changes(&lock)?) } else { None };
+        let is_there = try_linked_file(&store)
+            .map_err(|error| DirectoryError::file(&store, "the store cannot be written", &error))?;
+        if !is_there {
+            return try_new_key(settings);
+        }
         let key = settings.key_of(&store)?;
         let (check, rows) = Database::inspect(&store, WHAT, |transaction| {
             let mut rows = Vec::new();
@@ -34,7 +35,7 @@ impl Directory {
         let cipher = Some(Cipher::new(&key)).filter(|cipher| cipher.fits(&check));
         let cipher = match cipher {
             Some(cipher) => cipher,
-            None => rekey::pending(settings, &check)?.ok_or_else(|| settings.wrong_key(&store))?.1,
+            None => rekey::pending(settings, &check)?.ok_or_else(|| settings.wrong_key(&store))?.cipher,
         };
         rows.iter().try_for_each(|(row, sealed)| unseal(&cipher, &store, row, sealed).map(drop))
     }

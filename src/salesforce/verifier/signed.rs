@@ -1,7 +1,6 @@
 //! [`Signed`]: JWTs that code of the org signs with a certificate of the org (the Apex class `SwitchboardToken`). They
 //! need no call and no API request, and no access token leaves Salesforce.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use super::{Proven, SetupError, answer};
 use crate::auth::{AuthError, JwtKeys, JwtRules};
 use crate::config::JwtProof;
 use crate::short_text::without_mark;
+use crate::store::read_regular;
 
 /// Verifies JWTs.
 pub(super) struct Signed {
@@ -22,7 +22,7 @@ impl Signed {
     pub(super) fn open(way: &JwtProof) -> Result<Self, SetupError> {
         const KEY: &str = "auth.salesforce_jwt.certificate_file";
         let path = way.certificate_file.as_deref().unwrap_or(Path::new(""));
-        let pem = fs::read(path).map_err(|error| SetupError::file(KEY, path, error))?;
+        let pem = read_regular(path).map_err(|error| SetupError::file(KEY, path, error))?;
         let keys = JwtKeys::from_pem(without_mark(&pem)).map_err(|fault| SetupError::file(KEY, path, fault))?;
         let issuers = match (&way.issuer, &way.proving.org_id) {
             (Some(issuer), _) => vec![issuer.clone()],

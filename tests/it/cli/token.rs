@@ -46,6 +46,16 @@ async fn a_block_without_a_file_is_a_configuration_and_the_token_is_apart() {
 }
 
 #[tokio::test]
+async fn a_block_that_the_configuration_refuses_is_not_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.token");
+    let line = ["--source", "switchboard", "--service", "--out", path.to_str().unwrap()];
+    token_new(&line).await.has(2, "the source must not be 'switchboard'");
+    assert!(!path.exists());
+    token_new(&["--source", "a", "--user", ""]).await.has(2, "the user must not be empty");
+}
+
+#[tokio::test]
 async fn half_an_application_is_wrong_usage() {
     token_new(&["--source", "softphone"]).await.has(2, "--user USER or --service");
     token_new(&["--user", "alice"]).await.has(2, "--source");

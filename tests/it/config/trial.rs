@@ -190,6 +190,48 @@ fn a_variable_that_only_serve_reads_is_a_mistake() {
 }
 
 #[test]
+fn a_variable_that_is_not_utf_8_is_a_mistake() {
+    let site = Site::new("");
+    for name in ["SWITCHBOARD_LOG", "SWITCHBOARD_LOG_FORMAT"] {
+        let run = |command: &str| {
+            let mut process = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+            process.args([command, "--config", "f.toml"]).current_dir(site.folder.path());
+            process.env(name, std::ffi::OsStr::from_bytes(b"\xff")).output().unwrap()
+        };
+        let check = run("check");
+        let told = String::from_utf8(check.stdout).unwrap();
+        assert!(told.contains(&format!("{name}: is not UTF-8")), "{told}");
+        assert_eq!((check.status.code(), run("serve").status.code()), (Some(2), Some(2)), "{name}");
+    }
+}
+
+/// A pipe could keep `check` and `serve` waiting for ever.
+#[test]
+fn a_file_that_a_key_names_and_that_is_a_pipe_is_a_mistake() {
+    let org = "credentials.store = 'salesforce'\n[salesforce]\nclient_id = 'x'\n\
+               login_url = 'https://a.my.salesforce.com'\n";
+    for toml in [
+        "credentials.key_file = 'pipe'".to_owned(),
+        format!("{org}username = 'u@example.com'\nprivate_key_file = 'pipe'"),
+        format!("{org}client_secret_file = 'pipe'"),
+        format!("{org}client_secret_file = 'secret'\nca_file = 'pipe'"),
+    ] {
+        let site = Site::new(&toml);
+        secret_file(site.path("secret"), "s3cret");
+        assert!(Command::new("mkfifo").arg("-m").arg("600").arg(site.path("pipe")).status().unwrap().success());
+        site.refuses(&[], "it is not a regular file");
+    }
+}
+
+#[test]
+fn a_lock_that_is_a_link_is_a_mistake() {
+    let site = Site::new("");
+    fs::create_dir(site.path("data")).unwrap();
+    std::os::unix::fs::symlink(site.path("f.toml"), site.path("data/switchboard.lock")).unwrap();
+    site.refuses(&[], "switchboard.lock: cannot be written: it is a symbolic link");
+}
+
+#[test]
 fn a_first_start_needs_neither_a_data_folder_nor_a_key() {
     let site = Site::new("");
     let check = site.run(&["check", "--strict"], &[]);

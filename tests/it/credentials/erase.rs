@@ -3,10 +3,10 @@
 use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 
 use redb::{ReadableDatabase, ReadableTable};
-use switchboard::credentials::{Directory, OldRecords};
+use switchboard::credentials::{Directory, KeySource, OldRecords, Settings};
 use switchboard::store::FolderLock;
 
 use super::{SECRET, entry, settings, store_with_alice};
@@ -83,10 +83,62 @@ fn a_new_key_leaves_no_record_of_the_old_one() {
     drop(store_with_forty(folder.path()));
     let old = sealed(folder.path());
     let before = keep_open(folder.path());
-    assert_eq!(Directory::rekey(&settings(folder.path()), None).unwrap(), 41);
+    let rekeyed = Directory::rekey(&settings(folder.path()), None).unwrap();
+    assert_eq!((rekeyed.users, rekeyed.old_records, rekeyed.key_fault), (41, OldRecords::Erased, None));
     assert_eq!(found(folder.path(), &old), 0);
     assert_overwritten(before);
     assert_eq!(Directory::open(&settings(folder.path())).unwrap().check().unwrap(), 41);
+}
+
+/// Runs a command on a store that has shrunk, and lets no file grow to the size of the old one: the new file can be written,
+/// and overwriting the old one fails as on a full disk.
+#[cfg(target_os = "linux")]
+fn run_without_space(folder: &Path, arguments: &[&str]) -> Output {
+    let directory = store_with_alice(folder);
+    let many: Vec<_> = (0..4000).map(|n| entry(&format!("agent{n}"), SECRET)).collect();
+    directory.set(&many).unwrap();
+    for user in many.iter().skip(1).map(|entry| entry.user.as_str()) {
+        directory.remove(user).unwrap();
+    }
+    drop(directory);
+    let old = fs::metadata(folder.join("credentials.redb")).unwrap().len();
+    // A shell counts in blocks of 512 or 1024 bytes. A program that ignores SIGXFSZ gets an error instead.
+    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", old / 1024 / 2);
+    let mut command = Command::new("bash");
+    command.args(["-c", &script, "bash", env!("CARGO_BIN_EXE_switchboard"), "credentials"]).args(arguments);
+    command.arg("--data-dir").arg(folder).output().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_new_key_is_a_success_although_the_old_file_cannot_be_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let next = folder.path().join("next.key");
+    let output = run_without_space(folder.path(), &["rekey", "--new-key-file", next.to_str().unwrap()]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), NEW_KEY), "{told}");
+    assert!(told.contains("blocks of its old file") && told.contains("could not be overwritten"), "{told}");
+    let settings = Settings { data_dir: folder.path().to_owned(), key: KeySource::File(next) };
+    assert_eq!(Directory::open(&settings).unwrap().check().unwrap(), 2);
+    let audit = fs::read_to_string(folder.path().join("audit.jsonl")).unwrap();
+    assert!(audit.contains("\"rekeyed\""), "{audit}");
+}
+
+/// What `rekey` prints for a store with two users.
+const NEW_KEY: &[u8] = b"encrypted the credentials of 2 users with the new key\n";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_old_file_that_cannot_be_overwritten_is_not_called_old_values_in_the_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run_without_space(folder.path(), &["remove", "agent0"]);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.contains("the store has no old values any more, but blocks of its old file"), "{told}");
+    let directory = Directory::open(&settings(folder.path())).unwrap();
+    assert_eq!(directory.check().unwrap(), 1);
+    // The file has no old records, so it is not written anew.
+    assert_eq!(directory.erase_old_records().unwrap(), OldRecords::Erased);
 }
 
 #[test]

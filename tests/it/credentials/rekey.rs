@@ -8,6 +8,7 @@ use switchboard::credentials::{Directory, KeySource, Settings};
 use switchboard::store::FolderLock;
 
 use super::{SECRET, entry, settings, store_with_alice};
+use crate::support::secret_file;
 
 #[test]
 fn the_new_key_takes_the_old_ones_place() {
@@ -18,7 +19,7 @@ fn the_new_key_takes_the_old_ones_place() {
     let old = fs::read(&key).unwrap();
     fs::write(&waiting, "left by an earlier attempt").unwrap();
 
-    assert_eq!(Directory::rekey(&settings(folder.path()), None).unwrap(), 1);
+    assert_eq!(Directory::rekey(&settings(folder.path()), None).unwrap().users, 1);
     let new = fs::read(&key).unwrap();
     assert!(old != new && !waiting.exists());
     // A process that had the store open before may not spoil it with the old key.
@@ -45,7 +46,7 @@ fn the_new_key_may_be_in_a_file_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     drop(store_with_alice(folder.path()));
     let file = folder.path().join("next.key");
-    assert_eq!(Directory::rekey(&settings(folder.path()), Some(&file)).unwrap(), 1);
+    assert_eq!(Directory::rekey(&settings(folder.path()), Some(&file)).unwrap().users, 1);
     let words = Directory::open(&settings(folder.path())).unwrap_err().to_string();
     assert!(words.contains("put the right key back"), "{words}");
     let key = KeySource::File(file);
@@ -134,8 +135,15 @@ fn a_key_behind_a_link_is_replaced_where_it_is() {
     std::os::unix::fs::symlink(&key, &link).unwrap();
     let before = fs::read(&key).unwrap();
     Directory::rekey(&settings(folder.path()), None).unwrap();
-    assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && fs::read(&key).unwrap() != before);
+    let new = fs::read(&key).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && new != before);
     assert_eq!(Directory::open(&settings(folder.path())).unwrap().check().unwrap(), 1);
+
+    // Ended after the store had its new key and before the key file had.
+    fs::rename(&key, folder.path().join("elsewhere.key.new")).unwrap();
+    secret_file(&key, &before);
+    assert_eq!(Directory::open(&settings(folder.path())).unwrap().check().unwrap(), 1);
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink() && fs::read(&key).unwrap() == new);
 }
 
 #[test]
@@ -144,7 +152,7 @@ fn a_running_broker_keeps_its_key() {
     drop(store_with_alice(folder.path()));
     let lock = FolderLock::take(folder.path()).unwrap();
     let words = Directory::rekey(&settings(folder.path()), None).unwrap_err().to_string();
-    assert!(words.contains("another broker"), "{words}");
+    assert!(words.contains("a broker (process ") && words.contains("stop it first"), "{words}");
     drop(lock);
     let digits = fs::read_to_string(folder.path().join("credentials.key")).unwrap();
     let key = KeySource::Text(digits.trim().to_owned().into());

@@ -4,12 +4,14 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 use switchboard::credentials::{Delimiter, Directory, Entry, KeySource, Settings, read_import};
 use switchboard::store::FolderLock;
 
 use super::{SECRET, entry, settings, store_with_alice};
+use crate::support::{DEADLINE, secret_file};
 
 const STORE: &str = "credentials.redb";
 const KEY: &str = "credentials.key";
@@ -149,6 +151,52 @@ fn a_folder_that_cannot_be_written_is_an_error() {
     let key = KeySource::File(below.join(KEY));
     Directory::open(&Settings { data_dir: data.clone(), key }).unwrap_err();
     assert!(!data.join(STORE).exists());
+}
+
+#[test]
+fn a_trial_waits_for_the_process_that_makes_the_key_and_the_store() {
+    let (folder, made) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    drop(store_with_alice(made.path()));
+    let path = |name: &str| folder.path().join(name);
+    let lock = fs::File::create(path("credentials.lock")).unwrap();
+    lock.lock().unwrap();
+    secret_file(path(KEY), "");
+    let (tried, outcome) = std::sync::mpsc::channel();
+    let tried_settings = settings(folder.path());
+    let trial = std::thread::spawn(move || tried.send(Directory::try_open(&tried_settings)).unwrap());
+    // Nothing is decided while the lock is held.
+    let early = outcome.recv_timeout(Duration::from_millis(100));
+    assert!(early.is_err(), "{early:?}");
+    fs::copy(made.path().join(KEY), path(KEY)).unwrap();
+    fs::copy(made.path().join(STORE), path(STORE)).unwrap();
+    drop(lock);
+    outcome.recv_timeout(DEADLINE).unwrap().unwrap();
+    trial.join().unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_lock_that_is_a_link_is_refused_and_its_target_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    drop(store_with_alice(&data));
+    let victim = folder.path().join("victim");
+    for name in ["switchboard.lock", "credentials.lock", "audit.lock"] {
+        let link = data.join(name);
+        fs::remove_file(&link).ok();
+        fs::write(&victim, "of another user").unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        let words = match name {
+            "audit.lock" => {
+                let entry = switchboard::audit::Entry::new(switchboard::audit::Event::Rekeyed);
+                switchboard::audit::append(&data, &entry).unwrap_err().to_string()
+            }
+            _ => Directory::rekey(&settings(&data), None).unwrap_err().to_string(),
+        };
+        assert!(words.contains("it is a symbolic link; remove the link"), "{name}: {words}");
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "of another user", "{name}");
+        fs::remove_file(&link).unwrap();
+    }
 }
 
 #[test]
@@ -353,7 +401,7 @@ fn a_process_killed_while_it_writes_leaves_a_store_that_opens() {
     drop(store_with_alice(folder.path()));
     for round in 0..8 {
         let mut writer = run_again("writer", folder.path());
-        std::thread::sleep(std::time::Duration::from_millis(30 + 15 * round));
+        std::thread::sleep(Duration::from_millis(30 + 15 * round));
         writer.kill().unwrap();
         writer.wait().unwrap();
         let directory = Directory::open(&settings(folder.path())).unwrap();
