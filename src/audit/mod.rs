@@ -1,8 +1,8 @@
 //! [`Audit`]: who fetched, wrote or administered what, and with what outcome. One JSON object per line, each with a hash of
 //! the line before it, never a secret.
 //!
-//! `record` is one line, `log` the file with its chain of hashes, `rotation` its older files, `verify` checks them.
-//! `allowance` limits the records that unregistered connections can cause.
+//! `record` is one line, `log` the file with its chain of hashes, `tail` the end of a file, `rotation` the older files,
+//! `verify` checks them. `allowance` limits the records that unregistered connections can cause.
 //!
 //! A thread of its own writes, so that neither the router nor a handler waits long for a disk. Records that cannot be
 //! written are counted, logged once a minute, and noted in a record of their own as soon as writing works again.
@@ -11,6 +11,7 @@ mod allowance;
 mod log;
 mod record;
 mod rotation;
+mod tail;
 mod verify;
 
 pub use record::{Entry, Event};
