@@ -12,21 +12,25 @@ pub(super) const LINE_BYTES_MAX: u64 = 1 << 20;
 const TAIL_BYTES: u64 = 8 << 10;
 
 /// The end of a file.
+#[derive(Default)]
 pub(super) struct Tail {
     /// The last line has no line end.
     pub(super) cut: bool,
     /// The hash of the last record, together with lines behind it that are not records; `None` if the file is empty.
     pub(super) hash: Option<Hash>,
+    /// The line with the known hash is in the file, or a record that follows it.
+    pub(super) has_known: bool,
 }
 
 impl Tail {
-    pub(super) fn read(file: &File) -> io::Result<Self> {
+    /// Reads the end of a file, as far back as a record or the line with the `known` hash may be, at most
+    /// [`LINE_BYTES_MAX`].
+    pub(super) fn read(file: &File, known: Option<Hash>) -> io::Result<Self> {
         let size = file.metadata()?.len();
+        let mut tail = Self::default();
         if size == 0 {
-            return Ok(Self { cut: false, hash: None });
+            return Ok(tail);
         }
-        let mut hash = None;
-        let mut cut = false;
         for most in [TAIL_BYTES, LINE_BYTES_MAX] {
             let length = most.min(size);
             let mut reader = file;
@@ -34,14 +38,24 @@ impl Tail {
             let mut bytes = Vec::new();
             reader.take(length).read_to_end(&mut bytes)?;
             let text = bytes.strip_suffix(b"\n");
-            cut = text.is_none();
-            hash = last_record(text.unwrap_or(&bytes), length == size).map(self::hash);
-            if hash.is_some() {
+            tail.cut = text.is_none();
+            let text = text.unwrap_or(&bytes);
+            tail.hash = last_record(text, length == size).map(hash);
+            tail.has_known = known.is_some_and(|known| has(text, &known));
+            if length == size || (tail.hash.is_some() && (known.is_none() || tail.has_known)) {
                 break;
             }
         }
-        Ok(Self { cut, hash })
+        Ok(tail)
     }
+}
+
+/// Returns whether one of the lines has this hash, or is a record that follows the line that has it.
+fn has(text: &[u8], known: &Hash) -> bool {
+    text.split(|byte| *byte == b'\n').any(|line| match Line::read(line) {
+        Line::Chained { previous, .. } => previous.as_ref() == Some(known) || hash(line) == *known,
+        Line::Unchained | Line::Unreadable => false,
+    })
 }
 
 /// The text from the last record on. `whole`: the text begins where the file does.
