@@ -44,11 +44,18 @@ const WRITE_WAIT: Duration = Duration::from_secs(1);
 /// The time between two logged faults.
 const FAULT_EVERY: Duration = Duration::from_mins(1);
 
-/// The audit log, open for appending. Dropping it writes what is queued.
+/// How long the queued records get to be written at the end.
+const LAST_WRITES: Duration = Duration::from_secs(2);
+
+/// How often the end is looked for.
+const END_LOOK: Duration = Duration::from_millis(1);
+
+/// The audit log, open for appending. Dropping it writes what is queued, and logs how many records could not be written
+/// within two seconds.
 pub struct Audit {
     queue: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
-    lost: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     required: bool,
     unregistered: Mutex<Allowance>,
 }
@@ -60,6 +67,28 @@ pub enum Unwritten {
     Lost,
     /// It is not written yet, and may be later.
     Late,
+}
+
+/// What the writer shares with those who record: the records that are not in the file.
+#[derive(Default)]
+struct Shared {
+    /// Records that could not be written, and that no record counts yet.
+    lost: AtomicU64,
+    /// Records that wait for the disk.
+    queued: AtomicU64,
+}
+
+impl Shared {
+    /// Counts a queued record as lost.
+    fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many records are not in the file.
+    fn unwritten(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed) + self.queued.load(Ordering::Relaxed)
+    }
 }
 
 /// One record to write.
@@ -129,10 +158,10 @@ impl Audit {
 
     fn start(log: Log, required: bool) -> io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE_RECORDS);
-        let lost = Arc::new(AtomicU64::new(0));
-        let mut writer = Writer { log, required, lost: Arc::clone(&lost), last_fault: None };
+        let shared = Arc::<Shared>::default();
+        let mut writer = Writer { log, required, shared: Arc::clone(&shared), last_fault: None };
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&jobs))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), lost, required, unregistered: Mutex::default() })
+        Ok(Self { queue: Some(queue), thread: Some(thread), shared, required, unregistered: Mutex::default() })
     }
 
     /// Whether a fetch without a record is refused.
@@ -171,11 +200,12 @@ impl Audit {
     fn send(&self, entry: &Entry<'_>, unrecorded: u64, written: Option<SyncSender<bool>>) {
         let when = now();
         let record = Record::new(when, entry, unrecorded).ok();
+        self.shared.queued.fetch_add(1, Ordering::Relaxed);
         let sent = record
             .zip(self.queue.as_ref())
             .is_some_and(|(record, queue)| queue.try_send(Job { when, record, written }).is_ok());
         if !sent {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.shared.lose();
         }
     }
 }
@@ -183,8 +213,18 @@ impl Audit {
 impl Drop for Audit {
     fn drop(&mut self) {
         self.queue = None;
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+        let Some(thread) = self.thread.take() else { return };
+        let mut waited = Duration::ZERO;
+        while !thread.is_finished() && waited < LAST_WRITES {
+            std::thread::sleep(END_LOOK);
+            waited += END_LOOK;
+        }
+        if thread.is_finished() && thread.join().is_err() {
             tracing::error!("the audit thread failed");
+        }
+        let records = self.shared.unwritten();
+        if records > 0 {
+            tracing::error!(records, "audit records could not be written before the broker ended");
         }
     }
 }
@@ -205,32 +245,46 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 struct Writer {
     log: Log,
     required: bool,
-    lost: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     last_fault: Option<SystemTime>,
 }
 
 impl Writer {
     fn run(&mut self, jobs: &Receiver<Job>) {
         for job in jobs {
-            let outcome = self.write(&job);
-            if let Err(error) = &outcome {
-                self.lost.fetch_add(1, Ordering::Relaxed);
+            let fault = self.write(&job).err();
+            self.end(job, fault.as_ref());
+            // Each of the queued records would wait as long as this one did, and the end of the broker for all of them.
+            if fault.as_ref().is_some_and(|fault| fault.kind() == io::ErrorKind::TimedOut) {
+                for job in jobs.try_iter().take(QUEUE_RECORDS) {
+                    self.end(job, fault.as_ref());
+                }
+            }
+        }
+    }
+
+    /// Counts a record, and passes on whether it was written.
+    fn end(&mut self, job: Job, fault: Option<&io::Error>) {
+        match fault {
+            None => {
+                self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+            }
+            Some(error) => {
+                self.shared.lose();
                 self.log_fault(job.when, error);
             }
-            if job.written.is_some_and(|written| written.try_send(outcome.is_ok()).is_err()) {
-                tracing::debug!("an audit record was written after its fetch had stopped waiting");
-            }
+        }
+        if job.written.is_some_and(|written| written.try_send(fault.is_none()).is_err()) {
+            tracing::debug!("an audit record was written after its fetch had stopped waiting");
         }
     }
 
     /// Writes a record, after one that counts those that were lost before it.
     fn write(&mut self, job: &Job) -> io::Result<()> {
-        let lost = self.lost.swap(0, Ordering::Relaxed);
-        if lost > 0
-            && let Err(error) = self.note_lost(job.when, lost)
-        {
-            self.lost.fetch_add(lost, Ordering::Relaxed);
-            return Err(error);
+        let lost = self.shared.lost.load(Ordering::Relaxed);
+        if lost > 0 {
+            self.note_lost(job.when, lost)?;
+            self.shared.lost.fetch_sub(lost, Ordering::Relaxed);
         }
         self.log.append(&job.record)
     }
@@ -247,7 +301,7 @@ impl Writer {
             self.last_fault = Some(when);
             let fetches = if self.required { "refused" } else { "answered" };
             tracing::error!(
-                path = %self.log.path().display(), %error, lost = self.lost.load(Ordering::Relaxed), fetches,
+                path = %self.log.path().display(), %error, lost = self.shared.lost.load(Ordering::Relaxed), fetches,
                 "audit records cannot be written; credentials.audit_required says whether fetches go on",
             );
         }
