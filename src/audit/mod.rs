@@ -57,7 +57,6 @@ pub struct Audit {
     thread: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
     required: bool,
-    unregistered: Mutex<Allowance>,
 }
 
 /// Why a record is not in the file.
@@ -76,11 +75,14 @@ struct Shared {
     lost: AtomicU64,
     /// Records that wait for the disk.
     queued: AtomicU64,
+    /// Limits the records that unregistered connections cause, and counts those above the limit.
+    unregistered: Mutex<Allowance>,
 }
 
 impl Shared {
-    /// Counts a queued record as lost.
-    fn lose(&self) {
+    /// Counts a queued record as lost. What it says of `unrecorded` events, a later record says.
+    fn lose(&self, unrecorded: u64) {
+        self.unregistered.lock().give_back(unrecorded);
         self.lost.fetch_add(1, Ordering::Relaxed);
         self.queued.fetch_sub(1, Ordering::Relaxed);
     }
@@ -95,6 +97,8 @@ impl Shared {
 struct Job {
     when: SystemTime,
     record: Record,
+    /// Events of its kind that left no record, as the record says.
+    unrecorded: u64,
     /// Gets whether it was written.
     written: Option<SyncSender<bool>>,
 }
@@ -161,7 +165,7 @@ impl Audit {
         let shared = Arc::<Shared>::default();
         let mut writer = Writer { log, required, shared: Arc::clone(&shared), last_fault: None };
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&jobs))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), shared, required, unregistered: Mutex::default() })
+        Ok(Self { queue: Some(queue), thread: Some(thread), shared, required })
     }
 
     /// Whether a fetch without a record is refused.
@@ -177,7 +181,7 @@ impl Audit {
     /// Queues a record that an unregistered connection caused. Above a limit, which all of these connections share, such
     /// records are only counted: otherwise anybody could push the other ones out of the rotating log.
     pub fn record_unregistered(&self, entry: &Entry<'_>) {
-        let taken = self.unregistered.lock().take(now());
+        let taken = self.shared.unregistered.lock().take(now());
         if let Some(unrecorded) = taken {
             self.send(entry, unrecorded, None);
         }
@@ -203,9 +207,9 @@ impl Audit {
         self.shared.queued.fetch_add(1, Ordering::Relaxed);
         let sent = record
             .zip(self.queue.as_ref())
-            .is_some_and(|(record, queue)| queue.try_send(Job { when, record, written }).is_ok());
+            .is_some_and(|(record, queue)| queue.try_send(Job { when, record, unrecorded, written }).is_ok());
         if !sent {
-            self.shared.lose();
+            self.shared.lose(unrecorded);
         }
     }
 }
@@ -222,9 +226,9 @@ impl Drop for Audit {
         if thread.is_finished() && thread.join().is_err() {
             tracing::error!("the audit thread failed");
         }
-        let records = self.shared.unwritten();
-        if records > 0 {
-            tracing::error!(records, "audit records could not be written before the broker ended");
+        let (records, unrecorded) = (self.shared.unwritten(), self.shared.unregistered.lock().unrecorded());
+        if records > 0 || unrecorded > 0 {
+            tracing::error!(records, unrecorded, "audit records could not be written before the broker ended");
         }
     }
 }
@@ -261,6 +265,10 @@ impl Writer {
                 }
             }
         }
+        let when = now();
+        if let Err(error) = self.note_lost(when).and_then(|()| self.note_unrecorded(when)) {
+            self.log_fault(when, &error);
+        }
     }
 
     /// Counts a record, and passes on whether it was written.
@@ -270,7 +278,7 @@ impl Writer {
                 self.shared.queued.fetch_sub(1, Ordering::Relaxed);
             }
             Some(error) => {
-                self.shared.lose();
+                self.shared.lose(job.unrecorded);
                 self.log_fault(job.when, error);
             }
         }
@@ -281,18 +289,34 @@ impl Writer {
 
     /// Writes a record, after one that counts those that were lost before it.
     fn write(&mut self, job: &Job) -> io::Result<()> {
-        let lost = self.shared.lost.load(Ordering::Relaxed);
-        if lost > 0 {
-            self.note_lost(job.when, lost)?;
-            self.shared.lost.fetch_sub(lost, Ordering::Relaxed);
-        }
+        self.note_lost(job.when)?;
         self.log.append(&job.record)
     }
 
-    fn note_lost(&mut self, when: SystemTime, lost: u64) -> io::Result<()> {
+    /// Writes how many records were lost, if any were.
+    fn note_lost(&mut self, when: SystemTime) -> io::Result<()> {
+        let lost = self.shared.lost.load(Ordering::Relaxed);
+        if lost == 0 {
+            return Ok(());
+        }
         let entry =
             Entry { outcome: Some(ErrorCode::StorageUnavailable), count: Some(lost), ..Entry::new(Event::Lost) };
-        self.log.append(&Record::new(when, &entry, 0)?)
+        self.log.append(&Record::new(when, &entry, 0)?)?;
+        self.shared.lost.fetch_sub(lost, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes how many events left no record since the last one of their kind that did, if any. Only at the end: before it,
+    /// the next record of their kind says so.
+    fn note_unrecorded(&mut self, when: SystemTime) -> io::Result<()> {
+        let unrecorded = self.shared.unregistered.lock().take_unrecorded();
+        if unrecorded == 0 {
+            return Ok(());
+        }
+        let record = Record::new(when, &Entry::new(Event::Unrecorded), unrecorded);
+        record
+            .and_then(|record| self.log.append(&record))
+            .inspect_err(|_| self.shared.unregistered.lock().give_back(unrecorded))
     }
 
     fn log_fault(&mut self, when: SystemTime, error: &io::Error) {
@@ -305,5 +329,32 @@ impl Writer {
                 "audit records cannot be written; credentials.audit_required says whether fetches go on",
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_lost_gives_its_count_of_unrecorded_events_to_a_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path_in(folder.path());
+        let mut audit = Audit::open(folder.path(), Rotation::default()).unwrap();
+        // A folder in the file's place stands for a disk that fails.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        audit.send(&Entry::new(Event::RegistrationRefused), 5, None);
+        assert_eq!(audit.record_and_wait(&Entry::new(Event::Fetch)), Err(Unwritten::Lost));
+        fs::remove_dir(&path).unwrap();
+        // The queue takes no more.
+        let queue = audit.queue.take();
+        audit.send(&Entry::new(Event::RegistrationRefused), 7, None);
+        audit.queue = queue;
+        drop(audit);
+        let report = verify(&path).unwrap();
+        assert_eq!((report.lost, report.unrecorded, report.records, report.broken), (3, 12, 2, 0), "{report:?}");
     }
 }

@@ -1,6 +1,7 @@
-//! The audit log while another process holds its lock: records are counted as lost, and the broker ends all the same.
+//! The audit log while another process holds its lock, or its file cannot be written: records are counted as lost, and the
+//! broker ends all the same.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::thread;
@@ -69,6 +70,33 @@ fn a_stuck_lock_does_not_keep_the_log_from_closing() {
     drop(lock);
     closing.join().unwrap();
     in_time.unwrap();
+}
+
+#[test]
+fn what_was_lost_or_only_counted_is_in_the_last_lines_when_the_log_closes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("audit.jsonl");
+    let audit = Audit::open(folder.path(), Rotation::default()).unwrap();
+    for _ in 0..100 {
+        audit.record_unregistered(&Entry::new(Event::RegistrationRefused));
+    }
+    drop(audit);
+    let report = verify(&path).unwrap();
+    // The allowance is 60; it grows by one every six seconds.
+    let refusals = report.records - 1;
+    assert!((60..70).contains(&refusals), "{report:?}");
+    assert_eq!((report.unrecorded, report.lost, report.broken), (100 - refusals, 0, 0), "{report:?}");
+
+    let audit = Audit::open(folder.path(), Rotation::default()).unwrap();
+    let aside = folder.path().join("aside");
+    fs::rename(&path, &aside).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert!(audit.record_and_wait(&Entry::new(Event::Fetch)).is_err());
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&aside, &path).unwrap();
+    drop(audit);
+    let report = verify(&path).unwrap();
+    assert_eq!((report.lost, report.broken), (1, 0), "{report:?}");
 }
 
 #[tokio::test]
