@@ -68,7 +68,7 @@ pub enum Unwritten {
     Late,
 }
 
-/// What the writer shares with those who record: the records that are not in the file.
+/// What the writer and [`Audit`] share: the records that are not in the file.
 #[derive(Default)]
 struct Shared {
     /// Records that could not be written, and that no record counts yet.

@@ -1,5 +1,5 @@
 //! The audit log while another process holds its lock, or its file cannot be written: records are counted as lost, and the
-//! broker ends all the same.
+//! broker still ends in time.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
