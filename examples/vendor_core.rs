@@ -68,15 +68,20 @@ struct Login {
 
 /// Answers on `LoginSuccess` or `LoginFailure`, with the payload in `message`. Then publishes the agent's state.
 async fn log_in(request: Request, client: Client) -> Result<Reply, Failure> {
+    let user = request.user().map(str::to_owned);
     let Login { agent_id, password } =
         request.data().map_err(|_| Failure::new("INVALID_LOGIN", "send agentId and password"))?;
     if password != "acq@123" {
         let payload = Payload::from(json!({ "Success": false, "ErrorMessage": "wrong password" })).in_message();
         return Ok(Reply::from(payload).on(&Triple::new("Cisco", "Agent", "LoginFailure")));
     }
-    let ready =
-        client.publish(Triple::new("Cisco", "Agent", "State"), json!({ "agentId": agent_id, "state": "ready" }));
-    if let Err(error) = ready.retain().await {
+    let state = json!({ "agentId": agent_id, "state": "ready" });
+    let mut ready = client.publish(Triple::new("Cisco", "Agent", "State"), state).retain();
+    if let Some(user) = user {
+        // A service publishes for the user whom it names.
+        ready = ready.user(user);
+    }
+    if let Err(error) = ready.await {
         eprintln!("the state of agent {agent_id} was not published: {error}");
     }
     let payload = Payload::from(json!({ "Success": true, "agentId": agent_id })).in_message();

@@ -26,10 +26,25 @@ impl Allowance {
         let granted = full_at + EVERY <= latest;
         self.full_at = Some(if granted { full_at + EVERY } else { full_at });
         if granted {
-            return Some(std::mem::take(&mut self.unrecorded));
+            return Some(self.take_unrecorded());
         }
         self.unrecorded += 1;
         None
+    }
+
+    /// Returns how many were denied since the last one that was granted, and starts again from 0.
+    pub(super) fn take_unrecorded(&mut self) -> u64 {
+        std::mem::take(&mut self.unrecorded)
+    }
+
+    /// Adds those that a record would have counted that was lost.
+    pub(super) fn give_back(&mut self, unrecorded: u64) {
+        self.unrecorded = self.unrecorded.saturating_add(unrecorded);
+    }
+
+    /// Returns how many were denied since the last one that was granted.
+    pub(super) fn unrecorded(&self) -> u64 {
+        self.unrecorded
     }
 }
 

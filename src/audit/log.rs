@@ -1,22 +1,19 @@
 //! [`Log`]: the file, to which several processes may append, and the chain of its lines.
 //!
 //! A record has the SHA-256 of the line before it. While a process reads the end of the file, appends and rotates, it
-//! holds `audit.lock`. The chain goes on over a restart, a rotation, and a line that a crash cut short.
+//! holds `audit.lock`, which also has the hash of the last line: the next record follows that line wherever another
+//! program moved it, and even if it was removed. The chain continues over a restart, a rotation, and a line that a crash
+//! cut short.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::record::{Hash, Line, Record, hash};
+use super::record::{Hash, Record, hash};
 use super::rotation::{Rotation, newest};
+use super::tail::Tail;
 use crate::store::{create_new, open_or_create, open_to_append};
-
-/// The longest line that can be a record, in bytes. A record has some hundred.
-pub(super) const LINE_BYTES_MAX: u64 = 1 << 20;
-
-/// How much of the end of a file is read first, in bytes.
-const TAIL_BYTES: u64 = 8 << 10;
 
 /// How long a process waits for another one that is appending.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -78,8 +75,8 @@ impl Log {
 
     /// Writes one record at the end of the present file; another program may have moved or emptied it.
     pub(super) fn append(&mut self, record: &Record) -> io::Result<()> {
-        let _lock = lock(&self.path)?;
-        let End { mut file, mut size, mut cut, previous } = self.end()?;
+        let lock = lock(&self.path)?;
+        let End { mut file, mut size, mut cut, previous } = self.end(noted(&lock)?)?;
         let line = record.after(previous.as_ref());
         if size > 0 && size + line.len() as u64 + 1 > self.rotate_at {
             let rotated = self.rotation.rotate(&self.path);
@@ -90,60 +87,54 @@ impl Log {
             }
         }
         let text = [if cut { b"\n".as_slice() } else { b"" }, &line, b"\n"].concat();
-        if let Err(error) = file.write_all(&text) {
+        let hash = hash(&line);
+        // A crash between the two leaves the hash of an earlier line, which the next record allows for.
+        if let Err(error) = file.write_all(&text).and_then(|()| note(&lock, &hash)) {
             // On a full disk, half a line would be left. If it cannot be cut off, the next record completes it.
             if let Err(error) = file.set_len(size) {
                 tracing::debug!(%error, "half an audit record is left");
             }
             return Err(error);
         }
-        self.last = Some(Last { end: size + text.len() as u64, hash: hash(&line) });
+        self.last = Some(Last { end: size + text.len() as u64, hash });
         self.file = Some(file);
         Ok(())
     }
 
-    /// Finds the end of the chain. Needs the lock.
-    fn end(&mut self) -> io::Result<End> {
-        match self.file.take() {
-            Some(file) if is_at(&file, &self.path) => self.end_of_same(file),
-            before => self.end_of_other(before),
-        }
-    }
-
-    /// The end of the file that this process appended to before.
-    fn end_of_same(&self, file: File) -> io::Result<End> {
-        let size = file.metadata()?.len();
-        match self.last {
-            Some(Last { end, hash }) if end == size => Ok(End { file, size, cut: false, previous: Some(hash) }),
-            last => {
-                let Tail { cut, hash } = Tail::read(&file)?;
-                // If lines were taken away since, the next one still follows the last that was written, so it shows.
-                let previous = last.filter(|last| size < last.end).map(|last| last.hash).or(hash);
-                Ok(End { file, size, cut, previous })
+    /// Finds the end of the chain. `noted` is the hash in the file of the lock. Needs the lock.
+    fn end(&mut self, noted: Option<Hash>) -> io::Result<End> {
+        let file = match self.file.take().filter(|file| is_at(file, &self.path)) {
+            Some(file) => {
+                let size = file.metadata()?.len();
+                if let Some(Last { end, hash }) = self.last
+                    && end == size
+                    && noted == Some(hash)
+                {
+                    return Ok(End { file, size, cut: false, previous: noted });
+                }
+                file
             }
-        }
-    }
-
-    /// The end of a file that is new to this process: at its start, or because the file was moved or replaced.
-    fn end_of_other(&mut self, before: Option<File>) -> io::Result<End> {
-        let file = open_file(&self.path)?;
-        let size = file.metadata()?.len();
-        let Tail { cut, hash } = Tail::read(&file)?;
-        let moved = before.as_ref().map(Tail::read).transpose()?.and_then(|tail| tail.hash);
-        let previous = match size {
-            0 => moved.or(self.last.map(|last| last.hash)).or_else(|| self.before_present()),
-            // A file that was replaced, not moved, must not hide what it lacks.
-            _ if before.is_some_and(|before| is_unlinked(&before)) => moved.or(hash),
-            _ => hash,
+            None => {
+                self.rotate_at = self.rotation.bytes;
+                open_file(&self.path)?
+            }
         };
-        self.rotate_at = self.rotation.bytes;
+        let size = file.metadata()?.len();
+        let known = noted.or(self.last.map(|last| last.hash));
+        let Tail { cut, hash, has_known } = Tail::read(&file, known)?;
+        let previous = match known {
+            // The line is in another file, or was removed. If it was removed, the next record shows it.
+            Some(_) if !has_known => known,
+            Some(_) => hash,
+            None => hash.or_else(|| self.before_present()),
+        };
         Ok(End { file, size, cut, previous })
     }
 
     /// The last line before the present file.
     fn before_present(&self) -> Option<Hash> {
         let file = newest(&self.path).iter().find_map(|path| File::open(path).ok())?;
-        Tail::read(&file).ok()?.hash
+        Tail::read(&file, None).ok()?.hash
     }
 
     fn note_rotation(&mut self, size: u64, rotated: io::Result<()>) {
@@ -167,53 +158,6 @@ impl Log {
     }
 }
 
-/// The end of a file.
-struct Tail {
-    /// The last line has no line end.
-    cut: bool,
-    /// The hash of the last record, together with lines behind it that are not records; `None` if the file is empty.
-    hash: Option<Hash>,
-}
-
-impl Tail {
-    fn read(file: &File) -> io::Result<Self> {
-        let size = file.metadata()?.len();
-        if size == 0 {
-            return Ok(Self { cut: false, hash: None });
-        }
-        let mut hash = None;
-        let mut cut = false;
-        for most in [TAIL_BYTES, LINE_BYTES_MAX] {
-            let length = most.min(size);
-            let mut reader = file;
-            reader.seek(SeekFrom::Start(size - length))?;
-            let mut bytes = Vec::new();
-            reader.take(length).read_to_end(&mut bytes)?;
-            let text = bytes.strip_suffix(b"\n");
-            cut = text.is_none();
-            hash = last_record(text.unwrap_or(&bytes), length == size).map(self::hash);
-            if hash.is_some() {
-                break;
-            }
-        }
-        Ok(Self { cut, hash })
-    }
-}
-
-/// The text from the last record on. `whole`: the text begins where the file does.
-fn last_record(text: &[u8], whole: bool) -> Option<&[u8]> {
-    let mut end = text.len();
-    loop {
-        let before = text.get(..end)?;
-        let start = before.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
-        match start {
-            Some(start) if Line::read(before.get(start..)?).is_record() => return text.get(start..),
-            Some(start) => end = start - 1,
-            None => return whole.then_some(text),
-        }
-    }
-}
-
 /// Returns whether the path still names the open file.
 fn is_at(file: &File, path: &Path) -> bool {
     let (Ok(open), Ok(named)) = (file.metadata(), fs::metadata(path)) else { return false };
@@ -225,19 +169,6 @@ fn is_at(file: &File, path: &Path) -> bool {
     #[cfg(not(unix))]
     {
         open.is_file() && named.is_file()
-    }
-}
-
-/// Returns whether the open file has no name any more.
-fn is_unlinked(file: &File) -> bool {
-    #[cfg(unix)]
-    {
-        file.metadata().is_ok_and(|metadata| std::os::unix::fs::MetadataExt::nlink(&metadata) == 0)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        false
     }
 }
 
@@ -276,6 +207,26 @@ fn lock(path: &Path) -> io::Result<File> {
 /// The same for a reader, which does not make the file of the lock.
 pub(super) fn lock_if_there(path: &Path) -> Option<File> {
     wait_for(File::open(lock_path(path)).ok()?).ok()
+}
+
+/// Reads the hash of the last line from the file of the lock: `None` before the first record, or if it is damaged.
+fn noted(mut lock: &File) -> io::Result<Option<Hash>> {
+    let mut text = [0; 2 * size_of::<Hash>()];
+    lock.rewind()?;
+    match lock.read_exact(&mut text) {
+        Ok(()) => {
+            let mut hash = Hash::default();
+            Ok(hex::decode_to_slice(text, &mut hash).is_ok().then_some(hash))
+        }
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes the hash of the last line into the file of the lock.
+fn note(mut lock: &File, hash: &Hash) -> io::Result<()> {
+    lock.rewind()?;
+    lock.write_all(format!("{}\n", hex::encode(hash)).as_bytes())
 }
 
 /// The path of the lock of the log at a path.

@@ -1,8 +1,8 @@
 //! [`Audit`]: who fetched, wrote or administered what, and with what outcome. One JSON object per line, each with a hash of
 //! the line before it, never a secret.
 //!
-//! `record` is one line, `log` the file with its chain of hashes, `rotation` its older files, `verify` checks them.
-//! `allowance` limits the records that unregistered connections can cause.
+//! `record` is one line, `log` the file with its chain of hashes, `tail` the end of a file, `rotation` the older files,
+//! `verify` checks them. `allowance` limits the records that unregistered connections can cause.
 //!
 //! A thread of its own writes, so that neither the router nor a handler waits long for a disk. Records that cannot be
 //! written are counted, logged once a minute, and noted in a record of their own as soon as writing works again.
@@ -11,6 +11,7 @@ mod allowance;
 mod log;
 mod record;
 mod rotation;
+mod tail;
 mod verify;
 
 pub use record::{Entry, Event};
@@ -43,13 +44,19 @@ const WRITE_WAIT: Duration = Duration::from_secs(1);
 /// The time between two logged faults.
 const FAULT_EVERY: Duration = Duration::from_mins(1);
 
-/// The audit log, open for appending. Dropping it writes what is queued.
+/// How long the queued records get to be written at the end.
+const LAST_WRITES: Duration = Duration::from_secs(2);
+
+/// How often the end is looked for.
+const END_LOOK: Duration = Duration::from_millis(1);
+
+/// The audit log, open for appending. Dropping it writes what is queued, and logs how many records could not be written
+/// within two seconds.
 pub struct Audit {
     queue: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
-    lost: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     required: bool,
-    unregistered: Mutex<Allowance>,
 }
 
 /// Why a record is not in the file.
@@ -61,10 +68,37 @@ pub enum Unwritten {
     Late,
 }
 
+/// What the writer and [`Audit`] share: the records that are not in the file.
+#[derive(Default)]
+struct Shared {
+    /// Records that could not be written, and that no record counts yet.
+    lost: AtomicU64,
+    /// Records that wait for the disk.
+    queued: AtomicU64,
+    /// Limits the records that unregistered connections cause, and counts those above the limit.
+    unregistered: Mutex<Allowance>,
+}
+
+impl Shared {
+    /// Counts a queued record as lost. What it says of `unrecorded` events, a later record says.
+    fn lose(&self, unrecorded: u64) {
+        self.unregistered.lock().give_back(unrecorded);
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Returns how many records are not in the file.
+    fn unwritten(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed) + self.queued.load(Ordering::Relaxed)
+    }
+}
+
 /// One record to write.
 struct Job {
     when: SystemTime,
     record: Record,
+    /// Events of its kind that left no record, as the record says.
+    unrecorded: u64,
     /// Gets whether it was written.
     written: Option<SyncSender<bool>>,
 }
@@ -128,10 +162,10 @@ impl Audit {
 
     fn start(log: Log, required: bool) -> io::Result<Self> {
         let (queue, jobs) = sync_channel(QUEUE_RECORDS);
-        let lost = Arc::new(AtomicU64::new(0));
-        let mut writer = Writer { log, required, lost: Arc::clone(&lost), last_fault: None };
+        let shared = Arc::<Shared>::default();
+        let mut writer = Writer { log, required, shared: Arc::clone(&shared), last_fault: None };
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&jobs))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), lost, required, unregistered: Mutex::default() })
+        Ok(Self { queue: Some(queue), thread: Some(thread), shared, required })
     }
 
     /// Whether a fetch without a record is refused.
@@ -147,7 +181,7 @@ impl Audit {
     /// Queues a record that an unregistered connection caused. Above a limit, which all of these connections share, such
     /// records are only counted: otherwise anybody could push the other ones out of the rotating log.
     pub fn record_unregistered(&self, entry: &Entry<'_>) {
-        let taken = self.unregistered.lock().take(now());
+        let taken = self.shared.unregistered.lock().take(now());
         if let Some(unrecorded) = taken {
             self.send(entry, unrecorded, None);
         }
@@ -170,11 +204,12 @@ impl Audit {
     fn send(&self, entry: &Entry<'_>, unrecorded: u64, written: Option<SyncSender<bool>>) {
         let when = now();
         let record = Record::new(when, entry, unrecorded).ok();
+        self.shared.queued.fetch_add(1, Ordering::Relaxed);
         let sent = record
             .zip(self.queue.as_ref())
-            .is_some_and(|(record, queue)| queue.try_send(Job { when, record, written }).is_ok());
+            .is_some_and(|(record, queue)| queue.try_send(Job { when, record, unrecorded, written }).is_ok());
         if !sent {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.shared.lose(unrecorded);
         }
     }
 }
@@ -182,8 +217,18 @@ impl Audit {
 impl Drop for Audit {
     fn drop(&mut self) {
         self.queue = None;
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+        let Some(thread) = self.thread.take() else { return };
+        let mut waited = Duration::ZERO;
+        while !thread.is_finished() && waited < LAST_WRITES {
+            std::thread::sleep(END_LOOK);
+            waited += END_LOOK;
+        }
+        if thread.is_finished() && thread.join().is_err() {
             tracing::error!("the audit thread failed");
+        }
+        let (records, unrecorded) = (self.shared.unwritten(), self.shared.unregistered.lock().unrecorded());
+        if records > 0 || unrecorded > 0 {
+            tracing::error!(records, unrecorded, "audit records could not be written before the broker ended");
         }
     }
 }
@@ -204,40 +249,74 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
 struct Writer {
     log: Log,
     required: bool,
-    lost: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     last_fault: Option<SystemTime>,
 }
 
 impl Writer {
     fn run(&mut self, jobs: &Receiver<Job>) {
         for job in jobs {
-            let outcome = self.write(&job);
-            if let Err(error) = &outcome {
-                self.lost.fetch_add(1, Ordering::Relaxed);
+            let fault = self.write(&job).err();
+            self.end(job, fault.as_ref());
+            // Each of the queued records would wait as long as this one did, and the end of the broker for all of them.
+            if fault.as_ref().is_some_and(|fault| fault.kind() == io::ErrorKind::TimedOut) {
+                for job in jobs.try_iter().take(QUEUE_RECORDS) {
+                    self.end(job, fault.as_ref());
+                }
+            }
+        }
+        let when = now();
+        if let Err(error) = self.note_lost(when).and_then(|()| self.note_unrecorded(when)) {
+            self.log_fault(when, &error);
+        }
+    }
+
+    /// Counts a record, and passes on whether it was written.
+    fn end(&mut self, job: Job, fault: Option<&io::Error>) {
+        match fault {
+            None => {
+                self.shared.queued.fetch_sub(1, Ordering::Relaxed);
+            }
+            Some(error) => {
+                self.shared.lose(job.unrecorded);
                 self.log_fault(job.when, error);
             }
-            if job.written.is_some_and(|written| written.try_send(outcome.is_ok()).is_err()) {
-                tracing::debug!("an audit record was written after its fetch had stopped waiting");
-            }
+        }
+        if job.written.is_some_and(|written| written.try_send(fault.is_none()).is_err()) {
+            tracing::debug!("an audit record was written after its fetch had stopped waiting");
         }
     }
 
     /// Writes a record, after one that counts those that were lost before it.
     fn write(&mut self, job: &Job) -> io::Result<()> {
-        let lost = self.lost.swap(0, Ordering::Relaxed);
-        if lost > 0
-            && let Err(error) = self.note_lost(job.when, lost)
-        {
-            self.lost.fetch_add(lost, Ordering::Relaxed);
-            return Err(error);
-        }
+        self.note_lost(job.when)?;
         self.log.append(&job.record)
     }
 
-    fn note_lost(&mut self, when: SystemTime, lost: u64) -> io::Result<()> {
+    /// Writes how many records were lost, if any were.
+    fn note_lost(&mut self, when: SystemTime) -> io::Result<()> {
+        let lost = self.shared.lost.load(Ordering::Relaxed);
+        if lost == 0 {
+            return Ok(());
+        }
         let entry =
             Entry { outcome: Some(ErrorCode::StorageUnavailable), count: Some(lost), ..Entry::new(Event::Lost) };
-        self.log.append(&Record::new(when, &entry, 0)?)
+        self.log.append(&Record::new(when, &entry, 0)?)?;
+        self.shared.lost.fetch_sub(lost, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes how many events left no record since the last one of their kind that did, if any. Only at the end: before it,
+    /// the next record of their kind says so.
+    fn note_unrecorded(&mut self, when: SystemTime) -> io::Result<()> {
+        let unrecorded = self.shared.unregistered.lock().take_unrecorded();
+        if unrecorded == 0 {
+            return Ok(());
+        }
+        let record = Record::new(when, &Entry::new(Event::Unrecorded), unrecorded);
+        record
+            .and_then(|record| self.log.append(&record))
+            .inspect_err(|_| self.shared.unregistered.lock().give_back(unrecorded))
     }
 
     fn log_fault(&mut self, when: SystemTime, error: &io::Error) {
@@ -246,9 +325,36 @@ impl Writer {
             self.last_fault = Some(when);
             let fetches = if self.required { "refused" } else { "answered" };
             tracing::error!(
-                path = %self.log.path().display(), %error, lost = self.lost.load(Ordering::Relaxed), fetches,
+                path = %self.log.path().display(), %error, lost = self.shared.lost.load(Ordering::Relaxed), fetches,
                 "audit records cannot be written; credentials.audit_required says whether fetches go on",
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_lost_gives_its_count_of_unrecorded_events_to_a_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path_in(folder.path());
+        let mut audit = Audit::open(folder.path(), Rotation::default()).unwrap();
+        // A folder in the file's place stands for a disk that fails.
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        audit.send(&Entry::new(Event::RegistrationRefused), 5, None);
+        assert_eq!(audit.record_and_wait(&Entry::new(Event::Fetch)), Err(Unwritten::Lost));
+        fs::remove_dir(&path).unwrap();
+        // The queue takes no more.
+        let queue = audit.queue.take();
+        audit.send(&Entry::new(Event::RegistrationRefused), 7, None);
+        audit.queue = queue;
+        drop(audit);
+        let report = verify(&path).unwrap();
+        assert_eq!((report.lost, report.unrecorded, report.records, report.broken), (3, 12, 2, 0), "{report:?}");
     }
 }

@@ -34,6 +34,8 @@ pub enum Event {
     Rekeyed,
     /// Records before this one could not be written.
     Lost,
+    /// The log was closed after events that left no record, because there were too many of their kind.
+    Unrecorded,
 }
 
 /// What a record says. No field ever holds a secret or the value of a field.

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::log::{LINE_BYTES_MAX, lock_if_there};
+use super::log::lock_if_there;
 use super::record::{Hash, Line};
 use super::rotation::older;
+use super::tail::LINE_BYTES_MAX;
 
 /// The most breaks that are described; further ones are counted.
 const BREAKS_MAX: usize = 20;

@@ -99,6 +99,16 @@ impl Permission {
             Self::Patterns(patterns) => patterns.iter().any(|pattern| pattern.overlaps_any_case(wanted)),
         }
     }
+
+    /// Whether every triple of the pattern is allowed. Several patterns together allow no more than one of them does: a
+    /// part that is `*` has more values than they can name.
+    #[must_use]
+    pub fn allows_all_of(&self, wanted: &Pattern) -> bool {
+        match self {
+            Self::All => true,
+            Self::Patterns(patterns) => patterns.iter().any(|pattern| pattern.covers_any_case(wanted)),
+        }
+    }
 }
 
 /// What a session says of itself when it registers. Its token does not print.

@@ -24,7 +24,8 @@ enum Command {
   2  the log cannot be read
 
 Older files (FILE.1 and so on) are checked too, oldest first. Records from before there were hashes are counted.
-The end of the log is not protected: note the last hash elsewhere, and look for it in the log later.")]
+The last records are protected only if audit.lock is not changed with them: note the last hash elsewhere, and look for
+it in the log later.")]
     Verify {
         /// The log; default: audit.jsonl in the data folder
         file: Option<PathBuf>,

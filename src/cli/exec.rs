@@ -2,11 +2,14 @@
 //! the request that it answers.
 
 use std::io;
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 #[cfg(unix)]
 use tokio::time::{Instant, sleep_until};
@@ -27,6 +30,15 @@ const GRACE: Duration = Duration::from_secs(1);
 #[cfg(unix)]
 const LOOK: Duration = Duration::from_millis(10);
 
+/// How long the output is read after a command has ended, if another process keeps it open.
+const OUTPUT_GRACE: Duration = Duration::from_millis(100);
+
+/// How many process groups may be ending at once after their answers. Further answers wait for their groups.
+const ENDING_MAX: usize = 64;
+
+/// The size in bytes of the first buffer for a command's output.
+const OUTPUT_BYTES_FIRST: usize = 64 << 10;
+
 /// The longest output of a command in bytes, also if the broker takes longer messages.
 const OUTPUT_BYTES_MAX: usize = 64 << 20;
 
@@ -35,17 +47,21 @@ pub(super) struct Commands {
     command: String,
     /// Cancelled when the handler ends.
     ending: CancellationToken,
+    /// The commands, and the process groups that are ending.
     running: TaskTracker,
+    /// Limits the process groups that are ending to [`ENDING_MAX`].
+    ending_groups: Arc<Semaphore>,
 }
 
 impl Commands {
     pub(super) fn new(command: String) -> Self {
-        Self { command, ending: CancellationToken::new(), running: TaskTracker::new() }
+        let ending_groups = Arc::new(Semaphore::new(ENDING_MAX));
+        Self { command, ending: CancellationToken::new(), running: TaskTracker::new(), ending_groups }
     }
 
     /// Runs the command on one request.
     pub(super) async fn answer(&self, request: &Request) -> Result<Payload, Failure> {
-        // Counts as running until its processes have ended.
+        // Counts as running until the task that ends its processes does.
         let _running = self.running.token();
         if self.ending.is_cancelled() {
             return Err(ending());
@@ -60,8 +76,19 @@ impl Commands {
             () = request.cancelled() => Err(failed(ErrorCode::RequestCancelled, "the requester no longer waits")),
             () = self.ending.cancelled() => Err(ending()),
         };
-        group.end().await;
+        self.end_group(group).await;
         outcome
+    }
+
+    /// Ends what is left of a command, in a task of its own, because that can take [`GRACE`] and the answer is complete.
+    async fn end_group(&self, mut group: Group) {
+        let Ok(permit) = Arc::clone(&self.ending_groups).try_acquire_owned() else {
+            return group.end().await;
+        };
+        self.running.spawn(async move {
+            group.end().await;
+            drop(permit);
+        });
     }
 
     /// Ends the commands that are still running, and waits until their processes are gone.
@@ -113,34 +140,47 @@ impl Group {
 
     /// Writes the envelope to the command, and reads its output as the payload of the answer.
     async fn answer(&mut self, envelope: &str, output_max: usize) -> Result<Payload, Failure> {
+        let mut output = Output::new(output_max);
+        let status = self.exchange(envelope, &mut output).await?;
+        if !status.success() {
+            return Err(failed(ErrorCode::UpstreamRejected, ended(status)));
+        }
+        payload(&output.bytes)
+    }
+
+    /// Writes the envelope and reads the output until the command ends. A process that it started in the background can
+    /// keep its input and output open, which does not delay the answer: what a command printed is in the pipe when it
+    /// ends.
+    async fn exchange(&mut self, envelope: &str, output: &mut Output) -> Result<ExitStatus, Failure> {
         let (stdin, stdout) = (self.child.stdin.take(), self.child.stdout.take());
-        let write = async {
+        let mut write = pin!(async {
             if let Some(mut stdin) = stdin {
                 // A command need not read its input.
                 stdin.write_all(one_line(envelope, false).as_bytes()).await.ok();
                 stdin.write_all(b"\n").await.ok();
             }
-            Ok(())
-        };
-        let read = async {
-            // Of the final size and zeroised, because the answer can be a password. Untouched pages cost no memory.
-            let mut output = Zeroizing::new(Vec::with_capacity(output_max + 1));
-            if let Some(stdout) = stdout {
-                let mut stdout = stdout.take(output_max as u64 + 1);
-                while stdout.read_buf(&mut *output).await.map_err(cannot_run)? > 0 {}
+        });
+        let mut read = pin!(async {
+            match stdout {
+                Some(stdout) => output.read(stdout).await,
+                None => Ok(()),
             }
-            if output.len() > output_max {
-                let message = format!("the command's output is longer than {output_max} bytes");
-                return Err(failed(ErrorCode::TooLarge, message));
+        });
+        let (mut is_writing, mut is_reading) = (true, true);
+        let status = loop {
+            tokio::select! {
+                () = &mut write, if is_writing => is_writing = false,
+                outcome = &mut read, if is_reading => {
+                    outcome?;
+                    is_reading = false;
+                }
+                status = self.child.wait() => break status.map_err(cannot_run)?,
             }
-            Ok(output)
         };
-        let status = async { self.child.wait().await.map_err(cannot_run) };
-        let ((), output, status) = tokio::try_join!(write, read, status)?;
-        if !status.success() {
-            return Err(failed(ErrorCode::UpstreamRejected, ended(status)));
+        if is_reading && status.success() {
+            timeout(OUTPUT_GRACE, read).await.unwrap_or(Ok(()))?;
         }
-        payload(&output)
+        Ok(status)
     }
 
     /// Ends all processes of the group: SIGTERM, and after [`GRACE`] SIGKILL.
@@ -179,6 +219,45 @@ impl Drop for Group {
     fn drop(&mut self) {
         if let Some(id) = self.id {
             rustix::process::kill_process_group(id, rustix::process::Signal::KILL).ok();
+        }
+    }
+}
+
+/// The output of a command. It can be a password, so each buffer is zeroised when it is dropped. That writes the whole
+/// buffer, used or not, so its size follows the output.
+struct Output {
+    bytes: Zeroizing<Vec<u8>>,
+    bytes_max: usize,
+}
+
+impl Output {
+    fn new(bytes_max: usize) -> Self {
+        Self { bytes: Zeroizing::new(Vec::with_capacity(OUTPUT_BYTES_FIRST.min(bytes_max + 1))), bytes_max }
+    }
+
+    /// Reads to the end of the output.
+    async fn read(&mut self, stdout: ChildStdout) -> Result<(), Failure> {
+        // One byte more shows that the output is too long.
+        let mut stdout = stdout.take(self.bytes_max as u64 + 1);
+        loop {
+            self.reserve();
+            if stdout.read_buf(&mut *self.bytes).await.map_err(cannot_run)? == 0 {
+                return Ok(());
+            }
+            if self.bytes.len() > self.bytes_max {
+                let message = format!("the command's output is longer than {} bytes", self.bytes_max);
+                return Err(failed(ErrorCode::TooLarge, message));
+            }
+        }
+    }
+
+    /// Makes room for at least one byte. A `Vec` that grows by itself would leave its old bytes in freed memory.
+    fn reserve(&mut self) {
+        if self.bytes.len() == self.bytes.capacity() {
+            let capacity = (self.bytes.capacity() * 2).min(self.bytes_max + 1).max(self.bytes.len() + 1);
+            let mut larger = Zeroizing::new(Vec::with_capacity(capacity));
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = larger;
         }
     }
 }

@@ -36,7 +36,8 @@ Examples:
 The command is run with `sh -c`, once per request, several at a time.
 It reads the envelope as one line of standard input, and prints the payload of the answer: JSON, or nothing.
 If its exit code is not 0, or its output is longer than the broker's messages, the answer is a failure.
-When it has answered, or the requester no longer waits, all processes that it started are ended.
+The answer is sent when the command ends, whatever it left running in the background.
+Then, or when the requester no longer waits, all processes that it started are ended.
 Ctrl-C ends the handler, with exit code 0.")]
 #[command(group = clap::ArgGroup::new("answer").required(true))]
 pub(crate) struct Handle {

@@ -55,8 +55,10 @@ const DONE: Value = Value::Null;
 impl Connection {
     pub(super) fn command(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) -> Option<Effect> {
         let triple = envelope.triple();
-        let may_come_first =
-            command::is(triple, "Application", "Register") || command::is(triple, "Connection", "Ping");
+        let is_register = command::is(triple, "Application", "Register");
+        // It has a token.
+        self.secret_read |= is_register;
+        let may_come_first = is_register || command::is(triple, "Connection", "Ping");
         if self.session().is_none() && !may_come_first {
             self.not_registered(now, envelope, router);
             return None;

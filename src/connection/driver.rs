@@ -422,6 +422,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 at = now();
             }
             let effect = connection.handle(at, arrival.into(), router);
+            if connection.take_secret_read() {
+                self.socket.wipe_read();
+            }
             self.socket.set_message_bytes_max(connection.message_bytes_max());
             if effect.is_some() || !connection.reads() {
                 return Ok(effect);

@@ -59,7 +59,8 @@ impl Connection {
             return;
         };
         match router.route(now, session, envelope) {
-            Ok(Routed { receipt, mut pressed }) => {
+            Ok(Routed { receipt, mut pressed, secret }) => {
+                self.secret_read |= secret;
                 pressed.retain(|receiver| !Arc::ptr_eq(receiver, session));
                 if let (Some(receipt), Some(id)) = (receipt, envelope.id()) {
                     self.push(now, notice::receipt(id, receipt.receivers, receipt.hint.as_deref()));
@@ -68,7 +69,8 @@ impl Connection {
                     self.wait_for_receivers(now, pressed);
                 }
             }
-            Err(Denied { refusal, is_request }) => {
+            Err(Denied { refusal, is_request, secret }) => {
+                self.secret_read |= secret;
                 self.log_refusal(Some(envelope.triple()), &refusal);
                 let frame = match is_request {
                     true => router.failure(envelope.triple(), envelope.id(), &refusal),
@@ -84,6 +86,7 @@ impl Connection {
         let refusal = not_registered(triple);
         self.log_refusal(Some(triple), &refusal);
         let frame = if router.policy().is_protected(triple) {
+            self.secret_read = true;
             let source = envelope.source().unwrap_or_default();
             self.unregistered_requests += 1;
             if self.unregistered_requests <= UNREGISTERED_RECORDED {
@@ -102,6 +105,8 @@ impl Connection {
     /// A message that is not an envelope is answered; many in a row close the connection. Other refusals do not count.
     pub(super) fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Option<Effect> {
         self.log_refusal(None, &malformed.refusal);
+        // It may have been meant as a Register.
+        self.secret_read = true;
         self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));
         if malformed.refusal.code == ErrorCode::ReservedChannel {
             self.malformed = 0;

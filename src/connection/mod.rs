@@ -117,6 +117,8 @@ pub struct Connection {
     malformed: u32,
     /// Requests on protected triples that came before a registration.
     unregistered_requests: u32,
+    /// A message that was handled may have had a secret.
+    secret_read: bool,
 }
 
 enum Phase {
@@ -160,6 +162,7 @@ impl Connection {
             allowance: None,
             malformed: 0,
             unregistered_requests: 0,
+            secret_read: false,
             settings,
         }
     }
@@ -193,6 +196,11 @@ impl Connection {
     /// Whether it is not read because this receiver's queue is over half.
     pub fn waits_for(&self, receiver: &Session) -> bool {
         self.pause.as_ref().is_some_and(|pause| pause.is_for(receiver))
+    }
+
+    /// Whether a message that was handled since the last call may have had a secret, so that its bytes have to be wiped.
+    pub fn take_secret_read(&mut self) -> bool {
+        std::mem::take(&mut self.secret_read)
     }
 
     /// Takes up to `most` frames that are to be sent, oldest first.
@@ -395,135 +403,4 @@ fn queue_notices(lagging: Option<notice::Depth>, dropped: u64) -> impl Iterator<
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-    use std::time::SystemTime;
-
-    use wire::{ErrorCode, Refusal};
-
-    use super::*;
-    use crate::auth::{Permission, Permissions, Principal};
-    use crate::config::{Config, Limits};
-    use crate::router::{Ids, Policy};
-
-    /// A connection that is registered, and that takes nothing from now on.
-    fn registered(limits: Limits) -> (Instant, Connection, Router) {
-        registered_for(limits, None)
-    }
-
-    /// The same, with a proof that holds for some time.
-    #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter")]
-    fn registered_for(limits: Limits, lasts: Option<Duration>) -> (Instant, Connection, Router) {
-        let now = Instant::now();
-        let policy = Policy::new(&Config::default());
-        let router = Router::new(now, SystemTime::UNIX_EPOCH, policy, Ids::seeded(1), Vec::new());
-        let mut connection = Connection::new(now, Ipv4Addr::LOCALHOST.into(), Arc::new(Settings::new(limits)), 1);
-        let text = r#"{"channel":"Broker","topic":"Application","subtopic":"Register","source":"phone"}"#;
-        assert!(matches!(connection.handle(now, Input::Text(text), &router), Some(Effect::Verify(_))));
-        assert!(!connection.reads(), "nothing is read until the verifier has answered");
-        let identity = Identity {
-            principal: Principal::User("alice".into()),
-            exclusive: false,
-            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
-            lasts,
-        };
-        assert!(connection.handle(now, Input::Verified(Ok(identity)), &router).is_none());
-        (now, connection, router)
-    }
-
-    fn taken(now: Instant, connection: &mut Connection, router: &Router) -> Vec<String> {
-        let mut frames = Vec::new();
-        connection.take(now, usize::MAX, router, &mut frames);
-        frames.iter().map(|frame| frame.text().to_owned()).collect()
-    }
-
-    /// A connection that reads none of the answers to `bad` pauses before its own queue overflows.
-    fn check_own_queue(bad: fn() -> Input<'static>) {
-        let (now, mut connection, router) =
-            registered(Limits { outbound_messages: 32, rate: 0, malformed: 1000, ..Limits::default() });
-        let read = (0..32).take_while(|_| {
-            assert!(connection.handle(now, bad(), &router).is_none());
-            connection.reads()
-        });
-        assert_eq!(read.count(), 15, "with the reply to Register, 17 messages are over half");
-        taken(now, &mut connection, &router);
-        assert!(connection.poll_pause(&mut task::Context::from_waker(task::Waker::noop())).is_ready());
-        connection.handle(now, Input::Relieved, &router);
-        assert!(connection.reads());
-    }
-
-    #[test]
-    fn a_client_that_reads_no_answers_is_not_read() {
-        check_own_queue(|| Input::Text("not JSON"));
-        check_own_queue(|| Input::Binary);
-    }
-
-    #[test]
-    fn an_expired_proof_ends_its_session_and_no_other() {
-        let quiet = || Limits { heartbeat: Duration::from_hours(24), ..Limits::default() };
-        let (now, mut connection, router) = registered_for(quiet(), Some(Duration::from_hours(12)));
-        let until = now + Duration::from_hours(12);
-        assert_eq!(connection.deadline(), Some(until));
-        assert!(connection.handle(now + Duration::from_hours(11), Input::Timeout, &router).is_none());
-        let effect = connection.handle(until, Input::Timeout, &router);
-        check_close(effect, CloseCode::Unauthenticated, "the proof of identity has expired");
-        assert!(taken(until, &mut connection, &router).last().is_some_and(|text| text.contains("auth.session_max")));
-        assert!(connection.session().is_none());
-
-        let (now, mut connection, router) = registered(quiet());
-        assert!(connection.handle(now + Duration::from_hours(12), Input::Timeout, &router).is_none());
-    }
-
-    #[test]
-    fn every_frame_counts_against_the_rate() {
-        for frame in [|| Input::Text("not JSON"), || Input::Binary, || Input::Frame] {
-            let (now, mut connection, router) = registered(Limits { rate: 10, burst: 3, ..Limits::default() });
-            let read = (0..4).take_while(|_| {
-                assert!(connection.handle(now, frame(), &router).is_none());
-                connection.reads()
-            });
-            assert_eq!(read.count(), 2, "Register and two frames are the burst");
-            assert_eq!(connection.deadline(), Some(now + Duration::from_millis(100)));
-        }
-    }
-
-    #[test]
-    fn a_peer_that_takes_nothing_is_closed_as_a_slow_consumer() {
-        let (now, mut connection, router) = registered(Limits::default());
-        let after = |ms| now + Duration::from_millis(ms);
-        assert!(connection.handle(now, Input::Blocked, &router).is_none());
-        assert!(connection.handle(after(4_000), Input::Taken, &router).is_none());
-        assert!(connection.handle(after(4_500), Input::Blocked, &router).is_none());
-        assert!(connection.handle(after(9_400), Input::Timeout, &router).is_none());
-        let effect = connection.handle(after(9_500), Input::Timeout, &router);
-        check_close(effect, CloseCode::SlowConsumer, "slow consumer: nothing was taken for too long");
-        assert!(taken(after(9_500), &mut connection, &router).is_empty(), "what waited is dropped");
-
-        let (now, mut connection, router) = registered(Limits::default());
-        let effect = connection.handle(now, Input::Ended(End::Overflowed), &router);
-        check_close(effect, CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed");
-    }
-
-    #[test]
-    fn a_refused_registration_is_closed_with_its_own_reason() {
-        use ErrorCode::{Forbidden, RateLimited, SourceInUse, TooManySessions, Unauthenticated};
-        for (code, close, reason) in [
-            (Unauthenticated, CloseCode::Unauthenticated, "unauthenticated"),
-            (RateLimited, CloseCode::Unauthenticated, "too many failed registrations"),
-            (Forbidden, CloseCode::Forbidden, "source not allowed"),
-            (SourceInUse, CloseCode::SourceInUse, "source in use"),
-            (TooManySessions, CloseCode::SourceInUse, "too many sessions"),
-        ] {
-            let (now, mut connection, router) = registered(Limits::default());
-            let registering = Registering::of("phone");
-            let effect = connection.refuse(now, &registering, None, &Refusal::new(code, "why"), &router);
-            check_close(Some(effect), close, reason);
-        }
-    }
-
-    #[track_caller]
-    fn check_close(effect: Option<Effect>, code: CloseCode, reason: &str) {
-        let Some(Effect::Close(close)) = effect else { panic!("{effect:?}") };
-        assert_eq!((close.code(), close.reason()), (code, reason));
-    }
-}
+mod tests;

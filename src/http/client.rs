@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::HeaderMap;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -108,6 +108,17 @@ impl Answer {
     /// The headers.
     pub(crate) fn headers(&self) -> &HeaderMap {
         self.0.headers()
+    }
+
+    /// How long the server asks to be left alone (Retry-After): seconds, or a date, which is compared with the answer's own.
+    pub(crate) fn retry_after(&self) -> Option<Duration> {
+        let text = |name| self.headers().get(name).and_then(|value| value.to_str().ok());
+        let asked = text(RETRY_AFTER)?.trim();
+        if let Ok(seconds) = asked.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok())?;
+        httpdate::parse_http_date(asked).ok()?.duration_since(now).ok()
     }
 
     /// Reads the body to its end, or fails with [`Failure::TooLarge`].

@@ -7,11 +7,11 @@ use std::error::Error;
 pub(crate) enum Failure {
     /// The answer is larger than the caller allows.
     TooLarge,
-    /// TLS failed. Repeating the request does not help.
+    /// TLS failed while the connection was set up, so nothing was sent. Repeating the request does not help.
     Tls(String),
     /// There was no connection, so nothing was sent.
     Unconnected(String),
-    /// The connection broke, and the request may have arrived.
+    /// The connection broke, by TLS or otherwise, and the request may have arrived.
     Broken(String),
 }
 
@@ -31,7 +31,7 @@ impl Failure {
     fn of(error: &reqwest::Error) -> Self {
         let cause = last_cause(error);
         match error {
-            _ if is_tls(error) => Self::Tls(cause),
+            _ if error.is_connect() && is_tls(error) => Self::Tls(cause),
             _ if error.is_connect() => Self::Unconnected(cause),
             _ => Self::Broken(cause),
         }
@@ -61,4 +61,65 @@ pub(super) fn last_cause(error: &reqwest::Error) -> String {
         last = cause;
     }
     if last.is::<reqwest::Error>() { "the connection failed".to_owned() } else { last.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use reqwest::Method;
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::http::{BaseUrl, Client, Options, send};
+
+    /// Sends a request to a server that reads it and then breaks TLS. The client trusts the server, or does not.
+    async fn failure(trusts: bool) -> Failure {
+        let folder = tempfile::tempdir().unwrap();
+        let certificate = || {
+            let key = KeyPair::generate().unwrap();
+            (CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().self_signed(&key).unwrap(), key)
+        };
+        let (own, key) = certificate();
+        let trusted = if trusts { own.pem() } else { certificate().0.pem() };
+        std::fs::write(folder.path().join("ca.pem"), trusted).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![own.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
+            .unwrap();
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = TlsAcceptor::from(Arc::new(config)).accept(stream).await else { return };
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0, "the request arrived");
+            stream.get_mut().0.write_all(&[0xff; 64]).await.unwrap();
+        };
+        let ca_file = folder.path().join("ca.pem");
+        let server_url = BaseUrl::parse(&url).unwrap();
+        let client =
+            Client::new(Options { server: &server_url, ca_file: Some(&ca_file), insecure_http: false }).unwrap();
+        let (answer, ()) = tokio::join!(send(client.request(Method::POST, url)), server);
+        answer.err().unwrap()
+    }
+
+    #[tokio::test]
+    async fn tls_that_fails_after_the_request_was_sent_leaves_it_open_whether_it_arrived() {
+        let failure = failure(true).await;
+        assert!(matches!(failure, Failure::Broken(_)), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_trusted_got_no_request() {
+        let failure = failure(false).await;
+        assert!(matches!(failure, Failure::Tls(_)), "{failure:?}");
+    }
 }

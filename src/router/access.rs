@@ -186,10 +186,33 @@ impl Router {
     }
 
     /// Whether a subscription that a session may make gets less than its pattern says: a handler does not get requests on
-    /// protected triples that it may not handle.
+    /// protected triples, and on triples of a shared channel, that it may not handle.
     pub fn is_narrowed(&self, session: &Session, wanted: &Subscribe) -> bool {
-        matches!(wanted.role, command::Role::Handler { .. })
-            && self.policy.protected_parts(&wanted.pattern).any(|part| !self.may_handle_protected(session, &part))
+        let pattern = &wanted.pattern;
+        let is_handler = matches!(wanted.role, command::Role::Handler { .. });
+        let is_shared = pattern.channel.as_deref().is_some_and(|channel| self.policy.is_shared(channel));
+        is_handler
+            && (self.policy.protected_parts(pattern).any(|part| !self.may_handle_all_protected(session, &part))
+                || is_shared && !self.may_handle_all_shared(session, pattern))
+    }
+
+    /// Whether a session may handle every triple of a pattern that is protected.
+    fn may_handle_all_protected(&self, session: &Session, pattern: &Pattern) -> bool {
+        match session.role {
+            Role::Adapter => true,
+            Role::Service | Role::User(_) if self.policy.open => {
+                !self.declarations.iter().flat_map(|it| &it.serves).any(|served| served.overlaps_any_case(pattern))
+            }
+            Role::Service | Role::User(_) => session.permissions().handle.allows_all_of(pattern),
+        }
+    }
+
+    /// Whether a session may handle every triple of a pattern for a shared channel.
+    fn may_handle_all_shared(&self, session: &Session, pattern: &Pattern) -> bool {
+        match session.role {
+            Role::Adapter | Role::Service => true,
+            Role::User(_) => self.policy.open || session.permissions().handle.allows_all_of(pattern),
+        }
     }
 
     /// Logs that a session becomes a handler of protected triples, if it does.

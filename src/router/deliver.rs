@@ -90,10 +90,17 @@ impl Router {
         if tracing::enabled!(tracing::Level::TRACE) {
             traced.log(sender, envelope, &facts, outcome.as_ref());
         }
-        outcome.map_err(|refusal| {
-            let refusal = if is_request { self.hinted(now, sender, envelope, &facts, refusal) } else { refusal };
-            self.deny(sender, envelope, refusal, is_request)
-        })
+        match outcome {
+            Ok(mut routed) => {
+                routed.secret |= facts.protected;
+                Ok(routed)
+            }
+            Err(refusal) => {
+                let refusal = if is_request { self.hinted(now, sender, envelope, &facts, refusal) } else { refusal };
+                self.tell_denied(sender, envelope, &refusal, is_request);
+                Err(Denied { refusal, is_request, secret: facts.protected })
+            }
+        }
     }
 
     /// Logs once for each session that it sends an event on the triple of a request that it has not answered: it most
@@ -113,7 +120,7 @@ impl Router {
         }
     }
 
-    fn deny(&self, sender: &Session, envelope: &Envelope<'_>, refusal: Refusal, is_request: bool) -> Denied {
+    fn tell_denied(&self, sender: &Session, envelope: &Envelope<'_>, refusal: &Refusal, is_request: bool) {
         if is_request {
             self.tell_refused(&Refused {
                 triple: envelope.triple(),
@@ -121,9 +128,8 @@ impl Router {
                 user: sender.user().or(envelope.user()),
                 session: Some(sender.id),
                 address: sender.address,
-                refusal: &refusal,
+                refusal,
             });
         }
-        Denied { refusal, is_request }
     }
 }

@@ -106,7 +106,7 @@ impl Router {
             Some(_) if !exact => self.hint(now, sender, envelope, scope, receivers),
             _ => None,
         };
-        Ok(Routed { receipt: Some(Receipt { receivers, hint }), pressed })
+        Ok(Routed { receipt: Some(Receipt { receivers, hint }), pressed, secret: false })
     }
 
     /// Publishes what an adapter received from outside: for `user`, or for every user there is and the services. It is an
@@ -135,7 +135,7 @@ impl Router {
         };
         let mut forms = Forms::new(envelope, &adapter.source, scope);
         let Delivery { receivers, pressed, .. } = self.give_to_all(now, adapter, &matches, &mut forms, &facts);
-        let routed = Routed { receipt: Some(Receipt { receivers, hint: None }), pressed };
+        let routed = Routed { receipt: Some(Receipt { receivers, hint: None }), pressed, secret: false };
         if tracing::enabled!(tracing::Level::TRACE) {
             Traced::EVENT.log(adapter, envelope, &facts, Ok(&routed));
         }

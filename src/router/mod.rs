@@ -135,6 +135,8 @@ pub struct Routed {
     pub receipt: Option<Receipt>,
     /// Receivers whose queues are over half now: the sender should wait for them.
     pub pressed: Vec<Arc<Session>>,
+    /// Its triple, or that of the request that it answers, is protected: the sender's copy has to be wiped.
+    pub secret: bool,
 }
 
 /// The facts of `Broker/Message/Receipt`.
@@ -161,6 +163,8 @@ pub struct Denied {
     pub refusal: Refusal,
     /// It is a request: the failure goes on the request's own triple.
     pub is_request: bool,
+    /// Its triple is protected: the sender's copy has to be wiped.
+    pub secret: bool,
 }
 
 /// Scope an envelope is: a scope, decided by the channel's configuration.

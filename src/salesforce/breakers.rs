@@ -46,23 +46,14 @@ pub(super) struct Passes {
     own: Pass,
 }
 
-impl Passes {
-    /// Returns whether the request is a probe.
-    pub(super) fn is_probe(self) -> bool {
-        self.all == Pass::Probe || self.own == Pass::Probe
-    }
-}
-
 /// How a request ended.
 pub(super) enum Ended {
     /// Salesforce answered.
     Answered,
     /// It failed.
     Failed(Fault),
-    /// The deadline passed before there was an answer.
-    Silent(Fault),
-    /// Nobody knows, or it does not count.
-    Unknown,
+    /// The deadline passed before there was an answer. It may be a write, which a trigger or flow can delay.
+    Silent { fault: Fault, writes: bool },
 }
 
 /// A breaker that changed.
@@ -98,13 +89,20 @@ impl Breakers {
     pub(super) fn end(&mut self, now: Instant, purpose: Purpose<'_>, passes: Passes, ended: Ended) -> Vec<Change> {
         use Outcome::{Answered, Exhausted, Failed, Unknown};
         let cause = match &ended {
-            Ended::Failed(fault) | Ended::Silent(fault) => Some(fault.clone()),
-            Ended::Answered | Ended::Unknown => None,
+            Ended::Failed(fault) | Ended::Silent { fault, .. } => Some(fault.clone()),
+            Ended::Answered => None,
         };
         let (all, own) = match ended {
             Ended::Answered => (Answered, Answered),
-            Ended::Unknown => (Unknown, Unknown),
-            Ended::Silent(fault) => (Unknown, Failed(fault.while_open())),
+            Ended::Silent { fault, writes } => {
+                let failed = || Failed(fault.clone().while_open());
+                // A slow query concerns its purpose, and a slow trigger or flow one record only. But a probe that is not
+                // answered has failed: its breaker must not stay half open.
+                (
+                    if passes.all == Pass::Probe { failed() } else { Unknown },
+                    if passes.own == Pass::Probe || !writes { failed() } else { Unknown },
+                )
+            }
             Ended::Failed(fault) if fault.is_unasked() => (Unknown, Unknown),
             Ended::Failed(fault) => match fault.extent() {
                 Extent::Nothing => (Answered, Answered),
@@ -220,7 +218,7 @@ mod tests {
         }
         let later = now + S;
         let passes = breakers.admit(later, TASK).unwrap();
-        assert!(passes.is_probe());
+        assert_eq!((passes.all, passes.own), (Pass::Probe, Pass::Probe));
         assert!(breakers.admit(later, Purpose::Credentials).is_err(), "one request finds out");
         // The network works again, the permission is still missing.
         let changes = breakers.end(later, TASK, passes, Ended::Failed(Fault::rejected("a", "own")));
@@ -235,11 +233,40 @@ mod tests {
         let mut breakers = Breakers::new(1, S);
         let passes = breakers.admit(now, TASK).unwrap();
         breakers.end(now, TASK, passes, Ended::Failed(Fault::gone("a", "o")));
-        for ended in [Ended::Unknown, Ended::Failed(Fault::gone("a", "o").while_open())] {
-            let passes = breakers.admit(now + S, TASK).unwrap();
-            assert!(passes.is_probe());
-            breakers.end(now + S, TASK, passes, ended);
+        let passes = breakers.admit(now + S, TASK).unwrap();
+        assert_eq!(passes.all, Pass::Probe);
+        breakers.end(now + S, TASK, passes, Ended::Failed(Fault::gone("a", "o").while_open()));
+        assert_eq!(breakers.admit(now + S, Purpose::Credentials).unwrap().all, Pass::Probe);
+    }
+
+    /// Returns what a request for an object opens that is not answered in time: the breaker of all, and the object's.
+    fn opened_by_silence(passes: Passes, writes: bool) -> [bool; 2] {
+        let now = start();
+        let mut breakers = Breakers::new(1, S);
+        for (pass, fault) in [(passes.own, Fault::rejected("a", "own")), (passes.all, Fault::gone("a", "all"))] {
+            if pass == Pass::Probe {
+                breakers.end(now, TASK, Passes { all: Pass::Normal, own: Pass::Normal }, Ended::Failed(fault));
+            }
         }
-        assert!(breakers.admit(now + S, Purpose::Credentials).unwrap().is_probe());
+        let later = now + S;
+        let admitted = breakers.admit(later, TASK).unwrap();
+        assert_eq!((admitted.all, admitted.own), (passes.all, passes.own));
+        let changes =
+            breakers.end(later, TASK, admitted, Ended::Silent { fault: Fault::unavailable("a", "o"), writes });
+        [ALL, "Task"].map(|of| changes.iter().any(|it| matches!(it, Change::Opened { name, .. } if name == of)))
+    }
+
+    #[test]
+    fn silence_fails_probes_and_queries_and_says_nothing_else_about_a_write() {
+        use Pass::{Normal, Probe};
+        for (all, own, writes, opened) in [
+            (Normal, Normal, true, [false, false]),
+            (Normal, Normal, false, [false, true]),
+            (Probe, Normal, true, [true, false]),
+            (Normal, Probe, true, [false, true]),
+            (Probe, Probe, true, [true, true]),
+        ] {
+            assert_eq!(opened_by_silence(Passes { all, own }, writes), opened, "{all:?} {own:?} writes: {writes}");
+        }
     }
 }

@@ -1,94 +1,60 @@
-//! [`Client`]: requests to the org's REST API. The only file of this folder that uses the network or a clock.
+//! [`Client`]: requests to the org's REST API.
 //!
 //! [`Client::call`] sends a request, [`Client::get`] is its usual form. One deadline covers breakers, turn, token and
-//! exchange. The token is shared, requested by one caller at a time, and used until a 401 says that it may have
-//! expired; then there is one new login and one repetition. After a failed login there is a wait before the next. GETs and logins are repeated after failures that may pass
-//! (`Verdict::Again`). A write is repeated only if nothing can have been written: there was no connection, the token
-//! was refused, or another process had locked the record.
+//! exchange. The token is used until a 401 says that it may have expired; then there is one new login and one
+//! repetition. GETs are repeated after failures that may pass (`Verdict::Again`). A write is repeated only if nothing can
+//! have been written: there was no connection, the token was refused, or another process had locked the record.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use reqwest::Method;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use secrecy::ExposeSecret;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
-use super::answer_fault::{of_answer, of_failure, too_large, too_large_description, unread_write};
+use super::answer_fault::{of_answer, of_failure};
 use super::breakers::{Breakers, Change, Ended, Passes, Purpose};
+use super::call::is_wanted;
 pub(super) use super::call::{Call, Reply, Want};
-use super::call::{LOGIN_BYTES_MAX, is_wanted};
 use super::fault::{Fault, Verdict};
-use super::login::Logins;
-use super::login_fault::of_login;
-use super::oauth::{Grant, Issued, SetupError, TOKEN_PATH, Token, connect, read_token};
-use super::response::{api_usage, error_codes};
+use super::login::{Login, slow_login};
+use super::oauth::{SetupError, Token, connect};
+use super::response::error_codes;
 use super::soql;
 use super::stats::{Snapshot, Stats, count};
+use super::transport::{REPEATS, Received, Transport};
 use super::write_fault::of_write;
-use crate::backoff::Backoff;
 use crate::config;
-use crate::http::{self, BaseUrl, Failure};
-
-/// How often a request is repeated after a failure that may pass.
-const REPEATS: u32 = 2;
-
-/// The longest pause that Salesforce can ask for with Retry-After.
-const PAUSE_MAX: Duration = Duration::from_mins(1);
-
-/// The shortest and the longest pause after too many concurrent calls, in milliseconds.
-const CROWDED_MS: (u64, u64) = (1000, 5000);
-
-/// The wait before a repetition.
-const REPEAT_AFTER: Backoff =
-    Backoff { least: Duration::ZERO, first: Duration::from_millis(200), most: Duration::from_secs(10) };
+use crate::http;
 
 /// The connection to one org.
 pub(super) struct Client {
     org: config::Salesforce,
-    login: BaseUrl,
-    grant: Grant,
-    http: http::Client,
+    transport: Transport,
+    login: Login,
     turns: Semaphore,
     /// Permits for writes, fewer than `turns`: slow triggers and flows must leave room for credentials.
     writing: Semaphore,
     /// Permits for writes that run on after `timeout` without a turn.
     running_on: Semaphore,
-    breakers: Mutex<Breakers>,
-    token: Mutex<Option<Arc<Token>>>,
-    /// Held during a login.
-    logins: tokio::sync::Mutex<Logins>,
-    jitter: Mutex<StdRng>,
-    stats: Stats,
 }
 
 impl Client {
     /// Reads the key, the secret and the certificates. Sends nothing.
     pub(super) fn new(org: config::Salesforce) -> Result<Self, SetupError> {
-        let grant = Grant::read(&org)?;
-        let login = BaseUrl::parse(&org.login_url).map_err(|fault| SetupError::new("salesforce.login_url", fault))?;
-        if !(login.https || org.insecure_http && login.is_loopback()) {
-            return Err(SetupError::new("salesforce.login_url", "must begin with https://"));
-        }
+        let login = Login::new(&org)?;
+        let breakers = Breakers::new(org.breaker_failures, org.breaker_open);
         Ok(Self {
-            http: connect(&org, &login)?,
+            transport: Transport::new(connect(&org, login.host())?, breakers),
             login,
-            grant,
             turns: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
             writing: Semaphore::new(org.concurrency.div_ceil(2).min(Semaphore::MAX_PERMITS)),
             running_on: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
-            breakers: Mutex::new(Breakers::new(org.breaker_failures, org.breaker_open)),
-            token: Mutex::default(),
-            logins: tokio::sync::Mutex::default(),
-            jitter: Mutex::new(StdRng::seed_from_u64(rand::random())),
-            stats: Stats::default(),
             org,
         })
     }
@@ -100,16 +66,16 @@ impl Client {
 
     /// Sends one request.
     pub(super) async fn call(&self, call: &Call<'_>) -> Result<Reply, Fault> {
-        let mut counted = Counted { stats: &self.stats, started: Instant::now(), answered: false };
+        let mut counted = Counted { stats: &self.transport.stats, started: Instant::now(), answered: false };
         let outcome = self.within(self.in_turn(call)).await;
         counted.answered = outcome.is_ok();
         outcome
     }
 
     /// Sends one write that runs on after the time limit, for at most `limit` in all, because its outcome has to be
-    /// known. Waiting for a turn is limited as usual, so nothing is begun late.
+    /// known. Only a write that was sent runs on: waiting for a turn and logging in are limited as usual.
     pub(super) async fn call_to_its_end(&self, call: &Call<'_>, limit: Duration) -> Result<Reply, Fault> {
-        let mut counted = Counted { stats: &self.stats, started: Instant::now(), answered: false };
+        let mut counted = Counted { stats: &self.transport.stats, started: Instant::now(), answered: false };
         let Turn { mut ending, permits } = self.within(self.turn(call)).await?;
         let at_login = Arc::clone(&ending.at_login);
         let exchange = self.exchange(call, Instant::now() + self.org.timeout, &at_login);
@@ -119,6 +85,8 @@ impl Client {
                 ending.note(&outcome);
                 outcome
             }
+            // Nothing was written: the request was not sent, or was refused because of its token.
+            Err(_) if at_login.load(Ordering::Relaxed) => Err(slow_login()),
             Err(_) => {
                 drop(ending);
                 // Others get the turn, unless too many writes run on already.
@@ -140,20 +108,22 @@ impl Client {
 
     /// Returns the session, after a login if there is none. For callers who only want to know whether that works.
     pub(super) async fn session(&self) -> Result<Arc<Token>, Fault> {
-        self.within(self.token(None)).await
+        self.within(self.login.token(&self.transport, None)).await
     }
 
     /// Logs in again, unless there has been a login since `expired` was issued. For callers whose token was refused.
     pub(super) async fn renewed(&self, expired: &Token) -> Result<Arc<Token>, Fault> {
-        timeout(self.org.timeout, self.token(Some(expired.number))).await.unwrap_or_else(|_| Err(too_slow()))
+        timeout(self.org.timeout, self.login.token(&self.transport, Some(expired.number)))
+            .await
+            .unwrap_or_else(|_| Err(too_slow()))
     }
 
     /// Sends a request to the login host to find out whether the network and TLS allow it. Returns how far this
     /// computer's clock is ahead, in seconds.
     pub(super) async fn reach(&self) -> Result<Option<i64>, Fault> {
-        let asked = http::send(self.http.request(Method::GET, format!("{}/services/data/", self.login)));
+        let asked = http::send(self.transport.request(Method::GET, format!("{}/services/data/", self.login.host())));
         match timeout(self.org.timeout, asked).await {
-            Ok(Ok(answer)) => Ok(self.note(answer.headers())),
+            Ok(Ok(answer)) => Ok(self.transport.note(answer.headers())),
             Ok(Err(failure)) => Err(of_failure(&failure).fault()),
             Err(_) => Err(too_slow()),
         }
@@ -161,14 +131,14 @@ impl Client {
 
     /// Returns whether a login contains a time limit by this computer's clock.
     pub(super) fn signs(&self) -> bool {
-        matches!(self.grant, Grant::JwtBearer { .. })
+        self.login.signs()
     }
 
     /// The present counts.
     pub(super) fn snapshot(&self) -> Snapshot {
-        let age = self.token.lock().as_ref().map(|token| token.since.elapsed());
-        let breakers = self.breakers.lock();
-        self.stats.snapshot(breakers.state(), breakers.states(), age)
+        let age = self.login.token_age();
+        let breakers = self.transport.breakers.lock();
+        self.transport.stats.snapshot(breakers.state(), breakers.states(), age)
     }
 
     async fn in_turn(&self, call: &Call<'_>) -> Result<Reply, Fault> {
@@ -182,20 +152,20 @@ impl Client {
     /// Waits for a turn.
     async fn turn<'a>(&'a self, call: &'a Call<'_>) -> Result<Turn<'a>, Fault> {
         let (purpose, writes) = (call.purpose(), call.writes());
-        self.kept_away(self.breakers.lock().look(Instant::now().into_std(), purpose))?;
+        self.kept_away(self.transport.breakers.lock().look(Instant::now().into_std(), purpose))?;
         let writing = match writes {
             true => self.writing.acquire().await.ok(),
             false => None,
         };
         let Ok(turn) = self.turns.acquire().await else { return Err(too_slow()) };
         // The requests before this one may have failed meanwhile.
-        let passes = self.kept_away(self.breakers.lock().admit(Instant::now().into_std(), purpose))?;
+        let passes = self.kept_away(self.transport.breakers.lock().admit(Instant::now().into_std(), purpose))?;
         let ending = Ending { client: self, purpose, passes, writes, at_login: Arc::default(), outcome: None };
         Ok(Turn { ending, permits: (writing, turn) })
     }
 
     fn kept_away<T>(&self, outcome: Result<T, Fault>) -> Result<T, Fault> {
-        outcome.inspect_err(|_| count(&self.stats.kept_away))
+        outcome.inspect_err(|_| count(&self.transport.stats.kept_away))
     }
 
     async fn exchange(&self, call: &Call<'_>, until: Instant, at_login: &AtomicBool) -> Result<Reply, Fault> {
@@ -203,73 +173,19 @@ impl Client {
         let mut repeats = 0;
         loop {
             at_login.store(true, Ordering::Relaxed);
-            let token = self.token(expired).await?;
+            let token = self.login.token(&self.transport, expired).await?;
             at_login.store(false, Ordering::Relaxed);
             match self.ask(&token, call).await {
                 Ok(reply) => return Ok(reply),
+                // Nothing was written, and nothing is sent late.
+                Err(Verdict::Login(_)) if expired.is_none() && Instant::now() >= until => return Err(too_slow()),
                 Err(Verdict::Login(_)) if expired.is_none() => expired = Some(token.number),
                 Err(Verdict::Again(fault)) if repeats < REPEATS => {
-                    self.wait(repeats, fault, until).await?;
+                    self.transport.wait(repeats, fault, until).await?;
                     repeats += 1;
                 }
                 Err(verdict) => return Err(verdict.fault()),
             }
-        }
-    }
-
-    /// Returns the token, or a new one if it is the expired one. There is one login at a time, and everyone who waited
-    /// for it gets its outcome.
-    async fn token(&self, expired: Option<u64>) -> Result<Arc<Token>, Fault> {
-        let usable = || self.token.lock().clone().filter(|token| expired.is_none_or(|it| it < token.number));
-        if let Some(token) = usable() {
-            return Ok(token);
-        }
-        let mut logins = self.logins.lock().await;
-        if let Some(token) = usable() {
-            return Ok(token);
-        }
-        if let Some(fault) = logins.refused(Instant::now().into_std()) {
-            return Err(fault);
-        }
-        let Issued { secret, base, user, org } = self.log_in().await.inspect_err(|fault| {
-            logins.failed(Instant::now().into_std(), fault);
-            count(&self.stats.logins_failed);
-        })?;
-        let token = Arc::new(Token { secret, base, user, org, since: Instant::now(), number: logins.succeeded() });
-        *self.token.lock() = Some(Arc::clone(&token));
-        tracing::debug!(instance = %token.base, "logged in to Salesforce");
-        Ok(token)
-    }
-
-    async fn log_in(&self) -> Result<Issued, Fault> {
-        let until = Instant::now() + self.org.timeout;
-        let mut repeats = 0;
-        loop {
-            count(&self.stats.logins);
-            match self.ask_for_token().await {
-                Ok(issued) => return Ok(issued),
-                Err(Verdict::Again(fault)) if repeats < REPEATS => {
-                    self.wait(repeats, fault, until).await?;
-                    repeats += 1;
-                }
-                Err(verdict) => return Err(verdict.fault()),
-            }
-        }
-    }
-
-    async fn ask_for_token(&self) -> Result<Issued, Verdict> {
-        const REFUSED: &str =
-            "Salesforce refuses the broker; tell an administrator: the broker's log says what to change";
-        let rejected = |operator: String| Verdict::Final(Fault::barred(REFUSED, operator));
-        #[expect(clippy::disallowed_methods, reason = "an assertion says until when it holds; no rule depends on it")]
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let form = self.grant.form(now).map_err(|_| rejected("the assertion could not be signed".to_owned()))?;
-        let request = self.http.request(Method::POST, format!("{}{TOKEN_PATH}", self.login));
-        let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.as_bytes().to_vec());
-        let Received { status, body, skew, retry_after } = self.send(request, false, LOGIN_BYTES_MAX).await?;
-        match status {
-            200..=299 => read_token(&body, &self.org).map_err(rejected),
-            _ => Err(self.paused(of_login(status, &body, skew), status, retry_after)),
         }
     }
 
@@ -278,13 +194,14 @@ impl Client {
         let mut bearer =
             HeaderValue::from_str(&bearer).map_err(|_| transport_fault("the token cannot be written as a header"))?;
         bearer.set_sensitive(true);
-        count(&self.stats.calls);
-        let request = self.http.request(call.method.clone(), format!("{}{}", token.base, call.path));
+        count(&self.transport.stats.calls);
+        let request = self.transport.request(call.method.clone(), format!("{}{}", token.base, call.path));
         let mut request = request.header(AUTHORIZATION, bearer).header("Sforce-Call-Options", "client=switchboard");
         if let Some(body) = call.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_owned());
         }
-        let Received { status, body, retry_after, .. } = self.send(request, call.writes(), call.bytes_max()).await?;
+        let Received { status, body, retry_after, .. } =
+            self.transport.send(request, call.writes(), call.bytes_max()).await?;
         if is_wanted(status, &body, call.want) {
             return Ok(Reply { status, body });
         }
@@ -296,7 +213,7 @@ impl Client {
             (_, Some(target)) => of_write(status, &body, target),
             (_, None) => of_answer(status, &body, &soql::fields(&self.org.credentials, &[])),
         };
-        let verdict = self.paused(verdict, status, retry_after);
+        let verdict = self.transport.paused(verdict, status, retry_after);
         // Salesforce's own refusals say that nothing was written. Any other answer leaves it open.
         let is_refusal = match status {
             400..=499 => true,
@@ -307,94 +224,6 @@ impl Client {
         }
         Err(if call.writes() && !verdict.is_particular() { verdict.once() } else { verdict })
     }
-
-    /// If Salesforce asks to be left alone, lets no request through for so long.
-    fn paused(&self, verdict: Verdict, status: u16, retry_after: Option<Duration>) -> Verdict {
-        let span = match status {
-            _ if verdict.is_crowd() => {
-                let (least, most) = CROWDED_MS;
-                let drawn = || Duration::from_millis(self.jitter.lock().random_range(least..=most));
-                let asked = retry_after.unwrap_or_else(drawn);
-                Some(asked.clamp(Duration::from_millis(least), Duration::from_millis(most)))
-            }
-            429 | 503 => retry_after.map(|it| it.min(PAUSE_MAX)).filter(|it| !it.is_zero()),
-            _ => None,
-        };
-        let Some(span) = span else { return verdict };
-        let verdict = verdict.with_pause(span);
-        let fault = verdict.clone().fault();
-        if self.breakers.lock().pause(Instant::now().into_std(), span, &fault) {
-            tracing::warn!(?span, hint = fault.operator(), "requests to Salesforce pause");
-        }
-        verdict
-    }
-
-    /// Sends a request and reads the whole answer. With `once`, a failure after which the request may have arrived is
-    /// final and leaves its outcome in doubt.
-    async fn send(&self, request: reqwest::RequestBuilder, once: bool, bytes_max: usize) -> Result<Received, Verdict> {
-        let failed = |failure: Failure| match &failure {
-            // The write was answered, but nobody knows how.
-            Failure::TooLarge if once => unread_write(bytes_max).in_doubt(),
-            Failure::TooLarge if bytes_max > LOGIN_BYTES_MAX => too_large_description(bytes_max),
-            Failure::TooLarge => too_large(bytes_max),
-            Failure::Broken(_) if once => of_failure(&failure).in_doubt(),
-            Failure::Tls(_) | Failure::Unconnected(_) | Failure::Broken(_) => of_failure(&failure),
-        };
-        let answer = http::send(request.header(ACCEPT, "application/json")).await.map_err(failed)?;
-        let (status, skew, retry_after) = (answer.status(), self.note(answer.headers()), retry_after(answer.headers()));
-        Ok(Received { status, body: answer.body(bytes_max).await.map_err(failed)?, skew, retry_after })
-    }
-
-    fn note(&self, headers: &HeaderMap) -> Option<i64> {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        if let Some((used, limit)) = text("sforce-limit-info").and_then(api_usage) {
-            self.stats.usage(used, limit);
-        }
-        let theirs = text(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok())?;
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "compared with Salesforce's clock, and told to the operator only"
-        )]
-        let ours = SystemTime::now();
-        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
-        let ahead = ours.duration_since(theirs).map_or_else(|behind| -seconds(behind.duration()), seconds);
-        self.stats.clock(ahead);
-        Some(ahead)
-    }
-
-    /// Waits before a repetition, at least as long as Salesforce asked for. If that would take too long, returns the
-    /// fault at once.
-    async fn wait(&self, repeats: u32, fault: Fault, until: Instant) -> Result<(), Fault> {
-        let drawn = REPEAT_AFTER.wait(repeats, &mut *self.jitter.lock());
-        let end = Instant::now() + drawn.max(fault.pause().unwrap_or_default());
-        if end >= until {
-            return Err(fault);
-        }
-        count(&self.stats.repeats);
-        sleep_until(end).await;
-        Ok(())
-    }
-}
-
-/// An answer that was read.
-struct Received {
-    status: u16,
-    body: Zeroizing<Vec<u8>>,
-    /// How far this computer's clock is ahead, in seconds.
-    skew: Option<i64>,
-    /// How long Salesforce asks to be left alone.
-    retry_after: Option<Duration>,
-}
-
-/// Reads Retry-After: seconds, or a date, which is compared with the answer's own.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let asked = text(RETRY_AFTER)?.trim();
-    if let Ok(seconds) = asked.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok())?;
-    httpdate::parse_http_date(asked).ok()?.duration_since(now).ok()
 }
 
 /// Counts a request when it ends, even if its caller gives up.
@@ -439,14 +268,12 @@ impl Drop for Ending<'_> {
     fn drop(&mut self) {
         let ended = match self.outcome.take() {
             None if self.at_login.load(Ordering::Relaxed) => Ended::Failed(slow_login()),
-            // A slow trigger or flow is a matter of one record, and says nothing about the next.
-            None if self.writes && !self.passes.is_probe() => Ended::Unknown,
-            None => Ended::Silent(too_slow()),
+            None => Ended::Silent { fault: too_slow(), writes: self.writes },
             Some(Ok(())) => Ended::Answered,
             Some(Err(fault)) => Ended::Failed(fault),
         };
         let now = Instant::now().into_std();
-        let changes = self.client.breakers.lock().end(now, self.purpose, self.passes, ended);
+        let changes = self.client.transport.breakers.lock().end(now, self.purpose, self.passes, ended);
         for change in changes {
             match change {
                 Change::Opened { name, span, cause } => {
@@ -457,13 +284,6 @@ impl Drop for Ending<'_> {
             }
         }
     }
-}
-
-fn slow_login() -> Fault {
-    Fault::gone(
-        "Salesforce takes too long just now; try again in a moment",
-        "the login was not answered within salesforce.timeout: status.salesforce.com, or a proxy or firewall on the way",
-    )
 }
 
 fn too_slow() -> Fault {

@@ -17,7 +17,7 @@ pub(super) struct Fault {
     agent: Cow<'static, str>,
     operator: Cow<'static, str>,
     what: What,
-    /// How long Salesforce asks to be left alone.
+    /// How long Salesforce asks to be left alone, or the user's calls are used up.
     pause: Option<Duration>,
     /// Salesforce was not asked, because of an earlier failure that the log has already.
     again: bool,
@@ -120,6 +120,7 @@ impl Fault {
             ),
             What::Row,
         )
+        .with_pause(left)
     }
 
     /// Too many slow calls run in the org at once.
@@ -187,7 +188,7 @@ impl Fault {
         self
     }
 
-    /// How long Salesforce asks to be left alone.
+    /// How long Salesforce asks to be left alone, or the user's calls are used up.
     pub(super) fn pause(&self) -> Option<Duration> {
         self.pause
     }
@@ -203,9 +204,24 @@ impl Fault {
         }
     }
 
+    /// Returns whether requests for every purpose fail at present: Salesforce as a whole does not work, or asks to be left
+    /// alone. It may be an earlier request that found this out.
+    pub(super) fn concerns_all(&self) -> bool {
+        match self.what {
+            What::Salesforce | What::Limit | What::Crowd => true,
+            What::Request | What::Object => self.pause.is_some(),
+            What::Row => false,
+        }
+    }
+
     /// Returns whether Salesforce was not asked, because of an earlier failure.
     pub(super) fn is_unasked(&self) -> bool {
         self.again
+    }
+
+    /// Returns whether too many calls ran at once.
+    pub(super) fn is_crowd(&self) -> bool {
+        self.what == What::Crowd
     }
 
     /// Returns whether it concerns one row or one object, so that it says nothing about Salesforce as a whole.
@@ -288,7 +304,7 @@ impl Verdict {
     /// Returns whether too many calls ran at once.
     pub(super) fn is_crowd(&self) -> bool {
         let (Self::Again(fault) | Self::Login(fault) | Self::Final(fault)) = self;
-        fault.what == What::Crowd
+        fault.is_crowd()
     }
 
     /// Returns whether it concerns one row or one object.

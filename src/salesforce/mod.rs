@@ -3,9 +3,8 @@
 //! [`Org`] is a source of credentials. `messages` answers the requests of the channel `Salesforce` that write to an org,
 //! `events` publishes there what an org publishes.
 //!
-//! `org` looks up a user and `write` changes records. Both use `client`, the only file of this folder that waits for
-//! the network. `call` is what it sends; `breakers`, `login` and `quota` decide when it must not. `diagnosis` finds the
-//! broken link. `oauth`, `private_key`, `soql`, `response`, `row` and the faults (`fault`, `answer_fault`, `login_fault`,
+//! `org` looks up a user and `write` changes records. Both use `client`, which sends a `call` when `breakers` and `quota`
+//! allow it, with the session of `login`. Only `transport` uses the network. `diagnosis` finds the broken link. `oauth`, `private_key`, `soql`, `response`, `row` and the faults (`fault`, `answer_fault`, `login_fault`,
 //! `write_fault`) decide, without waiting, what is sent and what an answer means.
 //!
 //! `verifier` asks an org who a user is.
@@ -34,6 +33,7 @@ mod response;
 mod row;
 mod soql;
 mod stats;
+mod transport;
 mod write_fault;
 
 mod verifier;

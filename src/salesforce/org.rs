@@ -59,6 +59,14 @@ impl Org {
         }
     }
 
+    /// Notes that changes may have been missed. `topic` is the topic or channel of change events that begins anew; a channel
+    /// has the changes of several objects, and its name does not say of which.
+    pub(super) fn missed_changes(&self, topic: &str) {
+        if topic.starts_with("/data/") {
+            self.cache.clear();
+        }
+    }
+
     /// Counts an exchange with the org that a user is about to cause; refuses it if there were too many.
     pub(super) fn count_call(&self, user: &str) -> Result<(), Fault> {
         self.quota.take(Instant::now().into_std(), user)
@@ -172,6 +180,35 @@ mod tests {
             ("CTI_Notice__e", "CTI_Notice__c", false),
         ] {
             assert_eq!(is_change_of(event, object), is, "{event} {object}");
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_are_forgotten_if_a_topic_or_channel_of_changes_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "s").unwrap();
+        #[cfg(unix)]
+        std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let mut config = config::Salesforce {
+            login_url: "https://x.my.salesforce.com".to_owned(),
+            client_id: Some("c".to_owned()),
+            client_secret_file: Some(secret),
+            ..config::Salesforce::default()
+        };
+        config.credentials.cache = std::time::Duration::from_mins(1);
+        let org = Org::open(&config).unwrap();
+        let password = secrecy::SecretString::from("pw");
+        let found = Credentials { username: "1".to_owned(), password, extension: "2".to_owned(), adfs_username: None };
+        for (topic, forgets) in [
+            ("/data/CTI_Login__ChangeEvent", true),
+            ("/data/ChangeEvents", true),
+            ("/data/Logins__chn", true),
+            ("/event/CTI_Notice__e", false),
+        ] {
+            org.cache.keep(Instant::now(), org.cache.age(), "a".to_owned(), &found);
+            org.missed_changes(topic);
+            assert_eq!(org.cache.find(Instant::now(), "a").is_none(), forgets, "{topic}");
         }
     }
 

@@ -14,7 +14,7 @@ const LOG_EVERY: Duration = Duration::from_mins(1);
 /// each cause.
 const REMEMBERED_MAX: usize = 1_000;
 
-/// The address of the entry that is shared.
+/// The address of the entry that is shared, and of the lines that were left out about addresses that are forgotten.
 const OTHERS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Limits log lines to one a minute for each cause and address.
@@ -30,28 +30,49 @@ struct Entry {
 
 impl<C: Copy + Eq + Hash> LogLimit<C> {
     /// Counts something that may deserve a line. Returns the number of lines that were left out since the last one if this
-    /// one is to be logged.
+    /// one is to be logged, and of those about addresses that have been forgotten since.
     pub fn count(&self, now: Instant, cause: C, address: IpAddr) -> Option<u64> {
-        let is_recent = |entry: &Entry| now.saturating_duration_since(entry.logged) < LOG_EVERY;
         let mut entries = self.entries.lock();
         let mut key = (cause, address);
         if entries.len() >= REMEMBERED_MAX && !entries.contains_key(&key) {
-            entries.retain(|_, entry| is_recent(entry));
+            forget_old(&mut entries, now);
             if entries.len() >= REMEMBERED_MAX {
                 key.1 = OTHERS;
             }
         }
         match entries.get_mut(&key) {
-            Some(entry) if is_recent(entry) => {
+            Some(entry) if entry.is_recent(now) => {
                 entry.omitted += 1;
                 None
             }
             known => {
                 let omitted = known.map_or(0, |entry| entry.omitted);
                 entries.insert(key, Entry { logged: now, omitted: 0 });
-                Some(omitted)
+                let others = entries.get(&(cause, OTHERS)).is_some_and(|entry| !entry.is_recent(now));
+                let others = if others { entries.remove(&(cause, OTHERS)) } else { None };
+                Some(omitted + others.map_or(0, |entry| entry.omitted))
             }
         }
+    }
+}
+
+impl Entry {
+    fn is_recent(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.logged) < LOG_EVERY
+    }
+}
+
+/// Forgets the addresses about which nothing was logged for a while. The lines that were left out are kept for their causes.
+fn forget_old<C: Copy + Eq + Hash>(entries: &mut HashMap<(C, IpAddr), Entry>, now: Instant) {
+    let mut omitted = Vec::new();
+    entries.retain(|(cause, _), entry| {
+        if !entry.is_recent(now) && entry.omitted > 0 {
+            omitted.push((*cause, entry.logged, entry.omitted));
+        }
+        entry.is_recent(now)
+    });
+    for (cause, logged, omitted) in omitted {
+        entries.entry((cause, OTHERS)).or_insert(Entry { logged, omitted: 0 }).omitted += omitted;
     }
 }
 
@@ -93,7 +114,26 @@ mod tests {
         let lines = (0..10_000).filter(|number| limit.count(now, (), v4(*number)).is_some()).count();
         assert_eq!(lines, REMEMBERED_MAX + 1, "further addresses share one entry");
         assert_eq!(limit.entries.lock().len(), REMEMBERED_MAX + 1);
-        assert_eq!(limit.count(now + LOG_EVERY, (), v4(20_000)), Some(0));
+        assert_eq!(limit.count(now + LOG_EVERY, (), v4(20_000)), Some(8_999), "those of the shared entry");
         assert_eq!(limit.entries.lock().len(), 1);
+    }
+
+    #[test]
+    fn a_line_that_was_left_out_is_counted_by_a_later_one_also_if_its_address_is_forgotten() {
+        let (now, limit) = (start(), LogLimit::default());
+        for cause in ["host", "origin"] {
+            assert_eq!(limit.count(now, cause, v4(1)), Some(0));
+            assert_eq!(limit.count(now, cause, v4(1)), None);
+        }
+        let mut number = 1;
+        while limit.entries.lock().len() < REMEMBERED_MAX {
+            number += 1;
+            limit.count(now, "other", v4(number));
+        }
+        let later = now + LOG_EVERY;
+        assert_eq!(limit.count(later, "host", v4(number + 1)), Some(1));
+        assert_eq!(limit.count(later, "host", v4(number + 2)), Some(0));
+        assert_eq!(limit.count(later, "origin", v4(number + 1)), Some(1));
+        assert_eq!(limit.entries.lock().len(), 3);
     }
 }

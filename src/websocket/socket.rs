@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use zeroize::Zeroize;
 
 use super::Fault;
 use super::reader::{Message, Reader};
@@ -73,6 +74,8 @@ pub struct Socket<S> {
     /// A control frame, or the rest of one: goes out at the next boundary between frames.
     control: Bytes,
     unflushed: bool,
+    /// The size of the last read into the thread's buffer.
+    last_read: usize,
     /// Bytes have arrived since the last [`Socket::take_heard`].
     heard: bool,
 }
@@ -87,6 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             written: 0,
             control: Bytes::new(),
             unflushed: false,
+            last_read: 0,
             heard: false,
         }
     }
@@ -140,13 +144,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, take: fn(&mut Reader, &[u8])) -> Poll<io::Result<usize>> {
-        let (stream, reader) = (&mut self.stream, &mut self.reader);
+        let (stream, reader, last_read) = (&mut self.stream, &mut self.reader, &mut self.last_read);
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(stream).poll_read(cx, &mut buffer))?;
             take(reader, buffer.filled());
-            Poll::Ready(Ok(buffer.filled().len()))
+            *last_read = buffer.filled().len();
+            Poll::Ready(Ok(*last_read))
         })
+    }
+
+    /// Wipes the message that was handed out last, because it may have had a secret, and this thread's copy of the last
+    /// read. A read on another thread is overwritten by the next one there; it is masked.
+    pub fn wipe_read(&mut self) {
+        self.reader.wipe();
+        SCRATCH.with_borrow_mut(|scratch| {
+            if let Some(read) = scratch.get_mut(..self.last_read) {
+                read.zeroize();
+            }
+        });
     }
 
     /// Where frames are put that are to be written next, behind those that stand there.

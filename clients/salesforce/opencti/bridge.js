@@ -39,8 +39,6 @@ export class SalesforceBridge extends EventTarget {
   #leader = new Leader((leads) => this.#leadChanged(leads));
   /** Events OpenObject that arrived lately, while another tab led. */
   #remembered = [];
-  /** Until when this tab claims a record, by its id. */
-  #claimed = new Map();
 
   /**
    * @param {object} options
@@ -168,8 +166,9 @@ export class SalesforceBridge extends EventTarget {
     if (!isRecordId(sfid)) {
       return this.#refuse(envelope, "OPEN_OBJECT_FAILED", "sfid is not a record id", "The record cannot be opened.");
     }
-    if (!(await this.#claims(sfid))) return;
     try {
+      // Another tab has opened this record in the last moments.
+      if (!(await claim(`switchboard-open:${sfid}`, OPENED_MS))) return;
       const type = this.#opencti.SCREENPOP_TYPE.SOBJECT;
       await this.#call("screenPop", { type, params: { recordId: sfid } });
       this.#cure("OpenObject");
@@ -183,16 +182,6 @@ export class SalesforceBridge extends EventTarget {
     const now = Date.now();
     const lately = this.#remembered.filter(({ at }) => now - at < REMEMBERED_MS);
     this.#remembered = [...lately, { at: now, envelope }].slice(-REMEMBERED_MAX);
-  }
-
-  /** Resolves with whether no other tab has opened this record in the last moments. */
-  async #claims(sfid) {
-    const now = Date.now();
-    for (const [other, until] of this.#claimed) if (until <= now) this.#claimed.delete(other);
-    if (this.#claimed.has(sfid)) return true;
-    const first = await claim(`switchboard-open:${sfid}`, OPENED_MS);
-    if (first) this.#claimed.set(sfid, now + OPENED_MS);
-    return first;
   }
 
   async #set(envelope) {

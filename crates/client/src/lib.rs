@@ -53,6 +53,7 @@ mod builder;
 mod connection;
 mod endpoint;
 mod error;
+mod folding;
 mod message;
 mod pace;
 mod parking;
@@ -65,6 +66,7 @@ mod subscription;
 mod table;
 mod tls;
 mod token;
+mod waiting;
 
 pub use builder::Builder;
 pub use endpoint::{ByteStream, Endpoint};
@@ -95,7 +97,7 @@ use tokio::time::timeout;
 use connection::Settings;
 use message::Outgoing;
 use reconnect::Order;
-use table::{Incoming, Waiting};
+use waiting::{Incoming, Waiting};
 use wire::notice;
 
 /// The capacity of the queue of orders for the driver. If it is full, an operation waits.

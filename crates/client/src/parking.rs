@@ -6,7 +6,7 @@ use futures_util::future::select_all;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::table::Incoming;
+use super::waiting::Incoming;
 
 /// See the module.
 #[derive(Default)]

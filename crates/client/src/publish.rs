@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::message::{Outgoing, Payload, check_triple};
 use super::reconnect::Order;
-use super::table::Waiting;
+use super::waiting::Waiting;
 use super::{Client, Error, Message};
 use wire::Triple;
 

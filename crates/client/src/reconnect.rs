@@ -21,7 +21,8 @@ use super::connection::{Link, Sink, Stream, closed, establish, lost};
 use super::message::{Outgoing, Payload};
 use super::pace::Pace;
 use super::subscription::Wanted;
-use super::table::{Incoming, Received, Table, Waiting};
+use super::table::{Received, Table};
+use super::waiting::{Incoming, Waiting};
 use super::{Error, Failure, Message, Shared, State};
 use wire::{ErrorCode, Reconnect, Refusal, notice};
 
@@ -211,9 +212,11 @@ impl Driver {
         for id in cancelled {
             self.out.extend(self.shared.command("Request", "Cancel", None, &json!({ "id": id }).into()));
         }
-        for id in left {
-            let data = json!({ "SubscriptionId": id });
-            self.out.extend(self.shared.command("Subscription", "Unsubscribe", None, &data.into()));
+        for (subscription, dropped) in left {
+            let id = self.shared.next_id();
+            let data = json!({ "SubscriptionId": subscription });
+            self.out.extend(self.shared.command("Subscription", "Unsubscribe", Some(&id), &data.into()));
+            self.table.unsubscribing(dropped, &id);
         }
     }
 

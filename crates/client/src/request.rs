@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::message::{Outgoing, Payload, check_triple};
 use super::reconnect::Order;
 use super::subscription::Queue;
-use super::table::Waiting;
+use super::waiting::Waiting;
 use super::{Client, Error, Message};
 use wire::ErrorCode;
 use wire::Triple;

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::message::Payload;
 use super::reconnect::Order;
-use super::table::Incoming;
+use super::waiting::Incoming;
 use super::{Client, Error, Message};
 use wire::Pattern;
 

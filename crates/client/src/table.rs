@@ -13,59 +13,22 @@
 //! [`PARKED_MAX`] messages are parked, because the answer can be behind events that the requesting code would have to
 //! take.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::folding::{Folding, matches_folded};
 use super::parking::Parking;
 use super::subscription::Wanted;
+use super::waiting::{Incoming, Waiting};
 use super::{Error, Message};
 use wire::{ErrorCode, Pattern, Triple};
 
 /// How many messages may be parked while an answer is pending.
 const PARKED_MAX: usize = 4096;
-
-/// An item of a queue. An error is the last one.
-pub(super) type Incoming = Result<Message, Error>;
-
-/// The recipient of an answer.
-pub(super) enum Waiting {
-    /// Takes one answer.
-    Once(oneshot::Sender<Incoming>),
-    /// Takes answers up to the one without `more`. If it is dropped before that, the request is cancelled.
-    Stream(mpsc::Sender<Incoming>),
-    /// Takes the reply to the Subscribe command with this number.
-    Subscribe(Wanted, u64, oneshot::Sender<Incoming>),
-    /// The subscriptions that are made again after a reconnect, by the Subscribe command with this number.
-    Again(Wanted, u64),
-}
-
-impl Waiting {
-    fn is_dropped(&self) -> bool {
-        match self {
-            Self::Once(queue) => queue.is_closed(),
-            Self::Stream(queue) => queue.is_closed(),
-            // The reply has the id by which the subscription is ended.
-            Self::Subscribe(..) | Self::Again(..) => false,
-        }
-    }
-
-    /// Reports why there will be no answer.
-    fn fail(self, error: Error) {
-        match self {
-            Self::Once(queue) | Self::Subscribe(_, _, queue) => {
-                queue.send(Err(error)).ok();
-            }
-            Self::Stream(queue) => {
-                queue.try_send(Err(error)).ok();
-            }
-            Self::Again(..) => {}
-        }
-    }
-}
 
 /// The equal subscriptions of this client.
 #[derive(Default)]
@@ -98,8 +61,7 @@ impl Held {
 pub(super) struct Table {
     held: BTreeMap<Wanted, Held>,
     asked: u64,
-    /// The channels of subscriptions in which the broker ignores case, as far as that has shown.
-    folded: BTreeSet<Box<str>>,
+    folding: Folding,
     waiting: HashMap<String, Waiting>,
     /// The requests that this session's handlers are working on, by the broker's id.
     running: BTreeMap<String, CancellationToken>,
@@ -165,8 +127,8 @@ impl Table {
             return Received::Handled;
         }
         match self.waiting.remove(id) {
-            // The answer is late.
-            None => {}
+            // The reply to Unsubscribe, or a late answer.
+            None => self.folding.replied(id),
             Some(Waiting::Once(queue)) => {
                 queue.send(Ok(message)).ok();
             }
@@ -209,23 +171,21 @@ impl Table {
         let is_shared =
             |(other, held): (&Wanted, &Held)| other.pattern != wanted.pattern && id.is_some() && held.id == id;
         if self.held.iter().any(is_shared) {
-            self.folded.extend(wanted.pattern.channel.clone());
+            self.folding.learn(&wanted.pattern);
         }
-    }
-
-    /// Returns whether a pattern matches a triple, by the case rule of the channel.
-    fn matches(&self, pattern: &Pattern, triple: &Triple<'_>) -> bool {
-        pattern.matches(triple) || (self.folded.contains(&*triple.channel) && matches_folded(pattern, triple))
     }
 
     /// Passes a request to the handler with the narrowest matching pattern.
     fn request(&mut self, message: Message) -> Received {
         let triple = message.triple();
         let handlers = || self.held.iter().filter(|(wanted, held)| wanted.handler && held.is_open());
-        let matching = handlers().filter(|(wanted, _)| self.matches(&wanted.pattern, triple));
+        let matching = handlers().filter(|(wanted, _)| self.folding.matches(&wanted.pattern, triple));
         let folded = handlers().filter(|(wanted, _)| matches_folded(&wanted.pattern, triple));
-        let chosen = matching.min_by_key(|(wanted, _)| width(&wanted.pattern));
-        let chosen = chosen.or_else(|| folded.min_by_key(|(wanted, _)| width(&wanted.pattern)));
+        let chosen = matching.min_by_key(|(wanted, _)| width(&wanted.pattern)).or_else(|| {
+            let folded = folded.min_by_key(|(wanted, _)| width(&wanted.pattern));
+            // Another spelling gets no request of a handler that has just stopped.
+            folded.filter(|_| !self.is_stopping(triple))
+        });
         let Some((wanted, held)) = chosen else { return Received::Unserved(message) };
         let queue = held.listeners.iter().map(|listener| &listener.queue).find(|queue| !queue.is_closed());
         let Some(queue) = queue.cloned() else { return Received::Unserved(message) };
@@ -239,15 +199,28 @@ impl Table {
         Received::Handled
     }
 
+    /// Returns whether a request can be for a handler that has stopped.
+    fn is_stopping(&self, triple: &Triple<'_>) -> bool {
+        let mut stopped = self.held.iter().filter(|(wanted, held)| wanted.handler && !held.is_open());
+        stopped.any(|(wanted, _)| wanted.pattern.matches(triple)) || self.folding.is_leaving(triple, true)
+    }
+
     /// Passes an event to every subscription that it can be for.
     fn event(&mut self, message: &Message) {
         let triple = message.triple();
         let events = || self.held.iter().filter(|(wanted, _)| !wanted.handler);
-        let mut matching: Vec<_> = events().filter(|(wanted, _)| self.matches(&wanted.pattern, triple)).collect();
+        let mut matching: Vec<_> =
+            events().filter(|(wanted, _)| self.folding.matches(&wanted.pattern, triple)).collect();
         if matching.is_empty() {
+            if self.folding.is_leaving(triple, false) {
+                return;
+            }
             matching = events().filter(|(wanted, _)| matches_folded(&wanted.pattern, triple)).collect();
-            let named = matching.iter().find_map(|(wanted, _)| wanted.pattern.channel.clone());
-            self.folded.extend(named);
+            if !self.folding.was_dropped(triple) {
+                for (wanted, _) in &matching {
+                    self.folding.learn(&wanted.pattern);
+                }
+            }
         }
         // The broker sent it for one of them, so a filter that leaves none is not applied.
         let narrowed: Vec<_> = matching.iter().filter(|(wanted, _)| wanted.is_for(message.user())).copied().collect();
@@ -330,8 +303,9 @@ impl Table {
         if more { self.running.contains_key(id) } else { self.running.remove(id).is_some() }
     }
 
-    /// Removes what was dropped. Returns the ids of the requests to cancel and of the subscriptions to end.
-    pub(super) fn sweep(&mut self) -> (Vec<String>, BTreeSet<String>) {
+    /// Removes what was dropped. Returns the ids of the requests to cancel, and the subscriptions to end by
+    /// `SubscriptionId`.
+    pub(super) fn sweep(&mut self) -> (Vec<String>, BTreeMap<String, Vec<Wanted>>) {
         let mut cancelled = Vec::new();
         self.waiting.retain(|id, waiting| {
             if waiting.is_dropped() && matches!(waiting, Waiting::Stream(_)) {
@@ -344,14 +318,23 @@ impl Table {
         for held in self.held.values_mut() {
             held.listeners.retain(|listener| !listener.queue.is_closed());
         }
-        let mut left = BTreeSet::new();
+        let mut left: BTreeMap<_, Vec<_>> = BTreeMap::new();
         // Until the last reply, it is not known whether a new pattern has the same id.
         if self.held.values().all(|held| held.unanswered == 0) {
             let empty = self.held.extract_if(.., |_, held| held.listeners.is_empty());
-            left.extend(empty.filter_map(|(_, held)| held.id));
-            left.retain(|id| !self.held.values().any(|held| held.id.as_ref() == Some(id)));
+            for (wanted, held) in empty {
+                if let Some(id) = held.id {
+                    left.entry(id).or_default().push(wanted);
+                }
+            }
+            left.retain(|id, _| !self.held.values().any(|held| held.id.as_ref() == Some(id)));
         }
         (cancelled, left)
+    }
+
+    /// Notes that the Unsubscribe command with this id ends these subscriptions.
+    pub(super) fn unsubscribing(&mut self, subscriptions: Vec<Wanted>, id: &str) {
+        self.folding.drop_subscriptions(subscriptions, id);
     }
 
     /// Notes that the connection is lost. Pending operations fail with this error, and running requests are cancelled.
@@ -370,7 +353,7 @@ impl Table {
     /// Returns the subscriptions to make on a new connection, with the numbers of their Subscribe commands.
     pub(super) fn again(&mut self) -> Vec<(Wanted, u64)> {
         self.sweep();
-        self.folded.clear();
+        self.folding = Folding::default();
         self.unconfirmed = self.held.len();
         let mut again = Vec::new();
         for (wanted, held) in &mut self.held {
@@ -402,10 +385,4 @@ impl Table {
 /// Returns how many parts of the pattern are `*`.
 fn width(pattern: &Pattern) -> usize {
     [&pattern.channel, &pattern.topic, &pattern.subtopic].iter().filter(|part| part.is_none()).count()
-}
-
-/// Returns whether a pattern matches a triple if case does not count in topic and subtopic. In the channel it counts.
-fn matches_folded(pattern: &Pattern, triple: &Triple<'_>) -> bool {
-    let is_channel = pattern.channel.as_deref().is_none_or(|channel| channel == triple.channel);
-    is_channel && pattern.matches_any_case(triple)
 }

@@ -90,7 +90,7 @@ impl Router {
             _ => return None,
         }
         session.set_missed(false);
-        let mut routed = Routed::default();
+        let mut routed = Routed { secret: pending.secret, ..Routed::default() };
         routed.note_pressure(&pending.asker, pressure);
         Some(routed)
     }

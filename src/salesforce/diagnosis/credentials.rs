@@ -98,10 +98,15 @@ impl Org {
             return steps.add("keys", Outcome::Passed, format!("each of the {all} rows has {key_field}"));
         }
         let outcome = if empty < all { Outcome::Warning } else { Outcome::Failed };
+        let usual = Lookup::default();
+        let advice = if (object, key_field) == (&usual.object, &usual.key_field) {
+            "Is the flow that sets it switched on? Setup > Process Automation > Flows > CTI Login Fill User Id > Activate; \
+             then save those rows again (Data Loader: any update)"
+        } else {
+            "Set it in those rows, for example with the Data Loader"
+        };
         let told = format!(
-            "{key_field} is empty in {empty} of {all} rows of {object}, in which no user's login is found. Is the flow that \
-             fills it switched on? Setup > Process Automation > Flows > CTI Login Fill User Id > Activate; then save those \
-             rows again, or fill the field with the Data Loader"
+            "{key_field} is empty in {empty} of {all} rows of {object}, in which no user's login is found. {advice}"
         );
         steps.add("keys", outcome, told);
     }

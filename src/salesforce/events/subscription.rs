@@ -314,8 +314,7 @@ impl Subscription {
             }
             Next::Anew => {
                 tracing::warn!(name, topic, hint, "the topic begins again at its configured start");
-                // Changes may have been missed.
-                self.shared.org.changed(topic.rsplit('/').next().unwrap_or_default());
+                self.shared.org.missed_changes(topic);
                 if let Some(org) = token.as_ref().and_then(|token| token.org.as_deref()) {
                     self.shared.positions.forget(org, topic);
                 }

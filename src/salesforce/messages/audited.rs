@@ -1,4 +1,5 @@
-//! Audit records of what is written to an org: [`Audited`] around a handler of requests, and changes that an event causes.
+//! Audit records of what is written to an org: [`Audited`] around a handler of requests, and records of creations and of
+//! changes that an event causes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,24 +12,39 @@ use super::known::Record;
 use super::{CallKey, Writer};
 use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Refused, Response};
 use crate::audit::{self, Audit, Entry};
-use crate::config::record_id;
 use crate::router::{OWN_SOURCE, SessionId};
+use crate::salesforce::fault::Fault;
 use crate::salesforce::write::Field;
 use wire::{ErrorCode, Pattern, Refusal};
 
 /// The keys of an answer that are not fields of the record.
-const DOCUMENTED: [&str; 10] =
-    ["callId", "callid", "Name", "OId", "sfid", "DisplayField", "DisplayValue", "Success", "ErrorMessage", "isManual"];
+const DOCUMENTED: [&str; 8] = ["callId", "callid", "Name", "OId", "sfid", "Success", "ErrorMessage", "isManual"];
 
-/// A handler, each of whose requests leaves a record.
+/// A handler whose requests leave records.
 pub(super) struct Audited<H> {
     handler: H,
     writer: Arc<Writer>,
+    leaves: Leaves,
+}
+
+/// Which requests leave a record.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaves {
+    /// All.
+    All,
+    /// Those that are refused or fail. The handler itself records what it writes.
+    Failed,
 }
 
 impl<H: Handler> Audited<H> {
+    /// Each request leaves a record.
     pub(super) fn new(handler: H, writer: &Arc<Writer>) -> Self {
-        Self { handler, writer: Arc::clone(writer) }
+        Self { handler, writer: Arc::clone(writer), leaves: Leaves::All }
+    }
+
+    /// Each request that is refused or fails leaves a record.
+    pub(super) fn failures(handler: H, writer: &Arc<Writer>) -> Self {
+        Self { leaves: Leaves::Failed, ..Self::new(handler, writer) }
     }
 }
 
@@ -53,7 +69,10 @@ impl<H: Handler> Handler for Audited<H> {
         let write = Write::new(&self.writer, &given);
         Box::pin(async move {
             let outcome = self.handler.handle(given).await;
-            write.end(&outcome);
+            match self.leaves {
+                Leaves::Failed if outcome.is_ok() => write.discard(),
+                Leaves::All | Leaves::Failed => write.end(&outcome),
+            }
             outcome
         })
     }
@@ -79,6 +98,7 @@ impl<H: Handler> Handler for Audited<H> {
 /// A request in progress. It is recorded when it is dropped: as cancelled, unless it has another outcome by then.
 struct Write {
     audit: Arc<Audit>,
+    discarded: bool,
     outcome: Option<ErrorCode>,
     source: Arc<str>,
     user: Option<Box<str>>,
@@ -101,6 +121,7 @@ impl Write {
         });
         Self {
             audit: Arc::clone(&writer.audit),
+            discarded: false,
             outcome: Some(ErrorCode::RequestCancelled),
             source: Arc::clone(&given.source),
             user: given.user.clone(),
@@ -121,14 +142,18 @@ impl Write {
         }
     }
 
-    /// Adds what only the answer has: the id of a new record, and fields that the broker added.
+    /// Leaves no record.
+    fn discard(mut self) {
+        self.discarded = true;
+    }
+
+    /// Adds the fields that only the answer has, because the broker added them.
     fn note_answer(&mut self, response: &Response) {
         let mut text = Vec::new();
         if response.data.write(&mut text).is_err() {
             return;
         }
         let Ok(answer) = serde_json::from_slice::<Map<String, Value>>(&text) else { return };
-        self.id = answer.get("sfid").and_then(Value::as_str).and_then(record_id).or(self.id.take());
         for (key, _) in answer {
             if !DOCUMENTED.contains(&key.as_str()) && !self.fields.contains(&key) {
                 self.fields.push(key);
@@ -139,6 +164,9 @@ impl Write {
 
 impl Drop for Write {
     fn drop(&mut self) {
+        if self.discarded {
+            return;
+        }
         let target = match (&self.object, &self.id) {
             (Some(object), Some(id)) => format!("{object}/{id}"),
             (Some(object), None) => object.clone(),
@@ -157,29 +185,45 @@ impl Drop for Write {
     }
 }
 
+/// The session that requested something.
+pub(super) struct Requester {
+    source: Arc<str>,
+    session: SessionId,
+    address: Option<IpAddr>,
+}
+
+impl Requester {
+    pub(super) fn of(given: &Given) -> Self {
+        Self { source: Arc::clone(&given.source), session: given.session, address: given.address }
+    }
+}
+
 impl Writer {
-    /// Records a creation whose requester was told that its outcome is not known yet.
-    pub(super) fn record_creation(&self, user: &str, record: &Record, written: &[Field]) {
+    /// Records a creation. It leaves one record, however many requests there are for it.
+    pub(super) fn record_creation(&self, requester: &Requester, user: &str, record: &Record, written: &[Field]) {
         let Some(object) = self.org.config.objects.get(&record.name) else { return };
         self.audit.record(&Entry {
-            source: Some(OWN_SOURCE),
+            source: Some(&requester.source),
             user: Some(user),
+            session: Some(requester.session.to_string()),
+            address: requester.address,
             target: Some(format!("{}/{}", object.object, record.id).into()),
             fields: written.iter().map(|(field, _)| field.clone().into()).collect(),
             ..Entry::new(audit::Event::Write)
         });
     }
 
-    /// Records a change that no request asked for: an event of the call caused it.
+    /// Records a change that no request asked for: an event of the call caused it. A change of no field is not recorded.
     pub(super) fn record_change(
         &self,
         now: Instant,
         call: &CallKey,
         record: &Record,
-        outcome: &Result<Vec<Field>, Refusal>,
+        outcome: &Result<Vec<Field>, Fault>,
     ) {
         let Some(object) = self.org.config.objects.get(&record.name) else { return };
         let fields = match outcome {
+            Ok(written) if written.is_empty() => return,
             Ok(written) => written.iter().map(|(field, _)| field.clone().into()).collect(),
             // What could not be written is still saved.
             Err(_) => {
@@ -187,7 +231,7 @@ impl Writer {
             }
         };
         self.audit.record(&Entry {
-            outcome: outcome.as_ref().err().map(|refusal| refusal.code),
+            outcome: outcome.as_ref().err().map(|fault| fault.refusal().code),
             source: Some(OWN_SOURCE),
             user: Some(call.user()),
             target: Some(format!("{}/{}", object.object, record.id).into()),

@@ -14,12 +14,14 @@ use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
-use super::creations::{Before, Begun, Created, Creation, Failed, Outcome, Waiting, key};
+use super::audited::Requester;
+use super::creation::{Before, Created, Creation, Failed, Outcome, Waiting};
+use super::creations::{Begun, key};
 use super::data::{Asked, Told};
 use super::doubt::look_for;
 use super::known::Record;
 use super::values::Values;
-use super::{CallKey, Way, Writer, json_text, mapped, named, target, told};
+use super::{CallKey, Way, Writer, json_text, log, mapped, named, target};
 use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Response};
 use crate::config::WritableObject;
 use crate::salesforce::fault::Fault;
@@ -41,6 +43,7 @@ struct Job {
     creation: Arc<Creation>,
     before: Before,
     key: String,
+    requester: Requester,
     wanted: Arc<Wanted>,
 }
 
@@ -80,7 +83,7 @@ impl CreateObject {
         let drawn = || hex::encode(rand::random::<[u8; 16]>()).into();
         let request_id = given.request_id.clone().unwrap_or_else(drawn);
         let key = key([user, &given.source, &request_id, &call.id, &name]);
-        let repeatable = given.request_id.is_some();
+        let (repeatable, requester) = (given.request_id.is_some(), Requester::of(&given));
         let wanted = Wanted {
             user: user.to_owned(),
             call: call.id,
@@ -96,15 +99,15 @@ impl CreateObject {
             Begun::Done(created) => (Ok(created), false),
             Begun::Running(waiting) => self.wait(waiting, repeatable).await?,
             Begun::New(creation, before, waiting) => {
-                self.start(Job { creation, before, key, wanted: Arc::clone(&wanted) });
+                self.start(Job { creation, before, key, requester, wanted: Arc::clone(&wanted) });
                 self.wait(waiting, repeatable).await?
             }
         };
         let created = outcome.map_err(|failed| failed.refusal)?;
-        let told = self.told(object, &wanted, &created).await?;
-        let mut response = Response::from(told.answer());
+        let announcement = Announcement::new(object, &wanted, &created);
+        let mut response = Response::from(announcement.answer());
         if announces {
-            response.events.push(told.event(&wanted.user));
+            response.events.push(announcement.event(&wanted.user));
         }
         Ok(response)
     }
@@ -115,7 +118,7 @@ impl CreateObject {
             let job = refused.into_inner();
             let refusal =
                 Refusal::new(ErrorCode::UpstreamUnavailable, "the broker is about to end; try again in a moment");
-            let failed = Failed { refusal, in_doubt: false };
+            let failed = Failed { refusal, before_next: job.before };
             self.writer.creations.end(Instant::now().into_std(), &job.creation, Err(failed));
         }
     }
@@ -135,24 +138,24 @@ impl CreateObject {
         })
     }
 
-    /// Carries a creation out. If nobody waits for it any more, announces the record.
+    /// Carries a creation out: records it in the audit log if this process created the record, and announces the record if
+    /// nobody waits for it any more.
     async fn carry_out(&self, job: Job, publish: &Publish) {
         let outcome = match self.writer.object(&job.wanted.name, Way::Create) {
             Ok(object) => self.create(object, &job).await,
-            Err(refusal) => Err(Failed { refusal, in_doubt: false }),
+            Err(refusal) => Err(Failed { refusal, before_next: job.before }),
         };
         if let Ok(created) = &outcome {
             let record = Record { name: job.wanted.name.clone(), id: created.id.clone() };
+            if created.found.is_none() {
+                self.writer.record_creation(&job.requester, &job.wanted.user, &record, &job.wanted.fields);
+            }
             let call = CallKey::new(&job.wanted.user, &job.wanted.call);
             self.writer.known.know(Instant::now().into_std(), &call, record);
         }
         let announces = self.writer.creations.end(Instant::now().into_std(), &job.creation, outcome.clone());
         if announces && let (Ok(created), Ok(object)) = (&outcome, self.writer.object(&job.wanted.name, Way::Create)) {
-            let record = Record { name: job.wanted.name.clone(), id: created.id.clone() };
-            self.writer.record_creation(&job.wanted.user, &record, &job.wanted.fields);
-            if let Ok(told) = self.told(object, &job.wanted, created).await {
-                publish(told.event(&job.wanted.user));
-            }
+            publish(Announcement::new(object, &job.wanted, created).event(&job.wanted.user));
         }
     }
 
@@ -160,29 +163,28 @@ impl CreateObject {
         let Writer { org, .. } = &*self.writer;
         let target = target(object, &job.wanted.fields);
         let key = (object.external_id.as_str(), job.key.as_str());
-        let known = |id: String| Created { id, as_asked: job.before == Before::AsAsked };
-        let failed = |fault: &Fault| failed(fault, &target, job.before == Before::AsAsked);
+        let failed = |fault: &Fault| failed(fault, &target, job.before);
         org.count_call(&job.wanted.user).map_err(|fault| failed(&fault))?;
         if job.before != Before::Absent
             && let Some(id) = org.by_external_id(&target, key).await.map_err(|fault| failed(&fault))?
         {
-            return Ok(known(id));
+            return self.found(object, job, id).await;
         }
         let mut fields = job.wanted.fields.clone();
         fields.push((object.external_id.clone(), json_text(&job.key)));
         match org.post(&target, &fields).await {
-            Ok(Posted::New(id)) => Ok(Created { id, as_asked: true }),
+            Ok(Posted::New(id)) => Ok(Created { id, found: None }),
             Ok(Posted::Duplicate) => match org.by_external_id(&target, key).await {
-                Ok(Some(id)) => Ok(known(id)),
+                Ok(Some(id)) => self.found(object, job, id).await,
                 Ok(None) => Err(failed(&duplicate(object))),
                 Err(fault) => Err(failed(&fault)),
             },
             Err(fault) if fault.is_in_doubt() => {
-                fault.log_unwritten(target.object, &target.named_fields());
+                log(&fault, &target);
                 tracing::info!(object = target.object, "the record may exist anyway; the broker looks for it");
                 match look_for(|| org.by_external_id(&target, key)).await {
-                    Ok(Some(id)) => Ok(Created { id, as_asked: true }),
-                    Ok(None) => Err(Failed { refusal: repeatable(fault.refusal()), in_doubt: true }),
+                    Ok(Some(id)) => Ok(Created { id, found: None }),
+                    Ok(None) => Err(Failed { refusal: repeatable(fault.refusal()), before_next: Before::AsAsked }),
                     Err(fault) => Err(failed(&fault.in_doubt())),
                 }
             }
@@ -190,32 +192,19 @@ impl CreateObject {
         }
     }
 
-    /// Returns what the answer and the event say: the values that the record has, which are not those of a request that
-    /// found it.
-    async fn told(&self, object: &WritableObject, wanted: &Wanted, created: &Created) -> Result<Announcement, Refusal> {
-        let fields = match created.as_asked {
-            true => wanted.fields.clone(),
-            false => self.read_back(object, wanted, &created.id).await?,
-        };
-        let shown = fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(&object.display_field));
-        let about = Told::default()
-            .raw("callId", &wanted.call_raw)
-            .value("Name", &wanted.name)
-            .raw("OId", &wanted.oid)
-            .value("sfid", &created.id)
-            .value("DisplayField", Some(&object.display_field).filter(|it| !it.is_empty()))
-            .raw("DisplayValue", shown.map_or(RawValue::NULL, |(_, value)| value));
-        Ok(Announcement { about, fields })
-    }
-
-    /// Reads the fields of a record that messages may write, without those that are empty and were not requested.
-    async fn read_back(&self, object: &WritableObject, wanted: &Wanted, id: &str) -> Result<Vec<Field>, Refusal> {
-        let mut target = target(object, &wanted.fields);
-        let is_other = |field: &&String| !wanted.fields.iter().any(|(it, _)| it == *field);
-        target.fields.extend(object.fields.values().filter(is_other).map(String::as_str));
-        let read = self.writer.org.read(&target, id).await.map_err(|fault| told(&fault, &target))?;
-        let counts = |(field, value): &Field| value.get() != "null" || wanted.fields.iter().any(|(it, _)| it == field);
-        Ok(read.into_iter().filter(counts).collect())
+    /// Ends the creation of a record that the org has already. If this process may not have created it, reads the fields
+    /// that messages may write, without those that are empty and were not requested.
+    async fn found(&self, object: &WritableObject, job: &Job, id: String) -> Outcome {
+        if job.before == Before::AsAsked {
+            return Ok(Created { id, found: None });
+        }
+        let is_wanted = |field: &str| job.wanted.fields.iter().any(|(it, _)| it == field);
+        let mut target = target(object, &job.wanted.fields);
+        target.fields.extend(object.fields.values().map(String::as_str).filter(|field| !is_wanted(field)));
+        let read = self.writer.org.read(&target, &id).await;
+        let mut fields = read.map_err(|fault| failed(&fault, &target, Before::Unknown))?;
+        fields.retain(|(field, value)| value.get() != "null" || is_wanted(field));
+        Ok(Created { id, found: Some(fields.into()) })
     }
 }
 
@@ -226,6 +215,20 @@ struct Announcement {
 }
 
 impl Announcement {
+    /// Reports the values with which the record was found, or the requested ones if it was created.
+    fn new(object: &WritableObject, wanted: &Wanted, created: &Created) -> Self {
+        let fields = created.found.as_deref().unwrap_or(&wanted.fields).to_vec();
+        let shown = fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(&object.display_field));
+        let about = Told::default()
+            .raw("callId", &wanted.call_raw)
+            .value("Name", &wanted.name)
+            .raw("OId", &wanted.oid)
+            .value("sfid", &created.id)
+            .value("DisplayField", Some(&object.display_field).filter(|it| !it.is_empty()))
+            .raw("DisplayValue", shown.map_or(RawValue::NULL, |(_, value)| value));
+        Self { about, fields }
+    }
+
     fn answer(&self) -> crate::adapter::Data {
         self.about.clone().value("Success", true).value("ErrorMessage", None::<&str>).fields(&self.fields).data()
     }
@@ -240,8 +243,13 @@ impl Announcement {
     }
 }
 
-fn failed(fault: &Fault, target: &Target<'_>, was_in_doubt: bool) -> Failed {
-    Failed { refusal: repeatable(told(fault, target)), in_doubt: was_in_doubt || fault.is_in_doubt() }
+/// The failure of a creation. `before` says whether the org may have had the record when the attempt began.
+fn failed(fault: &Fault, target: &Target<'_>, before: Before) -> Failed {
+    log(fault, target);
+    Failed {
+        refusal: repeatable(fault.refusal()),
+        before_next: if fault.is_in_doubt() { Before::AsAsked } else { before },
+    }
 }
 
 fn repeatable(refusal: Refusal) -> Refusal {

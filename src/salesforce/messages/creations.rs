@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::sync::Notify;
 
+use super::creation::{Before, Created, Creation, Failed, Outcome, Waiting};
 use super::values::Values;
 use crate::config::CreationBounds;
 use crate::expiring::Expiring;
@@ -20,96 +20,8 @@ use wire::{ErrorCode, Refusal};
 /// How long an outcome is remembered.
 const KEEP: Duration = Duration::from_mins(10);
 
-/// A record that is in the org.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Created {
-    /// Its id, of 18 characters.
-    pub(super) id: String,
-    /// Whether this process created it with the requested values. Otherwise it may have others.
-    pub(super) as_asked: bool,
-}
-
-/// Why there is no record, as far as the broker knows.
-#[derive(Clone, Debug)]
-pub(super) struct Failed {
-    /// The refusal for the requester.
-    pub(super) refusal: Refusal,
-    /// Whether the org may have created the record anyway.
-    pub(super) in_doubt: bool,
-}
-
-/// How a creation ended.
-pub(super) type Outcome = Result<Created, Failed>;
-
-/// Whether the org may have the record before it is created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Before {
-    /// No.
-    Absent,
-    /// A broker may have created it, with values that are not known.
-    Unknown,
-    /// This process may have created it, with the requested values.
-    AsAsked,
-}
-
-/// The creation of one record, which ends even if nobody waits for it.
-pub(super) struct Creation {
-    key: String,
-    user: Arc<str>,
-    values: Values,
-    progress: Mutex<Progress>,
-    ended: Notify,
-}
-
-#[derive(Default)]
-struct Progress {
-    waiting: usize,
-    outcome: Option<Outcome>,
-    announced: bool,
-}
-
-/// A requester that waits for a creation.
-pub(super) struct Waiting {
-    creation: Arc<Creation>,
-    /// Whether it counts as waiting.
-    counted: bool,
-}
-
-impl Waiting {
-    fn new(creation: &Arc<Creation>) -> Self {
-        creation.progress.lock().waiting += 1;
-        Self { creation: Arc::clone(creation), counted: true }
-    }
-
-    /// Waits until the creation ends.
-    pub(super) async fn ended(&self) {
-        loop {
-            let ended = self.creation.ended.notified();
-            if self.creation.progress.lock().outcome.is_some() {
-                return;
-            }
-            ended.await;
-        }
-    }
-
-    /// Stops waiting. Returns the outcome, if there is one, and whether this requester is the one to announce the record.
-    pub(super) fn leave(mut self) -> Option<(Outcome, bool)> {
-        let mut progress = self.creation.progress.lock();
-        progress.waiting -= 1;
-        self.counted = false;
-        let outcome = progress.outcome.clone()?;
-        let announces = outcome.is_ok() && !std::mem::replace(&mut progress.announced, true);
-        Some((outcome, announces))
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if self.counted {
-            self.creation.progress.lock().waiting -= 1;
-        }
-    }
-}
+/// The most bytes of found values that are remembered. One record has at most as many as an answer that is read, 1 MiB.
+const FOUND_BYTES_MAX: usize = 16 << 20;
 
 /// What there is to do for a request.
 pub(super) enum Begun {
@@ -131,10 +43,40 @@ struct State {
     running: HashMap<String, Arc<Creation>>,
     /// How many of `running` are of each user.
     of_user: HashMap<Arc<str>, usize>,
-    /// `None`: it may have been created.
-    over: Expiring<String, (Values, Option<Created>)>,
+    over: Expiring<String, Over>,
+    /// The bytes of found values in `over`.
+    found_bytes: usize,
     /// Until then, a request may repeat one that is not in `over`.
     unknown_until: Instant,
+}
+
+/// A creation that has ended, as far as it concerns a repetition.
+enum Over {
+    /// The record is in the org.
+    Created(Values, Created),
+    /// The org may have created it with these values.
+    AsAsked(Values),
+    /// The org may have it, with values that are not known.
+    Unknown,
+}
+
+impl Over {
+    /// `None`: there is nothing to remember, because the org does not have the record.
+    fn of(values: &Values, outcome: &Outcome) -> Option<Self> {
+        match outcome {
+            Ok(created) => Some(Self::Created(values.clone(), created.clone())),
+            Err(Failed { before_next: Before::AsAsked, .. }) => Some(Self::AsAsked(values.clone())),
+            Err(Failed { before_next: Before::Unknown, .. }) => Some(Self::Unknown),
+            Err(Failed { before_next: Before::Absent, .. }) => None,
+        }
+    }
+
+    fn found_bytes(&self) -> usize {
+        match self {
+            Self::Created(_, created) => created.found_bytes(),
+            Self::AsAsked(_) | Self::Unknown => 0,
+        }
+    }
 }
 
 impl Creations {
@@ -144,6 +86,7 @@ impl Creations {
             running: HashMap::new(),
             of_user: HashMap::new(),
             over: Expiring::new(bounds.remembered),
+            found_bytes: 0,
             unknown_until: now + KEEP,
         };
         Self { bounds: bounds.clone(), state: Mutex::new(state) }
@@ -159,19 +102,21 @@ impl Creations {
         repeatable: bool,
     ) -> Result<Begun, Refusal> {
         let mut state = self.state.lock();
-        state.over.expire(now);
+        state.expire(now);
         if let Some(creation) = state.running.get(key) {
             creation.values.compare(&values)?;
             return Ok(Begun::Running(Waiting::new(creation)));
         }
         let before = match state.over.get(now, key) {
-            Some((earlier, created)) => {
+            Some(Over::Created(earlier, created)) => {
                 earlier.compare(&values)?;
-                match created {
-                    Some(created) => return Ok(Begun::Done(created.clone())),
-                    None => Before::AsAsked,
-                }
+                return Ok(Begun::Done(created.clone()));
             }
+            Some(Over::AsAsked(earlier)) => {
+                earlier.compare(&values)?;
+                Before::AsAsked
+            }
+            Some(Over::Unknown) => Before::Unknown,
             None if repeatable && now < state.unknown_until => Before::Unknown,
             None => Before::Absent,
         };
@@ -191,13 +136,7 @@ impl Creations {
                 ));
             }
         }
-        let creation = Arc::new(Creation {
-            key: key.to_owned(),
-            user: Arc::clone(&user),
-            values,
-            progress: Mutex::default(),
-            ended: Notify::new(),
-        });
+        let creation = Arc::new(Creation::new(key, &user, values));
         state.of_user.insert(user, own + 1);
         state.running.insert(key.to_owned(), Arc::clone(&creation));
         let waiting = Waiting::new(&creation);
@@ -207,39 +146,39 @@ impl Creations {
     /// Ends a creation. Returns whether nobody waits for it, so that the caller has to announce the record.
     pub(super) fn end(&self, now: Instant, creation: &Creation, outcome: Outcome) -> bool {
         let mut state = self.state.lock();
-        state.over.expire(now);
+        state.expire(now);
         if state.running.remove(&creation.key).is_some() {
             state.count_out(&creation.user);
         }
-        let over = match &outcome {
-            Ok(created) => Some(Some(created.clone())),
-            Err(failed) if failed.in_doubt => Some(None),
-            Err(_) => None,
-        };
-        match over {
-            Some(over) => state.remember(now, creation, over, self.bounds.remembered),
-            None => drop(state.over.remove(&creation.key)),
+        state.forget(&creation.key);
+        if let Some(over) = Over::of(&creation.values, &outcome) {
+            state.remember(now, creation.key.clone(), over, self.bounds.remembered);
         }
         // Under the lock of the state: a repetition joins before the outcome is there, or finds it remembered.
-        let mut progress = creation.progress.lock();
-        let announces = progress.waiting == 0 && outcome.is_ok();
-        progress.announced = announces;
-        progress.outcome = Some(outcome);
-        drop(progress);
-        creation.ended.notify_waiters();
-        announces
+        creation.end(outcome)
     }
 }
 
 impl State {
-    fn remember(&mut self, now: Instant, creation: &Creation, over: Option<Created>, most: usize) {
-        self.over.remove(&creation.key);
-        if self.over.len() >= most
+    fn remember(&mut self, now: Instant, key: String, over: Over, most: usize) {
+        let bytes = over.found_bytes();
+        while (self.over.len() >= most || self.found_bytes + bytes > FOUND_BYTES_MAX)
             && let Some(forgotten) = self.over.deadline()
         {
+            self.expire(forgotten);
             self.unknown_until = self.unknown_until.max(forgotten);
         }
-        self.over.insert(now, creation.key.clone(), (creation.values.clone(), over), KEEP);
+        self.found_bytes += bytes;
+        self.over.insert(now, key, over, KEEP);
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let bytes: usize = self.over.expire(now).iter().map(|(_, over)| over.found_bytes()).sum();
+        self.found_bytes -= bytes;
+    }
+
+    fn forget(&mut self, key: &str) {
+        self.found_bytes -= self.over.remove(key).map_or(0, |over| over.found_bytes());
     }
 
     fn count_out(&mut self, user: &Arc<str>) {
@@ -291,11 +230,17 @@ mod tests {
     }
 
     fn created() -> Created {
-        Created { id: "00T1".to_owned(), as_asked: true }
+        Created { id: "00T1".to_owned(), found: None }
     }
 
-    fn failed(in_doubt: bool) -> Failed {
-        Failed { refusal: Refusal::new(ErrorCode::UpstreamUnavailable, ""), in_doubt }
+    /// A record that was found with a value of this length.
+    fn found(bytes: usize) -> Created {
+        let value = RawValue::from_string("1".repeat(bytes)).unwrap();
+        Created { found: Some([("Subject".to_owned(), value)].into()), ..created() }
+    }
+
+    fn failed(before_next: Before) -> Failed {
+        Failed { refusal: Refusal::new(ErrorCode::UpstreamUnavailable, ""), before_next }
     }
 
     fn begun(creations: &Creations, now: Instant, key: &str, text: &str) -> (Arc<Creation>, Before, Waiting) {
@@ -314,18 +259,19 @@ mod tests {
         let Ok(Begun::Running(second)) = creations.begin(now, ("k", "alice"), values("a=1"), true) else { panic!() };
         assert!(!creations.end(now, &creation, Ok(created())), "somebody waits");
         tokio::join!(first.ended(), second.ended());
-        let announced = |waiting: Waiting| waiting.leave().map(|(outcome, announces)| (outcome.unwrap(), announces));
-        assert_eq!((announced(second), announced(first)), (Some((created(), true)), Some((created(), false))));
+        let announced = |waiting: Waiting| waiting.leave().map(|(outcome, announces)| (outcome.unwrap().id, announces));
+        let expected = |announces| Some((created().id, announces));
+        assert_eq!((announced(second), announced(first)), (expected(true), expected(false)));
         let Ok(Begun::Done(done)) = creations.begin(now + 599 * S, ("k", "alice"), values("a=1"), true) else {
             panic!()
         };
-        assert_eq!(done, created());
+        assert_eq!(done.id, created().id);
 
         let (creation, _, gave_up) = begun(&creations, now, "l", "");
         assert!(gave_up.leave().is_none());
         assert!(creations.end(now, &creation, Ok(created())), "nobody waits any more");
         let (creation, _, late) = begun(&creations, now, "m", "");
-        creations.end(now, &creation, Err(failed(false)));
+        creations.end(now, &creation, Err(failed(Before::Absent)));
         assert!(late.leave().is_some_and(|(outcome, announces)| outcome.is_err() && !announces));
     }
 
@@ -343,7 +289,7 @@ mod tests {
         let (creation, _, _waiting) = begun(&creations, now, "k", r#"a="x" b=2 c="secret""#);
         assert_eq!(other(r#"a="\u0078" b=2 c="secret""#), None, "the same value in another notation");
         assert_eq!(other(r#"a="y" c="secret" d=1"#), Some(differs("'a', 'b', 'd'")));
-        creations.end(now, &creation, Err(failed(true)));
+        creations.end(now, &creation, Err(failed(Before::AsAsked)));
         assert_eq!(other("b=2"), Some(differs("'a', 'c'")));
         let (creation, before, _waiting) = begun(&creations, now, "k", r#"a="x" b=2 c="secret""#);
         assert_eq!(before, Before::AsAsked);
@@ -351,8 +297,40 @@ mod tests {
         assert_eq!(other("a=1"), Some(differs("'a', 'b', 'c'")));
 
         let (creation, _, _waiting) = begun(&creations, now, "l", "a=1");
-        creations.end(now, &creation, Err(failed(false)));
+        creations.end(now, &creation, Err(failed(Before::Absent)));
         begun(&creations, now, "l", "a=2");
+    }
+
+    #[test]
+    fn a_record_whose_values_are_not_known_is_searched_for_again_whatever_the_request_wants() {
+        let creations = creations(start(), |_| {});
+        let now = start() + KEEP;
+        let (creation, before, _waiting) = begun(&creations, now, "k", "a=1");
+        assert_eq!(before, Before::Absent);
+        creations.end(now, &creation, Err(failed(Before::Unknown)));
+        let (creation, before, _waiting) = begun(&creations, now + S, "k", "a=2");
+        assert_eq!(before, Before::Unknown);
+        creations.end(now + S, &creation, Ok(found(1)));
+        let Ok(Begun::Done(done)) = creations.begin(now + S, ("k", "alice"), values("a=2"), true) else { panic!() };
+        assert_eq!(done.found.unwrap()[0].1.get(), "1");
+    }
+
+    #[test]
+    fn the_bytes_of_found_values_are_bounded() {
+        const MIB: usize = 1 << 20;
+        let creations = creations(start(), |_| {});
+        let now = start() + KEEP;
+        for number in 0..40 {
+            let (creation, _, _waiting) = begun(&creations, now + number * S, &number.to_string(), "");
+            creations.end(now + number * S, &creation, Ok(found(MIB)));
+            assert!(creations.state.lock().found_bytes <= FOUND_BYTES_MAX);
+        }
+        let done =
+            |key: &str| matches!(creations.begin(now + 40 * S, (key, "alice"), values(""), true), Ok(Begun::Done(_)));
+        assert!(done("39") && done("30"), "the newest are remembered");
+        assert_eq!(begun(&creations, now + 40 * S, "0", "").1, Before::Unknown, "it was forgotten before its time");
+        creations.state.lock().expire(now + 40 * S + KEEP);
+        assert_eq!(creations.state.lock().found_bytes, 0);
     }
 
     #[test]
@@ -392,7 +370,7 @@ mod tests {
         refused(begin("c", "alice"), "salesforce.creations.of_user");
         begin("c", "bob").unwrap();
         refused(begin("d", "carol"), "salesforce.creations.in_progress");
-        creations.end(now, &first, Err(failed(true)));
+        creations.end(now, &first, Err(failed(Before::AsAsked)));
         begin("d", "alice").unwrap();
         refused(begin("e", "alice"), "salesforce.creations");
     }

@@ -3,12 +3,13 @@
 //!
 //! Only objects and fields in `[salesforce.objects.NAME]` are ever written. Without such a table there is no handler,
 //! and the triples are ordinary ones. `data` reads and writes payloads, `calls` keeps variables and `known` the records of a
-//! call, `creations` and `doubt` see to it that a record is created once, `unwritten` has the variables that Salesforce could
+//! call, `creation`, `creations` and `doubt` see to it that a record is created once, `unwritten` has the variables that Salesforce could
 //! not take, `audited` records what is written; [`Writer`] is what the handlers share.
 
 mod audited;
 mod calls;
 mod create;
+mod creation;
 mod creations;
 mod data;
 mod doubt;
@@ -59,7 +60,7 @@ pub fn writers(org: &Arc<Org>, audit: &Arc<Audit>) -> Vec<Arc<dyn Handler>> {
         handlers.push(Arc::new(CustomVariables::new(&writer)));
     }
     if objects.values().any(|it| it.create) {
-        handlers.push(Arc::new(Audited::new(CreateObject::new(&writer), &writer)));
+        handlers.push(Arc::new(Audited::failures(CreateObject::new(&writer), &writer)));
     }
     handlers
 }
@@ -132,9 +133,8 @@ impl Writer {
     }
 
     /// Writes the requested fields and the saved variables of the call that are mapped, and returns what was written.
-    /// The written variables are dropped.
-    async fn change(&self, change: Change<'_>) -> Result<Vec<Field>, Refusal> {
-        let object = self.object(&change.record.name, Way::Update)?;
+    /// The written variables are dropped. A failure is logged for the operator.
+    async fn change(&self, object: &WritableObject, change: Change<'_>) -> Result<Vec<Field>, Fault> {
         let before = self.calls.kept(Instant::now().into_std(), change.call);
         let written = self.org.client.within(async {
             // Half of the time is reserved for the write. A write that is cut short counts as a failure of Salesforce,
@@ -151,7 +151,7 @@ impl Writer {
             self.known.know(Instant::now().into_std(), change.call, change.record.clone());
             Ok(fields)
         });
-        written.await.map_err(|fault| told(&fault, &target(object, &self.due(&change, object, &before).0)))
+        written.await.inspect_err(|fault| log(fault, &target(object, &self.due(&change, object, &before).0)))
     }
 
     /// Returns the fields that a change writes, and the variables that are done afterwards. `before` is what was saved
@@ -196,10 +196,9 @@ fn json_text(text: &str) -> Box<RawValue> {
     to_raw_value(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
-/// Logs a fault for the operator and returns the refusal for the application.
-fn told(fault: &Fault, target: &Target<'_>) -> Refusal {
+/// Logs a fault for the operator.
+fn log(fault: &Fault, target: &Target<'_>) {
     fault.log_unwritten(target.object, &target.named_fields());
-    fault.refusal()
 }
 
 /// Translates variables into fields.

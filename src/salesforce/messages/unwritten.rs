@@ -18,8 +18,8 @@ use crate::expiring::Expiring;
 const OF_CALL: Backoff =
     Backoff { least: Duration::from_millis(500), first: Duration::from_secs(1), most: Duration::from_mins(5) };
 
-/// The waits between attempts of any calls while they fail: an outage costs about eight attempts a minute, however many
-/// calls wait.
+/// The waits between attempts of any calls while Salesforce as a whole fails: an outage costs about eight attempts a
+/// minute, however many calls wait.
 const OF_ALL: Backoff =
     Backoff { least: Duration::from_millis(500), first: Duration::from_secs(1), most: Duration::from_secs(15) };
 
@@ -33,7 +33,7 @@ struct State {
     /// The number of attempts of each call. An entry expires when the next attempt is due.
     waiting: Expiring<CallKey, u32>,
     due: VecDeque<(CallKey, u32)>,
-    /// Attempts that failed in a row.
+    /// Attempts in a row that failed because Salesforce as a whole did.
     failures: u32,
     chance: StdRng,
 }
@@ -48,11 +48,6 @@ impl Unwritten {
             chance: StdRng::seed_from_u64(rand::random()),
         };
         Self { state: Mutex::new(state), changed: Notify::new() }
-    }
-
-    /// Adds a call after its first attempt failed.
-    pub(super) fn add(&self, key: CallKey) {
-        self.put_off(key, 0);
     }
 
     /// Waits until a call is due, and returns it with the number of its attempts. Cancel-safe.
@@ -85,9 +80,8 @@ impl Unwritten {
         self.state.lock().failures = 0;
     }
 
-    /// The attempt has failed. Returns when the next one of any call may be made.
-    pub(super) fn failed(&self, key: CallKey, attempts: u32) -> Instant {
-        self.put_off(key, attempts.saturating_add(1));
+    /// The attempt has failed, as those of other calls will. Returns when the next one of any call may be made.
+    pub(super) fn all_failed(&self) -> Instant {
         let mut state = self.state.lock();
         let State { failures, chance, .. } = &mut *state;
         let wait = OF_ALL.wait(*failures, chance);
@@ -95,10 +89,12 @@ impl Unwritten {
         Instant::now() + wait
     }
 
-    fn put_off(&self, key: CallKey, attempts: u32) {
+    /// Adds a call whose variables could not be written. The next attempt is number `attempts`, counted from 0 after the
+    /// first, and not made before `pause` is over.
+    pub(super) fn put_off(&self, key: CallKey, attempts: u32, pause: Option<Duration>) {
         let mut state = self.state.lock();
         let State { waiting, chance, .. } = &mut *state;
-        let wait = OF_CALL.wait(attempts, chance);
+        let wait = OF_CALL.wait(attempts, chance).max(pause.unwrap_or_default());
         waiting.insert(Instant::now().into_std(), key, attempts, wait);
         drop(state);
         self.changed.notify_one();
@@ -116,33 +112,46 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_call_is_tried_again_with_growing_waits_that_have_an_end() {
         let unwritten = Unwritten::new(10);
-        unwritten.add(key(1));
+        unwritten.put_off(key(1), 0, None);
         let mut last = Duration::ZERO;
         for attempts in 0..20 {
             let before = Instant::now();
             assert_eq!(unwritten.next().await, (key(1), attempts));
             last = before.elapsed();
             assert!(last >= OF_CALL.least && last <= OF_CALL.most + Duration::from_millis(1), "{last:?}");
-            let next = unwritten.failed(key(1), attempts);
-            assert!(next <= Instant::now() + OF_ALL.most);
+            unwritten.put_off(key(1), attempts + 1, None);
+            assert!(unwritten.all_failed() <= Instant::now() + OF_ALL.most);
         }
         assert!(last > OF_ALL.first, "{last:?}");
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_call_waits_for_a_pause_that_is_longer_than_its_own_and_the_others_do_not() {
+        let unwritten = Unwritten::new(10);
+        let start = Instant::now();
+        unwritten.put_off(key(1), 0, Some(Duration::from_secs(42)));
+        unwritten.put_off(key(2), 0, Some(Duration::ZERO));
+        assert_eq!(unwritten.next().await, (key(2), 0));
+        assert!(start.elapsed() <= OF_CALL.first + Duration::from_millis(1));
+        assert_eq!(unwritten.next().await, (key(1), 0));
+        assert!(start.elapsed() >= Duration::from_secs(42));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_call_that_is_due_comes_first_and_one_that_is_added_later_is_noticed() {
         let unwritten = Unwritten::new(10);
-        for attempts in 0..10 {
-            unwritten.failed(key(1), attempts);
+        unwritten.put_off(key(1), 10, Some(Duration::from_mins(1)));
+        for _ in 0..10 {
+            unwritten.all_failed();
         }
         let added = async {
             sleep_until(Instant::now() + Duration::from_millis(10)).await;
-            unwritten.add(key(2));
+            unwritten.put_off(key(2), 0, None);
         };
         let ((next, _), ()) = tokio::join!(unwritten.next(), added);
         assert_eq!(next, key(2), "although the other was there first");
         unwritten.succeeded();
-        assert!(unwritten.failed(key(2), 0) <= Instant::now() + OF_ALL.first, "a success starts the waits anew");
+        assert!(unwritten.all_failed() <= Instant::now() + OF_ALL.first, "a success starts the waits anew");
     }
 
     #[tokio::test(start_paused = true)]
@@ -157,9 +166,9 @@ mod tests {
                 scope.spawn(move || {
                     let _clock = runtime.enter();
                     for number in 0..CALLS {
-                        all.add(key(thread * CALLS + number));
-                        all.add(key(thread * CALLS + number));
-                        few.add(key(thread * CALLS + number));
+                        for unwritten in [all, all, few] {
+                            unwritten.put_off(key(thread * CALLS + number), 0, None);
+                        }
                     }
                 });
             }

@@ -37,7 +37,7 @@ impl UpdateObject {
         let record = Record { name, id };
         let key = CallKey::new(user, &call.id);
         let change = Change { call: &key, call_id: &call.id, record: &record, fields };
-        let written = self.writer.change(change).await?;
+        let written = self.writer.change(object, change).await.map_err(|fault| fault.refusal())?;
         // The documents spell the call's id in both ways and do not say which one the answer uses.
         let told = Told::default()
             .raw("callId", call.raw)

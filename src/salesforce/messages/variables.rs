@@ -13,8 +13,9 @@ use super::calls::VARIABLE_BYTES;
 use super::data::{Asked, Told, Variable, text_at};
 use super::known::Record;
 use super::unwritten::Unwritten;
-use super::{CallKey, Change, Writer, named, nearest_of, target, told};
+use super::{CallKey, Change, Writer, log, named, nearest_of, target};
 use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Response};
+use crate::salesforce::fault::Fault;
 use crate::salesforce::{REMOVE_VARIABLES, SAVE_VARIABLES, exactly};
 use wire::{ErrorCode, Refusal};
 use wire::{Pattern, check_name};
@@ -70,18 +71,24 @@ impl CustomVariables {
         let (Some(user), Some(payload)) = (&event.user, &event.payload) else { return };
         let Some(call) = self.ended(payload) else { return };
         let key = CallKey::new(user, &call);
-        if self.write(&key).await.is_err_and(|refusal| refusal.code.retryable()) {
-            self.unwritten.add(key);
+        if let Err(fault) = self.write(&key).await
+            && fault.may_pass()
+        {
+            self.unwritten.put_off(key, 0, fault.pause());
         }
     }
 
-    /// Writes the variables of ended calls that could not be written when their event arrived, one call at a time.
+    /// Writes the variables of ended calls that could not be written when their event arrived, one call at a time. A call
+    /// whose user, object or record is the cause waits alone; only while Salesforce as a whole fails do all wait.
     async fn write_later(&self) {
         loop {
             let (key, attempts) = self.unwritten.next().await;
             match self.write(&key).await {
-                Err(refusal) if refusal.code.retryable() => {
-                    sleep_until(self.unwritten.failed(key, attempts)).await;
+                Err(fault) if fault.may_pass() => {
+                    self.unwritten.put_off(key, attempts.saturating_add(1), fault.pause());
+                    if fault.concerns_all() {
+                        sleep_until(self.unwritten.all_failed()).await;
+                    }
                 }
                 Ok(()) | Err(_) => self.unwritten.succeeded(),
             }
@@ -98,8 +105,9 @@ impl CustomVariables {
         text_at(payload, &settings.call_id).filter(|call| counts && check_name(call).is_ok())
     }
 
-    /// Writes the saved variables of a call to its records, each to the first record that has a field for it.
-    async fn write(&self, key: &CallKey) -> Result<(), Refusal> {
+    /// Writes the saved variables of a call to its records, each to the first record that has a field for it. If several
+    /// records fail, returns a fault after which another attempt helps, and of these one that concerns all calls.
+    async fn write(&self, key: &CallKey) -> Result<(), Fault> {
         let call = key.call();
         let now = || Instant::now().into_std();
         let Writer { calls, known, org, .. } = &*self.writer;
@@ -110,30 +118,34 @@ impl CustomVariables {
         if records.is_empty() {
             records.extend(self.look_for(key.user(), call).await?);
         }
-        let mut outcome = Ok(());
+        let mut failed: Option<Fault> = None;
         for record in &records {
-            let object = org.config.objects.get(&record.name).filter(|it| it.update);
-            let is_mapped = |name: &String| object.is_some_and(|it| it.fields.contains_key(name));
-            if calls.kept(now(), key).iter().any(|it| is_mapped(&it.name)) {
+            let Some(object) = org.config.objects.get(&record.name).filter(|it| it.update) else { continue };
+            if calls.kept(now(), key).iter().any(|it| object.fields.contains_key(&it.name)) {
                 let change = Change { call: key, call_id: call, record, fields: Vec::new() };
-                let changed = self.writer.change(change).await;
+                let changed = self.writer.change(object, change).await;
                 self.writer.record_change(now(), key, record, &changed);
-                outcome = changed.map(drop);
+                let weight = |fault: &Fault| (fault.may_pass(), fault.concerns_all());
+                if let Err(fault) = changed
+                    && failed.as_ref().is_none_or(|earlier| weight(earlier) < weight(&fault))
+                {
+                    failed = Some(fault);
+                }
             }
         }
         let left = calls.kept(now(), key).len();
-        if left > 0 && outcome.is_ok() {
+        if left > 0 && failed.is_none() {
             tracing::info!(
                 left,
                 records = records.len(),
                 "variables stay saved: no known record of their call has fields for them"
             );
         }
-        outcome
+        failed.map_or(Ok(()), Err)
     }
 
     /// Finds the record of a call that no message has named, by the call's id in it.
-    async fn look_for(&self, user: &str, call: &str) -> Result<Option<Record>, Refusal> {
+    async fn look_for(&self, user: &str, call: &str) -> Result<Option<Record>, Fault> {
         let Writer { org, .. } = &*self.writer;
         let name = &org.config.variables.object;
         let Some(object) = org.config.objects.get(name) else { return Ok(None) };
@@ -142,7 +154,7 @@ impl CustomVariables {
             org.count_call(user)?;
             org.find_by(&target, &object.call_field, call).await
         };
-        let found = found.await.map_err(|fault| told(&fault, &target))?;
+        let found = found.await.inspect_err(|fault| log(fault, &target))?;
         Ok(found.map(|id| Record { name: name.clone(), id }))
     }
 }

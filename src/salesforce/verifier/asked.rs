@@ -143,30 +143,23 @@ impl Asked {
         let Ok(_turn) = self.turns.acquire().await else { return Err(unavailable()) };
         let admitted = self.breaker.lock().admit(Instant::now().into_std());
         let pass = admitted.map_err(|()| unavailable())?;
-        let mut question = Question { asked: self, pass, begun: Instant::now(), failed: None };
-        let outcome = self.ask_now(token).await;
-        question.failed = Some(matches!(outcome, Err(AuthError::Unavailable(_))));
-        outcome
-    }
-
-    async fn ask_now(&self, token: &SecretString) -> Result<Proven, AuthError> {
+        let mut question = Question { asked: self, pass, begun: Instant::now(), outcome: None };
         let answer = match self.exchange(token).await {
             // An idle connection may have been closed while the question was sent. It is repeated once, on a new
             // connection.
             Err(Failure::Unconnected(_) | Failure::Broken(_)) => self.exchange(token).await,
             other => other,
         };
-        match answer {
-            Ok((status, body)) => self.judge(status, &body),
-            Err(Failure::TooLarge) => Err(self.unreadable()),
-            Err(Failure::Tls(cause) | Failure::Unconnected(cause) | Failure::Broken(cause)) => {
-                self.tell(&format!("{cause}: network, TLS (ca_file) or the name in 'host'"));
-                Err(unavailable())
-            }
-        }
+        let proven = self.judge(&answer);
+        question.outcome = Some(match (&answer, &proven) {
+            (Ok(answer), _) if answer.limit().is_some_and(|limit| limit.is_crowd()) => Outcome::Unknown,
+            (_, Err(AuthError::Unavailable(_))) => Outcome::Failed(()),
+            (_, Ok(_) | Err(_)) => Outcome::Answered,
+        });
+        proven
     }
 
-    async fn exchange(&self, token: &SecretString) -> Result<(u16, Zeroizing<Vec<u8>>), Failure> {
+    async fn exchange(&self, token: &SecretString) -> Result<Received, Failure> {
         let token = token.expose_secret();
         let request = match &self.way {
             Way::Introspection { client_id, secret, .. } => {
@@ -190,14 +183,15 @@ impl Asked {
             }
         };
         let answer = http::send(request.header(ACCEPT, "application/json")).await?;
-        Ok((answer.status(), answer.body(BODY_BYTES_MAX).await?))
+        let (status, retry_after) = (answer.status(), answer.retry_after());
+        Ok(Received { status, retry_after, body: answer.body(BODY_BYTES_MAX).await? })
     }
 
     /// Asks about a made-up token to find out whether the org is reachable and answers. Returns what was found, or what
     /// to change.
     pub(super) async fn probe(&self) -> Result<String, String> {
         let made_up = SecretString::from(format!("{}!switchboard.check", self.org_id.get(..15).unwrap_or_default()));
-        let (status, body) = match timeout(self.timeout, self.exchange(&made_up)).await {
+        let answer = match timeout(self.timeout, self.exchange(&made_up)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(Failure::Tls(cause))) => {
                 return Err(format!(
@@ -217,14 +211,13 @@ impl Asked {
                 return Err("no answer in time: a firewall or proxy on the way, or status.salesforce.com".to_owned());
             }
         };
+        if let Some(limit) = answer.limit() {
+            return Err(limit.operator().to_owned());
+        }
+        let Received { status, body, .. } = answer;
         let LoginError { error, .. } = LoginError::read(&body);
         match (&self.way, status) {
             (_, 300..=399 | 404) => Err(format!("HTTP {status}: {NOT_MY_DOMAIN}")),
-            (_, 400..=403) if is_limit(&body) => {
-                let crowded = error_codes(&body).iter().any(|error| is_crowded(&error.message));
-                let fault = if crowded { Fault::crowded() } else { Fault::limit() };
-                Err(fault.operator().to_owned())
-            }
             (Way::Introspection { client_id, clients, .. }, 200) => match answer::is_inactive(&body) {
                 true if clients.iter().all(|it| it == client_id) => Ok("tells the app about its tokens".to_owned()),
                 true => Ok(
@@ -243,15 +236,29 @@ impl Asked {
         }
     }
 
-    fn judge(&self, status: u16, body: &[u8]) -> Result<Proven, AuthError> {
-        let outcome = match (&self.way, status) {
+    fn judge(&self, answer: &Result<Received, Failure>) -> Result<Proven, AuthError> {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(Failure::TooLarge) => return Err(self.unreadable()),
+            Err(Failure::Tls(cause) | Failure::Unconnected(cause) | Failure::Broken(cause)) => {
+                self.tell(&format!("{cause}: network, TLS (ca_file) or the name in 'host'"));
+                return Err(unavailable());
+            }
+        };
+        self.pause(answer);
+        if let Some(limit) = answer.limit() {
+            self.tell(limit.operator());
+            return Err(unavailable());
+        }
+        let Received { status, body, .. } = answer;
+        let outcome = match (&self.way, *status) {
             (Way::Introspection { clients, .. }, 200) => answer::introspected(now(), body, &self.org_id, clients),
             (Way::Userinfo, 200) => answer::told(body, &self.org_id),
             // The refusal is plain text: Bad_OAuth_Token.
-            (Way::Userinfo, 401 | 403) if !is_limit(body) => Err(Doubt::Refused(
+            (Way::Userinfo, 401 | 403) => Err(Doubt::Refused(
                 "Salesforce does not know the token: it has expired, was revoked, or has no scope that may ask who one is",
             )),
-            (Way::Introspection { .. }, 400 | 401 | 403) if !is_limit(body) => {
+            (Way::Introspection { .. }, 400 | 401 | 403) => {
                 self.tell(&format!("HTTP {status}: the org refuses the app that asks. {APP_THAT_ASKS}"));
                 return Err(AuthError::Unavailable(
                     "Salesforce refuses to tell the broker about tokens; tell an administrator: the broker's log says more"
@@ -269,6 +276,16 @@ impl Asked {
         }
     }
 
+    /// Asks nothing for as long as the org wants to be left alone.
+    fn pause(&self, answer: &Received) {
+        let crowded = answer.limit().is_some_and(|limit| limit.is_crowd());
+        let asks = crowded || matches!(answer.status, 429 | 503);
+        let Some(span) = answer.retry_after.filter(|span| asks && !span.is_zero()) else { return };
+        if self.breaker.lock().pause(Instant::now().into_std(), span, ()) {
+            tracing::warn!(address = self.address, "questions about tokens pause, because Salesforce asks for it");
+        }
+    }
+
     fn unreadable(&self) -> AuthError {
         self.tell("the answer is not one that an org gives: maintenance, a proxy, or 'host' is another server's");
         Doubt::Unreadable.into()
@@ -280,22 +297,38 @@ impl Asked {
     }
 }
 
+/// An answer that was read.
+struct Received {
+    status: u16,
+    body: Zeroizing<Vec<u8>>,
+    /// How long the org asks to be left alone.
+    retry_after: Option<Duration>,
+}
+
+impl Received {
+    /// The limit of the org that was exceeded.
+    fn limit(&self) -> Option<Fault> {
+        let errors = if self.status == 200 { Vec::new() } else { error_codes(&self.body) };
+        let limit = errors.iter().find(|error| error.code == "REQUEST_LIMIT_EXCEEDED")?;
+        Some(if is_crowded(&limit.message) { Fault::crowded() } else { Fault::limit() })
+    }
+}
+
 /// Reports the outcome of a question to the breaker, even if it is cut short.
 struct Question<'a> {
     asked: &'a Asked,
     pass: Pass,
     begun: Instant,
-    /// Whether the org could not say; `None`: it was cut short.
-    failed: Option<bool>,
+    /// `None`: it was cut short.
+    outcome: Option<Outcome<()>>,
 }
 
 impl Drop for Question<'_> {
     fn drop(&mut self) {
         // Cut short by the deadline, or by an application that went away, which says nothing about the org.
         let silent = self.begun.elapsed() >= self.asked.timeout / 2;
-        let outcome = match self.failed {
-            Some(false) => Outcome::Answered,
-            Some(true) => Outcome::Failed(()),
+        let outcome = match self.outcome.take() {
+            Some(outcome) => outcome,
             None if silent => Outcome::Failed(()),
             None => Outcome::Unknown,
         };
@@ -305,10 +338,6 @@ impl Drop for Question<'_> {
             tracing::warn!(address, ?span, "the circuit breaker is open: tokens cannot be verified");
         }
     }
-}
-
-fn is_limit(body: &[u8]) -> bool {
-    error_codes(body).iter().any(|error| error.code == "REQUEST_LIMIT_EXCEEDED")
 }
 
 fn unavailable() -> AuthError {

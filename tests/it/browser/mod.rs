@@ -240,6 +240,9 @@ async fn our_pages_work_in_a_browser() {
     let several_tabs = async {
         tabs::a_repeated_log_is_saved_once_whichever_tab_receives_it(chromium).await;
         tabs::a_log_whose_tab_was_closed_while_it_saved_is_not_saved_again(chromium).await;
+        tabs::a_log_is_saved_once_when_the_storage_is_full(chromium).await;
+        tabs::a_log_whose_result_cannot_be_stored_is_answered_and_not_saved_again(chromium).await;
+        tabs::a_hidden_tab_with_slow_timers_opens_a_record_again(chromium).await;
         tabs::each_record_opens_once_while_the_leading_tab_changes(chromium).await;
         tabs::a_tab_that_loses_its_connection_leaves_records_to_another(chromium).await;
         tabs::a_tab_that_may_not_receive_records_leaves_them_to_another(chromium).await;

@@ -30,6 +30,12 @@ async fn save(gadget: &mut Peer, id: &str, data: &Value) -> Value {
     gadget.next_answer(SAVE, id).await["data"].take()
 }
 
+/// Has a tab show another page, and waits until its session has ended: until then it may be given a request.
+async fn leave(page: &Page<'_>, broker: &Broker) {
+    page.leave().await;
+    broker.log_until("a tab that left", |log| log.contains(": left source=\"salesforce\"")).await;
+}
+
 /// Returns the tab that has saved something, then the other one.
 async fn by_saved<'c>(one: Page<'c>, other: Page<'c>) -> (Page<'c>, Page<'c>) {
     if calls(&one, "saveLog").await.is_empty() { (other, one) } else { (one, other) }
@@ -54,7 +60,7 @@ pub(super) async fn a_repeated_log_is_saved_once_whichever_tab_receives_it(chrom
 
     // The other tab knows the outcome when the one that saved is gone.
     let (saver, other) = by_saved(first, second).await;
-    saver.leave().await;
+    leave(&saver, &broker).await;
     assert_eq!(save(&mut gadget, "log", &log).await, answer);
     assert_eq!(calls(&other, "saveLog").await.len(), 0);
 
@@ -94,6 +100,87 @@ pub(super) async fn a_log_whose_tab_was_closed_while_it_saved_is_not_saved_again
     other.shows("error", "the record may exist").await;
     done(other).await;
     saver.close().await;
+}
+
+pub(super) async fn a_log_is_saved_once_when_the_storage_is_full(chromium: &Chromium) {
+    let broker = Broker::start().await;
+    let tab = page(chromium, &broker).await;
+    let mut gadget = broker.app_of("gadget", ALICE).await;
+    tab.evaluate(&storage_takes(0)).await;
+    let log = task(json!({ "Subject": "Call" }));
+    let answer = save(&mut gadget, "log", &log).await;
+    assert_eq!(answer["Success"], true, "{answer}");
+    assert_eq!(save(&mut gadget, "log", &log).await, answer);
+    assert_eq!(calls(&tab, "saveLog").await.len(), 1);
+
+    // A failed one may be repeated.
+    tab.evaluate("stub.failNext('saveLog', 'SERVER_ERROR', 'the org is slow')").await;
+    assert_eq!(save(&mut gadget, "failed", &log).await["ErrorCode"], "SAVE_LOG_FAILED");
+    assert_eq!(save(&mut gadget, "failed", &log).await["Success"], true);
+    done(tab).await;
+}
+
+pub(super) async fn a_log_whose_result_cannot_be_stored_is_answered_and_not_saved_again(chromium: &Chromium) {
+    let broker = Broker::start().await;
+    let tab = page(chromium, &broker).await;
+    let mut gadget = broker.app_of("gadget", ALICE).await;
+    tab.evaluate(&storage_takes(1)).await;
+    let log = task(json!({ "Subject": "Call" }));
+    let answer = save(&mut gadget, "log", &log).await;
+    assert_eq!(answer["Success"], true, "{answer}");
+    assert_eq!(save(&mut gadget, "log", &log).await, answer);
+    assert_eq!(calls(&tab, "saveLog").await.len(), 1);
+
+    // Another tab knows only that it was begun.
+    let other = beside(&tab).await;
+    leave(&tab, &broker).await;
+    let answer = save(&mut gadget, "log", &log).await;
+    assert_eq!(answer["ErrorCode"], "SAVE_LOG_FAILED", "{answer}");
+    assert!(answer["ErrorMessage"].as_str().unwrap().contains("the record may exist"), "{answer}");
+    assert_eq!(calls(&other, "saveLog").await.len(), 0);
+    done(other).await;
+    tab.close().await;
+}
+
+/// A script after which localStorage takes this many items, and is full then.
+fn storage_takes(items: usize) -> String {
+    format!(
+        "(() => {{
+            let room = {items};
+            const setItem = Storage.prototype.setItem;
+            Storage.prototype.setItem = function (...item) {{
+                if (room-- <= 0) throw new DOMException('full', 'QuotaExceededError');
+                setItem.apply(this, item);
+            }};
+        }})()"
+    )
+}
+
+pub(super) async fn a_hidden_tab_with_slow_timers_opens_a_record_again(chromium: &Chromium) {
+    let broker = Broker::start().await;
+    let tab = page(chromium, &broker).await;
+    let mut gadget = broker.app_of("gadget", ALICE).await;
+    // A hidden tab's timers are late, its clock is not.
+    let slow = "window.late = [];
+        const { setTimeout: soon } = window;
+        window.setTimeout = (then, ms, ...rest) => ms === 2000 ? late.push(then) : soon(then, ms, ...rest);";
+    tab.evaluate(&format!("(() => {{ {slow} }})()")).await;
+    let open = async |gadget: &mut Peer, pops: usize| {
+        gadget.publish(OPEN, json!({ "sfid": TASK })).await;
+        tab.wait(&format!("stub.called('screenPop').length === {pops}")).await;
+    };
+    open(&mut gadget, 1).await;
+    tab.evaluate("(() => { const now = Date.now; Date.now = () => now() + 2500; })()").await;
+    open(&mut gadget, 2).await;
+    // Its claim has ended, and it makes another one.
+    tab.evaluate("late.splice(0).forEach((end) => end())").await;
+    tab.wait(
+        "navigator.locks.query().then(({ held }) => !held.some(({ name }) => name.startsWith('switchboard-open')))",
+    )
+    .await;
+    open(&mut gadget, 3).await;
+    tab.wait("late.length === 1").await;
+    done(tab).await;
 }
 
 pub(super) async fn each_record_opens_once_while_the_leading_tab_changes(chromium: &Chromium) {

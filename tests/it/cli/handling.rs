@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::client::fake_broker::request;
+use crate::support::envelope;
 
 async fn find(url: &str, data: &str) -> Outcome {
     run(url, &["request", "Crm", "Contact", "Find", data]).await
@@ -252,4 +253,79 @@ async fn output_beyond_the_brokers_message_size_ends_the_command() {
         let asked = run(&url(&broker), &["request", "Crm", "Contact", name]).await;
         assert!(asked.code == Some(1) && asked.stderr.starts_with("TOO_LARGE: "), "{script}: {asked:?}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_does_not_wait_for_what_its_command_left_in_the_background() {
+    let broker = Broker::start().await;
+    // Ignores SIGTERM, so its end takes until SIGKILL.
+    let deep = Deep::new("trap '' TERM");
+    let pids = deep.folder.path().join("pids");
+    let background = deep.script.replace(" | cat", " > /dev/null 2>&1 &");
+    let script =
+        format!("rm -f '{0}'; {background}\nwhile [ ! -s '{0}' ]; do sleep 0.02; done; echo 1", pids.display());
+    let _handle = Beside::start(&url(&broker), "crm", &["handle", "Crm", "*", "*", "--exec", &script]).await;
+    let mut phone = broker.app("softphone").await;
+    let mut outlived = false;
+    // On a busy machine, SIGKILL can be earlier than the look.
+    for id in ["1", "2", "3", "4", "5"] {
+        phone.send(envelope("Crm/Contact/Find", json!({ "id": id }))).await;
+        assert_eq!(phone.next_answer("Crm/Contact/Find", id).await["data"], 1);
+        let pid = deep.pid().await;
+        outlived |= runs(&pid);
+        is_gone(&pid).await;
+    }
+    assert!(outlived, "each answer was sent after the end of all processes");
+}
+
+#[tokio::test]
+async fn an_answer_is_complete_when_its_command_has_ended() {
+    let broker = Broker::start().await;
+    // The processes in the background keep standard output or standard input open.
+    let fails = "UPSTREAM_REJECTED: the command ended with exit code 3\n";
+    let long = format!("\"{}\"", "x".repeat(200_000));
+    for (name, script, code, printed) in [
+        ("Output", "sleep 600 & echo 1", 0, "1\n"),
+        ("Failure", "sleep 600 & exit 3", 1, fails),
+        ("Input", "exec 3<&0; sleep 600 <&3 >/dev/null & echo 2", 0, "2\n"),
+        ("Both", "exec 3<&0; sleep 600 <&3 & echo 3", 0, "3\n"),
+    ] {
+        let _handle = Beside::start(&url(&broker), "crm", &["handle", "Crm", "Contact", name, "--exec", script]).await;
+        let mut asking = command(&["request", "Crm", "Contact", name, "-", "--source", "shell"]);
+        asking.args(["--url", &url(&broker)]);
+        let asked = run_with(asking, &long).await;
+        let text = if code == 0 { &asked.stdout } else { &asked.stderr };
+        assert!(asked.code == Some(code) && text.starts_with(printed), "{script}: {asked:?}");
+    }
+}
+
+#[tokio::test]
+async fn long_output_is_read_to_its_end() {
+    let broker = Broker::start().await;
+    for (name, script) in [("Alone", "printf '\"%500000s\"' x"), ("Beside", "sleep 600 & printf '\"%500000s\"' x")] {
+        let _handle = Beside::start(&url(&broker), "crm", &["handle", "Crm", "Contact", name, "--exec", script]).await;
+        let asked = run(&url(&broker), &["request", "Crm", "Contact", name]).await;
+        assert_eq!(asked.values()[0].as_str().map(str::len), Some(500_000), "{script}");
+    }
+}
+
+/// Returns the most memory that a process has used, in bytes.
+#[cfg(target_os = "linux")]
+fn memory_peak(pid: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_memory_for_an_answer_grows_with_the_answer() {
+    let broker =
+        Broker::open_with("[limits]\nmessage_bytes = 67108864\noutbound_bytes = 67108864\npending_bytes = 67108864")
+            .await;
+    let handle = Beside::start(&url(&broker), "crm", &["handle", "Crm", "*", "*", "--exec", "echo 1"]).await;
+    let before = memory_peak(handle.child.id().unwrap());
+    assert_eq!(find(&url(&broker), "1").await.values(), [json!(1)]);
+    let grown = memory_peak(handle.child.id().unwrap()) - before;
+    assert!(grown < 16 << 20, "{grown} bytes for a short answer");
 }

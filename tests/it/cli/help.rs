@@ -226,7 +226,8 @@ async fn of_handle() {
     nothing.
     If its exit code is not 0, or its output is longer than the broker's messages, the answer is a
     failure.
-    When it has answered, or the requester no longer waits, all processes that it started are ended.
+    The answer is sent when the command ends, whatever it left running in the background.
+    Then, or when the requester no longer waits, all processes that it started are ended.
     Ctrl-C ends the handler, with exit code 0.
     "#);
 }

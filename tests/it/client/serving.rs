@@ -201,3 +201,33 @@ async fn stopping_waits_for_running_requests() {
     };
     tokio::join!(serving.unwrap().stop(), work);
 }
+
+/// The broker sends requests until it has handled Unsubscribe, which waits for the replies to Subscribe.
+#[tokio::test]
+async fn a_request_for_a_stopped_handler_is_not_for_another_spelling() {
+    let (_broker, client, mut peer) = session().await;
+    let mut serving = Vec::new();
+    for pattern in ["Crm/Contact/*", "Crm/contact/*"] {
+        let serve = client.serve(pattern.parse().unwrap(), move |_| async move { Ok(json!(pattern).into()) });
+        serving.push(tokio::join!(serve.into_future(), peer.grant()).0.unwrap());
+    }
+    let subscribing = client.subscribe("Phone/*/*".parse().unwrap()).into_future();
+    let stop = async {
+        let subscribe = peer.expect("Broker/Subscription/Subscribe").await;
+        serving.remove(0).stop().await;
+        peer.say(request("Crm/Contact/Find", "r1", json!(1))).await;
+        let answer = peer.next().await;
+        assert_eq!((&answer["inReplyTo"], &answer["data"]["ErrorCode"]), (&json!("r1"), &json!("HANDLER_GONE")));
+        peer.answer(&subscribe, json!({ "Success": true, "ErrorMessage": null, "SubscriptionId": "3" })).await;
+    };
+    let (_subscription, ()) = tokio::join!(subscribing, stop);
+    let unsubscribe = peer.expect("Broker/Subscription/Unsubscribe").await;
+    for (id, written, expected) in [("r2", "Crm/Contact/Find", None), ("r3", "Crm/contact/Find", Some("Crm/contact/*"))]
+    {
+        peer.say(request(written, id, json!(1))).await;
+        let answer = peer.next().await;
+        let data = &answer["data"];
+        assert_eq!((&answer["inReplyTo"], data.as_str()), (&json!(id), expected), "{data}");
+    }
+    peer.answer(&unsubscribe, json!({ "Success": true, "ErrorMessage": null })).await;
+}

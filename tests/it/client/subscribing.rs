@@ -207,6 +207,60 @@ async fn a_channel_that_folds_case_is_received() {
     assert_eq!(next(&mut subscription).await, 3);
 }
 
+/// The broker sends events until it has handled Unsubscribe.
+#[tokio::test]
+async fn an_event_of_a_dropped_subscription_is_not_for_another_spelling() {
+    let (_broker, client, mut peer) = session().await;
+    let dropped = subscribe(&client, &mut peer, "Phone/Call/*").await;
+    let mut other = subscribe(&client, &mut peer, "Phone/call/*").await;
+    drop(dropped);
+    let unsubscribe = peer.expect("Broker/Subscription/Unsubscribe").await;
+    peer.say(event("Phone/Call/Ringing", json!("dropped"))).await;
+    peer.answer(&unsubscribe, json!({ "Success": true, "ErrorMessage": null })).await;
+    peer.say(event("Phone/call/Ringing", json!(1))).await;
+    assert_eq!(next(&mut other).await, 1);
+
+    // Case still counts in this channel.
+    let mut again = subscribe(&client, &mut peer, "Phone/Call/*").await;
+    for (written, number) in [("Phone/Call/Ringing", 2), ("Phone/call/Ringing", 3)] {
+        peer.say(event(written, json!(number))).await;
+    }
+    assert_eq!(next(&mut again).await, 2);
+    assert_eq!(next(&mut other).await, 3);
+}
+
+/// A publisher that began before Unsubscribe can send its event after the reply.
+#[tokio::test]
+async fn a_late_event_of_a_dropped_subscription_does_not_change_the_case_rule() {
+    let (_broker, client, mut peer) = session().await;
+    let dropped = subscribe(&client, &mut peer, "Phone/Call/*").await;
+    let mut other = subscribe(&client, &mut peer, "Phone/call/*").await;
+    drop(dropped);
+    let unsubscribe = peer.expect("Broker/Subscription/Unsubscribe").await;
+    peer.answer(&unsubscribe, json!({ "Success": true, "ErrorMessage": null })).await;
+    peer.say(event("Phone/Call/Ringing", json!("late"))).await;
+    // It looks like an event of a channel that folds case.
+    assert_eq!(next(&mut other).await, "late");
+    let mut again = subscribe(&client, &mut peer, "Phone/Call/*").await;
+    for (written, number) in [("Phone/Call/Ringing", 1), ("Phone/call/Ringing", 2)] {
+        peer.say(event(written, json!(number))).await;
+    }
+    assert_eq!(next(&mut again).await, 1);
+    assert_eq!(next(&mut other).await, 2);
+}
+
+/// An event that matches no pattern as it is written shows that the channel folds case.
+#[tokio::test]
+async fn one_event_shows_that_a_channel_folds_case() {
+    let (_broker, client, mut peer) = session().await;
+    let mut wide = subscribe(&client, &mut peer, "Queue/Stats/*").await;
+    let mut narrow = subscribe(&client, &mut peer, "Queue/stats/WAITING").await;
+    for (written, number) in [("Queue/STATS/Waiting", 1), ("Queue/Stats/Waiting", 2)] {
+        peer.say(event(written, json!(number))).await;
+        assert_eq!([next(&mut wide).await, next(&mut narrow).await], [number, number], "{written}");
+    }
+}
+
 #[tokio::test]
 async fn a_busy_consumer_can_make_requests() {
     let (_broker, client, mut peer) = session().await;

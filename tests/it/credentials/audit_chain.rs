@@ -115,16 +115,129 @@ fn a_last_line_that_is_removed_or_altered_while_the_broker_runs_shows() {
     }
 }
 
+/// A change of the file by another program, at this path.
+type Rewrite = fn(&Path, &str);
+
+#[cfg(unix)]
+#[test]
+fn a_last_line_that_is_removed_shows_however_the_file_is_rewritten() {
+    let rewrites: [(&str, Rewrite); 4] = [
+        ("in place", |path, text| fs::write(path, text).unwrap()),
+        ("moved", |path, text| {
+            fs::rename(path, path.with_extension("moved")).unwrap();
+            fs::write(path, text).unwrap();
+        }),
+        ("replaced beside a hard link", |path, text| {
+            fs::hard_link(path, path.with_extension("linked")).unwrap();
+            fs::write(path.with_extension("new"), text).unwrap();
+            fs::rename(path.with_extension("new"), path).unwrap();
+        }),
+        ("removed", |path, text| {
+            fs::remove_file(path).unwrap();
+            fs::write(path, text).unwrap();
+        }),
+    ];
+    for (how, rewrite) in rewrites {
+        for restarted in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut audit = Audit::open(folder.path(), WHOLE).unwrap();
+            for user in ["a", "b", "evil"] {
+                audit.record_and_wait(&fetch(user)).unwrap();
+            }
+            rewrite(&folder.path().join("audit.jsonl"), &(lines(folder.path())[..2].join("\n") + "\n"));
+            if restarted {
+                drop(audit);
+                audit = Audit::open(folder.path(), WHOLE).unwrap();
+            }
+            audit.record_and_wait(&fetch("c")).unwrap();
+            assert_eq!(broken_at(folder.path()), "audit.jsonl:3", "{how}, restarted {restarted}");
+        }
+    }
+}
+
+#[test]
+fn a_last_line_that_is_removed_with_the_hash_in_the_lock_shows_while_the_broker_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = Audit::open(folder.path(), WHOLE).unwrap();
+    for user in ["a", "b", "c"] {
+        audit.record_and_wait(&fetch(user)).unwrap();
+    }
+    fs::write(folder.path().join("audit.jsonl"), lines(folder.path())[..2].join("\n") + "\n").unwrap();
+    fs::write(folder.path().join("audit.lock"), "").unwrap();
+    audit.record_and_wait(&fetch("d")).unwrap();
+    assert_eq!(broken_at(folder.path()), "audit.jsonl:3");
+}
+
+#[cfg(unix)]
+#[test]
+fn other_programs_may_rotate_the_file_while_commands_write() {
+    let compress: Rewrite = |path, text| {
+        fs::write(path.with_extension("jsonl.1.gz"), text).unwrap();
+        fs::remove_file(path).unwrap();
+    };
+    let copy_and_truncate: Rewrite = |path, text| {
+        fs::write(path.with_extension("jsonl.1"), text).unwrap();
+        fs::write(path, "").unwrap();
+    };
+    for (rotate, records, begins_later) in [(compress, 2, true), (copy_and_truncate, 4, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let audit = Audit::open(folder.path(), WHOLE).unwrap();
+        for user in ["a", "b"] {
+            audit.record_and_wait(&fetch(user)).unwrap();
+        }
+        rotate(&path, &fs::read_to_string(&path).unwrap());
+        append(folder.path(), &fetch("command")).unwrap();
+        audit.record_and_wait(&fetch("c")).unwrap();
+        let report = checked(folder.path());
+        assert_eq!((report.broken, report.records, report.begins_later), (0, records, begins_later), "{report:?}");
+        // Two rotations, and the broker wrote nothing in between.
+        for user in ["command", "another"] {
+            rotate(&path, &fs::read_to_string(&path).unwrap());
+            append(folder.path(), &fetch(user)).unwrap();
+        }
+        audit.record_and_wait(&fetch("d")).unwrap();
+        let report = checked(folder.path());
+        assert_eq!(report.broken, 0, "{report:?}");
+    }
+}
+
+/// Writes records, and puts the hash in the file of the lock back to what it was: the process ended before it wrote it.
+fn write_without_hash(folder: &Path, users: &[&str]) {
+    let before = fs::read(folder.join("audit.lock")).unwrap_or_default();
+    write(folder, users);
+    fs::write(folder.join("audit.lock"), before).unwrap();
+}
+
+#[test]
+fn a_crash_between_a_line_and_its_hash_does_not_break_the_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    write_without_hash(folder.path(), &["first"]);
+    write(folder.path(), ["a"]);
+    for users in [&["b"][..], &["c", "d", "e"]] {
+        write_without_hash(folder.path(), users);
+        write(folder.path(), ["after"]);
+    }
+    // More lines than are read at first.
+    let many: Vec<_> = (0..100).map(|_| "many").collect();
+    write_without_hash(folder.path(), &many);
+    write(folder.path(), ["after"]);
+    // The first line of a new file.
+    fs::rename(folder.path().join("audit.jsonl"), folder.path().join("audit.jsonl.1")).unwrap();
+    write_without_hash(folder.path(), &["new"]);
+    append(folder.path(), &fetch("after")).unwrap();
+    let report = checked(folder.path());
+    assert_eq!((report.broken, report.records, report.begins_later), (0, 111, false), "{report:?}");
+}
+
 #[test]
 fn lines_that_a_crash_cut_short_are_counted_and_protect_what_is_before_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
-    let cut = || {
-        let text = fs::read_to_string(&path).unwrap();
-        fs::write(&path, &text[..text.len() - 20]).unwrap();
-    };
-    write(folder.path(), ["a", "b", "c"]);
-    cut();
+    write(folder.path(), ["a", "b"]);
+    write_without_hash(folder.path(), &["c"]);
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &text[..text.len() - 20]).unwrap();
     let report = checked(folder.path());
     assert_eq!((report.records, report.cut, report.broken), (2, 1, 0), "cut at the end");
 
@@ -154,13 +267,17 @@ fn every_altered_byte_before_the_last_line_shows() {
 }
 
 #[test]
-fn a_log_that_is_cut_off_anywhere_goes_on() {
+fn a_log_whose_last_line_a_crash_cut_off_anywhere_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
-    write(folder.path(), ["a", "b"]);
+    let lock = folder.path().join("audit.lock");
+    write(folder.path(), ["a"]);
+    let (first, first_hash) = (fs::read(&path).unwrap().len(), fs::read(&lock).unwrap());
+    write(folder.path(), ["b"]);
     let text = fs::read(&path).unwrap();
-    for length in 0..text.len() {
+    for length in 0..=text.len() {
         fs::write(&path, &text[..length]).unwrap();
+        fs::write(&lock, if length < first { b"" } else { first_hash.as_slice() }).unwrap();
         append(folder.path(), &fetch("after")).unwrap();
         let report = checked(folder.path());
         assert_eq!((report.broken, report.begins_later), (0, false), "{length} bytes: {report:?}");

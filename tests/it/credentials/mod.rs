@@ -1,10 +1,12 @@
 //! The credential store from all sides: as a library (`store`, `rekey`, `erase`), as a handler (`fetch`), from the command line
 //! (`command`, `import`), over a socket (`contract`); how many copies of a password there are (`one_buffer`), and where it
 //! never is (`secrets`). The audit log: its chain and what finds that it is broken (`audit_chain`), its rotation and files that
-//! cannot be rotated or changed (`audit_rotation`), and what leaves a record (`audit_events`).
+//! cannot be rotated or changed (`audit_rotation`), records that cannot be written (`audit_faults`), and what leaves a record
+//! (`audit_events`).
 
 mod audit_chain;
 mod audit_events;
+mod audit_faults;
 mod audit_rotation;
 mod command;
 mod contract;

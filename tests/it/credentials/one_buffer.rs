@@ -1,4 +1,5 @@
-//! How many copies of a password are in memory while it is on its way to the application that asked: one.
+//! How many copies of a password are in memory while it is on its way to the application that asked: one. And how many are
+//! left of what an application has sent: none.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -7,6 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use secrecy::SecretString;
+use serde_json::json;
 use switchboard::adapter::Handler;
 use switchboard::audit::{Audit, Rotation};
 use switchboard::auth::{Identity, Permission, Permissions, Principal};
@@ -15,6 +17,8 @@ use switchboard::credentials::{Credentials, FetchCredentials, Found, Source};
 use switchboard::router::{Door, Given, Ids, Outbox, OutboxLimits, Policy, Registration, RequestId, Router};
 use wire::command::{Role, Subscribe};
 use wire::{DecodeLimits, Refusal, decode};
+
+use crate::support::{Broker, envelope, within};
 
 const FETCH: &str = r#"{"channel":"Salesforce","topic":"User","subtopic":"FetchCredentials","id":"f"}"#;
 
@@ -50,12 +54,17 @@ impl Door for Last {
 
 /// Counts the copies of the password in this process's writable memory, but for the buffer in which it is looked for.
 fn copies() -> usize {
+    copies_in("self")
+}
+
+/// Counts the copies of the password in the writable memory of a process.
+fn copies_in(process: &str) -> usize {
     const CHUNK: usize = 1 << 20;
-    let mut memory = File::open("/proc/self/mem").unwrap();
+    let mut memory = File::open(format!("/proc/{process}/mem")).unwrap();
     let mut buffer = vec![0; CHUNK];
     let own = buffer.as_ptr() as usize..buffer.as_ptr() as usize + CHUNK;
     let mut found = 0;
-    for line in fs::read_to_string("/proc/self/maps").unwrap().lines() {
+    for line in fs::read_to_string(format!("/proc/{process}/maps")).unwrap().lines() {
         let mut fields = line.split_whitespace();
         let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
         let (from, to) = range.split_once('-').unwrap();
@@ -74,7 +83,7 @@ fn copies() -> usize {
             }
             let is_it = |window: &[u8]| window.iter().zip(MASKED).all(|(byte, masked)| *byte == masked ^ 1);
             let places = buffer[..len].windows(MASKED.len()).enumerate().filter(|(_, window)| is_it(window));
-            found += places.filter(|(offset, _)| !own.contains(&(start + offset))).count();
+            found += places.filter(|(offset, _)| process != "self" || !own.contains(&(start + offset))).count();
             at = start + len;
         }
     }
@@ -121,4 +130,36 @@ async fn a_password_is_in_one_buffer_on_its_way_to_the_asker() {
     assert_eq!((frames.len(), copies()), (1, 1));
     drop(frames);
     assert_eq!(copies(), 0);
+}
+
+/// The password in clear, which the program that runs this test may hold.
+fn password() -> String {
+    MASKED.iter().map(|byte| char::from(byte ^ 1)).collect()
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_a_secret_that_an_application_has_sent() {
+    let broker = Broker::start().await;
+    let process = broker.process().to_string();
+    let mut core = broker.app("core").await;
+    core.handle("Cisco/Agent/Login").await;
+    let mut gadget = broker.raw("gadget").await;
+    gadget.register("gadget", json!({ "user": "local", "token": password() })).await;
+    assert_eq!(copies_in(&process), 0, "after Register");
+
+    // Alone, and larger than what is read at once.
+    for padding in [0, 100_000] {
+        let data = json!({ "password": password(), "padding": "x".repeat(padding) });
+        gadget.send(envelope("Cisco/Agent/Login", json!({ "id": "l", "data": data }))).await;
+        let asked = core.next_on("Cisco/Agent/Login").await;
+        let answer = json!({ "inReplyTo": asked["id"], "data": { "password": password() } });
+        core.send(envelope("Cisco/Agent/LoginSuccess", answer)).await;
+        gadget.next_on("Cisco/Agent/LoginSuccess").await;
+        within("a broker without copies", async {
+            while copies_in(&process) > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
 }

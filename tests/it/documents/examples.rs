@@ -1,6 +1,7 @@
 //! The examples do what they say, against a real broker.
 
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::blocks::node;
@@ -154,40 +155,49 @@ async fn the_screen_for_node_prints_calls_with_the_name_that_an_adapter_knows() 
     }
 }
 
-#[tokio::test]
-async fn the_vendor_core_answers_logins_on_other_triples_and_takes_commands() {
-    let agent = Some("alice@example.com");
-    let core = application("cisco", agent, "handle = [\"Cisco/Agent/*\"]");
-    let broker = Broker::with_config(&format!("{core}{}", application("gadget", agent, ""))).await;
-    let folder = tempfile::tempdir().unwrap();
+/// Starts `examples/vendor_core.rs` with the token of the source `cisco`.
+async fn vendor_core(broker: &Broker, folder: &TempDir) -> Program {
     let token = folder.path().join("token");
     secret_file(&token, format!("{}\n", token_of("cisco")));
     let mut core = Command::new(built().join("examples/vendor_core"));
     core.arg(format!("ws://{}/ws", broker.address())).env("SWITCHBOARD_TOKEN_FILE", token);
     let mut core = Program::start(core);
     core.prints("answering Cisco/Agent/Login").await;
+    core
+}
 
-    let mut gadget = broker.app_by_token("gadget").await;
-    gadget.subscribe("Cisco/Agent/State").await;
-    let logins = [
-        ("wrong", "LoginFailure", json!({"Success": false, "ErrorMessage": "wrong password"})),
-        ("acq@123", "LoginSuccess", json!({"Success": true, "agentId": "5051"})),
-    ];
-    for (password, _, _) in &logins {
-        let data = json!({"agentId": "5051", "password": password});
-        gadget.send(envelope("Cisco/Agent/Login", json!({"id": password, "data": data}))).await;
-    }
-    for (password, subtopic, message) in logins {
-        if subtopic == "LoginSuccess" {
-            let state = gadget.next_on("Cisco/Agent/State").await;
-            assert_eq!(state["data"], json!({"agentId": "5051", "state": "ready"}));
+#[tokio::test]
+async fn the_vendor_core_answers_logins_on_other_triples_and_takes_commands() {
+    let agent = Some("alice@example.com");
+    // As an application of the agent, and as a service.
+    for user in [agent, None] {
+        let core = application("cisco", user, "handle = [\"Cisco/Agent/*\"]");
+        let broker = Broker::with_config(&format!("{core}{}", application("gadget", agent, ""))).await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut core = vendor_core(&broker, &folder).await;
+
+        let mut gadget = broker.app_by_token("gadget").await;
+        gadget.subscribe("Cisco/Agent/State").await;
+        let logins = [
+            ("wrong", "LoginFailure", json!({"Success": false, "ErrorMessage": "wrong password"})),
+            ("acq@123", "LoginSuccess", json!({"Success": true, "agentId": "5051"})),
+        ];
+        for (password, _, _) in &logins {
+            let data = json!({"agentId": "5051", "password": password});
+            gadget.send(envelope("Cisco/Agent/Login", json!({"id": password, "data": data}))).await;
         }
-        let answer = gadget.next_on(&format!("Cisco/Agent/{subtopic}")).await;
-        assert_eq!((&answer["inReplyTo"], &answer["message"]), (&json!(password), &message));
+        for (password, subtopic, message) in logins {
+            if subtopic == "LoginSuccess" {
+                let state = gadget.next_on("Cisco/Agent/State").await;
+                assert_eq!(state["data"], json!({"agentId": "5051", "state": "ready"}));
+            }
+            let answer = gadget.next_on(&format!("Cisco/Agent/{subtopic}")).await;
+            assert_eq!((&answer["inReplyTo"], &answer["message"]), (&json!(password), &message));
+        }
+        gadget.send(envelope("Cisco/Agent/ShowNote", json!({"id": "note", "data": "call back"}))).await;
+        assert_eq!(gadget.next_on("Broker/Message/Receipt").await["inReplyTo"], "note");
+        core.prints("note: \"call back\"").await;
     }
-    gadget.send(envelope("Cisco/Agent/ShowNote", json!({"id": "note", "data": "call back"}))).await;
-    assert_eq!(gadget.next_on("Broker/Message/Receipt").await["inReplyTo"], "note");
-    core.prints("note: \"call back\"").await;
 }
 
 #[tokio::test]

@@ -90,15 +90,42 @@ async fn a_write_that_an_event_causes_leaves_a_record_too() {
 #[tokio::test]
 async fn a_creation_that_ends_after_its_answer_leaves_a_record_too() {
     let desk = Desk::start(OBJECTS).await;
-    let mut peer = desk.broker.app_of("myapp", "alice").await;
+    let mut peer = desk.broker.raw("myapp").await;
+    let session = peer.register("myapp", json!({ "user": "alice" })).await["data"]["SessionId"].clone();
     desk.org.fault(Fault::new(Wrong::SlowTransaction { milliseconds: 2500 }).times(1));
     let params = json!({ "subject": VALUE });
     let told = desk.ask(&mut peer, CREATE, "c", json!({ "callId": "1", "Name": "Task", "params": params })).await;
     assert_eq!(told["data"]["ErrorCode"], "UPSTREAM_UNAVAILABLE", "{told}");
     let records = records_become(&desk, 2).await;
     assert_eq!((&records[0]["outcome"], &records[0]["source"]), (&json!("UPSTREAM_UNAVAILABLE"), &json!("myapp")));
-    assert_eq!((&records[1]["outcome"], &records[1]["source"]), (&json!("ok"), &json!("switchboard")));
+    assert_eq!((&records[1]["outcome"], &records[1]["source"]), (&json!("ok"), &json!("myapp")));
+    assert_eq!((&records[1]["session"], &records[1]["address"]), (&session, &json!("127.0.0.1")));
     let target = format!("Task/{}", desk.rows("SELECT Id FROM Task").await[0]["Id"].as_str().unwrap());
     assert_eq!((&records[1]["target"], &records[1]["user"]), (&json!(target), &json!("alice")));
     assert_eq!(records[1]["fields"], json!(["Subject", "CallObject"]));
+}
+
+#[tokio::test]
+async fn a_creation_leaves_one_record_however_often_it_is_requested_and_a_record_that_was_found_leaves_none() {
+    let desk = Desk::start(OBJECTS).await;
+    let create = || json!({ "callId": "1", "Name": "Task", "params": { "subject": VALUE } });
+    let refused = || json!({ "callId": "1", "Name": "Account", "sfid": CASE, "params": {} });
+    let mut peer = desk.broker.app_of("myapp", "alice").await;
+    desk.org.fault(Fault::new(Wrong::Slow { milliseconds: 200 }).times(1).path("/sobjects/Task"));
+    peer.send_all((0..3).map(|_| envelope(CREATE, json!({ "id": "c", "data": create() })))).await;
+    for _ in 0..3 {
+        peer.next_answer(CREATE, "c").await;
+    }
+    desk.ask(&mut peer, CREATE, "c", create()).await;
+    desk.ask(&mut peer, UPDATE, "u", refused()).await;
+    let outcomes = |records: &[Value]| records.iter().map(|it| it["outcome"].clone()).collect::<Vec<_>>();
+    assert_eq!(outcomes(&records_become(&desk, 2).await), ["ok", "FORBIDDEN"]);
+
+    let desk = desk.restart(OBJECTS).await;
+    let mut peer = desk.broker.app_of("myapp", "alice").await;
+    for _ in 0..2 {
+        assert_eq!(desk.ask(&mut peer, CREATE, "c", create()).await["data"]["Success"], true);
+    }
+    desk.ask(&mut peer, UPDATE, "u", refused()).await;
+    assert_eq!(outcomes(&records_become(&desk, 1).await), ["FORBIDDEN"], "this broker wrote nothing");
 }

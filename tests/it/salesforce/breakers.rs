@@ -240,3 +240,33 @@ async fn after_a_failed_login_the_next_waits() {
     sleep_until(Instant::now() + Duration::from_secs(1 << stand_in.logins().min(4))).await;
     assert_eq!(fetched(&org, ID).await, SECRET);
 }
+
+/// A slow trigger is a matter of its record; but a probe has to find out.
+#[tokio::test]
+async fn a_slow_write_that_is_the_probe_of_everything_opens_that_breaker_and_not_its_objects() {
+    let down = Arc::new(AtomicUsize::new(1));
+    let script = Arc::clone(&down);
+    let stand_in = StandIn::start(behind_login(move |seen| match script.load(Ordering::SeqCst) {
+        1 => Answer::Html(503),
+        _ if is_of(seen, "Task") => {
+            Answer::Late(Duration::from_mins(1), Box::new(Answer::Json(200, "null".to_owned())))
+        }
+        _ => rows(&[row("")]),
+    }))
+    .await;
+    let mut config = config(&stand_in.url);
+    (config.timeout, config.breaker_failures) = (Duration::from_secs(1), 1);
+    config.breaker_open = Duration::from_secs(1);
+    let (org, updates) = writable(config);
+    assert!(changed(&updates, "alice", "Case").await.starts_with("UPSTREAM_UNAVAILABLE"));
+    assert_eq!(org.stats().breaker, BreakerState::Open);
+    down.store(0, Ordering::SeqCst);
+    let before = stand_in.calls();
+    while stand_in.calls() == before {
+        assert!(changed(&updates, "alice", "Task").await.starts_with("UPSTREAM_UNAVAILABLE"));
+        sleep_until(Instant::now() + Duration::from_millis(50)).await;
+    }
+    let stats = org.stats();
+    assert_eq!((stats.breaker, stats.breakers["Task"]), (BreakerState::Open, BreakerState::Closed));
+    assert!(fetched(&org, ID).await.starts_with("UPSTREAM_UNAVAILABLE"), "it opened for twice as long");
+}

@@ -149,7 +149,18 @@ async fn rows_without_a_key_are_counted_and_what_to_do_is_said() {
     let line = text.lines().find(|line| line.contains(" keys ")).unwrap();
     assert!(line.contains("User_Id__c is empty in 3 of 7 rows of CTI_Login__c"), "{text}");
     assert!(line.contains("Setup > Process Automation > Flows > CTI Login Fill User Id > Activate"), "{text}");
+    // The permission set lets nobody edit the key field, and the flow replaces what is typed.
+    assert!(line.contains("save those rows again (Data Loader: any update)") && !line.contains("fill"), "{text}");
     assert_eq!(code, 0, "some logins are found: {text}");
+}
+
+#[tokio::test]
+async fn the_flow_is_named_only_for_the_field_that_it_fills() {
+    let stand_in =
+        org(|seen| seen.query.get("q").filter(|q| q.ends_with("Extension__c = null")).map(|_| count(3))).await;
+    let (_, text) = check(&stand_in, "[salesforce.credentials]\nkey_field = 'CTI_Extension__c'\n", &[]).await;
+    let line = text.lines().find(|line| line.contains(" keys ")).unwrap();
+    assert!(line.contains("CTI_Extension__c is empty in 3 of 7 rows") && !line.contains("CTI Login Fill"), "{text}");
 }
 
 #[tokio::test]

@@ -200,6 +200,46 @@ async fn a_restarted_broker_answers_with_what_is_in_the_org() {
 }
 
 #[tokio::test]
+async fn a_record_of_an_earlier_broker_is_read_once_for_all_repetitions() {
+    let desk = Desk::start(OBJECTS).await;
+    let mut peer = desk.broker.app("myapp").await;
+    desk.ask(&mut peer, CREATE, "r1", task()).await;
+    let desk = desk.restart(OBJECTS).await;
+    let mut gadget = desk.broker.app("gadget").await;
+    gadget.subscribe(CREATE).await;
+    let mut peer = desk.broker.app("myapp").await;
+    let first = desk.ask(&mut peer, CREATE, "r1", task()).await;
+    assert_eq!(gadget.next_on(CREATE).await["data"]["sfid"], first["data"]["sfid"]);
+    let calls = desk.org.calls();
+    for _ in 0..3 {
+        assert_eq!(desk.ask(&mut peer, CREATE, "r1", task()).await["data"], first["data"]);
+    }
+    assert_eq!(desk.org.calls(), calls, "the answer is known here");
+    gadget.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_record_whose_values_could_not_be_read_is_announced_when_they_are() {
+    let desk = not_unique(OBJECTS).await;
+    let mut peer = desk.broker.app("myapp").await;
+    let made = desk.ask(&mut peer, CREATE, "r1", task()).await;
+    let desk = desk.restart(OBJECTS).await;
+    let mut gadget = desk.broker.app("gadget").await;
+    gadget.subscribe(CREATE).await;
+    let mut peer = desk.broker.app("myapp").await;
+    let (code, message) = ("UNKNOWN_EXCEPTION".to_owned(), "a formula field".to_owned());
+    let path = format!("/sobjects/Task/{}", made["data"]["sfid"].as_str().unwrap());
+    desk.org.fault(Fault::new(Wrong::Error { status: 500, code, message }).times(1).method("GET").path(&path));
+    assert_eq!(failure(&desk.ask(&mut peer, CREATE, "r1", task()).await, KEYS).0, "UPSTREAM_UNAVAILABLE");
+    let told = desk.ask(&mut peer, CREATE, "r1", task()).await;
+    assert_eq!(told["data"]["sfid"], made["data"]["sfid"], "{told}");
+    let event = gadget.next_on(CREATE).await;
+    assert_eq!((&event["data"]["sfid"], &event["data"]["Subject"]), (&made["data"]["sfid"], &json!("MyTask")));
+    gadget.expect_nothing().await;
+    assert_eq!(desk.asked("POST", "/sobjects/Task"), 1);
+}
+
+#[tokio::test]
 async fn an_id_that_was_used_for_other_values_is_refused() {
     let desk = Desk::start(OBJECTS).await;
     let mut peer = desk.broker.app("myapp").await;

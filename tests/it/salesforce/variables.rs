@@ -215,3 +215,64 @@ async fn an_update_on_its_way_is_not_undone_by_what_was_kept_before_it() {
     assert_eq!(desk.rows(CASES).await, [json!({ "Subject": "newer", "Status": "New" })]);
     assert_eq!(desk.asked("PATCH", "/Case/"), 1, "the kept value was replaced by the update's own");
 }
+
+#[tokio::test]
+async fn a_record_that_is_locked_is_written_later_whatever_becomes_of_the_calls_other_record() {
+    for (other, expected) in
+        [(json!({ "variable1": "v1" }), "v1"), (json!({ "urgent": "text where the org wants a checkbox" }), "old")]
+    {
+        let desk = Desk::start(&objects("")).await;
+        let mut peer = desk.broker.app("myapp").await;
+        desk.ask(&mut peer, UPDATE, "u", update(json!({}))).await;
+        desk.ask(&mut peer, CREATE, "c", create(json!({ "subject": "mine" }))).await;
+        save(&desk, &mut peer, json!({ "disposition": "sold" })).await;
+        save(&desk, &mut peer, other).await;
+        // The first attempt and its repetitions.
+        desk.org.fault(Fault::new(Wrong::RecordLocked {}).times(3).method("PATCH").path("/sobjects/Task"));
+        peer.publish(ENDED, json!({ "callId": "12345" })).await;
+        desk.rows_become("SELECT CallDisposition FROM Task", json!([{ "CallDisposition": "sold" }])).await;
+        assert_eq!(desk.rows("SELECT Subject FROM Case").await, [json!({ "Subject": expected })]);
+        let log = desk.broker.log();
+        assert!(!log.contains("no known record of their call"), "{log}");
+    }
+}
+
+/// Ends 16 calls of a user whose variables belong to the case. A growing pause after each of them would take minutes.
+async fn end_many(desk: &Desk, peer: &mut Peer) {
+    for call in 0..16 {
+        let call = call.to_string();
+        let named = json!({ "callId": call, "Name": "Case", "sfid": CASE, "params": {} });
+        desk.ask(peer, UPDATE, "u", named).await;
+        desk.ask(peer, SAVE, "s", json!({ "callId": call, "params": { "variable1": "of many" } })).await;
+        peer.publish(ENDED, json!({ "callId": call })).await;
+    }
+}
+
+#[tokio::test]
+async fn a_user_over_its_limit_of_calls_delays_nobody_elses_variables() {
+    let desk = Desk::start(&format!("calls_per_user = 4\n{}", objects(""))).await;
+    let mut mallory = desk.broker.app_of("myapp", "mallory").await;
+    let mut peer = desk.broker.app_of("myapp", "alice").await;
+    end_many(&desk, &mut mallory).await;
+    desk.broker.log_until("the limit in the log", |log| log.contains("salesforce.calls_per_user")).await;
+    desk.ask(&mut peer, UPDATE, "u", update(json!({}))).await;
+    save(&desk, &mut peer, json!({ "variable2": "alice's" })).await;
+    desk.org.fault(Fault::new(Wrong::RecordLocked {}).times(3).path("/sobjects/Case"));
+    peer.publish(ENDED, json!({ "callId": "12345" })).await;
+    desk.rows_become("SELECT Status FROM Case", json!([{ "Status": "alice's" }])).await;
+}
+
+#[tokio::test]
+async fn an_object_that_fails_delays_no_other_objects_variables() {
+    let desk = Desk::start(&objects("")).await;
+    let mut peer = desk.broker.app("myapp").await;
+    let (code, message) = ("UNKNOWN_EXCEPTION".to_owned(), "a trigger".to_owned());
+    desk.org.fault(Fault::new(Wrong::Error { status: 500, code, message }).path("/sobjects/Case"));
+    end_many(&desk, &mut peer).await;
+    desk.broker.log_until("the trigger in the log", |log| log.contains("UNKNOWN_EXCEPTION")).await;
+    desk.ask(&mut peer, CREATE, "c", create(json!({ "subject": "mine" }))).await;
+    save(&desk, &mut peer, json!({ "disposition": "sold" })).await;
+    desk.org.fault(Fault::new(Wrong::RecordLocked {}).times(3).method("PATCH").path("/sobjects/Task"));
+    peer.publish(ENDED, json!({ "callId": "12345" })).await;
+    desk.rows_become("SELECT CallDisposition FROM Task", json!([{ "CallDisposition": "sold" }])).await;
+}

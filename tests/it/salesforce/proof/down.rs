@@ -94,6 +94,46 @@ async fn an_org_that_fails_again_and_again_is_left_alone_and_found_again() {
 }
 
 #[tokio::test]
+async fn a_limit_of_the_org_is_named_and_a_crowd_does_not_open_the_breaker() {
+    let fixture = Fixture::start().await;
+    let toml = |way: &str| format!("[salesforce]\nbreaker_failures = 2\n{way}");
+    for (path, way) in [("/userinfo", fixture.userinfo("")), ("/introspect", fixture.introspection(""))] {
+        let token = fixture.access_token("gadgets").await;
+        for (wrong, words, opens) in
+            [(Wrong::LongRunningLimit {}, "run at once in the org", false), (Wrong::DailyLimit {}, "of 24 hours", true)]
+        {
+            let broker = Broker::with_config(&toml(&way)).await;
+            let mut peer = broker.raw("softphone").await;
+            fixture.org.fault(Fault::new(wrong).path(path));
+            for _ in 0..3 {
+                unavailable(&mut peer, &token).await;
+            }
+            fixture.org.clear_faults();
+            broker.log_until("the limit", |log| log.contains(words)).await;
+            let is_open = |log: &str| log.contains("the circuit breaker is open");
+            if opens {
+                broker.log_until("the breaker", is_open).await;
+            }
+            let log = broker.log();
+            assert!(!log.contains("My Domain") && is_open(&log) == opens, "{path}: {log}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_org_that_asks_to_be_left_alone_is_not_asked_about_tokens() {
+    let fixture = Fixture::start().await;
+    let broker = Broker::with_config(&fixture.userinfo("")).await;
+    let token = fixture.access_token("gadgets").await;
+    fixture.org.fault(Fault::new(Wrong::Unavailable { retry_after: Some(60) }).path("/userinfo").times(1));
+    let mut peer = broker.raw("softphone").await;
+    for _ in 0..3 {
+        unavailable(&mut peer, &token).await;
+    }
+    assert_eq!(fixture.questions("/userinfo"), 1);
+}
+
+#[tokio::test]
 async fn a_token_goes_to_the_configured_host_and_nowhere_else() {
     let fixture = Fixture::start().await;
     let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();

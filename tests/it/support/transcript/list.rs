@@ -72,6 +72,7 @@ macro_rules! transcripts_for_everyone {
             rule_2_05_subscribers_never_see_requests
             rule_2_06_a_handler_names_its_channel
             rule_2_07_open_mode
+            rule_2_07_part_of_a_protected_pattern
             rule_2_07_protected_triples
             rule_2_07_shared_channel
             rule_2_07_user_scoped_channel

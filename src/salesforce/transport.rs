@@ -1,0 +1,138 @@
+//! [`Transport`]: sends requests to an org and its login host, and reads what they answer. It respects the pauses that
+//! Salesforce asks for, and keeps the counts.
+
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use reqwest::Method;
+use reqwest::header::{ACCEPT, DATE, HeaderMap};
+use tokio::time::{Instant, sleep_until};
+use zeroize::Zeroizing;
+
+use super::answer_fault::{of_failure, too_large, too_large_description, unread_write};
+use super::breakers::Breakers;
+use super::call::LOGIN_BYTES_MAX;
+use super::fault::{Fault, Verdict};
+use super::response::api_usage;
+use super::stats::{Stats, count};
+use crate::backoff::Backoff;
+use crate::http::{self, Failure};
+
+/// How often a request is repeated after a failure that may pass.
+pub(super) const REPEATS: u32 = 2;
+
+/// The longest pause that Salesforce can ask for with Retry-After.
+const PAUSE_MAX: Duration = Duration::from_mins(1);
+
+/// The shortest and the longest pause after too many concurrent calls, in milliseconds.
+const CROWDED_MS: (u64, u64) = (1000, 5000);
+
+/// The wait before a repetition.
+const REPEAT_AFTER: Backoff =
+    Backoff { least: Duration::ZERO, first: Duration::from_millis(200), most: Duration::from_secs(10) };
+
+/// The network, and everything that the requests of all callers share.
+pub(super) struct Transport {
+    http: http::Client,
+    pub(super) breakers: Mutex<Breakers>,
+    jitter: Mutex<StdRng>,
+    pub(super) stats: Stats,
+}
+
+impl Transport {
+    /// Sends nothing yet.
+    pub(super) fn new(http: http::Client, breakers: Breakers) -> Self {
+        let jitter = Mutex::new(StdRng::seed_from_u64(rand::random()));
+        Self { http, breakers: Mutex::new(breakers), jitter, stats: Stats::default() }
+    }
+
+    /// Begins a request.
+    pub(super) fn request(&self, method: Method, url: String) -> reqwest::RequestBuilder {
+        self.http.request(method, url)
+    }
+
+    /// Sends a request and reads the whole answer. With `once`, a failure after which the request may have arrived is
+    /// final and leaves its outcome in doubt.
+    pub(super) async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+        once: bool,
+        bytes_max: usize,
+    ) -> Result<Received, Verdict> {
+        let failed = |failure: Failure| match &failure {
+            // The write was answered, but nobody knows how.
+            Failure::TooLarge if once => unread_write(bytes_max).in_doubt(),
+            Failure::TooLarge if bytes_max > LOGIN_BYTES_MAX => too_large_description(bytes_max),
+            Failure::TooLarge => too_large(bytes_max),
+            Failure::Broken(_) if once => of_failure(&failure).in_doubt(),
+            Failure::Tls(_) | Failure::Unconnected(_) | Failure::Broken(_) => of_failure(&failure),
+        };
+        let answer = http::send(request.header(ACCEPT, "application/json")).await.map_err(failed)?;
+        let (status, skew, retry_after) = (answer.status(), self.note(answer.headers()), answer.retry_after());
+        Ok(Received { status, body: answer.body(bytes_max).await.map_err(failed)?, skew, retry_after })
+    }
+
+    /// If Salesforce asks to be left alone, lets no request through for so long.
+    pub(super) fn paused(&self, verdict: Verdict, status: u16, retry_after: Option<Duration>) -> Verdict {
+        let span = match status {
+            _ if verdict.is_crowd() => {
+                let (least, most) = CROWDED_MS;
+                let drawn = || Duration::from_millis(self.jitter.lock().random_range(least..=most));
+                let asked = retry_after.unwrap_or_else(drawn);
+                Some(asked.clamp(Duration::from_millis(least), Duration::from_millis(most)))
+            }
+            429 | 503 => retry_after.map(|it| it.min(PAUSE_MAX)).filter(|it| !it.is_zero()),
+            _ => None,
+        };
+        let Some(span) = span else { return verdict };
+        let verdict = verdict.with_pause(span);
+        let fault = verdict.clone().fault();
+        if self.breakers.lock().pause(Instant::now().into_std(), span, &fault) {
+            tracing::warn!(?span, hint = fault.operator(), "requests to Salesforce pause");
+        }
+        verdict
+    }
+
+    /// Records the counts of an answer's headers. Returns how far this computer's clock is ahead, in seconds.
+    pub(super) fn note(&self, headers: &HeaderMap) -> Option<i64> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some((used, limit)) = text("sforce-limit-info").and_then(api_usage) {
+            self.stats.usage(used, limit);
+        }
+        let theirs = text(DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok())?;
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "compared with Salesforce's clock, and told to the operator only"
+        )]
+        let ours = SystemTime::now();
+        let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        let ahead = ours.duration_since(theirs).map_or_else(|behind| -seconds(behind.duration()), seconds);
+        self.stats.clock(ahead);
+        Some(ahead)
+    }
+
+    /// Waits before a repetition, at least as long as Salesforce asked for. If that would take too long, returns the
+    /// fault at once.
+    pub(super) async fn wait(&self, repeats: u32, fault: Fault, until: Instant) -> Result<(), Fault> {
+        let drawn = REPEAT_AFTER.wait(repeats, &mut *self.jitter.lock());
+        let end = Instant::now() + drawn.max(fault.pause().unwrap_or_default());
+        if end >= until {
+            return Err(fault);
+        }
+        count(&self.stats.repeats);
+        sleep_until(end).await;
+        Ok(())
+    }
+}
+
+/// An answer that was read.
+pub(super) struct Received {
+    pub(super) status: u16,
+    pub(super) body: Zeroizing<Vec<u8>>,
+    /// How far this computer's clock is ahead, in seconds.
+    pub(super) skew: Option<i64>,
+    /// How long Salesforce asks to be left alone.
+    pub(super) retry_after: Option<Duration>,
+}
