@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::record::{Hash, Record, hash};
 use super::rotation::{Rotation, newest};
 use super::tail::Tail;
-use crate::store::{create_new, open_or_create, open_to_append};
+use crate::store::{create_new, open_or_create, open_regular, open_to_append};
 
 /// How long a process waits for another one that is appending.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -206,7 +206,7 @@ fn lock(path: &Path) -> io::Result<File> {
 
 /// The same for a reader, which does not make the file of the lock.
 pub(super) fn lock_if_there(path: &Path) -> Option<File> {
-    wait_for(File::open(lock_path(path)).ok()?).ok()
+    wait_for(open_regular(&lock_path(path)).ok()?).ok()
 }
 
 /// Reads the hash of the last line from the file of the lock: `None` before the first record, or if it is damaged.

@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 
 use wire::ErrorCode;
 
-use crate::store::try_file;
+use crate::store::{try_file, try_lock_file};
 use allowance::Allowance;
 use log::Log;
 use record::Record;
@@ -154,10 +154,9 @@ impl Audit {
     /// A file cannot be written; the error names it.
     pub fn try_open(data_dir: &Path) -> io::Result<()> {
         let path = path_in(data_dir);
-        for path in [log::lock_path(&path), path] {
-            try_file(&path).map_err(|error| named(&path, &error))?;
-        }
-        Ok(())
+        let lock = log::lock_path(&path);
+        try_lock_file(&lock).map_err(|error| named(&lock, &error))?;
+        try_file(&path).map(drop).map_err(|error| named(&path, &error))
     }
 
     fn start(log: Log, required: bool) -> io::Result<Self> {

@@ -1,12 +1,12 @@
 //! Locks on files: [`FolderLock`], which a broker holds while it runs, and the short one around changing a file.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read, Seek, Write};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::files::{open_or_create, open_own};
-use super::{LOOK_AGAIN, StoreError, WAIT, exists, make_folder};
+use super::files::open_or_create;
+use super::{LOOK_AGAIN, StoreError, WAIT, exists, make_folder, try_lock_file};
 
 /// How long a broker waits for a lock that a command may hold.
 const MOMENT: Duration = Duration::from_millis(500);
@@ -77,10 +77,7 @@ impl FolderLock {
     /// It cannot be opened.
     pub(crate) fn try_open(data_dir: &Path) -> Result<(), StoreError> {
         let path = Self::path(data_dir);
-        match open_own(&path, OpenOptions::new().read(true).write(true)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(cannot_write(&path, &error)),
-            Ok(_) | Err(_) => Ok(()),
-        }
+        try_lock_file(&path).map(drop).map_err(|error| cannot_write(&path, &error))
     }
 
     /// Returns whether a broker holds the folder.

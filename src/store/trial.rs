@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use super::files::open_own;
 use super::{StoreError, beside, create_new, open_to_append};
 
 /// Tries whether a data folder can be used: files can be made in it or, if it does not exist, it can be made.
@@ -34,6 +35,11 @@ pub(crate) fn try_file(path: &Path) -> io::Result<bool> {
 /// The same for a file that can be behind a symbolic link.
 pub(crate) fn try_linked_file(path: &Path) -> io::Result<bool> {
     is_there(OpenOptions::new().read(true).append(true).open(path))
+}
+
+/// Tries whether a lock could be taken, if its file exists.
+pub(crate) fn try_lock_file(path: &Path) -> io::Result<bool> {
+    is_there(open_own(path, OpenOptions::new().read(true).write(true)))
 }
 
 fn is_there(opened: io::Result<File>) -> io::Result<bool> {

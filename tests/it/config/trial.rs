@@ -229,6 +229,8 @@ fn a_lock_that_is_a_link_is_a_mistake() {
     fs::create_dir(site.path("data")).unwrap();
     std::os::unix::fs::symlink(site.path("f.toml"), site.path("data/switchboard.lock")).unwrap();
     site.refuses(&[], "switchboard.lock: cannot be written: it is a symbolic link");
+    fs::rename(site.path("data/switchboard.lock"), site.path("data/audit.lock")).unwrap();
+    site.refuses(&[], "audit.lock: the audit log cannot be written: it is a symbolic link");
 }
 
 #[test]
