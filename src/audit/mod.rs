@@ -18,13 +18,13 @@ pub use record::{Entry, Event};
 pub use rotation::Rotation;
 pub use verify::{Break, Report, verify};
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
+use std::{io, iter};
 
 use parking_lot::Mutex;
 
@@ -256,12 +256,12 @@ impl Writer {
     fn run(&mut self, jobs: &Receiver<Job>) {
         for job in jobs {
             let fault = self.write(&job).err();
-            self.end(job, fault.as_ref());
-            // Each of the queued records would wait as long as this one did, and the end of the broker for all of them.
-            if fault.as_ref().is_some_and(|fault| fault.kind() == io::ErrorKind::TimedOut) {
-                for job in jobs.try_iter().take(QUEUE_RECORDS) {
-                    self.end(job, fault.as_ref());
-                }
+            // Each of the queued records would wait as long as this one did, and the end of the broker for all of them. They
+            // are taken before any of them ends: the lock may be free for what is queued after that.
+            let stuck = fault.as_ref().is_some_and(|fault| fault.kind() == io::ErrorKind::TimedOut);
+            let queued: Vec<_> = jobs.try_iter().take(if stuck { QUEUE_RECORDS } else { 0 }).collect();
+            for job in iter::once(job).chain(queued) {
+                self.end(job, fault.as_ref());
             }
         }
         let when = now();

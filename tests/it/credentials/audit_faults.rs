@@ -5,9 +5,10 @@ use std::fs::{self, File, OpenOptions};
 use std::path::Path;
 use std::sync::mpsc::channel;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
-use switchboard::audit::{Audit, Entry, Event, Rotation, verify};
+use switchboard::audit::{Audit, Entry, Event, Rotation, Unwritten, verify};
 
 use crate::support::{Broker, DEADLINE, envelope};
 
@@ -33,22 +34,22 @@ fn records_behind_a_stuck_lock_are_counted_as_lost_after_one_wait() {
     let audit = Audit::open(folder.path(), Rotation::default()).unwrap();
     let lock = hold_lock(folder.path());
     queue_records(&audit);
-    let (ended, end) = channel();
     thread::scope(|scope| {
-        let audit = &audit;
-        scope.spawn(move || {
+        let freed = scope.spawn(|| {
             // The queue is in order, so all before this one have ended as soon as it has.
-            while audit
-                .record_and_wait(&Entry::new(Event::Write))
-                .is_err_and(|it| it == switchboard::audit::Unwritten::Late)
-            {}
-            ended.send(()).unwrap();
+            while audit.record_and_wait(&Entry::new(Event::Write)).is_err_and(|it| it == Unwritten::Late) {}
+            drop(lock);
+            // The writer is still ending those that were queued behind it.
+            audit.record_and_wait(&Entry::new(Event::Write))
         });
-        let in_time = end.recv_timeout(DEADLINE);
-        drop(lock);
-        in_time.unwrap();
+        let start = Instant::now();
+        while !freed.is_finished() && start.elapsed() < DEADLINE {
+            audit.record(&Entry::new(Event::Fetch));
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(freed.is_finished(), "not within {DEADLINE:?}");
+        freed.join().unwrap().unwrap();
     });
-    audit.record_and_wait(&Entry::new(Event::Fetch)).unwrap();
     drop(audit);
     let report = verify(&folder.path().join("audit.jsonl")).unwrap();
     assert!(report.lost >= RECORDS, "{report:?}");
