@@ -56,7 +56,7 @@ pub use request::door::{Data, Door, Given, Payload};
 pub use retained::Replay;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::Listed;
-pub use wake::WakeBatch;
+pub use wake::{HeldWakes, WakeBatch};
 
 use std::net::IpAddr;
 use std::sync::Arc;
