@@ -98,7 +98,7 @@ impl Router {
             Err(refusal) => {
                 let refusal = if is_request { self.hinted(now, sender, envelope, &facts, refusal) } else { refusal };
                 self.tell_denied(sender, envelope, &refusal, is_request);
-                Err(Denied { refusal, is_request, secret: facts.protected })
+                Err(Denied { refusal, is_request })
             }
         }
     }

@@ -163,8 +163,6 @@ pub struct Denied {
     pub refusal: Refusal,
     /// It is a request: the failure goes on the request's own triple.
     pub is_request: bool,
-    /// Its triple is protected: the sender's copy has to be wiped.
-    pub secret: bool,
 }
 
 /// Scope an envelope is: a scope, decided by the channel's configuration.

@@ -55,7 +55,7 @@ impl Router {
         if !envelope.more() && session.turns.settle(&self.requests, id) {
             self.serve_turns(now, session);
         }
-        routed.unwrap_or_default()
+        routed.unwrap_or(Routed { secret: true, ..Routed::default() })
     }
 
     /// Answers a request with a frame; `None` if the request is not open, or not this session's to answer.
