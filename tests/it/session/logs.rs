@@ -196,5 +196,8 @@ async fn trace_shows_one_line_for_each_message_and_no_payload() {
     let log = broker.log();
     assert!(!log.contains("hunter2"), "{log}");
     let login = log.lines().filter(|line| line.contains("a message") && line.contains("Cisco/Agent/Login"));
-    assert!(login.clone().count() == 2 && login.clone().all(|line| !line.contains("bytes=")), "{log}");
+    assert!(login.clone().count() == 4 && login.clone().all(|line| !line.contains("bytes=")), "{log}");
 }
+        // A late reply, on another triple.
+        crm.send(envelope("Cisco/Agent/LoginSuccess", json!({"inReplyTo": request["id"], "data": "hunter2"}))).await;
+        crm.next_error("NO_SUCH_REQUEST").await;
