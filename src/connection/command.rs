@@ -259,7 +259,7 @@ impl Connection {
             Ok(session) => session,
             Err(refusal) => return Some(self.refuse(now, registering, Some(&principal), &refusal, router)),
         };
-        self.log_registered(&session);
+        self.log_registered(now, &session);
         let limits = &self.settings.limits;
         let mut more = json!({
             "SessionId": session.id().to_string(),

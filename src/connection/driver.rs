@@ -312,7 +312,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Turn::Wrote => self.wrote(),
                 Turn::Ready => self.fill_batch(),
                 Turn::Ended(end) => self.handle(now(), Input::Ended(end)),
-                Turn::Verified(identity) => self.verified(identity),
+                Turn::Verified(identity) => self.handle(now(), Input::Verified(identity)),
                 Turn::Relieved => self.handle(now(), Input::Relieved),
                 Turn::Gone(ended) => return self.ending(ended),
             };
@@ -394,15 +394,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             debug_assert!(effect.is_none(), "a sign of life has no effect");
         }
         self.handle(now(), Input::Timeout)
-    }
-
-    fn verified(&mut self, identity: Result<Identity, AuthError>) -> Option<Effect> {
-        let effect = self.handle(now(), Input::Verified(identity));
-        if let Some(session) = self.attached.connection.session() {
-            let span = tracing::Span::current();
-            span.record("id", tracing::field::display(session.id())).record("source", session.source());
-        }
-        effect
     }
 
     /// The peer has taken something.

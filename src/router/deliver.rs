@@ -9,7 +9,7 @@ use wire::{Envelope, Refusal};
 use crate::router::decide::{Decision, Facts, Verdict};
 use crate::router::request::pending::Pending;
 use crate::router::session::Session;
-use crate::router::{Denied, Refused, Routed, Router};
+use crate::router::{Denied, Logged, Refused, Routed, Router};
 
 /// How many of a handler's open requests an event is compared with.
 const GIVEN_LOOKED_AT: usize = 16;
@@ -79,7 +79,7 @@ impl Router {
                 (self.request(now, sender, envelope, scope, candidates, &facts), true, traced)
             }
             Verdict::Event { scope, matches } => {
-                self.note_nameless_reply(sender, &facts);
+                self.note_nameless_reply(now, sender, &facts);
                 (self.publish(now, sender, envelope, scope, &matches, &facts), false, Traced::EVENT)
             }
             Verdict::Refused { refusal, is_request } => (Err(refusal), is_request, Traced::REFUSED),
@@ -108,10 +108,14 @@ impl Router {
         }
         let is_its = |pending: &Arc<Pending>| self.policy.canonical(&pending.triple) == facts.canonical;
         let found = sender.holds.lock().some_given(GIVEN_LOOKED_AT).any(is_its);
-        if found && !sender.told_to_name_requests.swap(true, Ordering::Relaxed) {
+        if found
+            && !sender.told_to_name_requests.swap(true, Ordering::Relaxed)
+            && let Some(omitted) = self.count_line(now, sender, Logged::NamelessReply)
+        {
             tracing::info!(
                 source = &*sender.source,
                 triple = %facts.canonical,
+                omitted,
                 "a handler sent an event on the triple of a request that it has not answered; an answer needs 'inReplyTo'"
             );
         }

@@ -65,6 +65,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Permissions, Principal};
+use crate::telemetry::LogLimit;
 use crate::websocket::Frame;
 use hint::Hints;
 use index::Index;
@@ -90,6 +91,26 @@ pub struct Router {
     presence: Presence,
     declarations: Vec<Declaration>,
     off: Vec<SwitchedOff>,
+    /// Limits the log lines that sessions can cause.
+    log_limit: LogLimit<Logged>,
+}
+
+/// Something that a session could cause again and again, for which there is a limited number of lines a minute.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Logged {
+    ProtectedHandler,
+    NamelessReply,
+}
+
+impl Logged {
+    /// How many lines there are in a minute for each address.
+    fn lines_max(self) -> u32 {
+        match self {
+            // A site with many agents can share one address.
+            Self::ProtectedHandler => 600,
+            Self::NamelessReply => 60,
+        }
+    }
 }
 
 /// What an in-process adapter says of its triples.
@@ -199,6 +220,7 @@ impl Router {
             presence: Presence::default(),
             declarations,
             off: Vec::new(),
+            log_limit: LogLimit::default(),
         }
     }
 
