@@ -8,20 +8,26 @@
 //! ```
 //!
 //! With `auth.mode = "tokens"`, the key `handle` of this application needs `Cisco/Agent/*`, and the file that
-//! `SWITCHBOARD_TOKEN_FILE` names has its token. The file is read again for each registration.
+//! `SWITCHBOARD_TOKEN_FILE` names has its token. The file is read again for each registration, so a refused token can be
+//! replaced while this program runs. Standard error says why it is not connected.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
-use switchboard_client::{Client, Failure, Payload, Reply, Request, Triple};
+use switchboard_client::{Client, Failure, Payload, Reply, Request, State, Triple};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
+    // The client logs why it waits for the first connection.
+    tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).init();
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -47,16 +53,28 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let states = client.clone();
     let logins = client.serve("Cisco/Agent/Login".parse()?, move |request| log_in(request, states.clone()));
     let mut logins = logins.ordered(["Agent/LoginSuccess", "Agent/LoginFailure"]).await?;
-    let notes = client.serve("Cisco/Agent/ShowNote".parse()?, show_note).without_answers().await?;
+    let mut notes = client.serve("Cisco/Agent/ShowNote".parse()?, show_note).without_answers().await?;
     println!("answering Cisco/Agent/Login");
     tokio::select! {
         error = logins.ended() => return Err(error.into()),
+        error = notes.ended() => return Err(error.into()),
+        () = report(&client) => return Err(logins.ended().await.into()),
         interrupted = tokio::signal::ctrl_c() => interrupted?,
     }
     logins.stop().await;
     notes.stop().await;
     client.close().await;
     Ok(())
+}
+
+/// Prints why the connection was lost, each time, until the client gives up.
+async fn report(client: &Client) {
+    let mut states = pin!(client.states());
+    while let Some(state) = states.next().await {
+        if let State::Disconnected { reason, .. } = state {
+            eprintln!("not connected: {reason}");
+        }
+    }
 }
 
 #[derive(Deserialize)]

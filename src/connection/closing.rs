@@ -1,4 +1,4 @@
-//! How a connection ends: the Close frame, and what becomes of its session.
+//! The end of a connection: its Close frame, and the end of its session.
 
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use super::{Connection, Effect, Phase, queue_notices};
 use crate::router::Router;
 use crate::websocket::{Fault, Frame};
 
-/// How long a connection that closes for a restart waits once more for answers that are on their way: a handler that ends
-/// at this moment, on another thread, may have taken over a request.
+/// How long a connection that closes for a restart waits for the last answers. Another thread that is ending a
+/// handler's session can be about to answer one of its requests.
 const LAST_LOOK: Duration = Duration::from_millis(20);
 
 impl Connection {
@@ -40,7 +40,8 @@ impl Connection {
         self.close(now, router, Close::new(CloseCode::Unauthenticated, "the proof of identity has expired"))
     }
 
-    /// The drain is over. What this session asked, and nobody has answered, ends with it.
+    /// Closes the connection at the end of the drain. If requests are still open, cancels those that this session sent,
+    /// and closes after [`LAST_LOOK`].
     pub(super) fn restart(&mut self, now: Instant, router: &Router) -> Option<Effect> {
         match self.session().filter(|session| router.is_in_flight(session)) {
             Some(session) => {
@@ -56,7 +57,7 @@ impl Connection {
         let close = close.into();
         let leaving = Leaving { reason: close.reason(), code: Some(close.code().code()) };
         if close.code() == CloseCode::SlowConsumer {
-            // It takes nothing, so what waits is dropped, all but what the broker says of the queue.
+            // The peer does not read, so only the notices about the queue are kept.
             let (notices, _) = self.detach(now, router, &leaving);
             self.replies = notices.into();
         } else {
@@ -66,13 +67,13 @@ impl Connection {
         Effect::Close(close)
     }
 
-    /// Detaches the session. What waits in its outbox is sent before what this connection says afterwards.
+    /// Detaches the session. The messages in its outbox are sent before anything that is queued later.
     pub(super) fn leave(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) {
         let (notices, frames) = self.detach(now, router, leaving);
         self.replies.extend(notices.into_iter().chain(frames));
     }
 
-    /// Detaches the session, if there is one. Returns notices about its queue, and what waited in it.
+    /// Detaches the session, if there is one. Returns notices about its queue, and the messages in it.
     pub(super) fn detach(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) -> (Vec<Frame>, Vec<Frame>) {
         let (mut notices, mut frames) = (Vec::new(), Vec::new());
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
@@ -81,7 +82,7 @@ impl Connection {
             loop {
                 let taken = session.outbox().take(now, usize::MAX, &mut frames);
                 notices.extend(queue_notices(taken.lagging, taken.dropped));
-                // Its subscription has ended, so a replay brings nothing more. What is behind it still counts.
+                // The subscription of a replay has ended, so it yields nothing. Messages can follow it in the queue.
                 if taken.replay.is_none() {
                     break;
                 }

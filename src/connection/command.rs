@@ -66,6 +66,8 @@ impl Connection {
         tracing::debug!(topic = &*triple.topic, subtopic = &*triple.subtopic, "a command");
         let answer = match self.read(envelope) {
             Err(refusal) if !command::is_command(triple) => {
+                // It may be a misspelt Register.
+                self.secret_read = true;
                 self.log_refusal(Some(triple), &refusal);
                 self.push(now, notice::error(envelope.id(), &refusal));
                 return None;
@@ -257,7 +259,7 @@ impl Connection {
             Ok(session) => session,
             Err(refusal) => return Some(self.refuse(now, registering, Some(&principal), &refusal, router)),
         };
-        self.log_registered(&session);
+        self.log_registered(now, &session);
         let limits = &self.settings.limits;
         let mut more = json!({
             "SessionId": session.id().to_string(),

@@ -8,9 +8,18 @@ use super::pause::Pause;
 use super::{Connection, Gone, network_of};
 use crate::router::Session;
 
-/// What a connection is logged for at most once a minute for each address.
+/// How many sessions that register are logged in a minute for each address: a site with thousands of agents can share one,
+/// and they all return after a restart.
+const REGISTERED_MAX: u32 = 10_000;
+
+/// The same for sessions on a connection that had one before, which is what a loop without a pause makes.
+const REGISTERED_AGAIN_MAX: u32 = 60;
+
+/// Something that a peer could cause again and again, for which there is a limited number of lines a minute.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Cause {
+    Registered,
+    RegisteredAgain,
     /// A registration was refused with this code.
     Refused(ErrorCode),
     Rate,
@@ -37,12 +46,25 @@ impl<'a> Leaving<'a> {
 }
 
 impl Connection {
-    pub(super) fn log_registered(&self, session: &Session) {
-        let (source, user) = (session.source(), session.user());
-        tracing::info!(source, user, address = %self.address, session = %session.id(), "registered");
+    pub(super) fn log_registered(&mut self, now: Instant, session: &Session) {
+        let (cause, lines_max) = match self.registered_before {
+            false => (Cause::Registered, REGISTERED_MAX),
+            true => (Cause::RegisteredAgain, REGISTERED_AGAIN_MAX),
+        };
+        let counted = self.settings.log_limit.count_up_to(lines_max, now, cause, network_of(self.address));
+        (self.registered_before, self.is_logged) = (true, counted.is_some());
+        if let Some(omitted) = counted {
+            let (source, user) = (session.source(), session.user());
+            // Only a flood leaves lines out.
+            let omitted = (omitted > 0).then_some(omitted);
+            tracing::info!(source, user, address = %self.address, session = %session.id(), omitted, "registered");
+        }
     }
 
     pub(super) fn log_left(&self, session: &Session, lasted: Duration, leaving: &Leaving<'_>) {
+        if !self.is_logged {
+            return;
+        }
         let (source, user) = (session.source(), session.user());
         let Leaving { reason, code } = leaving;
         let lasted = Duration::from_millis(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));

@@ -69,8 +69,9 @@ impl Connection {
                     self.wait_for_receivers(now, pressed);
                 }
             }
-            Err(Denied { refusal, is_request, secret }) => {
-                self.secret_read |= secret;
+            Err(Denied { refusal, is_request }) => {
+                // It may be a late answer to a request on a protected triple.
+                self.secret_read = true;
                 self.log_refusal(Some(envelope.triple()), &refusal);
                 let frame = match is_request {
                     true => router.failure(envelope.triple(), envelope.id(), &refusal),
@@ -82,11 +83,12 @@ impl Connection {
     }
 
     pub(super) fn not_registered(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) {
+        // It may be a misspelt Register.
+        self.secret_read = true;
         let triple = envelope.triple();
         let refusal = not_registered(triple);
         self.log_refusal(Some(triple), &refusal);
         let frame = if router.policy().is_protected(triple) {
-            self.secret_read = true;
             let source = envelope.source().unwrap_or_default();
             self.unregistered_requests += 1;
             if self.unregistered_requests <= UNREGISTERED_RECORDED {

@@ -119,6 +119,10 @@ pub struct Connection {
     unregistered_requests: u32,
     /// A message that was handled may have had a secret.
     secret_read: bool,
+    /// It has had a session.
+    registered_before: bool,
+    /// The log says that the present session has registered.
+    is_logged: bool,
 }
 
 enum Phase {
@@ -163,6 +167,8 @@ impl Connection {
             malformed: 0,
             unregistered_requests: 0,
             secret_read: false,
+            registered_before: false,
+            is_logged: false,
             settings,
         }
     }

@@ -1,13 +1,16 @@
 //! Every decision on what a session may do. Identity is a value; permissions are a handle that can be swapped while the
 //! session lives, so each decision reads them anew.
 
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Instant;
+
 use wire::command::{self, Subscribe};
 use wire::{BROKER, Envelope, ErrorCode, Pattern, Refusal, Triple, notice};
 
 use crate::router::decide::Facts;
 use crate::router::index::Observes;
 use crate::router::session::{Role, Session};
-use crate::router::{Router, Scope};
+use crate::router::{Logged, Router, Scope};
 
 /// The scope of an envelope, and with it the user that its receivers see.
 ///
@@ -216,12 +219,19 @@ impl Router {
     }
 
     /// Logs that a session becomes a handler of protected triples, if it does.
-    pub(super) fn note_protected_handler(&self, session: &Session, pattern: &Pattern) {
+    pub(super) fn note_protected_handler(&self, now: Instant, session: &Session, pattern: &Pattern) {
         let is_application = session.role != Role::Adapter;
         let may = |part: Pattern| self.may_handle_protected(session, &part);
         if is_application && self.policy.protected_parts(pattern).any(may) {
-            tracing::info!(source = &*session.source, %pattern, "an application handles protected triples");
+            let Some(omitted) = self.count_line(now, session, Logged::ProtectedHandler) else { return };
+            tracing::info!(source = &*session.source, %pattern, omitted, "an application handles protected triples");
         }
+    }
+
+    /// Returns the number of lines of this kind that were left out, if one is to be logged now.
+    pub(super) fn count_line(&self, now: Instant, session: &Session, logged: Logged) -> Option<u64> {
+        let address = session.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        self.log_limit.count_up_to(logged.lines_max(), now, logged, address)
     }
 
     fn may_handle_shared(&self, session: &Session, pattern: &Pattern) -> bool {

@@ -9,7 +9,7 @@ use wire::{Envelope, Refusal};
 use crate::router::decide::{Decision, Facts, Verdict};
 use crate::router::request::pending::Pending;
 use crate::router::session::Session;
-use crate::router::{Denied, Refused, Routed, Router};
+use crate::router::{Denied, Logged, Refused, Routed, Router};
 
 /// How many of a handler's open requests an event is compared with.
 const GIVEN_LOOKED_AT: usize = 16;
@@ -19,22 +19,19 @@ pub(super) struct Traced {
     kind: &'static str,
     /// How many sessions get it if it is accepted, unless a receipt says so.
     receivers: usize,
+    /// Whether its size may be logged. A reply, and whatever was refused, may answer a request on a protected triple; its
+    /// size would tell the length of a password.
+    sized: bool,
 }
 
 impl Traced {
-    const REPLY: Self = Self { kind: "reply", receivers: 1 };
-    const REFUSED: Self = Self { kind: "refused", receivers: 0 };
-    pub(super) const EVENT: Self = Self { kind: "event", receivers: 0 };
+    const REPLY: Self = Self { kind: "reply", receivers: 1, sized: false };
+    const REFUSED: Self = Self { kind: "refused", receivers: 0, sized: false };
+    pub(super) const EVENT: Self = Self { kind: "event", receivers: 0, sized: true };
 
-    /// Writes the line. The size of a message on a protected triple would tell the length of a password.
+    /// Writes the line.
     #[cold]
-    pub(super) fn log(
-        &self,
-        sender: &Session,
-        envelope: &Envelope<'_>,
-        facts: &Facts<'_>,
-        outcome: Result<&Routed, &Refusal>,
-    ) {
+    pub(super) fn log(&self, sender: &Session, envelope: &Envelope<'_>, outcome: Result<&Routed, &Refusal>) {
         let receivers = match outcome {
             Ok(routed) => routed.receipt.as_ref().map_or(self.receivers, |receipt| receipt.receivers),
             Err(_) => 0,
@@ -44,7 +41,7 @@ impl Traced {
             triple = %envelope.triple(),
             source = &*sender.source,
             user = sender.user().or(envelope.user()),
-            bytes = (!facts.protected).then(|| envelope.text().len()),
+            bytes = self.sized.then(|| envelope.text().len()),
             receivers,
             code = outcome.err().map(|refusal| refusal.code.as_str()),
             "a message"
@@ -78,17 +75,17 @@ impl Router {
             Verdict::Turn(request) => (Ok(self.reply_in_turn(now, sender, request, envelope)), false, Traced::REPLY),
             Verdict::Request { scope, candidates } => {
                 let receivers = if envelope.gather() { candidates.len() } else { 1 };
-                let traced = Traced { kind: "request", receivers };
+                let traced = Traced { kind: "request", receivers, sized: !facts.protected };
                 (self.request(now, sender, envelope, scope, candidates, &facts), true, traced)
             }
             Verdict::Event { scope, matches } => {
-                self.note_nameless_reply(sender, &facts);
+                self.note_nameless_reply(now, sender, &facts);
                 (self.publish(now, sender, envelope, scope, &matches, &facts), false, Traced::EVENT)
             }
             Verdict::Refused { refusal, is_request } => (Err(refusal), is_request, Traced::REFUSED),
         };
         if tracing::enabled!(tracing::Level::TRACE) {
-            traced.log(sender, envelope, &facts, outcome.as_ref());
+            traced.log(sender, envelope, outcome.as_ref());
         }
         match outcome {
             Ok(mut routed) => {
@@ -98,23 +95,27 @@ impl Router {
             Err(refusal) => {
                 let refusal = if is_request { self.hinted(now, sender, envelope, &facts, refusal) } else { refusal };
                 self.tell_denied(sender, envelope, &refusal, is_request);
-                Err(Denied { refusal, is_request, secret: facts.protected })
+                Err(Denied { refusal, is_request })
             }
         }
     }
 
     /// Logs once for each session that it sends an event on the triple of a request that it has not answered: it most
     /// likely meant a reply, which needs `inReplyTo`.
-    fn note_nameless_reply(&self, sender: &Session, facts: &Facts<'_>) {
+    fn note_nameless_reply(&self, now: Instant, sender: &Session, facts: &Facts<'_>) {
         if sender.busy() == 0 || sender.told_to_name_requests.load(Ordering::Relaxed) {
             return;
         }
         let is_its = |pending: &Arc<Pending>| self.policy.canonical(&pending.triple) == facts.canonical;
         let found = sender.holds.lock().some_given(GIVEN_LOOKED_AT).any(is_its);
-        if found && !sender.told_to_name_requests.swap(true, Ordering::Relaxed) {
+        if found
+            && !sender.told_to_name_requests.swap(true, Ordering::Relaxed)
+            && let Some(omitted) = self.count_line(now, sender, Logged::NamelessReply)
+        {
             tracing::info!(
                 source = &*sender.source,
                 triple = %facts.canonical,
+                omitted,
                 "a handler sent an event on the triple of a request that it has not answered; an answer needs 'inReplyTo'"
             );
         }

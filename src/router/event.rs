@@ -137,7 +137,7 @@ impl Router {
         let Delivery { receivers, pressed, .. } = self.give_to_all(now, adapter, &matches, &mut forms, &facts);
         let routed = Routed { receipt: Some(Receipt { receivers, hint: None }), pressed, secret: false };
         if tracing::enabled!(tracing::Level::TRACE) {
-            Traced::EVENT.log(adapter, envelope, &facts, Ok(&routed));
+            Traced::EVENT.log(adapter, envelope, Ok(&routed));
         }
         Ok(routed)
     }

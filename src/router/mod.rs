@@ -56,7 +56,7 @@ pub use request::door::{Data, Door, Given, Payload};
 pub use retained::Replay;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::Listed;
-pub use wake::WakeBatch;
+pub use wake::{HeldWakes, WakeBatch};
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -65,6 +65,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Permissions, Principal};
+use crate::telemetry::LogLimit;
 use crate::websocket::Frame;
 use hint::Hints;
 use index::Index;
@@ -90,6 +91,26 @@ pub struct Router {
     presence: Presence,
     declarations: Vec<Declaration>,
     off: Vec<SwitchedOff>,
+    /// Limits the log lines that sessions can cause.
+    log_limit: LogLimit<Logged>,
+}
+
+/// Something that a session could cause again and again, for which there is a limited number of lines a minute.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Logged {
+    ProtectedHandler,
+    NamelessReply,
+}
+
+impl Logged {
+    /// How many lines there are in a minute for each address.
+    fn lines_max(self) -> u32 {
+        match self {
+            // A site with many agents can share one address.
+            Self::ProtectedHandler => 600,
+            Self::NamelessReply => 60,
+        }
+    }
 }
 
 /// What an in-process adapter says of its triples.
@@ -163,8 +184,6 @@ pub struct Denied {
     pub refusal: Refusal,
     /// It is a request: the failure goes on the request's own triple.
     pub is_request: bool,
-    /// Its triple is protected: the sender's copy has to be wiped.
-    pub secret: bool,
 }
 
 /// Scope an envelope is: a scope, decided by the channel's configuration.
@@ -201,6 +220,7 @@ impl Router {
             presence: Presence::default(),
             declarations,
             off: Vec::new(),
+            log_limit: LogLimit::default(),
         }
     }
 

@@ -268,22 +268,22 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Whether the queue is over half.
+    /// Returns whether the queue is more than half full.
     pub fn is_over_half(&self) -> bool {
         self.state.lock().over_half(self.limits)
     }
 
-    /// Whether there is nothing to take.
+    /// Returns whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.state.lock().is_empty()
     }
 
-    /// How full it is.
+    /// Returns how full the queue is.
     pub fn depth(&self) -> Depth {
         self.state.lock().depth(self.limits)
     }
 
-    /// Changes the state, then wakes whom the change concerns.
+    /// Changes the state, then wakes the tasks that wait for such a change.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         let outcome = change(&mut state);

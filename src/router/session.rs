@@ -24,7 +24,7 @@ use wire::command::State;
 /// The source of in-process adapters; nobody else may register it.
 pub const OWN_SOURCE: &str = "switchboard";
 
-/// What a session is to the router.
+/// The kind of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Role {
     /// An application of this user.
@@ -35,17 +35,17 @@ pub(super) enum Role {
     Service,
 }
 
-/// What a session says when it attaches.
+/// The properties of a session that registers.
 pub struct Registration {
     /// Its registered name.
     pub source: String,
-    /// What was proved.
+    /// The identity that was verified.
     pub identity: Identity,
     /// Whether it receives its own events.
     pub echo: bool,
     /// The address of its peer; `None` inside the process.
     pub address: Option<IpAddr>,
-    /// Where its messages go.
+    /// The queue of messages for it.
     pub outbox: Outbox,
 }
 
@@ -64,9 +64,9 @@ pub struct Session {
     outbox: Outbox,
     pub(super) holds: Mutex<Holdings>,
     asleep: AtomicBool,
-    /// It missed a request's time limit and has not answered since.
+    /// Whether a request to it has timed out, and it has not answered since.
     missed: AtomicBool,
-    /// Requests that it was given and has not answered.
+    /// The number of requests that it was given and has not answered.
     busy: AtomicUsize,
     /// The stamp of the last message that it was chosen for.
     served: AtomicU64,
@@ -75,21 +75,22 @@ pub struct Session {
     pub(super) presence: HeldPresence,
     /// The turns of its ordered handlers.
     pub(super) turns: Turns,
-    /// Bytes of the texts that the broker keeps for requests that it asked.
+    /// Bytes of the texts that the broker keeps for its pending requests.
     pub(super) pending_bytes: AtomicUsize,
-    /// The log has said that its answers need `inReplyTo`.
+    /// Whether the log has said that its answers need `inReplyTo`.
     pub(super) told_to_name_requests: AtomicBool,
-    /// Where its requests go if it is a handler inside the process.
+    /// Takes its requests if it is a handler inside the process.
     door: Option<Arc<dyn Door>>,
 }
 
-/// What goes when the session goes.
+/// The subscriptions and open requests of a session. They end with it.
 #[derive(Default)]
 pub(super) struct Holdings {
     pub(super) subscriptions: Vec<Arc<Subscription>>,
-    /// Requests that it asked; a gather counts once for each handler.
+    /// Requests that the session sent. A gather has one entry for each handler.
     pub(super) asked: BTreeMap<Serial, Arc<Pending>>,
-    /// Requests that it was given. The router makes the ids, so nobody can choose ones that collide.
+    /// Requests that the session handles. The router makes the ids, so a client cannot choose ids that collide, and the
+    /// fast hash is safe.
     given: HashMap<RequestId, Arc<Pending>, foldhash::fast::FixedState>,
     gone: bool,
 }
@@ -146,12 +147,12 @@ impl Session {
         }
     }
 
-    /// What it may do now.
+    /// Returns its current permissions.
     pub(super) fn permissions(&self) -> Arc<Permissions> {
         Arc::clone(&self.permissions.read())
     }
 
-    /// Where its messages go.
+    /// Returns the queue of messages for it.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
@@ -172,7 +173,7 @@ impl Session {
         self.missed.store(missed, Ordering::Relaxed);
     }
 
-    /// Whether it is chosen last of all: asleep, or silent when it was last asked.
+    /// Returns whether it is chosen last: it is asleep, or its last request timed out.
     pub(super) fn is_doubtful(&self) -> bool {
         self.asleep.load(Ordering::Relaxed) || self.missed.load(Ordering::Relaxed)
     }
@@ -189,15 +190,15 @@ impl Session {
         self.served.store(stamp, Ordering::Relaxed);
     }
 
-    /// Where its requests go if it is a handler inside the process.
+    /// Returns the door that takes its requests if it is a handler inside the process.
     pub(super) fn door(&self) -> Option<&Arc<dyn Door>> {
         self.door.as_ref()
     }
 
-    /// Notes a request that it asks.
+    /// Adds a request that this session sent.
     ///
     /// # Errors
-    /// [`PushError::Closed`] if the session has gone.
+    /// [`PushError::Closed`] if the session has ended.
     pub(super) fn ask(&self, pending: &Arc<Pending>) -> Result<(), PushError> {
         let mut holds = self.holds.lock();
         if holds.gone {
@@ -207,15 +208,15 @@ impl Session {
         Ok(())
     }
 
-    /// Forgets a request that it asked.
+    /// Removes a request that this session sent.
     pub(super) fn forget(&self, request: Serial) {
         self.holds.lock().asked.remove(&request);
     }
 
-    /// Notes a request that it is given.
+    /// Adds a request for this session to handle.
     ///
     /// # Errors
-    /// [`PushError::Closed`] if the session has gone.
+    /// [`PushError::Closed`] if the session has ended.
     pub(super) fn take(&self, pending: &Arc<Pending>) -> Result<(), PushError> {
         let mut holds = self.holds.lock();
         if holds.gone {
@@ -227,7 +228,7 @@ impl Session {
         Ok(())
     }
 
-    /// Forgets a request that it was given.
+    /// Removes a request that this session handled.
     pub(super) fn release(&self, request: RequestId) {
         let mut holds = self.holds.lock();
         let released = holds.given.remove(&request);
@@ -235,36 +236,36 @@ impl Session {
         self.busy.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A request that it was given and has not answered.
+    /// Returns a request that it was given and has not answered.
     pub(super) fn given(&self, request: RequestId) -> Option<Arc<Pending>> {
         self.holds.lock().given.get(&request).cloned()
     }
 }
 
 impl Holdings {
-    /// The requests that were given, in the order in which they were asked.
+    /// Returns the requests that the session handles, in the order in which they were sent.
     pub(super) fn given_in_order(&self) -> Vec<Arc<Pending>> {
         let mut given: Vec<_> = self.given.values().cloned().collect();
         given.sort_unstable_by_key(|pending| pending.serial);
         given
     }
 
-    /// Some of the requests that were given.
+    /// Returns up to `most` of the requests that the session handles.
     pub(super) fn some_given(&self, most: usize) -> impl Iterator<Item = &Arc<Pending>> {
         self.given.values().take(most)
     }
 
-    /// Whether nothing that was asked or given is open.
+    /// Returns whether no request is open, neither sent nor handled.
     pub(super) fn is_idle(&self) -> bool {
         self.asked.is_empty() && self.given.is_empty()
     }
 
-    /// Whether the session has gone.
+    /// Returns whether the session has ended.
     pub(super) fn is_closed(&self) -> bool {
         self.gone
     }
 
-    /// The session has gone: it takes no further request.
+    /// Marks the session as ended. It accepts no further requests.
     pub(super) fn close(&mut self) {
         self.gone = true;
     }

@@ -90,7 +90,7 @@ impl Router {
         self.hints.insert(&subscription);
         drop(holds);
         if let command::Role::Handler { .. } = subscription.role {
-            self.note_protected_handler(session, &subscription.pattern);
+            self.note_protected_handler(now, session, &subscription.pattern);
         }
         Ok(())
     }

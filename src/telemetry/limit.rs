@@ -1,4 +1,4 @@
-//! [`LogLimit`]: at most one log line a minute for each cause and address, so that nobody can fill the log.
+//! [`LogLimit`]: a bounded number of log lines a minute for each cause and address, so that nobody can fill the log.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -17,21 +17,30 @@ const REMEMBERED_MAX: usize = 1_000;
 /// The address of the entry that is shared, and of the lines that were left out about addresses that are forgotten.
 const OTHERS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
-/// Limits log lines to one a minute for each cause and address.
+/// Limits the log lines of a minute for each cause and address.
 pub struct LogLimit<C> {
     entries: Mutex<HashMap<(C, IpAddr), Entry>>,
 }
 
 struct Entry {
+    /// When the first line of a minute was logged.
     logged: Instant,
+    /// Lines since then.
+    lines: u32,
     /// Lines that were left out since then.
     omitted: u64,
 }
 
 impl<C: Copy + Eq + Hash> LogLimit<C> {
-    /// Counts something that may deserve a line. Returns the number of lines that were left out since the last one if this
-    /// one is to be logged, and of those about addresses that have been forgotten since.
+    /// Counts something that may deserve a line, of which there is one a minute.
     pub fn count(&self, now: Instant, cause: C, address: IpAddr) -> Option<u64> {
+        self.count_up_to(1, now, cause, address)
+    }
+
+    /// Counts something that may deserve a line, of which there are up to `lines_max` in a minute. Returns the number of
+    /// lines that were left out since the last one if this one is to be logged, and of those about addresses that have been
+    /// forgotten since.
+    pub fn count_up_to(&self, lines_max: u32, now: Instant, cause: C, address: IpAddr) -> Option<u64> {
         let mut entries = self.entries.lock();
         let mut key = (cause, address);
         if entries.len() >= REMEMBERED_MAX && !entries.contains_key(&key) {
@@ -41,13 +50,17 @@ impl<C: Copy + Eq + Hash> LogLimit<C> {
             }
         }
         match entries.get_mut(&key) {
+            Some(entry) if entry.is_recent(now) && entry.lines < lines_max => {
+                entry.lines += 1;
+                Some(0)
+            }
             Some(entry) if entry.is_recent(now) => {
                 entry.omitted += 1;
                 None
             }
             known => {
                 let omitted = known.map_or(0, |entry| entry.omitted);
-                entries.insert(key, Entry { logged: now, omitted: 0 });
+                entries.insert(key, Entry { logged: now, lines: 1, omitted: 0 });
                 let others = entries.get(&(cause, OTHERS)).is_some_and(|entry| !entry.is_recent(now));
                 let others = if others { entries.remove(&(cause, OTHERS)) } else { None };
                 Some(omitted + others.map_or(0, |entry| entry.omitted))
@@ -72,7 +85,7 @@ fn forget_old<C: Copy + Eq + Hash>(entries: &mut HashMap<(C, IpAddr), Entry>, no
         entry.is_recent(now)
     });
     for (cause, logged, omitted) in omitted {
-        entries.entry((cause, OTHERS)).or_insert(Entry { logged, omitted: 0 }).omitted += omitted;
+        entries.entry((cause, OTHERS)).or_insert(Entry { logged, lines: 1, omitted: 0 }).omitted += omitted;
     }
 }
 
@@ -85,6 +98,7 @@ impl<C> Default for LogLimit<C> {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::thread;
 
     use super::*;
 
@@ -106,6 +120,27 @@ mod tests {
         assert_eq!(limit.count(now, "host", v4(2)), Some(0));
         assert_eq!(limit.count(now + LOG_EVERY, "host", v4(1)), Some(3));
         assert_eq!(limit.count(now + LOG_EVERY * 2, "host", v4(1)), Some(0));
+    }
+
+    #[test]
+    fn some_causes_have_more_lines_a_minute() {
+        let (now, limit) = (start(), LogLimit::default());
+        let counted: Vec<_> = (0..5).map(|_| limit.count_up_to(3, now, "again", v4(1))).collect();
+        assert_eq!(counted, [Some(0), Some(0), Some(0), None, None]);
+        assert_eq!(limit.count_up_to(3, now + LOG_EVERY, "again", v4(1)), Some(2));
+        assert_eq!(limit.count_up_to(3, now + LOG_EVERY, "again", v4(1)), Some(0));
+    }
+
+    #[test]
+    fn counts_from_many_threads_are_exact() {
+        let (now, limit) = (start(), LogLimit::default());
+        let first = || (0..50).filter_map(|_| limit.count_up_to(3, now, "again", v4(1))).collect::<Vec<_>>();
+        let logged = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(first)).collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        assert_eq!(logged, [0, 0, 0]);
+        assert_eq!(limit.count(now + LOG_EVERY, "again", v4(1)), Some(8 * 50 - 3));
     }
 
     #[test]

@@ -127,14 +127,14 @@ impl Frame {
         std::str::from_utf8(wire.get(header_len(wire.len())..).unwrap_or_default()).unwrap_or_default()
     }
 
-    /// The text's length in bytes: what limits count.
+    /// The length of the text in bytes, without the header. Limits count this.
     #[must_use]
     pub fn len(&self) -> usize {
         let wire_len = self.wire().len();
         wire_len - header_len(wire_len)
     }
 
-    /// Whether there is no text.
+    /// Returns whether the text is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -138,6 +138,9 @@ impl Builder {
 
     /// Lets [`connect`](Self::connect) make further attempts for this long, as after a lost connection, for a program
     /// that starts before the broker. Use [`Duration::MAX`] for no limit. By default there is one attempt.
+    ///
+    /// The reason why an attempt failed is logged with `tracing` at level info. Without a subscriber, nothing shows why the
+    /// program waits. With a [token provider](Self::token_provider), it also makes further attempts after a refused token.
     pub fn wait_for_broker(mut self, limit: Duration) -> Self {
         self.wait = Some(limit);
         self

@@ -57,7 +57,7 @@ pub(super) struct Shared {
     address: String,
     pub(super) ca_pem: Option<String>,
     pub(super) signer: Arc<Signer>,
-    /// Connections, and writes that take effect although nobody waits for them any more.
+    /// The tasks of connections and of transactions. A transaction is committed even if its caller has disconnected.
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
@@ -185,7 +185,8 @@ impl Shared {
         reply
     }
 
-    /// The same, after the time that the transaction takes. It takes effect even if its caller has gone.
+    /// Like [`answer`](Self::answer), after the duration of the transaction. It is committed even if its caller has
+    /// disconnected.
     async fn answer_in_time(self: &Arc<Self>, call: Call, effects: &Effects) -> io::Result<Reply> {
         let Some(span) = effects.transaction else { return Ok(self.answer(&call, effects)) };
         let (shared, effects) = (Arc::clone(self), effects.clone());
@@ -256,7 +257,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin + 'static>(shared: Arc<Shared>,
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).max_buf_size(HEAD_MAX);
     server.http2().timer(TokioTimer::new());
-    // How a connection ends does not matter here; an intended cut ends it with an error.
+    // The outcome is ignored: a connection that a fault cuts on purpose ends with an error too.
     server.serve_connection(TokioIo::new(stream), service).await.ok();
 }
 

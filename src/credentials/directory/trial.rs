@@ -1,4 +1,4 @@
-//! [`Directory::try_open`]: what [`Directory::open`] would find, without changing anything.
+//! [`Directory::try_open`]: checks whether [`Directory::open`] would succeed, without changing anything.
 
 use redb::ReadableTable;
 
@@ -7,12 +7,12 @@ use super::{Directory, DirectoryError, LOCK, ROWS, Settings, WHAT, key_check, re
 use crate::store::{Database, exists, lock_changes, try_linked_file, try_new_file};
 
 impl Directory {
-    /// Tries whether the broker could use the store and its key: reads the key, and decrypts every record of a copy of
-    /// the store in memory. If there is no store, tries whether the key could be made. Does not try the data
-    /// folder itself.
+    /// Checks whether the broker could use the store and its key: reads the key, and decrypts every record of a copy of
+    /// the store in memory. If there is no store, checks whether the key file could be created. Whether files can be
+    /// created in the data folder is not checked.
     ///
     /// # Errors
-    /// Those of [`Directory::open`] and [`Directory::check`], except those of the folder itself.
+    /// Those of [`Directory::open`] and [`Directory::check`], except those about the data folder.
     pub fn try_open(settings: &Settings) -> Result<(), DirectoryError> {
         let store = settings.store();
         // A process that makes the key and the store, or that replaces the store and overwrites the old file, holds the lock.
@@ -43,7 +43,7 @@ impl Directory {
 
 fn try_new_key(settings: &Settings) -> Result<(), DirectoryError> {
     match (settings.key()?, settings.key_file()) {
-        // In the data folder, which may have to be made.
+        // The data folder, which is not checked here, may not exist yet.
         (None, Some(path)) if path.parent() == Some(&settings.data_dir) => Ok(()),
         (None, Some(path)) => {
             try_new_file(&path).map_err(|error| DirectoryError::file(&path, "the key cannot be written", &error))

@@ -45,7 +45,7 @@ fn is_special(subscription: &Subscription) -> bool {
 }
 
 impl Entries {
-    /// Adds a subscription behind all others, and returns its order, which [`Entries::remove`] takes.
+    /// Appends a subscription. Returns its order, which [`Entries::remove`] takes.
     pub(super) fn push(&mut self, subscription: Arc<Subscription>) -> u64 {
         let order = self.next;
         self.next += 1;
@@ -66,7 +66,7 @@ impl Entries {
         order
     }
 
-    /// Takes out the subscription with this order. Returns whether it was there.
+    /// Removes the subscription with this order. Returns whether there was one.
     pub(super) fn remove(&mut self, order: u64) -> bool {
         let removed = match &mut self.list {
             List::One(entry) if entry.order == order => match std::mem::take(&mut self.list) {
@@ -88,12 +88,12 @@ impl Entries {
         removed.is_some()
     }
 
-    /// Whether there is no subscription.
+    /// Returns whether there are no subscriptions.
     pub(super) fn is_empty(&self) -> bool {
         matches!(self.list, List::Empty)
     }
 
-    /// The number of subscriptions.
+    /// Returns the number of subscriptions.
     pub(super) fn len(&self) -> usize {
         match &self.list {
             List::Empty => 0,
@@ -102,7 +102,7 @@ impl Entries {
         }
     }
 
-    /// The subscriptions as they are now.
+    /// Returns a snapshot of the subscriptions.
     pub(super) fn snapshot(&self) -> Receivers {
         let list = match &self.list {
             List::Empty => Snapshot::Many(Arc::default()),
@@ -139,13 +139,13 @@ enum Snapshot {
 }
 
 impl Receivers {
-    /// Whether a session may be here twice, with patterns that differ in more than letter case: only with a group or
-    /// another user.
+    /// Returns whether one session can have several subscriptions here with patterns that differ in more than letter
+    /// case. That is possible only if one of them has a group or observes another user.
     pub(in crate::router) fn has_special(&self) -> bool {
         self.has_special
     }
 
-    /// The subscriptions, oldest first.
+    /// Returns the subscriptions, oldest first.
     pub(in crate::router) fn iter(&self) -> impl Iterator<Item = &Arc<Subscription>> {
         let (one, many) = match &self.list {
             Snapshot::One(subscription) => (slice::from_ref(subscription), &[][..]),

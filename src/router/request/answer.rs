@@ -55,7 +55,7 @@ impl Router {
         if !envelope.more() && session.turns.settle(&self.requests, id) {
             self.serve_turns(now, session);
         }
-        routed.unwrap_or_default()
+        routed.unwrap_or(Routed { secret: true, ..Routed::default() })
     }
 
     /// Answers a request with a frame; `None` if the request is not open, or not this session's to answer.
@@ -229,7 +229,8 @@ impl Router {
         Err(Refusal::new(ErrorCode::NoSuchRequest, "data.id names no pending request of this session"))
     }
 
-    /// The broker ends: what a session asked and nobody has answered ends with it, and its requester is told.
+    /// Cancels all unanswered requests of a session because the broker shuts down. The session gets `REQUEST_CANCELLED`
+    /// for each.
     pub fn give_up_all(&self, now: Instant, asker: &Arc<Session>) {
         let pending: Vec<_> = asker.holds.lock().asked.values().cloned().collect();
         for pending in pending {
@@ -237,13 +238,14 @@ impl Router {
         }
     }
 
-    /// Ends a request with `REQUEST_CANCELLED`; a gather is told once, as a whole. Returns `false` if it had ended.
+    /// Ends a request with `REQUEST_CANCELLED`, which a gather gets only once. Returns `false` if the request had
+    /// already ended.
     fn cancel_one(&self, now: Instant, pending: &Arc<Pending>, why: &'static str) -> bool {
         if !self.withdraw(now, pending, why) {
             return false;
         }
-        // Only now: a handler that answers the last part at this moment ends the gather, unless a part was withdrawn
-        // before.
+        // Cancelled only after the withdrawal: from then on, a last part that is answered at the same time cannot end
+        // the gather.
         if pending.gather.as_ref().is_none_or(|gather| gather.cancel()) {
             let refusal = Refusal::new(ErrorCode::RequestCancelled, why);
             log_failure(pending, "", &refusal);

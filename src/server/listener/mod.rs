@@ -113,8 +113,7 @@ fn admit(broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr) {
     let address = peer.ip().to_canonical();
     match broker.connections.admit(address) {
         Ok(admitted) => {
-            let span =
-                tracing::info_span!("session", %peer, id = tracing::field::Empty, source = tracing::field::Empty);
+            let span = tracing::info_span!("connection", %peer);
             broker.tasks.spawn(connection(Arc::clone(broker), stream, peer, admitted).instrument(span));
         }
         Err(cap) => http::log_dropped(broker, address, cap),

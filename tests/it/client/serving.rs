@@ -1,5 +1,7 @@
 //! Requests that a closure answers.
 
+use switchboard_client::{Request, Serve};
+
 use super::*;
 
 #[tokio::test]
@@ -90,6 +92,20 @@ async fn a_cancelled_request_is_not_answered() {
     peer.receives_nothing().await;
 }
 
+/// Checks that a handler which panics on a text answers it with `INTERNAL`, and the next request as usual.
+async fn one_panic_ends_one_request<H, F>(peer: &mut Peer<TcpStream>, serve: Serve<'_, H>)
+where
+    H: Fn(Request) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<Reply, Failure>> + Send + 'static,
+{
+    let (serving, _) = tokio::join!(serve.into_future(), peer.grant());
+    let _serving = serving.unwrap();
+    peer.say(request("Crm/Contact/Find", "r1", json!("not a number"))).await;
+    assert_eq!(peer.next().await["data"]["ErrorCode"], "INTERNAL");
+    peer.say(request("Crm/Contact/Find", "r2", json!(2))).await;
+    assert_eq!(peer.next().await["data"], 2);
+}
+
 #[tokio::test]
 async fn a_panic_is_answered_with_internal() {
     let (_broker, client, mut peer) = session().await;
@@ -97,12 +113,7 @@ async fn a_panic_is_answered_with_internal() {
         let number: u32 = request.data().expect("a number");
         Ok(json!(number).into())
     });
-    let (serving, _) = tokio::join!(serve.into_future(), peer.grant());
-    let _serving = serving.unwrap();
-    peer.say(request("Crm/Contact/Find", "r1", json!("no number"))).await;
-    assert_eq!(peer.next().await["data"]["ErrorCode"], "INTERNAL");
-    peer.say(request("Crm/Contact/Find", "r2", json!(2))).await;
-    assert_eq!(peer.next().await["data"], 2);
+    one_panic_ends_one_request(&mut peer, serve).await;
 }
 
 #[tokio::test]
@@ -112,12 +123,7 @@ async fn a_closure_that_panics_before_it_returns_a_future_ends_one_request_only(
         let number: u32 = request.data().expect("a number");
         async move { Ok(json!(number).into()) }
     });
-    let (serving, _) = tokio::join!(serve.into_future(), peer.grant());
-    let _serving = serving.unwrap();
-    peer.say(request("Crm/Contact/Find", "r1", json!("no number"))).await;
-    assert_eq!(peer.next().await["data"]["ErrorCode"], "INTERNAL");
-    peer.say(request("Crm/Contact/Find", "r2", json!(2))).await;
-    assert_eq!(peer.next().await["data"], 2);
+    one_panic_ends_one_request(&mut peer, serve).await;
 }
 
 #[tokio::test]

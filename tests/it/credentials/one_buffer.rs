@@ -147,6 +147,17 @@ async fn nothing_is_left_of_a_secret_that_an_application_has_sent() {
     gadget.register("gadget", json!({ "user": "local", "token": password() })).await;
     assert_eq!(copies_in(&process), 0, "after Register");
 
+    // A command that does not exist, and a reply that is too late, on a triple that is not protected.
+    let mut lost = broker.raw("lost").await;
+    lost.send(envelope("Broker/Application/register", json!({ "source": "lost", "data": { "token": password() } })))
+        .await;
+    lost.next_error("NOT_REGISTERED").await;
+    core.send(envelope("Cisco/Agent/Late", json!({ "inReplyTo": "r", "data": { "password": password() } }))).await;
+    core.next_error("NO_SUCH_REQUEST").await;
+    gadget.send(envelope("Broker/Application/register", json!({ "data": { "token": password() } }))).await;
+    gadget.next_error("UNKNOWN_COMMAND").await;
+    assert_eq!(copies_in(&process), 0, "after refused messages");
+
     // Alone, and larger than what is read at once.
     for padding in [0, 100_000] {
         let data = json!({ "password": password(), "padding": "x".repeat(padding) });

@@ -5,8 +5,9 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use super::blocks::node;
+use crate::client::fake_broker::{FakeBroker, event, request};
 use crate::support::programs::{self, Program, built, gadget_script, node_modules, python};
-use crate::support::{Broker, application, envelope, secret_file, token_of};
+use crate::support::{Broker, application, envelope, secret_file, token_of, within};
 
 const FIND: &str = "Crm/Contact/Find";
 const ALICE: &str = "alice@example.com";
@@ -155,14 +156,12 @@ async fn the_screen_for_node_prints_calls_with_the_name_that_an_adapter_knows() 
     }
 }
 
-/// Starts `examples/vendor_core.rs` with the token of the source `cisco`.
-async fn vendor_core(broker: &Broker, folder: &TempDir) -> Program {
+/// `examples/vendor_core.rs` with the token of this source.
+fn vendor_core(url: &str, source: &str, folder: &TempDir) -> Command {
     let token = folder.path().join("token");
-    secret_file(&token, format!("{}\n", token_of("cisco")));
+    secret_file(&token, format!("{}\n", token_of(source)));
     let mut core = Command::new(built().join("examples/vendor_core"));
-    core.arg(format!("ws://{}/ws", broker.address())).env("SWITCHBOARD_TOKEN_FILE", token);
-    let mut core = Program::start(core);
-    core.prints("answering Cisco/Agent/Login").await;
+    core.arg(url).env("SWITCHBOARD_TOKEN_FILE", token);
     core
 }
 
@@ -174,7 +173,8 @@ async fn the_vendor_core_answers_logins_on_other_triples_and_takes_commands() {
         let core = application("cisco", user, "handle = [\"Cisco/Agent/*\"]");
         let broker = Broker::with_config(&format!("{core}{}", application("gadget", agent, ""))).await;
         let folder = tempfile::tempdir().unwrap();
-        let mut core = vendor_core(&broker, &folder).await;
+        let mut core = Program::start(vendor_core(&url(&broker), "cisco", &folder));
+        core.prints("answering Cisco/Agent/Login").await;
 
         let mut gadget = broker.app_by_token("gadget").await;
         gadget.subscribe("Cisco/Agent/State").await;
@@ -197,6 +197,57 @@ async fn the_vendor_core_answers_logins_on_other_triples_and_takes_commands() {
         gadget.send(envelope("Cisco/Agent/ShowNote", json!({"id": "note", "data": "call back"}))).await;
         assert_eq!(gadget.next_on("Broker/Message/Receipt").await["inReplyTo"], "note");
         core.prints("note: \"call back\"").await;
+    }
+}
+
+#[tokio::test]
+async fn the_vendor_core_says_why_it_waits_for_the_broker() {
+    let broker = Broker::with_config(&application("cisco", None, "handle = [\"Cisco/Agent/*\"]")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let refused = (url(&broker), "UNAUTHENTICATED: ");
+    let unreachable = ("ws://127.0.0.1:1/ws".to_owned(), "could not connect to 127.0.0.1:1: ");
+    for (url, why) in [refused, unreachable] {
+        let mut core = Program::start_for_errors(vendor_core(&url, "somebody else", &folder));
+        core.prints_part(why).await;
+        // It goes on trying, because the broker can start later and the token can be replaced.
+        core.prints_part("not connected yet").await;
+    }
+}
+
+#[tokio::test]
+async fn the_vendor_core_ends_with_the_reason_when_either_handler_is_refused_after_a_reconnect() {
+    for refused in ["Login", "ShowNote"] {
+        let broker = FakeBroker::start().await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut core = vendor_core(&broker.url(), "cisco", &folder);
+        core.kill_on_drop(true);
+        let play = async {
+            let (mut peer, _) = broker.session().await;
+            peer.grant().await;
+            peer.grant().await;
+            // The answer shows that it has read both grants and now watches the connection.
+            peer.say(request("Cisco/Agent/Login", "login", json!({}))).await;
+            assert_eq!(peer.expect("Cisco/Agent/Login").await["data"]["ErrorCode"], "INVALID_LOGIN");
+            // Without a pause, the next state can replace the disconnected one before it is printed.
+            peer.say(event("Broker/Connection/Draining", json!({"ReconnectAfterMs": 500}))).await;
+            peer.close(1012, "restart").await;
+            let (mut peer, _) = broker.session().await;
+            for _ in ["Login", "ShowNote"] {
+                let subscribe = peer.expect("Broker/Subscription/Subscribe").await;
+                let data = match subscribe["data"]["subtopic"] == refused {
+                    true => json!({"Success": false, "ErrorCode": "FORBIDDEN", "ErrorMessage": "not yours any more"}),
+                    false => json!({"Success": true, "ErrorMessage": null, "SubscriptionId": "granted"}),
+                };
+                peer.answer(&subscribe, data).await;
+            }
+            peer
+        };
+        let (output, _peer) = tokio::join!(within("the end of the vendor core", core.output()), play);
+        let output = output.unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains("not connected: the broker closed the connection with 1012: restart"), "{errors}");
+        assert!(errors.lines().any(|line| line == "FORBIDDEN: not yours any more"), "{errors}");
     }
 }
 

@@ -229,10 +229,10 @@ fn a_burst_wakes_each_receiver_once_when_it_is_over() {
     };
     let take_all = || outboxes.iter().for_each(|outbox| drop(outbox.take(now, 100, &mut Vec::new())));
     for burst in 1..=2 {
-        let holding = WakeBatch::begin();
+        let batch = WakeBatch::begin();
         push_all();
         assert_eq!(woken.0.load(Ordering::SeqCst), 2 * (burst - 1), "they sleep on in burst {burst}");
-        drop(holding);
+        drop(batch);
         assert_eq!(woken.0.load(Ordering::SeqCst), 2 * burst);
         take_all();
     }

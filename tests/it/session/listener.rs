@@ -62,7 +62,7 @@ async fn a_connection_over_tcp_from_handshake_to_drain() {
     assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
     assert!(answer.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
     assert!(answer.contains("sec-websocket-protocol: switchboard.v1"), "{answer}");
-    let mut app = Client { stream, task: None };
+    let mut app = Client::new(stream, None);
     assert_eq!(app.next().await["data"]["Success"], true);
     end.send(()).unwrap();
     assert_eq!(app.next().await["subtopic"], "Draining");

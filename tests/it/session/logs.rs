@@ -72,6 +72,27 @@ async fn a_forbidden_frame_is_logged_with_the_rule() {
     lines_with(&broker, &["INFO", ": left ", "source=\"crooked\"", "code=1002", "the opcode is reserved"]).await;
 }
 
+/// A loop without a pause fills no disk.
+#[tokio::test]
+async fn sessions_that_replace_each_other_on_one_connection_are_logged_up_to_a_limit() {
+    let broker = Broker::start().await;
+    let mut peer = broker.raw("loop").await;
+    for _ in 0..200 {
+        peer.register("loop", Value::Null).await;
+        peer.handle("Cisco/Agent/Login").await;
+        peer.command("Application", "Unregister", Value::Null).await;
+    }
+    peer.register("last", Value::Null).await;
+    peer.fence().await;
+    drop(broker.app("other").await);
+    lines_with(&broker, &[": left ", "source=\"other\""]).await;
+    let log = broker.log();
+    let count =
+        |words: &str| log.lines().filter(|line| line.contains(words) && line.contains("source=\"loop\"")).count();
+    assert_eq!((count(": registered "), count(": left ")), (61, 61), "{log}");
+    assert!(log.lines().all(|line| line.len() < 500), "{log}");
+}
+
 #[tokio::test]
 async fn a_refused_token_is_logged_once_a_minute_with_its_source() {
     let broker = Broker::with_config(&application("softphone", Some("alice"), "")).await;
@@ -185,6 +206,9 @@ async fn trace_shows_one_line_for_each_message_and_no_payload() {
         let request = crm.next_on(triple).await;
         crm.reply(&request, json!({"data": "hunter2"})).await;
         gadget.next_answer(triple, "r").await;
+        // A late reply, on another triple.
+        crm.send(envelope("Cisco/Agent/LoginSuccess", json!({"inReplyTo": request["id"], "data": "hunter2"}))).await;
+        crm.next_error("NO_SUCH_REQUEST").await;
         for (kind, source) in [("request", "gadget"), ("reply", "crm")] {
             let (kind, triple) = (format!("kind=\"{kind}\""), format!("triple={triple}"));
             let source = format!("source=\"{source}\"");
@@ -196,5 +220,5 @@ async fn trace_shows_one_line_for_each_message_and_no_payload() {
     let log = broker.log();
     assert!(!log.contains("hunter2"), "{log}");
     let login = log.lines().filter(|line| line.contains("a message") && line.contains("Cisco/Agent/Login"));
-    assert!(login.clone().count() == 2 && login.clone().all(|line| !line.contains("bytes=")), "{log}");
+    assert!(login.clone().count() == 4 && login.clone().all(|line| !line.contains("bytes=")), "{log}");
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
+use tokio::process::{Child, Command};
 
 use super::within;
 
@@ -71,17 +71,28 @@ pub(crate) fn gadget_script(url: &str, search: &str) -> String {
     )
 }
 
-/// A program whose standard output is read line by line. It ends with the test.
+/// A program whose standard output or standard error is read line by line. It ends with the test.
 pub(crate) struct Program {
     _child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
+    lines: Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>,
 }
 
 impl Program {
+    /// Starts a program to read its standard output.
     pub(crate) fn start(mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        command.stdout(Stdio::piped());
+        Self::spawn(command, |child| Box::new(child.stdout.take().unwrap()))
+    }
+
+    /// Starts a program to read its standard error.
+    pub(crate) fn start_for_errors(mut command: Command) -> Self {
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        Self::spawn(command, |child| Box::new(child.stderr.take().unwrap()))
+    }
+
+    fn spawn(mut command: Command, pipe: impl FnOnce(&mut Child) -> Box<dyn AsyncRead + Send + Unpin>) -> Self {
+        let mut child = command.stdin(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let lines = BufReader::new(pipe(&mut child)).lines();
         Self { _child: child, lines }
     }
 
@@ -93,6 +104,11 @@ impl Program {
     /// Reads lines until one that starts like this.
     pub(crate) async fn prints_start(&mut self, start: &str) {
         self.find(start, |it| it.starts_with(start)).await;
+    }
+
+    /// Reads lines until one that has this in it.
+    pub(crate) async fn prints_part(&mut self, part: &str) {
+        self.find(part, |it| it.contains(part)).await;
     }
 
     async fn find(&mut self, what: &str, wanted: impl Fn(&str) -> bool) {

@@ -50,7 +50,7 @@ impl Broker {
 
     fn connect_with(&self, room: usize, verifier: Arc<dyn Verifier>, shutdown: Arc<Shutdown>) -> Client<DuplexStream> {
         let (ours, stream) = duplex(room);
-        Client { stream, task: Some(self.serve(ours, verifier, shutdown)) }
+        Client::new(stream, Some(self.serve(ours, verifier, shutdown)))
     }
 
     /// Serves a connection in a task.
@@ -80,6 +80,8 @@ impl Broker {
 pub(super) struct Client<S> {
     pub(super) stream: S,
     pub(super) task: Option<JoinHandle<()>>,
+    /// Bytes that were read and are not yet handled.
+    incoming: Vec<u8>,
 }
 
 pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -99,6 +101,10 @@ fn event(number: usize, fill: usize) -> Value {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub(super) fn new(stream: S, task: Option<JoinHandle<()>>) -> Self {
+        Self { stream, task, incoming: Vec::new() }
+    }
+
     pub(super) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
     }
@@ -109,16 +115,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// The next frame: its first byte and its payload.
     pub(super) async fn frame(&mut self) -> (u8, Vec<u8>) {
-        let mut head = [0; 2];
-        self.stream.read_exact(&mut head).await.unwrap();
-        let len = match head[1] {
-            126 => usize::from(self.stream.read_u16().await.unwrap()),
-            127 => usize::try_from(self.stream.read_u64().await.unwrap()).unwrap(),
-            short => usize::from(short),
+        let (start, end) = loop {
+            if let Some(frame) = framing::measure(&self.incoming) {
+                break frame;
+            }
+            let read = self.stream.read_buf(&mut self.incoming).await.unwrap();
+            assert!(read > 0, "the connection ended before a frame");
         };
-        let mut payload = vec![0; len];
-        self.stream.read_exact(&mut payload).await.unwrap();
-        (head[0], payload)
+        let frame: Vec<u8> = self.incoming.drain(..end).collect();
+        (frame[0], frame[start..].to_vec())
     }
 
     /// The next text message; pings pass.
@@ -142,7 +147,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     }
 
     pub(super) async fn end_of_stream(&mut self) {
-        assert_eq!(self.stream.read(&mut [0; 1]).await.unwrap(), 0);
+        assert_eq!(self.stream.read_buf(&mut self.incoming).await.unwrap(), 0);
+        assert!(self.incoming.is_empty(), "{:?}", self.incoming);
     }
 
     async fn register(&mut self, source: &str) {

@@ -1,16 +1,20 @@
 //! A peer that is too fast or too slow, and its neighbours.
 
+use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{self, Poll};
+use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::auth::Open;
 use switchboard::config::Limits;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
+use switchboard::router::{Door, Given, RequestId};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, advance};
+use wire::Refusal;
+use wire::command::{Role, Subscribe};
 
 use super::{Broker, CLOSE, PING, PONG, TEXT, command, event, frame, limits, text};
 
@@ -24,7 +28,7 @@ async fn a_peer_that_takes_nothing_is_warned_and_closed() {
         fast.say(&event(number, 200)).await;
     }
     // What it had begun to take, the warning, and the Close frame come if it takes up again in time.
-    tokio::time::advance(Duration::from_millis(5500)).await;
+    advance(Duration::from_millis(5500)).await;
     let mut last = Value::Null;
     let code = loop {
         match slow.frame().await {
@@ -149,4 +153,51 @@ async fn a_flood_without_end_does_not_keep_a_neighbour_from_being_served() {
     assert_eq!(neighbour.next().await["subtopic"], "Ping");
     assert!(!flood.is_finished(), "the neighbour was served only after the flood");
     flood.abort();
+}
+
+/// A request to it takes 300 microseconds of the publisher's burst.
+struct Work;
+
+impl Door for Work {
+    fn offer(&self, _: Given) -> Result<(), Refusal> {
+        // The clock moves at the first poll.
+        let advanced = pin!(advance(Duration::from_micros(300)));
+        assert!(advanced.poll(&mut task::Context::from_waker(Waker::noop())).is_pending());
+        Ok(())
+    }
+
+    fn withdraw(&self, _: RequestId, _: &Refusal) {}
+}
+
+/// How many of the events are there when the first one is, if each takes longer than a burst.
+async fn events_at_once(count: usize) -> usize {
+    let broker = Broker::new(limits());
+    let now = Instant::now().into_std();
+    let adapter = broker.router.attach_handler(now, Arc::new(Work));
+    let role = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
+    let pattern = "Work/*/*".parse().unwrap();
+    broker.router.subscribe(now, &adapter, &Subscribe::new(pattern, role), |_| None).unwrap();
+    let mut receiver = broker.app("receiver", 1 << 20).await;
+    receiver.subscribe().await;
+    let mut publisher = broker.app("publisher", 1 << 20).await;
+    let work = json!({"channel": "Work", "topic": "Hard", "subtopic": "Do"});
+    let messages: Vec<u8> = (0..count).flat_map(|number| [text(&event(number, 1)), text(&work)].concat()).collect();
+    publisher.send(&messages).await;
+    let mut bytes = vec![0; 1 << 16];
+    let read = receiver.stream.read(&mut bytes).await.unwrap();
+    let found = bytes[..read].windows(4).filter(|it| it == b"\"n\":").count();
+    // The rest arrives too.
+    let mut rest = found;
+    while rest < count {
+        let read = receiver.stream.read(&mut bytes).await.unwrap();
+        rest += bytes[..read].windows(4).filter(|it| it == b"\"n\":").count();
+    }
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn receivers_are_woken_after_a_few_bursts_of_a_publisher_and_not_after_each() {
+    assert_eq!(events_at_once(5).await, 5);
+    let found = events_at_once(40).await;
+    assert!((6..=9).contains(&found), "{found} events within some 2 ms");
 }
