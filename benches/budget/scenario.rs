@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use switchboard::auth::{Identity, Open, Permission, Permissions, Principal};
+use switchboard::auth::{Identity, Open, Permissions, Principal, Users};
 use switchboard::config::Config;
 use switchboard::connection::{
     Admission, Connection, Context, Effect, Gone, Input, Settings, Shutdown, Upgraded, serve,
@@ -116,12 +116,10 @@ fn come_and_go(rounds: u32) {
     for _ in 0..rounds {
         let mut session = session(now, &settings);
         assert!(matches!(session.handle(now, Input::Text(REGISTER), &router), Some(Effect::Verify(_))));
-        let identity = Identity {
-            principal: Principal::User("agent@example.com".into()),
-            exclusive: false,
-            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
-            lasts: None,
-        };
+        let identity = Identity::unproved(
+            Principal::User("agent@example.com".into()),
+            Permissions { observe: Users::nobody(), ..Permissions::all() },
+        );
         assert!(session.handle(now, Input::Verified(Ok(identity)), &router).is_none());
         assert!(session.handle(now, Input::Text(SUBSCRIBE), &router).is_none());
         session.take(now, usize::MAX, &router, &mut batch);

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use switchboard::auth::{Identity, Permission, Permissions, Principal};
+use switchboard::auth::{Identity, Permissions, Principal, Users};
 use switchboard::connection::{Connection, Effect, Gone, Input, Settings};
 use switchboard::router::{OnFull, Router};
 use switchboard::websocket::Frame;
@@ -45,12 +45,10 @@ impl Alone {
         let mut session = Connection::new(now, ADDRESS, settings, 1);
         let effect = session.handle(now, Input::Text(&register(number)), &self.router);
         assert!(matches!(effect, Some(Effect::Verify(_))), "Register asks the verifier");
-        let identity = Identity {
-            principal: Principal::User(user(number).into()),
-            exclusive: false,
-            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
-            lasts: None,
-        };
+        let identity = Identity::unproved(
+            Principal::User(user(number).into()),
+            Permissions { observe: Users::nobody(), ..Permissions::all() },
+        );
         assert!(session.handle(now, Input::Verified(Ok(identity)), &self.router).is_none());
         self.take_one(&mut session);
         session

@@ -25,12 +25,10 @@ impl Broker {
 
     /// A session of the user that all sessions here are of.
     pub(crate) fn attach(&self, source: &str) -> Arc<Session> {
-        let identity = Identity {
-            principal: Principal::User("agent@example.com".into()),
-            exclusive: false,
-            permissions: Permissions { observe: false, handle: Permission::none(), request: Permission::All },
-            lasts: None,
-        };
+        let identity = Identity::unproved(
+            Principal::User("agent@example.com".into()),
+            Permissions { request: Permission::All, ..Permissions::default() },
+        );
         let outbox = Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20, refuses: false });
         let registration = Registration { source: source.to_owned(), identity, echo: false, address: None, outbox };
         self.router.attach(self.now, registration).unwrap()

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Claim, Identity, Permission, Permissions, Principal, Verification, Verifier, ready};
+use super::{Claim, Identity, Permissions, Principal, Verification, Verifier, ready};
 
 /// The user of a session that names none.
 const NOBODY_NAMED: &str = "local";
@@ -13,11 +13,7 @@ pub struct Open;
 
 impl Verifier for Open {
     fn verify(&self, claim: Claim) -> Verification<'_> {
-        ready(Ok(Identity {
-            principal: Principal::User(Arc::from(claim.user.as_deref().unwrap_or(NOBODY_NAMED))),
-            exclusive: false,
-            permissions: Permissions { observe: true, handle: Permission::All, request: Permission::All },
-            lasts: None,
-        }))
+        let user = Principal::User(Arc::from(claim.user.as_deref().unwrap_or(NOBODY_NAMED)));
+        ready(Ok(Identity::unproved(user, Permissions::all())))
     }
 }

@@ -35,7 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Identity, Permission, Permissions, Principal, TokenTable};
+use crate::auth::{Ends, Identity, Permission, Permissions, Principal, Proof, TokenTable, Users};
 pub(crate) use text::{name as check_user, origin as canonical_origin, source as check_source};
 use wire::Pattern;
 
@@ -132,8 +132,10 @@ impl Application {
             // One stolen service token must not fetch every agent's password.
             None => (Principal::Service, request.unwrap_or_else(Permission::none)),
         };
-        let permissions = Permissions { observe: self.observe, handle: patterns(&self.handle), request };
-        Identity { principal, exclusive: self.exclusive, permissions, lasts: None }
+        let observe = if self.observe { Users::All } else { Users::nobody() };
+        let permissions = Permissions { observe, handle: patterns(&self.handle), request, ..Permissions::default() };
+        let proof = Proof::Token(self.token_sha256);
+        Identity { principal, exclusive: self.exclusive, permissions, proof, ends: Ends::Never }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::audit::{Entry, Event};
-use crate::auth::{AuthError, Claim, Identity, Principal};
+use crate::auth::{AuthError, Claim, Ends, Identity, Principal};
 use crate::connection::log::Leaving;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, Phase};
@@ -246,7 +246,10 @@ impl Connection {
         identity: Identity,
         router: &Router,
     ) -> Option<Effect> {
-        let proof_ends = identity.lasts.map(|lasts| now + lasts);
+        let proof_ends = match identity.ends {
+            Ends::After(lasts) => Some(now + lasts),
+            Ends::Never | Ends::At { .. } => None,
+        };
         let principal = identity.principal.clone();
         let registration = Registration {
             source: registering.source.clone(),

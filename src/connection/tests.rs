@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use wire::{ErrorCode, Refusal};
 
 use super::*;
-use crate::auth::{Permission, Permissions, Principal};
+use crate::auth::{Ends, Permissions, Principal};
 use crate::config::{Config, Limits};
 use crate::router::{Ids, Policy};
 
@@ -25,12 +25,8 @@ fn registered_for(limits: Limits, lasts: Option<Duration>) -> (Instant, Connecti
     let text = r#"{"channel":"Broker","topic":"Application","subtopic":"Register","source":"phone"}"#;
     assert!(matches!(connection.handle(now, Input::Text(text), &router), Some(Effect::Verify(_))));
     assert!(!connection.reads(), "nothing is read until the verifier has answered");
-    let identity = Identity {
-        principal: Principal::User("alice".into()),
-        exclusive: false,
-        permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
-        lasts,
-    };
+    let ends = lasts.map_or(Ends::Never, Ends::After);
+    let identity = Identity { ends, ..Identity::unproved(Principal::User("alice".into()), Permissions::all()) };
     assert!(connection.handle(now, Input::Verified(Ok(identity)), &router).is_none());
     (now, connection, router)
 }

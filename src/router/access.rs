@@ -106,7 +106,7 @@ impl Session {
 
     /// Whether it may subscribe to other users' events, and list their applications.
     pub(super) fn may_observe(&self) -> bool {
-        self.permissions().observe
+        !self.permissions().observe.is_nobody()
     }
 
     /// Whether it may send requests on a protected triple.

@@ -268,12 +268,8 @@ impl Router {
     }
 
     fn adapter(&self, now: Instant, outbox: Outbox, door: Option<Arc<dyn Door>>) -> Arc<Session> {
-        let identity = Identity {
-            principal: Principal::Service,
-            exclusive: false,
-            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::none() },
-            lasts: None,
-        };
+        let identity =
+            Identity::unproved(Principal::Service, Permissions { handle: Permission::All, ..Permissions::default() });
         let source = OWN_SOURCE.to_owned();
         let registration = Registration { source, identity, echo: false, address: None, outbox };
         self.session(now, Role::Adapter, registration, door)

@@ -241,6 +241,18 @@ impl Pattern {
         })
     }
 
+    /// Returns the set of triples in both sets, without regard to ASCII case: `None` if there are none. Where both have a
+    /// name, it has that of `other`.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Option<Self> {
+        let part = |own: &Option<Box<str>>, others: &Option<Box<str>>| others.clone().or_else(|| own.clone());
+        self.overlaps_any_case(other).then(|| Self {
+            channel: part(&self.channel, &other.channel),
+            topic: part(&self.topic, &other.topic),
+            subtopic: part(&self.subtopic, &other.subtopic),
+        })
+    }
+
     fn pairs<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (Option<&'a str>, Option<&'a str>)> {
         [(&self.channel, &other.channel), (&self.topic, &other.topic), (&self.subtopic, &other.subtopic)]
             .into_iter()

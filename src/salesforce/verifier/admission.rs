@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Proven;
-use crate::auth::{AuthError, Identity, Permission, Permissions, Principal};
+use crate::auth::{AuthError, Ends, Identity, Permission, Permissions, Principal, Proof};
 use crate::config::{Application, Config, ProvenUser, Proving};
 use wire::check_name;
 
@@ -20,7 +20,7 @@ pub(super) struct Admission {
     /// Exclusive sources in `[[applications]]`, which a proved user may have once, too.
     exclusive: HashSet<String>,
     request: Permission,
-    lasts: Option<Duration>,
+    ends: Ends,
 }
 
 impl Admission {
@@ -39,7 +39,10 @@ impl Admission {
                 Some(patterns) => Permission::Patterns(Arc::from(patterns.as_slice())),
                 None => Permission::All,
             },
-            lasts: Some(config.proofs.session_max).filter(|it| !it.is_zero()),
+            ends: match config.proofs.session_max {
+                Duration::ZERO => Ends::Never,
+                session_max => Ends::After(session_max),
+            },
         }
     }
 
@@ -69,8 +72,9 @@ impl Admission {
         Ok(Identity {
             principal: Principal::User(Arc::from(user.as_str())),
             exclusive: self.exclusive.contains(source),
-            permissions: Permissions { observe: false, handle: Permission::none(), request: self.request.clone() },
-            lasts: self.lasts,
+            permissions: Permissions { request: self.request.clone(), ..Permissions::default() },
+            proof: Proof::Salesforce(self.table),
+            ends: self.ends,
         })
     }
 }

@@ -1,7 +1,9 @@
 //! What `[[applications]]` lets a token prove.
 
 use secrecy::SecretString;
-use switchboard::auth::{AuthError, Claim, Identity, Permission, Permissions, Principal, Verifier, hash_token};
+use switchboard::auth::{
+    AuthError, Claim, Identity, Permission, Permissions, Principal, Proof, Users, Verifier, hash_token,
+};
 
 use super::{Given, load};
 
@@ -22,15 +24,17 @@ fn patterns(list: &[&str]) -> Permission {
 #[test]
 fn a_users_application_requests_all_and_handles_nothing_unless_it_is_written() {
     let plain = Identity {
-        principal: Principal::User("u".into()),
-        exclusive: false,
-        permissions: Permissions { observe: false, handle: Permission::none(), request: Permission::All },
-        lasts: None,
+        proof: Proof::Token(hash_token(&SecretString::from("good"))),
+        ..Identity::unproved(
+            Principal::User("u".into()),
+            Permissions { request: Permission::All, ..Permissions::default() },
+        )
     };
     assert_eq!(identity("user = 'u'", "a", "good"), Ok(plain.clone()));
     let lines = "user = 'u'\nobserve = true\nexclusive = true\nhandle = ['a/*/c']\nrequest = []";
     let request = Permission::none();
-    let permissions = Permissions { observe: true, handle: patterns(&["a/*/c"]), request };
+    let permissions =
+        Permissions { observe: Users::All, handle: patterns(&["a/*/c"]), request, ..Permissions::default() };
     let chosen = Identity { exclusive: true, permissions, ..plain };
     assert_eq!(identity(lines, "a", "good"), Ok(chosen));
 }

@@ -104,12 +104,10 @@ async fn a_password_is_in_one_buffer_on_its_way_to_the_asker() {
     for pattern in handler.serves() {
         router.subscribe(now, &adapter, &Subscribe::new(pattern, role.clone()), |_| None).unwrap();
     }
-    let identity = Identity {
-        principal: Principal::User("alice".into()),
-        exclusive: false,
-        permissions: Permissions { observe: false, handle: Permission::none(), request: Permission::All },
-        lasts: None,
-    };
+    let identity = Identity::unproved(
+        Principal::User("alice".into()),
+        Permissions { request: Permission::All, ..Permissions::default() },
+    );
     let outbox = Outbox::new(OutboxLimits { messages: 100, bytes: 1 << 20, refuses: false });
     let asker = router
         .attach(now, Registration { source: "gadget".into(), identity, echo: false, address: None, outbox })

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use proptest::prelude::*;
 use serde_json::{Map, Value};
-use switchboard::auth::{Identity, Permission, Permissions, Principal};
+use switchboard::auth::{Identity, Permissions, Principal, Users};
 use switchboard::config::{Channel, Config, Scope};
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
 use switchboard::websocket::Frame;
@@ -241,12 +241,10 @@ impl Desk {
 
     fn attach(&self, source: &str, user: Option<&str>) -> Arc<Session> {
         let limits = OutboxLimits { messages: 100_000, bytes: 1 << 30, refuses: false };
-        let identity = Identity {
-            principal: user.map_or(Principal::Service, |user| Principal::User(user.into())),
-            exclusive: false,
-            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
-            lasts: None,
-        };
+        let identity = Identity::unproved(
+            user.map_or(Principal::Service, |user| Principal::User(user.into())),
+            Permissions { observe: Users::nobody(), ..Permissions::all() },
+        );
         let outbox = Outbox::new(limits);
         let registration = Registration { source: source.into(), identity, echo: false, address: None, outbox };
         self.router.attach(self.now, registration).unwrap()

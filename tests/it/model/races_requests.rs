@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
-use switchboard::auth::{Identity, Permission, Permissions, Principal};
+use switchboard::auth::{Identity, Permissions, Principal, Users};
 use switchboard::config::{Config, Requests};
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session, Size};
 use wire::command::{Role, Subscribe};
@@ -37,12 +37,10 @@ impl Stage {
     }
 
     fn attach(&self, source: &str) -> Arc<Session> {
-        let identity = Identity {
-            principal: Principal::User("alice".into()),
-            exclusive: false,
-            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
-            lasts: None,
-        };
+        let identity = Identity::unproved(
+            Principal::User("alice".into()),
+            Permissions { observe: Users::nobody(), ..Permissions::all() },
+        );
         let outbox = Outbox::new(OutboxLimits { messages: 10_000_000, bytes: usize::MAX / 4, refuses: false });
         self.router
             .attach(now(), Registration { source: source.into(), identity, echo: false, address: None, outbox })

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::Value;
-use switchboard::auth::{Identity, Permission, Permissions, Principal};
+use switchboard::auth::{Identity, Permissions, Principal, Users};
 use switchboard::config::{Config, Requests};
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session, Size};
 use wire::command::{Role, Subscribe};
@@ -45,12 +45,10 @@ impl Broker {
     }
 
     fn attach(&self, source: &str) -> Arc<Session> {
-        let identity = Identity {
-            principal: Principal::User("alice".into()),
-            exclusive: false,
-            permissions: Permissions { observe: false, handle: Permission::All, request: Permission::All },
-            lasts: None,
-        };
+        let identity = Identity::unproved(
+            Principal::User("alice".into()),
+            Permissions { observe: Users::nobody(), ..Permissions::all() },
+        );
         let registration =
             Registration { source: source.into(), identity, echo: false, address: None, outbox: outbox() };
         self.router.attach(now(), registration).unwrap()

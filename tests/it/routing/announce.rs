@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use serde_json::{Value, json};
-use switchboard::auth::{Identity, Permission, Permissions, Principal};
+use switchboard::auth::{Identity, Permissions, Principal};
 use switchboard::config::{Channel, Config, Scope};
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
 use wire::command::{Role, Subscribe};
@@ -31,12 +31,10 @@ impl Stage {
 
     /// A session of a user, or a service.
     fn session(&self, source: &str, user: Option<&str>) -> Arc<Session> {
-        let identity = Identity {
-            principal: user.map_or(Principal::Service, |user| Principal::User(user.into())),
-            exclusive: false,
-            permissions: Permissions { observe: true, handle: Permission::All, request: Permission::All },
-            lasts: None,
-        };
+        let identity = Identity::unproved(
+            user.map_or(Principal::Service, |user| Principal::User(user.into())),
+            Permissions::all(),
+        );
         let outbox = Outbox::new(LIMITS);
         let member = self
             .router

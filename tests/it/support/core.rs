@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use serde_json::Value;
-use switchboard::auth::{Identity, Permission, Permissions, Principal};
+use switchboard::auth::{Identity, Permissions, Principal};
 use switchboard::config::Config;
 use switchboard::router::{Denied, Ids, Outbox, OutboxLimits, Policy, Registration, Routed, Router, Session};
 use switchboard::websocket::Frame;
@@ -35,12 +35,10 @@ impl Core {
 
     /// The same, with bounds for its queue.
     pub(crate) fn attach_with(&self, source: &str, user: Option<&str>, limits: OutboxLimits) -> Arc<Session> {
-        let identity = Identity {
-            principal: user.map_or(Principal::Service, |user| Principal::User(user.into())),
-            exclusive: false,
-            permissions: Permissions { observe: true, handle: Permission::All, request: Permission::All },
-            lasts: None,
-        };
+        let identity = Identity::unproved(
+            user.map_or(Principal::Service, |user| Principal::User(user.into())),
+            Permissions::all(),
+        );
         let registration =
             Registration { source: source.into(), identity, echo: false, address: None, outbox: Outbox::new(limits) };
         self.router.attach(self.now, registration).unwrap()

@@ -365,7 +365,7 @@ impl Conn {
         self.source = source;
         self.user = identity.principal.user().map(str::to_owned);
         self.kind = if identity.principal == Principal::Service { Kind::Service } else { Kind::User };
-        self.observe = identity.permissions.observe;
+        self.observe = !identity.permissions.observe.is_nobody();
         self.may_handle = identity.permissions.handle.allows_any_of(&everything);
         self.may_request = identity.permissions.request.allows_any_of(&everything);
     }

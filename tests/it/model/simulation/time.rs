@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rand::RngExt;
-use switchboard::auth::{Identity, Permission, Permissions, Principal};
+use switchboard::auth::{Identity, Permissions, Principal};
 use switchboard::connection::{Input, Settings};
 use switchboard::router::Registration;
 use wire::command::{Role, Subscribe};
@@ -195,12 +195,7 @@ impl World {
 
     /// A service clears every retained value.
     fn clear_retained(&mut self) {
-        let identity = Identity {
-            principal: Principal::Service,
-            exclusive: false,
-            permissions: Permissions { observe: false, handle: Permission::none(), request: Permission::none() },
-            lasts: None,
-        };
+        let identity = Identity::unproved(Principal::Service, Permissions::default());
         let outbox = Settings::new(self.config.limits.clone()).outbox();
         let registration = Registration { source: "janitor".to_owned(), identity, echo: false, address: None, outbox };
         let janitor = self.router.attach(self.now, registration).unwrap();

@@ -11,7 +11,9 @@ use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use switchboard::auth::{AuthError, Claim, Identity, JwtKeys, JwtRules, Permissions, Principal, Verifier};
+use switchboard::auth::{
+    AuthError, Claim, Ends, Identity, JwtKeys, JwtRules, Permission, Permissions, Principal, Users, Verifier,
+};
 use switchboard::config::{Config, LoadOptions};
 use switchboard::salesforce::SalesforceVerifier;
 
@@ -266,10 +268,10 @@ async fn the_configuration_says_what_the_user_is_and_how_long_a_jwt_may_last() {
 async fn a_proved_user_has_no_right_that_nobody_gave() {
     let identity =
         identity(&verifier("request = ['Salesforce/*/*']", &certificate(OURS)), &signed(&claims(json!({})))).await;
-    let Identity { exclusive, permissions, lasts, .. } = identity.unwrap();
-    let Permissions { observe, handle, request } = permissions;
-    assert_eq!(lasts, Some(Duration::from_hours(12)));
-    assert_eq!((observe, exclusive, handle), (false, false, switchboard::auth::Permission::none()));
+    let Identity { exclusive, permissions, ends, .. } = identity.unwrap();
+    let Permissions { observe, handle, request, .. } = permissions;
+    assert_eq!(ends, Ends::After(Duration::from_hours(12)));
+    assert_eq!((observe, exclusive, handle), (Users::nobody(), false, Permission::none()));
     let triple = |channel| wire::Triple::new(channel, "User", "FetchCredentials");
     assert_eq!((request.allows(&triple("Salesforce")), request.allows(&triple("Cisco"))), (true, false));
 }
