@@ -98,21 +98,26 @@ pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Opens an existing file for reading and appending. If root does so in the folder of another user, a symbolic link and a
-/// file that does not belong there are refused.
+/// Opens an existing regular file for reading and appending. If root does so in the folder of another user, a symbolic link
+/// and a file that does not belong there are refused.
 pub(crate) fn open_to_append(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true);
-    if Access::of_new(path)?.is_some() { open_own(path, &mut options) } else { options.open(path) }
+    if Access::of_new(path)?.is_some() {
+        return open_own(path, &mut options);
+    }
+    flags(&mut options, NO_WAIT);
+    regular(options.open(path)?)
 }
 
-/// Opens a file in the folder that its path names, not one elsewhere to which a link leads.
+/// Opens a regular file in the folder that its path names, not one elsewhere to which a link leads.
 pub(super) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    flags(options, NO_FOLLOW);
+    flags(options, NO_WAIT_OR_FOLLOW);
     let file = options.open(path).map_err(|error| {
         let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
         if is_link { io::Error::new(error.kind(), "it is a symbolic link; remove the link") } else { error }
     })?;
+    let file = regular(file)?;
     Access::check_own(path, &file)?;
     Ok(file)
 }
@@ -122,7 +127,11 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     flags(&mut options, NO_WAIT);
-    let file = options.open(path)?;
+    regular(options.open(path)?)
+}
+
+/// Refuses a pipe, a folder and a device.
+fn regular(file: File) -> io::Result<File> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }
@@ -188,19 +197,19 @@ fn private(options: &mut OpenOptions) {
     let _ = options;
 }
 
-/// Does not follow a symbolic link.
-#[cfg(unix)]
-const NO_FOLLOW: rustix::fs::OFlags = rustix::fs::OFlags::NOFOLLOW;
-
 /// Does not wait for the other end of a pipe.
 #[cfg(unix)]
 const NO_WAIT: rustix::fs::OFlags = rustix::fs::OFlags::NONBLOCK;
 
-#[cfg(not(unix))]
-const NO_FOLLOW: () = ();
+/// Does not follow a symbolic link either.
+#[cfg(unix)]
+const NO_WAIT_OR_FOLLOW: rustix::fs::OFlags = NO_WAIT.union(rustix::fs::OFlags::NOFOLLOW);
 
 #[cfg(not(unix))]
 const NO_WAIT: () = ();
+
+#[cfg(not(unix))]
+const NO_WAIT_OR_FOLLOW: () = ();
 
 #[cfg(unix)]
 fn flags(options: &mut OpenOptions, flags: rustix::fs::OFlags) {
@@ -293,6 +302,17 @@ mod tests {
         replace(&folder.path().join("position"), b"42").unwrap_err();
         assert_eq!(fs::read(&victim).unwrap(), b"of another user");
         assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_pipe_is_not_opened_and_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("position.new");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for opened in [open_or_create(&pipe), open_to_append(&pipe), open_regular(&pipe)] {
+            check_refused(opened, "it is not a regular file");
+        }
+        replace(&folder.path().join("position"), b"42").unwrap_err();
     }
 
     #[test]

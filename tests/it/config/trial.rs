@@ -233,6 +233,45 @@ fn a_lock_that_is_a_link_is_a_mistake() {
     site.refuses(&[], "audit.lock: the audit log cannot be written: it is a symbolic link");
 }
 
+/// What a link leads to is not there, and yet the name is taken.
+#[test]
+fn a_link_that_leads_nowhere_is_a_mistake() {
+    for (name, toml, expected) in [
+        ("data/audit.jsonl", "", "audit.jsonl: the audit log cannot be written: "),
+        ("data/audit.lock", "", "audit.lock: the audit log cannot be written: it is a symbolic link"),
+        ("data/switchboard.lock", "", "switchboard.lock: cannot be written: it is a symbolic link"),
+        ("data/credentials.lock", "", "credentials.lock: cannot be written: it is a symbolic link"),
+        ("data/credentials.key", "", "credentials.key: the key cannot be written: "),
+        ("key", "credentials.key_file = 'key'", "key: the key cannot be written: "),
+    ] {
+        let site = Site::new(toml);
+        fs::create_dir(site.path("data")).unwrap();
+        std::os::unix::fs::symlink("nowhere", site.path(name)).unwrap();
+        site.refuses(&[], expected);
+    }
+}
+
+/// The broker puts its new store in the place of the link.
+#[test]
+fn a_store_that_is_a_link_which_leads_nowhere_is_not_a_mistake() {
+    let site = Site::new("");
+    fs::create_dir(site.path("data")).unwrap();
+    std::os::unix::fs::symlink("nowhere", site.path("data/credentials.redb")).unwrap();
+    assert_eq!(site.run(&["check"], &[]).status.code(), Some(0));
+    assert!(fs::metadata(site.with_store().path("data/credentials.redb")).unwrap().is_file());
+}
+
+#[test]
+fn a_lock_or_a_log_that_is_a_pipe_is_a_mistake() {
+    for name in ["audit.jsonl", "audit.lock", "switchboard.lock", "credentials.lock"] {
+        let site = Site::new("");
+        fs::create_dir(site.path("data")).unwrap();
+        let pipe = site.path("data").join(name);
+        assert!(Command::new("mkfifo").arg("-m").arg("600").arg(pipe).status().unwrap().success());
+        site.refuses(&[], "it is not a regular file");
+    }
+}
+
 #[test]
 fn a_first_start_needs_neither_a_data_folder_nor_a_key() {
     let site = Site::new("");
