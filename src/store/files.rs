@@ -149,9 +149,11 @@ pub(crate) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
 pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let new = beside(path, ".new");
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    // Emptied only when it is known to belong here.
+    options.write(true).create(true).truncate(false);
     private(&mut options);
     let mut file = open_own(&new, &mut options)?;
+    file.set_len(0)?;
     file.write_all(contents)?;
     file.sync_all()?;
     drop(file);
@@ -335,6 +337,10 @@ mod tests {
             check_refused(opened, "belongs to user 0 and its folder to user 12345");
         }
         fs::remove_file(&path).unwrap();
+        fs::hard_link(&victim, data.join("position.new")).unwrap();
+        let replaced = replace(&data.join("position"), b"42").unwrap_err().to_string();
+        assert!(replaced.contains("belongs to user 0 and its folder to user 12345"), "{replaced}");
+        assert_eq!(fs::read(&victim).unwrap(), b"of root");
         // A file that root made there, and one that belongs to the owner of the folder.
         fs::write(&path, "").unwrap();
         open_to_append(&path).unwrap();
