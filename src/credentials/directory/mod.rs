@@ -18,7 +18,7 @@ mod trial;
 
 pub use erase::OldRecords;
 pub use import::{Change, Delimiter, Import, RowMessage, has_blank_end, read as read_import};
-pub use record::{Entry, FieldFault};
+pub use record::{Entry, FieldFault, PASSWORD_BYTES_MAX};
 pub use rekey::Rekeyed;
 pub use settings::{KEY_VARIABLE, KeySource, Settings};
 
