@@ -133,7 +133,7 @@ impl Log {
 
     /// The last line before the present file.
     fn before_present(&self) -> Option<Hash> {
-        let file = newest(&self.path).iter().find_map(|path| File::open(path).ok())?;
+        let file = newest(&self.path).iter().find_map(|path| open_regular(path).ok())?;
         Tail::read(&file, None).ok()?.hash
     }
 

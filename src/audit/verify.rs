@@ -1,7 +1,7 @@
 //! [`verify`]: checks the chain of a log and of its older files, and says where it is broken.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Take};
+use std::io::{self, BufRead, BufReader, Read, Take};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -10,6 +10,7 @@ use super::log::{lock_if_there, lock_path, noted};
 use super::record::{Hash, Line, hash};
 use super::rotation::older;
 use super::tail::LINE_BYTES_MAX;
+use crate::store::open_regular;
 
 /// The most breaks that are described; further ones are counted.
 const BREAKS_MAX: usize = 20;
@@ -84,12 +85,9 @@ fn open_all(path: &Path) -> io::Result<Opened> {
         paths.push(path.to_owned());
     }
     let open = |path: PathBuf| {
-        let file = File::open(&path).map_err(|error| named(&path, error))?;
-        let metadata = file.metadata()?;
-        match metadata.is_file() {
-            true => Ok((path, file.take(metadata.len()))),
-            false => Err(named(&path, io::Error::new(ErrorKind::InvalidInput, "it is not a file"))),
-        }
+        let opened = open_regular(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (size, file) = opened.map_err(|error| named(&path, error))?;
+        Ok((path, file.take(size)))
     };
     Ok(Opened { files: paths.into_iter().map(open).collect::<io::Result<_>>()?, last })
 }

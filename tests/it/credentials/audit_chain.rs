@@ -406,6 +406,25 @@ fn a_file_that_cannot_be_read_is_an_error_with_its_name() {
     assert!(checked(folder.path()).broken > 0);
 }
 
+/// A process that opened a pipe could wait for ever, and would hold the lock meanwhile.
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_place_of_a_file_keeps_nobody_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = |name: &str| {
+        let path = folder.path().join(name);
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
+    };
+    let older = pipe("audit.jsonl.1");
+    append(folder.path(), &fetch("a")).unwrap();
+    assert_eq!(checked(folder.path()).records, 1);
+    fs::remove_file(older).unwrap();
+    fs::remove_file(folder.path().join("audit.jsonl")).unwrap();
+    let error = verify(&pipe("audit.jsonl")).unwrap_err().to_string();
+    assert!(error.contains("audit.jsonl: it is not a regular file"), "{error}");
+}
+
 #[test]
 fn many_threads_leave_one_whole_chain() {
     let folder = tempfile::tempdir().unwrap();
