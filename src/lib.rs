@@ -7,6 +7,7 @@ pub(crate) mod backoff;
 pub(crate) mod expiring;
 pub(crate) mod short_text;
 pub mod websocket;
+pub(crate) mod wiped;
 
 pub mod audit;
 pub mod http;

@@ -133,7 +133,7 @@ impl Log {
 
     /// The last line before the present file.
     fn before_present(&self) -> Option<Hash> {
-        let file = newest(&self.path).iter().find_map(|path| File::open(path).ok())?;
+        let file = newest(&self.path).iter().find_map(|path| open_regular(path).ok())?;
         Tail::read(&file, None).ok()?.hash
     }
 
@@ -210,7 +210,7 @@ pub(super) fn lock_if_there(path: &Path) -> Option<File> {
 }
 
 /// Reads the hash of the last line from the file of the lock: `None` before the first record, or if it is damaged.
-fn noted(mut lock: &File) -> io::Result<Option<Hash>> {
+pub(super) fn noted(mut lock: &File) -> io::Result<Option<Hash>> {
     let mut text = [0; 2 * size_of::<Hash>()];
     lock.rewind()?;
     match lock.read_exact(&mut text) {

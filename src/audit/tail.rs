@@ -16,7 +16,7 @@ const TAIL_BYTES: u64 = 8 << 10;
 pub(super) struct Tail {
     /// The last line has no line end.
     pub(super) cut: bool,
-    /// The hash of the last record, together with lines behind it that are not records; `None` if the file is empty.
+    /// The hash of the last record, together with lines behind it that are not records; `None` if there is no record.
     pub(super) hash: Option<Hash>,
     /// The line with the known hash is in the file, or a record that follows it.
     pub(super) has_known: bool,
@@ -67,7 +67,8 @@ fn last_record(text: &[u8], whole: bool) -> Option<&[u8]> {
         match start {
             Some(start) if Line::read(before.get(start..)?).is_record() => return text.get(start..),
             Some(start) => end = start - 1,
-            None => return whole.then_some(text),
+            // What a crash left at the start of a file belongs to no record: the chain continues from the file before.
+            None => return (whole && Line::read(before).is_record()).then_some(text),
         }
     }
 }

@@ -1,15 +1,16 @@
 //! [`verify`]: checks the chain of a log and of its older files, and says where it is broken.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, Read, Take};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::log::lock_if_there;
-use super::record::{Hash, Line};
+use super::log::{lock_if_there, lock_path, noted};
+use super::record::{Hash, Line, hash};
 use super::rotation::older;
 use super::tail::LINE_BYTES_MAX;
+use crate::store::open_regular;
 
 /// The most breaks that are described; further ones are counted.
 const BREAKS_MAX: usize = 20;
@@ -31,6 +32,8 @@ pub struct Report {
     pub unrecorded: u64,
     /// The first record follows one that is in none of the files.
     pub begins_later: bool,
+    /// The last record is in none of the files, and the present file has no record: another program may have moved it.
+    pub last_is_elsewhere: bool,
     /// The hash of the last line, which the next record will have.
     pub last: Option<String>,
     /// Where the chain is broken, at most the first twenty.
@@ -55,31 +58,38 @@ pub struct Break {
 /// # Errors
 /// A file cannot be read, or there is none.
 pub fn verify(path: &Path) -> io::Result<Report> {
-    let mut check = Check::default();
-    for (path, file) in open_all(path)? {
-        let size = file.metadata()?.len();
-        check.file(path, BufReader::new(file.take(size)))?;
+    let Opened { files, last } = open_all(path)?;
+    let mut check = Check { last, ..Check::default() };
+    for (file_path, file) in files {
+        check.file(file_path, BufReader::new(file))?;
     }
-    Ok(check.end())
+    Ok(check.end(path))
+}
+
+/// The files of a log at one moment.
+struct Opened {
+    /// Oldest first, each up to its size at that moment.
+    files: Vec<(PathBuf, Take<File>)>,
+    /// The hash of the last record, from the file of the lock.
+    last: Option<Hash>,
 }
 
 /// Opens all files while no broker appends or rotates.
-fn open_all(path: &Path) -> io::Result<Vec<(PathBuf, File)>> {
+fn open_all(path: &Path) -> io::Result<Opened> {
     let named = |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-    let _lock = lock_if_there(path);
+    let lock = lock_if_there(path);
+    let last = lock.as_ref().map_or(Ok(None), noted).map_err(|error| named(&lock_path(path), error))?;
     let mut paths = older(path).map_err(|error| named(path, error))?;
     // Between the two renames of a rotation that was interrupted, only older files exist.
     if paths.is_empty() || path.exists() {
         paths.push(path.to_owned());
     }
     let open = |path: PathBuf| {
-        let file = File::open(&path).map_err(|error| named(&path, error))?;
-        match file.metadata()?.is_file() {
-            true => Ok((path, file)),
-            false => Err(named(&path, io::Error::new(ErrorKind::InvalidInput, "it is not a file"))),
-        }
+        let opened = open_regular(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (size, file) = opened.map_err(|error| named(&path, error))?;
+        Ok((path, file.take(size)))
     };
-    paths.into_iter().map(open).collect()
+    Ok(Opened { files: paths.into_iter().map(open).collect::<io::Result<_>>()?, last })
 }
 
 /// A check in progress.
@@ -94,23 +104,29 @@ struct Check {
     chained: bool,
     /// The last line had no line end.
     open: bool,
+    /// The hash of the last record, until that record or one that follows it is seen.
+    last: Option<Hash>,
+    /// Lines of the file that is being read.
+    lines: u64,
+    /// The file that is being read has a record.
+    has_record: bool,
 }
 
 impl Check {
     fn file(&mut self, path: PathBuf, mut reader: impl BufRead) -> io::Result<()> {
-        let (mut line, mut number) = (Vec::new(), 0);
-        let mut is_first = true;
+        let mut line = Vec::new();
+        (self.lines, self.has_record) = (0, false);
         while read_line(&mut reader, &mut line)? {
-            number += 1;
+            self.lines += 1;
             self.open = line.pop_if(|last| *last == b'\n').is_none();
-            self.line(&path, number, &line, is_first);
-            is_first = false;
+            self.line(&path, &line);
         }
         self.report.files.push(path);
         Ok(())
     }
 
-    fn line(&mut self, path: &Path, number: u64, line: &[u8], is_first: bool) {
+    fn line(&mut self, path: &Path, line: &[u8]) {
+        let number = self.lines;
         let at = |why| Break { file: path.to_owned(), line: number, why };
         match Line::read(line) {
             Line::Chained { previous, lost, unrecorded } => {
@@ -121,7 +137,8 @@ impl Check {
                     }));
                 }
                 self.accept_doubt();
-                self.chained = true;
+                self.last.take_if(|last| previous == Some(*last) || hash(line) == *last);
+                (self.chained, self.has_record) = (true, true);
                 self.report.records += 1;
                 self.report.lost += lost;
                 self.report.unrecorded += unrecorded;
@@ -134,6 +151,7 @@ impl Check {
                     self.report.before_chain += 1;
                 }
                 self.accept_doubt();
+                self.has_record = true;
                 self.text = Some(Sha256::new_with_prefix(line));
             }
             Line::Unreadable => {
@@ -141,12 +159,10 @@ impl Check {
                     Some((_, lines)) => *lines += 1,
                     None => self.doubt = Some((at("it is not a record: it was altered, or is damaged"), 1)),
                 }
-                match &mut self.text {
-                    Some(text) if !is_first => {
-                        text.update(b"\n");
-                        text.update(line);
-                    }
-                    text => *text = Some(Sha256::new_with_prefix(line)),
+                // What a crash left at the start of a file belongs to no record.
+                if let Some(text) = self.text.as_mut().filter(|_| self.has_record) {
+                    text.update(b"\n");
+                    text.update(line);
                 }
             }
         }
@@ -156,8 +172,9 @@ impl Check {
     fn follows(&mut self, previous: Option<Hash>) -> bool {
         let before: Option<Hash> = self.text.as_ref().map(|text| text.clone().finalize().into());
         if before.is_none() && previous.is_some() {
-            self.report.begins_later = true;
-            return true;
+            // A line before it that is not a record may have been the one that it follows.
+            self.report.begins_later = self.doubt.is_none();
+            return self.report.begins_later;
         }
         before == previous
     }
@@ -174,8 +191,18 @@ impl Check {
         }
     }
 
-    fn end(mut self) -> Report {
+    /// Ends the check of the log at `path`.
+    fn end(mut self, path: &Path) -> Report {
+        let is_present = self.report.files.last().is_some_and(|last| last == path);
+        let is_last_missing = self.last.is_some() && is_present && self.has_record;
+        self.report.last_is_elsewhere = self.last.is_some() && !is_last_missing;
         match self.doubt.take() {
+            // Its hash is noted only after the whole line, so a crash does not leave this.
+            doubt if is_last_missing => {
+                let why = "the last record was removed or altered: no record has the hash that is in audit.lock";
+                let line = doubt.map_or(self.lines + 1, |(place, _)| place.line);
+                self.broken(Break { file: path.to_owned(), line, why });
+            }
             // A crash leaves one line without its end, and the next record completes it.
             Some((place, lines)) if self.chained && !(self.open && lines == 1) => self.broken(place),
             Some((_, lines)) => self.report.cut += lines,

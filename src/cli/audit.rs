@@ -24,8 +24,8 @@ enum Command {
   2  the log cannot be read
 
 Older files (FILE.1 and so on) are checked too, oldest first. Records from before there were hashes are counted.
-The last records are protected only if audit.lock is not changed with them: note the last hash elsewhere, and look for
-it in the log later.")]
+The last record has to be the one whose hash is in audit.lock. If a person could change that file too, note the last
+hash elsewhere, and look for it in the log later.")]
     Verify {
         /// The log; default: audit.jsonl in the data folder
         file: Option<PathBuf>,
@@ -81,6 +81,9 @@ fn summary(report: &Report) -> Vec<String> {
     );
     if report.begins_later {
         lines.push("the first record follows one in an older file that is not there".to_owned());
+    }
+    if report.last_is_elsewhere {
+        lines.push("the last record is in none of these files; the next one has its hash".to_owned());
     }
     if let Some(hash) = &report.last {
         lines.push(format!("hash of the last line: {hash}"));

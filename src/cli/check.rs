@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::config::{self, Config, LoadOptions, Mistake, Place, Store};
-use crate::credentials::KEY_VARIABLE;
+use crate::config::{self, Config, LoadOptions, Mistake, Mistakes, Place, Store};
 use crate::salesforce::{Org, Outcome as Came, SalesforceVerifier, Step, Whose};
 use crate::server;
 
 use super::Exit;
 use super::output::{Output, counted};
-use super::serve::{credentials_key, wrong_variables};
+use super::secret::credentials_key;
+use super::serve::wrong_variables;
 
 /// Check a configuration: print all mistakes with their lines
 ///
@@ -46,6 +46,9 @@ pub(crate) struct CheckArgs {
     print_reference: bool,
 }
 
+/// A key or a variable, and why what it names cannot be used.
+type Unusable = (&'static str, String);
+
 /// Runs the command.
 pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
     if args.print_reference {
@@ -53,20 +56,13 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
     }
     let config = match Config::load(LoadOptions::from_process(args.config.clone())) {
         Ok(config) => config,
-        Err(mistakes) => {
-            let text = in_words(mistakes.list(), ToString::to_string, &[]);
-            return report(&Outcome::of(mistakes.list().iter().map(Entry::from).collect(), &[]), text, args, output);
-        }
+        Err(mistakes) => return mistaken(&mistakes, args, output),
     };
-    let (credentials_key, wrong_key) = match credentials_key() {
-        Ok(key) => (key, None),
-        Err(error) => (None, Some((KEY_VARIABLE, error.to_string()))),
-    };
-    let mut unusable = match server::try_config(&config, credentials_key) {
+    let mut unusable = match server::try_config(&config, credentials_key()) {
         Ok(()) => Vec::new(),
         Err(unusable) => unusable.list().iter().map(|it| (it.key(), it.message().to_owned())).collect(),
     };
-    unusable.extend(wrong_key.into_iter().chain(wrong_variables()));
+    unusable.extend(wrong_variables());
     let org = args.salesforce && asks_org(&config, args);
     let (org, verifier) = (org.then(|| Org::open(&config.salesforce)).transpose(), SalesforceVerifier::open(&config));
     match (org, verifier) {
@@ -79,16 +75,24 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
         }
         (Ok(_) | Err(_), _) => {}
     }
-    let entries: Vec<_> =
-        unusable.iter().map(|(key, message)| Entry { key: Some(key), message, ..Entry::default() }).collect();
+    let entries = unusable.iter().map(Entry::from).collect();
     let text = if unusable.is_empty() {
         let summary = config.summary().into_iter().map(|line| format!("{line}\n"));
         warnings_in_words(&config.warnings).chain(summary).chain(["no mistakes\n".to_owned()]).collect()
     } else {
-        in_words(&unusable, |(key, message)| format!("{key}: {message}"), &config.warnings)
+        in_words(&unusable.iter().map(unusable_in_words).collect::<Vec<_>>(), &config.warnings)
     };
     let steps = args.salesforce.then(Vec::new);
     report(&Outcome { steps, ..Outcome::of(entries, &config.warnings) }, text, args, output)
+}
+
+/// Reports the mistakes of a configuration that cannot be loaded, with those of the variables that only `serve` reads.
+fn mistaken(mistakes: &Mistakes, args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
+    let variables: Vec<_> = wrong_variables().collect();
+    let words = mistakes.list().iter().map(ToString::to_string).chain(variables.iter().map(unusable_in_words));
+    let text = in_words(&words.collect::<Vec<_>>(), &[]);
+    let entries = mistakes.list().iter().map(Entry::from).chain(variables.iter().map(Entry::from)).collect();
+    report(&Outcome::of(entries, &[]), text, args, output)
 }
 
 /// Prints the outcome, in words as `text` has it.
@@ -174,9 +178,13 @@ fn step_in_words(step: &Step) -> String {
 }
 
 /// Mistakes, each on lines of its own, warnings, and the number of mistakes.
-fn in_words<T>(mistakes: &[T], words: impl Fn(&T) -> String, warnings: &[String]) -> String {
-    let lines = mistakes.iter().map(|mistake| words(mistake) + "\n");
+fn in_words(mistakes: &[String], warnings: &[String]) -> String {
+    let lines = mistakes.iter().map(|mistake| format!("{mistake}\n"));
     lines.chain(warnings_in_words(warnings)).chain([counted(mistakes.len(), "mistake") + "\n"]).collect()
+}
+
+fn unusable_in_words((key, message): &Unusable) -> String {
+    format!("{key}: {message}")
 }
 
 fn warnings_in_words(warnings: &[String]) -> impl Iterator<Item = String> {
@@ -210,6 +218,12 @@ struct Entry<'a> {
     key: Option<&'a str>,
     message: &'a str,
     nearest: Option<&'a str>,
+}
+
+impl<'a> From<&'a Unusable> for Entry<'a> {
+    fn from((key, message): &'a Unusable) -> Self {
+        Self { key: Some(key), message, ..Self::default() }
+    }
 }
 
 impl<'a> From<&'a Mistake> for Entry<'a> {

@@ -15,10 +15,10 @@ use tokio::time::timeout;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use zeroize::Zeroizing;
 
 use super::connect::TOKEN_VARIABLE;
 use super::output::one_line;
+use crate::wiped::Wiped;
 use switchboard_client::{Failure, Payload, Request};
 use wire::ErrorCode;
 
@@ -223,42 +223,29 @@ impl Drop for Group {
     }
 }
 
-/// The output of a command. It can be a password, so each buffer is zeroised when it is dropped. That writes the whole
-/// buffer, used or not, so its size follows the output.
+/// The output of a command. It can be a password.
 struct Output {
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Wiped,
     bytes_max: usize,
 }
 
 impl Output {
     fn new(bytes_max: usize) -> Self {
-        Self { bytes: Zeroizing::new(Vec::with_capacity(OUTPUT_BYTES_FIRST.min(bytes_max + 1))), bytes_max }
+        Self { bytes: Wiped::with_capacity(OUTPUT_BYTES_FIRST.min(bytes_max + 1)), bytes_max }
     }
 
     /// Reads to the end of the output.
     async fn read(&mut self, stdout: ChildStdout) -> Result<(), Failure> {
         // One byte more shows that the output is too long.
-        let mut stdout = stdout.take(self.bytes_max as u64 + 1);
-        loop {
-            self.reserve();
-            if stdout.read_buf(&mut *self.bytes).await.map_err(cannot_run)? == 0 {
+        let read_max = self.bytes_max + 1;
+        let mut stdout = stdout.take(read_max as u64);
+        while let Some(room) = self.bytes.with_room(read_max) {
+            if stdout.read_buf(room).await.map_err(cannot_run)? == 0 {
                 return Ok(());
             }
-            if self.bytes.len() > self.bytes_max {
-                let message = format!("the command's output is longer than {} bytes", self.bytes_max);
-                return Err(failed(ErrorCode::TooLarge, message));
-            }
         }
-    }
-
-    /// Makes room for at least one byte. A `Vec` that grows by itself would leave its old bytes in freed memory.
-    fn reserve(&mut self) {
-        if self.bytes.len() == self.bytes.capacity() {
-            let capacity = (self.bytes.capacity() * 2).min(self.bytes_max + 1).max(self.bytes.len() + 1);
-            let mut larger = Zeroizing::new(Vec::with_capacity(capacity));
-            larger.extend_from_slice(&self.bytes);
-            self.bytes = larger;
-        }
+        let message = format!("the command's output is longer than {} bytes", self.bytes_max);
+        Err(failed(ErrorCode::TooLarge, message))
     }
 }
 

@@ -1,12 +1,22 @@
-//! Reads passwords from standard input and import files.
+//! Reads passwords from standard input and import files, and the key of the credential store from the environment.
 //!
-//! Each is read into a buffer of its final size, which is zeroised. A buffer that grows leaves copies of the secret in
-//! freed memory, and so does a buffered reader.
+//! A password or a file is read into a buffer of its final size, which is zeroised. A buffer that grows leaves copies of the
+//! secret in freed memory, and so does a buffered reader.
 
 use std::fs::File;
 use std::io::{self, Read};
 
+use secrecy::SecretString;
 use zeroize::Zeroizing;
+
+use crate::credentials::KEY_VARIABLE;
+
+/// Returns the key of the credential store, if the environment has it. A text that is not UTF-8 gets characters that no key
+/// has, so it is refused as any other wrong key is.
+pub(crate) fn credentials_key() -> Option<SecretString> {
+    let text = std::env::var_os(KEY_VARIABLE)?;
+    Some(text.into_string().unwrap_or_else(|text| text.to_string_lossy().into_owned()).into())
+}
 
 /// Reads to the end.
 ///

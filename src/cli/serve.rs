@@ -10,15 +10,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::ValueEnum as _;
-use secrecy::SecretString;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
+use super::secret::credentials_key;
 use super::signals::Signals;
 use super::try_it::Example;
-use super::{Exit, Usage, open_files, output};
+use super::{Exit, open_files, output};
 use crate::config::{AuthMode, Config, LoadOptions};
-use crate::credentials::KEY_VARIABLE;
 use crate::server::Server;
 use crate::telemetry::{self, Format};
 
@@ -131,15 +130,6 @@ fn configuration(arguments: Serve) -> anyhow::Result<Config> {
     Ok(Config::load(options)?)
 }
 
-/// Returns the key of the credential store, if the environment has it.
-pub(super) fn credentials_key() -> Result<Option<SecretString>, Usage> {
-    match std::env::var(KEY_VARIABLE) {
-        Ok(text) => Ok(Some(SecretString::from(text))),
-        Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => Err(Usage::new(format!("{KEY_VARIABLE} must have 64 hexadecimal digits"))),
-    }
-}
-
 fn run(arguments: Serve, format: Format) -> anyhow::Result<Exit> {
     let own_folder = arguments.data_dir.clone();
     let config = configuration(arguments)?;
@@ -169,7 +159,7 @@ async fn serve_until_signalled(config: Config, own_folder: Option<&Path>, format
     let mut signals = Signals::new().context("signals cannot be received")?;
     let (summary, warnings) = (config.summary(), config.warnings.clone());
     let example = (config.auth == AuthMode::Open).then(|| Example::of(&config, own_folder));
-    let server = Server::bind(config, credentials_key()?)?;
+    let server = Server::bind(config, credentials_key())?;
     introduce(&summary, &warnings, example.as_ref().zip(server.addresses().first()), format);
     announce(server.addresses());
     let shutdown = CancellationToken::new();

@@ -1,8 +1,7 @@
 //! `switchboard token`: makes a random token for an application, and its hash for the configuration.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use rand::TryRng;
@@ -12,6 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::hash_token;
 use crate::config::{self, Fault};
+use crate::store::create_new;
 
 use super::output::Output;
 use super::{Exit, Usage};
@@ -68,7 +68,8 @@ pub(crate) fn run(args: &TokenArgs, output: &mut Output) -> anyhow::Result<Exit>
     let hash = hex::encode(hash_token(&token));
     let printed = match &args.out {
         Some(path) => {
-            write_private(path, &token)
+            let line = Zeroizing::new(format!("{}\n", token.expose_secret()));
+            create_new(path, line.as_bytes())
                 .map_err(|error| Usage::new(format!("the token cannot be written to {}: {error}", path.display())))?;
             None
         }
@@ -109,18 +110,6 @@ impl NewArgs {
         };
         Ok(Some(format!("[[applications]]\nsource = {}\n{owner}\n", quoted(source))))
     }
-}
-
-/// Writes a token into a new file that only its owner can read.
-fn write_private(path: &Path, token: &SecretString) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(token.expose_secret().as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()
 }
 
 /// Returns the bytes in base64 for URLs (RFC 4648, section 5), without padding. A token in hex would look like its hash.

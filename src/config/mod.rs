@@ -2,8 +2,9 @@
 //! meets an unset default. A room gets its own part, never the whole.
 //!
 //! [`Config::load`] (`layers`: file < environment < flags) reads by the one table of keys (`reference`), from which
-//! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `syntax` explains what is not TOML, `value` and `text` check what a key
-//! takes, `rules` what keys say to each other; everything wrong ends in [`Mistakes`], all together.
+//! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `syntax` explains what is not TOML,
+//! `value` and `text` check what a key takes, `rules` what keys say to each other; everything wrong ends in [`Mistakes`],
+//! all together.
 
 mod layers;
 

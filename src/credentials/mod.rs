@@ -10,7 +10,7 @@ mod source;
 
 pub use directory::{
     Change, Delimiter, Directory, DirectoryError, Entry, FieldFault, Import, KEY_VARIABLE, KeySource, OldRecords,
-    Rekeyed, RowMessage, Settings, has_blank_end, read_import,
+    PASSWORD_BYTES_MAX, Rekeyed, RowMessage, Settings, has_blank_end, read_import,
 };
 pub use fetch::FetchCredentials;
 pub use source::{Credentials, Found, Source};

@@ -11,16 +11,19 @@ use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder};
 use zeroize::{Zeroize, Zeroizing};
 
-use super::body::Body;
 use super::failure::{Failure, last_cause};
 use super::url::BaseUrl;
 use crate::short_text::without_mark;
+use crate::wiped::Wiped;
 
 /// The time limit for setting up a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// How long an unused connection is kept.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// The size in bytes of the first buffer for an answer of unknown length.
+const BODY_BYTES_FIRST: usize = 4096;
 
 /// How often an HTTP/2 connection is pinged, and how long it may take to answer: a stream may be silent for minutes, and a
 /// firewall on the way may drop it without telling either side.
@@ -123,9 +126,10 @@ impl Answer {
 
     /// Reads the body to its end, or fails with [`Failure::TooLarge`].
     pub(crate) async fn body(mut self, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        let mut body = Body::new(self.0.content_length(), bytes_max);
+        let length = self.0.content_length().and_then(|length| usize::try_from(length).ok());
+        let mut body = Wiped::with_capacity(length.unwrap_or(BODY_BYTES_FIRST).min(bytes_max));
         while let Some(mut chunk) = self.0.chunk().await?.map(Bytes::try_into_mut) {
-            let fits = body.push(chunk.as_ref().map_or_else(AsRef::as_ref, AsRef::as_ref));
+            let fits = body.push(chunk.as_ref().map_or_else(AsRef::as_ref, AsRef::as_ref), bytes_max);
             if let Ok(own) = &mut chunk {
                 own.as_mut().zeroize();
             }

@@ -4,7 +4,6 @@
 //! of bounded size into memory that is erased afterwards. [`Breaker`] stops calling a system that keeps failing. [`BaseUrl`]
 //! and [`encode`] write addresses that cannot be misread.
 
-mod body;
 mod breaker;
 mod client;
 mod failure;

@@ -98,21 +98,26 @@ pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Opens an existing file for reading and appending. If root does so in the folder of another user, a symbolic link and a
-/// file that does not belong there are refused.
+/// Opens an existing regular file for reading and appending. If root does so in the folder of another user, a symbolic link
+/// and a file that does not belong there are refused.
 pub(crate) fn open_to_append(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).append(true);
-    if Access::of_new(path)?.is_some() { open_own(path, &mut options) } else { options.open(path) }
+    if Access::of_new(path)?.is_some() {
+        return open_own(path, &mut options);
+    }
+    flags(&mut options, NO_WAIT);
+    regular(options.open(path)?)
 }
 
-/// Opens a file in the folder that its path names, not one elsewhere to which a link leads.
+/// Opens a regular file in the folder that its path names, not one elsewhere to which a link leads.
 pub(super) fn open_own(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    flags(options, NO_FOLLOW);
+    flags(options, NO_WAIT_OR_FOLLOW);
     let file = options.open(path).map_err(|error| {
         let is_link = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
         if is_link { io::Error::new(error.kind(), "it is a symbolic link; remove the link") } else { error }
     })?;
+    let file = regular(file)?;
     Access::check_own(path, &file)?;
     Ok(file)
 }
@@ -122,7 +127,11 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     flags(&mut options, NO_WAIT);
-    let file = options.open(path)?;
+    regular(options.open(path)?)
+}
+
+/// Refuses a pipe, a folder and a device.
+fn regular(file: File) -> io::Result<File> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
     }
@@ -140,9 +149,11 @@ pub(crate) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
 pub(crate) fn replace(path: &Path, contents: &[u8]) -> io::Result<()> {
     let new = beside(path, ".new");
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    // Emptied only when it is known to belong here.
+    options.write(true).create(true).truncate(false);
     private(&mut options);
     let mut file = open_own(&new, &mut options)?;
+    file.set_len(0)?;
     file.write_all(contents)?;
     file.sync_all()?;
     drop(file);
@@ -188,19 +199,19 @@ fn private(options: &mut OpenOptions) {
     let _ = options;
 }
 
-/// Does not follow a symbolic link.
-#[cfg(unix)]
-const NO_FOLLOW: rustix::fs::OFlags = rustix::fs::OFlags::NOFOLLOW;
-
 /// Does not wait for the other end of a pipe.
 #[cfg(unix)]
 const NO_WAIT: rustix::fs::OFlags = rustix::fs::OFlags::NONBLOCK;
 
-#[cfg(not(unix))]
-const NO_FOLLOW: () = ();
+/// Does not follow a symbolic link either.
+#[cfg(unix)]
+const NO_WAIT_OR_FOLLOW: rustix::fs::OFlags = NO_WAIT.union(rustix::fs::OFlags::NOFOLLOW);
 
 #[cfg(not(unix))]
 const NO_WAIT: () = ();
+
+#[cfg(not(unix))]
+const NO_WAIT_OR_FOLLOW: () = ();
 
 #[cfg(unix)]
 fn flags(options: &mut OpenOptions, flags: rustix::fs::OFlags) {
@@ -296,6 +307,17 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_is_not_opened_and_keeps_nobody_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("position.new");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for opened in [open_or_create(&pipe), open_to_append(&pipe), open_regular(&pipe)] {
+            check_refused(opened, "it is not a regular file");
+        }
+        replace(&folder.path().join("position"), b"42").unwrap_err();
+    }
+
+    #[test]
     fn root_writes_only_to_files_that_belong_to_the_folder_of_another_user() {
         let folder = tempfile::tempdir().unwrap();
         if fs::metadata(folder.path()).unwrap().uid() != 0 {
@@ -315,6 +337,10 @@ mod tests {
             check_refused(opened, "belongs to user 0 and its folder to user 12345");
         }
         fs::remove_file(&path).unwrap();
+        fs::hard_link(&victim, data.join("position.new")).unwrap();
+        let replaced = replace(&data.join("position"), b"42").unwrap_err().to_string();
+        assert!(replaced.contains("belongs to user 0 and its folder to user 12345"), "{replaced}");
+        assert_eq!(fs::read(&victim).unwrap(), b"of root");
         // A file that root made there, and one that belongs to the owner of the folder.
         fs::write(&path, "").unwrap();
         open_to_append(&path).unwrap();

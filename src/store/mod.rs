@@ -20,7 +20,7 @@ pub use lock::FolderLock;
 pub(crate) use lock::lock_changes;
 pub(crate) use replaced::Replaced;
 pub(crate) use secret::{SecretError, read_secret, read_secret_bytes, read_secret_or_pipe};
-pub(crate) use trial::{try_file, try_folder, try_linked_file, try_lock_file, try_new_file};
+pub(crate) use trial::{try_file, try_folder, try_linked_file, try_lock_file, try_new_file, try_new_name};
 
 use std::fmt;
 use std::path::Path;

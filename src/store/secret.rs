@@ -29,8 +29,8 @@ pub(crate) enum SecretError {
     NotText,
 }
 
-/// Reads a secret from a regular file. A byte order mark in front and one line end behind it are not part of it. The secret is erased when the
-/// text is dropped, and no copy of it stays behind.
+/// Reads a secret from a regular file. A byte order mark in front and one line end behind it are not part of it. The secret
+/// is erased when the text is dropped, and no copy of it stays behind.
 pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError> {
     text_of(&read_secret_bytes(path)?)
 }

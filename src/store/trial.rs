@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use super::files::open_own;
+use super::files::{folder_of, open_own};
 use super::{StoreError, beside, create_new, open_to_append};
 
 /// Tries whether a data folder can be used: files can be made in it or, if it does not exist, it can be made.
@@ -22,32 +22,49 @@ pub(crate) fn try_folder(path: &Path) -> Result<(), StoreError> {
     })
 }
 
-/// Tries whether a file can be made in the folder that a path names it in.
+/// Tries whether a file can be made at a path, in a folder that exists.
 pub(crate) fn try_new_file(path: &Path) -> io::Result<()> {
-    make_unnamed(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    try_new_name(path)?;
+    make_unnamed(&folder_of(path))
+}
+
+/// Tries whether nothing has the name of a new file, not even a link that leads nowhere.
+pub(crate) fn try_new_name(path: &Path) -> io::Result<()> {
+    if is_taken(path) { Err(ErrorKind::AlreadyExists.into()) } else { Ok(()) }
 }
 
 /// Tries whether a file could be appended to, if it exists. Returns whether there is one.
 pub(crate) fn try_file(path: &Path) -> io::Result<bool> {
-    is_there(open_to_append(path))
+    is_there(path, open_to_append(path))
 }
 
-/// The same for a file that can be behind a symbolic link.
+/// The same for a file that can be behind a symbolic link. A link that leads nowhere is replaced by a new file, so there is
+/// none.
 pub(crate) fn try_linked_file(path: &Path) -> io::Result<bool> {
-    is_there(OpenOptions::new().read(true).append(true).open(path))
-}
-
-/// Tries whether a lock could be taken, if its file exists.
-pub(crate) fn try_lock_file(path: &Path) -> io::Result<bool> {
-    is_there(open_own(path, OpenOptions::new().read(true).write(true)))
-}
-
-fn is_there(opened: io::Result<File>) -> io::Result<bool> {
-    match opened {
+    match OpenOptions::new().read(true).append(true).open(path) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Tries whether a lock could be taken, if its file exists.
+pub(crate) fn try_lock_file(path: &Path) -> io::Result<bool> {
+    is_there(path, open_own(path, OpenOptions::new().read(true).write(true)))
+}
+
+fn is_there(path: &Path, opened: io::Result<File>) -> io::Result<bool> {
+    match opened {
+        Ok(_) => Ok(true),
+        // A link that leads nowhere is in the way of a new file.
+        Err(error) if error.kind() == ErrorKind::NotFound && !is_taken(path) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns whether something has this name.
+fn is_taken(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
 }
 
 /// Tries the folder, or its first parent that exists.
@@ -56,7 +73,7 @@ fn try_to_make_files(path: &Path) -> Result<(), (&'static str, io::Error)> {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         match fs::metadata(folder) {
             // A link that leads nowhere is in the way of a new folder.
-            Err(error) if error.kind() == ErrorKind::NotFound && fs::symlink_metadata(folder).is_err() => {}
+            Err(error) if error.kind() == ErrorKind::NotFound && !is_taken(folder) => {}
             Err(error) => return Err(("the data folder cannot be used", error)),
             Ok(metadata) => {
                 let is_it = folder == path;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Floor 0: nothing of ours.
-const GROUND: &[&str] = &["websocket", "backoff", "expiring", "short_text"];
+const GROUND: &[&str] = &["websocket", "backoff", "expiring", "short_text", "wiped"];
 
 /// Floor 1: services that know no session.
 const SERVICES: &[&str] = &["audit", "auth", "config", "store", "http", "telemetry"];
@@ -14,11 +14,12 @@ const SERVICES: &[&str] = &["audit", "auth", "config", "store", "http", "telemet
 /// The rooms and which floors and rooms each may import; ARCHITECTURE.md draws the same arrows. `server` alone wires rooms
 /// together: a session and an adapter do not know each other.
 const ARROWS: &[(&str, &[&[&str]])] = &[
-    ("websocket", &[]),
+    ("websocket", &[&["wiped"]]),
     ("backoff", &[]),
     ("expiring", &[]),
     ("audit", &[&["store"], GROUND]),
     ("short_text", &[]),
+    ("wiped", &[]),
     ("auth", &[GROUND]),
     ("config", &[&["auth", "http"], GROUND]),
     ("store", &[GROUND]),

@@ -97,7 +97,7 @@ impl Drop for Broker {
     }
 }
 
-/// Makes a folder that only this user can enter. Its name cannot be guessed, so nobody can have made it before.
+/// Makes a folder that only this user can enter. Its name is random, so that no other user can make it first.
 fn private_folder(parent: &Path) -> io::Result<PathBuf> {
     let path = parent.join(format!("switchboard-bench-{:032x}", rand::random::<u128>()));
     let mut builder = fs::DirBuilder::new();

@@ -10,13 +10,13 @@ mod set;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use secrecy::SecretString;
 use serde::Serialize;
 
 use crate::config::{Config, LoadOptions};
-use crate::credentials::{Directory, DirectoryError, KEY_VARIABLE, OldRecords, Rekeyed, Settings};
+use crate::credentials::{Directory, DirectoryError, OldRecords, Rekeyed, Settings};
 
 use super::audit::{self, Done};
+use super::secret::credentials_key;
 use super::{Exit, output};
 use wire::ErrorCode;
 
@@ -126,14 +126,7 @@ fn settings(data_dir: Option<&Path>, file: Option<&Path>) -> Result<Settings, Fa
     let options =
         LoadOptions { data_dir: data_dir.map(Path::to_owned), ..LoadOptions::from_process(file.map(Path::to_owned)) };
     let config = Config::load(options).map_err(|mistakes| Failure::unusable(mistakes.to_string()))?;
-    let key = match std::env::var(KEY_VARIABLE) {
-        Ok(text) => Some(SecretString::from(text)),
-        Err(std::env::VarError::NotPresent) => None,
-        Err(std::env::VarError::NotUnicode(_)) => {
-            return Err(Failure::unusable(format!("{KEY_VARIABLE} must have 64 hexadecimal digits")));
-        }
-    };
-    Ok(Settings::new(&config, key))
+    Ok(Settings::new(&config, credentials_key()))
 }
 
 fn execute(command: &Command, settings: &Settings, out: &mut dyn Write) -> Result<(), Failure> {

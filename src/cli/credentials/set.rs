@@ -7,11 +7,8 @@ use secrecy::{ExposeSecret, SecretString};
 use super::{Failure, erase_old_records, note_new_store, say};
 use crate::cli::audit::{self, Done};
 use crate::cli::{output, prompt, secret};
-use crate::credentials::{Credentials, Directory, Entry, Settings, has_blank_end};
+use crate::credentials::{Credentials, Directory, Entry, FieldFault, PASSWORD_BYTES_MAX, Settings, has_blank_end};
 use crate::short_text;
-
-/// The longest password that the store takes, in bytes.
-const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// What standard input may have around the password: a byte order mark, CR and LF.
 const MARKS_BYTES_MAX: usize = 5;
@@ -60,7 +57,7 @@ fn ask_password(user: &str) -> Result<SecretString, Failure> {
         let text = secret::unbuffered_stdin()
             .and_then(|mut stdin| secret::read_all(&mut stdin, PASSWORD_BYTES_MAX + MARKS_BYTES_MAX))
             .map_err(|error| match error.kind() {
-                ErrorKind::FileTooLarge => Failure::unusable("password must not be longer than 1024 bytes"),
+                ErrorKind::FileTooLarge => Failure::unusable(FieldFault::PASSWORD_TOO_LONG.to_string()),
                 _ => Failure::unusable(format!("the password cannot be read: {error}")),
             })?;
         return one_line(&text);

@@ -18,7 +18,7 @@ mod trial;
 
 pub use erase::OldRecords;
 pub use import::{Change, Delimiter, Import, RowMessage, has_blank_end, read as read_import};
-pub use record::{Entry, FieldFault};
+pub use record::{Entry, FieldFault, PASSWORD_BYTES_MAX};
 pub use rekey::Rekeyed;
 pub use settings::{KEY_VARIABLE, KeySource, Settings};
 
@@ -348,15 +348,16 @@ fn key_check(transaction: &ReadTransaction) -> Result<Vec<u8>, redb::Error> {
 }
 
 fn rows(database: &Database) -> Result<Vec<Row>, DirectoryError> {
-    Ok(database.read(|transaction| {
-        let table = transaction.open_table(ROWS)?;
-        let mut rows = Vec::new();
-        for row in table.iter()? {
-            let (row, sealed) = row?;
-            rows.push((*row.value(), sealed.value().to_vec()));
-        }
-        Ok(rows)
-    })?)
+    Ok(database.read(read_rows)?)
+}
+
+fn read_rows(transaction: &ReadTransaction) -> Result<Vec<Row>, redb::Error> {
+    let mut rows = Vec::new();
+    for row in transaction.open_table(ROWS)?.iter()? {
+        let (row, sealed) = row?;
+        rows.push((*row.value(), sealed.value().to_vec()));
+    }
+    Ok(rows)
 }
 
 /// Writes a store that has these records and nothing else. Returns the file that it replaces.

@@ -7,7 +7,7 @@ use crate::credentials::Credentials;
 use wire::{NameFault, check_name};
 
 /// The longest password, in bytes.
-const PASSWORD_BYTES_MAX: usize = 1024;
+pub const PASSWORD_BYTES_MAX: usize = 1024;
 
 /// Records are padded to a multiple of this, so that their length does not reveal the password's.
 const PADDED_TO: usize = 256;
@@ -29,6 +29,11 @@ pub struct FieldFault {
     pub field: &'static str,
     /// The rule.
     pub fault: &'static str,
+}
+
+impl FieldFault {
+    /// A password beyond [`PASSWORD_BYTES_MAX`].
+    pub const PASSWORD_TOO_LONG: Self = Self { field: "password", fault: "must not be longer than 1024 bytes" };
 }
 
 impl Entry {
@@ -99,7 +104,7 @@ fn check_password(text: &str) -> Result<(), FieldFault> {
         0 => fault("must not be empty"),
         1..=PASSWORD_BYTES_MAX if text.chars().any(char::is_control) => fault("must not contain control characters"),
         1..=PASSWORD_BYTES_MAX => Ok(()),
-        _ => fault("must not be longer than 1024 bytes"),
+        _ => Err(FieldFault::PASSWORD_TOO_LONG),
     }
 }
 

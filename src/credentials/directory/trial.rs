@@ -1,10 +1,8 @@
 //! [`Directory::try_open`]: checks whether [`Directory::open`] would succeed, without changing anything.
 
-use redb::ReadableTable;
-
 use super::cipher::Cipher;
-use super::{Directory, DirectoryError, LOCK, ROWS, Settings, WHAT, key_check, rekey, unseal};
-use crate::store::{Database, exists, lock_changes, try_linked_file, try_new_file};
+use super::{Directory, DirectoryError, LOCK, Settings, WHAT, key_check, read_rows, rekey, unseal};
+use crate::store::{Database, lock_changes, try_linked_file, try_lock_file, try_new_file, try_new_name};
 
 impl Directory {
     /// Checks whether the broker could use the store and its key: reads the key, and decrypts every record of a copy of
@@ -17,21 +15,17 @@ impl Directory {
         let store = settings.store();
         // A process that makes the key and the store, or that replaces the store and overwrites the old file, holds the lock.
         let lock = settings.data_dir.join(LOCK);
-        let _lock = if exists(&lock)? { Some(lock_changes(&lock)?) } else { None };
+        let is_lock_there =
+            try_lock_file(&lock).map_err(|error| DirectoryError::file(&lock, "cannot be written", &error))?;
+        let _lock = is_lock_there.then(|| lock_changes(&lock)).transpose()?;
         let is_there = try_linked_file(&store)
             .map_err(|error| DirectoryError::file(&store, "the store cannot be written", &error))?;
         if !is_there {
             return try_new_key(settings);
         }
         let key = settings.key_of(&store)?;
-        let (check, rows) = Database::inspect(&store, WHAT, |transaction| {
-            let mut rows = Vec::new();
-            for row in transaction.open_table(ROWS)?.iter()? {
-                let (row, sealed) = row?;
-                rows.push((*row.value(), sealed.value().to_vec()));
-            }
-            Ok((key_check(transaction)?, rows))
-        })?;
+        let (rows, check) =
+            Database::inspect(&store, WHAT, |transaction| Ok((read_rows(transaction)?, key_check(transaction)?)))?;
         let cipher = Some(Cipher::new(&key)).filter(|cipher| cipher.fits(&check));
         let cipher = match cipher {
             Some(cipher) => cipher,
@@ -42,12 +36,9 @@ impl Directory {
 }
 
 fn try_new_key(settings: &Settings) -> Result<(), DirectoryError> {
-    match (settings.key()?, settings.key_file()) {
-        // The data folder, which is not checked here, may not exist yet.
-        (None, Some(path)) if path.parent() == Some(&settings.data_dir) => Ok(()),
-        (None, Some(path)) => {
-            try_new_file(&path).map_err(|error| DirectoryError::file(&path, "the key cannot be written", &error))
-        }
-        (Some(_), _) | (None, None) => Ok(()),
-    }
+    let (None, Some(path)) = (settings.key()?, settings.key_file()) else { return Ok(()) };
+    let is_in_data_folder = path.parent() == Some(&settings.data_dir);
+    // The data folder, which is not checked here, may not exist yet.
+    let outcome = if is_in_data_folder { try_new_name(&path) } else { try_new_file(&path) };
+    outcome.map_err(|error| DirectoryError::file(&path, "the key cannot be written", &error))
 }

@@ -10,10 +10,11 @@ use std::mem;
 use std::ops::Range;
 
 use tokio_tungstenite::tungstenite::protocol::frame::coding;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::header::{Header, Opcode, parse};
 use super::{Fault, Rule};
+use crate::wiped::Wiped;
 
 /// The longest payload of a control frame (RFC 6455, section 5.5).
 const CONTROL_BYTES_MAX: usize = 125;
@@ -54,7 +55,7 @@ struct Fragments {
     /// Of the first one.
     opcode: Opcode,
     /// Wiped when dropped: fragments are rare, and nobody knows yet whether they have a secret.
-    bytes: Zeroizing<Vec<u8>>,
+    bytes: Wiped,
     /// It was handed out: to be let go of.
     is_whole: bool,
 }
@@ -142,10 +143,13 @@ impl Reader {
         if header.opcode.is_control() || (header.last && self.fragments.is_none()) {
             return Ok(Some(Whole::Frame(header.opcode, place)));
         }
-        let first = Fragments { opcode: header.opcode, bytes: Zeroizing::default(), is_whole: false };
+        let first = Fragments { opcode: header.opcode, bytes: Wiped::default(), is_whole: false };
         let fragments = self.fragments.get_or_insert(first);
-        append(&mut fragments.bytes, payload);
+        let fits = fragments.bytes.push(payload, self.message_bytes_max);
         payload.zeroize();
+        if !fits {
+            return Err(Fault::TooLarge);
+        }
         fragments.is_whole = header.last;
         Ok(Some(if header.last { Whole::Fragments } else { Whole::Part }))
     }
@@ -188,17 +192,6 @@ impl Reader {
         let fits = header.len <= self.message_bytes_max.saturating_sub(before);
         if fits { Ok(()) } else { Err(Fault::TooLarge) }
     }
-}
-
-/// Appends bytes. A buffer that becomes too small is wiped, not only freed.
-fn append(buffer: &mut Zeroizing<Vec<u8>>, bytes: &[u8]) {
-    let len = buffer.len() + bytes.len();
-    if len > buffer.capacity() {
-        let mut larger = Zeroizing::new(Vec::with_capacity(len.max(2 * buffer.capacity())));
-        larger.extend_from_slice(buffer);
-        *buffer = larger;
-    }
-    buffer.extend_from_slice(bytes);
 }
 
 /// A whole message, by the opcode that it began with.

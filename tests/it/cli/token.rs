@@ -25,6 +25,20 @@ async fn a_block_and_a_file_are_all_that_an_application_needs() {
     token_new(&line).await.has(2, "cannot be written to");
 }
 
+/// A limit on the size of files takes the place of a full disk.
+#[test]
+fn a_token_that_cannot_be_written_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.token");
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", r#"trap "" XFSZ; ulimit -f 0; exec "$0" token new --out "$1""#]);
+    shell.arg(env!("CARGO_BIN_EXE_switchboard")).arg(&path);
+    let output = shell.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && said.contains("cannot be written to"), "{said}");
+    assert!(!path.exists());
+}
+
 #[tokio::test]
 async fn a_block_without_a_file_is_a_configuration_and_the_token_is_apart() {
     let folder = tempfile::tempdir().unwrap();

@@ -178,15 +178,45 @@ fn a_secret_that_others_can_read_is_a_mistake() {
 fn a_variable_that_only_serve_reads_is_a_mistake() {
     Site::new("").refuses(&[("SWITCHBOARD_LOG", "warning")], "'warning' in the log filter");
     let site = Site::new("");
-    let mut no_text = Command::new(env!("CARGO_BIN_EXE_switchboard"));
-    no_text.args(["check", "--config", "f.toml", "--json"]).current_dir(site.folder.path());
-    no_text.env("SWITCHBOARD_CREDENTIALS_KEY", std::ffi::OsStr::from_bytes(b"\xff"));
-    let output = no_text.output().unwrap();
-    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((output.status.code(), &told["mistakes"][0]["key"]), (Some(2), &"SWITCHBOARD_CREDENTIALS_KEY".into()));
     let check = site.run(&["check"], &[("SWITCHBOARD_LOG_FORMAT", "xml")]);
     assert_eq!(check.status.code(), Some(2), "{check:?}");
     assert_eq!(site.run(&["serve"], &[("SWITCHBOARD_LOG_FORMAT", "xml")]).status.code(), Some(2));
+}
+
+#[test]
+fn a_variable_that_only_serve_reads_is_reported_together_with_mistakes_of_the_file() {
+    let site = Site::new("[limits]\nrat = 1");
+    let variables = [("SWITCHBOARD_LOG", "warning"), ("SWITCHBOARD_LOG_FORMAT", "xml")];
+    let words = String::from_utf8(site.run(&["check"], &variables).stdout).unwrap();
+    for expected in ["limits.rat", "SWITCHBOARD_LOG: ", "SWITCHBOARD_LOG_FORMAT: must be text or json", "3 mistakes\n"]
+    {
+        assert!(words.contains(expected), "{expected}: {words}");
+    }
+    let json = site.run(&["check", "--json"], &variables);
+    let told: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let keys: Vec<_> = told["mistakes"].as_array().unwrap().iter().map(|mistake| &mistake["key"]).collect();
+    assert_eq!(keys, ["limits.rat", "SWITCHBOARD_LOG", "SWITCHBOARD_LOG_FORMAT"]);
+    assert_eq!(json.status.code(), Some(2));
+}
+
+/// The key is wrong, and nothing else is: neither the store nor the key file.
+#[test]
+fn a_key_that_is_not_utf_8_is_one_mistake() {
+    let site = Site::new("").with_store();
+    fs::remove_file(site.path("data/credentials.key")).unwrap();
+    let run = |command: &[&str]| {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        process.args(command).args(["--config", "f.toml"]).current_dir(site.folder.path());
+        process.env("SWITCHBOARD_CREDENTIALS_KEY", std::ffi::OsStr::from_bytes(b"\xff")).output().unwrap()
+    };
+    for command in [["check"].as_slice(), &["serve"], &["credentials", "list"]] {
+        let output = run(command);
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(said.contains("SWITCHBOARD_CREDENTIALS_KEY has to hold 64 hexadecimal digits"), "{command:?}: {said}");
+        assert!(!said.contains("key file"), "{command:?}: {said}");
+        assert!(command != ["check"] || said.ends_with("1 mistake\n"), "{said}");
+        assert_eq!(output.status.code(), Some(2), "{command:?}");
+    }
 }
 
 #[test]
@@ -231,6 +261,45 @@ fn a_lock_that_is_a_link_is_a_mistake() {
     site.refuses(&[], "switchboard.lock: cannot be written: it is a symbolic link");
     fs::rename(site.path("data/switchboard.lock"), site.path("data/audit.lock")).unwrap();
     site.refuses(&[], "audit.lock: the audit log cannot be written: it is a symbolic link");
+}
+
+/// What a link leads to is not there, and yet the name is taken.
+#[test]
+fn a_link_that_leads_nowhere_is_a_mistake() {
+    for (name, toml, expected) in [
+        ("data/audit.jsonl", "", "audit.jsonl: the audit log cannot be written: "),
+        ("data/audit.lock", "", "audit.lock: the audit log cannot be written: it is a symbolic link"),
+        ("data/switchboard.lock", "", "switchboard.lock: cannot be written: it is a symbolic link"),
+        ("data/credentials.lock", "", "credentials.lock: cannot be written: it is a symbolic link"),
+        ("data/credentials.key", "", "credentials.key: the key cannot be written: "),
+        ("key", "credentials.key_file = 'key'", "key: the key cannot be written: "),
+    ] {
+        let site = Site::new(toml);
+        fs::create_dir(site.path("data")).unwrap();
+        std::os::unix::fs::symlink("nowhere", site.path(name)).unwrap();
+        site.refuses(&[], expected);
+    }
+}
+
+/// The broker puts its new store in the place of the link.
+#[test]
+fn a_store_that_is_a_link_which_leads_nowhere_is_not_a_mistake() {
+    let site = Site::new("");
+    fs::create_dir(site.path("data")).unwrap();
+    std::os::unix::fs::symlink("nowhere", site.path("data/credentials.redb")).unwrap();
+    assert_eq!(site.run(&["check"], &[]).status.code(), Some(0));
+    assert!(fs::metadata(site.with_store().path("data/credentials.redb")).unwrap().is_file());
+}
+
+#[test]
+fn a_lock_or_a_log_that_is_a_pipe_is_a_mistake() {
+    for name in ["audit.jsonl", "audit.lock", "switchboard.lock", "credentials.lock"] {
+        let site = Site::new("");
+        fs::create_dir(site.path("data")).unwrap();
+        let pipe = site.path("data").join(name);
+        assert!(Command::new("mkfifo").arg("-m").arg("600").arg(pipe).status().unwrap().success());
+        site.refuses(&[], "it is not a regular file");
+    }
 }
 
 #[test]

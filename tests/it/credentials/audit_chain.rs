@@ -115,6 +115,61 @@ fn a_last_line_that_is_removed_or_altered_while_the_broker_runs_shows() {
     }
 }
 
+#[test]
+fn a_last_record_that_is_removed_or_altered_shows_before_the_next_one() {
+    type Change = fn(&mut Vec<String>);
+    let changes: [(&str, Change); 5] = [
+        ("audit.jsonl:3", |lines| drop(lines.pop())),
+        ("audit.jsonl:2", |lines| lines.truncate(1)),
+        ("audit.jsonl:4", |lines| lines[2] = lines[2].replace("\"c\"", "\"x\"")),
+        ("audit.jsonl:3", |lines| lines[2].truncate(20)),
+        ("audit.jsonl:3", |lines| lines[2] = "not a record".to_owned()),
+    ];
+    for (number, (place, change)) in changes.into_iter().enumerate() {
+        for end in ["\n", ""] {
+            let folder = tempfile::tempdir().unwrap();
+            write(folder.path(), ["a", "b", "c"]);
+            assert_eq!(checked(folder.path()).broken, 0);
+            let mut lines = lines(folder.path());
+            change(&mut lines);
+            fs::write(folder.path().join("audit.jsonl"), lines.join("\n") + end).unwrap();
+            assert_eq!(broken_at(folder.path()), place, "change {number}, end {end:?}");
+            // The next record shows the same.
+            append(folder.path(), &fetch("d")).unwrap();
+            assert_eq!(broken_at(folder.path()), place, "change {number}, end {end:?}, after the next record");
+        }
+    }
+}
+
+#[test]
+fn a_last_record_that_another_program_moved_away_is_not_a_break() {
+    for has_older in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, older) = (folder.path().join("audit.jsonl"), folder.path().join("audit.jsonl.1"));
+        write(folder.path(), ["a", "b"]);
+        if has_older {
+            fs::rename(&path, &older).unwrap();
+        }
+        assert!(!checked(folder.path()).last_is_elsewhere);
+        write(folder.path(), ["c"]);
+        fs::rename(&path, folder.path().join("collected")).unwrap();
+        if has_older {
+            assert!(checked(folder.path()).last_is_elsewhere, "no file");
+        }
+        // A crash cut the first line of the new file short; the other program made an empty one.
+        for text in ["{\"time", ""] {
+            fs::write(&path, text).unwrap();
+            let report = checked(folder.path());
+            assert!(report.last_is_elsewhere && report.broken == 0, "{has_older}, {text:?}: {report:?}");
+        }
+        if !has_older {
+            append(folder.path(), &fetch("d")).unwrap();
+            let report = checked(folder.path());
+            assert!(!report.last_is_elsewhere && report.begins_later && report.broken == 0, "{report:?}");
+        }
+    }
+}
+
 /// A change of the file by another program, at this path.
 type Rewrite = fn(&Path, &str);
 
@@ -252,13 +307,35 @@ fn lines_that_a_crash_cut_short_are_counted_and_protect_what_is_before_them() {
 }
 
 #[test]
-fn every_altered_byte_before_the_last_line_shows() {
+fn the_first_line_of_a_new_file_that_a_crash_cut_short_hides_nothing() {
+    for has_lock in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, older) = (folder.path().join("audit.jsonl"), folder.path().join("audit.jsonl.1"));
+        write(folder.path(), ["a", "b", "c"]);
+        fs::rename(&path, &older).unwrap();
+        fs::write(&path, "{\"time\":\"2026-").unwrap();
+        if !has_lock {
+            fs::remove_file(folder.path().join("audit.lock")).unwrap();
+        }
+        let report = checked(folder.path());
+        assert_eq!((report.records, report.cut, report.broken), (3, 1, 0), "lock {has_lock}, before: {report:?}");
+        append(folder.path(), &fetch("d")).unwrap();
+        let report = checked(folder.path());
+        assert_eq!((report.records, report.cut, report.broken), (4, 1, 0), "lock {has_lock}: {report:?}");
+        assert!(!report.begins_later, "lock {has_lock}: {report:?}");
+        let altered = fs::read_to_string(&older).unwrap().replace("\"c\"", "\"x\"");
+        fs::write(&older, altered).unwrap();
+        assert_eq!(checked(folder.path()).broken, 1, "lock {has_lock}: the last line before the new file");
+    }
+}
+
+#[test]
+fn every_altered_byte_shows() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.jsonl");
     write(folder.path(), ["a", "b", "c"]);
     let text = fs::read(&path).unwrap();
-    let last = text[..text.len() - 1].iter().rposition(|byte| *byte == b'\n').unwrap();
-    for at in 0..=last {
+    for at in 0..text.len() {
         let mut altered = text.clone();
         altered[at] ^= 1;
         fs::write(&path, altered).unwrap();
@@ -327,6 +404,25 @@ fn a_file_that_cannot_be_read_is_an_error_with_its_name() {
     fs::write(&path, text).unwrap();
     write(folder.path(), ["b"]);
     assert!(checked(folder.path()).broken > 0);
+}
+
+/// A process that opened a pipe could wait for ever, and would hold the lock meanwhile.
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_place_of_a_file_keeps_nobody_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = |name: &str| {
+        let path = folder.path().join(name);
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
+    };
+    let older = pipe("audit.jsonl.1");
+    append(folder.path(), &fetch("a")).unwrap();
+    assert_eq!(checked(folder.path()).records, 1);
+    fs::remove_file(older).unwrap();
+    fs::remove_file(folder.path().join("audit.jsonl")).unwrap();
+    let error = verify(&pipe("audit.jsonl")).unwrap_err().to_string();
+    assert!(error.contains("audit.jsonl: it is not a regular file"), "{error}");
 }
 
 #[test]

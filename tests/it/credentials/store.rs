@@ -401,6 +401,7 @@ fn a_process_killed_while_it_writes_leaves_a_store_that_opens() {
     drop(store_with_alice(folder.path()));
     for round in 0..8 {
         let mut writer = run_again("writer", folder.path());
+        // Waits for no effect: each round ends the process at another moment of its work.
         std::thread::sleep(Duration::from_millis(30 + 15 * round));
         writer.kill().unwrap();
         writer.wait().unwrap();

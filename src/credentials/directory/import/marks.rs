@@ -57,7 +57,7 @@ fn is_rounded(text: &str) -> bool {
     digits(whole) && digits(fraction) && digits(exponent)
 }
 
-/// Returns whether a text begins or ends with white space or a character that nobody sees.
+/// Returns whether a text begins or ends with white space or an invisible character.
 pub fn has_blank_end(text: &str) -> bool {
     let blank = |it: char| it.is_whitespace() || is_invisible(it);
     text.starts_with(blank) || text.ends_with(blank)
