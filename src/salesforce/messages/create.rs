@@ -148,7 +148,7 @@ impl CreateObject {
         if let Ok(created) = &outcome {
             let record = Record { name: job.wanted.name.clone(), id: created.id.clone() };
             if created.found.is_none() {
-                self.writer.record_creation(&job.requester, &job.wanted.user, &record, &job.wanted.fields);
+                self.writer.record_written(&job.requester, &job.wanted.user, &record, &job.wanted.fields);
             }
             let call = CallKey::new(&job.wanted.user, &job.wanted.call);
             self.writer.known.know(Instant::now().into_std(), &call, record);

@@ -56,11 +56,11 @@ pub fn writers(org: &Arc<Org>, audit: &Arc<Audit>) -> Vec<Arc<dyn Handler>> {
     });
     let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
     if objects.values().any(|it| it.update) {
-        handlers.push(Arc::new(Audited::new(UpdateObject::new(&writer), &writer)));
+        handlers.push(Arc::new(Audited::new(UpdateObject::new(&writer), Way::Update, &writer)));
         handlers.push(Arc::new(CustomVariables::new(&writer)));
     }
     if objects.values().any(|it| it.create) {
-        handlers.push(Arc::new(Audited::failures(CreateObject::new(&writer), &writer)));
+        handlers.push(Arc::new(Audited::new(CreateObject::new(&writer), Way::Create, &writer)));
     }
     handlers
 }
