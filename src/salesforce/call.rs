@@ -44,11 +44,18 @@ pub(super) struct Call<'a> {
     pub(super) body: Option<&'a str>,
     /// Which answers are understood.
     pub(super) want: Want,
+    /// The user whose calls it counts as when it is sent; `None`: it is not counted.
+    pub(super) user: Option<&'a str>,
     /// The object whose records are read or written, which decides the purpose; `None`: the credentials.
     pub(super) target: Option<&'a Target<'a>>,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    /// A GET that is not counted and concerns no object.
+    pub(super) fn get(path: &'a str, want: Want) -> Self {
+        Self { method: Method::GET, path, body: None, want, user: None, target: None }
+    }
+
     /// Returns whether it changes something.
     pub(super) fn writes(&self) -> bool {
         self.method != Method::GET

@@ -144,8 +144,7 @@ impl Writer {
             // Looked up only now that it is our turn: the write before ours may have written or replaced the variables.
             let (fields, taken) = self.due(&change, object, &before);
             if !fields.is_empty() {
-                self.org.count_call(change.call.user())?;
-                self.org.change(&target(object, &fields), &change.record.id, &fields).await?;
+                self.org.change(change.call.user(), &target(object, &fields), &change.record.id, &fields).await?;
             }
             self.calls.written(change.call, &taken);
             self.known.know(Instant::now().into_std(), change.call, change.record.clone());
