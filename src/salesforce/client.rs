@@ -2,8 +2,9 @@
 //!
 //! [`Client::call`] sends a request, [`Client::get`] is its usual form. One deadline covers breakers, turn, token and
 //! exchange. The token is used until a 401 says that it may have expired; then there is one new login and one
-//! repetition. A request counts as a call of its user only once it is sent. GETs are repeated after failures that may pass (`Verdict::Again`). A write is repeated only if nothing can
-//! have been written: there was no connection, the token was refused, or another process had locked the record.
+//! repetition. A request counts as a call of its user only once it is sent. GETs are repeated after failures that may pass
+//! (`Verdict::Again`). A write is repeated only if nothing can have been written: there was no connection, the token was
+//! refused, or another process had locked the record.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -207,7 +208,7 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_owned());
         }
         let Received { status, body, retry_after, .. } =
-            self.transport.send(request, call.writes(), call.bytes_max()).await?;
+            self.transport.send(request, call.writes(), call.largest()).await?;
         if is_wanted(status, &body, call.want) {
             return Ok(Reply { status, body });
         }

@@ -57,7 +57,7 @@ enum What {
 }
 
 impl Fault {
-    /// Salesforce cannot be reached, or not at present.
+    /// Salesforce fails on requests for one purpose, and may succeed later.
     pub(super) fn unavailable(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::UpstreamUnavailable, agent, operator, What::Request)
     }
@@ -72,7 +72,7 @@ impl Fault {
         Self::new(ErrorCode::UpstreamRejected, agent, operator, What::Salesforce)
     }
 
-    /// Salesforce refuses until somebody changes something.
+    /// Salesforce refuses requests for one purpose until somebody changes something.
     pub(super) fn rejected(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::UpstreamRejected, agent, operator, What::Request)
     }

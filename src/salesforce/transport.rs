@@ -11,9 +11,8 @@ use reqwest::header::{ACCEPT, DATE, HeaderMap};
 use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroizing;
 
-use super::answer_fault::{of_failure, too_large, too_large_description, unread_write};
+use super::answer_fault::of_failure;
 use super::breakers::Breakers;
-use super::call::LOGIN_BYTES_MAX;
 use super::fault::{Fault, Verdict};
 use super::pause::pause_after;
 use super::response::api_usage;
@@ -54,19 +53,16 @@ impl Transport {
         &self,
         request: reqwest::RequestBuilder,
         once: bool,
-        bytes_max: usize,
+        largest: Largest,
     ) -> Result<Received, Verdict> {
         let failed = |failure: Failure| match &failure {
-            // The write was answered, but nobody knows how.
-            Failure::TooLarge if once => unread_write(bytes_max).in_doubt(),
-            Failure::TooLarge if bytes_max > LOGIN_BYTES_MAX => too_large_description(bytes_max),
-            Failure::TooLarge => too_large(bytes_max),
+            Failure::TooLarge => (largest.fault)(largest.bytes),
             Failure::Broken(_) if once => of_failure(&failure).in_doubt(),
             Failure::Tls(_) | Failure::Unconnected(_) | Failure::Broken(_) => of_failure(&failure),
         };
         let answer = http::send(request.header(ACCEPT, "application/json")).await.map_err(failed)?;
         let (status, skew, retry_after) = (answer.status(), self.note(answer.headers()), answer.retry_after());
-        Ok(Received { status, body: answer.body(bytes_max).await.map_err(failed)?, skew, retry_after })
+        Ok(Received { status, body: answer.body(largest.bytes).await.map_err(failed)?, skew, retry_after })
     }
 
     /// If Salesforce asks to be left alone, lets no request through for so long.
@@ -111,6 +107,15 @@ impl Transport {
         sleep_until(end).await;
         Ok(())
     }
+}
+
+/// How large an answer can be.
+#[derive(Clone, Copy)]
+pub(super) struct Largest {
+    /// The bytes that are read.
+    pub(super) bytes: usize,
+    /// Returns what an answer of more bytes means.
+    pub(super) fault: fn(usize) -> Verdict,
 }
 
 /// An answer that was read.

@@ -2,9 +2,11 @@
 //! `Call/RemoveCustomVariables`.
 //!
 //! Only objects and fields in `[salesforce.objects.NAME]` are ever written. Without such a table there is no handler,
-//! and the triples are ordinary ones. `data` reads and writes payloads, `calls` keeps variables and `known` the records of a
-//! call, `creation`, `creations` and `doubt` see to it that a record is created once, `unwritten` has the variables that Salesforce could
-//! not take, `audited` records what is written; [`Writer`] is what the handlers share.
+//! and the triples are ordinary ones.
+//!
+//! `data` reads and writes payloads. `calls` keeps the variables of a call, and `known` its records. `creation`, `creations`
+//! and `doubt` make sure that a record is created only once. `unwritten` has the variables that could not be written.
+//! `audited` records what is written. [`Writer`] is what the handlers share.
 
 mod audited;
 mod calls;
