@@ -38,7 +38,7 @@ pub(super) fn too_large_description(bytes_max: usize) -> Verdict {
 }
 
 /// Returns what an answer to a write of more than `bytes_max` means: it may have been done.
-pub(super) fn unread_write(bytes_max: usize) -> Verdict {
+pub(super) fn too_large_after_write(bytes_max: usize) -> Verdict {
     Verdict::Final(Fault::unavailable(
         "Salesforce's answer to the write was too large to read, so it is not known whether it was done; try again with \
          the same id",
@@ -48,6 +48,7 @@ pub(super) fn unread_write(bytes_max: usize) -> Verdict {
             bytes_max >> 20
         ),
     ))
+    .in_doubt()
 }
 
 /// Returns what an answer of more than `bytes_max` means.

@@ -233,9 +233,11 @@ mod tests {
         let mut breakers = Breakers::new(1, S);
         let passes = breakers.admit(now, TASK).unwrap();
         breakers.end(now, TASK, passes, Ended::Failed(Fault::gone("a", "o")));
-        let passes = breakers.admit(now + S, TASK).unwrap();
-        assert_eq!(passes.all, Pass::Probe);
-        breakers.end(now + S, TASK, passes, Ended::Failed(Fault::gone("a", "o").while_open()));
+        for unasked in [Fault::gone("a", "o").while_open(), Fault::too_many_calls(1, S)] {
+            let passes = breakers.admit(now + S, TASK).unwrap();
+            assert_eq!(passes.all, Pass::Probe);
+            breakers.end(now + S, TASK, passes, Ended::Failed(unasked));
+        }
         assert_eq!(breakers.admit(now + S, Purpose::Credentials).unwrap().all, Pass::Probe);
     }
 

@@ -4,15 +4,17 @@ use reqwest::Method;
 use serde::de::IgnoredAny;
 use zeroize::Zeroizing;
 
+use super::answer_fault::{too_large, too_large_after_write, too_large_description};
 use super::breakers::Purpose;
 use super::response::error_codes;
+use super::transport::Largest;
 use super::write_fault::Target;
 
 /// The largest answer that is read.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// The largest answer to a login that is read.
-pub(super) const LOGIN_BYTES_MAX: usize = BODY_BYTES_MAX;
+pub(super) const LARGEST_TO_LOGIN: Largest = Largest { bytes: BODY_BYTES_MAX, fault: too_large };
 
 /// The largest description of an object that is read: an object with 900 fields takes some megabytes.
 const DESCRIPTION_BYTES_MAX: usize = 16 << 20;
@@ -44,11 +46,18 @@ pub(super) struct Call<'a> {
     pub(super) body: Option<&'a str>,
     /// Which answers are understood.
     pub(super) want: Want,
+    /// The user whose calls it counts as when it is sent; `None`: it is not counted.
+    pub(super) user: Option<&'a str>,
     /// The object whose records are read or written, which decides the purpose; `None`: the credentials.
     pub(super) target: Option<&'a Target<'a>>,
 }
 
-impl Call<'_> {
+impl<'a> Call<'a> {
+    /// A GET that is not counted and concerns no object.
+    pub(super) fn get(path: &'a str, want: Want) -> Self {
+        Self { method: Method::GET, path, body: None, want, user: None, target: None }
+    }
+
     /// Returns whether it changes something.
     pub(super) fn writes(&self) -> bool {
         self.method != Method::GET
@@ -60,10 +69,11 @@ impl Call<'_> {
     }
 
     /// The largest answer that is read.
-    pub(super) fn bytes_max(&self) -> usize {
+    pub(super) fn largest(&self) -> Largest {
         match self.want {
-            Want::Description => DESCRIPTION_BYTES_MAX,
-            Want::Json | Want::Row | Want::Apex | Want::Created | Want::Changed => BODY_BYTES_MAX,
+            Want::Description => Largest { bytes: DESCRIPTION_BYTES_MAX, fault: too_large_description },
+            Want::Created | Want::Changed => Largest { bytes: BODY_BYTES_MAX, fault: too_large_after_write },
+            Want::Json | Want::Row | Want::Apex => Largest { bytes: BODY_BYTES_MAX, fault: too_large },
         }
     }
 }
@@ -87,5 +97,25 @@ pub(super) fn is_wanted(status: u16, body: &[u8], want: Want) -> bool {
         404 if want == Want::Apex => true,
         404 => matches!(want, Want::Row | Want::Description) && says("NOT_FOUND"),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_meaning_of_an_answer_that_is_too_large_depends_on_the_request() {
+        for (want, in_doubt, words) in [
+            (Want::Json, false, "an answer of more than 1 MiB was not read"),
+            (Want::Description, false, "the description of an object is larger than 16 MiB"),
+            (Want::Created, true, "an answer of more than 1 MiB to a write was not read"),
+            (Want::Changed, true, "an answer of more than 1 MiB to a write was not read"),
+        ] {
+            let Largest { bytes, fault } = Call::get("/", want).largest();
+            let fault = fault(bytes).fault();
+            assert_eq!(fault.is_in_doubt(), in_doubt, "{words}");
+            assert!(fault.operator().starts_with(words), "{}", fault.operator());
+        }
     }
 }

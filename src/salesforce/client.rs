@@ -2,8 +2,9 @@
 //!
 //! [`Client::call`] sends a request, [`Client::get`] is its usual form. One deadline covers breakers, turn, token and
 //! exchange. The token is used until a 401 says that it may have expired; then there is one new login and one
-//! repetition. GETs are repeated after failures that may pass (`Verdict::Again`). A write is repeated only if nothing can
-//! have been written: there was no connection, the token was refused, or another process had locked the record.
+//! repetition. A request counts as a call of its user only once it is sent. GETs are repeated after failures that may pass
+//! (`Verdict::Again`). A write is repeated only if nothing can have been written: there was no connection, the token was
+//! refused, or another process had locked the record.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub(super) use super::call::{Call, Reply, Want};
 use super::fault::{Fault, Verdict};
 use super::login::{Login, slow_login};
 use super::oauth::{SetupError, Token, connect};
+use super::quota::Quota;
 use super::response::error_codes;
 use super::soql;
 use super::stats::{Snapshot, Stats, count};
@@ -37,6 +39,7 @@ pub(super) struct Client {
     org: config::Salesforce,
     transport: Transport,
     login: Login,
+    quota: Quota,
     turns: Semaphore,
     /// Permits for writes, fewer than `turns`: slow triggers and flows must leave room for credentials.
     writing: Semaphore,
@@ -52,6 +55,7 @@ impl Client {
         Ok(Self {
             transport: Transport::new(connect(&org, login.host())?, breakers),
             login,
+            quota: Quota::new(org.calls_per_user),
             turns: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
             writing: Semaphore::new(org.concurrency.div_ceil(2).min(Semaphore::MAX_PERMITS)),
             running_on: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
@@ -61,7 +65,7 @@ impl Client {
 
     /// Requests a path of the instance.
     pub(super) async fn get(&self, path: &str, want: Want) -> Result<Reply, Fault> {
-        self.call(&Call { method: Method::GET, path, body: None, want, target: None }).await
+        self.call(&Call::get(path, want)).await
     }
 
     /// Sends one request.
@@ -169,12 +173,15 @@ impl Client {
     }
 
     async fn exchange(&self, call: &Call<'_>, until: Instant, at_login: &AtomicBool) -> Result<Reply, Fault> {
-        let mut expired = None;
-        let mut repeats = 0;
+        let (mut expired, mut repeats) = (None, 0);
+        let mut uncounted = call.user;
         loop {
             at_login.store(true, Ordering::Relaxed);
             let token = self.login.token(&self.transport, expired).await?;
             at_login.store(false, Ordering::Relaxed);
+            if let Some(user) = uncounted.take() {
+                self.quota.take(Instant::now().into_std(), user)?;
+            }
             match self.ask(&token, call).await {
                 Ok(reply) => return Ok(reply),
                 // Nothing was written, and nothing is sent late.
@@ -201,7 +208,7 @@ impl Client {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_owned());
         }
         let Received { status, body, retry_after, .. } =
-            self.transport.send(request, call.writes(), call.bytes_max()).await?;
+            self.transport.send(request, call.writes(), call.largest()).await?;
         if is_wanted(status, &body, call.want) {
             return Ok(Reply { status, body });
         }

@@ -50,12 +50,14 @@ enum What {
     Crowd,
     /// One user's row, or one record.
     Row,
+    /// One user's calls, which are used up.
+    Quota,
     /// One object's settings and permissions.
     Object,
 }
 
 impl Fault {
-    /// Salesforce cannot be reached, or not at present.
+    /// Salesforce fails on requests for one purpose, and may succeed later.
     pub(super) fn unavailable(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::UpstreamUnavailable, agent, operator, What::Request)
     }
@@ -70,7 +72,7 @@ impl Fault {
         Self::new(ErrorCode::UpstreamRejected, agent, operator, What::Salesforce)
     }
 
-    /// Salesforce refuses until somebody changes something.
+    /// Salesforce refuses requests for one purpose until somebody changes something.
     pub(super) fn rejected(agent: impl Into<Cow<'static, str>>, operator: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::UpstreamRejected, agent, operator, What::Request)
     }
@@ -118,7 +120,7 @@ impl Fault {
                 "a user's applications have caused {calls_max} calls within a minute, which salesforce.calls_per_user \
                  allows: a program that repeats requests without a pause"
             ),
-            What::Row,
+            What::Quota,
         )
         .with_pause(left)
     }
@@ -200,7 +202,7 @@ impl Fault {
             What::Salesforce => Extent::All,
             What::Request => Extent::Purpose,
             What::Limit => Extent::Day,
-            What::Crowd | What::Row | What::Object => Extent::Nothing,
+            What::Crowd | What::Row | What::Object | What::Quota => Extent::Nothing,
         }
     }
 
@@ -210,13 +212,13 @@ impl Fault {
         match self.what {
             What::Salesforce | What::Limit | What::Crowd => true,
             What::Request | What::Object => self.pause.is_some(),
-            What::Row => false,
+            What::Row | What::Quota => false,
         }
     }
 
-    /// Returns whether Salesforce was not asked, because of an earlier failure.
+    /// Returns whether Salesforce was not asked, because of an earlier failure or because the user's calls are used up.
     pub(super) fn is_unasked(&self) -> bool {
-        self.again
+        self.again || self.what == What::Quota
     }
 
     /// Returns whether too many calls ran at once.
@@ -247,7 +249,7 @@ impl Fault {
             (ErrorCode::UpstreamRejected, _) => {
                 tracing::error!(code, hint, "could not fetch credentials from Salesforce");
             }
-            (_, What::Row) => tracing::info!(code, hint, "could not fetch credentials from Salesforce"),
+            (_, What::Row | What::Quota) => tracing::info!(code, hint, "could not fetch credentials from Salesforce"),
             (_, What::Salesforce | What::Request | What::Limit | What::Crowd | What::Object) => {
                 tracing::warn!(code, hint, "could not fetch credentials from Salesforce");
             }

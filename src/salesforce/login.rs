@@ -11,7 +11,7 @@ use reqwest::header::CONTENT_TYPE;
 use tokio::sync::MutexGuard;
 use tokio::time::{Instant, timeout};
 
-use super::call::LOGIN_BYTES_MAX;
+use super::call::LARGEST_TO_LOGIN;
 use super::fault::{Fault, Verdict};
 use super::login_fault::of_login;
 use super::oauth::{Grant, Issued, SetupError, TOKEN_PATH, Token, read_token};
@@ -111,7 +111,7 @@ impl Login {
         let form = self.grant.form(now).map_err(|_| rejected("the assertion could not be signed".to_owned()))?;
         let request = transport.request(Method::POST, format!("{}{TOKEN_PATH}", self.host));
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.as_bytes().to_vec());
-        let Received { status, body, skew, retry_after } = transport.send(request, false, LOGIN_BYTES_MAX).await?;
+        let Received { status, body, skew, retry_after } = transport.send(request, false, LARGEST_TO_LOGIN).await?;
         match status {
             200..=299 => read_token(&body, &self.org).map_err(rejected),
             _ => Err(transport.paused(of_login(status, &body, skew), status, retry_after)),

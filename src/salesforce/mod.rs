@@ -4,8 +4,9 @@
 //! `events` publishes there what an org publishes.
 //!
 //! `org` looks up a user and `write` changes records. Both use `client`, which sends a `call` when `breakers` and `quota`
-//! allow it, with the session of `login`. Only `transport` uses the network. `diagnosis` finds the broken link. `oauth`, `private_key`, `soql`, `response`, `row` and the faults (`fault`, `answer_fault`, `login_fault`,
-//! `write_fault`) decide, without waiting, what is sent and what an answer means.
+//! allow it, with the session of `login`. Only `transport` uses the network. `diagnosis` finds the broken link. `oauth`,
+//! `private_key`, `soql`, `response`, `row`, `pause` and the faults (`fault`, `answer_fault`, `login_fault`, `write_fault`)
+//! decide, without waiting, what is sent and what an answer means.
 //!
 //! `verifier` asks an org who a user is.
 
@@ -27,6 +28,7 @@ mod fault;
 mod login;
 mod login_fault;
 mod oauth;
+mod pause;
 mod private_key;
 mod quota;
 mod response;

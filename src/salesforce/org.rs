@@ -5,10 +5,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::cache::Cache;
-use super::client::{Client, Want};
+use super::client::{Call, Client, Want};
 use super::fault::Fault;
 use super::oauth::SetupError;
-use super::quota::Quota;
 use super::response::{objects, records};
 use super::stats::Snapshot;
 use super::{row, soql};
@@ -22,7 +21,6 @@ pub struct Org {
     pub(super) client: Client,
     pub(super) config: config::Salesforce,
     cache: Cache,
-    quota: Quota,
 }
 
 impl Org {
@@ -32,8 +30,7 @@ impl Org {
     /// A file cannot be used, or a key is missing.
     pub fn open(config: &config::Salesforce) -> Result<Self, SetupError> {
         let client = Client::new(config.clone())?;
-        let (cache, quota) = (Cache::new(config.credentials.cache), Quota::new(config.calls_per_user));
-        Ok(Self { client, cache, quota, config: config.clone() })
+        Ok(Self { client, cache: Cache::new(config.credentials.cache), config: config.clone() })
     }
 
     /// Looks up the credentials of a user. The refusal is for the agent; the log has the details for the operator.
@@ -67,11 +64,6 @@ impl Org {
         }
     }
 
-    /// Counts an exchange with the org that a user is about to cause; refuses it if there were too many.
-    pub(super) fn count_call(&self, user: &str) -> Result<(), Fault> {
-        self.quota.take(Instant::now().into_std(), user)
-    }
-
     pub(super) async fn look_up(&self, user: &str) -> Result<Credentials, Fault> {
         let lookup = &self.config.credentials;
         let Some((key, path)) = address(lookup, &self.config.api_version, user) else {
@@ -81,13 +73,12 @@ impl Org {
             return Ok(credentials);
         }
         let read_at = self.cache.age();
-        self.count_call(user)?;
         let want = match lookup.mode {
             Mode::Query => Want::Json,
             Mode::ExternalId => Want::Row,
             Mode::Apex => Want::Apex,
         };
-        let reply = self.client.get(&path, want).await?;
+        let reply = self.client.call(&Call { user: Some(user), ..Call::get(&path, want) }).await?;
         let rows = match (reply.status, lookup.mode) {
             (300, _) => return Err(row::several(lookup)),
             (404, _) => return Err(row::not_found(lookup)),

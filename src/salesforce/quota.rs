@@ -75,7 +75,8 @@ mod tests {
             refused.refusal().to_string(),
             "RATE_LIMITED: this user has caused 2 calls to Salesforce within a minute; try again in 30 s"
         );
-        assert!(!refused.is_unasked() && quota.take(now, "alice").unwrap_err().is_unasked(), "logged once");
+        let again = quota.take(now + MINUTE / 2, "alice").unwrap_err();
+        assert!(again != refused && again == refused.while_open(), "logged once");
         assert!(quota.take(now, "bob").is_ok() && quota.take(now + MINUTE, "alice").is_ok());
         let unlimited = Quota::new(0);
         assert!((0..1000).all(|_| unlimited.take(now, "alice").is_ok()));

@@ -4,17 +4,17 @@
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, DATE, HeaderMap};
 use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroizing;
 
-use super::answer_fault::{of_failure, too_large, too_large_description, unread_write};
+use super::answer_fault::of_failure;
 use super::breakers::Breakers;
-use super::call::LOGIN_BYTES_MAX;
 use super::fault::{Fault, Verdict};
+use super::pause::pause_after;
 use super::response::api_usage;
 use super::stats::{Stats, count};
 use crate::backoff::Backoff;
@@ -22,12 +22,6 @@ use crate::http::{self, Failure};
 
 /// How often a request is repeated after a failure that may pass.
 pub(super) const REPEATS: u32 = 2;
-
-/// The longest pause that Salesforce can ask for with Retry-After.
-const PAUSE_MAX: Duration = Duration::from_mins(1);
-
-/// The shortest and the longest pause after too many concurrent calls, in milliseconds.
-const CROWDED_MS: (u64, u64) = (1000, 5000);
 
 /// The wait before a repetition.
 const REPEAT_AFTER: Backoff =
@@ -59,33 +53,21 @@ impl Transport {
         &self,
         request: reqwest::RequestBuilder,
         once: bool,
-        bytes_max: usize,
+        largest: Largest,
     ) -> Result<Received, Verdict> {
         let failed = |failure: Failure| match &failure {
-            // The write was answered, but nobody knows how.
-            Failure::TooLarge if once => unread_write(bytes_max).in_doubt(),
-            Failure::TooLarge if bytes_max > LOGIN_BYTES_MAX => too_large_description(bytes_max),
-            Failure::TooLarge => too_large(bytes_max),
+            Failure::TooLarge => (largest.fault)(largest.bytes),
             Failure::Broken(_) if once => of_failure(&failure).in_doubt(),
             Failure::Tls(_) | Failure::Unconnected(_) | Failure::Broken(_) => of_failure(&failure),
         };
         let answer = http::send(request.header(ACCEPT, "application/json")).await.map_err(failed)?;
         let (status, skew, retry_after) = (answer.status(), self.note(answer.headers()), answer.retry_after());
-        Ok(Received { status, body: answer.body(bytes_max).await.map_err(failed)?, skew, retry_after })
+        Ok(Received { status, body: answer.body(largest.bytes).await.map_err(failed)?, skew, retry_after })
     }
 
     /// If Salesforce asks to be left alone, lets no request through for so long.
     pub(super) fn paused(&self, verdict: Verdict, status: u16, retry_after: Option<Duration>) -> Verdict {
-        let span = match status {
-            _ if verdict.is_crowd() => {
-                let (least, most) = CROWDED_MS;
-                let drawn = || Duration::from_millis(self.jitter.lock().random_range(least..=most));
-                let asked = retry_after.unwrap_or_else(drawn);
-                Some(asked.clamp(Duration::from_millis(least), Duration::from_millis(most)))
-            }
-            429 | 503 => retry_after.map(|it| it.min(PAUSE_MAX)).filter(|it| !it.is_zero()),
-            _ => None,
-        };
+        let span = pause_after(status, verdict.is_crowd(), retry_after, &mut *self.jitter.lock());
         let Some(span) = span else { return verdict };
         let verdict = verdict.with_pause(span);
         let fault = verdict.clone().fault();
@@ -125,6 +107,15 @@ impl Transport {
         sleep_until(end).await;
         Ok(())
     }
+}
+
+/// How large an answer can be.
+#[derive(Clone, Copy)]
+pub(super) struct Largest {
+    /// The bytes that are read.
+    pub(super) bytes: usize,
+    /// Returns what an answer of more bytes means.
+    pub(super) fault: fn(usize) -> Verdict,
 }
 
 /// An answer that was read.

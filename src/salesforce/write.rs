@@ -37,8 +37,14 @@ pub(super) enum Posted {
 }
 
 impl Org {
-    /// Changes a record. `id` has 18 characters.
-    pub(super) async fn change(&self, target: &Target<'_>, id: &str, fields: &[Field]) -> Result<(), Fault> {
+    /// Changes a record, as a call of this user. `id` has 18 characters.
+    pub(super) async fn change(
+        &self,
+        user: &str,
+        target: &Target<'_>,
+        id: &str,
+        fields: &[Field],
+    ) -> Result<(), Fault> {
         let path = self.path(&format!("{}/{id}", target.object));
         let body = json_object(fields);
         self.client
@@ -47,18 +53,31 @@ impl Org {
                 path: &path,
                 body: Some(&body),
                 want: Want::Changed,
+                user: Some(user),
                 target: Some(target),
             })
             .await
             .map(drop)
     }
 
-    /// Creates a record. It may take longer than other requests, and a fault says whether the outcome is in doubt.
-    pub(super) async fn post(&self, target: &Target<'_>, fields: &[Field]) -> Result<Posted, Fault> {
+    /// Creates a record, as a call of this user if there is one. It may take longer than other requests, and a fault says
+    /// whether the outcome is in doubt.
+    pub(super) async fn post(
+        &self,
+        user: Option<&str>,
+        target: &Target<'_>,
+        fields: &[Field],
+    ) -> Result<Posted, Fault> {
         let path = self.path(target.object);
         let body = json_object(fields);
-        let call =
-            Call { method: Method::POST, path: &path, body: Some(&body), want: Want::Created, target: Some(target) };
+        let call = Call {
+            method: Method::POST,
+            path: &path,
+            body: Some(&body),
+            want: Want::Created,
+            user,
+            target: Some(target),
+        };
         let reply = self.client.call_to_its_end(&call, CREATE_MAX).await?;
         match reply.status {
             400 => Ok(Posted::Duplicate),
@@ -69,7 +88,7 @@ impl Org {
     /// Returns the values that a record has in these fields, in this order. `id` has 18 characters.
     pub(super) async fn read(&self, target: &Target<'_>, id: &str) -> Result<Vec<Field>, Fault> {
         let path = format!("{}?fields={}", self.path(&format!("{}/{id}", target.object)), target.fields.join(","));
-        let reply = self.client.call(&get(&path, Want::Json, target)).await?;
+        let reply = self.client.call(&get(&path, Want::Json, target, None)).await?;
         let rows = objects(&reply.body).ok_or_else(|| unknown(target))?;
         let row = rows.first().ok_or_else(|| unknown(target))?;
         // Salesforce answers with its own spelling.
@@ -78,9 +97,11 @@ impl Org {
         Ok(found.collect())
     }
 
-    /// Returns the one record whose field has exactly this value; `None` if there is none or there are several.
+    /// Returns the one record whose field has exactly this value, as a call of this user; `None` if there is none or there
+    /// are several.
     pub(super) async fn find_by(
         &self,
+        user: &str,
         target: &Target<'_>,
         field: &str,
         wanted: &str,
@@ -89,7 +110,7 @@ impl Org {
         let query =
             format!("SELECT Id, {field} FROM {} WHERE {field} = {literal} LIMIT {}", target.object, soql::ROWS_MAX);
         let path = format!("/services/data/v{}/query?q={}", self.config.api_version, encode(&query));
-        let reply = self.client.call(&get(&path, Want::Json, target)).await?;
+        let reply = self.client.call(&get(&path, Want::Json, target, Some(user))).await?;
         let rows = records(&reply.body).ok_or_else(|| unknown(target))?;
         let text = |row: &_, name: &str| match value(row, name) {
             Some(Value::Text(text)) => Some(secrecy::ExposeSecret::expose_secret(&text).to_owned()),
@@ -102,14 +123,15 @@ impl Org {
         }
     }
 
-    /// Returns the record with an External ID.
+    /// Returns the record with an External ID, as a call of this user if there is one.
     pub(super) async fn by_external_id(
         &self,
+        user: Option<&str>,
         target: &Target<'_>,
         (field, key): (&str, &str),
     ) -> Result<Option<String>, Fault> {
         let path = format!("{}?fields=Id", self.path(&format!("{}/{field}/{key}", target.object)));
-        let reply = self.client.call(&get(&path, Want::Row, target)).await?;
+        let reply = self.client.call(&get(&path, Want::Row, target, user)).await?;
         match reply.status {
             404 => Ok(None),
             300 => Err(Fault::object(
@@ -125,8 +147,8 @@ impl Org {
     }
 }
 
-fn get<'a>(path: &'a str, want: Want, target: &'a Target<'a>) -> Call<'a> {
-    Call { method: Method::GET, path, body: None, want, target: Some(target) }
+fn get<'a>(path: &'a str, want: Want, target: &'a Target<'a>, user: Option<&'a str>) -> Call<'a> {
+    Call { target: Some(target), user, ..Call::get(path, want) }
 }
 
 /// Returns the record id in an answer.

@@ -1,8 +1,8 @@
 //! What a refused write means: which record, field or permission is the cause, in a few words for the agent and by menu
-//! path for the operator. [`of_write`] knows the errors of one record or one object; `fault` knows the rest.
+//! path for the operator. [`of_write`] knows the errors of one record or one object; `answer_fault` knows the rest.
 //!
-//! A refused write says nothing about Salesforce as a whole, so it never opens the breaker: one misconfigured object, or
-//! one failing trigger, must not keep agents from their credentials.
+//! An error of one record or one object says nothing about other requests, so it opens no breaker: one misconfigured object,
+//! or one failing trigger, must not keep agents from their credentials.
 
 use super::answer_fault::of_answer;
 use super::fault::{Fault, Verdict};

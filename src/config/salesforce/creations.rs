@@ -44,7 +44,8 @@ pub(crate) static CREATION_KEYS: &[Key<Config>] = &[
         slot: Slot::Size(1, |it| &mut it.salesforce.creations.remembered),
         default: "10000",
         unit: "records",
-        meaning: "Finished creations that are remembered, for ten minutes each, to answer repeated requests. When one is \
-                  forgotten early, Salesforce is searched before each new creation until its ten minutes are over.",
+        meaning: "Finished creations that are remembered, for ten minutes each, to answer repeated requests; those whose \
+                  request had no `id` are not. When one is forgotten early, Salesforce is searched before each new \
+                  creation until its ten minutes are over.",
     },
 ];

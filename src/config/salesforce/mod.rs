@@ -1,8 +1,8 @@
 //! [`Salesforce`]: the keys of `[salesforce]`, that is which org, as whom, and where its credentials are; and
 //! [`Proofs`]: those of `[auth.salesforce_*]`.
 //!
-//! `keys`, `proof_keys`, `events`, `objects` and `creations` define the keys, `text` checks the values of single keys, `rules` and
-//! `proof_rules` check keys against each other.
+//! `keys`, `proof_keys`, `events`, `objects` and `creations` define the keys, `text` checks the values of single keys, `rules`
+//! and `proof_rules` check keys against each other.
 
 mod creations;
 mod events;

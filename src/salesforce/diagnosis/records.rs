@@ -29,13 +29,7 @@ impl Org {
             let object = &table.object;
             let target = Target { object, fields: table.fields.values().map(String::as_str).collect() };
             let path = describe_path(&self.config.api_version, object);
-            let call = Call {
-                method: reqwest::Method::GET,
-                path: &path,
-                body: None,
-                want: Want::Description,
-                target: Some(&target),
-            };
+            let call = Call { target: Some(&target), ..Call::get(&path, Want::Description) };
             let description = match self.client.call(&call).await {
                 Ok(reply) if reply.status == 200 => Description::read(&reply.body),
                 Ok(_) => None,

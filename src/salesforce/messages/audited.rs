@@ -5,46 +5,28 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::{Map, Value};
-
 use super::data::Asked;
 use super::known::Record;
-use super::{CallKey, Writer};
+use super::{CallKey, Way, Writer};
 use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Refused, Response};
-use crate::audit::{self, Audit, Entry};
+use crate::audit::{self, Entry};
+use crate::config::WritableObject;
 use crate::router::{OWN_SOURCE, SessionId};
 use crate::salesforce::fault::Fault;
 use crate::salesforce::write::Field;
 use wire::{ErrorCode, Pattern, Refusal};
 
-/// The keys of an answer that are not fields of the record.
-const DOCUMENTED: [&str; 8] = ["callId", "callid", "Name", "OId", "sfid", "Success", "ErrorMessage", "isManual"];
-
-/// A handler whose requests leave records.
+/// A handler whose requests leave a record if they are refused or fail. The handler itself records what it writes.
 pub(super) struct Audited<H> {
     handler: H,
+    way: Way,
     writer: Arc<Writer>,
-    leaves: Leaves,
-}
-
-/// Which requests leave a record.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Leaves {
-    /// All.
-    All,
-    /// Those that are refused or fail. The handler itself records what it writes.
-    Failed,
 }
 
 impl<H: Handler> Audited<H> {
-    /// Each request leaves a record.
-    pub(super) fn new(handler: H, writer: &Arc<Writer>) -> Self {
-        Self { handler, writer: Arc::clone(writer), leaves: Leaves::All }
-    }
-
-    /// Each request that is refused or fails leaves a record.
-    pub(super) fn failures(handler: H, writer: &Arc<Writer>) -> Self {
-        Self { leaves: Leaves::Failed, ..Self::new(handler, writer) }
+    /// `way` is how the handler writes records.
+    pub(super) fn new(handler: H, way: Way, writer: &Arc<Writer>) -> Self {
+        Self { handler, way, writer: Arc::clone(writer) }
     }
 }
 
@@ -66,13 +48,10 @@ impl<H: Handler> Handler for Audited<H> {
     }
 
     fn handle(&self, given: Given) -> Answer<'_> {
-        let write = Write::new(&self.writer, &given);
+        let write = Write::new(&self.writer, self.way, &given);
         Box::pin(async move {
             let outcome = self.handler.handle(given).await;
-            match self.leaves {
-                Leaves::Failed if outcome.is_ok() => write.discard(),
-                Leaves::All | Leaves::Failed => write.end(&outcome),
-            }
+            write.end(&outcome);
             outcome
         })
     }
@@ -95,92 +74,84 @@ impl<H: Handler> Handler for Audited<H> {
     }
 }
 
-/// A request in progress. It is recorded when it is dropped: as cancelled, unless it has another outcome by then.
+/// A request in progress. If it has not succeeded when it is dropped, it is recorded: as cancelled, unless it has another
+/// outcome by then.
 struct Write {
-    audit: Arc<Audit>,
-    discarded: bool,
-    outcome: Option<ErrorCode>,
-    source: Arc<str>,
+    writer: Arc<Writer>,
+    way: Way,
+    failure: Option<ErrorCode>,
+    requester: Requester,
     user: Option<Box<str>>,
-    session: SessionId,
-    address: Option<IpAddr>,
     triple: String,
-    object: Option<String>,
+    /// The NAME of the object, if it is configured.
+    name: Option<String>,
     id: Option<String>,
+    call: Option<CallKey>,
+    /// The requested fields.
     fields: Vec<String>,
 }
 
 impl Write {
     /// What is known before the request is handled. A payload that cannot be read names no object.
-    fn new(writer: &Writer, given: &Given) -> Self {
+    fn new(writer: &Arc<Writer>, way: Way, given: &Given) -> Self {
         let asked = Asked::read(given.payload.as_ref()).ok();
-        let object = asked.as_ref().and_then(|asked| writer.org.config.objects.get(&asked.name().ok()?));
+        let name = asked.as_ref().and_then(|asked| asked.name().ok());
+        let name = name.filter(|name| writer.org.config.objects.contains_key(name));
+        let object = name.as_ref().and_then(|name| writer.org.config.objects.get(name));
         let fields = asked.as_ref().zip(object).map(|(asked, object)| {
             let variables = asked.params().unwrap_or_default();
             variables.iter().filter_map(|(name, _)| object.fields.get(name).cloned()).collect()
         });
+        let call = asked.as_ref().and_then(|asked| asked.call().ok());
         Self {
-            audit: Arc::clone(&writer.audit),
-            discarded: false,
-            outcome: Some(ErrorCode::RequestCancelled),
-            source: Arc::clone(&given.source),
+            writer: Arc::clone(writer),
+            way,
+            failure: Some(ErrorCode::RequestCancelled),
+            requester: Requester::of(given),
             user: given.user.clone(),
-            session: given.session,
-            address: given.address,
             triple: given.triple.to_string(),
-            object: object.map(|object| object.object.clone()),
-            id: asked.and_then(|asked| asked.record().ok()).map(|(_, id)| id),
             fields: fields.unwrap_or_default(),
+            id: asked.as_ref().and_then(|asked| asked.record().ok()).map(|(_, id)| id),
+            call: call.zip(given.user.as_deref()).map(|(call, user)| CallKey::new(user, &call.id)),
+            name,
         }
     }
 
-    /// Records this outcome.
+    /// Ends it with this outcome.
     fn end(mut self, outcome: &Result<Response, Refusal>) {
-        self.outcome = outcome.as_ref().err().map(|refusal| refusal.code);
-        if let Ok(response) = outcome {
-            self.note_answer(response);
-        }
+        self.failure = outcome.as_ref().err().map(|refusal| refusal.code);
     }
 
-    /// Leaves no record.
-    fn discard(mut self) {
-        self.discarded = true;
-    }
-
-    /// Adds the fields that only the answer has, because the broker added them.
-    fn note_answer(&mut self, response: &Response) {
-        let mut text = Vec::new();
-        if response.data.write(&mut text).is_err() {
-            return;
-        }
-        let Ok(answer) = serde_json::from_slice::<Map<String, Value>>(&text) else { return };
-        for (key, _) in answer {
-            if !DOCUMENTED.contains(&key.as_str()) && !self.fields.contains(&key) {
-                self.fields.push(key);
+    /// Returns the fields that it was to write.
+    fn fields(&self, now: Instant, object: &WritableObject) -> Vec<String> {
+        let mut fields = self.fields.clone();
+        let added = self.call.as_ref().map(|call| self.writer.added_fields(now, self.way, object, call));
+        for field in added.unwrap_or_default() {
+            if !fields.contains(&field) {
+                fields.push(field);
             }
         }
+        fields
     }
 }
 
 impl Drop for Write {
     fn drop(&mut self) {
-        if self.discarded {
-            return;
-        }
-        let target = match (&self.object, &self.id) {
-            (Some(object), Some(id)) => format!("{object}/{id}"),
-            (Some(object), None) => object.clone(),
-            (None, _) => std::mem::take(&mut self.triple),
+        let Some(failure) = self.failure else { return };
+        let object = self.name.as_ref().and_then(|name| self.writer.org.config.objects.get(name));
+        let target = match (object, &self.id) {
+            (Some(object), Some(id)) => format!("{}/{id}", object.object),
+            (Some(object), None) => object.object.clone(),
+            (None, _) => self.triple.clone(),
         };
-        self.audit.record(&Entry {
-            outcome: self.outcome,
-            source: Some(&self.source),
+        let fields =
+            object.map(|object| self.fields(tokio::time::Instant::now().into_std(), object)).unwrap_or_default();
+        self.writer.audit.record(&Entry {
+            outcome: Some(failure),
             user: self.user.as_deref(),
-            session: Some(self.session.to_string()),
-            address: self.address,
             target: Some(target.into()),
-            fields: self.fields.iter().map(|field| field.as_str().into()).collect(),
-            ..Entry::new(audit::Event::Write)
+            fields: fields.into_iter().map(Into::into).collect(),
+            ..self.requester.entry()
         });
     }
 }
@@ -196,20 +167,27 @@ impl Requester {
     pub(super) fn of(given: &Given) -> Self {
         Self { source: Arc::clone(&given.source), session: given.session, address: given.address }
     }
+
+    /// An entry about something that it requested.
+    fn entry(&self) -> Entry<'_> {
+        Entry {
+            source: Some(&self.source),
+            session: Some(self.session.to_string()),
+            address: self.address,
+            ..Entry::new(audit::Event::Write)
+        }
+    }
 }
 
 impl Writer {
-    /// Records a creation. It leaves one record, however many requests there are for it.
-    pub(super) fn record_creation(&self, requester: &Requester, user: &str, record: &Record, written: &[Field]) {
+    /// Records what a request wrote. A creation leaves one record, however many requests there are for it.
+    pub(super) fn record_written(&self, requester: &Requester, user: &str, record: &Record, written: &[Field]) {
         let Some(object) = self.org.config.objects.get(&record.name) else { return };
         self.audit.record(&Entry {
-            source: Some(&requester.source),
             user: Some(user),
-            session: Some(requester.session.to_string()),
-            address: requester.address,
             target: Some(format!("{}/{}", object.object, record.id).into()),
             fields: written.iter().map(|(field, _)| field.clone().into()).collect(),
-            ..Entry::new(audit::Event::Write)
+            ..requester.entry()
         });
     }
 
@@ -226,9 +204,7 @@ impl Writer {
             Ok(written) if written.is_empty() => return,
             Ok(written) => written.iter().map(|(field, _)| field.clone().into()).collect(),
             // What could not be written is still saved.
-            Err(_) => {
-                self.calls.kept(now, call).iter().filter_map(|it| object.fields.get(&it.name)).map(Into::into).collect()
-            }
+            Err(_) => self.added_fields(now, Way::Update, object, call).into_iter().map(Into::into).collect(),
         };
         self.audit.record(&Entry {
             outcome: outcome.as_ref().err().map(|fault| fault.refusal().code),
@@ -238,5 +214,16 @@ impl Writer {
             fields,
             ..Entry::new(audit::Event::Write)
         });
+    }
+
+    /// Returns the fields that a write of a call's record has besides the requested ones: those of saved variables, which
+    /// only a change writes, and the one with the call's id.
+    fn added_fields(&self, now: Instant, way: Way, object: &WritableObject, call: &CallKey) -> Vec<String> {
+        let saved = match way {
+            Way::Update => self.calls.kept(now, call),
+            Way::Create => Vec::new(),
+        };
+        let of_call = Some(&object.call_field).filter(|field| !field.is_empty());
+        saved.iter().filter_map(|variable| object.fields.get(&variable.name)).chain(of_call).cloned().collect()
     }
 }

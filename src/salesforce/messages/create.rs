@@ -148,7 +148,7 @@ impl CreateObject {
         if let Ok(created) = &outcome {
             let record = Record { name: job.wanted.name.clone(), id: created.id.clone() };
             if created.found.is_none() {
-                self.writer.record_creation(&job.requester, &job.wanted.user, &record, &job.wanted.fields);
+                self.writer.record_written(&job.requester, &job.wanted.user, &record, &job.wanted.fields);
             }
             let call = CallKey::new(&job.wanted.user, &job.wanted.call);
             self.writer.known.know(Instant::now().into_std(), &call, record);
@@ -164,17 +164,19 @@ impl CreateObject {
         let target = target(object, &job.wanted.fields);
         let key = (object.external_id.as_str(), job.key.as_str());
         let failed = |fault: &Fault| failed(fault, &target, job.before);
-        org.count_call(&job.wanted.user).map_err(|fault| failed(&fault))?;
-        if job.before != Before::Absent
-            && let Some(id) = org.by_external_id(&target, key).await.map_err(|fault| failed(&fault))?
-        {
-            return self.found(object, job, id).await;
+        // The first request counts as a call of the user, the others do not.
+        let mut user = Some(job.wanted.user.as_str());
+        if job.before != Before::Absent {
+            let found = org.by_external_id(user.take(), &target, key).await;
+            if let Some(id) = found.map_err(|fault| failed(&fault))? {
+                return self.found(object, job, id).await;
+            }
         }
         let mut fields = job.wanted.fields.clone();
         fields.push((object.external_id.clone(), json_text(&job.key)));
-        match org.post(&target, &fields).await {
+        match org.post(user, &target, &fields).await {
             Ok(Posted::New(id)) => Ok(Created { id, found: None }),
-            Ok(Posted::Duplicate) => match org.by_external_id(&target, key).await {
+            Ok(Posted::Duplicate) => match org.by_external_id(None, &target, key).await {
                 Ok(Some(id)) => self.found(object, job, id).await,
                 Ok(None) => Err(failed(&duplicate(object))),
                 Err(fault) => Err(failed(&fault)),
@@ -182,7 +184,7 @@ impl CreateObject {
             Err(fault) if fault.is_in_doubt() => {
                 log(&fault, &target);
                 tracing::info!(object = target.object, "the record may exist anyway; the broker looks for it");
-                match look_for(|| org.by_external_id(&target, key)).await {
+                match look_for(|| org.by_external_id(None, &target, key)).await {
                     Ok(Some(id)) => Ok(Created { id, found: None }),
                     Ok(None) => Err(Failed { refusal: repeatable(fault.refusal()), before_next: Before::AsAsked }),
                     Err(fault) => Err(failed(&fault.in_doubt())),

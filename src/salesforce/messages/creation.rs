@@ -57,6 +57,8 @@ pub(super) struct Creation {
     pub(super) user: Arc<str>,
     /// The requested values.
     pub(super) values: Values,
+    /// Whether a request with the same key may come again.
+    pub(super) repeatable: bool,
     progress: Mutex<Progress>,
     ended: Notify,
 }
@@ -69,9 +71,9 @@ struct Progress {
 }
 
 impl Creation {
-    pub(super) fn new(key: &str, user: &Arc<str>, values: Values) -> Self {
+    pub(super) fn new(key: &str, user: &Arc<str>, values: Values, repeatable: bool) -> Self {
         let user = Arc::clone(user);
-        Self { key: key.to_owned(), user, values, progress: Mutex::default(), ended: Notify::new() }
+        Self { key: key.to_owned(), user, values, repeatable, progress: Mutex::default(), ended: Notify::new() }
     }
 
     /// Ends it. Returns whether nobody waits for it, so that the caller has to announce the record.

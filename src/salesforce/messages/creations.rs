@@ -136,14 +136,15 @@ impl Creations {
                 ));
             }
         }
-        let creation = Arc::new(Creation::new(key, &user, values));
+        let creation = Arc::new(Creation::new(key, &user, values, repeatable));
         state.of_user.insert(user, own + 1);
         state.running.insert(key.to_owned(), Arc::clone(&creation));
         let waiting = Waiting::new(&creation);
         Ok(Begun::New(creation, before, waiting))
     }
 
-    /// Ends a creation. Returns whether nobody waits for it, so that the caller has to announce the record.
+    /// Ends a creation, and remembers its outcome if it is `repeatable`. Returns whether nobody waits for it, so that the
+    /// caller has to announce the record.
     pub(super) fn end(&self, now: Instant, creation: &Creation, outcome: Outcome) -> bool {
         let mut state = self.state.lock();
         state.expire(now);
@@ -151,7 +152,9 @@ impl Creations {
             state.count_out(&creation.user);
         }
         state.forget(&creation.key);
-        if let Some(over) = Over::of(&creation.values, &outcome) {
+        if creation.repeatable
+            && let Some(over) = Over::of(&creation.values, &outcome)
+        {
             state.remember(now, creation.key.clone(), over, self.bounds.remembered);
         }
         // Under the lock of the state: a repetition joins before the outcome is there, or finds it remembered.

@@ -2,9 +2,11 @@
 //! `Call/RemoveCustomVariables`.
 //!
 //! Only objects and fields in `[salesforce.objects.NAME]` are ever written. Without such a table there is no handler,
-//! and the triples are ordinary ones. `data` reads and writes payloads, `calls` keeps variables and `known` the records of a
-//! call, `creation`, `creations` and `doubt` see to it that a record is created once, `unwritten` has the variables that Salesforce could
-//! not take, `audited` records what is written; [`Writer`] is what the handlers share.
+//! and the triples are ordinary ones.
+//!
+//! `data` reads and writes payloads. `calls` keeps the variables of a call, and `known` its records. `creation`, `creations`
+//! and `doubt` make sure that a record is created only once. `unwritten` has the variables that could not be written.
+//! `audited` records what is written. [`Writer`] is what the handlers share.
 
 mod audited;
 mod calls;
@@ -56,11 +58,11 @@ pub fn writers(org: &Arc<Org>, audit: &Arc<Audit>) -> Vec<Arc<dyn Handler>> {
     });
     let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
     if objects.values().any(|it| it.update) {
-        handlers.push(Arc::new(Audited::new(UpdateObject::new(&writer), &writer)));
+        handlers.push(Arc::new(Audited::new(UpdateObject::new(&writer), Way::Update, &writer)));
         handlers.push(Arc::new(CustomVariables::new(&writer)));
     }
     if objects.values().any(|it| it.create) {
-        handlers.push(Arc::new(Audited::failures(CreateObject::new(&writer), &writer)));
+        handlers.push(Arc::new(Audited::new(CreateObject::new(&writer), Way::Create, &writer)));
     }
     handlers
 }
@@ -144,8 +146,7 @@ impl Writer {
             // Looked up only now that it is our turn: the write before ours may have written or replaced the variables.
             let (fields, taken) = self.due(&change, object, &before);
             if !fields.is_empty() {
-                self.org.count_call(change.call.user())?;
-                self.org.change(&target(object, &fields), &change.record.id, &fields).await?;
+                self.org.change(change.call.user(), &target(object, &fields), &change.record.id, &fields).await?;
             }
             self.calls.written(change.call, &taken);
             self.known.know(Instant::now().into_std(), change.call, change.record.clone());

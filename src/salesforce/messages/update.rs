@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::audited::Requester;
 use super::data::{Asked, Told};
 use super::known::Record;
 use super::{CallKey, Change, Way, Writer, mapped, named, wanted_by_many};
@@ -38,6 +39,7 @@ impl UpdateObject {
         let key = CallKey::new(user, &call.id);
         let change = Change { call: &key, call_id: &call.id, record: &record, fields };
         let written = self.writer.change(object, change).await.map_err(|fault| fault.refusal())?;
+        self.writer.record_written(&Requester::of(&given), user, &record, &written);
         // The documents spell the call's id in both ways and do not say which one the answer uses.
         let told = Told::default()
             .raw("callId", call.raw)

@@ -150,11 +150,8 @@ impl CustomVariables {
         let name = &org.config.variables.object;
         let Some(object) = org.config.objects.get(name) else { return Ok(None) };
         let target = target(object, &[]);
-        let found = async {
-            org.count_call(user)?;
-            org.find_by(&target, &object.call_field, call).await
-        };
-        let found = found.await.inspect_err(|fault| log(fault, &target))?;
+        let found = org.find_by(user, &target, &object.call_field, call).await;
+        let found = found.inspect_err(|fault| log(fault, &target))?;
         Ok(found.map(|id| Record { name: name.clone(), id }))
     }
 }

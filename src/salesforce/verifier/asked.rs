@@ -22,6 +22,7 @@ use crate::http::{self, BaseUrl, Breaker, Failure, Outcome, Pass, encode};
 use crate::salesforce::answer_fault::is_crowded;
 use crate::salesforce::fault::Fault;
 use crate::salesforce::oauth::{read_secret, unconnectable};
+use crate::salesforce::pause::pause_after;
 use crate::salesforce::response::{LoginError, error_codes};
 
 /// Concurrent questions: an org allows few concurrent calls, and other callers need them too.
@@ -151,10 +152,12 @@ impl Asked {
             other => other,
         };
         let proven = self.judge(&answer);
-        question.outcome = Some(match (&answer, &proven) {
-            (Ok(answer), _) if answer.limit().is_some_and(|limit| limit.is_crowd()) => Outcome::Unknown,
-            (_, Err(AuthError::Unavailable(_))) => Outcome::Failed(()),
-            (_, Ok(_) | Err(_)) => Outcome::Answered,
+        let limit = answer.as_ref().ok().and_then(Received::limit);
+        question.outcome = Some(match (limit, &proven) {
+            (Some(limit), _) if limit.is_crowd() => Outcome::Unknown,
+            (Some(_), _) => Outcome::Exhausted(()),
+            (None, Err(AuthError::Unavailable(_))) => Outcome::Failed(()),
+            (None, Ok(_) | Err(_)) => Outcome::Answered,
         });
         proven
     }
@@ -279,8 +282,8 @@ impl Asked {
     /// Asks nothing for as long as the org wants to be left alone.
     fn pause(&self, answer: &Received) {
         let crowded = answer.limit().is_some_and(|limit| limit.is_crowd());
-        let asks = crowded || matches!(answer.status, 429 | 503);
-        let Some(span) = answer.retry_after.filter(|span| asks && !span.is_zero()) else { return };
+        let span = pause_after(answer.status, crowded, answer.retry_after, &mut rand::rng());
+        let Some(span) = span else { return };
         if self.breaker.lock().pause(Instant::now().into_std(), span, ()) {
             tracing::warn!(address = self.address, "questions about tokens pause, because Salesforce asks for it");
         }

@@ -54,13 +54,17 @@ fn an_identifier_that_is_none_is_a_mistake() {
     );
 }
 
+/// The mistakes about a line that needs a login, in a file that has none.
+pub(super) fn no_login(line: usize) -> String {
+    format!(
+        "{line}: salesforce.client_id: is missing: the consumer key of the external client app
+         {line}: salesforce.private_key_file: is missing: log in with username and private_key_file, or with client_secret_file"
+    )
+}
+
 #[test]
 fn a_store_in_an_org_needs_a_way_to_log_in() {
-    check_file(
-        "[credentials]\nstore = 'salesforce'\n",
-        "2: salesforce.client_id: is missing: the consumer key of the external client app
-         2: salesforce.private_key_file: is missing: log in with username and private_key_file, or with client_secret_file",
-    );
+    check_file("[credentials]\nstore = 'salesforce'\n", &no_login(2));
     check_file(
         "credentials.store = 'salesforce'\n[salesforce]\nclient_id = 'x'\nusername = 'u'\nclient_secret_file = 's'",
         "1: salesforce.private_key_file: is missing: the key that logs username in
@@ -155,11 +159,7 @@ fn a_topic_that_is_none_is_a_mistake() {
 
 #[test]
 fn events_need_a_way_to_log_in_with_either_store() {
-    check_file(
-        "[salesforce.events.topics.a]\ntopic = '/event/X__e'\n",
-        "1: salesforce.client_id: is missing: the consumer key of the external client app
-         1: salesforce.private_key_file: is missing: log in with username and private_key_file, or with client_secret_file",
-    );
+    check_file("[salesforce.events.topics.a]\ntopic = '/event/X__e'\n", &no_login(1));
     check_file(
         "[salesforce]\nclient_id = 'x'\n[salesforce.events]\ntopics = 1\n",
         "4: salesforce.events.topics: must be tables: [salesforce.events.topics.NAME]",

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::salesforce::no_login;
 use super::{Given, check_file, load};
 
 const LOGIN: &str = "auth.mode = 'open'\n[salesforce]\nclient_id = '3MVG9'\nusername = 'switchboard@example.com'\n\
@@ -58,8 +59,7 @@ fn the_summary_says_what_may_be_written() {
 fn objects_need_a_way_to_log_in_whatever_store_there_is() {
     check_file(
         "auth.mode = 'open'\n[salesforce.credentials]\nmode = 'apex'\n[salesforce.objects.Task]\nupdate = true\n",
-        "4: salesforce.client_id: is missing: the consumer key of the external client app
-         4: salesforce.private_key_file: is missing: log in with username and private_key_file, or with client_secret_file",
+        &no_login(4),
     );
 }
 

@@ -63,6 +63,33 @@ async fn an_update_and_a_creation_leave_a_record_without_values() {
 }
 
 #[tokio::test]
+async fn an_update_names_every_field_that_it_wrote_or_was_to_write() {
+    const ACCOUNT: &str = "001000000000009AAA";
+    // The answer has a key `Name` of its own.
+    let objects = "[salesforce.objects.Account]\nupdate = true\ncall_field = 'Description'\n\
+                   fields = { name = 'Name', phone = 'Phone' }\n";
+    let accounts = json!([{ "Id": ACCOUNT, "Name": "old" }]);
+    let desk = Desk::with(objects, |seed| seed["records"]["Account"] = accounts).await;
+    let mut peer = desk.broker.app_of("myapp", "alice").await;
+    for wrong in [None, Some(Wrong::BrokenWrite { milliseconds: Some(0) })] {
+        desk.ask(&mut peer, SAVE, "s", json!({ "callId": "1", "params": { "name": VALUE } })).await;
+        if let Some(wrong) = wrong {
+            desk.org.fault(Fault::new(wrong).times(1));
+        }
+        let params = json!({ "phone": "12" });
+        let data = json!({ "callId": "1", "Name": "Account", "sfid": ACCOUNT, "params": params });
+        desk.ask(&mut peer, UPDATE, "u", data).await;
+        assert_eq!(desk.rows("SELECT Name FROM Account").await, [json!({ "Name": VALUE })]);
+    }
+    let records = records_become(&desk, 2).await;
+    for (record, outcome) in records.iter().zip(["ok", "UPSTREAM_UNAVAILABLE"]) {
+        let (target, fields) = (format!("Account/{ACCOUNT}"), json!(["Phone", "Name", "Description"]));
+        assert_eq!((&record["outcome"], &record["target"]), (&json!(outcome), &json!(target)), "{record}");
+        assert_eq!(record["fields"], fields, "{record}");
+    }
+}
+
+#[tokio::test]
 async fn a_write_that_an_event_causes_leaves_a_record_too() {
     let desk = Desk::start(&format!(
         "{OBJECTS}\n[salesforce.variables]\nwrite_on = [\"Phone/Call/Ended\"]\nstate = \"\"\ncall_id = \"callId\"\n"

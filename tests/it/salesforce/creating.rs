@@ -111,6 +111,27 @@ async fn a_record_whose_answer_was_lost_is_found_and_a_repeated_request_makes_no
 }
 
 #[tokio::test]
+async fn creations_without_an_id_do_not_displace_remembered_outcomes() {
+    let desk = Desk::start(&format!("{OBJECTS}[salesforce.creations]\nremembered = 3\n")).await;
+    let mut gadget = desk.broker.app("gadget").await;
+    gadget.subscribe(CREATE).await;
+    let mut peer = desk.broker.app("myapp").await;
+    let first = desk.ask(&mut peer, CREATE, "r1", task()).await;
+    for _ in 0..3 {
+        peer.send(envelope(CREATE, json!({ "data": task() }))).await;
+        let answer = peer.next_on(CREATE).await;
+        assert_eq!(answer["data"]["Success"], true, "{answer}");
+    }
+    for _ in 0..4 {
+        gadget.next_on(CREATE).await;
+    }
+    let calls = desk.org.calls();
+    let again = desk.ask(&mut peer, CREATE, "r1", task()).await;
+    assert_eq!((&again["data"], desk.org.calls()), (&first["data"], calls));
+    gadget.expect_nothing().await;
+}
+
+#[tokio::test]
 async fn a_slow_transaction_makes_one_record_and_a_repeated_request_joins_it() {
     let desk = not_unique(OBJECTS).await;
     let mut gadget = desk.broker.app("gadget").await;

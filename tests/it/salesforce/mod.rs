@@ -1,7 +1,8 @@
-//! Credentials from an org: the key that logs in (`private_key`), what is asked and answered (`fetch`), what goes wrong on the way (`faults`), whose requests that
-//! stops (`breakers`), logins that hang (`logins`), how much one user can ask (`quota`), and the command that finds it (`check`, `check_tables`). And what is written to an org, by a whole
-//! broker before the stand-in org (`desk`): records that change (`updating`), that are made (`creating`), and variables that
-//! wait for their call's event (`variables`).
+//! Credentials from an org: the key that logs in (`private_key`), what is asked and answered (`fetch`), what goes wrong on
+//! the way (`faults`), whose requests that stops (`breakers`), logins that hang (`logins`), how much one user can ask
+//! (`quota`), and the command that finds it (`check`, `check_tables`). And what is written to an org, by a whole broker
+//! before the stand-in org (`desk`): records that change (`updating`), that are made (`creating`), and variables that wait
+//! for their call's event (`variables`).
 
 mod audited;
 mod breakers;

@@ -1,15 +1,17 @@
 //! `salesforce.calls_per_user`: how much of the org one user can use up.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 use switchboard::config::Salesforce;
 use switchboard::salesforce::Org;
+use tokio::time::{Instant, sleep_until};
 
 use super::breakers::{Updates, changed, objects};
 use super::stand_in::{Answer, StandIn};
-use super::{ID, SECRET, behind_login, config, fetched, handled, handler, row, rows};
+use super::{ID, SECRET, behind_login, config, error, fetched, handled, handler, row, rows, token};
 
 /// Another user, of whom the org has a row.
 const OTHER: &str = "005000000000002AAA";
@@ -74,6 +76,44 @@ async fn what_the_org_is_not_asked_does_not_count() {
         assert!(fetched(&org, "alice").await.starts_with("CREDENTIALS_NOT_FOUND"));
     }
     assert_eq!(stand_in.calls(), 2);
+}
+
+/// An org whose logins, or else whose queries, fail for as long as `fails`.
+async fn failing(of_login: bool, fails: &Arc<AtomicBool>) -> StandIn {
+    let fails = Arc::clone(fails);
+    StandIn::start(move |seen| match seen.is_login() {
+        is_login if is_login == of_login && fails.load(Ordering::SeqCst) => error(503, "", ""),
+        true => token("t1"),
+        false => rows(&[row("")]),
+    })
+    .await
+}
+
+#[tokio::test]
+async fn requests_that_are_not_sent_because_salesforce_fails_do_not_count() {
+    // After the failure of a request the breaker is open. After the failed login the next one waits.
+    for (of_login, breaker_failures) in [(false, 1), (true, 1000)] {
+        let fails = Arc::new(AtomicBool::new(true));
+        let stand_in = failing(of_login, &fails).await;
+        let mut limited = allowing(10, &stand_in);
+        (limited.breaker_failures, limited.breaker_open) = (breaker_failures, Duration::from_secs(1));
+        let org = Org::open(&limited).unwrap();
+        for _ in 0..50 {
+            let outcome = fetched(&org, ID).await;
+            assert!(outcome.starts_with("UPSTREAM_UNAVAILABLE"), "{outcome}");
+        }
+        fails.store(false, Ordering::SeqCst);
+        let outcome = tokio::time::timeout(Duration::from_secs(20), async {
+            loop {
+                let outcome = fetched(&org, ID).await;
+                if !outcome.starts_with("UPSTREAM_UNAVAILABLE") {
+                    return outcome;
+                }
+                sleep_until(Instant::now() + Duration::from_millis(50)).await;
+            }
+        });
+        assert_eq!(outcome.await.unwrap(), SECRET, "login: {of_login}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -29,7 +29,6 @@ async fn an_org_that_cannot_say_is_told_apart_from_a_token_that_proves_nobody() 
         let mut peer = broker.raw("softphone").await;
         for wrong in [
             Wrong::Unavailable { retry_after: None },
-            Wrong::DailyLimit {},
             Wrong::HtmlBody { status: 200 },
             Wrong::HtmlBody { status: 404 },
             Wrong::EmptyBody {},
@@ -94,7 +93,7 @@ async fn an_org_that_fails_again_and_again_is_left_alone_and_found_again() {
 }
 
 #[tokio::test]
-async fn a_limit_of_the_org_is_named_and_a_crowd_does_not_open_the_breaker() {
+async fn a_limit_of_the_org_is_named_and_the_next_question_waits() {
     let fixture = Fixture::start().await;
     let toml = |way: &str| format!("[salesforce]\nbreaker_failures = 2\n{way}");
     for (path, way) in [("/userinfo", fixture.userinfo("")), ("/introspect", fixture.introspection(""))] {
@@ -105,9 +104,14 @@ async fn a_limit_of_the_org_is_named_and_a_crowd_does_not_open_the_breaker() {
             let broker = Broker::with_config(&toml(&way)).await;
             let mut peer = broker.raw("softphone").await;
             fixture.org.fault(Fault::new(wrong).path(path));
+            let (before, started) = (fixture.questions(path), Instant::now());
             for _ in 0..3 {
-                unavailable(&mut peer, &token).await;
+                let words = unavailable(&mut peer, &token).await;
+                assert!(words.contains("try again"), "{words}");
             }
+            let asked = fixture.questions(path) - before;
+            // The pause after a crowd is 1 s at least, and after the daily limit it is 60 s.
+            assert!(asked == 1 || !opens && started.elapsed() >= Duration::from_secs(1), "{path}: {asked} questions");
             fixture.org.clear_faults();
             broker.log_until("the limit", |log| log.contains(words)).await;
             let is_open = |log: &str| log.contains("the circuit breaker is open");
