@@ -29,6 +29,7 @@
 //!     of them is held.
 
 mod access;
+mod change;
 mod decide;
 mod deliver;
 mod event;
