@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::mistake::{Mistake, Place, Report, nearest_key, printable};
 use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, Key, keys};
+use super::roles::{ROLE_KEYS, RoleDraft};
 use super::rules::Places;
 use super::salesforce::{OBJECT_KEYS, OBJECTS, TOPIC_KEYS, TOPICS};
 use super::value::Item;
@@ -169,10 +170,15 @@ struct Named<'v> {
 
 impl Reader<'_> {
     fn root(&mut self, root: &DeTable<'_>) {
+        // Applications name roles.
+        if let Some(roles) = root.get("roles") {
+            self.roles(roles);
+        }
         for (name, value) in root {
             match name.get_ref().as_ref() {
                 "applications" => self.applications(value),
                 "channels" => self.channels(value),
+                "roles" => {}
                 key if is_table(key) => self.section(key, value),
                 key => self.key(key, name, value),
             }
@@ -259,6 +265,26 @@ impl Reader<'_> {
             channels.insert(name.to_owned(), channel);
         }
         self.config.channels = channels;
+    }
+
+    fn roles(&mut self, value: &Spanned<DeValue<'_>>) {
+        for Named { name, key, place, table } in self.named("roles", value) {
+            if let Err(fault) = check_name(name) {
+                self.report.add(&place, &*key, format!("the name of a role {fault}"));
+            }
+            let mut draft = RoleDraft::default();
+            let complete = self.table(&format!("{key}."), table, ROLE_KEYS, &mut draft);
+            for missing in RoleDraft::REQUIRED.into_iter().filter(|it| self.whole && !table.contains_key(*it)) {
+                self.report.add(
+                    &place,
+                    format!("{key}.{missing}"),
+                    "is missing: a role must have it; [] allows nothing",
+                );
+            }
+            if let Some(role) = draft.role(name).filter(|_| complete) {
+                self.config.roles.insert(name, role);
+            }
+        }
     }
 
     fn objects(&mut self, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
@@ -356,7 +382,8 @@ fn incomplete(table: &DeTable<'_>, draft: &Draft) -> impl Iterator<Item = (&'sta
     .map(|(_, key, message)| (key, message))
 }
 
-fn unknown(place: Place, key: &str, prefix: &str, known: impl IntoIterator<Item = &'static str>) -> Mistake {
+/// The mistake of a key that its table does not have.
+pub(crate) fn unknown(place: Place, key: &str, prefix: &str, known: impl IntoIterator<Item = &'static str>) -> Mistake {
     Mistake {
         place,
         key: Some(format!("{prefix}{}", printable(key))),
@@ -377,7 +404,7 @@ fn tables() -> impl Iterator<Item = &'static str> {
 
 /// Every name that can stand on the left, for the nearest one.
 fn all_names() -> impl Iterator<Item = &'static str> {
-    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels", OBJECTS, TOPICS])
+    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels", "roles", OBJECTS, TOPICS])
 }
 
 /// A part of a key as TOML writes it: bare where it can be.

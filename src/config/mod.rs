@@ -13,6 +13,7 @@ mod reference;
 mod document;
 mod file;
 mod mistake;
+mod roles;
 mod rules;
 mod salesforce;
 mod summary;
@@ -24,6 +25,7 @@ pub use document::{Row, document, rows};
 pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
+pub use roles::{Roles, UnknownRole};
 pub use salesforce::{
     Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,
     Proofs, ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
@@ -57,6 +59,8 @@ pub struct Config {
     pub http: Http,
     /// `[[applications]]`
     pub applications: Vec<Application>,
+    /// `[roles.NAME]`
+    pub roles: Roles,
     /// `[channels.NAME]`; a channel not named has [`Channel::default`].
     pub channels: HashMap<String, Channel>,
     /// `protected.patterns`
@@ -335,6 +339,7 @@ impl Default for Config {
             proofs: Proofs::default(),
             http: Http::default(),
             applications: Vec::new(),
+            roles: Roles::default(),
             channels: HashMap::new(),
             protected: PROTECTED.iter().filter_map(|pattern| pattern.parse().ok()).collect(),
             credentials: Credentials::default(),
