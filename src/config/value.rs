@@ -139,6 +139,8 @@ pub(crate) enum Slot<T: 'static> {
     Table(&'static str, fn(&mut T, &str, &Item, &mut Report) -> bool),
     /// `true` (everybody), `false` (nobody), or a list of users and endings of their names.
     Observed(fn(&mut T, Users)),
+    /// A list of users and endings of their names.
+    Users(fn(&mut T, Users)),
     /// A SHA-256.
     Hash(fn(&mut T, [u8; 32])),
     /// `true` or `false`.
@@ -173,6 +175,7 @@ impl<T> Slot<T> {
             Self::Patterns(put) => read_patterns(item).map(|patterns| put(target, patterns)),
             Self::Table(_, read) => return read(target, key, item, report),
             Self::Observed(put) => read_observed(item).map(|users| put(target, users)),
+            Self::Users(put) => read_users(item, "must be an array of users").map(|users| put(target, users)),
             Self::Names(check, slot) => return put_names(slot(target), *check, key, item, report),
             single => single.put_single(target, item).map_err(|fault| vec![fault]),
         };
@@ -194,7 +197,8 @@ impl<T> Slot<T> {
             | Self::Patterns(_)
             | Self::Names(..)
             | Self::Table(..)
-            | Self::Observed(_) => Err("must be an array".into()),
+            | Self::Observed(_)
+            | Self::Users(_) => Err("must be an array".into()),
         }
     }
 
@@ -213,6 +217,7 @@ impl<T> Slot<T> {
             Self::Patterns(_) => "list of patterns".to_owned(),
             Self::Table(kind, _) => (*kind).to_owned(),
             Self::Observed(_) => "`true`, `false`, or list of users".to_owned(),
+            Self::Users(_) => "list of users".to_owned(),
             Self::Hash(_) => "64 hex digits".to_owned(),
             Self::Switch(_) => "`true` or `false`".to_owned(),
             Self::Size(..) | Self::Count(..) => "whole number".to_owned(),
@@ -235,6 +240,7 @@ impl<T> Slot<T> {
             | Self::Patterns(_)
             | Self::Table(..)
             | Self::Observed(_)
+            | Self::Users(_)
             | Self::Hash(_)
             | Self::Switch(_) => None,
         }
@@ -305,11 +311,13 @@ fn read_observed(item: &Item) -> Result<Users, Vec<Fault>> {
     match read_switch(item) {
         Ok(true) => Ok(Users::All),
         Ok(false) => Ok(Users::nobody()),
-        Err(_) => {
-            let expected = "must be true, false, or an array of users";
-            read_list(item, expected, text::users_entry).map(|entries| Users::of(entries.iter().map(String::as_str)))
-        }
+        Err(_) => read_users(item, "must be true, false, or an array of users"),
     }
+}
+
+fn read_users(item: &Item, expected: &str) -> Result<Users, Vec<Fault>> {
+    let entries = read_list(item, expected, text::users_entry)?;
+    Ok(Users::of(entries.iter().map(String::as_str)))
 }
 
 /// Puts every name of a table, or says of each one that does not fit why. Says whether all were put.

@@ -21,15 +21,15 @@ impl RoleDraft {
     /// The keys that every role must have.
     pub(crate) const REQUIRED: [&str; 4] = draft::RIGHTS;
 
-    /// Returns the role; `None` if a required key is absent.
-    pub(crate) fn role(self, name: &str) -> Option<Role> {
+    /// Returns the role. A right without a list allows nothing.
+    pub(crate) fn role(self, name: &str) -> Role {
         let patterns = |patterns: Vec<Pattern>| Permission::Patterns(Arc::from(patterns));
-        Some(Role {
-            rights: Arc::new(self.rights.rights(None, &Arc::from(named(&[name])))?),
+        Role {
+            rights: Arc::new(self.rights.rights(None, &Arc::from(named(&[name])))),
             observe: self.observe.unwrap_or_else(Users::nobody),
             protected_request: self.protected_request.map(patterns),
             protected_handle: patterns(self.protected_handle),
-        })
+        }
     }
 }
 

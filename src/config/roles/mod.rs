@@ -1,12 +1,14 @@
 //! [`Roles`]: the tables `[roles.NAME]`, and what several of them allow together.
 //!
-//! `keys` has the keys and reads them; `draft` turns patterns that were written into [`Rights`].
+//! `keys` has the keys. `draft` reads patterns and turns them into [`Rights`]; `row` does so for a row of `[[applications]]`.
 
 mod draft;
 mod keys;
+mod row;
 
 pub(crate) use draft::RightsDraft;
 pub(crate) use keys::{ROLE_KEYS, RoleDraft};
+pub(crate) use row::RowRights;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
