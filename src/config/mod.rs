@@ -22,9 +22,11 @@ mod text;
 mod value;
 
 pub use document::{Row, document, rows};
+pub(crate) use file::quoted;
 pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
+pub(crate) use roles::each_right;
 pub use roles::{Roles, UnknownRole};
 pub use salesforce::{
     Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,

@@ -1,14 +1,17 @@
 //! [`Roles`]: the tables `[roles.NAME]`, and what several of them allow together.
 //!
 //! `keys` has the keys. `draft` reads patterns and turns them into [`Rights`]; `row` does so for a row of `[[applications]]`.
+//! `warnings` finds rights that contradict each other or change nothing.
 
 mod draft;
 mod keys;
 mod row;
+mod warnings;
 
 pub(crate) use draft::RightsDraft;
 pub(crate) use keys::{ROLE_KEYS, RoleDraft};
 pub(crate) use row::RowRights;
+pub(crate) use warnings::warnings;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -100,6 +103,12 @@ pub(crate) struct Role {
     protected_request: Option<Permission>,
     /// `protected_handle`
     protected_handle: Permission,
+}
+
+/// Returns the four rights with their keys.
+pub(crate) fn each_right(rights: &Rights) -> [(&'static str, &Right); 4] {
+    let Rights { publish, subscribe, request, handle } = rights;
+    [("publish", publish), ("subscribe", subscribe), ("request", request), ("handle", handle)]
 }
 
 /// Joins the general rights of several roles.
