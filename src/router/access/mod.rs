@@ -1,5 +1,11 @@
 //! Every decision on what a session may do. Identity is a value; permissions are a handle that can be swapped while the
 //! session lives, so each decision reads them anew.
+//!
+//! `send` has the general right that an envelope needs, `receive` that of a subscription, and what it may receive. Here are
+//! scopes, and the grants for protected triples and shared channels.
+
+pub(super) mod receive;
+pub(super) mod send;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
@@ -7,16 +13,18 @@ use std::time::Instant;
 use wire::command::{self, Subscribe};
 use wire::{BROKER, Envelope, ErrorCode, Pattern, Refusal, Triple, notice};
 
+use crate::auth::{Permission, Permissions};
 use crate::router::decide::Facts;
-use crate::router::index::Observes;
+use crate::router::index::{Observes, Subscription};
 use crate::router::session::{Role, Session};
 use crate::router::{Logged, Router, Scope};
+use receive::Interest;
 
 /// The scope of an envelope, and with it the user that its receivers see.
 ///
 /// # Errors
-/// `FORBIDDEN` for another user's name from a user's session, `USER_REQUIRED` for a service that names no user on a
-/// user-scoped channel.
+/// `FORBIDDEN` for another user's name from a user's session, or for one that is not of the users of a service;
+/// `USER_REQUIRED` for a service that names no user on a user-scoped channel.
 pub(super) fn scope<'e>(
     sender: &'e Session,
     envelope: &'e Envelope<'_>,
@@ -27,6 +35,12 @@ pub(super) fn scope<'e>(
             ErrorCode::Forbidden,
             "the field 'user' names another user than this session's; only services send for others",
         )),
+        (None, Some(named)) if sender.is_restricted() && !sender.permissions().users.contains(named) => {
+            Err(Refusal::new(
+                ErrorCode::Forbidden,
+                "the field 'user' names a user that 'users' of this service does not list",
+            ))
+        }
         (Some(own), _) if facts.shared => Ok(Scope::Shared(Some(own))),
         (Some(own), _) => Ok(Scope::User(own)),
         (None, named) if facts.shared => Ok(Scope::Shared(named)),
@@ -55,29 +69,23 @@ pub(super) fn check_publisher(sender: &Session, facts: &Facts<'_>) -> Result<(),
 pub(super) fn may_not_request() -> Refusal {
     Refusal::new(
         ErrorCode::Forbidden,
-        "this application may not request this protected triple; the key 'request' in [[applications]] allows it",
+        "this application may not request this protected triple; the key 'request' in [[applications]], or \
+         'protected_request' of a role, allows it",
     )
 }
 
 /// The users whose envelopes a subscription is for, where it names one.
 ///
 /// # Errors
-/// `FORBIDDEN` for a handler, and for another user's name without the permission `observe`.
+/// `FORBIDDEN` for a handler.
 pub(super) fn observes(session: &Session, wanted: &Subscribe) -> Result<Option<Observes>, Refusal> {
-    let Some(user) = wanted.user.as_deref() else { return Ok(None) };
-    if wanted.role != command::Role::Subscriber {
-        return Err(Refusal::new(
+    match wanted.user.as_deref() {
+        None => Ok(None),
+        Some(user) if wanted.role == command::Role::Subscriber => Ok(observed(session, user)),
+        Some(_) => Err(Refusal::new(
             ErrorCode::Forbidden,
             "data.user is for subscribers: an observer receives events, never requests",
-        ));
-    }
-    let observed = observed(session, user);
-    match session.role {
-        Role::User(_) if observed.is_some() && !session.may_observe() => Err(Refusal::new(
-            ErrorCode::Forbidden,
-            "data.user names another user; that needs 'observe = true' in [[applications]]",
         )),
-        Role::User(_) | Role::Service | Role::Adapter => Ok(observed),
     }
 }
 
@@ -88,6 +96,31 @@ pub(super) fn observed(session: &Session, user: &str) -> Option<Observes> {
         _ if user == "*" => Some(Observes::All),
         _ => Some(Observes::User(Box::from(user))),
     }
+}
+
+/// Checks what everybody has to keep to in a subscription.
+///
+/// # Errors
+/// `RESERVED_CHANNEL`, `INVALID_ENVELOPE`.
+pub(super) fn check_pattern(wanted: &Subscribe) -> Result<(), Refusal> {
+    let pattern = &wanted.pattern;
+    let is_handler = matches!(wanted.role, command::Role::Handler { .. });
+    if pattern.channel.as_deref() == Some(BROKER) {
+        let exists = ["Joined", "Left"].iter().any(|it| pattern.matches(&notice::triple("Application", it)));
+        if is_handler || !exists {
+            return Err(Refusal::new(
+                ErrorCode::ReservedChannel,
+                "the channel 'Broker' has two events to subscribe to, Application/Joined and Application/Left",
+            ));
+        }
+    }
+    if is_handler && pattern.channel.is_none() {
+        return Err(Refusal::new(
+            ErrorCode::InvalidEnvelope,
+            "a handler names its channel in data.channel; '*' is for subscribers",
+        ));
+    }
+    Ok(())
 }
 
 impl Session {
@@ -104,11 +137,6 @@ impl Session {
         Err(Refusal::new(ErrorCode::SourceMismatch, words))
     }
 
-    /// Whether it may subscribe to other users' events, and list their applications.
-    pub(super) fn may_observe(&self) -> bool {
-        !self.permissions().observe.is_nobody()
-    }
-
     /// Whether it may send requests on a protected triple.
     pub(super) fn may_request(&self, triple: &Triple<'_>) -> bool {
         self.permissions().request.allows(triple)
@@ -116,6 +144,15 @@ impl Session {
 }
 
 impl Router {
+    /// Whether a handler may still be given a request, now that its queue is locked.
+    pub(super) fn may_take(&self, handler: &Subscription, triple: &Triple<'_>, user: Option<&str>) -> bool {
+        if !handler.is_checked() {
+            return true;
+        }
+        let facts = self.policy.facts(triple);
+        handler.is_allowed(triple, facts.scope_of(user)) && self.may_handle(&handler.session, triple, &facts, false)
+    }
+
     /// Whether a session may get a request on a triple. `served_inside`: an adapter serves the triple.
     pub(super) fn may_handle(
         &self,
@@ -135,93 +172,86 @@ impl Router {
         }
     }
 
-    /// Whether a session may make this subscription.
+    /// Checks the grants that a handler needs for a pattern that is protected, or for a shared channel.
     ///
     /// # Errors
-    /// `RESERVED_CHANNEL`, `FORBIDDEN`.
-    pub(super) fn check_subscription(&self, session: &Session, wanted: &Subscribe) -> Result<(), Refusal> {
-        let pattern = &wanted.pattern;
-        let is_handler = matches!(wanted.role, command::Role::Handler { .. });
-        if pattern.channel.as_deref() == Some(BROKER) {
-            let exists = ["Joined", "Left"].iter().any(|it| pattern.matches(&notice::triple("Application", it)));
-            if is_handler || !exists {
-                return Err(Refusal::new(
-                    ErrorCode::ReservedChannel,
-                    "the channel 'Broker' has two events to subscribe to, Application/Joined and Application/Left",
-                ));
-            }
-        }
-        if !is_handler {
-            return Ok(());
-        }
-        if pattern.channel.is_none() {
-            return Err(Refusal::new(
-                ErrorCode::InvalidEnvelope,
-                "a handler names its channel in data.channel; '*' is for subscribers",
-            ));
-        }
-        if self.policy.is_all_protected(pattern) && !self.may_handle_protected(session, pattern) {
+    /// `FORBIDDEN`.
+    fn check_grants(&self, interest: &Interest<'_>) -> Result<(), Refusal> {
+        if self.policy.is_all_protected(interest.pattern) && !self.may_handle_protected(interest, interest.pattern) {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,
-                "the pattern is protected, because passwords travel on it; the key 'handle' in [[applications]] allows \
-                 an application to answer it, and in open mode any application may, unless an adapter serves it",
+                "the pattern is protected, because passwords travel on it; the key 'handle' in [[applications]], or \
+                 'protected_handle' of a role, allows an application to answer it, and in open mode any application may, \
+                 unless an adapter serves it",
             ));
         }
-        let is_shared = pattern.channel.as_deref().is_some_and(|channel| self.policy.is_shared(channel));
-        if is_shared && !self.may_handle_shared(session, pattern) {
+        if self.is_on_shared(interest) && !self.may_handle_shared(interest, Permission::allows_any_of) {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,
                 "the channel is shared by all users; a user's application handles requests on it only where the key \
-                 'handle' in [[applications]] names them",
+                 'handle' in [[applications]], or 'protected_handle' of a role, names them",
             ));
         }
         Ok(())
     }
 
-    fn may_handle_protected(&self, session: &Session, pattern: &Pattern) -> bool {
-        match session.role {
-            Role::Adapter => true,
-            Role::Service | Role::User(_) if self.policy.open => {
-                !self.declarations.iter().flat_map(|it| &it.serves).any(|served| served.covers_any_case(pattern))
-            }
-            Role::Service | Role::User(_) => session.permissions().handle.allows_any_of(pattern),
-        }
+    /// Whether a handler lacks the grant for some of its pattern: it does not get requests on those protected triples, or
+    /// triples of a shared channel.
+    fn lacks_grants(&self, interest: &Interest<'_>) -> bool {
+        self.policy.protected_parts(interest.pattern).any(|part| !self.may_handle_all_protected(interest, &part))
+            || self.is_on_shared(interest) && !self.may_handle_shared(interest, Permission::allows_all_of)
     }
 
-    /// Whether a subscription that a session may make gets less than its pattern says: a handler does not get requests on
-    /// protected triples, and on triples of a shared channel, that it may not handle.
-    pub fn is_narrowed(&self, session: &Session, wanted: &Subscribe) -> bool {
-        let pattern = &wanted.pattern;
-        let is_handler = matches!(wanted.role, command::Role::Handler { .. });
-        let is_shared = pattern.channel.as_deref().is_some_and(|channel| self.policy.is_shared(channel));
-        is_handler
-            && (self.policy.protected_parts(pattern).any(|part| !self.may_handle_all_protected(session, &part))
-                || is_shared && !self.may_handle_all_shared(session, pattern))
+    /// Whether new permissions take a grant for some of a handler's pattern away.
+    pub(super) fn loses_grants(&self, interest: &Interest<'_>, before: &Permissions) -> bool {
+        let loses = |part: &Pattern| before.handle.loses(&interest.permissions.handle, part);
+        let needs_grants = *interest.role != Role::Adapter && !self.policy.open;
+        let is_user = matches!(interest.role, Role::User(_));
+        needs_grants
+            && (self.policy.protected_parts(interest.pattern).any(|part| loses(&part))
+                || is_user && self.is_on_shared(interest) && loses(interest.pattern))
+    }
+
+    fn is_on_shared(&self, interest: &Interest<'_>) -> bool {
+        interest.pattern.channel.as_deref().is_some_and(|channel| self.policy.is_shared(channel))
+    }
+
+    fn may_handle_protected(&self, interest: &Interest<'_>, part: &Pattern) -> bool {
+        match interest.role {
+            Role::Adapter => true,
+            Role::Service | Role::User(_) if self.policy.open => {
+                !self.declarations.iter().flat_map(|it| &it.serves).any(|served| served.covers_any_case(part))
+            }
+            Role::Service | Role::User(_) => interest.permissions.handle.allows_any_of(part),
+        }
     }
 
     /// Whether a session may handle every triple of a pattern that is protected.
-    fn may_handle_all_protected(&self, session: &Session, pattern: &Pattern) -> bool {
-        match session.role {
+    fn may_handle_all_protected(&self, interest: &Interest<'_>, part: &Pattern) -> bool {
+        match interest.role {
             Role::Adapter => true,
             Role::Service | Role::User(_) if self.policy.open => {
-                !self.declarations.iter().flat_map(|it| &it.serves).any(|served| served.overlaps_any_case(pattern))
+                !self.declarations.iter().flat_map(|it| &it.serves).any(|served| served.overlaps_any_case(part))
             }
-            Role::Service | Role::User(_) => session.permissions().handle.allows_all_of(pattern),
+            Role::Service | Role::User(_) => interest.permissions.handle.allows_all_of(part),
         }
     }
 
-    /// Whether a session may handle every triple of a pattern for a shared channel.
-    fn may_handle_all_shared(&self, session: &Session, pattern: &Pattern) -> bool {
-        match session.role {
+    /// Whether a session may handle triples of its pattern, which is for a shared channel: any of them, or all.
+    fn may_handle_shared(&self, interest: &Interest<'_>, allows: fn(&Permission, &Pattern) -> bool) -> bool {
+        match interest.role {
             Role::Adapter | Role::Service => true,
-            Role::User(_) => self.policy.open || session.permissions().handle.allows_all_of(pattern),
+            Role::User(_) => self.policy.open || allows(&interest.permissions.handle, interest.pattern),
         }
     }
 
     /// Logs that a session becomes a handler of protected triples, if it does.
     pub(super) fn note_protected_handler(&self, now: Instant, session: &Session, pattern: &Pattern) {
         let is_application = session.role != Role::Adapter;
-        let may = |part: Pattern| self.may_handle_protected(session, &part);
+        let permissions = session.permissions();
+        let interest =
+            Interest { role: &session.role, permissions: &permissions, pattern, is_handler: true, observes: None };
+        let may = |part: Pattern| self.may_handle_protected(&interest, &part);
         if is_application && self.policy.protected_parts(pattern).any(may) {
             let Some(omitted) = self.count_line(now, session, Logged::ProtectedHandler) else { return };
             tracing::info!(source = &*session.source, %pattern, omitted, "an application handles protected triples");
@@ -232,12 +262,5 @@ impl Router {
     pub(super) fn count_line(&self, now: Instant, session: &Session, logged: Logged) -> Option<u64> {
         let address = session.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         self.log_limit.count_up_to(logged.lines_max(), now, logged, address)
-    }
-
-    fn may_handle_shared(&self, session: &Session, pattern: &Pattern) -> bool {
-        match session.role {
-            Role::Adapter | Role::Service => true,
-            Role::User(_) => self.policy.open || session.permissions().handle.allows_any_of(pattern),
-        }
     }
 }
