@@ -85,4 +85,14 @@ impl Permission {
             Self::Patterns(patterns) => patterns.iter().any(|pattern| pattern.covers_any_case(wanted)),
         }
     }
+    /// Returns whether `other` does not allow everything of a pattern that this allows.
+    #[must_use]
+    pub fn loses(&self, other: &Self, of: &Pattern) -> bool {
+        match self {
+            Self::All => !other.allows_all_of(of),
+            Self::Patterns(patterns) => {
+                patterns.iter().filter_map(|own| own.common(of)).any(|part| !other.allows_all_of(&part))
+            }
+        }
+    }
 }

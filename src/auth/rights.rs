@@ -106,6 +106,18 @@ impl Right {
         }
         Err(denied.map_or(Why::NotAllowed { from: &self.from }, Why::Denied))
     }
+
+    /// Returns whether `other` does not allow everything of a pattern that this allows.
+    #[must_use]
+    pub fn loses(&self, other: &Self, of: &Pattern) -> bool {
+        // As in `check_whole`, what several patterns cover together, one of them covers.
+        let denies = |part: &Pattern| self.deny.iter().any(|rule| rule.pattern.covers_any_case(part));
+        let parts = self.allow.iter().filter_map(|rule| rule.pattern.common(of));
+        parts.filter(|part| !denies(part)).any(|part| {
+            let denied = || other.deny.iter().filter_map(|rule| rule.pattern.common(&part));
+            !other.allow.iter().any(|rule| rule.pattern.covers_any_case(&part)) || denied().any(|part| !denies(&part))
+        })
+    }
 }
 
 #[cfg(test)]
@@ -147,5 +159,20 @@ mod tests {
         assert_eq!(check("*/Admin/*"), (false, false));
         assert_eq!(check("Desk/Lamp/Off"), (false, false));
         assert_eq!(check("Payroll/*/*"), (false, false));
+    }
+
+    #[test]
+    fn a_right_loses_what_another_one_does_not_allow() {
+        let before = right(&["Phone/*/*", "Desk/Lamp/*"], &["Phone/Admin/*"]);
+        let loses = |allow: &[&str], deny: &[&str], of: &str| before.loses(&right(allow, deny), &of.parse().unwrap());
+        assert!(!loses(&["*/*/*"], &[], "*/*/*"));
+        assert!(!loses(&["phone/*/*", "Desk/*/*"], &["Phone/admin/*"], "*/*/*"));
+        assert!(!loses(&["*/*/*"], &["Phone/Admin/Reset", "Payroll/*/*"], "*/*/*"));
+        assert!(loses(&["Phone/Call/*", "Desk/*/*"], &[], "*/*/*"));
+        assert!(!loses(&["Phone/Call/*"], &[], "Phone/Call/*"));
+        assert!(loses(&["*/*/*"], &["*/*/Reset"], "Phone/*/*"));
+        assert!(!loses(&["*/*/*"], &["Desk/*/*"], "Phone/*/*"));
+        assert!(loses(&[], &[], "Desk/Lamp/On"));
+        assert!(!loses(&[], &[], "Payroll/*/*"));
     }
 }

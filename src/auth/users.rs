@@ -44,6 +44,23 @@ impl Users {
         matches!(self, Self::Listed(entries) if entries.is_empty())
     }
 
+    /// Returns whether every user of `other` is one of them.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let covers = |entry: &str, other: &str| match (entry.strip_prefix('*'), other.strip_prefix('*')) {
+            (Some(ending), _) => other.ends_with(ending),
+            (None, Some(_)) => false,
+            (None, None) => entry == other,
+        };
+        match (self, other) {
+            (Self::All, _) => true,
+            (Self::Listed(_), Self::All) => false,
+            (Self::Listed(own), Self::Listed(others)) => {
+                others.iter().all(|other| own.iter().any(|entry| covers(entry, other)))
+            }
+        }
+    }
+
     /// Returns the users of both lists.
     #[must_use]
     pub fn joined(&self, other: &Self) -> Self {
@@ -67,5 +84,14 @@ mod tests {
         assert!(Users::of(["a", "*"]).contains("whoever"));
         assert!(!Users::nobody().contains("") && Users::nobody().is_nobody());
         assert!(users.joined(&Users::of(["bob"])).contains("bob"));
+    }
+
+    #[test]
+    fn a_list_covers_another_one() {
+        let covers =
+            |own: &[&str], other: &[&str]| Users::of(own.iter().copied()).covers(&Users::of(other.iter().copied()));
+        assert!(covers(&["*@a.example", "bob"], &["alice@a.example", "*-x@a.example", "bob"]));
+        assert!(covers(&["*"], &["*"]) && covers(&[], &[]) && covers(&["*"], &["bob"]));
+        assert!(!covers(&["*@a.example"], &["*"]) && !covers(&["bob"], &["*bob"]) && !covers(&["bob"], &["Bob"]));
     }
 }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::Exit;
 use super::connect::Connection;
-use super::output::Output;
+use super::output::{self, Output};
 use switchboard_client::Application;
 
 /// See the help text.
@@ -47,16 +47,5 @@ fn table(applications: &[Application]) -> Vec<String> {
         let user = it.user.as_deref().unwrap_or("(service)");
         [it.source.clone(), user.to_owned(), it.sessions.to_string(), it.state.clone(), it.since.clone()]
     };
-    let rows: Vec<_> = std::iter::once(head).chain(applications.iter().map(row)).collect();
-    let mut widths = [0; 5];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let line = |row: &[String; 5]| {
-        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect()
+    output::table(&std::iter::once(head).chain(applications.iter().map(row)).collect::<Vec<_>>())
 }

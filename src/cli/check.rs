@@ -1,5 +1,6 @@
 //! `switchboard check`: finds all mistakes of a configuration, and files that cannot be used, without starting anything.
-//! With `--salesforce`, it also tries each step on the way to the org.
+//! With `--salesforce`, it also tries each step on the way to the org. With `--permissions`, it prints what each application may
+//! do.
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use crate::server;
 
 use super::Exit;
 use super::output::{Output, counted};
+use super::permissions::{Allowance, as_table, permissions};
 use super::secret::credentials_key;
 use super::serve::wrong_variables;
 
@@ -22,14 +24,16 @@ use super::serve::wrong_variables;
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  switchboard check --config switchboard.toml\n  switchboard check --json --strict\n  \
-                          switchboard check --config switchboard.toml --salesforce --user 005000000000001AAA"
+                          switchboard check --config switchboard.toml --salesforce --user 005000000000001AAA\n  \
+                          switchboard check --config switchboard.toml --permissions --source softphone"
 )]
 #[expect(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
 pub(crate) struct CheckArgs {
     /// The configuration file; default: only the environment is checked
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print {"ok":…,"mistakes":[…],"warnings":[…]} for programs; with --salesforce "steps" too
+    /// Print {"ok":…,"mistakes":[…],"warnings":[…]} for programs; with --salesforce "steps" too, with --permissions
+    /// "permissions"
     #[arg(long)]
     json: bool,
     /// Exit with 2 if there are warnings, too
@@ -41,6 +45,12 @@ pub(crate) struct CheckArgs {
     /// Look up this user's credentials; the password is not printed
     #[arg(long, value_name = "USER", requires = "salesforce")]
     user: Option<String>,
+    /// Print a table of what each application may do, instead of the summary
+    #[arg(long, conflicts_with = "salesforce")]
+    permissions: bool,
+    /// Only the applications that register under this name
+    #[arg(long, value_name = "NAME", requires = "permissions")]
+    source: Option<String>,
     /// Print docs/configuration.md
     #[arg(long, hide = true, exclusive = true)]
     print_reference: bool,
@@ -76,14 +86,16 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
         (Ok(_) | Err(_), _) => {}
     }
     let entries = unusable.iter().map(Entry::from).collect();
+    let permissions = args.permissions.then(|| permissions(&config, args.source.as_deref())).transpose()?;
     let text = if unusable.is_empty() {
-        let summary = config.summary().into_iter().map(|line| format!("{line}\n"));
+        let summary = permissions.as_deref().map_or_else(|| config.summary(), as_table);
+        let summary = summary.into_iter().map(|line| format!("{line}\n"));
         warnings_in_words(&config.warnings).chain(summary).chain(["no mistakes\n".to_owned()]).collect()
     } else {
         in_words(&unusable.iter().map(unusable_in_words).collect::<Vec<_>>(), &config.warnings)
     };
     let steps = args.salesforce.then(Vec::new);
-    report(&Outcome { steps, ..Outcome::of(entries, &config.warnings) }, text, args, output)
+    report(&Outcome { steps, permissions, ..Outcome::of(entries, &config.warnings) }, text, args, output)
 }
 
 /// Reports the mistakes of a configuration that cannot be loaded, with those of the variables that only `serve` reads.
@@ -198,12 +210,14 @@ struct Outcome<'a> {
     warnings: Vec<Entry<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     steps: Option<Vec<Step>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permissions: Option<Vec<Allowance<'a>>>,
 }
 
 impl<'a> Outcome<'a> {
     fn of(mistakes: Vec<Entry<'a>>, warnings: &'a [String]) -> Self {
         let warnings = warnings.iter().map(|message| Entry { message, ..Entry::default() }).collect();
-        Self { ok: mistakes.is_empty(), mistakes, warnings, steps: None }
+        Self { ok: mistakes.is_empty(), mistakes, warnings, steps: None, permissions: None }
     }
 }
 

@@ -15,6 +15,7 @@ mod exec;
 mod handle;
 pub mod open_files;
 mod output;
+mod permissions;
 mod prompt;
 mod publish;
 mod request;

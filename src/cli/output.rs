@@ -95,6 +95,21 @@ pub(crate) fn counted(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// Returns rows as lines, with each column as wide as its longest cell.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> Vec<String> {
+    let mut widths = [0; N];
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let line = |row: &[String; N]| {
+        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
 /// Returns JSON text on one line. JSON has line breaks only between tokens, where a space means the same. For a terminal,
 /// other control characters are escaped too: JSON allows U+009B in a string, and it begins an escape sequence.
 pub(crate) fn one_line(text: &str, for_terminal: bool) -> Cow<'_, str> {

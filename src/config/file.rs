@@ -2,16 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::mistake::{Mistake, Place, Report, nearest_key, printable};
 use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, Key, keys};
+use super::roles::{ROLE_KEYS, RoleDraft, RowRights};
 use super::rules::Places;
 use super::salesforce::{OBJECT_KEYS, OBJECTS, TOPIC_KEYS, TOPICS};
 use super::value::Item;
 use super::{Application, Channel, Config, EventTopic, WritableObject, syntax};
+use crate::auth::{Permissions, Principal};
 use wire::{BROKER, check_name, check_part};
 
 /// `[[applications]]` while it is read: what is required may yet be absent.
@@ -27,12 +30,8 @@ pub(crate) struct Draft {
     pub(crate) token_sha256: Option<[u8; 32]>,
     /// `exclusive`
     pub(crate) exclusive: bool,
-    /// `observe`
-    pub(crate) observe: bool,
-    /// `handle`
-    pub(crate) handle: Vec<wire::Pattern>,
-    /// `request`
-    pub(crate) request: Option<Vec<wire::Pattern>>,
+    /// The keys about rights.
+    pub(crate) rights: RowRights,
 }
 
 /// Reads a text into a configuration.
@@ -169,10 +168,15 @@ struct Named<'v> {
 
 impl Reader<'_> {
     fn root(&mut self, root: &DeTable<'_>) {
+        // Applications name roles.
+        if let Some(roles) = root.get("roles") {
+            self.roles(roles);
+        }
         for (name, value) in root {
             match name.get_ref().as_ref() {
                 "applications" => self.applications(value),
                 "channels" => self.channels(value),
+                "roles" => {}
                 key if is_table(key) => self.section(key, value),
                 key => self.key(key, name, value),
             }
@@ -229,20 +233,58 @@ impl Reader<'_> {
         let prefix = format!("applications[{at}].");
         let mut draft = Draft::default();
         let mut complete = self.table(&prefix, table, APPLICATION_KEYS, &mut draft);
+        let written = |key: &str| table.get_key_value(key).map(|(name, _)| name.span().start);
         for (key, message) in incomplete(table, &draft) {
             complete = false;
-            let written = table.get_key_value(key).map(|(name, _)| name.span().start);
-            if self.whole || written.is_some() {
-                self.report.add(&self.lines.place(written.unwrap_or(start)), format!("{prefix}{key}"), message);
+            if self.whole || written(key).is_some() {
+                self.report.add(&self.lines.place(written(key).unwrap_or(start)), format!("{prefix}{key}"), message);
             }
         }
-        let Draft { source, user, service: _, token_sha256, exclusive, observe, handle, request } = draft;
-        let (true, Some(source), Some(token_sha256)) = (complete, source, token_sha256) else { return };
+        let permissions = self.permissions(&prefix, &draft, &written, start);
+        let Draft { source, user, service: _, token_sha256, exclusive, rights } = draft;
+        let (true, Some(source), Some(token_sha256), Some(permissions)) = (complete, source, token_sha256, permissions)
+        else {
+            return;
+        };
         if !self.seen.insert((token_sha256, source.clone())) {
             let message = "is listed before with the same token_sha256: a token proves a source once";
             self.report.add(&self.lines.place(start), format!("{prefix}source"), message);
         }
-        self.config.applications.push(Application { source, user, token_sha256, exclusive, observe, handle, request });
+        let RowRights { role, handle, request, .. } = rights;
+        let handle = handle.unwrap_or_default();
+        let application = Application { source, user, token_sha256, exclusive, role, permissions, handle, request };
+        self.config.applications.push(application);
+    }
+
+    /// Returns what an application may do; `None` if that is not known because of a mistake.
+    fn permissions(
+        &mut self,
+        prefix: &str,
+        draft: &Draft,
+        written: &impl Fn(&str) -> Option<usize>,
+        start: usize,
+    ) -> Option<Permissions> {
+        let principal = match &draft.user {
+            Some(user) => Principal::User(Arc::from(user.as_str())),
+            None => Principal::Service,
+        };
+        let missing = if self.whole { draft.rights.missing() } else { Vec::new() };
+        for list in missing {
+            let place = self.lines.place(written("permissions").unwrap_or(start));
+            let key = format!("{prefix}permissions.{list}");
+            self.report.add(&place, key, "is missing: without a role, permissions must have it; [] allows nothing");
+        }
+        match draft.rights.permissions(&principal, &self.config.roles) {
+            Ok(permissions) => Some(permissions),
+            Err(unknown) => {
+                let place = self.lines.place(written("role").unwrap_or(start));
+                let key = Some(format!("{prefix}role"));
+                let message = "is not a role: it needs a table [roles.NAME] of this name".to_owned();
+                let nearest = unknown.nearest.map(|role| format!("\"{role}\""));
+                self.report.push(Mistake { place, key, message, nearest });
+                None
+            }
+        }
     }
 
     fn channels(&mut self, value: &Spanned<DeValue<'_>>) {
@@ -259,6 +301,24 @@ impl Reader<'_> {
             channels.insert(name.to_owned(), channel);
         }
         self.config.channels = channels;
+    }
+
+    fn roles(&mut self, value: &Spanned<DeValue<'_>>) {
+        for Named { name, key, place, table } in self.named("roles", value) {
+            if let Err(fault) = check_name(name) {
+                self.report.add(&place, &*key, format!("the name of a role {fault}"));
+            }
+            let mut draft = RoleDraft::default();
+            self.table(&format!("{key}."), table, ROLE_KEYS, &mut draft);
+            for missing in RoleDraft::REQUIRED.into_iter().filter(|it| self.whole && !table.contains_key(*it)) {
+                self.report.add(
+                    &place,
+                    format!("{key}.{missing}"),
+                    "is missing: a role must have it; [] allows nothing",
+                );
+            }
+            self.config.roles.insert(name, draft.role(name));
+        }
     }
 
     fn objects(&mut self, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
@@ -346,9 +406,14 @@ fn incomplete(table: &DeTable<'_>, draft: &Draft) -> impl Iterator<Item = (&'sta
         ),
         (!has("user") && !draft.service, "user", "is missing: an application needs user = \"NAME\", or service = true"),
         (
-            draft.observe && draft.service,
+            draft.service && draft.rights.observe.as_ref().is_some_and(|users| !users.is_nobody()),
             "observe",
             "must not stand beside service = true: a service receives the events of every user anyway",
+        ),
+        (
+            has("users") && !draft.service,
+            "users",
+            "is for services: a user's application receives the envelopes of its own user only",
         ),
     ]
     .into_iter()
@@ -356,7 +421,8 @@ fn incomplete(table: &DeTable<'_>, draft: &Draft) -> impl Iterator<Item = (&'sta
     .map(|(_, key, message)| (key, message))
 }
 
-fn unknown(place: Place, key: &str, prefix: &str, known: impl IntoIterator<Item = &'static str>) -> Mistake {
+/// The mistake of a key that its table does not have.
+pub(crate) fn unknown(place: Place, key: &str, prefix: &str, known: impl IntoIterator<Item = &'static str>) -> Mistake {
     Mistake {
         place,
         key: Some(format!("{prefix}{}", printable(key))),
@@ -377,11 +443,11 @@ fn tables() -> impl Iterator<Item = &'static str> {
 
 /// Every name that can stand on the left, for the nearest one.
 fn all_names() -> impl Iterator<Item = &'static str> {
-    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels", OBJECTS, TOPICS])
+    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels", "roles", OBJECTS, TOPICS])
 }
 
 /// A part of a key as TOML writes it: bare where it can be.
-fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     let bare = !name.is_empty() && name.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_".contains(&it));
     if bare { printable(name) } else { format!("\"{}\"", printable(name)) }
 }

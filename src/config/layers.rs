@@ -144,6 +144,7 @@ fn unknown_variable(place: Place, name: &str) -> Mistake {
     let table = rest.split("__").next().unwrap_or_default();
     let message = match table {
         "APPLICATIONS" | "CHANNELS" => "applications and channels can be set in the file only",
+        "ROLES" => "roles can be set in the file only",
         _ if rest.starts_with("SALESFORCE__OBJECTS") => "salesforce.objects can be set in the file only",
         _ if rest.starts_with("SALESFORCE__EVENTS__TOPICS") => "salesforce.events.topics can be set in the file only",
         _ => "unknown variable",

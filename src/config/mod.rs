@@ -13,6 +13,7 @@ mod reference;
 mod document;
 mod file;
 mod mistake;
+mod roles;
 mod rules;
 mod salesforce;
 mod summary;
@@ -21,9 +22,12 @@ mod text;
 mod value;
 
 pub use document::{Row, document, rows};
+pub(crate) use file::quoted;
 pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
+pub(crate) use roles::each_right;
+pub use roles::{Roles, UnknownRole};
 pub use salesforce::{
     Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,
     Proofs, ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
@@ -36,7 +40,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Ends, Identity, Permission, Permissions, Principal, Proof, TokenTable, Users};
+use crate::auth::{Ends, Identity, Permissions, Principal, Proof, TokenTable};
 pub(crate) use text::{name as check_user, origin as canonical_origin, source as check_source};
 use wire::Pattern;
 
@@ -57,6 +61,8 @@ pub struct Config {
     pub http: Http,
     /// `[[applications]]`
     pub applications: Vec<Application>,
+    /// `[roles.NAME]`
+    pub roles: Roles,
     /// `[channels.NAME]`; a channel not named has [`Channel::default`].
     pub channels: HashMap<String, Channel>,
     /// `protected.patterns`
@@ -116,27 +122,27 @@ pub struct Application {
     pub token_sha256: [u8; 32],
     /// One session a user.
     pub exclusive: bool,
-    /// May observe other users.
-    pub observe: bool,
-    /// Protected triples it may handle.
+    /// `role`: the name of its role, if it has one.
+    pub role: Option<String>,
+    /// What it may do: by its role, and by its own keys.
+    pub permissions: Permissions,
+    /// `handle`: its own list of protected triples that it may handle.
     pub handle: Vec<Pattern>,
-    /// Protected triples it may request; `None` where the file says nothing: all for a user, none for a service.
+    /// `request`: its own list of protected triples that it may request, if it has one.
     pub request: Option<Vec<Pattern>>,
 }
 
 impl Application {
+    /// Its user, or that it is a service.
+    #[must_use]
+    pub fn principal(&self) -> Principal {
+        self.user.as_deref().map_or(Principal::Service, |user| Principal::User(Arc::from(user)))
+    }
+
     fn identity(&self) -> Identity {
-        let patterns = |patterns: &[Pattern]| Permission::Patterns(Arc::from(patterns));
-        let request = self.request.as_deref().map(patterns);
-        let (principal, request) = match &self.user {
-            Some(user) => (Principal::User(Arc::from(user.as_str())), request.unwrap_or(Permission::All)),
-            // One stolen service token must not fetch every agent's password.
-            None => (Principal::Service, request.unwrap_or_else(Permission::none)),
-        };
-        let observe = if self.observe { Users::All } else { Users::nobody() };
-        let permissions = Permissions { observe, handle: patterns(&self.handle), request, ..Permissions::default() };
         let proof = Proof::Token(self.token_sha256);
-        Identity { principal, exclusive: self.exclusive, permissions, proof, ends: Ends::Never }
+        let permissions = self.permissions.clone();
+        Identity { principal: self.principal(), exclusive: self.exclusive, permissions, proof, ends: Ends::Never }
     }
 }
 
@@ -335,6 +341,7 @@ impl Default for Config {
             proofs: Proofs::default(),
             http: Http::default(),
             applications: Vec::new(),
+            roles: Roles::default(),
             channels: HashMap::new(),
             protected: PROTECTED.iter().filter_map(|pattern| pattern.parse().ok()).collect(),
             credentials: Credentials::default(),

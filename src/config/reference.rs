@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::file::Draft;
+use super::roles::RightsDraft;
 use super::text;
 use super::value::{Slot, Word};
 use super::{AuthMode, Channel, Config, Overflow, Publish, Scope, Store, salesforce};
@@ -371,24 +372,47 @@ pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
         meaning: "One session a user: a second one is refused with `SOURCE_IN_USE`.",
     },
     Key {
-        name: "observe",
-        slot: Slot::Switch(|it| &mut it.observe),
-        default: "false",
+        name: "role",
+        slot: Slot::Text(text::name, |it, role| it.rights.role = Some(role)),
+        default: "none",
         unit: "",
-        meaning: "May subscribe to other users' events (a supervisor). Not for a service, which receives them anyway.",
+        meaning: "The name of its role: of a table `[roles.NAME]`. With neither a role nor `permissions`, it may publish,                   subscribe to, request and handle everything, except what needs a grant.",
+    },
+    Key {
+        name: "permissions",
+        slot: Slot::Table("table of lists of patterns", |it, key, item, report| {
+            RightsDraft::read(&mut it.rights.permissions, key, item, report)
+        }),
+        default: "those of the role",
+        unit: "",
+        meaning: "Its own `publish`, `subscribe`, `request` and `handle`, as in `[roles.NAME]`. With `role`, a list replaces                   that of the role; without, all four are required. Patterns of its `deny` are added to those of the role.",
+    },
+    Key {
+        name: "observe",
+        slot: Slot::Observed(|it, users| it.rights.observe = Some(users)),
+        default: "that of the role, or `false`",
+        unit: "",
+        meaning: "The users whose events it may subscribe to beside its own (a supervisor): names, or endings such as                   `\"*@team-a.example\"`. `true`: all users. Not for a service, which receives them anyway.",
+    },
+    Key {
+        name: "users",
+        slot: Slot::Users(|it, users| it.rights.users = Some(users)),
+        default: "all users",
+        unit: "",
+        meaning: "For a service: the users whose envelopes it receives and handles, and whom it may name as `user`. Names,                   or endings such as `\"*@team-a.example\"`. Shared channels are not concerned.",
     },
     Key {
         name: "handle",
-        slot: Slot::Patterns(|it, patterns| it.handle = patterns),
-        default: "[]",
+        slot: Slot::Patterns(|it, patterns| it.rights.handle = Some(patterns)),
+        default: "those of the role, or `[]`",
         unit: "",
         meaning: "Protected triples, and triples of shared channels, that it may be a handler of. A service needs it \
                   for protected triples only.",
     },
     Key {
         name: "request",
-        slot: Slot::Patterns(|it, patterns| it.request = Some(patterns)),
-        default: "a user's application: all; a service: none",
+        slot: Slot::Patterns(|it, patterns| it.rights.request = Some(patterns)),
+        default: "those of the role; without: a user's application all, a service none",
         unit: "",
         meaning: "Protected triples that it may request; a user's application for its own user only.",
     },

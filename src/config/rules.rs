@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::mistake::{Place, Report};
-use super::{Application, AuthMode, Channel, Config, Publish, Scope, salesforce};
+use super::{Application, AuthMode, Channel, Config, Publish, Scope, roles, salesforce};
 use wire::Pattern;
 
 /// Where each key that was written got its value.
@@ -107,6 +107,7 @@ fn warnings(config: &Config) -> Vec<String> {
         "limits.burst is below limits.rate: a session that sends a second's messages at once is slowed down",
     );
     warnings.extend(config.applications.iter().enumerate().flat_map(|(at, it)| without_effect(config, at, it)));
+    warnings.extend(roles::warnings(config));
     warnings.extend(salesforce::warnings(config));
     warnings
 }
@@ -114,26 +115,31 @@ fn warnings(config: &Config) -> Vec<String> {
 /// Patterns of an application that change nothing: a grant is needed for protected triples, and for an agent's application
 /// to handle triples of shared channels.
 fn without_effect(config: &Config, at: usize, application: &Application) -> Vec<String> {
-    let is_protected = |pattern: &Pattern| config.protected.iter().any(|it| it.overlaps_any_case(pattern));
-    let is_shared = |pattern: &Pattern| {
-        let named = |name: &str| pattern.channel.as_deref().is_none_or(|channel| channel == name);
-        config.channels.iter().any(|(name, channel)| channel.scope == Scope::Shared && named(name))
-    };
     let (own, needed) = match application.user {
         Some(_) => ("an agent's application", "protected triples and shared channels"),
         None => ("a service", "protected triples"),
     };
-    let handle = application
-        .handle
-        .iter()
-        .enumerate()
-        .filter(|(_, pattern)| !is_protected(pattern) && (application.user.is_none() || !is_shared(pattern)));
+    let handle = application.handle.iter().enumerate().filter(|(_, pattern)| {
+        !is_protected(config, pattern) && (application.user.is_none() || !is_shared(config, pattern))
+    });
     let handle = handle.map(|(number, _)| {
         format!("applications[{at}].handle[{number}] has no effect: {own} needs it for {needed} only")
     });
-    let request = application.request.iter().flatten().enumerate().filter(|(_, pattern)| !is_protected(pattern));
+    let request =
+        application.request.iter().flatten().enumerate().filter(|(_, pattern)| !is_protected(config, pattern));
     let request = request.map(|(number, _)| {
         format!("applications[{at}].request[{number}] has no effect: it is about protected triples only")
     });
     handle.chain(request).collect()
+}
+
+/// Returns whether some triple of the pattern is protected.
+pub(super) fn is_protected(config: &Config, pattern: &Pattern) -> bool {
+    config.protected.iter().any(|it| it.overlaps_any_case(pattern))
+}
+
+/// Returns whether some triple of the pattern is on a shared channel.
+pub(super) fn is_shared(config: &Config, pattern: &Pattern) -> bool {
+    let named = |name: &str| pattern.channel.as_deref().is_none_or(|channel| channel == name);
+    config.channels.iter().any(|(name, channel)| channel.scope == Scope::Shared && named(name))
 }

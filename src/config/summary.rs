@@ -29,6 +29,9 @@ impl Config {
         if self.auth == AuthMode::Tokens {
             let services = self.applications.iter().filter(|it| it.user.is_none()).count();
             lines.push(format!("applications: {}, services among them: {services}", self.applications.len()));
+            if !self.roles.is_empty() {
+                lines.push(format!("roles: {}", joined(&self.roles.names().collect::<Vec<_>>())));
+            }
             lines.extend(self.proofs.each().into_iter().map(|(table, proving)| {
                 let of = proving.org_id.as_ref().map_or_else(String::new, |org| format!(" of org {org}"));
                 format!("users{of} proved by {table}: the user is the {}", proving.user.as_str())

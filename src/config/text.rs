@@ -66,6 +66,18 @@ pub(crate) fn name(text: &str) -> Result<String, Fault> {
     check_name(text).map(|()| text.to_owned()).map_err(|fault| fault.to_string().into())
 }
 
+/// An entry of a list of users: a name, an ending such as `*@example.com`, or `*`.
+pub(crate) fn users_entry(text: &str) -> Result<String, Fault> {
+    let name = text.strip_prefix('*').unwrap_or(text);
+    if name.contains('*') {
+        return Err("must be a user, or an ending of users with '*' before it, such as *@example.com".into());
+    }
+    if name.is_empty() && name != text {
+        return Ok(text.to_owned());
+    }
+    self::name(name).map(|_| text.to_owned())
+}
+
 /// A path that is used as it is written.
 pub(crate) fn path(text: &str) -> Result<(), Fault> {
     if text.is_empty() {

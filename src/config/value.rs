@@ -10,10 +10,14 @@ use toml::de::DeValue;
 
 use super::mistake::{Mistake, Place, Report, nearest, printable};
 use super::text;
+use crate::auth::Users;
 use wire::{Pattern, check_name};
 
 /// The longest duration: a year. Longer ones would run over the end of some clocks.
 const DURATION_MAX: Duration = Duration::from_hours(365 * 24);
+
+/// How deep the values of keys nest: a table (`permissions`) of a table (`deny`) of lists.
+const DEPTH_MAX: usize = 3;
 
 /// A value and where it was written.
 pub(crate) struct Item {
@@ -44,7 +48,7 @@ pub(crate) enum Value {
 impl Item {
     /// A value of a TOML text, whose places are found by `place`.
     pub(crate) fn from_toml(value: &Spanned<DeValue<'_>>, place: &dyn Fn(usize) -> Place) -> Self {
-        Self { value: from_toml(value.get_ref(), 1, place), place: place(value.span().start) }
+        Self { value: from_toml(value.get_ref(), DEPTH_MAX, place), place: place(value.span().start) }
     }
 
     fn whole(&self) -> Option<i128> {
@@ -84,7 +88,7 @@ impl Item {
     }
 }
 
-/// No key takes a list of lists or a table of tables, so what lies deeper is not looked at.
+/// Reads a value. Nothing below the depth is read, since no key takes it.
 fn from_toml(value: &DeValue<'_>, depth: usize, place: &dyn Fn(usize) -> Place) -> Value {
     match value {
         DeValue::String(text) => Value::Text(text.to_string()),
@@ -130,6 +134,13 @@ pub(crate) enum Slot<T: 'static> {
     Names(text::Check, fn(&mut T) -> &mut BTreeMap<String, String>),
     /// Patterns `channel/topic/subtopic`.
     Patterns(fn(&mut T, Vec<Pattern>)),
+    /// A table that a function reads, described in a few words. The function gets the key, and returns whether all of it
+    /// could be read.
+    Table(&'static str, fn(&mut T, &str, &Item, &mut Report) -> bool),
+    /// `true` (everybody), `false` (nobody), or a list of users and endings of their names.
+    Observed(fn(&mut T, Users)),
+    /// A list of users and endings of their names.
+    Users(fn(&mut T, Users)),
     /// A SHA-256.
     Hash(fn(&mut T, [u8; 32])),
     /// `true` or `false`.
@@ -161,10 +172,10 @@ impl<T> Slot<T> {
             Self::Texts(check, slot) => {
                 read_list(item, "must be an array of strings", check).map(|texts| *slot(target) = texts)
             }
-            Self::Patterns(put) => {
-                let expected = "must be an array of patterns \"channel/topic/subtopic\"";
-                read_list(item, expected, text::pattern).map(|patterns| put(target, patterns))
-            }
+            Self::Patterns(put) => read_patterns(item).map(|patterns| put(target, patterns)),
+            Self::Table(_, read) => return read(target, key, item, report),
+            Self::Observed(put) => read_observed(item).map(|users| put(target, users)),
+            Self::Users(put) => read_users(item, "must be an array of users").map(|users| put(target, users)),
             Self::Names(check, slot) => return put_names(slot(target), *check, key, item, report),
             single => single.put_single(target, item).map_err(|fault| vec![fault]),
         };
@@ -181,9 +192,13 @@ impl<T> Slot<T> {
             Self::Size(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Count(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Span(min, slot) => read_span(item, *min).map(|span| *slot(target) = span),
-            Self::Addresses(_) | Self::Texts(..) | Self::Patterns(_) | Self::Names(..) => {
-                Err("must be an array".into())
-            }
+            Self::Addresses(_)
+            | Self::Texts(..)
+            | Self::Patterns(_)
+            | Self::Names(..)
+            | Self::Table(..)
+            | Self::Observed(_)
+            | Self::Users(_) => Err("must be an array".into()),
         }
     }
 
@@ -200,6 +215,9 @@ impl<T> Slot<T> {
             Self::Texts(..) => "list of texts".to_owned(),
             Self::Names(..) => "table of names and texts".to_owned(),
             Self::Patterns(_) => "list of patterns".to_owned(),
+            Self::Table(kind, _) => (*kind).to_owned(),
+            Self::Observed(_) => "`true`, `false`, or list of users".to_owned(),
+            Self::Users(_) => "list of users".to_owned(),
             Self::Hash(_) => "64 hex digits".to_owned(),
             Self::Switch(_) => "`true` or `false`".to_owned(),
             Self::Size(..) | Self::Count(..) => "whole number".to_owned(),
@@ -220,6 +238,9 @@ impl<T> Slot<T> {
             | Self::Texts(..)
             | Self::Names(..)
             | Self::Patterns(_)
+            | Self::Table(..)
+            | Self::Observed(_)
+            | Self::Users(_)
             | Self::Hash(_)
             | Self::Switch(_) => None,
         }
@@ -246,7 +267,7 @@ impl Fault {
     }
 
     /// Notes it against a key.
-    fn tell(self, key: &str, item: &Item, report: &mut Report) {
+    pub(crate) fn tell(self, key: &str, item: &Item, report: &mut Report) {
         let (key, place) = match self.element {
             Some(at) => (format!("{key}[{at}]"), item.place_of(at)),
             None => (key.to_owned(), &item.place),
@@ -279,6 +300,24 @@ fn read_list<V>(item: &Item, expected: &str, read: impl Fn(&str) -> Result<V, Fa
         }
     }
     if faults.is_empty() { Ok(values) } else { Err(faults) }
+}
+
+/// Reads a list of patterns.
+pub(crate) fn read_patterns(item: &Item) -> Result<Vec<Pattern>, Vec<Fault>> {
+    read_list(item, "must be an array of patterns \"channel/topic/subtopic\"", text::pattern)
+}
+
+fn read_observed(item: &Item) -> Result<Users, Vec<Fault>> {
+    match read_switch(item) {
+        Ok(true) => Ok(Users::All),
+        Ok(false) => Ok(Users::nobody()),
+        Err(_) => read_users(item, "must be true, false, or an array of users"),
+    }
+}
+
+fn read_users(item: &Item, expected: &str) -> Result<Users, Vec<Fault>> {
+    let entries = read_list(item, expected, text::users_entry)?;
+    Ok(Users::of(entries.iter().map(String::as_str)))
 }
 
 /// Puts every name of a table, or says of each one that does not fit why. Says whether all were put.

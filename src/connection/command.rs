@@ -9,7 +9,7 @@ use crate::auth::{AuthError, Claim, Ends, Identity, Principal};
 use crate::connection::log::Leaving;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, Phase};
-use crate::router::{Application, Listed, Registration, Router};
+use crate::router::{Application, Listed, Registration, Router, Subscribed};
 use wire::command::{self, Command, Register, RoleName, Subscribe, Unsubscribe};
 use wire::{Close, CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
@@ -301,9 +301,9 @@ impl Connection {
                 "data.recover: this version keeps no history; subscribe without it",
             ));
         }
-        let (mut subscription, is_narrowed) = (None, router.is_narrowed(session, wanted));
-        router.subscribe(now, session, wanted, |id| {
-            subscription = Some(id);
+        let (mut subscription, mut narrowed) = (None, false);
+        router.subscribe(now, session, wanted, |Subscribed { id, is_narrowed }| {
+            (subscription, narrowed) = (Some(id), is_narrowed);
             let mut more = json!({ "SubscriptionId": id.to_string() });
             if let Value::Object(more) = &mut more {
                 more.extend(is_narrowed.then(|| ("Narrowed".to_owned(), true.into())));
@@ -318,7 +318,7 @@ impl Connection {
             group = wanted.group,
             user = wanted.user,
             subscription = subscription.map(tracing::field::display),
-            is_narrowed,
+            narrowed,
             "subscribed"
         );
         Ok(())

@@ -9,6 +9,6 @@ use crate::router::session::Session;
 impl Router {
     /// Gives a session these permissions in place of those that it has.
     pub fn change_permissions(&self, session: &Arc<Session>, permissions: Permissions) {
-        session.set_permissions(permissions);
+        session.set_permissions(Arc::new(permissions));
     }
 }

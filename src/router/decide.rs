@@ -93,6 +93,11 @@ impl Router {
         }
         let scope = access::scope(sender, envelope, facts).map_err(|refusal| (refusal, None))?;
         let candidates = self.candidates(sender, envelope, scope, facts);
+        if let Some(rights) = sender.rights() {
+            let sent = self.sent(envelope, &candidates, facts);
+            let checked = self.check_right(&rights, envelope, facts, sent);
+            checked.map_err(|(refusal, is_request)| (refusal, Some(is_request)))?;
+        }
         if facts.protected && !sender.may_request(envelope.triple()) {
             return Err((access::may_not_request(), Some(true)));
         }
@@ -119,13 +124,19 @@ impl Router {
 
     /// Whether an envelope that was refused before its scope was known would have been a request.
     fn looks_like_request(&self, sender: &Arc<Session>, envelope: &Envelope<'_>, facts: &Facts<'_>) -> bool {
+        let rights = sender.rights();
+        // The failure of a sender that may not know handlers arrives at the same place with a handler and without.
+        let may_know = rights.is_none_or(|rights| access::send::may_know_handlers(&rights, envelope.triple()));
         envelope.asks() || facts.protected || {
-            let candidates = self.candidates(sender, envelope, facts.scope_of(sender.user()), facts);
+            let candidates = match may_know {
+                true => self.candidates(sender, envelope, facts.scope_of(sender.user()), facts),
+                false => Candidates::default(),
+            };
             self.is_request(envelope, &candidates, facts)
         }
     }
 
-    fn no_handler(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> Refusal {
+    pub(super) fn no_handler(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> Refusal {
         let off = self.off.iter().find(|it| it.serves.iter().any(|it| it.matches_any_case(envelope.triple())));
         off.map_or_else(|| words::no_handler(envelope, facts.protected), |off| words::switched_off(off.key))
     }

@@ -10,7 +10,7 @@ use crate::router::decide::Facts;
 use crate::router::deliver::Traced;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
-use crate::router::outbox::{OnFull, Pressure};
+use crate::router::outbox::{Kind, OnFull, Pressure};
 use crate::router::session::Session;
 use crate::router::{Receipt, Routed, Router, Scope};
 use crate::websocket::Frame;
@@ -180,7 +180,8 @@ impl Router {
     fn give_to_groups(&self, mut grouped: Vec<&Arc<Subscription>>, delivery: &mut Delivery, forms: &mut Forms<'_>) {
         grouped.sort_by(|one, other| group_of(one).cmp(&group_of(other)));
         for members in grouped.chunk_by_mut(|one, other| group_of(one) == group_of(other)) {
-            // The session whose queue is shortest, then the one longest unserved; the next one if that one is ending.
+            // The session whose queue is shortest, then the one longest unserved; the next one if that one is ending, or
+            // may not receive the event.
             if members.len() > 1 {
                 members.sort_by_cached_key(|it| (it.session.outbox().depth().messages, it.session.served(), it.serial));
             }
@@ -235,13 +236,16 @@ impl Delivery {
         Self { now, on_full, seen: twice.then(HashSet::default), receivers: 0, pressed: Vec::new() }
     }
 
-    /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending.
+    /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending, or may
+    /// not receive it.
     fn push(&mut self, subscription: &Subscription, forms: &mut Forms<'_>) -> bool {
         let session = &subscription.session;
         if self.seen.as_mut().is_some_and(|seen| !seen.insert(session.number)) {
             return true;
         }
-        let Ok(pressure) = session.push(self.now, forms.for_receiver(subscription), self.on_full) else { return false };
+        let (frame, scope) = (forms.for_receiver(subscription), forms.scope);
+        let may = || subscription.may_receive(forms.envelope.triple(), scope);
+        let Ok(pressure) = session.push_if(self.now, (frame, Kind::Event), self.on_full, may) else { return false };
         self.receivers += usize::from(is_counted(subscription, forms.scope));
         if pressure == Pressure::Over {
             self.pressed.push(Arc::clone(session));

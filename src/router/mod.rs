@@ -56,7 +56,7 @@ pub use pressure::Allowance;
 pub use request::door::{Data, Door, Given, Payload};
 pub use retained::Replay;
 pub use session::{OWN_SOURCE, Registration, Session};
-pub use subscribe::Listed;
+pub use subscribe::{Listed, Subscribed};
 pub use wake::{HeldWakes, WakeBatch};
 
 use std::net::IpAddr;

@@ -44,6 +44,17 @@ pub enum OnFull {
     Drop,
 }
 
+/// What a frame is, as far as rights that change while it waits are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An event.
+    Event,
+    /// A request for this session to handle.
+    Request,
+    /// A reply, an answer to a command, or a notice, which need no right.
+    Other,
+}
+
 /// Whether publishers should wait for a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pressure {
@@ -60,6 +71,8 @@ pub enum PushError {
     Closed,
     /// The queue has no room for this frame.
     Full,
+    /// The session may not receive it.
+    Forbidden,
 }
 
 /// Why an outbox takes no more frames.
@@ -113,7 +126,7 @@ struct State {
 }
 
 enum Entry {
-    Frame(Frame, OnFull),
+    Frame(Frame, OnFull, Kind),
     Replay(Box<Replay>),
 }
 
@@ -129,7 +142,25 @@ impl Outbox {
     /// # Errors
     /// [`PushError`]. Unless its limits say otherwise, a queue without room for a frame ends by this very push.
     pub fn push(&self, now: Instant, frame: Frame, on_full: OnFull) -> Result<Pressure, PushError> {
-        self.change(|state| state.push(now, self.limits, frame, on_full))
+        self.change(|state| state.push(now, self.limits, (frame, Kind::Other), on_full))
+    }
+
+    /// Puts an event or a request at the end, if `may` returns `true`. It is called while nothing else is pushed, so that a
+    /// session whose rights have changed receives nothing that its new rights do not allow.
+    ///
+    /// # Errors
+    /// [`PushError`], as [`Outbox::push`].
+    pub(super) fn push_if(
+        &self,
+        now: Instant,
+        content: (Frame, Kind),
+        on_full: OnFull,
+        may: impl FnOnce() -> bool,
+    ) -> Result<Pressure, PushError> {
+        self.change(|state| match may() {
+            true => state.push(now, self.limits, content, on_full),
+            false => Err(PushError::Forbidden),
+        })
     }
 
     /// Puts a frame at the end, and a replay behind it: nothing that others push comes between the two. The frames of a
@@ -137,7 +168,7 @@ impl Outbox {
     pub(super) fn push_replay(&self, now: Instant, before: Option<Frame>, replay: Option<Box<Replay>>) {
         self.change(|state| {
             if let Some(frame) = before {
-                state.push(now, self.limits, frame, OnFull::Close).ok();
+                state.push(now, self.limits, (frame, Kind::Other), OnFull::Close).ok();
             }
             if state.end.is_none() {
                 state.queue.extend(replay.map(Entry::Replay));
@@ -155,7 +186,7 @@ impl Outbox {
         frames.reserve(count);
         for _ in 0..count {
             match state.pop() {
-                Some(Entry::Frame(frame, _)) => frames.push(frame),
+                Some(Entry::Frame(frame, ..)) => frames.push(frame),
                 Some(Entry::Replay(replay)) => {
                     taken.replay = Some(replay);
                     break;
@@ -307,7 +338,7 @@ impl State {
         &mut self,
         now: Instant,
         limits: OutboxLimits,
-        frame: Frame,
+        (frame, kind): (Frame, Kind),
         on_full: OnFull,
     ) -> Result<Pressure, PushError> {
         if self.end.is_some() {
@@ -327,7 +358,7 @@ impl State {
         self.messages += 1;
         self.bytes += frame.len();
         self.droppable += usize::from(on_full == OnFull::Drop);
-        self.queue.push_back(Entry::Frame(frame, on_full));
+        self.queue.push_back(Entry::Frame(frame, on_full, kind));
         if !self.over_half(limits) {
             return Ok(Pressure::Relieved);
         }
@@ -351,7 +382,7 @@ impl State {
     }
 
     fn drop_oldest(&mut self) {
-        let is_droppable = |entry: &Entry| matches!(entry, Entry::Frame(_, OnFull::Drop));
+        let is_droppable = |entry: &Entry| matches!(entry, Entry::Frame(_, OnFull::Drop, _));
         let Some(oldest) = self.queue.iter().position(is_droppable) else { return };
         if let Some(entry) = self.queue.remove(oldest) {
             self.uncount(&entry);
@@ -366,7 +397,7 @@ impl State {
     }
 
     fn uncount(&mut self, entry: &Entry) {
-        if let Entry::Frame(frame, on_full) = entry {
+        if let Entry::Frame(frame, on_full, _) = entry {
             self.messages -= 1;
             self.bytes -= frame.len();
             self.droppable -= usize::from(*on_full == OnFull::Drop);

@@ -8,11 +8,11 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::auth::{Identity, Permissions, Principal};
+use crate::auth::{Identity, Permissions, Principal, Rights, Users};
 use crate::router::hint::HintAllowance;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
-use crate::router::outbox::{OnFull, Outbox, Pressure, PushError};
+use crate::router::outbox::{Kind, OnFull, Outbox, Pressure, PushError};
 use crate::router::presence::HeldPresence;
 use crate::router::request::door::Door;
 use crate::router::request::pending::Pending;
@@ -59,6 +59,8 @@ pub struct Session {
     pub(super) role: Role,
     /// A handle: renewal, revocation and reload swap it while the session lives.
     permissions: RwLock<Arc<Permissions>>,
+    /// Whether they restrict what it sends and receives: nearly always all that others look at.
+    restricted: AtomicBool,
     pub(super) echo: bool,
     pub(super) since: SystemTime,
     outbox: Outbox,
@@ -111,6 +113,7 @@ impl Session {
             source: Arc::from(source),
             address,
             role,
+            restricted: AtomicBool::new(restrict(&identity.permissions)),
             permissions: RwLock::new(Arc::new(identity.permissions)),
             echo,
             since,
@@ -152,9 +155,21 @@ impl Session {
         Arc::clone(&self.permissions.read())
     }
 
-    /// Replaces its permissions.
-    pub(super) fn set_permissions(&self, permissions: Permissions) {
-        *self.permissions.write() = Arc::new(permissions);
+    /// Replaces its permissions, and returns those that it had.
+    pub(super) fn set_permissions(&self, permissions: Arc<Permissions>) -> Arc<Permissions> {
+        let mut own = self.permissions.write();
+        self.restricted.store(restrict(&permissions), Ordering::Relaxed);
+        std::mem::replace(&mut own, permissions)
+    }
+
+    /// Returns whether its general rights, or the users of a service, are restricted.
+    pub(super) fn is_restricted(&self) -> bool {
+        self.restricted.load(Ordering::Relaxed)
+    }
+
+    /// Returns its general rights, if they are restricted.
+    pub(super) fn rights(&self) -> Option<Arc<Rights>> {
+        if self.is_restricted() { self.permissions.read().rights.clone() } else { None }
     }
 
     /// Returns the queue of messages for it.
@@ -164,6 +179,17 @@ impl Session {
 
     pub(super) fn push(&self, now: Instant, frame: Frame, on_full: OnFull) -> Result<Pressure, PushError> {
         self.outbox.push(now, frame, on_full)
+    }
+
+    /// Pushes an event or a request, unless its rights, which `may` checks, do not allow it at that moment.
+    pub(super) fn push_if(
+        &self,
+        now: Instant,
+        (frame, kind): (Frame, Kind),
+        on_full: OnFull,
+        may: impl FnOnce() -> bool,
+    ) -> Result<Pressure, PushError> {
+        self.outbox.push_if(now, (frame, kind), on_full, may)
     }
 
     pub(super) fn state(&self) -> State {
@@ -245,6 +271,10 @@ impl Session {
     pub(super) fn given(&self, request: RequestId) -> Option<Arc<Pending>> {
         self.holds.lock().given.get(&request).cloned()
     }
+}
+
+fn restrict(permissions: &Permissions) -> bool {
+    permissions.rights.is_some() || permissions.users != Users::All
 }
 
 impl Holdings {

@@ -1,8 +1,10 @@
 //! Subscribing, unsubscribing, and one's own list.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use crate::router::access::receive::Interest;
 use crate::router::index::{Listing, Observes, Subscription};
 use crate::router::policy::Policy;
 use crate::router::request::lane::Ordered;
@@ -29,6 +31,15 @@ pub struct Listed {
     pub group: Option<String>,
 }
 
+/// A subscription that a session made, or had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscribed {
+    /// Its id.
+    pub id: SubscriptionId,
+    /// Permissions allow only a part of its pattern.
+    pub is_narrowed: bool,
+}
+
 impl Router {
     /// Subscribes. The same pattern, role, group and user again: the subscription that is there. `told` makes the reply,
     /// which comes before everything that the subscription brings.
@@ -40,17 +51,29 @@ impl Router {
         now: Instant,
         session: &Arc<Session>,
         wanted: &Subscribe,
-        told: impl FnOnce(SubscriptionId) -> Option<Frame>,
+        told: impl FnOnce(Subscribed) -> Option<Frame>,
     ) -> Result<(), Refusal> {
         let observes = access::observes(session, wanted)?;
-        self.check_subscription(session, wanted)?;
-        // Held until the subscription is in the index, so that the task that ends it finds it there.
+        access::check_pattern(wanted)?;
+        // Held until the subscription is in the index, so that a task that ends it, or changes the permissions, finds it
+        // there.
         let mut holds = session.holds.lock();
         if holds.is_closed() {
             return Err(Refusal::new(ErrorCode::NotRegistered, "the session has ended; register again"));
         }
+        let permissions = session.permissions();
+        let interest = Interest {
+            role: &session.role,
+            permissions: &permissions,
+            pattern: &wanted.pattern,
+            is_handler: matches!(wanted.role, command::Role::Handler { .. }),
+            observes: observes.as_ref(),
+        };
+        self.check_interest(&interest)?;
+        let is_narrowed = self.is_narrowed(&interest);
+        let is_checked = self.is_checked(&interest);
         if let Some(same) = holds.subscriptions.iter().find(|it| is_same(&self.policy, it, wanted, observes.as_ref())) {
-            self.subscribe_again(now, same, wanted, told(same.id));
+            self.subscribe_again(now, same, wanted, told(Subscribed { id: same.id, is_narrowed }));
             return Ok(());
         }
         self.check_room(&holds.subscriptions, wanted)?;
@@ -62,6 +85,7 @@ impl Router {
             pattern: wanted.pattern.clone(),
             role: wanted.role.clone(),
             group: wanted.group.as_deref().map(Box::from),
+            checked: AtomicBool::new(is_checked),
             observes,
             ordered: Ordered::of(&wanted.pattern, &wanted.role, self.policy.folds_channel_of(&wanted.pattern)),
             listing: Listing::default(),
@@ -72,7 +96,7 @@ impl Router {
             session.turns.join(&subscription);
         }
         // The reply comes before everything that the subscription brings.
-        let reply = told(subscription.id);
+        let reply = told(Subscribed { id: subscription.id, is_narrowed });
         match subscription.role {
             command::Role::Handler { .. } => {
                 session.outbox().push_replay(now, reply, None);

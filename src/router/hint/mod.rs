@@ -117,8 +117,12 @@ impl Router {
             return None;
         }
         let sent = self.policy.canonical(triple);
+        let rights = sender.rights();
+        let may_know = |named: &Triple<'_>| rights.as_ref().is_none_or(|rights| access::send::may_know(rights, named));
         let in_scope = |text: &str| {
-            parse(text).is_some_and(|named| self.policy.canonical(&named) != sent && self.is_named(&named, scope))
+            parse(text).is_some_and(|named| {
+                self.policy.canonical(&named) != sent && may_know(&named) && self.is_named(&named, scope)
+            })
         };
         if let Some(similar) = self.hints.names.similar(triple, in_scope) {
             self.hints.log(sender, triple, similar.text());

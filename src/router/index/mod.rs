@@ -38,6 +38,8 @@ pub(in crate::router) struct Subscription {
     pub(in crate::router) group: Option<Box<str>>,
     /// The other users whose envelopes it receives.
     pub(in crate::router) observes: Option<Observes>,
+    /// Whether each delivery has to be checked. Changes only while its session's queue is locked.
+    pub(in crate::router) checked: AtomicBool,
     /// What an ordered handler needs to take turns.
     pub(in crate::router) ordered: Option<Ordered>,
     pub(in crate::router) listing: Listing,
@@ -51,6 +53,15 @@ pub(in crate::router) enum Observes {
 }
 
 impl Subscription {
+    pub(in crate::router) fn is_handler(&self) -> bool {
+        matches!(self.role, command::Role::Handler { .. })
+    }
+
+    /// Whether each delivery to it has to be checked.
+    pub(in crate::router) fn is_checked(&self) -> bool {
+        self.checked.load(Ordering::Relaxed)
+    }
+
     /// Whether it answers without the broker keeping a request open for it.
     pub(in crate::router) fn takes_commands(&self) -> bool {
         matches!(self.role, command::Role::Handler { answers: false, .. })

@@ -124,21 +124,18 @@ impl Presence {
 }
 
 impl Router {
-    /// The applications that a session may see: its own user's and the services'; all, for services and observers.
+    /// The applications that a session may see: those of its own user, of users that it observes or, as a service, serves,
+    /// and of services.
     pub fn applications(&self, session: &Session) -> Vec<Application> {
         let mut rows = Vec::new();
-        let everyone = session.may_observe() || session.role == Role::Service;
-        let mut users: Vec<_> = if everyone {
-            self.presence
-                .by_user
-                .iter()
-                .filter(|sources| sources.key().is_some())
-                .map(|sources| sources.key().clone())
-                .collect()
+        let permissions = session.permissions();
+        let sees_others = session.role == Role::Service || !permissions.observe.is_nobody();
+        let mut users: Vec<_> = if sees_others {
+            let users = self.presence.users().into_iter();
+            users.filter(|user| session.may_see(&permissions, user)).map(Some).collect()
         } else {
             vec![user_of(session)]
         };
-        users.sort();
         users.push(None);
         users.dedup();
         for user in users {
@@ -161,7 +158,7 @@ impl Router {
         let matches = self.subscribers(&self.policy.facts(&triple), scope);
         let frame = Frame::from(notice::presence(subtopic, &session.source, user, &session.id.to_string()));
         let mut told = BTreeSet::new();
-        for subscription in matches.iter().flat_map(Receivers::iter) {
+        for subscription in matches.iter().flat_map(Receivers::iter).filter(|it| it.is_for(scope)) {
             let receiver = &subscription.session;
             if receiver.number != session.number && told.insert(receiver.number) {
                 receiver.presence.give(now, receiver, session, change, frame.clone());

@@ -28,6 +28,11 @@ impl Candidates {
         self.handlers.is_empty()
     }
 
+    /// Whether one of them answers.
+    pub(in crate::router) fn answer(&self) -> bool {
+        self.handlers.iter().any(|(_, handler)| !handler.takes_commands())
+    }
+
     /// Best first. Doubtful handlers (asleep, or silent when they were last asked) come last of all. Among the others the
     /// rank decides, then the number of open requests, then the time since the last request.
     pub(in crate::router) fn best_first(mut self) -> impl Iterator<Item = Arc<Subscription>> {
@@ -93,7 +98,9 @@ impl Router {
             };
             // Even on a shared channel no agent's password request goes to another agent's application.
             let foreign = facts.protected && rank == 3;
-            if foreign || !self.may_handle(session, envelope.triple(), facts, served_inside) {
+            let may_handle =
+                || handler.is_for(scope) && self.may_handle(session, envelope.triple(), facts, served_inside);
+            if foreign || !may_handle() {
                 continue;
             }
             if Arc::ptr_eq(session, sender) {

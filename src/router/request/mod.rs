@@ -22,7 +22,7 @@ use smallvec::smallvec;
 use crate::router::decide::Facts;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
-use crate::router::outbox::{OnFull, Pressure, PushError};
+use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
 use crate::router::request::candidates::Candidates;
 use crate::router::request::gather::Gather;
 use crate::router::request::pending::{Draft, Event, KeptText, Outcome, Pending, Waits};
@@ -272,7 +272,7 @@ impl Router {
                 let offered = self.given(pending, asking.envelope, remaining).and_then(|given| door.offer(given));
                 offered.map(|()| Pressure::Relieved).map_err(Giving::Refused)
             }
-            None => session.push(now, frame(remaining), OnFull::Close).map_err(|_| Giving::Bounced),
+            None => self.push_request(now, asking, handler, frame(remaining)).map_err(|_| Giving::Bounced),
         };
         match pushed {
             Ok(pressure) => {
@@ -292,10 +292,22 @@ impl Router {
         }
     }
 
+    /// Pushes a request to its handler, unless the handler's rights have changed and do not allow it.
+    fn push_request(
+        &self,
+        now: Instant,
+        asking: &Asking<'_>,
+        handler: &Subscription,
+        frame: Frame,
+    ) -> Result<Pressure, PushError> {
+        let may = || self.may_take(handler, asking.envelope.triple(), asking.user);
+        handler.session.push_if(now, (frame, Kind::Request), OnFull::Close, may)
+    }
+
     /// Sends a command to a handler that never answers: delivery completes it.
     fn command(&self, now: Instant, asking: &Asking<'_>, handler: &Arc<Subscription>) -> Result<Pressure, PushError> {
         let frame = asking.frame(self.ids.request(self.ids.serial()), asking.timeout);
-        let pressure = handler.session.push(now, frame, OnFull::Close)?;
+        let pressure = self.push_request(now, asking, handler, frame)?;
         handler.session.serve(self.ids.stamp());
         Ok(pressure)
     }
@@ -312,7 +324,7 @@ impl Router {
             let session = &handler.session;
             if handler.takes_commands() {
                 let frame = frame.get_or_insert_with(|| asking.frame(id, asking.timeout)).clone();
-                if let Ok(pressure) = session.push(now, frame, OnFull::Close) {
+                if let Ok(pressure) = self.push_request(now, asking, &handler, frame) {
                     session.serve(self.ids.stamp());
                     routed.note_pressure(session, pressure);
                 }

@@ -6,13 +6,13 @@ use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
 use smallvec::SmallVec;
-use wire::Pattern;
+use wire::{Pattern, Triple};
 
 use super::{Bucket, Place, Retained, Value, Values};
-use crate::router::Router;
 use crate::router::index::{Observes, Subscription};
 use crate::router::policy::Policy;
 use crate::router::session::Role;
+use crate::router::{Router, Scope};
 use crate::websocket::Frame;
 
 /// The values that one pull looks at, whether they match or not. A bucket counts as one.
@@ -229,14 +229,23 @@ impl<'s> Wanted<'s> {
         is_of_user
             && target.as_deref().is_none_or(|target| *target == *self.subscription.session.source)
             && self.matches(triple)
+            && self.may_receive(bucket, triple, value)
+    }
+
+    /// Whether the permissions of the session allow the value.
+    fn may_receive(&self, bucket: &Bucket, triple: &str, value: &Value) -> bool {
+        let scope = match bucket {
+            Bucket::User(user) => Scope::User(user),
+            Bucket::Shared => Scope::Shared(value.user.as_deref()),
+        };
+        let [channel, topic, subtopic] = parts(triple);
+        self.subscription.may_receive(&Triple::new(channel, topic, subtopic), scope)
     }
 
     /// Whether the pattern matches a canonical triple, with the channel's folding.
     fn matches(&self, triple: &str) -> bool {
         let Pattern { channel, topic, subtopic } = &self.subscription.pattern;
-        let mut parts = triple.split('/');
-        let mut part = || parts.next().unwrap_or_default();
-        let (own_channel, own_topic, own_subtopic) = (part(), part(), part());
+        let [own_channel, own_topic, own_subtopic] = parts(triple);
         let folds = self.policy.folds(own_channel);
         let same = |pattern: &Option<Box<str>>, own: &str| match pattern.as_deref() {
             None => true,
@@ -255,6 +264,12 @@ impl<'s> Wanted<'s> {
             Bucket::User(_) | Bucket::Shared => None,
         }
     }
+}
+
+/// The parts of a triple's text.
+fn parts(triple: &str) -> [&str; 3] {
+    let mut parts = triple.split('/');
+    std::array::from_fn(|_| parts.next().unwrap_or_default())
 }
 
 /// A kept frame with `user`. It ends with the mark that the broker added, so its last byte closes the object.

@@ -4,7 +4,10 @@ mod commands;
 mod hints;
 mod keys;
 mod origins;
+mod permissions;
 mod proof;
+mod rights;
+mod roles;
 mod salesforce;
 mod salesforce_objects;
 mod table;
@@ -155,6 +158,7 @@ fn a_mistaken_variable_is_told_by_its_name() {
             ("SWITCHBOARD__NOTHING_LIKE_IT", "1"),
             ("SWITCHBOARD__CHANNELS__QUEUE__SCOPE", "shared"),
             ("SWITCHBOARD__APPLICATIONS", "[]"),
+            ("SWITCHBOARD__ROLES__AGENT__PUBLISH", "a/b/c"),
             ("SWITCHBOARD__SALESFORCE__TIMEOUT", "8"),
             ("SWITCHBOARD__SALESFORCE__OBJECTS__TASK__UPDATE", "true"),
             ("SWITCHBOARD__SALESFORCE__EVENTS__TOPICS__NOTICE__TOPIC", "/event/A__e"),
@@ -172,6 +176,7 @@ fn a_mistaken_variable_is_told_by_its_name() {
          environment: SWITCHBOARD__LIMITS__RATE: must be a whole number
          environment: SWITCHBOARD__LISTEN: must be HOST:PORT with an address as HOST, such as 127.0.0.1:7420 or [::1]:7420
          environment: SWITCHBOARD__NOTHING_LIKE_IT: unknown variable
+         environment: SWITCHBOARD__ROLES__AGENT__PUBLISH: roles can be set in the file only
          environment: SWITCHBOARD__SALESFORCE__EVENTS__TOPICS__NOTICE__TOPIC: salesforce.events.topics can be set in the file only
          environment: SWITCHBOARD__SALESFORCE__OBJECTS__TASK__UPDATE: salesforce.objects can be set in the file only
          environment: SWITCHBOARD__SALESFORCE__TIMEOUT: must be a duration with a unit in quotes, such as \"250ms\" or \"10s\"

@@ -1,5 +1,5 @@
 //! What routing does beyond the transcripts: groups, retained values and their replay, handlers that disappear,
-//! announcements of adapters, load and pressure.
+//! announcements of adapters, load and pressure, rights and lists of users.
 
 mod announce;
 mod groups;
@@ -8,3 +8,4 @@ mod load;
 mod pressure;
 mod replay;
 mod retained;
+mod rights;

@@ -35,10 +35,22 @@ impl Core {
 
     /// The same, with bounds for its queue.
     pub(crate) fn attach_with(&self, source: &str, user: Option<&str>, limits: OutboxLimits) -> Arc<Session> {
-        let identity = Identity::unproved(
-            user.map_or(Principal::Service, |user| Principal::User(user.into())),
-            Permissions::all(),
-        );
+        self.register((source, user), Permissions::all(), limits)
+    }
+
+    /// Registers a session that has these permissions.
+    pub(crate) fn attach_as(&self, source: &str, user: Option<&str>, permissions: Permissions) -> Arc<Session> {
+        self.register((source, user), permissions, WIDE)
+    }
+
+    fn register(
+        &self,
+        (source, user): (&str, Option<&str>),
+        permissions: Permissions,
+        limits: OutboxLimits,
+    ) -> Arc<Session> {
+        let principal = user.map_or(Principal::Service, |user| Principal::User(user.into()));
+        let identity = Identity::unproved(principal, permissions);
         let registration =
             Registration { source: source.into(), identity, echo: false, address: None, outbox: Outbox::new(limits) };
         self.router.attach(self.now, registration).unwrap()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use secrecy::SecretString;
-use switchboard::auth::hash_token;
+use switchboard::auth::{Permission, Permissions, Users, hash_token};
 use switchboard::config::{Application, AuthMode, Channel, Config, Overflow, Publish, Scope};
 
 /// How an application behaves as a handler. One way each, so that it is known which subscription got a request.
@@ -89,15 +89,22 @@ impl Part {
     }
 
     fn application(&self) -> Application {
-        let everything = || vec!["*/*/*".parse().unwrap()];
+        let granted = |all: bool| if all { Permission::All } else { Permission::none() };
+        let permissions = Permissions {
+            observe: if self.observe { Users::All } else { Users::nobody() },
+            handle: granted(self.handles),
+            request: granted(self.requests),
+            ..Permissions::default()
+        };
         Application {
             source: self.source.to_owned(),
             user: self.user.map(str::to_owned),
             token_sha256: hash_token(&SecretString::from(self.token())),
             exclusive: self.exclusive,
-            observe: self.observe,
-            handle: if self.handles { everything() } else { Vec::new() },
-            request: Some(if self.requests { everything() } else { Vec::new() }),
+            role: None,
+            permissions,
+            handle: Vec::new(),
+            request: None,
         }
     }
 }

@@ -1,0 +1,111 @@
+//! `switchboard check --permissions`: what each application may do, as a person and as a script see it.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+const SITE: &str = r#"
+data_dir = "data"
+
+[roles.agent]
+publish = ["Phone/*/*"]
+subscribe = ["*/*/*"]
+request = ["*/User/*", "Phone/*/*"]
+handle = ["Queue/Lamp/*"]
+deny = { subscribe = ["Payroll/*/*"], request = ["Phone/Agent/Login", "Phone/Agent/Logout"] }
+observe = ["*@team-a.example"]
+protected_handle = ["Queue/*/*"]
+
+[channels.Queue]
+scope = "shared"
+
+[[applications]]
+source = "softphone"
+user = "alice@example.com"
+role = "agent"
+permissions = { publish = [] }
+token_sha256 = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+
+[[applications]]
+source = "cti"
+service = true
+users = ["*@example.com"]
+request = ["*/Agent/Login"]
+token_sha256 = "6f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
+"#;
+
+/// Runs `check` on the site; gives its exit code, its standard output and its standard error.
+fn check(arguments: &[&str]) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("f.toml"), SITE).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    let command = command.args(["check", "--config", "f.toml", "--permissions"]).args(arguments);
+    let output = command.current_dir(folder.path()).output().unwrap();
+    let [out, error] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
+    (output.status.code().unwrap(), out, error)
+}
+
+/// A line of the table without the spaces between its columns.
+fn cells(line: &str) -> String {
+    line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect::<Vec<_>>().join(" | ")
+}
+
+#[test]
+fn the_table_has_a_line_for_each_right_of_each_application() {
+    let (code, text, _) = check(&[]);
+    let lines: Vec<String> = text.lines().map(cells).collect();
+    let expected = [
+        "SOURCE | USER | ROLE | RIGHT | ALLOWED | DENIED",
+        "softphone | alice@example.com | agent | publish | nothing",
+        "softphone | alice@example.com | agent | subscribe | */*/* | Payroll/*/*",
+        "softphone | alice@example.com | agent | request | */User/*, Phone/*/* | Phone/Agent/Login, Phone/Agent/Logout",
+        "softphone | alice@example.com | agent | handle | Queue/Lamp/*",
+        // Those that grant and general right both allow: not the login, which is denied.
+        "softphone | alice@example.com | agent | protected request | */User/FetchCredentials, Phone/Agent/SetUserInfo, \
+         Phone/Connection/ReInit",
+        "softphone | alice@example.com | agent | protected handle | nothing",
+        "softphone | alice@example.com | agent | shared handle | Queue/Lamp/*",
+        "softphone | alice@example.com | agent | observe | *@team-a.example",
+        "cti | (service) | - | publish | */*/*",
+        "cti | (service) | - | subscribe | */*/*",
+        "cti | (service) | - | request | */*/*",
+        "cti | (service) | - | handle | */*/*",
+        "cti | (service) | - | protected request | */Agent/Login",
+        "cti | (service) | - | protected handle | nothing",
+        "cti | (service) | - | shared handle | Queue/*/*",
+        "cti | (service) | - | users | *@example.com",
+        "no mistakes",
+    ];
+    assert_eq!((code, lines), (0, expected.map(str::to_owned).to_vec()));
+}
+
+#[test]
+fn a_source_selects_its_applications_and_json_is_for_programs() {
+    let (code, text, _) = check(&["--source", "softphone", "--json"]);
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let expected = json!([{
+        "source": "softphone", "user": "alice@example.com", "role": "agent",
+        "publish": { "allow": [], "deny": [] },
+        "subscribe": { "allow": ["*/*/*"], "deny": ["Payroll/*/*"] },
+        "request": { "allow": ["*/User/*", "Phone/*/*"], "deny": ["Phone/Agent/Login", "Phone/Agent/Logout"] },
+        "handle": { "allow": ["Queue/Lamp/*"], "deny": [] },
+        "protected_request": {
+            "allow": ["*/User/FetchCredentials", "Phone/Agent/SetUserInfo", "Phone/Connection/ReInit"], "deny": [],
+        },
+        "protected_handle": { "allow": [], "deny": [] },
+        "shared_handle": { "allow": ["Queue/Lamp/*"], "deny": [] },
+        "observe": ["*@team-a.example"], "users": null,
+    }]);
+    assert_eq!((code, &told["ok"], &told["permissions"]), (0, &Value::Bool(true), &expected));
+
+    let (code, text, _) = check(&["--source", "cti"]);
+    assert!(code == 0 && text.contains("cti") && !text.contains("softphone"), "{text}");
+}
+
+#[test]
+fn a_source_that_no_application_has_is_refused_with_the_nearest_one() {
+    let (code, text, error) = check(&["--source", "softfone"]);
+    assert_eq!((code, text.as_str()), (2, ""));
+    assert!(error.contains("no application has this source") && error.contains("did you mean 'softphone'?"), "{error}");
+}

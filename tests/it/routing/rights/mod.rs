@@ -1,0 +1,6 @@
+//! General rights and lists of users: what an envelope needs (`sending`), what a subscription brings (`subscribing`), and
+//! whose envelopes an observer or a service receives (`users`).
+
+mod sending;
+mod subscribing;
+mod users;
