@@ -18,6 +18,7 @@ mod salesforce;
 mod summary;
 mod syntax;
 mod text;
+mod tls;
 mod value;
 
 pub use document::{Row, document, rows};
@@ -28,6 +29,7 @@ pub use salesforce::{
     Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,
     Proofs, ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
 };
+pub use tls::{Tls, TlsVersion};
 pub(crate) use value::Fault;
 
 use std::collections::HashMap;
@@ -55,6 +57,8 @@ pub struct Config {
     pub proofs: Proofs,
     /// What browsers may connect.
     pub http: Http,
+    /// `[tls]`
+    pub tls: Tls,
     /// `[[applications]]`
     pub applications: Vec<Application>,
     /// `[channels.NAME]`; a channel not named has [`Channel::default`].
@@ -103,6 +107,8 @@ pub struct Http {
     /// Hosts beside `localhost` and IP addresses, as a `Host` header writes them (lower case, IPv6 in brackets), without
     /// a port.
     pub allowed_hosts: Vec<String>,
+    /// Whether `listen` may name addresses beyond loopback, where what is sent can be read on the way.
+    pub insecure: bool,
 }
 
 /// One of `[[applications]]`: a source, whose it is, and the hash of the token that proves it.
@@ -334,6 +340,7 @@ impl Default for Config {
             auth: AuthMode::Open,
             proofs: Proofs::default(),
             http: Http::default(),
+            tls: Tls::default(),
             applications: Vec::new(),
             channels: HashMap::new(),
             protected: PROTECTED.iter().filter_map(|pattern| pattern.parse().ok()).collect(),
