@@ -161,7 +161,7 @@ async fn serve_until_signalled(config: Config, own_folder: Option<&Path>, format
     let example = (config.auth == AuthMode::Open).then(|| Example::of(&config, own_folder));
     let server = Server::bind(config, credentials_key())?;
     introduce(&summary, &warnings, example.as_ref().zip(server.addresses().first()), format);
-    announce(server.addresses());
+    announce(server.urls());
     let shutdown = CancellationToken::new();
     let signalled_twice = async {
         signals.ending().await;
@@ -178,10 +178,10 @@ async fn serve_until_signalled(config: Config, own_folder: Option<&Path>, format
 }
 
 /// Prints the lines that scripts wait for.
-fn announce(addresses: &[SocketAddr]) {
+fn announce(urls: &[String]) {
     let mut lines = String::new();
-    for address in addresses {
-        writeln!(lines, "listening on ws://{address}/ws").ok();
+    for url in urls {
+        writeln!(lines, "listening on {url}").ok();
     }
     let mut out = io::stdout().lock();
     // A closed standard output does not keep the broker from serving.

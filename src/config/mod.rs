@@ -19,6 +19,7 @@ mod salesforce;
 mod summary;
 mod syntax;
 mod text;
+mod tls;
 mod value;
 
 pub use document::{Row, document, rows};
@@ -32,6 +33,7 @@ pub use salesforce::{
     Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,
     Proofs, ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
 };
+pub use tls::{Tls, TlsVersion};
 pub(crate) use value::Fault;
 
 use std::collections::HashMap;
@@ -59,6 +61,8 @@ pub struct Config {
     pub proofs: Proofs,
     /// What browsers may connect.
     pub http: Http,
+    /// `[tls]`
+    pub tls: Tls,
     /// `[[applications]]`
     pub applications: Vec<Application>,
     /// `[roles.NAME]`
@@ -109,6 +113,8 @@ pub struct Http {
     /// Hosts beside `localhost` and IP addresses, as a `Host` header writes them (lower case, IPv6 in brackets), without
     /// a port.
     pub allowed_hosts: Vec<String>,
+    /// Whether `listen` may name addresses beyond loopback, where what is sent can be read on the way.
+    pub insecure: bool,
 }
 
 /// One of `[[applications]]`: a source, whose it is, and the hash of the token that proves it.
@@ -340,6 +346,7 @@ impl Default for Config {
             auth: AuthMode::Open,
             proofs: Proofs::default(),
             http: Http::default(),
+            tls: Tls::default(),
             applications: Vec::new(),
             roles: Roles::default(),
             channels: HashMap::new(),

@@ -7,7 +7,7 @@ use super::file::Draft;
 use super::roles::RightsDraft;
 use super::text;
 use super::value::{Slot, Word};
-use super::{AuthMode, Channel, Config, Overflow, Publish, Scope, Store, salesforce};
+use super::{AuthMode, Channel, Config, Overflow, Publish, Scope, Store, salesforce, tls};
 
 /// The shortest duration that a timer keeps.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -39,7 +39,7 @@ pub(crate) const VARIABLE_PREFIX: &str = "SWITCHBOARD__";
 
 /// The keys that stand once.
 pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
-    KEYS.iter().chain(salesforce::all_keys())
+    KEYS.iter().chain(tls::TLS_KEYS).chain(salesforce::all_keys())
 }
 
 static KEYS: &[Key<Config>] = &[
@@ -87,6 +87,14 @@ static KEYS: &[Key<Config>] = &[
         meaning: "Names, without a port, that a request may have as its `Host`, beside `localhost` and any IP address. \
                   Other names are refused with 421: they are how a foreign page reaches a local server (DNS \
                   rebinding).",
+    },
+    Key {
+        name: "http.insecure",
+        slot: Slot::Switch(|it| &mut it.http.insecure),
+        default: "false",
+        unit: "",
+        meaning: "Whether `listen` may name addresses beyond loopback, where tokens and passwords are sent in the clear: in a \
+                  pod's network, or behind a proxy that ends TLS. Otherwise use `tls.listen`.",
     },
     Key {
         name: "protected.patterns",

@@ -11,6 +11,7 @@ mod handshake;
 mod listener;
 mod names;
 mod refusal;
+mod tls;
 mod trial;
 mod upgrade;
 mod wiring;
@@ -23,7 +24,6 @@ use std::time::SystemTime;
 
 use hyper::StatusCode;
 use secrecy::SecretString;
-use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,7 +32,9 @@ pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
+use self::listener::{Listener, Transport};
 use self::refusal::Reason;
+use self::tls::Tls;
 use self::wiring::Adapters;
 use crate::auth::Verifier;
 use crate::config::{AuthMode, Config, Http};
@@ -43,8 +45,9 @@ use crate::telemetry::LogLimit;
 
 /// A broker with its listeners open.
 pub struct Server {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     addresses: Vec<SocketAddr>,
+    urls: Vec<String>,
     broker: Arc<Broker>,
 }
 
@@ -61,7 +64,9 @@ pub enum BindError {
     #[error(transparent)]
     Unusable(#[from] UnusableList),
     /// Another process listens there.
-    #[error("{0} is in use: is another broker running? Stop it, or listen elsewhere (--listen, or the key 'listen')")]
+    #[error(
+        "{0} is in use: is another broker running? Stop it, or listen elsewhere (--listen, or the keys 'listen' and 'tls.listen')"
+    )]
     InUse(SocketAddr),
     /// The system refused.
     #[error("could not listen on {address}")]
@@ -91,7 +96,7 @@ struct Broker {
     connections: Arc<ConnectionLimit>,
     admission: Admission,
     /// Limits the log lines about refused handshakes.
-    refusals: LogLimit<(Reason, StatusCode)>,
+    refusals: LogLimit<(Reason, Option<StatusCode>)>,
     /// Listeners and connections.
     tasks: TaskTracker,
     adapters: Adapters,
@@ -114,8 +119,13 @@ impl Server {
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
         try_config(&config, credentials_key.clone())?;
-        let listeners = listen(&config)?;
-        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let tls = Tls::open(&config.tls).map_err(UnusableList::from)?;
+        let listeners = listen(&config, tls.as_ref())?;
+        let with_address = |it: &Listener| Some((it.transport.scheme(), it.socket.local_addr().ok()?));
+        let opened: Vec<_> = listeners.iter().filter_map(with_address).collect();
+        let urls = opened.iter().map(|(scheme, address)| format!("{scheme}://{address}/ws")).collect();
+        let plain = |(scheme, address): &(&str, SocketAddr)| (*scheme == Transport::Plain.scheme()).then_some(*address);
+        let addresses = opened.iter().filter_map(plain).collect();
         let verifier = wiring::verifier(&config)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
         #[expect(clippy::disallowed_methods, reason = "the calendar enters here, once")]
@@ -143,12 +153,17 @@ impl Server {
         broker.adapters.start(&broker.router, &broker.handlers, &broker.handlers_stop)?;
         // Until the drain begins: the next broker gets what an org publishes from then on.
         broker.adapters.publish_events(&broker.router, &broker.handlers, &broker.draining);
-        Ok(Self { listeners, addresses, broker: Arc::new(broker) })
+        Ok(Self { listeners, addresses, urls, broker: Arc::new(broker) })
     }
 
-    /// The addresses of its listeners, with the port that the system chose for port 0.
+    /// The addresses of its plain listeners, with the port that the system chose for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The URLs of all its listeners: first the plain ones, then those of `tls.listen` and of `tls.client_listen`.
+    pub fn urls(&self) -> &[String] {
+        &self.urls
     }
 
     /// Serves until `shutdown` is ready, then drains.
@@ -182,18 +197,24 @@ async fn tick(router: &Router) {
     }
 }
 
-fn listen(config: &Config) -> Result<Vec<TcpListener>, BindError> {
+fn listen(config: &Config, tls: Option<&Tls>) -> Result<Vec<Listener>, BindError> {
+    let mut wanted: Vec<_> = config.listen.iter().map(|address| (*address, Transport::Plain)).collect();
+    if let Some(tls) = tls {
+        wanted.extend(config.tls.listen.iter().map(|address| (*address, Transport::Tls(tls.listen()))));
+        let for_clients = config.tls.client_listen.iter().zip(std::iter::repeat(tls.client_listen()));
+        wanted.extend(for_clients.filter_map(|(address, acceptor)| Some((*address, Transport::Tls(acceptor?)))));
+    }
     if config.auth == AuthMode::Open
-        && let Some(address) = config.listen.iter().find(|address| !address.ip().is_loopback())
+        && let Some((address, _)) = wanted.iter().find(|(address, _)| !address.ip().to_canonical().is_loopback())
     {
         return Err(BindError::OpenBeyondLoopback(*address));
     }
     let mut listeners = Vec::new();
-    for &address in &config.listen {
+    for (address, transport) in wanted {
         match listener::open(address) {
-            Ok(listener) => listeners.push(listener),
+            Ok(socket) => listeners.push(Listener { socket, transport }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(BindError::InUse(address)),
-            Err(error) if config.listen_is_default && address.is_ipv6() => {
+            Err(error) if config.listen_is_default && address.is_ipv6() && config.listen.contains(&address) => {
                 tracing::warn!(
                     %address, %error,
                     "could not listen on the IPv6 loopback address; a browser that takes 'localhost' for it cannot connect"

@@ -23,6 +23,7 @@ mod client;
 mod config;
 mod credentials;
 mod salesforce;
+mod tls;
 
 mod budget;
 mod documents;

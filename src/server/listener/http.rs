@@ -2,6 +2,7 @@
 //! from hyper, with what was read ahead.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::{poll_fn, ready};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -150,7 +151,7 @@ fn decide(broker: &Broker, peer: Peer, request: &Request<Incoming>) -> Decision 
 
 /// Logs a refusal, without the query, at most once a minute for each reason, status and address.
 fn log(broker: &Broker, peer: Peer, refusal: &Refusal, request: Option<&Request<Incoming>>) {
-    let Some(omitted) = count(broker, refusal.reason, refusal.status, peer.address) else { return };
+    let Some(omitted) = count(broker, refusal.reason, Some(refusal.status), peer.address) else { return };
     let header = |name| request.and_then(|request| request.headers().get(name)).map(|value| shown(value.as_bytes()));
     tracing::info!(
         reason = refusal.reason.as_str(),
@@ -168,13 +169,20 @@ fn log(broker: &Broker, peer: Peer, refusal: &Refusal, request: Option<&Request<
 /// Logs a connection that is dropped unanswered because it is far beyond a limit.
 pub(super) fn log_dropped(broker: &Broker, address: IpAddr, cap: Cap) {
     let reason = Reason::Dropped;
-    if let Some(omitted) = count(broker, reason, StatusCode::SERVICE_UNAVAILABLE, address) {
+    if let Some(omitted) = count(broker, reason, None, address) {
         tracing::info!(reason = reason.as_str(), %address, key = cap.key(), omitted, "dropped a connection");
     }
 }
 
+/// Logs a TLS handshake that failed, at most once a minute for each address.
+pub(super) fn log_tls(broker: &Broker, peer: Peer, why: &dyn fmt::Display, what: &'static str) {
+    if let Some(omitted) = count(broker, Reason::Tls, None, peer.address) {
+        tracing::info!(reason = %why, address = %peer.address, omitted, "{what}");
+    }
+}
+
 /// Returns how many lines about this cause were left out if one is to be logged.
-fn count(broker: &Broker, reason: Reason, status: StatusCode, address: IpAddr) -> Option<u64> {
+fn count(broker: &Broker, reason: Reason, status: Option<StatusCode>, address: IpAddr) -> Option<u64> {
     broker.refusals.count(Instant::now().into_std(), (reason, status), network_of(address))
 }
 

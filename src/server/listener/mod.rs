@@ -7,6 +7,7 @@
 mod head;
 mod http;
 mod stream;
+mod tls;
 
 use std::future::Future;
 use std::io;
@@ -26,6 +27,7 @@ use self::head::HeadError;
 use self::http::{Answered, Peer};
 use super::Broker;
 use super::admission::Admitted;
+use super::tls::Acceptor;
 use crate::connection::{self, Connection, Context, Upgraded};
 
 /// Connections that the system keeps until they are accepted. All applications of a call centre may return at once, and
@@ -50,6 +52,31 @@ const ACCEPTED_AT_ONCE: u64 = 16;
 
 /// The pause after a failed accept, doubled up to the second value.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// A socket that listens, and what is spoken on its connections.
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+    pub(super) transport: Transport,
+}
+
+/// What is spoken on the connections of a listener.
+#[derive(Clone)]
+pub(super) enum Transport {
+    /// WebSocket and HTTP in the clear.
+    Plain,
+    /// The same, encrypted.
+    Tls(Arc<Acceptor>),
+}
+
+impl Transport {
+    /// The scheme of a WebSocket's URL.
+    pub(super) fn scheme(&self) -> &'static str {
+        match self {
+            Self::Plain => "ws",
+            Self::Tls(_) => "wss",
+        }
+    }
+}
 
 /// Opens a listener.
 pub(super) fn open(address: SocketAddr) -> io::Result<TcpListener> {
@@ -77,7 +104,8 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Accepts connections until the drain is over. No error ends it: they pass (EMFILE), or belong to a peer.
-pub(super) async fn accept(listener: TcpListener, broker: Arc<Broker>) {
+pub(super) async fn accept(listener: Listener, broker: Arc<Broker>) {
+    let Listener { socket, transport } = listener;
     let mut pause = ACCEPT_PAUSE.0;
     for number in 1_u64.. {
         if number.is_multiple_of(ACCEPTED_AT_ONCE) {
@@ -85,12 +113,12 @@ pub(super) async fn accept(listener: TcpListener, broker: Arc<Broker>) {
         }
         let accepted = tokio::select! {
             () = broker.closing.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = socket.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
                 pause = ACCEPT_PAUSE.0;
-                admit(&broker, stream, peer);
+                admit(&broker, &transport, stream, peer);
             }
             Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {
@@ -109,31 +137,54 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-fn admit(broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr) {
+fn admit(broker: &Arc<Broker>, transport: &Transport, stream: TcpStream, peer: SocketAddr) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "the connection has ended already");
+        return;
+    }
     let address = peer.ip().to_canonical();
     match broker.connections.admit(address) {
         Ok(admitted) => {
             let span = tracing::info_span!("connection", %peer);
-            broker.tasks.spawn(connection(Arc::clone(broker), stream, peer, admitted).instrument(span));
+            let own = Arc::clone(broker);
+            match transport {
+                Transport::Plain => broker.tasks.spawn(connection(own, stream, peer, admitted).instrument(span)),
+                Transport::Tls(acceptor) => {
+                    broker.tasks.spawn(encrypted(own, Arc::clone(acceptor), stream, peer, admitted).instrument(span))
+                }
+            };
         }
         Err(cap) => http::log_dropped(broker, address, cap),
     }
 }
 
-/// A connection from its first byte to its last. An idle session is little more than this future, so nothing of the
-/// handshake is left in it.
-fn connection(
+/// A connection to a TLS listener from its first byte to its last.
+async fn encrypted(
     broker: Arc<Broker>,
+    acceptor: Arc<Acceptor>,
     stream: TcpStream,
     peer: SocketAddr,
     admitted: Admitted,
-) -> impl Future<Output = ()> {
+) {
+    let from = Peer { address: peer.ip().to_canonical(), beyond: admitted.beyond };
+    let stream = tokio::select! {
+        stream = Box::pin(tls::shake_hands(&broker, &acceptor, from, stream)) => stream,
+        () = broker.closing.cancelled() => return,
+    };
+    drop(acceptor);
+    if let Some(stream) = stream {
+        connection(broker, stream, peer, admitted).await;
+    }
+}
+
+/// A connection from its first byte of HTTP to its last. An idle session is little more than this future, so nothing of
+/// the handshake is left in it.
+fn connection<S>(broker: Arc<Broker>, stream: S, peer: SocketAddr, admitted: Admitted) -> impl Future<Output = ()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Admitted { mut slot, unregistered, beyond } = admitted;
     async move {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "the connection has ended already");
-            return;
-        }
         let serving = {
             let address = peer.ip().to_canonical();
             let upgraded = tokio::select! {

@@ -152,6 +152,35 @@ fn open_mode_refuses_to_listen_beyond_loopback() {
 }
 
 #[test]
+fn plain_text_beyond_loopback_needs_http_insecure() {
+    let refused = |address: &str| {
+        format!(
+            "listen: {address} is beyond loopback, where tokens and passwords are sent in the clear: use tls.listen; or \
+             set http.insecure = true, for a pod's network or behind a proxy that ends TLS"
+        )
+    };
+    for address in ["0.0.0.0:1", "[::]:1", "192.168.1.7:1"] {
+        check_file(&format!("listen = ['127.0.0.1:1', '{address}']"), &format!("1: {}", refused(address)));
+        let given = Given { file: Some(""), listen: &[address], ..Given::default() };
+        check(&given, &format!("command line: --{}", refused(address)));
+    }
+    check_file(
+        &format!(
+            "listen = ['0.0.0.0:1']\nhttp.insecure = true\n[[applications]]\nsource = 'a'\nservice = true\n\
+             token_sha256 = '{HASH}'"
+        ),
+        "mode: tokens
+         listen: 0.0.0.0:1 (http.insecure)
+         applications: 1, services among them: 1",
+    );
+    // Not even with it: any program of the network could be any user.
+    check_file(
+        "auth.mode = 'open'\nhttp.insecure = true\nlisten = ['0.0.0.0:1']",
+        "3: listen: auth.mode \"open\" refuses to listen beyond loopback, and 0.0.0.0:1 is: use \"tokens\", or 127.0.0.1",
+    );
+}
+
+#[test]
 fn a_wildcard_of_another_broker_is_a_mistake() {
     check_file(
         "protected.patterns = ['Cisco/#/x', 'C#/Agent/Login']\n[requests]\nonly = ['Phone/Call/>', 'Phone/Pho*/x']",
@@ -165,12 +194,11 @@ fn a_wildcard_of_another_broker_is_a_mistake() {
 fn what_is_hardly_meant_is_a_warning() {
     let application = format!("[[applications]]\nsource = 'a'\nservice = true\ntoken_sha256 = '{HASH}'");
     check_file(
-        &format!("listen = ['0.0.0.0:1']\nlimits.outbound_bytes = 1\nprotected.patterns = []\n{application}"),
-        "warning: listening beyond loopback without TLS: tokens and passwords cross the network in the clear
-         warning: protected.patterns is empty: requests that carry passwords are not protected
+        &format!("limits.outbound_bytes = 1\nprotected.patterns = []\n{application}"),
+        "warning: protected.patterns is empty: requests that carry passwords are not protected
          warning: limits.outbound_bytes is below limits.message_bytes: the largest messages can be delivered to nobody
          mode: tokens
-         listen: 0.0.0.0:1
+         listen: 127.0.0.1:7420, [::1]:7420
          applications: 1, services among them: 1
          protected: none
          not default: limits.outbound_bytes = 1",

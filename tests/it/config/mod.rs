@@ -12,6 +12,7 @@ mod salesforce;
 mod salesforce_objects;
 mod table;
 mod texts;
+mod tls;
 mod tokens;
 mod trial;
 

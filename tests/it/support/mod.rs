@@ -15,6 +15,7 @@ pub(crate) mod framing;
 pub(crate) mod http;
 pub(crate) mod programs;
 pub(crate) mod rights;
+pub(crate) mod tls;
 pub(crate) mod transcript;
 
 pub(crate) use broker::Broker;

@@ -1,0 +1,4 @@
+//! TLS listeners: handshakes, and the files of `[tls]`.
+
+mod files;
+mod handshake;
