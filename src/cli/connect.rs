@@ -12,6 +12,9 @@ use super::Usage;
 use crate::short_text;
 use crate::store::read_secret_or_pipe;
 
+/// Where a broker listens without configuration.
+pub(crate) const DEFAULT_URL: &str = "ws://127.0.0.1:7420/ws";
+
 /// Holds the token if there is no `--token-file`.
 pub(crate) const TOKEN_VARIABLE: &str = "SWITCHBOARD_TOKEN";
 
@@ -20,11 +23,11 @@ pub(crate) const TOKEN_HELP: &str = "A file with the token; default: the environ
 /// The arguments of every client command.
 #[derive(Args)]
 pub(crate) struct Connection {
-    /// The address of the broker; wss:// for TLS
+    /// The address of the broker; wss:// for TLS, ws+unix://PATH:/ws for a Unix socket
     #[arg(
         long,
         value_name = "URL",
-        default_value = "ws://127.0.0.1:7420/ws",
+        default_value = DEFAULT_URL,
         env = "SWITCHBOARD_URL",
         hide_env_values = true,
         help_heading = "Connection"

@@ -205,7 +205,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Returns a hint for an error.
 fn hint_for(error: &anyhow::Error) -> Option<&'static str> {
     match error.downcast_ref() {
-        Some(Error::Unreachable { kind: io::ErrorKind::ConnectionRefused, .. }) => {
+        // Without a file at the path of a Unix socket, the kind is NotFound.
+        Some(Error::Unreachable { kind: io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, .. }) => {
             Some("no broker is listening there; `switchboard serve` starts one, --url gives another address")
         }
         Some(Error::Unreachable { kind: io::ErrorKind::InvalidData, .. }) => {

@@ -81,7 +81,8 @@ async fn shake_hands(
 ) -> Result<WebSocketStream<Box<dyn ByteStream>>, Error> {
     // The default of tungstenite is 128 KiB for each socket.
     let config = WebSocketConfig::default().read_buffer_size(16 << 10);
-    let shaking = async { client_async_with_config(endpoint.url().into_client_request()?, stream, Some(config)).await };
+    let shaking =
+        async { client_async_with_config(endpoint.handshake_url().into_client_request()?, stream, Some(config)).await };
     shaking.await.map(|(socket, _)| socket).map_err(|error| refused(endpoint, error))
 }
 

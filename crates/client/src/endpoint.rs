@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -27,25 +27,38 @@ pub(super) type Dial = Arc<dyn Fn() -> Dialling + Send + Sync>;
 /// own can use it to open the stream.
 pub struct Endpoint {
     url: String,
+    /// The URL of the WebSocket handshake, from which its `Host` is made.
+    handshake_url: String,
     host: String,
     port: u16,
+    /// The path of a Unix socket, in place of host and port.
+    socket: Option<PathBuf>,
     tls: Option<Tls>,
 }
 
+/// The host of a Unix socket.
+const LOCALHOST: &str = "localhost";
+
+/// What the URL of a Unix socket begins with.
+const UNIX_SCHEME: &str = "ws+unix://";
+
 impl Endpoint {
     /// Reads a URL such as `ws://127.0.0.1:7420/ws`. For `wss://`, the platform's root certificates are trusted, and
-    /// those in the PEM file `ca_file`.
+    /// those in the PEM file `ca_file`. `ws+unix://PATH:/ws` is a broker that listens on a Unix socket.
     ///
     /// # Errors
     /// [`Error::Invalid`]: the URL, or the file, cannot be used.
     pub fn new(url: &str, ca_file: Option<&Path>) -> Result<Self, Error> {
         let wrong =
             |what: &str| Error::Invalid(format!("{what}; the address of a broker is like ws://127.0.0.1:7420/ws"));
+        if let Some(rest) = url.strip_prefix(UNIX_SCHEME) {
+            return Self::unix(url, rest, ca_file);
+        }
         let uri: Uri = url.parse().map_err(|_| wrong("the URL cannot be read"))?;
         let is_tls = match uri.scheme_str() {
             Some("ws") => false,
             Some("wss") => true,
-            _ => return Err(wrong("the URL does not begin with ws:// or wss://")),
+            _ => return Err(wrong("the URL does not begin with ws://, wss:// or ws+unix://")),
         };
         // It would not be sent anywhere, and people put passwords there by mistake.
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
@@ -62,7 +75,30 @@ impl Endpoint {
                 ));
             }
         };
-        Ok(Self { url: url.to_owned(), port: uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 }), host, tls })
+        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+        Ok(Self { url: url.to_owned(), handshake_url: url.to_owned(), host, port, socket: None, tls })
+    }
+
+    /// Reads what follows the scheme in `ws+unix://PATH:/ws`.
+    fn unix(url: &str, rest: &str, ca_file: Option<&Path>) -> Result<Self, Error> {
+        let wrong = |what: &str| {
+            let like = "the address of a Unix socket is like ws+unix:///run/switchboard.sock:/ws";
+            Error::Invalid(format!("{what}; {like}"))
+        };
+        if !cfg!(unix) {
+            return Err(Error::Invalid("this system has no Unix sockets".into()));
+        }
+        if ca_file.is_some() {
+            return Err(wrong("a CA file is of no use with a Unix socket, which is not encrypted"));
+        }
+        let (socket, resource) = rest
+            .rsplit_once(":/")
+            .filter(|(socket, _)| !socket.is_empty())
+            .ok_or_else(|| wrong("the URL does not have the path of a socket, a colon and the path /ws"))?;
+        let handshake_url = format!("ws://{LOCALHOST}/{resource}");
+        handshake_url.parse::<Uri>().map_err(|_| wrong("the URL cannot be read"))?;
+        let (url, host, socket) = (url.to_owned(), LOCALHOST.to_owned(), Some(PathBuf::from(socket)));
+        Ok(Self { url, handshake_url, host, port: 80, socket, tls: None })
     }
 
     /// The URL.
@@ -71,7 +107,20 @@ impl Endpoint {
         &self.url
     }
 
-    /// The host: a name, or an address without brackets.
+    /// The URL of the WebSocket handshake on a stream that [`open`](Self::open) returns: that of [`url`](Self::url), or for
+    /// a Unix socket one of `localhost`.
+    #[must_use]
+    pub fn handshake_url(&self) -> &str {
+        &self.handshake_url
+    }
+
+    /// The path of the Unix socket, if it is one.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// The host: a name, or an address without brackets. For a Unix socket `localhost`.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
@@ -83,7 +132,8 @@ impl Endpoint {
         self.port
     }
 
-    /// Opens a TCP connection, and for `wss://` TLS on it. The WebSocket handshake comes next.
+    /// Opens a connection, and for `wss://` TLS on it. The WebSocket handshake comes next, with
+    /// [`handshake_url`](Self::handshake_url).
     ///
     /// # Errors
     /// [`Error::Unreachable`].
@@ -93,9 +143,10 @@ impl Endpoint {
 
     /// Opens a stream by `dial`, and for `wss://` TLS on it.
     pub(super) async fn open_by(&self, dial: Option<&Dial>) -> Result<Box<dyn ByteStream>, Error> {
-        let stream = match dial {
-            Some(dial) => dial().await,
-            None => self.tcp().await,
+        let stream = match (dial, &self.socket) {
+            (Some(dial), _) => dial().await,
+            (None, Some(path)) => unix(path).await,
+            (None, None) => self.tcp().await,
         };
         let stream = stream.map_err(|error| self.unreachable(error.kind(), error.to_string()))?;
         match &self.tls {
@@ -119,10 +170,23 @@ impl Endpoint {
     }
 }
 
-/// Host and port.
+#[cfg(unix)]
+async fn unix(path: &Path) -> io::Result<Box<dyn ByteStream>> {
+    Ok(Box::new(tokio::net::UnixStream::connect(path).await?))
+}
+
+#[cfg(not(unix))]
+async fn unix(_path: &Path) -> io::Result<Box<dyn ByteStream>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Host and port, or the path of the socket.
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, .. } = self;
+        let Self { host, port, socket, .. } = self;
+        if let Some(socket) = socket {
+            return socket.display().fmt(f);
+        }
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }

@@ -17,7 +17,7 @@
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?;
-//! # let listen = vec!["127.0.0.1:0".parse()?];
+//! # let listen = vec!["127.0.0.1:0".parse::<std::net::SocketAddr>()?.into()];
 //! # let server = Server::bind(Config { listen, data_dir: folder.path().into(), ..Config::default() }, None)?;
 //! # let url = format!("ws://{}/ws", server.addresses()[0]);
 //! # tokio::spawn(server.run(std::future::pending()));

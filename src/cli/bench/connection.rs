@@ -4,7 +4,6 @@
 
 use std::future::Future;
 use std::io::Cursor;
-use std::net::SocketAddr;
 use std::pin::pin;
 
 use anyhow::{Context as _, bail};
@@ -18,6 +17,7 @@ use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
+use super::process::Process;
 use switchboard_client::{ByteStream, Endpoint, Error, Failure};
 
 /// The size of one read. A connection has this buffer only while there is something in it.
@@ -36,10 +36,15 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Returns the broker's address.
-    pub(super) async fn address(&self) -> anyhow::Result<SocketAddr> {
+    /// Returns the process of the broker, if it is on this computer.
+    pub(super) async fn process(&self) -> Option<Process> {
+        #[cfg(unix)]
+        if let Some(path) = self.endpoint.socket() {
+            let broker = tokio::net::UnixStream::connect(path).await.ok()?.peer_cred().ok()?;
+            return Process::of(broker.pid()?.try_into().ok()?);
+        }
         let (host, port) = (self.endpoint.host(), self.endpoint.port());
-        lookup_host((host, port)).await?.next().context("the host has no address")
+        Process::listening_on(lookup_host((host, port)).await.ok()?.next()?)
     }
 }
 
@@ -58,7 +63,7 @@ impl Connection {
     /// Connects and registers.
     pub(super) async fn open(target: &Target) -> anyhow::Result<Self> {
         let stream = target.endpoint.open().await?;
-        let (socket, _) = client_async(target.endpoint.url(), stream).await.map_err(refused)?;
+        let (socket, _) = client_async(target.endpoint.handshake_url(), stream).await.map_err(refused)?;
         // The broker sends nothing before Register, so tungstenite has read nothing beyond the handshake.
         let stream = socket.into_inner();
         let mut connection = Self { stream, incoming: BytesMut::new(), taken: 0, outgoing: BytesMut::new() };

@@ -68,7 +68,7 @@ pub(crate) struct Bench {
     /// What to measure
     #[arg(value_enum, default_value_t = Workload::Fanout)]
     workload: Workload,
-    /// A running broker; wss:// for TLS. Without it, one is started
+    /// A running broker; wss:// for TLS, ws+unix://PATH:/ws for a Unix socket. Without it, one is started
     #[arg(long, value_name = "URL")]
     url: Option<String>,
     /// Number of subscribers, pairs, requesters or connections [default: fanout and idle 1000, others 100]
@@ -173,7 +173,7 @@ pub(crate) async fn run(arguments: Bench, output: &mut Output) -> anyhow::Result
     let known = arguments.pid.or_else(|| broker.as_ref().and_then(Broker::pid));
     let process = match known {
         Some(pid) => Some(Process::of(pid).ok_or_else(|| Usage::new(format!("the process {pid} cannot be examined")))?),
-        None => target.address().await.ok().and_then(Process::listening_on),
+        None => target.process().await,
     };
     let report = measure(&arguments, clients, &target, process.as_ref()).await;
     let name = broker.as_ref().map_or(url.as_str(), |_| OWN);

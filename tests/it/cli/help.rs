@@ -11,8 +11,8 @@ async fn help(line: &[&str]) -> String {
 /// The options that every command that connects has.
 const CONNECTION: &str = "\
 Connection:
-      --url <URL>          The address of the broker; wss:// for TLS [env: SWITCHBOARD_URL]
-                           [default: ws://127.0.0.1:7420/ws]
+      --url <URL>          The address of the broker; wss:// for TLS, ws+unix://PATH:/ws for a Unix
+                           socket [env: SWITCHBOARD_URL] [default: ws://127.0.0.1:7420/ws]
       --source <NAME>      The name to register [env: SWITCHBOARD_SOURCE]
       --token-file <FILE>  A file with the token; default: the environment variable
                            SWITCHBOARD_TOKEN

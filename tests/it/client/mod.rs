@@ -13,6 +13,7 @@ mod subscribing;
 mod timing;
 pub(crate) mod tls_proxy;
 mod tokens;
+mod unix_socket;
 
 use std::future::IntoFuture;
 use std::io;
