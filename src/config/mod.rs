@@ -2,7 +2,8 @@
 //! meets an unset default. A room gets its own part, never the whole.
 //!
 //! [`Config::load`] (`layers`: file < environment < flags) reads by the one table of keys (`reference`), from which
-//! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `syntax` explains what is not TOML,
+//! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `folder` reads the files of
+//! `applications_dir`, `syntax` explains what is not TOML,
 //! `value` and `text` check what a key takes, `rules` what keys say to each other; everything wrong ends in [`Mistakes`],
 //! all together.
 
@@ -12,6 +13,7 @@ mod reference;
 
 mod document;
 mod file;
+mod folder;
 mod mistake;
 mod rules;
 mod salesforce;
@@ -49,13 +51,15 @@ pub struct Config {
     pub listen_is_default: bool,
     /// Where the credential store, its key and the audit log live.
     pub data_dir: PathBuf,
+    /// The folder of further files with `[[applications]]`.
+    pub applications_dir: Option<PathBuf>,
     /// How sessions prove who they are.
     pub auth: AuthMode,
     /// `[auth.salesforce_jwt]` and its sisters: users whom Salesforce proves, beside the tokens of `[[applications]]`.
     pub proofs: Proofs,
     /// What browsers may connect.
     pub http: Http,
-    /// `[[applications]]`
+    /// `[[applications]]` of the configuration file, then of the files of `applications_dir`.
     pub applications: Vec<Application>,
     /// `[channels.NAME]`; a channel not named has [`Channel::default`].
     pub channels: HashMap<String, Channel>,
@@ -331,6 +335,7 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 7420)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 7420))],
             listen_is_default: true,
             data_dir: PathBuf::from("switchboard-data"),
+            applications_dir: None,
             auth: AuthMode::Open,
             proofs: Proofs::default(),
             http: Http::default(),

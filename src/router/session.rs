@@ -152,6 +152,11 @@ impl Session {
         Arc::clone(&self.permissions.read())
     }
 
+    /// Replaces its permissions.
+    pub(super) fn set_permissions(&self, permissions: Permissions) {
+        *self.permissions.write() = Arc::new(permissions);
+    }
+
     /// Returns the queue of messages for it.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
