@@ -17,6 +17,7 @@ pub mod open_files;
 mod output;
 mod prompt;
 mod publish;
+mod reload;
 mod request;
 mod secret;
 mod serve;

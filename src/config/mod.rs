@@ -7,6 +7,7 @@
 //! `value` and `text` check what a key takes, `rules` what keys say to each other; everything wrong ends in [`Mistakes`],
 //! all together.
 
+mod changes;
 mod layers;
 
 mod reference;
@@ -22,6 +23,7 @@ mod syntax;
 mod text;
 mod value;
 
+pub use changes::{Changes, TakesEffect, takes_effect};
 pub use document::{Row, document, rows};
 pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::auth::{Identity, Permissions, Principal};
+use crate::auth::{Identity, Permissions, Principal, Proof};
 use crate::router::hint::HintAllowance;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
@@ -57,6 +57,10 @@ pub struct Session {
     pub(super) source: Arc<str>,
     pub(super) address: Option<IpAddr>,
     pub(super) role: Role,
+    /// What proved its identity.
+    proof: Proof,
+    /// Its proof is no longer good: what it sends is no longer routed.
+    revoked: AtomicBool,
     /// A handle: renewal, revocation and reload swap it while the session lives.
     permissions: RwLock<Arc<Permissions>>,
     pub(super) echo: bool,
@@ -111,6 +115,8 @@ impl Session {
             source: Arc::from(source),
             address,
             role,
+            proof: identity.proof,
+            revoked: AtomicBool::new(false),
             permissions: RwLock::new(Arc::new(identity.permissions)),
             echo,
             since,
@@ -155,6 +161,21 @@ impl Session {
     /// Replaces its permissions.
     pub(super) fn set_permissions(&self, permissions: Permissions) {
         *self.permissions.write() = Arc::new(permissions);
+    }
+
+    /// Returns what proved its identity.
+    pub(super) fn proof(&self) -> &Proof {
+        &self.proof
+    }
+
+    /// Returns whether its proof was found to be no longer good. Its connection is about to end, and what it still sends
+    /// must not be routed.
+    pub fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_revoked(&self) {
+        self.revoked.store(true, Ordering::Release);
     }
 
     /// Returns the queue of messages for it.
@@ -277,6 +298,15 @@ impl Holdings {
 }
 
 impl Role {
+    /// Returns the principal of an application; `None` for an adapter.
+    pub(super) fn principal(&self) -> Option<Principal> {
+        match self {
+            Self::User(user) => Some(Principal::User(Arc::clone(user))),
+            Self::Service => Some(Principal::Service),
+            Self::Adapter => None,
+        }
+    }
+
     pub(super) fn of(principal: &Principal) -> Self {
         match principal {
             Principal::User(user) => Self::User(Arc::clone(user)),
