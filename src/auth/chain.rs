@@ -1,6 +1,6 @@
 //! [`Chain`]: static tokens first, then the verifiers of other tokens.
 
-use super::{AuthError, Claim, TokenTable, Verification, Verifier, ready};
+use super::{AuthError, Claim, Proof, Proved, Review, TokenTable, Verification, Verifier, ready};
 
 /// Looks a token up in a table; what the table does not know, another verifier is asked about.
 pub struct Chain {
@@ -22,6 +22,13 @@ impl Verifier for Chain {
             Err(AuthError::Unauthenticated(_)) => self.rest.verify(claim),
             // A token of the table that is good for another source is nobody else's.
             known => ready(known),
+        }
+    }
+
+    fn review(&self, proved: &Proved<'_>) -> Review {
+        match proved.proof {
+            Proof::Token(_) => self.tokens.review(proved),
+            Proof::Nothing | Proof::Issuer(_) | Proof::Salesforce(_) => self.rest.review(proved),
         }
     }
 }

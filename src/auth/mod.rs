@@ -26,7 +26,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 /// What a session says of itself when it registers. Its token does not print.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Claim {
     /// The name it wants to register under.
     pub source: String,
@@ -50,6 +50,27 @@ pub enum AuthError {
     Unavailable(Cow<'static, str>),
 }
 
+/// What a live session was proved to be, for [`Verifier::review`].
+pub struct Proved<'a> {
+    /// The name it registered under.
+    pub source: &'a str,
+    /// A user's or a service's.
+    pub principal: &'a Principal,
+    /// What proved it.
+    pub proof: &'a Proof,
+}
+
+/// What becomes of a live session when the configuration has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Review {
+    /// Its proof is still good, and it may do what it could do before.
+    Same,
+    /// Its proof is still good, and this is what it may do now.
+    Keep(Permissions),
+    /// Its proof is no longer good.
+    End,
+}
+
 /// The outcome of a verification, some time later.
 pub type Verification<'a> = Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send + 'a>>;
 
@@ -57,6 +78,12 @@ pub type Verification<'a> = Pin<Box<dyn Future<Output = Result<Identity, AuthErr
 pub trait Verifier: Send + Sync {
     /// Checks one claim. May wait; the session reads nothing meanwhile.
     fn verify(&self, claim: Claim) -> Verification<'_>;
+
+    /// Judges a session that a verifier of an earlier configuration has proved. Never waits. Unless a verifier has rules of
+    /// its own, no such session stays.
+    fn review(&self, _proved: &Proved<'_>) -> Review {
+        Review::End
+    }
 }
 
 /// Verifies with a plain function that never waits.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-use super::{AuthError, Claim, Identity, Verification, Verifier, ready};
+use super::{AuthError, Claim, Identity, Proof, Proved, Review, Verification, Verifier, ready};
 
 /// The SHA-256 of a token's text. Tokens are random 256-bit values, so a plain hash serves: there is nothing to guess.
 #[must_use]
@@ -46,5 +46,12 @@ impl TokenTable {
 impl Verifier for TokenTable {
     fn verify(&self, claim: Claim) -> Verification<'_> {
         ready(self.find(&claim))
+    }
+
+    fn review(&self, proved: &Proved<'_>) -> Review {
+        let Proof::Token(hash) = proved.proof else { return Review::End };
+        let rows = self.by_hash.get(hash).into_iter().flatten();
+        let same = |row: &&(String, Identity)| row.0 == proved.source && row.1.principal == *proved.principal;
+        rows.into_iter().find(same).map_or(Review::End, |(_, identity)| Review::Keep(identity.permissions.clone()))
     }
 }

@@ -19,6 +19,7 @@ mod output;
 mod permissions;
 mod prompt;
 mod publish;
+mod reload;
 mod request;
 mod secret;
 mod serve;

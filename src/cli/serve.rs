@@ -14,9 +14,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use super::secret::credentials_key;
-use super::signals::Signals;
+use super::signals::{Hangups, Signals};
 use super::try_it::Example;
-use super::{Exit, open_files, output};
+use super::{Exit, open_files, output, reload};
 use crate::config::{AuthMode, Config, LoadOptions};
 use crate::server::Server;
 use crate::telemetry::{self, Format};
@@ -30,7 +30,8 @@ Run the broker
 
 Without --config: open development mode on 127.0.0.1:7420 and [::1]:7420. Prints one line per listener on standard \
 output when it is ready; everything else goes to standard error. SIGTERM and SIGINT drain; a second one ends at once. \
-SIGHUP does not end the broker.";
+SIGHUP reloads the configuration file (not on Windows, which has no such signal); the log says what has changed, or why it \
+was refused.";
 
 /// The environment variable of `--log`.
 const LOG_VARIABLE: &str = "SWITCHBOARD_LOG";
@@ -123,19 +124,20 @@ fn wrong_variable(
     Some((name, fault))
 }
 
-fn configuration(arguments: Serve) -> anyhow::Result<Config> {
+fn load_options(arguments: Serve) -> LoadOptions {
     let mut options = LoadOptions::from_process(arguments.config);
     options.listen = arguments.listen;
     options.data_dir = arguments.data_dir;
-    Ok(Config::load(options)?)
+    options
 }
 
 fn run(arguments: Serve, format: Format) -> anyhow::Result<Exit> {
     let own_folder = arguments.data_dir.clone();
-    let config = configuration(arguments)?;
+    let options = load_options(arguments);
+    let config = Config::load(options.clone())?;
     open_files::make_room(config.limits.connections);
     let runtime = runtime().context("the runtime cannot start")?;
-    let outcome = runtime.block_on(serve_until_signalled(config, own_folder.as_deref(), format));
+    let outcome = runtime.block_on(serve_until_signalled(config, &options, own_folder.as_deref(), format));
     runtime.shutdown_timeout(LAST_WRITES);
     outcome
 }
@@ -155,8 +157,14 @@ fn runtime() -> io::Result<Runtime> {
     builder.enable_all().event_interval(TASKS_BETWEEN_POLLS).build()
 }
 
-async fn serve_until_signalled(config: Config, own_folder: Option<&Path>, format: Format) -> anyhow::Result<Exit> {
+async fn serve_until_signalled(
+    config: Config,
+    options: &LoadOptions,
+    own_folder: Option<&Path>,
+    format: Format,
+) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("signals cannot be received")?;
+    let hangups = Hangups::new().context("signals cannot be received")?;
     let (summary, warnings) = (config.summary(), config.warnings.clone());
     let example = (config.auth == AuthMode::Open).then(|| Example::of(&config, own_folder));
     let server = Server::bind(config, credentials_key())?;
@@ -168,7 +176,9 @@ async fn serve_until_signalled(config: Config, own_folder: Option<&Path>, format
         shutdown.cancel();
         signals.ending().await;
     };
+    let reloader = server.reloader();
     Ok(tokio::select! {
+        () = reload::at_each_hangup(hangups, &reloader, options) => Exit::Done,
         () = server.run(shutdown.cancelled()) => Exit::Done,
         () = signalled_twice => {
             tracing::warn!("a second signal: the broker ends without draining");

@@ -1,39 +1,28 @@
-//! [`Signals`]: the signals that end the broker, and SIGHUP, which does not.
+//! [`Signals`]: the signals that end the broker. [`Hangups`]: SIGHUP, which reloads its configuration.
 
 use std::io;
 
-/// Receives signals from the moment it is made.
+/// Receives the signals that end the broker, from the moment it is made.
 pub(super) struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
     interrupt: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
     #[cfg(unix)]
     pub(super) fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Waits for SIGTERM or SIGINT. SIGHUP is only logged: this version cannot reload its configuration.
+    /// Waits for SIGTERM or SIGINT.
     #[cfg(unix)]
     pub(super) async fn ending(&mut self) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => {
-                    tracing::info!("SIGHUP: this version does not reload its configuration; restart the broker");
-                }
-            }
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 
@@ -47,5 +36,37 @@ impl Signals {
     #[cfg(not(unix))]
     pub(super) async fn ending(&mut self) {
         tokio::signal::ctrl_c().await.ok();
+    }
+}
+
+/// Receives SIGHUP, from the moment it is made. Several that arrive while none is waited for count as one.
+pub(super) struct Hangups {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+impl Hangups {
+    #[cfg(unix)]
+    pub(super) fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { signal: signal(SignalKind::hangup())? })
+    }
+
+    /// Waits for SIGHUP.
+    #[cfg(unix)]
+    pub(super) async fn next(&mut self) {
+        self.signal.recv().await;
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Waits for ever: there is no such signal.
+    #[cfg(not(unix))]
+    pub(super) async fn next(&mut self) {
+        std::future::pending::<()>().await;
     }
 }

@@ -1,5 +1,6 @@
 //! docs/configuration.md: the guide with the table of keys printed into it.
 
+use super::changes::restart_keys;
 use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, FLAGS, Key, keys, variable};
 use super::roles::ROLE_KEYS;
 use super::salesforce::{OBJECT_KEYS, TOPIC_KEYS};
@@ -70,8 +71,12 @@ fn tables() -> String {
         format!("### {title}\n\n{HEAD}{}", own.map(line).collect::<String>())
     };
     let once = rows.iter().filter(|row| row.variable.is_some()).map(line).collect::<String>();
+    let restart = format!(
+        "### Keys that need a restart\n\nA reload that finds one of these changed is refused: {}.\n",
+        restart_keys().join(", ")
+    );
     format!(
-        "### Single keys\n\n{HEAD}{once}\n{}\n{}\n{}\n{}\n{}",
+        "### Single keys\n\n{HEAD}{once}\n{}\n{}\n{}\n{}\n{}\n{restart}",
         part("Keys of `[[applications]]`", "applications[]."),
         part("Keys of `[roles.NAME]`", "roles.NAME."),
         part("Keys of `[channels.NAME]`", "channels.NAME."),

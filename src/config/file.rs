@@ -34,12 +34,26 @@ pub(crate) struct Draft {
     pub(crate) rights: RowRights,
 }
 
+/// What a file may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contents {
+    /// Every key.
+    Everything,
+    /// `[[applications]]` only: a file of `applications_dir`.
+    Applications,
+}
+
 /// Reads a text into a configuration.
-pub(crate) fn read(text: &str, path: &Path, config: &mut Config, places: &mut Places, report: &mut Report) {
+pub(crate) fn read(
+    (text, contents): (&str, Contents),
+    path: &Path,
+    config: &mut Config,
+    places: &mut Places,
+    report: &mut Report,
+) {
     let lines = Lines::new(text, path);
     let (root, errors) = DeTable::parse_recoverable(text);
-    let mut reader =
-        Reader { lines, config, places, report: Report::default(), whole: errors.is_empty(), seen: HashSet::new() };
+    let mut reader = Reader { lines, contents, config, places, report: Report::default(), whole: errors.is_empty() };
     reader.root(root.get_ref());
     let (lines, found) = (reader.lines, reader.report.into_mistakes());
 
@@ -87,18 +101,39 @@ impl Unreadable {
     }
 }
 
+/// Bytes from one mark of [`Lines`] to the next.
+const MARK_BYTES: usize = 1024;
+
 /// Turns byte offsets into lines and columns.
 struct Lines<'a> {
     text: &'a str,
     path: &'a Path,
     /// Where each line begins.
     starts: Vec<usize>,
+    /// The number of characters before each [`MARK_BYTES`] bytes. A text can be one line of many MiB in which every value
+    /// has a place, so columns are not counted from the beginning of the line.
+    marks: Vec<usize>,
 }
 
 impl<'a> Lines<'a> {
     fn new(text: &'a str, path: &'a Path) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
-        Self { text, path, starts: std::iter::once(0).chain(ends).collect() }
+        let marks = text.as_bytes().chunks(MARK_BYTES).scan(0, |characters, part| {
+            *characters += count_characters(part);
+            Some(*characters)
+        });
+        let marks = std::iter::once(0).chain(marks).collect();
+        Self { text, path, marks, starts: std::iter::once(0).chain(ends).collect() }
+    }
+
+    /// The number of characters before an offset.
+    fn characters_before(&self, offset: usize) -> usize {
+        self.marks.get(offset / MARK_BYTES).copied().unwrap_or_default() + count_characters(self.since_mark(offset))
+    }
+
+    /// The bytes from the last mark to an offset.
+    fn since_mark(&self, offset: usize) -> &[u8] {
+        self.text.as_bytes().get(offset - offset % MARK_BYTES..offset).unwrap_or_default()
     }
 
     /// The number of the line of an offset, from 1.
@@ -138,21 +173,27 @@ impl<'a> Lines<'a> {
         let line = self.line_of(offset);
         let start = self.starts.get(line - 1).copied().unwrap_or_default();
         // An offset inside a character or after the end counts as the line's first column.
-        let before = self.text.get(start..offset).unwrap_or_default();
-        Place::File { path: self.path.to_owned(), at: Some((line, before.chars().count() + 1)) }
+        let offset = if self.text.is_char_boundary(offset) { offset } else { start };
+        let column = self.characters_before(offset) - self.characters_before(start) + 1;
+        Place::File { path: self.path.to_owned(), at: Some((line, column)) }
     }
+}
+
+/// Counts the characters that begin in a part of a text.
+fn count_characters(part: &[u8]) -> usize {
+    const CONTINUES: u8 = 0b1000_0000;
+    part.iter().filter(|byte| **byte & 0b1100_0000 != CONTINUES).count()
 }
 
 /// Walks the tables of a text.
 struct Reader<'a> {
     lines: Lines<'a>,
+    contents: Contents,
     config: &'a mut Config,
     places: &'a mut Places,
     report: Report,
     /// Whether the whole text could be parsed: else nothing is called missing.
     whole: bool,
-    /// What the applications so far are known by.
-    seen: HashSet<([u8; 32], String)>,
 }
 
 type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
@@ -175,12 +216,21 @@ impl Reader<'_> {
         for (name, value) in root {
             match name.get_ref().as_ref() {
                 "applications" => self.applications(value),
+                key if self.contents == Contents::Applications => self.not_an_application(key, name),
                 "channels" => self.channels(value),
                 "roles" => {}
                 key if is_table(key) => self.section(key, value),
                 key => self.key(key, name, value),
             }
         }
+    }
+
+    fn not_an_application(&mut self, key: &str, name: &Name<'_>) {
+        let message = "is not for a file of applications_dir, which has [[applications]] only".to_owned();
+        let is_known = is_table(key) || keys().any(|known| known.name == key);
+        let nearest = if is_known { None } else { nearest_key(key, ["applications"]) };
+        let place = self.lines.place(name.span().start);
+        self.report.push(Mistake { place, key: Some(printable(key)), message, nearest });
     }
 
     fn section(&mut self, section: &str, value: &Spanned<DeValue<'_>>) {
@@ -246,10 +296,12 @@ impl Reader<'_> {
         else {
             return;
         };
-        if !self.seen.insert((token_sha256, source.clone())) {
+        if !self.places.note_token(token_sha256, &source) {
             let message = "is listed before with the same token_sha256: a token proves a source once";
             self.report.add(&self.lines.place(start), format!("{prefix}source"), message);
         }
+        let place = (self.contents == Contents::Applications).then(|| self.lines.place(start));
+        self.places.note_application(at, place);
         let RowRights { role, handle, request, .. } = rights;
         let handle = handle.unwrap_or_default();
         let application = Application { source, user, token_sha256, exclusive, role, permissions, handle, request };
@@ -450,4 +502,39 @@ fn all_names() -> impl Iterator<Item = &'static str> {
 pub(crate) fn quoted(name: &str) -> String {
     let bare = !name.is_empty() && name.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_".contains(&it));
     if bare { printable(name) } else { format!("\"{}\"", printable(name)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(text: &str, offset: usize) -> Option<(usize, usize)> {
+        match Lines::new(text, Path::new("f.toml")).place(offset) {
+            Place::File { at, .. } => at,
+            Place::Variable(_) | Place::Flag(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_column_counts_characters() {
+        let text = format!("a = 1\n{}b", "\u{e9}".repeat(3000));
+        assert_eq!(place(&text, 4), Some((1, 5)));
+        assert_eq!(place(&text, 6 + 2 * 1500), Some((2, 1501)));
+        assert_eq!(place(&text, 6 + 2 * 1500 + 1), Some((2, 1)), "inside a character");
+        assert_eq!(place(&text, text.len()), Some((2, 3002)));
+        assert_eq!(place(&text, text.len() + 1), Some((2, 1)));
+        assert_eq!(place("", 0), Some((1, 1)));
+        assert_eq!(place(&"x".repeat(MARK_BYTES), MARK_BYTES), Some((1, MARK_BYTES + 1)));
+    }
+
+    /// Ten thousand applications in one line have some 60,000 places. If each were counted from the beginning of the line,
+    /// that would be 10^11 bytes.
+    #[test]
+    fn a_place_in_a_long_line_looks_at_few_bytes() {
+        let text = "x".repeat(4 << 20);
+        let lines = Lines::new(&text, Path::new("f.toml"));
+        let most = (0..text.len()).step_by(997).map(|offset| lines.since_mark(offset).len()).max();
+        assert!(most.is_some_and(|most| most < MARK_BYTES), "{most:?}");
+        assert_eq!(place(&text, text.len() - 1), Some((1, text.len())));
+    }
 }

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use toml::de::DeValue;
 
+use super::file::{self, Contents};
 use super::mistake::{Mistake, Mistakes, Place, Report, nearest_key, printable};
 use super::reference::{FLAGS, VARIABLE_PREFIX, keys, variable};
 use super::rules::{self, Places};
 use super::value::{Item, Value};
-use super::{AuthMode, Config, file};
+use super::{AuthMode, Config, folder};
 
 /// The largest file that is read: room for some hundred thousand applications, and an end for `/dev/zero`.
-const FILE_BYTES_MAX: u64 = 64 << 20;
+pub(super) const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// What a configuration is made from.
 #[derive(Clone, Debug, Default)]
@@ -49,8 +50,10 @@ impl Config {
         let mut report = Report::default();
         if let Some(path) = &options.file {
             config.auth = AuthMode::Tokens;
-            let outcome = read_file(path)
-                .and_then(|text| on_a_deep_stack(|| file::read(&text, path, &mut config, &mut places, &mut report)));
+            let outcome = read_text(path, FILE_BYTES_MAX).and_then(|text| {
+                let text = (text.as_str(), Contents::Everything);
+                on_a_deep_stack(|| file::read(text, path, &mut config, &mut places, &mut report))
+            });
             if let Err(message) = outcome {
                 let place = Place::File { path: path.clone(), at: None };
                 report.push(Mistake { place, key: None, message, nearest: None });
@@ -58,6 +61,7 @@ impl Config {
         }
         read_environment(options.environment, &mut config, &mut places, &mut report);
         read_flags(options.listen, options.data_dir, &mut config, &mut places, &mut report);
+        folder::read(&mut config, &mut places, &mut report);
         if places.written("data_dir").is_none() {
             config.data_dir = platform_data_dir();
         }
@@ -67,23 +71,29 @@ impl Config {
     }
 }
 
-fn read_file(path: &Path) -> Result<String, String> {
+/// Reads a file of at most so many bytes.
+///
+/// # Errors
+/// Why not, as the predicate of a sentence about the file.
+pub(super) fn read_text(path: &Path, bytes_max: u64) -> Result<String, String> {
     let cannot = |error: std::io::Error| match error.kind() {
         ErrorKind::InvalidData => "is not UTF-8 text".to_owned(),
         _ => format!("cannot be read: {error}"),
     };
     let mut text = String::new();
     let file = File::open(path).map_err(cannot)?;
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(cannot)?;
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err("is larger than any configuration: 64 MiB at most".to_owned());
+    file.take(bytes_max + 1).read_to_string(&mut text).map_err(cannot)?;
+    if text.len() as u64 > bytes_max {
+        return Err(
+            "is larger than any configuration: 64 MiB at most, which all files of applications_dir share".to_owned()
+        );
     }
     Ok(text)
 }
 
 /// Runs the parser where there is room for it: it recurses once for each part of a dotted key, and a text may nest some
 /// six thousand of them, which takes 5 MiB without optimisation. A thread of a runtime or a test has 2 MiB.
-fn on_a_deep_stack(read: impl FnOnce() + Send) -> Result<(), String> {
+pub(super) fn on_a_deep_stack(read: impl FnOnce() + Send) -> Result<(), String> {
     const STACK_BYTES: usize = 32 << 20;
     std::thread::scope(|scope| {
         let reader = std::thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, read);

@@ -2,16 +2,19 @@
 //! meets an unset default. A room gets its own part, never the whole.
 //!
 //! [`Config::load`] (`layers`: file < environment < flags) reads by the one table of keys (`reference`), from which
-//! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `syntax` explains what is not TOML,
+//! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `folder` reads the files of
+//! `applications_dir`, `syntax` explains what is not TOML,
 //! `value` and `text` check what a key takes, `rules` what keys say to each other; everything wrong ends in [`Mistakes`],
 //! all together.
 
+mod changes;
 mod layers;
 
 mod reference;
 
 mod document;
 mod file;
+mod folder;
 mod mistake;
 mod roles;
 mod rules;
@@ -22,6 +25,7 @@ mod text;
 mod tls;
 mod value;
 
+pub use changes::{Changes, TakesEffect, takes_effect};
 pub use document::{Row, document, rows};
 pub(crate) use file::quoted;
 pub use layers::LoadOptions;
@@ -55,6 +59,8 @@ pub struct Config {
     pub listen_is_default: bool,
     /// Where the credential store, its key and the audit log live.
     pub data_dir: PathBuf,
+    /// The folder of further files with `[[applications]]`.
+    pub applications_dir: Option<PathBuf>,
     /// How sessions prove who they are.
     pub auth: AuthMode,
     /// `[auth.salesforce_jwt]` and its sisters: users whom Salesforce proves, beside the tokens of `[[applications]]`.
@@ -63,7 +69,7 @@ pub struct Config {
     pub http: Http,
     /// `[tls]`
     pub tls: Tls,
-    /// `[[applications]]`
+    /// `[[applications]]` of the configuration file, then of the files of `applications_dir`.
     pub applications: Vec<Application>,
     /// `[roles.NAME]`
     pub roles: Roles,
@@ -343,6 +349,7 @@ impl Default for Config {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 7420)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 7420))],
             listen_is_default: true,
             data_dir: PathBuf::from("switchboard-data"),
+            applications_dir: None,
             auth: AuthMode::Open,
             proofs: Proofs::default(),
             http: Http::default(),

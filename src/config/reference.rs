@@ -59,6 +59,14 @@ static KEYS: &[Key<Config>] = &[
         meaning: "The folder of the credential store, its key and the audit log. Only one broker can use a folder.",
     },
     Key {
+        name: "applications_dir",
+        slot: Slot::Path(|it, path| it.applications_dir = Some(path)),
+        default: "none",
+        unit: "",
+        meaning: "A folder of `*.toml` files, each with one or many `[[applications]]` and nothing else. They add to those \
+                  of the configuration file.",
+    },
+    Key {
         name: "auth.mode",
         slot: Slot::Word(&[
             Word { word: "open", put: |it| it.auth = AuthMode::Open },

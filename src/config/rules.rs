@@ -1,35 +1,64 @@
 //! What no key can say alone: rules between keys, and warnings about what is allowed but hardly meant.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 
 use super::mistake::{Place, Report};
 use super::{Application, AuthMode, Channel, Config, Publish, Scope, roles, salesforce, tls};
 use wire::Pattern;
 
-/// Where each key that was written got its value.
+/// Where each key that was written got its value, and each application.
 #[derive(Default)]
-pub(crate) struct Places(BTreeMap<&'static str, Place>);
+pub(crate) struct Places {
+    keys: BTreeMap<&'static str, Place>,
+    /// In the order of the applications: the number of each in its file, and its place if that is not the configuration
+    /// file.
+    applications: Vec<(usize, Option<Place>)>,
+    /// What the applications so far are known by.
+    known: HashSet<([u8; 32], String)>,
+}
 
 impl Places {
     /// Notes that a key got its value here; the last layer counts.
     pub(crate) fn note(&mut self, key: &'static str, place: Place) {
-        self.0.insert(key, place);
+        self.keys.insert(key, place);
+    }
+
+    /// Notes an application, which is the one with this number in its file; `place` says which file, if it is not the
+    /// configuration file.
+    pub(crate) fn note_application(&mut self, number: usize, place: Option<Place>) {
+        self.applications.push((number, place));
+    }
+
+    /// Notes what an application is known by. Returns whether no earlier one is known by the same.
+    pub(crate) fn note_token(&mut self, token_sha256: [u8; 32], source: &str) -> bool {
+        self.known.insert((token_sha256, source.to_owned()))
+    }
+
+    /// How a warning names an application: `applications[3]`, after its file and line if it is in `applications_dir`.
+    fn application(&self, at: usize) -> String {
+        match self.applications.get(at) {
+            Some((number, Some(Place::File { path, at: Some((line, _)) }))) => {
+                format!("{}:{line}: applications[{number}]", path.display())
+            }
+            Some((number, _)) => format!("applications[{number}]"),
+            None => format!("applications[{at}]"),
+        }
     }
 
     /// Where a key was written; else where its table begins, or the first key of it that was written.
     pub(crate) fn of(&self, key: &str) -> Option<&Place> {
         let table = key.rsplit_once('.').map_or(key, |(table, _)| table);
         let inside = |name: &str| name.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'));
-        self.0
+        self.keys
             .get(key)
-            .or_else(|| self.0.get(table))
-            .or_else(|| self.0.iter().find(|(name, _)| inside(name)).map(|(_, place)| place))
+            .or_else(|| self.keys.get(table))
+            .or_else(|| self.keys.iter().find(|(name, _)| inside(name)).map(|(_, place)| place))
     }
 
     /// Where this very key was written.
     pub(crate) fn written(&self, key: &str) -> Option<&Place> {
-        self.0.get(key)
+        self.keys.get(key)
     }
 }
 
@@ -47,7 +76,7 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
     tls::check(config, places, report);
     salesforce::check(config, places, report);
     if report.is_empty() {
-        config.warnings = warnings(config);
+        config.warnings = warnings(config, places);
     }
 }
 
@@ -90,7 +119,7 @@ fn is_loopback(address: &SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
 }
 
-fn warnings(config: &Config) -> Vec<String> {
+fn warnings(config: &Config, places: &Places) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |applies: bool, text: &str| {
         if applies {
@@ -120,7 +149,8 @@ fn warnings(config: &Config) -> Vec<String> {
         config.limits.rate > 0 && config.limits.burst < config.limits.rate,
         "limits.burst is below limits.rate: a session that sends a second's messages at once is slowed down",
     );
-    warnings.extend(config.applications.iter().enumerate().flat_map(|(at, it)| without_effect(config, at, it)));
+    let applications = config.applications.iter().enumerate();
+    warnings.extend(applications.flat_map(|(at, it)| without_effect(config, &|| places.application(at), it)));
     warnings.extend(roles::warnings(config));
     warnings.extend(tls::warnings(config));
     warnings.extend(salesforce::warnings(config));
@@ -129,7 +159,7 @@ fn warnings(config: &Config) -> Vec<String> {
 
 /// Patterns of an application that change nothing: a grant is needed for protected triples, and for an agent's application
 /// to handle triples of shared channels.
-fn without_effect(config: &Config, at: usize, application: &Application) -> Vec<String> {
+fn without_effect(config: &Config, named: &dyn Fn() -> String, application: &Application) -> Vec<String> {
     let (own, needed) = match application.user {
         Some(_) => ("an agent's application", "protected triples and shared channels"),
         None => ("a service", "protected triples"),
@@ -137,14 +167,12 @@ fn without_effect(config: &Config, at: usize, application: &Application) -> Vec<
     let handle = application.handle.iter().enumerate().filter(|(_, pattern)| {
         !is_protected(config, pattern) && (application.user.is_none() || !is_shared(config, pattern))
     });
-    let handle = handle.map(|(number, _)| {
-        format!("applications[{at}].handle[{number}] has no effect: {own} needs it for {needed} only")
-    });
+    let handle = handle
+        .map(|(number, _)| format!("{}.handle[{number}] has no effect: {own} needs it for {needed} only", named()));
     let request =
         application.request.iter().flatten().enumerate().filter(|(_, pattern)| !is_protected(config, pattern));
-    let request = request.map(|(number, _)| {
-        format!("applications[{at}].request[{number}] has no effect: it is about protected triples only")
-    });
+    let request = request
+        .map(|(number, _)| format!("{}.request[{number}] has no effect: it is about protected triples only", named()));
     handle.chain(request).collect()
 }
 

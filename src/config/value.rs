@@ -225,6 +225,27 @@ impl<T> Slot<T> {
         }
     }
 
+    /// Puts a value that is the same for every configuration, so that the key no longer tells two of them apart.
+    pub(crate) fn blank(&self, target: &mut T) {
+        match self {
+            Self::Addresses(slot) => slot(target).clear(),
+            Self::Path(put) => put(target, PathBuf::new()),
+            Self::Word(words) => words.iter().take(1).for_each(|word| (word.put)(target)),
+            Self::Text(_, put) => put(target, String::new()),
+            Self::Texts(_, slot) => slot(target).clear(),
+            Self::Names(_, slot) => slot(target).clear(),
+            Self::Patterns(put) => put(target, Vec::new()),
+            // Only tables that are compared whole have such keys.
+            Self::Table(..) => {}
+            Self::Observed(put) | Self::Users(put) => put(target, Users::nobody()),
+            Self::Hash(put) => put(target, [0; 32]),
+            Self::Switch(slot) => *slot(target) = false,
+            Self::Size(_, slot) => *slot(target) = 0,
+            Self::Count(_, slot) => *slot(target) = 0,
+            Self::Span(_, slot) => *slot(target) = Duration::ZERO,
+        }
+    }
+
     /// The value as TOML writes it; `None` for what a summary has its own words for.
     pub(crate) fn show(&self, target: &mut T) -> Option<String> {
         match self {

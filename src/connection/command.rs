@@ -29,12 +29,17 @@ pub(super) struct Registering {
     id: Option<String>,
     echo: bool,
     resume: bool,
+    /// What is verified, and again if there is a reload meanwhile.
+    claim: Claim,
+    /// The number of the last reload when the verification began.
+    reloads: u64,
 }
 
 impl Registering {
     #[cfg(test)]
     pub(super) fn of(source: &str) -> Self {
-        Self { source: source.to_owned(), id: None, echo: false, resume: false }
+        let claim = Claim { source: source.to_owned(), user: None, token: None };
+        Self { source: source.to_owned(), id: None, echo: false, resume: false, claim, reloads: 0 }
     }
 
     pub(super) fn failure(&self, refusal: &Refusal) -> String {
@@ -73,7 +78,7 @@ impl Connection {
                 return None;
             }
             Err(refusal) => Err(refusal),
-            Ok(Command::Register(options)) => match self.register(envelope, *options) {
+            Ok(Command::Register(options)) => match self.register(envelope, *options, router) {
                 Ok(effect) => return Some(effect),
                 Err(refusal) => Err(refusal),
             },
@@ -140,7 +145,7 @@ impl Connection {
         }
     }
 
-    fn register(&mut self, envelope: &Envelope<'_>, options: Register) -> Result<Effect, Refusal> {
+    fn register(&mut self, envelope: &Envelope<'_>, options: Register, router: &Router) -> Result<Effect, Refusal> {
         let Some(source) = envelope.source() else {
             return Err(Refusal::new(
                 ErrorCode::InvalidEnvelope,
@@ -156,10 +161,17 @@ impl Connection {
         let source = source.to_owned();
         let claim = Claim { source: source.clone(), user: options.user, token: options.token };
         let id = envelope.id().map(str::to_owned);
-        self.registering = Some(Box::new(Registering { source, id, echo: options.echo, resume: options.resume }));
+        let (echo, resume, reloads) = (options.echo, options.resume, router.reloads());
+        let registering = Registering { source, id, echo, resume, claim, reloads };
+        Ok(self.verify(Box::new(registering)))
+    }
+
+    fn verify(&mut self, registering: Box<Registering>) -> Effect {
+        let claim = registering.claim.clone();
+        self.registering = Some(registering);
         // The deadline for registering goes on: no connection waits longer for a verifier.
         self.heartbeat.not_read();
-        Ok(Effect::Verify(claim))
+        Effect::Verify(claim)
     }
 
     pub(super) fn verified(
@@ -168,11 +180,12 @@ impl Connection {
         outcome: Result<Identity, AuthError>,
         router: &Router,
     ) -> Option<Effect> {
-        let registering = self.registering.take()?;
+        let mut registering = self.registering.take()?;
         let refusal = match outcome {
-            Ok(identity) => return self.attach(now, &registering, identity, router),
+            Ok(identity) => return self.attach(now, registering, identity, router),
             Err(AuthError::Unauthenticated(why)) => {
                 if self.settings.failed_logins.fail(now, self.address) {
+                    registering.claim.token = None;
                     self.registering = Some(registering);
                     self.timers.set(Timer::Delay, now + DELAY);
                     return None;
@@ -242,7 +255,7 @@ impl Connection {
     fn attach(
         &mut self,
         now: Instant,
-        registering: &Registering,
+        mut registering: Box<Registering>,
         identity: Identity,
         router: &Router,
     ) -> Option<Effect> {
@@ -258,9 +271,13 @@ impl Connection {
             address: Some(self.address),
             outbox: self.settings.outbox(),
         };
-        let session = match router.attach(now, registration) {
-            Ok(session) => session,
-            Err(refusal) => return Some(self.refuse(now, registering, Some(&principal), &refusal, router)),
+        let session = match router.attach_verified(now, registration, registering.reloads) {
+            Ok(Some(session)) => session,
+            Ok(None) => {
+                registering.reloads = router.reloads();
+                return Some(self.verify(registering));
+            }
+            Err(refusal) => return Some(self.refuse(now, &registering, Some(&principal), &refusal, router)),
         };
         self.log_registered(now, &session);
         let limits = &self.settings.limits;

@@ -20,6 +20,10 @@ impl Connection {
     /// A message, with its text unless it is a binary one. It counts against the rate whatever it is.
     pub(super) fn message(&mut self, now: Instant, text: Option<&str>, router: &Router) -> Option<Effect> {
         self.heartbeat.hear();
+        if self.session().is_some_and(|session| session.is_revoked()) {
+            self.secret_read = true;
+            return None;
+        }
         let limits = DecodeLimits::client(self.settings.limits.json_depth);
         let binary = || Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages").into();
         let effect = match text.map_or_else(|| Err(binary()), |text| decode(text, limits)) {

@@ -6,9 +6,9 @@ use std::time::SystemTime;
 use wire::{ErrorCode, Refusal};
 
 use super::*;
-use crate::auth::{Ends, Permissions, Principal};
+use crate::auth::{Ends, Permissions, Principal, Verification, Verifier};
 use crate::config::{Config, Limits};
-use crate::router::{Ids, Policy};
+use crate::router::{Ids, Policy, Reviewed};
 
 /// A connection that is registered, and that takes nothing from now on.
 fn registered(limits: Limits) -> (Instant, Connection, Router) {
@@ -72,6 +72,47 @@ fn an_expired_proof_ends_its_session_and_no_other() {
 
     let (now, mut connection, router) = registered(quiet());
     assert!(connection.handle(now + Duration::from_hours(12), Input::Timeout, &router).is_none());
+}
+
+/// Says of every proof that it is no longer good.
+struct Nobody;
+
+impl Verifier for Nobody {
+    fn verify(&self, _claim: Claim) -> Verification<'_> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[test]
+fn an_identity_that_was_verified_before_a_reload_is_verified_again() {
+    let (now, mut connection, router) = registered(Limits::default());
+    connection.handle(now, Input::Text(&command("Unregister")), &router);
+    assert!(matches!(connection.handle(now, Input::Text(&command("Register")), &router), Some(Effect::Verify(_))));
+    router.review(&Nobody);
+    let alice = || Identity::unproved(Principal::User("alice".into()), Permissions::all());
+    let again = connection.handle(now, Input::Verified(Ok(alice())), &router);
+    let Some(Effect::Verify(claim)) = again else { panic!("{again:?}") };
+    assert_eq!((claim.source.as_str(), router.size().sessions), ("phone", 0));
+    assert!(connection.session().is_none() && !connection.reads());
+    assert!(connection.handle(now, Input::Verified(Ok(alice())), &router).is_none());
+    assert!(connection.session().is_some());
+}
+
+#[test]
+fn what_a_session_sends_after_its_proof_was_removed_is_not_routed() {
+    let (now, mut connection, router) = registered(Limits::default());
+    assert_eq!(router.review(&Nobody), Reviewed { ended: 1, changed: 0 });
+    let text = r#"{"channel":"Phone","topic":"Call","subtopic":"Ringing","id":"1"}"#;
+    assert!(connection.handle(now, Input::Text(text), &router).is_none());
+    let end = connection.ended().unwrap();
+    let effect = connection.handle(now, Input::Ended(end), &router);
+    check_close(effect, CloseCode::Unauthenticated, "the proof of identity was removed");
+    let texts = taken(now, &mut connection, &router);
+    assert!(texts.len() == 1 && texts[0].contains("UNAUTHENTICATED"), "neither a reply nor a receipt: {texts:?}");
+}
+
+fn command(subtopic: &str) -> String {
+    format!(r#"{{"channel":"Broker","topic":"Application","subtopic":"{subtopic}","source":"phone"}}"#)
 }
 
 #[test]

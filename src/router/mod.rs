@@ -43,6 +43,7 @@ mod presence;
 mod pressure;
 mod request;
 mod retained;
+mod review;
 mod session;
 mod subscribe;
 mod wake;
@@ -55,12 +56,14 @@ pub use presence::Application;
 pub use pressure::Allowance;
 pub use request::door::{Data, Door, Given, Payload};
 pub use retained::Replay;
+pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::{Listed, Subscribed};
 pub use wake::{HeldWakes, WakeBatch};
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
@@ -94,6 +97,8 @@ pub struct Router {
     off: Vec<SwitchedOff>,
     /// Limits the log lines that sessions can cause.
     log_limit: LogLimit<Logged>,
+    /// The number of the last reload.
+    reloads: AtomicU64,
 }
 
 /// Something that a session could cause again and again, for which there is a limited number of lines a minute.
@@ -222,6 +227,7 @@ impl Router {
             declarations,
             off: Vec::new(),
             log_limit: LogLimit::default(),
+            reloads: AtomicU64::new(0),
         }
     }
 
@@ -242,6 +248,17 @@ impl Router {
     /// # Errors
     /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`.
     pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, Refusal> {
+        let attached = self.attach_if(now, registration, || true)?;
+        attached.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the broker failed; its log says more"))
+    }
+
+    /// Makes a session known, unless `is_current` says that its identity has to be verified again.
+    fn attach_if(
+        &self,
+        now: Instant,
+        registration: Registration,
+        is_current: impl FnOnce() -> bool,
+    ) -> Result<Option<Arc<Session>>, Refusal> {
         if registration.source == OWN_SOURCE {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,
@@ -251,9 +268,11 @@ impl Router {
         let exclusive = registration.identity.exclusive;
         let role = Role::of(&registration.identity.principal);
         let session = self.session(now, role, registration, None);
-        self.presence.join(&session, exclusive)?;
+        if !self.presence.join(&session, exclusive, is_current)? {
+            return Ok(None);
+        }
         self.tell_presence(now, &session, Change::Joined);
-        Ok(session)
+        Ok(Some(session))
     }
 
     /// Attaches an adapter, which sends events, and receives those that it subscribes to. It is not an application, so

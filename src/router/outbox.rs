@@ -226,6 +226,19 @@ impl Outbox {
         });
     }
 
+    /// Ends the outbox, and leaves this frame in place of what waits in it. It does nothing if the outbox has ended already.
+    pub fn end_with(&self, last: Frame, end: End) {
+        self.change(|state| {
+            if state.end.is_none() {
+                state.clear();
+                state.messages = 1;
+                state.bytes = last.len();
+                state.queue.push_back(Entry::Frame(last, OnFull::Close, Kind::Other));
+                state.end = Some(end);
+            }
+        });
+    }
+
     /// Why the outbox ended, if it did.
     pub fn ended(&self) -> Option<End> {
         self.state.lock().end
@@ -407,6 +420,10 @@ impl State {
     /// Drops the queue at once: the peer reads nothing, and the memory is needed for others.
     fn overflow(&mut self) {
         self.end = Some(End::Overflowed);
+        self.clear();
+    }
+
+    fn clear(&mut self) {
         self.queue = VecDeque::new();
         (self.messages, self.bytes, self.droppable) = (0, 0, 0);
     }

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::{Mutex, RwLock};
 
-use crate::auth::{Identity, Permissions, Principal, Rights, Users};
+use crate::auth::{Identity, Permissions, Principal, Proof, Rights, Users};
 use crate::router::hint::HintAllowance;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
@@ -57,6 +57,10 @@ pub struct Session {
     pub(super) source: Arc<str>,
     pub(super) address: Option<IpAddr>,
     pub(super) role: Role,
+    /// What proved its identity.
+    proof: Proof,
+    /// Its proof is no longer good: what it sends is no longer routed.
+    revoked: AtomicBool,
     /// A handle: renewal, revocation and reload swap it while the session lives.
     permissions: RwLock<Arc<Permissions>>,
     /// Whether they restrict what it sends and receives: nearly always all that others look at.
@@ -114,6 +118,8 @@ impl Session {
             address,
             role,
             restricted: AtomicBool::new(restrict(&identity.permissions)),
+            proof: identity.proof,
+            revoked: AtomicBool::new(false),
             permissions: RwLock::new(Arc::new(identity.permissions)),
             echo,
             since,
@@ -170,6 +176,21 @@ impl Session {
     /// Returns its general rights, if they are restricted.
     pub(super) fn rights(&self) -> Option<Arc<Rights>> {
         if self.is_restricted() { self.permissions.read().rights.clone() } else { None }
+    }
+
+    /// Returns what proved its identity.
+    pub(super) fn proof(&self) -> &Proof {
+        &self.proof
+    }
+
+    /// Returns whether its proof was found to be no longer good. Its connection is about to end, and what it still sends
+    /// must not be routed.
+    pub fn is_revoked(&self) -> bool {
+        self.revoked.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_revoked(&self) {
+        self.revoked.store(true, Ordering::Release);
     }
 
     /// Returns the queue of messages for it.
@@ -307,6 +328,15 @@ impl Holdings {
 }
 
 impl Role {
+    /// Returns the principal of an application; `None` for an adapter.
+    pub(super) fn principal(&self) -> Option<Principal> {
+        match self {
+            Self::User(user) => Some(Principal::User(Arc::clone(user))),
+            Self::Service => Some(Principal::Service),
+            Self::Adapter => None,
+        }
+    }
+
     pub(super) fn of(principal: &Principal) -> Self {
         match principal {
             Principal::User(user) => Self::User(Arc::clone(user)),

@@ -2,7 +2,8 @@
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `upgrade` RFC 6455), `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
-//! handlers in this process, `trial` opens everything that the broker needs and changes nothing.
+//! handlers in this process, `reload` replaces what a new configuration changes, `trial` opens everything that the broker
+//! needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
@@ -11,6 +12,7 @@ mod handshake;
 mod listener;
 mod names;
 mod refusal;
+mod reload;
 mod tls;
 mod trial;
 mod upgrade;
@@ -23,21 +25,23 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use hyper::StatusCode;
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::reload::{ReloadError, Reloaded, Reloader};
 pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
 use self::listener::{Listener, Transport};
 use self::refusal::Reason;
+use self::reload::{InForce, Replaceable};
 use self::tls::Tls;
 use self::wiring::Adapters;
-use crate::auth::Verifier;
-use crate::config::{AuthMode, Config, Http};
+use crate::config::{AuthMode, Config};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::salesforce::SetupErrors;
@@ -90,8 +94,10 @@ pub enum BindError {
 /// What all connections share.
 struct Broker {
     router: Arc<Router>,
-    verifier: Box<dyn Verifier>,
-    http: Http,
+    /// What a reload replaces.
+    in_force: Replaceable<InForce>,
+    /// The configuration in force. Locked during a reload.
+    config: Mutex<Config>,
     settings: Arc<Settings>,
     connections: Arc<ConnectionLimit>,
     admission: Admission,
@@ -126,20 +132,20 @@ impl Server {
         let urls = opened.iter().map(|(scheme, address)| format!("{scheme}://{address}/ws")).collect();
         let plain = |(scheme, address): &(&str, SocketAddr)| (*scheme == Transport::Plain.scheme()).then_some(*address);
         let addresses = opened.iter().filter_map(plain).collect();
-        let verifier = wiring::verifier(&config)?;
+        let in_force = InForce::open(&config)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
         #[expect(clippy::disallowed_methods, reason = "the calendar enters here, once")]
         let calendar = SystemTime::now();
         let (now, policy) = (Instant::now().into_std(), Policy::new(&config));
         let router = Router::new(now, calendar, policy, Ids::random(), adapters.declarations());
-        let settings = Settings::new(config.limits).with_audit(adapters.audit());
+        let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
         let broker = Broker {
             router: Arc::new(router.with_switched_off(adapters.switched_off())),
-            verifier,
+            in_force: Replaceable::new(in_force),
+            config: Mutex::new(config),
             connections: Arc::new(ConnectionLimit::new(settings.limits(), settings.unregistered().clone())),
             admission: Admission::default(),
             refusals: LogLimit::default(),
-            http: config.http,
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),
             adapters,
@@ -164,6 +170,12 @@ impl Server {
     /// The URLs of all its listeners: first the plain ones, then those of `tls.listen` and of `tls.client_listen`.
     pub fn urls(&self) -> &[String] {
         &self.urls
+    }
+
+    /// Reloads its configuration while it runs.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        Reloader::new(Arc::clone(&self.broker))
     }
 
     /// Serves until `shutdown` is ready, then drains.

@@ -91,6 +91,22 @@ pub fn try_config(config: &Config, credentials_key: Option<SecretString>) -> Res
         // Its files would only repeat it.
         Err(error) => found.push(Unusable::new("data_dir", error)),
     }
+    found.extend(files(config));
+    if found.is_empty() { Ok(()) } else { Err(UnusableList(found)) }
+}
+
+/// Tries every key, secret and certificate that the configuration names, for a reload: the rest is in use by the broker
+/// that reloads. Blocks on the disk.
+///
+/// # Errors
+/// Everything that cannot be used.
+pub(super) fn try_files(config: &Config) -> Result<(), UnusableList> {
+    let found = files(config);
+    if found.is_empty() { Ok(()) } else { Err(UnusableList(found)) }
+}
+
+fn files(config: &Config) -> Vec<Unusable> {
+    let mut found = Vec::new();
     found.extend(Tls::open(&config.tls).err());
     if wiring::needs_org(config)
         && let Err(error) = Org::open(&config.salesforce)
@@ -100,7 +116,7 @@ pub fn try_config(config: &Config, credentials_key: Option<SecretString>) -> Res
     if let Err(errors) = wiring::verifier(config) {
         found.extend(errors.list().iter().map(Unusable::from));
     }
-    if found.is_empty() { Ok(()) } else { Err(UnusableList(found)) }
+    found
 }
 
 /// Addresses that this machine does not have, or whose port this user may not have.

@@ -1,5 +1,6 @@
 //! Checks the tables `[auth.salesforce_*]` against each other and against the other keys.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use super::UserKey;
@@ -97,6 +98,9 @@ fn asked(asked: &Asked, org_is_missing: bool, user: ProvenUser) -> Vec<Rule> {
 
 /// Checks the tables that are on against `auth.mode` and `[[applications]]`.
 fn beside_others(config: &Config, places: &Places, report: &mut Report) {
+    // Both lists can have thousands of entries.
+    let services: HashSet<&str> =
+        config.applications.iter().filter(|it| it.user.is_none()).map(|it| it.source.as_str()).collect();
     for (table, proving) in config.proofs.each() {
         if let (AuthMode::Open, Some(place)) = (config.auth, places.of(&format!("{table}."))) {
             let message = "must not stand beside auth.mode \"open\", which believes everybody: use \"tokens\"";
@@ -108,8 +112,7 @@ fn beside_others(config: &Config, places: &Places, report: &mut Report) {
             report.add(place, &*key, "must name at least one; without the key, any name but a service's will do");
         }
         for (at, source) in proving.sources.iter().enumerate() {
-            let of_a_service = config.applications.iter().any(|it| it.user.is_none() && it.source == *source);
-            if let (true, Some(place)) = (of_a_service, places.of(&key)) {
+            if let (true, Some(place)) = (services.contains(source.as_str()), places.of(&key)) {
                 let message = "is the name of a service in [[applications]]: a user's application must not pose as it";
                 report.add(place, format!("{key}[{at}]"), message);
             }

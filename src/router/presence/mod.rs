@@ -65,12 +65,22 @@ fn user_of(session: &Session) -> Option<Arc<str>> {
 }
 
 impl Presence {
-    /// Lists a session; `exclusive`: unless another one of the same source and user is there.
+    /// Lists a session; `exclusive`: unless another one of the same source and user is there. Returns whether `is_current`,
+    /// which is asked while the sessions of this user can be neither added nor walked.
     ///
     /// # Errors
     /// `SOURCE_IN_USE`.
-    pub(super) fn join(&self, session: &Arc<Session>, exclusive: bool) -> Result<(), Refusal> {
-        let mut sources = self.by_user.entry(user_of(session)).or_default();
+    pub(super) fn join(
+        &self,
+        session: &Arc<Session>,
+        exclusive: bool,
+        is_current: impl FnOnce() -> bool,
+    ) -> Result<bool, Refusal> {
+        let entry = self.by_user.entry(user_of(session));
+        if !is_current() {
+            return Ok(false);
+        }
+        let mut sources = entry.or_default();
         let sessions = sources.entry(Arc::clone(&session.source)).or_default();
         if let Some((_, other)) = sessions.first_key_value().filter(|_| exclusive) {
             let since = humantime::format_rfc3339_seconds(other.since);
@@ -80,7 +90,7 @@ impl Presence {
             ));
         }
         sessions.insert(session.number, Arc::clone(session));
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn leave(&self, session: &Session) {
@@ -116,7 +126,7 @@ impl Presence {
     }
 
     /// Calls `each` with every registered session.
-    pub(super) fn each(&self, mut each: impl FnMut(&Session)) {
+    pub(super) fn each(&self, mut each: impl FnMut(&Arc<Session>)) {
         for sources in &self.by_user {
             sources.values().flat_map(BTreeMap::values).for_each(|session| each(session));
         }

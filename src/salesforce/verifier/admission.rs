@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Proven;
-use crate::auth::{AuthError, Ends, Identity, Permission, Permissions, Principal, Proof};
+use crate::auth::{AuthError, Ends, Identity, Permission, Permissions, Principal, Proof, Proved, Review};
 use crate::config::{Application, Config, ProvenUser, Proving};
 use wire::check_name;
 
@@ -49,14 +49,7 @@ impl Admission {
     /// Returns the identity of a proved user that wants to register under a name.
     pub(super) fn admit(&self, source: &str, proven: &Proven) -> Result<Identity, AuthError> {
         let table = self.table;
-        if self.services.contains(source) {
-            return Err(AuthError::Forbidden(
-                "the source is a service's, by its own token in [[applications]]: choose another name".into(),
-            ));
-        }
-        if !self.sources.is_empty() && !self.sources.contains(source) {
-            return Err(AuthError::Forbidden(format!("the source is not among those of {table}.sources").into()));
-        }
+        self.check_source(source)?;
         let user = match self.user {
             ProvenUser::UserId => Some(&proven.user_id),
             ProvenUser::Username => proven.username.as_ref(),
@@ -72,9 +65,36 @@ impl Admission {
         Ok(Identity {
             principal: Principal::User(Arc::from(user.as_str())),
             exclusive: self.exclusive.contains(source),
-            permissions: Permissions { request: self.request.clone(), ..Permissions::default() },
+            permissions: self.permissions(),
             proof: Proof::Salesforce(self.table),
             ends: self.ends,
         })
+    }
+
+    /// Judges a live session. `None`: another table proved it.
+    pub(super) fn review(&self, proved: &Proved<'_>) -> Option<Review> {
+        let is_own = matches!(proved.proof, Proof::Salesforce(table) if *table == self.table);
+        is_own.then(|| match self.check_source(proved.source) {
+            Ok(()) => Review::Keep(self.permissions()),
+            Err(_) => Review::End,
+        })
+    }
+
+    fn permissions(&self) -> Permissions {
+        Permissions { request: self.request.clone(), ..Permissions::default() }
+    }
+
+    /// Checks that a proved user's application may register under this name.
+    fn check_source(&self, source: &str) -> Result<(), AuthError> {
+        if self.services.contains(source) {
+            return Err(AuthError::Forbidden(
+                "the source is a service's, by its own token in [[applications]]: choose another name".into(),
+            ));
+        }
+        if !self.sources.is_empty() && !self.sources.contains(source) {
+            let table = self.table;
+            return Err(AuthError::Forbidden(format!("the source is not among those of {table}.sources").into()));
+        }
+        Ok(())
     }
 }

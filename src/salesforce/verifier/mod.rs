@@ -19,7 +19,7 @@ use secrecy::ExposeSecret;
 
 use super::diagnosis::{Outcome, Step};
 use super::oauth::SetupError;
-use crate::auth::{AuthError, Claim, Verification, Verifier};
+use crate::auth::{AuthError, Claim, Proved, Review, Verification, Verifier};
 use crate::config::{Config, Proofs};
 
 use admission::Admission;
@@ -157,6 +157,15 @@ impl SalesforceVerifier {
 impl Verifier for SalesforceVerifier {
     fn verify(&self, claim: Claim) -> Verification<'_> {
         Box::pin(self.prove(claim))
+    }
+
+    fn review(&self, proved: &Proved<'_>) -> Review {
+        let admissions = [
+            self.signed.as_ref().map(|(_, admission)| admission),
+            self.introspection.as_ref().map(|(_, admission)| admission),
+            self.userinfo.as_ref().map(|(_, admission)| admission),
+        ];
+        admissions.into_iter().flatten().find_map(|admission| admission.review(proved)).unwrap_or(Review::End)
     }
 }
 

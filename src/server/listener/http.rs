@@ -72,12 +72,13 @@ pub(super) async fn answer<S>(broker: &Broker, peer: Peer, stream: S, ahead: Vec
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let in_force = broker.in_force.get();
     let (understood, upgraded) = (AtomicBool::new(false), AtomicBool::new(false));
     let service = service_fn(|request: Request<Incoming>| {
-        let decision = decide(broker, peer, &request);
+        let decision = decide(broker, &in_force.http, peer, &request);
         understood.store(true, Ordering::Relaxed);
         upgraded.store(matches!(decision, Decision::Upgrade { .. }), Ordering::Relaxed);
-        ready(Ok::<_, Infallible>(respond(decision, &request, &broker.http)))
+        ready(Ok::<_, Infallible>(respond(decision, &request, &in_force.http)))
     });
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -128,7 +129,7 @@ pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     timeout(LINGER_TIME, read).await.ok();
 }
 
-fn decide(broker: &Broker, peer: Peer, request: &Request<Incoming>) -> Decision {
+fn decide(broker: &Broker, http: &Http, peer: Peer, request: &Request<Incoming>) -> Decision {
     let busy = match broker.shutdown.stage() {
         Stage::Serving => peer.beyond.map(Busy::Full),
         Stage::Draining | Stage::Closing => Some(Busy::Draining),
@@ -142,7 +143,7 @@ fn decide(broker: &Broker, peer: Peer, request: &Request<Incoming>) -> Decision 
         headers: request.headers(),
         busy,
     };
-    let decision = handshake::decide(&head, &broker.http);
+    let decision = handshake::decide(&head, http);
     if let Decision::Refuse(refusal) = &decision {
         log(broker, peer, refusal, Some(request));
     }

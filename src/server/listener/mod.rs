@@ -199,7 +199,7 @@ where
             let connection = Connection::accepted(now, address, settings, rand::random(), unregistered);
             let context = Context {
                 router: &broker.router,
-                verifier: &*broker.verifier,
+                verifier: &broker.in_force,
                 admission: &broker.admission,
                 shutdown: &broker.shutdown,
             };

@@ -1,6 +1,8 @@
 //! Configuration: the layers, and which one counts. The rest, a topic a file, uses the same `check`.
 
+mod changes;
 mod commands;
+mod folder;
 mod hints;
 mod keys;
 mod origins;

@@ -145,6 +145,24 @@ impl Broker {
         .await;
     }
 
+    /// Replaces its configuration file, which takes effect with the next [`Broker::reload`].
+    pub(crate) fn configure(&self, toml: &str) {
+        std::fs::write(self.folder.path().join(CONFIG), toml).unwrap();
+    }
+
+    /// Sends SIGHUP, waits for the outcome and gives its line of the log.
+    pub(crate) async fn reload(&self) -> String {
+        const OUTCOMES: [&str; 2] = ["the configuration was reloaded", "the reload was refused"];
+        let outcomes = |log: &str| -> Vec<String> {
+            let is_outcome = |line: &&str| OUTCOMES.iter().any(|outcome| line.contains(outcome));
+            log.lines().filter(is_outcome).map(str::to_owned).collect()
+        };
+        let before = outcomes(&self.log()).len();
+        self.signal("HUP").await;
+        self.log_until("the outcome of a reload", |log| outcomes(log).len() > before).await;
+        outcomes(&self.log()).pop().unwrap()
+    }
+
     /// Stores credentials by the command line, the password on standard input.
     pub(crate) async fn credentials_set(&self, user: &str, username: &str, password: &str, extension: &str) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_switchboard"))

@@ -1,0 +1,162 @@
+//! [`Changes`]: what differs between two configurations, key by key, and which of it a running broker can take over.
+//!
+//! The table of keys has a way to put a value, and none to read it. So two configurations differ in a key if they still
+//! differ when every other key of both has been given the same value.
+
+use std::collections::BTreeSet;
+
+use super::document::rows;
+use super::file::quoted;
+use super::reference::{CHANNEL_KEYS, Key, keys};
+use super::{Config, Proofs, Roles};
+
+/// When a change of a key takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TakesEffect {
+    /// With a reload.
+    Reload,
+    /// With a restart: a reload that finds it is refused.
+    Restart,
+}
+
+/// Keys, and tables with all keys in them, whose changes take effect with a reload.
+const WITH_RELOAD: &[&str] = &["applications", "applications_dir", "http", "roles"];
+
+/// The same, with a restart. Of two entries that are about a key, the longer one counts.
+const WITH_RESTART: &[&str] =
+    &["listen", "data_dir", "auth", "channels", "protected", "credentials", "requests", "limits", "salesforce", "tls"];
+
+/// Says when a change of a key takes effect; `None` if no entry is about it. Tables that can be repeated are written as in
+/// the reference, `channels.NAME.scope`.
+#[must_use]
+pub fn takes_effect(key: &str) -> Option<TakesEffect> {
+    let key = key.replace("[]", "");
+    let about = |entry: &&&str| key.strip_prefix(**entry).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    let longest = |entries: &[&str]| entries.iter().filter(about).map(|entry| entry.len()).max();
+    match (longest(WITH_RELOAD), longest(WITH_RESTART)) {
+        (None, None) => None,
+        (reload, restart) if reload > restart => Some(TakesEffect::Reload),
+        _ => Some(TakesEffect::Restart),
+    }
+}
+
+/// The keys that need a restart, as documents list them: `listen`, `credentials.*`.
+pub(super) fn restart_keys() -> Vec<String> {
+    let rows = rows();
+    let entry = |entry: &&str| match rows.iter().any(|row| row.key == **entry) {
+        true => format!("`{entry}`"),
+        false => format!("`{entry}.*`"),
+    };
+    WITH_RESTART.iter().map(|it| entry(it)).collect()
+}
+
+/// The names of the keys that differ, without their values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Keys that take effect with a reload.
+    pub reload: Vec<String>,
+    /// Keys that need a restart.
+    pub restart: Vec<String>,
+}
+
+impl Changes {
+    /// Compares two configurations.
+    #[must_use]
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let mut changes = Self::default();
+        single_keys(old, new).for_each(|key| changes.note(key, key.to_owned()));
+        if old.applications != new.applications {
+            changes.note("applications", "applications".to_owned());
+        }
+        for name in old.channels.keys().chain(new.channels.keys()).collect::<BTreeSet<_>>() {
+            let [old, new] = [old, new].map(|it| it.channels.get(name).copied().unwrap_or_default());
+            for key in CHANNEL_KEYS.iter().filter(|key| differs(CHANNEL_KEYS, key, &old, &new)) {
+                changes.note(&format!("channels.NAME.{}", key.name), format!("channels.{}.{}", quoted(name), key.name));
+            }
+        }
+        for (key, differs) in other_tables(old, new) {
+            if differs {
+                changes.note(key, key.to_owned());
+            }
+        }
+        changes
+    }
+
+    /// Returns whether nothing differs.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.reload.is_empty() && self.restart.is_empty()
+    }
+
+    /// Notes a key by its `name`. One that nothing is said about needs a restart.
+    fn note(&mut self, key: &str, name: String) {
+        match takes_effect(key) {
+            Some(TakesEffect::Reload) => self.reload.push(name),
+            Some(TakesEffect::Restart) | None => self.restart.push(name),
+        }
+    }
+}
+
+/// What is left when no single key and no table of the reference tells two configurations apart.
+const REST: &str = "(a part of the configuration that no key names)";
+
+/// Tables whose keys are not compared one by one.
+fn other_tables(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
+    let (own, others) = (old.proofs.each(), new.proofs.each());
+    let has = |ways: &[(&'static str, _)], table: &str| ways.iter().any(|(name, _)| *name == table);
+    let mut tables: Vec<_> =
+        Proofs::TABLES.into_iter().map(|table| (table, has(&own, table) != has(&others, table))).collect();
+    tables.push(("roles", old.roles != new.roles));
+    tables.push(("salesforce.objects", old.salesforce.objects != new.salesforce.objects));
+    tables.push(("salesforce.events.topics", old.salesforce.events.topics != new.salesforce.events.topics));
+    let [old, new] = [old, new].map(|config| {
+        let mut rest = without_tables(config);
+        keys().for_each(|key| key.slot.blank(&mut rest));
+        rest
+    });
+    tables.push((REST, old != new));
+    tables
+}
+
+/// The single keys that differ.
+fn single_keys(old: &Config, new: &Config) -> impl Iterator<Item = &'static str> {
+    let (old, new) = (without_tables(old), without_tables(new));
+    let all: Vec<&'static Key<Config>> = if old == new { Vec::new() } else { keys().collect() };
+    all.into_iter()
+        .filter(move |key| {
+            let [old, new] = [&old, &new].map(|config| {
+                let mut only = config.clone();
+                keys().filter(|other| other.name != key.name).for_each(|other| other.slot.blank(&mut only));
+                only
+            });
+            old != new
+        })
+        .map(|key| key.name)
+}
+
+/// Whether two tables differ in this key.
+fn differs<T: Clone + PartialEq>(keys: &'static [Key<T>], key: &Key<T>, old: &T, new: &T) -> bool {
+    let [old, new] = [old, new].map(|table| {
+        let mut only = table.clone();
+        keys.iter().filter(|other| other.name != key.name).for_each(|other| other.slot.blank(&mut only));
+        only
+    });
+    old != new
+}
+
+/// A configuration without the tables that can be repeated, and without what is not a choice of the operator.
+fn without_tables(config: &Config) -> Config {
+    let mut single = config.clone();
+    single.applications = Vec::new();
+    single.channels.clear();
+    single.roles = Roles::default();
+    single.salesforce.objects.clear();
+    single.salesforce.events.topics.clear();
+    single.warnings = Vec::new();
+    single.listen_is_default = false;
+    // A table that is on is compared apart, and its keys with those of a table with the defaults.
+    for table in Proofs::TABLES {
+        single.proofs.turn_on(table);
+    }
+    single
+}

@@ -1,0 +1,98 @@
+//! Reloads: each has a number, and judges anew what was proved under an earlier one.
+//!
+//! A session that is registered when the number rises is judged by [`Router::review`]. One that registers afterwards, with
+//! an identity that was verified before, is not attached ([`Router::attach_verified`]): its connection verifies again. The
+//! number is compared while the shard of the map is locked in which the session is about to be listed, so a session is
+//! either seen by the review or sees the new number.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use wire::{CloseCode, ErrorCode, Refusal, notice};
+
+use crate::auth::{Permission, Permissions, Proved, Review, Right, Rights, Users, Verifier};
+use crate::router::outbox::End;
+use crate::router::session::Session;
+use crate::router::{Registration, Router};
+
+/// What a reload did to live sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reviewed {
+    /// Sessions whose proof is no longer good.
+    pub ended: usize,
+    /// Sessions that may do more or less than before.
+    pub changed: usize,
+}
+
+impl Router {
+    /// The number of the last reload. An identity that is verified from now on is not older than this.
+    pub fn reloads(&self) -> u64 {
+        self.reloads.load(Ordering::SeqCst)
+    }
+
+    /// Makes a session known whose identity was verified when [`Router::reloads`] was `reloads`. `None`: there was a reload
+    /// since, so it has to be verified again.
+    ///
+    /// # Errors
+    /// Those of [`Router::attach`].
+    pub fn attach_verified(
+        &self,
+        now: Instant,
+        registration: Registration,
+        reloads: u64,
+    ) -> Result<Option<Arc<Session>>, Refusal> {
+        self.attach_if(now, registration, || self.reloads() == reloads)
+    }
+
+    /// Begins a new reload, and judges every session by the verifier that is in force since. Sessions whose proof is no
+    /// longer good send and receive nothing more, and their connections close.
+    pub fn review(&self, verifier: &dyn Verifier) -> Reviewed {
+        self.reloads.fetch_add(1, Ordering::SeqCst);
+        let mut sessions = Vec::new();
+        self.presence.each(|session| sessions.push(Arc::clone(session)));
+        let mut reviewed = Reviewed::default();
+        for session in &sessions {
+            let Some(principal) = session.role.principal() else { continue };
+            let proved = Proved { source: session.source(), principal: &principal, proof: session.proof() };
+            match verifier.review(&proved) {
+                Review::Same => {}
+                Review::Keep(permissions) if *session.permissions() == permissions => {}
+                Review::Keep(permissions) => {
+                    self.change_permissions(session, permissions);
+                    reviewed.changed += 1;
+                }
+                Review::End => {
+                    end_proof(session);
+                    reviewed.ended += 1;
+                }
+            }
+        }
+        reviewed
+    }
+}
+
+/// Ends a session whose proof is no longer good. What waits for it is dropped: it may not have it any more.
+fn end_proof(session: &Session) {
+    session.set_revoked();
+    session.set_permissions(Arc::new(nothing()));
+    let refusal = Refusal::new(
+        ErrorCode::Unauthenticated,
+        "the proof of who this session is was removed from the configuration: connect again, and register with a valid one",
+    );
+    let end = End::Close(CloseCode::Unauthenticated, "the proof of identity was removed");
+    session.outbox().end_with(notice::error(None, &refusal).into(), end);
+}
+
+/// The permissions of a session that may do nothing.
+fn nothing() -> Permissions {
+    let right = || Right { allow: Arc::from([]), deny: Arc::from([]), from: Arc::from("a proof that was removed") };
+    let rights = Rights { publish: right(), subscribe: right(), request: right(), handle: right() };
+    Permissions {
+        rights: Some(Arc::new(rights)),
+        observe: Users::nobody(),
+        users: Users::nobody(),
+        handle: Permission::none(),
+        request: Permission::none(),
+    }
+}

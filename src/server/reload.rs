@@ -1,0 +1,156 @@
+//! Reload: reads the configuration and its files again, checks them whole, and puts all of it in force or nothing.
+//!
+//! Nothing here waits for a network. What connections share and a reload replaces is in [`InForce`]. First that is
+//! replaced, then the router's number of reloads rises, then live sessions are judged (`router/review.rs`).
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::trial::{UnusableList, try_files};
+use super::{Broker, wiring};
+use crate::auth::{Claim, Proved, Review, Verification, Verifier};
+use crate::config::{Changes, Config, Http, Mistakes};
+use crate::router::Reviewed;
+use crate::salesforce::SetupErrors;
+
+/// Lines about mistakes that the log gets of one reload.
+const MISTAKES_LOGGED: usize = 20;
+
+/// Reloads the configuration of a running server.
+#[derive(Clone)]
+pub struct Reloader(Arc<Broker>);
+
+/// A reload that is in force.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// Its number, from 1.
+    pub number: u64,
+    /// The names of the keys that have changed.
+    pub changed: Vec<String>,
+    /// What it did to live sessions.
+    pub sessions: Reviewed,
+}
+
+/// Why a reload was refused. Nothing of it is in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The configuration has mistakes.
+    #[error(transparent)]
+    Mistakes(#[from] Mistakes),
+    /// A file that the configuration names cannot be used.
+    #[error(transparent)]
+    Unusable(#[from] UnusableList),
+    /// These keys have changed, and need a restart.
+    #[error("these keys have changed and need a restart: {}", .0.join(", "))]
+    Restart(Vec<String>),
+    /// What proves users cannot be used.
+    #[error(transparent)]
+    Verifier(#[from] SetupErrors),
+    /// The broker has ended meanwhile.
+    #[error("the broker has ended")]
+    Ended,
+}
+
+impl Reloader {
+    pub(super) fn new(broker: Arc<Broker>) -> Self {
+        Self(broker)
+    }
+
+    /// Loads a configuration and puts it in force, and logs the outcome. One reload at a time.
+    ///
+    /// # Errors
+    /// Why nothing has changed.
+    pub async fn reload(
+        &self,
+        load: impl FnOnce() -> Result<Config, Mistakes> + Send + 'static,
+    ) -> Result<Reloaded, ReloadError> {
+        let broker = Arc::clone(&self.0);
+        // Files are read.
+        let outcome = self.0.tasks.spawn_blocking(move || broker.reload(load)).await;
+        let outcome = outcome.unwrap_or(Err(ReloadError::Ended));
+        log(&outcome);
+        outcome
+    }
+}
+
+/// What connections share and a reload replaces.
+pub(super) struct InForce {
+    verifier: Box<dyn Verifier>,
+    pub(super) http: Http,
+}
+
+impl InForce {
+    /// Reads the files that it needs.
+    pub(super) fn open(config: &Config) -> Result<Self, SetupErrors> {
+        Ok(Self { verifier: wiring::verifier(config)?, http: config.http.clone() })
+    }
+}
+
+/// A value that a reload replaces as a whole. A connection reads it once for its handshake and once for each registration,
+/// so a lock serves.
+pub(super) struct Replaceable<T>(RwLock<Arc<T>>);
+
+impl<T> Replaceable<T> {
+    pub(super) fn new(value: T) -> Self {
+        Self(RwLock::new(Arc::new(value)))
+    }
+
+    /// Returns the present value.
+    pub(super) fn get(&self) -> Arc<T> {
+        Arc::clone(&self.0.read())
+    }
+
+    fn set(&self, value: T) {
+        *self.0.write() = Arc::new(value);
+    }
+}
+
+/// The verifier in force when it is asked.
+impl Verifier for Replaceable<InForce> {
+    fn verify(&self, claim: Claim) -> Verification<'_> {
+        let in_force = self.get();
+        Box::pin(async move { in_force.verifier.verify(claim).await })
+    }
+
+    fn review(&self, proved: &Proved<'_>) -> Review {
+        self.get().verifier.review(proved)
+    }
+}
+
+impl Broker {
+    fn reload(&self, load: impl FnOnce() -> Result<Config, Mistakes>) -> Result<Reloaded, ReloadError> {
+        let mut config = self.config.lock();
+        let new = load()?;
+        let changes = Changes::between(&config, &new);
+        if !changes.restart.is_empty() {
+            return Err(ReloadError::Restart(changes.restart));
+        }
+        try_files(&new)?;
+        self.in_force.set(InForce::open(&new)?);
+        let sessions = self.router.review(&self.in_force);
+        *config = new;
+        Ok(Reloaded { number: self.router.reloads(), changed: changes.reload, sessions })
+    }
+}
+
+/// Logs what has become of a reload: names of keys, never values.
+fn log(outcome: &Result<Reloaded, ReloadError>) {
+    match outcome {
+        Ok(Reloaded { number, changed, sessions }) => {
+            let Reviewed { ended, changed: rights } = sessions;
+            let keys = changed.join(", ");
+            tracing::info!(number, changed = keys, ended, rights, "the configuration was reloaded");
+        }
+        Err(ReloadError::Mistakes(mistakes)) => {
+            for mistake in mistakes.list().iter().take(MISTAKES_LOGGED) {
+                tracing::error!("{mistake}");
+            }
+            let count = mistakes.list().len();
+            tracing::error!(mistakes = count, "the reload was refused; the configuration is in force as it was before");
+        }
+        Err(error) => {
+            tracing::error!(%error, "the reload was refused; the configuration is in force as it was before");
+        }
+    }
+}

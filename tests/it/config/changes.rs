@@ -1,0 +1,89 @@
+//! What differs between two configurations, and which keys need a restart.
+
+use switchboard::config::{Changes, Config, Row, TakesEffect, document, rows, takes_effect};
+
+use super::table::{file_of, needed, other};
+use super::{Given, HASH, load};
+
+fn of(file: &str) -> Config {
+    load(&Given { file: Some(file), ..Given::default() }).unwrap()
+}
+
+#[track_caller]
+fn check(old: &str, new: &str, expected: &[&str]) {
+    let Changes { mut reload, restart } = Changes::between(&of(old), &of(new));
+    reload.extend(restart);
+    reload.sort();
+    assert_eq!(reload, expected);
+}
+
+#[test]
+fn every_key_says_when_it_takes_effect() {
+    let unclear: Vec<String> =
+        rows().into_iter().map(|row| row.key).filter(|key| takes_effect(key).is_none()).collect();
+    let hint = "add the key, or its table, to one of the two lists in src/config/changes.rs; if a reload cannot put it in \
+                force, it belongs to WITH_RESTART";
+    assert!(unclear.is_empty(), "{hint}: {unclear:?}");
+}
+
+/// In every single key that has another value by itself.
+#[test]
+fn a_change_is_named_by_its_key_and_no_other() {
+    let rows = rows();
+    let base = file_of(&rows, |row| needed(row).map(str::to_owned));
+    let mut compared = 0;
+    for row in rows.iter().filter(|row| row.variable.is_some() && needed(row).is_none() && row.key != "auth.mode") {
+        let Some(value) = other(row) else { continue };
+        let mut expected = vec![row.key.as_str()];
+        if row.key == "limits.message_bytes" {
+            // Its default is no larger than that.
+            expected.push("limits.registration_bytes");
+        }
+        check(&base, &format!("{base}{} = {value}\n", row.key), &expected);
+        compared += 1;
+    }
+    assert!(compared > 60, "{compared}");
+}
+
+#[test]
+fn tables_that_can_be_repeated_are_compared_by_name() {
+    let application =
+        |user: &str| format!("[[applications]]\nsource = 'a'\nuser = '{user}'\ntoken_sha256 = '{HASH}'\n");
+    check(&application("alice"), &application("bob"), &["applications"]);
+    check("", &application("alice"), &["applications"]);
+    let queue = "[channels.Queue]\nscope = 'shared'\n[channels.\"a b\"]\nfold_case = true\n";
+    check("", queue, &["channels.\"a b\".fold_case", "channels.Queue.scope"]);
+    check(queue, queue, &[]);
+    check("", "[channels.Plain]\nscope = 'user'\n", &[]);
+    let object = "[salesforce]\nclient_id = 'x'\nclient_secret_file = 'y'\n[salesforce.objects.Task]\nupdate = true\n\
+                  update_fields = { Subject = 'Subject' }\n";
+    let changes = load(&Given { file: Some(object), ..Given::default() }).map(|new| Changes::between(&of(""), &new));
+    if let Ok(changes) = changes {
+        assert!(changes.restart.contains(&"salesforce.objects".to_owned()), "{changes:?}");
+    }
+}
+
+#[test]
+fn a_table_that_proves_users_is_named_if_it_is_new_or_gone() {
+    let rows: Vec<Row> = rows().into_iter().filter(|row| row.key.starts_with("auth.salesforce_userinfo.")).collect();
+    let on = file_of(&rows, |row| needed(row).map(str::to_owned));
+    let expected = ["auth.salesforce_userinfo", "auth.salesforce_userinfo.host", "auth.salesforce_userinfo.org_id"];
+    check("", &on, &expected);
+    check(&on, "", &expected);
+}
+
+#[test]
+fn the_page_lists_the_keys_that_need_a_restart() {
+    let page = document();
+    let section = page.split("### Keys that need a restart").nth(1).unwrap().split("###").next().unwrap();
+    for key in ["`listen`", "`data_dir`", "`credentials.*`"] {
+        assert!(section.contains(key), "{key}: {section}");
+    }
+    for row in rows() {
+        let table = row.key.split('.').next().unwrap();
+        let listed = section.contains(&format!("`{}`", row.key)) || section.contains(&format!("`{table}.*`"));
+        if takes_effect(&row.key) == Some(TakesEffect::Reload) {
+            assert!(!listed, "{} is listed", row.key);
+        }
+    }
+}
