@@ -12,6 +12,7 @@ mod reference;
 
 mod document;
 mod file;
+mod jwt;
 mod mistake;
 mod roles;
 mod rules;
@@ -22,6 +23,7 @@ mod text;
 mod value;
 
 pub use document::{Row, document, rows};
+pub use jwt::{JwtIssuer, KeysFrom};
 pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
@@ -38,7 +40,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Ends, Identity, Permission, Permissions, Principal, Proof, TokenTable, Users};
+use crate::auth::{Ends, Identity, Permission, Permissions, Principal, Proof, RowSources, TokenTable, Users};
 pub(crate) use text::{name as check_user, origin as canonical_origin, source as check_source};
 use wire::Pattern;
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub auth: AuthMode,
     /// `[auth.salesforce_jwt]` and its sisters: users whom Salesforce proves, beside the tokens of `[[applications]]`.
     pub proofs: Proofs,
+    /// `[auth.jwt.NAME]`
+    pub issuers: Vec<JwtIssuer>,
     /// What browsers may connect.
     pub http: Http,
     /// `[[applications]]`
@@ -86,6 +90,18 @@ impl Config {
             table.insert(application.token_sha256, application.source.clone(), application.identity());
         }
         table
+    }
+
+    /// The sources of `[[applications]]` that concern other proofs.
+    #[must_use]
+    pub fn row_sources(&self) -> RowSources {
+        let sources = |wanted: fn(&Application) -> bool| {
+            self.applications.iter().filter(|it| wanted(it)).map(|it| it.source.clone()).collect()
+        };
+        RowSources {
+            services: sources(|it| it.user.is_none()),
+            exclusive: sources(|it| it.user.is_some() && it.exclusive),
+        }
     }
 }
 
@@ -337,6 +353,7 @@ impl Default for Config {
             data_dir: PathBuf::from("switchboard-data"),
             auth: AuthMode::Open,
             proofs: Proofs::default(),
+            issuers: Vec::new(),
             http: Http::default(),
             applications: Vec::new(),
             roles: Roles::default(),

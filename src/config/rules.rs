@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
 use super::{Application, AuthMode, Channel, Config, Publish, Scope, salesforce};
 use wire::Pattern;
@@ -45,6 +46,10 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
         None => config.limits.registration_bytes = config.limits.registration_bytes.min(config.limits.message_bytes),
     }
     salesforce::check(config, places, report);
+    if let (AuthMode::Open, Some(place)) = (config.auth, places.written(ISSUERS)) {
+        let message = "must not stand beside auth.mode \"open\", which believes everybody: use \"tokens\"";
+        report.add(place, ISSUERS, message);
+    }
     if report.is_empty() {
         config.warnings = warnings(config);
     }
@@ -81,7 +86,7 @@ fn warnings(config: &Config) -> Vec<String> {
     };
     let open = config.auth == AuthMode::Open;
     warn(
-        !open && config.applications.is_empty() && config.proofs.is_empty(),
+        !open && config.applications.is_empty() && config.proofs.is_empty() && config.issuers.is_empty(),
         "auth.mode is \"tokens\" and [[applications]] lists none: nobody can register",
     );
     warn(
@@ -107,6 +112,7 @@ fn warnings(config: &Config) -> Vec<String> {
         "limits.burst is below limits.rate: a session that sends a second's messages at once is slowed down",
     );
     warnings.extend(config.applications.iter().enumerate().flat_map(|(at, it)| without_effect(config, at, it)));
+    warnings.extend(jwt::warnings(&config.issuers));
     warnings.extend(salesforce::warnings(config));
     warnings
 }

@@ -29,6 +29,10 @@ impl Config {
         if self.auth == AuthMode::Tokens {
             let services = self.applications.iter().filter(|it| it.user.is_none()).count();
             lines.push(format!("applications: {}, services among them: {services}", self.applications.len()));
+            lines.extend(self.issuers.iter().map(|it| {
+                let issuer = it.rules.issuers.join(", ");
+                format!("JWTs of {issuer}: auth.jwt.{}, keys from {}", it.name, it.keys.key())
+            }));
             lines.extend(self.proofs.each().into_iter().map(|(table, proving)| {
                 let of = proving.org_id.as_ref().map_or_else(String::new, |org| format!(" of org {org}"));
                 format!("users{of} proved by {table}: the user is the {}", proving.user.as_str())

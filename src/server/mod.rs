@@ -2,12 +2,13 @@
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `upgrade` RFC 6455), `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
-//! handlers in this process, `trial` opens everything that the broker needs and changes nothing.
+//! handlers in this process, `issuers` the keys that sign JWTs, `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
 mod drain;
 mod handshake;
+mod issuers;
 mod listener;
 mod names;
 mod refusal;
@@ -38,7 +39,6 @@ use crate::auth::Verifier;
 use crate::config::{AuthMode, Config, Http};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
-use crate::salesforce::SetupErrors;
 use crate::telemetry::LogLimit;
 
 /// A broker with its listeners open.
@@ -74,9 +74,6 @@ pub enum BindError {
     /// A handler in the process could not be started.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// What proves users could not be started.
-    #[error(transparent)]
-    Verifier(#[from] SetupErrors),
     /// There is nothing to listen on.
     #[error("there is no address to listen on: name one in the key 'listen'")]
     Nowhere,
@@ -116,7 +113,7 @@ impl Server {
         try_config(&config, credentials_key.clone())?;
         let listeners = listen(&config)?;
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-        let verifier = wiring::verifier(&config)?;
+        let verifier = wiring::verifier(&config).map_err(UnusableList::from)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
         #[expect(clippy::disallowed_methods, reason = "the calendar enters here, once")]
         let calendar = SystemTime::now();

@@ -2,6 +2,7 @@
 
 mod commands;
 mod hints;
+mod issuers;
 mod keys;
 mod origins;
 mod proof;
