@@ -1,34 +1,53 @@
-//! [`Chain`]: static tokens first, then the verifiers of other tokens.
+//! [`Chain`]: the proofs in their order: static tokens, issuers of JWTs, Salesforce.
 
-use super::{AuthError, Claim, Proof, Proved, Review, TokenTable, Verification, Verifier, ready};
+use secrecy::ExposeSecret;
 
-/// Looks a token up in a table; what the table does not know, another verifier is asked about.
+use super::{AuthError, Claim, Identity, Issuers, Proof, Proved, Review, TokenTable, Verification, Verifier};
+
+/// Tries one proof after the other. The first that fits a token decides.
 pub struct Chain {
     tokens: TokenTable,
-    rest: Box<dyn Verifier>,
+    issuers: Issuers,
+    rest: Option<Box<dyn Verifier>>,
 }
 
 impl Chain {
     /// `rest` has the last word, also on a token that is missing: its refusals have to say what the table offers too.
     #[must_use]
-    pub fn new(tokens: TokenTable, rest: Box<dyn Verifier>) -> Self {
-        Self { tokens, rest }
+    pub fn new(tokens: TokenTable, issuers: Issuers, rest: Option<Box<dyn Verifier>>) -> Self {
+        Self { tokens, issuers, rest }
+    }
+
+    async fn prove(&self, claim: Claim) -> Result<Identity, AuthError> {
+        let unknown = match self.tokens.find(&claim) {
+            Err(AuthError::Unauthenticated(why)) => why,
+            // A token of the table that is good for another source is nobody else's.
+            known => return known,
+        };
+        let why = match &claim.token {
+            Some(token) if !self.issuers.is_empty() => match self.issuers.find(token.expose_secret()) {
+                Ok(found) => return self.issuers.verify(found, &claim.source).await,
+                Err(why) => why.into(),
+            },
+            Some(_) | None => unknown,
+        };
+        match &self.rest {
+            Some(rest) => rest.verify(claim).await,
+            None => Err(AuthError::Unauthenticated(why)),
+        }
     }
 }
 
 impl Verifier for Chain {
     fn verify(&self, claim: Claim) -> Verification<'_> {
-        match self.tokens.find(&claim) {
-            Err(AuthError::Unauthenticated(_)) => self.rest.verify(claim),
-            // A token of the table that is good for another source is nobody else's.
-            known => ready(known),
-        }
+        Box::pin(self.prove(claim))
     }
 
     fn review(&self, proved: &Proved<'_>) -> Review {
         match proved.proof {
             Proof::Token(_) => self.tokens.review(proved),
-            Proof::Nothing | Proof::Issuer(_) | Proof::Salesforce(_) => self.rest.review(proved),
+            Proof::Issuer(name) => self.issuers.review(name, proved),
+            Proof::Nothing | Proof::Salesforce(_) => self.rest.as_ref().map_or(Review::End, |rest| rest.review(proved)),
         }
     }
 }

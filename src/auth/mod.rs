@@ -4,6 +4,7 @@
 
 mod chain;
 mod identity;
+mod jwks;
 mod jwt;
 mod open;
 mod permissions;
@@ -13,7 +14,9 @@ mod users;
 
 pub use chain::Chain;
 pub use identity::{Ends, Identity, Principal, Proof};
-pub use jwt::{Claims, Jwt, JwtKeys, JwtRules};
+pub use jsonwebtoken::Algorithm;
+pub use jwks::{KEY_SET_BYTES_MAX, KeySet};
+pub use jwt::{ClaimPath, ClaimRules, Claims, Issuer, IssuerKeys, Issuers, Jwt, JwtRules, Keys, Roles, RowSources};
 pub use open::Open;
 pub use permissions::{Permission, Permissions};
 pub use rights::{Right, Rights, Rule, Why};
@@ -58,6 +61,8 @@ pub struct Proved<'a> {
     pub principal: &'a Principal,
     /// What proved it.
     pub proof: &'a Proof,
+    /// What it may do at present.
+    pub permissions: &'a Permissions,
 }
 
 /// What becomes of a live session when the configuration has changed.

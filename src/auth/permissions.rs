@@ -19,6 +19,8 @@ pub struct Permissions {
     pub handle: Permission,
     /// Protected triples that it may request.
     pub request: Permission,
+    /// The roles that its token names, for a reload that changes roles; empty if a row of the configuration decides.
+    pub roles: Arc<[Box<str>]>,
 }
 
 impl Permissions {
@@ -38,6 +40,7 @@ impl Default for Permissions {
             users: Users::All,
             handle: Permission::none(),
             request: Permission::none(),
+            roles: Arc::from([]),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! With `--salesforce`, it also tries each step on the way to the org. With `--permissions`, it prints what each application may
 //! do.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -57,7 +58,7 @@ pub(crate) struct CheckArgs {
 }
 
 /// A key or a variable, and why what it names cannot be used.
-type Unusable = (&'static str, String);
+type Unusable = (Cow<'static, str>, String);
 
 /// Runs the command.
 pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
@@ -70,9 +71,11 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
     };
     let mut unusable = match server::try_config(&config, credentials_key()) {
         Ok(()) => Vec::new(),
-        Err(unusable) => unusable.list().iter().map(|it| (it.key(), it.message().to_owned())).collect(),
+        Err(unusable) => {
+            unusable.list().iter().map(|it| (it.key().to_owned().into(), it.message().to_owned())).collect()
+        }
     };
-    unusable.extend(wrong_variables());
+    unusable.extend(wrong_variables().map(|(key, why)| (key.into(), why)));
     let org = args.salesforce && asks_org(&config, args);
     let (org, verifier) = (org.then(|| Org::open(&config.salesforce)).transpose(), SalesforceVerifier::open(&config));
     match (org, verifier) {
@@ -80,8 +83,8 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
             return salesforce((org.as_ref(), &verifier), &config, args, output);
         }
         // Only --salesforce needs it; otherwise `try_config` has found it already.
-        (Err(error), _) if !unusable.iter().any(|(key, _)| *key == error.key()) => {
-            unusable.push((error.key(), error.message().to_owned()));
+        (Err(error), _) if !unusable.iter().any(|(key, _)| key == error.key()) => {
+            unusable.push((error.key().into(), error.message().to_owned()));
         }
         (Ok(_) | Err(_), _) => {}
     }
@@ -100,7 +103,7 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
 
 /// Reports the mistakes of a configuration that cannot be loaded, with those of the variables that only `serve` reads.
 fn mistaken(mistakes: &Mistakes, args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
-    let variables: Vec<_> = wrong_variables().collect();
+    let variables: Vec<_> = wrong_variables().map(|(key, why)| (key.into(), why)).collect();
     let words = mistakes.list().iter().map(ToString::to_string).chain(variables.iter().map(unusable_in_words));
     let text = in_words(&words.collect::<Vec<_>>(), &[]);
     let entries = mistakes.list().iter().map(Entry::from).chain(variables.iter().map(Entry::from)).collect();

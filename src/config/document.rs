@@ -1,6 +1,7 @@
 //! docs/configuration.md: the guide with the table of keys printed into it.
 
 use super::changes::restart_keys;
+use super::jwt::ISSUER_KEYS;
 use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, FLAGS, Key, keys, variable};
 use super::roles::ROLE_KEYS;
 use super::salesforce::{OBJECT_KEYS, TOPIC_KEYS};
@@ -39,11 +40,12 @@ pub fn rows() -> Vec<Row> {
         ..row("", key)
     });
     let applications = APPLICATION_KEYS.iter().map(|key| row("applications[].", key));
+    let issuers = ISSUER_KEYS.iter().map(|key| row("auth.jwt.NAME.", key));
     let roles = ROLE_KEYS.iter().map(|key| row("roles.NAME.", key));
     let channels = CHANNEL_KEYS.iter().map(|key| row("channels.NAME.", key));
     let objects = OBJECT_KEYS.iter().map(|key| row("salesforce.objects.NAME.", key));
     let topics = TOPIC_KEYS.iter().map(|key| row("salesforce.events.topics.NAME.", key));
-    once.chain(applications).chain(roles).chain(channels).chain(objects).chain(topics).collect()
+    once.chain(applications).chain(issuers).chain(roles).chain(channels).chain(objects).chain(topics).collect()
 }
 
 fn row<T>(prefix: &str, key: &Key<T>) -> Row {
@@ -76,8 +78,9 @@ fn tables() -> String {
         restart_keys().join(", ")
     );
     format!(
-        "### Single keys\n\n{HEAD}{once}\n{}\n{}\n{}\n{}\n{}\n{restart}",
+        "### Single keys\n\n{HEAD}{once}\n{}\n{}\n{}\n{}\n{}\n{}\n{restart}",
         part("Keys of `[[applications]]`", "applications[]."),
+        part("Keys of `[auth.jwt.NAME]`", "auth.jwt.NAME."),
         part("Keys of `[roles.NAME]`", "roles.NAME."),
         part("Keys of `[channels.NAME]`", "channels.NAME."),
         part("Keys of `[salesforce.objects.NAME]`", "salesforce.objects.NAME."),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::jwt::{self, ISSUER_KEYS, ISSUERS};
 use super::mistake::{Mistake, Place, Report, nearest_key, printable};
 use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, Key, keys};
 use super::roles::{ROLE_KEYS, RoleDraft, RowRights};
@@ -245,6 +246,7 @@ impl Reader<'_> {
             match format!("{section}.{}", name.get_ref()) {
                 key if key == OBJECTS => self.objects(name, value),
                 key if key == TOPICS => self.topics(name, value),
+                key if key == ISSUERS => self.issuers(name, value),
                 key if is_table(&key) => self.section(&key, value),
                 key => self.key(&key, name, value),
             }
@@ -410,6 +412,34 @@ impl Reader<'_> {
         self.config.salesforce.events.topics = topics;
     }
 
+    fn issuers(&mut self, name: &Name<'_>, value: &Spanned<DeValue<'_>>) {
+        self.places.note(ISSUERS, self.lines.place(name.span().start));
+        let mut issuers = Vec::new();
+        for Named { name, key, place, table } in self.named(ISSUERS, value) {
+            if let Err(fault) = check_part(name) {
+                self.report.add(&place, &*key, format!("the name of an issuer {fault}"));
+            }
+            let mut draft = jwt::Draft::default();
+            let mut complete = self.table(&format!("{key}."), table, ISSUER_KEYS, &mut draft);
+            for (part, message) in draft.wrong(&|part| table.contains_key(part), &self.config.roles) {
+                let written = table.get_key_value(part).map(|(name, _)| self.lines.place(name.span().start));
+                let own = format!("{key}.{part}");
+                if (self.whole || written.is_some()) && !self.report.has_within(&own) {
+                    complete = false;
+                    self.report.add(written.as_ref().unwrap_or(&place), own, message);
+                }
+            }
+            let names_users = draft.names_users();
+            issuers.extend(draft.finish(name).filter(|_| complete).map(|issuer| (issuer, place, names_users)));
+        }
+        if self.whole {
+            for (place, key, message) in jwt::conflicts(&issuers) {
+                self.report.add(place, key, message);
+            }
+        }
+        self.config.issuers = issuers.into_iter().map(|(issuer, ..)| issuer).collect();
+    }
+
     /// The tables `[section.NAME]`, without those that are none.
     fn named<'v>(&mut self, section: &str, value: &'v Spanned<DeValue<'_>>) -> Vec<Named<'v>> {
         let Some(tables) = value.get_ref().as_table() else {
@@ -495,7 +525,7 @@ fn tables() -> impl Iterator<Item = &'static str> {
 
 /// Every name that can stand on the left, for the nearest one.
 fn all_names() -> impl Iterator<Item = &'static str> {
-    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels", "roles", OBJECTS, TOPICS])
+    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels", "roles", OBJECTS, TOPICS, ISSUERS])
 }
 
 /// A part of a key as TOML writes it: bare where it can be.

@@ -157,6 +157,7 @@ fn unknown_variable(place: Place, name: &str) -> Mistake {
         "ROLES" => "roles can be set in the file only",
         _ if rest.starts_with("SALESFORCE__OBJECTS") => "salesforce.objects can be set in the file only",
         _ if rest.starts_with("SALESFORCE__EVENTS__TOPICS") => "salesforce.events.topics can be set in the file only",
+        _ if rest.starts_with("AUTH__JWT") => "auth.jwt can be set in the file only",
         _ => "unknown variable",
     };
     let nearest = match message {

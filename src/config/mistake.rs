@@ -103,6 +103,18 @@ impl Report {
         self.mistakes.iter().any(|mistake| mistake.key.as_deref() == Some(key))
     }
 
+    /// Whether something was noted about this key or an element of it.
+    pub(crate) fn has_within(&self, key: &str) -> bool {
+        let about =
+            |noted: &str| noted.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['[', '.']));
+        self.mistakes.iter().any(|mistake| mistake.key.as_deref().is_some_and(about))
+    }
+
+    /// How many mistakes were noted so far.
+    pub(crate) fn len(&self) -> usize {
+        self.mistakes.len()
+    }
+
     /// Whether nothing was noted so far.
     pub(crate) fn is_empty(&self) -> bool {
         self.mistakes.is_empty()

@@ -15,6 +15,7 @@ mod reference;
 mod document;
 mod file;
 mod folder;
+mod jwt;
 mod mistake;
 mod roles;
 mod rules;
@@ -28,6 +29,7 @@ mod value;
 pub use changes::{Changes, TakesEffect, takes_effect};
 pub use document::{Row, document, rows};
 pub(crate) use file::quoted;
+pub use jwt::{JwtIssuer, KeysFrom};
 pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
@@ -46,7 +48,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Ends, Identity, Permissions, Principal, Proof, TokenTable};
+use crate::auth::{Ends, Identity, Permissions, Principal, Proof, RowSources, TokenTable};
 pub(crate) use text::{name as check_user, origin as canonical_origin, source as check_source};
 use wire::Pattern;
 
@@ -65,6 +67,8 @@ pub struct Config {
     pub auth: AuthMode,
     /// `[auth.salesforce_jwt]` and its sisters: users whom Salesforce proves, beside the tokens of `[[applications]]`.
     pub proofs: Proofs,
+    /// `[auth.jwt.NAME]`
+    pub issuers: Vec<JwtIssuer>,
     /// What browsers may connect.
     pub http: Http,
     /// `[tls]`
@@ -98,6 +102,18 @@ impl Config {
             table.insert(application.token_sha256, application.source.clone(), application.identity());
         }
         table
+    }
+
+    /// The sources of `[[applications]]` that concern other proofs.
+    #[must_use]
+    pub fn row_sources(&self) -> RowSources {
+        let sources = |wanted: fn(&Application) -> bool| {
+            self.applications.iter().filter(|it| wanted(it)).map(|it| it.source.clone()).collect()
+        };
+        RowSources {
+            services: sources(|it| it.user.is_none()),
+            exclusive: sources(|it| it.user.is_some() && it.exclusive),
+        }
     }
 }
 
@@ -352,6 +368,7 @@ impl Default for Config {
             applications_dir: None,
             auth: AuthMode::Open,
             proofs: Proofs::default(),
+            issuers: Vec::new(),
             http: Http::default(),
             tls: Tls::default(),
             applications: Vec::new(),

@@ -74,9 +74,9 @@ static KEYS: &[Key<Config>] = &[
         ]),
         default: r#""open""#,
         unit: "",
-        meaning: "How sessions prove who they are. `\"tokens\"`: by a token of `[[applications]]`, or by Salesforce, \
-                  with a table `[auth.salesforce_*]`; the default with a file. `\"open\"`: not at all, for \
-                  development, on loopback only; the default without a file.",
+        meaning: "How sessions prove who they are. `\"tokens\"`: by a token of `[[applications]]`, by a JWT of an \
+                  issuer (`[auth.jwt.NAME]`), or by Salesforce, with a table `[auth.salesforce_*]`; the default with a \
+                  file. `\"open\"`: not at all, for development, on loopback only; the default without a file.",
     },
     Key {
         name: "http.allowed_origins",

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 
+use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
 use super::{Application, AuthMode, Channel, Config, Publish, Scope, roles, salesforce, tls};
 use wire::Pattern;
@@ -75,6 +76,10 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
     }
     tls::check(config, places, report);
     salesforce::check(config, places, report);
+    if let (AuthMode::Open, Some(place)) = (config.auth, places.written(ISSUERS)) {
+        let message = "must not stand beside auth.mode \"open\", which believes everybody: use \"tokens\"";
+        report.add(place, ISSUERS, message);
+    }
     if report.is_empty() {
         config.warnings = warnings(config, places);
     }
@@ -128,7 +133,7 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
     };
     let open = config.auth == AuthMode::Open;
     warn(
-        !open && config.applications.is_empty() && config.proofs.is_empty(),
+        !open && config.applications.is_empty() && config.proofs.is_empty() && config.issuers.is_empty(),
         "auth.mode is \"tokens\" and [[applications]] lists none: nobody can register",
     );
     warn(
@@ -153,6 +158,7 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
     warnings.extend(applications.flat_map(|(at, it)| without_effect(config, &|| places.application(at), it)));
     warnings.extend(roles::warnings(config));
     warnings.extend(tls::warnings(config));
+    warnings.extend(jwt::warnings(&config.issuers));
     warnings.extend(salesforce::warnings(config));
     warnings
 }

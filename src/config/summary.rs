@@ -40,6 +40,10 @@ impl Config {
             if !self.roles.is_empty() {
                 lines.push(format!("roles: {}", joined(&self.roles.names().collect::<Vec<_>>())));
             }
+            lines.extend(self.issuers.iter().map(|it| {
+                let issuer = it.rules.issuers.join(", ");
+                format!("JWTs of {issuer}: auth.jwt.{}, keys from {}", it.name, it.keys.key())
+            }));
             lines.extend(self.proofs.each().into_iter().map(|(table, proving)| {
                 let of = proving.org_id.as_ref().map_or_else(String::new, |org| format!(" of org {org}"));
                 format!("users{of} proved by {table}: the user is the {}", proving.user.as_str())

@@ -16,8 +16,9 @@ use wire::{Pattern, check_name};
 /// The longest duration: a year. Longer ones would run over the end of some clocks.
 const DURATION_MAX: Duration = Duration::from_hours(365 * 24);
 
-/// How deep the values of keys nest: a table (`permissions`) of a table (`deny`) of lists.
-const DEPTH_MAX: usize = 3;
+/// How deep the values of keys nest. A table (`permissions`) of a table (`deny`) of lists has 3; claims of a token may be
+/// deeper.
+const DEPTH_MAX: usize = 8;
 
 /// A value and where it was written.
 pub(crate) struct Item {
@@ -115,6 +116,21 @@ fn from_toml(value: &DeValue<'_>, depth: usize, place: &dyn Fn(usize) -> Place) 
                 .collect(),
         ),
         DeValue::Array(_) | DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => Value::Other,
+    }
+}
+
+impl Value {
+    /// The value in JSON; `None` for what a claim is not compared with.
+    pub(crate) fn json(&self) -> Option<serde_json::Value> {
+        match self {
+            Self::Text(text) => Some(text.as_str().into()),
+            Self::Whole(number) => {
+                i64::try_from(*number).map(Into::into).or_else(|_| u64::try_from(*number).map(Into::into)).ok()
+            }
+            Self::Switch(switch) => Some((*switch).into()),
+            Self::List(items) => items.iter().map(|item| item.value.json()).collect(),
+            Self::Table(_) | Self::Other | Self::Untyped(_) => None,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use wire::{CloseCode, ErrorCode, Refusal, notice};
 
-use crate::auth::{Permission, Permissions, Proved, Review, Right, Rights, Users, Verifier};
+use crate::auth::{Permissions, Proved, Review, Right, Rights, Users, Verifier};
 use crate::router::outbox::End;
 use crate::router::session::Session;
 use crate::router::{Registration, Router};
@@ -54,10 +54,12 @@ impl Router {
         let mut reviewed = Reviewed::default();
         for session in &sessions {
             let Some(principal) = session.role.principal() else { continue };
-            let proved = Proved { source: session.source(), principal: &principal, proof: session.proof() };
+            let present = session.permissions();
+            let (source, proof) = (session.source(), session.proof());
+            let proved = Proved { source, principal: &principal, proof, permissions: &present };
             match verifier.review(&proved) {
                 Review::Same => {}
-                Review::Keep(permissions) if *session.permissions() == permissions => {}
+                Review::Keep(permissions) if *present == permissions => {}
                 Review::Keep(permissions) => {
                     self.change_permissions(session, permissions);
                     reviewed.changed += 1;
@@ -88,11 +90,5 @@ fn end_proof(session: &Session) {
 fn nothing() -> Permissions {
     let right = || Right { allow: Arc::from([]), deny: Arc::from([]), from: Arc::from("a proof that was removed") };
     let rights = Rights { publish: right(), subscribe: right(), request: right(), handle: right() };
-    Permissions {
-        rights: Some(Arc::new(rights)),
-        observe: Users::nobody(),
-        users: Users::nobody(),
-        handle: Permission::none(),
-        request: Permission::none(),
-    }
+    Permissions { rights: Some(Arc::new(rights)), users: Users::nobody(), ..Permissions::default() }
 }

@@ -2,13 +2,14 @@
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `upgrade` RFC 6455), `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
-//! handlers in this process, `reload` replaces what a new configuration changes, `trial` opens everything that the broker
-//! needs and changes nothing.
+//! handlers in this process, `issuers` the keys that sign JWTs, `reload` replaces what a new configuration changes, `trial`
+//! opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
 mod drain;
 mod handshake;
+mod issuers;
 mod listener;
 mod names;
 mod refusal;
@@ -44,7 +45,6 @@ use self::wiring::Adapters;
 use crate::config::{AuthMode, Config};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
-use crate::salesforce::SetupErrors;
 use crate::telemetry::LogLimit;
 
 /// A broker with its listeners open.
@@ -83,9 +83,6 @@ pub enum BindError {
     /// A handler in the process could not be started.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// What proves users could not be started.
-    #[error(transparent)]
-    Verifier(#[from] SetupErrors),
     /// There is nothing to listen on.
     #[error("there is no address to listen on: name one in the key 'listen'")]
     Nowhere,

@@ -12,7 +12,6 @@ use super::{Broker, wiring};
 use crate::auth::{Claim, Proved, Review, Verification, Verifier};
 use crate::config::{Changes, Config, Http, Mistakes};
 use crate::router::Reviewed;
-use crate::salesforce::SetupErrors;
 
 /// Lines about mistakes that the log gets of one reload.
 const MISTAKES_LOGGED: usize = 20;
@@ -44,9 +43,6 @@ pub enum ReloadError {
     /// These keys have changed, and need a restart.
     #[error("these keys have changed and need a restart: {}", .0.join(", "))]
     Restart(Vec<String>),
-    /// What proves users cannot be used.
-    #[error(transparent)]
-    Verifier(#[from] SetupErrors),
     /// The broker has ended meanwhile.
     #[error("the broker has ended")]
     Ended,
@@ -82,7 +78,7 @@ pub(super) struct InForce {
 
 impl InForce {
     /// Reads the files that it needs.
-    pub(super) fn open(config: &Config) -> Result<Self, SetupErrors> {
+    pub(super) fn open(config: &Config) -> Result<Self, UnusableList> {
         Ok(Self { verifier: wiring::verifier(config)?, http: config.http.clone() })
     }
 }

@@ -1,6 +1,7 @@
 //! [`try_config`]: opens everything that the broker would open at start, and changes nothing. `switchboard check` reports
 //! what cannot be used; a start does the same first, so the two cannot differ.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
@@ -18,23 +19,29 @@ use crate::store::{FolderLock, try_folder};
 /// Something that a key of the configuration names and that cannot be used.
 #[derive(Debug)]
 pub struct Unusable {
-    key: &'static str,
+    key: Cow<'static, str>,
     message: String,
 }
 
 impl Unusable {
-    pub(super) fn new(key: &'static str, message: impl fmt::Display) -> Self {
-        Self { key, message: message.to_string() }
+    pub(super) fn new(key: impl Into<Cow<'static, str>>, message: impl fmt::Display) -> Self {
+        Self { key: key.into(), message: message.to_string() }
     }
 
     /// The key, or the table that it is in.
-    pub fn key(&self) -> &'static str {
-        self.key
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// What is wrong, and with which file.
     pub fn message(&self) -> &str {
         &self.message
+    }
+}
+
+impl From<Vec<Unusable>> for UnusableList {
+    fn from(list: Vec<Unusable>) -> Self {
+        Self(list)
     }
 }
 
@@ -114,7 +121,7 @@ fn files(config: &Config) -> Vec<Unusable> {
         found.push(Unusable::from(&error));
     }
     if let Err(errors) = wiring::verifier(config) {
-        found.extend(errors.list().iter().map(Unusable::from));
+        found.extend(errors);
     }
     found
 }

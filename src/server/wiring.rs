@@ -7,6 +7,8 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::issuers;
+use super::trial::Unusable;
 use crate::adapter::Handler;
 use crate::adapter::host::{self, Bounds, Host};
 use crate::audit::{Audit, Rotation};
@@ -14,7 +16,7 @@ use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
 use crate::router::{Declaration, Router, SwitchedOff};
-use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
+use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError};
 use crate::store::{FolderLock, StoreError};
 use wire::Refusal;
 
@@ -142,10 +144,26 @@ pub(super) fn needs_org(config: &Config) -> bool {
 }
 
 /// What proves users, as the configuration says.
-pub(super) fn verifier(config: &Config) -> Result<Box<dyn Verifier>, SetupErrors> {
-    Ok(match config.auth {
-        AuthMode::Open => Box::new(Open),
-        AuthMode::Tokens if config.proofs.is_empty() => Box::new(config.token_table()),
-        AuthMode::Tokens => Box::new(Chain::new(config.token_table(), Box::new(SalesforceVerifier::open(config)?))),
-    })
+///
+/// # Errors
+/// Every file that cannot be used.
+pub(super) fn verifier(config: &Config) -> Result<Box<dyn Verifier>, Vec<Unusable>> {
+    if config.auth == AuthMode::Open {
+        return Ok(Box::new(Open));
+    }
+    let salesforce = match config.proofs.is_empty() {
+        true => Ok(None),
+        false => SalesforceVerifier::open(config).map(Some),
+    };
+    match (issuers::open(config), salesforce) {
+        (Ok(issuers), Ok(salesforce)) => {
+            let salesforce = salesforce.map(|it| Box::new(it) as Box<dyn Verifier>);
+            Ok(Box::new(Chain::new(config.token_table(), issuers, salesforce)))
+        }
+        (issuers, salesforce) => {
+            let salesforce = salesforce.err();
+            let salesforce = salesforce.iter().flat_map(|errors| errors.list()).map(Unusable::from);
+            Err(issuers.err().unwrap_or_default().into_iter().chain(salesforce).collect())
+        }
+    }
 }

@@ -17,6 +17,7 @@ mod routing;
 mod session;
 mod wire;
 
+mod auth;
 mod browser;
 mod cli;
 mod client;

@@ -52,7 +52,7 @@ impl Roles {
             }
         };
         let handle = joined(roles.values().map(|role| &role.protected_handle));
-        Ok(Permissions { rights: Some(rights(&roles)), observe, users: Users::All, handle, request })
+        Ok(Permissions { rights: Some(rights(&roles)), observe, handle, request, ..Permissions::default() })
     }
 
     /// Returns whether there is a role of this name.

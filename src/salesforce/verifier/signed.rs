@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Proven, SetupError, answer};
-use crate::auth::{AuthError, JwtKeys, JwtRules};
+use crate::auth::{Algorithm, AuthError, JwtRules, Keys};
 use crate::config::JwtProof;
 use crate::short_text::without_mark;
 use crate::store::read_regular;
@@ -13,6 +13,7 @@ use crate::store::read_regular;
 /// Verifies JWTs.
 pub(super) struct Signed {
     rules: JwtRules,
+    keys: Keys,
     username_claim: String,
     federation_id_claim: String,
 }
@@ -23,7 +24,9 @@ impl Signed {
         const KEY: &str = "auth.salesforce_jwt.certificate_file";
         let path = way.certificate_file.as_deref().unwrap_or(Path::new(""));
         let pem = read_regular(path).map_err(|error| SetupError::file(KEY, path, error))?;
-        let keys = JwtKeys::from_pem(without_mark(&pem)).map_err(|fault| SetupError::file(KEY, path, fault))?;
+        let algorithms = vec![Algorithm::RS256];
+        let keys =
+            Keys::from_pem(without_mark(&pem), &algorithms).map_err(|fault| SetupError::file(KEY, path, fault))?;
         let issuers = match (&way.issuer, &way.proving.org_id) {
             (Some(issuer), _) => vec![issuer.clone()],
             // Apex has the id in both forms.
@@ -31,19 +34,19 @@ impl Signed {
             (None, None) => Vec::new(),
         };
         let rules = JwtRules {
-            keys,
+            algorithms,
             issuers,
-            audience: way.audience.clone().unwrap_or_default(),
-            clock_skew: way.clock_skew,
+            audience: way.audience.iter().cloned().collect(),
+            leeway: way.clock_skew,
             lifetime: way.lifetime,
         };
         let (username_claim, federation_id_claim) = (way.username_claim.clone(), way.federation_id_claim.clone());
-        Ok(Self { rules, username_claim, federation_id_claim })
+        Ok(Self { rules, keys, username_claim, federation_id_claim })
     }
 
     /// Returns whom the token proves. `now` counts from 1970.
     pub(super) fn prove(&self, now: Duration, token: &str) -> Result<Proven, AuthError> {
-        let claims = self.rules.check(now, token)?;
+        let claims = self.rules.check(now, token, &self.keys)?;
         let user_id = claims.text("sub").and_then(answer::user_id).ok_or_else(|| {
             AuthError::Unauthenticated(
                 "the JWT's 'sub' is not a Salesforce user id: set it to UserInfo.getUserId()".into(),

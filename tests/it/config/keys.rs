@@ -20,7 +20,7 @@ fn an_unknown_key_names_the_nearest_known_one() {
          5: limit: unknown key
            hint: did you mean limits?
          7: cluster: unknown key
-         9: auth.jwt: unknown key
+         10: auth.jwt.issuer: must be a table: [auth.jwt.issuer]
          12: http.tls_cert: unknown key
          13: http.\\u{7}: unknown key",
     );

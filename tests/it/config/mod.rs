@@ -4,6 +4,7 @@ mod changes;
 mod commands;
 mod folder;
 mod hints;
+mod issuers;
 mod keys;
 mod origins;
 mod permissions;

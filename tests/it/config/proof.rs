@@ -152,7 +152,7 @@ fn check_names_every_file_that_cannot_be_used_by_its_key() {
             Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
             "must hold a certificate or a public key in PEM",
         ),
-        (Some(key.as_str()), "holds a private key: the broker needs the certificate alone, and nobody else the key"),
+        (Some(key.as_str()), "holds a private key: the broker needs the public key alone"),
     ] {
         let files: Vec<(&str, &str)> = pem.iter().map(|pem| ("org.pem", *pem)).collect();
         let (code, told) = command(&toml, &files, &[]);

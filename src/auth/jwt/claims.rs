@@ -1,0 +1,143 @@
+//! [`ClaimRules`]: what the claims of an issuer mean for a session: user or service, source.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use wire::check_name;
+
+use super::{ClaimPath, Claims, Object};
+use crate::auth::{AuthError, Permissions, Principal, Users};
+
+/// The claims that an issuer's tokens must have, and what they mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRules {
+    /// Where the user's name is.
+    pub user: Option<ClaimPath>,
+    /// The users that the issuer may prove; for a service, the users that it serves.
+    pub users: Users,
+    /// Claims, and the values that they must equal.
+    pub require: Vec<(ClaimPath, Value)>,
+    /// Where `true` makes a service.
+    pub service: Option<ClaimPath>,
+    /// Where the source is named.
+    pub source: Option<ClaimPath>,
+    /// The sources that may be registered; `None`: `source` alone decides.
+    pub sources: Option<Vec<String>>,
+    /// Where the roles are named.
+    pub roles: Option<ClaimPath>,
+    /// The role of a token without that claim.
+    pub role: Option<String>,
+}
+
+/// Returns what a principal with these roles may do; fails with a name that is not a role's.
+pub type Roles = Box<dyn Fn(&[&str], &Principal) -> Result<Permissions, String> + Send + Sync>;
+
+impl ClaimRules {
+    /// Returns whom the claims prove, for a session that registers as `source`.
+    pub(super) fn principal(&self, claims: &Claims, source: &str) -> Result<Principal, AuthError> {
+        let claims = &claims.0;
+        if let Some((path, _)) = self.require.iter().find(|(path, value)| path.find(claims) != Some(value)) {
+            return Err(unauthenticated(format!("the JWT's claim '{path}' is not what 'require' asks for")));
+        }
+        let is_service = self.service.as_ref().is_some_and(|path| path.find(claims) == Some(&Value::Bool(true)));
+        let principal = if is_service { Principal::Service } else { self.user(claims)? };
+        self.check_source(claims, source)?;
+        Ok(principal)
+    }
+
+    /// Returns what the claims allow, and the names among them that are not a role's.
+    pub(super) fn permissions<'c>(
+        &'c self,
+        claims: &'c Claims,
+        principal: &Principal,
+        roles: &Roles,
+    ) -> Result<(Permissions, Vec<&'c str>), AuthError> {
+        self.permissions_of(self.role_names(&claims.0)?, principal, roles)
+    }
+
+    /// The same for the names of roles, of which at least one has to be known.
+    pub(super) fn permissions_of<'c>(
+        &self,
+        mut names: Vec<&'c str>,
+        principal: &Principal,
+        roles: &Roles,
+    ) -> Result<(Permissions, Vec<&'c str>), AuthError> {
+        let (named, mut unknown) = (names.iter().map(|name| Box::from(*name)).collect(), Vec::new());
+        let mut permissions = loop {
+            if names.is_empty() {
+                return Err(forbidden("the JWT names no role of [roles.NAME]"));
+            }
+            match roles(&names, principal) {
+                Ok(permissions) => break permissions,
+                Err(name) => {
+                    let before = names.len();
+                    unknown.extend(names.extract_if(.., |it| **it == *name).next());
+                    names.retain(|it| **it != *name);
+                    if names.len() == before {
+                        return Err(forbidden("the JWT names no role of [roles.NAME]"));
+                    }
+                }
+            }
+        };
+        permissions.roles = named;
+        if *principal == Principal::Service {
+            permissions.users = self.users.clone();
+        }
+        Ok((permissions, unknown))
+    }
+
+    fn role_names<'c>(&'c self, claims: &'c Object) -> Result<Vec<&'c str>, AuthError> {
+        let Some(value) = self.roles.as_ref().and_then(|path| path.find(claims)) else {
+            let role = self.role.as_deref().map(|role| vec![role]);
+            return role
+                .ok_or_else(|| forbidden("the JWT has no claim that names its roles, and this issuer no 'role'"));
+        };
+        let names = match value {
+            Value::String(name) => Some(vec![name.as_str()]),
+            Value::Array(names) => names.iter().map(Value::as_str).collect(),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+        };
+        names.ok_or_else(|| forbidden("the JWT's claim of roles is not a text or a list of texts"))
+    }
+
+    fn user(&self, claims: &Object) -> Result<Principal, AuthError> {
+        let Some(path) = &self.user else {
+            return Err(unauthenticated("the JWT is not of a service, and this issuer proves no users".to_owned()));
+        };
+        let user = path.find(claims).and_then(Value::as_str).filter(|user| check_name(user).is_ok());
+        let user = user.ok_or_else(|| {
+            unauthenticated(format!("the JWT's claim '{path}' is missing, or is not a text that can be a user name"))
+        })?;
+        if self.users.contains(user) {
+            Ok(Principal::User(Arc::from(user)))
+        } else {
+            Err(forbidden("the user is not among the 'users' that this issuer may prove"))
+        }
+    }
+
+    fn check_source(&self, claims: &Object, source: &str) -> Result<(), AuthError> {
+        if let Some(path) = &self.source {
+            let named = path.find(claims).and_then(Value::as_str).filter(|named| !named.is_empty());
+            let named = named.ok_or_else(|| {
+                unauthenticated(format!("the JWT's claim '{path}' is missing, or is not a text that names a source"))
+            })?;
+            if named != source {
+                return Err(forbidden("the JWT is for another source than this one"));
+            }
+        }
+        match &self.sources {
+            Some(sources) if !sources.iter().any(|it| it == source) => {
+                Err(forbidden("the source is not among the 'sources' of this issuer"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+fn unauthenticated(why: String) -> AuthError {
+    AuthError::Unauthenticated(why.into())
+}
+
+fn forbidden(why: &'static str) -> AuthError {
+    AuthError::Forbidden(why.into())
+}
