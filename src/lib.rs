@@ -10,6 +10,7 @@ pub mod websocket;
 pub(crate) mod wiped;
 
 pub mod audit;
+pub mod certificates;
 pub mod http;
 pub mod store;
 pub mod telemetry;
