@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clap::ValueEnum as _;
@@ -18,7 +18,7 @@ use super::signals::Signals;
 use super::try_it::Example;
 use super::{Exit, open_files, output};
 use crate::config::{AuthMode, Config, LoadOptions};
-use crate::server::Server;
+use crate::server::{self, Server};
 use crate::telemetry::{self, Format};
 
 /// How long threads that are writing to the store get to finish at the end.
@@ -157,7 +157,11 @@ fn runtime() -> io::Result<Runtime> {
 
 async fn serve_until_signalled(config: Config, own_folder: Option<&Path>, format: Format) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("signals cannot be received")?;
-    let (summary, warnings) = (config.summary(), config.warnings.clone());
+    #[expect(clippy::disallowed_methods, reason = "the calendar enters here")]
+    let calendar = SystemTime::now();
+    let mut warnings = config.warnings.clone();
+    warnings.extend(server::certificate_warnings(calendar, &config));
+    let summary = config.summary();
     let example = (config.auth == AuthMode::Open).then(|| Example::of(&config, own_folder));
     let server = Server::bind(config, credentials_key())?;
     introduce(&summary, &warnings, example.as_ref().zip(server.addresses().first()), format);

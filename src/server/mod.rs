@@ -99,6 +99,8 @@ struct Broker {
     refusals: LogLimit<(Reason, Option<StatusCode>)>,
     /// Listeners and connections.
     tasks: TaskTracker,
+    /// The certificate of the TLS listeners.
+    tls: Option<Arc<Tls>>,
     adapters: Adapters,
     /// The handlers in this process, which end after the sessions whose requests they answer.
     handlers: TaskTracker,
@@ -119,8 +121,8 @@ impl Server {
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
         try_config(&config, credentials_key.clone())?;
-        let tls = Tls::open(&config.tls).map_err(UnusableList::from)?;
-        let listeners = listen(&config, tls.as_ref())?;
+        let tls = Tls::open(&config.tls).map_err(UnusableList::from)?.map(Arc::new);
+        let listeners = listen(&config, tls.as_deref())?;
         let with_address = |it: &Listener| Some((it.transport.scheme(), it.socket.local_addr().ok()?));
         let opened: Vec<_> = listeners.iter().filter_map(with_address).collect();
         let urls = opened.iter().map(|(scheme, address)| format!("{scheme}://{address}/ws")).collect();
@@ -142,6 +144,7 @@ impl Server {
             http: config.http,
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),
+            tls,
             adapters,
             handlers: TaskTracker::new(),
             shutdown: Shutdown::default(),
@@ -172,6 +175,9 @@ impl Server {
         for listener in listeners {
             broker.tasks.spawn(listener::accept(listener, Arc::clone(&broker)));
         }
+        if let Some(tls) = &broker.tls {
+            broker.tasks.spawn(Arc::clone(tls).watch(broker.draining.clone()));
+        }
         let served_and_drained = async {
             shutdown.await;
             broker.drain().await;
@@ -181,6 +187,12 @@ impl Server {
             () = tick(&broker.router) => {}
         }
     }
+}
+
+/// What an operator should know of the certificate of `[tls]`: that it expires soon, for example. Blocks on the disk.
+#[must_use]
+pub fn certificate_warnings(now: SystemTime, config: &Config) -> Vec<String> {
+    tls::warnings(now, &config.tls)
 }
 
 /// Ends the requests whose time is up. Never ready.
