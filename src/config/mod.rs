@@ -13,6 +13,7 @@ mod reference;
 mod document;
 mod file;
 mod mistake;
+mod network;
 mod rules;
 mod salesforce;
 mod summary;
@@ -25,6 +26,7 @@ pub use document::{Row, document, rows};
 pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
+pub use network::Network;
 pub use salesforce::{
     Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,
     Proofs, ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
@@ -109,6 +111,31 @@ pub struct Http {
     pub allowed_hosts: Vec<String>,
     /// Whether `listen` may name addresses beyond loopback, where what is sent can be read on the way.
     pub insecure: bool,
+    /// Proxies whose header names the address of the client.
+    pub trusted_proxies: Vec<Network>,
+    /// The header in which they do.
+    pub forwarded_header: ForwardedHeader,
+}
+
+/// `http.forwarded_header`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239)
+    Forwarded,
+}
+
+impl ForwardedHeader {
+    /// Returns the name of the header, in lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::XForwardedFor => "x-forwarded-for",
+            Self::Forwarded => "forwarded",
+        }
+    }
 }
 
 /// One of `[[applications]]`: a source, whose it is, and the hash of the token that proves it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::file::Draft;
 use super::text;
 use super::value::{Slot, Word};
-use super::{AuthMode, Channel, Config, Overflow, Publish, Scope, Store, salesforce, tls};
+use super::{AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, salesforce, tls};
 
 /// The shortest duration that a timer keeps.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -94,6 +94,24 @@ static KEYS: &[Key<Config>] = &[
         unit: "",
         meaning: "Whether `listen` may name addresses beyond loopback, where tokens and passwords are sent in the clear: in a \
                   pod's network, or behind a proxy that ends TLS. Otherwise use `tls.listen`.",
+    },
+    Key {
+        name: "http.trusted_proxies",
+        slot: Slot::Networks(|it| &mut it.http.trusted_proxies),
+        default: "[]",
+        unit: "",
+        meaning: "Proxies, by address or network, whose `forwarded_header` names the client. Limits per address and the logs then \
+                  use the client's address.",
+    },
+    Key {
+        name: "http.forwarded_header",
+        slot: Slot::Word(&[
+            Word { word: "x-forwarded-for", put: |it| it.http.forwarded_header = ForwardedHeader::XForwardedFor },
+            Word { word: "forwarded", put: |it| it.http.forwarded_header = ForwardedHeader::Forwarded },
+        ]),
+        default: r#""x-forwarded-for""#,
+        unit: "",
+        meaning: "The one header that is read for that, from the right, past the addresses of trusted proxies.",
     },
     Key {
         name: "protected.patterns",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::mistake::{Place, Report};
-use super::{Application, AuthMode, Channel, Config, Publish, Scope, salesforce, tls};
+use super::{Application, AuthMode, Channel, Config, ForwardedHeader, Publish, Scope, salesforce, tls};
 use wire::Pattern;
 
 /// Where each key that was written got its value.
@@ -105,6 +105,10 @@ fn warnings(config: &Config) -> Vec<String> {
     warn(
         open && !config.applications.is_empty(),
         "auth.mode is \"open\": [[applications]] is not used, any local program is whom it says it is",
+    );
+    warn(
+        config.http.trusted_proxies.is_empty() && config.http.forwarded_header != ForwardedHeader::default(),
+        "http.forwarded_header has no effect without http.trusted_proxies",
     );
     let limits_publishers = |channel: &Channel| channel.publish == Publish::Services && channel.scope == Scope::User;
     warn(

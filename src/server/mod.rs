@@ -1,12 +1,13 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
-//! hosts and origins, `upgrade` RFC 6455), `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
+//! hosts and origins, `upgrade` RFC 6455), `forwarded` reads the header of a proxy, `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
 //! handlers in this process, `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
 mod drain;
+mod forwarded;
 mod handshake;
 mod listener;
 mod names;

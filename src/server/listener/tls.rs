@@ -29,7 +29,7 @@ const HANDSHAKE_RECORD: u8 = 22;
 pub(super) async fn shake_hands(
     broker: &Broker,
     acceptor: &Acceptor,
-    peer: Peer,
+    peer: Peer<'_>,
     stream: TcpStream,
 ) -> Option<TlsStream<TcpStream>> {
     match timeout(HANDSHAKE_TIME, attempt(broker, acceptor, stream)).await {
@@ -156,7 +156,8 @@ mod tests {
             client.write_all(sent).await.unwrap();
             let (stream, address) = listener.accept().await.unwrap();
             let start = Instant::now();
-            let peer = Peer { address: address.ip(), beyond: None };
+            let admitted = server.broker.connections.admit().unwrap();
+            let peer = Peer { address: address.ip(), slot: &admitted.slot, beyond: None };
             assert!(shake_hands(&server.broker, &tls.listen(), peer, stream).await.is_none());
             assert_eq!(start.elapsed(), HANDSHAKE_TIME, "{sent:?}");
         }

@@ -181,6 +181,24 @@ fn plain_text_beyond_loopback_needs_http_insecure() {
 }
 
 #[test]
+fn a_trusted_proxy_is_an_address_or_a_network() {
+    check_file(
+        "auth.mode = 'open'\n[http]\ntrusted_proxies = ['10.0.0.0/8', 'fd00::7']\nforwarded_header = 'forwarded'",
+        "mode: open, for development: no token is asked
+         listen: 127.0.0.1:7420, [::1]:7420
+         proxies whose forwarded is believed: 10.0.0.0/8, fd00::7",
+    );
+    check_file(
+        "[http]\ntrusted_proxies = [\n'proxy.example.com',\n'10.0.0.1/8',\n'10.0.0.0/33']\nforwarded_header = 'x-real-ip'",
+        "3: http.trusted_proxies[0]: must be an address or a network, such as 10.0.0.7 or 10.0.0.0/8
+         4: http.trusted_proxies[1]: names an address inside the network in place of its first
+           hint: did you mean 10.0.0.0/8?
+         5: http.trusted_proxies[2]: must be an address or a network, such as 10.0.0.7 or 10.0.0.0/8
+         6: http.forwarded_header: must be \"x-forwarded-for\" or \"forwarded\"",
+    );
+}
+
+#[test]
 fn a_wildcard_of_another_broker_is_a_mistake() {
     check_file(
         "protected.patterns = ['Cisco/#/x', 'C#/Agent/Login']\n[requests]\nonly = ['Phone/Call/>', 'Phone/Pho*/x']",

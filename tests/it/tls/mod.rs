@@ -1,4 +1,5 @@
-//! TLS listeners: handshakes, and the files of `[tls]`.
+//! TLS listeners: handshakes, the files of `[tls]`, and clients behind proxies.
 
 mod files;
 mod handshake;
+mod proxies;
