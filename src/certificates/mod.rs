@@ -3,5 +3,7 @@
 //! Nothing here knows a listener or a session.
 
 mod leaf;
+mod subject;
 
 pub use leaf::{Leaf, LeafError};
+pub use subject::subject;

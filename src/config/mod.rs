@@ -40,7 +40,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Ends, Identity, Permission, Permissions, Principal, Proof, TokenTable, Users};
+use crate::auth::{CertificateName, Ends, Identity, Permission, Permissions, Principal, Proof, TokenTable, Users};
 pub(crate) use text::{name as check_user, origin as canonical_origin, source as check_source};
 use wire::Pattern;
 
@@ -80,12 +80,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Which identity each token of `[[applications]]` proves.
+    /// Which identity each token and each certificate of `[[applications]]` proves.
     #[must_use]
     pub fn token_table(&self) -> TokenTable {
         let mut table = TokenTable::default();
         for application in &self.applications {
-            table.insert(application.token_sha256, application.source.clone(), application.identity());
+            let (source, identity) = (application.source.clone(), application.identity());
+            match &application.proved_by {
+                ProvedBy::Token(hash) => table.insert(*hash, source, identity),
+                ProvedBy::Certificate(name) => table.insert_certificate(name.clone(), source, identity),
+            }
         }
         table
     }
@@ -138,15 +142,24 @@ impl ForwardedHeader {
     }
 }
 
-/// One of `[[applications]]`: a source, whose it is, and the hash of the token that proves it.
+/// What proves an application.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ProvedBy {
+    /// `token_sha256`: SHA-256 of the token's text.
+    Token([u8; 32]),
+    /// `certificate` or `certificate_sha256`
+    Certificate(CertificateName),
+}
+
+/// One of `[[applications]]`: a source, whose it is, and what proves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Application {
     /// The name it registers under.
     pub source: String,
     /// The agent; `None` for a service.
     pub user: Option<String>,
-    /// SHA-256 of the token's text.
-    pub token_sha256: [u8; 32],
+    /// A token or a client certificate.
+    pub proved_by: ProvedBy,
     /// One session a user.
     pub exclusive: bool,
     /// May observe other users.
@@ -168,7 +181,11 @@ impl Application {
         };
         let observe = if self.observe { Users::All } else { Users::nobody() };
         let permissions = Permissions { observe, handle: patterns(&self.handle), request, ..Permissions::default() };
-        let proof = Proof::Token(self.token_sha256);
+        let proof = match self.proved_by {
+            ProvedBy::Token(hash) => Proof::Token(hash),
+            // The table puts in the certificate that is shown.
+            ProvedBy::Certificate(_) => Proof::Nothing,
+        };
         Identity { principal, exclusive: self.exclusive, permissions, proof, ends: Ends::Never }
     }
 }

@@ -384,10 +384,27 @@ pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
     },
     Key {
         name: "token_sha256",
-        slot: Slot::Hash(|it, hash| it.token_sha256 = Some(hash)),
-        default: "required",
+        slot: Slot::Hash(text::hash, |it, hash| it.token_sha256 = Some(hash)),
+        default: "this or a certificate",
         unit: "",
         meaning: "The SHA-256 of the token's text. `switchboard token new` prints a token and its hash.",
+    },
+    Key {
+        name: "certificate_sha256",
+        slot: Slot::Hash(text::fingerprint, |it, hash| it.certificate_sha256 = Some(hash)),
+        default: "this or a token",
+        unit: "",
+        meaning: "The SHA-256 of a client certificate (its DER), which proves the application on `tls.client_listen` without a \
+                  token.",
+    },
+    Key {
+        name: "certificate",
+        slot: Slot::Text(text::subject, |it, subject| it.certificate = Some(subject)),
+        default: "this or a token",
+        unit: "",
+        meaning: "The same for every certificate with this subject, in its own order: `\"CN=cti,O=Example\"`. Attributes: CN, O, \
+                  OU, C, ST, L, DC. Any authority in `tls.client_ca_file` can issue one; `certificate_sha256` is the better \
+                  choice.",
     },
     Key {
         name: "exclusive",

@@ -134,7 +134,7 @@ pub(crate) enum Slot<T: 'static> {
     /// Patterns `channel/topic/subtopic`.
     Patterns(fn(&mut T, Vec<Pattern>)),
     /// A SHA-256.
-    Hash(fn(&mut T, [u8; 32])),
+    Hash(fn(&str) -> Result<[u8; 32], Fault>, fn(&mut T, [u8; 32])),
     /// `true` or `false`.
     Switch(fn(&mut T) -> &mut bool),
     /// A whole number, at least the first.
@@ -183,7 +183,7 @@ impl<T> Slot<T> {
             Self::Path(put) => read_path(item).map(|path| put(target, path)),
             Self::Word(words) => read_word(words, item).map(|word| (word.put)(target)),
             Self::Text(check, put) => read_text(item, *check).map(|text| put(target, text)),
-            Self::Hash(put) => read_text(item, text::hash).map(|hash| put(target, hash)),
+            Self::Hash(check, put) => read_text(item, *check).map(|hash| put(target, hash)),
             Self::Switch(slot) => read_switch(item).map(|switch| *slot(target) = switch),
             Self::Size(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Count(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
@@ -208,7 +208,7 @@ impl<T> Slot<T> {
             Self::Texts(..) => "list of texts".to_owned(),
             Self::Names(..) => "table of names and texts".to_owned(),
             Self::Patterns(_) => "list of patterns".to_owned(),
-            Self::Hash(_) => "64 hex digits".to_owned(),
+            Self::Hash(..) => "64 hex digits".to_owned(),
             Self::Switch(_) => "`true` or `false`".to_owned(),
             Self::Size(..) | Self::Count(..) => "whole number".to_owned(),
             Self::Span(..) => "duration".to_owned(),
@@ -229,7 +229,7 @@ impl<T> Slot<T> {
             | Self::Texts(..)
             | Self::Names(..)
             | Self::Patterns(_)
-            | Self::Hash(_)
+            | Self::Hash(..)
             | Self::Switch(_) => None,
         }
     }

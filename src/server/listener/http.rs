@@ -63,6 +63,8 @@ pub(super) struct Peer<'a> {
 pub(super) struct Client {
     /// The address of the connection, or the one that a trusted proxy names.
     pub(super) address: IpAddr,
+    /// Whether a page of a browser sent it.
+    pub(super) has_origin: bool,
 }
 
 /// What became of a request.
@@ -88,7 +90,8 @@ where
         let decision = decide(broker, Peer { address, ..peer }, &request);
         understood.store(true, Ordering::Relaxed);
         if matches!(decision, Decision::Upgrade { .. }) {
-            upgraded.get_or_init(|| Client { address });
+            let has_origin = request.headers().contains_key(header::ORIGIN);
+            upgraded.get_or_init(|| Client { address, has_origin });
         }
         ready(Ok::<_, Infallible>(respond(decision, &request, &broker.http)))
     });

@@ -28,6 +28,7 @@ use self::http::{Answered, Client, Peer};
 use super::Broker;
 use super::admission::Admitted;
 use super::tls::Acceptor;
+use crate::auth::ClientCertificate;
 use crate::connection::{self, Connection, Context, Upgraded};
 
 /// Connections that the system keeps until they are accepted. All applications of a call centre may return at once, and
@@ -159,7 +160,7 @@ fn admit(broker: &Arc<Broker>, transport: &Transport, stream: TcpStream, peer: S
             let span = tracing::info_span!("connection", %peer);
             let own = Arc::clone(broker);
             match transport {
-                Transport::Plain => broker.tasks.spawn(connection(own, stream, peer, admitted).instrument(span)),
+                Transport::Plain => broker.tasks.spawn(connection(own, stream, peer, admitted, None).instrument(span)),
                 Transport::Tls(acceptor) => {
                     broker.tasks.spawn(encrypted(own, Arc::clone(acceptor), stream, peer, admitted).instrument(span))
                 }
@@ -183,13 +184,20 @@ async fn encrypted(
     };
     drop(acceptor);
     if let Some(stream) = stream {
-        connection(broker, stream, peer, admitted).await;
+        let certificate = tls::certificate(&stream);
+        connection(broker, stream, peer, admitted, certificate).await;
     }
 }
 
 /// A connection from its first byte of HTTP to its last. An idle session is little more than this future, so nothing of
 /// the handshake is left in it.
-fn connection<S>(broker: Arc<Broker>, stream: S, peer: SocketAddr, admitted: Admitted) -> impl Future<Output = ()>
+fn connection<S>(
+    broker: Arc<Broker>,
+    stream: S,
+    peer: SocketAddr,
+    admitted: Admitted,
+    certificate: Option<Arc<ClientCertificate>>,
+) -> impl Future<Output = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -205,8 +213,11 @@ where
             let Some((upgraded, client)) = upgraded else { return };
             tracing::debug!("a WebSocket was opened");
             slot.upgraded();
+            // A browser would show its certificate for any page.
+            let certificate = certificate.filter(|_| !client.has_origin);
             let (now, settings) = (Instant::now().into_std(), Arc::clone(&broker.settings));
-            let connection = Connection::accepted(now, client.address, settings, rand::random(), unregistered);
+            let connection = Connection::accepted(now, client.address, settings, rand::random(), unregistered)
+                .with_certificate(certificate);
             let context = Context {
                 router: &broker.router,
                 verifier: &*broker.verifier,

@@ -243,7 +243,7 @@ fn an_application_is_a_users_or_a_service_and_proved_by_a_hash() {
             HASH.to_uppercase(),
         ),
         "1: applications[0].source: is missing: the name that the application registers under
-         1: applications[0].token_sha256: is missing: 'switchboard token new' prints a token and its hash
+         1: applications[0].token_sha256: is missing: 'switchboard token new' prints a token and its hash; or name a client certificate by certificate_sha256 or certificate
          1: applications[0].user: is missing: an application needs user = \"NAME\", or service = true
          3: applications[1].source: must not be 'switchboard', the source of handlers in the broker itself
          4: applications[1].user: must not stand beside service = true: an application is a user's or a service, never both
@@ -253,7 +253,7 @@ fn an_application_is_a_users_or_a_service_and_proved_by_a_hash() {
          11: applications[2].token_sha256: must be 64 hex digits: the SHA-256 of the token, not the token; 'switchboard token new' prints both
          12: applications[2].handle[0]: a pattern has three parts, channel/topic/subtopic, each a name or '*'
          17: applications[4].source: is listed before with the same token_sha256: a token proves a source once
-         27: applications[6].token_sha256: is missing: 'switchboard token new' prints a token and its hash
+         27: applications[6].token_sha256: is missing: 'switchboard token new' prints a token and its hash; or name a client certificate by certificate_sha256 or certificate
          30: applications[6].token_sha: unknown key
            hint: did you mean token_sha256?
          31: applications[6].request[0]: must not name the channel Broker, which is the broker's own

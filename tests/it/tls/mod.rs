@@ -1,5 +1,6 @@
-//! TLS listeners: handshakes, the files of `[tls]`, and clients behind proxies.
+//! TLS listeners: handshakes, client certificates, the files of `[tls]`, and clients behind proxies.
 
+mod certificates;
 mod files;
 mod handshake;
 mod proxies;
