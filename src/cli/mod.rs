@@ -6,6 +6,7 @@
 mod apps;
 mod audit;
 mod bench;
+mod cert;
 mod check;
 mod completions;
 mod connect;
@@ -97,6 +98,8 @@ enum Command {
     Audit(audit::Arguments),
     /// Make tokens for applications
     Token(token::TokenArgs),
+    /// Make and renew certificates for TLS
+    Cert(cert::Arguments),
     /// Find the mistakes in a configuration
     Check(check::CheckArgs),
     /// Run a simulated Salesforce org
@@ -235,6 +238,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Credentials(arguments) => Ok(credentials::run(&arguments)),
         Command::Audit(arguments) => audit::run(arguments, output),
         Command::Token(arguments) => token::run(&arguments, output),
+        Command::Cert(arguments) => cert::run(arguments, output),
         Command::Check(arguments) => check::run(&arguments, output),
         Command::Sub(arguments) => block_on(subscribe::run(arguments, output)),
         Command::Pub(arguments) => block_on(publish::run(arguments, output)),

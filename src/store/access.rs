@@ -33,6 +33,11 @@ impl Access {
         Ok(foreign.then_some(Self { mode: 0o600, ..folder }))
     }
 
+    /// Returns it with another mode.
+    pub(super) fn with_mode(self, mode: u32) -> Self {
+        Self { mode, ..self }
+    }
+
     /// Refuses an open file that root has not made for the owner of the folder: the owner can put a hard link to any file
     /// there. A file of root's with a single name is accepted: it is in this folder only.
     pub(super) fn check_own(path: &Path, file: &File) -> io::Result<()> {
@@ -80,6 +85,10 @@ impl Access {
 
     pub(super) fn of_new(_path: &Path) -> io::Result<Option<Self>> {
         Ok(None)
+    }
+
+    pub(super) fn with_mode(self, _mode: u32) -> Self {
+        self
     }
 
     pub(super) fn check_own(_path: &Path, _file: &File) -> io::Result<()> {

@@ -17,11 +17,7 @@ pub(crate) fn exists(path: &Path) -> Result<bool, StoreError> {
 
 /// Makes the folder and its parents for the owner only; an existing folder keeps its mode.
 pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|error| {
+    make_private_folder(path).map_err(|error| {
         StoreError::unusable(format!(
             "{}: the data folder cannot be made: {error}; name a folder that may be written with --data-dir or data_dir",
             path.display()
@@ -29,11 +25,40 @@ pub(crate) fn make_folder(path: &Path) -> Result<(), StoreError> {
     })
 }
 
+/// As [`make_folder`], for a folder that is not the data folder. If root makes it in the folder of another user, it belongs
+/// to that user, as far as the file system allows.
+pub(crate) fn make_private_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)?;
+    if let Some(access) = Access::of_new(path)? {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        flags(&mut options, NO_WAIT_OR_FOLLOW);
+        access.with_mode(0o700).give(&options.open(path)?).ok();
+    }
+    Ok(())
+}
+
 /// Writes a file that must not exist yet, and syncs it and its name to disk. If root makes it, it belongs to the owner of
 /// the folder, as far as the file system allows.
 pub(crate) fn create_new(path: &Path, contents: &[u8]) -> io::Result<()> {
     let access = Access::of_new(path)?;
     create_with(path, contents, |file| access.map_or(Ok(()), |access| access.give(file)).or(Ok(())))
+}
+
+/// As [`create_new`], but anyone may read the file: it has nothing to hide.
+pub(crate) fn create_readable(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let access = Access::of_new(path)?;
+    create_with(path, contents, |file| {
+        access.map_or(Ok(()), |access| access.give(file)).ok();
+        readable(file)
+    })
 }
 
 /// Writes a file that must not exist yet with the owner, the group and the mode of another one, and syncs it and its name
@@ -60,9 +85,7 @@ fn create_with(path: &Path, contents: &[u8], prepare: impl FnOnce(&File) -> io::
 /// Writes a file that must not exist yet, with the owner, the group and the mode of `model` if there is one. The file has
 /// its name only when it is complete.
 pub(crate) fn create_whole(model: Option<&Path>, path: &Path, contents: &[u8]) -> io::Result<()> {
-    // Two processes can do this at once, so each has a name of its own.
-    let number = SysRng.try_next_u64().map_err(io::Error::other)?;
-    let making = beside(path, &format!(".{number:016x}"));
+    let making = making(path)?;
     match model {
         Some(model) => create_like(model, &making, contents),
         None => create_new(&making, contents),
@@ -81,6 +104,23 @@ pub(crate) fn create_whole(model: Option<&Path>, path: &Path, contents: &[u8]) -
     }
     named?;
     sync_folder(path)
+}
+
+/// Replaces a file by one with its owner, group and mode; a link stays, and the file that it leads to is replaced. After a
+/// crash it holds either the old contents or the new.
+pub(crate) fn replace_like(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let path = resolve(path);
+    let making = making(&path)?;
+    create_like(&path, &making, contents)?;
+    publish(&making, &path).inspect_err(|_| {
+        fs::remove_file(&making).ok();
+    })
+}
+
+/// Returns the name of a file until it is complete. Two processes can make the same one, so each has a name of its own.
+fn making(path: &Path) -> io::Result<PathBuf> {
+    let number = SysRng.try_next_u64().map_err(io::Error::other)?;
+    Ok(beside(path, &format!(".{number:016x}")))
 }
 
 /// Opens a file for reading and writing, or makes an empty one for the folder's owner. A symbolic link is refused: another
@@ -199,6 +239,15 @@ fn private(options: &mut OpenOptions) {
     let _ = options;
 }
 
+/// Lets anyone read an open file.
+fn readable(file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
+    #[cfg(not(unix))]
+    let _ = file;
+    Ok(())
+}
+
 /// Does not wait for the other end of a pipe.
 #[cfg(unix)]
 const NO_WAIT: rustix::fs::OFlags = rustix::fs::OFlags::NONBLOCK;
@@ -293,6 +342,34 @@ mod tests {
         }
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_the_link_to_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("cert.pem"), folder.path().join("link"));
+        create_readable(&path, b"first").unwrap();
+        let mode = || path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o644);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink(&path, &link).unwrap();
+        replace_like(&link, b"second").unwrap();
+        assert!(link.is_symlink() && fs::read(&path).unwrap() == b"second" && mode() == 0o640);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_folder_that_root_makes_in_the_folder_of_another_user_belongs_to_that_user() {
+        let folder = tempfile::tempdir().unwrap();
+        if fs::metadata(folder.path()).unwrap().uid() != 0 {
+            return;
+        }
+        chown(folder.path(), Some(12345), Some(23456)).unwrap();
+        let made = folder.path().join("tls");
+        make_private_folder(&made).unwrap();
+        let metadata = made.metadata().unwrap();
+        assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o777), (12345, 23456, 0o700));
     }
 
     /// Opening must fail, and leave the file as it is.

@@ -13,8 +13,8 @@ mod trial;
 pub(crate) use database::Database;
 use files::{Readers, open_to_others};
 pub(crate) use files::{
-    beside, create_like, create_new, create_whole, exists, make_folder, open_or_create, open_regular, open_to_append,
-    publish, read_regular, replace, resolve,
+    beside, create_like, create_new, create_readable, create_whole, exists, make_folder, make_private_folder,
+    open_or_create, open_regular, open_to_append, publish, read_regular, replace, replace_like, resolve,
 };
 pub use lock::FolderLock;
 pub(crate) use lock::lock_changes;

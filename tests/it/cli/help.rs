@@ -61,6 +61,7 @@ async fn of_the_program() {
       credentials  Manage the credentials that agents fetch
       audit        Check the audit log
       token        Make tokens for applications
+      cert         Make and renew certificates for TLS
       check        Find the mistakes in a configuration
       simulate     Run a simulated Salesforce org
       completions  Print a completion script for a shell
@@ -273,4 +274,31 @@ async fn of_completions() {
       switchboard completions zsh > ~/.zfunc/_switchboard
       switchboard completions fish > ~/.config/fish/completions/switchboard.fish
     "#);
+}
+
+#[tokio::test]
+async fn of_cert_new() {
+    insta::assert_snapshot!(help(&["cert", "new", "--help"]).await, @"
+    Make a certificate authority of this machine, and a certificate that it signs
+
+    Usage: switchboard cert new [OPTIONS]
+
+    Options:
+          --host <HOST>     A name or an address that clients connect to; can be repeated [default:
+                            localhost 127.0.0.1 ::1]
+          --days <DAYS>     The number of days that the certificate is valid, 1 to 825 [default: 397]
+          --out <DIR>       The folder of the certificates; default: tls in the data folder
+          --data-dir <DIR>  The data folder; default: that of the configuration, or else the platform's
+                            data folder
+          --config <FILE>   The configuration file, which names the data folder
+      -h, --help            Print help
+
+    Examples:
+      switchboard cert new
+      switchboard cert new --host broker.example.com --host 10.1.2.3 --out /etc/switchboard/tls
+      switchboard cert trust
+
+    Writes ca.pem, ca.key, cert.pem and key.pem. Existing files are never overwritten. The authority can
+    sign certificates of these hosts only, for 10 years. Programs that connect have to trust ca.pem.
+    ");
 }

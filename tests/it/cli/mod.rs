@@ -2,6 +2,7 @@
 //! broker for what the real one does not do on demand.
 
 mod bench;
+mod cert;
 mod connecting;
 mod encrypted;
 mod handling;
@@ -139,7 +140,7 @@ async fn every_shell_gets_its_completions() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         let outcome = run_with(command(&["completions", shell]), "").await;
         outcome.has(0, "");
-        assert!(outcome.stdout.contains("request") && outcome.stdout.contains("token-file"), "{shell}");
+        assert!(["request", "token-file", "renew"].iter().all(|word| outcome.stdout.contains(word)), "{shell}");
     }
 }
 
