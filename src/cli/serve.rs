@@ -164,7 +164,7 @@ async fn serve_until_signalled(config: Config, own_folder: Option<&Path>, format
     let summary = config.summary();
     let example = (config.auth == AuthMode::Open).then(|| Example::of(&config, own_folder));
     let server = Server::bind(config, credentials_key())?;
-    introduce(&summary, &warnings, example.as_ref().zip(server.addresses().first()), format);
+    introduce(&summary, &warnings, example.as_ref(), server.addresses().first(), format);
     announce(server.urls());
     let shutdown = CancellationToken::new();
     let signalled_twice = async {
@@ -193,7 +193,13 @@ fn announce(urls: &[String]) {
 }
 
 /// Prints the version, the configuration with its warnings and, in open mode, what that means and how to try it.
-fn introduce(summary: &[String], warnings: &[String], example: Option<(&Example, &SocketAddr)>, format: Format) {
+fn introduce(
+    summary: &[String],
+    warnings: &[String],
+    example: Option<&Example>,
+    plain: Option<&SocketAddr>,
+    format: Format,
+) {
     let version = env!("CARGO_PKG_VERSION");
     let warnings = example.map(|_| Example::WARNING).into_iter().chain(warnings.iter().map(String::as_str));
     match format {
@@ -211,7 +217,7 @@ fn introduce(summary: &[String], warnings: &[String], example: Option<(&Example,
             for warning in warnings {
                 writeln!(text, "warning: {warning}").ok();
             }
-            if let Some((example, address)) = example {
+            if let (Some(example), Some(address)) = (example, plain) {
                 writeln!(text, "{}", example.text(*address)).ok();
             }
             io::stderr().write_all(text.as_bytes()).ok();
