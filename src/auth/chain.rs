@@ -20,8 +20,8 @@ impl Chain {
 
     async fn prove(&self, claim: Claim) -> Result<Identity, AuthError> {
         let unknown = match self.tokens.find(&claim) {
-            Err(AuthError::Unauthenticated(why)) => why,
-            // A token of the table that is good for another source is nobody else's.
+            Err(AuthError::Unauthenticated(why)) if claim.token.is_some() || claim.certificate.is_none() => why,
+            // A token of the table that is good for another source, and a certificate, concern nobody else.
             known => return known,
         };
         let why = match &claim.token {
@@ -45,7 +45,7 @@ impl Verifier for Chain {
 
     fn review(&self, proved: &Proved<'_>) -> Review {
         match proved.proof {
-            Proof::Token(_) => self.tokens.review(proved),
+            Proof::Token(_) | Proof::Certificate(_) => self.tokens.review(proved),
             Proof::Issuer(name) => self.issuers.review(name, proved),
             Proof::Nothing | Proof::Salesforce(_) => self.rest.as_ref().map_or(Review::End, |rest| rest.review(proved)),
         }

@@ -14,8 +14,8 @@ use super::roles::{ROLE_KEYS, RoleDraft, RowRights};
 use super::rules::Places;
 use super::salesforce::{OBJECT_KEYS, OBJECTS, TOPIC_KEYS, TOPICS};
 use super::value::Item;
-use super::{Application, Channel, Config, EventTopic, WritableObject, syntax};
-use crate::auth::{Permissions, Principal};
+use super::{Application, Channel, Config, EventTopic, ProvedBy, WritableObject, syntax, tls};
+use crate::auth::{CertificateName, Permissions, Principal};
 use wire::{BROKER, check_name, check_part};
 
 /// `[[applications]]` while it is read: what is required may yet be absent.
@@ -29,6 +29,10 @@ pub(crate) struct Draft {
     pub(crate) service: bool,
     /// `token_sha256`
     pub(crate) token_sha256: Option<[u8; 32]>,
+    /// `certificate`
+    pub(crate) certificate: Option<String>,
+    /// `certificate_sha256`
+    pub(crate) certificate_sha256: Option<[u8; 32]>,
     /// `exclusive`
     pub(crate) exclusive: bool,
     /// The keys about rights.
@@ -43,6 +47,18 @@ pub(crate) enum Contents {
     /// `[[applications]]` only: a file of `applications_dir`.
     Applications,
 }
+
+impl Draft {
+    /// What proves it. `None` if nothing does.
+    fn proved_by(&self) -> Option<ProvedBy> {
+        let subject = || self.certificate.as_deref().map(|subject| CertificateName::Subject(subject.into()));
+        let certificate = || self.certificate_sha256.map(CertificateName::Sha256).or_else(subject);
+        self.token_sha256.map(ProvedBy::Token).or_else(|| certificate().map(ProvedBy::Certificate))
+    }
+}
+
+/// The keys of an application that say what proves it.
+const PROOFS: [&str; 3] = ["token_sha256", "certificate_sha256", "certificate"];
 
 /// Reads a text into a configuration.
 pub(crate) fn read(
@@ -293,20 +309,27 @@ impl Reader<'_> {
             }
         }
         let permissions = self.permissions(&prefix, &draft, &written, start);
-        let Draft { source, user, service: _, token_sha256, exclusive, rights } = draft;
-        let (true, Some(source), Some(token_sha256), Some(permissions)) = (complete, source, token_sha256, permissions)
+        let proved_by = draft.proved_by();
+        let Draft { source, user, exclusive, rights, .. } = draft;
+        let (true, Some(source), Some(proved_by), Some(permissions)) = (complete, source, proved_by, permissions)
         else {
             return;
         };
-        if !self.places.note_token(token_sha256, &source) {
-            let message = "is listed before with the same token_sha256: a token proves a source once";
+        if !self.places.note_proof(&proved_by, &source) {
+            let message = match proved_by {
+                ProvedBy::Token(_) => "is listed before with the same token_sha256: a token proves a source once",
+                ProvedBy::Certificate(_) => "is listed before with the same certificate, which proves a source once",
+            };
             self.report.add(&self.lines.place(start), format!("{prefix}source"), message);
+        }
+        if matches!(proved_by, ProvedBy::Certificate(_)) {
+            self.places.note(tls::CERTIFICATE_ROW, self.lines.place(start));
         }
         let place = (self.contents == Contents::Applications).then(|| self.lines.place(start));
         self.places.note_application(at, place);
         let RowRights { role, handle, request, .. } = rights;
         let handle = handle.unwrap_or_default();
-        let application = Application { source, user, token_sha256, exclusive, role, permissions, handle, request };
+        let application = Application { source, user, proved_by, exclusive, role, permissions, handle, request };
         self.config.applications.push(application);
     }
 
@@ -480,7 +503,18 @@ fn incomplete(table: &DeTable<'_>, draft: &Draft) -> impl Iterator<Item = (&'sta
     let has = |key: &str| table.contains_key(key);
     [
         (!has("source"), "source", "is missing: the name that the application registers under"),
-        (!has("token_sha256"), "token_sha256", "is missing: 'switchboard token new' prints a token and its hash"),
+        (
+            !PROOFS.iter().any(|key| has(key)),
+            "token_sha256",
+            "is missing: 'switchboard token new' prints a token and its hash; or name a client certificate by \
+             certificate_sha256 or certificate",
+        ),
+        (
+            PROOFS.iter().filter(|key| has(key)).count() > 1,
+            PROOFS.into_iter().rfind(|key| has(key)).unwrap_or("token_sha256"),
+            "must not stand beside another proof: an application has one of token_sha256, certificate_sha256 and \
+             certificate; list it twice for two",
+        ),
         (
             has("user") && draft.service,
             "user",

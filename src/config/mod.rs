@@ -17,6 +17,7 @@ mod file;
 mod folder;
 mod jwt;
 mod mistake;
+mod network;
 mod roles;
 mod rules;
 mod salesforce;
@@ -33,6 +34,7 @@ pub use jwt::{JwtIssuer, KeysFrom};
 pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
+pub use network::Network;
 pub(crate) use roles::each_right;
 pub use roles::{Roles, UnknownRole};
 pub use salesforce::{
@@ -48,7 +50,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Ends, Identity, Permissions, Principal, Proof, RowSources, TokenTable};
+use crate::auth::{CertificateName, Ends, Identity, Permissions, Principal, Proof, RowSources, TokenTable};
 pub(crate) use text::{name as check_user, origin as canonical_origin, source as check_source};
 use wire::Pattern;
 
@@ -94,12 +96,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Which identity each token of `[[applications]]` proves.
+    /// Which identity each token and each certificate of `[[applications]]` proves.
     #[must_use]
     pub fn token_table(&self) -> TokenTable {
         let mut table = TokenTable::default();
         for application in &self.applications {
-            table.insert(application.token_sha256, application.source.clone(), application.identity());
+            let (source, identity) = (application.source.clone(), application.identity());
+            match &application.proved_by {
+                ProvedBy::Token(hash) => table.insert(*hash, source, identity),
+                ProvedBy::Certificate(name) => table.insert_certificate(name.clone(), source, identity),
+            }
         }
         table
     }
@@ -137,17 +143,51 @@ pub struct Http {
     pub allowed_hosts: Vec<String>,
     /// Whether `listen` may name addresses beyond loopback, where what is sent can be read on the way.
     pub insecure: bool,
+    /// Proxies whose header names the address of the client.
+    pub trusted_proxies: Vec<Network>,
+    /// The header in which they do.
+    pub forwarded_header: ForwardedHeader,
 }
 
-/// One of `[[applications]]`: a source, whose it is, and the hash of the token that proves it.
+/// `http.forwarded_header`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239)
+    Forwarded,
+}
+
+impl ForwardedHeader {
+    /// Returns the name of the header, in lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::XForwardedFor => "x-forwarded-for",
+            Self::Forwarded => "forwarded",
+        }
+    }
+}
+
+/// What proves an application.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ProvedBy {
+    /// `token_sha256`: SHA-256 of the token's text.
+    Token([u8; 32]),
+    /// `certificate` or `certificate_sha256`
+    Certificate(CertificateName),
+}
+
+/// One of `[[applications]]`: a source, whose it is, and what proves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Application {
     /// The name it registers under.
     pub source: String,
     /// The agent; `None` for a service.
     pub user: Option<String>,
-    /// SHA-256 of the token's text.
-    pub token_sha256: [u8; 32],
+    /// A token or a client certificate.
+    pub proved_by: ProvedBy,
     /// One session a user.
     pub exclusive: bool,
     /// `role`: the name of its role, if it has one.
@@ -168,7 +208,11 @@ impl Application {
     }
 
     fn identity(&self) -> Identity {
-        let proof = Proof::Token(self.token_sha256);
+        let proof = match self.proved_by {
+            ProvedBy::Token(hash) => Proof::Token(hash),
+            // The table puts in the certificate that is shown.
+            ProvedBy::Certificate(_) => Proof::Nothing,
+        };
         let permissions = self.permissions.clone();
         Identity { principal: self.principal(), exclusive: self.exclusive, permissions, proof, ends: Ends::Never }
     }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 
 use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
-use super::{Application, AuthMode, Channel, Config, Publish, Scope, roles, salesforce, tls};
+use super::{
+    Application, AuthMode, Channel, Config, ForwardedHeader, ProvedBy, Publish, Scope, roles, salesforce, tls,
+};
 use wire::Pattern;
 
 /// Where each key that was written got its value, and each application.
@@ -16,7 +18,7 @@ pub(crate) struct Places {
     /// file.
     applications: Vec<(usize, Option<Place>)>,
     /// What the applications so far are known by.
-    known: HashSet<([u8; 32], String)>,
+    known: HashSet<(ProvedBy, String)>,
 }
 
 impl Places {
@@ -32,8 +34,8 @@ impl Places {
     }
 
     /// Notes what an application is known by. Returns whether no earlier one is known by the same.
-    pub(crate) fn note_token(&mut self, token_sha256: [u8; 32], source: &str) -> bool {
-        self.known.insert((token_sha256, source.to_owned()))
+    pub(crate) fn note_proof(&mut self, proof: &ProvedBy, source: &str) -> bool {
+        self.known.insert((proof.clone(), source.to_owned()))
     }
 
     /// How a warning names an application: `applications[3]`, after its file and line if it is in `applications_dir`.
@@ -139,6 +141,10 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
     warn(
         open && !config.applications.is_empty(),
         "auth.mode is \"open\": [[applications]] is not used, any local program is whom it says it is",
+    );
+    warn(
+        config.http.trusted_proxies.is_empty() && config.http.forwarded_header != ForwardedHeader::default(),
+        "http.forwarded_header has no effect without http.trusted_proxies",
     );
     let limits_publishers = |channel: &Channel| channel.publish == Publish::Services && channel.scope == Scope::User;
     warn(

@@ -55,6 +55,10 @@ impl Config {
         if !self.http.allowed_hosts.is_empty() {
             lines.push(format!("hosts beside loopback: {}", joined(&self.http.allowed_hosts)));
         }
+        if !self.http.trusted_proxies.is_empty() {
+            let (header, proxies) = (self.http.forwarded_header.name(), joined(&self.http.trusted_proxies));
+            lines.push(format!("proxies whose {header} is believed: {proxies}"));
+        }
         let mut channels: Vec<_> = self.channels.iter().collect();
         channels.sort_by_key(|(name, _)| *name);
         lines.extend(channels.into_iter().map(|(name, channel)| format!("channel {name}: {}", words(*channel))));

@@ -58,6 +58,9 @@ const LISTEN: &str = "tls.listen";
 const CLIENT_LISTEN: &str = "tls.client_listen";
 const CLIENT_CA_FILE: &str = "tls.client_ca_file";
 
+/// Where an application that a certificate proves is written.
+pub(crate) const CERTIFICATE_ROW: &str = "applications.certificate";
+
 /// The keys.
 pub(crate) static TLS_KEYS: &[Key<Config>] = &[
     Key {
@@ -135,6 +138,12 @@ pub(crate) fn check(config: &Config, places: &Places, report: &mut Report) {
             CLIENT_LISTEN,
             format!("needs {CLIENT_CA_FILE}: the authorities of the clients' certificates"),
         );
+    }
+    if let Some(place) = places.written(CERTIFICATE_ROW)
+        && tls.client_ca_file.is_none()
+    {
+        let message = "is missing: an application with certificate or certificate_sha256 needs the authorities of its certificates";
+        report.add(place, CLIENT_CA_FILE, message);
     }
     for (written, other, missing) in
         [(CERTIFICATE_FILE, KEY_FILE, &tls.key_file), (KEY_FILE, CERTIFICATE_FILE, &tls.certificate_file)]

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::mistake::{Mistake, Place, Report, nearest, printable};
+use super::network::Network;
 use super::text;
 use crate::auth::Users;
 use wire::{Pattern, check_name};
@@ -138,6 +139,8 @@ impl Value {
 pub(crate) enum Slot<T: 'static> {
     /// Addresses `HOST:PORT`, at least one.
     Addresses(fn(&mut T) -> &mut Vec<SocketAddr>),
+    /// Addresses and networks.
+    Networks(fn(&mut T) -> &mut Vec<Network>),
     /// The path of a file or a folder.
     Path(fn(&mut T, PathBuf)),
     /// One of a few words.
@@ -158,7 +161,7 @@ pub(crate) enum Slot<T: 'static> {
     /// A list of users and endings of their names.
     Users(fn(&mut T, Users)),
     /// A SHA-256.
-    Hash(fn(&mut T, [u8; 32])),
+    Hash(fn(&str) -> Result<[u8; 32], Fault>, fn(&mut T, [u8; 32])),
     /// `true` or `false`.
     Switch(fn(&mut T) -> &mut bool),
     /// A whole number, at least the first.
@@ -185,6 +188,10 @@ impl<T> Slot<T> {
                 let expected = "must be an array of addresses \"HOST:PORT\"";
                 read_list(item, expected, text::address).map(|addresses| *slot(target) = addresses)
             }
+            Self::Networks(slot) => {
+                let expected = "must be an array of addresses or networks, such as \"10.0.0.0/8\"";
+                read_list(item, expected, Network::parse).map(|networks| *slot(target) = networks)
+            }
             Self::Texts(check, slot) => {
                 read_list(item, "must be an array of strings", check).map(|texts| *slot(target) = texts)
             }
@@ -203,12 +210,13 @@ impl<T> Slot<T> {
             Self::Path(put) => read_path(item).map(|path| put(target, path)),
             Self::Word(words) => read_word(words, item).map(|word| (word.put)(target)),
             Self::Text(check, put) => read_text(item, *check).map(|text| put(target, text)),
-            Self::Hash(put) => read_text(item, text::hash).map(|hash| put(target, hash)),
+            Self::Hash(check, put) => read_text(item, *check).map(|hash| put(target, hash)),
             Self::Switch(slot) => read_switch(item).map(|switch| *slot(target) = switch),
             Self::Size(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Count(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Span(min, slot) => read_span(item, *min).map(|span| *slot(target) = span),
             Self::Addresses(_)
+            | Self::Networks(_)
             | Self::Texts(..)
             | Self::Patterns(_)
             | Self::Names(..)
@@ -222,6 +230,7 @@ impl<T> Slot<T> {
     pub(crate) fn kind(&self) -> String {
         match self {
             Self::Addresses(_) => "list of `HOST:PORT`".to_owned(),
+            Self::Networks(_) => "list of addresses and networks".to_owned(),
             Self::Path(_) => "path".to_owned(),
             Self::Word(words) => {
                 let words: Vec<String> = words.iter().map(|word| format!("`\"{}\"`", word.word)).collect();
@@ -234,7 +243,7 @@ impl<T> Slot<T> {
             Self::Table(kind, _) => (*kind).to_owned(),
             Self::Observed(_) => "`true`, `false`, or list of users".to_owned(),
             Self::Users(_) => "list of users".to_owned(),
-            Self::Hash(_) => "64 hex digits".to_owned(),
+            Self::Hash(..) => "64 hex digits".to_owned(),
             Self::Switch(_) => "`true` or `false`".to_owned(),
             Self::Size(..) | Self::Count(..) => "whole number".to_owned(),
             Self::Span(..) => "duration".to_owned(),
@@ -254,7 +263,8 @@ impl<T> Slot<T> {
             // Only tables that are compared whole have such keys.
             Self::Table(..) => {}
             Self::Observed(put) | Self::Users(put) => put(target, Users::nobody()),
-            Self::Hash(put) => put(target, [0; 32]),
+            Self::Networks(slot) => slot(target).clear(),
+            Self::Hash(_, put) => put(target, [0; 32]),
             Self::Switch(slot) => *slot(target) = false,
             Self::Size(_, slot) => *slot(target) = 0,
             Self::Count(_, slot) => *slot(target) = 0,
@@ -269,6 +279,7 @@ impl<T> Slot<T> {
             Self::Count(_, slot) => Some(slot(target).to_string()),
             Self::Span(_, slot) => Some(humantime::format_duration(*slot(target)).to_string()),
             Self::Addresses(_)
+            | Self::Networks(_)
             | Self::Path(_)
             | Self::Word(_)
             | Self::Text(..)
@@ -278,7 +289,7 @@ impl<T> Slot<T> {
             | Self::Table(..)
             | Self::Observed(_)
             | Self::Users(_)
-            | Self::Hash(_)
+            | Self::Hash(..)
             | Self::Switch(_) => None,
         }
     }

@@ -38,7 +38,7 @@ pub(super) struct Registering {
 impl Registering {
     #[cfg(test)]
     pub(super) fn of(source: &str) -> Self {
-        let claim = Claim { source: source.to_owned(), user: None, token: None };
+        let claim = Claim { source: source.to_owned(), user: None, token: None, certificate: None };
         Self { source: source.to_owned(), id: None, echo: false, resume: false, claim, reloads: 0 }
     }
 
@@ -159,7 +159,8 @@ impl Connection {
             ));
         }
         let source = source.to_owned();
-        let claim = Claim { source: source.clone(), user: options.user, token: options.token };
+        let certificate = self.certificate.clone();
+        let claim = Claim { source: source.clone(), user: options.user, token: options.token, certificate };
         let id = envelope.id().map(str::to_owned);
         let (echo, resume, reloads) = (options.echo, options.resume, router.reloads());
         let registering = Registering { source, id, echo, resume, claim, reloads };

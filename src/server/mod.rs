@@ -1,13 +1,14 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
-//! hosts and origins, `upgrade` RFC 6455), `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
-//! handlers in this process, `issuers` the keys that sign JWTs, `reload` replaces what a new configuration changes, `trial`
-//! opens everything that the broker needs and changes nothing.
+//! hosts and origins, `upgrade` RFC 6455), `forwarded` reads the header of a proxy, `refusal` is what it answers then, `drain`
+//! ends the broker, `wiring` has the handlers in this process, `issuers` the keys that sign JWTs, `reload` replaces what a new
+//! configuration changes, `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
 mod drain;
+mod forwarded;
 mod handshake;
 mod issuers;
 mod listener;
@@ -102,6 +103,8 @@ struct Broker {
     refusals: LogLimit<(Reason, Option<StatusCode>)>,
     /// Listeners and connections.
     tasks: TaskTracker,
+    /// The certificate of the TLS listeners.
+    tls: Option<Arc<Tls>>,
     adapters: Adapters,
     /// The handlers in this process, which end after the sessions whose requests they answer.
     handlers: TaskTracker,
@@ -122,8 +125,8 @@ impl Server {
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
         try_config(&config, credentials_key.clone())?;
-        let tls = Tls::open(&config.tls).map_err(UnusableList::from)?;
-        let listeners = listen(&config, tls.as_ref())?;
+        let tls = Tls::open(&config.tls).map_err(UnusableList::from)?.map(Arc::new);
+        let listeners = listen(&config, tls.as_deref())?;
         let with_address = |it: &Listener| Some((it.transport.scheme(), it.socket.local_addr().ok()?));
         let opened: Vec<_> = listeners.iter().filter_map(with_address).collect();
         let urls = opened.iter().map(|(scheme, address)| format!("{scheme}://{address}/ws")).collect();
@@ -145,6 +148,7 @@ impl Server {
             refusals: LogLimit::default(),
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),
+            tls,
             adapters,
             handlers: TaskTracker::new(),
             shutdown: Shutdown::default(),
@@ -181,6 +185,9 @@ impl Server {
         for listener in listeners {
             broker.tasks.spawn(listener::accept(listener, Arc::clone(&broker)));
         }
+        if let Some(tls) = &broker.tls {
+            broker.tasks.spawn(Arc::clone(tls).watch(broker.draining.clone()));
+        }
         let served_and_drained = async {
             shutdown.await;
             broker.drain().await;
@@ -190,6 +197,12 @@ impl Server {
             () = tick(&broker.router) => {}
         }
     }
+}
+
+/// What an operator should know of the certificate of `[tls]`: that it expires soon, for example. Blocks on the disk.
+#[must_use]
+pub fn certificate_warnings(now: SystemTime, config: &Config) -> Vec<String> {
+    tls::warnings(now, &config.tls)
 }
 
 /// Ends the requests whose time is up. Never ready.

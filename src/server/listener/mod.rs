@@ -24,10 +24,11 @@ use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use self::head::HeadError;
-use self::http::{Answered, Peer};
+use self::http::{Answered, Client, Peer};
 use super::Broker;
 use super::admission::Admitted;
 use super::tls::Acceptor;
+use crate::auth::ClientCertificate;
 use crate::connection::{self, Connection, Context, Upgraded};
 
 /// Connections that the system keeps until they are accepted. All applications of a call centre may return at once, and
@@ -130,6 +131,13 @@ pub(super) async fn accept(listener: Listener, broker: Arc<Broker>) {
     }
 }
 
+impl Admitted {
+    /// The peer at the other end of the connection, which may be a proxy.
+    fn peer(&self, peer: SocketAddr) -> Peer<'_> {
+        Peer { address: peer.ip().to_canonical(), slot: &self.slot, beyond: self.beyond }
+    }
+}
+
 fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -143,12 +151,16 @@ fn admit(broker: &Arc<Broker>, transport: &Transport, stream: TcpStream, peer: S
         return;
     }
     let address = peer.ip().to_canonical();
-    match broker.connections.admit(address) {
-        Ok(admitted) => {
+    match broker.connections.admit() {
+        Ok(mut admitted) => {
+            // A trusted proxy names its client in the head of the request.
+            if !broker.in_force.get().http.trusted_proxies.iter().any(|proxy| proxy.contains(address)) {
+                admitted.beyond = admitted.slot.from_address(address).or(admitted.beyond);
+            }
             let span = tracing::info_span!("connection", %peer);
             let own = Arc::clone(broker);
             match transport {
-                Transport::Plain => broker.tasks.spawn(connection(own, stream, peer, admitted).instrument(span)),
+                Transport::Plain => broker.tasks.spawn(connection(own, stream, peer, admitted, None).instrument(span)),
                 Transport::Tls(acceptor) => {
                     broker.tasks.spawn(encrypted(own, Arc::clone(acceptor), stream, peer, admitted).instrument(span))
                 }
@@ -166,20 +178,26 @@ async fn encrypted(
     peer: SocketAddr,
     admitted: Admitted,
 ) {
-    let from = Peer { address: peer.ip().to_canonical(), beyond: admitted.beyond };
     let stream = tokio::select! {
-        stream = Box::pin(tls::shake_hands(&broker, &acceptor, from, stream)) => stream,
+        stream = Box::pin(tls::shake_hands(&broker, &acceptor, admitted.peer(peer), stream)) => stream,
         () = broker.closing.cancelled() => return,
     };
     drop(acceptor);
     if let Some(stream) = stream {
-        connection(broker, stream, peer, admitted).await;
+        let certificate = tls::certificate(&stream);
+        connection(broker, stream, peer, admitted, certificate).await;
     }
 }
 
 /// A connection from its first byte of HTTP to its last. An idle session is little more than this future, so nothing of
 /// the handshake is left in it.
-fn connection<S>(broker: Arc<Broker>, stream: S, peer: SocketAddr, admitted: Admitted) -> impl Future<Output = ()>
+fn connection<S>(
+    broker: Arc<Broker>,
+    stream: S,
+    peer: SocketAddr,
+    admitted: Admitted,
+    certificate: Option<Arc<ClientCertificate>>,
+) -> impl Future<Output = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -189,14 +207,17 @@ where
             let address = peer.ip().to_canonical();
             let upgraded = tokio::select! {
                 // Boxed, and dropped before the session begins, with hyper's state.
-                upgraded = Box::pin(shake_hands(&broker, Peer { address, beyond }, stream)) => upgraded,
+                upgraded = Box::pin(shake_hands(&broker, Peer { address, slot: &slot, beyond }, stream)) => upgraded,
                 () = broker.closing.cancelled() => return,
             };
-            let Some(upgraded) = upgraded else { return };
+            let Some((upgraded, client)) = upgraded else { return };
             tracing::debug!("a WebSocket was opened");
             slot.upgraded();
+            // A browser would show its certificate for any page.
+            let certificate = certificate.filter(|_| !client.has_origin);
             let (now, settings) = (Instant::now().into_std(), Arc::clone(&broker.settings));
-            let connection = Connection::accepted(now, address, settings, rand::random(), unregistered);
+            let connection = Connection::accepted(now, client.address, settings, rand::random(), unregistered)
+                .with_certificate(certificate);
             let context = Context {
                 router: &broker.router,
                 verifier: &broker.in_force,
@@ -215,13 +236,13 @@ where
 }
 
 /// The HTTP phase. Returns the stream if it becomes a WebSocket.
-async fn shake_hands<S>(broker: &Broker, peer: Peer, mut stream: S) -> Option<Upgraded<S>>
+async fn shake_hands<S>(broker: &Broker, peer: Peer<'_>, mut stream: S) -> Option<(Upgraded<S>, Client)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match timeout(HEAD_TIME, head::read(&mut stream)).await {
         Ok(Ok(ahead)) => match with_permit(broker, http::answer(broker, peer, stream, ahead)).await {
-            Answered::WebSocket(upgraded) => return Some(upgraded),
+            Answered::WebSocket(upgraded, client) => return Some((upgraded, client)),
             Answered::Response(stream) => http::linger(stream).await,
             Answered::NotUnderstood(stream) => http::refuse(broker, peer, stream, &head::not_http()).await,
             Answered::Lost => {}
@@ -271,9 +292,11 @@ mod tests {
     async fn connect(broker: &Arc<Broker>, bytes: &[u8]) -> (DuplexStream, tokio::task::JoinHandle<bool>) {
         let (mut client, stream) = duplex(1 << 16);
         client.write_all(bytes).await.unwrap();
-        let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None };
-        let shared = Arc::clone(broker);
-        let task = broker.tasks.spawn(async move { shake_hands(&shared, peer, stream).await.is_some() });
+        let (shared, admitted) = (Arc::clone(broker), broker.connections.admit().unwrap());
+        let task = broker.tasks.spawn(async move {
+            let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), slot: &admitted.slot, beyond: None };
+            shake_hands(&shared, peer, stream).await.is_some()
+        });
         (client, task)
     }
 
@@ -316,8 +339,9 @@ mod tests {
         for ahead in [b"".as_slice(), b"first frame", &[b'x'; 10_000]] {
             let (mut client, stream) = duplex(1 << 16);
             client.write_all(&[HANDSHAKE, ahead].concat()).await.unwrap();
-            let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None };
-            let mut upgraded = shake_hands(&broker, peer, stream).await.unwrap();
+            let admitted = broker.connections.admit().unwrap();
+            let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), slot: &admitted.slot, beyond: None };
+            let (mut upgraded, _) = shake_hands(&broker, peer, stream).await.unwrap();
             drop(client);
             let mut read = upgraded.read_ahead.to_vec();
             upgraded.stream.read_to_end(&mut read).await.unwrap();

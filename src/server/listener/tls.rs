@@ -3,6 +3,7 @@
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use tokio_rustls::server::TlsStream;
 
 use super::http::{self, Peer};
 use super::with_permit;
+use crate::auth::ClientCertificate;
+use crate::certificates::{Leaf, subject};
 use crate::server::Broker;
 use crate::server::refusal::{Reason, Refusal};
 use crate::server::tls::Acceptor;
@@ -29,7 +32,7 @@ const HANDSHAKE_RECORD: u8 = 22;
 pub(super) async fn shake_hands(
     broker: &Broker,
     acceptor: &Acceptor,
-    peer: Peer,
+    peer: Peer<'_>,
     stream: TcpStream,
 ) -> Option<TlsStream<TcpStream>> {
     match timeout(HANDSHAKE_TIME, attempt(broker, acceptor, stream)).await {
@@ -76,6 +79,19 @@ async fn attempt(broker: &Broker, acceptor: &Acceptor, stream: TcpStream) -> Att
 fn needs_tls() -> Refusal {
     let text = "this listener speaks TLS; connect with wss://, or https:// for a request";
     Refusal::new(StatusCode::BAD_REQUEST, Reason::Tls, text)
+}
+
+/// Returns the certificate that the client showed, which the handshake has verified.
+pub(super) fn certificate(stream: &TlsStream<TcpStream>) -> Option<Arc<ClientCertificate>> {
+    let chain = stream.get_ref().1.peer_certificates()?;
+    let shown = chain.first()?;
+    let leaf = Leaf::read_der(shown).ok()?;
+    Some(Arc::new(ClientCertificate {
+        subject: subject(shown).map(String::into_boxed_str),
+        sha256: leaf.sha256,
+        not_after: leaf.not_after,
+        chain: chain.iter().map(|certificate| Box::from(&**certificate)).collect(),
+    }))
 }
 
 /// Says why a handshake failed, for the operator.
@@ -156,7 +172,8 @@ mod tests {
             client.write_all(sent).await.unwrap();
             let (stream, address) = listener.accept().await.unwrap();
             let start = Instant::now();
-            let peer = Peer { address: address.ip(), beyond: None };
+            let admitted = server.broker.connections.admit().unwrap();
+            let peer = Peer { address: address.ip(), slot: &admitted.slot, beyond: None };
             assert!(shake_hands(&server.broker, &tls.listen(), peer, stream).await.is_none());
             assert_eq!(start.elapsed(), HANDSHAKE_TIME, "{sent:?}");
         }

@@ -8,6 +8,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::config;
@@ -38,6 +39,12 @@ impl Files {
         let certificate = read_pem(CERTIFICATE_FILE, &certificate_file)?;
         let key = read_group_secret_bytes(&key_file).map_err(|error| wrong(KEY_FILE, &key_file, error))?;
         Ok(Self { certificate_file, key_file, certificate, key })
+    }
+
+    /// Returns what differs if the content of a file does.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        let [certificate, key] = [&self.certificate, &*self.key].map(Sha256::digest);
+        Sha256::new().chain_update(certificate).chain_update(key).finalize().into()
     }
 
     /// Returns the chain and the key, ready for handshakes.

@@ -106,6 +106,11 @@ impl Broker {
         Peer::connect(self, name).await
     }
 
+    /// The same, whose handshake has one more header.
+    pub(crate) async fn raw_with(&self, name: &str, header: &'static str, value: &str) -> Peer {
+        Peer::connect_with(self, name, Some((header, value))).await
+    }
+
     /// An application of the user `local`.
     pub(crate) async fn app(&self, source: &str) -> Peer {
         self.app_with(source, json!({})).await

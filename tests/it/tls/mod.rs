@@ -1,4 +1,6 @@
-//! TLS listeners: handshakes, and the files of `[tls]`.
+//! TLS listeners: handshakes, client certificates, the files of `[tls]`, and clients behind proxies.
 
+mod certificates;
 mod files;
 mod handshake;
+mod proxies;
