@@ -1,5 +1,5 @@
 //! The life of a session and of its connection: registering (`registering`), the connection's task (`connection`), the
-//! listener (`listener`), many connections at once (`crowd`), presence (`presence`), the end of the
+//! listener (`listener`), roles and permissions (`roles`), many connections at once (`crowd`), presence (`presence`), the end of the
 //! broker (`drain`), and what the log says of all that (`logs`).
 
 mod connection;
@@ -9,3 +9,4 @@ mod listener;
 mod logs;
 mod presence;
 mod registering;
+mod roles;
