@@ -7,6 +7,7 @@ mod origins;
 mod permissions;
 mod proof;
 mod rights;
+mod rights_model;
 mod roles;
 mod salesforce;
 mod salesforce_objects;
