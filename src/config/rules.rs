@@ -107,7 +107,7 @@ fn warnings(config: &Config) -> Vec<String> {
         "limits.burst is below limits.rate: a session that sends a second's messages at once is slowed down",
     );
     warnings.extend(config.applications.iter().enumerate().flat_map(|(at, it)| without_effect(config, at, it)));
-    warnings.extend(roles::warnings(config));
+    warnings.extend(roles::warnings(config, |at| format!("applications[{at}]")));
     warnings.extend(salesforce::warnings(config));
     warnings
 }
