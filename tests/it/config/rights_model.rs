@@ -102,7 +102,7 @@ proptest! {
 
     #[test]
     fn a_row_replaces_the_allowed_patterns_of_its_role_and_adds_denied_ones(role in lists(), own in own()) {
-        let config = config(&[role.clone()], &own);
+        let config = config(std::slice::from_ref(&role), &own);
         let permissions = &config.applications[0].permissions;
         for (number, right) in rights(permissions).into_iter().enumerate() {
             let allow = own[number].0.as_ref().unwrap_or(&role[number].0);
