@@ -162,7 +162,7 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
     );
     let applications = config.applications.iter().enumerate();
     warnings.extend(applications.flat_map(|(at, it)| without_effect(config, &|| places.application(at), it)));
-    warnings.extend(roles::warnings(config));
+    warnings.extend(roles::warnings(config, |at| places.application(at)));
     warnings.extend(tls::warnings(config));
     warnings.extend(jwt::warnings(&config.issuers));
     warnings.extend(salesforce::warnings(config));

@@ -1,14 +1,197 @@
 //! [`Router::change_permissions`]: rights that change while a session lives.
+//!
+//! The new permissions are set while the session's queue is locked. A push checks them under the same lock, so once they
+//! are set, nothing comes into the queue that they do not allow. What waits there is read again, which happens only here:
+//! the hot path stores nothing for it but what kind of frame each is.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use serde::Deserialize;
+use wire::{DecodeLimits, Envelope, Triple, decode, notice};
 
 use crate::auth::Permissions;
-use crate::router::Router;
+use crate::router::access::receive::Interest;
+use crate::router::index::Subscription;
+use crate::router::outbox::{Kind, OnFull};
 use crate::router::session::Session;
+use crate::router::{RequestId, Router, Scope};
+use crate::websocket::Frame;
+
+/// Why subscriptions ended or were narrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The session gave a new proof.
+    Renewed,
+    /// The configuration was reloaded.
+    Reloaded,
+    /// The scope of the channel changed.
+    Scope,
+}
+
+impl Reason {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Renewed => "RENEWED",
+            Self::Reloaded => "RELOADED",
+            Self::Scope => "SCOPE",
+        }
+    }
+}
+
+/// What new permissions mean for a subscription.
+enum Judged {
+    /// It is no longer allowed.
+    Ends,
+    /// It goes on.
+    Stays { is_checked: bool, loses_something: bool },
+}
 
 impl Router {
-    /// Gives a session these permissions in place of those that it has.
-    pub fn change_permissions(&self, session: &Arc<Session>, permissions: Permissions) {
-        session.set_permissions(Arc::new(permissions));
+    /// Gives a session these permissions in place of those that it has. They apply at once: subscriptions that are no longer
+    /// allowed end, others are narrowed or widened, and messages that wait for the session and are no longer allowed are
+    /// dropped. The session is told with `Broker/Subscription/Ended`. A request that it was given and has not been sent is
+    /// given to another handler if it is idempotent; otherwise its requester gets `HANDLER_GONE`.
+    pub fn change_permissions(&self, now: Instant, session: &Arc<Session>, permissions: Permissions, reason: Reason) {
+        // Under the lock, each subscription is made with the old permissions and judged here, or made with the new ones.
+        let mut holds = session.holds.lock();
+        let before = session.permissions();
+        if *before == permissions || holds.is_closed() {
+            return;
+        }
+        let permissions = Arc::new(permissions);
+        let judged: Vec<_> = holds.subscriptions.iter().map(|it| self.judge(it, &before, &permissions)).collect();
+        let waiting = session.outbox().hold(|| {
+            session.set_permissions(Arc::clone(&permissions));
+            for (subscription, judged) in holds.subscriptions.iter().zip(&judged) {
+                set(subscription, judged);
+            }
+        });
+        let (mut ended, mut narrowed) = (Vec::new(), Vec::new());
+        for (subscription, judged) in std::mem::take(&mut holds.subscriptions).into_iter().zip(judged) {
+            match judged {
+                Judged::Ends => ended.push(subscription),
+                Judged::Stays { loses_something, .. } => {
+                    narrowed.extend(loses_something.then(|| Arc::clone(&subscription)));
+                    holds.subscriptions.push(subscription);
+                }
+            }
+        }
+        tell(now, session, &ended, &narrowed, reason);
+        drop(holds);
+        for subscription in &ended {
+            self.unlist(now, subscription);
+        }
+        self.drop_waiting(now, session, &permissions, waiting);
+        tracing::debug!(
+            source = &*session.source,
+            session = %session.id,
+            reason = reason.as_str(),
+            ended = ended.len(),
+            narrowed = narrowed.len(),
+            "the permissions of a session have changed"
+        );
     }
+
+    fn judge(&self, subscription: &Subscription, before: &Permissions, after: &Permissions) -> Judged {
+        let (before, after) = (Interest::of(subscription, before), Interest::of(subscription, after));
+        if self.check_interest(&after).is_err() {
+            return Judged::Ends;
+        }
+        let loses_grants = after.is_handler && self.loses_grants(&after, before.permissions);
+        Judged::Stays { is_checked: self.is_checked(&after), loses_something: loses_grants || before.loses(&after) }
+    }
+
+    /// Drops messages that wait for a session and that its permissions do not allow.
+    fn drop_waiting(
+        &self,
+        now: Instant,
+        session: &Arc<Session>,
+        permissions: &Permissions,
+        waiting: Vec<(Frame, Kind)>,
+    ) {
+        let forbidden = |(frame, kind): (Frame, Kind)| {
+            let is_allowed = decode(frame.text(), DecodeLimits::OWN)
+                .is_ok_and(|envelope| self.may_still_receive(session, permissions, &envelope, kind));
+            (!is_allowed).then_some(frame)
+        };
+        let forbidden: Vec<_> = waiting.into_iter().filter_map(forbidden).collect();
+        if forbidden.is_empty() {
+            return;
+        }
+        for frame in session.outbox().withdraw(now, &forbidden) {
+            let request =
+                decode(frame.text(), DecodeLimits::OWN).ok().and_then(|it| it.id()?.parse::<RequestId>().ok());
+            if let Some(pending) = request.and_then(|id| session.given(id)) {
+                self.handler_gone(now, &pending, session);
+            }
+        }
+        // An ordered handler that will not see its request is free for the next.
+        self.serve_turns(now, session);
+    }
+
+    /// Whether permissions allow a message that waits for their session.
+    fn may_still_receive(
+        &self,
+        session: &Session,
+        permissions: &Permissions,
+        envelope: &Envelope<'_>,
+        kind: Kind,
+    ) -> bool {
+        let triple = envelope.triple();
+        if triple.is_broker() {
+            return session.may_know(permissions, presence_of(envelope).as_deref());
+        }
+        let facts = self.policy.facts(triple);
+        let scope = match envelope.user() {
+            user if facts.shared => Scope::Shared(user),
+            Some(user) => Scope::User(user),
+            // An event of its own user, or one for all users.
+            None => Scope::Shared(None),
+        };
+        let allows = |triple: &Triple<'_>| match (permissions.rights.as_deref(), kind) {
+            (None, _) | (_, Kind::Other) => true,
+            (Some(rights), Kind::Event) => rights.subscribe.check(triple).is_ok(),
+            (Some(rights), Kind::Request) => rights.handle.check(triple).is_ok(),
+        };
+        session.admits(permissions, scope)
+            && allows(triple)
+            && (kind != Kind::Request || self.may_handle(session, triple, &facts, false))
+    }
+}
+
+/// Sets what follows from new permissions for a subscription.
+fn set(subscription: &Subscription, judged: &Judged) {
+    let is_checked = match judged {
+        Judged::Ends => {
+            subscription.listing.end();
+            true
+        }
+        Judged::Stays { is_checked, .. } => *is_checked,
+    };
+    subscription.checked.store(is_checked, Ordering::Relaxed);
+}
+
+/// Tells a session which of its subscriptions have ended, and which are narrowed.
+fn tell(now: Instant, session: &Session, ended: &[Arc<Subscription>], narrowed: &[Arc<Subscription>], reason: Reason) {
+    if ended.is_empty() && narrowed.is_empty() {
+        return;
+    }
+    let ids = |of: &[Arc<Subscription>]| -> Vec<String> { of.iter().map(|it| it.id.to_string()).collect() };
+    let notice = notice::subscriptions_ended(&ids(ended), &ids(narrowed), reason.as_str());
+    // A session that is ending is told nothing more.
+    session.push(now, notice.into(), OnFull::Close).ok();
+}
+
+/// The user of a presence event.
+fn presence_of(envelope: &Envelope<'_>) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Presence {
+        user: Option<String>,
+    }
+    serde_json::from_str::<Presence>(envelope.payload()?).ok()?.user
 }

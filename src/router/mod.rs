@@ -14,7 +14,8 @@
 //! 2. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
 //!    of a reply.
 //! 3. `Presence::by_user`, a shard. Only `Router::size` takes another lock meanwhile.
-//! 4. `Session::holds`. Held over subscribing, from the check until the subscription is in the index.
+//! 4. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
+//!    permissions.
 //! 5. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
 //!    holds it for reading over its value and the look-up of its subscribers.
 //! 6. `Retained::buckets`, then one bucket, then `Accounts::state`.
@@ -24,7 +25,7 @@
 //! 10. `Gather::state`. Held over the push of a reply or of the end.
 //! 11. `Names::folded`.
 //! 12. `Index::by_key`, a shard, then `Index::counts`.
-//! 13. `Outbox::state`. Tasks are woken after its release.
+//! 13. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 14. `Session::permissions`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`. No other lock is taken while one
 //!     of them is held.
 
@@ -48,6 +49,7 @@ mod session;
 mod subscribe;
 mod wake;
 
+pub use change::Reason;
 pub use decide::Decision;
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken};

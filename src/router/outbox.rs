@@ -4,7 +4,7 @@
 //! full outbox ends, and its connection closes the session with the reason. Frames leave in the order in which they were
 //! pushed; the frames of a [`Replay`] leave where the replay was pushed. Nothing here waits but the `poll_*` functions.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -176,6 +176,39 @@ impl Outbox {
         });
     }
 
+    /// Calls `change` while nothing is pushed or taken. Returns the events and requests that wait.
+    pub(super) fn hold(&self, change: impl FnOnce()) -> Vec<(Frame, Kind)> {
+        let state = self.state.lock();
+        change();
+        let waiting = state.queue.iter().filter_map(|entry| match entry {
+            Entry::Frame(frame, _, kind @ (Kind::Event | Kind::Request)) => Some((frame.clone(), *kind)),
+            Entry::Frame(_, _, Kind::Other) | Entry::Replay(_) => None,
+        });
+        waiting.collect()
+    }
+
+    /// Removes these frames, as far as they wait still. Returns those that it has removed.
+    pub(super) fn withdraw(&self, now: Instant, frames: &[Frame]) -> Vec<Frame> {
+        // The very frames, not others with the same text.
+        let wanted: BTreeSet<_> = frames.iter().map(|frame| frame.wire().as_ptr()).collect();
+        let mut state = self.state.lock();
+        let was_over_half = state.over_half(self.limits);
+        let mut withdrawn = Vec::new();
+        for entry in std::mem::take(&mut state.queue) {
+            match entry {
+                Entry::Frame(frame, on_full, kind) if wanted.contains(&frame.wire().as_ptr()) => {
+                    state.uncount(&Entry::Frame(frame.clone(), on_full, kind));
+                    withdrawn.push(frame);
+                }
+                entry => state.queue.push_back(entry),
+            }
+        }
+        let relieved = state.relieve(now, self.limits, was_over_half);
+        drop(state);
+        relieved.into_iter().flatten().for_each(Waker::wake);
+        withdrawn
+    }
+
     /// Takes up to `most` frames, oldest first, and stops at a replay.
     pub fn take(&self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
         let mut state = self.state.lock();
@@ -197,15 +230,7 @@ impl Outbox {
         if state.queue.is_empty() && state.queue.capacity() > KEPT_CAPACITY {
             state.queue.shrink_to(KEPT_CAPACITY);
         }
-        let mut relieved = None;
-        if !state.over_half(self.limits) {
-            state.reliefs += u64::from(was_over_half);
-            if let Some(holdup) = &mut state.holdup {
-                holdup.relieved(now);
-            }
-            // Hardly ever, and moved only then.
-            relieved = (!state.relief.is_empty()).then(|| std::mem::take(&mut state.relief));
-        }
+        let relieved = state.relieve(now, self.limits, was_over_half);
         drop(state);
         relieved.into_iter().flatten().for_each(Waker::wake);
         taken
@@ -378,6 +403,19 @@ impl State {
         self.note_lag(now, limits);
         let holdup = self.holdup.get_or_insert_with(|| Box::new(Holdup::new(now)));
         Ok(if holdup.holds_publishers(now) { Pressure::Over } else { Pressure::Relieved })
+    }
+
+    /// Notes that the queue has become shorter. Returns the publishers that wait no longer.
+    fn relieve(&mut self, now: Instant, limits: OutboxLimits, was_over_half: bool) -> Option<SmallVec<[Waker; 1]>> {
+        if self.over_half(limits) {
+            return None;
+        }
+        self.reliefs += u64::from(was_over_half);
+        if let Some(holdup) = &mut self.holdup {
+            holdup.relieved(now);
+        }
+        // Hardly ever, and moved only then.
+        (!self.relief.is_empty()).then(|| std::mem::take(&mut self.relief))
     }
 
     fn note_lag(&mut self, now: Instant, limits: OutboxLimits) {

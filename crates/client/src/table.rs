@@ -251,6 +251,11 @@ impl Table {
             }
         } else if message.is_notice("Connection", "Lagging") {
             tracing::warn!("this application takes messages more slowly than they arrive");
+        } else if message.is_notice("Subscription", "Ended") {
+            tracing::warn!(
+                data = message.payload(),
+                "the rights of this application have changed: the broker ended or narrowed subscriptions"
+            );
         } else if message.is_notice("Message", "Dropped") {
             tracing::warn!(
                 data = message.payload(),

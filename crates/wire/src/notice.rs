@@ -10,6 +10,7 @@ use crate::error::Refusal;
 pub const NOTICES: &[(&str, &str)] = &[
     ("Application", "Joined"),
     ("Application", "Left"),
+    ("Subscription", "Ended"),
     ("Request", "Cancelled"),
     ("Message", "Receipt"),
     ("Message", "Error"),
@@ -157,6 +158,13 @@ pub fn presence(subtopic: &'static str, source: &str, user: Option<&str>, sessio
     text(&triple("Application", subtopic), None, data)
 }
 
+/// Returns `Broker/Subscription/Ended` with the ids of subscriptions that ended, and of those that get less than before.
+#[must_use]
+pub fn subscriptions_ended(ended: &[String], narrowed: &[String], reason: &str) -> String {
+    let data = json!({ "SubscriptionIds": ended, "Narrowed": narrowed, "Reason": reason });
+    text(&triple("Subscription", "Ended"), None, data)
+}
+
 /// Returns `Broker/Cluster/Gap`. `since` is a time as RFC 3339 has it.
 #[must_use]
 pub fn gap(since: &str) -> String {
@@ -188,6 +196,11 @@ mod tests {
             (dropped(3), "Message", r#"{"Count":3}"#),
             (lagging(depth), "Connection", r#"{"Messages":768,"MessagesMax":1024,"Bytes":9,"BytesMax":10}"#),
             (draining(200), "Connection", r#"{"ReconnectAfterMs":200}"#),
+            (
+                subscriptions_ended(&["s1".into()], &[], "RENEWED"),
+                "Subscription",
+                r#"{"SubscriptionIds":["s1"],"Narrowed":[],"Reason":"RENEWED"}"#,
+            ),
             (gap("2026-01-02T03:04:05Z"), "Cluster", r#"{"Since":"2026-01-02T03:04:05Z"}"#),
         ];
         for (text, topic, data) in notices {

@@ -70,7 +70,8 @@ fn a_command_has_its_own_topic_and_subtopic() {
         refused(command, "{}", UnknownCommand, &words);
     }
     refused(&format!("Application/{}", "x".repeat(128)), "{}", UnknownCommand, "no command");
-    for notice in ["Message/Receipt", "Application/Joined", "Connection/Draining", "Cluster/Gap"] {
+    for notice in ["Message/Receipt", "Application/Joined", "Subscription/Ended", "Connection/Draining", "Cluster/Gap"]
+    {
         refused(notice, "{}", ReservedChannel, notice);
     }
     for (topic, subtopic) in Command::all() {

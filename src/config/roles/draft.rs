@@ -74,7 +74,9 @@ fn put(list: &mut List, key: &str, item: &Item, report: &mut Report) -> bool {
     };
     *list = Some(patterns);
     let good = faults.is_empty();
-    faults.into_iter().for_each(|fault| fault.tell(key, item, report));
+    for fault in faults {
+        fault.tell(key, item, report);
+    }
     good
 }
 
@@ -98,7 +100,8 @@ impl RightsDraft {
                 Some(list) => good &= put(list, &own, item, report),
                 None if name == DENY => good &= draft.deny.read(&own, item, report),
                 None => {
-                    report.push(unknown(item.place.clone(), name, &format!("{key}."), RIGHTS.into_iter().chain([DENY])))
+                    let known = RIGHTS.into_iter().chain([DENY]);
+                    report.push(unknown(item.place.clone(), name, &format!("{key}."), known));
                 }
             }
         }

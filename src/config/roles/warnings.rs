@@ -10,10 +10,10 @@ use crate::config::rules::{is_protected, is_shared};
 use crate::config::{Application, AuthMode, Config, quoted};
 use wire::Pattern;
 
-/// Returns the warnings.
-pub(crate) fn warnings(config: &Config) -> Vec<String> {
+/// Returns the warnings. `name` names the row of this number.
+pub(crate) fn warnings(config: &Config, name: impl Fn(usize) -> String) -> Vec<String> {
     let of_roles = config.roles.0.iter().flat_map(|(name, role)| of_role(config, &quoted(name), role));
-    let of_rows = config.applications.iter().enumerate().flat_map(|(at, row)| of_row(config, at, row));
+    let of_rows = config.applications.iter().enumerate().flat_map(|(at, row)| of_row(config, &name(at), row));
     of_roles.chain(of_rows).chain(unused(config)).collect()
 }
 
@@ -46,11 +46,11 @@ fn of_role(config: &Config, name: &str, role: &Role) -> Vec<String> {
 }
 
 /// The warnings about the row's own patterns: those of a role are reported with the role.
-fn of_row(config: &Config, at: usize, row: &Application) -> Vec<String> {
+fn of_row(config: &Config, name: &str, row: &Application) -> Vec<String> {
     let mut warnings = Vec::new();
     if row.permissions.users.is_nobody() {
         let nothing = "the service receives nothing on channels that are not shared";
-        warnings.push(format!("applications[{at}].users is empty: {nothing}"));
+        warnings.push(format!("{name}.users is empty: {nothing}"));
     }
     let Some(rights) = &row.permissions.rights else { return warnings };
     let role = row.role.as_ref().and_then(|role| config.roles.0.get(role));
@@ -58,13 +58,13 @@ fn of_row(config: &Config, at: usize, row: &Application) -> Vec<String> {
     let has_own = !role.is_some_and(|role| Arc::ptr_eq(&role.rights, rights));
     for (key, right) in each_right(rights).into_iter().filter(|_| has_own) {
         let is_own = |rule: &Rule| &*rule.from == OWN;
-        warnings.extend(contradictions(&format!("applications[{at}].permissions"), key, right, is_own));
+        warnings.extend(contradictions(&format!("{name}.permissions"), key, right, is_own));
     }
     let grants = [("handle", row.handle.as_slice()), ("request", row.request.as_deref().unwrap_or_default())];
     for (key, patterns) in grants {
         for (number, _) in patterns.iter().enumerate().filter(|(_, pattern)| !allows_some(rights, key, pattern)) {
             let reason = format!("the general right '{key}' of the application allows none of it");
-            warnings.push(format!("applications[{at}].{key}[{number}] has no effect: {reason}"));
+            warnings.push(format!("{name}.{key}[{number}] has no effect: {reason}"));
         }
     }
     warnings

@@ -77,6 +77,21 @@ impl<'s> Interest<'s> {
         self.right().is_some_and(|right| right.check_whole(self.pattern).is_err())
     }
 
+    /// Whether it gets less with other permissions, apart from grants: by the right, or by users.
+    pub(in crate::router) fn loses(&self, after: &Self) -> bool {
+        let loses_right = match (self.right(), after.right()) {
+            (_, None) => false,
+            (None, Some(_)) => after.is_cut(),
+            (Some(before), Some(right)) => before.loses(right, self.pattern),
+        };
+        let loses_users = match (self.role, self.observes) {
+            (Role::Adapter, _) | (Role::User(_), None) | (_, Some(Observes::User(_))) => false,
+            (Role::Service, _) => !after.permissions.users.covers(&self.permissions.users),
+            (Role::User(_), Some(Observes::All)) => !after.permissions.observe.covers(&self.permissions.observe),
+        };
+        loses_right || loses_users
+    }
+
     /// Whether it is for some users only.
     pub(in crate::router) fn is_for_some_users(&self) -> bool {
         let Permissions { observe, users, .. } = self.permissions;
@@ -94,12 +109,26 @@ fn right_of(rights: &Rights, is_handler: bool) -> &Right {
 }
 
 impl Session {
-    /// Whether a session with these permissions may know of a user's envelopes and applications.
+    /// Whether these permissions, which are its own, let it know of a user's envelopes and applications.
     pub(in crate::router) fn may_see(&self, permissions: &Permissions, user: &str) -> bool {
         match &self.role {
             Role::Adapter => true,
             Role::Service => permissions.users.contains(user),
             Role::User(own) => **own == *user || permissions.observe.contains(user),
+        }
+    }
+
+    /// The same; `None` is no user's, and concerns everybody.
+    pub(in crate::router) fn may_know(&self, permissions: &Permissions, user: Option<&str>) -> bool {
+        user.is_none_or(|user| self.may_see(permissions, user))
+    }
+
+    /// Whether these permissions, which are its own, let it receive envelopes of a scope, whatever their triple.
+    pub(in crate::router) fn admits(&self, permissions: &Permissions, scope: Scope<'_>) -> bool {
+        match (&self.role, scope) {
+            // On a shared channel, all users receive what any of them sends.
+            (Role::User(_), Scope::Shared(_)) => true,
+            (_, scope) => self.may_know(permissions, scope.user()),
         }
     }
 }
@@ -112,7 +141,7 @@ impl Subscription {
 
     /// Whether it is for envelopes of this scope, whatever their triple.
     pub(in crate::router) fn is_for(&self, scope: Scope<'_>) -> bool {
-        !self.is_checked() || self.admits(&self.session.permissions(), scope)
+        !self.is_checked() || self.session.admits(&self.session.permissions(), scope)
     }
 
     /// The check itself. Apart, because most subscriptions do without it.
@@ -120,15 +149,9 @@ impl Subscription {
     pub(in crate::router) fn is_allowed(&self, triple: &Triple<'_>, scope: Scope<'_>) -> bool {
         let permissions = self.session.permissions();
         let right = permissions.rights.as_deref().map(|rights| right_of(rights, self.is_handler()));
-        right.is_none_or(|right| triple.is_broker() || right.check(triple).is_ok()) && self.admits(&permissions, scope)
-    }
-
-    fn admits(&self, permissions: &Permissions, scope: Scope<'_>) -> bool {
-        match (&self.session.role, scope) {
-            // On a shared channel, all users receive what any of them sends.
-            (Role::User(_), Scope::Shared(_)) => true,
-            (_, scope) => scope.user().is_none_or(|user| self.session.may_see(permissions, user)),
-        }
+        !self.listing.has_ended()
+            && right.is_none_or(|right| right.check(triple).is_ok())
+            && self.session.admits(&permissions, scope)
     }
 }
 

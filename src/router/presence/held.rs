@@ -4,18 +4,27 @@
 //! bounded by the sessions that were there when it began and those that are there now, however often they register.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::Change;
-use crate::router::outbox::OnFull;
+use super::{Change, user_of};
+use crate::router::outbox::{Kind, OnFull, PushError};
 use crate::router::session::Session;
 use crate::websocket::Frame;
 
 /// The last change of each session, by its number.
-type Changes = BTreeMap<u64, (Change, Frame)>;
+type Changes = BTreeMap<u64, Held>;
+
+/// A presence event that waits.
+struct Held {
+    change: Change,
+    frame: Frame,
+    /// The user of the session that joined or left.
+    user: Option<Arc<str>>,
+}
 
 /// Presence events that wait for one receiver.
 #[derive(Default)]
@@ -29,16 +38,16 @@ impl HeldPresence {
     /// Gives a receiver the event that a session joined or left: at once, or when its queue is under half.
     pub(super) fn give(&self, now: Instant, receiver: &Session, of: &Session, change: Change, frame: Frame) {
         let mut changes = self.changes.lock();
-        let outbox = receiver.outbox();
-        if changes.is_empty() && !outbox.is_over_half() {
+        let held = Held { change, frame, user: user_of(of) };
+        if changes.is_empty() && !receiver.outbox().is_over_half() {
             // A session that is ending receives nothing more.
-            outbox.push(now, frame, OnFull::Close).ok();
+            held.push(now, receiver).ok();
             return;
         }
         match (changes.remove(&of.number), change) {
             // It joined and left meanwhile.
-            (Some((Change::Joined, _)), Change::Left) => {}
-            (_, change) => drop(changes.insert(of.number, (change, frame))),
+            (Some(Held { change: Change::Joined, .. }), Change::Left) => {}
+            (_, Change::Joined | Change::Left) => drop(changes.insert(of.number, held)),
         }
         self.waits.store(true, Ordering::Release);
         // The receiver may have taken everything since the look, and then it does not look again.
@@ -48,15 +57,23 @@ impl HeldPresence {
     /// Pushes what waits, as long as the queue is not over half.
     fn release(&self, now: Instant, receiver: &Session, changes: &mut Changes) {
         while !changes.is_empty() && !receiver.outbox().is_over_half() {
-            if let Some((_, (_, frame))) = changes.pop_first()
-                && receiver.push(now, frame, OnFull::Close).is_err()
-            {
-                changes.clear();
+            match changes.pop_first().map(|(_, held)| held.push(now, receiver)) {
+                // Its receiver's permissions may have changed since the event.
+                None | Some(Ok(()) | Err(PushError::Forbidden)) => {}
+                Some(Err(PushError::Closed | PushError::Full)) => changes.clear(),
             }
         }
         if changes.is_empty() {
             self.waits.store(false, Ordering::Release);
         }
+    }
+}
+
+impl Held {
+    fn push(self, now: Instant, receiver: &Session) -> Result<(), PushError> {
+        let Self { frame, user, .. } = self;
+        let may = || receiver.may_know(&receiver.permissions(), user.as_deref());
+        receiver.push_if(now, (frame, Kind::Event), OnFull::Close, may).map(|_| ())
     }
 }
 

@@ -10,6 +10,7 @@ mod origins;
 mod permissions;
 mod proof;
 mod rights;
+mod rights_model;
 mod roles;
 mod salesforce;
 mod salesforce_objects;

@@ -17,7 +17,8 @@ fn row(source: &str, lines: &str) -> String {
 fn role(name: &str, lines: &str) -> String {
     let lists = ["publish", "subscribe", "request", "handle"];
     let missing = lists.iter().filter(|list| !lines.lines().any(|line| line.starts_with(&format!("{list} ="))));
-    format!("[roles.{name}]\n{lines}\n{}", missing.map(|list| format!("{list} = []\n")).collect::<String>())
+    let missing: Vec<_> = missing.map(|list| format!("{list} = []\n")).collect();
+    format!("[roles.{name}]\n{lines}\n{}", missing.concat())
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{Given, load, told};
 
 /// Pieces of which texts are made that come near to a configuration.
 const PIECES: &str = "[ ] [[ ]] { } = , . ' \" \"\"\" # \\u 0x 1 - 1e9 true nan 1979-05-27 limits rate burst applications \
-                      source user token_sha256 channels Queue scope listen 127.0.0.1:1 auth mode open http allowed_origins \
+                      source user token_sha256 role roles permissions deny publish channels Queue scope listen 127.0.0.1:1 auth mode open http allowed_origins \
                       https:// * protected patterns a/b/c requests timeout 10s 999999999999999999999y \u{feff} \0 ä";
 fn piece() -> impl Strategy<Value = &'static str> {
     prop::sample::select(PIECES.split(' ').chain(["\n", " "]).collect::<Vec<_>>())
@@ -46,9 +46,12 @@ proptest! {
         let channel: String = rows.iter().filter_map(|row| {
             row.key.strip_prefix("channels.NAME.").map(|key| format!("{key} = {}\n", lists(row)))
         }).collect();
+        let role: String = rows.iter().filter_map(|row| {
+            row.key.strip_prefix("roles.NAME.").map(|key| format!("{key} = {}\n", lists(row)))
+        }).collect();
         let once = file_of(&rows, |row| (row.kind != "path").then(|| lists(row)));
         let broken = format!("password = {toml} {value}\n");
-        let file = format!("{broken}{once}[[applications]]\npassword = {toml}\n{application}[channels.Q]\n{channel}");
+        let file = format!("{broken}{once}[[applications]]\npassword = {toml}\n{application}[channels.Q]\n{channel}[roles.R]\n{role}");
         let variables: Vec<(&str, &str)> =
             rows.iter().filter_map(|row| row.variable.as_deref()).map(|name| (name, value.as_str())).collect();
         let outcome = load(&Given { file: Some(&file), variables: &variables, ..Given::default() });

@@ -1,9 +1,11 @@
-//! Properties against naive models (`properties`, `outbox`), the simulation, and many threads on one router (`stress`,
-//! `stress_events`, `races_requests`).
+//! Properties against naive models (`properties`, `outbox`, `rights`), the simulation, and many threads on one router
+//! (`stress`, `stress_events`, `stress_rights`, `races_requests`).
 
 mod outbox;
 mod properties;
 mod races_requests;
+mod rights;
 mod simulation;
 mod stress;
 mod stress_events;
+mod stress_rights;
