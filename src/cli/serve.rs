@@ -4,7 +4,6 @@ use std::env::VarError;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,8 +50,8 @@ pub(super) struct Serve {
     /// The configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// An address to listen on, instead of those in the configuration; can be repeated
-    #[arg(long, value_name = "HOST:PORT")]
+    /// An address to listen on (HOST:PORT or unix:PATH), instead of those in the configuration; can be repeated
+    #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
     /// The folder of the credential store, instead of the one in the configuration
     #[arg(long, value_name = "DIR")]
@@ -157,11 +156,12 @@ fn runtime() -> io::Result<Runtime> {
 
 async fn serve_until_signalled(config: Config, own_folder: Option<&Path>, format: Format) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("signals cannot be received")?;
-    let (summary, warnings) = (config.summary(), config.warnings.clone());
+    let (summary, mut warnings) = (config.summary(), config.warnings.clone());
     let example = (config.auth == AuthMode::Open).then(|| Example::of(&config, own_folder));
     let server = Server::bind(config, credentials_key())?;
-    introduce(&summary, &warnings, example.as_ref().zip(server.addresses().first()), format);
-    announce(server.addresses());
+    warnings.extend_from_slice(server.warnings());
+    introduce(&summary, &warnings, example.as_ref().zip(server.urls().first()), format);
+    announce(server.urls());
     let shutdown = CancellationToken::new();
     let signalled_twice = async {
         signals.ending().await;
@@ -178,10 +178,10 @@ async fn serve_until_signalled(config: Config, own_folder: Option<&Path>, format
 }
 
 /// Prints the lines that scripts wait for.
-fn announce(addresses: &[SocketAddr]) {
+fn announce(urls: &[String]) {
     let mut lines = String::new();
-    for address in addresses {
-        writeln!(lines, "listening on ws://{address}/ws").ok();
+    for url in urls {
+        writeln!(lines, "listening on {url}").ok();
     }
     let mut out = io::stdout().lock();
     // A closed standard output does not keep the broker from serving.
@@ -189,7 +189,7 @@ fn announce(addresses: &[SocketAddr]) {
 }
 
 /// Prints the version, the configuration with its warnings and, in open mode, what that means and how to try it.
-fn introduce(summary: &[String], warnings: &[String], example: Option<(&Example, &SocketAddr)>, format: Format) {
+fn introduce(summary: &[String], warnings: &[String], example: Option<(&Example, &String)>, format: Format) {
     let version = env!("CARGO_PKG_VERSION");
     let warnings = example.map(|_| Example::WARNING).into_iter().chain(warnings.iter().map(String::as_str));
     match format {
@@ -207,8 +207,8 @@ fn introduce(summary: &[String], warnings: &[String], example: Option<(&Example,
             for warning in warnings {
                 writeln!(text, "warning: {warning}").ok();
             }
-            if let Some((example, address)) = example {
-                writeln!(text, "{}", example.text(*address)).ok();
+            if let Some((example, url)) = example {
+                writeln!(text, "{}", example.text(url)).ok();
             }
             io::stderr().write_all(text.as_bytes()).ok();
         }

@@ -1,10 +1,9 @@
 //! What no key can say alone: rules between keys, and warnings about what is allowed but hardly meant.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use super::mistake::{Place, Report};
-use super::{Application, AuthMode, Channel, Config, Publish, Scope, salesforce};
+use super::{Application, AuthMode, Channel, Config, ListenAddress, Publish, Scope, salesforce, same_user};
 use wire::Pattern;
 
 /// Where each key that was written got its value.
@@ -56,20 +55,16 @@ fn listen(config: &Config, places: &Places, report: &mut Report) {
         report.add(place, "listen", "must name at least one address");
     }
     for (at, address) in config.listen.iter().enumerate() {
-        if address.port() != 0 && config.listen.iter().take(at).any(|earlier| earlier == address) {
+        if address.is_exact() && config.listen.iter().take(at).any(|earlier| earlier == address) {
             report.add(place, "listen", format!("names {address} twice"));
         }
-        if config.auth == AuthMode::Open && !is_loopback(address) {
+        if config.auth == AuthMode::Open && !address.is_loopback() {
             let message = format!(
                 "auth.mode \"open\" refuses to listen beyond loopback, and {address} is: use \"tokens\", or 127.0.0.1"
             );
             report.add(place, "listen", message);
         }
     }
-}
-
-fn is_loopback(address: &SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
 }
 
 fn warnings(config: &Config) -> Vec<String> {
@@ -89,7 +84,7 @@ fn warnings(config: &Config) -> Vec<String> {
         "auth.mode is \"open\": [[applications]] is not used, any local program is whom it says it is",
     );
     warn(
-        !config.listen.iter().all(is_loopback),
+        !config.listen.iter().all(ListenAddress::is_loopback),
         "listening beyond loopback without TLS: tokens and passwords cross the network in the clear",
     );
     let limits_publishers = |channel: &Channel| channel.publish == Publish::Services && channel.scope == Scope::User;
@@ -107,6 +102,7 @@ fn warnings(config: &Config) -> Vec<String> {
         "limits.burst is below limits.rate: a session that sends a second's messages at once is slowed down",
     );
     warnings.extend(config.applications.iter().enumerate().flat_map(|(at, it)| without_effect(config, at, it)));
+    warnings.extend(same_user::warnings(config));
     warnings.extend(salesforce::warnings(config));
     warnings
 }

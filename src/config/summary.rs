@@ -40,6 +40,9 @@ impl Config {
         if !self.http.allowed_hosts.is_empty() {
             lines.push(format!("hosts beside loopback: {}", joined(&self.http.allowed_hosts)));
         }
+        if !self.http.os_users.is_empty() {
+            lines.push(format!("operating-system users beside the broker's own: {}", joined(&self.http.os_users)));
+        }
         let mut channels: Vec<_> = self.channels.iter().collect();
         channels.sort_by_key(|(name, _)| *name);
         lines.extend(channels.into_iter().map(|(name, channel)| format!("channel {name}: {}", words(*channel))));

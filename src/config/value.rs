@@ -1,7 +1,6 @@
 //! [`Item`]: a value with its place, whichever layer it comes from; [`Slot`]: what a key takes, and where it puts it.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::mistake::{Mistake, Place, Report, nearest, printable};
-use super::text;
+use super::{ListenAddress, text};
 use wire::{Pattern, check_name};
 
 /// The longest duration: a year. Longer ones would run over the end of some clocks.
@@ -116,8 +115,8 @@ fn from_toml(value: &DeValue<'_>, depth: usize, place: &dyn Fn(usize) -> Place) 
 
 /// What a key takes, and where in a `T` it puts it.
 pub(crate) enum Slot<T: 'static> {
-    /// Addresses `HOST:PORT`, at least one.
-    Addresses(fn(&mut T) -> &mut Vec<SocketAddr>),
+    /// Addresses `HOST:PORT` and Unix sockets.
+    Addresses(fn(&mut T) -> &mut Vec<ListenAddress>),
     /// The path of a file or a folder.
     Path(fn(&mut T, PathBuf)),
     /// One of a few words.
@@ -134,6 +133,8 @@ pub(crate) enum Slot<T: 'static> {
     Hash(fn(&mut T, [u8; 32])),
     /// `true` or `false`.
     Switch(fn(&mut T) -> &mut bool),
+    /// `true` or `false`, where the default depends on other keys.
+    Choice(fn(&mut T, bool)),
     /// A whole number, at least the first.
     Size(usize, fn(&mut T) -> &mut usize),
     /// A whole number of 32 bits, at least the first.
@@ -156,7 +157,7 @@ impl<T> Slot<T> {
         let outcome = match self {
             Self::Addresses(slot) => {
                 let expected = "must be an array of addresses \"HOST:PORT\"";
-                read_list(item, expected, text::address).map(|addresses| *slot(target) = addresses)
+                read_list(item, expected, text::listen_address).map(|addresses| *slot(target) = addresses)
             }
             Self::Texts(check, slot) => {
                 read_list(item, "must be an array of strings", check).map(|texts| *slot(target) = texts)
@@ -178,6 +179,7 @@ impl<T> Slot<T> {
             Self::Text(check, put) => read_text(item, *check).map(|text| put(target, text)),
             Self::Hash(put) => read_text(item, text::hash).map(|hash| put(target, hash)),
             Self::Switch(slot) => read_switch(item).map(|switch| *slot(target) = switch),
+            Self::Choice(put) => read_switch(item).map(|switch| put(target, switch)),
             Self::Size(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Count(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Span(min, slot) => read_span(item, *min).map(|span| *slot(target) = span),
@@ -190,7 +192,7 @@ impl<T> Slot<T> {
     /// What a user writes for it, in words.
     pub(crate) fn kind(&self) -> String {
         match self {
-            Self::Addresses(_) => "list of `HOST:PORT`".to_owned(),
+            Self::Addresses(_) => "list of `HOST:PORT` or `unix:PATH`".to_owned(),
             Self::Path(_) => "path".to_owned(),
             Self::Word(words) => {
                 let words: Vec<String> = words.iter().map(|word| format!("`\"{}\"`", word.word)).collect();
@@ -201,7 +203,7 @@ impl<T> Slot<T> {
             Self::Names(..) => "table of names and texts".to_owned(),
             Self::Patterns(_) => "list of patterns".to_owned(),
             Self::Hash(_) => "64 hex digits".to_owned(),
-            Self::Switch(_) => "`true` or `false`".to_owned(),
+            Self::Switch(_) | Self::Choice(_) => "`true` or `false`".to_owned(),
             Self::Size(..) | Self::Count(..) => "whole number".to_owned(),
             Self::Span(..) => "duration".to_owned(),
         }
@@ -221,7 +223,8 @@ impl<T> Slot<T> {
             | Self::Names(..)
             | Self::Patterns(_)
             | Self::Hash(_)
-            | Self::Switch(_) => None,
+            | Self::Switch(_)
+            | Self::Choice(_) => None,
         }
     }
 }

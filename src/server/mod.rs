@@ -1,7 +1,7 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
-//! hosts and origins, `upgrade` RFC 6455), `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
+//! hosts and origins, `same_user` operating-system users, `upgrade` RFC 6455), `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
 //! handlers in this process, `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
@@ -9,8 +9,10 @@ mod admission;
 mod drain;
 mod handshake;
 mod listener;
+mod listeners;
 mod names;
 mod refusal;
+mod same_user;
 mod trial;
 mod upgrade;
 mod wiring;
@@ -23,7 +25,6 @@ use std::time::SystemTime;
 
 use hyper::StatusCode;
 use secrecy::SecretString;
-use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,10 +33,12 @@ pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
+use self::listeners::Listeners;
 use self::refusal::Reason;
+use self::same_user::SameUser;
 use self::wiring::Adapters;
 use crate::auth::Verifier;
-use crate::config::{AuthMode, Config, Http};
+use crate::config::{Config, Http, ListenAddress};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::salesforce::SetupErrors;
@@ -43,8 +46,8 @@ use crate::telemetry::LogLimit;
 
 /// A broker with its listeners open.
 pub struct Server {
-    listeners: Vec<TcpListener>,
-    addresses: Vec<SocketAddr>,
+    listeners: Listeners,
+    warnings: Vec<String>,
     broker: Arc<Broker>,
 }
 
@@ -56,18 +59,18 @@ pub enum BindError {
         "will not listen on {0} in open mode, which believes any user that an application names: \
          listen on a loopback address, or set auth.mode = \"tokens\""
     )]
-    OpenBeyondLoopback(SocketAddr),
+    OpenBeyondLoopback(ListenAddress),
     /// Something that the configuration names cannot be used.
     #[error(transparent)]
     Unusable(#[from] UnusableList),
     /// Another process listens there.
     #[error("{0} is in use: is another broker running? Stop it, or listen elsewhere (--listen, or the key 'listen')")]
-    InUse(SocketAddr),
+    InUse(ListenAddress),
     /// The system refused.
     #[error("could not listen on {address}")]
     Failed {
         /// The address of the listener.
-        address: SocketAddr,
+        address: ListenAddress,
         /// The system's error.
         source: io::Error,
     },
@@ -87,6 +90,7 @@ struct Broker {
     router: Arc<Router>,
     verifier: Box<dyn Verifier>,
     http: Http,
+    same_user: SameUser,
     settings: Arc<Settings>,
     connections: Arc<ConnectionLimit>,
     admission: Admission,
@@ -114,8 +118,8 @@ impl Server {
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
         try_config(&config, credentials_key.clone())?;
-        let listeners = listen(&config)?;
-        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let (same_user, warnings) = SameUser::open(&config).map_err(UnusableList::from)?;
+        let listeners = Listeners::open(&config)?;
         let verifier = wiring::verifier(&config)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
         #[expect(clippy::disallowed_methods, reason = "the calendar enters here, once")]
@@ -130,6 +134,7 @@ impl Server {
             admission: Admission::default(),
             refusals: LogLimit::default(),
             http: config.http,
+            same_user,
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),
             adapters,
@@ -143,20 +148,28 @@ impl Server {
         broker.adapters.start(&broker.router, &broker.handlers, &broker.handlers_stop)?;
         // Until the drain begins: the next broker gets what an org publishes from then on.
         broker.adapters.publish_events(&broker.router, &broker.handlers, &broker.draining);
-        Ok(Self { listeners, addresses, broker: Arc::new(broker) })
+        Ok(Self { listeners, warnings, broker: Arc::new(broker) })
     }
 
-    /// The addresses of its listeners, with the port that the system chose for port 0.
+    /// The addresses of its TCP listeners, with the port that the system chose for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        &self.listeners.addresses
+    }
+
+    /// The URLs of all its listeners, in the order of the configuration.
+    pub fn urls(&self) -> &[String] {
+        &self.listeners.urls
+    }
+
+    /// What this system keeps the broker from doing, in words for the operator.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Serves until `shutdown` is ready, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { listeners, broker, .. } = self;
-        for listener in listeners {
-            broker.tasks.spawn(listener::accept(listener, Arc::clone(&broker)));
-        }
+        listeners.serve(&broker);
         let served_and_drained = async {
             shutdown.await;
             broker.drain().await;
@@ -180,27 +193,4 @@ async fn tick(router: &Router) {
             None => earlier.await,
         }
     }
-}
-
-fn listen(config: &Config) -> Result<Vec<TcpListener>, BindError> {
-    if config.auth == AuthMode::Open
-        && let Some(address) = config.listen.iter().find(|address| !address.ip().is_loopback())
-    {
-        return Err(BindError::OpenBeyondLoopback(*address));
-    }
-    let mut listeners = Vec::new();
-    for &address in &config.listen {
-        match listener::open(address) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(BindError::InUse(address)),
-            Err(error) if config.listen_is_default && address.is_ipv6() => {
-                tracing::warn!(
-                    %address, %error,
-                    "could not listen on the IPv6 loopback address; a browser that takes 'localhost' for it cannot connect"
-                );
-            }
-            Err(source) => return Err(BindError::Failed { address, source }),
-        }
-    }
-    if listeners.is_empty() { Err(BindError::Nowhere) } else { Ok(listeners) }
 }

@@ -12,6 +12,8 @@ pub(super) enum Reason {
     Host,
     Origin,
     Query,
+    /// A program of another operating-system user.
+    OsUser,
     Cap,
     AddressCap,
     Draining,
@@ -29,6 +31,7 @@ impl Reason {
             Self::Host => "host",
             Self::Origin => "origin",
             Self::Query => "query",
+            Self::OsUser => "os_user",
             Self::Cap => "cap",
             Self::AddressCap => "address_cap",
             Self::Draining => "draining",

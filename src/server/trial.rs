@@ -7,9 +7,10 @@ use std::io;
 use secrecy::SecretString;
 
 use super::listener;
+use super::same_user::SameUser;
 use super::wiring;
 use crate::audit::Audit;
-use crate::config::{Config, Store};
+use crate::config::{Config, ListenAddress, Store};
 use crate::credentials::{Directory, Settings};
 use crate::salesforce::{Org, SetupError};
 use crate::store::{FolderLock, try_folder};
@@ -22,7 +23,7 @@ pub struct Unusable {
 }
 
 impl Unusable {
-    fn new(key: &'static str, message: impl fmt::Display) -> Self {
+    pub(super) fn new(key: &'static str, message: impl fmt::Display) -> Self {
         Self { key, message: message.to_string() }
     }
 
@@ -60,6 +61,12 @@ impl UnusableList {
     }
 }
 
+impl From<Unusable> for UnusableList {
+    fn from(unusable: Unusable) -> Self {
+        Self(vec![unusable])
+    }
+}
+
 impl fmt::Display for UnusableList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, unusable) in self.0.iter().enumerate() {
@@ -79,6 +86,7 @@ impl std::error::Error for UnusableList {}
 /// Everything that cannot be used.
 pub fn try_config(config: &Config, credentials_key: Option<SecretString>) -> Result<(), UnusableList> {
     let mut found = addresses(config);
+    found.extend(SameUser::open(config).err());
     match try_folder(&config.data_dir) {
         Ok(()) => found.extend(data_folder(config, credentials_key)),
         // Its files would only repeat it.
@@ -95,14 +103,28 @@ pub fn try_config(config: &Config, credentials_key: Option<SecretString>) -> Res
     if found.is_empty() { Ok(()) } else { Err(UnusableList(found)) }
 }
 
-/// Addresses that this machine does not have, or whose port this user may not have.
+/// Addresses that this machine does not have, or whose port this user may not have, and paths where no socket can be.
 fn addresses(config: &Config) -> Vec<Unusable> {
-    let tried = config.listen.iter().filter(|address| !(config.listen_is_default && address.is_ipv6()));
-    let refused = tried.filter_map(|address| Some((address, listener::bind(*address).err()?)));
-    refused
-        .filter(|(_, error)| error.kind() != io::ErrorKind::AddrInUse)
-        .map(|(address, error)| Unusable::new("listen", format!("could not listen on {address}: {error}")))
-        .collect()
+    let refused = config.listen.iter().filter_map(|address| Some((address, address_fault(config, address)?)));
+    refused.map(|(address, fault)| Unusable::new("listen", format!("could not listen on {address}: {fault}"))).collect()
+}
+
+/// Why an address cannot be used, if another program is not the reason.
+fn address_fault(config: &Config, address: &ListenAddress) -> Option<String> {
+    match address {
+        ListenAddress::Tcp(address) if config.listen_is_default && address.is_ipv6() => None,
+        ListenAddress::Tcp(address) => {
+            let error = listener::bind(*address).err()?;
+            (error.kind() != io::ErrorKind::AddrInUse).then(|| error.to_string())
+        }
+        #[cfg(unix)]
+        ListenAddress::Unix(path) => match listener::UnixSocket::try_open(path) {
+            Ok(()) | Err(listener::UnixError::InUse) => None,
+            Err(error) => Some(error.to_string()),
+        },
+        #[cfg(not(unix))]
+        ListenAddress::Unix(_) => Some("this system has no Unix sockets".to_owned()),
+    }
 }
 
 fn data_folder(config: &Config, credentials_key: Option<SecretString>) -> Vec<Unusable> {

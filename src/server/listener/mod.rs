@@ -6,26 +6,33 @@
 
 mod head;
 mod http;
+mod peer_owner;
 mod stream;
+#[cfg(unix)]
+mod unix;
 
+use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use self::head::HeadError;
 use self::http::{Answered, Peer};
-use super::Broker;
-use super::admission::Admitted;
+pub(super) use self::peer_owner::PeerOwners;
+#[cfg(unix)]
+pub(super) use self::unix::{UnixError, UnixSocket};
+use super::admission::{Admitted, Cap};
+use super::{Broker, same_user};
 use crate::connection::{self, Connection, Context, Upgraded};
 
 /// Connections that the system keeps until they are accepted. All applications of a call centre may return at once, and
@@ -76,8 +83,53 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A socket that listens.
+pub(super) trait Listening {
+    /// Accepts one connection, and spawns the task that serves it.
+    fn accept(&self, broker: &Arc<Broker>) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+impl Listening for TcpListener {
+    async fn accept(&self, broker: &Arc<Broker>) -> io::Result<()> {
+        let (stream, peer) = self.accept().await?;
+        match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
+            Ok(local) => admit(broker, stream, Remote::Tcp { peer, local }),
+            Err(error) => tracing::debug!(%peer, %error, "the connection has ended already"),
+        }
+        Ok(())
+    }
+}
+
+/// Where a connection is from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Remote {
+    /// The addresses of both ends.
+    Tcp { peer: SocketAddr, local: SocketAddr },
+    /// A program of this host, of the operating-system user `uid`.
+    Unix { uid: Option<u32> },
+}
+
+impl Remote {
+    /// The address that limits and logs are for.
+    fn address(&self) -> IpAddr {
+        match self {
+            Self::Tcp { peer, .. } => peer.ip().to_canonical(),
+            Self::Unix { .. } => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { peer, .. } => peer.fmt(f),
+            Self::Unix { .. } => f.write_str("unix"),
+        }
+    }
+}
+
 /// Accepts connections until the drain is over. No error ends it: they pass (EMFILE), or belong to a peer.
-pub(super) async fn accept(listener: TcpListener, broker: Arc<Broker>) {
+pub(super) async fn serve(listener: impl Listening, broker: Arc<Broker>) {
     let mut pause = ACCEPT_PAUSE.0;
     for number in 1_u64.. {
         if number.is_multiple_of(ACCEPTED_AT_ONCE) {
@@ -85,13 +137,10 @@ pub(super) async fn accept(listener: TcpListener, broker: Arc<Broker>) {
         }
         let accepted = tokio::select! {
             () = broker.closing.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(&broker) => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                pause = ACCEPT_PAUSE.0;
-                admit(&broker, stream, peer);
-            }
+            Ok(()) => pause = ACCEPT_PAUSE.0,
             Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, ?pause, "could not accept a connection");
@@ -109,12 +158,15 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-fn admit(broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr) {
-    let address = peer.ip().to_canonical();
+fn admit<S>(broker: &Arc<Broker>, stream: S, from: Remote)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let address = from.address();
     match broker.connections.admit(address) {
         Ok(admitted) => {
-            let span = tracing::info_span!("connection", %peer);
-            broker.tasks.spawn(connection(Arc::clone(broker), stream, peer, admitted).instrument(span));
+            let span = tracing::info_span!("connection", peer = %from);
+            broker.tasks.spawn(connection(Arc::clone(broker), stream, from, admitted).instrument(span));
         }
         Err(cap) => http::log_dropped(broker, address, cap),
     }
@@ -122,23 +174,17 @@ fn admit(broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr) {
 
 /// A connection from its first byte to its last. An idle session is little more than this future, so nothing of the
 /// handshake is left in it.
-fn connection(
-    broker: Arc<Broker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    admitted: Admitted,
-) -> impl Future<Output = ()> {
+fn connection<S>(broker: Arc<Broker>, stream: S, from: Remote, admitted: Admitted) -> impl Future<Output = ()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Admitted { mut slot, unregistered, beyond } = admitted;
     async move {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "the connection has ended already");
-            return;
-        }
         let serving = {
-            let address = peer.ip().to_canonical();
+            let address = from.address();
             let upgraded = tokio::select! {
                 // Boxed, and dropped before the session begins, with hyper's state.
-                upgraded = Box::pin(shake_hands(&broker, Peer { address, beyond }, stream)) => upgraded,
+                upgraded = Box::pin(greet(&broker, from, beyond, stream)) => upgraded,
                 () = broker.closing.cancelled() => return,
             };
             let Some(upgraded) = upgraded else { return };
@@ -163,12 +209,22 @@ fn connection(
     }
 }
 
+/// Finds out whether the connection is from an accepted user, and serves its request.
+async fn greet<S>(broker: &Broker, from: Remote, beyond: Option<Cap>, stream: S) -> Option<Upgraded<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let is_foreign = !broker.same_user.accepts(from).await;
+    shake_hands(broker, Peer { address: from.address(), beyond, is_foreign }, stream).await
+}
+
 /// The HTTP phase. Returns the stream if it becomes a WebSocket.
 async fn shake_hands<S>(broker: &Broker, peer: Peer, mut stream: S) -> Option<Upgraded<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match timeout(HEAD_TIME, head::read(&mut stream)).await {
+        Ok(Ok(_)) if peer.is_foreign => http::refuse(broker, peer, stream, &same_user::refusal()).await,
         Ok(Ok(ahead)) => match with_permit(broker, http::answer(broker, peer, stream, ahead)).await {
             Answered::WebSocket(upgraded) => return Some(upgraded),
             Answered::Response(stream) => http::linger(stream).await,
@@ -211,7 +267,7 @@ mod tests {
     /// A broker whose listener nobody connects to: the paused clock needs streams in memory.
     fn broker() -> (Arc<Broker>, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
         let config = Config { listen, data_dir: folder.path().to_owned(), ..Config::default() };
         (Server::bind(config, None).unwrap().broker, folder)
     }
@@ -220,7 +276,7 @@ mod tests {
     async fn connect(broker: &Arc<Broker>, bytes: &[u8]) -> (DuplexStream, tokio::task::JoinHandle<bool>) {
         let (mut client, stream) = duplex(1 << 16);
         client.write_all(bytes).await.unwrap();
-        let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None };
+        let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None, is_foreign: false };
         let shared = Arc::clone(broker);
         let task = broker.tasks.spawn(async move { shake_hands(&shared, peer, stream).await.is_some() });
         (client, task)
@@ -265,7 +321,7 @@ mod tests {
         for ahead in [b"".as_slice(), b"first frame", &[b'x'; 10_000]] {
             let (mut client, stream) = duplex(1 << 16);
             client.write_all(&[HANDSHAKE, ahead].concat()).await.unwrap();
-            let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None };
+            let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None, is_foreign: false };
             let mut upgraded = shake_hands(&broker, peer, stream).await.unwrap();
             drop(client);
             let mut read = upgraded.read_ahead.to_vec();

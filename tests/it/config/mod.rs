@@ -7,6 +7,7 @@ mod origins;
 mod proof;
 mod salesforce;
 mod salesforce_objects;
+mod same_user;
 mod table;
 mod texts;
 mod tokens;
