@@ -76,5 +76,6 @@ fn is_owned(state: u8, inode: u64) -> bool {
     inode != 0 && [TCP_ESTABLISHED, TCP_CLOSE_WAIT].contains(&state)
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(target_os = "linux")]
+#[cfg(test)]
 mod tests;
