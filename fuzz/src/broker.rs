@@ -19,7 +19,7 @@ fn start() -> SocketAddr {
     let folder = tempfile::tempdir().expect("a folder");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut config = Config { data_dir: folder.path().to_owned(), ..Config::default() };
-    config.listen = vec![(Ipv4Addr::LOCALHOST, 0).into()];
+    config.listen = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()];
     config.limits.connections = 100_000;
     let server = runtime.block_on(async { Server::bind(config, None) }).expect("a broker");
     let address = *server.addresses().first().expect("an address");

@@ -23,8 +23,9 @@ pub(crate) const TOKEN_HELP: &str = "A file with the token; default: the environ
 /// The arguments of every client command.
 #[derive(Args)]
 pub(crate) struct Connection {
-    /// The address of the broker; wss:// for TLS, ws+unix://PATH:/ws for a Unix socket
+    // Not a doc comment, which would be a link.
     #[arg(
+        help = "The address of the broker; wss:// for TLS, ws+unix://PATH:/ws for a Unix socket",
         long,
         value_name = "URL",
         default_value = DEFAULT_URL,

@@ -4,7 +4,6 @@ use std::env::VarError;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -52,8 +51,8 @@ pub(super) struct Serve {
     /// The configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// An address to listen on, instead of those in the configuration; can be repeated
-    #[arg(long, value_name = "HOST:PORT")]
+    /// An address to listen on (HOST:PORT or unix:PATH), instead of those in the configuration; can be repeated
+    #[arg(long, value_name = "ADDRESS")]
     listen: Vec<String>,
     /// The folder of the credential store, instead of the one in the configuration
     #[arg(long, value_name = "DIR")]
@@ -167,12 +166,14 @@ async fn serve_until_signalled(
     let hangups = Hangups::new().context("signals cannot be received")?;
     #[expect(clippy::disallowed_methods, reason = "the calendar enters here")]
     let calendar = SystemTime::now();
-    let mut warnings = config.warnings.clone();
+    let (summary, mut warnings) = (config.summary(), config.warnings.clone());
     warnings.extend(server::certificate_warnings(calendar, &config));
-    let summary = config.summary();
     let example = (config.auth == AuthMode::Open).then(|| Example::of(&config, own_folder));
     let server = Server::bind(config, credentials_key())?;
-    introduce(&summary, &warnings, example.as_ref(), server.addresses().first(), format);
+    warnings.extend_from_slice(server.warnings());
+    // A certificate of its own authority would have to be named in each command.
+    let plain = server.urls().iter().find(|url| !url.starts_with("wss:"));
+    introduce(&summary, &warnings, example.as_ref().zip(plain), format);
     announce(server.urls());
     let shutdown = CancellationToken::new();
     let signalled_twice = async {
@@ -203,13 +204,7 @@ fn announce(urls: &[String]) {
 }
 
 /// Prints the version, the configuration with its warnings and, in open mode, what that means and how to try it.
-fn introduce(
-    summary: &[String],
-    warnings: &[String],
-    example: Option<&Example>,
-    plain: Option<&SocketAddr>,
-    format: Format,
-) {
+fn introduce(summary: &[String], warnings: &[String], example: Option<(&Example, &String)>, format: Format) {
     let version = env!("CARGO_PKG_VERSION");
     let warnings = example.map(|_| Example::WARNING).into_iter().chain(warnings.iter().map(String::as_str));
     match format {
@@ -227,8 +222,8 @@ fn introduce(
             for warning in warnings {
                 writeln!(text, "warning: {warning}").ok();
             }
-            if let (Some(example), Some(address)) = (example, plain) {
-                writeln!(text, "{}", example.text(*address)).ok();
+            if let Some((example, url)) = example {
+                writeln!(text, "{}", example.text(url)).ok();
             }
             io::stderr().write_all(text.as_bytes()).ok();
         }

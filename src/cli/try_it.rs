@@ -1,8 +1,8 @@
 //! [`Example`]: the commands that `switchboard serve` prints in open mode, for a first try.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
+use super::connect::DEFAULT_URL;
 use crate::config::{Config, Store, UserKey};
 
 /// The user whose credentials the example fetches, and how they get into the store.
@@ -33,13 +33,12 @@ impl Example {
         }
     }
 
-    /// Returns the commands to try, for a broker at this address.
-    pub(super) fn text(&self, address: SocketAddr) -> String {
+    /// Returns the commands to try, for a broker at this URL.
+    pub(super) fn text(&self, url: &str) -> String {
         let Self { user, stored } = self;
         let me = program();
-        let url = format!("ws://{address}/ws");
         let stored = if stored.is_empty() { String::new() } else { format!("  {me} {stored}\n") };
-        let at = if address.port() == 7420 { String::new() } else { format!(" --url {url}") };
+        let at = if url == DEFAULT_URL { String::new() } else { format!(" --url {url}") };
         format!(
             "try it:\n  \
                {me} sub --source spy{at}\n  \

@@ -7,6 +7,7 @@
 //! `value` and `text` check what a key takes, `rules` what keys say to each other; everything wrong ends in [`Mistakes`],
 //! all together.
 
+mod address;
 mod changes;
 mod layers;
 
@@ -21,12 +22,14 @@ mod network;
 mod roles;
 mod rules;
 mod salesforce;
+mod same_user;
 mod summary;
 mod syntax;
 mod text;
 mod tls;
 mod value;
 
+pub use address::ListenAddress;
 pub use changes::{Changes, TakesEffect, takes_effect};
 pub use document::{Row, document, rows};
 pub(crate) use file::quoted;
@@ -45,7 +48,7 @@ pub use tls::{Tls, TlsVersion};
 pub(crate) use value::Fault;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,8 +60,8 @@ use wire::Pattern;
 /// Everything the operator chose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Where to listen; port 0 asks the system for one.
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen.
+    pub listen: Vec<ListenAddress>,
     /// Whether `listen` was written by the operator: then a failing listener is an error, else a warning on `[::1]`.
     pub listen_is_default: bool,
     /// Where the credential store, its key and the audit log live.
@@ -147,6 +150,10 @@ pub struct Http {
     pub trusted_proxies: Vec<Network>,
     /// The header in which they do.
     pub forwarded_header: ForwardedHeader,
+    /// `same_user`; `None`: as [`Config::is_for_same_user`] says.
+    pub same_user: Option<bool>,
+    /// `os_users`: names of operating-system users beside the broker's own.
+    pub os_users: Vec<String>,
 }
 
 /// `http.forwarded_header`
@@ -406,7 +413,9 @@ pub const PROTECTED: [&str; 4] =
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 7420)), SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 7420))],
+            listen: [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)]
+                .map(|host| SocketAddr::new(host, 7420).into())
+                .into(),
             listen_is_default: true,
             data_dir: PathBuf::from("switchboard-data"),
             applications_dir: None,

@@ -7,7 +7,7 @@ use super::file::Draft;
 use super::roles::RightsDraft;
 use super::text;
 use super::value::{Slot, Word};
-use super::{AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, salesforce, tls};
+use super::{AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, salesforce, same_user, tls};
 
 /// The shortest duration that a timer keeps.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -39,7 +39,7 @@ pub(crate) const VARIABLE_PREFIX: &str = "SWITCHBOARD__";
 
 /// The keys that stand once.
 pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
-    KEYS.iter().chain(tls::TLS_KEYS).chain(salesforce::all_keys())
+    KEYS.iter().chain(tls::TLS_KEYS).chain(same_user::SAME_USER_KEYS).chain(salesforce::all_keys())
 }
 
 static KEYS: &[Key<Config>] = &[
@@ -48,7 +48,8 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Addresses(|it| &mut it.listen),
         default: r#"["127.0.0.1:7420", "[::1]:7420"]"#,
         unit: "",
-        meaning: "Where to listen; port 0 asks the system for a free one. If an address of this list cannot be used, \
+        meaning: "Where to listen; port 0 asks the system for a free one. `unix:PATH` is a Unix socket, which clients reach \
+                  with `ws+unix://PATH:/ws`. If an address of this list cannot be used, \
                   `serve` ends with an error; the default `[::1]` gives only a warning.",
     },
     Key {

@@ -1,12 +1,12 @@
 //! What no key can say alone: rules between keys, and warnings about what is allowed but hardly meant.
 
 use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
 
 use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
 use super::{
-    Application, AuthMode, Channel, Config, ForwardedHeader, ProvedBy, Publish, Scope, roles, salesforce, tls,
+    Application, AuthMode, Channel, Config, ForwardedHeader, ProvedBy, Publish, Scope, roles, salesforce, same_user,
+    tls,
 };
 use wire::Pattern;
 
@@ -94,11 +94,11 @@ fn listen(config: &Config, places: &Places, report: &mut Report) {
     {
         report.add(place, "listen", "must name at least one address");
     }
-    let plain = config.listen.iter().map(|address| ("listen", *address));
-    let all: Vec<_> = plain.chain(config.tls.addresses()).collect();
+    let plain = config.listen.iter().map(|address| ("listen", address.clone()));
+    let all: Vec<_> = plain.chain(config.tls.addresses().map(|(key, address)| (key, address.into()))).collect();
     for (at, (key, address)) in all.iter().enumerate() {
         let Some(place) = places.written(key) else { continue };
-        let earlier = all.iter().take(at).find(|(_, earlier)| earlier == address && address.port() != 0);
+        let earlier = all.iter().take(at).find(|(_, earlier)| earlier == address && address.is_exact());
         if let Some((earlier, _)) = earlier {
             let message = if earlier == key {
                 format!("names {address} twice")
@@ -107,12 +107,12 @@ fn listen(config: &Config, places: &Places, report: &mut Report) {
             };
             report.add(place, *key, message);
         }
-        if config.auth == AuthMode::Open && !is_loopback(address) {
+        if config.auth == AuthMode::Open && !address.is_loopback() {
             let message = format!(
                 "auth.mode \"open\" refuses to listen beyond loopback, and {address} is: use \"tokens\", or 127.0.0.1"
             );
             report.add(place, *key, message);
-        } else if *key == "listen" && !config.http.insecure && !is_loopback(address) {
+        } else if *key == "listen" && !config.http.insecure && !address.is_loopback() {
             let message = format!(
                 "{address} is beyond loopback, where tokens and passwords are sent in the clear: use tls.listen; or set \
                  http.insecure = true, for a pod's network or behind a proxy that ends TLS"
@@ -120,10 +120,6 @@ fn listen(config: &Config, places: &Places, report: &mut Report) {
             report.add(place, *key, message);
         }
     }
-}
-
-fn is_loopback(address: &SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
 }
 
 fn warnings(config: &Config, places: &Places) -> Vec<String> {
@@ -165,6 +161,7 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
     warnings.extend(roles::warnings(config, |at| places.application(at)));
     warnings.extend(tls::warnings(config));
     warnings.extend(jwt::warnings(&config.issuers));
+    warnings.extend(same_user::warnings(config));
     warnings.extend(salesforce::warnings(config));
     warnings
 }

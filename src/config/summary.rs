@@ -59,6 +59,9 @@ impl Config {
             let (header, proxies) = (self.http.forwarded_header.name(), joined(&self.http.trusted_proxies));
             lines.push(format!("proxies whose {header} is believed: {proxies}"));
         }
+        if !self.http.os_users.is_empty() {
+            lines.push(format!("operating-system users beside the broker's own: {}", joined(&self.http.os_users)));
+        }
         let mut channels: Vec<_> = self.channels.iter().collect();
         channels.sort_by_key(|(name, _)| *name);
         lines.extend(channels.into_iter().map(|(name, channel)| format!("channel {name}: {}", words(*channel))));

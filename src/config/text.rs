@@ -1,7 +1,10 @@
 //! The texts that keys take: addresses, origins, hosts, patterns, hashes, names. Each is checked here and nowhere else.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+#[cfg(unix)]
+use std::path::PathBuf;
 
+use super::ListenAddress;
 use super::value::Fault;
 use crate::http::BaseUrl;
 use wire::{BROKER, Pattern, check_name};
@@ -28,6 +31,29 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, Fault> {
         return Err("lacks the port: write HOST:PORT, an IPv6 address in brackets".into());
     }
     Err("must be HOST:PORT with an address as HOST, such as 127.0.0.1:7420 or [::1]:7420".into())
+}
+
+/// `HOST:PORT`, or `unix:PATH`.
+pub(crate) fn listen_address(text: &str) -> Result<ListenAddress, Fault> {
+    match text.strip_prefix("unix:") {
+        Some(socket) => socket_path(socket).map(ListenAddress::Unix),
+        None => address(text).map(ListenAddress::Tcp),
+    }
+}
+
+/// A path that the address of a Unix socket has room for.
+#[cfg(unix)]
+fn socket_path(text: &str) -> Result<PathBuf, Fault> {
+    path(text)?;
+    match std::os::unix::net::SocketAddr::from_pathname(text) {
+        Ok(_) => Ok(PathBuf::from(text)),
+        Err(_) => Err("is too long for a Unix socket: a path of at most 107 bytes (103 on macOS)".into()),
+    }
+}
+
+#[cfg(not(unix))]
+fn socket_path(_text: &str) -> Result<PathBuf, Fault> {
+    Err("is a Unix socket, which this system does not have".into())
 }
 
 /// `channel/topic/subtopic`

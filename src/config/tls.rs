@@ -89,14 +89,14 @@ pub(crate) static TLS_KEYS: &[Key<Config>] = &[
     },
     Key {
         name: LISTEN,
-        slot: Slot::Addresses(|it| &mut it.tls.listen),
+        slot: Slot::TcpAddresses(|it| &mut it.tls.listen),
         default: "[]",
         unit: "",
         meaning: "Where to listen for `wss://`, beside `listen`. With it, `listen` can be empty.",
     },
     Key {
         name: CLIENT_LISTEN,
-        slot: Slot::Addresses(|it| &mut it.tls.client_listen),
+        slot: Slot::TcpAddresses(|it| &mut it.tls.client_listen),
         default: "[]",
         unit: "",
         meaning: "The same, where clients are asked for a certificate. Not for browsers: Chromium drops a WebSocket whose \

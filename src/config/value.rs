@@ -10,7 +10,7 @@ use toml::de::DeValue;
 
 use super::mistake::{Mistake, Place, Report, nearest, printable};
 use super::network::Network;
-use super::text;
+use super::{ListenAddress, text};
 use crate::auth::Users;
 use wire::{Pattern, check_name};
 
@@ -137,8 +137,10 @@ impl Value {
 
 /// What a key takes, and where in a `T` it puts it.
 pub(crate) enum Slot<T: 'static> {
-    /// Addresses `HOST:PORT`, at least one.
-    Addresses(fn(&mut T) -> &mut Vec<SocketAddr>),
+    /// Addresses `HOST:PORT` and Unix sockets.
+    Addresses(fn(&mut T) -> &mut Vec<ListenAddress>),
+    /// Addresses `HOST:PORT`.
+    TcpAddresses(fn(&mut T) -> &mut Vec<SocketAddr>),
     /// Addresses and networks.
     Networks(fn(&mut T) -> &mut Vec<Network>),
     /// The path of a file or a folder.
@@ -164,6 +166,8 @@ pub(crate) enum Slot<T: 'static> {
     Hash(fn(&str) -> Result<[u8; 32], Fault>, fn(&mut T, [u8; 32])),
     /// `true` or `false`.
     Switch(fn(&mut T) -> &mut bool),
+    /// `true` or `false`, where the default depends on other keys.
+    Choice(fn(&mut T, bool)),
     /// A whole number, at least the first.
     Size(usize, fn(&mut T) -> &mut usize),
     /// A whole number of 32 bits, at least the first.
@@ -185,6 +189,10 @@ impl<T> Slot<T> {
     pub(crate) fn put(&self, target: &mut T, key: &str, item: &Item, report: &mut Report) -> bool {
         let outcome = match self {
             Self::Addresses(slot) => {
+                let expected = "must be an array of addresses \"HOST:PORT\"";
+                read_list(item, expected, text::listen_address).map(|addresses| *slot(target) = addresses)
+            }
+            Self::TcpAddresses(slot) => {
                 let expected = "must be an array of addresses \"HOST:PORT\"";
                 read_list(item, expected, text::address).map(|addresses| *slot(target) = addresses)
             }
@@ -212,10 +220,12 @@ impl<T> Slot<T> {
             Self::Text(check, put) => read_text(item, *check).map(|text| put(target, text)),
             Self::Hash(check, put) => read_text(item, *check).map(|hash| put(target, hash)),
             Self::Switch(slot) => read_switch(item).map(|switch| *slot(target) = switch),
+            Self::Choice(put) => read_switch(item).map(|switch| put(target, switch)),
             Self::Size(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Count(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Span(min, slot) => read_span(item, *min).map(|span| *slot(target) = span),
             Self::Addresses(_)
+            | Self::TcpAddresses(_)
             | Self::Networks(_)
             | Self::Texts(..)
             | Self::Patterns(_)
@@ -229,7 +239,8 @@ impl<T> Slot<T> {
     /// What a user writes for it, in words.
     pub(crate) fn kind(&self) -> String {
         match self {
-            Self::Addresses(_) => "list of `HOST:PORT`".to_owned(),
+            Self::Addresses(_) => "list of `HOST:PORT` or `unix:PATH`".to_owned(),
+            Self::TcpAddresses(_) => "list of `HOST:PORT`".to_owned(),
             Self::Networks(_) => "list of addresses and networks".to_owned(),
             Self::Path(_) => "path".to_owned(),
             Self::Word(words) => {
@@ -244,7 +255,7 @@ impl<T> Slot<T> {
             Self::Observed(_) => "`true`, `false`, or list of users".to_owned(),
             Self::Users(_) => "list of users".to_owned(),
             Self::Hash(..) => "64 hex digits".to_owned(),
-            Self::Switch(_) => "`true` or `false`".to_owned(),
+            Self::Switch(_) | Self::Choice(_) => "`true` or `false`".to_owned(),
             Self::Size(..) | Self::Count(..) => "whole number".to_owned(),
             Self::Span(..) => "duration".to_owned(),
         }
@@ -263,7 +274,9 @@ impl<T> Slot<T> {
             // Only tables that are compared whole have such keys.
             Self::Table(..) => {}
             Self::Observed(put) | Self::Users(put) => put(target, Users::nobody()),
+            Self::TcpAddresses(slot) => slot(target).clear(),
             Self::Networks(slot) => slot(target).clear(),
+            Self::Choice(put) => put(target, false),
             Self::Hash(_, put) => put(target, [0; 32]),
             Self::Switch(slot) => *slot(target) = false,
             Self::Size(_, slot) => *slot(target) = 0,
@@ -279,6 +292,7 @@ impl<T> Slot<T> {
             Self::Count(_, slot) => Some(slot(target).to_string()),
             Self::Span(_, slot) => Some(humantime::format_duration(*slot(target)).to_string()),
             Self::Addresses(_)
+            | Self::TcpAddresses(_)
             | Self::Networks(_)
             | Self::Path(_)
             | Self::Word(_)
@@ -290,7 +304,8 @@ impl<T> Slot<T> {
             | Self::Observed(_)
             | Self::Users(_)
             | Self::Hash(..)
-            | Self::Switch(_) => None,
+            | Self::Switch(_)
+            | Self::Choice(_) => None,
         }
     }
 }

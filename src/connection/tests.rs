@@ -88,7 +88,7 @@ fn an_identity_that_was_verified_before_a_reload_is_verified_again() {
     let (now, mut connection, router) = registered(Limits::default());
     connection.handle(now, Input::Text(&command("Unregister")), &router);
     assert!(matches!(connection.handle(now, Input::Text(&command("Register")), &router), Some(Effect::Verify(_))));
-    router.review(&Nobody);
+    router.review(now, &Nobody);
     let alice = || Identity::unproved(Principal::User("alice".into()), Permissions::all());
     let again = connection.handle(now, Input::Verified(Ok(alice())), &router);
     let Some(Effect::Verify(claim)) = again else { panic!("{again:?}") };
@@ -101,7 +101,7 @@ fn an_identity_that_was_verified_before_a_reload_is_verified_again() {
 #[test]
 fn what_a_session_sends_after_its_proof_was_removed_is_not_routed() {
     let (now, mut connection, router) = registered(Limits::default());
-    assert_eq!(router.review(&Nobody), Reviewed { ended: 1, changed: 0 });
+    assert_eq!(router.review(now, &Nobody), Reviewed { ended: 1, changed: 0 });
     let text = r#"{"channel":"Phone","topic":"Call","subtopic":"Ringing","id":"1"}"#;
     assert!(connection.handle(now, Input::Text(text), &router).is_none());
     let end = connection.ended().unwrap();

@@ -12,6 +12,7 @@ use std::time::Instant;
 use wire::{CloseCode, ErrorCode, Refusal, notice};
 
 use crate::auth::{Permissions, Proved, Review, Right, Rights, Users, Verifier};
+use crate::router::change::Reason;
 use crate::router::outbox::End;
 use crate::router::session::Session;
 use crate::router::{Registration, Router};
@@ -47,7 +48,7 @@ impl Router {
 
     /// Begins a new reload, and judges every session by the verifier that is in force since. Sessions whose proof is no
     /// longer good send and receive nothing more, and their connections close.
-    pub fn review(&self, verifier: &dyn Verifier) -> Reviewed {
+    pub fn review(&self, now: Instant, verifier: &dyn Verifier) -> Reviewed {
         self.reloads.fetch_add(1, Ordering::SeqCst);
         let mut sessions = Vec::new();
         self.presence.each(|session| sessions.push(Arc::clone(session)));
@@ -61,7 +62,7 @@ impl Router {
                 Review::Same => {}
                 Review::Keep(permissions) if *present == permissions => {}
                 Review::Keep(permissions) => {
-                    self.change_permissions(session, permissions);
+                    self.change_permissions(now, session, permissions, Reason::Reloaded);
                     reviewed.changed += 1;
                 }
                 Review::End => {

@@ -1,9 +1,9 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
-//! hosts and origins, `upgrade` RFC 6455), `forwarded` reads the header of a proxy, `refusal` is what it answers then, `drain`
-//! ends the broker, `wiring` has the handlers in this process, `issuers` the keys that sign JWTs, `reload` replaces what a new
-//! configuration changes, `trial` opens everything that the broker needs and changes nothing.
+//! hosts and origins, `same_user` operating-system users, `upgrade` RFC 6455), `forwarded` reads the header of a proxy, `refusal`
+//! is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process, `issuers` the keys that sign
+//! JWTs, `reload` replaces what a new configuration changes, `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
@@ -12,9 +12,11 @@ mod forwarded;
 mod handshake;
 mod issuers;
 mod listener;
+mod listeners;
 mod names;
 mod refusal;
 mod reload;
+mod same_user;
 mod tls;
 mod trial;
 mod upgrade;
@@ -38,21 +40,21 @@ pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
-use self::listener::{Listener, Transport};
+use self::listeners::Listeners;
 use self::refusal::Reason;
 use self::reload::{InForce, Replaceable};
+use self::same_user::SameUser;
 use self::tls::Tls;
 use self::wiring::Adapters;
-use crate::config::{AuthMode, Config};
+use crate::config::{Config, ListenAddress};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::telemetry::LogLimit;
 
 /// A broker with its listeners open.
 pub struct Server {
-    listeners: Vec<Listener>,
-    addresses: Vec<SocketAddr>,
-    urls: Vec<String>,
+    listeners: Listeners,
+    warnings: Vec<String>,
     broker: Arc<Broker>,
 }
 
@@ -64,7 +66,7 @@ pub enum BindError {
         "will not listen on {0} in open mode, which believes any user that an application names: \
          listen on a loopback address, or set auth.mode = \"tokens\""
     )]
-    OpenBeyondLoopback(SocketAddr),
+    OpenBeyondLoopback(ListenAddress),
     /// Something that the configuration names cannot be used.
     #[error(transparent)]
     Unusable(#[from] UnusableList),
@@ -72,12 +74,12 @@ pub enum BindError {
     #[error(
         "{0} is in use: is another broker running? Stop it, or listen elsewhere (--listen, or the keys 'listen' and 'tls.listen')"
     )]
-    InUse(SocketAddr),
+    InUse(ListenAddress),
     /// The system refused.
     #[error("could not listen on {address}")]
     Failed {
         /// The address of the listener.
-        address: SocketAddr,
+        address: ListenAddress,
         /// The system's error.
         source: io::Error,
     },
@@ -125,13 +127,9 @@ impl Server {
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
         try_config(&config, credentials_key.clone())?;
+        let (_, warnings) = SameUser::open(&config).map_err(UnusableList::from)?;
         let tls = Tls::open(&config.tls).map_err(UnusableList::from)?.map(Arc::new);
-        let listeners = listen(&config, tls.as_deref())?;
-        let with_address = |it: &Listener| Some((it.transport.scheme(), it.socket.local_addr().ok()?));
-        let opened: Vec<_> = listeners.iter().filter_map(with_address).collect();
-        let urls = opened.iter().map(|(scheme, address)| format!("{scheme}://{address}/ws")).collect();
-        let plain = |(scheme, address): &(&str, SocketAddr)| (*scheme == Transport::Plain.scheme()).then_some(*address);
-        let addresses = opened.iter().filter_map(plain).collect();
+        let listeners = Listeners::open(&config, tls.as_deref())?;
         let in_force = InForce::open(&config)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
         #[expect(clippy::disallowed_methods, reason = "the calendar enters here, once")]
@@ -160,17 +158,22 @@ impl Server {
         broker.adapters.start(&broker.router, &broker.handlers, &broker.handlers_stop)?;
         // Until the drain begins: the next broker gets what an org publishes from then on.
         broker.adapters.publish_events(&broker.router, &broker.handlers, &broker.draining);
-        Ok(Self { listeners, addresses, urls, broker: Arc::new(broker) })
+        Ok(Self { listeners, warnings, broker: Arc::new(broker) })
     }
 
-    /// The addresses of its plain listeners, with the port that the system chose for port 0.
+    /// The addresses of its plain TCP listeners, with the port that the system chose for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+        &self.listeners.addresses
     }
 
-    /// The URLs of all its listeners: first the plain ones, then those of `tls.listen` and of `tls.client_listen`.
+    /// The URLs of all its listeners: first those of `listen`, then those of `tls.listen` and of `tls.client_listen`.
     pub fn urls(&self) -> &[String] {
-        &self.urls
+        &self.listeners.urls
+    }
+
+    /// What this system keeps the broker from doing, in words for the operator.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// Reloads its configuration while it runs.
@@ -182,9 +185,7 @@ impl Server {
     /// Serves until `shutdown` is ready, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         let Self { listeners, broker, .. } = self;
-        for listener in listeners {
-            broker.tasks.spawn(listener::accept(listener, Arc::clone(&broker)));
-        }
+        listeners.serve(&broker);
         if let Some(tls) = &broker.tls {
             broker.tasks.spawn(Arc::clone(tls).watch(broker.draining.clone()));
         }
@@ -217,33 +218,4 @@ async fn tick(router: &Router) {
             None => earlier.await,
         }
     }
-}
-
-fn listen(config: &Config, tls: Option<&Tls>) -> Result<Vec<Listener>, BindError> {
-    let mut wanted: Vec<_> = config.listen.iter().map(|address| (*address, Transport::Plain)).collect();
-    if let Some(tls) = tls {
-        wanted.extend(config.tls.listen.iter().map(|address| (*address, Transport::Tls(tls.listen()))));
-        let for_clients = config.tls.client_listen.iter().zip(std::iter::repeat(tls.client_listen()));
-        wanted.extend(for_clients.filter_map(|(address, acceptor)| Some((*address, Transport::Tls(acceptor?)))));
-    }
-    if config.auth == AuthMode::Open
-        && let Some((address, _)) = wanted.iter().find(|(address, _)| !address.ip().to_canonical().is_loopback())
-    {
-        return Err(BindError::OpenBeyondLoopback(*address));
-    }
-    let mut listeners = Vec::new();
-    for (address, transport) in wanted {
-        match listener::open(address) {
-            Ok(socket) => listeners.push(Listener { socket, transport }),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(BindError::InUse(address)),
-            Err(error) if config.listen_is_default && address.is_ipv6() && config.listen.contains(&address) => {
-                tracing::warn!(
-                    %address, %error,
-                    "could not listen on the IPv6 loopback address; a browser that takes 'localhost' for it cannot connect"
-                );
-            }
-            Err(source) => return Err(BindError::Failed { address, source }),
-        }
-    }
-    if listeners.is_empty() { Err(BindError::Nowhere) } else { Ok(listeners) }
 }

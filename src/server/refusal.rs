@@ -12,6 +12,8 @@ pub(super) enum Reason {
     Host,
     Origin,
     Query,
+    /// A program of another operating-system user.
+    OsUser,
     Cap,
     AddressCap,
     /// TLS where it is not spoken, or something else where it is.
@@ -31,6 +33,7 @@ impl Reason {
             Self::Host => "host",
             Self::Origin => "origin",
             Self::Query => "query",
+            Self::OsUser => "os_user",
             Self::Cap => "cap",
             Self::AddressCap => "address_cap",
             Self::Tls => "tls",

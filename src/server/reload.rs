@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use tokio::time::Instant;
 
+use super::same_user::SameUser;
 use super::trial::{UnusableList, try_files};
 use super::{Broker, wiring};
 use crate::auth::{Claim, Proved, Review, Verification, Verifier};
@@ -74,12 +76,14 @@ impl Reloader {
 pub(super) struct InForce {
     verifier: Box<dyn Verifier>,
     pub(super) http: Http,
+    pub(super) same_user: SameUser,
 }
 
 impl InForce {
     /// Reads the files that it needs.
     pub(super) fn open(config: &Config) -> Result<Self, UnusableList> {
-        Ok(Self { verifier: wiring::verifier(config)?, http: config.http.clone() })
+        let (same_user, _) = SameUser::open(config)?;
+        Ok(Self { verifier: wiring::verifier(config)?, http: config.http.clone(), same_user })
     }
 }
 
@@ -124,7 +128,7 @@ impl Broker {
         }
         try_files(&new)?;
         self.in_force.set(InForce::open(&new)?);
-        let sessions = self.router.review(&self.in_force);
+        let sessions = self.router.review(Instant::now().into_std(), &self.in_force);
         *config = new;
         Ok(Reloaded { number: self.router.reloads(), changed: changes.reload, sessions })
     }

@@ -8,10 +8,11 @@ use std::io;
 use secrecy::SecretString;
 
 use super::listener;
+use super::same_user::SameUser;
 use super::tls::Tls;
 use super::wiring;
 use crate::audit::Audit;
-use crate::config::{Config, Store};
+use crate::config::{Config, ListenAddress, Store};
 use crate::credentials::{Directory, Settings};
 use crate::salesforce::{Org, SetupError};
 use crate::store::{FolderLock, try_folder};
@@ -93,6 +94,7 @@ impl std::error::Error for UnusableList {}
 /// Everything that cannot be used.
 pub fn try_config(config: &Config, credentials_key: Option<SecretString>) -> Result<(), UnusableList> {
     let mut found = addresses(config);
+    found.extend(SameUser::open(config).err());
     match try_folder(&config.data_dir) {
         Ok(()) => found.extend(data_folder(config, credentials_key)),
         // Its files would only repeat it.
@@ -126,15 +128,30 @@ fn files(config: &Config) -> Vec<Unusable> {
     found
 }
 
-/// Addresses that this machine does not have, or whose port this user may not have.
+/// Addresses that this machine does not have, or whose port this user may not have, and paths where no socket can be.
 fn addresses(config: &Config) -> Vec<Unusable> {
-    let plain = config.listen.iter().filter(|address| !(config.listen_is_default && address.is_ipv6()));
-    let tried = plain.map(|address| ("listen", *address)).chain(config.tls.addresses());
-    let refused = tried.filter_map(|(key, address)| Some((key, address, listener::bind(address).err()?)));
-    refused
-        .filter(|(_, _, error)| error.kind() != io::ErrorKind::AddrInUse)
-        .map(|(key, address, error)| Unusable::new(key, format!("could not listen on {address}: {error}")))
-        .collect()
+    let plain = config.listen.iter().map(|address| ("listen", address.clone()));
+    let all = plain.chain(config.tls.addresses().map(|(key, address)| (key, address.into())));
+    let refused = all.filter_map(|(key, address)| Some((key, address_fault(config, &address)?, address)));
+    refused.map(|(key, fault, address)| Unusable::new(key, format!("could not listen on {address}: {fault}"))).collect()
+}
+
+/// Why an address cannot be used, if another program is not the reason.
+fn address_fault(config: &Config, address: &ListenAddress) -> Option<String> {
+    match address {
+        ListenAddress::Tcp(address) if config.listen_is_default && address.is_ipv6() => None,
+        ListenAddress::Tcp(address) => {
+            let error = listener::bind(*address).err()?;
+            (error.kind() != io::ErrorKind::AddrInUse).then(|| error.to_string())
+        }
+        #[cfg(unix)]
+        ListenAddress::Unix(path) => match listener::UnixSocket::try_open(path) {
+            Ok(()) | Err(listener::UnixError::InUse) => None,
+            Err(error) => Some(error.to_string()),
+        },
+        #[cfg(not(unix))]
+        ListenAddress::Unix(_) => Some("this system has no Unix sockets".to_owned()),
+    }
 }
 
 fn data_folder(config: &Config, credentials_key: Option<SecretString>) -> Vec<Unusable> {

@@ -68,8 +68,12 @@ pub(crate) struct Bench {
     /// What to measure
     #[arg(value_enum, default_value_t = Workload::Fanout)]
     workload: Workload,
-    /// A running broker; wss:// for TLS, ws+unix://PATH:/ws for a Unix socket. Without it, one is started
-    #[arg(long, value_name = "URL")]
+    // Not a doc comment, which would be a link.
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "A running broker; wss:// for TLS, ws+unix://PATH:/ws for a Unix socket. Without it, one is started"
+    )]
     url: Option<String>,
     /// Number of subscribers, pairs, requesters or connections [default: fanout and idle 1000, others 100]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=50_000))]

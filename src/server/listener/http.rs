@@ -50,12 +50,14 @@ const PREFLIGHT_SECONDS: &str = "600";
 const ASKS_PRIVATE_NETWORK: &str = "access-control-request-private-network";
 const ALLOWS_PRIVATE_NETWORK: &str = "access-control-allow-private-network";
 
-/// Who sent a request, and whether the connection is beyond a limit.
+/// Who sent a request, and what is known of the connection.
 #[derive(Clone, Copy)]
 pub(super) struct Peer<'a> {
     pub(super) address: IpAddr,
     pub(super) slot: &'a Slot,
     pub(super) beyond: Option<Cap>,
+    /// It is from an operating-system user that is not accepted.
+    pub(super) is_foreign: bool,
 }
 
 /// What the head of a request says of the client.

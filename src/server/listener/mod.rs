@@ -6,12 +6,16 @@
 
 mod head;
 mod http;
+mod peer_owner;
 mod stream;
 mod tls;
+#[cfg(unix)]
+mod unix;
 
+use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +29,12 @@ use tracing::Instrument;
 
 use self::head::HeadError;
 use self::http::{Answered, Client, Peer};
-use super::Broker;
-use super::admission::Admitted;
+pub(super) use self::peer_owner::PeerOwners;
+#[cfg(unix)]
+pub(super) use self::unix::{UnixError, UnixSocket};
+use super::admission::{Admitted, Cap, Slot};
 use super::tls::Acceptor;
+use super::{Broker, same_user};
 use crate::auth::ClientCertificate;
 use crate::connection::{self, Connection, Context, Upgraded};
 
@@ -104,9 +111,66 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A socket that listens.
+pub(super) trait Listening {
+    /// Accepts one connection, and spawns the task that serves it.
+    fn accept(&self, broker: &Arc<Broker>) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+impl Listening for Listener {
+    async fn accept(&self, broker: &Arc<Broker>) -> io::Result<()> {
+        let (stream, peer) = self.socket.accept().await?;
+        let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
+            Ok(local) => local,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "the connection has ended already");
+                return Ok(());
+            }
+        };
+        let from = Remote::Tcp { peer, local };
+        if let Some(admitted) = admit(broker, from) {
+            let own = Arc::clone(broker);
+            match &self.transport {
+                Transport::Plain => spawn(broker, from, connection(own, stream, from, admitted, None)),
+                Transport::Tls(acceptor) => {
+                    spawn(broker, from, encrypted(own, Arc::clone(acceptor), stream, from, admitted));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a connection is from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Remote {
+    /// The addresses of both ends.
+    Tcp { peer: SocketAddr, local: SocketAddr },
+    /// A program of this host, of the operating-system user `uid`.
+    Unix { uid: Option<u32> },
+}
+
+impl Remote {
+    /// The address that limits and logs are for.
+    fn address(&self) -> IpAddr {
+        match self {
+            Self::Tcp { peer, .. } => peer.ip().to_canonical(),
+            Self::Unix { .. } => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { peer, .. } => peer.fmt(f),
+            Self::Unix { .. } => f.write_str("unix"),
+        }
+    }
+}
+
 /// Accepts connections until the drain is over. No error ends it: they pass (EMFILE), or belong to a peer.
-pub(super) async fn accept(listener: Listener, broker: Arc<Broker>) {
-    let Listener { socket, transport } = listener;
+pub(super) async fn serve(listener: impl Listening, broker: Arc<Broker>) {
     let mut pause = ACCEPT_PAUSE.0;
     for number in 1_u64.. {
         if number.is_multiple_of(ACCEPTED_AT_ONCE) {
@@ -114,13 +178,10 @@ pub(super) async fn accept(listener: Listener, broker: Arc<Broker>) {
         }
         let accepted = tokio::select! {
             () = broker.closing.cancelled() => return,
-            accepted = socket.accept() => accepted,
+            accepted = listener.accept(&broker) => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                pause = ACCEPT_PAUSE.0;
-                admit(&broker, &transport, stream, peer);
-            }
+            Ok(()) => pause = ACCEPT_PAUSE.0,
             Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {
                 tracing::warn!(%error, ?pause, "could not accept a connection");
@@ -133,8 +194,8 @@ pub(super) async fn accept(listener: Listener, broker: Arc<Broker>) {
 
 impl Admitted {
     /// The peer at the other end of the connection, which may be a proxy.
-    fn peer(&self, peer: SocketAddr) -> Peer<'_> {
-        Peer { address: peer.ip().to_canonical(), slot: &self.slot, beyond: self.beyond }
+    fn peer(&self, from: Remote) -> Peer<'_> {
+        Peer { address: from.address(), slot: &self.slot, beyond: self.beyond, is_foreign: false }
     }
 }
 
@@ -145,47 +206,39 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-fn admit(broker: &Arc<Broker>, transport: &Transport, stream: TcpStream, peer: SocketAddr) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "the connection has ended already");
-        return;
-    }
-    let address = peer.ip().to_canonical();
+/// Counts a new connection, if there is room for it.
+fn admit(broker: &Broker, from: Remote) -> Option<Admitted> {
+    let address = from.address();
     match broker.connections.admit() {
         Ok(mut admitted) => {
             // A trusted proxy names its client in the head of the request.
             if !broker.in_force.get().http.trusted_proxies.iter().any(|proxy| proxy.contains(address)) {
                 admitted.beyond = admitted.slot.from_address(address).or(admitted.beyond);
             }
-            let span = tracing::info_span!("connection", %peer);
-            let own = Arc::clone(broker);
-            match transport {
-                Transport::Plain => broker.tasks.spawn(connection(own, stream, peer, admitted, None).instrument(span)),
-                Transport::Tls(acceptor) => {
-                    broker.tasks.spawn(encrypted(own, Arc::clone(acceptor), stream, peer, admitted).instrument(span))
-                }
-            };
+            Some(admitted)
         }
-        Err(cap) => http::log_dropped(broker, address, cap),
+        Err(cap) => {
+            http::log_dropped(broker, address, cap);
+            None
+        }
     }
 }
 
+/// Serves a connection on a task of its own.
+fn spawn(broker: &Broker, from: Remote, connection: impl Future<Output = ()> + Send + 'static) {
+    broker.tasks.spawn(connection.instrument(tracing::info_span!("connection", peer = %from)));
+}
+
 /// A connection to a TLS listener from its first byte to its last.
-async fn encrypted(
-    broker: Arc<Broker>,
-    acceptor: Arc<Acceptor>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    admitted: Admitted,
-) {
+async fn encrypted(broker: Arc<Broker>, acceptor: Arc<Acceptor>, stream: TcpStream, from: Remote, admitted: Admitted) {
     let stream = tokio::select! {
-        stream = Box::pin(tls::shake_hands(&broker, &acceptor, admitted.peer(peer), stream)) => stream,
+        stream = Box::pin(tls::shake_hands(&broker, &acceptor, admitted.peer(from), stream)) => stream,
         () = broker.closing.cancelled() => return,
     };
     drop(acceptor);
     if let Some(stream) = stream {
         let certificate = tls::certificate(&stream);
-        connection(broker, stream, peer, admitted, certificate).await;
+        connection(broker, stream, from, admitted, certificate).await;
     }
 }
 
@@ -194,7 +247,7 @@ async fn encrypted(
 fn connection<S>(
     broker: Arc<Broker>,
     stream: S,
-    peer: SocketAddr,
+    from: Remote,
     admitted: Admitted,
     certificate: Option<Arc<ClientCertificate>>,
 ) -> impl Future<Output = ()>
@@ -204,10 +257,9 @@ where
     let Admitted { mut slot, unregistered, beyond } = admitted;
     async move {
         let serving = {
-            let address = peer.ip().to_canonical();
             let upgraded = tokio::select! {
                 // Boxed, and dropped before the session begins, with hyper's state.
-                upgraded = Box::pin(shake_hands(&broker, Peer { address, slot: &slot, beyond }, stream)) => upgraded,
+                upgraded = Box::pin(greet(&broker, from, (&slot, beyond), stream)) => upgraded,
                 () = broker.closing.cancelled() => return,
             };
             let Some((upgraded, client)) = upgraded else { return };
@@ -235,12 +287,27 @@ where
     }
 }
 
+/// Finds out whether the connection is from an accepted user, and serves its request.
+async fn greet<S>(
+    broker: &Broker,
+    from: Remote,
+    (slot, beyond): (&Slot, Option<Cap>),
+    stream: S,
+) -> Option<(Upgraded<S>, Client)>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let is_foreign = !broker.in_force.get().same_user.accepts(from).await;
+    shake_hands(broker, Peer { address: from.address(), slot, beyond, is_foreign }, stream).await
+}
+
 /// The HTTP phase. Returns the stream if it becomes a WebSocket.
 async fn shake_hands<S>(broker: &Broker, peer: Peer<'_>, mut stream: S) -> Option<(Upgraded<S>, Client)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match timeout(HEAD_TIME, head::read(&mut stream)).await {
+        Ok(Ok(_)) if peer.is_foreign => http::refuse(broker, peer, stream, &same_user::refusal()).await,
         Ok(Ok(ahead)) => match with_permit(broker, http::answer(broker, peer, stream, ahead)).await {
             Answered::WebSocket(upgraded, client) => return Some((upgraded, client)),
             Answered::Response(stream) => http::linger(stream).await,
@@ -283,7 +350,7 @@ mod tests {
     /// A broker whose listener nobody connects to: the paused clock needs streams in memory.
     fn broker() -> (Arc<Broker>, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
         let config = Config { listen, data_dir: folder.path().to_owned(), ..Config::default() };
         (Server::bind(config, None).unwrap().broker, folder)
     }
@@ -294,7 +361,8 @@ mod tests {
         client.write_all(bytes).await.unwrap();
         let (shared, admitted) = (Arc::clone(broker), broker.connections.admit().unwrap());
         let task = broker.tasks.spawn(async move {
-            let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), slot: &admitted.slot, beyond: None };
+            let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+            let peer = Peer { address, slot: &admitted.slot, beyond: None, is_foreign: false };
             shake_hands(&shared, peer, stream).await.is_some()
         });
         (client, task)
@@ -340,7 +408,8 @@ mod tests {
             let (mut client, stream) = duplex(1 << 16);
             client.write_all(&[HANDSHAKE, ahead].concat()).await.unwrap();
             let admitted = broker.connections.admit().unwrap();
-            let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), slot: &admitted.slot, beyond: None };
+            let address = IpAddr::from(Ipv4Addr::LOCALHOST);
+            let peer = Peer { address, slot: &admitted.slot, beyond: None, is_foreign: false };
             let (mut upgraded, _) = shake_hands(&broker, peer, stream).await.unwrap();
             drop(client);
             let mut read = upgraded.read_ahead.to_vec();

@@ -150,15 +150,15 @@ mod tests {
         std::fs::write(&key, issued.signing_key.serialize_pem()).unwrap();
         #[cfg(unix)]
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
         let tls = config::Tls {
             certificate_file: Some(certificate),
             key_file: Some(key),
-            listen: listen.clone(),
+            listen: vec![listen],
             ..config::Tls::default()
         };
         let tls = Tls::open(&tls).unwrap().unwrap();
-        let config = Config { listen, data_dir: folder.path().to_owned(), ..Config::default() };
+        let config = Config { listen: vec![listen.into()], data_dir: folder.path().to_owned(), ..Config::default() };
         (Server::bind(config, None).unwrap(), tls, folder)
     }
 
@@ -173,7 +173,7 @@ mod tests {
             let (stream, address) = listener.accept().await.unwrap();
             let start = Instant::now();
             let admitted = server.broker.connections.admit().unwrap();
-            let peer = Peer { address: address.ip(), slot: &admitted.slot, beyond: None };
+            let peer = Peer { address: address.ip(), slot: &admitted.slot, beyond: None, is_foreign: false };
             assert!(shake_hands(&server.broker, &tls.listen(), peer, stream).await.is_none());
             assert_eq!(start.elapsed(), HANDSHAKE_TIME, "{sent:?}");
         }

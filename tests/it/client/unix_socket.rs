@@ -1,7 +1,27 @@
 //! `ws+unix://PATH:/ws`: the client over a Unix socket.
 
 use super::*;
+use crate::support::Broker;
 use switchboard_client::Endpoint;
+
+#[tokio::test]
+async fn a_client_over_a_unix_socket_works() {
+    let folder = tempfile::tempdir().unwrap();
+    // A colon and a slash in the path are not its end.
+    std::fs::create_dir(folder.path().join("a:")).unwrap();
+    let path = folder.path().join("a:/s.sock");
+    let listen = format!("unix:{}", path.display());
+    let broker = Broker::launch(None, &["--listen", &listen]).await;
+    let url = broker.urls()[1].clone();
+    assert_eq!(url, format!("ws+unix://{}:/ws", path.display()));
+    let client = Client::builder(&url).source("crm").connect().await.unwrap();
+    let mut events = client.subscribe("Phone/*/*".parse().unwrap()).await.unwrap();
+    let other = Client::builder(&url).source("softphone").connect().await.unwrap();
+    other.publish(Triple::new("Phone", "Call", "Ringing"), json!(1)).receipt().await.unwrap();
+    assert_eq!(next(&mut events).await, json!(1));
+    other.close().await;
+    client.close().await;
+}
 
 #[test]
 fn the_url_has_a_path_a_colon_and_the_resource() {

@@ -14,6 +14,7 @@ mod rights_model;
 mod roles;
 mod salesforce;
 mod salesforce_objects;
+mod same_user;
 mod table;
 mod texts;
 mod tls;

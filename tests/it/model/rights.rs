@@ -58,7 +58,7 @@ fn users() -> impl Strategy<Value = Users> {
 fn permissions() -> impl Strategy<Value = Permissions> {
     (rights(), users(), users(), prop::bool::ANY).prop_map(|(rights, observe, users, grant)| {
         let handle = if grant { Permission::All } else { Permission::none() };
-        Permissions { rights, observe, users, handle, request: Permission::All }
+        Permissions { rights, observe, users, handle, request: Permission::All, ..Permissions::default() }
     })
 }
 

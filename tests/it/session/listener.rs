@@ -16,7 +16,7 @@ use super::connection::{CLOSE, Client, command, frame, limits, text};
 /// A server on a port of its own, and what ends it.
 fn server(limits: Limits) -> (SocketAddr, JoinHandle<()>, tokio::sync::oneshot::Sender<()>, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()];
     let config = Config { listen, limits, data_dir: folder.path().to_owned(), ..Config::default() };
     let server = Server::bind(config, None).unwrap();
     let address = server.addresses()[0];
@@ -96,7 +96,7 @@ async fn a_full_broker_says_so_and_has_room_again() {
 async fn open_mode_stays_on_loopback_and_an_address_is_used_once() {
     let folder = tempfile::tempdir().unwrap();
     let config = |listen: SocketAddr| Config {
-        listen: vec![listen],
+        listen: vec![listen.into()],
         listen_is_default: false,
         data_dir: folder.path().to_owned(),
         ..Config::default()

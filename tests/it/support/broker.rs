@@ -19,6 +19,7 @@ pub(crate) struct Broker {
     child: Child,
     // Held open: a broker whose standard output is closed might notice.
     stdout: BufReader<ChildStdout>,
+    urls: Vec<String>,
     address: SocketAddr,
     folder: TempDir,
     conversation: Conversation,
@@ -70,12 +71,18 @@ impl Broker {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         within("the broker's first line", stdout.read_line(&mut line)).await.unwrap();
+        let mut lines = line.clone();
+        // They are written at once.
+        for _ in arguments.iter().filter(|argument| **argument == "--listen") {
+            within("a line for each listener", stdout.read_line(&mut lines)).await.unwrap();
+        }
+        let urls = lines.lines().map(|line| line.trim_start_matches("listening on ").to_owned()).collect();
         let address = line.trim().strip_prefix("listening on ws://").and_then(|rest| rest.strip_suffix("/ws"));
         let Some(address) = address.and_then(|it| it.parse().ok()) else {
             let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
             panic!("the broker's first line is {line:?}, its log:\n{log}");
         };
-        Self { child, stdout, address, folder, conversation: Conversation::default() }
+        Self { child, stdout, urls, address, folder, conversation: Conversation::default() }
     }
 
     /// Where it listens.
@@ -89,6 +96,11 @@ impl Broker {
         within("the line of another listener", self.stdout.read_line(&mut line)).await.unwrap();
         let url = line.trim().strip_prefix("listening on ");
         url.unwrap_or_else(|| panic!("the broker's next line is {line:?}")).to_owned()
+    }
+
+    /// The URLs of all its listeners: first that of [`Self::address`], then those that more arguments `--listen` name.
+    pub(crate) fn urls(&self) -> &[String] {
+        &self.urls
     }
 
     /// The record of what all peers sent and received.

@@ -13,6 +13,7 @@ pub(crate) mod core;
 pub(crate) mod frames;
 pub(crate) mod framing;
 pub(crate) mod http;
+pub(crate) mod os_user;
 pub(crate) mod programs;
 pub(crate) mod rights;
 pub(crate) mod tls;

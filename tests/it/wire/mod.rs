@@ -1,6 +1,6 @@
 //! Bytes and envelopes: handshakes (`handshake`, `head`, `capacity`), the probe (`probe`), frames (`frames`), malformed
 //! messages (`malformed`), what the broker splices into an envelope (`splicing`), and the corpora of the fuzz targets
-//! (`corpora`).
+//! (`corpora`). Which users of this machine may connect: `same_user`, `unix_socket`.
 
 mod capacity;
 mod corpora;
@@ -9,4 +9,6 @@ mod handshake;
 mod head;
 mod malformed;
 mod probe;
+mod same_user;
 mod splicing;
+mod unix_socket;

@@ -1,0 +1,202 @@
+//! [`UnixSocket`]: a listener at a path. Only programs of this host can connect, and the kernel says which user each one
+//! runs as.
+
+use std::fs::{self, Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::Access;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::UnixListener;
+
+use super::{BACKLOG, Listening, Remote, admit, connection, spawn};
+use crate::server::Broker;
+
+/// The permissions of a socket for the broker's user alone.
+const PRIVATE: u32 = 0o600;
+
+/// The permissions of a socket that `http.os_users` opens to other users.
+const SHARED: u32 = 0o666;
+
+/// A Unix socket that listens. Its file is removed with it.
+pub(in crate::server) struct UnixSocket {
+    listener: UnixListener,
+    file: SocketFile,
+}
+
+/// Why a path cannot be a socket of this broker.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::server) enum UnixError {
+    #[error("another program listens on it")]
+    InUse,
+    #[error("there is something else at this path")]
+    NotASocket,
+    #[error("there is a socket of another operating-system user")]
+    Foreign,
+    #[error("{0}")]
+    Failed(#[from] io::Error),
+}
+
+impl UnixSocket {
+    /// Listens at a path, in place of a socket of this user on which no program listens.
+    pub(in crate::server) fn open(path: &Path, for_others: bool) -> Result<Self, UnixError> {
+        if find(path)? == Found::Dead {
+            fs::remove_file(path)?;
+        }
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // On Linux, the file of a Unix socket gets the permissions of the socket, less the umask. The umask belongs to all
+        // threads: changing it would change the files that other threads create at this moment.
+        #[cfg(target_os = "linux")]
+        rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(PRIVATE)).map_err(io::Error::from)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        let file = SocketFile::new(path)?;
+        // Widens them if need be, and gives back what an unusual umask took.
+        fs::set_permissions(path, Permissions::from_mode(if for_others { SHARED } else { PRIVATE }))?;
+        socket.set_nonblocking(true)?;
+        socket.listen(BACKLOG)?;
+        Ok(Self { listener: UnixListener::from_std(socket.into())?, file })
+    }
+
+    /// Finds out whether [`UnixSocket::open`] would succeed. Changes nothing.
+    pub(in crate::server) fn try_open(path: &Path) -> Result<(), UnixError> {
+        find(path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(io::Error::from)?)
+    }
+
+    /// The URL by which clients connect.
+    pub(in crate::server) fn url(&self) -> String {
+        format!("ws+unix://{}:/ws", self.file.path.display())
+    }
+}
+
+impl Listening for UnixSocket {
+    async fn accept(&self, broker: &Arc<Broker>) -> io::Result<()> {
+        let (stream, _) = self.listener.accept().await?;
+        // The credentials that the peer had when it connected (SO_PEERCRED on Linux).
+        let uid = stream.peer_cred().ok().map(|peer| peer.uid());
+        let from = Remote::Unix { uid };
+        if let Some(admitted) = admit(broker, from) {
+            spawn(broker, from, connection(Arc::clone(broker), stream, from, admitted, None));
+        }
+        Ok(())
+    }
+}
+
+/// What there is at the path of a socket.
+#[derive(PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// A socket of this user on which no program listens: a broker that was killed leaves one.
+    Dead,
+}
+
+fn find(path: &Path) -> Result<Found, UnixError> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(error.into()),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(UnixError::NotASocket);
+    }
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        return Err(UnixError::Foreign);
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // With a full backlog, a blocking connect would wait.
+    probe.set_nonblocking(true)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Err(UnixError::InUse),
+        Err(error) => match error.kind() {
+            io::ErrorKind::ConnectionRefused => Ok(Found::Dead),
+            io::ErrorKind::WouldBlock => Err(UnixError::InUse),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+/// The file of a socket, which is removed when this is dropped.
+struct SocketFile {
+    path: PathBuf,
+    /// The device and the inode: the socket of another broker may have taken its place.
+    id: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self { id: id_of(&fs::symlink_metadata(path)?), path: path.to_owned() })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|metadata| id_of(&metadata) == self.id) {
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+fn id_of(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener as Bound;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o777
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_private_or_shared_and_is_removed_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        for (for_others, expected) in [(false, 0o600), (true, 0o666)] {
+            let socket = UnixSocket::open(&path, for_others).unwrap();
+            assert_eq!(mode(&path), expected);
+            assert!(matches!(UnixSocket::open(&path, false), Err(UnixError::InUse)));
+            assert!(matches!(UnixSocket::try_open(&path), Err(UnixError::InUse)));
+            drop(socket);
+            assert!(!path.exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_a_trial_leaves_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        drop(Bound::bind(&path).unwrap());
+        UnixSocket::try_open(&path).unwrap();
+        assert!(path.exists());
+        let socket = UnixSocket::open(&path, false).unwrap();
+        assert_eq!(mode(&path), 0o600);
+        // Another socket at the path is not this one's to remove.
+        fs::remove_file(&path).unwrap();
+        let _other = Bound::bind(&path).unwrap();
+        drop(socket);
+        assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn anything_else_at_the_path_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "kept").unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        drop(Bound::bind(at("dead.sock")).unwrap());
+        std::os::unix::fs::symlink(at("dead.sock"), at("link")).unwrap();
+        for name in ["file", "folder", "link"] {
+            assert!(matches!(UnixSocket::open(&at(name), false), Err(UnixError::NotASocket)), "{name}");
+            assert!(matches!(UnixSocket::try_open(&at(name)), Err(UnixError::NotASocket)), "{name}");
+        }
+        assert_eq!(fs::read_to_string(at("file")).unwrap(), "kept");
+        assert!(at("dead.sock").exists());
+        assert!(matches!(UnixSocket::try_open(&at("missing/a.sock")), Err(UnixError::Failed(_))));
+    }
+}

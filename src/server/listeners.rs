@@ -1,0 +1,115 @@
+//! [`Listeners`]: every listener of the configuration, opened.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::listener::{self, Listener, Transport};
+#[cfg(unix)]
+use super::listener::{UnixError, UnixSocket};
+use super::tls::{Acceptor, Tls};
+use super::{BindError, Broker};
+use crate::config::{AuthMode, Config, ListenAddress};
+
+/// The listeners of a broker.
+#[derive(Default)]
+pub(super) struct Listeners {
+    tcp: Vec<Listener>,
+    #[cfg(unix)]
+    unix: Vec<UnixSocket>,
+    /// The addresses of those over TCP that do not encrypt.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// The URLs of all of them, in the order of the configuration.
+    pub(super) urls: Vec<String>,
+}
+
+impl Listeners {
+    /// Opens them.
+    pub(super) fn open(config: &Config, tls: Option<&Tls>) -> Result<Self, BindError> {
+        if config.auth == AuthMode::Open
+            && let Some(address) = all_addresses(config).find(|address| !address.is_loopback())
+        {
+            return Err(BindError::OpenBeyondLoopback(address));
+        }
+        let mut listeners = Self::default();
+        for address in &config.listen {
+            match listeners.add(config, address) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                    return Err(BindError::InUse(address.clone()));
+                }
+                Err(error) if config.listen_is_default && is_ipv6(address) => {
+                    tracing::warn!(
+                        %address, %error,
+                        "could not listen on the IPv6 loopback address; a browser that takes 'localhost' for it cannot connect"
+                    );
+                }
+                Err(source) => return Err(BindError::Failed { address: address.clone(), source }),
+            }
+        }
+        for (address, acceptor) in tls.into_iter().flat_map(|tls| encrypted(config, tls)) {
+            let opened = listeners.add_tcp(address, Transport::Tls(acceptor));
+            opened.map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => BindError::InUse(address.into()),
+                _ => BindError::Failed { address: address.into(), source },
+            })?;
+        }
+        if listeners.urls.is_empty() { Err(BindError::Nowhere) } else { Ok(listeners) }
+    }
+
+    fn add(&mut self, config: &Config, address: &ListenAddress) -> io::Result<()> {
+        match address {
+            ListenAddress::Tcp(address) => {
+                let address = self.add_tcp(*address, Transport::Plain)?;
+                self.addresses.push(address);
+            }
+            #[cfg(unix)]
+            ListenAddress::Unix(path) => {
+                let socket = UnixSocket::open(path, !config.http.os_users.is_empty()).map_err(|error| match error {
+                    UnixError::InUse => io::ErrorKind::AddrInUse.into(),
+                    UnixError::Failed(error) => error,
+                    UnixError::NotASocket | UnixError::Foreign => io::Error::other(error),
+                })?;
+                self.urls.push(socket.url());
+                self.unix.push(socket);
+            }
+            #[cfg(not(unix))]
+            ListenAddress::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+        }
+        Ok(())
+    }
+
+    fn add_tcp(&mut self, address: SocketAddr, transport: Transport) -> io::Result<SocketAddr> {
+        let socket = listener::open(address)?;
+        let address = socket.local_addr()?;
+        self.urls.push(format!("{}://{address}/ws", transport.scheme()));
+        self.tcp.push(Listener { socket, transport });
+        Ok(address)
+    }
+
+    /// Accepts and serves connections, each listener on a task of its own.
+    pub(super) fn serve(self, broker: &Arc<Broker>) {
+        for listener in self.tcp {
+            broker.tasks.spawn(listener::serve(listener, Arc::clone(broker)));
+        }
+        #[cfg(unix)]
+        for socket in self.unix {
+            broker.tasks.spawn(listener::serve(socket, Arc::clone(broker)));
+        }
+    }
+}
+
+fn all_addresses(config: &Config) -> impl Iterator<Item = ListenAddress> {
+    config.listen.iter().cloned().chain(config.tls.addresses().map(|(_, address)| address.into()))
+}
+
+/// The addresses that encrypt, first those of `tls.listen`, with what shakes hands there.
+fn encrypted(config: &Config, tls: &Tls) -> Vec<(SocketAddr, Arc<Acceptor>)> {
+    let listen = config.tls.listen.iter().map(|address| (*address, tls.listen()));
+    let for_clients = config.tls.client_listen.iter().zip(std::iter::repeat(tls.client_listen()));
+    listen.chain(for_clients.filter_map(|(address, acceptor)| Some((*address, acceptor?)))).collect()
+}
+
+fn is_ipv6(address: &ListenAddress) -> bool {
+    matches!(address, ListenAddress::Tcp(address) if address.is_ipv6())
+}
