@@ -14,8 +14,8 @@ pub(super) struct Example {
 
 impl Example {
     /// What open mode means.
-    pub(super) const WARNING: &str = "open mode trusts every local program: whatever connects from this computer can be \
-        any `user` and fetch that user's credentials. Use auth.mode = \"tokens\" for anything but development.";
+    pub(super) const WARNING: &str = "open mode trusts every program that can connect: each can be any `user` and fetch \
+        that user's credentials. Use auth.mode = \"tokens\" for anything but development.";
 
     /// Returns the example for a configuration. With Salesforce, the user is one of the simulated org.
     pub(super) fn of(config: &Config, own_folder: Option<&Path>) -> Self {

@@ -180,6 +180,11 @@ mod tests {
         assert!(alone.judge(Some(own)) && !alone.judge(Some(own + 1)) && !alone.judge(None));
         let both = OsUsers { accepted: vec![own, 7, 65_534], overflow: 65_534 };
         assert!(both.judge(Some(7)) && !both.judge(Some(65_534)));
+        let warnings = OsUsers { accepted: vec![65_534], overflow: 65_534 }.warnings(&[]);
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("runs as a user that http.same_user refuses"),
+            "{warnings:?}"
+        );
         let unknown = OsUsers::find(&["no such user".to_owned()]).err().unwrap();
         assert!(unknown.key() == "http.os_users" && unknown.message().contains("entry 0"), "{unknown}");
     }

@@ -125,6 +125,19 @@ async fn root_is_a_neighbour_like_any_other() {
     }
 }
 
+#[tokio::test]
+async fn an_unknown_name_is_a_mistake() {
+    for command in ["check", "serve"] {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        program.arg(command).env("SWITCHBOARD__HTTP__OS_USERS", "root, no-such-user").kill_on_drop(true);
+        let output = within(command, program.output()).await.unwrap();
+        let told = [output.stdout.clone(), output.stderr.clone()].concat();
+        let expected = "http.os_users: entry 1 names 'no-such-user', which is not a user of this system";
+        assert!(String::from_utf8_lossy(&told).contains(expected), "{output:?}");
+        assert_eq!(output.status.code(), Some(2));
+    }
+}
+
 /// A web socket client prints the refusal.
 #[tokio::test]
 async fn the_command_line_of_a_neighbour_shows_why() {

@@ -82,6 +82,16 @@ async fn host_and_origin_are_checked_as_everywhere() {
 }
 
 #[tokio::test]
+async fn a_limit_per_address_counts_it_as_loopback() {
+    let (_folder, path) = place();
+    let toml = "auth.mode = 'open'\nlimits.connections_per_address = 1";
+    let broker = listening(&path, Some(toml)).await;
+    let _over_tcp = broker.app("screen").await;
+    let response = ask(&path, HANDSHAKE).await;
+    assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("connections_per_address"), "{response}");
+}
+
+#[tokio::test]
 async fn the_file_is_removed_at_an_orderly_end_and_a_dead_one_is_replaced() {
     let (_folder, path) = place();
     let mut broker = listening(&path, None).await;

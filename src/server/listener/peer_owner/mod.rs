@@ -40,12 +40,16 @@ impl PeerOwners {
 impl PeerOwners {
     /// Chooses how to look owners up, by trying it on a connection of its own. `None`: the system does not say it.
     pub(in crate::server) fn open() -> Option<Self> {
+        Self::choose(SockDiag::open().ok())
+    }
+
+    fn choose(sock_diag: Option<SockDiag>) -> Option<Self> {
         let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).ok()?;
         let local = listener.local_addr().ok()?;
         let client = std::net::TcpStream::connect(local).ok()?;
         let peer = client.local_addr().ok()?;
         let own = Some(rustix::process::geteuid().as_raw());
-        let sock_diag = SockDiag::open().ok().filter(|it| it.owner(peer, local) == own);
+        let sock_diag = sock_diag.filter(|it| it.owner(peer, local) == own);
         let tables = || (tables::read().get(&(peer, local)).copied() == own).then(Tables::default);
         sock_diag.map(Source::SockDiag).or_else(|| tables().map(Source::Tables)).map(Self)
     }

@@ -62,6 +62,7 @@ async fn a_listening_socket_is_not_the_owner_of_a_connection() {
 }
 
 #[test]
-fn this_host_names_owners() {
+fn the_tables_are_used_only_where_netlink_is_missing() {
     assert!(matches!(PeerOwners::open().unwrap().0, Source::SockDiag(_)));
+    assert!(matches!(PeerOwners::choose(None).unwrap().0, Source::Tables(_)));
 }
