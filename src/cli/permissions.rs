@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::auth::{Permission, Right, Rights, Users};
-use crate::config::{Application, Config, Scope, each_right, nearest};
+use crate::config::{Application, Channel, Config, Publish, Scope, each_right, nearest};
 use wire::Pattern;
 
 use super::Usage;
@@ -68,7 +68,11 @@ impl<'c> Allowance<'c> {
     fn of(config: &Config, row: &'c Application) -> Self {
         let permissions = &row.permissions;
         let rights = permissions.rights.as_deref();
-        let [publish, subscribe, request, handle] = general(rights);
+        let [mut publish, subscribe, request, handle] = general(rights);
+        if row.user.is_some() {
+            publish.deny_also(channels(config, |it| it.scope == Scope::Shared && it.publish == Publish::Services));
+        }
+        let shared = channels(config, |it| it.scope == Scope::Shared);
         let granted = |within: &[Pattern], grant: &Permission, general: &Patterns| {
             let granted = match grant {
                 Permission::All => within.to_vec(),
@@ -76,19 +80,15 @@ impl<'c> Allowance<'c> {
             };
             Patterns { allow: common(&granted, &general.allow), deny: general.deny.clone() }.relevant()
         };
-        let shared = match &row.user {
-            Some(_) => granted(&shared_channels(config), &permissions.handle, &handle),
-            // A service needs no grant there.
-            None => Patterns { allow: common(&shared_channels(config), &handle.allow), deny: handle.deny.clone() }
-                .relevant(),
-        };
+        // A service needs no grant there.
+        let grant_on_shared = if row.user.is_some() { &permissions.handle } else { &Permission::All };
         Self {
             source: &row.source,
             user: row.user.as_deref(),
             role: row.role.as_deref(),
             protected_request: granted(&config.protected, &permissions.request, &request),
             protected_handle: granted(&config.protected, &permissions.handle, &handle),
-            shared_handle: shared,
+            shared_handle: granted(&shared, grant_on_shared, &handle),
             publish,
             subscribe,
             request,
@@ -121,6 +121,12 @@ impl<'c> Allowance<'c> {
 }
 
 impl Patterns {
+    /// Adds patterns that are denied for another reason.
+    fn deny_also(&mut self, patterns: Vec<Pattern>) {
+        let overlaps = |pattern: &Pattern| self.allow.iter().any(|allowed| allowed.overlaps_any_case(pattern));
+        self.deny.extend(patterns.into_iter().filter(|pattern| overlaps(pattern)));
+    }
+
     /// Leaves out the patterns that are denied whole, and the denied ones that deny none of the others.
     fn relevant(mut self) -> Self {
         self.allow.retain(|allowed| !self.deny.iter().any(|denied| denied.covers_any_case(allowed)));
@@ -145,11 +151,11 @@ fn general(rights: Option<&Rights>) -> [Patterns; 4] {
 
 const EVERYTHING: Pattern = Pattern { channel: None, topic: None, subtopic: None };
 
-/// The patterns of the shared channels.
-fn shared_channels(config: &Config) -> Vec<Pattern> {
-    let shared = config.channels.iter().filter(|(_, channel)| channel.scope == Scope::Shared);
+/// The patterns of some channels.
+fn channels(config: &Config, wanted: impl Fn(&Channel) -> bool) -> Vec<Pattern> {
+    let channels = config.channels.iter().filter(|(_, channel)| wanted(channel));
     let mut patterns: Vec<_> =
-        shared.map(|(name, _)| Pattern { channel: Some(Box::from(name.as_str())), ..EVERYTHING }).collect();
+        channels.map(|(name, _)| Pattern { channel: Some(Box::from(name.as_str())), ..EVERYTHING }).collect();
     patterns.sort();
     patterns
 }

@@ -81,7 +81,12 @@ impl Router {
             }
         }
         tell(now, session, &ended, &narrowed, reason);
+        let handles = |it: &&Arc<Subscription>| self.gains_protected(&Interest::of(it, &permissions), &before);
+        let protected: Vec<_> = holds.subscriptions.iter().filter(handles).cloned().collect();
         drop(holds);
+        for subscription in &protected {
+            self.note_protected_handler(now, session, &subscription.pattern);
+        }
         for subscription in &ended {
             self.unlist(now, subscription);
         }
@@ -94,6 +99,18 @@ impl Router {
             narrowed = narrowed.len(),
             "the permissions of a session have changed"
         );
+    }
+
+    /// Ends the subscriptions of a session that name a channel whose scope has changed. Those to all channels go on.
+    pub fn end_channels(&self, now: Instant, session: &Arc<Session>, has_changed: impl Fn(&str) -> bool) {
+        let mut holds = session.holds.lock();
+        let names_one = |it: &mut Arc<Subscription>| it.pattern.channel.as_deref().is_some_and(&has_changed);
+        let ended: Vec<_> = holds.subscriptions.extract_if(.., names_one).collect();
+        tell(now, session, &ended, &[], Reason::Scope);
+        drop(holds);
+        for subscription in &ended {
+            self.unlist(now, subscription);
+        }
     }
 
     fn judge(&self, subscription: &Subscription, before: &Permissions, after: &Permissions) -> Judged {

@@ -161,11 +161,12 @@ impl Session {
         Arc::clone(&self.permissions.read())
     }
 
-    /// Replaces its permissions, and returns those that it had.
-    pub(super) fn set_permissions(&self, permissions: Arc<Permissions>) -> Arc<Permissions> {
+    /// Replaces its permissions.
+    pub(super) fn set_permissions(&self, permissions: impl Into<Arc<Permissions>>) {
+        let permissions = permissions.into();
         let mut own = self.permissions.write();
         self.restricted.store(restrict(&permissions), Ordering::Relaxed);
-        std::mem::replace(&mut own, permissions)
+        *own = permissions;
     }
 
     /// Returns whether its general rights, or the users of a service, are restricted.

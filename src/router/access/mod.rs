@@ -205,11 +205,20 @@ impl Router {
     /// Whether new permissions take a grant for some of a handler's pattern away.
     pub(super) fn loses_grants(&self, interest: &Interest<'_>, before: &Permissions) -> bool {
         let loses = |part: &Pattern| before.handle.loses(&interest.permissions.handle, part);
-        let needs_grants = *interest.role != Role::Adapter && !self.policy.open;
         let is_user = matches!(interest.role, Role::User(_));
-        needs_grants
+        self.needs_grants(interest)
             && (self.policy.protected_parts(interest.pattern).any(|part| loses(&part))
                 || is_user && self.is_on_shared(interest) && loses(interest.pattern))
+    }
+
+    /// Whether new permissions grant a handler protected triples of its pattern.
+    pub(super) fn gains_protected(&self, interest: &Interest<'_>, before: &Permissions) -> bool {
+        let gains = |part: Pattern| interest.permissions.handle.loses(&before.handle, &part);
+        interest.is_handler && self.needs_grants(interest) && self.policy.protected_parts(interest.pattern).any(gains)
+    }
+
+    fn needs_grants(&self, interest: &Interest<'_>) -> bool {
+        *interest.role != Role::Adapter && !self.policy.open
     }
 
     fn is_on_shared(&self, interest: &Interest<'_>) -> bool {

@@ -65,7 +65,7 @@ impl Router {
             Sent::Event => match rights.publish.check(triple) {
                 Ok(()) => Ok(()),
                 Err(why) if !envelope.retain() && rights.request.check(triple).is_ok() => {
-                    Err((may_only_request(self.no_handler(envelope, facts), triple, &why), true))
+                    Err((may_only_request(&self.no_handler(envelope, facts), triple, &why), true))
                 }
                 Err(why) => Err((forbidden("publish", triple, &why), false)),
             },
@@ -94,7 +94,7 @@ fn is_served(triple: &Triple<'_>, why: &Why<'_>) -> Refusal {
 }
 
 /// Without a handler the envelope would be an event, which its sender may not publish.
-fn may_only_request(no_handler: Refusal, triple: &Triple<'_>, why: &Why<'_>) -> Refusal {
+fn may_only_request(no_handler: &Refusal, triple: &Triple<'_>, why: &Why<'_>) -> Refusal {
     let words = format!("{}; without a handler it is an event, and publish {triple}: {why}", no_handler.message);
     Refusal::new(no_handler.code, words)
 }

@@ -232,14 +232,15 @@ impl<'s> Wanted<'s> {
             && self.may_receive(bucket, triple, value)
     }
 
-    /// Whether the permissions of the session allow the value.
+    /// Whether the session may have the value. Nobody may if its triple is protected now.
     fn may_receive(&self, bucket: &Bucket, triple: &str, value: &Value) -> bool {
         let scope = match bucket {
             Bucket::User(user) => Scope::User(user),
             Bucket::Shared => Scope::Shared(value.user.as_deref()),
         };
         let [channel, topic, subtopic] = parts(triple);
-        self.subscription.may_receive(&Triple::new(channel, topic, subtopic), scope)
+        let triple = Triple::new(channel, topic, subtopic);
+        !self.policy.is_protected(&triple) && self.subscription.may_receive(&triple, scope)
     }
 
     /// Whether the pattern matches a canonical triple, with the channel's folding.

@@ -19,12 +19,13 @@ protected_handle = ["Queue/*/*"]
 
 [channels.Queue]
 scope = "shared"
+publish = "services"
 
 [[applications]]
 source = "softphone"
 user = "alice@example.com"
 role = "agent"
-permissions = { publish = [] }
+permissions = { publish = ["Queue/*/*", "Desktop/*/*"] }
 token_sha256 = "5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 
 [[applications]]
@@ -37,8 +38,12 @@ token_sha256 = "6f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef
 
 /// Runs `check` on the site; gives its exit code, its standard output and its standard error.
 fn check(arguments: &[&str]) -> (i32, String, String) {
+    check_site(SITE, arguments)
+}
+
+fn check_site(site: &str, arguments: &[&str]) -> (i32, String, String) {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("f.toml"), SITE).unwrap();
+    fs::write(folder.path().join("f.toml"), site).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     let command = command.args(["check", "--config", "f.toml", "--permissions"]).args(arguments);
     let output = command.current_dir(folder.path()).output().unwrap();
@@ -57,7 +62,8 @@ fn the_table_has_a_line_for_each_right_of_each_application() {
     let lines: Vec<String> = text.lines().map(cells).collect();
     let expected = [
         "SOURCE | USER | ROLE | RIGHT | ALLOWED | DENIED",
-        "softphone | alice@example.com | agent | publish | nothing",
+        // A rule of the channel, not of the rights.
+        "softphone | alice@example.com | agent | publish | Queue/*/*, Desktop/*/* | Queue/*/*",
         "softphone | alice@example.com | agent | subscribe | */*/* | Payroll/*/*",
         "softphone | alice@example.com | agent | request | */User/*, Phone/*/* | Phone/Agent/Login, Phone/Agent/Logout",
         "softphone | alice@example.com | agent | handle | Queue/Lamp/*",
@@ -86,7 +92,7 @@ fn a_source_selects_its_applications_and_json_is_for_programs() {
     let told: Value = serde_json::from_str(&text).unwrap();
     let expected = json!([{
         "source": "softphone", "user": "alice@example.com", "role": "agent",
-        "publish": { "allow": [], "deny": [] },
+        "publish": { "allow": ["Queue/*/*", "Desktop/*/*"], "deny": ["Queue/*/*"] },
         "subscribe": { "allow": ["*/*/*"], "deny": ["Payroll/*/*"] },
         "request": { "allow": ["*/User/*", "Phone/*/*"], "deny": ["Phone/Agent/Login", "Phone/Agent/Logout"] },
         "handle": { "allow": ["Queue/Lamp/*"], "deny": [] },
@@ -108,4 +114,17 @@ fn a_source_that_no_application_has_is_refused_with_the_nearest_one() {
     let (code, text, error) = check(&["--source", "softfone"]);
     assert_eq!((code, text.as_str()), (2, ""));
     assert!(error.contains("no application has this source") && error.contains("did you mean 'softphone'?"), "{error}");
+}
+
+#[test]
+fn the_table_of_the_page_is_that_of_its_example() {
+    let page = switchboard::config::document();
+    let block = |begin: &str, inside: &str| {
+        let mut blocks = page.split(begin).skip(1).map(|rest| rest.split("```").next().unwrap());
+        blocks.find(|block| block.contains(inside)).unwrap()
+    };
+    let example = format!("data_dir = 'data'\n{}", block("```toml\n", "[roles.telephony]"));
+    let (code, text, _) = check_site(&example, &["--source", "cti"]);
+    let table = block("```text\n", "SOURCE");
+    assert_eq!((code, text), (0, format!("{table}no mistakes\n")));
 }

@@ -149,8 +149,7 @@ impl Member {
             all &= allowed;
         }
         let observed = match (self.user, held.user) {
-            (_, None) => true,
-            (None, Some("*")) => true,
+            (_, None) | (None, Some("*")) => true,
             (Some(_), Some("*")) => !permissions.observe.is_nobody(),
             (_, Some(user)) => self.may_see(permissions, user),
         };
@@ -166,11 +165,10 @@ impl Member {
     fn is_in_scope(&self, held: &Held, channel: &str, user: Option<&str>) -> bool {
         match (self.user, held.user) {
             (None, None | Some("*")) => user.is_none_or(|user| self.may_see(&self.permissions, user)),
-            (None, Some(named)) => user == Some(named) && self.may_see(&self.permissions, named),
             (Some(_), _) if is_shared(channel) => true,
+            (_, Some(named)) if named != "*" => user == Some(named) && self.may_see(&self.permissions, named),
             (Some(own), None) => user == Some(own),
-            (Some(_), Some("*")) => user.is_some_and(|user| self.may_see(&self.permissions, user)),
-            (Some(_), Some(named)) => user == Some(named) && self.may_see(&self.permissions, named),
+            (_, Some(_)) => user.is_some_and(|user| self.may_see(&self.permissions, user)),
         }
     }
 

@@ -18,7 +18,7 @@ fn handler(answers: bool) -> Role {
 /// A router with a user's desk, which handles two triples, and a subscriber to everything.
 struct Desk {
     core: Core,
-    desk: Arc<Session>,
+    handler: Arc<Session>,
     all: Arc<Session>,
 }
 
@@ -32,7 +32,7 @@ impl Desk {
         core.subscribe_as(&desk, &Subscribe::new("Phone/Call/Beep".parse().unwrap(), handler(false)));
         core.subscribe_as(&desk, &Subscribe::new("Cisco/Agent/Login".parse().unwrap(), handler(true)));
         core.subscribe(&all, "*/*/*");
-        Self { core, desk, all }
+        Self { core, handler: desk, all }
     }
 
     fn attach(&self, permissions: Permissions) -> Arc<Session> {
@@ -46,13 +46,13 @@ impl Desk {
     /// Sends, and says what became of it.
     fn outcome(&self, session: &Arc<Session>, triple: &str, more: &str) -> String {
         match self.send(session, triple, more) {
-            Ok(_) => match (self.core.take(&self.desk).len(), self.core.take(&self.all).len()) {
+            Ok(_) => match (self.core.take(&self.handler).len(), self.core.take(&self.all).len()) {
                 (1, 0) => "request".to_owned(),
                 (0, 1) => "event".to_owned(),
                 other => format!("{other:?}"),
             },
             Err(Denied { refusal, is_request }) => {
-                assert_eq!((self.core.take(&self.desk).len(), self.core.take(&self.all).len()), (0, 0));
+                assert_eq!((self.core.take(&self.handler).len(), self.core.take(&self.all).len()), (0, 0));
                 let arrives = if is_request { "own triple" } else { "Message/Error" };
                 format!("{} on {arrives}: {}", refusal.code, refusal.message)
             }
