@@ -146,7 +146,7 @@ pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 
 fn decide(broker: &Broker, peer: Peer<'_>, request: &Request<Incoming>) -> Decision {
     // The address of a client behind a proxy is known only now; any other is counted already.
-    let of_address = peer.slot.from_address(peer.address);
+    let of_address = peer.slot.count_address(peer.address);
     let busy = match broker.shutdown.stage() {
         Stage::Serving => peer.beyond.or(of_address).map(Busy::Full),
         Stage::Draining | Stage::Closing => Some(Busy::Draining),

@@ -155,7 +155,7 @@ fn admit(broker: &Arc<Broker>, transport: &Transport, stream: TcpStream, peer: S
         Ok(mut admitted) => {
             // A trusted proxy names its client in the head of the request.
             if !broker.http.trusted_proxies.iter().any(|proxy| proxy.contains(address)) {
-                admitted.beyond = admitted.slot.from_address(address).or(admitted.beyond);
+                admitted.beyond = admitted.slot.count_address(address).or(admitted.beyond);
             }
             let span = tracing::info_span!("connection", %peer);
             let own = Arc::clone(broker);

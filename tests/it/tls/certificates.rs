@@ -33,15 +33,15 @@ fn sha256(issued: &Issued) -> String {
 
 /// A broker with `client_listen` and these applications, and the URL of that listener.
 async fn broker(files: &TlsFiles, more: &str, applications: &str) -> (Broker, String) {
-    let ca = files.path("ca.pem");
-    let table = files.table(&format!("client_listen = ['127.0.0.1:0']\nclient_ca_file = {ca:?}\n{more}"));
+    let ca = files.path("ca.pem").display().to_string();
+    let table = files.table(&format!("client_listen = ['127.0.0.1:0']\nclient_ca_file = '{ca}'\n{more}"));
     let mut broker = Broker::with_config(&format!("{table}{applications}")).await;
     let url = broker.next_url().await;
     (broker, url)
 }
 
 /// A WebSocket over TLS.
-struct Encrypted(WebSocketStream<TlsStream<TcpStream>>);
+struct Encrypted(WebSocketStream<Box<TlsStream<TcpStream>>>);
 
 impl Encrypted {
     async fn open(url: &str, files: &TlsFiles, shows: Option<&Issued>, origin: Option<&str>) -> Self {
