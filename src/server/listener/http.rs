@@ -2,7 +2,6 @@
 //! from hyper, with what was read ahead.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::future::{poll_fn, ready};
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -193,9 +192,9 @@ pub(super) fn log_dropped(broker: &Broker, address: IpAddr, cap: Cap) {
 }
 
 /// Logs a TLS handshake that failed, at most once a minute for each address.
-pub(super) fn log_tls(broker: &Broker, peer: Peer<'_>, why: &dyn fmt::Display, what: &'static str) {
+pub(super) fn log_tls(broker: &Broker, peer: Peer<'_>, why: &str, what: &'static str) {
     if let Some(omitted) = count(broker, Reason::Tls, None, peer.address) {
-        tracing::info!(reason = %why, address = %peer.address, omitted, "{what}");
+        tracing::info!(reason = why, address = %peer.address, omitted, "{what}");
     }
 }
 
