@@ -315,7 +315,8 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Size(0, |it| &mut it.limits.connections_per_address),
         default: "0",
         unit: "connections an address",
-        meaning: "Connections from one address. 0: no limit, since a whole call centre may share one.",
+        meaning: "Connections from one address, or one IPv6 network (/64). 0: no limit, since a whole call centre may \
+                  share one.",
     },
     Key {
         name: "limits.json_depth",

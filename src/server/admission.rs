@@ -73,7 +73,7 @@ impl ConnectionLimit {
         }
     }
 
-    /// Counts a connection, in all and as unregistered. Its address is counted by [`Slot::from_address`].
+    /// Counts a connection, in all and as unregistered. Its address is counted by [`Slot::count_address`].
     ///
     /// # Errors
     /// The limit that it is so far beyond that it is to be dropped unanswered.
@@ -112,7 +112,7 @@ pub(super) struct Slot {
 
 impl Slot {
     /// Counts the connection for an address from now on, once. Returns the limit if it is beyond it.
-    pub(super) fn from_address(&self, address: IpAddr) -> Option<Cap> {
+    pub(super) fn count_address(&self, address: IpAddr) -> Option<Cap> {
         let most = self.limit.per_address_max;
         let address = network_of(address);
         if most == 0 || self.counted.set(address).is_err() {
@@ -165,7 +165,7 @@ mod tests {
     /// Counts a connection from an address, as a listener without proxies does.
     fn admit(limit: &Arc<ConnectionLimit>, address: IpAddr) -> Result<Admitted, Cap> {
         let admitted = limit.admit()?;
-        let beyond = admitted.slot.from_address(address).or(admitted.beyond);
+        let beyond = admitted.slot.count_address(address).or(admitted.beyond);
         Ok(Admitted { beyond, ..admitted })
     }
 

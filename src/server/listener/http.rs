@@ -2,7 +2,6 @@
 //! from hyper, with what was read ahead.
 
 use std::convert::Infallible;
-use std::fmt;
 use std::future::{poll_fn, ready};
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -149,7 +148,7 @@ pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
 
 fn decide(broker: &Broker, http: &Http, peer: Peer<'_>, request: &Request<Incoming>) -> Decision {
     // The address of a client behind a proxy is known only now; any other is counted already.
-    let of_address = peer.slot.from_address(peer.address);
+    let of_address = peer.slot.count_address(peer.address);
     let busy = match broker.shutdown.stage() {
         Stage::Serving => peer.beyond.or(of_address).map(Busy::Full),
         Stage::Draining | Stage::Closing => Some(Busy::Draining),
@@ -196,9 +195,9 @@ pub(super) fn log_dropped(broker: &Broker, address: IpAddr, cap: Cap) {
 }
 
 /// Logs a TLS handshake that failed, at most once a minute for each address.
-pub(super) fn log_tls(broker: &Broker, peer: Peer<'_>, why: &dyn fmt::Display, what: &'static str) {
+pub(super) fn log_tls(broker: &Broker, peer: Peer<'_>, why: &str, what: &'static str) {
     if let Some(omitted) = count(broker, Reason::Tls, None, peer.address) {
-        tracing::info!(reason = %why, address = %peer.address, omitted, "{what}");
+        tracing::info!(reason = why, address = %peer.address, omitted, "{what}");
     }
 }
 

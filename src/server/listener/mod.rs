@@ -213,7 +213,7 @@ fn admit(broker: &Broker, from: Remote) -> Option<Admitted> {
         Ok(mut admitted) => {
             // A trusted proxy names its client in the head of the request.
             if !broker.in_force.get().http.trusted_proxies.iter().any(|proxy| proxy.contains(address)) {
-                admitted.beyond = admitted.slot.from_address(address).or(admitted.beyond);
+                admitted.beyond = admitted.slot.count_address(address).or(admitted.beyond);
             }
             Some(admitted)
         }

@@ -41,9 +41,9 @@ pub(super) async fn shake_hands(
         // Nothing came, as from a health check that only connects.
         Ok(Attempt::Lost(stream)) => with_permit(broker, async { drop(stream) }).await,
         Ok(Attempt::Failed(error)) => {
-            http::log_tls(broker, peer, &format_args!("{}", reason(&error)), "a TLS handshake failed");
+            http::log_tls(broker, peer, &reason(&error), "a TLS handshake failed");
         }
-        Err(_) => http::log_tls(broker, peer, &"it was not complete within 10 s", "a TLS handshake took too long"),
+        Err(_) => http::log_tls(broker, peer, "it was not complete within 10 s", "a TLS handshake took too long"),
     }
     None
 }
@@ -120,6 +120,11 @@ fn reason(error: &io::Error) -> String {
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. },
         ) => "the client's certificate has expired, or is not valid yet; it needs a new one, or a clock is wrong",
+        rustls::Error::InvalidCertificate(CertificateError::Other(other))
+            if other.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            "the client's certificate is that of an authority; it needs one that the authority has issued"
+        }
         rustls::Error::InvalidCertificate(_) => "the client's certificate cannot be accepted",
         rustls::Error::PeerIncompatible(_) => "the client and tls.minimum have no version or cipher in common",
         rustls::Error::NoApplicationProtocol => "the client speaks another protocol than HTTP/1.1",

@@ -86,7 +86,8 @@ impl TlsFiles {
     /// A table `[tls]` with these further lines.
     pub(crate) fn table(&self, more: &str) -> String {
         let [certificate, key] = ["cert.pem", "key.pem"].map(|name| self.path(name));
-        format!("[tls]\ncertificate_file = {certificate:?}\nkey_file = {key:?}\n{more}\n")
+        let (certificate, key) = (certificate.display(), key.display());
+        format!("[tls]\ncertificate_file = '{certificate}'\nkey_file = '{key}'\n{more}\n")
     }
 
     /// A broker in open mode with a TLS listener, and its URL.
@@ -130,8 +131,9 @@ pub(crate) fn address_of(url: &str) -> SocketAddr {
 }
 
 /// Connects and shakes hands.
-pub(crate) async fn connect(url: &str, config: &Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn connect(url: &str, config: &Arc<ClientConfig>) -> std::io::Result<Box<TlsStream<TcpStream>>> {
     let stream = within("a connection", TcpStream::connect(address_of(url))).await.unwrap();
     let connector = TlsConnector::from(Arc::clone(config));
-    within("a TLS handshake", connector.connect(ServerName::try_from("localhost").unwrap(), stream)).await
+    let handshake = connector.connect(ServerName::try_from("localhost").unwrap(), stream);
+    within("a TLS handshake", handshake).await.map(Box::new)
 }

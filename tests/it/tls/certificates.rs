@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::{SinkExt, StreamExt};
-use rcgen::{DistinguishedName, DnType};
+use rcgen::{BasicConstraints, DistinguishedName, DnType, IsCa};
 use rustls::HandshakeKind;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -33,15 +33,15 @@ fn sha256(issued: &Issued) -> String {
 
 /// A broker with `client_listen` and these applications, and the URL of that listener.
 async fn broker(files: &TlsFiles, more: &str, applications: &str) -> (Broker, String) {
-    let ca = files.path("ca.pem");
-    let table = files.table(&format!("client_listen = ['127.0.0.1:0']\nclient_ca_file = {ca:?}\n{more}"));
+    let ca = files.path("ca.pem").display().to_string();
+    let table = files.table(&format!("client_listen = ['127.0.0.1:0']\nclient_ca_file = '{ca}'\n{more}"));
     let mut broker = Broker::with_config(&format!("{table}{applications}")).await;
     let url = broker.next_url().await;
     (broker, url)
 }
 
 /// A WebSocket over TLS.
-struct Encrypted(WebSocketStream<TlsStream<TcpStream>>);
+struct Encrypted(WebSocketStream<Box<TlsStream<TcpStream>>>);
 
 impl Encrypted {
     async fn open(url: &str, files: &TlsFiles, shows: Option<&Issued>, origin: Option<&str>) -> Self {
@@ -148,6 +148,17 @@ async fn a_certificate_of_another_authority_is_refused_in_the_handshake() {
     let (broker, url) = broker(&files, "", rows).await;
     refused(&url, &files, Some(&foreign)).await;
     broker.log_until("the reason", |log| log.contains("no authority in tls.client_ca_file")).await;
+}
+
+#[tokio::test]
+async fn the_certificate_of_an_authority_is_not_one_of_a_client() {
+    let files = TlsFiles::new();
+    let authority = files.authority.issue_with(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    let rows =
+        format!("[[applications]]\nsource = 'cti'\nservice = true\ncertificate_sha256 = '{}'\n", sha256(&authority));
+    let (broker, url) = broker(&files, "", &rows).await;
+    refused(&url, &files, Some(&authority)).await;
+    broker.log_until("the reason", |log| log.contains("it needs one that the authority has issued")).await;
 }
 
 #[tokio::test]

@@ -113,7 +113,11 @@ fn a_pair_that_does_not_fit_is_exit_code_2_at_start_and_in_check() {
     secret_file(files.path("key.pem"), Authority::new().issue().key);
     let table = files.table("listen = ['127.0.0.1:0']");
     let file = files.path("f.toml");
-    fs::write(&file, format!("listen = []\ndata_dir = {:?}\nauth.mode = 'open'\n{table}", files.path("data"))).unwrap();
+    fs::write(
+        &file,
+        format!("listen = []\ndata_dir = '{}'\nauth.mode = 'open'\n{table}", files.path("data").display()),
+    )
+    .unwrap();
     for command in ["check", "serve"] {
         let output = Command::new(env!("CARGO_BIN_EXE_switchboard")).arg(command).arg("--config").arg(&file).output();
         let output = output.unwrap();

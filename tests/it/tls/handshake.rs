@@ -3,54 +3,12 @@
 use std::sync::Arc;
 
 use rustls::HandshakeKind;
-use serde_json::json;
-use switchboard_client::{Client, Triple};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::http::{HANDSHAKE, http, read_response};
 use crate::support::tls::{TlsFiles, address_of, connect};
 use crate::support::{DEADLINE, within};
-
-#[tokio::test]
-async fn clients_work_over_tls() {
-    let files = TlsFiles::new();
-    let (broker, url) = files.broker("").await;
-    assert!(url.starts_with("wss://127.0.0.1:"), "{url}");
-    let builder = |source: &str| Client::builder(&url).source(source).ca_file(files.path("ca.pem"));
-    let crm = builder("crm").connect().await.unwrap();
-    let _serving = crm.serve("Crm/Contact/Find".parse().unwrap(), async |_| Ok(json!("Ada").into())).await.unwrap();
-    // One session of the same user is on the plain listener.
-    let mut plain = broker.app("plain").await;
-    plain.subscribe("Phone/*/*").await;
-    let phone = builder("softphone").connect().await.unwrap();
-    // Larger than a TLS record and than the socket's buffer.
-    let payload = json!("x".repeat(900_000));
-    phone.publish(Triple::new("Phone", "Call", "Ringing"), payload.clone()).receipt().await.unwrap();
-    assert_eq!(plain.next_on("Phone/Call/Ringing").await["data"], payload);
-    let answer = phone.request(Triple::new("Crm", "Contact", "Find"), ()).await.unwrap();
-    assert_eq!(answer.payload(), Some("\"Ada\""));
-    phone.close().await;
-    crm.close().await;
-}
-
-#[tokio::test]
-async fn many_events_in_a_row_arrive_in_order_over_tls() {
-    let files = TlsFiles::new();
-    let (broker, url) = files.broker("").await;
-    let log = Client::builder(&url).source("log").ca_file(files.path("ca.pem")).connect().await.unwrap();
-    let mut events = log.subscribe("Phone/*/*".parse().unwrap()).await.unwrap();
-    let mut phone = broker.app("phone").await;
-    for number in 0..1000 {
-        phone.publish("Phone/Call/Ringing", json!([number, "x".repeat(500)])).await;
-    }
-    for number in 0..1000 {
-        let event = within("an event", events.next()).await.unwrap();
-        let payload: serde_json::Value = serde_json::from_str(event.payload().unwrap()).unwrap();
-        assert_eq!(payload[0], number);
-    }
-    log.close().await;
-}
 
 #[tokio::test]
 async fn http_1_1_is_negotiated_and_a_session_is_resumed() {

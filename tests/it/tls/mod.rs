@@ -1,6 +1,7 @@
-//! TLS listeners: handshakes, client certificates, the files of `[tls]`, and clients behind proxies.
+//! TLS listeners: handshakes, sessions, client certificates, the files of `[tls]`, and clients behind proxies.
 
 mod certificates;
 mod files;
 mod handshake;
 mod proxies;
+mod sessions;
