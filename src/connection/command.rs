@@ -8,7 +8,7 @@ use crate::audit::{Entry, Event};
 use crate::auth::{AuthError, Claim, Ends, Identity, Principal};
 use crate::connection::log::Leaving;
 use crate::connection::timer::Timer;
-use crate::connection::{Connection, Effect, Phase};
+use crate::connection::{Connection, Effect, HandshakeToken, Phase};
 use crate::router::{Application, Listed, Registration, Router};
 use wire::command::{self, Command, Register, RoleName, Subscribe, Unsubscribe};
 use wire::{Close, CloseCode, ErrorCode, Refusal};
@@ -73,8 +73,8 @@ impl Connection {
                 return None;
             }
             Err(refusal) => Err(refusal),
-            Ok(Command::Register(options)) => match self.register(envelope, *options) {
-                Ok(effect) => return Some(effect),
+            Ok(Command::Register(options)) => match self.register(now, envelope, *options, router) {
+                Ok(effect) => return effect,
                 Err(refusal) => Err(refusal),
             },
             Ok(Command::Unregister) => {
@@ -140,7 +140,13 @@ impl Connection {
         }
     }
 
-    fn register(&mut self, envelope: &Envelope<'_>, options: Register) -> Result<Effect, Refusal> {
+    fn register(
+        &mut self,
+        now: Instant,
+        envelope: &Envelope<'_>,
+        options: Register,
+        router: &Router,
+    ) -> Result<Option<Effect>, Refusal> {
         let Some(source) = envelope.source() else {
             return Err(Refusal::new(
                 ErrorCode::InvalidEnvelope,
@@ -154,12 +160,18 @@ impl Connection {
             ));
         }
         let source = source.to_owned();
-        let claim = Claim { source: source.clone(), user: options.user, token: options.token };
+        let token = HandshakeToken::agreed(self.token.as_deref(), options.token);
+        let claim = token.map(|token| Claim { source: source.clone(), user: options.user, token });
         let id = envelope.id().map(str::to_owned);
         self.registering = Some(Box::new(Registering { source, id, echo: options.echo, resume: options.resume }));
+        let Some(claim) = claim else {
+            let why = "the tokens differ: all places of a connection that have a token (Authorization, the sub-protocol, \
+                       data.token) must have the same one";
+            return Ok(self.verified(now, Err(AuthError::Unauthenticated(why.into())), router));
+        };
         // The deadline for registering goes on: no connection waits longer for a verifier.
         self.heartbeat.not_read();
-        Ok(Effect::Verify(claim))
+        Ok(Some(Effect::Verify(claim)))
     }
 
     pub(super) fn verified(

@@ -1,17 +1,19 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
-//! hosts and origins, `upgrade` RFC 6455), `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
-//! handlers in this process, `issuers` the keys that sign JWTs, `trial` opens everything that the broker needs and changes nothing.
+//! hosts and origins, `tokens` where a token may be, `upgrade` RFC 6455), `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
+//! handlers in this process, `issuers` the keys that sign JWTs (`key_fetch` fetches them), `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
 mod drain;
 mod handshake;
 mod issuers;
+mod key_fetch;
 mod listener;
 mod names;
 mod refusal;
+mod tokens;
 mod trial;
 mod upgrade;
 mod wiring;
@@ -34,7 +36,7 @@ pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
 use self::refusal::Reason;
-use self::wiring::Adapters;
+use self::wiring::{Adapters, Proving};
 use crate::auth::Verifier;
 use crate::config::{AuthMode, Config, Http};
 use crate::connection::{Admission, Settings, Shutdown};
@@ -113,7 +115,7 @@ impl Server {
         try_config(&config, credentials_key.clone())?;
         let listeners = listen(&config)?;
         let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-        let verifier = wiring::verifier(&config).map_err(UnusableList::from)?;
+        let Proving { verifier, fetches } = wiring::verifier(&config).map_err(UnusableList::from)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
         #[expect(clippy::disallowed_methods, reason = "the calendar enters here, once")]
         let calendar = SystemTime::now();
@@ -137,6 +139,9 @@ impl Server {
             ended: CancellationToken::new(),
             handlers_stop: CancellationToken::new(),
         };
+        for fetch in fetches {
+            broker.handlers.spawn(fetch.run(broker.handlers_stop.clone()));
+        }
         broker.adapters.start(&broker.router, &broker.handlers, &broker.handlers_stop)?;
         // Until the drain begins: the next broker gets what an org publishes from then on.
         broker.adapters.publish_events(&broker.router, &broker.handlers, &broker.draining);

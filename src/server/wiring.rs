@@ -7,7 +7,8 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::issuers;
+use super::issuers::{self, Opened};
+use super::key_fetch::KeyFetch;
 use super::trial::Unusable;
 use crate::adapter::Handler;
 use crate::adapter::host::{self, Bounds, Host};
@@ -143,22 +144,29 @@ pub(super) fn needs_org(config: &Config) -> bool {
     config.credentials.store == Store::Salesforce || !objects.is_empty() || !events.topics.is_empty()
 }
 
+/// What proves users, and the tasks that it needs.
+pub(super) struct Proving {
+    pub(super) verifier: Box<dyn Verifier>,
+    /// Fetch the keys of issuers.
+    pub(super) fetches: Vec<KeyFetch>,
+}
+
 /// What proves users, as the configuration says.
 ///
 /// # Errors
 /// Every file that cannot be used.
-pub(super) fn verifier(config: &Config) -> Result<Box<dyn Verifier>, Vec<Unusable>> {
+pub(super) fn verifier(config: &Config) -> Result<Proving, Vec<Unusable>> {
     if config.auth == AuthMode::Open {
-        return Ok(Box::new(Open));
+        return Ok(Proving { verifier: Box::new(Open), fetches: Vec::new() });
     }
     let salesforce = match config.proofs.is_empty() {
         true => Ok(None),
         false => SalesforceVerifier::open(config).map(Some),
     };
     match (issuers::open(config), salesforce) {
-        (Ok(issuers), Ok(salesforce)) => {
+        (Ok(Opened { issuers, fetches }), Ok(salesforce)) => {
             let salesforce = salesforce.map(|it| Box::new(it) as Box<dyn Verifier>);
-            Ok(Box::new(Chain::new(config.token_table(), issuers, salesforce)))
+            Ok(Proving { verifier: Box::new(Chain::new(config.token_table(), issuers, salesforce)), fetches })
         }
         (issuers, salesforce) => {
             let salesforce = salesforce.err();

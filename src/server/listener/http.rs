@@ -15,18 +15,20 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::head;
 use super::stream::Replay;
 use crate::config::Http;
-use crate::connection::{Stage, Upgraded, network_of};
+use crate::connection::{HandshakeToken, Stage, Upgraded, network_of};
 use crate::server::Broker;
 use crate::server::admission::Cap;
 use crate::server::handshake::{self, Busy, Decision, Head};
 use crate::server::names;
 use crate::server::refusal::{Reason, Refusal};
+use crate::server::tokens;
 use crate::server::upgrade;
 
 /// How long a peer may take for its response.
@@ -56,8 +58,8 @@ pub(super) struct Peer {
 
 /// What became of a request.
 pub(super) enum Answered<S> {
-    /// It was upgraded.
-    WebSocket(Upgraded<S>),
+    /// It was upgraded, with the token of its handshake.
+    WebSocket(Upgraded<S>, Option<HandshakeToken>),
     /// It has its response; see [`linger`].
     Response(S),
     /// hyper did not understand it.
@@ -71,11 +73,15 @@ pub(super) async fn answer<S>(broker: &Broker, peer: Peer, stream: S, ahead: Vec
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (understood, upgraded) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (understood, upgraded, token) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::new(None));
     let service = service_fn(|request: Request<Incoming>| {
         let decision = decide(broker, peer, &request);
         understood.store(true, Ordering::Relaxed);
-        upgraded.store(matches!(decision, Decision::Upgrade { .. }), Ordering::Relaxed);
+        if matches!(decision, Decision::Upgrade { .. }) {
+            upgraded.store(true, Ordering::Relaxed);
+            // `decide` has refused what cannot be read.
+            *token.lock() = tokens::read(request.headers()).ok().flatten();
+        }
         ready(Ok::<_, Infallible>(respond(decision, &request, &broker.http)))
     });
     let mut http = http1::Builder::new()
@@ -93,7 +99,7 @@ where
     match served {
         Ok(()) if upgraded.load(Ordering::Relaxed) => {
             let read_ahead = if ahead.is_empty() { parts.read_buf } else { [parts.read_buf, ahead].concat().into() };
-            Answered::WebSocket(Upgraded { stream, read_ahead })
+            Answered::WebSocket(Upgraded { stream, read_ahead }, token.lock().take())
         }
         Ok(()) => Answered::Response(stream),
         Err(error) if error.is_parse() && !understood.load(Ordering::Relaxed) => Answered::NotUnderstood(stream),

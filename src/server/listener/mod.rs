@@ -26,7 +26,7 @@ use self::head::HeadError;
 use self::http::{Answered, Peer};
 use super::Broker;
 use super::admission::Admitted;
-use crate::connection::{self, Connection, Context, Upgraded};
+use crate::connection::{self, Connection, Context, HandshakeToken, Upgraded};
 
 /// Connections that the system keeps until they are accepted. All applications of a call centre may return at once, and
 /// one that finds no room tries again a second later (RFC 6298, section 2.1). So the bound is the system's own, which cuts
@@ -141,11 +141,12 @@ fn connection(
                 upgraded = Box::pin(shake_hands(&broker, Peer { address, beyond }, stream)) => upgraded,
                 () = broker.closing.cancelled() => return,
             };
-            let Some(upgraded) = upgraded else { return };
+            let Some((upgraded, token)) = upgraded else { return };
             tracing::debug!("a WebSocket was opened");
             slot.upgraded();
             let (now, settings) = (Instant::now().into_std(), Arc::clone(&broker.settings));
-            let connection = Connection::accepted(now, address, settings, rand::random(), unregistered);
+            let connection =
+                Connection::accepted(now, address, settings, rand::random(), unregistered).with_token(token);
             let context = Context {
                 router: &broker.router,
                 verifier: &*broker.verifier,
@@ -163,14 +164,14 @@ fn connection(
     }
 }
 
-/// The HTTP phase. Returns the stream if it becomes a WebSocket.
-async fn shake_hands<S>(broker: &Broker, peer: Peer, mut stream: S) -> Option<Upgraded<S>>
+/// The HTTP phase. Returns the stream if it becomes a WebSocket, with the token of its handshake.
+async fn shake_hands<S>(broker: &Broker, peer: Peer, mut stream: S) -> Option<(Upgraded<S>, Option<HandshakeToken>)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match timeout(HEAD_TIME, head::read(&mut stream)).await {
         Ok(Ok(ahead)) => match with_permit(broker, http::answer(broker, peer, stream, ahead)).await {
-            Answered::WebSocket(upgraded) => return Some(upgraded),
+            Answered::WebSocket(upgraded, token) => return Some((upgraded, token)),
             Answered::Response(stream) => http::linger(stream).await,
             Answered::NotUnderstood(stream) => http::refuse(broker, peer, stream, &head::not_http()).await,
             Answered::Lost => {}
@@ -266,7 +267,7 @@ mod tests {
             let (mut client, stream) = duplex(1 << 16);
             client.write_all(&[HANDSHAKE, ahead].concat()).await.unwrap();
             let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None };
-            let mut upgraded = shake_hands(&broker, peer, stream).await.unwrap();
+            let (mut upgraded, _) = shake_hands(&broker, peer, stream).await.unwrap();
             drop(client);
             let mut read = upgraded.read_ahead.to_vec();
             upgraded.stream.read_to_end(&mut read).await.unwrap();

@@ -98,6 +98,11 @@ impl Broker {
         Peer::connect(self, name).await
     }
 
+    /// The same with these headers in its handshake.
+    pub(crate) async fn raw_with(&self, name: &str, headers: &[(&str, String)]) -> Peer {
+        Peer::connect_with(self, name, headers).await
+    }
+
     /// An application of the user `local`.
     pub(crate) async fn app(&self, source: &str) -> Peer {
         self.app_with(source, json!({})).await

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderName;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::{Broker, Conversation, within};
@@ -42,10 +43,18 @@ pub(crate) struct Peer {
 impl Peer {
     /// Connects, without registering.
     pub(crate) async fn connect(broker: &Broker, name: &str) -> Self {
+        Self::connect_with(broker, name, &[]).await
+    }
+
+    /// Connects with these headers, without registering.
+    pub(crate) async fn connect_with(broker: &Broker, name: &str, headers: &[(&str, String)]) -> Self {
         let stream = within("a connection", TcpStream::connect(broker.address())).await.unwrap();
         // Small messages at once: a test measures the broker, not Nagle's algorithm.
         stream.set_nodelay(true).unwrap();
-        let request = format!("ws://{}/ws", broker.address()).into_client_request().unwrap();
+        let mut request = format!("ws://{}/ws", broker.address()).into_client_request().unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
         let handshake = tokio_tungstenite::client_async_with_config(request, stream, Some(config));
         let (socket, _) = within("a handshake", handshake).await.unwrap();
