@@ -164,7 +164,7 @@ impl Connection {
         let claim = token.map(|token| Claim { source: source.clone(), user: options.user, token });
         let id = envelope.id().map(str::to_owned);
         self.registering = Some(Box::new(Registering { source, id, echo: options.echo, resume: options.resume }));
-        let Some(claim) = claim else {
+        let Ok(claim) = claim else {
             let why = "the tokens differ: all places of a connection that have a token (Authorization, the sub-protocol, \
                        data.token) must have the same one";
             return Ok(self.verified(now, Err(AuthError::Unauthenticated(why.into())), router));

@@ -10,6 +10,10 @@ pub enum HandshakeToken {
     Conflicting,
 }
 
+/// Two places of a connection have different tokens.
+#[derive(Debug)]
+pub(super) struct TokensDiffer;
+
 impl HandshakeToken {
     /// The tokens of two places.
     #[must_use]
@@ -17,15 +21,18 @@ impl HandshakeToken {
         if one.expose_secret() == other.expose_secret() { Self::One(one) } else { Self::Conflicting }
     }
 
-    /// Returns the token of a Register, which has to be that of the handshake if both have one; `None` if they differ.
-    pub(super) fn agreed(handshake: Option<&Self>, register: Option<SecretString>) -> Option<Option<SecretString>> {
+    /// Returns the token of a Register, which has to be that of the handshake if both have one.
+    pub(super) fn agreed(
+        handshake: Option<&Self>,
+        register: Option<SecretString>,
+    ) -> Result<Option<SecretString>, TokensDiffer> {
         match (handshake, register) {
-            (None, register) => Some(register),
-            (Some(Self::Conflicting), _) => None,
-            (Some(Self::One(token)), None) => Some(Some(token.clone())),
-            (Some(Self::One(token)), Some(register)) => {
-                (token.expose_secret() == register.expose_secret()).then_some(Some(register))
+            (None, register) => Ok(register),
+            (Some(Self::One(token)), None) => Ok(Some(token.clone())),
+            (Some(Self::One(token)), Some(register)) if token.expose_secret() == register.expose_secret() => {
+                Ok(Some(register))
             }
+            (Some(Self::One(_)), Some(_)) | (Some(Self::Conflicting), _) => Err(TokensDiffer),
         }
     }
 }

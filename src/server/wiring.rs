@@ -17,7 +17,7 @@ use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
 use crate::router::{Declaration, Router, SwitchedOff};
-use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError};
+use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
 use crate::store::{FolderLock, StoreError};
 use wire::Refusal;
 
@@ -170,7 +170,7 @@ pub(super) fn verifier(config: &Config) -> Result<Proving, Vec<Unusable>> {
         }
         (issuers, salesforce) => {
             let salesforce = salesforce.err();
-            let salesforce = salesforce.iter().flat_map(|errors| errors.list()).map(Unusable::from);
+            let salesforce = salesforce.iter().flat_map(SetupErrors::list).map(Unusable::from);
             Err(issuers.err().unwrap_or_default().into_iter().chain(salesforce).collect())
         }
     }

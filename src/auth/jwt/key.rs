@@ -177,7 +177,7 @@ fn of_certificate(der: &[u8]) -> Option<Vec<u8>> {
     webpki::anchor_from_trusted_cert(&certificate).ok().map(|anchor| webpki::spki_for_anchor(&anchor).to_vec())
 }
 
-/// Reads a public key in DER (RFC 5280, SubjectPublicKeyInfo).
+/// Reads a public key in DER (RFC 5280, `SubjectPublicKeyInfo`).
 fn of_public_key(der: &[u8]) -> Option<VerifyingKey> {
     let (algorithm, key) = der::public_key(der)?;
     let is = |id: AlgorithmIdentifier| id.as_ref() == algorithm;
