@@ -86,7 +86,7 @@ async fn an_issuer_that_stalls_delays_its_own_sessions_for_5_s_and_closes_nothin
         broker.app_by_token("crm").await;
         let forged = signer.sign("RS256", r#"{"alg":"none"}"#, &claims(json!({})).to_string());
         let (_, reply) = register(&broker, "softphone", &forged).await;
-        // Who does not need the keys does not wait for them.
+        // A session that does not need the keys does not wait for them.
         assert_eq!(reply["ErrorCode"], "UNAUTHENTICATED");
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     });
