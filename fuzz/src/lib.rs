@@ -9,8 +9,10 @@ mod configuration;
 mod envelope;
 mod frame;
 mod handshake;
+mod token;
 
 pub use configuration::configuration;
 pub use envelope::{command, envelope};
 pub use frame::frame;
 pub use handshake::handshake;
+pub use token::{jwt, key_set};

@@ -17,7 +17,7 @@ pub use certificate::{CertificateName, ClientCertificate};
 pub use chain::Chain;
 pub use identity::{Ends, Identity, Principal, Proof};
 pub use jsonwebtoken::Algorithm;
-pub use jwks::{KEY_SET_BYTES_MAX, KeySet};
+pub use jwks::{FetchedKeys, KEY_SET_BYTES_MAX, KeySet};
 pub use jwt::{ClaimPath, ClaimRules, Claims, Issuer, IssuerKeys, Issuers, Jwt, JwtRules, Keys, Roles, RowSources};
 pub use open::Open;
 pub use permissions::{Permission, Permissions};

@@ -9,12 +9,16 @@ use super::reference::{Key, TICK};
 use super::text::{name as role_name, source, users_entry};
 use super::value::{Fault, Item, Slot, Value};
 use crate::auth::{Algorithm, ClaimPath, ClaimRules, JwtRules, Users};
+use crate::http::PageUrl;
 
 /// The tables.
 pub(crate) const ISSUERS: &str = "auth.jwt";
 
 /// The largest difference between clocks.
 const LEEWAY_MAX: Duration = Duration::from_mins(5);
+
+/// The shortest time between two fetches.
+const REFRESH_MIN: Duration = Duration::from_secs(1);
 
 /// The algorithms that can be configured.
 const ALGORITHMS: [&str; 10] =
@@ -36,6 +40,15 @@ pub struct JwtIssuer {
 /// Where the keys of an issuer come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeysFrom {
+    /// `jwks_url`: a key set that is fetched.
+    Url {
+        /// The address; a [`PageUrl`].
+        url: String,
+        /// `ca_file`: certificates that are trusted beside the system's roots.
+        ca_file: Option<PathBuf>,
+        /// `refresh`: how often it is fetched.
+        refresh: Duration,
+    },
     /// `jwks_file`: a key set.
     Set(PathBuf),
     /// `key_file`: public keys in PEM.
@@ -49,6 +62,7 @@ impl KeysFrom {
     #[must_use]
     pub const fn key(&self) -> &'static str {
         match self {
+            Self::Url { .. } => "jwks_url",
             Self::Set(_) => "jwks_file",
             Self::PublicKey(_) => "key_file",
             Self::Secret(_) => "secret_file",
@@ -62,9 +76,12 @@ pub(crate) struct Draft {
     issuer: Option<String>,
     audience: Vec<String>,
     algorithms: Vec<String>,
+    jwks_url: Option<String>,
     jwks_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
     secret_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    refresh: Duration,
     leeway: Duration,
     lifetime: Duration,
     user: Option<String>,
@@ -83,9 +100,12 @@ impl Default for Draft {
             issuer: None,
             audience: Vec::new(),
             algorithms: Vec::new(),
+            jwks_url: None,
             jwks_file: None,
             key_file: None,
             secret_file: None,
+            ca_file: None,
+            refresh: Duration::from_mins(10),
             leeway: Duration::from_secs(30),
             lifetime: Duration::from_hours(24),
             user: None,
@@ -125,11 +145,19 @@ pub(crate) static ISSUER_KEYS: &[Key<Draft>] = &[
                   `\"PS512\"`, `\"ES256\"`, `\"ES384\"`, `\"EdDSA\"`; or `\"HS256\"` alone, with `secret_file`.",
     },
     Key {
+        name: "jwks_url",
+        slot: Slot::Text(jwks_url, |it, url| it.jwks_url = Some(url)),
+        default: "one of the sources of keys",
+        unit: "",
+        meaning: "Where the issuer publishes its key set (JSON, RFC 7517), at most 256 KiB and 64 keys: `https://…`, or \
+                  `http://` on loopback. Redirects are not followed. A token names its key by `kid`.",
+    },
+    Key {
         name: "jwks_file",
         slot: Slot::Path(|it, path| it.jwks_file = Some(path)),
         default: "one of the sources of keys",
         unit: "",
-        meaning: "The issuer's key set (JSON, RFC 7517), at most 256 KiB and 64 keys. A token names its key by `kid`.",
+        meaning: "The same in a file.",
     },
     Key {
         name: "key_file",
@@ -145,7 +173,22 @@ pub(crate) static ISSUER_KEYS: &[Key<Draft>] = &[
         default: "one of the sources of keys",
         unit: "",
         meaning: "The secret of `HS256`: all bytes of the file but one line end, at least 32. Only its owner may read the \
-                  file. Whoever has the secret can prove anybody: prefer a public key.",
+                  file. Everybody who has the secret can prove any user: prefer a public key.",
+    },
+    Key {
+        name: "ca_file",
+        slot: Slot::Path(|it, path| it.ca_file = Some(path)),
+        default: "none",
+        unit: "",
+        meaning: "For `jwks_url`: certificates (PEM) that are trusted beside the system's roots.",
+    },
+    Key {
+        name: "refresh",
+        slot: Slot::Span(REFRESH_MIN, |it| &mut it.refresh),
+        default: r#""10m""#,
+        unit: "",
+        meaning: "For `jwks_url`: how often it is fetched, at least every second. An unknown `kid` causes a fetch at once, but \
+                  only one in 30 s.",
     },
     Key {
         name: "leeway",
@@ -227,7 +270,8 @@ pub(crate) static ISSUER_KEYS: &[Key<Draft>] = &[
 impl Draft {
     /// The keys that are missing or do not go together, and why. `has`: whether a key is written.
     pub(crate) fn wrong(&self, has: &dyn Fn(&str) -> bool, roles: &Roles) -> Vec<(&'static str, &'static str)> {
-        let sources = ["jwks_file", "key_file", "secret_file"].into_iter().filter(|key| has(key)).collect::<Vec<_>>();
+        let sources =
+            ["jwks_url", "jwks_file", "key_file", "secret_file"].into_iter().filter(|key| has(key)).collect::<Vec<_>>();
         let hs256 = self.algorithms.iter().any(|it| it == "HS256");
         [
             (!has("issuer"), "issuer", "is missing: the exact 'iss' of the tokens"),
@@ -244,7 +288,9 @@ impl Draft {
                 "secret_file",
                 "must not stand beside these algorithms: a shared secret is for HS256 alone",
             ),
-            (sources.is_empty() && !hs256, "jwks_file", NO_KEYS),
+            (sources.is_empty() && !hs256, "jwks_url", NO_KEYS),
+            (has("ca_file") && !has("jwks_url"), "ca_file", WITHOUT_URL),
+            (has("refresh") && !has("jwks_url"), "refresh", WITHOUT_URL),
             (sources.len() > 1, sources.last().copied().unwrap_or_default(), ONE_SOURCE),
             (self.leeway > LEEWAY_MAX, "leeway", "must be at most 5m"),
             (!has("user") && !has("service"), "user", "is missing: the claim of the user's name; or write 'service'"),
@@ -297,7 +343,9 @@ impl Draft {
                 roles: path(self.roles),
                 role: self.role,
             },
-            keys: (self.jwks_file.map(KeysFrom::Set))
+            keys: (self.jwks_url)
+                .map(|url| KeysFrom::Url { url, ca_file: self.ca_file, refresh: self.refresh })
+                .or(self.jwks_file.map(KeysFrom::Set))
                 .or(self.key_file.map(KeysFrom::PublicKey))
                 .or(self.secret_file.map(KeysFrom::Secret))?,
         })
@@ -308,7 +356,9 @@ const NO_AUDIENCE: &str = "is missing: the names of this broker at the issuer, o
 
 const NO_ALGORITHMS: &str = "is missing: the signatures that are accepted, such as [\"RS256\"]";
 
-const NO_KEYS: &str = "is missing: an issuer needs a jwks_file, a key_file, or HS256 and a secret_file";
+const NO_KEYS: &str = "is missing: an issuer needs a jwks_url, a jwks_file, a key_file, or HS256 and a secret_file";
+
+const WITHOUT_URL: &str = "has no effect without jwks_url";
 
 const ONE_SOURCE: &str = "must not stand beside another source of keys: an issuer has exactly one";
 
@@ -351,6 +401,16 @@ fn printed(text: &str) -> Result<String, Fault> {
         _ if text.chars().any(char::is_control) => Err("must not have control characters".into()),
         _ => Ok(text.to_owned()),
     }
+}
+
+fn jwks_url(text: &str) -> Result<String, Fault> {
+    let url = PageUrl::parse(text)?;
+    if url.base.https || url.base.is_loopback() {
+        return Ok(url.to_string());
+    }
+    Err("must begin with https:// unless the host is a loopback address or localhost: somebody who can change the \
+         answer on its way could be any user"
+        .into())
 }
 
 fn algorithm(text: &str) -> Result<String, Fault> {

@@ -8,7 +8,7 @@ use crate::audit::{Entry, Event};
 use crate::auth::{AuthError, Claim, Ends, Identity, Principal};
 use crate::connection::log::Leaving;
 use crate::connection::timer::Timer;
-use crate::connection::{Connection, Effect, Phase};
+use crate::connection::{Connection, Effect, HandshakeToken, Phase};
 use crate::router::{Application, Listed, Registration, Router, Subscribed};
 use wire::command::{self, Command, Register, RoleName, Subscribe, Unsubscribe};
 use wire::{Close, CloseCode, ErrorCode, Refusal};
@@ -78,8 +78,8 @@ impl Connection {
                 return None;
             }
             Err(refusal) => Err(refusal),
-            Ok(Command::Register(options)) => match self.register(envelope, *options, router) {
-                Ok(effect) => return Some(effect),
+            Ok(Command::Register(options)) => match self.register(now, envelope, *options, router) {
+                Ok(effect) => return effect,
                 Err(refusal) => Err(refusal),
             },
             Ok(Command::Unregister) => {
@@ -145,7 +145,13 @@ impl Connection {
         }
     }
 
-    fn register(&mut self, envelope: &Envelope<'_>, options: Register, router: &Router) -> Result<Effect, Refusal> {
+    fn register(
+        &mut self,
+        now: Instant,
+        envelope: &Envelope<'_>,
+        options: Register,
+        router: &Router,
+    ) -> Result<Option<Effect>, Refusal> {
         let Some(source) = envelope.source() else {
             return Err(Refusal::new(
                 ErrorCode::InvalidEnvelope,
@@ -160,11 +166,20 @@ impl Connection {
         }
         let source = source.to_owned();
         let certificate = self.certificate.clone();
-        let claim = Claim { source: source.clone(), user: options.user, token: options.token, certificate };
+        let token = HandshakeToken::agreed(self.token.as_deref(), options.token);
         let id = envelope.id().map(str::to_owned);
         let (echo, resume, reloads) = (options.echo, options.resume, router.reloads());
-        let registering = Registering { source, id, echo, resume, claim, reloads };
-        Ok(self.verify(Box::new(registering)))
+        let differ = token.is_err();
+        let token = token.unwrap_or_default();
+        let claim = Claim { source: source.clone(), user: options.user, token, certificate };
+        let registering = Box::new(Registering { source, id, echo, resume, claim, reloads });
+        if differ {
+            self.registering = Some(registering);
+            let why = "the tokens differ: all places of a connection that have a token (Authorization, the sub-protocol, \
+                       data.token) must have the same one";
+            return Ok(self.verified(now, Err(AuthError::Unauthenticated(why.into())), router));
+        }
+        Ok(Some(self.verify(registering)))
     }
 
     fn verify(&mut self, registering: Box<Registering>) -> Effect {

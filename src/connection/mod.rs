@@ -9,6 +9,7 @@ mod closing;
 mod command;
 mod driver;
 mod failed_logins;
+mod handshake_token;
 mod heartbeat;
 mod log;
 mod message;
@@ -21,6 +22,7 @@ mod unregistered;
 
 pub use driver::{Admission, Context, Upgraded, serve};
 pub use failed_logins::{FailedLogins, network_of};
+pub use handshake_token::HandshakeToken;
 pub use settings::Settings;
 pub use shutdown::{Shutdown, Stage};
 pub use unregistered::{Unregistered, UnregisteredGuard};
@@ -105,6 +107,8 @@ pub struct Connection {
     phase: Phase,
     /// Counts the connection while it is not registered.
     unregistered: Option<UnregisteredGuard>,
+    /// The token of the handshake.
+    token: Option<Box<HandshakeToken>>,
     /// A registration that is not decided yet.
     registering: Option<Box<Registering>>,
     /// Frames to send before those of the session's outbox: replies without a session, and pings.
@@ -160,6 +164,7 @@ impl Connection {
             certificate: None,
             phase: Phase::Unregistered,
             unregistered: Some(guard),
+            token: None,
             registering: None,
             replies: VecDeque::new(),
             timers,
@@ -180,6 +185,12 @@ impl Connection {
     #[must_use]
     pub fn with_certificate(self, certificate: Option<Arc<ClientCertificate>>) -> Self {
         Self { certificate, ..self }
+    }
+
+    /// The same with the token of its handshake.
+    #[must_use]
+    pub fn with_token(self, token: Option<HandshakeToken>) -> Self {
+        Self { token: token.map(Box::new), ..self }
     }
 
     /// The registered session, if there is one.

@@ -13,5 +13,5 @@ pub use breaker::BreakerState;
 pub(crate) use breaker::{Breaker, Outcome, Pass};
 pub(crate) use client::{Client, Options, SetupError, send};
 pub(crate) use failure::Failure;
-pub use url::BaseUrl;
+pub use url::{BaseUrl, PageUrl};
 pub(crate) use url::{encode, segment};

@@ -1,4 +1,4 @@
-//! Addresses: [`BaseUrl`], which has only one meaning, and percent-encoding.
+//! Addresses: [`BaseUrl`], which has only one meaning, [`PageUrl`] below it, and percent-encoding.
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -67,6 +67,38 @@ impl std::fmt::Display for BaseUrl {
             f.write_str(&self.host)?;
         }
         self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
+    }
+}
+
+/// A [`BaseUrl`] with a path and perhaps a query.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageUrl {
+    /// The server.
+    pub base: BaseUrl,
+    path: String,
+}
+
+impl PageUrl {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What is wrong, without a word of the text.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let host = text.find("://").map_or(text.len(), |at| at + 3);
+        let end = text.get(host..).and_then(|rest| rest.find(['/', '?', '#', '\\'])).map_or(text.len(), |at| host + at);
+        let (base, path) = text.split_at_checked(end).unwrap_or((text, ""));
+        let is_plain = path.bytes().all(|it| it.is_ascii_graphic() && !b"#\\\"<>^`{|}".contains(&it));
+        if !is_plain || path.starts_with('?') {
+            return Err("must have a path in ASCII behind the host, and no fragment");
+        }
+        let path = if path.is_empty() { "/" } else { path };
+        Ok(Self { base: BaseUrl::parse(base)?, path: path.to_owned() })
+    }
+}
+
+impl std::fmt::Display for PageUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.base, self.path)
     }
 }
 
@@ -143,6 +175,33 @@ mod tests {
             } else {
                 prop_assert!([".", ".."].contains(&value.as_str()));
             }
+        }
+    }
+
+    #[test]
+    fn a_page_has_a_host_in_one_notation_and_a_path() {
+        for (text, kept) in [
+            ("https://Login.example.com/a/keys?v=2", "https://login.example.com/a/keys?v=2"),
+            ("http://127.0.0.1:8443", "http://127.0.0.1:8443/"),
+            ("https://[::1]:9/", "https://[::1]:9/"),
+        ] {
+            assert_eq!(PageUrl::parse(text).map(|url| url.to_string()).as_deref(), Ok(kept), "{text}");
+        }
+        for text in [
+            "",
+            "/keys",
+            "login.example.com/keys",
+            "ftp://a/keys",
+            "https:///keys",
+            "https://u@a.example/keys",
+            "https://a.example?x",
+            "https://a.example/#x",
+            "https://a.example\\b/keys",
+            "https://a.example/a b",
+            "https://a.example/ä",
+            "https://127.1/keys",
+        ] {
+            assert!(PageUrl::parse(text).is_err(), "{text}");
         }
     }
 

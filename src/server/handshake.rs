@@ -7,6 +7,7 @@ use hyper::{HeaderMap, Method, StatusCode, Version};
 use super::admission::Cap;
 use super::names;
 use super::refusal::{Reason, Refusal};
+use super::tokens;
 use super::upgrade;
 use crate::config::Http;
 
@@ -94,6 +95,9 @@ fn check(head: &Head<'_>, http: &Http) -> Result<Decision, Refusal> {
     check_host(head, resource, http)?;
     check_origin(head.headers, resource, http)?;
     check_query(head, resource)?;
+    if resource == Resource::WebSocket {
+        tokens::read(head.headers)?;
+    }
     check_method(head.method, resource)?;
     let upgrade = if resource == Resource::WebSocket { Some(upgrade::check(head)?) } else { None };
     check_room(head.busy)?;
@@ -154,7 +158,8 @@ fn check_query(head: &Head<'_>, resource: Resource) -> Result<(), Refusal> {
     if !names.map(decode).any(|name| TOKEN_PARAMETERS.iter().any(|token| name.eq_ignore_ascii_case(token.as_bytes()))) {
         return Ok(());
     }
-    let text = "a token must not be in the URL; send it in data.token of Broker/Application/Register";
+    let text = "a token must not be in the URL; send it in data.token of Broker/Application/Register, in the header Authorization, \
+                or as the sub-protocol switchboard.token.<base64url>";
     Err(Refusal::new(StatusCode::BAD_REQUEST, Reason::Query, text))
 }
 
@@ -289,6 +294,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_token_can_be_in_the_header_or_in_a_sub_protocol_once() {
+        let (protocol, header) = ("sec-websocket-protocol", "authorization");
+        for (changes, expected) in [
+            (&[(header, "Bearer t")][..], 101),
+            (&[(header, "bEARER t")], 101),
+            (&[(header, "Bearer")], 101),
+            (&[(header, "Basic dTpw")], 101),
+            (&[(header, "Bearer t"), (header, "Bearer t")], 400),
+            (&[(header, "Basic dTpw"), (header, "Bearer t")], 400),
+            (&[(protocol, "switchboard.v1, switchboard.token.dA")], 101),
+            (&[(protocol, "switchboard.token.dA"), (protocol, "switchboard.v1")], 101),
+            (&[(protocol, "switchboard.v1,switchboard.token.dA"), (header, "Bearer other")], 101),
+            (&[(protocol, "switchboard.token.dA")], 400),
+            (&[(protocol, "switchboard.token.dA, chat")], 400),
+            (&[(protocol, "switchboard.v1, switchboard.token.dA, switchboard.token.dA")], 400),
+            (&[(protocol, "switchboard.v1, switchboard.token.dA==")], 400),
+            (&[(protocol, "switchboard.v1, switchboard.token.d+/A")], 400),
+            (&[(protocol, "switchboard.v1, switchboard.token._w")], 400),
+            (&[(protocol, "switchboard.v1, switchboard.tokens")], 101),
+        ] {
+            assert_eq!(status("GET", "/ws", changes), expected, "{changes:?}");
+        }
+        let both = &[(protocol, "switchboard.token.dA"), ("origin", "null")];
+        assert_eq!(refusal("GET", "/ws", both, None).reason, Reason::Origin);
+    }
+
     /// Each request breaks its own rule and all that are checked later.
     #[test]
     fn the_first_rule_that_is_broken_decides() {
@@ -298,6 +330,7 @@ mod tests {
             ("host", "evil.example", Reason::Host),
             ("origin", "null", Reason::Origin),
             (":query", "token=t", Reason::Query),
+            ("sec-websocket-protocol", "switchboard.token.dA", Reason::Token),
             (":method", "POST", Reason::Method),
             ("upgrade", "", Reason::Method),
         ];

@@ -1,34 +1,60 @@
-//! The issuers of `[auth.jwt.NAME]`, with the keys that their files hold.
+//! The issuers of `[auth.jwt.NAME]`, with the keys that their files hold, and what fetches the keys of others.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
+use super::key_fetch::KeyFetch;
 use super::trial::Unusable;
-use crate::auth::{Issuer, IssuerKeys, Issuers, KeySet, Keys, Roles};
+use crate::auth::{FetchedKeys, Issuer, IssuerKeys, Issuers, KeySet, Keys, Roles};
 use crate::config::{Config, JwtIssuer, KeysFrom};
+use crate::http::SetupError;
 use crate::short_text::without_mark;
 use crate::store::{read_regular, read_secret_bytes};
 
-/// Reads the keys of all issuers. Sends nothing.
+/// Issuers, and what keeps their keys fresh.
+pub(super) struct Opened {
+    pub(super) issuers: Issuers,
+    /// The keys that are fetched.
+    pub(super) fetched: Vec<Arc<FetchedKeys>>,
+    /// What fetches those that were not fetched before.
+    pub(super) fetches: Vec<KeyFetch>,
+}
+
+/// Reads the keys of all issuers. Sends nothing. `before` has the fetched keys of the same issuers before a reload, which
+/// stay in use.
 ///
 /// # Errors
 /// Every file that cannot be used.
-pub(super) fn open(config: &Config) -> Result<Issuers, Vec<Unusable>> {
-    let (mut issuers, mut unusable) = (Vec::new(), Vec::new());
+pub(super) fn open(config: &Config, before: &[Arc<FetchedKeys>]) -> Result<Opened, Vec<Unusable>> {
+    let (mut issuers, mut fetched, mut fetches, mut unusable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for configured in &config.issuers {
-        match keys(configured) {
-            Ok(keys) => issuers.push(Issuer {
-                name: Arc::from(configured.name.as_str()),
-                rules: configured.rules.clone(),
-                claims: configured.claims.clone(),
-                keys,
-            }),
-            Err(why) => {
-                unusable.push(Unusable::new(format!("auth.jwt.{}.{}", configured.name, configured.keys.key()), why));
+        let known = before.iter().find(|keys| keys.issuer() == configured.name);
+        let keys = match known {
+            Some(keys) => Ok(IssuerKeys::Fetched(Arc::clone(keys))),
+            None => keys(configured, &mut fetches),
+        };
+        match keys {
+            Ok(keys) => {
+                if let IssuerKeys::Fetched(keys) = &keys {
+                    fetched.push(Arc::clone(keys));
+                }
+                issuers.push(Issuer {
+                    name: Arc::from(configured.name.as_str()),
+                    rules: configured.rules.clone(),
+                    claims: configured.claims.clone(),
+                    keys,
+                });
             }
+            Err((key, why)) => unusable.push(Unusable::new(format!("auth.jwt.{}.{key}", configured.name), why)),
         }
     }
-    if unusable.is_empty() { Ok(Issuers::new(issuers, config.row_sources(), roles(config))) } else { Err(unusable) }
+    if !unusable.is_empty() {
+        return Err(unusable);
+    }
+    Ok(Opened { issuers: Issuers::new(issuers, config.row_sources(), roles(config)), fetched, fetches })
 }
 
 /// Returns what a session with some roles may do.
@@ -37,10 +63,28 @@ fn roles(config: &Config) -> Roles {
     Box::new(move |names, principal| roles.permissions(names, principal).map_err(|unknown| unknown.name))
 }
 
-fn keys(issuer: &JwtIssuer) -> Result<IssuerKeys, String> {
+/// Why a key of the configuration cannot be used.
+type Fault = (&'static str, String);
+
+fn keys(issuer: &JwtIssuer, fetches: &mut Vec<KeyFetch>) -> Result<IssuerKeys, Fault> {
     let algorithms = &issuer.rules.algorithms;
-    let at = |path: &Path, why: &dyn std::fmt::Display| format!("{}: {why}", path.display());
+    let key = issuer.keys.key();
+    let at = |path: &Path, why: &dyn fmt::Display| (key, format!("{}: {why}", path.display()));
     match &issuer.keys {
+        KeysFrom::Url { url, ca_file, refresh } => {
+            let (now, name) = (Instant::now().into_std(), Arc::from(issuer.name.as_str()));
+            let keys = Arc::new(FetchedKeys::new(now, name, algorithms.clone(), *refresh));
+            let fetch = KeyFetch::new(Arc::clone(&keys), url, ca_file.as_deref());
+            fetches.push(fetch.map_err(|error| match (error, ca_file) {
+                (SetupError::CaFile(why), Some(path)) => ("ca_file", format!("{}: {why}", path.display())),
+                (error, _) => (key, error.to_string()),
+            })?);
+            Ok(IssuerKeys::Fetched(keys))
+        }
+        KeysFrom::Set(path) => {
+            let set = read_regular(path).map_err(|error| at(path, &error))?;
+            KeySet::parse(without_mark(&set), algorithms).map(IssuerKeys::Set).map_err(|why| at(path, &why))
+        }
         KeysFrom::PublicKey(path) => {
             let pem = read_regular(path).map_err(|error| at(path, &error))?;
             Keys::from_pem(without_mark(&pem), algorithms).map(IssuerKeys::Unnamed).map_err(|why| at(path, &why))
@@ -48,10 +92,6 @@ fn keys(issuer: &JwtIssuer) -> Result<IssuerKeys, String> {
         KeysFrom::Secret(path) => {
             let secret = read_secret_bytes(path).map_err(|error| at(path, &error))?;
             Keys::from_secret(&secret).map(IssuerKeys::Unnamed).map_err(|why| at(path, &why))
-        }
-        KeysFrom::Set(path) => {
-            let set = read_regular(path).map_err(|error| at(path, &error))?;
-            KeySet::parse(without_mark(&set), algorithms).map(IssuerKeys::Set).map_err(|why| at(path, &why))
         }
     }
 }

@@ -1,9 +1,10 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
-//! hosts and origins, `same_user` operating-system users, `upgrade` RFC 6455), `forwarded` reads the header of a proxy, `refusal`
-//! is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process, `issuers` the keys that sign
-//! JWTs, `reload` replaces what a new configuration changes, `trial` opens everything that the broker needs and changes nothing.
+//! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
+//! the header of a proxy, `refusal` is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process,
+//! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes, `trial`
+//! opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
@@ -11,6 +12,7 @@ mod drain;
 mod forwarded;
 mod handshake;
 mod issuers;
+mod key_fetch;
 mod listener;
 mod listeners;
 mod names;
@@ -18,6 +20,7 @@ mod refusal;
 mod reload;
 mod same_user;
 mod tls;
+mod tokens;
 mod trial;
 mod upgrade;
 mod wiring;
@@ -130,7 +133,7 @@ impl Server {
         let (_, warnings) = SameUser::open(&config).map_err(UnusableList::from)?;
         let tls = Tls::open(&config.tls).map_err(UnusableList::from)?.map(Arc::new);
         let listeners = Listeners::open(&config, tls.as_deref())?;
-        let in_force = InForce::open(&config)?;
+        let (in_force, fetches) = InForce::open(&config, &[])?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
         #[expect(clippy::disallowed_methods, reason = "the calendar enters here, once")]
         let calendar = SystemTime::now();
@@ -155,6 +158,7 @@ impl Server {
             ended: CancellationToken::new(),
             handlers_stop: CancellationToken::new(),
         };
+        broker.fetch_keys(fetches);
         broker.adapters.start(&broker.router, &broker.handlers, &broker.handlers_stop)?;
         // Until the drain begins: the next broker gets what an org publishes from then on.
         broker.adapters.publish_events(&broker.router, &broker.handlers, &broker.draining);

@@ -14,6 +14,7 @@ pub(super) enum Reason {
     Query,
     /// A program of another operating-system user.
     OsUser,
+    Token,
     Cap,
     AddressCap,
     /// TLS where it is not spoken, or something else where it is.
@@ -34,6 +35,7 @@ impl Reason {
             Self::Origin => "origin",
             Self::Query => "query",
             Self::OsUser => "os_user",
+            Self::Token => "token",
             Self::Cap => "cap",
             Self::AddressCap => "address_cap",
             Self::Tls => "tls",

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
+use super::key_fetch::KeyFetch;
 use super::same_user::SameUser;
 use super::trial::{UnusableList, try_files};
+use super::wiring::Proving;
 use super::{Broker, wiring};
-use crate::auth::{Claim, Proved, Review, Verification, Verifier};
+use crate::auth::{Claim, FetchedKeys, Proved, Review, Verification, Verifier};
 use crate::config::{Changes, Config, Http, Mistakes};
 use crate::router::Reviewed;
 
@@ -77,13 +79,17 @@ pub(super) struct InForce {
     verifier: Box<dyn Verifier>,
     pub(super) http: Http,
     pub(super) same_user: SameUser,
+    /// The keys of issuers that are fetched.
+    fetched: Vec<Arc<FetchedKeys>>,
 }
 
 impl InForce {
-    /// Reads the files that it needs.
-    pub(super) fn open(config: &Config) -> Result<Self, UnusableList> {
+    /// Reads the files that it needs. `before` has the fetched keys of issuers before a reload. Returns what fetches the others,
+    /// too.
+    pub(super) fn open(config: &Config, before: &[Arc<FetchedKeys>]) -> Result<(Self, Vec<KeyFetch>), UnusableList> {
         let (same_user, _) = SameUser::open(config)?;
-        Ok(Self { verifier: wiring::verifier(config)?, http: config.http.clone(), same_user })
+        let Proving { verifier, fetched, fetches } = wiring::verifier(config, before)?;
+        Ok((Self { verifier, http: config.http.clone(), same_user, fetched }, fetches))
     }
 }
 
@@ -119,6 +125,13 @@ impl Verifier for Replaceable<InForce> {
 }
 
 impl Broker {
+    /// Keeps the keys of issuers fresh, in tasks of their own.
+    pub(super) fn fetch_keys(&self, fetches: Vec<KeyFetch>) {
+        for fetch in fetches {
+            self.handlers.spawn(fetch.run(self.handlers_stop.clone()));
+        }
+    }
+
     fn reload(&self, load: impl FnOnce() -> Result<Config, Mistakes>) -> Result<Reloaded, ReloadError> {
         let mut config = self.config.lock();
         let new = load()?;
@@ -127,7 +140,9 @@ impl Broker {
             return Err(ReloadError::Restart(changes.restart));
         }
         try_files(&new)?;
-        self.in_force.set(InForce::open(&new)?);
+        let (in_force, fetches) = InForce::open(&new, &self.in_force.get().fetched)?;
+        self.fetch_keys(fetches);
+        self.in_force.set(in_force);
         let sessions = self.router.review(Instant::now().into_std(), &self.in_force);
         *config = new;
         Ok(Reloaded { number: self.router.reloads(), changed: changes.reload, sessions })

@@ -122,7 +122,7 @@ fn files(config: &Config) -> Vec<Unusable> {
     {
         found.push(Unusable::from(&error));
     }
-    if let Err(errors) = wiring::verifier(config) {
+    if let Err(errors) = wiring::verifier(config, &[]) {
         found.extend(errors);
     }
     found

@@ -7,16 +7,17 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::issuers;
+use super::issuers::{self, Opened};
+use super::key_fetch::KeyFetch;
 use super::trial::Unusable;
 use crate::adapter::Handler;
 use crate::adapter::host::{self, Bounds, Host};
 use crate::audit::{Audit, Rotation};
-use crate::auth::{Chain, Open, Verifier};
+use crate::auth::{Chain, FetchedKeys, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
 use crate::router::{Declaration, Router, SwitchedOff};
-use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError};
+use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
 use crate::store::{FolderLock, StoreError};
 use wire::Refusal;
 
@@ -143,26 +144,36 @@ pub(super) fn needs_org(config: &Config) -> bool {
     config.credentials.store == Store::Salesforce || !objects.is_empty() || !events.topics.is_empty()
 }
 
-/// What proves users, as the configuration says.
+/// What proves users, and the tasks that it needs.
+pub(super) struct Proving {
+    pub(super) verifier: Box<dyn Verifier>,
+    /// The keys of issuers that are fetched.
+    pub(super) fetched: Vec<Arc<FetchedKeys>>,
+    /// What fetches those that were not fetched before.
+    pub(super) fetches: Vec<KeyFetch>,
+}
+
+/// What proves users, as the configuration says. `before` has the fetched keys before a reload.
 ///
 /// # Errors
 /// Every file that cannot be used.
-pub(super) fn verifier(config: &Config) -> Result<Box<dyn Verifier>, Vec<Unusable>> {
+pub(super) fn verifier(config: &Config, before: &[Arc<FetchedKeys>]) -> Result<Proving, Vec<Unusable>> {
     if config.auth == AuthMode::Open {
-        return Ok(Box::new(Open));
+        return Ok(Proving { verifier: Box::new(Open), fetched: Vec::new(), fetches: Vec::new() });
     }
     let salesforce = match config.proofs.is_empty() {
         true => Ok(None),
         false => SalesforceVerifier::open(config).map(Some),
     };
-    match (issuers::open(config), salesforce) {
-        (Ok(issuers), Ok(salesforce)) => {
+    match (issuers::open(config, before), salesforce) {
+        (Ok(Opened { issuers, fetched, fetches }), Ok(salesforce)) => {
             let salesforce = salesforce.map(|it| Box::new(it) as Box<dyn Verifier>);
-            Ok(Box::new(Chain::new(config.token_table(), issuers, salesforce)))
+            let verifier = Box::new(Chain::new(config.token_table(), issuers, salesforce));
+            Ok(Proving { verifier, fetched, fetches })
         }
         (issuers, salesforce) => {
             let salesforce = salesforce.err();
-            let salesforce = salesforce.iter().flat_map(|errors| errors.list()).map(Unusable::from);
+            let salesforce = salesforce.iter().flat_map(SetupErrors::list).map(Unusable::from);
             Err(issuers.err().unwrap_or_default().into_iter().chain(salesforce).collect())
         }
     }

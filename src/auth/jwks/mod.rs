@@ -1,4 +1,8 @@
-//! [`KeySet`]: the public keys of an issuer, as JSON (RFC 7517).
+//! [`KeySet`]: the public keys of an issuer, as JSON (RFC 7517); [`FetchedKeys`]: a set that is fetched again and again.
+
+mod fetched;
+
+pub use fetched::FetchedKeys;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 
 use super::{ClaimRules, Claims, Jwt, JwtRules, Keys, Roles};
-use crate::auth::jwks::{Found, KeySet};
+use crate::auth::jwks::{FetchedKeys, Found, KeySet};
 use crate::auth::{Algorithm, AuthError, Ends, Identity, Proof, Proved, Review};
 
 /// An issuer of JWTs.
@@ -28,6 +28,8 @@ pub enum IssuerKeys {
     Unnamed(Keys),
     /// A key set.
     Set(KeySet),
+    /// A key set that is fetched.
+    Fetched(Arc<FetchedKeys>),
 }
 
 impl Issuer {
@@ -36,6 +38,10 @@ impl Issuer {
         let claims = match &self.keys {
             IssuerKeys::Unnamed(keys) => self.rules.check_with(now(), jwt, algorithm, &keys.fitting(algorithm)),
             IssuerKeys::Set(set) => self.check_by_set(jwt, algorithm, set),
+            IssuerKeys::Fetched(keys) => {
+                let set = keys.set_for(algorithm, jwt.key_id()?).await?;
+                self.check_by_set(jwt, algorithm, &set)
+            }
         }?;
         let principal = self.claims.principal(&claims, source)?;
         if beside.rows.services.contains(source) {

@@ -156,7 +156,7 @@ impl Keys {
         let secret = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
         if secret.windows(10).any(|it| it == b"-----BEGIN") {
-            return Err("holds PEM: a public key is no secret, and a private key belongs to the issuer alone");
+            return Err("holds PEM: a public key is not secret, and a private key belongs to the issuer alone");
         }
         if secret.len() < SECRET_BYTES_MIN {
             return Err("must hold at least 32 bytes: a shorter secret can be guessed");
@@ -177,7 +177,7 @@ fn of_certificate(der: &[u8]) -> Option<Vec<u8>> {
     webpki::anchor_from_trusted_cert(&certificate).ok().map(|anchor| webpki::spki_for_anchor(&anchor).to_vec())
 }
 
-/// Reads a public key in DER (RFC 5280, SubjectPublicKeyInfo).
+/// Reads a public key in DER (RFC 5280, `SubjectPublicKeyInfo`).
 fn of_public_key(der: &[u8]) -> Option<VerifyingKey> {
     let (algorithm, key) = der::public_key(der)?;
     let is = |id: AlgorithmIdentifier| id.as_ref() == algorithm;

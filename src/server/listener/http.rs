@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::future::{poll_fn, ready};
 use std::net::IpAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,19 +15,21 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use super::head;
 use super::stream::Replay;
 use crate::config::Http;
-use crate::connection::{Stage, Upgraded, network_of};
+use crate::connection::{HandshakeToken, Stage, Upgraded, network_of};
 use crate::server::Broker;
 use crate::server::admission::{Cap, Slot};
 use crate::server::forwarded::client_address;
 use crate::server::handshake::{self, Busy, Decision, Head};
 use crate::server::names;
 use crate::server::refusal::{Reason, Refusal};
+use crate::server::tokens;
 use crate::server::upgrade;
 
 /// How long a peer may take for its response.
@@ -60,12 +61,13 @@ pub(super) struct Peer<'a> {
 }
 
 /// What the head of a request says of the client.
-#[derive(Clone, Copy, Debug)]
 pub(super) struct Client {
     /// The address of the connection, or the one that a trusted proxy names.
     pub(super) address: IpAddr,
     /// Whether a page of a browser sent it.
     pub(super) has_origin: bool,
+    /// The token of its handshake.
+    pub(super) token: Option<HandshakeToken>,
 }
 
 /// What became of a request.
@@ -86,14 +88,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let in_force = broker.in_force.get();
-    let (understood, upgraded) = (AtomicBool::new(false), OnceLock::new());
+    let (understood, upgraded) = (AtomicBool::new(false), Mutex::new(None));
     let service = service_fn(|request: Request<Incoming>| {
         let address = client_address(peer.address, request.headers(), &in_force.http);
         let decision = decide(broker, &in_force.http, Peer { address, ..peer }, &request);
         understood.store(true, Ordering::Relaxed);
         if matches!(decision, Decision::Upgrade { .. }) {
             let has_origin = request.headers().contains_key(header::ORIGIN);
-            upgraded.get_or_init(|| Client { address, has_origin });
+            // `decide` has refused what cannot be read.
+            let token = tokens::read(request.headers()).ok().flatten();
+            *upgraded.lock() = Some(Client { address, has_origin, token });
         }
         ready(Ok::<_, Infallible>(respond(decision, &request, &in_force.http)))
     });
@@ -110,9 +114,9 @@ where
     let parts = http.into_parts();
     let (stream, ahead) = parts.io.into_inner().into_inner();
     match served {
-        Ok(()) if let Some(client) = upgraded.get() => {
+        Ok(()) if let Some(client) = upgraded.lock().take() => {
             let read_ahead = if ahead.is_empty() { parts.read_buf } else { [parts.read_buf, ahead].concat().into() };
-            Answered::WebSocket(Upgraded { stream, read_ahead }, *client)
+            Answered::WebSocket(Upgraded { stream, read_ahead }, client)
         }
         Ok(()) => Answered::Response(stream),
         Err(error) if error.is_parse() && !understood.load(Ordering::Relaxed) => Answered::NotUnderstood(stream),

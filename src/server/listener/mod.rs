@@ -269,7 +269,8 @@ where
             let certificate = certificate.filter(|_| !client.has_origin);
             let (now, settings) = (Instant::now().into_std(), Arc::clone(&broker.settings));
             let connection = Connection::accepted(now, client.address, settings, rand::random(), unregistered)
-                .with_certificate(certificate);
+                .with_certificate(certificate)
+                .with_token(client.token);
             let context = Context {
                 router: &broker.router,
                 verifier: &broker.in_force,

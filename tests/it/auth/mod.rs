@@ -1,7 +1,10 @@
-//! Issuers of JWTs, against a real broker: what is verified (`verifying`), what claims mean (`claims`), and how tokens are
-//! signed in these tests (`signing`).
+//! Issuers of JWTs, against a real broker: what is verified (`verifying`), what claims mean (`claims`), keys that
+//! are fetched (`key_sets`, from a `key_server`), and tokens in the `handshake`. `signing` signs as an issuer does.
 
 mod claims;
+mod handshake;
+mod key_server;
+mod key_sets;
 pub(crate) mod signing;
 mod verifying;
 

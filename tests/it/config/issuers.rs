@@ -54,6 +54,10 @@ fn a_table_is_an_issuer_and_the_summary_names_it() {
         &["require = { email_verified = true, a.b = 'x', 'c.d' = [1, 'x'] }"],
         &["algorithms = ['HS256']", "key_file = -", "secret_file = 's'"],
         &["algorithms = ['RS256', 'PS512', 'ES384', 'EdDSA']", "key_file = -", "jwks_file = 'set.json'"],
+        &["key_file = -", "jwks_url = 'https://login.example.com/a/keys?v=2'", "refresh = '1h'", "ca_file = 'ca.pem'"],
+        &["key_file = -", "jwks_url = 'http://127.0.0.1:8443/keys'"],
+        &["key_file = -", "jwks_url = 'http://[::1]/keys'"],
+        &["key_file = -", "jwks_url = 'http://localhost:1/'"],
     ] {
         let file = format!("{ROLES}{}", table("idp", changes));
         let loaded = load(&Given { file: Some(&file), ..Given::default() });
@@ -72,7 +76,23 @@ fn what_is_missing_or_contradicts_itself_is_a_mistake() {
         (&["algorithms = -"], "auth.jwt.idp.algorithms: is missing"),
         (&["algorithms = ['none']"], "auth.jwt.idp.algorithms[0]: must be one of RS256"),
         (&["algorithms = ['HS512']"], "auth.jwt.idp.algorithms[0]: must be one of RS256"),
-        (&["key_file = -"], "auth.jwt.idp.jwks_file: is missing"),
+        (&["key_file = -"], "auth.jwt.idp.jwks_url: is missing"),
+        (
+            &["key_file = -", "jwks_url = 'http://login.example.com/keys'"],
+            "auth.jwt.idp.jwks_url: must begin with https://",
+        ),
+        (
+            &["key_file = -", "jwks_url = 'http://localhost.evil.example/'"],
+            "auth.jwt.idp.jwks_url: must begin with https://",
+        ),
+        (&["key_file = -", "jwks_url = 'login.example.com/keys'"], "auth.jwt.idp.jwks_url: must begin with https://"),
+        (&["key_file = -", "jwks_url = 'https://u:p@login.example.com/'"], "auth.jwt.idp.jwks_url: must name a host"),
+        (
+            &["key_file = -", "jwks_url = 'https://a.example/'", "refresh = '10ms'"],
+            "auth.jwt.idp.refresh: must be at least 1s",
+        ),
+        (&["refresh = '1m'"], "auth.jwt.idp.refresh: has no effect without jwks_url"),
+        (&["ca_file = 'ca.pem'"], "auth.jwt.idp.ca_file: has no effect without jwks_url"),
         (&["jwks_file = 'set.json'"], "auth.jwt.idp.key_file: must not stand beside another source of keys"),
         (&["algorithms = ['HS256']"], "auth.jwt.idp.secret_file: is missing"),
         (&["key_file = -", "secret_file = 's'"], "auth.jwt.idp.secret_file: must not stand beside these algorithms"),

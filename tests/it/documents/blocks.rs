@@ -267,6 +267,11 @@ async fn the_guide_to_shared_hosts_does_what_it_says() {
 }
 
 #[tokio::test]
+async fn the_guide_to_identity_providers_does_what_it_says() {
+    play("docs/guides/identity.md").await;
+}
+
+#[tokio::test]
 async fn the_guide_to_migrating_does_what_it_says() {
     play("docs/guides/migrate.md").await;
 }

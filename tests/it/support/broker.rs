@@ -118,9 +118,9 @@ impl Broker {
         Peer::connect(self, name).await
     }
 
-    /// The same, whose handshake has one more header.
-    pub(crate) async fn raw_with(&self, name: &str, header: &'static str, value: &str) -> Peer {
-        Peer::connect_with(self, name, Some((header, value))).await
+    /// The same with these headers in its handshake.
+    pub(crate) async fn raw_with(&self, name: &str, headers: &[(&str, String)]) -> Peer {
+        Peer::connect_with(self, name, headers).await
     }
 
     /// An application of the user `local`.

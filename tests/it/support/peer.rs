@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderName;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::{Broker, Conversation, within};
@@ -42,17 +43,17 @@ pub(crate) struct Peer {
 impl Peer {
     /// Connects, without registering.
     pub(crate) async fn connect(broker: &Broker, name: &str) -> Self {
-        Self::connect_with(broker, name, None).await
+        Self::connect_with(broker, name, &[]).await
     }
 
-    /// The same, with one more header in the handshake.
-    pub(crate) async fn connect_with(broker: &Broker, name: &str, header: Option<(&'static str, &str)>) -> Self {
+    /// Connects with these headers, without registering.
+    pub(crate) async fn connect_with(broker: &Broker, name: &str, headers: &[(&str, String)]) -> Self {
         let stream = within("a connection", TcpStream::connect(broker.address())).await.unwrap();
         // Small messages at once: a test measures the broker, not Nagle's algorithm.
         stream.set_nodelay(true).unwrap();
         let mut request = format!("ws://{}/ws", broker.address()).into_client_request().unwrap();
-        if let Some((name, value)) = header {
-            request.headers_mut().insert(name, value.parse().unwrap());
+        for (name, value) in headers {
+            request.headers_mut().append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
         let handshake = tokio_tungstenite::client_async_with_config(request, stream, Some(config));

@@ -51,7 +51,7 @@ async fn a_header_of_another_peer_is_not_read() {
 #[tokio::test]
 async fn a_session_behind_a_proxy_is_logged_with_its_clients_address() {
     let broker = Broker::open_with("http.trusted_proxies = ['127.0.0.1']\n").await;
-    let mut forwarded = broker.raw_with("desk", "X-Forwarded-For", "198.51.100.1, 203.0.113.7").await;
+    let mut forwarded = broker.raw_with("desk", &[("X-Forwarded-For", "198.51.100.1, 203.0.113.7".to_owned())]).await;
     assert_eq!(forwarded.register("desk", json!({})).await["data"]["Success"], true);
     let registered = |log: &str| log.contains("registered source=\"desk\"") && log.contains("address=203.0.113.7");
     broker.log_until("the registration", registered).await;

@@ -47,6 +47,16 @@ fn handshakes() {
 }
 
 #[test]
+fn tokens() {
+    replay("jwt", targets::jwt);
+}
+
+#[test]
+fn key_sets() {
+    replay("key_set", targets::key_set);
+}
+
+#[test]
 fn configurations() {
     replay("configuration", targets::configuration);
 }
