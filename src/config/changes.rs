@@ -20,11 +20,32 @@ pub enum TakesEffect {
 }
 
 /// Keys, and tables with all keys in them, whose changes take effect with a reload.
-const WITH_RELOAD: &[&str] = &["applications", "applications_dir", "http"];
+const WITH_RELOAD: &[&str] = &[
+    "applications",
+    "applications_dir",
+    "auth.session_max",
+    "auth.salesforce_jwt",
+    "auth.salesforce_introspection",
+    "auth.salesforce_userinfo",
+    "http",
+    "channels.NAME.publish",
+    "channels.NAME.overflow",
+    "protected",
+    "requests",
+    "limits",
+];
 
 /// The same, with a restart. Of two entries that are about a key, the longer one counts.
-const WITH_RESTART: &[&str] =
-    &["listen", "data_dir", "auth", "channels", "protected", "credentials", "requests", "limits", "salesforce"];
+const WITH_RESTART: &[&str] = &[
+    "listen",
+    "data_dir",
+    "auth.mode",
+    // Subscriptions and retained values are kept by them.
+    "channels.NAME.scope",
+    "channels.NAME.fold_case",
+    "credentials",
+    "salesforce",
+];
 
 /// Says when a change of a key takes effect; `None` if no entry is about it. Tables that can be repeated are written as in
 /// the reference, `channels.NAME.scope`.
@@ -47,7 +68,7 @@ pub(super) fn restart_keys() -> Vec<String> {
         true => format!("`{entry}`"),
         false => format!("`{entry}.*`"),
     };
-    WITH_RESTART.iter().map(|it| entry(it)).collect()
+    WITH_RESTART.iter().map(entry).collect()
 }
 
 /// The names of the keys that differ, without their values.

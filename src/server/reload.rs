@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use super::trial::{UnusableList, try_files};
 use super::{Broker, wiring};
-use crate::auth::{Claim, Proved, Review, Verification, Verifier};
+use crate::auth::{Claim, Proof, Proved, Review, Verification, Verifier};
 use crate::config::{Changes, Config, Http, Mistakes};
 use crate::router::Reviewed;
 use crate::salesforce::SetupErrors;
@@ -128,9 +128,43 @@ impl Broker {
         }
         try_files(&new)?;
         self.in_force.set(InForce::open(&new)?);
-        let sessions = self.router.review(&self.in_force);
+        self.connections.replace(&new.limits);
+        self.settings.replace_limits(new.limits.clone());
+        self.router.replace_policy(&new);
+        self.adapters.replace_bounds(&new);
+        let judge = Judge { verifier: &self.in_force, renamed: renamed_tables(&changes.reload) };
+        let sessions = self.router.review(&judge);
         *config = new;
         Ok(Reloaded { number: self.router.reloads(), changed: changes.reload, sessions })
+    }
+}
+
+/// Keys of `[auth.salesforce_*]` that decide which user a proof is for. When they change, the sessions of the table may be
+/// of other users than it proves now.
+const NAMES_USERS: &[&str] = &["org_id", "user"];
+
+/// The tables of which such a key has changed.
+fn renamed_tables(changed: &[String]) -> Vec<&str> {
+    let parts = changed.iter().filter_map(|key| key.rsplit_once('.'));
+    parts.filter(|(_, key)| NAMES_USERS.contains(key)).map(|(table, _)| table).collect()
+}
+
+/// Judges live sessions by the verifier in force, except those of tables that name users in another way now.
+struct Judge<'a> {
+    verifier: &'a dyn Verifier,
+    renamed: Vec<&'a str>,
+}
+
+impl Verifier for Judge<'_> {
+    fn verify(&self, claim: Claim) -> Verification<'_> {
+        self.verifier.verify(claim)
+    }
+
+    fn review(&self, proved: &Proved<'_>) -> Review {
+        match proved.proof {
+            Proof::Salesforce(table) if self.renamed.contains(table) => Review::End,
+            Proof::Salesforce(_) | Proof::Token(_) | Proof::Issuer(_) | Proof::Nothing => self.verifier.review(proved),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Weak};
 
 use smallvec::SmallVec;
-use wire::Pattern;
+use wire::{Pattern, Triple};
 
 use super::{Bucket, Place, Retained, Value, Values};
 use crate::router::Router;
@@ -237,6 +237,10 @@ impl<'s> Wanted<'s> {
         let mut parts = triple.split('/');
         let mut part = || parts.next().unwrap_or_default();
         let (own_channel, own_topic, own_subtopic) = (part(), part(), part());
+        // It may be protected since the value was kept.
+        if self.policy.is_protected(&Triple::new(own_channel, own_topic, own_subtopic)) {
+            return false;
+        }
         let folds = self.policy.folds(own_channel);
         let same = |pattern: &Option<Box<str>>, own: &str| match pattern.as_deref() {
             None => true,
