@@ -1,5 +1,5 @@
 //! Properties against naive models (`properties`, `outbox`), the simulation, and many threads on one router (`stress`,
-//! `stress_events`, `races_requests`).
+//! `stress_events`, `stress_reload`, `races_requests`).
 
 mod outbox;
 mod properties;
@@ -7,3 +7,4 @@ mod races_requests;
 mod simulation;
 mod stress;
 mod stress_events;
+mod stress_reload;

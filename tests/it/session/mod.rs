@@ -10,3 +10,4 @@ mod logs;
 mod presence;
 mod registering;
 mod reload;
+mod reload_load;
