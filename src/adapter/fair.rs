@@ -60,6 +60,16 @@ impl<T> Fair<T> {
         Self { bounds, askers: HashMap::new(), ring: VecDeque::new(), asker_of: HashMap::new(), busy: HashSet::new() }
     }
 
+    /// Changes the bounds. Requests that wait already stay.
+    pub(super) fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+        let askers: Vec<Asker> = self.askers.keys().cloned().collect();
+        for asker in askers {
+            // It may have more requests in flight now.
+            self.enter(asker);
+        }
+    }
+
     /// Lets a request wait. Returns it if its asker has too many waiting.
     pub(super) fn offer(&mut self, asker: Asker, id: RequestId, order: Option<Order>, item: T) -> Result<(), T> {
         let Bounds { in_flight, waiting } = self.bounds;
@@ -197,6 +207,16 @@ mod tests {
         assert_eq!(fair.offer(user("a"), id(100), None, 100), Err(100));
         fair.done(taken.remove(0).0);
         assert_eq!(fair.next().map(|it| it.1), Some(2));
+    }
+
+    #[test]
+    fn other_bounds_hold_for_requests_that_wait_already() {
+        let (mut fair, _) = offered(Bounds { in_flight: 1, waiting: 9 }, &[[("a", "")].as_slice(); 4].concat());
+        let taken: Vec<_> = std::iter::from_fn(|| fair.next()).collect();
+        assert_eq!(taken.len(), 1);
+        fair.set_bounds(Bounds { in_flight: 3, waiting: 1 });
+        assert_eq!(std::iter::from_fn(|| fair.next()).count(), 2);
+        assert_eq!(fair.offer(user("a"), id(9), None, 9), Err(9));
     }
 
     #[test]

@@ -38,6 +38,18 @@ pub fn declaration(handler: &Arc<dyn Handler>) -> Declaration {
     }
 }
 
+/// Changes the bounds of a host while it runs.
+#[derive(Clone)]
+pub struct BoundsHandle(Arc<Queue>);
+
+impl BoundsHandle {
+    /// Puts other bounds in force.
+    pub fn set(&self, bounds: Bounds) {
+        self.0.fair.lock().set_bounds(bounds);
+        self.0.changed.notify_one();
+    }
+}
+
 /// A handler that is attached to a router.
 pub struct Host {
     router: Arc<Router>,
@@ -123,6 +135,12 @@ impl Drop for InFlight {
 }
 
 impl Host {
+    /// Returns a handle to its bounds.
+    #[must_use]
+    pub fn bounds(&self) -> BoundsHandle {
+        BoundsHandle(Arc::clone(&self.queue))
+    }
+
     /// Attaches a handler. From here on its requests wait for it.
     ///
     /// # Errors

@@ -20,11 +20,35 @@ pub enum TakesEffect {
 }
 
 /// Keys, and tables with all keys in them, whose changes take effect with a reload.
-const WITH_RELOAD: &[&str] = &["applications", "applications_dir", "http", "roles"];
+const WITH_RELOAD: &[&str] = &[
+    "applications",
+    "applications_dir",
+    "auth.session_max",
+    "auth.salesforce_jwt",
+    "auth.salesforce_introspection",
+    "auth.salesforce_userinfo",
+    "http",
+    "channels.NAME.publish",
+    "channels.NAME.overflow",
+    "protected",
+    "requests",
+    "limits",
+    "roles",
+];
 
 /// The same, with a restart. Of two entries that are about a key, the longer one counts.
-const WITH_RESTART: &[&str] =
-    &["listen", "data_dir", "auth", "channels", "protected", "credentials", "requests", "limits", "salesforce", "tls"];
+const WITH_RESTART: &[&str] = &[
+    "listen",
+    "data_dir",
+    "auth.mode",
+    "auth.jwt",
+    // Subscriptions and retained values are kept by them.
+    "channels.NAME.scope",
+    "channels.NAME.fold_case",
+    "credentials",
+    "salesforce",
+    "tls",
+];
 
 /// Says when a change of a key takes effect; `None` if no entry is about it. Tables that can be repeated are written as in
 /// the reference, `channels.NAME.scope`.
@@ -47,7 +71,7 @@ pub(super) fn restart_keys() -> Vec<String> {
         true => format!("`{entry}`"),
         false => format!("`{entry}.*`"),
     };
-    WITH_RESTART.iter().map(|it| entry(it)).collect()
+    WITH_RESTART.iter().map(entry).collect()
 }
 
 /// The names of the keys that differ, without their values.

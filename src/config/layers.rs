@@ -71,7 +71,7 @@ impl Config {
     }
 }
 
-/// Reads a file of at most so many bytes.
+/// Reads a file of at most `bytes_max` bytes.
 ///
 /// # Errors
 /// Why not, as the predicate of a sentence about the file.

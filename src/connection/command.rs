@@ -214,7 +214,7 @@ impl Connection {
                 self.record_refusal(&registering, None, &refusal);
                 self.log_refusal(Some(&register()), &refusal);
                 self.push(now, registering.failure(&refusal));
-                self.timers.set(Timer::Registration, now + self.settings.limits.registration);
+                self.timers.set(Timer::Registration, now + self.limits.registration);
                 return None;
             }
         };
@@ -296,7 +296,7 @@ impl Connection {
             Err(refusal) => return Some(self.refuse(now, &registering, Some(&principal), &refusal, router)),
         };
         self.log_registered(now, &session);
-        let limits = &self.settings.limits;
+        let limits = &self.limits;
         let mut more = json!({
             "SessionId": session.id().to_string(),
             "User": session.user(),
@@ -362,7 +362,7 @@ impl Connection {
         self.unregistered = Some(self.settings.unregistered.enter().0);
         self.end_pause(now);
         self.timers.stop(Timer::Proof);
-        self.timers.set(Timer::Registration, now + self.settings.limits.registration);
+        self.timers.set(Timer::Registration, now + self.limits.registration);
     }
 }
 

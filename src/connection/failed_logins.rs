@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
@@ -22,7 +23,7 @@ const OTHERS: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// Failed registrations by address. An IPv6 host has a whole /64 to choose addresses from, so that is what counts.
 pub struct FailedLogins {
-    failures_max: usize,
+    failures_max: AtomicUsize,
     by_address: DashMap<IpAddr, VecDeque<Instant>, foldhash::fast::RandomState>,
     swept: Mutex<Option<Instant>>,
 }
@@ -31,7 +32,15 @@ impl FailedLogins {
     /// `failures_max`: failures a minute after which an address is slowed down.
     #[must_use]
     pub fn new(failures_max: u32) -> Self {
-        Self { failures_max: failures_max as usize, by_address: DashMap::default(), swept: Mutex::default() }
+        Self {
+            failures_max: AtomicUsize::new(failures_max as usize),
+            by_address: DashMap::default(),
+            swept: Mutex::default(),
+        }
+    }
+
+    pub(super) fn set_failures_max(&self, failures_max: u32) {
+        self.failures_max.store(failures_max as usize, Ordering::Relaxed);
     }
 
     /// Counts a failure. Returns whether the address has reached its limit for the last minute already.
@@ -50,9 +59,10 @@ impl FailedLogins {
         while failures.front().is_some_and(|at| !recent(at)) {
             failures.pop_front();
         }
-        let reached = failures.len() >= self.failures_max;
-        if reached {
-            // The oldest makes room: the queue stays as long as the limit.
+        let most = self.failures_max.load(Ordering::Relaxed);
+        let reached = failures.len() >= most;
+        // The oldest make room: the queue stays as long as the limit.
+        while failures.len() >= most.max(1) {
             failures.pop_front();
         }
         failures.push_back(now);
@@ -84,7 +94,6 @@ pub fn network_of(address: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
     use super::*;

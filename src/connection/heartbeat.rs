@@ -33,6 +33,11 @@ impl Heartbeat {
         Self { every, missed_max, missed: 0, heard: true, unread: false, jitter: seed | 1 }
     }
 
+    /// Changes the interval, from the next ping on, and how many pings may be missed.
+    pub(super) fn set(&mut self, every: Duration, missed_max: u32) {
+        (self.every, self.missed_max) = (every, missed_max);
+    }
+
     /// A frame, or a part of one, has arrived. It also ends a pause: the broker reads again.
     pub(super) fn hear(&mut self) {
         self.heard = true;

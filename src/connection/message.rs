@@ -24,7 +24,7 @@ impl Connection {
             self.secret_read = true;
             return None;
         }
-        let limits = DecodeLimits::client(self.settings.limits.json_depth);
+        let limits = DecodeLimits::client(self.limits.json_depth);
         let binary = || Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages").into();
         let effect = match text.map_or_else(|| Err(binary()), |text| decode(text, limits)) {
             Err(malformed) => self.malformed(now, &malformed, router),
@@ -119,7 +119,7 @@ impl Connection {
             return None;
         }
         self.malformed += 1;
-        if self.malformed >= self.settings.limits.malformed {
+        if self.malformed >= self.limits.malformed {
             return Some(self.close(now, router, CloseCode::Policy));
         }
         None

@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use wire::{Close, CloseCode, notice};
 
 use crate::auth::{AuthError, Claim, ClientCertificate, Identity};
+use crate::config::Limits;
 use crate::router::{Allowance, End, OnFull, Router, Session};
 use crate::websocket::{Frame, ping};
 use command::Registering;
@@ -101,6 +102,9 @@ pub enum Effect {
 /// One WebSocket.
 pub struct Connection {
     settings: Arc<Settings>,
+    /// The limits that it keeps, and the number of the last reload when it looked at them.
+    limits: Arc<Limits>,
+    reloads: u64,
     address: IpAddr,
     /// What the client showed in its TLS handshake.
     certificate: Option<Arc<ClientCertificate>>,
@@ -154,7 +158,7 @@ impl Connection {
         seed: u64,
         guard: UnregisteredGuard,
     ) -> Self {
-        let limits = &settings.limits;
+        let limits = settings.limits();
         let mut heartbeat = Heartbeat::new(limits.heartbeat, limits.missed_pings, seed);
         let mut timers = Timers::default();
         timers.set(Timer::Registration, now + limits.registration);
@@ -177,6 +181,8 @@ impl Connection {
             secret_read: false,
             registered_before: false,
             is_logged: false,
+            limits,
+            reloads: 0,
             settings,
         }
     }
@@ -204,8 +210,8 @@ impl Connection {
     /// The largest message that it may send now, in bytes: more after registration.
     pub fn message_bytes_max(&self) -> usize {
         match self.phase {
-            Phase::Registered(_) => self.settings.limits.message_bytes,
-            Phase::Unregistered | Phase::Ended => self.settings.limits.registration_bytes,
+            Phase::Registered(_) => self.limits.message_bytes,
+            Phase::Unregistered | Phase::Ended => self.limits.registration_bytes,
         }
     }
 
@@ -285,6 +291,9 @@ impl Connection {
         if matches!(self.phase, Phase::Ended) {
             return None;
         }
+        if self.reloads != router.reloads() {
+            self.take_over_limits(now, router);
+        }
         match input {
             Input::Text(text) => self.message(now, Some(text), router),
             Input::Binary => self.message(now, None, router),
@@ -305,7 +314,7 @@ impl Connection {
             }
             Input::Blocked => {
                 self.heartbeat.not_read();
-                self.timers.set(Timer::SlowConsumer, now + self.settings.limits.slow_consumer);
+                self.timers.set(Timer::SlowConsumer, now + self.limits.slow_consumer);
                 None
             }
             Input::Taken => {
@@ -334,6 +343,18 @@ impl Connection {
         }
     }
 
+    /// Takes over the limits that a reload has put in force. What concerns its queue is for new sessions.
+    #[cold]
+    fn take_over_limits(&mut self, now: Instant, router: &Router) {
+        self.reloads = router.reloads();
+        let limits = self.settings.limits();
+        if (limits.rate, limits.burst) != (self.limits.rate, self.limits.burst) {
+            self.rate = Rate::new(now, limits.rate, limits.burst);
+        }
+        self.heartbeat.set(limits.heartbeat, limits.missed_pings);
+        self.limits = limits;
+    }
+
     fn wait_for_receivers(&mut self, now: Instant, pressed: Vec<Arc<Session>>) {
         let allowance = self.allowance.get_or_insert_with(|| Box::new(Allowance::publisher(now)));
         if let Some((pause, until)) = Pause::begin(now, pressed, allowance) {
@@ -347,7 +368,7 @@ impl Connection {
         let Some(session) = self.session() else { return };
         if session.outbox().is_over_half() {
             let pause = Pause::OwnQueue(Arc::clone(session));
-            self.begin_pause(now, pause, now + self.settings.limits.slow_consumer);
+            self.begin_pause(now, pause, now + self.limits.slow_consumer);
         }
     }
 

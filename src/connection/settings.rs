@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use parking_lot::RwLock;
+
 use super::log::Cause;
 use super::{FailedLogins, Unregistered};
 use crate::audit::Audit;
@@ -11,7 +13,7 @@ use crate::telemetry::LogLimit;
 
 /// What all connections of a broker share.
 pub struct Settings {
-    pub(super) limits: Limits,
+    limits: RwLock<Arc<Limits>>,
     pub(super) failed_logins: FailedLogins,
     pub(super) unregistered: Unregistered,
     /// Where refused registrations are recorded.
@@ -29,7 +31,7 @@ impl Settings {
             unregistered: Unregistered::default(),
             audit: None,
             log_limit: LogLimit::default(),
-            limits,
+            limits: RwLock::new(Arc::new(limits)),
         }
     }
 
@@ -39,9 +41,15 @@ impl Settings {
         Self { audit: Some(audit), ..self }
     }
 
-    /// The limits.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    /// The limits in force.
+    pub fn limits(&self) -> Arc<Limits> {
+        Arc::clone(&self.limits.read())
+    }
+
+    /// Puts other limits in force. Connections take them over when the router's number of reloads has risen.
+    pub fn replace_limits(&self, limits: Limits) {
+        self.failed_logins.set_failures_max(limits.failed_registrations);
+        *self.limits.write() = Arc::new(limits);
     }
 
     /// The count of connections that have not registered.
@@ -52,10 +60,7 @@ impl Settings {
     /// An outbox of the configured size.
     #[must_use]
     pub fn outbox(&self) -> Outbox {
-        Outbox::new(OutboxLimits {
-            messages: self.limits.outbound_messages,
-            bytes: self.limits.outbound_bytes,
-            refuses: false,
-        })
+        let limits = self.limits();
+        Outbox::new(OutboxLimits { messages: limits.outbound_messages, bytes: limits.outbound_bytes, refuses: false })
     }
 }

@@ -217,7 +217,7 @@ impl Router {
     #[must_use]
     pub fn new(now: Instant, calendar: SystemTime, policy: Policy, ids: Ids, declarations: Vec<Declaration>) -> Self {
         Self {
-            requests: Requests::new(now, policy.limits.blocked),
+            requests: Requests::new(now, policy.limits().blocked),
             policy,
             ids,
             calendar: (now, calendar),

@@ -1,7 +1,10 @@
 //! [`Policy`]: what the operator chose that decides where an envelope goes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use crate::config::{AuthMode, Channel, Config, Overflow, Publish, Scope};
 use crate::router::decide::Facts;
@@ -52,9 +55,18 @@ impl Lengths {
     }
 }
 
-/// Scopes, folding, protection and limits.
-#[derive(Clone, Debug)]
+/// Scopes, folding, protection and limits. All but `open` is replaced as a whole by a reload; each method looks at what is
+/// in force when it is called.
+#[derive(Debug)]
 pub struct Policy {
+    chosen: ArcSwap<Chosen>,
+    /// Open development mode: anybody may handle a protected triple that no adapter serves.
+    pub(super) open: bool,
+}
+
+/// What is in force at one time. An envelope is decided by one of it, whatever happens meanwhile.
+#[derive(Debug)]
+struct Chosen {
     channels: HashMap<String, Channel, foldhash::fast::RandomState>,
     protected: Vec<Pattern>,
     /// The lengths that a subtopic of a protected triple can have.
@@ -62,40 +74,31 @@ pub struct Policy {
     /// Triples that are requests even if there is no handler.
     only: Vec<Pattern>,
     folds: bool,
-    /// Open development mode: anybody may handle a protected triple that no adapter serves.
-    pub(super) open: bool,
-    /// The limits.
-    pub(super) limits: Limits,
+    limits: Limits,
 }
 
 impl Policy {
     /// The router's part of a configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self {
-            folds: config.channels.values().any(|channel| channel.fold_case),
-            channels: config.channels.iter().map(|(name, channel)| (name.clone(), *channel)).collect(),
-            protected: config.protected.clone(),
-            protected_lengths: Lengths::of(config.protected.iter().map(|pattern| pattern.subtopic.as_deref())),
-            only: config.requests.only.clone(),
-            open: config.auth == AuthMode::Open,
-            limits: Limits {
-                subscriptions: config.limits.subscriptions,
-                pending_requests: config.limits.pending_requests,
-                pending_bytes: config.limits.pending_bytes,
-                retained_values: config.limits.retained_values,
-                retained_bytes: config.limits.retained_bytes,
-                retained_total_bytes: config.limits.retained_total_bytes,
-                request_timeout: config.requests.timeout,
-                more_max: config.requests.more_max,
-                blocked: config.requests.blocked,
-            },
-        }
+        Self { chosen: ArcSwap::from_pointee(Chosen::new(config)), open: config.auth == AuthMode::Open }
+    }
+
+    /// Puts another configuration in force. Scope and folding of the channels have to be the same, because subscriptions
+    /// are in the index by them.
+    pub(super) fn replace(&self, config: &Config) {
+        self.chosen.store(Arc::new(Chosen::new(config)));
+    }
+
+    /// The limits.
+    pub(super) fn limits(&self) -> Limits {
+        self.chosen.load().limits
     }
 
     /// What follows from a triple, for one envelope.
     pub(super) fn facts<'t>(&self, triple: &'t Triple<'_>) -> Facts<'t> {
-        let channel = self.channel(&triple.channel);
+        let chosen = self.chosen.load();
+        let channel = chosen.channel(&triple.channel);
         let canonical = match channel.fold_case {
             true => triple.folded(),
             false => Triple::new(&*triple.channel, &*triple.topic, &*triple.subtopic),
@@ -111,28 +114,25 @@ impl Policy {
             false => pattern.matches(triple),
         };
         Facts {
-            only: self.only.iter().any(is_only),
+            only: chosen.only.iter().any(is_only),
             canonical,
             folded: channel.fold_case,
             shared: channel.scope == Scope::Shared,
             services_only: channel.scope == Scope::Shared && channel.publish == Publish::Services,
-            protected: self.is_protected(triple),
+            protected: chosen.is_protected(triple),
             on_full,
         }
     }
 
-    fn channel(&self, name: &str) -> Channel {
-        self.channels.get(name).copied().unwrap_or_default()
-    }
-
     /// Whether envelopes of the channel belong to all rather than to one user.
     pub(super) fn is_shared(&self, channel: &str) -> bool {
-        self.channel(channel).scope == Scope::Shared
+        self.chosen.load().channel(channel).scope == Scope::Shared
     }
 
     /// Whether topic and subtopic of the channel are compared folded.
     pub(super) fn folds(&self, channel: &str) -> bool {
-        self.folds && self.channel(channel).fold_case
+        let chosen = self.chosen.load();
+        chosen.folds && chosen.channel(channel).fold_case
     }
 
     /// Whether the channel that a pattern names compares topics and subtopics folded.
@@ -142,32 +142,35 @@ impl Policy {
 
     /// Whether any channel folds, so that patterns for all channels are needed in a folded form too.
     pub(super) fn folds_any(&self) -> bool {
-        self.folds
+        self.chosen.load().folds
     }
 
     /// Whether the triple is request-only, whatever its letter case: passwords travel on it.
     #[must_use]
     pub fn is_protected(&self, triple: &Triple<'_>) -> bool {
-        self.protected_lengths.contain(triple.subtopic.len())
-            && self.protected.iter().any(|pattern| pattern.matches_any_case(triple))
+        self.chosen.load().is_protected(triple)
     }
 
     /// Whether every triple of the pattern is protected by one protected pattern.
     pub(super) fn is_all_protected(&self, pattern: &Pattern) -> bool {
-        self.protected.iter().any(|protected| protected.covers_any_case(pattern))
+        self.chosen.load().protected.iter().any(|protected| protected.covers_any_case(pattern))
     }
 
     /// The parts of a pattern that are protected, each as a pattern.
     pub(super) fn protected_parts(&self, pattern: &Pattern) -> impl Iterator<Item = Pattern> {
-        let overlapping = self.protected.iter().filter(|protected| protected.overlaps_any_case(pattern));
-        overlapping.map(|protected| {
-            let part = |own: &Option<Box<str>>, other: &Option<Box<str>>| own.clone().or_else(|| other.clone());
-            Pattern {
-                channel: part(&pattern.channel, &protected.channel),
-                topic: part(&pattern.topic, &protected.topic),
-                subtopic: part(&pattern.subtopic, &protected.subtopic),
-            }
-        })
+        let chosen = self.chosen.load();
+        let overlapping = chosen.protected.iter().filter(|protected| protected.overlaps_any_case(pattern));
+        let parts: Vec<_> = overlapping
+            .map(|protected| {
+                let part = |own: &Option<Box<str>>, other: &Option<Box<str>>| own.clone().or_else(|| other.clone());
+                Pattern {
+                    channel: part(&pattern.channel, &protected.channel),
+                    topic: part(&pattern.topic, &protected.topic),
+                    subtopic: part(&pattern.subtopic, &protected.subtopic),
+                }
+            })
+            .collect();
+        parts.into_iter()
     }
 
     /// The triple as the index compares it.
@@ -177,6 +180,38 @@ impl Policy {
         } else {
             Triple::new(&*triple.channel, &*triple.topic, &*triple.subtopic)
         }
+    }
+}
+
+impl Chosen {
+    fn new(config: &Config) -> Self {
+        Self {
+            folds: config.channels.values().any(|channel| channel.fold_case),
+            channels: config.channels.iter().map(|(name, channel)| (name.clone(), *channel)).collect(),
+            protected: config.protected.clone(),
+            protected_lengths: Lengths::of(config.protected.iter().map(|pattern| pattern.subtopic.as_deref())),
+            only: config.requests.only.clone(),
+            limits: Limits {
+                subscriptions: config.limits.subscriptions,
+                pending_requests: config.limits.pending_requests,
+                pending_bytes: config.limits.pending_bytes,
+                retained_values: config.limits.retained_values,
+                retained_bytes: config.limits.retained_bytes,
+                retained_total_bytes: config.limits.retained_total_bytes,
+                request_timeout: config.requests.timeout,
+                more_max: config.requests.more_max,
+                blocked: config.requests.blocked,
+            },
+        }
+    }
+
+    fn channel(&self, name: &str) -> Channel {
+        self.channels.get(name).copied().unwrap_or_default()
+    }
+
+    fn is_protected(&self, triple: &Triple<'_>) -> bool {
+        self.protected_lengths.contain(triple.subtopic.len())
+            && self.protected.iter().any(|pattern| pattern.matches_any_case(triple))
     }
 }
 

@@ -12,6 +12,7 @@ use std::time::Instant;
 use wire::{CloseCode, ErrorCode, Refusal, notice};
 
 use crate::auth::{Permissions, Proved, Review, Right, Rights, Users, Verifier};
+use crate::config::Config;
 use crate::router::change::Reason;
 use crate::router::outbox::End;
 use crate::router::session::Session;
@@ -44,6 +45,13 @@ impl Router {
         reloads: u64,
     ) -> Result<Option<Arc<Session>>, Refusal> {
         self.attach_if(now, registration, || self.reloads() == reloads)
+    }
+
+    /// Puts the router's part of another configuration in force; see [`Policy::replace`]. The caller lets
+    /// [`Router::review`] follow.
+    pub fn replace_policy(&self, config: &Config) {
+        self.policy.replace(config);
+        self.requests.set_blocked_max(config.requests.blocked);
     }
 
     /// Begins a new reload, and judges every session by the verifier that is in force since. Sessions whose proof is no

@@ -131,7 +131,7 @@ impl Router {
     /// # Errors
     /// `TOO_MANY_SUBSCRIPTIONS`.
     fn check_room(&self, held: &[Arc<Subscription>], wanted: &Subscribe) -> Result<(), Refusal> {
-        let most = self.policy.limits.subscriptions;
+        let most = self.policy.limits().subscriptions;
         if held.len() >= most {
             return Err(Refusal::new(
                 ErrorCode::TooManySubscriptions,

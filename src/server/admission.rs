@@ -15,10 +15,10 @@ const OVERFLOW: usize = 256;
 
 /// Counts connections against `limits.connections`, `limits.connections_per_address` and `limits.unregistered`.
 pub(super) struct ConnectionLimit {
-    total_max: usize,
+    total_max: AtomicUsize,
     /// 0: no limit.
-    per_address_max: usize,
-    unregistered_max: usize,
+    per_address_max: AtomicUsize,
+    unregistered_max: AtomicUsize,
     unregistered: Unregistered,
     taken: Mutex<Taken>,
     web_sockets: AtomicUsize,
@@ -27,7 +27,6 @@ pub(super) struct ConnectionLimit {
 #[derive(Default)]
 struct Taken {
     total: usize,
-    /// Empty if there is no limit per address.
     by_address: HashMap<IpAddr, usize>,
 }
 
@@ -64,13 +63,20 @@ impl ConnectionLimit {
     /// `unregistered` is shared with the connections, which leave that count when they register.
     pub(super) fn new(limits: &Limits, unregistered: Unregistered) -> Self {
         Self {
-            total_max: limits.connections,
-            per_address_max: limits.connections_per_address,
-            unregistered_max: limits.unregistered,
+            total_max: AtomicUsize::new(limits.connections),
+            per_address_max: AtomicUsize::new(limits.connections_per_address),
+            unregistered_max: AtomicUsize::new(limits.unregistered),
             unregistered,
             taken: Mutex::default(),
             web_sockets: AtomicUsize::new(0),
         }
+    }
+
+    /// Puts other limits in force, for connections that are accepted from now on.
+    pub(super) fn replace(&self, limits: &Limits) {
+        self.total_max.store(limits.connections, Ordering::Relaxed);
+        self.per_address_max.store(limits.connections_per_address, Ordering::Relaxed);
+        self.unregistered_max.store(limits.unregistered, Ordering::Relaxed);
     }
 
     /// Counts a connection, in all and as unregistered. Its address is counted by [`Slot::count_address`].
@@ -78,17 +84,19 @@ impl ConnectionLimit {
     /// # Errors
     /// The limit that it is so far beyond that it is to be dropped unanswered.
     pub(super) fn admit(self: &Arc<Self>) -> Result<Admitted, Cap> {
+        let [total_max, unregistered_max] =
+            [&self.total_max, &self.unregistered_max].map(|max| max.load(Ordering::Relaxed));
         let (unregistered, unregistered_count) = self.unregistered.enter();
-        if unregistered_count > self.unregistered_max.saturating_add(OVERFLOW) {
+        if unregistered_count > unregistered_max.saturating_add(OVERFLOW) {
             return Err(Cap::Unregistered);
         }
         let mut taken = self.taken.lock();
-        if taken.total >= self.total_max.saturating_add(OVERFLOW) {
+        if taken.total >= total_max.saturating_add(OVERFLOW) {
             return Err(Cap::Connections);
         }
         taken.total += 1;
-        let mut beyond = (unregistered_count > self.unregistered_max).then_some(Cap::Unregistered);
-        if taken.total > self.total_max {
+        let mut beyond = (unregistered_count > unregistered_max).then_some(Cap::Unregistered);
+        if taken.total > total_max {
             beyond = Some(Cap::Connections);
         }
         drop(taken);
@@ -113,15 +121,16 @@ pub(super) struct Slot {
 impl Slot {
     /// Counts the connection for an address from now on, once. Returns the limit if it is beyond it.
     pub(super) fn count_address(&self, address: IpAddr) -> Option<Cap> {
-        let most = self.limit.per_address_max;
+        let most = self.limit.per_address_max.load(Ordering::Relaxed);
         let address = network_of(address);
-        if most == 0 || self.counted.set(address).is_err() {
+        // Counted also while there is no limit, because there may be one after a reload.
+        if self.counted.set(address).is_err() {
             return None;
         }
         let mut taken = self.limit.taken.lock();
         let here = taken.by_address.entry(address).or_default();
         *here += 1;
-        (*here > most).then_some(Cap::PerAddress)
+        (most > 0 && *here > most).then_some(Cap::PerAddress)
     }
 
     /// Counts the connection as a WebSocket from now on.

@@ -144,7 +144,7 @@ impl Server {
             router: Arc::new(router.with_switched_off(adapters.switched_off())),
             in_force: Replaceable::new(in_force),
             config: Mutex::new(config),
-            connections: Arc::new(ConnectionLimit::new(settings.limits(), settings.unregistered().clone())),
+            connections: Arc::new(ConnectionLimit::new(&settings.limits(), settings.unregistered().clone())),
             admission: Admission::default(),
             refusals: LogLimit::default(),
             settings: Arc::new(settings),

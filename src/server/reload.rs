@@ -13,7 +13,7 @@ use super::same_user::SameUser;
 use super::trial::{UnusableList, try_files};
 use super::wiring::Proving;
 use super::{Broker, wiring};
-use crate::auth::{Claim, FetchedKeys, Proved, Review, Verification, Verifier};
+use crate::auth::{Claim, FetchedKeys, Proof, Proved, Review, Verification, Verifier};
 use crate::config::{Changes, Config, Http, Mistakes};
 use crate::router::Reviewed;
 
@@ -143,9 +143,43 @@ impl Broker {
         let (in_force, fetches) = InForce::open(&new, &self.in_force.get().fetched)?;
         self.fetch_keys(fetches);
         self.in_force.set(in_force);
-        let sessions = self.router.review(Instant::now().into_std(), &self.in_force);
+        self.connections.replace(&new.limits);
+        self.settings.replace_limits(new.limits.clone());
+        self.router.replace_policy(&new);
+        self.adapters.replace_bounds(&new);
+        let judge = Judge { verifier: &self.in_force, renamed: renamed_tables(&changes.reload) };
+        let sessions = self.router.review(Instant::now().into_std(), &judge);
         *config = new;
         Ok(Reloaded { number: self.router.reloads(), changed: changes.reload, sessions })
+    }
+}
+
+/// Keys of `[auth.salesforce_*]` that decide which user a proof is for. When they change, the sessions of the table may be
+/// of other users than it proves now.
+const NAMES_USERS: &[&str] = &["org_id", "user"];
+
+/// The tables of which such a key has changed.
+fn renamed_tables(changed: &[String]) -> Vec<&str> {
+    let parts = changed.iter().filter_map(|key| key.rsplit_once('.'));
+    parts.filter(|(_, key)| NAMES_USERS.contains(key)).map(|(table, _)| table).collect()
+}
+
+/// Judges live sessions by the verifier in force, except those of tables that name users in another way now.
+struct Judge<'a> {
+    verifier: &'a dyn Verifier,
+    renamed: Vec<&'a str>,
+}
+
+impl Verifier for Judge<'_> {
+    fn verify(&self, claim: Claim) -> Verification<'_> {
+        self.verifier.verify(claim)
+    }
+
+    fn review(&self, proved: &Proved<'_>) -> Review {
+        match proved.proof {
+            Proof::Salesforce(table) if self.renamed.contains(table) => Review::End,
+            _ => self.verifier.review(proved),
+        }
     }
 }
 

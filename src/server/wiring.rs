@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -11,7 +12,7 @@ use super::issuers::{self, Opened};
 use super::key_fetch::KeyFetch;
 use super::trial::Unusable;
 use crate::adapter::Handler;
-use crate::adapter::host::{self, Bounds, Host};
+use crate::adapter::host::{self, Bounds, BoundsHandle, Host};
 use crate::audit::{Audit, Rotation};
 use crate::auth::{Chain, FetchedKeys, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
@@ -46,6 +47,8 @@ pub(super) struct Adapters {
     handlers: Vec<Arc<dyn Handler>>,
     off: Vec<SwitchedOff>,
     bounds: Bounds,
+    /// The bounds of each handler that was started.
+    started: Mutex<Vec<BoundsHandle>>,
     audit: Arc<Audit>,
     /// The subscriptions to events of an org.
     events: Option<Events>,
@@ -95,10 +98,9 @@ impl Adapters {
             true => None,
             false => Some(Events::open(org()?, &config.data_dir)?),
         };
-        let requests = &config.requests;
-        let bounds = Bounds { in_flight: requests.adapter_in_flight, waiting: requests.adapter_waiting };
+        let bounds = bounds(config);
         let off = salesforce::switched_off(&config.salesforce);
-        Ok(Self { handlers, off, bounds, audit, events, _folder: folder })
+        Ok(Self { handlers, off, bounds, started: Mutex::default(), audit, events, _folder: folder })
     }
 
     /// What the router has to know about them from the beginning.
@@ -123,6 +125,13 @@ impl Adapters {
         }
     }
 
+    /// Puts the bounds of another configuration in force.
+    pub(super) fn replace_bounds(&self, config: &Config) {
+        for handler in &*self.started.lock() {
+            handler.set(bounds(config));
+        }
+    }
+
     /// Attaches the handlers to the router. They answer until `stop`, in tasks on `tasks`.
     pub(super) fn start(
         &self,
@@ -132,10 +141,16 @@ impl Adapters {
     ) -> Result<(), AdapterError> {
         for handler in &self.handlers {
             let host = Host::attach(Arc::clone(router), Arc::clone(handler), self.bounds)?;
+            self.started.lock().push(host.bounds());
             tasks.spawn(host.run(tasks.clone(), stop.clone()));
         }
         Ok(())
     }
+}
+
+fn bounds(config: &Config) -> Bounds {
+    let requests = &config.requests;
+    Bounds { in_flight: requests.adapter_in_flight, waiting: requests.adapter_waiting }
 }
 
 /// Whether the broker uses the org of `[salesforce]`.

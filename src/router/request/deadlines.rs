@@ -25,7 +25,8 @@ pub(in crate::router) struct Requests {
     by_deadline: [Mutex<Deadlines<Arc<Pending>>>; SHARDS],
     /// The sessions whose late reply blocks an ordered handler, and how long they may.
     blocked: Mutex<Deadlines<(RequestId, Arc<Session>)>>,
-    blocked_max: Duration,
+    /// In microseconds.
+    blocked_max: AtomicU64,
     started: Instant,
     /// When the caller of [`Requests::deadline`] will wake up: microseconds since `started`.
     armed: AtomicU64,
@@ -37,7 +38,7 @@ impl Requests {
         Self {
             by_deadline: Default::default(),
             blocked: Mutex::default(),
-            blocked_max,
+            blocked_max: AtomicU64::new(micros(blocked_max)),
             started: now,
             armed: AtomicU64::new(u64::MAX),
             earlier: Notify::new(),
@@ -63,7 +64,7 @@ impl Requests {
         id: RequestId,
         session: &Arc<Session>,
     ) -> Instant {
-        let until = now + self.blocked_max;
+        let until = now + self.blocked_max();
         self.blocked.lock().insert((until, late), (id, Arc::clone(session)));
         self.wake_before(until);
         until
@@ -127,9 +128,14 @@ impl Requests {
         due
     }
 
+    /// Changes how long a late reply may block from now on.
+    pub(in crate::router) fn set_blocked_max(&self, blocked_max: Duration) {
+        self.blocked_max.store(micros(blocked_max), Ordering::Relaxed);
+    }
+
     /// The time for which a late reply may block an ordered handler.
     pub(in crate::router) fn blocked_max(&self) -> Duration {
-        self.blocked_max
+        Duration::from_micros(self.blocked_max.load(Ordering::Relaxed))
     }
 
     /// All that are pending.
@@ -141,4 +147,8 @@ impl Requests {
     pub(in crate::router) fn len(&self) -> usize {
         self.by_deadline.iter().map(|shard| shard.lock().len()).sum()
     }
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }

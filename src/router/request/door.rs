@@ -131,7 +131,7 @@ impl Router {
         envelope: &Envelope<'_>,
         timeout: Duration,
     ) -> Result<Given, Refusal> {
-        let most = self.policy.limits.pending_bytes;
+        let most = self.policy.limits().pending_bytes;
         let keep = |text| KeptText::new(&pending.asker, text, most).ok_or_else(|| words::too_many_bytes(most));
         Ok(Given {
             id: pending.id,

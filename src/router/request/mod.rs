@@ -96,12 +96,13 @@ impl Router {
         candidates: Candidates,
         facts: &Facts<'_>,
     ) -> Result<Routed, Refusal> {
-        let most = self.policy.limits.pending_requests;
+        let limits = self.policy.limits();
+        let most = limits.pending_requests;
         let pending = asker.holds.lock().asked.len();
         if pending >= most {
             return Err(words::too_many_pending(most));
         }
-        let timeout_max = self.policy.limits.request_timeout;
+        let timeout_max = limits.request_timeout;
         let timeout = envelope.timeout_ms().map_or(timeout_max, |ms| Duration::from_millis(ms).min(timeout_max));
         let mut asking = Asking { asker, envelope, user: scope.user(), timeout, secret: facts.protected, text: None };
         if envelope.gather() {
@@ -121,7 +122,7 @@ impl Router {
     /// # Errors
     /// `TOO_MANY_REQUESTS`.
     fn keep(&self, asking: &Asking<'_>) -> Result<Arc<KeptText>, Refusal> {
-        let most = self.policy.limits.pending_bytes;
+        let most = self.policy.limits().pending_bytes;
         KeptText::new(asking.asker, asking.envelope.text(), most).ok_or_else(|| words::too_many_bytes(most))
     }
 
@@ -145,7 +146,7 @@ impl Router {
             triple: envelope.triple(),
             user: asking.user,
             timeout: asking.timeout,
-            more_max: self.policy.limits.more_max,
+            more_max: self.policy.limits().more_max,
             secret: asking.secret,
             idempotent: envelope.idempotent(),
             gather,

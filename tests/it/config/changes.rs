@@ -36,7 +36,7 @@ fn a_change_is_named_by_its_key_and_no_other() {
         let Some(value) = other(row) else { continue };
         let mut expected = vec![row.key.as_str()];
         if row.key == "limits.message_bytes" {
-            // Its default is no larger than that.
+            // Its default follows the other key down.
             expected.push("limits.registration_bytes");
         }
         check(&base, &format!("{base}{} = {value}\n", row.key), &expected);
@@ -76,7 +76,7 @@ fn a_table_that_proves_users_is_named_if_it_is_new_or_gone() {
 fn the_page_lists_the_keys_that_need_a_restart() {
     let page = document();
     let section = page.split("### Keys that need a restart").nth(1).unwrap().split("###").next().unwrap();
-    for key in ["`listen`", "`data_dir`", "`credentials.*`"] {
+    for key in ["`listen`", "`data_dir`", "`auth.mode`", "`credentials.*`"] {
         assert!(section.contains(key), "{key}: {section}");
     }
     for row in rows() {

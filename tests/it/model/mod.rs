@@ -1,5 +1,5 @@
 //! Properties against naive models (`properties`, `outbox`, `rights`), the simulation, and many threads on one router
-//! (`stress`, `stress_events`, `stress_rights`, `races_requests`).
+//! (`stress`, `stress_events`, `stress_reload`, `stress_rights`, `races_requests`).
 
 mod outbox;
 mod properties;
@@ -8,4 +8,5 @@ mod rights;
 mod simulation;
 mod stress;
 mod stress_events;
+mod stress_reload;
 mod stress_rights;

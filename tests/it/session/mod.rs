@@ -10,4 +10,5 @@ mod logs;
 mod presence;
 mod registering;
 mod reload;
+mod reload_load;
 mod roles;

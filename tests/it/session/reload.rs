@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::http::{HANDSHAKE, http};
-use crate::support::{Broker, Peer, application, token_of};
+use crate::support::{Broker, Peer, application, envelope, token_of};
 
 /// Waits for the end of a session whose proof was removed.
 async fn revoked(peer: &mut Peer) {
@@ -158,6 +158,70 @@ async fn the_outcome_names_keys_and_never_values() {
     let log = broker.log();
     let value = |it: &str| log.lines().any(|line| line.contains("reload") && line.contains(it));
     assert!(!["secret.example", "softphone", "alice"].into_iter().any(value), "{log}");
+}
+
+#[tokio::test]
+async fn limits_hold_for_live_sessions() {
+    let row = application("softphone", Some("alice"), "");
+    let broker = Broker::with_config(&row).await;
+    let (mut app, mut other) = (broker.app_by_token("softphone").await, broker.app_by_token("softphone").await);
+    app.subscribe("Phone/*/*").await;
+    broker.configure(&format!("limits = {{ subscriptions = 1, malformed = 1, connections = 2 }}\n{row}"));
+    let line = broker.reload().await;
+    assert!(line.contains("changed=\"limits.subscriptions, limits.connections, limits.malformed\""), "{line}");
+    assert_eq!(app.subscribe_refused("Desk/*/*", json!({})).await, "TOO_MANY_SUBSCRIPTIONS");
+    assert_eq!(http(broker.address(), HANDSHAKE).await.status, 503);
+    other.send_text("not JSON").await;
+    other.next_error("INVALID_JSON").await;
+    assert_eq!(other.closed().await, 1008);
+}
+
+#[tokio::test]
+async fn requests_and_channels_follow_the_new_configuration() {
+    let rows = [application("softphone", Some("alice"), ""), application("board", Some("bob"), "")].concat();
+    let channel = "[channels.Queue]\nscope = 'shared'\n".to_owned();
+    let broker = Broker::with_config(&format!("{channel}{rows}")).await;
+    let mut app = broker.app_by_token("softphone").await;
+    let mut board = broker.app_by_token("board").await;
+    board.subscribe("Queue/*/*").await;
+    app.publish("Queue/Stats/Now", 1).await;
+    board.next_on("Queue/Stats/Now").await;
+
+    let only = "requests = { only = ['Phone/Call/Dial'] }\n";
+    broker.configure(&format!("{only}{channel}publish = 'services'\n{rows}"));
+    let line = broker.reload().await;
+    assert!(line.contains("changed=\"requests.only, channels.Queue.publish\""), "{line}");
+    app.publish("Queue/Stats/Now", 2).await;
+    app.next_error("FORBIDDEN").await;
+    app.ask("Phone/Call/Dial", "1").await;
+    app.next_failure("Phone/Call/Dial", "NO_HANDLER").await;
+    board.expect_nothing_from(&mut app).await;
+
+    broker.configure(&rows);
+    let line = broker.reload().await;
+    assert!(line.contains("need a restart: channels.Queue.scope"), "{line}");
+    app.ask("Phone/Call/Dial", "2").await;
+    app.next_failure("Phone/Call/Dial", "NO_HANDLER").await;
+}
+
+#[tokio::test]
+async fn a_triple_that_becomes_protected_is_shown_to_nobody() {
+    let rows = application("softphone", Some("alice"), "");
+    let broker = Broker::with_config(&rows).await;
+    let mut app = broker.app_by_token("softphone").await;
+    for triple in ["Phone/Pin/Set", "Phone/Call/State"] {
+        app.send(envelope(triple, json!({"retain": true, "data": 1}))).await;
+    }
+    app.fence().await;
+    broker.configure(&format!("protected.patterns = ['*/Pin/*']\n{rows}"));
+    broker.reload().await;
+    let mut late = broker.app_by_token("softphone").await;
+    late.subscribe("Phone/*/*").await;
+    assert_eq!(late.next().await["topic"], "Call");
+    late.expect_nothing_from(&mut app).await;
+    app.publish("Phone/Pin/Set", 2).await;
+    app.next_failure("Phone/Pin/Set", "NO_HANDLER").await;
+    late.expect_nothing().await;
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Users whom Salesforce proves: what is believed of a JWT (`signed`), each way against a stand-in org and a real broker
-//! (`live`), and an org that is down or lies (`down`).
+//! (`live`), a new configuration (`reload`), and an org that is down or lies (`down`).
 
 mod down;
 mod live;
+mod reload;
 mod signed;
 
 use std::time::Duration;
