@@ -168,7 +168,7 @@ impl Member {
             (Some(_), _) if is_shared(channel) => true,
             (_, Some(named)) if named != "*" => user == Some(named) && self.may_see(&self.permissions, named),
             (Some(own), None) => user == Some(own),
-            (Some(_), Some(_)) => user.is_some_and(|user| self.may_see(&self.permissions, user)),
+            (_, Some(_)) => user.is_some_and(|user| self.may_see(&self.permissions, user)),
         }
     }
 
