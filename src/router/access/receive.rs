@@ -118,7 +118,7 @@ impl Session {
         }
     }
 
-    /// The same; `None` is no user's, and concerns everybody.
+    /// The same. An envelope without a user (`None`) concerns everybody.
     pub(in crate::router) fn may_know(&self, permissions: &Permissions, user: Option<&str>) -> bool {
         user.is_none_or(|user| self.may_see(permissions, user))
     }
