@@ -8,6 +8,7 @@ use crate::audit::Audit;
 use crate::config::Limits;
 use crate::router::{Outbox, OutboxLimits};
 use crate::telemetry::LogLimit;
+use crate::websocket::FrameMemory;
 
 /// What all connections of a broker share.
 pub struct Settings {
@@ -16,6 +17,8 @@ pub struct Settings {
     pub(super) unregistered: Unregistered,
     /// Where refused registrations are recorded.
     pub(super) audit: Option<Arc<Audit>>,
+    /// The memory of all outboxes.
+    memory: Arc<FrameMemory>,
     /// Limits the log lines that an application can cause.
     pub(super) log_limit: LogLimit<Cause>,
 }
@@ -28,6 +31,7 @@ impl Settings {
             failed_logins: FailedLogins::new(limits.failed_registrations),
             unregistered: Unregistered::default(),
             audit: None,
+            memory: FrameMemory::new(limits.outbound_total_bytes),
             log_limit: LogLimit::default(),
             limits,
         }
@@ -49,6 +53,11 @@ impl Settings {
         &self.unregistered
     }
 
+    /// The memory of all outboxes.
+    pub fn memory(&self) -> &FrameMemory {
+        &self.memory
+    }
+
     /// An outbox of the configured size.
     #[must_use]
     pub fn outbox(&self) -> Outbox {
@@ -57,5 +66,6 @@ impl Settings {
             bytes: self.limits.outbound_bytes,
             refuses: false,
         })
+        .with_memory(Arc::clone(&self.memory))
     }
 }

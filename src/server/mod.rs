@@ -19,12 +19,12 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +40,9 @@ use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::salesforce::SetupErrors;
 use crate::telemetry::LogLimit;
+
+/// How long a session gets to release the memory of its queue before the next one is ended too.
+const RELEASE_TIME: Duration = Duration::from_millis(20);
 
 /// A broker with its listeners open.
 pub struct Server {
@@ -164,6 +167,7 @@ impl Server {
         tokio::select! {
             () = served_and_drained => {}
             () = tick(&broker.router) => {}
+            () = bound_queues(&broker) => {}
         }
     }
 }
@@ -178,6 +182,20 @@ async fn tick(router: &Router) {
                 () = earlier => {}
             },
             None => earlier.await,
+        }
+    }
+}
+
+/// Ends sessions while the queues of all together use too much memory, the longest queue first. Never ready.
+async fn bound_queues(broker: &Broker) {
+    let memory = broker.settings.memory();
+    loop {
+        memory.exceeded().await;
+        while memory.is_exceeded() && broker.router.end_longest_queue() {
+            // What the session's task was about to write is released when that ends.
+            if memory.is_exceeded() {
+                timeout(RELEASE_TIME, broker.ended.cancelled()).await.ok();
+            }
         }
     }
 }

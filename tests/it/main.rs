@@ -18,6 +18,7 @@ mod session;
 mod wire;
 
 mod browser;
+mod certificates;
 mod cli;
 mod client;
 mod config;
