@@ -32,6 +32,7 @@ pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
+use self::listener::Descriptors;
 use self::refusal::Reason;
 use self::wiring::Adapters;
 use crate::auth::Verifier;
@@ -93,6 +94,7 @@ struct Broker {
     settings: Arc<Settings>,
     connections: Arc<ConnectionLimit>,
     admission: Admission,
+    descriptors: Descriptors,
     /// Limits the log lines about refused handshakes.
     refusals: LogLimit<(Reason, StatusCode)>,
     /// Listeners and connections.
@@ -131,6 +133,7 @@ impl Server {
             verifier,
             connections: Arc::new(ConnectionLimit::new(settings.limits(), settings.unregistered().clone())),
             admission: Admission::default(),
+            descriptors: Descriptors::new(listeners.len()),
             refusals: LogLimit::default(),
             http: config.http,
             settings: Arc::new(settings),

@@ -4,6 +4,7 @@
 //! Waiting for strangers costs nobody anything: a connection takes an admission permit only when there is something to do
 //! for it.
 
+mod descriptors;
 mod head;
 mod http;
 mod stream;
@@ -22,6 +23,9 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
+pub(super) use self::descriptors::Descriptors;
+
+use self::descriptors::LOOK_AGAIN;
 use self::head::HeadError;
 use self::http::{Answered, Peer};
 use super::Broker;
@@ -76,7 +80,8 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Accepts connections until the drain is over. No error ends it: they pass (EMFILE), or belong to a peer.
+/// Accepts connections until the drain is over, as long as there are descriptors for them. No error ends it: they pass, or
+/// belong to a peer.
 pub(super) async fn accept(listener: TcpListener, broker: Arc<Broker>) {
     let mut pause = ACCEPT_PAUSE.0;
     for number in 1_u64.. {
@@ -90,14 +95,29 @@ pub(super) async fn accept(listener: TcpListener, broker: Arc<Broker>) {
         match accepted {
             Ok((stream, peer)) => {
                 pause = ACCEPT_PAUSE.0;
+                let is_last = broker.descriptors.keep(&stream);
                 admit(&broker, stream, peer);
+                if is_last {
+                    wait_for_descriptors(&listener, &broker).await;
+                }
             }
             Err(error) if is_of_the_peer(&error) => {}
+            Err(error) if Descriptors::are_exhausted(&error) => wait_for_descriptors(&listener, &broker).await,
             Err(error) => {
-                tracing::warn!(%error, ?pause, "could not accept a connection");
+                broker.descriptors.log_fault(Instant::now().into_std(), &error);
                 timeout(pause, broker.closing.cancelled()).await.ok();
                 pause = (pause * 2).min(ACCEPT_PAUSE.1);
             }
+        }
+    }
+}
+
+/// Waits until there is a descriptor for a further connection, or until the drain is over.
+async fn wait_for_descriptors(listener: &TcpListener, broker: &Broker) {
+    broker.descriptors.log_short(Instant::now().into_std());
+    while timeout(LOOK_AGAIN, broker.closing.cancelled()).await.is_err() {
+        if !broker.descriptors.are_short(listener) {
+            return;
         }
     }
 }
