@@ -19,7 +19,10 @@ impl Chain {
 impl Verifier for Chain {
     fn verify(&self, claim: Claim) -> Verification<'_> {
         match self.tokens.find(&claim) {
-            Err(AuthError::Unauthenticated(_)) => self.rest.verify(claim),
+            // A certificate without a token is nobody's but the table's.
+            Err(AuthError::Unauthenticated(_)) if claim.token.is_some() || claim.certificate.is_none() => {
+                self.rest.verify(claim)
+            }
             // A token of the table that is good for another source is nobody else's.
             known => ready(known),
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::Permissions;
+use super::{ClientCertificate, Permissions};
 
 /// Whose a session is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +58,8 @@ pub enum Proof {
     Token([u8; 32]),
     /// An issuer of JWTs, by the name of its table in the configuration.
     Issuer(Arc<str>),
+    /// A row of `[[applications]]`, by a client certificate that it names.
+    Certificate(Arc<ClientCertificate>),
     /// A Salesforce org, by the name of the table `[auth.salesforce_*]`.
     Salesforce(&'static str),
 }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a socket or a session: a verifier gets a token and a claim and says who that is.
 
+mod certificate;
 mod chain;
 mod identity;
 mod jwt;
@@ -11,6 +12,7 @@ mod rights;
 mod token;
 mod users;
 
+pub use certificate::{CertificateName, ClientCertificate};
 pub use chain::Chain;
 pub use identity::{Ends, Identity, Principal, Proof};
 pub use jwt::{Claims, Jwt, JwtKeys, JwtRules};
@@ -24,6 +26,7 @@ use secrecy::SecretString;
 use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// What a session says of itself when it registers. Its token does not print.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub struct Claim {
     pub user: Option<String>,
     /// What is to prove it.
     pub token: Option<SecretString>,
+    /// What proves it if there is no token.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// Why a claim was not believed.

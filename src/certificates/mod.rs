@@ -7,7 +7,9 @@ mod authority;
 mod folder;
 mod host;
 mod leaf;
+mod subject;
 
 pub use folder::{Folder, FolderError, renew_if_due};
 pub use host::{Host, HostError};
 pub use leaf::{Leaf, LeafError};
+pub use subject::subject;

@@ -2,6 +2,7 @@
 //! With `--salesforce`, it also tries each step on the way to the org.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -54,10 +55,13 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit>
     if args.print_reference {
         return print(output, &config::document(), Exit::Done);
     }
-    let config = match Config::load(LoadOptions::from_process(args.config.clone())) {
+    let mut config = match Config::load(LoadOptions::from_process(args.config.clone())) {
         Ok(config) => config,
         Err(mistakes) => return mistaken(&mistakes, args, output),
     };
+    #[expect(clippy::disallowed_methods, reason = "the calendar enters here")]
+    let calendar = SystemTime::now();
+    config.warnings.extend(server::certificate_warnings(calendar, &config));
     let mut unusable = match server::try_config(&config, credentials_key()) {
         Ok(()) => Vec::new(),
         Err(unusable) => unusable.list().iter().map(|it| (it.key(), it.message().to_owned())).collect(),

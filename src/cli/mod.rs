@@ -207,6 +207,11 @@ fn hint_for(error: &anyhow::Error) -> Option<&'static str> {
         Some(Error::Unreachable { kind: io::ErrorKind::ConnectionRefused, .. }) => {
             Some("no broker is listening there; `switchboard serve` starts one, --url gives another address")
         }
+        Some(Error::Unreachable { kind: io::ErrorKind::InvalidData, reason, .. })
+            if reason.contains("InvalidContentType") =>
+        {
+            Some("what listens there does not speak TLS; try ws:// in place of wss://, or the port of tls.listen")
+        }
         Some(Error::Unreachable { kind: io::ErrorKind::InvalidData, .. }) => {
             Some("--ca-file names the certificate authority of a broker whose certificate this computer does not trust")
         }

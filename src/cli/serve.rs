@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use clap::ValueEnum as _;
@@ -18,7 +18,7 @@ use super::signals::Signals;
 use super::try_it::Example;
 use super::{Exit, open_files, output};
 use crate::config::{AuthMode, Config, LoadOptions};
-use crate::server::Server;
+use crate::server::{self, Server};
 use crate::telemetry::{self, Format};
 
 /// How long threads that are writing to the store get to finish at the end.
@@ -157,11 +157,15 @@ fn runtime() -> io::Result<Runtime> {
 
 async fn serve_until_signalled(config: Config, own_folder: Option<&Path>, format: Format) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("signals cannot be received")?;
-    let (summary, warnings) = (config.summary(), config.warnings.clone());
+    #[expect(clippy::disallowed_methods, reason = "the calendar enters here")]
+    let calendar = SystemTime::now();
+    let mut warnings = config.warnings.clone();
+    warnings.extend(server::certificate_warnings(calendar, &config));
+    let summary = config.summary();
     let example = (config.auth == AuthMode::Open).then(|| Example::of(&config, own_folder));
     let server = Server::bind(config, credentials_key())?;
-    introduce(&summary, &warnings, example.as_ref().zip(server.addresses().first()), format);
-    announce(server.addresses());
+    introduce(&summary, &warnings, example.as_ref(), server.addresses().first(), format);
+    announce(server.urls());
     let shutdown = CancellationToken::new();
     let signalled_twice = async {
         signals.ending().await;
@@ -178,10 +182,10 @@ async fn serve_until_signalled(config: Config, own_folder: Option<&Path>, format
 }
 
 /// Prints the lines that scripts wait for.
-fn announce(addresses: &[SocketAddr]) {
+fn announce(urls: &[String]) {
     let mut lines = String::new();
-    for address in addresses {
-        writeln!(lines, "listening on ws://{address}/ws").ok();
+    for url in urls {
+        writeln!(lines, "listening on {url}").ok();
     }
     let mut out = io::stdout().lock();
     // A closed standard output does not keep the broker from serving.
@@ -189,7 +193,13 @@ fn announce(addresses: &[SocketAddr]) {
 }
 
 /// Prints the version, the configuration with its warnings and, in open mode, what that means and how to try it.
-fn introduce(summary: &[String], warnings: &[String], example: Option<(&Example, &SocketAddr)>, format: Format) {
+fn introduce(
+    summary: &[String],
+    warnings: &[String],
+    example: Option<&Example>,
+    plain: Option<&SocketAddr>,
+    format: Format,
+) {
     let version = env!("CARGO_PKG_VERSION");
     let warnings = example.map(|_| Example::WARNING).into_iter().chain(warnings.iter().map(String::as_str));
     match format {
@@ -207,7 +217,7 @@ fn introduce(summary: &[String], warnings: &[String], example: Option<(&Example,
             for warning in warnings {
                 writeln!(text, "warning: {warning}").ok();
             }
-            if let Some((example, address)) = example {
+            if let (Some(example), Some(address)) = (example, plain) {
                 writeln!(text, "{}", example.text(*address)).ok();
             }
             io::stderr().write_all(text.as_bytes()).ok();

@@ -11,7 +11,8 @@ use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, Key, keys};
 use super::rules::Places;
 use super::salesforce::{OBJECT_KEYS, OBJECTS, TOPIC_KEYS, TOPICS};
 use super::value::Item;
-use super::{Application, Channel, Config, EventTopic, WritableObject, syntax};
+use super::{Application, Channel, Config, EventTopic, ProvedBy, WritableObject, syntax, tls};
+use crate::auth::CertificateName;
 use wire::{BROKER, check_name, check_part};
 
 /// `[[applications]]` while it is read: what is required may yet be absent.
@@ -25,6 +26,10 @@ pub(crate) struct Draft {
     pub(crate) service: bool,
     /// `token_sha256`
     pub(crate) token_sha256: Option<[u8; 32]>,
+    /// `certificate`
+    pub(crate) certificate: Option<String>,
+    /// `certificate_sha256`
+    pub(crate) certificate_sha256: Option<[u8; 32]>,
     /// `exclusive`
     pub(crate) exclusive: bool,
     /// `observe`
@@ -34,6 +39,18 @@ pub(crate) struct Draft {
     /// `request`
     pub(crate) request: Option<Vec<wire::Pattern>>,
 }
+
+impl Draft {
+    /// What proves it. `None` if nothing does.
+    fn proved_by(&self) -> Option<ProvedBy> {
+        let subject = || self.certificate.as_deref().map(|subject| CertificateName::Subject(subject.into()));
+        let certificate = || self.certificate_sha256.map(CertificateName::Sha256).or_else(subject);
+        self.token_sha256.map(ProvedBy::Token).or_else(|| certificate().map(ProvedBy::Certificate))
+    }
+}
+
+/// The keys of an application that say what proves it.
+const PROOFS: [&str; 3] = ["token_sha256", "certificate_sha256", "certificate"];
 
 /// Reads a text into a configuration.
 pub(crate) fn read(text: &str, path: &Path, config: &mut Config, places: &mut Places, report: &mut Report) {
@@ -153,7 +170,7 @@ struct Reader<'a> {
     /// Whether the whole text could be parsed: else nothing is called missing.
     whole: bool,
     /// What the applications so far are known by.
-    seen: HashSet<([u8; 32], String)>,
+    seen: HashSet<(ProvedBy, String)>,
 }
 
 type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
@@ -236,13 +253,20 @@ impl Reader<'_> {
                 self.report.add(&self.lines.place(written.unwrap_or(start)), format!("{prefix}{key}"), message);
             }
         }
-        let Draft { source, user, service: _, token_sha256, exclusive, observe, handle, request } = draft;
-        let (true, Some(source), Some(token_sha256)) = (complete, source, token_sha256) else { return };
-        if !self.seen.insert((token_sha256, source.clone())) {
-            let message = "is listed before with the same token_sha256: a token proves a source once";
+        let proved_by = draft.proved_by();
+        let Draft { source, user, exclusive, observe, handle, request, .. } = draft;
+        let (true, Some(source), Some(proved_by)) = (complete, source, proved_by) else { return };
+        if !self.seen.insert((proved_by.clone(), source.clone())) {
+            let message = match proved_by {
+                ProvedBy::Token(_) => "is listed before with the same token_sha256: a token proves a source once",
+                ProvedBy::Certificate(_) => "is listed before with the same certificate, which proves a source once",
+            };
             self.report.add(&self.lines.place(start), format!("{prefix}source"), message);
         }
-        self.config.applications.push(Application { source, user, token_sha256, exclusive, observe, handle, request });
+        if matches!(proved_by, ProvedBy::Certificate(_)) {
+            self.places.note(tls::CERTIFICATE_ROW, self.lines.place(start));
+        }
+        self.config.applications.push(Application { source, user, proved_by, exclusive, observe, handle, request });
     }
 
     fn channels(&mut self, value: &Spanned<DeValue<'_>>) {
@@ -338,7 +362,18 @@ fn incomplete(table: &DeTable<'_>, draft: &Draft) -> impl Iterator<Item = (&'sta
     let has = |key: &str| table.contains_key(key);
     [
         (!has("source"), "source", "is missing: the name that the application registers under"),
-        (!has("token_sha256"), "token_sha256", "is missing: 'switchboard token new' prints a token and its hash"),
+        (
+            !PROOFS.iter().any(|key| has(key)),
+            "token_sha256",
+            "is missing: 'switchboard token new' prints a token and its hash; or name a client certificate by \
+             certificate_sha256 or certificate",
+        ),
+        (
+            PROOFS.iter().filter(|key| has(key)).count() > 1,
+            PROOFS.into_iter().rfind(|key| has(key)).unwrap_or("token_sha256"),
+            "must not stand beside another proof: an application has one of token_sha256, certificate_sha256 and \
+             certificate; list it twice for two",
+        ),
         (
             has("user") && draft.service,
             "user",

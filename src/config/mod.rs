@@ -13,21 +13,25 @@ mod reference;
 mod document;
 mod file;
 mod mistake;
+mod network;
 mod rules;
 mod salesforce;
 mod summary;
 mod syntax;
 mod text;
+mod tls;
 mod value;
 
 pub use document::{Row, document, rows};
 pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
+pub use network::Network;
 pub use salesforce::{
     Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,
     Proofs, ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
 };
+pub use tls::{Tls, TlsVersion};
 pub(crate) use value::Fault;
 
 use std::collections::HashMap;
@@ -36,7 +40,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Ends, Identity, Permission, Permissions, Principal, Proof, TokenTable, Users};
+use crate::auth::{CertificateName, Ends, Identity, Permission, Permissions, Principal, Proof, TokenTable, Users};
 pub(crate) use text::{name as check_user, origin as canonical_origin, source as check_source};
 use wire::Pattern;
 
@@ -55,6 +59,8 @@ pub struct Config {
     pub proofs: Proofs,
     /// What browsers may connect.
     pub http: Http,
+    /// `[tls]`
+    pub tls: Tls,
     /// `[[applications]]`
     pub applications: Vec<Application>,
     /// `[channels.NAME]`; a channel not named has [`Channel::default`].
@@ -74,12 +80,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Which identity each token of `[[applications]]` proves.
+    /// Which identity each token and each certificate of `[[applications]]` proves.
     #[must_use]
     pub fn token_table(&self) -> TokenTable {
         let mut table = TokenTable::default();
         for application in &self.applications {
-            table.insert(application.token_sha256, application.source.clone(), application.identity());
+            let (source, identity) = (application.source.clone(), application.identity());
+            match &application.proved_by {
+                ProvedBy::Token(hash) => table.insert(*hash, source, identity),
+                ProvedBy::Certificate(name) => table.insert_certificate(name.clone(), source, identity),
+            }
         }
         table
     }
@@ -103,17 +113,53 @@ pub struct Http {
     /// Hosts beside `localhost` and IP addresses, as a `Host` header writes them (lower case, IPv6 in brackets), without
     /// a port.
     pub allowed_hosts: Vec<String>,
+    /// Whether `listen` may name addresses beyond loopback, where what is sent can be read on the way.
+    pub insecure: bool,
+    /// Proxies whose header names the address of the client.
+    pub trusted_proxies: Vec<Network>,
+    /// The header in which they do.
+    pub forwarded_header: ForwardedHeader,
 }
 
-/// One of `[[applications]]`: a source, whose it is, and the hash of the token that proves it.
+/// `http.forwarded_header`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239)
+    Forwarded,
+}
+
+impl ForwardedHeader {
+    /// Returns the name of the header, in lower case.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::XForwardedFor => "x-forwarded-for",
+            Self::Forwarded => "forwarded",
+        }
+    }
+}
+
+/// What proves an application.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ProvedBy {
+    /// `token_sha256`: SHA-256 of the token's text.
+    Token([u8; 32]),
+    /// `certificate` or `certificate_sha256`
+    Certificate(CertificateName),
+}
+
+/// One of `[[applications]]`: a source, whose it is, and what proves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Application {
     /// The name it registers under.
     pub source: String,
     /// The agent; `None` for a service.
     pub user: Option<String>,
-    /// SHA-256 of the token's text.
-    pub token_sha256: [u8; 32],
+    /// A token or a client certificate.
+    pub proved_by: ProvedBy,
     /// One session a user.
     pub exclusive: bool,
     /// May observe other users.
@@ -135,7 +181,11 @@ impl Application {
         };
         let observe = if self.observe { Users::All } else { Users::nobody() };
         let permissions = Permissions { observe, handle: patterns(&self.handle), request, ..Permissions::default() };
-        let proof = Proof::Token(self.token_sha256);
+        let proof = match self.proved_by {
+            ProvedBy::Token(hash) => Proof::Token(hash),
+            // The table puts in the certificate that is shown.
+            ProvedBy::Certificate(_) => Proof::Nothing,
+        };
         Identity { principal, exclusive: self.exclusive, permissions, proof, ends: Ends::Never }
     }
 }
@@ -337,6 +387,7 @@ impl Default for Config {
             auth: AuthMode::Open,
             proofs: Proofs::default(),
             http: Http::default(),
+            tls: Tls::default(),
             applications: Vec::new(),
             channels: HashMap::new(),
             protected: PROTECTED.iter().filter_map(|pattern| pattern.parse().ok()).collect(),

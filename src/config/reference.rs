@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::file::Draft;
 use super::text;
 use super::value::{Slot, Word};
-use super::{AuthMode, Channel, Config, Overflow, Publish, Scope, Store, salesforce};
+use super::{AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, salesforce, tls};
 
 /// The shortest duration that a timer keeps.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -38,7 +38,7 @@ pub(crate) const VARIABLE_PREFIX: &str = "SWITCHBOARD__";
 
 /// The keys that stand once.
 pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
-    KEYS.iter().chain(salesforce::all_keys())
+    KEYS.iter().chain(tls::TLS_KEYS).chain(salesforce::all_keys())
 }
 
 static KEYS: &[Key<Config>] = &[
@@ -86,6 +86,32 @@ static KEYS: &[Key<Config>] = &[
         meaning: "Names, without a port, that a request may have as its `Host`, beside `localhost` and any IP address. \
                   Other names are refused with 421: they are how a foreign page reaches a local server (DNS \
                   rebinding).",
+    },
+    Key {
+        name: "http.insecure",
+        slot: Slot::Switch(|it| &mut it.http.insecure),
+        default: "false",
+        unit: "",
+        meaning: "Whether `listen` may name addresses beyond loopback, where tokens and passwords are sent in the clear: in a \
+                  pod's network, or behind a proxy that ends TLS. Otherwise use `tls.listen`.",
+    },
+    Key {
+        name: "http.trusted_proxies",
+        slot: Slot::Networks(|it| &mut it.http.trusted_proxies),
+        default: "[]",
+        unit: "",
+        meaning: "Proxies, by address or network, whose `forwarded_header` names the client. Limits per address and the logs then \
+                  use the client's address.",
+    },
+    Key {
+        name: "http.forwarded_header",
+        slot: Slot::Word(&[
+            Word { word: "x-forwarded-for", put: |it| it.http.forwarded_header = ForwardedHeader::XForwardedFor },
+            Word { word: "forwarded", put: |it| it.http.forwarded_header = ForwardedHeader::Forwarded },
+        ]),
+        default: r#""x-forwarded-for""#,
+        unit: "",
+        meaning: "The one header that is read for that, from the right, past the addresses of trusted proxies.",
     },
     Key {
         name: "protected.patterns",
@@ -366,10 +392,27 @@ pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
     },
     Key {
         name: "token_sha256",
-        slot: Slot::Hash(|it, hash| it.token_sha256 = Some(hash)),
-        default: "required",
+        slot: Slot::Hash(text::hash, |it, hash| it.token_sha256 = Some(hash)),
+        default: "this or a certificate",
         unit: "",
         meaning: "The SHA-256 of the token's text. `switchboard token new` prints a token and its hash.",
+    },
+    Key {
+        name: "certificate_sha256",
+        slot: Slot::Hash(text::fingerprint, |it, hash| it.certificate_sha256 = Some(hash)),
+        default: "this or a token",
+        unit: "",
+        meaning: "The SHA-256 of a client certificate (its DER), which proves the application on `tls.client_listen` without a \
+                  token.",
+    },
+    Key {
+        name: "certificate",
+        slot: Slot::Text(text::subject, |it, subject| it.certificate = Some(subject)),
+        default: "this or a token",
+        unit: "",
+        meaning: "The same for every certificate with this subject, in its own order: `\"CN=cti,O=Example\"`. Attributes: CN, O, \
+                  OU, C, ST, L, DC. Any authority in `tls.client_ca_file` can issue one; `certificate_sha256` is the better \
+                  choice.",
     },
     Key {
         name: "exclusive",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::mistake::{Place, Report};
-use super::{Application, AuthMode, Channel, Config, Publish, Scope, salesforce};
+use super::{Application, AuthMode, Channel, Config, ForwardedHeader, Publish, Scope, salesforce, tls};
 use wire::Pattern;
 
 /// Where each key that was written got its value.
@@ -44,6 +44,7 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
         Some(_) => {}
         None => config.limits.registration_bytes = config.limits.registration_bytes.min(config.limits.message_bytes),
     }
+    tls::check(config, places, report);
     salesforce::check(config, places, report);
     if report.is_empty() {
         config.warnings = warnings(config);
@@ -51,19 +52,36 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
 }
 
 fn listen(config: &Config, places: &Places, report: &mut Report) {
-    let Some(place) = places.written("listen") else { return };
-    if config.listen.is_empty() {
+    if let Some(place) = places.written("listen")
+        && config.listen.is_empty()
+        && !config.tls.listens()
+    {
         report.add(place, "listen", "must name at least one address");
     }
-    for (at, address) in config.listen.iter().enumerate() {
-        if address.port() != 0 && config.listen.iter().take(at).any(|earlier| earlier == address) {
-            report.add(place, "listen", format!("names {address} twice"));
+    let plain = config.listen.iter().map(|address| ("listen", *address));
+    let all: Vec<_> = plain.chain(config.tls.addresses()).collect();
+    for (at, (key, address)) in all.iter().enumerate() {
+        let Some(place) = places.written(key) else { continue };
+        let earlier = all.iter().take(at).find(|(_, earlier)| earlier == address && address.port() != 0);
+        if let Some((earlier, _)) = earlier {
+            let message = if earlier == key {
+                format!("names {address} twice")
+            } else {
+                format!("names {address}, as {earlier} does")
+            };
+            report.add(place, *key, message);
         }
         if config.auth == AuthMode::Open && !is_loopback(address) {
             let message = format!(
                 "auth.mode \"open\" refuses to listen beyond loopback, and {address} is: use \"tokens\", or 127.0.0.1"
             );
-            report.add(place, "listen", message);
+            report.add(place, *key, message);
+        } else if *key == "listen" && !config.http.insecure && !is_loopback(address) {
+            let message = format!(
+                "{address} is beyond loopback, where tokens and passwords are sent in the clear: use tls.listen; or set \
+                 http.insecure = true, for a pod's network or behind a proxy that ends TLS"
+            );
+            report.add(place, *key, message);
         }
     }
 }
@@ -89,8 +107,8 @@ fn warnings(config: &Config) -> Vec<String> {
         "auth.mode is \"open\": [[applications]] is not used, any local program is whom it says it is",
     );
     warn(
-        !config.listen.iter().all(is_loopback),
-        "listening beyond loopback without TLS: tokens and passwords cross the network in the clear",
+        config.http.trusted_proxies.is_empty() && config.http.forwarded_header != ForwardedHeader::default(),
+        "http.forwarded_header has no effect without http.trusted_proxies",
     );
     let limits_publishers = |channel: &Channel| channel.publish == Publish::Services && channel.scope == Scope::User;
     warn(
@@ -111,6 +129,7 @@ fn warnings(config: &Config) -> Vec<String> {
         "limits.burst is below limits.rate: a session that sends a second's messages at once is slowed down",
     );
     warnings.extend(config.applications.iter().enumerate().flat_map(|(at, it)| without_effect(config, at, it)));
+    warnings.extend(tls::warnings(config));
     warnings.extend(salesforce::warnings(config));
     warnings
 }

@@ -12,9 +12,17 @@ impl Config {
                 AuthMode::Open => "mode: open, for development: no token is asked".to_owned(),
                 AuthMode::Tokens => "mode: tokens".to_owned(),
             },
-            format!("listen: {}", joined(&self.listen)),
-            format!("data: {}", self.data_dir.display()),
+            format!("listen: {}{}", joined(&self.listen), if self.http.insecure { " (http.insecure)" } else { "" }),
         ];
+        let encrypted =
+            [("listen with TLS", &self.tls.listen), ("listen for client certificates", &self.tls.client_listen)];
+        lines.extend(
+            encrypted
+                .into_iter()
+                .filter(|(_, addresses)| !addresses.is_empty())
+                .map(|(what, addresses)| format!("{what}: {}", joined(addresses))),
+        );
+        lines.push(format!("data: {}", self.data_dir.display()));
         if self.credentials.store == Store::Salesforce {
             lines.push(self.salesforce.summary());
         } else if let Some(path) = &self.credentials.key_file {
@@ -39,6 +47,10 @@ impl Config {
         }
         if !self.http.allowed_hosts.is_empty() {
             lines.push(format!("hosts beside loopback: {}", joined(&self.http.allowed_hosts)));
+        }
+        if !self.http.trusted_proxies.is_empty() {
+            let (header, proxies) = (self.http.forwarded_header.name(), joined(&self.http.trusted_proxies));
+            lines.push(format!("proxies whose {header} is believed: {proxies}"));
         }
         let mut channels: Vec<_> = self.channels.iter().collect();
         channels.sort_by_key(|(name, _)| *name);

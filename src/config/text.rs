@@ -53,6 +53,58 @@ pub(crate) fn hash(text: &str) -> Result<[u8; 32], Fault> {
     Ok(bytes)
 }
 
+/// The SHA-256 of a certificate.
+pub(crate) fn fingerprint(text: &str) -> Result<[u8; 32], Fault> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| {
+        let bare: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
+        let near = (bare.len() == 64 && text.contains(':')).then(|| bare.to_ascii_lowercase());
+        let expected = "must be 64 hex digits: the SHA-256 of the certificate in DER; openssl x509 -in FILE -noout -sha256 \
+                        -fingerprint prints it with colons, which have to go";
+        Fault::near(expected, near)
+    })?;
+    Ok(bytes)
+}
+
+/// Attributes of a certificate's subject that can be written.
+const ATTRIBUTES: [&str; 7] = ["CN", "O", "OU", "C", "ST", "L", "DC"];
+
+/// The subject of a certificate, as text of RFC 4514 in the certificate's own order.
+pub(crate) fn subject(text: &str) -> Result<String, Fault> {
+    let mut escaped = false;
+    // A separator that is escaped is part of a value.
+    let separated = text.split(|character| {
+        let separates = !escaped && matches!(character, ',' | '+');
+        escaped = !escaped && character == '\\';
+        separates
+    });
+    for part in separated {
+        let name = part.split_once('=').map(|(name, _)| name);
+        match name {
+            Some(name) if ATTRIBUTES.contains(&name) => {}
+            Some(name) if ATTRIBUTES.iter().any(|known| known.eq_ignore_ascii_case(name.trim())) => {
+                return Err(
+                    "must have its attributes in capitals and without spaces around ',' and '=': CN=cti,O=Example"
+                        .into(),
+                );
+            }
+            Some(_) => {
+                return Err(
+                    "has an attribute that is not CN, O, OU, C, ST, L or DC; name it by certificate_sha256".into()
+                );
+            }
+            None => {
+                return Err(
+                    "must be the subject of a certificate, in its own order, such as CN=cti,O=Example; a ',' or \
+                            '+' in a value has a '\\' before it"
+                        .into(),
+                );
+            }
+        }
+    }
+    Ok(text.to_owned())
+}
+
 /// The name that an application registers under.
 pub(crate) fn source(text: &str) -> Result<String, Fault> {
     match text {

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::mistake::{Mistake, Place, Report, nearest, printable};
+use super::network::Network;
 use super::text;
 use wire::{Pattern, check_name};
 
@@ -118,6 +119,8 @@ fn from_toml(value: &DeValue<'_>, depth: usize, place: &dyn Fn(usize) -> Place) 
 pub(crate) enum Slot<T: 'static> {
     /// Addresses `HOST:PORT`, at least one.
     Addresses(fn(&mut T) -> &mut Vec<SocketAddr>),
+    /// Addresses and networks.
+    Networks(fn(&mut T) -> &mut Vec<Network>),
     /// The path of a file or a folder.
     Path(fn(&mut T, PathBuf)),
     /// One of a few words.
@@ -131,7 +134,7 @@ pub(crate) enum Slot<T: 'static> {
     /// Patterns `channel/topic/subtopic`.
     Patterns(fn(&mut T, Vec<Pattern>)),
     /// A SHA-256.
-    Hash(fn(&mut T, [u8; 32])),
+    Hash(fn(&str) -> Result<[u8; 32], Fault>, fn(&mut T, [u8; 32])),
     /// `true` or `false`.
     Switch(fn(&mut T) -> &mut bool),
     /// A whole number, at least the first.
@@ -158,6 +161,10 @@ impl<T> Slot<T> {
                 let expected = "must be an array of addresses \"HOST:PORT\"";
                 read_list(item, expected, text::address).map(|addresses| *slot(target) = addresses)
             }
+            Self::Networks(slot) => {
+                let expected = "must be an array of addresses or networks, such as \"10.0.0.0/8\"";
+                read_list(item, expected, Network::parse).map(|networks| *slot(target) = networks)
+            }
             Self::Texts(check, slot) => {
                 read_list(item, "must be an array of strings", check).map(|texts| *slot(target) = texts)
             }
@@ -176,12 +183,12 @@ impl<T> Slot<T> {
             Self::Path(put) => read_path(item).map(|path| put(target, path)),
             Self::Word(words) => read_word(words, item).map(|word| (word.put)(target)),
             Self::Text(check, put) => read_text(item, *check).map(|text| put(target, text)),
-            Self::Hash(put) => read_text(item, text::hash).map(|hash| put(target, hash)),
+            Self::Hash(check, put) => read_text(item, *check).map(|hash| put(target, hash)),
             Self::Switch(slot) => read_switch(item).map(|switch| *slot(target) = switch),
             Self::Size(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Count(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
             Self::Span(min, slot) => read_span(item, *min).map(|span| *slot(target) = span),
-            Self::Addresses(_) | Self::Texts(..) | Self::Patterns(_) | Self::Names(..) => {
+            Self::Addresses(_) | Self::Networks(_) | Self::Texts(..) | Self::Patterns(_) | Self::Names(..) => {
                 Err("must be an array".into())
             }
         }
@@ -191,6 +198,7 @@ impl<T> Slot<T> {
     pub(crate) fn kind(&self) -> String {
         match self {
             Self::Addresses(_) => "list of `HOST:PORT`".to_owned(),
+            Self::Networks(_) => "list of addresses and networks".to_owned(),
             Self::Path(_) => "path".to_owned(),
             Self::Word(words) => {
                 let words: Vec<String> = words.iter().map(|word| format!("`\"{}\"`", word.word)).collect();
@@ -200,7 +208,7 @@ impl<T> Slot<T> {
             Self::Texts(..) => "list of texts".to_owned(),
             Self::Names(..) => "table of names and texts".to_owned(),
             Self::Patterns(_) => "list of patterns".to_owned(),
-            Self::Hash(_) => "64 hex digits".to_owned(),
+            Self::Hash(..) => "64 hex digits".to_owned(),
             Self::Switch(_) => "`true` or `false`".to_owned(),
             Self::Size(..) | Self::Count(..) => "whole number".to_owned(),
             Self::Span(..) => "duration".to_owned(),
@@ -214,13 +222,14 @@ impl<T> Slot<T> {
             Self::Count(_, slot) => Some(slot(target).to_string()),
             Self::Span(_, slot) => Some(humantime::format_duration(*slot(target)).to_string()),
             Self::Addresses(_)
+            | Self::Networks(_)
             | Self::Path(_)
             | Self::Word(_)
             | Self::Text(..)
             | Self::Texts(..)
             | Self::Names(..)
             | Self::Patterns(_)
-            | Self::Hash(_)
+            | Self::Hash(..)
             | Self::Switch(_) => None,
         }
     }

@@ -154,7 +154,8 @@ impl Connection {
             ));
         }
         let source = source.to_owned();
-        let claim = Claim { source: source.clone(), user: options.user, token: options.token };
+        let certificate = self.certificate.clone();
+        let claim = Claim { source: source.clone(), user: options.user, token: options.token, certificate };
         let id = envelope.id().map(str::to_owned);
         self.registering = Some(Box::new(Registering { source, id, echo: options.echo, resume: options.resume }));
         // The deadline for registering goes on: no connection waits longer for a verifier.

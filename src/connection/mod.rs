@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use wire::{Close, CloseCode, notice};
 
-use crate::auth::{AuthError, Claim, Identity};
+use crate::auth::{AuthError, Claim, ClientCertificate, Identity};
 use crate::router::{Allowance, End, OnFull, Router, Session};
 use crate::websocket::{Frame, ping};
 use command::Registering;
@@ -100,6 +100,8 @@ pub enum Effect {
 pub struct Connection {
     settings: Arc<Settings>,
     address: IpAddr,
+    /// What the client showed in its TLS handshake.
+    certificate: Option<Arc<ClientCertificate>>,
     phase: Phase,
     /// Counts the connection while it is not registered.
     unregistered: Option<UnregisteredGuard>,
@@ -155,6 +157,7 @@ impl Connection {
         timers.set(Timer::Heartbeat, heartbeat.next(now));
         Self {
             address,
+            certificate: None,
             phase: Phase::Unregistered,
             unregistered: Some(guard),
             registering: None,
@@ -171,6 +174,12 @@ impl Connection {
             is_logged: false,
             settings,
         }
+    }
+
+    /// The same with a certificate that proves its sessions if they have no token.
+    #[must_use]
+    pub fn with_certificate(self, certificate: Option<Arc<ClientCertificate>>) -> Self {
+        Self { certificate, ..self }
     }
 
     /// The registered session, if there is one.

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
 use crate::config::Limits;
-use crate::connection::{Unregistered, UnregisteredGuard};
+use crate::connection::{Unregistered, UnregisteredGuard, network_of};
 
 /// Connections beyond a limit that are kept until they are answered 503. Further ones are dropped.
 const OVERFLOW: usize = 256;
@@ -73,11 +73,11 @@ impl ConnectionLimit {
         }
     }
 
-    /// Counts a connection.
+    /// Counts a connection, in all and as unregistered. Its address is counted by [`Slot::from_address`].
     ///
     /// # Errors
     /// The limit that it is so far beyond that it is to be dropped unanswered.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Admitted, Cap> {
+    pub(super) fn admit(self: &Arc<Self>) -> Result<Admitted, Cap> {
         let (unregistered, unregistered_count) = self.unregistered.enter();
         if unregistered_count > self.unregistered_max.saturating_add(OVERFLOW) {
             return Err(Cap::Unregistered);
@@ -91,15 +91,8 @@ impl ConnectionLimit {
         if taken.total > self.total_max {
             beyond = Some(Cap::Connections);
         }
-        if self.per_address_max > 0 {
-            let here = taken.by_address.entry(address).or_default();
-            *here += 1;
-            if *here > self.per_address_max {
-                beyond = Some(Cap::PerAddress);
-            }
-        }
         drop(taken);
-        let slot = Slot { limit: Arc::clone(self), address, is_web_socket: false };
+        let slot = Slot { limit: Arc::clone(self), counted: OnceLock::new(), is_web_socket: false };
         Ok(Admitted { slot, unregistered, beyond })
     }
 
@@ -112,11 +105,25 @@ impl ConnectionLimit {
 /// Counts one connection while it exists.
 pub(super) struct Slot {
     limit: Arc<ConnectionLimit>,
-    address: IpAddr,
+    /// The address that it counts for, or the /64 of an IPv6 address.
+    counted: OnceLock<IpAddr>,
     is_web_socket: bool,
 }
 
 impl Slot {
+    /// Counts the connection for an address from now on, once. Returns the limit if it is beyond it.
+    pub(super) fn from_address(&self, address: IpAddr) -> Option<Cap> {
+        let most = self.limit.per_address_max;
+        let address = network_of(address);
+        if most == 0 || self.counted.set(address).is_err() {
+            return None;
+        }
+        let mut taken = self.limit.taken.lock();
+        let here = taken.by_address.entry(address).or_default();
+        *here += 1;
+        (*here > most).then_some(Cap::PerAddress)
+    }
+
     /// Counts the connection as a WebSocket from now on.
     pub(super) fn upgraded(&mut self) {
         if !std::mem::replace(&mut self.is_web_socket, true) {
@@ -132,10 +139,12 @@ impl Drop for Slot {
         }
         let mut taken = self.limit.taken.lock();
         taken.total -= 1;
-        if let Some(here) = taken.by_address.get_mut(&self.address) {
+        if let Some(address) = self.counted.get()
+            && let Some(here) = taken.by_address.get_mut(address)
+        {
             *here -= 1;
             if *here == 0 {
-                taken.by_address.remove(&self.address);
+                taken.by_address.remove(address);
             }
         }
     }
@@ -153,18 +162,25 @@ mod tests {
         IpAddr::from([127, 0, 0, last])
     }
 
+    /// Counts a connection from an address, as a listener without proxies does.
+    fn admit(limit: &Arc<ConnectionLimit>, address: IpAddr) -> Result<Admitted, Cap> {
+        let admitted = limit.admit()?;
+        let beyond = admitted.slot.from_address(address).or(admitted.beyond);
+        Ok(Admitted { beyond, ..admitted })
+    }
+
     #[test]
     fn a_connection_counts_until_its_slot_is_dropped() {
         let limit = limit(&Limits { connections: 2, connections_per_address: 1, ..Limits::default() });
-        let beyond = |last| limit.admit(address(last)).map(|admitted| admitted.beyond);
-        let first = limit.admit(address(1)).unwrap();
+        let beyond = |last| admit(&limit, address(last)).map(|admitted| admitted.beyond);
+        let first = admit(&limit, address(1)).unwrap();
         assert_eq!(first.beyond, None);
         assert_eq!(beyond(1), Ok(Some(Cap::PerAddress)));
-        let _second = limit.admit(address(2)).unwrap();
+        let _second = admit(&limit, address(2)).unwrap();
         assert_eq!(beyond(3), Ok(Some(Cap::Connections)));
         drop(first);
         assert_eq!(beyond(1), Ok(None));
-        let overflow: Vec<_> = (0..=OVERFLOW).map(|_| limit.admit(address(4)).unwrap()).collect();
+        let overflow: Vec<_> = (0..=OVERFLOW).map(|_| admit(&limit, address(4)).unwrap()).collect();
         assert_eq!(beyond(5), Err(Cap::Connections));
         drop(overflow);
         let taken = limit.taken.lock();
@@ -174,21 +190,30 @@ mod tests {
     #[test]
     fn a_connection_counts_as_unregistered_until_its_guard_is_dropped() {
         let limit = limit(&Limits { unregistered: 1, ..Limits::default() });
-        let first = limit.admit(address(1)).unwrap();
-        assert_eq!(limit.admit(address(2)).unwrap().beyond, Some(Cap::Unregistered));
+        let first = admit(&limit, address(1)).unwrap();
+        assert_eq!(admit(&limit, address(2)).unwrap().beyond, Some(Cap::Unregistered));
         drop(first.unregistered);
-        let second = limit.admit(address(2)).unwrap();
+        let second = admit(&limit, address(2)).unwrap();
         assert_eq!(second.beyond, None);
-        let overflow: Vec<_> = (0..OVERFLOW).map(|_| limit.admit(address(3)).unwrap()).collect();
-        assert_eq!(limit.admit(address(4)).err(), Some(Cap::Unregistered));
+        let overflow: Vec<_> = (0..OVERFLOW).map(|_| admit(&limit, address(3)).unwrap()).collect();
+        assert_eq!(admit(&limit, address(4)).err(), Some(Cap::Unregistered));
         drop(overflow);
         assert_eq!(limit.unregistered.count(), 1);
     }
 
     #[test]
+    fn the_addresses_of_an_ipv6_host_count_as_one() {
+        let limit = limit(&Limits { connections_per_address: 1, ..Limits::default() });
+        let host = |last: &str| format!("2001:db8:0:7::{last}").parse().unwrap();
+        let _first = admit(&limit, host("1")).unwrap();
+        assert_eq!(admit(&limit, host("2")).unwrap().beyond, Some(Cap::PerAddress));
+        assert_eq!(admit(&limit, "2001:db8:0:8::1".parse().unwrap()).unwrap().beyond, None);
+    }
+
+    #[test]
     fn web_sockets_are_counted_apart() {
         let limit = limit(&Limits::default());
-        let mut admitted = limit.admit(address(1)).unwrap();
+        let mut admitted = admit(&limit, address(1)).unwrap();
         assert_eq!(limit.web_sockets(), 0);
         admitted.slot.upgraded();
         admitted.slot.upgraded();

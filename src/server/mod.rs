@@ -1,16 +1,18 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
-//! hosts and origins, `upgrade` RFC 6455), `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
+//! hosts and origins, `upgrade` RFC 6455), `forwarded` reads the header of a proxy, `refusal` is what it answers then, `drain` ends the broker, `wiring` has the
 //! handlers in this process, `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
 mod drain;
+mod forwarded;
 mod handshake;
 mod listener;
 mod names;
 mod refusal;
+mod tls;
 mod trial;
 mod upgrade;
 mod wiring;
@@ -23,7 +25,6 @@ use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
 use secrecy::SecretString;
-use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,8 +33,9 @@ pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
-use self::listener::Descriptors;
+use self::listener::{Descriptors, Listener, Transport};
 use self::refusal::Reason;
+use self::tls::Tls;
 use self::wiring::Adapters;
 use crate::auth::Verifier;
 use crate::config::{AuthMode, Config, Http};
@@ -47,8 +49,9 @@ const RELEASE_TIME: Duration = Duration::from_millis(20);
 
 /// A broker with its listeners open.
 pub struct Server {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     addresses: Vec<SocketAddr>,
+    urls: Vec<String>,
     broker: Arc<Broker>,
 }
 
@@ -65,7 +68,9 @@ pub enum BindError {
     #[error(transparent)]
     Unusable(#[from] UnusableList),
     /// Another process listens there.
-    #[error("{0} is in use: is another broker running? Stop it, or listen elsewhere (--listen, or the key 'listen')")]
+    #[error(
+        "{0} is in use: is another broker running? Stop it, or listen elsewhere (--listen, or the keys 'listen' and 'tls.listen')"
+    )]
     InUse(SocketAddr),
     /// The system refused.
     #[error("could not listen on {address}")]
@@ -96,9 +101,11 @@ struct Broker {
     admission: Admission,
     descriptors: Descriptors,
     /// Limits the log lines about refused handshakes.
-    refusals: LogLimit<(Reason, StatusCode)>,
+    refusals: LogLimit<(Reason, Option<StatusCode>)>,
     /// Listeners and connections.
     tasks: TaskTracker,
+    /// The certificate of the TLS listeners.
+    tls: Option<Arc<Tls>>,
     adapters: Adapters,
     /// The handlers in this process, which end after the sessions whose requests they answer.
     handlers: TaskTracker,
@@ -119,8 +126,13 @@ impl Server {
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
         try_config(&config, credentials_key.clone())?;
-        let listeners = listen(&config)?;
-        let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let tls = Tls::open(&config.tls).map_err(UnusableList::from)?.map(Arc::new);
+        let listeners = listen(&config, tls.as_deref())?;
+        let with_address = |it: &Listener| Some((it.transport.scheme(), it.socket.local_addr().ok()?));
+        let opened: Vec<_> = listeners.iter().filter_map(with_address).collect();
+        let urls = opened.iter().map(|(scheme, address)| format!("{scheme}://{address}/ws")).collect();
+        let plain = |(scheme, address): &(&str, SocketAddr)| (*scheme == Transport::Plain.scheme()).then_some(*address);
+        let addresses = opened.iter().filter_map(plain).collect();
         let verifier = wiring::verifier(&config)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
         #[expect(clippy::disallowed_methods, reason = "the calendar enters here, once")]
@@ -138,6 +150,7 @@ impl Server {
             http: config.http,
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),
+            tls,
             adapters,
             handlers: TaskTracker::new(),
             shutdown: Shutdown::default(),
@@ -149,12 +162,17 @@ impl Server {
         broker.adapters.start(&broker.router, &broker.handlers, &broker.handlers_stop)?;
         // Until the drain begins: the next broker gets what an org publishes from then on.
         broker.adapters.publish_events(&broker.router, &broker.handlers, &broker.draining);
-        Ok(Self { listeners, addresses, broker: Arc::new(broker) })
+        Ok(Self { listeners, addresses, urls, broker: Arc::new(broker) })
     }
 
-    /// The addresses of its listeners, with the port that the system chose for port 0.
+    /// The addresses of its plain listeners, with the port that the system chose for port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// The URLs of all its listeners: first the plain ones, then those of `tls.listen` and of `tls.client_listen`.
+    pub fn urls(&self) -> &[String] {
+        &self.urls
     }
 
     /// Serves until `shutdown` is ready, then drains.
@@ -162,6 +180,9 @@ impl Server {
         let Self { listeners, broker, .. } = self;
         for listener in listeners {
             broker.tasks.spawn(listener::accept(listener, Arc::clone(&broker)));
+        }
+        if let Some(tls) = &broker.tls {
+            broker.tasks.spawn(Arc::clone(tls).watch(broker.draining.clone()));
         }
         let served_and_drained = async {
             shutdown.await;
@@ -173,6 +194,12 @@ impl Server {
             () = bound_queues(&broker) => {}
         }
     }
+}
+
+/// What an operator should know of the certificate of `[tls]`: that it expires soon, for example. Blocks on the disk.
+#[must_use]
+pub fn certificate_warnings(now: SystemTime, config: &Config) -> Vec<String> {
+    tls::warnings(now, &config.tls)
 }
 
 /// Ends the requests whose time is up. Never ready.
@@ -203,18 +230,24 @@ async fn bound_queues(broker: &Broker) {
     }
 }
 
-fn listen(config: &Config) -> Result<Vec<TcpListener>, BindError> {
+fn listen(config: &Config, tls: Option<&Tls>) -> Result<Vec<Listener>, BindError> {
+    let mut wanted: Vec<_> = config.listen.iter().map(|address| (*address, Transport::Plain)).collect();
+    if let Some(tls) = tls {
+        wanted.extend(config.tls.listen.iter().map(|address| (*address, Transport::Tls(tls.listen()))));
+        let for_clients = config.tls.client_listen.iter().zip(std::iter::repeat(tls.client_listen()));
+        wanted.extend(for_clients.filter_map(|(address, acceptor)| Some((*address, Transport::Tls(acceptor?)))));
+    }
     if config.auth == AuthMode::Open
-        && let Some(address) = config.listen.iter().find(|address| !address.ip().is_loopback())
+        && let Some((address, _)) = wanted.iter().find(|(address, _)| !address.ip().to_canonical().is_loopback())
     {
         return Err(BindError::OpenBeyondLoopback(*address));
     }
     let mut listeners = Vec::new();
-    for &address in &config.listen {
+    for (address, transport) in wanted {
         match listener::open(address) {
-            Ok(listener) => listeners.push(listener),
+            Ok(socket) => listeners.push(Listener { socket, transport }),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(BindError::InUse(address)),
-            Err(error) if config.listen_is_default && address.is_ipv6() => {
+            Err(error) if config.listen_is_default && address.is_ipv6() && config.listen.contains(&address) => {
                 tracing::warn!(
                     %address, %error,
                     "could not listen on the IPv6 loopback address; a browser that takes 'localhost' for it cannot connect"

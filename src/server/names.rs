@@ -72,6 +72,7 @@ mod tests {
         Http {
             allowed_origins: ["https://crm.example.com", "chrome-extension://abc", "app://"].map(str::to_owned).into(),
             allowed_hosts: vec!["switchboard.example.com".to_owned()],
+            ..Http::default()
         }
     }
 

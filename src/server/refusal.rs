@@ -14,6 +14,8 @@ pub(super) enum Reason {
     Query,
     Cap,
     AddressCap,
+    /// TLS where it is not spoken, or something else where it is.
+    Tls,
     Draining,
     /// Not answered at all, because it is far beyond a limit.
     Dropped,
@@ -31,6 +33,7 @@ impl Reason {
             Self::Query => "query",
             Self::Cap => "cap",
             Self::AddressCap => "address_cap",
+            Self::Tls => "tls",
             Self::Draining => "draining",
             Self::Dropped => "dropped",
         }

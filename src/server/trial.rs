@@ -7,6 +7,7 @@ use std::io;
 use secrecy::SecretString;
 
 use super::listener;
+use super::tls::Tls;
 use super::wiring;
 use crate::audit::Audit;
 use crate::config::{Config, Store};
@@ -22,7 +23,7 @@ pub struct Unusable {
 }
 
 impl Unusable {
-    fn new(key: &'static str, message: impl fmt::Display) -> Self {
+    pub(super) fn new(key: &'static str, message: impl fmt::Display) -> Self {
         Self { key, message: message.to_string() }
     }
 
@@ -60,6 +61,12 @@ impl UnusableList {
     }
 }
 
+impl From<Unusable> for UnusableList {
+    fn from(unusable: Unusable) -> Self {
+        Self(vec![unusable])
+    }
+}
+
 impl fmt::Display for UnusableList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, unusable) in self.0.iter().enumerate() {
@@ -84,6 +91,7 @@ pub fn try_config(config: &Config, credentials_key: Option<SecretString>) -> Res
         // Its files would only repeat it.
         Err(error) => found.push(Unusable::new("data_dir", error)),
     }
+    found.extend(Tls::open(&config.tls).err());
     if wiring::needs_org(config)
         && let Err(error) = Org::open(&config.salesforce)
     {
@@ -97,11 +105,12 @@ pub fn try_config(config: &Config, credentials_key: Option<SecretString>) -> Res
 
 /// Addresses that this machine does not have, or whose port this user may not have.
 fn addresses(config: &Config) -> Vec<Unusable> {
-    let tried = config.listen.iter().filter(|address| !(config.listen_is_default && address.is_ipv6()));
-    let refused = tried.filter_map(|address| Some((address, listener::bind(*address).err()?)));
+    let plain = config.listen.iter().filter(|address| !(config.listen_is_default && address.is_ipv6()));
+    let tried = plain.map(|address| ("listen", *address)).chain(config.tls.addresses());
+    let refused = tried.filter_map(|(key, address)| Some((key, address, listener::bind(address).err()?)));
     refused
-        .filter(|(_, error)| error.kind() != io::ErrorKind::AddrInUse)
-        .map(|(address, error)| Unusable::new("listen", format!("could not listen on {address}: {error}")))
+        .filter(|(_, _, error)| error.kind() != io::ErrorKind::AddrInUse)
+        .map(|(key, address, error)| Unusable::new(key, format!("could not listen on {address}: {error}")))
         .collect()
 }
 

@@ -271,17 +271,30 @@ fn flags(options: &mut OpenOptions, flags: rustix::fs::OFlags) {
 #[cfg(not(unix))]
 fn flags(_options: &mut OpenOptions, _flags: ()) {}
 
-/// Returns whether anyone except its owner may use a file. A pipe is private to the processes that share it.
-pub(super) fn open_to_others(file: &File) -> io::Result<bool> {
+/// Who may read a file with a secret.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Readers {
+    /// Its owner alone.
+    Owner,
+    /// Its owner and its group.
+    Group,
+}
+
+/// Returns whether anyone else may use a file. A pipe is private to the processes that share it.
+pub(super) fn open_to_others(file: &File, readers: Readers) -> io::Result<bool> {
+    let forbidden = match readers {
+        Readers::Owner => 0o077,
+        Readers::Group => 0o037,
+    };
     #[cfg(unix)]
     {
         let metadata = file.metadata()?;
         let mode = std::os::unix::fs::PermissionsExt::mode(&metadata.permissions());
-        Ok(metadata.is_file() && mode & 0o077 != 0)
+        Ok(metadata.is_file() && mode & forbidden != 0)
     }
     #[cfg(not(unix))]
     {
-        let _ = file;
+        let _ = (file, forbidden);
         Ok(false)
     }
 }

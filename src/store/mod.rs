@@ -11,7 +11,7 @@ mod secret;
 mod trial;
 
 pub(crate) use database::Database;
-use files::open_to_others;
+use files::{Readers, open_to_others};
 pub(crate) use files::{
     beside, create_like, create_new, create_readable, create_whole, exists, make_folder, make_private_folder,
     open_or_create, open_regular, open_to_append, publish, read_regular, replace, replace_like, resolve,
@@ -19,7 +19,7 @@ pub(crate) use files::{
 pub use lock::FolderLock;
 pub(crate) use lock::lock_changes;
 pub(crate) use replaced::Replaced;
-pub(crate) use secret::{SecretError, read_secret, read_secret_bytes, read_secret_or_pipe};
+pub(crate) use secret::{SecretError, read_group_secret_bytes, read_secret, read_secret_bytes, read_secret_or_pipe};
 pub(crate) use trial::{try_file, try_folder, try_linked_file, try_lock_file, try_new_file, try_new_name};
 
 use std::fmt;

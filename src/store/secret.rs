@@ -6,7 +6,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::{open_regular, open_to_others};
+use super::{Readers, open_regular, open_to_others};
 use crate::short_text;
 
 /// The largest secret, far above any private key in PEM.
@@ -24,6 +24,12 @@ pub(crate) enum SecretError {
          have read it"
     )]
     OpenToOthers,
+    /// Someone except its owner and its group can use it, or its group can do more than read it.
+    #[error(
+        "the file is open to other users of this machine; run 'chmod 640' on it, and replace the secret if someone may \
+         have read it"
+    )]
+    OpenBeyondGroup,
     /// It does not hold a text of at most 64 KiB.
     #[error("the file does not hold a secret: it is not UTF-8, or larger than 64 KiB")]
     NotText,
@@ -37,12 +43,17 @@ pub(crate) fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError>
 
 /// Reads a secret from a file or a pipe, such as `/dev/stdin`, waiting for its other end.
 pub(crate) fn read_secret_or_pipe(path: &Path) -> Result<Zeroizing<String>, SecretError> {
-    text_of(&read_private(File::open(path)?)?)
+    text_of(&read_private(File::open(path)?, Readers::Owner)?)
 }
 
 /// Reads a regular file with a secret as it is.
 pub(crate) fn read_secret_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    read_private(open_regular(path)?)
+    read_private(open_regular(path)?, Readers::Owner)
+}
+
+/// Reads a regular file with a secret as it is. Its group may read it too.
+pub(crate) fn read_group_secret_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    read_private(open_regular(path)?, Readers::Group)
 }
 
 fn text_of(bytes: &[u8]) -> Result<Zeroizing<String>, SecretError> {
@@ -50,9 +61,12 @@ fn text_of(bytes: &[u8]) -> Result<Zeroizing<String>, SecretError> {
     Ok(Zeroizing::new(short_text::trim(text).to_owned()))
 }
 
-fn read_private(file: File) -> Result<Zeroizing<Vec<u8>>, SecretError> {
-    if open_to_others(&file)? {
-        return Err(SecretError::OpenToOthers);
+fn read_private(file: File, readers: Readers) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    if open_to_others(&file, readers)? {
+        return Err(match readers {
+            Readers::Owner => SecretError::OpenToOthers,
+            Readers::Group => SecretError::OpenBeyondGroup,
+        });
     }
     // Large enough for all that is read, so the buffer never moves.
     let mut bytes = Zeroizing::new(Vec::with_capacity(BYTES_MAX + 2));
@@ -108,6 +122,25 @@ mod tests {
         for (mode, refused) in [(0o600, false), (0o640, true), (0o644, true), (0o660, true), (0o602, true)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(matches!(read_secret(&path), Err(SecretError::OpenToOthers)), refused, "{mode:o}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_group_may_read_some_secrets_and_others_none() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        fs::write(&path, "s3cret").unwrap();
+        for (mode, refused) in
+            [(0o600, false), (0o440, false), (0o640, false), (0o644, true), (0o660, true), (0o641, true)]
+        {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(
+                matches!(read_group_secret_bytes(&path), Err(SecretError::OpenBeyondGroup)),
+                refused,
+                "{mode:o}"
+            );
         }
     }
 }

@@ -24,6 +24,7 @@ mod client;
 mod config;
 mod credentials;
 mod salesforce;
+mod tls;
 
 mod budget;
 mod documents;

@@ -63,11 +63,17 @@ pub(super) fn not_http() -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, Reason::Head, text)
 }
 
+/// The refusal of TLS, which this listener does not speak.
+fn no_tls() -> Refusal {
+    let text = "this listener does not speak TLS; connect with ws://, or to an address of tls.listen";
+    Refusal::new(StatusCode::BAD_REQUEST, Reason::Tls, text)
+}
+
 /// Whether a head is complete and within its limits. `None`: more is to come. The first `searched` bytes are known not to
 /// contain its end.
 fn check(bytes: &[u8], searched: usize) -> Option<Result<(), Refusal>> {
     if !begins_with_method(bytes) {
-        return Some(Err(not_http()));
+        return Some(Err(if begins_with_tls(bytes) { no_tls() } else { not_http() }));
     }
     let end = end_of_head(bytes, searched);
     let head = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or_default();
@@ -79,6 +85,11 @@ fn check(bytes: &[u8], searched: usize) -> Option<Result<(), Refusal>> {
         ..=HEADERS_MAX => Ok(()),
         _ => Err(too_large(head, "200 headers")),
     })
+}
+
+/// Whether this is the beginning of a TLS record with a handshake message.
+fn begins_with_tls(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&22) && bytes.get(1).is_none_or(|major| *major == 3)
 }
 
 /// Whether this can be the beginning of a request: TLS, for example, cannot.

@@ -2,8 +2,10 @@
 //! from hyper, with what was read ahead.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::{poll_fn, ready};
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -23,7 +25,8 @@ use super::stream::Replay;
 use crate::config::Http;
 use crate::connection::{Stage, Upgraded, network_of};
 use crate::server::Broker;
-use crate::server::admission::Cap;
+use crate::server::admission::{Cap, Slot};
+use crate::server::forwarded::client_address;
 use crate::server::handshake::{self, Busy, Decision, Head};
 use crate::server::names;
 use crate::server::refusal::{Reason, Refusal};
@@ -49,15 +52,25 @@ const ALLOWS_PRIVATE_NETWORK: &str = "access-control-allow-private-network";
 
 /// Who sent a request, and whether the connection is beyond a limit.
 #[derive(Clone, Copy)]
-pub(super) struct Peer {
+pub(super) struct Peer<'a> {
     pub(super) address: IpAddr,
+    pub(super) slot: &'a Slot,
     pub(super) beyond: Option<Cap>,
+}
+
+/// What the head of a request says of the client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client {
+    /// The address of the connection, or the one that a trusted proxy names.
+    pub(super) address: IpAddr,
+    /// Whether a page of a browser sent it.
+    pub(super) has_origin: bool,
 }
 
 /// What became of a request.
 pub(super) enum Answered<S> {
     /// It was upgraded.
-    WebSocket(Upgraded<S>),
+    WebSocket(Upgraded<S>, Client),
     /// It has its response; see [`linger`].
     Response(S),
     /// hyper did not understand it.
@@ -67,15 +80,19 @@ pub(super) enum Answered<S> {
 }
 
 /// Answers the request whose head is at the start of `ahead`.
-pub(super) async fn answer<S>(broker: &Broker, peer: Peer, stream: S, ahead: Vec<u8>) -> Answered<S>
+pub(super) async fn answer<S>(broker: &Broker, peer: Peer<'_>, stream: S, ahead: Vec<u8>) -> Answered<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (understood, upgraded) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (understood, upgraded) = (AtomicBool::new(false), OnceLock::new());
     let service = service_fn(|request: Request<Incoming>| {
-        let decision = decide(broker, peer, &request);
+        let address = client_address(peer.address, request.headers(), &broker.http);
+        let decision = decide(broker, Peer { address, ..peer }, &request);
         understood.store(true, Ordering::Relaxed);
-        upgraded.store(matches!(decision, Decision::Upgrade { .. }), Ordering::Relaxed);
+        if matches!(decision, Decision::Upgrade { .. }) {
+            let has_origin = request.headers().contains_key(header::ORIGIN);
+            upgraded.get_or_init(|| Client { address, has_origin });
+        }
         ready(Ok::<_, Infallible>(respond(decision, &request, &broker.http)))
     });
     let mut http = http1::Builder::new()
@@ -91,9 +108,9 @@ where
     let parts = http.into_parts();
     let (stream, ahead) = parts.io.into_inner().into_inner();
     match served {
-        Ok(()) if upgraded.load(Ordering::Relaxed) => {
+        Ok(()) if let Some(client) = upgraded.get() => {
             let read_ahead = if ahead.is_empty() { parts.read_buf } else { [parts.read_buf, ahead].concat().into() };
-            Answered::WebSocket(Upgraded { stream, read_ahead })
+            Answered::WebSocket(Upgraded { stream, read_ahead }, *client)
         }
         Ok(()) => Answered::Response(stream),
         Err(error) if error.is_parse() && !understood.load(Ordering::Relaxed) => Answered::NotUnderstood(stream),
@@ -102,7 +119,7 @@ where
 }
 
 /// Refuses a head that hyper has not understood, or not seen.
-pub(super) async fn refuse<S>(broker: &Broker, peer: Peer, mut stream: S, refusal: &Refusal)
+pub(super) async fn refuse<S>(broker: &Broker, peer: Peer<'_>, mut stream: S, refusal: &Refusal)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -127,9 +144,11 @@ pub(super) async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) {
     timeout(LINGER_TIME, read).await.ok();
 }
 
-fn decide(broker: &Broker, peer: Peer, request: &Request<Incoming>) -> Decision {
+fn decide(broker: &Broker, peer: Peer<'_>, request: &Request<Incoming>) -> Decision {
+    // The address of a client behind a proxy is known only now; any other is counted already.
+    let of_address = peer.slot.from_address(peer.address);
     let busy = match broker.shutdown.stage() {
-        Stage::Serving => peer.beyond.map(Busy::Full),
+        Stage::Serving => peer.beyond.or(of_address).map(Busy::Full),
         Stage::Draining | Stage::Closing => Some(Busy::Draining),
     };
     let head = Head {
@@ -149,8 +168,8 @@ fn decide(broker: &Broker, peer: Peer, request: &Request<Incoming>) -> Decision 
 }
 
 /// Logs a refusal, without the query, at most once a minute for each reason, status and address.
-fn log(broker: &Broker, peer: Peer, refusal: &Refusal, request: Option<&Request<Incoming>>) {
-    let Some(omitted) = count(broker, refusal.reason, refusal.status, peer.address) else { return };
+fn log(broker: &Broker, peer: Peer<'_>, refusal: &Refusal, request: Option<&Request<Incoming>>) {
+    let Some(omitted) = count(broker, refusal.reason, Some(refusal.status), peer.address) else { return };
     let header = |name| request.and_then(|request| request.headers().get(name)).map(|value| shown(value.as_bytes()));
     tracing::info!(
         reason = refusal.reason.as_str(),
@@ -168,13 +187,20 @@ fn log(broker: &Broker, peer: Peer, refusal: &Refusal, request: Option<&Request<
 /// Logs a connection that is dropped unanswered because it is far beyond a limit.
 pub(super) fn log_dropped(broker: &Broker, address: IpAddr, cap: Cap) {
     let reason = Reason::Dropped;
-    if let Some(omitted) = count(broker, reason, StatusCode::SERVICE_UNAVAILABLE, address) {
+    if let Some(omitted) = count(broker, reason, None, address) {
         tracing::info!(reason = reason.as_str(), %address, key = cap.key(), omitted, "dropped a connection");
     }
 }
 
+/// Logs a TLS handshake that failed, at most once a minute for each address.
+pub(super) fn log_tls(broker: &Broker, peer: Peer<'_>, why: &dyn fmt::Display, what: &'static str) {
+    if let Some(omitted) = count(broker, Reason::Tls, None, peer.address) {
+        tracing::info!(reason = %why, address = %peer.address, omitted, "{what}");
+    }
+}
+
 /// Returns how many lines about this cause were left out if one is to be logged.
-fn count(broker: &Broker, reason: Reason, status: StatusCode, address: IpAddr) -> Option<u64> {
+fn count(broker: &Broker, reason: Reason, status: Option<StatusCode>, address: IpAddr) -> Option<u64> {
     broker.refusals.count(Instant::now().into_std(), (reason, status), network_of(address))
 }
 

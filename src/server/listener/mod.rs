@@ -8,6 +8,7 @@ mod descriptors;
 mod head;
 mod http;
 mod stream;
+mod tls;
 
 use std::future::Future;
 use std::io;
@@ -27,9 +28,11 @@ pub(super) use self::descriptors::Descriptors;
 
 use self::descriptors::LOOK_AGAIN;
 use self::head::HeadError;
-use self::http::{Answered, Peer};
+use self::http::{Answered, Client, Peer};
 use super::Broker;
 use super::admission::Admitted;
+use super::tls::Acceptor;
+use crate::auth::ClientCertificate;
 use crate::connection::{self, Connection, Context, Upgraded};
 
 /// Connections that the system keeps until they are accepted. All applications of a call centre may return at once, and
@@ -54,6 +57,31 @@ const ACCEPTED_AT_ONCE: u64 = 16;
 
 /// The pause after a failed accept, doubled up to the second value.
 const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// A socket that listens, and what is spoken on its connections.
+pub(super) struct Listener {
+    pub(super) socket: TcpListener,
+    pub(super) transport: Transport,
+}
+
+/// What is spoken on the connections of a listener.
+#[derive(Clone)]
+pub(super) enum Transport {
+    /// WebSocket and HTTP in the clear.
+    Plain,
+    /// The same, encrypted.
+    Tls(Arc<Acceptor>),
+}
+
+impl Transport {
+    /// The scheme of a WebSocket's URL.
+    pub(super) fn scheme(&self) -> &'static str {
+        match self {
+            Self::Plain => "ws",
+            Self::Tls(_) => "wss",
+        }
+    }
+}
 
 /// Opens a listener.
 pub(super) fn open(address: SocketAddr) -> io::Result<TcpListener> {
@@ -82,7 +110,8 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
 
 /// Accepts connections until the drain is over, as long as there are descriptors for them. No error ends it: they pass, or
 /// belong to a peer.
-pub(super) async fn accept(listener: TcpListener, broker: Arc<Broker>) {
+pub(super) async fn accept(listener: Listener, broker: Arc<Broker>) {
+    let Listener { socket, transport } = listener;
     let mut pause = ACCEPT_PAUSE.0;
     for number in 1_u64.. {
         if number.is_multiple_of(ACCEPTED_AT_ONCE) {
@@ -90,19 +119,19 @@ pub(super) async fn accept(listener: TcpListener, broker: Arc<Broker>) {
         }
         let accepted = tokio::select! {
             () = broker.closing.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = socket.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
                 pause = ACCEPT_PAUSE.0;
                 let is_last = broker.descriptors.keep(&stream);
-                admit(&broker, stream, peer);
+                admit(&broker, &transport, stream, peer);
                 if is_last {
-                    wait_for_descriptors(&listener, &broker).await;
+                    wait_for_descriptors(&socket, &broker).await;
                 }
             }
             Err(error) if is_of_the_peer(&error) => {}
-            Err(error) if Descriptors::are_exhausted(&error) => wait_for_descriptors(&listener, &broker).await,
+            Err(error) if Descriptors::are_exhausted(&error) => wait_for_descriptors(&socket, &broker).await,
             Err(error) => {
                 broker.descriptors.log_fault(Instant::now().into_std(), &error);
                 timeout(pause, broker.closing.cancelled()).await.ok();
@@ -122,6 +151,13 @@ async fn wait_for_descriptors(listener: &TcpListener, broker: &Broker) {
     }
 }
 
+impl Admitted {
+    /// The peer at the other end of the connection, which may be a proxy.
+    fn peer(&self, peer: SocketAddr) -> Peer<'_> {
+        Peer { address: peer.ip().to_canonical(), slot: &self.slot, beyond: self.beyond }
+    }
+}
+
 fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -129,43 +165,79 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
-fn admit(broker: &Arc<Broker>, stream: TcpStream, peer: SocketAddr) {
+fn admit(broker: &Arc<Broker>, transport: &Transport, stream: TcpStream, peer: SocketAddr) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "the connection has ended already");
+        return;
+    }
     let address = peer.ip().to_canonical();
-    match broker.connections.admit(address) {
-        Ok(admitted) => {
+    match broker.connections.admit() {
+        Ok(mut admitted) => {
+            // A trusted proxy names its client in the head of the request.
+            if !broker.http.trusted_proxies.iter().any(|proxy| proxy.contains(address)) {
+                admitted.beyond = admitted.slot.from_address(address).or(admitted.beyond);
+            }
             let span = tracing::info_span!("connection", %peer);
-            broker.tasks.spawn(connection(Arc::clone(broker), stream, peer, admitted).instrument(span));
+            let own = Arc::clone(broker);
+            match transport {
+                Transport::Plain => broker.tasks.spawn(connection(own, stream, peer, admitted, None).instrument(span)),
+                Transport::Tls(acceptor) => {
+                    broker.tasks.spawn(encrypted(own, Arc::clone(acceptor), stream, peer, admitted).instrument(span))
+                }
+            };
         }
         Err(cap) => http::log_dropped(broker, address, cap),
     }
 }
 
-/// A connection from its first byte to its last. An idle session is little more than this future, so nothing of the
-/// handshake is left in it.
-fn connection(
+/// A connection to a TLS listener from its first byte to its last.
+async fn encrypted(
     broker: Arc<Broker>,
+    acceptor: Arc<Acceptor>,
     stream: TcpStream,
     peer: SocketAddr,
     admitted: Admitted,
-) -> impl Future<Output = ()> {
+) {
+    let stream = tokio::select! {
+        stream = Box::pin(tls::shake_hands(&broker, &acceptor, admitted.peer(peer), stream)) => stream,
+        () = broker.closing.cancelled() => return,
+    };
+    drop(acceptor);
+    if let Some(stream) = stream {
+        let certificate = tls::certificate(&stream);
+        connection(broker, stream, peer, admitted, certificate).await;
+    }
+}
+
+/// A connection from its first byte of HTTP to its last. An idle session is little more than this future, so nothing of
+/// the handshake is left in it.
+fn connection<S>(
+    broker: Arc<Broker>,
+    stream: S,
+    peer: SocketAddr,
+    admitted: Admitted,
+    certificate: Option<Arc<ClientCertificate>>,
+) -> impl Future<Output = ()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Admitted { mut slot, unregistered, beyond } = admitted;
     async move {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "the connection has ended already");
-            return;
-        }
         let serving = {
             let address = peer.ip().to_canonical();
             let upgraded = tokio::select! {
                 // Boxed, and dropped before the session begins, with hyper's state.
-                upgraded = Box::pin(shake_hands(&broker, Peer { address, beyond }, stream)) => upgraded,
+                upgraded = Box::pin(shake_hands(&broker, Peer { address, slot: &slot, beyond }, stream)) => upgraded,
                 () = broker.closing.cancelled() => return,
             };
-            let Some(upgraded) = upgraded else { return };
+            let Some((upgraded, client)) = upgraded else { return };
             tracing::debug!("a WebSocket was opened");
             slot.upgraded();
+            // A browser would show its certificate for any page.
+            let certificate = certificate.filter(|_| !client.has_origin);
             let (now, settings) = (Instant::now().into_std(), Arc::clone(&broker.settings));
-            let connection = Connection::accepted(now, address, settings, rand::random(), unregistered);
+            let connection = Connection::accepted(now, client.address, settings, rand::random(), unregistered)
+                .with_certificate(certificate);
             let context = Context {
                 router: &broker.router,
                 verifier: &*broker.verifier,
@@ -184,13 +256,13 @@ fn connection(
 }
 
 /// The HTTP phase. Returns the stream if it becomes a WebSocket.
-async fn shake_hands<S>(broker: &Broker, peer: Peer, mut stream: S) -> Option<Upgraded<S>>
+async fn shake_hands<S>(broker: &Broker, peer: Peer<'_>, mut stream: S) -> Option<(Upgraded<S>, Client)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match timeout(HEAD_TIME, head::read(&mut stream)).await {
         Ok(Ok(ahead)) => match with_permit(broker, http::answer(broker, peer, stream, ahead)).await {
-            Answered::WebSocket(upgraded) => return Some(upgraded),
+            Answered::WebSocket(upgraded, client) => return Some((upgraded, client)),
             Answered::Response(stream) => http::linger(stream).await,
             Answered::NotUnderstood(stream) => http::refuse(broker, peer, stream, &head::not_http()).await,
             Answered::Lost => {}
@@ -240,9 +312,11 @@ mod tests {
     async fn connect(broker: &Arc<Broker>, bytes: &[u8]) -> (DuplexStream, tokio::task::JoinHandle<bool>) {
         let (mut client, stream) = duplex(1 << 16);
         client.write_all(bytes).await.unwrap();
-        let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None };
-        let shared = Arc::clone(broker);
-        let task = broker.tasks.spawn(async move { shake_hands(&shared, peer, stream).await.is_some() });
+        let (shared, admitted) = (Arc::clone(broker), broker.connections.admit().unwrap());
+        let task = broker.tasks.spawn(async move {
+            let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), slot: &admitted.slot, beyond: None };
+            shake_hands(&shared, peer, stream).await.is_some()
+        });
         (client, task)
     }
 
@@ -285,8 +359,9 @@ mod tests {
         for ahead in [b"".as_slice(), b"first frame", &[b'x'; 10_000]] {
             let (mut client, stream) = duplex(1 << 16);
             client.write_all(&[HANDSHAKE, ahead].concat()).await.unwrap();
-            let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), beyond: None };
-            let mut upgraded = shake_hands(&broker, peer, stream).await.unwrap();
+            let admitted = broker.connections.admit().unwrap();
+            let peer = Peer { address: IpAddr::from(Ipv4Addr::LOCALHOST), slot: &admitted.slot, beyond: None };
+            let (mut upgraded, _) = shake_hands(&broker, peer, stream).await.unwrap();
             drop(client);
             let mut read = upgraded.read_ahead.to_vec();
             upgraded.stream.read_to_end(&mut read).await.unwrap();

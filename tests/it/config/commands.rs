@@ -50,7 +50,7 @@ fn check_without_mistakes_ends_with_0() {
 #[test]
 fn check_prints_warnings_and_refuses_them_if_it_is_strict() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("f.toml"), "listen = ['0.0.0.0:0']\nlimits.burst = 1\n").unwrap();
+    fs::write(folder.path().join("f.toml"), "limits.burst = 1\nlimits.outbound_bytes = 1\n").unwrap();
     let check = |more: &[&str]| run(&[&["check", "--config", "f.toml"], more].concat(), &[], folder.path());
     let (code, text) = check(&[]);
     assert!(code == 0 && text.starts_with("warning: ") && text.ends_with("no mistakes\n"), "{text}");
@@ -62,7 +62,7 @@ fn check_prints_warnings_and_refuses_them_if_it_is_strict() {
         assert_eq!((found, &told["ok"], &told["mistakes"]), (code, &Value::Bool(ok), &serde_json::json!([])));
         let warnings: Vec<&str> =
             told["warnings"].as_array().unwrap().iter().map(|it| it["message"].as_str().unwrap()).collect();
-        assert!(warnings.len() == 3 && warnings.iter().any(|it| it.contains("without TLS")), "{warnings:?}");
+        assert!(warnings.len() == 3 && warnings.iter().any(|it| it.contains("limits.outbound_bytes")), "{warnings:?}");
     }
     let (code, _) = run(&["check", "--strict"], &[], folder.path());
     assert_eq!(code, 0, "nothing to warn about");

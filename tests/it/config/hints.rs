@@ -107,7 +107,7 @@ fn a_key_of_an_unrelated_table_is_no_hint() {
            hint: did you mean requests.timeout?
          12: salesforce.host: unknown key
          13: applications[0].source: is missing: the name that the application registers under
-         13: applications[0].token_sha256: is missing: 'switchboard token new' prints a token and its hash
+         13: applications[0].token_sha256: is missing: 'switchboard token new' prints a token and its hash; or name a client certificate by certificate_sha256 or certificate
          13: applications[0].user: is missing: an application needs user = \"NAME\", or service = true
          14: applications[0].port: unknown key",
     );

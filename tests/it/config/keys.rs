@@ -152,6 +152,53 @@ fn open_mode_refuses_to_listen_beyond_loopback() {
 }
 
 #[test]
+fn plain_text_beyond_loopback_needs_http_insecure() {
+    let refused = |address: &str| {
+        format!(
+            "listen: {address} is beyond loopback, where tokens and passwords are sent in the clear: use tls.listen; or \
+             set http.insecure = true, for a pod's network or behind a proxy that ends TLS"
+        )
+    };
+    for address in ["0.0.0.0:1", "[::]:1", "192.168.1.7:1"] {
+        check_file(&format!("listen = ['127.0.0.1:1', '{address}']"), &format!("1: {}", refused(address)));
+        let given = Given { file: Some(""), listen: &[address], ..Given::default() };
+        check(&given, &format!("command line: --{}", refused(address)));
+    }
+    check_file(
+        &format!(
+            "listen = ['0.0.0.0:1']\nhttp.insecure = true\n[[applications]]\nsource = 'a'\nservice = true\n\
+             token_sha256 = '{HASH}'"
+        ),
+        "mode: tokens
+         listen: 0.0.0.0:1 (http.insecure)
+         applications: 1, services among them: 1",
+    );
+    // Not even with it: any program of the network could be any user.
+    check_file(
+        "auth.mode = 'open'\nhttp.insecure = true\nlisten = ['0.0.0.0:1']",
+        "3: listen: auth.mode \"open\" refuses to listen beyond loopback, and 0.0.0.0:1 is: use \"tokens\", or 127.0.0.1",
+    );
+}
+
+#[test]
+fn a_trusted_proxy_is_an_address_or_a_network() {
+    check_file(
+        "auth.mode = 'open'\n[http]\ntrusted_proxies = ['10.0.0.0/8', 'fd00::7']\nforwarded_header = 'forwarded'",
+        "mode: open, for development: no token is asked
+         listen: 127.0.0.1:7420, [::1]:7420
+         proxies whose forwarded is believed: 10.0.0.0/8, fd00::7",
+    );
+    check_file(
+        "[http]\ntrusted_proxies = [\n'proxy.example.com',\n'10.0.0.1/8',\n'10.0.0.0/33']\nforwarded_header = 'x-real-ip'",
+        "3: http.trusted_proxies[0]: must be an address or a network, such as 10.0.0.7 or 10.0.0.0/8
+         4: http.trusted_proxies[1]: names an address inside the network in place of its first
+           hint: did you mean 10.0.0.0/8?
+         5: http.trusted_proxies[2]: must be an address or a network, such as 10.0.0.7 or 10.0.0.0/8
+         6: http.forwarded_header: must be \"x-forwarded-for\" or \"forwarded\"",
+    );
+}
+
+#[test]
 fn a_wildcard_of_another_broker_is_a_mistake() {
     check_file(
         "protected.patterns = ['Cisco/#/x', 'C#/Agent/Login']\n[requests]\nonly = ['Phone/Call/>', 'Phone/Pho*/x']",
@@ -165,12 +212,11 @@ fn a_wildcard_of_another_broker_is_a_mistake() {
 fn what_is_hardly_meant_is_a_warning() {
     let application = format!("[[applications]]\nsource = 'a'\nservice = true\ntoken_sha256 = '{HASH}'");
     check_file(
-        &format!("listen = ['0.0.0.0:1']\nlimits.outbound_bytes = 1\nprotected.patterns = []\n{application}"),
-        "warning: listening beyond loopback without TLS: tokens and passwords cross the network in the clear
-         warning: protected.patterns is empty: requests that carry passwords are not protected
+        &format!("limits.outbound_bytes = 1\nprotected.patterns = []\n{application}"),
+        "warning: protected.patterns is empty: requests that carry passwords are not protected
          warning: limits.outbound_bytes is below limits.message_bytes: the largest messages can be delivered to nobody
          mode: tokens
-         listen: 0.0.0.0:1
+         listen: 127.0.0.1:7420, [::1]:7420
          applications: 1, services among them: 1
          protected: none
          not default: limits.outbound_bytes = 1",
@@ -197,7 +243,7 @@ fn an_application_is_a_users_or_a_service_and_proved_by_a_hash() {
             HASH.to_uppercase(),
         ),
         "1: applications[0].source: is missing: the name that the application registers under
-         1: applications[0].token_sha256: is missing: 'switchboard token new' prints a token and its hash
+         1: applications[0].token_sha256: is missing: 'switchboard token new' prints a token and its hash; or name a client certificate by certificate_sha256 or certificate
          1: applications[0].user: is missing: an application needs user = \"NAME\", or service = true
          3: applications[1].source: must not be 'switchboard', the source of handlers in the broker itself
          4: applications[1].user: must not stand beside service = true: an application is a user's or a service, never both
@@ -207,7 +253,7 @@ fn an_application_is_a_users_or_a_service_and_proved_by_a_hash() {
          11: applications[2].token_sha256: must be 64 hex digits: the SHA-256 of the token, not the token; 'switchboard token new' prints both
          12: applications[2].handle[0]: a pattern has three parts, channel/topic/subtopic, each a name or '*'
          17: applications[4].source: is listed before with the same token_sha256: a token proves a source once
-         27: applications[6].token_sha256: is missing: 'switchboard token new' prints a token and its hash
+         27: applications[6].token_sha256: is missing: 'switchboard token new' prints a token and its hash; or name a client certificate by certificate_sha256 or certificate
          30: applications[6].token_sha: unknown key
            hint: did you mean token_sha256?
          31: applications[6].request[0]: must not name the channel Broker, which is the broker's own

@@ -9,6 +9,7 @@ mod salesforce;
 mod salesforce_objects;
 mod table;
 mod texts;
+mod tls;
 mod tokens;
 mod trial;
 

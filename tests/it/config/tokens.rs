@@ -12,7 +12,8 @@ fn identity(lines: &str, source: &str, token: &str) -> Result<Identity, AuthErro
     let hash = hex::encode(hash_token(&SecretString::from("good")));
     let file = format!("[[applications]]\nsource = 'a'\ntoken_sha256 = '{hash}'\n{lines}");
     let table = load(&Given { file: Some(&file), ..Given::default() }).unwrap().token_table();
-    let claim = Claim { source: source.to_owned(), user: None, token: Some(SecretString::from(token)) };
+    let claim =
+        Claim { source: source.to_owned(), user: None, token: Some(SecretString::from(token)), certificate: None };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(table.verify(claim))
 }

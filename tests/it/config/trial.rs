@@ -131,7 +131,11 @@ fn a_damaged_store_is_a_mistake() {
 #[test]
 fn an_address_that_this_machine_does_not_have_is_a_mistake() {
     // TEST-NET-1 (RFC 5737) is nobody's.
-    let tokens = [("SWITCHBOARD__LISTEN", "192.0.2.1:7420"), ("SWITCHBOARD__AUTH__MODE", "tokens")];
+    let tokens = [
+        ("SWITCHBOARD__LISTEN", "192.0.2.1:7420"),
+        ("SWITCHBOARD__AUTH__MODE", "tokens"),
+        ("SWITCHBOARD__HTTP__INSECURE", "true"),
+    ];
     Site::new("").refuses(&tokens, "could not listen on 192.0.2.1:7420");
 }
 

@@ -257,6 +257,11 @@ async fn the_guide_for_operators_does_what_it_says() {
 }
 
 #[tokio::test]
+async fn the_guide_to_tls_does_what_it_says() {
+    play("docs/guides/tls.md").await;
+}
+
+#[tokio::test]
 async fn the_guide_to_migrating_does_what_it_says() {
     play("docs/guides/migrate.md").await;
 }

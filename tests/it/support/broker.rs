@@ -18,7 +18,7 @@ const CONFIG: &str = "switchboard.toml";
 pub(crate) struct Broker {
     child: Child,
     // Held open: a broker whose standard output is closed might notice.
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
     address: SocketAddr,
     folder: TempDir,
     conversation: Conversation,
@@ -85,12 +85,20 @@ impl Broker {
             let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
             panic!("the broker's first line is {line:?}, its log:\n{log}");
         };
-        Self { child, _stdout: stdout, address, folder, conversation: Conversation::default() }
+        Self { child, stdout, address, folder, conversation: Conversation::default() }
     }
 
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The URL of its next listener, after the one that tests connect to by default.
+    pub(crate) async fn next_url(&mut self) -> String {
+        let mut line = String::new();
+        within("the line of another listener", self.stdout.read_line(&mut line)).await.unwrap();
+        let url = line.trim().strip_prefix("listening on ");
+        url.unwrap_or_else(|| panic!("the broker's next line is {line:?}")).to_owned()
     }
 
     /// The record of what all peers sent and received.
@@ -106,6 +114,11 @@ impl Broker {
     /// A connection that is not registered yet.
     pub(crate) async fn raw(&self, name: &str) -> Peer {
         Peer::connect(self, name).await
+    }
+
+    /// The same, whose handshake has one more header.
+    pub(crate) async fn raw_with(&self, name: &str, header: &'static str, value: &str) -> Peer {
+        Peer::connect_with(self, name, Some((header, value))).await
     }
 
     /// An application of the user `local`.

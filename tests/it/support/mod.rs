@@ -14,6 +14,7 @@ pub(crate) mod frames;
 pub(crate) mod framing;
 pub(crate) mod http;
 pub(crate) mod programs;
+pub(crate) mod tls;
 pub(crate) mod transcript;
 
 pub(crate) use broker::Broker;

@@ -42,10 +42,18 @@ pub(crate) struct Peer {
 impl Peer {
     /// Connects, without registering.
     pub(crate) async fn connect(broker: &Broker, name: &str) -> Self {
+        Self::connect_with(broker, name, None).await
+    }
+
+    /// The same, with one more header in the handshake.
+    pub(crate) async fn connect_with(broker: &Broker, name: &str, header: Option<(&'static str, &str)>) -> Self {
         let stream = within("a connection", TcpStream::connect(broker.address())).await.unwrap();
         // Small messages at once: a test measures the broker, not Nagle's algorithm.
         stream.set_nodelay(true).unwrap();
-        let request = format!("ws://{}/ws", broker.address()).into_client_request().unwrap();
+        let mut request = format!("ws://{}/ws", broker.address()).into_client_request().unwrap();
+        if let Some((name, value)) = header {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
         let handshake = tokio_tungstenite::client_async_with_config(request, stream, Some(config));
         let (socket, _) = within("a handshake", handshake).await.unwrap();

@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use secrecy::SecretString;
 use switchboard::auth::hash_token;
-use switchboard::config::{Application, AuthMode, Channel, Config, Overflow, Publish, Scope};
+use switchboard::config::{Application, AuthMode, Channel, Config, Overflow, ProvedBy, Publish, Scope};
 
 /// How an application behaves as a handler. One way each, so that it is known which subscription got a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ impl Part {
         Application {
             source: self.source.to_owned(),
             user: self.user.map(str::to_owned),
-            token_sha256: hash_token(&SecretString::from(self.token())),
+            proved_by: ProvedBy::Token(hash_token(&SecretString::from(self.token()))),
             exclusive: self.exclusive,
             observe: self.observe,
             handle: if self.handles { everything() } else { Vec::new() },

@@ -77,7 +77,9 @@ fn verifier(lines: &str, pem: &str) -> SalesforceVerifier {
 
 async fn identity(verifier: &SalesforceVerifier, token: &str) -> Result<Identity, AuthError> {
     let token = Some(SecretString::from(token));
-    verifier.verify(Claim { source: "softphone".to_owned(), user: Some("mallory".to_owned()), token }).await
+    verifier
+        .verify(Claim { source: "softphone".to_owned(), user: Some("mallory".to_owned()), token, certificate: None })
+        .await
 }
 
 /// The user that a token proves.
@@ -210,7 +212,7 @@ async fn only_rs256_by_the_orgs_key_is_a_signature() {
     ] {
         check_refused(&verifier, &token, part).await;
     }
-    let claim = Claim { source: "softphone".to_owned(), user: None, token: None };
+    let claim = Claim { source: "softphone".to_owned(), user: None, token: None, certificate: None };
     let Err(AuthError::Unauthenticated(why)) = verifier.verify(claim).await else { panic!("nothing proves nobody") };
     assert!(why.contains("data.token is missing") && why.contains("[auth.salesforce_jwt]"), "{why}");
 }

@@ -1,0 +1,7 @@
+//! TLS listeners: handshakes, client certificates, the files of `[tls]`, and clients behind proxies.
+
+mod certificates;
+mod files;
+mod handshake;
+mod own;
+mod proxies;
