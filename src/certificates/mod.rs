@@ -1,7 +1,7 @@
 //! X.509 certificates: what a certificate says about itself ([`Leaf`]), and those that the broker makes itself: an
 //! authority of this machine and a certificate that it signs, in a [`Folder`].
 //!
-//! Nothing here knows a listener or a session.
+//! Nothing here uses a listener or a session.
 
 mod authority;
 mod folder;

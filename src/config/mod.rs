@@ -342,6 +342,8 @@ pub struct Limits {
     pub outbound_messages: usize,
     /// Bytes an outbound queue holds.
     pub outbound_bytes: usize,
+    /// Bytes of memory that all outbound queues use together.
+    pub outbound_total_bytes: usize,
     /// How long a receiver may take nothing while it has something to take.
     pub slow_consumer: Duration,
     /// Messages a second a session; 0: no limit.
@@ -386,6 +388,7 @@ impl Default for Limits {
             pending_bytes: 8 << 20,
             outbound_messages: 1024,
             outbound_bytes: 8 << 20,
+            outbound_total_bytes: 1 << 30,
             slow_consumer: Duration::from_secs(5),
             rate: 1000,
             burst: 2000,

@@ -254,6 +254,14 @@ static KEYS: &[Key<Config>] = &[
         meaning: "Bytes that may wait for a receiver to take them.",
     },
     Key {
+        name: "limits.outbound_total_bytes",
+        slot: Slot::Size(1, |it| &mut it.limits.outbound_total_bytes),
+        default: "1073741824",
+        unit: "bytes",
+        meaning: "Memory of the messages that wait for all receivers together. One that waits for many counts once. If it \
+                  is exceeded, the session with the longest queue is closed with 4413.",
+    },
+    Key {
         name: "limits.slow_consumer",
         slot: Slot::Span(TICK, |it| &mut it.limits.slow_consumer),
         default: r#""5s""#,

@@ -153,6 +153,10 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
         "limits.outbound_bytes is below limits.message_bytes: the largest messages can be delivered to nobody",
     );
     warn(
+        config.limits.outbound_total_bytes < config.limits.outbound_bytes,
+        "limits.outbound_total_bytes is below limits.outbound_bytes: a queue that is not full can end its session",
+    );
+    warn(
         config.limits.rate > 0 && config.limits.burst < config.limits.rate,
         "limits.burst is below limits.rate: a session that sends a second's messages at once is slowed down",
     );

@@ -327,6 +327,10 @@ impl Connection {
                 let close = Close::new(CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed");
                 Some(self.close(now, router, close))
             }
+            Input::Ended(End::Longest) => {
+                let reason = "slow consumer: all queues exceed limits.outbound_total_bytes, and this was the longest";
+                Some(self.close(now, router, Close::new(CloseCode::SlowConsumer, reason)))
+            }
             Input::Ended(End::Close(code, reason)) => Some(self.close(now, router, Close::new(code, reason))),
             // The connection itself detaches its session, and then it has none.
             Input::Ended(End::Detached) => None,

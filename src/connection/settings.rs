@@ -10,6 +10,7 @@ use crate::audit::Audit;
 use crate::config::Limits;
 use crate::router::{Outbox, OutboxLimits};
 use crate::telemetry::LogLimit;
+use crate::websocket::FrameMemory;
 
 /// What all connections of a broker share.
 pub struct Settings {
@@ -18,6 +19,8 @@ pub struct Settings {
     pub(super) unregistered: Unregistered,
     /// Where refused registrations are recorded.
     pub(super) audit: Option<Arc<Audit>>,
+    /// The memory of all outboxes.
+    memory: Arc<FrameMemory>,
     /// Limits the log lines that an application can cause.
     pub(super) log_limit: LogLimit<Cause>,
 }
@@ -30,6 +33,7 @@ impl Settings {
             failed_logins: FailedLogins::new(limits.failed_registrations),
             unregistered: Unregistered::default(),
             audit: None,
+            memory: FrameMemory::new(limits.outbound_total_bytes),
             log_limit: LogLimit::default(),
             limits: RwLock::new(Arc::new(limits)),
         }
@@ -57,10 +61,16 @@ impl Settings {
         &self.unregistered
     }
 
+    /// The memory of all outboxes.
+    pub fn memory(&self) -> &FrameMemory {
+        &self.memory
+    }
+
     /// An outbox of the configured size.
     #[must_use]
     pub fn outbox(&self) -> Outbox {
         let limits = self.limits();
         Outbox::new(OutboxLimits { messages: limits.outbound_messages, bytes: limits.outbound_bytes, refuses: false })
+            .with_memory(Arc::clone(&self.memory))
     }
 }

@@ -13,7 +13,7 @@
 //!    the one that is delivered last.
 //! 2. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
 //!    of a reply.
-//! 3. `Presence::by_user`, a shard. Only `Router::size` takes another lock meanwhile.
+//! 3. `Presence::by_user`, a shard. Only `Router::size` and `Router::end_longest_queue` take another lock meanwhile.
 //! 4. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
 //!    permissions.
 //! 5. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
@@ -351,6 +351,25 @@ impl Router {
             self.presence.leave(session);
             self.tell_presence(now, session, Change::Left);
         }
+    }
+
+    /// Ends the session with the longest queue, in bytes, because all queues together use too much memory. Its connection
+    /// closes it. Returns `false` if nothing waits for any session.
+    pub fn end_longest_queue(&self) -> bool {
+        let mut longest: Option<(usize, Arc<Session>)> = None;
+        self.presence.each(|session| {
+            let bytes = session.outbox().depth().bytes;
+            // Of two, the older session, so that the order of the map does not decide.
+            let is_longer =
+                longest.as_ref().is_none_or(|(most, other)| (bytes, other.number) > (*most, session.number));
+            if bytes > 0 && is_longer {
+                longest = Some((bytes, Arc::clone(session)));
+            }
+        });
+        if let Some((_, session)) = &longest {
+            session.outbox().discard(End::Longest);
+        }
+        longest.is_some()
     }
 
     /// Tells the adapter that serves a triple of a request that was refused before it came there.

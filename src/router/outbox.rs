@@ -5,6 +5,7 @@
 //! pushed; the frames of a [`Replay`] leave where the replay was pushed. Nothing here waits but the `poll_*` functions.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use wire::notice::Depth;
 use crate::router::pressure::Holdup;
 use crate::router::retained::Replay;
 use crate::router::wake::wake;
-use crate::websocket::Frame;
+use crate::websocket::{Frame, FrameMemory};
 
 /// How often a session is warned that it lags (docs/protocol.md, Pressure).
 const LAGGING_EVERY: Duration = Duration::from_secs(1);
@@ -82,6 +83,8 @@ pub enum End {
     Detached,
     /// The queue overflowed, and was dropped.
     Overflowed,
+    /// All queues together used too much memory, and this one was the longest. It was dropped.
+    Longest,
     /// The broker closes the session, with this code and these words.
     Close(CloseCode, &'static str),
 }
@@ -100,6 +103,8 @@ pub struct Taken {
 /// A session's outbound queue.
 pub struct Outbox {
     limits: OutboxLimits,
+    /// Counts the memory of its frames, with those of other queues.
+    memory: Option<Arc<FrameMemory>>,
     state: Mutex<State>,
 }
 
@@ -134,7 +139,13 @@ impl Outbox {
     /// An empty outbox.
     #[must_use]
     pub fn new(limits: OutboxLimits) -> Self {
-        Self { limits, state: Mutex::default() }
+        Self { limits, memory: None, state: Mutex::default() }
+    }
+
+    /// Counts the memory of its frames here.
+    #[must_use]
+    pub fn with_memory(self, memory: Arc<FrameMemory>) -> Self {
+        Self { memory: Some(memory), ..self }
     }
 
     /// Puts a frame at the end, and says whether its publisher should wait for the queue.
@@ -142,7 +153,7 @@ impl Outbox {
     /// # Errors
     /// [`PushError`]. Unless its limits say otherwise, a queue without room for a frame ends by this very push.
     pub fn push(&self, now: Instant, frame: Frame, on_full: OnFull) -> Result<Pressure, PushError> {
-        self.change(|state| state.push(now, self.limits, (frame, Kind::Other), on_full))
+        self.change(|state| state.push(now, self.limits, self.memory.as_ref(), (frame, Kind::Other), on_full))
     }
 
     /// Puts an event or a request at the end, if `may` returns `true`. It is called while nothing else is pushed, so that a
@@ -158,7 +169,7 @@ impl Outbox {
         may: impl FnOnce() -> bool,
     ) -> Result<Pressure, PushError> {
         self.change(|state| match may() {
-            true => state.push(now, self.limits, content, on_full),
+            true => state.push(now, self.limits, self.memory.as_ref(), content, on_full),
             false => Err(PushError::Forbidden),
         })
     }
@@ -168,7 +179,7 @@ impl Outbox {
     pub(super) fn push_replay(&self, now: Instant, before: Option<Frame>, replay: Option<Box<Replay>>) {
         self.change(|state| {
             if let Some(frame) = before {
-                state.push(now, self.limits, (frame, Kind::Other), OnFull::Close).ok();
+                state.push(now, self.limits, self.memory.as_ref(), (frame, Kind::Other), OnFull::Close).ok();
             }
             if state.end.is_none() {
                 state.queue.extend(replay.map(Entry::Replay));
@@ -255,11 +266,22 @@ impl Outbox {
     pub fn end_with(&self, last: Frame, end: End) {
         self.change(|state| {
             if state.end.is_none() {
-                state.clear();
+                if let Some(memory) = &self.memory {
+                    last.count_in(memory);
+                }
+                state.discard(end);
                 state.messages = 1;
                 state.bytes = last.len();
                 state.queue.push_back(Entry::Frame(last, OnFull::Close, Kind::Other));
-                state.end = Some(end);
+            }
+        });
+    }
+
+    /// Ends the outbox as [`Outbox::end`], and drops what waits.
+    pub(super) fn discard(&self, end: End) {
+        self.change(|state| {
+            if state.end.is_none() {
+                state.discard(end);
             }
         });
     }
@@ -376,6 +398,7 @@ impl State {
         &mut self,
         now: Instant,
         limits: OutboxLimits,
+        memory: Option<&Arc<FrameMemory>>,
         (frame, kind): (Frame, Kind),
         on_full: OnFull,
     ) -> Result<Pressure, PushError> {
@@ -389,9 +412,12 @@ impl State {
             if on_full == OnFull::Drop {
                 self.dropped += 1;
             } else if !limits.refuses {
-                self.overflow();
+                self.discard(End::Overflowed);
             }
             return Err(PushError::Full);
+        }
+        if let Some(memory) = memory {
+            frame.count_in(memory);
         }
         self.messages += 1;
         self.bytes += frame.len();
@@ -456,12 +482,8 @@ impl State {
     }
 
     /// Drops the queue at once: the peer reads nothing, and the memory is needed for others.
-    fn overflow(&mut self) {
-        self.end = Some(End::Overflowed);
-        self.clear();
-    }
-
-    fn clear(&mut self) {
+    fn discard(&mut self, end: End) {
+        self.end = Some(end);
         self.queue = VecDeque::new();
         (self.messages, self.bytes, self.droppable) = (0, 0, 0);
     }

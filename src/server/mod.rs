@@ -29,12 +29,12 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
 use parking_lot::Mutex;
 use secrecy::SecretString;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -43,6 +43,7 @@ pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
+use self::listener::Descriptors;
 use self::listeners::Listeners;
 use self::refusal::Reason;
 use self::reload::{InForce, Replaceable};
@@ -53,6 +54,9 @@ use crate::config::{Config, ListenAddress};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::telemetry::LogLimit;
+
+/// How long a session gets to release the memory of its queue before the next one is ended too.
+const RELEASE_TIME: Duration = Duration::from_millis(20);
 
 /// A broker with its listeners open.
 pub struct Server {
@@ -104,6 +108,7 @@ struct Broker {
     settings: Arc<Settings>,
     connections: Arc<ConnectionLimit>,
     admission: Admission,
+    descriptors: Descriptors,
     /// Limits the log lines about refused handshakes.
     refusals: LogLimit<(Reason, Option<StatusCode>)>,
     /// Listeners and connections.
@@ -146,6 +151,7 @@ impl Server {
             config: Mutex::new(config),
             connections: Arc::new(ConnectionLimit::new(&settings.limits(), settings.unregistered().clone())),
             admission: Admission::default(),
+            descriptors: Descriptors::new(listeners.urls.len()),
             refusals: LogLimit::default(),
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),
@@ -200,6 +206,7 @@ impl Server {
         tokio::select! {
             () = served_and_drained => {}
             () = tick(&broker.router) => {}
+            () = bound_queues(&broker) => {}
         }
     }
 }
@@ -220,6 +227,20 @@ async fn tick(router: &Router) {
                 () = earlier => {}
             },
             None => earlier.await,
+        }
+    }
+}
+
+/// Ends sessions while the queues of all together use too much memory, the longest queue first. Never ready.
+async fn bound_queues(broker: &Broker) {
+    let memory = broker.settings.memory();
+    loop {
+        memory.exceeded().await;
+        while memory.is_exceeded() && broker.router.end_longest_queue() {
+            // What the session's task was about to write is released when that ends.
+            if memory.is_exceeded() {
+                timeout(RELEASE_TIME, broker.ended.cancelled()).await.ok();
+            }
         }
     }
 }

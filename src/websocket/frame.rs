@@ -1,9 +1,11 @@
 //! [`Frame`]: one text message, framed once, shared by all who receive it.
 
 use std::io::{self, Write};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroize;
+
+use super::memory::{FrameMemory, Held};
 
 /// FIN, and the opcode of a text (RFC 6455, section 5.2).
 const FIN_TEXT: u8 = 0x81;
@@ -12,39 +14,32 @@ const FIN_TEXT: u8 = 0x81;
 const SHORT: usize = 2 + 125;
 const MEDIUM: usize = 4 + u16::MAX as usize;
 
-/// From this number of bytes on, zeros that are written first and then written over cost more than a second allocation.
-const LONG: usize = 32 << 10;
+/// What a frame uses besides its bytes: what is shared, and the two counters of the `Arc`.
+const OVERHEAD_BYTES: usize = size_of::<Shared>() + 2 * size_of::<usize>();
 
 /// A ping frame without a payload (RFC 6455, section 5.5.2).
 #[must_use]
 pub fn ping() -> Frame {
-    Frame { wire: Wire::Shared(Arc::from([0x89, 0])) }
+    Frame::of(vec![0x89, 0], false)
 }
 
 /// A text message as it goes to a client: the WebSocket header and the text, in one run of shared bytes.
 ///
 /// Frames to clients are not masked (RFC 6455, section 5.1), so header and payload can be encoded once and shared by
-/// every receiver: a clone is a counter, never a copy. Counter and bytes are one allocation, made to measure, but for a
-/// long frame. No `Debug`: the text may hold a password.
+/// every receiver: a clone is a counter, never a copy. One word, because every entry of every queue has it: three words
+/// cost a tenth more for each receiver. No `Debug`: the text may hold a password.
 #[derive(Clone)]
-pub struct Frame {
-    wire: Wire,
-}
+pub struct Frame(Arc<Shared>);
 
-#[derive(Clone)]
-enum Wire {
-    Shared(Arc<[u8]>),
-    /// Two variants and not three: that would take a word more, and a tenth of what an event costs for each receiver.
-    Apart(Arc<Apart>),
-}
-
-/// A long frame, or a secret one.
-struct Apart {
+/// What all clones of a frame share.
+struct Shared {
     wire: Vec<u8>,
     is_secret: bool,
+    /// Set when the frame is in a queue for the first time.
+    held: OnceLock<Held>,
 }
 
-impl Drop for Apart {
+impl Drop for Shared {
     fn drop(&mut self) {
         if self.is_secret {
             self.wire.zeroize();
@@ -67,20 +62,14 @@ impl Frame {
         let header = header.get(..header_len).unwrap_or_default();
         let wire_len = header_len + text_len;
         let parts = std::iter::once(header).chain(pieces.iter().map(|piece| piece.as_bytes()));
-        let wire = if secret || wire_len >= LONG {
-            // Never grown, which would leave a copy behind.
-            let mut wire = Vec::with_capacity(wire_len);
-            parts.for_each(|part| wire.extend_from_slice(part));
-            Wire::Apart(Arc::new(Apart { wire, is_secret: secret }))
-        } else {
-            let mut wire: Arc<[u8]> = std::iter::repeat_n(0, wire_len).collect();
-            // Nobody else has it yet.
-            if let Some(wire) = Arc::get_mut(&mut wire) {
-                fill(wire, parts);
-            }
-            Wire::Shared(wire)
-        };
-        Self { wire }
+        // Never grown, which would leave a copy behind.
+        let mut wire = Vec::with_capacity(wire_len);
+        parts.for_each(|part| wire.extend_from_slice(part));
+        Self::of(wire, secret)
+    }
+
+    fn of(wire: Vec<u8>, is_secret: bool) -> Self {
+        Self(Arc::new(Shared { wire, is_secret, held: OnceLock::new() }))
     }
 
     /// Frames a text of a known length that `write` writes straight into the frame's only buffer, which never grows.
@@ -95,29 +84,31 @@ impl Frame {
         let (header, header_len) = header(text_len);
         let wire_len = header_len + text_len;
         // Wiped on every way out if it is secret.
-        let mut apart = Apart { wire: vec![0; wire_len], is_secret: secret };
-        let mut rest = apart.wire.as_mut_slice();
+        let mut shared = Shared { wire: vec![0; wire_len], is_secret: secret, held: OnceLock::new() };
+        let mut rest = shared.wire.as_mut_slice();
         rest.write_all(header.get(..header_len).unwrap_or_default())?;
         write(&mut rest)?;
-        if !rest.is_empty() || std::str::from_utf8(apart.wire.get(header_len..).unwrap_or_default()).is_err() {
+        if !rest.is_empty() || std::str::from_utf8(shared.wire.get(header_len..).unwrap_or_default()).is_err() {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
-        Ok(Self { wire: Wire::Apart(Arc::new(apart)) })
+        Ok(Self(Arc::new(shared)))
     }
 
     /// Header and text: what is written to a socket.
     #[must_use]
     pub fn wire(&self) -> &[u8] {
-        match &self.wire {
-            Wire::Shared(wire) => wire,
-            Wire::Apart(apart) => &apart.wire,
-        }
+        &self.0.wire
     }
 
     /// Whether its bytes are zeroised after use, so that no copy of them may be left anywhere.
     #[must_use]
     pub fn is_secret(&self) -> bool {
-        matches!(&self.wire, Wire::Apart(apart) if apart.is_secret)
+        self.0.is_secret
+    }
+
+    /// Counts its memory until the last clone is dropped. A frame that is counted already is not counted again.
+    pub fn count_in(&self, memory: &Arc<FrameMemory>) {
+        self.0.held.get_or_init(|| memory.hold(OVERHEAD_BYTES + self.0.wire.capacity()));
     }
 
     /// The text.
@@ -144,15 +135,6 @@ impl Frame {
 impl From<String> for Frame {
     fn from(text: String) -> Self {
         Self::new(&text)
-    }
-}
-
-/// Puts the parts one behind the other; there is room for all.
-fn fill<'p>(mut rest: &mut [u8], parts: impl Iterator<Item = &'p [u8]>) {
-    for part in parts {
-        let Some((place, after)) = rest.split_at_mut_checked(part.len()) else { return };
-        place.copy_from_slice(part);
-        rest = after;
     }
 }
 

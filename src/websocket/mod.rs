@@ -2,10 +2,12 @@
 
 mod frame;
 mod header;
+mod memory;
 mod reader;
 mod socket;
 
 pub use frame::{Frame, ping};
+pub use memory::FrameMemory;
 pub use socket::{Arrival, Ended, Socket};
 
 /// A rule that the peer broke. What it sends from then on cannot be understood.

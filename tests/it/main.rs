@@ -19,6 +19,7 @@ mod wire;
 
 mod auth;
 mod browser;
+mod certificates;
 mod cli;
 mod client;
 mod config;

@@ -4,6 +4,7 @@
 //! Waiting for strangers costs nobody anything: a connection takes an admission permit only when there is something to do
 //! for it.
 
+mod descriptors;
 mod head;
 mod http;
 mod peer_owner;
@@ -27,6 +28,9 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
+pub(super) use self::descriptors::Descriptors;
+
+use self::descriptors::LOOK_AGAIN;
 use self::head::HeadError;
 use self::http::{Answered, Client, Peer};
 pub(super) use self::peer_owner::PeerOwners;
@@ -113,18 +117,23 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
 
 /// A socket that listens.
 pub(super) trait Listening {
-    /// Accepts one connection, and spawns the task that serves it.
-    fn accept(&self, broker: &Arc<Broker>) -> impl Future<Output = io::Result<()>> + Send;
+    /// Accepts one connection, and spawns the task that serves it. Returns whether the connection has one of the descriptors
+    /// that are kept for something else.
+    fn accept(&self, broker: &Arc<Broker>) -> impl Future<Output = io::Result<bool>> + Send;
+
+    /// Returns whether the next connection would be given one of those descriptors.
+    fn is_short(&self, descriptors: &Descriptors) -> bool;
 }
 
 impl Listening for Listener {
-    async fn accept(&self, broker: &Arc<Broker>) -> io::Result<()> {
+    async fn accept(&self, broker: &Arc<Broker>) -> io::Result<bool> {
         let (stream, peer) = self.socket.accept().await?;
+        let is_last = broker.descriptors.keep(&stream);
         let local = match stream.set_nodelay(true).and_then(|()| stream.local_addr()) {
             Ok(local) => local,
             Err(error) => {
                 tracing::debug!(%peer, %error, "the connection has ended already");
-                return Ok(());
+                return Ok(is_last);
             }
         };
         let from = Remote::Tcp { peer, local };
@@ -137,7 +146,11 @@ impl Listening for Listener {
                 }
             }
         }
-        Ok(())
+        Ok(is_last)
+    }
+
+    fn is_short(&self, descriptors: &Descriptors) -> bool {
+        descriptors.are_short(&self.socket)
     }
 }
 
@@ -169,7 +182,8 @@ impl fmt::Display for Remote {
     }
 }
 
-/// Accepts connections until the drain is over. No error ends it: they pass (EMFILE), or belong to a peer.
+/// Accepts connections until the drain is over, as long as there are descriptors for them. No error ends it: they pass, or
+/// belong to a peer.
 pub(super) async fn serve(listener: impl Listening, broker: Arc<Broker>) {
     let mut pause = ACCEPT_PAUSE.0;
     for number in 1_u64.. {
@@ -181,13 +195,29 @@ pub(super) async fn serve(listener: impl Listening, broker: Arc<Broker>) {
             accepted = listener.accept(&broker) => accepted,
         };
         match accepted {
-            Ok(()) => pause = ACCEPT_PAUSE.0,
+            Ok(is_last) => {
+                pause = ACCEPT_PAUSE.0;
+                if is_last {
+                    wait_for_descriptors(&listener, &broker).await;
+                }
+            }
             Err(error) if is_of_the_peer(&error) => {}
+            Err(error) if Descriptors::are_exhausted(&error) => wait_for_descriptors(&listener, &broker).await,
             Err(error) => {
-                tracing::warn!(%error, ?pause, "could not accept a connection");
+                broker.descriptors.log_fault(Instant::now().into_std(), &error);
                 timeout(pause, broker.closing.cancelled()).await.ok();
                 pause = (pause * 2).min(ACCEPT_PAUSE.1);
             }
+        }
+    }
+}
+
+/// Waits until there is a descriptor for a further connection, or until the drain is over.
+async fn wait_for_descriptors(listener: &impl Listening, broker: &Broker) {
+    broker.descriptors.log_short(Instant::now().into_std());
+    while timeout(LOOK_AGAIN, broker.closing.cancelled()).await.is_err() {
+        if !listener.is_short(&broker.descriptors) {
+            return;
         }
     }
 }

@@ -11,7 +11,7 @@ use rustix::fs::Access;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
-use super::{BACKLOG, Listening, Remote, admit, connection, spawn};
+use super::{BACKLOG, Descriptors, Listening, Remote, admit, connection, spawn};
 use crate::server::Broker;
 
 /// The permissions of a socket for the broker's user alone.
@@ -73,15 +73,20 @@ impl UnixSocket {
 }
 
 impl Listening for UnixSocket {
-    async fn accept(&self, broker: &Arc<Broker>) -> io::Result<()> {
+    async fn accept(&self, broker: &Arc<Broker>) -> io::Result<bool> {
         let (stream, _) = self.listener.accept().await?;
+        let is_last = broker.descriptors.keep(&stream);
         // The credentials that the peer had when it connected (SO_PEERCRED on Linux).
         let uid = stream.peer_cred().ok().map(|peer| peer.uid());
         let from = Remote::Unix { uid };
         if let Some(admitted) = admit(broker, from) {
             spawn(broker, from, connection(Arc::clone(broker), stream, from, admitted, None));
         }
-        Ok(())
+        Ok(is_last)
+    }
+
+    fn is_short(&self, descriptors: &Descriptors) -> bool {
+        descriptors.are_short(&self.listener)
     }
 }
 

@@ -1,4 +1,5 @@
-//! [`Tls::watch`]: takes a renewed certificate into use while the broker runs, and warns before it expires.
+//! [`Tls::watch`]: takes a renewed certificate into use while the broker runs, renews one of `switchboard cert new` itself,
+//! and warns before one expires.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,6 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::{Files, Material, Tls, life};
+use crate::certificates::renew_if_due;
 
 /// How often the files are compared with what is in use.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -28,25 +30,44 @@ pub(super) enum Look {
     StillKeptOut,
 }
 
+/// What became of a certificate that the broker may renew itself.
+#[derive(Debug, PartialEq, Eq)]
+enum Renewal {
+    /// There is nothing to renew.
+    NotDue,
+    /// The new certificate is on disk, and ends then.
+    Done(SystemTime),
+    /// It could not be renewed, and why.
+    Failed(String),
+}
+
 impl Tls {
     /// Compares the files now and then until `stop`. New sessions are served with new files; live ones notice nothing.
     pub(in crate::server) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut warned = None;
+        let (mut warned, mut last_renewal) = (None, Renewal::NotDue);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = looks.tick() => {}
             }
             let own = Arc::clone(&self);
+            #[expect(clippy::disallowed_methods, reason = "the calendar, which has no argument to come from in a loop")]
+            let calendar = SystemTime::now();
             // A file system that does not answer holds up neither a worker of the runtime nor a drain.
             tokio::select! {
                 () = stop.cancelled() => return,
-                looked = spawn_blocking(move || own.look()) => if let Ok(look) = looked { log(&look) },
+                looked = spawn_blocking(move || (own.renew(calendar), own.look())) => {
+                    let Ok((renewal, look)) = looked else { continue };
+                    // A fault is logged once, not every time.
+                    if renewal != last_renewal {
+                        log_renewal(&renewal);
+                        last_renewal = renewal;
+                    }
+                    log(&look);
+                }
             }
-            #[expect(clippy::disallowed_methods, reason = "the calendar, which has no argument to come from in a loop")]
-            let calendar = SystemTime::now();
             let is_due = |at: SystemTime| calendar.duration_since(at).is_ok_and(|passed| passed >= WARN_EVERY);
             // `serve` has printed the first warning at start.
             let due = warned.get_or_insert(calendar);
@@ -56,6 +77,16 @@ impl Tls {
                     tracing::warn!("{warning}");
                 }
             }
+        }
+    }
+
+    /// Renews the certificate if its warning is due and the authority that signed it is beside it. Blocks on the disk.
+    fn renew(&self, now: SystemTime) -> Renewal {
+        let Some(path) = self.settings().certificate_file else { return Renewal::NotDue };
+        match renew_if_due(now, &path) {
+            Ok(None) => Renewal::NotDue,
+            Ok(Some(leaf)) => Renewal::Done(leaf.not_after),
+            Err(error) => Renewal::Failed(error.to_string()),
         }
     }
 
@@ -85,6 +116,17 @@ impl Tls {
                 Look::KeptOut(found.1)
             }
         }
+    }
+}
+
+fn log_renewal(renewal: &Renewal) {
+    match renewal {
+        Renewal::NotDue => {}
+        Renewal::Done(end) => {
+            let end = humantime::format_rfc3339_seconds(*end);
+            tracing::info!(%end, "renewed the certificate of [tls] with the authority beside it");
+        }
+        Renewal::Failed(reason) => tracing::warn!(%reason, "the certificate of [tls] is due and cannot be renewed"),
     }
 }
 

@@ -1,6 +1,7 @@
-//! Properties against naive models (`properties`, `outbox`, `rights`), the simulation, and many threads on one router
-//! (`stress`, `stress_events`, `stress_reload`, `stress_rights`, `races_requests`).
+//! Properties against naive models (`properties`, `outbox`, `rights`), the simulation, the memory of all outboxes (`memory`),
+//! and many threads on one router (`stress`, `stress_events`, `stress_reload`, `stress_rights`, `races_requests`).
 
+mod memory;
 mod outbox;
 mod properties;
 mod races_requests;

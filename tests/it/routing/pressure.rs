@@ -92,6 +92,28 @@ async fn a_client_that_stops_reading_harms_only_itself() {
 }
 
 #[tokio::test]
+async fn beyond_the_memory_of_all_queues_the_longest_one_ends() {
+    let config = limits("outbound_messages = 100000\noutbound_total_bytes = 8388608");
+    let broker = Broker::open_with(&config).await;
+    let (mut sender, mut longest) = (broker.app("sender").await, broker.app("longest").await);
+    let mut other = broker.app("other").await;
+    longest.subscribe(BIG).await;
+    other.subscribe("Other/Data/*").await;
+    // Neither reads; what waits for the other one is less.
+    for at in 0..100 {
+        sender.send(envelope("Other/Data/Chunk", json!({"data": {"at": at, "fill": "x".repeat(CHUNK_BYTES)}}))).await;
+    }
+    publish_until(&mut sender, |_, receivers| receivers == 0).await;
+    let (_, code) = longest.until_closed().await;
+    assert_eq!(code, 4413);
+    for at in 0..100 {
+        assert_eq!(other.next().await["data"]["at"], at);
+    }
+    let log = broker.log();
+    assert!(log.contains("all queues exceed limits.outbound_total_bytes"), "{log}");
+}
+
+#[tokio::test]
 async fn one_that_takes_nothing_for_too_long_is_a_slow_consumer() {
     let config = limits("outbound_messages = 100000").replace("60s", "1s");
     let broker = Broker::open_with(&config).await;

@@ -58,8 +58,18 @@ impl Broker {
         Self::launch_in(folder, &[]).await
     }
 
+    /// A broker in open mode with this limit of open files.
+    pub(crate) async fn with_open_files(files: u32) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_switchboard")]);
+        Self::launch_by(command, tempfile::tempdir().unwrap(), &[]).await
+    }
+
     async fn launch_in(folder: TempDir, arguments: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        Self::launch_by(Command::new(env!("CARGO_BIN_EXE_switchboard")), folder, arguments).await
+    }
+
+    async fn launch_by(mut command: Command, folder: TempDir, arguments: &[&str]) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path().join("data"));
         let file = folder.path().join(CONFIG);
         if file.exists() {

@@ -3,5 +3,6 @@
 mod certificates;
 mod files;
 mod handshake;
+mod own;
 mod proxies;
 mod sessions;

@@ -1,0 +1,57 @@
+//! [`FrameMemory`]: how much memory the frames use that wait to be sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// Counts the memory of frames, each once however many queues it is in, from its first queue until nothing uses it any
+/// more. All queues of a broker share one.
+pub struct FrameMemory {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    exceeded: Notify,
+}
+
+impl FrameMemory {
+    /// A count with this bound.
+    #[must_use]
+    pub fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max, exceeded: Notify::new() })
+    }
+
+    /// Returns the bytes that are in use.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether more is in use than the bound allows.
+    pub fn is_exceeded(&self) -> bool {
+        self.bytes() > self.bytes_max
+    }
+
+    /// Ready when a frame was counted beyond the bound since the last call.
+    pub async fn exceeded(&self) {
+        self.exceeded.notified().await;
+    }
+
+    pub(super) fn hold(self: &Arc<Self>, bytes: usize) -> Held {
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.bytes_max {
+            self.exceeded.notify_one();
+        }
+        Held { memory: Arc::clone(self), bytes }
+    }
+}
+
+/// Memory that is counted until this is dropped.
+pub(super) struct Held {
+    memory: Arc<FrameMemory>,
+    bytes: usize,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
