@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::mistake::{Place, Report};
-use super::{Application, AuthMode, Channel, Config, Publish, Scope, salesforce};
+use super::{Application, AuthMode, Channel, Config, Limits, Publish, Scope, salesforce};
 use wire::Pattern;
 
 /// Where each key that was written got its value.
@@ -43,6 +43,9 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
         }
         Some(_) => {}
         None => config.limits.registration_bytes = config.limits.registration_bytes.min(config.limits.message_bytes),
+    }
+    if places.written("limits.sessions_per_user").is_none() {
+        config.limits.sessions_per_user = Limits::sessions_per_user_by(config.auth);
     }
     salesforce::check(config, places, report);
     if report.is_empty() {

@@ -429,6 +429,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             None => (WakeBatch::begin(), at),
         };
         let outcome = self.handle_burst(at);
+        if self.attached.connection.counts_bytes() {
+            let received = Input::Received(self.socket.take_received());
+            let effect = self.handle(now(), received);
+            debug_assert!(effect.is_none(), "counted bytes have no effect");
+        }
         if self.burst.is_over && matches!(outcome, Ok(None)) && self.attached.connection.reads() {
             self.held = Some(Box::new(Held { wakes: batch.hold(), since }));
         }

@@ -23,6 +23,7 @@ pub(super) enum Cause {
     /// A registration was refused with this code.
     Refused(ErrorCode),
     Rate,
+    RateBytes,
     OwnQueue,
     Receivers,
 }
@@ -101,6 +102,11 @@ impl Connection {
     pub(super) fn log_pause(&self, now: Instant, pause: &Pause) {
         let (cause, key, words) = match pause {
             Pause::Rate => (Cause::Rate, "limits.rate", "an application is over its rate, and is read more slowly"),
+            Pause::RateBytes => (
+                Cause::RateBytes,
+                "limits.rate_bytes",
+                "an application sends more bytes than its rate allows, and is read more slowly",
+            ),
             Pause::OwnQueue(_) => (
                 Cause::OwnQueue,
                 "limits.outbound_messages",

@@ -54,6 +54,9 @@ pub enum Input<'a> {
     Binary,
     /// Another frame: a ping, a pong, a fragment. It counts against the rate as a message does.
     Frame,
+    /// This number of bytes was read since the last time, of whole frames and of parts. Wanted if
+    /// [`Connection::counts_bytes`].
+    Received(usize),
     /// Bytes came, perhaps of a frame that is not whole yet: a sign of life.
     Alive,
     /// The time of [`Connection::deadline`] is reached.
@@ -110,6 +113,8 @@ pub struct Connection {
     timers: Timers,
     heartbeat: Heartbeat,
     rate: Rate,
+    /// Counts bytes, if they are limited.
+    rate_bytes: Option<Box<Rate>>,
     pause: Option<Pause>,
     /// How long it may wait for receivers. Made at the first wait.
     allowance: Option<Box<Allowance>>,
@@ -162,6 +167,7 @@ impl Connection {
             timers,
             heartbeat,
             rate: Rate::new(now, limits.rate, limits.burst),
+            rate_bytes: Rate::of_bytes(now, limits),
             pause: None,
             allowance: None,
             malformed: 0,
@@ -197,6 +203,11 @@ impl Connection {
     /// Whether the next message may be read now.
     pub fn reads(&self) -> bool {
         self.registering.is_none() && self.pause.is_none() && self.replies.len() < REPLIES_MAX
+    }
+
+    /// Whether it wants [`Input::Received`].
+    pub fn counts_bytes(&self) -> bool {
+        self.rate_bytes.is_some()
     }
 
     /// Whether it is not read because this receiver's queue is over half.
@@ -271,6 +282,10 @@ impl Connection {
             Input::Frame => {
                 self.heartbeat.hear();
                 self.count(now);
+                None
+            }
+            Input::Received(bytes) => {
+                self.count_bytes(now, bytes);
                 None
             }
             Input::Alive => {

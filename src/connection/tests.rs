@@ -88,6 +88,29 @@ fn every_frame_counts_against_the_rate() {
 }
 
 #[test]
+fn bytes_count_against_their_rate_and_a_largest_message_is_read_as_a_whole() {
+    let limits = Limits { rate_bytes: 100, message_bytes: 1000, ..Limits::default() };
+    let (now, mut connection, router) = registered(limits);
+    assert!(connection.counts_bytes());
+    assert!(connection.handle(now, Input::Received(1000), &router).is_none());
+    assert!(connection.reads(), "a burst of one largest message");
+    assert!(connection.handle(now, Input::Received(50), &router).is_none());
+    let until = now + Duration::from_millis(500);
+    assert_eq!((connection.reads(), connection.deadline()), (false, Some(until)));
+    assert!(connection.handle(until, Input::Timeout, &router).is_none());
+    assert!(connection.reads());
+
+    // The burst of a second, if that is more.
+    let limits = Limits { rate_bytes: 5000, message_bytes: 1000, ..Limits::default() };
+    let (now, mut connection, router) = registered(limits);
+    for (bytes, reads) in [(5000, true), (1, false)] {
+        assert!(connection.handle(now, Input::Received(bytes), &router).is_none());
+        assert_eq!(connection.reads(), reads, "{bytes} more");
+    }
+    assert!(!registered(Limits::default()).1.counts_bytes());
+}
+
+#[test]
 fn a_peer_that_takes_nothing_is_closed_as_a_slow_consumer() {
     let (now, mut connection, router) = registered(Limits::default());
     let after = |ms| now + Duration::from_millis(ms);

@@ -13,7 +13,8 @@
 //!    the one that is delivered last.
 //! 2. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
 //!    of a reply.
-//! 3. `Presence::by_user`, a shard. Only `Router::size` takes another lock meanwhile.
+//! 3. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size` takes another lock while it
+//!    holds the first.
 //! 4. `Session::holds`. Held over subscribing, from the check until the subscription is in the index.
 //! 5. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
 //!    holds it for reading over its value and the look-up of its subscribers.
@@ -240,7 +241,7 @@ impl Router {
     /// Makes a session known.
     ///
     /// # Errors
-    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`.
+    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
     pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, Refusal> {
         if registration.source == OWN_SOURCE {
             return Err(Refusal::new(
@@ -251,7 +252,7 @@ impl Router {
         let exclusive = registration.identity.exclusive;
         let role = Role::of(&registration.identity.principal);
         let session = self.session(now, role, registration, None);
-        self.presence.join(&session, exclusive)?;
+        self.presence.join(&session, exclusive, &self.policy.limits)?;
         self.tell_presence(now, &session, Change::Joined);
         Ok(session)
     }

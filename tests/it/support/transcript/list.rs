@@ -37,6 +37,7 @@ macro_rules! transcripts_for_everyone {
             limits_json_depth
             limits_pending_bytes
             limits_pending_requests
+            limits_sessions
             lists_applications
             ordered_o1_each_subscription
             ordered_o1_in_a_gather
