@@ -22,6 +22,8 @@ pub(super) enum Cause {
     RegisteredAgain,
     /// A registration was refused with this code.
     Refused(ErrorCode),
+    /// A renewal was refused with this code.
+    RefusedRenewal(ErrorCode),
     Rate,
     RateBytes,
     OwnQueue,
@@ -88,6 +90,16 @@ impl Connection {
         if let Some(omitted) = self.count_line(now, Cause::Refused(refusal.code)) {
             let (address, code, reason) = (self.address, refusal.code.as_str(), &*refusal.message);
             tracing::info!(source, %address, code, reason, omitted, "a registration was refused");
+        }
+    }
+
+    /// Logs a renewal that was refused. The session lives on.
+    pub(super) fn log_refused_renewal(&self, now: Instant, refusal: &Refusal) {
+        let Some(session) = self.session() else { return };
+        if let Some(omitted) = self.count_line(now, Cause::RefusedRenewal(refusal.code)) {
+            let (source, user, code) = (session.source(), session.user(), refusal.code.as_str());
+            let (address, reason) = (self.address, &*refusal.message);
+            tracing::info!(source, user, %address, session = %session.id(), code, reason, omitted, "a renewal was refused");
         }
     }
 

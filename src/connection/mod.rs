@@ -13,7 +13,9 @@ mod heartbeat;
 mod log;
 mod message;
 mod pause;
+mod proof;
 mod rate;
+mod renew;
 mod settings;
 mod shutdown;
 mod timer;
@@ -36,10 +38,11 @@ use wire::{Close, CloseCode, notice};
 use crate::auth::{AuthError, Claim, Identity};
 use crate::router::{Allowance, End, OnFull, Router, Session};
 use crate::websocket::{Frame, ping};
-use command::Registering;
+use command::Verifying;
 use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
 use pause::Pause;
+use proof::Proven;
 use rate::Rate;
 use timer::{Timer, Timers};
 
@@ -106,8 +109,10 @@ pub struct Connection {
     phase: Phase,
     /// Counts the connection while it is not registered.
     unregistered: Option<UnregisteredGuard>,
-    /// A registration that is not decided yet.
-    registering: Option<Box<Registering>>,
+    /// A registration or a renewal that is not decided yet.
+    verifying: Option<Box<Verifying>>,
+    /// What proves the session.
+    proven: Option<Box<Proven>>,
     /// Frames to send before those of the session's outbox: replies without a session, and pings.
     replies: VecDeque<Frame>,
     timers: Timers,
@@ -162,7 +167,8 @@ impl Connection {
             address,
             phase: Phase::Unregistered,
             unregistered: Some(guard),
-            registering: None,
+            verifying: None,
+            proven: None,
             replies: VecDeque::new(),
             timers,
             heartbeat,
@@ -202,7 +208,7 @@ impl Connection {
 
     /// Whether the next message may be read now.
     pub fn reads(&self) -> bool {
-        self.registering.is_none() && self.pause.is_none() && self.replies.len() < REPLIES_MAX
+        self.verifying.is_none() && self.pause.is_none() && self.replies.len() < REPLIES_MAX
     }
 
     /// Whether it wants [`Input::Received`].
@@ -365,7 +371,11 @@ impl Connection {
             let effect = match timer {
                 Timer::Registration => Some(self.close(now, router, CloseCode::NotRegistered)),
                 Timer::Delay => self.refuse_delayed(now, router),
-                Timer::Proof => Some(self.proof_ended(now, router)),
+                Timer::Renewal => {
+                    self.renewal_late(now);
+                    None
+                }
+                Timer::Proof => self.check_proof(now, router),
                 Timer::Heartbeat => self.beat(now, router),
                 Timer::Pause => {
                     match self.pause.as_mut().and_then(|pause| pause.fire(now)) {

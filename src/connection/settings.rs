@@ -1,8 +1,11 @@
 //! [`Settings`]: what all connections of a broker share.
 
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
+use super::driver;
 use super::log::Cause;
+use super::proof::Moment;
 use super::{FailedLogins, Unregistered};
 use crate::audit::Audit;
 use crate::config::Limits;
@@ -18,6 +21,8 @@ pub struct Settings {
     pub(super) audit: Option<Arc<Audit>>,
     /// Limits the log lines that an application can cause.
     pub(super) log_limit: LogLimit<Cause>,
+    /// Returns the time of day at a moment of the monotonic clock.
+    time_of_day: Box<dyn Fn(Instant) -> SystemTime + Send + Sync>,
 }
 
 impl Settings {
@@ -29,6 +34,7 @@ impl Settings {
             unregistered: Unregistered::default(),
             audit: None,
             log_limit: LogLimit::default(),
+            time_of_day: Box::new(driver::time_of_day),
             limits,
         }
     }
@@ -37,6 +43,17 @@ impl Settings {
     #[must_use]
     pub fn with_audit(self, audit: Arc<Audit>) -> Self {
         Self { audit: Some(audit), ..self }
+    }
+
+    /// Replaces the system's clock, by which some proofs end. A test or a simulation says what time it is.
+    #[must_use]
+    pub fn with_time_of_day(self, time_of_day: impl Fn(Instant) -> SystemTime + Send + Sync + 'static) -> Self {
+        Self { time_of_day: Box::new(time_of_day), ..self }
+    }
+
+    /// Returns this moment by both clocks.
+    pub(super) fn moment(&self, now: Instant) -> Moment {
+        Moment { now, time_of_day: (self.time_of_day)(now) }
     }
 
     /// The limits.
