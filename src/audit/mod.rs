@@ -177,8 +177,8 @@ impl Audit {
         self.send(entry, 0, None);
     }
 
-    /// Queues a record that an unregistered connection caused. Above a limit, which all of these connections share, such
-    /// records are only counted: otherwise anybody could push the other ones out of the rotating log.
+    /// Queues a record that an unregistered connection caused, or a refused renewal. Above a limit, which all of these
+    /// share, such records are only counted: otherwise anybody could push the other ones out of the rotating log.
     pub fn record_unregistered(&self, entry: &Entry<'_>) {
         let taken = self.shared.unregistered.lock().take(now());
         if let Some(unrecorded) = taken {

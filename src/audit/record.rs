@@ -22,7 +22,7 @@ pub enum Event {
     Fetch,
     /// A record of a Salesforce org was to be written.
     Write,
-    /// A session was not registered.
+    /// A session was not registered, or its proof was not renewed.
     RegistrationRefused,
     /// `switchboard credentials set`
     CredentialsSet,

@@ -1,6 +1,7 @@
 //! The arguments and the token that all commands share which connect to a broker.
 
 use std::env;
+use std::future::ready;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -61,8 +62,12 @@ impl Connection {
 
     fn builder(&self) -> Result<Builder, Usage> {
         let mut builder = Client::builder(&self.url).source(&self.source);
-        if let Some(token) = token(self.token_file.as_deref())? {
-            builder = builder.token(token);
+        if let Some(first) = token(self.token_file.as_deref())? {
+            // A pipe can be read only once.
+            builder = match self.token_file.clone().filter(|path| path.is_file()) {
+                Some(path) => builder.token_reader(move || ready(read_token(&path))),
+                None => builder.token(first),
+            };
         }
         if let Some(user) = &self.user {
             builder = builder.user(user);
@@ -84,10 +89,15 @@ pub(crate) fn token(file: Option<&Path>) -> Result<Option<SecretString>, Usage> 
             Err(env::VarError::NotUnicode(_)) => Err(Usage::new(format!("{TOKEN_VARIABLE} is not UTF-8"))),
         };
     };
-    let wrong = |why: &dyn std::fmt::Display| Usage::new(format!("the token file {}: {why}", path.display()));
+    read_token(path).map(Some).map_err(Usage::new)
+}
+
+/// Returns the token in a file, or what is wrong with the file.
+fn read_token(path: &Path) -> Result<SecretString, String> {
+    let wrong = |why: &dyn std::fmt::Display| format!("the token file {}: {why}", path.display());
     let text = read_secret_or_pipe(path).map_err(|error| wrong(&error))?;
     if text.trim().is_empty() {
         return Err(wrong(&"the file is empty"));
     }
-    Ok(Some(SecretString::from(text.as_str())))
+    Ok(SecretString::from(text.as_str()))
 }

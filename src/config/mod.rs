@@ -346,10 +346,16 @@ pub struct Limits {
     pub outbound_total_bytes: usize,
     /// How long a receiver may take nothing while it has something to take.
     pub slow_consumer: Duration,
+    /// Sessions of a user; 0: no limit. Services have none.
+    pub sessions_per_user: usize,
+    /// Sessions of a source, of all users together; 0: no limit.
+    pub sessions_per_source: usize,
     /// Messages a second a session; 0: no limit.
     pub rate: u32,
     /// Messages at once beyond the rate.
     pub burst: u32,
+    /// Bytes received a second a session; 0: no limit.
+    pub rate_bytes: u32,
     /// How long a connection may stay unregistered.
     pub registration: Duration,
     /// Time between two pings.
@@ -390,8 +396,11 @@ impl Default for Limits {
             outbound_bytes: 8 << 20,
             outbound_total_bytes: 1 << 30,
             slow_consumer: Duration::from_secs(5),
+            sessions_per_user: Self::sessions_per_user_by(AuthMode::Open),
+            sessions_per_source: 0,
             rate: 1000,
             burst: 2000,
+            rate_bytes: 0,
             registration: Duration::from_secs(10),
             heartbeat: Duration::from_secs(25),
             missed_pings: 2,
@@ -405,6 +414,17 @@ impl Default for Limits {
             retained_bytes: 64 << 20,
             retained_total_bytes: 256 << 20,
             drain: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Limits {
+    /// Returns the default of `sessions_per_user`. Without proof a session is whom it says it is, so nothing is limited.
+    #[must_use]
+    pub fn sessions_per_user_by(auth: AuthMode) -> usize {
+        match auth {
+            AuthMode::Open => 0,
+            AuthMode::Tokens => 100,
         }
     }
 }

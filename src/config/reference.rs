@@ -269,6 +269,22 @@ static KEYS: &[Key<Config>] = &[
         meaning: "How long a receiver may read nothing while messages wait for it. Then it is closed with 4413.",
     },
     Key {
+        name: "limits.sessions_per_user",
+        slot: Slot::Size(0, |it| &mut it.limits.sessions_per_user),
+        default: "100; 0 in open mode",
+        unit: "sessions a user",
+        meaning: "Sessions that a user may have at once, of all sources. Further ones get `TOO_MANY_SESSIONS`. Services have \
+                  no such limit. 0: no limit.",
+    },
+    Key {
+        name: "limits.sessions_per_source",
+        slot: Slot::Size(0, |it| &mut it.limits.sessions_per_source),
+        default: "0",
+        unit: "sessions a source",
+        meaning: "Sessions that a source may have at once, of all users and services together. Further ones get \
+                  `TOO_MANY_SESSIONS`. 0: no limit.",
+    },
+    Key {
         name: "limits.rate",
         slot: Slot::Count(0, |it| &mut it.limits.rate),
         default: "1000",
@@ -281,6 +297,14 @@ static KEYS: &[Key<Config>] = &[
         default: "2000",
         unit: "messages a session",
         meaning: "How many messages a session may send at once before the rate counts.",
+    },
+    Key {
+        name: "limits.rate_bytes",
+        slot: Slot::Count(0, |it| &mut it.limits.rate_bytes),
+        default: "0",
+        unit: "bytes a second a session",
+        meaning: "How many bytes a session may send; one that sends more is read more slowly, not refused. A second's \
+                  bytes, or one largest message (`message_bytes`), may be sent at once. 0: no limit.",
     },
     Key {
         name: "limits.registration",

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
 use super::{
-    Application, AuthMode, Channel, Config, ForwardedHeader, ProvedBy, Publish, Scope, roles, salesforce, same_user,
-    tls,
+    Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, Scope, roles, salesforce,
+    same_user, tls,
 };
 use wire::Pattern;
 
@@ -77,6 +77,9 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
         None => config.limits.registration_bytes = config.limits.registration_bytes.min(config.limits.message_bytes),
     }
     tls::check(config, places, report);
+    if places.written("limits.sessions_per_user").is_none() {
+        config.limits.sessions_per_user = Limits::sessions_per_user_by(config.auth);
+    }
     salesforce::check(config, places, report);
     if let (AuthMode::Open, Some(place)) = (config.auth, places.written(ISSUERS)) {
         let message = "must not stand beside auth.mode \"open\", which believes everybody: use \"tokens\"";

@@ -1,7 +1,7 @@
 //! What the operator chose, in a few lines: for standard error when the broker starts, and for `check`.
 
 use super::reference::keys;
-use super::{AuthMode, Channel, Config, Mode, Overflow, Publish, Salesforce, Scope, Store, WritableObject};
+use super::{AuthMode, Channel, Config, Limits, Mode, Overflow, Publish, Salesforce, Scope, Store, WritableObject};
 
 impl Config {
     /// Lines that say what this configuration comes to. No secret is among them.
@@ -84,6 +84,7 @@ impl Config {
             ..Self::default()
         };
         let mut default = Self::default();
+        default.limits.sessions_per_user = Limits::sessions_per_user_by(self.auth);
         keys()
             .filter_map(|key| {
                 let value = key.slot.show(&mut own)?;

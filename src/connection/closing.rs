@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use wire::{Close, CloseCode, ErrorCode, Refusal, notice};
+use wire::{Close, CloseCode};
 
 use super::log::Leaving;
 use super::timer::Timer;
@@ -28,16 +28,6 @@ impl Connection {
                 Close::new(CloseCode::TooLarge, format!("a message before registration has at most {most} bytes"))
             }
         }
-    }
-
-    pub(super) fn proof_ended(&mut self, now: Instant, router: &Router) -> Effect {
-        let refusal = Refusal::new(
-            ErrorCode::Unauthenticated,
-            "the proof of who this session is has expired (auth.session_max): connect again, and register with a new one",
-        );
-        self.log_refusal(None, &refusal);
-        self.push(now, notice::error(None, &refusal));
-        self.close(now, router, Close::new(CloseCode::Unauthenticated, "the proof of identity has expired"))
     }
 
     /// Closes the connection at the end of the drain. If requests are still open, cancels those that this session sent,
@@ -78,6 +68,7 @@ impl Connection {
         let (mut notices, mut frames) = (Vec::new(), Vec::new());
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
             router.detach(now, &session);
+            self.forget_proof();
             self.log_left(&session, router.age(now, &session), leaving);
             loop {
                 let taken = session.outbox().take(now, usize::MAX, &mut frames);
@@ -94,7 +85,7 @@ impl Connection {
     pub(super) fn end(&mut self) {
         self.phase = Phase::Ended;
         self.unregistered = None;
-        self.registering = None;
+        self.verifying = None;
         self.pause = None;
         self.timers.clear();
     }

@@ -1,12 +1,15 @@
 //! The Broker commands of a session: registering, subscribing, and the small ones.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::audit::{Entry, Event};
-use crate::auth::{AuthError, Claim, Ends, Identity, Principal};
+use crate::auth::{AuthError, Claim, Identity, Principal};
 use crate::connection::log::Leaving;
+use crate::connection::proof::Proven;
+use crate::connection::renew::Renewing;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, HandshakeToken, Phase};
 use crate::router::{Application, Listed, Registration, Router, Subscribed};
@@ -15,13 +18,19 @@ use wire::{Close, CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
 
 /// How long an address that failed too often waits for its answer.
-const DELAY: Duration = Duration::from_secs(1);
+pub(super) const DELAY: Duration = Duration::from_secs(1);
 
 /// The version of the protocol.
 const PROTOCOL: u32 = 1;
 
 /// The broker's name and version.
 const SERVER: &str = concat!("switchboard/", env!("CARGO_PKG_VERSION"));
+
+/// What the verifier looks at.
+pub(super) enum Verifying {
+    Register(Registering),
+    Renew(Renewing),
+}
 
 /// A registration while the verifier looks at it.
 pub(super) struct Registering {
@@ -61,8 +70,8 @@ impl Connection {
     pub(super) fn command(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) -> Option<Effect> {
         let triple = envelope.triple();
         let is_register = command::is(triple, "Application", "Register");
-        // It has a token.
-        self.secret_read |= is_register;
+        // They have a token.
+        self.secret_read |= is_register || command::is(triple, "Application", "Renew");
         let may_come_first = is_register || command::is(triple, "Connection", "Ping");
         if self.session().is_none() && !may_come_first {
             self.not_registered(now, envelope, router);
@@ -81,6 +90,10 @@ impl Connection {
             Ok(Command::Register(options)) => match self.register(now, envelope, *options, router) {
                 Ok(effect) => return effect,
                 Err(refusal) => Err(refusal),
+            },
+            Ok(Command::Renew(options)) => match self.session().map(Arc::clone) {
+                Some(session) => return Some(self.renew(now, &session, envelope.id(), options, router)),
+                None => Err(impossible("a renewal without a session")),
             },
             Ok(Command::Unregister) => {
                 self.unregister(now, router);
@@ -139,7 +152,7 @@ impl Connection {
             }
             Command::ListSubscriptions => Ok(subscriptions(&router.subscriptions(session))),
             Command::Cancel(id) => router.cancel(now, session, &id).map(|()| DONE),
-            Command::Register(_) | Command::Unregister | Command::Ping | Command::Subscribe(_) => {
+            Command::Register(_) | Command::Renew(_) | Command::Unregister | Command::Ping | Command::Subscribe(_) => {
                 Err(impossible("a command that was handled before"))
             }
         }
@@ -172,9 +185,9 @@ impl Connection {
         let differ = token.is_err();
         let token = token.unwrap_or_default();
         let claim = Claim { source: source.clone(), user: options.user, token, certificate };
-        let registering = Box::new(Registering { source, id, echo, resume, claim, reloads });
+        let registering = Registering { source, id, echo, resume, claim, reloads };
         if differ {
-            self.registering = Some(registering);
+            self.verifying = Some(Box::new(Verifying::Register(registering)));
             let why = "the tokens differ: all places of a connection that have a token (Authorization, the sub-protocol, \
                        data.token) must have the same one";
             return Ok(self.verified(now, Err(AuthError::Unauthenticated(why.into())), router));
@@ -182,9 +195,9 @@ impl Connection {
         Ok(Some(self.verify(registering)))
     }
 
-    fn verify(&mut self, registering: Box<Registering>) -> Effect {
+    fn verify(&mut self, registering: Registering) -> Effect {
         let claim = registering.claim.clone();
-        self.registering = Some(registering);
+        self.verifying = Some(Box::new(Verifying::Register(registering)));
         // The deadline for registering goes on: no connection waits longer for a verifier.
         self.heartbeat.not_read();
         Effect::Verify(claim)
@@ -196,13 +209,16 @@ impl Connection {
         outcome: Result<Identity, AuthError>,
         router: &Router,
     ) -> Option<Effect> {
-        let mut registering = self.registering.take()?;
+        let mut registering = match *self.verifying.take()? {
+            Verifying::Register(registering) => registering,
+            Verifying::Renew(renewing) => return self.renewed(now, renewing, outcome, router),
+        };
         let refusal = match outcome {
             Ok(identity) => return self.attach(now, registering, identity, router),
             Err(AuthError::Unauthenticated(why)) => {
                 if self.settings.failed_logins.fail(now, self.address) {
                     registering.claim.token = None;
-                    self.registering = Some(registering);
+                    self.verifying = Some(Box::new(Verifying::Register(registering)));
                     self.timers.set(Timer::Delay, now + DELAY);
                     return None;
                 }
@@ -223,13 +239,19 @@ impl Connection {
 
     /// The delay after too many failed registrations is over.
     pub(super) fn refuse_delayed(&mut self, now: Instant, router: &Router) -> Option<Effect> {
-        let registering = self.registering.take()?;
+        let verifying = self.verifying.take()?;
         let refusal = Refusal::new(
             ErrorCode::RateLimited,
             "too many failed registrations from this address in the last minute; check the token, then try again later \
              (limits.failed_registrations)",
         );
-        Some(self.refuse(now, &registering, None, &refusal, router))
+        match *verifying {
+            Verifying::Register(registering) => Some(self.refuse(now, &registering, None, &refusal, router)),
+            Verifying::Renew(renewing) => {
+                self.refuse_renewal(now, &renewing, &refusal);
+                None
+            }
+        }
     }
 
     /// Answers a registration that is refused, and closes the connection. `principal`: what was proved.
@@ -271,15 +293,11 @@ impl Connection {
     fn attach(
         &mut self,
         now: Instant,
-        mut registering: Box<Registering>,
+        mut registering: Registering,
         identity: Identity,
         router: &Router,
     ) -> Option<Effect> {
-        let proof_ends = match identity.ends {
-            Ends::After(lasts) => Some(now + lasts),
-            Ends::Never | Ends::At { .. } => None,
-        };
-        let principal = identity.principal.clone();
+        let (proven, principal) = (Proven::new(now, &identity), identity.principal.clone());
         let registration = Registration {
             source: registering.source.clone(),
             identity,
@@ -296,6 +314,7 @@ impl Connection {
             Err(refusal) => return Some(self.refuse(now, &registering, Some(&principal), &refusal, router)),
         };
         self.log_registered(now, &session);
+        let expires = self.keep_proof(now, proven);
         let limits = &self.limits;
         let mut more = json!({
             "SessionId": session.id().to_string(),
@@ -304,6 +323,7 @@ impl Connection {
             "Server": SERVER,
             "HeartbeatSeconds": seconds(limits.heartbeat),
             "MaxMessageBytes": limits.message_bytes,
+            "ExpiresInSeconds": expires,
         });
         if let (true, Value::Object(more)) = (registering.resume, &mut more) {
             more.insert("Resumed".into(), false.into());
@@ -312,10 +332,8 @@ impl Connection {
         self.phase = Phase::Registered(session);
         self.unregistered = None;
         self.timers.stop(Timer::Registration);
-        if let Some(at) = proof_ends {
-            self.timers.set(Timer::Proof, at);
-        }
         self.push(now, notice::success(&register(), registering.id.as_deref(), more));
+        self.watch_proof(now);
         None
     }
 
@@ -361,7 +379,6 @@ impl Connection {
         self.leave(now, router, &Leaving { reason: "unregistered", code: None });
         self.unregistered = Some(self.settings.unregistered.enter().0);
         self.end_pause(now);
-        self.timers.stop(Timer::Proof);
         self.timers.set(Timer::Registration, now + self.limits.registration);
     }
 }

@@ -10,7 +10,7 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -174,6 +174,12 @@ impl Drop for Attached<'_> {
 
 fn now() -> Instant {
     time::Instant::now().into_std()
+}
+
+/// Returns the time of day, by which proofs end. The monotonic clock does not know it: it stands still while a laptop sleeps.
+#[expect(clippy::disallowed_methods, reason = "tokens say by the calendar until when they are good")]
+pub(super) fn time_of_day(_: Instant) -> SystemTime {
+    SystemTime::now()
 }
 
 struct Driver<'a, S> {
@@ -430,6 +436,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             None => (WakeBatch::begin(), at),
         };
         let outcome = self.handle_burst(at);
+        if self.attached.connection.counts_bytes() {
+            let received = Input::Received(self.socket.take_received());
+            let effect = self.handle(now(), received);
+            debug_assert!(effect.is_none(), "counted bytes have no effect");
+        }
         if self.burst.is_over && matches!(outcome, Ok(None)) && self.attached.connection.reads() {
             self.held = Some(Box::new(Held { wakes: batch.hold(), since }));
         }

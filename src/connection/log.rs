@@ -22,7 +22,10 @@ pub(super) enum Cause {
     RegisteredAgain,
     /// A registration was refused with this code.
     Refused(ErrorCode),
+    /// A renewal was refused with this code.
+    RefusedRenewal(ErrorCode),
     Rate,
+    RateBytes,
     OwnQueue,
     Receivers,
 }
@@ -90,6 +93,16 @@ impl Connection {
         }
     }
 
+    /// Logs a renewal that was refused. The session lives on.
+    pub(super) fn log_refused_renewal(&self, now: Instant, refusal: &Refusal) {
+        let Some(session) = self.session() else { return };
+        if let Some(omitted) = self.count_line(now, Cause::RefusedRenewal(refusal.code)) {
+            let (source, user, code) = (session.source(), session.user(), refusal.code.as_str());
+            let (address, reason) = (self.address, &*refusal.message);
+            tracing::info!(source, user, %address, session = %session.id(), code, reason, omitted, "a renewal was refused");
+        }
+    }
+
     /// Logs any refusal, for developers of applications.
     pub(super) fn log_refusal(&self, triple: Option<&Triple<'_>>, refusal: &Refusal) {
         let source = self.session().map(|session| session.source());
@@ -101,6 +114,11 @@ impl Connection {
     pub(super) fn log_pause(&self, now: Instant, pause: &Pause) {
         let (cause, key, words) = match pause {
             Pause::Rate => (Cause::Rate, "limits.rate", "an application is over its rate, and is read more slowly"),
+            Pause::RateBytes => (
+                Cause::RateBytes,
+                "limits.rate_bytes",
+                "an application sends more bytes than its rate allows, and is read more slowly",
+            ),
             Pause::OwnQueue(_) => (
                 Cause::OwnQueue,
                 "limits.outbound_messages",

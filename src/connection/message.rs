@@ -44,15 +44,25 @@ impl Connection {
         if self.pause.is_none() {
             self.count(now);
         } else {
-            self.rate.count(now);
+            self.rate.count(now, 1);
         }
         effect
     }
 
     /// Counts a frame against the rate. A session that is too fast is read more slowly.
     pub(super) fn count(&mut self, now: Instant) {
-        if let Some(until) = self.rate.count(now) {
+        if let Some(until) = self.rate.count(now, 1) {
             self.begin_pause(now, Pause::Rate, until);
+        }
+    }
+
+    /// Counts bytes that were read against the rate of bytes. If the connection waits for something else already, they
+    /// make its next pause longer.
+    pub(super) fn count_bytes(&mut self, now: Instant, bytes: usize) {
+        let Some(rate) = &mut self.rate_bytes else { return };
+        let until = rate.count(now, u32::try_from(bytes).unwrap_or(u32::MAX));
+        if let Some(until) = until.filter(|_| self.pause.is_none()) {
+            self.begin_pause(now, Pause::RateBytes, until);
         }
     }
 

@@ -14,7 +14,9 @@ mod heartbeat;
 mod log;
 mod message;
 mod pause;
+mod proof;
 mod rate;
+mod renew;
 mod settings;
 mod shutdown;
 mod timer;
@@ -39,10 +41,11 @@ use crate::auth::{AuthError, Claim, ClientCertificate, Identity};
 use crate::config::Limits;
 use crate::router::{Allowance, End, OnFull, Router, Session};
 use crate::websocket::{Frame, ping};
-use command::Registering;
+use command::Verifying;
 use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
 use pause::Pause;
+use proof::Proven;
 use rate::Rate;
 use timer::{Timer, Timers};
 
@@ -57,6 +60,9 @@ pub enum Input<'a> {
     Binary,
     /// Another frame: a ping, a pong, a fragment. It counts against the rate as a message does.
     Frame,
+    /// This number of bytes was read since the last time, of whole frames and of parts. Wanted if
+    /// [`Connection::counts_bytes`].
+    Received(usize),
     /// Bytes came, perhaps of a frame that is not whole yet: a sign of life.
     Alive,
     /// The time of [`Connection::deadline`] is reached.
@@ -113,13 +119,17 @@ pub struct Connection {
     unregistered: Option<UnregisteredGuard>,
     /// The token of the handshake.
     token: Option<Box<HandshakeToken>>,
-    /// A registration that is not decided yet.
-    registering: Option<Box<Registering>>,
+    /// A registration or a renewal that is not decided yet.
+    verifying: Option<Box<Verifying>>,
+    /// What proves the session.
+    proven: Option<Box<Proven>>,
     /// Frames to send before those of the session's outbox: replies without a session, and pings.
     replies: VecDeque<Frame>,
     timers: Timers,
     heartbeat: Heartbeat,
     rate: Rate,
+    /// Counts bytes, if they are limited.
+    rate_bytes: Option<Box<Rate>>,
     pause: Option<Pause>,
     /// How long it may wait for receivers. Made at the first wait.
     allowance: Option<Box<Allowance>>,
@@ -169,11 +179,13 @@ impl Connection {
             phase: Phase::Unregistered,
             unregistered: Some(guard),
             token: None,
-            registering: None,
+            verifying: None,
+            proven: None,
             replies: VecDeque::new(),
             timers,
             heartbeat,
             rate: Rate::new(now, limits.rate, limits.burst),
+            rate_bytes: Rate::of_bytes(now, &limits),
             pause: None,
             allowance: None,
             malformed: 0,
@@ -222,7 +234,12 @@ impl Connection {
 
     /// Whether the next message may be read now.
     pub fn reads(&self) -> bool {
-        self.registering.is_none() && self.pause.is_none() && self.replies.len() < REPLIES_MAX
+        self.verifying.is_none() && self.pause.is_none() && self.replies.len() < REPLIES_MAX
+    }
+
+    /// Whether it wants [`Input::Received`].
+    pub fn counts_bytes(&self) -> bool {
+        self.rate_bytes.is_some()
     }
 
     /// Whether it is not read because this receiver's queue is over half.
@@ -302,6 +319,10 @@ impl Connection {
                 self.count(now);
                 None
             }
+            Input::Received(bytes) => {
+                self.count_bytes(now, bytes);
+                None
+            }
             Input::Alive => {
                 self.heartbeat.hear();
                 None
@@ -355,6 +376,9 @@ impl Connection {
         if (limits.rate, limits.burst) != (self.limits.rate, self.limits.burst) {
             self.rate = Rate::new(now, limits.rate, limits.burst);
         }
+        if (limits.rate_bytes, limits.message_bytes) != (self.limits.rate_bytes, self.limits.message_bytes) {
+            self.rate_bytes = Rate::of_bytes(now, &limits);
+        }
         self.heartbeat.set(limits.heartbeat, limits.missed_pings);
         self.limits = limits;
     }
@@ -395,7 +419,11 @@ impl Connection {
             let effect = match timer {
                 Timer::Registration => Some(self.close(now, router, CloseCode::NotRegistered)),
                 Timer::Delay => self.refuse_delayed(now, router),
-                Timer::Proof => Some(self.proof_ended(now, router)),
+                Timer::Renewal => {
+                    self.renewal_late(now);
+                    None
+                }
+                Timer::Proof => self.check_proof(now, router),
                 Timer::Heartbeat => self.beat(now, router),
                 Timer::Pause => {
                     match self.pause.as_mut().and_then(|pause| pause.fire(now)) {

@@ -8,8 +8,10 @@ use crate::router::{Allowance, Session};
 
 /// Why the connection is not read.
 pub(super) enum Pause {
-    /// It was faster than its rate.
+    /// It sent more messages than its rate allows.
     Rate,
+    /// It sent more bytes than its rate allows.
+    RateBytes,
     /// Its own queue is over half: whatever it asks for would only add to that.
     OwnQueue(Arc<Session>),
     /// Queues of its receivers are over half.
@@ -47,7 +49,7 @@ impl Pause {
     /// Whether it is a wait for this receiver.
     pub(super) fn is_for(&self, receiver: &Session) -> bool {
         match self {
-            Self::Rate => false,
+            Self::Rate | Self::RateBytes => false,
             Self::OwnQueue(session) => std::ptr::eq(&raw const **session, receiver),
             Self::Receivers { waits, .. } => waits.iter().any(|wait| std::ptr::eq(&raw const *wait.receiver, receiver)),
         }
@@ -56,7 +58,7 @@ impl Pause {
     /// The receivers that it waits for.
     pub(super) fn receivers(&self) -> impl Iterator<Item = &Session> {
         let waits = match self {
-            Self::Rate | Self::OwnQueue(_) => &[][..],
+            Self::Rate | Self::RateBytes | Self::OwnQueue(_) => &[][..],
             Self::Receivers { waits, .. } => waits,
         };
         waits.iter().map(|wait| &*wait.receiver)
@@ -85,7 +87,7 @@ impl Pause {
     /// Ready when nothing has to be waited for any longer. A pause for the rate ends by its timer alone.
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Rate => Poll::Pending,
+            Self::Rate | Self::RateBytes => Poll::Pending,
             Self::OwnQueue(session) => session.outbox().poll_under_half(cx),
             Self::Receivers { waits, .. } => {
                 while let Some(wait) = waits.last() {

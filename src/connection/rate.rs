@@ -1,13 +1,15 @@
-//! [`Rate`]: how many frames a second a connection may send.
+//! [`Rate`]: how many frames, or bytes, a second a connection may send.
 
 use std::time::{Duration, Instant};
 
+use crate::config::Limits;
+
 /// A token bucket. A session over its rate is not refused: its socket is read more slowly.
 pub(super) struct Rate {
-    /// Messages a second; `None`: no limit.
+    /// Frames or bytes a second; `None`: no limit.
     per_second: Option<f64>,
     burst: f64,
-    /// Below zero: the session has to wait for that many.
+    /// Below zero: the session has to wait until this number is earned.
     tokens: f64,
     counted: Instant,
 }
@@ -18,11 +20,17 @@ impl Rate {
         Self { per_second: (rate > 0).then(|| f64::from(rate)), burst, tokens: burst, counted: now }
     }
 
-    /// Counts a message that was read; when the next one may be, if not at once.
-    pub(super) fn count(&mut self, now: Instant) -> Option<Instant> {
+    /// The rate of bytes. A largest message may be read as a whole. `None`: no limit.
+    pub(super) fn of_bytes(now: Instant, limits: &Limits) -> Option<Box<Self>> {
+        let message = u32::try_from(limits.message_bytes).unwrap_or(u32::MAX);
+        (limits.rate_bytes > 0).then(|| Box::new(Self::new(now, limits.rate_bytes, limits.rate_bytes.max(message))))
+    }
+
+    /// Counts a number of frames or bytes that were read. Returns when the next may be read, if not at once.
+    pub(super) fn count(&mut self, now: Instant, read: u32) -> Option<Instant> {
         let per_second = self.per_second?;
         let earned = now.saturating_duration_since(self.counted).as_secs_f64() * per_second;
-        self.tokens = (self.tokens + earned).min(self.burst) - 1.0;
+        self.tokens = (self.tokens + earned).min(self.burst) - f64::from(read);
         self.counted = now;
         (self.tokens < 0.0).then(|| now + Duration::from_secs_f64(-self.tokens / per_second))
     }

@@ -1,10 +1,13 @@
 //! [`Settings`]: what all connections of a broker share.
 
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::RwLock;
 
+use super::driver;
 use super::log::Cause;
+use super::proof::Moment;
 use super::{FailedLogins, Unregistered};
 use crate::audit::Audit;
 use crate::config::Limits;
@@ -23,6 +26,8 @@ pub struct Settings {
     memory: Arc<FrameMemory>,
     /// Limits the log lines that an application can cause.
     pub(super) log_limit: LogLimit<Cause>,
+    /// Returns the time of day at a moment of the monotonic clock.
+    time_of_day: Box<dyn Fn(Instant) -> SystemTime + Send + Sync>,
 }
 
 impl Settings {
@@ -35,6 +40,7 @@ impl Settings {
             audit: None,
             memory: FrameMemory::new(limits.outbound_total_bytes),
             log_limit: LogLimit::default(),
+            time_of_day: Box::new(driver::time_of_day),
             limits: RwLock::new(Arc::new(limits)),
         }
     }
@@ -54,6 +60,17 @@ impl Settings {
     pub fn replace_limits(&self, limits: Limits) {
         self.failed_logins.set_failures_max(limits.failed_registrations);
         *self.limits.write() = Arc::new(limits);
+    }
+
+    /// Replaces the system's clock, by which some proofs end. A test or a simulation says what time it is.
+    #[must_use]
+    pub fn with_time_of_day(self, time_of_day: impl Fn(Instant) -> SystemTime + Send + Sync + 'static) -> Self {
+        Self { time_of_day: Box::new(time_of_day), ..self }
+    }
+
+    /// Returns this moment by both clocks.
+    pub(super) fn moment(&self, now: Instant) -> Moment {
+        Moment { now, time_of_day: (self.time_of_day)(now) }
     }
 
     /// The count of connections that have not registered.

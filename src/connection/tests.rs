@@ -6,32 +6,40 @@ use std::time::SystemTime;
 use wire::{ErrorCode, Refusal};
 
 use super::*;
-use crate::auth::{Ends, Permissions, Principal, Verification, Verifier};
+use crate::auth::{Permissions, Principal, Verification, Verifier};
 use crate::config::{Config, Limits};
+use crate::connection::command::Registering;
 use crate::router::{Ids, Policy, Reviewed};
 
 /// A connection that is registered, and that takes nothing from now on.
 fn registered(limits: Limits) -> (Instant, Connection, Router) {
-    registered_for(limits, None)
+    registered_as(start(), Settings::new(limits), alice())
 }
 
-/// The same, with a proof that holds for some time.
+/// Some moment.
 #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter")]
-fn registered_for(limits: Limits, lasts: Option<Duration>) -> (Instant, Connection, Router) {
-    let now = Instant::now();
+pub(super) fn start() -> Instant {
+    Instant::now()
+}
+
+/// The user alice, whom nothing proved.
+pub(super) fn alice() -> Identity {
+    Identity::unproved(Principal::User("alice".into()), Permissions::all())
+}
+
+/// A connection that is registered with this identity, as the source `phone`.
+pub(super) fn registered_as(now: Instant, settings: Settings, identity: Identity) -> (Instant, Connection, Router) {
     let policy = Policy::new(&Config::default());
     let router = Router::new(now, SystemTime::UNIX_EPOCH, policy, Ids::seeded(1), Vec::new());
-    let mut connection = Connection::new(now, Ipv4Addr::LOCALHOST.into(), Arc::new(Settings::new(limits)), 1);
+    let mut connection = Connection::new(now, Ipv4Addr::LOCALHOST.into(), Arc::new(settings), 1);
     let text = r#"{"channel":"Broker","topic":"Application","subtopic":"Register","source":"phone"}"#;
     assert!(matches!(connection.handle(now, Input::Text(text), &router), Some(Effect::Verify(_))));
     assert!(!connection.reads(), "nothing is read until the verifier has answered");
-    let ends = lasts.map_or(Ends::Never, Ends::After);
-    let identity = Identity { ends, ..Identity::unproved(Principal::User("alice".into()), Permissions::all()) };
     assert!(connection.handle(now, Input::Verified(Ok(identity)), &router).is_none());
     (now, connection, router)
 }
 
-fn taken(now: Instant, connection: &mut Connection, router: &Router) -> Vec<String> {
+pub(super) fn taken(now: Instant, connection: &mut Connection, router: &Router) -> Vec<String> {
     let mut frames = Vec::new();
     connection.take(now, usize::MAX, router, &mut frames);
     frames.iter().map(|frame| frame.text().to_owned()).collect()
@@ -56,22 +64,6 @@ fn check_own_queue(bad: fn() -> Input<'static>) {
 fn a_client_that_reads_no_answers_is_not_read() {
     check_own_queue(|| Input::Text("not JSON"));
     check_own_queue(|| Input::Binary);
-}
-
-#[test]
-fn an_expired_proof_ends_its_session_and_no_other() {
-    let quiet = || Limits { heartbeat: Duration::from_hours(24), ..Limits::default() };
-    let (now, mut connection, router) = registered_for(quiet(), Some(Duration::from_hours(12)));
-    let until = now + Duration::from_hours(12);
-    assert_eq!(connection.deadline(), Some(until));
-    assert!(connection.handle(now + Duration::from_hours(11), Input::Timeout, &router).is_none());
-    let effect = connection.handle(until, Input::Timeout, &router);
-    check_close(effect, CloseCode::Unauthenticated, "the proof of identity has expired");
-    assert!(taken(until, &mut connection, &router).last().is_some_and(|text| text.contains("auth.session_max")));
-    assert!(connection.session().is_none());
-
-    let (now, mut connection, router) = registered(quiet());
-    assert!(connection.handle(now + Duration::from_hours(12), Input::Timeout, &router).is_none());
 }
 
 /// Says of every proof that it is no longer good.
@@ -129,6 +121,29 @@ fn every_frame_counts_against_the_rate() {
 }
 
 #[test]
+fn bytes_count_against_their_rate_and_a_largest_message_is_read_as_a_whole() {
+    let limits = Limits { rate_bytes: 100, message_bytes: 1000, ..Limits::default() };
+    let (now, mut connection, router) = registered(limits);
+    assert!(connection.counts_bytes());
+    assert!(connection.handle(now, Input::Received(1000), &router).is_none());
+    assert!(connection.reads(), "a burst of one largest message");
+    assert!(connection.handle(now, Input::Received(50), &router).is_none());
+    let until = now + Duration::from_millis(500);
+    assert_eq!((connection.reads(), connection.deadline()), (false, Some(until)));
+    assert!(connection.handle(until, Input::Timeout, &router).is_none());
+    assert!(connection.reads());
+
+    // The burst of a second, if that is more.
+    let limits = Limits { rate_bytes: 5000, message_bytes: 1000, ..Limits::default() };
+    let (now, mut connection, router) = registered(limits);
+    for (bytes, reads) in [(5000, true), (1, false)] {
+        assert!(connection.handle(now, Input::Received(bytes), &router).is_none());
+        assert_eq!(connection.reads(), reads, "{bytes} more");
+    }
+    assert!(!registered(Limits::default()).1.counts_bytes());
+}
+
+#[test]
 fn a_peer_that_takes_nothing_is_closed_as_a_slow_consumer() {
     let (now, mut connection, router) = registered(Limits::default());
     let after = |ms| now + Duration::from_millis(ms);
@@ -163,7 +178,7 @@ fn a_refused_registration_is_closed_with_its_own_reason() {
 }
 
 #[track_caller]
-fn check_close(effect: Option<Effect>, code: CloseCode, reason: &str) {
+pub(super) fn check_close(effect: Option<Effect>, code: CloseCode, reason: &str) {
     let Some(Effect::Close(close)) = effect else { panic!("{effect:?}") };
     assert_eq!((close.code(), close.reason()), (code, reason));
 }

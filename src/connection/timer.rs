@@ -9,7 +9,9 @@ pub(super) enum Timer {
     Registration,
     /// A registration that failed too often is answered.
     Delay,
-    /// The proof of who the session is ends.
+    /// The verifier has to have answered a renewal.
+    Renewal,
+    /// The proof of who the session is ends, or has to be looked at.
     Proof,
     /// The next ping is due, or the peer has missed too many.
     Heartbeat,
@@ -21,9 +23,10 @@ pub(super) enum Timer {
     Restart,
 }
 
-const TIMERS: [Timer; 7] = [
+const TIMERS: [Timer; 8] = [
     Timer::Registration,
     Timer::Delay,
+    Timer::Renewal,
     Timer::Proof,
     Timer::Heartbeat,
     Timer::Pause,

@@ -26,8 +26,6 @@ pub enum Reason {
     Renewed,
     /// The configuration was reloaded.
     Reloaded,
-    /// The scope of the channel changed.
-    Scope,
 }
 
 impl Reason {
@@ -37,7 +35,6 @@ impl Reason {
         match self {
             Self::Renewed => "RENEWED",
             Self::Reloaded => "RELOADED",
-            Self::Scope => "SCOPE",
         }
     }
 }
@@ -56,11 +53,47 @@ impl Router {
     /// dropped. The session is told with `Broker/Subscription/Ended`. A request that it was given and has not been sent is
     /// given to another handler if it is idempotent; otherwise its requester gets `HANDLER_GONE`.
     pub fn change_permissions(&self, now: Instant, session: &Arc<Session>, permissions: Permissions, reason: Reason) {
+        self.change_if(now, session, permissions, reason, || true);
+    }
+
+    /// Gives a session the permissions of a new proof that was verified when [`Router::reloads`] was `reloads`, after
+    /// `reply`. Returns whether it has; if there was a reload since, nothing is done, and the proof has to be verified again.
+    pub fn renew_permissions(
+        &self,
+        now: Instant,
+        session: &Arc<Session>,
+        permissions: Permissions,
+        reloads: u64,
+        reply: impl FnOnce(),
+    ) -> bool {
+        let is_current = || {
+            let is_current = self.reloads() == reloads;
+            if is_current {
+                reply();
+            }
+            is_current
+        };
+        self.change_if(now, session, permissions, Reason::Renewed, is_current)
+    }
+
+    /// `begin` is called under the lock under which a reload changes the permissions, after it has raised its number. So
+    /// what a renewal sets without having seen the number is set before what the reload sets.
+    fn change_if(
+        &self,
+        now: Instant,
+        session: &Arc<Session>,
+        permissions: Permissions,
+        reason: Reason,
+        begin: impl FnOnce() -> bool,
+    ) -> bool {
         // Under the lock, each subscription is made with the old permissions and judged here, or made with the new ones.
         let mut holds = session.holds.lock();
+        if !begin() {
+            return false;
+        }
         let before = session.permissions();
         if *before == permissions || holds.is_closed() {
-            return;
+            return true;
         }
         let permissions = Arc::new(permissions);
         let judged: Vec<_> = holds.subscriptions.iter().map(|it| self.judge(it, &before, &permissions)).collect();
@@ -99,18 +132,7 @@ impl Router {
             narrowed = narrowed.len(),
             "the permissions of a session have changed"
         );
-    }
-
-    /// Ends the subscriptions of a session that name a channel whose scope has changed. Those to all channels go on.
-    pub fn end_channels(&self, now: Instant, session: &Arc<Session>, has_changed: impl Fn(&str) -> bool) {
-        let mut holds = session.holds.lock();
-        let names_one = |it: &mut Arc<Subscription>| it.pattern.channel.as_deref().is_some_and(&has_changed);
-        let ended: Vec<_> = holds.subscriptions.extract_if(.., names_one).collect();
-        tell(now, session, &ended, &[], Reason::Scope);
-        drop(holds);
-        for subscription in &ended {
-            self.unlist(now, subscription);
-        }
+        true
     }
 
     fn judge(&self, subscription: &Subscription, before: &Permissions, after: &Permissions) -> Judged {

@@ -13,7 +13,8 @@
 //!    the one that is delivered last.
 //! 2. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
 //!    of a reply.
-//! 3. `Presence::by_user`, a shard. Only `Router::size` and `Router::end_longest_queue` take another lock meanwhile.
+//! 3. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size` and `Router::end_longest_queue`
+//!    take another lock while they hold the first.
 //! 4. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
 //!    permissions.
 //! 5. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
@@ -248,7 +249,7 @@ impl Router {
     /// Makes a session known.
     ///
     /// # Errors
-    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`.
+    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
     pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, Refusal> {
         let attached = self.attach_if(now, registration, || true)?;
         attached.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the broker failed; its log says more"))
@@ -270,7 +271,7 @@ impl Router {
         let exclusive = registration.identity.exclusive;
         let role = Role::of(&registration.identity.principal);
         let session = self.session(now, role, registration, None);
-        if !self.presence.join(&session, exclusive, is_current)? {
+        if !self.presence.join(&session, exclusive, &self.policy.limits(), is_current)? {
             return Ok(None);
         }
         self.tell_presence(now, &session, Change::Joined);

@@ -14,6 +14,10 @@ use wire::{Pattern, Triple};
 /// The limits of what a session may hold and the broker keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Sessions of a user; 0: no limit.
+    pub sessions_per_user: usize,
+    /// Sessions of a source, of all users and services together; 0: no limit.
+    pub sessions_per_source: usize,
     /// Subscriptions a session.
     pub subscriptions: usize,
     /// Requests a session may have pending.
@@ -192,6 +196,8 @@ impl Chosen {
             protected_lengths: Lengths::of(config.protected.iter().map(|pattern| pattern.subtopic.as_deref())),
             only: config.requests.only.clone(),
             limits: Limits {
+                sessions_per_user: config.limits.sessions_per_user,
+                sessions_per_source: config.limits.sessions_per_source,
                 subscriptions: config.limits.subscriptions,
                 pending_requests: config.limits.pending_requests,
                 pending_bytes: config.limits.pending_bytes,

@@ -78,6 +78,8 @@ pub struct Socket<S> {
     last_read: usize,
     /// Bytes have arrived since the last [`Socket::take_heard`].
     heard: bool,
+    /// The number of bytes that have arrived since the last [`Socket::take_received`].
+    received: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -92,6 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             unflushed: false,
             last_read: 0,
             heard: false,
+            received: read_ahead.len(),
         }
     }
 
@@ -129,6 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 return Poll::Ready(Err(Ended::Lost));
             }
             self.heard = true;
+            self.received = self.received.saturating_add(came);
         }
         Poll::Ready(Ok(()))
     }
@@ -136,6 +140,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Whether bytes have arrived since the last call, also of a message that is not whole yet.
     pub fn take_heard(&mut self) -> bool {
         std::mem::take(&mut self.heard)
+    }
+
+    /// Returns how many bytes have arrived since the last call.
+    pub fn take_received(&mut self) -> usize {
+        std::mem::take(&mut self.received)
     }
 
     /// Reads and throws away; how many bytes, 0 at the end.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Error;
-use super::token::Token;
+use super::connection::Settings;
 use wire::{ErrorCode, Reconnect};
 
 /// Returns what to do after an error, by the table "Close codes" of docs/errors.md.
@@ -30,11 +30,12 @@ pub(super) fn next(error: &Error) -> Reconnect {
 
 /// Returns whether another attempt to connect can succeed. The registration is the one message that is sent again by
 /// itself; only a token provider makes another one.
-pub(super) fn can_retry(error: &Error, token: &Token, is_registering: bool) -> bool {
+pub(super) async fn can_retry(error: &Error, settings: &Settings, is_registering: bool) -> bool {
+    let has_new_token = settings.token.has_changed(settings.limits.token);
     match next(error) {
         Reconnect::BackOff | Reconnect::AfterDelay => true,
-        Reconnect::NewToken => token.can_change(),
-        Reconnect::DropMessage => !is_registering || token.can_change(),
+        Reconnect::NewToken => has_new_token.await,
+        Reconnect::DropMessage => !is_registering || has_new_token.await,
         Reconnect::Stop => false,
     }
 }
@@ -51,6 +52,11 @@ impl Backoff {
     /// A back-off whose ceiling doubles from `first` to `last`.
     pub(super) fn new(first: Duration, last: Duration) -> Self {
         Self { first, last, attempts: 0 }
+    }
+
+    /// Returns another one with the same ceilings, at its first one.
+    pub(super) fn fresh(&self) -> Self {
+        Self::new(self.first, self.last)
     }
 
     /// Returns how long to wait before the next attempt.

@@ -67,7 +67,7 @@ impl Builder {
     }
 
     /// Sets a function that returns the token. It is called before every attempt to connect, so each registration has a
-    /// new token, and it has 30 s to answer.
+    /// new token, and when the proof of the session expires in a minute. It has 30 s to answer.
     ///
     /// ```
     /// # use switchboard_client::Client;
@@ -87,6 +87,19 @@ impl Builder {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         self.token = Token::provider(provider);
+        self
+    }
+
+    /// Sets a function that returns the token as it is now, such as the content of a file. It is called when a
+    /// [token provider](Self::token_provider) is. If the broker refuses the token and the function still returns the same
+    /// one, the client stops, as with a [fixed token](Self::token).
+    pub fn token_reader<P, F, E>(mut self, read: P) -> Self
+    where
+        P: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<SecretString, E>> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.token = Token::reader(read);
         self
     }
 
@@ -186,7 +199,7 @@ async fn establish_within(limit: Duration, settings: &Settings, mut backoff: Bac
                 Ok(link) => return Ok(link),
                 Err(error) => error,
             };
-            if !can_retry(&error, &settings.token, true) {
+            if !can_retry(&error, settings, true).await {
                 return Err(error);
             }
             let wait = backoff.next();

@@ -7,6 +7,9 @@
 //! when a connection was lost fail with [`Error::Disconnected`] and are not sent again. If the broker closed the
 //! connection because of a message (1002, 1007, 1009), they fail with [`Error::Closed`] instead: do not repeat them.
 //!
+//! If the proof of the session expires, and there is a [token provider](Builder::token_provider), it renews the session a
+//! minute before that, so that nothing is interrupted.
+//!
 //! The feature `tls`, on by default, adds `wss://`.
 //!
 //! ```
@@ -60,6 +63,7 @@ mod parking;
 mod publish;
 mod reconnect;
 mod register;
+mod renew;
 mod request;
 mod serve;
 mod subscription;

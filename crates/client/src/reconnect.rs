@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use secrecy::SecretString;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -20,6 +21,7 @@ use super::backoff::{Backoff, can_retry, next};
 use super::connection::{Link, Sink, Stream, closed, establish, lost};
 use super::message::{Outgoing, Payload};
 use super::pace::Pace;
+use super::renew::{Renewal, renewal};
 use super::subscription::Wanted;
 use super::table::{Received, Table};
 use super::waiting::{Incoming, Waiting};
@@ -64,11 +66,13 @@ pub(super) struct Driver {
     backoff: Backoff,
     /// `ReconnectAfterMs` of `Broker/Connection/Draining`, if that arrived on this connection.
     reconnect_after: Option<Duration>,
+    renewal: Renewal,
 }
 
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, orders: mpsc::Receiver<Order>, backoff: Backoff) -> Self {
-        Self { shared, orders, backoff, table: Table::default(), out: VecDeque::new(), reconnect_after: None }
+        let renewal = Renewal::new(backoff.fresh());
+        Self { shared, orders, table: Table::default(), out: VecDeque::new(), backoff, reconnect_after: None, renewal }
     }
 
     /// Runs from the first registered connection until the client ends.
@@ -112,6 +116,7 @@ impl Driver {
         let mut batch = Vec::with_capacity(BATCH);
         let mut unannounced = Some(session);
         self.reconnect_after = None;
+        self.renewal.reset();
         for message in early {
             self.receive(message);
         }
@@ -147,6 +152,10 @@ impl Driver {
                     Ok(())
                 }
                 () = self.table.unpark() => Ok(()),
+                token = self.renewal.token(&self.shared.settings) => {
+                    self.renew(&token);
+                    Ok(())
+                }
                 () = sleep_until(pace.deadline()) => Err(Error::TimedOut("what was sent to the broker")),
             };
             if let Err(error) = outcome {
@@ -176,8 +185,23 @@ impl Driver {
         match self.table.receive(message) {
             Received::Handled => {}
             Received::Draining(after) => self.reconnect_after = Some(after),
+            Received::Expiring => self.renewal.begin(&self.shared.settings),
+            Received::Renewed(reply) => self.renewal.answered(&reply),
             Received::Subscribed => self.sweep(),
             Received::Unserved(request) => self.out.extend(self.shared.unserved(&request)),
+        }
+    }
+
+    /// Sends Renew with a new token.
+    fn renew(&mut self, token: &SecretString) {
+        let (settings, id) = (&self.shared.settings, self.shared.next_id());
+        match renewal(settings, token, &id) {
+            Ok(message) => {
+                self.table.wait(id.clone(), Waiting::Renewal);
+                self.out.push_back(message);
+                self.renewal.sent(id, Instant::now() + settings.limits.command);
+            }
+            Err(error) => tracing::warn!(%error, "the new token cannot be sent"),
         }
     }
 
@@ -231,12 +255,11 @@ impl Driver {
     /// Connects again after a connection that ended at `at`, for as long as that can help.
     async fn reconnect(&mut self, lost: Error, at: Instant) -> Result<Link, Error> {
         let shared = Arc::clone(&self.shared);
-        let token = &shared.settings.token;
         let (mut error, mut at) = (lost, at);
         let mut is_registering = false;
         loop {
             let next = next(&error);
-            if !can_retry(&error, token, is_registering) {
+            if !self.meanwhile(can_retry(&error, &shared.settings, is_registering)).await? {
                 return Err(error);
             }
             if next == Reconnect::DropMessage {

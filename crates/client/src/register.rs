@@ -99,14 +99,20 @@ fn registration(settings: &Settings, token: Option<&SecretString>) -> Result<tun
         source: &settings.source,
         data: Options { token, user: settings.user.as_deref(), echo: settings.echo },
     };
+    let (user, token) = (settings.user.as_deref().unwrap_or_default(), token.unwrap_or_default());
+    wiped_text(&register, &[&settings.source, user, token])
+}
+
+/// Returns a command with a token as a message, in a buffer that is zeroised when the message is dropped. `variable` are the
+/// texts in it whose length is not known.
+pub(super) fn wiped_text(command: &impl Serialize, variable: &[&str]) -> Result<tungstenite::Message, Error> {
     // Of the final size, because growing would leave a copy of the token in freed memory. JSON escapes a byte by at
     // most six.
-    let variable = [Some(settings.source.as_str()), settings.user.as_deref(), token];
-    let size = 256 + 6 * variable.into_iter().flatten().map(str::len).sum::<usize>();
+    let size = 256 + 6 * variable.iter().map(|text| text.len()).sum::<usize>();
     let mut text = Zeroizing::new(Vec::with_capacity(size));
-    serde_json::to_writer(&mut *text, &register)
-        .map_err(|_| Error::Invalid("the registration cannot be written as JSON".into()))?;
-    let text = Utf8Bytes::try_from(Bytes::from_owner(text))
-        .map_err(|_| Error::Invalid("the registration is not UTF-8".into()))?;
+    serde_json::to_writer(&mut *text, command)
+        .map_err(|_| Error::Invalid("the command cannot be written as JSON".into()))?;
+    let text =
+        Utf8Bytes::try_from(Bytes::from_owner(text)).map_err(|_| Error::Invalid("the command is not UTF-8".into()))?;
     Ok(tungstenite::Message::Text(text))
 }

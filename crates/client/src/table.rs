@@ -77,6 +77,10 @@ pub(super) enum Received {
     Handled,
     /// The broker is about to restart. Reconnect this long after the Close frame.
     Draining(Duration),
+    /// The proof of the session expires soon.
+    Expiring,
+    /// The reply to Renew.
+    Renewed(Message),
     /// A request for a handler that has just stopped.
     Unserved(Message),
     /// A subscription is confirmed that may have been dropped meanwhile.
@@ -133,6 +137,7 @@ impl Table {
                 queue.send(Ok(message)).ok();
             }
             Some(Waiting::Stream(queue)) => self.deliver(queue, Ok(message)),
+            Some(Waiting::Renewal) => return Received::Renewed(message),
             Some(Waiting::Subscribe(wanted, asked, queue)) => {
                 self.subscribed(&wanted, asked, &message);
                 if message.failure().is_some()
@@ -239,6 +244,9 @@ impl Table {
         if message.is_notice("Connection", "Draining") {
             let after = message.data::<Draining>().map_or(0, |draining| draining.reconnect_after_ms);
             return Received::Draining(Duration::from_millis(after));
+        }
+        if message.is_notice("Connection", "Expiring") {
+            return Received::Expiring;
         }
         if message.is_notice("Message", "Error") {
             match message.failure() {

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::Error;
@@ -23,8 +24,15 @@ pub(super) enum Token {
     /// The same token for every registration.
     Fixed(SecretString),
     /// A function that is called before each registration.
-    Provider(Arc<dyn Fn() -> Asking + Send + Sync>),
+    Provider(Provider),
+    /// The same, for a token that stays as it is until somebody replaces it.
+    Reader(Provider, Used),
 }
+
+type Provider = Arc<dyn Fn() -> Asking + Send + Sync>;
+
+/// The token that was given out last.
+type Used = Arc<Mutex<Option<SecretString>>>;
 
 impl Token {
     /// Takes the function of [`Builder::token_provider`](super::Builder::token_provider).
@@ -34,10 +42,17 @@ impl Token {
         F: Future<Output = Result<SecretString, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        Self::Provider(Arc::new(move || {
-            let asking = provider();
-            Box::pin(async move { asking.await.map_err(Into::into) })
-        }))
+        Self::Provider(boxed(provider))
+    }
+
+    /// Takes the function of [`Builder::token_reader`](super::Builder::token_reader).
+    pub(super) fn reader<P, F, E>(read: P) -> Self
+    where
+        P: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = Result<SecretString, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        Self::Reader(boxed(read), Used::default())
     }
 
     /// Returns the token for one registration, within a time limit.
@@ -45,16 +60,48 @@ impl Token {
         match self {
             Self::None => Ok(None),
             Self::Fixed(token) => Ok(Some(token.clone())),
-            Self::Provider(provider) => match timeout(limit, provider()).await {
-                Ok(Ok(token)) => Ok(Some(token)),
-                Ok(Err(error)) => Err(Error::Token(error.to_string())),
-                Err(_) => Err(Error::TimedOut("the token provider")),
-            },
+            Self::Provider(provider) => ask(provider, limit).await.map(Some),
+            Self::Reader(read, used) => {
+                let token = ask(read, limit).await?;
+                *used.lock().await = Some(token.clone());
+                Ok(Some(token))
+            }
         }
     }
 
-    /// Returns whether the next registration can have another token.
+    /// Returns whether a later token can be another one.
     pub(super) fn can_change(&self) -> bool {
-        matches!(self, Self::Provider(_))
+        match self {
+            Self::None | Self::Fixed(_) => false,
+            Self::Provider(_) | Self::Reader(..) => true,
+        }
+    }
+
+    /// Returns whether the next registration can have another token than the one that was refused.
+    pub(super) async fn has_changed(&self, limit: Duration) -> bool {
+        let Self::Reader(read, used) = self else { return self.can_change() };
+        // A token that cannot be read now may be another one later.
+        let Ok(token) = ask(read, limit).await else { return true };
+        used.lock().await.as_ref().is_none_or(|used| used.expose_secret() != token.expose_secret())
+    }
+}
+
+fn boxed<P, F, E>(provider: P) -> Provider
+where
+    P: Fn() -> F + Send + Sync + 'static,
+    F: Future<Output = Result<SecretString, E>> + Send + 'static,
+    E: Into<BoxError>,
+{
+    Arc::new(move || {
+        let asking = provider();
+        Box::pin(async move { asking.await.map_err(Into::into) })
+    })
+}
+
+async fn ask(provider: &Provider, limit: Duration) -> Result<SecretString, Error> {
+    match timeout(limit, provider()).await {
+        Ok(Ok(token)) => Ok(token),
+        Ok(Err(error)) => Err(Error::Token(error.to_string())),
+        Err(_) => Err(Error::TimedOut("the token provider")),
     }
 }

@@ -18,6 +18,8 @@ pub(super) enum Waiting {
     Subscribe(Wanted, u64, oneshot::Sender<Incoming>),
     /// The subscriptions that are made again after a reconnect, by the Subscribe command with this number.
     Again(Wanted, u64),
+    /// The driver takes the reply to Renew.
+    Renewal,
 }
 
 impl Waiting {
@@ -26,7 +28,7 @@ impl Waiting {
             Self::Once(queue) => queue.is_closed(),
             Self::Stream(queue) => queue.is_closed(),
             // The reply has the id by which the subscription is ended.
-            Self::Subscribe(..) | Self::Again(..) => false,
+            Self::Subscribe(..) | Self::Again(..) | Self::Renewal => false,
         }
     }
 
@@ -39,7 +41,7 @@ impl Waiting {
             Self::Stream(queue) => {
                 queue.try_send(Err(error)).ok();
             }
-            Self::Again(..) => {}
+            Self::Again(..) | Self::Renewal => {}
         }
     }
 }

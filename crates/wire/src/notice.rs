@@ -17,6 +17,7 @@ pub const NOTICES: &[(&str, &str)] = &[
     ("Message", "Dropped"),
     ("Connection", "Lagging"),
     ("Connection", "Draining"),
+    ("Connection", "Expiring"),
     ("Cluster", "Gap"),
 ];
 
@@ -145,6 +146,12 @@ pub fn draining(reconnect_after_ms: u64) -> String {
     text(&triple("Connection", "Draining"), None, json!({ "ReconnectAfterMs": reconnect_after_ms }))
 }
 
+/// Returns `Broker/Connection/Expiring` with the time that is left of the session's proof, in whole seconds.
+#[must_use]
+pub fn expiring(expires_in_seconds: u64) -> String {
+    text(&triple("Connection", "Expiring"), None, json!({ "ExpiresInSeconds": expires_in_seconds }))
+}
+
 /// Returns `Broker/Request/Cancelled` for the handler that was given the request with this `id`.
 #[must_use]
 pub fn cancelled(delivered_id: &str) -> String {
@@ -201,6 +208,7 @@ mod tests {
                 "Subscription",
                 r#"{"SubscriptionIds":["s1"],"Narrowed":[],"Reason":"RENEWED"}"#,
             ),
+            (expiring(60), "Connection", r#"{"ExpiresInSeconds":60}"#),
             (gap("2026-01-02T03:04:05Z"), "Cluster", r#"{"Since":"2026-01-02T03:04:05Z"}"#),
         ];
         for (text, topic, data) in notices {

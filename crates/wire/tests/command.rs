@@ -8,6 +8,7 @@ use switchboard_wire::command::{Command, Register, Retained, Role, RoleName, Sta
 use switchboard_wire::{DecodeLimits, Refusal, decode};
 
 const REGISTER: &str = "Application/Register";
+const RENEW: &str = "Application/Renew";
 const SUBSCRIBE: &str = "Subscription/Subscribe";
 const UNSUBSCRIBE: &str = "Subscription/Unsubscribe";
 
@@ -70,8 +71,14 @@ fn a_command_has_its_own_topic_and_subtopic() {
         refused(command, "{}", UnknownCommand, &words);
     }
     refused(&format!("Application/{}", "x".repeat(128)), "{}", UnknownCommand, "no command");
-    for notice in ["Message/Receipt", "Application/Joined", "Subscription/Ended", "Connection/Draining", "Cluster/Gap"]
-    {
+    for notice in [
+        "Message/Receipt",
+        "Application/Joined",
+        "Subscription/Ended",
+        "Connection/Draining",
+        "Connection/Expiring",
+        "Cluster/Gap",
+    ] {
         refused(notice, "{}", ReservedChannel, notice);
     }
     for (topic, subtopic) in Command::all() {
@@ -147,6 +154,17 @@ fn register_reads_its_options() {
         let none = register(data);
         assert!(none.token.is_none() && none.user.is_none() && !none.echo && !none.resume && !none.will);
     }
+}
+
+#[test]
+fn renew_needs_a_token() {
+    let Command::Renew(renew) = accepted(RENEW, r#"{"token":"a\u0062c"}"#) else { panic!("another command") };
+    assert_eq!(renew.token.expose_secret(), "abc");
+    for data in ["null", "{}", r#"{"token":null}"#] {
+        refused(RENEW, data, InvalidEnvelope, "data.token is missing");
+    }
+    refused(RENEW, r#"{"token":7}"#, InvalidEnvelope, "data.token must be a string, not a number");
+    refused(RENEW, r#"{"tokn":"acq@123"}"#, InvalidEnvelope, "unknown option 'tokn'; did you mean 'token'?");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use dashmap::DashMap;
 
 use crate::router::index::receivers::Receivers;
 use crate::router::session::{Role, Session};
-use crate::router::{Router, Scope};
+use crate::router::{Limits, Router, Scope};
 use crate::websocket::Frame;
 pub(super) use held::HeldPresence;
 use wire::command::State;
@@ -24,6 +24,8 @@ type Sources = BTreeMap<Arc<str>, BTreeMap<u64, Arc<Session>>>;
 #[derive(Default)]
 pub(super) struct Presence {
     by_user: DashMap<Option<Arc<str>>, Sources, foldhash::fast::RandomState>,
+    /// The number of sessions of each source, of all users and services together. Changes with `by_user`, under its lock.
+    by_source: DashMap<Arc<str>, usize, foldhash::fast::RandomState>,
 }
 
 /// What became of a session.
@@ -64,39 +66,80 @@ fn user_of(session: &Session) -> Option<Arc<str>> {
     }
 }
 
+fn too_many(whose: &str, most: usize, key: &str) -> Refusal {
+    let words =
+        format!("{whose} has {most} sessions already, which is the limit ({key}); close one, or try again later");
+    Refusal::new(ErrorCode::TooManySessions, words)
+}
+
 impl Presence {
     /// Lists a session; `exclusive`: unless another one of the same source and user is there. Returns whether `is_current`,
     /// which is asked while the sessions of this user can be neither added nor walked.
     ///
     /// # Errors
-    /// `SOURCE_IN_USE`.
+    /// `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
     pub(super) fn join(
         &self,
         session: &Arc<Session>,
         exclusive: bool,
+        limits: &Limits,
         is_current: impl FnOnce() -> bool,
     ) -> Result<bool, Refusal> {
-        let entry = self.by_user.entry(user_of(session));
-        if !is_current() {
-            return Ok(false);
+        let user = user_of(session);
+        let mut sources = self.by_user.entry(user.clone()).or_default();
+        let outcome = match is_current() {
+            true => self.check_room(session, &sources, exclusive, limits).map(|()| true),
+            false => Ok(false),
+        };
+        if outcome == Ok(true) {
+            sources.entry(Arc::clone(&session.source)).or_default().insert(session.number, Arc::clone(session));
         }
-        let mut sources = entry.or_default();
-        let sessions = sources.entry(Arc::clone(&session.source)).or_default();
-        if let Some((_, other)) = sessions.first_key_value().filter(|_| exclusive) {
+        drop(sources);
+        if outcome != Ok(true) {
+            // The first session of a user was refused, so nothing is known of this user.
+            self.by_user.remove_if(&user, |_, sources| sources.is_empty());
+        }
+        outcome
+    }
+
+    /// Checks whether there is room for a session beside those of its user, and counts it for its source.
+    fn check_room(
+        &self,
+        session: &Session,
+        sources: &Sources,
+        exclusive: bool,
+        limits: &Limits,
+    ) -> Result<(), Refusal> {
+        let other = sources.get(&session.source).and_then(BTreeMap::first_key_value);
+        if let Some((_, other)) = other.filter(|_| exclusive) {
             let since = humantime::format_rfc3339_seconds(other.since);
             return Err(Refusal::new(
                 ErrorCode::SourceInUse,
                 format!("the source is exclusive, and another session registered it at {since}; close that one first"),
             ));
         }
-        sessions.insert(session.number, Arc::clone(session));
-        Ok(true)
+        let most = if session.role == Role::Service { 0 } else { limits.sessions_per_user };
+        if most > 0 && sources.values().map(BTreeMap::len).sum::<usize>() >= most {
+            return Err(too_many("the user", most, "limits.sessions_per_user"));
+        }
+        let most = limits.sessions_per_source;
+        let mut count = self.by_source.entry(Arc::clone(&session.source)).or_default();
+        if most > 0 && *count >= most {
+            return Err(too_many("the source", most, "limits.sessions_per_source"));
+        }
+        *count += 1;
+        Ok(())
     }
 
     pub(super) fn leave(&self, session: &Session) {
         self.by_user.remove_if_mut(&user_of(session), |_, sources| {
             if let Some(sessions) = sources.get_mut(&session.source) {
-                sessions.remove(&session.number);
+                if sessions.remove(&session.number).is_some() {
+                    self.by_source.remove_if_mut(&session.source, |_, count| {
+                        *count -= 1;
+                        *count == 0
+                    });
+                }
                 if sessions.is_empty() {
                     sources.remove(&session.source);
                 }

@@ -51,6 +51,30 @@ async fn a_token_comes_from_a_file_or_the_environment_and_is_never_shown() {
     run(&url(&broker), &["apps", "--token", &token_of("shell")]).await.has(2, "--token");
 }
 
+/// Another program may replace the file at any time.
+#[tokio::test]
+async fn a_token_file_is_read_again_and_a_refused_token_that_was_not_replaced_ends_the_command() {
+    let broker = FakeBroker::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = secret_file(&folder, "token", "old\n");
+    let mut sub = Beside::spawn(&broker.url(), "shell", &["sub", "Phone", "--token-file", &file]);
+    let (mut peer, register) = broker.session().await;
+    assert_eq!(register["data"]["token"], "old");
+    peer.grant().await;
+    std::fs::write(&file, "new\n").unwrap();
+    peer.say(event("Broker/Connection/Expiring", json!({ "ExpiresInSeconds": 60 }))).await;
+    let renew = peer.expect("Broker/Application/Renew").await;
+    assert_eq!(renew["data"]["token"], "new");
+    peer.answer(&renew, json!({ "Success": true, "ErrorMessage": null, "ExpiresInSeconds": 3600 })).await;
+
+    std::fs::write(&file, "newer").unwrap();
+    peer.close(4401, "the proof of identity has expired").await;
+    let (peer, register) = broker.session().await;
+    assert_eq!(register["data"]["token"], "newer");
+    peer.close(4401, "the proof of identity has expired").await;
+    assert_eq!(sub.code().await, Some(1));
+}
+
 #[tokio::test]
 async fn url_source_and_user_come_from_the_environment() {
     let broker = Broker::start().await;

@@ -129,6 +129,21 @@ async fn a_registration_without_a_reply_times_out() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renewal_without_a_reply_is_tried_again() {
+    let (builder, mut broker) = dialled(builder().token_provider(async || Ok::<_, io::Error>("token".into())), 0);
+    let (client, mut peer) = tokio::join!(builder.connect(), accept(&mut broker));
+    let _client = client.unwrap();
+    peer.say(event("Broker/Connection/Expiring", json!({ "ExpiresInSeconds": 60 }))).await;
+    let start = tokio::time::Instant::now();
+    let first = peer.expect("Broker/Application/Renew").await;
+    let second = peer.expect("Broker/Application/Renew").await;
+    assert!(first["id"] != second["id"] && start.elapsed() >= Duration::from_secs(10), "{:?}", start.elapsed());
+    // The late answer to the first one is not taken for the answer to the second.
+    peer.answer(&first, json!({ "Success": true, "ErrorMessage": null, "ExpiresInSeconds": null })).await;
+    peer.expect("Broker/Application/Renew").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_without_an_answer_times_out_and_is_cancelled() {
     let (builder, mut broker) = dialled(builder(), 0);
     let (client, mut peer) = tokio::join!(builder.connect(), accept(&mut broker));

@@ -50,6 +50,97 @@ async fn a_provider_that_fails_is_asked_again_later() {
     assert_eq!(register["data"]["token"], "token-3");
 }
 
+fn expiring() -> Value {
+    event("Broker/Connection/Expiring", json!({ "ExpiresInSeconds": 60 }))
+}
+
+#[tokio::test]
+async fn an_expiring_session_is_renewed_with_a_new_token() {
+    let broker = FakeBroker::start().await;
+    let (client, (mut peer, _)) = tokio::join!(counting(builder(&broker), 0).connect(), broker.session());
+    let client = client.unwrap();
+    for token in ["token-2", "token-3"] {
+        peer.say(expiring()).await;
+        let renew = peer.expect("Broker/Application/Renew").await;
+        assert_eq!((&renew["data"]["token"], &renew["source"]), (&token.into(), &"softphone".into()));
+        peer.answer(&renew, json!({ "Success": true, "ErrorMessage": null, "ExpiresInSeconds": 60 })).await;
+    }
+    peer.receives_nothing().await;
+    assert!(is_connected(&client.state()));
+}
+
+/// The provider fails, then the broker cannot verify the token.
+#[tokio::test]
+async fn a_renewal_that_fails_for_now_is_tried_again() {
+    let broker = FakeBroker::start().await;
+    let (client, (mut peer, _)) = tokio::join!(counting(builder(&broker), 2).connect(), broker.session());
+    let client = client.unwrap();
+    peer.say(expiring()).await;
+    for (token, code) in [("token-3", "UPSTREAM_UNAVAILABLE"), ("token-4", "RATE_LIMITED")] {
+        let renew = peer.expect("Broker/Application/Renew").await;
+        assert_eq!(renew["data"]["token"], token);
+        peer.answer(&renew, json!({ "Success": false, "ErrorCode": code, "ErrorMessage": "not now" })).await;
+    }
+    let renew = peer.expect("Broker/Application/Renew").await;
+    peer.answer(&renew, json!({ "Success": true, "ErrorMessage": null, "ExpiresInSeconds": null })).await;
+    peer.receives_nothing().await;
+    assert!(is_connected(&client.state()));
+}
+
+#[tokio::test]
+async fn a_refused_renewal_is_not_repeated_and_the_next_registration_has_another_token() {
+    let broker = FakeBroker::start().await;
+    let (client, (mut peer, _)) = tokio::join!(counting(builder(&broker), 0).connect(), broker.session());
+    let _client = client.unwrap();
+    peer.say(expiring()).await;
+    let renew = peer.expect("Broker/Application/Renew").await;
+    peer.answer(&renew, json!({ "Success": false, "ErrorCode": "UNAUTHENTICATED", "ErrorMessage": "expired" })).await;
+    peer.receives_nothing().await;
+    peer.close(4401, "the proof of identity has expired").await;
+    let (_peer, register) = broker.session().await;
+    assert_eq!(register["data"]["token"], "token-3");
+}
+
+#[tokio::test]
+async fn a_client_with_a_fixed_token_does_not_renew() {
+    let broker = FakeBroker::start().await;
+    let connecting = builder(&broker).token("token".into()).connect();
+    let (client, (mut peer, _)) = tokio::join!(connecting, broker.session());
+    let _client = client.unwrap();
+    peer.say(expiring()).await;
+    peer.receives_nothing().await;
+}
+
+/// A token that somebody may replace: after 4401 it decides whether the client goes on.
+#[tokio::test]
+async fn a_client_stops_if_a_refused_token_was_not_replaced() {
+    let broker = FakeBroker::start().await;
+    let token = Arc::new(parking_lot::Mutex::new("old"));
+    let read = Arc::clone(&token);
+    let connecting = builder(&broker)
+        .token_reader(move || {
+            let token = *read.lock();
+            async move { Ok::<_, io::Error>(token.into()) }
+        })
+        .connect();
+    let (client, (mut peer, register)) = tokio::join!(connecting, broker.session());
+    let client = client.unwrap();
+    assert_eq!(register["data"]["token"], "old");
+    *token.lock() = "new";
+    peer.say(expiring()).await;
+    let renew = peer.expect("Broker/Application/Renew").await;
+    assert_eq!(renew["data"]["token"], "new");
+    peer.answer(&renew, json!({ "Success": false, "ErrorCode": "FORBIDDEN", "ErrorMessage": "another user" })).await;
+    *token.lock() = "newer";
+    peer.close(4401, "the proof of identity has expired").await;
+    let (peer, register) = broker.session().await;
+    assert_eq!(register["data"]["token"], "newer");
+    let mut states = Box::pin(client.states());
+    peer.close(4401, "unauthenticated").await;
+    let state = expect_state(&mut states, |state| matches!(state, State::Closed { .. })).await;
+    assert!(matches!(state, State::Closed { code: Some(4401), .. }), "{state:?}");
+}
+
 /// A refused registration counts as 4401, although its reply arrives before the Close frame.
 #[tokio::test]
 async fn a_refused_token_is_replaced() {

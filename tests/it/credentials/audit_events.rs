@@ -67,6 +67,20 @@ async fn a_refused_registration_leaves_a_record_with_the_address_and_no_token() 
 }
 
 #[tokio::test]
+async fn a_refused_renewal_leaves_a_record_with_the_session_and_no_token() {
+    let broker = Broker::with_config(&application("phone", Some("alice"), "")).await;
+    let mut phone = broker.app_by_token("phone").await;
+    let token = "a-secret-that-proves-nothing";
+    let reply = phone.command("Application", "Renew", json!({ "token": token })).await;
+    assert_eq!(reply["data"]["ErrorCode"], "UNAUTHENTICATED", "{reply}");
+    let record = records_become(&broker, 1).await.pop().unwrap();
+    let said = (&record["event"], &record["outcome"], &record["source"], &record["user"], &record["target"]);
+    let (event, target) = (json!("registration_refused"), json!("Broker/Application/Renew"));
+    assert_eq!(said, (&event, &json!("UNAUTHENTICATED"), &json!("phone"), &json!("alice"), &target));
+    assert!(record["session"].is_string() && !record.to_string().contains(token), "{record}");
+}
+
+#[tokio::test]
 async fn unregistered_connections_cannot_push_other_records_out_of_the_log() {
     let applications = [application("phone", Some("alice"), ""), application("crm", Some("alice"), "")];
     let broker = Broker::with_config(&applications.concat()).await;

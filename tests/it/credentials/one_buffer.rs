@@ -144,6 +144,9 @@ async fn nothing_is_left_of_a_secret_that_an_application_has_sent() {
     let mut gadget = broker.raw("gadget").await;
     gadget.register("gadget", json!({ "user": "local", "token": password() })).await;
     assert_eq!(copies_in(&process), 0, "after Register");
+    gadget.send(envelope("Broker/Application/Renew", json!({ "id": "n", "data": { "token": password() } }))).await;
+    assert_eq!(gadget.next_on("Broker/Application/Renew").await["data"]["Success"], true);
+    assert_eq!(copies_in(&process), 0, "after Renew");
 
     // A command that does not exist, and a reply that is too late, on a triple that is not protected.
     let mut lost = broker.raw("lost").await;

@@ -1,11 +1,12 @@
 //! Properties against naive models (`properties`, `outbox`, `rights`), the simulation, the memory of all outboxes (`memory`),
-//! and many threads on one router (`stress`, `stress_events`, `stress_reload`, `stress_rights`, `races_requests`).
+//! and many threads on one router (`stress`, `stress_events`, `stress_reload`, `stress_rights`, `races_requests`, `sessions`).
 
 mod memory;
 mod outbox;
 mod properties;
 mod races_requests;
 mod rights;
+mod sessions;
 mod simulation;
 mod stress;
 mod stress_events;

@@ -101,7 +101,7 @@ fn a_session_ends_with_the_first_reload_that_removes_its_proof() {
                 (0..TOKENS).filter(|token| *token == 0 || random.random_range(0..10) > 0).collect();
             *table.0.write() = good.clone();
             history.push(good);
-            core.router.review(now(), &table);
+            core.router.review(core.now, &table);
             let before = progress.registered.load(Ordering::SeqCst);
             while progress.registered.load(Ordering::SeqCst) < before + 4 {
                 thread::yield_now();

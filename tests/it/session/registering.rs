@@ -14,8 +14,17 @@ async fn a_token_proves_the_user_whatever_the_client_says() {
     let options = json!({"token": token_of("softphone"), "user": "mallory"});
     let reply = peer.register("softphone", options).await;
     let keys: Vec<&str> = reply["data"].as_object().unwrap().keys().map(String::as_str).collect();
-    let documented =
-        ["Success", "ErrorMessage", "SessionId", "User", "Protocol", "Server", "HeartbeatSeconds", "MaxMessageBytes"];
+    let documented = [
+        "Success",
+        "ErrorMessage",
+        "SessionId",
+        "User",
+        "Protocol",
+        "Server",
+        "HeartbeatSeconds",
+        "MaxMessageBytes",
+        "ExpiresInSeconds",
+    ];
     assert_eq!(keys, documented);
     assert_eq!(reply["data"]["User"], "alice@example.com");
     assert!(reply["data"]["Server"].as_str().unwrap().starts_with("switchboard/"), "{reply}");
@@ -131,6 +140,24 @@ async fn after_ten_failures_guessing_is_refused_and_a_good_token_passes() {
         assert_eq!(peer.closed().await, 4401);
     }
     broker.app_by_token("softphone").await;
+}
+
+#[tokio::test]
+async fn failed_renewals_count_as_failed_registrations_and_a_good_token_passes() {
+    let broker = Broker::with_config(&application("softphone", Some("alice"), "")).await;
+    let mut peer = broker.app_by_token("softphone").await;
+    for at in 0..11 {
+        let reply = peer.command("Application", "Renew", json!({"token": format!("guess {at}")})).await;
+        let expected = if at < 10 { "UNAUTHENTICATED" } else { "RATE_LIMITED" };
+        assert_eq!(reply["data"]["ErrorCode"], expected, "failure {}: {reply}", at + 1);
+        assert!(!reply.to_string().contains("guess"), "a token is never quoted: {reply}");
+    }
+    let mut guesser = broker.raw("guesser").await;
+    let reply = guesser.register("softphone", json!({"token": "guess"})).await;
+    assert_eq!(reply["data"]["ErrorCode"], "RATE_LIMITED", "{reply}");
+    let reply = peer.command("Application", "Renew", json!({"token": token_of("softphone")})).await;
+    assert_eq!(reply["data"], json!({"Success": true, "ErrorMessage": null, "ExpiresInSeconds": null}));
+    assert!(!broker.log().contains("guess "), "{}", broker.log());
 }
 
 #[tokio::test]

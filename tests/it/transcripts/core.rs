@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
-use switchboard::auth::{AuthError, Claim, Identity, Open, Verifier};
+use switchboard::auth::{AuthError, Claim, Ends, Identity, Open, Verifier};
 use switchboard::config::{AuthMode, Config, LoadOptions};
 use switchboard::connection::{Connection, Effect, Gone, Input, Settings};
 use switchboard::router::{Ids, Policy, Router};
@@ -30,7 +30,7 @@ transcripts_with_a_clock!(tests);
 
 fn play(name: &str) {
     let transcript = Transcript::read(&std::fs::read_to_string(file_of(name)).unwrap());
-    let mut stage = Stage::new(transcript.config.as_deref(), !transcript.needs_a_clock());
+    let mut stage = Stage::new(&transcript);
     for step in transcript.steps {
         stage.play(name, step);
     }
@@ -49,6 +49,8 @@ struct Stage {
     now: Instant,
     /// The transcript does not move the clock, so time passes when nothing else can bring what is expected.
     is_patient: bool,
+    /// How long every proof of identity lasts, if they end.
+    proofs_last: Option<Duration>,
     peers: BTreeMap<String, Peer>,
     names: Names,
 }
@@ -75,8 +77,8 @@ impl Peer {
 
 impl Stage {
     #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter: it is only added to")]
-    fn new(toml: Option<&str>, is_patient: bool) -> Self {
-        let config = config(toml);
+    fn new(transcript: &Transcript) -> Self {
+        let config = config(transcript.config.as_deref());
         let now = Instant::now();
         let verifier: Box<dyn Verifier> = match config.auth {
             AuthMode::Open => Box::new(Open),
@@ -87,7 +89,8 @@ impl Stage {
             verifier,
             settings: Arc::new(Settings::new(config.limits)),
             now,
-            is_patient,
+            is_patient: !transcript.needs_a_clock(),
+            proofs_last: transcript.proofs_last,
             peers: BTreeMap::new(),
             names: Names::default(),
         }
@@ -177,7 +180,9 @@ impl Stage {
         let Some(peer) = self.peers.get_mut(name) else { return };
         match peer.connection.handle(self.now, input, &self.router) {
             Some(Effect::Verify(claim)) => {
-                let outcome = verified(&*self.verifier, claim);
+                let ends = self.proofs_last.map(Ends::After);
+                let outcome = verified(&*self.verifier, claim)
+                    .map(|identity| Identity { ends: ends.unwrap_or(identity.ends), ..identity });
                 self.feed(name, Input::Verified(outcome));
             }
             Some(Effect::Close(close)) => {

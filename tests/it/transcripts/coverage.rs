@@ -22,6 +22,7 @@ const TOPICS: &[&str] = &[
     "Presence",
     "Pressure",
     "Register",
+    "Renew",
     "Retained values",
     "Scope",
     "Session",

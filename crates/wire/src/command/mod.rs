@@ -5,9 +5,11 @@
 
 mod options;
 mod register;
+mod renew;
 mod subscribe;
 
 pub use register::Register;
+pub use renew::Renew;
 pub use subscribe::{REPLIES_MAX, Retained, Role, RoleName, Subscribe, SubscriptionFilter, Unsubscribe};
 
 use std::borrow::Cow;
@@ -20,6 +22,8 @@ use options::{Options, invalid, nearest, options};
 pub enum Command {
     /// `Application/Register`
     Register(Box<Register>),
+    /// `Application/Renew`
+    Renew(Renew),
     /// `Application/Unregister`
     Unregister,
     /// `Application/List`
@@ -44,6 +48,7 @@ type Read = fn(&Envelope<'_>) -> Result<Command, Refusal>;
 /// The topic and subtopic of every command.
 const COMMANDS: &[(&str, &str, Read)] = &[
     ("Application", "Register", |it| Register::read(it).map(|it| Command::Register(Box::new(it)))),
+    ("Application", "Renew", |it| Renew::read(it).map(Command::Renew)),
     ("Application", "Unregister", |it| <()>::read(it).map(|()| Command::Unregister)),
     ("Application", "List", |it| <()>::read(it).map(|()| Command::ListApplications)),
     ("Application", "SetState", |it| State::read(it).map(Command::SetState)),

@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use secrecy::SecretString;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use zeroize::Zeroize;
 
 use crate::Envelope;
 use crate::decode::kind;
@@ -112,6 +114,16 @@ impl<'a> Raw<'a> {
             }
             None => Err(self.wrong("a string", json)),
         }
+    }
+
+    /// Reads a secret into memory of its exact size, and erases a text that was made to resolve escapes.
+    pub(super) fn secret(self) -> Result<Option<SecretString>, Refusal> {
+        let Some(text) = self.text()? else { return Ok(None) };
+        let secret = SecretString::from(&*text);
+        if let Cow::Owned(mut text) = text {
+            text.zeroize();
+        }
+        Ok(Some(secret))
     }
 
     /// Reads a name: 1..=128 bytes, no control characters.

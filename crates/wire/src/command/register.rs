@@ -1,9 +1,6 @@
 //! `Application/Register`.
 
-use std::borrow::Cow;
-
 use secrecy::SecretString;
-use zeroize::Zeroize;
 
 use super::options::{Options, options};
 use crate::Envelope;
@@ -41,20 +38,11 @@ impl Register {
             Some(json) => return Err(options.resume.wrong("true or an object", json)),
         };
         Ok(Self {
-            token: options.token.text()?.map(secret),
+            token: options.token.secret()?,
             user: options.user.checked_name()?,
             echo: options.echo.flag()?.unwrap_or(false),
             resume,
             will: options.will.is_object()?,
         })
     }
-}
-
-/// Copies a token into memory of its exact size, and erases a text that was made to resolve escapes.
-fn secret(token: Cow<'_, str>) -> SecretString {
-    let secret = SecretString::from(&*token);
-    if let Cow::Owned(mut text) = token {
-        text.zeroize();
-    }
-    secret
 }

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use wire::Pattern;
 
-use super::cast::{CHANNELS, Part, SUBTOPICS, Style, TOPICS};
+use super::cast::{CAST, CHANNELS, Part, SUBTOPICS, Style, TOPICS};
 use super::draft::{Draft, Said, Wanted};
 use super::model::{Conn, ConnId, Model, Sub};
 
@@ -65,7 +65,8 @@ impl<'a> App<'a> {
             70..80 => Said::Subscribe(self.wanted()),
             80..84 => self.unsubscribe(),
             84..87 => self.cancel(),
-            87..89 => Said::SetState { asleep: self.odds(2, 3) },
+            87 => Said::SetState { asleep: self.odds(2, 3) },
+            88 => self.renew(),
             89..91 => Said::Unregister,
             91 => self.register(),
             92 => Said::List,
@@ -90,6 +91,16 @@ impl<'a> App<'a> {
         };
         let source = if self.odds(1, 25) { "impostor" } else { part.source }.to_owned();
         Said::Register { source, user: part.user.map(str::to_owned), token, echo: part.echo }
+    }
+
+    fn renew(&mut self) -> Said {
+        let token = match self.chance.random_range(0..20) {
+            0 => None,
+            1 => Some("token-stolen".to_owned()),
+            2..5 => Some(CAST[self.chance.random_range(0..CAST.len())].token()),
+            _ => Some(self.part.token()),
+        };
+        Said::Renew { token }
     }
 
     fn triple(&mut self) -> [String; 3] {

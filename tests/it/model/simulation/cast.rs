@@ -132,5 +132,7 @@ pub(super) fn config(chance: &mut StdRng) -> Config {
     limits.heartbeat = Duration::from_secs(if chance.random_bool(0.5) { 25 } else { 2 });
     limits.subscriptions = 6;
     limits.retained_values = 3;
+    // No answer to a guessed token is delayed.
+    limits.failed_registrations = u32::MAX;
     config
 }

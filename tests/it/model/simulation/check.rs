@@ -54,6 +54,17 @@ pub(super) fn presence_is_right(
     holds("presence_is_right", shown == expected, || format!("{}: {shown:?}, not {expected:?}", conn.name))
 }
 
+/// No session outlives its proof.
+pub(super) fn sessions_end_with_their_proofs(conn: &Conn, now: Instant) -> Held {
+    let ended = conn.session.is_some() && conn.ends.is_some_and(|ends| ends <= now);
+    holds("sessions_end_with_their_proofs", !ended, || conn.name.clone())
+}
+
+/// A renewal neither ends a session nor makes another one, whatever comes of it.
+pub(super) fn sessions_outlive_renewals(conn: &Conn, is_same: bool) -> Held {
+    holds("sessions_outlive_renewals", is_same, || conn.name.clone())
+}
+
 /// The subscriptions of a session are those that it made.
 pub(super) fn subscriptions_are_right(conn: &Conn, listed: &[Listed]) -> Held {
     let is_same = |listed: &Listed, Sub { wanted, id }: &Sub| {
@@ -119,7 +130,11 @@ pub(super) fn nothing_is_lost(model: &mut Model, id: ConnId) -> Held {
     inbox.owed.clear();
     inbox.dropped = 0;
     presence_comes_in_pairs(&name, &inbox.due)?;
-    inbox.due.retain(|due| !matches!(due.what, What::Presence { stage: Stage::Either | Stage::Maybe, .. }));
+    inbox.due.retain(|due| match due.what {
+        What::Presence { stage, .. } => !matches!(stage, Stage::Either | Stage::Maybe),
+        What::Expiring { is_certain, .. } => is_certain,
+        _ => true,
+    });
     holds("retained_values_come", inbox.retained.is_empty(), || format!("{name} never got {:?}", inbox.retained))?;
     holds("broker_answers", inbox.due.is_empty(), || format!("{name} was never told {:?}", inbox.due))
 }
@@ -222,6 +237,7 @@ pub(super) fn closes_have_a_reason(
         CloseCode::Policy => conn.malformed >= 10 || conn.owes_for(BLOCKED, now),
         CloseCode::Restart => model.draining.is_some(),
         CloseCode::NotRegistered => conn.session.is_none() && conduct.unregistered >= Duration::from_secs(10),
+        CloseCode::Unauthenticated if conn.ends.is_some_and(|ends| ends <= now) => true,
         CloseCode::Unauthenticated | CloseCode::Forbidden | CloseCode::SourceInUse => {
             conduct.refused_registration == Some(code)
         }

@@ -14,6 +14,9 @@ pub(super) enum Said {
         token: Option<String>,
         echo: bool,
     },
+    Renew {
+        token: Option<String>,
+    },
     Unregister,
     SetState {
         asleep: bool,
@@ -149,6 +152,7 @@ impl Said {
     pub(super) fn command(&self) -> Option<(&'static str, &'static str)> {
         Some(match self {
             Self::Register { .. } => ("Application", "Register"),
+            Self::Renew { .. } => ("Application", "Renew"),
             Self::Unregister => ("Application", "Unregister"),
             Self::SetState { .. } => ("Application", "SetState"),
             Self::Subscribe(_) => ("Subscription", "Subscribe"),
@@ -167,6 +171,7 @@ impl Said {
             Self::Malformed(text, _) => return Some((*text).to_owned()),
             Self::Binary | Self::Pong => return None,
             Self::Register { user, token, echo, .. } => json!({"user": user, "token": token, "echo": echo}),
+            Self::Renew { token } => json!({"token": token}),
             Self::SetState { asleep } => json!({"state": if *asleep { "asleep" } else { "active" }}),
             Self::Unsubscribe(_, Some(id)) => json!({"SubscriptionId": id}),
             Self::Subscribe(wanted) => Value::Object(wanted.options()),

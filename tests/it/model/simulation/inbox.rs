@@ -62,6 +62,12 @@ pub(super) enum What {
     /// A request that it was given is over.
     Cancelled,
     Draining,
+    /// The proof of the session ends in this number of seconds.
+    Expiring {
+        seconds: u64,
+        /// The session did not end at the same time.
+        is_certain: bool,
+    },
 }
 
 /// Whether a presence event comes.

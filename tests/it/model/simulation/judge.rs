@@ -190,8 +190,10 @@ impl Model {
             Said::Register { .. } if registered => What::Refused("ALREADY_REGISTERED"),
             // Answered when the verifier has answered.
             Said::Register { .. } => return,
+            Said::Renew { token: Some(_) } if registered => return,
             Said::Ping => What::Done,
             _ if !registered => What::Refused("NOT_REGISTERED"),
+            Said::Renew { .. } => What::Refused("INVALID_ENVELOPE"),
             Said::Unregister => {
                 self.unregistered(conn);
                 What::Done
@@ -336,7 +338,7 @@ impl Model {
         it.turns.clear();
         it.inbox.retained.clear();
         it.inbox.ends();
-        (it.asleep, it.suspect) = (false, false);
+        (it.asleep, it.suspect, it.ends) = (false, false, None);
         self.leaves(conn);
         self.tell_presence(conn, "Left", session);
     }

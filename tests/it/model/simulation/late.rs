@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker};
 
 use serde_json::value::RawValue;
 use switchboard::auth::{AuthError, Claim, Identity, Open, Verifier};
-use switchboard::config::AuthMode;
+use switchboard::config::{AuthMode, Config};
 use switchboard::connection::Input;
 use switchboard::router::Data;
 use wire::{CloseCode, ErrorCode};
@@ -26,15 +26,17 @@ impl World {
     pub(super) fn verify(&mut self, seat: usize) -> Held {
         let Seat { part, link: Some(link) } = &mut self.seats[seat] else { return Ok(()) };
         let (part, conn) = (*part, link.conn);
-        if !matches!(link.wait, Wait::Verifier(..)) {
-            return Ok(());
+        match link.wait {
+            Wait::Nothing => return Ok(()),
+            Wait::Renewal(..) => return self.verify_renewal(seat),
+            Wait::Verifier(..) => {}
         }
         let Wait::Verifier(claim, n, echo) = std::mem::replace(&mut link.wait, Wait::Nothing) else { return Ok(()) };
         self.lines.push(format!("the verifier answers {}", part.name));
         let source = claim.source.clone();
-        let outcome = match self.config.auth {
-            AuthMode::Open => verified(&Open, claim),
-            AuthMode::Tokens => verified(&self.config.token_table(), claim),
+        let outcome = match verified_by(&self.config, claim) {
+            Ok(identity) => Ok(self.with_end(identity)),
+            Err(error) => Err(error),
         };
         let taken = |identity: &Identity| {
             let user = identity.principal.user();
@@ -47,6 +49,7 @@ impl World {
             Err(AuthError::Forbidden(_)) => Some((ErrorCode::Forbidden, CloseCode::Forbidden)),
             Err(_) => Some((ErrorCode::Unauthenticated, CloseCode::Unauthenticated)),
         };
+        let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
         link.refused = refusal.map(|(_, close)| close);
         let identity = outcome.as_ref().ok().cloned();
         let effect = link.connection.handle(self.now, Input::Verified(outcome), &self.router);
@@ -60,6 +63,7 @@ impl World {
             (None, Some(identity), Some(session)) => {
                 self.model.conns[conn].is_now(source, &identity);
                 self.model.registered_as(self.now, conn, n, session, echo);
+                self.model.proved(self.now, conn, identity.ends);
             }
             _ => {}
         }
@@ -94,6 +98,14 @@ impl World {
         self.model.heard(self.now, ADAPTER, n, &draft, verdict);
         self.model.conns[ADAPTER].inbox.due.clear();
         Ok(())
+    }
+}
+
+/// Asks the verifier of a configuration.
+pub(super) fn verified_by(config: &Config, claim: Claim) -> Result<Identity, AuthError> {
+    match config.auth {
+        AuthMode::Open => verified(&Open, claim),
+        AuthMode::Tokens => verified(&config.token_table(), claim),
     }
 }
 

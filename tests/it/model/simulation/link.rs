@@ -44,6 +44,8 @@ pub(super) enum Wait {
     Nothing,
     /// The verifier: the claim, the number of the Register and whether it asked for echo.
     Verifier(Claim, u64, bool),
+    /// The verifier: the claim and the number of the Renew, and since when.
+    Renewal(Claim, u64, Instant),
 }
 
 impl Link {

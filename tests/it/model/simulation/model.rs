@@ -67,6 +67,10 @@ pub(super) struct Conn {
     /// How often it has registered.
     pub(super) registration: u32,
     pub(super) since: Instant,
+    /// When its proof ends, if it does.
+    pub(super) ends: Option<Instant>,
+    /// It was told that its proof ends soon.
+    pub(super) is_announced: bool,
     pub(super) asleep: bool,
     /// May have missed a time limit since it answered last.
     pub(super) suspect: bool,
@@ -348,6 +352,8 @@ impl Conn {
             session: None,
             registration: 0,
             since: now,
+            ends: None,
+            is_announced: false,
             asleep: false,
             suspect: false,
             subs: Vec::new(),

@@ -258,6 +258,7 @@ fn is_due(due: &Due, frame: &Frame<'_>) -> bool {
             What::Cancelled => true,
             What::Presence { session, .. } => frame.data("SessionId") == session.as_str(),
             What::Draining => frame.data("ReconnectAfterMs").is_u64(),
+            What::Expiring { seconds, .. } => *frame.data("ExpiresInSeconds") == *seconds,
         }
 }
 

@@ -37,10 +37,12 @@ impl World {
             }
             self.end_pause(seat)?;
         }
+        self.verify_in_time(time)?;
         self.now += time;
         self.note(format!("clock +{}", humantime::format_duration(time)));
         self.look_at_outboxes();
         self.model.expire(self.now);
+        self.model.announce(self.now);
         self.router.expire(self.now);
         for seat in 0..self.seats.len() {
             self.fire_timers(seat)?;
@@ -102,6 +104,7 @@ impl World {
             let conn = &self.model.conns[link.conn];
             if let Some(member) = link.connection.session() {
                 check::outboxes_are_bounded(conn, member.outbox())?;
+                check::sessions_end_with_their_proofs(conn, self.now)?;
             }
             if let Some(member) = link.connection.session().filter(|_| seat == somebody) {
                 check::presence_is_right(&self.model, conn, &self.router.applications(member), self.start)?;

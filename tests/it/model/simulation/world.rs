@@ -30,6 +30,8 @@ pub(super) struct World {
     pub(super) now: Instant,
     pub(super) chance: StdRng,
     pub(super) config: Config,
+    /// Proofs of identity end.
+    pub(super) proofs_end: bool,
     settings: Arc<Settings>,
     pub(super) adapter: Arc<Session>,
     pub(super) inbox: Arc<Inbox>,
@@ -93,6 +95,7 @@ impl World {
             now,
             chance,
             config,
+            proofs_end: seed % 2 == 1,
             settings,
             adapter,
             inbox,
@@ -143,7 +146,7 @@ impl World {
             }
             return Ok(());
         };
-        if matches!(link.wait, Wait::Verifier(..)) && self.chance.random_bool(0.7) {
+        if !matches!(link.wait, Wait::Nothing) && self.chance.random_bool(0.7) {
             return self.verify(seat);
         }
         if link.silent || link.stalls || !link.unread.is_empty() {
@@ -274,11 +277,15 @@ impl World {
         Ok(())
     }
 
-    /// What a session's task would do. `registering`: the number of the Register that is being verified, and its echo.
+    /// What a session's task would do. `registering`: the number of the Register or Renew that is being verified, and the
+    /// echo of a Register.
     pub(super) fn carry_out(&mut self, seat: usize, effect: Option<Effect>, registering: (u64, bool)) -> Held {
         let Some(link) = &mut self.seats[seat].link else { return Ok(()) };
         match effect {
             None => {}
+            Some(Effect::Verify(claim)) if link.connection.session().is_some() => {
+                link.wait = Wait::Renewal(claim, registering.0, self.now);
+            }
             Some(Effect::Verify(claim)) => link.wait = Wait::Verifier(claim, registering.0, registering.1),
             Some(Effect::Close(close)) => return self.close(seat, close.code()),
         }
@@ -293,6 +300,7 @@ impl World {
             check::drain_waits(&self.model, self.now - since)?;
             self.model.gives_up(conn);
         }
+        self.model.closes_expired(self.now, conn, code == CloseCode::Unauthenticated);
         // A replay that is not exhausted ends with it.
         self.model.conns[conn].inbox.retained.clear();
         let taken = code != CloseCode::SlowConsumer && !link.silent && !link.is_ended();

@@ -300,19 +300,3 @@ fn a_sender_has_its_new_rights_at_once() {
     change(&core, &app, Permissions::default());
     assert!(sends());
 }
-
-#[test]
-fn the_subscriptions_to_a_channel_end_when_its_scope_changes() {
-    let core = core();
-    let app = core.attach("app", Some("alice"));
-    for pattern in ["Phone/*/*", "*/Call/*", "Sales/*/*", "Phone/Call/Ring"] {
-        core.subscribe(&app, pattern);
-    }
-    let names = names(&core, &app);
-    core.router.end_channels(core.now, &app, |channel| channel == "Phone");
-    assert_eq!(taken(&core, &app, &names), (json!([["Phone/*/*", "Phone/Call/Ring"], [], "SCOPE"]), vec![]));
-    core.router.end_channels(core.now, &app, |channel| channel == "Phone");
-    assert_eq!(taken(&core, &app, &names), (Value::Null, vec![]));
-    core.send(&core.attach("sender", Some("alice")), &event("Phone/Call/Ring", "")).unwrap();
-    assert_eq!(taken(&core, &app, &names), (Value::Null, vec!["Phone/Call/Ring".into()]));
-}

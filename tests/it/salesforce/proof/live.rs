@@ -141,12 +141,34 @@ async fn a_session_that_salesforce_proved_has_to_prove_itself_anew_after_a_time(
     let broker = Broker::with_config(&toml).await;
     let mut service = broker.app_by_token("cti").await;
     let (mut gadget, reply) = register(&broker, "softphone", &fixture.signed_token("gadgets").await).await;
-    assert_eq!(reply["User"], ALICE);
+    assert_eq!((&reply["User"], &reply["ExpiresInSeconds"]), (&json!(ALICE), &json!(1)));
+    gadget.next_on("Broker/Connection/Expiring").await;
     let words = gadget.next_error("UNAUTHENTICATED").await["data"]["ErrorMessage"].to_string();
     assert!(words.contains("auth.session_max"), "{words}");
     assert_eq!(gadget.closed().await, 4401);
     assert_eq!(register(&broker, "softphone", &fixture.signed_token("gadgets").await).await.1["User"], ALICE);
     service.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_session_renews_with_a_proof_of_the_same_user_by_the_same_table() {
+    let fixture = Fixture::start().await;
+    let broker = Broker::with_config(&(fixture.jwt("") + &fixture.userinfo("timeout = '2s'"))).await;
+    let (mut gadget, reply) = register(&broker, "softphone", &fixture.signed_token("gadgets").await).await;
+    assert_eq!((&reply["User"], &reply["ExpiresInSeconds"]), (&json!(ALICE), &json!(12 * 3600)));
+    let mut renew = async |token: &str| {
+        let reply = gadget.command("Application", "Renew", json!({ "token": token })).await;
+        (reply["data"]["ErrorCode"].clone(), reply["data"]["ExpiresInSeconds"].clone())
+    };
+    assert_eq!(renew(&fixture.signed_token("gadgets").await).await, (json!(null), json!(12 * 3600)));
+    assert_eq!(renew(&fixture.signed_token("bobs").await).await.0, "FORBIDDEN");
+    // The same user, by another table.
+    assert_eq!(renew(&fixture.access_token("gadgets").await).await.0, "FORBIDDEN");
+    assert_eq!(renew("a-guess").await.0, "UNAUTHENTICATED");
+    let token = fixture.access_token("bobs").await;
+    fixture.org.fault(Fault::new(Wrong::Unavailable { retry_after: None }).path("/userinfo"));
+    assert_eq!(renew(&token).await.0, "UPSTREAM_UNAVAILABLE");
+    assert_eq!(renew(&fixture.signed_token("gadgets").await).await.0, json!(null));
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
-//! One connection's task over streams in memory, with a paused clock: its registration (`registering`), its pace (`pace`)
-//! and its end (`closing`).
+//! One connection's task over streams in memory, with a paused clock: its registration (`registering`), its renewal
+//! (`renewing`), its pace (`pace`) and its end (`closing`).
 
 mod closing;
 mod pace;
 mod registering;
+mod renewing;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

@@ -77,6 +77,28 @@ async fn the_rate_is_kept_by_reading_more_slowly() {
     assert!((9..=11).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_session_over_its_rate_of_bytes_is_read_more_slowly() {
+    let (rate_bytes, burst) = (10_000, 20_000);
+    let broker = Broker::new(Limits { rate_bytes, message_bytes: burst, ..limits() });
+    let mut listener = broker.app("listener", 1 << 20).await;
+    listener.subscribe().await;
+    let mut app = broker.app("app", 1000).await;
+    let start = Instant::now();
+    let mut sent = 0;
+    for number in 0..120 {
+        let message = text(&event(number, 1000));
+        sent += message.len();
+        app.send(&message).await;
+    }
+    for number in 0..120 {
+        assert_eq!(listener.next().await["data"]["n"], number);
+    }
+    let expected = f64::from(u32::try_from(sent - burst).unwrap()) / f64::from(rate_bytes);
+    let took = start.elapsed().as_secs_f64();
+    assert!((expected - 0.5..expected + 0.5).contains(&took), "{took} s, not {expected}");
+}
+
 /// Pings and empty fragments cost the broker work, before registration too.
 #[tokio::test(start_paused = true)]
 async fn pings_and_empty_fragments_count_against_the_rate() {

@@ -37,6 +37,7 @@ macro_rules! transcripts_for_everyone {
             limits_json_depth
             limits_pending_bytes
             limits_pending_requests
+            limits_sessions
             lists_applications
             ordered_o1_each_subscription
             ordered_o1_in_a_gather
@@ -54,6 +55,8 @@ macro_rules! transcripts_for_everyone {
             register_malformed
             register_refusals
             register_several_sessions
+            renew_in_open_mode
+            renew_the_same_row
             retained_again
             retained_clearing
             retained_limit
@@ -143,6 +146,7 @@ macro_rules! transcripts_with_a_clock {
             pressure_lagging
             pressure_slow_consumer
             register_in_time
+            renew_before_the_end
             rule_1_4_more_restarts_the_clock
             rule_2_12_a_missed_time_limit
             rule_2_14_a_configured_time_limit

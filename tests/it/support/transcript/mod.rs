@@ -8,6 +8,7 @@
 //! | `# …` | A comment. The first line of a file says what it shows, as `# Rule 2.7: …` or `# Scope: …`. |
 //! | `config <<toml` … `toml` | The broker's configuration. The mode is open unless it has `[auth]`. |
 //! | `needs adapters` | Not for the core alone: a whole broker with its default adapters is needed. |
+//! | `proofs last 30m` | Every proof of identity ends after this time. Only a player with its own clock can play this. |
 //! | `alice> TEXT` | Sends a text message. The first mention of a name opens its connection. |
 //! | `alice> Phone/Call/Dial {…}` | Sends an envelope with this triple and these other fields. |
 //! | `alice> <binary>` | Sends a binary message. |
@@ -62,6 +63,8 @@ pub(crate) struct Transcript {
     pub(crate) config: Option<String>,
     /// Whether it needs a whole broker with its default adapters.
     pub(crate) needs_adapters: bool,
+    /// How long every proof of identity lasts, if they end.
+    pub(crate) proofs_last: Option<Duration>,
     /// What happens, in order.
     pub(crate) steps: Vec<Step>,
 }

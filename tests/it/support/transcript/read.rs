@@ -9,7 +9,7 @@ use super::{Action, Step, Transcript};
 impl Transcript {
     /// Reads a transcript. A line that is none of the documented ones is a panic with its number.
     pub(crate) fn read(text: &str) -> Self {
-        let mut transcript = Self { config: None, needs_adapters: false, steps: Vec::new() };
+        let mut transcript = Self { config: None, needs_adapters: false, proofs_last: None, steps: Vec::new() };
         let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line)).peekable();
         while let Some((at, line)) = lines.next() {
             if line.trim().is_empty() || line.starts_with('#') {
@@ -22,6 +22,10 @@ impl Transcript {
             }
             if line == "needs adapters" {
                 transcript.needs_adapters = true;
+                continue;
+            }
+            if let Some(time) = line.strip_prefix("proofs last ") {
+                transcript.proofs_last = Some(humantime::parse_duration(time).unwrap());
                 continue;
             }
             let whole = joined(line, &mut lines);

@@ -1,0 +1,263 @@
+//! [`Proven`]: what proves a session, and when that ends.
+//!
+//! Some proofs end by the time of day, which the connection gets from [`Settings`](super::Settings): a clock that stands
+//! still while a laptop sleeps would accept a token for too long. So the time of day is looked at every 30 s.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use wire::{Close, CloseCode, ErrorCode, Refusal, notice};
+
+use super::timer::Timer;
+use super::{Connection, Effect};
+use crate::auth::{Ends, Identity, Proof};
+use crate::router::Router;
+
+/// How long before the end the application gets `Broker/Connection/Expiring`.
+const NOTICE_BEFORE: Duration = Duration::from_mins(1);
+
+/// The longest time between two looks at the time of day.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// One moment, by the monotonic clock and by the calendar.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    pub(super) time_of_day: SystemTime,
+}
+
+/// What proves a session.
+pub(super) struct Proven {
+    proof: Proof,
+    end: End,
+    /// The application has been sent `Broker/Connection/Expiring` for this proof.
+    is_announced: bool,
+}
+
+/// When a proof ends.
+#[derive(Clone, Copy)]
+enum End {
+    Never,
+    /// By the monotonic clock.
+    At(Instant),
+    /// By the time of day. The broker accepts it for `leeway` longer than it tells the application.
+    OnDay {
+        expires: SystemTime,
+        leeway: Duration,
+    },
+}
+
+impl Proven {
+    /// The proof of an identity that was verified just now.
+    pub(super) fn new(now: Instant, identity: &Identity) -> Self {
+        let end = match identity.ends {
+            Ends::Never => End::Never,
+            Ends::After(lasts) => End::At(now + lasts),
+            Ends::At { expires, leeway } => End::OnDay { expires, leeway },
+        };
+        Self { proof: identity.proof.clone(), end, is_announced: false }
+    }
+
+    /// Whether an identity was proved in the same way: by the same row, issuer or table.
+    pub(super) fn is_by(&self, identity: &Identity) -> bool {
+        self.proof == identity.proof
+    }
+
+    /// Returns `ExpiresInSeconds`: whole seconds, rounded up. `None` if the proof never ends.
+    fn expires_in_seconds(&self, moment: Moment) -> Option<u64> {
+        self.left(moment).map(|left| left.as_secs() + u64::from(left.subsec_nanos() > 0))
+    }
+
+    /// The time until the proof expires, without leeway. `None` if it never does.
+    fn left(&self, Moment { now, time_of_day }: Moment) -> Option<Duration> {
+        match self.end {
+            End::Never => None,
+            End::At(end) => Some(end.saturating_duration_since(now)),
+            End::OnDay { expires, .. } => Some(expires.duration_since(time_of_day).unwrap_or_default()),
+        }
+    }
+
+    /// The time until the broker no longer accepts the proof. `None` if it always does.
+    fn accepted_for(&self, moment: Moment) -> Option<Duration> {
+        let left = self.left(moment)?;
+        match self.end {
+            End::OnDay { expires, leeway } => {
+                let over = moment.time_of_day.duration_since(expires).unwrap_or_default();
+                Some(left.saturating_add(leeway).saturating_sub(over))
+            }
+            End::Never | End::At(_) => Some(left),
+        }
+    }
+
+    /// Returns `ExpiresInSeconds` if the application has to be told now that the proof ends soon. It is told once.
+    fn announce(&mut self, moment: Moment) -> Option<u64> {
+        let is_soon = self.left(moment).is_some_and(|left| left <= NOTICE_BEFORE);
+        if !is_soon || std::mem::replace(&mut self.is_announced, true) {
+            return None;
+        }
+        self.expires_in_seconds(moment)
+    }
+
+    /// When to look at it next. `None` if it never ends.
+    fn next_look(&self, moment: Moment) -> Option<Instant> {
+        let next = match self.is_announced {
+            true => self.accepted_for(moment)?,
+            false => self.left(moment)?.saturating_sub(NOTICE_BEFORE),
+        };
+        let most = match self.end {
+            End::OnDay { .. } => LOOK_EVERY,
+            End::Never | End::At(_) => Duration::MAX,
+        };
+        Some(moment.now + next.min(most))
+    }
+
+    /// Why the session ends, for the application.
+    fn refusal(&self) -> Refusal {
+        let words = match self.end {
+            End::At(_) => {
+                "the proof of who this session is has expired (auth.session_max): connect again, and register with a new \
+                 one; Broker/Application/Renew replaces it in time"
+            }
+            End::Never | End::OnDay { .. } => {
+                "the proof of who this session is has expired: connect again, and register with a new one; \
+                 Broker/Application/Renew replaces it in time"
+            }
+        };
+        Refusal::new(ErrorCode::Unauthenticated, words)
+    }
+}
+
+impl Connection {
+    /// Keeps what proves the session now. Returns `ExpiresInSeconds` for the reply, after which
+    /// [`Connection::watch_proof`] has to follow.
+    pub(super) fn keep_proof(&mut self, now: Instant, proven: Proven) -> Option<u64> {
+        let expires = proven.expires_in_seconds(self.settings.moment(now));
+        self.proven = Some(Box::new(proven));
+        expires
+    }
+
+    /// Says that the proof ends soon if it does, and sets the timer for the next look at it.
+    pub(super) fn watch_proof(&mut self, now: Instant) {
+        let moment = self.settings.moment(now);
+        let Some(proven) = &mut self.proven else { return };
+        let (announced, next) = (proven.announce(moment), proven.next_look(moment));
+        if let Some(seconds) = announced {
+            self.push(now, notice::expiring(seconds));
+        }
+        match next {
+            Some(at) => self.timers.set(Timer::Proof, at),
+            None => self.timers.stop(Timer::Proof),
+        }
+    }
+
+    /// Looks at the proof. Ends the session if the proof has ended.
+    pub(super) fn check_proof(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+        let accepted = self.proven.as_ref()?.accepted_for(self.settings.moment(now));
+        if accepted.is_none_or(|left| !left.is_zero()) {
+            self.watch_proof(now);
+            return None;
+        }
+        let refusal = self.proven.as_ref()?.refusal();
+        self.log_refusal(None, &refusal);
+        self.push(now, notice::error(None, &refusal));
+        Some(self.close(now, router, Close::new(CloseCode::Unauthenticated, "the proof of identity has expired")))
+    }
+
+    /// Forgets the proof of a session that has ended.
+    pub(super) fn forget_proof(&mut self) {
+        self.proven = None;
+        self.timers.stop(Timer::Proof);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::config::Limits;
+    use crate::connection::tests::{alice, check_close, registered_as, start, taken};
+    use crate::connection::{Input, Settings};
+
+    const MINUTE: Duration = Duration::from_mins(1);
+
+    /// Settings of a broker that never pings, so that only the proof is waited for.
+    fn quiet() -> Settings {
+        Settings::new(Limits { heartbeat: Duration::from_hours(100), ..Limits::default() })
+    }
+
+    /// `ExpiresInSeconds` of the messages that wait, each with its subtopic.
+    fn told(now: Instant, connection: &mut Connection, router: &Router) -> Vec<(String, Value)> {
+        let read = |text: String| {
+            let message: Value = serde_json::from_str(&text).unwrap();
+            (message["subtopic"].as_str().unwrap().to_owned(), message["data"]["ExpiresInSeconds"].clone())
+        };
+        taken(now, connection, router).into_iter().map(read).collect()
+    }
+
+    fn said(subtopic: &str, seconds: impl Into<Value>) -> (String, Value) {
+        (subtopic.to_owned(), seconds.into())
+    }
+
+    #[test]
+    fn an_application_is_told_a_minute_before_its_proof_ends() {
+        let identity = Identity { ends: Ends::After(60 * MINUTE), ..alice() };
+        let (now, mut connection, router) = registered_as(start(), quiet(), identity);
+        assert_eq!(told(now, &mut connection, &router), [said("Register", 3600)]);
+        let soon = now + 59 * MINUTE;
+        assert_eq!(connection.deadline(), Some(soon));
+        assert!(connection.handle(soon, Input::Timeout, &router).is_none());
+        assert_eq!(told(soon, &mut connection, &router), [said("Expiring", 60)]);
+        let end = now + 60 * MINUTE;
+        assert_eq!(connection.deadline(), Some(end));
+        let effect = connection.handle(end, Input::Timeout, &router);
+        check_close(effect, CloseCode::Unauthenticated, "the proof of identity has expired");
+        assert!(taken(end, &mut connection, &router).last().is_some_and(|text| text.contains("auth.session_max")));
+        assert!(connection.session().is_none());
+    }
+
+    #[test]
+    fn an_application_with_less_than_a_minute_is_told_after_the_reply() {
+        let identity = Identity { ends: Ends::After(Duration::from_millis(20_500)), ..alice() };
+        let (now, mut connection, router) = registered_as(start(), quiet(), identity);
+        assert_eq!(told(now, &mut connection, &router), [said("Register", 21), said("Expiring", 21)]);
+        assert_eq!(connection.deadline(), Some(now + Duration::from_millis(20_500)));
+    }
+
+    #[test]
+    fn a_session_without_an_end_is_told_so_and_waits_for_nothing() {
+        let (now, mut connection, router) = registered_as(start(), quiet(), alice());
+        assert_eq!(told(now, &mut connection, &router), [said("Register", Value::Null)]);
+        assert!(connection.timers.get(Timer::Proof).is_none());
+    }
+
+    /// A laptop sleeps: the calendar jumps ahead, and the monotonic clock stands still.
+    #[test]
+    fn the_time_of_day_is_looked_at_every_30_s() {
+        let (began, slept) = (start(), Arc::new(AtomicU64::new(0)));
+        let asleep = Arc::clone(&slept);
+        let day = SystemTime::UNIX_EPOCH + Duration::from_hours(500_000);
+        let time_of_day = move |now: Instant| day + (now - began) + Duration::from_secs(asleep.load(Ordering::Relaxed));
+        let (expires, leeway) = (day + 60 * MINUTE, Duration::from_secs(30));
+        let identity = Identity { ends: Ends::At { expires, leeway }, ..alice() };
+        let (mut now, mut connection, router) = registered_as(began, quiet().with_time_of_day(time_of_day), identity);
+        assert_eq!(told(now, &mut connection, &router), [said("Register", 3600)]);
+        let look = |connection: &mut Connection, now: &mut Instant, waited: u64| {
+            assert_eq!(connection.deadline(), Some(*now + Duration::from_secs(waited)));
+            *now += Duration::from_secs(waited);
+            connection.handle(*now, Input::Timeout, &router)
+        };
+        assert!(look(&mut connection, &mut now, 30).is_none());
+        assert_eq!(told(now, &mut connection, &router), []);
+
+        slept.store(3600 - 30 - 45, Ordering::Relaxed);
+        assert!(look(&mut connection, &mut now, 30).is_none());
+        assert_eq!(told(now, &mut connection, &router), [said("Expiring", 15)]);
+        assert!(look(&mut connection, &mut now, 30).is_none(), "the broker accepts it for the leeway");
+        assert_eq!(told(now, &mut connection, &router), []);
+        let effect = look(&mut connection, &mut now, 15);
+        check_close(effect, CloseCode::Unauthenticated, "the proof of identity has expired");
+    }
+}
