@@ -101,7 +101,15 @@ fn unused(config: &Config) -> Vec<String> {
     if config.auth == AuthMode::Open {
         return Vec::new();
     }
-    let used: BTreeSet<&str> = config.applications.iter().filter_map(|row| row.role.as_deref()).collect();
+    let claims = || config.issuers.iter().map(|issuer| &issuer.claims);
+    if claims().any(|claims| claims.roles.is_some()) {
+        // A token can name any role.
+        return Vec::new();
+    }
+    let of_rows = config.applications.iter().filter_map(|row| row.role.as_deref());
+    let used: BTreeSet<&str> = of_rows.chain(claims().filter_map(|claims| claims.role.as_deref())).collect();
     let unused = config.roles.names().filter(|name| !used.contains(name));
-    unused.map(|name| format!("roles.{} is not used: no application has this role", quoted(name))).collect()
+    unused
+        .map(|name| format!("roles.{} is not used: no application and no issuer has this role", quoted(name)))
+        .collect()
 }

@@ -1,8 +1,9 @@
 //! Keys that are fetched: rotation, issuers that are down or answer nonsense, and what sessions notice of it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::key_server::{Answer, KeyServer};
 use super::signing::{OTHER_RSA, RSA, Signer};

@@ -21,7 +21,7 @@ pub(crate) enum Signer {
     /// A shared secret.
     Secret(Vec<u8>),
     /// A key pair.
-    Pair(KeyPair),
+    Pair(Box<KeyPair>),
 }
 
 impl Signer {
@@ -32,17 +32,17 @@ impl Signer {
 
     /// Returns a signer with an RSA key.
     pub(crate) fn rsa(pem: &str) -> Self {
-        Self::Pair(KeyPair::from_pem_and_sign_algo(pem, &PKCS_RSA_SHA256).unwrap())
+        Self::Pair(Box::new(KeyPair::from_pem_and_sign_algo(pem, &PKCS_RSA_SHA256).unwrap()))
     }
 
     /// Returns a signer with a new key that fits this algorithm.
     pub(crate) fn new(algorithm: &str) -> Self {
-        Self::Pair(match algorithm {
+        Self::Pair(Box::new(match algorithm {
             "ES256" => KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap(),
             "ES384" => KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap(),
             "EdDSA" => KeyPair::generate_for(&PKCS_ED25519).unwrap(),
             _ => return Self::rsa(RSA),
-        })
+        }))
     }
 
     fn pair(&self) -> &KeyPair {

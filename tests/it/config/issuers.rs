@@ -45,6 +45,7 @@ fn a_table_is_an_issuer_and_the_summary_names_it() {
         "mode: tokens
          listen: 127.0.0.1:7420, [::1]:7420
          applications: 0, services among them: 0
+         roles: agent
          JWTs of https://login.example.com/: auth.jwt.idp, keys from key_file",
     );
     for changes in [
@@ -154,6 +155,16 @@ fn check(file: &Path) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     let output = command.args(["check", "--config"]).arg(file).output().unwrap();
     (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn a_role_that_tokens_can_name_is_in_use() {
+    let warnings = |changes: &[&str]| {
+        let file = format!("{ROLES}{}{}", ROLES.replace("agent", "boss"), table("idp", changes));
+        load(&Given { file: Some(&file), ..Given::default() }).unwrap().warnings
+    };
+    assert_eq!(warnings(&[]), ["roles.boss is not used: no application and no issuer has this role"]);
+    assert!(warnings(&["roles = 'switchboard.roles'"]).is_empty());
 }
 
 #[test]

@@ -98,5 +98,5 @@ fn a_service_for_nobody_is_a_warning() {
 #[test]
 fn a_role_that_nobody_has_is_a_warning() {
     let file = role("a", "") + &role("'b c'", "") + &row("s", "user = 'u'\nrole = 'a'");
-    check(&file, &["roles.\"b c\" is not used: no application has this role"]);
+    check(&file, &["roles.\"b c\" is not used: no application and no issuer has this role"]);
 }
