@@ -118,7 +118,7 @@ impl Presence {
     /// Calls `each` with every registered session.
     pub(super) fn each(&self, mut each: impl FnMut(&Arc<Session>)) {
         for sources in &self.by_user {
-            sources.values().flat_map(BTreeMap::values).for_each(|session| each(session));
+            sources.values().flat_map(BTreeMap::values).for_each(&mut each);
         }
     }
 }
