@@ -14,7 +14,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::authority::{self, Key};
-use super::{Host, Leaf};
+use super::{Host, Leaf, LeafError};
 use crate::store::{
     create_new, create_readable, make_private_folder, read_regular, read_secret, replace_like, resolve,
 };
@@ -41,9 +41,17 @@ impl FolderError {
     fn file(path: &Path, fault: impl fmt::Display) -> Self {
         Self(format!("{}: {fault}", path.display()))
     }
+}
 
-    fn making(fault: &rcgen::Error) -> Self {
-        Self(format!("the certificate cannot be made: {fault}"))
+impl From<rcgen::Error> for FolderError {
+    fn from(error: rcgen::Error) -> Self {
+        Self(format!("the certificate cannot be made: {error}"))
+    }
+}
+
+impl From<LeafError> for FolderError {
+    fn from(error: LeafError) -> Self {
+        Self(error.to_string())
     }
 }
 
@@ -87,12 +95,11 @@ impl Folder {
                  another folder for a new one",
             ));
         }
-        let (authority_key, key) =
-            authority::new_key().and_then(|first| Ok((first, authority::new_key()?))).map_err(of)?;
-        let authority = authority::make(now, machine, hosts, &authority_key).map_err(of)?;
-        let issuer = Issuer::from_ca_cert_der(authority.der(), &*authority_key).map_err(of)?;
-        let certificate = authority::sign(now, life, hosts, &*key, &issuer).map_err(of)?;
-        let leaf = Leaf::read_der(certificate.der()).map_err(|error| FolderError(error.to_string()))?;
+        let (authority_key, key) = (authority::new_key()?, authority::new_key()?);
+        let authority = authority::make(now, machine, hosts, &authority_key)?;
+        let issuer = Issuer::from_ca_cert_der(authority.der(), &*authority_key)?;
+        let certificate = authority::sign(now, life, hosts, &*key, &issuer)?;
+        let leaf = Leaf::read_der(certificate.der())?;
         make_private_folder(&self.0).map_err(|error| FolderError::file(&self.0, error))?;
         let contents = [pem(&authority_key), public(authority.pem()), pem(&key), public(certificate.pem())];
         let is_key = [true, false, true, false];
@@ -123,10 +130,6 @@ impl Folder {
     pub fn read_authority(&self) -> Result<(Vec<u8>, Leaf), FolderError> {
         read(&self.authority()).map(|(der, leaf)| (der.to_vec(), leaf))
     }
-}
-
-fn of(error: rcgen::Error) -> FolderError {
-    FolderError::making(&error)
 }
 
 fn pem(key: &Key) -> Zeroizing<String> {
@@ -174,11 +177,11 @@ fn renew(now: SystemTime, path: &Path, authority_path: &Path, key_path: &Path) -
     let life = old.not_after.duration_since(old.not_before).unwrap_or_default().min(left);
     let hosts = old.names.iter().map(|name| name.parse()).collect::<Result<Vec<Host>, _>>();
     let hosts = hosts.map_err(|error| FolderError::file(path, error))?;
-    let issuer = Issuer::from_ca_cert_der(&authority_der, &*key).map_err(of)?;
-    let server_key = SubjectPublicKeyInfo::from_der(old_certificate.public_key().raw).map_err(of)?;
-    let new = authority::sign(now, life, &hosts, &server_key, &issuer).map_err(of)?;
+    let issuer = Issuer::from_ca_cert_der(&authority_der, &*key)?;
+    let server_key = SubjectPublicKeyInfo::from_der(old_certificate.public_key().raw)?;
+    let new = authority::sign(now, life, &hosts, &server_key, &issuer)?;
     replace_like(path, new.pem().as_bytes()).map_err(|error| FolderError::file(path, error))?;
-    Leaf::read_der(new.der()).map_err(|error| FolderError(error.to_string()))
+    Ok(Leaf::read_der(new.der())?)
 }
 
 /// Reads the first certificate of a file.

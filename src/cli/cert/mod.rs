@@ -69,9 +69,8 @@ pub(super) fn run(arguments: Arguments, output: &mut Output) -> anyhow::Result<E
     let now = SystemTime::now();
     let folder = folder(arguments.out, arguments.data_dir, arguments.config)?;
     let text = match arguments.command {
-        Command::New(New { mut hosts, days }) => {
-            let mut seen = Vec::new();
-            hosts.retain(|host| !seen.contains(host) && (seen.push(host.clone()), true).1);
+        Command::New(New { hosts, days }) => {
+            let hosts = distinct(hosts);
             let life = Duration::from_hours(24 * u64::from(days));
             let leaf = folder.create(now, &machine(), &hosts, life)?;
             made(&folder, &leaf)
@@ -104,6 +103,17 @@ fn folder(out: Option<PathBuf>, data_dir: Option<PathBuf>, config: Option<PathBu
     }
     let options = LoadOptions { data_dir, ..LoadOptions::from_process(config) };
     Ok(Folder::new(Config::load(options)?.data_dir.join("tls")))
+}
+
+/// Returns each host once, in the order of the command line.
+fn distinct(hosts: Vec<Host>) -> Vec<Host> {
+    let mut distinct = Vec::with_capacity(hosts.len());
+    for host in hosts {
+        if !distinct.contains(&host) {
+            distinct.push(host);
+        }
+    }
+    distinct
 }
 
 /// The name of this computer.

@@ -27,8 +27,8 @@ fn due(parent: &tempfile::TempDir) -> (Folder, Leaf) {
 
 /// A broker that uses them.
 async fn broker(folder: &Folder) -> (Broker, String) {
-    let [certificate, key] = [folder.certificate(), folder.key()];
-    let table = format!("[tls]\ncertificate_file = {certificate:?}\nkey_file = {key:?}\nlisten = ['127.0.0.1:0']\n");
+    let [certificate, key] = [folder.certificate(), folder.key()].map(|path| path.display().to_string());
+    let table = format!("[tls]\ncertificate_file = '{certificate}'\nkey_file = '{key}'\nlisten = ['127.0.0.1:0']\n");
     let mut broker = Broker::open_with(&table).await;
     let url = broker.next_url().await;
     (broker, url)
