@@ -3,13 +3,14 @@
 use std::net::Ipv4Addr;
 use std::time::SystemTime;
 
+use wire::command::{Role, Subscribe};
 use wire::{ErrorCode, Refusal};
 
 use super::*;
-use crate::auth::{Permissions, Principal, Verification, Verifier};
+use crate::auth::{Permissions, Principal, Proved, Review, Verification, Verifier};
 use crate::config::{Config, Limits};
 use crate::connection::command::Registering;
-use crate::router::{Ids, Policy, Reviewed};
+use crate::router::{Ids, Policy, Registration, Reviewed};
 
 /// A connection that is registered, and that takes nothing from now on.
 fn registered(limits: Limits) -> (Instant, Connection, Router) {
@@ -90,12 +91,36 @@ fn an_identity_that_was_verified_before_a_reload_is_verified_again() {
     assert!(connection.session().is_some());
 }
 
+/// Says that the proof of this source is no longer good.
+struct Without(&'static str);
+
+impl Verifier for Without {
+    fn verify(&self, _claim: Claim) -> Verification<'_> {
+        Box::pin(std::future::pending())
+    }
+
+    fn review(&self, proved: &Proved<'_>) -> Review {
+        if proved.source == self.0 { Review::End } else { Review::Same }
+    }
+}
+
 #[test]
 fn what_a_session_sends_after_its_proof_was_removed_is_not_routed() {
     let (now, mut connection, router) = registered(Limits::default());
-    assert_eq!(router.review(now, &Nobody), Reviewed { ended: 1, changed: 0 });
+    let identity = Identity::unproved(Principal::User("alice".into()), Permissions::all());
+    let outbox = Settings::new(Limits::default()).outbox();
+    let registration = Registration { source: "screen".into(), identity, echo: false, address: None, outbox };
+    let screen = router.attach(now, registration).unwrap();
+    let everything = Subscribe::new("Phone/*/*".parse().unwrap(), Role::Subscriber);
+    router.subscribe(now, &screen, &everything, |_| None).unwrap();
+    taken(now, &mut connection, &router);
+
     let text = r#"{"channel":"Phone","topic":"Call","subtopic":"Ringing","id":"1"}"#;
     assert!(connection.handle(now, Input::Text(text), &router).is_none());
+    assert_eq!(screen.outbox().depth().messages, 1);
+    assert_eq!(router.review(now, &Without("phone")), Reviewed { ended: 1, changed: 0 });
+    assert!(connection.handle(now, Input::Text(text), &router).is_none());
+    assert_eq!(screen.outbox().depth().messages, 1);
     let end = connection.ended().unwrap();
     let effect = connection.handle(now, Input::Ended(end), &router);
     check_close(effect, CloseCode::Unauthenticated, "the proof of identity was removed");

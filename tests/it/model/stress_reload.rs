@@ -1,13 +1,13 @@
-//! Many threads register sessions on one router while reloads take proofs away and give them back. A session ends with the
-//! first reload after its registration that does not have its proof, and with no other.
+//! Many threads register sessions on one router while a reload takes proofs away, round after round. A session that was
+//! verified before the reload ends with it if its proof is gone; it never begins after it.
 
 use std::collections::BTreeSet;
 use std::future::pending;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::thread;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use switchboard::auth::{Claim, Identity, Permissions, Principal, Proof, Proved, Review, Verification, Verifier};
@@ -18,9 +18,10 @@ use wire::CloseCode;
 use crate::support::core::{Core, WIDE};
 
 const TOKENS: u8 = 8;
-const THREADS: u64 = 4;
-const SESSIONS: usize = 400;
-const RELOADS: u64 = 100;
+const THREADS: usize = 3;
+/// Sessions that a thread registers in a round.
+const SESSIONS: usize = 12;
+const ROUNDS: u64 = 300;
 
 /// The tokens that are good, as the last reload has them.
 #[derive(Default)]
@@ -39,90 +40,98 @@ impl Verifier for Table {
     }
 }
 
-/// A session that was never detached: its token, and the number of the reload under which it registered.
-struct Kept {
+/// A registered session: its token, and the number of reloads that was read before the token was verified.
+struct Registered {
     session: Arc<Session>,
     token: u8,
     reloads: u64,
 }
 
-/// How far the threads are.
-#[derive(Default)]
-struct Progress {
-    registered: AtomicUsize,
-    over: AtomicBool,
+/// What the threads share.
+struct Stage {
+    core: Core,
+    table: Table,
+    registered: Mutex<Vec<Registered>>,
+    /// How many sessions were registered in this round.
+    count: AtomicUsize,
+    barrier: Barrier,
 }
 
-/// Registers sessions whose tokens are good, with the number that was read before; detaches some of them.
-fn register(core: &Core, table: &Table, progress: &Progress, seed: u64) -> Vec<Kept> {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut kept = Vec::new();
-    while !progress.over.load(Ordering::SeqCst) {
+impl Stage {
+    fn register(&self, random: &mut StdRng) {
         let token = random.random_range(0..TOKENS);
-        let reloads = core.router.reloads();
-        if !table.0.read().contains(&token) {
-            thread::yield_now();
-            continue;
+        let reloads = self.core.router.reloads();
+        if self.table.0.read().contains(&token) {
+            if random.random_range(0..2) == 0 {
+                thread::yield_now();
+            }
+            let user = Principal::User(format!("user-{}", random.random_range(0..3)).into());
+            let identity =
+                Identity { proof: Proof::Token([token; 32]), ..Identity::unproved(user, Permissions::all()) };
+            let outbox = Outbox::new(WIDE);
+            let registration = Registration { source: "app".into(), identity, echo: false, address: None, outbox };
+            let attached = self.core.router.attach_verified(self.core.now, registration, reloads).unwrap();
+            self.registered.lock().extend(attached.map(|session| Registered { session, token, reloads }));
         }
-        if random.random_range(0..4) == 0 {
-            thread::yield_now();
-        }
-        let user = Principal::User(format!("user-{}", random.random_range(0..3)).into());
-        let identity = Identity { proof: Proof::Token([token; 32]), ..Identity::unproved(user, Permissions::all()) };
-        let outbox = Outbox::new(WIDE);
-        let registration = Registration { source: "app".into(), identity, echo: false, address: None, outbox };
-        let Some(session) = core.router.attach_verified(core.now, registration, reloads).unwrap() else { continue };
-        progress.registered.fetch_add(1, Ordering::SeqCst);
-        match random.random_range(0..4) {
-            0 => core.router.detach(core.now, &session),
-            _ if kept.len() == SESSIONS => core.router.detach(core.now, &session),
-            _ => kept.push(Kept { session, token, reloads }),
-        }
+        self.count.fetch_add(1, Ordering::SeqCst);
     }
-    kept
+
+    /// Compares every session with the one reload of this round, and detaches it. Returns how many the reload ended. What is
+    /// wrong is collected, because the other threads would wait for ever for one that panics.
+    fn check(&self, reload: u64, wrong: &mut Vec<String>) -> usize {
+        let good = self.table.0.read();
+        let mut ended = 0;
+        for Registered { session, token, reloads } in self.registered.lock().drain(..) {
+            let removed = reloads < reload && !good.contains(&token);
+            let end = End::Close(CloseCode::Unauthenticated, "the proof of identity was removed");
+            if (session.is_revoked(), session.outbox().ended()) != (removed, removed.then_some(end)) {
+                wrong.push(format!("token {token}, verified after reload {reloads} of {reload}, which has {good:?}"));
+            }
+            ended += usize::from(removed);
+            self.core.router.detach(self.core.now, &session);
+        }
+        ended
+    }
 }
 
 #[test]
-fn a_session_ends_with_the_first_reload_that_removes_its_proof() {
-    let (core, table, progress) = (Core::new(&Config::default()), Table::default(), Progress::default());
-    let mut random = StdRng::seed_from_u64(0);
-    // What each reload had; the first entry is for the time before.
-    let mut history = vec![BTreeSet::new()];
-    let kept: Vec<Kept> = thread::scope(|scope| {
-        let threads: Vec<_> = (1..=THREADS)
-            .map(|seed| {
-                let (core, table, progress) = (&core, &table, &progress);
-                scope.spawn(move || register(core, table, progress, seed))
-            })
-            .collect();
-        for _ in 0..RELOADS {
-            // One token stays good throughout.
-            let good: BTreeSet<u8> =
-                (0..TOKENS).filter(|token| *token == 0 || random.random_range(0..10) > 0).collect();
-            *table.0.write() = good.clone();
-            history.push(good);
-            core.router.review(core.now, &table);
-            let before = progress.registered.load(Ordering::SeqCst);
-            while progress.registered.load(Ordering::SeqCst) < before + 4 {
+fn a_reload_ends_every_session_whose_proof_it_removes_however_late_it_registers() {
+    let stage = Stage {
+        core: Core::new(&Config::default()),
+        table: Table::default(),
+        registered: Mutex::default(),
+        count: AtomicUsize::new(0),
+        barrier: Barrier::new(THREADS + 1),
+    };
+    let (mut random, mut ended, mut wrong) = (StdRng::seed_from_u64(0), 0, Vec::new());
+    let mut tokens = move || -> (BTreeSet<u8>, usize) {
+        ((0..TOKENS).filter(|_| random.random_range(0..2) == 0).collect(), random.random_range(0..THREADS * SESSIONS))
+    };
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let stage = &stage;
+            scope.spawn(move || {
+                let mut random = StdRng::seed_from_u64(thread as u64 + 1);
+                for _ in 0..ROUNDS {
+                    stage.barrier.wait();
+                    (0..SESSIONS).for_each(|_| stage.register(&mut random));
+                    stage.barrier.wait();
+                }
+            });
+        }
+        for reload in 1..=ROUNDS {
+            let (good, after) = tokens();
+            stage.count.store(0, Ordering::SeqCst);
+            stage.barrier.wait();
+            while stage.count.load(Ordering::SeqCst) < after {
                 thread::yield_now();
             }
+            *stage.table.0.write() = good;
+            stage.core.router.review(stage.core.now, &stage.table);
+            stage.barrier.wait();
+            ended += stage.check(reload, &mut wrong);
         }
-        progress.over.store(true, Ordering::SeqCst);
-        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    assert_eq!(core.router.reloads(), RELOADS);
-    let mut ended = 0;
-    for Kept { session, token, reloads } in &kept {
-        let since = &history[usize::try_from(*reloads).unwrap() + 1..];
-        let removed = since.iter().any(|good| !good.contains(token));
-        assert_eq!(session.is_revoked(), removed, "token {token}, registered under {reloads} of {}", history.len() - 1);
-        let end = End::Close(CloseCode::Unauthenticated, "the proof of identity was removed");
-        assert_eq!(session.outbox().ended(), removed.then_some(end));
-        ended += usize::from(removed);
-    }
-    assert!(ended > 0 && ended < kept.len(), "{ended} of {}", kept.len());
-    for kept in &kept {
-        core.router.detach(core.now, &kept.session);
-    }
-    assert_eq!(core.router.size().sessions, 0);
+    assert!(wrong.is_empty() && ended > 0, "{wrong:?}");
+    assert_eq!((stage.core.router.reloads(), stage.core.router.size().sessions), (ROUNDS, 0));
 }
