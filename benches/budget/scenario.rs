@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use switchboard::auth::{Identity, Open, Permissions, Principal, Users};
+use switchboard::auth::{Identity, Open, Permissions, Principal, Right, Rights, Rule, Users};
 use switchboard::config::Config;
 use switchboard::connection::{
     Admission, Connection, Context, Effect, Gone, Input, Settings, Shutdown, Upgraded, serve,
@@ -41,6 +41,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "publish_to_1", rounds: 2_000, steps_a_round: 1, run: |rounds| publish(rounds, 1) },
     Scenario { name: "publish_to_100", rounds: 100, steps_a_round: 1, run: |rounds| publish(rounds, 100) },
     Scenario { name: "publish_to_1000", rounds: 15, steps_a_round: 1, run: |rounds| publish(rounds, 1_000) },
+    // The same in a role of 20 patterns: with a subscription that they cover, and with one that they narrow.
+    Scenario { name: "publish_in_a_role", rounds: 2_000, steps_a_round: 1, run: |rounds| in_a_role(rounds, RINGING) },
+    Scenario { name: "publish_narrowed", rounds: 2_000, steps_a_round: 1, run: |rounds| in_a_role(rounds, "*/*/*") },
     // From the requester's text to the answer in its outbox.
     Scenario { name: "request_and_reply", rounds: 500, steps_a_round: 1, run: request_and_reply },
     // A session that registers, subscribes and goes.
@@ -75,6 +78,38 @@ fn publish(rounds: u32, receivers: usize) {
         for receiver in &receivers {
             drop(support::take(broker.now, receiver, &mut batch));
         }
+    }
+}
+
+const RINGING: &str = "Phone/Call/Ringing";
+
+/// A role of 20 patterns, the last of which allows the event.
+fn role() -> Arc<Rights> {
+    let channels = ["Desk/*/*", "Salesforce/*/*", "Cisco/*/*", "Genesys/Agent/*", "Genesys/Call/*"];
+    let topics =
+        ["Agent", "Device", "Queue", "Voicemail", "Presence", "Transfer", "Conference", "Lines", "Park", "Hold"];
+    let subtopics = ["Phone/Call/Held", "Phone/Call/Ended", "Phone/Call/Started", "Phone/Call/Missed", RINGING];
+    let topics = topics.map(|topic| format!("Phone/{topic}/*"));
+    let patterns = channels.into_iter().chain(topics.iter().map(String::as_str)).chain(subtopics);
+    let from: Arc<str> = "role 'agent'".into();
+    let allow: Arc<[Rule]> =
+        patterns.map(|it| Rule { pattern: it.parse().unwrap(), from: Arc::clone(&from) }).collect();
+    assert_eq!(allow.len(), 20);
+    let right = || Right { allow: Arc::clone(&allow), deny: Arc::from([]), from: Arc::clone(&from) };
+    Arc::new(Rights { publish: right(), subscribe: right(), request: right(), handle: right() })
+}
+
+fn in_a_role(rounds: u32, pattern: &str) {
+    let broker = Broker::new();
+    let role = role();
+    let sender = broker.attach_as("softphone", Some(Arc::clone(&role)));
+    let receiver = broker.attach_as("gadget", Some(role));
+    broker.subscribe(&receiver, pattern, Role::Subscriber);
+    let text = support::event(["Phone", "Call", "Ringing"], 256);
+    let mut batch = Vec::new();
+    for _ in 0..rounds {
+        broker.send(&sender, &text);
+        drop(support::take(broker.now, &receiver, &mut batch));
     }
 }
 

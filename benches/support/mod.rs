@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use switchboard::auth::{Identity, Permission, Permissions, Principal};
+use switchboard::auth::{Identity, Permission, Permissions, Principal, Rights};
 use switchboard::config::Config;
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
 use switchboard::websocket::Frame;
@@ -25,9 +25,14 @@ impl Broker {
 
     /// A session of the user that all sessions here are of.
     pub(crate) fn attach(&self, source: &str) -> Arc<Session> {
+        self.attach_as(source, None)
+    }
+
+    /// The same, with restricted rights.
+    pub(crate) fn attach_as(&self, source: &str, rights: Option<Arc<Rights>>) -> Arc<Session> {
         let identity = Identity::unproved(
             Principal::User("agent@example.com".into()),
-            Permissions { request: Permission::All, ..Permissions::default() },
+            Permissions { request: Permission::All, rights, ..Permissions::default() },
         );
         let outbox = Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20, refuses: false });
         let registration = Registration { source: source.to_owned(), identity, echo: false, address: None, outbox };

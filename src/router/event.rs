@@ -10,7 +10,7 @@ use crate::router::decide::Facts;
 use crate::router::deliver::Traced;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
-use crate::router::outbox::{Kind, OnFull, Pressure};
+use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
 use crate::router::session::Session;
 use crate::router::{Receipt, Routed, Router, Scope};
 use crate::websocket::Frame;
@@ -243,14 +243,31 @@ impl Delivery {
         if self.seen.as_mut().is_some_and(|seen| !seen.insert(session.number)) {
             return true;
         }
-        let (frame, scope) = (forms.for_receiver(subscription), forms.scope);
-        let may = || subscription.may_receive(forms.envelope.triple(), scope);
-        let Ok(pressure) = session.push_if(self.now, (frame, Kind::Event), self.on_full, may) else { return false };
+        let pushed = match subscription.is_checked() {
+            false => session.outbox().push_event(self.now, forms.for_receiver(subscription), self.on_full),
+            true => Err(PushError::Unchecked),
+        };
+        let pressure = match pushed {
+            Ok(pressure) => pressure,
+            Err(PushError::Unchecked) => match self.push_checked(subscription, forms) {
+                Ok(pressure) => pressure,
+                Err(_) => return false,
+            },
+            Err(PushError::Closed | PushError::Full | PushError::Forbidden) => return false,
+        };
         self.receivers += usize::from(is_counted(subscription, forms.scope));
         if pressure == Pressure::Over {
             self.pressed.push(Arc::clone(session));
         }
         true
+    }
+
+    /// Pushes the event if the permissions of the session allow it. Apart, because most sessions do without it.
+    #[inline(never)]
+    fn push_checked(&self, subscription: &Subscription, forms: &mut Forms<'_>) -> Result<Pressure, PushError> {
+        let content = (forms.for_receiver(subscription), Kind::Event);
+        let may = || subscription.may_receive(forms.envelope.triple(), forms.scope);
+        subscription.session.push_if(self.now, content, self.on_full, may)
     }
 }
 

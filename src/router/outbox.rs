@@ -74,6 +74,8 @@ pub enum PushError {
     Full,
     /// The session may not receive it.
     Forbidden,
+    /// The permissions of the session have changed, so the frame has to be checked again.
+    Unchecked,
 }
 
 /// Why an outbox takes no more frames.
@@ -122,6 +124,8 @@ struct State {
     /// How often the queue came under half.
     reliefs: u64,
     end: Option<End>,
+    /// The permissions of the session have changed, so every event is checked under the lock.
+    checks: bool,
     /// The task that waits for something to take.
     taker: Option<Waker>,
     /// The same task while its peer takes nothing: only the end concerns it.
@@ -153,7 +157,19 @@ impl Outbox {
     /// # Errors
     /// [`PushError`]. Unless its limits say otherwise, a queue without room for a frame ends by this very push.
     pub fn push(&self, now: Instant, frame: Frame, on_full: OnFull) -> Result<Pressure, PushError> {
-        self.change(|state| state.push(now, self.limits, self.memory.as_ref(), (frame, Kind::Other), on_full))
+        self.change(|state| state.push(now, self.limits, self.memory.as_ref(), frame, on_full, Kind::Other))
+    }
+
+    /// Puts an event at the end that was allowed a moment ago, unless [`Outbox::hold`] was called: then it has to be checked
+    /// again, by [`Outbox::push_if`].
+    ///
+    /// # Errors
+    /// [`PushError`], as [`Outbox::push`], and [`PushError::Unchecked`].
+    pub(super) fn push_event(&self, now: Instant, frame: Frame, on_full: OnFull) -> Result<Pressure, PushError> {
+        self.change(|state| match state.checks {
+            false => state.push(now, self.limits, self.memory.as_ref(), frame, on_full, Kind::Event),
+            true => Err(PushError::Unchecked),
+        })
     }
 
     /// Puts an event or a request at the end, if `may` returns `true`. It is called while nothing else is pushed, so that a
@@ -164,12 +180,12 @@ impl Outbox {
     pub(super) fn push_if(
         &self,
         now: Instant,
-        content: (Frame, Kind),
+        (frame, kind): (Frame, Kind),
         on_full: OnFull,
         may: impl FnOnce() -> bool,
     ) -> Result<Pressure, PushError> {
         self.change(|state| match may() {
-            true => state.push(now, self.limits, self.memory.as_ref(), content, on_full),
+            true => state.push(now, self.limits, self.memory.as_ref(), frame, on_full, kind),
             false => Err(PushError::Forbidden),
         })
     }
@@ -179,7 +195,7 @@ impl Outbox {
     pub(super) fn push_replay(&self, now: Instant, before: Option<Frame>, replay: Option<Box<Replay>>) {
         self.change(|state| {
             if let Some(frame) = before {
-                state.push(now, self.limits, self.memory.as_ref(), (frame, Kind::Other), OnFull::Close).ok();
+                state.push(now, self.limits, self.memory.as_ref(), frame, OnFull::Close, Kind::Other).ok();
             }
             if state.end.is_none() {
                 state.queue.extend(replay.map(Entry::Replay));
@@ -189,7 +205,8 @@ impl Outbox {
 
     /// Calls `change` while nothing is pushed or taken. Returns the events and requests that wait.
     pub(super) fn hold(&self, change: impl FnOnce()) -> Vec<(Frame, Kind)> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.checks = true;
         change();
         let waiting = state.queue.iter().filter_map(|entry| match entry {
             Entry::Frame(frame, _, kind @ (Kind::Event | Kind::Request)) => Some((frame.clone(), *kind)),
@@ -214,7 +231,7 @@ impl Outbox {
                 entry => state.queue.push_back(entry),
             }
         }
-        let relieved = state.relieve(now, self.limits, was_over_half);
+        let relieved = state.note_relief(now, self.limits, was_over_half).then(|| std::mem::take(&mut state.relief));
         drop(state);
         relieved.into_iter().flatten().for_each(Waker::wake);
         withdrawn
@@ -241,7 +258,8 @@ impl Outbox {
         if state.queue.is_empty() && state.queue.capacity() > KEPT_CAPACITY {
             state.queue.shrink_to(KEPT_CAPACITY);
         }
-        let relieved = state.relieve(now, self.limits, was_over_half);
+        // Hardly ever, and moved only then.
+        let relieved = state.note_relief(now, self.limits, was_over_half).then(|| std::mem::take(&mut state.relief));
         drop(state);
         relieved.into_iter().flatten().for_each(Waker::wake);
         taken
@@ -399,8 +417,9 @@ impl State {
         now: Instant,
         limits: OutboxLimits,
         memory: Option<&Arc<FrameMemory>>,
-        (frame, kind): (Frame, Kind),
+        frame: Frame,
         on_full: OnFull,
+        kind: Kind,
     ) -> Result<Pressure, PushError> {
         if self.end.is_some() {
             return Err(PushError::Closed);
@@ -431,17 +450,17 @@ impl State {
         Ok(if holdup.holds_publishers(now) { Pressure::Over } else { Pressure::Relieved })
     }
 
-    /// Notes that the queue has become shorter. Returns the publishers that wait no longer.
-    fn relieve(&mut self, now: Instant, limits: OutboxLimits, was_over_half: bool) -> Option<SmallVec<[Waker; 1]>> {
+    /// Notes that the queue may have become shorter. Returns whether publishers waited for that.
+    #[inline]
+    fn note_relief(&mut self, now: Instant, limits: OutboxLimits, was_over_half: bool) -> bool {
         if self.over_half(limits) {
-            return None;
+            return false;
         }
         self.reliefs += u64::from(was_over_half);
         if let Some(holdup) = &mut self.holdup {
             holdup.relieved(now);
         }
-        // Hardly ever, and moved only then.
-        (!self.relief.is_empty()).then(|| std::mem::take(&mut self.relief))
+        !self.relief.is_empty()
     }
 
     fn note_lag(&mut self, now: Instant, limits: OutboxLimits) {

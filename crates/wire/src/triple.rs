@@ -211,13 +211,13 @@ impl Pattern {
     /// Returns whether the triple is in this set without regard to ASCII case, as protected patterns are compared.
     #[must_use]
     pub fn matches_any_case(&self, triple: &Triple<'_>) -> bool {
-        let parts =
-            [(&self.subtopic, &triple.subtopic), (&self.topic, &triple.topic), (&self.channel, &triple.channel)];
-        let mut pairs = parts.iter().filter_map(|(own, value)| Some((own.as_deref()?, &***value)));
-        // Lengths first, and channels last: the patterns of a role often have the same channel, and few lengths are equal.
-        pairs.clone().all(|(own, value)| own.len() == value.len())
-            && pairs.all(|(own, value)| own.eq_ignore_ascii_case(value))
-            && (self.channel.is_some() || !triple.is_broker())
+        let Self { channel, topic, subtopic } = self;
+        let fits = |own: &Option<Box<str>>, value: &str| own.as_deref().is_none_or(|own| own.len() == value.len());
+        // Lengths first: few of a role's patterns have those of the triple.
+        fits(subtopic, &triple.subtopic)
+            && fits(topic, &triple.topic)
+            && fits(channel, &triple.channel)
+            && self.matches_by(triple, str::eq_ignore_ascii_case)
     }
 
     fn matches_by(&self, triple: &Triple<'_>, same: impl Fn(&str, &str) -> bool) -> bool {

@@ -60,7 +60,7 @@ impl HeldPresence {
             match changes.pop_first().map(|(_, held)| held.push(now, receiver)) {
                 // Its receiver's permissions may have changed since the event.
                 None | Some(Ok(()) | Err(PushError::Forbidden)) => {}
-                Some(Err(PushError::Closed | PushError::Full)) => changes.clear(),
+                Some(Err(PushError::Closed | PushError::Full | PushError::Unchecked)) => changes.clear(),
             }
         }
         if changes.is_empty() {

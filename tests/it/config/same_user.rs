@@ -8,10 +8,12 @@ fn the_default_is_true_if_every_listener_is_loopback_or_a_unix_socket() {
         ("", true),
         ("listen = ['unix:/run/s.sock']", true),
         ("listen = ['127.0.0.2:7420', '[::1]:1', 'unix:/run/s.sock']", true),
-        ("listen = ['127.0.0.1:7420', '0.0.0.0:7420']", false),
-        ("listen = ['10.0.0.7:7420']", false),
+        ("listen = ['127.0.0.1:7420', '0.0.0.0:7420']\nhttp.insecure = true", false),
+        ("listen = ['10.0.0.7:7420']\nhttp.insecure = true", false),
+        ("tls = { listen = ['10.0.0.7:7443'], certificate_file = 'c', key_file = 'k' }", false),
+        ("tls = { listen = ['127.0.0.1:7443'], certificate_file = 'c', key_file = 'k' }", true),
         ("http.same_user = false", false),
-        ("listen = ['10.0.0.7:7420']\nhttp.same_user = true", true),
+        ("listen = ['10.0.0.7:7420']\nhttp.insecure = true\nhttp.same_user = true", true),
     ] {
         let config = load(&Given { file: Some(toml), ..Given::default() }).unwrap();
         assert_eq!(config.is_for_same_user(), expected, "{toml}");
@@ -42,7 +44,10 @@ fn keys_without_effect_and_an_open_door_are_warnings() {
     check_file("auth.mode = 'open'\nhttp.same_user = false", &format!("{off}\n{summary}"));
     let users = "operating-system users beside the broker's own: www-data, kiosk";
     check_file("auth.mode = 'open'\nhttp.os_users = ['www-data', 'kiosk']", &format!("{summary}\n{users}"));
-    let config = load(&Given { file: Some("listen = ['10.0.0.7:1']\nhttp.os_users = ['kiosk']"), ..Given::default() });
+    let config = load(&Given {
+        file: Some("listen = ['10.0.0.7:1']\nhttp.insecure = true\nhttp.os_users = ['kiosk']"),
+        ..Given::default()
+    });
     let warnings = config.unwrap().warnings;
     assert!(warnings.iter().any(|it| it.starts_with("http.os_users has no effect")), "{warnings:?}");
     check_file("http.os_users = ['']", "1: http.os_users[0]: must not be empty");

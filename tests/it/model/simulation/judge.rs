@@ -222,7 +222,9 @@ impl Model {
         if wanted.handler.is_some() && wanted.pattern.channel.is_none() || wanted.group.is_some() && is_broker {
             return Err("INVALID_ENVELOPE");
         }
-        self.may_watch(id, wanted)?;
+        if wanted.handler.is_some() && wanted.user.is_some() {
+            return Err("FORBIDDEN");
+        }
         if is_broker {
             let is = |part: &Option<Box<str>>, names: &[&str]| part.as_deref().is_none_or(|it| names.contains(&it));
             let heard =
@@ -231,6 +233,7 @@ impl Model {
                 return Err("RESERVED_CHANNEL");
             }
         }
+        self.may_watch(id, wanted)?;
         if wanted.handler.is_some() {
             let Some(channel) = wanted.pattern.channel.as_deref() else { return Err("INVALID_ENVELOPE") };
             let protected = is_all_protected(&wanted.pattern);
@@ -273,7 +276,7 @@ impl Model {
         let conn = &self.conns[conn];
         let Some(user) = wanted.user.as_deref() else { return Ok(()) };
         let own = conn.user.as_deref() == Some(user);
-        match wanted.handler.is_none() && (own || conn.kind == Kind::Service || conn.observe) {
+        match own || conn.kind == Kind::Service || conn.observe {
             true => Ok(()),
             false => Err("FORBIDDEN"),
         }
