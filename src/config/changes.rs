@@ -34,6 +34,7 @@ const WITH_RELOAD: &[&str] = &[
     "requests",
     "limits",
     "roles",
+    "tls",
 ];
 
 /// The same, with a restart. Of two entries that are about a key, the longer one counts.
@@ -47,7 +48,8 @@ const WITH_RESTART: &[&str] = &[
     "channels.NAME.fold_case",
     "credentials",
     "salesforce",
-    "tls",
+    "tls.listen",
+    "tls.client_listen",
 ];
 
 /// Says when a change of a key takes effect; `None` if no entry is about it. Tables that can be repeated are written as in

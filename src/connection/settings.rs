@@ -59,6 +59,7 @@ impl Settings {
     /// Puts other limits in force. Connections take them over when the router's number of reloads has risen.
     pub fn replace_limits(&self, limits: Limits) {
         self.failed_logins.set_failures_max(limits.failed_registrations);
+        self.memory.set_max(limits.outbound_total_bytes);
         *self.limits.write() = Arc::new(limits);
     }
 

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::key_fetch::KeyFetch;
 use super::same_user::SameUser;
+use super::tls::{Material, Tls};
 use super::trial::{UnusableList, try_files};
 use super::wiring::Proving;
 use super::{Broker, wiring};
@@ -140,14 +141,20 @@ impl Broker {
             return Err(ReloadError::Restart(changes.restart));
         }
         try_files(&new)?;
+        let material =
+            self.tls.as_ref().map(|tls| Ok::<_, UnusableList>((tls, Material::read(&new.tls)?))).transpose()?;
         let (in_force, fetches) = InForce::open(&new, &self.in_force.get().fetched)?;
         self.fetch_keys(fetches);
         self.in_force.set(in_force);
+        if let Some((tls, material)) = material {
+            tls.replace(new.tls.clone(), material);
+        }
         self.connections.replace(&new.limits);
         self.settings.replace_limits(new.limits.clone());
         self.router.replace_policy(&new);
         self.adapters.replace_bounds(&new);
-        let judge = Judge { verifier: &self.in_force, renamed: renamed_tables(&changes.reload) };
+        let judge =
+            Judge { verifier: &self.in_force, tls: self.tls.as_deref(), renamed: renamed_tables(&changes.reload) };
         let sessions = self.router.review(Instant::now().into_std(), &judge);
         *config = new;
         Ok(Reloaded { number: self.router.reloads(), changed: changes.reload, sessions })
@@ -167,6 +174,7 @@ fn renamed_tables(changed: &[String]) -> Vec<&str> {
 /// Judges live sessions by the verifier in force, except those of tables that name users in another way now.
 struct Judge<'a> {
     verifier: &'a dyn Verifier,
+    tls: Option<&'a Tls>,
     renamed: Vec<&'a str>,
 }
 
@@ -178,6 +186,7 @@ impl Verifier for Judge<'_> {
     fn review(&self, proved: &Proved<'_>) -> Review {
         match proved.proof {
             Proof::Salesforce(table) if self.renamed.contains(table) => Review::End,
+            Proof::Certificate(shown) if !self.tls.is_some_and(|tls| tls.vouches_for(shown)) => Review::End,
             _ => self.verifier.review(proved),
         }
     }

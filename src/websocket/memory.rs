@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 /// more. All queues of a broker share one.
 pub struct FrameMemory {
     bytes: AtomicUsize,
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     exceeded: Notify,
 }
 
@@ -17,7 +17,16 @@ impl FrameMemory {
     /// A count with this bound.
     #[must_use]
     pub fn new(bytes_max: usize) -> Arc<Self> {
+        let bytes_max = AtomicUsize::new(bytes_max);
         Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max, exceeded: Notify::new() })
+    }
+
+    /// Puts another bound in force.
+    pub fn set_max(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+        if self.is_exceeded() {
+            self.exceeded.notify_one();
+        }
     }
 
     /// Returns the bytes that are in use.
@@ -27,7 +36,7 @@ impl FrameMemory {
 
     /// Returns whether more is in use than the bound allows.
     pub fn is_exceeded(&self) -> bool {
-        self.bytes() > self.bytes_max
+        self.bytes() > self.bytes_max.load(Ordering::Relaxed)
     }
 
     /// Ready when a frame was counted beyond the bound since the last call.
@@ -37,7 +46,7 @@ impl FrameMemory {
 
     pub(super) fn hold(self: &Arc<Self>, bytes: usize) -> Held {
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.bytes_max {
+        if before.saturating_add(bytes) > self.bytes_max.load(Ordering::Relaxed) {
             self.exceeded.notify_one();
         }
         Held { memory: Arc::clone(self), bytes }

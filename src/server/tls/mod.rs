@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
 use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
@@ -22,6 +23,7 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 pub(super) use self::life::warnings;
 use self::pair::{CERTIFICATE_FILE, Files, certificates, read_pem, wrong};
 use super::trial::Unusable;
+use crate::auth::ClientCertificate;
 use crate::config::{self, TlsVersion};
 
 const CLIENT_CA_FILE: &str = "tls.client_ca_file";
@@ -96,6 +98,13 @@ impl Tls {
 
     fn clients(&self) -> Clients {
         self.state.lock().clients.clone()
+    }
+
+    /// Returns whether an authority of `client_ca_file` vouches for a certificate now.
+    pub(super) fn vouches_for(&self, shown: &ClientCertificate) -> bool {
+        let mut chain = shown.chain.iter().map(|der| CertificateDer::from(&**der));
+        let (Some(clients), Some(own)) = (self.clients(), chain.next()) else { return false };
+        clients.verify_client_cert(&own, &chain.collect::<Vec<_>>(), UnixTime::now()).is_ok()
     }
 
     /// Returns what listeners of `tls.listen` use.

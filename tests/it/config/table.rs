@@ -31,8 +31,7 @@ pub(super) fn other(row: &Row) -> Option<String> {
         "list of patterns" => "['a/b/c']".to_owned(),
         "list of addresses and networks" => "['10.0.0.0/8']".to_owned(),
         "`\"x-forwarded-for\"` or `\"forwarded\"`" => "'forwarded'".to_owned(),
-        "list of `HOST:PORT`" => "['127.0.0.1:77']".to_owned(),
-        "list of `HOST:PORT` or `unix:PATH`" => "['127.0.0.1:77']".to_owned(),
+        "list of `HOST:PORT`" | "list of `HOST:PORT` or `unix:PATH`" => "['127.0.0.1:77']".to_owned(),
         // Alone they would be mistakes, and so would the other words of two more.
         _ if ["salesforce.insecure_http", "salesforce.variables.states"].contains(&row.key.as_str()) => return None,
         "list of texts" => "['null']".to_owned(),
