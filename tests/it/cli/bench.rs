@@ -46,9 +46,9 @@ fn a_rate_is_kept() {
 }
 
 /// Runs a workload that is not complete, and gives its JSON object.
-fn incomplete(arguments: &[&str]) -> Value {
+fn incomplete(seconds: &str, arguments: &[&str]) -> Value {
     let output = Command::new(env!("CARGO_BIN_EXE_switchboard"))
-        .args(["bench", "--seconds", "0.3", "--json"])
+        .args(["bench", "--seconds", seconds, "--json"])
         .args(arguments)
         .output()
         .unwrap();
@@ -58,7 +58,7 @@ fn incomplete(arguments: &[&str]) -> Value {
 
 #[test]
 fn nothing_delivered_is_no_latency_and_exit_code_1() {
-    let figures = incomplete(&["fanout", "--clients", "2", "--rate", "0.01"]);
+    let figures = incomplete("0.3", &["fanout", "--clients", "2", "--rate", "0.01"]);
     assert_eq!((&figures["delivered"], &figures["lost"]), (&json!(0), &json!(0)), "{figures}");
     for percentile in ["p50", "p99", "p999", "max"] {
         assert_eq!(figures["latency_us"].get(percentile), Some(&Value::Null), "{figures}");
@@ -69,11 +69,11 @@ fn nothing_delivered_is_no_latency_and_exit_code_1() {
 #[test]
 fn a_rate_that_is_not_reached_is_loss_and_latency() {
     for workload in ["fanout", "pairs", "request"] {
-        let figures = incomplete(&[workload, "--clients", "2", "--rate", "1e7"]);
+        let figures = incomplete("1", &[workload, "--clients", "2", "--rate", "1e7"]);
         let figure = |key: &str| figures[key].as_f64().unwrap();
         assert!(figure("delivered") > 0.0 && figure("lost") > 0.0, "{figures}");
         assert!(0.0 < figure("rate_reached") && figure("rate_reached") < figure("rate") / 2.0, "{figures}");
-        // They were due during 0.3 s, and were sent until a second later.
+        // They were due during 1 s, and were sent until a second later.
         assert!(figures["latency_us"]["p50"].as_u64().unwrap() > 100_000, "{figures}");
     }
 }

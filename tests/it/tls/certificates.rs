@@ -198,3 +198,36 @@ async fn refused(url: &str, files: &TlsFiles, shows: Option<&Issued>) {
     let request = url.replace("wss://", "ws://").into_client_request().unwrap();
     assert!(within("a handshake", tokio_tungstenite::client_async(request, stream)).await.is_err());
 }
+
+#[tokio::test]
+async fn a_session_ends_with_a_reload_after_which_no_authority_vouches_for_its_certificate() {
+    let files = TlsFiles::new();
+    let other = Authority::new();
+    let both = format!("{}{}", files.authority.pem(), other.pem());
+    std::fs::write(files.path("ca.pem"), both).unwrap();
+    let (kept, removed) = (issue(&files.authority, "kept"), issue(&other, "removed"));
+    let row = |source: &str, issued: &Issued| {
+        format!("[[applications]]\nsource = '{source}'\nservice = true\ncertificate_sha256 = '{}'\n", sha256(issued))
+    };
+    let rows = format!("{}{}", row("kept", &kept), row("removed", &removed));
+    let (broker, url) = broker(&files, "", &rows).await;
+    let mut staying = Encrypted::open(&url, &files, Some(&kept), None).await;
+    let mut ending = Encrypted::open(&url, &files, Some(&removed), None).await;
+    assert_eq!(staying.register("kept", json!({})).await["Success"], true);
+    assert_eq!(ending.register("removed", json!({})).await["Success"], true);
+
+    std::fs::write(files.path("ca.pem"), files.authority.pem()).unwrap();
+    let line = broker.reload().await;
+    assert!(line.contains("ended=1"), "{line}");
+    let error = within("an error", ending.0.next()).await.unwrap().unwrap();
+    assert!(error.to_text().unwrap().contains("UNAUTHENTICATED"), "{error}");
+    let Some(Ok(Message::Close(Some(close)))) = within("a close", ending.0.next()).await else { panic!("no close") };
+    assert_eq!(u16::from(close.code), 4401);
+    let again = connect(&url, &Arc::new(files.client(Some(&removed)))).await;
+    let refused = match again {
+        Ok(mut stream) => within("the refusal", tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1])).await.is_err(),
+        Err(_) => true,
+    };
+    assert!(refused, "a certificate of an authority that was removed");
+    assert_eq!(staying.register("kept", json!({})).await["ErrorCode"], "ALREADY_REGISTERED");
+}

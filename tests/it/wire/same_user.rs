@@ -78,8 +78,9 @@ async fn written_as_false_every_user_may_connect_and_serve_warns() {
 #[tokio::test]
 async fn beyond_loopback_it_is_off_and_written_as_true_it_covers_every_address_of_this_host() {
     let (Some(neighbour), Some(address)) = (OsUser::daemon(), outer_address()) else { return };
-    for (toml, is_refused) in [("", false), ("http.same_user = true", true)] {
-        let broker = Broker::launch(Some(toml), &["--listen", &format!("{address}:0")]).await;
+    for (more, is_refused) in [("", false), ("same_user = true", true)] {
+        let toml = format!("[http]\ninsecure = true\n{more}");
+        let broker = Broker::launch(Some(&toml), &["--listen", &format!("{address}:0")]).await;
         let port = port_of(&broker.urls()[1]);
         for (to, port) in [(address.to_string(), port), ("127.0.0.1".to_owned(), broker.address().port())] {
             let response = neighbour.http(&to, port, &PROBE.replace("localhost", "127.0.0.1")).await;
