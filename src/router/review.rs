@@ -47,7 +47,7 @@ impl Router {
         self.attach_if(now, registration, || self.reloads() == reloads)
     }
 
-    /// Puts the router's part of another configuration in force; see [`Policy::replace`]. The caller lets
+    /// Puts the router's part of another configuration in force; see `Policy::replace`. The caller lets
     /// [`Router::review`] follow.
     pub fn replace_policy(&self, config: &Config) {
         self.policy.replace(config);

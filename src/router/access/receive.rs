@@ -1,7 +1,7 @@
 //! Which subscriptions a session may have, and what it may receive through them.
 //!
 //! A subscription is indexed with the pattern that was asked for. When it is made, and whenever the rights of its session
-//! change, [`Interest::is_checked`] says whether every envelope that matches the pattern is allowed. Only where that is not
+//! change, [`Router::is_checked`] says whether every envelope that matches the pattern is allowed. Only where that is not
 //! so is each delivery checked, against the rights as they are then. The index cannot do this: patterns of rights ignore
 //! ASCII case, and its keys do not.
 
