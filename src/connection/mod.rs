@@ -121,7 +121,7 @@ pub struct Connection {
     token: Option<Box<HandshakeToken>>,
     /// A registration or a renewal that is not decided yet.
     verifying: Option<Box<Verifying>>,
-    /// What proves the session.
+    /// When what proves the session ends, if it does.
     proven: Option<Box<Proven>>,
     /// Frames to send before those of the session's outbox: replies without a session, and pings.
     replies: VecDeque<Frame>,

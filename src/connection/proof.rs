@@ -1,4 +1,4 @@
-//! [`Proven`]: what proves a session, and when that ends.
+//! [`Proven`]: when the proof of a session ends. A session whose proof never ends has none.
 //!
 //! Some proofs end by the time of day, which the connection gets from [`Settings`](super::Settings): a clock that stands
 //! still while a laptop sleeps would accept a token for too long. So the time of day is looked at every 30 s.
@@ -9,7 +9,7 @@ use wire::{Close, CloseCode, ErrorCode, Refusal, notice};
 
 use super::timer::Timer;
 use super::{Connection, Effect};
-use crate::auth::{Ends, Identity, Proof};
+use crate::auth::{Ends, Identity};
 use crate::router::Router;
 
 /// How long before the end the application gets `Broker/Connection/Expiring`.
@@ -25,9 +25,8 @@ pub(super) struct Moment {
     pub(super) time_of_day: SystemTime,
 }
 
-/// What proves a session.
+/// The end of what proves a session.
 pub(super) struct Proven {
-    proof: Proof,
     end: End,
     /// The application has been sent `Broker/Connection/Expiring` for this proof.
     is_announced: bool,
@@ -36,78 +35,69 @@ pub(super) struct Proven {
 /// When a proof ends.
 #[derive(Clone, Copy)]
 enum End {
-    Never,
     /// By the monotonic clock.
     At(Instant),
     /// By the time of day. The broker accepts it for `leeway` longer than it tells the application.
-    OnDay {
-        expires: SystemTime,
-        leeway: Duration,
-    },
+    OnDay { expires: SystemTime, leeway: Duration },
 }
 
 impl Proven {
-    /// The proof of an identity that was verified just now.
-    pub(super) fn new(now: Instant, identity: &Identity) -> Self {
+    /// The end of the proof of an identity that was verified just now. `None` if it never ends.
+    pub(super) fn new(now: Instant, identity: &Identity) -> Option<Self> {
         let end = match identity.ends {
-            Ends::Never => End::Never,
+            Ends::Never => return None,
             Ends::After(lasts) => End::At(now + lasts),
             Ends::At { expires, leeway } => End::OnDay { expires, leeway },
         };
-        Self { proof: identity.proof.clone(), end, is_announced: false }
+        Some(Self { end, is_announced: false })
     }
 
-    /// Whether an identity was proved in the same way: by the same row, issuer or table.
-    pub(super) fn is_by(&self, identity: &Identity) -> bool {
-        self.proof == identity.proof
+    /// Returns `ExpiresInSeconds`: whole seconds, rounded up.
+    fn expires_in_seconds(&self, moment: Moment) -> u64 {
+        let left = self.left(moment);
+        left.as_secs() + u64::from(left.subsec_nanos() > 0)
     }
 
-    /// Returns `ExpiresInSeconds`: whole seconds, rounded up. `None` if the proof never ends.
-    fn expires_in_seconds(&self, moment: Moment) -> Option<u64> {
-        self.left(moment).map(|left| left.as_secs() + u64::from(left.subsec_nanos() > 0))
-    }
-
-    /// The time until the proof expires, without leeway. `None` if it never does.
-    fn left(&self, Moment { now, time_of_day }: Moment) -> Option<Duration> {
+    /// The time until the proof expires, without leeway.
+    fn left(&self, Moment { now, time_of_day }: Moment) -> Duration {
         match self.end {
-            End::Never => None,
-            End::At(end) => Some(end.saturating_duration_since(now)),
-            End::OnDay { expires, .. } => Some(expires.duration_since(time_of_day).unwrap_or_default()),
+            End::At(end) => end.saturating_duration_since(now),
+            End::OnDay { expires, .. } => expires.duration_since(time_of_day).unwrap_or_default(),
         }
     }
 
-    /// The time until the broker no longer accepts the proof. `None` if it always does.
-    fn accepted_for(&self, moment: Moment) -> Option<Duration> {
-        let left = self.left(moment)?;
+    /// The time until the broker no longer accepts the proof.
+    fn accepted_for(&self, moment: Moment) -> Duration {
+        let left = self.left(moment);
         match self.end {
             End::OnDay { expires, leeway } => {
                 let over = moment.time_of_day.duration_since(expires).unwrap_or_default();
-                Some(left.saturating_add(leeway).saturating_sub(over))
+                left.saturating_add(leeway).saturating_sub(over)
             }
-            End::Never | End::At(_) => Some(left),
+            End::At(_) => left,
         }
     }
 
     /// Returns `ExpiresInSeconds` if the application has to be told now that the proof ends soon. It is told once.
     fn announce(&mut self, moment: Moment) -> Option<u64> {
-        let is_soon = self.left(moment).is_some_and(|left| left <= NOTICE_BEFORE);
+        let is_soon = self.left(moment) <= NOTICE_BEFORE;
         if !is_soon || std::mem::replace(&mut self.is_announced, true) {
             return None;
         }
-        self.expires_in_seconds(moment)
+        Some(self.expires_in_seconds(moment))
     }
 
-    /// When to look at it next. `None` if it never ends.
-    fn next_look(&self, moment: Moment) -> Option<Instant> {
+    /// When to look at it next.
+    fn next_look(&self, moment: Moment) -> Instant {
         let next = match self.is_announced {
-            true => self.accepted_for(moment)?,
-            false => self.left(moment)?.saturating_sub(NOTICE_BEFORE),
+            true => self.accepted_for(moment),
+            false => self.left(moment).saturating_sub(NOTICE_BEFORE),
         };
         let most = match self.end {
             End::OnDay { .. } => LOOK_EVERY,
-            End::Never | End::At(_) => Duration::MAX,
+            End::At(_) => Duration::MAX,
         };
-        Some(moment.now + next.min(most))
+        moment.now + next.min(most)
     }
 
     /// Why the session ends, for the application.
@@ -117,7 +107,7 @@ impl Proven {
                 "the proof of who this session is has expired (auth.session_max): connect again, and register with a new \
                  one; Broker/Application/Renew replaces it in time"
             }
-            End::Never | End::OnDay { .. } => {
+            End::OnDay { .. } => {
                 "the proof of who this session is has expired: connect again, and register with a new one; \
                  Broker/Application/Renew replaces it in time"
             }
@@ -129,30 +119,30 @@ impl Proven {
 impl Connection {
     /// Keeps what proves the session now. Returns `ExpiresInSeconds` for the reply, after which
     /// [`Connection::watch_proof`] has to follow.
-    pub(super) fn keep_proof(&mut self, now: Instant, proven: Proven) -> Option<u64> {
-        let expires = proven.expires_in_seconds(self.settings.moment(now));
-        self.proven = Some(Box::new(proven));
+    pub(super) fn keep_proof(&mut self, now: Instant, proven: Option<Proven>) -> Option<u64> {
+        let expires = proven.as_ref().map(|proven| proven.expires_in_seconds(self.settings.moment(now)));
+        self.proven = proven.map(Box::new);
         expires
     }
 
     /// Says that the proof ends soon if it does, and sets the timer for the next look at it.
     pub(super) fn watch_proof(&mut self, now: Instant) {
+        let Some(proven) = &mut self.proven else {
+            self.timers.stop(Timer::Proof);
+            return;
+        };
         let moment = self.settings.moment(now);
-        let Some(proven) = &mut self.proven else { return };
         let (announced, next) = (proven.announce(moment), proven.next_look(moment));
         if let Some(seconds) = announced {
             self.push(now, notice::expiring(seconds));
         }
-        match next {
-            Some(at) => self.timers.set(Timer::Proof, at),
-            None => self.timers.stop(Timer::Proof),
-        }
+        self.timers.set(Timer::Proof, next);
     }
 
     /// Looks at the proof. Ends the session if the proof has ended.
     pub(super) fn check_proof(&mut self, now: Instant, router: &Router) -> Option<Effect> {
         let accepted = self.proven.as_ref()?.accepted_for(self.settings.moment(now));
-        if accepted.is_none_or(|left| !left.is_zero()) {
+        if !accepted.is_zero() {
             self.watch_proof(now);
             return None;
         }

@@ -100,12 +100,13 @@ impl Connection {
     /// Whether an identity may take the place of the one that the session registered with.
     fn check_same(&self, identity: &Identity) -> Result<(), Refusal> {
         let forbid = |words| Err(Refusal::new(ErrorCode::Forbidden, words));
-        if self.session().is_none_or(|session| session.user() != identity.principal.user()) {
+        let Some(session) = self.session() else { return forbid("the session has ended") };
+        if session.user() != identity.principal.user() {
             return forbid(
                 "the new proof is for another user or service than this session's: register with it on another connection",
             );
         }
-        if self.proven.as_ref().is_none_or(|proven| !proven.is_by(identity)) {
+        if *session.proof() != identity.proof {
             return forbid(
                 "the new proof is good, but of another kind than the one that this session registered with: a session \
                  renews with the same row of [[applications]], the same issuer or the same [auth.salesforce_*] table",

@@ -180,7 +180,7 @@ impl Session {
     }
 
     /// Returns what proved its identity.
-    pub(super) fn proof(&self) -> &Proof {
+    pub fn proof(&self) -> &Proof {
         &self.proof
     }
 

@@ -284,15 +284,19 @@ fn connection<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let Admitted { mut slot, unregistered, beyond } = admitted;
+    let (own, Admitted { slot, unregistered, beyond }) = (Arc::clone(&broker), admitted);
+    // Boxed with all that it needs, and dropped before the session begins, with hyper's state.
+    let greeting = Box::pin(async move {
+        let upgraded = greet(&own, from, (&slot, beyond), stream).await;
+        upgraded.map(|(upgraded, client)| (upgraded, client, slot, unregistered, certificate))
+    });
     async move {
-        let serving = {
-            let upgraded = tokio::select! {
-                // Boxed, and dropped before the session begins, with hyper's state.
-                upgraded = Box::pin(greet(&broker, from, (&slot, beyond), stream)) => upgraded,
+        let (serving, slot) = {
+            let greeted = tokio::select! {
+                greeted = greeting => greeted,
                 () = broker.closing.cancelled() => return,
             };
-            let Some((upgraded, client)) = upgraded else { return };
+            let Some((upgraded, client, mut slot, unregistered, certificate)) = greeted else { return };
             tracing::debug!("a WebSocket was opened");
             slot.upgraded();
             // A browser would show its certificate for any page.
@@ -307,13 +311,14 @@ where
                 admission: &broker.admission,
                 shutdown: &broker.shutdown,
             };
-            connection::serve(upgraded, connection, context)
+            (connection::serve(upgraded, connection, context), slot)
         };
         let serving = pin!(serving);
         tokio::select! {
             () = serving => {}
             () = broker.ended.cancelled() => tracing::warn!("the connection did not drain in time"),
         }
+        drop(slot);
         tracing::debug!("the connection has ended");
     }
 }
