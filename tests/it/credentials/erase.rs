@@ -91,9 +91,25 @@ fn a_new_key_leaves_no_record_of_the_old_one() {
 }
 
 /// Runs a command on a store that has shrunk, and lets no file grow to the size of the old one: the new file can be written,
-/// and overwriting the old one fails as on a full disk.
+/// and overwriting the old one fails as on a full disk. Now and then the database itself needs more room first, which the
+/// limit refuses too; that run shows nothing, and is repeated on a fresh store.
 #[cfg(target_os = "linux")]
 fn run_without_space(folder: &Path, arguments: &[&str]) -> Output {
+    let mut output = try_without_space(folder, arguments);
+    for _ in 0..8 {
+        if output.status.code() != Some(2) || !String::from_utf8_lossy(&output.stderr).contains("File too large") {
+            break;
+        }
+        for entry in fs::read_dir(folder).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        output = try_without_space(folder, arguments);
+    }
+    output
+}
+
+#[cfg(target_os = "linux")]
+fn try_without_space(folder: &Path, arguments: &[&str]) -> Output {
     let directory = store_with_alice(folder);
     let many: Vec<_> = (0..4000).map(|n| entry(&format!("agent{n}"), SECRET)).collect();
     directory.set(&many).unwrap();
