@@ -17,6 +17,7 @@ mod document;
 mod file;
 mod folder;
 mod jwt;
+mod lines;
 mod mistake;
 mod network;
 mod roles;
