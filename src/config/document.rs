@@ -2,7 +2,8 @@
 
 use super::changes::restart_keys;
 use super::jwt::ISSUER_KEYS;
-use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, FLAGS, Key, keys, variable};
+use super::application::APPLICATION_KEYS;
+use super::reference::{CHANNEL_KEYS, FLAGS, Key, keys, variable};
 use super::roles::ROLE_KEYS;
 use super::salesforce::{OBJECT_KEYS, TOPIC_KEYS};
 

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -10,35 +9,13 @@ use toml::de::{DeTable, DeValue};
 use super::jwt::{self, ISSUER_KEYS, ISSUERS};
 use super::lines::{Lines, Unreadable};
 use super::mistake::{Mistake, Place, Report, nearest_key, printable};
-use super::reference::{APPLICATION_KEYS, CHANNEL_KEYS, Key, keys};
-use super::roles::{ROLE_KEYS, RoleDraft, RowRights};
+use super::reference::{CHANNEL_KEYS, Key, keys};
+use super::roles::{ROLE_KEYS, RoleDraft};
 use super::rules::Places;
 use super::salesforce::{OBJECT_KEYS, OBJECTS, TOPIC_KEYS, TOPICS};
 use super::value::Item;
-use super::{Application, Channel, Config, EventTopic, ProvedBy, WritableObject, tls};
-use crate::auth::{CertificateName, Permissions, Principal};
+use super::{Channel, Config, EventTopic, WritableObject};
 use wire::{BROKER, check_name, check_part};
-
-/// `[[applications]]` while it is read: what is required may yet be absent.
-#[derive(Default)]
-pub(crate) struct Draft {
-    /// `source`
-    pub(crate) source: Option<String>,
-    /// `user`
-    pub(crate) user: Option<String>,
-    /// `service`
-    pub(crate) service: bool,
-    /// `token_sha256`
-    pub(crate) token_sha256: Option<[u8; 32]>,
-    /// `certificate`
-    pub(crate) certificate: Option<String>,
-    /// `certificate_sha256`
-    pub(crate) certificate_sha256: Option<[u8; 32]>,
-    /// `exclusive`
-    pub(crate) exclusive: bool,
-    /// The keys about rights.
-    pub(crate) rights: RowRights,
-}
 
 /// What a file may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,18 +25,6 @@ pub(crate) enum Contents {
     /// `[[applications]]` only: a file of `applications_dir`.
     Applications,
 }
-
-impl Draft {
-    /// What proves it. `None` if nothing does.
-    fn proved_by(&self) -> Option<ProvedBy> {
-        let subject = || self.certificate.as_deref().map(|subject| CertificateName::Subject(subject.into()));
-        let certificate = || self.certificate_sha256.map(CertificateName::Sha256).or_else(subject);
-        self.token_sha256.map(ProvedBy::Token).or_else(|| certificate().map(ProvedBy::Certificate))
-    }
-}
-
-/// The keys of an application that say what proves it.
-const PROOFS: [&str; 3] = ["token_sha256", "certificate_sha256", "certificate"];
 
 /// Reads a text into a configuration.
 pub(crate) fn read(
@@ -88,14 +53,14 @@ pub(crate) fn read(
 }
 
 /// Walks the tables of a text.
-struct Reader<'a> {
-    lines: Lines<'a>,
-    contents: Contents,
-    config: &'a mut Config,
-    places: &'a mut Places,
-    report: Report,
+pub(super) struct Reader<'a> {
+    pub(super) lines: Lines<'a>,
+    pub(super) contents: Contents,
+    pub(super) config: &'a mut Config,
+    pub(super) places: &'a mut Places,
+    pub(super) report: Report,
     /// Whether the whole text could be parsed: else nothing is called missing.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
@@ -167,86 +132,6 @@ impl Reader<'_> {
 
     fn item(&self, value: &Spanned<DeValue<'_>>) -> Item {
         Item::from_toml(value, &|offset| self.lines.place(offset))
-    }
-
-    fn applications(&mut self, value: &Spanned<DeValue<'_>>) {
-        let tables: Option<Vec<_>> = value.get_ref().as_array().and_then(|array| {
-            array.iter().map(|it| it.get_ref().as_table().map(|table| (table, it.span().start))).collect()
-        });
-        let Some(tables) = tables else {
-            let place = self.lines.place(value.span().start);
-            return self.report.add(&place, "applications", "must be an array of tables: [[applications]]");
-        };
-        for (at, (table, start)) in tables.into_iter().enumerate() {
-            self.application(at, table, start);
-        }
-    }
-
-    fn application(&mut self, at: usize, table: &DeTable<'_>, start: usize) {
-        let prefix = format!("applications[{at}].");
-        let mut draft = Draft::default();
-        let mut complete = self.table(&prefix, table, APPLICATION_KEYS, &mut draft);
-        let written = |key: &str| table.get_key_value(key).map(|(name, _)| name.span().start);
-        for (key, message) in incomplete(table, &draft) {
-            complete = false;
-            if self.whole || written(key).is_some() {
-                self.report.add(&self.lines.place(written(key).unwrap_or(start)), format!("{prefix}{key}"), message);
-            }
-        }
-        let permissions = self.permissions(&prefix, &draft, &written, start);
-        let proved_by = draft.proved_by();
-        let Draft { source, user, exclusive, rights, .. } = draft;
-        let (true, Some(source), Some(proved_by), Some(permissions)) = (complete, source, proved_by, permissions)
-        else {
-            return;
-        };
-        if !self.places.note_proof(&proved_by, &source) {
-            let message = match proved_by {
-                ProvedBy::Token(_) => "is listed before with the same token_sha256: a token proves a source once",
-                ProvedBy::Certificate(_) => "is listed before with the same certificate, which proves a source once",
-            };
-            self.report.add(&self.lines.place(start), format!("{prefix}source"), message);
-        }
-        if matches!(proved_by, ProvedBy::Certificate(_)) {
-            self.places.note(tls::CERTIFICATE_ROW, self.lines.place(start));
-        }
-        let place = (self.contents == Contents::Applications).then(|| self.lines.place(start));
-        self.places.note_application(at, place);
-        let RowRights { role, handle, request, .. } = rights;
-        let handle = handle.unwrap_or_default();
-        let application = Application { source, user, proved_by, exclusive, role, permissions, handle, request };
-        self.config.applications.push(application);
-    }
-
-    /// Returns what an application may do; `None` if that is not known because of a mistake.
-    fn permissions(
-        &mut self,
-        prefix: &str,
-        draft: &Draft,
-        written: &impl Fn(&str) -> Option<usize>,
-        start: usize,
-    ) -> Option<Permissions> {
-        let principal = match &draft.user {
-            Some(user) => Principal::User(Arc::from(user.as_str())),
-            None => Principal::Service,
-        };
-        let missing = if self.whole { draft.rights.missing() } else { Vec::new() };
-        for list in missing {
-            let place = self.lines.place(written("permissions").unwrap_or(start));
-            let key = format!("{prefix}permissions.{list}");
-            self.report.add(&place, key, "is missing: without a role, permissions must have it; [] allows nothing");
-        }
-        match draft.rights.permissions(&principal, &self.config.roles) {
-            Ok(permissions) => Some(permissions),
-            Err(unknown) => {
-                let place = self.lines.place(written("role").unwrap_or(start));
-                let key = Some(format!("{prefix}role"));
-                let message = "is not a role: it needs a table [roles.NAME] of this name".to_owned();
-                let nearest = unknown.nearest.map(|role| format!("\"{role}\""));
-                self.report.push(Mistake { place, key, message, nearest });
-                None
-            }
-        }
     }
 
     fn channels(&mut self, value: &Spanned<DeValue<'_>>) {
@@ -368,7 +253,7 @@ impl Reader<'_> {
     }
 
     /// Reads a table that becomes a `T`. Says whether all of it could be read.
-    fn table<T>(&mut self, prefix: &str, table: &DeTable<'_>, keys: &'static [Key<T>], target: &mut T) -> bool {
+    pub(super) fn table<T>(&mut self, prefix: &str, table: &DeTable<'_>, keys: &'static [Key<T>], target: &mut T) -> bool {
         let mut good = true;
         for (name, value) in table {
             let item = self.item(value);
@@ -381,45 +266,6 @@ impl Reader<'_> {
         }
         good
     }
-}
-
-/// The keys that an application lacks, or that do not go together, and why.
-fn incomplete(table: &DeTable<'_>, draft: &Draft) -> impl Iterator<Item = (&'static str, &'static str)> {
-    let has = |key: &str| table.contains_key(key);
-    [
-        (!has("source"), "source", "is missing: the name that the application registers under"),
-        (
-            !PROOFS.iter().any(|key| has(key)),
-            "token_sha256",
-            "is missing: 'switchboard token new' prints a token and its hash; or name a client certificate by \
-             certificate_sha256 or certificate",
-        ),
-        (
-            PROOFS.iter().filter(|key| has(key)).count() > 1,
-            PROOFS.into_iter().rfind(|key| has(key)).unwrap_or("token_sha256"),
-            "must not stand beside another proof: an application has one of token_sha256, certificate_sha256 and \
-             certificate; list it twice for two",
-        ),
-        (
-            has("user") && draft.service,
-            "user",
-            "must not stand beside service = true: an application is a user's or a service, never both",
-        ),
-        (!has("user") && !draft.service, "user", "is missing: an application needs user = \"NAME\", or service = true"),
-        (
-            draft.service && draft.rights.observe.as_ref().is_some_and(|users| !users.is_nobody()),
-            "observe",
-            "must not stand beside service = true: a service receives the events of every user anyway",
-        ),
-        (
-            has("users") && !draft.service,
-            "users",
-            "is for services: a user's application receives the envelopes of its own user only",
-        ),
-    ]
-    .into_iter()
-    .filter(|(wrong, _, _)| *wrong)
-    .map(|(_, key, message)| (key, message))
 }
 
 /// The mistake of a key that its table does not have.

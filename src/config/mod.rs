@@ -2,12 +2,13 @@
 //! meets an unset default. A room gets its own part, never the whole.
 //!
 //! [`Config::load`] (`layers`: file < environment < flags) reads by the one table of keys (`reference`), from which
-//! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `folder` reads the files of
-//! `applications_dir`, `syntax` explains what is not TOML,
-//! `value` and `text` check what a key takes, `rules` what keys say to each other; everything wrong ends in [`Mistakes`],
-//! all together.
+//! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `lines` knows
+//! places in it, `application` reads `[[applications]]`, `folder` the files of `applications_dir`, `syntax` explains what is
+//! not TOML, `slot` puts values where they belong, `value` and `text` check them, `rules` compares keys with each other;
+//! everything wrong ends in [`Mistakes`], all together.
 
 mod address;
+mod application;
 mod changes;
 mod layers;
 
@@ -31,6 +32,7 @@ mod tls;
 mod value;
 
 pub use address::ListenAddress;
+pub use application::{Application, ProvedBy};
 pub use changes::{Changes, TakesEffect, takes_effect};
 pub use document::{Row, document, rows};
 pub(crate) use file::quoted;
@@ -51,10 +53,9 @@ pub(crate) use value::Fault;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{CertificateName, Ends, Identity, Permissions, Principal, Proof, RowSources, TokenTable};
+use crate::auth::{RowSources, TokenTable};
 pub(crate) use text::{name as check_user, origin as canonical_origin, source as check_source};
 use wire::Pattern;
 
@@ -175,54 +176,6 @@ impl ForwardedHeader {
             Self::XForwardedFor => "x-forwarded-for",
             Self::Forwarded => "forwarded",
         }
-    }
-}
-
-/// What proves an application.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ProvedBy {
-    /// `token_sha256`: SHA-256 of the token's text.
-    Token([u8; 32]),
-    /// `certificate` or `certificate_sha256`
-    Certificate(CertificateName),
-}
-
-/// One of `[[applications]]`: a source, whose it is, and what proves it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Application {
-    /// The name it registers under.
-    pub source: String,
-    /// The agent; `None` for a service.
-    pub user: Option<String>,
-    /// A token or a client certificate.
-    pub proved_by: ProvedBy,
-    /// One session a user.
-    pub exclusive: bool,
-    /// `role`: the name of its role, if it has one.
-    pub role: Option<String>,
-    /// What it may do: by its role, and by its own keys.
-    pub permissions: Permissions,
-    /// `handle`: its own list of protected triples that it may handle.
-    pub handle: Vec<Pattern>,
-    /// `request`: its own list of protected triples that it may request, if it has one.
-    pub request: Option<Vec<Pattern>>,
-}
-
-impl Application {
-    /// Its user, or that it is a service.
-    #[must_use]
-    pub fn principal(&self) -> Principal {
-        self.user.as_deref().map_or(Principal::Service, |user| Principal::User(Arc::from(user)))
-    }
-
-    fn identity(&self) -> Identity {
-        let proof = match self.proved_by {
-            ProvedBy::Token(hash) => Proof::Token(hash),
-            // The table puts in the certificate that is shown.
-            ProvedBy::Certificate(_) => Proof::Nothing,
-        };
-        let permissions = self.permissions.clone();
-        Identity { principal: self.principal(), exclusive: self.exclusive, permissions, proof, ends: Ends::Never }
     }
 }
 

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use super::file::Draft;
-use super::roles::RightsDraft;
 use super::text;
 use super::value::{Slot, Word};
 use super::{AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, salesforce, same_user, tls};
@@ -399,107 +397,6 @@ static KEYS: &[Key<Config>] = &[
         default: r#""30s""#,
         unit: "",
         meaning: "How long a drain waits for the requests that were pending when it began.",
-    },
-];
-
-/// The keys of `[[applications]]`.
-pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
-    Key {
-        name: "source",
-        slot: Slot::Text(text::source, |it, source| it.source = Some(source)),
-        default: "required",
-        unit: "",
-        meaning: "The name it registers under.",
-    },
-    Key {
-        name: "user",
-        slot: Slot::Text(text::name, |it, user| it.user = Some(user)),
-        default: "this or `service`",
-        unit: "",
-        meaning: "The agent whose session the token proves.",
-    },
-    Key {
-        name: "service",
-        slot: Slot::Switch(|it| &mut it.service),
-        default: "false",
-        unit: "",
-        meaning: "A server-side application. It belongs to no user, and receives the envelopes of all users that it subscribes to.",
-    },
-    Key {
-        name: "token_sha256",
-        slot: Slot::Hash(text::hash, |it, hash| it.token_sha256 = Some(hash)),
-        default: "this or a certificate",
-        unit: "",
-        meaning: "The SHA-256 of the token's text. `switchboard token new` prints a token and its hash.",
-    },
-    Key {
-        name: "certificate_sha256",
-        slot: Slot::Hash(text::fingerprint, |it, hash| it.certificate_sha256 = Some(hash)),
-        default: "this or a token",
-        unit: "",
-        meaning: "The SHA-256 of a client certificate (its DER), which proves the application on `tls.client_listen` without a \
-                  token.",
-    },
-    Key {
-        name: "certificate",
-        slot: Slot::Text(text::subject, |it, subject| it.certificate = Some(subject)),
-        default: "this or a token",
-        unit: "",
-        meaning: "The same for every certificate with this subject, in its own order: `\"CN=cti,O=Example\"`. Attributes: CN, O, \
-                  OU, C, ST, L, DC. Any authority in `tls.client_ca_file` can issue one; `certificate_sha256` is the better \
-                  choice.",
-    },
-    Key {
-        name: "exclusive",
-        slot: Slot::Switch(|it| &mut it.exclusive),
-        default: "false",
-        unit: "",
-        meaning: "One session a user: a second one is refused with `SOURCE_IN_USE`.",
-    },
-    Key {
-        name: "role",
-        slot: Slot::Text(text::name, |it, role| it.rights.role = Some(role)),
-        default: "none",
-        unit: "",
-        meaning: "The name of its role: of a table `[roles.NAME]`. With neither a role nor `permissions`, it may publish,                   subscribe to, request and handle everything, except what needs a grant.",
-    },
-    Key {
-        name: "permissions",
-        slot: Slot::Table("table of lists of patterns", |it, key, item, report| {
-            RightsDraft::read(&mut it.rights.permissions, key, item, report)
-        }),
-        default: "those of the role",
-        unit: "",
-        meaning: "Its own `publish`, `subscribe`, `request` and `handle`, as in `[roles.NAME]`. With `role`, a list replaces                   that of the role; without, all four are required. Patterns of its `deny` are added to those of the role.",
-    },
-    Key {
-        name: "observe",
-        slot: Slot::Observed(|it, users| it.rights.observe = Some(users)),
-        default: "that of the role, or `false`",
-        unit: "",
-        meaning: "The users whose events it may subscribe to beside its own (a supervisor): names, or endings such as                   `\"*@team-a.example\"`. `true`: all users. Not for a service, which receives them anyway.",
-    },
-    Key {
-        name: "users",
-        slot: Slot::Users(|it, users| it.rights.users = Some(users)),
-        default: "all users",
-        unit: "",
-        meaning: "For a service: the users whose envelopes it receives and handles, and whom it may name as `user`. Names,                   or endings such as `\"*@team-a.example\"`. Shared channels are not concerned.",
-    },
-    Key {
-        name: "handle",
-        slot: Slot::Patterns(|it, patterns| it.rights.handle = Some(patterns)),
-        default: "those of the role, or `[]`",
-        unit: "",
-        meaning: "Protected triples, and triples of shared channels, that it may be a handler of. A service needs it \
-                  for protected triples only.",
-    },
-    Key {
-        name: "request",
-        slot: Slot::Patterns(|it, patterns| it.rights.request = Some(patterns)),
-        default: "those of the role; without: a user's application all, a service none",
-        unit: "",
-        meaning: "Protected triples that it may request; a user's application for its own user only.",
     },
 ];
 
