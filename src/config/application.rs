@@ -9,7 +9,7 @@ use super::file::{Contents, Reader};
 use super::mistake::Mistake;
 use super::reference::Key;
 use super::roles::{RightsDraft, RowRights};
-use super::value::Slot;
+use super::slot::Slot;
 use super::{text, tls};
 use crate::auth::{CertificateName, Ends, Identity, Permissions, Principal, Proof};
 use wire::Pattern;

@@ -1,8 +1,8 @@
 //! docs/configuration.md: the guide with the table of keys printed into it.
 
+use super::application::APPLICATION_KEYS;
 use super::changes::restart_keys;
 use super::jwt::ISSUER_KEYS;
-use super::application::APPLICATION_KEYS;
 use super::reference::{CHANNEL_KEYS, FLAGS, Key, keys, variable};
 use super::roles::ROLE_KEYS;
 use super::salesforce::{OBJECT_KEYS, TOPIC_KEYS};

@@ -253,7 +253,13 @@ impl Reader<'_> {
     }
 
     /// Reads a table that becomes a `T`. Says whether all of it could be read.
-    pub(super) fn table<T>(&mut self, prefix: &str, table: &DeTable<'_>, keys: &'static [Key<T>], target: &mut T) -> bool {
+    pub(super) fn table<T>(
+        &mut self,
+        prefix: &str,
+        table: &DeTable<'_>,
+        keys: &'static [Key<T>],
+        target: &mut T,
+    ) -> bool {
         let mut good = true;
         for (name, value) in table {
             let item = self.item(value);

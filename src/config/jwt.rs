@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::Roles;
 use super::mistake::{Place, Report, printable};
 use super::reference::{Key, TICK};
+use super::slot::Slot;
 use super::text::{name as role_name, source, users_entry};
-use super::value::{Fault, Item, Slot, Value};
+use super::value::{Fault, Item, Value};
 use crate::auth::{Algorithm, ClaimPath, ClaimRules, JwtRules, Users};
 use crate::http::PageUrl;
 

@@ -25,6 +25,7 @@ mod roles;
 mod rules;
 mod salesforce;
 mod same_user;
+mod slot;
 mod summary;
 mod syntax;
 mod text;

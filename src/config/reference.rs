@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
+use super::slot::{Slot, Word};
 use super::text;
-use super::value::{Slot, Word};
 use super::{AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, salesforce, same_user, tls};
 
 /// The shortest duration that a timer keeps.

@@ -1,8 +1,8 @@
 //! `http.same_user` and `http.os_users`: which operating-system users of the broker's own host may connect.
 
 use super::reference::Key;
+use super::slot::Slot;
 use super::text;
-use super::value::Slot;
 use super::{Config, ListenAddress};
 
 /// The keys.

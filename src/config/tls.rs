@@ -7,7 +7,7 @@ use super::Config;
 use super::mistake::Report;
 use super::reference::Key;
 use super::rules::Places;
-use super::value::{Slot, Word};
+use super::slot::{Slot, Word};
 
 /// `[tls]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

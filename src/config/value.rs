@@ -1,18 +1,15 @@
-//! [`Item`]: a value with its place, whichever layer it comes from; [`Slot`]: what a key takes, and where it puts it.
+//! [`Item`]: a value with its place, whichever layer it comes from, and how it is read.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::mistake::{Mistake, Place, Report, nearest, printable};
-use super::network::Network;
-use super::{ListenAddress, text};
+use super::mistake::{Mistake, Place, Report};
+use super::text;
 use crate::auth::Users;
-use wire::{Pattern, check_name};
+use wire::Pattern;
 
 /// The longest duration: a year. Longer ones would run over the end of some clocks.
 const DURATION_MAX: Duration = Duration::from_hours(365 * 24);
@@ -61,7 +58,7 @@ impl Item {
         }
     }
 
-    fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) | Value::Untyped(text) => Some(text),
             Value::Whole(_) | Value::Switch(_) | Value::List(_) | Value::Table(_) | Value::Other => None,
@@ -135,181 +132,6 @@ impl Value {
     }
 }
 
-/// What a key takes, and where in a `T` it puts it.
-pub(crate) enum Slot<T: 'static> {
-    /// Addresses `HOST:PORT` and Unix sockets.
-    Addresses(fn(&mut T) -> &mut Vec<ListenAddress>),
-    /// Addresses `HOST:PORT`.
-    TcpAddresses(fn(&mut T) -> &mut Vec<SocketAddr>),
-    /// Addresses and networks.
-    Networks(fn(&mut T) -> &mut Vec<Network>),
-    /// The path of a file or a folder.
-    Path(fn(&mut T, PathBuf)),
-    /// One of a few words.
-    Word(&'static [Word<T>]),
-    /// A text that a function checks and may rewrite.
-    Text(text::Check, fn(&mut T, String)),
-    /// Texts that a function checks and may rewrite.
-    Texts(text::Check, fn(&mut T) -> &mut Vec<String>),
-    /// A table of names, each with a text that a function checks and may rewrite.
-    Names(text::Check, fn(&mut T) -> &mut BTreeMap<String, String>),
-    /// Patterns `channel/topic/subtopic`.
-    Patterns(fn(&mut T, Vec<Pattern>)),
-    /// A table that a function reads, described in a few words. The function gets the key, and returns whether all of it
-    /// could be read.
-    Table(&'static str, fn(&mut T, &str, &Item, &mut Report) -> bool),
-    /// `true` (everybody), `false` (nobody), or a list of users and endings of their names.
-    Observed(fn(&mut T, Users)),
-    /// A list of users and endings of their names.
-    Users(fn(&mut T, Users)),
-    /// A SHA-256.
-    Hash(fn(&str) -> Result<[u8; 32], Fault>, fn(&mut T, [u8; 32])),
-    /// `true` or `false`.
-    Switch(fn(&mut T) -> &mut bool),
-    /// `true` or `false`, where the default depends on other keys.
-    Choice(fn(&mut T, bool)),
-    /// A whole number, at least the first.
-    Size(usize, fn(&mut T) -> &mut usize),
-    /// A whole number of 32 bits, at least the first.
-    Count(u32, fn(&mut T) -> &mut u32),
-    /// A duration, at least the first.
-    Span(Duration, fn(&mut T) -> &mut Duration),
-}
-
-/// A word that a key takes, and what it does.
-pub(crate) struct Word<T: 'static> {
-    /// The word.
-    pub(crate) word: &'static str,
-    /// What it does.
-    pub(crate) put: fn(&mut T),
-}
-
-impl<T> Slot<T> {
-    /// Puts the value where it belongs, or says why not. Says whether it was put.
-    pub(crate) fn put(&self, target: &mut T, key: &str, item: &Item, report: &mut Report) -> bool {
-        let outcome = match self {
-            Self::Addresses(slot) => {
-                let expected = "must be an array of addresses \"HOST:PORT\"";
-                read_list(item, expected, text::listen_address).map(|addresses| *slot(target) = addresses)
-            }
-            Self::TcpAddresses(slot) => {
-                let expected = "must be an array of addresses \"HOST:PORT\"";
-                read_list(item, expected, text::address).map(|addresses| *slot(target) = addresses)
-            }
-            Self::Networks(slot) => {
-                let expected = "must be an array of addresses or networks, such as \"10.0.0.0/8\"";
-                read_list(item, expected, Network::parse).map(|networks| *slot(target) = networks)
-            }
-            Self::Texts(check, slot) => {
-                read_list(item, "must be an array of strings", check).map(|texts| *slot(target) = texts)
-            }
-            Self::Patterns(put) => read_patterns(item).map(|patterns| put(target, patterns)),
-            Self::Table(_, read) => return read(target, key, item, report),
-            Self::Observed(put) => read_observed(item).map(|users| put(target, users)),
-            Self::Users(put) => read_users(item, "must be an array of users").map(|users| put(target, users)),
-            Self::Names(check, slot) => return put_names(slot(target), *check, key, item, report),
-            single => single.put_single(target, item).map_err(|fault| vec![fault]),
-        };
-        outcome.map_err(|faults| faults.into_iter().for_each(|fault| fault.tell(key, item, report))).is_ok()
-    }
-
-    fn put_single(&self, target: &mut T, item: &Item) -> Result<(), Fault> {
-        match self {
-            Self::Path(put) => read_path(item).map(|path| put(target, path)),
-            Self::Word(words) => read_word(words, item).map(|word| (word.put)(target)),
-            Self::Text(check, put) => read_text(item, *check).map(|text| put(target, text)),
-            Self::Hash(check, put) => read_text(item, *check).map(|hash| put(target, hash)),
-            Self::Switch(slot) => read_switch(item).map(|switch| *slot(target) = switch),
-            Self::Choice(put) => read_switch(item).map(|switch| put(target, switch)),
-            Self::Size(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
-            Self::Count(min, slot) => read_whole(item, *min).map(|number| *slot(target) = number),
-            Self::Span(min, slot) => read_span(item, *min).map(|span| *slot(target) = span),
-            Self::Addresses(_)
-            | Self::TcpAddresses(_)
-            | Self::Networks(_)
-            | Self::Texts(..)
-            | Self::Patterns(_)
-            | Self::Names(..)
-            | Self::Table(..)
-            | Self::Observed(_)
-            | Self::Users(_) => Err("must be an array".into()),
-        }
-    }
-
-    /// What a user writes for it, in words.
-    pub(crate) fn kind(&self) -> String {
-        match self {
-            Self::Addresses(_) => "list of `HOST:PORT` or `unix:PATH`".to_owned(),
-            Self::TcpAddresses(_) => "list of `HOST:PORT`".to_owned(),
-            Self::Networks(_) => "list of addresses and networks".to_owned(),
-            Self::Path(_) => "path".to_owned(),
-            Self::Word(words) => {
-                let words: Vec<String> = words.iter().map(|word| format!("`\"{}\"`", word.word)).collect();
-                words.join(" or ")
-            }
-            Self::Text(..) => "text".to_owned(),
-            Self::Texts(..) => "list of texts".to_owned(),
-            Self::Names(..) => "table of names and texts".to_owned(),
-            Self::Patterns(_) => "list of patterns".to_owned(),
-            Self::Table(kind, _) => (*kind).to_owned(),
-            Self::Observed(_) => "`true`, `false`, or list of users".to_owned(),
-            Self::Users(_) => "list of users".to_owned(),
-            Self::Hash(..) => "64 hex digits".to_owned(),
-            Self::Switch(_) | Self::Choice(_) => "`true` or `false`".to_owned(),
-            Self::Size(..) | Self::Count(..) => "whole number".to_owned(),
-            Self::Span(..) => "duration".to_owned(),
-        }
-    }
-
-    /// Puts a value that is the same for every configuration, so that the key no longer tells two of them apart.
-    pub(crate) fn blank(&self, target: &mut T) {
-        match self {
-            Self::Addresses(slot) => slot(target).clear(),
-            Self::Path(put) => put(target, PathBuf::new()),
-            Self::Word(words) => words.iter().take(1).for_each(|word| (word.put)(target)),
-            Self::Text(_, put) => put(target, String::new()),
-            Self::Texts(_, slot) => slot(target).clear(),
-            Self::Names(_, slot) => slot(target).clear(),
-            Self::Patterns(put) => put(target, Vec::new()),
-            // Only tables that are compared whole have such keys.
-            Self::Table(..) => {}
-            Self::Observed(put) | Self::Users(put) => put(target, Users::nobody()),
-            Self::TcpAddresses(slot) => slot(target).clear(),
-            Self::Networks(slot) => slot(target).clear(),
-            Self::Choice(put) => put(target, false),
-            Self::Hash(_, put) => put(target, [0; 32]),
-            Self::Switch(slot) => *slot(target) = false,
-            Self::Size(_, slot) => *slot(target) = 0,
-            Self::Count(_, slot) => *slot(target) = 0,
-            Self::Span(_, slot) => *slot(target) = Duration::ZERO,
-        }
-    }
-
-    /// The value as TOML writes it; `None` for what a summary has its own words for.
-    pub(crate) fn show(&self, target: &mut T) -> Option<String> {
-        match self {
-            Self::Size(_, slot) => Some(slot(target).to_string()),
-            Self::Count(_, slot) => Some(slot(target).to_string()),
-            Self::Span(_, slot) => Some(humantime::format_duration(*slot(target)).to_string()),
-            Self::Addresses(_)
-            | Self::TcpAddresses(_)
-            | Self::Networks(_)
-            | Self::Path(_)
-            | Self::Word(_)
-            | Self::Text(..)
-            | Self::Texts(..)
-            | Self::Names(..)
-            | Self::Patterns(_)
-            | Self::Table(..)
-            | Self::Observed(_)
-            | Self::Users(_)
-            | Self::Hash(..)
-            | Self::Switch(_)
-            | Self::Choice(_) => None,
-        }
-    }
-}
-
 /// Why a value does not fit its key.
 pub(crate) struct Fault {
     /// Which element of a list.
@@ -352,7 +174,11 @@ impl From<String> for Fault {
 }
 
 /// Reads every element; else says of each one that does not fit why.
-fn read_list<V>(item: &Item, expected: &str, read: impl Fn(&str) -> Result<V, Fault>) -> Result<Vec<V>, Vec<Fault>> {
+pub(super) fn read_list<V>(
+    item: &Item,
+    expected: &str,
+    read: impl Fn(&str) -> Result<V, Fault>,
+) -> Result<Vec<V>, Vec<Fault>> {
     let texts = item.list().ok_or_else(|| vec![Fault::from(expected)])?;
     let mut values = Vec::with_capacity(texts.len());
     let mut faults = Vec::new();
@@ -370,7 +196,7 @@ pub(crate) fn read_patterns(item: &Item) -> Result<Vec<Pattern>, Vec<Fault>> {
     read_list(item, "must be an array of patterns \"channel/topic/subtopic\"", text::pattern)
 }
 
-fn read_observed(item: &Item) -> Result<Users, Vec<Fault>> {
+pub(super) fn read_observed(item: &Item) -> Result<Users, Vec<Fault>> {
     match read_switch(item) {
         Ok(true) => Ok(Users::All),
         Ok(false) => Ok(Users::nobody()),
@@ -378,46 +204,19 @@ fn read_observed(item: &Item) -> Result<Users, Vec<Fault>> {
     }
 }
 
-fn read_users(item: &Item, expected: &str) -> Result<Users, Vec<Fault>> {
+pub(super) fn read_users(item: &Item, expected: &str) -> Result<Users, Vec<Fault>> {
     let entries = read_list(item, expected, text::users_entry)?;
     Ok(Users::of(entries.iter().map(String::as_str)))
 }
 
 /// Puts every name of a table, or says of each one that does not fit why. Says whether all were put.
-fn put_names(
-    names: &mut BTreeMap<String, String>,
-    check: text::Check,
-    key: &str,
-    item: &Item,
-    report: &mut Report,
-) -> bool {
-    let Value::Table(entries) = &item.value else {
-        report.add(&item.place, key, "must be a table of names and texts: { name = \"text\" }");
-        return false;
-    };
-    let mut read = BTreeMap::new();
-    for (name, item) in entries {
-        let own = format!("{key}.{}", printable(name));
-        match check_name(name)
-            .map_err(|fault| Fault::from(format!("the name {fault}")))
-            .and_then(|()| read_text(item, check))
-        {
-            Ok(text) => drop(read.insert(name.clone(), text)),
-            Err(fault) => fault.tell(&own, item, report),
-        }
-    }
-    let whole = read.len() == entries.len();
-    *names = read;
-    whole
-}
-
-fn read_path(item: &Item) -> Result<PathBuf, Fault> {
+pub(super) fn read_path(item: &Item) -> Result<PathBuf, Fault> {
     let path = item.text().ok_or("must be a path in quotes")?;
     text::path(path)?;
     Ok(PathBuf::from(path))
 }
 
-fn read_switch(item: &Item) -> Result<bool, Fault> {
+pub(super) fn read_switch(item: &Item) -> Result<bool, Fault> {
     match &item.value {
         Value::Switch(switch) => Ok(*switch),
         Value::Untyped(text) => text.trim().parse().map_err(|_| Fault::from("must be true or false")),
@@ -427,20 +226,11 @@ fn read_switch(item: &Item) -> Result<bool, Fault> {
     }
 }
 
-fn read_text<V>(item: &Item, check: fn(&str) -> Result<V, Fault>) -> Result<V, Fault> {
+pub(super) fn read_text<V>(item: &Item, check: fn(&str) -> Result<V, Fault>) -> Result<V, Fault> {
     check(item.text().ok_or("must be a text in quotes")?)
 }
 
-fn read_word<'a, T>(words: &'a [Word<T>], item: &Item) -> Result<&'a Word<T>, Fault> {
-    let known = || words.iter().map(|word| word.word);
-    let expected = || known().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ");
-    let text = item.text().ok_or_else(|| format!("must be {}", expected()))?;
-    words.iter().find(|word| word.word == text).ok_or_else(|| {
-        Fault::near(format!("must be {}", expected()), nearest(text, known()).map(|word| format!("\"{word}\"")))
-    })
-}
-
-fn read_whole<N: TryFrom<i128> + Into<Limit> + Copy + PartialOrd>(item: &Item, min: N) -> Result<N, Fault> {
+pub(super) fn read_whole<N: TryFrom<i128> + Into<Limit> + Copy + PartialOrd>(item: &Item, min: N) -> Result<N, Fault> {
     let number = item.whole().ok_or("must be a whole number")?;
     match N::try_from(number) {
         Ok(number) if number >= min => Ok(number),
@@ -450,7 +240,7 @@ fn read_whole<N: TryFrom<i128> + Into<Limit> + Copy + PartialOrd>(item: &Item, m
 }
 
 /// The smallest number a key takes, to be written in a message.
-struct Limit(u64);
+pub(super) struct Limit(u64);
 
 impl From<usize> for Limit {
     fn from(number: usize) -> Self {
@@ -464,7 +254,7 @@ impl From<u32> for Limit {
     }
 }
 
-fn read_span(item: &Item, min: Duration) -> Result<Duration, Fault> {
+pub(super) fn read_span(item: &Item, min: Duration) -> Result<Duration, Fault> {
     let expected = "must be a duration with a unit in quotes, such as \"250ms\" or \"10s\"";
     // The bound on the length keeps the parser's sums small.
     let text = item.text().map(str::trim).filter(|text| text.len() <= 64).ok_or(expected)?;

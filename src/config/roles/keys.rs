@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{RightsDraft, Role, draft, named};
 use crate::auth::{Permission, Users};
 use crate::config::reference::Key;
-use crate::config::value::Slot;
+use crate::config::slot::Slot;
 use wire::Pattern;
 
 /// `[roles.NAME]` while it is read: a required key can still be absent.

@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::config::reference::Key;
-use crate::config::value::Slot;
+use crate::config::slot::Slot;
 
 /// `[salesforce.creations]`
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::text;
 use crate::config::reference::Key;
+use crate::config::slot::{Slot, Word};
 use crate::config::text::base_url;
-use crate::config::value::{Fault, Slot, Word};
+use crate::config::value::Fault;
 use crate::config::{Config, Scope};
 
 /// `[salesforce.events]`

@@ -6,7 +6,7 @@ use super::text;
 use super::{Mode, UserKey};
 use crate::config::Config;
 use crate::config::reference::{Key, TICK};
-use crate::config::value::{Slot, Word};
+use crate::config::slot::{Slot, Word};
 
 /// The keys.
 pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[

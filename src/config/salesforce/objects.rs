@@ -10,8 +10,8 @@ use crate::config::Config;
 use crate::config::mistake::Report;
 use crate::config::reference::Key;
 use crate::config::rules::Places;
+use crate::config::slot::Slot;
 use crate::config::text::name;
-use crate::config::value::Slot;
 use wire::Pattern;
 
 /// `[salesforce.objects.NAME]`: an object that messages may write. Everything else is read-only.

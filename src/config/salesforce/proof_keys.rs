@@ -7,8 +7,8 @@ use super::proof::ProvenUser;
 use super::text;
 use crate::config::Config;
 use crate::config::reference::{Key, TICK};
+use crate::config::slot::{Slot, Word};
 use crate::config::text::source;
-use crate::config::value::{Slot, Word};
 
 /// All keys.
 pub(crate) fn proof_keys() -> impl Iterator<Item = &'static Key<Config>> {
