@@ -16,7 +16,7 @@ const TAIL_BYTES: u64 = 8 << 10;
 pub(super) struct Tail {
     /// The last line has no line end.
     pub(super) cut: bool,
-    /// The hash of the last record, together with lines behind it that are not records; `None` if there is no record.
+    /// The hash of the last record and of any lines after it that are not records; `None` if there is no record.
     pub(super) hash: Option<Hash>,
     /// The line with the known hash is in the file, or a record that follows it.
     pub(super) has_known: bool,

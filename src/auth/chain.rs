@@ -21,7 +21,7 @@ impl Chain {
     async fn prove(&self, claim: Claim) -> Result<Identity, AuthError> {
         let unknown = match self.tokens.find(&claim) {
             Err(AuthError::Unauthenticated(why)) if claim.token.is_some() || claim.certificate.is_none() => why,
-            // A token of the table that is good for another source, and a certificate, concern nobody else.
+            // A token that the table has for another source is refused, and so is a certificate: nothing else is tried.
             known => return known,
         };
         let why = match &claim.token {

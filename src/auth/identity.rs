@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 
 use super::{ClientCertificate, Permissions};
 
-/// Whose a session is.
+/// The user or service that a session belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Principal {
-    /// An agent's, by the name that was proved.
+    /// An agent, by the name that was proved.
     User(Arc<str>),
-    /// A server-side application's: no user.
+    /// A server-side application, which has no user.
     Service,
 }
 

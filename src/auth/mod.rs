@@ -40,7 +40,7 @@ pub struct Claim {
     pub user: Option<String>,
     /// What is to prove it.
     pub token: Option<SecretString>,
-    /// What proves it if there is no token.
+    /// The client certificate, which proves the claim if there is no token.
     pub certificate: Option<Arc<ClientCertificate>>,
 }
 
@@ -73,18 +73,18 @@ pub struct Proved<'a> {
 /// What becomes of a live session when the configuration has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Review {
-    /// Its proof is still good, and it may do what it could do before.
+    /// Its proof is still valid, and it may do what it could do before.
     Same,
-    /// Its proof is still good, and this is what it may do now.
+    /// Its proof is still valid, and this is what it may do now.
     Keep(Permissions),
-    /// Its proof is no longer good.
+    /// Its proof is no longer valid.
     End,
 }
 
 /// The outcome of a verification, some time later.
 pub type Verification<'a> = Pin<Box<dyn Future<Output = Result<Identity, AuthError>> + Send + 'a>>;
 
-/// Says who a claim is, if it is anybody.
+/// Verifies a claim and returns its identity.
 pub trait Verifier: Send + Sync {
     /// Checks one claim. May wait; the session reads nothing meanwhile.
     fn verify(&self, claim: Claim) -> Verification<'_>;

@@ -272,8 +272,8 @@ fn block_on(command: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Resu
     runtime.block_on(command)
 }
 
-/// Waits for Ctrl-C, on Unix also for SIGTERM, and for SIGHUP unless `nohup` is in effect. Signals are received from this call on, not from the first poll: a script
-/// can send one as soon as it reads that a command is ready.
+/// Waits for Ctrl-C, on Unix also for SIGTERM, and for SIGHUP unless `nohup` is in effect. Signals are received from this
+/// call on, not from the first poll: a script can send one as soon as it reads that a command is ready.
 fn interruption() -> impl Future<Output = ()> {
     #[cfg(unix)]
     {

@@ -64,7 +64,7 @@ impl Hangups {
         Ok(Self {})
     }
 
-    /// Waits for ever: there is no such signal.
+    /// Never returns: this system has no SIGHUP.
     #[cfg(not(unix))]
     pub(super) async fn next(&mut self) {
         std::future::pending::<()>().await;

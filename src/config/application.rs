@@ -116,7 +116,8 @@ pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
         slot: Slot::Switch(|it| &mut it.service),
         default: "false",
         unit: "",
-        meaning: "A server-side application. It belongs to no user, and receives the envelopes of all users that it subscribes to.",
+        meaning: "A server-side application. It belongs to no user, and receives the envelopes of all users that it \
+                  subscribes to.",
     },
     Key {
         name: "token_sha256",
@@ -154,7 +155,8 @@ pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
         slot: Slot::Text(text::name, |it, role| it.rights.role = Some(role)),
         default: "none",
         unit: "",
-        meaning: "The name of its role: of a table `[roles.NAME]`. With neither a role nor `permissions`, it may publish,                   subscribe to, request and handle everything, except what needs a grant.",
+        meaning: "The name of its role: of a table `[roles.NAME]`. With neither a role nor `permissions`, it may \
+                  publish, subscribe to, request and handle everything, except what needs a grant.",
     },
     Key {
         name: "permissions",
@@ -163,21 +165,24 @@ pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
         }),
         default: "those of the role",
         unit: "",
-        meaning: "Its own `publish`, `subscribe`, `request` and `handle`, as in `[roles.NAME]`. With `role`, a list replaces                   that of the role; without, all four are required. Patterns of its `deny` are added to those of the role.",
+        meaning: "Its own `publish`, `subscribe`, `request` and `handle`, as in `[roles.NAME]`. With `role`, a list \
+                  replaces that of the role; without, all four are required. Patterns of its `deny` are added to those of the role.",
     },
     Key {
         name: "observe",
         slot: Slot::Observed(|it, users| it.rights.observe = Some(users)),
         default: "that of the role, or `false`",
         unit: "",
-        meaning: "The users whose events it may subscribe to beside its own (a supervisor): names, or endings such as                   `\"*@team-a.example\"`. `true`: all users. Not for a service, which receives them anyway.",
+        meaning: "The users whose events it may subscribe to beside its own (a supervisor): names, or endings such \
+                  as `\"*@team-a.example\"`. `true`: all users. Not for a service, which receives them anyway.",
     },
     Key {
         name: "users",
         slot: Slot::Users(|it, users| it.rights.users = Some(users)),
         default: "all users",
         unit: "",
-        meaning: "For a service: the users whose envelopes it receives and handles, and whom it may name as `user`. Names,                   or endings such as `\"*@team-a.example\"`. Shared channels are not concerned.",
+        meaning: "For a service: the users whose envelopes it receives and handles, and whom it may name as `user`. \
+                  Names, or endings such as `\"*@team-a.example\"`. Shared channels are not concerned.",
     },
     Key {
         name: "handle",
@@ -292,19 +297,19 @@ fn incomplete(table: &DeTable<'_>, draft: &Draft) -> impl Iterator<Item = (&'sta
         (
             PROOFS.iter().filter(|key| has(key)).count() > 1,
             PROOFS.into_iter().rfind(|key| has(key)).unwrap_or("token_sha256"),
-            "must not stand beside another proof: an application has one of token_sha256, certificate_sha256 and \
+            "cannot be combined with another proof: an application has one of token_sha256, certificate_sha256 and \
              certificate; list it twice for two",
         ),
         (
             has("user") && draft.service,
             "user",
-            "must not stand beside service = true: an application is a user's or a service, never both",
+            "cannot be combined with service = true: an application is a user's or a service, never both",
         ),
         (!has("user") && !draft.service, "user", "is missing: an application needs user = \"NAME\", or service = true"),
         (
             draft.service && draft.rights.observe.as_ref().is_some_and(|users| !users.is_nobody()),
             "observe",
-            "must not stand beside service = true: a service receives the events of every user anyway",
+            "cannot be combined with service = true: a service receives the events of every user anyway",
         ),
         (
             has("users") && !draft.service,

@@ -123,7 +123,7 @@ impl Changes {
     }
 }
 
-/// What is left when no single key and no table of the reference tells two configurations apart.
+/// Named if two configurations differ in something that no key covers.
 const REST: &str = "(a part of the configuration that no key names)";
 
 /// Tables whose keys are not compared one by one.

@@ -2,8 +2,8 @@
 //!
 //! The files are those of the folder itself whose names end in `.toml` and do not begin with a dot (editors and Kubernetes
 //! keep their own files that way). They are read in the order of their names. A file can be a link to another place in the
-//! same folder, as in a Kubernetes `ConfigMap`; a link out of the folder is a mistake, because who may write to the folder would
-//! otherwise choose what else the broker reads.
+//! same folder, as in a Kubernetes `ConfigMap`; a link out of the folder is a mistake, because a person who can write to
+//! the folder would otherwise choose what else the broker reads.
 
 use std::fs::{self, DirEntry};
 use std::io;

@@ -287,7 +287,7 @@ impl Draft {
             (
                 !hs256 && has("secret_file") && !self.algorithms.is_empty(),
                 "secret_file",
-                "must not stand beside these algorithms: a shared secret is for HS256 alone",
+                "does not fit these algorithms: a shared secret is for HS256 alone",
             ),
             (sources.is_empty() && !hs256, "jwks_url", NO_KEYS),
             (has("ca_file") && !has("jwks_url"), "ca_file", WITHOUT_URL),
@@ -361,7 +361,7 @@ const NO_KEYS: &str = "is missing: an issuer needs a jwks_url, a jwks_file, a ke
 
 const WITHOUT_URL: &str = "has no effect without jwks_url";
 
-const ONE_SOURCE: &str = "must not stand beside another source of keys: an issuer has exactly one";
+const ONE_SOURCE: &str = "is a second source of keys: an issuer has exactly one";
 
 /// The issuers that have something in common with an earlier one, or lack what several issuers need: table, key and why.
 pub(crate) fn conflicts(issuers: &[(JwtIssuer, Place, bool)]) -> Vec<(&Place, String, &'static str)> {
@@ -369,7 +369,7 @@ pub(crate) fn conflicts(issuers: &[(JwtIssuer, Place, bool)]) -> Vec<(&Place, St
     for (at, (issuer, place, names_users)) in issuers.iter().enumerate() {
         let earlier = issuers.iter().take(at);
         if earlier.clone().any(|(other, ..)| other.rules.issuers == issuer.rules.issuers) {
-            let message = "is another table's too: a token could not be told to belong to one of them";
+            let message = "is also the issuer of another table: each needs its own";
             found.push((place, format!("{ISSUERS}.{}.issuer", issuer.name), message));
         }
         if issuers.len() > 1 && !names_users {
@@ -380,7 +380,7 @@ pub(crate) fn conflicts(issuers: &[(JwtIssuer, Place, bool)]) -> Vec<(&Place, St
     found
 }
 
-/// Warns about what is allowed but hardly intended.
+/// Warns about settings that are valid but probably a mistake.
 pub(crate) fn warnings(issuers: &[JwtIssuer]) -> Vec<String> {
     let mut warnings = Vec::new();
     for JwtIssuer { name, claims, .. } in issuers {

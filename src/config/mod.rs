@@ -65,7 +65,8 @@ use wire::Pattern;
 pub struct Config {
     /// Where to listen.
     pub listen: Vec<ListenAddress>,
-    /// Whether `listen` was written by the operator: then a failing listener is an error, else a warning on `[::1]`.
+    /// Whether `listen` was not written, so that it is the default. Then a failing listener on `[::1]` is a warning;
+    /// otherwise it is an error.
     pub listen_is_default: bool,
     /// Where the credential store, its key and the audit log live.
     pub data_dir: PathBuf,
@@ -97,7 +98,7 @@ pub struct Config {
     pub requests: Requests,
     /// `[limits]`
     pub limits: Limits,
-    /// What is allowed and yet hardly meant, in words for the operator.
+    /// Warnings about settings that are valid but probably a mistake.
     pub warnings: Vec<String>,
 }
 
@@ -374,7 +375,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Returns the default of `sessions_per_user`. Without proof a session is whom it says it is, so nothing is limited.
+    /// Returns the default of `sessions_per_user`. In open mode a session can name any user, so a limit would not help.
     #[must_use]
     pub fn sessions_per_user_by(auth: AuthMode) -> usize {
         match auth {

@@ -108,8 +108,8 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Networks(|it| &mut it.http.trusted_proxies),
         default: "[]",
         unit: "",
-        meaning: "Proxies, by address or network, whose `forwarded_header` names the client. Limits per address and the logs then \
-                  use the client's address.",
+        meaning: "Proxies, by address or network, whose `forwarded_header` names the client. Limits per address and the \
+                  logs then use the client's address.",
     },
     Key {
         name: "http.forwarded_header",

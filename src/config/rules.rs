@@ -1,4 +1,4 @@
-//! What no key can say alone: rules between keys, and warnings about what is allowed but hardly meant.
+//! Rules between keys, and warnings about settings that are valid but probably a mistake.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -17,7 +17,7 @@ pub(crate) struct Places {
     /// In the order of the applications: the number of each in its file, and its place if that is not the configuration
     /// file.
     applications: Vec<(usize, Option<Place>)>,
-    /// What the applications so far are known by.
+    /// The proofs of the applications so far, each with its source.
     known: HashSet<(ProvedBy, String)>,
 }
 
@@ -33,7 +33,7 @@ impl Places {
         self.applications.push((number, place));
     }
 
-    /// Notes what an application is known by. Returns whether no earlier one is known by the same.
+    /// Records the proof of an application. Returns whether no earlier one has the same proof and source.
     pub(crate) fn note_proof(&mut self, proof: &ProvedBy, source: &str) -> bool {
         self.known.insert((proof.clone(), source.to_owned()))
     }
@@ -82,7 +82,7 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
     }
     salesforce::check(config, places, report);
     if let (AuthMode::Open, Some(place)) = (config.auth, places.written(ISSUERS)) {
-        let message = "must not stand beside auth.mode \"open\", which believes everybody: use \"tokens\"";
+        let message = "cannot be used with auth.mode \"open\", which checks no token: set \"tokens\"";
         report.add(place, ISSUERS, message);
     }
     if report.is_empty() {
@@ -139,7 +139,7 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
     );
     warn(
         open && !config.applications.is_empty(),
-        "auth.mode is \"open\": [[applications]] is not used, any local program is whom it says it is",
+        "auth.mode is \"open\": [[applications]] is not used, any local program can name any user",
     );
     warn(
         config.http.trusted_proxies.is_empty() && config.http.forwarded_header != ForwardedHeader::default(),

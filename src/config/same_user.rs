@@ -41,7 +41,7 @@ impl Config {
     }
 }
 
-/// What is allowed but hardly meant.
+/// Warnings about settings that are valid but probably a mistake.
 pub(crate) fn warnings(config: &Config) -> Vec<String> {
     let has_sockets = config.listen.iter().any(|address| matches!(address, ListenAddress::Unix(_)));
     let turned_off = config.http.same_user == Some(false) && config.is_local();

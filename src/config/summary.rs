@@ -57,7 +57,7 @@ impl Config {
         }
         if !self.http.trusted_proxies.is_empty() {
             let (header, proxies) = (self.http.forwarded_header.name(), joined(&self.http.trusted_proxies));
-            lines.push(format!("proxies whose {header} is believed: {proxies}"));
+            lines.push(format!("trusted proxies ({header}): {proxies}"));
         }
         if !self.http.os_users.is_empty() {
             lines.push(format!("operating-system users beside the broker's own: {}", joined(&self.http.os_users)));

@@ -142,7 +142,8 @@ pub(crate) fn check(config: &Config, places: &Places, report: &mut Report) {
     if let Some(place) = places.written(CERTIFICATE_ROW)
         && tls.client_ca_file.is_none()
     {
-        let message = "is missing: an application with certificate or certificate_sha256 needs the authorities of its certificates";
+        let message = "is missing: an application with certificate or certificate_sha256 needs the authorities of its \
+                       certificates";
         report.add(place, CLIENT_CA_FILE, message);
     }
     for (written, other, missing) in
@@ -154,7 +155,7 @@ pub(crate) fn check(config: &Config, places: &Places, report: &mut Report) {
     }
 }
 
-/// What is allowed and yet hardly meant.
+/// Warnings about settings that are valid but probably a mistake.
 pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     let tls = &config.tls;
     let unused = [

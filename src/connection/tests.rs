@@ -67,7 +67,7 @@ fn a_client_that_reads_no_answers_is_not_read() {
     check_own_queue(|| Input::Binary);
 }
 
-/// Says of every proof that it is no longer good.
+/// Says that no proof is valid any longer.
 struct Nobody;
 
 impl Verifier for Nobody {
@@ -91,7 +91,7 @@ fn an_identity_that_was_verified_before_a_reload_is_verified_again() {
     assert!(connection.session().is_some());
 }
 
-/// Says that the proof of this source is no longer good.
+/// Says that the proof of this source is no longer valid.
 struct Without(&'static str);
 
 impl Verifier for Without {

@@ -21,7 +21,7 @@ use crate::router::{Registration, Router};
 /// What a reload did to live sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reviewed {
-    /// Sessions whose proof is no longer good.
+    /// Sessions whose proof is no longer valid.
     pub ended: usize,
     /// Sessions that may do more or less than before.
     pub changed: usize,
@@ -83,7 +83,7 @@ impl Router {
     }
 }
 
-/// Ends a session whose proof is no longer good. What waits for it is dropped: it may not have it any more.
+/// Ends a session whose proof is no longer valid. What waits for it is dropped, because it may no longer receive it.
 fn end_proof(session: &Session) {
     session.set_revoked();
     session.set_permissions(Arc::new(nothing()));

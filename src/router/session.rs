@@ -59,7 +59,7 @@ pub struct Session {
     pub(super) role: Role,
     /// What proved its identity.
     proof: Proof,
-    /// Its proof is no longer good: what it sends is no longer routed.
+    /// Its proof is no longer valid: what it sends is no longer routed.
     revoked: AtomicBool,
     /// A handle: renewal, revocation and reload swap it while the session lives.
     permissions: RwLock<Arc<Permissions>>,
@@ -184,7 +184,7 @@ impl Session {
         &self.proof
     }
 
-    /// Returns whether its proof was found to be no longer good. Its connection is about to end, and what it still sends
+    /// Returns whether its proof was found to be no longer valid. Its connection is about to end, and what it still sends
     /// must not be routed.
     pub fn is_revoked(&self) -> bool {
         self.revoked.load(Ordering::Acquire)

@@ -88,7 +88,7 @@ mod tests {
     fn check(header: ForwardedHeader, cases: &[(&[&str], &str)]) {
         for (lines, expected) in cases {
             assert_eq!(client(header, "10.0.0.1", lines), *expected, "{lines:?}");
-            // A peer that is not trusted is believed nothing.
+            // The header of a peer that is not trusted is ignored.
             assert_eq!(client(header, "203.0.113.9", lines), "203.0.113.9", "{lines:?}");
         }
     }

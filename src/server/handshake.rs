@@ -158,8 +158,8 @@ fn check_query(head: &Head<'_>, resource: Resource) -> Result<(), Refusal> {
     if !names.map(decode).any(|name| TOKEN_PARAMETERS.iter().any(|token| name.eq_ignore_ascii_case(token.as_bytes()))) {
         return Ok(());
     }
-    let text = "a token must not be in the URL; send it in data.token of Broker/Application/Register, in the header Authorization, \
-                or as the sub-protocol switchboard.token.<base64url>";
+    let text = "a token must not be in the URL; send it in data.token of Broker/Application/Register, in the header \
+                Authorization, or as the sub-protocol switchboard.token.<base64url>";
     Err(Refusal::new(StatusCode::BAD_REQUEST, Reason::Query, text))
 }
 

@@ -70,7 +70,7 @@ pub struct Server {
 pub enum BindError {
     /// Open mode beyond loopback.
     #[error(
-        "will not listen on {0} in open mode, which believes any user that an application names: \
+        "will not listen on {0} in open mode, where an application can name any user: \
          listen on a loopback address, or set auth.mode = \"tokens\""
     )]
     OpenBeyondLoopback(ListenAddress),

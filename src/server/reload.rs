@@ -192,7 +192,7 @@ impl Verifier for Judge<'_> {
     }
 }
 
-/// Logs what has become of a reload: names of keys, never values.
+/// Logs the outcome of a reload: names of keys, never values.
 fn log(outcome: &Result<Reloaded, ReloadError>) {
     match outcome {
         Ok(Reloaded { number, changed, sessions }) => {

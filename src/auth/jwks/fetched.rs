@@ -52,7 +52,7 @@ struct State {
     asked: Option<Instant>,
 }
 
-/// What the known keys are to a session.
+/// The result of looking up a session's key among the known ones.
 enum Look {
     /// They decide about its token.
     Known(Arc<KeySet>),
@@ -107,7 +107,7 @@ impl FetchedKeys {
         state.wanted = false;
     }
 
-    /// Takes in what a fetch has brought: the bytes of a key set, or why there are none.
+    /// Applies the result of a fetch: the bytes of a key set, or why there are none.
     pub fn finish(&self, now: Instant, outcome: Result<&[u8], String>) {
         let outcome = outcome.and_then(|json| KeySet::parse(json, &self.algorithms).map_err(str::to_owned));
         self.state.lock().finish(now, &self.issuer, self.refresh, outcome);

@@ -33,7 +33,7 @@ pub struct ClaimRules {
 pub type Roles = Box<dyn Fn(&[&str], &Principal) -> Result<Permissions, String> + Send + Sync>;
 
 impl ClaimRules {
-    /// Returns whom the claims prove, for a session that registers as `source`.
+    /// Returns the principal that the claims prove, for a session that registers as `source`.
     pub(super) fn principal(&self, claims: &Claims, source: &str) -> Result<Principal, AuthError> {
         let claims = &claims.0;
         if let Some((path, _)) = self.require.iter().find(|(path, value)| path.find(claims) != Some(value)) {

@@ -69,10 +69,10 @@ impl<'t> Jwt<'t> {
         self.header.get(name)?.as_str()
     }
 
-    /// Returns who claims to have issued it.
+    /// Returns the `iss`, unverified.
     ///
     /// # Errors
-    /// Why nobody does.
+    /// It is missing or not a text.
     pub fn issuer(&self) -> Result<String, &'static str> {
         let claims = decode(self.claims).ok_or(SHAPE)?;
         let claims: Object = serde_json::from_slice(&claims)

@@ -90,7 +90,7 @@ fn macos(path: &str) -> String {
          This system, Safari, Chrome and Edge:\n  \
            {}\n\
          \n\
-         Firefox: takes authorities from this system; these two policies see to it that it does\n  \
+         Firefox: takes authorities from this system; these two policies make sure of it\n  \
            sudo defaults write /Library/Preferences/org.mozilla.firefox EnterprisePoliciesEnabled -bool TRUE\n  \
            sudo defaults write /Library/Preferences/org.mozilla.firefox Certificates__ImportEnterpriseRoots -bool TRUE\n",
         keychain(path)
@@ -103,7 +103,7 @@ fn windows(path: &Path) -> String {
          This system, Chrome and Edge, in an administrator's prompt (for one user, without: certutil -user):\n  \
            certutil -addstore -f Root \"{}\"\n\
          \n\
-         Firefox: takes authorities from this system; this policy sees to it that it does\n  \
+         Firefox: takes authorities from this system; this policy makes sure of it\n  \
            reg add HKLM\\SOFTWARE\\Policies\\Mozilla\\Firefox\\Certificates /v ImportEnterpriseRoots /t REG_DWORD /d 1 /f\n\
          \n\
          Safari: on a Mac that connects to this broker, with a copy of ca.pem\n  \

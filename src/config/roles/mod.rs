@@ -66,7 +66,7 @@ impl Roles {
         self.0.keys().map(String::as_str)
     }
 
-    /// Returns whether there is no role.
+    /// Returns whether no role is configured.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,4 +1,4 @@
-//! [`RowRights`]: what a row of `[[applications]]` says of its rights, and the [`Permissions`] that follow.
+//! [`RowRights`]: the keys of a row of `[[applications]]` about rights, and the [`Permissions`] that follow from them.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ impl RowRights {
     }
 }
 
-/// What a row may do that says nothing of rights.
+/// The permissions of a row without `role` and `permissions`.
 fn without_role(principal: &Principal) -> Permissions {
     let request = match principal {
         Principal::User(_) => Permission::All,

@@ -96,7 +96,7 @@ fn allows_some(rights: &Rights, right: &str, grant: &Pattern) -> bool {
     each_right(rights).into_iter().any(|(key, it)| key == right && it.check_some(grant).is_ok())
 }
 
-/// Roles that nobody can have.
+/// Warns about roles that neither an application nor an issuer has.
 fn unused(config: &Config) -> Vec<String> {
     if config.auth == AuthMode::Open {
         return Vec::new();

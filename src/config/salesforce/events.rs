@@ -58,7 +58,7 @@ pub enum Start {
 /// The name of the table of topics.
 pub(crate) const TOPICS: &str = "salesforce.events.topics";
 
-/// Warns about what is allowed but hardly intended.
+/// Warns about settings that are valid but probably a mistake.
 pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     let shared = config.channels.get("Salesforce").is_some_and(|channel| channel.scope == Scope::Shared);
     let addressed =

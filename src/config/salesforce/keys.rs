@@ -123,8 +123,8 @@ pub(crate) static SALESFORCE_KEYS: &[Key<Config>] = &[
         default: "120",
         unit: "a minute, 0 = no limit",
         meaning: "How many fetches and writes of one user reach the org in a minute; further ones are answered \
-                  `RATE_LIMITED`. Answers from the cache, and fetches that share the answer of another, do not count, nor do requests that are not sent because \
-                  Salesforce fails.",
+                  `RATE_LIMITED`. Answers from the cache, and fetches that share the answer of another, do not count, \
+                  nor do requests that are not sent because Salesforce fails.",
     },
     Key {
         name: "salesforce.credentials.mode",

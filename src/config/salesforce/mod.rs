@@ -49,7 +49,7 @@ pub(super) fn check(config: &Config, places: &Places, report: &mut Report) {
     proof_rules::check(config, places, report);
 }
 
-/// Warns about what is allowed but hardly intended.
+/// Warns about settings that are valid but probably a mistake.
 pub(super) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     let org = rules::warnings(config).into_iter().chain(events::warnings(config)).chain(objects::warnings(config));
     org.chain(proof_rules::warnings(config))
@@ -234,7 +234,7 @@ impl Salesforce {
                 "salesforce.private_key_file",
                 "is missing: log in with username and private_key_file, or with client_secret_file",
             ),
-            (jwt && secret, "salesforce.client_secret_file", "must not stand beside username or private_key_file"),
+            (jwt && secret, "salesforce.client_secret_file", "cannot be combined with username or private_key_file"),
             (
                 jwt && self.username.is_none(),
                 "salesforce.username",

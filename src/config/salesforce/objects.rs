@@ -139,7 +139,7 @@ pub(crate) fn check(config: &Config, places: &Places, report: &mut Report) {
     }
 }
 
-/// Warns about what is allowed but hardly intended.
+/// Warns about settings that are valid but probably a mistake.
 pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     let (objects, variables) = (&config.salesforce.objects, &config.salesforce.variables);
     let idle = objects.iter().filter(|(_, it)| !it.update && !it.create);

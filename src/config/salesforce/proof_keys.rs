@@ -23,8 +23,8 @@ static COMMON: &[Key<Config>] = &[Key {
     slot: Slot::Span(Duration::ZERO, |it| &mut it.proofs.session_max),
     default: r#""12h""#,
     unit: "",
-    meaning: "How long a session lives whose user Salesforce proved; then it is closed with 4401, and has to \
-              register again with a new proof. `\"0s\"`: for ever. It does not apply to static tokens.",
+    meaning: "How long a proof by Salesforce lasts. Then the session is closed with 4401, unless it has sent a new proof \
+              (`Broker/Application/Renew`). `\"0s\"`: for ever. It does not apply to other proofs.",
 }];
 
 /// The keys of every table.

@@ -103,7 +103,7 @@ fn beside_others(config: &Config, places: &Places, report: &mut Report) {
         config.applications.iter().filter(|it| it.user.is_none()).map(|it| it.source.as_str()).collect();
     for (table, proving) in config.proofs.each() {
         if let (AuthMode::Open, Some(place)) = (config.auth, places.of(&format!("{table}."))) {
-            let message = "must not stand beside auth.mode \"open\", which believes everybody: use \"tokens\"";
+            let message = "cannot be used with auth.mode \"open\", which checks no token: set \"tokens\"";
             report.add(place, table, message);
         }
         let key = format!("{table}.sources");
@@ -120,7 +120,7 @@ fn beside_others(config: &Config, places: &Places, report: &mut Report) {
     }
 }
 
-/// Warns about what is allowed but hardly intended.
+/// Warns about settings that are valid but probably a mistake.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let ways = config.proofs.each();
     let mut warnings = Vec::new();

@@ -1,4 +1,5 @@
-//! Checks the keys of `[salesforce]` against each other, and warns about what is allowed but hardly intended.
+//! Checks the keys of `[salesforce]` against each other, and warns about settings that are valid but
+//! probably a mistake.
 
 use std::time::Duration;
 

@@ -94,9 +94,9 @@ fn what_is_missing_or_contradicts_itself_is_a_mistake() {
         ),
         (&["refresh = '1m'"], "auth.jwt.idp.refresh: has no effect without jwks_url"),
         (&["ca_file = 'ca.pem'"], "auth.jwt.idp.ca_file: has no effect without jwks_url"),
-        (&["jwks_file = 'set.json'"], "auth.jwt.idp.key_file: must not stand beside another source of keys"),
+        (&["jwks_file = 'set.json'"], "auth.jwt.idp.key_file: is a second source of keys"),
         (&["algorithms = ['HS256']"], "auth.jwt.idp.secret_file: is missing"),
-        (&["key_file = -", "secret_file = 's'"], "auth.jwt.idp.secret_file: must not stand beside these algorithms"),
+        (&["key_file = -", "secret_file = 's'"], "auth.jwt.idp.secret_file: does not fit these algorithms"),
         (
             &["algorithms = ['HS256', 'RS256']", "key_file = -", "secret_file = 's'"],
             "auth.jwt.idp.algorithms: must have HS256 alone",
@@ -126,17 +126,14 @@ fn issuers_are_told_apart_and_each_of_several_names_its_users() {
     let second = |lines: &[&str]| format!("{ROLES}{}{}", table("a", &["users = ['*']"]), table("b", lines));
     check_file(
         &second(&["users = ['*']"]),
-        "15: auth.jwt.b.issuer: is another table's too: a token could not be told to belong to one of them",
+        "15: auth.jwt.b.issuer: is also the issuer of another table: each needs its own",
     );
     check_file(
         &second(&["issuer = 'b'"]),
         "15: auth.jwt.b.users: is missing: with several issuers, each names the users that it may prove, or [\"*\"]",
     );
     let file = format!("auth.mode = 'open'\n{ROLES}{}", table("a", &[]));
-    check_file(
-        &file,
-        "7: auth.jwt: must not stand beside auth.mode \"open\", which believes everybody: use \"tokens\"",
-    );
+    check_file(&file, "7: auth.jwt: cannot be used with auth.mode \"open\", which checks no token: set \"tokens\"");
 }
 
 #[test]

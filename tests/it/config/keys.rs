@@ -186,7 +186,7 @@ fn a_trusted_proxy_is_an_address_or_a_network() {
         "auth.mode = 'open'\n[http]\ntrusted_proxies = ['10.0.0.0/8', 'fd00::7']\nforwarded_header = 'forwarded'",
         "mode: open, for development: no token is asked
          listen: 127.0.0.1:7420, [::1]:7420
-         proxies whose forwarded is believed: 10.0.0.0/8, fd00::7",
+         trusted proxies (forwarded): 10.0.0.0/8, fd00::7",
     );
     check_file(
         "[http]\ntrusted_proxies = [\n'proxy.example.com',\n'10.0.0.1/8',\n'10.0.0.0/33']\nforwarded_header = 'x-real-ip'",
@@ -223,7 +223,7 @@ fn what_is_hardly_meant_is_a_warning() {
     );
     check_file(
         &format!("auth.mode = 'open'\n{application}"),
-        "warning: auth.mode is \"open\": [[applications]] is not used, any local program is whom it says it is
+        "warning: auth.mode is \"open\": [[applications]] is not used, any local program can name any user
          mode: open, for development: no token is asked
          listen: 127.0.0.1:7420, [::1]:7420",
     );
@@ -246,8 +246,8 @@ fn an_application_is_a_users_or_a_service_and_proved_by_a_hash() {
          1: applications[0].token_sha256: is missing: 'switchboard token new' prints a token and its hash; or name a client certificate by certificate_sha256 or certificate
          1: applications[0].user: is missing: an application needs user = \"NAME\", or service = true
          3: applications[1].source: must not be 'switchboard', the source of handlers in the broker itself
-         4: applications[1].user: must not stand beside service = true: an application is a user's or a service, never both
-         6: applications[1].observe: must not stand beside service = true: a service receives the events of every user anyway
+         4: applications[1].user: cannot be combined with service = true: an application is a user's or a service, never both
+         6: applications[1].observe: cannot be combined with service = true: a service receives the events of every user anyway
          9: applications[2].source: must not be empty
          10: applications[2].user: must not contain control characters
          11: applications[2].token_sha256: must be 64 hex digits: the SHA-256 of the token, not the token; 'switchboard token new' prints both

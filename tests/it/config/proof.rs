@@ -61,7 +61,7 @@ fn a_table_that_is_on_says_what_it_lacks() {
         &Given { variables: &[("SWITCHBOARD__AUTH__SALESFORCE_USERINFO__CACHE", "1m")], ..Given::default() },
         "environment: SWITCHBOARD__AUTH__SALESFORCE_USERINFO__CACHE: is missing: the org's My Domain, https://NAME.my.salesforce.com
          environment: SWITCHBOARD__AUTH__SALESFORCE_USERINFO__CACHE: is missing: the id of the org; a user of any other proves nothing here
-         environment: SWITCHBOARD__AUTH__SALESFORCE_USERINFO__CACHE: must not stand beside auth.mode \"open\", which believes everybody: use \"tokens\"",
+         environment: SWITCHBOARD__AUTH__SALESFORCE_USERINFO__CACHE: cannot be used with auth.mode \"open\", which checks no token: set \"tokens\"",
     );
 }
 
@@ -69,7 +69,7 @@ fn a_table_that_is_on_says_what_it_lacks() {
 fn what_would_weaken_a_proof_is_a_mistake() {
     check_file(
         &format!("auth.mode = 'open'\n{JWT}"),
-        "2: auth.salesforce_jwt: must not stand beside auth.mode \"open\", which believes everybody: use \"tokens\"",
+        "2: auth.salesforce_jwt: cannot be used with auth.mode \"open\", which checks no token: set \"tokens\"",
     );
     check_file(
         &format!("{JWT}lifetime = '2h'\nclock_skew = '6m'\nsources = []\n{USERINFO}cache = '6m'\nuser = 'federation_id'\n"),

@@ -103,7 +103,7 @@ fn a_row_names_a_role_that_exists_and_has_whole_permissions() {
          28: applications[3].role: must be a text in quotes
          29: applications[3].permissions: must be a table of lists of patterns: { publish = [\"channel/topic/subtopic\"] }
          30: applications[3].users: must be an array of users
-         35: applications[4].observe: must not stand beside service = true: a service receives the events of every user anyway
+         35: applications[4].observe: cannot be combined with service = true: a service receives the events of every user anyway
          36: applications[4].permissions.subscribe: is missing: without a role, permissions must have it; [] allows nothing
          36: applications[4].permissions.request: is missing: without a role, permissions must have it; [] allows nothing
          36: applications[4].permissions.handle: is missing: without a role, permissions must have it; [] allows nothing

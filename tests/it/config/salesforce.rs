@@ -69,7 +69,7 @@ fn a_store_in_an_org_needs_a_way_to_log_in() {
         "credentials.store = 'salesforce'\n[salesforce]\nclient_id = 'x'\nusername = 'u'\nclient_secret_file = 's'",
         "1: salesforce.private_key_file: is missing: the key that logs username in
          1: salesforce.login_url: must be the org's My Domain (https://NAME.my.salesforce.com): client credentials work nowhere else
-         5: salesforce.client_secret_file: must not stand beside username or private_key_file",
+         5: salesforce.client_secret_file: cannot be combined with username or private_key_file",
     );
     check_file(
         &format!("{JWT}[salesforce.credentials]\nmode = 'apex'\nkey = 'id'\n"),

@@ -117,6 +117,7 @@ fn the_page_is_the_one_that_the_program_prints() {
     let hint = "run: cargo run -- check --print-reference > docs/configuration.md";
     assert!(page == document(), "docs/configuration.md is stale; {hint}");
     for row in rows() {
+        assert!(!row.meaning.contains("  "), "{}: a line of its meaning does not end in a backslash", row.key);
         assert!(
             page.contains(&format!("| `{}` |", row.key.trim_start_matches("it."))),
             "{} is not in the page",

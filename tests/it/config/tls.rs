@@ -65,7 +65,7 @@ fn an_application_is_proved_by_one_token_or_one_certificate() {
     for proof in [format!("token_sha256 = '{HASH}'"), format!("certificate_sha256 = '{HASH}'"), subject.to_owned()] {
         assert!(load(&Given { file: Some(&row(&proof)), ..Given::default() }).is_ok(), "{proof}");
     }
-    let beside = "must not stand beside another proof: an application has one of token_sha256, certificate_sha256 and \
+    let beside = "cannot be combined with another proof: an application has one of token_sha256, certificate_sha256 and \
                   certificate; list it twice for two";
     check_file(
         &row(&format!("token_sha256 = '{HASH}'\n{subject}")),

@@ -85,9 +85,11 @@ impl Page {
         shell
     }
 
+    /// A block with the address of the page's broker, and with its folder in place of `/var/lib`.
     fn here(&self, text: &str) -> String {
         text.replace(&format!("localhost:{DEFAULT_ADDRESS}"), &self.broker.address().to_string())
             .replace(&format!("127.0.0.1:{DEFAULT_ADDRESS}"), &self.broker.address().to_string())
+            .replace("/var/lib/", &format!("{}/", self.folder.path().display()))
     }
 
     async fn play(&mut self, page: &str, block: &Block) {
@@ -102,10 +104,9 @@ impl Page {
             "file" => fs::write(self.folder.path().join(rest), text).unwrap(),
             "config" => {
                 let file = self.folder.path().join("switchboard.toml");
-                let here = format!("{}/", self.folder.path().display());
                 // `check` tries them.
                 fs::create_dir_all(self.folder.path().join("switchboard-key")).unwrap();
-                fs::write(file, text.replace("/var/lib/", &here)).unwrap();
+                fs::write(file, text).unwrap();
                 let check = self.shell("switchboard check --config switchboard.toml").output();
                 succeed(within("check", check).await.unwrap());
             }
