@@ -24,17 +24,22 @@ impl Chain {
             // A token that the table has for another source is refused, and so is a certificate: nothing else is tried.
             known => return known,
         };
-        let why = match &claim.token {
+        let of_nobody = match &claim.token {
             Some(token) if !self.issuers.is_empty() => match self.issuers.find(token.expose_secret()) {
                 Ok(found) => return self.issuers.verify(found, &claim.source).await,
-                Err(why) => why.into(),
+                Err(why) => Some(why),
             },
-            Some(_) | None => unknown,
+            Some(_) | None => None,
         };
-        match &self.rest {
-            Some(rest) => rest.verify(claim).await,
-            None => Err(AuthError::Unauthenticated(why)),
-        }
+        let Some(rest) = &self.rest else {
+            return Err(AuthError::Unauthenticated(of_nobody.map_or(unknown, Into::into)));
+        };
+        rest.verify(claim).await.map_err(|error| match (error, of_nobody) {
+            (AuthError::Unauthenticated(theirs), Some(why)) => {
+                AuthError::Unauthenticated(format!("{why}; {theirs}").into())
+            }
+            (error, _) => error,
+        })
     }
 }
 

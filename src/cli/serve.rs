@@ -131,6 +131,7 @@ fn load_options(arguments: Serve) -> LoadOptions {
 }
 
 fn run(arguments: Serve, format: Format) -> anyhow::Result<Exit> {
+    Hangups::hold().context("signals cannot be received")?;
     let own_folder = arguments.data_dir.clone();
     let options = load_options(arguments);
     let config = Config::load(options.clone())?;

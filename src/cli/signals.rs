@@ -46,16 +46,31 @@ pub(super) struct Hangups {
 }
 
 impl Hangups {
+    /// Keeps SIGHUP waiting until [`Hangups::new`], which has to be called on the same thread. Otherwise one that arrives
+    /// during the start would end the broker. Threads that are started meanwhile leave it to this one.
+    #[cfg(unix)]
+    pub(super) fn hold() -> io::Result<()> {
+        Ok(hangup().thread_block()?)
+    }
+
     #[cfg(unix)]
     pub(super) fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { signal: signal(SignalKind::hangup())? })
+        let signal = signal(SignalKind::hangup())?;
+        hangup().thread_unblock()?;
+        Ok(Self { signal })
     }
 
     /// Waits for SIGHUP.
     #[cfg(unix)]
     pub(super) async fn next(&mut self) {
         self.signal.recv().await;
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
+    pub(super) fn hold() -> io::Result<()> {
+        Ok(())
     }
 
     #[cfg(not(unix))]
@@ -69,4 +84,11 @@ impl Hangups {
     pub(super) async fn next(&mut self) {
         std::future::pending::<()>().await;
     }
+}
+
+#[cfg(unix)]
+fn hangup() -> nix::sys::signal::SigSet {
+    let mut set = nix::sys::signal::SigSet::empty();
+    set.add(nix::sys::signal::Signal::SIGHUP);
+    set
 }

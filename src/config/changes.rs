@@ -132,6 +132,7 @@ fn other_tables(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
     let has = |ways: &[(&'static str, _)], table: &str| ways.iter().any(|(name, _)| *name == table);
     let mut tables: Vec<_> =
         Proofs::TABLES.into_iter().map(|table| (table, has(&own, table) != has(&others, table))).collect();
+    tables.push(("auth.jwt", old.issuers != new.issuers));
     tables.push(("roles", old.roles != new.roles));
     tables.push(("salesforce.objects", old.salesforce.objects != new.salesforce.objects));
     tables.push(("salesforce.events.topics", old.salesforce.events.topics != new.salesforce.events.topics));
@@ -176,6 +177,7 @@ fn without_tables(config: &Config) -> Config {
     single.applications = Vec::new();
     single.channels.clear();
     single.roles = Roles::default();
+    single.issuers = Vec::new();
     single.salesforce.objects.clear();
     single.salesforce.events.topics.clear();
     single.warnings = Vec::new();

@@ -20,6 +20,10 @@ use wire::{Envelope, Triple, notice};
 /// How long an address that failed too often waits for its answer.
 pub(super) const DELAY: Duration = Duration::from_secs(1);
 
+/// How often the time to register starts anew because a verifier could not answer. Anybody can name a key that it does not
+/// know, and so would keep one of `limits.unregistered` connections for ever.
+const RESTARTS_MAX: u8 = 6;
+
 /// The version of the protocol.
 const PROTOCOL: u32 = 1;
 
@@ -209,6 +213,10 @@ impl Connection {
         outcome: Result<Identity, AuthError>,
         router: &Router,
     ) -> Option<Effect> {
+        if self.is_refusal_delayed() {
+            // It is decided already. This answers an earlier question.
+            return None;
+        }
         let mut registering = match *self.verifying.take()? {
             Verifying::Register(registering) => registering,
             Verifying::Renew(renewing) => return self.renewed(now, renewing, outcome, router),
@@ -230,7 +238,10 @@ impl Connection {
                 self.record_refusal(&registering, None, &refusal);
                 self.log_refusal(Some(&register()), &refusal);
                 self.push(now, registering.failure(&refusal));
-                self.timers.set(Timer::Registration, now + self.limits.registration);
+                if self.restarts < RESTARTS_MAX {
+                    self.restarts += 1;
+                    self.timers.set(Timer::Registration, now + self.limits.registration);
+                }
                 return None;
             }
         };

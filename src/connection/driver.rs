@@ -328,6 +328,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Some(Effect::Verify(claim)) => self.verification = Some(self.context.verifier.verify(claim)),
                 Some(Effect::Close(close)) => return Ending::Close(close),
             }
+            if !self.attached.connection.is_verifying() {
+                // A renewal that took too long is answered already.
+                self.verification = None;
+            }
             if self.burst.is_over {
                 yield_now().await;
                 self.burst = Burst::default();
@@ -436,9 +440,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             None => (WakeBatch::begin(), at),
         };
         let outcome = self.handle_burst(at);
+        // Taken also if nobody counts: a limit that a reload sets counts from then on.
+        let received = self.socket.take_received();
         if self.attached.connection.counts_bytes() {
-            let received = Input::Received(self.socket.take_received());
-            let effect = self.handle(now(), received);
+            let effect = self.handle(now(), Input::Received(received));
             debug_assert!(effect.is_none(), "counted bytes have no effect");
         }
         if self.burst.is_over && matches!(outcome, Ok(None)) && self.attached.connection.reads() {

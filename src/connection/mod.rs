@@ -60,7 +60,7 @@ pub enum Input<'a> {
     Binary,
     /// Another frame: a ping, a pong, a fragment. It counts against the rate as a message does.
     Frame,
-    /// This number of bytes was read since the last time, of whole frames and of parts. Wanted if
+    /// This number of bytes was read since the last burst, of whole frames and of parts. Used if
     /// [`Connection::counts_bytes`].
     Received(usize),
     /// Bytes came, perhaps of a frame that is not whole yet: a sign of life.
@@ -139,6 +139,8 @@ pub struct Connection {
     unregistered_requests: u32,
     /// A message that was handled may have had a secret.
     secret_read: bool,
+    /// How often the time to register has started anew.
+    restarts: u8,
     /// It has had a session.
     registered_before: bool,
     /// The log says that the present session has registered.
@@ -191,6 +193,7 @@ impl Connection {
             malformed: 0,
             unregistered_requests: 0,
             secret_read: false,
+            restarts: 0,
             registered_before: false,
             is_logged: false,
             limits,
@@ -237,7 +240,17 @@ impl Connection {
         self.verifying.is_none() && self.pause.is_none() && self.replies.len() < REPLIES_MAX
     }
 
-    /// Whether it wants [`Input::Received`].
+    /// Whether it waits for the verifier.
+    pub fn is_verifying(&self) -> bool {
+        self.verifying.is_some() && !self.is_refusal_delayed()
+    }
+
+    /// Whether a registration or a renewal was refused, and its answer is delayed.
+    fn is_refusal_delayed(&self) -> bool {
+        self.timers.get(Timer::Delay).is_some()
+    }
+
+    /// Whether it uses [`Input::Received`].
     pub fn counts_bytes(&self) -> bool {
         self.rate_bytes.is_some()
     }
@@ -373,11 +386,17 @@ impl Connection {
     fn take_over_limits(&mut self, now: Instant, router: &Router) {
         self.reloads = router.reloads();
         let limits = self.settings.limits();
+        let mut waits_for_rate = false;
         if (limits.rate, limits.burst) != (self.limits.rate, self.limits.burst) {
             self.rate = Rate::new(now, limits.rate, limits.burst);
+            waits_for_rate |= matches!(self.pause, Some(Pause::Rate));
         }
         if (limits.rate_bytes, limits.message_bytes) != (self.limits.rate_bytes, self.limits.message_bytes) {
             self.rate_bytes = Rate::of_bytes(now, &limits);
+            waits_for_rate |= matches!(self.pause, Some(Pause::RateBytes));
+        }
+        if waits_for_rate {
+            self.end_pause(now);
         }
         self.heartbeat.set(limits.heartbeat, limits.missed_pings);
         self.limits = limits;

@@ -270,6 +270,22 @@ mod tests {
         assert_eq!(told(now, &mut connection, &router).0, "done");
     }
 
+    /// The verifier may still be at a question that was given up.
+    #[test]
+    fn an_answer_to_an_earlier_question_does_not_lift_a_delayed_refusal() {
+        let (now, mut connection, router) = renewing(&Limits { failed_registrations: 1, ..Limits::default() });
+        let unknown = || Err(AuthError::Unauthenticated("unknown".into()));
+        connection.handle(now, Input::Verified(unknown()), &router);
+        assert_eq!(told(now, &mut connection, &router).0, "UNAUTHENTICATED");
+        ask(now, &mut connection, &router);
+        connection.handle(now, Input::Verified(unknown()), &router);
+        assert!(!connection.is_verifying() && !connection.reads(), "the answer is delayed");
+        assert!(connection.handle(now, Input::Verified(Ok(proved(1, 90))), &router).is_none());
+        assert!(taken(now, &mut connection, &router).is_empty() && !connection.reads());
+        assert!(connection.handle(now + DELAY, Input::Timeout, &router).is_none());
+        assert_eq!(told(now + DELAY, &mut connection, &router).0, "RATE_LIMITED");
+    }
+
     #[test]
     fn a_verifier_that_does_not_answer_costs_a_session_10_s() {
         let (now, mut connection, router) = renewing(&Limits::default());
@@ -277,7 +293,7 @@ mod tests {
         assert_eq!(connection.deadline(), Some(late));
         assert!(connection.handle(late, Input::Timeout, &router).is_none());
         assert_eq!(told(late, &mut connection, &router).0, "UPSTREAM_UNAVAILABLE");
-        assert!(connection.reads());
+        assert!(connection.reads() && !connection.is_verifying());
         assert!(connection.handle(late, Input::Verified(Ok(proved(1, 90))), &router).is_none());
         assert!(taken(late, &mut connection, &router).is_empty(), "its answer is too late");
     }

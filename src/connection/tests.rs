@@ -7,7 +7,7 @@ use wire::command::{Role, Subscribe};
 use wire::{ErrorCode, Refusal};
 
 use super::*;
-use crate::auth::{Permissions, Principal, Proved, Review, Verification, Verifier};
+use crate::auth::{Open, Permissions, Principal, Proved, Review, Verification, Verifier};
 use crate::config::{Config, Limits};
 use crate::connection::command::Registering;
 use crate::router::{Ids, Policy, Registration, Reviewed};
@@ -206,4 +206,42 @@ fn a_refused_registration_is_closed_with_its_own_reason() {
 pub(super) fn check_close(effect: Option<Effect>, code: CloseCode, reason: &str) {
     let Some(Effect::Close(close)) = effect else { panic!("{effect:?}") };
     assert_eq!((close.code(), close.reason()), (code, reason));
+}
+
+/// Anybody can name a key that the broker cannot look up at the moment.
+#[test]
+fn the_time_to_register_starts_anew_six_times() {
+    let (mut now, mut connection, router) = registered(Limits::default());
+    connection.handle(now, Input::Text(&command("Unregister")), &router);
+    for number in 0..8 {
+        now += Duration::from_secs(8);
+        connection.handle(now, Input::Text(&command("Register")), &router);
+        let unavailable = AuthError::Unavailable("not now".into());
+        assert!(connection.handle(now, Input::Verified(Err(unavailable)), &router).is_none());
+        taken(now, &mut connection, &router);
+        let end = now + Duration::from_secs(10);
+        let is_closed = connection.handle(end - Duration::from_millis(1), Input::Timeout, &router).is_some();
+        assert_eq!(is_closed, number > 5, "{number}");
+        if is_closed {
+            break;
+        }
+    }
+    assert!(connection.ended().is_none() && connection.session().is_none());
+}
+
+#[test]
+fn a_rate_that_a_reload_lifts_keeps_nobody_waiting() {
+    let limited = [Limits { rate: 10, burst: 1, ..Limits::default() }, Limits { rate_bytes: 10, ..Limits::default() }];
+    for limits in limited {
+        let (now, mut connection, router) = registered(Limits { heartbeat: Duration::from_hours(24), ..limits });
+        for _ in 0..3 {
+            connection.handle(now, Input::Frame, &router);
+            connection.handle(now, Input::Received(10 << 20), &router);
+        }
+        assert!(!connection.reads());
+        connection.settings.replace_limits(Limits { rate: 0, ..Limits::default() });
+        router.review(now, &Open);
+        connection.handle(now, Input::Timeout, &router);
+        assert!(connection.reads());
+    }
 }

@@ -19,24 +19,19 @@ pub(super) struct Opened {
     pub(super) issuers: Issuers,
     /// The keys that are fetched.
     pub(super) fetched: Vec<Arc<FetchedKeys>>,
-    /// What fetches those that were not fetched before.
+    /// What fetches them.
     pub(super) fetches: Vec<KeyFetch>,
 }
 
 /// Reads the keys of all issuers. Sends nothing. `before` has the fetched keys of the same issuers before a reload, which
-/// stay in use.
+/// stay in use, and are fetched by new tasks from then on: their `ca_file` may have another content.
 ///
 /// # Errors
 /// Every file that cannot be used.
 pub(super) fn open(config: &Config, before: &[Arc<FetchedKeys>]) -> Result<Opened, Vec<Unusable>> {
     let (mut issuers, mut fetched, mut fetches, mut unusable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for configured in &config.issuers {
-        let known = before.iter().find(|keys| keys.issuer() == configured.name);
-        let keys = match known {
-            Some(keys) => Ok(IssuerKeys::Fetched(Arc::clone(keys))),
-            None => keys(configured, &mut fetches),
-        };
-        match keys {
+        match keys(configured, before, &mut fetches) {
             Ok(keys) => {
                 if let IssuerKeys::Fetched(keys) = &keys {
                     fetched.push(Arc::clone(keys));
@@ -66,14 +61,20 @@ fn roles(config: &Config) -> Roles {
 /// Why a key of the configuration cannot be used.
 type Fault = (&'static str, String);
 
-fn keys(issuer: &JwtIssuer, fetches: &mut Vec<KeyFetch>) -> Result<IssuerKeys, Fault> {
+fn keys(issuer: &JwtIssuer, before: &[Arc<FetchedKeys>], fetches: &mut Vec<KeyFetch>) -> Result<IssuerKeys, Fault> {
     let algorithms = &issuer.rules.algorithms;
     let key = issuer.keys.key();
     let at = |path: &Path, why: &dyn fmt::Display| (key, format!("{}: {why}", path.display()));
     match &issuer.keys {
         KeysFrom::Url { url, ca_file, refresh } => {
-            let (now, name) = (Instant::now().into_std(), Arc::from(issuer.name.as_str()));
-            let keys = Arc::new(FetchedKeys::new(now, name, algorithms.clone(), *refresh));
+            let known = before.iter().find(|keys| keys.issuer() == issuer.name);
+            let keys = known.map_or_else(
+                || {
+                    let (now, name) = (Instant::now().into_std(), Arc::from(issuer.name.as_str()));
+                    Arc::new(FetchedKeys::new(now, name, algorithms.clone(), *refresh))
+                },
+                Arc::clone,
+            );
             let fetch = KeyFetch::new(Arc::clone(&keys), url, ca_file.as_deref());
             fetches.push(fetch.map_err(|error| match (error, ca_file) {
                 (SetupError::CaFile(why), Some(path)) => ("ca_file", format!("{}: {why}", path.display())),

@@ -43,7 +43,7 @@ impl KeyFetch {
             }
         };
         tokio::select! {
-            () = stop.cancelled() => {}
+            () = stop.cancelled() => self.keys.abandon(),
             () = fetching => {}
         }
     }

@@ -47,7 +47,6 @@ use self::listener::Descriptors;
 use self::listeners::Listeners;
 use self::refusal::Reason;
 use self::reload::{InForce, Replaceable};
-use self::same_user::SameUser;
 use self::tls::Tls;
 use self::wiring::Adapters;
 use crate::config::{Config, ListenAddress};
@@ -135,15 +134,13 @@ impl Server {
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
         try_config(&config, credentials_key.clone())?;
-        let (_, warnings) = SameUser::open(&config).map_err(UnusableList::from)?;
         let tls = Tls::open(&config.tls).map_err(UnusableList::from)?.map(Arc::new);
         let listeners = Listeners::open(&config, tls.as_deref())?;
-        let (in_force, fetches) = InForce::open(&config, &[])?;
+        let (in_force, fetches) = InForce::open(&config, tls.clone(), None)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
-        #[expect(clippy::disallowed_methods, reason = "the calendar enters here, once")]
-        let calendar = SystemTime::now();
+        let warnings = in_force.warnings().to_vec();
         let (now, policy) = (Instant::now().into_std(), Policy::new(&config));
-        let router = Router::new(now, calendar, policy, Ids::random(), adapters.declarations());
+        let router = Router::new(now, calendar(), policy, Ids::random(), adapters.declarations());
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
         let broker = Broker {
             router: Arc::new(router.with_switched_off(adapters.switched_off())),
@@ -215,6 +212,12 @@ impl Server {
 #[must_use]
 pub fn certificate_warnings(now: SystemTime, config: &Config) -> Vec<String> {
     tls::warnings(now, &config.tls)
+}
+
+/// The time of day.
+#[expect(clippy::disallowed_methods, reason = "the calendar enters here")]
+fn calendar() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Ends the requests whose time is up. Never ready.

@@ -3,18 +3,21 @@
 //! Nothing here waits for a network. What connections share and a reload replaces is in [`InForce`]. First that is
 //! replaced, then the router's number of reloads rises, then live sessions are judged (`router/review.rs`).
 
+use std::future::ready;
+use std::iter::once;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::key_fetch::KeyFetch;
 use super::same_user::SameUser;
-use super::tls::{Material, Tls};
-use super::trial::{UnusableList, try_files};
+use super::tls::{self, Material, Tls};
+use super::trial::UnusableList;
 use super::wiring::Proving;
-use super::{Broker, wiring};
-use crate::auth::{Claim, FetchedKeys, Proof, Proved, Review, Verification, Verifier};
+use super::{Broker, calendar, wiring};
+use crate::auth::{AuthError, Claim, ClientCertificate, FetchedKeys, Proof, Proved, Review, Verification, Verifier};
 use crate::config::{Changes, Config, Http, Mistakes};
 use crate::router::Reviewed;
 
@@ -34,6 +37,8 @@ pub struct Reloaded {
     pub changed: Vec<String>,
     /// What it did to live sessions.
     pub sessions: Reviewed,
+    /// What the operator should know of the new configuration.
+    pub warnings: Vec<String>,
 }
 
 /// Why a reload was refused. Nothing of it is in force.
@@ -80,17 +85,74 @@ pub(super) struct InForce {
     verifier: Box<dyn Verifier>,
     pub(super) http: Http,
     pub(super) same_user: SameUser,
-    /// The keys of issuers that are fetched.
+    /// The keys of issuers that are fetched, by tasks that end with `fetching`.
     fetched: Vec<Arc<FetchedKeys>>,
+    fetching: CancellationToken,
+    /// What vouches for certificates of clients, if there are TLS listeners.
+    tls: Option<Arc<Tls>>,
+    /// What the operator should know of it.
+    warnings: Vec<String>,
 }
 
 impl InForce {
-    /// Reads the files that it needs. `before` has the fetched keys of issuers before a reload. Returns what fetches the others,
-    /// too.
-    pub(super) fn open(config: &Config, before: &[Arc<FetchedKeys>]) -> Result<(Self, Vec<KeyFetch>), UnusableList> {
-        let (same_user, _) = SameUser::open(config)?;
-        let Proving { verifier, fetched, fetches } = wiring::verifier(config, before)?;
-        Ok((Self { verifier, http: config.http.clone(), same_user, fetched }, fetches))
+    /// Reads the files that it needs. `before` is what a reload replaces: its fetched keys stay in use. Returns what fetches
+    /// keys, too.
+    ///
+    /// # Errors
+    /// Every file that cannot be used.
+    pub(super) fn open(
+        config: &Config,
+        tls: Option<Arc<Tls>>,
+        before: Option<&Self>,
+    ) -> Result<(Self, Vec<KeyFetch>), UnusableList> {
+        let same_user = SameUser::open(config);
+        let proving = wiring::verifier(config, before.map_or(&[], |before| &before.fetched));
+        match (same_user, proving) {
+            (Ok((same_user, warnings)), Ok(Proving { verifier, fetched, fetches })) => {
+                let (http, fetching) = (config.http.clone(), CancellationToken::new());
+                Ok((Self { verifier, http, same_user, fetched, fetching, tls, warnings }, fetches))
+            }
+            (same_user, proving) => {
+                let proving = proving.err().unwrap_or_default();
+                Err(UnusableList::from(same_user.err().into_iter().chain(proving).collect::<Vec<_>>()))
+            }
+        }
+    }
+
+    /// What the operator should know of the settings that are in force.
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Returns why a certificate proves nothing now: a session without a token may have been connected since before its
+    /// authority was removed.
+    fn check_certificate(&self, claim: &Claim) -> Result<(), AuthError> {
+        match &claim.certificate {
+            Some(shown) if claim.token.is_none() && !self.vouches_for(shown) => Err(AuthError::Unauthenticated(
+                "no authority in tls.client_ca_file vouches for the client certificate any more".into(),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn vouches_for(&self, shown: &ClientCertificate) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.vouches_for(shown))
+    }
+}
+
+impl Verifier for InForce {
+    fn verify(&self, claim: Claim) -> Verification<'_> {
+        match self.check_certificate(&claim) {
+            Ok(()) => self.verifier.verify(claim),
+            Err(refused) => Box::pin(ready(Err(refused))),
+        }
+    }
+
+    fn review(&self, proved: &Proved<'_>) -> Review {
+        match proved.proof {
+            Proof::Certificate(shown) if !self.vouches_for(shown) => Review::End,
+            _ => self.verifier.review(proved),
+        }
     }
 }
 
@@ -117,19 +179,26 @@ impl<T> Replaceable<T> {
 impl Verifier for Replaceable<InForce> {
     fn verify(&self, claim: Claim) -> Verification<'_> {
         let in_force = self.get();
-        Box::pin(async move { in_force.verifier.verify(claim).await })
+        Box::pin(async move { in_force.verify(claim).await })
     }
 
     fn review(&self, proved: &Proved<'_>) -> Review {
-        self.get().verifier.review(proved)
+        self.get().review(proved)
     }
 }
 
 impl Broker {
-    /// Keeps the keys of issuers fresh, in tasks of their own.
+    /// Keeps the keys of issuers fresh, in tasks of their own, until a reload begins others.
     pub(super) fn fetch_keys(&self, fetches: Vec<KeyFetch>) {
+        let stop = self.in_force.get().fetching.clone();
         for fetch in fetches {
-            self.handlers.spawn(fetch.run(self.handlers_stop.clone()));
+            let (ends, stop) = (self.handlers_stop.clone(), stop.clone());
+            self.handlers.spawn(async move {
+                tokio::select! {
+                    () = ends.cancelled() => {}
+                    () = fetch.run(stop) => {}
+                }
+            });
         }
     }
 
@@ -140,30 +209,43 @@ impl Broker {
         if !changes.restart.is_empty() {
             return Err(ReloadError::Restart(changes.restart));
         }
-        try_files(&new)?;
+        let before = self.in_force.get();
         let material =
-            self.tls.as_ref().map(|tls| Ok::<_, UnusableList>((tls, Material::read(&new.tls)?))).transpose()?;
-        let (in_force, fetches) = InForce::open(&new, &self.in_force.get().fetched)?;
-        self.fetch_keys(fetches);
-        self.in_force.set(in_force);
+            self.tls.as_ref().map(|tls| Material::read(&new.tls).map(|material| (tls, material))).transpose();
+        let in_force = InForce::open(&new, self.tls.clone(), Some(&before));
+        // Everything is read before anything is in force.
+        let (material, (in_force, fetches)) = match (material, in_force) {
+            (Ok(material), Ok(in_force)) => (material, in_force),
+            (Ok(_), Err(unusable)) => return Err(unusable.into()),
+            (Err(tls), in_force) => {
+                let others = in_force.err().map(UnusableList::into_iter).into_iter().flatten();
+                return Err(UnusableList::from(once(tls).chain(others).collect::<Vec<_>>()).into());
+            }
+        };
         if let Some((tls, material)) = material {
             tls.replace(new.tls.clone(), material);
         }
+        let mut warnings = new.warnings.clone();
+        warnings.extend(tls::warnings(calendar(), &new.tls));
+        warnings.extend_from_slice(in_force.warnings());
+        self.in_force.set(in_force);
+        before.fetching.cancel();
+        self.fetch_keys(fetches);
         self.connections.replace(&new.limits);
         self.settings.replace_limits(new.limits.clone());
         self.router.replace_policy(&new);
         self.adapters.replace_bounds(&new);
-        let judge =
-            Judge { verifier: &self.in_force, tls: self.tls.as_deref(), renamed: renamed_tables(&changes.reload) };
+        let judge = Judge { verifier: &self.in_force, renamed: renamed_tables(&changes.reload) };
         let sessions = self.router.review(Instant::now().into_std(), &judge);
         *config = new;
-        Ok(Reloaded { number: self.router.reloads(), changed: changes.reload, sessions })
+        Ok(Reloaded { number: self.router.reloads(), changed: changes.reload, sessions, warnings })
     }
 }
 
-/// Keys of `[auth.salesforce_*]` that decide which user a proof is for. When they change, the sessions of the table may be
-/// of other users than it proves now.
-const NAMES_USERS: &[&str] = &["org_id", "user"];
+/// Keys of `[auth.salesforce_*]` that decide whom a proof is for. When they change, the sessions of the table may be of
+/// users whom it does not prove now.
+const NAMES_USERS: &[&str] =
+    &["org_id", "user", "username_claim", "federation_id_claim", "issuer", "audience", "allowed_clients"];
 
 /// The tables of which such a key has changed.
 fn renamed_tables(changed: &[String]) -> Vec<&str> {
@@ -174,7 +256,6 @@ fn renamed_tables(changed: &[String]) -> Vec<&str> {
 /// Judges live sessions by the verifier in force, except those of tables that name users in another way now.
 struct Judge<'a> {
     verifier: &'a dyn Verifier,
-    tls: Option<&'a Tls>,
     renamed: Vec<&'a str>,
 }
 
@@ -186,7 +267,6 @@ impl Verifier for Judge<'_> {
     fn review(&self, proved: &Proved<'_>) -> Review {
         match proved.proof {
             Proof::Salesforce(table) if self.renamed.contains(table) => Review::End,
-            Proof::Certificate(shown) if !self.tls.is_some_and(|tls| tls.vouches_for(shown)) => Review::End,
             _ => self.verifier.review(proved),
         }
     }
@@ -195,9 +275,12 @@ impl Verifier for Judge<'_> {
 /// Logs the outcome of a reload: names of keys, never values.
 fn log(outcome: &Result<Reloaded, ReloadError>) {
     match outcome {
-        Ok(Reloaded { number, changed, sessions }) => {
+        Ok(Reloaded { number, changed, sessions, warnings }) => {
             let Reviewed { ended, changed: rights } = sessions;
             let keys = changed.join(", ");
+            for warning in warnings {
+                tracing::warn!("{warning}");
+            }
             tracing::info!(number, changed = keys, ended, rights, "the configuration was reloaded");
         }
         Err(ReloadError::Mistakes(mistakes)) => {

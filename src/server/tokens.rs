@@ -28,14 +28,16 @@ fn of_authorization(headers: &HeaderMap) -> Result<Option<SecretString>, Refusal
     if values.next().is_some() {
         return Err(refuse("there are two Authorization headers; send one"));
     }
-    let Ok(value) = value.to_str() else { return Ok(None) };
-    let (scheme, token) = value.split_once(' ').unwrap_or((value, ""));
+    let value = value.to_str().map_err(|_| refuse("the header Authorization is not ASCII text"))?;
+    let (scheme, token) = value.split_once([' ', '\t']).unwrap_or((value, ""));
     Ok(scheme.eq_ignore_ascii_case("Bearer").then(|| SecretString::from(token.trim())))
 }
 
 fn of_subprotocol(headers: &HeaderMap) -> Result<Option<SecretString>, Refusal> {
-    let values = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
-    let offered: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+    let values: Result<Vec<&str>, _> =
+        headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().map(|value| value.to_str()).collect();
+    let values = values.map_err(|_| refuse("the header Sec-WebSocket-Protocol is not ASCII text"))?;
+    let offered: Vec<&str> = values.into_iter().flat_map(|value| value.split(',')).map(str::trim).collect();
     let mut tokens = offered.iter().filter_map(|it| {
         it.split_at_checked(PREFIX.len())
             .filter(|(prefix, _)| prefix.eq_ignore_ascii_case(PREFIX))
@@ -56,4 +58,31 @@ fn of_subprotocol(headers: &HeaderMap) -> Result<Option<SecretString>, Refusal> 
 
 fn refuse(text: &'static str) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, Reason::Token, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn status_of(name: &HeaderName, value: &[u8]) -> Option<StatusCode> {
+        let mut headers = HeaderMap::new();
+        headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        read(&headers).err().map(|refusal| refusal.status)
+    }
+
+    /// Otherwise it would count as a place that is not used, and another place would decide alone.
+    #[test]
+    fn a_place_that_cannot_be_read_is_refused() {
+        for (name, value) in [
+            (&AUTHORIZATION, b"Bearer \xe9\xff".as_slice()),
+            (&SEC_WEBSOCKET_PROTOCOL, b"switchboard.v1, switchboard.token.AAAA\xff"),
+        ] {
+            assert_eq!(status_of(name, value), Some(StatusCode::BAD_REQUEST));
+        }
+        let mut headers = HeaderMap::new();
+        headers.append(AUTHORIZATION, HeaderValue::from_static("Bearer\tt"));
+        assert!(matches!(read(&headers), Ok(Some(HandshakeToken::One(_)))));
+    }
 }

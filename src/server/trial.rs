@@ -69,6 +69,15 @@ impl UnusableList {
     }
 }
 
+impl IntoIterator for UnusableList {
+    type Item = Unusable;
+    type IntoIter = std::vec::IntoIter<Unusable>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl From<Unusable> for UnusableList {
     fn from(unusable: Unusable) -> Self {
         Self(vec![unusable])
@@ -104,16 +113,7 @@ pub fn try_config(config: &Config, credentials_key: Option<SecretString>) -> Res
     if found.is_empty() { Ok(()) } else { Err(UnusableList(found)) }
 }
 
-/// Tries every key, secret and certificate that the configuration names, for a reload: the rest is in use by the broker
-/// that reloads. Blocks on the disk.
-///
-/// # Errors
-/// Everything that cannot be used.
-pub(super) fn try_files(config: &Config) -> Result<(), UnusableList> {
-    let found = files(config);
-    if found.is_empty() { Ok(()) } else { Err(UnusableList(found)) }
-}
-
+/// Tries every key, secret and certificate that the configuration names.
 fn files(config: &Config) -> Vec<Unusable> {
     let mut found = Vec::new();
     found.extend(Tls::open(&config.tls).err());

@@ -164,7 +164,7 @@ pub(super) struct Proving {
     pub(super) verifier: Box<dyn Verifier>,
     /// The keys of issuers that are fetched.
     pub(super) fetched: Vec<Arc<FetchedKeys>>,
-    /// What fetches those that were not fetched before.
+    /// What fetches them.
     pub(super) fetches: Vec<KeyFetch>,
 }
 

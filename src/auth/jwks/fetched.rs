@@ -26,6 +26,8 @@ const RETRY_FIRST: Duration = Duration::from_secs(5);
 /// How long keys stay in use while fetches fail.
 const STALE_MAX: Duration = Duration::from_hours(24);
 
+const NOT_FETCHED: &str = "the issuer's keys cannot be fetched; try again later";
+
 /// The keys of an issuer that publishes them at an address.
 pub struct FetchedKeys {
     issuer: Arc<str>,
@@ -39,10 +41,10 @@ pub struct FetchedKeys {
 }
 
 struct State {
-    /// The set, and when it was fetched.
-    known: Option<(Arc<KeySet>, Instant)>,
-    /// Failed fetches since the last good one.
+    known: Option<Arc<KeySet>>,
+    /// Failed fetches since the last good one, and when the first of them ended.
     failures: u32,
+    failing_since: Option<Instant>,
     /// When the next fetch begins, unless a session wants it earlier.
     due: Instant,
     /// A session wants a fetch at once.
@@ -59,7 +61,7 @@ enum Look {
     /// A fetch will bring others.
     Awaits,
     /// They lack the key, and no fetch may begin now.
-    NotNow,
+    NotNow { has_keys: bool },
 }
 
 impl FetchedKeys {
@@ -72,7 +74,15 @@ impl FetchedKeys {
     /// The keys of the issuer with this table, of which none is known yet. The first fetch is due at once.
     #[must_use]
     pub fn new(now: Instant, issuer: Arc<str>, algorithms: Vec<Algorithm>, refresh: Duration) -> Self {
-        let state = State { known: None, failures: 0, due: now, wanted: false, in_progress: false, asked: None };
+        let state = State {
+            known: None,
+            failures: 0,
+            failing_since: None,
+            due: now,
+            wanted: false,
+            in_progress: false,
+            asked: None,
+        };
         Self {
             issuer,
             algorithms,
@@ -110,8 +120,15 @@ impl FetchedKeys {
     /// Applies the result of a fetch: the bytes of a key set, or why there are none.
     pub fn finish(&self, now: Instant, outcome: Result<&[u8], String>) {
         let outcome = outcome.and_then(|json| KeySet::parse(json, &self.algorithms).map_err(str::to_owned));
-        self.state.lock().finish(now, &self.issuer, self.refresh, outcome);
+        // Under the lock, so that a session which sees this outcome already is not woken by it.
+        let mut state = self.state.lock();
+        state.finish(now, &self.issuer, self.refresh, outcome);
         self.ended.send_modify(|fetches| *fetches += 1);
+    }
+
+    /// Notes that a fetch has ended without an outcome, because another task fetches from now on.
+    pub fn abandon(&self) {
+        self.state.lock().in_progress = false;
     }
 
     /// Returns a set that decides about a token with this algorithm and key id, for which it may wait for one fetch.
@@ -123,7 +140,10 @@ impl FetchedKeys {
         let mut ended = self.ended.subscribe();
         match self.state.lock().look(now(), &self.issuer, algorithm, id) {
             Look::Known(set) => return Ok(set),
-            Look::NotNow => return Err(unavailable("the issuer's keys lack that of the JWT; try again later")),
+            Look::NotNow { has_keys: true } => {
+                return Err(unavailable("the issuer's keys lack that of the JWT; try again later"));
+            }
+            Look::NotNow { has_keys: false } => return Err(unavailable(NOT_FETCHED)),
             Look::Awaits => self.wanted.notify_one(),
         }
         if time::timeout(PATIENCE, ended.changed()).await.is_err() {
@@ -136,12 +156,12 @@ impl FetchedKeys {
 impl State {
     /// The keys that are still in use.
     fn keys(&mut self, now: Instant, issuer: &str) -> Option<Arc<KeySet>> {
-        let (_, fetched) = self.known.as_ref()?;
-        if now.saturating_duration_since(*fetched) > STALE_MAX {
-            tracing::error!(issuer, "the keys of an issuer are over 24 h old and are not used any more");
+        let failing = |since| now.saturating_duration_since(since) > STALE_MAX;
+        if self.known.is_some() && self.failing_since.is_some_and(failing) {
+            tracing::error!(issuer, "the keys of an issuer could not be fetched for 24 h and are not used any more");
             self.known = None;
         }
-        self.known.as_ref().map(|(set, _)| Arc::clone(set))
+        self.known.clone()
     }
 
     fn look(&mut self, now: Instant, issuer: &str, algorithm: Algorithm, id: Option<&str>) -> Look {
@@ -152,7 +172,7 @@ impl State {
             return Look::Awaits;
         }
         if self.asked.is_some_and(|asked| now.saturating_duration_since(asked) < ASK_EVERY) {
-            return Look::NotNow;
+            return Look::NotNow { has_keys: self.known.is_some() };
         }
         self.asked = Some(now);
         self.wanted = true;
@@ -169,7 +189,7 @@ impl State {
         let is_fresh = self.failures == 0;
         // A fresh set decides, also if it lacks the key.
         let set = self.keys(now, issuer).filter(|set| is_fresh || set.decides(algorithm, id));
-        set.ok_or_else(|| unavailable("the issuer's keys cannot be fetched; try again later"))
+        set.ok_or_else(|| unavailable(NOT_FETCHED))
     }
 
     fn finish(&mut self, now: Instant, issuer: &str, refresh: Duration, outcome: Result<KeySet, String>) {
@@ -181,14 +201,15 @@ impl State {
                 if self.failures > 0 || !stays {
                     tracing::info!(issuer, keys = set.len(), "fetched the keys of an issuer");
                 }
-                self.failures = 0;
+                (self.failures, self.failing_since) = (0, None);
                 self.due = now + refresh;
-                self.known = Some((Arc::new(set), now));
+                self.known = Some(Arc::new(set));
             }
             Err(error) => {
                 let doubled = RETRY_FIRST.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
                 let retry_in = doubled.min(refresh);
                 self.failures = self.failures.saturating_add(1);
+                self.failing_since.get_or_insert(now);
                 self.due = now + retry_in;
                 match stays {
                     true => tracing::warn!(
@@ -329,15 +350,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn known_keys_stay_in_use_for_24_h() {
+    async fn known_keys_stay_in_use_for_24_h_of_failed_fetches() {
         let keys = keys();
         fetch(&keys, Ok(&set("a"))).await;
-        let fetched = time::Instant::now();
-        while fetched.elapsed() + REFRESH < STALE_MAX {
+        // As long as no fetch fails, however rare they are.
+        time::sleep(STALE_MAX * 2).await;
+        assert_eq!(ask(&keys, "a").await.0, "known");
+        fetch(&keys, Err("down")).await;
+        let failed = time::Instant::now();
+        while failed.elapsed() + REFRESH < STALE_MAX {
             fetch(&keys, Err("down")).await;
             assert_eq!(ask(&keys, "a").await.0, "known");
         }
-        time::sleep_until(fetched + STALE_MAX + SECOND).await;
+        time::sleep_until(failed + STALE_MAX + SECOND).await;
         let (asked, _) = tokio::join!(ask(&keys, "a"), fetch(&keys, Err("down")));
         assert_eq!(asked.0, "unavailable");
     }

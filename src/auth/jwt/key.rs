@@ -153,8 +153,7 @@ impl Keys {
     /// # Errors
     /// What is wrong, without a word of the secret.
     pub fn from_secret(bytes: &[u8]) -> Result<Self, &'static str> {
-        let secret = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+        let secret = bytes.strip_suffix(b"\r\n").or_else(|| bytes.strip_suffix(b"\n")).unwrap_or(bytes);
         if secret.windows(10).any(|it| it == b"-----BEGIN") {
             return Err("holds PEM: a public key is not secret, and a private key belongs to the issuer alone");
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Proven;
-use crate::auth::{AuthError, Ends, Identity, Permission, Permissions, Principal, Proof, Proved, Review};
-use crate::config::{Application, Config, ProvenUser, Proving};
+use crate::auth::{AuthError, Ends, Identity, Permission, Permissions, Principal, Proof, Proved, Review, RowSources};
+use crate::config::{Config, ProvenUser, Proving};
 use wire::check_name;
 
 /// The rules of one table for its users.
@@ -15,10 +15,8 @@ pub(super) struct Admission {
     user: ProvenUser,
     /// The allowed sources; empty: any.
     sources: HashSet<String>,
-    /// Sources of services in `[[applications]]`, whose names users' applications must not take.
-    services: HashSet<String>,
-    /// Exclusive sources in `[[applications]]`, which a proved user may have once, too.
-    exclusive: HashSet<String>,
+    /// Sources of `[[applications]]` that concern its users.
+    rows: RowSources,
     request: Permission,
     ends: Ends,
 }
@@ -26,15 +24,11 @@ pub(super) struct Admission {
 impl Admission {
     /// The rules of a table, beside those of `[[applications]]`.
     pub(super) fn new(config: &Config, table: &'static str, proving: &Proving) -> Self {
-        let sources = |wanted: fn(&Application) -> bool| {
-            config.applications.iter().filter(|it| wanted(it)).map(|it| it.source.clone()).collect()
-        };
         Self {
             table,
             user: proving.user,
             sources: proving.sources.iter().cloned().collect(),
-            services: sources(|it| it.user.is_none()),
-            exclusive: sources(|it| it.user.is_some() && it.exclusive),
+            rows: config.row_sources(),
             request: match &proving.request {
                 Some(patterns) => Permission::Patterns(Arc::from(patterns.as_slice())),
                 None => Permission::All,
@@ -64,7 +58,7 @@ impl Admission {
         })?;
         Ok(Identity {
             principal: Principal::User(Arc::from(user.as_str())),
-            exclusive: self.exclusive.contains(source),
+            exclusive: self.rows.exclusive.contains(source),
             permissions: self.permissions(),
             proof: Proof::Salesforce(self.table),
             ends: self.ends,
@@ -86,7 +80,7 @@ impl Admission {
 
     /// Checks that a proved user's application may register under this name.
     fn check_source(&self, source: &str) -> Result<(), AuthError> {
-        if self.services.contains(source) {
+        if self.rows.services.contains(source) {
             return Err(AuthError::Forbidden(
                 "the source is a service's, by its own token in [[applications]]: choose another name".into(),
             ));

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::signing::Signer;
 use super::{Files, SECRET, broker, claims, issuer, proves, refused, register};
-use crate::support::{Broker, application};
+use crate::support::{Broker, application, envelope};
 
 fn token(change: Value) -> String {
     Signer::secret(SECRET).token("HS256", &claims(change))
@@ -145,4 +145,66 @@ async fn a_token_names_at_least_one_role_or_has_the_default_one() {
     assert_eq!(warnings, 1, "an unknown role beside a known one is logged once");
     let (broker, _files) = start("", "roles = 'switchboard.roles'").await;
     refused(&broker, "softphone", &token(json!({})), "FORBIDDEN", "role").await;
+}
+
+#[tokio::test]
+async fn a_session_may_do_what_its_roles_allow_and_a_service_receives_its_users_envelopes_only() {
+    let roles = "roles = 'roles'\nservice = 'svc'\nusers = ['*@example.com']\nsources = ['softphone', 'router']";
+    let (broker, _files) = start("", roles).await;
+    let named = |user: &str, roles: Value| token(json!({ "sub": user, "roles": roles }));
+    let (mut listener, reply) = register(&broker, "softphone", &named("a@example.com", json!("listener"))).await;
+    assert_eq!(reply["Success"], true, "{reply}");
+    assert_eq!(listener.subscribe_refused("Desk/*/*", json!({})).await, "FORBIDDEN");
+    listener.publish("Phone/Call/Ring", 1).await;
+    let error = listener.next_error("FORBIDDEN").await;
+    assert!(error["data"]["ErrorMessage"].as_str().unwrap().contains("role 'listener'"), "{error}");
+    let (mut agent, _) = register(&broker, "softphone", &named("b@example.com", json!(["listener", "agent"]))).await;
+    agent.publish("Phone/Call/Ring", 1).await;
+    agent.fence().await;
+
+    let service = token(json!({ "svc": true, "sub": "(none)", "roles": "agent" }));
+    let (mut router, reply) = register(&broker, "router", &service).await;
+    assert_eq!((&reply["Success"], &reply["User"]), (&json!(true), &Value::Null), "{reply}");
+    router.subscribe("Phone/*/*").await;
+    agent.publish("Phone/Call/Ring", 2).await;
+    assert_eq!(router.next_on("Phone/Call/Ring").await["user"], "b@example.com");
+    router.send(envelope("Phone/Call/Ring", json!({ "user": "eve@example.org" }))).await;
+    router.next_error("FORBIDDEN").await;
+}
+
+#[tokio::test]
+async fn a_reload_reads_the_roles_of_live_sessions_again() {
+    let files = Files::new();
+    let secret = files.write("secret", SECRET);
+    let issuer = issuer("idp", &format!("algorithms = ['HS256']\nsecret_file = '{secret}'\nroles = 'roles'"));
+    let role = |name: &str, publish: &str| {
+        format!("[roles.{name}]\npublish = ['{publish}']\nsubscribe = []\nrequest = []\nhandle = []\n")
+    };
+    let toml = |rows: &str, roles: &[String]| format!("{rows}{issuer}{}", roles.concat());
+    let broker = Broker::with_config(&toml("", &[role("kept", "*/*/*"), role("removed", "*/*/*")])).await;
+    let named = |roles: Value| token(json!({ "roles": roles }));
+    let mut narrowed = register(&broker, "softphone", &named(json!("kept"))).await.0;
+    let mut ending = register(&broker, "softphone", &named(json!("removed"))).await.0;
+    let mut both = register(&broker, "softphone", &named(json!(["removed", "kept"]))).await.0;
+    narrowed.publish("Desk/Lamp/On", 1).await;
+    narrowed.fence().await;
+
+    broker.configure(&toml("", &[role("kept", "Phone/*/*")]));
+    let line = broker.reload().await;
+    assert!(line.contains("changed=\"roles\" ended=1 rights=2"), "{line}");
+    ending.next_error("UNAUTHENTICATED").await;
+    assert_eq!(ending.closed().await, 4401);
+    for peer in [&mut narrowed, &mut both] {
+        peer.publish("Desk/Lamp/On", 2).await;
+        peer.next_error("FORBIDDEN").await;
+        peer.publish("Phone/Call/Ring", 2).await;
+        peer.fence().await;
+    }
+
+    // The source belongs to a service from now on.
+    broker.configure(&toml(&application("softphone", None, ""), &[role("kept", "Phone/*/*")]));
+    let line = broker.reload().await;
+    assert!(line.contains("ended=2"), "{line}");
+    narrowed.next_error("UNAUTHENTICATED").await;
+    assert_eq!(narrowed.closed().await, 4401);
 }

@@ -55,6 +55,16 @@ fn tables_that_can_be_repeated_are_compared_by_name() {
     check("", queue, &["channels.\"a b\".fold_case", "channels.Queue.scope"]);
     check(queue, queue, &[]);
     check("", "[channels.Plain]\nscope = 'user'\n", &[]);
+    let role = "[roles.agent]\npublish = []\nsubscribe = []\nrequest = []\nhandle = []\n";
+    check("", role, &["roles"]);
+    let issuer = |sources: &str| {
+        format!(
+            "{role}[auth.jwt.idp]\nissuer = 'https://idp.example'\naudience = ['b']\nalgorithms = ['HS256']\n\
+             secret_file = 's'\nuser = 'sub'\nrole = 'agent'\nsources = ['{sources}']\n"
+        )
+    };
+    check(role, &issuer("a"), &["auth.jwt"]);
+    check(&issuer("a"), &issuer("b"), &["auth.jwt"]);
     let object = "[salesforce]\nclient_id = 'x'\nclient_secret_file = 'y'\n[salesforce.objects.Task]\nupdate = true\n\
                   update_fields = { Subject = 'Subject' }\n";
     let changes = load(&Given { file: Some(object), ..Given::default() }).map(|new| Changes::between(&of(""), &new));

@@ -1,9 +1,12 @@
 //! Reload by SIGHUP: what it changes for sessions, and what it refuses.
 
+use std::process::Stdio;
+
 use serde_json::json;
+use tokio::process::Command;
 
 use crate::support::http::{HANDSHAKE, http};
-use crate::support::{Broker, Peer, application, envelope, token_of};
+use crate::support::{Broker, Peer, application, envelope, token_of, within};
 
 /// Waits for the end of a session whose proof was removed.
 async fn revoked(peer: &mut Peer) {
@@ -231,4 +234,58 @@ async fn without_a_configuration_file_a_hangup_is_only_logged() {
     broker.signal("HUP").await;
     broker.log_until("the line about SIGHUP", |log| log.contains("there is no configuration file")).await;
     app.fence().await;
+}
+
+#[tokio::test]
+async fn the_warnings_of_a_new_configuration_are_logged() {
+    let row = application("softphone", Some("alice"), "");
+    let broker = Broker::with_config(&row).await;
+    broker.configure(&format!("http.same_user = false\n{row}"));
+    let line = broker.reload().await;
+    assert!(line.contains("changed=\"http.same_user\""), "{line}");
+    let log = broker.log();
+    let is_warning =
+        |line: &str| line.contains("WARN") && line.contains("programs of every user of this host can connect");
+    assert!(log.lines().any(is_warning), "{log}");
+}
+
+/// A service manager may send it as soon as the process runs.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_hangup_during_the_start_does_not_end_the_broker() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows: String = (0..2000).map(|number| application(&format!("app{number}"), Some("alice"), "")).collect();
+    std::fs::write(folder.path().join("switchboard.toml"), rows).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(folder.path().join("switchboard.toml"));
+    command.arg("--data-dir").arg(folder.path().join("data")).kill_on_drop(true);
+    let log = std::fs::File::create(folder.path().join("log")).unwrap();
+    let mut broker = command.stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+    let id = broker.id().unwrap();
+    // From the moment that it holds the signal (bit 0 of the mask).
+    let holds = || {
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        let mask =
+            status.lines().find_map(|line| line.strip_prefix("SigBlk:")).map(str::trim).unwrap_or("0").to_owned();
+        u64::from_str_radix(&mask, 16).is_ok_and(|mask| mask & 1 == 1)
+    };
+    within("a start that holds SIGHUP", async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let sent = Command::new("kill").args(["-HUP", &id.to_string()]).status().await.unwrap();
+    assert!(sent.success());
+    let mut line = String::new();
+    let mut stdout = tokio::io::BufReader::new(broker.stdout.take().unwrap());
+    within("its line", tokio::io::AsyncBufReadExt::read_line(&mut stdout, &mut line)).await.unwrap();
+    assert!(line.starts_with("listening on"), "{line}");
+    // What arrived meanwhile is a reload.
+    within("a reload", async {
+        while !std::fs::read_to_string(folder.path().join("log")).unwrap().contains("the configuration was reloaded") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
 }

@@ -215,6 +215,7 @@ async fn a_session_ends_with_a_reload_after_which_no_authority_vouches_for_its_c
     let mut ending = Encrypted::open(&url, &files, Some(&removed), None).await;
     assert_eq!(staying.register("kept", json!({})).await["Success"], true);
     assert_eq!(ending.register("removed", json!({})).await["Success"], true);
+    let mut late = Encrypted::open(&url, &files, Some(&removed), None).await;
 
     std::fs::write(files.path("ca.pem"), files.authority.pem()).unwrap();
     let line = broker.reload().await;
@@ -223,6 +224,11 @@ async fn a_session_ends_with_a_reload_after_which_no_authority_vouches_for_its_c
     assert!(error.to_text().unwrap().contains("UNAUTHENTICATED"), "{error}");
     let Some(Ok(Message::Close(Some(close)))) = within("a close", ending.0.next()).await else { panic!("no close") };
     assert_eq!(u16::from(close.code), 4401);
+    assert_eq!(
+        late.register("removed", json!({})).await["ErrorCode"],
+        "UNAUTHENTICATED",
+        "connected before the reload"
+    );
     let again = connect(&url, &Arc::new(files.client(Some(&removed)))).await;
     let refused = match again {
         Ok(mut stream) => within("the refusal", tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1])).await.is_err(),

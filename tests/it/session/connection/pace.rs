@@ -99,6 +99,28 @@ async fn a_session_over_its_rate_of_bytes_is_read_more_slowly() {
     assert!((expected - 0.5..expected + 0.5).contains(&took), "{took} s, not {expected}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_rate_of_bytes_that_a_reload_sets_counts_from_then_on() {
+    let broker = Broker::new(limits());
+    let mut app = broker.app("app", 1 << 20).await;
+    for number in 0..200 {
+        app.send(&text(&event(number, 10_000))).await;
+    }
+    app.say(&command("Connection", "Ping", &json!({}))).await;
+    assert_eq!(app.next().await["subtopic"], "Ping");
+    let reload = |rate_bytes| {
+        broker.settings.replace_limits(Limits { rate_bytes, message_bytes: 20_000, ..limits() });
+        broker.router.review(Instant::now().into_std(), &Open);
+    };
+    reload(10_000);
+    for _ in 0..2 {
+        let start = Instant::now();
+        app.say(&command("Connection", "Ping", &json!({}))).await;
+        assert_eq!(app.next().await["subtopic"], "Ping");
+        assert!(start.elapsed() < Duration::from_secs(1), "what was sent before is not counted");
+    }
+}
+
 /// Pings and empty fragments cost the broker work, before registration too.
 #[tokio::test(start_paused = true)]
 async fn pings_and_empty_fragments_count_against_the_rate() {
