@@ -67,7 +67,8 @@ impl Builder {
     }
 
     /// Sets a function that returns the token. It is called before every attempt to connect, so each registration has a
-    /// new token, and when the proof of the session expires in a minute. It has 30 s to answer.
+    /// new token, and when the proof of the session expires in a minute. It has 30 s to answer. It may return a token that
+    /// it returned before; if that one expires within a minute too, it is called again every few seconds.
     ///
     /// ```
     /// # use switchboard_client::Client;
@@ -91,7 +92,8 @@ impl Builder {
     }
 
     /// Sets a function that returns the token as it is now, such as the content of a file. It is called when a
-    /// [token provider](Self::token_provider) is. If the broker refuses the token and the function still returns the same
+    /// [token provider](Self::token_provider) is. In the last minute of a token, it is called every few seconds, and the
+    /// session is renewed once it returns another one. If the broker refuses the token and the function still returns the same
     /// one, the client stops, as with a [fixed token](Self::token).
     pub fn token_reader<P, F, E>(mut self, read: P) -> Self
     where

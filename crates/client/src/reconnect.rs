@@ -71,7 +71,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, orders: mpsc::Receiver<Order>, backoff: Backoff) -> Self {
-        let renewal = Renewal::new(backoff.fresh());
+        let renewal = Renewal::new(Instant::now(), backoff.fresh());
         Self { shared, orders, table: Table::default(), out: VecDeque::new(), backoff, reconnect_after: None, renewal }
     }
 
@@ -116,7 +116,7 @@ impl Driver {
         let mut batch = Vec::with_capacity(BATCH);
         let mut unannounced = Some(session);
         self.reconnect_after = None;
-        self.renewal.reset();
+        self.renewal.reset(Instant::now());
         for message in early {
             self.receive(message);
         }
@@ -185,8 +185,8 @@ impl Driver {
         match self.table.receive(message) {
             Received::Handled => {}
             Received::Draining(after) => self.reconnect_after = Some(after),
-            Received::Expiring => self.renewal.begin(&self.shared.settings),
-            Received::Renewed(reply) => self.renewal.answered(&reply),
+            Received::Expiring => self.renewal.begin(Instant::now(), &self.shared.settings),
+            Received::Renewed(reply) => self.renewal.answered(Instant::now(), &self.shared.settings, &reply),
             Received::Subscribed => self.sweep(),
             Received::Unserved(request) => self.out.extend(self.shared.unserved(&request)),
         }

@@ -69,6 +69,18 @@ impl Token {
         }
     }
 
+    /// As [`get`](Self::get), but `None` if a reader still returns the token that was given out last.
+    pub(super) async fn get_changed(&self, limit: Duration) -> Result<Option<SecretString>, Error> {
+        let Self::Reader(read, used) = self else { return self.get(limit).await };
+        let token = ask(read, limit).await?;
+        let mut used = used.lock().await;
+        if is_same(used.as_ref(), &token) {
+            return Ok(None);
+        }
+        *used = Some(token.clone());
+        Ok(Some(token))
+    }
+
     /// Returns whether a later token can be another one.
     pub(super) fn can_change(&self) -> bool {
         match self {
@@ -82,8 +94,12 @@ impl Token {
         let Self::Reader(read, used) = self else { return self.can_change() };
         // A token that cannot be read now may be another one later.
         let Ok(token) = ask(read, limit).await else { return true };
-        used.lock().await.as_ref().is_none_or(|used| used.expose_secret() != token.expose_secret())
+        !is_same(used.lock().await.as_ref(), &token)
     }
+}
+
+fn is_same(used: Option<&SecretString>, token: &SecretString) -> bool {
+    used.is_some_and(|used| used.expose_secret() == token.expose_secret())
 }
 
 fn boxed<P, F, E>(provider: P) -> Provider

@@ -94,7 +94,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
 
     /// Checks that the application sends nothing for a moment.
     pub(crate) async fn receives_nothing(&mut self) {
-        let heard = timeout(Duration::from_millis(50), self.socket.next()).await;
+        self.receives_nothing_for(Duration::from_millis(50)).await;
+    }
+
+    /// Checks that the application sends nothing for this long.
+    pub(crate) async fn receives_nothing_for(&mut self, duration: Duration) {
+        let heard = timeout(duration, self.socket.next()).await;
         assert!(heard.is_err(), "{heard:?}");
     }
 
