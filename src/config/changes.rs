@@ -33,6 +33,7 @@ const WITH_RELOAD: &[&str] = &[
     "protected",
     "requests",
     "limits",
+    "resume",
     "roles",
     "tls",
 ];

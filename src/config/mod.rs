@@ -21,6 +21,7 @@ mod jwt;
 mod lines;
 mod mistake;
 mod network;
+mod resume;
 mod roles;
 mod rules;
 mod salesforce;
@@ -42,6 +43,7 @@ pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use network::Network;
+pub use resume::Resume;
 pub(crate) use roles::each_right;
 pub use roles::{Roles, UnknownRole};
 pub use salesforce::{
@@ -98,6 +100,8 @@ pub struct Config {
     pub requests: Requests,
     /// `[limits]`
     pub limits: Limits,
+    /// `[resume]`
+    pub resume: Resume,
     /// Warnings about settings that are valid but probably a mistake.
     pub warnings: Vec<String>,
 }
@@ -411,6 +415,7 @@ impl Default for Config {
             salesforce: Salesforce::default(),
             requests: Requests::default(),
             limits: Limits::default(),
+            resume: Resume::default(),
             warnings: Vec::new(),
         }
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::slot::{Slot, Word};
 use super::text;
-use super::{AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, salesforce, same_user, tls};
+use super::{
+    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, resume, salesforce, same_user, tls,
+};
 
 /// The shortest duration that a timer keeps.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -37,7 +39,8 @@ pub(crate) const VARIABLE_PREFIX: &str = "SWITCHBOARD__";
 
 /// The keys that stand once.
 pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
-    KEYS.iter().chain(tls::TLS_KEYS).chain(same_user::SAME_USER_KEYS).chain(salesforce::all_keys())
+    let one_file = [KEYS, tls::TLS_KEYS, same_user::SAME_USER_KEYS, resume::RESUME_KEYS];
+    one_file.into_iter().flatten().chain(salesforce::all_keys())
 }
 
 static KEYS: &[Key<Config>] = &[

@@ -79,6 +79,7 @@ impl Config {
         let mut own = Self {
             requests: self.requests.clone(),
             limits: self.limits.clone(),
+            resume: self.resume,
             salesforce: self.salesforce.clone(),
             proofs: self.proofs.clone(),
             ..Self::default()

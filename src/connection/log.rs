@@ -49,7 +49,8 @@ impl<'a> Leaving<'a> {
 }
 
 impl Connection {
-    pub(super) fn log_registered(&mut self, now: Instant, session: &Session) {
+    /// Logs that a session was registered, or that it goes on.
+    pub(super) fn log_registered(&mut self, now: Instant, session: &Session, is_resumed: bool) {
         let (cause, lines_max) = match self.registered_before {
             false => (Cause::Registered, REGISTERED_MAX),
             true => (Cause::RegisteredAgain, REGISTERED_AGAIN_MAX),
@@ -60,7 +61,8 @@ impl Connection {
             let (source, user) = (session.source(), session.user());
             // Only a flood leaves lines out.
             let omitted = (omitted > 0).then_some(omitted);
-            tracing::info!(source, user, address = %self.address, session = %session.id(), omitted, "registered");
+            let what = if is_resumed { "resumed" } else { "registered" };
+            tracing::info!(source, user, address = %self.address, session = %session.id(), omitted, "{what}");
         }
     }
 
@@ -82,6 +84,22 @@ impl Connection {
             %lasted,
             "left"
         );
+    }
+
+    /// Logs that a session goes on without a connection.
+    pub(super) fn log_away(&self, session: &Session, leaving: &Leaving<'_>) {
+        if self.is_logged {
+            let (source, user, Leaving { reason, code }) = (session.source(), session.user(), leaving);
+            tracing::info!(source, user, address = %self.address, session = %session.id(), reason, code, "away");
+        }
+    }
+
+    /// Logs that another connection has the session.
+    pub(super) fn log_replaced(&self, session: &Session) {
+        if self.is_logged {
+            let (source, user) = (session.source(), session.user());
+            tracing::info!(source, user, address = %self.address, session = %session.id(), "replaced by another connection");
+        }
     }
 
     /// Logs a registration that closes its connection. The words are the broker's own, with nothing of a token in them; the

@@ -17,6 +17,7 @@ mod pause;
 mod proof;
 mod rate;
 mod renew;
+mod resume;
 mod settings;
 mod shutdown;
 mod timer;
@@ -39,7 +40,7 @@ use wire::{Close, CloseCode, notice};
 
 use crate::auth::{AuthError, Claim, ClientCertificate, Identity};
 use crate::config::Limits;
-use crate::router::{Allowance, End, OnFull, Router, Session};
+use crate::router::{Allowance, End, Ending, OnFull, Router, Session};
 use crate::websocket::{Frame, ping};
 use command::Verifying;
 use heartbeat::{Beat, Heartbeat};
@@ -115,6 +116,8 @@ pub struct Connection {
     /// What the client showed in its TLS handshake.
     certificate: Option<Arc<ClientCertificate>>,
     phase: Phase,
+    /// The number under which its resumable session knows it; 0 for any other session.
+    attachment: u64,
     /// Counts the connection while it is not registered.
     unregistered: Option<UnregisteredGuard>,
     /// The token of the handshake.
@@ -179,6 +182,7 @@ impl Connection {
             address,
             certificate: None,
             phase: Phase::Unregistered,
+            attachment: 0,
             unregistered: Some(guard),
             token: None,
             verifying: None,
@@ -273,6 +277,9 @@ impl Connection {
             self.replies = VecDeque::new();
         }
         let Phase::Registered(session) = &self.phase else { return };
+        if self.attachment != 0 {
+            return self.take_resumable(now, (session, self.attachment), most - own, router, frames);
+        }
         let outbox = session.outbox();
         let (room, at) = (most - own, frames.len());
         let (mut lagging, mut dropped) = (None, 0);
@@ -298,17 +305,17 @@ impl Connection {
         if !self.replies.is_empty() {
             return Poll::Ready(());
         }
-        self.session().map_or(Poll::Pending, |session| session.outbox().poll_ready(cx))
+        self.session().map_or(Poll::Pending, |session| session.outbox().taker(self.attachment).poll_ready(cx))
     }
 
     /// Ready when the session's outbox ended.
     pub fn poll_end(&self, cx: &mut task::Context<'_>) -> Poll<End> {
-        self.session().map_or(Poll::Pending, |session| session.outbox().poll_end(cx))
+        self.session().map_or(Poll::Pending, |session| session.outbox().taker(self.attachment).poll_end(cx))
     }
 
     /// Why the session's outbox ended, if it did.
     pub fn ended(&self) -> Option<End> {
-        self.session().and_then(|session| session.outbox().ended())
+        self.session().and_then(|session| session.outbox().taker(self.attachment).ended())
     }
 
     /// Ready when a pause is over before its time: then it wants [`Input::Relieved`].
@@ -340,6 +347,9 @@ impl Connection {
                 self.heartbeat.hear();
                 None
             }
+            Input::Timeout | Input::Verified(_) | Input::Drain(_) | Input::Restart if self.is_replaced() => {
+                Some(self.replaced(now))
+            }
             Input::Timeout => self.fire_timers(now, router),
             Input::Verified(outcome) => self.verified(now, outcome, router),
             Input::Relieved => {
@@ -366,6 +376,7 @@ impl Connection {
                 Some(self.close(now, router, Close::new(CloseCode::SlowConsumer, reason)))
             }
             Input::Ended(End::Close(code, reason)) => Some(self.close(now, router, Close::new(code, reason))),
+            Input::Ended(End::Replaced) => Some(self.replaced(now)),
             // The connection itself detaches its session, and then it has none.
             Input::Ended(End::Detached) => None,
             Input::Drain(reconnect_after) => {
@@ -374,7 +385,12 @@ impl Connection {
             }
             Input::Restart => self.restart(now, router),
             Input::Gone(gone) => {
-                self.leave(now, router, &Leaving::of(&gone));
+                let ending = match &gone {
+                    Gone::ByPeer(code) => Ending::ByPeer(*code),
+                    Gone::Fault(close) => Ending::Closed(close.code()),
+                    Gone::Lost => Ending::Lost,
+                };
+                self.leave(now, router, &Leaving::of(&gone), ending);
                 self.end();
                 None
             }
@@ -453,7 +469,7 @@ impl Connection {
                 }
                 Timer::SlowConsumer => {
                     let stalled = "slow consumer: nothing was taken for too long";
-                    Some(self.close(now, router, Close::new(CloseCode::SlowConsumer, stalled)))
+                    Some(self.close_for(now, router, Close::new(CloseCode::SlowConsumer, stalled), Ending::Stalled))
                 }
                 Timer::Restart => {
                     // What it asked since the drain ended.

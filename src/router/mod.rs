@@ -34,6 +34,7 @@ mod access;
 mod change;
 mod decide;
 mod deliver;
+mod end;
 mod event;
 mod frames;
 mod hint;
@@ -44,6 +45,7 @@ mod policy;
 mod presence;
 mod pressure;
 mod request;
+mod resume;
 mod retained;
 mod review;
 mod session;
@@ -52,12 +54,14 @@ mod wake;
 
 pub use change::Reason;
 pub use decide::Decision;
+pub use end::Ending;
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
-pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken};
+pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken, Taker};
 pub use policy::{Limits, Policy};
-pub use presence::Application;
+pub use presence::{Application, ApplicationState};
 pub use pressure::Allowance;
 pub use request::door::{Data, Door, Given, Payload};
+pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, Resumption, Ticket, Wanted};
 pub use retained::Replay;
 pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
@@ -76,13 +80,17 @@ use crate::telemetry::LogLimit;
 use crate::websocket::Frame;
 use hint::Hints;
 use index::Index;
-use presence::{Change, Presence};
+use presence::{Change, Joined, Place, Presence};
 use request::deadlines::Requests;
 use request::pending::Pending;
+use resume::Resumes;
 use retained::Retained;
 use session::Role;
 use wire::{ErrorCode, Refusal};
 use wire::{Pattern, Triple, notice};
+
+/// How often a session that registers looks for room again, after sessions that were away have ended for it.
+const DISPLACED_MAX: usize = 8;
 
 /// Routes envelopes between the sessions of one broker.
 pub struct Router {
@@ -96,6 +104,7 @@ pub struct Router {
     requests: Requests,
     retained: Retained,
     presence: Presence,
+    resumes: Resumes,
     declarations: Vec<Declaration>,
     off: Vec<SwitchedOff>,
     /// Limits the log lines that sessions can cause.
@@ -217,8 +226,10 @@ impl Router {
     /// A router without sessions. `calendar`: what time it is now, for presence.
     #[must_use]
     pub fn new(now: Instant, calendar: SystemTime, policy: Policy, ids: Ids, declarations: Vec<Declaration>) -> Self {
+        let requests = Requests::new(now, policy.limits().blocked);
         Self {
-            requests: Requests::new(now, policy.limits().blocked),
+            resumes: Resumes::new(&policy.resume(), &ids.key(), Arc::clone(requests.earlier())),
+            requests,
             policy,
             ids,
             calendar: (now, calendar),
@@ -260,7 +271,21 @@ impl Router {
         &self,
         now: Instant,
         registration: Registration,
-        is_current: impl FnOnce() -> bool,
+        is_current: impl Fn() -> bool,
+    ) -> Result<Option<Arc<Session>>, Refusal> {
+        let joined = self.join(now, registration, None, |_| (), is_current)?;
+        Ok(joined.inspect(|session| self.tell_presence(now, session, Change::Joined)))
+    }
+
+    /// Lists a session, after `prepare` was called with it. Nobody is told yet. `except`: the number of a session that ends
+    /// as soon as this one is listed.
+    fn join(
+        &self,
+        now: Instant,
+        registration: Registration,
+        except: Option<u64>,
+        prepare: impl FnOnce(&mut Session),
+        is_current: impl Fn() -> bool,
     ) -> Result<Option<Arc<Session>>, Refusal> {
         if registration.source == OWN_SOURCE {
             return Err(Refusal::new(
@@ -270,12 +295,18 @@ impl Router {
         }
         let exclusive = registration.identity.exclusive;
         let role = Role::of(&registration.identity.principal);
-        let session = self.session(now, role, registration, None);
-        if !self.presence.join(&session, exclusive, &self.policy.limits(), is_current)? {
-            return Ok(None);
+        let mut session = self.session(now, role, registration, None);
+        prepare(&mut session);
+        let session = Arc::new(session);
+        let place = Place { exclusive, except, longest_away: &|fits| self.longest_away(fits) };
+        for _ in 0..DISPLACED_MAX {
+            match self.presence.join(&session, &place, &self.policy.limits(), &is_current)? {
+                Joined::Listed => return Ok(Some(session)),
+                Joined::Outdated => return Ok(None),
+                Joined::Displaces(others) => others.iter().for_each(|other| self.displace(now, other)),
+            }
         }
-        self.tell_presence(now, &session, Change::Joined);
-        Ok(Some(session))
+        Err(Refusal::new(ErrorCode::TooManySessions, "other sessions register at the same moment; try again"))
     }
 
     /// Attaches an adapter, which sends events, and receives those that it subscribes to. It is not an application, so
@@ -295,18 +326,12 @@ impl Router {
             Identity::unproved(Principal::Service, Permissions { handle: Permission::All, ..Permissions::default() });
         let source = OWN_SOURCE.to_owned();
         let registration = Registration { source, identity, echo: false, address: None, outbox };
-        self.session(now, Role::Adapter, registration, door)
+        Arc::new(self.session(now, Role::Adapter, registration, door))
     }
 
-    fn session(
-        &self,
-        now: Instant,
-        role: Role,
-        registration: Registration,
-        door: Option<Arc<dyn Door>>,
-    ) -> Arc<Session> {
+    fn session(&self, now: Instant, role: Role, registration: Registration, door: Option<Arc<dyn Door>>) -> Session {
         let since = self.date(now);
-        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, door))
+        Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, door)
     }
 
     /// What the calendar says at a moment of the monotonic clock.
@@ -318,40 +343,6 @@ impl Router {
     /// How long ago a session registered.
     pub fn age(&self, now: Instant, session: &Session) -> Duration {
         self.date(now).duration_since(session.since).unwrap_or_default()
-    }
-
-    /// Ends a session's registration: its subscriptions end, what it asked is withdrawn, what it was given fails.
-    pub fn detach(&self, now: Instant, session: &Arc<Session>) {
-        let (subscriptions, given, asked) = {
-            let mut holds = session.holds.lock();
-            holds.close();
-            let asked: Vec<_> = holds.asked.values().cloned().collect();
-            (std::mem::take(&mut holds.subscriptions), holds.given_in_order(), asked)
-        };
-        // From here on nothing is pushed to it, and it is given nothing.
-        session.outbox().end(End::Detached);
-        let waited = session.turns.close(&self.requests);
-        for subscription in &subscriptions {
-            self.unlist(now, subscription);
-        }
-        for (pending, handler) in waited {
-            self.handler_left(now, &pending, &handler);
-        }
-        for pending in given {
-            self.handler_gone(now, &pending, session);
-        }
-        for pending in asked {
-            if let Some(gather) = &pending.gather {
-                gather.cancel();
-            }
-            self.withdraw(now, &pending, "the requester left");
-        }
-        debug_assert!(session.holds.lock().is_idle(), "a session that has gone holds no request");
-        debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));
-        if session.role != Role::Adapter {
-            self.presence.leave(session);
-            self.tell_presence(now, session, Change::Left);
-        }
     }
 
     /// Ends the session with the longest queue, in bytes, because all queues together use too much memory. Its connection
@@ -401,15 +392,15 @@ impl Router {
         Unanswered(self.requests.all())
     }
 
-    /// Whether any of these requests is pending still. Forgets those that have ended.
+    /// Whether any of these requests is pending still between sessions that have a connection. Forgets the others.
     pub fn any_pending(&self, requests: &mut Unanswered) -> bool {
-        requests.0.retain(|pending| !pending.has_ended());
+        requests.0.retain(|pending| pending.is_pending_here());
         !requests.0.is_empty()
     }
 
     /// When [`Router::expire`] wants to be called next; the caller means to call it then.
     pub fn deadline(&self) -> Option<Instant> {
-        self.requests.deadline()
+        self.requests.deadline(|| self.resume_deadline())
     }
 
     /// Told whenever the next deadline has become earlier.
@@ -428,10 +419,14 @@ impl Router {
             hints: self.hints.len(),
             retained_values,
             retained_bytes,
+            resumable: self.resumes.len(),
+            kept: self.resumes.kept().entries(),
+            kept_bytes: self.resumes.kept().bytes(),
             ..Size::default()
         };
         self.presence.each(|session| {
             size.sessions += 1;
+            size.away += usize::from(session.is_away());
             size.asked += session.holds.lock().asked.len();
             size.given += session.busy();
             size.turns += session.turns.len();
@@ -449,6 +444,14 @@ pub struct Unanswered(Vec<Arc<Pending>>);
 pub struct Size {
     /// Registered sessions.
     pub sessions: usize,
+    /// Those of them that have no connection.
+    pub away: usize,
+    /// Sessions whose tokens are known.
+    pub resumable: usize,
+    /// Messages that are kept for resumable sessions, once for each session.
+    pub kept: usize,
+    /// The memory that they use, in bytes.
+    pub kept_bytes: usize,
     /// Pending requests; a gather counts once for each handler.
     pub requests: usize,
     /// Requests that registered sessions asked and that are not answered.

@@ -51,6 +51,7 @@ impl Router {
     /// [`Router::review`] follow.
     pub fn replace_policy(&self, config: &Config) {
         self.policy.replace(config);
+        self.resumes.set_limits(&config.resume);
         self.requests.set_blocked_max(config.requests.blocked);
     }
 
@@ -63,9 +64,13 @@ impl Router {
         let mut reviewed = Reviewed::default();
         for session in &sessions {
             let Some(principal) = session.role.principal() else { continue };
-            let present = session.permissions();
-            let (source, proof) = (session.source(), session.proof());
-            let proved = Proved { source, principal: &principal, proof, permissions: &present };
+            // Under the lock, a session that resumes has its new proof already, or sees the new number.
+            let (present, proof) = {
+                let _holds = session.holds.lock();
+                (session.permissions(), session.proof())
+            };
+            let proved =
+                Proved { source: session.source(), principal: &principal, proof: &proof, permissions: &present };
             match verifier.review(&proved) {
                 Review::Same => {}
                 Review::Keep(permissions) if *present == permissions => {}
@@ -79,6 +84,7 @@ impl Router {
                 }
             }
         }
+        self.bound_away(now);
         reviewed
     }
 }

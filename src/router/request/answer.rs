@@ -118,7 +118,7 @@ impl Router {
     pub fn expire(&self, now: Instant) {
         for pending in self.requests.due(now) {
             let Outcome::Ended(before) = self.requests.apply(now, &pending, Event::Expire) else { continue };
-            let refusal = words::timed_out(now, &pending, &before);
+            let refusal = words::timed_out(now, &pending, &before, self.away_since(&before));
             match &before {
                 State::Given(handler) => {
                     let session = &handler.session;
@@ -126,6 +126,7 @@ impl Router {
                     if let Some(door) = session.door() {
                         door.withdraw(pending.id, &refusal);
                     }
+                    self.tell_away(now, session, &pending);
                     self.tell_failure(now, &pending, &session.source, &refusal);
                 }
                 State::Waiting(handlers) => {
@@ -143,6 +144,7 @@ impl Router {
                 session.outbox().end(End::Close(CloseCode::Policy, words::BLOCKED));
             }
         }
+        self.expire_away(now);
     }
 
     /// The handler of a request has gone: another one gets it if it is idempotent, else its requester is told.
@@ -189,11 +191,15 @@ impl Router {
         let candidates = self.candidates(&pending.asker, &envelope, scope, &facts);
         let asking = Asking::again(pending, &envelope, Arc::clone(&text));
         let routed = self.place(now, &asking, Some(pending), candidates)?;
-        // A handler that takes commands: delivery has completed it.
+        self.complete(now, pending, routed);
+        Ok(())
+    }
+
+    /// Tells the requester that a handler which takes commands has got its request: delivery has completed it.
+    pub(in crate::router) fn complete(&self, now: Instant, pending: &Pending, routed: Routed) {
         if let (Some(receipt), Some(id)) = (routed.receipt, &pending.asker_id) {
             pending.asker.push(now, notice::receipt(id, receipt.receivers, None).into(), OnFull::Close).ok();
         }
-        Ok(())
     }
 
     /// Ends a request that no handler takes, with a refusal that its requester has yet to be told.

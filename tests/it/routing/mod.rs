@@ -7,5 +7,6 @@ mod handler_gone;
 mod load;
 mod pressure;
 mod replay;
+mod resume;
 mod retained;
 mod rights;

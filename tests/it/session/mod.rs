@@ -11,4 +11,5 @@ mod presence;
 mod registering;
 mod reload;
 mod reload_load;
+mod resume;
 mod roles;

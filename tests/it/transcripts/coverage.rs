@@ -23,6 +23,7 @@ const TOPICS: &[&str] = &[
     "Pressure",
     "Register",
     "Renew",
+    "Resume",
     "Retained values",
     "Scope",
     "Session",

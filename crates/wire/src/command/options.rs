@@ -38,12 +38,28 @@ pub(super) trait Options<'a>: Sized {
                 return Err(invalid(format!("the field 'data' of a command must be an object, not {}", kind(data))));
             }
         };
+        options.fill(data, "")?;
+        Ok(options)
+    }
+
+    /// Reads an option that is an object. The names of its members have its own name before a dot.
+    fn read_within(option: &str, object: &'a str) -> Result<Self, Refusal> {
+        let mut options = Self::absent();
+        options.fill(object, &format!("{option}."))?;
+        Ok(options)
+    }
+
+    /// Reads the members of an object. `prefix` precedes their names.
+    fn fill(&mut self, object: &'a str, prefix: &str) -> Result<(), Refusal> {
         // The text was checked when the envelope was read, so this cannot fail.
         let Members(members) =
-            serde_json::from_str(data).map_err(|_| invalid("the field 'data' of a command must be an object"))?;
+            serde_json::from_str(object).map_err(|_| invalid("the field 'data' of a command must be an object"))?;
         for (key, value) in members {
-            let name = string(key.get());
-            match name.as_deref().and_then(|name| options.option(name)) {
+            let name = string(key.get()).map(|name| match prefix {
+                "" => name,
+                prefix => Cow::Owned(format!("{prefix}{name}")),
+            });
+            match name.as_deref().and_then(|name| self.option(name)) {
                 Some(Raw { json: place @ None, .. }) => *place = Some(value.get()),
                 Some(Raw { name, .. }) => {
                     return Err(invalid(format!("the option '{name}' occurs twice in 'data'")));
@@ -51,7 +67,7 @@ pub(super) trait Options<'a>: Sized {
                 None => return Err(unknown_option(name.as_deref(), Self::KNOWN)),
             }
         }
-        Ok(options)
+        Ok(())
     }
 }
 
@@ -140,6 +156,18 @@ impl<'a> Raw<'a> {
             Some("true") => Ok(Some(true)),
             Some("false") => Ok(Some(false)),
             Some(json) => Err(self.wrong("true or false", json)),
+        }
+    }
+
+    /// Reads a whole number, which is at least 0. One that is too large is taken for the largest.
+    pub(super) fn count(self) -> Result<Option<u64>, Refusal> {
+        let Some(json) = self.json() else { return Ok(None) };
+        if json.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(Some(json.parse().unwrap_or(u64::MAX)));
+        }
+        match kind(json) {
+            "a number" => Err(invalid(format!("data.{} must be a whole number, at least 0", self.name))),
+            _ => Err(self.wrong("a whole number, at least 0", json)),
         }
     }
 
