@@ -97,12 +97,14 @@ impl Router {
         }
         let permissions = Arc::new(permissions);
         let judged: Vec<_> = holds.subscriptions.iter().map(|it| self.judge(it, &before, &permissions)).collect();
-        let waiting = session.outbox().hold(|| {
+        let change = || {
             session.set_permissions(Arc::clone(&permissions));
             for (subscription, judged) in holds.subscriptions.iter().zip(&judged) {
                 set(subscription, judged);
             }
-        });
+        };
+        let may_stay = |frame: &Frame, kind| self.may_still_receive(session, &permissions, frame, kind);
+        let dropped = session.outbox().hold(now, change, may_stay);
         let (mut ended, mut narrowed) = (Vec::new(), Vec::new());
         for (subscription, judged) in std::mem::take(&mut holds.subscriptions).into_iter().zip(judged) {
             match judged {
@@ -123,7 +125,7 @@ impl Router {
         for subscription in &ended {
             self.unlist(now, subscription);
         }
-        self.drop_waiting(now, session, &permissions, waiting);
+        self.take_back(now, session, &dropped);
         tracing::debug!(
             source = &*session.source,
             session = %session.id,
@@ -144,24 +146,12 @@ impl Router {
         Judged::Stays { is_checked: self.is_checked(&after), loses_something: loses_grants || before.loses(&after) }
     }
 
-    /// Drops messages that wait for a session and that its permissions do not allow.
-    fn drop_waiting(
-        &self,
-        now: Instant,
-        session: &Arc<Session>,
-        permissions: &Permissions,
-        waiting: Vec<(Frame, Kind)>,
-    ) {
-        let forbidden = |(frame, kind): (Frame, Kind)| {
-            let is_allowed = decode(frame.text(), DecodeLimits::OWN)
-                .is_ok_and(|envelope| self.may_still_receive(session, permissions, &envelope, kind));
-            (!is_allowed).then_some(frame)
-        };
-        let forbidden: Vec<_> = waiting.into_iter().filter_map(forbidden).collect();
-        if forbidden.is_empty() {
+    /// Takes the requests among frames that a session was to get, and that were dropped, back from it.
+    fn take_back(&self, now: Instant, session: &Arc<Session>, dropped: &[Frame]) {
+        if dropped.is_empty() {
             return;
         }
-        for frame in session.outbox().withdraw(now, &forbidden) {
+        for frame in dropped {
             let request =
                 decode(frame.text(), DecodeLimits::OWN).ok().and_then(|it| it.id()?.parse::<RequestId>().ok());
             if let Some(pending) = request.and_then(|id| session.given(id)) {
@@ -173,16 +163,11 @@ impl Router {
     }
 
     /// Whether permissions allow a message that waits for their session.
-    fn may_still_receive(
-        &self,
-        session: &Session,
-        permissions: &Permissions,
-        envelope: &Envelope<'_>,
-        kind: Kind,
-    ) -> bool {
+    fn may_still_receive(&self, session: &Session, permissions: &Permissions, frame: &Frame, kind: Kind) -> bool {
+        let Ok(envelope) = decode(frame.text(), DecodeLimits::OWN) else { return false };
         let triple = envelope.triple();
         if triple.is_broker() {
-            return session.may_know(permissions, presence_of(envelope).as_deref());
+            return session.may_know(permissions, presence_of(&envelope).as_deref());
         }
         let facts = self.policy.facts(triple);
         let scope = match envelope.user() {

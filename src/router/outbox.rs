@@ -4,7 +4,7 @@
 //! full outbox ends, and its connection closes the session with the reason. Frames leave in the order in which they were
 //! pushed; the frames of a [`Replay`] leave where the replay was pushed. Nothing here waits but the `poll_*` functions.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -203,30 +203,24 @@ impl Outbox {
         });
     }
 
-    /// Calls `change` while nothing is pushed or taken. Returns the events and requests that wait.
-    pub(super) fn hold(&self, change: impl FnOnce()) -> Vec<(Frame, Kind)> {
+    /// Calls `change`, then drops the waiting events and requests for which `may_stay` returns `false`, while nothing is
+    /// pushed or taken. Returns what it has dropped.
+    pub(super) fn hold(
+        &self,
+        now: Instant,
+        change: impl FnOnce(),
+        may_stay: impl Fn(&Frame, Kind) -> bool,
+    ) -> Vec<Frame> {
         let mut state = self.state.lock();
         state.checks = true;
         change();
-        let waiting = state.queue.iter().filter_map(|entry| match entry {
-            Entry::Frame(frame, _, kind @ (Kind::Event | Kind::Request)) => Some((frame.clone(), *kind)),
-            Entry::Frame(_, _, Kind::Other) | Entry::Replay(_) => None,
-        });
-        waiting.collect()
-    }
-
-    /// Removes these frames, as far as they wait still. Returns those that it has removed.
-    pub(super) fn withdraw(&self, now: Instant, frames: &[Frame]) -> Vec<Frame> {
-        // The very frames, not others with the same text.
-        let wanted: BTreeSet<_> = frames.iter().map(|frame| frame.wire().as_ptr()).collect();
-        let mut state = self.state.lock();
         let was_over_half = state.over_half(self.limits);
-        let mut withdrawn = Vec::new();
+        let mut dropped = Vec::new();
         for entry in std::mem::take(&mut state.queue) {
             match entry {
-                Entry::Frame(frame, on_full, kind) if wanted.contains(&frame.wire().as_ptr()) => {
+                Entry::Frame(frame, on_full, kind @ (Kind::Event | Kind::Request)) if !may_stay(&frame, kind) => {
                     state.uncount(&Entry::Frame(frame.clone(), on_full, kind));
-                    withdrawn.push(frame);
+                    dropped.push(frame);
                 }
                 entry => state.queue.push_back(entry),
             }
@@ -234,7 +228,7 @@ impl Outbox {
         let relieved = state.note_relief(now, self.limits, was_over_half).then(|| std::mem::take(&mut state.relief));
         drop(state);
         relieved.into_iter().flatten().for_each(Waker::wake);
-        withdrawn
+        dropped
     }
 
     /// Takes up to `most` frames, oldest first, and stops at a replay.
