@@ -53,7 +53,7 @@ impl Router {
     /// dropped. The session is told with `Broker/Subscription/Ended`. A request that it was given and has not been sent is
     /// given to another handler if it is idempotent; otherwise its requester gets `HANDLER_GONE`.
     pub fn change_permissions(&self, now: Instant, session: &Arc<Session>, permissions: Permissions, reason: Reason) {
-        self.change_if(now, session, permissions, reason, || true);
+        self.change_if(now, session, reason, |_| Some(permissions));
     }
 
     /// Gives a session the permissions of a new proof that was verified when [`Router::reloads`] was `reloads`, after
@@ -66,34 +66,35 @@ impl Router {
         reloads: u64,
         reply: impl FnOnce(),
     ) -> bool {
-        let is_current = || {
-            let is_current = self.reloads() == reloads;
-            if is_current {
+        let mut is_current = false;
+        self.change_if(now, session, Reason::Renewed, |_| {
+            is_current = self.reloads() == reloads;
+            is_current.then(|| {
                 reply();
-            }
-            is_current
-        };
-        self.change_if(now, session, permissions, Reason::Renewed, is_current)
+                permissions
+            })
+        });
+        is_current
     }
 
-    /// `begin` is called under the lock under which a reload changes the permissions, after it has raised its number. So
-    /// what a renewal sets without having seen the number is set before what the reload sets.
-    fn change_if(
+    /// Gives a session the permissions on which `decide` decides, which is called with those that it has. Returns whether
+    /// anything has changed.
+    ///
+    /// A renewal and a reload both decide under the lock, and a reload has raised its number before. So a renewal that has
+    /// not seen the number is in force before the reload judges the session, and one that has seen it changes nothing.
+    pub(super) fn change_if(
         &self,
         now: Instant,
         session: &Arc<Session>,
-        permissions: Permissions,
         reason: Reason,
-        begin: impl FnOnce() -> bool,
+        decide: impl FnOnce(&Permissions) -> Option<Permissions>,
     ) -> bool {
         // Under the lock, each subscription is made with the old permissions and judged here, or made with the new ones.
         let mut holds = session.holds.lock();
-        if !begin() {
-            return false;
-        }
         let before = session.permissions();
-        if *before == permissions || holds.is_closed() {
-            return true;
+        let Some(permissions) = decide(&before) else { return false };
+        if *before == permissions || holds.is_closed() || session.is_revoked() {
+            return false;
         }
         let permissions = Arc::new(permissions);
         let judged: Vec<_> = holds.subscriptions.iter().map(|it| self.judge(it, &before, &permissions)).collect();

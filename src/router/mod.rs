@@ -16,7 +16,7 @@
 //! 3. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size` and `Router::end_longest_queue`
 //!    take another lock while they hold the first.
 //! 4. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
-//!    permissions.
+//!    permissions, with the decision on them (`Verifier::review`).
 //! 5. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
 //!    holds it for reading over its value and the look-up of its subscribers.
 //! 6. `Retained::buckets`, then one bucket, then `Accounts::state`.

@@ -63,27 +63,26 @@ impl Router {
         let mut reviewed = Reviewed::default();
         for session in &sessions {
             let Some(principal) = session.role.principal() else { continue };
-            let present = session.permissions();
             let (source, proof) = (session.source(), session.proof());
-            let proved = Proved { source, principal: &principal, proof, permissions: &present };
-            match verifier.review(&proved) {
-                Review::Same => {}
-                Review::Keep(permissions) if *present == permissions => {}
-                Review::Keep(permissions) => {
-                    self.change_permissions(now, session, permissions, Reason::Reloaded);
-                    reviewed.changed += 1;
+            let changed = self.change_if(now, session, Reason::Reloaded, |permissions| {
+                match verifier.review(&Proved { source, principal: &principal, proof, permissions }) {
+                    Review::Same => None,
+                    Review::Keep(permissions) => Some(permissions),
+                    Review::End => {
+                        end_proof(session);
+                        reviewed.ended += 1;
+                        None
+                    }
                 }
-                Review::End => {
-                    end_proof(session);
-                    reviewed.ended += 1;
-                }
-            }
+            });
+            reviewed.changed += usize::from(changed);
         }
         reviewed
     }
 }
 
-/// Ends a session whose proof is no longer valid. What waits for it is dropped, because it may no longer receive it.
+/// Ends a session whose proof is no longer valid. What waits for it is dropped, because it may no longer receive it. The
+/// caller holds the lock under which permissions change.
 fn end_proof(session: &Session) {
     session.set_revoked();
     session.set_permissions(Arc::new(nothing()));
