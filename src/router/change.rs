@@ -144,7 +144,10 @@ impl Router {
             return Judged::Ends;
         }
         let loses_grants = after.is_handler && self.loses_grants(&after, before.permissions);
-        Judged::Stays { is_checked: self.is_checked(&after), loses_something: loses_grants || before.loses(&after) }
+        Judged::Stays {
+            is_checked: self.is_checked(&after),
+            loses_something: loses_grants || self.loses(&before, &after),
+        }
     }
 
     /// Takes the requests among frames that a session was to get, and that were dropped, back from it.
