@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde::Deserialize;
-use wire::{DecodeLimits, Envelope, Triple, decode, notice};
+use wire::{DecodeLimits, Envelope, decode, notice};
 
 use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
 use crate::router::index::Subscription;
 use crate::router::outbox::{Kind, OnFull};
+use crate::router::policy::Earlier;
 use crate::router::session::Session;
 use crate::router::{RequestId, Router, Scope};
 use crate::websocket::Frame;
@@ -53,7 +54,7 @@ impl Router {
     /// dropped. The session is told with `Broker/Subscription/Ended`. A request that it was given and has not been sent is
     /// given to another handler if it is idempotent; otherwise its requester gets `HANDLER_GONE`.
     pub fn change_permissions(&self, now: Instant, session: &Arc<Session>, permissions: Permissions, reason: Reason) {
-        self.change_if(now, session, reason, |_| Some(permissions));
+        self.change_if(now, session, reason, None, |_| Some(permissions));
     }
 
     /// Gives a session the permissions of a new proof that was verified when [`Router::reloads`] was `reloads`, after
@@ -67,7 +68,7 @@ impl Router {
         reply: impl FnOnce(),
     ) -> bool {
         let mut is_current = false;
-        self.change_if(now, session, Reason::Renewed, |_| {
+        self.change_if(now, session, Reason::Renewed, None, |_| {
             is_current = self.reloads() == reloads;
             is_current.then(|| {
                 reply();
@@ -77,8 +78,9 @@ impl Router {
         is_current
     }
 
-    /// Gives a session the permissions on which `decide` decides, which is called with those that it has. Returns whether
-    /// anything has changed.
+    /// Gives a session the permissions on which `decide` decides, which is called with those that it has. `earlier`: other
+    /// triples were protected then, so the same permissions can mean something else. Returns whether the permissions are
+    /// other ones, or a subscription has ended or is narrowed.
     ///
     /// A renewal and a reload both decide under the lock, and a reload has raised its number before. So a renewal that has
     /// not seen the number is in force before the reload judges the session, and one that has seen it changes nothing.
@@ -87,17 +89,20 @@ impl Router {
         now: Instant,
         session: &Arc<Session>,
         reason: Reason,
+        earlier: Option<&Earlier>,
         decide: impl FnOnce(&Permissions) -> Option<Permissions>,
     ) -> bool {
         // Under the lock, each subscription is made with the old permissions and judged here, or made with the new ones.
         let mut holds = session.holds.lock();
         let before = session.permissions();
         let Some(permissions) = decide(&before) else { return false };
-        if *before == permissions || holds.is_closed() || session.is_revoked() {
+        let is_same = *before == permissions;
+        if is_same && earlier.is_none() || holds.is_closed() || session.is_revoked() {
             return false;
         }
         let permissions = Arc::new(permissions);
-        let judged: Vec<_> = holds.subscriptions.iter().map(|it| self.judge(it, &before, &permissions)).collect();
+        let judge = |it: &Arc<Subscription>| self.judge(it, &before, &permissions, earlier);
+        let judged: Vec<_> = holds.subscriptions.iter().map(judge).collect();
         let change = || {
             session.set_permissions(Arc::clone(&permissions));
             for (subscription, judged) in holds.subscriptions.iter().zip(&judged) {
@@ -117,7 +122,7 @@ impl Router {
             }
         }
         tell(now, session, &ended, &narrowed, reason);
-        let handles = |it: &&Arc<Subscription>| self.gains_protected(&Interest::of(it, &permissions), &before);
+        let handles = |it: &&Arc<Subscription>| self.gains_protected(&Interest::of(it, &permissions), &before, earlier);
         let protected: Vec<_> = holds.subscriptions.iter().filter(handles).cloned().collect();
         drop(holds);
         for subscription in &protected {
@@ -135,17 +140,26 @@ impl Router {
             narrowed = narrowed.len(),
             "the permissions of a session have changed"
         );
-        true
+        !is_same || !ended.is_empty() || !narrowed.is_empty()
     }
 
-    fn judge(&self, subscription: &Subscription, before: &Permissions, after: &Permissions) -> Judged {
+    fn judge(
+        &self,
+        subscription: &Subscription,
+        before: &Permissions,
+        after: &Permissions,
+        earlier: Option<&Earlier>,
+    ) -> Judged {
         let (before, after) = (Interest::of(subscription, before), Interest::of(subscription, after));
         if self.check_interest(&after).is_err() {
             return Judged::Ends;
         }
-        let loses_grants = after.is_handler && self.loses_grants(&after, before.permissions);
+        let loses_protected = || earlier.is_some_and(|earlier| self.loses_protected(&after, earlier));
+        let loses_grants = after.is_handler && (self.loses_grants(&after, before.permissions) || loses_protected());
+        // A request that waits for its turn may have been sent when its triple was not protected.
+        let may_be_stale = after.is_handler && earlier.is_some_and(|it| self.is_newly_protected(&after, it));
         Judged::Stays {
-            is_checked: self.is_checked(&after),
+            is_checked: self.is_checked(&after) || may_be_stale,
             loses_something: loses_grants || self.loses(&before, &after),
         }
     }
@@ -180,14 +194,16 @@ impl Router {
             // An event of its own user, or one for all users.
             None => Scope::Shared(None),
         };
-        let allows = |triple: &Triple<'_>| match (permissions.rights.as_deref(), kind) {
-            (None, _) | (_, Kind::Other) => true,
-            (Some(rights), Kind::Event) => rights.subscribe.check(triple).is_ok(),
-            (Some(rights), Kind::Request) => rights.handle.check(triple).is_ok(),
-        };
+        let rights = permissions.rights.as_deref();
         session.admits(permissions, scope)
-            && allows(triple)
-            && (kind != Kind::Request || self.may_handle(session, triple, &facts, false))
+            && match kind {
+                Kind::Event => !facts.protected && rights.is_none_or(|it| it.subscribe.check(triple).is_ok()),
+                Kind::Request => {
+                    rights.is_none_or(|it| it.handle.check(triple).is_ok())
+                        && self.may_handle(session, triple, scope, &facts, false)
+                }
+                Kind::Other => true,
+            }
     }
 }
 

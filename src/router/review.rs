@@ -23,7 +23,7 @@ use crate::router::{Registration, Router};
 pub struct Reviewed {
     /// Sessions whose proof is no longer valid.
     pub ended: usize,
-    /// Sessions that may do more or less than before.
+    /// Sessions whose permissions are other ones, or of which a subscription has ended or is narrowed.
     pub changed: usize,
 }
 
@@ -54,27 +54,29 @@ impl Router {
         self.requests.set_blocked_max(config.requests.blocked);
     }
 
-    /// Begins a new reload, and judges every session by the verifier that is in force since. Sessions whose proof is no
-    /// longer good send and receive nothing more, and their connections close.
+    /// Begins a new reload, and judges every session by the verifier and the policy that are in force since. Sessions whose
+    /// proof is no longer good send and receive nothing more, and their connections close.
     pub fn review(&self, now: Instant, verifier: &dyn Verifier) -> Reviewed {
         self.reloads.fetch_add(1, Ordering::SeqCst);
+        let earlier = self.policy.begin_review();
         let mut sessions = Vec::new();
         self.presence.each(|session| sessions.push(Arc::clone(session)));
         let mut reviewed = Reviewed::default();
         for session in &sessions {
             let Some(principal) = session.role.principal() else { continue };
             let (source, proof) = (session.source(), session.proof());
-            let changed = self.change_if(now, session, Reason::Reloaded, |permissions| {
-                match verifier.review(&Proved { source, principal: &principal, proof, permissions }) {
-                    Review::Same => None,
-                    Review::Keep(permissions) => Some(permissions),
-                    Review::End => {
-                        end_proof(session);
-                        reviewed.ended += 1;
-                        None
+            let changed =
+                self.change_if(now, session, Reason::Reloaded, earlier.as_ref(), |permissions| {
+                    match verifier.review(&Proved { source, principal: &principal, proof, permissions }) {
+                        Review::Same => Some(permissions.clone()),
+                        Review::Keep(permissions) => Some(permissions),
+                        Review::End => {
+                            end_proof(session);
+                            reviewed.ended += 1;
+                            None
+                        }
                     }
-                }
-            });
+                });
             reviewed.changed += usize::from(changed);
         }
         reviewed
