@@ -34,6 +34,7 @@ mod access;
 mod change;
 mod decide;
 mod deliver;
+mod end;
 mod event;
 mod frames;
 mod hint;
@@ -318,59 +319,6 @@ impl Router {
     /// How long ago a session registered.
     pub fn age(&self, now: Instant, session: &Session) -> Duration {
         self.date(now).duration_since(session.since).unwrap_or_default()
-    }
-
-    /// Ends a session's registration: its subscriptions end, what it asked is withdrawn, what it was given fails.
-    pub fn detach(&self, now: Instant, session: &Arc<Session>) {
-        let (subscriptions, given, asked) = {
-            let mut holds = session.holds.lock();
-            holds.close();
-            let asked: Vec<_> = holds.asked.values().cloned().collect();
-            (std::mem::take(&mut holds.subscriptions), holds.given_in_order(), asked)
-        };
-        // From here on nothing is pushed to it, and it is given nothing.
-        session.outbox().end(End::Detached);
-        let waited = session.turns.close(&self.requests);
-        for subscription in &subscriptions {
-            self.unlist(now, subscription);
-        }
-        for (pending, handler) in waited {
-            self.handler_left(now, &pending, &handler);
-        }
-        for pending in given {
-            self.handler_gone(now, &pending, session);
-        }
-        for pending in asked {
-            if let Some(gather) = &pending.gather {
-                gather.cancel();
-            }
-            self.withdraw(now, &pending, "the requester left");
-        }
-        debug_assert!(session.holds.lock().is_idle(), "a session that has gone holds no request");
-        debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));
-        if session.role != Role::Adapter {
-            self.presence.leave(session);
-            self.tell_presence(now, session, Change::Left);
-        }
-    }
-
-    /// Ends the session with the longest queue, in bytes, because all queues together use too much memory. Its connection
-    /// closes it. Returns `false` if nothing waits for any session.
-    pub fn end_longest_queue(&self) -> bool {
-        let mut longest: Option<(usize, Arc<Session>)> = None;
-        self.presence.each(|session| {
-            let bytes = session.outbox().depth().bytes;
-            // Of two, the older session, so that the order of the map does not decide.
-            let is_longer =
-                longest.as_ref().is_none_or(|(most, other)| (bytes, other.number) > (*most, session.number));
-            if bytes > 0 && is_longer {
-                longest = Some((bytes, Arc::clone(session)));
-            }
-        });
-        if let Some((_, session)) = &longest {
-            session.outbox().discard(End::Longest);
-        }
-        longest.is_some()
     }
 
     /// Tells the adapter that serves a triple of a request that was refused before it came there.
