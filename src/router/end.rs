@@ -8,20 +8,43 @@ use crate::router::outbox::End;
 use crate::router::presence::Change;
 use crate::router::session::{Role, Session};
 
+/// Why a session ends. This decides whether its will is published: docs/protocol.md, "Wills".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The application leaves.
+    Left,
+    /// The broker drains.
+    Drained,
+    /// Anything else, such as a lost connection.
+    Failed,
+}
+
 impl Router {
-    /// Ends a session's registration: its subscriptions end, what it asked is withdrawn, what it was given fails.
+    /// Ends the session of an application that leaves, or of an adapter.
     pub fn detach(&self, now: Instant, session: &Arc<Session>) {
-        let (subscriptions, given, asked) = {
+        self.end(now, session, Ending::Left);
+    }
+
+    /// Ends a session: its subscriptions end, its will is published, what it asked is withdrawn, what it was given fails.
+    pub fn end(&self, now: Instant, session: &Arc<Session>, ending: Ending) {
+        let (subscriptions, will, given, asked) = {
             let mut holds = session.holds.lock();
             holds.close();
             let asked: Vec<_> = holds.asked.values().cloned().collect();
-            (std::mem::take(&mut holds.subscriptions), holds.given_in_order(), asked)
+            (std::mem::take(&mut holds.subscriptions), holds.will.take(), holds.given_in_order(), asked)
         };
         // From here on nothing is pushed to it, and it is given nothing.
         session.outbox().end(End::Detached);
         let waited = session.turns.close(&self.requests);
         for subscription in &subscriptions {
             self.unlist(now, subscription);
+        }
+        if let Some(will) = will.filter(|_| ending == Ending::Failed && !session.is_revoked()) {
+            self.publish_will(now, session, &will);
+        }
+        if session.role != Role::Adapter {
+            self.presence.leave(session);
+            self.tell_presence(now, session, Change::Left);
         }
         for (pending, handler) in waited {
             self.handler_left(now, &pending, &handler);
@@ -37,10 +60,6 @@ impl Router {
         }
         debug_assert!(session.holds.lock().is_idle(), "a session that has gone holds no request");
         debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));
-        if session.role != Role::Adapter {
-            self.presence.leave(session);
-            self.tell_presence(now, session, Change::Left);
-        }
     }
 
     /// Ends the session with the longest queue, in bytes, because all queues together use too much memory. Its connection

@@ -50,9 +50,11 @@ mod review;
 mod session;
 mod subscribe;
 mod wake;
+mod will;
 
 pub use change::Reason;
 pub use decide::Decision;
+pub use end::Ending;
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken};
 pub use policy::{Limits, Policy};
@@ -187,6 +189,21 @@ impl Routed {
     }
 }
 
+/// Why a session was not made known.
+#[derive(Debug)]
+pub enum NotAttached {
+    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
+    Refused(Refusal),
+    /// Its will is refused: any code of an event.
+    Will(Refusal),
+}
+
+impl From<Refusal> for NotAttached {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 /// An envelope that was not accepted.
 #[derive(Debug)]
 pub struct Denied {
@@ -250,10 +267,10 @@ impl Router {
     /// Makes a session known.
     ///
     /// # Errors
-    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
-    pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, Refusal> {
+    /// [`NotAttached`].
+    pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, NotAttached> {
         let attached = self.attach_if(now, registration, || true)?;
-        attached.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the broker failed; its log says more"))
+        attached.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the broker failed; its log says more").into())
     }
 
     /// Makes a session known, unless `is_current` says that its identity has to be verified again.
@@ -262,16 +279,18 @@ impl Router {
         now: Instant,
         registration: Registration,
         is_current: impl FnOnce() -> bool,
-    ) -> Result<Option<Arc<Session>>, Refusal> {
+    ) -> Result<Option<Arc<Session>>, NotAttached> {
         if registration.source == OWN_SOURCE {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,
                 "the source 'switchboard' is reserved for adapters in the broker; choose another name",
-            ));
+            )
+            .into());
         }
         let exclusive = registration.identity.exclusive;
         let role = Role::of(&registration.identity.principal);
         let session = self.session(now, role, registration, None);
+        self.check_will_of(&session).map_err(NotAttached::Will)?;
         if !self.presence.join(&session, exclusive, &self.policy.limits(), is_current)? {
             return Ok(None);
         }
@@ -295,7 +314,7 @@ impl Router {
         let identity =
             Identity::unproved(Principal::Service, Permissions { handle: Permission::All, ..Permissions::default() });
         let source = OWN_SOURCE.to_owned();
-        let registration = Registration { source, identity, echo: false, address: None, outbox };
+        let registration = Registration { source, identity, echo: false, address: None, outbox, will: None };
         self.session(now, Role::Adapter, registration, door)
     }
 
