@@ -109,7 +109,8 @@ fn what_a_session_sends_after_its_proof_was_removed_is_not_routed() {
     let (now, mut connection, router) = registered(Limits::default());
     let identity = Identity::unproved(Principal::User("alice".into()), Permissions::all());
     let outbox = Settings::new(Limits::default()).outbox();
-    let registration = Registration { source: "screen".into(), identity, echo: false, address: None, outbox };
+    let registration =
+        Registration { source: "screen".into(), identity, echo: false, address: None, outbox, will: None };
     let screen = router.attach(now, registration).unwrap();
     let everything = Subscribe::new("Phone/*/*".parse().unwrap(), Role::Subscriber);
     router.subscribe(now, &screen, &everything, |_| None).unwrap();

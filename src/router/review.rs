@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::router::change::Reason;
 use crate::router::outbox::End;
 use crate::router::session::Session;
-use crate::router::{Registration, Router};
+use crate::router::{NotAttached, Registration, Router};
 
 /// What a reload did to live sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Router {
         now: Instant,
         registration: Registration,
         reloads: u64,
-    ) -> Result<Option<Arc<Session>>, Refusal> {
+    ) -> Result<Option<Arc<Session>>, NotAttached> {
         self.attach_if(now, registration, || self.reloads() == reloads)
     }
 

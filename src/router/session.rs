@@ -47,6 +47,8 @@ pub struct Registration {
     pub address: Option<IpAddr>,
     /// The queue of messages for it.
     pub outbox: Outbox,
+    /// The event that is published when it ends, as JSON text.
+    pub will: Option<Box<str>>,
 }
 
 /// One registered session.
@@ -98,6 +100,8 @@ pub(super) struct Holdings {
     /// Requests that the session handles. The router makes the ids, so a client cannot choose ids that collide, and the
     /// fast hash is safe.
     given: HashMap<RequestId, Arc<Pending>, foldhash::fast::FixedState>,
+    /// The event that is published when the session ends. It was checked.
+    pub(super) will: Option<Box<str>>,
     gone: bool,
 }
 
@@ -110,7 +114,7 @@ impl Session {
         registration: Registration,
         door: Option<Arc<dyn Door>>,
     ) -> Self {
-        let Registration { source, identity, echo, address, outbox } = registration;
+        let Registration { source, identity, echo, address, outbox, will } = registration;
         Self {
             id,
             number,
@@ -124,7 +128,7 @@ impl Session {
             echo,
             since,
             outbox,
-            holds: Mutex::default(),
+            holds: Mutex::new(Holdings { will, ..Holdings::default() }),
             asleep: AtomicBool::new(false),
             missed: AtomicBool::new(false),
             busy: AtomicUsize::new(0),

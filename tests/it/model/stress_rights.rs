@@ -39,7 +39,8 @@ impl Broker {
     fn attach(&self, source: &str) -> Arc<Session> {
         let identity = Identity::unproved(Principal::User("alice".into()), Permissions::default());
         let outbox = Outbox::new(WIDE);
-        let registration = Registration { source: source.into(), identity, echo: false, address: None, outbox };
+        let registration =
+            Registration { source: source.into(), identity, echo: false, address: None, outbox, will: None };
         self.router.attach(now(), registration).unwrap()
     }
 

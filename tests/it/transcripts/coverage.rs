@@ -28,6 +28,7 @@ const TOPICS: &[&str] = &[
     "Session",
     "Subscribe",
     "Unsubscribe",
+    "Will",
 ];
 
 macro_rules! names {

@@ -8,7 +8,7 @@ mod register;
 mod renew;
 mod subscribe;
 
-pub use register::Register;
+pub use register::{Register, WillOption};
 pub use renew::Renew;
 pub use subscribe::{REPLIES_MAX, Retained, Role, RoleName, Subscribe, SubscriptionFilter, Unsubscribe};
 
