@@ -95,8 +95,8 @@ pub(super) struct InForce {
 }
 
 impl InForce {
-    /// Reads the files that it needs. `before` is what a reload replaces: its fetched keys stay in use. Returns what fetches
-    /// keys, too.
+    /// Reads the files that it needs. `before` is what a reload replaces: its fetched keys, and the way in which owners of
+    /// connections are looked up, stay in use. Returns what fetches keys, too.
     ///
     /// # Errors
     /// Every file that cannot be used.
@@ -105,7 +105,7 @@ impl InForce {
         tls: Option<Arc<Tls>>,
         before: Option<&Self>,
     ) -> Result<(Self, Vec<KeyFetch>), UnusableList> {
-        let same_user = SameUser::open(config);
+        let same_user = SameUser::open(config, before.map(|before| &before.same_user));
         let proving = wiring::verifier(config, before.map_or(&[], |before| &before.fetched));
         match (same_user, proving) {
             (Ok((same_user, warnings)), Ok(Proving { verifier, fetched, fetches })) => {

@@ -103,7 +103,7 @@ impl std::error::Error for UnusableList {}
 /// Everything that cannot be used.
 pub fn try_config(config: &Config, credentials_key: Option<SecretString>) -> Result<(), UnusableList> {
     let mut found = addresses(config);
-    found.extend(SameUser::open(config).err());
+    found.extend(SameUser::open(config, None).err());
     match try_folder(&config.data_dir) {
         Ok(()) => found.extend(data_folder(config, credentials_key)),
         // Its files would only repeat it.
