@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::key_fetch::KeyFetch;
 use super::same_user::SameUser;
-use super::tls::{self, Material, Tls};
+use super::tls::{self, Tls};
 use super::trial::UnusableList;
 use super::wiring::Proving;
 use super::{Broker, calendar, wiring};
@@ -210,20 +210,19 @@ impl Broker {
             return Err(ReloadError::Restart(changes.restart));
         }
         let before = self.in_force.get();
-        let material =
-            self.tls.as_ref().map(|tls| Material::read(&new.tls).map(|material| (tls, material))).transpose();
+        let replacement = self.tls.as_ref().map(|tls| tls.prepare(new.tls.clone())).transpose();
         let in_force = InForce::open(&new, self.tls.clone(), Some(&before));
         // Everything is read before anything is in force.
-        let (material, (in_force, fetches)) = match (material, in_force) {
-            (Ok(material), Ok(in_force)) => (material, in_force),
+        let (replacement, (in_force, fetches)) = match (replacement, in_force) {
+            (Ok(replacement), Ok(in_force)) => (replacement, in_force),
             (Ok(_), Err(unusable)) => return Err(unusable.into()),
             (Err(tls), in_force) => {
                 let others = in_force.err().map(UnusableList::into_iter).into_iter().flatten();
                 return Err(UnusableList::from(once(tls).chain(others).collect::<Vec<_>>()).into());
             }
         };
-        if let Some((tls, material)) = material {
-            tls.replace(new.tls.clone(), material);
+        if let Some(replacement) = replacement {
+            replacement.apply();
         }
         let mut warnings = new.warnings.clone();
         warnings.extend(tls::warnings(calendar(), &new.tls));

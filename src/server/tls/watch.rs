@@ -92,6 +92,7 @@ impl Tls {
 
     /// Compares the files with what is in use, and uses them if they differ and can be used. Blocks on the disk.
     pub(super) fn look(&self) -> Look {
+        let _turn = self.turn.lock();
         let settings = self.settings();
         let (digest, read) = match Files::read(&settings) {
             Ok(files) if self.uses(files.digest()) => {
