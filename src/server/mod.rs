@@ -44,7 +44,7 @@ pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
 use self::listener::Descriptors;
-use self::listeners::Listeners;
+use self::listeners::{Listeners, SocketFiles};
 use self::refusal::Reason;
 use self::reload::{InForce, Replaceable};
 use self::tls::Tls;
@@ -108,6 +108,8 @@ struct Broker {
     connections: Arc<ConnectionLimit>,
     admission: Admission,
     descriptors: Descriptors,
+    /// The Unix sockets' files, whose mode depends on `http.os_users`.
+    socket_files: SocketFiles,
     /// Limits the log lines about refused handshakes.
     refusals: LogLimit<(Reason, Option<StatusCode>)>,
     /// Listeners and connections.
@@ -149,6 +151,7 @@ impl Server {
             connections: Arc::new(ConnectionLimit::new(&settings.limits(), settings.unregistered().clone())),
             admission: Admission::default(),
             descriptors: Descriptors::new(listeners.urls.len()),
+            socket_files: listeners.socket_files(),
             refusals: LogLimit::default(),
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),

@@ -232,6 +232,9 @@ impl Broker {
         self.fetch_keys(fetches);
         self.connections.replace(&new.limits);
         self.settings.replace_limits(new.limits.clone());
+        if config.http.os_users.is_empty() != new.http.os_users.is_empty() {
+            warnings.extend(self.socket_files.set_mode(!new.http.os_users.is_empty()));
+        }
         self.router.replace_policy(&new);
         self.adapters.replace_bounds(&new);
         let judge = Judge { verifier: &self.in_force, renamed: renamed_tables(&changes.reload) };

@@ -35,7 +35,7 @@ use self::head::HeadError;
 use self::http::{Answered, Client, Peer};
 pub(super) use self::peer_owner::PeerOwners;
 #[cfg(unix)]
-pub(super) use self::unix::{UnixError, UnixSocket};
+pub(super) use self::unix::{SocketFile, UnixError, UnixSocket};
 use super::admission::{Admitted, Cap, Slot};
 use super::tls::Acceptor;
 use super::{Broker, same_user};
