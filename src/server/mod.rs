@@ -135,8 +135,7 @@ impl Server {
     /// Opens the store and the listeners. From now on the system accepts connections; [`Server::run`] serves them.
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
-        try_config(&config, credentials_key.clone())?;
-        let tls = Tls::open(&config.tls).map_err(UnusableList::from)?.map(Arc::new);
+        let tls = trial::open_tls(&config, credentials_key.clone())?.map(Arc::new);
         let listeners = Listeners::open(&config, tls.as_deref())?;
         let (in_force, fetches) = InForce::open(&config, tls.clone(), None)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
