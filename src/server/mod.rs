@@ -38,6 +38,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::forwarded::client_address;
 pub use self::reload::{ReloadError, Reloaded, Reloader};
 pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
