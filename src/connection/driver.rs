@@ -93,6 +93,12 @@ impl Admission {
         Self::permit(&self.departures).await
     }
 
+    /// Waits for all permits to set up a connection.
+    #[cfg(test)]
+    pub(crate) async fn all_arrivals(&self) -> Option<SemaphorePermit<'_>> {
+        self.arrivals.acquire_many(Self::AT_ONCE.try_into().ok()?).await.ok()
+    }
+
     async fn permit(permits: &Semaphore) -> Option<SemaphorePermit<'_>> {
         let permit = permits.acquire().await.ok();
         // Behind all tasks that are ready now, or the permits would only form another line.

@@ -38,13 +38,14 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::forwarded::client_address;
 pub use self::reload::{ReloadError, Reloaded, Reloader};
 pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
 use self::listener::Descriptors;
-use self::listeners::Listeners;
+use self::listeners::{Listeners, SocketFiles};
 use self::refusal::Reason;
 use self::reload::{InForce, Replaceable};
 use self::tls::Tls;
@@ -108,6 +109,8 @@ struct Broker {
     connections: Arc<ConnectionLimit>,
     admission: Admission,
     descriptors: Descriptors,
+    /// The Unix sockets' files, whose mode depends on `http.os_users`.
+    socket_files: SocketFiles,
     /// Limits the log lines about refused handshakes.
     refusals: LogLimit<(Reason, Option<StatusCode>)>,
     /// Listeners and connections.
@@ -133,8 +136,7 @@ impl Server {
     /// Opens the store and the listeners. From now on the system accepts connections; [`Server::run`] serves them.
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
-        try_config(&config, credentials_key.clone())?;
-        let tls = Tls::open(&config.tls).map_err(UnusableList::from)?.map(Arc::new);
+        let tls = trial::open_tls(&config, credentials_key.clone())?.map(Arc::new);
         let listeners = Listeners::open(&config, tls.as_deref())?;
         let (in_force, fetches) = InForce::open(&config, tls.clone(), None)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
@@ -149,6 +151,7 @@ impl Server {
             connections: Arc::new(ConnectionLimit::new(&settings.limits(), settings.unregistered().clone())),
             admission: Admission::default(),
             descriptors: Descriptors::new(listeners.urls.len()),
+            socket_files: listeners.socket_files(),
             refusals: LogLimit::default(),
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),

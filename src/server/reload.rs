@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::key_fetch::KeyFetch;
 use super::same_user::SameUser;
-use super::tls::{self, Material, Tls};
+use super::tls::{self, Tls};
 use super::trial::UnusableList;
 use super::wiring::Proving;
 use super::{Broker, calendar, wiring};
@@ -95,8 +95,8 @@ pub(super) struct InForce {
 }
 
 impl InForce {
-    /// Reads the files that it needs. `before` is what a reload replaces: its fetched keys stay in use. Returns what fetches
-    /// keys, too.
+    /// Reads the files that it needs. `before` is what a reload replaces: its fetched keys, and the way in which owners of
+    /// connections are looked up, stay in use. Returns what fetches keys, too.
     ///
     /// # Errors
     /// Every file that cannot be used.
@@ -105,7 +105,7 @@ impl InForce {
         tls: Option<Arc<Tls>>,
         before: Option<&Self>,
     ) -> Result<(Self, Vec<KeyFetch>), UnusableList> {
-        let same_user = SameUser::open(config);
+        let same_user = SameUser::open(config, before.map(|before| &before.same_user));
         let proving = wiring::verifier(config, before.map_or(&[], |before| &before.fetched));
         match (same_user, proving) {
             (Ok((same_user, warnings)), Ok(Proving { verifier, fetched, fetches })) => {
@@ -210,20 +210,19 @@ impl Broker {
             return Err(ReloadError::Restart(changes.restart));
         }
         let before = self.in_force.get();
-        let material =
-            self.tls.as_ref().map(|tls| Material::read(&new.tls).map(|material| (tls, material))).transpose();
+        let replacement = self.tls.as_ref().map(|tls| tls.prepare(new.tls.clone())).transpose();
         let in_force = InForce::open(&new, self.tls.clone(), Some(&before));
         // Everything is read before anything is in force.
-        let (material, (in_force, fetches)) = match (material, in_force) {
-            (Ok(material), Ok(in_force)) => (material, in_force),
+        let (replacement, (in_force, fetches)) = match (replacement, in_force) {
+            (Ok(replacement), Ok(in_force)) => (replacement, in_force),
             (Ok(_), Err(unusable)) => return Err(unusable.into()),
             (Err(tls), in_force) => {
                 let others = in_force.err().map(UnusableList::into_iter).into_iter().flatten();
                 return Err(UnusableList::from(once(tls).chain(others).collect::<Vec<_>>()).into());
             }
         };
-        if let Some((tls, material)) = material {
-            tls.replace(new.tls.clone(), material);
+        if let Some(replacement) = replacement {
+            replacement.apply();
         }
         let mut warnings = new.warnings.clone();
         warnings.extend(tls::warnings(calendar(), &new.tls));
@@ -233,6 +232,9 @@ impl Broker {
         self.fetch_keys(fetches);
         self.connections.replace(&new.limits);
         self.settings.replace_limits(new.limits.clone());
+        if config.http.os_users.is_empty() != new.http.os_users.is_empty() {
+            warnings.extend(self.socket_files.set_mode(!new.http.os_users.is_empty()));
+        }
         self.router.replace_policy(&new);
         self.adapters.replace_bounds(&new);
         let judge = Judge { verifier: &self.in_force, renamed: renamed_tables(&changes.reload) };
