@@ -10,6 +10,7 @@ mod jwt;
 mod open;
 mod permissions;
 mod rights;
+mod rules;
 mod token;
 mod users;
 
@@ -22,6 +23,7 @@ pub use jwt::{ClaimPath, ClaimRules, Claims, Issuer, IssuerKeys, Issuers, Jwt, J
 pub use open::Open;
 pub use permissions::{Permission, Permissions};
 pub use rights::{Right, Rights, Rule, Why};
+pub use rules::Rules;
 pub use token::{TokenTable, hash_token};
 pub use users::Users;
 

@@ -40,7 +40,7 @@ impl Default for Permissions {
             users: Users::All,
             handle: Permission::none(),
             request: Permission::none(),
-            roles: Arc::from([]),
+            roles: Arc::default(),
         }
     }
 }
@@ -58,7 +58,7 @@ impl Permission {
     /// Nothing at all.
     #[must_use]
     pub fn none() -> Self {
-        Self::Patterns(Arc::from([]))
+        Self::Patterns(Arc::default())
     }
 
     /// Whether the triple is allowed.

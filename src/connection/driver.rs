@@ -238,7 +238,8 @@ enum Turn {
     /// There is something to send.
     Ready,
     Ended(End),
-    Verified(Result<Identity, AuthError>),
+    /// Boxed: it is large, and every turn is moved.
+    Verified(Box<Result<Identity, AuthError>>),
     Relieved,
     Gone(Ended),
 }
@@ -325,7 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Turn::Wrote => self.wrote(),
                 Turn::Ready => self.fill_batch(),
                 Turn::Ended(end) => self.handle(now(), Input::Ended(end)),
-                Turn::Verified(identity) => self.handle(now(), Input::Verified(identity)),
+                Turn::Verified(identity) => self.handle(now(), Input::Verified(*identity)),
                 Turn::Relieved => self.handle(now(), Input::Relieved),
                 Turn::Gone(ended) => return self.ending(ended),
             };
@@ -380,7 +381,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             && let Poll::Ready(identity) = waiting.as_mut().poll(cx)
         {
             *verification = None;
-            return Poll::Ready(Turn::Verified(identity));
+            return Poll::Ready(Turn::Verified(Box::new(identity)));
         }
         if connection.poll_pause(cx).is_ready() {
             return Poll::Ready(Turn::Relieved);

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use wire::{CloseCode, ErrorCode, Refusal, notice};
 
-use crate::auth::{Permissions, Proved, Review, Right, Rights, Users, Verifier};
+use crate::auth::{Permissions, Proved, Review, Right, Rights, Rules, Users, Verifier};
 use crate::config::Config;
 use crate::router::change::Reason;
 use crate::router::outbox::End;
@@ -98,7 +98,8 @@ fn end_proof(session: &Session) {
 
 /// The permissions of a session that may do nothing.
 fn nothing() -> Permissions {
-    let right = || Right { allow: Arc::from([]), deny: Arc::from([]), from: Arc::from("a proof that was removed") };
+    let right =
+        || Right { allow: Rules::default(), deny: Rules::default(), from: Arc::from("a proof that was removed") };
     let rights = Rights { publish: right(), subscribe: right(), request: right(), handle: right() };
     Permissions { rights: Some(Arc::new(rights)), users: Users::nobody(), ..Permissions::default() }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use switchboard::auth::{Permission, Permissions, Right, Rights, Rule, Users};
+use switchboard::auth::{Permission, Permissions, Right, Rights, Rule, Rules, Users};
 use switchboard::config::{AuthMode, Channel, Config, Scope};
 use switchboard::router::{Reason, Session};
 use wire::command::{Role, Subscribe};
@@ -39,7 +39,7 @@ fn pattern() -> impl Strategy<Value = Pattern> {
 fn right() -> impl Strategy<Value = Right> {
     let rules = |size| {
         prop::collection::vec(pattern(), size).prop_map(|patterns| {
-            patterns.into_iter().map(|pattern| Rule { pattern, from: "r".into() }).collect::<Arc<[Rule]>>()
+            patterns.into_iter().map(|pattern| Rule { pattern, from: "r".into() }).collect::<Rules>()
         })
     };
     (rules(0..4), rules(0..3)).prop_map(|(allow, deny)| Right { allow, deny, from: "r".into() })
