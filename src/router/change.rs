@@ -69,6 +69,7 @@ impl Router {
         let is_current = || {
             let is_current = self.reloads() == reloads;
             if is_current {
+                session.set_proven_under(reloads);
                 reply();
             }
             is_current
@@ -78,7 +79,7 @@ impl Router {
 
     /// `begin` is called under the lock under which a reload changes the permissions, after it has raised its number. So
     /// what a renewal sets without having seen the number is set before what the reload sets.
-    fn change_if(
+    pub(super) fn change_if(
         &self,
         now: Instant,
         session: &Arc<Session>,

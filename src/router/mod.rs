@@ -306,7 +306,7 @@ impl Router {
         door: Option<Arc<dyn Door>>,
     ) -> Arc<Session> {
         let since = self.date(now);
-        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, door))
+        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, self.reloads(), door))
     }
 
     /// What the calendar says at a moment of the monotonic clock.

@@ -25,6 +25,8 @@ pub struct Reviewed {
     pub ended: usize,
     /// Sessions that may do more or less than before.
     pub changed: usize,
+    /// Sessions that need a new proof soon.
+    pub expiring: usize,
 }
 
 impl Router {
@@ -57,7 +59,7 @@ impl Router {
     /// Begins a new reload, and judges every session by the verifier that is in force since. Sessions whose proof is no
     /// longer good send and receive nothing more, and their connections close.
     pub fn review(&self, now: Instant, verifier: &dyn Verifier) -> Reviewed {
-        self.reloads.fetch_add(1, Ordering::SeqCst);
+        let number = self.reloads.fetch_add(1, Ordering::SeqCst) + 1;
         let mut sessions = Vec::new();
         self.presence.each(|session| sessions.push(Arc::clone(session)));
         let mut reviewed = Reviewed::default();
@@ -68,11 +70,15 @@ impl Router {
             let proved = Proved { source, principal: &principal, proof, permissions: &present };
             match verifier.review(&proved) {
                 Review::Same => {}
-                Review::Keep(permissions) if *present == permissions => {}
                 Review::Keep(permissions) => {
-                    self.change_permissions(now, session, permissions, Reason::Reloaded);
-                    reviewed.changed += 1;
+                    reviewed.changed += usize::from(self.reload_permissions(now, session, permissions, number));
                 }
+                Review::KeepFor { permissions, longest } => {
+                    reviewed.changed += usize::from(self.reload_permissions(now, session, permissions, number));
+                    reviewed.expiring += usize::from(limit_proof(now + longest, session, number));
+                }
+                // It has renewed its proof meanwhile.
+                Review::End if session.proven_under() == number => {}
                 Review::End => {
                     end_proof(session);
                     reviewed.ended += 1;
@@ -81,6 +87,25 @@ impl Router {
         }
         reviewed
     }
+
+    /// Gives a session permissions that the reload with this number has changed. Returns whether it has others now. A session
+    /// whose proof was verified since the reload began has the right ones.
+    fn reload_permissions(&self, now: Instant, session: &Arc<Session>, permissions: Permissions, number: u64) -> bool {
+        *session.permissions() != permissions
+            && self.change_if(now, session, permissions, Reason::Reloaded, || session.proven_under() < number)
+    }
+}
+
+/// Lets the proof of a session end at this time, if it was not verified since the reload with this number began. Returns
+/// whether it does.
+fn limit_proof(at: Instant, session: &Session, number: u64) -> bool {
+    // A renewal is decided under the same lock.
+    let _holds = session.holds.lock();
+    let is_older = session.proven_under() < number;
+    if is_older {
+        session.outbox().set_proof_end(at);
+    }
+    is_older
 }
 
 /// Ends a session whose proof is no longer valid. What waits for it is dropped, because it may no longer receive it.
