@@ -30,6 +30,7 @@ const WITH_RELOAD: &[&str] = &[
     "auth.salesforce_userinfo",
     "http",
     "channels.NAME.publish",
+    "channels.NAME.scope",
     "channels.NAME.overflow",
     "protected",
     "requests",
@@ -43,8 +44,7 @@ const WITH_RESTART: &[&str] = &[
     "listen",
     "data_dir",
     "auth.mode",
-    // Subscriptions and retained values are kept by them.
-    "channels.NAME.scope",
+    // Subscriptions and retained values are kept by it.
     "channels.NAME.fold_case",
     "credentials",
     "salesforce",

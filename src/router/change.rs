@@ -26,6 +26,8 @@ pub enum Reason {
     Renewed,
     /// The configuration was reloaded.
     Reloaded,
+    /// A reload has changed the scope of the channel.
+    Scope,
 }
 
 impl Reason {
@@ -35,6 +37,7 @@ impl Reason {
         match self {
             Self::Renewed => "RENEWED",
             Self::Reloaded => "RELOADED",
+            Self::Scope => "SCOPE",
         }
     }
 }
@@ -216,7 +219,13 @@ fn set(subscription: &Subscription, judged: &Judged) {
 }
 
 /// Tells a session which of its subscriptions have ended, and which are narrowed.
-fn tell(now: Instant, session: &Session, ended: &[Arc<Subscription>], narrowed: &[Arc<Subscription>], reason: Reason) {
+pub(super) fn tell(
+    now: Instant,
+    session: &Session,
+    ended: &[Arc<Subscription>],
+    narrowed: &[Arc<Subscription>],
+    reason: Reason,
+) {
     if ended.is_empty() && narrowed.is_empty() {
         return;
     }

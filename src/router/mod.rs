@@ -44,6 +44,7 @@ mod policy;
 mod presence;
 mod pressure;
 mod request;
+mod rescope;
 mod retained;
 mod review;
 mod session;

@@ -49,10 +49,11 @@ impl Router {
         self.attach_if(now, registration, || self.reloads() == reloads)
     }
 
-    /// Puts the router's part of another configuration in force; see `Policy::replace`. The caller lets
-    /// [`Router::review`] follow.
-    pub fn replace_policy(&self, config: &Config) {
-        self.policy.replace(config);
+    /// Puts the router's part of another configuration in force; see `Policy::replace`. What a channel has under another
+    /// scope ends. The caller lets [`Router::review`] follow.
+    pub fn replace_policy(&self, now: Instant, config: &Config) {
+        let rescoped = self.policy.replace(config);
+        self.rescope(now, &rescoped);
         self.requests.set_blocked_max(config.requests.blocked);
     }
 

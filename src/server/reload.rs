@@ -240,11 +240,12 @@ impl Broker {
         self.fetch_keys(fetches);
         self.connections.replace(&new.limits);
         self.settings.replace_limits(new.limits.clone());
-        self.router.replace_policy(&new);
+        let now = Instant::now().into_std();
+        self.router.replace_policy(now, &new);
         self.adapters.replace_bounds(&new);
         let renamed = renamed_tables(&changes.reload);
         let judge = Judge { verifier: &self.in_force, renamed, changed_issuers };
-        let sessions = self.router.review(Instant::now().into_std(), &judge);
+        let sessions = self.router.review(now, &judge);
         *config = new;
         let changed = changes.reload.into_iter().chain(changed_files).collect();
         Ok(Reloaded { number: self.router.reloads(), changed, sessions, warnings })
