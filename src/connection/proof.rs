@@ -199,10 +199,11 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::auth::{Claim, Proved, Review, Verification, Verifier};
+    use crate::auth::{Claim, Permissions, Proved, Review, Verification, Verifier};
     use crate::config::Limits;
     use crate::connection::tests::{alice, check_close, registered_as, start, taken};
     use crate::connection::{Input, Settings};
+    use crate::router::Session;
 
     const MINUTE: Duration = Duration::from_mins(1);
 
@@ -370,5 +371,34 @@ mod tests {
             assert!(!is_ready(&connection));
             assert_eq!(connection.deadline(), Some(now + 59 * MINUTE));
         }
+    }
+
+    /// Renews the session while a reload judges it, and then says what `Replaced` does.
+    struct RenewsMeanwhile<'a> {
+        now: Instant,
+        router: &'a Router,
+        session: Arc<Session>,
+    }
+
+    impl Verifier for RenewsMeanwhile<'_> {
+        fn verify(&self, claim: Claim) -> Verification<'_> {
+            Replaced.verify(claim)
+        }
+
+        fn review(&self, proved: &Proved<'_>) -> Review {
+            let (router, permissions) = (self.router, Permissions::default());
+            assert!(router.renew_permissions(self.now, &self.session, permissions, router.reloads(), || ()));
+            Replaced.review(proved)
+        }
+    }
+
+    #[test]
+    fn a_proof_that_is_renewed_during_a_reload_is_not_limited_by_it() {
+        let (now, mut connection, router) = registered_as(start(), quiet(), alice());
+        taken(now, &mut connection, &router);
+        let session = Arc::clone(connection.session().unwrap());
+        let reviewed = router.review(now, &RenewsMeanwhile { now, router: &router, session });
+        assert_eq!((reviewed.ended, reviewed.changed, reviewed.expiring), (0, 0, 0), "its new permissions stay, too");
+        assert!(!is_ready(&connection));
     }
 }
