@@ -193,7 +193,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
     use std::task::{Context, Poll, Waker};
 
     use serde_json::Value;
@@ -203,7 +203,7 @@ mod tests {
     use crate::config::Limits;
     use crate::connection::tests::{alice, check_close, registered_as, start, taken};
     use crate::connection::{Input, Settings};
-    use crate::router::Session;
+    use crate::router::{Registration, Session};
 
     const MINUTE: Duration = Duration::from_mins(1);
 
@@ -373,32 +373,41 @@ mod tests {
         }
     }
 
-    /// Renews the session while a reload judges it, and then says what `Replaced` does.
-    struct RenewsMeanwhile<'a> {
+    /// Judges the first session as `Replaced` does, and renews the other one before it is judged.
+    struct RenewsOther<'a> {
         now: Instant,
         router: &'a Router,
-        session: Arc<Session>,
+        sessions: [Arc<Session>; 2],
+        has_renewed: AtomicBool,
     }
 
-    impl Verifier for RenewsMeanwhile<'_> {
+    impl Verifier for RenewsOther<'_> {
         fn verify(&self, claim: Claim) -> Verification<'_> {
             Replaced.verify(claim)
         }
 
         fn review(&self, proved: &Proved<'_>) -> Review {
-            let (router, permissions) = (self.router, Permissions::default());
-            assert!(router.renew_permissions(self.now, &self.session, permissions, router.reloads(), || ()));
+            let mut others = self.sessions.iter().filter(|session| session.source() != proved.source);
+            if !self.has_renewed.swap(true, Ordering::Relaxed) {
+                let (router, permissions) = (self.router, Permissions::default());
+                let renewed =
+                    router.renew_permissions(self.now, others.next().unwrap(), permissions, router.reloads(), || ());
+                assert!(renewed);
+            }
             Replaced.review(proved)
         }
     }
 
     #[test]
     fn a_proof_that_is_renewed_during_a_reload_is_not_limited_by_it() {
-        let (now, mut connection, router) = registered_as(start(), quiet(), alice());
-        taken(now, &mut connection, &router);
-        let session = Arc::clone(connection.session().unwrap());
-        let reviewed = router.review(now, &RenewsMeanwhile { now, router: &router, session });
-        assert_eq!((reviewed.ended, reviewed.changed, reviewed.expiring), (0, 0, 0), "its new permissions stay, too");
-        assert!(!is_ready(&connection));
+        let (now, connection, router) = registered_as(start(), quiet(), alice());
+        let (source, outbox) = ("screen".to_owned(), quiet().outbox());
+        let registration = Registration { source, identity: alice(), echo: false, address: None, outbox };
+        let sessions = [Arc::clone(connection.session().unwrap()), router.attach(now, registration).unwrap()];
+        let verifier = RenewsOther { now, router: &router, sessions, has_renewed: AtomicBool::new(false) };
+        let reviewed = router.review(now, &verifier);
+        assert_eq!((reviewed.ended, reviewed.changed, reviewed.expiring), (0, 0, 1));
+        let limited = verifier.sessions.iter().filter(|session| session.outbox().take_proof_end().is_some());
+        assert_eq!(limited.count(), 1);
     }
 }
