@@ -94,10 +94,9 @@ impl Router {
         let (delivery, exact) = if envelope.retain() {
             // Held over the pushes: the value that is kept at last is the one that is delivered last.
             let _order = self.retained.order(&facts.canonical);
-            let matches =
-                self.retained.keep(&self.policy.limits(), sender, envelope, scope, facts, forms.retained(), || {
-                    self.subscribers(facts, scope)
-                })?;
+            let matches = self.retained.keep(&self.policy, sender, envelope, scope, facts, forms.retained(), || {
+                self.subscribers(facts, scope)
+            })?;
             (self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact)
         } else {
             (self.give_to_all(now, sender, matches, &mut forms, facts), matches.exact)

@@ -16,9 +16,10 @@
 //! 3. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size` and `Router::end_longest_queue`
 //!    take another lock while they hold the first.
 //! 4. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
-//!    permissions, with the decision on them (`Verifier::review`).
+//!    permissions, with the decision on them (`Verifier::review`), of the proof, or of a channel's scope.
 //! 5. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
-//!    holds it for reading over its value and the look-up of its subscribers.
+//!    holds it for reading over its value and the look-up of its subscribers. A channel that gets another scope holds it for
+//!    writing over the removal of its values.
 //! 6. `Retained::buckets`, then one bucket, then `Accounts::state`.
 //! 7. `Turns::state`, then `Requests::blocked`.
 //! 8. `Requests::by_deadline`, a shard.
@@ -45,6 +46,7 @@ mod policy;
 mod presence;
 mod pressure;
 mod request;
+mod rescope;
 mod retained;
 mod review;
 mod session;
@@ -326,7 +328,7 @@ impl Router {
         door: Option<Arc<dyn Door>>,
     ) -> Arc<Session> {
         let since = self.date(now);
-        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, door))
+        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, self.reloads(), door))
     }
 
     /// What the calendar says at a moment of the monotonic clock.

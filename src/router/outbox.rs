@@ -98,6 +98,8 @@ pub struct Taken {
     pub lagging: Option<Depth>,
     /// How many events were dropped since the last look.
     pub dropped: u64,
+    /// When the proof of the session ends at the latest, if a reload has decided that since the last look.
+    pub proof_end: Option<Instant>,
     /// The next thing in the queue: the taker pulls its frames, and puts it back until it is exhausted.
     pub replay: Option<Box<Replay>>,
 }
@@ -124,6 +126,8 @@ struct State {
     /// How often the queue came under half.
     reliefs: u64,
     end: Option<End>,
+    /// A reload decided that the proof of the session ends at this time, and the session's own task does not know it yet.
+    proof_end: Option<Instant>,
     /// The permissions of the session have changed, so every event is checked under the lock.
     checks: bool,
     /// The task that waits for something to take.
@@ -235,8 +239,12 @@ impl Outbox {
     pub fn take(&self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
         let mut state = self.state.lock();
         let was_over_half = state.over_half(self.limits);
-        let mut taken =
-            Taken { lagging: state.lagging.take(), dropped: std::mem::take(&mut state.dropped), replay: None };
+        let mut taken = Taken {
+            lagging: state.lagging.take(),
+            dropped: std::mem::take(&mut state.dropped),
+            proof_end: state.proof_end.take(),
+            replay: None,
+        };
         let count = most.min(state.queue.len());
         frames.reserve(count);
         for _ in 0..count {
@@ -298,15 +306,30 @@ impl Outbox {
         });
     }
 
+    /// Wakes the session's own task, which finds out with [`Outbox::take`] or [`Outbox::take_proof_end`] that the proof of its
+    /// session ends at this time, if not earlier.
+    pub(super) fn set_proof_end(&self, at: Instant) {
+        let mut state = self.state.lock();
+        state.proof_end = Some(state.proof_end.map_or(at, |other| other.min(at)));
+        let wakers = [state.taker.take(), state.end_waker.take()];
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// When the proof of the session ends at the latest, if a reload has decided that since the last look.
+    pub fn take_proof_end(&self) -> Option<Instant> {
+        self.state.lock().proof_end.take()
+    }
+
     /// Why the outbox ended, if it did.
     pub fn ended(&self) -> Option<End> {
         self.state.lock().end
     }
 
-    /// Ready when there is something to take, or the outbox ended.
+    /// Ready when there is something to take, a new end of the proof included, or the outbox ended.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if !state.is_empty() || state.end.is_some() {
+        if !state.is_empty() || state.end.is_some() || state.proof_end.is_some() {
             return Poll::Ready(());
         }
         match &mut state.taker {
@@ -316,11 +339,12 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Ready when the outbox ended. The connection polls this while its peer takes nothing.
-    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Ready when the outbox ended, or with `None` when there is a new end of the proof. The connection polls this while its
+    /// peer takes nothing.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let mut state = self.state.lock();
-        if let Some(end) = state.end {
-            return Poll::Ready(end);
+        if state.end.is_some() || state.proof_end.is_some() {
+            return Poll::Ready(state.end);
         }
         state.end_waker = Some(cx.waker().clone());
         Poll::Pending

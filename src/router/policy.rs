@@ -1,6 +1,6 @@
 //! [`Policy`]: what the operator chose that decides where an envelope goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,10 +98,13 @@ impl Policy {
         }
     }
 
-    /// Puts another configuration in force. Scope and folding of the channels have to be the same, because subscriptions
-    /// are in the index by them.
-    pub(super) fn replace(&self, config: &Config) {
-        self.chosen.store(Arc::new(Chosen::new(config)));
+    /// Puts another configuration in force, and returns the channels whose scope is another now. Folding has to be the same,
+    /// because subscriptions are in the index by it.
+    pub(super) fn replace(&self, config: &Config) -> BTreeSet<String> {
+        let before = self.chosen.swap(Arc::new(Chosen::new(config)));
+        let named = before.channels.keys().chain(config.channels.keys());
+        let scope_after = |name: &str| config.channels.get(name).copied().unwrap_or_default().scope;
+        named.filter(|name| before.channel(name).scope != scope_after(name)).cloned().collect()
     }
 
     /// Notes that live sessions are judged now. Returns what was in force when they were judged before, if its protected

@@ -1,5 +1,5 @@
 //! Properties against naive models (`properties`, `outbox`, `rights`), the simulation, the memory of all outboxes (`memory`),
-//! and many threads on one router (`stress`, `stress_events`, `stress_reload`, `stress_renew`, `stress_rights`,
+//! and many threads on one router (`stress`, `stress_events`, `stress_reload`, `stress_renew`, `stress_rights`, `stress_scope`,
 //! `races_requests`, `sessions`).
 
 mod memory;
@@ -14,3 +14,4 @@ mod stress_events;
 mod stress_reload;
 mod stress_renew;
 mod stress_rights;
+mod stress_scope;
