@@ -51,43 +51,37 @@ impl Connection {
 
     /// Closes the connection, and ends its session or leaves it away.
     pub(super) fn close_for(&mut self, now: Instant, router: &Router, close: Close, ending: Ending) -> Effect {
-        let leaving = Leaving { reason: close.reason(), code: Some(close.code().code()) };
+        let leaving = Leaving { reason: close.reason(), code: Some(close.code().code()), ending };
         if close.code() == CloseCode::SlowConsumer {
             // The peer does not read, so only the notices about the queue are kept.
-            let (notices, _) = self.detach(now, router, &leaving, ending);
+            let (notices, _) = self.detach(now, router, &leaving);
             self.replies = notices.into();
         } else {
-            self.leave(now, router, &leaving, ending);
+            self.leave(now, router, &leaving);
         }
         self.end();
         Effect::Close(close)
     }
 
     /// Detaches the session. The messages in its outbox are sent before anything that is queued later.
-    pub(super) fn leave(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>, ending: Ending) {
-        let (notices, frames) = self.detach(now, router, leaving, ending);
+    pub(super) fn leave(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) {
+        let (notices, frames) = self.detach(now, router, leaving);
         self.replies.extend(notices.into_iter().chain(frames));
     }
 
     /// Detaches the session, if there is one: it ends, or a resumable one is away. Returns notices about its queue, and the
     /// messages in it.
-    pub(super) fn detach(
-        &mut self,
-        now: Instant,
-        router: &Router,
-        leaving: &Leaving<'_>,
-        ending: Ending,
-    ) -> (Vec<Frame>, Vec<Frame>) {
+    pub(super) fn detach(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) -> (Vec<Frame>, Vec<Frame>) {
         let (mut notices, mut frames) = (Vec::new(), Vec::new());
         self.give_up_renewal(now);
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
             let attachment = std::mem::take(&mut self.attachment);
             let taker = session.outbox().taker(attachment);
-            if attachment != 0 && matches!(ending, Ending::Closed(_)) {
+            if attachment != 0 && matches!(leaving.ending, Ending::Closed(_)) {
                 // Sent before the Close frame, and kept if the session goes on.
                 self.take_resumable(now, (&session, attachment), usize::MAX, router, &mut frames);
             }
-            let left = router.leave(now, &session, attachment, ending, self.proof_ends(now));
+            let left = router.leave(now, &session, attachment, leaving.ending, self.proof_ends(now));
             self.forget_proof();
             match left {
                 Left::Ended => self.log_left(&session, router.age(now, &session), leaving),

@@ -13,9 +13,9 @@ use crate::connection::proof::Proven;
 use crate::connection::renew::Renewing;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, HandshakeToken, Phase};
-use crate::router::{Application, Ending, HeldLine, Listed, Registered, Registration, Resumption, Router};
+use crate::router::{Application, Ending, HeldLine, Listed, NotAttached, Registered, Registration, Resumption, Router};
 use crate::router::{Subscribed, Wanted};
-use wire::command::{self, Command, Register, Resume, RoleName, Subscribe, Unsubscribe};
+use wire::command::{self, Command, Register, Resume, RoleName, Subscribe, Unsubscribe, WillOption};
 use wire::{Close, CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
 
@@ -44,6 +44,7 @@ pub(super) struct Registering {
     id: Option<String>,
     echo: Option<bool>,
     resume: Resume,
+    will: WillOption,
     /// What is verified, and again if there is a reload meanwhile.
     claim: Claim,
     /// The number of the last reload when the verification began.
@@ -54,7 +55,8 @@ impl Registering {
     #[cfg(test)]
     pub(super) fn of(source: &str) -> Self {
         let claim = Claim { source: source.to_owned(), user: None, token: None, certificate: None };
-        Self { source: source.to_owned(), id: None, echo: None, resume: Resume::No, claim, reloads: 0 }
+        let (echo, resume, will) = (None, Resume::No, WillOption::Absent);
+        Self { source: source.to_owned(), id: None, echo, resume, will, claim, reloads: 0 }
     }
 
     pub(super) fn failure(&self, refusal: &Refusal) -> String {
@@ -195,21 +197,15 @@ impl Connection {
                 "the field 'source' is missing: it is the name to register under",
             ));
         };
-        if options.will {
-            return Err(Refusal::new(
-                ErrorCode::InvalidEnvelope,
-                "data.will: this version keeps no wills; register without it",
-            ));
-        }
         let source = source.to_owned();
         let certificate = self.certificate.clone();
         let token = HandshakeToken::agreed(self.token.as_deref(), options.token);
         let id = envelope.id().map(str::to_owned);
-        let (echo, resume, reloads) = (options.echo, options.resume, router.reloads());
+        let (echo, resume, will, reloads) = (options.echo, options.resume, options.will, router.reloads());
         let differ = token.is_err();
         let token = token.unwrap_or_default();
         let claim = Claim { source: source.clone(), user: options.user, token, certificate };
-        let registering = Registering { source, id, echo, resume, claim, reloads };
+        let registering = Registering { source, id, echo, resume, will, claim, reloads };
         if differ {
             self.verifying = Some(Box::new(Verifying::Register(registering)));
             let why = "the tokens differ: all places of a connection that have a token (Authorization, the sub-protocol, \
@@ -335,16 +331,28 @@ impl Connection {
             echo: registering.echo.unwrap_or_default(),
             address: Some(self.address),
             outbox: self.settings.outbox(),
+            will: match &registering.will {
+                WillOption::Given(text) => Some(text.clone()),
+                WillOption::Absent | WillOption::None => None,
+            },
         };
-        let Registering { echo, reloads, .. } = registering;
-        let wanted = Wanted { resume: &registering.resume, echo, reloads };
+        let Registering { resume, echo, will, reloads, .. } = &registering;
+        let wanted = Wanted { resume, echo: *echo, keeps_will: *will == WillOption::Absent, reloads: *reloads };
         let Registered { session, attachment, resumption } = match router.register(now, registration, &wanted) {
             Ok(Some(registered)) => registered,
             Ok(None) => {
                 registering.reloads = router.reloads();
                 return Some(self.verify(registering));
             }
-            Err(refusal) => return Some(self.refuse(now, &registering, Some(&principal), &refusal, router)),
+            Err(NotAttached::Refused(refusal)) => {
+                return Some(self.refuse(now, &registering, Some(&principal), &refusal, router));
+            }
+            Err(NotAttached::Will(refusal)) => {
+                self.record_refusal(&registering, Some(&principal), &refusal);
+                self.log_refusal(Some(&register()), &refusal);
+                self.push(now, registering.failure(&refusal));
+                return None;
+            }
         };
         self.log_registered(now, &session, matches!(resumption, Resumption::Resumed { .. }));
         let expires = self.keep_proof(now, proven);
@@ -407,7 +415,7 @@ impl Connection {
 
     /// Ends the session as its client wishes. The reply follows everything of the session.
     pub(super) fn unregister(&mut self, now: Instant, id: Option<&str>, router: &Router) {
-        self.leave(now, router, &Leaving { reason: "unregistered", code: None }, Ending::Unregistered);
+        self.leave(now, router, &Leaving { reason: "unregistered", code: None, ending: Ending::Unregistered });
         self.push(now, notice::success(&notice::triple("Application", "Unregister"), id, DONE));
         self.unregistered = Some(self.settings.unregistered.enter().0);
         self.end_pause(now);

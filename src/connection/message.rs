@@ -74,18 +74,23 @@ impl Connection {
     ) -> Next {
         let limits = DecodeLimits::client(self.limits.json_depth);
         let binary = || Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages").into();
-        match text.map_or_else(|| Err(binary()), |text| decode(text, limits)) {
+        // Borrowed, because an envelope is large and would be moved.
+        let decoded = match text {
+            Some(text) => decode(text, limits),
+            None => Err(binary()),
+        };
+        match &decoded {
             Err(malformed) => {
                 line.filter(|_| text.is_some()).into_iter().for_each(HeldLine::count_received);
-                self.malformed(now, &malformed)
+                self.malformed(now, malformed)
             }
             Ok(envelope) => {
                 self.malformed = 0;
                 if envelope.triple().is_broker() {
-                    self.command(now, &envelope, router, line)
+                    self.command(now, envelope, router, line)
                 } else {
                     line.into_iter().for_each(HeldLine::count_received);
-                    self.envelope(now, &envelope, router);
+                    self.envelope(now, envelope, router);
                     Next::Stay(None)
                 }
             }

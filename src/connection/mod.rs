@@ -278,14 +278,17 @@ impl Connection {
         }
         let Phase::Registered(session) = &self.phase else { return };
         if self.attachment != 0 {
-            return self.take_resumable(now, (session, self.attachment), most - own, router, frames);
+            let session = Arc::clone(session);
+            let proof_end = self.take_resumable(now, (&session, self.attachment), most - own, router, frames);
+            return proof_end.into_iter().for_each(|end| self.limit_proof(now, end));
         }
         let outbox = session.outbox();
         let (room, at) = (most - own, frames.len());
-        let (mut lagging, mut dropped) = (None, 0);
+        let (mut lagging, mut dropped, mut proof_end) = (None, 0, None);
         loop {
             let taken = outbox.take(now, room.saturating_sub(frames.len() - at), frames);
             lagging = lagging.or(taken.lagging);
+            proof_end = proof_end.or(taken.proof_end);
             dropped += taken.dropped;
             let Some(mut replay) = taken.replay else { break };
             if !router.pull(&mut replay, room.saturating_sub(frames.len() - at), frames) {
@@ -298,6 +301,9 @@ impl Connection {
         if lagging.is_some() || dropped > 0 {
             frames.splice(at..at, queue_notices(lagging, dropped));
         }
+        if let Some(end) = proof_end {
+            self.limit_proof(now, end);
+        }
     }
 
     /// Ready when there is something for [`Connection::take`], or the session's outbox ended.
@@ -308,8 +314,8 @@ impl Connection {
         self.session().map_or(Poll::Pending, |session| session.outbox().taker(self.attachment).poll_ready(cx))
     }
 
-    /// Ready when the session's outbox ended.
-    pub fn poll_end(&self, cx: &mut task::Context<'_>) -> Poll<End> {
+    /// Ready when the session's outbox ended. With `None`, the connection wants [`Input::Timeout`] now.
+    pub fn poll_end(&self, cx: &mut task::Context<'_>) -> Poll<Option<End>> {
         self.session().map_or(Poll::Pending, |session| session.outbox().taker(self.attachment).poll_end(cx))
     }
 
@@ -350,7 +356,12 @@ impl Connection {
             Input::Timeout | Input::Verified(_) | Input::Drain(_) | Input::Restart if self.is_replaced() => {
                 Some(self.replaced(now))
             }
-            Input::Timeout => self.fire_timers(now, router),
+            Input::Timeout => {
+                if let Some(end) = self.session().and_then(|session| session.outbox().take_proof_end()) {
+                    self.limit_proof(now, end);
+                }
+                self.fire_timers(now, router)
+            }
             Input::Verified(outcome) => self.verified(now, outcome, router),
             Input::Relieved => {
                 self.end_pause(now);
@@ -385,12 +396,7 @@ impl Connection {
             }
             Input::Restart => self.restart(now, router),
             Input::Gone(gone) => {
-                let ending = match &gone {
-                    Gone::ByPeer(code) => Ending::ByPeer(*code),
-                    Gone::Fault(close) => Ending::Closed(close.code()),
-                    Gone::Lost => Ending::Lost,
-                };
-                self.leave(now, router, &Leaving::of(&gone), ending);
+                self.leave(now, router, &Leaving::of(&gone));
                 self.end();
                 None
             }

@@ -116,7 +116,8 @@ impl Connection {
         }
     }
 
-    /// Takes up to `most` frames of a resumable session. They are kept until they are acknowledged.
+    /// Takes up to `most` frames of a resumable session. They are kept until they are acknowledged. Returns when its proof
+    /// ends, if a reload has set an end to it.
     pub(super) fn take_resumable(
         &self,
         now: Instant,
@@ -124,9 +125,15 @@ impl Connection {
         most: usize,
         router: &Router,
         frames: &mut Vec<Frame>,
-    ) {
+    ) -> Option<Instant> {
+        let mut proof_end = None;
         let (taker, room) = (session.outbox().taker(attachment), frames.len().saturating_add(most));
-        while taker.take(now, room - frames.len(), frames).replay_waits {
+        loop {
+            let taken = taker.take(now, room - frames.len(), frames);
+            proof_end = proof_end.or(taken.proof_end);
+            if !taken.replay_waits {
+                break;
+            }
             // Until the frames of the replay are kept, no other connection may take.
             let Some(_line) = session.hold_line(attachment) else { break };
             let Some(mut replay) = taker.take_replay() else { break };
@@ -138,6 +145,7 @@ impl Connection {
             }
         }
         session.release_presence(now);
+        proof_end
     }
 
     fn allowances(&self) -> Allowances {

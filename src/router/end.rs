@@ -1,4 +1,4 @@
-//! How a session ends, and why. The order is part of the protocol: its will, `Left`, then the ends of its requests.
+//! How a session ends, and why. The order is a promise of docs/protocol.md: its will, `Left`, then the ends of its requests.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -37,13 +37,16 @@ pub enum Ending {
     NotResumed,
 }
 
+/// The status code with which a peer says that it has done what it wanted (RFC 6455, section 7.4.1).
+const NORMAL: u16 = 1000;
+
 impl Ending {
     /// Returns whether this leaves a resumable session away. Everything else ends it.
     pub(super) fn leaves_away(self) -> bool {
         match self {
             Self::Lost | Self::Stalled => true,
-            // 1000, or no code: the client leaves.
-            Self::ByPeer(code) => !matches!(code, None | Some(1000)),
+            // Without a code too, the client leaves.
+            Self::ByPeer(code) => !matches!(code, None | Some(NORMAL)),
             Self::Closed(code) => match code {
                 CloseCode::GoingAway | CloseCode::Restart | CloseCode::HeartbeatMissed => true,
                 CloseCode::Protocol
@@ -65,6 +68,22 @@ impl Ending {
             | Self::OverflowedAway
             | Self::Displaced
             | Self::NotResumed => false,
+        }
+    }
+
+    /// Returns whether the will of the session is published: docs/protocol.md, "Wills".
+    fn publishes_will(self) -> bool {
+        match self {
+            Self::Unregistered | Self::Revoked | Self::Closed(CloseCode::Restart) => false,
+            Self::ByPeer(code) => !matches!(code, None | Some(NORMAL)),
+            Self::Lost
+            | Self::Closed(_)
+            | Self::Stalled
+            | Self::ProofEnded
+            | Self::GraceOver
+            | Self::OverflowedAway
+            | Self::Displaced
+            | Self::NotResumed => true,
         }
     }
 
@@ -92,22 +111,25 @@ impl Router {
         self.end_session(now, session, Ending::Unregistered);
     }
 
-    /// Ends a session's registration: its subscriptions end, `Left` is published, what it asked is withdrawn, and what it was
-    /// given fails.
+    /// Ends a session's registration: its subscriptions end, its will and `Left` are published, what it asked is withdrawn, and
+    /// what it was given fails.
     pub(super) fn end_session(&self, now: Instant, session: &Arc<Session>, ending: Ending) {
         tracing::debug!(source = session.source(), session = %session.id, ending = ending.words(), "a session ends");
         self.forget_tokens(session);
-        let (subscriptions, given, asked) = {
+        let (subscriptions, will, given, asked) = {
             let mut holds = session.holds.lock();
             holds.close();
             let asked: Vec<_> = holds.asked.values().cloned().collect();
-            (std::mem::take(&mut holds.subscriptions), holds.given_in_order(), asked)
+            (std::mem::take(&mut holds.subscriptions), holds.will.take(), holds.given_in_order(), asked)
         };
         // From here on nothing is pushed to it, and it is given nothing.
         session.outbox().end(End::Detached);
         let waited = session.turns.close(&self.requests);
         for subscription in &subscriptions {
             self.unlist(now, subscription);
+        }
+        if let Some(will) = will.filter(|_| ending.publishes_will()) {
+            self.publish_will(now, session, &will);
         }
         if session.role != Role::Adapter {
             self.presence.leave(session);
@@ -127,5 +149,24 @@ impl Router {
         }
         debug_assert!(session.holds.lock().is_idle(), "a session that has gone holds no request");
         debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));
+    }
+
+    /// Ends the session with the longest queue, in bytes, because all queues together use too much memory. Its connection
+    /// closes it. Returns `false` if nothing waits for any session.
+    pub fn end_longest_queue(&self) -> bool {
+        let mut longest: Option<(usize, Arc<Session>)> = None;
+        self.presence.each(|session| {
+            let bytes = session.outbox().depth().bytes;
+            // Of two, the older session, so that the order of the map does not decide.
+            let is_longer =
+                longest.as_ref().is_none_or(|(most, other)| (bytes, other.number) > (*most, session.number));
+            if bytes > 0 && is_longer {
+                longest = Some((bytes, Arc::clone(session)));
+            }
+        });
+        if let Some((_, session)) = &longest {
+            session.outbox().discard(End::Longest);
+        }
+        longest.is_some()
     }
 }

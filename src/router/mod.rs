@@ -16,9 +16,10 @@
 //! 3. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size` and `Router::end_longest_queue`
 //!    take another lock while they hold the first.
 //! 4. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
-//!    permissions.
+//!    permissions, with the decision on them (`Verifier::review`), of the proof, or of a channel's scope.
 //! 5. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
-//!    holds it for reading over its value and the look-up of its subscribers.
+//!    holds it for reading over its value and the look-up of its subscribers. A channel that gets another scope holds it for
+//!    writing over the removal of its values.
 //! 6. `Retained::buckets`, then one bucket, then `Accounts::state`.
 //! 7. `Turns::state`, then `Requests::blocked`.
 //! 8. `Requests::by_deadline`, a shard.
@@ -45,12 +46,14 @@ mod policy;
 mod presence;
 mod pressure;
 mod request;
+mod rescope;
 mod resume;
 mod retained;
 mod review;
 mod session;
 mod subscribe;
 mod wake;
+mod will;
 
 pub use change::Reason;
 pub use decide::Decision;
@@ -195,6 +198,21 @@ impl Routed {
     }
 }
 
+/// Why a session was not made known.
+#[derive(Debug)]
+pub enum NotAttached {
+    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
+    Refused(Refusal),
+    /// Its will is refused: any code of an event.
+    Will(Refusal),
+}
+
+impl From<Refusal> for NotAttached {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 /// An envelope that was not accepted.
 #[derive(Debug)]
 pub struct Denied {
@@ -260,10 +278,10 @@ impl Router {
     /// Makes a session known.
     ///
     /// # Errors
-    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
-    pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, Refusal> {
+    /// [`NotAttached`].
+    pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, NotAttached> {
         let attached = self.attach_if(now, registration, || true)?;
-        attached.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the broker failed; its log says more"))
+        attached.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the broker failed; its log says more").into())
     }
 
     /// Makes a session known, unless `is_current` says that its identity has to be verified again.
@@ -272,7 +290,7 @@ impl Router {
         now: Instant,
         registration: Registration,
         is_current: impl Fn() -> bool,
-    ) -> Result<Option<Arc<Session>>, Refusal> {
+    ) -> Result<Option<Arc<Session>>, NotAttached> {
         let joined = self.join(now, registration, None, |_| (), is_current)?;
         Ok(joined.inspect(|session| self.tell_presence(now, session, Change::Joined)))
     }
@@ -286,16 +304,18 @@ impl Router {
         except: Option<u64>,
         prepare: impl FnOnce(&mut Session),
         is_current: impl Fn() -> bool,
-    ) -> Result<Option<Arc<Session>>, Refusal> {
+    ) -> Result<Option<Arc<Session>>, NotAttached> {
         if registration.source == OWN_SOURCE {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,
                 "the source 'switchboard' is reserved for adapters in the broker; choose another name",
-            ));
+            )
+            .into());
         }
         let exclusive = registration.identity.exclusive;
         let role = Role::of(&registration.identity.principal);
         let mut session = self.session(now, role, registration, None);
+        self.check_will_of(&session).map_err(NotAttached::Will)?;
         prepare(&mut session);
         let session = Arc::new(session);
         let place = Place { exclusive, except, longest_away: &|fits| self.longest_away(fits) };
@@ -306,7 +326,7 @@ impl Router {
                 Joined::Displaces(others) => others.iter().for_each(|other| self.displace(now, other)),
             }
         }
-        Err(Refusal::new(ErrorCode::TooManySessions, "other sessions register at the same moment; try again"))
+        Err(Refusal::new(ErrorCode::TooManySessions, "other sessions register at the same moment; try again").into())
     }
 
     /// Attaches an adapter, which sends events, and receives those that it subscribes to. It is not an application, so
@@ -325,13 +345,13 @@ impl Router {
         let identity =
             Identity::unproved(Principal::Service, Permissions { handle: Permission::All, ..Permissions::default() });
         let source = OWN_SOURCE.to_owned();
-        let registration = Registration { source, identity, echo: false, address: None, outbox };
+        let registration = Registration { source, identity, echo: false, address: None, outbox, will: None };
         Arc::new(self.session(now, Role::Adapter, registration, door))
     }
 
     fn session(&self, now: Instant, role: Role, registration: Registration, door: Option<Arc<dyn Door>>) -> Session {
         let since = self.date(now);
-        Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, door)
+        Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, self.reloads(), door)
     }
 
     /// What the calendar says at a moment of the monotonic clock.
@@ -343,25 +363,6 @@ impl Router {
     /// How long ago a session registered.
     pub fn age(&self, now: Instant, session: &Session) -> Duration {
         self.date(now).duration_since(session.since).unwrap_or_default()
-    }
-
-    /// Ends the session with the longest queue, in bytes, because all queues together use too much memory. Its connection
-    /// closes it. Returns `false` if nothing waits for any session.
-    pub fn end_longest_queue(&self) -> bool {
-        let mut longest: Option<(usize, Arc<Session>)> = None;
-        self.presence.each(|session| {
-            let bytes = session.outbox().depth().bytes;
-            // Of two, the older session, so that the order of the map does not decide.
-            let is_longer =
-                longest.as_ref().is_none_or(|(most, other)| (bytes, other.number) > (*most, session.number));
-            if bytes > 0 && is_longer {
-                longest = Some((bytes, Arc::clone(session)));
-            }
-        });
-        if let Some((_, session)) = &longest {
-            session.outbox().discard(End::Longest);
-        }
-        longest.is_some()
     }
 
     /// Tells the adapter that serves a triple of a request that was refused before it came there.

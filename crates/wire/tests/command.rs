@@ -4,7 +4,9 @@
 
 use secrecy::ExposeSecret;
 use switchboard_wire::ErrorCode::{self, InvalidEnvelope, ReservedChannel, UnknownCommand};
-use switchboard_wire::command::{Command, Register, Resume, Retained, Role, RoleName, State, Subscribe, Unsubscribe};
+use switchboard_wire::command::{
+    Command, Register, Resume, Retained, Role, RoleName, State, Subscribe, Unsubscribe, WillOption,
+};
 use switchboard_wire::{DecodeLimits, Refusal, decode};
 
 const REGISTER: &str = "Application/Register";
@@ -150,7 +152,7 @@ fn each_option_has_its_type() {
         (ACKNOWLEDGE, r#"{"received":null}"#, "data.received is missing"),
         (ACKNOWLEDGE, r#"{"received":true}"#, "data.received must be a whole number, at least 0, not a boolean"),
         (ACKNOWLEDGE, r#"{"received":1e3}"#, "data.received must be a whole number, at least 0"),
-        (REGISTER, r#"{"will":[]}"#, "data.will must be an object, not an array"),
+        (REGISTER, r#"{"will":[]}"#, "data.will must be an object or false, not an array"),
         ("Application/SetState", r#"{"state":"drowsy"}"#, "data.state must be"),
         ("Application/SetState", "{}", "data.state must be"),
         ("Request/Cancel", "{}", "data.id is missing"),
@@ -174,12 +176,15 @@ fn each_option_has_its_type() {
 fn register_reads_its_options() {
     let all = register(r#"{"token":"a\u0062c","user":"alice","echo":true,"resume":true,"will":{}}"#);
     assert_eq!(all.token.map(|token| token.expose_secret().to_owned()).as_deref(), Some("abc"));
-    assert_eq!((all.user.as_deref(), all.echo, all.will), (Some("alice"), Some(true), true));
+    assert_eq!((all.user.as_deref(), all.echo), (Some("alice"), Some(true)));
     assert!(matches!(all.resume, Resume::Begin));
+    assert_eq!(all.will, WillOption::Given("{}".into()));
+    assert_eq!(register(r#"{"will":false}"#).will, WillOption::None);
     for data in ["null", "{}", r#"{"token":null,"user":null,"echo":null,"resume":null,"will":null}"#] {
         let none = register(data);
-        assert!(none.token.is_none() && none.user.is_none() && none.echo.is_none() && !none.will);
+        assert!(none.token.is_none() && none.user.is_none() && none.echo.is_none());
         assert!(matches!(none.resume, Resume::No));
+        assert_eq!(none.will, WillOption::Absent);
     }
     assert!(matches!(register(r#"{"resume":false}"#).resume, Resume::No));
 }

@@ -71,10 +71,11 @@ impl Taker<'_> {
         if state.attachment == self.attachment { state.end } else { Some(End::Replaced) }
     }
 
-    /// Ready when there is something to take, or the outbox ended.
+    /// Ready when there is something to take, a new end of the proof included, or the outbox ended.
     pub fn poll_ready(self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.outbox.state.lock();
-        if !state.is_empty() || state.end.is_some() || state.attachment != self.attachment {
+        let has_news = state.end.is_some() || state.proof_end.is_some() || state.attachment != self.attachment;
+        if !state.is_empty() || has_news {
             return Poll::Ready(());
         }
         match &mut state.taker {
@@ -84,14 +85,15 @@ impl Taker<'_> {
         Poll::Pending
     }
 
-    /// Ready when the outbox ended. The connection polls this while its peer takes nothing.
-    pub fn poll_end(self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Ready when the outbox ended, or with `None` when there is a new end of the proof. The connection polls this while its
+    /// peer takes nothing.
+    pub fn poll_end(self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let mut state = self.outbox.state.lock();
         if state.attachment != self.attachment {
-            return Poll::Ready(End::Replaced);
+            return Poll::Ready(Some(End::Replaced));
         }
-        if let Some(end) = state.end {
-            return Poll::Ready(end);
+        if state.end.is_some() || state.proof_end.is_some() {
+            return Poll::Ready(state.end);
         }
         state.end_waker = Some(cx.waker().clone());
         Poll::Pending

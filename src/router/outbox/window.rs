@@ -116,6 +116,11 @@ impl Outbox {
         waiting.into_iter().for_each(Waker::wake);
     }
 
+    /// Wakes this when the outbox of a session that is away ends, or when its proof gets another end.
+    pub(in crate::router) fn watch(&self, watch: Waker) {
+        self.state.lock().end_waker = Some(watch);
+    }
+
     /// Another connection takes from now on, after the first `received` messages. Returns how many messages are sent again.
     ///
     /// # Errors
@@ -202,11 +207,11 @@ impl State {
         if frames.len() < room && (self.lagging.is_some() || self.dropped > 0) {
             self.take_notices(now, memory, frames);
         }
-        let Self { queue, kept, window: Some(window), messages, bytes, droppable, .. } = self else {
+        let Self { queue, kept, window: Some(window), messages, bytes, droppable, proof_end, .. } = self else {
             return Taken::default();
         };
         let (mut entries, mut memory) = (0, 0);
-        let mut taken = Taken::default();
+        let mut taken = Taken { proof_end: proof_end.take(), ..Taken::default() };
         while frames.len() < room && *kept >= window.numbered {
             match queue.get(*kept) {
                 Some(Entry::Frame(frame, on_full, _)) => {

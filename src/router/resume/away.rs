@@ -96,15 +96,15 @@ impl Router {
             self.end_session(now, session, ending);
             return Left::Ended;
         }
-        let (until, proof_ends) = match proof_ends {
+        let limited = session.outbox().take_proof_end();
+        let (until, proof_ends) = match proof_ends.into_iter().chain(limited).min() {
             Some(at) if at < now + grace => (at, true),
             Some(_) | None => (now + grace, false),
         };
         line.stage = Stage::Away { since: now, until, proof_ends };
         resumable.set_away(Some(now));
         self.resumes.away.lock().insert(now, until, session);
-        let watch = Arc::new(Watch { kept: Arc::clone(&self.resumes.kept), session: session.id });
-        session.outbox().go_away(now, Waker::from(watch));
+        session.outbox().go_away(now, self.watch(session));
         drop(line);
         self.requests.wake_before(until);
         // Nothing is held back for a session that is away.
@@ -126,7 +126,7 @@ impl Router {
         if self.resumes.kept.begin_sweep(now) {
             self.sweep();
         }
-        self.end_overflowed(now);
+        self.look_at_ended(now);
         loop {
             let first = {
                 let away = self.resumes.away.lock();
@@ -143,8 +143,9 @@ impl Router {
         self.forget_overflowed(now);
     }
 
-    /// Ends the sessions that are away and whose outbox has ended.
-    pub(super) fn end_overflowed(&self, now: Instant) {
+    /// Ends the sessions that are away and whose outbox has ended, and brings their end forward if a reload has given their
+    /// proof an earlier one.
+    pub(super) fn look_at_ended(&self, now: Instant) {
         for id in self.resumes.kept.take_ended() {
             let session = match self.resumes.by_id.get(&id).as_deref() {
                 Some(Known::Alive(session)) => Arc::clone(session),
@@ -154,7 +155,11 @@ impl Router {
                 Some(End::Overflowed | End::Longest) => Ending::OverflowedAway,
                 Some(End::Close(..)) if session.is_revoked() => Ending::Revoked,
                 Some(End::Close(code, _)) => Ending::Closed(code),
-                Some(End::Detached | End::Replaced) | None => continue,
+                None => {
+                    self.limit_away(&session);
+                    continue;
+                }
+                Some(End::Detached | End::Replaced) => continue,
             };
             let mut until = now;
             self.end_away(now, &session, |stage| match stage {
@@ -168,6 +173,25 @@ impl Router {
                 self.remember_overflowed(id, until);
             }
         }
+    }
+
+    /// Brings the end of a session that is away forward, if its proof ends earlier.
+    fn limit_away(&self, session: &Arc<Session>) {
+        let Some(resumable) = &session.resumable else { return };
+        let mut line = resumable.line();
+        let Stage::Away { since, until, .. } = line.stage else { return };
+        if let Some(at) = session.outbox().take_proof_end().filter(|at| *at < until) {
+            let mut away = self.resumes.away.lock();
+            away.remove(since, until, session.number);
+            away.insert(since, at, session);
+            line.stage = Stage::Away { since, until: at, proof_ends: true };
+        }
+        session.outbox().watch(self.watch(session));
+    }
+
+    /// What wakes the program when the outbox of a session that is away ends.
+    fn watch(&self, session: &Session) -> Waker {
+        Waker::from(Arc::new(Watch { kept: Arc::clone(&self.resumes.kept), session: session.id }))
     }
 
     /// Ends a session that is away for the reason that `why` gives, which is called with what the session is.

@@ -18,7 +18,6 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
-use wire::Refusal;
 use wire::command;
 use zeroize::Zeroizing;
 
@@ -27,7 +26,7 @@ use crate::router::end::Ending;
 use crate::router::outbox::{End, Unresumable, Window};
 use crate::router::presence::Change;
 use crate::router::session::{Registration, Role, Session};
-use crate::router::{Router, SessionId};
+use crate::router::{NotAttached, Router, SessionId};
 use away::Away;
 pub use away::Left;
 use kept::Kept;
@@ -59,6 +58,8 @@ pub struct Wanted<'a> {
     pub resume: &'a command::Resume,
     /// Whether it receives its own events, if that is said.
     pub echo: Option<bool>,
+    /// A session that continues keeps its will, because this Register says nothing of one.
+    pub keeps_will: bool,
     /// The number of the last reload when its identity was verified.
     pub reloads: u64,
 }
@@ -224,8 +225,8 @@ impl Router {
         now: Instant,
         registration: Registration,
         wanted: &Wanted<'_>,
-    ) -> Result<Option<Registered>, Refusal> {
-        self.end_overflowed(now);
+    ) -> Result<Option<Registered>, NotAttached> {
+        self.look_at_ended(now);
         let is_off = self.policy.resume().grace.is_zero();
         let (reason, ending) = match wanted.resume {
             command::Resume::No => return self.begin_plain(now, registration, wanted, Resumption::NotAsked),
@@ -238,7 +239,7 @@ impl Router {
             }
             command::Resume::Begin => (None, None),
             command::Resume::Continue { token, received } => {
-                match self.resume(now, &registration, wanted, token.expose_secret(), *received) {
+                match self.resume(now, &registration, wanted, token.expose_secret(), *received)? {
                     Attempt::Resumed(registered) => return Ok(Some(registered)),
                     Attempt::Outdated => return Ok(None),
                     Attempt::Failed(reason) => (Some(reason), None),
@@ -255,7 +256,7 @@ impl Router {
         registration: Registration,
         wanted: &Wanted<'_>,
         resumption: Resumption,
-    ) -> Result<Option<Registered>, Refusal> {
+    ) -> Result<Option<Registered>, NotAttached> {
         let session = self.attach_verified(now, registration, wanted.reloads)?;
         Ok(session.map(|session| Registered { session, attachment: 0, resumption }))
     }
@@ -268,7 +269,7 @@ impl Router {
         wanted: &Wanted<'_>,
         reason: Option<ResumeReason>,
         ending: Option<(Arc<Session>, u64)>,
-    ) -> Result<Option<Registered>, Refusal> {
+    ) -> Result<Option<Registered>, NotAttached> {
         let mut attachment = 0;
         let prepare = |session: &mut Session| attachment = self.resumes.make_resumable(session);
         let except = ending.as_ref().map(|(session, _)| session.number);
@@ -290,52 +291,52 @@ impl Router {
         wanted: &Wanted<'_>,
         token: &str,
         received: u64,
-    ) -> Attempt {
+    ) -> Result<Attempt, NotAttached> {
         let (session, number) = match self.resumes.find(now, token) {
             Ok(found) => found,
-            Err(reason) => return Attempt::Failed(reason),
+            Err(reason) => return Ok(Attempt::Failed(reason)),
         };
-        let Some(resumable) = &session.resumable else { return Attempt::Failed(ResumeReason::Unknown) };
+        let Some(resumable) = &session.resumable else { return Ok(Attempt::Failed(ResumeReason::Unknown)) };
         let mut line = resumable.line();
         match (line.stage, session.outbox().ended()) {
             // Its end follows.
-            (Stage::Away { .. }, Some(End::Overflowed)) => return Attempt::Failed(ResumeReason::Overflowed),
-            (Stage::Ended, _) | (_, Some(_)) => return Attempt::Failed(ResumeReason::Unknown),
+            (Stage::Away { .. }, Some(End::Overflowed)) => return Ok(Attempt::Failed(ResumeReason::Overflowed)),
+            (Stage::Ended, _) | (_, Some(_)) => return Ok(Attempt::Failed(ResumeReason::Unknown)),
             (Stage::Present | Stage::Away { .. }, None) => {}
         }
-        {
-            // Under the lock under which a reload judges the session, after it has raised its number.
-            let _holds = session.holds.lock();
-            if self.reloads() != wanted.reloads {
-                return Attempt::Outdated;
-            }
-            let identity = &registration.identity;
-            let is_same = *session.source == *registration.source
-                && session.role == Role::of(&identity.principal)
-                && *session.permissions() == identity.permissions;
-            if !is_same {
-                return Attempt::Failed(ResumeReason::Identity);
-            }
-            if !line.tokens.is_valid(number) {
-                return Attempt::Failed(ResumeReason::Replaced);
-            }
-            if let Err(why) = session.outbox().check_resume(received) {
-                let attachment = line.attachment;
-                drop(line);
-                return Attempt::Ends(why.into(), Arc::clone(&session), attachment);
-            }
-            session.set_proof(identity.proof.clone());
+        // Under the lock under which a reload judges the session, after it has raised its number.
+        let mut holds = session.holds.lock();
+        if self.reloads() != wanted.reloads {
+            return Ok(Attempt::Outdated);
+        }
+        let identity = &registration.identity;
+        let is_same = *session.source == *registration.source
+            && session.role == Role::of(&identity.principal)
+            && *session.permissions() == identity.permissions;
+        if !is_same {
+            return Ok(Attempt::Failed(ResumeReason::Identity));
+        }
+        if !line.tokens.is_valid(number) {
+            return Ok(Attempt::Failed(ResumeReason::Replaced));
         }
         let attachment = self.resumes.attachment();
-        let replayed = match session.outbox().resume(received, attachment) {
-            Ok(replayed) => replayed,
-            // It has lost messages since the look.
-            Err(why) => return Attempt::Ends(why.into(), Arc::clone(&session), line.attachment),
-        };
-        if let Stage::Away { since, until, .. } = line.stage {
-            self.resumes.away.lock().remove(since, until, session.number);
-            resumable.set_away(None);
+        let checked = session.outbox().check_resume(received);
+        if checked.is_ok()
+            && let Some(will) = &registration.will
+        {
+            self.check_will_text(&session, will).map_err(NotAttached::Will)?;
         }
+        let replayed = match checked.and_then(|()| session.outbox().resume(received, attachment)) {
+            Ok(replayed) => replayed,
+            Err(why) => return Ok(Attempt::Ends(why.into(), Arc::clone(&session), line.attachment)),
+        };
+        session.set_proof(identity.proof.clone());
+        session.set_proven_under(wanted.reloads);
+        if !wanted.keeps_will {
+            holds.will.clone_from(&registration.will);
+        }
+        drop(holds);
+        self.forget_away(&session, &mut line);
         (line.stage, line.attachment) = (Stage::Present, attachment);
         line.tokens.replace(number);
         session.set_address(registration.address);
@@ -343,10 +344,9 @@ impl Router {
             session.set_echo(echo);
         }
         let ticket = self.ticket(session.id, line.tokens.newest());
-        let (received, allowances) = (line.received, line.allowance);
+        let resumption = Resumption::Resumed { ticket, replayed, received: line.received, allowances: line.allowance };
         drop(line);
-        let resumption = Resumption::Resumed { ticket, replayed, received, allowances };
-        Attempt::Resumed(Registered { session, attachment, resumption })
+        Ok(Attempt::Resumed(Registered { session: Arc::clone(&session), attachment, resumption }))
     }
 
     /// The memory of the messages that are kept for resumable sessions, in bytes.

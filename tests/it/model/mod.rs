@@ -1,5 +1,6 @@
 //! Properties against naive models (`properties`, `outbox`, `rights`), the simulation, the memory of all outboxes (`memory`),
-//! and many threads on one router (`stress`, `stress_events`, `stress_reload`, `stress_resume`, `stress_rights`, `races_requests`, `sessions`).
+//! and many threads on one router (`stress`, `stress_events`, `stress_reload`, `stress_renew`, `stress_resume`, `stress_rights`,
+//! `stress_scope`, `races_requests`, `sessions`).
 
 mod memory;
 mod outbox;
@@ -11,5 +12,7 @@ mod simulation;
 mod stress;
 mod stress_events;
 mod stress_reload;
+mod stress_renew;
 mod stress_resume;
 mod stress_rights;
+mod stress_scope;

@@ -249,13 +249,8 @@ async fn registering_twice_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn will_and_recover_are_refused_by_name() {
+async fn recover_is_refused_by_name() {
     let broker = Broker::start().await;
-    let mut peer = broker.raw("peer").await;
-    let will = envelope("Sales/Agent/Gone", json!({}));
-    let reply = peer.register("peer", json!({"will": will})).await;
-    assert_eq!(reply["data"]["Success"], false, "{reply}");
-    assert!(reply["data"]["ErrorMessage"].as_str().unwrap().contains("will"), "{reply}");
     let mut peer = broker.app("peer").await;
     let pattern = envelope("Sales/Call/*", json!({"recover": {"epoch": "e", "offset": 1}}));
     let reply = peer.command("Subscription", "Subscribe", pattern).await;

@@ -29,6 +29,7 @@ const TOPICS: &[&str] = &[
     "Session",
     "Subscribe",
     "Unsubscribe",
+    "Will",
 ];
 
 macro_rules! names {

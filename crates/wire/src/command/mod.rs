@@ -9,7 +9,7 @@ mod register;
 mod renew;
 mod subscribe;
 
-pub use register::{Register, Resume};
+pub use register::{Register, Resume, WillOption};
 pub use renew::Renew;
 pub use subscribe::{REPLIES_MAX, Retained, Role, RoleName, Subscribe, SubscriptionFilter, Unsubscribe};
 

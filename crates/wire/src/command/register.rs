@@ -16,8 +16,20 @@ pub struct Register {
     pub echo: Option<bool>,
     /// Whether the session is to be resumable, or which one is to continue.
     pub resume: Resume,
-    /// Whether the session leaves a will.
-    pub will: bool,
+    /// The session's last message.
+    pub will: WillOption,
+}
+
+/// `data.will` of Register: an event that the broker publishes when the session ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum WillOption {
+    /// Absent.
+    #[default]
+    Absent,
+    /// `false`: none.
+    None,
+    /// The JSON text of an object, as it was written.
+    Given(Box<str>),
 }
 
 /// `data.resume` of Register.
@@ -58,7 +70,12 @@ impl Register {
             user: options.user.checked_name()?,
             echo: options.echo.flag()?,
             resume: Resume::read(options.resume)?,
-            will: options.will.is_object()?,
+            will: match options.will.json() {
+                None => WillOption::Absent,
+                Some("false") => WillOption::None,
+                Some(json) if json.starts_with('{') => WillOption::Given(json.into()),
+                Some(json) => return Err(options.will.wrong("an object or false", json)),
+            },
         })
     }
 }

@@ -191,7 +191,7 @@ fn limits_that_a_reload_changes_hold_at_once() {
     clients[0].lose(&desk);
     clients[1].lose(&desk);
     let config = Config { resume: Resume { sessions: 1, messages: 2, ..Resume::default() }, ..Config::default() };
-    desk.core.router.replace_policy(&config);
+    desk.core.router.replace_policy(desk.now(), &config);
     desk.core.router.review(desk.now(), &Keeps);
     assert_eq!(desk.core.router.size().away, 1);
     publish(&desk, 0..10, 0);
@@ -200,7 +200,7 @@ fn limits_that_a_reload_changes_hold_at_once() {
     clients[2].received -= 3;
     assert_eq!(clients[2].resume(&desk)["ResumeReason"], "TOO_FAR");
     let off = Config { resume: Resume { grace: Duration::ZERO, ..Resume::default() }, ..Config::default() };
-    desk.core.router.replace_policy(&off);
+    desk.core.router.replace_policy(desk.now(), &off);
     clients[2].lose(&desk);
     assert_eq!(desk.core.router.size(), Size::default(), "from now on a session ends with its connection");
 }

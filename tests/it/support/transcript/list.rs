@@ -135,6 +135,9 @@ macro_rules! transcripts_for_everyone {
             unsubscribe_a_handler
             unsubscribe_by_id
             unsubscribe_by_pattern
+            will_is_an_event
+            will_order
+            will_refused
         }
     };
 }
@@ -159,6 +162,7 @@ macro_rules! transcripts_with_a_clock {
             resume_proof
             resume_requests
             resume_two_tokens
+            resume_will
             rule_1_4_more_restarts_the_clock
             rule_2_12_a_missed_time_limit
             rule_2_14_a_configured_time_limit
