@@ -84,8 +84,8 @@ impl Connection {
     ) -> Next {
         let triple = envelope.triple();
         let is_register = command::is(triple, "Application", "Register");
-        if !is_register {
-            line.iter_mut().for_each(|line| line.count_received());
+        if let Some(line) = line.as_mut().filter(|_| !is_register) {
+            line.count_received();
         }
         // They have a token.
         self.secret_read |= is_register || command::is(triple, "Application", "Renew");

@@ -48,6 +48,7 @@ use log::Leaving;
 use pause::Pause;
 use proof::Proven;
 use rate::Rate;
+use resume::take_resumable;
 use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.
@@ -278,9 +279,10 @@ impl Connection {
         }
         let Phase::Registered(session) = &self.phase else { return };
         if self.attachment != 0 {
-            let session = Arc::clone(session);
-            let proof_end = self.take_resumable(now, (&session, self.attachment), most - own, router, frames);
-            return proof_end.into_iter().for_each(|end| self.limit_proof(now, end));
+            if let Some(end) = take_resumable(now, (session, self.attachment), most - own, router, frames) {
+                self.limit_proof(now, end);
+            }
+            return;
         }
         let outbox = session.outbox();
         let (room, at) = (most - own, frames.len());

@@ -9,27 +9,30 @@
 //! Every lock of the room, in the only order in which they are taken. Most code takes one at a time. No shard of a map is
 //! held over a push, and nothing waits while it holds a lock.
 //!
-//! 1. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
+//! 1. `Resumable::line`. Held while one message of a resumable session is counted and routed, while another connection takes
+//!    the session over, and when it goes away. Nobody holds two of them.
+//! 2. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
 //!    the one that is delivered last.
-//! 2. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
+//! 3. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
 //!    of a reply.
-//! 3. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size` and `Router::end_longest_queue`
-//!    take another lock while they hold the first.
-//! 4. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
+//! 4. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size`,
+//!    `Router::end_longest_queue` and a sweep of what is kept take an outbox while they hold the first; a session that registers
+//!    takes `Resumes::away`.
+//! 5. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
 //!    permissions, with the decision on them (`Verifier::review`), of the proof, or of a channel's scope.
-//! 5. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
+//! 6. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
 //!    holds it for reading over its value and the look-up of its subscribers. A channel that gets another scope holds it for
 //!    writing over the removal of its values.
-//! 6. `Retained::buckets`, then one bucket, then `Accounts::state`.
-//! 7. `Turns::state`, then `Requests::blocked`.
-//! 8. `Requests::by_deadline`, a shard.
-//! 9. `HeldPresence::changes`. Held over the push of a presence event to its session.
-//! 10. `Gather::state`. Held over the push of a reply or of the end.
-//! 11. `Names::folded`.
-//! 12. `Index::by_key`, a shard, then `Index::counts`.
-//! 13. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
-//! 14. `Session::permissions`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`. No other lock is taken while one
-//!     of them is held.
+//! 7. `Retained::buckets`, then one bucket, then `Accounts::state`.
+//! 8. `Turns::state`, then `Requests::blocked`.
+//! 9. `Requests::by_deadline`, a shard.
+//! 10. `HeldPresence::changes`. Held over the push of a presence event to its session.
+//! 11. `Gather::state`. Held over the push of a reply or of the end.
+//! 12. `Names::folded`.
+//! 13. `Index::by_key`, a shard, then `Index::counts`.
+//! 14. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
+//! 15. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
+//!     `Resumes::away`, `Resumes::by_id`, a shard, and those of `Kept`. No other lock is taken while one of them is held.
 
 mod access;
 mod change;

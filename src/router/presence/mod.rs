@@ -90,6 +90,9 @@ impl ApplicationState {
     }
 }
 
+/// Finds the session that has been away for longest among those that a function accepts.
+pub(super) type LongestAway<'a> = dyn Fn(&dyn Fn(&Session) -> bool) -> Option<Arc<Session>> + 'a;
+
 /// What a session needs that is to be listed.
 pub(super) struct Place<'a> {
     /// No other session of its source and user may be there.
@@ -97,7 +100,7 @@ pub(super) struct Place<'a> {
     /// The session with this number ends as soon as this one is listed.
     pub(super) except: Option<u64>,
     /// The session that has been away for longest among those that a function accepts.
-    pub(super) longest_away: &'a dyn Fn(&dyn Fn(&Session) -> bool) -> Option<Arc<Session>>,
+    pub(super) longest_away: &'a LongestAway<'a>,
 }
 
 /// What became of a session that was to be listed.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::router::index::Subscription;
 use crate::router::outbox::{End, OnFull, Pressure};
+use crate::router::request::away::tell_away;
 use crate::router::request::pending::{Event, KeptText, Outcome, Pending, State};
 use crate::router::request::{Asking, words};
 use crate::router::session::Session;
@@ -126,7 +127,7 @@ impl Router {
                     if let Some(door) = session.door() {
                         door.withdraw(pending.id, &refusal);
                     }
-                    self.tell_away(now, session, &pending);
+                    tell_away(now, session, &pending);
                     self.tell_failure(now, &pending, &session.source, &refusal);
                 }
                 State::Waiting(handlers) => {
@@ -191,15 +192,8 @@ impl Router {
         let candidates = self.candidates(&pending.asker, &envelope, scope, &facts);
         let asking = Asking::again(pending, &envelope, Arc::clone(&text));
         let routed = self.place(now, &asking, Some(pending), candidates)?;
-        self.complete(now, pending, routed);
+        complete(now, pending, &routed);
         Ok(())
-    }
-
-    /// Tells the requester that a handler which takes commands has got its request: delivery has completed it.
-    pub(in crate::router) fn complete(&self, now: Instant, pending: &Pending, routed: Routed) {
-        if let (Some(receipt), Some(id)) = (routed.receipt, &pending.asker_id) {
-            pending.asker.push(now, notice::receipt(id, receipt.receivers, None).into(), OnFull::Close).ok();
-        }
     }
 
     /// Ends a request that no handler takes, with a refusal that its requester has yet to be told.
@@ -282,6 +276,13 @@ impl Router {
         {
             self.serve_turns(now, &handler.session);
         }
+    }
+}
+
+/// Tells the requester that a handler which takes commands has got its request: delivery has completed it.
+pub(in crate::router) fn complete(now: Instant, pending: &Pending, routed: &Routed) {
+    if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
+        pending.asker.push(now, notice::receipt(id, receipt.receivers, None).into(), OnFull::Close).ok();
     }
 }
 

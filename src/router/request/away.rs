@@ -8,6 +8,7 @@ use wire::{DecodeLimits, ErrorCode, decode, notice};
 use crate::router::Router;
 use crate::router::outbox::OnFull;
 use crate::router::request::Asking;
+use crate::router::request::answer::complete;
 use crate::router::request::pending::{Event, KeptText, Outcome, Pending, State};
 use crate::router::request::words;
 use crate::router::session::Session;
@@ -24,7 +25,7 @@ impl Router {
             if let Some(text) = pending.text()
                 && self.hand_over_one(now, pending, session, &text)
             {
-                self.push_cancelled(now, session, pending);
+                push_cancelled(now, session, pending);
             }
         }
         // The turns of requests that others have now.
@@ -50,7 +51,7 @@ impl Router {
         let asking = Asking::again(pending, &envelope, Arc::clone(text));
         let refusal = match self.place(now, &asking, Some(pending), candidates) {
             Ok(routed) => {
-                self.complete(now, pending, routed);
+                complete(now, pending, &routed);
                 return true;
             }
             // They have gone in the meantime.
@@ -61,17 +62,6 @@ impl Router {
         true
     }
 
-    /// A request has ended that a session was given. If it is away, it is told so when it returns.
-    pub(in crate::router) fn tell_away(&self, now: Instant, session: &Session, pending: &Pending) {
-        if session.is_away() {
-            self.push_cancelled(now, session, pending);
-        }
-    }
-
-    fn push_cancelled(&self, now: Instant, session: &Session, pending: &Pending) {
-        session.push(now, notice::cancelled(pending.id.text().as_ref()).into(), OnFull::Close).ok();
-    }
-
     /// Since when the handler of a request has had no connection.
     pub(in crate::router) fn away_since(&self, state: &State) -> Option<SystemTime> {
         match state {
@@ -79,4 +69,15 @@ impl Router {
             State::Seeking | State::Waiting(_) | State::Ended => None,
         }
     }
+}
+
+/// A request has ended that a session was given. If it is away, it is told so when it returns.
+pub(in crate::router) fn tell_away(now: Instant, session: &Session, pending: &Pending) {
+    if session.is_away() {
+        push_cancelled(now, session, pending);
+    }
+}
+
+fn push_cancelled(now: Instant, session: &Session, pending: &Pending) {
+    session.push(now, notice::cancelled(pending.id.text().as_ref()).into(), OnFull::Close).ok();
 }

@@ -1,7 +1,6 @@
 //! Sessions that are away: a connection was lost, and the session waits for the next one.
 
-use std::collections::BTreeMap;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Instant;
@@ -23,7 +22,7 @@ pub(super) struct Away {
     by_end: ByTime,
     by_since: ByTime,
     /// Sessions that overflowed while they were away, by the time until which their tokens are told so.
-    overflowed: BTreeMap<(Instant, SessionId), ()>,
+    overflowed: BTreeSet<(Instant, SessionId)>,
 }
 
 /// What became of a session whose connection has ended.
@@ -268,11 +267,11 @@ impl Router {
     fn remember_overflowed(&self, id: SessionId, until: Instant) {
         let most = self.policy.resume().sessions;
         let mut away = self.resumes.away.lock();
-        away.overflowed.insert((until, id), ());
+        away.overflowed.insert((until, id));
         let first = (away.overflowed.len() > most).then(|| away.overflowed.pop_first()).flatten();
         drop(away);
         self.resumes.by_id.insert(id, Known::Overflowed(until));
-        if let Some(((_, id), ())) = first {
+        if let Some((_, id)) = first {
             self.resumes.by_id.remove(&id);
         }
     }
@@ -281,8 +280,9 @@ impl Router {
         let mut forgotten = Vec::new();
         {
             let mut away = self.resumes.away.lock();
-            while let Some(first) = away.overflowed.first_entry().filter(|entry| entry.key().0 <= now) {
-                forgotten.push(first.remove_entry().0.1);
+            while let Some((_, id)) = away.overflowed.first().filter(|(until, _)| *until <= now).copied() {
+                forgotten.push(id);
+                away.overflowed.pop_first();
             }
         }
         for id in forgotten {

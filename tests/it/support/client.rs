@@ -45,7 +45,7 @@ impl Desk {
     /// Registers a resumable session of alice.
     pub(crate) fn begin(&self, source: &'static str) -> Client {
         let mut client = Client { connection: self.connect(), source, token: String::new(), received: 0, closed: None };
-        let reply = client.register(self, json!(true));
+        let reply = client.register(self, &json!(true));
         assert_eq!(reply["Resumed"], false, "{reply}");
         client
     }
@@ -58,17 +58,12 @@ pub(crate) fn alice() -> Identity {
 
 impl Client {
     /// Sends Register, and takes the reply. Returns its `data`.
-    pub(crate) fn register(&mut self, desk: &Desk, resume: Value) -> Value {
-        self.register_as(desk, resume, alice())
-    }
-
-    /// The same with this identity.
-    pub(crate) fn register_as(&mut self, desk: &Desk, resume: Value, identity: Identity) -> Value {
+    pub(crate) fn register(&mut self, desk: &Desk, resume: &Value) -> Value {
         let register = json!({"channel": "Broker", "topic": "Application", "subtopic": "Register",
             "source": self.source, "data": {"resume": resume}});
         let effect = self.handle(desk, Input::Text(&register.to_string()));
         assert!(matches!(effect, Some(Effect::Verify(_))), "{effect:?}");
-        assert!(self.handle(desk, Input::Verified(Ok(identity))).is_none());
+        assert!(self.handle(desk, Input::Verified(Ok(alice()))).is_none());
         let data = self.take(desk, 1).remove(0)["data"].clone();
         if let Some(token) = data["ResumeToken"].as_str() {
             token.clone_into(&mut self.token);
@@ -81,7 +76,7 @@ impl Client {
     pub(crate) fn resume(&mut self, desk: &Desk) -> Value {
         let resume = json!({"token": self.token, "received": self.received});
         (self.connection, self.closed) = (desk.connect(), None);
-        let data = self.register(desk, resume);
+        let data = self.register(desk, &resume);
         if data["Resumed"] == false {
             self.received = 0;
         }
@@ -99,7 +94,7 @@ impl Client {
     }
 
     /// Sends a command.
-    pub(crate) fn command(&mut self, desk: &Desk, topic: &str, subtopic: &str, data: Value) {
+    pub(crate) fn command(&mut self, desk: &Desk, topic: &str, subtopic: &str, data: &Value) {
         self.say(desk, &json!({"channel": "Broker", "topic": topic, "subtopic": subtopic, "data": data}).to_string());
     }
 
@@ -107,7 +102,7 @@ impl Client {
     pub(crate) fn subscribe(&mut self, desk: &Desk, pattern: &str) {
         let [channel, topic, subtopic]: [&str; 3] = pattern.split('/').collect::<Vec<_>>().try_into().unwrap();
         let data = json!({"channel": channel, "topic": topic, "subtopic": subtopic});
-        self.command(desk, "Subscription", "Subscribe", data);
+        self.command(desk, "Subscription", "Subscribe", &data);
         assert_eq!(self.take(desk, 1)[0]["data"]["Success"], true);
     }
 

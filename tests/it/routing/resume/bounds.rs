@@ -80,7 +80,7 @@ fn a_resume_sends_again_what_a_resume_was_sending_again() {
     publish(&desk, 9..10, 0);
     assert_eq!(client.payloads(&desk), numbers(3..10));
     let acknowledged = json!({"received": client.received});
-    client.command(&desk, "Connection", "Acknowledge", acknowledged);
+    client.command(&desk, "Connection", "Acknowledge", &acknowledged);
     let Size { kept, kept_bytes, .. } = desk.core.router.size();
     assert_eq!((kept, kept_bytes), (0, 0));
 }
@@ -147,7 +147,7 @@ fn a_frame_that_many_sessions_keep_counts_once() {
     assert_eq!(entries, 10);
     assert!((100_000 + 480..101_000 + 480).contains(&bytes), "{bytes}");
     for client in &mut clients {
-        client.command(&desk, "Application", "Unregister", json!({}));
+        client.command(&desk, "Application", "Unregister", &json!({}));
     }
     assert_eq!(desk.core.router.size(), Size::default());
 }

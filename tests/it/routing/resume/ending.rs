@@ -43,7 +43,7 @@ fn the_end_of_the_connection_decides_what_becomes_of_the_session() {
         assert!(!away(Gone::Fault(Close::from(code))), "{code:?}");
     }
     assert!(!is_away_after(Limits::default(), |desk, client| {
-        client.command(desk, "Application", "Unregister", json!({}));
+        client.command(desk, "Application", "Unregister", &json!({}));
     }));
 }
 
@@ -109,9 +109,9 @@ fn what_waits_when_the_broker_closes_is_sent_and_kept() {
 fn a_session_that_is_not_resumable_ends_with_its_connection() {
     let desk = desk(Limits::default());
     let mut client = desk.begin("gadget");
-    client.command(&desk, "Application", "Unregister", json!({}));
+    client.command(&desk, "Application", "Unregister", &json!({}));
     client.take(&desk, usize::MAX);
-    assert_eq!(client.register(&desk, json!(false)).get("Resumed"), None);
+    assert_eq!(client.register(&desk, &json!(false)).get("Resumed"), None);
     client.lose(&desk);
     assert_eq!(desk.core.router.size(), Size::default());
 }
