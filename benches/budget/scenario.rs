@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use switchboard::auth::{Identity, Open, Permissions, Principal, Right, Rights, Rule, Users};
+use switchboard::auth::{Identity, Open, Permissions, Principal, Right, Rights, Rule, Rules, Users};
 use switchboard::config::Config;
 use switchboard::connection::{
     Admission, Connection, Context, Effect, Gone, Input, Settings, Shutdown, Upgraded, serve,
@@ -92,10 +92,9 @@ fn role() -> Arc<Rights> {
     let topics = topics.map(|topic| format!("Phone/{topic}/*"));
     let patterns = channels.into_iter().chain(topics.iter().map(String::as_str)).chain(subtopics);
     let from: Arc<str> = "role 'agent'".into();
-    let allow: Arc<[Rule]> =
-        patterns.map(|it| Rule { pattern: it.parse().unwrap(), from: Arc::clone(&from) }).collect();
+    let allow: Rules = patterns.map(|it| Rule { pattern: it.parse().unwrap(), from: Arc::clone(&from) }).collect();
     assert_eq!(allow.len(), 20);
-    let right = || Right { allow: Arc::clone(&allow), deny: Arc::from([]), from: Arc::clone(&from) };
+    let right = || Right { allow: allow.clone(), deny: Rules::default(), from: Arc::clone(&from) };
     Arc::new(Rights { publish: right(), subscribe: right(), request: right(), handle: right() })
 }
 

@@ -40,7 +40,8 @@ impl Broker {
             Permissions { request: Permission::All, rights, ..Permissions::default() },
         );
         let outbox = Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20, refuses: false });
-        let registration = Registration { source: source.to_owned(), identity, echo: false, address: None, outbox };
+        let registration =
+            Registration { source: source.to_owned(), identity, echo: false, address: None, outbox, will: None };
         self.router.attach(self.now, registration).unwrap()
     }
 

@@ -7,7 +7,7 @@ use wire::{Close, CloseCode};
 use super::log::Leaving;
 use super::timer::Timer;
 use super::{Connection, Effect, Phase, queue_notices};
-use crate::router::Router;
+use crate::router::{Ending, Router};
 use crate::websocket::{Fault, Frame};
 
 /// How long a connection that closes for a restart waits for the last answers. Another thread that is ending a
@@ -45,7 +45,8 @@ impl Connection {
 
     pub(super) fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Effect {
         let close = close.into();
-        let leaving = Leaving { reason: close.reason(), code: Some(close.code().code()) };
+        let ending = if close.code() == CloseCode::Restart { Ending::Drained } else { Ending::Failed };
+        let leaving = Leaving { reason: close.reason(), code: Some(close.code().code()), ending };
         if close.code() == CloseCode::SlowConsumer {
             // The peer does not read, so only the notices about the queue are kept.
             let (notices, _) = self.detach(now, router, &leaving);
@@ -67,7 +68,7 @@ impl Connection {
     pub(super) fn detach(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) -> (Vec<Frame>, Vec<Frame>) {
         let (mut notices, mut frames) = (Vec::new(), Vec::new());
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
-            router.detach(now, &session);
+            router.end(now, &session, leaving.ending);
             self.forget_proof();
             self.log_left(&session, router.age(now, &session), leaving);
             loop {

@@ -13,8 +13,8 @@ use crate::connection::proof::Proven;
 use crate::connection::renew::Renewing;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, HandshakeToken, Phase};
-use crate::router::{Application, Listed, Position, Recovered, Registration, Router, Subscribed};
-use wire::command::{self, Command, Register, RoleName, Subscribe, Unsubscribe};
+use crate::router::{Application, Ending, Listed, NotAttached, Position, Recovered, Registration, Router, Subscribed};
+use wire::command::{self, Command, Register, RoleName, Subscribe, Unsubscribe, WillOption};
 use wire::{Close, CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
 
@@ -43,6 +43,7 @@ pub(super) struct Registering {
     id: Option<String>,
     echo: bool,
     resume: bool,
+    will: Option<Box<str>>,
     /// What is verified, and again if there is a reload meanwhile.
     claim: Claim,
     /// The number of the last reload when the verification began.
@@ -53,7 +54,7 @@ impl Registering {
     #[cfg(test)]
     pub(super) fn of(source: &str) -> Self {
         let claim = Claim { source: source.to_owned(), user: None, token: None, certificate: None };
-        Self { source: source.to_owned(), id: None, echo: false, resume: false, claim, reloads: 0 }
+        Self { source: source.to_owned(), id: None, echo: false, resume: false, will: None, claim, reloads: 0 }
     }
 
     pub(super) fn failure(&self, refusal: &Refusal) -> String {
@@ -176,12 +177,6 @@ impl Connection {
                 "the field 'source' is missing: it is the name to register under",
             ));
         };
-        if options.will {
-            return Err(Refusal::new(
-                ErrorCode::InvalidEnvelope,
-                "data.will: this version keeps no wills; register without it",
-            ));
-        }
         let source = source.to_owned();
         let certificate = self.certificate.clone();
         let token = HandshakeToken::agreed(self.token.as_deref(), options.token);
@@ -190,7 +185,11 @@ impl Connection {
         let differ = token.is_err();
         let token = token.unwrap_or_default();
         let claim = Claim { source: source.clone(), user: options.user, token, certificate };
-        let registering = Registering { source, id, echo, resume, claim, reloads };
+        let will = match options.will {
+            WillOption::Given(text) => Some(text),
+            WillOption::Absent | WillOption::None => None,
+        };
+        let registering = Registering { source, id, echo, resume, will, claim, reloads };
         if differ {
             self.verifying = Some(Box::new(Verifying::Register(registering)));
             let why = "the tokens differ: all places of a connection that have a token (Authorization, the sub-protocol, \
@@ -316,6 +315,7 @@ impl Connection {
             echo: registering.echo,
             address: Some(self.address),
             outbox: self.settings.outbox(),
+            will: registering.will.clone(),
         };
         let session = match router.attach_verified(now, registration, registering.reloads) {
             Ok(Some(session)) => session,
@@ -323,7 +323,15 @@ impl Connection {
                 registering.reloads = router.reloads();
                 return Some(self.verify(registering));
             }
-            Err(refusal) => return Some(self.refuse(now, &registering, Some(&principal), &refusal, router)),
+            Err(NotAttached::Refused(refusal)) => {
+                return Some(self.refuse(now, &registering, Some(&principal), &refusal, router));
+            }
+            Err(NotAttached::Will(refusal)) => {
+                self.record_refusal(&registering, Some(&principal), &refusal);
+                self.log_refusal(Some(&register()), &refusal);
+                self.push(now, registering.failure(&refusal));
+                return None;
+            }
         };
         self.log_registered(now, &session);
         let expires = self.keep_proof(now, proven);
@@ -382,7 +390,7 @@ impl Connection {
     }
 
     fn unregister(&mut self, now: Instant, router: &Router) {
-        self.leave(now, router, &Leaving { reason: "unregistered", code: None });
+        self.leave(now, router, &Leaving { reason: "unregistered", code: None, ending: Ending::Left });
         self.unregistered = Some(self.settings.unregistered.enter().0);
         self.end_pause(now);
         self.timers.set(Timer::Registration, now + self.limits.registration);

@@ -6,7 +6,7 @@ use wire::{ErrorCode, Refusal, Triple};
 
 use super::pause::Pause;
 use super::{Connection, Gone, network_of};
-use crate::router::Session;
+use crate::router::{Ending, Session};
 
 /// How many sessions that register are logged in a minute for each address: a site with thousands of agents can share one,
 /// and they all return after a restart.
@@ -14,6 +14,9 @@ const REGISTERED_MAX: u32 = 10_000;
 
 /// The same for sessions on a connection that had one before, which is what a loop without a pause makes.
 const REGISTERED_AGAIN_MAX: u32 = 60;
+
+/// The status code of a client that has done what it wanted (RFC 6455, section 7.4.1).
+const NORMAL: u16 = 1000;
 
 /// Something that a peer could cause again and again, for which there is a limited number of lines a minute.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,15 +38,22 @@ pub(super) struct Leaving<'a> {
     pub(super) reason: &'a str,
     /// The status code of the Close frame, if there is one.
     pub(super) code: Option<u16>,
+    /// Whether it counts as leaving.
+    pub(super) ending: Ending,
 }
 
 impl<'a> Leaving<'a> {
     /// The session ends because its socket has ended.
     pub(super) fn of(gone: &'a Gone) -> Self {
         match gone {
-            Gone::ByPeer(code) => Self { reason: "closed by the application", code: *code },
-            Gone::Fault(close) => Self { reason: close.reason(), code: Some(close.code().code()) },
-            Gone::Lost => Self { reason: "the connection was lost", code: None },
+            Gone::ByPeer(code) => {
+                let ending = if matches!(code, None | Some(NORMAL)) { Ending::Left } else { Ending::Failed };
+                Self { reason: "closed by the application", code: *code, ending }
+            }
+            Gone::Fault(close) => {
+                Self { reason: close.reason(), code: Some(close.code().code()), ending: Ending::Failed }
+            }
+            Gone::Lost => Self { reason: "the connection was lost", code: None, ending: Ending::Failed },
         }
     }
 }
@@ -69,7 +79,7 @@ impl Connection {
             return;
         }
         let (source, user) = (session.source(), session.user());
-        let Leaving { reason, code } = leaving;
+        let Leaving { reason, code, .. } = leaving;
         let lasted = Duration::from_millis(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));
         let lasted = humantime::format_duration(lasted);
         tracing::info!(

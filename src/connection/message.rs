@@ -26,14 +26,19 @@ impl Connection {
         }
         let limits = DecodeLimits::client(self.limits.json_depth);
         let binary = || Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages").into();
-        let effect = match text.map_or_else(|| Err(binary()), |text| decode(text, limits)) {
-            Err(malformed) => self.malformed(now, &malformed, router),
+        // Borrowed, because an envelope is large and would be moved.
+        let decoded = match text {
+            Some(text) => decode(text, limits),
+            None => Err(binary()),
+        };
+        let effect = match &decoded {
+            Err(malformed) => self.malformed(now, malformed, router),
             Ok(envelope) => {
                 self.malformed = 0;
                 if envelope.triple().is_broker() {
-                    self.command(now, &envelope, router)
+                    self.command(now, envelope, router)
                 } else {
-                    self.envelope(now, &envelope, router);
+                    self.envelope(now, envelope, router);
                     None
                 }
             }

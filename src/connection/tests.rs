@@ -109,7 +109,8 @@ fn what_a_session_sends_after_its_proof_was_removed_is_not_routed() {
     let (now, mut connection, router) = registered(Limits::default());
     let identity = Identity::unproved(Principal::User("alice".into()), Permissions::all());
     let outbox = Settings::new(Limits::default()).outbox();
-    let registration = Registration { source: "screen".into(), identity, echo: false, address: None, outbox };
+    let registration =
+        Registration { source: "screen".into(), identity, echo: false, address: None, outbox, will: None };
     let screen = router.attach(now, registration).unwrap();
     let everything = Subscribe::new("Phone/*/*".parse().unwrap(), Role::Subscriber);
     router.subscribe(now, &screen, &everything, |_| None).unwrap();
@@ -118,7 +119,7 @@ fn what_a_session_sends_after_its_proof_was_removed_is_not_routed() {
     let text = r#"{"channel":"Phone","topic":"Call","subtopic":"Ringing","id":"1"}"#;
     assert!(connection.handle(now, Input::Text(text), &router).is_none());
     assert_eq!(screen.outbox().depth().messages, 1);
-    assert_eq!(router.review(now, &Without("phone")), Reviewed { ended: 1, changed: 0 });
+    assert_eq!(router.review(now, &Without("phone")), Reviewed { ended: 1, changed: 0, expiring: 0 });
     assert!(connection.handle(now, Input::Text(text), &router).is_none());
     assert_eq!(screen.outbox().depth().messages, 1);
     let end = connection.ended().unwrap();
@@ -219,8 +220,8 @@ fn the_time_to_register_starts_anew_six_times() {
         let unavailable = AuthError::Unavailable("not now".into());
         assert!(connection.handle(now, Input::Verified(Err(unavailable)), &router).is_none());
         taken(now, &mut connection, &router);
-        let end = now + Duration::from_secs(10);
-        let is_closed = connection.handle(end - Duration::from_millis(1), Input::Timeout, &router).is_some();
+        let just_before = now + Duration::from_millis(9_999);
+        let is_closed = connection.handle(just_before, Input::Timeout, &router).is_some();
         assert_eq!(is_closed, number > 5, "{number}");
         if is_closed {
             break;

@@ -20,9 +20,10 @@
 //! 5. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size` and `Router::end_longest_queue`
 //!    take another lock while they hold the first.
 //! 6. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
-//!    permissions.
+//!    permissions, with the decision on them (`Verifier::review`), of the proof, or of a channel's scope.
 //! 7. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
-//!    holds it for reading over its value and the look-up of its subscribers.
+//!    holds it for reading over its value and the look-up of its subscribers. A channel that gets another scope holds it for
+//!    writing over the removal of its values.
 //! 8. `Retained::buckets`, then one bucket, then `Accounts::state`.
 //! 9. `Turns::state`, then `Requests::blocked`.
 //! 10. `Requests::by_deadline`, a shard.
@@ -38,6 +39,7 @@ mod access;
 mod change;
 mod decide;
 mod deliver;
+mod end;
 mod event;
 mod frames;
 mod hint;
@@ -50,14 +52,17 @@ mod presence;
 mod pressure;
 mod replay;
 mod request;
+mod rescope;
 mod retained;
 mod review;
 mod session;
 mod subscribe;
 mod wake;
+mod will;
 
 pub use change::Reason;
 pub use decide::Decision;
+pub use end::Ending;
 pub use history::{Kept, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken};
@@ -197,6 +202,21 @@ impl Routed {
     }
 }
 
+/// Why a session was not made known.
+#[derive(Debug)]
+pub enum NotAttached {
+    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
+    Refused(Refusal),
+    /// Its will is refused: any code of an event.
+    Will(Refusal),
+}
+
+impl From<Refusal> for NotAttached {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 /// An envelope that was not accepted.
 #[derive(Debug)]
 pub struct Denied {
@@ -261,10 +281,10 @@ impl Router {
     /// Makes a session known.
     ///
     /// # Errors
-    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
-    pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, Refusal> {
+    /// [`NotAttached`].
+    pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, NotAttached> {
         let attached = self.attach_if(now, registration, || true)?;
-        attached.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the broker failed; its log says more"))
+        attached.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the broker failed; its log says more").into())
     }
 
     /// Makes a session known, unless `is_current` says that its identity has to be verified again.
@@ -273,16 +293,18 @@ impl Router {
         now: Instant,
         registration: Registration,
         is_current: impl FnOnce() -> bool,
-    ) -> Result<Option<Arc<Session>>, Refusal> {
+    ) -> Result<Option<Arc<Session>>, NotAttached> {
         if registration.source == OWN_SOURCE {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,
                 "the source 'switchboard' is reserved for adapters in the broker; choose another name",
-            ));
+            )
+            .into());
         }
         let exclusive = registration.identity.exclusive;
         let role = Role::of(&registration.identity.principal);
         let session = self.session(now, role, registration, None);
+        self.check_will_of(&session).map_err(NotAttached::Will)?;
         if !self.presence.join(&session, exclusive, &self.policy.limits(), is_current)? {
             return Ok(None);
         }
@@ -306,7 +328,7 @@ impl Router {
         let identity =
             Identity::unproved(Principal::Service, Permissions { handle: Permission::All, ..Permissions::default() });
         let source = OWN_SOURCE.to_owned();
-        let registration = Registration { source, identity, echo: false, address: None, outbox };
+        let registration = Registration { source, identity, echo: false, address: None, outbox, will: None };
         self.session(now, Role::Adapter, registration, door)
     }
 
@@ -318,7 +340,7 @@ impl Router {
         door: Option<Arc<dyn Door>>,
     ) -> Arc<Session> {
         let since = self.date(now);
-        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, door))
+        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, self.reloads(), door))
     }
 
     /// What the calendar says at a moment of the monotonic clock.
@@ -330,59 +352,6 @@ impl Router {
     /// How long ago a session registered.
     pub fn age(&self, now: Instant, session: &Session) -> Duration {
         self.date(now).duration_since(session.since).unwrap_or_default()
-    }
-
-    /// Ends a session's registration: its subscriptions end, what it asked is withdrawn, what it was given fails.
-    pub fn detach(&self, now: Instant, session: &Arc<Session>) {
-        let (subscriptions, given, asked) = {
-            let mut holds = session.holds.lock();
-            holds.close();
-            let asked: Vec<_> = holds.asked.values().cloned().collect();
-            (std::mem::take(&mut holds.subscriptions), holds.given_in_order(), asked)
-        };
-        // From here on nothing is pushed to it, and it is given nothing.
-        session.outbox().end(End::Detached);
-        let waited = session.turns.close(&self.requests);
-        for subscription in &subscriptions {
-            self.unlist(now, subscription);
-        }
-        for (pending, handler) in waited {
-            self.handler_left(now, &pending, &handler);
-        }
-        for pending in given {
-            self.handler_gone(now, &pending, session);
-        }
-        for pending in asked {
-            if let Some(gather) = &pending.gather {
-                gather.cancel();
-            }
-            self.withdraw(now, &pending, "the requester left");
-        }
-        debug_assert!(session.holds.lock().is_idle(), "a session that has gone holds no request");
-        debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));
-        if session.role != Role::Adapter {
-            self.presence.leave(session);
-            self.tell_presence(now, session, Change::Left);
-        }
-    }
-
-    /// Ends the session with the longest queue, in bytes, because all queues together use too much memory. Its connection
-    /// closes it. Returns `false` if nothing waits for any session.
-    pub fn end_longest_queue(&self) -> bool {
-        let mut longest: Option<(usize, Arc<Session>)> = None;
-        self.presence.each(|session| {
-            let bytes = session.outbox().bytes_held();
-            // Of two, the older session, so that the order of the map does not decide.
-            let is_longer =
-                longest.as_ref().is_none_or(|(most, other)| (bytes, other.number) > (*most, session.number));
-            if bytes > 0 && is_longer {
-                longest = Some((bytes, Arc::clone(session)));
-            }
-        });
-        if let Some((_, session)) = &longest {
-            session.outbox().discard(End::Longest);
-        }
-        longest.is_some()
     }
 
     /// Tells the adapter that serves a triple of a request that was refused before it came there.

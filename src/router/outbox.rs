@@ -4,7 +4,7 @@
 //! full outbox ends, and its connection closes the session with the reason. Frames leave in the order in which they were
 //! pushed; the frames of a [`Replay`] leave where the replay was pushed. Nothing here waits but the `poll_*` functions.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -98,6 +98,8 @@ pub struct Taken {
     pub lagging: Option<Depth>,
     /// How many events were dropped since the last look.
     pub dropped: u64,
+    /// When the proof of the session ends at the latest, if a reload has decided that since the last look.
+    pub proof_end: Option<Instant>,
     /// The next thing in the queue: the taker pulls its frames, and puts it back until it is exhausted.
     pub replay: Option<Box<Replay>>,
 }
@@ -126,6 +128,8 @@ struct State {
     /// How often the queue came under half.
     reliefs: u64,
     end: Option<End>,
+    /// A reload decided that the proof of the session ends at this time, and the session's own task does not know it yet.
+    proof_end: Option<Instant>,
     /// The permissions of the session have changed, so every event is checked under the lock.
     checks: bool,
     /// The task that waits for something to take.
@@ -213,30 +217,24 @@ impl Outbox {
         });
     }
 
-    /// Calls `change` while nothing is pushed or taken. Returns the events and requests that wait.
-    pub(super) fn hold(&self, change: impl FnOnce()) -> Vec<(Frame, Kind)> {
+    /// Calls `change`, then drops the waiting events and requests for which `may_stay` returns `false`, while nothing is
+    /// pushed or taken. Returns what it has dropped.
+    pub(super) fn hold(
+        &self,
+        now: Instant,
+        change: impl FnOnce(),
+        may_stay: impl Fn(&Frame, Kind) -> bool,
+    ) -> Vec<Frame> {
         let mut state = self.state.lock();
         state.checks = true;
         change();
-        let waiting = state.queue.iter().filter_map(|entry| match entry {
-            Entry::Frame(frame, _, kind @ (Kind::Event | Kind::Request)) => Some((frame.clone(), *kind)),
-            Entry::Frame(_, _, Kind::Other) | Entry::Replay(_) => None,
-        });
-        waiting.collect()
-    }
-
-    /// Removes these frames, as far as they wait still. Returns those that it has removed.
-    pub(super) fn withdraw(&self, now: Instant, frames: &[Frame]) -> Vec<Frame> {
-        // The very frames, not others with the same text.
-        let wanted: BTreeSet<_> = frames.iter().map(|frame| frame.wire().as_ptr()).collect();
-        let mut state = self.state.lock();
         let was_over_half = state.over_half(self.limits);
-        let mut withdrawn = Vec::new();
+        let mut dropped = Vec::new();
         for entry in std::mem::take(&mut state.queue) {
             match entry {
-                Entry::Frame(frame, on_full, kind) if wanted.contains(&frame.wire().as_ptr()) => {
+                Entry::Frame(frame, on_full, kind @ (Kind::Event | Kind::Request)) if !may_stay(&frame, kind) => {
                     state.uncount(&Entry::Frame(frame.clone(), on_full, kind));
-                    withdrawn.push(frame);
+                    dropped.push(frame);
                 }
                 entry => state.queue.push_back(entry),
             }
@@ -244,15 +242,19 @@ impl Outbox {
         let relieved = state.note_relief(now, self.limits, was_over_half).then(|| std::mem::take(&mut state.relief));
         drop(state);
         relieved.into_iter().flatten().for_each(Waker::wake);
-        withdrawn
+        dropped
     }
 
     /// Takes up to `most` frames, oldest first, and stops at a replay.
     pub fn take(&self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
         let mut state = self.state.lock();
         let was_over_half = state.over_half(self.limits);
-        let mut taken =
-            Taken { lagging: state.lagging.take(), dropped: std::mem::take(&mut state.dropped), replay: None };
+        let mut taken = Taken {
+            lagging: state.lagging.take(),
+            dropped: std::mem::take(&mut state.dropped),
+            proof_end: state.proof_end.take(),
+            replay: None,
+        };
         let count = most.min(state.queue.len());
         frames.reserve(count);
         for _ in 0..count {
@@ -333,15 +335,30 @@ impl Outbox {
         state.bytes + replays.sum::<usize>()
     }
 
+    /// Wakes the session's own task, which finds out with [`Outbox::take`] or [`Outbox::take_proof_end`] that the proof of its
+    /// session ends at this time, if not earlier.
+    pub(super) fn set_proof_end(&self, at: Instant) {
+        let mut state = self.state.lock();
+        state.proof_end = Some(state.proof_end.map_or(at, |other| other.min(at)));
+        let wakers = [state.taker.take(), state.end_waker.take()];
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// When the proof of the session ends at the latest, if a reload has decided that since the last look.
+    pub fn take_proof_end(&self) -> Option<Instant> {
+        self.state.lock().proof_end.take()
+    }
+
     /// Why the outbox ended, if it did.
     pub fn ended(&self) -> Option<End> {
         self.state.lock().end
     }
 
-    /// Ready when there is something to take, or the outbox ended.
+    /// Ready when there is something to take, a new end of the proof included, or the outbox ended.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if !state.is_empty() || state.end.is_some() {
+        if !state.is_empty() || state.end.is_some() || state.proof_end.is_some() {
             return Poll::Ready(());
         }
         match &mut state.taker {
@@ -351,11 +368,12 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Ready when the outbox ended. The connection polls this while its peer takes nothing.
-    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Ready when the outbox ended, or with `None` when there is a new end of the proof. The connection polls this while its
+    /// peer takes nothing.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let mut state = self.state.lock();
-        if let Some(end) = state.end {
-            return Poll::Ready(end);
+        if state.end.is_some() || state.proof_end.is_some() {
+            return Poll::Ready(state.end);
         }
         state.end_waker = Some(cx.waker().clone());
         Poll::Pending

@@ -1,6 +1,6 @@
 //! [`Policy`]: what the operator chose that decides where an envelope goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,9 +66,14 @@ impl Lengths {
 #[derive(Debug)]
 pub struct Policy {
     chosen: ArcSwap<Chosen>,
+    /// What was in force when live sessions were last judged.
+    judged: ArcSwap<Chosen>,
     /// Open development mode: anybody may handle a protected triple that no adapter serves.
     pub(super) open: bool,
 }
+
+/// What was in force before it was replaced.
+pub(super) struct Earlier(Arc<Chosen>);
 
 /// What is in force at one time. An envelope is decided by one of it, whatever happens meanwhile.
 #[derive(Debug)]
@@ -87,13 +92,29 @@ impl Policy {
     /// The router's part of a configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self { chosen: ArcSwap::from_pointee(Chosen::new(config)), open: config.auth == AuthMode::Open }
+        let chosen = Arc::new(Chosen::new(config));
+        Self {
+            judged: ArcSwap::new(Arc::clone(&chosen)),
+            chosen: ArcSwap::new(chosen),
+            open: config.auth == AuthMode::Open,
+        }
     }
 
-    /// Puts another configuration in force. Scope and folding of the channels have to be the same, because subscriptions
-    /// are in the index by them.
-    pub(super) fn replace(&self, config: &Config) {
-        self.chosen.store(Arc::new(Chosen::new(config)));
+    /// Puts another configuration in force, and returns the channels whose scope is another now. Folding has to be the same,
+    /// because subscriptions are in the index by it.
+    pub(super) fn replace(&self, config: &Config) -> BTreeSet<String> {
+        let before = self.chosen.swap(Arc::new(Chosen::new(config)));
+        let named = before.channels.keys().chain(config.channels.keys());
+        let scope_after = |name: &str| config.channels.get(name).copied().unwrap_or_default().scope;
+        named.filter(|name| before.channel(name).scope != scope_after(name)).cloned().collect()
+    }
+
+    /// Notes that live sessions are judged now. Returns what was in force when they were judged before, if its protected
+    /// patterns were other ones.
+    pub(super) fn begin_review(&self) -> Option<Earlier> {
+        let chosen = self.chosen.load_full();
+        let judged = self.judged.swap(Arc::clone(&chosen));
+        (judged.protected != chosen.protected).then_some(Earlier(judged))
     }
 
     /// The limits.
@@ -190,6 +211,12 @@ impl Policy {
             })
             .collect();
         parts.into_iter()
+    }
+
+    /// The parts of a pattern that are protected, each as a pattern, and were not protected earlier.
+    pub(super) fn newly_protected(&self, earlier: &Earlier, pattern: &Pattern) -> impl Iterator<Item = Pattern> {
+        let was_protected = |part: &Pattern| earlier.0.protected.iter().any(|it| it.covers_any_case(part));
+        self.protected_parts(pattern).filter(move |part| !was_protected(part))
     }
 
     /// The triple as the index compares it.

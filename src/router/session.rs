@@ -47,6 +47,8 @@ pub struct Registration {
     pub address: Option<IpAddr>,
     /// The queue of messages for it.
     pub outbox: Outbox,
+    /// The event that is published when it ends, as JSON text.
+    pub will: Option<Box<str>>,
 }
 
 /// One registered session.
@@ -61,6 +63,8 @@ pub struct Session {
     proof: Proof,
     /// Its proof is no longer valid: what it sends is no longer routed.
     revoked: AtomicBool,
+    /// The number of the last reload when its proof was verified.
+    proven_under: AtomicU64,
     /// A handle: renewal, revocation and reload swap it while the session lives.
     permissions: RwLock<Arc<Permissions>>,
     /// Whether they restrict what it sends and receives: nearly always all that others look at.
@@ -98,6 +102,8 @@ pub(super) struct Holdings {
     /// Requests that the session handles. The router makes the ids, so a client cannot choose ids that collide, and the
     /// fast hash is safe.
     given: HashMap<RequestId, Arc<Pending>, foldhash::fast::FixedState>,
+    /// The event that is published when the session ends. It was checked.
+    pub(super) will: Option<Box<str>>,
     gone: bool,
 }
 
@@ -108,9 +114,10 @@ impl Session {
         role: Role,
         since: SystemTime,
         registration: Registration,
+        reloads: u64,
         door: Option<Arc<dyn Door>>,
     ) -> Self {
-        let Registration { source, identity, echo, address, outbox } = registration;
+        let Registration { source, identity, echo, address, outbox, will } = registration;
         Self {
             id,
             number,
@@ -120,11 +127,12 @@ impl Session {
             restricted: AtomicBool::new(restrict(&identity.permissions)),
             proof: identity.proof,
             revoked: AtomicBool::new(false),
+            proven_under: AtomicU64::new(reloads),
             permissions: RwLock::new(Arc::new(identity.permissions)),
             echo,
             since,
             outbox,
-            holds: Mutex::default(),
+            holds: Mutex::new(Holdings { will, ..Holdings::default() }),
             asleep: AtomicBool::new(false),
             missed: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
@@ -192,6 +200,18 @@ impl Session {
 
     pub(super) fn set_revoked(&self) {
         self.revoked.store(true, Ordering::Release);
+    }
+
+    /// Returns the number of the last reload when its proof was verified.
+    pub(super) fn proven_under(&self) -> u64 {
+        self.proven_under.load(Ordering::Relaxed)
+    }
+
+    /// Notes that another proof was verified, after this number of reloads. An end that a reload gave the earlier one does
+    /// not count any more. The caller holds the session's holdings.
+    pub(super) fn set_proven_under(&self, reloads: u64) {
+        self.proven_under.store(reloads, Ordering::Relaxed);
+        self.outbox.take_proof_end();
     }
 
     /// Returns the queue of messages for it.

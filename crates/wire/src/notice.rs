@@ -1,6 +1,7 @@
 //! Texts that the broker itself writes: answers to commands, failures, and the notices of the channel `Broker`.
 
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::{BROKER, Triple};
@@ -54,13 +55,24 @@ fn text(triple: &Triple<'_>, in_reply_to: Option<&str>, data: impl Serialize) ->
 /// Returns a success on a triple. Its `data` has `Success` and `ErrorMessage`, then the members of `more` in their order.
 #[must_use]
 pub fn success(triple: &Triple<'_>, in_reply_to: Option<&str>, more: Value) -> String {
-    let mut data = Map::new();
-    data.insert("Success".into(), true.into());
-    data.insert("ErrorMessage".into(), Value::Null);
-    if let Value::Object(more) = more {
-        data.extend(more);
+    text(triple, in_reply_to, Success { more })
+}
+
+/// `data` of a success. Written as it is: copying the members behind two others would cost more than writing them.
+struct Success {
+    more: Value,
+}
+
+impl Serialize for Success {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut data = serializer.serialize_map(None)?;
+        data.serialize_entry("Success", &true)?;
+        data.serialize_entry("ErrorMessage", &())?;
+        for (key, value) in self.more.as_object().into_iter().flatten() {
+            data.serialize_entry(key, value)?;
+        }
+        data.end()
     }
-    text(triple, in_reply_to, data)
 }
 
 /// Returns a failure on a triple. `keys` are the keys that an adapter declared for its triple: they are `null` and come

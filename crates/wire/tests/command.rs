@@ -4,7 +4,9 @@
 
 use secrecy::ExposeSecret;
 use switchboard_wire::ErrorCode::{self, InvalidEnvelope, ReservedChannel, UnknownCommand};
-use switchboard_wire::command::{Command, Recover, Register, Retained, Role, RoleName, State, Subscribe, Unsubscribe};
+use switchboard_wire::command::{
+    Command, Recover, Register, Retained, Role, RoleName, State, Subscribe, Unsubscribe, WillOption,
+};
 use switchboard_wire::{DecodeLimits, Refusal, decode};
 
 const REGISTER: &str = "Application/Register";
@@ -125,7 +127,7 @@ fn each_option_has_its_type() {
         (REGISTER, r#"{"user":""}"#, "data.user must not be empty"),
         (REGISTER, r#"{"echo":"yes"}"#, "data.echo must be true or false, not a string"),
         (REGISTER, r#"{"resume":1}"#, "data.resume must be true or an object"),
-        (REGISTER, r#"{"will":[]}"#, "data.will must be an object, not an array"),
+        (REGISTER, r#"{"will":[]}"#, "data.will must be an object or false, not an array"),
         ("Application/SetState", r#"{"state":"drowsy"}"#, "data.state must be"),
         ("Application/SetState", "{}", "data.state must be"),
         ("Request/Cancel", "{}", "data.id is missing"),
@@ -149,10 +151,13 @@ fn each_option_has_its_type() {
 fn register_reads_its_options() {
     let all = register(r#"{"token":"a\u0062c","user":"alice","echo":true,"resume":{"token":"t"},"will":{}}"#);
     assert_eq!(all.token.map(|token| token.expose_secret().to_owned()).as_deref(), Some("abc"));
-    assert_eq!((all.user.as_deref(), all.echo, all.resume, all.will), (Some("alice"), true, true, true));
+    assert_eq!((all.user.as_deref(), all.echo, all.resume), (Some("alice"), true, true));
+    assert_eq!(all.will, WillOption::Given("{}".into()));
+    assert_eq!(register(r#"{"will":false}"#).will, WillOption::None);
     for data in ["null", "{}", r#"{"token":null,"user":null,"echo":null,"resume":null,"will":null}"#] {
         let none = register(data);
-        assert!(none.token.is_none() && none.user.is_none() && !none.echo && !none.resume && !none.will);
+        assert!(none.token.is_none() && none.user.is_none() && !none.echo && !none.resume);
+        assert_eq!(none.will, WillOption::Absent);
     }
 }
 

@@ -209,6 +209,9 @@ impl Router {
         let user = session.user();
         let scope = user.map_or(Scope::Shared(None), Scope::User);
         let matches = self.subscribers(&self.policy.facts(&triple), scope);
+        if matches.is_empty() {
+            return;
+        }
         let frame = Frame::from(notice::presence(subtopic, &session.source, user, &session.id.to_string()));
         let mut told = BTreeSet::new();
         for subscription in matches.iter().flat_map(Receivers::iter).filter(|it| it.is_for(scope)) {

@@ -96,11 +96,7 @@ impl Router {
                 Role::Service => 2,
                 Role::User(_) => 3,
             };
-            // Even on a shared channel no agent's password request goes to another agent's application.
-            let foreign = facts.protected && rank == 3;
-            let may_handle =
-                || handler.is_for(scope) && self.may_handle(session, envelope.triple(), facts, served_inside);
-            if foreign || !may_handle() {
+            if !handler.is_for(scope) || !self.may_handle(session, envelope.triple(), scope, facts, served_inside) {
                 continue;
             }
             if Arc::ptr_eq(session, sender) {

@@ -299,6 +299,7 @@ async fn of_cert_new() {
       switchboard cert trust
 
     Writes ca.pem, ca.key, cert.pem and key.pem. Existing files are never overwritten. The authority can
-    sign certificates of these hosts only, for 10 years. Programs that connect have to trust ca.pem.
+    sign certificates of these hosts only, and of names below them (app.broker.example.com), for 10
+    years. Programs that connect have to trust ca.pem.
     ");
 }

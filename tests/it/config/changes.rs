@@ -67,8 +67,9 @@ fn tables_that_can_be_repeated_are_compared_by_name() {
              secret_file = 's'\nuser = 'sub'\nrole = 'agent'\nsources = ['{sources}']\n"
         )
     };
-    check(role, &issuer("a"), &["auth.jwt"]);
-    check(&issuer("a"), &issuer("b"), &["auth.jwt"]);
+    check(role, &issuer("a"), &["auth.jwt.idp"]);
+    check(&issuer("a"), &issuer("b"), &["auth.jwt.idp"]);
+    check(&issuer("a"), &issuer("a").replace("jwt.idp", "jwt.\"i.p\""), &["auth.jwt.\"i.p\"", "auth.jwt.idp"]);
     let object = "[salesforce]\nclient_id = 'x'\nclient_secret_file = 'y'\n[salesforce.objects.Task]\nupdate = true\n\
                   update_fields = { Subject = 'Subject' }\n";
     let changes = load(&Given { file: Some(object), ..Given::default() }).map(|new| Changes::between(&of(""), &new));

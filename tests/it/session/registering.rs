@@ -264,16 +264,6 @@ async fn resume_is_declined_with_a_reason_and_without_a_token() {
 }
 
 #[tokio::test]
-async fn a_will_is_refused_by_name() {
-    let broker = Broker::start().await;
-    let mut peer = broker.raw("peer").await;
-    let will = envelope("Sales/Agent/Gone", json!({}));
-    let reply = peer.register("peer", json!({"will": will})).await;
-    assert_eq!(reply["data"]["Success"], false, "{reply}");
-    assert!(reply["data"]["ErrorMessage"].as_str().unwrap().contains("will"), "{reply}");
-}
-
-#[tokio::test]
 async fn commands_echo_their_id_and_unknown_ones_are_named() {
     let broker = Broker::start().await;
     let mut peer = broker.app("peer").await;

@@ -59,8 +59,14 @@ impl Core {
     ) -> Arc<Session> {
         let principal = user.map_or(Principal::Service, |user| Principal::User(user.into()));
         let identity = Identity::unproved(principal, permissions);
-        let registration =
-            Registration { source: source.into(), identity, echo: false, address: None, outbox: Outbox::new(limits) };
+        let registration = Registration {
+            source: source.into(),
+            identity,
+            echo: false,
+            address: None,
+            outbox: Outbox::new(limits),
+            will: None,
+        };
         self.router.attach(self.now, registration).unwrap()
     }
 

@@ -30,6 +30,7 @@ const TOPICS: &[&str] = &[
     "Session",
     "Subscribe",
     "Unsubscribe",
+    "Will",
 ];
 
 macro_rules! names {

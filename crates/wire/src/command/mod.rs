@@ -10,7 +10,7 @@ mod renew;
 mod subscribe;
 
 pub use recover::Recover;
-pub use register::Register;
+pub use register::{Register, WillOption};
 pub use renew::Renew;
 pub use subscribe::{REPLIES_MAX, Retained, Role, RoleName, Subscribe, SubscriptionFilter, Unsubscribe};
 

@@ -16,8 +16,20 @@ pub struct Register {
     pub echo: bool,
     /// Whether the session wants to resume or to be resumable.
     pub resume: bool,
-    /// Whether the session leaves a will.
-    pub will: bool,
+    /// The session's last message.
+    pub will: WillOption,
+}
+
+/// `data.will` of Register: an event that the broker publishes when the session ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum WillOption {
+    /// Absent.
+    #[default]
+    Absent,
+    /// `false`: none.
+    None,
+    /// The JSON text of an object, as it was written.
+    Given(Box<str>),
 }
 
 options!(RegisterOptions {
@@ -42,7 +54,12 @@ impl Register {
             user: options.user.checked_name()?,
             echo: options.echo.flag()?.unwrap_or(false),
             resume,
-            will: options.will.is_object()?,
+            will: match options.will.json() {
+                None => WillOption::Absent,
+                Some("false") => WillOption::None,
+                Some(json) if json.starts_with('{') => WillOption::Given(json.into()),
+                Some(json) => return Err(options.will.wrong("an object or false", json)),
+            },
         })
     }
 }

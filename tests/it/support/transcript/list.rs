@@ -135,6 +135,9 @@ macro_rules! transcripts_for_everyone {
             unsubscribe_a_handler
             unsubscribe_by_id
             unsubscribe_by_pattern
+            will_is_an_event
+            will_order
+            will_refused
         }
     };
 }
