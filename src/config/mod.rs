@@ -17,6 +17,7 @@ mod reference;
 mod document;
 mod file;
 mod folder;
+mod history;
 mod jwt;
 mod lines;
 mod mistake;
@@ -38,6 +39,7 @@ pub use application::{Application, ProvedBy};
 pub use changes::{Changes, TakesEffect, takes_effect};
 pub use document::{Row, document, rows};
 pub(crate) use file::quoted;
+pub use history::{History, LogBounds};
 pub use jwt::{JwtIssuer, KeysFrom};
 pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
@@ -98,6 +100,8 @@ pub struct Config {
     pub salesforce: Salesforce,
     /// `[requests]`
     pub requests: Requests,
+    /// `[history]`
+    pub history: History,
     /// `[limits]`
     pub limits: Limits,
     /// `[resume]`
@@ -196,6 +200,8 @@ pub struct Channel {
     pub overflow: Overflow,
     /// Whether topic and subtopic are compared without regard to ASCII case.
     pub fold_case: bool,
+    /// What its logs keep, if it has history.
+    pub history: Option<LogBounds>,
 }
 
 /// `channels.NAME.scope`
@@ -414,6 +420,7 @@ impl Default for Config {
             credentials: Credentials::default(),
             salesforce: Salesforce::default(),
             requests: Requests::default(),
+            history: History::default(),
             limits: Limits::default(),
             resume: Resume::default(),
             warnings: Vec::new(),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::slot::{Slot, Word};
 use super::text;
 use super::{
-    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, resume, salesforce, same_user, tls,
+    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, history, resume, salesforce,
+    same_user, tls,
 };
 
 /// The shortest duration that a timer keeps.
@@ -39,8 +40,12 @@ pub(crate) const VARIABLE_PREFIX: &str = "SWITCHBOARD__";
 
 /// The keys that stand once.
 pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
-    let one_file = [KEYS, tls::TLS_KEYS, same_user::SAME_USER_KEYS, resume::RESUME_KEYS];
-    one_file.into_iter().flatten().chain(salesforce::all_keys())
+    KEYS.iter()
+        .chain(history::HISTORY_KEYS)
+        .chain(tls::TLS_KEYS)
+        .chain(same_user::SAME_USER_KEYS)
+        .chain(resume::RESUME_KEYS)
+        .chain(salesforce::all_keys())
 }
 
 static KEYS: &[Key<Config>] = &[
@@ -445,4 +450,5 @@ pub(crate) static CHANNEL_KEYS: &[Key<Channel>] = &[
         unit: "",
         meaning: "Whether topic and subtopic are compared without regard to ASCII case.",
     },
+    history::LOG_KEY,
 ];

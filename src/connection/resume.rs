@@ -11,6 +11,7 @@ use wire::{CloseCode, ErrorCode, Refusal, notice};
 
 use super::command::{Verifying, register, seconds};
 use super::message::Next;
+use super::pause::Pause;
 use super::{Connection, Effect, Phase};
 use crate::router::{Allowances, End, HeldLine, Resumption, Router, Session, Ticket};
 use crate::websocket::Frame;
@@ -46,6 +47,7 @@ impl Connection {
                 add("Replayed", replayed.into());
                 add("Received", received.into());
                 self.go_on_with(allowances);
+                self.wait_for_replay(now);
                 Some(ticket)
             }
         };
@@ -117,6 +119,14 @@ impl Connection {
         {
             let words = "the connection ended before the new proof was verified; the proof of the next Register counts";
             self.refuse_renewal(now, &renewing, &Refusal::new(ErrorCode::UpstreamUnavailable, words));
+        }
+    }
+
+    /// A session that returns in the middle of a replay of history is still not read until that is sent.
+    fn wait_for_replay(&mut self, now: Instant) {
+        if let Some(session) = self.session().filter(|session| session.outbox().is_replaying()) {
+            let pause = Pause::Replay(Arc::clone(session));
+            self.begin_pause(now, pause, now + self.limits.slow_consumer);
         }
     }
 

@@ -11,28 +11,32 @@
 //!
 //! 1. `Resumable::line`. Held while one message of a resumable session is counted and routed, while another connection takes
 //!    the session over, and when it goes away. Nobody holds two of them.
-//! 2. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
+//! 2. `Log::state`, of one log of `history` at a time. Held over the entry of an event, the look-up of its subscribers and
+//!    the pushes, and over a subscription's reply, replay and entry in the index.
+//! 3. `History::due`, `History::known`, `History::epochs`, a shard of `History::logs`. No other lock is taken while one of
+//!    them is held. `History::relieving` comes before `Log::state`; nobody waits for it.
+//! 4. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
 //!    the one that is delivered last.
-//! 3. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
+//! 5. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
 //!    of a reply.
-//! 4. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size`,
-//!    `Router::end_longest_queue` and a sweep of what is kept take an outbox while they hold the first; a session that registers
-//!    takes `Resumes::away`.
-//! 5. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
+//! 6. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size`,
+//!    `Router::end_longest_queue` and a sweep of what is kept take another lock while they hold the first; a session that
+//!    registers takes `Resumes::away`.
+//! 7. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
 //!    permissions, with the decision on them (`Verifier::review`), of the proof, or of a channel's scope.
-//! 6. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
+//! 8. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
 //!    holds it for reading over its value and the look-up of its subscribers. A channel that gets another scope holds it for
 //!    writing over the removal of its values.
-//! 7. `Retained::buckets`, then one bucket, then `Accounts::state`.
-//! 8. `Turns::state`, then `Requests::blocked`.
-//! 9. `Requests::by_deadline`, a shard.
-//! 10. `HeldPresence::changes`. Held over the push of a presence event to its session.
-//! 11. `Gather::state`. Held over the push of a reply or of the end.
-//! 12. `Names::folded`.
-//! 13. `Index::by_key`, a shard, then `Index::counts`.
-//! 14. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
-//! 15. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
-//!     `Resumes::away`, `Resumes::by_id`, a shard, and those of `Kept`. No other lock is taken while one of them is held.
+//! 9. `Retained::buckets`, then one bucket, then `Accounts::state`.
+//! 10. `Turns::state`, then `Requests::blocked`.
+//! 11. `Requests::by_deadline`, a shard.
+//! 12. `HeldPresence::changes`. Held over the push of a presence event to its session.
+//! 13. `Gather::state`. Held over the push of a reply or of the end.
+//! 14. `Names::folded`.
+//! 15. `Index::by_key`, a shard, then `Index::counts`.
+//! 16. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
+//! 17. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
+//!     `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is held.
 
 mod access;
 mod change;
@@ -42,12 +46,14 @@ mod end;
 mod event;
 mod frames;
 mod hint;
+mod history;
 mod ids;
 mod index;
 mod outbox;
 mod policy;
 mod presence;
 mod pressure;
+mod replay;
 mod request;
 mod rescope;
 mod resume;
@@ -61,14 +67,15 @@ mod will;
 pub use change::Reason;
 pub use decide::Decision;
 pub use end::Ending;
+pub use history::{Kept, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken, Taker};
 pub use policy::{Limits, Policy};
 pub use presence::{Application, ApplicationState};
 pub use pressure::Allowance;
+pub use replay::Replay;
 pub use request::door::{Data, Door, Given, Payload};
 pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, Resumption, Ticket, Wanted};
-pub use retained::Replay;
 pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::{Listed, Subscribed};
@@ -85,6 +92,7 @@ use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
 use crate::websocket::Frame;
 use hint::Hints;
+use history::History;
 use index::Index;
 use presence::{Change, Joined, Place, Presence};
 use request::deadlines::Requests;
@@ -109,6 +117,7 @@ pub struct Router {
     hints: Hints,
     requests: Requests,
     retained: Retained,
+    history: History,
     presence: Presence,
     resumes: Resumes,
     declarations: Vec<Declaration>,
@@ -191,6 +200,8 @@ pub struct Receipt {
     pub receivers: usize,
     /// What the sender may have meant instead.
     pub hint: Option<String>,
+    /// Its place in a log, if its channel has history.
+    pub kept: Option<Kept>,
 }
 
 impl Routed {
@@ -252,6 +263,7 @@ impl Router {
             resumes: Resumes::new(&policy.resume(), &ids.key(), Arc::clone(requests.earlier())),
             requests,
             policy,
+            history: History::new(ids.epoch()),
             ids,
             calendar: (now, calendar),
             events: Index::default(),
@@ -404,7 +416,7 @@ impl Router {
 
     /// When [`Router::expire`] wants to be called next; the caller means to call it then.
     pub fn deadline(&self) -> Option<Instant> {
-        self.requests.deadline(|| self.resume_deadline())
+        self.requests.deadline(|| self.resume_deadline().into_iter().chain(self.history.deadline()).min())
     }
 
     /// Told whenever the next deadline has become earlier.
@@ -416,6 +428,7 @@ impl Router {
     /// other.
     pub fn size(&self) -> Size {
         let (retained_values, retained_bytes) = self.retained.size();
+        let (logs, log_entries, log_bytes, known_ids) = self.history.size();
         let mut size = Size {
             requests: self.requests.len(),
             subscribers: self.events.len(),
@@ -426,6 +439,10 @@ impl Router {
             resumable: self.resumes.len(),
             kept: self.resumes.kept().entries(),
             kept_bytes: self.resumes.kept().bytes(),
+            logs,
+            log_entries,
+            log_bytes,
+            known_ids,
             ..Size::default()
         };
         self.presence.each(|session| {
@@ -476,4 +493,12 @@ pub struct Size {
     pub retained_values: usize,
     /// The memory that they use, in bytes.
     pub retained_bytes: usize,
+    /// Logs of channels with history.
+    pub logs: usize,
+    /// Events in them, those included that are too old and not yet dropped.
+    pub log_entries: usize,
+    /// The memory that they use, in bytes.
+    pub log_bytes: usize,
+    /// Ids of events with `once` that are known.
+    pub known_ids: usize,
 }

@@ -50,11 +50,13 @@ impl Router {
     }
 
     /// Puts the router's part of another configuration in force; see `Policy::replace`. What a channel has under another
-    /// scope ends. The caller lets [`Router::review`] follow.
+    /// scope ends, and so do the logs of a channel that has lost its history. The caller lets [`Router::review`] follow.
     pub fn replace_policy(&self, now: Instant, config: &Config) {
+        let had_history = self.policy.channels_with_history();
         let rescoped = self.policy.replace(config);
         self.resumes.set_limits(&config.resume);
         self.rescope(now, &rescoped);
+        self.reload_history(now, &had_history, &rescoped);
         self.requests.set_blocked_max(config.requests.blocked);
     }
 

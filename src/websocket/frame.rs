@@ -136,6 +136,12 @@ impl Frame {
         if self.0.keepers.fetch_sub(1, Ordering::Relaxed) == 1 { self.0.memory_bytes() } else { 0 }
     }
 
+    /// Returns whether its memory is counted.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.0.held.get().is_some()
+    }
+
     /// The text.
     #[must_use]
     pub fn text(&self) -> &str {

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use super::{End, Outbox, Taken};
-use crate::router::retained::Replay;
+use crate::router::replay::Replay;
 use crate::websocket::Frame;
 
 /// An outbox, as a connection takes from it.

@@ -18,8 +18,8 @@ use std::time::Instant;
 use wire::notice;
 
 use super::{End, Entry, Kind, OnFull, Outbox, Pressure, PushError, State, Taken};
+use crate::router::replay::Replay;
 use crate::router::resume::kept::{ENTRY_BYTES, Kept};
-use crate::router::retained::Replay;
 use crate::websocket::{Frame, FrameMemory};
 
 /// The attachment of a session without a connection. No connection has this number.
@@ -86,6 +86,10 @@ fn release(entry: &Entry) -> usize {
         Entry::Frame(frame, ..) => frame.release(),
         Entry::Replay(_) => 0,
     }
+}
+
+fn comes_first(entry: &Entry) -> bool {
+    matches!(entry, Entry::Replay(replay) if replay.comes_first())
 }
 
 fn is_droppable(entry: &Entry) -> bool {
@@ -189,6 +193,7 @@ impl State {
                 window.bytes -= bytes_of(entry);
                 window.kept.subtract(window.session, 1, release(entry));
                 self.droppable -= usize::from(window.is_away && is_droppable(entry));
+                self.first -= usize::from(comes_first(entry));
             }
             Some(_) | None => self.uncount(entry),
         }
@@ -319,6 +324,7 @@ impl State {
         }
         self.keep(now, memory, pulled);
         let (Some(window), Some(rest)) = (&mut self.window, rest) else { return };
+        self.first += usize::from(rest.comes_first());
         self.queue.insert(self.kept, Entry::Replay(rest));
         if window.uncounted > 0 {
             window.uncounted += 1;

@@ -138,6 +138,7 @@ impl Router {
             }
             self.turn_is_free(now, &before);
         }
+        self.expire_history(now);
         for (late, session) in self.requests.due_blocked(now) {
             if session.turns.owes(late) {
                 let (source, limit) = (&*session.source, words::span(self.requests.blocked_max()));
@@ -282,7 +283,7 @@ impl Router {
 /// Tells the requester that a handler which takes commands has got its request: delivery has completed it.
 pub(in crate::router) fn complete(now: Instant, pending: &Pending, routed: &Routed) {
     if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
-        pending.asker.push(now, notice::receipt(id, receipt.receivers, None).into(), OnFull::Close).ok();
+        pending.asker.push(now, notice::receipt(id, receipt.receivers, None, None).into(), OnFull::Close).ok();
     }
 }
 

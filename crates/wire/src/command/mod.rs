@@ -5,10 +5,12 @@
 
 mod acknowledge;
 mod options;
+mod recover;
 mod register;
 mod renew;
 mod subscribe;
 
+pub use recover::Recover;
 pub use register::{Register, Resume, WillOption};
 pub use renew::Renew;
 pub use subscribe::{REPLIES_MAX, Retained, Role, RoleName, Subscribe, SubscriptionFilter, Unsubscribe};

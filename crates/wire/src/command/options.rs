@@ -30,44 +30,30 @@ pub(super) trait Options<'a>: Sized {
 
     /// Reads `data` of a command.
     fn read(envelope: &Envelope<'a>) -> Result<Self, Refusal> {
-        let mut options = Self::absent();
-        let data = match envelope.payload() {
-            None | Some("null") => return Ok(options),
-            Some(data) if data.starts_with('{') => data,
-            Some(data) => {
-                return Err(invalid(format!("the field 'data' of a command must be an object, not {}", kind(data))));
-            }
-        };
-        options.fill(data, "")?;
-        Ok(options)
+        match envelope.payload() {
+            None | Some("null") => Ok(Self::absent()),
+            Some(data) if data.starts_with('{') => Self::members(data, "data"),
+            Some(data) => Err(invalid(format!("the field 'data' of a command must be an object, not {}", kind(data)))),
+        }
     }
 
-    /// Reads an option that is an object. The names of its members have its own name before a dot.
-    fn read_within(option: &str, object: &'a str) -> Result<Self, Refusal> {
+    /// Reads the members of an object, which is `place` in the envelope.
+    fn members(object: &'a str, place: &str) -> Result<Self, Refusal> {
         let mut options = Self::absent();
-        options.fill(object, &format!("{option}."))?;
-        Ok(options)
-    }
-
-    /// Reads the members of an object. `prefix` precedes their names.
-    fn fill(&mut self, object: &'a str, prefix: &str) -> Result<(), Refusal> {
         // The text was checked when the envelope was read, so this cannot fail.
         let Members(members) =
-            serde_json::from_str(object).map_err(|_| invalid("the field 'data' of a command must be an object"))?;
+            serde_json::from_str(object).map_err(|_| invalid(format!("'{place}' must be an object")))?;
         for (key, value) in members {
-            let name = string(key.get()).map(|name| match prefix {
-                "" => name,
-                prefix => Cow::Owned(format!("{prefix}{name}")),
-            });
-            match name.as_deref().and_then(|name| self.option(name)) {
+            let name = string(key.get());
+            match name.as_deref().and_then(|name| options.option(name)) {
                 Some(Raw { json: place @ None, .. }) => *place = Some(value.get()),
                 Some(Raw { name, .. }) => {
-                    return Err(invalid(format!("the option '{name}' occurs twice in 'data'")));
+                    return Err(invalid(format!("the option '{name}' occurs twice in '{place}'")));
                 }
                 None => return Err(unknown_option(name.as_deref(), Self::KNOWN)),
             }
         }
-        Ok(())
+        Ok(options)
     }
 }
 
@@ -165,19 +151,7 @@ impl<'a> Raw<'a> {
         if json.bytes().all(|byte| byte.is_ascii_digit()) {
             return Ok(Some(json.parse().unwrap_or(u64::MAX)));
         }
-        match kind(json) {
-            "a number" => Err(invalid(format!("data.{} must be a whole number, at least 0", self.name))),
-            _ => Err(self.wrong("a whole number, at least 0", json)),
-        }
-    }
-
-    /// Returns whether an object is given.
-    pub(super) fn is_object(self) -> Result<bool, Refusal> {
-        match self.json() {
-            None => Ok(false),
-            Some(json) if json.starts_with('{') => Ok(true),
-            Some(json) => Err(self.wrong("an object", json)),
-        }
+        Err(self.wrong("a whole number, at least 0", json))
     }
 
     /// Returns the refusal of a value of the wrong type.

@@ -58,8 +58,8 @@ options!(RegisterOptions {
 });
 
 options!(ResumeOptions {
-    token = "resume.token",
-    received = "resume.received",
+    token = "token",
+    received = "received",
 });
 
 impl Register {
@@ -86,14 +86,17 @@ impl Resume {
             None | Some("false") => Ok(Self::No),
             Some("true") => Ok(Self::Begin),
             Some(json) if json.starts_with('{') => {
-                let ResumeOptions { token, received } = ResumeOptions::read_within("resume", json)?;
-                match (token.secret()?, received.count()?) {
-                    (Some(token), Some(received)) => Ok(Self::Continue { token, received }),
-                    (None, _) => Err(invalid("data.resume.token is missing: it is the ResumeToken of the session")),
-                    (Some(_), None) => Err(invalid(
-                        "data.resume.received is missing: it is how many messages of the session you have received",
-                    )),
-                }
+                let ResumeOptions { token, received } = ResumeOptions::members(json, "data.resume")?;
+                let Some(token) = token.secret().ok().flatten() else {
+                    return Err(invalid("data.resume.token must be a string: the ResumeToken of the session"));
+                };
+                let Some(received) = received.count().ok().flatten() else {
+                    return Err(invalid(
+                        "data.resume.received must be a whole number, at least 0: how many messages of the session you have \
+                         received",
+                    ));
+                };
+                Ok(Self::Continue { token, received })
             }
             Some(json) => Err(option.wrong("true, false or an object", json)),
         }
