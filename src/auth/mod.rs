@@ -32,6 +32,7 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a session says of itself when it registers. Its token does not print.
 #[derive(Clone, Debug)]
@@ -79,6 +80,13 @@ pub enum Review {
     Same,
     /// Its proof is still valid, and this is what it may do now.
     Keep(Permissions),
+    /// Its proof is to be replaced by a new one.
+    KeepFor {
+        /// What it may do now.
+        permissions: Permissions,
+        /// How long its proof is valid from now on, if it does not end earlier.
+        longest: Duration,
+    },
     /// Its proof is no longer valid.
     End,
 }

@@ -19,7 +19,8 @@ pub struct Permissions {
     pub handle: Permission,
     /// Protected triples that it may request.
     pub request: Permission,
-    /// The roles that its token names, for a reload that changes roles; empty if a row of the configuration decides.
+    /// The roles that its token names, for a reload that changes roles; empty if a row or the default role of an issuer
+    /// decides.
     pub roles: Arc<[Box<str>]>,
 }
 

@@ -8,7 +8,7 @@ use wire::{Pattern, Triple};
 use super::Rule;
 
 /// The rules that allow, or those that deny. They do not change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     rules: Arc<[Rule]>,
     /// Those of `rules`, in the same order.
@@ -37,12 +37,6 @@ impl Rules {
         let rules = self.rules.iter().skip(number * FOUR).zip(four.each());
         let mut candidates = rules.filter(|(_, it)| it.may_match(outline)).map(|(rule, _)| rule);
         candidates.find(|rule| rule.pattern.matches_any_case(triple))
-    }
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self { rules: Arc::default(), outlines: Arc::default() }
     }
 }
 

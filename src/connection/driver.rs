@@ -388,7 +388,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
         if socket.is_writing() {
             if let Poll::Ready(end) = connection.poll_end(cx) {
-                return Poll::Ready(Turn::Ended(end));
+                return Poll::Ready(end.map_or(Turn::Due, Turn::Ended));
             }
             return write_some(socket, *blocked, cx);
         }

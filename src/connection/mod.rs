@@ -275,10 +275,11 @@ impl Connection {
         let Phase::Registered(session) = &self.phase else { return };
         let outbox = session.outbox();
         let (room, at) = (most - own, frames.len());
-        let (mut lagging, mut dropped) = (None, 0);
+        let (mut lagging, mut dropped, mut proof_end) = (None, 0, None);
         loop {
             let taken = outbox.take(now, room.saturating_sub(frames.len() - at), frames);
             lagging = lagging.or(taken.lagging);
+            proof_end = proof_end.or(taken.proof_end);
             dropped += taken.dropped;
             let Some(mut replay) = taken.replay else { break };
             if !router.pull(&mut replay, room.saturating_sub(frames.len() - at), frames) {
@@ -291,6 +292,9 @@ impl Connection {
         if lagging.is_some() || dropped > 0 {
             frames.splice(at..at, queue_notices(lagging, dropped));
         }
+        if let Some(end) = proof_end {
+            self.limit_proof(now, end);
+        }
     }
 
     /// Ready when there is something for [`Connection::take`], or the session's outbox ended.
@@ -301,8 +305,8 @@ impl Connection {
         self.session().map_or(Poll::Pending, |session| session.outbox().poll_ready(cx))
     }
 
-    /// Ready when the session's outbox ended.
-    pub fn poll_end(&self, cx: &mut task::Context<'_>) -> Poll<End> {
+    /// Ready when the session's outbox ended. With `None`, the connection wants [`Input::Timeout`] now.
+    pub fn poll_end(&self, cx: &mut task::Context<'_>) -> Poll<Option<End>> {
         self.session().map_or(Poll::Pending, |session| session.outbox().poll_end(cx))
     }
 
@@ -340,7 +344,12 @@ impl Connection {
                 self.heartbeat.hear();
                 None
             }
-            Input::Timeout => self.fire_timers(now, router),
+            Input::Timeout => {
+                if let Some(end) = self.session().and_then(|session| session.outbox().take_proof_end()) {
+                    self.limit_proof(now, end);
+                }
+                self.fire_timers(now, router)
+            }
             Input::Verified(outcome) => self.verified(now, outcome, router),
             Input::Relieved => {
                 self.end_pause(now);
@@ -445,7 +454,8 @@ impl Connection {
                 Timer::Proof => self.check_proof(now, router),
                 Timer::Heartbeat => self.beat(now, router),
                 Timer::Pause => {
-                    match self.pause.as_mut().and_then(|pause| pause.fire(now)) {
+                    let slow_consumer = self.limits.slow_consumer;
+                    match self.pause.as_mut().and_then(|pause| pause.fire(now, slow_consumer)) {
                         Some(until) => self.timers.set(Timer::Pause, until),
                         None => self.end_pause(now),
                     }

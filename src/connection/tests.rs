@@ -119,7 +119,7 @@ fn what_a_session_sends_after_its_proof_was_removed_is_not_routed() {
     let text = r#"{"channel":"Phone","topic":"Call","subtopic":"Ringing","id":"1"}"#;
     assert!(connection.handle(now, Input::Text(text), &router).is_none());
     assert_eq!(screen.outbox().depth().messages, 1);
-    assert_eq!(router.review(now, &Without("phone")), Reviewed { ended: 1, changed: 0 });
+    assert_eq!(router.review(now, &Without("phone")), Reviewed { ended: 1, changed: 0, expiring: 0 });
     assert!(connection.handle(now, Input::Text(text), &router).is_none());
     assert_eq!(screen.outbox().depth().messages, 1);
     let end = connection.ended().unwrap();

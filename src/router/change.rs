@@ -27,6 +27,8 @@ pub enum Reason {
     Renewed,
     /// The configuration was reloaded.
     Reloaded,
+    /// A reload has changed the scope of the channel.
+    Scope,
 }
 
 impl Reason {
@@ -36,6 +38,7 @@ impl Reason {
         match self {
             Self::Renewed => "RENEWED",
             Self::Reloaded => "RELOADED",
+            Self::Scope => "SCOPE",
         }
     }
 }
@@ -71,6 +74,7 @@ impl Router {
         self.change_if(now, session, Reason::Renewed, None, |_| {
             is_current = self.reloads() == reloads;
             is_current.then(|| {
+                session.set_proven_under(reloads);
                 reply();
                 permissions
             })
@@ -220,7 +224,13 @@ fn set(subscription: &Subscription, judged: &Judged) {
 }
 
 /// Tells a session which of its subscriptions have ended, and which are narrowed.
-fn tell(now: Instant, session: &Session, ended: &[Arc<Subscription>], narrowed: &[Arc<Subscription>], reason: Reason) {
+pub(super) fn tell(
+    now: Instant,
+    session: &Session,
+    ended: &[Arc<Subscription>],
+    narrowed: &[Arc<Subscription>],
+    reason: Reason,
+) {
     if ended.is_empty() && narrowed.is_empty() {
         return;
     }

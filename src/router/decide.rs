@@ -7,6 +7,7 @@ use std::sync::Arc;
 use wire::{Envelope, ErrorCode, Refusal, Triple};
 
 use crate::router::access::send::Sent;
+use crate::router::history::check_once;
 use crate::router::index::Matches;
 use crate::router::outbox::OnFull;
 use crate::router::request::candidates::Candidates;
@@ -35,6 +36,8 @@ pub(super) struct Facts<'e> {
     pub(super) protected: bool,
     /// The triple is configured to be request-only.
     pub(super) only: bool,
+    /// The channel keeps its last events.
+    pub(super) history: bool,
     /// What a full queue does with an event of the channel.
     pub(super) on_full: OnFull,
 }
@@ -83,7 +86,7 @@ impl Router {
         facts: &Facts<'_>,
     ) -> Result<Verdict<'e>, (Refusal, Option<bool>)> {
         let is_reply = envelope.in_reply_to().is_some();
-        if let Err(refusal) = sender.check_source(envelope).and_then(|()| check_once(envelope)) {
+        if let Err(refusal) = sender.check_source(envelope).and_then(|()| check_once(envelope, facts)) {
             return Err((refusal, is_reply.then_some(false)));
         }
         if is_reply {
@@ -103,7 +106,8 @@ impl Router {
             return Err((access::may_not_request(), Some(true)));
         }
         match sent {
-            Sent::Request | Sent::Handled if envelope.retain() => Err((not_retained(), Some(true))),
+            Sent::Request | Sent::Handled if envelope.retain() => Err((not_for_requests("retain"), Some(true))),
+            Sent::Request | Sent::Handled if envelope.once() => Err((not_for_requests("once"), Some(true))),
             Sent::Request | Sent::Handled => {
                 let is_nobodys = candidates.is_empty() && (facts.protected || !envelope.gather());
                 match is_nobodys {
@@ -137,16 +141,6 @@ impl Router {
     }
 }
 
-fn check_once(envelope: &Envelope<'_>) -> Result<(), Refusal> {
-    match envelope.once() {
-        false => Ok(()),
-        true => Err(Refusal::new(
-            ErrorCode::InvalidEnvelope,
-            "the field 'once' is for events in a channel with history, which this version does not have",
-        )),
-    }
-}
-
-fn not_retained() -> Refusal {
-    Refusal::new(ErrorCode::InvalidEnvelope, "the field 'retain' is for events, and this is a request")
+fn not_for_requests(field: &str) -> Refusal {
+    Refusal::new(ErrorCode::InvalidEnvelope, format!("the field '{field}' is for events, and this is a request"))
 }

@@ -67,7 +67,7 @@ impl Router {
     pub fn end_longest_queue(&self) -> bool {
         let mut longest: Option<(usize, Arc<Session>)> = None;
         self.presence.each(|session| {
-            let bytes = session.outbox().depth().bytes;
+            let bytes = session.outbox().bytes_held();
             // Of two, the older session, so that the order of the map does not decide.
             let is_longer =
                 longest.as_ref().is_none_or(|(most, other)| (bytes, other.number) > (*most, session.number));

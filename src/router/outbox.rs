@@ -15,7 +15,7 @@ use wire::CloseCode;
 use wire::notice::Depth;
 
 use crate::router::pressure::Holdup;
-use crate::router::retained::Replay;
+use crate::router::replay::Replay;
 use crate::router::wake::wake;
 use crate::websocket::{Frame, FrameMemory};
 
@@ -98,6 +98,8 @@ pub struct Taken {
     pub lagging: Option<Depth>,
     /// How many events were dropped since the last look.
     pub dropped: u64,
+    /// When the proof of the session ends at the latest, if a reload has decided that since the last look.
+    pub proof_end: Option<Instant>,
     /// The next thing in the queue: the taker pulls its frames, and puts it back until it is exhausted.
     pub replay: Option<Box<Replay>>,
 }
@@ -116,6 +118,8 @@ struct State {
     messages: usize,
     bytes: usize,
     droppable: usize,
+    /// The replays that come first: their session is not read until they are exhausted.
+    first: usize,
     dropped: u64,
     lagging: Option<Depth>,
     lagging_told: Option<Instant>,
@@ -124,6 +128,8 @@ struct State {
     /// How often the queue came under half.
     reliefs: u64,
     end: Option<End>,
+    /// A reload decided that the proof of the session ends at this time, and the session's own task does not know it yet.
+    proof_end: Option<Instant>,
     /// The permissions of the session have changed, so every event is checked under the lock.
     checks: bool,
     /// The task that waits for something to take.
@@ -190,15 +196,23 @@ impl Outbox {
         })
     }
 
-    /// Puts a frame at the end, and a replay behind it: nothing that others push comes between the two. The frames of a
-    /// replay count against no bound, because each is made when it is taken.
-    pub(super) fn push_replay(&self, now: Instant, before: Option<Frame>, replay: Option<Box<Replay>>) {
+    /// Puts a frame at the end, and replays behind it: nothing that others push comes between them. The frames of a replay
+    /// count against no bound, because each is made when it is taken.
+    pub(super) fn push_replays(
+        &self,
+        now: Instant,
+        before: Option<Frame>,
+        replays: impl IntoIterator<Item = Box<Replay>>,
+    ) {
         self.change(|state| {
             if let Some(frame) = before {
                 state.push(now, self.limits, self.memory.as_ref(), frame, OnFull::Close, Kind::Other).ok();
             }
             if state.end.is_none() {
-                state.queue.extend(replay.map(Entry::Replay));
+                for replay in replays {
+                    state.first += usize::from(replay.comes_first());
+                    state.queue.push_back(Entry::Replay(replay));
+                }
             }
         });
     }
@@ -235,8 +249,12 @@ impl Outbox {
     pub fn take(&self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
         let mut state = self.state.lock();
         let was_over_half = state.over_half(self.limits);
-        let mut taken =
-            Taken { lagging: state.lagging.take(), dropped: std::mem::take(&mut state.dropped), replay: None };
+        let mut taken = Taken {
+            lagging: state.lagging.take(),
+            dropped: std::mem::take(&mut state.dropped),
+            proof_end: state.proof_end.take(),
+            replay: None,
+        };
         let count = most.min(state.queue.len());
         frames.reserve(count);
         for _ in 0..count {
@@ -263,6 +281,7 @@ impl Outbox {
     pub fn put_back(&self, replay: Box<Replay>) {
         let mut state = self.state.lock();
         if state.end.is_none() {
+            state.first += usize::from(replay.comes_first());
             state.queue.push_front(Entry::Replay(replay));
         }
     }
@@ -298,15 +317,48 @@ impl Outbox {
         });
     }
 
+    /// Returns what counts the memory of its frames.
+    pub(super) fn memory(&self) -> Option<&Arc<FrameMemory>> {
+        self.memory.as_ref()
+    }
+
+    /// Returns the bytes that only this queue keeps in memory, or that it shares with other queues.
+    pub(super) fn bytes_held(&self) -> usize {
+        let state = self.state.lock();
+        if state.first == 0 {
+            return state.bytes;
+        }
+        let replays = state.queue.iter().map(|entry| match entry {
+            Entry::Frame(..) => 0,
+            Entry::Replay(replay) => replay.bytes(),
+        });
+        state.bytes + replays.sum::<usize>()
+    }
+
+    /// Wakes the session's own task, which finds out with [`Outbox::take`] or [`Outbox::take_proof_end`] that the proof of its
+    /// session ends at this time, if not earlier.
+    pub(super) fn set_proof_end(&self, at: Instant) {
+        let mut state = self.state.lock();
+        state.proof_end = Some(state.proof_end.map_or(at, |other| other.min(at)));
+        let wakers = [state.taker.take(), state.end_waker.take()];
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// When the proof of the session ends at the latest, if a reload has decided that since the last look.
+    pub fn take_proof_end(&self) -> Option<Instant> {
+        self.state.lock().proof_end.take()
+    }
+
     /// Why the outbox ended, if it did.
     pub fn ended(&self) -> Option<End> {
         self.state.lock().end
     }
 
-    /// Ready when there is something to take, or the outbox ended.
+    /// Ready when there is something to take, a new end of the proof included, or the outbox ended.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if !state.is_empty() || state.end.is_some() {
+        if !state.is_empty() || state.end.is_some() || state.proof_end.is_some() {
             return Poll::Ready(());
         }
         match &mut state.taker {
@@ -316,11 +368,12 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Ready when the outbox ended. The connection polls this while its peer takes nothing.
-    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<End> {
+    /// Ready when the outbox ended, or with `None` when there is a new end of the proof. The connection polls this while its
+    /// peer takes nothing.
+    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let mut state = self.state.lock();
-        if let Some(end) = state.end {
-            return Poll::Ready(end);
+        if state.end.is_some() || state.proof_end.is_some() {
+            return Poll::Ready(state.end);
         }
         state.end_waker = Some(cx.waker().clone());
         Poll::Pending
@@ -369,6 +422,21 @@ impl Outbox {
         }
         state.wake_at_relief(cx);
         Poll::Pending
+    }
+
+    /// Ready when no replay is left that comes first, or the outbox ended.
+    pub fn poll_replayed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.end.is_some() || state.first == 0 {
+            return Poll::Ready(());
+        }
+        state.wake_at_relief(cx);
+        Poll::Pending
+    }
+
+    /// Returns whether a replay is left that comes first.
+    pub fn is_replaying(&self) -> bool {
+        self.state.lock().first > 0
     }
 
     /// Returns whether the queue is more than half full.
@@ -487,10 +555,13 @@ impl State {
     }
 
     fn uncount(&mut self, entry: &Entry) {
-        if let Entry::Frame(frame, on_full, _) = entry {
-            self.messages -= 1;
-            self.bytes -= frame.len();
-            self.droppable -= usize::from(*on_full == OnFull::Drop);
+        match entry {
+            Entry::Frame(frame, on_full, _) => {
+                self.messages -= 1;
+                self.bytes -= frame.len();
+                self.droppable -= usize::from(*on_full == OnFull::Drop);
+            }
+            Entry::Replay(replay) => self.first -= usize::from(replay.comes_first()),
         }
     }
 
@@ -498,7 +569,7 @@ impl State {
     fn discard(&mut self, end: End) {
         self.end = Some(end);
         self.queue = VecDeque::new();
-        (self.messages, self.bytes, self.droppable) = (0, 0, 0);
+        (self.messages, self.bytes, self.droppable, self.first) = (0, 0, 0, 0);
     }
 
     /// The tasks that have to learn of the end: the session's own, and publishers that wait for it.

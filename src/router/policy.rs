@@ -1,12 +1,12 @@
 //! [`Policy`]: what the operator chose that decides where an envelope goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{AuthMode, Channel, Config, Overflow, Publish, Scope};
+use crate::config::{AuthMode, Channel, Config, History, LogBounds, Overflow, Publish, Scope};
 use crate::router::decide::Facts;
 use crate::router::outbox::OnFull;
 use wire::{Pattern, Triple};
@@ -36,6 +36,8 @@ pub struct Limits {
     pub more_max: Duration,
     /// How long a late reply can block an ordered handler.
     pub blocked: Duration,
+    /// What all channels with history keep together.
+    pub history: History,
 }
 
 /// A set of the lengths that a part of a triple can have, 1 to 128. Most messages are not on a protected triple; this tells
@@ -98,10 +100,13 @@ impl Policy {
         }
     }
 
-    /// Puts another configuration in force. Scope and folding of the channels have to be the same, because subscriptions
-    /// are in the index by them.
-    pub(super) fn replace(&self, config: &Config) {
-        self.chosen.store(Arc::new(Chosen::new(config)));
+    /// Puts another configuration in force, and returns the channels whose scope is another now. Folding has to be the same,
+    /// because subscriptions are in the index by it.
+    pub(super) fn replace(&self, config: &Config) -> BTreeSet<String> {
+        let before = self.chosen.swap(Arc::new(Chosen::new(config)));
+        let named = before.channels.keys().chain(config.channels.keys());
+        let scope_after = |name: &str| config.channels.get(name).copied().unwrap_or_default().scope;
+        named.filter(|name| before.channel(name).scope != scope_after(name)).cloned().collect()
     }
 
     /// Notes that live sessions are judged now. Returns what was in force when they were judged before, if its protected
@@ -142,8 +147,21 @@ impl Policy {
             shared: channel.scope == Scope::Shared,
             services_only: channel.scope == Scope::Shared && channel.publish == Publish::Services,
             protected: chosen.is_protected(triple),
+            history: channel.history.is_some(),
             on_full,
         }
+    }
+
+    /// What each log of the channel keeps; `None` if it has no history.
+    pub(super) fn history(&self, channel: &str) -> Option<LogBounds> {
+        self.chosen.load().channel(channel).history
+    }
+
+    /// The channels that have history.
+    pub(super) fn channels_with_history(&self) -> Vec<String> {
+        let chosen = self.chosen.load();
+        let channels = chosen.channels.iter().filter(|(_, channel)| channel.history.is_some());
+        channels.map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether envelopes of the channel belong to all rather than to one user.
@@ -231,6 +249,7 @@ impl Chosen {
                 request_timeout: config.requests.timeout,
                 more_max: config.requests.more_max,
                 blocked: config.requests.blocked,
+                history: config.history,
             },
         }
     }

@@ -25,6 +25,8 @@ pub struct Reviewed {
     pub ended: usize,
     /// Sessions whose permissions are other ones, or of which a subscription has ended or is narrowed.
     pub changed: usize,
+    /// Sessions that need a new proof soon.
+    pub expiring: usize,
 }
 
 impl Router {
@@ -47,17 +49,20 @@ impl Router {
         self.attach_if(now, registration, || self.reloads() == reloads)
     }
 
-    /// Puts the router's part of another configuration in force; see `Policy::replace`. The caller lets
-    /// [`Router::review`] follow.
-    pub fn replace_policy(&self, config: &Config) {
-        self.policy.replace(config);
+    /// Puts the router's part of another configuration in force; see `Policy::replace`. What a channel has under another
+    /// scope ends, and so do the logs of a channel that has lost its history. The caller lets [`Router::review`] follow.
+    pub fn replace_policy(&self, now: Instant, config: &Config) {
+        let had_history = self.policy.channels_with_history();
+        let rescoped = self.policy.replace(config);
+        self.rescope(now, &rescoped);
+        self.reload_history(now, &had_history, &rescoped);
         self.requests.set_blocked_max(config.requests.blocked);
     }
 
     /// Begins a new reload, and judges every session by the verifier and the policy that are in force since. Sessions whose
     /// proof is no longer good send and receive nothing more, and their connections close.
     pub fn review(&self, now: Instant, verifier: &dyn Verifier) -> Reviewed {
-        self.reloads.fetch_add(1, Ordering::SeqCst);
+        let number = self.reloads.fetch_add(1, Ordering::SeqCst) + 1;
         let earlier = self.policy.begin_review();
         let mut sessions = Vec::new();
         self.presence.each(|session| sessions.push(Arc::clone(session)));
@@ -65,18 +70,26 @@ impl Router {
         for session in &sessions {
             let Some(principal) = session.role.principal() else { continue };
             let (source, proof) = (session.source(), session.proof());
-            let changed =
-                self.change_if(now, session, Reason::Reloaded, earlier.as_ref(), |permissions| {
-                    match verifier.review(&Proved { source, principal: &principal, proof, permissions }) {
-                        Review::Same => Some(permissions.clone()),
-                        Review::Keep(permissions) => Some(permissions),
-                        Review::End => {
-                            end_proof(session);
-                            reviewed.ended += 1;
-                            None
-                        }
+            let changed = self.change_if(now, session, Reason::Reloaded, earlier.as_ref(), |permissions| {
+                if session.proven_under() >= number {
+                    // It has renewed its proof since the reload began.
+                    return Some(permissions.clone());
+                }
+                match verifier.review(&Proved { source, principal: &principal, proof, permissions }) {
+                    Review::Same => Some(permissions.clone()),
+                    Review::Keep(permissions) => Some(permissions),
+                    Review::KeepFor { permissions, longest } => {
+                        session.outbox().set_proof_end(now + longest);
+                        reviewed.expiring += 1;
+                        Some(permissions)
                     }
-                });
+                    Review::End => {
+                        end_proof(session);
+                        reviewed.ended += 1;
+                        None
+                    }
+                }
+            });
             reviewed.changed += usize::from(changed);
         }
         reviewed

@@ -63,6 +63,8 @@ pub struct Session {
     proof: Proof,
     /// Its proof is no longer valid: what it sends is no longer routed.
     revoked: AtomicBool,
+    /// The number of the last reload when its proof was verified.
+    proven_under: AtomicU64,
     /// A handle: renewal, revocation and reload swap it while the session lives.
     permissions: RwLock<Arc<Permissions>>,
     /// Whether they restrict what it sends and receives: nearly always all that others look at.
@@ -112,6 +114,7 @@ impl Session {
         role: Role,
         since: SystemTime,
         registration: Registration,
+        reloads: u64,
         door: Option<Arc<dyn Door>>,
     ) -> Self {
         let Registration { source, identity, echo, address, outbox, will } = registration;
@@ -124,6 +127,7 @@ impl Session {
             restricted: AtomicBool::new(restrict(&identity.permissions)),
             proof: identity.proof,
             revoked: AtomicBool::new(false),
+            proven_under: AtomicU64::new(reloads),
             permissions: RwLock::new(Arc::new(identity.permissions)),
             echo,
             since,
@@ -196,6 +200,18 @@ impl Session {
 
     pub(super) fn set_revoked(&self) {
         self.revoked.store(true, Ordering::Release);
+    }
+
+    /// Returns the number of the last reload when its proof was verified.
+    pub(super) fn proven_under(&self) -> u64 {
+        self.proven_under.load(Ordering::Relaxed)
+    }
+
+    /// Notes that another proof was verified, after this number of reloads. An end that a reload gave the earlier one does
+    /// not count any more. The caller holds the session's holdings.
+    pub(super) fn set_proven_under(&self, reloads: u64) {
+        self.proven_under.store(reloads, Ordering::Relaxed);
+        self.outbox.take_proof_end();
     }
 
     /// Returns the queue of messages for it.

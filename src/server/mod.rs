@@ -3,8 +3,8 @@
 //! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
 //! the header of a proxy, `refusal` is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process,
-//! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes, `trial`
-//! opens everything that the broker needs and changes nothing.
+//! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
+//! (`key_files` knows which files have another content), `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
@@ -13,6 +13,7 @@ mod forwarded;
 mod handshake;
 mod issuers;
 mod key_fetch;
+mod key_files;
 mod listener;
 mod listeners;
 mod names;

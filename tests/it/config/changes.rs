@@ -55,6 +55,10 @@ fn tables_that_can_be_repeated_are_compared_by_name() {
     check("", queue, &["channels.\"a b\".fold_case", "channels.Queue.scope"]);
     check(queue, queue, &[]);
     check("", "[channels.Plain]\nscope = 'user'\n", &[]);
+    let kept = |size: u32| format!("[channels.Phone]\nhistory = {{ size = {size}, ttl = '1m' }}\n");
+    for (old, new) in [(String::new(), kept(1)), (kept(1), kept(2)), (kept(1), "[channels.Phone]\n".to_owned())] {
+        check(&old, &new, &["channels.Phone.history"]);
+    }
     let role = "[roles.agent]\npublish = []\nsubscribe = []\nrequest = []\nhandle = []\n";
     check("", role, &["roles"]);
     let issuer = |sources: &str| {
@@ -63,8 +67,9 @@ fn tables_that_can_be_repeated_are_compared_by_name() {
              secret_file = 's'\nuser = 'sub'\nrole = 'agent'\nsources = ['{sources}']\n"
         )
     };
-    check(role, &issuer("a"), &["auth.jwt"]);
-    check(&issuer("a"), &issuer("b"), &["auth.jwt"]);
+    check(role, &issuer("a"), &["auth.jwt.idp"]);
+    check(&issuer("a"), &issuer("b"), &["auth.jwt.idp"]);
+    check(&issuer("a"), &issuer("a").replace("jwt.idp", "jwt.\"i.p\""), &["auth.jwt.\"i.p\"", "auth.jwt.idp"]);
     let object = "[salesforce]\nclient_id = 'x'\nclient_secret_file = 'y'\n[salesforce.objects.Task]\nupdate = true\n\
                   update_fields = { Subject = 'Subject' }\n";
     let changes = load(&Given { file: Some(object), ..Given::default() }).map(|new| Changes::between(&of(""), &new));

@@ -1,6 +1,7 @@
 //! The life of a session and of its connection: registering (`registering`), the connection's task (`connection`), the
 //! listener (`listener`), roles and permissions (`roles`), many connections at once (`crowd`), presence (`presence`), the end of
-//! the broker (`drain`), a new configuration (`reload`), wills (`wills`), and what the log says of all that (`logs`).
+//! the broker (`drain`), a new configuration (`reload`, `reload_load`, `reload_scope`), wills (`wills`), and what the log says of
+//! all that (`logs`).
 
 mod connection;
 mod crowd;
@@ -11,5 +12,6 @@ mod presence;
 mod registering;
 mod reload;
 mod reload_load;
+mod reload_scope;
 mod roles;
 mod wills;

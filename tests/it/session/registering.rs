@@ -264,16 +264,6 @@ async fn resume_is_declined_with_a_reason_and_without_a_token() {
 }
 
 #[tokio::test]
-async fn recover_is_refused_by_name() {
-    let broker = Broker::start().await;
-    let mut peer = broker.app("peer").await;
-    let pattern = envelope("Sales/Call/*", json!({"recover": {"epoch": "e", "offset": 1}}));
-    let reply = peer.command("Subscription", "Subscribe", pattern).await;
-    assert_eq!(reply["data"]["Success"], false, "{reply}");
-    assert!(reply["data"]["ErrorMessage"].as_str().unwrap().contains("recover"), "{reply}");
-}
-
-#[tokio::test]
 async fn commands_echo_their_id_and_unknown_ones_are_named() {
     let broker = Broker::start().await;
     let mut peer = broker.app("peer").await;

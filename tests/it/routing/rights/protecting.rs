@@ -25,8 +25,8 @@ fn core() -> Core {
 
 /// Puts these protected patterns in force, and nothing else. Returns how many sessions may do more or less.
 fn protect(core: &Core, patterns: &[&str]) -> usize {
-    core.router.replace_policy(&config(patterns));
-    let Reviewed { ended, changed } = core.router.review(core.now, &Open);
+    core.router.replace_policy(core.now, &config(patterns));
+    let Reviewed { ended, changed, .. } = core.router.review(core.now, &Open);
     assert_eq!(ended, 0);
     changed
 }
