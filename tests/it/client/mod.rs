@@ -1,7 +1,9 @@
 //! The Rust client, against a broker that the test plays.
 
+mod chaos;
 mod close_codes;
 mod connecting;
+mod cutting_proxy;
 mod encrypted;
 pub(crate) mod fake_broker;
 mod publishing;
