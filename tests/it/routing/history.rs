@@ -369,6 +369,25 @@ fn a_channel_that_loses_its_history_loses_its_past() {
 }
 
 #[test]
+fn a_channel_that_gets_another_scope_loses_its_past() {
+    let mut config = config(10);
+    let core = Core::new(&config);
+    publish(&core, 1..=2);
+    let crm = core.attach("crm", ALICE);
+    let before = subscribe(&core, &crm, &wanted("Phone/*/*", Recover::Last(1))).position.unwrap();
+    config.channels.get_mut("Phone").unwrap().scope = Scope::Shared;
+    core.router.replace_policy(core.now, &config);
+    assert_eq!(core.router.size().logs, 0);
+    core.take(&crm);
+    publish(&core, 3..=5);
+    let after = Recover::After { epoch: before.epoch.to_string(), offset: before.offset };
+    let told = subscribe(&core, &crm, &wanted("Phone/*/*", after));
+    assert_eq!(told.recovered, Some(Recovered::Lost(RecoverReason::Epoch)));
+    assert_eq!(told.position.unwrap().offset, 3);
+    assert_eq!(replayed(&core, Some("bob"), &wanted("Phone/*/*", Recover::Last(9))).1, [3, 4, 5]);
+}
+
+#[test]
 fn a_reload_changes_the_bounds_of_logs_that_exist() {
     let mut config = config(10);
     let mut core = Core::new(&config);

@@ -145,15 +145,6 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// Returns whether an object is given.
-    pub(super) fn is_object(self) -> Result<bool, Refusal> {
-        match self.json() {
-            None => Ok(false),
-            Some(json) if json.starts_with('{') => Ok(true),
-            Some(json) => Err(self.wrong("an object", json)),
-        }
-    }
-
     /// Returns the refusal of a value of the wrong type.
     pub(super) fn wrong(self, expected: &str, json: &str) -> Refusal {
         invalid(format!("data.{} must be {expected}, not {}", self.name, kind(json)))
