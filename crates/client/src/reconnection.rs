@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 pub enum Reconnection {
     /// The session continues. Nothing was missed or received twice, in both directions.
     Resumed,
-    /// The session is a new one. Every subscription continues after the last event that the application has handled.
+    /// The session is a new one. Every subscription continues after the last event that the application has handled. The
+    /// events that arrive before the live ones include those that this application has published.
     Recovered,
     /// The session is a new one. Events can have been missed, or events that were published without a receipt can be lost.
     Lost {
