@@ -7,7 +7,7 @@ use switchboard::auth::{Identity, Permission, Permissions, Principal, Rights};
 use switchboard::config::Config;
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
 use switchboard::websocket::Frame;
-use wire::command::{Role, Subscribe};
+use wire::command::{Recover, Role, Subscribe};
 use wire::{DecodeLimits, Pattern, decode};
 
 /// A router, and the time at which everything in it happens.
@@ -18,8 +18,13 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn new() -> Self {
+        Self::with(&Config::default())
+    }
+
+    /// A broker with this configuration.
+    pub(crate) fn with(config: &Config) -> Self {
         let now = tokio::time::Instant::now().into_std();
-        let policy = Policy::new(&Config::default());
+        let policy = Policy::new(config);
         Self { router: Router::new(now, SystemTime::UNIX_EPOCH, policy, Ids::seeded(1), Vec::new()), now }
     }
 
@@ -44,6 +49,25 @@ impl Broker {
         let pattern: Pattern = pattern.parse().unwrap();
         let wanted = Subscribe::new(pattern, role);
         self.router.subscribe(self.now, member, &wanted, |_| None).unwrap();
+    }
+
+    /// Subscribes to a pattern on a channel with history, and takes the last events of its log. Returns how many.
+    #[allow(dead_code, reason = "not every bench replays")]
+    pub(crate) fn recover(&self, member: &Arc<Session>, pattern: &str, last: u64, batch: &mut Vec<Frame>) -> usize {
+        let wanted = Subscribe {
+            recover: Some(Recover::Last(last)),
+            ..Subscribe::new(pattern.parse().unwrap(), Role::Subscriber)
+        };
+        self.router.subscribe(self.now, member, &wanted, |_| None).unwrap();
+        let outbox = member.outbox();
+        while !outbox.is_empty() {
+            if let Some(mut replay) = outbox.take(self.now, 256, batch).replay
+                && !self.router.pull(&mut replay, 256, batch)
+            {
+                outbox.put_back(replay);
+            }
+        }
+        batch.len()
     }
 
     /// Decodes a text and routes it.

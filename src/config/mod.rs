@@ -17,6 +17,7 @@ mod reference;
 mod document;
 mod file;
 mod folder;
+mod history;
 mod jwt;
 mod lines;
 mod mistake;
@@ -37,6 +38,7 @@ pub use application::{Application, ProvedBy};
 pub use changes::{Changes, TakesEffect, takes_effect};
 pub use document::{Row, document, rows};
 pub(crate) use file::quoted;
+pub use history::{History, LogBounds};
 pub use jwt::{JwtIssuer, KeysFrom};
 pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
@@ -96,6 +98,8 @@ pub struct Config {
     pub salesforce: Salesforce,
     /// `[requests]`
     pub requests: Requests,
+    /// `[history]`
+    pub history: History,
     /// `[limits]`
     pub limits: Limits,
     /// Warnings about settings that are valid but probably a mistake.
@@ -192,6 +196,8 @@ pub struct Channel {
     pub overflow: Overflow,
     /// Whether topic and subtopic are compared without regard to ASCII case.
     pub fold_case: bool,
+    /// What its logs keep, if it has history.
+    pub history: Option<LogBounds>,
 }
 
 /// `channels.NAME.scope`
@@ -410,6 +416,7 @@ impl Default for Config {
             credentials: Credentials::default(),
             salesforce: Salesforce::default(),
             requests: Requests::default(),
+            history: History::default(),
             limits: Limits::default(),
             warnings: Vec::new(),
         }

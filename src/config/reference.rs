@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::slot::{Slot, Word};
 use super::text;
-use super::{AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, salesforce, same_user, tls};
+use super::{
+    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, history, salesforce, same_user, tls,
+};
 
 /// The shortest duration that a timer keeps.
 pub(crate) const TICK: Duration = Duration::from_millis(1);
@@ -37,7 +39,11 @@ pub(crate) const VARIABLE_PREFIX: &str = "SWITCHBOARD__";
 
 /// The keys that stand once.
 pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
-    KEYS.iter().chain(tls::TLS_KEYS).chain(same_user::SAME_USER_KEYS).chain(salesforce::all_keys())
+    KEYS.iter()
+        .chain(history::HISTORY_KEYS)
+        .chain(tls::TLS_KEYS)
+        .chain(same_user::SAME_USER_KEYS)
+        .chain(salesforce::all_keys())
 }
 
 static KEYS: &[Key<Config>] = &[
@@ -442,4 +448,5 @@ pub(crate) static CHANNEL_KEYS: &[Key<Channel>] = &[
         unit: "",
         meaning: "Whether topic and subtopic are compared without regard to ASCII case.",
     },
+    history::LOG_KEY,
 ];

@@ -38,6 +38,8 @@ pub(crate) enum Slot<T: 'static> {
     /// A table that a function reads, described in a few words. The function gets the key, and returns whether all of it
     /// could be read.
     Table(&'static str, fn(&mut T, &str, &Item, &mut Report) -> bool),
+    /// The same, and how to remove what it has put.
+    Removable(&'static str, fn(&mut T, &str, &Item, &mut Report) -> bool, fn(&mut T)),
     /// `true` (everybody), `false` (nobody), or a list of users and endings of their names.
     Observed(fn(&mut T, Users)),
     /// A list of users and endings of their names.
@@ -84,7 +86,7 @@ impl<T> Slot<T> {
                 read_list(item, "must be an array of strings", check).map(|texts| *slot(target) = texts)
             }
             Self::Patterns(put) => read_patterns(item).map(|patterns| put(target, patterns)),
-            Self::Table(_, read) => return read(target, key, item, report),
+            Self::Table(_, read) | Self::Removable(_, read, _) => return read(target, key, item, report),
             Self::Observed(put) => read_observed(item).map(|users| put(target, users)),
             Self::Users(put) => read_users(item, "must be an array of users").map(|users| put(target, users)),
             Self::Names(check, slot) => return put_names(slot(target), *check, key, item, report),
@@ -111,6 +113,7 @@ impl<T> Slot<T> {
             | Self::Patterns(_)
             | Self::Names(..)
             | Self::Table(..)
+            | Self::Removable(..)
             | Self::Observed(_)
             | Self::Users(_) => Err("must be an array".into()),
         }
@@ -131,7 +134,7 @@ impl<T> Slot<T> {
             Self::Texts(..) => "list of texts".to_owned(),
             Self::Names(..) => "table of names and texts".to_owned(),
             Self::Patterns(_) => "list of patterns".to_owned(),
-            Self::Table(kind, _) => (*kind).to_owned(),
+            Self::Table(kind, _) | Self::Removable(kind, ..) => (*kind).to_owned(),
             Self::Observed(_) => "`true`, `false`, or list of users".to_owned(),
             Self::Users(_) => "list of users".to_owned(),
             Self::Hash(..) => "64 hex digits".to_owned(),
@@ -153,6 +156,7 @@ impl<T> Slot<T> {
             Self::Patterns(put) => put(target, Vec::new()),
             // Only tables that are compared whole have such keys.
             Self::Table(..) => {}
+            Self::Removable(_, _, remove) => remove(target),
             Self::Observed(put) | Self::Users(put) => put(target, Users::nobody()),
             Self::TcpAddresses(slot) => slot(target).clear(),
             Self::Networks(slot) => slot(target).clear(),
@@ -181,6 +185,7 @@ impl<T> Slot<T> {
             | Self::Names(..)
             | Self::Patterns(_)
             | Self::Table(..)
+            | Self::Removable(..)
             | Self::Observed(_)
             | Self::Users(_)
             | Self::Hash(..)

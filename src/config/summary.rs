@@ -1,7 +1,9 @@
 //! What the operator chose, in a few lines: for standard error when the broker starts, and for `check`.
 
 use super::reference::keys;
-use super::{AuthMode, Channel, Config, Limits, Mode, Overflow, Publish, Salesforce, Scope, Store, WritableObject};
+use super::{
+    AuthMode, Channel, Config, Limits, LogBounds, Mode, Overflow, Publish, Salesforce, Scope, Store, WritableObject,
+};
 
 impl Config {
     /// Lines that say what this configuration comes to. No secret is among them.
@@ -78,6 +80,7 @@ impl Config {
         // A slot gives a place to write to, so it is asked on copies; the long list stays behind.
         let mut own = Self {
             requests: self.requests.clone(),
+            history: self.history,
             limits: self.limits.clone(),
             salesforce: self.salesforce.clone(),
             proofs: self.proofs.clone(),
@@ -140,7 +143,11 @@ fn words(channel: Channel) -> String {
         Overflow::Close => "",
         Overflow::DropOldest => ", drops the oldest",
     };
-    format!("{scope}{publish}{overflow}{}", if channel.fold_case { ", case folded" } else { "" })
+    let fold = if channel.fold_case { ", case folded" } else { "" };
+    let history = channel.history.map_or_else(String::new, |LogBounds { size, ttl }| {
+        format!(", history of {size} events for {}", humantime::format_duration(ttl))
+    });
+    format!("{scope}{publish}{overflow}{fold}{history}")
 }
 
 fn joined<T: ToString>(items: &[T]) -> String {

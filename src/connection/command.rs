@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::audit::{Entry, Event};
 use crate::auth::{AuthError, Claim, Identity, Principal};
 use crate::connection::log::Leaving;
+use crate::connection::pause::Pause;
 use crate::connection::proof::Proven;
 use crate::connection::renew::Renewing;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, HandshakeToken, Phase};
-use crate::router::{Application, Listed, Registration, Router, Subscribed};
+use crate::router::{Application, Listed, Position, Recovered, Registration, Router, Subscribed};
 use wire::command::{self, Command, Register, RoleName, Subscribe, Unsubscribe};
 use wire::{Close, CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
@@ -350,27 +351,17 @@ impl Connection {
 
     /// Subscribes; the router itself replies, before anything that the subscription brings.
     fn subscribe(
-        &self,
+        &mut self,
         now: Instant,
         wanted: &Subscribe,
         in_reply_to: Option<&str>,
         router: &Router,
     ) -> Result<(), Refusal> {
         let Some(session) = self.session() else { return Err(impossible("a subscription without a session")) };
-        if wanted.recover {
-            return Err(Refusal::new(
-                ErrorCode::InvalidEnvelope,
-                "data.recover: this version keeps no history; subscribe without it",
-            ));
-        }
-        let (mut subscription, mut narrowed) = (None, false);
-        router.subscribe(now, session, wanted, |Subscribed { id, is_narrowed }| {
-            (subscription, narrowed) = (Some(id), is_narrowed);
-            let mut more = json!({ "SubscriptionId": id.to_string() });
-            if let Value::Object(more) = &mut more {
-                more.extend(is_narrowed.then(|| ("Narrowed".to_owned(), true.into())));
-                more.extend(wanted.pattern.hint().map(|hint| ("Hint".to_owned(), hint.into())));
-            }
+        let (mut subscription, mut narrowed, mut recovered) = (None, false, None);
+        router.subscribe(now, session, wanted, |subscribed| {
+            (subscription, narrowed, recovered) = (Some(subscribed.id), subscribed.is_narrowed, subscribed.recovered);
+            let more = subscribed_with(&subscribed, wanted);
             Some(notice::success(&notice::triple("Subscription", "Subscribe"), in_reply_to, more).into())
         })?;
         tracing::debug!(
@@ -383,6 +374,10 @@ impl Connection {
             narrowed,
             "subscribed"
         );
+        if matches!(recovered, Some(Recovered::Replayed(1..))) {
+            let pause = Pause::Replay(Arc::clone(session));
+            self.begin_pause(now, pause, now + self.limits.slow_consumer);
+        }
         Ok(())
     }
 
@@ -392,6 +387,30 @@ impl Connection {
         self.end_pause(now);
         self.timers.set(Timer::Registration, now + self.limits.registration);
     }
+}
+
+/// What the reply to Subscribe has.
+fn subscribed_with(subscribed: &Subscribed, wanted: &Subscribe) -> Value {
+    let mut more = Map::new();
+    more.insert("SubscriptionId".into(), subscribed.id.to_string().into());
+    more.extend(subscribed.is_narrowed.then(|| ("Narrowed".to_owned(), true.into())));
+    if let Some(Position { offset, epoch }) = &subscribed.position {
+        more.insert("Epoch".into(), (**epoch).into());
+        more.insert("Offset".into(), (*offset).into());
+    }
+    match subscribed.recovered {
+        None => {}
+        Some(Recovered::Replayed(count)) => {
+            more.insert("Recovered".into(), true.into());
+            more.insert("Replayed".into(), count.into());
+        }
+        Some(Recovered::Lost(reason)) => {
+            more.insert("Recovered".into(), false.into());
+            more.insert("RecoverReason".into(), reason.as_str().into());
+        }
+    }
+    more.extend(wanted.pattern.hint().map(|hint| ("Hint".to_owned(), hint.into())));
+    more.into()
 }
 
 /// A state that cannot be, which a test would meet as a panic. In service it costs its session an answer.

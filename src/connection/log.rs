@@ -113,6 +113,8 @@ impl Connection {
     /// Logs that the connection is not read for a while.
     pub(super) fn log_pause(&self, now: Instant, pause: &Pause) {
         let (cause, key, words) = match pause {
+            // The application has asked for that.
+            Pause::Replay(_) => return,
             Pause::Rate => (Cause::Rate, "limits.rate", "an application is over its rate, and is read more slowly"),
             Pause::RateBytes => (
                 Cause::RateBytes,

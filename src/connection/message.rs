@@ -77,7 +77,12 @@ impl Connection {
                 self.secret_read |= secret;
                 pressed.retain(|receiver| !Arc::ptr_eq(receiver, session));
                 if let (Some(receipt), Some(id)) = (receipt, envelope.id()) {
-                    self.push(now, notice::receipt(id, receipt.receivers, receipt.hint.as_deref()));
+                    let kept = receipt.kept.as_ref().map(|it| notice::Kept {
+                        offset: it.position.offset,
+                        epoch: &it.position.epoch,
+                        is_duplicate: it.is_duplicate,
+                    });
+                    self.push(now, notice::receipt(id, receipt.receivers, kept, receipt.hint.as_deref()));
                 }
                 if !pressed.is_empty() {
                     self.wait_for_receivers(now, pressed);

@@ -445,7 +445,8 @@ impl Connection {
                 Timer::Proof => self.check_proof(now, router),
                 Timer::Heartbeat => self.beat(now, router),
                 Timer::Pause => {
-                    match self.pause.as_mut().and_then(|pause| pause.fire(now)) {
+                    let slow_consumer = self.limits.slow_consumer;
+                    match self.pause.as_mut().and_then(|pause| pause.fire(now, slow_consumer)) {
                         Some(until) => self.timers.set(Timer::Pause, until),
                         None => self.end_pause(now),
                     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::router::{Allowance, Session};
 
@@ -14,6 +14,8 @@ pub(super) enum Pause {
     RateBytes,
     /// Its own queue is over half: whatever it asks for would only add to that.
     OwnQueue(Arc<Session>),
+    /// It is sent events of a log, which count against no bound of its queue.
+    Replay(Arc<Session>),
     /// Queues of its receivers are over half.
     Receivers { since: Instant, waits: Vec<Wait> },
 }
@@ -49,7 +51,7 @@ impl Pause {
     /// Whether it is a wait for this receiver.
     pub(super) fn is_for(&self, receiver: &Session) -> bool {
         match self {
-            Self::Rate | Self::RateBytes => false,
+            Self::Rate | Self::RateBytes | Self::Replay(_) => false,
             Self::OwnQueue(session) => std::ptr::eq(&raw const **session, receiver),
             Self::Receivers { waits, .. } => waits.iter().any(|wait| std::ptr::eq(&raw const *wait.receiver, receiver)),
         }
@@ -58,15 +60,21 @@ impl Pause {
     /// The receivers that it waits for.
     pub(super) fn receivers(&self) -> impl Iterator<Item = &Session> {
         let waits = match self {
-            Self::Rate | Self::RateBytes | Self::OwnQueue(_) => &[][..],
+            Self::Rate | Self::RateBytes | Self::OwnQueue(_) | Self::Replay(_) => &[][..],
             Self::Receivers { waits, .. } => waits,
         };
         waits.iter().map(|wait| &*wait.receiver)
     }
 
-    /// Its timer fired. Returns when to look again, or `None` if the pause is over.
-    pub(super) fn fire(&mut self, now: Instant) -> Option<Instant> {
-        let Self::Receivers { waits, .. } = self else { return None };
+    /// Its timer fired. Returns when to look again, or `None` if the pause is over. `slow_consumer`: how long a session may
+    /// take nothing.
+    pub(super) fn fire(&mut self, now: Instant, slow_consumer: Duration) -> Option<Instant> {
+        let waits = match self {
+            Self::Receivers { waits, .. } => waits,
+            // If the session takes nothing, it ends as a slow consumer.
+            Self::Replay(session) => return session.outbox().is_replaying().then(|| now + slow_consumer),
+            Self::Rate | Self::RateBytes | Self::OwnQueue(_) => return None,
+        };
         waits.retain(|wait| {
             let relieved = wait.receiver.outbox().is_relieved_since(wait.reliefs);
             if !relieved && wait.until <= now {
@@ -89,6 +97,7 @@ impl Pause {
         match self {
             Self::Rate | Self::RateBytes => Poll::Pending,
             Self::OwnQueue(session) => session.outbox().poll_under_half(cx),
+            Self::Replay(session) => session.outbox().poll_replayed(cx),
             Self::Receivers { waits, .. } => {
                 while let Some(wait) = waits.last() {
                     if wait.receiver.outbox().poll_relieved_since(wait.reliefs, cx).is_pending() {

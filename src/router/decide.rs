@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use wire::{Envelope, ErrorCode, Refusal, Triple};
 
+use crate::router::history::check_once;
 use crate::router::index::Matches;
 use crate::router::outbox::OnFull;
 use crate::router::request::candidates::Candidates;
@@ -34,6 +35,8 @@ pub(super) struct Facts<'e> {
     pub(super) protected: bool,
     /// The triple is configured to be request-only.
     pub(super) only: bool,
+    /// The channel keeps its last events.
+    pub(super) history: bool,
     /// What a full queue does with an event of the channel.
     pub(super) on_full: OnFull,
 }
@@ -82,7 +85,7 @@ impl Router {
         facts: &Facts<'_>,
     ) -> Result<Verdict<'e>, (Refusal, Option<bool>)> {
         let is_reply = envelope.in_reply_to().is_some();
-        if let Err(refusal) = sender.check_source(envelope).and_then(|()| check_once(envelope)) {
+        if let Err(refusal) = sender.check_source(envelope).and_then(|()| check_once(envelope, facts)) {
             return Err((refusal, is_reply.then_some(false)));
         }
         if is_reply {
@@ -105,7 +108,10 @@ impl Router {
         if is_request || facts.protected {
             let nobody = candidates.is_empty() && (facts.protected || !envelope.gather());
             if envelope.retain() && is_request {
-                return Err((not_retained(), Some(true)));
+                return Err((not_for_requests("retain"), Some(true)));
+            }
+            if envelope.once() && is_request {
+                return Err((not_for_requests("once"), Some(true)));
             }
             if nobody || !is_request {
                 return Err((self.no_handler(envelope, facts), Some(true)));
@@ -142,16 +148,6 @@ impl Router {
     }
 }
 
-fn check_once(envelope: &Envelope<'_>) -> Result<(), Refusal> {
-    match envelope.once() {
-        false => Ok(()),
-        true => Err(Refusal::new(
-            ErrorCode::InvalidEnvelope,
-            "the field 'once' is for events in a channel with history, which this version does not have",
-        )),
-    }
-}
-
-fn not_retained() -> Refusal {
-    Refusal::new(ErrorCode::InvalidEnvelope, "the field 'retain' is for events, and this is a request")
+fn not_for_requests(field: &str) -> Refusal {
+    Refusal::new(ErrorCode::InvalidEnvelope, format!("the field '{field}' is for events, and this is a request"))
 }

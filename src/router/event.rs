@@ -8,6 +8,7 @@ use wire::{Envelope, ErrorCode, Field, Refusal, Splice, check_name};
 
 use crate::router::decide::Facts;
 use crate::router::deliver::Traced;
+use crate::router::history::{Position, Published};
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
 use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
@@ -16,22 +17,33 @@ use crate::router::{Receipt, Routed, Router, Scope};
 use crate::websocket::Frame;
 
 /// An event's two forms, without `user` and with it. Each is spliced once, when the first receiver needs it.
-struct Forms<'e> {
-    envelope: &'e Envelope<'e>,
+pub(super) struct Forms<'e> {
+    pub(super) envelope: &'e Envelope<'e>,
     source: &'e str,
-    scope: Scope<'e>,
+    pub(super) scope: Scope<'e>,
+    /// Its place in a log, if its channel has history.
+    position: Option<&'e Position>,
     plain: Option<Frame>,
     attributed: Option<Frame>,
 }
 
 impl<'e> Forms<'e> {
-    fn new(envelope: &'e Envelope<'e>, source: &'e str, scope: Scope<'e>) -> Self {
-        Self { envelope, source, scope, plain: None, attributed: None }
+    pub(super) fn new(envelope: &'e Envelope<'e>, source: &'e str, scope: Scope<'e>) -> Self {
+        Self { envelope, source, scope, position: None, plain: None, attributed: None }
+    }
+
+    /// The forms of an event that is in a log.
+    pub(super) fn at(self, position: &'e Position) -> Self {
+        Self { position: Some(position), ..self }
     }
 
     fn splice(&self) -> Splice<'_> {
         let splice = Splice::new(self.envelope).cut(Field::User);
-        if self.envelope.source().is_none() { splice.string("source", self.source) } else { splice }
+        let splice = if self.envelope.source().is_none() { splice.string("source", self.source) } else { splice };
+        match self.position {
+            None => splice,
+            Some(Position { offset, epoch }) => splice.number("offset", *offset).string("epoch", epoch),
+        }
     }
 
     /// The form for a receiver. On a shared channel everyone sees the user, elsewhere services and observers do.
@@ -61,13 +73,23 @@ impl<'e> Forms<'e> {
         frame
     }
 
-    /// The form that is kept as a retained value. On a user-scoped channel `user` is spliced in when it is sent again.
-    fn retained(&self) -> Frame {
+    /// The form that is kept as a retained value.
+    pub(super) fn retained(&self) -> Frame {
+        self.kept("retained")
+    }
+
+    /// The form that is kept in a log.
+    pub(super) fn replayed(&self) -> Frame {
+        self.kept("replayed")
+    }
+
+    /// The form that is kept, with a mark. On a user-scoped channel `user` is spliced in when it is sent again.
+    fn kept(&self, mark: &'static str) -> Frame {
         let splice = match self.scope {
             Scope::Shared(Some(user)) => self.splice().string("user", user),
             Scope::User(_) | Scope::Shared(None) => self.splice(),
         };
-        splice.flag("retained").into()
+        splice.flag(mark).into()
     }
 }
 
@@ -89,24 +111,43 @@ impl Router {
         matches: &Matches,
         facts: &Facts<'_>,
     ) -> Result<Routed, Refusal> {
-        let mut forms = Forms::new(envelope, &sender.source, scope);
-        let (delivery, exact) = if envelope.retain() {
-            // Held over the pushes: the value that is kept at last is the one that is delivered last.
-            let _order = self.retained.order(&facts.canonical);
-            let matches =
-                self.retained.keep(&self.policy.limits(), sender, envelope, scope, facts, forms.retained(), || {
-                    self.subscribers(facts, scope)
-                })?;
-            (self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact)
-        } else {
-            (self.give_to_all(now, sender, matches, &mut forms, facts), matches.exact)
+        let logged = if facts.history { self.publish_logged(now, sender, envelope, scope, facts)? } else { None };
+        let (delivery, exact, kept) = match logged {
+            Some(Published { delivery, exact, kept }) => (delivery, exact, Some(kept)),
+            None => {
+                let (delivery, exact) = self.publish_unlogged(now, sender, envelope, scope, matches, facts)?;
+                (delivery, exact, None)
+            }
         };
         let Delivery { receivers, pressed, .. } = delivery;
         let hint = match envelope.id() {
             Some(_) if !exact => self.hint(now, sender, envelope, scope, receivers),
             _ => None,
         };
-        Ok(Routed { receipt: Some(Receipt { receivers, hint }), pressed, secret: false })
+        Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), pressed, secret: false })
+    }
+
+    /// Publishes an event on a channel without history. Returns, too, whether a pattern of the sender's own scope names
+    /// exactly its triple.
+    fn publish_unlogged(
+        &self,
+        now: Instant,
+        sender: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        scope: Scope<'_>,
+        matches: &Matches,
+        facts: &Facts<'_>,
+    ) -> Result<(Delivery, bool), Refusal> {
+        let mut forms = Forms::new(envelope, &sender.source, scope);
+        if !envelope.retain() {
+            return Ok((self.give_to_all(now, sender, matches, &mut forms, facts), matches.exact));
+        }
+        // Held over the pushes: the value that is kept at last is the one that is delivered last.
+        let _order = self.retained.order(&facts.canonical);
+        let (limits, frame) = (self.policy.limits(), (forms.retained(), None));
+        let look_up = || self.subscribers(facts, scope);
+        let matches = self.retained.keep(&limits, sender, envelope, scope, facts, frame, look_up)?;
+        Ok((self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact))
     }
 
     /// Publishes what an adapter received from outside: for `user`, or for every user there is and the services. It is an
@@ -128,14 +169,27 @@ impl Router {
         if facts.protected {
             return Err(Refusal::new(ErrorCode::Forbidden, "a protected triple is never an event"));
         }
-        let (scope, matches) = match user {
-            Some(user) if !facts.shared => (Scope::User(user), self.subscribers(&facts, Scope::User(user))),
-            None if !facts.shared => (Scope::Shared(None), self.subscribers_of_all(&facts)),
-            user => (Scope::Shared(user), self.subscribers(&facts, Scope::Shared(user))),
+        let is_for_all = user.is_none() && !facts.shared;
+        let scope = match user {
+            Some(user) if !facts.shared => Scope::User(user),
+            user => Scope::Shared(user),
         };
-        let mut forms = Forms::new(envelope, &adapter.source, scope);
-        let Delivery { receivers, pressed, .. } = self.give_to_all(now, adapter, &matches, &mut forms, &facts);
-        let routed = Routed { receipt: Some(Receipt { receivers, hint: None }), pressed, secret: false };
+        let logged = match facts.history && !is_for_all {
+            true => self.publish_logged(now, adapter, envelope, scope, &facts)?,
+            false => None,
+        };
+        let (delivery, kept) = match logged {
+            Some(Published { delivery, kept, .. }) => (delivery, Some(kept)),
+            None if facts.history && is_for_all => (self.announce_to_logs(now, adapter, envelope, &facts), None),
+            None => {
+                let matches =
+                    if is_for_all { self.subscribers_of_all(&facts) } else { self.subscribers(&facts, scope) };
+                let mut forms = Forms::new(envelope, &adapter.source, scope);
+                (self.give_to_all(now, adapter, &matches, &mut forms, &facts), None)
+            }
+        };
+        let Delivery { receivers, pressed, .. } = delivery;
+        let routed = Routed { receipt: Some(Receipt { receivers, hint: None, kept }), pressed, secret: false };
         if tracing::enabled!(tracing::Level::TRACE) {
             Traced::EVENT.log(adapter, envelope, Ok(&routed));
         }
@@ -143,7 +197,7 @@ impl Router {
     }
 
     /// Pushes an event to every receiver of some lists, once to each.
-    fn give_to_all(
+    pub(super) fn give_to_all(
         &self,
         now: Instant,
         sender: &Arc<Session>,
@@ -151,10 +205,22 @@ impl Router {
         forms: &mut Forms<'_>,
         facts: &Facts<'_>,
     ) -> Delivery {
-        let envelope = forms.envelope;
         // On a channel that folds, patterns that differ in letter case only are one key.
         let twice = matches.len() > 1 || facts.folded || matches.iter().any(Receivers::has_special);
         let mut delivery = Delivery::new(now, facts.on_full, twice);
+        self.give_to_each(sender, matches, forms, &mut delivery);
+        delivery
+    }
+
+    /// Pushes an event to every receiver of some lists that does not have it yet.
+    pub(super) fn give_to_each(
+        &self,
+        sender: &Arc<Session>,
+        matches: &Matches,
+        forms: &mut Forms<'_>,
+        delivery: &mut Delivery,
+    ) {
+        let envelope = forms.envelope;
         let mut grouped = Vec::new();
         matches.iter().for_each(|receivers| {
             receivers.iter().for_each(|subscription| {
@@ -171,9 +237,8 @@ impl Router {
             });
         });
         if !grouped.is_empty() {
-            self.give_to_groups(grouped, &mut delivery, forms);
+            self.give_to_groups(grouped, delivery, forms);
         }
-        delivery
     }
 
     /// Pushes an event to one member of each group.
@@ -221,18 +286,23 @@ impl Router {
 }
 
 /// One event on its way to its receivers.
-struct Delivery {
+pub(super) struct Delivery {
     now: Instant,
     on_full: OnFull,
     /// The sessions that have it already. Kept only if a session may be in the lists twice.
     seen: Option<HashSet<u64, foldhash::fast::RandomState>>,
     /// The receivers that the sender may know of.
-    receivers: usize,
+    pub(super) receivers: usize,
     pressed: Vec<Arc<Session>>,
 }
 
 impl Delivery {
-    fn new(now: Instant, on_full: OnFull, twice: bool) -> Self {
+    /// The delivery of an event that was delivered before, to this number of receivers.
+    pub(super) fn before(now: Instant, receivers: usize) -> Self {
+        Self { receivers, ..Self::new(now, OnFull::Close, false) }
+    }
+
+    pub(super) fn new(now: Instant, on_full: OnFull, twice: bool) -> Self {
         Self { now, on_full, seen: twice.then(HashSet::default), receivers: 0, pressed: Vec::new() }
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -27,6 +28,9 @@ impl From<Uuid> for SessionId {
 
 /// The length of an id on the wire: a letter, and 48 bits in six each.
 const TEXT_LEN: usize = 9;
+
+/// The length of an epoch on the wire: 96 bits in six each, because epochs of different brokers must not be the same.
+const EPOCH_LEN: usize = 16;
 
 /// The digits of an id, those of base64url (RFC 4648, section 5).
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -151,6 +155,13 @@ impl Ids {
     pub(super) fn session(&self) -> SessionId {
         let bytes: [u8; 16] = self.random.lock().random();
         SessionId(uuid::Builder::from_random_bytes(bytes).into_uuid())
+    }
+
+    /// The name of the life of a log.
+    pub(super) fn epoch(&self) -> Arc<str> {
+        let bytes: [u8; EPOCH_LEN] = self.random.lock().random();
+        let digit = |byte: &u8| DIGITS.get(usize::from(byte & 63)).map_or('_', |digit| char::from(*digit));
+        bytes.iter().map(digit).collect::<String>().into()
     }
 
     /// The id of the subscription with this serial.

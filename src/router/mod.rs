@@ -9,25 +9,29 @@
 //! Every lock of the room, in the only order in which they are taken. Most code takes one at a time. No shard of a map is
 //! held over a push, and nothing waits while it holds a lock.
 //!
-//! 1. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
+//! 1. `Log::state`, of one log of `history` at a time. Held over the entry of an event, the look-up of its subscribers and
+//!    the pushes, and over a subscription's reply, replay and entry in the index.
+//! 2. `History::due`, `History::known`, `History::epochs`, a shard of `History::logs`. No other lock is taken while one of
+//!    them is held. `History::relieving` comes before `Log::state`; nobody waits for it.
+//! 3. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
 //!    the one that is delivered last.
-//! 2. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
+//! 4. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
 //!    of a reply.
-//! 3. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size` and `Router::end_longest_queue`
+//! 5. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size` and `Router::end_longest_queue`
 //!    take another lock while they hold the first.
-//! 4. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
+//! 6. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
 //!    permissions.
-//! 5. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
+//! 7. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
 //!    holds it for reading over its value and the look-up of its subscribers.
-//! 6. `Retained::buckets`, then one bucket, then `Accounts::state`.
-//! 7. `Turns::state`, then `Requests::blocked`.
-//! 8. `Requests::by_deadline`, a shard.
-//! 9. `HeldPresence::changes`. Held over the push of a presence event to its session.
-//! 10. `Gather::state`. Held over the push of a reply or of the end.
-//! 11. `Names::folded`.
-//! 12. `Index::by_key`, a shard, then `Index::counts`.
-//! 13. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
-//! 14. `Session::permissions`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`. No other lock is taken while one
+//! 8. `Retained::buckets`, then one bucket, then `Accounts::state`.
+//! 9. `Turns::state`, then `Requests::blocked`.
+//! 10. `Requests::by_deadline`, a shard.
+//! 11. `HeldPresence::changes`. Held over the push of a presence event to its session.
+//! 12. `Gather::state`. Held over the push of a reply or of the end.
+//! 13. `Names::folded`.
+//! 14. `Index::by_key`, a shard, then `Index::counts`.
+//! 15. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
+//! 16. `Session::permissions`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`. No other lock is taken while one
 //!     of them is held.
 
 mod access;
@@ -37,12 +41,14 @@ mod deliver;
 mod event;
 mod frames;
 mod hint;
+mod history;
 mod ids;
 mod index;
 mod outbox;
 mod policy;
 mod presence;
 mod pressure;
+mod replay;
 mod request;
 mod retained;
 mod review;
@@ -52,13 +58,14 @@ mod wake;
 
 pub use change::Reason;
 pub use decide::Decision;
+pub use history::{Kept, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken};
 pub use policy::{Limits, Policy};
 pub use presence::Application;
 pub use pressure::Allowance;
+pub use replay::Replay;
 pub use request::door::{Data, Door, Given, Payload};
-pub use retained::Replay;
 pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::{Listed, Subscribed};
@@ -75,6 +82,7 @@ use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
 use crate::websocket::Frame;
 use hint::Hints;
+use history::History;
 use index::Index;
 use presence::{Change, Presence};
 use request::deadlines::Requests;
@@ -95,6 +103,7 @@ pub struct Router {
     hints: Hints,
     requests: Requests,
     retained: Retained,
+    history: History,
     presence: Presence,
     declarations: Vec<Declaration>,
     off: Vec<SwitchedOff>,
@@ -176,6 +185,8 @@ pub struct Receipt {
     pub receivers: usize,
     /// What the sender may have meant instead.
     pub hint: Option<String>,
+    /// Its place in a log, if its channel has history.
+    pub kept: Option<Kept>,
 }
 
 impl Routed {
@@ -220,6 +231,7 @@ impl Router {
         Self {
             requests: Requests::new(now, policy.limits().blocked),
             policy,
+            history: History::new(ids.epoch()),
             ids,
             calendar: (now, calendar),
             events: Index::default(),
@@ -359,7 +371,7 @@ impl Router {
     pub fn end_longest_queue(&self) -> bool {
         let mut longest: Option<(usize, Arc<Session>)> = None;
         self.presence.each(|session| {
-            let bytes = session.outbox().depth().bytes;
+            let bytes = session.outbox().bytes_held();
             // Of two, the older session, so that the order of the map does not decide.
             let is_longer =
                 longest.as_ref().is_none_or(|(most, other)| (bytes, other.number) > (*most, session.number));
@@ -409,7 +421,8 @@ impl Router {
 
     /// When [`Router::expire`] wants to be called next; the caller means to call it then.
     pub fn deadline(&self) -> Option<Instant> {
-        self.requests.deadline()
+        let requests = self.requests.deadline();
+        requests.into_iter().chain(self.history.deadline()).min()
     }
 
     /// Told whenever the next deadline has become earlier.
@@ -421,6 +434,7 @@ impl Router {
     /// other.
     pub fn size(&self) -> Size {
         let (retained_values, retained_bytes) = self.retained.size();
+        let (logs, log_entries, log_bytes, known_ids) = self.history.size();
         let mut size = Size {
             requests: self.requests.len(),
             subscribers: self.events.len(),
@@ -428,6 +442,10 @@ impl Router {
             hints: self.hints.len(),
             retained_values,
             retained_bytes,
+            logs,
+            log_entries,
+            log_bytes,
+            known_ids,
             ..Size::default()
         };
         self.presence.each(|session| {
@@ -469,4 +487,12 @@ pub struct Size {
     pub retained_values: usize,
     /// The memory that they use, in bytes.
     pub retained_bytes: usize,
+    /// Logs of channels with history.
+    pub logs: usize,
+    /// Events in them, those included that are too old and not yet dropped.
+    pub log_entries: usize,
+    /// The memory that they use, in bytes.
+    pub log_bytes: usize,
+    /// Ids of events with `once` that are known.
+    pub known_ids: usize,
 }

@@ -15,7 +15,7 @@ use wire::CloseCode;
 use wire::notice::Depth;
 
 use crate::router::pressure::Holdup;
-use crate::router::retained::Replay;
+use crate::router::replay::Replay;
 use crate::router::wake::wake;
 use crate::websocket::{Frame, FrameMemory};
 
@@ -116,6 +116,8 @@ struct State {
     messages: usize,
     bytes: usize,
     droppable: usize,
+    /// The replays that come first: their session is not read until they are exhausted.
+    first: usize,
     dropped: u64,
     lagging: Option<Depth>,
     lagging_told: Option<Instant>,
@@ -190,15 +192,23 @@ impl Outbox {
         })
     }
 
-    /// Puts a frame at the end, and a replay behind it: nothing that others push comes between the two. The frames of a
-    /// replay count against no bound, because each is made when it is taken.
-    pub(super) fn push_replay(&self, now: Instant, before: Option<Frame>, replay: Option<Box<Replay>>) {
+    /// Puts a frame at the end, and replays behind it: nothing that others push comes between them. The frames of a replay
+    /// count against no bound, because each is made when it is taken.
+    pub(super) fn push_replays(
+        &self,
+        now: Instant,
+        before: Option<Frame>,
+        replays: impl IntoIterator<Item = Box<Replay>>,
+    ) {
         self.change(|state| {
             if let Some(frame) = before {
                 state.push(now, self.limits, self.memory.as_ref(), frame, OnFull::Close, Kind::Other).ok();
             }
             if state.end.is_none() {
-                state.queue.extend(replay.map(Entry::Replay));
+                for replay in replays {
+                    state.first += usize::from(replay.comes_first());
+                    state.queue.push_back(Entry::Replay(replay));
+                }
             }
         });
     }
@@ -269,6 +279,7 @@ impl Outbox {
     pub fn put_back(&self, replay: Box<Replay>) {
         let mut state = self.state.lock();
         if state.end.is_none() {
+            state.first += usize::from(replay.comes_first());
             state.queue.push_front(Entry::Replay(replay));
         }
     }
@@ -302,6 +313,24 @@ impl Outbox {
                 state.discard(end);
             }
         });
+    }
+
+    /// Returns what counts the memory of its frames.
+    pub(super) fn memory(&self) -> Option<&Arc<FrameMemory>> {
+        self.memory.as_ref()
+    }
+
+    /// Returns the bytes that only this queue keeps in memory, or that it shares with other queues.
+    pub(super) fn bytes_held(&self) -> usize {
+        let state = self.state.lock();
+        if state.first == 0 {
+            return state.bytes;
+        }
+        let replays = state.queue.iter().map(|entry| match entry {
+            Entry::Frame(..) => 0,
+            Entry::Replay(replay) => replay.bytes(),
+        });
+        state.bytes + replays.sum::<usize>()
     }
 
     /// Why the outbox ended, if it did.
@@ -375,6 +404,21 @@ impl Outbox {
         }
         state.wake_at_relief(cx);
         Poll::Pending
+    }
+
+    /// Ready when no replay is left that comes first, or the outbox ended.
+    pub fn poll_replayed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.end.is_some() || state.first == 0 {
+            return Poll::Ready(());
+        }
+        state.wake_at_relief(cx);
+        Poll::Pending
+    }
+
+    /// Returns whether a replay is left that comes first.
+    pub fn is_replaying(&self) -> bool {
+        self.state.lock().first > 0
     }
 
     /// Returns whether the queue is more than half full.
@@ -493,10 +537,13 @@ impl State {
     }
 
     fn uncount(&mut self, entry: &Entry) {
-        if let Entry::Frame(frame, on_full, _) = entry {
-            self.messages -= 1;
-            self.bytes -= frame.len();
-            self.droppable -= usize::from(*on_full == OnFull::Drop);
+        match entry {
+            Entry::Frame(frame, on_full, _) => {
+                self.messages -= 1;
+                self.bytes -= frame.len();
+                self.droppable -= usize::from(*on_full == OnFull::Drop);
+            }
+            Entry::Replay(replay) => self.first -= usize::from(replay.comes_first()),
         }
     }
 
@@ -504,7 +551,7 @@ impl State {
     fn discard(&mut self, end: End) {
         self.end = Some(end);
         self.queue = VecDeque::new();
-        (self.messages, self.bytes, self.droppable) = (0, 0, 0);
+        (self.messages, self.bytes, self.droppable, self.first) = (0, 0, 0, 0);
     }
 
     /// The tasks that have to learn of the end: the session's own, and publishers that wait for it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{AuthMode, Channel, Config, Overflow, Publish, Scope};
+use crate::config::{AuthMode, Channel, Config, History, LogBounds, Overflow, Publish, Scope};
 use crate::router::decide::Facts;
 use crate::router::outbox::OnFull;
 use wire::{Pattern, Triple};
@@ -36,6 +36,8 @@ pub struct Limits {
     pub more_max: Duration,
     /// How long a late reply can block an ordered handler.
     pub blocked: Duration,
+    /// What all channels with history keep together.
+    pub history: History,
 }
 
 /// A set of the lengths that a part of a triple can have, 1 to 128. Most messages are not on a protected triple; this tells
@@ -124,8 +126,21 @@ impl Policy {
             shared: channel.scope == Scope::Shared,
             services_only: channel.scope == Scope::Shared && channel.publish == Publish::Services,
             protected: chosen.is_protected(triple),
+            history: channel.history.is_some(),
             on_full,
         }
+    }
+
+    /// What each log of the channel keeps; `None` if it has no history.
+    pub(super) fn history(&self, channel: &str) -> Option<LogBounds> {
+        self.chosen.load().channel(channel).history
+    }
+
+    /// The channels that have history.
+    pub(super) fn channels_with_history(&self) -> Vec<String> {
+        let chosen = self.chosen.load();
+        let channels = chosen.channels.iter().filter(|(_, channel)| channel.history.is_some());
+        channels.map(|(name, _)| name.clone()).collect()
     }
 
     /// Whether envelopes of the channel belong to all rather than to one user.
@@ -207,6 +222,7 @@ impl Chosen {
                 request_timeout: config.requests.timeout,
                 more_max: config.requests.more_max,
                 blocked: config.requests.blocked,
+                history: config.history,
             },
         }
     }

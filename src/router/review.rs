@@ -50,7 +50,9 @@ impl Router {
     /// Puts the router's part of another configuration in force; see `Policy::replace`. The caller lets
     /// [`Router::review`] follow.
     pub fn replace_policy(&self, config: &Config) {
+        let before = self.policy.channels_with_history();
         self.policy.replace(config);
+        self.reload_history(&before);
         self.requests.set_blocked_max(config.requests.blocked);
     }
 

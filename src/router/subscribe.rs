@@ -5,8 +5,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use crate::router::access::receive::Interest;
+use crate::router::history::{Counted, Locked, LogName, Position, Recovered, Recovery, no_log};
 use crate::router::index::{Listing, Observes, Subscription};
 use crate::router::policy::Policy;
+use crate::router::replay::{Cursor, Replay};
 use crate::router::request::lane::Ordered;
 use crate::router::session::Session;
 use crate::router::{Router, SubscriptionId, access};
@@ -32,20 +34,28 @@ pub struct Listed {
 }
 
 /// A subscription that a session made, or had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribed {
     /// Its id.
     pub id: SubscriptionId,
     /// Permissions allow only a part of its pattern.
     pub is_narrowed: bool,
+    /// Where its log is, if it has one.
+    pub position: Option<Position>,
+    /// What became of `data.recover`.
+    pub recovered: Option<Recovered>,
 }
+
+/// The log of a subscription, whose lock is held, and what was counted of it before.
+type OwnLog<'a, 'l> = Option<(&'a LogName<'a>, &'a mut Locked<'l>, Option<Counted>)>;
 
 impl Router {
     /// Subscribes. The same pattern, role, group and user again: the subscription that is there. `told` makes the reply,
     /// which comes before everything that the subscription brings.
     ///
     /// # Errors
-    /// `FORBIDDEN`, `RESERVED_CHANNEL`, `TOO_MANY_SUBSCRIPTIONS`; `NOT_REGISTERED` for a session that has ended.
+    /// `FORBIDDEN`, `RESERVED_CHANNEL`, `TOO_MANY_SUBSCRIPTIONS`; `INVALID_ENVELOPE` for `recover` without a log;
+    /// `NOT_REGISTERED` for a session that has ended.
     pub fn subscribe(
         &self,
         now: Instant,
@@ -55,6 +65,29 @@ impl Router {
     ) -> Result<(), Refusal> {
         let observes = access::observes(session, wanted)?;
         access::check_pattern(wanted)?;
+        let observes = observes.as_ref();
+        match self.log_of(session, wanted, observes) {
+            Err(_) => self.subscribe_with(now, session, (wanted, observes), None, told),
+            Ok(name) => {
+                let ahead = self.count_ahead(now, &name, (session, wanted, observes));
+                // Held until the subscription is in the index, so that it receives each event once, replayed or live.
+                self.history.with(&name, |log| {
+                    let has_history = self.policy.history(name.channel).is_some();
+                    let log = has_history.then_some((&name, log, ahead));
+                    self.subscribe_with(now, session, (wanted, observes), log, told)
+                })
+            }
+        }
+    }
+
+    fn subscribe_with(
+        &self,
+        now: Instant,
+        session: &Arc<Session>,
+        (wanted, observes): (&Subscribe, Option<&Observes>),
+        log: OwnLog<'_, '_>,
+        told: impl FnOnce(Subscribed) -> Option<Frame>,
+    ) -> Result<(), Refusal> {
         // Held until the subscription is in the index, so that a task that ends it, or changes the permissions, finds it
         // there.
         let mut holds = session.holds.lock();
@@ -67,13 +100,21 @@ impl Router {
             permissions: &permissions,
             pattern: &wanted.pattern,
             is_handler: matches!(wanted.role, command::Role::Handler { .. }),
-            observes: observes.as_ref(),
+            observes,
         };
         self.check_interest(&interest)?;
+        self.check_recover(session, (wanted, observes), log.is_some())?;
         let is_narrowed = self.is_narrowed(&interest);
         let is_checked = self.is_checked(&interest);
-        if let Some(same) = holds.subscriptions.iter().find(|it| is_same(&self.policy, it, wanted, observes.as_ref())) {
-            self.subscribe_again(now, same, wanted, told(Subscribed { id: same.id, is_narrowed }));
+        let reply = |subscription: &Subscription, recovery: Option<&Recovery>| {
+            let position = recovery.map(|it| it.position.clone());
+            let recovered = recovery.and_then(|it| it.recovered);
+            told(Subscribed { id: subscription.id, is_narrowed, position, recovered })
+        };
+        if let Some(same) = holds.subscriptions.iter().find(|it| is_same(&self.policy, it, wanted, observes)) {
+            let recovery = log.map(|log| self.recovery(now, log, same, wanted.recover.as_ref()));
+            let reply = reply(same, recovery.as_ref());
+            self.subscribe_again(now, same, wanted, reply, recovery);
             return Ok(());
         }
         self.check_room(&holds.subscriptions, wanted)?;
@@ -86,7 +127,7 @@ impl Router {
             role: wanted.role.clone(),
             group: wanted.group.as_deref().map(Box::from),
             checked: AtomicBool::new(is_checked),
-            observes,
+            observes: observes.cloned(),
             ordered: Ordered::of(&wanted.pattern, &wanted.role, self.policy.folds_channel_of(&wanted.pattern)),
             listing: Listing::default(),
         });
@@ -96,18 +137,16 @@ impl Router {
             session.turns.join(&subscription);
         }
         // The reply comes before everything that the subscription brings.
-        let reply = told(Subscribed { id: subscription.id, is_narrowed });
+        let recovery = log.map(|log| self.recovery(now, log, &subscription, wanted.recover.as_ref()));
+        let reply = reply(&subscription, recovery.as_ref());
         match subscription.role {
             command::Role::Handler { .. } => {
-                session.outbox().push_replay(now, reply, None);
+                session.outbox().push_replays(now, reply, None);
                 self.handlers.insert(&self.policy, &subscription);
             }
             command::Role::Subscriber => self.retained.at_rest(|last_stamp| {
-                let replay = match wanted.retained {
-                    Retained::Never => None,
-                    Retained::WhenNew | Retained::Again => self.retained.replay(&subscription, last_stamp),
-                };
-                session.outbox().push_replay(now, reply, replay);
+                let last_stamp = (wanted.retained != Retained::Never).then_some(last_stamp);
+                session.outbox().push_replays(now, reply, self.replays(&subscription, last_stamp, recovery));
                 self.events.insert(&self.policy, &subscription);
             }),
         }
@@ -119,11 +158,55 @@ impl Router {
         Ok(())
     }
 
-    /// Replies that a subscription exists, and sends its retained values again if that is wanted.
-    fn subscribe_again(&self, now: Instant, same: &Arc<Subscription>, wanted: &Subscribe, reply: Option<Frame>) {
+    /// Replies that a subscription exists. Its retained values and events of its log are sent again if that is wanted.
+    fn subscribe_again(
+        &self,
+        now: Instant,
+        same: &Arc<Subscription>,
+        wanted: &Subscribe,
+        reply: Option<Frame>,
+        recovery: Option<Recovery>,
+    ) {
         let again = wanted.retained == Retained::Again && same.role == command::Role::Subscriber;
-        let replay = again.then(|| self.retained.at_rest(|last_stamp| self.retained.replay(same, last_stamp)));
-        same.session.outbox().push_replay(now, reply, replay.flatten());
+        let last_stamp = again.then(|| self.retained.at_rest(|last_stamp| last_stamp));
+        same.session.outbox().push_replays(now, reply, self.replays(same, last_stamp, recovery));
+    }
+
+    /// What a subscription receives before live events: retained values with stamps up to this one, then events of its log.
+    fn replays(
+        &self,
+        subscription: &Arc<Subscription>,
+        last_stamp: Option<u64>,
+        recovery: Option<Recovery>,
+    ) -> impl Iterator<Item = Box<Replay>> + use<> {
+        let (events, stretch) = recovery.map_or((None, None), |it| (it.replay, it.stretch));
+        let values = last_stamp.and_then(|last_stamp| self.retained.replay(subscription, last_stamp, stretch));
+        let cursors = values.map(Cursor::Retained).into_iter().chain(events.map(Cursor::History));
+        cursors.map(|cursor| Box::new(Replay(cursor)))
+    }
+
+    /// Checks `recover`.
+    ///
+    /// # Errors
+    /// `INVALID_ENVELOPE`.
+    fn check_recover(
+        &self,
+        session: &Session,
+        (wanted, observes): (&Subscribe, Option<&Observes>),
+        has_log: bool,
+    ) -> Result<(), Refusal> {
+        if wanted.recover.is_none() {
+            return Ok(());
+        }
+        match self.log_of(session, wanted, observes) {
+            Err(why) => Err(no_log(why)),
+            Ok(_) if wanted.group.is_some() => {
+                Err(no_log("the members of a group share its messages, so nothing is replayed to one of them"))
+            }
+            // A reload has just changed that.
+            Ok(_) if !has_log => Err(no_log("the channel had no history a moment ago; try again")),
+            Ok(_) => Ok(()),
+        }
     }
 
     /// Whether a session may have one subscription more.

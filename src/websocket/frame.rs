@@ -111,6 +111,12 @@ impl Frame {
         self.0.held.get_or_init(|| memory.hold(OVERHEAD_BYTES + self.0.wire.capacity()));
     }
 
+    /// Returns whether its memory is counted.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.0.held.get().is_some()
+    }
+
     /// The text.
     #[must_use]
     pub fn text(&self) -> &str {

@@ -99,14 +99,30 @@ pub fn error(in_reply_to: Option<&str>, refusal: &Refusal) -> String {
     failure(&triple("Message", "Error"), in_reply_to, &[], refusal)
 }
 
-/// Returns `Broker/Message/Receipt` for the envelope with this `id`.
+/// The place of an event in a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept<'a> {
+    /// Its number.
+    pub offset: u64,
+    /// The life of the log in which the number counts.
+    pub epoch: &'a str,
+    /// The event was sent before, so it was not delivered again.
+    pub is_duplicate: bool,
+}
+
+/// Returns `Broker/Message/Receipt` for the envelope with this `id`. `kept` is the place of the event if its channel has
+/// history.
 #[must_use]
-pub fn receipt(id: &str, receivers: usize, hint: Option<&str>) -> String {
-    let mut more = json!({ "Receivers": receivers });
-    if let (Some(hint), Value::Object(more)) = (hint, &mut more) {
-        more.insert("Hint".into(), hint.into());
+pub fn receipt(id: &str, receivers: usize, kept: Option<Kept<'_>>, hint: Option<&str>) -> String {
+    let mut more = Map::new();
+    more.insert("Receivers".into(), receivers.into());
+    if let Some(Kept { offset, epoch, is_duplicate }) = kept {
+        more.insert("Offset".into(), offset.into());
+        more.insert("Epoch".into(), epoch.into());
+        more.extend(is_duplicate.then(|| ("Duplicate".to_owned(), true.into())));
     }
-    success(&triple("Message", "Receipt"), Some(id), more)
+    more.extend(hint.map(|hint| ("Hint".to_owned(), hint.into())));
+    success(&triple("Message", "Receipt"), Some(id), more.into())
 }
 
 /// The length of an outbound queue, and its limits.
@@ -194,11 +210,21 @@ mod tests {
             ),
             (presence("Left", "crm", None, "s1"), "Application", r#"{"Source":"crm","User":null,"SessionId":"s1"}"#),
             (cancelled("r1"), "Request", "{}"),
-            (receipt("m1", 2, None), "Message", r#"{"Success":true,"ErrorMessage":null,"Receivers":2}"#),
+            (receipt("m1", 2, None, None), "Message", r#"{"Success":true,"ErrorMessage":null,"Receivers":2}"#),
             (
-                receipt("m1", 0, Some("h")),
+                receipt("m1", 0, None, Some("h")),
                 "Message",
                 r#"{"Success":true,"ErrorMessage":null,"Receivers":0,"Hint":"h"}"#,
+            ),
+            (
+                receipt("m1", 1, Some(Kept { offset: 7, epoch: "e", is_duplicate: false }), None),
+                "Message",
+                r#"{"Success":true,"ErrorMessage":null,"Receivers":1,"Offset":7,"Epoch":"e"}"#,
+            ),
+            (
+                receipt("m1", 1, Some(Kept { offset: 7, epoch: "e", is_duplicate: true }), Some("h")),
+                "Message",
+                r#"{"Success":true,"ErrorMessage":null,"Receivers":1,"Offset":7,"Epoch":"e","Duplicate":true,"Hint":"h"}"#,
             ),
             (dropped(3), "Message", r#"{"Count":3}"#),
             (lagging(depth), "Connection", r#"{"Messages":768,"MessagesMax":1024,"Bytes":9,"BytesMax":10}"#),

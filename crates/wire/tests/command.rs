@@ -4,7 +4,7 @@
 
 use secrecy::ExposeSecret;
 use switchboard_wire::ErrorCode::{self, InvalidEnvelope, ReservedChannel, UnknownCommand};
-use switchboard_wire::command::{Command, Register, Retained, Role, RoleName, State, Subscribe, Unsubscribe};
+use switchboard_wire::command::{Command, Recover, Register, Retained, Role, RoleName, State, Subscribe, Unsubscribe};
 use switchboard_wire::{DecodeLimits, Refusal, decode};
 
 const REGISTER: &str = "Application/Register";
@@ -243,8 +243,8 @@ fn replies_lists_at_most_16_triples() {
 
 #[test]
 fn subscribe_reads_its_other_options() {
-    let all = subscribe(r#"{"channel":"A","group":"g","user":"*","recover":{"epoch":"e"}}"#);
-    assert_eq!((all.group.as_deref(), all.user.as_deref(), all.recover), (Some("g"), Some("*"), true));
+    let all = subscribe(r#"{"channel":"A","group":"g","user":"*"}"#);
+    assert_eq!((all.group.as_deref(), all.user.as_deref(), all.recover), (Some("g"), Some("*"), None));
     for (data, retained) in [
         ("{}", Retained::WhenNew),
         (r#"{"retained":null}"#, Retained::WhenNew),
@@ -254,6 +254,41 @@ fn subscribe_reads_its_other_options() {
         assert_eq!(subscribe(data).retained, retained, "{data}");
     }
     refused(SUBSCRIBE, r#"{"channel":"Broker","group":"g"}"#, InvalidEnvelope, "data.group does not apply");
+}
+
+#[test]
+fn recover_is_a_position_or_a_number_of_events() {
+    let after = |epoch: &str, offset| Some(Recover::After { epoch: epoch.to_owned(), offset });
+    for (recover, expected) in [
+        ("null", None),
+        (r#"{"epoch":"e","offset":0}"#, after("e", 0)),
+        (r#"{"offset":18446744073709551615,"epoch":"\u0065"}"#, after("e", u64::MAX)),
+        (r#"{"epoch":"","offset":7,"last":null}"#, after("", 7)),
+        (r#"{"last":1}"#, Some(Recover::Last(1))),
+        (r#"{"last":9999,"epoch":null}"#, Some(Recover::Last(9999))),
+    ] {
+        assert_eq!(subscribe(&format!(r#"{{"channel":"A","recover":{recover}}}"#)).recover, expected, "{recover}");
+    }
+    for (recover, names) in [
+        ("[]", "data.recover must be an object, not an array"),
+        ("7", "data.recover must be an object, not a number"),
+        ("{}", "data.recover must have either"),
+        (r#"{"epoch":"e"}"#, "data.recover must have either"),
+        (r#"{"offset":1}"#, "data.recover must have either"),
+        (r#"{"epoch":"e","offset":1,"last":1}"#, "data.recover must have either"),
+        (r#"{"epoch":"e","offset":-1}"#, "data.recover.offset must be a whole number, 0 or more"),
+        (r#"{"epoch":"e","offset":1.0}"#, "data.recover.offset must be a whole number"),
+        (r#"{"epoch":"e","offset":"1"}"#, "data.recover.offset must be a whole number"),
+        (r#"{"epoch":"e","offset":18446744073709551616}"#, "data.recover.offset must be a whole number"),
+        (r#"{"epoch":7,"offset":1}"#, "data.recover.epoch must be a string"),
+        (r#"{"last":0}"#, "data.recover.last must be a whole number, 1 or more"),
+        (r#"{"last":1e2}"#, "data.recover.last must be a whole number"),
+        (r#"{"Last":1}"#, "unknown option 'Last'; did you mean 'last'?"),
+        (r#"{"last":1,"last":1}"#, "the option 'last' occurs twice in 'data.recover'"),
+    ] {
+        let data = format!(r#"{{"channel":"A","recover":{recover}}}"#);
+        refused(SUBSCRIBE, &data, InvalidEnvelope, names);
+    }
 }
 
 #[test]

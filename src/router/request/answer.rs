@@ -136,6 +136,7 @@ impl Router {
             }
             self.turn_is_free(now, &before);
         }
+        self.expire_history(now);
         for (late, session) in self.requests.due_blocked(now) {
             if session.turns.owes(late) {
                 let (source, limit) = (&*session.source, words::span(self.requests.blocked_max()));
@@ -191,7 +192,7 @@ impl Router {
         let routed = self.place(now, &asking, Some(pending), candidates)?;
         // A handler that takes commands: delivery has completed it.
         if let (Some(receipt), Some(id)) = (routed.receipt, &pending.asker_id) {
-            pending.asker.push(now, notice::receipt(id, receipt.receivers, None).into(), OnFull::Close).ok();
+            pending.asker.push(now, notice::receipt(id, receipt.receivers, None, None).into(), OnFull::Close).ok();
         }
         Ok(())
     }

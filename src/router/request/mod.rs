@@ -378,6 +378,6 @@ impl Routed {
 
     /// A handler that never answers has the command.
     fn delivered(handler: &Arc<Session>, pressure: Pressure) -> Self {
-        Self { receipt: Some(Receipt { receivers: 1, hint: None }), ..Self::given(handler, pressure) }
+        Self { receipt: Some(Receipt { receivers: 1, hint: None, kept: None }), ..Self::given(handler, pressure) }
     }
 }

@@ -18,14 +18,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use wire::{Envelope, Refusal, Triple};
 
-use crate::router::Scope;
 use crate::router::decide::Facts;
 use crate::router::policy::Limits;
 use crate::router::session::Session;
+use crate::router::{Position, Scope};
 use crate::websocket::Frame;
 use account::{Accounts, Owner};
 
-pub use replay::Replay;
+pub(super) use replay::Replay;
 
 /// The locks among which triples are spread, so that unrelated retained events do not wait for each other.
 const STRIPES: usize = 64;
@@ -65,6 +65,8 @@ struct Value {
     owner: Owner,
     /// On a shared channel, the user in whose name it was sent.
     user: Option<Box<str>>,
+    /// Its place in a log, if its channel has history.
+    position: Option<Box<Position>>,
 }
 
 impl Default for Retained {
@@ -88,7 +90,7 @@ impl Retained {
     }
 
     /// Keeps an event as its triple's last value, or clears the value if the payload is `null`, and looks its subscribers
-    /// up. `frame` is the event with its mark.
+    /// up. `frame` is the event with its mark, `position` its place in a log.
     ///
     /// # Errors
     /// `TOO_LARGE` if a limit would be exceeded; then nothing changes.
@@ -100,7 +102,7 @@ impl Retained {
         envelope: &Envelope<'_>,
         scope: Scope<'_>,
         facts: &Facts<'_>,
-        frame: Frame,
+        (frame, position): (Frame, Option<Box<Position>>),
         look_up: impl FnOnce() -> T,
     ) -> Result<T, Refusal> {
         let place: Place = (facts.canonical.to_string().into(), envelope.target().map(Box::from));
@@ -116,7 +118,7 @@ impl Retained {
             self.clear(&bucket, &place);
         } else {
             let stamp = self.stamp.fetch_add(1, Ordering::SeqCst) + 1;
-            self.insert(limits, &bucket, place, Value { frame, stamp, owner, user })?;
+            self.insert(limits, &bucket, place, Value { frame, stamp, owner, user, position })?;
         }
         Ok(look_up())
     }
@@ -183,5 +185,6 @@ impl Retained {
 /// The memory that a value counts with.
 fn size((triple, target): &Place, value: &Value) -> usize {
     let texts = [Some(&**triple), target.as_deref(), value.user.as_deref()];
-    VALUE_BYTES + value.frame.wire().len() + texts.into_iter().flatten().map(str::len).sum::<usize>()
+    let position_bytes = value.position.as_ref().map_or(0, |_| size_of::<Position>());
+    VALUE_BYTES + position_bytes + value.frame.wire().len() + texts.into_iter().flatten().map(str::len).sum::<usize>()
 }

@@ -9,24 +9,22 @@ use smallvec::SmallVec;
 use wire::{Pattern, Triple};
 
 use super::{Bucket, Place, Retained, Value, Values};
+use crate::router::history::Stretch;
 use crate::router::index::{Observes, Subscription};
 use crate::router::policy::Policy;
+use crate::router::replay::{COPIED_BYTES_MAX, LOOKED_AT_MAX, attributed, matches, parts};
 use crate::router::session::Role;
 use crate::router::{Router, Scope};
 use crate::websocket::Frame;
 
-/// The values that one pull looks at, whether they match or not. A bucket counts as one.
-const LOOKED_AT_MAX: usize = 256;
-
-/// The bytes that one pull copies at most, to splice `user` in; a single frame may be longer.
-const COPIED_BYTES_MAX: usize = 1 << 20;
-
 /// Retained values on their way to a subscription.
-pub struct Replay {
+pub(in crate::router) struct Replay {
     /// Weak: the session of the subscription owns the outbox that owns the replay.
     subscription: Weak<Subscription>,
     /// Values with a later stamp are delivered as live events.
     last_stamp: u64,
+    /// The events of a log that are replayed afterwards.
+    replayed: Option<Stretch>,
     /// The bucket that is looked through. `None`: the first one.
     bucket: Option<Bucket>,
     /// What was looked at in this bucket.
@@ -34,19 +32,24 @@ pub struct Replay {
 }
 
 impl Router {
-    /// Pulls up to `most` frames of a replay. Returns whether it is exhausted. A pull looks at a bounded number of values,
-    /// so it may bring nothing although others follow.
-    pub fn pull(&self, replay: &mut Replay, most: usize, frames: &mut Vec<Frame>) -> bool {
+    /// Pulls up to `most` frames of a replay. Returns whether it is exhausted.
+    pub(in crate::router) fn pull_retained(&self, replay: &mut Replay, most: usize, frames: &mut Vec<Frame>) -> bool {
         let subscription = replay.subscription.upgrade().filter(|it| !it.listing.has_ended());
         subscription.is_none_or(|subscription| self.retained.pull(&self.policy, &subscription, replay, most, frames))
     }
 }
 
 impl Retained {
-    /// A replay of the values with stamps up to this one. `None` if there are no values.
-    pub(in crate::router) fn replay(&self, subscription: &Arc<Subscription>, last_stamp: u64) -> Option<Box<Replay>> {
+    /// A replay of the values with stamps up to this one, without those that are among the events to be replayed. `None`
+    /// if there are no values.
+    pub(in crate::router) fn replay(
+        &self,
+        subscription: &Arc<Subscription>,
+        last_stamp: u64,
+        replayed: Option<Stretch>,
+    ) -> Option<Replay> {
         let subscription = Arc::downgrade(subscription);
-        (self.size().0 > 0).then(|| Box::new(Replay { subscription, last_stamp, bucket: None, after: None }))
+        (self.size().0 > 0).then(|| Replay { subscription, last_stamp, replayed, bucket: None, after: None })
     }
 
     fn pull(
@@ -128,7 +131,11 @@ impl Look {
             }
             self.left = self.left.saturating_sub(1);
             last = Some(place);
-            if value.stamp <= replay.last_stamp && wanted.wants(bucket, place, value) {
+            let is_replayed = || {
+                let among = |stretch: &Stretch| value.position.as_ref().is_some_and(|it| stretch.contains(it));
+                replay.replayed.as_ref().is_some_and(among)
+            };
+            if value.stamp <= replay.last_stamp && wanted.wants(bucket, place, value) && !is_replayed() {
                 let user = wanted.user_to_add(bucket);
                 self.bytes += user.as_ref().map_or(0, |_| value.frame.len());
                 self.found.push((value.frame.clone(), user));
@@ -228,7 +235,7 @@ impl<'s> Wanted<'s> {
         };
         is_of_user
             && target.as_deref().is_none_or(|target| *target == *self.subscription.session.source)
-            && self.matches(triple)
+            && matches(self.policy, &self.subscription.pattern, triple)
             && self.may_receive(bucket, triple, value)
     }
 
@@ -243,21 +250,6 @@ impl<'s> Wanted<'s> {
         !self.policy.is_protected(&triple) && self.subscription.may_receive(&triple, scope)
     }
 
-    /// Whether the pattern matches a canonical triple, with the channel's folding.
-    fn matches(&self, triple: &str) -> bool {
-        let Pattern { channel, topic, subtopic } = &self.subscription.pattern;
-        let [own_channel, own_topic, own_subtopic] = parts(triple);
-        let folds = self.policy.folds(own_channel);
-        let same = |pattern: &Option<Box<str>>, own: &str| match pattern.as_deref() {
-            None => true,
-            Some(part) if folds => part.eq_ignore_ascii_case(own),
-            Some(part) => part == own,
-        };
-        channel.as_deref().is_none_or(|channel| channel == own_channel)
-            && same(topic, own_topic)
-            && same(subtopic, own_subtopic)
-    }
-
     /// The user that is spliced into the values of a bucket.
     fn user_to_add(&self, bucket: &Bucket) -> Option<Arc<str>> {
         match bucket {
@@ -265,21 +257,4 @@ impl<'s> Wanted<'s> {
             Bucket::User(_) | Bucket::Shared => None,
         }
     }
-}
-
-/// The parts of a triple's text.
-fn parts(triple: &str) -> [&str; 3] {
-    let mut parts = triple.split('/');
-    std::array::from_fn(|_| parts.next().unwrap_or_default())
-}
-
-/// A kept frame with `user`. It ends with the mark that the broker added, so its last byte closes the object.
-fn attributed(frame: &Frame, user: &str) -> Frame {
-    let Some(body) = frame.text().strip_suffix('}') else {
-        debug_assert!(false, "a frame that is not an object");
-        return frame.clone();
-    };
-    // A string always serialises.
-    let user = serde_json::to_string(user).unwrap_or_default();
-    Frame::join(&[body, ",\"user\":", &user, "}"], false)
 }

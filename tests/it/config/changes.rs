@@ -55,6 +55,10 @@ fn tables_that_can_be_repeated_are_compared_by_name() {
     check("", queue, &["channels.\"a b\".fold_case", "channels.Queue.scope"]);
     check(queue, queue, &[]);
     check("", "[channels.Plain]\nscope = 'user'\n", &[]);
+    let kept = |size: u32| format!("[channels.Phone]\nhistory = {{ size = {size}, ttl = '1m' }}\n");
+    for (old, new) in [(String::new(), kept(1)), (kept(1), kept(2)), (kept(1), "[channels.Phone]\n".to_owned())] {
+        check(&old, &new, &["channels.Phone.history"]);
+    }
     let role = "[roles.agent]\npublish = []\nsubscribe = []\nrequest = []\nhandle = []\n";
     check("", role, &["roles"]);
     let issuer = |sources: &str| {

@@ -280,7 +280,7 @@ fn a_channel_has_a_name_a_scope_and_an_overflow() {
     );
     check_file(
         "[channels.Broker]\n[channels.\"*\"]\n[channels.\"a/b\"]\n[channels.Q]\nscope = 'shred'\noverflow = 'drop'\n\
-         foldcase = true\nhistory = { size = 1 }\n[channels]\nR = 1",
+         foldcase = true\nhistry = { size = 1 }\n[channels]\nR = 1",
         "1: channels.Broker: is the broker's own channel, which cannot be configured
          2: channels.\"*\": the name of a channel must not be '*', which only a pattern may have
          3: channels.\"a/b\": the name of a channel must not contain '/', which separates the parts of a written pattern
@@ -289,8 +289,34 @@ fn a_channel_has_a_name_a_scope_and_an_overflow() {
          6: channels.Q.overflow: must be \"close\" or \"drop-oldest\"
          7: channels.Q.foldcase: unknown key
            hint: did you mean fold_case?
-         8: channels.Q.history: unknown key
+         8: channels.Q.histry: unknown key
+           hint: did you mean history?
          10: channels.R: must be a table: [channels.R]",
+    );
+}
+
+#[test]
+fn history_needs_its_size_and_its_age() {
+    check_file(
+        "auth.mode = 'open'\n[channels.Phone]\nhistory = { size = 1000, ttl = '10m' }\n\
+         [channels.Queue]\nscope = 'shared'\n[channels.Queue.history]\nsize = 5\nttl = '1h'",
+        "mode: open, for development: no token is asked
+         listen: 127.0.0.1:7420, [::1]:7420
+         channel Phone: user, history of 1000 events for 10m
+         channel Queue: shared, history of 5 events for 1h",
+    );
+    check_file(
+        "[channels.A]\nhistory = { size = 1 }\n[channels.B]\nhistory = { ttl = '1s' }\n[channels.C]\nhistory = {}\n\
+         [channels.D]\nhistory = true\n[channels.E]\nhistory = { size = 0, ttl = 0, sise = 1 }",
+        "2: channels.A.history.ttl: is missing: history needs `size` and `ttl`
+         4: channels.B.history.size: is missing: history needs `size` and `ttl`
+         6: channels.C.history.size: is missing: history needs `size` and `ttl`
+         6: channels.C.history.ttl: is missing: history needs `size` and `ttl`
+         8: channels.D.history: must be a table: { size = 1000, ttl = \"10m\" }
+         10: channels.E.history.size: must be at least 1
+         10: channels.E.history.ttl: must be a duration with a unit in quotes, such as \"250ms\" or \"10s\"
+         10: channels.E.history.sise: unknown key
+           hint: did you mean size?",
     );
 }
 

@@ -1,6 +1,7 @@
-//! Properties against naive models (`properties`, `outbox`, `rights`), the simulation, the memory of all outboxes (`memory`),
-//! and many threads on one router (`stress`, `stress_events`, `stress_reload`, `stress_rights`, `races_requests`, `sessions`).
+//! Properties against naive models (`properties`, `outbox`, `rights`, `history`), the simulation, the memory of all outboxes (`memory`),
+//! and many threads on one router (`stress`, `stress_events`, `stress_history`, `stress_reload`, `stress_rights`, `races_requests`, `sessions`).
 
+mod history;
 mod memory;
 mod outbox;
 mod properties;
@@ -10,5 +11,6 @@ mod sessions;
 mod simulation;
 mod stress;
 mod stress_events;
+mod stress_history;
 mod stress_reload;
 mod stress_rights;

@@ -230,7 +230,7 @@ impl World {
             assert_eq!(outcome.unwrap_err().code, ErrorCode::InvalidEnvelope);
             return;
         }
-        assert_eq!(made.map(|it| it.is_narrowed), expected, "{held:?} with {:?}", member.permissions);
+        assert_eq!(made.as_ref().map(|it| it.is_narrowed), expected, "{held:?} with {:?}", member.permissions);
         let Some(made) = made else { return assert_eq!(outcome.unwrap_err().code, ErrorCode::Forbidden) };
         let id = made.id.to_string();
         if !member.held.iter().any(|(own, _)| *own == id) {

@@ -1,9 +1,10 @@
-//! What routing does beyond the transcripts: groups, retained values and their replay, handlers that disappear,
+//! What routing does beyond the transcripts: groups, retained values and their replay, history, handlers that disappear,
 //! announcements of adapters, load and pressure, rights and lists of users.
 
 mod announce;
 mod groups;
 mod handler_gone;
+mod history;
 mod load;
 mod pressure;
 mod replay;

@@ -264,18 +264,13 @@ async fn resume_is_declined_with_a_reason_and_without_a_token() {
 }
 
 #[tokio::test]
-async fn will_and_recover_are_refused_by_name() {
+async fn a_will_is_refused_by_name() {
     let broker = Broker::start().await;
     let mut peer = broker.raw("peer").await;
     let will = envelope("Sales/Agent/Gone", json!({}));
     let reply = peer.register("peer", json!({"will": will})).await;
     assert_eq!(reply["data"]["Success"], false, "{reply}");
     assert!(reply["data"]["ErrorMessage"].as_str().unwrap().contains("will"), "{reply}");
-    let mut peer = broker.app("peer").await;
-    let pattern = envelope("Sales/Call/*", json!({"recover": {"epoch": "e", "offset": 1}}));
-    let reply = peer.command("Subscription", "Subscribe", pattern).await;
-    assert_eq!(reply["data"]["Success"], false, "{reply}");
-    assert!(reply["data"]["ErrorMessage"].as_str().unwrap().contains("recover"), "{reply}");
 }
 
 #[tokio::test]

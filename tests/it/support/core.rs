@@ -43,6 +43,14 @@ impl Core {
         self.register((source, user), permissions, WIDE)
     }
 
+    /// Registers a session with a queue of its own.
+    pub(crate) fn attach_in(&self, source: &str, user: Option<&str>, outbox: Outbox) -> Arc<Session> {
+        let principal = user.map_or(Principal::Service, |user| Principal::User(user.into()));
+        let identity = Identity::unproved(principal, Permissions::all());
+        let registration = Registration { source: source.into(), identity, echo: false, address: None, outbox };
+        self.router.attach(self.now, registration).unwrap()
+    }
+
     fn register(
         &self,
         (source, user): (&str, Option<&str>),

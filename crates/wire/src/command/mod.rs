@@ -4,10 +4,12 @@
 //! use camelCase, the broker's notices ([`notice`]) `PascalCase`.
 
 mod options;
+mod recover;
 mod register;
 mod renew;
 mod subscribe;
 
+pub use recover::Recover;
 pub use register::Register;
 pub use renew::Renew;
 pub use subscribe::{REPLIES_MAX, Retained, Role, RoleName, Subscribe, SubscriptionFilter, Unsubscribe};

@@ -30,23 +30,25 @@ pub(super) trait Options<'a>: Sized {
 
     /// Reads `data` of a command.
     fn read(envelope: &Envelope<'a>) -> Result<Self, Refusal> {
+        match envelope.payload() {
+            None | Some("null") => Ok(Self::absent()),
+            Some(data) if data.starts_with('{') => Self::members(data, "data"),
+            Some(data) => Err(invalid(format!("the field 'data' of a command must be an object, not {}", kind(data)))),
+        }
+    }
+
+    /// Reads the members of an object, which is `place` in the envelope.
+    fn members(object: &'a str, place: &str) -> Result<Self, Refusal> {
         let mut options = Self::absent();
-        let data = match envelope.payload() {
-            None | Some("null") => return Ok(options),
-            Some(data) if data.starts_with('{') => data,
-            Some(data) => {
-                return Err(invalid(format!("the field 'data' of a command must be an object, not {}", kind(data))));
-            }
-        };
         // The text was checked when the envelope was read, so this cannot fail.
         let Members(members) =
-            serde_json::from_str(data).map_err(|_| invalid("the field 'data' of a command must be an object"))?;
+            serde_json::from_str(object).map_err(|_| invalid(format!("'{place}' must be an object")))?;
         for (key, value) in members {
             let name = string(key.get());
             match name.as_deref().and_then(|name| options.option(name)) {
                 Some(Raw { json: place @ None, .. }) => *place = Some(value.get()),
                 Some(Raw { name, .. }) => {
-                    return Err(invalid(format!("the option '{name}' occurs twice in 'data'")));
+                    return Err(invalid(format!("the option '{name}' occurs twice in '{place}'")));
                 }
                 None => return Err(unknown_option(name.as_deref(), Self::KNOWN)),
             }

@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::options::{Options, Raw, invalid, options};
+use super::recover::Recover;
 use crate::error::{ErrorCode, Refusal};
 use crate::triple::{BROKER, check_part, resembles_broker};
 use crate::{Envelope, Pattern};
@@ -22,8 +23,8 @@ pub struct Subscribe {
     pub user: Option<String>,
     /// When retained values are sent.
     pub retained: Retained,
-    /// Whether a replay of history is wanted.
-    pub recover: bool,
+    /// The events of the log that are sent first.
+    pub recover: Option<Recover>,
 }
 
 /// `data.retained` of Subscribe: when the retained values of the matching triples are sent.
@@ -118,7 +119,7 @@ impl Subscribe {
     /// Returns a subscription without further options.
     #[must_use]
     pub fn new(pattern: Pattern, role: Role) -> Self {
-        Self { pattern, role, group: None, user: None, retained: Retained::default(), recover: false }
+        Self { pattern, role, group: None, user: None, retained: Retained::default(), recover: None }
     }
 
     pub(super) fn read(envelope: &Envelope<'_>) -> Result<Self, Refusal> {
@@ -141,7 +142,7 @@ impl Subscribe {
                 Some(false) => Retained::Never,
                 Some(true) => Retained::Again,
             },
-            recover: options.recover.is_object()?,
+            recover: Recover::read(options.recover)?,
         })
     }
 }

@@ -6,7 +6,7 @@ use rand::seq::IndexedRandom;
 use wire::Pattern;
 
 use super::cast::{CAST, CHANNELS, Part, SUBTOPICS, Style, TOPICS};
-use super::draft::{Draft, Said, Wanted};
+use super::draft::{Draft, Recovering, Said, Wanted};
 use super::model::{Conn, ConnId, Model, Sub};
 
 /// Texts that are not envelopes, with their codes.
@@ -225,6 +225,21 @@ impl<'a> App<'a> {
             group,
             user: if handler.is_some() && self.odds(4, 5) { None } else { user },
             retained,
+            recover: self.recover(),
+        }
+    }
+
+    /// Mostly from a position that some log has had.
+    fn recover(&mut self) -> Option<Recovering> {
+        if self.odds(1, 2) {
+            return None;
+        }
+        let longest = self.model.logs.values().map(Vec::len).max().unwrap_or_default();
+        match self.chance.random_range(0..8) {
+            0 => Some(Recovering::Elsewhere),
+            1..4 => Some(Recovering::Last(self.chance.random_range(1..20))),
+            _ if self.model.epoch.is_none() => None,
+            _ => Some(Recovering::After(self.chance.random_range(0..=longest + 1))),
         }
     }
 

@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use secrecy::SecretString;
 use switchboard::auth::{Permission, Permissions, Users, hash_token};
-use switchboard::config::{Application, AuthMode, Channel, Config, Overflow, ProvedBy, Publish, Scope};
+use switchboard::config::{Application, AuthMode, Channel, Config, LogBounds, Overflow, ProvedBy, Publish, Scope};
 
 /// How an application behaves as a handler. One way each, so that it is known which subscription got a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +121,13 @@ pub(super) fn config(chance: &mut StdRng) -> Config {
     config.channels.insert("Queue".into(), Channel { publish, ..shared });
     config.channels.insert("Ticker".into(), Channel { overflow: Overflow::DropOldest, ..shared });
     config.channels.insert("Memo".into(), Channel { fold_case: true, ..Channel::default() });
+    for name in ["Phone", "Queue", "Memo"] {
+        let bounds =
+            LogBounds { size: chance.random_range(1..30), ttl: Duration::from_secs(chance.random_range(1..200)) };
+        if chance.random_bool(0.5) {
+            config.channels.entry(name.into()).or_default().history = Some(bounds);
+        }
+    }
     if chance.random_ratio(1, 3) {
         config.requests.only = vec!["Phone/Call/Done".parse().unwrap(), "Memo/call/*".parse().unwrap()];
     }

@@ -135,6 +135,7 @@ pub(super) fn nothing_is_lost(model: &mut Model, id: ConnId) -> Held {
         What::Expiring { is_certain, .. } => is_certain,
         _ => true,
     });
+    holds("replays_come", inbox.replays.is_empty(), || format!("{name} never got {:?}", inbox.replays))?;
     holds("retained_values_come", inbox.retained.is_empty(), || format!("{name} never got {:?}", inbox.retained))?;
     holds("broker_answers", inbox.due.is_empty(), || format!("{name} was never told {:?}", inbox.due))
 }

@@ -43,6 +43,16 @@ pub(super) struct Wanted {
     pub(super) group: Option<String>,
     pub(super) user: Option<String>,
     pub(super) retained: Option<bool>,
+    pub(super) recover: Option<Recovering>,
+}
+
+/// What is to be replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Recovering {
+    Last(usize),
+    After(usize),
+    /// After a position of a log that has ended.
+    Elsewhere,
 }
 
 /// An envelope for others.
@@ -110,9 +120,16 @@ impl Draft {
 }
 
 impl Wanted {
-    fn options(&self) -> Map<String, Value> {
+    fn options(&self, epoch: &str) -> Map<String, Value> {
         let mut data = self.filter();
         data.insert("retained".into(), self.retained.into());
+        let recover = match self.recover {
+            None => Value::Null,
+            Some(Recovering::Last(most)) => json!({"last": most}),
+            Some(Recovering::After(offset)) => json!({"epoch": epoch, "offset": offset}),
+            Some(Recovering::Elsewhere) => json!({"epoch": "elsewhere", "offset": 1}),
+        };
+        data.insert("recover".into(), recover);
         if let Some(style) = self.handler {
             match style {
                 Style::Answers => {}
@@ -164,8 +181,8 @@ impl Said {
         })
     }
 
-    /// The text message; `None` for what is none. A command's id is its number.
-    pub(super) fn text(&self, n: u64) -> Option<String> {
+    /// The text message; `None` for what is none. A command's id is its number. `epoch` is that of all logs.
+    pub(super) fn text(&self, n: u64, epoch: &str) -> Option<String> {
         let data = match self {
             Self::Envelope(draft) => return Some(draft.text(n)),
             Self::Malformed(text, _) => return Some((*text).to_owned()),
@@ -174,7 +191,7 @@ impl Said {
             Self::Renew { token } => json!({"token": token}),
             Self::SetState { asleep } => json!({"state": if *asleep { "asleep" } else { "active" }}),
             Self::Unsubscribe(_, Some(id)) => json!({"SubscriptionId": id}),
-            Self::Subscribe(wanted) => Value::Object(wanted.options()),
+            Self::Subscribe(wanted) => Value::Object(wanted.options(epoch)),
             Self::Unsubscribe(wanted, None) => Value::Object(wanted.filter()),
             Self::Cancel(id) => json!({"id": id}),
             Self::Unregister | Self::List | Self::Ping => Value::Null,

@@ -1,8 +1,9 @@
 //! [`Inbox`]: what one connection has still to read, and what it has read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 
+use super::history::{DueReplay, Told};
 use super::model::ConnId;
 
 /// Owed frames and read ones.
@@ -12,6 +13,8 @@ pub(super) struct Inbox {
     pub(super) is_read: bool,
     /// Numbers of the events and answers that have to come.
     pub(super) owed: BTreeSet<u64>,
+    /// Events of logs that have to come, in their order.
+    pub(super) replays: VecDeque<DueReplay>,
     /// Retained values that have to come.
     pub(super) retained: Vec<DueValue>,
     /// Words of the broker itself that have to come.
@@ -52,8 +55,10 @@ pub(super) enum What {
     Refused(&'static str),
     /// One or the other: the model cannot tell.
     DoneOr(&'static str),
-    /// A receipt, with as many receivers.
-    Receipt(RangeInclusive<usize>),
+    /// A receipt, with as many receivers, and the event's place in a log.
+    Receipt(RangeInclusive<usize>, Option<u64>),
+    /// A subscription, and where its log is.
+    Subscribed(Option<Told>),
     /// A session joined or left.
     Presence {
         session: String,

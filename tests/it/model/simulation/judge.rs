@@ -8,6 +8,7 @@ use switchboard::router::SessionId;
 
 use super::cast::Style;
 use super::draft::{Draft, Said, Wanted};
+use super::history::{DueReplay, Told};
 use super::inbox::{Due, DueValue, Stage, What};
 use super::model::{
     Answer, ConnId, Event, Kind, Model, Receivers, Sub, is_all_protected, is_droppable, is_protected, is_shared,
@@ -148,11 +149,18 @@ impl Model {
                 };
                 self.asked.insert(n, asked);
             }
-            Verdict::Event { receivers, user } => self.published(sender, n, draft, receivers, user),
+            Verdict::Event { receivers, user } => self.published(now, (sender, n), draft, receivers, user),
         }
     }
 
-    fn published(&mut self, sender: ConnId, n: u64, draft: &Draft, receivers: Receivers, user: Option<String>) {
+    fn published(
+        &mut self,
+        now: Instant,
+        (sender, n): (ConnId, u64),
+        draft: &Draft,
+        receivers: Receivers,
+        user: Option<String>,
+    ) {
         if draft.retain && !self.retain(n, sender, draft, user.as_deref()) {
             return self.owe(sender, Due::error(draft.id.clone(), "TOO_LARGE"));
         }
@@ -166,8 +174,9 @@ impl Model {
         for &conn in &receivers.plain {
             self.conns[conn].inbox.owed.insert(n);
         }
+        let place = self.enters(now, n, &draft.triple[0], user.as_deref());
         if let Some(id) = &draft.id {
-            let what = What::Receipt(at_least..=at_most);
+            let what = What::Receipt(at_least..=at_most, place);
             self.owe(sender, Due::on_broker("Message", "Receipt", Some(id.clone()), what));
         }
         let event = Event {
@@ -183,7 +192,7 @@ impl Model {
     }
 
     /// Notes a command that was received. `subscriptions`: what the broker lists now, for the name of a new one.
-    pub(super) fn commanded(&mut self, conn: ConnId, n: u64, said: &Said, subscriptions: &[String]) {
+    pub(super) fn commanded(&mut self, now: Instant, conn: ConnId, n: u64, said: &Said, subscriptions: &[String]) {
         let Some((topic, subtopic)) = said.command() else { return };
         let registered = self.conns[conn].session.is_some();
         let what = match said {
@@ -202,8 +211,8 @@ impl Model {
                 self.conns[conn].asleep = *asleep;
                 What::Done
             }
-            Said::Subscribe(wanted) => match self.subscribe(conn, n, wanted, subscriptions) {
-                Ok(()) => What::Done,
+            Said::Subscribe(wanted) => match self.subscribe(now, conn, n, wanted, subscriptions) {
+                Ok(told) => What::Subscribed(told),
                 Err(code) => What::Refused(code),
             },
             Said::Unsubscribe(wanted, id) => match self.unsubscribe(conn, wanted, id.as_deref()) {
@@ -216,7 +225,14 @@ impl Model {
         self.owe(conn, Due::on_broker(topic, subtopic, Some(n.to_string()), what));
     }
 
-    fn subscribe(&mut self, id: ConnId, n: u64, wanted: &Wanted, listed: &[String]) -> Result<(), &'static str> {
+    fn subscribe(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        n: u64,
+        wanted: &Wanted,
+        listed: &[String],
+    ) -> Result<Option<Told>, &'static str> {
         let conn = &self.conns[id];
         let is_broker = wanted.pattern.channel.as_deref() == Some("Broker");
         if wanted.handler.is_some() && wanted.pattern.channel.is_none() || wanted.group.is_some() && is_broker {
@@ -248,26 +264,40 @@ impl Model {
                 return Err("FORBIDDEN");
             }
         }
+        if self.may_not_recover(id, wanted) {
+            return Err("INVALID_ENVELOPE");
+        }
         if let Some(held) = conn.held(wanted) {
+            let subscription = conn.subs[held].id.clone();
+            let (told, replays) = self.recovers(now, id, wanted);
             if wanted.retained == Some(true) && wanted.handler.is_none() {
-                let subscription = conn.subs[held].id.clone();
-                self.expect_retained(id, n, wanted, &subscription);
+                self.expect_retained(id, n, wanted, &subscription, &replays);
             }
-            return Ok(());
+            self.expect_replays(id, &subscription, replays);
+            return Ok(told);
         }
         if conn.subs.len() >= self.subscriptions_max {
             return Err("TOO_MANY_SUBSCRIPTIONS");
         }
         let subscription = listed.last().cloned().unwrap_or_default();
+        let (told, replays) = self.recovers(now, id, wanted);
         if wanted.handler.is_none() && wanted.retained != Some(false) {
-            self.expect_retained(id, n, wanted, &subscription);
+            self.expect_retained(id, n, wanted, &subscription, &replays);
         }
+        self.expect_replays(id, &subscription, replays);
         self.conns[id].subs.push(Sub { wanted: wanted.clone(), id: subscription });
-        Ok(())
+        Ok(told)
     }
 
-    fn expect_retained(&mut self, id: ConnId, n: u64, wanted: &Wanted, subscription: &str) {
-        let values = self.replay(&self.conns[id], wanted);
+    fn expect_replays(&mut self, id: ConnId, subscription: &str, replays: Vec<(u64, u64)>) {
+        let due = |(n, offset)| DueReplay { n, offset, subscription: subscription.to_owned() };
+        self.conns[id].inbox.replays.extend(replays.into_iter().map(due));
+    }
+
+    /// Retained values come, but for those that are replayed.
+    fn expect_retained(&mut self, id: ConnId, n: u64, wanted: &Wanted, subscription: &str, replays: &[(u64, u64)]) {
+        let mut values = self.replay(&self.conns[id], wanted);
+        values.retain(|value| replays.iter().all(|(replayed, _)| replayed != value));
         let due = |value| DueValue { n: value, asked_at: n, subscription: subscription.to_owned() };
         self.conns[id].inbox.retained.extend(values.into_iter().map(due));
     }
@@ -291,6 +321,7 @@ impl Model {
         let (ended, left): (Vec<Sub>, Vec<Sub>) = conn.subs.iter().cloned().partition(ends);
         conn.subs = left;
         conn.inbox.retained.retain(|due| ended.iter().all(|sub| sub.id != due.subscription));
+        conn.inbox.replays.retain(|due| ended.iter().all(|sub| sub.id != due.subscription));
         for sub in ended.iter().filter(|sub| sub.wanted.handler == Some(Style::Ordered)) {
             self.ends_turns(id, &sub.wanted);
         }
@@ -340,6 +371,7 @@ impl Model {
         it.subs.clear();
         it.turns.clear();
         it.inbox.retained.clear();
+        it.inbox.replays.clear();
         it.inbox.ends();
         (it.asleep, it.suspect, it.ends) = (false, false, None);
         self.leaves(conn);

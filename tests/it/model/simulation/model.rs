@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use switchboard::auth::{Identity, Principal};
-use switchboard::config::{AuthMode, Config, Publish};
+use switchboard::config::{AuthMode, Config, LogBounds, Publish};
 use switchboard::router::SessionId;
 use wire::Pattern;
 
 use super::cast::Style;
 use super::check::adapter_pattern;
 use super::draft::{Draft, Wanted};
+use super::history::{Log, LogKey, bounds};
 use super::inbox::Inbox;
 use super::requests::Asked;
 
@@ -37,6 +38,13 @@ pub(super) struct Model {
     pub(super) answers: BTreeMap<u64, Answer>,
     /// The last event of each, and for whom it counts.
     pub(super) retained: BTreeMap<Place, (u64, Owner)>,
+    /// What each log of a channel keeps.
+    pub(super) bounds: Vec<(String, LogBounds)>,
+    pub(super) logs: BTreeMap<LogKey, Log>,
+    /// The place of each event in its log.
+    pub(super) places: BTreeMap<u64, (LogKey, u64)>,
+    /// The epoch of all logs, once somebody was told.
+    pub(super) epoch: Option<String>,
     /// Since when the broker drains.
     pub(super) draining: Option<Instant>,
     /// The number that was used last before the drain.
@@ -211,6 +219,10 @@ impl Model {
             settled_before: 0,
             answers: BTreeMap::new(),
             retained: BTreeMap::new(),
+            bounds: bounds(config),
+            logs: BTreeMap::new(),
+            places: BTreeMap::new(),
+            epoch: None,
             draining: None,
             drained_from: 0,
         }

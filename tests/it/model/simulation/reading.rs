@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::cast::Style;
 use super::check::{Broken, Held, holds};
+use super::history::{Told, replayed};
 use super::inbox::{Due, What};
 use super::model::{ConnId, Model, Turn, is_shared, written};
 use super::requests::{Asked, Candidate, End, Given};
@@ -49,9 +50,15 @@ pub(super) fn received(model: &mut Model, now: Instant, conn: ConnId, text: &str
     holds("nothing_comes_unasked", model.knows(n), || format!("{text} was never accepted"))?;
     if model.events.contains_key(&n) {
         payload_is_untouched(&frame, &model.events[&n].draft.payload(n))?;
-        match frame.flag("retained") {
-            true => retained(model, conn, n, &frame),
-            false => event(model, conn, n, &frame),
+        place_is_told(model, n, &frame)?;
+        match (frame.flag("retained"), frame.flag("replayed")) {
+            (true, _) => retained(model, conn, n, &frame),
+            (false, true) => {
+                let it = &mut model.conns[conn];
+                replayed(&mut it.inbox.replays, &it.name, n, frame.json["offset"].as_u64())?;
+                who_sent_it_is_told(model, conn, n, &frame)
+            }
+            (false, false) => event(model, conn, n, &frame),
         }
     } else if let Some(answer) = model.answers.get(&n) {
         payload_is_untouched(&frame, &answer.draft.payload(n))?;
@@ -74,6 +81,15 @@ fn no_payload_leaks(frame: &Frame<'_>) -> Held {
 fn payload_is_untouched(frame: &Frame<'_>, payload: &str) -> Held {
     let member = format!(r#""data":{payload}"#);
     holds("payload_is_untouched", frame.text.contains(&member), || frame.text.to_owned())
+}
+
+/// Every event of a channel with history has its place, live, retained or replayed.
+fn place_is_told(model: &mut Model, n: u64, frame: &Frame<'_>) -> Held {
+    let (offset, epoch) = (frame.json.get("offset").and_then(Value::as_u64), frame.string("epoch"));
+    let place = model.places.get(&n).map(|(_, offset)| *offset);
+    let known = epoch.map(|epoch| model.epoch.get_or_insert_with(|| epoch.to_owned()).as_str());
+    let right = offset == place && place.is_some() == epoch.is_some() && known == epoch;
+    holds("place_is_told", right, || format!("{}, not at {place:?}", frame.text))
 }
 
 fn event(model: &mut Model, conn: ConnId, n: u64, frame: &Frame<'_>) -> Held {
@@ -228,6 +244,10 @@ fn brokers_words(model: &mut Model, conn: ConnId, frame: &Frame<'_>) -> Held {
         }
         _ => {}
     }
+    if let Some(epoch) = frame.data("Epoch").as_str() {
+        let known = model.epoch.get_or_insert_with(|| epoch.to_owned());
+        holds("logs_live_on", known == epoch, || frame.text.to_owned())?;
+    }
     let due = &mut model.conns[conn].inbox.due;
     if let Some(place) = due.iter().position(|due| is_due(due, frame)) {
         let came = due.remove(place);
@@ -249,17 +269,31 @@ fn is_due(due: &Due, frame: &Frame<'_>) -> bool {
             What::Done => done,
             What::Refused(expected) => !done && code == Some(expected),
             What::DoneOr(expected) => done || code == Some(expected),
-            What::Receipt(receivers) => {
-                done && frame
-                    .data("Receivers")
-                    .as_u64()
-                    .is_some_and(|it| receivers.contains(&usize::try_from(it).unwrap()))
+            What::Subscribed(told) => done && is_told(told.as_ref(), frame),
+            What::Receipt(receivers, place) => {
+                done && frame.data("Offset").as_u64() == *place
+                    && frame
+                        .data("Receivers")
+                        .as_u64()
+                        .is_some_and(|it| receivers.contains(&usize::try_from(it).unwrap()))
             }
             What::Cancelled => true,
             What::Presence { session, .. } => frame.data("SessionId") == session.as_str(),
             What::Draining => frame.data("ReconnectAfterMs").is_u64(),
             What::Expiring { seconds, .. } => *frame.data("ExpiresInSeconds") == *seconds,
         }
+}
+
+/// The reply to Subscribe says where the log is, and what became of `recover`.
+fn is_told(told: Option<&Told>, frame: &Frame<'_>) -> bool {
+    let recovered = match frame.data("Recovered").as_bool() {
+        None => None,
+        Some(true) => frame.data("Replayed").as_u64().map(Ok),
+        Some(false) => frame.data("RecoverReason").as_str().map(Err),
+    };
+    frame.data("Offset").as_u64() == told.map(|told| told.offset)
+        && frame.data("Epoch").is_string() == told.is_some()
+        && recovered == told.and_then(|told| told.recovered)
 }
 
 /// A session that is told that another one left was told before that it joined.

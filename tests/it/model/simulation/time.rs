@@ -15,6 +15,9 @@ use super::inbox::{Due, What};
 use super::model::is_shared;
 use super::world::{Seat, World};
 
+/// Everything but the end of an empty log happens within this time.
+const HORIZON: Duration = Duration::from_mins(30);
+
 impl World {
     fn links(&self) -> impl Iterator<Item = &super::link::Link> {
         self.seats.iter().filter_map(|seat| seat.link.as_ref())
@@ -25,7 +28,8 @@ impl World {
         let drained = self.drained.as_ref().and(self.model.draining).map(|since| since + self.config.limits.drain);
         let due = self.links().filter_map(|link| link.connection.deadline());
         let next = due.chain(self.router.deadline()).chain(drained).min();
-        let Some(next) = next else { return Ok(()) };
+        // Only the end of a log that is empty is further away.
+        let Some(next) = next.filter(|next| *next <= self.now + HORIZON) else { return Ok(()) };
         self.let_pass(next.saturating_duration_since(self.now))
     }
 
@@ -165,7 +169,8 @@ impl World {
                 }
             }
             self.settle()?;
-            if self.router.deadline().is_none() && self.drained.is_none() {
+            let is_at_rest = self.router.deadline().is_none_or(|due| due > self.now + HORIZON);
+            if is_at_rest && self.drained.is_none() {
                 break;
             }
             self.jump()?;
@@ -193,7 +198,16 @@ impl World {
         }
         self.clear_retained();
         self.router.detach(self.now, &self.adapter);
+        self.let_logs_end();
         check::nothing_is_left(&self.router)
+    }
+
+    /// Logs are forgotten when they have been empty for an hour.
+    fn let_logs_end(&mut self) {
+        while let Some(due) = self.router.deadline() {
+            self.now = self.now.max(due);
+            self.router.expire(self.now);
+        }
     }
 
     /// A service clears every retained value.
@@ -210,7 +224,7 @@ impl World {
         for ((user, triple, target), _) in std::mem::take(&mut self.model.retained) {
             let user = user.or_else(|| (!is_shared(&triple[0])).then(String::new));
             let draft = Draft { triple, user, target, retain: true, is_null: true, ..Draft::default() };
-            let text = Said::Envelope(draft).text(0).unwrap_or_default();
+            let text = Said::Envelope(draft).text(0, "").unwrap_or_default();
             let envelope = decode(&text, DecodeLimits::OWN).unwrap();
             assert!(self.router.route(self.now, &janitor, &envelope).is_ok(), "a value could not be cleared");
         }

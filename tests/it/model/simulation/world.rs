@@ -115,7 +115,8 @@ impl World {
         self.router.subscribe(self.now, &self.adapter, &wanted, |_| None).unwrap();
         let mut conn = Conn::new("adapter", "switchboard", self.now);
         (conn.kind, conn.session, conn.may_handle) = (Kind::Adapter, Some(self.adapter.id()), true);
-        let wanted = Wanted { pattern, handler: Some(Style::Answers), group: None, user: None, retained: None };
+        let wanted =
+            Wanted { pattern, handler: Some(Style::Answers), group: None, user: None, retained: None, recover: None };
         conn.subs.push(Sub { wanted, id: String::new() });
         self.model.conns.push(conn);
     }
@@ -195,7 +196,7 @@ impl World {
         self.n += 1;
         let n = self.n;
         said.number(n);
-        let text = said.text(n);
+        let text = said.text(n, self.model.epoch.as_deref().unwrap_or("unknown"));
         self.note(format!("{}> {}", self.seats[seat].part.name, text.as_deref().unwrap_or("a frame that is not text")));
         self.look_at_outboxes();
         let verdict = match &said {
@@ -207,7 +208,7 @@ impl World {
         self.count_malformed(conn, &said);
         match verdict {
             Some((draft, verdict)) => self.model.heard(self.now, conn, n, draft, verdict),
-            None => self.model.commanded(conn, n, &said, &heard.subscriptions),
+            None => self.model.commanded(self.now, conn, n, &said, &heard.subscriptions),
         }
         let (it, effect) = (&self.model.conns[conn], heard.effect.as_ref());
         if matches!(said, Said::Malformed(..) | Said::Binary) {
@@ -303,6 +304,7 @@ impl World {
         self.model.closes_expired(self.now, conn, code == CloseCode::Unauthenticated);
         // A replay that is not exhausted ends with it.
         self.model.conns[conn].inbox.retained.clear();
+        self.model.conns[conn].inbox.replays.clear();
         let taken = code != CloseCode::SlowConsumer && !link.silent && !link.is_ended();
         self.model.conns[conn].inbox.ends();
         // What a slow consumer has not taken is dropped.

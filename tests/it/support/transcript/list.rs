@@ -34,6 +34,10 @@ macro_rules! transcripts_for_everyone {
             errors_arrive_on
             errors_malformed_in_a_row
             errors_unreadable
+            history_logs
+            history_recover
+            history_recover_refused
+            history_retained
             limits_json_depth
             limits_pending_bytes
             limits_pending_requests
@@ -50,6 +54,7 @@ macro_rules! transcripts_for_everyone {
             ordered_o5_others_are_chosen
             ordered_o5_the_handler_leaves
             presence_joined_and_left
+            publisher_retry
             register_comes_first
             register_exclusive_source
             register_malformed
@@ -139,12 +144,14 @@ pub(crate) use transcripts_for_everyone;
 macro_rules! transcripts_with_a_clock {
     ($each:ident) => {
         $each! {
+            history_age
             ordered_o5_waiting_requests
             ordered_o6_blocked_too_long
             ordered_o6_configured
             presence_under_pressure
             pressure_lagging
             pressure_slow_consumer
+            publisher_retry_time
             register_in_time
             renew_before_the_end
             rule_1_4_more_restarts_the_clock

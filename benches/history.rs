@@ -1,0 +1,122 @@
+//! What does a log cost? An event on a channel with history, with and without `once`, beside one on a channel without and
+//! beside a log that keeps strings; and the replay of a log, beside one that makes each text anew.
+
+#![allow(clippy::unwrap_used, reason = "a bench fails loudly")]
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use divan::counter::{BytesCount, ItemsCount};
+use divan::{Bencher, black_box};
+use parking_lot::Mutex;
+use switchboard::config::{Channel, Config, LogBounds};
+use switchboard::router::Session;
+use switchboard::websocket::Frame;
+use wire::{DecodeLimits, decode};
+
+use crate::support::Broker;
+
+mod support;
+
+/// Bytes of the payload.
+const PAYLOADS: [usize; 2] = [256, 4 << 10];
+
+/// The events that a log keeps.
+const KEPT: usize = 1_000;
+
+fn main() {
+    divan::main();
+}
+
+struct Stage {
+    broker: Broker,
+    sender: Arc<Session>,
+    text: String,
+}
+
+impl Stage {
+    fn new(bytes: usize) -> Self {
+        let mut config = Config::default();
+        let history = Some(LogBounds { size: KEPT, ttl: Duration::from_hours(1) });
+        config.channels.insert("Phone".into(), Channel { history, ..Channel::default() });
+        let broker = Broker::with(&config);
+        Self { sender: broker.attach("softphone"), broker, text: support::event(["Phone", "Call", "Ringing"], bytes) }
+    }
+
+    fn full(bytes: usize) -> Self {
+        let stage = Self::new(bytes);
+        for _ in 0..KEPT {
+            stage.broker.send(&stage.sender, &stage.text);
+        }
+        stage
+    }
+}
+
+#[divan::bench(args = PAYLOADS)]
+fn publish_without_history(bencher: Bencher<'_, '_>, bytes: usize) {
+    let (broker, text) = (Broker::new(), support::event(["Phone", "Call", "Ringing"], bytes));
+    let sender = broker.attach("softphone");
+    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| broker.send(&sender, black_box(&text)));
+}
+
+#[divan::bench(args = PAYLOADS)]
+fn publish_into_a_log(bencher: Bencher<'_, '_>, bytes: usize) {
+    let stage = Stage::full(bytes);
+    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| stage.broker.send(&stage.sender, black_box(&stage.text)));
+}
+
+#[divan::bench(args = PAYLOADS)]
+fn publish_once(bencher: Bencher<'_, '_>, bytes: usize) {
+    let stage = Stage::full(bytes);
+    let mut number = 0_u64;
+    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
+        number += 1;
+        let text = stage.text.replacen('{', &format!(r#"{{"id":"{number}","once":true,"#), 1);
+        stage.broker.send(&stage.sender, black_box(&text));
+    });
+}
+
+/// The least that a log can be: the routing fields are read, and the text with its number is kept.
+#[divan::bench(args = PAYLOADS)]
+fn publish_into_a_list_of_strings(bencher: Bencher<'_, '_>, bytes: usize) {
+    let text = support::event(["Phone", "Call", "Ringing"], bytes);
+    let log = Mutex::new(VecDeque::new());
+    let mut number = 0_u64;
+    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
+        let envelope = decode(black_box(&text), DecodeLimits::client(128)).unwrap();
+        number += 1;
+        let body = envelope.text().trim_end_matches('}');
+        let mut log = log.lock();
+        log.push_back(format!(r#"{body},"offset":{number},"epoch":"abcdefghijklmnop","replayed":true}}"#));
+        if log.len() > KEPT {
+            log.pop_front();
+        }
+    });
+}
+
+#[divan::bench(args = PAYLOADS)]
+fn replay_a_log(bencher: Bencher<'_, '_>, bytes: usize) {
+    let stage = Stage::full(bytes);
+    let reader = stage.broker.attach("gadget");
+    let mut batch = Vec::new();
+    bencher.counter(ItemsCount::new(KEPT)).counter(BytesCount::new(KEPT * stage.text.len())).bench_local(|| {
+        batch.clear();
+        assert_eq!(stage.broker.recover(&reader, "Phone/*/*", KEPT as u64, &mut batch), KEPT);
+    });
+}
+
+/// Each text is marked and framed when it is sent, as if only the events were kept.
+#[divan::bench(args = PAYLOADS)]
+fn replay_by_marking_each_text(bencher: Bencher<'_, '_>, bytes: usize) {
+    let text = support::event(["Phone", "Call", "Ringing"], bytes);
+    let log: Vec<String> = vec![text.clone(); KEPT];
+    let mut batch = Vec::new();
+    bencher.counter(ItemsCount::new(KEPT)).counter(BytesCount::new(KEPT * text.len())).bench_local(|| {
+        batch.clear();
+        for text in &log {
+            let body = text.trim_end_matches('}');
+            batch.push(Frame::join(&[body, ",\"replayed\":true}"], false));
+        }
+    });
+}

@@ -1,0 +1,164 @@
+//! The bounds of all logs: age and memory.
+//!
+//! What is too old is never replayed; here it is dropped, some time later. Each log that holds something is due at one
+//! time, which is put off while it has nothing to drop, so an append costs no look at a clock or a queue.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::log::Log;
+use super::{History, Locked, name_of};
+use crate::config::LogBounds;
+use crate::router::Router;
+
+/// How long a log without entries is remembered at least.
+const REMEMBERED: Duration = Duration::from_hours(1);
+
+/// The logs that one sweep looks at, and the entries that it drops of one log.
+const LOGS_A_SWEEP: usize = 64;
+const ENTRIES_A_SWEEP: usize = 1024;
+
+/// How much of `history.bytes` is freed at once, as a fraction: the search for the largest log looks at all.
+const FREED_PART: usize = 16;
+
+/// The logs by the time at which they are to be looked at.
+#[derive(Default)]
+pub(super) struct Due {
+    by_time: BTreeMap<(Instant, u64), Arc<Log>>,
+}
+
+impl Due {
+    pub(super) fn add(&mut self, at: Instant, log: &Arc<Log>) {
+        self.by_time.insert((at, log.number), Arc::clone(log));
+    }
+}
+
+/// How long after an entry its log is looked at: a little later than needed, so that there is something to drop.
+pub(super) fn check_after(bounds: &LogBounds) -> Duration {
+    bounds.ttl + (bounds.ttl / 8).clamp(Duration::from_millis(10), Duration::from_secs(10))
+}
+
+impl History {
+    /// When the next log is to be looked at.
+    pub(in crate::router) fn deadline(&self) -> Option<Instant> {
+        self.due.lock().by_time.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// Lets every log be looked at as soon as possible, because bounds have changed. `past` is a time that is over.
+    fn all_are_due(&self, past: Instant) {
+        let mut due = self.due.lock();
+        due.by_time = std::mem::take(&mut due.by_time).into_values().map(|log| ((past, log.number), log)).collect();
+    }
+}
+
+impl Router {
+    /// Drops entries that are too old, and forgets logs that have been empty for long.
+    pub(in crate::router) fn expire_history(&self, now: Instant) {
+        for _ in 0..LOGS_A_SWEEP {
+            let first = {
+                let mut due = self.history.due.lock();
+                let first = due.by_time.first_entry().filter(|first| first.key().0 <= now);
+                first.map(std::collections::btree_map::OccupiedEntry::remove)
+            };
+            let Some(log) = first else { break };
+            if let Some(next) = self.look_at(now, &log) {
+                self.history.due.lock().add(next, &log);
+            }
+        }
+        self.history.known.lock().expire(now, self.policy.limits().history.retry);
+    }
+
+    /// Drops what a log no longer keeps. Returns when to look again.
+    fn look_at(&self, now: Instant, log: &Arc<Log>) -> Option<Instant> {
+        let mut locked = Locked { history: &self.history, state: log.state.lock(), log };
+        if locked.state.is_removed {
+            return None;
+        }
+        let Some(bounds) = self.policy.history(name_of(&log.key).channel) else {
+            locked.forget();
+            return None;
+        };
+        if !locked.change(|state| state.trim(now, &bounds, ENTRIES_A_SWEEP)) {
+            return Some(now);
+        }
+        if let Some(front) = locked.state.front() {
+            return Some(front.at + check_after(&bounds));
+        }
+        let emptied = *locked.state.emptied.get_or_insert(now);
+        let until = emptied + bounds.ttl.max(REMEMBERED);
+        if until > now {
+            return Some(until);
+        }
+        locked.forget();
+        None
+    }
+
+    /// Takes the oldest entries of the largest logs while all together use too much memory.
+    pub(in crate::router) fn bound_history(&self, now: Instant) {
+        let most = self.policy.limits().history.bytes;
+        let is_over = || self.history.bytes.load(Ordering::Relaxed) > most;
+        if !is_over() {
+            return;
+        }
+        // One thread is enough. Others would only wait for it.
+        let Some(_relieving) = self.history.relieving.try_lock() else { return };
+        let target = most - most / FREED_PART;
+        let mut by_size: BTreeMap<(usize, std::cmp::Reverse<u64>), Arc<Log>> =
+            self.history.all().into_iter().map(|log| (size_of(&log), log)).collect();
+        let mut over = self.history.bytes.load(Ordering::Relaxed).saturating_sub(target);
+        while over > 0
+            && let Some((_, log)) = by_size.pop_last()
+        {
+            // Until the next one is the largest.
+            let next = by_size.last_key_value().map_or(0, |((bytes, _), _)| *bytes);
+            let mut locked = Locked { history: &self.history, state: log.state.lock(), log: &log };
+            let freed = locked.change(|state| {
+                let mut freed = 0;
+                while freed < over && state.entries > 0 && (state.bytes >= next || freed == 0) {
+                    freed += state.pop(now);
+                }
+                freed
+            });
+            over = over.saturating_sub(freed);
+            let left = locked.state.bytes;
+            drop(locked);
+            if left > 0 {
+                by_size.insert((left, std::cmp::Reverse(log.number)), log);
+            }
+        }
+    }
+
+    /// Takes over what a reload has changed: logs of channels that no longer have history are lost. `before` are the
+    /// channels that had it.
+    pub(in crate::router) fn reload_history(&self, before: &[String]) {
+        let has_ended = |channel: &str| self.policy.history(channel).is_none();
+        if before.iter().any(|channel| has_ended(channel)) {
+            // What is sent on such a channel from now on is in no log, even if it gets history again.
+            self.history.epochs.lock().renew();
+        }
+        let ended = self.history.all().into_iter().filter(|log| has_ended(name_of(&log.key).channel));
+        for log in ended {
+            let mut locked = Locked { history: &self.history, state: log.state.lock(), log: &log };
+            if !locked.state.is_removed {
+                locked.forget();
+            }
+        }
+        self.history.all_are_due(self.calendar.0);
+        self.requests.earlier().notify_one();
+    }
+}
+
+/// The order in which logs lose entries: the largest first, of two the older one.
+fn size_of(log: &Log) -> (usize, std::cmp::Reverse<u64>) {
+    (log.bytes.load(Ordering::Relaxed), std::cmp::Reverse(log.number))
+}
+
+impl Locked<'_> {
+    /// Forgets the log. It gets another epoch if it is made again.
+    fn forget(&mut self) {
+        self.history.epochs.lock().forget(&self.log.key);
+        self.remove();
+    }
+}

@@ -1,0 +1,205 @@
+//! [`History`]: the last events of channels with `history`, for subscribers that ask for them with `recover`. Never a
+//! protected triple, which is not an event.
+//!
+//! There is one log for each channel and user, or one in all if the channel is shared. Its lock is held over an event's
+//! entry, the look-up of its subscribers and the pushes; a subscription with a log holds it over its reply, its replay and
+//! its entry in the index. So the order of a log is the order of delivery, and a subscription receives each event once:
+//! in its replay, or live.
+//!
+//! `log` is one log, `epochs` names their lives, `publish` puts events in, `recover` and `replay` bring them back, `known`
+//! has the ids of events with `once`, `bounds` keeps memory and age within bounds.
+
+mod bounds;
+mod epochs;
+mod known;
+mod log;
+mod publish;
+mod recover;
+mod replay;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use dashmap::DashMap;
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::config::LogBounds;
+use crate::router::Scope;
+use bounds::Due;
+use epochs::Epochs;
+use known::Known;
+use log::{Entry, Log, State};
+
+pub use publish::Kept;
+pub(super) use publish::{Published, check_once};
+pub(super) use recover::{Counted, Recovery, Stretch, no_log};
+pub use recover::{RecoverReason, Recovered};
+pub(super) use replay::Replay;
+
+/// The place of an event in a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// Its number: 1 for the first one.
+    pub offset: u64,
+    /// The life of the log in which the number counts.
+    pub epoch: Arc<str>,
+}
+
+/// The log of a channel and a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LogName<'a> {
+    pub(super) channel: &'a str,
+    /// `None` on a shared channel.
+    pub(super) owner: Option<&'a str>,
+}
+
+impl<'a> LogName<'a> {
+    /// The log that an event of this scope enters.
+    pub(super) fn of(channel: &'a str, scope: Scope<'a>) -> Self {
+        let owner = match scope {
+            Scope::User(user) => Some(user),
+            Scope::Shared(_) => None,
+        };
+        Self { channel, owner }
+    }
+
+    /// The key of the log. No channel has a `/`.
+    fn key(&self) -> String {
+        match self.owner {
+            None => self.channel.to_owned(),
+            Some(owner) => [self.channel, "/", owner].concat(),
+        }
+    }
+}
+
+/// The channel of a log, and the user to whom it belongs.
+fn name_of(key: &str) -> LogName<'_> {
+    match key.split_once('/') {
+        Some((channel, owner)) => LogName { channel, owner: Some(owner) },
+        None => LogName { channel: key, owner: None },
+    }
+}
+
+/// All logs.
+pub(super) struct History {
+    logs: DashMap<Box<str>, Arc<Log>, foldhash::fast::RandomState>,
+    /// The number of logs that were ever made.
+    made: AtomicU64,
+    /// The memory of all entries.
+    bytes: AtomicUsize,
+    epochs: Mutex<Epochs>,
+    known: Mutex<Known>,
+    due: Mutex<Due>,
+    /// Held while memory is taken from the largest logs.
+    relieving: Mutex<()>,
+}
+
+/// A log whose lock is held.
+pub(super) struct Locked<'h> {
+    history: &'h History,
+    log: &'h Arc<Log>,
+    state: MutexGuard<'h, State>,
+}
+
+impl History {
+    /// Without logs. `base` is the epoch of logs that never held anything.
+    pub(super) fn new(base: Arc<str>) -> Self {
+        Self {
+            logs: DashMap::default(),
+            made: AtomicU64::new(0),
+            bytes: AtomicUsize::new(0),
+            epochs: Mutex::new(Epochs::new(base)),
+            known: Mutex::default(),
+            due: Mutex::default(),
+            relieving: Mutex::default(),
+        }
+    }
+
+    /// Calls `act` with a log while nobody else appends to it or subscribes to it. A log that holds nothing afterwards, and
+    /// never did, is not kept.
+    pub(super) fn with<T>(&self, name: &LogName<'_>, act: impl FnOnce(&mut Locked<'_>) -> T) -> T {
+        let key = name.key();
+        loop {
+            let log = self.log(&key);
+            let mut locked = Locked { history: self, state: log.state.lock(), log: &log };
+            if locked.state.is_removed {
+                continue;
+            }
+            let outcome = act(&mut locked);
+            if locked.state.last == 0 {
+                locked.remove();
+            }
+            return outcome;
+        }
+    }
+
+    /// A log that holds something, or did.
+    fn find(&self, name: &LogName<'_>) -> Option<Arc<Log>> {
+        self.logs.get(&*name.key()).map(|log| Arc::clone(&log))
+    }
+
+    fn log(&self, key: &str) -> Arc<Log> {
+        if let Some(log) = self.logs.get(key) {
+            return Arc::clone(&log);
+        }
+        let epoch = self.epochs.lock().of(key);
+        let make = || {
+            let (number, bytes) = (self.made.fetch_add(1, Ordering::Relaxed), AtomicUsize::new(0));
+            Arc::new(Log { number, key: Box::from(key), bytes, state: Mutex::new(State::new(epoch)) })
+        };
+        Arc::clone(&self.logs.entry(Box::from(key)).or_insert_with(make))
+    }
+
+    /// Every log, in the order in which they were made.
+    fn all(&self) -> Vec<Arc<Log>> {
+        let mut all: Vec<_> = self.logs.iter().map(|log| Arc::clone(&log)).collect();
+        all.sort_unstable_by_key(|log| log.number);
+        all
+    }
+
+    /// The users who have a log in a channel.
+    pub(super) fn users(&self, channel: &str) -> Vec<Arc<str>> {
+        let owner = |key: &str| match name_of(key) {
+            LogName { channel: own, owner: Some(owner) } if own == channel => Some(Arc::from(owner)),
+            LogName { .. } => None,
+        };
+        self.logs.iter().filter_map(|log| owner(log.key())).collect()
+    }
+
+    /// The numbers of logs and of their entries, the memory of all entries, and the number of ids that are known.
+    pub(super) fn size(&self) -> (usize, usize, usize, usize) {
+        let entries = self.all().iter().map(|log| log.state.lock().entries).sum();
+        (self.logs.len(), entries, self.bytes.load(Ordering::Relaxed), self.known.lock().len())
+    }
+}
+
+impl Locked<'_> {
+    /// Puts an event at the end. `entry` is at [`State::next`]. Returns whether it is the first one of the log.
+    fn append(&mut self, entry: Entry, bounds: &LogBounds) -> bool {
+        let is_first = self.state.last == 0;
+        let due = entry.at + bounds::check_after(bounds);
+        self.change(|state| state.push(entry, bounds));
+        if is_first {
+            self.history.due.lock().add(due, self.log);
+        }
+        is_first
+    }
+
+    /// Changes the entries, and counts their memory.
+    fn change<T>(&mut self, change: impl FnOnce(&mut State) -> T) -> T {
+        let before = self.state.bytes;
+        let outcome = change(&mut self.state);
+        let after = self.state.bytes;
+        self.log.bytes.store(after, Ordering::Relaxed);
+        // Wraps around where it becomes less.
+        self.history.bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        outcome
+    }
+
+    /// Takes the log out of the map. Its past is lost.
+    fn remove(&mut self) {
+        self.change(State::clear);
+        self.state.is_removed = true;
+        self.history.logs.remove(&*self.log.key);
+    }
+}

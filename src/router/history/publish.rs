@@ -1,0 +1,173 @@
+//! How an event enters its log, and is delivered in the order of the log.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use wire::{Envelope, ErrorCode, Refusal};
+
+use super::known::First;
+use super::log::{Entry, Of};
+use super::{Locked, LogName, Position};
+use crate::config::LogBounds;
+use crate::router::decide::Facts;
+use crate::router::event::{Delivery, Forms};
+use crate::router::index::Audience;
+use crate::router::session::Session;
+use crate::router::{Router, Scope};
+
+/// An event that its log has.
+pub(in crate::router) struct Published {
+    pub(in crate::router) delivery: Delivery,
+    /// A pattern of the sender's own scope names exactly its triple.
+    pub(in crate::router) exact: bool,
+    pub(in crate::router) kept: Kept,
+}
+
+/// The place of an event in its log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The place.
+    pub position: Position,
+    /// It was sent before, so it was not delivered again: the place and the receivers are those of the first one.
+    pub is_duplicate: bool,
+}
+
+impl Router {
+    /// Publishes an event on a channel with history. `None`: a reload has just ended the history of the channel.
+    pub(in crate::router) fn publish_logged(
+        &self,
+        now: Instant,
+        sender: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        scope: Scope<'_>,
+        facts: &Facts<'_>,
+    ) -> Result<Option<Published>, Refusal> {
+        let name = LogName::of(&facts.canonical.channel, scope);
+        let published = self.history.with(&name, |log| match self.policy.history(name.channel) {
+            Some(bounds) => self.publish_into(now, (log, &bounds), sender, envelope, scope, facts).map(Some),
+            None => Ok(None),
+        });
+        self.bound_history(now);
+        published
+    }
+
+    fn publish_into(
+        &self,
+        now: Instant,
+        (log, bounds): (&mut Locked<'_>, &LogBounds),
+        sender: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        scope: Scope<'_>,
+        facts: &Facts<'_>,
+    ) -> Result<Published, Refusal> {
+        let limits = self.policy.limits();
+        let once = envelope.id().filter(|_| envelope.once());
+        let once = once.map(|id| self.history.known.lock().name(&log.log.key, &sender.source, scope.user(), id));
+        if let Some(name) = &once
+            && let Some(First { position, receivers }) =
+                self.history.known.lock().get(now, name, limits.history.retry).cloned()
+        {
+            let delivery = Delivery::before(now, receivers);
+            return Ok(Published { delivery, exact: true, kept: Kept { position, is_duplicate: true } });
+        }
+        let position = log.state.next();
+        let mut forms = Forms::new(envelope, &sender.source, scope).at(&position);
+        // As without history; and what is not kept as the last value does not enter the log either.
+        let _order = envelope.retain().then(|| self.retained.order(&facts.canonical));
+        let look_up = || self.subscribers(facts, scope);
+        let matches = match envelope.retain() {
+            true => {
+                let frame = (forms.retained(), Some(Box::new(position.clone())));
+                self.retained.keep(&limits, sender, envelope, scope, facts, frame, look_up)?
+            }
+            false => look_up(),
+        };
+        self.append(log, entry(now, &forms, facts, &position), bounds);
+        let delivery = self.give_to_all(now, sender, &matches, &mut forms, facts);
+        if let Some(name) = once {
+            let first = First { position: position.clone(), receivers: delivery.receivers };
+            let bounds = (limits.history.retry, limits.history.ids);
+            self.history.known.lock().insert(now, name, first, bounds);
+        }
+        Ok(Published { delivery, exact: matches.exact, kept: Kept { position, is_duplicate: false } })
+    }
+
+    /// Announces an adapter's event on a user-scoped channel with history to all: it enters the log of each user who has a
+    /// session or a log now. Services and observers of all users receive it once. It is then of no single log, so it leaves
+    /// without a position.
+    pub(in crate::router) fn announce_to_logs(
+        &self,
+        now: Instant,
+        adapter: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        facts: &Facts<'_>,
+    ) -> Delivery {
+        let scope = Scope::Shared(None);
+        let mut users = self.presence.users();
+        users.extend(self.history.users(&facts.canonical.channel));
+        let mut delivery = Delivery::new(now, facts.on_full, true);
+        let mut give = |audiences: &[Audience<'_>], forms: Forms<'_>| {
+            let matches = self.events.matches(audiences, &facts.canonical, facts.folded);
+            self.give_to_each(adapter, &matches, &mut { forms }, &mut delivery);
+        };
+        for user in &users {
+            let name = LogName { channel: &facts.canonical.channel, owner: Some(user) };
+            self.history.with(&name, |log| {
+                let forms = Forms::new(envelope, &adapter.source, scope);
+                let audiences = [Audience::User(user), Audience::Observes(user)];
+                let Some(bounds) = self.policy.history(name.channel) else { return give(&audiences, forms) };
+                let position = log.state.next();
+                let forms = forms.at(&position);
+                self.append(log, Entry { of: Of::Everyone, ..entry(now, &forms, facts, &position) }, &bounds);
+                give(&audiences, forms);
+            });
+        }
+        give(&[Audience::Services, Audience::ObservesAll], Forms::new(envelope, &adapter.source, scope));
+        self.bound_history(now);
+        delivery
+    }
+
+    /// Puts an event at the end of a log. The only way into a log.
+    fn append(&self, log: &mut Locked<'_>, entry: Entry, bounds: &LogBounds) {
+        if log.append(entry, bounds) {
+            // There may be something to look at earlier than before.
+            self.requests.earlier().notify_one();
+        }
+    }
+}
+
+/// An event as its log keeps it.
+fn entry(now: Instant, forms: &Forms<'_>, facts: &Facts<'_>, position: &Position) -> Entry {
+    Entry {
+        offset: position.offset,
+        at: now,
+        triple: facts.canonical.to_string().into(),
+        target: forms.envelope.target().map(Box::from),
+        of: match forms.scope {
+            Scope::User(_) => Of::Owner,
+            Scope::Shared(user) => Of::Sender(user.map(Box::from)),
+        },
+        frame: forms.replayed(),
+    }
+}
+
+/// Checks where `once` is: on an event with `id`, on a channel with history.
+///
+/// # Errors
+/// `INVALID_ENVELOPE`.
+pub(in crate::router) fn check_once(envelope: &Envelope<'_>, facts: &Facts<'_>) -> Result<(), Refusal> {
+    if !envelope.once() {
+        return Ok(());
+    }
+    let words = if envelope.in_reply_to().is_some() {
+        "the field 'once' is for events, and this is a reply"
+    } else if !facts.history {
+        "the field 'once' is for events on a channel with history, which this channel does not have (the key 'history' of \
+         its table in [channels])"
+    } else if envelope.id().is_none() {
+        "the field 'once' needs an 'id', by which the broker knows the event again"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(ErrorCode::InvalidEnvelope, words))
+}

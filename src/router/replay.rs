@@ -1,0 +1,80 @@
+//! [`Replay`]: kept events on their way to a subscription, retained values or events of a log. It is a cursor: the
+//! session's connection pulls frames from it, and each pull looks at a bounded number of events.
+
+use wire::Pattern;
+
+use crate::router::policy::Policy;
+use crate::router::{Router, history, retained};
+use crate::websocket::Frame;
+
+/// The events that one pull looks at, whether they match or not.
+pub(super) const LOOKED_AT_MAX: usize = 256;
+
+/// The bytes that one pull copies at most, to splice `user` in; a single frame may be longer.
+pub(super) const COPIED_BYTES_MAX: usize = 1 << 20;
+
+/// Kept events on their way to a subscription.
+pub struct Replay(pub(super) Cursor);
+
+pub(super) enum Cursor {
+    Retained(retained::Replay),
+    History(history::Replay),
+}
+
+impl Replay {
+    /// Whether its session is not read until it is exhausted.
+    pub(super) fn comes_first(&self) -> bool {
+        matches!(self.0, Cursor::History(_))
+    }
+
+    /// The bytes that are in memory for the sake of replays alone.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.0 {
+            Cursor::Retained(_) => 0,
+            Cursor::History(replay) => replay.bytes(),
+        }
+    }
+}
+
+impl Router {
+    /// Pulls up to `most` frames of a replay. Returns whether it is exhausted. A pull looks at a bounded number of events,
+    /// so it may bring nothing although others follow.
+    pub fn pull(&self, replay: &mut Replay, most: usize, frames: &mut Vec<Frame>) -> bool {
+        match &mut replay.0 {
+            Cursor::Retained(replay) => self.pull_retained(replay, most, frames),
+            Cursor::History(replay) => replay.pull(&self.policy, most, frames),
+        }
+    }
+}
+
+/// The parts of a triple's text.
+pub(super) fn parts(triple: &str) -> [&str; 3] {
+    let mut parts = triple.split('/');
+    std::array::from_fn(|_| parts.next().unwrap_or_default())
+}
+
+/// Whether a pattern matches a canonical triple, with the channel's folding.
+pub(super) fn matches(policy: &Policy, pattern: &Pattern, triple: &str) -> bool {
+    let Pattern { channel, topic, subtopic } = pattern;
+    let [own_channel, own_topic, own_subtopic] = parts(triple);
+    let folds = policy.folds(own_channel);
+    let same = |pattern: &Option<Box<str>>, own: &str| match pattern.as_deref() {
+        None => true,
+        Some(part) if folds => part.eq_ignore_ascii_case(own),
+        Some(part) => part == own,
+    };
+    channel.as_deref().is_none_or(|channel| channel == own_channel)
+        && same(topic, own_topic)
+        && same(subtopic, own_subtopic)
+}
+
+/// A kept frame with `user`. It ends with a mark that the broker added, so its last byte closes the object.
+pub(super) fn attributed(frame: &Frame, user: &str) -> Frame {
+    let Some(body) = frame.text().strip_suffix('}') else {
+        debug_assert!(false, "a frame that is not an object");
+        return frame.clone();
+    };
+    // A string always serialises.
+    let user = serde_json::to_string(user).unwrap_or_default();
+    Frame::join(&[body, ",\"user\":", &user, "}"], false)
+}
