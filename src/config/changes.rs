@@ -48,6 +48,9 @@ const WITH_RESTART: &[&str] = &[
     // Subscriptions and retained values are kept by them.
     "channels.NAME.scope",
     "channels.NAME.fold_case",
+    // The file is opened at start.
+    "channels.NAME.history.durable",
+    "channels.NAME.retain",
     "credentials",
     "salesforce",
     "tls.listen",

@@ -26,7 +26,12 @@ impl Connection {
         }
         let limits = DecodeLimits::client(self.limits.json_depth);
         let binary = || Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages").into();
-        let effect = match text.map_or_else(|| Err(binary()), |text| decode(text, limits)) {
+        let decoded = text.map_or_else(|| Err(binary()), |text| decode(text, limits));
+        if self.commits.is_some() && !decoded.as_ref().is_ok_and(|envelope| self.joins_commits(envelope, router)) {
+            self.hold(text);
+            return None;
+        }
+        let effect = match decoded {
             Err(malformed) => self.malformed(now, &malformed, router),
             Ok(envelope) => {
                 self.malformed = 0;
@@ -47,6 +52,12 @@ impl Connection {
             self.rate.count(now, 1);
         }
         effect
+    }
+
+    /// Whether an envelope may wait for the disk together with those that do.
+    fn joins_commits(&self, envelope: &Envelope<'_>, router: &Router) -> bool {
+        let session = self.session().filter(|_| !envelope.triple().is_broker());
+        session.is_some_and(|session| router.waits_for_commit(session, envelope))
     }
 
     /// Counts a frame against the rate. A session that is too fast is read more slowly.
@@ -73,20 +84,13 @@ impl Connection {
             return;
         };
         match router.route(now, session, envelope) {
-            Ok(Routed { receipt, mut pressed, secret }) => {
-                self.secret_read |= secret;
-                pressed.retain(|receiver| !Arc::ptr_eq(receiver, session));
-                if let (Some(receipt), Some(id)) = (receipt, envelope.id()) {
-                    let kept = receipt.kept.as_ref().map(|it| notice::Kept {
-                        offset: it.position.offset,
-                        epoch: &it.position.epoch,
-                        is_duplicate: it.is_duplicate,
-                    });
-                    self.push(now, notice::receipt(id, receipt.receivers, kept, receipt.hint.as_deref()));
-                }
-                if !pressed.is_empty() {
-                    self.wait_for_receivers(now, pressed);
-                }
+            Ok(Routed { ticket: Some(ticket), .. }) => {
+                self.wait_for_commit(envelope.id(), envelope.text().len(), ticket);
+            }
+            Ok(routed) => {
+                self.secret_read |= routed.secret;
+                let session = Arc::clone(session);
+                self.routed(now, Some(&session), envelope.id(), routed);
             }
             Err(Denied { refusal, is_request }) => {
                 // It may be a late answer to a request on a protected triple.

@@ -7,6 +7,7 @@
 
 mod closing;
 mod command;
+mod commits;
 mod driver;
 mod failed_logins;
 mod handshake_token;
@@ -42,6 +43,7 @@ use crate::config::Limits;
 use crate::router::{Allowance, End, OnFull, Router, Session};
 use crate::websocket::{Frame, ping};
 use command::Verifying;
+use commits::Commits;
 use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
 use pause::Pause;
@@ -71,6 +73,8 @@ pub enum Input<'a> {
     Verified(Result<Identity, AuthError>),
     /// The receivers that the connection waited for are relieved.
     Relieved,
+    /// Envelopes that waited for the disk are on it, or refused.
+    Committed,
     /// The peer takes nothing, although there is something to take.
     Blocked,
     /// The peer took something.
@@ -131,6 +135,8 @@ pub struct Connection {
     /// Counts bytes, if they are limited.
     rate_bytes: Option<Box<Rate>>,
     pause: Option<Pause>,
+    /// Envelopes that wait for the disk.
+    commits: Option<Box<Commits>>,
     /// How long it may wait for receivers. Made at the first wait.
     allowance: Option<Box<Allowance>>,
     /// Malformed messages in a row.
@@ -189,6 +195,7 @@ impl Connection {
             rate: Rate::new(now, limits.rate, limits.burst),
             rate_bytes: Rate::of_bytes(now, &limits),
             pause: None,
+            commits: None,
             allowance: None,
             malformed: 0,
             unregistered_requests: 0,
@@ -237,7 +244,7 @@ impl Connection {
 
     /// Whether the next message may be read now.
     pub fn reads(&self) -> bool {
-        self.verifying.is_none() && self.pause.is_none() && self.replies.len() < REPLIES_MAX
+        self.verifying.is_none() && self.pause.is_none() && self.may_join() && self.replies.len() < REPLIES_MAX
     }
 
     /// Whether it waits for the verifier.
@@ -346,6 +353,7 @@ impl Connection {
                 self.end_pause(now);
                 None
             }
+            Input::Committed => self.committed(now, router),
             Input::Blocked => {
                 self.heartbeat.not_read();
                 self.timers.set(Timer::SlowConsumer, now + self.limits.slow_consumer);

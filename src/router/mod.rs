@@ -36,6 +36,7 @@
 
 mod access;
 mod change;
+mod commit;
 mod decide;
 mod deliver;
 mod event;
@@ -57,6 +58,7 @@ mod subscribe;
 mod wake;
 
 pub use change::Reason;
+pub use commit::{Batch, CommitQueue, Loading, Ticket, Uncommitted};
 pub use decide::Decision;
 pub use history::{Kept, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
@@ -81,6 +83,7 @@ use tokio::sync::Notify;
 use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
 use crate::websocket::Frame;
+use commit::Commits;
 use hint::Hints;
 use history::History;
 use index::Index;
@@ -105,6 +108,8 @@ pub struct Router {
     retained: Retained,
     history: History,
     presence: Presence,
+    /// The queue of events that have to be on disk first, if there is one.
+    commits: Option<Commits>,
     declarations: Vec<Declaration>,
     off: Vec<SwitchedOff>,
     /// Limits the log lines that sessions can cause.
@@ -176,6 +181,8 @@ pub struct Routed {
     pub pressed: Vec<Arc<Session>>,
     /// Its triple, or that of the request that it answers, is protected: the sender's copy has to be wiped.
     pub secret: bool,
+    /// It has to be on disk first. The rest of this follows then.
+    pub ticket: Option<Box<Ticket>>,
 }
 
 /// The facts of `Broker/Message/Receipt`.
@@ -239,6 +246,7 @@ impl Router {
             hints: Hints::default(),
             retained: Retained::default(),
             presence: Presence::default(),
+            commits: None,
             declarations,
             off: Vec::new(),
             log_limit: LogLimit::default(),

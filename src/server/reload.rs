@@ -235,6 +235,7 @@ impl Broker {
         self.settings.replace_limits(new.limits.clone());
         self.router.replace_policy(&new);
         self.adapters.replace_bounds(&new);
+        self.committer.iter().for_each(|committer| committer.replace(&new));
         let judge = Judge { verifier: &self.in_force, renamed: renamed_tables(&changes.reload) };
         let sessions = self.router.review(Instant::now().into_std(), &judge);
         *config = new;

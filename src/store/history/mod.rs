@@ -25,8 +25,8 @@ mod tables;
 mod tests;
 
 pub use look::{LogLine, Look};
-pub(crate) use record::time_of;
 pub use record::{Entry, Known, LogName, Place, Retained};
+pub(crate) use record::{millis, time_of};
 pub use repair::{Repaired, repair};
 pub(crate) use reseal::{reseal, take_back};
 
@@ -45,7 +45,9 @@ use super::{
 use disk::{Disk, FileDisk};
 use draft::Draft;
 use header::FLAGS_AT;
-use tables::{ENTRIES, Item, KNOWN, LOGS, LogKey, META, PlaceKey, RETAINED, STORE, Seal, key_check, read_all};
+use tables::{
+    ENTRIES, Item, KNOWN, LOGS, LogKey, META, PlaceKey, RETAINED, STORE, Seal, entry_place, key_check, read_all,
+};
 
 /// What the file is called in errors.
 const WHAT: &str = "the history";
@@ -58,6 +60,9 @@ const CACHE_BYTES: usize = 8 << 20;
 
 /// How long after a fault the file is opened again at the earliest.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a log without entries is remembered at least.
+const REMEMBERED: Duration = Duration::from_hours(1);
 
 /// What an entry uses of the disk besides its sealed record, in bytes: its place in the tree.
 const ENTRY_BYTES: u64 = 96;
@@ -357,9 +362,41 @@ impl HistoryFile {
         }
     }
 
-    /// The logs: name, epoch, and the offset of the first entry.
-    pub fn logs(&self) -> impl Iterator<Item = (&LogName, &str, u64)> {
-        self.logs.iter().map(|(name, log)| (name, &*log.epoch, log.first))
+    /// Says what is too old: entries older than the time that `ttl` gives for their log; logs that have been without entries
+    /// for as long again, at least an hour; logs for which it gives none. `wall` is the time in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn expired(&self, wall: u64, ttl: &dyn Fn(&LogName) -> Option<Duration>) -> Result<Vec<Change>, StoreError> {
+        let Some(database) = &self.database else { return Ok(Vec::new()) };
+        self.name.guarded(|| {
+            let entries = database.begin_read()?.open_table(ENTRIES)?;
+            let mut changes = Vec::new();
+            for (name, log) in &self.logs {
+                let Some(ttl) = ttl(name) else {
+                    changes.push(Change::Forget(name.clone()));
+                    continue;
+                };
+                let [ttl, remembered] =
+                    [ttl, ttl.max(REMEMBERED)].map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+                let mut first = log.first;
+                while first <= log.last {
+                    let sealed = entries.get((&log.key, first))?;
+                    let entry: Option<Entry> =
+                        sealed.and_then(|sealed| self.seal.open(&entry_place(&log.key, first), sealed.value()));
+                    if entry.is_some_and(|entry| entry.at.saturating_add(ttl) >= wall) {
+                        break;
+                    }
+                    first += 1;
+                }
+                if first > log.last && log.used.saturating_add(ttl).saturating_add(remembered) < wall {
+                    changes.push(Change::Forget(name.clone()));
+                } else if first > log.first {
+                    changes.push(Change::Trim { log: name.clone(), first });
+                }
+            }
+            Ok(changes)
+        })
     }
 
     /// Whether the last batch failed, and none has been written since.

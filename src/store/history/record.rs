@@ -35,6 +35,8 @@ pub struct Entry {
     pub subtopic: Box<str>,
     /// The user in whose name it was sent, if there is one.
     pub user: Option<Box<str>>,
+    /// An adapter announced it to all users.
+    pub to_all: bool,
     /// The only source that receives it.
     pub target: Option<Box<str>>,
     /// The envelope as it is delivered, without `user`, `offset` and `epoch`.
@@ -78,7 +80,9 @@ pub struct Retained {
     pub user: Option<Box<str>>,
     /// The service that it counts for; `None` if it counts for its user.
     pub service: Option<Box<str>>,
-    /// The envelope as it is sent again, without `user` on a user-scoped channel.
+    /// Its epoch and offset, if its channel has history.
+    pub position: Option<(Box<str>, u64)>,
+    /// The envelope as it is sent again, without mark and position, and without `user` on a user-scoped channel.
     pub text: Box<str>,
 }
 
@@ -93,6 +97,12 @@ pub(super) struct LogRecord {
     pub(super) last: u64,
     /// When it was last appended to, in milliseconds since 1970.
     pub(super) used: u64,
+}
+
+/// Returns a time in milliseconds since 1970.
+pub(crate) fn millis(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Returns the time of a number of milliseconds since 1970.
@@ -134,8 +144,12 @@ impl Writer {
         self.0.extend_from_slice(text.as_bytes());
     }
 
+    fn flag(&mut self, flag: bool) {
+        self.0.push(u8::from(flag));
+    }
+
     fn option(&mut self, text: Option<&str>) {
-        self.0.push(u8::from(text.is_some()));
+        self.flag(text.is_some());
         text.into_iter().for_each(|text| self.text(text));
     }
 }
@@ -160,12 +174,16 @@ impl Reader<'_> {
         std::str::from_utf8(text).ok().map(Box::from)
     }
 
-    fn option(&mut self) -> Option<Option<Box<str>>> {
+    fn flag(&mut self) -> Option<bool> {
         match self.array()? {
-            [0] => Some(None),
-            [1] => self.text().map(Some),
+            [0] => Some(false),
+            [1] => Some(true),
             _ => None,
         }
+    }
+
+    fn option(&mut self) -> Option<Option<Box<str>>> {
+        if self.flag()? { self.text().map(Some) } else { Some(None) }
     }
 }
 
@@ -199,6 +217,7 @@ impl Record for Entry {
         to.text(&self.topic);
         to.text(&self.subtopic);
         to.option(self.user.as_deref());
+        to.flag(self.to_all);
         to.option(self.target.as_deref());
         to.text(&self.text);
     }
@@ -209,6 +228,7 @@ impl Record for Entry {
             topic: from.text()?,
             subtopic: from.text()?,
             user: from.option()?,
+            to_all: from.flag()?,
             target: from.option()?,
             text: from.text()?,
         })
@@ -247,12 +267,16 @@ impl Record for (Place, Retained) {
         to.option(target.as_deref());
         to.option(value.user.as_deref());
         to.option(value.service.as_deref());
+        to.option(value.position.as_ref().map(|(epoch, _)| &**epoch));
+        to.number(value.position.as_ref().map_or(0, |(_, offset)| *offset));
         to.text(&value.text);
     }
 
     fn read(from: &mut Reader<'_>) -> Option<Self> {
         let place = Place { user: from.option()?, triple: from.text()?, target: from.option()? };
-        Some((place, Retained { user: from.option()?, service: from.option()?, text: from.text()? }))
+        let (user, service, epoch, offset) = (from.option()?, from.option()?, from.option()?, from.number()?);
+        let position = epoch.map(|epoch| (epoch, offset));
+        Some((place, Retained { user, service, position, text: from.text()? }))
     }
 }
 
@@ -274,8 +298,17 @@ mod tests {
     fn entry() -> impl Strategy<Value = Entry> {
         let name = || any::<String>().prop_map(Box::from);
         let option = || proptest::option::of(any::<String>().prop_map(Box::from));
-        (any::<u64>(), name(), name(), option(), option(), name())
-            .prop_map(|(at, topic, subtopic, user, target, text)| Entry { at, topic, subtopic, user, target, text })
+        (any::<u64>(), name(), name(), option(), any::<bool>(), option(), name()).prop_map(
+            |(at, topic, subtopic, user, to_all, target, text)| Entry {
+                at,
+                topic,
+                subtopic,
+                user,
+                to_all,
+                target,
+                text,
+            },
+        )
     }
 
     proptest! {

@@ -26,7 +26,7 @@ fn log(channel: &str, user: Option<&str>) -> LogName {
 
 fn entry(at: u64, text: &str) -> Entry {
     let (topic, subtopic) = ("Call".into(), "Ringing".into());
-    Entry { at, topic, subtopic, user: None, target: None, text: text.into() }
+    Entry { at, topic, subtopic, user: None, to_all: false, target: None, text: text.into() }
 }
 
 fn append(log: &LogName, offset: u64, text: &str) -> Change {
@@ -39,7 +39,7 @@ fn place(triple: &str) -> Place {
 }
 
 fn value(text: &str) -> Retained {
-    Retained { user: None, service: None, text: text.into() }
+    Retained { user: None, service: None, position: None, text: text.into() }
 }
 
 /// A disk with an empty history.
@@ -661,4 +661,29 @@ fn a_new_key_that_did_not_take_the_place_of_the_old_one_is_taken_back() {
     let lock = FolderLock::take(folder.path()).unwrap();
     drop(HistoryFile::open(&settings, LIMITS, &lock, &mut |_| {}).unwrap());
     assert_eq!(contents_of(&settings), contents);
+}
+
+#[test]
+fn nothing_of_a_history_can_be_read_without_the_key() {
+    let (disk, _) = small();
+    let bytes = disk.bytes();
+    for text in ["Phone", "Queue", "alice", "a call", "waiting", "Ringing", "state 3", "id 1"] {
+        assert!(!bytes.windows(text.len()).any(|window| window == text.as_bytes()), "{text:?} is in the file");
+    }
+}
+
+#[test]
+fn the_events_of_a_batch_share_two_syncs() {
+    let disk = new_disk();
+    let (mut history, _) = open(&disk);
+    let phone = log("Phone", Some("alice"));
+    history.apply(Instant::now(), 1000, &[append(&phone, 1, "x")]).unwrap();
+    let before = disk.syncs();
+    for batch in 0..40 {
+        let changes: Vec<_> = (0..10).map(|number| append(&phone, 2 + batch * 10 + number, "x")).collect();
+        history.apply(Instant::now(), 1000, &changes).unwrap();
+    }
+    // One more whenever the file grows, which doubles it.
+    let syncs = disk.syncs() - before;
+    assert!((80..88).contains(&syncs), "{syncs} syncs for 40 batches of 10 events");
 }
