@@ -12,7 +12,7 @@ const LOGGED_EVERY: Duration = Duration::from_mins(1);
 /// An id with its log, source and user, as two keyed hashes: 1,000,000 of them would otherwise take hundreds of megabytes.
 /// Nobody knows the keys, so nobody can look for two that have the same hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Name([u64; 2]);
+pub(in crate::router) struct Name([u64; 2]);
 
 /// What became of the first event with an id.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 //! announcements of adapters, load and pressure, rights and lists of users.
 
 mod announce;
+mod durable;
 mod groups;
 mod handler_gone;
 mod history;
