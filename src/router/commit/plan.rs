@@ -10,9 +10,9 @@ use super::{To, Uncommitted};
 use crate::router::access;
 use crate::router::decide::Facts;
 use crate::router::event::Forms;
-use crate::router::history::{IdName, LogName, Position};
+use crate::router::history::{First, IdName, Kept, LogName, Position};
 use crate::router::retained;
-use crate::router::{Denied, Router, Scope};
+use crate::router::{Denied, Receipt, Routed, Router, Scope};
 use crate::store::history::{Applied, Change, Entry, Known, LogName as StoredName, millis};
 
 /// Events with what has to be written for them.
@@ -31,6 +31,8 @@ impl Batch {
 /// An event that is delivered when its batch is on disk.
 enum Planned {
     One,
+    /// It was sent before.
+    Duplicate(First),
     /// It is for all users: for these, who have a session or a log.
     All(Vec<Arc<str>>),
 }
@@ -70,18 +72,18 @@ impl Router {
         }
     }
 
-    fn deliver_committed(
-        &self,
-        now: Instant,
-        event: &Uncommitted,
-        planned: &Planned,
-    ) -> Result<crate::router::Routed, Refusal> {
+    fn deliver_committed(&self, now: Instant, event: &Uncommitted, planned: &Planned) -> Result<Routed, Refusal> {
         let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
         let facts = self.policy.facts(envelope.triple());
         match (planned, &event.to) {
             (Planned::All(users), _) => Ok(self.announced(now, &event.sender, &envelope, None, &facts, Some(users))?),
             (Planned::One, To::Announced(user)) => {
                 self.announced(now, &event.sender, &envelope, user.as_deref(), &facts, None)
+            }
+            (Planned::Duplicate(First { position, receivers }), _) => {
+                let kept = Some(Kept { position: position.clone(), is_duplicate: true });
+                let receipt = Some(Receipt { receivers: *receivers, hint: None, kept });
+                Ok(Routed { receipt, ..Routed::default() })
             }
             (Planned::One, To::Rules) => {
                 let scope = access::scope(&event.sender, &envelope, &facts)?;
@@ -140,8 +142,8 @@ impl Plan<'_> {
         let text = forms.stored();
         let name = LogName::of(&facts.canonical.channel, scope);
         let is_durable = facts.durable && facts.history;
-        if is_durable && self.is_duplicate(now, event, &envelope, &name, scope) {
-            return Ok(Planned::One);
+        if is_durable && let Some(duplicate) = self.duplicate(now, event, &envelope, &name, scope) {
+            return Ok(duplicate);
         }
         if envelope.retain() {
             let bytes = text.len();
@@ -178,21 +180,21 @@ impl Plan<'_> {
         Ok(Planned::All(users.into_iter().collect()))
     }
 
-    /// Whether the event was sent before. Notes its id otherwise.
-    fn is_duplicate(
+    /// What becomes of the event if it was sent before. Notes its id otherwise.
+    fn duplicate(
         &mut self,
         now: Instant,
         event: &Uncommitted,
         envelope: &Envelope<'_>,
         name: &LogName<'_>,
         scope: Scope<'_>,
-    ) -> bool {
-        let Some(id) = envelope.id().filter(|_| envelope.once()) else { return false };
+    ) -> Option<Planned> {
+        let id = envelope.id().filter(|_| envelope.once())?;
         let retry = self.router.policy.limits().history.retry;
         match self.router.history.unknown_id((now, retry), name, &event.sender.source, scope.user(), id) {
-            None => true,
+            Err(first) => Some(Planned::Duplicate(first)),
             // A second one of the same batch is found to be one when the first was delivered.
-            Some(name) => !self.ids.insert(name),
+            Ok(name) => (!self.ids.insert(name)).then_some(Planned::One),
         }
     }
 

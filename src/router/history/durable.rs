@@ -26,7 +26,7 @@ impl History {
         }
     }
 
-    /// The name of an id, unless it is known.
+    /// The name of an id; or the first event with it, if it is known.
     pub(in crate::router) fn unknown_id(
         &self,
         (now, retry): (Instant, Duration),
@@ -34,10 +34,10 @@ impl History {
         source: &str,
         user: Option<&str>,
         id: &str,
-    ) -> Option<Name> {
+    ) -> Result<Name, First> {
         let known = self.known.lock();
         let name = known.name(&log.key(), source, user, id);
-        known.get(now, &name, retry).is_none().then_some(name)
+        known.get(now, &name, retry).cloned().map_or(Ok(name), Err)
     }
 
     /// Forgets a log.

@@ -16,9 +16,9 @@ pub(in crate::router) struct Name([u64; 2]);
 
 /// What became of the first event with an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct First {
-    pub(super) position: Position,
-    pub(super) receivers: usize,
+pub(in crate::router) struct First {
+    pub(in crate::router) position: Position,
+    pub(in crate::router) receivers: usize,
 }
 
 /// The ids that are known.

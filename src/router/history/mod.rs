@@ -32,7 +32,7 @@ use known::Known;
 use log::{Entry, Log, State};
 
 pub(super) use durable::LoadedEntry;
-pub(super) use known::Name as IdName;
+pub(super) use known::{First, Name as IdName};
 pub use publish::Kept;
 pub(super) use publish::{Published, check_once};
 pub(super) use recover::{Counted, Recovery, Stretch, no_log};

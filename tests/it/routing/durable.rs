@@ -1,12 +1,13 @@
 //! Durable channels and retained values, against a broker that is killed, whose disk is full, and whose file is damaged.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::process::Command;
-use tokio::time::sleep;
+use tokio::time::timeout;
 
 use crate::support::{Broker, Peer, envelope, within};
 
@@ -319,8 +320,8 @@ async fn a_kill_at_any_moment_loses_no_event_that_was_delivered_or_confirmed() {
             let sent = Sent { next, ..Sent::default() };
             publishers.push(tokio::spawn(send_until_the_end(broker.app_of("cti", user).await, sent)));
         }
-        // A kill has no effect to wait for: it comes at a moment that differs each time.
-        sleep(Duration::from_millis(5 + kill * 37 % 120)).await;
+        // Not to wait for an effect: it comes at a moment that differs each time.
+        timeout(Duration::from_millis(5 + kill * 37 % 120), pending::<()>()).await.unwrap_err();
         broker = broker.killed().await;
         for ((user, publisher), subscriber) in users.iter().zip(publishers).zip(subscribers) {
             let (sent, received) = (publisher.await.unwrap(), subscriber.await.unwrap());
@@ -375,4 +376,36 @@ async fn many_publishers_share_commits_and_nothing_is_lost_or_repeated() {
     let mut agent = broker.app("agent").await;
     let (_, events) = recover(&mut agent, "Phone/*/*", json!({ "last": 100_000 })).await;
     assert_eq!(events.len() as u64, PUBLISHERS * EVENTS);
+}
+
+#[tokio::test]
+async fn a_change_of_what_is_on_disk_needs_a_restart() {
+    let broker = Broker::with_config(CONFIG).await;
+    broker.configure(&CONFIG.replace("size = 100000, ttl = \"10m\", durable = true", "size = 100000, ttl = \"10m\""));
+    let line = broker.reload().await;
+    assert!(line.contains("the reload was refused") && line.contains("channels.Phone.history.durable"), "{line}");
+    broker.configure(&CONFIG.replace("retain = \"durable\"", ""));
+    let line = broker.reload().await;
+    assert!(line.contains("the reload was refused") && line.contains("channels.State.retain"), "{line}");
+    broker.configure(&CONFIG.replace("size = 100000", "size = 10"));
+    assert!(broker.reload().await.contains("the configuration was reloaded"));
+}
+
+#[tokio::test]
+async fn a_new_key_of_the_credential_store_opens_the_history_too() {
+    let mut broker = Broker::with_config(CONFIG).await;
+    let mut cti = broker.app("cti").await;
+    let receipt = publish(&mut cti, "Phone/Call/Ringing", "1", json!({ "data": 1 })).await;
+    broker.terminate().await;
+    broker.exit_code().await;
+    let key = broker.data_dir().join("credentials.key");
+    let old = std::fs::read(&key).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.args(["credentials", "rekey", "--data-dir"]).arg(broker.data_dir());
+    assert!(within("rekey", command.status()).await.unwrap().success());
+    assert_ne!(std::fs::read(&key).unwrap(), old);
+    let broker = broker.successor().await;
+    let mut agent = broker.app("agent").await;
+    let (_, events) = recover(&mut agent, "Phone/*/*", json!({ "epoch": position(&receipt).1, "offset": 0 })).await;
+    assert_eq!(events.len(), 1);
 }
