@@ -98,6 +98,7 @@ mod request;
 mod resume;
 mod serve;
 mod session;
+mod state;
 mod subscription;
 mod table;
 mod tls;
@@ -114,6 +115,7 @@ pub use publish::{Publishing, Receipt, Receipted};
 pub use reconnection::Reconnection;
 pub use request::{Answers, FailedHandler, Gather, Gathered, Requesting, Summary};
 pub use serve::{Reply, Request, Serve, Serving};
+pub use state::{Session, State};
 pub use subscription::{Subscribing, Subscription};
 
 pub use wire::command::State as Activity;
@@ -123,7 +125,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
@@ -178,45 +180,6 @@ impl Shared {
     fn next_id(&self) -> String {
         format!("{:x}-{}", self.id_prefix, self.ids.fetch_add(1, Ordering::Relaxed))
     }
-}
-
-/// The session, as the broker described it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Session {
-    /// `SessionId`. A session that continues on another connection keeps it.
-    pub id: String,
-    /// The user of the session; `None` for a service.
-    pub user: Option<String>,
-    /// Name and version of the broker.
-    pub server: String,
-    /// Time between two pings of the broker.
-    pub heartbeat: Duration,
-    /// The size of the largest message that the broker takes, in bytes.
-    pub message_bytes_max: usize,
-}
-
-/// The state of a client's connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Connecting and registering.
-    Connecting,
-    /// Registered, with all subscriptions confirmed.
-    Connected(Session),
-    /// The connection was lost, or an attempt to make a new one failed.
-    Disconnected {
-        /// The reason.
-        reason: String,
-        /// The time until the next attempt.
-        retry_in: Duration,
-    },
-    /// The client has ended, and does not reconnect.
-    Closed {
-        /// The code of the broker's Close frame, if that ended the connection.
-        code: Option<u16>,
-        /// The reason.
-        reason: String,
-    },
 }
 
 /// A registered application, as [`Client::applications`] lists them.

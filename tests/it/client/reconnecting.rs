@@ -135,6 +135,19 @@ async fn a_request_that_was_pending_at_a_refused_message_fails_with_the_close() 
     }
 }
 
+#[tokio::test]
+async fn a_subscription_that_was_pending_at_a_refused_message_fails_with_the_close() {
+    let (broker, client, mut peer) = session().await;
+    let close = async {
+        peer.expect("Broker/Subscription/Subscribe").await;
+        peer.close(1009, "too large").await;
+    };
+    let (outcome, ()) = tokio::join!(client.subscribe("Phone/*/*".parse().unwrap()).into_future(), close);
+    assert!(matches!(outcome, Err(Error::Closed { code: Some(1009), .. })));
+    let (mut peer, _) = broker.session().await;
+    peer.receives_nothing().await;
+}
+
 /// The registration is the one message that is sent again by itself.
 #[tokio::test]
 async fn a_registration_that_the_broker_will_not_read_is_not_sent_again() {

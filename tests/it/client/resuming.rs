@@ -183,6 +183,20 @@ async fn a_request_that_was_given_is_answered_after_the_resume() {
 }
 
 #[tokio::test]
+async fn debug_shows_no_token() {
+    let broker = FakeBroker::start().await;
+    let accept = async {
+        let mut peer = broker.connection().await;
+        peer.register_with("session-1", json!({ "ResumeToken": "q7Zx-secret" })).await;
+        peer
+    };
+    let (client, _peer) = tokio::join!(builder(&broker).connect(), accept);
+    let client = client.unwrap();
+    let shown = format!("{client:?} {:?}", client.state());
+    assert!(shown.contains("session-1") && !shown.contains("q7Zx-secret"), "{shown}");
+}
+
+#[tokio::test]
 async fn every_64_messages_are_acknowledged() {
     let (_broker, client, mut peer) = resumable().await;
     let mut events = subscribe(&client, &mut peer, "Phone/*/*").await;
