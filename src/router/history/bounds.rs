@@ -33,6 +33,10 @@ impl Due {
     pub(super) fn add(&mut self, at: Instant, log: &Arc<Log>) {
         self.by_time.insert((at, log.number), Arc::clone(log));
     }
+
+    pub(super) fn remove(&mut self, at: Instant, log: &Log) {
+        self.by_time.remove(&(at, log.number));
+    }
 }
 
 /// How long after an entry its log is looked at: a little later than needed, so that there is something to drop.
@@ -63,20 +67,21 @@ impl Router {
                 first.map(std::collections::btree_map::OccupiedEntry::remove)
             };
             let Some(log) = first else { break };
-            if let Some(next) = self.look_at(now, &log) {
-                self.history.due.lock().add(next, &log);
+            let mut locked = Locked { history: &self.history, state: log.state.lock(), log: &log };
+            if let Some(next) = self.look_at(now, &mut locked) {
+                locked.set_due(next);
             }
         }
         self.history.known.lock().expire(now, self.policy.limits().history.retry);
     }
 
     /// Drops what a log no longer keeps. Returns when to look again.
-    fn look_at(&self, now: Instant, log: &Arc<Log>) -> Option<Instant> {
-        let mut locked = Locked { history: &self.history, state: log.state.lock(), log };
+    fn look_at(&self, now: Instant, locked: &mut Locked<'_>) -> Option<Instant> {
+        locked.state.due = None;
         if locked.state.is_removed {
             return None;
         }
-        let Some(bounds) = self.policy.history(name_of(&log.key).channel) else {
+        let Some(bounds) = self.policy.history(name_of(&locked.log.key).channel) else {
             locked.forget();
             return None;
         };
@@ -111,16 +116,9 @@ impl Router {
         while over > 0
             && let Some((_, log)) = by_size.pop_last()
         {
-            // Until the next one is the largest.
             let next = by_size.last_key_value().map_or(0, |((bytes, _), _)| *bytes);
             let mut locked = Locked { history: &self.history, state: log.state.lock(), log: &log };
-            let freed = locked.change(|state| {
-                let mut freed = 0;
-                while freed < over && state.entries > 0 && (state.bytes >= next || freed == 0) {
-                    freed += state.pop(now);
-                }
-                freed
-            });
+            let freed = locked.shrink(now, over, next);
             over = over.saturating_sub(freed);
             let left = locked.state.bytes;
             drop(locked);
@@ -156,6 +154,24 @@ fn size_of(log: &Log) -> (usize, std::cmp::Reverse<u64>) {
 }
 
 impl Locked<'_> {
+    /// Drops the oldest entries until this memory is free, or the log is smaller than `next`. A log without entries is
+    /// forgotten: there could be one for each user that a service names. Returns the memory that is free.
+    fn shrink(&mut self, now: Instant, wanted: usize, next: usize) -> usize {
+        let before = self.state.bytes;
+        if self.state.entries == 0 {
+            if before > 0 {
+                self.forget();
+            }
+            return before;
+        }
+        self.change(|state| {
+            while before - state.bytes < wanted && state.entries > 0 && (state.bytes >= next || state.bytes == before) {
+                state.pop(now);
+            }
+            before - state.bytes
+        })
+    }
+
     /// Forgets the log. It gets another epoch if it is made again.
     fn forget(&mut self) {
         self.history.epochs.lock().forget(&self.log.key);
