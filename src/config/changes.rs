@@ -37,6 +37,7 @@ const WITH_RELOAD: &[&str] = &[
     "requests",
     "history",
     "limits",
+    "resume",
     "roles",
     "tls",
 ];

@@ -15,9 +15,6 @@ const REGISTERED_MAX: u32 = 10_000;
 /// The same for sessions on a connection that had one before, which is what a loop without a pause makes.
 const REGISTERED_AGAIN_MAX: u32 = 60;
 
-/// The status code of a client that has done what it wanted (RFC 6455, section 7.4.1).
-const NORMAL: u16 = 1000;
-
 /// Something that a peer could cause again and again, for which there is a limited number of lines a minute.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Cause {
@@ -38,7 +35,7 @@ pub(super) struct Leaving<'a> {
     pub(super) reason: &'a str,
     /// The status code of the Close frame, if there is one.
     pub(super) code: Option<u16>,
-    /// Whether it counts as leaving.
+    /// The same for the router.
     pub(super) ending: Ending,
 }
 
@@ -47,19 +44,20 @@ impl<'a> Leaving<'a> {
     pub(super) fn of(gone: &'a Gone) -> Self {
         match gone {
             Gone::ByPeer(code) => {
-                let ending = if matches!(code, None | Some(NORMAL)) { Ending::Left } else { Ending::Failed };
-                Self { reason: "closed by the application", code: *code, ending }
+                Self { reason: "closed by the application", code: *code, ending: Ending::ByPeer(*code) }
             }
             Gone::Fault(close) => {
-                Self { reason: close.reason(), code: Some(close.code().code()), ending: Ending::Failed }
+                let code = close.code();
+                Self { reason: close.reason(), code: Some(code.code()), ending: Ending::Closed(code) }
             }
-            Gone::Lost => Self { reason: "the connection was lost", code: None, ending: Ending::Failed },
+            Gone::Lost => Self { reason: "the connection was lost", code: None, ending: Ending::Lost },
         }
     }
 }
 
 impl Connection {
-    pub(super) fn log_registered(&mut self, now: Instant, session: &Session) {
+    /// Logs that a session was registered, or that it goes on.
+    pub(super) fn log_registered(&mut self, now: Instant, session: &Session, is_resumed: bool) {
         let (cause, lines_max) = match self.registered_before {
             false => (Cause::Registered, REGISTERED_MAX),
             true => (Cause::RegisteredAgain, REGISTERED_AGAIN_MAX),
@@ -70,7 +68,8 @@ impl Connection {
             let (source, user) = (session.source(), session.user());
             // Only a flood leaves lines out.
             let omitted = (omitted > 0).then_some(omitted);
-            tracing::info!(source, user, address = %self.address, session = %session.id(), omitted, "registered");
+            let what = if is_resumed { "resumed" } else { "registered" };
+            tracing::info!(source, user, address = %self.address, session = %session.id(), omitted, "{what}");
         }
     }
 
@@ -92,6 +91,22 @@ impl Connection {
             %lasted,
             "left"
         );
+    }
+
+    /// Logs that a session goes on without a connection.
+    pub(super) fn log_away(&self, session: &Session, leaving: &Leaving<'_>) {
+        if self.is_logged {
+            let (source, user, Leaving { reason, code, .. }) = (session.source(), session.user(), leaving);
+            tracing::info!(source, user, address = %self.address, session = %session.id(), reason, code, "away");
+        }
+    }
+
+    /// Logs that another connection has the session.
+    pub(super) fn log_replaced(&self, session: &Session) {
+        if self.is_logged {
+            let (source, user) = (session.source(), session.user());
+            tracing::info!(source, user, address = %self.address, session = %session.id(), "replaced by another connection");
+        }
     }
 
     /// Logs a registration that closes its connection. The words are the broker's own, with nothing of a token in them; the

@@ -183,6 +183,12 @@ impl Connection {
         Some(self.close(now, router, Close::new(CloseCode::Unauthenticated, "the proof of identity has expired")))
     }
 
+    /// When the broker no longer accepts the proof, if it ends.
+    pub(super) fn proof_ends(&self, now: Instant) -> Option<Instant> {
+        let accepted = self.proven.as_ref()?.accepted_for(self.settings.moment(now));
+        now.checked_add(accepted)
+    }
+
     /// Forgets the proof of a session that has ended.
     pub(super) fn forget_proof(&mut self) {
         self.proven = None;

@@ -1,32 +1,121 @@
-//! How a session ends.
+//! How a session ends, and why. The order is a promise of docs/protocol.md: its will, `Left`, then the ends of its requests.
 
 use std::sync::Arc;
 use std::time::Instant;
+
+use wire::CloseCode;
 
 use crate::router::Router;
 use crate::router::outbox::End;
 use crate::router::presence::Change;
 use crate::router::session::{Role, Session};
 
-/// Why a session ends. This decides whether its will is published: docs/protocol.md, "Wills".
+/// Why a session ends, or why its connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The application leaves.
-    Left,
-    /// The broker drains.
-    Drained,
-    /// Anything else, such as a lost connection.
-    Failed,
+    /// `Unregister`, or the end of a handler inside the process.
+    Unregistered,
+    /// The client closed its connection with this code, if it gave one.
+    ByPeer(Option<u16>),
+    /// The connection ended without a Close frame.
+    Lost,
+    /// The broker closed the connection with this code.
+    Closed(CloseCode),
+    /// The peer took nothing for too long, and the broker closed its connection.
+    Stalled,
+    /// A reload removed its proof.
+    Revoked,
+    /// Its proof ended while it was away.
+    ProofEnded,
+    /// Its grace is over.
+    GraceOver,
+    /// What was kept for it while it was away went beyond its bounds.
+    OverflowedAway,
+    /// It was away, and others needed its place.
+    Displaced,
+    /// Its client returned, and messages that it has not received are no longer kept.
+    NotResumed,
+}
+
+/// The status code with which a peer says that it has done what it wanted (RFC 6455, section 7.4.1).
+const NORMAL: u16 = 1000;
+
+impl Ending {
+    /// Returns whether this leaves a resumable session away. Everything else ends it.
+    pub(super) fn leaves_away(self) -> bool {
+        match self {
+            Self::Lost | Self::Stalled => true,
+            // Without a code too, the client leaves.
+            Self::ByPeer(code) => !matches!(code, None | Some(NORMAL)),
+            Self::Closed(code) => match code {
+                CloseCode::GoingAway | CloseCode::Restart | CloseCode::HeartbeatMissed => true,
+                CloseCode::Protocol
+                | CloseCode::InvalidUtf8
+                | CloseCode::Policy
+                | CloseCode::TooLarge
+                | CloseCode::Unauthenticated
+                | CloseCode::Forbidden
+                | CloseCode::SourceInUse
+                | CloseCode::NotRegistered
+                | CloseCode::Replaced
+                | CloseCode::Kicked
+                | CloseCode::SlowConsumer => false,
+            },
+            Self::Unregistered
+            | Self::Revoked
+            | Self::ProofEnded
+            | Self::GraceOver
+            | Self::OverflowedAway
+            | Self::Displaced
+            | Self::NotResumed => false,
+        }
+    }
+
+    /// Returns whether the will of the session is published: docs/protocol.md, "Wills".
+    fn publishes_will(self) -> bool {
+        match self {
+            Self::Unregistered | Self::Revoked | Self::Closed(CloseCode::Restart) => false,
+            Self::ByPeer(code) => !matches!(code, None | Some(NORMAL)),
+            Self::Lost
+            | Self::Closed(_)
+            | Self::Stalled
+            | Self::ProofEnded
+            | Self::GraceOver
+            | Self::OverflowedAway
+            | Self::Displaced
+            | Self::NotResumed => true,
+        }
+    }
+
+    /// Why, for the log.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Unregistered => "unregistered",
+            Self::ByPeer(_) => "closed by the application",
+            Self::Lost => "the connection was lost",
+            Self::Closed(code) => code.reason(),
+            Self::Stalled => "nothing was taken for too long",
+            Self::Revoked => "its proof was removed",
+            Self::ProofEnded => "its proof ended while it was away",
+            Self::GraceOver => "it did not return within resume.grace",
+            Self::OverflowedAway => "what was kept for it while it was away exceeded its bounds",
+            Self::Displaced => "it was away, and another session took its place",
+            Self::NotResumed => "it returned, and what it had not received was no longer kept",
+        }
+    }
 }
 
 impl Router {
-    /// Ends the session of an application that leaves, or of an adapter.
+    /// Ends the registration of a session inside the process.
     pub fn detach(&self, now: Instant, session: &Arc<Session>) {
-        self.end(now, session, Ending::Left);
+        self.end_session(now, session, Ending::Unregistered);
     }
 
-    /// Ends a session: its subscriptions end, its will is published, what it asked is withdrawn, what it was given fails.
-    pub fn end(&self, now: Instant, session: &Arc<Session>, ending: Ending) {
+    /// Ends a session's registration: its subscriptions end, its will and `Left` are published, what it asked is withdrawn, and
+    /// what it was given fails.
+    pub(super) fn end_session(&self, now: Instant, session: &Arc<Session>, ending: Ending) {
+        tracing::debug!(source = session.source(), session = %session.id, ending = ending.words(), "a session ends");
+        self.forget_tokens(session);
         let (subscriptions, will, given, asked) = {
             let mut holds = session.holds.lock();
             holds.close();
@@ -39,7 +128,7 @@ impl Router {
         for subscription in &subscriptions {
             self.unlist(now, subscription);
         }
-        if let Some(will) = will.filter(|_| ending == Ending::Failed && !session.is_revoked()) {
+        if let Some(will) = will.filter(|_| ending.publishes_will()) {
             self.publish_will(now, session, &will);
         }
         if session.role != Role::Adapter {

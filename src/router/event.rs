@@ -225,7 +225,7 @@ impl Router {
         matches.iter().for_each(|receivers| {
             receivers.iter().for_each(|subscription| {
                 let session = &subscription.session;
-                let is_sender = Arc::ptr_eq(session, sender) && !sender.echo;
+                let is_sender = Arc::ptr_eq(session, sender) && !sender.echoes();
                 if is_sender || envelope.target().is_some_and(|target| target != &*session.source) {
                     return;
                 }
@@ -245,10 +245,13 @@ impl Router {
     fn give_to_groups(&self, mut grouped: Vec<&Arc<Subscription>>, delivery: &mut Delivery, forms: &mut Forms<'_>) {
         grouped.sort_by(|one, other| group_of(one).cmp(&group_of(other)));
         for members in grouped.chunk_by_mut(|one, other| group_of(one) == group_of(other)) {
-            // The session whose queue is shortest, then the one longest unserved; the next one if that one is ending, or
+            // A session that has a connection, then the one whose queue is shortest, then the one longest unserved; the next one if that one is ending, or
             // may not receive the event.
             if members.len() > 1 {
-                members.sort_by_cached_key(|it| (it.session.outbox().depth().messages, it.session.served(), it.serial));
+                members.sort_by_cached_key(|it| {
+                    let session = &it.session;
+                    (session.is_away(), session.outbox().depth().messages, session.served(), it.serial)
+                });
             }
             if let Some(chosen) = members.iter().find(|it| delivery.push(it, forms)) {
                 chosen.session.serve(self.ids.stamp());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{AuthMode, Channel, Config, History, LogBounds, Overflow, Publish, Scope};
+use crate::config::{AuthMode, Channel, Config, History, LogBounds, Overflow, Publish, Resume, Scope};
 use crate::router::decide::Facts;
 use crate::router::outbox::OnFull;
 use wire::{Pattern, Triple};
@@ -86,6 +86,7 @@ struct Chosen {
     only: Vec<Pattern>,
     folds: bool,
     limits: Limits,
+    resume: Resume,
 }
 
 impl Policy {
@@ -120,6 +121,11 @@ impl Policy {
     /// The limits.
     pub(super) fn limits(&self) -> Limits {
         self.chosen.load().limits
+    }
+
+    /// How long sessions outlive their connections, and what is kept for them.
+    pub(super) fn resume(&self) -> Resume {
+        self.chosen.load().resume
     }
 
     /// What follows from a triple, for one envelope.
@@ -237,6 +243,7 @@ impl Chosen {
             protected: config.protected.clone(),
             protected_lengths: Lengths::of(config.protected.iter().map(|pattern| pattern.subtopic.as_deref())),
             only: config.requests.only.clone(),
+            resume: config.resume,
             limits: Limits {
                 sessions_per_user: config.limits.sessions_per_user,
                 sessions_per_source: config.limits.sessions_per_source,

@@ -54,6 +54,7 @@ impl Router {
     pub fn replace_policy(&self, now: Instant, config: &Config) {
         let had_history = self.policy.channels_with_history();
         let rescoped = self.policy.replace(config);
+        self.resumes.set_limits(&config.resume);
         self.rescope(now, &rescoped);
         self.reload_history(now, &had_history, &rescoped);
         self.requests.set_blocked_max(config.requests.blocked);
@@ -69,12 +70,13 @@ impl Router {
         let mut reviewed = Reviewed::default();
         for session in &sessions {
             let Some(principal) = session.role.principal() else { continue };
-            let (source, proof) = (session.source(), session.proof());
+            let source = session.source();
             let changed = self.change_if(now, session, Reason::Reloaded, earlier.as_ref(), |permissions| {
                 if session.proven_under() >= number {
                     // It has renewed its proof since the reload began.
                     return Some(permissions.clone());
                 }
+                let proof = &session.proof();
                 match verifier.review(&Proved { source, principal: &principal, proof, permissions }) {
                     Review::Same => Some(permissions.clone()),
                     Review::Keep(permissions) => Some(permissions),
@@ -92,6 +94,7 @@ impl Router {
             });
             reviewed.changed += usize::from(changed);
         }
+        self.bound_away(now);
         reviewed
     }
 }

@@ -23,7 +23,14 @@ impl Router {
     /// The code that docs/protocol.md, "Wills", lists. The message names `data.will`.
     pub(super) fn check_will_of(&self, session: &Session) -> Result<(), Refusal> {
         let holds = session.holds.lock();
-        let Some(text) = holds.will.as_deref() else { return Ok(()) };
+        holds.will.as_deref().map_or(Ok(()), |text| self.check_will_text(session, text))
+    }
+
+    /// Checks a will that a session is to have.
+    ///
+    /// # Errors
+    /// As [`Router::check_will_of`].
+    pub(super) fn check_will_text(&self, session: &Session, text: &str) -> Result<(), Refusal> {
         let checked = read(text).and_then(|will| self.check_will(session, &will).map(drop));
         checked.map_err(|refusal| Refusal::new(refusal.code, format!("data.will: {}", refusal.message)))
     }

@@ -243,9 +243,11 @@ async fn bound_queues(broker: &Broker) {
     let memory = broker.settings.memory();
     loop {
         memory.exceeded().await;
-        while memory.is_exceeded() && broker.router.end_longest_queue() {
+        // What resumable sessions keep has a bound of its own.
+        let is_exceeded = || memory.is_exceeded(broker.router.kept_bytes());
+        while is_exceeded() && broker.router.end_longest_queue() {
             // What the session's task was about to write is released when that ends.
-            if memory.is_exceeded() {
+            if is_exceeded() {
                 timeout(RELEASE_TIME, broker.ended.cancelled()).await.ok();
             }
         }

@@ -19,6 +19,7 @@ pub const NOTICES: &[(&str, &str)] = &[
     ("Connection", "Lagging"),
     ("Connection", "Draining"),
     ("Connection", "Expiring"),
+    ("Connection", "Replaced"),
     ("Cluster", "Gap"),
 ];
 
@@ -180,6 +181,12 @@ pub fn expiring(expires_in_seconds: u64) -> String {
     text(&triple("Connection", "Expiring"), None, json!({ "ExpiresInSeconds": expires_in_seconds }))
 }
 
+/// Returns `Broker/Connection/Replaced`: another connection has resumed this session.
+#[must_use]
+pub fn replaced(session_id: &str) -> String {
+    text(&triple("Connection", "Replaced"), None, json!({ "SessionId": session_id }))
+}
+
 /// Returns `Broker/Request/Cancelled` for the handler that was given the request with this `id`.
 #[must_use]
 pub fn cancelled(delivered_id: &str) -> String {
@@ -247,6 +254,7 @@ mod tests {
                 r#"{"SubscriptionIds":["s1"],"Narrowed":[],"Reason":"RENEWED"}"#,
             ),
             (expiring(60), "Connection", r#"{"ExpiresInSeconds":60}"#),
+            (replaced("s1"), "Connection", r#"{"SessionId":"s1"}"#),
             (gap("2026-01-02T03:04:05Z"), "Cluster", r#"{"Since":"2026-01-02T03:04:05Z"}"#),
         ];
         for (text, topic, data) in notices {

@@ -295,7 +295,7 @@ impl Router {
 
     /// Returns the number of lines of this kind that were left out, if one is to be logged now.
     pub(super) fn count_line(&self, now: Instant, session: &Session, logged: Logged) -> Option<u64> {
-        let address = session.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        let address = session.address().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         self.log_limit.count_up_to(logged.lines_max(), now, logged, address)
     }
 }

@@ -28,17 +28,23 @@ impl Candidates {
         self.handlers.is_empty()
     }
 
+    /// Those that have a connection.
+    pub(in crate::router) fn present(mut self) -> Self {
+        self.handlers.retain(|(_, handler)| !handler.session.is_away());
+        self
+    }
+
     /// Whether one of them answers.
     pub(in crate::router) fn answer(&self) -> bool {
         self.handlers.iter().any(|(_, handler)| !handler.takes_commands())
     }
 
-    /// Best first. Doubtful handlers (asleep, or silent when they were last asked) come last of all. Among the others the
-    /// rank decides, then the number of open requests, then the time since the last request.
+    /// Best first. Handlers without a connection come last of all, before them doubtful ones (asleep, or silent when they
+    /// were last asked). Among the others the rank decides, then the number of open requests, then the time since the last request.
     pub(in crate::router) fn best_first(mut self) -> impl Iterator<Item = Arc<Subscription>> {
         self.handlers.sort_by_cached_key(|(rank, handler)| {
             let session = &handler.session;
-            (session.is_doubtful(), *rank, session.busy(), session.served(), handler.serial)
+            (session.is_away(), session.is_doubtful(), *rank, session.busy(), session.served(), handler.serial)
         });
         self.handlers.into_iter().map(|(_, handler)| handler)
     }

@@ -8,5 +8,6 @@ mod history;
 mod load;
 mod pressure;
 mod replay;
+mod resume;
 mod retained;
 mod rights;

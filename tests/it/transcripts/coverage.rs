@@ -25,6 +25,7 @@ const TOPICS: &[&str] = &[
     "Publisher retry",
     "Register",
     "Renew",
+    "Resume",
     "Retained values",
     "Scope",
     "Session",

@@ -145,6 +145,15 @@ impl<'a> Raw<'a> {
         }
     }
 
+    /// Reads a whole number, which is at least 0. One that is too large is taken for the largest.
+    pub(super) fn count(self) -> Result<Option<u64>, Refusal> {
+        let Some(json) = self.json() else { return Ok(None) };
+        if json.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(Some(json.parse().unwrap_or(u64::MAX)));
+        }
+        Err(self.wrong("a whole number, at least 0", json))
+    }
+
     /// Returns the refusal of a value of the wrong type.
     pub(super) fn wrong(self, expected: &str, json: &str) -> Refusal {
         invalid(format!("data.{} must be {expected}, not {}", self.name, kind(json)))

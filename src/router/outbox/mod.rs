@@ -3,13 +3,19 @@
 //! The router pushes; the session's own connection takes. A push checks the bounds first and refuses before it stores. A
 //! full outbox ends, and its connection closes the session with the reason. Frames leave in the order in which they were
 //! pushed; the frames of a [`Replay`] leave where the replay was pushed. Nothing here waits but the `poll_*` functions.
+//!
+//! The outbox of a resumable session keeps what was taken until the client acknowledges it (`window`). Then the queue begins
+//! with what was taken, and only one connection may take: a later one replaces it (`taker`).
+
+mod taker;
+mod window;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use wire::CloseCode;
 use wire::notice::Depth;
@@ -18,6 +24,8 @@ use crate::router::pressure::Holdup;
 use crate::router::replay::Replay;
 use crate::router::wake::wake;
 use crate::websocket::{Frame, FrameMemory};
+pub use taker::Taker;
+pub(super) use window::{Shed, Unresumable, Window};
 
 /// How often a session is warned that it lags (docs/protocol.md, Pressure).
 const LAGGING_EVERY: Duration = Duration::from_secs(1);
@@ -89,6 +97,8 @@ pub enum End {
     Longest,
     /// The broker closes the session, with this code and these words.
     Close(CloseCode, &'static str),
+    /// Another connection takes what waits for the session. Only the connection that it replaces is told so.
+    Replaced,
 }
 
 /// What [`Outbox::take`] found besides frames.
@@ -102,6 +112,8 @@ pub struct Taken {
     pub proof_end: Option<Instant>,
     /// The next thing in the queue: the taker pulls its frames, and puts it back until it is exhausted.
     pub replay: Option<Box<Replay>>,
+    /// The next thing in the queue of a resumable session is a replay: see [`Taker::take_replay`].
+    pub replay_waits: bool,
 }
 
 /// A session's outbound queue.
@@ -115,6 +127,12 @@ pub struct Outbox {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Entry>,
+    /// How many entries at the beginning of the queue were taken and are kept; 0 unless the session is resumable.
+    kept: usize,
+    /// Which connection may take; 0 unless the session is resumable.
+    attachment: u64,
+    /// What a resumable session keeps.
+    window: Option<Box<Window>>,
     messages: usize,
     bytes: usize,
     droppable: usize,
@@ -230,10 +248,13 @@ impl Outbox {
         change();
         let was_over_half = state.over_half(self.limits);
         let mut dropped = Vec::new();
-        for entry in std::mem::take(&mut state.queue) {
+        let (numbered, counted_from) = (state.numbered(), state.counted_from());
+        for (at, entry) in std::mem::take(&mut state.queue).into_iter().enumerate() {
             match entry {
-                Entry::Frame(frame, on_full, kind @ (Kind::Event | Kind::Request)) if !may_stay(&frame, kind) => {
-                    state.uncount(&Entry::Frame(frame.clone(), on_full, kind));
+                Entry::Frame(frame, on_full, kind @ (Kind::Event | Kind::Request))
+                    if at >= numbered && !may_stay(&frame, kind) =>
+                {
+                    state.forget(&Entry::Frame(frame.clone(), on_full, kind), at >= counted_from);
                     dropped.push(frame);
                 }
                 entry => state.queue.push_back(entry),
@@ -247,13 +268,24 @@ impl Outbox {
 
     /// Takes up to `most` frames, oldest first, and stops at a replay.
     pub fn take(&self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
-        let mut state = self.state.lock();
+        self.taker(0).take(now, most, frames)
+    }
+
+    /// Takes from an outbox that keeps nothing.
+    #[inline]
+    fn take_plain(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        now: Instant,
+        most: usize,
+        frames: &mut Vec<Frame>,
+    ) -> Taken {
         let was_over_half = state.over_half(self.limits);
         let mut taken = Taken {
             lagging: state.lagging.take(),
             dropped: std::mem::take(&mut state.dropped),
             proof_end: state.proof_end.take(),
-            replay: None,
+            ..Taken::default()
         };
         let count = most.min(state.queue.len());
         frames.reserve(count);
@@ -281,8 +313,9 @@ impl Outbox {
     pub fn put_back(&self, replay: Box<Replay>) {
         let mut state = self.state.lock();
         if state.end.is_none() {
+            let front = state.kept;
             state.first += usize::from(replay.comes_first());
-            state.queue.push_front(Entry::Replay(replay));
+            state.queue.insert(front, Entry::Replay(replay));
         }
     }
 
@@ -290,6 +323,9 @@ impl Outbox {
     pub fn end(&self, end: End) {
         self.change(|state| {
             state.end.get_or_insert(end);
+            if end == End::Detached {
+                state.close_window();
+            }
         });
     }
 
@@ -357,26 +393,7 @@ impl Outbox {
 
     /// Ready when there is something to take, a new end of the proof included, or the outbox ended.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.state.lock();
-        if !state.is_empty() || state.end.is_some() || state.proof_end.is_some() {
-            return Poll::Ready(());
-        }
-        match &mut state.taker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-        Poll::Pending
-    }
-
-    /// Ready when the outbox ended, or with `None` when there is a new end of the proof. The connection polls this while its
-    /// peer takes nothing.
-    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Option<End>> {
-        let mut state = self.state.lock();
-        if state.end.is_some() || state.proof_end.is_some() {
-            return Poll::Ready(state.end);
-        }
-        state.end_waker = Some(cx.waker().clone());
-        Poll::Pending
+        self.taker(0).poll_ready(cx)
     }
 
     /// A publisher begins to wait for the queue. Returns what [`Outbox::is_relieved_since`] takes, and how long the
@@ -486,6 +503,9 @@ impl State {
         if self.end.is_some() {
             return Err(PushError::Closed);
         }
+        if self.is_away() {
+            return self.push_away(now, memory, frame, on_full, kind);
+        }
         while !self.fits(limits, frame.len()) && self.droppable > 0 {
             self.drop_oldest();
         }
@@ -541,9 +561,11 @@ impl State {
 
     fn drop_oldest(&mut self) {
         let is_droppable = |entry: &Entry| matches!(entry, Entry::Frame(_, OnFull::Drop, _));
-        let Some(oldest) = self.queue.iter().position(is_droppable) else { return };
-        if let Some(entry) = self.queue.remove(oldest) {
-            self.uncount(&entry);
+        let first = self.droppable_from();
+        let Some(oldest) = self.queue.iter().skip(first).position(is_droppable) else { return };
+        if let Some(entry) = self.queue.remove(first + oldest) {
+            let is_counted = !self.is_away();
+            self.forget(&entry, is_counted);
             self.dropped += 1;
         }
     }
@@ -568,6 +590,7 @@ impl State {
     /// Drops the queue at once: the peer reads nothing, and the memory is needed for others.
     fn discard(&mut self, end: End) {
         self.end = Some(end);
+        self.close_window();
         self.queue = VecDeque::new();
         (self.messages, self.bytes, self.droppable, self.first) = (0, 0, 0, 0);
     }
@@ -586,7 +609,7 @@ impl State {
     }
 
     fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.lagging.is_none() && self.dropped == 0
+        self.queue.len() == self.kept && self.lagging.is_none() && self.dropped == 0
     }
 
     fn is_relieved_since(&self, limits: OutboxLimits, reliefs: u64) -> bool {
