@@ -85,7 +85,7 @@ fn a_connection_is_not_read_until_its_replay_is_sent() {
     assert!(is_over(&mut connection));
     connection.handle(now, Input::Relieved, &router);
     assert!(connection.reads());
-    // Without anything to replay, it does not wait.
+    // If nothing is replayed, it is read on.
     router.replace_policy(now, &Config::default());
     router.replace_policy(now, &config);
     say(&mut connection, &subscribe(1));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use wire::{Envelope, ErrorCode, Refusal, Triple};
 
 use crate::router::access::send::Sent;
-use crate::router::history::check_once;
+use crate::router::history::{check_once, once_in_a_reply};
 use crate::router::index::Matches;
 use crate::router::outbox::OnFull;
 use crate::router::request::candidates::Candidates;
@@ -97,6 +97,9 @@ impl Router {
             return Ok(Verdict::Reply);
         }
         if let Some(request) = sender.turns.expects(&facts.canonical) {
+            if envelope.once() {
+                return Err((once_in_a_reply(), Some(false)));
+            }
             return Ok(Verdict::Turn(request));
         }
         let scope = access::scope(sender, envelope, facts).map_err(|refusal| (refusal, None))?;

@@ -33,6 +33,10 @@ impl Due {
     pub(super) fn add(&mut self, at: Instant, log: &Arc<Log>) {
         self.by_time.insert((at, log.number), Arc::clone(log));
     }
+
+    pub(super) fn remove(&mut self, at: Instant, log: &Log) {
+        self.by_time.remove(&(at, log.number));
+    }
 }
 
 /// How long after an entry its log is looked at: a little later than needed, so that there is something to drop.
@@ -63,21 +67,22 @@ impl Router {
                 first.map(std::collections::btree_map::OccupiedEntry::remove)
             };
             let Some(log) = first else { break };
-            if let Some(next) = self.look_at(now, &log) {
-                self.history.due.lock().add(next, &log);
+            let mut locked = Locked { history: &self.history, state: log.state.lock(), log: &log };
+            if let Some(next) = self.look_at(now, &mut locked) {
+                locked.set_due(next);
             }
         }
         self.history.known.lock().expire(now, self.policy.limits().history.retry);
     }
 
     /// Drops what a log no longer keeps. Returns when to look again.
-    fn look_at(&self, now: Instant, log: &Arc<Log>) -> Option<Instant> {
-        let mut locked = Locked { history: &self.history, state: log.state.lock(), log };
+    fn look_at(&self, now: Instant, locked: &mut Locked<'_>) -> Option<Instant> {
+        locked.state.due = None;
         if locked.state.is_removed {
             return None;
         }
-        let channel = name_of(&log.key).channel;
-        let is_on_disk = self.commits.is_some() && self.policy.is_durable(channel);
+        let channel = name_of(&locked.log.key).channel;
+        let is_on_disk = self.is_on_disk(locked.log);
         let Some(bounds) = self.policy.history(channel) else {
             locked.forget();
             return None;
@@ -117,23 +122,22 @@ impl Router {
         while over > 0
             && let Some((_, log)) = by_size.pop_last()
         {
-            // Until the next one is the largest.
             let next = by_size.last_key_value().map_or(0, |((bytes, _), _)| *bytes);
             let mut locked = Locked { history: &self.history, state: log.state.lock(), log: &log };
-            let freed = locked.change(|state| {
-                let mut freed = 0;
-                while freed < over && state.entries > 0 && (state.bytes >= next || freed == 0) {
-                    freed += state.pop(now);
-                }
-                freed
-            });
+            let is_on_disk = self.is_on_disk(&log);
+            let freed = locked.shrink(now, over, next, is_on_disk);
             over = over.saturating_sub(freed);
-            let left = locked.state.bytes;
+            let (left, has_entries) = (locked.state.bytes, locked.state.entries > 0);
             drop(locked);
-            if left > 0 {
+            if has_entries || left > 0 && !is_on_disk {
                 by_size.insert((left, std::cmp::Reverse(log.number)), log);
             }
         }
+    }
+
+    /// Whether the disk has a log, which keeps its epoch as long as it is there.
+    fn is_on_disk(&self, log: &Log) -> bool {
+        self.commits.is_some() && self.policy.is_durable(name_of(&log.key).channel)
     }
 
     /// Takes over what a reload has changed: logs are lost if their channel no longer has history, or has another scope.
@@ -162,6 +166,28 @@ fn size_of(log: &Log) -> (usize, std::cmp::Reverse<u64>) {
 }
 
 impl Locked<'_> {
+    /// Drops the oldest entries until this memory is free, or the log is smaller than `next`. A log without entries is
+    /// forgotten: there could be one for each user that a service names. One that is on disk is not, because an event may
+    /// be between its plan and its commit. Returns the memory that is free.
+    fn shrink(&mut self, now: Instant, wanted: usize, next: usize, is_on_disk: bool) -> usize {
+        let before = self.state.bytes;
+        if self.state.entries == 0 {
+            if is_on_disk {
+                return 0;
+            }
+            if before > 0 {
+                self.forget();
+            }
+            return before;
+        }
+        self.change(|state| {
+            while before - state.bytes < wanted && state.entries > 0 && (state.bytes >= next || state.bytes == before) {
+                state.pop(now);
+            }
+            before - state.bytes
+        })
+    }
+
     /// Forgets the log. It gets another epoch if it is made again.
     pub(super) fn forget(&mut self) {
         self.history.epochs.lock().forget(&self.log.key);

@@ -21,6 +21,9 @@ const CHUNK: usize = 64;
 /// The memory of an entry besides its texts: itself, its place in a chunk, and the headers of its allocations.
 const ENTRY_BYTES: usize = 256;
 
+/// The memory of a log besides its entries and its key: itself, and its places in the maps.
+const LOG_BYTES: usize = 512;
+
 /// An event as later subscribers receive it.
 pub(super) struct Entry {
     pub(super) offset: u64,
@@ -73,14 +76,26 @@ pub(super) struct Log {
     pub(super) state: Mutex<State>,
 }
 
+impl Log {
+    /// A log that holds nothing.
+    pub(super) fn new(number: u64, key: &str, epoch: Arc<str>) -> Self {
+        let state = State::new(epoch, LOG_BYTES + 2 * key.len());
+        Self { number, key: Box::from(key), bytes: AtomicUsize::new(0), state: Mutex::new(state) }
+    }
+}
+
 /// What the lock of a log protects.
 pub(in crate::router) struct State {
     pub(super) epoch: Arc<str>,
     chunks: VecDeque<Chunk>,
     pub(super) entries: usize,
+    /// The memory of the entries, and of the log itself once it has held one.
     pub(super) bytes: usize,
+    own_bytes: usize,
     /// The offset of the last event that entered; 0 if none did.
     pub(super) last: u64,
+    /// When it is to be looked at, to drop what is too old.
+    pub(super) due: Option<Instant>,
     /// When the last entry was dropped, if none is left.
     pub(super) emptied: Option<Instant>,
     /// The map no longer has it: a thread that waited for the lock looks it up again.
@@ -90,13 +105,15 @@ pub(in crate::router) struct State {
 }
 
 impl State {
-    pub(super) fn new(epoch: Arc<str>) -> Self {
+    pub(super) fn new(epoch: Arc<str>, own_bytes: usize) -> Self {
         Self {
             epoch,
             chunks: VecDeque::new(),
             entries: 0,
             bytes: 0,
+            own_bytes,
             last: 0,
+            due: None,
             emptied: None,
             is_removed: false,
             memory: None,
@@ -120,9 +137,9 @@ impl State {
         // Publishers may have looked at the clock before they waited for the lock.
         entry.at = last.map_or(entry.at, |last| entry.at.max(last.at));
         let now = entry.at;
+        self.bytes += entry.bytes() + if self.last == 0 { self.own_bytes } else { 0 };
         self.last = entry.offset;
         self.entries += 1;
-        self.bytes += entry.bytes();
         self.emptied = None;
         let entry = Arc::new(entry);
         match self.chunks.back_mut() {
@@ -187,11 +204,12 @@ impl State {
         bytes
     }
 
-    /// Drops all entries.
+    /// Drops all entries. Nothing of the log is counted any longer.
     pub(super) fn clear(&mut self) {
         while self.entries > 0 {
             self.drop_oldest();
         }
+        self.bytes = 0;
     }
 
     pub(super) fn front(&self) -> Option<&Entry> {

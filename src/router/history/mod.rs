@@ -20,6 +20,7 @@ mod replay;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard};
@@ -34,7 +35,7 @@ use log::{Entry, Log, State};
 pub(super) use durable::LoadedEntry;
 pub(super) use known::{First, Name as IdName};
 pub use publish::Kept;
-pub(super) use publish::{Published, check_once};
+pub(super) use publish::{Published, check_once, once_in_a_reply};
 pub(super) use recover::{Counted, Recovery, Stretch, no_log};
 pub use recover::{RecoverReason, Recovered};
 pub(super) use replay::Replay;
@@ -88,7 +89,7 @@ pub(super) struct History {
     logs: DashMap<Box<str>, Arc<Log>, foldhash::fast::RandomState>,
     /// The number of logs that were ever made.
     made: AtomicU64,
-    /// The memory of all entries.
+    /// The memory of all logs.
     bytes: AtomicUsize,
     epochs: Mutex<Epochs>,
     known: Mutex<Known>,
@@ -146,10 +147,7 @@ impl History {
             return Arc::clone(&log);
         }
         let epoch = self.epochs.lock().of(key);
-        let make = || {
-            let (number, bytes) = (self.made.fetch_add(1, Ordering::Relaxed), AtomicUsize::new(0));
-            Arc::new(Log { number, key: Box::from(key), bytes, state: Mutex::new(State::new(epoch)) })
-        };
+        let make = || Arc::new(Log::new(self.made.fetch_add(1, Ordering::Relaxed), key, epoch));
         Arc::clone(&self.logs.entry(Box::from(key)).or_insert_with(make))
     }
 
@@ -183,9 +181,15 @@ impl Locked<'_> {
         let due = entry.at + bounds::check_after(bounds);
         self.change(|state| state.push(entry, bounds));
         if is_first {
-            self.history.due.lock().add(due, self.log);
+            self.set_due(due);
         }
         is_first
+    }
+
+    /// Lets the log be looked at then.
+    fn set_due(&mut self, at: Instant) {
+        self.state.due = Some(at);
+        self.history.due.lock().add(at, self.log);
     }
 
     /// Changes the entries, and counts their memory.
@@ -202,6 +206,9 @@ impl Locked<'_> {
     /// Takes the log out of the map. Its past is lost.
     fn remove(&mut self) {
         self.change(State::clear);
+        if let Some(due) = self.state.due.take() {
+            self.history.due.lock().remove(due, self.log);
+        }
         self.state.is_removed = true;
         self.history.logs.remove(&*self.log.key);
     }

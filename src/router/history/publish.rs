@@ -176,9 +176,10 @@ pub(in crate::router) fn check_once(envelope: &Envelope<'_>, facts: &Facts<'_>) 
     if !envelope.once() {
         return Ok(());
     }
-    let words = if envelope.in_reply_to().is_some() {
-        "the field 'once' is for events, and this is a reply"
-    } else if !facts.history {
+    if envelope.in_reply_to().is_some() {
+        return Err(once_in_a_reply());
+    }
+    let words = if !facts.history {
         "the field 'once' is for events on a channel with history, which this channel does not have (the key 'history' of \
          its table in [channels])"
     } else if envelope.id().is_none() {
@@ -187,4 +188,9 @@ pub(in crate::router) fn check_once(envelope: &Envelope<'_>, facts: &Facts<'_>) 
         return Ok(());
     };
     Err(Refusal::new(ErrorCode::InvalidEnvelope, words))
+}
+
+/// The refusal of `once` in a reply.
+pub(in crate::router) fn once_in_a_reply() -> Refusal {
+    Refusal::new(ErrorCode::InvalidEnvelope, "the field 'once' is for events, and this is a reply")
 }

@@ -269,7 +269,7 @@ mod tests {
         let now = Instant::now();
         let bounds = LogBounds { size, ttl: Duration::from_secs(1) };
         let epoch: Arc<str> = Arc::from("epoch");
-        let mut state = State::new(Arc::clone(&epoch));
+        let mut state = State::new(Arc::clone(&epoch), 0);
         let mut counted =
             Counted { epoch, from, through: from - 1, most, first: None, count: 0, entries: Snapshot::default() };
         for offset in 1..=last {
@@ -312,7 +312,7 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
         let now = Instant::now();
         let bounds = LogBounds { size: 2, ttl: Duration::from_secs(1) };
-        let mut state = State::new(Arc::from("epoch"));
+        let mut state = State::new(Arc::from("epoch"), 0);
         let counted = |through| Counted {
             epoch: Arc::from("epoch"),
             from: 1,

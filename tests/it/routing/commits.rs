@@ -47,7 +47,8 @@ impl Stage {
     fn session(&self, source: &str, user: &str) -> Arc<Session> {
         let identity = Identity::unproved(Principal::User(user.into()), Permissions::all());
         let outbox = Outbox::new(LIMITS);
-        let registration = Registration { source: source.into(), identity, echo: false, address: None, outbox, will: None };
+        let registration =
+            Registration { source: source.into(), identity, echo: false, address: None, outbox, will: None };
         let session = self.router.attach(self.now, registration).unwrap();
         let wanted = Subscribe::new("*/*/*".parse().unwrap(), Role::Subscriber);
         self.router.subscribe(self.now, &session, &wanted, |_| None).unwrap();

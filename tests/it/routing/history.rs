@@ -106,7 +106,9 @@ fn what_is_too_old_is_dropped_and_a_log_that_stays_empty_is_forgotten() {
     let before = subscribe(&core, &crm, &wanted("Phone/*/*", Recover::Last(1)));
     core.router.detach(core.now, &crm);
     pass(&mut core, 11 * MINUTE);
-    assert_eq!(core.router.size(), Size { logs: 1, ..Size::default() }, "its epoch and offset are kept");
+    let size = core.router.size();
+    assert_eq!((size.logs, size.log_entries), (1, 0), "its epoch and offset are kept");
+    assert!((500..700).contains(&size.log_bytes), "{size:?}");
     pass(&mut core, 58 * MINUTE);
     assert_eq!(core.router.size().logs, 1);
     pass(&mut core, 3 * MINUTE);
@@ -180,6 +182,26 @@ fn beyond_the_memory_of_all_logs_the_largest_loses_its_oldest() {
     core.send(&phone, &event("Phone/Call/Ring", &format!(r#","data":"{huge}""#))).ok().unwrap();
     assert_eq!(core.take(&crm).len(), 1);
     assert!(core.router.size().log_bytes <= 400_000);
+}
+
+#[test]
+fn a_service_that_names_many_users_cannot_use_up_the_memory() {
+    let mut config = config(10);
+    config.history.bytes = 200_000;
+    let core = Core::new(&config);
+    publish(&core, 1..=10);
+    let before = replayed(&core, ALICE, &wanted("Phone/*/*", Recover::Last(99))).1.len();
+    let service = core.attach("cti", None);
+    for user in 0..2_000 {
+        let text = event("Phone/Call/Ring", &format!(r#","user":"user-{user}","data":{user}"#));
+        core.send(&service, &text).map_err(|it| it.refusal).unwrap();
+        let size = core.router.size();
+        assert!(size.log_bytes <= 200_000 && size.logs <= 400, "{size:?}");
+    }
+    let left = replayed(&core, ALICE, &wanted("Phone/*/*", Recover::Last(99))).1;
+    assert!(left.len() < before, "the log that held most lost its oldest: {left:?}");
+    let latest = replayed(&core, Some("user-1999"), &wanted("Phone/*/*", Recover::Last(9))).1;
+    assert_eq!(latest, [1_999]);
 }
 
 #[test]

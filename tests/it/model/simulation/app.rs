@@ -133,6 +133,15 @@ impl<'a> App<'a> {
         let mut draft = self.draft();
         draft.retain = self.odds(1, 5);
         draft.is_null = draft.retain && self.odds(1, 5);
+        draft.once = draft.id.is_some() && self.odds(1, 3) || self.odds(1, 40);
+        let source = &self.conn().source;
+        let sent: Vec<&String> = self.model.known.keys().filter(|(_, of, ..)| of == source).map(|key| &key.3).collect();
+        if draft.once
+            && self.odds(1, 2)
+            && let Some(id) = sent.choose(self.chance)
+        {
+            (draft.id, draft.again) = (Some((*id).clone()), true);
+        }
         draft.padding = if self.odds(1, 6) { self.chance.random_range(0..2_500) } else { 0 };
         draft
     }

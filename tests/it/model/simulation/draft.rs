@@ -71,6 +71,9 @@ pub(super) struct Draft {
     pub(super) idempotent: bool,
     pub(super) retain: bool,
     pub(super) more: bool,
+    pub(super) once: bool,
+    /// Its `id` is that of an earlier event, which is sent again.
+    pub(super) again: bool,
     /// Its payload is `null`.
     pub(super) is_null: bool,
     /// This number of bytes more.
@@ -112,6 +115,7 @@ impl Draft {
             flag("gather", self.gather),
             flag("idempotent", self.idempotent),
             flag("retain", self.retain),
+            flag("once", self.once),
             Some(format!(r#""data":{}"#, self.payload(n))),
             string("target", &self.target),
         ];
@@ -160,7 +164,7 @@ impl Wanted {
 impl Said {
     /// Gives an envelope that is to have an id the one that is its number.
     pub(super) fn number(&mut self, n: u64) {
-        if let Self::Envelope(Draft { id: Some(id), .. }) = self {
+        if let Self::Envelope(Draft { id: Some(id), again: false, .. }) = self {
             *id = n.to_string();
         }
     }

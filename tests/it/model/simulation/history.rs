@@ -1,13 +1,14 @@
 //! The logs of channels with history, as plain lists: what each event's place is, and what a subscription recovers.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
 
 use switchboard::config::{Config, LogBounds};
 use wire::Pattern;
 
 use super::check::{Held, holds};
-use super::draft::{Recovering, Wanted};
+use super::draft::{Draft, Recovering, Wanted};
 use super::model::{ConnId, Kind, Model, is_shared, matches};
 
 /// A channel, and a user if it is not shared.
@@ -15,6 +16,15 @@ pub(super) type LogKey = (String, Option<String>);
 
 /// The events of a log, for ever: the number of each, and when it was accepted.
 pub(super) type Log = Vec<(u64, Instant)>;
+
+/// An id by its log, source and user.
+pub(super) type KnownId = (LogKey, String, Option<String>, String);
+
+/// The first event with an id: when it was accepted, its place, and how many receivers it may have had.
+pub(super) type First = (Instant, u64, RangeInclusive<usize>);
+
+/// The default of `history.retry`.
+const RETRY: Duration = Duration::from_mins(2);
 
 /// What a subscription with a log is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +65,24 @@ impl Model {
         let offset = log.len() as u64;
         self.places.insert(n, (key, offset));
         Some(offset)
+    }
+
+    /// The name of an event's id, if it has `once`.
+    pub(super) fn known_id(&self, sender: ConnId, draft: &Draft, user: Option<&str>) -> Option<KnownId> {
+        let id = draft.id.clone().filter(|_| draft.once)?;
+        let channel = draft.triple[0].clone();
+        let owner = (!is_shared(&channel)).then(|| user.unwrap_or_default().to_owned());
+        Some(((channel, owner), self.conns[sender].source.clone(), user.map(str::to_owned), id))
+    }
+
+    /// Whether `once` is refused, whatever the envelope is.
+    pub(super) fn may_not_be_once(&self, draft: &Draft) -> bool {
+        draft.once && (draft.in_reply_to.is_some() || draft.id.is_none() || self.bounds_of(&draft.triple[0]).is_none())
+    }
+
+    /// Forgets ids whose time is over.
+    pub(super) fn forget_ids(&mut self, now: Instant) {
+        self.known.retain(|_, (at, ..)| now - *at <= RETRY);
     }
 
     /// The log that a subscription has.

@@ -57,6 +57,8 @@ pub(super) enum What {
     DoneOr(&'static str),
     /// A receipt, with as many receivers, and the event's place in a log.
     Receipt(RangeInclusive<usize>, Option<u64>),
+    /// The receipt of an event that was sent before: as many receivers, and the place of the first one.
+    Duplicate(RangeInclusive<usize>, u64),
     /// A subscription, and where its log is.
     Subscribed(Option<Told>),
     /// A session joined or left.

@@ -8,7 +8,7 @@ use switchboard::router::SessionId;
 
 use super::cast::Style;
 use super::draft::{Draft, Said, Wanted};
-use super::history::{DueReplay, Told};
+use super::history::{DueReplay, First, Told};
 use super::inbox::{Due, DueValue, Stage, What};
 use super::model::{
     Answer, ConnId, Event, Kind, Model, Receivers, Sub, is_all_protected, is_droppable, is_protected, is_shared,
@@ -38,6 +38,8 @@ pub(super) enum Verdict {
         receivers: Receivers,
         user: Option<String>,
     },
+    /// An event that was sent before.
+    Duplicate(First),
 }
 
 impl Model {
@@ -54,6 +56,9 @@ impl Model {
         if draft.source.as_ref().is_some_and(|source| *source != conn.source) {
             return refused("SOURCE_MISMATCH", looks_like_request && draft.in_reply_to.is_none());
         }
+        if self.may_not_be_once(draft) {
+            return refused("INVALID_ENVELOPE", looks_like_request && draft.in_reply_to.is_none());
+        }
         if let Some(id) = &draft.in_reply_to {
             return match self.answerable(sender, id) {
                 Some(to) => Verdict::Reply { to: Some(to), turn: conn.turns.iter().position(|turn| turn.id == *id) },
@@ -61,6 +66,9 @@ impl Model {
             };
         }
         if let Some((turn, to)) = self.turn(sender, draft) {
+            if draft.once {
+                return Verdict::Refused("INVALID_ENVELOPE");
+            }
             return Verdict::Reply { to, turn: Some(turn) };
         }
         let shared = is_shared(&draft.triple[0]);
@@ -77,7 +85,7 @@ impl Model {
         let (candidates, _) = candidates;
         if is_request {
             return match candidates.is_empty() && (protected || !draft.gather) {
-                _ if draft.retain => Verdict::Failed("INVALID_ENVELOPE"),
+                _ if draft.retain || draft.once => Verdict::Failed("INVALID_ENVELOPE"),
                 true => Verdict::Failed("NO_HANDLER"),
                 false => Verdict::Request { candidates, user },
             };
@@ -87,6 +95,9 @@ impl Model {
         }
         if conn.user.is_some() && self.services_publish_on.as_ref() == Some(&draft.triple[0]) {
             return Verdict::Refused("FORBIDDEN");
+        }
+        if let Some(first) = self.known_id(sender, draft, user.as_deref()).and_then(|id| self.known.get(&id)) {
+            return Verdict::Duplicate(first.clone());
         }
         let receivers = self.receivers(sender, draft, user.as_deref());
         Verdict::Event { receivers, user }
@@ -149,6 +160,10 @@ impl Model {
                 };
                 self.asked.insert(n, asked);
             }
+            Verdict::Duplicate((_, place, receivers)) => {
+                let what = What::Duplicate(receivers, place);
+                self.owe(sender, Due::on_broker("Message", "Receipt", id, what));
+            }
             Verdict::Event { receivers, user } => self.published(now, (sender, n), draft, receivers, user),
         }
     }
@@ -175,6 +190,9 @@ impl Model {
             self.conns[conn].inbox.owed.insert(n);
         }
         let place = self.enters(now, n, &draft.triple[0], user.as_deref());
+        if let (Some(known), Some(place)) = (self.known_id(sender, draft, user.as_deref()), place) {
+            self.known.insert(known, (now, place, at_least..=at_most));
+        }
         if let Some(id) = &draft.id {
             let what = What::Receipt(at_least..=at_most, place);
             self.owe(sender, Due::on_broker("Message", "Receipt", Some(id.clone()), what));

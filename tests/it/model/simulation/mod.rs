@@ -67,6 +67,20 @@ fn a_seed_plays_the_same_again() {
     }
 }
 
+#[test]
+fn the_worlds_have_replays_and_duplicates() {
+    let marks = [r#""replayed":true"#, r#""Duplicate":true"#, "TOO_OLD", "AHEAD", r#""RecoverReason":"EPOCH""#];
+    let mut seen = marks.map(|_| 0);
+    for seed in 0..30 {
+        let mut world = World::new(seed);
+        run(&mut world).unwrap();
+        for (count, mark) in seen.iter_mut().zip(marks) {
+            *count += world.lines.iter().filter(|line| line.contains(mark)).count();
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 3), "{marks:?}: {seen:?}");
+}
+
 fn number_from(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
 }

@@ -12,7 +12,7 @@ use wire::Pattern;
 use super::cast::Style;
 use super::check::adapter_pattern;
 use super::draft::{Draft, Wanted};
-use super::history::{Log, LogKey, bounds};
+use super::history::{First, KnownId, Log, LogKey, bounds};
 use super::inbox::Inbox;
 use super::requests::Asked;
 
@@ -43,6 +43,8 @@ pub(super) struct Model {
     pub(super) logs: BTreeMap<LogKey, Log>,
     /// The place of each event in its log.
     pub(super) places: BTreeMap<u64, (LogKey, u64)>,
+    /// The ids of events with `once` that are known.
+    pub(super) known: BTreeMap<KnownId, First>,
     /// The epoch of all logs, once somebody was told.
     pub(super) epoch: Option<String>,
     /// Since when the broker drains.
@@ -222,6 +224,7 @@ impl Model {
             bounds: bounds(config),
             logs: BTreeMap::new(),
             places: BTreeMap::new(),
+            known: BTreeMap::new(),
             epoch: None,
             draining: None,
             drained_from: 0,

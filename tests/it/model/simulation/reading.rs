@@ -1,5 +1,6 @@
 //! What must hold of each message that a session receives, one function a rule.
 
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -270,18 +271,25 @@ fn is_due(due: &Due, frame: &Frame<'_>) -> bool {
             What::Refused(expected) => !done && code == Some(expected),
             What::DoneOr(expected) => done || code == Some(expected),
             What::Subscribed(told) => done && is_told(told.as_ref(), frame),
+            What::Duplicate(receivers, place) => {
+                done && *frame.data("Duplicate") == Value::Bool(true)
+                    && frame.data("Offset").as_u64() == Some(*place)
+                    && is_within(receivers, frame.data("Receivers"))
+            }
             What::Receipt(receivers, place) => {
-                done && frame.data("Offset").as_u64() == *place
-                    && frame
-                        .data("Receivers")
-                        .as_u64()
-                        .is_some_and(|it| receivers.contains(&usize::try_from(it).unwrap()))
+                done && frame.data("Duplicate").is_null()
+                    && frame.data("Offset").as_u64() == *place
+                    && is_within(receivers, frame.data("Receivers"))
             }
             What::Cancelled => true,
             What::Presence { session, .. } => frame.data("SessionId") == session.as_str(),
             What::Draining => frame.data("ReconnectAfterMs").is_u64(),
             What::Expiring { seconds, .. } => *frame.data("ExpiresInSeconds") == *seconds,
         }
+}
+
+fn is_within(range: &RangeInclusive<usize>, number: &Value) -> bool {
+    number.as_u64().is_some_and(|number| range.contains(&usize::try_from(number).unwrap()))
 }
 
 /// The reply to Subscribe says where the log is, and what became of `recover`.

@@ -46,6 +46,7 @@ impl World {
         self.note(format!("clock +{}", humantime::format_duration(time)));
         self.look_at_outboxes();
         self.model.expire(self.now);
+        self.model.forget_ids(self.now);
         self.model.announce(self.now);
         self.router.expire(self.now);
         for seat in 0..self.seats.len() {
