@@ -46,7 +46,8 @@ impl Client {
 
     /// Returns on another connection. Returns `data` of the reply.
     async fn resume(&mut self, broker: &Broker) -> Value {
-        self.peer = broker.raw(self.name).await;
+        // The older connection, if there is one, stays open meanwhile.
+        let _older = std::mem::replace(&mut self.peer, broker.raw(self.name).await);
         let resume = json!({"resume": {"token": self.token, "received": self.received}, "token": self.proof});
         let reply = self.peer.register(self.name, resume).await;
         self.token = token(&reply);
