@@ -26,9 +26,10 @@ impl Rate {
         (limits.rate_bytes > 0).then(|| Box::new(Self::new(now, limits.rate_bytes, limits.rate_bytes.max(message))))
     }
 
-    /// How much was used when something was counted last.
-    pub(super) fn used(&self) -> (f64, Instant) {
-        (self.tokens, self.counted)
+    /// How much is used when this number of frames or bytes is counted now.
+    pub(super) fn used(&self, now: Instant, read: u32) -> (f64, Instant) {
+        let earned = now.saturating_duration_since(self.counted).as_secs_f64() * self.per_second.unwrap_or_default();
+        ((self.tokens + earned).min(self.burst) - f64::from(read), now)
     }
 
     /// Goes on with what was used on another connection.
@@ -39,9 +40,7 @@ impl Rate {
     /// Counts a number of frames or bytes that were read. Returns when the next may be read, if not at once.
     pub(super) fn count(&mut self, now: Instant, read: u32) -> Option<Instant> {
         let per_second = self.per_second?;
-        let earned = now.saturating_duration_since(self.counted).as_secs_f64() * per_second;
-        self.tokens = (self.tokens + earned).min(self.burst) - f64::from(read);
-        self.counted = now;
+        (self.tokens, self.counted) = self.used(now, read);
         (self.tokens < 0.0).then(|| now + Duration::from_secs_f64(-self.tokens / per_second))
     }
 }

@@ -69,7 +69,7 @@ impl Connection {
         let Some(mut line) = session.hold_line(self.attachment) else { return Next::Replaced };
         let next = self.take_in(now, text, router, Some(&mut line));
         match next {
-            Next::Stay(_) | Next::Replaced => line.set_allowances(self.allowances()),
+            Next::Stay(_) | Next::Replaced => line.set_allowances(self.allowances(now)),
             Next::TooManyMalformed | Next::Unregister(_) => line.end(),
         }
         next
@@ -131,8 +131,10 @@ impl Connection {
         }
     }
 
-    fn allowances(&self) -> Allowances {
-        Allowances { messages: self.rate.used(), bytes: self.rate_bytes.as_ref().map(|rate| rate.used()) }
+    /// What the session has used of its rates, with the message that is being handled.
+    fn allowances(&self, now: Instant) -> Allowances {
+        let bytes = self.rate_bytes.as_ref().map(|rate| rate.used(now, 0));
+        Allowances { messages: self.rate.used(now, 1), bytes }
     }
 
     /// Goes on with what the session has used of its rates.

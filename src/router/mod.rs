@@ -138,6 +138,7 @@ pub struct Router {
 enum Logged {
     ProtectedHandler,
     NamelessReply,
+    EndedAway,
 }
 
 impl Logged {
@@ -147,6 +148,8 @@ impl Logged {
             // A site with many agents can share one address.
             Self::ProtectedHandler => 600,
             Self::NamelessReply => 60,
+            // As many as there are of sessions that register.
+            Self::EndedAway => 10_000,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::{ByTime, Known};
 use crate::router::end::Ending;
 use crate::router::outbox::{End, Shed};
 use crate::router::session::Session;
-use crate::router::{Router, SessionId};
+use crate::router::{Logged, Router, SessionId};
 
 /// How many bytes a sweep takes from one session before it looks which one keeps most.
 const SHED_BYTES: usize = 64 << 10;
@@ -203,8 +203,11 @@ impl Router {
             line.stage = Stage::Ended;
             ending
         };
-        let (source, user, reason) = (session.source(), session.user(), ending.words());
-        tracing::info!(source, user, session = %session.id, reason, "a session that was away has ended");
+        if let Some(omitted) = self.count_line(now, session, Logged::EndedAway) {
+            let (source, user, reason) = (session.source(), session.user(), ending.words());
+            let omitted = (omitted > 0).then_some(omitted);
+            tracing::info!(source, user, session = %session.id, reason, omitted, "left, without a connection");
+        }
         // Nobody takes what waits.
         session.outbox().discard(End::Detached);
         self.end_session(now, session, ending);
