@@ -1,17 +1,22 @@
 //! What does a log cost? An event on a channel with history, with and without `once`, beside one on a channel without and
-//! beside a log that keeps strings; and the replay of a log, beside one that makes each text anew.
+//! beside a log that keeps strings; the replay of a log, beside one that makes each text anew; and a commit of durable events,
+//! beside a file that is only appended to and synced.
 
 #![allow(clippy::unwrap_used, reason = "a bench fails loudly")]
 
 use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use parking_lot::Mutex;
 use switchboard::config::{Channel, Config, LogBounds};
 use switchboard::router::{OnFull, Session};
+use switchboard::store::history::{Change, Entry, HistoryFile, HistoryLimits, HistorySettings, LogName};
+use switchboard::store::{FolderLock, KeySource};
 use switchboard::websocket::Frame;
 use wire::command::Role;
 use wire::{DecodeLimits, decode};
@@ -25,6 +30,9 @@ const PAYLOADS: [usize; 2] = [256, 4 << 10];
 
 /// The events that a log keeps.
 const KEPT: usize = 1_000;
+
+/// The events that share a commit.
+const SHARED: [usize; 3] = [1, 10, 100];
 
 fn main() {
     divan::main();
@@ -136,5 +144,52 @@ fn replay_by_marking_each_text(bencher: Bencher<'_, '_>, bytes: usize) {
             let body = text.trim_end_matches('}');
             batch.push(Frame::join(&[body, ",\"replayed\":true}"], false));
         }
+    });
+}
+
+/// Events of as many users as share the commit, sealed and synced.
+#[divan::bench(args = SHARED, sample_count = 50, sample_size = 1)]
+fn commit_durable_events(bencher: Bencher<'_, '_>, events: usize) {
+    // On the disk of the build, because a folder for temporary files can be in memory.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let settings = HistorySettings { data_dir: folder.path().to_owned(), key: KeySource::DataFolder };
+    let limits = HistoryLimits { disk_bytes: 1 << 30, retry: Duration::from_mins(2), ids: 1_000_000 };
+    let lock = FolderLock::take(folder.path()).unwrap();
+    let mut history = HistoryFile::open(&settings, limits, &lock, &mut |_| {}).unwrap();
+    let text: Box<str> = support::event(["Phone", "Call", "Ringing"], PAYLOADS[0]).into();
+    let entry = Entry {
+        at: 0,
+        topic: "Call".into(),
+        subtopic: "Ringing".into(),
+        user: None,
+        to_all: false,
+        target: None,
+        text,
+    };
+    let mut offset = 0;
+    bencher.counter(ItemsCount::new(events)).bench_local(|| {
+        offset += 1;
+        let change = |user: usize| Change::Append {
+            log: LogName { channel: "Phone".into(), user: Some(format!("user {user}").into()) },
+            epoch: "epoch".into(),
+            offset,
+            entry: entry.clone(),
+            known: None,
+            first: 1,
+        };
+        #[expect(clippy::disallowed_methods, reason = "a bench has a clock")]
+        history.apply(Instant::now(), 0, &(0..events).map(change).collect::<Vec<_>>()).unwrap();
+    });
+}
+
+/// The least that a commit can be: the texts are written, and synced once.
+#[divan::bench(args = SHARED, sample_count = 50, sample_size = 1)]
+fn append_to_a_plain_file(bencher: Bencher<'_, '_>, events: usize) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut file = File::create(folder.path().join("log")).unwrap();
+    let text = support::event(["Phone", "Call", "Ringing"], PAYLOADS[0]);
+    bencher.counter(ItemsCount::new(events)).bench_local(|| {
+        file.write_all(text.repeat(events).as_bytes()).unwrap();
+        file.sync_data().unwrap();
     });
 }

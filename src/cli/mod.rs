@@ -14,6 +14,7 @@ mod credentials;
 mod data;
 mod exec;
 mod handle;
+mod history;
 pub mod open_files;
 mod output;
 mod permissions;
@@ -98,6 +99,8 @@ enum Command {
     Credentials(credentials::Arguments),
     /// Check the audit log
     Audit(audit::Arguments),
+    /// Look at the logs of durable channels, and repair their file
+    History(history::Arguments),
     /// Make tokens for applications
     Token(token::TokenArgs),
     /// Make and renew certificates for TLS
@@ -242,6 +245,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Serve(arguments) => Ok(serve::serve(arguments)),
         Command::Credentials(arguments) => Ok(credentials::run(&arguments)),
         Command::Audit(arguments) => audit::run(arguments, output),
+        Command::History(arguments) => history::run(arguments, output),
         Command::Token(arguments) => token::run(&arguments, output),
         Command::Cert(arguments) => cert::run(arguments, output),
         Command::Check(arguments) => check::run(&arguments, output),

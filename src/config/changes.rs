@@ -49,6 +49,9 @@ const WITH_RESTART: &[&str] = &[
     "auth.mode",
     // Subscriptions and retained values are kept by it.
     "channels.NAME.fold_case",
+    // The file is opened at start.
+    "channels.NAME.history.durable",
+    "channels.NAME.retain",
     "credentials",
     "salesforce",
     "tls.listen",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::file::unknown;
 use super::mistake::Report;
 use super::reference::{Key, TICK};
-use super::slot::Slot;
+use super::slot::{Slot, Word};
 use super::value::{Item, Value};
 use super::{Channel, Config};
 
@@ -18,11 +18,16 @@ pub struct History {
     pub ids: usize,
     /// `bytes`: memory of all logs.
     pub bytes: usize,
+    /// `disk_bytes`: disk of all durable logs.
+    pub disk_bytes: usize,
+    /// `commit`: how long a durable event waits for others that share its commit.
+    pub commit: Duration,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { retry: Duration::from_mins(2), ids: 1_000_000, bytes: 256 << 20 }
+        let commit = Duration::from_millis(2);
+        Self { retry: Duration::from_mins(2), ids: 1_000_000, bytes: 256 << 20, disk_bytes: 1 << 30, commit }
     }
 }
 
@@ -58,19 +63,53 @@ pub(crate) static HISTORY_KEYS: &[Key<Config>] = &[
         default: "268435456",
         unit: "bytes",
         meaning: "Memory of the events that all channels with `history` keep. Beyond that, the log that holds most loses \
-                  its oldest events.",
+                  its oldest events; a durable one only loses the copy in memory.",
+    },
+    Key {
+        name: "history.disk_bytes",
+        slot: Slot::Size(1, |it| &mut it.history.disk_bytes),
+        default: "1073741824",
+        unit: "bytes",
+        meaning: "Disk of the events of all durable channels. Beyond that, the log unused for longest is removed, and the \
+                  log says so.",
+    },
+    Key {
+        name: "history.commit",
+        slot: Slot::Span(Duration::ZERO, |it| &mut it.history.commit),
+        default: r#""2ms""#,
+        unit: "",
+        meaning: "How long an event of a durable channel waits at most for others that share its commit to the disk.",
     },
 ];
+
+/// The key `history.durable` of `[channels.NAME]`, which is a member of `history`.
+pub(super) const DURABLE_KEY: Key<Channel> = Key {
+    name: "history.durable",
+    slot: Slot::Switch(|it| &mut it.durable),
+    default: "false",
+    unit: "",
+    meaning: "Whether the channel's logs are on disk, in `history.redb` in the data folder: an event is delivered, and its \
+              receipt sent, only after that. A member of `history`: `{ size = 1000, ttl = \"10m\", durable = true }`.",
+};
+
+/// The key `retain` of `[channels.NAME]`.
+pub(super) const RETAIN_KEY: Key<Channel> = Key {
+    name: "retain",
+    slot: Slot::Word(&[Word { word: "durable", put: |it| it.retain_durable = true }]),
+    default: "none",
+    unit: "",
+    meaning: "`\"durable\"`: the channel's retained values are on disk, so they survive a restart.",
+};
 
 /// The key `history` of `[channels.NAME]`.
 pub(super) const LOG_KEY: Key<Channel> = Key {
     name: "history",
-    slot: Slot::Removable("table of `size` and `ttl`", read_log, |it| it.history = None),
+    slot: Slot::Removable("table of `size`, `ttl` and `durable`", read_log, |it| it.history = None),
     default: "none",
     unit: "",
     meaning: "Keeps the last events of the channel, for subscribers that ask for them with `recover`: \
               `{ size = 1000, ttl = \"10m\" }`. There is one log for each user, or one in all if the channel is shared; \
-              `size` is the events of one log, `ttl` how long each is kept. Both are needed.",
+              `size` is the events of one log, `ttl` how long each is kept. Both are needed; `durable` is not.",
 };
 
 /// The members of `channels.NAME.history`.
@@ -91,12 +130,16 @@ fn read_log(channel: &mut Channel, key: &str, item: &Item, report: &mut Report) 
         return false;
     };
     let mut bounds = LogBounds { size: 0, ttl: Duration::ZERO };
-    let mut good = true;
+    let (mut good, mut durable) = (true, false);
     for (name, item) in members {
+        if name == "durable" {
+            good &= Slot::Switch(|it: &mut bool| it).put(&mut durable, &format!("{key}.durable"), item, report);
+            continue;
+        }
         match LOG_KEYS.iter().find(|known| known.name == name) {
             Some(known) => good &= known.slot.put(&mut bounds, &format!("{key}.{}", known.name), item, report),
             None => {
-                let known = LOG_KEYS.iter().map(|key| key.name);
+                let known = LOG_KEYS.iter().map(|key| key.name).chain(["durable"]);
                 report.push(unknown(item.place.clone(), name, &format!("{key}."), known));
                 good = false;
             }
@@ -108,6 +151,7 @@ fn read_log(channel: &mut Channel, key: &str, item: &Item, report: &mut Report) 
     }
     if good {
         channel.history = Some(bounds);
+        channel.durable = durable;
     }
     good
 }

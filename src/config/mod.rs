@@ -202,6 +202,10 @@ pub struct Channel {
     pub fold_case: bool,
     /// What its logs keep, if it has history.
     pub history: Option<LogBounds>,
+    /// Whether its logs are on disk.
+    pub durable: bool,
+    /// Whether its retained values are on disk.
+    pub retain_durable: bool,
 }
 
 /// `channels.NAME.scope`
@@ -398,6 +402,13 @@ impl Limits {
 /// `protected.patterns` where the file says nothing: the vendor's own requests that carry passwords.
 pub const PROTECTED: [&str; 4] =
     ["*/User/FetchCredentials", "*/Agent/SetUserInfo", "*/Connection/ReInit", "*/Agent/Login"];
+
+impl Config {
+    /// Whether a channel keeps something on disk.
+    pub fn keeps_history(&self) -> bool {
+        self.channels.values().any(|channel| channel.durable || channel.retain_durable)
+    }
+}
 
 impl Default for Config {
     fn default() -> Self {

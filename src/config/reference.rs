@@ -451,4 +451,6 @@ pub(crate) static CHANNEL_KEYS: &[Key<Channel>] = &[
         meaning: "Whether topic and subtopic are compared without regard to ASCII case.",
     },
     history::LOG_KEY,
+    history::DURABLE_KEY,
+    history::RETAIN_KEY,
 ];

@@ -148,7 +148,9 @@ fn words(channel: Channel) -> String {
     let history = channel.history.map_or_else(String::new, |LogBounds { size, ttl }| {
         format!(", history of {size} events for {}", humantime::format_duration(ttl))
     });
-    format!("{scope}{publish}{overflow}{fold}{history}")
+    let durable = if channel.durable { ", on disk" } else { "" };
+    let retain = if channel.retain_durable { ", durable retained values" } else { "" };
+    format!("{scope}{publish}{overflow}{fold}{history}{durable}{retain}")
 }
 
 fn joined<T: ToString>(items: &[T]) -> String {

@@ -241,6 +241,7 @@ enum Turn {
     /// Boxed: it is large, and every turn is moved.
     Verified(Box<Result<Identity, AuthError>>),
     Relieved,
+    Committed,
     Gone(Ended),
 }
 
@@ -328,6 +329,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Turn::Ended(end) => self.handle(now(), Input::Ended(end)),
                 Turn::Verified(identity) => self.handle(now(), Input::Verified(*identity)),
                 Turn::Relieved => self.handle(now(), Input::Relieved),
+                Turn::Committed => self.handle(now(), Input::Committed),
                 Turn::Gone(ended) => return self.ending(ended),
             };
             match effect {
@@ -385,6 +387,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
         if connection.poll_pause(cx).is_ready() {
             return Poll::Ready(Turn::Relieved);
+        }
+        if connection.poll_commits(cx).is_ready() {
+            return Poll::Ready(Turn::Committed);
         }
         if socket.is_writing() {
             if let Poll::Ready(end) = connection.poll_end(cx) {

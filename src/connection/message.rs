@@ -79,6 +79,11 @@ impl Connection {
             Some(text) => decode(text, limits),
             None => Err(binary()),
         };
+        if self.commits.is_some() && !decoded.as_ref().is_ok_and(|envelope| self.joins_commits(envelope, router)) {
+            // It is not taken in yet.
+            self.hold(text);
+            return Next::Stay(None);
+        }
         match &decoded {
             Err(malformed) => {
                 line.filter(|_| text.is_some()).into_iter().for_each(HeldLine::count_received);
@@ -95,6 +100,12 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// Whether an envelope may wait for the disk together with those that do.
+    fn joins_commits(&self, envelope: &Envelope<'_>, router: &Router) -> bool {
+        let session = self.session().filter(|_| !envelope.triple().is_broker());
+        session.is_some_and(|session| router.waits_for_commit(session, envelope))
     }
 
     /// Counts a frame against the rate. A session that is too fast is read more slowly.
@@ -121,20 +132,13 @@ impl Connection {
             return;
         };
         match router.route(now, session, envelope) {
-            Ok(Routed { receipt, mut pressed, secret }) => {
-                self.secret_read |= secret;
-                pressed.retain(|receiver| !Arc::ptr_eq(receiver, session));
-                if let (Some(receipt), Some(id)) = (receipt, envelope.id()) {
-                    let kept = receipt.kept.as_ref().map(|it| notice::Kept {
-                        offset: it.position.offset,
-                        epoch: &it.position.epoch,
-                        is_duplicate: it.is_duplicate,
-                    });
-                    self.push(now, notice::receipt(id, receipt.receivers, kept, receipt.hint.as_deref()));
-                }
-                if !pressed.is_empty() {
-                    self.wait_for_receivers(now, pressed);
-                }
+            Ok(Routed { ticket: Some(ticket), .. }) => {
+                self.wait_for_commit(envelope.id(), envelope.text().len(), ticket);
+            }
+            Ok(routed) => {
+                self.secret_read |= routed.secret;
+                let session = Arc::clone(session);
+                self.routed(now, Some(&session), envelope.id(), routed);
             }
             Err(Denied { refusal, is_request }) => {
                 // It may be a late answer to a request on a protected triple.

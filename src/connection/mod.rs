@@ -7,6 +7,7 @@
 
 mod closing;
 mod command;
+mod commits;
 mod driver;
 mod failed_logins;
 mod handshake_token;
@@ -43,6 +44,7 @@ use crate::config::Limits;
 use crate::router::{Allowance, End, Ending, OnFull, Router, Session};
 use crate::websocket::{Frame, ping};
 use command::Verifying;
+use commits::Commits;
 use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
 use pause::Pause;
@@ -73,6 +75,8 @@ pub enum Input<'a> {
     Verified(Result<Identity, AuthError>),
     /// The receivers that the connection waited for are relieved.
     Relieved,
+    /// Envelopes that waited for the disk are on it, or refused.
+    Committed,
     /// The peer takes nothing, although there is something to take.
     Blocked,
     /// The peer took something.
@@ -135,6 +139,8 @@ pub struct Connection {
     /// Counts bytes, if they are limited.
     rate_bytes: Option<Box<Rate>>,
     pause: Option<Pause>,
+    /// Envelopes that wait for the disk.
+    commits: Option<Box<Commits>>,
     /// How long it may wait for receivers. Made at the first wait.
     allowance: Option<Box<Allowance>>,
     /// Malformed messages in a row.
@@ -194,6 +200,7 @@ impl Connection {
             rate: Rate::new(now, limits.rate, limits.burst),
             rate_bytes: Rate::of_bytes(now, &limits),
             pause: None,
+            commits: None,
             allowance: None,
             malformed: 0,
             unregistered_requests: 0,
@@ -242,7 +249,7 @@ impl Connection {
 
     /// Whether the next message may be read now.
     pub fn reads(&self) -> bool {
-        self.verifying.is_none() && self.pause.is_none() && self.replies.len() < REPLIES_MAX
+        self.verifying.is_none() && self.pause.is_none() && self.may_join() && self.replies.len() < REPLIES_MAX
     }
 
     /// Whether it waits for the verifier.
@@ -355,7 +362,9 @@ impl Connection {
                 self.heartbeat.hear();
                 None
             }
-            Input::Timeout | Input::Verified(_) | Input::Drain(_) | Input::Restart if self.is_replaced() => {
+            Input::Timeout | Input::Verified(_) | Input::Committed | Input::Drain(_) | Input::Restart
+                if self.is_replaced() =>
+            {
                 Some(self.replaced(now))
             }
             Input::Timeout => {
@@ -369,6 +378,7 @@ impl Connection {
                 self.end_pause(now);
                 None
             }
+            Input::Committed => self.committed(now, router),
             Input::Blocked => {
                 self.heartbeat.not_read();
                 self.timers.set(Timer::SlowConsumer, now + self.limits.slow_consumer);

@@ -13,7 +13,7 @@ use super::command::{Verifying, register, seconds};
 use super::message::Next;
 use super::pause::Pause;
 use super::{Connection, Effect, Phase};
-use crate::router::{Allowances, End, HeldLine, Resumption, Router, Session, Ticket};
+use crate::router::{Allowances, End, HeldLine, ResumeTicket, Resumption, Router, Session};
 use crate::websocket::Frame;
 
 impl Connection {
@@ -51,7 +51,7 @@ impl Connection {
                 Some(ticket)
             }
         };
-        let Some(Ticket { token, grace }) = ticket else {
+        let Some(ResumeTicket { token, grace }) = ticket else {
             self.push(now, notice::success(&register(), id, more.into()));
             return;
         };
@@ -97,6 +97,7 @@ impl Connection {
     /// Another connection has the session. This one is told, and closes.
     pub(super) fn replaced(&mut self, now: Instant) -> Effect {
         self.give_up_renewal(now);
+        self.give_up_commits(now);
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
             self.log_replaced(&session);
             self.replies.push_back(notice::replaced(&session.id().to_string()).into());

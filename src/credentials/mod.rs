@@ -8,9 +8,10 @@ mod exchange;
 mod fetch;
 mod source;
 
+pub use crate::store::{KEY_VARIABLE, KeySource};
 pub use directory::{
-    Change, Delimiter, Directory, DirectoryError, Entry, FieldFault, Import, KEY_VARIABLE, KeySource, OldRecords,
-    PASSWORD_BYTES_MAX, Rekeyed, RowMessage, Settings, has_blank_end, read_import,
+    Change, Delimiter, Directory, DirectoryError, Entry, FieldFault, Import, OldRecords, PASSWORD_BYTES_MAX, Rekeyed,
+    RowMessage, Settings, has_blank_end, read_import,
 };
 pub use fetch::FetchCredentials;
 pub use source::{Credentials, Found, Source};

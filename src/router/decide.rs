@@ -38,6 +38,10 @@ pub(super) struct Facts<'e> {
     pub(super) only: bool,
     /// The channel keeps its last events.
     pub(super) history: bool,
+    /// Its logs are on disk.
+    pub(super) durable: bool,
+    /// Its retained values are on disk.
+    pub(super) retains_durably: bool,
     /// What a full queue does with an event of the channel.
     pub(super) on_full: OnFull,
 }

@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use wire::{Envelope, ErrorCode, Field, Refusal, Splice, check_name};
 
+use crate::router::commit::To;
 use crate::router::decide::Facts;
 use crate::router::deliver::Traced;
 use crate::router::history::{Position, Published};
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
 use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
+use crate::router::policy::Limits;
 use crate::router::session::Session;
 use crate::router::{Receipt, Routed, Router, Scope};
 use crate::websocket::Frame;
@@ -74,6 +76,15 @@ impl<'e> Forms<'e> {
         frame
     }
 
+    /// The text of what is kept, without mark and place.
+    pub(super) fn stored(&self) -> String {
+        Frame::from(
+            self.with_sender(Self { position: None, ..Self::new(self.envelope, self.source, self.scope) }.splice()),
+        )
+        .text()
+        .to_owned()
+    }
+
     /// The form that is kept as a retained value.
     pub(super) fn retained(&self) -> Frame {
         self.kept("retained")
@@ -86,11 +97,15 @@ impl<'e> Forms<'e> {
 
     /// The form that is kept, with a mark. On a user-scoped channel `user` is spliced in when it is sent again.
     fn kept(&self, mark: &'static str) -> Frame {
-        let splice = match self.scope {
-            Scope::Shared(Some(user)) => self.splice().string("user", user),
-            Scope::User(_) | Scope::Shared(None) => self.splice(),
-        };
-        splice.flag(mark).into()
+        self.with_sender(self.splice()).flag(mark).into()
+    }
+
+    /// On a shared channel, the user belongs to what is kept.
+    fn with_sender<'s>(&'s self, splice: Splice<'s>) -> Splice<'s> {
+        match self.scope {
+            Scope::Shared(Some(user)) => splice.string("user", user),
+            Scope::User(_) | Scope::Shared(None) => splice,
+        }
     }
 }
 
@@ -102,8 +117,25 @@ impl Subscription {
 }
 
 impl Router {
-    /// Publishes an event, and keeps it if it is to be retained.
+    /// Publishes an event, and keeps it if it is to be retained. On a durable channel it waits for its commit first.
     pub(super) fn publish(
+        &self,
+        now: Instant,
+        sender: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        scope: Scope<'_>,
+        matches: &Matches,
+        facts: &Facts<'_>,
+    ) -> Result<Routed, Refusal> {
+        if self.is_durable(envelope, facts) {
+            let ticket = self.commit(now, sender, envelope, To::Rules)?;
+            return Ok(Routed { ticket: Some(Box::new(ticket)), ..Routed::default() });
+        }
+        self.publish_now(now, sender, envelope, scope, matches, facts)
+    }
+
+    /// Publishes an event that need not be committed, or was.
+    pub(super) fn publish_now(
         &self,
         now: Instant,
         sender: &Arc<Session>,
@@ -125,7 +157,7 @@ impl Router {
             Some(_) if !exact => self.hint(now, sender, envelope, scope, receivers),
             _ => None,
         };
-        Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), pressed, secret: false })
+        Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), pressed, ..Routed::default() })
     }
 
     /// Publishes an event on a channel without history. Returns, too, whether a pattern of the sender's own scope names
@@ -145,8 +177,9 @@ impl Router {
         }
         // Held over the pushes: the value that is kept at last is the one that is delivered last.
         let _order = self.retained.order(&facts.canonical);
-        let (frame, look_up) = ((forms.retained(), None), || self.subscribers(facts, scope));
-        let matches = self.retained.keep(&self.policy, sender, envelope, scope, facts, frame, look_up)?;
+        let (limits, frame) = (self.limits_of(envelope, facts), (forms.retained(), None));
+        let (in_force, look_up) = ((&self.policy, &limits), || self.subscribers(facts, scope));
+        let matches = self.retained.keep(in_force, sender, envelope, scope, facts, frame, look_up)?;
         Ok((self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact))
     }
 
@@ -169,31 +202,59 @@ impl Router {
         if facts.protected {
             return Err(Refusal::new(ErrorCode::Forbidden, "a protected triple is never an event"));
         }
+        if self.is_durable(envelope, &facts) {
+            // Its outcome is not waited for. A refusal is logged.
+            self.commit(now, adapter, envelope, To::Announced(user.map(Box::from)))?;
+            return Ok(Routed::default());
+        }
+        self.announced(now, adapter, envelope, user, &facts, None)
+    }
+
+    /// Publishes what an adapter announces, and need not be committed or was. `committed`: the users in whose logs it is.
+    pub(super) fn announced(
+        &self,
+        now: Instant,
+        adapter: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        user: Option<&str>,
+        facts: &Facts<'_>,
+        committed: Option<&[Arc<str>]>,
+    ) -> Result<Routed, Refusal> {
         let is_for_all = user.is_none() && !facts.shared;
         let scope = match user {
             Some(user) if !facts.shared => Scope::User(user),
             user => Scope::Shared(user),
         };
         let logged = match facts.history && !is_for_all {
-            true => self.publish_logged(now, adapter, envelope, scope, &facts)?,
+            true => self.publish_logged(now, adapter, envelope, scope, facts)?,
             false => None,
         };
         let (delivery, kept) = match logged {
             Some(Published { delivery, kept, .. }) => (delivery, Some(kept)),
-            None if facts.history && is_for_all => (self.announce_to_logs(now, adapter, envelope, &facts), None),
+            None if facts.history && is_for_all => {
+                (self.announce_to_logs(now, adapter, envelope, facts, committed), None)
+            }
             None => {
-                let matches =
-                    if is_for_all { self.subscribers_of_all(&facts) } else { self.subscribers(&facts, scope) };
+                let matches = if is_for_all { self.subscribers_of_all(facts) } else { self.subscribers(facts, scope) };
                 let mut forms = Forms::new(envelope, &adapter.source, scope);
-                (self.give_to_all(now, adapter, &matches, &mut forms, &facts), None)
+                (self.give_to_all(now, adapter, &matches, &mut forms, facts), None)
             }
         };
         let Delivery { receivers, pressed, .. } = delivery;
-        let routed = Routed { receipt: Some(Receipt { receivers, hint: None, kept }), pressed, secret: false };
+        let routed = Routed { receipt: Some(Receipt { receivers, hint: None, kept }), pressed, ..Routed::default() };
         if tracing::enabled!(tracing::Level::TRACE) {
             Traced::EVENT.log(adapter, envelope, Ok(&routed));
         }
         Ok(routed)
+    }
+
+    /// The limits for an event. Those of retained values were kept before it was committed, and must not refuse it now.
+    pub(super) fn limits_of(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> Limits {
+        let limits = self.policy.limits();
+        match self.is_durable(envelope, facts) {
+            false => limits,
+            true => limits.without_retained_bounds(),
+        }
     }
 
     /// Pushes an event to every receiver of some lists, once to each.

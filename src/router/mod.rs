@@ -40,6 +40,7 @@
 
 mod access;
 mod change;
+mod commit;
 mod decide;
 mod deliver;
 mod end;
@@ -65,6 +66,7 @@ mod wake;
 mod will;
 
 pub use change::Reason;
+pub use commit::{Batch, CommitQueue, Loading, Ticket, Uncommitted};
 pub use decide::Decision;
 pub use end::Ending;
 pub use history::{Kept, Position, RecoverReason, Recovered};
@@ -75,7 +77,7 @@ pub use presence::{Application, ApplicationState};
 pub use pressure::Allowance;
 pub use replay::Replay;
 pub use request::door::{Data, Door, Given, Payload};
-pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, Resumption, Ticket, Wanted};
+pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, ResumeTicket, Resumption, Wanted};
 pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::{Listed, Subscribed};
@@ -91,6 +93,7 @@ use tokio::sync::Notify;
 use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
 use crate::websocket::Frame;
+use commit::Commits;
 use hint::Hints;
 use history::History;
 use index::Index;
@@ -120,6 +123,8 @@ pub struct Router {
     history: History,
     presence: Presence,
     resumes: Resumes,
+    /// The queue of events that have to be on disk first, if there is one.
+    commits: Option<Commits>,
     declarations: Vec<Declaration>,
     off: Vec<SwitchedOff>,
     /// Limits the log lines that sessions can cause.
@@ -191,6 +196,8 @@ pub struct Routed {
     pub pressed: Vec<Arc<Session>>,
     /// Its triple, or that of the request that it answers, is protected: the sender's copy has to be wiped.
     pub secret: bool,
+    /// It has to be on disk first. The rest of this follows then.
+    pub ticket: Option<Box<Ticket>>,
 }
 
 /// The facts of `Broker/Message/Receipt`.
@@ -202,6 +209,18 @@ pub struct Receipt {
     pub hint: Option<String>,
     /// Its place in a log, if its channel has history.
     pub kept: Option<Kept>,
+}
+
+impl Receipt {
+    /// The text of `Broker/Message/Receipt` for an event with this `id`.
+    pub fn notice(&self, id: &str) -> String {
+        let kept = self.kept.as_ref().map(|it| notice::Kept {
+            offset: it.position.offset,
+            epoch: &it.position.epoch,
+            is_duplicate: it.is_duplicate,
+        });
+        notice::receipt(id, self.receivers, kept, self.hint.as_deref())
+    }
 }
 
 impl Routed {
@@ -271,6 +290,7 @@ impl Router {
             hints: Hints::default(),
             retained: Retained::default(),
             presence: Presence::default(),
+            commits: None,
             declarations,
             off: Vec::new(),
             log_limit: LogLimit::default(),

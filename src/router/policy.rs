@@ -40,6 +40,13 @@ pub struct Limits {
     pub history: History,
 }
 
+impl Limits {
+    /// The same without bounds on retained values.
+    pub(super) fn without_retained_bounds(self) -> Self {
+        Self { retained_values: usize::MAX, retained_bytes: usize::MAX, retained_total_bytes: usize::MAX, ..self }
+    }
+}
+
 /// A set of the lengths that a part of a triple can have, 1 to 128. Most messages are not on a protected triple; this tells
 /// without comparing texts, which saves 2 % of an event's instructions.
 #[derive(Clone, Copy, Debug)]
@@ -154,6 +161,8 @@ impl Policy {
             services_only: channel.scope == Scope::Shared && channel.publish == Publish::Services,
             protected: chosen.is_protected(triple),
             history: channel.history.is_some(),
+            durable: channel.durable,
+            retains_durably: channel.retain_durable,
             on_full,
         }
     }
@@ -161,6 +170,16 @@ impl Policy {
     /// What each log of the channel keeps; `None` if it has no history.
     pub(super) fn history(&self, channel: &str) -> Option<LogBounds> {
         self.chosen.load().channel(channel).history
+    }
+
+    /// Whether the logs of the channel are on disk.
+    pub(super) fn is_durable(&self, channel: &str) -> bool {
+        self.chosen.load().channel(channel).durable
+    }
+
+    /// Whether the retained values of the channel are on disk.
+    pub(super) fn retains_durably(&self, channel: &str) -> bool {
+        self.chosen.load().channel(channel).retain_durable
     }
 
     /// The channels that have history.

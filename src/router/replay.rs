@@ -3,6 +3,7 @@
 
 use wire::Pattern;
 
+use crate::router::history::Position;
 use crate::router::policy::Policy;
 use crate::router::{Router, history, retained};
 use crate::websocket::Frame;
@@ -66,6 +67,16 @@ pub(super) fn matches(policy: &Policy, pattern: &Pattern, triple: &str) -> bool 
     channel.as_deref().is_none_or(|channel| channel == own_channel)
         && same(topic, own_topic)
         && same(subtopic, own_subtopic)
+}
+
+/// A kept event of a file, with its place in a log and a mark.
+pub(super) fn marked(text: &str, position: Option<&Position>, mark: &str) -> Frame {
+    let body = text.trim_end().strip_suffix('}').unwrap_or(text);
+    let place = position.map_or_else(String::new, |Position { offset, epoch }| {
+        // A string always serialises.
+        format!(",\"offset\":{offset},\"epoch\":{}", serde_json::to_string(&**epoch).unwrap_or_default())
+    });
+    Frame::join(&[body, &place, ",\"", mark, "\":true}"], false)
 }
 
 /// A kept frame with `user`. It ends with a mark that the broker added, so its last byte closes the object.

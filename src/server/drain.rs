@@ -41,5 +41,8 @@ impl Broker {
         self.handlers_stop.cancel();
         self.handlers.close();
         timeout(CLOSE_TIME, self.handlers.wait()).await.ok();
+        if let Some(committer) = &self.committer {
+            committer.stop();
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
-//! `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
+//! `committer` writes the events of durable channels. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
 //! the header of a proxy, `refusal` is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process,
 //! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
@@ -8,6 +8,7 @@
 //! Nothing here knows an envelope.
 
 mod admission;
+mod committer;
 mod drain;
 mod forwarded;
 mod handshake;
@@ -45,6 +46,7 @@ pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
 use self::admission::ConnectionLimit;
+use self::committer::Committer;
 use self::listener::Descriptors;
 use self::listeners::{Listeners, SocketFiles};
 use self::refusal::Reason;
@@ -118,6 +120,8 @@ struct Broker {
     tasks: TaskTracker,
     /// The certificate of the TLS listeners.
     tls: Option<Arc<Tls>>,
+    /// Writes the events of durable channels, if there are such channels.
+    committer: Option<Committer>,
     adapters: Adapters,
     /// The handlers in this process, which end after the sessions whose requests they answer.
     handlers: TaskTracker,
@@ -144,9 +148,13 @@ impl Server {
         let warnings = in_force.warnings().to_vec();
         let (now, policy) = (Instant::now().into_std(), Policy::new(&config));
         let router = Router::new(now, calendar(), policy, Ids::random(), adapters.declarations());
+        let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
+        let router = Arc::new(router.with_switched_off(adapters.switched_off()));
+        let committer = committing.map(|it| it.start(&router, &config)).transpose().map_err(AdapterError::from)?;
         let broker = Broker {
-            router: Arc::new(router.with_switched_off(adapters.switched_off())),
+            router,
+            committer,
             in_force: Replaceable::new(in_force),
             config: Mutex::new(config),
             connections: Arc::new(ConnectionLimit::new(&settings.limits(), settings.unregistered().clone())),

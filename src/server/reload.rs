@@ -245,6 +245,7 @@ impl Broker {
         let now = Instant::now().into_std();
         self.router.replace_policy(now, &new);
         self.adapters.replace_bounds(&new);
+        self.committer.iter().for_each(|committer| committer.replace(&new));
         let renamed = renamed_tables(&changes.reload);
         let judge = Judge { verifier: &self.in_force, renamed, changed_issuers };
         let sessions = self.router.review(now, &judge);

@@ -15,6 +15,7 @@ use crate::audit::Audit;
 use crate::config::{Config, ListenAddress, Store};
 use crate::credentials::{Directory, Settings};
 use crate::salesforce::{Org, SetupError};
+use crate::store::history::HistoryFile;
 use crate::store::{FolderLock, try_folder};
 
 /// Something that a key of the configuration names and that cannot be used.
@@ -170,9 +171,14 @@ fn data_folder(config: &Config, credentials_key: Option<SecretString>) -> Vec<Un
     let mut found: Vec<_> =
         [lock, audit].into_iter().flatten().map(|message| Unusable::new("data_dir", message)).collect();
     if config.credentials.store == Store::Directory
-        && let Err(error) = Directory::try_open(&Settings::new(config, credentials_key))
+        && let Err(error) = Directory::try_open(&Settings::new(config, credentials_key.clone()))
     {
         found.push(Unusable::new("credentials", error));
+    }
+    if config.keeps_history()
+        && let Err(error) = HistoryFile::try_open(&wiring::history(config, credentials_key))
+    {
+        found.push(Unusable::new("data_dir", error));
     }
     found
 }

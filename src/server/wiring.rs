@@ -2,12 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::committer::{self, Committer};
 use super::issuers::{self, Known, Opened};
 use super::key_fetch::KeyFetch;
 use super::trial::Unusable;
@@ -17,9 +19,10 @@ use crate::audit::{Audit, Rotation};
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
-use crate::router::{Declaration, Router, SwitchedOff};
+use crate::router::{CommitQueue, Declaration, Router, SwitchedOff};
 use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
-use crate::store::{FolderLock, StoreError};
+use crate::store::history::{HistoryFile, HistorySettings};
+use crate::store::{FolderLock, KeySource, StoreError};
 use wire::Refusal;
 
 /// Why the handlers could not be started.
@@ -52,8 +55,10 @@ pub(super) struct Adapters {
     audit: Arc<Audit>,
     /// The subscriptions to events of an org.
     events: Option<Events>,
+    /// The key that seals the history, if it is in the environment.
+    credentials_key: Option<SecretString>,
     /// Keeps a second broker out of the data folder.
-    _folder: FolderLock,
+    folder: FolderLock,
 }
 
 impl Adapters {
@@ -67,7 +72,7 @@ impl Adapters {
         };
         let source: Arc<dyn Source> = match config.credentials.store {
             Store::Directory => {
-                let directory = Directory::open(&Settings::new(config, credentials_key))?;
+                let directory = Directory::open(&Settings::new(config, credentials_key.clone()))?;
                 // Its records were read by `trial`, so that damage is found at start rather than by an agent.
                 match directory.erase_old_records_at_start(&folder) {
                     Ok(OldRecords::Erased | OldRecords::Kept) => {}
@@ -100,7 +105,26 @@ impl Adapters {
         };
         let bounds = bounds(config);
         let off = salesforce::switched_off(&config.salesforce);
-        Ok(Self { handlers, off, bounds, started: Mutex::default(), audit, events, _folder: folder })
+        Ok(Self { handlers, off, bounds, started: Mutex::default(), audit, events, credentials_key, folder })
+    }
+
+    /// Opens the history, if a channel is durable, and lets the router take over what it has. Blocks on the disk.
+    pub(super) fn open_history(
+        &self,
+        now: Instant,
+        wall: SystemTime,
+        router: Router,
+        config: &Config,
+    ) -> Result<(Router, Option<Committing>), AdapterError> {
+        if !config.keeps_history() {
+            return Ok((router, None));
+        }
+        let (router, queue) = router.with_commits();
+        let mut loading = router.loading(now, wall);
+        let settings = history(config, self.credentials_key.clone());
+        let file = HistoryFile::open(&settings, committer::limits(config), &self.folder, &mut |it| loading.add(it))?;
+        drop(loading);
+        Ok((router, Some(Committing { queue, file })))
     }
 
     /// What the router has to know about them from the beginning.
@@ -145,6 +169,25 @@ impl Adapters {
             tasks.spawn(host.run(tasks.clone(), stop.clone()));
         }
         Ok(())
+    }
+}
+
+/// Where the history is, and its key.
+pub(super) fn history(config: &Config, credentials_key: Option<SecretString>) -> HistorySettings {
+    let key = KeySource::new(config.credentials.key_file.clone(), credentials_key);
+    HistorySettings { data_dir: config.data_dir.clone(), key }
+}
+
+/// An open history, and the queue of what is to be written to it.
+pub(super) struct Committing {
+    queue: CommitQueue,
+    file: HistoryFile,
+}
+
+impl Committing {
+    /// Starts the thread that writes.
+    pub(super) fn start(self, router: &Arc<Router>, config: &Config) -> io::Result<Committer> {
+        Committer::start(router, self.queue, self.file, config)
     }
 }
 

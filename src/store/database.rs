@@ -25,9 +25,9 @@ pub(crate) struct Database {
 
 /// The file, and what an error calls it.
 #[derive(Clone)]
-struct Name {
-    path: PathBuf,
-    what: &'static str,
+pub(super) struct Name {
+    pub(super) path: PathBuf,
+    pub(super) what: &'static str,
 }
 
 impl fmt::Debug for Database {
@@ -226,7 +226,7 @@ impl Name {
     ///
     /// redb promises no error for every way a file can be damaged, and panics in some (as `Database::open` documents).
     /// Panics are caught nowhere else: a damaged file is outside input.
-    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
+    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(error)) => Err(self.explain(&error)),
@@ -254,6 +254,7 @@ impl Name {
                     path.display()
                 ))
             }
+            redb::Error::Corrupted(words) => self.damaged(words),
             other => self.damaged(other),
         }
     }

@@ -17,6 +17,9 @@ const BROKER_LOCK: &str = "switchboard.lock";
 /// The word behind the process number of a command that gives the store a new key.
 const REKEY: &str = "rekey";
 
+/// The word behind the process number of a command that repairs a file.
+const REPAIR: &str = "repair";
+
 /// How much of the file of [`FolderLock`] is read, in bytes: a process number and a word.
 const NOTE_BYTES_MAX: u64 = 32;
 
@@ -50,6 +53,14 @@ impl FolderLock {
         Self::take_as(Role::Rekey, data_dir)
     }
 
+    /// The same for the command that repairs the history.
+    ///
+    /// # Errors
+    /// Those of [`FolderLock::take`].
+    pub(crate) fn take_for_repair(data_dir: &Path) -> Result<Self, StoreError> {
+        Self::take_as(Role::Repair, data_dir)
+    }
+
     fn take_as(role: Role, data_dir: &Path) -> Result<Self, StoreError> {
         make_folder(data_dir)?;
         let path = Self::path(data_dir);
@@ -58,7 +69,7 @@ impl FolderLock {
         while !try_lock(&file, &path)? {
             let holder = Holder::read(&mut file);
             // Any command holds the lock for a moment when it looks for a broker.
-            if waited >= if holder.role == Role::Rekey { WAIT } else { MOMENT } {
+            if waited >= if holder.role == Role::Broker { MOMENT } else { WAIT } {
                 return Err(taken(role, &holder, data_dir));
             }
             std::thread::sleep(LOOK_AGAIN);
@@ -107,6 +118,8 @@ enum Role {
     Broker,
     /// A command that gives the store a new key.
     Rekey,
+    /// A command that repairs the history.
+    Repair,
 }
 
 /// The note of the process that holds the folder.
@@ -121,7 +134,12 @@ impl Holder {
         let read = file.rewind().and_then(|()| file.take(NOTE_BYTES_MAX).read_to_string(&mut text));
         let mut words = if read.is_ok() { text.split_whitespace() } else { "".split_whitespace() };
         let process = words.next().and_then(|number| number.parse().ok());
-        Self { process, role: if words.next() == Some(REKEY) { Role::Rekey } else { Role::Broker } }
+        let role = match words.next() {
+            Some(REKEY) => Role::Rekey,
+            Some(REPAIR) => Role::Repair,
+            Some(_) | None => Role::Broker,
+        };
+        Self { process, role }
     }
 }
 
@@ -131,6 +149,7 @@ fn note(role: Role, file: &mut File) -> io::Result<()> {
     let text = match role {
         Role::Broker => format!("{process}\n"),
         Role::Rekey => format!("{process} {REKEY}\n"),
+        Role::Repair => format!("{process} {REPAIR}\n"),
     };
     file.set_len(0)?;
     file.rewind()?;
@@ -143,14 +162,20 @@ fn taken(role: Role, holder: &Holder, data_dir: &Path) -> StoreError {
         (Role::Rekey, Role::Broker) => {
             format!("a command{process} is giving the credential store a new key; start again when it has ended")
         }
-        (Role::Rekey, Role::Rekey) => {
+        (Role::Rekey, Role::Rekey | Role::Repair) => {
             format!("another command{process} is giving the credential store a new key; nothing was changed")
+        }
+        (Role::Repair, Role::Broker) => {
+            format!("a command{process} is repairing the history; start again when it has ended")
+        }
+        (Role::Repair, Role::Rekey | Role::Repair) => {
+            format!("another command{process} is repairing the history; nothing was changed")
         }
         (Role::Broker, Role::Broker) => format!(
             "another broker{process} runs on this data folder; stop it, or give this one a folder of its own with \
              --data-dir"
         ),
-        (Role::Broker, Role::Rekey) => {
+        (Role::Broker, Role::Rekey | Role::Repair) => {
             format!("a broker{process} runs on this data folder; nothing was changed; stop it first")
         }
     };

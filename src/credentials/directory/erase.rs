@@ -96,13 +96,14 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::credentials::directory::cipher::{Cipher, Key};
+    use crate::credentials::directory::STORE;
     use crate::credentials::{Credentials, Entry, KeySource, Settings};
+    use crate::store::{Cipher, Key};
 
     /// Every record of the user that this key decrypts somewhere in the file.
     fn decrypted(folder: &Path, key: &Key, user: &str) -> usize {
         let bytes = std::fs::read(folder.join("credentials.redb")).unwrap();
-        let cipher = Cipher::new(key);
+        let cipher = Cipher::new(key, STORE);
         let row = cipher.row_of(user);
         // A version byte, a nonce, a record padded to 256 bytes, a tag.
         bytes.windows(1 + 24 + 256 + 16).filter(|window| cipher.open(&row, window).is_some()).count()

@@ -1,4 +1,4 @@
-//! [`Directory`]: the embedded credential store, one redb file in which every record is encrypted (`cipher`).
+//! [`Directory`]: the embedded credential store, one redb file in which every record is encrypted.
 //!
 //! Start at [`Directory::open`]. The broker only reads; `switchboard credentials` writes, even while a broker runs.
 //! Both open the file in redb's multi-writer mode, in which each read sees the last commit of any process. A socket of
@@ -8,7 +8,6 @@
 //! redb keeps old bytes in freed pages until it uses the pages again. So the file is rewritten after a record was replaced or
 //! removed (`erase`), and when the store gets a new key (`rekey`).
 
-mod cipher;
 mod erase;
 mod import;
 mod record;
@@ -20,7 +19,7 @@ pub use erase::OldRecords;
 pub use import::{Change, Delimiter, Import, RowMessage, has_blank_end, read as read_import};
 pub use record::{Entry, FieldFault, PASSWORD_BYTES_MAX};
 pub use rekey::Rekeyed;
-pub use settings::{KEY_VARIABLE, KeySource, Settings};
+pub use settings::Settings;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -29,13 +28,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redb::{ReadTransaction, ReadableTable, TableDefinition, WriteTransaction};
-use zeroize::Zeroizing;
 
 use crate::credentials::source::{Credentials, Found, Source, internal};
 use crate::expiring::Expiring;
-use crate::store::{Database, Replaced, StoreError, exists, lock_changes, make_folder};
+use crate::store::{Cipher, Database, KEY_CHECK, Replaced, StoreError, exists, lock_changes, make_folder};
 
-use cipher::Cipher;
 use wire::{ErrorCode, Refusal};
 
 /// What the file is called in errors.
@@ -47,8 +44,8 @@ const ROWS: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("rows")
 /// What does not belong to a user: the key check.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
-/// The entry of [`META`] that only the right key decrypts.
-const KEY_CHECK: &str = "key check";
+/// The name of the store, from which its keys are derived.
+const STORE: &str = "credentials";
 
 /// The lock on making and changing the store.
 const LOCK: &str = "credentials.lock";
@@ -121,7 +118,7 @@ impl Directory {
         if !exists(&path)? {
             let _lock = lock_changes(&settings.data_dir.join(LOCK))?;
             if !exists(&path)? {
-                let key_check = new_key_check(&Cipher::new(&settings.key_or_new()?))?;
+                let key_check = Cipher::new(&settings.key_or_new()?, STORE).key_check()?;
                 write_file(&path, &key_check, &[])?;
                 is_new = true;
             }
@@ -142,7 +139,7 @@ impl Directory {
         // A process that replaces the file overwrites the old one, which must not be opened then.
         let _lock = lock_changes(&settings.data_dir.join(LOCK))?;
         let key_check = inspect(&path)?;
-        let mut cipher = Cipher::new(&settings.key_of(&path)?);
+        let mut cipher = Cipher::new(&settings.key_of(&path)?, STORE);
         if !cipher.fits(&key_check) {
             cipher = rekey::finish(settings, &key_check)?.ok_or_else(|| settings.wrong_key(&path))?;
         }
@@ -371,8 +368,4 @@ fn write_file(path: &Path, key_check: &[u8], rows: &[Row]) -> Result<Option<Repl
         }
         Ok(())
     })?)
-}
-
-fn new_key_check(cipher: &Cipher) -> Result<Vec<u8>, DirectoryError> {
-    cipher.seal(KEY_CHECK.as_bytes(), Zeroizing::new(KEY_CHECK.as_bytes().to_vec()))
 }

@@ -8,9 +8,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::cipher::{Cipher, Key};
-use super::{Directory, DirectoryError, LOCK, OldRecords, Row, Settings, new_key_check, rows, write_file};
-use crate::store::{FolderLock, Replaced, beside, exists, lock_changes, publish, resolve};
+use super::{Directory, DirectoryError, LOCK, OldRecords, Row, STORE, Settings, rows, write_file};
+use crate::store::history::{self, HistorySettings};
+use crate::store::{Cipher, FolderLock, Key, Replaced, beside, exists, lock_changes, publish, resolve};
 
 /// The ending of a new key's file name, until it replaces the old key.
 const NEXT: &str = ".new";
@@ -41,11 +41,18 @@ impl Directory {
             return Err(DirectoryError::new(format!("{}: there is no credential store yet", store.display())));
         }
         let _alone = FolderLock::take_for_rekey(&settings.data_dir)?;
-        let directory = Self::open_store(settings, store)?;
+        let directory = Self::open_store(settings, store.clone())?;
+        let old = settings.key_of(&store)?;
+        let (data_dir, source) = (settings.data_dir.clone(), settings.key.clone());
+        // An earlier attempt may have ended before the store had its new key, which is about to be removed.
+        history::take_back(&HistorySettings { data_dir, key: source }, &old)?;
         let _lock = lock_changes(&settings.data_dir.join(LOCK))?;
         match (new_key_file, settings.key_file()) {
             (Some(path), present) => {
-                let (users, replaced) = directory.reseal(&new_key_at(path, present.as_deref())?, path)?;
+                let key = new_key_at(path, present.as_deref())?;
+                directory.check_new(&key, path)?;
+                history::reseal(&settings.data_dir, &old, &key)?;
+                let (users, replaced) = directory.reseal(&key)?;
                 Ok(Rekeyed { users, old_records: directory.overwrite(replaced), key_fault: None })
             }
             (None, Some(path)) => {
@@ -54,7 +61,8 @@ impl Directory {
                 remove(&next)?;
                 let key = Key::generate()?;
                 key.write_new(Some(&path), &next)?;
-                let (users, replaced) = directory.reseal(&key, &next)?;
+                history::reseal(&settings.data_dir, &old, &key)?;
+                let (users, replaced) = directory.reseal(&key)?;
                 let key_fault = take_place(&next, &path).err();
                 Ok(Rekeyed { users, old_records: directory.overwrite(replaced), key_fault })
             }
@@ -65,23 +73,28 @@ impl Directory {
         }
     }
 
-    /// Writes a store with the new key, which replaces the present one. Returns how many records it has, and the old file.
-    fn reseal(&self, key: &Key, key_file: &Path) -> Result<(usize, Option<Replaced>), DirectoryError> {
-        let cipher = Cipher::new(key);
-        if cipher.fits(&self.key_check) {
+    /// Refuses the present key.
+    fn check_new(&self, key: &Key, key_file: &Path) -> Result<(), DirectoryError> {
+        if Cipher::new(key, STORE).fits(&self.key_check) {
             return Err(DirectoryError::new(format!(
                 "{}: this is the present key; nothing was changed; name a file that does not exist yet to have a new key \
                  made",
                 key_file.display()
             )));
         }
+        Ok(())
+    }
+
+    /// Writes a store with the new key, which replaces the present one. Returns how many records it has, and the old file.
+    fn reseal(&self, key: &Key) -> Result<(usize, Option<Replaced>), DirectoryError> {
+        let cipher = Cipher::new(key, STORE);
         let again = |(row, old): &Row| {
             let entry = self.unseal(row, old)?;
             let row = cipher.row_of(&entry.user);
             Ok((row, cipher.seal(&row, entry.encode())?))
         };
         let rows: Vec<_> = rows(&*self.latest()?)?.iter().map(again).collect::<Result<_, DirectoryError>>()?;
-        let replaced = write_file(&self.path, &new_key_check(&cipher)?, &rows)?;
+        let replaced = write_file(&self.path, &cipher.key_check()?, &rows)?;
         Ok((rows.len(), replaced))
     }
 }
@@ -109,7 +122,7 @@ pub(super) fn pending(settings: &Settings, key_check: &[u8]) -> Result<Option<Pe
     if !exists(&next)? {
         return Ok(None);
     }
-    let cipher = Cipher::new(&Key::read(&next)?);
+    let cipher = Cipher::new(&Key::read(&next)?, STORE);
     Ok(cipher.fits(key_check).then_some(Pending { cipher, next, path }))
 }
 
@@ -122,7 +135,7 @@ fn take_place(next: &Path, path: &Path) -> Result<(), DirectoryError> {
 /// Reads the key of this file, or makes one there which the reader of the present key file can read.
 fn new_key_at(path: &Path, present: Option<&Path>) -> Result<Key, DirectoryError> {
     if exists(path)? {
-        return Key::read(path);
+        return Ok(Key::read(path)?);
     }
     let key = Key::generate()?;
     key.write_new(present, path)?;

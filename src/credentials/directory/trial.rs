@@ -1,8 +1,7 @@
 //! [`Directory::try_open`]: checks whether [`Directory::open`] would succeed, without changing anything.
 
-use super::cipher::Cipher;
-use super::{Directory, DirectoryError, LOCK, Settings, WHAT, key_check, read_rows, rekey, unseal};
-use crate::store::{Database, lock_changes, try_linked_file, try_lock_file, try_new_file, try_new_name};
+use super::{Directory, DirectoryError, LOCK, STORE, Settings, WHAT, key_check, read_rows, rekey, unseal};
+use crate::store::{Cipher, Database, lock_changes, try_linked_file, try_lock_file, try_new_file, try_new_name};
 
 impl Directory {
     /// Checks whether the broker could use the store and its key: reads the key, and decrypts every record of a copy of
@@ -26,7 +25,7 @@ impl Directory {
         let key = settings.key_of(&store)?;
         let (rows, check) =
             Database::inspect(&store, WHAT, |transaction| Ok((read_rows(transaction)?, key_check(transaction)?)))?;
-        let cipher = Some(Cipher::new(&key)).filter(|cipher| cipher.fits(&check));
+        let cipher = Some(Cipher::new(&key, STORE)).filter(|cipher| cipher.fits(&check));
         let cipher = match cipher {
             Some(cipher) => cipher,
             None => rekey::pending(settings, &check)?.ok_or_else(|| settings.wrong_key(&store))?.cipher,

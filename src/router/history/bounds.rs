@@ -76,7 +76,9 @@ impl Router {
         if locked.state.is_removed {
             return None;
         }
-        let Some(bounds) = self.policy.history(name_of(&log.key).channel) else {
+        let channel = name_of(&log.key).channel;
+        let is_on_disk = self.commits.is_some() && self.policy.is_durable(channel);
+        let Some(bounds) = self.policy.history(channel) else {
             locked.forget();
             return None;
         };
@@ -85,6 +87,10 @@ impl Router {
         }
         if let Some(front) = locked.state.front() {
             return Some(front.at + check_after(&bounds));
+        }
+        if is_on_disk {
+            // The thread that commits forgets it, so that it does not between a plan and its commit.
+            return Some(now + REMEMBERED);
         }
         let emptied = *locked.state.emptied.get_or_insert(now);
         let until = emptied + bounds.ttl.max(REMEMBERED);
@@ -157,7 +163,7 @@ fn size_of(log: &Log) -> (usize, std::cmp::Reverse<u64>) {
 
 impl Locked<'_> {
     /// Forgets the log. It gets another epoch if it is made again.
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.history.epochs.lock().forget(&self.log.key);
         self.remove();
     }

@@ -12,13 +12,13 @@ const LOGGED_EVERY: Duration = Duration::from_mins(1);
 /// An id with its log, source and user, as two keyed hashes: 1,000,000 of them would otherwise take hundreds of megabytes.
 /// Nobody knows the keys, so nobody can look for two that have the same hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Name([u64; 2]);
+pub(in crate::router) struct Name([u64; 2]);
 
 /// What became of the first event with an id.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct First {
-    pub(super) position: Position,
-    pub(super) receivers: usize,
+pub(in crate::router) struct First {
+    pub(in crate::router) position: Position,
+    pub(in crate::router) receivers: usize,
 }
 
 /// The ids that are known.

@@ -7,9 +7,10 @@
 //! in its replay, or live.
 //!
 //! `log` is one log, `epochs` names their lives, `publish` puts events in, `recover` and `replay` bring them back, `known`
-//! has the ids of events with `once`, `bounds` keeps memory and age within bounds.
+//! has the ids of events with `once`, `bounds` keeps memory and age within bounds, `durable` is what commits need.
 
 mod bounds;
+mod durable;
 mod epochs;
 mod known;
 mod log;
@@ -30,6 +31,8 @@ use epochs::Epochs;
 use known::Known;
 use log::{Entry, Log, State};
 
+pub(super) use durable::LoadedEntry;
+pub(super) use known::{First, Name as IdName};
 pub use publish::Kept;
 pub(super) use publish::{Published, check_once};
 pub(super) use recover::{Counted, Recovery, Stretch, no_log};
@@ -64,7 +67,7 @@ impl<'a> LogName<'a> {
     }
 
     /// The key of the log. No channel has a `/`.
-    fn key(&self) -> String {
+    pub(super) fn key(&self) -> String {
         match self.owner {
             None => self.channel.to_owned(),
             Some(owner) => [self.channel, "/", owner].concat(),

@@ -1,5 +1,6 @@
 //! How an event enters its log, and is delivered in the order of the log.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -65,7 +66,7 @@ impl Router {
         scope: Scope<'_>,
         facts: &Facts<'_>,
     ) -> Result<Published, Refusal> {
-        let limits = self.policy.limits();
+        let limits = self.limits_of(envelope, facts);
         let once = envelope.id().filter(|_| envelope.once());
         let once = once.map(|id| self.history.known.lock().name(&log.log.key, &sender.source, scope.user(), id));
         if let Some(name) = &once
@@ -83,7 +84,7 @@ impl Router {
         let matches = match envelope.retain() {
             true => {
                 let frame = (forms.retained(), Some(Box::new(position.clone())));
-                self.retained.keep(&self.policy, sender, envelope, scope, facts, frame, look_up)?
+                self.retained.keep((&self.policy, &limits), sender, envelope, scope, facts, frame, look_up)?
             }
             false => look_up(),
         };
@@ -98,18 +99,21 @@ impl Router {
     }
 
     /// Announces an adapter's event on a user-scoped channel with history to all: it enters the log of each user who has a
-    /// session or a log now. Services and observers of all users receive it once. It is then of no single log, so it leaves
-    /// without a position.
+    /// session or a log now; of a durable channel, those for whom it was `committed`. Services and observers of all users
+    /// receive it once. It is then of no single log, so it leaves without a position.
     pub(in crate::router) fn announce_to_logs(
         &self,
         now: Instant,
         adapter: &Arc<Session>,
         envelope: &Envelope<'_>,
         facts: &Facts<'_>,
+        committed: Option<&[Arc<str>]>,
     ) -> Delivery {
         let scope = Scope::Shared(None);
-        let mut users = self.presence.users();
-        users.extend(self.history.users(&facts.canonical.channel));
+        let users = match committed {
+            Some(users) => users.to_vec(),
+            None => self.users_with_logs(&facts.canonical.channel).into_iter().collect(),
+        };
         let mut delivery = Delivery::new(now, facts.on_full, true);
         let mut give = |audiences: &[Audience<'_>], forms: Forms<'_>| {
             let matches = self.events.matches(audiences, &facts.canonical, facts.folded);
@@ -131,6 +135,13 @@ impl Router {
         give(&[Audience::Services, Audience::ObservesAll], Forms::new(envelope, &adapter.source, scope));
         self.bound_history(now);
         delivery
+    }
+
+    /// The users who have a session, or a log in this channel.
+    pub(in crate::router) fn users_with_logs(&self, channel: &str) -> BTreeSet<Arc<str>> {
+        let mut users = self.presence.users();
+        users.extend(self.history.users(channel));
+        users
     }
 
     /// Puts an event at the end of a log. The only way into a log.

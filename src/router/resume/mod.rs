@@ -86,14 +86,14 @@ pub enum Resumption {
     /// A resumable session has begun.
     Begun {
         /// With what it can continue.
-        ticket: Ticket,
+        ticket: ResumeTicket,
         /// Why another one does not continue, if the client named one.
         reason: Option<ResumeReason>,
     },
     /// The session continues.
     Resumed {
         /// With what it can continue again.
-        ticket: Ticket,
+        ticket: ResumeTicket,
         /// How many messages are sent again.
         replayed: u64,
         /// How many messages of the client were taken in.
@@ -104,7 +104,7 @@ pub enum Resumption {
 }
 
 /// With what a session can continue.
-pub struct Ticket {
+pub struct ResumeTicket {
     /// The token.
     pub token: Zeroizing<String>,
     /// For how long after the loss of its connection.
@@ -354,8 +354,8 @@ impl Router {
         self.resumes.kept.frame_bytes()
     }
 
-    fn ticket(&self, session: SessionId, number: u64) -> Ticket {
-        Ticket { token: self.resumes.key.write(Token { session, number }), grace: self.policy.resume().grace }
+    fn ticket(&self, session: SessionId, number: u64) -> ResumeTicket {
+        ResumeTicket { token: self.resumes.key.write(Token { session, number }), grace: self.policy.resume().grace }
     }
 
     /// Ends a session that cannot continue, unless the connection with this number was replaced.

@@ -59,30 +59,25 @@ impl Accounts {
         replaced: Option<(&Owner, usize)>,
     ) -> Result<(), Refusal> {
         let mut state = self.state.lock();
-        let replaced_bytes = replaced.map_or(0, |(_, bytes)| bytes);
-        let own = replaced.filter(|(of, _)| *of == owner);
-        let usage = state.owners.get(owner).copied().unwrap_or_default();
-        let after = Usage {
-            values: usage.values + 1 - own.map_or(0, |_| 1),
-            bytes: usage.bytes + bytes - own.map_or(0, |(_, bytes)| bytes),
-        };
-        let total_bytes = state.total.bytes + bytes - replaced_bytes;
-        let checks = [
-            (after.values > limits.retained_values, "retained_values", limits.retained_values),
-            (after.bytes > limits.retained_bytes, "retained_bytes", limits.retained_bytes),
-            (total_bytes > limits.retained_total_bytes, "retained_total_bytes", limits.retained_total_bytes),
-        ];
-        if let Some((_, key, limit)) = checks.into_iter().find(|(is_exceeded, ..)| *is_exceeded) {
-            return Err(Refusal::new(
-                ErrorCode::TooLarge,
-                format!("neither kept nor sent: limits.{key} is {limit}; clear retained values with a null payload"),
-            ));
-        }
+        state.check(limits, (owner, bytes), replaced)?;
         if let Some((owner, bytes)) = replaced {
             state.subtract(owner, bytes);
         }
         state.add(owner, bytes);
         Ok(())
+    }
+
+    /// Checks whether a value could be counted in place of the one that it replaces.
+    ///
+    /// # Errors
+    /// `TOO_LARGE`.
+    pub(super) fn check(
+        &self,
+        limits: &Limits,
+        value: (&Owner, usize),
+        replaced: Option<(&Owner, usize)>,
+    ) -> Result<(), Refusal> {
+        self.state.lock().check(limits, value, replaced)
     }
 
     /// Counts a value no longer.
@@ -97,6 +92,34 @@ impl Accounts {
 }
 
 impl State {
+    fn check(
+        &self,
+        limits: &Limits,
+        (owner, bytes): (&Owner, usize),
+        replaced: Option<(&Owner, usize)>,
+    ) -> Result<(), Refusal> {
+        let replaced_bytes = replaced.map_or(0, |(_, bytes)| bytes);
+        let own = replaced.filter(|(of, _)| *of == owner);
+        let usage = self.owners.get(owner).copied().unwrap_or_default();
+        let after = Usage {
+            values: usage.values + 1 - own.map_or(0, |_| 1),
+            bytes: usage.bytes + bytes - own.map_or(0, |(_, bytes)| bytes),
+        };
+        let total_bytes = self.total.bytes + bytes - replaced_bytes;
+        let checks = [
+            (after.values > limits.retained_values, "retained_values", limits.retained_values),
+            (after.bytes > limits.retained_bytes, "retained_bytes", limits.retained_bytes),
+            (total_bytes > limits.retained_total_bytes, "retained_total_bytes", limits.retained_total_bytes),
+        ];
+        if let Some((_, key, limit)) = checks.into_iter().find(|(is_exceeded, ..)| *is_exceeded) {
+            return Err(Refusal::new(
+                ErrorCode::TooLarge,
+                format!("neither kept nor sent: limits.{key} is {limit}; clear retained values with a null payload"),
+            ));
+        }
+        Ok(())
+    }
+
     fn add(&mut self, owner: &Owner, bytes: usize) {
         let usage = match self.owners.get_mut(owner) {
             Some(usage) => usage,

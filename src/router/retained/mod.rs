@@ -20,8 +20,10 @@ use wire::{Envelope, Refusal, Triple};
 
 use crate::router::decide::Facts;
 use crate::router::policy::{Limits, Policy};
+use crate::router::replay::marked;
 use crate::router::session::Session;
 use crate::router::{Position, Scope};
+use crate::store::history as stored;
 use crate::websocket::Frame;
 use account::{Accounts, Owner};
 
@@ -98,7 +100,7 @@ impl Retained {
     #[expect(clippy::too_many_arguments, reason = "what is known of one event")]
     pub(super) fn keep<T>(
         &self,
-        policy: &Policy,
+        (policy, limits): (&Policy, &Limits),
         sender: &Session,
         envelope: &Envelope<'_>,
         scope: Scope<'_>,
@@ -122,9 +124,55 @@ impl Retained {
             self.clear(&bucket, &place);
         } else {
             let stamp = self.stamp.fetch_add(1, Ordering::SeqCst) + 1;
-            self.insert(&policy.limits(), &bucket, place, Value { frame, stamp, owner, user, position })?;
+            self.insert(limits, &bucket, place, Value { frame, stamp, owner, user, position })?;
         }
         Ok(look_up())
+    }
+
+    /// Checks whether [`Retained::keep`] would keep an event whose frame has about this length.
+    ///
+    /// # Errors
+    /// `TOO_LARGE`.
+    pub(super) fn check(
+        &self,
+        limits: &Limits,
+        sender: &Session,
+        envelope: &Envelope<'_>,
+        scope: Scope<'_>,
+        facts: &Facts<'_>,
+        bytes: usize,
+    ) -> Result<(), Refusal> {
+        if envelope.payload_is_null() {
+            return Ok(());
+        }
+        let place: Place = (facts.canonical.to_string().into(), envelope.target().map(Box::from));
+        let (bucket, owner) = match scope {
+            Scope::User(user) => (Bucket::User(user.into()), Owner::User(user.into())),
+            Scope::Shared(_) => (Bucket::Shared, Owner::of(sender)),
+        };
+        let buckets = self.buckets.read();
+        let values = buckets.get(&bucket).map(|values| values.lock());
+        let replaced = values.as_ref().and_then(|values| values.get(&place));
+        let replaced = replaced.map(|old| (&old.owner, size(&place, old)));
+        self.accounts.check(limits, (&owner, VALUE_BYTES + bytes + place.0.len()), replaced)
+    }
+
+    /// Keeps a value that a file had.
+    pub(super) fn load(&self, limits: Limits, place: &stored::Place, value: stored::Retained) {
+        let stored::Retained { user, service, position, text } = value;
+        let position = position.map(|(epoch, offset)| Position { offset, epoch: epoch.into() });
+        let owner = match (service, &place.user, &user) {
+            (Some(service), ..) => Owner::Service(service.into()),
+            (None, Some(owner), _) | (None, None, Some(owner)) => Owner::User((**owner).into()),
+            (None, None, None) => return,
+        };
+        let frame = marked(&text, position.as_ref(), "retained");
+        let bucket = place.user.as_deref().map_or(Bucket::Shared, |user| Bucket::User(user.into()));
+        let stamp = self.stamp.fetch_add(1, Ordering::SeqCst) + 1;
+        let value = Value { frame, stamp, owner, user, position: position.map(Box::new) };
+        // It was within the limits when it was accepted.
+        let place = (place.triple.clone(), place.target.clone());
+        self.insert(&limits.without_retained_bounds(), &bucket, place, value).ok();
     }
 
     /// Calls `list` with the last stamp while no retained event is between its stamp and its look-up.
@@ -206,6 +254,31 @@ impl Retained {
         let total = self.accounts.total();
         (total.values, total.bytes)
     }
+}
+
+/// An event as a file keeps it as its triple's last value.
+pub(super) fn stored(
+    sender: &Session,
+    envelope: &Envelope<'_>,
+    scope: Scope<'_>,
+    facts: &Facts<'_>,
+    text: String,
+    position: Option<Position>,
+) -> (stored::Place, stored::Retained) {
+    let (user, sent_for, service) = match scope {
+        Scope::User(user) => (Some(user.into()), None, None),
+        Scope::Shared(user) => {
+            let service = match Owner::of(sender) {
+                Owner::Service(source) => Some((*source).into()),
+                Owner::User(_) => None,
+            };
+            (None, user.map(Box::from), service)
+        }
+    };
+    let (triple, target) = (facts.canonical.to_string().into(), envelope.target().map(Box::from));
+    let position = position.map(|it| ((*it.epoch).into(), it.offset));
+    let value = stored::Retained { user: sent_for, service, position, text: text.into() };
+    (stored::Place { user, triple, target }, value)
 }
 
 /// The memory that a value counts with.

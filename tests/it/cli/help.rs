@@ -60,6 +60,7 @@ async fn of_the_program() {
       bench        Measure the speed of a broker
       credentials  Manage the credentials that agents fetch
       audit        Check the audit log
+      history      Look at the logs of durable channels, and repair their file
       token        Make tokens for applications
       cert         Make and renew certificates for TLS
       check        Find the mistakes in a configuration

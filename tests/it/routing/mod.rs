@@ -1,7 +1,10 @@
-//! What routing does beyond the transcripts: groups, retained values and their replay, history, handlers that disappear,
+//! What routing does beyond the transcripts: groups, retained values and their replay, history, durable channels and their
+//! commits, handlers that disappear,
 //! announcements of adapters, load and pressure, rights and lists of users.
 
 mod announce;
+mod commits;
+mod durable;
 mod groups;
 mod handler_gone;
 mod history;

@@ -50,6 +50,24 @@ impl Broker {
         Self::launch_in(folder, arguments).await
     }
 
+    /// A broker that cannot write more than this to a file, as if the disk were full.
+    pub(crate) async fn with_file_size(kib: u32, toml: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(CONFIG), toml).unwrap();
+        let mut command = Command::new("bash");
+        // The signal would end it; without it, the write fails.
+        let limit = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" \"$@\"");
+        command.args(["-c", &limit, env!("CARGO_BIN_EXE_switchboard")]);
+        Self::launch_by(command, folder, &[]).await
+    }
+
+    /// Ends it at once, without a chance to write anything, and starts the one that comes after it.
+    pub(crate) async fn killed(mut self) -> Self {
+        self.signal("KILL").await;
+        within("the broker's end", self.child.wait()).await.unwrap();
+        self.successor().await
+    }
+
     /// The broker that comes after this one, which has ended: in its folder, with its file.
     pub(crate) async fn successor(mut self) -> Self {
         let next = tempfile::tempdir().unwrap();

@@ -203,6 +203,27 @@ impl Peer {
         }
     }
 
+    /// Sends envelopes to a broker that may die meanwhile. Returns `false` if it has.
+    pub(crate) async fn try_send(&mut self, envelopes: impl IntoIterator<Item = Value>) -> bool {
+        for envelope in envelopes {
+            if within("sending", self.socket.feed(Message::text(envelope.to_string()))).await.is_err() {
+                return false;
+            }
+        }
+        within("flushing", self.socket.flush()).await.is_ok()
+    }
+
+    /// The next message; `None` if the connection ended.
+    pub(crate) async fn try_next(&mut self) -> Option<Value> {
+        match self.inbox.pop_front() {
+            Some(text) => serde_json::from_str(&text).ok(),
+            None => match self.read().await {
+                Read::Text(text) => serde_json::from_str(&text).ok(),
+                Read::Closed(_) => None,
+            },
+        }
+    }
+
     /// Waits until the broker has done everything that this peer sent; what arrives meanwhile is kept for `next`.
     ///
     /// The broker does what a session sends in order, so the answer to a ping tells that what went before is done.

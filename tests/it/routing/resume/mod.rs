@@ -1,6 +1,8 @@
 //! Resume beyond the transcripts: what ends a session and what leaves it away (`ending`), the bounds of what is kept
-//! (`bounds`), and replays of history that lose their connection (`replays`), on connections without sockets.
+//! (`bounds`), replays of history and events of durable channels that lose their connection (`replays`, `commits`), on
+//! connections without sockets.
 
 mod bounds;
+mod commits;
 mod ending;
 mod replays;

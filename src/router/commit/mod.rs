@@ -1,0 +1,184 @@
+//! Events that have to be on disk before they are delivered: those of durable channels, and retained ones where retained
+//! values are durable.
+//!
+//! Such an event is decided as any other. Then it waits in a queue, and its connection gets a [`Ticket`]. A thread outside of
+//! this room takes what has gathered, asks [`Router::plan`] what has to be written, writes it, and calls
+//! [`Router::finish`], which delivers. That thread alone appends to durable logs, so an offset that is planned is still the
+//! next one when it is written; no lock is held meanwhile. Nothing is written here, and nothing waits.
+//!
+//! `plan` says what is written, `load` takes over what a file has.
+
+mod load;
+mod plan;
+
+pub use load::Loading;
+pub use plan::Batch;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use wire::{Envelope, ErrorCode, Refusal, notice};
+
+use crate::router::decide::{Decision, Facts, Verdict};
+use crate::router::outbox::OnFull;
+use crate::router::session::Session;
+use crate::router::{Denied, Routed, Router};
+use plan::unavailable;
+
+/// The events that wait for the disk.
+const QUEUE_MAX: usize = 16_384;
+
+/// The bytes of their texts.
+const QUEUE_BYTES_MAX: usize = 256 << 20;
+
+/// An event that waits for its commit.
+pub struct Uncommitted {
+    at: Instant,
+    sender: Arc<Session>,
+    text: Box<str>,
+    to: To,
+    outcome: oneshot::Sender<Result<Routed, Denied>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Uncommitted {
+    /// The length of its text, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+}
+
+impl Drop for Uncommitted {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.text.len(), Ordering::Relaxed);
+    }
+}
+
+/// For whom an event is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum To {
+    /// As the rules say of its sender.
+    Rules,
+    /// An adapter announces it for this user, or on a shared channel for nobody in particular.
+    Announced(Option<Box<str>>),
+}
+
+/// What becomes of an event that waits for its commit.
+pub struct Ticket(oneshot::Receiver<Result<Routed, Denied>>);
+
+impl Ticket {
+    /// No connection waits for the outcome any more. Returns it if it is known; otherwise the session is told of it when it
+    /// is ([`Session::tell_committed`]).
+    pub fn give_up(mut self) -> Option<Result<Routed, Denied>> {
+        self.0.close();
+        self.0.try_recv().ok()
+    }
+
+    /// Ready when the event was committed and delivered, or refused.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Routed, Denied>> {
+        let Poll::Ready(outcome) = Pin::new(&mut self.0).poll(cx) else { return Poll::Pending };
+        // The broker ends.
+        let ended = || Denied { refusal: unavailable(), is_request: false };
+        Poll::Ready(outcome.unwrap_or_else(|_| Err(ended())))
+    }
+}
+
+/// The end of the queue at which events come out.
+pub struct CommitQueue(Receiver<Uncommitted>);
+
+impl CommitQueue {
+    /// Takes the next event. Waits for it: for the thread that writes only.
+    ///
+    /// # Errors
+    /// None came in time, or none will come.
+    pub fn receive(&self, timeout: Duration) -> Result<Uncommitted, RecvTimeoutError> {
+        self.0.recv_timeout(timeout)
+    }
+}
+
+/// The end of the queue at which events go in.
+pub(super) struct Commits {
+    /// `None`: the broker ends.
+    queue: Mutex<Option<SyncSender<Uncommitted>>>,
+    /// The bytes that wait.
+    bytes: Arc<AtomicUsize>,
+}
+
+impl Session {
+    /// Tells a session what became of an event whose connection does not wait for it any more: one that can resume has to
+    /// receive the receipt, because it will not send the event again.
+    pub fn tell_committed(&self, now: Instant, id: Option<&str>, outcome: Result<Routed, Denied>) {
+        let frame = match (outcome, id) {
+            _ if !self.is_resumable() => return,
+            (Ok(Routed { receipt: Some(receipt), .. }), Some(id)) => receipt.notice(id),
+            (Ok(_), _) => return,
+            (Err(Denied { refusal, .. }), id) => notice::error(id, &refusal),
+        };
+        // A session that has ended is told nothing.
+        self.push(now, frame.into(), OnFull::Close).ok();
+    }
+}
+
+impl Router {
+    /// Lets the events of durable channels wait for their commit. Without this they are delivered at once.
+    #[must_use]
+    pub fn with_commits(mut self) -> (Self, CommitQueue) {
+        let (sender, receiver) = sync_channel(QUEUE_MAX);
+        self.commits = Some(Commits { queue: Mutex::new(Some(sender)), bytes: Arc::default() });
+        (self, CommitQueue(receiver))
+    }
+
+    /// Takes no more events in.
+    pub fn end_commits(&self) {
+        if let Some(commits) = &self.commits {
+            commits.queue.lock().take();
+        }
+    }
+
+    /// Whether an event has to be on disk before it is delivered.
+    pub(super) fn is_durable(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> bool {
+        self.commits.is_some() && (facts.durable || facts.retains_durably && envelope.retain())
+    }
+
+    /// Whether an envelope is an event that would wait for its commit.
+    pub fn waits_for_commit(&self, sender: &Arc<Session>, envelope: &Envelope<'_>) -> bool {
+        let Decision { facts, verdict } = self.decide(sender, envelope);
+        matches!(verdict, Verdict::Event { .. }) && self.is_durable(envelope, &facts)
+    }
+
+    /// Lets an event wait for its commit.
+    pub(super) fn commit(
+        &self,
+        now: Instant,
+        sender: &Arc<Session>,
+        envelope: &Envelope<'_>,
+        to: To,
+    ) -> Result<Ticket, Refusal> {
+        let Some(commits) = &self.commits else { return Err(unavailable()) };
+        let queue = commits.queue.lock();
+        let text: Box<str> = envelope.text().into();
+        let waiting = commits.bytes.fetch_add(text.len(), Ordering::Relaxed) + text.len();
+        let (outcome, ticket) = oneshot::channel();
+        let waits = Arc::clone(&commits.bytes);
+        let event = Uncommitted { at: now, sender: Arc::clone(sender), text, to, outcome, waiting: waits };
+        if waiting > QUEUE_BYTES_MAX {
+            return Err(too_much_waits());
+        }
+        match queue.as_ref().map(|queue| queue.try_send(event)) {
+            Some(Ok(())) => Ok(Ticket(ticket)),
+            Some(Err(TrySendError::Full(_))) => Err(too_much_waits()),
+            Some(Err(TrySendError::Disconnected(_))) | None => Err(unavailable()),
+        }
+    }
+}
+
+fn too_much_waits() -> Refusal {
+    Refusal::new(ErrorCode::StorageUnavailable, "too many events wait for the disk; send this one again later")
+}

@@ -1,0 +1,250 @@
+//! [`Router::plan`]: what has to be written for a batch of events. [`Router::finish`]: what follows when it is on disk.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode};
+
+use super::{To, Uncommitted};
+use crate::router::access;
+use crate::router::decide::Facts;
+use crate::router::event::Forms;
+use crate::router::history::{First, IdName, Kept, LogName, Position};
+use crate::router::retained;
+use crate::router::{Denied, Receipt, Routed, Router, Scope};
+use crate::store::history::{Applied, Change, Entry, Known, LogName as StoredName, millis};
+
+/// Events with what has to be written for them.
+pub struct Batch {
+    events: Vec<(Uncommitted, Result<Planned, Refusal>)>,
+    changes: Vec<Change>,
+}
+
+impl Batch {
+    /// What has to be on disk before the events are delivered.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+}
+
+/// An event that is delivered when its batch is on disk.
+enum Planned {
+    One,
+    /// It was sent before.
+    Duplicate(First),
+    /// It is for all users: for these, who have a session or a log.
+    All(Vec<Arc<str>>),
+}
+
+impl Router {
+    /// Says what has to be written for these events. For one thread only.
+    pub fn plan(&self, now: Instant, events: Vec<Uncommitted>) -> Batch {
+        let mut plan = Plan { router: self, next: BTreeMap::new(), ids: HashSet::default(), changes: Vec::new() };
+        let plan_one = |event: Uncommitted| {
+            let planned = plan.add(now, &event);
+            (event, planned)
+        };
+        let events = events.into_iter().map(plan_one).collect();
+        Batch { events, changes: plan.changes }
+    }
+
+    /// Delivers the events of a batch that is on disk, or refuses them if it is not, and tells their connections.
+    pub fn finish(&self, now: Instant, batch: Batch, is_on_disk: bool) {
+        for (mut event, planned) in batch.events {
+            let routed = match planned {
+                Err(refusal) => Err(refusal),
+                Ok(_) if !is_on_disk => Err(unavailable()),
+                Ok(planned) => self.deliver_committed(now, &event, &planned),
+            };
+            let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
+            let (ended, _) = tokio::sync::oneshot::channel();
+            if let Err(unheard) = std::mem::replace(&mut event.outcome, ended).send(outcome) {
+                // No connection waits for it: an adapter's event, a will, or one of a session that lost its connection.
+                if let Err(denied) = &unheard {
+                    let (source, code) = (&*event.sender.source, denied.refusal.code.as_str());
+                    tracing::debug!(source, code, "an event of a durable channel was not published");
+                }
+                let envelope = decode(&event.text, DecodeLimits::OWN);
+                let id = envelope.as_ref().ok().and_then(|envelope| envelope.id());
+                event.sender.tell_committed(now, id, unheard);
+            }
+        }
+    }
+
+    fn deliver_committed(&self, now: Instant, event: &Uncommitted, planned: &Planned) -> Result<Routed, Refusal> {
+        let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
+        let facts = self.policy.facts(envelope.triple());
+        match (planned, &event.to) {
+            (Planned::All(users), _) => Ok(self.announced(now, &event.sender, &envelope, None, &facts, Some(users))?),
+            (Planned::One, To::Announced(user)) => {
+                self.announced(now, &event.sender, &envelope, user.as_deref(), &facts, None)
+            }
+            (Planned::Duplicate(First { position, receivers }), _) => {
+                let kept = Some(Kept { position: position.clone(), is_duplicate: true });
+                let receipt = Some(Receipt { receivers: *receivers, hint: None, kept });
+                Ok(Routed { receipt, ..Routed::default() })
+            }
+            (Planned::One, To::Rules) => {
+                let scope = access::scope(&event.sender, &envelope, &facts)?;
+                let matches = self.subscribers(&facts, scope);
+                self.publish_now(now, &event.sender, &envelope, scope, &matches, &facts)
+            }
+        }
+    }
+
+    /// How long a durable log keeps an event; `None` if the channel has none any more.
+    pub fn durable_ttl(&self, channel: &str) -> Option<Duration> {
+        self.policy.history(channel).filter(|_| self.policy.is_durable(channel)).map(|bounds| bounds.ttl)
+    }
+
+    /// Forgets the logs that were removed from the disk because nothing was sent there for long.
+    pub fn forgotten_on_disk(&self, changes: &[Change]) {
+        for change in changes {
+            if let Change::Forget(StoredName { channel, user }) = change {
+                self.history.forget(&LogName { channel, owner: user.as_deref() });
+            }
+        }
+    }
+
+    /// Forgets what the bound of the disk, or its age, has removed there.
+    pub fn lost_on_disk(&self, now: Instant, applied: &Applied) {
+        for StoredName { channel, user } in &applied.removed {
+            self.history.forget(&LogName { channel, owner: user.as_deref() });
+        }
+        for (StoredName { channel, user }, first) in &applied.trimmed {
+            self.history.trim_to(now, &LogName { channel, owner: user.as_deref() }, *first);
+        }
+    }
+}
+
+/// What is to be written so far.
+struct Plan<'r> {
+    router: &'r Router,
+    /// The position of the next event of each log.
+    next: BTreeMap<String, Position>,
+    /// The ids that are among these events.
+    ids: HashSet<IdName>,
+    changes: Vec<Change>,
+}
+
+impl Plan<'_> {
+    fn add(&mut self, now: Instant, event: &Uncommitted) -> Result<Planned, Refusal> {
+        let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
+        let facts = self.router.policy.facts(envelope.triple());
+        let scope = match &event.to {
+            To::Rules => access::scope(&event.sender, &envelope, &facts)?,
+            To::Announced(user) if facts.shared => Scope::Shared(user.as_deref()),
+            To::Announced(Some(user)) => Scope::User(user),
+            To::Announced(None) => return self.add_for_all(now, event, &envelope, &facts),
+        };
+        let forms = Forms::new(&envelope, &event.sender.source, scope);
+        let text = forms.stored();
+        let name = LogName::of(&facts.canonical.channel, scope);
+        let is_durable = facts.durable && facts.history;
+        if is_durable && let Some(duplicate) = self.duplicate(now, event, &envelope, &name, scope) {
+            return Ok(duplicate);
+        }
+        if envelope.retain() {
+            let bytes = text.len();
+            self.router.retained.check(&self.router.policy.limits(), &event.sender, &envelope, scope, &facts, bytes)?;
+        }
+        let position = is_durable.then(|| self.append(now, event, (&envelope, &facts), &name, scope, &text));
+        if envelope.retain() && facts.retains_durably {
+            let (place, value) = retained::stored(&event.sender, &envelope, scope, &facts, text, position);
+            let change = match envelope.payload_is_null() {
+                true => Change::Clear(place),
+                false => Change::Keep(place, value),
+            };
+            self.changes.push(change);
+        }
+        Ok(Planned::One)
+    }
+
+    /// An adapter's event for all users enters the log of each.
+    fn add_for_all(
+        &mut self,
+        now: Instant,
+        event: &Uncommitted,
+        envelope: &Envelope<'_>,
+        facts: &Facts<'_>,
+    ) -> Result<Planned, Refusal> {
+        let channel = &facts.canonical.channel;
+        let users = self.router.users_with_logs(channel);
+        let scope = Scope::Shared(None);
+        let text = Forms::new(envelope, &event.sender.source, scope).stored();
+        for user in users.iter().filter(|_| facts.durable && facts.history) {
+            let name = LogName { channel, owner: Some(user) };
+            self.append(now, event, (envelope, facts), &name, scope, &text);
+        }
+        Ok(Planned::All(users.into_iter().collect()))
+    }
+
+    /// What becomes of the event if it was sent before. Notes its id otherwise.
+    fn duplicate(
+        &mut self,
+        now: Instant,
+        event: &Uncommitted,
+        envelope: &Envelope<'_>,
+        name: &LogName<'_>,
+        scope: Scope<'_>,
+    ) -> Option<Planned> {
+        let id = envelope.id().filter(|_| envelope.once())?;
+        let retry = self.router.policy.limits().history.retry;
+        match self.router.history.unknown_id((now, retry), name, &event.sender.source, scope.user(), id) {
+            Err(first) => Some(Planned::Duplicate(first)),
+            // A second one of the same batch is found to be one when the first was delivered.
+            Ok(name) => (!self.ids.insert(name)).then_some(Planned::One),
+        }
+    }
+
+    fn append(
+        &mut self,
+        now: Instant,
+        event: &Uncommitted,
+        (envelope, facts): (&Envelope<'_>, &Facts<'_>),
+        name: &LogName<'_>,
+        scope: Scope<'_>,
+        text: &str,
+    ) -> Position {
+        let router = self.router;
+        let next = self.next.entry(name.key()).or_insert_with(|| router.history.next(name));
+        let position = next.clone();
+        next.offset += 1;
+        let log = StoredName { channel: name.channel.into(), user: name.owner.map(Box::from) };
+        let at = millis(router.date(event.at.min(now)));
+        let known = envelope.id().filter(|_| envelope.once()).map(|id| Known {
+            log: log.clone(),
+            source: (*event.sender.source).into(),
+            user: scope.user().map(Box::from),
+            id: id.into(),
+            at,
+            offset: position.offset,
+            epoch: (*position.epoch).into(),
+        });
+        let entry = Entry {
+            at,
+            topic: (*facts.canonical.topic).into(),
+            subtopic: (*facts.canonical.subtopic).into(),
+            user: match scope {
+                Scope::User(_) => None,
+                Scope::Shared(user) => user.map(Box::from),
+            },
+            to_all: matches!((name.owner, scope), (Some(_), Scope::Shared(_))),
+            target: envelope.target().map(Box::from),
+            text: text.into(),
+        };
+        let size = router.policy.history(name.channel).map_or(1, |bounds| bounds.size as u64);
+        let first = (position.offset + 1).saturating_sub(size).max(1);
+        let (epoch, offset) = ((*position.epoch).into(), position.offset);
+        self.changes.push(Change::Append { log, epoch, offset, entry, known, first });
+        position
+    }
+}
+
+pub(super) fn unavailable() -> Refusal {
+    Refusal::new(
+        ErrorCode::StorageUnavailable,
+        "the event cannot be written to the disk now, so it was not delivered; send it again later",
+    )
+}

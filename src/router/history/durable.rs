@@ -1,0 +1,105 @@
+//! What the commits of durable channels need of the logs: where the next event goes, and what a file had.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::known::{First, Name};
+use super::log::{Entry, Of};
+use super::{History, Locked, LogName, Position};
+use crate::config::{self, LogBounds};
+use crate::router::replay::marked;
+use crate::store::history as stored;
+
+/// An entry that a file had.
+pub(in crate::router) struct LoadedEntry {
+    pub(in crate::router) at: Instant,
+    pub(in crate::router) position: Position,
+    pub(in crate::router) entry: stored::Entry,
+}
+
+impl History {
+    /// The position of the next event of a log.
+    pub(in crate::router) fn next(&self, name: &LogName<'_>) -> Position {
+        match self.find(name) {
+            Some(log) => log.state.lock().next(),
+            None => Position { offset: 1, epoch: self.epochs.lock().of(&name.key()) },
+        }
+    }
+
+    /// The name of an id; or the first event with it, if it is known.
+    pub(in crate::router) fn unknown_id(
+        &self,
+        (now, retry): (Instant, Duration),
+        log: &LogName<'_>,
+        source: &str,
+        user: Option<&str>,
+        id: &str,
+    ) -> Result<Name, First> {
+        let known = self.known.lock();
+        let name = known.name(&log.key(), source, user, id);
+        known.get(now, &name, retry).cloned().map_or(Ok(name), Err)
+    }
+
+    /// Forgets a log.
+    pub(in crate::router) fn forget(&self, name: &LogName<'_>) {
+        if let Some(log) = self.find(name) {
+            let mut locked = Locked { history: self, state: log.state.lock(), log: &log };
+            if !locked.state.is_removed {
+                locked.forget();
+            }
+        }
+    }
+
+    /// Drops the entries of a log before an offset.
+    pub(in crate::router) fn trim_to(&self, now: Instant, name: &LogName<'_>, first: u64) {
+        if let Some(log) = self.find(name) {
+            let mut locked = Locked { history: self, state: log.state.lock(), log: &log };
+            locked.change(|state| {
+                while state.front().is_some_and(|front| front.offset < first) {
+                    state.pop(now);
+                }
+            });
+        }
+    }
+
+    /// Makes a log that a file had, without its entries.
+    pub(in crate::router) fn load_log(&self, name: &stored::LogName, epoch: &Arc<str>, last: u64, used: Instant) {
+        let name = LogName { channel: &name.channel, owner: name.user.as_deref() };
+        let log = self.log(&name.key());
+        let mut state = log.state.lock();
+        (state.epoch, state.last, state.emptied) = (Arc::clone(epoch), last, Some(used));
+        drop(state);
+        self.due.lock().add(used, &log);
+    }
+
+    /// Adds an entry to a log that a file had. They come in the order of the log.
+    pub(in crate::router) fn load_entry(&self, name: &stored::LogName, loaded: LoadedEntry, bounds: &LogBounds) {
+        let LoadedEntry { at, position, entry } = loaded;
+        let of = match (&name.user, entry.to_all) {
+            (Some(_), true) => Of::Everyone,
+            (Some(_), false) => Of::Owner,
+            (None, _) => Of::Sender(entry.user),
+        };
+        let frame = marked(&entry.text, Some(&position), "replayed");
+        let triple = format!("{}/{}/{}", name.channel, entry.topic, entry.subtopic).into();
+        let entry = Entry { offset: position.offset, at, triple, target: entry.target, of, frame };
+        let Some(log) = self.find(&LogName { channel: &name.channel, owner: name.user.as_deref() }) else { return };
+        let mut locked = Locked { history: self, state: log.state.lock(), log: &log };
+        locked.change(|state| {
+            let last = state.last;
+            state.last = position.offset - 1;
+            state.push(entry, bounds);
+            state.last = last;
+        });
+    }
+
+    /// Adds the id of an event with `once` that a file had. How many received it is not known any more.
+    pub(in crate::router) fn load_known(&self, at: Instant, known: stored::Known, limits: &config::History) {
+        let stored::Known { log, source, user, id, offset, epoch, .. } = known;
+        let log = LogName { channel: &log.channel, owner: log.user.as_deref() };
+        let mut known = self.known.lock();
+        let name = known.name(&log.key(), &source, user.as_deref(), &id);
+        let first = First { position: Position { offset, epoch: epoch.into() }, receivers: 0 };
+        known.insert(at, name, first, (limits.retry, limits.ids));
+    }
+}

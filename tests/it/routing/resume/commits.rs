@@ -1,0 +1,78 @@
+//! Sessions that lose their connection while an event of a durable channel waits for the disk.
+
+use std::iter::from_fn;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard::config::{Channel, Config, LogBounds};
+use switchboard::router::CommitQueue;
+
+use crate::support::client::Desk;
+use crate::support::core::event;
+
+fn desk() -> (Desk, CommitQueue) {
+    let mut config = Config::default();
+    let history = Some(LogBounds { size: 10, ttl: Duration::from_mins(10) });
+    config.channels.insert("Phone".into(), Channel { history, durable: true, ..Channel::default() });
+    let mut desk = Desk::new(&config);
+    let (router, queue) = desk.core.router.with_commits();
+    desk.core.router = router;
+    (desk, queue)
+}
+
+fn commit(desk: &Desk, queue: &CommitQueue, is_on_disk: bool) {
+    let events = from_fn(|| queue.receive(Duration::ZERO).ok()).collect();
+    desk.core.router.finish(desk.now(), desk.core.router.plan(desk.now(), events), is_on_disk);
+}
+
+/// When the connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    BeforeTheCommit,
+    AfterTheCommit,
+    /// The client returns before the commit, while its older connection is still open.
+    Replaced,
+}
+
+/// The client sends an event, and a message that may not overtake it, and loses its connection. It receives the answer of
+/// the event, and sends the other message again.
+fn check(ends: Ends, is_on_disk: bool) {
+    let (desk, queue) = desk();
+    let mut client = desk.begin("gadget");
+    client.say(&desk, &event("Phone/Call/Ring", r#","id":"a""#));
+    client.command(&desk, "Connection", "Ping", &json!({}));
+    assert!(client.take(&desk, 8).is_empty(), "{ends:?}");
+    let reply = match ends {
+        Ends::BeforeTheCommit => {
+            client.lose(&desk);
+            commit(&desk, &queue, is_on_disk);
+            client.resume(&desk)
+        }
+        Ends::AfterTheCommit => {
+            commit(&desk, &queue, is_on_disk);
+            client.lose(&desk);
+            client.resume(&desk)
+        }
+        Ends::Replaced => {
+            let reply = client.resume(&desk);
+            commit(&desk, &queue, is_on_disk);
+            reply
+        }
+    };
+    assert_eq!((&reply["Resumed"], &reply["Received"]), (&true.into(), &1.into()), "{ends:?}: {reply}");
+    let messages = client.take(&desk, 8);
+    let told: Vec<(&Value, &Value)> = messages.iter().map(|it| (&it["subtopic"], &it["inReplyTo"])).collect();
+    let expected = if is_on_disk { "Receipt" } else { "Error" };
+    assert_eq!(told, [(&json!(expected), &json!("a"))], "{ends:?}");
+    client.command(&desk, "Connection", "Ping", &json!({}));
+    assert_eq!(client.take(&desk, 8).len(), 1);
+}
+
+#[test]
+fn a_session_that_resumes_receives_the_outcome_of_an_event_that_waited_for_the_disk() {
+    for is_on_disk in [true, false] {
+        check(Ends::BeforeTheCommit, is_on_disk);
+        check(Ends::AfterTheCommit, is_on_disk);
+    }
+    check(Ends::Replaced, true);
+}
