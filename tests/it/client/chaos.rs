@@ -102,7 +102,7 @@ async fn sessions_that_resume_lose_nothing_and_get_nothing_twice() {
     }
 }
 
-/// Publishes numbers. A lost connection is no reason to wait: what is published meanwhile is kept.
+/// Publishes numbers, also while there is no connection.
 async fn publish(client: &Client, number: usize) {
     let triple = || Triple::new("Phone", "Call", "Ringing");
     for event in 0..EVENTS {
