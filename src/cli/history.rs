@@ -165,6 +165,7 @@ fn exported(log: &LogName, epoch: &str, offset: u64, entry: &Entry) -> serde_jso
     })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "the same signature as `exported`")]
 fn shown(_: &LogName, _: &str, offset: u64, entry: &Entry) -> serde_json::Result<String> {
     let Entry { topic, subtopic, text, .. } = entry;
     Ok(format!("{offset}  {}  {topic}/{subtopic}  {text}", time(entry)))

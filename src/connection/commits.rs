@@ -24,9 +24,12 @@ pub(super) struct Commits {
     waiting: VecDeque<Waiting>,
     bytes: usize,
     /// What became of the first ones.
-    done: Vec<(Option<Box<str>>, Result<Routed, Denied>)>,
+    done: Vec<Done>,
     held: Option<Held>,
 }
+
+/// The `id` of an envelope, and what became of it.
+type Done = (Option<Box<str>>, Result<Routed, Denied>);
 
 struct Waiting {
     id: Option<Box<str>>,

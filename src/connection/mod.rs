@@ -367,12 +367,7 @@ impl Connection {
             {
                 Some(self.replaced(now))
             }
-            Input::Timeout => {
-                if let Some(end) = self.session().and_then(|session| session.outbox().take_proof_end()) {
-                    self.limit_proof(now, end);
-                }
-                self.fire_timers(now, router)
-            }
+            Input::Timeout => self.fire_timers(now, router),
             Input::Verified(outcome) => self.verified(now, outcome, router),
             Input::Relieved => {
                 self.end_pause(now);
@@ -468,6 +463,9 @@ impl Connection {
     }
 
     fn fire_timers(&mut self, now: Instant, router: &Router) -> Option<Effect> {
+        if let Some(end) = self.session().and_then(|session| session.outbox().take_proof_end()) {
+            self.limit_proof(now, end);
+        }
         while let Some(timer) = self.timers.take_due(now) {
             let effect = match timer {
                 Timer::Registration => Some(self.close(now, router, CloseCode::NotRegistered)),

@@ -136,7 +136,7 @@ impl Plan<'_> {
             To::Rules => access::scope(&event.sender, &envelope, &facts)?,
             To::Announced(user) if facts.shared => Scope::Shared(user.as_deref()),
             To::Announced(Some(user)) => Scope::User(user),
-            To::Announced(None) => return self.add_for_all(now, event, &envelope, &facts),
+            To::Announced(None) => return Ok(self.add_for_all(now, event, &envelope, &facts)),
         };
         let forms = Forms::new(&envelope, &event.sender.source, scope);
         let text = forms.stored();
@@ -168,7 +168,7 @@ impl Plan<'_> {
         event: &Uncommitted,
         envelope: &Envelope<'_>,
         facts: &Facts<'_>,
-    ) -> Result<Planned, Refusal> {
+    ) -> Planned {
         let channel = &facts.canonical.channel;
         let users = self.router.users_with_logs(channel);
         let scope = Scope::Shared(None);
@@ -177,7 +177,7 @@ impl Plan<'_> {
             let name = LogName { channel, owner: Some(user) };
             self.append(now, event, (envelope, facts), &name, scope, &text);
         }
-        Ok(Planned::All(users.into_iter().collect()))
+        Planned::All(users.into_iter().collect())
     }
 
     /// What becomes of the event if it was sent before. Notes its id otherwise.

@@ -434,6 +434,7 @@ impl HistorySettings {
 
 /// Checks a whole file and every record in it. Returns the flags that its header has to have if they are others; `None` if
 /// the file was made with another key.
+#[expect(clippy::option_option, reason = "flags that may be right already, or another key")]
 fn check_all(name: &Name, disk: &dyn Disk, seal: &Seal) -> Result<Option<Option<u8>>, StoreError> {
     let checked = name.guarded(|| {
         check::check(disk, &|transaction| {

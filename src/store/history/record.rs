@@ -150,7 +150,9 @@ impl Writer {
 
     fn option(&mut self, text: Option<&str>) {
         self.flag(text.is_some());
-        text.into_iter().for_each(|text| self.text(text));
+        if let Some(text) = text {
+            self.text(text);
+        }
     }
 }
 
@@ -182,6 +184,7 @@ impl Reader<'_> {
         }
     }
 
+    #[expect(clippy::option_option, reason = "a text that may be absent, or bytes that cannot be read")]
     fn option(&mut self) -> Option<Option<Box<str>>> {
         if self.flag()? { self.text().map(Some) } else { Some(None) }
     }
@@ -202,7 +205,9 @@ impl Record for LogRecord {
     fn write(&self, to: &mut Writer) {
         self.name.write(to);
         to.text(&self.epoch);
-        [self.first, self.last, self.used].into_iter().for_each(|number| to.number(number));
+        for number in [self.first, self.last, self.used] {
+            to.number(number);
+        }
     }
 
     fn read(from: &mut Reader<'_>) -> Option<Self> {

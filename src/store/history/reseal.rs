@@ -14,6 +14,7 @@ use super::tables::{
 };
 use super::{FILE, HistorySettings, WHAT, check, check_all, create};
 use crate::store::database::Name;
+use crate::store::replaced::Replaced;
 use crate::store::{Cipher, Key, StoreError, beside, exists, resolve};
 
 /// The ending of a new key's file name, until it replaces the old key.
@@ -25,7 +26,7 @@ const NEXT: &str = ".new";
 /// It is damaged, or has neither key, or cannot be written. It is as it was.
 pub(crate) fn reseal(data_dir: &Path, from: &Key, to: &Key) -> Result<(), StoreError> {
     let path = data_dir.join(FILE);
-    if !exists(&path)? { Ok(()) } else { reseal_file(&resolve(&path), from, to) }
+    if exists(&path)? { reseal_file(&resolve(&path), from, to) } else { Ok(()) }
 }
 
 fn reseal_file(path: &Path, from: &Key, to: &Key) -> Result<(), StoreError> {
@@ -51,7 +52,7 @@ fn reseal_file(path: &Path, from: &Key, to: &Key) -> Result<(), StoreError> {
         outcome
     })?;
     // A person who knows the old key could read the blocks of the old file.
-    old.map_or(Ok(()), |old| old.overwrite()).map_err(|error| {
+    old.map_or(Ok(()), Replaced::overwrite).map_err(|error| {
         StoreError::file(path, "it has its new key, but the file that it replaced could not be overwritten", &error)
     })
 }

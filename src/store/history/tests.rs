@@ -14,7 +14,12 @@ use crate::store::beside;
 /// Everything that a history holds, in words.
 type Contents = Vec<String>;
 
-const LIMITS: HistoryLimits = HistoryLimits { disk_bytes: 1 << 30, retry: Duration::from_secs(120), ids: 1000 };
+const LIMITS: HistoryLimits = HistoryLimits { disk_bytes: 1 << 30, retry: Duration::from_mins(2), ids: 1000 };
+
+#[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
+fn now() -> Instant {
+    Instant::now()
+}
 
 fn key(digit: char) -> Key {
     Key::parse(&digit.to_string().repeat(64)).unwrap()
@@ -92,7 +97,7 @@ fn small() -> (FaultyDisk, Contents) {
 fn small_twice() -> (FaultyDisk, FaultyDisk, Contents) {
     let disk = new_disk();
     let (mut history, _) = open(&disk);
-    let now = Instant::now();
+    let now = now();
     let (phone, queue) = (log("Phone", Some("alice")), log("Queue", None));
     for offset in 1..=3 {
         let known = Known {
@@ -220,7 +225,7 @@ fn another_key_is_not_called_damage() {
 fn survive(seed: u64, end: impl Fn(&FaultyDisk, u64) -> FaultyDisk) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut disk = new_disk();
-    let mut now = Instant::now();
+    let mut now = now();
     let logs = [log("Phone", Some("alice")), log("Phone", Some("bob")), log("Queue", None)];
     let mut last = [0_u64; 3];
     let mut kept = 0;
@@ -290,7 +295,7 @@ fn a_refused_event_is_in_no_log_after_the_store_was_reopened() {
     for writes in 0..40 {
         let disk = new_disk();
         let (mut history, _) = open(&disk);
-        let now = Instant::now();
+        let now = now();
         let phone = log("Phone", Some("alice"));
         let keep = |text: &str| Change::Keep(place("S"), value(text));
         history.apply(now, 1000, &[append(&phone, 1, "first"), keep("first")]).unwrap();
@@ -322,7 +327,7 @@ fn a_refused_event_is_in_no_log_after_the_store_was_reopened() {
 fn a_full_disk_refuses_and_works_again_when_there_is_room() {
     let disk = new_disk();
     let (mut history, _) = open(&disk);
-    let mut now = Instant::now();
+    let mut now = now();
     let phone = log("Phone", Some("alice"));
     disk.fill_at(200_000);
     let text = "x".repeat(10_000);
@@ -346,7 +351,7 @@ fn a_full_disk_refuses_and_works_again_when_there_is_room() {
 fn a_log_keeps_the_entries_from_its_first_offset_on() {
     let disk = new_disk();
     let (mut history, _) = open(&disk);
-    let now = Instant::now();
+    let now = now();
     let phone = log("Phone", Some("alice"));
     for offset in 1..=10_u64 {
         let Change::Append { log, epoch, entry, known, .. } = append(&phone, offset, "x") else { unreachable!() };
@@ -376,7 +381,7 @@ fn the_log_unused_for_longest_makes_room_on_the_disk() {
     let disk = new_disk();
     let limits = HistoryLimits { disk_bytes: 40_000, ..LIMITS };
     let (mut history, _) = try_open(&disk, limits).unwrap().unwrap();
-    let now = Instant::now();
+    let now = now();
     let text = "x".repeat(1000);
     let mut removed = Vec::new();
     for number in 1..=30_u64 {
@@ -409,7 +414,7 @@ fn ids_are_forgotten_when_they_expire_or_are_too_many() {
     let disk = new_disk();
     let limits = HistoryLimits { ids: 5, ..LIMITS };
     let (mut history, _) = try_open(&disk, limits).unwrap().unwrap();
-    let now = Instant::now();
+    let now = now();
     let phone = log("Phone", Some("alice"));
     let send = |history: &mut HistoryFile, offset: u64, wall: u64| {
         let (source, epoch, id) = ("cti".into(), "e1".into(), offset.to_string().into());
@@ -433,7 +438,7 @@ fn ids_are_forgotten_when_they_expire_or_are_too_many() {
 fn a_log_that_begins_anew_has_nothing_of_the_old_one() {
     let disk = new_disk();
     let (mut history, _) = open(&disk);
-    let now = Instant::now();
+    let now = now();
     let phone = log("Phone", Some("alice"));
     history.apply(now, 1000, &[append(&phone, 1, "old"), append(&phone, 2, "old")]).unwrap();
     let Change::Append { log, offset, entry, known, first, .. } = append(&phone, 1, "new") else { unreachable!() };
@@ -593,7 +598,7 @@ fn a_history_is_read_while_a_broker_writes_it() {
     let mut history = HistoryFile::open(&settings, LIMITS, &lock, &mut |_| {}).unwrap();
     let phone = log("Phone", Some("alice"));
     for offset in 1..=3 {
-        history.apply(Instant::now(), 1000, &[append(&phone, offset, "a call")]).unwrap();
+        history.apply(now(), 1000, &[append(&phone, offset, "a call")]).unwrap();
         let lines = Look::new(&settings).logs().unwrap().unwrap();
         assert_eq!(lines.iter().map(|line| (line.first, line.last)).collect::<Vec<_>>(), [(1, offset)]);
         assert_eq!(lines[0].bytes, history.bytes());
@@ -677,11 +682,11 @@ fn the_events_of_a_batch_share_two_syncs() {
     let disk = new_disk();
     let (mut history, _) = open(&disk);
     let phone = log("Phone", Some("alice"));
-    history.apply(Instant::now(), 1000, &[append(&phone, 1, "x")]).unwrap();
+    history.apply(now(), 1000, &[append(&phone, 1, "x")]).unwrap();
     let before = disk.syncs();
     for batch in 0..40 {
         let changes: Vec<_> = (0..10).map(|number| append(&phone, 2 + batch * 10 + number, "x")).collect();
-        history.apply(Instant::now(), 1000, &changes).unwrap();
+        history.apply(now(), 1000, &changes).unwrap();
     }
     // One more whenever the file grows, which doubles it.
     let syncs = disk.syncs() - before;
