@@ -14,6 +14,10 @@ test *ARGS:
 simulate SEEDS="5000":
     SIMULATION_SEEDS={{SEEDS}} cargo test --locked --test it simulation::every
 
+# Resumable clients behind a bad network, for ten minutes
+chaos SECONDS="600" SEED="1":
+    CHAOS_SECONDS={{SECONDS}} CHAOS_SEED={{SEED}} cargo test --locked --test it chaos:: -- --nocapture
+
 # Everything that .ci/run checks
 ci:
     .ci/run

@@ -14,10 +14,11 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use parking_lot::Mutex;
 use switchboard::config::{Channel, Config, LogBounds};
-use switchboard::router::Session;
+use switchboard::router::{OnFull, Session};
 use switchboard::store::history::{Change, Entry, HistoryFile, HistoryLimits, HistorySettings, LogName};
 use switchboard::store::{FolderLock, KeySource};
 use switchboard::websocket::Frame;
+use wire::command::Role;
 use wire::{DecodeLimits, decode};
 
 use crate::support::Broker;
@@ -40,6 +41,7 @@ fn main() {
 struct Stage {
     broker: Broker,
     sender: Arc<Session>,
+    receiver: Arc<Session>,
     text: String,
 }
 
@@ -48,58 +50,74 @@ impl Stage {
         let mut config = Config::default();
         let history = Some(LogBounds { size: KEPT, ttl: Duration::from_hours(1) });
         config.channels.insert("Phone".into(), Channel { history, ..Channel::default() });
-        let broker = Broker::with(&config);
-        Self { sender: broker.attach("softphone"), broker, text: support::event(["Phone", "Call", "Ringing"], bytes) }
+        Self::on(Broker::with(&config), bytes)
+    }
+
+    /// One publisher and one subscriber.
+    fn on(broker: Broker, bytes: usize) -> Self {
+        let [sender, receiver] = ["softphone", "gadget"].map(|source| broker.attach(source));
+        broker.subscribe(&receiver, "Phone/Call/Ringing", Role::Subscriber);
+        Self { broker, sender, receiver, text: support::event(["Phone", "Call", "Ringing"], bytes) }
     }
 
     fn full(bytes: usize) -> Self {
         let stage = Self::new(bytes);
+        let mut batch = Vec::new();
         for _ in 0..KEPT {
-            stage.broker.send(&stage.sender, &stage.text);
+            stage.publish(&stage.text, &mut batch);
         }
         stage
+    }
+
+    fn publish(&self, text: &str, batch: &mut Vec<Frame>) {
+        self.broker.send(&self.sender, black_box(text));
+        black_box(support::take(self.broker.now, &self.receiver, batch));
     }
 }
 
 #[divan::bench(args = PAYLOADS)]
 fn publish_without_history(bencher: Bencher<'_, '_>, bytes: usize) {
-    let (broker, text) = (Broker::new(), support::event(["Phone", "Call", "Ringing"], bytes));
-    let sender = broker.attach("softphone");
-    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| broker.send(&sender, black_box(&text)));
+    let (stage, mut batch) = (Stage::on(Broker::new(), bytes), Vec::new());
+    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| stage.publish(&stage.text, &mut batch));
 }
 
 #[divan::bench(args = PAYLOADS)]
 fn publish_into_a_log(bencher: Bencher<'_, '_>, bytes: usize) {
-    let stage = Stage::full(bytes);
-    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| stage.broker.send(&stage.sender, black_box(&stage.text)));
+    let (stage, mut batch) = (Stage::full(bytes), Vec::new());
+    bencher.counter(ItemsCount::new(1_usize)).bench_local(|| stage.publish(&stage.text, &mut batch));
 }
 
 #[divan::bench(args = PAYLOADS)]
 fn publish_once(bencher: Bencher<'_, '_>, bytes: usize) {
-    let stage = Stage::full(bytes);
+    let (stage, mut batch) = (Stage::full(bytes), Vec::new());
     let mut number = 0_u64;
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
         number += 1;
         let text = stage.text.replacen('{', &format!(r#"{{"id":"{number}","once":true,"#), 1);
-        stage.broker.send(&stage.sender, black_box(&text));
+        stage.publish(&text, &mut batch);
     });
 }
 
-/// The least that a log can be: the routing fields are read, and the text with its number is kept.
+/// The least that a log can be: the routing fields are read, the text with its number is kept, and framed for one receiver.
 #[divan::bench(args = PAYLOADS)]
 fn publish_into_a_list_of_strings(bencher: Bencher<'_, '_>, bytes: usize) {
-    let text = support::event(["Phone", "Call", "Ringing"], bytes);
+    let (stage, mut batch) = (Stage::on(Broker::new(), bytes), Vec::new());
+    let (now, outbox) = (stage.broker.now, stage.receiver.outbox());
     let log = Mutex::new(VecDeque::new());
     let mut number = 0_u64;
     bencher.counter(ItemsCount::new(1_usize)).bench_local(|| {
-        let envelope = decode(black_box(&text), DecodeLimits::client(128)).unwrap();
+        let envelope = decode(black_box(&stage.text), DecodeLimits::client(128)).unwrap();
         number += 1;
         let body = envelope.text().trim_end_matches('}');
         let mut log = log.lock();
-        log.push_back(format!(r#"{body},"offset":{number},"epoch":"abcdefghijklmnop","replayed":true}}"#));
+        let text = format!(r#"{body},"offset":{number},"epoch":"abcdefghijklmnop"}}"#);
+        outbox.push(now, Frame::new(&text), OnFull::Close).unwrap();
+        log.push_back(text);
         if log.len() > KEPT {
             log.pop_front();
         }
+        drop(log);
+        black_box(support::take(now, &stage.receiver, &mut batch));
     });
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use switchboard::auth::{Identity, Open, Permissions, Principal, Right, Rights, Rule, Users};
+use switchboard::auth::{Identity, Open, Permissions, Principal, Right, Rights, Rule, Rules, Users};
 use switchboard::config::Config;
 use switchboard::connection::{
     Admission, Connection, Context, Effect, Gone, Input, Settings, Shutdown, Upgraded, serve,
 };
-use switchboard::router::{Ids, Policy, Router};
+use switchboard::router::{Ids, Policy, Registered, Router, Session, Wanted};
 use tokio::task::yield_now;
-use wire::command::Role;
+use wire::command::{Resume, Role};
 use wire::{DecodeLimits, decode};
 
 use crate::framing;
@@ -41,6 +41,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "publish_to_1", rounds: 2_000, steps_a_round: 1, run: |rounds| publish(rounds, 1) },
     Scenario { name: "publish_to_100", rounds: 100, steps_a_round: 1, run: |rounds| publish(rounds, 100) },
     Scenario { name: "publish_to_1000", rounds: 15, steps_a_round: 1, run: |rounds| publish(rounds, 1_000) },
+    // The same to resumable sessions, which acknowledge every 8 messages.
+    Scenario {
+        name: "publish_to_1000_resumable",
+        rounds: 16,
+        steps_a_round: 1,
+        run: |rounds| publish_resumable(rounds, 1_000),
+    },
     // The same in a role of 20 patterns: with a subscription that they cover, and with one that they narrow.
     Scenario { name: "publish_in_a_role", rounds: 2_000, steps_a_round: 1, run: |rounds| in_a_role(rounds, RINGING) },
     Scenario { name: "publish_narrowed", rounds: 2_000, steps_a_round: 1, run: |rounds| in_a_role(rounds, "*/*/*") },
@@ -81,6 +88,37 @@ fn publish(rounds: u32, receivers: usize) {
     }
 }
 
+/// A resumable session, and the number of its connection.
+fn begin(broker: &Broker, source: &str) -> (Arc<Session>, u64) {
+    let wanted = Wanted { resume: &Resume::Begin, echo: None, keeps_will: true, reloads: broker.router.reloads() };
+    let registered = broker.router.register(broker.now, support::registration(source, None), &wanted);
+    let Registered { session, attachment, .. } = registered.ok().flatten().unwrap();
+    (session, attachment)
+}
+
+fn publish_resumable(rounds: u32, receivers: usize) {
+    let broker = Broker::new();
+    let sender = broker.attach("softphone");
+    let receivers: Vec<_> = (0..receivers).map(|_| begin(&broker, "gadget")).collect();
+    for (receiver, _) in &receivers {
+        broker.subscribe(receiver, RINGING, Role::Subscriber);
+    }
+    let text = support::event(["Phone", "Call", "Ringing"], 256);
+    let mut batch = Vec::new();
+    for round in 1..=rounds {
+        broker.send(&sender, &text);
+        for (receiver, attachment) in &receivers {
+            let taker = receiver.outbox().taker(*attachment);
+            taker.take(broker.now, usize::MAX, &mut batch);
+            batch.pop().unwrap();
+            assert!(batch.is_empty(), "one message was sent");
+            if round % 8 == 0 {
+                assert!(taker.acknowledge(round.into()));
+            }
+        }
+    }
+}
+
 const RINGING: &str = "Phone/Call/Ringing";
 
 /// A role of 20 patterns, the last of which allows the event.
@@ -92,10 +130,9 @@ fn role() -> Arc<Rights> {
     let topics = topics.map(|topic| format!("Phone/{topic}/*"));
     let patterns = channels.into_iter().chain(topics.iter().map(String::as_str)).chain(subtopics);
     let from: Arc<str> = "role 'agent'".into();
-    let allow: Arc<[Rule]> =
-        patterns.map(|it| Rule { pattern: it.parse().unwrap(), from: Arc::clone(&from) }).collect();
+    let allow: Rules = patterns.map(|it| Rule { pattern: it.parse().unwrap(), from: Arc::clone(&from) }).collect();
     assert_eq!(allow.len(), 20);
-    let right = || Right { allow: Arc::clone(&allow), deny: Arc::from([]), from: Arc::clone(&from) };
+    let right = || Right { allow: allow.clone(), deny: Rules::default(), from: Arc::clone(&from) };
     Arc::new(Rights { publish: right(), subscribe: right(), request: right(), handle: right() })
 }
 

@@ -12,7 +12,7 @@ use wire::{DecodeLimits, Pattern, decode};
 
 /// A router, and the time at which everything in it happens.
 pub(crate) struct Broker {
-    router: Router,
+    pub(crate) router: Router,
     pub(crate) now: Instant,
 }
 
@@ -35,13 +35,7 @@ impl Broker {
 
     /// The same, with restricted rights.
     pub(crate) fn attach_as(&self, source: &str, rights: Option<Arc<Rights>>) -> Arc<Session> {
-        let identity = Identity::unproved(
-            Principal::User("agent@example.com".into()),
-            Permissions { request: Permission::All, rights, ..Permissions::default() },
-        );
-        let outbox = Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20, refuses: false });
-        let registration = Registration { source: source.to_owned(), identity, echo: false, address: None, outbox };
-        self.router.attach(self.now, registration).unwrap()
+        self.router.attach(self.now, registration(source, rights)).unwrap()
     }
 
     /// Subscribes to a pattern written `channel/topic/subtopic`.
@@ -75,6 +69,16 @@ impl Broker {
         let envelope = decode(text, DecodeLimits::client(128)).unwrap();
         self.router.route(self.now, sender, &envelope).unwrap();
     }
+}
+
+/// What registers a session of that user.
+pub(crate) fn registration(source: &str, rights: Option<Arc<Rights>>) -> Registration {
+    let identity = Identity::unproved(
+        Principal::User("agent@example.com".into()),
+        Permissions { request: Permission::All, rights, ..Permissions::default() },
+    );
+    let outbox = Outbox::new(OutboxLimits { messages: 1024, bytes: 8 << 20, refuses: false });
+    Registration { source: source.to_owned(), identity, echo: false, address: None, outbox, will: None }
 }
 
 /// Takes the one frame that waits for a session. `batch` is reused, as a session's task does.

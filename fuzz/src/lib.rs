@@ -7,12 +7,14 @@
 mod broker;
 mod configuration;
 mod envelope;
+mod forwarded;
 mod frame;
 mod handshake;
 mod token;
 
 pub use configuration::configuration;
 pub use envelope::{command, envelope};
+pub use forwarded::forwarded;
 pub use frame::frame;
 pub use handshake::handshake;
 pub use token::{jwt, key_set};

@@ -10,6 +10,7 @@ mod jwt;
 mod open;
 mod permissions;
 mod rights;
+mod rules;
 mod token;
 mod users;
 
@@ -22,6 +23,7 @@ pub use jwt::{ClaimPath, ClaimRules, Claims, Issuer, IssuerKeys, Issuers, Jwt, J
 pub use open::Open;
 pub use permissions::{Permission, Permissions};
 pub use rights::{Right, Rights, Rule, Why};
+pub use rules::Rules;
 pub use token::{TokenTable, hash_token};
 pub use users::Users;
 
@@ -30,6 +32,7 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a session says of itself when it registers. Its token does not print.
 #[derive(Clone, Debug)]
@@ -77,6 +80,13 @@ pub enum Review {
     Same,
     /// Its proof is still valid, and this is what it may do now.
     Keep(Permissions),
+    /// Its proof is to be replaced by a new one.
+    KeepFor {
+        /// What it may do now.
+        permissions: Permissions,
+        /// How long its proof is valid from now on, if it does not end earlier.
+        longest: Duration,
+    },
     /// Its proof is no longer valid.
     End,
 }

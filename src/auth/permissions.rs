@@ -19,7 +19,8 @@ pub struct Permissions {
     pub handle: Permission,
     /// Protected triples that it may request.
     pub request: Permission,
-    /// The roles that its token names, for a reload that changes roles; empty if a row of the configuration decides.
+    /// The roles that its token names, for a reload that changes roles; empty if a row or the default role of an issuer
+    /// decides.
     pub roles: Arc<[Box<str>]>,
 }
 
@@ -40,7 +41,7 @@ impl Default for Permissions {
             users: Users::All,
             handle: Permission::none(),
             request: Permission::none(),
-            roles: Arc::from([]),
+            roles: Arc::default(),
         }
     }
 }
@@ -58,7 +59,7 @@ impl Permission {
     /// Nothing at all.
     #[must_use]
     pub fn none() -> Self {
-        Self::Patterns(Arc::from([]))
+        Self::Patterns(Arc::default())
     }
 
     /// Whether the triple is allowed.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use wire::{Pattern, Triple};
 
+use super::Rules;
+
 /// What a session may publish, subscribe to, request and handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rights {
@@ -23,9 +25,9 @@ pub struct Rights {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Right {
     /// Patterns that allow.
-    pub allow: Arc<[Rule]>,
+    pub allow: Rules,
     /// Patterns that deny.
-    pub deny: Arc<[Rule]>,
+    pub deny: Rules,
     /// Where the right is configured, as refusals name it: `role 'agent'`.
     pub from: Arc<str>,
 }
@@ -66,10 +68,10 @@ impl Right {
     /// # Errors
     /// The rule that decided.
     pub fn check(&self, triple: &Triple<'_>) -> Result<(), Why<'_>> {
-        if let Some(rule) = self.deny.iter().find(|rule| rule.pattern.matches_any_case(triple)) {
+        if let Some(rule) = self.deny.first_match(triple) {
             return Err(Why::Denied(rule));
         }
-        match self.allow.iter().any(|rule| rule.pattern.matches_any_case(triple)) {
+        match self.allow.first_match(triple).is_some() {
             true => Ok(()),
             false => Err(Why::NotAllowed { from: &self.from }),
         }
@@ -124,7 +126,7 @@ impl Right {
 mod tests {
     use super::*;
 
-    fn rules(patterns: &[&str]) -> Arc<[Rule]> {
+    fn rules(patterns: &[&str]) -> Rules {
         let rule = |it: &&str| Rule { pattern: it.parse().unwrap(), from: "role 'agent'".into() };
         patterns.iter().map(rule).collect()
     }

@@ -15,7 +15,7 @@ impl Users {
     /// Nobody at all.
     #[must_use]
     pub fn nobody() -> Self {
-        Self::Listed(Arc::from([]))
+        Self::Listed(Arc::default())
     }
 
     /// Reads a list as the configuration has it. `*` alone is everybody.

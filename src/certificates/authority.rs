@@ -1,6 +1,7 @@
 //! The authority of this machine: makes its own certificate, and signs those of servers.
 //!
-//! Its certificate names the hosts that it may vouch for, so a person who copies its key gains nothing but these hosts.
+//! Its certificate names the hosts that it may vouch for, so a person who copies its key gains nothing but these hosts and
+//! the names below them: X.509 permits those with each DNS name (RFC 5280, section 4.2.1.10).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
@@ -33,7 +34,8 @@ pub(super) fn new_key() -> Result<Key, Error> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map(Zeroizing::new)
 }
 
-/// Makes the certificate of an authority that only signs certificates of these hosts, and no further authorities.
+/// Makes the certificate of an authority that only signs certificates of these hosts and of names below them,
+/// and no further authorities.
 pub(super) fn make(now: SystemTime, machine: &str, hosts: &[Host], key: &Key) -> Result<Certificate, Error> {
     let mut params = params(now, AUTHORITY_LIFE, &format!("switchboard CA of {machine}"))?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -94,7 +96,7 @@ fn alternative_name(host: &Host) -> Result<SanType, Error> {
     })
 }
 
-/// Permits exactly the hosts. A kind of which there is none is excluded, and e-mail is.
+/// Permits the hosts, and with a DNS name the names below it, which no constraint can leave out. A kind of which there is none is excluded, and e-mail is.
 fn constraints(hosts: &[Host]) -> NameConstraints {
     let subnet = |address: IpAddr, prefix| GeneralSubtree::IpAddress(CidrSubnet::from_addr_prefix(address, prefix));
     let permitted_subtrees = hosts

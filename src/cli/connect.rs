@@ -50,9 +50,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects and registers.
+    /// Connects and registers. The session ends with its connection: nobody waits for a command that was killed.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
-        Ok(self.builder()?.connect().await?)
+        self.connect_to_resume(false).await
+    }
+
+    /// Connects and registers. If `resume`, the session can continue after a lost connection.
+    pub(crate) async fn connect_to_resume(&self, resume: bool) -> anyhow::Result<Client> {
+        Ok(self.builder()?.resume(resume).connect().await?)
     }
 
     /// Returns whether this session may see all users: it names none and proves none, so the broker is in open mode.

@@ -121,7 +121,7 @@ pub(crate) async fn run(arguments: Handle, output: &mut Output) -> anyhow::Resul
     let outcome = tokio::select! {
         outcome = report => outcome,
         error = serving.ended() => Err(error.into()),
-        error = narrate(client.states()) => Err(error.into()),
+        error = narrate(&client, |_| String::new()) => Err(error.into()),
         () = interrupted => Ok(Exit::Done),
     };
     drop(finished);

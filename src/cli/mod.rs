@@ -135,7 +135,9 @@ impl Exit {
         if let Some(error) = error.downcast_ref::<Error>() {
             return match error {
                 Error::Invalid(_) => Self::Usage,
-                Error::Unreachable { .. } | Error::Handshake { .. } | Error::Disconnected => Self::Unreachable,
+                Error::Unreachable { .. } | Error::Handshake { .. } | Error::Disconnected | Error::OutcomeUnknown => {
+                    Self::Unreachable
+                }
                 Error::Closed { code: Some(code), .. } => Self::after_close(*code),
                 Error::TimedOut(_) => Self::TimedOut,
                 Error::Refused(failure) if failure.code() == Some(ErrorCode::RequestTimeout) => Self::TimedOut,

@@ -1,12 +1,13 @@
 //! `switchboard pub`: publishes one event.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::connect::Connection;
 use super::output::{Output, hint, note};
 use super::triple::{id, triple};
 use super::{Exit, data};
+use switchboard_client::Receipt;
 
 /// See the help text.
 #[derive(Args)]
@@ -16,9 +17,12 @@ Examples:
   switchboard pub Phone Agent State '\"ready\"' --source softphone --retain
   switchboard pub Phone Agent State null --source softphone --retain   clears the retained value
   switchboard pub Crm Contact Changed @contact.json --source crm --receipt
+  switchboard pub Crm Case Opened 4711 --source crm --id case-4711 --once   safe to repeat
   date +%s | switchboard pub Clock Tick Now - --source clock
 
-A refused event is exit code 1, also without --receipt.")]
+A refused event is exit code 1, also without --receipt.
+After exit code 3 or 4, it is unknown whether the event was delivered. With --id and --once, the
+command can be repeated: in a channel with history, the event is delivered once.")]
 #[expect(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
 pub(crate) struct Publish {
     /// Channel
@@ -88,16 +92,30 @@ pub(crate) async fn run(arguments: Publish, output: &mut Output) -> anyhow::Resu
         note("a handler serves this triple, so this was a request, not an event");
         hint("`switchboard request` prints the answer");
     } else if arguments.json || arguments.receipt && !output.is_terminal() {
-        let line = match &receipt.hint {
-            Some(hint) => json!({ "Receivers": receipt.receivers, "Hint": hint }),
-            None => json!({ "Receivers": receipt.receivers }),
-        };
-        output.line(&line.to_string())?;
+        output.line(&line(&receipt).to_string())?;
     } else if arguments.receipt {
-        output.line(&format!("{} receivers", receipt.receivers))?;
+        let repeated = if receipt.duplicate { "; published before, so not delivered again" } else { "" };
+        output.line(&format!("{} receivers{repeated}", receipt.receivers))?;
     }
     if let Some(text) = &receipt.hint {
         hint(text);
     }
     Ok(Exit::Done)
+}
+
+/// Returns the receipt as the broker wrote it.
+fn line(receipt: &Receipt) -> Value {
+    let mut line = json!({ "Receivers": receipt.receivers });
+    let optional = [
+        ("Offset", receipt.offset.map(Value::from)),
+        ("Epoch", receipt.epoch.as_deref().map(Value::from)),
+        ("Duplicate", receipt.duplicate.then(|| true.into())),
+        ("Hint", receipt.hint.as_deref().map(Value::from)),
+    ];
+    for (key, value) in optional {
+        if let Some(value) = value {
+            line[key] = value;
+        }
+    }
+    line
 }

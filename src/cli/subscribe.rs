@@ -9,7 +9,7 @@ use super::connect::Connection;
 use super::output::{Output, note};
 use super::triple::pattern;
 use super::{Exit, interruption};
-use switchboard_client::{Error, State, Subscription};
+use switchboard_client::{Client, Error, Reconnection, Recover, State, Subscription};
 use wire::ErrorCode;
 
 /// See the help text.
@@ -20,11 +20,14 @@ Examples:
   switchboard sub Phone Call --source log                   every event of the topic Call
   switchboard sub '*' Call Ringing --source log --count 1   the next one, whatever its channel
   switchboard sub Phone --source log | jq .data             JSON lines when piped
+  switchboard sub Phone --source log --recover last:50      the last 50 kept events, then live ones
   switchboard sub Broker Application Joined --source log    applications that register
 
 '*' as channel does not match the channel Broker.
 A broker in open mode sends the events of all users, unless --user names one.
-The command reconnects by itself; events that were published meanwhile are missed.
+The command reconnects by itself, and says whether events may be missing. None are if the channel
+has history, or with --resume within the broker's grace.
+--recover needs a channel with history, and prints what one user receives (see --observe).
 Ctrl-C ends it, with exit code 0.")]
 pub(crate) struct Subscribe {
     /// Channel, or '*'
@@ -45,6 +48,12 @@ pub(crate) struct Subscribe {
     /// Print the events of this user, or of all users ('*'); needs the permission to observe
     #[arg(long, value_name = "USER")]
     observe: Option<String>,
+    /// Begin with kept events: the last N, or those after a position
+    #[arg(long, value_name = "last:N|EPOCH:OFFSET", conflicts_with = "group")]
+    recover: Option<Recover>,
+    /// Continue the session after a lost connection, so that nothing is missed
+    #[arg(long)]
+    resume: bool,
     /// Print JSON lines, also on a terminal
     #[arg(long)]
     json: bool,
@@ -54,16 +63,19 @@ pub(crate) struct Subscribe {
 
 /// Subscribes and prints until the count is reached or a signal arrives.
 pub(crate) async fn run(arguments: Subscribe, output: &mut Output) -> anyhow::Result<Exit> {
-    let Subscribe { channel, topic, subtopic, count, group, observe, json, connection } = arguments;
+    let Subscribe { channel, topic, subtopic, count, group, observe, recover, resume, json, connection } = arguments;
     if json {
         output.as_json();
     }
     let pattern = pattern(&channel, &topic, &subtopic)?;
-    let client = connection.connect().await?;
+    let client = connection.connect_to_resume(resume).await?;
     let subscribe = |user: Option<&str>| {
         let mut subscribing = client.subscribe(pattern.clone());
         if let Some(group) = &group {
             subscribing = subscribing.group(group);
+        }
+        if let Some(recover) = &recover {
+            subscribing = subscribing.recover(recover.clone());
         }
         match user {
             Some(user) => subscribing.observe(user),
@@ -72,7 +84,8 @@ pub(crate) async fn run(arguments: Subscribe, output: &mut Output) -> anyhow::Re
     };
     let mut subscription = match &observe {
         Some(user) => subscribe(Some(user)).await?,
-        None if connection.is_anyone() => match subscribe(Some("*")).await {
+        // Of all users there is no log.
+        None if connection.is_anyone() && recover.is_none() => match subscribe(Some("*")).await {
             // Not in open mode: the connection has another proof than a token.
             Err(error) if error.code() == Some(ErrorCode::Forbidden) => subscribe(None).await?,
             outcome => outcome?,
@@ -81,9 +94,12 @@ pub(crate) async fn run(arguments: Subscribe, output: &mut Output) -> anyhow::Re
     };
     let interrupted = interruption();
     note(&format!("subscribed to {pattern}"));
+    if let Some(reason) = subscription.recover_reason() {
+        note(&format!("no kept events are printed, because the broker cannot replay them: {reason}"));
+    }
     let outcome = tokio::select! {
         outcome = print(&mut subscription, count, output) => outcome,
-        error = narrate(client.states()) => Err(error.into()),
+        error = narrate(&client, meaning) => Err(error.into()),
         () = interrupted => Ok(()),
     };
     client.close().await;
@@ -102,21 +118,32 @@ async fn print(subscription: &mut Subscription, count: Option<u64>, output: &mut
     Ok(())
 }
 
-/// Reports lost and regained connections, until the client gives up.
-pub(crate) async fn narrate(states: impl futures_util::Stream<Item = State>) -> Error {
-    let mut states = pin!(states);
-    let mut was_lost = false;
-    while let Some(state) = states.next().await {
-        match state {
-            State::Connected(_) if was_lost => note("connected again"),
-            State::Connected(_) | State::Connecting => {}
-            State::Disconnected { reason, retry_in } => {
-                was_lost = true;
-                let retry_in = retry_in.as_secs_f32();
-                note(&format!("{reason}; next attempt in {retry_in:.1} s"));
-            }
-            State::Closed { code, reason } => return Error::Closed { code, reason },
+/// Returns what a reconnection means for the events that are printed.
+fn meaning(reconnection: Reconnection) -> String {
+    match reconnection {
+        Reconnection::Resumed | Reconnection::Recovered => "; nothing was missed".to_owned(),
+        Reconnection::Lost { since } => {
+            format!("; events since {} may be missing", humantime::format_rfc3339_seconds(since))
         }
     }
-    Error::Disconnected
+}
+
+/// Reports lost and regained connections, until the client gives up. `meaning` is added to the report of a reconnection.
+pub(crate) async fn narrate(client: &Client, meaning: impl Fn(Reconnection) -> String) -> Error {
+    let (mut states, mut reconnections) = (pin!(client.states()), pin!(client.reconnections()));
+    loop {
+        tokio::select! {
+            biased;
+            Some(reconnection) = reconnections.next() => note(&format!("connected again{}", meaning(reconnection))),
+            state = states.next() => match state {
+                Some(State::Connected(_) | State::Connecting) => {}
+                Some(State::Disconnected { reason, retry_in }) => {
+                    let retry_in = retry_in.as_secs_f32();
+                    note(&format!("{reason}; next attempt in {retry_in:.1} s"));
+                }
+                Some(State::Closed { code, reason }) => return Error::Closed { code, reason },
+                None => return Error::Disconnected,
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::document::rows;
 use super::file::quoted;
 use super::reference::{CHANNEL_KEYS, Key, keys};
-use super::{Config, Proofs, Roles};
+use super::{Config, JwtIssuer, Proofs, Roles};
 
 /// When a change of a key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,18 +23,21 @@ pub enum TakesEffect {
 const WITH_RELOAD: &[&str] = &[
     "applications",
     "applications_dir",
+    "auth.jwt",
     "auth.session_max",
     "auth.salesforce_jwt",
     "auth.salesforce_introspection",
     "auth.salesforce_userinfo",
     "http",
     "channels.NAME.publish",
+    "channels.NAME.scope",
     "channels.NAME.overflow",
     "channels.NAME.history",
     "protected",
     "requests",
     "history",
     "limits",
+    "resume",
     "roles",
     "tls",
 ];
@@ -44,9 +47,7 @@ const WITH_RESTART: &[&str] = &[
     "listen",
     "data_dir",
     "auth.mode",
-    "auth.jwt",
-    // Subscriptions and retained values are kept by them.
-    "channels.NAME.scope",
+    // Subscriptions and retained values are kept by it.
     "channels.NAME.fold_case",
     // The file is opened at start.
     "channels.NAME.history.durable",
@@ -105,6 +106,9 @@ impl Changes {
                 changes.note(&format!("channels.NAME.{}", key.name), format!("channels.{}.{}", quoted(name), key.name));
             }
         }
+        for table in issuers(old, new) {
+            changes.note("auth.jwt", table);
+        }
         for (key, differs) in other_tables(old, new) {
             if differs {
                 changes.note(key, key.to_owned());
@@ -131,13 +135,20 @@ impl Changes {
 /// Named if two configurations differ in something that no key covers.
 const REST: &str = "(a part of the configuration that no key names)";
 
+/// The tables of issuers that differ.
+fn issuers(old: &Config, new: &Config) -> BTreeSet<String> {
+    let only_in = |one: &Config, other: &Config| -> Vec<String> {
+        one.issuers.iter().filter(|issuer| !other.issuers.contains(issuer)).map(JwtIssuer::table).collect()
+    };
+    only_in(old, new).into_iter().chain(only_in(new, old)).collect()
+}
+
 /// Tables whose keys are not compared one by one.
 fn other_tables(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
     let (own, others) = (old.proofs.each(), new.proofs.each());
     let has = |ways: &[(&'static str, _)], table: &str| ways.iter().any(|(name, _)| *name == table);
     let mut tables: Vec<_> =
         Proofs::TABLES.into_iter().map(|table| (table, has(&own, table) != has(&others, table))).collect();
-    tables.push(("auth.jwt", old.issuers != new.issuers));
     tables.push(("roles", old.roles != new.roles));
     tables.push(("salesforce.objects", old.salesforce.objects != new.salesforce.objects));
     tables.push(("salesforce.events.topics", old.salesforce.events.topics != new.salesforce.events.topics));

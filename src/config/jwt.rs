@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Roles;
+use super::file::quoted;
 use super::mistake::{Place, Report, printable};
 use super::reference::{Key, TICK};
 use super::slot::Slot;
@@ -56,6 +57,14 @@ pub enum KeysFrom {
     PublicKey(PathBuf),
     /// `secret_file`: a secret that the issuer shares.
     Secret(PathBuf),
+}
+
+impl JwtIssuer {
+    /// Returns its table, as documents and messages write it: `auth.jwt.NAME`.
+    #[must_use]
+    pub fn table(&self) -> String {
+        format!("{ISSUERS}.{}", quoted(&self.name))
+    }
 }
 
 impl KeysFrom {

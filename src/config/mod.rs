@@ -22,6 +22,7 @@ mod jwt;
 mod lines;
 mod mistake;
 mod network;
+mod resume;
 mod roles;
 mod rules;
 mod salesforce;
@@ -44,6 +45,7 @@ pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use network::Network;
+pub use resume::Resume;
 pub(crate) use roles::each_right;
 pub use roles::{Roles, UnknownRole};
 pub use salesforce::{
@@ -102,6 +104,8 @@ pub struct Config {
     pub history: History,
     /// `[limits]`
     pub limits: Limits,
+    /// `[resume]`
+    pub resume: Resume,
     /// Warnings about settings that are valid but probably a mistake.
     pub warnings: Vec<String>,
 }
@@ -429,6 +433,7 @@ impl Default for Config {
             requests: Requests::default(),
             history: History::default(),
             limits: Limits::default(),
+            resume: Resume::default(),
             warnings: Vec::new(),
         }
     }

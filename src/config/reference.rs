@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::slot::{Slot, Word};
 use super::text;
 use super::{
-    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, history, salesforce, same_user, tls,
+    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, history, resume, salesforce,
+    same_user, tls,
 };
 
 /// The shortest duration that a timer keeps.
@@ -43,6 +44,7 @@ pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
         .chain(history::HISTORY_KEYS)
         .chain(tls::TLS_KEYS)
         .chain(same_user::SAME_USER_KEYS)
+        .chain(resume::RESUME_KEYS)
         .chain(salesforce::all_keys())
 }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
 use super::{
-    Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, Scope, roles, salesforce,
-    same_user, tls,
+    Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, Scope, resume, roles,
+    salesforce, same_user, tls,
 };
 use wire::Pattern;
 
@@ -169,6 +169,7 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
     warnings.extend(tls::warnings(config));
     warnings.extend(jwt::warnings(&config.issuers));
     warnings.extend(same_user::warnings(config));
+    warnings.extend(resume::warnings(config));
     warnings.extend(salesforce::warnings(config));
     warnings
 }

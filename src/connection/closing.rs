@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use wire::{Close, CloseCode};
 
 use super::log::Leaving;
+use super::resume::take_resumable;
 use super::timer::Timer;
 use super::{Connection, Effect, Phase, queue_notices};
-use crate::router::Router;
+use crate::router::{Ending, Left, Router};
 use crate::websocket::{Fault, Frame};
 
 /// How long a connection that closes for a restart waits for the last answers. Another thread that is ending a
@@ -45,7 +46,13 @@ impl Connection {
 
     pub(super) fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Effect {
         let close = close.into();
-        let leaving = Leaving { reason: close.reason(), code: Some(close.code().code()) };
+        let ending = Ending::Closed(close.code());
+        self.close_for(now, router, close, ending)
+    }
+
+    /// Closes the connection, and ends its session or leaves it away.
+    pub(super) fn close_for(&mut self, now: Instant, router: &Router, close: Close, ending: Ending) -> Effect {
+        let leaving = Leaving { reason: close.reason(), code: Some(close.code().code()), ending };
         if close.code() == CloseCode::SlowConsumer {
             // The peer does not read, so only the notices about the queue are kept.
             let (notices, _) = self.detach(now, router, &leaving);
@@ -63,15 +70,33 @@ impl Connection {
         self.replies.extend(notices.into_iter().chain(frames));
     }
 
-    /// Detaches the session, if there is one. Returns notices about its queue, and the messages in it.
+    /// Detaches the session, if there is one: it ends, or a resumable one is away. Returns notices about its queue, and the
+    /// messages in it.
     pub(super) fn detach(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) -> (Vec<Frame>, Vec<Frame>) {
         let (mut notices, mut frames) = (Vec::new(), Vec::new());
+        self.give_up_renewal(now);
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
-            router.detach(now, &session);
+            let attachment = std::mem::take(&mut self.attachment);
+            let taker = session.outbox().taker(attachment);
+            if attachment != 0 && matches!(leaving.ending, Ending::Closed(_)) {
+                // Sent before the Close frame, and kept if the session goes on.
+                take_resumable(now, (&session, attachment), usize::MAX, router, &mut frames);
+            }
+            let left = router.leave(now, &session, attachment, leaving.ending, self.proof_ends(now));
             self.forget_proof();
-            self.log_left(&session, router.age(now, &session), leaving);
+            match left {
+                Left::Ended => self.log_left(&session, router.age(now, &session), leaving),
+                Left::Away => {
+                    self.log_away(&session, leaving);
+                    return (notices, frames);
+                }
+                Left::Replaced => {
+                    self.log_replaced(&session);
+                    return (notices, frames);
+                }
+            }
             loop {
-                let taken = session.outbox().take(now, usize::MAX, &mut frames);
+                let taken = taker.take(now, usize::MAX, &mut frames);
                 notices.extend(queue_notices(taken.lagging, taken.dropped));
                 // The subscription of a replay has ended, so it yields nothing. Messages can follow it in the queue.
                 if taken.replay.is_none() {

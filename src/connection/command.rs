@@ -8,13 +8,17 @@ use serde_json::{Map, Value, json};
 use crate::audit::{Entry, Event};
 use crate::auth::{AuthError, Claim, Identity, Principal};
 use crate::connection::log::Leaving;
+use crate::connection::message::Next;
 use crate::connection::pause::Pause;
 use crate::connection::proof::Proven;
 use crate::connection::renew::Renewing;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, HandshakeToken, Phase};
-use crate::router::{Application, Listed, Position, Recovered, Registration, Router, Subscribed};
-use wire::command::{self, Command, Register, RoleName, Subscribe, Unsubscribe};
+use crate::router::{
+    Application, Ending, HeldLine, Listed, NotAttached, Position, Recovered, Registered, Registration,
+};
+use crate::router::{Resumption, Router, Subscribed, Wanted};
+use wire::command::{self, Command, Register, Resume, RoleName, Subscribe, Unsubscribe, WillOption};
 use wire::{Close, CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
 
@@ -41,8 +45,9 @@ pub(super) enum Verifying {
 pub(super) struct Registering {
     source: String,
     id: Option<String>,
-    echo: bool,
-    resume: bool,
+    echo: Option<bool>,
+    resume: Resume,
+    will: WillOption,
     /// What is verified, and again if there is a reload meanwhile.
     claim: Claim,
     /// The number of the last reload when the verification began.
@@ -53,7 +58,8 @@ impl Registering {
     #[cfg(test)]
     pub(super) fn of(source: &str) -> Self {
         let claim = Claim { source: source.to_owned(), user: None, token: None, certificate: None };
-        Self { source: source.to_owned(), id: None, echo: false, resume: false, claim, reloads: 0 }
+        let (echo, resume, will) = (None, Resume::No, WillOption::Absent);
+        Self { source: source.to_owned(), id: None, echo, resume, will, claim, reloads: 0 }
     }
 
     pub(super) fn failure(&self, refusal: &Refusal) -> String {
@@ -61,7 +67,7 @@ impl Registering {
     }
 }
 
-fn register() -> Triple<'static> {
+pub(super) fn register() -> Triple<'static> {
     notice::triple("Application", "Register")
 }
 
@@ -72,15 +78,24 @@ type Answer = Result<Value, Refusal>;
 const DONE: Value = Value::Null;
 
 impl Connection {
-    pub(super) fn command(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) -> Option<Effect> {
+    pub(super) fn command(
+        &mut self,
+        now: Instant,
+        envelope: &Envelope<'_>,
+        router: &Router,
+        mut line: Option<&mut HeldLine<'_>>,
+    ) -> Next {
         let triple = envelope.triple();
         let is_register = command::is(triple, "Application", "Register");
+        if let Some(line) = line.as_mut().filter(|_| !is_register) {
+            line.count_received();
+        }
         // They have a token.
         self.secret_read |= is_register || command::is(triple, "Application", "Renew");
         let may_come_first = is_register || command::is(triple, "Connection", "Ping");
         if self.session().is_none() && !may_come_first {
             self.not_registered(now, envelope, router);
-            return None;
+            return Next::Stay(None);
         }
         tracing::debug!(topic = &*triple.topic, subtopic = &*triple.subtopic, "a command");
         let answer = match self.read(envelope) {
@@ -89,24 +104,25 @@ impl Connection {
                 self.secret_read = true;
                 self.log_refusal(Some(triple), &refusal);
                 self.push(now, notice::error(envelope.id(), &refusal));
-                return None;
+                return Next::Stay(None);
             }
             Err(refusal) => Err(refusal),
             Ok(Command::Register(options)) => match self.register(now, envelope, *options, router) {
-                Ok(effect) => return effect,
+                Ok(effect) => return Next::Stay(effect),
                 Err(refusal) => Err(refusal),
             },
             Ok(Command::Renew(options)) => match self.session().map(Arc::clone) {
-                Some(session) => return Some(self.renew(now, &session, envelope.id(), options, router)),
+                Some(session) => return Next::Stay(Some(self.renew(now, &session, envelope.id(), options, router))),
                 None => Err(impossible("a renewal without a session")),
             },
-            Ok(Command::Unregister) => {
-                self.unregister(now, router);
-                Ok(DONE)
-            }
+            Ok(Command::Unregister) => return Next::Unregister(envelope.id().map(str::to_owned)),
+            Ok(Command::Acknowledge(received)) => match self.acknowledge(received, line) {
+                Ok(()) if envelope.id().is_none() => return Next::Stay(None),
+                outcome => outcome.map(|()| DONE),
+            },
             Ok(Command::Ping) => Ok(DONE),
             Ok(Command::Subscribe(wanted)) => match self.subscribe(now, &wanted, envelope.id(), router) {
-                Ok(()) => return None,
+                Ok(()) => return Next::Stay(None),
                 Err(refusal) => Err(refusal),
             },
             Ok(command) => self.registered(now, command, router),
@@ -118,8 +134,13 @@ impl Connection {
                 notice::failure(triple, envelope.id(), &[], &refusal)
             }
         };
-        self.push(now, frame);
-        None
+        if is_register && self.attachment != 0 {
+            // What answers a Register is not counted, so it is not in the queue of the session.
+            self.replies.push_back(frame.into());
+        } else {
+            self.push(now, frame);
+        }
+        Next::Stay(None)
     }
 
     fn read(&self, envelope: &Envelope<'_>) -> Result<Command, Refusal> {
@@ -157,9 +178,12 @@ impl Connection {
             }
             Command::ListSubscriptions => Ok(subscriptions(&router.subscriptions(session))),
             Command::Cancel(id) => router.cancel(now, session, &id).map(|()| DONE),
-            Command::Register(_) | Command::Renew(_) | Command::Unregister | Command::Ping | Command::Subscribe(_) => {
-                Err(impossible("a command that was handled before"))
-            }
+            Command::Register(_)
+            | Command::Renew(_)
+            | Command::Unregister
+            | Command::Ping
+            | Command::Acknowledge(_)
+            | Command::Subscribe(_) => Err(impossible("a command that was handled before")),
         }
     }
 
@@ -176,21 +200,15 @@ impl Connection {
                 "the field 'source' is missing: it is the name to register under",
             ));
         };
-        if options.will {
-            return Err(Refusal::new(
-                ErrorCode::InvalidEnvelope,
-                "data.will: this version keeps no wills; register without it",
-            ));
-        }
         let source = source.to_owned();
         let certificate = self.certificate.clone();
         let token = HandshakeToken::agreed(self.token.as_deref(), options.token);
         let id = envelope.id().map(str::to_owned);
-        let (echo, resume, reloads) = (options.echo, options.resume, router.reloads());
+        let (echo, resume, will, reloads) = (options.echo, options.resume, options.will, router.reloads());
         let differ = token.is_err();
         let token = token.unwrap_or_default();
         let claim = Claim { source: source.clone(), user: options.user, token, certificate };
-        let registering = Registering { source, id, echo, resume, claim, reloads };
+        let registering = Registering { source, id, echo, resume, will, claim, reloads };
         if differ {
             self.verifying = Some(Box::new(Verifying::Register(registering)));
             let why = "the tokens differ: all places of a connection that have a token (Authorization, the sub-protocol, \
@@ -313,22 +331,36 @@ impl Connection {
         let registration = Registration {
             source: registering.source.clone(),
             identity,
-            echo: registering.echo,
+            echo: registering.echo.unwrap_or_default(),
             address: Some(self.address),
             outbox: self.settings.outbox(),
+            will: match &registering.will {
+                WillOption::Given(text) => Some(text.clone()),
+                WillOption::Absent | WillOption::None => None,
+            },
         };
-        let session = match router.attach_verified(now, registration, registering.reloads) {
-            Ok(Some(session)) => session,
+        let Registering { resume, echo, will, reloads, .. } = &registering;
+        let wanted = Wanted { resume, echo: *echo, keeps_will: *will == WillOption::Absent, reloads: *reloads };
+        let Registered { session, attachment, resumption } = match router.register(now, registration, &wanted) {
+            Ok(Some(registered)) => registered,
             Ok(None) => {
                 registering.reloads = router.reloads();
                 return Some(self.verify(registering));
             }
-            Err(refusal) => return Some(self.refuse(now, &registering, Some(&principal), &refusal, router)),
+            Err(NotAttached::Refused(refusal)) => {
+                return Some(self.refuse(now, &registering, Some(&principal), &refusal, router));
+            }
+            Err(NotAttached::Will(refusal)) => {
+                self.record_refusal(&registering, Some(&principal), &refusal);
+                self.log_refusal(Some(&register()), &refusal);
+                self.push(now, registering.failure(&refusal));
+                return None;
+            }
         };
-        self.log_registered(now, &session);
+        self.log_registered(now, &session, matches!(resumption, Resumption::Resumed { .. }));
         let expires = self.keep_proof(now, proven);
         let limits = &self.limits;
-        let mut more = json!({
+        let more = json!({
             "SessionId": session.id().to_string(),
             "User": session.user(),
             "Protocol": PROTOCOL,
@@ -337,14 +369,11 @@ impl Connection {
             "MaxMessageBytes": limits.message_bytes,
             "ExpiresInSeconds": expires,
         });
-        if let (true, Value::Object(more)) = (registering.resume, &mut more) {
-            more.insert("Resumed".into(), false.into());
-            more.insert("Reason".into(), "this version resumes no sessions".into());
-        }
-        self.phase = Phase::Registered(session);
+        let Value::Object(more) = more else { return None };
+        (self.phase, self.attachment) = (Phase::Registered(session), attachment);
         self.unregistered = None;
         self.timers.stop(Timer::Registration);
-        self.push(now, notice::success(&register(), registering.id.as_deref(), more));
+        self.push_registered(now, registering.id.as_deref(), more, resumption);
         self.watch_proof(now);
         None
     }
@@ -381,8 +410,10 @@ impl Connection {
         Ok(())
     }
 
-    fn unregister(&mut self, now: Instant, router: &Router) {
-        self.leave(now, router, &Leaving { reason: "unregistered", code: None });
+    /// Ends the session as its client wishes. The reply follows everything of the session.
+    pub(super) fn unregister(&mut self, now: Instant, id: Option<&str>, router: &Router) {
+        self.leave(now, router, &Leaving { reason: "unregistered", code: None, ending: Ending::Unregistered });
+        self.push(now, notice::success(&notice::triple("Application", "Unregister"), id, DONE));
         self.unregistered = Some(self.settings.unregistered.enter().0);
         self.end_pause(now);
         self.timers.set(Timer::Registration, now + self.limits.registration);
@@ -421,7 +452,7 @@ fn impossible(what: &'static str) -> Refusal {
 }
 
 /// Whole seconds as an integer, others as a fraction.
-fn seconds(duration: Duration) -> Value {
+pub(super) fn seconds(duration: Duration) -> Value {
     if duration.subsec_nanos() == 0 { duration.as_secs().into() } else { duration.as_secs_f64().into() }
 }
 

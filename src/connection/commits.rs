@@ -12,7 +12,7 @@ use wire::notice;
 use zeroize::Zeroizing;
 
 use super::{Connection, Effect};
-use crate::router::{Denied, Receipt, Routed, Router, Session, Ticket};
+use crate::router::{CommitTicket, Denied, Receipt, Routed, Router, Session};
 
 /// The envelopes of a session that wait at once, and the bytes of their texts beyond which none is added.
 const WAITING_MAX: usize = 64;
@@ -23,15 +23,14 @@ const WAITING_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Commits {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// What became of the first ones.
-    done: Vec<(Option<Box<str>>, Result<Routed, Denied>)>,
+    /// What became of the first ones. The router has told the session.
+    done: Vec<Result<Routed, Denied>>,
     held: Option<Held>,
 }
 
 struct Waiting {
-    id: Option<Box<str>>,
     bytes: usize,
-    ticket: Box<Ticket>,
+    ticket: Box<CommitTicket>,
 }
 
 /// A message that waits for them. It may have a secret.
@@ -49,10 +48,8 @@ impl Commits {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(first) = self.waiting.front_mut() {
             let Poll::Ready(outcome) = first.ticket.poll(cx) else { break };
-            if let Some(Waiting { id, bytes, .. }) = self.waiting.pop_front() {
-                self.bytes -= bytes;
-                self.done.push((id, outcome));
-            }
+            self.done.push(outcome);
+            self.bytes -= self.waiting.pop_front().map_or(0, |waiting| waiting.bytes);
         }
         if self.done.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
@@ -70,10 +67,10 @@ impl Connection {
     }
 
     /// Lets an envelope wait for the disk.
-    pub(super) fn wait_for_commit(&mut self, id: Option<&str>, bytes: usize, ticket: Box<Ticket>) {
+    pub(super) fn wait_for_commit(&mut self, bytes: usize, ticket: Box<CommitTicket>) {
         let commits = self.commits.get_or_insert_default();
         commits.bytes += bytes;
-        commits.waiting.push_back(Waiting { id: id.map(Box::from), bytes, ticket });
+        commits.waiting.push_back(Waiting { bytes, ticket });
     }
 
     /// Holds a message that may not overtake what waits for the disk.
@@ -84,17 +81,15 @@ impl Connection {
         }
     }
 
-    /// Answers what is on disk or was refused. Goes on with the held message when nothing waits any more.
+    /// Waits for the receivers of what is on disk, if their queues are over half. Goes on with the held message when nothing
+    /// waits any more.
     pub(super) fn committed(&mut self, now: Instant, router: &Router) -> Option<Effect> {
         let done = self.commits.as_mut().map(|commits| std::mem::take(&mut commits.done)).unwrap_or_default();
         let session = self.session().cloned();
-        for (id, outcome) in done {
+        for outcome in done {
             match outcome {
-                Ok(routed) => self.routed(now, session.as_ref(), id.as_deref(), routed),
-                Err(Denied { refusal, .. }) => {
-                    self.log_refusal(None, &refusal);
-                    self.push(now, notice::error(id.as_deref(), &refusal));
-                }
+                Ok(routed) => self.routed(now, session.as_ref(), None, routed),
+                Err(Denied { refusal, .. }) => self.log_refusal(None, &refusal),
             }
         }
         let held = match &mut self.commits {

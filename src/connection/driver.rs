@@ -93,6 +93,12 @@ impl Admission {
         Self::permit(&self.departures).await
     }
 
+    /// Waits for all permits to set up a connection.
+    #[cfg(test)]
+    pub(crate) async fn all_arrivals(&self) -> Option<SemaphorePermit<'_>> {
+        self.arrivals.acquire_many(Self::AT_ONCE.try_into().ok()?).await.ok()
+    }
+
     async fn permit(permits: &Semaphore) -> Option<SemaphorePermit<'_>> {
         let permit = permits.acquire().await.ok();
         // Behind all tasks that are ready now, or the permits would only form another line.
@@ -232,7 +238,8 @@ enum Turn {
     /// There is something to send.
     Ready,
     Ended(End),
-    Verified(Result<Identity, AuthError>),
+    /// Boxed: it is large, and every turn is moved.
+    Verified(Box<Result<Identity, AuthError>>),
     Relieved,
     Committed,
     Gone(Ended),
@@ -320,7 +327,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Turn::Wrote => self.wrote(),
                 Turn::Ready => self.fill_batch(),
                 Turn::Ended(end) => self.handle(now(), Input::Ended(end)),
-                Turn::Verified(identity) => self.handle(now(), Input::Verified(identity)),
+                Turn::Verified(identity) => self.handle(now(), Input::Verified(*identity)),
                 Turn::Relieved => self.handle(now(), Input::Relieved),
                 Turn::Committed => self.handle(now(), Input::Committed),
                 Turn::Gone(ended) => return self.ending(ended),
@@ -376,7 +383,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
             && let Poll::Ready(identity) = waiting.as_mut().poll(cx)
         {
             *verification = None;
-            return Poll::Ready(Turn::Verified(identity));
+            return Poll::Ready(Turn::Verified(Box::new(identity)));
         }
         if connection.poll_pause(cx).is_ready() {
             return Poll::Ready(Turn::Relieved);
@@ -386,7 +393,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
         if socket.is_writing() {
             if let Poll::Ready(end) = connection.poll_end(cx) {
-                return Poll::Ready(Turn::Ended(end));
+                return Poll::Ready(end.map_or(Turn::Due, Turn::Ended));
             }
             return write_some(socket, *blocked, cx);
         }

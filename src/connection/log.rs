@@ -6,7 +6,7 @@ use wire::{ErrorCode, Refusal, Triple};
 
 use super::pause::Pause;
 use super::{Connection, Gone, network_of};
-use crate::router::Session;
+use crate::router::{Ending, Session};
 
 /// How many sessions that register are logged in a minute for each address: a site with thousands of agents can share one,
 /// and they all return after a restart.
@@ -35,21 +35,29 @@ pub(super) struct Leaving<'a> {
     pub(super) reason: &'a str,
     /// The status code of the Close frame, if there is one.
     pub(super) code: Option<u16>,
+    /// The same for the router.
+    pub(super) ending: Ending,
 }
 
 impl<'a> Leaving<'a> {
     /// The session ends because its socket has ended.
     pub(super) fn of(gone: &'a Gone) -> Self {
         match gone {
-            Gone::ByPeer(code) => Self { reason: "closed by the application", code: *code },
-            Gone::Fault(close) => Self { reason: close.reason(), code: Some(close.code().code()) },
-            Gone::Lost => Self { reason: "the connection was lost", code: None },
+            Gone::ByPeer(code) => {
+                Self { reason: "closed by the application", code: *code, ending: Ending::ByPeer(*code) }
+            }
+            Gone::Fault(close) => {
+                let code = close.code();
+                Self { reason: close.reason(), code: Some(code.code()), ending: Ending::Closed(code) }
+            }
+            Gone::Lost => Self { reason: "the connection was lost", code: None, ending: Ending::Lost },
         }
     }
 }
 
 impl Connection {
-    pub(super) fn log_registered(&mut self, now: Instant, session: &Session) {
+    /// Logs that a session was registered, or that it goes on.
+    pub(super) fn log_registered(&mut self, now: Instant, session: &Session, is_resumed: bool) {
         let (cause, lines_max) = match self.registered_before {
             false => (Cause::Registered, REGISTERED_MAX),
             true => (Cause::RegisteredAgain, REGISTERED_AGAIN_MAX),
@@ -60,7 +68,8 @@ impl Connection {
             let (source, user) = (session.source(), session.user());
             // Only a flood leaves lines out.
             let omitted = (omitted > 0).then_some(omitted);
-            tracing::info!(source, user, address = %self.address, session = %session.id(), omitted, "registered");
+            let what = if is_resumed { "resumed" } else { "registered" };
+            tracing::info!(source, user, address = %self.address, session = %session.id(), omitted, "{what}");
         }
     }
 
@@ -69,7 +78,7 @@ impl Connection {
             return;
         }
         let (source, user) = (session.source(), session.user());
-        let Leaving { reason, code } = leaving;
+        let Leaving { reason, code, .. } = leaving;
         let lasted = Duration::from_millis(u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX));
         let lasted = humantime::format_duration(lasted);
         tracing::info!(
@@ -82,6 +91,22 @@ impl Connection {
             %lasted,
             "left"
         );
+    }
+
+    /// Logs that a session goes on without a connection.
+    pub(super) fn log_away(&self, session: &Session, leaving: &Leaving<'_>) {
+        if self.is_logged {
+            let (source, user, Leaving { reason, code, .. }) = (session.source(), session.user(), leaving);
+            tracing::info!(source, user, address = %self.address, session = %session.id(), reason, code, "away");
+        }
+    }
+
+    /// Logs that another connection has the session.
+    pub(super) fn log_replaced(&self, session: &Session) {
+        if self.is_logged {
+            let (source, user) = (session.source(), session.user());
+            tracing::info!(source, user, address = %self.address, session = %session.id(), "replaced by another connection");
+        }
     }
 
     /// Logs a registration that closes its connection. The words are the broker's own, with nothing of a token in them; the

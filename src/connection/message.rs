@@ -10,11 +10,23 @@ use wire::{
 
 use super::pause::Pause;
 use super::{Connection, Effect, Phase};
-use crate::router::{Denied, Refused, Routed, Router};
+use crate::router::{Denied, HeldLine, Refused, Routed, Router};
 
 /// Caps the audit records that the requests of an unregistered connection can cause; otherwise it could push real ones out
 /// of the rotating log. All such connections together are limited too, by the log.
 const UNREGISTERED_RECORDED: u32 = 10;
+
+/// What follows from a message.
+pub(super) enum Next {
+    /// The session goes on. Something may have to be waited for.
+    Stay(Option<Effect>),
+    /// The connection closes.
+    TooManyMalformed,
+    /// The session ends, as its client wishes; with the id of the command.
+    Unregister(Option<String>),
+    /// Another connection has the session. Nothing was done.
+    Replaced,
+}
 
 impl Connection {
     /// A message, with its text unless it is a binary one. It counts against the rate whatever it is.
@@ -24,23 +36,24 @@ impl Connection {
             self.secret_read = true;
             return None;
         }
-        let limits = DecodeLimits::client(self.limits.json_depth);
-        let binary = || Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages").into();
-        let decoded = text.map_or_else(|| Err(binary()), |text| decode(text, limits));
-        if self.commits.is_some() && !decoded.as_ref().is_ok_and(|envelope| self.joins_commits(envelope, router)) {
+        if self.commits.is_some() && !self.joins_commits(text, router) {
             self.hold(text);
             return None;
         }
-        let effect = match decoded {
-            Err(malformed) => self.malformed(now, &malformed, router),
-            Ok(envelope) => {
-                self.malformed = 0;
-                if envelope.triple().is_broker() {
-                    self.command(now, &envelope, router)
-                } else {
-                    self.envelope(now, &envelope, router);
-                    None
-                }
+        let next = match self.attachment {
+            0 => self.take_in(now, text, router, None),
+            _ => self.message_of_resumable(now, text, router),
+        };
+        let effect = match next {
+            Next::Stay(effect) => effect,
+            Next::TooManyMalformed => Some(self.close(now, router, CloseCode::Policy)),
+            Next::Unregister(id) => {
+                self.unregister(now, id.as_deref(), router);
+                None
+            }
+            Next::Replaced => {
+                self.secret_read = true;
+                Some(self.replaced(now))
             }
         };
         if effect.is_none() && self.pause.is_none() {
@@ -54,10 +67,46 @@ impl Connection {
         effect
     }
 
-    /// Whether an envelope may wait for the disk together with those that do.
-    fn joins_commits(&self, envelope: &Envelope<'_>, router: &Router) -> bool {
-        let session = self.session().filter(|_| !envelope.triple().is_broker());
-        session.is_some_and(|session| router.waits_for_commit(session, envelope))
+    /// Whether a message is an envelope that may wait for the disk together with those that do.
+    fn joins_commits(&self, text: Option<&str>, router: &Router) -> bool {
+        let (Some(session), Some(text)) = (self.session(), text) else { return false };
+        let decoded = decode(text, DecodeLimits::client(self.limits.json_depth));
+        let envelope = decoded.as_ref().ok().filter(|envelope| !envelope.triple().is_broker());
+        envelope.is_some_and(|envelope| router.waits_for_commit(session, envelope))
+    }
+
+    /// Takes a message in. `line`: of a resumable session, which counts its messages.
+    #[inline]
+    pub(super) fn take_in(
+        &mut self,
+        now: Instant,
+        text: Option<&str>,
+        router: &Router,
+        line: Option<&mut HeldLine<'_>>,
+    ) -> Next {
+        let limits = DecodeLimits::client(self.limits.json_depth);
+        let binary = || Refusal::new(ErrorCode::InvalidEnvelope, "a binary message; send text messages").into();
+        // Borrowed, because an envelope is large and would be moved.
+        let decoded = match text {
+            Some(text) => decode(text, limits),
+            None => Err(binary()),
+        };
+        match &decoded {
+            Err(malformed) => {
+                line.filter(|_| text.is_some()).into_iter().for_each(HeldLine::count_received);
+                self.malformed(now, malformed)
+            }
+            Ok(envelope) => {
+                self.malformed = 0;
+                if envelope.triple().is_broker() {
+                    self.command(now, envelope, router, line)
+                } else {
+                    line.into_iter().for_each(HeldLine::count_received);
+                    self.envelope(now, envelope, router);
+                    Next::Stay(None)
+                }
+            }
+        }
     }
 
     /// Counts a frame against the rate. A session that is too fast is read more slowly.
@@ -85,7 +134,7 @@ impl Connection {
         };
         match router.route(now, session, envelope) {
             Ok(Routed { ticket: Some(ticket), .. }) => {
-                self.wait_for_commit(envelope.id(), envelope.text().len(), ticket);
+                self.wait_for_commit(envelope.text().len(), ticket);
             }
             Ok(routed) => {
                 self.secret_read |= routed.secret;
@@ -128,20 +177,17 @@ impl Connection {
     }
 
     /// A message that is not an envelope is answered; many in a row close the connection. Other refusals do not count.
-    pub(super) fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Option<Effect> {
+    fn malformed(&mut self, now: Instant, malformed: &Malformed) -> Next {
         self.log_refusal(None, &malformed.refusal);
         // It may have been meant as a Register.
         self.secret_read = true;
         self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));
         if malformed.refusal.code == ErrorCode::ReservedChannel {
             self.malformed = 0;
-            return None;
+            return Next::Stay(None);
         }
         self.malformed += 1;
-        if self.malformed >= self.limits.malformed {
-            return Some(self.close(now, router, CloseCode::Policy));
-        }
-        None
+        if self.malformed >= self.limits.malformed { Next::TooManyMalformed } else { Next::Stay(None) }
     }
 }
 

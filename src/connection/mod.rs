@@ -18,6 +18,7 @@ mod pause;
 mod proof;
 mod rate;
 mod renew;
+mod resume;
 mod settings;
 mod shutdown;
 mod timer;
@@ -40,7 +41,7 @@ use wire::{Close, CloseCode, notice};
 
 use crate::auth::{AuthError, Claim, ClientCertificate, Identity};
 use crate::config::Limits;
-use crate::router::{Allowance, End, OnFull, Router, Session};
+use crate::router::{Allowance, End, Ending, OnFull, Router, Session};
 use crate::websocket::{Frame, ping};
 use command::Verifying;
 use commits::Commits;
@@ -49,6 +50,7 @@ use log::Leaving;
 use pause::Pause;
 use proof::Proven;
 use rate::Rate;
+use resume::take_resumable;
 use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.
@@ -119,6 +121,8 @@ pub struct Connection {
     /// What the client showed in its TLS handshake.
     certificate: Option<Arc<ClientCertificate>>,
     phase: Phase,
+    /// The number under which its resumable session knows it; 0 for any other session.
+    attachment: u64,
     /// Counts the connection while it is not registered.
     unregistered: Option<UnregisteredGuard>,
     /// The token of the handshake.
@@ -185,6 +189,7 @@ impl Connection {
             address,
             certificate: None,
             phase: Phase::Unregistered,
+            attachment: 0,
             unregistered: Some(guard),
             token: None,
             verifying: None,
@@ -280,12 +285,19 @@ impl Connection {
             self.replies = VecDeque::new();
         }
         let Phase::Registered(session) = &self.phase else { return };
+        if self.attachment != 0 {
+            if let Some(end) = take_resumable(now, (session, self.attachment), most - own, router, frames) {
+                self.limit_proof(now, end);
+            }
+            return;
+        }
         let outbox = session.outbox();
         let (room, at) = (most - own, frames.len());
-        let (mut lagging, mut dropped) = (None, 0);
+        let (mut lagging, mut dropped, mut proof_end) = (None, 0, None);
         loop {
             let taken = outbox.take(now, room.saturating_sub(frames.len() - at), frames);
             lagging = lagging.or(taken.lagging);
+            proof_end = proof_end.or(taken.proof_end);
             dropped += taken.dropped;
             let Some(mut replay) = taken.replay else { break };
             if !router.pull(&mut replay, room.saturating_sub(frames.len() - at), frames) {
@@ -298,6 +310,9 @@ impl Connection {
         if lagging.is_some() || dropped > 0 {
             frames.splice(at..at, queue_notices(lagging, dropped));
         }
+        if let Some(end) = proof_end {
+            self.limit_proof(now, end);
+        }
     }
 
     /// Ready when there is something for [`Connection::take`], or the session's outbox ended.
@@ -305,17 +320,17 @@ impl Connection {
         if !self.replies.is_empty() {
             return Poll::Ready(());
         }
-        self.session().map_or(Poll::Pending, |session| session.outbox().poll_ready(cx))
+        self.session().map_or(Poll::Pending, |session| session.outbox().taker(self.attachment).poll_ready(cx))
     }
 
-    /// Ready when the session's outbox ended.
-    pub fn poll_end(&self, cx: &mut task::Context<'_>) -> Poll<End> {
-        self.session().map_or(Poll::Pending, |session| session.outbox().poll_end(cx))
+    /// Ready when the session's outbox ended. With `None`, the connection wants [`Input::Timeout`] now.
+    pub fn poll_end(&self, cx: &mut task::Context<'_>) -> Poll<Option<End>> {
+        self.session().map_or(Poll::Pending, |session| session.outbox().taker(self.attachment).poll_end(cx))
     }
 
     /// Why the session's outbox ended, if it did.
     pub fn ended(&self) -> Option<End> {
-        self.session().and_then(|session| session.outbox().ended())
+        self.session().and_then(|session| session.outbox().taker(self.attachment).ended())
     }
 
     /// Ready when a pause is over before its time: then it wants [`Input::Relieved`].
@@ -347,7 +362,15 @@ impl Connection {
                 self.heartbeat.hear();
                 None
             }
-            Input::Timeout => self.fire_timers(now, router),
+            Input::Timeout | Input::Verified(_) | Input::Drain(_) | Input::Restart if self.is_replaced() => {
+                Some(self.replaced(now))
+            }
+            Input::Timeout => {
+                if let Some(end) = self.session().and_then(|session| session.outbox().take_proof_end()) {
+                    self.limit_proof(now, end);
+                }
+                self.fire_timers(now, router)
+            }
             Input::Verified(outcome) => self.verified(now, outcome, router),
             Input::Relieved => {
                 self.end_pause(now);
@@ -374,6 +397,7 @@ impl Connection {
                 Some(self.close(now, router, Close::new(CloseCode::SlowConsumer, reason)))
             }
             Input::Ended(End::Close(code, reason)) => Some(self.close(now, router, Close::new(code, reason))),
+            Input::Ended(End::Replaced) => Some(self.replaced(now)),
             // The connection itself detaches its session, and then it has none.
             Input::Ended(End::Detached) => None,
             Input::Drain(reconnect_after) => {
@@ -462,7 +486,7 @@ impl Connection {
                 }
                 Timer::SlowConsumer => {
                     let stalled = "slow consumer: nothing was taken for too long";
-                    Some(self.close(now, router, Close::new(CloseCode::SlowConsumer, stalled)))
+                    Some(self.close_for(now, router, Close::new(CloseCode::SlowConsumer, stalled), Ending::Stalled))
                 }
                 Timer::Restart => {
                     // What it asked since the drain ended.

@@ -26,6 +26,16 @@ impl Rate {
         (limits.rate_bytes > 0).then(|| Box::new(Self::new(now, limits.rate_bytes, limits.rate_bytes.max(message))))
     }
 
+    /// How much was used when something was counted last.
+    pub(super) fn used(&self) -> (f64, Instant) {
+        (self.tokens, self.counted)
+    }
+
+    /// Goes on with what was used on another connection.
+    pub(super) fn go_on(&mut self, (tokens, counted): (f64, Instant)) {
+        (self.tokens, self.counted) = (tokens.min(self.burst), counted);
+    }
+
     /// Counts a number of frames or bytes that were read. Returns when the next may be read, if not at once.
     pub(super) fn count(&mut self, now: Instant, read: u32) -> Option<Instant> {
         let per_second = self.per_second?;

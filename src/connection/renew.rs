@@ -106,7 +106,7 @@ impl Connection {
                 "the new proof is for another user or service than this session's: register with it on another connection",
             );
         }
-        if *session.proof() != identity.proof {
+        if session.proof() != identity.proof {
             return forbid(
                 "the new proof is good, but of another kind than the one that this session registered with: a session \
                  renews with the same row of [[applications]], the same issuer or the same [auth.salesforce_*] table",

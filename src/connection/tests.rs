@@ -8,7 +8,7 @@ use wire::{ErrorCode, Refusal};
 
 use super::*;
 use crate::auth::{Open, Permissions, Principal, Proved, Review, Verification, Verifier};
-use crate::config::{Config, Limits};
+use crate::config::{Channel, Config, Limits, LogBounds};
 use crate::connection::command::Registering;
 use crate::router::{Ids, Policy, Registration, Reviewed};
 
@@ -44,6 +44,52 @@ pub(super) fn taken(now: Instant, connection: &mut Connection, router: &Router) 
     let mut frames = Vec::new();
     connection.take(now, usize::MAX, router, &mut frames);
     frames.iter().map(|frame| frame.text().to_owned()).collect()
+}
+
+#[test]
+fn a_connection_is_not_read_until_its_replay_is_sent() {
+    const EVENTS: usize = 300;
+    let mut config = Config::default();
+    let history = Some(LogBounds { size: EVENTS, ttl: Duration::from_mins(10) });
+    config.channels.insert("Phone".into(), Channel { history, ..Channel::default() });
+    let now = start();
+    let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(&config), Ids::seeded(1), Vec::new());
+    let settings = Settings::new(Limits { rate: 0, ..Limits::default() });
+    let mut connection = Connection::new(now, Ipv4Addr::LOCALHOST.into(), Arc::new(settings), 1);
+    let say = |connection: &mut Connection, text: &str| connection.handle(now, Input::Text(text), &router);
+    say(&mut connection, r#"{"channel":"Broker","topic":"Application","subtopic":"Register","source":"phone"}"#);
+    connection.handle(now, Input::Verified(Ok(alice())), &router);
+    for _ in 0..EVENTS {
+        say(&mut connection, r#"{"channel":"Phone","topic":"Call","subtopic":"Ring"}"#);
+    }
+    let subscribe = |last: u64| {
+        format!(
+            r#"{{"channel":"Broker","topic":"Subscription","subtopic":"Subscribe",
+                "data":{{"channel":"Phone","recover":{{"last":{last}}}}}}}"#
+        )
+    };
+    say(&mut connection, &subscribe(EVENTS as u64));
+    let is_over = |connection: &mut Connection| {
+        connection.poll_pause(&mut task::Context::from_waker(task::Waker::noop())).is_ready()
+    };
+    assert!(!connection.reads() && !is_over(&mut connection));
+    let mut frames = Vec::new();
+    connection.take(now, 100, &router, &mut frames);
+    // However long the peer takes for it, as long as it takes something.
+    for seconds in [5, 10, 15] {
+        connection.handle(now + Duration::from_secs(seconds), Input::Timeout, &router);
+        assert!(!connection.reads() && !is_over(&mut connection), "after {seconds} s");
+    }
+    let left = taken(now, &mut connection, &router);
+    assert_eq!(frames.len() + left.len(), 2 + EVENTS, "two replies and the events");
+    assert!(is_over(&mut connection));
+    connection.handle(now, Input::Relieved, &router);
+    assert!(connection.reads());
+    // Without anything to replay, it does not wait.
+    router.replace_policy(now, &Config::default());
+    router.replace_policy(now, &config);
+    say(&mut connection, &subscribe(1));
+    assert!(connection.reads());
 }
 
 /// A connection that reads none of the answers to `bad` pauses before its own queue overflows.
@@ -109,7 +155,8 @@ fn what_a_session_sends_after_its_proof_was_removed_is_not_routed() {
     let (now, mut connection, router) = registered(Limits::default());
     let identity = Identity::unproved(Principal::User("alice".into()), Permissions::all());
     let outbox = Settings::new(Limits::default()).outbox();
-    let registration = Registration { source: "screen".into(), identity, echo: false, address: None, outbox };
+    let registration =
+        Registration { source: "screen".into(), identity, echo: false, address: None, outbox, will: None };
     let screen = router.attach(now, registration).unwrap();
     let everything = Subscribe::new("Phone/*/*".parse().unwrap(), Role::Subscriber);
     router.subscribe(now, &screen, &everything, |_| None).unwrap();
@@ -118,7 +165,7 @@ fn what_a_session_sends_after_its_proof_was_removed_is_not_routed() {
     let text = r#"{"channel":"Phone","topic":"Call","subtopic":"Ringing","id":"1"}"#;
     assert!(connection.handle(now, Input::Text(text), &router).is_none());
     assert_eq!(screen.outbox().depth().messages, 1);
-    assert_eq!(router.review(now, &Without("phone")), Reviewed { ended: 1, changed: 0 });
+    assert_eq!(router.review(now, &Without("phone")), Reviewed { ended: 1, changed: 0, expiring: 0 });
     assert!(connection.handle(now, Input::Text(text), &router).is_none());
     assert_eq!(screen.outbox().depth().messages, 1);
     let end = connection.ended().unwrap();
@@ -219,8 +266,8 @@ fn the_time_to_register_starts_anew_six_times() {
         let unavailable = AuthError::Unavailable("not now".into());
         assert!(connection.handle(now, Input::Verified(Err(unavailable)), &router).is_none());
         taken(now, &mut connection, &router);
-        let end = now + Duration::from_secs(10);
-        let is_closed = connection.handle(end - Duration::from_millis(1), Input::Timeout, &router).is_some();
+        let just_before = now + Duration::from_millis(9_999);
+        let is_closed = connection.handle(just_before, Input::Timeout, &router).is_some();
         assert_eq!(is_closed, number > 5, "{number}");
         if is_closed {
             break;

@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde::Deserialize;
-use wire::{DecodeLimits, Envelope, Triple, decode, notice};
+use wire::{DecodeLimits, Envelope, decode, notice};
 
 use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
 use crate::router::index::Subscription;
 use crate::router::outbox::{Kind, OnFull};
+use crate::router::policy::Earlier;
 use crate::router::session::Session;
 use crate::router::{RequestId, Router, Scope};
 use crate::websocket::Frame;
@@ -26,6 +27,8 @@ pub enum Reason {
     Renewed,
     /// The configuration was reloaded.
     Reloaded,
+    /// A reload has changed the scope of the channel.
+    Scope,
 }
 
 impl Reason {
@@ -35,6 +38,7 @@ impl Reason {
         match self {
             Self::Renewed => "RENEWED",
             Self::Reloaded => "RELOADED",
+            Self::Scope => "SCOPE",
         }
     }
 }
@@ -53,7 +57,7 @@ impl Router {
     /// dropped. The session is told with `Broker/Subscription/Ended`. A request that it was given and has not been sent is
     /// given to another handler if it is idempotent; otherwise its requester gets `HANDLER_GONE`.
     pub fn change_permissions(&self, now: Instant, session: &Arc<Session>, permissions: Permissions, reason: Reason) {
-        self.change_if(now, session, permissions, reason, || true);
+        self.change_if(now, session, reason, None, |_| Some(permissions));
     }
 
     /// Gives a session the permissions of a new proof that was verified when [`Router::reloads`] was `reloads`, after
@@ -66,43 +70,51 @@ impl Router {
         reloads: u64,
         reply: impl FnOnce(),
     ) -> bool {
-        let is_current = || {
-            let is_current = self.reloads() == reloads;
-            if is_current {
+        let mut is_current = false;
+        self.change_if(now, session, Reason::Renewed, None, |_| {
+            is_current = self.reloads() == reloads;
+            is_current.then(|| {
+                session.set_proven_under(reloads);
                 reply();
-            }
-            is_current
-        };
-        self.change_if(now, session, permissions, Reason::Renewed, is_current)
+                permissions
+            })
+        });
+        is_current
     }
 
-    /// `begin` is called under the lock under which a reload changes the permissions, after it has raised its number. So
-    /// what a renewal sets without having seen the number is set before what the reload sets.
-    fn change_if(
+    /// Gives a session the permissions on which `decide` decides, which is called with those that it has. `earlier`: other
+    /// triples were protected then, so the same permissions can mean something else. Returns whether the permissions are
+    /// other ones, or a subscription has ended or is narrowed.
+    ///
+    /// A renewal and a reload both decide under the lock, and a reload has raised its number before. So a renewal that has
+    /// not seen the number is in force before the reload judges the session, and one that has seen it changes nothing.
+    pub(super) fn change_if(
         &self,
         now: Instant,
         session: &Arc<Session>,
-        permissions: Permissions,
         reason: Reason,
-        begin: impl FnOnce() -> bool,
+        earlier: Option<&Earlier>,
+        decide: impl FnOnce(&Permissions) -> Option<Permissions>,
     ) -> bool {
         // Under the lock, each subscription is made with the old permissions and judged here, or made with the new ones.
         let mut holds = session.holds.lock();
-        if !begin() {
+        let before = session.permissions();
+        let Some(permissions) = decide(&before) else { return false };
+        let is_same = *before == permissions;
+        if is_same && earlier.is_none() || holds.is_closed() || session.is_revoked() {
             return false;
         }
-        let before = session.permissions();
-        if *before == permissions || holds.is_closed() {
-            return true;
-        }
         let permissions = Arc::new(permissions);
-        let judged: Vec<_> = holds.subscriptions.iter().map(|it| self.judge(it, &before, &permissions)).collect();
-        let waiting = session.outbox().hold(|| {
+        let judge = |it: &Arc<Subscription>| self.judge(it, &before, &permissions, earlier);
+        let judged: Vec<_> = holds.subscriptions.iter().map(judge).collect();
+        let change = || {
             session.set_permissions(Arc::clone(&permissions));
             for (subscription, judged) in holds.subscriptions.iter().zip(&judged) {
                 set(subscription, judged);
             }
-        });
+        };
+        let may_stay = |frame: &Frame, kind| self.may_still_receive(session, &permissions, frame, kind);
+        let dropped = session.outbox().hold(now, change, may_stay);
         let (mut ended, mut narrowed) = (Vec::new(), Vec::new());
         for (subscription, judged) in std::mem::take(&mut holds.subscriptions).into_iter().zip(judged) {
             match judged {
@@ -114,7 +126,7 @@ impl Router {
             }
         }
         tell(now, session, &ended, &narrowed, reason);
-        let handles = |it: &&Arc<Subscription>| self.gains_protected(&Interest::of(it, &permissions), &before);
+        let handles = |it: &&Arc<Subscription>| self.gains_protected(&Interest::of(it, &permissions), &before, earlier);
         let protected: Vec<_> = holds.subscriptions.iter().filter(handles).cloned().collect();
         drop(holds);
         for subscription in &protected {
@@ -123,7 +135,7 @@ impl Router {
         for subscription in &ended {
             self.unlist(now, subscription);
         }
-        self.drop_waiting(now, session, &permissions, waiting);
+        self.take_back(now, session, &dropped);
         tracing::debug!(
             source = &*session.source,
             session = %session.id,
@@ -132,36 +144,36 @@ impl Router {
             narrowed = narrowed.len(),
             "the permissions of a session have changed"
         );
-        true
+        !is_same || !ended.is_empty() || !narrowed.is_empty()
     }
 
-    fn judge(&self, subscription: &Subscription, before: &Permissions, after: &Permissions) -> Judged {
+    fn judge(
+        &self,
+        subscription: &Subscription,
+        before: &Permissions,
+        after: &Permissions,
+        earlier: Option<&Earlier>,
+    ) -> Judged {
         let (before, after) = (Interest::of(subscription, before), Interest::of(subscription, after));
         if self.check_interest(&after).is_err() {
             return Judged::Ends;
         }
-        let loses_grants = after.is_handler && self.loses_grants(&after, before.permissions);
-        Judged::Stays { is_checked: self.is_checked(&after), loses_something: loses_grants || before.loses(&after) }
+        let loses_protected = || earlier.is_some_and(|earlier| self.loses_protected(&after, earlier));
+        let loses_grants = after.is_handler && (self.loses_grants(&after, before.permissions) || loses_protected());
+        // A request that waits for its turn may have been sent when its triple was not protected.
+        let may_be_stale = after.is_handler && earlier.is_some_and(|it| self.is_newly_protected(&after, it));
+        Judged::Stays {
+            is_checked: self.is_checked(&after) || may_be_stale,
+            loses_something: loses_grants || self.loses(&before, &after),
+        }
     }
 
-    /// Drops messages that wait for a session and that its permissions do not allow.
-    fn drop_waiting(
-        &self,
-        now: Instant,
-        session: &Arc<Session>,
-        permissions: &Permissions,
-        waiting: Vec<(Frame, Kind)>,
-    ) {
-        let forbidden = |(frame, kind): (Frame, Kind)| {
-            let is_allowed = decode(frame.text(), DecodeLimits::OWN)
-                .is_ok_and(|envelope| self.may_still_receive(session, permissions, &envelope, kind));
-            (!is_allowed).then_some(frame)
-        };
-        let forbidden: Vec<_> = waiting.into_iter().filter_map(forbidden).collect();
-        if forbidden.is_empty() {
+    /// Takes the requests among frames that a session was to get, and that were dropped, back from it.
+    fn take_back(&self, now: Instant, session: &Arc<Session>, dropped: &[Frame]) {
+        if dropped.is_empty() {
             return;
         }
-        for frame in session.outbox().withdraw(now, &forbidden) {
+        for frame in dropped {
             let request =
                 decode(frame.text(), DecodeLimits::OWN).ok().and_then(|it| it.id()?.parse::<RequestId>().ok());
             if let Some(pending) = request.and_then(|id| session.given(id)) {
@@ -173,16 +185,11 @@ impl Router {
     }
 
     /// Whether permissions allow a message that waits for their session.
-    fn may_still_receive(
-        &self,
-        session: &Session,
-        permissions: &Permissions,
-        envelope: &Envelope<'_>,
-        kind: Kind,
-    ) -> bool {
+    fn may_still_receive(&self, session: &Session, permissions: &Permissions, frame: &Frame, kind: Kind) -> bool {
+        let Ok(envelope) = decode(frame.text(), DecodeLimits::OWN) else { return false };
         let triple = envelope.triple();
         if triple.is_broker() {
-            return session.may_know(permissions, presence_of(envelope).as_deref());
+            return session.may_know(permissions, presence_of(&envelope).as_deref());
         }
         let facts = self.policy.facts(triple);
         let scope = match envelope.user() {
@@ -191,14 +198,16 @@ impl Router {
             // An event of its own user, or one for all users.
             None => Scope::Shared(None),
         };
-        let allows = |triple: &Triple<'_>| match (permissions.rights.as_deref(), kind) {
-            (None, _) | (_, Kind::Other) => true,
-            (Some(rights), Kind::Event) => rights.subscribe.check(triple).is_ok(),
-            (Some(rights), Kind::Request) => rights.handle.check(triple).is_ok(),
-        };
+        let rights = permissions.rights.as_deref();
         session.admits(permissions, scope)
-            && allows(triple)
-            && (kind != Kind::Request || self.may_handle(session, triple, &facts, false))
+            && match kind {
+                Kind::Event => !facts.protected && rights.is_none_or(|it| it.subscribe.check(triple).is_ok()),
+                Kind::Request => {
+                    rights.is_none_or(|it| it.handle.check(triple).is_ok())
+                        && self.may_handle(session, triple, scope, &facts, false)
+                }
+                Kind::Other => true,
+            }
     }
 }
 
@@ -215,7 +224,13 @@ fn set(subscription: &Subscription, judged: &Judged) {
 }
 
 /// Tells a session which of its subscriptions have ended, and which are narrowed.
-fn tell(now: Instant, session: &Session, ended: &[Arc<Subscription>], narrowed: &[Arc<Subscription>], reason: Reason) {
+pub(super) fn tell(
+    now: Instant,
+    session: &Session,
+    ended: &[Arc<Subscription>],
+    narrowed: &[Arc<Subscription>],
+    reason: Reason,
+) {
     if ended.is_empty() && narrowed.is_empty() {
         return;
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use wire::{Envelope, ErrorCode, Refusal, Triple};
 
+use crate::router::access::send::Sent;
 use crate::router::history::check_once;
 use crate::router::index::Matches;
 use crate::router::outbox::OnFull;
@@ -100,36 +101,30 @@ impl Router {
         }
         let scope = access::scope(sender, envelope, facts).map_err(|refusal| (refusal, None))?;
         let candidates = self.candidates(sender, envelope, scope, facts);
+        let sent = self.sent(envelope, &candidates, facts);
         if let Some(rights) = sender.rights() {
-            let sent = self.sent(envelope, &candidates, facts);
-            let checked = self.check_right(&rights, envelope, facts, sent);
+            let checked = self.check_right(&rights, envelope, &candidates, facts, sent);
             checked.map_err(|(refusal, is_request)| (refusal, Some(is_request)))?;
         }
         if facts.protected && !sender.may_request(envelope.triple()) {
             return Err((access::may_not_request(), Some(true)));
         }
-        let is_request = envelope.asks() || self.is_request(envelope, &candidates, facts);
-        if is_request || facts.protected {
-            let nobody = candidates.is_empty() && (facts.protected || !envelope.gather());
-            if envelope.retain() && is_request {
-                return Err((not_for_requests("retain"), Some(true)));
+        match sent {
+            Sent::Request | Sent::Handled if envelope.retain() => Err((not_for_requests("retain"), Some(true))),
+            Sent::Request | Sent::Handled if envelope.once() => Err((not_for_requests("once"), Some(true))),
+            Sent::Request | Sent::Handled => {
+                let is_nobodys = candidates.is_empty() && (facts.protected || !envelope.gather());
+                match is_nobodys {
+                    true => Err((self.no_handler(envelope, facts), Some(true))),
+                    false => Ok(Verdict::Request { scope, candidates }),
+                }
             }
-            if envelope.once() && is_request {
-                return Err((not_for_requests("once"), Some(true)));
+            Sent::Unserved => Err((self.no_handler(envelope, facts), Some(true))),
+            Sent::Event => {
+                access::check_publisher(sender, facts).map_err(|refusal| (refusal, Some(false)))?;
+                Ok(Verdict::Event { scope, matches: self.subscribers(facts, scope) })
             }
-            if nobody || !is_request {
-                return Err((self.no_handler(envelope, facts), Some(true)));
-            }
-            return Ok(Verdict::Request { scope, candidates });
         }
-        access::check_publisher(sender, facts).map_err(|refusal| (refusal, Some(false)))?;
-        Ok(Verdict::Event { scope, matches: self.subscribers(facts, scope) })
-    }
-
-    /// Whether an envelope is a request by its triple. What a handler sends on its own triple is not.
-    fn is_request(&self, envelope: &Envelope<'_>, candidates: &Candidates, facts: &Facts<'_>) -> bool {
-        let handled = || !candidates.is_empty() || facts.only || self.declaration(envelope.triple()).is_some();
-        !candidates.sender_handles && handled()
     }
 
     /// Whether an envelope that was refused before its scope was known would have been a request.
@@ -137,13 +132,11 @@ impl Router {
         let rights = sender.rights();
         // The failure of a sender that may not know handlers arrives at the same place with a handler and without.
         let may_know = rights.is_none_or(|rights| access::send::may_know_handlers(&rights, envelope.triple()));
-        envelope.asks() || facts.protected || {
-            let candidates = match may_know {
-                true => self.candidates(sender, envelope, facts.scope_of(sender.user()), facts),
-                false => Candidates::default(),
-            };
-            self.is_request(envelope, &candidates, facts)
-        }
+        let candidates = match may_know {
+            true => self.candidates(sender, envelope, facts.scope_of(sender.user()), facts),
+            false => Candidates::default(),
+        };
+        self.sent(envelope, &candidates, facts) != Sent::Event
     }
 
     pub(super) fn no_handler(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> Refusal {

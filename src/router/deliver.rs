@@ -128,7 +128,7 @@ impl Router {
                 source: &sender.source,
                 user: sender.user().or(envelope.user()),
                 session: Some(sender.id),
-                address: sender.address,
+                address: sender.address(),
                 refusal,
             });
         }

@@ -1,6 +1,7 @@
 //! Rule 4: an event goes to every matching subscriber once, however many of its patterns match.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,6 @@ use crate::router::history::{Position, Published};
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
 use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
-use crate::router::policy::Limits;
 use crate::router::session::Session;
 use crate::router::{Receipt, Routed, Router, Scope};
 use crate::websocket::Frame;
@@ -176,9 +176,8 @@ impl Router {
         }
         // Held over the pushes: the value that is kept at last is the one that is delivered last.
         let _order = self.retained.order(&facts.canonical);
-        let (limits, frame) = (self.limits_of(envelope, facts), (forms.retained(), None));
-        let look_up = || self.subscribers(facts, scope);
-        let matches = self.retained.keep(&limits, sender, envelope, scope, facts, frame, look_up)?;
+        let (frame, look_up) = ((forms.retained(), None), || self.subscribers(facts, scope));
+        let matches = self.retained.keep(&self.policy, sender, envelope, scope, facts, frame, look_up)?;
         Ok((self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact))
     }
 
@@ -247,15 +246,6 @@ impl Router {
         Ok(routed)
     }
 
-    /// The limits for an event. Those of retained values were kept before it was committed, and must not refuse it now.
-    pub(super) fn limits_of(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> Limits {
-        let limits = self.policy.limits();
-        match self.is_durable(envelope, facts) {
-            false => limits,
-            true => limits.without_retained_bounds(),
-        }
-    }
-
     /// Pushes an event to every receiver of some lists, once to each.
     pub(super) fn give_to_all(
         &self,
@@ -285,7 +275,7 @@ impl Router {
         matches.iter().for_each(|receivers| {
             receivers.iter().for_each(|subscription| {
                 let session = &subscription.session;
-                let is_sender = Arc::ptr_eq(session, sender) && !sender.echo;
+                let is_sender = Arc::ptr_eq(session, sender) && !sender.echoes();
                 if is_sender || envelope.target().is_some_and(|target| target != &*session.source) {
                     return;
                 }
@@ -305,10 +295,13 @@ impl Router {
     fn give_to_groups(&self, mut grouped: Vec<&Arc<Subscription>>, delivery: &mut Delivery, forms: &mut Forms<'_>) {
         grouped.sort_by(|one, other| group_of(one).cmp(&group_of(other)));
         for members in grouped.chunk_by_mut(|one, other| group_of(one) == group_of(other)) {
-            // The session whose queue is shortest, then the one longest unserved; the next one if that one is ending, or
+            // A session that has a connection, then the one whose queue is shortest, then the one longest unserved; the next one if that one is ending, or
             // may not receive the event.
             if members.len() > 1 {
-                members.sort_by_cached_key(|it| (it.session.outbox().depth().messages, it.session.served(), it.serial));
+                members.sort_by_cached_key(|it| {
+                    let session = &it.session;
+                    (session.is_away(), session.outbox().depth().messages, session.served(), it.serial)
+                });
             }
             if let Some(chosen) = members.iter().find(|it| delivery.push(it, forms)) {
                 chosen.session.serve(self.ids.stamp());
@@ -349,8 +342,9 @@ impl Router {
 pub(super) struct Delivery {
     now: Instant,
     on_full: OnFull,
-    /// The sessions that have it already. Kept only if a session may be in the lists twice.
-    seen: Option<HashSet<u64, foldhash::fast::RandomState>>,
+    /// The sessions that have it already, and with `false` those whose queue does not take it. Kept only if a session may be
+    /// in the lists twice.
+    seen: Option<HashMap<u64, bool, foldhash::fast::RandomState>>,
     /// The receivers that the sender may know of.
     pub(super) receivers: usize,
     pressed: Vec<Arc<Session>>,
@@ -363,15 +357,18 @@ impl Delivery {
     }
 
     pub(super) fn new(now: Instant, on_full: OnFull, twice: bool) -> Self {
-        Self { now, on_full, seen: twice.then(HashSet::default), receivers: 0, pressed: Vec::new() }
+        Self { now, on_full, seen: twice.then(HashMap::default), receivers: 0, pressed: Vec::new() }
     }
 
     /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending, or may
-    /// not receive it.
+    /// not receive it by this subscription.
     fn push(&mut self, subscription: &Subscription, forms: &mut Forms<'_>) -> bool {
         let session = &subscription.session;
-        if self.seen.as_mut().is_some_and(|seen| !seen.insert(session.number)) {
-            return true;
+        if let Some(seen) = &mut self.seen {
+            match seen.entry(session.number) {
+                Entry::Occupied(seen) => return *seen.get(),
+                Entry::Vacant(new) => new.insert(true),
+            };
         }
         let pushed = match subscription.is_checked() {
             false => session.outbox().push_event(self.now, forms.for_receiver(subscription), self.on_full),
@@ -381,15 +378,28 @@ impl Delivery {
             Ok(pressure) => pressure,
             Err(PushError::Unchecked) => match self.push_checked(subscription, forms) {
                 Ok(pressure) => pressure,
-                Err(_) => return false,
+                Err(error) => return self.not_pushed(session, error),
             },
-            Err(PushError::Closed | PushError::Full | PushError::Forbidden) => return false,
+            Err(error) => return self.not_pushed(session, error),
         };
         self.receivers += usize::from(is_counted(subscription, forms.scope));
         if pressure == Pressure::Over {
             self.pressed.push(Arc::clone(session));
         }
         true
+    }
+
+    /// Notes that a session has not got the event. Another subscription may allow what this one does not, but no
+    /// subscription makes room in the queue.
+    #[cold]
+    fn not_pushed(&mut self, session: &Session, error: PushError) -> bool {
+        if let Some(seen) = &mut self.seen {
+            match error {
+                PushError::Closed | PushError::Full => seen.insert(session.number, false),
+                PushError::Forbidden | PushError::Unchecked => seen.remove(&session.number),
+            };
+        }
+        false
     }
 
     /// Pushes the event if the permissions of the session allow it. Apart, because most sessions do without it.

@@ -9,10 +9,21 @@ use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 /// Names a session on the wire; says nothing about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(Uuid);
+
+impl SessionId {
+    pub(super) fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    pub(super) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+}
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,6 +161,11 @@ impl Ids {
     fn from_rng(mut random: StdRng) -> Self {
         let permutation = Permutation::new(random.random());
         Self { random: Mutex::new(random), next: AtomicU64::new(1), permutation }
+    }
+
+    /// A key that nobody can foresee, if the seed was random.
+    pub(super) fn key(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.random.lock().random())
     }
 
     pub(super) fn session(&self) -> SessionId {

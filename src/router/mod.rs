@@ -9,36 +9,41 @@
 //! Every lock of the room, in the only order in which they are taken. Most code takes one at a time. No shard of a map is
 //! held over a push, and nothing waits while it holds a lock.
 //!
-//! 1. `Log::state`, of one log of `history` at a time. Held over the entry of an event, the look-up of its subscribers and
+//! 1. `Resumable::line`. Held while one message of a resumable session is counted and routed, while another connection takes
+//!    the session over, and when it goes away. Nobody holds two of them.
+//! 2. `Log::state`, of one log of `history` at a time. Held over the entry of an event, the look-up of its subscribers and
 //!    the pushes, and over a subscription's reply, replay and entry in the index.
-//! 2. `History::due`, `History::known`, `History::epochs`, a shard of `History::logs`. No other lock is taken while one of
+//! 3. `History::due`, `History::known`, `History::epochs`, a shard of `History::logs`. No other lock is taken while one of
 //!    them is held. `History::relieving` comes before `Log::state`; nobody waits for it.
-//! 3. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
+//! 4. `Retained::order`, by triple. Held over the pushes of a retained event, so that the value that is kept at last is
 //!    the one that is delivered last.
-//! 4. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
+//! 5. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
 //!    of a reply.
-//! 5. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size` and `Router::end_longest_queue`
-//!    take another lock while they hold the first.
-//! 6. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
-//!    permissions.
-//! 7. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
-//!    holds it for reading over its value and the look-up of its subscribers.
-//! 8. `Retained::buckets`, then one bucket, then `Accounts::state`.
-//! 9. `Turns::state`, then `Requests::blocked`.
-//! 10. `Requests::by_deadline`, a shard.
-//! 11. `HeldPresence::changes`. Held over the push of a presence event to its session.
-//! 12. `Gather::state`. Held over the push of a reply or of the end.
-//! 13. `Names::folded`.
-//! 14. `Index::by_key`, a shard, then `Index::counts`.
-//! 15. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
-//! 16. `Session::permissions`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`. No other lock is taken while one
-//!     of them is held.
+//! 6. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size`,
+//!    `Router::end_longest_queue` and a sweep of what is kept take another lock while they hold the first; a session that
+//!    registers takes `Resumes::away`.
+//! 7. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
+//!    permissions, with the decision on them (`Verifier::review`), of the proof, or of a channel's scope.
+//! 8. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
+//!    holds it for reading over its value and the look-up of its subscribers. A channel that gets another scope holds it for
+//!    writing over the removal of its values.
+//! 9. `Retained::buckets`, then one bucket, then `Accounts::state`.
+//! 10. `Turns::state`, then `Requests::blocked`.
+//! 11. `Requests::by_deadline`, a shard.
+//! 12. `HeldPresence::changes`. Held over the push of a presence event to its session.
+//! 13. `Gather::state`. Held over the push of a reply or of the end.
+//! 14. `Names::folded`.
+//! 15. `Index::by_key`, a shard, then `Index::counts`.
+//! 16. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
+//! 17. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
+//!     `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is held.
 
 mod access;
 mod change;
 mod commit;
 mod decide;
 mod deliver;
+mod end;
 mod event;
 mod frames;
 mod hint;
@@ -51,23 +56,28 @@ mod presence;
 mod pressure;
 mod replay;
 mod request;
+mod rescope;
+mod resume;
 mod retained;
 mod review;
 mod session;
 mod subscribe;
 mod wake;
+mod will;
 
 pub use change::Reason;
-pub use commit::{Batch, CommitQueue, Loading, Ticket, Uncommitted};
+pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
 pub use decide::Decision;
+pub use end::Ending;
 pub use history::{Kept, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
-pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken};
+pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken, Taker};
 pub use policy::{Limits, Policy};
-pub use presence::Application;
+pub use presence::{Application, ApplicationState};
 pub use pressure::Allowance;
 pub use replay::Replay;
 pub use request::door::{Data, Door, Given, Payload};
+pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, Resumption, Ticket, Wanted};
 pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::{Listed, Subscribed};
@@ -87,13 +97,17 @@ use commit::Commits;
 use hint::Hints;
 use history::History;
 use index::Index;
-use presence::{Change, Presence};
+use presence::{Change, Joined, Place, Presence};
 use request::deadlines::Requests;
 use request::pending::Pending;
+use resume::Resumes;
 use retained::Retained;
 use session::Role;
 use wire::{ErrorCode, Refusal};
 use wire::{Pattern, Triple, notice};
+
+/// How often a session that registers looks for room again, after sessions that were away have ended for it.
+const DISPLACED_MAX: usize = 8;
 
 /// Routes envelopes between the sessions of one broker.
 pub struct Router {
@@ -110,6 +124,7 @@ pub struct Router {
     presence: Presence,
     /// The queue of events that have to be on disk first, if there is one.
     commits: Option<Commits>,
+    resumes: Resumes,
     declarations: Vec<Declaration>,
     off: Vec<SwitchedOff>,
     /// Limits the log lines that sessions can cause.
@@ -182,7 +197,7 @@ pub struct Routed {
     /// Its triple, or that of the request that it answers, is protected: the sender's copy has to be wiped.
     pub secret: bool,
     /// It has to be on disk first. The rest of this follows then.
-    pub ticket: Option<Box<Ticket>>,
+    pub ticket: Option<Box<CommitTicket>>,
 }
 
 /// The facts of `Broker/Message/Receipt`.
@@ -201,6 +216,21 @@ impl Routed {
         if pressure == Pressure::Over {
             self.pressed.push(Arc::clone(session));
         }
+    }
+}
+
+/// Why a session was not made known.
+#[derive(Debug)]
+pub enum NotAttached {
+    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
+    Refused(Refusal),
+    /// Its will is refused: any code of an event.
+    Will(Refusal),
+}
+
+impl From<Refusal> for NotAttached {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 
@@ -235,8 +265,10 @@ impl Router {
     /// A router without sessions. `calendar`: what time it is now, for presence.
     #[must_use]
     pub fn new(now: Instant, calendar: SystemTime, policy: Policy, ids: Ids, declarations: Vec<Declaration>) -> Self {
+        let requests = Requests::new(now, policy.limits().blocked);
         Self {
-            requests: Requests::new(now, policy.limits().blocked),
+            resumes: Resumes::new(&policy.resume(), &ids.key(), Arc::clone(requests.earlier())),
+            requests,
             policy,
             history: History::new(ids.epoch()),
             ids,
@@ -269,10 +301,10 @@ impl Router {
     /// Makes a session known.
     ///
     /// # Errors
-    /// `FORBIDDEN` for the broker's own source, `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
-    pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, Refusal> {
+    /// [`NotAttached`].
+    pub fn attach(&self, now: Instant, registration: Registration) -> Result<Arc<Session>, NotAttached> {
         let attached = self.attach_if(now, registration, || true)?;
-        attached.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the broker failed; its log says more"))
+        attached.ok_or_else(|| Refusal::new(ErrorCode::Internal, "the broker failed; its log says more").into())
     }
 
     /// Makes a session known, unless `is_current` says that its identity has to be verified again.
@@ -280,22 +312,44 @@ impl Router {
         &self,
         now: Instant,
         registration: Registration,
-        is_current: impl FnOnce() -> bool,
-    ) -> Result<Option<Arc<Session>>, Refusal> {
+        is_current: impl Fn() -> bool,
+    ) -> Result<Option<Arc<Session>>, NotAttached> {
+        let joined = self.join(now, registration, None, |_| (), is_current)?;
+        Ok(joined.inspect(|session| self.tell_presence(now, session, Change::Joined)))
+    }
+
+    /// Lists a session, after `prepare` was called with it. Nobody is told yet. `except`: the number of a session that ends
+    /// as soon as this one is listed.
+    fn join(
+        &self,
+        now: Instant,
+        registration: Registration,
+        except: Option<u64>,
+        prepare: impl FnOnce(&mut Session),
+        is_current: impl Fn() -> bool,
+    ) -> Result<Option<Arc<Session>>, NotAttached> {
         if registration.source == OWN_SOURCE {
             return Err(Refusal::new(
                 ErrorCode::Forbidden,
                 "the source 'switchboard' is reserved for adapters in the broker; choose another name",
-            ));
+            )
+            .into());
         }
         let exclusive = registration.identity.exclusive;
         let role = Role::of(&registration.identity.principal);
-        let session = self.session(now, role, registration, None);
-        if !self.presence.join(&session, exclusive, &self.policy.limits(), is_current)? {
-            return Ok(None);
+        let mut session = self.session(now, role, registration, None);
+        self.check_will_of(&session).map_err(NotAttached::Will)?;
+        prepare(&mut session);
+        let session = Arc::new(session);
+        let place = Place { exclusive, except, longest_away: &|fits| self.longest_away(fits) };
+        for _ in 0..DISPLACED_MAX {
+            match self.presence.join(&session, &place, &self.policy.limits(), &is_current)? {
+                Joined::Listed => return Ok(Some(session)),
+                Joined::Outdated => return Ok(None),
+                Joined::Displaces(others) => others.iter().for_each(|other| self.displace(now, other)),
+            }
         }
-        self.tell_presence(now, &session, Change::Joined);
-        Ok(Some(session))
+        Err(Refusal::new(ErrorCode::TooManySessions, "other sessions register at the same moment; try again").into())
     }
 
     /// Attaches an adapter, which sends events, and receives those that it subscribes to. It is not an application, so
@@ -314,19 +368,13 @@ impl Router {
         let identity =
             Identity::unproved(Principal::Service, Permissions { handle: Permission::All, ..Permissions::default() });
         let source = OWN_SOURCE.to_owned();
-        let registration = Registration { source, identity, echo: false, address: None, outbox };
-        self.session(now, Role::Adapter, registration, door)
+        let registration = Registration { source, identity, echo: false, address: None, outbox, will: None };
+        Arc::new(self.session(now, Role::Adapter, registration, door))
     }
 
-    fn session(
-        &self,
-        now: Instant,
-        role: Role,
-        registration: Registration,
-        door: Option<Arc<dyn Door>>,
-    ) -> Arc<Session> {
+    fn session(&self, now: Instant, role: Role, registration: Registration, door: Option<Arc<dyn Door>>) -> Session {
         let since = self.date(now);
-        Arc::new(Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, door))
+        Session::new(self.ids.session(), self.ids.stamp(), role, since, registration, self.reloads(), door)
     }
 
     /// What the calendar says at a moment of the monotonic clock.
@@ -338,59 +386,6 @@ impl Router {
     /// How long ago a session registered.
     pub fn age(&self, now: Instant, session: &Session) -> Duration {
         self.date(now).duration_since(session.since).unwrap_or_default()
-    }
-
-    /// Ends a session's registration: its subscriptions end, what it asked is withdrawn, what it was given fails.
-    pub fn detach(&self, now: Instant, session: &Arc<Session>) {
-        let (subscriptions, given, asked) = {
-            let mut holds = session.holds.lock();
-            holds.close();
-            let asked: Vec<_> = holds.asked.values().cloned().collect();
-            (std::mem::take(&mut holds.subscriptions), holds.given_in_order(), asked)
-        };
-        // From here on nothing is pushed to it, and it is given nothing.
-        session.outbox().end(End::Detached);
-        let waited = session.turns.close(&self.requests);
-        for subscription in &subscriptions {
-            self.unlist(now, subscription);
-        }
-        for (pending, handler) in waited {
-            self.handler_left(now, &pending, &handler);
-        }
-        for pending in given {
-            self.handler_gone(now, &pending, session);
-        }
-        for pending in asked {
-            if let Some(gather) = &pending.gather {
-                gather.cancel();
-            }
-            self.withdraw(now, &pending, "the requester left");
-        }
-        debug_assert!(session.holds.lock().is_idle(), "a session that has gone holds no request");
-        debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));
-        if session.role != Role::Adapter {
-            self.presence.leave(session);
-            self.tell_presence(now, session, Change::Left);
-        }
-    }
-
-    /// Ends the session with the longest queue, in bytes, because all queues together use too much memory. Its connection
-    /// closes it. Returns `false` if nothing waits for any session.
-    pub fn end_longest_queue(&self) -> bool {
-        let mut longest: Option<(usize, Arc<Session>)> = None;
-        self.presence.each(|session| {
-            let bytes = session.outbox().bytes_held();
-            // Of two, the older session, so that the order of the map does not decide.
-            let is_longer =
-                longest.as_ref().is_none_or(|(most, other)| (bytes, other.number) > (*most, session.number));
-            if bytes > 0 && is_longer {
-                longest = Some((bytes, Arc::clone(session)));
-            }
-        });
-        if let Some((_, session)) = &longest {
-            session.outbox().discard(End::Longest);
-        }
-        longest.is_some()
     }
 
     /// Tells the adapter that serves a triple of a request that was refused before it came there.
@@ -421,16 +416,15 @@ impl Router {
         Unanswered(self.requests.all())
     }
 
-    /// Whether any of these requests is pending still. Forgets those that have ended.
+    /// Whether any of these requests is pending still between sessions that have a connection. Forgets the others.
     pub fn any_pending(&self, requests: &mut Unanswered) -> bool {
-        requests.0.retain(|pending| !pending.has_ended());
+        requests.0.retain(|pending| pending.is_pending_here());
         !requests.0.is_empty()
     }
 
     /// When [`Router::expire`] wants to be called next; the caller means to call it then.
     pub fn deadline(&self) -> Option<Instant> {
-        let requests = self.requests.deadline();
-        requests.into_iter().chain(self.history.deadline()).min()
+        self.requests.deadline(|| self.resume_deadline().into_iter().chain(self.history.deadline()).min())
     }
 
     /// Told whenever the next deadline has become earlier.
@@ -450,6 +444,9 @@ impl Router {
             hints: self.hints.len(),
             retained_values,
             retained_bytes,
+            resumable: self.resumes.len(),
+            kept: self.resumes.kept().entries(),
+            kept_bytes: self.resumes.kept().bytes(),
             logs,
             log_entries,
             log_bytes,
@@ -458,6 +455,7 @@ impl Router {
         };
         self.presence.each(|session| {
             size.sessions += 1;
+            size.away += usize::from(session.is_away());
             size.asked += session.holds.lock().asked.len();
             size.given += session.busy();
             size.turns += session.turns.len();
@@ -475,6 +473,14 @@ pub struct Unanswered(Vec<Arc<Pending>>);
 pub struct Size {
     /// Registered sessions.
     pub sessions: usize,
+    /// Those of them that have no connection.
+    pub away: usize,
+    /// Sessions whose tokens are known.
+    pub resumable: usize,
+    /// Messages that are kept for resumable sessions, once for each session.
+    pub kept: usize,
+    /// The memory that they use, in bytes.
+    pub kept_bytes: usize,
     /// Pending requests; a gather counts once for each handler.
     pub requests: usize,
     /// Requests that registered sessions asked and that are not answered.

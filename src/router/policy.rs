@@ -1,12 +1,12 @@
 //! [`Policy`]: what the operator chose that decides where an envelope goes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::config::{AuthMode, Channel, Config, History, LogBounds, Overflow, Publish, Scope};
+use crate::config::{AuthMode, Channel, Config, History, LogBounds, Overflow, Publish, Resume, Scope};
 use crate::router::decide::Facts;
 use crate::router::outbox::OnFull;
 use wire::{Pattern, Triple};
@@ -73,9 +73,14 @@ impl Lengths {
 #[derive(Debug)]
 pub struct Policy {
     chosen: ArcSwap<Chosen>,
+    /// What was in force when live sessions were last judged.
+    judged: ArcSwap<Chosen>,
     /// Open development mode: anybody may handle a protected triple that no adapter serves.
     pub(super) open: bool,
 }
+
+/// What was in force before it was replaced.
+pub(super) struct Earlier(Arc<Chosen>);
 
 /// What is in force at one time. An envelope is decided by one of it, whatever happens meanwhile.
 #[derive(Debug)]
@@ -88,24 +93,46 @@ struct Chosen {
     only: Vec<Pattern>,
     folds: bool,
     limits: Limits,
+    resume: Resume,
 }
 
 impl Policy {
     /// The router's part of a configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        Self { chosen: ArcSwap::from_pointee(Chosen::new(config)), open: config.auth == AuthMode::Open }
+        let chosen = Arc::new(Chosen::new(config));
+        Self {
+            judged: ArcSwap::new(Arc::clone(&chosen)),
+            chosen: ArcSwap::new(chosen),
+            open: config.auth == AuthMode::Open,
+        }
     }
 
-    /// Puts another configuration in force. Scope and folding of the channels have to be the same, because subscriptions
-    /// are in the index by them.
-    pub(super) fn replace(&self, config: &Config) {
-        self.chosen.store(Arc::new(Chosen::new(config)));
+    /// Puts another configuration in force, and returns the channels whose scope is another now. Folding has to be the same,
+    /// because subscriptions are in the index by it.
+    pub(super) fn replace(&self, config: &Config) -> BTreeSet<String> {
+        let before = self.chosen.swap(Arc::new(Chosen::new(config)));
+        let named = before.channels.keys().chain(config.channels.keys());
+        let scope_after = |name: &str| config.channels.get(name).copied().unwrap_or_default().scope;
+        named.filter(|name| before.channel(name).scope != scope_after(name)).cloned().collect()
+    }
+
+    /// Notes that live sessions are judged now. Returns what was in force when they were judged before, if its protected
+    /// patterns were other ones.
+    pub(super) fn begin_review(&self) -> Option<Earlier> {
+        let chosen = self.chosen.load_full();
+        let judged = self.judged.swap(Arc::clone(&chosen));
+        (judged.protected != chosen.protected).then_some(Earlier(judged))
     }
 
     /// The limits.
     pub(super) fn limits(&self) -> Limits {
         self.chosen.load().limits
+    }
+
+    /// How long sessions outlive their connections, and what is kept for them.
+    pub(super) fn resume(&self) -> Resume {
+        self.chosen.load().resume
     }
 
     /// What follows from a triple, for one envelope.
@@ -211,6 +238,12 @@ impl Policy {
         parts.into_iter()
     }
 
+    /// The parts of a pattern that are protected, each as a pattern, and were not protected earlier.
+    pub(super) fn newly_protected(&self, earlier: &Earlier, pattern: &Pattern) -> impl Iterator<Item = Pattern> {
+        let was_protected = |part: &Pattern| earlier.0.protected.iter().any(|it| it.covers_any_case(part));
+        self.protected_parts(pattern).filter(move |part| !was_protected(part))
+    }
+
     /// The triple as the index compares it.
     pub(super) fn canonical<'a>(&self, triple: &'a Triple<'_>) -> Triple<'a> {
         if self.folds(&triple.channel) {
@@ -229,6 +262,7 @@ impl Chosen {
             protected: config.protected.clone(),
             protected_lengths: Lengths::of(config.protected.iter().map(|pattern| pattern.subtopic.as_deref())),
             only: config.requests.only.clone(),
+            resume: config.resume,
             limits: Limits {
                 sessions_per_user: config.limits.sessions_per_user,
                 sessions_per_source: config.limits.sessions_per_source,

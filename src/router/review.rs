@@ -11,20 +11,22 @@ use std::time::Instant;
 
 use wire::{CloseCode, ErrorCode, Refusal, notice};
 
-use crate::auth::{Permissions, Proved, Review, Right, Rights, Users, Verifier};
+use crate::auth::{Permissions, Proved, Review, Right, Rights, Rules, Users, Verifier};
 use crate::config::Config;
 use crate::router::change::Reason;
 use crate::router::outbox::End;
 use crate::router::session::Session;
-use crate::router::{Registration, Router};
+use crate::router::{NotAttached, Registration, Router};
 
 /// What a reload did to live sessions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reviewed {
     /// Sessions whose proof is no longer valid.
     pub ended: usize,
-    /// Sessions that may do more or less than before.
+    /// Sessions whose permissions are other ones, or of which a subscription has ended or is narrowed.
     pub changed: usize,
+    /// Sessions that need a new proof soon.
+    pub expiring: usize,
 }
 
 impl Router {
@@ -43,49 +45,62 @@ impl Router {
         now: Instant,
         registration: Registration,
         reloads: u64,
-    ) -> Result<Option<Arc<Session>>, Refusal> {
+    ) -> Result<Option<Arc<Session>>, NotAttached> {
         self.attach_if(now, registration, || self.reloads() == reloads)
     }
 
-    /// Puts the router's part of another configuration in force; see `Policy::replace`. The caller lets
-    /// [`Router::review`] follow.
-    pub fn replace_policy(&self, config: &Config) {
-        let before = self.policy.channels_with_history();
-        self.policy.replace(config);
-        self.reload_history(&before);
+    /// Puts the router's part of another configuration in force; see `Policy::replace`. What a channel has under another
+    /// scope ends, and so do the logs of a channel that has lost its history. The caller lets [`Router::review`] follow.
+    pub fn replace_policy(&self, now: Instant, config: &Config) {
+        let had_history = self.policy.channels_with_history();
+        let rescoped = self.policy.replace(config);
+        self.resumes.set_limits(&config.resume);
+        self.rescope(now, &rescoped);
+        self.reload_history(now, &had_history, &rescoped);
         self.requests.set_blocked_max(config.requests.blocked);
     }
 
-    /// Begins a new reload, and judges every session by the verifier that is in force since. Sessions whose proof is no
-    /// longer good send and receive nothing more, and their connections close.
+    /// Begins a new reload, and judges every session by the verifier and the policy that are in force since. Sessions whose
+    /// proof is no longer good send and receive nothing more, and their connections close.
     pub fn review(&self, now: Instant, verifier: &dyn Verifier) -> Reviewed {
-        self.reloads.fetch_add(1, Ordering::SeqCst);
+        let number = self.reloads.fetch_add(1, Ordering::SeqCst) + 1;
+        let earlier = self.policy.begin_review();
         let mut sessions = Vec::new();
         self.presence.each(|session| sessions.push(Arc::clone(session)));
         let mut reviewed = Reviewed::default();
         for session in &sessions {
             let Some(principal) = session.role.principal() else { continue };
-            let present = session.permissions();
-            let (source, proof) = (session.source(), session.proof());
-            let proved = Proved { source, principal: &principal, proof, permissions: &present };
-            match verifier.review(&proved) {
-                Review::Same => {}
-                Review::Keep(permissions) if *present == permissions => {}
-                Review::Keep(permissions) => {
-                    self.change_permissions(now, session, permissions, Reason::Reloaded);
-                    reviewed.changed += 1;
+            let source = session.source();
+            let changed = self.change_if(now, session, Reason::Reloaded, earlier.as_ref(), |permissions| {
+                if session.proven_under() >= number {
+                    // It has renewed its proof since the reload began.
+                    return Some(permissions.clone());
                 }
-                Review::End => {
-                    end_proof(session);
-                    reviewed.ended += 1;
+                let proof = &session.proof();
+                match verifier.review(&Proved { source, principal: &principal, proof, permissions }) {
+                    Review::Same => Some(permissions.clone()),
+                    Review::Keep(permissions) => Some(permissions),
+                    Review::KeepFor { permissions, longest } => {
+                        session.outbox().set_proof_end(now + longest);
+                        reviewed.expiring += 1;
+                        Some(permissions)
+                    }
+                    Review::End => {
+                        end_proof(session);
+                        reviewed.ended += 1;
+                        None
+                    }
                 }
-            }
+            });
+            reviewed.changed += usize::from(changed);
         }
+        self.bound_away(now);
         reviewed
     }
 }
 
-/// Ends a session whose proof is no longer valid. What waits for it is dropped, because it may no longer receive it.
+/// Ends a session whose proof is no longer valid. What waits for it is dropped, because it may no longer receive it. The
+/// caller holds the lock under which permissions change.
 fn end_proof(session: &Session) {
     session.set_revoked();
     session.set_permissions(Arc::new(nothing()));
@@ -99,7 +114,8 @@ fn end_proof(session: &Session) {
 
 /// The permissions of a session that may do nothing.
 fn nothing() -> Permissions {
-    let right = || Right { allow: Arc::from([]), deny: Arc::from([]), from: Arc::from("a proof that was removed") };
+    let right =
+        || Right { allow: Rules::default(), deny: Rules::default(), from: Arc::from("a proof that was removed") };
     let rights = Rights { publish: right(), subscribe: right(), request: right(), handle: right() };
     Permissions { rights: Some(Arc::new(rights)), users: Users::nobody(), ..Permissions::default() }
 }

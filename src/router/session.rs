@@ -17,6 +17,7 @@ use crate::router::presence::HeldPresence;
 use crate::router::request::door::Door;
 use crate::router::request::pending::Pending;
 use crate::router::request::turn::Turns;
+use crate::router::resume::Resumable;
 use crate::router::{RequestId, SessionId};
 use crate::websocket::Frame;
 use wire::command::State;
@@ -47,6 +48,8 @@ pub struct Registration {
     pub address: Option<IpAddr>,
     /// The queue of messages for it.
     pub outbox: Outbox,
+    /// The event that is published when it ends, as JSON text.
+    pub will: Option<Box<str>>,
 }
 
 /// One registered session.
@@ -55,17 +58,20 @@ pub struct Session {
     /// Later ones are greater.
     pub(super) number: u64,
     pub(super) source: Arc<str>,
-    pub(super) address: Option<IpAddr>,
+    /// Of its connection, or of the last one.
+    address: Mutex<Option<IpAddr>>,
     pub(super) role: Role,
     /// What proved its identity.
-    proof: Proof,
+    proof: Mutex<Proof>,
     /// Its proof is no longer valid: what it sends is no longer routed.
     revoked: AtomicBool,
+    /// The number of the last reload when its proof was verified.
+    proven_under: AtomicU64,
     /// A handle: renewal, revocation and reload swap it while the session lives.
     permissions: RwLock<Arc<Permissions>>,
     /// Whether they restrict what it sends and receives: nearly always all that others look at.
     restricted: AtomicBool,
-    pub(super) echo: bool,
+    echo: AtomicBool,
     pub(super) since: SystemTime,
     outbox: Outbox,
     pub(super) holds: Mutex<Holdings>,
@@ -87,6 +93,8 @@ pub struct Session {
     pub(super) told_to_name_requests: AtomicBool,
     /// Takes its requests if it is a handler inside the process.
     door: Option<Arc<dyn Door>>,
+    /// What makes it resumable.
+    pub(super) resumable: Option<Box<Resumable>>,
 }
 
 /// The subscriptions and open requests of a session. They end with it.
@@ -98,6 +106,8 @@ pub(super) struct Holdings {
     /// Requests that the session handles. The router makes the ids, so a client cannot choose ids that collide, and the
     /// fast hash is safe.
     given: HashMap<RequestId, Arc<Pending>, foldhash::fast::FixedState>,
+    /// The event that is published when the session ends. It was checked.
+    pub(super) will: Option<Box<str>>,
     gone: bool,
 }
 
@@ -108,23 +118,25 @@ impl Session {
         role: Role,
         since: SystemTime,
         registration: Registration,
+        reloads: u64,
         door: Option<Arc<dyn Door>>,
     ) -> Self {
-        let Registration { source, identity, echo, address, outbox } = registration;
+        let Registration { source, identity, echo, address, outbox, will } = registration;
         Self {
             id,
             number,
             source: Arc::from(source),
-            address,
+            address: Mutex::new(address),
             role,
             restricted: AtomicBool::new(restrict(&identity.permissions)),
-            proof: identity.proof,
+            proof: Mutex::new(identity.proof),
             revoked: AtomicBool::new(false),
+            proven_under: AtomicU64::new(reloads),
             permissions: RwLock::new(Arc::new(identity.permissions)),
-            echo,
+            echo: AtomicBool::new(echo),
             since,
             outbox,
-            holds: Mutex::default(),
+            holds: Mutex::new(Holdings { will, ..Holdings::default() }),
             asleep: AtomicBool::new(false),
             missed: AtomicBool::new(false),
             busy: AtomicUsize::new(0),
@@ -135,6 +147,7 @@ impl Session {
             pending_bytes: AtomicUsize::new(0),
             told_to_name_requests: AtomicBool::new(false),
             door,
+            resumable: None,
         }
     }
 
@@ -180,8 +193,31 @@ impl Session {
     }
 
     /// Returns what proved its identity.
-    pub fn proof(&self) -> &Proof {
-        &self.proof
+    pub fn proof(&self) -> Proof {
+        self.proof.lock().clone()
+    }
+
+    /// Replaces what proved its identity.
+    pub(super) fn set_proof(&self, proof: Proof) {
+        *self.proof.lock() = proof;
+    }
+
+    /// Returns the address of its peer; `None` inside the process.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        *self.address.lock()
+    }
+
+    pub(super) fn set_address(&self, address: Option<IpAddr>) {
+        *self.address.lock() = address;
+    }
+
+    /// Returns whether it receives its own events.
+    pub(super) fn echoes(&self) -> bool {
+        self.echo.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_echo(&self, echo: bool) {
+        self.echo.store(echo, Ordering::Relaxed);
     }
 
     /// Returns whether its proof was found to be no longer valid. Its connection is about to end, and what it still sends
@@ -192,6 +228,18 @@ impl Session {
 
     pub(super) fn set_revoked(&self) {
         self.revoked.store(true, Ordering::Release);
+    }
+
+    /// Returns the number of the last reload when its proof was verified.
+    pub(super) fn proven_under(&self) -> u64 {
+        self.proven_under.load(Ordering::Relaxed)
+    }
+
+    /// Notes that another proof was verified, after this number of reloads. An end that a reload gave the earlier one does
+    /// not count any more. The caller holds the session's holdings.
+    pub(super) fn set_proven_under(&self, reloads: u64) {
+        self.proven_under.store(reloads, Ordering::Relaxed);
+        self.outbox.take_proof_end();
     }
 
     /// Returns the queue of messages for it.

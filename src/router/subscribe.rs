@@ -72,8 +72,8 @@ impl Router {
                 let ahead = self.count_ahead(now, &name, (session, wanted, observes));
                 // Held until the subscription is in the index, so that it receives each event once, replayed or live.
                 self.history.with(&name, |log| {
-                    let has_history = self.policy.history(name.channel).is_some();
-                    let log = has_history.then_some((&name, log, ahead));
+                    let is_its_log = self.log_of(session, wanted, observes).as_ref() == Ok(&name);
+                    let log = is_its_log.then_some((&name, log, ahead));
                     self.subscribe_with(now, session, (wanted, observes), log, told)
                 })
             }

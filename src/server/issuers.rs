@@ -1,14 +1,18 @@
 //! The issuers of `[auth.jwt.NAME]`, with the keys that their files hold, and what fetches the keys of others.
+//!
+//! A reload compares each issuer with the one before it ([`Known`]). If what its tokens prove has changed, the sessions that
+//! they have proved need new ones.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::key_fetch::KeyFetch;
 use super::trial::Unusable;
-use crate::auth::{FetchedKeys, Issuer, IssuerKeys, Issuers, KeySet, Keys, Roles};
+use crate::auth::{ClaimRules, FetchedKeys, Issuer, IssuerKeys, Issuers, KeySet, Keys, Roles};
 use crate::config::{Config, JwtIssuer, KeysFrom};
 use crate::http::SetupError;
 use crate::short_text::without_mark;
@@ -17,25 +21,84 @@ use crate::store::{read_regular, read_secret_bytes};
 /// Issuers, and what keeps their keys fresh.
 pub(super) struct Opened {
     pub(super) issuers: Issuers,
-    /// The keys that are fetched.
-    pub(super) fetched: Vec<Arc<FetchedKeys>>,
-    /// What fetches them.
+    /// What the next reload compares them with.
+    pub(super) known: Vec<Known>,
+    /// What fetches keys.
     pub(super) fetches: Vec<KeyFetch>,
 }
 
-/// Reads the keys of all issuers. Sends nothing. `before` has the fetched keys of the same issuers before a reload, which
-/// stay in use, and are fetched by new tasks from then on: their `ca_file` may have another content.
+/// An issuer that is in force.
+pub(super) struct Known {
+    configured: JwtIssuer,
+    keys: KnownKeys,
+}
+
+/// Where the keys of an issuer that is in force are from.
+enum KnownKeys {
+    /// A file with this digest.
+    File([u8; 32]),
+    /// They are fetched.
+    Fetched(Arc<FetchedKeys>),
+}
+
+impl Known {
+    /// Returns whether a token that proves a session at one of the two issuers proves it at the other: they differ neither in
+    /// keys, `issuer`, `audience` and `require`, nor in the claims that say who a session is.
+    fn proves_like(&self, other: &Self) -> bool {
+        let (own, others) = (&self.configured, &other.configured);
+        let (claims, other_claims) = (&own.claims, &others.claims);
+        let paths = |claims: &ClaimRules| {
+            let ClaimRules { user, service, source, roles, .. } = claims;
+            [user, service, source, roles].map(Clone::clone)
+        };
+        self.has_keys_of(other)
+            && own.rules.issuers == others.rules.issuers
+            && have_same(&own.rules.audience, &others.rules.audience)
+            && have_same(&claims.require, &other_claims.require)
+            && paths(claims) == paths(other_claims)
+    }
+
+    fn has_keys_of(&self, other: &Self) -> bool {
+        let same_key = self.configured.keys.key() == other.configured.keys.key();
+        let same_source = match (&self.keys, &other.keys) {
+            (KnownKeys::File(digest), KnownKeys::File(other)) => digest == other,
+            (KnownKeys::Fetched(_), KnownKeys::Fetched(_)) => self.url() == other.url(),
+            (KnownKeys::File(_), KnownKeys::Fetched(_)) | (KnownKeys::Fetched(_), KnownKeys::File(_)) => false,
+        };
+        same_key && same_source
+    }
+
+    fn url(&self) -> Option<&str> {
+        match &self.configured.keys {
+            KeysFrom::Url { url, .. } => Some(url),
+            KeysFrom::Set(_) | KeysFrom::PublicKey(_) | KeysFrom::Secret(_) => None,
+        }
+    }
+}
+
+/// Whether two lists have the same entries, in any order.
+fn have_same<T: PartialEq>(own: &[T], others: &[T]) -> bool {
+    own.iter().all(|it| others.contains(it)) && others.iter().all(|it| own.contains(it))
+}
+
+/// Returns the names of the issuers that a reload keeps, but not what their tokens prove.
+pub(super) fn changed(before: &[Known], now: &[Known]) -> Vec<String> {
+    let same_name = |name: &str| before.iter().find(|old| old.configured.name == name);
+    let changed = now.iter().filter(|new| same_name(&new.configured.name).is_some_and(|old| !old.proves_like(new)));
+    changed.map(|issuer| issuer.configured.name.clone()).collect()
+}
+
+/// Reads the keys of all issuers. Sends nothing. `before` has the issuers before a reload. Keys that were fetched from the
+/// same address stay in use, and are fetched by new tasks from then on: their `ca_file` may have another content.
 ///
 /// # Errors
 /// Every file that cannot be used.
-pub(super) fn open(config: &Config, before: &[Arc<FetchedKeys>]) -> Result<Opened, Vec<Unusable>> {
-    let (mut issuers, mut fetched, mut fetches, mut unusable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+pub(super) fn open(config: &Config, before: &[Known]) -> Result<Opened, Vec<Unusable>> {
+    let (mut issuers, mut known, mut fetches, mut unusable) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for configured in &config.issuers {
         match keys(configured, before, &mut fetches) {
-            Ok(keys) => {
-                if let IssuerKeys::Fetched(keys) = &keys {
-                    fetched.push(Arc::clone(keys));
-                }
+            Ok((keys, from)) => {
+                known.push(Known { configured: configured.clone(), keys: from });
                 issuers.push(Issuer {
                     name: Arc::from(configured.name.as_str()),
                     rules: configured.rules.clone(),
@@ -43,13 +106,13 @@ pub(super) fn open(config: &Config, before: &[Arc<FetchedKeys>]) -> Result<Opene
                     keys,
                 });
             }
-            Err((key, why)) => unusable.push(Unusable::new(format!("auth.jwt.{}.{key}", configured.name), why)),
+            Err((key, why)) => unusable.push(Unusable::new(format!("{}.{key}", configured.table()), why)),
         }
     }
     if !unusable.is_empty() {
         return Err(unusable);
     }
-    Ok(Opened { issuers: Issuers::new(issuers, config.row_sources(), roles(config)), fetched, fetches })
+    Ok(Opened { issuers: Issuers::new(issuers, config.row_sources(), roles(config)), known, fetches })
 }
 
 /// Returns what a session with some roles may do.
@@ -61,38 +124,52 @@ fn roles(config: &Config) -> Roles {
 /// Why a key of the configuration cannot be used.
 type Fault = (&'static str, String);
 
-fn keys(issuer: &JwtIssuer, before: &[Arc<FetchedKeys>], fetches: &mut Vec<KeyFetch>) -> Result<IssuerKeys, Fault> {
+fn keys(issuer: &JwtIssuer, before: &[Known], fetches: &mut Vec<KeyFetch>) -> Result<(IssuerKeys, KnownKeys), Fault> {
     let algorithms = &issuer.rules.algorithms;
     let key = issuer.keys.key();
     let at = |path: &Path, why: &dyn fmt::Display| (key, format!("{}: {why}", path.display()));
     match &issuer.keys {
         KeysFrom::Url { url, ca_file, refresh } => {
-            let known = before.iter().find(|keys| keys.issuer() == issuer.name);
-            let keys = known.map_or_else(
-                || {
-                    let (now, name) = (Instant::now().into_std(), Arc::from(issuer.name.as_str()));
-                    Arc::new(FetchedKeys::new(now, name, algorithms.clone(), *refresh))
-                },
-                Arc::clone,
-            );
+            let now = Instant::now().into_std();
+            let keys = match fetched_from(url, &issuer.name, before) {
+                Some(keys) if keys.has(algorithms, *refresh) => Arc::clone(keys),
+                Some(keys) => Arc::new(keys.continued(now, algorithms.clone(), *refresh)),
+                None => Arc::new(FetchedKeys::new(now, Arc::from(&*issuer.name), algorithms.clone(), *refresh)),
+            };
             let fetch = KeyFetch::new(Arc::clone(&keys), url, ca_file.as_deref());
             fetches.push(fetch.map_err(|error| match (error, ca_file) {
                 (SetupError::CaFile(why), Some(path)) => ("ca_file", format!("{}: {why}", path.display())),
                 (error, _) => (key, error.to_string()),
             })?);
-            Ok(IssuerKeys::Fetched(keys))
+            Ok((IssuerKeys::Fetched(Arc::clone(&keys)), KnownKeys::Fetched(keys)))
         }
         KeysFrom::Set(path) => {
             let set = read_regular(path).map_err(|error| at(path, &error))?;
-            KeySet::parse(without_mark(&set), algorithms).map(IssuerKeys::Set).map_err(|why| at(path, &why))
+            let keys = KeySet::parse(without_mark(&set), algorithms).map_err(|why| at(path, &why))?;
+            Ok((IssuerKeys::Set(keys), digest(&set)))
         }
         KeysFrom::PublicKey(path) => {
             let pem = read_regular(path).map_err(|error| at(path, &error))?;
-            Keys::from_pem(without_mark(&pem), algorithms).map(IssuerKeys::Unnamed).map_err(|why| at(path, &why))
+            let keys = Keys::from_pem(without_mark(&pem), algorithms).map_err(|why| at(path, &why))?;
+            Ok((IssuerKeys::Unnamed(keys), digest(&pem)))
         }
         KeysFrom::Secret(path) => {
             let secret = read_secret_bytes(path).map_err(|error| at(path, &error))?;
-            Keys::from_secret(&secret).map(IssuerKeys::Unnamed).map_err(|why| at(path, &why))
+            let keys = Keys::from_secret(&secret).map_err(|why| at(path, &why))?;
+            Ok((IssuerKeys::Unnamed(keys), digest(&secret)))
         }
+    }
+}
+
+fn digest(file: &[u8]) -> KnownKeys {
+    KnownKeys::File(Sha256::digest(file).into())
+}
+
+/// Returns the keys that the issuer with this name has fetched from this address.
+fn fetched_from<'k>(url: &str, issuer: &str, before: &'k [Known]) -> Option<&'k Arc<FetchedKeys>> {
+    let known = before.iter().find(|known| known.configured.name == issuer && known.url() == Some(url))?;
+    match &known.keys {
+        KnownKeys::Fetched(keys) => Some(keys),
+        KnownKeys::File(_) => None,
     }
 }

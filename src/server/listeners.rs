@@ -3,10 +3,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+#[cfg(unix)]
+use std::sync::Weak;
 
 use super::listener::{self, Listener, Transport};
 #[cfg(unix)]
-use super::listener::{UnixError, UnixSocket};
+use super::listener::{SocketFile, UnixError, UnixSocket};
 use super::tls::{Acceptor, Tls};
 use super::{BindError, Broker};
 use crate::config::{AuthMode, Config, ListenAddress};
@@ -87,6 +89,14 @@ impl Listeners {
         Ok(address)
     }
 
+    /// Returns the files of the Unix sockets.
+    pub(super) fn socket_files(&self) -> SocketFiles {
+        SocketFiles {
+            #[cfg(unix)]
+            files: self.unix.iter().map(UnixSocket::file).collect(),
+        }
+    }
+
     /// Accepts and serves connections, each listener on a task of its own.
     pub(super) fn serve(self, broker: &Arc<Broker>) {
         for listener in self.tcp {
@@ -96,6 +106,28 @@ impl Listeners {
         for socket in self.unix {
             broker.tasks.spawn(listener::serve(socket, Arc::clone(broker)));
         }
+    }
+}
+
+/// The files of the Unix sockets of a broker, as far as they are open.
+pub(super) struct SocketFiles {
+    #[cfg(unix)]
+    files: Vec<Weak<SocketFile>>,
+}
+
+impl SocketFiles {
+    /// Opens them to other users, or to the broker's alone. Returns a warning for each that stays as it is.
+    #[cfg(unix)]
+    pub(super) fn set_mode(&self, for_others: bool) -> Vec<String> {
+        let open = self.files.iter().filter_map(Weak::upgrade);
+        open.filter_map(|file| file.set_mode(for_others).err()).map(|error| error.to_string()).collect()
+    }
+
+    /// There are none.
+    #[cfg(not(unix))]
+    #[expect(clippy::unused_self, reason = "the same signature as on Unix")]
+    pub(super) fn set_mode(&self, _for_others: bool) -> Vec<String> {
+        Vec::new()
     }
 }
 

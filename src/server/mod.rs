@@ -3,8 +3,8 @@
 //! `committer` writes the events of durable channels. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
 //! the header of a proxy, `refusal` is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process,
-//! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes, `trial`
-//! opens everything that the broker needs and changes nothing.
+//! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
+//! (`key_files` knows which files have another content), `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
 mod admission;
@@ -14,6 +14,7 @@ mod forwarded;
 mod handshake;
 mod issuers;
 mod key_fetch;
+mod key_files;
 mod listener;
 mod listeners;
 mod names;
@@ -39,6 +40,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::forwarded::client_address;
 pub use self::reload::{ReloadError, Reloaded, Reloader};
 pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
@@ -46,7 +48,7 @@ pub use self::wiring::AdapterError;
 use self::admission::ConnectionLimit;
 use self::committer::Committer;
 use self::listener::Descriptors;
-use self::listeners::Listeners;
+use self::listeners::{Listeners, SocketFiles};
 use self::refusal::Reason;
 use self::reload::{InForce, Replaceable};
 use self::tls::Tls;
@@ -110,6 +112,8 @@ struct Broker {
     connections: Arc<ConnectionLimit>,
     admission: Admission,
     descriptors: Descriptors,
+    /// The Unix sockets' files, whose mode depends on `http.os_users`.
+    socket_files: SocketFiles,
     /// Limits the log lines about refused handshakes.
     refusals: LogLimit<(Reason, Option<StatusCode>)>,
     /// Listeners and connections.
@@ -137,8 +141,7 @@ impl Server {
     /// Opens the store and the listeners. From now on the system accepts connections; [`Server::run`] serves them.
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
-        try_config(&config, credentials_key.clone())?;
-        let tls = Tls::open(&config.tls).map_err(UnusableList::from)?.map(Arc::new);
+        let tls = trial::open_tls(&config, credentials_key.clone())?.map(Arc::new);
         let listeners = Listeners::open(&config, tls.as_deref())?;
         let (in_force, fetches) = InForce::open(&config, tls.clone(), None)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
@@ -157,6 +160,7 @@ impl Server {
             connections: Arc::new(ConnectionLimit::new(&settings.limits(), settings.unregistered().clone())),
             admission: Admission::default(),
             descriptors: Descriptors::new(listeners.urls.len()),
+            socket_files: listeners.socket_files(),
             refusals: LogLimit::default(),
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),
@@ -247,9 +251,11 @@ async fn bound_queues(broker: &Broker) {
     let memory = broker.settings.memory();
     loop {
         memory.exceeded().await;
-        while memory.is_exceeded() && broker.router.end_longest_queue() {
+        // What resumable sessions keep has a bound of its own.
+        let is_exceeded = || memory.is_exceeded(broker.router.kept_bytes());
+        while is_exceeded() && broker.router.end_longest_queue() {
             // What the session's task was about to write is released when that ends.
-            if memory.is_exceeded() {
+            if is_exceeded() {
                 timeout(RELEASE_TIME, broker.ended.cancelled()).await.ok();
             }
         }

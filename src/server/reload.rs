@@ -6,18 +6,21 @@
 use std::future::ready;
 use std::iter::once;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::issuers::{self, Known};
 use super::key_fetch::KeyFetch;
+use super::key_files::KeyFiles;
 use super::same_user::SameUser;
-use super::tls::{self, Material, Tls};
+use super::tls::{self, Tls};
 use super::trial::UnusableList;
 use super::wiring::Proving;
 use super::{Broker, calendar, wiring};
-use crate::auth::{AuthError, Claim, ClientCertificate, FetchedKeys, Proof, Proved, Review, Verification, Verifier};
+use crate::auth::{AuthError, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier};
 use crate::config::{Changes, Config, Http, Mistakes};
 use crate::router::Reviewed;
 
@@ -85,9 +88,10 @@ pub(super) struct InForce {
     verifier: Box<dyn Verifier>,
     pub(super) http: Http,
     pub(super) same_user: SameUser,
-    /// The keys of issuers that are fetched, by tasks that end with `fetching`.
-    fetched: Vec<Arc<FetchedKeys>>,
+    /// The issuers of JWTs. Keys are fetched by tasks that end with `fetching`.
+    issuers: Vec<Known>,
     fetching: CancellationToken,
+    key_files: KeyFiles,
     /// What vouches for certificates of clients, if there are TLS listeners.
     tls: Option<Arc<Tls>>,
     /// What the operator should know of it.
@@ -95,8 +99,8 @@ pub(super) struct InForce {
 }
 
 impl InForce {
-    /// Reads the files that it needs. `before` is what a reload replaces: its fetched keys stay in use. Returns what fetches
-    /// keys, too.
+    /// Reads the files that it needs. `before` is what a reload replaces: its fetched keys, and the way in which owners of
+    /// connections are looked up, stay in use. Returns what fetches keys, too.
     ///
     /// # Errors
     /// Every file that cannot be used.
@@ -105,12 +109,13 @@ impl InForce {
         tls: Option<Arc<Tls>>,
         before: Option<&Self>,
     ) -> Result<(Self, Vec<KeyFetch>), UnusableList> {
-        let same_user = SameUser::open(config);
-        let proving = wiring::verifier(config, before.map_or(&[], |before| &before.fetched));
+        let same_user = SameUser::open(config, before.map(|before| &before.same_user));
+        let proving = wiring::verifier(config, before.map_or(&[], |before| &before.issuers));
         match (same_user, proving) {
-            (Ok((same_user, warnings)), Ok(Proving { verifier, fetched, fetches })) => {
+            (Ok((same_user, warnings)), Ok(Proving { verifier, issuers, fetches })) => {
                 let (http, fetching) = (config.http.clone(), CancellationToken::new());
-                Ok((Self { verifier, http, same_user, fetched, fetching, tls, warnings }, fetches))
+                let key_files = KeyFiles::read(config);
+                Ok((Self { verifier, http, same_user, issuers, fetching, key_files, tls, warnings }, fetches))
             }
             (same_user, proving) => {
                 let proving = proving.err().unwrap_or_default();
@@ -210,36 +215,43 @@ impl Broker {
             return Err(ReloadError::Restart(changes.restart));
         }
         let before = self.in_force.get();
-        let material =
-            self.tls.as_ref().map(|tls| Material::read(&new.tls).map(|material| (tls, material))).transpose();
+        let replacement = self.tls.as_ref().map(|tls| tls.prepare(new.tls.clone())).transpose();
         let in_force = InForce::open(&new, self.tls.clone(), Some(&before));
         // Everything is read before anything is in force.
-        let (material, (in_force, fetches)) = match (material, in_force) {
-            (Ok(material), Ok(in_force)) => (material, in_force),
+        let (replacement, (in_force, fetches)) = match (replacement, in_force) {
+            (Ok(replacement), Ok(in_force)) => (replacement, in_force),
             (Ok(_), Err(unusable)) => return Err(unusable.into()),
             (Err(tls), in_force) => {
                 let others = in_force.err().map(UnusableList::into_iter).into_iter().flatten();
                 return Err(UnusableList::from(once(tls).chain(others).collect::<Vec<_>>()).into());
             }
         };
-        if let Some((tls, material)) = material {
-            tls.replace(new.tls.clone(), material);
+        if let Some(replacement) = replacement {
+            replacement.apply();
         }
         let mut warnings = new.warnings.clone();
         warnings.extend(tls::warnings(calendar(), &new.tls));
         warnings.extend_from_slice(in_force.warnings());
+        let changed_issuers = issuers::changed(&before.issuers, &in_force.issuers);
+        let changed_files = in_force.key_files.changed_since(&before.key_files);
         self.in_force.set(in_force);
         before.fetching.cancel();
         self.fetch_keys(fetches);
         self.connections.replace(&new.limits);
         self.settings.replace_limits(new.limits.clone());
-        self.router.replace_policy(&new);
+        if config.http.os_users.is_empty() != new.http.os_users.is_empty() {
+            warnings.extend(self.socket_files.set_mode(!new.http.os_users.is_empty()));
+        }
+        let now = Instant::now().into_std();
+        self.router.replace_policy(now, &new);
         self.adapters.replace_bounds(&new);
         self.committer.iter().for_each(|committer| committer.replace(&new));
-        let judge = Judge { verifier: &self.in_force, renamed: renamed_tables(&changes.reload) };
-        let sessions = self.router.review(Instant::now().into_std(), &judge);
+        let renamed = renamed_tables(&changes.reload);
+        let judge = Judge { verifier: &self.in_force, renamed, changed_issuers };
+        let sessions = self.router.review(now, &judge);
         *config = new;
-        Ok(Reloaded { number: self.router.reloads(), changed: changes.reload, sessions, warnings })
+        let changed = changes.reload.into_iter().chain(changed_files).collect();
+        Ok(Reloaded { number: self.router.reloads(), changed, sessions, warnings })
     }
 }
 
@@ -254,10 +266,16 @@ fn renamed_tables(changed: &[String]) -> Vec<&str> {
     parts.filter(|(_, key)| NAMES_USERS.contains(key)).map(|(table, _)| table).collect()
 }
 
-/// Judges live sessions by the verifier in force, except those of tables that name users in another way now.
+/// How long the proof of a session is valid after its issuer has changed, so that the application can renew it.
+const RENEWED_WITHIN: Duration = Duration::from_mins(1);
+
+/// Judges live sessions by the verifier in force, except those of tables that name users in another way now, and of issuers
+/// whose tokens prove something else now.
 struct Judge<'a> {
     verifier: &'a dyn Verifier,
     renamed: Vec<&'a str>,
+    /// The names of issuers.
+    changed_issuers: Vec<String>,
 }
 
 impl Verifier for Judge<'_> {
@@ -268,6 +286,12 @@ impl Verifier for Judge<'_> {
     fn review(&self, proved: &Proved<'_>) -> Review {
         match proved.proof {
             Proof::Salesforce(table) if self.renamed.contains(table) => Review::End,
+            Proof::Issuer(name) if self.changed_issuers.iter().any(|changed| **changed == **name) => {
+                match self.verifier.review(proved) {
+                    Review::Keep(permissions) => Review::KeepFor { permissions, longest: RENEWED_WITHIN },
+                    review => review,
+                }
+            }
             _ => self.verifier.review(proved),
         }
     }
@@ -277,12 +301,12 @@ impl Verifier for Judge<'_> {
 fn log(outcome: &Result<Reloaded, ReloadError>) {
     match outcome {
         Ok(Reloaded { number, changed, sessions, warnings }) => {
-            let Reviewed { ended, changed: rights } = sessions;
+            let Reviewed { ended, changed: rights, expiring } = sessions;
             let keys = changed.join(", ");
             for warning in warnings {
                 tracing::warn!("{warning}");
             }
-            tracing::info!(number, changed = keys, ended, rights, "the configuration was reloaded");
+            tracing::info!(number, changed = keys, ended, rights, expiring, "the configuration was reloaded");
         }
         Err(ReloadError::Mistakes(mistakes)) => {
             for mistake in mistakes.list().iter().take(MISTAKES_LOGGED) {

@@ -1,6 +1,8 @@
 //! [`SameUser`]: which operating-system users of this host may connect (`http.same_user`, `http.os_users`).
 
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 
 use hyper::StatusCode;
 
@@ -19,17 +21,31 @@ const TEXT: &str = "this broker serves the user it runs as; see http.os_users an
 pub(super) struct SameUser {
     users: OsUsers,
     /// `None`: connections over TCP are accepted from all users.
-    owners: Option<PeerOwners>,
+    owners: Option<Arc<PeerOwners>>,
 }
 
 impl SameUser {
     /// Looks the users up, and tries whether the system names the user of a connection. Returns warnings, too.
-    pub(super) fn open(config: &Config) -> Result<(Self, Vec<String>), Unusable> {
-        Self::with(config, if config.is_for_same_user() { PeerOwners::open() } else { None })
+    ///
+    /// A reload keeps what `before` looks owners up with: it needs nothing from the system then that a program of another
+    /// user could have used up.
+    pub(super) fn open(config: &Config, before: Option<&Self>) -> Result<(Self, Vec<String>), Unusable> {
+        let owners = match before.and_then(|before| before.owners.clone()) {
+            _ if !config.is_for_same_user() => Ok(None),
+            Some(owners) => Ok(Some(owners)),
+            None => PeerOwners::open().map(|owners| owners.map(Arc::new)),
+        };
+        Self::with(config, owners)
     }
 
-    fn with(config: &Config, owners: Option<PeerOwners>) -> Result<(Self, Vec<String>), Unusable> {
+    fn with(config: &Config, owners: io::Result<Option<Arc<PeerOwners>>>) -> Result<(Self, Vec<String>), Unusable> {
         let users = OsUsers::find(&config.http.os_users)?;
+        let owners = owners.map_err(|error| {
+            Unusable::new(
+                KEY,
+                format!("the attempt to look up the operating-system user of a connection failed: {error}"),
+            )
+        })?;
         let mut warnings = Vec::new();
         if config.is_for_same_user() && owners.is_none() {
             let lack = "this system does not name the operating-system user of a connection";
@@ -65,12 +81,12 @@ pub(super) fn refusal() -> Refusal {
     Refusal::new(StatusCode::FORBIDDEN, Reason::OsUser, TEXT).decided_by(KEY)
 }
 
-/// Returns whether an address is one of this host's: only then can a socket be bound to it. With the system's setting
-/// `ip_nonlocal_bind`, all addresses are.
+/// Returns whether an address may be one of this host's. The system refuses to bind a socket to any other; an error of
+/// another kind says nothing about the address. With the system's setting `ip_nonlocal_bind`, all addresses are.
 fn is_of_this_host(peer: SocketAddr) -> bool {
     let mut any_port = peer;
     any_port.set_port(0);
-    UdpSocket::bind(any_port).is_ok()
+    !matches!(UdpSocket::bind(any_port), Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 /// The accepted users, by id.
@@ -148,7 +164,7 @@ mod tests {
 
     fn same_user(same_user: Option<bool>) -> Result<(SameUser, Vec<String>), Unusable> {
         let config = Config { http: Http { same_user, ..Http::default() }, ..Config::default() };
-        SameUser::with(&config, None)
+        SameUser::with(&config, Ok(None))
     }
 
     #[tokio::test]
@@ -164,12 +180,41 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_that_fails_is_an_error_and_does_not_turn_it_off() {
+        let failed = || Err(io::Error::from_raw_os_error(24));
+        let fault = SameUser::with(&Config::default(), failed()).err().unwrap();
+        assert_eq!(fault.key(), "http.same_user");
+        assert!(fault.message().contains("the attempt to look up"), "{fault}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_reload_keeps_the_way_in_which_owners_are_looked_up() {
+        let owners = |same_user: &SameUser| same_user.owners.as_ref().map(Arc::as_ptr);
+        let config = Config::default();
+        let (first, _) = SameUser::open(&config, None).ok().unwrap();
+        let (second, _) = SameUser::open(&config, Some(&first)).ok().unwrap();
+        assert!(owners(&first).is_some() && owners(&first) == owners(&second));
+        let off = Config { http: Http { same_user: Some(false), ..Http::default() }, ..Config::default() };
+        assert_eq!(owners(&SameUser::open(&off, Some(&first)).ok().unwrap().0), None);
+    }
+
+    #[test]
     fn an_address_of_this_host_is_known() {
         for (address, expected) in
             [("127.0.0.1:1", true), ("127.1.2.3:1", true), ("[::1]:1", true), ("198.51.100.1:1", false)]
         {
             assert_eq!(is_of_this_host(address.parse().unwrap()), expected, "{address}");
         }
+    }
+
+    /// Without the interface that it belongs to, the system cannot bind a link-local address.
+    #[test]
+    fn an_address_that_cannot_be_tried_counts_as_one_of_this_host() {
+        let address = "[fe80::1]:1".parse().unwrap();
+        let error = UdpSocket::bind(address).unwrap_err();
+        assert_ne!(error.kind(), io::ErrorKind::AddrNotAvailable);
+        assert!(is_of_this_host(address));
     }
 
     #[cfg(unix)]

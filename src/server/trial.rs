@@ -103,21 +103,30 @@ impl std::error::Error for UnusableList {}
 /// # Errors
 /// Everything that cannot be used.
 pub fn try_config(config: &Config, credentials_key: Option<SecretString>) -> Result<(), UnusableList> {
+    open_tls(config, credentials_key).map(drop)
+}
+
+/// Does the same, and returns what it has opened for `[tls]`, so that a start uses the files that were tried.
+pub(super) fn open_tls(config: &Config, credentials_key: Option<SecretString>) -> Result<Option<Tls>, UnusableList> {
     let mut found = addresses(config);
-    found.extend(SameUser::open(config).err());
+    found.extend(SameUser::open(config, None).err());
     match try_folder(&config.data_dir) {
         Ok(()) => found.extend(data_folder(config, credentials_key)),
         // Its files would only repeat it.
         Err(error) => found.push(Unusable::new("data_dir", error)),
     }
+    let (tls, unusable) = match Tls::open(&config.tls) {
+        Ok(tls) => (tls, None),
+        Err(unusable) => (None, Some(unusable)),
+    };
+    found.extend(unusable);
     found.extend(files(config));
-    if found.is_empty() { Ok(()) } else { Err(UnusableList(found)) }
+    if found.is_empty() { Ok(tls) } else { Err(UnusableList(found)) }
 }
 
-/// Tries every key, secret and certificate that the configuration names.
+/// Tries every key, secret and certificate that the configuration names, beside those of `[tls]`.
 fn files(config: &Config) -> Vec<Unusable> {
     let mut found = Vec::new();
-    found.extend(Tls::open(&config.tls).err());
     if wiring::needs_org(config)
         && let Err(error) = Org::open(&config.salesforce)
     {

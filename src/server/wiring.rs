@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::committer::{self, Committer};
-use super::issuers::{self, Opened};
+use super::issuers::{self, Known, Opened};
 use super::key_fetch::KeyFetch;
 use super::trial::Unusable;
 use crate::adapter::Handler;
 use crate::adapter::host::{self, Bounds, BoundsHandle, Host};
 use crate::audit::{Audit, Rotation};
-use crate::auth::{Chain, FetchedKeys, Open, Verifier};
+use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
 use crate::router::{CommitQueue, Declaration, Router, SwitchedOff};
@@ -205,29 +205,29 @@ pub(super) fn needs_org(config: &Config) -> bool {
 /// What proves users, and the tasks that it needs.
 pub(super) struct Proving {
     pub(super) verifier: Box<dyn Verifier>,
-    /// The keys of issuers that are fetched.
-    pub(super) fetched: Vec<Arc<FetchedKeys>>,
-    /// What fetches them.
+    /// The issuers of JWTs.
+    pub(super) issuers: Vec<Known>,
+    /// What fetches keys of issuers.
     pub(super) fetches: Vec<KeyFetch>,
 }
 
-/// What proves users, as the configuration says. `before` has the fetched keys before a reload.
+/// What proves users, as the configuration says. `before` has the issuers before a reload.
 ///
 /// # Errors
 /// Every file that cannot be used.
-pub(super) fn verifier(config: &Config, before: &[Arc<FetchedKeys>]) -> Result<Proving, Vec<Unusable>> {
+pub(super) fn verifier(config: &Config, before: &[Known]) -> Result<Proving, Vec<Unusable>> {
     if config.auth == AuthMode::Open {
-        return Ok(Proving { verifier: Box::new(Open), fetched: Vec::new(), fetches: Vec::new() });
+        return Ok(Proving { verifier: Box::new(Open), issuers: Vec::new(), fetches: Vec::new() });
     }
     let salesforce = match config.proofs.is_empty() {
         true => Ok(None),
         false => SalesforceVerifier::open(config).map(Some),
     };
     match (issuers::open(config, before), salesforce) {
-        (Ok(Opened { issuers, fetched, fetches }), Ok(salesforce)) => {
+        (Ok(Opened { issuers, known, fetches }), Ok(salesforce)) => {
             let salesforce = salesforce.map(|it| Box::new(it) as Box<dyn Verifier>);
             let verifier = Box::new(Chain::new(config.token_table(), issuers, salesforce));
-            Ok(Proving { verifier, fetched, fetches })
+            Ok(Proving { verifier, issuers: known, fetches })
         }
         (issuers, salesforce) => {
             let salesforce = salesforce.err();

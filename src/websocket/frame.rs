@@ -1,6 +1,7 @@
 //! [`Frame`]: one text message, framed once, shared by all who receive it.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use zeroize::Zeroize;
@@ -35,8 +36,21 @@ pub struct Frame(Arc<Shared>);
 struct Shared {
     wire: Vec<u8>,
     is_secret: bool,
+    /// How many queues keep the frame to send it again.
+    keepers: AtomicU32,
     /// Set when the frame is in a queue for the first time.
     held: OnceLock<Held>,
+}
+
+impl Shared {
+    fn new(wire: Vec<u8>, is_secret: bool) -> Self {
+        Self { wire, is_secret, keepers: AtomicU32::new(0), held: OnceLock::new() }
+    }
+
+    /// The memory that the frame uses.
+    fn memory_bytes(&self) -> usize {
+        OVERHEAD_BYTES + self.wire.capacity()
+    }
 }
 
 impl Drop for Shared {
@@ -69,7 +83,7 @@ impl Frame {
     }
 
     fn of(wire: Vec<u8>, is_secret: bool) -> Self {
-        Self(Arc::new(Shared { wire, is_secret, held: OnceLock::new() }))
+        Self(Arc::new(Shared::new(wire, is_secret)))
     }
 
     /// Frames a text of a known length that `write` writes straight into the frame's only buffer, which never grows.
@@ -84,7 +98,7 @@ impl Frame {
         let (header, header_len) = header(text_len);
         let wire_len = header_len + text_len;
         // Wiped on every way out if it is secret.
-        let mut shared = Shared { wire: vec![0; wire_len], is_secret: secret, held: OnceLock::new() };
+        let mut shared = Shared::new(vec![0; wire_len], secret);
         let mut rest = shared.wire.as_mut_slice();
         rest.write_all(header.get(..header_len).unwrap_or_default())?;
         write(&mut rest)?;
@@ -108,7 +122,18 @@ impl Frame {
 
     /// Counts its memory until the last clone is dropped. A frame that is counted already is not counted again.
     pub fn count_in(&self, memory: &Arc<FrameMemory>) {
-        self.0.held.get_or_init(|| memory.hold(OVERHEAD_BYTES + self.0.wire.capacity()));
+        self.0.held.get_or_init(|| memory.hold(self.0.memory_bytes()));
+    }
+
+    /// Notes that one more queue keeps the frame to send it again. Returns how much memory is kept because of that: none if
+    /// another queue keeps the frame already.
+    pub fn keep(&self) -> usize {
+        if self.0.keepers.fetch_add(1, Ordering::Relaxed) == 0 { self.0.memory_bytes() } else { 0 }
+    }
+
+    /// Notes that one queue keeps the frame no longer. Returns how much memory is kept no longer because of that.
+    pub fn release(&self) -> usize {
+        if self.0.keepers.fetch_sub(1, Ordering::Relaxed) == 1 { self.0.memory_bytes() } else { 0 }
     }
 
     /// Returns whether its memory is counted.

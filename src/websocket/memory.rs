@@ -24,7 +24,7 @@ impl FrameMemory {
     /// Puts another bound in force.
     pub fn set_max(&self, bytes_max: usize) {
         self.bytes_max.store(bytes_max, Ordering::Relaxed);
-        if self.is_exceeded() {
+        if self.is_exceeded(0) {
             self.exceeded.notify_one();
         }
     }
@@ -34,9 +34,9 @@ impl FrameMemory {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Returns whether more is in use than the bound allows.
-    pub fn is_exceeded(&self) -> bool {
-        self.bytes() > self.bytes_max.load(Ordering::Relaxed)
+    /// Returns whether more is in use than the bound allows, without this number of bytes that are counted elsewhere.
+    pub fn is_exceeded(&self, counted_elsewhere: usize) -> bool {
+        self.bytes().saturating_sub(counted_elsewhere) > self.bytes_max.load(Ordering::Relaxed)
     }
 
     /// Ready when a frame was counted beyond the bound since the last call.

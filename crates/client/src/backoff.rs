@@ -24,6 +24,7 @@ pub(super) fn next(error: &Error) -> Reconnect {
         | Error::Token(_)
         | Error::TimedOut(_)
         | Error::Disconnected
+        | Error::OutcomeUnknown
         | Error::Protocol(_) => Reconnect::BackOff,
     }
 }

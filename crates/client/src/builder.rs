@@ -9,16 +9,33 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backoff::{Backoff, can_retry};
 use super::connection::{Limits, Link, Settings, establish};
 use super::endpoint::{ByteStream, Dial, Endpoint};
 use super::reconnect::Driver;
+use super::reconnection::system_now;
+use super::resume::Resume;
 use super::token::Token;
 use super::{Client, Error, ORDERS, Shared, State};
 use wire::check_name;
+
+/// How many reports of reconnections are kept for a stream that is not read.
+const REPORTS: usize = 64;
+
+/// The default of [`Builder::while_away`].
+const KEPT_WHILE_AWAY: usize = 1000;
+
+/// What happens to events that an application publishes while there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhileAway {
+    /// Up to this many, and 8 MiB, are kept, and sent in order once there is a connection. Further ones are refused.
+    Keep(usize),
+    /// They are refused at once, with [`Error::Disconnected`].
+    Refuse,
+}
 
 /// The options of a connection; [`connect`](Self::connect) makes it.
 #[must_use = "nothing is connected until `connect` is awaited"]
@@ -29,6 +46,9 @@ pub struct Builder {
     token: Token,
     user: Option<String>,
     echo: bool,
+    resume: bool,
+    recover: bool,
+    while_away: WhileAway,
     dial: Option<Dial>,
     limits: Limits,
     /// The first and the last ceiling of the wait between attempts.
@@ -47,6 +67,9 @@ impl Builder {
             token: Token::None,
             user: None,
             echo: false,
+            resume: true,
+            recover: true,
+            while_away: WhileAway::Keep(KEPT_WHILE_AWAY),
             dial: None,
             limits: Limits { token: 30 * second, connect: 10 * second, register: 10 * second, command: 10 * second },
             backoff: (Duration::from_millis(100), 30 * second),
@@ -117,6 +140,25 @@ impl Builder {
         self
     }
 
+    /// Sets whether the session can continue on another connection (the default), if the broker allows it. It keeps a lost
+    /// session for its `resume.grace`, and for as long others see this application.
+    pub fn resume(mut self, resume: bool) -> Self {
+        self.resume = resume;
+        self
+    }
+
+    /// Sets whether subscriptions to channels with history continue in a new session where the application is (the default).
+    pub fn recover(mut self, recover: bool) -> Self {
+        self.recover = recover;
+        self
+    }
+
+    /// Sets what happens to events that the application publishes while there is no connection (default: 1,000 are kept).
+    pub fn while_away(mut self, while_away: WhileAway) -> Self {
+        self.while_away = while_away;
+        self
+    }
+
     /// Adds the certificates in a PEM file to those that are trusted for `wss://`.
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(path.into());
@@ -163,7 +205,8 @@ impl Builder {
 
     /// Connects and registers. If this succeeds, the client reconnects by itself from then on.
     pub async fn connect(self) -> Result<Client, Error> {
-        let Self { url, ca_file, source, token, user, echo, dial, limits, backoff: (first, last), wait } = self;
+        let Self { url, ca_file, source, token, user, echo, resume, recover, while_away, dial, limits, .. } = self;
+        let ((first, last), wait) = (self.backoff, self.wait);
         for (what, name) in [("source", Some(&source)), ("user", user.as_ref())] {
             let fault = name.and_then(|name| check_name(name).err());
             if let Some(fault) = fault {
@@ -171,15 +214,17 @@ impl Builder {
             }
         }
         let endpoint = Endpoint::new(&url, ca_file.as_deref())?;
-        let settings = Settings { endpoint, source, token, user, echo, dial, limits };
+        let settings = Settings { endpoint, source, token, user, echo, resume, recover, while_away, dial, limits };
         let link = match wait {
             Some(limit) => establish_within(limit, &settings, Backoff::new(first, last)).await?,
-            None => establish(&settings).await?,
+            None => establish(&settings, &Resume::new(resume)).await?,
         };
         let (orders, receiver) = mpsc::channel(ORDERS);
         let shared = Arc::new(Shared {
             message_bytes_max: AtomicUsize::new(link.session.message_bytes_max),
             states: watch::Sender::new(State::Connected(link.session.clone())),
+            reconnections: broadcast::Sender::new(REPORTS),
+            since: system_now(),
             settings,
             sweep: Notify::new(),
             ids: AtomicU64::new(1),
@@ -197,7 +242,7 @@ async fn establish_within(limit: Duration, settings: &Settings, mut backoff: Bac
     let mut last = Error::TimedOut("the connection");
     let attempts = async {
         loop {
-            let error = match establish(settings).await {
+            let error = match establish(settings, &Resume::new(settings.resume)).await {
                 Ok(link) => return Ok(link),
                 Err(error) => error,
             };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::{SplitSink, SplitStream};
+use secrecy::SecretString;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -14,8 +15,9 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config, tungstenite};
 
 use super::endpoint::{ByteStream, Dial, Endpoint};
 use super::register::register;
+use super::resume::Resume;
 use super::token::Token;
-use super::{Error, Message, Session};
+use super::{Error, Message, Session, WhileAway};
 use wire::CloseCode;
 
 /// The writing half of a WebSocket.
@@ -46,6 +48,9 @@ pub(super) struct Settings {
     pub(super) token: Token,
     pub(super) user: Option<String>,
     pub(super) echo: bool,
+    pub(super) resume: bool,
+    pub(super) recover: bool,
+    pub(super) while_away: WhileAway,
     pub(super) dial: Option<Dial>,
     pub(super) limits: Limits,
 }
@@ -55,12 +60,16 @@ pub(super) struct Link {
     pub(super) sink: Sink,
     pub(super) stream: Stream,
     pub(super) session: Session,
+    /// The token of the session, if that is resumable.
+    pub(super) resume_token: Option<SecretString>,
+    /// If the session continues: how many of its messages the broker has taken.
+    pub(super) resumed: Option<u64>,
     /// Messages that arrived before the reply to Register.
     pub(super) early: Vec<Message>,
 }
 
-/// Connects and registers, once.
-pub(super) async fn establish(settings: &Settings) -> Result<Link, Error> {
+/// Connects and registers, once. The session of `resume` continues, if that is possible.
+pub(super) async fn establish(settings: &Settings, resume: &Resume) -> Result<Link, Error> {
     let Settings { endpoint, limits, .. } = settings;
     // Before dialling: the broker gives a new connection 10 s to register, and a provider can take longer.
     let token = settings.token.get(limits.token).await?;
@@ -70,7 +79,7 @@ pub(super) async fn establish(settings: &Settings) -> Result<Link, Error> {
     let handshake = timeout(limits.connect, shake_hands(endpoint, stream));
     let socket = handshake.await.unwrap_or_else(|_| Err(late("no handshake within the time limit")))?;
     let (sink, stream) = socket.split();
-    timeout(limits.register, register(settings, token.as_ref(), sink, stream))
+    timeout(limits.register, register(settings, token.as_ref(), resume, sink, stream))
         .await
         .unwrap_or(Err(Error::TimedOut("the registration")))
 }

@@ -50,9 +50,12 @@ pub enum Error {
     /// No answer within the time limit.
     #[error("no answer in time to {0}")]
     TimedOut(&'static str),
-    /// Not connected, or the connection was lost before the answer arrived. The client reconnects by itself.
+    /// Not connected, so nothing was sent. The client reconnects by itself.
     #[error("the connection to the broker was lost")]
     Disconnected,
+    /// The session ended before the answer arrived. The broker may have received what was sent, or not.
+    #[error("the connection to the broker was lost before the answer: it is unknown whether the broker received it")]
+    OutcomeUnknown,
     /// The server does not follow the protocol.
     #[error("the broker does not follow the protocol: {0}")]
     Protocol(String),

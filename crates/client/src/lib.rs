@@ -3,9 +3,33 @@
 //! [`Client::builder`] connects and registers. A [`Client`] then publishes events ([`Client::publish`]), receives them
 //! ([`Client::subscribe`], a `Stream`), sends requests ([`Client::request`]) and answers them ([`Client::serve`]).
 //!
-//! It reconnects by itself, registers and subscribes again; [`Client::states`] reports that. Operations that were pending
-//! when a connection was lost fail with [`Error::Disconnected`] and are not sent again. If the broker closed the
-//! connection because of a message (1002, 1007, 1009), they fail with [`Error::Closed`] instead: do not repeat them.
+//! It reconnects by itself; [`Client::states`] reports that, and [`Client::reconnections`] what it means:
+//!
+//! - [`Reconnection::Resumed`]: the session continues. Nothing was missed or received twice, and operations that were pending
+//!   still are.
+//! - [`Reconnection::Recovered`]: the session is a new one, because the client was away for too long or the broker was
+//!   restarted. Every subscription continues after the last event that the application has handled, which needs a channel
+//!   with history.
+//! - [`Reconnection::Lost`]: events may be missing.
+//!
+//! In a new session, an event with [`once`](Receipted::once) is sent again. Other operations that were pending fail with
+//! [`Error::OutcomeUnknown`] if they were sent, and are not sent again. If the broker closed the connection because of a
+//! message (1002, 1007, 1009), they fail with [`Error::Closed`] instead: do not repeat them. What an application publishes
+//! while there is no connection is kept ([`Builder::while_away`]); other operations fail with [`Error::Disconnected`].
+//!
+//! ```no_run
+//! # use futures_util::StreamExt;
+//! # use switchboard_client::{Client, Reconnection};
+//! # async fn run(client: Client) {
+//! let mut reconnections = Box::pin(client.reconnections());
+//! while let Some(reconnection) = reconnections.next().await {
+//!     match reconnection {
+//!         Reconnection::Resumed | Reconnection::Recovered => {}
+//!         Reconnection::Lost { since } => println!("events since {since:?} may be missing; reload the data"),
+//!     }
+//! }
+//! # }
+//! ```
 //!
 //! If the proof of the session expires, and there is a [token provider](Builder::token_provider), it renews the session a
 //! minute before that, so that nothing is interrupted.
@@ -51,33 +75,43 @@
 //! # }
 //! ```
 
+mod away;
 mod backoff;
 mod builder;
 mod connection;
 mod endpoint;
 mod error;
 mod folding;
+mod held;
 mod message;
+mod order;
+mod outbox;
 mod pace;
 mod parking;
+mod position;
 mod publish;
 mod reconnect;
+mod reconnection;
 mod register;
 mod renew;
 mod request;
+mod resume;
 mod serve;
+mod session;
 mod subscription;
 mod table;
 mod tls;
 mod token;
 mod waiting;
 
-pub use builder::Builder;
+pub use builder::{Builder, WhileAway};
 pub use endpoint::{ByteStream, Endpoint};
 
 pub use error::{Error, Failure};
 pub use message::{Message, Payload};
+pub use position::{Position, Recover};
 pub use publish::{Publishing, Receipt, Receipted};
+pub use reconnection::Reconnection;
 pub use request::{Answers, FailedHandler, Gather, Gathered, Requesting, Summary};
 pub use serve::{Reply, Request, Serve, Serving};
 pub use subscription::{Subscribing, Subscription};
@@ -89,18 +123,19 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use connection::Settings;
 use message::Outgoing;
-use reconnect::Order;
+use order::Order;
 use waiting::{Incoming, Waiting};
 use wire::notice;
 
@@ -121,6 +156,9 @@ pub struct Client {
 struct Shared {
     settings: Settings,
     states: watch::Sender<State>,
+    reconnections: broadcast::Sender<Reconnection>,
+    /// When the client connected first.
+    since: SystemTime,
     /// Wakes the driver after a queue was dropped.
     sweep: Notify,
     ids: AtomicU64,
@@ -132,6 +170,11 @@ struct Shared {
 }
 
 impl Shared {
+    /// Returns whether [`next_id`](Self::next_id) made an id. Those of the application may occur more than once.
+    fn is_own(&self, id: &str) -> bool {
+        id.split_once('-').is_some_and(|(prefix, _)| u64::from_str_radix(prefix, 16) == Ok(self.id_prefix))
+    }
+
     fn next_id(&self) -> String {
         format!("{:x}-{}", self.id_prefix, self.ids.fetch_add(1, Ordering::Relaxed))
     }
@@ -141,7 +184,7 @@ impl Shared {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Session {
-    /// `SessionId`. Every registration has a new one.
+    /// `SessionId`. A session that continues on another connection keeps it.
     pub id: String,
     /// The user of the session; `None` for a service.
     pub user: Option<String>,
@@ -267,13 +310,33 @@ impl Client {
         })
     }
 
+    /// Returns a stream of what each reconnection from now on means, once its subscriptions are confirmed. A stream that is not
+    /// read for more than 64 reconnections continues with [`Reconnection::Lost`]. It ends with the client.
+    pub fn reconnections(&self) -> impl Stream<Item = Reconnection> + Send + use<> {
+        let (receiver, since) = (self.shared.reconnections.subscribe(), self.shared.since);
+        let states = self.shared.states.subscribe();
+        unfold((receiver, states, since), async |(mut receiver, mut states, since)| {
+            let outcome = tokio::select! {
+                biased;
+                outcome = receiver.recv() => match outcome {
+                    Ok(reconnection) => reconnection,
+                    Err(RecvError::Lagged(_)) => Reconnection::Lost { since },
+                    Err(RecvError::Closed) => return None,
+                },
+                _ = states.wait_for(|state| matches!(state, State::Closed { .. })) => return None,
+            };
+            Some((outcome, (receiver, states, since)))
+        })
+    }
+
     /// The registered name of this application.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.shared.settings.source
     }
 
-    /// Sends what was published before, unregisters and closes the connection. This ends all clones too.
+    /// Sends what was published before, unregisters and closes the connection. This ends all clones too. If there is no
+    /// connection, what was kept is dropped.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.orders.send(Order::Close(done)).await.is_ok() {
@@ -297,12 +360,27 @@ impl Client {
     async fn answer(&self, to: &'static str, queue: oneshot::Receiver<Incoming>) -> Result<Message, Error> {
         let message = match timeout(self.shared.settings.limits.command, queue).await {
             Ok(Ok(incoming)) => incoming?,
-            Ok(Err(_)) => return Err(Error::Disconnected),
+            Ok(Err(_)) => return Err(self.why_closed()),
             Err(_) => return Err(Error::TimedOut(to)),
         };
         match message.failure() {
             Some(failure) => Err(failure.into()),
             None => Ok(message),
+        }
+    }
+
+    /// Waits for the receipt of an event. The time limit rests while there is no connection.
+    async fn receipt(&self, mut queue: oneshot::Receiver<Incoming>) -> Result<Message, Error> {
+        loop {
+            let message = match timeout(self.shared.settings.limits.command, &mut queue).await {
+                Ok(Ok(incoming)) => incoming?,
+                Ok(Err(_)) => return Err(self.why_closed()),
+                Err(_) if matches!(self.state(), State::Connected(_)) => {
+                    return Err(Error::TimedOut("the publication"));
+                }
+                Err(_) => continue,
+            };
+            return message.failure().map_or(Ok(message), |failure| Err(failure.into()));
         }
     }
 
@@ -322,6 +400,16 @@ impl Client {
             State::Connected(_) => Ok(()),
             State::Closed { code, reason } => Err(Error::Closed { code: *code, reason: reason.clone() }),
             State::Connecting | State::Disconnected { .. } => Err(Error::Disconnected),
+        }
+    }
+
+    /// As [`check_connected`](Self::check_connected), but succeeds if events are kept while the client is away. Returns
+    /// whether it is connected.
+    fn check_may_publish(&self) -> Result<bool, Error> {
+        match self.check_connected() {
+            Ok(()) => Ok(true),
+            Err(Error::Disconnected) if self.shared.settings.while_away != WhileAway::Refuse => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

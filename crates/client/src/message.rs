@@ -15,12 +15,16 @@ use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Failure};
+use super::{Error, Failure, Position};
 use wire::{DecodeLimits, Envelope, Triple, check_part, decode};
 
 /// An envelope from the broker. Cheap to clone. `Debug` shows its triple and source, never its payload.
 #[derive(Clone)]
-pub struct Message(Arc<Parts>);
+pub struct Message {
+    parts: Arc<Parts>,
+    /// Whether it moves the position of the subscription that it is passed to.
+    moves_position: bool,
+}
 
 /// The envelope's text and what the decoder found in it.
 struct Parts {
@@ -34,9 +38,11 @@ struct Parts {
     timeout: Option<Duration>,
     more: bool,
     retained: bool,
+    position: Option<Position>,
+    replayed: bool,
     /// Where the payload is in `text`.
     payload: Option<Range<usize>>,
-    /// Only for requests: cancelled when the requester cancels or leaves, or when the connection is lost.
+    /// Only for requests: cancelled when the requester cancels or leaves, or when the session ends.
     cancelled: CancellationToken,
 }
 
@@ -59,78 +65,95 @@ impl Message {
             timeout: envelope.timeout_ms().map(Duration::from_millis),
             more: envelope.more(),
             retained: envelope.retained(),
+            position: envelope
+                .epoch()
+                .zip(envelope.offset())
+                .map(|(epoch, offset)| Position { epoch: epoch.to_owned(), offset }),
+            replayed: envelope.replayed(),
             payload: payload_span(&envelope),
             cancelled: CancellationToken::new(),
             text,
         };
-        Ok(Self(Arc::new(parts)))
+        Ok(Self { parts: Arc::new(parts), moves_position: false })
     }
 
     /// The envelope's JSON text, byte for byte as the broker sent it.
     #[must_use]
     pub fn text(&self) -> &str {
-        &self.0.text
+        &self.parts.text
     }
 
     /// The routing key.
     #[must_use]
     pub fn triple(&self) -> &Triple<'static> {
-        &self.0.triple
+        &self.parts.triple
     }
 
     /// The application that sent it, verified by the broker. On a reply it is what the handler wrote.
     #[must_use]
     pub fn source(&self) -> Option<&str> {
-        self.0.source.as_deref()
+        self.parts.source.as_deref()
     }
 
     /// The user whom the envelope concerns. The broker sets it for services and observers, on requests, and on shared
     /// channels.
     #[must_use]
     pub fn user(&self) -> Option<&str> {
-        self.0.user.as_deref()
+        self.parts.user.as_deref()
     }
 
     /// The publisher's id on an event, the broker's id on a request.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
-        self.0.id.as_deref()
+        self.parts.id.as_deref()
     }
 
     /// The id of the request or command that it answers.
     #[must_use]
     pub fn in_reply_to(&self) -> Option<&str> {
-        self.0.in_reply_to.as_deref()
+        self.parts.in_reply_to.as_deref()
     }
 
     /// On a request: the requester's own id, for handlers that must not carry out a request twice.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
-        self.0.request_id.as_deref()
+        self.parts.request_id.as_deref()
     }
 
     /// On a request: how much longer the requester waits.
     #[must_use]
     pub fn timeout(&self) -> Option<Duration> {
-        self.0.timeout
+        self.parts.timeout
     }
 
     /// On a reply: whether further replies follow.
     #[must_use]
     pub fn more(&self) -> bool {
-        self.0.more
+        self.parts.more
     }
 
     /// Whether it is a retained value, sent because of a new subscription.
     #[must_use]
     pub fn retained(&self) -> bool {
-        self.0.retained
+        self.parts.retained
+    }
+
+    /// The position of an event in its log, if its channel has history.
+    #[must_use]
+    pub fn position(&self) -> Option<&Position> {
+        self.parts.position.as_ref()
+    }
+
+    /// Whether it is an event from a log, sent because a subscription recovered.
+    #[must_use]
+    pub fn replayed(&self) -> bool {
+        self.parts.replayed
     }
 
     /// The JSON text of `data`, or of `message` if there is no `data`.
     #[must_use]
     pub fn payload(&self) -> Option<&str> {
-        self.0.payload.clone().and_then(|span| self.0.text.get(span))
+        self.parts.payload.clone().and_then(|span| self.parts.text.get(span))
     }
 
     /// Deserializes the payload. An absent payload is read as `null`.
@@ -158,17 +181,34 @@ impl Message {
     /// An `id` alone does not make a request, because an event can have its publisher's id. `timeout` does: by rule 2.1
     /// of the protocol an envelope with `timeout` is a request, and the broker sets it on every request.
     pub(super) fn is_request(&self) -> bool {
-        self.0.timeout.is_some() && self.0.id.is_some() && self.0.in_reply_to.is_none() && !self.0.triple.is_broker()
+        self.parts.timeout.is_some()
+            && self.parts.id.is_some()
+            && self.parts.in_reply_to.is_none()
+            && !self.parts.triple.is_broker()
+    }
+
+    /// Returns a copy for a subscription, whose position it moves or not.
+    pub(super) fn for_subscription(&self, moves_position: bool) -> Self {
+        Self { parts: Arc::clone(&self.parts), moves_position }
+    }
+
+    pub(super) fn moves_position(&self) -> bool {
+        self.moves_position
     }
 
     /// Returns the token that is cancelled with this request.
     pub(super) fn cancellation(&self) -> &CancellationToken {
-        &self.0.cancelled
+        &self.parts.cancelled
+    }
+
+    /// Returns whether it does not count as a message of a session.
+    pub(super) fn is_uncounted(&self) -> bool {
+        self.is_notice("Application", "Register") || self.is_notice("Connection", "Replaced")
     }
 
     /// Returns whether this is the message of the broker with this topic and subtopic.
     pub(super) fn is_notice(&self, topic: &str, subtopic: &str) -> bool {
-        let triple = &self.0.triple;
+        let triple = &self.parts.triple;
         triple.is_broker() && triple.topic == topic && triple.subtopic == subtopic
     }
 }
@@ -176,10 +216,10 @@ impl Message {
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Message")
-            .field("triple", &format_args!("{}", self.0.triple))
-            .field("source", &self.0.source)
-            .field("in_reply_to", &self.0.in_reply_to)
-            .field("bytes", &self.0.text.len())
+            .field("triple", &format_args!("{}", self.parts.triple))
+            .field("source", &self.parts.source)
+            .field("in_reply_to", &self.parts.in_reply_to)
+            .field("bytes", &self.parts.text.len())
             .finish_non_exhaustive()
     }
 }

@@ -40,6 +40,11 @@ impl Pace {
         self.last_read = now;
     }
 
+    /// Returns when a frame last arrived, or reading was paused.
+    pub(super) fn last_read(&self) -> Instant {
+        self.last_read
+    }
+
     /// Notes that everything was written.
     pub(super) fn written(&mut self) {
         self.writing = None;

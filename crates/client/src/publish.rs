@@ -7,8 +7,7 @@ use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use super::message::{Outgoing, Payload, check_triple};
-use super::reconnect::Order;
-use super::waiting::Waiting;
+use super::order::Order;
 use super::{Client, Error, Message};
 use wire::Triple;
 
@@ -23,15 +22,20 @@ pub struct Receipt {
     pub hint: Option<String>,
     /// Whether the broker already had an event with this id, so it delivered nothing.
     pub duplicate: bool,
+    /// The number of the event in its log, if its channel has history.
+    pub offset: Option<u64>,
+    /// The life of that log.
+    pub epoch: Option<String>,
     /// The answer of a handler. There is one if a handler serves this triple: then the envelope was a request.
     #[serde(skip)]
     pub reply: Option<Message>,
 }
 
-/// An event to publish. Set its options, then `.await` it, which ends when the event is queued for sending.
+/// An event to publish. Set its options, then `.await` it, which ends when the event is queued for sending. While there is
+/// no connection, it is kept or refused, by [`Builder::while_away`](super::Builder::while_away).
 ///
-/// Without [`receipt`](Self::receipt), a refusal is only logged, and a connection that is lost at this moment is not
-/// noticed.
+/// Without [`receipt`](Self::receipt), a refusal is only logged. If a session cannot be resumed, it is unknown whether the
+/// last events arrived, and [`Client::reconnections`] reports that as lost.
 #[must_use = "nothing is published until this is awaited"]
 pub struct Publishing<'c> {
     client: &'c Client,
@@ -85,8 +89,12 @@ impl<'c> Publishing<'c> {
 
     async fn publish(self) -> Result<(), Error> {
         let text = self.text(None, false)?;
-        self.client.check_connected()?;
-        self.client.order(Order::Send(text)).await
+        if self.client.check_may_publish()? {
+            return self.client.order(Order::Send(text)).await;
+        }
+        let (kept, is_kept) = oneshot::channel();
+        self.client.order(Order::Keep { text, kept }).await?;
+        is_kept.await.map_err(|_| self.client.why_closed())
     }
 }
 
@@ -99,7 +107,8 @@ impl<'c> IntoFuture for Publishing<'c> {
     }
 }
 
-/// An event to publish with a receipt.
+/// An event to publish with a receipt. While there is no connection, it is kept or refused, and the time limit of the
+/// receipt rests. Dropping the future does not take the event back.
 #[must_use = "nothing is published until this is awaited"]
 pub struct Receipted<'c> {
     event: Publishing<'c>,
@@ -114,8 +123,8 @@ impl Receipted<'_> {
         self
     }
 
-    /// Lets the broker deliver an event with this id at most once, so that it can be published again after a lost
-    /// connection. Only in a channel with history.
+    /// Lets the broker deliver an event with this id at most once, so that it can be published again. The client does so by
+    /// itself if a session ends before the receipt. Only in a channel with history.
     pub fn once(mut self) -> Self {
         self.once = true;
         self
@@ -125,10 +134,10 @@ impl Receipted<'_> {
         let client = self.event.client;
         let id = self.id.unwrap_or_else(|| client.shared.next_id());
         let text = self.event.text(Some(&id), self.once)?;
-        client.check_connected()?;
-        let (queue, answer) = oneshot::channel();
-        client.order(Order::Ask { id, text, waiting: Waiting::Once(queue) }).await?;
-        let receipt = client.answer("the publication", answer).await?;
+        client.check_may_publish()?;
+        let (receipt, answer) = oneshot::channel();
+        client.order(Order::Publish { id, text, once: self.once, receipt }).await?;
+        let receipt = client.receipt(answer).await?;
         if !receipt.is_notice("Message", "Receipt") {
             return Ok(Receipt { reply: Some(receipt), ..Receipt::default() });
         }

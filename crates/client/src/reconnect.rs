@@ -1,11 +1,11 @@
-//! [`Driver`]: the one task of a client. It serves a registered connection until that ends, waits, connects, registers
-//! and subscribes again. It ends with the last [`Client`](super::Client), subscription and handler.
+//! [`Driver`]: the one task of a client. It serves a registered connection until that ends, waits and connects again
+//! (`away`). It ends with the last [`Client`](super::Client), subscription and handler.
 //!
-//! An operation fails at once while there is no connection, and fails when its connection is lost. Nothing is sent
-//! twice, because only the caller knows whether repeating it is safe.
+//! A session that continues on another connection goes on as if nothing had happened: what the broker has not taken is sent
+//! again, and pending operations stay pending. In a new session, the subscriptions are made again where the application is,
+//! and only events are sent again, those that were not sent and those that the broker recognises.
 
-use std::collections::VecDeque;
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,16 +15,20 @@ use secrecy::SecretString;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{self, Utf8Bytes};
 
-use super::backoff::{Backoff, can_retry, next};
-use super::connection::{Link, Sink, Stream, closed, establish, lost};
+use super::backoff::{Backoff, next};
+use super::connection::{Link, Sink, Stream, closed, lost};
 use super::message::{Outgoing, Payload};
+use super::order::Order;
+use super::outbox::{Kind, Outbox};
 use super::pace::Pace;
+use super::reconnection::Outage;
 use super::renew::{Renewal, renewal};
-use super::subscription::Wanted;
+use super::resume::Resume;
 use super::table::{Received, Table};
-use super::waiting::{Incoming, Waiting};
+use super::waiting::{Incoming, Repeatable, Waiting};
 use super::{Error, Failure, Message, Shared, State};
 use wire::{ErrorCode, Reconnect, Refusal, notice};
 
@@ -34,20 +38,8 @@ const BATCH: usize = 64;
 const CLOSING_MAX: Duration = Duration::from_secs(2);
 /// A connection that lasted this long resets the back-off.
 const STABLE: Duration = Duration::from_secs(10);
-
-/// An order for the driver.
-pub(super) enum Order {
-    /// Send a text.
-    Send(String),
-    /// Send a text, and pass on the answers to this id.
-    Ask { id: String, text: String, waiting: Waiting },
-    /// Send the answer to a request, if the request is still open.
-    Answer { to: String, more: bool, text: String },
-    /// Subscribe. `done` gets the broker's reply.
-    Subscribe { id: String, wanted: Wanted, queue: mpsc::Sender<Incoming>, done: oneshot::Sender<Incoming> },
-    /// Unregister, close the connection and end.
-    Close(oneshot::Sender<()>),
-}
+/// The code with which the client gives up a connection. Without a code, the broker would end the session.
+const GIVEN_UP: u16 = 4000;
 
 /// How a connection ended.
 enum End {
@@ -59,20 +51,24 @@ enum End {
 
 /// See the module.
 pub(super) struct Driver {
-    shared: Arc<Shared>,
-    orders: mpsc::Receiver<Order>,
-    table: Table,
-    out: VecDeque<tungstenite::Message>,
-    backoff: Backoff,
+    pub(super) shared: Arc<Shared>,
+    pub(super) orders: mpsc::Receiver<Order>,
+    pub(super) table: Table,
+    pub(super) out: Outbox,
+    pub(super) resume: Resume,
+    pub(super) backoff: Backoff,
     /// `ReconnectAfterMs` of `Broker/Connection/Draining`, if that arrived on this connection.
-    reconnect_after: Option<Duration>,
+    pub(super) reconnect_after: Option<Duration>,
     renewal: Renewal,
+    /// What has happened since the client was last connected.
+    pub(super) outage: Option<Outage>,
 }
 
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, orders: mpsc::Receiver<Order>, backoff: Backoff) -> Self {
-        let renewal = Renewal::new(Instant::now(), backoff.fresh());
-        Self { shared, orders, table: Table::default(), out: VecDeque::new(), backoff, reconnect_after: None, renewal }
+        let (renewal, resume) = (Renewal::new(Instant::now(), backoff.fresh()), Resume::new(shared.settings.resume));
+        let (table, out) = (Table::default(), Outbox::default());
+        Self { shared, orders, table, out, resume, backoff, reconnect_after: None, renewal, outage: None }
     }
 
     /// Runs from the first registered connection until the client ends.
@@ -81,17 +77,17 @@ impl Driver {
         let error = loop {
             let since = Instant::now();
             let end = self.serve(link).await;
-            self.out.clear();
             let (lost, at) = match end {
-                End::Wanted => {
-                    self.table.disconnected(&Error::Disconnected);
-                    break closed_here();
-                }
+                End::Wanted => break closed_here(),
                 End::Lost { error, at } => (error, at),
             };
-            // Otherwise the caller learns that it must not send the same message again.
-            let is_blamed = next(&lost) == Reconnect::DropMessage;
-            self.table.disconnected(if is_blamed { &lost } else { &Error::Disconnected });
+            if next(&lost) == Reconnect::DropMessage {
+                // The caller learns that it must not send the same message again.
+                self.end_session(&lost, false);
+            } else if !self.resume.is_possible() {
+                self.end_session(&Error::OutcomeUnknown, true);
+            }
+            self.table.disconnected();
             if since.elapsed() >= STABLE {
                 self.backoff.reset();
             }
@@ -100,6 +96,7 @@ impl Driver {
                 Err(error) => break error,
             };
         };
+        self.end_session(&Error::OutcomeUnknown, false);
         self.table.close(&error);
         let (code, reason) = match error {
             Error::Closed { code, reason } => (code, reason),
@@ -110,9 +107,10 @@ impl Driver {
 
     /// Serves one connection until it ends.
     async fn serve(&mut self, link: Link) -> End {
-        let Link { mut sink, mut stream, session, early } = link;
+        let Link { mut sink, mut stream, session, resume_token, resumed, early } = link;
         let mut pace = Pace::new(Instant::now(), session.heartbeat, self.shared.settings.limits.command);
         self.shared.message_bytes_max.store(session.message_bytes_max, Ordering::Relaxed);
+        self.table.user.clone_from(&session.user);
         let mut batch = Vec::with_capacity(BATCH);
         let mut unannounced = Some(session);
         self.reconnect_after = None;
@@ -120,26 +118,33 @@ impl Driver {
         for message in early {
             self.receive(message);
         }
-        self.subscribe_again();
+        match resumed {
+            Some(taken) => self.resume_session(resume_token, taken),
+            None => self.begin_session(resume_token),
+        }
         loop {
             if self.table.is_complete()
                 && let Some(session) = unannounced.take()
             {
                 pace.subscribed();
-                self.shared.states.send_replace(State::Connected(session));
+                self.announce(session);
             }
-            let may_read = self.table.may_read();
-            pace.note(Instant::now(), may_read, !self.out.is_empty());
+            let now = Instant::now();
+            self.keep_up(now);
+            let (may_read, upkeep_due) = (self.table.may_read(), self.upkeep_due());
+            pace.note(now, may_read, self.out.has_unwritten());
             let outcome = tokio::select! {
                 read = stream.next(), if may_read => {
-                    pace.read(Instant::now());
+                    if matches!(read, Some(Ok(_))) {
+                        pace.read(Instant::now());
+                    }
                     self.handle_read(read)
                 }
                 written = write(&mut sink, &mut self.out), if pace.is_writing() => {
                     pace.written();
                     written.map_err(|error| lost(&error))
                 }
-                count = self.orders.recv_many(&mut batch, BATCH), if !pace.is_writing() => {
+                count = self.orders.recv_many(&mut batch, BATCH), if !pace.is_writing() && self.out.has_room() => {
                     let closing = if count == 0 { Some(None) } else { self.carry_out(&mut batch).map(Some) };
                     if let Some(done) = closing {
                         self.leave(&mut sink, &mut stream, done).await;
@@ -156,11 +161,14 @@ impl Driver {
                     self.renew(&token);
                     Ok(())
                 }
+                () = at(upkeep_due) => Ok(()),
                 () = sleep_until(pace.deadline()) => Err(Error::TimedOut("what was sent to the broker")),
             };
             if let Err(error) = outcome {
                 let at = Instant::now();
-                timeout(CLOSING_MAX, sink.close()).await.ok();
+                let silence = at.saturating_duration_since(pace.last_read());
+                self.outage.get_or_insert_with(|| Outage::after(silence));
+                timeout(CLOSING_MAX, give_up(&mut sink, &error)).await.ok();
                 return End::Lost { error, at };
             }
         }
@@ -170,8 +178,16 @@ impl Driver {
     fn handle_read(&mut self, read: Option<Result<tungstenite::Message, tungstenite::Error>>) -> Result<(), Error> {
         match read {
             Some(Ok(tungstenite::Message::Text(text))) => match Message::read(text) {
-                Ok(message) => self.receive(message),
-                Err(error) => tracing::warn!(%error, "skipped a message of the broker"),
+                Ok(message) => {
+                    if !message.is_uncounted() {
+                        self.resume.count(Instant::now());
+                    }
+                    self.receive(message);
+                }
+                Err(error) => {
+                    self.resume.count(Instant::now());
+                    tracing::warn!(%error, "skipped a message of the broker");
+                }
             },
             Some(Ok(tungstenite::Message::Close(frame))) => return Err(closed(frame)),
             Some(Ok(_)) => {}
@@ -182,13 +198,22 @@ impl Driver {
     }
 
     fn receive(&mut self, message: Message) {
+        let own = message.in_reply_to().filter(|id| self.shared.is_own(id));
+        if let Some(sequence) = own.and_then(|id| self.table.sequence(id)) {
+            self.out.prove(Instant::now(), sequence);
+        }
         match self.table.receive(message) {
             Received::Handled => {}
             Received::Draining(after) => self.reconnect_after = Some(after),
             Received::Expiring => self.renewal.begin(Instant::now(), &self.shared.settings),
             Received::Renewed(reply) => self.renewal.answered(Instant::now(), &self.shared.settings, &reply),
             Received::Subscribed => self.sweep(),
-            Received::Unserved(request) => self.out.extend(self.shared.unserved(&request)),
+            Received::Unrecoverable(wanted) => {
+                let asked = self.table.without_recover(&wanted);
+                self.subscribe(self.shared.next_id(), &wanted.data(None), Waiting::Subscribe(wanted, asked));
+            }
+            Received::Pong => self.out.set_asking(false),
+            Received::Unserved(request) => self.push(Kind::OfSession, self.shared.unserved(&request)),
         }
     }
 
@@ -196,33 +221,58 @@ impl Driver {
     fn renew(&mut self, token: &SecretString) {
         let (settings, id) = (&self.shared.settings, self.shared.next_id());
         match renewal(settings, token, &id) {
-            Ok(message) => {
-                self.table.wait(id.clone(), Waiting::Renewal);
-                self.out.push_back(message);
-                self.renewal.sent(id, Instant::now() + settings.limits.command);
+            Ok(text) => {
+                let sequence = self.out.push(Kind::Upkeep, text);
+                self.renewal.sent(id.clone(), Instant::now() + settings.limits.command);
+                self.table.wait(id, sequence, Waiting::Renewal);
             }
             Err(error) => tracing::warn!(%error, "the new token cannot be sent"),
         }
+    }
+
+    /// Adds a message, if there is one.
+    fn push(&mut self, kind: Kind, text: Option<Utf8Bytes>) {
+        if let Some(text) = text {
+            self.out.push(kind, text);
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, id: String, data: &Payload, waiting: Waiting) {
+        if let Some(text) = self.shared.command("Subscription", "Subscribe", Some(&id), data) {
+            let sequence = self.out.push(Kind::OfSession, text);
+            self.table.wait(id, sequence, waiting);
+        }
+    }
+
+    /// Sends an event with a receipt.
+    pub(super) fn publish(&mut self, id: String, text: String, once: bool, receipt: oneshot::Sender<Incoming>) {
+        let text = Utf8Bytes::from(text);
+        let repeatable = once.then(|| Repeatable { text: text.clone(), since: Instant::now() });
+        let sequence = self.out.push(Kind::Event { silent: false }, text);
+        self.table.wait(id, sequence, Waiting::Receipt(receipt, repeatable));
     }
 
     /// Carries out orders. If one of them closes the client, returns the sender that reports it.
     fn carry_out(&mut self, batch: &mut Vec<Order>) -> Option<oneshot::Sender<()>> {
         for order in batch.drain(..) {
             match order {
-                Order::Send(text) => self.out.push_back(text.into()),
+                Order::Send(text) => {
+                    self.out.push(Kind::Event { silent: true }, text);
+                }
+                Order::Keep { text, kept } => {
+                    self.out.push(Kind::Event { silent: true }, text);
+                    kept.send(()).ok();
+                }
+                Order::Publish { id, text, once, receipt } => self.publish(id, text, once, receipt),
                 Order::Ask { id, text, waiting } => {
-                    self.table.wait(id, waiting);
-                    self.out.push_back(text.into());
+                    let sequence = self.out.push(Kind::OfSession, text);
+                    self.table.wait(id, sequence, waiting);
                 }
-                Order::Answer { to, more, text } => {
-                    if self.table.answered(&to, more) {
-                        self.out.push_back(text.into());
-                    }
-                }
-                Order::Subscribe { id, wanted, queue, done } => {
-                    self.out.extend(self.shared.command("Subscription", "Subscribe", Some(&id), &wanted.data()));
-                    let asked = self.table.hold(wanted.clone(), queue);
-                    self.table.wait(id, Waiting::Subscribe(wanted, asked, done));
+                Order::Answer { to, more, text } => self.answer(&to, more, text),
+                Order::Subscribe { id, wanted, recover, track, queue, done } => {
+                    let data = wanted.data(recover.as_ref());
+                    let asked = self.table.hold(wanted.clone(), queue, done, track);
+                    self.subscribe(id, &data, Waiting::Subscribe(wanted, asked));
                 }
                 Order::Close(done) => return Some(done),
             }
@@ -230,72 +280,24 @@ impl Driver {
         None
     }
 
+    /// Sends the answer to a request, if that is still open.
+    pub(super) fn answer(&mut self, to: &str, more: bool, text: String) {
+        if self.table.answered(to, more) {
+            self.out.push(Kind::OfSession, text);
+        }
+    }
+
     /// Cancels requests and ends subscriptions that were dropped.
     fn sweep(&mut self) {
         let (cancelled, left) = self.table.sweep();
         for id in cancelled {
-            self.out.extend(self.shared.command("Request", "Cancel", None, &json!({ "id": id }).into()));
+            self.push(Kind::OfSession, self.shared.command("Request", "Cancel", None, &json!({ "id": id }).into()));
         }
         for (subscription, dropped) in left {
             let id = self.shared.next_id();
             let data = json!({ "SubscriptionId": subscription });
-            self.out.extend(self.shared.command("Subscription", "Unsubscribe", Some(&id), &data.into()));
+            self.push(Kind::OfSession, self.shared.command("Subscription", "Unsubscribe", Some(&id), &data.into()));
             self.table.unsubscribing(dropped, &id);
-        }
-    }
-
-    fn subscribe_again(&mut self) {
-        for (wanted, asked) in self.table.again() {
-            let id = self.shared.next_id();
-            self.out.extend(self.shared.command("Subscription", "Subscribe", Some(&id), &wanted.data()));
-            self.table.wait(id, Waiting::Again(wanted, asked));
-        }
-    }
-
-    /// Connects again after a connection that ended at `at`, for as long as that can help.
-    async fn reconnect(&mut self, lost: Error, at: Instant) -> Result<Link, Error> {
-        let shared = Arc::clone(&self.shared);
-        let (mut error, mut at) = (lost, at);
-        let mut is_registering = false;
-        loop {
-            let next = next(&error);
-            if !self.meanwhile(can_retry(&error, &shared.settings, is_registering)).await? {
-                return Err(error);
-            }
-            if next == Reconnect::DropMessage {
-                tracing::warn!(%error, "the broker closed the connection because of a message, which is not sent again");
-            }
-            let after = if next == Reconnect::AfterDelay { self.reconnect_after.take() } else { None };
-            let wait = after.unwrap_or_else(|| self.backoff.next());
-            let due = at + wait;
-            let retry_in = due.saturating_duration_since(Instant::now());
-            self.shared.states.send_replace(State::Disconnected { reason: error.to_string(), retry_in });
-            self.meanwhile(sleep_until(due)).await?;
-            self.shared.states.send_replace(State::Connecting);
-            match self.meanwhile(Box::pin(establish(&shared.settings))).await? {
-                Ok(link) => return Ok(link),
-                Err(again) => (error, at, is_registering) = (again, Instant::now(), true),
-            }
-        }
-    }
-
-    /// Runs a future while the client is disconnected. Orders fail meanwhile. Fails if the client ends.
-    async fn meanwhile<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Error> {
-        tokio::pin!(future);
-        loop {
-            tokio::select! {
-                outcome = &mut future => return Ok(outcome),
-                order = self.orders.recv() => match order {
-                    None => return Err(closed_here()),
-                    Some(Order::Close(done)) => {
-                        done.send(()).ok();
-                        return Err(closed_here());
-                    }
-                    // Dropped: the caller's queue closes without an answer, which means `Disconnected`.
-                    Some(Order::Send(_) | Order::Ask { .. } | Order::Answer { .. } | Order::Subscribe { .. }) => {}
-                },
-                () = self.table.unpark() => {}
-            }
         }
     }
 
@@ -303,7 +305,7 @@ impl Driver {
     /// wait for this session to return.
     async fn leave(&mut self, sink: &mut Sink, stream: &mut Stream, done: Option<oneshot::Sender<()>>) {
         if done.is_some() {
-            self.out.extend(self.shared.command("Application", "Unregister", None, &Payload::default()));
+            self.push(Kind::OfSession, self.shared.command("Application", "Unregister", None, &Payload::default()));
         }
         close(sink, stream, &mut self.out).await;
         if let Some(done) = done {
@@ -313,14 +315,14 @@ impl Driver {
 }
 
 /// The error of a client that the application itself has closed.
-fn closed_here() -> Error {
+pub(super) fn closed_here() -> Error {
     Error::Closed { code: None, reason: "closed by this application".into() }
 }
 
 impl Shared {
     /// Returns the answer to a request whose handler has stopped. Otherwise the requester would wait until its time
     /// limit.
-    fn unserved(&self, request: &Message) -> Option<tungstenite::Message> {
+    fn unserved(&self, request: &Message) -> Option<Utf8Bytes> {
         let refusal = Refusal::new(ErrorCode::HandlerGone, "the handler stopped before it began this request");
         let payload = Failure::from(refusal).payload();
         let in_reply_to = request.id();
@@ -329,13 +331,13 @@ impl Shared {
     }
 
     /// Returns a command for the broker.
-    fn command(
+    pub(super) fn command(
         &self,
         topic: &'static str,
         subtopic: &'static str,
         id: Option<&str>,
         data: &Payload,
-    ) -> Option<tungstenite::Message> {
+    ) -> Option<Utf8Bytes> {
         let triple = notice::triple(topic, subtopic);
         let outgoing = Outgoing { id, ..Outgoing::new(&triple, &self.settings.source, data) };
         // Cannot fail: strings and a raw value.
@@ -344,19 +346,36 @@ impl Shared {
 }
 
 /// Writes all messages and flushes once. Cancel-safe: a message leaves the queue when the sink has taken it.
-async fn write(sink: &mut Sink, out: &mut VecDeque<tungstenite::Message>) -> Result<(), tungstenite::Error> {
-    while !out.is_empty() {
+async fn write(sink: &mut Sink, out: &mut Outbox) -> Result<(), tungstenite::Error> {
+    while out.has_unwritten() {
         poll_fn(|context| sink.poll_ready_unpin(context)).await?;
-        if let Some(message) = out.pop_front() {
+        if let Some(message) = out.take(Instant::now()) {
             sink.start_send_unpin(message)?;
         }
     }
     sink.flush().await
 }
 
+/// Closes a connection that has failed.
+async fn give_up(sink: &mut Sink, error: &Error) {
+    if matches!(error, Error::TimedOut(_)) {
+        let frame = CloseFrame { code: GIVEN_UP.into(), reason: Utf8Bytes::from_static("given up") };
+        sink.send(tungstenite::Message::Close(Some(frame))).await.ok();
+    }
+    sink.close().await.ok();
+}
+
+/// Waits until a time; for ever if there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
 /// Writes the remaining messages, closes, and reads until the broker has closed too. Dropping a socket with unread
 /// bytes resets the connection, and the reset can overtake what was written.
-async fn close(sink: &mut Sink, stream: &mut Stream, out: &mut VecDeque<tungstenite::Message>) {
+async fn close(sink: &mut Sink, stream: &mut Stream, out: &mut Outbox) {
     let closing = async {
         if write(sink, out).await.is_ok() && sink.close().await.is_ok() {
             while let Some(Ok(_)) = stream.next().await {}

@@ -15,7 +15,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use tokio::time::{Instant, sleep_until};
-use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::backoff::Backoff;
 use super::connection::Settings;
@@ -192,7 +192,7 @@ fn ask(settings: &Settings, needs_change: bool) -> Asking {
 }
 
 /// Returns Renew, in a buffer that is zeroised once it has been copied to the socket's buffer.
-pub(super) fn renewal(settings: &Settings, token: &SecretString, id: &str) -> Result<tungstenite::Message, Error> {
+pub(super) fn renewal(settings: &Settings, token: &SecretString, id: &str) -> Result<Utf8Bytes, Error> {
     let token = token.expose_secret();
     let renew = Renew {
         channel: "Broker",

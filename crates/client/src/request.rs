@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::message::{Outgoing, Payload, check_triple};
-use super::reconnect::Order;
+use super::order::Order;
 use super::subscription::Queue;
 use super::waiting::Waiting;
 use super::{Client, Error, Message};
@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const QUEUE: usize = 64;
 
 /// A request to send. Set its options, then `.await` the answer, or call [`answers`](Self::answers) or
-/// [`gather`](Self::gather) for several. Dropping the future, or the stream of answers, cancels the request.
+/// [`gather`](Self::gather) for several. It is refused while there is no connection. Dropping the future, or the stream of answers, cancels the request.
 #[must_use = "nothing is requested until this is awaited"]
 pub struct Requesting<'c> {
     client: &'c Client,

@@ -12,7 +12,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::message::{Outgoing, Payload, check_triple};
-use super::reconnect::Order;
+use super::order::Order;
+use super::position::Track;
 use super::subscription::{Queue, Wanted, ask};
 use super::{Client, Error, Failure, Message};
 use wire::{ErrorCode, Pattern, Refusal, Triple};
@@ -68,7 +69,7 @@ where
         Box::pin(async move {
             let Self { client, wanted, handler, concurrency } = self;
             let answers = wanted.answers;
-            let queue = ask(client, wanted, concurrency).await?;
+            let (queue, _) = ask(client, wanted, None, Track::default(), concurrency).await?;
             let stop = CancellationToken::new();
             let parts = Work { client: client.clone(), handler: Arc::new(handler), answers, concurrency };
             let work = work(queue, parts, stop.clone());
@@ -179,12 +180,12 @@ impl Request {
         self.client.shared.message_bytes_max.load(Ordering::Relaxed)
     }
 
-    /// Waits until the requester cancels or leaves, or the connection is lost.
+    /// Waits until the requester cancels or leaves, or this session ends: then its requests are over.
     pub async fn cancelled(&self) {
         self.message.cancellation().cancelled().await;
     }
 
-    /// Returns whether the requester has cancelled or left, or the connection was lost.
+    /// Returns whether the requester has cancelled or left, or this session has ended.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.message.cancellation().is_cancelled()

@@ -6,13 +6,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use super::message::Payload;
-use super::reconnect::Order;
+use super::order::Order;
+use super::position::Track;
 use super::waiting::Incoming;
-use super::{Client, Error, Message};
+use super::{Client, Error, Message, Position, Recover};
 use wire::Pattern;
 
 /// The default of [`Subscribing::queue`].
@@ -37,9 +39,17 @@ impl Wanted {
         Self { pattern, handler: false, group: None, user: None, answers: true, ordered: None }
     }
 
+    /// Returns whether the broker can keep a log for it from which it recovers.
+    pub(super) fn has_log(&self) -> bool {
+        !self.handler && self.group.is_none() && self.pattern.channel.is_some()
+    }
+
     /// Returns `data` of Subscribe.
-    pub(super) fn data(&self) -> Payload {
+    pub(super) fn data(&self, recover: Option<&Recover>) -> Payload {
         let mut data = self.identity();
+        if let Some(recover) = recover {
+            data.insert("recover".to_owned(), recover.option());
+        }
         if !self.handler {
             // Otherwise a second subscription to the same pattern would get no retained values.
             data.insert("retained".to_owned(), true.into());
@@ -86,12 +96,13 @@ impl Wanted {
 pub struct Subscribing<'c> {
     client: &'c Client,
     wanted: Wanted,
+    recover: Option<Recover>,
     queue: usize,
 }
 
 impl<'c> Subscribing<'c> {
     pub(super) fn new(client: &'c Client, pattern: Pattern) -> Self {
-        Self { client, wanted: Wanted::of(pattern), queue: QUEUE }
+        Self { client, wanted: Wanted::of(pattern), recover: None, queue: QUEUE }
     }
 
     /// Shares the messages with the other members of a group: each goes to one member.
@@ -109,6 +120,16 @@ impl<'c> Subscribing<'c> {
         self
     }
 
+    /// Begins with events from the log of a channel with history, before the live ones. If they are not all kept any more,
+    /// the subscription begins with live events, and [`Subscription::recover_reason`] says why.
+    ///
+    /// Needs a pattern that names the channel, and no group. A service has to [`observe`](Self::observe) one user, unless
+    /// the channel is shared.
+    pub fn recover(mut self, recover: Recover) -> Self {
+        self.recover = Some(recover);
+        self
+    }
+
     /// Sets how many messages are queued for a busy consumer (default 1024, at least 1).
     pub fn queue(mut self, messages: usize) -> Self {
         self.queue = messages.max(1);
@@ -116,8 +137,12 @@ impl<'c> Subscribing<'c> {
     }
 
     async fn subscribe(self) -> Result<Subscription, Error> {
-        let queue = ask(self.client, self.wanted, self.queue).await?;
-        Ok(Subscription { queue, client: self.client.clone(), error: None })
+        let recovers = self.recover.is_some();
+        let track = Track::new(self.recover.clone());
+        let (queue, reply) = ask(self.client, self.wanted, self.recover, track.clone(), self.queue).await?;
+        let recover_reason = if recovers { recover_reason(&reply) } else { None };
+        let client = self.client.clone();
+        Ok(Subscription { queue, client, track, taken: None, recover_reason, error: None })
     }
 }
 
@@ -130,16 +155,34 @@ impl<'c> IntoFuture for Subscribing<'c> {
     }
 }
 
-/// Subscribes, and returns the queue of the messages.
-pub(super) async fn ask(client: &Client, wanted: Wanted, messages: usize) -> Result<Queue, Error> {
+/// Subscribes, and returns the queue of the messages and the broker's reply.
+pub(super) async fn ask(
+    client: &Client,
+    wanted: Wanted,
+    recover: Option<Recover>,
+    track: Track,
+    messages: usize,
+) -> Result<(Queue, Message), Error> {
     client.check_connected()?;
     let (sender, receiver) = mpsc::channel(messages);
     let queue = Queue::new(receiver, client.clone());
     let (done, answer) = oneshot::channel();
     let id = client.shared.next_id();
-    client.order(Order::Subscribe { id, wanted, queue: sender, done }).await?;
-    client.answer("Subscribe", answer).await?;
-    Ok(queue)
+    client.order(Order::Subscribe { id, wanted, recover, track, queue: sender, done }).await?;
+    let reply = client.answer("Subscribe", answer).await?;
+    Ok((queue, reply))
+}
+
+/// Returns why the broker does not replay the events that a Subscribe asked for.
+fn recover_reason(reply: &Message) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Recovery {
+        recovered: Option<bool>,
+        recover_reason: Option<String>,
+    }
+    let Recovery { recovered, recover_reason } = reply.data().ok()?;
+    if recovered == Some(true) { None } else { Some(recover_reason.unwrap_or_else(|| "no reason given".into())) }
 }
 
 /// The receiving end of a queue that the driver fills. The driver is woken when it is dropped.
@@ -168,9 +211,12 @@ impl Drop for Queue {
 
 /// The messages that a pattern matches, as a [`Stream`]. Dropping it unsubscribes.
 ///
-/// It outlives lost connections. Events that are published meanwhile are missed; retained values arrive again. It ends
-/// when the client is closed, or when the broker refuses the subscription after a reconnect; [`error`](Self::error)
-/// returns which.
+/// It outlives lost connections. [`Client::reconnections`] says whether events that were published meanwhile can be missed.
+/// In a new session, retained values arrive again. It ends when the client is closed, or when the broker refuses the
+/// subscription after a reconnect; [`error`](Self::error) returns which.
+///
+/// An event counts as handled when the next one is asked for. In a channel with history, [`position`](Self::position) is that
+/// of the last event that was handled, and a new session begins after it.
 ///
 /// When the queue of a slow consumer is full, the connection is not read. The broker then slows the publishers down,
 /// and closes the connection if that lasts. A consumer can make requests of its own: their answers are read past the
@@ -179,12 +225,17 @@ pub struct Subscription {
     queue: Queue,
     /// Keeps the connection open.
     client: Client,
+    track: Track,
+    /// The message that the application is handling.
+    taken: Option<Message>,
+    recover_reason: Option<String>,
     error: Option<Error>,
 }
 
 impl Subscription {
     /// Returns the next message, or `None` when the subscription has ended.
     pub async fn next(&mut self) -> Option<Message> {
+        self.handled();
         let item = self.queue.receiver.recv().await;
         self.take(item)
     }
@@ -195,9 +246,33 @@ impl Subscription {
         self.error.as_ref()
     }
 
+    /// Returns the position of the last event that was handled, or of the last one before the subscription. `None` if the
+    /// broker keeps no log for it. [`Recover::After`] continues there, in another process too.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.track.position()
+    }
+
+    /// Returns the broker's `RecoverReason`, such as `TOO_OLD`, if it could not replay what
+    /// [`recover`](Subscribing::recover) asked for.
+    #[must_use]
+    pub fn recover_reason(&self) -> Option<&str> {
+        self.recover_reason.as_deref()
+    }
+
+    /// Notes that the application has handled what it took.
+    fn handled(&mut self) {
+        if let Some(message) = self.taken.take() {
+            self.track.handle(&message);
+        }
+    }
+
     fn take(&mut self, item: Option<Incoming>) -> Option<Message> {
         match item {
-            Some(Ok(message)) => Some(message),
+            Some(Ok(message)) => {
+                self.taken = message.moves_position().then(|| message.clone());
+                Some(message)
+            }
             Some(Err(error)) => {
                 self.error = Some(error);
                 None
@@ -214,6 +289,7 @@ impl Stream for Subscription {
     type Item = Message;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.handled();
         self.queue.receiver.poll_recv(context).map(|item| self.take(item))
     }
 }

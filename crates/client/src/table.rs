@@ -18,56 +18,49 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
 use tokio_util::sync::CancellationToken;
 
 use super::folding::{Folding, matches_folded};
+use super::held::Held;
 use super::parking::Parking;
 use super::subscription::Wanted;
-use super::waiting::{Incoming, Waiting};
+use super::waiting::{Incoming, Repeatable, Waiting};
 use super::{Error, Message};
 use wire::{ErrorCode, Pattern, Triple};
 
 /// How many messages may be parked while an answer is pending.
 const PARKED_MAX: usize = 4096;
-
-/// The equal subscriptions of this client.
-#[derive(Default)]
-struct Held {
-    /// `SubscriptionId`, which the broker gives to patterns that differ only in case if it ignores case in their channel.
-    id: Option<String>,
-    /// How many Subscribe commands have no reply yet.
-    unanswered: u32,
-    /// In the order of subscribing.
-    listeners: Vec<Listener>,
-}
-
-/// One subscription of this client.
-struct Listener {
-    queue: mpsc::Sender<Incoming>,
-    /// The number of its latest Subscribe command.
-    asked: u64,
-    /// Whether retained values can be for it.
-    fresh: bool,
-}
-
-impl Held {
-    fn is_open(&self) -> bool {
-        self.listeners.iter().any(|listener| !listener.queue.is_closed())
-    }
-}
+/// How long after an event with `once` was first sent it may be sent again. The broker knows its id for longer, by default
+/// for two minutes.
+const REPEAT_WITHIN: Duration = Duration::from_mins(1);
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Table {
-    held: BTreeMap<Wanted, Held>,
-    asked: u64,
-    folding: Folding,
-    waiting: HashMap<String, Waiting>,
+    pub(super) held: BTreeMap<Wanted, Held>,
+    pub(super) asked: u64,
+    pub(super) folding: Folding,
+    /// The user of the session.
+    pub(super) user: Option<String>,
+    /// The subscription whose replay is arriving, or was the last to arrive.
+    pub(super) replaying: Option<Wanted>,
+    /// Whether a subscription may have missed events since this was last asked.
+    pub(super) has_missed: bool,
+    waiting: HashMap<String, Pending>,
     /// The requests that this session's handlers are working on, by the broker's id.
     running: BTreeMap<String, CancellationToken>,
     parking: Parking,
     /// How many of the subscriptions that are made again are not confirmed yet.
-    unconfirmed: usize,
+    pub(super) unconfirmed: usize,
+}
+
+/// An envelope that has no last answer yet.
+struct Pending {
+    waiting: Waiting,
+    /// Its sequence in the outbox.
+    sequence: u64,
 }
 
 /// What a message means for the connection.
@@ -85,13 +78,10 @@ pub(super) enum Received {
     Unserved(Message),
     /// A subscription is confirmed that may have been dropped meanwhile.
     Subscribed,
-}
-
-/// `data` of the reply to Subscribe.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Subscribed {
-    subscription_id: Option<String>,
+    /// A subscription is to be made again without `recover`.
+    Unrecoverable(Wanted),
+    /// The reply to Ping.
+    Pong,
 }
 
 /// `data` of `Broker/Connection/Draining`.
@@ -124,60 +114,24 @@ impl Table {
 
     fn answer(&mut self, id: &str, message: Message) -> Received {
         if message.more()
-            && let Some(Waiting::Stream(queue)) = self.waiting.get(id)
+            && let Some(Pending { waiting: Waiting::Stream(queue), .. }) = self.waiting.get(id)
         {
             let queue = queue.clone();
             self.deliver(queue, Ok(message));
             return Received::Handled;
         }
-        match self.waiting.remove(id) {
+        match self.waiting.remove(id).map(|pending| pending.waiting) {
             // The reply to Unsubscribe, or a late answer.
             None => self.folding.replied(id),
-            Some(Waiting::Once(queue)) => {
+            Some(Waiting::Once(queue) | Waiting::Receipt(queue, _)) => {
                 queue.send(Ok(message)).ok();
             }
             Some(Waiting::Stream(queue)) => self.deliver(queue, Ok(message)),
             Some(Waiting::Renewal) => return Received::Renewed(message),
-            Some(Waiting::Subscribe(wanted, asked, queue)) => {
-                self.subscribed(&wanted, asked, &message);
-                if message.failure().is_some()
-                    && let Some(held) = self.held.get_mut(&wanted)
-                {
-                    held.listeners.retain(|listener| listener.asked != asked);
-                }
-                queue.send(Ok(message)).ok();
-                return Received::Subscribed;
-            }
-            Some(Waiting::Again(wanted, asked)) => {
-                self.unconfirmed = self.unconfirmed.saturating_sub(1);
-                self.subscribed(&wanted, asked, &message);
-                if let Some(failure) = message.failure() {
-                    tracing::warn!(pattern = %wanted.pattern, %failure, "a subscription could not be made again");
-                    for listener in self.held.remove(&wanted).into_iter().flat_map(|held| held.listeners) {
-                        self.deliver(listener.queue, Err(Error::from(failure.clone())));
-                    }
-                }
-                return Received::Subscribed;
-            }
+            Some(Waiting::Ping) => return Received::Pong,
+            Some(Waiting::Subscribe(wanted, asked)) => return self.subscribed(wanted, asked, &message),
         }
         Received::Handled
-    }
-
-    /// Notes the reply to the Subscribe command with this number.
-    fn subscribed(&mut self, wanted: &Wanted, asked: u64, reply: &Message) {
-        let Some(held) = self.held.get_mut(wanted) else { return };
-        held.unanswered = held.unanswered.saturating_sub(1);
-        if reply.failure().is_some() {
-            return;
-        }
-        let id = reply.data().ok().and_then(|data: Subscribed| data.subscription_id);
-        held.id.clone_from(&id);
-        self.older_are_not_fresh(asked);
-        let is_shared =
-            |(other, held): (&Wanted, &Held)| other.pattern != wanted.pattern && id.is_some() && held.id == id;
-        if self.held.iter().any(is_shared) {
-            self.folding.learn(&wanted.pattern);
-        }
     }
 
     /// Passes a request to the handler with the narrowest matching pattern.
@@ -208,35 +162,6 @@ impl Table {
     fn is_stopping(&self, triple: &Triple<'_>) -> bool {
         let mut stopped = self.held.iter().filter(|(wanted, held)| wanted.handler && !held.is_open());
         stopped.any(|(wanted, _)| wanted.pattern.matches(triple)) || self.folding.is_leaving(triple, true)
-    }
-
-    /// Passes an event to every subscription that it can be for.
-    fn event(&mut self, message: &Message) {
-        let triple = message.triple();
-        let events = || self.held.iter().filter(|(wanted, _)| !wanted.handler);
-        let mut matching: Vec<_> =
-            events().filter(|(wanted, _)| self.folding.matches(&wanted.pattern, triple)).collect();
-        if matching.is_empty() {
-            if self.folding.is_leaving(triple, false) {
-                return;
-            }
-            matching = events().filter(|(wanted, _)| matches_folded(&wanted.pattern, triple)).collect();
-            if !self.folding.was_dropped(triple) {
-                for (wanted, _) in &matching {
-                    self.folding.learn(&wanted.pattern);
-                }
-            }
-        }
-        // The broker sent it for one of them, so a filter that leaves none is not applied.
-        let narrowed: Vec<_> = matching.iter().filter(|(wanted, _)| wanted.is_for(message.user())).copied().collect();
-        let matching = if narrowed.is_empty() { matching } else { narrowed };
-        let listeners = || matching.iter().flat_map(|(_, held)| &held.listeners);
-        let only_fresh = message.retained() && listeners().any(|listener| listener.fresh);
-        let chosen = listeners().filter(|listener| listener.fresh || !only_fresh);
-        let queues: Vec<_> = chosen.map(|listener| listener.queue.clone()).collect();
-        for queue in queues {
-            self.deliver(queue, Ok(message.clone()));
-        }
     }
 
     /// Reads a notice about the connection.
@@ -273,7 +198,7 @@ impl Table {
         Received::Handled
     }
 
-    fn deliver(&mut self, queue: mpsc::Sender<Incoming>, item: Incoming) {
+    pub(super) fn deliver(&mut self, queue: mpsc::Sender<Incoming>, item: Incoming) {
         self.parking.deliver(queue, item);
     }
 
@@ -288,27 +213,23 @@ impl Table {
         parked == 0 || (!self.waiting.is_empty() && parked < PARKED_MAX)
     }
 
-    /// Registers the recipient of the answers to an id.
-    pub(super) fn wait(&mut self, id: String, waiting: Waiting) {
-        self.waiting.insert(id, waiting);
+    /// Registers the recipient of the answers to an id. `sequence` is that of the message in the outbox.
+    pub(super) fn wait(&mut self, id: String, sequence: u64, waiting: Waiting) {
+        self.waiting.insert(id, Pending { waiting, sequence });
     }
 
-    /// Adds a subscription, and returns the number of its Subscribe command. This happens before Subscribe is sent, because
-    /// retained values can arrive before the reply.
-    pub(super) fn hold(&mut self, wanted: Wanted, queue: mpsc::Sender<Incoming>) -> u64 {
-        self.asked += 1;
-        let held = self.held.entry(wanted).or_default();
-        held.listeners.push(Listener { queue, asked: self.asked, fresh: true });
-        held.unanswered += 1;
-        self.asked
+    /// Returns the sequence of the message with this id.
+    pub(super) fn sequence(&self, id: &str) -> Option<u64> {
+        self.waiting.get(id).map(|pending| pending.sequence)
     }
 
-    /// Marks the subscriptions that were sent before the one that is now confirmed. Retained values arrive with the reply
-    /// to Subscribe, so later ones are not for these.
-    fn older_are_not_fresh(&mut self, asked: u64) {
-        for listener in self.held.values_mut().flat_map(|held| &mut held.listeners) {
-            listener.fresh &= listener.asked >= asked;
-        }
+    /// Notes that messages have other sequences now, by their old ones.
+    pub(super) fn move_sequences(&mut self, moved: &HashMap<u64, u64>) {
+        self.waiting.values_mut().for_each(|pending| {
+            if let Some(sequence) = moved.get(&pending.sequence) {
+                pending.sequence = *sequence;
+            }
+        });
     }
 
     /// Notes that a handler answered. Returns whether the request is still open, so that the answer is worth sending.
@@ -320,7 +241,7 @@ impl Table {
     /// `SubscriptionId`.
     pub(super) fn sweep(&mut self) -> (Vec<String>, BTreeMap<String, Vec<Wanted>>) {
         let mut cancelled = Vec::new();
-        self.waiting.retain(|id, waiting| {
+        self.waiting.retain(|id, Pending { waiting, .. }| {
             if waiting.is_dropped() && matches!(waiting, Waiting::Stream(_)) {
                 cancelled.push(id.clone());
             }
@@ -350,34 +271,60 @@ impl Table {
         self.folding.drop_subscriptions(subscriptions, id);
     }
 
-    /// Notes that the connection is lost. Pending operations fail with this error, and running requests are cancelled.
-    /// Subscriptions stay.
-    pub(super) fn disconnected(&mut self, error: &Error) {
-        self.waiting.drain().for_each(|(_, waiting)| waiting.fail(error.clone()));
+    /// Notes that a connection of a session that goes on is lost.
+    pub(super) fn disconnected(&mut self) {
+        self.waiting.retain(|_, pending| !matches!(pending.waiting, Waiting::Renewal | Waiting::Ping));
+    }
+
+    /// Notes that the session has ended. Pending operations fail: those that were sent with `error`, those with a sequence
+    /// from `unwritten_from` on with [`Error::Disconnected`]. Running requests are cancelled. Subscriptions stay.
+    ///
+    /// Receipts of unwritten events stay, too. If `repeats`, so do new subscriptions, and receipts of events that may be sent
+    /// again; the ids and texts of these are returned in order.
+    pub(super) fn end_session(
+        &mut self,
+        now: Instant,
+        error: &Error,
+        unwritten_from: u64,
+        repeats: bool,
+    ) -> Vec<(String, Utf8Bytes)> {
+        let mut repeated = Vec::new();
+        // In the order of sending: that of the map is random.
+        let mut pending: Vec<_> = self.waiting.drain().collect();
+        pending.sort_unstable_by_key(|(_, pending)| pending.sequence);
+        for (id, Pending { waiting, sequence }) in pending {
+            let is_written = sequence < unwritten_from;
+            match &waiting {
+                Waiting::Receipt(..) if !is_written => {}
+                Waiting::Receipt(_, Some(Repeatable { text, since })) if repeats && now < *since + REPEAT_WITHIN => {
+                    repeated.push((id.clone(), text.clone()));
+                }
+                _ => {
+                    waiting.fail(if is_written { error.clone() } else { Error::Disconnected });
+                    continue;
+                }
+            }
+            self.waiting.insert(id, Pending { waiting, sequence });
+        }
         self.unconfirmed = 0;
+        self.replaying = None;
         for held in self.held.values_mut() {
-            (held.id, held.unanswered) = (None, 0);
+            if !repeats {
+                held.fail_new(error);
+            }
+            held.session_ended();
         }
         for (_, token) in std::mem::take(&mut self.running) {
             token.cancel();
         }
+        repeated
     }
 
-    /// Returns the subscriptions to make on a new connection, with the numbers of their Subscribe commands.
-    pub(super) fn again(&mut self) -> Vec<(Wanted, u64)> {
-        self.sweep();
-        self.folding = Folding::default();
-        self.unconfirmed = self.held.len();
-        let mut again = Vec::new();
-        for (wanted, held) in &mut self.held {
-            self.asked += 1;
-            held.unanswered = 1;
-            for listener in &mut held.listeners {
-                (listener.asked, listener.fresh) = (self.asked, true);
-            }
-            again.push((wanted.clone(), self.asked));
+    /// Notes the new sequence of an event that is sent again.
+    pub(super) fn repeated(&mut self, id: &str, sequence: u64) {
+        if let Some(pending) = self.waiting.get_mut(id) {
+            pending.sequence = sequence;
         }
-        again
     }
 
     /// Returns whether all subscriptions are confirmed on this connection.
@@ -385,10 +332,13 @@ impl Table {
         self.unconfirmed == 0
     }
 
-    /// Ends all subscriptions with this error.
+    /// Ends all subscriptions, and operations that are still pending, with this error.
     pub(super) fn close(&mut self, error: &Error) {
-        self.disconnected(error);
+        self.waiting.drain().for_each(|(_, pending)| pending.waiting.fail(error.clone()));
         for listener in std::mem::take(&mut self.held).into_values().flat_map(|held| held.listeners) {
+            if let Some(done) = listener.done {
+                done.send(Err(error.clone())).ok();
+            }
             // A full queue ends too, when its sender is dropped.
             listener.queue.try_send(Err(error.clone())).ok();
         }

@@ -209,7 +209,10 @@ impl<'a> Reader<'a> {
             }
             Key::RequestId => fields.request_id = string(value),
             Key::Retained => fields.retained = value.raw == "true",
-            Key::Offset | Key::Epoch | Key::Replayed | Key::Seq => {}
+            Key::Offset => fields.logged.get_or_insert_default().offset = value.raw.parse().ok(),
+            Key::Epoch => fields.logged.get_or_insert_default().epoch = string(value),
+            Key::Replayed => fields.logged.get_or_insert_default().replayed = value.raw == "true",
+            Key::Seq => {}
         }
         Ok(())
     }

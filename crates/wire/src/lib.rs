@@ -54,8 +54,18 @@ pub(crate) struct Fields<'a> {
     retain: bool,
     once: bool,
     retained: bool,
+    /// Boxed, because only an envelope from a broker has it.
+    logged: Option<Box<Logged<'a>>>,
     data: Option<Range<usize>>,
     message: Option<Range<usize>>,
+}
+
+/// The fields that a broker sets on an event of a channel with history.
+#[derive(Clone, Default)]
+pub(crate) struct Logged<'a> {
+    offset: Option<u64>,
+    epoch: Option<Cow<'a, str>>,
+    replayed: bool,
 }
 
 /// The places of the fields that a broker may have to cut out, each from the end of the previous member to the end of the
@@ -175,6 +185,24 @@ impl<'a> Envelope<'a> {
     #[must_use]
     pub fn retained(&self) -> bool {
         self.fields.retained
+    }
+
+    /// Returns `offset`, the number of an event in its log. Only a broker sets it.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        self.fields.logged.as_ref()?.offset
+    }
+
+    /// Returns `epoch`, the name of the life of the event's log. Only a broker sets it.
+    #[must_use]
+    pub fn epoch(&self) -> Option<&str> {
+        self.fields.logged.as_ref()?.epoch.as_deref()
+    }
+
+    /// Returns `replayed`: an event from a log, sent because of a subscription with `recover`. Only a broker sets it.
+    #[must_use]
+    pub fn replayed(&self) -> bool {
+        self.fields.logged.as_ref().is_some_and(|logged| logged.replayed)
     }
 
     /// Returns the JSON text of `data`, or of `message` if there is no `data`. `"data":null` is a payload, too.

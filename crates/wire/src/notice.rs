@@ -1,6 +1,7 @@
 //! Texts that the broker itself writes: answers to commands, failures, and the notices of the channel `Broker`.
 
-use serde::Serialize;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::{BROKER, Triple};
@@ -18,6 +19,7 @@ pub const NOTICES: &[(&str, &str)] = &[
     ("Connection", "Lagging"),
     ("Connection", "Draining"),
     ("Connection", "Expiring"),
+    ("Connection", "Replaced"),
     ("Cluster", "Gap"),
 ];
 
@@ -54,13 +56,24 @@ fn text(triple: &Triple<'_>, in_reply_to: Option<&str>, data: impl Serialize) ->
 /// Returns a success on a triple. Its `data` has `Success` and `ErrorMessage`, then the members of `more` in their order.
 #[must_use]
 pub fn success(triple: &Triple<'_>, in_reply_to: Option<&str>, more: Value) -> String {
-    let mut data = Map::new();
-    data.insert("Success".into(), true.into());
-    data.insert("ErrorMessage".into(), Value::Null);
-    if let Value::Object(more) = more {
-        data.extend(more);
+    text(triple, in_reply_to, Success { more })
+}
+
+/// `data` of a success. Written as it is: copying the members behind two others would cost more than writing them.
+struct Success {
+    more: Value,
+}
+
+impl Serialize for Success {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut data = serializer.serialize_map(None)?;
+        data.serialize_entry("Success", &true)?;
+        data.serialize_entry("ErrorMessage", &())?;
+        for (key, value) in self.more.as_object().into_iter().flatten() {
+            data.serialize_entry(key, value)?;
+        }
+        data.end()
     }
-    text(triple, in_reply_to, data)
 }
 
 /// Returns a failure on a triple. `keys` are the keys that an adapter declared for its triple: they are `null` and come
@@ -168,6 +181,12 @@ pub fn expiring(expires_in_seconds: u64) -> String {
     text(&triple("Connection", "Expiring"), None, json!({ "ExpiresInSeconds": expires_in_seconds }))
 }
 
+/// Returns `Broker/Connection/Replaced`: another connection has resumed this session.
+#[must_use]
+pub fn replaced(session_id: &str) -> String {
+    text(&triple("Connection", "Replaced"), None, json!({ "SessionId": session_id }))
+}
+
 /// Returns `Broker/Request/Cancelled` for the handler that was given the request with this `id`.
 #[must_use]
 pub fn cancelled(delivered_id: &str) -> String {
@@ -235,6 +254,7 @@ mod tests {
                 r#"{"SubscriptionIds":["s1"],"Narrowed":[],"Reason":"RENEWED"}"#,
             ),
             (expiring(60), "Connection", r#"{"ExpiresInSeconds":60}"#),
+            (replaced("s1"), "Connection", r#"{"SessionId":"s1"}"#),
             (gap("2026-01-02T03:04:05Z"), "Cluster", r#"{"Since":"2026-01-02T03:04:05Z"}"#),
         ];
         for (text, topic, data) in notices {

@@ -212,12 +212,14 @@ impl Pattern {
     #[must_use]
     pub fn matches_any_case(&self, triple: &Triple<'_>) -> bool {
         let Self { channel, topic, subtopic } = self;
-        let fits = |own: &Option<Box<str>>, value: &str| own.as_deref().is_none_or(|own| own.len() == value.len());
-        // Lengths first: few of a role's patterns have those of the triple.
-        fits(subtopic, &triple.subtopic)
-            && fits(topic, &triple.topic)
-            && fits(channel, &triple.channel)
-            && self.matches_by(triple, str::eq_ignore_ascii_case)
+        // Most texts that are equal are in the same case.
+        let same = |own: &str, value: &str| own == value || own.eq_ignore_ascii_case(value);
+        let part = |own: &Option<Box<str>>, value: &str| own.as_deref().is_none_or(|own| same(own, value));
+        // Subtopics first: they differ most often.
+        part(subtopic, &triple.subtopic)
+            && part(topic, &triple.topic)
+            && part(channel, &triple.channel)
+            && (channel.is_some() || !triple.is_broker())
     }
 
     fn matches_by(&self, triple: &Triple<'_>, same: impl Fn(&str, &str) -> bool) -> bool {

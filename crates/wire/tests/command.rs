@@ -4,10 +4,13 @@
 
 use secrecy::ExposeSecret;
 use switchboard_wire::ErrorCode::{self, InvalidEnvelope, ReservedChannel, UnknownCommand};
-use switchboard_wire::command::{Command, Recover, Register, Retained, Role, RoleName, State, Subscribe, Unsubscribe};
+use switchboard_wire::command::{
+    Command, Recover, Register, Resume, Retained, Role, RoleName, State, Subscribe, Unsubscribe, WillOption,
+};
 use switchboard_wire::{DecodeLimits, Refusal, decode};
 
 const REGISTER: &str = "Application/Register";
+const ACKNOWLEDGE: &str = "Connection/Acknowledge";
 const RENEW: &str = "Application/Renew";
 const SUBSCRIBE: &str = "Subscription/Subscribe";
 const UNSUBSCRIBE: &str = "Subscription/Unsubscribe";
@@ -124,8 +127,32 @@ fn each_option_has_its_type() {
         (REGISTER, r#"{"token":"\ud800"}"#, "data.token has a lone surrogate"),
         (REGISTER, r#"{"user":""}"#, "data.user must not be empty"),
         (REGISTER, r#"{"echo":"yes"}"#, "data.echo must be true or false, not a string"),
-        (REGISTER, r#"{"resume":1}"#, "data.resume must be true or an object"),
-        (REGISTER, r#"{"will":[]}"#, "data.will must be an object, not an array"),
+        (REGISTER, r#"{"resume":1}"#, "data.resume must be true, false or an object, not a number"),
+        (REGISTER, r#"{"resume":{}}"#, "data.resume.token must be a string"),
+        (REGISTER, r#"{"resume":{"token":1,"received":0}}"#, "data.resume.token must be a string"),
+        (REGISTER, r#"{"resume":{"token":"t"}}"#, "data.resume.received must be a whole number, at least 0"),
+        (
+            REGISTER,
+            r#"{"resume":{"token":"t","received":"0"}}"#,
+            "data.resume.received must be a whole number, at least 0",
+        ),
+        (
+            REGISTER,
+            r#"{"resume":{"token":"t","received":-1}}"#,
+            "data.resume.received must be a whole number, at least 0",
+        ),
+        (
+            REGISTER,
+            r#"{"resume":{"token":"t","received":1.5}}"#,
+            "data.resume.received must be a whole number, at least 0",
+        ),
+        (REGISTER, r#"{"resume":{"tokn":"t"}}"#, "unknown option 'tokn'; did you mean 'token'?"),
+        (REGISTER, r#"{"resume":{"token":"t","token":"t"}}"#, "the option 'token' occurs twice in 'data.resume'"),
+        (ACKNOWLEDGE, "{}", "data.received is missing"),
+        (ACKNOWLEDGE, r#"{"received":null}"#, "data.received is missing"),
+        (ACKNOWLEDGE, r#"{"received":true}"#, "data.received must be a whole number, at least 0, not a boolean"),
+        (ACKNOWLEDGE, r#"{"received":1e3}"#, "data.received must be a whole number, at least 0"),
+        (REGISTER, r#"{"will":[]}"#, "data.will must be an object or false, not an array"),
         ("Application/SetState", r#"{"state":"drowsy"}"#, "data.state must be"),
         ("Application/SetState", "{}", "data.state must be"),
         ("Request/Cancel", "{}", "data.id is missing"),
@@ -147,13 +174,36 @@ fn each_option_has_its_type() {
 
 #[test]
 fn register_reads_its_options() {
-    let all = register(r#"{"token":"a\u0062c","user":"alice","echo":true,"resume":{"token":"t"},"will":{}}"#);
+    let all = register(r#"{"token":"a\u0062c","user":"alice","echo":true,"resume":true,"will":{}}"#);
     assert_eq!(all.token.map(|token| token.expose_secret().to_owned()).as_deref(), Some("abc"));
-    assert_eq!((all.user.as_deref(), all.echo, all.resume, all.will), (Some("alice"), true, true, true));
+    assert_eq!((all.user.as_deref(), all.echo), (Some("alice"), Some(true)));
+    assert!(matches!(all.resume, Resume::Begin));
+    assert_eq!(all.will, WillOption::Given("{}".into()));
+    assert_eq!(register(r#"{"will":false}"#).will, WillOption::None);
     for data in ["null", "{}", r#"{"token":null,"user":null,"echo":null,"resume":null,"will":null}"#] {
         let none = register(data);
-        assert!(none.token.is_none() && none.user.is_none() && !none.echo && !none.resume && !none.will);
+        assert!(none.token.is_none() && none.user.is_none() && none.echo.is_none());
+        assert!(matches!(none.resume, Resume::No));
+        assert_eq!(none.will, WillOption::Absent);
     }
+    assert!(matches!(register(r#"{"resume":false}"#).resume, Resume::No));
+}
+
+#[test]
+fn register_names_the_session_that_continues() {
+    for (received, read) in
+        [("0", 0), ("17", 17), ("18446744073709551615", u64::MAX), ("99999999999999999999", u64::MAX)]
+    {
+        let resume = register(&format!(r#"{{"resume":{{"token":"a\u0062c","received":{received}}}}}"#)).resume;
+        let Resume::Continue { token, received } = resume else { panic!("{resume:?}") };
+        assert_eq!((token.expose_secret(), received), ("abc", read));
+    }
+}
+
+#[test]
+fn acknowledge_reads_a_count() {
+    let Command::Acknowledge(received) = accepted(ACKNOWLEDGE, r#"{"received":64}"#) else { panic!("another command") };
+    assert_eq!(received, 64);
 }
 
 #[test]

@@ -93,6 +93,30 @@ impl FetchedKeys {
         }
     }
 
+    /// The same issuer's keys under other settings, until the next fetch those that are known. Other algorithms make it due at
+    /// once, because a key set is read for its algorithms.
+    #[must_use]
+    pub fn continued(&self, now: Instant, algorithms: Vec<Algorithm>, refresh: Duration) -> Self {
+        let state = self.state.lock();
+        let due = if algorithms == self.algorithms { state.due.min(now + refresh) } else { now };
+        let state = State {
+            known: state.known.clone(),
+            failures: state.failures,
+            failing_since: state.failing_since,
+            due,
+            wanted: false,
+            in_progress: false,
+            asked: state.asked,
+        };
+        Self { state: Mutex::new(state), ..Self::new(now, Arc::clone(&self.issuer), algorithms, refresh) }
+    }
+
+    /// Returns whether it has these settings.
+    #[must_use]
+    pub fn has(&self, algorithms: &[Algorithm], refresh: Duration) -> bool {
+        self.algorithms == algorithms && self.refresh == refresh
+    }
+
     /// Waits until a fetch is to begin.
     pub async fn due(&self) {
         loop {
@@ -354,7 +378,7 @@ mod tests {
         let keys = keys();
         fetch(&keys, Ok(&set("a"))).await;
         // As long as no fetch fails, however rare they are.
-        time::sleep(STALE_MAX * 2).await;
+        time::sleep_until(time::Instant::now() + STALE_MAX * 2).await;
         assert_eq!(ask(&keys, "a").await.0, "known");
         fetch(&keys, Err("down")).await;
         let failed = time::Instant::now();

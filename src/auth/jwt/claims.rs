@@ -55,14 +55,21 @@ impl ClaimRules {
         self.permissions_of(self.role_names(&claims.0)?, principal, roles)
     }
 
-    /// The same for the names of roles, of which at least one has to be known.
+    /// The same for the names of roles, of which at least one has to be known. `None`: `role` decides.
     pub(super) fn permissions_of<'c>(
-        &self,
-        mut names: Vec<&'c str>,
+        &'c self,
+        names: Option<Vec<&'c str>>,
         principal: &Principal,
         roles: &Roles,
     ) -> Result<(Permissions, Vec<&'c str>), AuthError> {
-        let (named, mut unknown) = (names.iter().map(|name| Box::from(*name)).collect(), Vec::new());
+        let named = names.iter().flatten().map(|name| Box::from(*name)).collect();
+        let (mut names, mut unknown) = match (names, self.role.as_deref()) {
+            (Some(names), _) => (names, Vec::new()),
+            (None, Some(role)) => (vec![role], Vec::new()),
+            (None, None) => {
+                return Err(forbidden("the JWT has no claim that names its roles, and this issuer no 'role'"));
+            }
+        };
         let mut permissions = loop {
             if names.is_empty() {
                 return Err(forbidden("the JWT names no role of [roles.NAME]"));
@@ -86,18 +93,20 @@ impl ClaimRules {
         Ok((permissions, unknown))
     }
 
-    fn role_names<'c>(&'c self, claims: &'c Object) -> Result<Vec<&'c str>, AuthError> {
-        let Some(value) = self.roles.as_ref().and_then(|path| path.find(claims)) else {
-            let role = self.role.as_deref().map(|role| vec![role]);
-            return role
-                .ok_or_else(|| forbidden("the JWT has no claim that names its roles, and this issuer no 'role'"));
-        };
+    /// Returns whether the issuer may still prove this principal, which one of its tokens has proved, as this source.
+    pub(super) fn admit(&self, principal: &Principal, source: &str) -> bool {
+        principal.user().is_none_or(|user| self.users.contains(user)) && self.admits_source(source)
+    }
+
+    /// The names of roles in the claim, if there is one.
+    fn role_names<'c>(&self, claims: &'c Object) -> Result<Option<Vec<&'c str>>, AuthError> {
+        let Some(value) = self.roles.as_ref().and_then(|path| path.find(claims)) else { return Ok(None) };
         let names = match value {
             Value::String(name) => Some(vec![name.as_str()]),
             Value::Array(names) => names.iter().map(Value::as_str).collect(),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
         };
-        names.ok_or_else(|| forbidden("the JWT's claim of roles is not a text or a list of texts"))
+        names.map(Some).ok_or_else(|| forbidden("the JWT's claim of roles is not a text or a list of texts"))
     }
 
     fn user(&self, claims: &Object) -> Result<Principal, AuthError> {
@@ -125,12 +134,14 @@ impl ClaimRules {
                 return Err(forbidden("the JWT is for another source than this one"));
             }
         }
-        match &self.sources {
-            Some(sources) if !sources.iter().any(|it| it == source) => {
-                Err(forbidden("the source is not among the 'sources' of this issuer"))
-            }
-            Some(_) | None => Ok(()),
+        match self.admits_source(source) {
+            true => Ok(()),
+            false => Err(forbidden("the source is not among the 'sources' of this issuer")),
         }
+    }
+
+    fn admits_source(&self, source: &str) -> bool {
+        self.sources.as_ref().is_none_or(|sources| sources.iter().any(|it| it == source))
     }
 }
 

@@ -135,8 +135,13 @@ impl Issuers {
     /// Judges a session that a token of the issuer of this table has proved.
     pub(in crate::auth) fn review(&self, name: &str, proved: &Proved<'_>) -> Review {
         let issuer = self.by_issuer.values().find(|issuer| *issuer.name == *name);
-        let Some(issuer) = issuer.filter(|_| !self.rows.services.contains(proved.source)) else { return Review::End };
-        let names = proved.permissions.roles.iter().map(|name| &**name).collect();
+        let is_admitted = |issuer: &&Arc<Issuer>| {
+            issuer.claims.admit(proved.principal, proved.source) && !self.rows.services.contains(proved.source)
+        };
+        let Some(issuer) = issuer.filter(is_admitted) else { return Review::End };
+        let names: Vec<&str> = proved.permissions.roles.iter().map(|name| &**name).collect();
+        // A token that has the claim names at least one.
+        let names = (!names.is_empty()).then_some(names);
         let permissions = issuer.claims.permissions_of(names, proved.principal, &self.roles);
         permissions.map_or(Review::End, |(permissions, _)| Review::Keep(permissions))
     }

@@ -43,7 +43,8 @@ enum Command {
   switchboard cert trust
 
 Writes ca.pem, ca.key, cert.pem and key.pem. Existing files are never overwritten. The authority can sign \
-certificates of these hosts only, for 10 years. Programs that connect have to trust ca.pem.")]
+certificates of these hosts only, and of names below them (app.broker.example.com), for 10 years. Programs that connect have to \
+trust ca.pem.")]
     New(New),
     /// Replace cert.pem by a new certificate of the same authority with the same names, key and number of days
     Renew,

@@ -119,7 +119,7 @@ impl RightsDraft {
         let rule = |pattern: &Pattern| Rule { pattern: pattern.clone(), from: Arc::clone(from) };
         let right = |allow: &List, deny: &List, base: Option<&Right>| {
             let (allow, from) = match (allow, base) {
-                (None, Some(base)) => (Arc::clone(&base.allow), Arc::clone(&base.from)),
+                (None, Some(base)) => (base.allow.clone(), Arc::clone(&base.from)),
                 (own, _) => (own.iter().flatten().map(rule).collect(), Arc::clone(from)),
             };
             let inherited = base.into_iter().flat_map(|base| &*base.deny).cloned();

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::nearest;
-use crate::auth::{Permission, Permissions, Principal, Right, Rights, Rule, Users};
+use crate::auth::{Permission, Permissions, Principal, Right, Rights, Rules, Users};
 
 /// All roles of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,7 +118,7 @@ fn rights(roles: &BTreeMap<&str, &Role>) -> Arc<Rights> {
     }
     let from: Arc<str> = Arc::from(named(&roles.keys().copied().collect::<Vec<_>>()));
     let all = |pick: fn(&Rights) -> &Right| {
-        let rules = |pick_rules: fn(&Right) -> &Arc<[Rule]>| -> Arc<[Rule]> {
+        let rules = |pick_rules: fn(&Right) -> &Rules| -> Rules {
             roles.values().flat_map(|role| &**pick_rules(pick(&role.rights))).cloned().collect()
         };
         Right { allow: rules(|it| &it.allow), deny: rules(|it| &it.deny), from: Arc::clone(&from) }

@@ -16,6 +16,7 @@ use wire::{BROKER, Envelope, ErrorCode, Pattern, Refusal, Triple, notice};
 use crate::auth::{Permission, Permissions};
 use crate::router::decide::Facts;
 use crate::router::index::{Observes, Subscription};
+use crate::router::policy::Earlier;
 use crate::router::session::{Role, Session};
 use crate::router::{Logged, Router, Scope};
 use receive::Interest;
@@ -150,19 +151,23 @@ impl Router {
             return true;
         }
         let facts = self.policy.facts(triple);
-        handler.is_allowed(triple, facts.scope_of(user)) && self.may_handle(&handler.session, triple, &facts, false)
+        let scope = facts.scope_of(user);
+        handler.is_allowed(triple, scope) && self.may_handle(&handler.session, triple, scope, &facts, false)
     }
 
-    /// Whether a session may get a request on a triple. `served_inside`: an adapter serves the triple.
+    /// Whether a session may get a request of a scope on a triple. `served_inside`: an adapter serves the triple.
     pub(super) fn may_handle(
         &self,
         session: &Session,
         triple: &Triple<'_>,
+        scope: Scope<'_>,
         facts: &Facts<'_>,
         served_inside: bool,
     ) -> bool {
-        match session.role {
+        match &session.role {
             Role::Adapter => true,
+            // Even on a shared channel no agent's password request goes to another agent's application.
+            Role::User(own) if facts.protected && scope.user() != Some(&**own) => false,
             // An adapter comes before all others on a protected triple.
             _ if facts.protected && served_inside => false,
             _ if self.policy.open => true,
@@ -211,10 +216,31 @@ impl Router {
                 || is_user && self.is_on_shared(interest) && loses(interest.pattern))
     }
 
-    /// Whether new permissions grant a handler protected triples of its pattern.
-    pub(super) fn gains_protected(&self, interest: &Interest<'_>, before: &Permissions) -> bool {
+    /// Whether triples of a handler's pattern have become protected.
+    pub(super) fn is_newly_protected(&self, interest: &Interest<'_>, earlier: &Earlier) -> bool {
+        self.policy.newly_protected(earlier, interest.pattern).next().is_some()
+    }
+
+    /// Whether a handler lacks the grant for triples of its pattern that have become protected.
+    pub(super) fn loses_protected(&self, interest: &Interest<'_>, earlier: &Earlier) -> bool {
+        let loses = |part: Pattern| !self.may_handle_all_protected(interest, &part);
+        self.policy.newly_protected(earlier, interest.pattern).any(loses)
+    }
+
+    /// Whether a handler may handle protected triples of its pattern that it was not granted before, or that were not
+    /// protected.
+    pub(super) fn gains_protected(
+        &self,
+        interest: &Interest<'_>,
+        before: &Permissions,
+        earlier: Option<&Earlier>,
+    ) -> bool {
         let gains = |part: Pattern| interest.permissions.handle.loses(&before.handle, &part);
-        interest.is_handler && self.needs_grants(interest) && self.policy.protected_parts(interest.pattern).any(gains)
+        let keeps = |part: Pattern| self.may_handle_protected(interest, &part);
+        let keeps_some = |earlier| self.policy.newly_protected(earlier, interest.pattern).any(keeps);
+        interest.is_handler
+            && self.needs_grants(interest)
+            && (self.policy.protected_parts(interest.pattern).any(gains) || earlier.is_some_and(keeps_some))
     }
 
     fn needs_grants(&self, interest: &Interest<'_>) -> bool {
@@ -269,7 +295,7 @@ impl Router {
 
     /// Returns the number of lines of this kind that were left out, if one is to be logged now.
     pub(super) fn count_line(&self, now: Instant, session: &Session, logged: Logged) -> Option<u64> {
-        let address = session.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        let address = session.address().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         self.log_limit.count_up_to(logged.lines_max(), now, logged, address)
     }
 }

@@ -77,19 +77,23 @@ impl<'s> Interest<'s> {
         self.right().is_some_and(|right| right.check_whole(self.pattern).is_err())
     }
 
-    /// Whether it gets less with other permissions, apart from grants: by the right, or by users.
-    pub(in crate::router) fn loses(&self, after: &Self) -> bool {
-        let loses_right = match (self.right(), after.right()) {
+    /// Whether the right allows less of the pattern with other permissions.
+    pub(in crate::router) fn loses_right(&self, after: &Self) -> bool {
+        match (self.right(), after.right()) {
             (_, None) => false,
             (None, Some(_)) => after.is_cut(),
-            (Some(before), Some(right)) => before.loses(right, self.pattern),
-        };
-        let loses_users = match (self.role, self.observes) {
+            // Subscriptions times patterns are compared while the session is locked, so the usual answer is found first.
+            (Some(before), Some(after)) => before != after && before.loses(after, self.pattern),
+        }
+    }
+
+    /// Whether it is for fewer users with other permissions.
+    pub(in crate::router) fn loses_users(&self, after: &Self) -> bool {
+        match (self.role, self.observes) {
             (Role::Adapter, _) | (Role::User(_), None) | (_, Some(Observes::User(_))) => false,
             (Role::Service, _) => !after.permissions.users.covers(&self.permissions.users),
             (Role::User(_), Some(Observes::All)) => !after.permissions.observe.covers(&self.permissions.observe),
-        };
-        loses_right || loses_users
+        }
     }
 
     /// Whether it is for some users only.
@@ -125,10 +129,10 @@ impl Session {
 
     /// Whether these permissions, which are its own, let it receive envelopes of a scope, whatever their triple.
     pub(in crate::router) fn admits(&self, permissions: &Permissions, scope: Scope<'_>) -> bool {
-        match (&self.role, scope) {
-            // On a shared channel, all users receive what any of them sends.
-            (Role::User(_), Scope::Shared(_)) => true,
-            (_, scope) => self.may_know(permissions, scope.user()),
+        match scope {
+            // On a shared channel, every session receives what any user sends.
+            Scope::Shared(_) => true,
+            Scope::User(user) => self.may_see(permissions, user),
         }
     }
 }
@@ -168,6 +172,12 @@ impl Router {
     /// Whether a subscription gets less than its pattern says.
     pub(in crate::router) fn is_narrowed(&self, interest: &Interest<'_>) -> bool {
         if interest.is_handler { self.lacks_grants(interest) } else { interest.is_cut() }
+    }
+
+    /// Whether a subscription gets less with other permissions, apart from grants: by the right, or by users, which do not
+    /// matter on a shared channel.
+    pub(in crate::router) fn loses(&self, before: &Interest<'_>, after: &Interest<'_>) -> bool {
+        before.loses_right(after) || !self.is_on_shared(after) && before.loses_users(after)
     }
 
     /// Whether each delivery to a subscription has to be checked.

@@ -10,32 +10,39 @@ use crate::router::Router;
 use crate::router::decide::Facts;
 use crate::router::request::candidates::Candidates;
 
-/// What an envelope is, as far as its right is concerned.
+/// What an envelope is that is not a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::router) enum Sent {
     /// A request, whether there is a handler or not.
     Request,
-    /// A request because handlers match it, one of which answers.
+    /// A request because a handler matches it.
     Handled,
-    /// A command: handlers match it, and none of them answers.
-    Command,
+    /// Neither a request nor an event: nothing on a protected triple is an event.
+    Unserved,
     /// An event.
     Event,
 }
 
 impl Router {
-    /// What an envelope is, as far as its right is concerned.
+    /// What an envelope is. What a handler sends on its own triple is a request only if it asks for a reply.
     pub(in crate::router) fn sent(&self, envelope: &Envelope<'_>, candidates: &Candidates, facts: &Facts<'_>) -> Sent {
-        let is_configured = || facts.only || self.declaration(envelope.triple()).is_some();
-        if envelope.asks() || facts.protected || (!candidates.sender_handles && is_configured()) {
+        let is_handled = !candidates.sender_handles && !candidates.is_empty();
+        if envelope.asks() {
             Sent::Request
-        } else if candidates.sender_handles || candidates.is_empty() {
-            Sent::Event
-        } else if candidates.answer() {
+        } else if is_handled {
             Sent::Handled
+        } else if !candidates.sender_handles && self.is_configured(envelope, facts) {
+            Sent::Request
+        } else if facts.protected {
+            Sent::Unserved
         } else {
-            Sent::Command
+            Sent::Event
         }
+    }
+
+    /// Whether an envelope is a request without a handler too, because of its triple.
+    fn is_configured(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> bool {
+        facts.only || self.declaration(envelope.triple()).is_some()
     }
 
     /// Checks the right that an envelope needs.
@@ -47,18 +54,24 @@ impl Router {
         &self,
         rights: &Rights,
         envelope: &Envelope<'_>,
+        candidates: &Candidates,
         facts: &Facts<'_>,
         sent: Sent,
     ) -> Result<(), (Refusal, bool)> {
         let triple = envelope.triple();
+        let check_request = || rights.request.check(triple).map_err(|why| (forbidden("request", triple, &why), true));
         match sent {
-            Sent::Request => rights.request.check(triple).map_err(|why| (forbidden("request", triple, &why), true)),
-            Sent::Handled => match (rights.request.check(triple), rights.publish.check(triple)) {
-                (Ok(()), _) => Ok(()),
-                (Err(why), Ok(())) => Err((is_served(triple, &why), true)),
-                (Err(_), Err(why)) => Err((forbidden("publish", triple, &why), false)),
-            },
-            Sent::Command => {
+            Sent::Request | Sent::Unserved => check_request(),
+            Sent::Handled if facts.protected || self.is_configured(envelope, facts) => check_request(),
+            Sent::Handled if candidates.answer() => {
+                match (rights.request.check(triple), rights.publish.check(triple)) {
+                    (Ok(()), _) => Ok(()),
+                    (Err(why), Ok(())) => Err((is_served(triple, &why), true)),
+                    (Err(_), Err(why)) => Err((forbidden("publish", triple, &why), false)),
+                }
+            }
+            // A command: none of its handlers answers.
+            Sent::Handled => {
                 let may_request = || rights.request.check(triple).is_ok();
                 rights.publish.check(triple).map_err(|why| (forbidden("publish", triple, &why), may_request()))
             }

@@ -1,7 +1,7 @@
 //! Events that have to be on disk before they are delivered: those of durable channels, and retained ones where retained
 //! values are durable.
 //!
-//! Such an event is decided as any other. Then it waits in a queue, and its connection gets a [`Ticket`]. A thread outside of
+//! Such an event is decided as any other. Then it waits in a queue, and its connection gets a [`CommitTicket`]. A thread outside of
 //! this room takes what has gathered, asks [`Router::plan`] what has to be written, writes it, and calls
 //! [`Router::finish`], which delivers. That thread alone appends to durable logs, so an offset that is planned is still the
 //! next one when it is written; no lock is held meanwhile. Nothing is written here, and nothing waits.
@@ -70,9 +70,9 @@ pub(super) enum To {
 }
 
 /// What becomes of an event that waits for its commit.
-pub struct Ticket(oneshot::Receiver<Result<Routed, Denied>>);
+pub struct CommitTicket(oneshot::Receiver<Result<Routed, Denied>>);
 
-impl Ticket {
+impl CommitTicket {
     /// Ready when the event was committed and delivered, or refused.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Routed, Denied>> {
         let Poll::Ready(outcome) = Pin::new(&mut self.0).poll(cx) else { return Poll::Pending };
@@ -137,7 +137,7 @@ impl Router {
         sender: &Arc<Session>,
         envelope: &Envelope<'_>,
         to: To,
-    ) -> Result<Ticket, Refusal> {
+    ) -> Result<CommitTicket, Refusal> {
         let Some(commits) = &self.commits else { return Err(unavailable()) };
         let queue = commits.queue.lock();
         let text: Box<str> = envelope.text().into();
@@ -149,7 +149,7 @@ impl Router {
             return Err(too_much_waits());
         }
         match queue.as_ref().map(|queue| queue.try_send(event)) {
-            Some(Ok(())) => Ok(Ticket(ticket)),
+            Some(Ok(())) => Ok(CommitTicket(ticket)),
             Some(Err(TrySendError::Full(_))) => Err(too_much_waits()),
             Some(Err(TrySendError::Disconnected(_))) | None => Err(unavailable()),
         }

@@ -3,7 +3,7 @@
 //! What is too old is never replayed; here it is dropped, some time later. Each log that holds something is due at one
 //! time, which is put off while it has nothing to drop, so an append costs no look at a clock or a queue.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -46,10 +46,10 @@ impl History {
         self.due.lock().by_time.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// Lets every log be looked at as soon as possible, because bounds have changed. `past` is a time that is over.
-    fn all_are_due(&self, past: Instant) {
+    /// Lets every log be looked at as soon as possible, because bounds have changed.
+    fn all_are_due(&self, now: Instant) {
         let mut due = self.due.lock();
-        due.by_time = std::mem::take(&mut due.by_time).into_values().map(|log| ((past, log.number), log)).collect();
+        due.by_time = std::mem::take(&mut due.by_time).into_values().map(|log| ((now, log.number), log)).collect();
     }
 }
 
@@ -136,10 +136,10 @@ impl Router {
         }
     }
 
-    /// Takes over what a reload has changed: logs of channels that no longer have history are lost. `before` are the
-    /// channels that had it.
-    pub(in crate::router) fn reload_history(&self, before: &[String]) {
-        let has_ended = |channel: &str| self.policy.history(channel).is_none();
+    /// Takes over what a reload has changed: logs are lost if their channel no longer has history, or has another scope.
+    /// `before` are the channels that had history.
+    pub(in crate::router) fn reload_history(&self, now: Instant, before: &[String], rescoped: &BTreeSet<String>) {
+        let has_ended = |channel: &str| self.policy.history(channel).is_none() || rescoped.contains(channel);
         if before.iter().any(|channel| has_ended(channel)) {
             // What is sent on such a channel from now on is in no log, even if it gets history again.
             self.history.epochs.lock().renew();
@@ -151,7 +151,7 @@ impl Router {
                 locked.forget();
             }
         }
-        self.history.all_are_due(self.calendar.0);
+        self.history.all_are_due(now);
         self.requests.earlier().notify_one();
     }
 }

@@ -34,7 +34,8 @@ pub struct Kept {
 }
 
 impl Router {
-    /// Publishes an event on a channel with history. `None`: a reload has just ended the history of the channel.
+    /// Publishes an event on a channel with history. `None`: since the event was decided, a reload has ended the history of the
+    /// channel, or changed its scope.
     pub(in crate::router) fn publish_logged(
         &self,
         now: Instant,
@@ -44,7 +45,11 @@ impl Router {
         facts: &Facts<'_>,
     ) -> Result<Option<Published>, Refusal> {
         let name = LogName::of(&facts.canonical.channel, scope);
-        let published = self.history.with(&name, |log| match self.policy.history(name.channel) {
+        let bounds = || {
+            let is_as_decided = self.policy.is_shared(name.channel) == facts.shared;
+            self.policy.history(name.channel).filter(|_| is_as_decided)
+        };
+        let published = self.history.with(&name, |log| match bounds() {
             Some(bounds) => self.publish_into(now, (log, &bounds), sender, envelope, scope, facts).map(Some),
             None => Ok(None),
         });
@@ -61,7 +66,7 @@ impl Router {
         scope: Scope<'_>,
         facts: &Facts<'_>,
     ) -> Result<Published, Refusal> {
-        let limits = self.limits_of(envelope, facts);
+        let limits = self.policy.limits();
         let once = envelope.id().filter(|_| envelope.once());
         let once = once.map(|id| self.history.known.lock().name(&log.log.key, &sender.source, scope.user(), id));
         if let Some(name) = &once
@@ -79,7 +84,7 @@ impl Router {
         let matches = match envelope.retain() {
             true => {
                 let frame = (forms.retained(), Some(Box::new(position.clone())));
-                self.retained.keep(&limits, sender, envelope, scope, facts, frame, look_up)?
+                self.retained.keep(&self.policy, sender, envelope, scope, facts, frame, look_up)?
             }
             false => look_up(),
         };
@@ -119,7 +124,8 @@ impl Router {
             self.history.with(&name, |log| {
                 let forms = Forms::new(envelope, &adapter.source, scope);
                 let audiences = [Audience::User(user), Audience::Observes(user)];
-                let Some(bounds) = self.policy.history(name.channel) else { return give(&audiences, forms) };
+                let bounds = self.policy.history(name.channel).filter(|_| !self.policy.is_shared(name.channel));
+                let Some(bounds) = bounds else { return give(&audiences, forms) };
                 let position = log.state.next();
                 let forms = forms.at(&position);
                 self.append(log, Entry { of: Of::Everyone, ..entry(now, &forms, facts, &position) }, &bounds);

@@ -274,7 +274,7 @@ mod tests {
             Counted { epoch, from, through: from - 1, most, first: None, count: 0, entries: Snapshot::default() };
         for offset in 1..=last {
             state.push(entry(now, offset), &bounds);
-            if steps.contains(&offset) {
+            if offset >= from && steps.contains(&offset) {
                 assert!(counted.goes_on_in(&state), "at {offset}");
                 counted.add(state.snapshot(counted.through + 1), offset, &wants);
             }

@@ -56,7 +56,61 @@ pub struct Application {
     /// How many sessions it has.
     pub sessions: usize,
     /// Active if any session is.
-    pub state: State,
+    pub state: ApplicationState,
+}
+
+/// What an application is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApplicationState {
+    /// One of its sessions works.
+    Active,
+    /// All of its sessions that have a connection are asleep.
+    Asleep,
+    /// None of its sessions has a connection.
+    Away,
+}
+
+impl ApplicationState {
+    /// Returns the state as it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Asleep => "asleep",
+            Self::Away => "away",
+        }
+    }
+
+    fn of<'s>(sessions: impl Iterator<Item = &'s Arc<Session>>) -> Self {
+        let mut present = sessions.filter(|session| !session.is_away()).map(|session| session.state()).peekable();
+        if present.peek().is_none() {
+            return Self::Away;
+        }
+        if present.any(|state| state == State::Active) { Self::Active } else { Self::Asleep }
+    }
+}
+
+/// Finds the session that has been away for longest among those that a function accepts.
+pub(super) type LongestAway<'a> = dyn Fn(&dyn Fn(&Session) -> bool) -> Option<Arc<Session>> + 'a;
+
+/// What a session needs that is to be listed.
+pub(super) struct Place<'a> {
+    /// No other session of its source and user may be there.
+    pub(super) exclusive: bool,
+    /// The session with this number ends as soon as this one is listed.
+    pub(super) except: Option<u64>,
+    /// The session that has been away for longest among those that a function accepts.
+    pub(super) longest_away: &'a LongestAway<'a>,
+}
+
+/// What became of a session that was to be listed.
+pub(super) enum Joined {
+    /// It is listed.
+    Listed,
+    /// Its identity has to be verified again.
+    Outdated,
+    /// There is room for it as soon as these sessions have ended, which are away.
+    Displaces(Vec<Arc<Session>>),
 }
 
 fn user_of(session: &Session) -> Option<Arc<str>> {
@@ -73,62 +127,87 @@ fn too_many(whose: &str, most: usize, key: &str) -> Refusal {
 }
 
 impl Presence {
-    /// Lists a session; `exclusive`: unless another one of the same source and user is there. Returns whether `is_current`,
-    /// which is asked while the sessions of this user can be neither added nor walked.
+    /// Lists a session, if there is room for it. `is_current` is asked while the sessions of this user can be neither added
+    /// nor walked.
     ///
     /// # Errors
     /// `SOURCE_IN_USE`, `TOO_MANY_SESSIONS`.
     pub(super) fn join(
         &self,
         session: &Arc<Session>,
-        exclusive: bool,
+        place: &Place<'_>,
         limits: &Limits,
         is_current: impl FnOnce() -> bool,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Joined, Refusal> {
         let user = user_of(session);
         let mut sources = self.by_user.entry(user.clone()).or_default();
         let outcome = match is_current() {
-            true => self.check_room(session, &sources, exclusive, limits).map(|()| true),
-            false => Ok(false),
+            true => self.check_room(session, &sources, place, limits).map(|displaced| match displaced.is_empty() {
+                true => Joined::Listed,
+                false => Joined::Displaces(displaced),
+            }),
+            false => Ok(Joined::Outdated),
         };
-        if outcome == Ok(true) {
+        let is_listed = matches!(outcome, Ok(Joined::Listed));
+        if is_listed {
             sources.entry(Arc::clone(&session.source)).or_default().insert(session.number, Arc::clone(session));
         }
         drop(sources);
-        if outcome != Ok(true) {
+        if !is_listed {
             // The first session of a user was refused, so nothing is known of this user.
             self.by_user.remove_if(&user, |_, sources| sources.is_empty());
         }
         outcome
     }
 
-    /// Checks whether there is room for a session beside those of its user, and counts it for its source.
+    /// Checks whether there is room for a session beside those of its user, and counts it for its source. Returns the
+    /// sessions that have to end first, because they are away; then it is not counted.
     fn check_room(
         &self,
         session: &Session,
         sources: &Sources,
-        exclusive: bool,
+        place: &Place<'_>,
         limits: &Limits,
-    ) -> Result<(), Refusal> {
-        let other = sources.get(&session.source).and_then(BTreeMap::first_key_value);
-        if let Some((_, other)) = other.filter(|_| exclusive) {
-            let since = humantime::format_rfc3339_seconds(other.since);
-            return Err(Refusal::new(
-                ErrorCode::SourceInUse,
-                format!("the source is exclusive, and another session registered it at {since}; close that one first"),
-            ));
+    ) -> Result<Vec<Arc<Session>>, Refusal> {
+        let mut displaced: Vec<Arc<Session>> = Vec::new();
+        let stays = |other: &Session, displaced: &[Arc<Session>]| {
+            Some(other.number) != place.except && displaced.iter().all(|it| it.number != other.number)
+        };
+        if place.exclusive {
+            for other in sources.get(&session.source).into_iter().flat_map(BTreeMap::values) {
+                if other.is_away() && stays(other, &displaced) {
+                    displaced.push(Arc::clone(other));
+                } else if stays(other, &displaced) {
+                    let since = humantime::format_rfc3339_seconds(other.since);
+                    return Err(Refusal::new(
+                        ErrorCode::SourceInUse,
+                        format!(
+                            "the source is exclusive, and another session registered it at {since}; close that one first"
+                        ),
+                    ));
+                }
+            }
         }
         let most = if session.role == Role::Service { 0 } else { limits.sessions_per_user };
-        if most > 0 && sources.values().map(BTreeMap::len).sum::<usize>() >= most {
-            return Err(too_many("the user", most, "limits.sessions_per_user"));
+        let of_user = || sources.values().flat_map(BTreeMap::values);
+        while most > 0 && of_user().filter(|other| stays(other, &displaced)).count() >= most {
+            let fits = |other: &Session| other.role == session.role && stays(other, &displaced);
+            let oldest = (place.longest_away)(&fits);
+            displaced.push(oldest.ok_or_else(|| too_many("the user", most, "limits.sessions_per_user"))?);
         }
         let most = limits.sessions_per_source;
         let mut count = self.by_source.entry(Arc::clone(&session.source)).or_default();
-        if most > 0 && *count >= most {
-            return Err(too_many("the source", most, "limits.sessions_per_source"));
+        let others = |displaced: &[Arc<Session>]| {
+            let ending = displaced.iter().filter(|it| it.source == session.source).count();
+            count.saturating_sub(ending + usize::from(place.except.is_some()))
+        };
+        while most > 0 && others(&displaced) >= most {
+            let fits = |other: &Session| other.source == session.source && stays(other, &displaced);
+            let oldest = (place.longest_away)(&fits);
+            displaced.push(oldest.ok_or_else(|| too_many("the source", most, "limits.sessions_per_source"))?);
         }
-        *count += 1;
-        Ok(())
+        *count += usize::from(displaced.is_empty());
+        Ok(displaced)
     }
 
     pub(super) fn leave(&self, session: &Session) {
@@ -152,13 +231,12 @@ impl Presence {
         let Some(sources) = self.by_user.get(&user.cloned()) else { return };
         for (source, sessions) in sources.iter() {
             let Some((_, earliest)) = sessions.first_key_value() else { continue };
-            let active = sessions.values().any(|session| session.state() == State::Active);
             rows.push(Application {
                 source: source.to_string(),
                 user: user.map(ToString::to_string),
                 since: earliest.since,
                 sessions: sessions.len(),
-                state: if active { State::Active } else { State::Asleep },
+                state: ApplicationState::of(sessions.values()),
             });
         }
     }
@@ -209,6 +287,9 @@ impl Router {
         let user = session.user();
         let scope = user.map_or(Scope::Shared(None), Scope::User);
         let matches = self.subscribers(&self.policy.facts(&triple), scope);
+        if matches.is_empty() {
+            return;
+        }
         let frame = Frame::from(notice::presence(subtopic, &session.source, user, &session.id.to_string()));
         let mut told = BTreeSet::new();
         for subscription in matches.iter().flat_map(Receivers::iter).filter(|it| it.is_for(scope)) {

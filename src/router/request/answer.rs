@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::router::index::Subscription;
 use crate::router::outbox::{End, OnFull, Pressure};
+use crate::router::request::away::tell_away;
 use crate::router::request::pending::{Event, KeptText, Outcome, Pending, State};
 use crate::router::request::{Asking, words};
 use crate::router::session::Session;
@@ -118,7 +119,7 @@ impl Router {
     pub fn expire(&self, now: Instant) {
         for pending in self.requests.due(now) {
             let Outcome::Ended(before) = self.requests.apply(now, &pending, Event::Expire) else { continue };
-            let refusal = words::timed_out(now, &pending, &before);
+            let refusal = words::timed_out(now, &pending, &before, self.away_since(&before));
             match &before {
                 State::Given(handler) => {
                     let session = &handler.session;
@@ -126,6 +127,7 @@ impl Router {
                     if let Some(door) = session.door() {
                         door.withdraw(pending.id, &refusal);
                     }
+                    tell_away(now, session, &pending);
                     self.tell_failure(now, &pending, &session.source, &refusal);
                 }
                 State::Waiting(handlers) => {
@@ -144,6 +146,7 @@ impl Router {
                 session.outbox().end(End::Close(CloseCode::Policy, words::BLOCKED));
             }
         }
+        self.expire_away(now);
     }
 
     /// The handler of a request has gone: another one gets it if it is idempotent, else its requester is told.
@@ -190,10 +193,7 @@ impl Router {
         let candidates = self.candidates(&pending.asker, &envelope, scope, &facts);
         let asking = Asking::again(pending, &envelope, Arc::clone(&text));
         let routed = self.place(now, &asking, Some(pending), candidates)?;
-        // A handler that takes commands: delivery has completed it.
-        if let (Some(receipt), Some(id)) = (routed.receipt, &pending.asker_id) {
-            pending.asker.push(now, notice::receipt(id, receipt.receivers, None, None).into(), OnFull::Close).ok();
-        }
+        complete(now, pending, &routed);
         Ok(())
     }
 
@@ -277,6 +277,13 @@ impl Router {
         {
             self.serve_turns(now, &handler.session);
         }
+    }
+}
+
+/// Tells the requester that a handler which takes commands has got its request: delivery has completed it.
+pub(in crate::router) fn complete(now: Instant, pending: &Pending, routed: &Routed) {
+    if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
+        pending.asker.push(now, notice::receipt(id, receipt.receivers, None, None).into(), OnFull::Close).ok();
     }
 }
 

@@ -28,17 +28,23 @@ impl Candidates {
         self.handlers.is_empty()
     }
 
+    /// Those that have a connection.
+    pub(in crate::router) fn present(mut self) -> Self {
+        self.handlers.retain(|(_, handler)| !handler.session.is_away());
+        self
+    }
+
     /// Whether one of them answers.
     pub(in crate::router) fn answer(&self) -> bool {
         self.handlers.iter().any(|(_, handler)| !handler.takes_commands())
     }
 
-    /// Best first. Doubtful handlers (asleep, or silent when they were last asked) come last of all. Among the others the
-    /// rank decides, then the number of open requests, then the time since the last request.
+    /// Best first. Handlers without a connection come last of all, before them doubtful ones (asleep, or silent when they
+    /// were last asked). Among the others the rank decides, then the number of open requests, then the time since the last request.
     pub(in crate::router) fn best_first(mut self) -> impl Iterator<Item = Arc<Subscription>> {
         self.handlers.sort_by_cached_key(|(rank, handler)| {
             let session = &handler.session;
-            (session.is_doubtful(), *rank, session.busy(), session.served(), handler.serial)
+            (session.is_away(), session.is_doubtful(), *rank, session.busy(), session.served(), handler.serial)
         });
         self.handlers.into_iter().map(|(_, handler)| handler)
     }
@@ -96,11 +102,7 @@ impl Router {
                 Role::Service => 2,
                 Role::User(_) => 3,
             };
-            // Even on a shared channel no agent's password request goes to another agent's application.
-            let foreign = facts.protected && rank == 3;
-            let may_handle =
-                || handler.is_for(scope) && self.may_handle(session, envelope.triple(), facts, served_inside);
-            if foreign || !may_handle() {
+            if !handler.is_for(scope) || !self.may_handle(session, envelope.triple(), scope, facts, served_inside) {
                 continue;
             }
             if Arc::ptr_eq(session, sender) {

@@ -30,7 +30,7 @@ pub(in crate::router) struct Requests {
     started: Instant,
     /// When the caller of [`Requests::deadline`] will wake up: microseconds since `started`.
     armed: AtomicU64,
-    earlier: Notify,
+    earlier: Arc<Notify>,
 }
 
 impl Requests {
@@ -41,7 +41,7 @@ impl Requests {
             blocked_max: AtomicU64::new(micros(blocked_max)),
             started: now,
             armed: AtomicU64::new(u64::MAX),
-            earlier: Notify::new(),
+            earlier: Arc::new(Notify::new()),
         }
     }
 
@@ -75,7 +75,8 @@ impl Requests {
         self.blocked.lock().remove(&(until, late));
     }
 
-    fn wake_before(&self, deadline: Instant) {
+    /// Wakes the caller of [`Requests::deadline`] if it means to sleep longer than until this time.
+    pub(in crate::router) fn wake_before(&self, deadline: Instant) {
         if self.micros(deadline) < self.armed.load(Ordering::SeqCst) {
             self.earlier.notify_one();
         }
@@ -90,13 +91,13 @@ impl Requests {
         u64::try_from(at.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// The next deadline. The caller will wake up then.
-    pub(in crate::router) fn deadline(&self) -> Option<Instant> {
+    /// The next deadline, of requests or of what `others` returns. The caller will wake up then.
+    pub(in crate::router) fn deadline(&self, others: impl FnOnce() -> Option<Instant>) -> Option<Instant> {
         // Armed before the search, so that a deadline that is set meanwhile is told rather than missed.
         self.armed.store(u64::MAX, Ordering::SeqCst);
         let first = |shard: &Mutex<Deadlines<_>>| shard.lock().first_key_value().map(|((at, _), _)| *at);
         let blocked = self.blocked.lock().first_key_value().map(|((at, _), _)| *at);
-        let next = self.by_deadline.iter().filter_map(first).chain(blocked).min();
+        let next = self.by_deadline.iter().filter_map(first).chain(blocked).chain(others()).min();
         if let Some(next) = next {
             self.armed.store(self.micros(next), Ordering::SeqCst);
         }
@@ -104,8 +105,13 @@ impl Requests {
     }
 
     /// Notified whenever a deadline is set before the one that [`Requests::deadline`] returned.
-    pub(in crate::router) fn earlier(&self) -> &Notify {
+    pub(in crate::router) fn earlier(&self) -> &Arc<Notify> {
         &self.earlier
+    }
+
+    /// A time that is over.
+    pub(in crate::router) fn started(&self) -> Instant {
+        self.started
     }
 
     /// The requests that are due, earliest first.

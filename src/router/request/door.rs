@@ -139,7 +139,7 @@ impl Router {
             source: Arc::clone(&pending.asker.source),
             user: pending.user.clone(),
             session: pending.asker.id,
-            address: pending.asker.address,
+            address: pending.asker.address(),
             request_id: pending.asker_id.clone(),
             payload: envelope.payload().map(keep).transpose()?.map(|text| Payload(Text::Kept(text))),
             timeout,

@@ -5,6 +5,7 @@
 //! it is. `answer` is how it ends, `door` how handlers inside the process get it, `words` what requesters are told.
 
 pub(in crate::router) mod answer;
+pub(in crate::router) mod away;
 pub(in crate::router) mod candidates;
 pub(in crate::router) mod deadlines;
 pub(in crate::router) mod door;

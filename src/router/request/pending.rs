@@ -87,6 +87,8 @@ pub(in crate::router) enum Event<'a> {
     Leave(&'a Arc<Subscription>),
     /// The session that may have it has gone.
     HandlerGone(&'a Arc<Session>),
+    /// The session that may have it is away, and another one may be able to take an idempotent request.
+    HandlerAway(&'a Arc<Session>),
     /// A session replies. `pass_on` sends the reply to the requester.
     Reply { by: &'a Arc<Session>, more: bool, pass_on: &'a mut dyn FnMut() },
     /// Its time may be over.
@@ -191,8 +193,14 @@ impl Pending {
         self.progress.lock().text.clone()
     }
 
-    pub(in crate::router) fn has_ended(&self) -> bool {
-        matches!(self.progress.lock().state, State::Ended)
+    /// Whether it has not ended, and both its requester and its handler have a connection.
+    pub(in crate::router) fn is_pending_here(&self) -> bool {
+        let waits_for = match &self.progress.lock().state {
+            State::Ended => return false,
+            State::Given(handler) => Some(Arc::clone(&handler.session)),
+            State::Seeking | State::Waiting(_) => None,
+        };
+        !self.asker.is_away() && waits_for.is_none_or(|handler| !handler.is_away())
     }
 
     /// Whether an idempotent request may be given to another handler.
@@ -244,6 +252,13 @@ impl Requests {
                 self.change(now, pending, progress, State::Seeking, TurnEnd::Over);
                 Outcome::Seeking(progress.text.clone())
             }
+            (Event::HandlerAway(session), State::Given(given)) if Arc::ptr_eq(&given.session, session) => {
+                if !pending.may_be_given_again(progress) || !session.is_away() {
+                    return Outcome::Ignored;
+                }
+                self.change(now, pending, progress, State::Seeking, TurnEnd::Owed);
+                Outcome::Seeking(progress.text.clone())
+            }
             (Event::Reply { by, more, pass_on }, State::Given(given)) if Arc::ptr_eq(&given.session, by) => {
                 // Under the lock, so that nothing of this request follows its last answer.
                 pass_on();
@@ -264,6 +279,7 @@ impl Requests {
                 | Event::GiveUp
                 | Event::Leave(_)
                 | Event::HandlerGone(_)
+                | Event::HandlerAway(_)
                 | Event::Reply { .. }
                 | Event::Expire,
                 _,

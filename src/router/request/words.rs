@@ -1,6 +1,6 @@
 //! What the broker tells requesters when a request fails: which handler, which limit, and what to do.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::router::request::pending::{Pending, State};
 use wire::{Envelope, ErrorCode, Refusal};
@@ -19,7 +19,13 @@ pub(in crate::router) fn span(duration: Duration) -> String {
 }
 
 /// The time of a request is over. `state`: where it was.
-pub(in crate::router) fn timed_out(now: Instant, pending: &Pending, state: &State) -> Refusal {
+/// `away_since`: since when a handler has had no connection.
+pub(in crate::router) fn timed_out(
+    now: Instant,
+    pending: &Pending,
+    state: &State,
+    away_since: Option<SystemTime>,
+) -> Refusal {
     let limit = span(pending.timeout);
     // Only replies with `more` keep a request open beyond its time limit.
     let in_all = pending.more_max > pending.timeout && now >= pending.opened + pending.more_max;
@@ -35,6 +41,10 @@ pub(in crate::router) fn timed_out(now: Instant, pending: &Pending, state: &Stat
             None => format!("no handler was free within {limit}"),
         },
         State::Seeking | State::Ended => format!("no handler was found within {limit}"),
+    };
+    let words = match away_since {
+        Some(since) => format!("{words}; it has had no connection since {}", humantime::format_rfc3339_seconds(since)),
+        None => words,
     };
     Refusal::new(ErrorCode::RequestTimeout, words)
 }

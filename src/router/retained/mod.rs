@@ -10,7 +10,7 @@
 mod account;
 mod replay;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use wire::{Envelope, Refusal, Triple};
 
 use crate::router::decide::Facts;
-use crate::router::policy::Limits;
+use crate::router::policy::{Limits, Policy};
 use crate::router::replay::marked;
 use crate::router::session::Session;
 use crate::router::{Position, Scope};
@@ -92,14 +92,15 @@ impl Retained {
     }
 
     /// Keeps an event as its triple's last value, or clears the value if the payload is `null`, and looks its subscribers
-    /// up. `frame` is the event with its mark, `position` its place in a log.
+    /// up. `frame` is the event with its mark, `position` its place in a log. An event that was decided before its channel got
+    /// another scope is not kept.
     ///
     /// # Errors
     /// `TOO_LARGE` if a limit would be exceeded; then nothing changes.
     #[expect(clippy::too_many_arguments, reason = "what is known of one event")]
     pub(super) fn keep<T>(
         &self,
-        limits: &Limits,
+        policy: &Policy,
         sender: &Session,
         envelope: &Envelope<'_>,
         scope: Scope<'_>,
@@ -109,6 +110,9 @@ impl Retained {
     ) -> Result<T, Refusal> {
         let place: Place = (facts.canonical.to_string().into(), envelope.target().map(Box::from));
         let _gate = self.gate.read();
+        if policy.is_shared(&facts.canonical.channel) != facts.shared {
+            return Ok(look_up());
+        }
         let (bucket, owner, user) = match scope {
             Scope::User(user) => {
                 let user: Arc<str> = Arc::from(user);
@@ -120,7 +124,11 @@ impl Retained {
             self.clear(&bucket, &place);
         } else {
             let stamp = self.stamp.fetch_add(1, Ordering::SeqCst) + 1;
-            self.insert(limits, &bucket, place, Value { frame, stamp, owner, user, position })?;
+            // What is on disk has kept them before it was written.
+            let is_on_disk = facts.durable || facts.retains_durably;
+            let limits = policy.limits();
+            let limits = if is_on_disk { limits.without_retained_bounds() } else { limits };
+            self.insert(&limits, &bucket, place, Value { frame, stamp, owner, user, position })?;
         }
         Ok(look_up())
     }
@@ -175,6 +183,28 @@ impl Retained {
     pub(super) fn at_rest<T>(&self, list: impl FnOnce(u64) -> T) -> T {
         let _gate = self.gate.write();
         list(self.stamp.load(Ordering::SeqCst))
+    }
+
+    /// Removes the values of these channels. Nothing is kept in the meantime.
+    pub(super) fn remove_channels(&self, channels: &BTreeSet<String>) {
+        let _gate = self.gate.write();
+        let mut buckets = self.buckets.write();
+        for values in buckets.values_mut() {
+            let values = values.get_mut();
+            for channel in channels {
+                let prefix = format!("{channel}/");
+                let from: Place = (prefix.as_str().into(), None);
+                let of_channel = values.range(from..).map(|(place, _)| place);
+                let of_channel: Vec<_> =
+                    of_channel.take_while(|(triple, _)| triple.starts_with(&prefix)).cloned().collect();
+                for place in of_channel {
+                    if let Some(value) = values.remove(&place) {
+                        self.accounts.remove(&value.owner, size(&place, &value));
+                    }
+                }
+            }
+        }
+        buckets.retain(|_, values| !values.get_mut().is_empty());
     }
 
     fn insert(&self, limits: &Limits, bucket: &Bucket, place: Place, value: Value) -> Result<(), Refusal> {

@@ -90,7 +90,8 @@ where
     let in_force = broker.in_force.get();
     let (understood, upgraded) = (AtomicBool::new(false), Mutex::new(None));
     let service = service_fn(|request: Request<Incoming>| {
-        let address = client_address(peer.address, request.headers(), &in_force.http);
+        let lines = request.headers().get_all(in_force.http.forwarded_header.name()).iter().map(HeaderValue::as_bytes);
+        let address = client_address(peer.address, lines, &in_force.http);
         let decision = decide(broker, &in_force.http, Peer { address, ..peer }, &request);
         understood.store(true, Ordering::Relaxed);
         if matches!(decision, Decision::Upgrade { .. }) {

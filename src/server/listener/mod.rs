@@ -35,8 +35,8 @@ use self::head::HeadError;
 use self::http::{Answered, Client, Peer};
 pub(super) use self::peer_owner::PeerOwners;
 #[cfg(unix)]
-pub(super) use self::unix::{UnixError, UnixSocket};
-use super::admission::{Admitted, Cap, Slot};
+pub(super) use self::unix::{SocketFile, UnixError, UnixSocket};
+use super::admission::Admitted;
 use super::tls::Acceptor;
 use super::{Broker, same_user};
 use crate::auth::ClientCertificate;
@@ -224,8 +224,8 @@ async fn wait_for_descriptors(listener: &impl Listening, broker: &Broker) {
 
 impl Admitted {
     /// The peer at the other end of the connection, which may be a proxy.
-    fn peer(&self, from: Remote) -> Peer<'_> {
-        Peer { address: from.address(), slot: &self.slot, beyond: self.beyond, is_foreign: false }
+    fn peer(&self, from: Remote, is_foreign: bool) -> Peer<'_> {
+        Peer { address: from.address(), slot: &self.slot, beyond: self.beyond, is_foreign }
     }
 }
 
@@ -259,17 +259,35 @@ fn spawn(broker: &Broker, from: Remote, connection: impl Future<Output = ()> + S
     broker.tasks.spawn(connection.instrument(tracing::info_span!("connection", peer = %from)));
 }
 
+/// What is known of a connection over TLS when its HTTP begins.
+struct Encrypted {
+    /// As it was when the connection was accepted.
+    is_foreign: bool,
+    certificate: Option<Arc<ClientCertificate>>,
+}
+
 /// A connection to a TLS listener from its first byte to its last.
 async fn encrypted(broker: Arc<Broker>, acceptor: Arc<Acceptor>, stream: TcpStream, from: Remote, admitted: Admitted) {
-    let stream = tokio::select! {
-        stream = Box::pin(tls::shake_hands(&broker, &acceptor, admitted.peer(from), stream)) => stream,
+    let handshake = Box::pin(async {
+        let is_foreign = is_foreign(&broker, from).await;
+        let stream = tls::shake_hands(&broker, &acceptor, admitted.peer(from, is_foreign), stream).await?;
+        let certificate = tls::certificate(&stream);
+        Some((stream, Encrypted { is_foreign, certificate }))
+    });
+    let encrypted = tokio::select! {
+        encrypted = handshake => encrypted,
         () = broker.closing.cancelled() => return,
     };
     drop(acceptor);
-    if let Some(stream) = stream {
-        let certificate = tls::certificate(&stream);
-        connection(broker, stream, from, admitted, certificate).await;
+    if let Some((stream, encrypted)) = encrypted {
+        connection(broker, stream, from, admitted, Some(encrypted)).await;
     }
+}
+
+/// Returns whether a connection is from an operating-system user that is not accepted. Asked once, when it has been
+/// accepted: later, its other end may have been closed or given to another program.
+async fn is_foreign(broker: &Broker, from: Remote) -> bool {
+    !broker.in_force.get().same_user.accepts(from).await
 }
 
 /// A connection from its first byte of HTTP to its last. An idle session is little more than this future, so nothing of
@@ -279,15 +297,20 @@ fn connection<S>(
     stream: S,
     from: Remote,
     admitted: Admitted,
-    certificate: Option<Arc<ClientCertificate>>,
+    encrypted: Option<Encrypted>,
 ) -> impl Future<Output = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let (own, Admitted { slot, unregistered, beyond }) = (Arc::clone(&broker), admitted);
+    let own = Arc::clone(&broker);
     // Boxed with all that it needs, and dropped before the session begins, with hyper's state.
     let greeting = Box::pin(async move {
-        let upgraded = greet(&own, from, (&slot, beyond), stream).await;
+        let (is_foreign, certificate) = match encrypted {
+            Some(Encrypted { is_foreign, certificate }) => (is_foreign, certificate),
+            None => (is_foreign(&own, from).await, None),
+        };
+        let upgraded = shake_hands(&own, admitted.peer(from, is_foreign), stream).await;
+        let Admitted { slot, unregistered, .. } = admitted;
         upgraded.map(|(upgraded, client)| (upgraded, client, slot, unregistered, certificate))
     });
     async move {
@@ -321,20 +344,6 @@ where
         drop(slot);
         tracing::debug!("the connection has ended");
     }
-}
-
-/// Finds out whether the connection is from an accepted user, and serves its request.
-async fn greet<S>(
-    broker: &Broker,
-    from: Remote,
-    (slot, beyond): (&Slot, Option<Cap>),
-    stream: S,
-) -> Option<(Upgraded<S>, Client)>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let is_foreign = !broker.in_force.get().same_user.accepts(from).await;
-    shake_hands(broker, Peer { address: from.address(), slot, beyond, is_foreign }, stream).await
 }
 
 /// The HTTP phase. Returns the stream if it becomes a WebSocket.

@@ -2,17 +2,18 @@
 
 use std::future::{Future as _, poll_fn};
 use std::io;
+use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use hyper::StatusCode;
-use rustls::{AlertDescription, CertificateError};
+use rustls::{AlertDescription, CertificateError, HandshakeKind};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
 use super::http::{self, Peer};
 use super::with_permit;
@@ -64,16 +65,38 @@ async fn attempt(broker: &Broker, acceptor: &Acceptor, stream: TcpStream) -> Att
         Ok(1) => return Attempt::NotTls(stream),
         Ok(_) | Err(_) => return Attempt::Lost(stream),
     }
-    let mut handshake = pin!(TlsAcceptor::from(acceptor.config()).accept(stream));
-    // Only the answer to the first message takes much time: it is signed.
-    let permit = broker.admission.arrival().await;
-    let answered = poll_fn(|cx| Poll::Ready(handshake.as_mut().poll(cx))).await;
-    drop(permit);
-    let outcome = match answered {
-        Poll::Ready(outcome) => outcome,
-        Poll::Pending => handshake.await,
-    };
-    outcome.map_or_else(Attempt::Failed, |stream| Attempt::Encrypted(Box::new(stream)))
+    // Waits for the whole first message, in however many segments it arrives.
+    match LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await {
+        Ok(first_message) => answer(broker, acceptor, first_message).await,
+        Err(error) => Attempt::Failed(error),
+    }
+}
+
+/// Answers the first message under an admission permit: only that takes much time, because the answer is signed. If the
+/// client has to send its message again (RFC 8446, section 4.1.4), the answer to the second one is.
+async fn answer(broker: &Broker, acceptor: &Acceptor, first_message: StartHandshake<TcpStream>) -> Attempt {
+    let mut permit = broker.admission.arrival().await;
+    let mut is_asked_again = false;
+    let mut handshake = pin!(first_message.into_stream_with(acceptor.config(), |connection| {
+        is_asked_again = connection.handshake_kind() == Some(HandshakeKind::FullWithHelloRetryRequest);
+    }));
+    loop {
+        let step = poll_fn(|cx| Poll::Ready(handshake.as_mut().poll(cx))).await;
+        drop(permit.take());
+        if let Poll::Ready(outcome) = step {
+            return outcome.map_or_else(Attempt::Failed, |stream| Attempt::Encrypted(Box::new(stream)));
+        }
+        woken().await;
+        if is_asked_again {
+            permit = broker.admission.arrival().await;
+        }
+    }
+}
+
+/// Waits until the task is woken, by whatever this task has polled before.
+async fn woken() {
+    let mut is_woken = false;
+    poll_fn(|_| if mem::replace(&mut is_woken, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 fn needs_tls() -> Refusal {
@@ -137,10 +160,17 @@ fn reason(error: &io::Error) -> String {
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
-    use tokio::io::AsyncWriteExt;
+    use rustls::crypto::{ActiveKeyExchange, CryptoProvider, SharedSecret, SupportedKxGroup, ring};
+    use rustls::{ClientConfig, ClientConnection, NamedGroup, RootCertStore};
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, ServerName};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio::task::yield_now;
     use tokio::time::Instant;
+    use tokio_rustls::TlsConnector;
 
+    use super::super::{Remote, encrypted};
     use super::*;
     use crate::config::{self, Config};
     use crate::server::Server;
@@ -167,18 +197,164 @@ mod tests {
         (Server::bind(config, None).unwrap(), tls, folder)
     }
 
+    /// A client, and its connection as the broker accepts it.
+    async fn connected() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (client, listener.accept().await.unwrap().0)
+    }
+
+    /// What a client needs that trusts the certificate.
+    fn client_config(folder: &tempfile::TempDir, provider: CryptoProvider) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(folder.path().join("cert.pem")).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider));
+        let builder = builder.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+        Arc::new(builder.with_root_certificates(roots).with_no_client_auth())
+    }
+
+    fn localhost() -> ServerName<'static> {
+        ServerName::try_from("localhost").unwrap()
+    }
+
+    /// A client of which each message is sent by hand.
+    fn by_hand(config: Arc<ClientConfig>) -> ClientConnection {
+        ClientConnection::new(config, localhost()).unwrap()
+    }
+
+    fn next_message(connection: &mut ClientConnection) -> Vec<u8> {
+        let mut message = Vec::new();
+        while connection.wants_write() {
+            connection.write_tls(&mut message).unwrap();
+        }
+        message
+    }
+
+    /// Lets the broker handle all that has been sent to it.
+    async fn settle() {
+        for _ in 0..1000 {
+            yield_now().await;
+        }
+    }
+
+    /// Asserts that the broker has sent nothing while there is no permit, and that it does when there is one.
+    async fn assert_needs_permit(broker: &Broker, client: &mut TcpStream, message: &[u8]) {
+        let permits = broker.admission.all_arrivals().await.unwrap();
+        client.write_all(message).await.unwrap();
+        settle().await;
+        let read = client.try_read(&mut [0]);
+        assert!(read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock), "{read:?}");
+        drop(permits);
+        assert_eq!(client.read_u8().await.unwrap(), HANDSHAKE_RECORD);
+    }
+
+    #[tokio::test]
+    async fn a_first_message_in_two_segments_is_answered_under_a_permit() {
+        let (server, tls, folder) = broker();
+        let message = next_message(&mut by_hand(client_config(&folder, ring::default_provider())));
+        let (start, end) = message.split_at(message.len() / 2);
+        let (mut client, stream) = connected().await;
+        let acceptor = tls.listen();
+        let sending = async {
+            client.write_all(start).await.unwrap();
+            settle().await;
+            assert_needs_permit(&server.broker, &mut client, end).await;
+        };
+        tokio::select! {
+            _ = attempt(&server.broker, &acceptor, stream) => panic!("the handshake has ended"),
+            () = sending => {}
+        }
+    }
+
+    /// A group for key exchange that the broker does not know.
+    #[derive(Debug)]
+    struct UnknownGroup;
+
+    impl SupportedKxGroup for UnknownGroup {
+        fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, rustls::Error> {
+            Ok(Box::new(Self))
+        }
+
+        fn name(&self) -> NamedGroup {
+            NamedGroup::X448
+        }
+    }
+
+    impl ActiveKeyExchange for UnknownGroup {
+        fn complete(self: Box<Self>, _peer: &[u8]) -> Result<SharedSecret, rustls::Error> {
+            Err(rustls::Error::General("the broker has chosen an unknown group".to_owned()))
+        }
+
+        fn pub_key(&self) -> &[u8] {
+            &[1; 56]
+        }
+
+        fn group(&self) -> NamedGroup {
+            self.name()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_first_message_that_has_to_be_sent_again_is_answered_under_a_permit_too() {
+        let (server, tls, folder) = broker();
+        let mut provider = ring::default_provider();
+        provider.kx_groups.insert(0, &UnknownGroup);
+        let mut connection = by_hand(client_config(&folder, provider));
+        let (mut client, stream) = connected().await;
+        let acceptor = tls.listen();
+        let sending = async {
+            client.write_all(&next_message(&mut connection)).await.unwrap();
+            while !connection.wants_write() {
+                let mut received = [0; 4096];
+                let len = client.read(&mut received).await.unwrap();
+                connection.read_tls(&mut &received[..len]).unwrap();
+                connection.process_new_packets().unwrap();
+            }
+            let again = next_message(&mut connection);
+            settle().await;
+            while client.try_read(&mut [0; 64]).is_ok_and(|len| len > 0) {}
+            assert_needs_permit(&server.broker, &mut client, &again).await;
+        };
+        tokio::select! {
+            _ = attempt(&server.broker, &acceptor, stream) => panic!("the handshake has ended"),
+            () = sending => {}
+        }
+    }
+
+    /// The client closes its side as soon as it can. If the broker looked only then, it would find the socket of nobody.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_owner_is_looked_up_before_the_handshake() {
+        let (server, tls, folder) = broker();
+        let config = client_config(&folder, ring::default_provider());
+        let (client, stream) = connected().await;
+        let from = Remote::Tcp { peer: stream.peer_addr().unwrap(), local: stream.local_addr().unwrap() };
+        let admitted = server.broker.connections.admit().unwrap();
+        let asking = async {
+            let mut client = TlsConnector::from(config).connect(localhost(), client).await.unwrap();
+            // hyper answers nothing after the end of the stream, which it does not look for while there are more bytes.
+            client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nmore").await.unwrap();
+            client.shutdown().await.unwrap();
+            let mut response = String::new();
+            client.read_to_string(&mut response).await.unwrap();
+            response
+        };
+        let serving = encrypted(Arc::clone(&server.broker), tls.listen(), stream, from, admitted);
+        let ((), response) = tokio::join!(serving, asking);
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+    }
+
     // Nothing is sent on these sockets while the clock jumps to the deadline.
     #[tokio::test(start_paused = true)]
     async fn a_handshake_has_10_s() {
         let (server, tls, _folder) = broker();
         for sent in [b"".as_slice(), b"\x16\x03\x01\x02\x00\x01"] {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (mut client, stream) = connected().await;
             client.write_all(sent).await.unwrap();
-            let (stream, address) = listener.accept().await.unwrap();
             let start = Instant::now();
             let admitted = server.broker.connections.admit().unwrap();
-            let peer = Peer { address: address.ip(), slot: &admitted.slot, beyond: None, is_foreign: false };
+            let peer =
+                Peer { address: Ipv4Addr::LOCALHOST.into(), slot: &admitted.slot, beyond: None, is_foreign: false };
             assert!(shake_hands(&server.broker, &tls.listen(), peer, stream).await.is_none());
             assert_eq!(start.elapsed(), HANDSHAKE_TIME, "{sent:?}");
         }

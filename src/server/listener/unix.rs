@@ -5,7 +5,7 @@ use std::fs::{self, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustix::fs::Access;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -23,7 +23,7 @@ const SHARED: u32 = 0o666;
 /// A Unix socket that listens. Its file is removed with it.
 pub(in crate::server) struct UnixSocket {
     listener: UnixListener,
-    file: SocketFile,
+    file: Arc<SocketFile>,
 }
 
 /// Why a path cannot be a socket of this broker.
@@ -51,9 +51,9 @@ impl UnixSocket {
         #[cfg(target_os = "linux")]
         rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(PRIVATE)).map_err(io::Error::from)?;
         socket.bind(&SockAddr::unix(path)?)?;
-        let file = SocketFile::new(path)?;
+        let file = Arc::new(SocketFile::new(path)?);
         // Widens them if need be, and gives back what an unusual umask took.
-        fs::set_permissions(path, Permissions::from_mode(if for_others { SHARED } else { PRIVATE }))?;
+        fs::set_permissions(path, permissions(for_others))?;
         socket.set_nonblocking(true)?;
         socket.listen(BACKLOG)?;
         Ok(Self { listener: UnixListener::from_std(socket.into())?, file })
@@ -70,6 +70,15 @@ impl UnixSocket {
     pub(in crate::server) fn url(&self) -> String {
         format!("ws+unix://{}:/ws", self.file.path.display())
     }
+
+    /// The file, while the socket is open.
+    pub(in crate::server) fn file(&self) -> Weak<SocketFile> {
+        Arc::downgrade(&self.file)
+    }
+}
+
+fn permissions(for_others: bool) -> Permissions {
+    Permissions::from_mode(if for_others { SHARED } else { PRIVATE })
 }
 
 impl Listening for UnixSocket {
@@ -124,7 +133,7 @@ fn find(path: &Path) -> Result<Found, UnixError> {
 }
 
 /// The file of a socket, which is removed when this is dropped.
-struct SocketFile {
+pub(in crate::server) struct SocketFile {
     path: PathBuf,
     /// The device and the inode: the socket of another broker may have taken its place.
     id: (u64, u64),
@@ -134,6 +143,43 @@ impl SocketFile {
     fn new(path: &Path) -> io::Result<Self> {
         Ok(Self { id: id_of(&fs::symlink_metadata(path)?), path: path.to_owned() })
     }
+
+    /// Opens it to other users, or to the broker's alone. What else may be at its path now is left alone.
+    pub(in crate::server) fn set_mode(&self, for_others: bool) -> Result<(), ModeError> {
+        let failed = |source: io::Error| ModeError { path: self.path.clone(), source };
+        self.change(permissions(for_others)).map_err(failed)
+    }
+
+    /// Changes the permissions by a descriptor of the file, so that nothing can take its place between the look and the
+    /// change.
+    #[cfg(target_os = "linux")]
+    fn change(&self, permissions: Permissions) -> io::Result<()> {
+        use std::os::fd::AsRawFd as _;
+
+        use rustix::fs::{Mode, OFlags};
+        let file = rustix::fs::open(&self.path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let file = fs::File::from(file);
+        self.check(&file.metadata()?)?;
+        fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), permissions)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn change(&self, permissions: Permissions) -> io::Result<()> {
+        self.check(&fs::symlink_metadata(&self.path)?)?;
+        fs::set_permissions(&self.path, permissions)
+    }
+
+    fn check(&self, found: &Metadata) -> io::Result<()> {
+        if id_of(found) == self.id { Ok(()) } else { Err(io::Error::other("something else is at its path")) }
+    }
+}
+
+/// Why the permissions of a socket stay as they are.
+#[derive(Debug, thiserror::Error)]
+#[error("the mode of the Unix socket {} was not changed to fit http.os_users: {source}", path.display())]
+pub(in crate::server) struct ModeError {
+    path: PathBuf,
+    source: io::Error,
 }
 
 impl Drop for SocketFile {
@@ -170,6 +216,34 @@ mod tests {
             drop(socket);
             assert!(!path.exists());
         }
+    }
+
+    #[tokio::test]
+    async fn its_mode_can_change_while_it_is_open_and_nothing_else_at_its_path_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("a.sock"), folder.path().join("other"));
+        let socket = UnixSocket::open(&path, false).unwrap();
+        let file = socket.file();
+        let set_mode = |for_others| file.upgrade().unwrap().set_mode(for_others);
+        set_mode(true).unwrap();
+        assert_eq!(mode(&path), 0o666);
+        set_mode(false).unwrap();
+        assert_eq!(mode(&path), 0o600);
+
+        fs::write(&other, "").unwrap();
+        fs::set_permissions(&other, Permissions::from_mode(0o640)).unwrap();
+        // The inode of the socket must not be used again.
+        fs::rename(&path, folder.path().join("moved")).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        assert!(set_mode(true).unwrap_err().to_string().contains("something else is at its path"));
+        fs::remove_file(&path).unwrap();
+        fs::rename(&other, &path).unwrap();
+        assert!(set_mode(true).is_err());
+        assert_eq!(mode(&path), 0o640);
+        fs::remove_file(&path).unwrap();
+        assert!(set_mode(true).is_err());
+        drop(socket);
+        assert!(file.upgrade().is_none());
     }
 
     #[tokio::test]

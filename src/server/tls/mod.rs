@@ -11,7 +11,7 @@ mod watch;
 use std::path::Path;
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
@@ -35,6 +35,8 @@ const ALPN: &[u8] = b"http/1.1";
 pub(super) struct Tls {
     listen: Arc<Acceptor>,
     client_listen: Option<Arc<Acceptor>>,
+    /// Held from reading settings and files until they are in use: two that replace them take turns. Taken before `state`.
+    turn: Mutex<()>,
     state: Mutex<State>,
 }
 
@@ -74,12 +76,24 @@ impl Tls {
         Ok(Some(Self {
             listen: Acceptor::new(listen),
             client_listen: client_listen.map(Acceptor::new),
+            turn: Mutex::default(),
             state: Mutex::new(State { settings: settings.clone(), digest, clients, kept_out: None }),
         }))
     }
 
-    /// Uses other settings and files for the handshakes from now on. The addresses of the listeners stay.
-    pub(super) fn replace(&self, settings: config::Tls, material: Material) {
+    /// Reads other settings' files, for use by [`Replacement::apply`]. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The first file that cannot be used, by its key.
+    pub(super) fn prepare(&self, settings: config::Tls) -> Result<Replacement<'_>, Unusable> {
+        let turn = self.turn.lock();
+        let material = Material::read(&settings)?;
+        Ok(Replacement { tls: self, settings, material, _turn: turn })
+    }
+
+    /// Uses other settings and files for the handshakes from now on. The addresses of the listeners stay. The caller has
+    /// the turn.
+    fn replace(&self, settings: config::Tls, material: Material) {
         let Material { listen, client_listen, digest, clients } = material;
         *self.listen.0.write() = listen;
         if let (Some(acceptor), Some(config)) = (&self.client_listen, client_listen) {
@@ -118,8 +132,23 @@ impl Tls {
     }
 }
 
+/// Other settings, whose files were read and checked. Until it is applied or dropped, nothing else replaces what is in use.
+pub(super) struct Replacement<'a> {
+    tls: &'a Tls,
+    settings: config::Tls,
+    material: Material,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Replacement<'_> {
+    /// Uses them for the handshakes from now on. The addresses of the listeners stay.
+    pub(super) fn apply(self) {
+        self.tls.replace(self.settings, self.material);
+    }
+}
+
 /// Settings for handshakes, made from files that were read and checked.
-pub(super) struct Material {
+struct Material {
     listen: Arc<ServerConfig>,
     /// If there is a `client_listen`.
     client_listen: Option<Arc<ServerConfig>>,
@@ -132,7 +161,7 @@ impl Material {
     ///
     /// # Errors
     /// The first file that cannot be used, by its key.
-    pub(super) fn read(settings: &config::Tls) -> Result<Self, Unusable> {
+    fn read(settings: &config::Tls) -> Result<Self, Unusable> {
         let files = Files::read(settings)?;
         let clients = match settings.client_listen.is_empty() {
             true => None,
@@ -215,6 +244,15 @@ mod tests {
         issued.cert.der().to_vec()
     }
 
+    fn settings_in(folder: &Path) -> config::Tls {
+        config::Tls {
+            certificate_file: Some(folder.join("cert.pem")),
+            key_file: Some(folder.join("key.pem")),
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            ..config::Tls::default()
+        }
+    }
+
     /// What the next handshake would show: its digest stands for the pair.
     fn in_use(tls: &Tls) -> ([u8; 32], *const ServerConfig) {
         (tls.state.lock().digest, Arc::as_ptr(&tls.listen.config()))
@@ -223,12 +261,7 @@ mod tests {
     #[test]
     fn new_files_are_used_if_they_fit_and_kept_out_if_not() {
         let folder = tempfile::tempdir().unwrap();
-        let settings = config::Tls {
-            certificate_file: Some(folder.path().join("cert.pem")),
-            key_file: Some(folder.path().join("key.pem")),
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-            ..config::Tls::default()
-        };
+        let settings = settings_in(folder.path());
         write(&settings);
         let tls = Tls::open(&settings).unwrap().unwrap();
         let first = in_use(&tls);
@@ -258,16 +291,35 @@ mod tests {
         assert_ne!(in_use(&tls).0, second.0);
     }
 
+    /// A comparison that has read the settings before a reload replaced them must not put them back in force.
+    #[test]
+    fn a_comparison_beside_a_reload_leaves_the_settings_of_the_reload() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut settings = settings_in(folder.path());
+        write(&settings);
+        let tls = Tls::open(&settings).unwrap().unwrap();
+        for round in 0..100 {
+            write(&settings);
+            settings.minimum = if round % 2 == 0 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
+            let start = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    start.wait();
+                    tls.look()
+                });
+                start.wait();
+                tls.prepare(settings.clone()).unwrap().apply();
+            });
+            assert_eq!(tls.settings().minimum, settings.minimum, "round {round}");
+            assert_eq!(tls.look(), Look::Same);
+        }
+    }
+
     // The clock jumps from one comparison to the next.
     #[tokio::test(start_paused = true)]
     async fn files_are_compared_every_30_s() {
         let folder = tempfile::tempdir().unwrap();
-        let settings = config::Tls {
-            certificate_file: Some(folder.path().join("cert.pem")),
-            key_file: Some(folder.path().join("key.pem")),
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
-            ..config::Tls::default()
-        };
+        let settings = settings_in(folder.path());
         write(&settings);
         let tls = Arc::new(Tls::open(&settings).unwrap().unwrap());
         let first = in_use(&tls);

@@ -41,12 +41,29 @@ enum Renewal {
     Failed(String),
 }
 
+/// When the end of the certificate's life was last logged.
+#[derive(Default)]
+struct Warned(Option<SystemTime>);
+
+impl Warned {
+    /// Returns whether it is to be logged now, and notes that: once a day, and for a new certificate at once.
+    fn is_due(&mut self, now: SystemTime, look: &Look) -> bool {
+        // `serve` has printed the first warning at start.
+        let last = self.0.get_or_insert(now);
+        let is_due = *look == Look::Replaced || now.duration_since(*last).is_ok_and(|passed| passed >= WARN_EVERY);
+        if is_due {
+            *last = now;
+        }
+        is_due
+    }
+}
+
 impl Tls {
     /// Compares the files now and then until `stop`. New sessions are served with new files; live ones notice nothing.
     pub(in crate::server) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut warned, mut last_renewal) = (None, Renewal::NotDue);
+        let (mut warned, mut last_renewal) = (Warned::default(), Renewal::NotDue);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -56,7 +73,7 @@ impl Tls {
             #[expect(clippy::disallowed_methods, reason = "the calendar, which has no argument to come from in a loop")]
             let calendar = SystemTime::now();
             // A file system that does not answer holds up neither a worker of the runtime nor a drain.
-            tokio::select! {
+            let look = tokio::select! {
                 () = stop.cancelled() => return,
                 looked = spawn_blocking(move || (own.renew(calendar), own.look())) => {
                     let Ok((renewal, look)) = looked else { continue };
@@ -66,13 +83,10 @@ impl Tls {
                         last_renewal = renewal;
                     }
                     log(&look);
+                    look
                 }
-            }
-            let is_due = |at: SystemTime| calendar.duration_since(at).is_ok_and(|passed| passed >= WARN_EVERY);
-            // `serve` has printed the first warning at start.
-            let due = warned.get_or_insert(calendar);
-            if is_due(*due) {
-                *due = calendar;
+            };
+            if warned.is_due(calendar, &look) {
                 for warning in life::warnings(calendar, &self.settings()) {
                     tracing::warn!("{warning}");
                 }
@@ -92,6 +106,7 @@ impl Tls {
 
     /// Compares the files with what is in use, and uses them if they differ and can be used. Blocks on the disk.
     pub(super) fn look(&self) -> Look {
+        let _turn = self.turn.lock();
         let settings = self.settings();
         let (digest, read) = match Files::read(&settings) {
             Ok(files) if self.uses(files.digest()) => {
@@ -138,5 +153,30 @@ fn log(look: &Look) {
             %reason,
             "the files of [tls] have changed and cannot be used; the broker keeps the certificate that it has"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_life_is_logged_once_a_day_and_for_a_new_certificate_at_once() {
+        let mut warned = Warned::default();
+        let start = SystemTime::UNIX_EPOCH + Duration::from_hours(20_000 * 24);
+        for (hours, look, expected) in [
+            (0, Look::Same, false),
+            (23, Look::StillKeptOut, false),
+            (24, Look::Same, true),
+            (25, Look::Same, false),
+            (26, Look::Replaced, true),
+            (27, Look::Same, false),
+            (49, Look::Same, false),
+            (50, Look::Same, true),
+        ] {
+            let now = start + Duration::from_hours(hours);
+            assert_eq!(warned.is_due(now, &look), expected, "after {hours} hours, {look:?}");
+        }
+        assert!(Warned::default().is_due(start, &Look::Replaced));
     }
 }

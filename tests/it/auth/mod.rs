@@ -1,10 +1,13 @@
 //! Issuers of JWTs, against a real broker: what is verified (`verifying`), what claims mean (`claims`), keys that
-//! are fetched (`key_sets`, from a `key_server`), and tokens in the `handshake`. `signing` signs as an issuer does.
+//! are fetched (`key_sets`, from a `key_server`), tokens in the `handshake`, and issuers that a `reload` changes, also under
+//! load (`reload_load`). `signing` signs as an issuer does.
 
 mod claims;
 mod handshake;
 mod key_server;
 mod key_sets;
+mod reload;
+mod reload_load;
 pub(crate) mod signing;
 mod verifying;
 

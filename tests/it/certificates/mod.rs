@@ -100,6 +100,20 @@ fn the_authority_cannot_vouch_for_another_host_even_with_its_key() {
     assert!(verify(&both, &der, KeyUsage::server_auth(), now(), "localhost").is_err());
 }
 
+/// A constraint of X.509 permits them with the name.
+#[test]
+fn the_authority_can_vouch_for_names_below_its_hosts() {
+    let (_parent, folder) = made(&["broker.example.com"], 397);
+    for (host, expected) in [
+        ("app.broker.example.com", Ok(())),
+        ("example.com", Err(webpki::Error::NameConstraintViolation)),
+        ("otherbroker.example.com", Err(webpki::Error::NameConstraintViolation)),
+    ] {
+        let (der, _) = forged(&folder, vec![SanType::DnsName(host.try_into().unwrap())], IsCa::NoCa);
+        assert_eq!(verify(&folder, &der, KeyUsage::server_auth(), now(), host), expected, "{host}");
+    }
+}
+
 #[test]
 fn the_authority_makes_no_further_authorities() {
     let (_parent, folder) = made(&["localhost"], 397);

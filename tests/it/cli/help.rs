@@ -87,13 +87,16 @@ async fn of_sub() {
       [SUBTOPIC]  Subtopic, or '*' [default: *]
 
     Options:
-          --count <N>       End after N events
-          --group <NAME>    Share the events with the other members of a group: each event goes to one
-                            member
-          --observe <USER>  Print the events of this user, or of all users ('*'); needs the permission
-                            to observe
-          --json            Print JSON lines, also on a terminal
-      -h, --help            Print help
+          --count <N>                      End after N events
+          --group <NAME>                   Share the events with the other members of a group: each
+                                           event goes to one member
+          --observe <USER>                 Print the events of this user, or of all users ('*'); needs
+                                           the permission to observe
+          --recover <last:N|EPOCH:OFFSET>  Begin with kept events: the last N, or those after a position
+          --resume                         Continue the session after a lost connection, so that nothing
+                                           is missed
+          --json                           Print JSON lines, also on a terminal
+      -h, --help                           Print help
 
     Connection: as for every command that connects
 
@@ -102,11 +105,14 @@ async fn of_sub() {
       switchboard sub Phone Call --source log                   every event of the topic Call
       switchboard sub '*' Call Ringing --source log --count 1   the next one, whatever its channel
       switchboard sub Phone --source log | jq .data             JSON lines when piped
+      switchboard sub Phone --source log --recover last:50      the last 50 kept events, then live ones
       switchboard sub Broker Application Joined --source log    applications that register
 
     '*' as channel does not match the channel Broker.
     A broker in open mode sends the events of all users, unless --user names one.
-    The command reconnects by itself; events that were published meanwhile are missed.
+    The command reconnects by itself, and says whether events may be missing. None are if the channel
+    has history, or with --resume within the broker's grace.
+    --recover needs a channel with history, and prints what one user receives (see --observe).
     Ctrl-C ends it, with exit code 0.
     "#);
 }
@@ -143,9 +149,12 @@ async fn of_pub() {
       switchboard pub Phone Agent State '"ready"' --source softphone --retain
       switchboard pub Phone Agent State null --source softphone --retain   clears the retained value
       switchboard pub Crm Contact Changed @contact.json --source crm --receipt
+      switchboard pub Crm Case Opened 4711 --source crm --id case-4711 --once   safe to repeat
       date +%s | switchboard pub Clock Tick Now - --source clock
 
     A refused event is exit code 1, also without --receipt.
+    After exit code 3 or 4, it is unknown whether the event was delivered. With --id and --once, the
+    command can be repeated: in a channel with history, the event is delivered once.
     "#);
 }
 
@@ -300,6 +309,7 @@ async fn of_cert_new() {
       switchboard cert trust
 
     Writes ca.pem, ca.key, cert.pem and key.pem. Existing files are never overwritten. The authority can
-    sign certificates of these hosts only, for 10 years. Programs that connect have to trust ca.pem.
+    sign certificates of these hosts only, and of names below them (app.broker.example.com), for 10
+    years. Programs that connect have to trust ca.pem.
     ");
 }

@@ -29,16 +29,18 @@ async fn options_are_fields_of_the_envelope() {
         let event = peer.next().await;
         let fields = [&event["id"], &event["once"], &event["message"], &event["target"], &event["data"]];
         assert_eq!(fields, [&json!("e1"), &json!(true), &json!(1), &json!("crm"), &Value::Null]);
-        let data = json!({ "Success": true, "ErrorMessage": null, "Receivers": 2 });
+        let data = json!({ "Success": true, "ErrorMessage": null, "Receivers": 2, "Duplicate": true, "Offset": 7,
+            "Epoch": "a" });
         let receipt =
             json!({ "channel": "Broker", "topic": "Message", "subtopic": "Receipt", "inReplyTo": "e1", "data": data });
         peer.say(receipt).await;
         peer.expect("Broker/Application/Unregister").await;
         assert!(peer.is_closed().await);
     };
+    let line = [&line[..], &["--receipt"]].concat();
     let (outcome, ()) = tokio::join!(run(&url, &line), peer);
     outcome.has(0, "");
-    assert_eq!(outcome.values(), [json!({ "Receivers": 2 })]);
+    assert_eq!(outcome.values(), [json!({ "Receivers": 2, "Offset": 7, "Epoch": "a", "Duplicate": true })]);
 }
 
 #[tokio::test]

@@ -110,7 +110,8 @@ async fn it_reconnects_and_reports_that() {
     assert!(told.starts_with("the connection to the broker was lost; next attempt in "), "{told}");
     let (mut peer, _) = broker.session().await;
     peer.grant().await;
-    assert_eq!(sub.told().await, "connected again");
+    let report = sub.told().await;
+    assert!(report.starts_with("connected again; events since ") && report.ends_with("Z may be missing"), "{report}");
     peer.say(event("Phone/Call/Ringing", json!(1))).await;
     assert!(sub.line().await.contains("Ringing"));
     peer.expect("Broker/Application/Unregister").await;
@@ -164,4 +165,58 @@ async fn a_wildcard_of_another_broker_gets_a_hint() {
         assert!(told.contains("hint: the ") && told.contains("the one wildcard is '*'"), "{told}");
     }
     run(&url(&broker), &["sub", "Pho*"]).await.has(2, "the channel");
+}
+
+#[tokio::test]
+async fn with_resume_nothing_is_missed() {
+    let broker = FakeBroker::start().await;
+    let mut sub = Beside::spawn(&broker.url(), "log", &["sub", "Phone", "--user", "alice", "--resume"]);
+    let mut peer = broker.connection().await;
+    let register = peer.register_with("session-1", json!({ "Resumed": false, "ResumeToken": "one" })).await;
+    assert_eq!(register["data"]["resume"], true);
+    peer.grant().await;
+    assert_eq!(sub.told().await, "subscribed to Phone/*/*");
+    drop(peer);
+    let mut peer = broker.connection().await;
+    let more = json!({ "Resumed": true, "ResumeToken": "two", "Replayed": 1, "Received": 1 });
+    let register = peer.register_with("session-1", more).await;
+    assert_eq!(register["data"]["resume"], json!({ "token": "one", "received": 1 }));
+    peer.say(event("Phone/Call/Ringing", json!("meanwhile"))).await;
+    assert_eq!(serde_json::from_str::<Value>(&sub.line().await).unwrap()["data"], "meanwhile");
+    assert!(sub.told().await.starts_with("the connection to the broker was lost"));
+    assert_eq!(sub.told().await, "connected again; nothing was missed");
+}
+
+#[tokio::test]
+async fn it_begins_with_kept_events() {
+    let broker = FakeBroker::start().await;
+    for (recover, expected) in [("last:2", json!({ "last": 2 })), ("a:7", json!({ "epoch": "a", "offset": 7 }))] {
+        let mut sub = Beside::spawn(&broker.url(), "log", &["sub", "Phone", "--recover", recover, "--count", "1"]);
+        let (mut peer, register) = broker.session().await;
+        assert_eq!(register["data"].get("resume"), None);
+        let granted = json!({ "Epoch": "a", "Offset": 8, "Recovered": true, "Replayed": 1 });
+        let data = peer.grant_with(granted).await;
+        // Not for all users, of whom there is no log.
+        assert_eq!((&data["recover"], data.get("user")), (&expected, None));
+        let mut kept = event("Phone/Call/Ringing", json!("kept"));
+        (kept["offset"], kept["epoch"], kept["replayed"]) = (8.into(), "a".into(), true.into());
+        peer.say(kept).await;
+        let line: Value = serde_json::from_str(&sub.line().await).unwrap();
+        assert_eq!((&line["data"], &line["offset"]), (&json!("kept"), &json!(8)));
+    }
+    for wrong in ["50", "last:0", "a:b"] {
+        run(&broker.url(), &["sub", "Phone", "--recover", wrong]).await.has(2, "--recover");
+    }
+}
+
+#[tokio::test]
+async fn it_says_why_kept_events_are_missing() {
+    let broker = FakeBroker::start().await;
+    let mut sub = Beside::spawn(&broker.url(), "log", &["sub", "Phone", "--recover", "a:7"]);
+    let (mut peer, _) = broker.session().await;
+    let granted = json!({ "Epoch": "a", "Offset": 8, "Recovered": false, "RecoverReason": "TOO_OLD" });
+    peer.grant_with(granted).await;
+    sub.told().await;
+    let expected = "no kept events are printed, because the broker cannot replay them: TOO_OLD";
+    assert_eq!(sub.told().await, expected);
 }

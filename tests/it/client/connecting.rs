@@ -8,7 +8,7 @@ async fn registers_with_its_options() {
     let connect = builder(&broker).user("alice").token("secret".into()).echo(true).connect();
     let (client, (_peer, register)) = tokio::join!(connect, broker.session());
     assert_eq!(register["source"], "softphone");
-    assert_eq!(register["data"], json!({ "token": "secret", "user": "alice", "echo": true }));
+    assert_eq!(register["data"], json!({ "token": "secret", "user": "alice", "echo": true, "resume": true }));
     let State::Connected(session) = client.unwrap().state() else { panic!("not connected") };
     assert_eq!((session.id.as_str(), session.user.as_deref()), ("session-1", Some("local")));
 }

@@ -6,7 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::{WebSocketStream, accept_async};
@@ -60,12 +60,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
 
     /// Answers Register, and returns it.
     pub(crate) async fn register(&mut self, session_id: &str) -> Value {
+        self.register_with(session_id, json!({})).await
+    }
+
+    /// As [`register`](Self::register), with further keys in `data` of the reply.
+    pub(crate) async fn register_with(&mut self, session_id: &str, more: Value) -> Value {
         let register = self.next().await;
         assert_eq!(triple(&register), "Broker/Application/Register");
-        let data = json!({
+        let mut data = json!({
             "Success": true, "ErrorMessage": null, "SessionId": session_id, "User": "local", "Protocol": 1,
             "Server": "fake/1", "HeartbeatSeconds": 25, "MaxMessageBytes": 2048,
         });
+        extend(&mut data, more);
         self.answer(&register, data).await;
         register
     }
@@ -101,6 +107,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     pub(crate) async fn receives_nothing_for(&mut self, duration: Duration) {
         let heard = timeout(duration, self.socket.next()).await;
         assert!(heard.is_err(), "{heard:?}");
+    }
+
+    /// Checks that the application sends nothing for this long but what keeps its session. Pings are answered.
+    pub(crate) async fn receives_only_upkeep_for(&mut self, duration: Duration) {
+        let until = Instant::now() + duration;
+        while let Ok(message) = timeout_at(until, self.next()).await {
+            match triple(&message).as_str() {
+                "Broker/Connection/Ping" => {
+                    self.answer(&message, json!({ "Success": true, "ErrorMessage": null })).await
+                }
+                other => assert_eq!(other, "Broker/Connection/Acknowledge"),
+            }
+        }
+    }
+
+    /// Returns the code of the application's Close, after its other messages.
+    pub(crate) async fn closed(&mut self) -> Option<u16> {
+        loop {
+            match self.read().await {
+                Some(Message::Close(frame)) => return frame.map(|frame| frame.code.into()),
+                Some(_) => {}
+                None => return None,
+            }
+        }
     }
 
     async fn read(&mut self) -> Option<Message> {
@@ -157,8 +187,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
 
     /// As [`grant`](Self::grant), with this `SubscriptionId`.
     pub(crate) async fn grant_as(&mut self, id: &str) -> Value {
+        self.grant_with(json!({ "SubscriptionId": id })).await
+    }
+
+    /// As [`grant`](Self::grant), with further keys in `data` of the reply.
+    pub(crate) async fn grant_with(&mut self, more: Value) -> Value {
         let subscribe = self.expect("Broker/Subscription/Subscribe").await;
-        let data = json!({ "Success": true, "ErrorMessage": null, "SubscriptionId": id });
+        let mut data = json!({ "Success": true, "ErrorMessage": null, "SubscriptionId": "1" });
+        extend(&mut data, more);
         self.answer(&subscribe, data).await;
         subscribe["data"].clone()
     }
@@ -197,4 +233,10 @@ pub(crate) fn request(written: &str, id: &str, data: impl Into<Value>) -> Value 
     request["id"] = id.into();
     request["timeout"] = 10_000.into();
     request
+}
+
+/// Adds the members of an object to another one.
+fn extend(data: &mut Value, more: Value) {
+    let Value::Object(more) = more else { panic!("no object: {more}") };
+    data.as_object_mut().unwrap().extend(more);
 }

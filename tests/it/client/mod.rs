@@ -1,13 +1,17 @@
 //! The Rust client, against a broker that the test plays.
 
+mod chaos;
 mod close_codes;
 mod connecting;
+mod cutting_proxy;
 mod encrypted;
 pub(crate) mod fake_broker;
 mod publishing;
 mod python;
 mod reconnecting;
+mod recovering;
 mod requesting;
+mod resuming;
 mod serving;
 mod subscribing;
 mod timing;

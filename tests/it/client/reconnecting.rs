@@ -127,7 +127,7 @@ async fn a_request_that_was_pending_at_a_refused_message_fails_with_the_close() 
         let error = outcome.unwrap_err();
         let is_expected = match expected {
             Some(code) => matches!(error, Error::Closed { code: Some(closed), .. } if closed == code),
-            None => matches!(error, Error::Disconnected),
+            None => matches!(error, Error::OutcomeUnknown),
         };
         assert!(is_expected, "{code:?}: {error:?}");
         let (mut peer, _) = broker.session().await;

@@ -104,7 +104,7 @@ async fn a_lost_connection_fails_pending_requests() {
         drop(peer);
     };
     let (reply, ()) = tokio::join!(client.request(find(), ()).into_future(), lose);
-    assert!(matches!(reply, Err(Error::Disconnected)), "{reply:?}");
+    assert!(matches!(reply, Err(Error::OutcomeUnknown)), "{reply:?}");
     // And what is asked meanwhile fails at once.
     let error = client.request(find(), ()).await.unwrap_err();
     assert!(matches!(error, Error::Disconnected), "{error}");

@@ -110,7 +110,7 @@ async fn a_password_is_in_one_buffer_on_its_way_to_the_asker() {
     );
     let outbox = Outbox::new(OutboxLimits { messages: 100, bytes: 1 << 20, refuses: false });
     let asker = router
-        .attach(now, Registration { source: "gadget".into(), identity, echo: false, address: None, outbox })
+        .attach(now, Registration { source: "gadget".into(), identity, echo: false, address: None, outbox, will: None })
         .unwrap();
     assert_eq!(copies(), 0);
 

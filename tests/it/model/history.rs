@@ -161,11 +161,10 @@ impl World {
         let part = |chance: &mut StdRng, parts: [&str; 2]| {
             chance.random_ratio(1, 2).then(|| Box::from(*parts.choose(chance).unwrap()))
         };
-        let pattern = Pattern {
-            channel: Some(channel.into()),
-            topic: part(&mut self.chance, TOPICS),
-            subtopic: part(&mut self.chance, SUBTOPICS),
-        };
+        // A pattern of which nothing is allowed would be refused.
+        let topic =
+            part(&mut self.chance, TOPICS).filter(|it: &Box<str>| !self.members[number].is_narrow || **it != *"Secret");
+        let pattern = Pattern { channel: Some(channel.into()), topic, subtopic: part(&mut self.chance, SUBTOPICS) };
         let (may_observe, is_service) = (!self.members[number].is_narrow, self.members[number].user.is_none());
         let names_other = is_service && !is_shared(channel) || may_observe && self.chance.random_ratio(1, 3);
         let of = names_other.then(|| ["alice", "bob"].choose(&mut self.chance).map(|it| (*it).to_owned()).unwrap());

@@ -1,5 +1,6 @@
-//! Properties against naive models (`properties`, `outbox`, `rights`, `history`), the simulation, the memory of all outboxes (`memory`),
-//! and many threads on one router (`stress`, `stress_events`, `stress_history`, `stress_reload`, `stress_rights`, `races_requests`, `sessions`).
+//! Properties against naive models (`properties`, `outbox`, `rights`, `history`), the simulation, the memory of all outboxes
+//! (`memory`), and many threads on one router (`stress`, `stress_events`, `stress_history`, `stress_reload`, `stress_renew`,
+//! `stress_resume`, `stress_rights`, `stress_scope`, `races_requests`, `sessions`).
 
 mod history;
 mod memory;
@@ -13,4 +14,7 @@ mod stress;
 mod stress_events;
 mod stress_history;
 mod stress_reload;
+mod stress_renew;
+mod stress_resume;
 mod stress_rights;
+mod stress_scope;

@@ -246,7 +246,8 @@ impl Desk {
             Permissions { observe: Users::nobody(), ..Permissions::all() },
         );
         let outbox = Outbox::new(limits);
-        let registration = Registration { source: source.into(), identity, echo: false, address: None, outbox };
+        let registration =
+            Registration { source: source.into(), identity, echo: false, address: None, outbox, will: None };
         self.router.attach(self.now, registration).unwrap()
     }
 

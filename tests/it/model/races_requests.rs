@@ -43,7 +43,10 @@ impl Stage {
         );
         let outbox = Outbox::new(OutboxLimits { messages: 10_000_000, bytes: usize::MAX / 4, refuses: false });
         self.router
-            .attach(now(), Registration { source: source.into(), identity, echo: false, address: None, outbox })
+            .attach(
+                now(),
+                Registration { source: source.into(), identity, echo: false, address: None, outbox, will: None },
+            )
             .unwrap()
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use switchboard::auth::{Permission, Permissions, Right, Rights, Rule, Users};
+use switchboard::auth::{Permission, Permissions, Right, Rights, Rule, Rules, Users};
 use switchboard::config::{AuthMode, Channel, Config, Scope};
 use switchboard::router::{Reason, Session};
 use wire::command::{Role, Subscribe};
@@ -39,7 +39,7 @@ fn pattern() -> impl Strategy<Value = Pattern> {
 fn right() -> impl Strategy<Value = Right> {
     let rules = |size| {
         prop::collection::vec(pattern(), size).prop_map(|patterns| {
-            patterns.into_iter().map(|pattern| Rule { pattern, from: "r".into() }).collect::<Arc<[Rule]>>()
+            patterns.into_iter().map(|pattern| Rule { pattern, from: "r".into() }).collect::<Rules>()
         })
     };
     (rules(0..4), rules(0..3)).prop_map(|(allow, deny)| Right { allow, deny, from: "r".into() })
@@ -164,8 +164,8 @@ impl Member {
     /// Whether an envelope of this user reaches a subscription, as far as its scope is concerned.
     fn is_in_scope(&self, held: &Held, channel: &str, user: Option<&str>) -> bool {
         match (self.user, held.user) {
+            (Some(_), _) | (None, None | Some("*")) if is_shared(channel) => true,
             (None, None | Some("*")) => user.is_none_or(|user| self.may_see(&self.permissions, user)),
-            (Some(_), _) if is_shared(channel) => true,
             (_, Some(named)) if named != "*" => user == Some(named) && self.may_see(&self.permissions, named),
             (Some(own), None) => user == Some(own),
             (_, Some(_)) => user.is_some_and(|user| self.may_see(&self.permissions, user)),
@@ -368,6 +368,7 @@ impl Member {
         };
         // A user that no list names stands for all others.
         let loses_user = names_all
+            && held.pattern.channel.as_deref().is_none_or(|channel| !is_shared(channel))
             && USERS.iter().chain(&["other", "other@a"]).any(|user| {
                 let sees = |permissions: &Permissions| match self.user {
                     Some(_) => permissions.observe.contains(user),

@@ -6,7 +6,7 @@ use std::thread;
 
 use switchboard::auth::{Identity, Permissions, Principal};
 use switchboard::config::{Config, Limits};
-use switchboard::router::{Outbox, Registration, Session, Size};
+use switchboard::router::{NotAttached, Outbox, Registration, Session, Size};
 use wire::{ErrorCode, Refusal};
 
 use crate::support::core::{Core, WIDE};
@@ -27,7 +27,10 @@ fn attach(core: &Core, source: &str, user: Option<&str>) -> Result<Arc<Session>,
     let principal = user.map_or(Principal::Service, |user| Principal::User(user.into()));
     let identity = Identity::unproved(principal, Permissions::default());
     let outbox = Outbox::new(WIDE);
-    core.router.attach(core.now, Registration { source: source.into(), identity, echo: false, address: None, outbox })
+    let registration = Registration { source: source.into(), identity, echo: false, address: None, outbox, will: None };
+    core.router.attach(core.now, registration).map_err(|error| match error {
+        NotAttached::Refused(refusal) | NotAttached::Will(refusal) => refusal,
+    })
 }
 
 /// All threads register at once, each with its own source and user; exactly `most` of the sessions are accepted, and the

@@ -50,7 +50,7 @@ impl Broker {
             Permissions { observe: Users::nobody(), ..Permissions::all() },
         );
         let registration =
-            Registration { source: source.into(), identity, echo: false, address: None, outbox: outbox() };
+            Registration { source: source.into(), identity, echo: false, address: None, outbox: outbox(), will: None };
         self.router.attach(now(), registration).unwrap()
     }
 

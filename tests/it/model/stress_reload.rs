@@ -69,7 +69,8 @@ impl Stage {
             let identity =
                 Identity { proof: Proof::Token([token; 32]), ..Identity::unproved(user, Permissions::all()) };
             let outbox = Outbox::new(WIDE);
-            let registration = Registration { source: "app".into(), identity, echo: false, address: None, outbox };
+            let registration =
+                Registration { source: "app".into(), identity, echo: false, address: None, outbox, will: None };
             let attached = self.core.router.attach_verified(self.core.now, registration, reloads).unwrap();
             self.registered.lock().extend(attached.map(|session| Registered { session, token, reloads }));
         }

@@ -1,6 +1,6 @@
 //! Many threads on one router while rights change: publishers publish, a subscriber, a publisher and a handler lose their
-//! rights and get them back. What is allowed all the time arrives exactly once, what is not allowed never, and every request
-//! has one answer.
+//! rights and get them back, and subscriptions under a deny rule begin and end. What is allowed all the time arrives exactly
+//! once, what is not allowed never, and every request has one answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use serde_json::Value;
 use switchboard::auth::{Identity, Permissions, Principal};
 use switchboard::config::Config;
 use switchboard::router::{Ids, Outbox, Policy, Reason, Registration, Router, Session, Size};
-use wire::command::{Role, Subscribe};
-use wire::{DecodeLimits, decode};
+use wire::command::{Role, Subscribe, SubscriptionFilter};
+use wire::{DecodeLimits, Pattern, decode};
 
 use crate::support::core::{WIDE, event};
 use crate::support::rights::permissions;
@@ -39,7 +39,8 @@ impl Broker {
     fn attach(&self, source: &str) -> Arc<Session> {
         let identity = Identity::unproved(Principal::User("alice".into()), Permissions::default());
         let outbox = Outbox::new(WIDE);
-        let registration = Registration { source: source.into(), identity, echo: false, address: None, outbox };
+        let registration =
+            Registration { source: source.into(), identity, echo: false, address: None, outbox, will: None };
         self.router.attach(now(), registration).unwrap()
     }
 
@@ -125,6 +126,19 @@ fn subscribe_with_changing_rights(broker: &Broker, session: &Arc<Session>) -> La
         broker.change(session, Permissions::default());
     }
     assert!(narrowed > 10, "{narrowed}");
+    last
+}
+
+/// Subscribes to a part of what it receives anyway, and unsubscribes, again and again. Each delivery is checked.
+fn subscribe_to_a_part_again_and_again(broker: &Broker, session: &Arc<Session>) -> Last {
+    let mut last = Last::new();
+    let part = "Open/*/Item".parse::<Pattern>().unwrap();
+    while broker.runs() {
+        broker.subscribe(session, "Open/*/Item", Role::Subscriber);
+        let filter = SubscriptionFilter { pattern: part.clone(), role: None, group: None, user: None };
+        broker.router.unsubscribe_matching(now(), session, &filter).unwrap();
+        follow(&take(session), &mut last);
+    }
     last
 }
 
@@ -214,8 +228,11 @@ fn rights_change_while_many_threads_publish_and_request() {
     let config = Config::default();
     let router = Router::new(now(), SystemTime::UNIX_EPOCH, Policy::new(&config), Ids::seeded(1), Vec::new());
     let broker = Broker { router, over: AtomicBool::new(false) };
-    let [subscriber, turned, listener, asker, always, sometimes] =
-        ["subscriber", "turned", "listener", "asker", "always", "sometimes"].map(|source| broker.attach(source));
+    let [subscriber, denied, turned, listener, asker, always, sometimes] =
+        ["subscriber", "denied", "turned", "listener", "asker", "always", "sometimes"]
+            .map(|source| broker.attach(source));
+    broker.change(&denied, permissions("subscribe */*/*; deny subscribe Open/Secret/*"));
+    broker.subscribe(&denied, "Open/*/*", Role::Subscriber);
     broker.subscribe(&subscriber, "Open/*/*", Role::Subscriber);
     broker.subscribe(&subscriber, "*/*/Item", Role::Subscriber);
     broker.subscribe(&listener, "Own/*/*", Role::Subscriber);
@@ -225,6 +242,7 @@ fn rights_change_while_many_threads_publish_and_request() {
         let broker = &broker;
         let publishers: Vec<_> = (0..PUBLISHERS).map(|number| scope.spawn(move || publish(broker, number))).collect();
         let subscribed = scope.spawn(|| subscribe_with_changing_rights(broker, &subscriber));
+        let parted = scope.spawn(|| subscribe_to_a_part_again_and_again(broker, &denied));
         scope.spawn(|| turn(broker, &turned, &turning));
         let allowed = scope.spawn(|| publish_with_changing_rights(broker, &turned, &turning));
         let asked = scope.spawn(|| ask(broker, &asker));
@@ -238,13 +256,19 @@ fn rights_change_while_many_threads_publish_and_request() {
         thread::sleep(FOR);
         broker.over.store(true, Ordering::SeqCst);
 
-        let mut last = subscribed.join().unwrap();
+        let mut followed = [(&subscriber, subscribed.join().unwrap()), (&denied, parted.join().unwrap())];
         let asked = asked.join().unwrap();
         always_answers.join().unwrap();
         let published: Vec<u64> = publishers.into_iter().map(|it| it.join().unwrap()).collect();
-        follow(&take(&subscriber), &mut last);
-        for (number, published) in (0..).zip(published) {
-            assert_eq!(last[&("Open".to_owned(), format!("{number}"))], published, "nothing that is allowed is lost");
+        for (session, last) in &mut followed {
+            follow(&take(session), last);
+            for (number, published) in (0..).zip(&published) {
+                assert_eq!(
+                    last[&("Open".to_owned(), format!("{number}"))],
+                    *published,
+                    "nothing that is allowed is lost"
+                );
+            }
         }
         assert_eq!(take(&listener).len(), allowed.join().unwrap(), "what was accepted, and nothing else");
         broker.router.detach(now(), &sometimes);
@@ -255,7 +279,7 @@ fn rights_change_while_many_threads_publish_and_request() {
         }
         assert_eq!((answers.len(), answers.values().max()), (asked, Some(&1)), "one answer for each request");
     });
-    for session in [subscriber, turned, listener, asker, always] {
+    for session in [subscriber, denied, turned, listener, asker, always] {
         broker.router.detach(now(), &session);
     }
     broker.expect_nothing_left();

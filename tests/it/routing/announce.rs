@@ -36,9 +36,10 @@ impl Stage {
             Permissions::all(),
         );
         let outbox = Outbox::new(LIMITS);
-        let member = self
-            .router
-            .attach(self.now, Registration { source: source.into(), identity, echo: false, address: None, outbox });
+        let member = self.router.attach(
+            self.now,
+            Registration { source: source.into(), identity, echo: false, address: None, outbox, will: None },
+        );
         member.unwrap()
     }
 

@@ -1,7 +1,11 @@
 //! Groups of subscribers: each member gets a share.
 
 use serde_json::json;
+use switchboard::config::Config;
+use switchboard::router::End;
+use wire::command::{Role, Subscribe};
 
+use crate::support::core::{Core, event};
 use crate::support::{Broker, application, envelope};
 
 #[tokio::test]
@@ -54,4 +58,21 @@ async fn a_group_of_services_shares_the_events_of_all_users() {
     assert!(!one.is_empty() && !two.is_empty(), "both have a share: {} and {}", one.len(), two.len());
     assert_eq!(one.len() + two.len(), 12);
     assert!(one.iter().chain(&two).all(|event| event["user"] == event["data"][1]));
+}
+
+#[test]
+fn every_group_of_a_member_that_is_ending_chooses_another_member() {
+    let core = Core::new(&Config::default());
+    let sender = core.attach("sender", Some("alice"));
+    let [ending, first, second] = [(); 3].map(|()| core.attach("worker", Some("alice")));
+    for (member, groups) in [(&ending, &["one", "two"][..]), (&first, &["one"]), (&second, &["two"])] {
+        for group in groups {
+            let mut wanted = Subscribe::new("Work/*/*".parse().unwrap(), Role::Subscriber);
+            wanted.group = Some((*group).to_owned());
+            core.subscribe_as(member, &wanted);
+        }
+    }
+    ending.outbox().end(End::Detached);
+    core.send(&sender, &event("Work/Item/New", "")).unwrap();
+    assert_eq!([&first, &second].map(|member| core.take(member).len()), [1, 1]);
 }

@@ -11,5 +11,6 @@ mod history;
 mod load;
 mod pressure;
 mod replay;
+mod resume;
 mod retained;
 mod rights;

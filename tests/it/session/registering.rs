@@ -249,31 +249,6 @@ async fn registering_twice_is_refused_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn resume_is_declined_with_a_reason_and_without_a_token() {
-    let broker = Broker::start().await;
-    for resume in [json!(true), json!({"token": "abc", "seq": 7})] {
-        let mut peer = broker.raw("peer").await;
-        let reply = peer.register("peer", json!({"resume": resume})).await;
-        assert_eq!((&reply["data"]["Success"], &reply["data"]["Resumed"]), (&true.into(), &false.into()), "{reply}");
-        assert_eq!(reply["data"].get("ResumeToken"), None);
-        let documented = 8;
-        let more = reply["data"].as_object().unwrap().iter().skip(documented);
-        assert!(more.clone().any(|(key, value)| key != "Resumed" && value.is_string()), "a reason: {reply}");
-        peer.expect_nothing().await;
-    }
-}
-
-#[tokio::test]
-async fn a_will_is_refused_by_name() {
-    let broker = Broker::start().await;
-    let mut peer = broker.raw("peer").await;
-    let will = envelope("Sales/Agent/Gone", json!({}));
-    let reply = peer.register("peer", json!({"will": will})).await;
-    assert_eq!(reply["data"]["Success"], false, "{reply}");
-    assert!(reply["data"]["ErrorMessage"].as_str().unwrap().contains("will"), "{reply}");
-}
-
-#[tokio::test]
 async fn commands_echo_their_id_and_unknown_ones_are_named() {
     let broker = Broker::start().await;
     let mut peer = broker.app("peer").await;

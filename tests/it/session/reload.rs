@@ -200,9 +200,9 @@ async fn requests_and_channels_follow_the_new_configuration() {
     app.next_failure("Phone/Call/Dial", "NO_HANDLER").await;
     board.expect_nothing_from(&mut app).await;
 
-    broker.configure(&rows);
+    broker.configure(&format!("{channel}fold_case = true\n{rows}"));
     let line = broker.reload().await;
-    assert!(line.contains("need a restart: channels.Queue.scope"), "{line}");
+    assert!(line.contains("need a restart: channels.Queue.fold_case"), "{line}");
     app.ask("Phone/Call/Dial", "2").await;
     app.next_failure("Phone/Call/Dial", "NO_HANDLER").await;
 }
@@ -265,9 +265,8 @@ async fn a_hangup_during_the_start_does_not_end_the_broker() {
     // From the moment that it holds the signal (bit 0 of the mask).
     let holds = || {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
-        let mask =
-            status.lines().find_map(|line| line.strip_prefix("SigBlk:")).map(str::trim).unwrap_or("0").to_owned();
-        u64::from_str_radix(&mask, 16).is_ok_and(|mask| mask & 1 == 1)
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigBlk:"));
+        mask.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 1))
     };
     within("a start that holds SIGHUP", async {
         while !holds() {

@@ -47,7 +47,8 @@ impl Core {
     pub(crate) fn attach_in(&self, source: &str, user: Option<&str>, outbox: Outbox) -> Arc<Session> {
         let principal = user.map_or(Principal::Service, |user| Principal::User(user.into()));
         let identity = Identity::unproved(principal, Permissions::all());
-        let registration = Registration { source: source.into(), identity, echo: false, address: None, outbox };
+        let registration =
+            Registration { source: source.into(), identity, echo: false, will: None, address: None, outbox };
         self.router.attach(self.now, registration).unwrap()
     }
 
@@ -59,8 +60,14 @@ impl Core {
     ) -> Arc<Session> {
         let principal = user.map_or(Principal::Service, |user| Principal::User(user.into()));
         let identity = Identity::unproved(principal, permissions);
-        let registration =
-            Registration { source: source.into(), identity, echo: false, address: None, outbox: Outbox::new(limits) };
+        let registration = Registration {
+            source: source.into(),
+            identity,
+            echo: false,
+            address: None,
+            outbox: Outbox::new(limits),
+            will: None,
+        };
         self.router.attach(self.now, registration).unwrap()
     }
 

@@ -9,6 +9,7 @@ mod conversation;
 mod peer;
 mod tokens;
 
+pub(crate) mod client;
 pub(crate) mod core;
 pub(crate) mod frames;
 pub(crate) mod framing;

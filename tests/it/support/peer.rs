@@ -9,7 +9,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderName;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 
 use super::{Broker, Conversation, within};
 
@@ -300,6 +300,14 @@ impl Peer {
     pub(crate) async fn close(mut self) {
         self.conversation.add(&self.name, '>', "(close)");
         within("closing", self.socket.close(None)).await.unwrap();
+        while let Read::Text(_) = self.read().await {}
+    }
+
+    /// Closes with a status code, as a browser does when its page calls `close`, and waits for the broker's Close.
+    pub(crate) async fn close_with(mut self, code: u16) {
+        self.conversation.add(&self.name, '>', &format!("(close {code})"));
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        within("closing", self.socket.close(Some(frame))).await.unwrap();
         while let Read::Text(_) = self.read().await {}
     }
 

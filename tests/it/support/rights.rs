@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use switchboard::auth::{Permissions, Right, Rights, Rule};
+use switchboard::auth::{Permissions, Right, Rights, Rule, Rules};
 
 /// The name that refusals give.
 const FROM: &str = "role 'agent'";
@@ -14,7 +14,7 @@ pub(crate) fn permissions(text: &str) -> Permissions {
 }
 
 pub(crate) fn rights(text: &str) -> Rights {
-    let mut rights = [(); 4].map(|()| Right { allow: Arc::from([]), deny: Arc::from([]), from: FROM.into() });
+    let mut rights = [(); 4].map(|()| Right { allow: Rules::default(), deny: Rules::default(), from: FROM.into() });
     for clause in text.split(';') {
         let mut words = clause.split_whitespace().peekable();
         let denies = words.next_if_eq(&"deny").is_some();

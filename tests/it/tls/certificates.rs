@@ -219,7 +219,7 @@ async fn a_session_ends_with_a_reload_after_which_no_authority_vouches_for_its_c
 
     std::fs::write(files.path("ca.pem"), files.authority.pem()).unwrap();
     let line = broker.reload().await;
-    assert!(line.contains("ended=1"), "{line}");
+    assert!(line.contains("changed=\"tls.client_ca_file\" ended=1"), "{line}");
     let error = within("an error", ending.0.next()).await.unwrap().unwrap();
     assert!(error.to_text().unwrap().contains("UNAUTHENTICATED"), "{error}");
     let Some(Ok(Message::Close(Some(close)))) = within("a close", ending.0.next()).await else { panic!("no close") };

@@ -57,6 +57,22 @@ async fn a_broker_renews_its_own_certificate_when_the_warning_is_due() {
     assert_eq!(shown(&url, &folder).await, new.sha256);
 }
 
+/// Without the authority's key beside it, the broker does not renew it.
+#[tokio::test]
+async fn a_reload_warns_at_once_of_a_certificate_that_expires_soon() {
+    let (fresh, parent) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let folder = Folder::new(fresh.path().join("tls"));
+    folder.create(days_ago(1), "desk", &["localhost".parse().unwrap()], DAY * 397).unwrap();
+    let (broker, _url) = broker(&folder).await;
+    assert!(!broker.log().contains("expires in"), "{}", broker.log());
+    let (due, _) = due(&parent);
+    std::fs::remove_file(folder.authority_key()).unwrap();
+    std::fs::copy(due.certificate(), folder.certificate()).unwrap();
+    std::fs::copy(due.key(), folder.key()).unwrap();
+    broker.reload().await;
+    assert!(broker.log().contains("expires in 16 days"), "{}", broker.log());
+}
+
 #[tokio::test]
 async fn a_renewal_that_fails_is_logged_and_the_certificate_stays_in_use() {
     let (parent, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

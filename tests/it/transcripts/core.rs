@@ -191,6 +191,8 @@ impl Stage {
             }
             None => {}
         }
+        // A session that overflows while it is away ends soon after.
+        self.router.expire(self.now);
         self.close_ended();
     }
 

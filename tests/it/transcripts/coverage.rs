@@ -25,11 +25,13 @@ const TOPICS: &[&str] = &[
     "Publisher retry",
     "Register",
     "Renew",
+    "Resume",
     "Retained values",
     "Scope",
     "Session",
     "Subscribe",
     "Unsubscribe",
+    "Will",
 ];
 
 macro_rules! names {

@@ -57,6 +57,11 @@ fn key_sets() {
 }
 
 #[test]
+fn headers_of_proxies() {
+    replay("forwarded", targets::forwarded);
+}
+
+#[test]
 fn configurations() {
     replay("configuration", targets::configuration);
 }

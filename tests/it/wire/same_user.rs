@@ -92,9 +92,7 @@ async fn beyond_loopback_it_is_off_and_written_as_true_it_covers_every_address_o
 }
 
 /// The kernel shows the user id 0 for a socket that is closed. The broker, which is stopped meanwhile, finds such a one.
-#[tokio::test]
-async fn a_connection_whose_other_end_is_closed_is_nobodys() {
-    let broker = Broker::start().await;
+async fn assert_closed_end_is_refused(broker: &Broker) {
     broker.signal("STOP").await;
     let mut stream = TcpStream::connect(broker.address()).await.unwrap();
     stream.write_all(PROBE.as_bytes()).await.unwrap();
@@ -103,6 +101,50 @@ async fn a_connection_whose_other_end_is_closed_is_nobodys() {
     let response = read_response(&mut stream).await;
     assert_eq!((response.status, response.body.trim_end()), (403, REFUSAL));
     assert_eq!(http(broker.address(), PROBE).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_connection_whose_other_end_is_closed_is_nobodys() {
+    assert_closed_end_is_refused(&Broker::start().await).await;
+}
+
+/// A program of another user can use up descriptors and ports of the system. Here the broker has one descriptor left, with
+/// which it can read its files.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_reload_that_lacks_descriptors_does_not_turn_it_off() {
+    let broker = Broker::open_with("limits.rate = 100").await;
+    assert_closed_end_is_refused(&broker).await;
+    broker.configure("limits.rate = 101\nauth.mode = 'open'\n");
+    let before = descriptor_limits(&broker);
+    limit_descriptors(&broker, (second_free_descriptor(&broker), before.1));
+    let line = broker.reload().await;
+    limit_descriptors(&broker, before);
+    assert!(line.contains("changed=\"limits.rate\""), "{line}");
+    assert!(!broker.log().contains("http.same_user is off"), "{}", broker.log());
+    assert_closed_end_is_refused(&broker).await;
+}
+
+/// The soft and the hard limit.
+#[cfg(target_os = "linux")]
+fn descriptor_limits(broker: &Broker) -> (u64, u64) {
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", broker.process())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let mut limits = line.split_ascii_whitespace().map(|limit| limit.parse().unwrap());
+    (limits.next().unwrap(), limits.next().unwrap())
+}
+
+#[cfg(target_os = "linux")]
+fn second_free_descriptor(broker: &Broker) -> u64 {
+    let is_free = |number: &u64| !std::fs::exists(format!("/proc/{}/fd/{number}", broker.process())).unwrap();
+    (0..).filter(is_free).nth(1).unwrap()
+}
+
+#[cfg(target_os = "linux")]
+fn limit_descriptors(broker: &Broker, (soft, hard): (u64, u64)) {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let process = Pid::from_raw(broker.process().try_into().unwrap());
+    prlimit(process, Resource::Nofile, Rlimit { current: Some(soft), maximum: Some(hard) }).unwrap();
 }
 
 /// Proxies such as docker-proxy and `kubectl port-forward` run as root.

@@ -136,6 +136,27 @@ async fn a_path_that_is_taken_too_long_or_without_a_folder_is_exit_code_2() {
 }
 
 #[tokio::test]
+async fn its_mode_follows_os_users_at_a_reload() {
+    let (_folder, path) = place();
+    let toml = |more: &str| format!("{more}\nauth.mode = 'open'\n");
+    let broker = listening(&path, Some(&toml(""))).await;
+    for (os_users, expected) in [("['root']", 0o666), ("['root', 'daemon']", 0o666), ("[]", 0o600)] {
+        broker.configure(&toml(&format!("http.os_users = {os_users}")));
+        let line = broker.reload().await;
+        assert!(line.contains("changed=\"http.os_users\""), "{line}");
+        assert_eq!(mode(&path), expected, "{os_users}");
+    }
+    // Another file at the path is left alone.
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    broker.configure(&toml("http.os_users = ['root']"));
+    broker.reload().await;
+    assert_eq!(mode(&path), 0o640);
+    assert!(broker.log().contains("was not changed to fit http.os_users"), "{}", broker.log());
+}
+
+#[tokio::test]
 async fn the_socket_of_another_user_is_left_alone() {
     let Some(other) = OsUser::daemon() else { return };
     let (folder, path) = place();

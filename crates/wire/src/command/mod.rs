@@ -3,6 +3,7 @@
 //! Options are read one by one from raw JSON, so that a refusal can name the option and never contains a token. Commands
 //! use camelCase, the broker's notices ([`notice`]) `PascalCase`.
 
+mod acknowledge;
 mod options;
 mod recover;
 mod register;
@@ -10,7 +11,7 @@ mod renew;
 mod subscribe;
 
 pub use recover::Recover;
-pub use register::Register;
+pub use register::{Register, Resume, WillOption};
 pub use renew::Renew;
 pub use subscribe::{REPLIES_MAX, Retained, Role, RoleName, Subscribe, SubscriptionFilter, Unsubscribe};
 
@@ -42,6 +43,8 @@ pub enum Command {
     Cancel(String),
     /// `Connection/Ping`
     Ping,
+    /// `Connection/Acknowledge`, with the number of messages that the client has received.
+    Acknowledge(u64),
 }
 
 /// Reads one command. The envelope has its topic and subtopic.
@@ -60,6 +63,7 @@ const COMMANDS: &[(&str, &str, Read)] = &[
     ("Request", "Cancel", |it| read_cancel(it).map(Command::Cancel)),
     // Its data is ignored.
     ("Connection", "Ping", |_| Ok(Command::Ping)),
+    ("Connection", "Acknowledge", |it| acknowledge::read(it).map(Command::Acknowledge)),
 ];
 
 impl Command {

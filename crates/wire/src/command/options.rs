@@ -145,13 +145,13 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// Returns whether an object is given.
-    pub(super) fn is_object(self) -> Result<bool, Refusal> {
-        match self.json() {
-            None => Ok(false),
-            Some(json) if json.starts_with('{') => Ok(true),
-            Some(json) => Err(self.wrong("an object", json)),
+    /// Reads a whole number, which is at least 0. One that is too large is taken for the largest.
+    pub(super) fn count(self) -> Result<Option<u64>, Refusal> {
+        let Some(json) = self.json() else { return Ok(None) };
+        if json.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Ok(Some(json.parse().unwrap_or(u64::MAX)));
         }
+        Err(self.wrong("a whole number, at least 0", json))
     }
 
     /// Returns the refusal of a value of the wrong type.

@@ -1,13 +1,14 @@
 //! [`PeerOwners`]: which operating-system user owns the other end of a TCP connection of this host.
 //!
 //! The kernel answers for one connection by netlink (`sock_diag`). Where there is no netlink, such as in gVisor, `tables`
-//! reads all connections from `/proc`. Other systems than Linux do not say it.
+//! reads all connections from `/proc`. On other systems than Linux there is no way.
 
 #[cfg(target_os = "linux")]
 mod sock_diag;
 #[cfg(target_os = "linux")]
 mod tables;
 
+use std::io;
 use std::net::SocketAddr;
 
 #[cfg(target_os = "linux")]
@@ -38,28 +39,44 @@ impl PeerOwners {
 
 #[cfg(target_os = "linux")]
 impl PeerOwners {
-    /// Chooses how to look owners up, by trying it on a connection of its own. `None`: the system does not say it.
-    pub(in crate::server) fn open() -> Option<Self> {
-        Self::choose(SockDiag::open().ok())
+    /// Chooses how to look owners up, by trying it on a connection of its own. `None`: the system has no way to do it.
+    ///
+    /// # Errors
+    /// The attempt failed, for lack of descriptors or ports for example, which says nothing about the system.
+    pub(in crate::server) fn open() -> io::Result<Option<Self>> {
+        Self::choose(SockDiag::open())
     }
 
-    fn choose(sock_diag: Option<SockDiag>) -> Option<Self> {
-        let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).ok()?;
-        let local = listener.local_addr().ok()?;
-        let client = std::net::TcpStream::connect(local).ok()?;
-        let peer = client.local_addr().ok()?;
+    fn choose(sock_diag: io::Result<SockDiag>) -> io::Result<Option<Self>> {
+        let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+        let local = listener.local_addr()?;
+        let client = std::net::TcpStream::connect(local)?;
+        let peer = client.local_addr()?;
         let own = Some(rustix::process::geteuid().as_raw());
-        let sock_diag = sock_diag.filter(|it| it.owner(peer, local) == own);
-        let tables = || (tables::read().get(&(peer, local)).copied() == own).then(Tables::default);
-        sock_diag.map(Source::SockDiag).or_else(|| tables().map(Source::Tables)).map(Self)
+        match sock_diag.and_then(|it| Ok((it.find(peer, local)? == own).then_some(it))) {
+            Ok(Some(sock_diag)) => return Ok(Some(Self(Source::SockDiag(sock_diag)))),
+            Err(error) if is_shortage(&error) => return Err(error),
+            // There is no netlink here, or it does not know this connection.
+            Ok(None) | Err(_) => {}
+        }
+        let in_tables = tables::read()?.get(&(peer, local)).copied() == own;
+        Ok(in_tables.then(|| Self(Source::Tables(Tables::default()))))
     }
+}
+
+/// Returns whether an error says that the system has no more of something now.
+#[cfg(target_os = "linux")]
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS].map(Some).contains(&Errno::from_io_error(error))
 }
 
 #[cfg(not(target_os = "linux"))]
 impl PeerOwners {
     /// Returns `None`.
-    pub(in crate::server) fn open() -> Option<Self> {
-        None
+    #[expect(clippy::unnecessary_wraps, reason = "the same signature as on Linux")]
+    pub(in crate::server) fn open() -> io::Result<Option<Self>> {
+        Ok(None)
     }
 }
 

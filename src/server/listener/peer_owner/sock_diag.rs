@@ -43,13 +43,18 @@ impl SockDiag {
 
     /// Returns the user id of the socket at `own`, connected to `other`, if there is one and it is open.
     pub(super) fn owner(&self, own: SocketAddr, other: SocketAddr) -> Option<u32> {
-        let found = self.0.lock().ask(own, other).unwrap_or_else(|error| {
+        self.find(own, other).unwrap_or_else(|error| {
             tracing::debug!(%error, "the kernel did not say which user owns a connection");
             None
-        })?;
+        })
+    }
+
+    /// Returns the same, or why the kernel gave no answer.
+    pub(super) fn find(&self, own: SocketAddr, other: SocketAddr) -> io::Result<Option<u32>> {
+        let Some(found) = self.0.lock().ask(own, other)? else { return Ok(None) };
         let ends = (found.socket_id.source_address, found.socket_id.source_port);
         let is_asked = (ends.0.to_canonical(), ends.1) == (own.ip(), own.port());
-        (is_asked && is_owned(found.state, found.inode.into())).then_some(found.uid)
+        Ok((is_asked && is_owned(found.state, found.inode.into())).then_some(found.uid))
     }
 }
 

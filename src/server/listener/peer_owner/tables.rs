@@ -2,6 +2,7 @@
 //! thousands of connections, so one reading answers for all connections that were accepted before it began.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::sync::Mutex;
@@ -39,7 +40,11 @@ impl Tables {
             // Another task may have read the tables while this one waited for the lock.
             if reading.begun.is_none_or(|begun| begun < asked) {
                 let begun = Some(Instant::now());
-                let owners = tokio::task::spawn_blocking(read).await.unwrap_or_default();
+                let read = tokio::task::spawn_blocking(read).await.unwrap_or_else(|panicked| Err(panicked.into()));
+                let owners = read.unwrap_or_else(|error| {
+                    tracing::debug!(%error, "the tables of connections could not be read");
+                    Owners::new()
+                });
                 *reading = Reading { begun, owners };
             }
             if let Some(uid) = reading.owners.get(&ends) {
@@ -50,10 +55,17 @@ impl Tables {
     }
 }
 
-/// Reads both tables. One that is missing is empty.
-pub(super) fn read() -> Owners {
-    let texts = TABLES.map(|path| std::fs::read_to_string(path).unwrap_or_default());
-    texts.iter().flat_map(|text| text.lines().filter_map(owner)).collect()
+/// Reads both tables. One that does not exist is empty.
+pub(super) fn read() -> io::Result<Owners> {
+    let mut owners = Owners::new();
+    for path in TABLES {
+        match std::fs::read_to_string(path) {
+            Ok(text) => owners.extend(text.lines().filter_map(owner)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(owners)
 }
 
 /// The ends and the user id of a line, if its socket is open.

@@ -63,6 +63,14 @@ async fn a_listening_socket_is_not_the_owner_of_a_connection() {
 
 #[test]
 fn the_tables_are_used_only_where_netlink_is_missing() {
-    assert!(matches!(PeerOwners::open().unwrap().0, Source::SockDiag(_)));
-    assert!(matches!(PeerOwners::choose(None).unwrap().0, Source::Tables(_)));
+    assert!(matches!(PeerOwners::open().unwrap().unwrap().0, Source::SockDiag(_)));
+    let missing = || Err(rustix::io::Errno::AFNOSUPPORT.into());
+    assert!(matches!(PeerOwners::choose(missing()).unwrap().unwrap().0, Source::Tables(_)));
+}
+
+#[test]
+fn a_shortage_is_an_error_and_not_a_system_without_a_way() {
+    for shortage in [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE, rustix::io::Errno::NOBUFS] {
+        assert!(PeerOwners::choose(Err(shortage.into())).is_err(), "{shortage}");
+    }
 }

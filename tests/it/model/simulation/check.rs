@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use switchboard::connection::Effect;
-use switchboard::router::{Application, Listed, Outbox, Router, Session, Size};
+use switchboard::router::{Application, ApplicationState, Listed, Outbox, Router, Session, Size};
 use wire::CloseCode;
 use wire::Pattern;
-use wire::command::{Role, State};
+use wire::command::Role;
 
 use super::cast::Style;
 use super::inbox::{Due, Stage, What};
@@ -45,7 +45,7 @@ pub(super) fn presence_is_right(
 ) -> Held {
     let row = |it: &Application| {
         let since = start.0 + it.since.duration_since(start.1).unwrap_or_default();
-        ((it.user.clone(), it.source.clone()), (it.sessions, it.state == State::Active, since))
+        ((it.user.clone(), it.source.clone()), (it.sessions, it.state == ApplicationState::Active, since))
     };
     let shown: Vec<_> = shown.iter().map(row).collect();
     let mut expected: Vec<_> = model.applications(conn).into_iter().collect();

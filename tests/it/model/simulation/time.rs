@@ -214,7 +214,8 @@ impl World {
     fn clear_retained(&mut self) {
         let identity = Identity::unproved(Principal::Service, Permissions::default());
         let outbox = Settings::new(self.config.limits.clone()).outbox();
-        let registration = Registration { source: "janitor".to_owned(), identity, echo: false, address: None, outbox };
+        let registration =
+            Registration { source: "janitor".to_owned(), identity, echo: false, address: None, outbox, will: None };
         let janitor = self.router.attach(self.now, registration).unwrap();
         for pattern in self.model.only.clone() {
             // What a handler sends on its own triple is an event, also if nobody else may send one.

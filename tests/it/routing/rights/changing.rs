@@ -167,6 +167,23 @@ fn a_queue_that_becomes_short_relieves_its_publishers() {
 }
 
 #[test]
+fn the_notice_of_a_change_finds_room_in_a_queue_that_is_full_of_what_is_dropped() {
+    let core = core();
+    let sender = core.attach("sender", Some("alice"));
+    let app = core.attach_with("app", Some("alice"), OutboxLimits { messages: 10, ..WIDE });
+    core.subscribe(&app, "*/*/*");
+    let names = names(&core, &app);
+    core.send(&sender, &event("Phone/Call/Ring", "")).unwrap();
+    for _ in 1..10 {
+        core.send(&sender, &event("Payroll/Run/Start", "")).unwrap();
+    }
+    assert_eq!(app.outbox().depth().messages, app.outbox().depth().messages_max);
+    change(&core, &app, permissions("subscribe Phone/*/*"));
+    assert_eq!(app.outbox().ended(), None);
+    assert_eq!(taken(&core, &app, &names), (json!([[], ["*/*/*"], "RENEWED"]), vec!["Phone/Call/Ring".into()]));
+}
+
+#[test]
 fn a_request_that_waits_is_given_to_another_handler_or_fails() {
     for ordered in [false, true] {
         let core = core();

@@ -2,6 +2,7 @@
 //! whose envelopes an observer or a service receives (`users`), and rights that change (`changing`).
 
 mod changing;
+mod protecting;
 mod sending;
 mod subscribing;
 mod users;

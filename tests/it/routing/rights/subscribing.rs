@@ -5,8 +5,8 @@ use std::sync::Arc;
 use switchboard::auth::Permissions;
 use switchboard::config::{Channel, Config, Scope};
 use switchboard::router::Session;
-use wire::ErrorCode;
-use wire::command::{Role, Subscribe};
+use wire::command::{Role, Subscribe, SubscriptionFilter};
+use wire::{DecodeLimits, ErrorCode, decode};
 
 use crate::support::core::{Core, event};
 use crate::support::rights::permissions;
@@ -151,4 +151,24 @@ fn a_group_chooses_among_the_members_that_may_receive() {
     }
     assert_eq!(triples(&core, &agent), ["Phone/Call/Ring", "Phone/Call/End"].repeat(3));
     assert_eq!(triples(&core, &other), ["Payroll/Run/Start"].repeat(3));
+}
+
+#[test]
+fn a_subscription_that_ends_takes_no_event_from_another_one() {
+    for ends in ["Phone/*/*", "*/*/*", "*/Call/Ring"] {
+        let core = core();
+        let sender = core.attach("sender", Some("alice"));
+        let app = core.attach_as("app", Some("alice"), permissions(AGENT));
+        // All are narrowed, so each delivery is checked.
+        for pattern in ["Phone/*/*", "*/*/*", "*/Call/Ring"] {
+            core.subscribe(&app, pattern);
+        }
+        let text = event("Phone/Call/Ring", "");
+        let envelope = decode(&text, DecodeLimits::default()).unwrap();
+        let decision = core.router.decide(&sender, &envelope);
+        let filter = SubscriptionFilter { pattern: ends.parse().unwrap(), role: None, group: None, user: None };
+        core.router.unsubscribe_matching(core.now, &app, &filter).unwrap();
+        let routed = core.router.deliver(core.now, &sender, &envelope, decision).unwrap();
+        assert_eq!((triples(&core, &app).len(), routed.receipt.map(|it| it.receivers)), (1, Some(1)), "{ends}");
+    }
 }

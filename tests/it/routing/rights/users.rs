@@ -88,14 +88,14 @@ fn an_observer_of_everybody_receives_from_the_users_of_its_list() {
 fn a_service_receives_from_its_users_and_names_no_others() {
     let floor = Floor::new();
     floor.all_send("Phone/Agent/State", r#","retain":true"#);
+    // The last value of the shared channel is the boss's.
     floor.all_send("Board/Note/Last", r#","retain":true"#);
     floor.subscribe(&floor.service, "*/*/*", None).unwrap();
     let team = set(&["ann@a.example", "carol"]);
-    // The last value of the shared channel is the boss's.
-    assert_eq!(floor.users(&floor.service), team, "retained values");
-    for triple in ["Phone/Call/Ring", "Board/Note/Added"] {
+    assert_eq!(floor.users(&floor.service), set(&["ann@a.example", "boss", "carol"]), "retained values");
+    for (triple, users) in [("Phone/Call/Ring", team), ("Board/Note/Added", set(&USERS))] {
         floor.all_send(triple, "");
-        assert_eq!(floor.users(&floor.service), team, "{triple}");
+        assert_eq!(floor.users(&floor.service), users, "{triple}");
     }
     assert_eq!(floor.subscribe(&floor.service, "Phone/*/*", Some("carol")), Ok(()));
     assert_eq!(floor.subscribe(&floor.service, "Phone/*/*", Some("ben@b.example")), Err(ErrorCode::Forbidden));
@@ -110,20 +110,19 @@ fn a_service_receives_from_its_users_and_names_no_others() {
 }
 
 #[test]
-fn a_service_handles_the_requests_of_its_users() {
+fn a_service_handles_the_requests_of_its_users_and_on_a_shared_channel_those_of_all() {
     let floor = Floor::new();
     let role = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
-    for pattern in ["Crm/Case/Get", "Board/Case/Get"] {
+    for (pattern, is_handled) in [("Crm/Case/Get", [true, false, true]), ("Board/Case/Get", [true; 3])] {
         floor.core.subscribe_as(&floor.service, &Subscribe::new(pattern.parse().unwrap(), role.clone()));
-        for (agent, is_its) in floor.agents.iter().zip([true, false, true]) {
+        let mut handled = BTreeSet::new();
+        for ((agent, user), is_handled) in floor.agents.iter().zip(USERS).zip(is_handled) {
             let sent = floor.core.send(agent, &event(pattern, r#","timeout":1000"#));
-            assert_eq!(
-                sent.map_err(|it| it.refusal.code).err(),
-                (!is_its).then_some(ErrorCode::NoHandler),
-                "{pattern}"
-            );
+            let refused = sent.map_err(|it| it.refusal.code).err();
+            assert_eq!(refused, (!is_handled).then_some(ErrorCode::NoHandler), "{pattern}");
+            handled.extend(is_handled.then(|| user.to_owned()));
         }
-        assert_eq!(floor.users(&floor.service), set(&["ann@a.example", "carol"]), "{pattern}");
+        assert_eq!(floor.users(&floor.service), handled, "{pattern}");
     }
 }
 

@@ -62,6 +62,11 @@ macro_rules! transcripts_for_everyone {
             register_several_sessions
             renew_in_open_mode
             renew_the_same_row
+            resume_acknowledging
+            resume_asking
+            resume_off
+            resume_reasons
+            resume_two_connections
             retained_again
             retained_clearing
             retained_limit
@@ -135,6 +140,9 @@ macro_rules! transcripts_for_everyone {
             unsubscribe_a_handler
             unsubscribe_by_id
             unsubscribe_by_pattern
+            will_is_an_event
+            will_order
+            will_refused
         }
     };
 }
@@ -154,6 +162,14 @@ macro_rules! transcripts_with_a_clock {
             publisher_retry_time
             register_in_time
             renew_before_the_end
+            resume_coming_back
+            resume_exclusive_source
+            resume_grace
+            resume_overflow
+            resume_proof
+            resume_requests
+            resume_two_tokens
+            resume_will
             rule_1_4_more_restarts_the_clock
             rule_2_12_a_missed_time_limit
             rule_2_14_a_configured_time_limit

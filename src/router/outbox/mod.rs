@@ -3,13 +3,19 @@
 //! The router pushes; the session's own connection takes. A push checks the bounds first and refuses before it stores. A
 //! full outbox ends, and its connection closes the session with the reason. Frames leave in the order in which they were
 //! pushed; the frames of a [`Replay`] leave where the replay was pushed. Nothing here waits but the `poll_*` functions.
+//!
+//! The outbox of a resumable session keeps what was taken until the client acknowledges it (`window`). Then the queue begins
+//! with what was taken, and only one connection may take: a later one replaces it (`taker`).
 
-use std::collections::{BTreeSet, VecDeque};
+mod taker;
+mod window;
+
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use wire::CloseCode;
 use wire::notice::Depth;
@@ -18,6 +24,8 @@ use crate::router::pressure::Holdup;
 use crate::router::replay::Replay;
 use crate::router::wake::wake;
 use crate::websocket::{Frame, FrameMemory};
+pub use taker::Taker;
+pub(super) use window::{Shed, Unresumable, Window};
 
 /// How often a session is warned that it lags (docs/protocol.md, Pressure).
 const LAGGING_EVERY: Duration = Duration::from_secs(1);
@@ -89,6 +97,8 @@ pub enum End {
     Longest,
     /// The broker closes the session, with this code and these words.
     Close(CloseCode, &'static str),
+    /// Another connection takes what waits for the session. Only the connection that it replaces is told so.
+    Replaced,
 }
 
 /// What [`Outbox::take`] found besides frames.
@@ -98,8 +108,12 @@ pub struct Taken {
     pub lagging: Option<Depth>,
     /// How many events were dropped since the last look.
     pub dropped: u64,
+    /// When the proof of the session ends at the latest, if a reload has decided that since the last look.
+    pub proof_end: Option<Instant>,
     /// The next thing in the queue: the taker pulls its frames, and puts it back until it is exhausted.
     pub replay: Option<Box<Replay>>,
+    /// The next thing in the queue of a resumable session is a replay: see [`Taker::take_replay`].
+    pub replay_waits: bool,
 }
 
 /// A session's outbound queue.
@@ -113,6 +127,12 @@ pub struct Outbox {
 #[derive(Default)]
 struct State {
     queue: VecDeque<Entry>,
+    /// How many entries at the beginning of the queue were taken and are kept; 0 unless the session is resumable.
+    kept: usize,
+    /// Which connection may take; 0 unless the session is resumable.
+    attachment: u64,
+    /// What a resumable session keeps.
+    window: Option<Box<Window>>,
     messages: usize,
     bytes: usize,
     droppable: usize,
@@ -126,6 +146,8 @@ struct State {
     /// How often the queue came under half.
     reliefs: u64,
     end: Option<End>,
+    /// A reload decided that the proof of the session ends at this time, and the session's own task does not know it yet.
+    proof_end: Option<Instant>,
     /// The permissions of the session have changed, so every event is checked under the lock.
     checks: bool,
     /// The task that waits for something to take.
@@ -213,30 +235,27 @@ impl Outbox {
         });
     }
 
-    /// Calls `change` while nothing is pushed or taken. Returns the events and requests that wait.
-    pub(super) fn hold(&self, change: impl FnOnce()) -> Vec<(Frame, Kind)> {
+    /// Calls `change`, then drops the waiting events and requests for which `may_stay` returns `false`, while nothing is
+    /// pushed or taken. Returns what it has dropped.
+    pub(super) fn hold(
+        &self,
+        now: Instant,
+        change: impl FnOnce(),
+        may_stay: impl Fn(&Frame, Kind) -> bool,
+    ) -> Vec<Frame> {
         let mut state = self.state.lock();
         state.checks = true;
         change();
-        let waiting = state.queue.iter().filter_map(|entry| match entry {
-            Entry::Frame(frame, _, kind @ (Kind::Event | Kind::Request)) => Some((frame.clone(), *kind)),
-            Entry::Frame(_, _, Kind::Other) | Entry::Replay(_) => None,
-        });
-        waiting.collect()
-    }
-
-    /// Removes these frames, as far as they wait still. Returns those that it has removed.
-    pub(super) fn withdraw(&self, now: Instant, frames: &[Frame]) -> Vec<Frame> {
-        // The very frames, not others with the same text.
-        let wanted: BTreeSet<_> = frames.iter().map(|frame| frame.wire().as_ptr()).collect();
-        let mut state = self.state.lock();
         let was_over_half = state.over_half(self.limits);
-        let mut withdrawn = Vec::new();
-        for entry in std::mem::take(&mut state.queue) {
+        let mut dropped = Vec::new();
+        let (numbered, counted_from) = (state.numbered(), state.counted_from());
+        for (at, entry) in std::mem::take(&mut state.queue).into_iter().enumerate() {
             match entry {
-                Entry::Frame(frame, on_full, kind) if wanted.contains(&frame.wire().as_ptr()) => {
-                    state.uncount(&Entry::Frame(frame.clone(), on_full, kind));
-                    withdrawn.push(frame);
+                Entry::Frame(frame, on_full, kind @ (Kind::Event | Kind::Request))
+                    if at >= numbered && !may_stay(&frame, kind) =>
+                {
+                    state.forget(&Entry::Frame(frame.clone(), on_full, kind), at >= counted_from);
+                    dropped.push(frame);
                 }
                 entry => state.queue.push_back(entry),
             }
@@ -244,15 +263,30 @@ impl Outbox {
         let relieved = state.note_relief(now, self.limits, was_over_half).then(|| std::mem::take(&mut state.relief));
         drop(state);
         relieved.into_iter().flatten().for_each(Waker::wake);
-        withdrawn
+        dropped
     }
 
     /// Takes up to `most` frames, oldest first, and stops at a replay.
     pub fn take(&self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
-        let mut state = self.state.lock();
+        self.taker(0).take(now, most, frames)
+    }
+
+    /// Takes from an outbox that keeps nothing.
+    #[inline]
+    fn take_plain(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        now: Instant,
+        most: usize,
+        frames: &mut Vec<Frame>,
+    ) -> Taken {
         let was_over_half = state.over_half(self.limits);
-        let mut taken =
-            Taken { lagging: state.lagging.take(), dropped: std::mem::take(&mut state.dropped), replay: None };
+        let mut taken = Taken {
+            lagging: state.lagging.take(),
+            dropped: std::mem::take(&mut state.dropped),
+            proof_end: state.proof_end.take(),
+            ..Taken::default()
+        };
         let count = most.min(state.queue.len());
         frames.reserve(count);
         for _ in 0..count {
@@ -279,8 +313,9 @@ impl Outbox {
     pub fn put_back(&self, replay: Box<Replay>) {
         let mut state = self.state.lock();
         if state.end.is_none() {
+            let front = state.kept;
             state.first += usize::from(replay.comes_first());
-            state.queue.push_front(Entry::Replay(replay));
+            state.queue.insert(front, Entry::Replay(replay));
         }
     }
 
@@ -288,6 +323,9 @@ impl Outbox {
     pub fn end(&self, end: End) {
         self.change(|state| {
             state.end.get_or_insert(end);
+            if end == End::Detached {
+                state.close_window();
+            }
         });
     }
 
@@ -333,32 +371,29 @@ impl Outbox {
         state.bytes + replays.sum::<usize>()
     }
 
+    /// Wakes the session's own task, which finds out with [`Outbox::take`] or [`Outbox::take_proof_end`] that the proof of its
+    /// session ends at this time, if not earlier.
+    pub(super) fn set_proof_end(&self, at: Instant) {
+        let mut state = self.state.lock();
+        state.proof_end = Some(state.proof_end.map_or(at, |other| other.min(at)));
+        let wakers = [state.taker.take(), state.end_waker.take()];
+        drop(state);
+        wakers.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// When the proof of the session ends at the latest, if a reload has decided that since the last look.
+    pub fn take_proof_end(&self) -> Option<Instant> {
+        self.state.lock().proof_end.take()
+    }
+
     /// Why the outbox ended, if it did.
     pub fn ended(&self) -> Option<End> {
         self.state.lock().end
     }
 
-    /// Ready when there is something to take, or the outbox ended.
+    /// Ready when there is something to take, a new end of the proof included, or the outbox ended.
     pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.state.lock();
-        if !state.is_empty() || state.end.is_some() {
-            return Poll::Ready(());
-        }
-        match &mut state.taker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
-        }
-        Poll::Pending
-    }
-
-    /// Ready when the outbox ended. The connection polls this while its peer takes nothing.
-    pub fn poll_end(&self, cx: &mut Context<'_>) -> Poll<End> {
-        let mut state = self.state.lock();
-        if let Some(end) = state.end {
-            return Poll::Ready(end);
-        }
-        state.end_waker = Some(cx.waker().clone());
-        Poll::Pending
+        self.taker(0).poll_ready(cx)
     }
 
     /// A publisher begins to wait for the queue. Returns what [`Outbox::is_relieved_since`] takes, and how long the
@@ -468,6 +503,9 @@ impl State {
         if self.end.is_some() {
             return Err(PushError::Closed);
         }
+        if self.is_away() {
+            return self.push_away(now, memory, frame, on_full, kind);
+        }
         while !self.fits(limits, frame.len()) && self.droppable > 0 {
             self.drop_oldest();
         }
@@ -523,9 +561,11 @@ impl State {
 
     fn drop_oldest(&mut self) {
         let is_droppable = |entry: &Entry| matches!(entry, Entry::Frame(_, OnFull::Drop, _));
-        let Some(oldest) = self.queue.iter().position(is_droppable) else { return };
-        if let Some(entry) = self.queue.remove(oldest) {
-            self.uncount(&entry);
+        let first = self.droppable_from();
+        let Some(oldest) = self.queue.iter().skip(first).position(is_droppable) else { return };
+        if let Some(entry) = self.queue.remove(first + oldest) {
+            let is_counted = !self.is_away();
+            self.forget(&entry, is_counted);
             self.dropped += 1;
         }
     }
@@ -550,6 +590,7 @@ impl State {
     /// Drops the queue at once: the peer reads nothing, and the memory is needed for others.
     fn discard(&mut self, end: End) {
         self.end = Some(end);
+        self.close_window();
         self.queue = VecDeque::new();
         (self.messages, self.bytes, self.droppable, self.first) = (0, 0, 0, 0);
     }
@@ -568,7 +609,7 @@ impl State {
     }
 
     fn is_empty(&self) -> bool {
-        self.queue.is_empty() && self.lagging.is_none() && self.dropped == 0
+        self.queue.len() == self.kept && self.lagging.is_none() && self.dropped == 0
     }
 
     fn is_relieved_since(&self, limits: OutboxLimits, reliefs: u64) -> bool {

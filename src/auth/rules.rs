@@ -1,0 +1,175 @@
+//! [`Rules`]: the patterns of a right, of which most are told from a triple without a look at their text.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use wire::{Pattern, Triple};
+
+use super::Rule;
+
+/// The rules that allow, or those that deny. They do not change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    rules: Arc<[Rule]>,
+    /// Those of `rules`, in the same order.
+    outlines: Arc<[Four]>,
+}
+
+impl Rules {
+    /// The first rule whose pattern matches the triple without regard to ASCII case.
+    #[must_use]
+    pub fn first_match(&self, triple: &Triple<'_>) -> Option<&Rule> {
+        if self.outlines.is_empty() {
+            return None;
+        }
+        let outline = outline_of(triple);
+        for (number, four) in self.outlines.iter().enumerate() {
+            if four.may_match(outline)
+                && let Some(rule) = self.first_match_in(number, four, outline, triple)
+            {
+                return Some(rule);
+            }
+        }
+        None
+    }
+
+    fn first_match_in(&self, number: usize, four: &Four, outline: u32, triple: &Triple<'_>) -> Option<&Rule> {
+        let rules = self.rules.iter().skip(number * FOUR).zip(four.each());
+        let mut candidates = rules.filter(|(_, it)| it.may_match(outline)).map(|(rule, _)| rule);
+        candidates.find(|rule| rule.pattern.matches_any_case(triple))
+    }
+}
+
+impl FromIterator<Rule> for Rules {
+    fn from_iter<I: IntoIterator<Item = Rule>>(rules: I) -> Self {
+        let rules: Arc<[Rule]> = rules.into_iter().collect();
+        let outlines = rules.chunks(FOUR).map(Four::of).collect();
+        Self { rules, outlines }
+    }
+}
+
+impl Deref for Rules {
+    type Target = [Rule];
+
+    fn deref(&self) -> &[Rule] {
+        &self.rules
+    }
+}
+
+/// How many patterns are compared at once, which is what the registers of every processor hold.
+const FOUR: usize = 4;
+
+/// The outlines of four patterns. An outline is a few bits of each part: of its length, and of its last letter without
+/// regard to ASCII case. Places without a pattern match nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Four {
+    outlines: [u32; FOUR],
+    masks: [u32; FOUR],
+}
+
+/// The outline of one pattern.
+#[derive(Clone, Copy)]
+struct Outline {
+    outline: u32,
+    /// The bits that count: those of a wildcard do not.
+    mask: u32,
+}
+
+impl Outline {
+    #[inline]
+    fn may_match(self, triple: u32) -> bool {
+        (self.outline ^ triple) & self.mask == 0
+    }
+}
+
+impl Four {
+    fn of(rules: &[Rule]) -> Self {
+        let mut four = Self { outlines: [u32::MAX; FOUR], masks: [u32::MAX; FOUR] };
+        for ((rule, outline), mask) in rules.iter().zip(&mut four.outlines).zip(&mut four.masks) {
+            let Pattern { channel, topic, subtopic } = &rule.pattern;
+            let parts = [channel, topic, subtopic].map(Option::as_deref);
+            *outline = join(parts.map(|part| part.map_or(0, outline_of_part)));
+            *mask = join(parts.map(|part| part.map_or(0, |_| PART)));
+        }
+        four
+    }
+
+    /// Whether one of the patterns may match a triple with this outline. If not, none of them does.
+    #[inline]
+    fn may_match(&self, triple: u32) -> bool {
+        // Without a branch for each, so that the compiler compares them all at once.
+        self.each().fold(false, |any, it| any | it.may_match(triple))
+    }
+
+    #[inline]
+    fn each(&self) -> impl Iterator<Item = Outline> {
+        self.outlines.iter().zip(&self.masks).map(|(&outline, &mask)| Outline { outline, mask })
+    }
+}
+
+/// All bits of a part.
+const PART: u32 = 0x3FF;
+
+#[inline]
+fn outline_of(triple: &Triple<'_>) -> u32 {
+    join([&triple.channel, &triple.topic, &triple.subtopic].map(|part| outline_of_part(part)))
+}
+
+/// ASCII letters have the same lowest five bits in both cases.
+#[inline]
+fn outline_of_part(part: &str) -> u32 {
+    let len = u32::try_from(part.len() & 0x1F).unwrap_or_default();
+    let last = part.as_bytes().last().map_or(0, |&last| u32::from(last) & 0x1F);
+    len << 5 | last
+}
+
+#[inline]
+fn join([channel, topic, subtopic]: [u32; 3]) -> u32 {
+    channel << 20 | topic << 10 | subtopic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_match_is_the_one_that_a_look_at_every_pattern_finds() {
+        let long = "n".repeat(128);
+        let names = ["Call", "call", "CALL", "Cell", "C", "Queue", "@", "`", "é", "[", "{", long.as_str()];
+        let mut triples = Vec::new();
+        for channel in names {
+            for topic in names {
+                triples.extend(names.map(|subtopic| Triple::new(channel, topic, subtopic)));
+            }
+        }
+        let patterns = [
+            "Queue/*/C",
+            "call/Cell/C",
+            "*/Call/CELL",
+            "@/é/[",
+            "C/`/*",
+            "*/{/*",
+            &format!("*/{long}/Call"),
+            "Queue/queue/*",
+            "*/*/Queue",
+        ];
+        for count in 0..=patterns.len() {
+            let rule = |it: &&str| Rule { pattern: it.parse().unwrap(), from: "role 'agent'".into() };
+            let rules: Rules = patterns[..count].iter().map(rule).collect();
+            let found = triples.iter().map(|triple| rules.first_match(triple));
+            let expected = triples.iter().map(|triple| rules.iter().find(|it| it.pattern.matches_any_case(triple)));
+            assert!(found.eq(expected), "{count} patterns");
+            let matched = triples.iter().filter(|triple| rules.first_match(triple).is_some()).count();
+            assert!(matched < triples.len() && (matched > 0 || count == 0), "{matched} of {} match", triples.len());
+        }
+    }
+
+    #[test]
+    fn most_patterns_of_a_role_are_told_from_a_triple_by_their_outlines() {
+        let rule = |it: &str| Rule { pattern: it.parse().unwrap(), from: "role 'agent'".into() };
+        let rules = ["Phone/Call/Held", "Phone/Call/Missed", "Desk/*/*", "Salesforce/Agent/*"].map(rule);
+        let four = Four::of(&rules);
+        assert!(!four.may_match(outline_of(&Triple::new("Phone", "Call", "Ringing"))));
+        assert!(four.may_match(outline_of(&Triple::new("desk", "Lamp", "On"))));
+    }
+}

@@ -1,0 +1,101 @@
+//! [`Taker`]: an outbox as the one connection sees it that may take from it.
+//!
+//! Two connections can have one resumable session for a moment, because a client may return before the broker has noticed
+//! that its connection was lost. Each has a number, and the outbox gives only to the one that it knows.
+
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use super::{End, Outbox, Taken};
+use crate::router::replay::Replay;
+use crate::websocket::Frame;
+
+/// An outbox, as a connection takes from it.
+#[derive(Clone, Copy)]
+pub struct Taker<'o> {
+    outbox: &'o Outbox,
+    attachment: u64,
+}
+
+impl Outbox {
+    /// The outbox as the connection with this number sees it: 0 unless the session is resumable.
+    #[inline]
+    pub fn taker(&self, attachment: u64) -> Taker<'_> {
+        Taker { outbox: self, attachment }
+    }
+}
+
+impl Taker<'_> {
+    /// Takes up to `most` frames, oldest first, and stops at a replay. What a resumable session is sent is kept.
+    pub fn take(self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
+        let mut state = self.outbox.state.lock();
+        if state.attachment != self.attachment {
+            return Taken::default();
+        }
+        if state.window.is_none() {
+            return self.outbox.take_plain(state, now, most, frames);
+        }
+        let limits = self.outbox.limits;
+        let was_over_half = state.over_half(limits);
+        let taken = state.take_kept(now, self.outbox.memory.as_ref(), most, frames);
+        let relieved = state.note_relief(now, limits, was_over_half).then(|| std::mem::take(&mut state.relief));
+        drop(state);
+        relieved.into_iter().flatten().for_each(Waker::wake);
+        taken
+    }
+
+    /// Takes the replay with which the queue of a resumable session begins. [`Taker::put_pulled`] has to follow before
+    /// another connection can replace this one.
+    pub fn take_replay(self) -> Option<Box<Replay>> {
+        let mut state = self.outbox.state.lock();
+        if state.attachment == self.attachment { state.take_replay() } else { None }
+    }
+
+    /// Keeps the frames that a replay gave, which have been taken, and puts the rest of it back.
+    pub fn put_pulled(self, now: Instant, pulled: &[Frame], rest: Option<Box<Replay>>) {
+        let mut state = self.outbox.state.lock();
+        if state.attachment == self.attachment {
+            state.put_pulled(now, self.outbox.memory.as_ref(), pulled, rest);
+        }
+    }
+
+    /// The client has received this number of messages of the session. Returns whether that can be.
+    pub fn acknowledge(self, received: u64) -> bool {
+        let mut state = self.outbox.state.lock();
+        state.attachment == self.attachment && state.acknowledge(received)
+    }
+
+    /// Why the outbox ended for this connection, if it did.
+    pub fn ended(self) -> Option<End> {
+        let state = self.outbox.state.lock();
+        if state.attachment == self.attachment { state.end } else { Some(End::Replaced) }
+    }
+
+    /// Ready when there is something to take, a new end of the proof included, or the outbox ended.
+    pub fn poll_ready(self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.outbox.state.lock();
+        let has_news = state.end.is_some() || state.proof_end.is_some() || state.attachment != self.attachment;
+        if !state.is_empty() || has_news {
+            return Poll::Ready(());
+        }
+        match &mut state.taker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Ready when the outbox ended, or with `None` when there is a new end of the proof. The connection polls this while its
+    /// peer takes nothing.
+    pub fn poll_end(self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+        let mut state = self.outbox.state.lock();
+        if state.attachment != self.attachment {
+            return Poll::Ready(Some(End::Replaced));
+        }
+        if state.end.is_some() || state.proof_end.is_some() {
+            return Poll::Ready(state.end);
+        }
+        state.end_waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}

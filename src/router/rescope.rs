@@ -1,0 +1,57 @@
+//! [`Router::rescope`]: channels whose scope a reload has changed.
+//!
+//! Subscriptions that name such a channel are in the index for the old scope, so they end, and the session subscribes again.
+//! Those for all channels are listed for both scopes and stay. Retained values of the channel are removed: they belong to
+//! one user, or to all, as the old scope says.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::router::Router;
+use crate::router::change::{Reason, tell};
+use crate::router::index::Subscription;
+use crate::router::session::Session;
+
+impl Router {
+    /// Ends what these channels have under their old scopes. The policy with the new ones is in force: whatever is made from
+    /// now on has them, and a session that subscribes at the same time is either found here or subscribes by the new scope.
+    pub(super) fn rescope(&self, now: Instant, channels: &BTreeSet<String>) {
+        if channels.is_empty() {
+            return;
+        }
+        self.retained.remove_channels(channels);
+        let mut sessions = Vec::new();
+        self.presence.each(|session| sessions.push(Arc::clone(session)));
+        for session in &sessions {
+            self.end_on(now, session, channels);
+        }
+    }
+
+    /// Ends the subscriptions of a session that name one of these channels. Their requests go on, or go to other handlers, as
+    /// after Unsubscribe.
+    fn end_on(&self, now: Instant, session: &Arc<Session>, channels: &BTreeSet<String>) {
+        let names_one =
+            |it: &Arc<Subscription>| it.pattern.channel.as_deref().is_some_and(|channel| channels.contains(channel));
+        let mut holds = session.holds.lock();
+        if holds.is_closed() || !holds.subscriptions.iter().any(names_one) {
+            return;
+        }
+        let ended: Vec<_> = holds.subscriptions.extract_if(.., |it| names_one(it)).collect();
+        // Nothing is pushed meanwhile, and what was decided before is checked from then on.
+        let change = || {
+            for subscription in &ended {
+                subscription.listing.end();
+                subscription.checked.store(true, Ordering::Relaxed);
+            }
+        };
+        // What waits stays.
+        session.outbox().hold(now, change, |_, _| true);
+        tell(now, session, &ended, &[], Reason::Scope);
+        drop(holds);
+        for subscription in &ended {
+            self.unlist(now, subscription);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! [`Router::register`]: sessions that outlive their connection, and how they continue.
+//!
+//! `line` is which connection a session has, `token` proves which session a client had, `away` is a session without a
+//! connection and how it ends, `kept` counts what is kept for all of them. What is kept for one is in its outbox
+//! (`outbox/window.rs`).
+
+mod away;
+pub(in crate::router) mod kept;
+mod line;
+mod token;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use secrecy::ExposeSecret;
+use tokio::sync::Notify;
+use wire::command;
+use zeroize::Zeroizing;
+
+use crate::config;
+use crate::router::end::Ending;
+use crate::router::outbox::{End, Unresumable, Window};
+use crate::router::presence::Change;
+use crate::router::session::{Registration, Role, Session};
+use crate::router::{NotAttached, Router, SessionId};
+use away::Away;
+pub use away::Left;
+use kept::Kept;
+pub(in crate::router) use line::Resumable;
+use line::Stage;
+pub use line::{Allowances, HeldLine};
+use token::{Token, TokenKey};
+
+/// All resumable sessions.
+pub(in crate::router) struct Resumes {
+    kept: Arc<Kept>,
+    key: TokenKey,
+    /// Attachments that were made.
+    attachments: AtomicU64,
+    by_id: DashMap<SessionId, Known, foldhash::fast::RandomState>,
+    away: Mutex<Away>,
+}
+
+/// A session whose tokens the broker knows.
+enum Known {
+    Alive(Arc<Session>),
+    /// It overflowed while it was away. The answer is remembered until this time.
+    Overflowed(Instant),
+}
+
+/// What a client asks for when it registers.
+pub struct Wanted<'a> {
+    /// Whether the session is to be resumable, or which one is to continue.
+    pub resume: &'a command::Resume,
+    /// Whether it receives its own events, if that is said.
+    pub echo: Option<bool>,
+    /// A session that continues keeps its will, because this Register says nothing of one.
+    pub keeps_will: bool,
+    /// The number of the last reload when its identity was verified.
+    pub reloads: u64,
+}
+
+/// A session that a connection has registered.
+pub struct Registered {
+    /// The session.
+    pub session: Arc<Session>,
+    /// The number of the connection, as its session knows it; 0 unless the session is resumable.
+    pub attachment: u64,
+    /// What the client is told of that, if it asked.
+    pub resumption: Resumption,
+}
+
+/// What a client is told of its wish to resume, or to be resumable.
+pub enum Resumption {
+    /// Nothing: it did not ask.
+    NotAsked,
+    /// No session is resumable. If it named one, that is not known.
+    Off {
+        /// Why its session does not continue.
+        reason: Option<ResumeReason>,
+    },
+    /// A resumable session has begun.
+    Begun {
+        /// With what it can continue.
+        ticket: Ticket,
+        /// Why another one does not continue, if the client named one.
+        reason: Option<ResumeReason>,
+    },
+    /// The session continues.
+    Resumed {
+        /// With what it can continue again.
+        ticket: Ticket,
+        /// How many messages are sent again.
+        replayed: u64,
+        /// How many messages of the client were taken in.
+        received: u64,
+        /// How much of its rates it has used.
+        allowances: Option<Allowances>,
+    },
+}
+
+/// With what a session can continue.
+pub struct Ticket {
+    /// The token.
+    pub token: Zeroizing<String>,
+    /// For how long after the loss of its connection.
+    pub grace: Duration,
+}
+
+/// Why a session does not continue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResumeReason {
+    /// The token was never issued here, or its session has ended.
+    Unknown,
+    /// What was kept for it while it was away went beyond its bounds.
+    Overflowed,
+    /// It has another source, principal or permissions.
+    Identity,
+    /// The token was used.
+    Replaced,
+    /// The client has received more than was sent.
+    Ahead,
+    /// A message that it has not received is no longer kept.
+    TooFar,
+}
+
+impl ResumeReason {
+    /// The word on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "UNKNOWN",
+            Self::Overflowed => "OVERFLOWED",
+            Self::Identity => "IDENTITY",
+            Self::Replaced => "REPLACED",
+            Self::Ahead => "AHEAD",
+            Self::TooFar => "TOO_FAR",
+        }
+    }
+}
+
+impl From<Unresumable> for ResumeReason {
+    fn from(why: Unresumable) -> Self {
+        match why {
+            Unresumable::Ahead => Self::Ahead,
+            Unresumable::TooFar => Self::TooFar,
+        }
+    }
+}
+
+/// What became of an attempt to continue a session.
+enum Attempt {
+    Resumed(Registered),
+    /// There was a reload since the identity was verified.
+    Outdated,
+    /// Another session begins.
+    Failed(ResumeReason),
+    /// Another session begins, and this one ends unless the connection with this number was replaced.
+    Ends(ResumeReason, Arc<Session>, u64),
+}
+
+impl Resumes {
+    pub(in crate::router) fn new(limits: &config::Resume, key: &[u8; 32], earlier: Arc<Notify>) -> Self {
+        Self {
+            kept: Arc::new(Kept::new(limits, earlier)),
+            key: TokenKey::new(key),
+            attachments: AtomicU64::new(1),
+            by_id: DashMap::default(),
+            away: Mutex::default(),
+        }
+    }
+
+    /// Puts other limits in force.
+    pub(in crate::router) fn set_limits(&self, limits: &config::Resume) {
+        self.kept.set(limits);
+    }
+
+    pub(in crate::router) fn kept(&self) -> &Kept {
+        &self.kept
+    }
+
+    /// The number of sessions whose tokens are known.
+    pub(in crate::router) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    fn attachment(&self) -> u64 {
+        self.attachments.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Makes a session resumable that nobody else knows yet. Returns the number of its connection.
+    fn make_resumable(&self, session: &mut Session) -> u64 {
+        let attachment = self.attachment();
+        session.outbox().keep_sent(Window::new(Arc::clone(&self.kept), session.number), attachment);
+        session.resumable = Some(Box::new(Resumable::new(attachment)));
+        attachment
+    }
+
+    /// The session of a token, and the number of the token.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn find(&self, now: Instant, token: &str) -> Result<(Arc<Session>, u64), ResumeReason> {
+        let token = self.key.read(token).ok_or(ResumeReason::Unknown)?;
+        match self.by_id.get(&token.session).as_deref() {
+            Some(Known::Alive(session)) => Ok((Arc::clone(session), token.number)),
+            Some(Known::Overflowed(until)) if *until > now => Err(ResumeReason::Overflowed),
+            Some(Known::Overflowed(_)) | None => Err(ResumeReason::Unknown),
+        }
+    }
+}
+
+impl Router {
+    /// Registers a session, or lets one continue. `None`: there was a reload since its identity was verified, so it has to be
+    /// verified again.
+    ///
+    /// # Errors
+    /// Those of [`Router::attach`]. Nothing has changed then.
+    pub fn register(
+        &self,
+        now: Instant,
+        registration: Registration,
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Registered>, NotAttached> {
+        self.look_at_ended(now);
+        let is_off = self.policy.resume().grace.is_zero();
+        let (reason, ending) = match wanted.resume {
+            command::Resume::No => return self.begin_plain(now, registration, wanted, Resumption::NotAsked),
+            command::Resume::Begin if is_off => {
+                return self.begin_plain(now, registration, wanted, Resumption::Off { reason: None });
+            }
+            command::Resume::Continue { .. } if is_off => {
+                let reason = Some(ResumeReason::Unknown);
+                return self.begin_plain(now, registration, wanted, Resumption::Off { reason });
+            }
+            command::Resume::Begin => (None, None),
+            command::Resume::Continue { token, received } => {
+                match self.resume(now, &registration, wanted, token.expose_secret(), *received)? {
+                    Attempt::Resumed(registered) => return Ok(Some(registered)),
+                    Attempt::Outdated => return Ok(None),
+                    Attempt::Failed(reason) => (Some(reason), None),
+                    Attempt::Ends(reason, session, attachment) => (Some(reason), Some((session, attachment))),
+                }
+            }
+        };
+        self.begin(now, registration, wanted, reason, ending)
+    }
+
+    fn begin_plain(
+        &self,
+        now: Instant,
+        registration: Registration,
+        wanted: &Wanted<'_>,
+        resumption: Resumption,
+    ) -> Result<Option<Registered>, NotAttached> {
+        let session = self.attach_verified(now, registration, wanted.reloads)?;
+        Ok(session.map(|session| Registered { session, attachment: 0, resumption }))
+    }
+
+    /// Begins a resumable session. `ending`: the one that ends because it cannot continue, and the number of its connection.
+    fn begin(
+        &self,
+        now: Instant,
+        registration: Registration,
+        wanted: &Wanted<'_>,
+        reason: Option<ResumeReason>,
+        ending: Option<(Arc<Session>, u64)>,
+    ) -> Result<Option<Registered>, NotAttached> {
+        let mut attachment = 0;
+        let prepare = |session: &mut Session| attachment = self.resumes.make_resumable(session);
+        let except = ending.as_ref().map(|(session, _)| session.number);
+        let joined = self.join(now, registration, except, prepare, || self.reloads() == wanted.reloads)?;
+        let Some(session) = joined else { return Ok(None) };
+        self.resumes.by_id.insert(session.id, Known::Alive(Arc::clone(&session)));
+        if let Some((ending, attachment)) = ending {
+            self.end_unresumable(now, &ending, attachment);
+        }
+        self.tell_presence(now, &session, Change::Joined);
+        let ticket = self.ticket(session.id, 0);
+        Ok(Some(Registered { session, attachment, resumption: Resumption::Begun { ticket, reason } }))
+    }
+
+    fn resume(
+        &self,
+        now: Instant,
+        registration: &Registration,
+        wanted: &Wanted<'_>,
+        token: &str,
+        received: u64,
+    ) -> Result<Attempt, NotAttached> {
+        let (session, number) = match self.resumes.find(now, token) {
+            Ok(found) => found,
+            Err(reason) => return Ok(Attempt::Failed(reason)),
+        };
+        let Some(resumable) = &session.resumable else { return Ok(Attempt::Failed(ResumeReason::Unknown)) };
+        let mut line = resumable.line();
+        match (line.stage, session.outbox().ended()) {
+            // Its end follows.
+            (Stage::Away { .. }, Some(End::Overflowed)) => return Ok(Attempt::Failed(ResumeReason::Overflowed)),
+            (Stage::Ended, _) | (_, Some(_)) => return Ok(Attempt::Failed(ResumeReason::Unknown)),
+            (Stage::Present | Stage::Away { .. }, None) => {}
+        }
+        // Under the lock under which a reload judges the session, after it has raised its number.
+        let mut holds = session.holds.lock();
+        if self.reloads() != wanted.reloads {
+            return Ok(Attempt::Outdated);
+        }
+        let identity = &registration.identity;
+        let is_same = *session.source == *registration.source
+            && session.role == Role::of(&identity.principal)
+            && *session.permissions() == identity.permissions;
+        if !is_same {
+            return Ok(Attempt::Failed(ResumeReason::Identity));
+        }
+        if !line.tokens.is_valid(number) {
+            return Ok(Attempt::Failed(ResumeReason::Replaced));
+        }
+        let attachment = self.resumes.attachment();
+        let checked = session.outbox().check_resume(received);
+        if checked.is_ok()
+            && let Some(will) = &registration.will
+        {
+            self.check_will_text(&session, will).map_err(NotAttached::Will)?;
+        }
+        let replayed = match checked.and_then(|()| session.outbox().resume(received, attachment)) {
+            Ok(replayed) => replayed,
+            Err(why) => return Ok(Attempt::Ends(why.into(), Arc::clone(&session), line.attachment)),
+        };
+        session.set_proof(identity.proof.clone());
+        session.set_proven_under(wanted.reloads);
+        if !wanted.keeps_will {
+            holds.will.clone_from(&registration.will);
+        }
+        drop(holds);
+        self.forget_away(&session, &mut line);
+        (line.stage, line.attachment) = (Stage::Present, attachment);
+        line.tokens.replace(number);
+        session.set_address(registration.address);
+        if let Some(echo) = wanted.echo {
+            session.set_echo(echo);
+        }
+        let ticket = self.ticket(session.id, line.tokens.newest());
+        let resumption = Resumption::Resumed { ticket, replayed, received: line.received, allowances: line.allowance };
+        drop(line);
+        Ok(Attempt::Resumed(Registered { session: Arc::clone(&session), attachment, resumption }))
+    }
+
+    /// The memory of the messages that are kept for resumable sessions, in bytes.
+    pub fn kept_bytes(&self) -> usize {
+        self.resumes.kept.frame_bytes()
+    }
+
+    fn ticket(&self, session: SessionId, number: u64) -> Ticket {
+        Ticket { token: self.resumes.key.write(Token { session, number }), grace: self.policy.resume().grace }
+    }
+
+    /// Ends a session that cannot continue, unless the connection with this number was replaced.
+    fn end_unresumable(&self, now: Instant, session: &Arc<Session>, attachment: u64) {
+        let Some(resumable) = &session.resumable else { return };
+        {
+            let mut line = resumable.line();
+            if line.attachment != attachment || line.stage == Stage::Ended {
+                return;
+            }
+            self.forget_away(session, &mut line);
+            line.stage = Stage::Ended;
+            session.outbox().replace_taker();
+        }
+        self.end_session(now, session, Ending::NotResumed);
+    }
+}
+
+/// Sessions by a time and their number.
+type ByTime = BTreeMap<(Instant, u64), Arc<Session>>;

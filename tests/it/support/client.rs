@@ -1,0 +1,136 @@
+//! [`Client`]: an application that resumes, on connections without sockets. It counts as docs/protocol.md says.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use switchboard::auth::{Identity, Permissions, Principal};
+use switchboard::config::Config;
+use switchboard::connection::{Connection, Effect, Gone, Input, Settings};
+use wire::CloseCode;
+
+use super::core::Core;
+
+/// A router, and what its connections share.
+pub(crate) struct Desk {
+    pub(crate) core: Core,
+    settings: Arc<Settings>,
+}
+
+/// One application, and the connection that it has.
+pub(crate) struct Client {
+    pub(crate) connection: Connection,
+    pub(crate) source: &'static str,
+    pub(crate) token: String,
+    /// How many messages of its session it has received.
+    pub(crate) received: u64,
+    /// What its connection was closed with.
+    pub(crate) closed: Option<CloseCode>,
+}
+
+impl Desk {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { core: Core::new(config), settings: Arc::new(Settings::new(config.limits.clone())) }
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.core.now
+    }
+
+    pub(crate) fn connect(&self) -> Connection {
+        Connection::new(self.now(), IpAddr::V4(Ipv4Addr::LOCALHOST), Arc::clone(&self.settings), 1)
+    }
+
+    /// Registers a resumable session of alice.
+    pub(crate) fn begin(&self, source: &'static str) -> Client {
+        let mut client = Client { connection: self.connect(), source, token: String::new(), received: 0, closed: None };
+        let reply = client.register(self, &json!(true));
+        assert_eq!(reply["Resumed"], false, "{reply}");
+        client
+    }
+}
+
+/// Alice, whom nothing proves.
+pub(crate) fn alice() -> Identity {
+    Identity::unproved(Principal::User("alice".into()), Permissions::all())
+}
+
+impl Client {
+    /// Sends Register, and takes the reply. Returns its `data`.
+    pub(crate) fn register(&mut self, desk: &Desk, resume: &Value) -> Value {
+        let register = json!({"channel": "Broker", "topic": "Application", "subtopic": "Register",
+            "source": self.source, "data": {"resume": resume}});
+        let effect = self.handle(desk, Input::Text(&register.to_string()));
+        assert!(matches!(effect, Some(Effect::Verify(_))), "{effect:?}");
+        assert!(self.handle(desk, Input::Verified(Ok(alice()))).is_none());
+        let data = self.take(desk, 1).remove(0)["data"].clone();
+        if let Some(token) = data["ResumeToken"].as_str() {
+            token.clone_into(&mut self.token);
+        }
+        self.received -= 1;
+        data
+    }
+
+    /// Returns on another connection. Returns `data` of the reply.
+    pub(crate) fn resume(&mut self, desk: &Desk) -> Value {
+        let resume = json!({"token": self.token, "received": self.received});
+        (self.connection, self.closed) = (desk.connect(), None);
+        let data = self.register(desk, &resume);
+        if data["Resumed"] == false {
+            self.received = 0;
+        }
+        data
+    }
+
+    /// Its connection is lost.
+    pub(crate) fn lose(&mut self, desk: &Desk) {
+        self.handle(desk, Input::Gone(Gone::Lost));
+    }
+
+    /// Sends one message.
+    pub(crate) fn say(&mut self, desk: &Desk, text: &str) {
+        self.handle(desk, Input::Text(text));
+    }
+
+    /// Sends a command.
+    pub(crate) fn command(&mut self, desk: &Desk, topic: &str, subtopic: &str, data: &Value) {
+        self.say(desk, &json!({"channel": "Broker", "topic": topic, "subtopic": subtopic, "data": data}).to_string());
+    }
+
+    /// Subscribes, and takes the reply.
+    pub(crate) fn subscribe(&mut self, desk: &Desk, pattern: &str) {
+        let [channel, topic, subtopic]: [&str; 3] = pattern.split('/').collect::<Vec<_>>().try_into().unwrap();
+        let data = json!({"channel": channel, "topic": topic, "subtopic": subtopic});
+        self.command(desk, "Subscription", "Subscribe", &data);
+        assert_eq!(self.take(desk, 1)[0]["data"]["Success"], true);
+    }
+
+    /// Gives its connection an input.
+    pub(crate) fn handle(&mut self, desk: &Desk, input: Input<'_>) -> Option<Effect> {
+        let effect = self.connection.handle(desk.now(), input, &desk.core.router);
+        if let Some(Effect::Close(close)) = &effect {
+            self.closed = Some(close.code());
+        }
+        effect
+    }
+
+    /// Takes up to `most` messages.
+    pub(crate) fn take(&mut self, desk: &Desk, most: usize) -> Vec<Value> {
+        let mut frames = Vec::new();
+        self.connection.take(desk.now(), most, &desk.core.router, &mut frames);
+        let messages: Vec<Value> = frames
+            .iter()
+            .filter(|frame| !frame.is_empty())
+            .map(|frame| serde_json::from_str(frame.text()).unwrap())
+            .collect();
+        self.received += messages.len() as u64;
+        messages
+    }
+
+    /// Takes everything. Returns the payloads of events.
+    pub(crate) fn payloads(&mut self, desk: &Desk) -> Vec<Value> {
+        let messages = self.take(desk, usize::MAX);
+        messages.into_iter().filter(|it| it["channel"] != "Broker").map(|mut it| it["data"].take()).collect()
+    }
+}
