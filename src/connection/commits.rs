@@ -12,7 +12,7 @@ use wire::notice;
 use zeroize::Zeroizing;
 
 use super::{Connection, Effect};
-use crate::router::{Denied, Routed, Router, Session, Ticket};
+use crate::router::{CommitTicket, Denied, Receipt, Routed, Router, Session};
 
 /// The envelopes of a session that wait at once, and the bytes of their texts beyond which none is added.
 const WAITING_MAX: usize = 64;
@@ -23,18 +23,14 @@ const WAITING_BYTES_MAX: usize = 1 << 20;
 pub(super) struct Commits {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// What became of the first ones.
-    done: Vec<Done>,
+    /// What became of the first ones. The router has told the session.
+    done: Vec<Result<Routed, Denied>>,
     held: Option<Held>,
 }
 
-/// The `id` of an envelope, and what became of it.
-type Done = (Option<Box<str>>, Result<Routed, Denied>);
-
 struct Waiting {
-    id: Option<Box<str>>,
     bytes: usize,
-    ticket: Box<Ticket>,
+    ticket: Box<CommitTicket>,
 }
 
 /// A message that waits for them. It may have a secret.
@@ -52,10 +48,8 @@ impl Commits {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(first) = self.waiting.front_mut() {
             let Poll::Ready(outcome) = first.ticket.poll(cx) else { break };
-            if let Some(Waiting { id, bytes, .. }) = self.waiting.pop_front() {
-                self.bytes -= bytes;
-                self.done.push((id, outcome));
-            }
+            self.done.push(outcome);
+            self.bytes -= self.waiting.pop_front().map_or(0, |waiting| waiting.bytes);
         }
         if self.done.is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
@@ -73,10 +67,10 @@ impl Connection {
     }
 
     /// Lets an envelope wait for the disk.
-    pub(super) fn wait_for_commit(&mut self, id: Option<&str>, bytes: usize, ticket: Box<Ticket>) {
+    pub(super) fn wait_for_commit(&mut self, bytes: usize, ticket: Box<CommitTicket>) {
         let commits = self.commits.get_or_insert_default();
         commits.bytes += bytes;
-        commits.waiting.push_back(Waiting { id: id.map(Box::from), bytes, ticket });
+        commits.waiting.push_back(Waiting { bytes, ticket });
     }
 
     /// Holds a message that may not overtake what waits for the disk.
@@ -87,17 +81,15 @@ impl Connection {
         }
     }
 
-    /// Answers what is on disk or was refused. Goes on with the held message when nothing waits any more.
+    /// Waits for the receivers of what is on disk, if their queues are over half. Goes on with the held message when nothing
+    /// waits any more.
     pub(super) fn committed(&mut self, now: Instant, router: &Router) -> Option<Effect> {
         let done = self.commits.as_mut().map(|commits| std::mem::take(&mut commits.done)).unwrap_or_default();
         let session = self.session().cloned();
-        for (id, outcome) in done {
+        for outcome in done {
             match outcome {
-                Ok(routed) => self.routed(now, session.as_ref(), id.as_deref(), routed),
-                Err(Denied { refusal, .. }) => {
-                    self.log_refusal(None, &refusal);
-                    self.push(now, notice::error(id.as_deref(), &refusal));
-                }
+                Ok(routed) => self.routed(now, session.as_ref(), None, routed),
+                Err(Denied { refusal, .. }) => self.log_refusal(None, &refusal),
             }
         }
         let held = match &mut self.commits {
@@ -111,22 +103,17 @@ impl Connection {
         }
     }
 
-    /// The connection leaves its session. One that can resume is told what became of its envelopes all the same. A held
-    /// message was not taken in, so its client sends it again.
-    pub(super) fn give_up_commits(&mut self, now: Instant) {
-        let (Some(commits), Some(session)) = (self.commits.take(), self.session()) else { return };
-        let waiting = commits.waiting.into_iter().filter_map(|it| Some((it.id, it.ticket.give_up()?)));
-        for (id, outcome) in commits.done.into_iter().chain(waiting) {
-            session.tell_committed(now, id.as_deref(), outcome);
-        }
-    }
-
     /// Tells the sender of an accepted envelope, and waits for its receivers if their queues are over half.
     pub(super) fn routed(&mut self, now: Instant, sender: Option<&Arc<Session>>, id: Option<&str>, routed: Routed) {
         let Routed { receipt, mut pressed, .. } = routed;
         pressed.retain(|receiver| sender.is_none_or(|sender| !Arc::ptr_eq(receiver, sender)));
-        if let (Some(receipt), Some(id)) = (receipt, id) {
-            self.push(now, receipt.notice(id));
+        if let (Some(Receipt { receivers, hint, kept }), Some(id)) = (receipt, id) {
+            let kept = kept.as_ref().map(|it| notice::Kept {
+                offset: it.position.offset,
+                epoch: &it.position.epoch,
+                is_duplicate: it.is_duplicate,
+            });
+            self.push(now, notice::receipt(id, receivers, kept, hint.as_deref()));
         }
         if !pressed.is_empty() && self.pause.is_none() {
             self.wait_for_receivers(now, pressed);

@@ -36,6 +36,10 @@ impl Connection {
             self.secret_read = true;
             return None;
         }
+        if self.commits.is_some() && !self.joins_commits(text, router) {
+            self.hold(text);
+            return None;
+        }
         let next = match self.attachment {
             0 => self.take_in(now, text, router, None),
             _ => self.message_of_resumable(now, text, router),
@@ -63,6 +67,14 @@ impl Connection {
         effect
     }
 
+    /// Whether a message is an envelope that may wait for the disk together with those that do.
+    fn joins_commits(&self, text: Option<&str>, router: &Router) -> bool {
+        let (Some(session), Some(text)) = (self.session(), text) else { return false };
+        let decoded = decode(text, DecodeLimits::client(self.limits.json_depth));
+        let envelope = decoded.as_ref().ok().filter(|envelope| !envelope.triple().is_broker());
+        envelope.is_some_and(|envelope| router.waits_for_commit(session, envelope))
+    }
+
     /// Takes a message in. `line`: of a resumable session, which counts its messages.
     #[inline]
     pub(super) fn take_in(
@@ -79,11 +91,6 @@ impl Connection {
             Some(text) => decode(text, limits),
             None => Err(binary()),
         };
-        if self.commits.is_some() && !decoded.as_ref().is_ok_and(|envelope| self.joins_commits(envelope, router)) {
-            // It is not taken in yet.
-            self.hold(text);
-            return Next::Stay(None);
-        }
         match &decoded {
             Err(malformed) => {
                 line.filter(|_| text.is_some()).into_iter().for_each(HeldLine::count_received);
@@ -100,12 +107,6 @@ impl Connection {
                 }
             }
         }
-    }
-
-    /// Whether an envelope may wait for the disk together with those that do.
-    fn joins_commits(&self, envelope: &Envelope<'_>, router: &Router) -> bool {
-        let session = self.session().filter(|_| !envelope.triple().is_broker());
-        session.is_some_and(|session| router.waits_for_commit(session, envelope))
     }
 
     /// Counts a frame against the rate. A session that is too fast is read more slowly.
@@ -133,7 +134,7 @@ impl Connection {
         };
         match router.route(now, session, envelope) {
             Ok(Routed { ticket: Some(ticket), .. }) => {
-                self.wait_for_commit(envelope.id(), envelope.text().len(), ticket);
+                self.wait_for_commit(envelope.text().len(), ticket);
             }
             Ok(routed) => {
                 self.secret_read |= routed.secret;

@@ -97,7 +97,6 @@ impl Connection {
     /// Another connection has the session. This one is told, and closes.
     pub(super) fn replaced(&mut self, now: Instant) -> Effect {
         self.give_up_renewal(now);
-        self.give_up_commits(now);
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
             self.log_replaced(&session);
             self.replies.push_back(notice::replaced(&session.id().to_string()).into());

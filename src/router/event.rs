@@ -14,7 +14,6 @@ use crate::router::history::{Position, Published};
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
 use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
-use crate::router::policy::Limits;
 use crate::router::session::Session;
 use crate::router::{Receipt, Routed, Router, Scope};
 use crate::websocket::Frame;
@@ -177,9 +176,8 @@ impl Router {
         }
         // Held over the pushes: the value that is kept at last is the one that is delivered last.
         let _order = self.retained.order(&facts.canonical);
-        let (limits, frame) = (self.limits_of(envelope, facts), (forms.retained(), None));
-        let (in_force, look_up) = ((&self.policy, &limits), || self.subscribers(facts, scope));
-        let matches = self.retained.keep(in_force, sender, envelope, scope, facts, frame, look_up)?;
+        let (frame, look_up) = ((forms.retained(), None), || self.subscribers(facts, scope));
+        let matches = self.retained.keep(&self.policy, sender, envelope, scope, facts, frame, look_up)?;
         Ok((self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact))
     }
 
@@ -246,15 +244,6 @@ impl Router {
             Traced::EVENT.log(adapter, envelope, Ok(&routed));
         }
         Ok(routed)
-    }
-
-    /// The limits for an event. Those of retained values were kept before it was committed, and must not refuse it now.
-    pub(super) fn limits_of(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> Limits {
-        let limits = self.policy.limits();
-        match self.is_durable(envelope, facts) {
-            false => limits,
-            true => limits.without_retained_bounds(),
-        }
     }
 
     /// Pushes an event to every receiver of some lists, once to each.

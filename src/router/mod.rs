@@ -66,7 +66,7 @@ mod wake;
 mod will;
 
 pub use change::Reason;
-pub use commit::{Batch, CommitQueue, Loading, Ticket, Uncommitted};
+pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
 pub use decide::Decision;
 pub use end::Ending;
 pub use history::{Kept, Position, RecoverReason, Recovered};
@@ -122,9 +122,9 @@ pub struct Router {
     retained: Retained,
     history: History,
     presence: Presence,
-    resumes: Resumes,
     /// The queue of events that have to be on disk first, if there is one.
     commits: Option<Commits>,
+    resumes: Resumes,
     declarations: Vec<Declaration>,
     off: Vec<SwitchedOff>,
     /// Limits the log lines that sessions can cause.
@@ -200,7 +200,7 @@ pub struct Routed {
     /// Its triple, or that of the request that it answers, is protected: the sender's copy has to be wiped.
     pub secret: bool,
     /// It has to be on disk first. The rest of this follows then.
-    pub ticket: Option<Box<Ticket>>,
+    pub ticket: Option<Box<CommitTicket>>,
 }
 
 /// The facts of `Broker/Message/Receipt`.

@@ -1,7 +1,7 @@
 //! Events that have to be on disk before they are delivered: those of durable channels, and retained ones where retained
 //! values are durable.
 //!
-//! Such an event is decided as any other. Then it waits in a queue, and its connection gets a [`Ticket`]. A thread outside of
+//! Such an event is decided as any other. Then it waits in a queue, and its connection gets a [`CommitTicket`]. A thread outside of
 //! this room takes what has gathered, asks [`Router::plan`] what has to be written, writes it, and calls
 //! [`Router::finish`], which delivers. That thread alone appends to durable logs, so an offset that is planned is still the
 //! next one when it is written; no lock is held meanwhile. Nothing is written here, and nothing waits.
@@ -24,10 +24,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use wire::{Envelope, ErrorCode, Refusal, notice};
+use wire::{Envelope, ErrorCode, Refusal};
 
 use crate::router::decide::{Decision, Facts, Verdict};
-use crate::router::outbox::OnFull;
 use crate::router::session::Session;
 use crate::router::{Denied, Routed, Router};
 use plan::unavailable;
@@ -71,16 +70,9 @@ pub(super) enum To {
 }
 
 /// What becomes of an event that waits for its commit.
-pub struct Ticket(oneshot::Receiver<Result<Routed, Denied>>);
+pub struct CommitTicket(oneshot::Receiver<Result<Routed, Denied>>);
 
-impl Ticket {
-    /// No connection waits for the outcome any more. Returns it if it is known; otherwise the session is told of it when it
-    /// is ([`Session::tell_committed`]).
-    pub fn give_up(mut self) -> Option<Result<Routed, Denied>> {
-        self.0.close();
-        self.0.try_recv().ok()
-    }
-
+impl CommitTicket {
     /// Ready when the event was committed and delivered, or refused.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Routed, Denied>> {
         let Poll::Ready(outcome) = Pin::new(&mut self.0).poll(cx) else { return Poll::Pending };
@@ -109,21 +101,6 @@ pub(super) struct Commits {
     queue: Mutex<Option<SyncSender<Uncommitted>>>,
     /// The bytes that wait.
     bytes: Arc<AtomicUsize>,
-}
-
-impl Session {
-    /// Tells a session what became of an event whose connection does not wait for it any more: one that can resume has to
-    /// receive the receipt, because it will not send the event again.
-    pub fn tell_committed(&self, now: Instant, id: Option<&str>, outcome: Result<Routed, Denied>) {
-        let frame = match (outcome, id) {
-            _ if !self.is_resumable() => return,
-            (Ok(Routed { receipt: Some(receipt), .. }), Some(id)) => receipt.notice(id),
-            (Ok(_), _) => return,
-            (Err(Denied { refusal, .. }), id) => notice::error(id, &refusal),
-        };
-        // A session that has ended is told nothing.
-        self.push(now, frame.into(), OnFull::Close).ok();
-    }
 }
 
 impl Router {
@@ -160,7 +137,7 @@ impl Router {
         sender: &Arc<Session>,
         envelope: &Envelope<'_>,
         to: To,
-    ) -> Result<Ticket, Refusal> {
+    ) -> Result<CommitTicket, Refusal> {
         let Some(commits) = &self.commits else { return Err(unavailable()) };
         let queue = commits.queue.lock();
         let text: Box<str> = envelope.text().into();
@@ -172,7 +149,7 @@ impl Router {
             return Err(too_much_waits());
         }
         match queue.as_ref().map(|queue| queue.try_send(event)) {
-            Some(Ok(())) => Ok(Ticket(ticket)),
+            Some(Ok(())) => Ok(CommitTicket(ticket)),
             Some(Err(TrySendError::Full(_))) => Err(too_much_waits()),
             Some(Err(TrySendError::Disconnected(_))) | None => Err(unavailable()),
         }

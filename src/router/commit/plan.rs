@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode};
+use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode, notice};
 
 use super::{To, Uncommitted};
 use crate::router::access;
 use crate::router::decide::Facts;
 use crate::router::event::Forms;
 use crate::router::history::{First, IdName, Kept, LogName, Position};
+use crate::router::outbox::OnFull;
 use crate::router::retained;
 use crate::router::{Denied, Receipt, Routed, Router, Scope};
 use crate::store::history::{Applied, Change, Entry, Known, LogName as StoredName, millis};
+use crate::websocket::Frame;
 
 /// Events with what has to be written for them.
 pub struct Batch {
@@ -58,18 +60,35 @@ impl Router {
                 Ok(planned) => self.deliver_committed(now, &event, &planned),
             };
             let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
+            if event.to == To::Rules {
+                self.tell_sender(now, &event, &outcome);
+            }
             let (ended, _) = tokio::sync::oneshot::channel();
-            if let Err(unheard) = std::mem::replace(&mut event.outcome, ended).send(outcome) {
-                // No connection waits for it: an adapter's event, a will, or one of a session that lost its connection.
-                if let Err(denied) = &unheard {
-                    let (source, code) = (&*event.sender.source, denied.refusal.code.as_str());
-                    tracing::debug!(source, code, "an event of a durable channel was not published");
-                }
-                let envelope = decode(&event.text, DecodeLimits::OWN);
-                let id = envelope.as_ref().ok().and_then(|envelope| envelope.id());
-                event.sender.tell_committed(now, id, unheard);
+            if let Err(Err(denied)) = std::mem::replace(&mut event.outcome, ended).send(outcome) {
+                // Nobody waits for it: an adapter's event, a will, or one of a session that has ended.
+                let (source, code) = (&*event.sender.source, denied.refusal.code.as_str());
+                tracing::debug!(source, code, "an event of a durable channel was not published");
             }
         }
+    }
+
+    /// Tells the sender what became of its event: through its session, which can have lost its connection meanwhile.
+    fn tell_sender(&self, now: Instant, event: &Uncommitted, outcome: &Result<Routed, Denied>) {
+        let Ok(envelope) = decode(&event.text, DecodeLimits::OWN) else { return };
+        let frame: Frame = match (outcome, envelope.id()) {
+            (Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), .. }), Some(id)) => {
+                let kept = kept.as_ref().map(|it| notice::Kept {
+                    offset: it.position.offset,
+                    epoch: &it.position.epoch,
+                    is_duplicate: it.is_duplicate,
+                });
+                notice::receipt(id, *receivers, kept, hint.as_deref()).into()
+            }
+            (Ok(_), _) => return,
+            (Err(Denied { refusal, .. }), id) => notice::error(id, refusal).into(),
+        };
+        // A session that has ended is told nothing.
+        event.sender.outbox().push(now, frame, OnFull::Close).ok();
     }
 
     fn deliver_committed(&self, now: Instant, event: &Uncommitted, planned: &Planned) -> Result<Routed, Refusal> {

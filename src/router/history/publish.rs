@@ -66,7 +66,7 @@ impl Router {
         scope: Scope<'_>,
         facts: &Facts<'_>,
     ) -> Result<Published, Refusal> {
-        let limits = self.limits_of(envelope, facts);
+        let limits = self.policy.limits();
         let once = envelope.id().filter(|_| envelope.once());
         let once = once.map(|id| self.history.known.lock().name(&log.log.key, &sender.source, scope.user(), id));
         if let Some(name) = &once
@@ -84,7 +84,7 @@ impl Router {
         let matches = match envelope.retain() {
             true => {
                 let frame = (forms.retained(), Some(Box::new(position.clone())));
-                self.retained.keep((&self.policy, &limits), sender, envelope, scope, facts, frame, look_up)?
+                self.retained.keep(&self.policy, sender, envelope, scope, facts, frame, look_up)?
             }
             false => look_up(),
         };

@@ -100,7 +100,7 @@ impl Retained {
     #[expect(clippy::too_many_arguments, reason = "what is known of one event")]
     pub(super) fn keep<T>(
         &self,
-        (policy, limits): (&Policy, &Limits),
+        policy: &Policy,
         sender: &Session,
         envelope: &Envelope<'_>,
         scope: Scope<'_>,
@@ -124,7 +124,11 @@ impl Retained {
             self.clear(&bucket, &place);
         } else {
             let stamp = self.stamp.fetch_add(1, Ordering::SeqCst) + 1;
-            self.insert(limits, &bucket, place, Value { frame, stamp, owner, user, position })?;
+            // What is on disk has kept them before it was written.
+            let is_on_disk = facts.durable || facts.retains_durably;
+            let limits = policy.limits();
+            let limits = if is_on_disk { limits.without_retained_bounds() } else { limits };
+            self.insert(&limits, &bucket, place, Value { frame, stamp, owner, user, position })?;
         }
         Ok(look_up())
     }

@@ -59,6 +59,11 @@ fn tables_that_can_be_repeated_are_compared_by_name() {
     for (old, new) in [(String::new(), kept(1)), (kept(1), kept(2)), (kept(1), "[channels.Phone]\n".to_owned())] {
         check(&old, &new, &["channels.Phone.history"]);
     }
+    let durable = "[channels.Phone]\nhistory = { size = 1, ttl = '1m', durable = true }\nretain = 'durable'\n";
+    check(&kept(1), durable, &["channels.Phone.history.durable", "channels.Phone.retain"]);
+    for key in ["channels.NAME.history.durable", "channels.NAME.retain"] {
+        assert_eq!(takes_effect(key), Some(TakesEffect::Restart));
+    }
     let role = "[roles.agent]\npublish = []\nsubscribe = []\nrequest = []\nhandle = []\n";
     check("", role, &["roles"]);
     let issuer = |sources: &str| {

@@ -29,7 +29,8 @@ pub(super) fn other(row: &Row) -> Option<String> {
         "duration" => "'77s'".to_owned(),
         "path" => "'elsewhere'".to_owned(),
         "list of patterns" => "['a/b/c']".to_owned(),
-        "table of `size` and `ttl`" => "{ size = 77, ttl = '77s' }".to_owned(),
+        "table of `size`, `ttl` and `durable`" => "{ size = 77, ttl = '77s' }".to_owned(),
+        "`\"durable\"`" => "'durable'".to_owned(),
         "list of addresses and networks" => "['10.0.0.0/8']".to_owned(),
         "`\"x-forwarded-for\"` or `\"forwarded\"`" => "'forwarded'".to_owned(),
         "list of `HOST:PORT`" | "list of `HOST:PORT` or `unix:PATH`" => "['127.0.0.1:77']".to_owned(),
@@ -67,7 +68,7 @@ fn the_defaults_in_the_table_are_the_defaults_of_the_program() {
     // Any key of a table that proves users turns it on.
     let always = |row: &Row| is_value(row) && !row.key.starts_with("auth.salesforce_");
     let file = file_of(&rows(), |row| always(row).then(|| row.default.to_owned()));
-    assert_eq!(file.lines().count(), 91, "other defaults are words:\n{file}");
+    assert_eq!(file.lines().count(), 93, "other defaults are words:\n{file}");
     let loaded = load(&Given { file: Some(&file), ..Given::default() }).unwrap();
     let default = Config::default();
     assert_eq!(loaded, Config { listen_is_default: false, data_dir: loaded.data_dir.clone(), ..default });

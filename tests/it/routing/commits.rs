@@ -8,7 +8,7 @@ use serde_json::Value;
 use switchboard::auth::{Identity, Permissions, Principal};
 use switchboard::config::{Channel, Config, LogBounds, Scope};
 use switchboard::router::{
-    CommitQueue, Ids, Outbox, OutboxLimits, Policy, Registration, Routed, Router, Session, Ticket, Uncommitted,
+    CommitQueue, CommitTicket, Ids, Outbox, OutboxLimits, Policy, Registration, Routed, Router, Session, Uncommitted,
 };
 use switchboard::store::history::{Change, LogName};
 use wire::command::{Role, Subscribe};
@@ -55,7 +55,7 @@ impl Stage {
         session
     }
 
-    fn send(&self, sender: &Arc<Session>, text: &str) -> Box<Ticket> {
+    fn send(&self, sender: &Arc<Session>, text: &str) -> Box<CommitTicket> {
         let envelope = decode(text, DecodeLimits::default()).unwrap();
         let Routed { ticket, receipt, .. } = self.router.route(self.now, sender, &envelope).unwrap();
         assert_eq!(receipt, None, "there is no receipt before the commit");
@@ -72,7 +72,7 @@ impl Stage {
     }
 }
 
-fn told(ticket: &mut Ticket) -> Option<Told> {
+fn told(ticket: &mut CommitTicket) -> Option<Told> {
     let Poll::Ready(outcome) = ticket.poll(&mut Context::from_waker(Waker::noop())) else { return None };
     Some(match outcome {
         Ok(routed) => {
