@@ -90,7 +90,8 @@ impl<'a> App<'a> {
             _ => Some(part.token()),
         };
         let source = if self.odds(1, 25) { "impostor" } else { part.source }.to_owned();
-        Said::Register { source, user: part.user.map(str::to_owned), token, echo: part.echo }
+        let resume = self.odds(2, 3);
+        Said::Register { source, user: part.user.map(str::to_owned), token, echo: part.echo, resume }
     }
 
     fn renew(&mut self) -> Said {

@@ -74,6 +74,9 @@ pub(super) const CAST: &[Part] = &[
     Part { name: "lamps", source: "lamps", style: Style::Commands, ..SERVICE },
 ];
 
+/// The shortest time: nothing else is due in it.
+pub(super) const MOMENT: Duration = Duration::from_nanos(1);
+
 /// Where else an ordered handler answers.
 pub(super) const ORDERED_REPLY: (&str, &str) = ("Call", "Done");
 
@@ -131,6 +134,8 @@ pub(super) fn config(chance: &mut StdRng) -> Config {
     if chance.random_ratio(1, 3) {
         config.requests.only = vec!["Phone/Call/Done".parse().unwrap(), "Memo/call/*".parse().unwrap()];
     }
+    // A session that is away ends as soon as time passes.
+    config.resume.grace = MOMENT;
     let limits = &mut config.limits;
     limits.outbound_messages = chance.random_range(8..40);
     limits.outbound_bytes = chance.random_range(3_000..12_000);

@@ -13,6 +13,7 @@ pub(super) enum Said {
         user: Option<String>,
         token: Option<String>,
         echo: bool,
+        resume: bool,
     },
     Renew {
         token: Option<String>,
@@ -191,7 +192,9 @@ impl Said {
             Self::Envelope(draft) => return Some(draft.text(n)),
             Self::Malformed(text, _) => return Some((*text).to_owned()),
             Self::Binary | Self::Pong => return None,
-            Self::Register { user, token, echo, .. } => json!({"user": user, "token": token, "echo": echo}),
+            Self::Register { user, token, echo, resume, .. } => {
+                json!({"user": user, "token": token, "echo": echo, "resume": resume})
+            }
             Self::Renew { token } => json!({"token": token}),
             Self::SetState { asleep } => json!({"state": if *asleep { "asleep" } else { "active" }}),
             Self::Unsubscribe(_, Some(id)) => json!({"SubscriptionId": id}),

@@ -54,6 +54,7 @@ impl World {
         let identity = outcome.as_ref().ok().cloned();
         let effect = link.connection.handle(self.now, Input::Verified(outcome), &self.router);
         let session = link.connection.session().map(|member| member.id());
+        link.resuming.sent = 0;
         self.look_at_outboxes();
         match (refusal, identity, session) {
             (Some((code, _)), ..) => {

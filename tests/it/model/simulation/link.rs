@@ -15,6 +15,7 @@ use wire::CloseCode;
 use super::check::Conduct;
 use super::draft::Said;
 use super::model::ConnId;
+use super::resuming::Resuming;
 
 #[expect(clippy::struct_excessive_bools, reason = "what may be true of a connection: any of it with any")]
 pub(super) struct Link {
@@ -35,6 +36,8 @@ pub(super) struct Link {
     pub(super) has_waited: bool,
     pub(super) unregistered: Instant,
     pub(super) refused: Option<CloseCode>,
+    /// What its client has to know to resume.
+    pub(super) resuming: Resuming,
     /// Messages that it may send at once, and when that was counted.
     allowance: (f64, Instant),
 }
@@ -63,6 +66,7 @@ impl Link {
             has_waited: false,
             unregistered: now,
             refused: None,
+            resuming: Resuming::default(),
             allowance: (f64::from(settings.limits().burst), now),
         }
     }

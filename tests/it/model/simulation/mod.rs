@@ -2,7 +2,7 @@
 //! and reconnect, and after each step every promise of the protocol is compared with a naive model.
 //!
 //! `cast` who may come · `app` what one says next · `draft` the texts · `door` the adapter's queue · `link` a connection · `world`, `time` and
-//! `late` what happens, `proof` what proofs that end add, `history` what logs do · `model`, `requests`, `inbox`, `judge` what ought to follow · `check`, `reading` the rules, a function each.
+//! `late` what happens, `proof` and `resuming` what proofs that end and resumes add, `history` what logs do · `model`, `requests`, `inbox`, `judge` what ought to follow · `check`, `reading` the rules, a function each.
 //! A failure prints its seed and the transcript; `SIMULATION_SEED=7 cargo nextest run simulation` plays it again.
 
 mod app;
@@ -19,6 +19,7 @@ mod model;
 mod proof;
 mod reading;
 mod requests;
+mod resuming;
 mod time;
 mod world;
 

@@ -13,7 +13,7 @@ use wire::CloseCode;
 use wire::command::{Role, Subscribe};
 
 use super::app::App;
-use super::cast::{self, CAST, Part, Style};
+use super::cast::{self, CAST, MOMENT, Part, Style};
 use super::check::{self, Held, adapter_pattern};
 use super::door::Inbox;
 use super::draft::{Said, Wanted};
@@ -32,7 +32,7 @@ pub(super) struct World {
     pub(super) config: Config,
     /// Proofs of identity end.
     pub(super) proofs_end: bool,
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
     pub(super) adapter: Arc<Session>,
     pub(super) inbox: Arc<Inbox>,
     /// The requests that a drain waits for; `None` once the sessions are closed.
@@ -129,7 +129,8 @@ impl World {
             75..80 => self.read(seat, 3)?,
             80..83 => self.stall(seat),
             83 => self.die(seat)?,
-            84..91 => self.adapter_acts()?,
+            84 | 85 => self.resume(seat)?,
+            86..91 => self.adapter_acts()?,
             91..98 => {
                 let time = self.chance.random_range(1..400);
                 self.let_pass(Duration::from_millis(time))?;
@@ -233,6 +234,7 @@ impl World {
         let is_text = matches!(input, Input::Text(_));
         let is_fast = is_text && link.is_fast(self.now, limits.rate, limits.burst);
         let was_registered = link.connection.session().is_some();
+        link.resuming.sent += u64::from(is_text && was_registered && !matches!(said, Said::Register { .. }));
         let effect = link.connection.handle(self.now, input, &self.router);
         let member = link.connection.session();
         if was_registered && member.is_none() {
@@ -321,6 +323,7 @@ impl World {
     fn gone(&mut self, seat: usize) {
         let Some(mut link) = self.seats[seat].link.take() else { return };
         link.connection.handle(self.now, Input::Gone(Gone::Lost), &self.router);
+        self.router.expire(self.now + MOMENT);
         let conn = &mut self.model.conns[link.conn];
         conn.lost |= !link.is_empty();
         self.look_at_outboxes();
@@ -373,7 +376,11 @@ impl World {
                 continue;
             }
             self.note(format!("{name}< {}", frame.text()));
+            self.seats[seat].link.iter_mut().for_each(|link| link.resuming.receives(frame.text()));
             reading::received(&mut self.model, self.now, conn, frame.text())?;
+        }
+        if self.chance.random_bool(0.2) {
+            self.acknowledge(seat);
         }
         if is_read {
             check::nothing_is_lost(&mut self.model, conn)?;
