@@ -1,7 +1,7 @@
 //! `switchboard pub`: publishes one event.
 
 use clap::Args;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::connect::Connection;
 use super::output::{Output, hint, note};
@@ -105,13 +105,12 @@ pub(crate) async fn run(arguments: Publish, output: &mut Output) -> anyhow::Resu
 
 /// Returns the receipt as the broker wrote it.
 fn line(receipt: &Receipt) -> Value {
-    let mut line = Map::from_iter([("Receivers".to_owned(), receipt.receivers.into())]);
-    let optional = [
+    let fields = [
+        ("Receivers", Some(receipt.receivers.into())),
         ("Offset", receipt.offset.map(Value::from)),
         ("Epoch", receipt.epoch.as_deref().map(Value::from)),
         ("Duplicate", receipt.duplicate.then(|| true.into())),
         ("Hint", receipt.hint.as_deref().map(Value::from)),
     ];
-    line.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
-    line.into()
+    fields.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }

@@ -148,7 +148,8 @@ async fn with_history_new_sessions_lose_nothing_and_get_nothing_twice() {
             clients.push(client);
         }
         let mut sending = tokio::task::JoinSet::new();
-        for client in clients.iter().cloned() {
+        for client in &clients {
+            let client = client.clone();
             sending.spawn(async move {
                 for event in 0..EVENTS {
                     let ringing = Triple::new("Phone", "Call", "Ringing");

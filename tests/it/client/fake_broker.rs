@@ -115,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
         while let Ok(message) = timeout_at(until, self.next()).await {
             match triple(&message).as_str() {
                 "Broker/Connection/Ping" => {
-                    self.answer(&message, json!({ "Success": true, "ErrorMessage": null })).await
+                    self.answer(&message, json!({ "Success": true, "ErrorMessage": null })).await;
                 }
                 other => assert_eq!(other, "Broker/Connection/Acknowledge"),
             }
