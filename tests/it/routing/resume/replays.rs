@@ -27,7 +27,7 @@ fn a_replay_goes_on_after_a_resume_and_the_session_is_not_read_before_its_end() 
     (0..EVENTS).for_each(|_| drop(publish()));
     let mut client = desk.begin("gadget");
     let pattern = json!({"channel": "Phone", "topic": "Call", "subtopic": "*", "recover": {"last": EVENTS}});
-    client.command(&desk, "Subscription", "Subscribe", pattern);
+    client.command(&desk, "Subscription", "Subscribe", &pattern);
     let mut received = client.take(&desk, 11);
     assert_eq!(received.remove(0)["data"]["Replayed"], EVENTS);
     assert!(!client.connection.reads());
