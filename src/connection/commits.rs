@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use wire::notice;
 use zeroize::Zeroizing;
 
 use super::{Connection, Effect};
-use crate::router::{CommitTicket, Denied, Receipt, Routed, Router, Session};
+use crate::router::{CommitTicket, Denied, Routed, Router, Session};
 
 /// The envelopes of a session that wait at once, and the bytes of their texts beyond which none is added.
 const WAITING_MAX: usize = 64;
@@ -107,13 +106,8 @@ impl Connection {
     pub(super) fn routed(&mut self, now: Instant, sender: Option<&Arc<Session>>, id: Option<&str>, routed: Routed) {
         let Routed { receipt, mut pressed, .. } = routed;
         pressed.retain(|receiver| sender.is_none_or(|sender| !Arc::ptr_eq(receiver, sender)));
-        if let (Some(Receipt { receivers, hint, kept }), Some(id)) = (receipt, id) {
-            let kept = kept.as_ref().map(|it| notice::Kept {
-                offset: it.position.offset,
-                epoch: &it.position.epoch,
-                is_duplicate: it.is_duplicate,
-            });
-            self.push(now, notice::receipt(id, receivers, kept, hint.as_deref()));
+        if let (Some(receipt), Some(id)) = (receipt, id) {
+            self.push(now, receipt.notice(id));
         }
         if !pressed.is_empty() && self.pause.is_none() {
             self.wait_for_receivers(now, pressed);

@@ -15,7 +15,6 @@ use crate::router::outbox::OnFull;
 use crate::router::retained;
 use crate::router::{Denied, Receipt, Routed, Router, Scope};
 use crate::store::history::{Applied, Change, Entry, Known, LogName as StoredName, millis};
-use crate::websocket::Frame;
 
 /// Events with what has to be written for them.
 pub struct Batch {
@@ -37,6 +36,20 @@ enum Planned {
     Duplicate(First),
     /// It is for all users: for these, who have a session or a log.
     All(Vec<Arc<str>>),
+}
+
+impl Uncommitted {
+    /// Tells the sender what became of its event: through its session, which can have lost its connection meanwhile.
+    fn tell_sender(&self, now: Instant, outcome: &Result<Routed, Denied>) {
+        let Ok(envelope) = decode(&self.text, DecodeLimits::OWN) else { return };
+        let text = match (outcome, envelope.id()) {
+            (Ok(Routed { receipt: Some(receipt), .. }), Some(id)) => receipt.notice(id),
+            (Ok(_), _) => return,
+            (Err(Denied { refusal, .. }), id) => notice::error(id, refusal),
+        };
+        // A session that has ended is told nothing.
+        self.sender.outbox().push(now, text.into(), OnFull::Close).ok();
+    }
 }
 
 impl Router {
@@ -61,7 +74,7 @@ impl Router {
             };
             let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
             if event.to == To::Rules {
-                self.tell_sender(now, &event, &outcome);
+                event.tell_sender(now, &outcome);
             }
             let (ended, _) = tokio::sync::oneshot::channel();
             if let Err(Err(denied)) = std::mem::replace(&mut event.outcome, ended).send(outcome) {
@@ -70,25 +83,6 @@ impl Router {
                 tracing::debug!(source, code, "an event of a durable channel was not published");
             }
         }
-    }
-
-    /// Tells the sender what became of its event: through its session, which can have lost its connection meanwhile.
-    fn tell_sender(&self, now: Instant, event: &Uncommitted, outcome: &Result<Routed, Denied>) {
-        let Ok(envelope) = decode(&event.text, DecodeLimits::OWN) else { return };
-        let frame: Frame = match (outcome, envelope.id()) {
-            (Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), .. }), Some(id)) => {
-                let kept = kept.as_ref().map(|it| notice::Kept {
-                    offset: it.position.offset,
-                    epoch: &it.position.epoch,
-                    is_duplicate: it.is_duplicate,
-                });
-                notice::receipt(id, *receivers, kept, hint.as_deref()).into()
-            }
-            (Ok(_), _) => return,
-            (Err(Denied { refusal, .. }), id) => notice::error(id, refusal).into(),
-        };
-        // A session that has ended is told nothing.
-        event.sender.outbox().push(now, frame, OnFull::Close).ok();
     }
 
     fn deliver_committed(&self, now: Instant, event: &Uncommitted, planned: &Planned) -> Result<Routed, Refusal> {
