@@ -55,11 +55,11 @@ impl Stage {
         session
     }
 
-    fn send(&self, sender: &Arc<Session>, text: &str) -> Box<CommitTicket> {
+    fn send(&self, sender: &Arc<Session>, text: &str) -> CommitTicket {
         let envelope = decode(text, DecodeLimits::default()).unwrap();
         let Routed { ticket, receipt, .. } = self.router.route(self.now, sender, &envelope).unwrap();
         assert_eq!(receipt, None, "there is no receipt before the commit");
-        ticket.unwrap()
+        *ticket.unwrap()
     }
 
     /// Commits what waits, or fails to. Returns what had to be written.

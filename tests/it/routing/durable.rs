@@ -5,6 +5,7 @@ use std::future::pending;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -311,20 +312,24 @@ async fn a_kill_at_any_moment_loses_no_event_that_was_delivered_or_confirmed() {
     let mut known: BTreeMap<&str, BTreeMap<u64, u64>> = users.into_iter().map(|user| (user, BTreeMap::new())).collect();
     let mut next = 0;
     for kill in 0..kills {
-        let mut publishers = Vec::new();
-        let mut subscribers = Vec::new();
+        let mut peers = Vec::new();
         for user in users {
             let mut subscriber = broker.app_of("agent", user).await;
             subscriber.subscribe("Phone/*/*").await;
-            subscribers.push(tokio::spawn(receive_until_the_end(subscriber)));
-            let sent = Sent { next, ..Sent::default() };
-            publishers.push(tokio::spawn(send_until_the_end(broker.app_of("cti", user).await, sent)));
+            peers.push((broker.app_of("cti", user).await, subscriber));
         }
-        // Not to wait for an effect: it comes at a moment that differs each time.
-        timeout(Duration::from_millis(5 + kill * 37 % 120), pending::<()>()).await.unwrap_err();
-        broker = broker.killed().await;
-        for ((user, publisher), subscriber) in users.iter().zip(publishers).zip(subscribers) {
-            let (sent, received) = (publisher.await.unwrap(), subscriber.await.unwrap());
+        let work = peers.into_iter().map(|(publisher, subscriber)| async move {
+            let sent = Sent { next, ..Sent::default() };
+            tokio::join!(send_until_the_end(publisher, sent), receive_until_the_end(subscriber))
+        });
+        let kill_it = async {
+            // Not to wait for an effect: it comes at a moment that differs each time.
+            timeout(Duration::from_millis(5 + kill * 37 % 120), pending::<()>()).await.unwrap_err();
+            broker.killed().await
+        };
+        let (outcomes, successor) = tokio::join!(join_all(work), kill_it);
+        broker = successor;
+        for (user, (sent, received)) in users.into_iter().zip(outcomes) {
             next = next.max(sent.next);
             let promised = known.get_mut(user).unwrap();
             promised.extend(received);
@@ -352,25 +357,25 @@ async fn many_publishers_share_commits_and_nothing_is_lost_or_repeated() {
     let broker = Broker::with_config(CONFIG).await;
     let mut agent = broker.app("agent").await;
     agent.subscribe("Phone/*/*").await;
-    let mut tasks = Vec::new();
+    let mut peers = Vec::new();
     for publisher in 0..PUBLISHERS {
-        let mut peer = broker.app(&format!("cti {publisher}")).await;
-        tasks.push(tokio::spawn(async move {
-            for event in 0..EVENTS {
-                publish(&mut peer, "Phone/Call/Ringing", &event.to_string(), json!({ "data": event })).await;
-            }
-        }));
+        peers.push(broker.app(&format!("cti {publisher}")).await);
     }
-    let mut last = BTreeMap::new();
-    for offset in 1..=PUBLISHERS * EVENTS {
-        let event = agent.next_on("Phone/Call/Ringing").await;
-        assert_eq!(position(&event).0, offset);
-        let (source, number) = (event["source"].as_str().unwrap().to_owned(), event["data"].as_u64().unwrap());
-        assert_eq!(last.insert(source, number), number.checked_sub(1), "{event}");
-    }
-    for task in tasks {
-        task.await.unwrap();
-    }
+    let publishers = peers.into_iter().map(|mut peer| async move {
+        for event in 0..EVENTS {
+            publish(&mut peer, "Phone/Call/Ringing", &event.to_string(), json!({ "data": event })).await;
+        }
+    });
+    let receive = async {
+        let mut last = BTreeMap::new();
+        for offset in 1..=PUBLISHERS * EVENTS {
+            let event = agent.next_on("Phone/Call/Ringing").await;
+            assert_eq!(position(&event).0, offset);
+            let (source, number) = (event["source"].as_str().unwrap().to_owned(), event["data"].as_u64().unwrap());
+            assert_eq!(last.insert(source, number), number.checked_sub(1), "{event}");
+        }
+    };
+    tokio::join!(join_all(publishers), receive);
     agent.expect_nothing().await;
     let broker = broker.killed().await;
     let mut agent = broker.app("agent").await;
