@@ -31,10 +31,6 @@ lint:
 bench *ARGS:
     cargo bench --locked {{ARGS}}
 
-# The documentation of the library, in a browser
-doc:
-    cargo doc --locked --workspace --no-deps --open
-
 # Print docs/configuration.md anew from the table of keys
 reference:
     cargo run --quiet -- check --print-reference > docs/configuration.md
