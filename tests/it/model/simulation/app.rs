@@ -229,13 +229,23 @@ impl<'a> App<'a> {
         let watches = self.part.observe || self.odds(1, 12);
         let user = watches.then(|| self.pick(&["*", "alice", "bob", "carol"]).to_owned());
         let retained = self.odds(1, 3).then(|| self.odds(2, 3));
-        Wanted {
-            pattern,
-            handler,
-            group,
-            user: if handler.is_some() && self.odds(4, 5) { None } else { user },
-            retained,
-            recover: self.recover(),
+        let user = if handler.is_some() && self.odds(4, 5) { None } else { user };
+        let mut wanted = Wanted { pattern, handler, group, user, retained, recover: self.recover() };
+        if wanted.recover.is_some() && self.odds(4, 5) {
+            self.let_have_a_log(&mut wanted);
+        }
+        wanted
+    }
+
+    /// Changes a subscription into one that has a log, if a channel has history.
+    fn let_have_a_log(&mut self, wanted: &mut Wanted) {
+        let Some((channel, _)) = self.model.bounds.choose(self.chance) else { return };
+        let names_user = self.part.user.is_none();
+        (wanted.handler, wanted.group) = (None, None);
+        wanted.user = names_user.then(|| self.pick(&["alice", "bob"]).to_owned());
+        wanted.pattern.channel = Some(channel.as_str().into());
+        if self.odds(2, 3) {
+            (wanted.pattern.topic, wanted.pattern.subtopic) = (None, None);
         }
     }
 

@@ -126,7 +126,7 @@ pub(super) fn config(chance: &mut StdRng) -> Config {
     config.channels.insert("Memo".into(), Channel { fold_case: true, ..Channel::default() });
     for name in ["Phone", "Queue", "Memo"] {
         let bounds =
-            LogBounds { size: chance.random_range(1..30), ttl: Duration::from_secs(chance.random_range(1..200)) };
+            LogBounds { size: chance.random_range(1..10), ttl: Duration::from_secs(chance.random_range(1..40)) };
         if chance.random_bool(0.5) {
             config.channels.entry(name.into()).or_default().history = Some(bounds);
         }

@@ -72,14 +72,14 @@ fn a_seed_plays_the_same_again() {
 fn the_worlds_have_replays_and_duplicates() {
     let marks = [r#""replayed":true"#, r#""Duplicate":true"#, "TOO_OLD", "AHEAD", r#""RecoverReason":"EPOCH""#];
     let mut seen = marks.map(|_| 0);
-    for seed in 0..30 {
+    for seed in 0..16 {
         let mut world = World::new(seed);
         run(&mut world).unwrap();
         for (count, mark) in seen.iter_mut().zip(marks) {
             *count += world.lines.iter().filter(|line| line.contains(mark)).count();
         }
     }
-    assert!(seen.iter().all(|count| *count > 3), "{marks:?}: {seen:?}");
+    assert!(seen.iter().all(|count| *count > 0), "{marks:?}: {seen:?}");
 }
 
 fn number_from(variable: &str) -> Option<u64> {
