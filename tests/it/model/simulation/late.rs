@@ -55,6 +55,7 @@ impl World {
         let effect = link.connection.handle(self.now, Input::Verified(outcome), &self.router);
         let session = link.connection.session().map(|member| member.id());
         link.resuming.sent = 0;
+        link.resuming.is_resumable = link.connection.session().is_some_and(|session| session.is_resumable());
         self.look_at_outboxes();
         match (refusal, identity, session) {
             (Some((code, _)), ..) => {

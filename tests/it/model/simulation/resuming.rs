@@ -16,8 +16,11 @@ use super::world::{Seat, World};
 /// What a client has to know to resume.
 #[derive(Default)]
 pub(super) struct Resuming {
-    /// `None`: the session is not resumable.
+    pub(super) is_resumable: bool,
+    /// As the client has read it.
     pub(super) token: Option<String>,
+    /// The session of the token. The connection can have another one, of whose Register the client has not read the reply.
+    session: String,
     /// Messages of the session that the client has received.
     pub(super) received: u64,
     /// Messages of the session that it has sent.
@@ -32,7 +35,18 @@ impl Resuming {
             self.received += 1;
         } else if message["data"]["Success"] == true {
             self.token = message["data"]["ResumeToken"].as_str().map(str::to_owned);
+            message["data"]["SessionId"].as_str().unwrap_or_default().clone_into(&mut self.session);
             self.received = 0;
+        }
+    }
+}
+
+impl Link {
+    /// The number of a renewal that is answered because the connection of its session ends.
+    pub(super) fn given_up(&self) -> Option<u64> {
+        match self.wait {
+            Wait::Renewal(_, n, _) => self.resuming.is_resumable.then_some(n),
+            Wait::Nothing | Wait::Verifier(..) => None,
         }
     }
 }
@@ -45,6 +59,9 @@ impl World {
         let (Some(token), Some(session)) = (link.resuming.token.clone(), link.connection.session().cloned()) else {
             return Ok(());
         };
+        if link.resuming.session != session.id().to_string() {
+            return Ok(());
+        }
         if link.silent || link.connection.ended().is_some() || !matches!(link.wait, Wait::Nothing) {
             return Ok(());
         }
@@ -93,6 +110,8 @@ impl World {
         link.blocked = None;
         // Malformed messages in a row count for a connection.
         self.model.conns[conn].malformed = 0;
+        // What answers a Register is not counted, so it is not sent again.
+        self.model.conns[conn].inbox.due.retain(|due| due.on != "Broker/Application/Register");
         if let Some(ends) = ends {
             self.model.proved(self.now, conn, ends);
         }

@@ -17,7 +17,7 @@ use super::cast::{self, CAST, MOMENT, Part, Style};
 use super::check::{self, Held, adapter_pattern};
 use super::door::Inbox;
 use super::draft::{Said, Wanted};
-use super::inbox::Due;
+use super::inbox::{Due, What};
 use super::link::{Link, Wait};
 use super::model::{Conn, ConnId, Kind, Model, Sub};
 use super::reading;
@@ -307,6 +307,10 @@ impl World {
         // A replay that is not exhausted ends with it.
         self.model.conns[conn].inbox.retained.clear();
         self.model.conns[conn].inbox.replays.clear();
+        if let Some(n) = link.given_up() {
+            let what = What::Refused("UPSTREAM_UNAVAILABLE");
+            self.model.owe(conn, Due::on_broker("Application", "Renew", Some(n.to_string()), what));
+        }
         let taken = code != CloseCode::SlowConsumer && !link.silent && !link.is_ended();
         self.model.conns[conn].inbox.ends();
         // What a slow consumer has not taken is dropped.
@@ -322,10 +326,11 @@ impl World {
     /// The connection of a seat has ended.
     fn gone(&mut self, seat: usize) {
         let Some(mut link) = self.seats[seat].link.take() else { return };
+        let is_read = link.is_empty();
         link.connection.handle(self.now, Input::Gone(Gone::Lost), &self.router);
         self.router.expire(self.now + MOMENT);
         let conn = &mut self.model.conns[link.conn];
-        conn.lost |= !link.is_empty();
+        conn.lost |= !is_read || !link.is_empty();
         self.look_at_outboxes();
         self.model.unregistered(link.conn);
     }
