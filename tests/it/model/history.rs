@@ -80,8 +80,8 @@ impl Member {
     ) -> bool {
         let is = |part: &Option<Box<str>>, own: &str| part.as_deref().is_none_or(|part| part == own);
         let whose = match (self.user, of.as_deref(), owner) {
-            (_, Some("*"), _) | (None, None, _) => true,
-            (Some(_), _, None) => true,
+            // On a shared channel, users see everything, and services what they ask for.
+            (_, Some("*"), _) | (None, None, _) | (Some(_), _, None) => true,
             (None, Some(of), None) => event.user == of,
             (_, Some(of), Some(owner)) => of == owner,
             (Some(own), None, Some(owner)) => own == owner,
@@ -162,8 +162,8 @@ impl World {
             chance.random_ratio(1, 2).then(|| Box::from(*parts.choose(chance).unwrap()))
         };
         // A pattern of which nothing is allowed would be refused.
-        let topic =
-            part(&mut self.chance, TOPICS).filter(|it: &Box<str>| !self.members[number].is_narrow || **it != *"Secret");
+        let is_narrow = self.members[number].is_narrow;
+        let topic = part(&mut self.chance, if is_narrow { ["Call"; 2] } else { TOPICS });
         let pattern = Pattern { channel: Some(channel.into()), topic, subtopic: part(&mut self.chance, SUBTOPICS) };
         let (may_observe, is_service) = (!self.members[number].is_narrow, self.members[number].user.is_none());
         let names_other = is_service && !is_shared(channel) || may_observe && self.chance.random_ratio(1, 3);

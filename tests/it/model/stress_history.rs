@@ -20,8 +20,7 @@ const READERS: usize = 24;
 
 fn core(size: usize, bytes: usize) -> Core {
     let bounds = LogBounds { size, ttl: Duration::from_mins(10) };
-    let mut config = Config::default();
-    config.history = History { bytes, ..History::default() };
+    let mut config = Config { history: History { bytes, ..History::default() }, ..Config::default() };
     for (channel, scope) in [("News", Scope::User), ("Queue", Scope::Shared)] {
         config.channels.insert(channel.into(), Channel { scope, history: Some(bounds), ..Channel::default() });
     }
