@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 use wire::CloseCode;
 use wire::notice::Depth;
@@ -268,24 +268,23 @@ impl Outbox {
 
     /// Takes up to `most` frames, oldest first, and stops at a replay.
     pub fn take(&self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
-        self.taker(0).take(now, most, frames)
+        self.take_by(0, now, most, frames)
     }
 
-    /// Takes from an outbox that keeps nothing.
+    /// Takes for the connection with this number.
     #[inline]
-    fn take_plain(
-        &self,
-        mut state: MutexGuard<'_, State>,
-        now: Instant,
-        most: usize,
-        frames: &mut Vec<Frame>,
-    ) -> Taken {
+    fn take_by(&self, attachment: u64, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
+        let mut state = self.state.lock();
+        if state.window.is_some() || state.attachment != attachment {
+            return self.take_from_window(state, attachment, now, most, frames);
+        }
         let was_over_half = state.over_half(self.limits);
         let mut taken = Taken {
             lagging: state.lagging.take(),
             dropped: std::mem::take(&mut state.dropped),
             proof_end: state.proof_end.take(),
-            ..Taken::default()
+            replay: None,
+            replay_waits: false,
         };
         let count = most.min(state.queue.len());
         frames.reserve(count);

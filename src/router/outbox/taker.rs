@@ -3,7 +3,7 @@
 //! Two connections can have one resumable session for a moment, because a client may return before the broker has noticed
 //! that its connection was lost. Each has a number, and the outbox gives only to the one that it knows.
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::{End, Outbox, Taken};
@@ -28,20 +28,7 @@ impl Outbox {
 impl Taker<'_> {
     /// Takes up to `most` frames, oldest first, and stops at a replay. What a resumable session is sent is kept.
     pub fn take(self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
-        let mut state = self.outbox.state.lock();
-        if state.attachment != self.attachment {
-            return Taken::default();
-        }
-        if state.window.is_none() {
-            return self.outbox.take_plain(state, now, most, frames);
-        }
-        let limits = self.outbox.limits;
-        let was_over_half = state.over_half(limits);
-        let taken = state.take_kept(now, self.outbox.memory.as_ref(), most, frames);
-        let relieved = state.note_relief(now, limits, was_over_half).then(|| std::mem::take(&mut state.relief));
-        drop(state);
-        relieved.into_iter().flatten().for_each(Waker::wake);
-        taken
+        self.outbox.take_by(self.attachment, now, most, frames)
     }
 
     /// Takes the replay with which the queue of a resumable session begins. [`Taker::put_pulled`] has to follow before

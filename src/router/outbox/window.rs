@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use parking_lot::MutexGuard;
 use wire::notice;
 
 use super::{End, Entry, Kind, OnFull, Outbox, Pressure, PushError, State, Taken};
@@ -97,6 +98,27 @@ fn is_droppable(entry: &Entry) -> bool {
 }
 
 impl Outbox {
+    /// Takes for the connection with this number from the outbox of a resumable session, if it is that connection's.
+    #[inline(never)]
+    pub(super) fn take_from_window(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        attachment: u64,
+        now: Instant,
+        most: usize,
+        frames: &mut Vec<Frame>,
+    ) -> Taken {
+        if state.attachment != attachment {
+            return Taken::default();
+        }
+        let was_over_half = state.over_half(self.limits);
+        let taken = state.take_kept(now, self.memory.as_ref(), most, frames);
+        let relieved = state.note_relief(now, self.limits, was_over_half).then(|| std::mem::take(&mut state.relief));
+        drop(state);
+        relieved.into_iter().flatten().for_each(Waker::wake);
+        taken
+    }
+
     /// Keeps what is taken by the connection with this number.
     pub(in crate::router) fn keep_sent(&self, window: Window, attachment: u64) {
         let mut state = self.state.lock();
@@ -208,9 +230,8 @@ impl State {
         frames: &mut Vec<Frame>,
     ) -> Taken {
         let room = frames.len().saturating_add(most);
-        self.take_again(room, frames);
-        if frames.len() < room && (self.lagging.is_some() || self.dropped > 0) {
-            self.take_notices(now, memory, frames);
+        if self.kept < self.numbered() || self.lagging.is_some() || self.dropped > 0 {
+            self.take_first(now, memory, room, frames);
         }
         let Self { queue, kept, window: Some(window), messages, bytes, droppable, proof_end, .. } = self else {
             return Taken::default();
@@ -245,9 +266,20 @@ impl State {
         }
         if entries > 0 {
             window.kept.add(now, window.session, entries, memory);
-            self.keep_bounds();
+            if window.is_over(*kept, window.bytes) {
+                self.keep_bounds();
+            }
         }
         taken
+    }
+
+    /// Takes what precedes everything that waits: what is sent again, then notices about the queue.
+    #[cold]
+    fn take_first(&mut self, now: Instant, memory: Option<&Arc<FrameMemory>>, room: usize, frames: &mut Vec<Frame>) {
+        self.take_again(room, frames);
+        if frames.len() < room && (self.lagging.is_some() || self.dropped > 0) {
+            self.take_notices(now, memory, frames);
+        }
     }
 
     /// Takes what an earlier connection has taken before.
@@ -264,7 +296,6 @@ impl State {
     }
 
     /// Sends notices about the queue before what waits in it. They are messages of the session like any other.
-    #[cold]
     fn take_notices(&mut self, now: Instant, memory: Option<&Arc<FrameMemory>>, frames: &mut Vec<Frame>) {
         if self.kept < self.numbered() {
             return;
@@ -336,7 +367,9 @@ impl State {
     fn drop_first(&mut self, count: usize) {
         let Self { queue, kept, window: Some(window), .. } = self else { return };
         let mut memory = 0;
-        for entry in queue.drain(..count) {
+        // A few at a time, for which `drain` would take longer.
+        for _ in 0..count {
+            let Some(entry) = queue.pop_front() else { break };
             window.bytes -= bytes_of(&entry);
             memory += release(&entry);
         }

@@ -19,6 +19,9 @@ const SWEEP_EVERY: Duration = Duration::from_millis(100);
 /// Entries are counted in shards, so that threads do not contend for one counter.
 const SHARDS: usize = 16;
 
+/// How many entries are counted in a shard between two looks whether too much is kept.
+const LOOK_EVERY: usize = 64;
+
 /// A counter with a cache line of its own.
 #[derive(Default)]
 #[repr(align(64))]
@@ -68,14 +71,21 @@ impl Kept {
 
     /// Counts entries of the session with this number, and memory of frames that no other queue keeps.
     pub(in crate::router) fn add(&self, now: Instant, session: u64, entries: usize, frame_bytes: usize) {
-        let here = self.shard(session).fetch_add(entries, Ordering::Relaxed) + entries;
-        let frames = match frame_bytes {
-            0 => self.frame_bytes.load(Ordering::Relaxed),
-            more => self.frame_bytes.fetch_add(more, Ordering::Relaxed) + more,
-        };
+        let before = self.shard(session).fetch_add(entries, Ordering::Relaxed);
+        if frame_bytes > 0 {
+            self.frame_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
+        }
+        // One frame that is new, or some entries, are soon enough.
+        if frame_bytes > 0 || before / LOOK_EVERY != (before + entries) / LOOK_EVERY {
+            self.look(now, before + entries);
+        }
+    }
+
+    /// Looks whether too much may be kept.
+    fn look(&self, now: Instant, entries_in_shard: usize) {
         let half = self.total_bytes_max.load(Ordering::Relaxed) / 2;
         // If the total is over its bound, one of these is over half of it.
-        if frames > half || here * ENTRY_BYTES > half / SHARDS {
+        if self.frame_bytes() > half || entries_in_shard * ENTRY_BYTES > half / SHARDS {
             self.arm(now);
         }
     }
