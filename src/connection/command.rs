@@ -15,7 +15,7 @@ use crate::connection::renew::Renewing;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, HandshakeToken, Phase};
 use crate::router::{
-    Application, Ending, HeldLine, Listed, NotAttached, Position, Recovered, Registered, Registration,
+    Application, Ending, HeldLine, Listed, LookTicket, NotAttached, Position, Recovered, Registered, Registration,
 };
 use crate::router::{Resumption, Router, Subscribed, Wanted};
 use wire::command::{self, Command, Register, Resume, RoleName, Subscribe, Unsubscribe, WillOption};
@@ -122,7 +122,8 @@ impl Connection {
             },
             Ok(Command::Ping) => Ok(DONE),
             Ok(Command::Subscribe(wanted)) => match self.subscribe(now, &wanted, envelope.id(), router) {
-                Ok(()) => return Next::Stay(None),
+                Ok(None) => return Next::Stay(None),
+                Ok(Some(ticket)) => return Next::Wait(ticket),
                 Err(refusal) => Err(refusal),
             },
             Ok(command) => self.registered(now, command, router),
@@ -378,21 +379,26 @@ impl Connection {
         None
     }
 
-    /// Subscribes; the router itself replies, before anything that the subscription brings.
+    /// Subscribes; the router itself replies, before anything that the subscription brings. With a ticket, nothing was done
+    /// yet.
     fn subscribe(
         &mut self,
         now: Instant,
         wanted: &Subscribe,
         in_reply_to: Option<&str>,
         router: &Router,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<LookTicket>, Refusal> {
+        let found = self.take_found();
         let Some(session) = self.session() else { return Err(impossible("a subscription without a session")) };
         let (mut subscription, mut narrowed, mut recovered) = (None, false, None);
-        router.subscribe(now, session, wanted, |subscribed| {
+        let waits = router.subscribe_when_read(now, session, wanted, found, |subscribed| {
             (subscription, narrowed, recovered) = (Some(subscribed.id), subscribed.is_narrowed, subscribed.recovered);
             let more = subscribed_with(&subscribed, wanted);
             Some(notice::success(&notice::triple("Subscription", "Subscribe"), in_reply_to, more).into())
         })?;
+        if waits.is_some() {
+            return Ok(waits);
+        }
         tracing::debug!(
             source = session.source(),
             pattern = %wanted.pattern,
@@ -407,7 +413,7 @@ impl Connection {
             let pause = Pause::Replay(Arc::clone(session));
             self.begin_pause(now, pause, now + self.limits.slow_consumer);
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Ends the session as its client wishes. The reply follows everything of the session.

@@ -242,6 +242,7 @@ enum Turn {
     Verified(Box<Result<Identity, AuthError>>),
     Relieved,
     Committed,
+    Looked,
     Gone(Ended),
 }
 
@@ -330,6 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
                 Turn::Verified(identity) => self.handle(now(), Input::Verified(*identity)),
                 Turn::Relieved => self.handle(now(), Input::Relieved),
                 Turn::Committed => self.handle(now(), Input::Committed),
+                Turn::Looked => self.handle(now(), Input::Looked),
                 Turn::Gone(ended) => return self.ending(ended),
             };
             match effect {
@@ -390,6 +392,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         }
         if connection.poll_commits(cx).is_ready() {
             return Poll::Ready(Turn::Committed);
+        }
+        if connection.poll_look(cx).is_ready() {
+            return Poll::Ready(Turn::Looked);
         }
         if socket.is_writing() {
             if let Poll::Ready(end) = connection.poll_end(cx) {

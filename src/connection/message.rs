@@ -10,7 +10,7 @@ use wire::{
 
 use super::pause::Pause;
 use super::{Connection, Effect, Phase};
-use crate::router::{Denied, HeldLine, Refused, Routed, Router};
+use crate::router::{Denied, HeldLine, LookTicket, Refused, Routed, Router};
 
 /// Caps the audit records that the requests of an unregistered connection can cause; otherwise it could push real ones out
 /// of the rotating log. All such connections together are limited too, by the log.
@@ -24,6 +24,8 @@ pub(super) enum Next {
     TooManyMalformed,
     /// The session ends, as its client wishes; with the id of the command.
     Unregister(Option<String>),
+    /// It waits for the disk. Nothing was done.
+    Wait(LookTicket),
     /// Another connection has the session. Nothing was done.
     Replaced,
 }
@@ -50,6 +52,10 @@ impl Connection {
             Next::Unregister(id) => {
                 self.unregister(now, id.as_deref(), router);
                 None
+            }
+            Next::Wait(ticket) => {
+                self.look(text.unwrap_or_default(), ticket);
+                return None;
             }
             Next::Replaced => {
                 self.secret_read = true;

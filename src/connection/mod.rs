@@ -13,6 +13,7 @@ mod failed_logins;
 mod handshake_token;
 mod heartbeat;
 mod log;
+mod looking;
 mod message;
 mod pause;
 mod proof;
@@ -47,6 +48,7 @@ use command::Verifying;
 use commits::Commits;
 use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
+use looking::Looking;
 use pause::Pause;
 use proof::Proven;
 use rate::Rate;
@@ -77,6 +79,8 @@ pub enum Input<'a> {
     Relieved,
     /// Envelopes that waited for the disk are on it, or refused.
     Committed,
+    /// Events that a Subscribe waited for were read from the disk, or cannot be.
+    Looked,
     /// The peer takes nothing, although there is something to take.
     Blocked,
     /// The peer took something.
@@ -141,6 +145,8 @@ pub struct Connection {
     pause: Option<Pause>,
     /// Envelopes that wait for the disk.
     commits: Option<Box<Commits>>,
+    /// A Subscribe that waits for the disk.
+    looking: Option<Box<Looking>>,
     /// How long it may wait for receivers. Made at the first wait.
     allowance: Option<Box<Allowance>>,
     /// Malformed messages in a row.
@@ -201,6 +207,7 @@ impl Connection {
             rate_bytes: Rate::of_bytes(now, &limits),
             pause: None,
             commits: None,
+            looking: None,
             allowance: None,
             malformed: 0,
             unregistered_requests: 0,
@@ -249,7 +256,11 @@ impl Connection {
 
     /// Whether the next message may be read now.
     pub fn reads(&self) -> bool {
-        self.verifying.is_none() && self.pause.is_none() && self.may_join() && self.replies.len() < REPLIES_MAX
+        self.verifying.is_none()
+            && self.pause.is_none()
+            && self.may_join()
+            && self.looking.is_none()
+            && self.replies.len() < REPLIES_MAX
     }
 
     /// Whether it waits for the verifier.
@@ -362,7 +373,12 @@ impl Connection {
                 self.heartbeat.hear();
                 None
             }
-            Input::Timeout | Input::Verified(_) | Input::Committed | Input::Drain(_) | Input::Restart
+            Input::Timeout
+            | Input::Verified(_)
+            | Input::Committed
+            | Input::Looked
+            | Input::Drain(_)
+            | Input::Restart
                 if self.is_replaced() =>
             {
                 Some(self.replaced(now))
@@ -374,6 +390,7 @@ impl Connection {
                 None
             }
             Input::Committed => self.committed(now, router),
+            Input::Looked => self.looked(now, router),
             Input::Blocked => {
                 self.heartbeat.not_read();
                 self.timers.set(Timer::SlowConsumer, now + self.limits.slow_consumer);

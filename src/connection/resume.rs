@@ -70,6 +70,7 @@ impl Connection {
         let next = self.take_in(now, text, router, Some(&mut line));
         match next {
             Next::Stay(_) | Next::Replaced => line.set_allowances(self.allowances(now)),
+            Next::Wait(_) => line.take_back_received(),
             Next::TooManyMalformed | Next::Unregister(_) => line.end(),
         }
         next

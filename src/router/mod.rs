@@ -43,6 +43,7 @@ mod change;
 mod commit;
 mod decide;
 mod deliver;
+mod disk;
 mod end;
 mod event;
 mod frames;
@@ -68,8 +69,9 @@ mod will;
 pub use change::Reason;
 pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
 pub use decide::Decision;
+pub use disk::{DiskRead, ReadQueue};
 pub use end::Ending;
-pub use history::{Kept, Position, RecoverReason, Recovered};
+pub use history::{Found, Kept, LookTicket, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken, Taker};
 pub use policy::{Limits, Policy};
@@ -94,6 +96,7 @@ use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
 use crate::websocket::Frame;
 use commit::Commits;
+use disk::DiskReads;
 use hint::Hints;
 use history::History;
 use index::Index;
@@ -124,6 +127,8 @@ pub struct Router {
     presence: Presence,
     /// The queue of events that have to be on disk first, if there is one.
     commits: Option<Commits>,
+    /// The queue of events that have to be read from the disk, if there is one.
+    reads: Option<DiskReads>,
     resumes: Resumes,
     declarations: Vec<Declaration>,
     off: Vec<SwitchedOff>,
@@ -294,6 +299,7 @@ impl Router {
             retained: Retained::default(),
             presence: Presence::default(),
             commits: None,
+            reads: None,
             declarations,
             off: Vec::new(),
             log_limit: LogLimit::default(),

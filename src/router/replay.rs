@@ -1,6 +1,8 @@
 //! [`Replay`]: kept events on their way to a subscription, retained values or events of a log. It is a cursor: the
 //! session's connection pulls frames from it, and each pull looks at a bounded number of events.
 
+use std::task::{Context, Poll};
+
 use wire::Pattern;
 
 use crate::router::history::Position;
@@ -28,6 +30,14 @@ impl Replay {
         matches!(self.0, Cursor::History(_))
     }
 
+    /// Ready unless it waits for events from the disk.
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Cursor::Retained(_) => Poll::Ready(()),
+            Cursor::History(replay) => replay.poll_ready(cx),
+        }
+    }
+
     /// The bytes that are in memory for the sake of replays alone.
     pub(super) fn bytes(&self) -> usize {
         match &self.0 {
@@ -39,11 +49,11 @@ impl Replay {
 
 impl Router {
     /// Pulls up to `most` frames of a replay. Returns whether it is exhausted. A pull looks at a bounded number of events,
-    /// so it may bring nothing although others follow.
+    /// so it may bring nothing although others follow, as it does while events are read from the disk.
     pub fn pull(&self, replay: &mut Replay, most: usize, frames: &mut Vec<Frame>) -> bool {
         match &mut replay.0 {
             Cursor::Retained(replay) => self.pull_retained(replay, most, frames),
-            Cursor::History(replay) => replay.pull(&self.policy, most, frames),
+            Cursor::History(replay) => replay.pull(self, most, frames),
         }
     }
 }

@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
-use crate::router::history::{Counted, Locked, LogName, Position, Recovered, Recovery, no_log};
+use crate::router::disk::unreadable;
+use crate::router::history::{
+    Ahead, Found, Locked, LogName, LookNext, LookTicket, Position, Recovered, Recovery, no_log,
+};
 use crate::router::index::{Listing, Observes, Subscription};
 use crate::router::policy::Policy;
 use crate::router::replay::{Cursor, Replay};
@@ -19,6 +23,9 @@ use wire::{ErrorCode, Refusal};
 
 /// The groups of a session with one pattern. Without a bound, one session could multiply what an event costs others.
 const GROUPS_MAX: usize = 16;
+
+/// How often a subscription looks at its log, because memory has lost again what followed.
+const LOOKS_MAX: usize = 3;
 
 /// One of a session's own subscriptions: a row of `Subscription/List`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,15 +54,13 @@ pub struct Subscribed {
 }
 
 /// The log of a subscription, whose lock is held, and what was counted of it before.
-type OwnLog<'a, 'l> = Option<(&'a LogName<'a>, &'a mut Locked<'l>, Option<Counted>)>;
+type OwnLog<'a, 'l> = Option<(&'a LogName<'a>, &'a mut Locked<'l>, Ahead)>;
 
 impl Router {
-    /// Subscribes. The same pattern, role, group and user again: the subscription that is there. `told` makes the reply,
-    /// which comes before everything that the subscription brings.
+    /// Subscribes, as [`Router::subscribe_when_read`], to what needs nothing from the disk.
     ///
     /// # Errors
-    /// `FORBIDDEN`, `RESERVED_CHANNEL`, `TOO_MANY_SUBSCRIPTIONS`; `INVALID_ENVELOPE` for `recover` without a log;
-    /// `NOT_REGISTERED` for a session that has ended.
+    /// Those of [`Router::subscribe_when_read`]; `STORAGE_UNAVAILABLE` if it needs something from the disk.
     pub fn subscribe(
         &self,
         now: Instant,
@@ -63,21 +68,59 @@ impl Router {
         wanted: &Subscribe,
         told: impl FnOnce(Subscribed) -> Option<Frame>,
     ) -> Result<(), Refusal> {
+        match self.subscribe_when_read(now, session, wanted, None, told)? {
+            None => Ok(()),
+            Some(_) => Err(unreadable()),
+        }
+    }
+
+    /// Subscribes. The same pattern, role, group and user again: the subscription that is there. `told` makes the reply,
+    /// which comes before everything that the subscription brings.
+    ///
+    /// With a ticket, nothing was done, because events of its log have to be read from the disk: it is called again with what
+    /// was `found`.
+    ///
+    /// # Errors
+    /// `FORBIDDEN`, `RESERVED_CHANNEL`, `TOO_MANY_SUBSCRIPTIONS`; `INVALID_ENVELOPE` for `recover` without a log;
+    /// `NOT_REGISTERED` for a session that has ended; `STORAGE_UNAVAILABLE` if the disk cannot be read.
+    pub fn subscribe_when_read(
+        &self,
+        now: Instant,
+        session: &Arc<Session>,
+        wanted: &Subscribe,
+        mut found: Option<Found>,
+        told: impl FnOnce(Subscribed) -> Option<Frame>,
+    ) -> Result<Option<LookTicket>, Refusal> {
         let observes = access::observes(session, wanted)?;
         access::check_pattern(wanted)?;
         let observes = observes.as_ref();
-        match self.log_of(session, wanted, observes) {
-            Err(_) => self.subscribe_with(now, session, (wanted, observes), None, told),
-            Ok(name) => {
-                let ahead = self.count_ahead(now, &name, (session, wanted, observes));
-                // Held until the subscription is in the index, so that it receives each event once, replayed or live.
-                self.history.with(&name, |log| {
-                    let is_its_log = self.log_of(session, wanted, observes).as_ref() == Ok(&name);
-                    let log = is_its_log.then_some((&name, log, ahead));
-                    self.subscribe_with(now, session, (wanted, observes), log, told)
-                })
+        let Ok(name) = self.log_of(session, wanted, observes) else {
+            return self.subscribe_with(now, session, (wanted, observes), None, told).map(|()| None);
+        };
+        if wanted.recover.is_some() {
+            self.check_recover(session, (wanted, observes), true)?;
+            self.check_interest(&interest(session, &session.permissions(), wanted, observes))?;
+        }
+        let mut told = Some(told);
+        for _ in 0..LOOKS_MAX {
+            let ahead = match self.look_ahead(now, &name, (session, wanted, observes), found.take())? {
+                LookNext::Subscribe(ahead) => ahead,
+                LookNext::Wait(ticket) => return Ok(Some(ticket)),
+            };
+            // Held until the subscription is in the index, so that it receives each event once, replayed or live.
+            let subscribed = self.history.with(&name, |log| {
+                if self.has_to_look(now, (&name, log), wanted.recover.as_ref(), &ahead) {
+                    return None;
+                }
+                let is_its_log = self.log_of(session, wanted, observes).as_ref() == Ok(&name);
+                let log = is_its_log.then_some((&name, log, ahead));
+                told.take().map(|told| self.subscribe_with(now, session, (wanted, observes), log, told))
+            });
+            if let Some(subscribed) = subscribed {
+                return subscribed.map(|()| None);
             }
         }
+        Err(unreadable())
     }
 
     fn subscribe_with(
@@ -95,13 +138,7 @@ impl Router {
             return Err(Refusal::new(ErrorCode::NotRegistered, "the session has ended; register again"));
         }
         let permissions = session.permissions();
-        let interest = Interest {
-            role: &session.role,
-            permissions: &permissions,
-            pattern: &wanted.pattern,
-            is_handler: matches!(wanted.role, command::Role::Handler { .. }),
-            observes,
-        };
+        let interest = interest(session, &permissions, wanted, observes);
         self.check_interest(&interest)?;
         self.check_recover(session, (wanted, observes), log.is_some())?;
         let is_narrowed = self.is_narrowed(&interest);
@@ -312,6 +349,17 @@ impl Router {
             })
             .collect()
     }
+}
+
+/// What a subscription would bring a session with these permissions.
+fn interest<'a>(
+    session: &'a Session,
+    permissions: &'a Permissions,
+    wanted: &'a Subscribe,
+    observes: Option<&'a Observes>,
+) -> Interest<'a> {
+    let is_handler = matches!(wanted.role, command::Role::Handler { .. });
+    Interest { role: &session.role, permissions, pattern: &wanted.pattern, is_handler, observes }
 }
 
 fn is_same(policy: &Policy, held: &Subscription, wanted: &Subscribe, observes: Option<&Observes>) -> bool {

@@ -1,7 +1,8 @@
 //! [`Committer`]: the thread that writes what has to be on disk before it is delivered.
 //!
 //! One thread takes the events that have gathered, writes them in one transaction, and lets the router deliver them. While it
-//! waits for the disk, the next ones gather, so under load a commit is shared by all publishers.
+//! waits for the disk, the next ones gather, so under load a commit is shared by all publishers. Another thread reads what
+//! memory no longer has (`history_reader`).
 
 use std::io;
 use std::sync::Arc;
@@ -12,8 +13,10 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::history_reader::read_history;
 use crate::config::Config;
-use crate::router::{CommitQueue, Router, Uncommitted};
+
+use crate::router::{CommitQueue, ReadQueue, Router, Uncommitted};
 use crate::store::StoreError;
 use crate::store::history::{Change, HistoryFile, HistoryLimits};
 
@@ -48,21 +51,22 @@ pub(super) fn limits(config: &Config) -> HistoryLimits {
     HistoryLimits { disk_bytes: history.disk_bytes as u64, retry: history.retry, ids: history.ids }
 }
 
-/// The thread that commits.
+/// The thread that commits, and the one that reads.
 pub(super) struct Committer {
     router: Arc<Router>,
     settings: Arc<ArcSwap<Settings>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Committer {
-    /// Starts the thread.
+    /// Starts the threads.
     pub(super) fn start(
         router: &Arc<Router>,
-        queue: CommitQueue,
+        (queue, reads): (CommitQueue, ReadQueue),
         file: HistoryFile,
         config: &Config,
     ) -> io::Result<Self> {
+        let reader = file.reader();
         let settings = Arc::new(ArcSwap::from_pointee(Settings::new(config)));
         let work = Work {
             router: Arc::clone(router),
@@ -73,8 +77,15 @@ impl Committer {
             swept: now(),
             failing: None,
         };
-        let thread = thread::Builder::new().name("committer".to_owned()).spawn(move || work.run())?;
-        Ok(Self { router: Arc::clone(router), settings, thread: Mutex::new(Some(thread)) })
+        let committer = Self { router: Arc::clone(router), settings, threads: Mutex::default() };
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| -> io::Result<()> {
+            committer.threads.lock().push(thread::Builder::new().name(name.to_owned()).spawn(run)?);
+            Ok(())
+        };
+        spawn("committer", Box::new(move || work.run()))?;
+        let router = Arc::clone(router);
+        spawn("history reader", Box::new(move || read_history(&router, &reads, &reader)))?;
+        Ok(committer)
     }
 
     /// Puts another configuration in force.
@@ -82,16 +93,18 @@ impl Committer {
         self.settings.store(Arc::new(Settings::new(config)));
     }
 
-    /// Ends the thread when everything that waits is committed. Blocks, but not for long.
+    /// Ends the threads when everything that waits is committed. Blocks, but not for long.
     pub(super) fn stop(&self) {
         self.router.end_commits();
-        let Some(thread) = self.thread.lock().take() else { return };
+        self.router.end_disk_reads();
         let until = now() + LAST_COMMIT;
-        while !thread.is_finished() && now() < until {
-            thread::sleep(Duration::from_millis(1));
-        }
-        if !thread.is_finished() || thread.join().is_err() {
-            tracing::error!("the last events of durable channels may not be on disk; they were not confirmed");
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            while !thread.is_finished() && now() < until {
+                thread::sleep(Duration::from_millis(1));
+            }
+            if !thread.is_finished() || thread.join().is_err() {
+                tracing::error!("the last events of durable channels may not be on disk; they were not confirmed");
+            }
         }
     }
 }

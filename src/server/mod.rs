@@ -1,6 +1,6 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
-//! `committer` writes the events of durable channels. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
+//! `committer` writes the events of durable channels, and `history_reader` reads them. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
 //! the header of a proxy, `refusal` is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process,
 //! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
@@ -12,6 +12,7 @@ mod committer;
 mod drain;
 mod forwarded;
 mod handshake;
+mod history_reader;
 mod issuers;
 mod key_fetch;
 mod key_files;

@@ -19,7 +19,7 @@ use crate::audit::{Audit, Rotation};
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
-use crate::router::{CommitQueue, Declaration, Router, SwitchedOff};
+use crate::router::{CommitQueue, Declaration, ReadQueue, Router, SwitchedOff};
 use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
 use crate::store::history::{HistoryFile, HistorySettings};
 use crate::store::{FolderLock, KeySource, StoreError};
@@ -120,11 +120,12 @@ impl Adapters {
             return Ok((router, None));
         }
         let (router, queue) = router.with_commits();
+        let (router, reads) = router.with_disk_reads();
         let mut loading = router.loading(now, wall);
         let settings = history(config, self.credentials_key.clone());
         let file = HistoryFile::open(&settings, committer::limits(config), &self.folder, &mut |it| loading.add(it))?;
         drop(loading);
-        Ok((router, Some(Committing { queue, file })))
+        Ok((router, Some(Committing { queue, reads, file })))
     }
 
     /// What the router has to know about them from the beginning.
@@ -178,16 +179,17 @@ pub(super) fn history(config: &Config, credentials_key: Option<SecretString>) ->
     HistorySettings { data_dir: config.data_dir.clone(), key }
 }
 
-/// An open history, and the queue of what is to be written to it.
+/// An open history, and the queues of what is to be written to it, and read.
 pub(super) struct Committing {
     queue: CommitQueue,
+    reads: ReadQueue,
     file: HistoryFile,
 }
 
 impl Committing {
-    /// Starts the thread that writes.
+    /// Starts the threads that write and read.
     pub(super) fn start(self, router: &Arc<Router>, config: &Config) -> io::Result<Committer> {
-        Committer::start(router, self.queue, self.file, config)
+        Committer::start(router, (self.queue, self.reads), self.file, config)
     }
 }
 

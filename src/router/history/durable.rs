@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::known::{First, Name};
-use super::log::{Entry, Of};
+use super::log::{Address, Entry, Of};
 use super::{History, Locked, LogName, Position};
 use crate::config::{self, LogBounds};
 use crate::router::replay::marked;
@@ -75,14 +75,8 @@ impl History {
     /// Adds an entry to a log that a file had. They come in the order of the log.
     pub(in crate::router) fn load_entry(&self, name: &stored::LogName, loaded: LoadedEntry, bounds: &LogBounds) {
         let LoadedEntry { at, position, entry } = loaded;
-        let of = match (&name.user, entry.to_all) {
-            (Some(_), true) => Of::Everyone,
-            (Some(_), false) => Of::Owner,
-            (None, _) => Of::Sender(entry.user),
-        };
         let frame = marked(&entry.text, Some(&position), "replayed");
-        let triple = format!("{}/{}/{}", name.channel, entry.topic, entry.subtopic).into();
-        let entry = Entry { offset: position.offset, at, triple, target: entry.target, of, frame };
+        let entry = Entry { offset: position.offset, at, address: address_of(name, entry), frame };
         let Some(log) = self.find(&LogName { channel: &name.channel, owner: name.user.as_deref() }) else { return };
         let mut locked = Locked { history: self, state: log.state.lock(), log: &log };
         locked.change(|state| {
@@ -102,4 +96,15 @@ impl History {
         let first = First { position: Position { offset, epoch: epoch.into() }, receivers: 0 };
         known.insert(at, name, first, (limits.retry, limits.ids));
     }
+}
+
+/// What decides who may have an event that a log has on disk.
+pub(super) fn address_of(log: &stored::LogName, entry: stored::Entry) -> Address {
+    let stored::Entry { topic, subtopic, user, to_all, target, .. } = entry;
+    let of = match (&log.user, to_all) {
+        (Some(_), true) => Of::Everyone,
+        (Some(_), false) => Of::Owner,
+        (None, _) => Of::Sender(user),
+    };
+    Address { triple: format!("{}/{topic}/{subtopic}", log.channel).into(), target, of }
 }

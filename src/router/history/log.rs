@@ -29,13 +29,18 @@ pub(super) struct Entry {
     pub(super) offset: u64,
     /// When it was accepted.
     pub(super) at: Instant,
+    pub(super) address: Address,
+    /// Marked `replayed`. On a user-scoped channel without `user`.
+    pub(super) frame: Frame,
+}
+
+/// What decides who may have an event, and wants it.
+pub(super) struct Address {
     /// Its canonical triple.
     pub(super) triple: Box<str>,
     pub(super) target: Option<Box<str>>,
     /// Whose it is.
     pub(super) of: Of,
-    /// Marked `replayed`. On a user-scoped channel without `user`.
-    pub(super) frame: Frame,
 }
 
 /// Whose an event is.
@@ -51,11 +56,12 @@ pub(super) enum Of {
 impl Entry {
     /// The memory that it counts with.
     fn bytes(&self) -> usize {
-        let sender = match &self.of {
+        let Address { triple, target, of } = &self.address;
+        let sender = match of {
             Of::Sender(user) => user.as_deref(),
             Of::Owner | Of::Everyone => None,
         };
-        let texts = [Some(&*self.triple), self.target.as_deref(), sender];
+        let texts = [Some(&**triple), target.as_deref(), sender];
         ENTRY_BYTES + self.frame.wire().len() + texts.into_iter().flatten().map(str::len).sum::<usize>()
     }
 

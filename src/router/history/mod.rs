@@ -7,13 +7,17 @@
 //! in its replay, or live.
 //!
 //! `log` is one log, `epochs` names their lives, `publish` puts events in, `recover` and `replay` bring them back, `known`
-//! has the ids of events with `once`, `bounds` keeps memory and age within bounds, `durable` is what commits need.
+//! has the ids of events with `once`, `bounds` keeps memory and age within bounds, `durable` is what commits need. Of a
+//! durable log, memory may have the last events only: `look` counts the others on the disk, and `from_disk` brings them back.
 
 mod bounds;
+mod counted;
 mod durable;
 mod epochs;
+mod from_disk;
 mod known;
 mod log;
+mod look;
 mod publish;
 mod recover;
 mod replay;
@@ -33,11 +37,14 @@ use known::Known;
 use log::{Entry, Log, State};
 
 pub(super) use durable::LoadedEntry;
+pub(super) use from_disk::DiskEntry;
 pub(super) use known::{First, Name as IdName};
+pub(super) use look::{Ahead, Look, Next as LookNext};
+pub use look::{Found, LookTicket};
 pub use publish::Kept;
 pub(super) use publish::{Published, check_once, once_in_a_reply};
-pub(super) use recover::{Counted, Recovery, Stretch, no_log};
 pub use recover::{RecoverReason, Recovered};
+pub(super) use recover::{Recovery, Stretch, no_log};
 pub(super) use replay::Replay;
 
 /// The place of an event in a log.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use wire::{Envelope, ErrorCode, Refusal};
 
 use super::known::First;
-use super::log::{Entry, Of};
+use super::log::{Address, Entry, Of};
 use super::{Locked, LogName, Position};
 use crate::config::LogBounds;
 use crate::router::decide::Facts;
@@ -128,7 +128,9 @@ impl Router {
                 let Some(bounds) = bounds else { return give(&audiences, forms) };
                 let position = log.state.next();
                 let forms = forms.at(&position);
-                self.append(log, Entry { of: Of::Everyone, ..entry(now, &forms, facts, &position) }, &bounds);
+                let mut entry = entry(now, &forms, facts, &position);
+                entry.address.of = Of::Everyone;
+                self.append(log, entry, &bounds);
                 give(&audiences, forms);
             });
         }
@@ -158,11 +160,13 @@ fn entry(now: Instant, forms: &Forms<'_>, facts: &Facts<'_>, position: &Position
     Entry {
         offset: position.offset,
         at: now,
-        triple: facts.canonical.to_string().into(),
-        target: forms.envelope.target().map(Box::from),
-        of: match forms.scope {
-            Scope::User(_) => Of::Owner,
-            Scope::Shared(user) => Of::Sender(user.map(Box::from)),
+        address: Address {
+            triple: facts.canonical.to_string().into(),
+            target: forms.envelope.target().map(Box::from),
+            of: match forms.scope {
+                Scope::User(_) => Of::Owner,
+                Scope::Shared(user) => Of::Sender(user.map(Box::from)),
+            },
         },
         frame: forms.replayed(),
     }

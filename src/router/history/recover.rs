@@ -1,15 +1,19 @@
 //! Which log a subscription has, and what of it is replayed.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
 use wire::command::{self, Recover, Subscribe};
 use wire::{ErrorCode, Refusal};
 
-use super::log::{Entry, Snapshot, State};
+use super::counted::Counted;
+use super::log::{Address, State};
+use super::look::Ahead;
 use super::replay::{Reader, Replay};
 use super::{Locked, LogName, Position};
 use crate::auth::Permissions;
+use crate::config::LogBounds;
 use crate::router::Router;
 use crate::router::index::{Observes, Subscription};
 use crate::router::session::{Role, Session};
@@ -93,45 +97,23 @@ impl Router {
         }
     }
 
-    /// Counts what a subscription is to receive of its log, before the lock is taken for the subscription: publishers do not
-    /// wait while a long log is looked through. `None`: there is nothing to count.
-    pub(in crate::router) fn count_ahead(
-        &self,
-        now: Instant,
-        name: &LogName<'_>,
-        (session, wanted, observes): (&Session, &Subscribe, Option<&Observes>),
-    ) -> Option<Counted> {
-        let recover = wanted.recover.as_ref()?;
-        let reader = Reader { session, pattern: &wanted.pattern, observes, owner: name.owner };
-        let log = self.history.find(name)?;
-        let (mut counted, later, last) = {
-            let state = log.state.lock();
-            let start = self.start(now, name, &state, recover).ok()?;
-            let later = state.snapshot(start.from);
-            (start, later, state.last)
-        };
-        counted.add(later, last, &|entry| self.may_have(&reader, &session.permissions(), entry));
-        Some(counted)
-    }
-
     /// What a subscription is told of its log, whose lock the caller holds, and what it receives of it. `ahead` is what was
     /// counted before.
     pub(in crate::router) fn recovery(
         &self,
         now: Instant,
-        (name, log, ahead): (&LogName<'_>, &mut Locked<'_>, Option<Counted>),
+        (name, log, ahead): (&LogName<'_>, &mut Locked<'_>, Ahead),
         subscription: &Arc<Subscription>,
         recover: Option<&Recover>,
     ) -> Recovery {
         let position = log.state.position();
         let nothing = |recovered| Recovery { position: position.clone(), recovered, replay: None, stretch: None };
         let Some(recover) = recover else { return nothing(None) };
-        let start = self.start(now, name, &log.state, recover);
-        let mut counted = match (ahead, start) {
+        let mut counted = match (ahead, self.start(now, name, &log.state, recover)) {
             // What was counted is held by its snapshot, even if the log has dropped some of it since.
-            (Some(ahead), _) if ahead.goes_on_in(&log.state) => ahead,
-            (_, Ok(start)) => start,
-            (_, Err(reason)) => return nothing(Some(Recovered::Lost(reason))),
+            (Ahead::Counted(ahead), _) if ahead.goes_on_in(&log.state) => *ahead,
+            (Ahead::Lost(reason), _) | (_, Err(reason)) => return nothing(Some(Recovered::Lost(reason))),
+            (Ahead::Counted(_) | Ahead::Nothing, Ok(start)) => start.counted,
         };
         let session = &subscription.session;
         let reader = Reader {
@@ -142,11 +124,11 @@ impl Router {
         };
         let permissions = session.permissions();
         let later = log.state.snapshot(counted.through + 1);
-        counted.add(later, position.offset, &|entry| self.may_have(&reader, &permissions, entry));
-        let Counted { from, first, count, entries, most, .. } = counted;
+        counted.add(later, position.offset, &|address| self.may_have(&reader, &permissions, address));
+        let Counted { from, first, count, on_disk, entries, most, epoch, .. } = counted;
         let replay = (count > 0).then(|| {
             log.state.memory = log.state.memory.take().or_else(|| session.outbox().memory().cloned());
-            Replay::new(subscription, name.owner.map(Arc::from), entries)
+            Replay::new(subscription, name.owner.map(Arc::from), (epoch, on_disk), entries)
         });
         // Of the last events, those before the first one are not replayed; after a position, nothing is left out.
         let offset = if most == usize::MAX { from } else { first.unwrap_or(position.offset + 1) };
@@ -155,80 +137,62 @@ impl Router {
     }
 
     /// Where a replay begins, with nothing counted yet; or why events after the position cannot be replayed.
-    fn start(
+    pub(super) fn start(
         &self,
         now: Instant,
         name: &LogName<'_>,
         state: &State,
         recover: &Recover,
-    ) -> Result<Counted, RecoverReason> {
+    ) -> Result<Start, RecoverReason> {
         // A reload has just ended the history; the subscription finds that out.
         let bounds = self.policy.history(name.channel).ok_or(RecoverReason::Epoch)?;
         let first = state.first(now, &bounds);
+        let mut only_on_disk = self.only_on_disk(name, first, state, &bounds);
         let (from, most) = match recover {
             Recover::Last(most) => (first, usize::try_from(*most).unwrap_or(usize::MAX)),
-            Recover::After { epoch, offset } => match lost(&state.position(), first, epoch, *offset) {
-                Some(reason) => return Err(reason),
-                None => (offset + 1, usize::MAX),
-            },
+            Recover::After { epoch, offset } => {
+                let kept = only_on_disk.as_ref().map_or(first, |offsets| *offsets.start());
+                if let Some(reason) = lost(&state.position(), kept, epoch, *offset) {
+                    return Err(reason);
+                }
+                only_on_disk = (*offset + 1 < first).then_some(*offset + 1..=first - 1);
+                (*offset + 1, usize::MAX)
+            }
         };
-        let epoch = Arc::clone(&state.epoch);
-        Ok(Counted { epoch, from, through: from - 1, most, first: None, count: 0, entries: Snapshot::default() })
+        Ok(Start { counted: Counted::none(Arc::clone(&state.epoch), from, most), only_on_disk })
+    }
+
+    /// The offsets of events that are kept as far as the size of the log is concerned, and that only the disk has. `first` is
+    /// the first one that is kept in memory.
+    fn only_on_disk(
+        &self,
+        name: &LogName<'_>,
+        first: u64,
+        state: &State,
+        bounds: &LogBounds,
+    ) -> Option<RangeInclusive<u64>> {
+        let in_memory = state.front().map_or(state.last + 1, |front| front.offset);
+        let by_size = (state.last + 1).saturating_sub(bounds.size as u64).max(1);
+        // If the first one in memory is too old, those before it are.
+        let may_be = self.reads.is_some() && self.policy.is_durable(name.channel) && first == in_memory;
+        (may_be && by_size < in_memory).then_some(by_size..=in_memory - 1)
     }
 
     /// Whether a session with these permissions may have an entry, and wants it.
-    fn may_have(&self, reader: &Reader<'_>, permissions: &Permissions, entry: &Entry) -> bool {
-        reader.wants(&self.policy, entry, |triple, scope| {
+    pub(super) fn may_have(&self, reader: &Reader<'_>, permissions: &Permissions, address: &Address) -> bool {
+        reader.wants(&self.policy, address, |triple, scope| {
             let right = permissions.rights.as_deref().map(|rights| &rights.subscribe);
             right.is_none_or(|right| right.check(triple).is_ok()) && reader.session.admits(permissions, scope)
         })
     }
 }
 
-/// The events of a log that a subscription is to receive, as far as the log was looked through.
-pub(in crate::router) struct Counted {
-    epoch: Arc<str>,
-    /// The offset from which on it was looked through, and the last one that was.
-    from: u64,
-    through: u64,
-    /// How many events are wanted.
-    most: usize,
-    /// The first one that is to be received.
-    first: Option<u64>,
-    count: usize,
-    entries: Snapshot,
-}
-
-impl Counted {
-    /// Whether the log has everything that came since.
-    fn goes_on_in(&self, state: &State) -> bool {
-        let is_whole = state.front().map_or(state.last == self.through, |front| front.offset <= self.through + 1);
-        self.epoch == state.epoch && is_whole
-    }
-
-    /// Counts later entries, up to the offset `last`.
-    fn add(&mut self, mut later: Snapshot, last: u64, wants: &impl Fn(&Entry) -> bool) {
-        let (mut found, mut earliest) = (0, None);
-        for entry in later.iter().rev().filter(|entry| wants(entry)).take(self.most) {
-            found += 1;
-            earliest = Some(entry.offset);
-        }
-        let beyond = (self.count + found).saturating_sub(self.most);
-        if beyond > 0 {
-            // Fewer of the earlier ones are among the last.
-            self.first = self.entries.iter().filter(|entry| wants(entry)).nth(beyond).map(|entry| entry.offset);
-            self.count -= beyond;
-            self.entries.skip_to(self.first.unwrap_or(u64::MAX));
-        }
-        if self.count == 0 {
-            self.first = earliest;
-            self.entries = Snapshot::default();
-            later.skip_to(earliest.unwrap_or(u64::MAX));
-        }
-        self.count += found;
-        self.entries.append(later);
-        self.through = last;
-    }
+/// Where a replay begins.
+pub(super) struct Start {
+    /// Nothing is counted yet.
+    pub(super) counted: Counted,
+    /// Those that only the disk may have, of which some may be needed.
+    pub(super) only_on_disk: Option<RangeInclusive<u64>>,
 }
 
 /// Why the events after an offset cannot be replayed, if so. `first` is the first one that is kept.
@@ -247,85 +211,4 @@ fn lost(position: &Position, first: u64, epoch: &str, offset: u64) -> Option<Rec
 /// The refusal of `recover` for a subscription without a log.
 pub(in crate::router) fn no_log(why: &str) -> Refusal {
     Refusal::new(ErrorCode::InvalidEnvelope, format!("data.recover: {why}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use super::super::log::Of;
-    use super::*;
-    use crate::config::LogBounds;
-    use crate::websocket::Frame;
-
-    fn entry(at: Instant, offset: u64) -> Entry {
-        let triple = Box::from("Phone/Call/Ring");
-        Entry { offset, at, triple, target: None, of: Of::Owner, frame: Frame::new("{}") }
-    }
-
-    /// Counts a log of `last` entries in steps: up to each of these offsets, while the log drops all but its last `size`.
-    fn count(last: u64, steps: &[u64], (from, most, size): (u64, usize, usize), wants: fn(&Entry) -> bool) -> Counted {
-        #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
-        let now = Instant::now();
-        let bounds = LogBounds { size, ttl: Duration::from_secs(1) };
-        let epoch: Arc<str> = Arc::from("epoch");
-        let mut state = State::new(Arc::clone(&epoch), 0);
-        let mut counted =
-            Counted { epoch, from, through: from - 1, most, first: None, count: 0, entries: Snapshot::default() };
-        for offset in 1..=last {
-            state.push(entry(now, offset), &bounds);
-            if offset >= from && steps.contains(&offset) {
-                assert!(counted.goes_on_in(&state), "at {offset}");
-                counted.add(state.snapshot(counted.through + 1), offset, &wants);
-            }
-        }
-        counted
-    }
-
-    #[test]
-    fn what_is_counted_in_steps_is_what_is_counted_at_once() {
-        let odd = |entry: &Entry| entry.offset % 2 == 1;
-        for steps in [&[200][..], &[1, 2, 3, 200], &[63, 64, 65, 130, 200], &[100, 101, 102, 200], &[199, 200]] {
-            for most in [1, 2, 3, 40, 100, 101, usize::MAX] {
-                for from in [1, 2, 64, 65, 199] {
-                    let Counted { first, count, entries, through, .. } = count(200, steps, (from, most, 1000), odd);
-                    let all: Vec<u64> = (from..=200).filter(|offset| offset % 2 == 1).collect();
-                    let expected = &all[all.len().saturating_sub(most)..];
-                    let found: Vec<u64> = entries.iter().filter(|entry| odd(entry)).map(|entry| entry.offset).collect();
-                    assert_eq!((&found[..], count), (expected, expected.len()), "{steps:?}, {most} from {from}");
-                    assert_eq!((first, through), (expected.first().copied(), 200));
-                    assert!(entries.iter().is_sorted_by(|one, other| one.offset < other.offset), "each once");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_the_log_drops_meanwhile_is_still_counted() {
-        let counted = count(300, &[90, 180, 270, 300], (1, usize::MAX, 100), |_| true);
-        let offsets: Vec<u64> = counted.entries.iter().map(|entry| entry.offset).collect();
-        assert_eq!(offsets, (1..=300).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_gap_is_noticed() {
-        #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
-        let now = Instant::now();
-        let bounds = LogBounds { size: 2, ttl: Duration::from_secs(1) };
-        let mut state = State::new(Arc::from("epoch"), 0);
-        let counted = |through| Counted {
-            epoch: Arc::from("epoch"),
-            from: 1,
-            through,
-            most: 1,
-            first: None,
-            count: 0,
-            entries: Snapshot::default(),
-        };
-        (1..=5).for_each(|offset| state.push(entry(now, offset), &bounds));
-        assert!(counted(3).goes_on_in(&state) && !counted(2).goes_on_in(&state));
-        state.trim(now + Duration::from_secs(2), &bounds, 9);
-        assert!(counted(5).goes_on_in(&state) && !counted(4).goes_on_in(&state), "all have expired");
-        assert!(!Counted { epoch: Arc::from("another"), ..counted(5) }.goes_on_in(&state));
-    }
 }

@@ -611,6 +611,18 @@ impl State {
         self.queue.len() == self.kept && self.lagging.is_none() && self.dropped == 0
     }
 
+    /// Whether nothing can be taken before events were read from the disk. Wakes the task when they are.
+    #[cold]
+    fn waits_for_disk(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.lagging.is_some() || self.dropped > 0 {
+            return false;
+        }
+        match self.queue.get_mut(self.kept) {
+            Some(Entry::Replay(replay)) => replay.poll_ready(cx).is_pending(),
+            Some(Entry::Frame(..)) | None => false,
+        }
+    }
+
     fn is_relieved_since(&self, limits: OutboxLimits, reliefs: u64) -> bool {
         self.end.is_some()
             || self.reliefs != reliefs

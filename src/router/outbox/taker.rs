@@ -62,7 +62,8 @@ impl Taker<'_> {
     pub fn poll_ready(self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.outbox.state.lock();
         let has_news = state.end.is_some() || state.proof_end.is_some() || state.attachment != self.attachment;
-        if !state.is_empty() || has_news {
+        let waits_for_disk = state.first > 0 && state.waits_for_disk(cx);
+        if has_news || !state.is_empty() && !waits_for_disk {
             return Poll::Ready(());
         }
         match &mut state.taker {

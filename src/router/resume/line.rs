@@ -106,6 +106,11 @@ impl HeldLine<'_> {
         self.0.received += 1;
     }
 
+    /// The message that was counted last was not taken in after all.
+    pub fn take_back_received(&mut self) {
+        self.0.received -= 1;
+    }
+
     /// Keeps what the session may still send.
     pub fn set_allowances(&mut self, allowances: Allowances) {
         self.0.allowance = Some(allowances);

@@ -16,6 +16,8 @@ mod draft;
 mod faulty;
 mod header;
 mod look;
+mod open;
+mod read;
 mod record;
 mod reopen;
 mod repair;
@@ -25,6 +27,8 @@ mod tables;
 mod tests;
 
 pub use look::{LogLine, Look};
+pub use open::Pin;
+pub use read::{HistoryReader, ReadRange, Unread};
 pub use record::{Entry, Known, LogName, Place, Retained};
 pub(crate) use record::{millis, time_of};
 pub use repair::{Repaired, repair};
@@ -45,6 +49,7 @@ use super::{
 use disk::{Disk, FileDisk};
 use draft::Draft;
 use header::FLAGS_AT;
+use open::OpenFile;
 use tables::{
     ENTRIES, Item, KNOWN, LOGS, LogKey, META, PlaceKey, RETAINED, STORE, Seal, entry_place, key_check, read_all,
 };
@@ -173,8 +178,7 @@ pub struct HistoryFile {
     disk: Arc<dyn Disk>,
     seal: Arc<Seal>,
     limits: HistoryLimits,
-    /// `None` after a fault, until the file was opened again.
-    database: Option<redb::Database>,
+    open: Arc<OpenFile>,
     /// When it may be opened again.
     reopen_at: Option<Instant>,
     logs: BTreeMap<LogName, LogState>,
@@ -247,7 +251,7 @@ impl HistoryFile {
             disk,
             seal,
             limits,
-            database: Some(database.map_err(advise)?),
+            open: Arc::new(OpenFile::new(database.map_err(advise)?)),
             reopen_at: None,
             logs: BTreeMap::new(),
             bytes: 0,
@@ -261,7 +265,8 @@ impl HistoryFile {
 
     /// Hands over what the file has, and notes what is needed for changes.
     fn load(&mut self, visit: &mut dyn FnMut(Loaded)) -> Result<(), StoreError> {
-        let Some(database) = &self.database else { return Err(self.unavailable()) };
+        let database = self.open.database();
+        let Some(database) = &*database else { return Err(unavailable(&self.name)) };
         let (logs, known) = (&mut self.logs, &mut self.known);
         let mut current = None;
         self.name.guarded(|| {
@@ -297,9 +302,10 @@ impl HistoryFile {
     /// next batch.
     pub fn apply(&mut self, now: Instant, wall: u64, changes: &[Change]) -> Result<Applied, StoreError> {
         self.reopen(now)?;
-        let Some(database) = &self.database else { return Err(self.unavailable()) };
         let mut draft = Draft::new(self, wall);
         let outcome = self.name.guarded(|| {
+            let database = self.open.database();
+            let Some(database) = &*database else { return Err(redb::Error::PreviousIo) };
             let mut transaction = database.begin_write()?;
             transaction.set_quick_repair(true);
             draft.write(&transaction, changes)?;
@@ -311,7 +317,7 @@ impl HistoryFile {
             Err(fault) => {
                 self.doubtful.extend(finished.undo);
                 self.doubtful_logs.extend(finished.logs.into_keys());
-                self.database = None;
+                self.open.close();
                 self.reopen_at = Some(now + REOPEN_AFTER);
                 Err(fault)
             }
@@ -368,7 +374,8 @@ impl HistoryFile {
     /// # Errors
     /// The file cannot be read.
     pub fn expired(&self, wall: u64, ttl: &dyn Fn(&LogName) -> Option<Duration>) -> Result<Vec<Change>, StoreError> {
-        let Some(database) = &self.database else { return Ok(Vec::new()) };
+        let database = self.open.database();
+        let Some(database) = &*database else { return Ok(Vec::new()) };
         self.name.guarded(|| {
             let entries = database.begin_read()?.open_table(ENTRIES)?;
             let mut changes = Vec::new();
@@ -401,7 +408,7 @@ impl HistoryFile {
 
     /// Whether the last batch failed, and none has been written since.
     pub fn has_failed(&self) -> bool {
-        self.database.is_none()
+        !self.open.is_open()
     }
 
     /// Changes the limits.
@@ -413,13 +420,13 @@ impl HistoryFile {
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
+}
 
-    fn unavailable(&self) -> StoreError {
-        StoreError::unusable(format!(
-            "{}: {WHAT} cannot be used after a fault of the disk; it is opened again every second",
-            self.name.path.display()
-        ))
-    }
+fn unavailable(name: &Name) -> StoreError {
+    StoreError::unusable(format!(
+        "{}: {WHAT} cannot be used after a fault of the disk; it is opened again every second",
+        name.path.display()
+    ))
 }
 
 impl HistorySettings {

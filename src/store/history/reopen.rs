@@ -10,18 +10,19 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::record::{LogName, LogRecord};
 use super::tables::{ENTRIES, KNOWN, LOGS, LogKey, RETAINED, damaged, log_place};
-use super::{HistoryFile, LogState, REOPEN_AFTER, cost, shared_builder};
+use super::{HistoryFile, LogState, REOPEN_AFTER, cost, shared_builder, unavailable};
 use crate::store::StoreError;
 
 impl HistoryFile {
     /// Opens the file again after a fault, at most once a second.
     pub(super) fn reopen(&mut self, now: Instant) -> Result<(), StoreError> {
-        if self.database.is_some() {
+        if self.open.is_open() {
             return Ok(());
         }
         if self.reopen_at.is_some_and(|at| now < at) {
-            return Err(self.unavailable());
+            return Err(unavailable(&self.name));
         }
+        self.open.release_all();
         let reopened = self.name.guarded(|| {
             let database = shared_builder().create_with_backend(self.disk.open()?)?;
             let mut transaction = database.begin_write()?;
@@ -32,7 +33,7 @@ impl HistoryFile {
         });
         match reopened {
             Ok((database, changed)) => {
-                self.database = Some(database);
+                self.open.replace(database);
                 self.reopen_at = None;
                 self.logs.extend(changed);
                 self.bytes = self.logs.values().map(|log| log.bytes).sum();

@@ -11,6 +11,7 @@ mod tokens;
 
 pub(crate) mod client;
 pub(crate) mod core;
+pub(crate) mod disk;
 pub(crate) mod frames;
 pub(crate) mod framing;
 pub(crate) mod http;
