@@ -48,6 +48,9 @@ impl Connection {
                 add("Received", received.into());
                 self.go_on_with(allowances);
                 self.wait_for_replay(now);
+                if let Some(ticket) = self.session().and_then(Session::earlier_commits) {
+                    self.wait_for_commit(0, Box::new(ticket));
+                }
                 Some(ticket)
             }
         };

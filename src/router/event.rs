@@ -14,7 +14,7 @@ use crate::router::history::{Position, Published};
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
 use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
-use crate::router::session::Session;
+use crate::router::session::{Role, Session};
 use crate::router::{Receipt, Routed, Router, Scope};
 use crate::websocket::Frame;
 
@@ -116,7 +116,8 @@ impl Subscription {
 }
 
 impl Router {
-    /// Publishes an event, and keeps it if it is to be retained. On a durable channel it waits for its commit first.
+    /// Publishes an event, and keeps it if it is to be retained. On a durable channel it waits for its commit first. So do
+    /// others of a sender without a connection that would hold them back, behind those of its events that wait.
     pub(super) fn publish(
         &self,
         now: Instant,
@@ -126,7 +127,7 @@ impl Router {
         matches: &Matches,
         facts: &Facts<'_>,
     ) -> Result<Routed, Refusal> {
-        if self.is_durable(envelope, facts) {
+        if self.is_durable(envelope, facts) || sender.role == Role::Adapter && sender.commits.any() {
             let ticket = self.commit(now, sender, envelope, To::Rules)?;
             return Ok(Routed { ticket: Some(Box::new(ticket)), ..Routed::default() });
         }
@@ -182,7 +183,8 @@ impl Router {
     }
 
     /// Publishes what an adapter received from outside: for `user`, or for every user there is and the services. It is an
-    /// event whatever subscribes to its triple: no handler takes it for a request.
+    /// event whatever subscribes to its triple: no handler takes it for a request. With a ticket, it is not published yet: its
+    /// source may forget it only when the ticket says that it was.
     ///
     /// # Errors
     /// `INVALID_ENVELOPE` if the user is not a valid name, `FORBIDDEN` for a protected triple, which is never an event.
@@ -200,10 +202,9 @@ impl Router {
         if facts.protected {
             return Err(Refusal::new(ErrorCode::Forbidden, "a protected triple is never an event"));
         }
-        if self.is_durable(envelope, &facts) {
-            // Its outcome is not waited for. A refusal is logged.
-            self.commit(now, adapter, envelope, To::Announced(user.map(Box::from)))?;
-            return Ok(Routed::default());
+        if self.is_durable(envelope, &facts) || adapter.commits.any() {
+            let ticket = self.commit(now, adapter, envelope, To::Announced(user.map(Box::from)))?;
+            return Ok(Routed { ticket: Some(Box::new(ticket)), ..Routed::default() });
         }
         self.announced(now, adapter, envelope, user, &facts, None)
     }

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use parking_lot::{Mutex, RwLock};
 
 use crate::auth::{Identity, Permissions, Principal, Proof, Rights, Users};
+use crate::router::commit::PendingCommits;
 use crate::router::hint::HintAllowance;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
@@ -93,6 +94,8 @@ pub struct Session {
     pub(super) told_to_name_requests: AtomicBool,
     /// Takes its requests if it is a handler inside the process.
     door: Option<Arc<dyn Door>>,
+    /// Its events that wait for the disk.
+    pub(super) commits: PendingCommits,
     /// What makes it resumable.
     pub(super) resumable: Option<Box<Resumable>>,
 }
@@ -147,6 +150,7 @@ impl Session {
             pending_bytes: AtomicUsize::new(0),
             told_to_name_requests: AtomicBool::new(false),
             door,
+            commits: PendingCommits::default(),
             resumable: None,
         }
     }

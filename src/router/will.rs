@@ -9,6 +9,7 @@ use std::time::Instant;
 use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode};
 
 use crate::router::access::{self, send};
+use crate::router::commit::To;
 use crate::router::decide::Facts;
 use crate::router::session::Session;
 use crate::router::{Router, Scope};
@@ -39,6 +40,10 @@ impl Router {
     pub(super) fn publish_will(&self, now: Instant, session: &Arc<Session>, text: &str) {
         let published = read(text).and_then(|will| {
             let (facts, scope) = self.check_will(session, &will)?;
+            if session.commits.any() {
+                // It is the session's last event.
+                return self.commit(now, session, &will, To::Rules).map(drop);
+            }
             let matches = self.subscribers(&facts, scope);
             // Nobody is left to wait for receivers whose queues are over half.
             self.publish(now, session, &will, scope, &matches, &facts).map(drop)

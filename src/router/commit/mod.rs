@@ -6,12 +6,14 @@
 //! [`Router::finish`], which delivers. That thread alone appends to durable logs, so an offset that is planned is still the
 //! next one when it is written; no lock is held meanwhile. Nothing is written here, and nothing waits.
 //!
-//! `plan` says what is written, `load` takes over what a file has.
+//! `plan` says what is written, `pending` counts what waits, `load` takes over what a file has.
 
 mod load;
+mod pending;
 mod plan;
 
 pub use load::Loading;
+pub(super) use pending::PendingCommits;
 pub use plan::Batch;
 
 use std::future::Future;
@@ -57,6 +59,7 @@ impl Uncommitted {
 impl Drop for Uncommitted {
     fn drop(&mut self) {
         self.waiting.fetch_sub(self.text.len(), Ordering::Relaxed);
+        self.sender.commits.end();
     }
 }
 
@@ -70,12 +73,22 @@ pub(super) enum To {
 }
 
 /// What becomes of an event that waits for its commit.
-pub struct CommitTicket(oneshot::Receiver<Result<Routed, Denied>>);
+pub struct CommitTicket(Waits);
+
+enum Waits {
+    Outcome(oneshot::Receiver<Result<Routed, Denied>>),
+    /// Of all events of a session that wait: the session has been told what became of them.
+    Earlier(Arc<Session>),
+}
 
 impl CommitTicket {
     /// Ready when the event was committed and delivered, or refused.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Routed, Denied>> {
-        let Poll::Ready(outcome) = Pin::new(&mut self.0).poll(cx) else { return Poll::Pending };
+        let waiting = match &mut self.0 {
+            Waits::Outcome(waiting) => waiting,
+            Waits::Earlier(session) => return session.commits.poll_none(cx).map(|()| Ok(Routed::default())),
+        };
+        let Poll::Ready(outcome) = Pin::new(waiting).poll(cx) else { return Poll::Pending };
         // The broker ends.
         let ended = || Denied { refusal: unavailable(), is_request: false };
         Poll::Ready(outcome.unwrap_or_else(|_| Err(ended())))
@@ -144,12 +157,13 @@ impl Router {
         let waiting = commits.bytes.fetch_add(text.len(), Ordering::Relaxed) + text.len();
         let (outcome, ticket) = oneshot::channel();
         let waits = Arc::clone(&commits.bytes);
+        sender.commits.begin();
         let event = Uncommitted { at: now, sender: Arc::clone(sender), text, to, outcome, waiting: waits };
         if waiting > QUEUE_BYTES_MAX {
             return Err(too_much_waits());
         }
         match queue.as_ref().map(|queue| queue.try_send(event)) {
-            Some(Ok(())) => Ok(CommitTicket(ticket)),
+            Some(Ok(())) => Ok(CommitTicket(Waits::Outcome(ticket))),
             Some(Err(TrySendError::Full(_))) => Err(too_much_waits()),
             Some(Err(TrySendError::Disconnected(_))) | None => Err(unavailable()),
         }

@@ -31,11 +31,22 @@ impl Batch {
 
 /// An event that is delivered when its batch is on disk.
 enum Planned {
-    One,
+    /// Whether it has to be on disk. Otherwise it waits for earlier events of its sender only.
+    One { is_stored: bool },
     /// It was sent before.
     Duplicate(First),
     /// It is for all users: for these, who have a session or a log.
-    All(Vec<Arc<str>>),
+    All { users: Vec<Arc<str>>, is_stored: bool },
+}
+
+impl Planned {
+    fn is_stored(&self) -> bool {
+        match self {
+            Self::One { is_stored } | Self::All { is_stored, .. } => *is_stored,
+            // The first one is on disk.
+            Self::Duplicate(_) => false,
+        }
+    }
 }
 
 impl Uncommitted {
@@ -69,7 +80,7 @@ impl Router {
         for (mut event, planned) in batch.events {
             let routed = match planned {
                 Err(refusal) => Err(refusal),
-                Ok(_) if !is_on_disk => Err(unavailable()),
+                Ok(planned) if !is_on_disk && planned.is_stored() => Err(unavailable()),
                 Ok(planned) => self.deliver_committed(now, &event, &planned),
             };
             let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
@@ -89,8 +100,8 @@ impl Router {
         let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
         let facts = self.policy.facts(envelope.triple());
         match (planned, &event.to) {
-            (Planned::All(users), _) => Ok(self.announced(now, &event.sender, &envelope, None, &facts, Some(users))?),
-            (Planned::One, To::Announced(user)) => {
+            (Planned::All { users, .. }, _) => self.announced(now, &event.sender, &envelope, None, &facts, Some(users)),
+            (Planned::One { .. }, To::Announced(user)) => {
                 self.announced(now, &event.sender, &envelope, user.as_deref(), &facts, None)
             }
             (Planned::Duplicate(First { position, receivers }), _) => {
@@ -98,7 +109,7 @@ impl Router {
                 let receipt = Some(Receipt { receivers: *receivers, hint: None, kept });
                 Ok(Routed { receipt, ..Routed::default() })
             }
-            (Planned::One, To::Rules) => {
+            (Planned::One { .. }, To::Rules) => {
                 let scope = access::scope(&event.sender, &envelope, &facts)?;
                 let matches = self.subscribers(&facts, scope);
                 self.publish_now(now, &event.sender, &envelope, scope, &matches, &facts)
@@ -152,9 +163,13 @@ impl Plan<'_> {
             To::Announced(None) => return Ok(self.add_for_all(now, event, &envelope, &facts)),
         };
         let forms = Forms::new(&envelope, &event.sender.source, scope);
+        let is_durable = facts.durable && facts.history;
+        let is_kept = facts.retains_durably && envelope.retain();
+        if !is_durable && !is_kept {
+            return Ok(Planned::One { is_stored: false });
+        }
         let text = forms.stored();
         let name = LogName::of(&facts.canonical.channel, scope);
-        let is_durable = facts.durable && facts.history;
         if is_durable && let Some(duplicate) = self.duplicate(now, event, &envelope, &name, scope) {
             return Ok(duplicate);
         }
@@ -163,7 +178,7 @@ impl Plan<'_> {
             self.router.retained.check(&self.router.policy.limits(), &event.sender, &envelope, scope, &facts, bytes)?;
         }
         let position = is_durable.then(|| self.append(now, event, (&envelope, &facts), &name, scope, &text));
-        if envelope.retain() && facts.retains_durably {
+        if is_kept {
             let (place, value) = retained::stored(&event.sender, &envelope, scope, &facts, text, position);
             let change = match envelope.payload_is_null() {
                 true => Change::Clear(place),
@@ -171,7 +186,7 @@ impl Plan<'_> {
             };
             self.changes.push(change);
         }
-        Ok(Planned::One)
+        Ok(Planned::One { is_stored: true })
     }
 
     /// An adapter's event for all users enters the log of each.
@@ -186,11 +201,12 @@ impl Plan<'_> {
         let users = self.router.users_with_logs(channel);
         let scope = Scope::Shared(None);
         let text = Forms::new(envelope, &event.sender.source, scope).stored();
-        for user in users.iter().filter(|_| facts.durable && facts.history) {
+        let is_stored = facts.durable && facts.history;
+        for user in users.iter().filter(|_| is_stored) {
             let name = LogName { channel, owner: Some(user) };
             self.append(now, event, (envelope, facts), &name, scope, &text);
         }
-        Planned::All(users.into_iter().collect())
+        Planned::All { users: users.into_iter().collect(), is_stored }
     }
 
     /// What becomes of the event if it was sent before. Notes its id otherwise.
@@ -207,7 +223,7 @@ impl Plan<'_> {
         match self.router.history.unknown_id((now, retry), name, &event.sender.source, scope.user(), id) {
             Err(first) => Some(Planned::Duplicate(first)),
             // A second one of the same batch is found to be one when the first was delivered.
-            Ok(name) => (!self.ids.insert(name)).then_some(Planned::One),
+            Ok(name) => (!self.ids.insert(name)).then_some(Planned::One { is_stored: true }),
         }
     }
 

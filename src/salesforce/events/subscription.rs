@@ -22,10 +22,10 @@ use super::stats::Stats;
 use super::wire::{ConsumerEvent, FetchRequest, FetchResponse, ReplayPreset};
 use crate::backoff::Backoff;
 use crate::config::{EventTopic, Start};
-use crate::router::Session;
+use crate::router::{CommitTicket, Routed, Session};
 use crate::salesforce::oauth::Token;
 use crate::salesforce::stats::count;
-use wire::{DecodeLimits, decode};
+use wire::{DecodeLimits, ErrorCode, Refusal, decode};
 
 /// The most events that are requested and have not arrived; the limit of the API.
 const ASKED_MAX: i32 = 100;
@@ -200,20 +200,61 @@ impl Subscription {
         org: &str,
         response: &FetchResponse,
     ) -> Result<(), Failure> {
-        let (positions, topic) = (&self.shared.positions, &self.topic.topic);
         let mut pressed = Vec::new();
+        // Events of a durable channel share commits.
+        let mut waiting = Vec::new();
+        let mut outcome = Ok(());
         for event in &response.events {
             self.stats.received();
-            match self.read(token, event).await? {
-                Some(heard) => self.route(course, &heard, &mut pressed),
-                None => count(&self.stats.unreadable),
+            let ticket = match self.read(token, event).await {
+                Ok(Some(heard)) => self.route(course, &heard, &mut pressed),
+                Ok(None) => {
+                    count(&self.stats.unreadable);
+                    Ok(None)
+                }
+                Err(failure) => Err(failure),
+            };
+            match ticket {
+                Ok(ticket) => waiting.push((ticket, event)),
+                Err(failure) => {
+                    outcome = Err(failure);
+                    break;
+                }
             }
-            positions.advance(org, topic, &event.replay_id);
         }
+        for (ticket, event) in waiting {
+            if let Some(ticket) = ticket {
+                self.committed(*ticket, &mut pressed).await?;
+            }
+            self.shared.positions.advance(org, &self.topic.topic, &event.replay_id);
+        }
+        outcome?;
         if response.events.is_empty() && !response.latest_replay_id.is_empty() {
-            positions.advance(org, topic, &response.latest_replay_id);
+            self.shared.positions.advance(org, &self.topic.topic, &response.latest_replay_id);
         }
         relief(pressed).await;
+        Ok(())
+    }
+
+    /// Waits until an event is on disk. If it cannot be, the stream begins again after the last one that is.
+    async fn committed(&self, mut ticket: CommitTicket, pressed: &mut Vec<Arc<Session>>) -> Result<(), Failure> {
+        match poll_fn(|cx| ticket.poll(cx)).await {
+            Ok(routed) => {
+                count(&self.stats.routed);
+                pressed.extend(routed.pressed);
+                Ok(())
+            }
+            Err(denied) => self.refused(&denied.refusal),
+        }
+    }
+
+    /// An event was refused. Salesforce keeps it while the disk cannot.
+    fn refused(&self, refusal: &Refusal) -> Result<(), Failure> {
+        if refusal.code == ErrorCode::StorageUnavailable {
+            return Err(Failure::passing("events of a durable channel cannot be written to the disk"));
+        }
+        count(&self.stats.unaddressed);
+        tracing::debug!(name = self.name, code = refusal.code.as_str(), "an event was not published");
         Ok(())
     }
 
@@ -269,7 +310,13 @@ impl Subscription {
         }
     }
 
-    fn route(&self, course: &mut Course, heard: &Heard, pressed: &mut Vec<Arc<Session>>) {
+    /// Publishes an event. With a ticket, it is published when it is on disk.
+    fn route(
+        &self,
+        course: &mut Course,
+        heard: &Heard,
+        pressed: &mut Vec<Arc<Session>>,
+    ) -> Result<Option<Box<CommitTicket>>, Failure> {
         let user = match &heard.to {
             To::Everybody => None,
             To::User(user) => Some(user.as_str()),
@@ -283,20 +330,22 @@ impl Subscription {
                          unless its channel is enriched with the field"
                     );
                 }
-                return;
+                return Ok(None);
             }
         };
-        let Ok(envelope) = decode(&heard.text, DecodeLimits::OWN) else { return count(&self.stats.unreadable) };
+        let Ok(envelope) = decode(&heard.text, DecodeLimits::OWN) else {
+            count(&self.stats.unreadable);
+            return Ok(None);
+        };
         let now = Instant::now().into_std();
         match self.shared.router.announce(now, &self.shared.member, &envelope, user) {
+            Ok(Routed { ticket: Some(ticket), .. }) => Ok(Some(ticket)),
             Ok(routed) => {
                 count(&self.stats.routed);
                 pressed.extend(routed.pressed);
+                Ok(None)
             }
-            Err(refusal) => {
-                count(&self.stats.unaddressed);
-                tracing::debug!(name = self.name, code = refusal.code.as_str(), "an event was not published");
-            }
+            Err(refusal) => self.refused(&refusal).map(|()| None),
         }
     }
 

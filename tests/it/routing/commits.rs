@@ -14,6 +14,8 @@ use switchboard::store::history::{Change, LogName};
 use wire::command::{Role, Subscribe};
 use wire::{DecodeLimits, decode};
 
+use crate::support::core::event;
+
 const LIMITS: OutboxLimits = OutboxLimits { messages: 1000, bytes: 1 << 20, refuses: false };
 
 struct Stage {
@@ -91,6 +93,13 @@ fn received(stage: &Stage, session: &Session) -> Vec<u64> {
     values.filter_map(|value| value["offset"].as_u64()).collect()
 }
 
+fn payloads(stage: &Stage, session: &Session) -> Vec<u64> {
+    let mut frames = Vec::new();
+    session.outbox().take(stage.now, usize::MAX, &mut frames);
+    let values = frames.iter().map(|frame| serde_json::from_str::<Value>(frame.text()).unwrap());
+    values.filter_map(|value| value["data"].as_u64()).collect()
+}
+
 const EVENT: &str = r#"{"channel":"Phone","topic":"Call","subtopic":"Ring","id":"1"}"#;
 
 #[test]
@@ -166,7 +175,8 @@ fn what_an_adapter_announces_to_all_enters_each_log() {
     let sessions = ["alice", "bob"].map(|user| stage.session("agent", user));
     let adapter = stage.router.attach_adapter(stage.now, Outbox::new(LIMITS));
     let envelope = decode(EVENT, DecodeLimits::OWN).unwrap();
-    stage.router.announce(stage.now, &adapter, &envelope, None).unwrap();
+    let mut ticket = stage.router.announce(stage.now, &adapter, &envelope, None).unwrap().ticket.unwrap();
+    assert!(is_pending(&mut ticket), "its source keeps it until it is on disk");
     assert!(sessions.iter().all(|session| received(&stage, session).is_empty()));
     // A user who comes while it is written has no log with it, and gets it nevertheless or not; nobody's offsets differ.
     let events = vec![stage.queue.receive(Duration::ZERO).unwrap()];
@@ -174,11 +184,41 @@ fn what_an_adapter_announces_to_all_enters_each_log() {
     assert_eq!(batch.changes().len(), 2);
     let carol = stage.session("agent", "carol");
     stage.router.finish(stage.now, batch, true);
+    assert!(!is_pending(&mut ticket));
     assert!(sessions.iter().all(|session| received(&stage, session) == [1]));
     assert!(received(&stage, &carol).is_empty());
     let mut ticket = stage.send(&carol, EVENT);
     stage.commit(true);
     assert_eq!(told(&mut ticket), Some(Told::Kept { offset: 1, receivers: 0, is_duplicate: false }));
+}
+
+fn is_pending(ticket: &mut CommitTicket) -> bool {
+    ticket.poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+#[test]
+fn nothing_that_an_adapter_announces_overtakes_an_event_that_waits_for_the_disk() {
+    for is_on_disk in [true, false] {
+        let stage = Stage::new();
+        let agent = stage.session("agent", "alice");
+        let adapter = stage.router.attach_adapter(stage.now, Outbox::new(LIMITS));
+        let announce = |channel: &str, data: u64| {
+            let text = event(&format!("{channel}/Call/Ring"), &format!(r#","data":{data}"#));
+            let envelope = decode(&text, DecodeLimits::OWN).unwrap();
+            stage.router.announce(stage.now, &adapter, &envelope, Some("alice")).unwrap().ticket
+        };
+        let mut tickets = [announce("Phone", 1), announce("Other", 2), announce("Phone", 3)];
+        assert!(payloads(&stage, &agent).is_empty());
+        stage.commit(is_on_disk);
+        // What need not be on disk is delivered whatever becomes of the disk.
+        assert_eq!(payloads(&stage, &agent), if is_on_disk { vec![1, 2, 3] } else { vec![2] });
+        for (ticket, on_disk) in tickets.iter_mut().flatten().zip([true, false, true]) {
+            let outcome = ticket.poll(&mut Context::from_waker(Waker::noop()));
+            assert!(matches!(outcome, Poll::Ready(outcome) if outcome.is_ok() == (is_on_disk || !on_disk)));
+        }
+        assert!(announce("Other", 4).is_none(), "nothing waits any more");
+        assert_eq!(payloads(&stage, &agent), [4]);
+    }
 }
 
 #[test]

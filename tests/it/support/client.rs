@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -113,6 +114,15 @@ impl Client {
             self.closed = Some(close.code());
         }
         effect
+    }
+
+    /// Lets its connection go on with what is on disk. Returns whether anything was.
+    pub(crate) fn poll_commits(&mut self, desk: &Desk) -> bool {
+        let is_ready = self.connection.poll_commits(&mut Context::from_waker(Waker::noop())).is_ready();
+        if is_ready {
+            self.handle(desk, Input::Committed);
+        }
+        is_ready
     }
 
     /// Takes up to `most` messages.

@@ -56,6 +56,7 @@ fn check(ends: Ends, is_on_disk: bool) {
         Ends::Replaced => {
             let reply = client.resume(&desk);
             commit(&desk, &queue, is_on_disk);
+            client.poll_commits(&desk);
             reply
         }
     };
@@ -75,4 +76,52 @@ fn a_session_that_resumes_receives_the_outcome_of_an_event_that_waited_for_the_d
         check(Ends::AfterTheCommit, is_on_disk);
     }
     check(Ends::Replaced, true);
+}
+
+/// What the client sends after its resume, while an event of its earlier connection waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Follows {
+    AnEventOnAnotherChannel,
+    ACommand,
+    /// It may share the commit.
+    ADurableEvent,
+}
+
+fn nothing_overtakes(follows: Follows, is_replaced: bool) {
+    let (desk, queue) = desk();
+    let (mut client, mut crm) = (desk.begin("gadget"), desk.begin("crm"));
+    crm.subscribe(&desk, "*/*/*");
+    client.say(&desk, &event("Phone/Call/Ring", r#","id":"a","data":1"#));
+    if !is_replaced {
+        client.lose(&desk);
+    }
+    let reply = client.resume(&desk);
+    assert_eq!(reply["Received"], 1, "{reply}");
+    match follows {
+        Follows::AnEventOnAnotherChannel => client.say(&desk, &event("Other/Call/Ring", r#","id":"b","data":2"#)),
+        Follows::ADurableEvent => client.say(&desk, &event("Phone/Call/Ring", r#","id":"b","data":2"#)),
+        Follows::ACommand => client.command(&desk, "Connection", "Ping", &json!({})),
+    }
+    assert!(client.take(&desk, 8).is_empty() && crm.take(&desk, 8).is_empty(), "{follows:?}");
+    let mut commits = 0;
+    while client.poll_commits(&desk) || commits == 0 {
+        commit(&desk, &queue, true);
+        commits += 1;
+    }
+    let told: Vec<Value> = client.take(&desk, 8).into_iter().map(|mut it| it["subtopic"].take()).collect();
+    let expected = if follows == Follows::ACommand { ["Receipt", "Ping"] } else { ["Receipt", "Receipt"] };
+    assert_eq!(told, expected, "{follows:?}");
+    let expected = if follows == Follows::ACommand { vec![json!(1)] } else { vec![json!(1), json!(2)] };
+    assert_eq!(crm.payloads(&desk), expected, "{follows:?}");
+    // Nothing is held any more.
+    client.say(&desk, &event("Other/Call/Ring", r#","data":3"#));
+    assert_eq!(crm.payloads(&desk), [3]);
+}
+
+#[test]
+fn nothing_that_a_resumed_session_sends_overtakes_an_event_that_waits_for_the_disk() {
+    for follows in [Follows::AnEventOnAnotherChannel, Follows::ACommand, Follows::ADurableEvent] {
+        nothing_overtakes(follows, false);
+        nothing_overtakes(follows, true);
+    }
 }
