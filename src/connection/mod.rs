@@ -402,18 +402,7 @@ impl Connection {
                 self.timers.stop(Timer::SlowConsumer);
                 None
             }
-            Input::Ended(End::Overflowed) => {
-                let close = Close::new(CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed");
-                Some(self.close(now, router, close))
-            }
-            Input::Ended(End::Longest) => {
-                let reason = "slow consumer: all queues exceed limits.outbound_total_bytes, and this was the longest";
-                Some(self.close(now, router, Close::new(CloseCode::SlowConsumer, reason)))
-            }
-            Input::Ended(End::Close(code, reason)) => Some(self.close(now, router, Close::new(code, reason))),
-            Input::Ended(End::Replaced) => Some(self.replaced(now)),
-            // The connection itself detaches its session, and then it has none.
-            Input::Ended(End::Detached) => None,
+            Input::Ended(end) => self.outbox_ended(now, end, router),
             Input::Drain(reconnect_after) => {
                 self.push(now, notice::draining(u64::try_from(reconnect_after.as_millis()).unwrap_or(u64::MAX)));
                 None
@@ -425,6 +414,22 @@ impl Connection {
                 None
             }
         }
+    }
+
+    /// The outbox of the session has ended.
+    fn outbox_ended(&mut self, now: Instant, end: End, router: &Router) -> Option<Effect> {
+        let close = match end {
+            End::Overflowed => Close::new(CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed"),
+            End::Longest => {
+                let reason = "slow consumer: all queues exceed limits.outbound_total_bytes, and this was the longest";
+                Close::new(CloseCode::SlowConsumer, reason)
+            }
+            End::Close(code, reason) => Close::new(code, reason),
+            End::Replaced => return Some(self.replaced(now)),
+            // The connection itself detaches its session, and then it has none.
+            End::Detached => return None,
+        };
+        Some(self.close(now, router, close))
     }
 
     /// Takes over the limits that a reload has put in force. What concerns its queue is for new sessions.

@@ -36,7 +36,7 @@
 //! 15. `Index::by_key`, a shard, then `Index::counts`.
 //! 16. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 17. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
-//!     `PendingCommits::waiting`, `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is held.
+//!     `Commits::queue`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is held.
 
 mod access;
 mod change;

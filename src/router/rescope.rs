@@ -13,6 +13,7 @@ use crate::router::Router;
 use crate::router::change::{Reason, tell};
 use crate::router::index::Subscription;
 use crate::router::session::Session;
+use crate::store::history::Place;
 
 impl Router {
     /// Ends what these channels have under their old scopes. The policy with the new ones is in force: whatever is made from
@@ -21,7 +22,14 @@ impl Router {
         if channels.is_empty() {
             return;
         }
-        self.retained.remove_channels(channels);
+        let removed = self.retained.remove_channels(channels);
+        if let Some(commits) = &self.commits {
+            let is_on_disk = |place: &Place| {
+                let channel = place.triple.split('/').next().unwrap_or_default();
+                self.policy.retains_durably(channel)
+            };
+            commits.forgotten.add_values(removed.into_iter().filter(is_on_disk));
+        }
         let mut sessions = Vec::new();
         self.presence.each(|session| sessions.push(Arc::clone(session)));
         for session in &sessions {

@@ -36,21 +36,20 @@ impl Router {
         checked.map_err(|refusal| Refusal::new(refusal.code, format!("data.will: {}", refusal.message)))
     }
 
-    /// Publishes the will of a session that has ended, as from the session.
+    /// Publishes the will of a session that has ended, as from the session: after its events that wait for the disk.
     pub(super) fn publish_will(&self, now: Instant, session: &Arc<Session>, text: &str) {
         let published = read(text).and_then(|will| {
             let (facts, scope) = self.check_will(session, &will)?;
-            if session.commits.any() {
-                // It is the session's last event.
-                return self.commit(now, session, &will, To::Rules).map(drop);
+            if session.commits.any() || self.is_durable(&will, &facts) {
+                // What becomes of it is logged then.
+                return self.commit(now, session, &will, To::Will).map(drop);
             }
             let matches = self.subscribers(&facts, scope);
             // Nobody is left to wait for receivers whose queues are over half.
             self.publish(now, session, &will, scope, &matches, &facts).map(drop)
         });
-        if let Err(Refusal { code, message, .. }) = published {
-            let (source, user, code) = (&*session.source, session.user(), code.as_str());
-            tracing::warn!(source, user, session = %session.id, code, reason = &*message, "a will was refused");
+        if let Err(refusal) = published {
+            log_refused_will(session, &refusal);
         }
     }
 
@@ -69,6 +68,11 @@ impl Router {
         access::check_publisher(session, &facts)?;
         Ok((facts, scope))
     }
+}
+
+pub(super) fn log_refused_will(session: &Session, refusal: &Refusal) {
+    let (source, user, code) = (&*session.source, session.user(), refusal.code.as_str());
+    tracing::warn!(source, user, session = %session.id, code, reason = &*refusal.message, "a will was refused");
 }
 
 /// Reads the text of a will.

@@ -131,9 +131,11 @@ struct Work {
 
 impl Work {
     fn run(mut self) {
+        self.forget();
         loop {
             let events = self.gather();
             self.file.set_limits(self.settings.load().limits);
+            self.forget();
             match events {
                 Ok(events) => self.commit(events),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -172,6 +174,14 @@ impl Work {
         self.router.finish(now(), batch, outcome.is_ok());
     }
 
+    /// Removes from the disk what a reload has ended.
+    fn forget(&mut self) {
+        let changes = self.router.forgotten(|log, epoch| self.file.epoch(log) == Some(epoch));
+        if !changes.is_empty() && self.apply(&changes).is_err() {
+            self.router.not_forgotten(changes, |log| self.file.epoch(log).map(Arc::from));
+        }
+    }
+
     /// Writes changes.
     fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         match self.file.apply(now(), wall(), changes) {
@@ -202,7 +212,7 @@ impl Work {
     /// Removes from the disk what is too old, and logs that are forgotten or whose channel has no durable history any more.
     fn sweep(&mut self) {
         let router = Arc::clone(&self.router);
-        let changes = match self.file.expired(wall(), &|log| router.durable_ttl(&log.channel)) {
+        let changes = match self.file.expired(wall(), &|log| router.durable_ttl(log)) {
             Ok(changes) => changes,
             Err(error) => return tracing::error!(%error, "the history cannot be read"),
         };

@@ -3,7 +3,7 @@
 //! It reads a bounded number of events for one subscription, then for the next one that waits.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use crate::router::{DiskRead, ReadQueue, Router};
@@ -21,15 +21,20 @@ const SAID_EVERY: Duration = Duration::from_mins(1);
 /// Reads until the router lets nothing be read any more.
 pub(super) fn read_history(router: &Router, queue: &ReadQueue, file: &HistoryReader) {
     let mut turns: VecDeque<DiskRead> = VecDeque::new();
-    let mut said: Option<Instant> = None;
+    let (mut released, mut said) = (now(), None::<Instant>);
     loop {
-        while turns.len() < TURNS_MAX
-            && let Ok(read) = queue.try_receive()
-        {
-            turns.push_back(read);
+        while turns.len() < TURNS_MAX {
+            match queue.try_receive() {
+                Ok(read) => turns.push_back(read),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => return,
+            }
         }
         let next = turns.pop_front().map_or_else(|| queue.receive(LOOK_EVERY), Ok);
-        file.release_old(now());
+        if now().saturating_duration_since(released) >= LOOK_EVERY {
+            released = now();
+            file.release_old(released);
+        }
         let read = match next {
             Ok(read) => read,
             Err(RecvTimeoutError::Timeout) => continue,

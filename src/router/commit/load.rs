@@ -30,6 +30,8 @@ impl Loading<'_> {
                 let epoch: Arc<str> = epoch.into();
                 if self.has_history(&name) {
                     self.router.history.load_log(&name, &epoch, last, self.instant(used));
+                } else if let Some(commits) = &self.router.commits {
+                    commits.forgotten.add_log(name.clone(), Arc::clone(&epoch));
                 }
                 self.log = Some((name, epoch));
             }
@@ -66,6 +68,8 @@ impl Loading<'_> {
         let policy = &self.router.policy;
         if policy.retains_durably(channel) && policy.is_shared(channel) == place.user.is_none() {
             self.router.retained.load(policy.limits(), place, value);
+        } else if let Some(commits) = &self.router.commits {
+            commits.forgotten.add_values([place.clone()]);
         }
     }
 

@@ -6,12 +6,14 @@
 //! [`Router::finish`], which delivers. That thread alone appends to durable logs, so an offset that is planned is still the
 //! next one when it is written; no lock is held meanwhile. Nothing is written here, and nothing waits.
 //!
-//! `plan` says what is written, `pending` counts what waits, `load` takes over what a file has.
+//! `forgotten` is what a reload has ended and the disk still has, `plan` says what is written, `pending` counts what waits, `load` takes over what a file has.
 
+mod forgotten;
 mod load;
 mod pending;
 mod plan;
 
+use forgotten::Forgotten;
 pub use load::Loading;
 pub(super) use pending::PendingCommits;
 pub use plan::Batch;
@@ -68,6 +70,8 @@ impl Drop for Uncommitted {
 pub(super) enum To {
     /// As the rules say of its sender.
     Rules,
+    /// The same: the will of a session that has ended.
+    Will,
     /// An adapter announces it for this user, or on a shared channel for nobody in particular.
     Announced(Option<Box<str>>),
 }
@@ -96,24 +100,26 @@ impl CommitTicket {
 }
 
 /// The end of the queue at which events come out.
-pub struct CommitQueue(Receiver<Uncommitted>);
+pub struct CommitQueue(Receiver<Option<Uncommitted>>);
 
 impl CommitQueue {
     /// Takes the next event. Waits for it: for the thread that writes only.
     ///
     /// # Errors
-    /// None came in time, or none will come.
+    /// None came in time, or something else is to be done, or none will come.
     pub fn receive(&self, timeout: Duration) -> Result<Uncommitted, RecvTimeoutError> {
-        self.0.recv_timeout(timeout)
+        self.0.recv_timeout(timeout)?.ok_or(RecvTimeoutError::Timeout)
     }
 }
 
 /// The end of the queue at which events go in.
 pub(super) struct Commits {
     /// `None`: the broker ends.
-    queue: Mutex<Option<SyncSender<Uncommitted>>>,
+    queue: Mutex<Option<SyncSender<Option<Uncommitted>>>>,
     /// The bytes that wait.
     bytes: Arc<AtomicUsize>,
+    /// What the disk has too much.
+    pub(super) forgotten: Forgotten,
 }
 
 impl Router {
@@ -121,7 +127,8 @@ impl Router {
     #[must_use]
     pub fn with_commits(mut self) -> (Self, CommitQueue) {
         let (sender, receiver) = sync_channel(QUEUE_MAX);
-        self.commits = Some(Commits { queue: Mutex::new(Some(sender)), bytes: Arc::default() });
+        self.commits =
+            Some(Commits { queue: Mutex::new(Some(sender)), bytes: Arc::default(), forgotten: Forgotten::default() });
         (self, CommitQueue(receiver))
     }
 
@@ -162,7 +169,7 @@ impl Router {
         if waiting > QUEUE_BYTES_MAX {
             return Err(too_much_waits());
         }
-        match queue.as_ref().map(|queue| queue.try_send(event)) {
+        match queue.as_ref().map(|queue| queue.try_send(Some(event))) {
             Some(Ok(())) => Ok(CommitTicket(Waits::Outcome(ticket))),
             Some(Err(TrySendError::Full(_))) => Err(too_much_waits()),
             Some(Err(TrySendError::Disconnected(_))) | None => Err(unavailable()),

@@ -13,8 +13,9 @@ use crate::router::event::Forms;
 use crate::router::history::{First, IdName, Kept, LogName, Position};
 use crate::router::outbox::OnFull;
 use crate::router::retained;
+use crate::router::will::log_refused_will;
 use crate::router::{Denied, Receipt, Routed, Router, Scope};
-use crate::store::history::{Applied, Change, Entry, Known, LogName as StoredName, millis};
+use crate::store::history::{Applied, Change, Entry, Known, LogName as StoredName, Place, millis};
 
 /// Events with what has to be written for them.
 pub struct Batch {
@@ -29,22 +30,36 @@ impl Batch {
     }
 }
 
+/// Where an event is on disk.
+struct Written {
+    is_shared: bool,
+    log: Option<(StoredName, Position)>,
+    value: Option<Place>,
+}
+
 /// An event that is delivered when its batch is on disk.
 enum Planned {
-    /// Whether it has to be on disk. Otherwise it waits for earlier events of its sender only.
-    One { is_stored: bool },
+    One(Written),
+    /// It need not be on disk, and waited for earlier events of its sender only.
+    Unstored,
+    /// Another one with its id is among these events.
+    Second,
     /// It was sent before.
     Duplicate(First),
     /// It is for all users: for these, who have a session or a log.
-    All { users: Vec<Arc<str>>, is_stored: bool },
+    All {
+        users: Vec<Arc<str>>,
+        is_stored: bool,
+    },
 }
 
 impl Planned {
     fn is_stored(&self) -> bool {
         match self {
-            Self::One { is_stored } | Self::All { is_stored, .. } => *is_stored,
+            Self::All { is_stored, .. } => *is_stored,
+            Self::One(_) | Self::Second => true,
             // The first one is on disk.
-            Self::Duplicate(_) => false,
+            Self::Duplicate(_) | Self::Unstored => false,
         }
     }
 }
@@ -88,6 +103,9 @@ impl Router {
                 event.tell_sender(now, &outcome);
             }
             let (ended, _) = tokio::sync::oneshot::channel();
+            if let (To::Will, Err(Denied { refusal, .. })) = (&event.to, &outcome) {
+                log_refused_will(&event.sender, refusal);
+            }
             if let Err(Err(denied)) = std::mem::replace(&mut event.outcome, ended).send(outcome) {
                 // Nobody waits for it: an adapter's event, a will, or one of a session that has ended.
                 let (source, code) = (&*event.sender.source, denied.refusal.code.as_str());
@@ -101,7 +119,8 @@ impl Router {
         let facts = self.policy.facts(envelope.triple());
         match (planned, &event.to) {
             (Planned::All { users, .. }, _) => self.announced(now, &event.sender, &envelope, None, &facts, Some(users)),
-            (Planned::One { .. }, To::Announced(user)) => {
+            (Planned::One(_) | Planned::Second | Planned::Unstored, To::Announced(user)) => {
+                self.check_planned(planned, &facts, announced_scope(user.as_deref(), &facts))?;
                 self.announced(now, &event.sender, &envelope, user.as_deref(), &facts, None)
             }
             (Planned::Duplicate(First { position, receivers }), _) => {
@@ -109,17 +128,41 @@ impl Router {
                 let receipt = Some(Receipt { receivers: *receivers, hint: None, kept });
                 Ok(Routed { receipt, ..Routed::default() })
             }
-            (Planned::One { .. }, To::Rules) => {
+            (Planned::One(_) | Planned::Second | Planned::Unstored, To::Rules | To::Will) => {
                 let scope = access::scope(&event.sender, &envelope, &facts)?;
+                self.check_planned(planned, &facts, scope)?;
                 let matches = self.subscribers(&facts, scope);
                 self.publish_now(now, &event.sender, &envelope, scope, &matches, &facts)
             }
         }
     }
 
-    /// How long a durable log keeps an event; `None` if the channel has none any more.
-    pub fn durable_ttl(&self, channel: &str) -> Option<Duration> {
-        self.policy.history(channel).filter(|_| self.policy.is_durable(channel)).map(|bounds| bounds.ttl)
+    /// Checks whether an event is on disk where it belongs. A reload can have ended its log, or changed the scope of its
+    /// channel, while it was written.
+    ///
+    /// # Errors
+    /// `STORAGE_UNAVAILABLE`. What is on disk of it is removed.
+    fn check_planned(&self, planned: &Planned, facts: &Facts<'_>, scope: Scope<'_>) -> Result<(), Refusal> {
+        let Planned::One(Written { is_shared, log, value }) = planned else { return Ok(()) };
+        let is_next =
+            |position: &Position| self.history.next(&LogName::of(&facts.canonical.channel, scope)) == *position;
+        if *is_shared == facts.shared && log.as_ref().is_none_or(|(_, position)| is_next(position)) {
+            return Ok(());
+        }
+        if let Some(commits) = &self.commits {
+            if let Some((log, position)) = log {
+                commits.forgotten.add_log(log.clone(), Arc::clone(&position.epoch));
+            }
+            commits.forgotten.add_values(value.clone());
+        }
+        Err(unavailable())
+    }
+
+    /// How long a durable log keeps an event; `None` if the channel has no such log any more.
+    pub fn durable_ttl(&self, log: &StoredName) -> Option<Duration> {
+        let is_durable = self.policy.is_durable(&log.channel);
+        let has_scope = self.policy.is_shared(&log.channel) == log.user.is_none();
+        self.policy.history(&log.channel).filter(|_| is_durable && has_scope).map(|bounds| bounds.ttl)
     }
 
     /// Forgets the logs that were removed from the disk because nothing was sent there for long.
@@ -157,16 +200,15 @@ impl Plan<'_> {
         let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
         let facts = self.router.policy.facts(envelope.triple());
         let scope = match &event.to {
-            To::Rules => access::scope(&event.sender, &envelope, &facts)?,
-            To::Announced(user) if facts.shared => Scope::Shared(user.as_deref()),
-            To::Announced(Some(user)) => Scope::User(user),
-            To::Announced(None) => return Ok(self.add_for_all(now, event, &envelope, &facts)),
+            To::Rules | To::Will => access::scope(&event.sender, &envelope, &facts)?,
+            To::Announced(user) if facts.shared || user.is_some() => announced_scope(user.as_deref(), &facts),
+            To::Announced(_) => return Ok(self.add_for_all(now, event, &envelope, &facts)),
         };
         let forms = Forms::new(&envelope, &event.sender.source, scope);
         let is_durable = facts.durable && facts.history;
         let is_kept = facts.retains_durably && envelope.retain();
         if !is_durable && !is_kept {
-            return Ok(Planned::One { is_stored: false });
+            return Ok(Planned::Unstored);
         }
         let text = forms.stored();
         let name = LogName::of(&facts.canonical.channel, scope);
@@ -178,15 +220,16 @@ impl Plan<'_> {
             self.router.retained.check(&self.router.policy.limits(), &event.sender, &envelope, scope, &facts, bytes)?;
         }
         let position = is_durable.then(|| self.append(now, event, (&envelope, &facts), &name, scope, &text));
-        if is_kept {
-            let (place, value) = retained::stored(&event.sender, &envelope, scope, &facts, text, position);
-            let change = match envelope.payload_is_null() {
-                true => Change::Clear(place),
-                false => Change::Keep(place, value),
-            };
-            self.changes.push(change);
-        }
-        Ok(Planned::One { is_stored: true })
+        let value = is_kept.then(|| {
+            let (place, value) = retained::stored(&event.sender, &envelope, scope, &facts, text, position.clone());
+            self.changes.push(match envelope.payload_is_null() {
+                true => Change::Clear(place.clone()),
+                false => Change::Keep(place.clone(), value),
+            });
+            place
+        });
+        let log = position.map(|position| (stored_name(&name), position));
+        Ok(Planned::One(Written { is_shared: facts.shared, log, value }))
     }
 
     /// An adapter's event for all users enters the log of each.
@@ -223,7 +266,7 @@ impl Plan<'_> {
         match self.router.history.unknown_id((now, retry), name, &event.sender.source, scope.user(), id) {
             Err(first) => Some(Planned::Duplicate(first)),
             // A second one of the same batch is found to be one when the first was delivered.
-            Ok(name) => (!self.ids.insert(name)).then_some(Planned::One { is_stored: true }),
+            Ok(name) => (!self.ids.insert(name)).then_some(Planned::Second),
         }
     }
 
@@ -240,7 +283,7 @@ impl Plan<'_> {
         let next = self.next.entry(name.key()).or_insert_with(|| router.history.next(name));
         let position = next.clone();
         next.offset += 1;
-        let log = StoredName { channel: name.channel.into(), user: name.owner.map(Box::from) };
+        let log = stored_name(name);
         let at = millis(router.date(event.at.min(now)));
         let known = envelope.id().filter(|_| envelope.once()).map(|id| Known {
             log: log.clone(),
@@ -268,6 +311,18 @@ impl Plan<'_> {
         let (epoch, offset) = ((*position.epoch).into(), position.offset);
         self.changes.push(Change::Append { log, epoch, offset, entry, known, first });
         position
+    }
+}
+
+fn stored_name(name: &LogName<'_>) -> StoredName {
+    StoredName { channel: name.channel.into(), user: name.owner.map(Box::from) }
+}
+
+/// The scope of an event that an adapter announces for this user.
+fn announced_scope<'u>(user: Option<&'u str>, facts: &Facts<'_>) -> Scope<'u> {
+    match user {
+        Some(user) if !facts.shared => Scope::User(user),
+        user => Scope::Shared(user),
     }
 }
 

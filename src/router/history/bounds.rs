@@ -9,9 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::log::Log;
-use super::{History, Locked, name_of};
+use super::{History, Locked, LogName, name_of};
 use crate::config::LogBounds;
 use crate::router::Router;
+use crate::store::history as stored;
 
 /// How long a log without entries is remembered at least.
 const REMEMBERED: Duration = Duration::from_hours(1);
@@ -151,10 +152,17 @@ impl Router {
         let ended = self.history.all().into_iter().filter(|log| has_ended(name_of(&log.key).channel));
         for log in ended {
             let mut locked = Locked { history: &self.history, state: log.state.lock(), log: &log };
-            if !locked.state.is_removed {
-                locked.forget();
+            if locked.state.is_removed {
+                continue;
             }
+            if let Some(commits) = self.commits.as_ref().filter(|_| self.policy.is_durable(name_of(&log.key).channel)) {
+                let LogName { channel, owner } = name_of(&log.key);
+                let name = stored::LogName { channel: channel.into(), user: owner.map(Box::from) };
+                commits.forgotten.add_log(name, Arc::clone(&locked.state.epoch));
+            }
+            locked.forget();
         }
+        self.wake_committer();
         self.history.all_are_due(now);
         self.requests.earlier().notify_one();
     }

@@ -92,7 +92,7 @@ impl Counted {
             self.on_disk = None;
             return Some(beyond);
         }
-        // Only so many firsts are noted. Beyond that it receives more than it wants.
+        // Their number has a bound. Beyond that it receives more than it wants.
         let fewer = beyond.min(on_disk.firsts.len().saturating_sub(1));
         on_disk.firsts.drain(..fewer);
         on_disk.count -= fewer;

@@ -112,7 +112,7 @@ impl Router {
         let mut counted = match (ahead, self.start(now, name, &log.state, recover)) {
             // What was counted is held by its snapshot, even if the log has dropped some of it since.
             (Ahead::Counted(ahead), _) if ahead.goes_on_in(&log.state) => *ahead,
-            (Ahead::Lost(reason), _) | (_, Err(reason)) => return nothing(Some(Recovered::Lost(reason))),
+            (_, Err(reason)) | (Ahead::Lost(reason), Ok(_)) => return nothing(Some(Recovered::Lost(reason))),
             (Ahead::Counted(_) | Ahead::Nothing, Ok(start)) => start.counted,
         };
         let session = &subscription.session;

@@ -43,6 +43,17 @@ enum Bucket {
     Shared,
 }
 
+impl Bucket {
+    /// A place of this scope, as a file names it.
+    fn place(&self, (triple, target): Place) -> stored::Place {
+        let user = match self {
+            Self::User(user) => Some(Box::from(&**user)),
+            Self::Shared => None,
+        };
+        stored::Place { user, triple, target }
+    }
+}
+
 /// A canonical triple, and the target for which the value is kept.
 type Place = (Box<str>, Option<Box<str>>);
 
@@ -185,11 +196,21 @@ impl Retained {
         list(self.stamp.load(Ordering::SeqCst))
     }
 
-    /// Removes the values of these channels. Nothing is kept in the meantime.
-    pub(super) fn remove_channels(&self, channels: &BTreeSet<String>) {
+    /// Whether there is a value at a place.
+    pub(super) fn has(&self, place: &stored::Place) -> bool {
+        let bucket = place.user.as_deref().map_or(Bucket::Shared, |user| Bucket::User(user.into()));
+        let buckets = self.buckets.read();
+        buckets
+            .get(&bucket)
+            .is_some_and(|values| values.lock().contains_key(&(place.triple.clone(), place.target.clone())))
+    }
+
+    /// Removes the values of these channels, and returns their places. Nothing is kept in the meantime.
+    pub(super) fn remove_channels(&self, channels: &BTreeSet<String>) -> Vec<stored::Place> {
+        let mut removed = Vec::new();
         let _gate = self.gate.write();
         let mut buckets = self.buckets.write();
-        for values in buckets.values_mut() {
+        for (bucket, values) in &mut *buckets {
             let values = values.get_mut();
             for channel in channels {
                 let prefix = format!("{channel}/");
@@ -200,11 +221,13 @@ impl Retained {
                 for place in of_channel {
                     if let Some(value) = values.remove(&place) {
                         self.accounts.remove(&value.owner, size(&place, &value));
+                        removed.push(bucket.place(place));
                     }
                 }
             }
         }
         buckets.retain(|_, values| !values.get_mut().is_empty());
+        removed
     }
 
     fn insert(&self, limits: &Limits, bucket: &Bucket, place: Place, value: Value) -> Result<(), Refusal> {

@@ -406,6 +406,11 @@ impl HistoryFile {
         })
     }
 
+    /// The epoch of a log that is on disk.
+    pub fn epoch(&self, log: &LogName) -> Option<&str> {
+        self.logs.get(log).map(|log| &*log.epoch)
+    }
+
     /// Whether the last batch failed, and none has been written since.
     pub fn has_failed(&self) -> bool {
         !self.open.is_open()

@@ -33,17 +33,30 @@ enum Told {
 
 impl Stage {
     fn new() -> Self {
+        let config = Self::config();
+        #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
+        let now = Instant::now();
+        let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(&config), Ids::seeded(1), Vec::new());
+        let (router, queue) = router.with_commits();
+        Self { router, queue, now }
+    }
+
+    fn config() -> Config {
         let mut config = Config::default();
         let history = Some(LogBounds { size: 3, ttl: Duration::from_mins(10) });
         let durable = Channel { history, durable: true, retain_durable: true, ..Channel::default() };
         config.channels.insert("Phone".into(), durable);
         config.channels.insert("Queue".into(), Channel { scope: Scope::Shared, ..durable });
         config.limits.retained_bytes = 2000;
-        #[expect(clippy::disallowed_methods, reason = "some instant to begin with")]
-        let now = Instant::now();
-        let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(&config), Ids::seeded(1), Vec::new());
-        let (router, queue) = router.with_commits();
-        Self { router, queue, now }
+        config
+    }
+
+    /// Gives the channel Phone another scope.
+    fn rescope(&self, scope: Scope) {
+        let mut config = Self::config();
+        config.channels.get_mut("Phone").unwrap().scope = scope;
+        self.router.replace_policy(self.now, &config);
+        assert!(self.queue.receive(Duration::ZERO).is_err(), "the thread that commits is only woken");
     }
 
     fn session(&self, source: &str, user: &str) -> Arc<Session> {
@@ -218,6 +231,74 @@ fn nothing_that_an_adapter_announces_overtakes_an_event_that_waits_for_the_disk(
         }
         assert!(announce("Other", 4).is_none(), "nothing waits any more");
         assert_eq!(payloads(&stage, &agent), [4]);
+    }
+}
+
+const RETAINED: &str = r#"{"channel":"Phone","topic":"Call","subtopic":"State","id":"1","retain":true,"data":1}"#;
+
+#[test]
+fn what_a_reload_has_ended_is_removed_from_the_disk() {
+    let stage = Stage::new();
+    let cti = stage.session("cti", "alice");
+    stage.send(&cti, RETAINED);
+    let appended = stage.commit(true);
+    let [Change::Append { log, epoch, .. }, Change::Keep(place, _)] = &*appended else { panic!("{appended:?}") };
+    assert!(stage.router.forgotten(|_, _| true).is_empty());
+    // There and back, before the disk was written to.
+    stage.rescope(Scope::Shared);
+    stage.rescope(Scope::User);
+    let has = |name: &LogName, old: &str| (name, old) == (log, &**epoch);
+    let forgotten = stage.router.forgotten(has);
+    assert!(matches!(&*forgotten, [Change::Forget(old), Change::Clear(value)] if old == log && value == place));
+    // The disk fails, so it is tried again.
+    stage.router.not_forgotten(forgotten, |_| Some(Arc::from(&**epoch)));
+    assert_eq!(stage.router.forgotten(has).len(), 2);
+    assert!(stage.router.forgotten(has).is_empty());
+    let agent = stage.session("agent", "alice");
+    stage.send(&cti, RETAINED);
+    let again = stage.commit(true);
+    let [Change::Append { epoch: renewed, offset: 1, .. }, Change::Keep(..)] = &*again else { panic!("{again:?}") };
+    assert_ne!(renewed, epoch);
+    assert_eq!(received(&stage, &agent), [1]);
+}
+
+#[test]
+fn what_begins_anew_after_a_reload_stays_on_the_disk() {
+    let stage = Stage::new();
+    let cti = stage.session("cti", "alice");
+    stage.send(&cti, RETAINED);
+    stage.commit(true);
+    stage.rescope(Scope::Shared);
+    stage.rescope(Scope::User);
+    stage.send(&cti, RETAINED);
+    let appended = stage.commit(true);
+    let [Change::Append { epoch, .. }, ..] = &*appended else { panic!("{appended:?}") };
+    assert!(stage.router.forgotten(|_, old| *old == **epoch).is_empty());
+}
+
+#[test]
+fn an_event_whose_log_a_reload_ends_while_it_is_written_is_refused() {
+    for scopes in [&[Scope::Shared][..], &[Scope::Shared, Scope::User]] {
+        for has_log in [true, false] {
+            let stage = Stage::new();
+            let (cti, agent) = (stage.session("cti", "alice"), stage.session("agent", "alice"));
+            if has_log {
+                stage.send(&cti, EVENT);
+                stage.commit(true);
+                assert_eq!(received(&stage, &agent), [1]);
+            }
+            let mut ticket = stage.send(&cti, RETAINED);
+            let batch = stage.router.plan(stage.now, vec![stage.queue.receive(Duration::ZERO).unwrap()]);
+            let written = batch.changes().to_vec();
+            let [Change::Append { log, epoch, .. }, Change::Keep(place, _)] = &*written else { panic!("{written:?}") };
+            scopes.iter().for_each(|scope| stage.rescope(*scope));
+            stage.router.finish(stage.now, batch, true);
+            assert_eq!(told(&mut ticket), Some(Told::Refused("STORAGE_UNAVAILABLE")));
+            assert!(received(&stage, &agent).is_empty(), "the disk has it under the old scope only");
+            // What is on disk of it is removed.
+            let forgotten = stage.router.forgotten(|name, old| (name, old) == (log, &**epoch));
+            assert!(matches!(&*forgotten, [Change::Forget(old), Change::Clear(value)] if old == log && value == place));
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod announce;
 mod commits;
 mod durable;
+mod durable_wills;
 mod from_disk;
 mod groups;
 mod handler_gone;

@@ -45,8 +45,13 @@ impl Desk {
 
     /// Registers a resumable session of alice.
     pub(crate) fn begin(&self, source: &'static str) -> Client {
+        self.begin_with(source, &json!({"resume": true}))
+    }
+
+    /// The same with these options of Register.
+    pub(crate) fn begin_with(&self, source: &'static str, options: &Value) -> Client {
         let mut client = Client { connection: self.connect(), source, token: String::new(), received: 0, closed: None };
-        let reply = client.register(self, &json!(true));
+        let reply = client.register_with(self, options);
         assert_eq!(reply["Resumed"], false, "{reply}");
         client
     }
@@ -60,8 +65,12 @@ pub(crate) fn alice() -> Identity {
 impl Client {
     /// Sends Register, and takes the reply. Returns its `data`.
     pub(crate) fn register(&mut self, desk: &Desk, resume: &Value) -> Value {
+        self.register_with(desk, &json!({"resume": resume}))
+    }
+
+    fn register_with(&mut self, desk: &Desk, options: &Value) -> Value {
         let register = json!({"channel": "Broker", "topic": "Application", "subtopic": "Register",
-            "source": self.source, "data": {"resume": resume}});
+            "source": self.source, "data": options});
         let effect = self.handle(desk, Input::Text(&register.to_string()));
         assert!(matches!(effect, Some(Effect::Verify(_))), "{effect:?}");
         assert!(self.handle(desk, Input::Verified(Ok(alice()))).is_none());

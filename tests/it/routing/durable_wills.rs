@@ -1,0 +1,146 @@
+//! Wills that have to be on disk before they are delivered, and wills of sessions whose events wait for the disk.
+
+use std::iter::from_fn;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use switchboard::config::{Channel, Config, LogBounds};
+use switchboard::router::CommitQueue;
+
+use crate::support::client::{Client, Desk};
+use crate::support::core::event;
+use crate::support::{Broker, Peer, envelope};
+
+fn desk() -> (Desk, CommitQueue) {
+    let mut config = Config::default();
+    let history = Some(LogBounds { size: 10, ttl: Duration::from_mins(10) });
+    config.channels.insert("Phone".into(), Channel { history, durable: true, ..Channel::default() });
+    let mut desk = Desk::new(&config);
+    let (router, queue) = desk.core.router.with_commits();
+    desk.core.router = router;
+    (desk, queue)
+}
+
+fn commit(desk: &Desk, queue: &CommitQueue, is_on_disk: bool) -> usize {
+    let events: Vec<_> = from_fn(|| queue.receive(Duration::ZERO).ok()).collect();
+    let batch = desk.core.router.plan(desk.now(), events);
+    let changes = batch.changes().len();
+    desk.core.router.finish(desk.now(), batch, is_on_disk);
+    changes
+}
+
+fn will(channel: &str) -> Value {
+    json!({ "channel": channel, "topic": "Agent", "subtopic": "Gone", "data": "will" })
+}
+
+/// A client with a will, and one that receives everything.
+fn with_will(desk: &Desk, channel: &str) -> (Client, Client) {
+    let mut crm = desk.begin("crm");
+    crm.subscribe(desk, "Phone/*/*");
+    crm.subscribe(desk, "Other/*/*");
+    (desk.begin_with("gadget", &json!({ "resume": true, "will": will(channel) })), crm)
+}
+
+#[test]
+fn a_will_is_on_disk_before_it_is_delivered() {
+    let (mut desk, queue) = desk();
+    let (mut gadget, mut crm) = with_will(&desk, "Phone");
+    gadget.lose(&desk);
+    assert_eq!(commit(&desk, &queue, true), 0, "the session is away");
+    let grace = desk.core.router.deadline().unwrap();
+    desk.core.now = grace;
+    desk.core.router.expire(grace);
+    assert!(crm.payloads(&desk).is_empty());
+    assert_eq!(commit(&desk, &queue, true), 1);
+    assert_eq!(crm.payloads(&desk), ["will"]);
+    assert_eq!(commit(&desk, &queue, true), 0, "once");
+}
+
+#[test]
+fn a_will_that_cannot_be_written_reaches_nobody() {
+    let (mut desk, queue) = desk();
+    let (mut gadget, mut crm) = with_will(&desk, "Phone");
+    gadget.lose(&desk);
+    desk.core.now = desk.core.router.deadline().unwrap();
+    desk.core.router.expire(desk.now());
+    commit(&desk, &queue, false);
+    assert!(crm.payloads(&desk).is_empty());
+    // It took no offset.
+    let mut phone = desk.begin("phone");
+    phone.say(&desk, &event("Phone/Call/Ring", r#","data":1"#));
+    commit(&desk, &queue, true);
+    let ring = crm.take(&desk, 8).into_iter().find(|it| it["subtopic"] == "Ring").unwrap();
+    assert_eq!(ring["offset"], 1, "{ring}");
+}
+
+#[test]
+fn a_will_follows_the_events_of_its_session_that_wait_for_the_disk() {
+    for channel in ["Phone", "Other"] {
+        for is_on_disk in [true, false] {
+            let (mut desk, queue) = desk();
+            let (mut gadget, mut crm) = with_will(&desk, channel);
+            gadget.say(&desk, &event("Phone/Call/Ring", r#","data":"ring""#));
+            gadget.lose(&desk);
+            desk.core.now = desk.core.router.deadline().unwrap();
+            desk.core.router.expire(desk.now());
+            assert!(crm.payloads(&desk).is_empty(), "{channel}");
+            commit(&desk, &queue, is_on_disk);
+            // A will that need not be on disk is delivered whatever becomes of the disk.
+            let expected: &[&str] = match (channel, is_on_disk) {
+                (_, true) => &["ring", "will"],
+                ("Other", false) => &["will"],
+                (_, false) => &[],
+            };
+            assert_eq!(crm.payloads(&desk), expected, "{channel} {is_on_disk}");
+        }
+    }
+}
+
+const CONFIG: &str = r#"
+[auth]
+mode = "open"
+[channels.Phone]
+history = { size = 1000, ttl = "10m", durable = true }
+"#;
+
+async fn gadget(broker: &Broker) -> Peer {
+    broker.app_with("gadget", json!({ "will": envelope("Phone/Agent/Gone", json!({ "data": "will" })) })).await
+}
+
+#[tokio::test]
+async fn a_will_that_was_delivered_survives_a_kill() {
+    let broker = Broker::with_config(CONFIG).await;
+    let (gadget, mut crm) = (gadget(&broker).await, broker.app("crm").await);
+    crm.subscribe("Phone/*/*").await;
+    gadget.kill();
+    let delivered = crm.next_on("Phone/Agent/Gone").await;
+    let broker = broker.killed().await;
+    let mut crm = broker.app("crm").await;
+    let recover = json!({ "recover": { "epoch": delivered["epoch"], "offset": 0 } });
+    crm.command("Subscription", "Subscribe", envelope("Phone/*/*", recover)).await;
+    let replayed = crm.next_on("Phone/Agent/Gone").await;
+    assert_eq!((&replayed["offset"], &replayed["data"]), (&delivered["offset"], &json!("will")));
+    crm.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn the_log_says_that_a_will_could_not_be_written() {
+    let broker = Broker::with_file_size(400, CONFIG).await;
+    let (gadget, mut crm) = (gadget(&broker).await, broker.app("crm").await);
+    crm.subscribe("Phone/*/*").await;
+    let mut phone = broker.app("phone").await;
+    let text = "x".repeat(20_000);
+    let mut is_full = false;
+    for number in 0..100 {
+        phone.send(envelope("Phone/Call/Ring", json!({ "id": number.to_string(), "data": text }))).await;
+        is_full = phone.next().await["subtopic"] == "Error";
+        if is_full {
+            break;
+        }
+        crm.next_on("Phone/Call/Ring").await;
+    }
+    assert!(is_full);
+    gadget.kill();
+    broker.log_until("the will", |log| log.contains("a will was refused") && log.contains("STORAGE_UNAVAILABLE")).await;
+    crm.expect_nothing().await;
+}
