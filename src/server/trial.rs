@@ -103,10 +103,22 @@ impl std::error::Error for UnusableList {}
 /// # Errors
 /// Everything that cannot be used.
 pub fn try_config(config: &Config, credentials_key: Option<SecretString>) -> Result<(), UnusableList> {
-    open_tls(config, credentials_key).map(drop)
+    let mut found = open_tls(config, credentials_key.clone()).err().map_or_else(Vec::new, |unusable| unusable.0);
+    if config.keeps_history()
+        && try_folder(&config.data_dir).is_ok()
+        && let Err(error) = HistoryFile::try_open(&wiring::history(config, credentials_key))
+    {
+        let unusable = Unusable::new("data_dir", error);
+        // Its key was tried before.
+        if !found.iter().any(|it| it.message == unusable.message) {
+            found.push(unusable);
+        }
+    }
+    if found.is_empty() { Ok(()) } else { Err(UnusableList(found)) }
 }
 
-/// Does the same, and returns what it has opened for `[tls]`, so that a start uses the files that were tried.
+/// Does the same, except for the records of the history, which a start checks as it opens it. Returns what it has opened for `[tls]`, so
+/// that a start uses the files that were tried.
 pub(super) fn open_tls(config: &Config, credentials_key: Option<SecretString>) -> Result<Option<Tls>, UnusableList> {
     let mut found = addresses(config);
     found.extend(SameUser::open(config, None).err());
@@ -176,7 +188,7 @@ fn data_folder(config: &Config, credentials_key: Option<SecretString>) -> Vec<Un
         found.push(Unusable::new("credentials", error));
     }
     if config.keeps_history()
-        && let Err(error) = HistoryFile::try_open(&wiring::history(config, credentials_key))
+        && let Err(error) = HistoryFile::try_key(&wiring::history(config, credentials_key))
     {
         found.push(Unusable::new("data_dir", error));
     }

@@ -4,13 +4,13 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redb::backends::InMemoryBackend;
 use redb::{ConcurrencyMode, ReadTransaction, ReadableDatabase, StorageBackend, TransactionError, WriteTransaction};
 
+use super::quiet::catch_quietly;
 use super::{LOOK_AGAIN, Replaced, StoreError, WAIT, create_like, create_new, publish, read_regular, resolve};
 
 /// 1 MiB of cache; redb's own default is 1 GiB. The inner pages of ten thousand small records (9 MB) fit.
@@ -227,7 +227,7 @@ impl Name {
     /// redb promises no error for every way a file can be damaged, and panics in some (as `Database::open` documents).
     /// Panics are caught nowhere else: a damaged file is outside input.
     pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
-        match catch_unwind(AssertUnwindSafe(work)) {
+        match catch_quietly(work) {
             Ok(Ok(outcome)) => Ok(outcome),
             Ok(Err(error)) => Err(self.explain(&error)),
             Err(_) => Err(self.damaged(&"its structure cannot be followed")),

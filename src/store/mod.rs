@@ -9,6 +9,7 @@ mod files;
 pub mod history;
 mod key;
 mod lock;
+mod quiet;
 mod replaced;
 mod sealing;
 mod secret;

@@ -11,7 +11,7 @@ use std::io;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
-use super::builder;
+use super::start::builder;
 
 /// The length of the header in bytes.
 pub(super) const HEADER_BYTES: usize = 320;

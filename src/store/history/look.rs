@@ -5,8 +5,9 @@ use redb::{ReadTransaction, ReadableDatabase};
 use super::check::check;
 use super::disk::{Disk, FileDisk};
 use super::record::{Entry, LogName};
+use super::start::{HistorySettings, advise, shared_builder};
 use super::tables::{Item, STORE, Seal, key_check, read_all};
-use super::{HistorySettings, WHAT, advise, cost, shared_builder};
+use super::{WHAT, cost};
 use crate::store::database::Name;
 use crate::store::{Cipher, FolderLock, StoreError, exists};
 
@@ -96,13 +97,15 @@ impl<'s> Look<'s> {
                 };
             }
             let disk = FileDisk(path);
-            let (is_key_right, flags) = check(&disk, &|transaction| {
+            // All of it is checked before anything is shown.
+            let probe = |transaction: &ReadTransaction| {
                 let is_right = is_right(transaction)?;
                 if is_right {
                     read_all(transaction, &seal, &mut |_| {})?;
                 }
                 Ok(is_right)
-            })?;
+            };
+            let (is_key_right, flags) = check(&disk, &probe, &mut |transaction| probe(transaction))?;
             if is_key_right {
                 super::check::read(&disk, flags, &mut |transaction| read_all(transaction, &seal, visit))?;
             }

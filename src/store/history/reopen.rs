@@ -9,8 +9,9 @@ use std::time::Instant;
 use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::record::{LogName, LogRecord};
+use super::start::shared_builder;
 use super::tables::{ENTRIES, KNOWN, LOGS, LogKey, RETAINED, damaged, log_place};
-use super::{HistoryFile, LogState, REOPEN_AFTER, cost, shared_builder, unavailable};
+use super::{HistoryFile, LogState, REOPEN_AFTER, cost, unavailable};
 use crate::store::StoreError;
 
 impl HistoryFile {

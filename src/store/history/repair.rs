@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -17,12 +16,14 @@ use redb::{ReadOnlyDatabase, ReadTransaction, ReadableDatabase, ReadableTable, S
 use super::disk::{Disk, FileDisk, Overlay};
 use super::header::Header;
 use super::record::{Entry, Known, LogName, LogRecord, Place, Record, Retained};
+use super::start::{HistorySettings, builder, check_all, create};
 use super::tables::{
     ENTRIES, KNOWN, LOGS, LogKey, RETAINED, STORE, Seal, damaged, entry_place, key_check, known_place, log_place,
     retained_place,
 };
-use super::{FILE, HistorySettings, WHAT, builder, check_all, create};
+use super::{FILE, WHAT};
 use crate::store::database::Name;
+use crate::store::quiet::catch_quietly;
 use crate::store::{Cipher, FolderLock, StoreError, beside, exists, resolve};
 
 /// What a repair did.
@@ -54,7 +55,7 @@ pub fn repair(settings: &HistorySettings, new_epochs: bool) -> Result<Option<Rep
     let _alone = FolderLock::take_for_repair(data_dir)?;
     let seal = Seal::new(Cipher::new(&key.read_for(data_dir, WHAT, &path)?, STORE));
     let name = Name { path: path.clone(), what: WHAT };
-    match check_all(&name, &FileDisk(path.clone()), &seal) {
+    match check_all(&name, &FileDisk(path.clone()), &seal, &mut |_| {}) {
         Ok(None) => return Err(settings.wrong_key()),
         Ok(Some(_)) if !new_epochs => return Ok(Some(Repaired::default())),
         Err(error @ StoreError::Unusable(_)) => return Err(error),
@@ -135,11 +136,11 @@ impl<'s> Salvage<'s> {
     /// Reads something; `None` if that fails. redb panics in some damaged files, and cannot be used afterwards.
     fn attempt<T>(&mut self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Option<T> {
         let database = self.database.take();
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let outcome = catch_quietly(|| {
             let database = database.map_or_else(|| self.open(), Ok).ok()?;
             let outcome = work(&database.begin_read().ok()?).ok();
             Some((database, outcome))
-        }));
+        });
         let (database, outcome) = outcome.ok().flatten()?;
         self.database = Some(database);
         outcome

@@ -9,10 +9,11 @@ use redb::WriteTransaction;
 
 use super::disk::FileDisk;
 use super::record::{Entry, Known, LogRecord, Place, Record, Retained};
+use super::start::{HistorySettings, check_all, create};
 use super::tables::{
     ENTRIES, Item, KNOWN, LOGS, RETAINED, STORE, Seal, entry_place, known_place, log_place, read_all, retained_place,
 };
-use super::{FILE, HistorySettings, WHAT, check, check_all, create};
+use super::{FILE, WHAT, check};
 use crate::store::database::Name;
 use crate::store::replaced::Replaced;
 use crate::store::{Cipher, Key, StoreError, beside, exists, resolve};
@@ -32,9 +33,9 @@ pub(crate) fn reseal(data_dir: &Path, from: &Key, to: &Key) -> Result<(), StoreE
 fn reseal_file(path: &Path, from: &Key, to: &Key) -> Result<(), StoreError> {
     let [from, to] = [from, to].map(|key| Seal::new(Cipher::new(key, STORE)));
     let (name, disk) = (Name { path: path.to_owned(), what: WHAT }, FileDisk(path.to_owned()));
-    let flags = match check_all(&name, &disk, &from)? {
+    let flags = match check_all(&name, &disk, &from, &mut |_| {})? {
         Some(flags) => flags,
-        None if check_all(&name, &disk, &to)?.is_some() => return Ok(()),
+        None if check_all(&name, &disk, &to, &mut |_| {})?.is_some() => return Ok(()),
         None => {
             return Err(StoreError::unusable(format!("{}: {WHAT} was made with another key", path.display())));
         }
@@ -65,7 +66,7 @@ pub(crate) fn take_back(settings: &HistorySettings, key: &Key) -> Result<(), Sto
     let path = &resolve(&settings.file());
     let Some(next) = next_key(settings)?.filter(|_| path.exists()) else { return Ok(()) };
     let (name, disk) = (Name { path: path.to_owned(), what: WHAT }, FileDisk(path.to_owned()));
-    match check_all(&name, &disk, &Seal::new(Cipher::new(&next, STORE)))? {
+    match check_all(&name, &disk, &Seal::new(Cipher::new(&next, STORE)), &mut |_| {})? {
         Some(_) => reseal_file(path, &next, key),
         None => Ok(()),
     }

@@ -31,34 +31,45 @@ pub(super) const KNOWN: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("
 pub(super) const RETAINED: TableDefinition<'_, &PlaceKey, &[u8]> = TableDefinition::new("retained values");
 
 /// Seals and opens the records of a history, and names their rows.
-pub(super) struct Seal(Cipher);
+pub(super) struct Seal {
+    cipher: Cipher,
+    /// How many records were opened.
+    #[cfg(test)]
+    pub(super) opened: std::sync::atomic::AtomicUsize,
+}
 
 impl Seal {
     pub(super) fn new(cipher: Cipher) -> Self {
-        Self(cipher)
+        Self {
+            cipher,
+            #[cfg(test)]
+            opened: std::sync::atomic::AtomicUsize::new(0),
+        }
     }
 
     pub(super) fn cipher(&self) -> &Cipher {
-        &self.0
+        &self.cipher
     }
 
     pub(super) fn log_key(&self, name: &LogName, epoch: &str) -> LogKey {
         let LogName { channel, user } = name;
         let user = user.as_deref().map_or_else(|| "-".to_owned(), |user| format!("{}:{user}", user.len()));
-        let row = self.0.row_of(&format!("log {}:{channel} {user} {epoch}", channel.len()));
+        let row = self.cipher.row_of(&format!("log {}:{channel} {user} {epoch}", channel.len()));
         row.first_chunk().copied().unwrap_or_default()
     }
 
     pub(super) fn place_key(&self, place: &Place) -> PlaceKey {
-        self.0.row_of(&format!("retained {}", place.key()))
+        self.cipher.row_of(&format!("retained {}", place.key()))
     }
 
     pub(super) fn seal(&self, place: &[u8], record: &impl Record) -> Result<Vec<u8>, StoreError> {
-        self.0.seal(place, Zeroizing::new(record.encode()))
+        self.cipher.seal(place, Zeroizing::new(record.encode()))
     }
 
     pub(super) fn open<R: Record>(&self, place: &[u8], sealed: &[u8]) -> Option<R> {
-        R::decode(&self.0.open(place, sealed)?)
+        #[cfg(test)]
+        self.opened.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        R::decode(&self.cipher.open(place, sealed)?)
     }
 }
 

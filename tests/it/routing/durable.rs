@@ -258,8 +258,9 @@ async fn a_damaged_file_is_refused_and_repaired() {
     let (code, error) = refused(&folder, &config).await;
     assert!(code == Some(2) && error.contains("damaged") && error.contains("switchboard history repair"), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), damaged);
-    let (code, out, _) = history(&folder, &["repair"]).await;
+    let (code, out, error) = history(&folder, &["repair"]).await;
     assert!(code == Some(0) && out.contains("history.redb.damaged-"), "{out}");
+    assert!(!error.contains("panicked"), "{error}");
 
     let broker = broker.successor().await;
     let mut agent = broker.app("agent").await;
@@ -394,6 +395,66 @@ async fn a_change_of_what_is_on_disk_needs_a_restart() {
     assert!(line.contains("the reload was refused") && line.contains("channels.State.retain"), "{line}");
     broker.configure(&CONFIG.replace("size = 100000", "size = 10"));
     assert!(broker.reload().await.contains("the configuration was reloaded"));
+}
+
+#[tokio::test]
+async fn a_log_that_a_reload_has_ended_does_not_come_back() {
+    let config = CONFIG.replace("[channels.State]", "[channels.State]\nscope = \"shared\"");
+    let broker = Broker::with_config(&config).await;
+    let mut cti = broker.app("cti").await;
+    let receipt = publish(&mut cti, "Queue/Length/Changed", "1", json!({ "data": 1 })).await;
+    publish(&mut cti, "State/Agent/One", "2", json!({ "data": "a", "retain": true })).await;
+    broker.configure(&config.replace("scope = \"shared\"", "scope = \"user\""));
+    assert!(broker.reload().await.contains("the configuration was reloaded"));
+    broker.configure(&config);
+    broker.reload().await;
+    publish(&mut cti, "Phone/Call/Ringing", "3", json!({})).await;
+    let broker = broker.killed().await;
+    let mut agent = broker.app("agent").await;
+    agent.subscribe("State/*/*").await;
+    let recover = json!({ "epoch": position(&receipt).1, "offset": 0 });
+    let reply = agent.command("Subscription", "Subscribe", envelope("Queue/*/*", json!({ "recover": recover }))).await;
+    assert_eq!((&reply["data"]["Recovered"], &reply["data"]["RecoverReason"]), (&json!(false), &json!("EPOCH")));
+    agent.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn events_that_memory_has_no_room_for_are_replayed_from_the_disk() {
+    const EVENTS: u64 = 2000;
+    let broker =
+        Broker::with_config(&CONFIG.replacen("[channels.Phone]", "[history]\nbytes = 50000\n[channels.Phone]", 1))
+            .await;
+    let mut cti = broker.app("cti").await;
+    let text = "x".repeat(400);
+    let event =
+        |number: u64| envelope("Phone/Call/Ringing", json!({ "id": number.to_string(), "data": [number, text] }));
+    for first in (1..=EVENTS).step_by(50) {
+        cti.send_all((first..first + 50).map(event).collect::<Vec<_>>()).await;
+        for number in first..first + 50 {
+            cti.next_receipt(&number.to_string()).await;
+        }
+    }
+    let numbers = |events: &[Value]| events.iter().map(|event| event["data"][0].as_u64().unwrap()).collect::<Vec<_>>();
+    let mut agent = broker.app("agent").await;
+    let (reply, events) = recover(&mut agent, "Phone/*/*", json!({ "last": 100_000 })).await;
+    assert_eq!(numbers(&events), (1..=EVENTS).collect::<Vec<_>>());
+    // While others publish.
+    let position = json!({ "epoch": reply["data"]["Epoch"], "offset": 10 });
+    let mut late = broker.app("late").await;
+    let (replayed, ()) = tokio::join!(recover(&mut late, "Phone/*/*", position), async {
+        for number in EVENTS + 1..=EVENTS + 20 {
+            publish(&mut cti, "Phone/Call/Ringing", &number.to_string(), json!({ "data": [number] })).await;
+        }
+    });
+    let mut seen = numbers(&replayed.1);
+    while seen.last() != Some(&(EVENTS + 20)) {
+        seen.push(late.next_on("Phone/Call/Ringing").await["data"][0].as_u64().unwrap());
+    }
+    assert_eq!(seen, (11..=EVENTS + 20).collect::<Vec<_>>());
+    let broker = broker.killed().await;
+    let mut agent = broker.app("agent").await;
+    let (_, events) = recover(&mut agent, "Phone/*/*", json!({ "last": EVENTS })).await;
+    assert_eq!(numbers(&events), (21..=EVENTS + 20).collect::<Vec<_>>());
 }
 
 #[tokio::test]

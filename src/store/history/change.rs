@@ -1,0 +1,45 @@
+//! [`Change`]: what can be done to a history.
+
+use super::record::{Entry, Known, LogName, Place, Retained};
+
+/// A change. Those of a batch are made in their order.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// An event is added to its log, which begins if there is none with this epoch.
+    Append {
+        /// The log.
+        log: LogName,
+        /// Its epoch.
+        epoch: Box<str>,
+        /// The event's offset, which follows the last one.
+        offset: u64,
+        /// The event.
+        entry: Entry,
+        /// Its id, if it was sent with `once`.
+        known: Option<Known>,
+        /// The offset of the oldest entry that the log keeps.
+        first: u64,
+    },
+    /// The entries before an offset are removed.
+    Trim {
+        /// The log.
+        log: LogName,
+        /// The offset of the oldest entry that the log keeps.
+        first: u64,
+    },
+    /// A log is removed.
+    Forget(LogName),
+    /// A retained value is kept, in place of the one that was there.
+    Keep(Place, Retained),
+    /// A retained value is removed.
+    Clear(Place),
+}
+
+/// What the bound of the disk cost.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The logs that were removed.
+    pub removed: Vec<LogName>,
+    /// The logs that lost their oldest entries, and the offset of the first that is left.
+    pub trimmed: Vec<(LogName, u64)>,
+}

@@ -1,0 +1,85 @@
+//! Damaged, empty and foreign files.
+
+use super::*;
+use crate::store::{Database, FolderLock};
+
+/// Opens a damaged file, which may give what it had or be refused.
+fn recovered_or_refused(damaged: Vec<u8>, sound: &Contents, what: &str) -> bool {
+    let before = damaged.clone();
+    let disk = FaultyDisk::with(damaged);
+    match try_open(&disk, LIMITS) {
+        Ok(Some((_, contents))) => {
+            assert_eq!(&contents, sound, "{what}");
+            true
+        }
+        Ok(None) => panic!("{what}: another key"),
+        Err(error) => {
+            let words = error.to_string();
+            assert!(words.contains("damaged") && words.contains("history repair"), "{what}: {words}");
+            assert_eq!(disk.bytes(), before, "{what}: a refused file was changed");
+            false
+        }
+    }
+}
+
+#[test]
+fn a_file_with_any_byte_flipped_is_recovered_or_refused() {
+    let (closed, killed, contents) = small_twice();
+    for bytes in [closed.bytes(), killed.bytes()] {
+        let mut refused = 0;
+        // The bits of the header have meanings of their own; elsewhere a checksum covers whole pages.
+        for at in (0..bytes.len()).filter(|at| *at < 320 || at % stride() == 0) {
+            let masks: &[u8] = if at < 24 { &[1, 2, 4, 8, 0xff] } else { &[0x09] };
+            for mask in masks {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= mask;
+                refused += usize::from(!recovered_or_refused(damaged, &contents, &format!("byte {at} ^ {mask}")));
+            }
+        }
+        assert!(refused > 20, "{refused}");
+    }
+}
+
+/// Every how manieth byte is damaged. `SWITCHBOARD_EVERY_BYTE=1` tries all, which takes minutes.
+fn stride() -> usize {
+    if std::env::var_os("SWITCHBOARD_EVERY_BYTE").is_some() { 1 } else { 997 }
+}
+
+#[test]
+fn a_truncated_file_is_recovered_or_refused() {
+    let (disk, contents) = small();
+    let bytes = disk.bytes();
+    for len in (0..bytes.len()).step_by(stride() * 9).chain((0..bytes.len()).step_by(4096)) {
+        recovered_or_refused(bytes[..len].to_vec(), &contents, &format!("{len} bytes"));
+    }
+}
+
+#[test]
+fn another_key_is_not_called_damage() {
+    let (disk, _) = small();
+    let path = PathBuf::from("/disk").join(FILE);
+    let opened = HistoryFile::open_on(Arc::new(disk), path, &key('b'), LIMITS, &mut |_| {}).unwrap();
+    assert!(opened.is_none());
+}
+
+#[test]
+fn an_empty_or_foreign_file_is_refused_and_left_as_it_is() {
+    let other = tempfile::tempdir().unwrap();
+    let redb = other.path().join("other.redb");
+    let filled = Database::create(&redb, "a file", |transaction| {
+        transaction.open_table(redb::TableDefinition::<u64, u64>::new("other"))?.insert(1, 1)?;
+        Ok(())
+    });
+    drop(filled.unwrap());
+    for bytes in [Vec::new(), b"not a database".repeat(1000), std::fs::read(redb).unwrap()] {
+        let (folder, settings) = folder_with(&bytes);
+        let lock = FolderLock::take(folder.path()).unwrap();
+        let words = HistoryFile::open(&settings, LIMITS, &lock, &mut |_| {}).unwrap_err().to_string();
+        assert!(words.contains("damaged") && words.contains("switchboard history repair"), "{words}");
+        assert_eq!(std::fs::read(settings.file()).unwrap(), bytes);
+        drop(lock);
+        let repaired = repair(&settings, false).unwrap().unwrap();
+        assert_eq!(std::fs::read(repaired.old_file.unwrap()).unwrap(), bytes);
+        assert_eq!(contents_of(&settings), Contents::new());
+    }
+}

@@ -1,0 +1,132 @@
+//! Disks that fail, lose their power, or are full.
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+
+/// Appends with random faults, and compares what is there after each with what was accepted.
+fn survive(seed: u64, end: impl Fn(&FaultyDisk, u64) -> FaultyDisk) {
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut disk = new_disk();
+    let mut now = now();
+    let logs = [log("Phone", Some("alice")), log("Phone", Some("bob")), log("Queue", None)];
+    let mut last = [0_u64; 3];
+    let mut kept = 0;
+    for life in 0..4 {
+        let (mut history, contents) = open(&disk);
+        for (name, last) in logs.iter().zip(&mut last) {
+            let found = entries(&contents, name);
+            assert_eq!(found, (1..=found.len() as u64).collect::<Vec<_>>(), "seed {seed}, life {life}");
+            assert!(found.len() as u64 >= *last, "seed {seed}, life {life}: {name} lost {last} > {}", found.len());
+            *last = found.len() as u64;
+        }
+        let state: u64 = contents.iter().find_map(|it| it.strip_prefix("retained S ")?.parse().ok()).unwrap_or(0);
+        assert!(state >= kept, "seed {seed}, life {life}: {state} < {kept}");
+        kept = state;
+        if random.random_ratio(2, 3) {
+            disk.fail_after(random.random_range(0..60));
+        }
+        for round in 0..random.random_range(1..12) {
+            let mut next = last;
+            let mut batch = Vec::new();
+            for _ in 0..random.random_range(1..4) {
+                let which = random.random_range(0..3);
+                next[which] += 1;
+                batch.push(append(&logs[which], next[which], &"x".repeat(random.random_range(0..3000))));
+            }
+            batch.push(Change::Keep(place("S"), value(&(kept + 1).to_string())));
+            match history.apply(now, 1000, &batch) {
+                Ok(applied) => {
+                    assert_eq!(applied, Applied::default());
+                    (last, kept) = (next, kept + 1);
+                }
+                Err(_) => {
+                    assert!(history.has_failed());
+                    if random.random() {
+                        disk.heal();
+                        now += REOPEN_AFTER;
+                    }
+                }
+            }
+            if round == 5 && random.random() {
+                break;
+            }
+        }
+        let ended = end(&disk, seed * 10 + life);
+        // The process is gone before the next one begins; what it would still write is not on its disk.
+        drop(history);
+        disk = ended;
+    }
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_accepted() {
+    for seed in 0..12 {
+        survive(seed, FaultyDisk::cut_power);
+    }
+}
+
+#[test]
+fn a_kill_loses_nothing_that_was_accepted() {
+    for seed in 1000..1008 {
+        survive(seed, |disk, _| disk.kill());
+    }
+}
+
+#[test]
+fn a_refused_event_is_in_no_log_after_the_store_was_reopened() {
+    for writes in 0..40 {
+        let disk = new_disk();
+        let (mut history, _) = open(&disk);
+        let now = now();
+        let phone = log("Phone", Some("alice"));
+        let keep = |text: &str| Change::Keep(place("S"), value(text));
+        history.apply(now, 1000, &[append(&phone, 1, "first"), keep("first")]).unwrap();
+        disk.fail_after(writes);
+        let bob = log("Phone", Some("bob"));
+        let refused =
+            ["refused"].map(|it| [append(&phone, 2, it), append(&phone, 3, it), append(&bob, 1, it), keep(it)]);
+        if history.apply(now, 1000, &refused.concat()).is_ok() {
+            assert!(writes > 5, "{writes} writes are enough for a commit");
+            continue;
+        }
+        disk.heal();
+        let words = history.apply(now, 1000, &[append(&phone, 2, "early")]).unwrap_err().to_string();
+        assert!(words.contains("every second"), "{words}");
+        history.apply(now + REOPEN_AFTER, 1000, &[append(&phone, 2, "second")]).unwrap();
+        drop(history);
+        let (_, contents) = open(&disk);
+        let expected = [
+            "'alice' on channel 'Phone' 1 first",
+            "'alice' on channel 'Phone' 2 second",
+            "'alice' on channel 'Phone' e1 ..2",
+            "retained S first",
+        ];
+        assert_eq!(contents, expected, "{writes} writes");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_works_again_when_there_is_room() {
+    let disk = new_disk();
+    let (mut history, _) = open(&disk);
+    let mut now = now();
+    let phone = log("Phone", Some("alice"));
+    disk.fill_at(200_000);
+    let text = "x".repeat(10_000);
+    let (mut offset, mut refusals) = (1, 0);
+    for _ in 0..100 {
+        // Pages that a failed batch had taken may be free again, so the next one can fit.
+        match history.apply(now, 1000, &[append(&phone, offset, &text)]) {
+            Ok(_) => offset += 1,
+            Err(_) => refusals += 1,
+        }
+        now += REOPEN_AFTER;
+    }
+    assert!(refusals > 50 && offset < 20, "{refusals} refusals, {offset} events");
+    disk.heal();
+    history.apply(now, 1000, &[append(&phone, offset, &text)]).unwrap();
+    drop(history);
+    assert_eq!(entries(&open(&disk).1, &phone), (1..=offset).collect::<Vec<_>>());
+}
