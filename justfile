@@ -12,7 +12,11 @@ test *ARGS:
 
 # The simulation with more seeds than a test run has; for as long as it takes
 simulate SEEDS="5000":
-    SIMULATION_SEEDS={{SEEDS}} cargo test --locked --test it simulation::every
+    SIMULATION_SEEDS={{SEEDS}} cargo test --locked --test it -- model::simulation::every model::commits::every
+
+# A broker with durable channels that is killed again and again; for as long as it takes
+kills KILLS="5000":
+    SWITCHBOARD_KILLS={{KILLS}} cargo test --locked --test it a_kill_at_any_moment -- --nocapture
 
 # Resumable clients behind a bad network, for ten minutes
 chaos SECONDS="600" SEED="1":

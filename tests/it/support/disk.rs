@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::iter::from_fn;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use switchboard::router::{CommitQueue, ReadQueue, Router};
+use switchboard::router::{Batch, CommitQueue, ReadQueue, Router};
 use switchboard::store::StoreError;
-use switchboard::store::history::{Change, Entry, LogName, ReadRange, Unread};
+use switchboard::store::history::{Change, Entry, Known, Loaded, LogName, ReadRange, Unread};
 
 /// The entries that are read at once.
 const READ_AT_ONCE: usize = 7;
@@ -14,6 +14,7 @@ const READ_AT_ONCE: usize = 7;
 /// The logs of a file, the threads that use it, and whether it works.
 pub(crate) struct Disk {
     pub(crate) logs: BTreeMap<LogName, Log>,
+    known: Vec<Known>,
     commits: CommitQueue,
     reads: ReadQueue,
     pub(crate) is_failing: bool,
@@ -31,13 +32,30 @@ impl Disk {
     pub(crate) fn attach(router: Router) -> (Router, Self) {
         let (router, commits) = router.with_commits();
         let (router, reads) = router.with_disk_reads();
-        (router, Self { logs: BTreeMap::new(), commits, reads, is_failing: false })
+        (router, Self { logs: BTreeMap::new(), known: Vec::new(), commits, reads, is_failing: false })
+    }
+
+    /// Takes over what is on the disk of a broker that has died, and lets the next one start with it.
+    pub(crate) fn take_over(&mut self, other: &mut Self, now: Instant, router: &Router) {
+        self.logs = std::mem::take(&mut other.logs);
+        self.known = std::mem::take(&mut other.known);
+        let mut loading = router.loading(now, SystemTime::UNIX_EPOCH);
+        for (name, log) in &self.logs {
+            let last = log.entries.last_key_value().map_or(0, |(last, _)| *last);
+            loading.add(Loaded::Log { name: name.clone(), epoch: log.epoch.clone(), last, used: 0 });
+            log.entries.iter().for_each(|(offset, entry)| loading.add(Loaded::Entry(*offset, entry.clone())));
+        }
+        self.known.iter().for_each(|known| loading.add(Loaded::Known(known.clone())));
+    }
+
+    /// Plans what has to be written for some of the events that wait.
+    pub(crate) fn plan(&self, now: Instant, router: &Router, most: usize) -> Batch {
+        router.plan(now, from_fn(|| self.commits.receive(Duration::ZERO).ok()).take(most).collect())
     }
 
     /// Writes what waits, or fails to.
     pub(crate) fn commit(&mut self, now: Instant, router: &Router) {
-        let events: Vec<_> = from_fn(|| self.commits.receive(Duration::ZERO).ok()).collect();
-        let batch = router.plan(now, events);
+        let batch = self.plan(now, router, usize::MAX);
         if !self.is_failing {
             batch.changes().iter().for_each(|change| self.apply(change));
         }
@@ -46,7 +64,8 @@ impl Disk {
 
     pub(crate) fn apply(&mut self, change: &Change) {
         match change {
-            Change::Append { log, epoch, offset, entry, first, .. } => {
+            Change::Append { log, epoch, offset, entry, known, first } => {
+                self.known.extend(known.clone());
                 let log = self.logs.entry(log.clone()).or_default();
                 if log.epoch != *epoch {
                     *log = Log { epoch: epoch.clone(), ..Log::default() };
