@@ -420,7 +420,7 @@ async fn a_log_that_a_reload_has_ended_does_not_come_back() {
 
 #[tokio::test]
 async fn events_that_memory_has_no_room_for_are_replayed_from_the_disk() {
-    const EVENTS: u64 = 2000;
+    const EVENTS: u64 = 600;
     let broker =
         Broker::with_config(&CONFIG.replacen("[channels.Phone]", "[history]\nbytes = 50000\n[channels.Phone]", 1))
             .await;
