@@ -8,7 +8,7 @@ use super::log::Leaving;
 use super::resume::take_resumable;
 use super::timer::Timer;
 use super::{Connection, Effect, Phase, queue_notices};
-use crate::router::{Ending, Left, Router};
+use crate::router::{End, Ending, Left, Router};
 use crate::websocket::{Fault, Frame};
 
 /// How long a connection that closes for a restart waits for the last answers. Another thread that is ending a
@@ -42,6 +42,14 @@ impl Connection {
             }
             None => Some(self.close(now, router, CloseCode::Restart)),
         }
+    }
+
+    /// Closes the connection because an operator wants it, with the operator's reason.
+    pub(super) fn close_by_operator(&mut self, now: Instant, router: &Router, end: End) -> Effect {
+        let code = if end == End::Kicked { CloseCode::Kicked } else { CloseCode::Restart };
+        let reason = self.session().and_then(|session| session.kicked_because());
+        let close = reason.map_or_else(|| Close::from(code), |reason| Close::new(code, reason.to_string()));
+        self.close(now, router, close)
     }
 
     pub(super) fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Effect {

@@ -32,9 +32,12 @@ impl Connection {
     /// A message, with its text unless it is a binary one. It counts against the rate whatever it is.
     pub(super) fn message(&mut self, now: Instant, text: Option<&str>, router: &Router) -> Option<Effect> {
         self.heartbeat.hear();
-        if self.session().is_some_and(|session| session.is_revoked()) {
-            self.secret_read = true;
-            return None;
+        if let Some(session) = self.session() {
+            if session.is_revoked() {
+                self.secret_read = true;
+                return None;
+            }
+            session.count_received();
         }
         if self.commits.is_some() && !self.joins_commits(text, router) {
             self.hold(text);

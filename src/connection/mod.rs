@@ -394,6 +394,7 @@ impl Connection {
                 Some(self.close(now, router, Close::new(CloseCode::SlowConsumer, reason)))
             }
             Input::Ended(End::Close(code, reason)) => Some(self.close(now, router, Close::new(code, reason))),
+            Input::Ended(end @ (End::Kicked | End::SentAway)) => Some(self.close_by_operator(now, router, end)),
             Input::Ended(End::Replaced) => Some(self.replaced(now)),
             // The connection itself detaches its session, and then it has none.
             Input::Ended(End::Detached) => None,

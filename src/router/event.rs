@@ -177,7 +177,7 @@ impl Router {
         // Held over the pushes: the value that is kept at last is the one that is delivered last.
         let _order = self.retained.order(&facts.canonical);
         let (frame, look_up) = ((forms.retained(), None), || self.subscribers(facts, scope));
-        let matches = self.retained.keep(&self.policy, sender, envelope, scope, facts, frame, look_up)?;
+        let matches = self.retained.keep(now, &self.policy, sender, envelope, scope, facts, frame, look_up)?;
         Ok((self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact))
     }
 

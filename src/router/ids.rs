@@ -47,6 +47,7 @@ const EPOCH_LEN: usize = 16;
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// The text of an id, without an allocation.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct IdText([u8; TEXT_LEN]);
 
 impl IdText {

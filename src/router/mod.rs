@@ -50,6 +50,8 @@ mod hint;
 mod history;
 mod ids;
 mod index;
+mod lists;
+mod operator;
 mod outbox;
 mod policy;
 mod presence;
@@ -62,6 +64,7 @@ mod retained;
 mod review;
 mod session;
 mod subscribe;
+mod traffic;
 mod wake;
 mod will;
 
@@ -71,6 +74,11 @@ pub use decide::Decision;
 pub use end::Ending;
 pub use history::{Kept, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
+pub use lists::{
+    ApplicationRow, ChannelHistory, ChannelRow, Filter, LogRow, Page, PageOf, QueueDepth, RequestRow, RequestState,
+    RetainedRow, SessionRow, SessionSort, SessionState, SubscriptionRow,
+};
+pub use operator::{REASON_BYTES_MAX, Removal, Sessions};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken, Taker};
 pub use policy::{Limits, Policy};
 pub use presence::{Application, ApplicationState};
@@ -81,6 +89,7 @@ pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, ResumeTic
 pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::{Listed, Subscribed};
+pub use traffic::QueueSample;
 pub use wake::{HeldWakes, WakeBatch};
 
 use std::net::IpAddr;

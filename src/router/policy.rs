@@ -189,6 +189,12 @@ impl Policy {
         channels.map(|(name, _)| name.clone()).collect()
     }
 
+    /// The channels that the configuration names.
+    pub(super) fn channels(&self) -> Vec<(String, Channel)> {
+        let chosen = self.chosen.load();
+        chosen.channels.iter().map(|(name, channel)| (name.clone(), *channel)).collect()
+    }
+
     /// Whether envelopes of the channel belong to all rather than to one user.
     pub(super) fn is_shared(&self, channel: &str) -> bool {
         self.chosen.load().channel(channel).scope == Scope::Shared

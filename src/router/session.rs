@@ -18,6 +18,7 @@ use crate::router::request::door::Door;
 use crate::router::request::pending::Pending;
 use crate::router::request::turn::Turns;
 use crate::router::resume::Resumable;
+use crate::router::traffic::Traffic;
 use crate::router::{RequestId, SessionId};
 use crate::websocket::Frame;
 use wire::command::State;
@@ -93,6 +94,8 @@ pub struct Session {
     pub(super) told_to_name_requests: AtomicBool,
     /// Takes its requests if it is a handler inside the process.
     door: Option<Arc<dyn Door>>,
+    /// What it has sent.
+    pub(super) traffic: Traffic,
     /// What makes it resumable.
     pub(super) resumable: Option<Box<Resumable>>,
 }
@@ -108,6 +111,8 @@ pub(super) struct Holdings {
     given: HashMap<RequestId, Arc<Pending>, foldhash::fast::FixedState>,
     /// The event that is published when the session ends. It was checked.
     pub(super) will: Option<Box<str>>,
+    /// Why an operator has closed the session.
+    pub(super) kicked: Option<Arc<str>>,
     gone: bool,
 }
 
@@ -147,6 +152,7 @@ impl Session {
             pending_bytes: AtomicUsize::new(0),
             told_to_name_requests: AtomicBool::new(false),
             door,
+            traffic: Traffic::default(),
             resumable: None,
         }
     }

@@ -93,6 +93,11 @@ impl Router {
             (Planned::One, To::Announced(user)) => {
                 self.announced(now, &event.sender, &envelope, user.as_deref(), &facts, None)
             }
+            (Planned::One, To::Removed(user)) => {
+                let removed = self.retained.remove(user.as_deref(), &facts.canonical);
+                let receipt = Some(Receipt { receivers: removed, hint: None, kept: None });
+                Ok(Routed { receipt, ..Routed::default() })
+            }
             (Planned::Duplicate(First { position, receivers }), _) => {
                 let kept = Some(Kept { position: position.clone(), is_duplicate: true });
                 let receipt = Some(Receipt { receivers: *receivers, hint: None, kept });
@@ -150,6 +155,11 @@ impl Plan<'_> {
             To::Announced(user) if facts.shared => Scope::Shared(user.as_deref()),
             To::Announced(Some(user)) => Scope::User(user),
             To::Announced(None) => return Ok(self.add_for_all(now, event, &envelope, &facts)),
+            To::Removed(user) => {
+                let places = self.router.retained.places(user.as_deref(), &facts.canonical);
+                self.changes.extend(places.into_iter().map(Change::Clear));
+                return Ok(Planned::One);
+            }
         };
         let forms = Forms::new(&envelope, &event.sender.source, scope);
         let text = forms.stored();

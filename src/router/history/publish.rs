@@ -84,7 +84,7 @@ impl Router {
         let matches = match envelope.retain() {
             true => {
                 let frame = (forms.retained(), Some(Box::new(position.clone())));
-                self.retained.keep(&self.policy, sender, envelope, scope, facts, frame, look_up)?
+                self.retained.keep(now, &self.policy, sender, envelope, scope, facts, frame, look_up)?
             }
             false => look_up(),
         };

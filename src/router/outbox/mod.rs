@@ -97,6 +97,10 @@ pub enum End {
     Longest,
     /// The broker closes the session, with this code and these words.
     Close(CloseCode, &'static str),
+    /// An operator ends the session; the reason is kept with it.
+    Kicked,
+    /// An operator closes its connection, and the client is to return.
+    SentAway,
     /// Another connection takes what waits for the session. Only the connection that it replaces is told so.
     Replaced,
 }
@@ -139,6 +143,8 @@ struct State {
     /// The replays that come first: their session is not read until they are exhausted.
     first: usize,
     dropped: u64,
+    /// Like `dropped`, since the session began.
+    dropped_in_all: u64,
     lagging: Option<Depth>,
     lagging_told: Option<Instant>,
     /// Made when the queue is over half for the first time.
@@ -470,6 +476,11 @@ impl Outbox {
         self.state.lock().depth(self.limits)
     }
 
+    /// Returns how many events were dropped since the session began.
+    pub(super) fn dropped(&self) -> u64 {
+        self.state.lock().dropped_in_all
+    }
+
     /// Changes the state, then wakes the tasks that wait for such a change.
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
@@ -510,7 +521,7 @@ impl State {
         }
         if !self.fits(limits, frame.len()) {
             if on_full == OnFull::Drop {
-                self.dropped += 1;
+                self.note_dropped();
             } else if !limits.refuses {
                 self.discard(End::Overflowed);
             }
@@ -529,6 +540,12 @@ impl State {
         self.note_lag(now, limits);
         let holdup = self.holdup.get_or_insert_with(|| Box::new(Holdup::new(now)));
         Ok(if holdup.holds_publishers(now) { Pressure::Over } else { Pressure::Relieved })
+    }
+
+    /// Notes that an event was dropped.
+    fn note_dropped(&mut self) {
+        self.dropped += 1;
+        self.dropped_in_all += 1;
     }
 
     /// Notes that the queue may have become shorter. Returns whether publishers waited for that.
@@ -565,7 +582,7 @@ impl State {
         if let Some(entry) = self.queue.remove(first + oldest) {
             let is_counted = !self.is_away();
             self.forget(&entry, is_counted);
-            self.dropped += 1;
+            self.note_dropped();
         }
     }
 

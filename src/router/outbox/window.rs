@@ -456,7 +456,7 @@ impl State {
         }
         if over(self) {
             match on_full {
-                OnFull::Drop => self.dropped += 1,
+                OnFull::Drop => self.note_dropped(),
                 OnFull::Close => self.discard(End::Overflowed),
             }
             return Err(PushError::Full);

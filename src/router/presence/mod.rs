@@ -126,6 +126,23 @@ fn too_many(whose: &str, most: usize, key: &str) -> Refusal {
     Refusal::new(ErrorCode::TooManySessions, words)
 }
 
+/// The applications of a user, or the services.
+fn applications_of<'s>(
+    user: Option<&'s Arc<str>>,
+    sources: &'s Sources,
+) -> impl Iterator<Item = Application> + use<'s> {
+    sources.iter().filter_map(move |(source, sessions)| {
+        let (_, earliest) = sessions.first_key_value()?;
+        Some(Application {
+            source: source.to_string(),
+            user: user.map(ToString::to_string),
+            since: earliest.since,
+            sessions: sessions.len(),
+            state: ApplicationState::of(sessions.values()),
+        })
+    })
+}
+
 impl Presence {
     /// Lists a session, if there is room for it. `is_current` is asked while the sessions of this user can be neither added
     /// nor walked.
@@ -228,16 +245,15 @@ impl Presence {
     }
 
     fn list(&self, user: Option<&Arc<str>>, rows: &mut Vec<Application>) {
-        let Some(sources) = self.by_user.get(&user.cloned()) else { return };
-        for (source, sessions) in sources.iter() {
-            let Some((_, earliest)) = sessions.first_key_value() else { continue };
-            rows.push(Application {
-                source: source.to_string(),
-                user: user.map(ToString::to_string),
-                since: earliest.since,
-                sessions: sessions.len(),
-                state: ApplicationState::of(sessions.values()),
-            });
+        if let Some(sources) = self.by_user.get(&user.cloned()) {
+            rows.extend(applications_of(user, &sources));
+        }
+    }
+
+    /// The applications of all users, and the services, in no order.
+    pub(super) fn list_all(&self, rows: &mut Vec<Application>) {
+        for sources in &self.by_user {
+            rows.extend(applications_of(sources.key().as_ref(), &sources));
         }
     }
 

@@ -188,6 +188,12 @@ impl Draft<'_> {
 }
 
 impl Pending {
+    /// Calls `look` with its state and the end of its time.
+    pub(in crate::router) fn look<T>(&self, look: impl FnOnce(&State, Instant) -> T) -> T {
+        let progress = self.progress.lock();
+        look(&progress.state, progress.deadline)
+    }
+
     /// The text, if it is kept.
     pub(in crate::router) fn text(&self) -> Option<Arc<KeptText>> {
         self.progress.lock().text.clone()

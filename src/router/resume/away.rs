@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
+use wire::CloseCode;
+
 use super::kept::Kept;
 use super::line::{Line, Stage};
 use super::{ByTime, Known};
@@ -144,7 +146,7 @@ impl Router {
 
     /// Ends the sessions that are away and whose outbox has ended, and brings their end forward if a reload has given their
     /// proof an earlier one.
-    pub(super) fn look_at_ended(&self, now: Instant) {
+    pub(in crate::router) fn look_at_ended(&self, now: Instant) {
         for id in self.resumes.kept.take_ended() {
             let session = match self.resumes.by_id.get(&id).as_deref() {
                 Some(Known::Alive(session)) => Arc::clone(session),
@@ -154,11 +156,12 @@ impl Router {
                 Some(End::Overflowed | End::Longest) => Ending::OverflowedAway,
                 Some(End::Close(..)) if session.is_revoked() => Ending::Revoked,
                 Some(End::Close(code, _)) => Ending::Closed(code),
+                Some(End::Kicked) => Ending::Closed(CloseCode::Kicked),
                 None => {
                     self.limit_away(&session);
                     continue;
                 }
-                Some(End::Detached | End::Replaced) => continue,
+                Some(End::Detached | End::Replaced | End::SentAway) => continue,
             };
             let mut until = now;
             self.end_away(now, &session, |stage| match stage {

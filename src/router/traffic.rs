@@ -1,0 +1,90 @@
+//! [`Traffic`]: what a session has sent, for the operator.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::router::Router;
+use crate::router::session::Session;
+
+/// Counts of one session. Only its own connection counts, so a load and a store do, without a locked instruction.
+#[derive(Default)]
+pub(super) struct Traffic {
+    /// Messages that it has sent.
+    received: AtomicU64,
+    /// `received` at the last sample.
+    sampled: AtomicU64,
+    /// Thousandths of a message a second, between the last two samples.
+    rate_millis: AtomicU64,
+}
+
+impl Traffic {
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn rate_millis(&self) -> u64 {
+        self.rate_millis.load(Ordering::Relaxed)
+    }
+
+    /// Takes a sample. `elapsed`: since the last one.
+    fn sample(&self, elapsed: Duration) {
+        let received = self.received();
+        let sent = received.saturating_sub(self.sampled.swap(received, Ordering::Relaxed));
+        let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.rate_millis.store(sent.saturating_mul(1_000_000) / millis, Ordering::Relaxed);
+    }
+}
+
+impl Session {
+    /// Counts a message that it sent. Called by its connection alone.
+    #[inline]
+    pub fn count_received(&self) {
+        let received = self.traffic.received.load(Ordering::Relaxed);
+        self.traffic.received.store(received + 1, Ordering::Relaxed);
+    }
+}
+
+/// The queues of all sessions together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueSample {
+    /// Registered sessions.
+    pub sessions: usize,
+    /// The messages that wait for any of them.
+    pub sum: usize,
+    /// The messages that wait for the one with the longest queue.
+    pub max: usize,
+}
+
+impl Router {
+    /// Takes a sample of every session, one shard of them after the other, so that [`Router::list_sessions`] knows their
+    /// rates. `elapsed`: since the last one.
+    pub fn sample_sessions(&self, elapsed: Duration) -> QueueSample {
+        let mut sample = QueueSample::default();
+        self.presence.each(|session| {
+            session.traffic.sample(elapsed);
+            let waiting = session.outbox().depth().messages;
+            sample.sessions += 1;
+            sample.sum += waiting;
+            sample.max = sample.max.max(waiting);
+        });
+        sample
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_last_interval() {
+        let traffic = Traffic::default();
+        traffic.received.store(50, Ordering::Relaxed);
+        traffic.sample(Duration::from_secs(5));
+        assert_eq!(traffic.rate_millis(), 10_000);
+        traffic.received.store(51, Ordering::Relaxed);
+        traffic.sample(Duration::from_secs(4));
+        assert_eq!(traffic.rate_millis(), 250);
+        traffic.sample(Duration::from_secs(5));
+        assert_eq!(traffic.rate_millis(), 0);
+    }
+}
