@@ -8,6 +8,7 @@ mod durable;
 mod groups;
 mod handler_gone;
 mod history;
+mod lists;
 mod load;
 mod pressure;
 mod replay;
