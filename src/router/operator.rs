@@ -49,7 +49,13 @@ impl Router {
 
     /// Closes the connections of sessions with 1012, so that their clients return: each is told when, as in a drain.
     /// `spread` says when each of this many returns. Sessions without a connection are left alone. Returns how many.
-    pub fn send_away(&self, now: Instant, which: &Sessions, reason: &str, spread: impl Fn(usize) -> Vec<Duration>) -> usize {
+    pub fn send_away(
+        &self,
+        now: Instant,
+        which: &Sessions,
+        reason: &str,
+        spread: impl Fn(usize) -> Vec<Duration>,
+    ) -> usize {
         let reason: Arc<str> = Arc::from(reason);
         let mut sessions = self.meant(which);
         sessions.retain(|session| !session.is_away());
@@ -64,7 +70,8 @@ impl Router {
 
     /// The registered sessions that are meant, oldest first, without those that are ending.
     fn meant(&self, which: &Sessions) -> Vec<Arc<Session>> {
-        let is = |wanted: &Option<String>, own: Option<&str>| wanted.as_deref().is_none_or(|wanted| Some(wanted) == own);
+        let is =
+            |wanted: &Option<String>, own: Option<&str>| wanted.as_deref().is_none_or(|wanted| Some(wanted) == own);
         let mut found = Vec::new();
         self.presence.each(|session| {
             let is_meant = is(&which.source, Some(&session.source))

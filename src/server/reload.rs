@@ -217,6 +217,11 @@ impl Broker {
         let before = self.in_force.get();
         let replacement = self.tls.as_ref().map(|tls| tls.prepare(new.tls.clone())).transpose();
         let in_force = InForce::open(&new, self.tls.clone(), Some(&before));
+        // A new login costs the org, so it is left alone if nothing of it has changed.
+        let org = match config.salesforce == new.salesforce {
+            true => Ok(None),
+            false => self.adapters.prepare_org(&new).map(Some),
+        };
         // Everything is read before anything is in force.
         let (replacement, (in_force, fetches)) = match (replacement, in_force) {
             (Ok(replacement), Ok(in_force)) => (replacement, in_force),
@@ -226,6 +231,7 @@ impl Broker {
                 return Err(UnusableList::from(once(tls).chain(others).collect::<Vec<_>>()).into());
             }
         };
+        let org = org.map_err(|unusable| UnusableList::from(vec![unusable]))?;
         if let Some(replacement) = replacement {
             replacement.apply();
         }
@@ -245,6 +251,9 @@ impl Broker {
         let now = Instant::now().into_std();
         self.router.replace_policy(now, &new);
         self.adapters.replace_bounds(&new);
+        if let Some(org) = org {
+            self.adapters.replace_org(org);
+        }
         self.committer.iter().for_each(|committer| committer.replace(&new));
         let renamed = renamed_tables(&changes.reload);
         let judge = Judge { verifier: &self.in_force, renamed, changed_issuers };

@@ -75,7 +75,8 @@ impl Router {
     pub fn list_logs(&self, now: Instant, filter: &Filter, wanted: PageOf<'_>) -> Page<LogRow> {
         let found = self.history.facts(now, |channel| self.policy.history(channel));
         let is_wanted = |it: &LogFacts| {
-            filter.channel.as_deref().is_none_or(|wanted| wanted == it.channel) && filter.allows_user(it.user.as_deref())
+            filter.channel.as_deref().is_none_or(|wanted| wanted == it.channel)
+                && filter.allows_user(it.user.as_deref())
         };
         let found = found.into_iter().filter(is_wanted).map(|it| (it.key.clone(), it)).collect();
         page(wanted, found, |id, it: LogFacts| LogRow {

@@ -124,7 +124,8 @@ impl Subscription {
     }
 
     async fn stream(&self, course: &mut Course) -> Result<std::convert::Infallible, Failure> {
-        let client = &self.shared.org.client;
+        let org_in_force = self.shared.org.get();
+        let client = &org_in_force.client;
         let token = match &course.expired {
             Some(expired) => client.renewed(expired).await,
             None => client.session().await,
@@ -139,7 +140,7 @@ impl Subscription {
         let (asks, queue) = mpsc::channel(2);
         asks.try_send(self.first(org)).ok();
         let mut owed = ASKED_MAX;
-        let opened = timeout(SILENCE, self.shared.pubsub.subscribe(&token, queue)).await;
+        let opened = timeout(SILENCE, self.shared.pubsub.load_full().subscribe(&token, queue)).await;
         let mut stream = opened.map_err(|_| silent())?.map_err(|status| Failure::of(&status))?;
         loop {
             let response = timeout(SILENCE, stream.message()).await.map_err(|_| silent())?;
@@ -228,9 +229,10 @@ impl Subscription {
             },
         };
         if schema.is_change() {
-            self.shared.org.changed(schema.name());
+            self.shared.org.get().changed(schema.name());
         }
-        let heard = event::read(event, &schema, &self.topic, &self.shared.secret);
+        let org = self.shared.org.get();
+        let heard = event::read(event, &schema, &self.topic, org.password_field());
         if heard.is_none() {
             tracing::warn!(name = self.name, schema_id = id, "an event does not fit its schema and was skipped");
         }
@@ -238,7 +240,7 @@ impl Subscription {
     }
 
     async fn schema(&self, token: &Token, id: &str) -> Result<Option<Arc<Schema>>, Failure> {
-        let asked = timeout(self.shared.timeout, self.shared.pubsub.schema(token, id)).await;
+        let asked = timeout(self.shared.org.get().config.timeout, self.shared.pubsub.load().schema(token, id)).await;
         let json = match asked {
             Ok(Err(status)) if is_unknown(&status) => {
                 tracing::warn!(
@@ -314,7 +316,7 @@ impl Subscription {
             }
             Next::Anew => {
                 tracing::warn!(name, topic, hint, "the topic begins again at its configured start");
-                self.shared.org.missed_changes(topic);
+                self.shared.org.get().missed_changes(topic);
                 if let Some(org) = token.as_ref().and_then(|token| token.org.as_deref()) {
                     self.shared.positions.forget(org, topic);
                 }

@@ -186,7 +186,9 @@ fn channels_are_those_of_the_configuration_and_of_subscriptions() {
     let rows = core.router.list_channels(&Filter::default(), FIRST).items;
     let found: Vec<_> = rows
         .iter()
-        .map(|row| (&*row.name, row.configured, row.scope, row.history.map(|it| it.size), row.subscriptions, row.handlers))
+        .map(|row| {
+            (&*row.name, row.configured, row.scope, row.history.map(|it| it.size), row.subscriptions, row.handlers)
+        })
         .collect();
     assert_eq!(found, [("Phone", false, "user", None, 1, 1), ("Queue", true, "shared", Some(7), 0, 0)]);
 }
@@ -244,11 +246,8 @@ fn logs_have_their_bounds() {
 #[test]
 fn an_operator_closes_the_sessions_that_have_all_of_what_is_given() {
     let core = Core::new(&Config::default());
-    let sessions = [
-        core.attach("phone", Some("alice")),
-        core.attach("phone", Some("bob")),
-        core.attach("crm", Some("alice")),
-    ];
+    let sessions =
+        [core.attach("phone", Some("alice")), core.attach("phone", Some("bob")), core.attach("crm", Some("alice"))];
     let which = Sessions { source: Some("phone".to_owned()), user: Some("alice".to_owned()), id: None };
     assert_eq!(core.router.kick(core.now, &which, "left the desk"), 1);
     let ends: Vec<_> = sessions.iter().map(|session| session.outbox().ended()).collect();
