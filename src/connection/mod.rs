@@ -28,7 +28,7 @@ pub use driver::{Admission, Context, Upgraded, serve};
 pub use failed_logins::{FailedLogins, network_of};
 pub use handshake_token::HandshakeToken;
 pub use settings::Settings;
-pub use shutdown::{Shutdown, Stage};
+pub use shutdown::{Shutdown, Stage, spread};
 pub use unregistered::{Unregistered, UnregisteredGuard};
 
 use std::collections::VecDeque;

@@ -75,10 +75,10 @@ pub use end::Ending;
 pub use history::{Kept, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
 pub use lists::{
-    ApplicationRow, ChannelHistory, ChannelRow, Filter, LogRow, Page, PageOf, QueueDepth, RequestRow, RequestState,
-    RetainedRow, SessionRow, SessionSort, SessionState, SubscriptionRow,
+    ApplicationRow, ChannelHistory, ChannelRow, Filter, LogRow, QueueDepth, RequestRow, RequestState, RetainedItem,
+    RetainedRow, SessionRow, SessionSort, SessionState, SubscriptionItem, SubscriptionRow,
 };
-pub use operator::{REASON_BYTES_MAX, Removal, Sessions};
+pub use operator::{CLOSED_BECAUSE_BYTES_MAX, Removal, Sessions};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken, Taker};
 pub use policy::{Limits, Policy};
 pub use presence::{Application, ApplicationState};

@@ -12,7 +12,7 @@ use crate::router::session::Session;
 use crate::router::{CommitTicket, Router};
 
 /// The longest reason for which an operator closes sessions: a Close frame has room for 123 bytes (RFC 6455, section 5.5).
-pub const REASON_BYTES_MAX: usize = 120;
+pub const CLOSED_BECAUSE_BYTES_MAX: usize = 120;
 
 /// Which sessions an operator means: those that have all of this. At least one is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,14 +27,14 @@ pub struct Sessions {
 
 /// What becomes of retained values that an operator removes.
 pub enum Removal {
-    /// So many are removed.
+    /// They are removed: their number.
     Removed(usize),
     /// Their removal has to be on disk first. The receipt then has their number as its receivers.
     Waits(CommitTicket),
 }
 
 impl Router {
-    /// Ends sessions for good: their connections close with 4410 and this reason, and they have no grace. Returns how many.
+    /// Ends sessions at once: their connections close with 4410 and this reason, and they have no grace. Returns how many.
     pub fn kick(&self, now: Instant, which: &Sessions, reason: &str) -> usize {
         let reason: Arc<str> = Arc::from(reason);
         let sessions = self.meant(which);

@@ -1,15 +1,15 @@
 //! The list of applications: the sessions of one source and user are one row.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use super::{Filter, Page, PageOf, page};
+use super::Filter;
 use crate::router::{Application, Router};
 
 /// One application of a user, or one service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApplicationRow {
-    /// Names the row: its source, and after a `/` its user. A source has no `/`.
+    /// Names the row. No name has a tab.
     pub id: String,
     /// The registered name.
     pub source: String,
@@ -24,26 +24,26 @@ pub struct ApplicationRow {
 }
 
 impl Router {
-    /// One page of the applications.
-    pub fn list_applications(&self, filter: &Filter, wanted: PageOf<'_>) -> Page<ApplicationRow> {
-        let mut rows: BTreeMap<String, Application> = BTreeMap::new();
+    /// The applications that a filter allows, in no order.
+    pub fn list_applications(&self, filter: &Filter) -> Vec<ApplicationRow> {
         let mut listed = Vec::new();
         self.presence.list_all(&mut listed);
-        for application in listed {
-            let is_wanted = filter.allows_source(&application.source)
+        listed.retain(|application| {
+            filter.allows_source(&application.source)
                 && filter.allows_user(application.user.as_deref())
-                && filter.allows_state(application.state.as_str());
-            if is_wanted {
-                let id = match &application.user {
-                    Some(user) => format!("{}/{user}", application.source),
-                    None => application.source.clone(),
-                };
-                rows.insert(id, application);
-            }
+                && filter.allows_state(application.state.as_str())
+        });
+        if filter.names_subscriptions() {
+            let sessions = self.list_sessions(&Filter { state: None, ..filter.clone() });
+            let named: BTreeSet<_> = sessions.iter().map(|session| (session.source(), session.user())).collect();
+            listed.retain(|it| named.contains(&(it.source.as_str(), it.user.as_deref())));
         }
-        page(wanted, rows.into_iter().collect(), |id, application| {
-            let Application { source, user, since, sessions, state } = application;
-            ApplicationRow { id: id.clone(), source, user, since, sessions, state: state.as_str() }
-        })
+        listed.into_iter().map(row).collect()
     }
+}
+
+fn row(application: Application) -> ApplicationRow {
+    let Application { source, user, since, sessions, state } = application;
+    let id = [&source, user.as_deref().unwrap_or_default()].join("\t");
+    ApplicationRow { id, source, user, since, sessions, state: state.as_str() }
 }

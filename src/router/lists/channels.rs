@@ -1,9 +1,10 @@
 //! The list of channels: those that are configured, and those that a subscription names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Filter, Page, PageOf, page};
+use super::Filter;
 use crate::config::{Channel, Overflow, Publish, Scope};
 use crate::router::Router;
 
@@ -44,14 +45,19 @@ pub struct ChannelHistory {
 }
 
 impl Router {
-    /// One page of the channels. Patterns for all channels count for none.
-    pub fn list_channels(&self, filter: &Filter, wanted: PageOf<'_>) -> Page<ChannelRow> {
+    /// The channels that a filter allows, by name. Its source and user say whose subscriptions are counted. Patterns for all
+    /// channels count for none.
+    pub fn list_channels(&self, filter: &Filter) -> Vec<ChannelRow> {
         let mut counts: BTreeMap<String, (Option<Channel>, usize, usize)> = BTreeMap::new();
         for (name, channel) in self.policy.channels() {
             counts.entry(name).or_default().0 = Some(channel);
         }
         let mut sessions = Vec::new();
-        self.presence.each(|session| sessions.push(std::sync::Arc::clone(session)));
+        self.presence.each(|session| {
+            if filter.allows_source(&session.source) && filter.allows_user(session.user()) {
+                sessions.push(Arc::clone(session));
+            }
+        });
         for session in sessions {
             for subscription in &session.holds.lock().subscriptions {
                 let Some(channel) = subscription.pattern.channel.as_deref() else { continue };
@@ -64,17 +70,16 @@ impl Router {
             }
         }
         let is_wanted = |name: &str| filter.channel.as_deref().is_none_or(|wanted| wanted == name);
-        let found = counts.into_iter().filter(|(name, _)| is_wanted(name)).collect();
-        page(wanted, found, |name, (configured, subscriptions, handlers)| {
-            row(name, configured, subscriptions, handlers)
-        })
+        counts.retain(|name, _| is_wanted(name));
+        let row = |(name, (configured, subscriptions, handlers))| row(name, configured, subscriptions, handlers);
+        counts.into_iter().map(row).collect()
     }
 }
 
-fn row(name: &str, configured: Option<Channel>, subscriptions: usize, handlers: usize) -> ChannelRow {
+fn row(name: String, configured: Option<Channel>, subscriptions: usize, handlers: usize) -> ChannelRow {
     let channel = configured.unwrap_or_default();
     ChannelRow {
-        name: name.to_owned(),
+        name,
         configured: configured.is_some(),
         scope: match channel.scope {
             Scope::User => "user",

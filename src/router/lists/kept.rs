@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::{Filter, Page, PageOf, page};
+use super::Filter;
 use crate::router::Router;
 use crate::router::history::LogFacts;
 use crate::router::retained::ValueFacts;
@@ -10,8 +10,6 @@ use crate::router::retained::ValueFacts;
 /// One retained value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetainedRow {
-    /// Names the row; only good as a cursor.
-    pub id: String,
     /// The user to whom it belongs; `None` on a shared channel.
     pub user: Option<String>,
     /// `user` or `shared`.
@@ -31,7 +29,7 @@ pub struct RetainedRow {
 /// One log of a channel with history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogRow {
-    /// Names the row; only good as a cursor.
+    /// Names the row.
     pub id: String,
     /// Its channel.
     pub channel: String,
@@ -51,36 +49,47 @@ pub struct LogRow {
     pub durable: bool,
 }
 
+/// A retained value, of which [`Router::retained_row`] makes a row.
+pub struct RetainedItem(ValueFacts);
+
+impl RetainedItem {
+    /// Names the value.
+    #[must_use]
+    pub fn id(&self) -> String {
+        self.0.id()
+    }
+}
+
 impl Router {
-    /// One page of the retained values. Their source is read from their text, because nothing else needs it.
-    pub fn list_retained(&self, filter: &Filter, wanted: PageOf<'_>) -> Page<RetainedRow> {
-        let found = self.retained.facts(|user, triple| {
-            filter.user.as_deref().is_none_or(|wanted| Some(wanted) == user) && filter.allows_triple(triple)
-        });
-        let found = found.into_iter().filter(|it| filter.source.is_none() || filter.source == it.source());
-        let found = found.map(|it| (it.id(), it)).collect();
-        page(wanted, found, |id, facts: ValueFacts| RetainedRow {
-            id: id.clone(),
+    /// The retained values that a filter allows, in no order.
+    pub fn list_retained(&self, filter: &Filter) -> Vec<RetainedItem> {
+        let found = self.retained.facts(|user, triple| filter.allows_user(user) && filter.allows_triple(triple));
+        let is_wanted = |it: &ValueFacts| filter.source.is_none() || filter.source == it.source();
+        found.into_iter().filter(is_wanted).map(RetainedItem).collect()
+    }
+
+    /// What an operator sees of a retained value. Its source is read from its text, because nothing else needs it.
+    pub fn retained_row(&self, RetainedItem(facts): &RetainedItem) -> RetainedRow {
+        RetainedRow {
             scope: if facts.user.is_some() { "user" } else { "shared" },
             source: facts.source(),
             triple: facts.triple(),
             since: self.date(facts.since),
-            user: facts.user.map(|user| user.to_string()),
-            target: facts.target.map(String::from),
+            user: facts.user.as_deref().map(str::to_owned),
+            target: facts.target.as_deref().map(str::to_owned),
             bytes: facts.bytes,
-        })
+        }
     }
 
-    /// One page of the logs.
-    pub fn list_logs(&self, now: Instant, filter: &Filter, wanted: PageOf<'_>) -> Page<LogRow> {
+    /// The logs that a filter allows, in the order in which they were made.
+    pub fn list_logs(&self, now: Instant, filter: &Filter) -> Vec<LogRow> {
         let found = self.history.facts(now, |channel| self.policy.history(channel));
         let is_wanted = |it: &LogFacts| {
             filter.channel.as_deref().is_none_or(|wanted| wanted == it.channel)
                 && filter.allows_user(it.user.as_deref())
         };
-        let found = found.into_iter().filter(is_wanted).map(|it| (it.key.clone(), it)).collect();
-        page(wanted, found, |id, it: LogFacts| LogRow {
-            id: id.clone(),
+        let row = |it: LogFacts| LogRow {
+            id: it.key,
             durable: self.policy.is_durable(&it.channel),
             channel: it.channel,
             user: it.user,
@@ -89,6 +98,7 @@ impl Router {
             last: it.last,
             entries: it.entries,
             bytes: it.bytes,
-        })
+        };
+        found.into_iter().filter(is_wanted).map(row).collect()
     }
 }

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Filter, Page, PageOf, page};
+use super::Filter;
 use crate::router::request::pending::{Pending, State};
 use crate::router::{RequestId, Router, SessionId};
 
 /// One pending request, or one handler's part of a gather.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestRow {
+    /// Names the row.
+    pub key: String,
     /// The broker's id; the parts of a gather share one.
     pub id: RequestId,
     /// The requester's own id.
@@ -62,23 +64,23 @@ impl RequestState {
 }
 
 impl Router {
-    /// One page of the pending requests. The source and user of the filter are the requester's.
-    pub fn list_requests(&self, now: Instant, filter: &Filter, wanted: PageOf<'_>) -> Page<RequestRow> {
+    /// The pending requests that a filter allows, in no order. Its source and user are the requester's.
+    pub fn list_requests(&self, now: Instant, filter: &Filter) -> Vec<RequestRow> {
         let is_wanted = |pending: &Arc<Pending>| {
             filter.allows_triple(&pending.triple)
                 && filter.allows_source(&pending.asker.source)
                 && filter.allows_user(pending.user.as_deref())
         };
-        let mut found = Vec::new();
-        for pending in self.requests.all().into_iter().filter(is_wanted) {
-            let Some((state, handler, deadline)) = pending.place() else { continue };
-            if filter.allows_state(state.as_str()) {
-                // The parts of a gather share an id, so their place in the order of all requests is added.
-                let id = format!("{}.{:016x}", pending.id, pending.serial.number());
-                found.push((id, (pending, state, handler, deadline)));
-            }
-        }
-        page(wanted, found, |_, (pending, state, handler, deadline)| RequestRow {
+        let row = |pending: Arc<Pending>| self.request_row(now, &pending);
+        let rows = self.requests.all().into_iter().filter(is_wanted).filter_map(row);
+        rows.filter(|row| filter.allows_state(row.state.as_str())).collect()
+    }
+
+    fn request_row(&self, now: Instant, pending: &Pending) -> Option<RequestRow> {
+        let (state, handler, deadline) = pending.place()?;
+        Some(RequestRow {
+            // The parts of a gather share an id, so their place in the order of all requests is added.
+            key: format!("{} {:016x}", pending.id, pending.serial.number()),
             id: pending.id,
             request_id: pending.asker_id.as_deref().map(str::to_owned),
             channel: pending.triple.channel.to_string(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::{Filter, Page, PageOf, page};
+use super::Filter;
 use crate::auth::Proof;
 use crate::router::session::{Role, Session};
 use crate::router::{Router, SessionId};
@@ -104,16 +104,10 @@ pub enum SessionSort {
 }
 
 impl Router {
-    /// One page of the sessions.
-    pub fn list_sessions(&self, now: Instant, filter: &Filter, wanted: PageOf<'_>) -> Page<SessionRow> {
-        let found = self.matching(filter).into_iter().map(|session| (session.id.to_string(), session)).collect();
-        page(wanted, found, |_, session| self.session_row(now, &session))
-    }
-
-    /// The first `limit` sessions by something else than their id.
-    pub fn top_sessions(&self, now: Instant, filter: &Filter, sort: SessionSort, limit: usize) -> Vec<SessionRow> {
+    /// The first `limit` sessions of those that a filter allows, sorted.
+    pub fn top_sessions(&self, filter: &Filter, sort: SessionSort, limit: usize) -> Vec<Arc<Session>> {
         let mut found: Vec<_> = self
-            .matching(filter)
+            .list_sessions(filter)
             .into_iter()
             .map(|session| {
                 let key = match sort {
@@ -127,16 +121,11 @@ impl Router {
             .collect();
         found.sort_unstable_by_key(|(key, number, _)| (*key, *number));
         found.truncate(limit);
-        found.iter().map(|(_, _, session)| self.session_row(now, session)).collect()
-    }
-
-    /// The session with this id.
-    pub fn find_session(&self, now: Instant, id: &str) -> Option<SessionRow> {
-        self.session_by_id(id).map(|session| self.session_row(now, &session))
+        found.into_iter().map(|(_, _, session)| session).collect()
     }
 
     /// The registered session with this id.
-    pub(in crate::router) fn session_by_id(&self, id: &str) -> Option<Arc<Session>> {
+    pub fn find_session(&self, id: &str) -> Option<Arc<Session>> {
         let mut found = None;
         self.presence.each(|session| {
             if found.is_none() && session.id.to_string() == id {
@@ -146,8 +135,8 @@ impl Router {
         found
     }
 
-    /// The registered sessions that a filter allows, in no order. It does not look at triples.
-    fn matching(&self, filter: &Filter) -> Vec<Arc<Session>> {
+    /// The registered sessions that a filter allows, in no order.
+    pub fn list_sessions(&self, filter: &Filter) -> Vec<Arc<Session>> {
         let mut found = Vec::new();
         self.presence.each(|session| {
             let is_wanted = filter.allows_source(&session.source)
@@ -157,10 +146,13 @@ impl Router {
                 found.push(Arc::clone(session));
             }
         });
+        // Not while a shard is held.
+        found.retain(|session| filter.allows_subscriptions(session));
         found
     }
 
-    fn session_row(&self, now: Instant, session: &Session) -> SessionRow {
+    /// What an operator sees of a session.
+    pub fn session_row(&self, now: Instant, session: &Session) -> SessionRow {
         let depth = session.outbox().depth();
         let (subscriptions, handlers, asked) = {
             let holds = session.holds.lock();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Filter, Page, PageOf, page, part_text};
+use super::{Filter, part_text};
 use crate::router::index::{Observes, Subscription};
 use crate::router::{Router, SessionId, SubscriptionId};
 use wire::command;
@@ -36,9 +36,12 @@ pub struct SubscriptionRow {
     pub narrowed: bool,
 }
 
+/// A subscription, of which [`SubscriptionItem::row`] makes a row.
+pub struct SubscriptionItem(Arc<Subscription>);
+
 impl Router {
-    /// One page of the subscriptions.
-    pub fn list_subscriptions(&self, filter: &Filter, wanted: PageOf<'_>) -> Page<SubscriptionRow> {
+    /// The subscriptions that a filter allows, in no order.
+    pub fn list_subscriptions(&self, filter: &Filter) -> Vec<SubscriptionItem> {
         let mut sessions = Vec::new();
         self.presence.each(|session| {
             if filter.allows_source(&session.source) && filter.allows_user(session.user()) {
@@ -49,9 +52,23 @@ impl Router {
         for session in sessions {
             let holds = session.holds.lock();
             let of_pattern = holds.subscriptions.iter().filter(|it| filter.allows_pattern(&it.pattern));
-            found.extend(of_pattern.map(|it| (it.id.text(), Arc::clone(it))));
+            found.extend(of_pattern.map(|it| SubscriptionItem(Arc::clone(it))));
         }
-        page(wanted, found, |_, subscription| row(&subscription))
+        found
+    }
+}
+
+impl SubscriptionItem {
+    /// Its name on the wire.
+    #[must_use]
+    pub fn id(&self) -> SubscriptionId {
+        self.0.id
+    }
+
+    /// What an operator sees of it.
+    #[must_use]
+    pub fn row(&self) -> SubscriptionRow {
+        row(&self.0)
     }
 }
 

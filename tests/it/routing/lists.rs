@@ -1,19 +1,19 @@
 //! What an operator sees: each list, its filters, and its pages.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
 use switchboard::config::{Channel, Config, LogBounds, Scope};
 use switchboard::router::{
-    End, Filter, OutboxLimits, Page, PageOf, Removal, RequestState, SessionSort, SessionState, Sessions,
+    End, Filter, OutboxLimits, Removal, RequestState, RetainedItem, SessionRow, SessionSort, SessionState, Sessions,
+    SubscriptionItem,
 };
 use wire::Triple;
 use wire::command::{Role, State, Subscribe};
 
 use crate::support::core::{Core, event};
-
-const FIRST: PageOf<'static> = PageOf { after: None, limit: 1000 };
 
 fn with_channels(channels: &[(&str, Channel)]) -> Core {
     let mut config = Config::default();
@@ -25,18 +25,8 @@ fn history(size: usize) -> Channel {
     Channel { history: Some(LogBounds { size, ttl: Duration::from_mins(1) }), ..Channel::default() }
 }
 
-/// Every row of a list, in pages of two.
-fn all<T>(mut page_of: impl FnMut(PageOf<'_>) -> Page<T>) -> Vec<T> {
-    let (mut rows, mut after) = (Vec::new(), None);
-    loop {
-        let page = page_of(PageOf { after: after.as_deref(), limit: 2 });
-        assert!(page.items.len() <= 2);
-        rows.extend(page.items);
-        match page.next {
-            Some(next) => after = Some(next),
-            None => return rows,
-        }
-    }
+fn sessions(core: &Core, filter: &Filter) -> Vec<SessionRow> {
+    core.router.list_sessions(filter).iter().map(|session| core.router.session_row(core.now, session)).collect()
 }
 
 #[test]
@@ -49,17 +39,16 @@ fn sessions_have_their_state_and_their_counts() {
     core.router.set_state(&crm, State::Asleep);
     core.send(&core.attach("dialer", Some("alice")), &event("Phone/Call/ringing", "")).unwrap();
 
-    let rows = all(|page| core.router.list_sessions(core.now, &Filter::default(), page));
+    let rows = sessions(&core, &Filter::default());
     assert_eq!(rows.len(), 4);
-    assert!(rows.is_sorted_by_key(|row| row.id.to_string()));
     let row = |source: &str| rows.iter().find(|row| row.source == source).unwrap();
     let alice = row("phone");
     assert_eq!((alice.user.as_deref(), alice.subscriptions, alice.handlers), (Some("alice"), 1, 0));
     assert_eq!((alice.queue.messages, alice.state, &*alice.proof), (1, SessionState::Active, "open"));
     assert_eq!(row("crm").state, SessionState::Asleep);
     assert_eq!(row("cti").user, None);
-    assert_eq!(core.router.find_session(core.now, &phone.id().to_string()).as_ref(), Some(alice));
-    assert_eq!(core.router.find_session(core.now, "unknown"), None);
+    assert!(core.router.find_session(&phone.id().to_string()).is_some_and(|found| Arc::ptr_eq(&found, &phone)));
+    assert!(core.router.find_session("unknown").is_none());
 }
 
 #[test]
@@ -69,8 +58,8 @@ fn each_filter_leaves_what_has_all_of_it() {
         core.attach(source, user);
     }
     let check = |filter: Filter, wanted: &[(&str, Option<&str>)]| {
-        let page = core.router.list_sessions(core.now, &filter, FIRST);
-        let found: BTreeSet<_> = page.items.iter().map(|row| (row.source.as_str(), row.user.as_deref())).collect();
+        let rows = sessions(&core, &filter);
+        let found: BTreeSet<_> = rows.iter().map(|row| (row.source.as_str(), row.user.as_deref())).collect();
         assert_eq!(found, wanted.iter().copied().collect(), "{filter:?}");
     };
     let text = |text: &str| Some(text.to_owned());
@@ -105,8 +94,9 @@ fn sessions_can_be_sorted_by_what_is_wrong_with_them() {
     assert_eq!((sample.sessions, sample.sum, sample.max), (4, 7, 5));
 
     let first = |sort| {
-        let rows = core.router.top_sessions(core.now, &Filter::default(), sort, 1);
-        rows.into_iter().map(|row| (row.source, row.dropped, row.rate)).next().unwrap()
+        let first = core.router.top_sessions(&Filter::default(), sort, 1).pop().unwrap();
+        let row = core.router.session_row(core.now, &first);
+        (row.source, row.dropped, row.rate)
     };
     assert_eq!(first(SessionSort::Since), ("idle".to_owned(), 0, 0.0));
     assert_eq!(first(SessionSort::Queue), ("slow".to_owned(), 0, 0.0));
@@ -121,11 +111,12 @@ fn applications_are_the_sessions_of_a_source_and_user() {
     for (source, user) in [("phone", Some("alice")), ("phone", Some("alice")), ("phone", Some("bob")), ("cti", None)] {
         core.attach(source, user);
     }
-    let rows = all(|page| core.router.list_applications(&Filter::default(), page));
-    let rows: Vec<_> = rows.iter().map(|row| (&*row.source, row.user.as_deref(), row.sessions, row.state)).collect();
+    let rows = core.router.list_applications(&Filter::default());
+    let rows: BTreeSet<_> =
+        rows.iter().map(|row| (&*row.source, row.user.as_deref(), row.sessions, row.state)).collect();
     let wanted =
         [("cti", None, 1, "active"), ("phone", Some("alice"), 2, "active"), ("phone", Some("bob"), 1, "active")];
-    assert_eq!(rows, wanted);
+    assert_eq!(rows, wanted.into());
 }
 
 #[test]
@@ -140,7 +131,7 @@ fn subscriptions_are_listed_as_they_were_written() {
     in_group.group = Some("g".to_owned());
     core.subscribe_as(&phone, &in_group);
 
-    let rows = all(|page| core.router.list_subscriptions(&Filter::default(), page));
+    let rows: Vec<_> = core.router.list_subscriptions(&Filter::default()).iter().map(SubscriptionItem::row).collect();
     let mut found: Vec<_> = rows
         .iter()
         .map(|row| (&*row.channel, &*row.topic, &*row.subtopic, row.role, row.group.as_deref(), row.ordered))
@@ -154,7 +145,7 @@ fn subscriptions_are_listed_as_they_were_written() {
     ];
     assert_eq!(found, wanted);
     let of_phone = Filter { channel: Some("Phone".to_owned()), ..Filter::default() };
-    assert_eq!(core.router.list_subscriptions(&of_phone, FIRST).items.len(), 2);
+    assert_eq!(core.router.list_subscriptions(&of_phone).len(), 2);
 }
 
 fn handler() -> Role {
@@ -168,12 +159,12 @@ fn pending_requests_say_who_has_them() {
     core.subscribe_as(&phone, &Subscribe::new("Phone/Call/Dial".parse().unwrap(), handler()));
     core.send(&asker, &event("Phone/Call/Dial", r#","id":"r1","timeout":5000"#)).unwrap();
 
-    let [row] = core.router.list_requests(core.now, &Filter::default(), FIRST).items.try_into().unwrap();
+    let [row] = core.router.list_requests(core.now, &Filter::default()).try_into().unwrap();
     assert_eq!((row.request_id.as_deref(), &*row.source, row.user.as_deref()), (Some("r1"), "crm", Some("alice")));
     assert_eq!((row.state, row.handler), (RequestState::Given, Some(("phone".to_owned(), phone.id()))));
     assert_eq!((row.remaining, row.gather), (Duration::from_secs(5), false));
     core.router.detach(core.now, &asker);
-    assert_eq!(core.router.list_requests(core.now, &Filter::default(), FIRST).items, []);
+    assert_eq!(core.router.list_requests(core.now, &Filter::default()), []);
 }
 
 #[test]
@@ -183,7 +174,7 @@ fn channels_are_those_of_the_configuration_and_of_subscriptions() {
     core.subscribe(&phone, "Phone/*/*");
     core.subscribe(&phone, "*/*/*");
     core.subscribe_as(&phone, &Subscribe::new("Phone/Call/Dial".parse().unwrap(), handler()));
-    let rows = core.router.list_channels(&Filter::default(), FIRST).items;
+    let rows = core.router.list_channels(&Filter::default());
     let found: Vec<_> = rows
         .iter()
         .map(|row| {
@@ -201,7 +192,9 @@ fn retained_values_are_listed_without_their_payload_and_can_be_removed() {
     core.send(&phone, &event("Phone/Agent/State", r#","retain":true,"data":"ready","target":"crm""#)).unwrap();
     core.send(&phone, &event("Queue/Calls/Waiting", r#","retain":true,"data":3"#)).unwrap();
 
-    let rows = all(|page| core.router.list_retained(&Filter::default(), page));
+    let mut items = core.router.list_retained(&Filter::default());
+    items.sort_unstable_by_key(RetainedItem::id);
+    let rows: Vec<_> = items.iter().map(|item| core.router.retained_row(item)).collect();
     let found: Vec<_> = rows
         .iter()
         .map(|row| (row.scope, row.user.as_deref(), row.triple.join("/"), row.source.as_deref(), row.target.as_deref()))
@@ -235,12 +228,12 @@ fn logs_have_their_bounds() {
     for _ in 0..5 {
         core.send(&phone, &event("Phone/Call/ringing", "")).unwrap();
     }
-    let [log] = core.router.list_logs(core.now, &Filter::default(), FIRST).items.try_into().unwrap();
+    let [log] = core.router.list_logs(core.now, &Filter::default()).try_into().unwrap();
     assert_eq!((&*log.channel, log.user.as_deref(), log.durable), ("Phone", Some("alice"), false));
     assert_eq!((log.first, log.last, log.entries), (Some(3), 5, 3));
     assert!(log.bytes > 0 && !log.epoch.is_empty());
     let others = Filter { user: Some("bob".to_owned()), ..Filter::default() };
-    assert_eq!(core.router.list_logs(core.now, &others, FIRST).items, []);
+    assert_eq!(core.router.list_logs(core.now, &others), []);
 }
 
 #[test]
