@@ -39,6 +39,7 @@
 //!     `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is held.
 
 mod access;
+mod activity;
 mod change;
 mod commit;
 mod decide;
@@ -64,10 +65,10 @@ mod retained;
 mod review;
 mod session;
 mod subscribe;
-mod traffic;
 mod wake;
 mod will;
 
+pub use activity::QueueSample;
 pub use change::Reason;
 pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
 pub use decide::Decision;
@@ -89,7 +90,6 @@ pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, ResumeTic
 pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::{Listed, Subscribed};
-pub use traffic::QueueSample;
 pub use wake::{HeldWakes, WakeBatch};
 
 use std::net::IpAddr;

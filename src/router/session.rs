@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use parking_lot::{Mutex, RwLock};
 
 use crate::auth::{Identity, Permissions, Principal, Proof, Rights, Users};
+use crate::router::activity::Activity;
 use crate::router::hint::HintAllowance;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
@@ -18,7 +19,6 @@ use crate::router::request::door::Door;
 use crate::router::request::pending::Pending;
 use crate::router::request::turn::Turns;
 use crate::router::resume::Resumable;
-use crate::router::traffic::Traffic;
 use crate::router::{RequestId, SessionId};
 use crate::websocket::Frame;
 use wire::command::State;
@@ -95,7 +95,7 @@ pub struct Session {
     /// Takes its requests if it is a handler inside the process.
     door: Option<Arc<dyn Door>>,
     /// What it has sent.
-    pub(super) traffic: Traffic,
+    pub(super) activity: Activity,
     /// What makes it resumable.
     pub(super) resumable: Option<Box<Resumable>>,
 }
@@ -152,7 +152,7 @@ impl Session {
             pending_bytes: AtomicUsize::new(0),
             told_to_name_requests: AtomicBool::new(false),
             door,
-            traffic: Traffic::default(),
+            activity: Activity::default(),
             resumable: None,
         }
     }

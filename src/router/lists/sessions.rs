@@ -113,7 +113,7 @@ impl Router {
                 let key = match sort {
                     SessionSort::Since => u64::MAX - session.number,
                     SessionSort::Queue => u64::try_from(session.outbox().depth().messages).unwrap_or(u64::MAX),
-                    SessionSort::Rate => session.traffic.rate_millis(),
+                    SessionSort::Rate => session.activity.rate_millis(),
                     SessionSort::Dropped => session.outbox().dropped(),
                 };
                 (Reverse(key), session.number, session)
@@ -172,9 +172,9 @@ impl Router {
             subscriptions,
             handlers,
             queue: QueueDepth { messages: depth.messages, bytes: depth.bytes },
-            received: session.traffic.received(),
+            received: session.activity.received(),
             #[expect(clippy::cast_precision_loss, reason = "for people")]
-            rate: session.traffic.rate_millis() as f64 / 1000.0,
+            rate: session.activity.rate_millis() as f64 / 1000.0,
             dropped: session.outbox().dropped(),
             asked,
             given: session.busy(),

@@ -1,4 +1,4 @@
-//! [`Traffic`]: what a session has sent, for the operator.
+//! [`Activity`]: what a session has sent, for the operator.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::router::session::Session;
 
 /// Counts of one session. Only its own connection counts, so a load and a store do, without a locked instruction.
 #[derive(Default)]
-pub(super) struct Traffic {
+pub(super) struct Activity {
     /// Messages that it has sent.
     received: AtomicU64,
     /// `received` at the last sample.
@@ -17,7 +17,7 @@ pub(super) struct Traffic {
     rate_millis: AtomicU64,
 }
 
-impl Traffic {
+impl Activity {
     pub(super) fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
@@ -39,8 +39,8 @@ impl Session {
     /// Counts a message that it sent. Called by its connection alone.
     #[inline]
     pub fn count_received(&self) {
-        let received = self.traffic.received.load(Ordering::Relaxed);
-        self.traffic.received.store(received + 1, Ordering::Relaxed);
+        let received = self.activity.received.load(Ordering::Relaxed);
+        self.activity.received.store(received + 1, Ordering::Relaxed);
     }
 }
 
@@ -61,7 +61,7 @@ impl Router {
     pub fn sample_sessions(&self, elapsed: Duration) -> QueueSample {
         let mut sample = QueueSample::default();
         self.presence.each(|session| {
-            session.traffic.sample(elapsed);
+            session.activity.sample(elapsed);
             let waiting = session.outbox().depth().messages;
             sample.sessions += 1;
             sample.sum += waiting;
@@ -77,14 +77,14 @@ mod tests {
 
     #[test]
     fn the_rate_is_that_of_the_last_interval() {
-        let traffic = Traffic::default();
-        traffic.received.store(50, Ordering::Relaxed);
-        traffic.sample(Duration::from_secs(5));
-        assert_eq!(traffic.rate_millis(), 10_000);
-        traffic.received.store(51, Ordering::Relaxed);
-        traffic.sample(Duration::from_secs(4));
-        assert_eq!(traffic.rate_millis(), 250);
-        traffic.sample(Duration::from_secs(5));
-        assert_eq!(traffic.rate_millis(), 0);
+        let activity = Activity::default();
+        activity.received.store(50, Ordering::Relaxed);
+        activity.sample(Duration::from_secs(5));
+        assert_eq!(activity.rate_millis(), 10_000);
+        activity.received.store(51, Ordering::Relaxed);
+        activity.sample(Duration::from_secs(4));
+        assert_eq!(activity.rate_millis(), 250);
+        activity.sample(Duration::from_secs(5));
+        assert_eq!(activity.rate_millis(), 0);
     }
 }
