@@ -56,12 +56,21 @@ pub struct QueueSample {
 }
 
 impl Router {
-    /// Takes a sample of every session, one shard of them after the other, so that [`Router::list_sessions`] knows their
-    /// rates. `elapsed`: since the last one.
+    /// What waits for all sessions.
+    pub fn queues(&self) -> QueueSample {
+        self.look_at_queues(|_| {})
+    }
+
+    /// Takes a sample of every session, so that [`Router::session_row`] knows their rates. `elapsed`: since the last one.
     pub fn sample_sessions(&self, elapsed: Duration) -> QueueSample {
+        self.look_at_queues(|session| session.activity.sample(elapsed))
+    }
+
+    /// Looks at the queue of every session, one shard of them after the other, and calls `each`.
+    fn look_at_queues(&self, each: impl Fn(&Session)) -> QueueSample {
         let mut sample = QueueSample::default();
         self.presence.each(|session| {
-            session.activity.sample(elapsed);
+            each(session);
             let waiting = session.outbox().depth().messages;
             sample.sessions += 1;
             sample.sum += waiting;
