@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use wire::{Triple, check_name, check_part};
 
 use super::Shared;
@@ -15,7 +15,7 @@ use super::request::{Answer, Query};
 use crate::router::{Denied, Removal};
 
 /// Which values, all exactly.
-#[derive(Serialize, Deserialize, IntoParams)]
+#[derive(Serialize, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Which {

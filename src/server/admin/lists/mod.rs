@@ -8,7 +8,7 @@ mod rows;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use tokio::time::Instant;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use self::rows::{Application, Channel, Log, Request, Retained, Session, Subscription};
 use super::Shared;
@@ -18,7 +18,7 @@ use super::request::{Answer, Query};
 use crate::router::{Filter, SessionSort};
 
 /// Which items of a list are wanted: those that have all of this.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {

@@ -16,7 +16,7 @@ fn date(time: SystemTime) -> String {
 /// One application: all sessions of one source and user.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Application {
+pub(in crate::server::admin) struct Application {
     /// The registered name.
     source: String,
     /// Null for a service.
@@ -128,7 +128,7 @@ fn kind(user: Option<&str>) -> &'static str {
 /// One subscription.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Subscription {
+pub(in crate::server::admin) struct Subscription {
     /// The subscription id, as the application knows it.
     id: String,
     /// The id of its session.
@@ -177,7 +177,7 @@ impl From<router::SubscriptionRow> for Subscription {
 /// One pending request, or one handler's part of a gather.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Request {
+pub(in crate::server::admin) struct Request {
     /// The id with which its handler knows it. The parts of a gather share one.
     id: String,
     /// The requester's own id.
@@ -233,7 +233,7 @@ impl From<router::RequestRow> for Request {
 /// One channel.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Channel {
+pub(in crate::server::admin) struct Channel {
     /// Its name.
     channel: String,
     /// Whether the configuration has a table of it.
@@ -259,7 +259,7 @@ pub(super) struct Channel {
 /// What the logs of a channel keep.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct History {
+pub(in crate::server::admin) struct History {
     /// The most events of a log.
     size: usize,
     /// For how long, in seconds.
@@ -292,7 +292,7 @@ impl From<router::ChannelRow> for Channel {
 /// One retained value, without its payload.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Retained {
+pub(in crate::server::admin) struct Retained {
     /// `user` or `shared`.
     scope: &'static str,
     /// The user to whom it belongs; null on a shared channel.
@@ -333,7 +333,7 @@ impl From<router::RetainedRow> for Retained {
 /// One log of a channel with history.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Log {
+pub(in crate::server::admin) struct Log {
     /// Its channel.
     channel: String,
     /// The user to whom it belongs; null on a shared channel.

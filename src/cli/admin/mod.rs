@@ -1,0 +1,13 @@
+//! Commands for operators, which call the admin API of a running broker. A file a command; `client` makes the calls.
+
+mod client;
+mod close;
+mod drain;
+mod health;
+mod sessions;
+
+pub(crate) use client::CallError;
+pub(crate) use close::{Close, run as close};
+pub(crate) use drain::{Drain, run as drain};
+pub(crate) use health::{Health, run as health};
+pub(crate) use sessions::{Sessions, run as sessions};
