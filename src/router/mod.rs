@@ -50,6 +50,7 @@ mod hint;
 mod history;
 mod ids;
 mod index;
+mod observe;
 mod outbox;
 mod policy;
 mod presence;
