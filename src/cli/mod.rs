@@ -12,6 +12,7 @@ mod completions;
 mod connect;
 mod credentials;
 mod data;
+mod dump;
 mod exec;
 mod handle;
 mod history;

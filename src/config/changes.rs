@@ -53,6 +53,7 @@ const WITH_RESTART: &[&str] = &[
     "channels.NAME.history.durable",
     "channels.NAME.retain",
     "credentials",
+    "recorder",
     "salesforce",
     "tls.listen",
     "tls.client_listen",

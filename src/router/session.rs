@@ -19,6 +19,7 @@ use crate::router::request::pending::Pending;
 use crate::router::request::turn::Turns;
 use crate::router::resume::Resumable;
 use crate::router::{RequestId, SessionId};
+use crate::telemetry::recorder::Pace;
 use crate::websocket::Frame;
 use wire::command::State;
 
@@ -95,6 +96,8 @@ pub struct Session {
     door: Option<Arc<dyn Door>>,
     /// What makes it resumable.
     pub(super) resumable: Option<Box<Resumable>>,
+    /// Counts its entries in the flight recorder.
+    pub(super) pace: Pace,
 }
 
 /// The subscriptions and open requests of a session. They end with it.
@@ -148,6 +151,7 @@ impl Session {
             told_to_name_requests: AtomicBool::new(false),
             door,
             resumable: None,
+            pace: Pace::default(),
         }
     }
 

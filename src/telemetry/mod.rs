@@ -4,6 +4,7 @@
 //! whatever the filter says: tungstenite writes whole messages there, passwords included.
 
 mod limit;
+pub mod recorder;
 
 pub use limit::LogLimit;
 

@@ -1,0 +1,6 @@
+//! The flight recorder and the tap.
+
+mod dumps;
+mod recording;
+mod rings;
+mod traces;
