@@ -37,7 +37,8 @@
 //! 16. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 17. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
 //!     `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is held.
-//! 18. A ring of the flight recorder, which a worker takes only if nobody has it, or for some microseconds. No other lock is taken while one of them is held.
+//! 18. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
+//!     has it, or for some microseconds. No other lock is taken while one of them is held.
 
 mod access;
 mod change;
@@ -65,6 +66,7 @@ mod retained;
 mod review;
 mod session;
 mod subscribe;
+mod tap;
 mod wake;
 mod will;
 
@@ -85,6 +87,7 @@ pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, ResumeTic
 pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::{Listed, Subscribed};
+pub use tap::{TAP_RATE_MAX, TAPS_MAX, Tap, TapFilter, TapOptions, TooManyTaps};
 pub use wake::{HeldWakes, WakeBatch};
 
 use std::net::IpAddr;
@@ -108,6 +111,7 @@ use request::pending::Pending;
 use resume::Resumes;
 use retained::Retained;
 use session::Role;
+use tap::Taps;
 use wire::{ErrorCode, Refusal};
 use wire::{Pattern, Triple, notice};
 
@@ -137,6 +141,7 @@ pub struct Router {
     /// The number of the last reload.
     reloads: AtomicU64,
     recorder: Arc<Recorder>,
+    taps: Arc<Taps>,
 }
 
 /// Something that a session could cause again and again, for which there is a limited number of lines a minute.
@@ -305,6 +310,7 @@ impl Router {
             log_limit: LogLimit::default(),
             reloads: AtomicU64::new(0),
             recorder: Arc::new(Recorder::off(now)),
+            taps: Arc::default(),
         }
     }
 

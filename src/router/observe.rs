@@ -30,6 +30,19 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// As operators see it.
+    pub(super) fn verdict(self) -> &'static str {
+        match self {
+            Self::Event => "EVENT",
+            Self::Request => "REQUEST",
+            Self::Gather => "GATHER",
+            Self::Reply => "REPLY",
+            Self::Command => "COMMAND",
+            Self::Duplicate => "DUPLICATE",
+            Self::Refused => "REFUSED",
+        }
+    }
+
     /// As the log calls it.
     fn word(self) -> &'static str {
         match self {
@@ -148,6 +161,9 @@ impl Router {
         }
         if self.recorder.is_on() {
             self.record(now, sender, envelope, &observed);
+        }
+        if self.taps.is_watched() {
+            self.show(now, sender, envelope, &observed);
         }
     }
 

@@ -3,4 +3,5 @@
 mod dumps;
 mod recording;
 mod rings;
+mod tap;
 mod traces;
