@@ -13,6 +13,7 @@ mod completions;
 mod connect;
 mod credentials;
 mod data;
+mod dump;
 mod exec;
 mod handle;
 mod history;

@@ -59,6 +59,7 @@ const WITH_RESTART: &[&str] = &[
     "channels.NAME.history.durable",
     "channels.NAME.retain",
     "credentials",
+    "recorder",
     // As whom the broker logs in, and where: what the org was told before would be another one's.
     "salesforce.login_url",
     "salesforce.audience",

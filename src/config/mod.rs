@@ -13,6 +13,7 @@ mod application;
 mod changes;
 mod layers;
 
+mod recorder;
 mod reference;
 
 mod document;
@@ -47,6 +48,7 @@ pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use network::Network;
+pub use recorder::Recorder;
 pub use resume::Resume;
 pub(crate) use roles::each_right;
 pub use roles::{Roles, UnknownRole};
@@ -108,6 +110,8 @@ pub struct Config {
     pub history: History,
     /// `[limits]`
     pub limits: Limits,
+    /// `[recorder]`
+    pub recorder: Recorder,
     /// `[resume]`
     pub resume: Resume,
     /// Warnings about settings that are valid but probably a mistake.
@@ -438,6 +442,7 @@ impl Default for Config {
             requests: Requests::default(),
             history: History::default(),
             limits: Limits::default(),
+            recorder: Recorder::default(),
             resume: Resume::default(),
             warnings: Vec::new(),
         }

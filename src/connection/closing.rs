@@ -82,7 +82,7 @@ impl Connection {
     /// messages in it.
     pub(super) fn detach(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) -> (Vec<Frame>, Vec<Frame>) {
         let (mut notices, mut frames) = (Vec::new(), Vec::new());
-        self.give_up_renewal(now);
+        self.give_up_renewal(now, router);
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
             let attachment = std::mem::take(&mut self.attachment);
             let taker = session.outbox().taker(attachment);

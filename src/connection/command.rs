@@ -15,7 +15,7 @@ use crate::connection::renew::Renewing;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, HandshakeToken, Phase};
 use crate::router::{
-    Application, Ending, HeldLine, Listed, NotAttached, Position, Recovered, Registered, Registration,
+    Application, Ending, HeldLine, Listed, NotAttached, Position, Recovered, RefusedMessage, Registered, Registration,
 };
 use crate::router::{Resumption, Router, Subscribed, Wanted};
 use wire::command::{self, Command, Register, Resume, RoleName, Subscribe, Unsubscribe, WillOption};
@@ -102,7 +102,7 @@ impl Connection {
             Err(refusal) if !command::is_command(triple) => {
                 // It may be a misspelt Register.
                 self.secret_read = true;
-                self.log_refusal(Some(triple), &refusal);
+                self.note_refusal(now, router, (Some(triple), envelope.id()), &refusal);
                 self.push(now, notice::error(envelope.id(), &refusal));
                 return Next::Stay(None);
             }
@@ -130,7 +130,7 @@ impl Connection {
         let frame = match answer {
             Ok(more) => notice::success(triple, envelope.id(), more),
             Err(refusal) => {
-                self.log_refusal(Some(triple), &refusal);
+                self.note_refusal(now, router, (Some(triple), envelope.id()), &refusal);
                 notice::failure(triple, envelope.id(), &[], &refusal)
             }
         };
@@ -161,7 +161,7 @@ impl Connection {
         match command {
             Command::ListApplications => Ok(applications(&router.applications(session))),
             Command::SetState(state) => {
-                router.set_state(session, state);
+                router.set_state(now, session, state);
                 Ok(DONE)
             }
             Command::Unsubscribe(Unsubscribe::Id(id)) => {
@@ -255,7 +255,7 @@ impl Connection {
             Err(AuthError::Unavailable(why)) => {
                 let refusal = Refusal::new(ErrorCode::UpstreamUnavailable, why);
                 self.record_refusal(&registering, None, &refusal);
-                self.log_refusal(Some(&register()), &refusal);
+                self.note_refused_register(now, router, &registering, &refusal);
                 self.push(now, registering.failure(&refusal));
                 if self.restarts < RESTARTS_MAX {
                     self.restarts += 1;
@@ -278,7 +278,7 @@ impl Connection {
         match *verifying {
             Verifying::Register(registering) => Some(self.refuse(now, &registering, None, &refusal, router)),
             Verifying::Renew(renewing) => {
-                self.refuse_renewal(now, &renewing, &refusal);
+                self.refuse_renewal(now, &renewing, &refusal, router);
                 None
             }
         }
@@ -295,7 +295,7 @@ impl Connection {
     ) -> Effect {
         self.record_refusal(registering, principal, refusal);
         self.log_refused_registration(now, &registering.source, refusal);
-        self.log_refusal(Some(&register()), refusal);
+        self.note_refused_register(now, router, registering, refusal);
         self.push(now, registering.failure(refusal));
         let close = match refusal.code {
             ErrorCode::Forbidden => CloseCode::Forbidden.into(),
@@ -305,6 +305,21 @@ impl Connection {
             _ => CloseCode::Unauthenticated.into(),
         };
         self.close(now, router, close)
+    }
+
+    /// Logs and records that a registration was refused.
+    fn note_refused_register(&self, now: Instant, router: &Router, registering: &Registering, refusal: &Refusal) {
+        self.log_refusal(Some(&register()), refusal);
+        router.note_refused(
+            now,
+            &RefusedMessage {
+                session: None,
+                source: &registering.source,
+                triple: Some(&register()),
+                id: registering.id.as_deref(),
+                code: refusal.code,
+            },
+        );
     }
 
     fn record_refusal(&self, registering: &Registering, principal: Option<&Principal>, refusal: &Refusal) {
@@ -352,7 +367,7 @@ impl Connection {
             }
             Err(NotAttached::Will(refusal)) => {
                 self.record_refusal(&registering, Some(&principal), &refusal);
-                self.log_refusal(Some(&register()), &refusal);
+                self.note_refused_register(now, router, &registering, &refusal);
                 self.push(now, registering.failure(&refusal));
                 return None;
             }

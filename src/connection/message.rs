@@ -56,7 +56,7 @@ impl Connection {
             }
             Next::Replaced => {
                 self.secret_read = true;
-                Some(self.replaced(now))
+                Some(self.replaced(now, router))
             }
         };
         if effect.is_none() && self.pause.is_none() {
@@ -97,7 +97,7 @@ impl Connection {
         match &decoded {
             Err(malformed) => {
                 line.filter(|_| text.is_some()).into_iter().for_each(HeldLine::count_received);
-                self.malformed(now, malformed)
+                self.malformed(now, malformed, router)
             }
             Ok(envelope) => {
                 self.malformed = 0;
@@ -162,7 +162,7 @@ impl Connection {
         self.secret_read = true;
         let triple = envelope.triple();
         let refusal = not_registered(triple);
-        self.log_refusal(Some(triple), &refusal);
+        self.note_refusal(now, router, (Some(triple), envelope.id()), &refusal);
         let frame = if router.policy().is_protected(triple) {
             let source = envelope.source().unwrap_or_default();
             self.unregistered_requests += 1;
@@ -180,8 +180,8 @@ impl Connection {
     }
 
     /// A message that is not an envelope is answered; many in a row close the connection. Other refusals do not count.
-    fn malformed(&mut self, now: Instant, malformed: &Malformed) -> Next {
-        self.log_refusal(None, &malformed.refusal);
+    fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Next {
+        self.note_refusal(now, router, (None, malformed.id.as_deref()), &malformed.refusal);
         // It may have been meant as a Register.
         self.secret_read = true;
         self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));

@@ -365,7 +365,7 @@ impl Connection {
             Input::Timeout | Input::Verified(_) | Input::Committed | Input::Drain(_) | Input::Restart
                 if self.is_replaced() =>
             {
-                Some(self.replaced(now))
+                Some(self.replaced(now, router))
             }
             Input::Timeout => self.fire_timers(now, router),
             Input::Verified(outcome) => self.verified(now, outcome, router),
@@ -395,7 +395,7 @@ impl Connection {
             }
             Input::Ended(End::Close(code, reason)) => Some(self.close(now, router, Close::new(code, reason))),
             Input::Ended(end @ (End::Kicked | End::SentAway)) => Some(self.close_by_operator(now, router, end)),
-            Input::Ended(End::Replaced) => Some(self.replaced(now)),
+            Input::Ended(End::Replaced) => Some(self.replaced(now, router)),
             // The connection itself detaches its session, and then it has none.
             Input::Ended(End::Detached) => None,
             Input::Drain(reconnect_after) => {
@@ -472,7 +472,7 @@ impl Connection {
                 Timer::Registration => Some(self.close(now, router, CloseCode::NotRegistered)),
                 Timer::Delay => self.refuse_delayed(now, router),
                 Timer::Renewal => {
-                    self.renewal_late(now);
+                    self.renewal_late(now, router);
                     None
                 }
                 Timer::Proof => self.check_proof(now, router),

@@ -95,8 +95,8 @@ impl Connection {
     }
 
     /// Another connection has the session. This one is told, and closes.
-    pub(super) fn replaced(&mut self, now: Instant) -> Effect {
-        self.give_up_renewal(now);
+    pub(super) fn replaced(&mut self, now: Instant, router: &Router) -> Effect {
+        self.give_up_renewal(now, router);
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
             self.log_replaced(&session);
             self.replies.push_back(notice::replaced(&session.id().to_string()).into());
@@ -112,13 +112,13 @@ impl Connection {
     }
 
     /// Answers a renewal that is being verified, because its session leaves this connection.
-    pub(super) fn give_up_renewal(&mut self, now: Instant) {
+    pub(super) fn give_up_renewal(&mut self, now: Instant, router: &Router) {
         if self.session().is_some_and(|session| session.is_resumable())
             && let Some(verifying) = self.verifying.take()
             && let Verifying::Renew(renewing) = *verifying
         {
             let words = "the connection ended before the new proof was verified; the proof of the next Register counts";
-            self.refuse_renewal(now, &renewing, &Refusal::new(ErrorCode::UpstreamUnavailable, words));
+            self.refuse_renewal(now, &renewing, &Refusal::new(ErrorCode::UpstreamUnavailable, words), router);
         }
     }
 

@@ -133,6 +133,7 @@ impl Router {
             self.note_protected_handler(now, session, &subscription.pattern);
         }
         for subscription in &ended {
+            self.note_unsubscribed(now, subscription, Some(reason));
             self.unlist(now, subscription);
         }
         self.take_back(now, session, &dropped);

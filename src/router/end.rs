@@ -115,6 +115,7 @@ impl Router {
     /// what it was given fails.
     pub(super) fn end_session(&self, now: Instant, session: &Arc<Session>, ending: Ending) {
         tracing::debug!(source = session.source(), session = %session.id, ending = ending.words(), "a session ends");
+        self.note_closed(now, session, ending);
         self.forget_tokens(session);
         let (subscriptions, will, given, asked) = {
             let mut holds = session.holds.lock();

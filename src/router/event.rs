@@ -9,10 +9,10 @@ use wire::{Envelope, ErrorCode, Field, Refusal, Splice, check_name};
 
 use crate::router::commit::To;
 use crate::router::decide::Facts;
-use crate::router::deliver::Traced;
 use crate::router::history::{Position, Published};
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
+use crate::router::observe::Expected;
 use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
 use crate::router::session::Session;
 use crate::router::{Receipt, Routed, Router, Scope};
@@ -240,9 +240,7 @@ impl Router {
         };
         let Delivery { receivers, pressed, .. } = delivery;
         let routed = Routed { receipt: Some(Receipt { receivers, hint: None, kept }), pressed, ..Routed::default() };
-        if tracing::enabled!(tracing::Level::TRACE) {
-            Traced::EVENT.log(adapter, envelope, Ok(&routed));
-        }
+        self.observe(now, adapter, envelope, facts, (Expected::EVENT, Ok(&routed)));
         Ok(routed)
     }
 

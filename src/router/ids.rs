@@ -82,6 +82,12 @@ impl IdText {
     }
 }
 
+impl IdText {
+    pub(super) fn as_bytes(&self) -> &[u8; TEXT_LEN] {
+        &self.0
+    }
+}
+
 impl AsRef<str> for IdText {
     fn as_ref(&self) -> &str {
         // ASCII.

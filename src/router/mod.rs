@@ -37,6 +37,8 @@
 //! 16. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 17. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
 //!     `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is held.
+//! 18. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
+//!     has it, or for some microseconds. No other lock is taken while one of them is held.
 
 mod access;
 mod activity;
@@ -52,11 +54,13 @@ mod history;
 mod ids;
 mod index;
 mod lists;
+mod observe;
 mod operator;
 mod outbox;
 mod policy;
 mod presence;
 mod pressure;
+mod recorded;
 mod replay;
 mod request;
 mod rescope;
@@ -65,6 +69,7 @@ mod retained;
 mod review;
 mod session;
 mod subscribe;
+mod tap;
 mod wake;
 mod will;
 
@@ -84,12 +89,14 @@ pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken, 
 pub use policy::{Limits, Policy};
 pub use presence::{Application, ApplicationState};
 pub use pressure::Allowance;
+pub use recorded::RefusedMessage;
 pub use replay::Replay;
 pub use request::door::{Data, Door, Given, Payload};
 pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, ResumeTicket, Resumption, Wanted};
 pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::{Listed, Subscribed};
+pub use tap::{TAP_RATE_MAX, TAPS_MAX, Tap, TapFilter, TapOptions, TooManyTaps};
 pub use wake::{HeldWakes, WakeBatch};
 
 use std::net::IpAddr;
@@ -101,6 +108,7 @@ use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
+use crate::telemetry::recorder::{Recorder, What};
 use crate::websocket::Frame;
 use commit::Commits;
 use hint::Hints;
@@ -112,6 +120,7 @@ use request::pending::Pending;
 use resume::Resumes;
 use retained::Retained;
 use session::Role;
+use tap::Taps;
 use wire::{ErrorCode, Refusal};
 use wire::{Pattern, Triple, notice};
 
@@ -140,6 +149,8 @@ pub struct Router {
     log_limit: LogLimit<Logged>,
     /// The number of the last reload.
     reloads: AtomicU64,
+    recorder: Arc<Recorder>,
+    taps: Arc<Taps>,
 }
 
 /// Something that a session could cause again and again, for which there is a limited number of lines a minute.
@@ -307,6 +318,8 @@ impl Router {
             off: Vec::new(),
             log_limit: LogLimit::default(),
             reloads: AtomicU64::new(0),
+            recorder: Arc::new(Recorder::off(now)),
+            taps: Arc::default(),
         }
     }
 
@@ -368,7 +381,10 @@ impl Router {
         let place = Place { exclusive, except, longest_away: &|fits| self.longest_away(fits) };
         for _ in 0..DISPLACED_MAX {
             match self.presence.join(&session, &place, &self.policy.limits(), &is_current)? {
-                Joined::Listed => return Ok(Some(session)),
+                Joined::Listed => {
+                    self.note(now, &session, What::Registered);
+                    return Ok(Some(session));
+                }
                 Joined::Outdated => return Ok(None),
                 Joined::Displaces(others) => others.iter().for_each(|other| self.displace(now, other)),
             }

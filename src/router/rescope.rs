@@ -51,6 +51,7 @@ impl Router {
         tell(now, session, &ended, &[], Reason::Scope);
         drop(holds);
         for subscription in &ended {
+            self.note_unsubscribed(now, subscription, Some(Reason::Scope));
             self.unlist(now, subscription);
         }
     }

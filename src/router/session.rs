@@ -20,6 +20,7 @@ use crate::router::request::pending::Pending;
 use crate::router::request::turn::Turns;
 use crate::router::resume::Resumable;
 use crate::router::{RequestId, SessionId};
+use crate::telemetry::recorder::Pace;
 use crate::websocket::Frame;
 use wire::command::State;
 
@@ -98,6 +99,8 @@ pub struct Session {
     pub(super) activity: Activity,
     /// What makes it resumable.
     pub(super) resumable: Option<Box<Resumable>>,
+    /// Counts its entries in the flight recorder.
+    pub(super) pace: Pace,
 }
 
 /// The subscriptions and open requests of a session. They end with it.
@@ -154,6 +157,7 @@ impl Session {
             door,
             activity: Activity::default(),
             resumable: None,
+            pace: Pace::default(),
         }
     }
 

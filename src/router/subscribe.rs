@@ -152,6 +152,7 @@ impl Router {
         }
         self.hints.insert(&subscription);
         drop(holds);
+        self.note_subscribed(now, &subscription);
         if let command::Role::Handler { .. } = subscription.role {
             self.note_protected_handler(now, session, &subscription.pattern);
         }
@@ -273,6 +274,7 @@ impl Router {
             ));
         }
         for subscription in &ended {
+            self.note_unsubscribed(now, subscription, None);
             self.unlist(now, subscription);
         }
         Ok(())

@@ -61,6 +61,7 @@ use crate::config::{Config, ListenAddress};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::telemetry::LogLimit;
+use crate::telemetry::recorder::{Dumps, Recorder};
 
 /// How long a session gets to release the memory of its queue before the next one is ended too.
 const RELEASE_TIME: Duration = Duration::from_millis(20);
@@ -128,6 +129,8 @@ struct Broker {
     descriptors: Descriptors,
     /// The Unix sockets' files, whose mode depends on `http.os_users`.
     socket_files: SocketFiles,
+    /// Writes what the flight recorder has to files.
+    dumps: Arc<Dumps>,
     /// Limits the log lines about refused handshakes.
     refusals: LogLimit<(Reason, Option<StatusCode>)>,
     /// Listeners and connections.
@@ -172,13 +175,16 @@ impl Server {
         let no_token = if admin.urls.is_empty() { None } else { own_token.settle(&config.admin) };
         let warnings = in_force.warnings().iter().cloned().chain(no_admin).chain(no_token).collect();
         let (now, policy) = (Instant::now().into_std(), Policy::new(&config));
+        let recorder = Arc::new(Recorder::new(now, calendar(), config.recorder.bytes));
         let router = Router::new(now, calendar(), policy, Ids::random(), adapters.declarations());
+        let router = router.with_recorder(Arc::clone(&recorder));
         let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
         let router = Arc::new(router.with_switched_off(adapters.switched_off()));
         let committer = committing.map(|it| it.start(&router, &config)).transpose().map_err(AdapterError::from)?;
         let broker = Broker {
             router,
+            dumps: Arc::new(Dumps::new(recorder, &config.data_dir)),
             committer,
             in_force: Replaceable::new(in_force),
             config: Mutex::new(config),
@@ -233,6 +239,11 @@ impl Server {
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         Reloader::new(Arc::clone(&self.broker))
+    }
+
+    /// What writes the flight recorder to files.
+    pub fn dumps(&self) -> &Arc<Dumps> {
+        &self.broker.dumps
     }
 
     /// Serves until `shutdown` is ready, then drains.

@@ -5,6 +5,7 @@
 
 mod filter;
 mod limit;
+pub mod recorder;
 
 pub use filter::set_filter;
 pub use limit::LogLimit;

@@ -26,6 +26,7 @@ mod client;
 mod config;
 mod credentials;
 mod salesforce;
+mod telemetry;
 mod tls;
 
 mod budget;

@@ -11,6 +11,7 @@ use dashmap::DashMap;
 use crate::router::index::receivers::Receivers;
 use crate::router::session::{Role, Session};
 use crate::router::{Limits, Router, Scope};
+use crate::telemetry::recorder::What;
 use crate::websocket::Frame;
 pub(super) use held::HeldPresence;
 use wire::command::State;
@@ -292,8 +293,9 @@ impl Router {
     }
 
     /// `Broker/Application/SetState`
-    pub fn set_state(&self, session: &Session, state: State) {
+    pub fn set_state(&self, now: Instant, session: &Session, state: State) {
         session.set_state(state);
+        self.note(now, session, What::State(state.as_str()));
     }
 
     /// Tells the subscribers that a session has joined or left. A service concerns every user.

@@ -80,7 +80,7 @@ impl Router {
                 None => push(),
             }
         };
-        match self.requests.apply(now, pending, Event::Reply { by: session, more, pass_on: &mut pass_on }) {
+        match self.advance(now, pending, Event::Reply { by: session, more, pass_on: &mut pass_on }) {
             Outcome::Open => {}
             Outcome::Ended(before) => {
                 if let Some(gather) = &pending.gather {
@@ -118,7 +118,7 @@ impl Router {
     /// Ends everything that is due.
     pub fn expire(&self, now: Instant) {
         for pending in self.requests.due(now) {
-            let Outcome::Ended(before) = self.requests.apply(now, &pending, Event::Expire) else { continue };
+            let Outcome::Ended(before) = self.advance(now, &pending, Event::Expire) else { continue };
             let refusal = words::timed_out(now, &pending, &before, self.away_since(&before));
             match &before {
                 State::Given(handler) => {
@@ -151,7 +151,7 @@ impl Router {
 
     /// The handler of a request has gone: another one gets it if it is idempotent, else its requester is told.
     pub(in crate::router) fn handler_gone(&self, now: Instant, pending: &Arc<Pending>, session: &Arc<Session>) {
-        let refusal = match self.requests.apply(now, pending, Event::HandlerGone(session)) {
+        let refusal = match self.advance(now, pending, Event::HandlerGone(session)) {
             Outcome::Seeking(text) => match self.place_again(now, pending, text) {
                 Ok(()) => return,
                 // No other handler takes it.
@@ -166,7 +166,7 @@ impl Router {
 
     /// An ordered handler has left, for whose turn a request waited.
     pub(in crate::router) fn handler_left(&self, now: Instant, pending: &Arc<Pending>, handler: &Arc<Subscription>) {
-        if let Outcome::Ended(_) = self.requests.apply(now, pending, Event::Leave(handler)) {
+        if let Outcome::Ended(_) = self.advance(now, pending, Event::Leave(handler)) {
             let source = &handler.session.source;
             self.tell_failure(now, pending, source, &words::handler_gone(source));
         }
@@ -207,7 +207,7 @@ impl Router {
         pending: &Arc<Pending>,
         refusal: Refusal,
     ) -> Result<(), Refusal> {
-        match self.requests.apply(now, pending, Event::GiveUp) {
+        match self.advance(now, pending, Event::GiveUp(refusal.code)) {
             Outcome::Ended(_) => Err(refusal),
             _ => Ok(()),
         }
@@ -258,7 +258,7 @@ impl Router {
 
     /// Ends a request without an answer, and tells its handler. Returns `false` if it had ended.
     pub(in crate::router) fn withdraw(&self, now: Instant, pending: &Arc<Pending>, why: &'static str) -> bool {
-        let Outcome::Ended(before) = self.requests.apply(now, pending, Event::Withdraw) else { return false };
+        let Outcome::Ended(before) = self.advance(now, pending, Event::Withdraw) else { return false };
         if let State::Given(handler) = &before {
             let session = &handler.session;
             match session.door() {
@@ -294,6 +294,7 @@ pub(in crate::router) fn log_failure(pending: &Pending, handler: &str, refusal: 
         code = refusal.code.as_str(),
         triple = %pending.triple,
         handler,
+        traceparent = pending.trace.as_deref().map(tracing::field::display),
         reason = &*refusal.message,
         "a request failed"
     );

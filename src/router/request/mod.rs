@@ -145,6 +145,7 @@ impl Router {
             asker: asking.asker,
             asker_id: envelope.id(),
             triple: envelope.triple(),
+            trace: envelope.trace(),
             user: asking.user,
             timeout: asking.timeout,
             more_max: self.policy.limits().more_max,
@@ -216,7 +217,7 @@ impl Router {
             Some(text) => Arc::clone(text),
             None => self.keep(asking)?,
         };
-        match self.requests.apply(now, pending, Event::Wait(occupied, text)) {
+        match self.advance(now, pending, Event::Wait(occupied, text)) {
             Outcome::HandlerLeft => {
                 let source = occupied.first().map_or("", |handler| &handler.session.source);
                 return Err(words::handler_gone(source));
@@ -263,7 +264,7 @@ impl Router {
         frame: impl FnOnce(Duration) -> Frame,
     ) -> Giving {
         let session = &handler.session;
-        let remaining = match self.requests.apply(now, pending, Event::Give(handler)) {
+        let remaining = match self.advance(now, pending, Event::Give(handler)) {
             Outcome::Given(remaining) => remaining,
             Outcome::HandlerLeft => return Giving::Left,
             Outcome::NotInTurn => return Giving::NotInTurn,
@@ -282,12 +283,12 @@ impl Router {
                 if !handler.takes_commands() {
                     return Giving::Given(pressure);
                 }
-                match self.requests.apply(now, pending, Event::Deliver(handler)) {
+                match self.advance(now, pending, Event::Deliver(handler)) {
                     Outcome::Ended(_) => Giving::Delivered(pressure),
                     _ => Giving::Elsewhere,
                 }
             }
-            Err(why) => match self.requests.apply(now, pending, Event::Bounce(handler)) {
+            Err(why) => match self.advance(now, pending, Event::Bounce(handler)) {
                 Outcome::Seeking(_) => why,
                 _ => Giving::Elsewhere,
             },

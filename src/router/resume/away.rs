@@ -14,6 +14,7 @@ use crate::router::end::Ending;
 use crate::router::outbox::{End, Shed};
 use crate::router::session::Session;
 use crate::router::{Logged, Router, SessionId};
+use crate::telemetry::recorder::What;
 
 /// How many bytes a sweep takes from one session before it looks which one keeps most.
 const SHED_BYTES: usize = 64 << 10;
@@ -107,6 +108,7 @@ impl Router {
         self.resumes.away.lock().insert(now, until, session);
         session.outbox().go_away(now, self.watch(session));
         drop(line);
+        self.note(now, session, What::State("away"));
         self.requests.wake_before(until);
         // Nothing is held back for a session that is away.
         session.release_presence(now);

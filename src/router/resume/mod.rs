@@ -27,6 +27,7 @@ use crate::router::outbox::{End, Unresumable, Window};
 use crate::router::presence::Change;
 use crate::router::session::{Registration, Role, Session};
 use crate::router::{NotAttached, Router, SessionId};
+use crate::telemetry::recorder::What;
 use away::Away;
 pub use away::Left;
 use kept::Kept;
@@ -346,6 +347,7 @@ impl Router {
         let ticket = self.ticket(session.id, line.tokens.newest());
         let resumption = Resumption::Resumed { ticket, replayed, received: line.received, allowances: line.allowance };
         drop(line);
+        self.note(now, &session, What::Resumed);
         Ok(Attempt::Resumed(Registered { session: Arc::clone(&session), attachment, resumption }))
     }
 
