@@ -11,10 +11,12 @@ use crate::router::access;
 use crate::router::decide::Facts;
 use crate::router::event::Forms;
 use crate::router::history::{First, IdName, Kept, LogName, Position};
+use crate::router::observe::Expected;
 use crate::router::outbox::OnFull;
 use crate::router::retained;
 use crate::router::{Denied, Receipt, Routed, Router, Scope};
 use crate::store::history::{Applied, Change, Entry, Known, LogName as StoredName, millis};
+use crate::telemetry::metrics::EnvelopeKind;
 
 /// Events with what has to be written for them.
 pub struct Batch {
@@ -67,9 +69,13 @@ impl Router {
     /// Delivers the events of a batch that is on disk, or refuses them if it is not, and tells their connections.
     pub fn finish(&self, now: Instant, batch: Batch, is_on_disk: bool) {
         for (mut event, planned) in batch.events {
+            let uncommitted = |refusal| {
+                self.metrics.traffic.undelivered(EnvelopeKind::Event);
+                Err(refusal)
+            };
             let routed = match planned {
-                Err(refusal) => Err(refusal),
-                Ok(_) if !is_on_disk => Err(unavailable()),
+                Err(refusal) => uncommitted(refusal),
+                Ok(_) if !is_on_disk => uncommitted(unavailable()),
                 Ok(planned) => self.deliver_committed(now, &event, &planned),
             };
             let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
@@ -96,12 +102,16 @@ impl Router {
             (Planned::Duplicate(First { position, receivers }), _) => {
                 let kept = Some(Kept { position: position.clone(), is_duplicate: true });
                 let receipt = Some(Receipt { receivers: *receivers, hint: None, kept });
-                Ok(Routed { receipt, ..Routed::default() })
+                let routed = Routed { receipt, ..Routed::default() };
+                self.observe(now, &event.sender, &envelope, &facts, (Expected::EVENT, Ok(&routed)));
+                Ok(routed)
             }
             (Planned::One, To::Rules) => {
                 let scope = access::scope(&event.sender, &envelope, &facts)?;
                 let matches = self.subscribers(&facts, scope);
-                self.publish_now(now, &event.sender, &envelope, scope, &matches, &facts)
+                let outcome = self.publish_now(now, &event.sender, &envelope, scope, &matches, &facts);
+                self.observe(now, &event.sender, &envelope, &facts, (Expected::EVENT, outcome.as_ref()));
+                outcome
             }
         }
     }
