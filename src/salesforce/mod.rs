@@ -4,7 +4,7 @@
 //! `events` publishes there what an org publishes.
 //!
 //! `org` looks up a user and `write` changes records. Both use `client`, which sends a `call` when `breakers` and `quota`
-//! allow it, with the session of `login`. Only `transport` uses the network. `diagnosis` finds the broken link. `oauth`,
+//! allow it, with the session of `login`; `counted` counts it. Only `transport` uses the network. `diagnosis` finds the broken link. `oauth`,
 //! `private_key`, `soql`, `response`, `row`, `pause` and the faults (`fault`, `answer_fault`, `login_fault`, `write_fault`)
 //! decide, without waiting, what is sent and what an answer means.
 //!
@@ -24,6 +24,7 @@ mod answer_fault;
 mod breakers;
 mod cache;
 mod call;
+mod counted;
 mod fault;
 mod login;
 mod login_fault;

@@ -14,6 +14,7 @@ use super::{row, soql};
 use crate::config::{self, Lookup, Mode, UserKey, record_id};
 use crate::credentials::{Credentials, Found, Source};
 use crate::http::{encode, segment};
+use crate::telemetry::metrics::SalesforceCalls;
 use wire::Refusal;
 
 /// An org that holds credentials.
@@ -31,6 +32,13 @@ impl Org {
     pub fn open(config: &config::Salesforce) -> Result<Self, SetupError> {
         let client = Client::new(config.clone())?;
         Ok(Self { client, cache: Cache::new(config.credentials.cache), config: config.clone() })
+    }
+
+    /// Counts its calls here.
+    #[must_use]
+    pub fn with_calls(mut self, calls: Arc<SalesforceCalls>) -> Self {
+        self.client.count_in(calls);
+        self
     }
 
     /// Looks up the credentials of a user. The refusal is for the agent; the log has the details for the operator.
