@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use wire::{Close, CloseCode};
 
 use super::log::Leaving;
-use super::resume::take_resumable;
 use super::timer::Timer;
 use super::{Connection, Effect, Phase, queue_notices};
 use crate::router::{End, Ending, Left, Router};
@@ -68,7 +67,7 @@ impl Connection {
         } else {
             self.leave(now, router, &leaving);
         }
-        self.end();
+        self.end(now);
         Effect::Close(close)
     }
 
@@ -88,7 +87,7 @@ impl Connection {
             let taker = session.outbox().taker(attachment);
             if attachment != 0 && matches!(leaving.ending, Ending::Closed(_)) {
                 // Sent before the Close frame, and kept if the session goes on.
-                take_resumable(now, (&session, attachment), usize::MAX, router, &mut frames);
+                self.take_resumable(now, (&session, attachment), usize::MAX, router, &mut frames);
             }
             let left = router.leave(now, &session, attachment, leaving.ending, self.proof_ends(now));
             self.forget_proof();
@@ -105,6 +104,7 @@ impl Connection {
             }
             loop {
                 let taken = taker.take(now, usize::MAX, &mut frames);
+                self.count_notices(taken.lagging.is_some(), taken.dropped);
                 notices.extend(queue_notices(taken.lagging, taken.dropped));
                 // The subscription of a replay has ended, so it yields nothing. Messages can follow it in the queue.
                 if taken.replay.is_none() {
@@ -115,7 +115,8 @@ impl Connection {
         (notices, frames)
     }
 
-    pub(super) fn end(&mut self) {
+    pub(super) fn end(&mut self, now: Instant) {
+        self.count_pause(now);
         self.phase = Phase::Ended;
         self.unregistered = None;
         self.verifying = None;

@@ -18,6 +18,7 @@ use crate::router::{
     Application, Ending, HeldLine, Listed, NotAttached, Position, Recovered, RefusedMessage, Registered, Registration,
 };
 use crate::router::{Resumption, Router, Subscribed, Wanted};
+use crate::telemetry::metrics::{EnvelopeKind, RegistrationOutcome};
 use wire::command::{self, Command, Register, Resume, RoleName, Subscribe, Unsubscribe, WillOption};
 use wire::{Close, CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
@@ -85,6 +86,7 @@ impl Connection {
         router: &Router,
         mut line: Option<&mut HeldLine<'_>>,
     ) -> Next {
+        self.settings.metrics.traffic.undelivered(EnvelopeKind::Command);
         let triple = envelope.triple();
         let is_register = command::is(triple, "Application", "Register");
         if let Some(line) = line.as_mut().filter(|_| !is_register) {
@@ -130,6 +132,9 @@ impl Connection {
         let frame = match answer {
             Ok(more) => notice::success(triple, envelope.id(), more),
             Err(refusal) => {
+                if is_register {
+                    self.count_registration(RegistrationOutcome::Refused(refusal.code));
+                }
                 self.note_refusal(now, router, (Some(triple), envelope.id()), &refusal);
                 notice::failure(triple, envelope.id(), &[], &refusal)
             }
@@ -254,6 +259,7 @@ impl Connection {
             Err(AuthError::Forbidden(why)) => Refusal::new(ErrorCode::Forbidden, why),
             Err(AuthError::Unavailable(why)) => {
                 let refusal = Refusal::new(ErrorCode::UpstreamUnavailable, why);
+                self.count_registration(RegistrationOutcome::Refused(refusal.code));
                 self.record_refusal(&registering, None, &refusal);
                 self.note_refused_register(now, router, &registering, &refusal);
                 self.push(now, registering.failure(&refusal));
@@ -293,6 +299,7 @@ impl Connection {
         refusal: &Refusal,
         router: &Router,
     ) -> Effect {
+        self.count_registration(RegistrationOutcome::Refused(refusal.code));
         self.record_refusal(registering, principal, refusal);
         self.log_refused_registration(now, &registering.source, refusal);
         self.note_refused_register(now, router, registering, refusal);
@@ -320,6 +327,10 @@ impl Connection {
                 code: refusal.code,
             },
         );
+    }
+
+    fn count_registration(&self, outcome: RegistrationOutcome) {
+        self.settings.metrics.registrations.count(outcome);
     }
 
     fn record_refusal(&self, registering: &Registering, principal: Option<&Principal>, refusal: &Refusal) {
@@ -366,13 +377,16 @@ impl Connection {
                 return Some(self.refuse(now, &registering, Some(&principal), &refusal, router));
             }
             Err(NotAttached::Will(refusal)) => {
+                self.count_registration(RegistrationOutcome::Refused(refusal.code));
                 self.record_refusal(&registering, Some(&principal), &refusal);
                 self.note_refused_register(now, router, &registering, &refusal);
                 self.push(now, registering.failure(&refusal));
                 return None;
             }
         };
-        self.log_registered(now, &session, matches!(resumption, Resumption::Resumed { .. }));
+        let is_resumed = matches!(resumption, Resumption::Resumed { .. });
+        self.count_registration(if is_resumed { RegistrationOutcome::Resumed } else { RegistrationOutcome::Ok });
+        self.log_registered(now, &session, is_resumed);
         let expires = self.keep_proof(now, proven);
         let limits = &self.limits;
         let more = json!({

@@ -141,8 +141,9 @@ impl Connection {
         router.note_refused(now, &RefusedMessage { session, source: "", triple, id, code: refusal.code });
     }
 
-    /// Logs any refusal, for developers of applications.
+    /// Logs any refusal, for developers of applications, and counts it.
     pub(super) fn log_refusal(&self, triple: Option<&Triple<'_>>, refusal: &Refusal) {
+        self.settings.metrics.refusals.count(refusal.code);
         let source = self.session().map(|session| session.source());
         let triple = triple.map(tracing::field::display);
         tracing::debug!(source, code = refusal.code.as_str(), triple, reason = &*refusal.message, "refused");

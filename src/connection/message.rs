@@ -11,6 +11,7 @@ use wire::{
 use super::pause::Pause;
 use super::{Connection, Effect, Phase};
 use crate::router::{Denied, HeldLine, Refused, Routed, Router};
+use crate::telemetry::metrics::EnvelopeKind;
 
 /// Caps the audit records that the requests of an unregistered connection can cause; otherwise it could push real ones out
 /// of the rotating log. All such connections together are limited too, by the log.
@@ -132,6 +133,7 @@ impl Connection {
     /// An envelope for others.
     pub(super) fn envelope(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) {
         let Phase::Registered(session) = &self.phase else {
+            self.settings.metrics.traffic.undelivered(EnvelopeKind::Event);
             self.not_registered(now, envelope, router);
             return;
         };
@@ -181,6 +183,7 @@ impl Connection {
 
     /// A message that is not an envelope is answered; many in a row close the connection. Other refusals do not count.
     fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Next {
+        self.settings.metrics.traffic.undelivered(EnvelopeKind::Unreadable);
         self.note_refusal(now, router, (None, malformed.id.as_deref()), &malformed.refusal);
         // It may have been meant as a Register.
         self.secret_read = true;

@@ -42,6 +42,7 @@ use wire::{Close, CloseCode, notice};
 use crate::auth::{AuthError, Claim, ClientCertificate, Identity};
 use crate::config::Limits;
 use crate::router::{Allowance, End, Ending, OnFull, Router, Session};
+use crate::telemetry::metrics::SlowFor;
 use crate::websocket::{Frame, ping};
 use command::Verifying;
 use commits::Commits;
@@ -50,7 +51,6 @@ use log::Leaving;
 use pause::Pause;
 use proof::Proven;
 use rate::Rate;
-use resume::take_resumable;
 use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.
@@ -139,6 +139,8 @@ pub struct Connection {
     /// Counts bytes, if they are limited.
     rate_bytes: Option<Box<Rate>>,
     pause: Option<Pause>,
+    /// When it began.
+    paused: Instant,
     /// Envelopes that wait for the disk.
     commits: Option<Box<Commits>>,
     /// How long it may wait for receivers. Made at the first wait.
@@ -200,6 +202,7 @@ impl Connection {
             rate: Rate::new(now, limits.rate, limits.burst),
             rate_bytes: Rate::of_bytes(now, &limits),
             pause: None,
+            paused: now,
             commits: None,
             allowance: None,
             malformed: 0,
@@ -286,7 +289,7 @@ impl Connection {
         }
         let Phase::Registered(session) = &self.phase else { return };
         if self.attachment != 0 {
-            if let Some(end) = take_resumable(now, (session, self.attachment), most - own, router, frames) {
+            if let Some(end) = self.take_resumable(now, (session, self.attachment), most - own, router, frames) {
                 self.limit_proof(now, end);
             }
             return;
@@ -308,6 +311,7 @@ impl Connection {
         session.release_presence(now);
         // Notices about the queue itself are sent before its contents. Most often there is none.
         if lagging.is_some() || dropped > 0 {
+            self.count_notices(lagging.is_some(), dropped);
             frames.splice(at..at, queue_notices(lagging, dropped));
         }
         if let Some(end) = proof_end {
@@ -386,10 +390,12 @@ impl Connection {
                 None
             }
             Input::Ended(End::Overflowed) => {
+                self.settings.metrics.slow_consumers.count(SlowFor::Overflow);
                 let close = Close::new(CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed");
                 Some(self.close(now, router, close))
             }
             Input::Ended(End::Longest) => {
+                self.settings.metrics.slow_consumers.count(SlowFor::Memory);
                 let reason = "slow consumer: all queues exceed limits.outbound_total_bytes, and this was the longest";
                 Some(self.close(now, router, Close::new(CloseCode::SlowConsumer, reason)))
             }
@@ -405,7 +411,7 @@ impl Connection {
             Input::Restart => self.restart(now, router),
             Input::Gone(gone) => {
                 self.leave(now, router, &Leaving::of(&gone));
-                self.end();
+                self.end(now);
                 None
             }
         }
@@ -453,13 +459,25 @@ impl Connection {
         self.log_pause(now, &pause);
         self.heartbeat.not_read();
         self.timers.set(Timer::Pause, until);
-        self.pause = Some(pause);
+        if let Some(reason) = pause.reason() {
+            self.settings.metrics.pauses.count(reason);
+        }
+        self.count_pause(now);
+        (self.pause, self.paused) = (Some(pause), now);
     }
 
     fn end_pause(&mut self, now: Instant) {
         self.timers.stop(Timer::Pause);
+        self.count_pause(now);
         if let Some(pause) = self.pause.take() {
             pause.end(now, &mut self.allowance);
+        }
+    }
+
+    /// Counts the time of a pause that ends, if there is one.
+    fn count_pause(&self, now: Instant) {
+        if let Some(reason) = self.pause.as_ref().and_then(Pause::reason) {
+            self.settings.metrics.paused_micros.add_micros(reason, now.saturating_duration_since(self.paused));
         }
     }
 
@@ -486,6 +504,7 @@ impl Connection {
                     None
                 }
                 Timer::SlowConsumer => {
+                    self.settings.metrics.slow_consumers.count(SlowFor::Stalled);
                     let stalled = "slow consumer: nothing was taken for too long";
                     Some(self.close_for(now, router, Close::new(CloseCode::SlowConsumer, stalled), Ending::Stalled))
                 }
@@ -514,6 +533,15 @@ impl Connection {
             }
             Beat::Dead => Some(self.close(now, router, CloseCode::HeartbeatMissed)),
         }
+    }
+
+    /// Counts what a session is told about its own queue.
+    fn count_notices(&self, lags: bool, dropped: u64) {
+        let metrics = &self.settings.metrics;
+        if lags {
+            metrics.lagging.count(());
+        }
+        metrics.dropped.add((), dropped);
     }
 
     /// Sends a frame to the application. A session that is ending has its own close to say why.

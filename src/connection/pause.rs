@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::router::{Allowance, Session};
+use crate::telemetry::metrics::PauseReason;
 
 /// Why the connection is not read.
 pub(super) enum Pause {
@@ -46,6 +47,15 @@ impl Pause {
         let waits: Vec<Wait> = pressed.into_iter().map(wait).collect();
         let first = waits.iter().map(|wait| wait.until).min()?;
         Some((Self::Receivers { since: now, waits }, first))
+    }
+
+    /// What it is counted as. An application has asked for a replay.
+    pub(super) fn reason(&self) -> Option<PauseReason> {
+        match self {
+            Self::Rate | Self::RateBytes => Some(PauseReason::Rate),
+            Self::OwnQueue(_) | Self::Receivers { .. } => Some(PauseReason::Pressure),
+            Self::Replay(_) => None,
+        }
     }
 
     /// Whether it is a wait for this receiver.

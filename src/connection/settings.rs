@@ -13,6 +13,7 @@ use crate::audit::Audit;
 use crate::config::Limits;
 use crate::router::{Outbox, OutboxLimits};
 use crate::telemetry::LogLimit;
+use crate::telemetry::metrics::Metrics;
 use crate::websocket::FrameMemory;
 
 /// What all connections of a broker share.
@@ -24,6 +25,8 @@ pub struct Settings {
     pub(super) audit: Option<Arc<Audit>>,
     /// The memory of all outboxes.
     memory: Arc<FrameMemory>,
+    /// Where connections are counted.
+    pub(super) metrics: Arc<Metrics>,
     /// Limits the log lines that an application can cause.
     pub(super) log_limit: LogLimit<Cause>,
     /// Returns the time of day at a moment of the monotonic clock.
@@ -40,6 +43,7 @@ impl Settings {
             audit: None,
             memory: FrameMemory::new(limits.outbound_total_bytes),
             log_limit: LogLimit::default(),
+            metrics: Arc::default(),
             time_of_day: Box::new(driver::time_of_day),
             limits: RwLock::new(Arc::new(limits)),
         }
@@ -49,6 +53,12 @@ impl Settings {
     #[must_use]
     pub fn with_audit(self, audit: Arc<Audit>) -> Self {
         Self { audit: Some(audit), ..self }
+    }
+
+    /// Counts here.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// The limits in force.

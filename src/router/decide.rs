@@ -14,6 +14,7 @@ use crate::router::request::candidates::Candidates;
 use crate::router::request::words;
 use crate::router::session::Session;
 use crate::router::{RequestId, Router, Scope, access};
+use crate::telemetry::metrics::ChannelPlace;
 
 /// What an envelope is and who would get it.
 pub struct Decision<'e> {
@@ -26,6 +27,8 @@ pub struct Decision<'e> {
 pub(super) struct Facts<'e> {
     /// The triple as the index compares it: folded where its channel folds.
     pub(super) canonical: Triple<'e>,
+    /// Where messages of the channel are counted.
+    pub(super) place: ChannelPlace,
     /// The channel compares its topics and subtopics without regard to case.
     pub(super) folded: bool,
     /// The channel is shared by all users.

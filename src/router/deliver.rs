@@ -11,6 +11,7 @@ use crate::router::observe::Expected;
 use crate::router::request::pending::Pending;
 use crate::router::session::Session;
 use crate::router::{Denied, Logged, Refused, Routed, Router};
+use crate::telemetry::metrics::RequestOutcome;
 
 /// How many of a handler's open requests an event is compared with.
 const GIVEN_LOOKED_AT: usize = 16;
@@ -59,6 +60,9 @@ impl Router {
                 Ok(routed)
             }
             Err(refusal) => {
+                if is_request {
+                    self.metrics.requests.count(RequestOutcome::of(refusal.code));
+                }
                 let refusal = if is_request { self.hinted(now, sender, envelope, &facts, refusal) } else { refusal };
                 self.tell_denied(sender, envelope, &refusal, is_request);
                 Err(Denied { refusal, is_request })

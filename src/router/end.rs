@@ -9,6 +9,7 @@ use crate::router::Router;
 use crate::router::outbox::End;
 use crate::router::presence::Change;
 use crate::router::session::{Role, Session};
+use crate::telemetry::metrics::RequestOutcome;
 
 /// Why a session ends, or why its connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +147,9 @@ impl Router {
             if let Some(gather) = &pending.gather {
                 gather.cancel();
             }
-            self.withdraw(now, &pending, "the requester left");
+            if self.withdraw(now, &pending, "the requester left") {
+                self.metrics.requests.count(RequestOutcome::Cancelled);
+            }
         }
         debug_assert!(session.holds.lock().is_idle(), "a session that has gone holds no request");
         debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));

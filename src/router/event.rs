@@ -151,12 +151,12 @@ impl Router {
                 (delivery, exact, None)
             }
         };
-        let Delivery { receivers, pressed, .. } = delivery;
+        let Delivery { receivers, deliveries, pressed, .. } = delivery;
         let hint = match envelope.id() {
             Some(_) if !exact => self.hint(now, sender, envelope, scope, receivers),
             _ => None,
         };
-        Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), pressed, ..Routed::default() })
+        Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), pressed, deliveries, ..Routed::default() })
     }
 
     /// Publishes an event on a channel without history. Returns, too, whether a pattern of the sender's own scope names
@@ -238,8 +238,9 @@ impl Router {
                 (self.give_to_all(now, adapter, &matches, &mut forms, facts), None)
             }
         };
-        let Delivery { receivers, pressed, .. } = delivery;
-        let routed = Routed { receipt: Some(Receipt { receivers, hint: None, kept }), pressed, ..Routed::default() };
+        let Delivery { receivers, deliveries, pressed, .. } = delivery;
+        let receipt = Some(Receipt { receivers, hint: None, kept });
+        let routed = Routed { receipt, pressed, deliveries, ..Routed::default() };
         self.observe(now, adapter, envelope, facts, (Expected::EVENT, Ok(&routed)));
         Ok(routed)
     }
@@ -345,6 +346,8 @@ pub(super) struct Delivery {
     seen: Option<HashMap<u64, bool, foldhash::fast::RandomState>>,
     /// The receivers that the sender may know of.
     pub(super) receivers: usize,
+    /// In how many queues it is.
+    deliveries: usize,
     pressed: Vec<Arc<Session>>,
 }
 
@@ -355,7 +358,7 @@ impl Delivery {
     }
 
     pub(super) fn new(now: Instant, on_full: OnFull, twice: bool) -> Self {
-        Self { now, on_full, seen: twice.then(HashMap::default), receivers: 0, pressed: Vec::new() }
+        Self { now, on_full, seen: twice.then(HashMap::default), receivers: 0, deliveries: 0, pressed: Vec::new() }
     }
 
     /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending, or may
@@ -381,6 +384,7 @@ impl Delivery {
             Err(error) => return self.not_pushed(session, error),
         };
         self.receivers += usize::from(is_counted(subscription, forms.scope));
+        self.deliveries += 1;
         if pressure == Pressure::Over {
             self.pressed.push(Arc::clone(session));
         }

@@ -49,6 +49,7 @@ mod deliver;
 mod end;
 mod event;
 mod frames;
+mod gauges;
 mod hint;
 mod history;
 mod ids;
@@ -108,6 +109,7 @@ use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::recorder::{Recorder, What};
 use crate::websocket::Frame;
 use commit::Commits;
@@ -151,6 +153,7 @@ pub struct Router {
     reloads: AtomicU64,
     recorder: Arc<Recorder>,
     taps: Arc<Taps>,
+    metrics: Arc<Metrics>,
 }
 
 /// Something that a session could cause again and again, for which there is a limited number of lines a minute.
@@ -217,6 +220,8 @@ pub struct Routed {
     pub receipt: Option<Receipt>,
     /// Receivers whose queues are over half now: the sender should wait for them.
     pub pressed: Vec<Arc<Session>>,
+    /// In how many outbound queues it is, those of observers included.
+    pub deliveries: usize,
     /// Its triple, or that of the request that it answers, is protected: the sender's copy has to be wiped.
     pub secret: bool,
     /// It has to be on disk first. The rest of this follows then.
@@ -247,6 +252,17 @@ impl Receipt {
 }
 
 impl Routed {
+    /// It is in the queue of a receiver.
+    fn note_delivery(&mut self, session: &Arc<Session>, pressure: Pressure) {
+        self.deliveries += 1;
+        self.note_pressure(session, pressure);
+    }
+
+    /// Whether it is an event that was sent before.
+    fn is_duplicate(&self) -> bool {
+        self.receipt.as_ref().and_then(|receipt| receipt.kept.as_ref()).is_some_and(|kept| kept.is_duplicate)
+    }
+
     fn note_pressure(&mut self, session: &Arc<Session>, pressure: Pressure) {
         if pressure == Pressure::Over {
             self.pressed.push(Arc::clone(session));
@@ -301,6 +317,7 @@ impl Router {
     #[must_use]
     pub fn new(now: Instant, calendar: SystemTime, policy: Policy, ids: Ids, declarations: Vec<Declaration>) -> Self {
         let requests = Requests::new(now, policy.limits().blocked);
+        let metrics = Arc::new(Metrics::new(policy.channel_names()));
         Self {
             resumes: Resumes::new(&policy.resume(), &ids.key(), Arc::clone(requests.earlier())),
             requests,
@@ -320,7 +337,19 @@ impl Router {
             reloads: AtomicU64::new(0),
             recorder: Arc::new(Recorder::off(now)),
             taps: Arc::default(),
+            metrics,
         }
+    }
+
+    /// Counts here, in place of counters of its own.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Names the adapters that this configuration switches off.

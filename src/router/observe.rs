@@ -8,6 +8,7 @@ use wire::{Envelope, ErrorCode, Refusal};
 use crate::router::decide::{Facts, Verdict};
 use crate::router::session::Session;
 use crate::router::{Routed, Router};
+use crate::telemetry::metrics::EnvelopeKind;
 use crate::telemetry::recorder::{Record, RequestOutcome, What};
 
 /// What an envelope is, by the rule that fitted.
@@ -58,24 +59,34 @@ impl Kind {
 #[derive(Clone, Copy)]
 pub(super) struct Expected {
     kind: Kind,
+    /// What it is counted as, whether it is accepted or not.
+    counted: EnvelopeKind,
     /// How many sessions get it if it is accepted, unless a receipt says so.
     receivers: usize,
 }
 
 impl Expected {
     /// An event, whose receipt counts its receivers.
-    pub(super) const EVENT: Self = Self { kind: Kind::Event, receivers: 0 };
+    pub(super) const EVENT: Self = Self { kind: Kind::Event, counted: EnvelopeKind::Event, receivers: 0 };
 
     /// What a verdict says.
     pub(super) fn of(verdict: &Verdict<'_>, envelope: &Envelope<'_>) -> Self {
         match verdict {
-            Verdict::Reply | Verdict::Turn(_) => Self { kind: Kind::Reply, receivers: 1 },
+            Verdict::Reply | Verdict::Turn(_) => Self { kind: Kind::Reply, counted: EnvelopeKind::Reply, receivers: 1 },
             Verdict::Request { candidates, .. } if envelope.gather() => {
-                Self { kind: Kind::Gather, receivers: candidates.len() }
+                Self { kind: Kind::Gather, counted: EnvelopeKind::Gather, receivers: candidates.len() }
             }
-            Verdict::Request { .. } => Self { kind: Kind::Request, receivers: 1 },
+            Verdict::Request { .. } => Self { kind: Kind::Request, counted: EnvelopeKind::Request, receivers: 1 },
             Verdict::Event { .. } => Self::EVENT,
-            Verdict::Refused { .. } => Self { kind: Kind::Refused, receivers: 0 },
+            Verdict::Refused { is_request, .. } => {
+                let counted = match is_request {
+                    true if envelope.gather() => EnvelopeKind::Gather,
+                    true => EnvelopeKind::Request,
+                    false if envelope.in_reply_to().is_some() => EnvelopeKind::Reply,
+                    false => EnvelopeKind::Event,
+                };
+                Self { kind: Kind::Refused, counted, receivers: 0 }
+            }
         }
     }
 }
@@ -106,7 +117,7 @@ impl Observed {
                 let offset = kept.map_or(0, |kept| kept.position.offset);
                 let kind = match expected.kind {
                     Kind::Request if receipt.is_some() => Kind::Command,
-                    Kind::Event if kept.is_some_and(|kept| kept.is_duplicate) => Kind::Duplicate,
+                    Kind::Event if routed.is_duplicate() => Kind::Duplicate,
                     kind => kind,
                 };
                 let receivers = receipt.map_or(expected.receivers, |receipt| receipt.receivers);
@@ -155,6 +166,7 @@ impl Router {
         facts: &Facts<'_>,
         (expected, outcome): (Expected, Result<&Routed, &Refusal>),
     ) {
+        self.count(facts, expected, outcome);
         let observed = Observed::new(envelope, facts, expected, outcome);
         if tracing::enabled!(tracing::Level::TRACE) {
             observed.log(sender, envelope);
@@ -193,6 +205,26 @@ impl Router {
                 self.recorder.record(now, &record(What::Request { name, outcome, code: None, micros: 0 }));
             }
             (None, Kind::Request | Kind::Gather | Kind::Reply | Kind::Refused) => {}
+        }
+    }
+
+    /// Counts an envelope. An event that has to be on disk first is counted when it was committed.
+    fn count(&self, facts: &Facts<'_>, expected: Expected, outcome: Result<&Routed, &Refusal>) {
+        let traffic = &self.metrics.traffic;
+        match (expected.kind, outcome) {
+            (Kind::Event, Ok(routed)) if routed.is_duplicate() => {
+                self.metrics.history_duplicates.count(());
+                traffic.undelivered(expected.counted);
+            }
+            (Kind::Event, Ok(routed)) if routed.ticket.is_none() => traffic.event(facts.place, routed.deliveries),
+            (Kind::Event, Ok(_)) => {}
+            (Kind::Request | Kind::Gather, outcome) => {
+                traffic.request(expected.counted, facts.place, outcome.map_or(0, |routed| routed.deliveries));
+            }
+            (Kind::Reply, Ok(routed)) => traffic.reply(facts.place, routed.deliveries),
+            (Kind::Event | Kind::Reply | Kind::Command | Kind::Duplicate | Kind::Refused, _) => {
+                traffic.undelivered(expected.counted);
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use crate::config::{AuthMode, Channel, Config, History, LogBounds, Overflow, Publish, Resume, Scope};
 use crate::router::decide::Facts;
 use crate::router::outbox::OnFull;
+use crate::telemetry::metrics::{ChannelPlace, Metrics, Names};
 use wire::{Pattern, Triple};
 
 /// The limits of what a session may hold and the broker keeps.
@@ -72,6 +73,8 @@ impl Lengths {
 /// in force when it is called.
 #[derive(Debug)]
 pub struct Policy {
+    /// The channels that are counted apart.
+    names: Arc<Names>,
     chosen: ArcSwap<Chosen>,
     /// What was in force when live sessions were last judged.
     judged: ArcSwap<Chosen>,
@@ -85,7 +88,9 @@ pub(super) struct Earlier(Arc<Chosen>);
 /// What is in force at one time. An envelope is decided by one of it, whatever happens meanwhile.
 #[derive(Debug)]
 struct Chosen {
-    channels: HashMap<String, Channel, foldhash::fast::RandomState>,
+    channels: HashMap<String, (Channel, ChannelPlace), foldhash::fast::RandomState>,
+    /// Where channels are counted that are not configured.
+    other: ChannelPlace,
     protected: Vec<Pattern>,
     /// The lengths that a subtopic of a protected triple can have.
     protected_lengths: Lengths,
@@ -100,8 +105,10 @@ impl Policy {
     /// The router's part of a configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let chosen = Arc::new(Chosen::new(config));
+        let names = Metrics::channel_names();
+        let chosen = Arc::new(Chosen::new(config, &names));
         Self {
+            names,
             judged: ArcSwap::new(Arc::clone(&chosen)),
             chosen: ArcSwap::new(chosen),
             open: config.auth == AuthMode::Open,
@@ -111,10 +118,20 @@ impl Policy {
     /// Puts another configuration in force, and returns the channels whose scope is another now. Folding has to be the same,
     /// because subscriptions are in the index by it.
     pub(super) fn replace(&self, config: &Config) -> BTreeSet<String> {
-        let before = self.chosen.swap(Arc::new(Chosen::new(config)));
+        let before = self.chosen.swap(Arc::new(Chosen::new(config, &self.names)));
         let named = before.channels.keys().chain(config.channels.keys());
         let scope_after = |name: &str| config.channels.get(name).copied().unwrap_or_default().scope;
         named.filter(|name| before.channel(name).scope != scope_after(name)).cloned().collect()
+    }
+
+    /// The channels that are counted apart.
+    pub fn channel_names(&self) -> &Arc<Names> {
+        &self.names
+    }
+
+    /// Where a channel is counted.
+    pub(super) fn place(&self, channel: &str) -> ChannelPlace {
+        self.chosen.load().channel_and_place(channel).1
     }
 
     /// Notes that live sessions are judged now. Returns what was in force when they were judged before, if its protected
@@ -138,7 +155,7 @@ impl Policy {
     /// What follows from a triple, for one envelope.
     pub(super) fn facts<'t>(&self, triple: &'t Triple<'_>) -> Facts<'t> {
         let chosen = self.chosen.load();
-        let channel = chosen.channel(&triple.channel);
+        let (channel, place) = chosen.channel_and_place(&triple.channel);
         let canonical = match channel.fold_case {
             true => triple.folded(),
             false => Triple::new(&*triple.channel, &*triple.topic, &*triple.subtopic),
@@ -154,6 +171,7 @@ impl Policy {
             false => pattern.matches(triple),
         };
         Facts {
+            place,
             only: chosen.only.iter().any(is_only),
             canonical,
             folded: channel.fold_case,
@@ -185,7 +203,7 @@ impl Policy {
     /// The channels that have history.
     pub(super) fn channels_with_history(&self) -> Vec<String> {
         let chosen = self.chosen.load();
-        let channels = chosen.channels.iter().filter(|(_, channel)| channel.history.is_some());
+        let channels = chosen.channels.iter().filter(|(_, (channel, _))| channel.history.is_some());
         channels.map(|(name, _)| name.clone()).collect()
     }
 
@@ -261,10 +279,12 @@ impl Policy {
 }
 
 impl Chosen {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, names: &Names) -> Self {
+        let placed = |name: &str| ChannelPlace::at(names.add(name));
         Self {
+            other: ChannelPlace::at(names.other()),
             folds: config.channels.values().any(|channel| channel.fold_case),
-            channels: config.channels.iter().map(|(name, channel)| (name.clone(), *channel)).collect(),
+            channels: config.channels.iter().map(|(name, it)| (name.clone(), (*it, placed(name)))).collect(),
             protected: config.protected.clone(),
             protected_lengths: Lengths::of(config.protected.iter().map(|pattern| pattern.subtopic.as_deref())),
             only: config.requests.only.clone(),
@@ -287,7 +307,11 @@ impl Chosen {
     }
 
     fn channel(&self, name: &str) -> Channel {
-        self.channels.get(name).copied().unwrap_or_default()
+        self.channel_and_place(name).0
+    }
+
+    fn channel_and_place(&self, name: &str) -> (Channel, ChannelPlace) {
+        self.channels.get(name).copied().unwrap_or((Channel::default(), self.other))
     }
 
     fn is_protected(&self, triple: &Triple<'_>) -> bool {

@@ -280,6 +280,11 @@ impl Session {
         self.asleep.store(state == State::Asleep, Ordering::Relaxed);
     }
 
+    /// Returns whether a request to it has timed out, and it has not answered since.
+    pub(super) fn has_missed(&self) -> bool {
+        self.missed.load(Ordering::Relaxed)
+    }
+
     pub(super) fn set_missed(&self, missed: bool) {
         self.missed.store(missed, Ordering::Relaxed);
     }

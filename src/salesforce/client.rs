@@ -22,6 +22,7 @@ use super::answer_fault::{of_answer, of_failure};
 use super::breakers::{Breakers, Change, Ended, Passes, Purpose};
 use super::call::is_wanted;
 pub(super) use super::call::{Call, Reply, Want};
+use super::counted::{CountedCall, refused};
 use super::fault::{Fault, Verdict};
 use super::login::{Login, slow_login};
 use super::oauth::{SetupError, Token, connect};
@@ -33,6 +34,7 @@ use super::transport::{REPEATS, Received, Transport};
 use super::write_fault::of_write;
 use crate::config;
 use crate::http;
+use crate::telemetry::metrics::{SalesforceCalls, SalesforceOutcome};
 
 /// The connection to one org.
 pub(super) struct Client {
@@ -147,6 +149,16 @@ impl Client {
         self.login.signs()
     }
 
+    /// Counts its calls here.
+    pub(super) fn count_in(&mut self, calls: Arc<SalesforceCalls>) {
+        self.transport.stats.by_operation = calls;
+    }
+
+    /// Where its calls are counted.
+    pub(super) fn calls(&self) -> &SalesforceCalls {
+        &self.transport.stats.by_operation
+    }
+
     /// The present counts.
     pub(super) fn snapshot(&self) -> Snapshot {
         let age = self.login.token_age();
@@ -165,20 +177,23 @@ impl Client {
     /// Waits for a turn.
     async fn turn<'a>(&'a self, call: &'a Call<'_>) -> Result<Turn<'a>, Fault> {
         let (purpose, writes) = (call.purpose(), call.writes());
-        self.kept_away(self.transport.breakers.lock().look(Instant::now().into_std(), purpose))?;
+        self.kept_away(call, self.transport.breakers.lock().look(Instant::now().into_std(), purpose))?;
         let writing = match writes {
             true => self.writing.acquire().await.ok(),
             false => None,
         };
         let Ok(turn) = self.turns.acquire().await else { return Err(too_slow()) };
         // The requests before this one may have failed meanwhile.
-        let passes = self.kept_away(self.transport.breakers.lock().admit(Instant::now().into_std(), purpose))?;
+        let passes = self.kept_away(call, self.transport.breakers.lock().admit(Instant::now().into_std(), purpose))?;
         let ending = Ending { client: self, purpose, passes, writes, at_login: Arc::default(), outcome: None };
         Ok(Turn { ending, permits: (writing, turn) })
     }
 
-    fn kept_away<T>(&self, outcome: Result<T, Fault>) -> Result<T, Fault> {
-        outcome.inspect_err(|_| count(&self.transport.stats.kept_away))
+    fn kept_away<T>(&self, call: &Call<'_>, outcome: Result<T, Fault>) -> Result<T, Fault> {
+        outcome.inspect_err(|_| {
+            count(&self.transport.stats.kept_away);
+            self.calls().calls.count((call.operation(), SalesforceOutcome::Shed));
+        })
     }
 
     async fn exchange(&self, call: &Call<'_>, until: Instant, at_login: &AtomicBool) -> Result<Reply, Fault> {
@@ -189,7 +204,8 @@ impl Client {
             let token = self.login.token(&self.transport, expired).await?;
             at_login.store(false, Ordering::Relaxed);
             if let Some(user) = uncounted.take() {
-                self.quota.take(Instant::now().into_std(), user)?;
+                let taken = self.quota.take(Instant::now().into_std(), user);
+                taken.inspect_err(|_| self.calls().calls.count((call.operation(), SalesforceOutcome::Shed)))?;
             }
             match self.ask(&token, call).await {
                 Ok(reply) => return Ok(reply),
@@ -216,11 +232,20 @@ impl Client {
         if let Some(body) = call.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_owned());
         }
-        let Received { status, body, retry_after, .. } =
-            self.transport.send(request, call.writes(), call.largest()).await?;
+        let counted = CountedCall::begin(self.calls(), call.operation());
+        let received = match self.transport.send(request, call.writes(), call.largest()).await {
+            Ok(received) => received,
+            Err(verdict) => {
+                counted.end(SalesforceOutcome::Network);
+                return Err(verdict);
+            }
+        };
+        let Received { status, body, retry_after, .. } = received;
         if is_wanted(status, &body, call.want) {
+            counted.end(SalesforceOutcome::Ok);
             return Ok(Reply { status, body });
         }
+        counted.end(refused(status, &body));
         let verdict = match (status, call.target) {
             (200..=299, _) => Verdict::Again(Fault::unavailable(
                 "Salesforce does not answer as it should just now; try again in a moment",

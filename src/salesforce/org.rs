@@ -12,6 +12,7 @@ use super::{row, soql};
 use crate::config::{self, Lookup, Mode, UserKey, record_id};
 use crate::credentials::Credentials;
 use crate::http::{encode, segment};
+use crate::telemetry::metrics::SalesforceCalls;
 use wire::Refusal;
 
 /// An org that holds credentials.
@@ -37,6 +38,13 @@ impl Org {
 
     fn of(client: Client, config: &config::Salesforce) -> Self {
         Self { client, cache: Cache::new(config.credentials.cache), config: config.clone() }
+    }
+
+    /// Counts its calls here.
+    #[must_use]
+    pub fn with_calls(mut self, calls: Arc<SalesforceCalls>) -> Self {
+        self.client.count_in(calls);
+        self
     }
 
     /// Looks up the credentials of a user. The refusal is for the agent; the log has the details for the operator.

@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("audit", &[&["store"], GROUND]),
     ("short_text", &[]),
     ("wiped", &[]),
-    ("auth", &[GROUND]),
+    ("auth", &[&["telemetry"], GROUND]),
     ("config", &[&["auth", "http"], GROUND]),
     ("certificates", &[&["store"], GROUND]),
     ("store", &[GROUND]),

@@ -99,7 +99,8 @@ impl Router {
             (Planned::One, To::Removed(user)) => {
                 let removed = self.retained.remove(user.as_deref(), &facts.canonical);
                 let receipt = Some(Receipt { receivers: removed, hint: None, kept: None });
-                Ok(Routed { receipt, ..Routed::default() })
+                // It was not an event.
+                return Ok(Routed { receipt, ..Routed::default() });
             }
             (Planned::Duplicate(First { position, receivers }), _) => {
                 let kept = Some(Kept { position: position.clone(), is_duplicate: true });

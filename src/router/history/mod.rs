@@ -27,6 +27,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::LogBounds;
 use crate::router::Scope;
+use crate::telemetry::metrics::LogGauges;
 use bounds::Due;
 use epochs::Epochs;
 use known::Known;
@@ -206,6 +207,26 @@ impl History {
     pub(super) fn size(&self) -> (usize, usize, usize, usize) {
         let entries = self.all().iter().map(|log| log.state.lock().entries).sum();
         (self.logs.len(), entries, self.bytes.load(Ordering::Relaxed), self.known.lock().len())
+    }
+}
+
+impl History {
+    /// Logs on disk, and logs in memory. `is_durable`: of a channel.
+    pub(super) fn gauges(&self, is_durable: impl Fn(&str) -> bool) -> (LogGauges, LogGauges) {
+        let (mut durable, mut others) = (LogGauges::default(), LogGauges::default());
+        for log in self.all() {
+            let gauges = if is_durable(name_of(&log.key).channel) { &mut durable } else { &mut others };
+            gauges.logs += 1;
+            gauges.entries += log.state.lock().entries;
+            gauges.bytes += log.bytes.load(Ordering::Relaxed);
+        }
+        (durable, others)
+    }
+
+    /// The number of ids that are known, and of those that were forgotten before their time.
+    pub(super) fn ids(&self) -> (usize, u64) {
+        let known = self.known.lock();
+        (known.len(), known.forgotten())
     }
 }
 

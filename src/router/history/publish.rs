@@ -146,6 +146,7 @@ impl Router {
 
     /// Puts an event at the end of a log. The only way into a log.
     fn append(&self, log: &mut Locked<'_>, entry: Entry, bounds: &LogBounds) {
+        self.metrics.history_appended.count(());
         if log.append(entry, bounds) {
             // There may be something to look at earlier than before.
             self.requests.earlier().notify_one();

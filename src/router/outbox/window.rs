@@ -230,14 +230,20 @@ impl State {
         frames: &mut Vec<Frame>,
     ) -> Taken {
         let room = frames.len().saturating_add(most);
+        let mut noted = (None, 0);
         if self.kept < self.numbered() || self.lagging.is_some() || self.dropped > 0 {
+            let waiting = (self.lagging, self.dropped);
             self.take_first(now, memory, room, frames);
+            if (self.lagging, self.dropped) == (None, 0) {
+                noted = waiting;
+            }
         }
         let Self { queue, kept, window: Some(window), messages, bytes, droppable, proof_end, .. } = self else {
             return Taken::default();
         };
         let (mut entries, mut memory) = (0, 0);
-        let mut taken = Taken { proof_end: proof_end.take(), ..Taken::default() };
+        let (lagging, dropped) = noted;
+        let mut taken = Taken { lagging, dropped, proof_end: proof_end.take(), ..Taken::default() };
         while frames.len() < room && *kept >= window.numbered {
             match queue.get(*kept) {
                 Some(Entry::Frame(frame, on_full, _)) => {

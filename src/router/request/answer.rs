@@ -9,8 +9,9 @@ use crate::router::outbox::{End, OnFull, Pressure};
 use crate::router::request::away::tell_away;
 use crate::router::request::pending::{Event, KeptText, Outcome, Pending, State};
 use crate::router::request::{Asking, words};
-use crate::router::session::Session;
+use crate::router::session::{Role, Session};
 use crate::router::{RequestId, Routed, Router};
+use crate::telemetry::metrics::{HandlerKind, RequestOutcome};
 use crate::websocket::Frame;
 use wire::{CloseCode, DecodeLimits, Envelope, ErrorCode, Field, Refusal, Splice, decode, notice};
 
@@ -68,12 +69,14 @@ impl Router {
         more: bool,
         frame: Frame,
     ) -> Option<Routed> {
-        let (mut pressure, mut frame) = (Pressure::Relieved, Some(frame));
+        let (mut pressure, mut deliveries, mut frame) = (Pressure::Relieved, 0, Some(frame));
         // A requester that is ending gets nothing more, and its request ends with it.
         let mut pass_on = || {
             let mut push = || {
                 let pushed = frame.take().map(|frame| pending.asker.push(now, frame, OnFull::Close));
-                pressure = pushed.and_then(Result::ok).unwrap_or(Pressure::Relieved);
+                if let Some(Ok(after)) = pushed {
+                    (pressure, deliveries) = (after, 1);
+                }
             };
             match &pending.gather {
                 Some(gather) => gather.pass_on(push),
@@ -83,6 +86,9 @@ impl Router {
         match self.advance(now, pending, Event::Reply { by: session, more, pass_on: &mut pass_on }) {
             Outcome::Open => {}
             Outcome::Ended(before) => {
+                self.metrics.requests.count(RequestOutcome::Answered);
+                let duration = now.saturating_duration_since(pending.opened);
+                self.metrics.request_duration.observe(kind_of(session), duration);
                 if let Some(gather) = &pending.gather {
                     gather.answered(now);
                 }
@@ -91,7 +97,7 @@ impl Router {
             _ => return None,
         }
         session.set_missed(false);
-        let mut routed = Routed { secret: pending.secret, ..Routed::default() };
+        let mut routed = Routed { secret: pending.secret, deliveries, ..Routed::default() };
         routed.note_pressure(&pending.asker, pressure);
         Some(routed)
     }
@@ -105,6 +111,7 @@ impl Router {
         refusal: &Refusal,
     ) {
         log_failure(pending, source, refusal);
+        self.metrics.requests.count(RequestOutcome::of(refusal.code));
         match &pending.gather {
             Some(gather) => gather.failed(now, source, refusal.code),
             None => {
@@ -193,8 +200,16 @@ impl Router {
         let candidates = self.candidates(&pending.asker, &envelope, scope, &facts);
         let asking = Asking::again(pending, &envelope, Arc::clone(&text));
         let routed = self.place(now, &asking, Some(pending), candidates)?;
-        complete(now, pending, &routed);
+        self.complete(now, pending, &routed);
         Ok(())
+    }
+
+    /// A request was given to another handler. If that takes commands, delivery has completed it, and its requester is told.
+    pub(in crate::router) fn complete(&self, now: Instant, pending: &Pending, routed: &Routed) {
+        self.count_later(pending, routed.deliveries);
+        if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
+            pending.asker.push(now, notice::receipt(id, receipt.receivers, None, None).into(), OnFull::Close).ok();
+        }
     }
 
     /// Ends a request that no handler takes, with a refusal that its requester has yet to be told.
@@ -245,6 +260,7 @@ impl Router {
         if !self.withdraw(now, pending, why) {
             return false;
         }
+        self.metrics.requests.count(RequestOutcome::Cancelled);
         // Cancelled only after the withdrawal: from then on, a last part that is answered at the same time cannot end
         // the gather.
         if pending.gather.as_ref().is_none_or(|gather| gather.cancel()) {
@@ -280,10 +296,11 @@ impl Router {
     }
 }
 
-/// Tells the requester that a handler which takes commands has got its request: delivery has completed it.
-pub(in crate::router) fn complete(now: Instant, pending: &Pending, routed: &Routed) {
-    if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
-        pending.asker.push(now, notice::receipt(id, receipt.receivers, None, None).into(), OnFull::Close).ok();
+fn kind_of(handler: &Session) -> HandlerKind {
+    match handler.role {
+        Role::User(_) => HandlerKind::User,
+        Role::Adapter => HandlerKind::Adapter,
+        Role::Service => HandlerKind::Service,
     }
 }
 

@@ -8,7 +8,6 @@ use wire::{DecodeLimits, ErrorCode, decode, notice};
 use crate::router::Router;
 use crate::router::outbox::OnFull;
 use crate::router::request::Asking;
-use crate::router::request::answer::complete;
 use crate::router::request::pending::{Event, KeptText, Outcome, Pending, State};
 use crate::router::request::words;
 use crate::router::session::Session;
@@ -51,7 +50,7 @@ impl Router {
         let asking = Asking::again(pending, &envelope, Arc::clone(text));
         let refusal = match self.place(now, &asking, Some(pending), candidates) {
             Ok(routed) => {
-                complete(now, pending, &routed);
+                self.complete(now, pending, &routed);
                 return true;
             }
             // They have gone in the meantime.

@@ -14,6 +14,7 @@ use crate::router::end::Ending;
 use crate::router::outbox::{End, Shed};
 use crate::router::session::Session;
 use crate::router::{Logged, Router, SessionId};
+use crate::telemetry::metrics::EvictedFor;
 use crate::telemetry::recorder::What;
 
 /// How many bytes a sweep takes from one session before it looks which one keeps most.
@@ -208,6 +209,9 @@ impl Router {
             line.stage = Stage::Ended;
             ending
         };
+        if ending == Ending::Displaced {
+            self.metrics.resume_evicted.count(EvictedFor::Sessions);
+        }
         if let Some(omitted) = self.count_line(now, session, Logged::EndedAway) {
             let (source, user, reason) = (session.source(), session.user(), ending.words());
             let omitted = (omitted > 0).then_some(omitted);
@@ -267,6 +271,9 @@ impl Router {
             let next = sizes.peek().map_or(0, |(bytes, _)| *bytes);
             match session.outbox().shed((bytes - next).max(SHED_BYTES)) {
                 Shed::Keeps(left) if left > 0 => sizes.push((left, number)),
+                Shed::Nothing if session.outbox().ended() == Some(End::Overflowed) => {
+                    self.metrics.resume_evicted.count(EvictedFor::TotalBytes);
+                }
                 Shed::Keeps(_) | Shed::Nothing => {}
             }
         }

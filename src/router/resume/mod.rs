@@ -27,6 +27,7 @@ use crate::router::outbox::{End, Unresumable, Window};
 use crate::router::presence::Change;
 use crate::router::session::{Registration, Role, Session};
 use crate::router::{NotAttached, Router, SessionId};
+use crate::telemetry::metrics::ResumeOutcome;
 use crate::telemetry::recorder::What;
 use away::Away;
 pub use away::Left;
@@ -104,6 +105,17 @@ pub enum Resumption {
     },
 }
 
+impl Resumption {
+    /// What became of the wish to continue a session, if there was one.
+    fn outcome(&self) -> Option<ResumeOutcome> {
+        match self {
+            Self::NotAsked => None,
+            Self::Off { reason } | Self::Begun { reason, .. } => reason.map(ResumeReason::outcome),
+            Self::Resumed { .. } => Some(ResumeOutcome::Resumed),
+        }
+    }
+}
+
 /// With what a session can continue.
 pub struct ResumeTicket {
     /// The token.
@@ -140,6 +152,17 @@ impl ResumeReason {
             Self::Replaced => "REPLACED",
             Self::Ahead => "AHEAD",
             Self::TooFar => "TOO_FAR",
+        }
+    }
+
+    fn outcome(self) -> ResumeOutcome {
+        match self {
+            Self::Unknown => ResumeOutcome::Unknown,
+            Self::Overflowed => ResumeOutcome::Overflowed,
+            Self::Identity => ResumeOutcome::Identity,
+            Self::Replaced => ResumeOutcome::Replaced,
+            Self::Ahead => ResumeOutcome::Ahead,
+            Self::TooFar => ResumeOutcome::TooFar,
         }
     }
 }
@@ -222,6 +245,21 @@ impl Router {
     /// # Errors
     /// Those of [`Router::attach`]. Nothing has changed then.
     pub fn register(
+        &self,
+        now: Instant,
+        registration: Registration,
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Registered>, NotAttached> {
+        let registered = self.register_uncounted(now, registration, wanted);
+        if let Ok(Some(Registered { resumption, .. })) = &registered
+            && let Some(outcome) = resumption.outcome()
+        {
+            self.metrics.resumes.count(outcome);
+        }
+        registered
+    }
+
+    fn register_uncounted(
         &self,
         now: Instant,
         registration: Registration,

@@ -1,5 +1,5 @@
 //! Properties against naive models (`properties`, `outbox`, `rights`, `history`), the simulation, the memory of all outboxes
-//! (`memory`), and many threads on one router (`stress`, `stress_events`, `stress_history`, `stress_reload`, `stress_renew`,
+//! (`memory`), and many threads on one router (`stress`, `stress_events`, `stress_history`, `stress_metrics`, `stress_reload`, `stress_renew`,
 //! `stress_resume`, `stress_rights`, `stress_scope`, `races_requests`, `sessions`).
 
 mod history;
@@ -13,6 +13,7 @@ mod simulation;
 mod stress;
 mod stress_events;
 mod stress_history;
+mod stress_metrics;
 mod stress_reload;
 mod stress_renew;
 mod stress_resume;
