@@ -452,6 +452,9 @@ impl Connection {
         self.log_pause(now, &pause);
         self.heartbeat.not_read();
         self.timers.set(Timer::Pause, until);
+        if let Some(session) = self.session() {
+            session.set_paused(Some(pause.reason()));
+        }
         self.pause = Some(pause);
     }
 
@@ -459,6 +462,9 @@ impl Connection {
         self.timers.stop(Timer::Pause);
         if let Some(pause) = self.pause.take() {
             pause.end(now, &mut self.allowance);
+            if let Some(session) = self.session() {
+                session.set_paused(None);
+            }
         }
     }
 

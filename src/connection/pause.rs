@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::router::explain::SenderPaused;
 use crate::router::{Allowance, Session};
 
 /// Why the connection is not read.
@@ -46,6 +47,14 @@ impl Pause {
         let waits: Vec<Wait> = pressed.into_iter().map(wait).collect();
         let first = waits.iter().map(|wait| wait.until).min()?;
         Some((Self::Receivers { since: now, waits }, first))
+    }
+
+    /// Why the connection is not read, as explain says it.
+    pub(super) fn reason(&self) -> SenderPaused {
+        match self {
+            Self::Rate | Self::RateBytes => SenderPaused::Rate,
+            Self::OwnQueue(_) | Self::Replay(_) | Self::Receivers { .. } => SenderPaused::Pressure,
+        }
     }
 
     /// Whether it is a wait for this receiver.

@@ -36,7 +36,7 @@
 //! 15. `Index::by_key`, a shard, then `Index::counts`.
 //! 16. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 17. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
-//!     `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is held.
+//!     `EndedSessions`, `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is held.
 
 mod access;
 mod change;
@@ -44,7 +44,9 @@ mod commit;
 mod decide;
 mod deliver;
 mod end;
+mod ended;
 mod event;
+pub mod explain;
 mod frames;
 mod hint;
 mod history;
@@ -54,6 +56,7 @@ mod outbox;
 mod policy;
 mod presence;
 mod pressure;
+mod recipients;
 mod replay;
 mod request;
 mod rescope;
@@ -94,6 +97,7 @@ use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
 use crate::websocket::Frame;
 use commit::Commits;
+use ended::EndedSessions;
 use hint::Hints;
 use history::History;
 use index::Index;
@@ -125,6 +129,8 @@ pub struct Router {
     /// The queue of events that have to be on disk first, if there is one.
     commits: Option<Commits>,
     resumes: Resumes,
+    /// The sessions that have ended, for [`Router::explain`].
+    ended: EndedSessions,
     declarations: Vec<Declaration>,
     off: Vec<SwitchedOff>,
     /// Limits the log lines that sessions can cause.
@@ -294,6 +300,7 @@ impl Router {
             retained: Retained::default(),
             presence: Presence::default(),
             commits: None,
+            ended: EndedSessions::default(),
             declarations,
             off: Vec::new(),
             log_limit: LogLimit::default(),

@@ -9,6 +9,8 @@ use std::time::{Instant, SystemTime};
 use parking_lot::{Mutex, RwLock};
 
 use crate::auth::{Identity, Permissions, Principal, Proof, Rights, Users};
+use crate::router::ended::EndedSubscriptions;
+use crate::router::explain::PauseFlag;
 use crate::router::hint::HintAllowance;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
@@ -91,6 +93,8 @@ pub struct Session {
     pub(super) pending_bytes: AtomicUsize,
     /// Whether the log has said that its answers need `inReplyTo`.
     pub(super) told_to_name_requests: AtomicBool,
+    /// Why its connection is not being read, if it is not.
+    pub(super) paused: PauseFlag,
     /// Takes its requests if it is a handler inside the process.
     door: Option<Arc<dyn Door>>,
     /// What makes it resumable.
@@ -108,6 +112,8 @@ pub(super) struct Holdings {
     given: HashMap<RequestId, Arc<Pending>, foldhash::fast::FixedState>,
     /// The event that is published when the session ends. It was checked.
     pub(super) will: Option<Box<str>>,
+    /// Subscriptions that have ended. `None`: none has.
+    pub(super) ended: Option<Box<EndedSubscriptions>>,
     gone: bool,
 }
 
@@ -146,6 +152,7 @@ impl Session {
             turns: Turns::default(),
             pending_bytes: AtomicUsize::new(0),
             told_to_name_requests: AtomicBool::new(false),
+            paused: PauseFlag::default(),
             door,
             resumable: None,
         }
