@@ -328,6 +328,8 @@ pub struct Limits {
     pub sessions_per_user: usize,
     /// Sessions of a source, of all users together; 0: no limit.
     pub sessions_per_source: usize,
+    /// Applications of which the broker remembers how the last session ended.
+    pub ended_sessions: usize,
     /// Messages a second a session; 0: no limit.
     pub rate: u32,
     /// Messages at once beyond the rate.
@@ -376,6 +378,7 @@ impl Default for Limits {
             slow_consumer: Duration::from_secs(5),
             sessions_per_user: Self::sessions_per_user_by(AuthMode::Open),
             sessions_per_source: 0,
+            ended_sessions: 10_000,
             rate: 1000,
             burst: 2000,
             rate_bytes: 0,

@@ -293,6 +293,14 @@ static KEYS: &[Key<Config>] = &[
                   `TOO_MANY_SESSIONS`. 0: no limit.",
     },
     Key {
+        name: "limits.ended_sessions",
+        slot: Slot::Size(0, |it| &mut it.limits.ended_sessions),
+        default: "10000",
+        unit: "applications",
+        meaning: "Of how many applications (a source of a user, or a service) the broker remembers when their last session ended \
+                  and why. `switchboard explain` says so of one that is not there. The oldest are forgotten first.",
+    },
+    Key {
         name: "limits.rate",
         slot: Slot::Count(0, |it| &mut it.limits.rate),
         default: "1000",

@@ -14,12 +14,13 @@ use crate::connection::proof::Proven;
 use crate::connection::renew::Renewing;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, HandshakeToken, Phase};
+use crate::router::explain::{self, About};
 use crate::router::{
     Application, Ending, HeldLine, Listed, NotAttached, Position, Recovered, RefusedMessage, Registered, Registration,
 };
-use crate::router::{Resumption, Router, Subscribed, Wanted};
+use crate::router::{Resumption, Router, Session, Subscribed, Wanted};
 use crate::telemetry::metrics::{EnvelopeKind, RegistrationOutcome};
-use wire::command::{self, Command, Register, Resume, RoleName, Subscribe, Unsubscribe, WillOption};
+use wire::command::{self, Command, Explain, Register, Resume, RoleName, Subscribe, Unsubscribe, WillOption};
 use wire::{Close, CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
 
@@ -29,6 +30,9 @@ pub(super) const DELAY: Duration = Duration::from_secs(1);
 /// How often the time to register starts anew because a verifier could not answer. Anybody can name a key that it does not
 /// know, and so would keep one of `limits.unregistered` connections for ever.
 const RESTARTS_MAX: u8 = 6;
+
+/// As how many messages a question counts against the rate of its session: an answer can take as long as a publish to many.
+const EXPLAIN_COUNTS: u32 = 100;
 
 /// The version of the protocol.
 const PROTOCOL: u32 = 1;
@@ -182,6 +186,11 @@ impl Connection {
                 Ok(DONE)
             }
             Command::ListSubscriptions => Ok(subscriptions(&router.subscriptions(session))),
+            Command::Explain(question) => {
+                let answer = explain(now, session, &question, self.limits.json_depth, router)?;
+                self.rate.count(now, EXPLAIN_COUNTS - 1);
+                Ok(answer)
+            }
             Command::Cancel(id) => router.cancel(now, session, &id).map(|()| DONE),
             Command::Register(_)
             | Command::Renew(_)
@@ -483,6 +492,13 @@ fn impossible(what: &'static str) -> Refusal {
 /// Whole seconds as an integer, others as a fraction.
 pub(super) fn seconds(duration: Duration) -> Value {
     if duration.subsec_nanos() == 0 { duration.as_secs().into() } else { duration.as_secs_f64().into() }
+}
+
+/// What answers a session that asks what would become of an envelope.
+fn explain(now: Instant, session: &Arc<Session>, question: &Explain, json_depth: usize, router: &Router) -> Answer {
+    let envelope = explain::envelope(&question.envelope, json_depth)?;
+    let about = question.to.as_ref().map(|to| About { source: &to.source, user: to.user.as_deref() });
+    Ok(router.explain_to_sender(now, session, &envelope, about.as_ref()).on_the_wire())
 }
 
 fn applications(rows: &[Application]) -> Value {

@@ -463,6 +463,9 @@ impl Connection {
             self.settings.metrics.pauses.count(reason);
         }
         self.count_pause(now);
+        if let Some(session) = self.session() {
+            session.set_paused(Some(pause.explained()));
+        }
         (self.pause, self.paused) = (Some(pause), now);
     }
 
@@ -471,6 +474,9 @@ impl Connection {
         self.count_pause(now);
         if let Some(pause) = self.pause.take() {
             pause.end(now, &mut self.allowance);
+            if let Some(session) = self.session() {
+                session.set_paused(None);
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::router::explain::SenderPaused;
 use crate::router::{Allowance, Session};
 use crate::telemetry::metrics::PauseReason;
 
@@ -55,6 +56,14 @@ impl Pause {
             Self::Rate | Self::RateBytes => Some(PauseReason::Rate),
             Self::OwnQueue(_) | Self::Receivers { .. } => Some(PauseReason::Pressure),
             Self::Replay(_) => None,
+        }
+    }
+
+    /// Why the connection is not read, as explain says it.
+    pub(super) fn explained(&self) -> SenderPaused {
+        match self {
+            Self::Rate | Self::RateBytes => SenderPaused::Rate,
+            Self::OwnQueue(_) | Self::Replay(_) | Self::Receivers { .. } => SenderPaused::Pressure,
         }
     }
 

@@ -110,7 +110,7 @@ impl Router {
         let sent = self.sent(envelope, &candidates, facts);
         if let Some(rights) = sender.rights() {
             let checked = self.check_right(&rights, envelope, &candidates, facts, sent);
-            checked.map_err(|(refusal, is_request)| (refusal, Some(is_request)))?;
+            checked.map_err(|lacking| (lacking.refusal, Some(lacking.is_request)))?;
         }
         if facts.protected && !sender.may_request(envelope.triple()) {
             return Err((access::may_not_request(), Some(true)));

@@ -41,6 +41,9 @@ pub enum Ending {
 /// The status code with which a peer says that it has done what it wanted (RFC 6455, section 7.4.1).
 const NORMAL: u16 = 1000;
 
+/// The status code of a connection that ended without a Close frame.
+const ABNORMAL: u16 = 1006;
+
 impl Ending {
     /// Returns whether this leaves a resumable session away. Everything else ends it.
     pub(super) fn leaves_away(self) -> bool {
@@ -85,6 +88,18 @@ impl Ending {
             | Self::OverflowedAway
             | Self::Displaced
             | Self::NotResumed => true,
+        }
+    }
+
+    /// The code with which its connection was closed, if that ended the session.
+    pub(super) fn code(self) -> Option<u16> {
+        match self {
+            Self::ByPeer(code) => code,
+            Self::Closed(code) => Some(code.code()),
+            Self::Stalled => Some(CloseCode::SlowConsumer.code()),
+            Self::Revoked | Self::ProofEnded => Some(CloseCode::Unauthenticated.code()),
+            Self::Lost => Some(ABNORMAL),
+            Self::Unregistered | Self::GraceOver | Self::OverflowedAway | Self::Displaced | Self::NotResumed => None,
         }
     }
 
@@ -134,6 +149,8 @@ impl Router {
             self.publish_will(now, session, &will);
         }
         if session.role != Role::Adapter {
+            let most = self.policy.limits().ended_sessions;
+            self.ended.insert(self.date(now), session, ending, most);
             self.presence.leave(session);
             self.tell_presence(now, session, Change::Left);
         }

@@ -1,7 +1,5 @@
 //! Rule 4: an event goes to every matching subscriber once, however many of its patterns match.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,10 +8,10 @@ use wire::{Envelope, ErrorCode, Field, Refusal, Splice, check_name};
 use crate::router::commit::To;
 use crate::router::decide::Facts;
 use crate::router::history::{Position, Published};
-use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
 use crate::router::observe::Expected;
 use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
+use crate::router::recipients::{Seen, may_repeat, offer_to_each};
 use crate::router::session::Session;
 use crate::router::{Receipt, Routed, Router, Scope};
 use crate::websocket::Frame;
@@ -254,9 +252,7 @@ impl Router {
         forms: &mut Forms<'_>,
         facts: &Facts<'_>,
     ) -> Delivery {
-        // On a channel that folds, patterns that differ in letter case only are one key.
-        let twice = matches.len() > 1 || facts.folded || matches.iter().any(Receivers::has_special);
-        let mut delivery = Delivery::new(now, facts.on_full, twice);
+        let mut delivery = Delivery::new(now, facts.on_full, may_repeat(matches, facts.folded));
         self.give_to_each(sender, matches, forms, &mut delivery);
         delivery
     }
@@ -269,43 +265,9 @@ impl Router {
         forms: &mut Forms<'_>,
         delivery: &mut Delivery,
     ) {
-        let envelope = forms.envelope;
-        let mut grouped = Vec::new();
-        matches.iter().for_each(|receivers| {
-            receivers.iter().for_each(|subscription| {
-                let session = &subscription.session;
-                let is_sender = Arc::ptr_eq(session, sender) && !sender.echoes();
-                if is_sender || envelope.target().is_some_and(|target| target != &*session.source) {
-                    return;
-                }
-                if subscription.group.is_some() {
-                    grouped.push(subscription);
-                    return;
-                }
-                delivery.push(subscription, forms);
-            });
-        });
-        if !grouped.is_empty() {
-            self.give_to_groups(grouped, delivery, forms);
-        }
-    }
-
-    /// Pushes an event to one member of each group.
-    fn give_to_groups(&self, mut grouped: Vec<&Arc<Subscription>>, delivery: &mut Delivery, forms: &mut Forms<'_>) {
-        grouped.sort_by(|one, other| group_of(one).cmp(&group_of(other)));
-        for members in grouped.chunk_by_mut(|one, other| group_of(one) == group_of(other)) {
-            // A session that has a connection, then the one whose queue is shortest, then the one longest unserved; the next one if that one is ending, or
-            // may not receive the event.
-            if members.len() > 1 {
-                members.sort_by_cached_key(|it| {
-                    let session = &it.session;
-                    (session.is_away(), session.outbox().depth().messages, session.served(), it.serial)
-                });
-            }
-            if let Some(chosen) = members.iter().find(|it| delivery.push(it, forms)) {
-                chosen.session.serve(self.ids.stamp());
-            }
-        }
+        let target = forms.envelope.target();
+        let serve = |chosen: &Arc<Subscription>| chosen.session.serve(self.ids.stamp());
+        offer_to_each(sender, target, matches, |subscription| delivery.push(subscription, forms), serve);
     }
 
     /// The lists of subscriptions that an event reaches.
@@ -341,9 +303,7 @@ impl Router {
 pub(super) struct Delivery {
     now: Instant,
     on_full: OnFull,
-    /// The sessions that have it already, and with `false` those whose queue does not take it. Kept only if a session may be
-    /// in the lists twice.
-    seen: Option<HashMap<u64, bool, foldhash::fast::RandomState>>,
+    seen: Seen,
     /// The receivers that the sender may know of.
     pub(super) receivers: usize,
     /// In how many queues it is.
@@ -358,18 +318,15 @@ impl Delivery {
     }
 
     pub(super) fn new(now: Instant, on_full: OnFull, twice: bool) -> Self {
-        Self { now, on_full, seen: twice.then(HashMap::default), receivers: 0, deliveries: 0, pressed: Vec::new() }
+        Self { now, on_full, seen: Seen::new(twice), receivers: 0, deliveries: 0, pressed: Vec::new() }
     }
 
     /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending, or may
     /// not receive it by this subscription.
     fn push(&mut self, subscription: &Subscription, forms: &mut Forms<'_>) -> bool {
         let session = &subscription.session;
-        if let Some(seen) = &mut self.seen {
-            match seen.entry(session.number) {
-                Entry::Occupied(seen) => return *seen.get(),
-                Entry::Vacant(new) => new.insert(true),
-            };
+        if let Some(has_it) = self.seen.before(session.number) {
+            return has_it;
         }
         let pushed = match subscription.is_checked() {
             false => session.outbox().push_event(self.now, forms.for_receiver(subscription), self.on_full),
@@ -379,9 +336,15 @@ impl Delivery {
             Ok(pressure) => pressure,
             Err(PushError::Unchecked) => match self.push_checked(subscription, forms) {
                 Ok(pressure) => pressure,
-                Err(error) => return self.not_pushed(session, error),
+                Err(error) => {
+                    self.seen.not_pushed(session.number, error);
+                    return false;
+                }
             },
-            Err(error) => return self.not_pushed(session, error),
+            Err(error) => {
+                self.seen.not_pushed(session.number, error);
+                return false;
+            }
         };
         self.receivers += usize::from(is_counted(subscription, forms.scope));
         self.deliveries += 1;
@@ -389,19 +352,6 @@ impl Delivery {
             self.pressed.push(Arc::clone(session));
         }
         true
-    }
-
-    /// Notes that a session has not got the event. Another subscription may allow what this one does not, but no
-    /// subscription makes room in the queue.
-    #[cold]
-    fn not_pushed(&mut self, session: &Session, error: PushError) -> bool {
-        if let Some(seen) = &mut self.seen {
-            match error {
-                PushError::Closed | PushError::Full => seen.insert(session.number, false),
-                PushError::Forbidden | PushError::Unchecked => seen.remove(&session.number),
-            };
-        }
-        false
     }
 
     /// Pushes the event if the permissions of the session allow it. Apart, because most sessions do without it.
@@ -413,14 +363,9 @@ impl Delivery {
     }
 }
 
-/// The group of a subscription. Its members are sessions of one user, or services.
-fn group_of(subscription: &Subscription) -> (Option<&str>, Option<&str>) {
-    (subscription.group.as_deref(), subscription.session.user())
-}
-
 /// Whether a receiver is of the sender's own scope, or a service. Observers are not counted, so that nobody learns from a
 /// receipt that somebody watches.
-fn is_counted(subscription: &Subscription, scope: Scope<'_>) -> bool {
+pub(super) fn is_counted(subscription: &Subscription, scope: Scope<'_>) -> bool {
     subscription.observes.is_none()
         || match scope {
             Scope::User(user) => subscription.session.user().is_none_or(|own| own == user),

@@ -36,7 +36,8 @@
 //! 15. `Index::by_key`, a shard, then `Index::counts`.
 //! 16. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 17. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
-//!     `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is held.
+//!     `EndedSessions`, `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is
+//!     held.
 //! 18. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
 //!     has it, or for some microseconds. No other lock is taken while one of them is held.
 
@@ -47,7 +48,9 @@ mod commit;
 mod decide;
 mod deliver;
 mod end;
+mod ended;
 mod event;
+pub mod explain;
 mod frames;
 mod gauges;
 mod hint;
@@ -61,6 +64,7 @@ mod outbox;
 mod policy;
 mod presence;
 mod pressure;
+mod recipients;
 mod recorded;
 mod replay;
 mod request;
@@ -113,6 +117,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::recorder::{Recorder, What};
 use crate::websocket::Frame;
 use commit::Commits;
+use ended::EndedSessions;
 use hint::Hints;
 use history::History;
 use index::Index;
@@ -145,6 +150,8 @@ pub struct Router {
     /// The queue of events that have to be on disk first, if there is one.
     commits: Option<Commits>,
     resumes: Resumes,
+    /// The sessions that have ended, for [`Router::explain`].
+    ended: EndedSessions,
     declarations: Vec<Declaration>,
     off: Vec<SwitchedOff>,
     /// Limits the log lines that sessions can cause.
@@ -331,6 +338,7 @@ impl Router {
             retained: Retained::default(),
             presence: Presence::default(),
             commits: None,
+            ended: EndedSessions::default(),
             declarations,
             off: Vec::new(),
             log_limit: LogLimit::default(),

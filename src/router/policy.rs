@@ -19,6 +19,8 @@ pub struct Limits {
     pub sessions_per_user: usize,
     /// Sessions of a source, of all users and services together; 0: no limit.
     pub sessions_per_source: usize,
+    /// Applications of which the end of the last session is remembered.
+    pub ended_sessions: usize,
     /// Subscriptions a session.
     pub subscriptions: usize,
     /// Requests a session may have pending.
@@ -164,15 +166,9 @@ impl Policy {
             Overflow::Close => OnFull::Close,
             Overflow::DropOldest => OnFull::Drop,
         };
-        let is_only = |pattern: &Pattern| match channel.fold_case {
-            true => {
-                pattern.matches_any_case(triple) && pattern.channel.as_deref().is_none_or(|it| it == triple.channel)
-            }
-            false => pattern.matches(triple),
-        };
         Facts {
             place,
-            only: chosen.only.iter().any(is_only),
+            only: chosen.only.iter().any(|pattern| is_in(pattern, triple, channel.fold_case)),
             canonical,
             folded: channel.fold_case,
             shared: channel.scope == Scope::Shared,
@@ -240,6 +236,11 @@ impl Policy {
         self.chosen.load().is_protected(triple)
     }
 
+    /// The protected pattern that a triple is in.
+    pub(super) fn protecting(&self, triple: &Triple<'_>) -> Option<Pattern> {
+        self.chosen.load().protected.iter().find(|pattern| pattern.matches_any_case(triple)).cloned()
+    }
+
     /// Whether every triple of the pattern is protected by one protected pattern.
     pub(super) fn is_all_protected(&self, pattern: &Pattern) -> bool {
         self.chosen.load().protected.iter().any(|protected| protected.covers_any_case(pattern))
@@ -278,6 +279,14 @@ impl Policy {
     }
 }
 
+/// Whether a triple is in a pattern's set. `folded`: its channel compares topics and subtopics without regard to case.
+pub(super) fn is_in(pattern: &Pattern, triple: &Triple<'_>, folded: bool) -> bool {
+    match folded {
+        true => pattern.matches_any_case(triple) && pattern.channel.as_deref().is_none_or(|it| it == triple.channel),
+        false => pattern.matches(triple),
+    }
+}
+
 impl Chosen {
     fn new(config: &Config, names: &Names) -> Self {
         let placed = |name: &str| ChannelPlace::at(names.add(name));
@@ -292,6 +301,7 @@ impl Chosen {
             limits: Limits {
                 sessions_per_user: config.limits.sessions_per_user,
                 sessions_per_source: config.limits.sessions_per_source,
+                ended_sessions: config.limits.ended_sessions,
                 subscriptions: config.limits.subscriptions,
                 pending_requests: config.limits.pending_requests,
                 pending_bytes: config.limits.pending_bytes,

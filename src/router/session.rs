@@ -10,6 +10,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::auth::{Identity, Permissions, Principal, Proof, Rights, Users};
 use crate::router::activity::Activity;
+use crate::router::ended::EndedSubscriptions;
+use crate::router::explain::PauseFlag;
 use crate::router::hint::HintAllowance;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
@@ -93,6 +95,8 @@ pub struct Session {
     pub(super) pending_bytes: AtomicUsize,
     /// Whether the log has said that its answers need `inReplyTo`.
     pub(super) told_to_name_requests: AtomicBool,
+    /// Why its connection is not being read, if it is not.
+    pub(super) paused: PauseFlag,
     /// Takes its requests if it is a handler inside the process.
     door: Option<Arc<dyn Door>>,
     /// What it has sent.
@@ -116,6 +120,8 @@ pub(super) struct Holdings {
     pub(super) will: Option<Box<str>>,
     /// Why an operator has closed the session.
     pub(super) kicked: Option<Arc<str>>,
+    /// Subscriptions that have ended. `None`: none has.
+    pub(super) ended: Option<Box<EndedSubscriptions>>,
     gone: bool,
 }
 
@@ -154,6 +160,7 @@ impl Session {
             turns: Turns::default(),
             pending_bytes: AtomicUsize::new(0),
             told_to_name_requests: AtomicBool::new(false),
+            paused: PauseFlag::default(),
             door,
             activity: Activity::default(),
             resumable: None,

@@ -7,6 +7,7 @@
 //! The outbox of a resumable session keeps what was taken until the client acknowledges it (`window`). Then the queue begins
 //! with what was taken, and only one connection may take: a later one replaces it (`taker`).
 
+mod look;
 mod taker;
 mod window;
 
@@ -24,6 +25,7 @@ use crate::router::pressure::Holdup;
 use crate::router::replay::Replay;
 use crate::router::wake::wake;
 use crate::websocket::{Frame, FrameMemory};
+pub(super) use look::Fate;
 pub use taker::Taker;
 pub(super) use window::{Shed, Unresumable, Window};
 
@@ -570,9 +572,13 @@ impl State {
         }
     }
 
-    /// A message that alone is over the byte limit still fits an empty queue: else it could never be sent.
     fn fits(&self, limits: OutboxLimits, bytes: usize) -> bool {
-        self.messages == 0 || (self.messages < limits.messages && self.bytes + bytes <= limits.bytes)
+        Self::has_room(limits, (self.messages, self.bytes), bytes)
+    }
+
+    /// A message that alone is over the byte limit still fits an empty queue: else it could never be sent.
+    fn has_room(limits: OutboxLimits, (messages, held): (usize, usize), bytes: usize) -> bool {
+        messages == 0 || (messages < limits.messages && held + bytes <= limits.bytes)
     }
 
     fn drop_oldest(&mut self) {

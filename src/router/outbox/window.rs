@@ -369,6 +369,28 @@ impl State {
         }
     }
 
+    /// How many events are dropped to make room for a frame of this length while the session is away, apart from messages that
+    /// were sent; `None` if that is not enough. As [`State::push_away`] does it.
+    pub(super) fn makes_room_away(&self, bytes: usize) -> Option<usize> {
+        let Some(window) = &self.window else { return Some(0) };
+        let (mut entries, mut held) = (self.queue.len(), window.bytes);
+        let over = |entries: usize, held: usize| entries > 0 && window.is_over(entries + 1, held + bytes);
+        for sent in self.queue.iter().take(window.numbered) {
+            if !over(entries, held) {
+                break;
+            }
+            (entries, held) = (entries - 1, held - bytes_of(sent));
+        }
+        let mut drops = self.droppable_frames();
+        for dropped in 0.. {
+            if !over(entries, held) {
+                return Some(dropped);
+            }
+            (entries, held) = (entries - 1, held - drops.next()?);
+        }
+        None
+    }
+
     /// Drops the oldest entries, which have been sent.
     fn drop_first(&mut self, count: usize) {
         let Self { queue, kept, window: Some(window), .. } = self else { return };

@@ -82,6 +82,15 @@ impl ApplicationState {
         }
     }
 
+    /// The state of one session.
+    pub(super) fn of_session(session: &Session) -> Self {
+        match session.state() {
+            _ if session.is_away() => Self::Away,
+            State::Active => Self::Active,
+            State::Asleep => Self::Asleep,
+        }
+    }
+
     fn of<'s>(sessions: impl Iterator<Item = &'s Arc<Session>>) -> Self {
         let mut present = sessions.filter(|session| !session.is_away()).map(|session| session.state()).peekable();
         if present.peek().is_none() {

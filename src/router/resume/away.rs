@@ -105,6 +105,7 @@ impl Router {
             Some(_) | None => (now + grace, false),
         };
         line.stage = Stage::Away { since: now, until, proof_ends };
+        session.set_paused(None);
         resumable.set_away(Some(now));
         self.resumes.away.lock().insert(now, until, session);
         session.outbox().go_away(now, self.watch(session));
