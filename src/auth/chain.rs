@@ -2,7 +2,12 @@
 
 use secrecy::ExposeSecret;
 
-use super::{AuthError, Claim, Identity, Issuers, Proof, Proved, Review, TokenTable, Verification, Verifier};
+use super::call::for_sessions_only;
+use super::jwt::Named;
+use super::{
+    AuthError, CallClaim, CallError, CallVerification, Caller, Claim, Identity, Issuers, Proof, Proved, Review,
+    TokenTable, Verification, Verifier,
+};
 
 /// Tries one proof after the other. The first that fits a token decides.
 pub struct Chain {
@@ -41,11 +46,38 @@ impl Chain {
             (error, _) => error,
         })
     }
+
+    /// Only the table and issuers of JWTs have tokens that are good for calls: no other system is asked.
+    async fn prove_call(&self, call: CallClaim) -> Result<Caller, CallError> {
+        if let Some(caller) = self.tokens.find_caller(&call)? {
+            return Ok(caller);
+        }
+        let found = self.issuers.find(call.token.expose_secret());
+        let (issuer, jwt) = found.map_err(|why| AuthError::Unauthenticated(why.into()))?;
+        if !issuer.over_http {
+            return Err(for_sessions_only());
+        }
+        match issuer.claims.source_of_call(&jwt, call.source.as_deref())? {
+            Named::Source(source) => {
+                let identity = self.issuers.verify((issuer, jwt), &source).await?;
+                Ok(Caller { source, identity })
+            }
+            Named::OneOf(source) => {
+                // Only a good token gets to know that the envelope has to name one.
+                self.issuers.verify((issuer, jwt), &source).await?;
+                Err(CallError::SourceMissing)
+            }
+        }
+    }
 }
 
 impl Verifier for Chain {
     fn verify(&self, claim: Claim) -> Verification<'_> {
         Box::pin(self.prove(claim))
+    }
+
+    fn verify_call(&self, call: CallClaim) -> CallVerification<'_> {
+        Box::pin(self.prove_call(call))
     }
 
     fn review(&self, proved: &Proved<'_>) -> Review {

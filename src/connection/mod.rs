@@ -27,6 +27,7 @@ mod unregistered;
 pub use driver::{Admission, Context, Upgraded, serve};
 pub use failed_logins::{FailedLogins, network_of};
 pub use handshake_token::HandshakeToken;
+pub use rate::Rate;
 pub use settings::Settings;
 pub use shutdown::{Shutdown, Stage};
 pub use unregistered::{Unregistered, UnregisteredGuard};
@@ -49,7 +50,6 @@ use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
 use pause::Pause;
 use proof::Proven;
-use rate::Rate;
 use resume::take_resumable;
 use timer::{Timer, Timers};
 

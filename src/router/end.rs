@@ -131,7 +131,9 @@ impl Router {
         if let Some(will) = will.filter(|_| ending.publishes_will()) {
             self.publish_will(now, session, &will);
         }
-        if session.role != Role::Adapter {
+        if session.is_call() {
+            self.calls.remove(session);
+        } else if session.role != Role::Adapter {
             self.presence.leave(session);
             self.tell_presence(now, session, Change::Left);
         }

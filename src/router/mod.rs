@@ -36,9 +36,11 @@
 //! 15. `Index::by_key`, a shard, then `Index::counts`.
 //! 16. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 17. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
-//!     `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is held.
+//!     `Resumes::away`, `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`. No other lock is taken while one of
+//!     them is held.
 
 mod access;
+mod call;
 mod change;
 mod commit;
 mod decide;
@@ -65,6 +67,7 @@ mod subscribe;
 mod wake;
 mod will;
 
+pub use call::{CallOutcome, Gathered};
 pub use change::Reason;
 pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
 pub use decide::Decision;
@@ -93,6 +96,7 @@ use tokio::sync::Notify;
 use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
 use crate::websocket::Frame;
+use call::Calls;
 use commit::Commits;
 use hint::Hints;
 use history::History;
@@ -122,6 +126,7 @@ pub struct Router {
     retained: Retained,
     history: History,
     presence: Presence,
+    calls: Calls,
     /// The queue of events that have to be on disk first, if there is one.
     commits: Option<Commits>,
     resumes: Resumes,
@@ -293,6 +298,7 @@ impl Router {
             hints: Hints::default(),
             retained: Retained::default(),
             presence: Presence::default(),
+            calls: Calls::default(),
             commits: None,
             declarations,
             off: Vec::new(),
@@ -375,8 +381,7 @@ impl Router {
 
     /// Attaches an adapter that answers requests, which it gets through `door`.
     pub fn attach_handler(&self, now: Instant, door: Arc<dyn Door>) -> Arc<Session> {
-        let nothing = OutboxLimits { messages: 0, bytes: 0, refuses: true };
-        self.adapter(now, Outbox::new(nothing), Some(door))
+        self.adapter(now, Outbox::refusing(), Some(door))
     }
 
     fn adapter(&self, now: Instant, outbox: Outbox, door: Option<Arc<dyn Door>>) -> Arc<Session> {
@@ -454,6 +459,7 @@ impl Router {
         let (logs, log_entries, log_bytes, known_ids) = self.history.size();
         let mut size = Size {
             requests: self.requests.len(),
+            calls: self.calls.len(),
             subscribers: self.events.len(),
             handlers: self.handlers.len(),
             hints: self.hints.len(),
@@ -488,7 +494,9 @@ pub struct Unanswered(Vec<Arc<Pending>>);
 pub struct Size {
     /// Registered sessions.
     pub sessions: usize,
-    /// Those of them that have no connection.
+    /// Calls over HTTP that are being served. They are not sessions of applications.
+    pub calls: usize,
+    /// The registered sessions that have no connection.
     pub away: usize,
     /// Sessions whose tokens are known.
     pub resumable: usize,

@@ -9,6 +9,7 @@ use std::time::{Instant, SystemTime};
 use parking_lot::{Mutex, RwLock};
 
 use crate::auth::{Identity, Permissions, Principal, Proof, Rights, Users};
+use crate::router::call::Call;
 use crate::router::hint::HintAllowance;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
@@ -95,6 +96,8 @@ pub struct Session {
     door: Option<Arc<dyn Door>>,
     /// What makes it resumable.
     pub(super) resumable: Option<Box<Resumable>>,
+    /// Where the outcome of its request arrives if it is a session for one call over HTTP.
+    pub(super) call: Option<Box<Call>>,
 }
 
 /// The subscriptions and open requests of a session. They end with it.
@@ -148,6 +151,7 @@ impl Session {
             told_to_name_requests: AtomicBool::new(false),
             door,
             resumable: None,
+            call: None,
         }
     }
 
