@@ -126,7 +126,12 @@ impl Config {
         for application in &self.applications {
             let (source, identity) = (application.source.clone(), application.identity());
             match &application.proved_by {
-                ProvedBy::Token(hash) => table.insert(*hash, source, identity),
+                ProvedBy::Token(hash) => {
+                    if application.over_http {
+                        table.allow_calls(*hash, source.clone());
+                    }
+                    table.insert(*hash, source, identity);
+                }
                 ProvedBy::Certificate(name) => table.insert_certificate(name.clone(), source, identity),
             }
         }

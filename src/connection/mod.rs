@@ -27,6 +27,7 @@ mod unregistered;
 pub use driver::{Admission, Context, Upgraded, serve};
 pub use failed_logins::{FailedLogins, network_of};
 pub use handshake_token::HandshakeToken;
+pub use rate::Rate;
 pub use settings::Settings;
 pub use shutdown::{Shutdown, Stage, spread};
 pub use unregistered::{Unregistered, UnregisteredGuard};
@@ -50,7 +51,6 @@ use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
 use pause::Pause;
 use proof::Proven;
-use rate::Rate;
 use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.

@@ -22,6 +22,13 @@ pub struct Decision<'e> {
     pub(super) verdict: Verdict<'e>,
 }
 
+impl Decision<'_> {
+    /// Returns whether the envelope is a request that a handler answers, and not a command.
+    pub fn expects_answer(&self) -> bool {
+        matches!(&self.verdict, Verdict::Request { candidates, .. } if candidates.answer())
+    }
+}
+
 /// What follows from a triple and the configuration, looked up once for each envelope.
 #[expect(clippy::struct_excessive_bools, reason = "independent keys of a channel")]
 pub(super) struct Facts<'e> {

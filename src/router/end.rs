@@ -148,7 +148,9 @@ impl Router {
         if let Some(will) = will.filter(|_| ending.publishes_will()) {
             self.publish_will(now, session, &will);
         }
-        if session.role != Role::Adapter {
+        if session.is_call() {
+            self.calls.remove(session);
+        } else if session.role != Role::Adapter {
             let most = self.policy.limits().ended_sessions;
             self.ended.insert(self.date(now), session, ending, most);
             self.presence.leave(session);

@@ -151,7 +151,7 @@ impl Router {
         };
         let Delivery { receivers, deliveries, pressed, .. } = delivery;
         let hint = match envelope.id() {
-            Some(_) if !exact => self.hint(now, sender, envelope, scope, receivers),
+            id if !exact && (id.is_some() || sender.is_call()) => self.hint(now, sender, envelope, scope, receivers),
             _ => None,
         };
         Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), pressed, deliveries, ..Routed::default() })

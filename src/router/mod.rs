@@ -36,13 +36,14 @@
 //! 15. `Index::by_key`, a shard, then `Index::counts`.
 //! 16. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 17. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
-//!     `EndedSessions`, `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is
-//!     held.
+//!     `EndedSessions`, `Resumes::away`, `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`. No other
+//!     lock is taken while one of them is held.
 //! 18. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
 //!     has it, or for some microseconds. No other lock is taken while one of them is held.
 
 mod access;
 mod activity;
+mod call;
 mod change;
 mod commit;
 mod decide;
@@ -79,6 +80,7 @@ mod wake;
 mod will;
 
 pub use activity::QueueSample;
+pub use call::{CallOutcome, Gathered};
 pub use change::Reason;
 pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
 pub use decide::Decision;
@@ -116,6 +118,7 @@ use crate::telemetry::LogLimit;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::recorder::{Recorder, What};
 use crate::websocket::Frame;
+use call::Calls;
 use commit::Commits;
 use ended::EndedSessions;
 use hint::Hints;
@@ -147,6 +150,7 @@ pub struct Router {
     retained: Retained,
     history: History,
     presence: Presence,
+    calls: Calls,
     /// The queue of events that have to be on disk first, if there is one.
     commits: Option<Commits>,
     resumes: Resumes,
@@ -337,6 +341,7 @@ impl Router {
             hints: Hints::default(),
             retained: Retained::default(),
             presence: Presence::default(),
+            calls: Calls::default(),
             commits: None,
             ended: EndedSessions::default(),
             declarations,
@@ -437,8 +442,7 @@ impl Router {
 
     /// Attaches an adapter that answers requests, which it gets through `door`.
     pub fn attach_handler(&self, now: Instant, door: Arc<dyn Door>) -> Arc<Session> {
-        let nothing = OutboxLimits { messages: 0, bytes: 0, refuses: true };
-        self.adapter(now, Outbox::new(nothing), Some(door))
+        self.adapter(now, Outbox::refusing(), Some(door))
     }
 
     fn adapter(&self, now: Instant, outbox: Outbox, door: Option<Arc<dyn Door>>) -> Arc<Session> {
@@ -516,6 +520,7 @@ impl Router {
         let (logs, log_entries, log_bytes, known_ids) = self.history.size();
         let mut size = Size {
             requests: self.requests.len(),
+            calls: self.calls.len(),
             subscribers: self.events.len(),
             handlers: self.handlers.len(),
             hints: self.hints.len(),
@@ -550,7 +555,9 @@ pub struct Unanswered(Vec<Arc<Pending>>);
 pub struct Size {
     /// Registered sessions.
     pub sessions: usize,
-    /// Those of them that have no connection.
+    /// Calls over HTTP that are being served. They are not sessions of applications.
+    pub calls: usize,
+    /// The registered sessions that have no connection.
     pub away: usize,
     /// Sessions whose tokens are known.
     pub resumable: usize,

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::auth::{Identity, Permissions, Principal, Proof, Rights, Users};
 use crate::router::activity::Activity;
+use crate::router::call::Call;
 use crate::router::ended::EndedSubscriptions;
 use crate::router::explain::PauseFlag;
 use crate::router::hint::HintAllowance;
@@ -105,6 +106,8 @@ pub struct Session {
     pub(super) resumable: Option<Box<Resumable>>,
     /// Counts its entries in the flight recorder.
     pub(super) pace: Pace,
+    /// Where the outcome of its request arrives if it is a session for one call over HTTP.
+    pub(super) call: Option<Box<Call>>,
 }
 
 /// The subscriptions and open requests of a session. They end with it.
@@ -165,6 +168,7 @@ impl Session {
             activity: Activity::default(),
             resumable: None,
             pace: Pace::default(),
+            call: None,
         }
     }
 

@@ -2,10 +2,11 @@
 //!
 //! `committer` writes the events of durable channels. `admin` is the admin API. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
-//! the header of a proxy, `refusal` is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process,
+//! the header of a proxy, `refusal` is what it answers then, `over_http` takes messages without a WebSocket (`problem` is an error
+//! for programs), `drain` ends the broker, `wiring` has the handlers in this process,
 //! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
 //! (`key_files` knows which files have another content), `trial` opens everything that the broker needs and changes nothing.
-//! Nothing here knows an envelope.
+//! Only `over_http` knows an envelope.
 
 mod admin;
 mod admission;
@@ -19,6 +20,8 @@ mod key_files;
 mod listener;
 mod listeners;
 mod names;
+mod over_http;
+mod problem;
 mod refusal;
 mod reload;
 mod same_user;
@@ -53,6 +56,7 @@ use self::admission::ConnectionLimit;
 use self::committer::Committer;
 use self::listener::Descriptors;
 use self::listeners::{Listeners, SocketFiles};
+use self::over_http::Applications;
 use self::refusal::Reason;
 use self::reload::{InForce, Replaceable};
 use self::tls::Tls;
@@ -133,6 +137,8 @@ struct Broker {
     dumps: Arc<Dumps>,
     /// Limits the log lines about refused handshakes.
     refusals: LogLimit<(Reason, Option<StatusCode>)>,
+    /// What applications that call over HTTP use of their limits.
+    applications: Applications,
     /// Listeners and connections.
     tasks: TaskTracker,
     /// The certificate of the TLS listeners.
@@ -193,6 +199,7 @@ impl Server {
             descriptors: Descriptors::new(listeners.urls.len()),
             socket_files: listeners.socket_files(),
             refusals: LogLimit::default(),
+            applications: Applications::default(),
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),
             tls,

@@ -20,7 +20,9 @@ use super::tls::Tls;
 use super::trial::UnusableList;
 use super::wiring::Proving;
 use super::{Broker, admin, calendar, certificate_warnings, wiring};
-use crate::auth::{AuthError, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier};
+use crate::auth::{
+    AuthError, CallClaim, CallVerification, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier,
+};
 use crate::config::{AuthMode, Changes, Config, Http, Mistakes};
 use crate::router::Reviewed;
 
@@ -160,6 +162,10 @@ impl Verifier for InForce {
         }
     }
 
+    fn verify_call(&self, call: CallClaim) -> CallVerification<'_> {
+        self.verifier.verify_call(call)
+    }
+
     fn review(&self, proved: &Proved<'_>) -> Review {
         match proved.proof {
             Proof::Certificate(shown) if !self.vouches_for(shown) => Review::End,
@@ -192,6 +198,11 @@ impl Verifier for Replaceable<InForce> {
     fn verify(&self, claim: Claim) -> Verification<'_> {
         let in_force = self.get();
         Box::pin(async move { in_force.verify(claim).await })
+    }
+
+    fn verify_call(&self, call: CallClaim) -> CallVerification<'_> {
+        let in_force = self.get();
+        Box::pin(async move { in_force.verify_call(call).await })
     }
 
     fn review(&self, proved: &Proved<'_>) -> Review {

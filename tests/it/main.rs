@@ -13,6 +13,7 @@ mod support;
 mod transcripts;
 
 mod model;
+mod over_http;
 mod routing;
 mod session;
 mod wire;

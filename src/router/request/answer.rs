@@ -73,9 +73,20 @@ impl Router {
         // A requester that is ending gets nothing more, and its request ends with it.
         let mut pass_on = || {
             let mut push = || {
-                let pushed = frame.take().map(|frame| pending.asker.push(now, frame, OnFull::Close));
-                if let Some(Ok(after)) = pushed {
-                    (pressure, deliveries) = (after, 1);
+                let Some(frame) = frame.take() else { return };
+                match pending.asker.call() {
+                    // A call gets one reply of each handler.
+                    Some(call) if !more => {
+                        call.answered(frame, pending.gather.is_some());
+                        deliveries = 1;
+                    }
+                    Some(_) => {}
+                    None => {
+                        let pushed = pending.asker.push(now, frame, OnFull::Close);
+                        if let Ok(after) = pushed {
+                            (pressure, deliveries) = (after, 1);
+                        }
+                    }
                 }
             };
             match &pending.gather {
@@ -114,11 +125,16 @@ impl Router {
         self.metrics.requests.count(RequestOutcome::of(refusal.code));
         match &pending.gather {
             Some(gather) => gather.failed(now, source, refusal.code),
-            None => {
-                let frame = self.failure_of(pending, refusal, false);
-                // A requester that is ending gets nothing more.
-                pending.asker.push(now, frame, OnFull::Close).ok();
-            }
+            None => self.fail(now, pending, refusal),
+        }
+    }
+
+    /// Sends the requester the failure of its request, or of a gather as a whole.
+    fn fail(&self, now: Instant, pending: &Pending, refusal: &Refusal) {
+        match pending.asker.call() {
+            Some(call) => call.refused(refusal.clone()),
+            // A requester that is ending gets nothing more.
+            None => drop(pending.asker.push(now, self.failure_of(pending, refusal, false), OnFull::Close)),
         }
     }
 
@@ -266,8 +282,7 @@ impl Router {
         if pending.gather.as_ref().is_none_or(|gather| gather.cancel()) {
             let refusal = Refusal::new(ErrorCode::RequestCancelled, why);
             log_failure(pending, "", &refusal);
-            let frame = self.failure_of(pending, &refusal, false);
-            pending.asker.push(now, frame, OnFull::Close).ok();
+            self.fail(now, pending, &refusal);
         }
         true
     }
@@ -301,6 +316,15 @@ fn kind_of(handler: &Session) -> HandlerKind {
         Role::User(_) => HandlerKind::User,
         Role::Adapter => HandlerKind::Adapter,
         Role::Service => HandlerKind::Service,
+    }
+}
+
+/// Tells the requester that a handler which takes commands has got its request: delivery has completed it.
+pub(in crate::router) fn complete(now: Instant, pending: &Pending, routed: &Routed) {
+    if let (Some(receipt), Some(call)) = (&routed.receipt, pending.asker.call()) {
+        call.delivered(receipt.receivers);
+    } else if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
+        pending.asker.push(now, notice::receipt(id, receipt.receivers, None, None).into(), OnFull::Close).ok();
     }
 }
 

@@ -77,6 +77,9 @@ impl Gather {
             return;
         }
         state.ended = true;
+        if let Some(call) = self.asker.call() {
+            return call.gathered(state.expected, &state.failed);
+        }
         let failed: Vec<Value> = state
             .failed
             .iter()
