@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::slot::{Slot, Word};
 use super::text;
 use super::{
-    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, admin, history, recorder, resume, salesforce,
-    same_user, tls,
+    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, admin, history, recorder, resume,
+    salesforce, same_user, tls,
 };
 
 /// The shortest duration that a timer keeps.

@@ -206,7 +206,7 @@ impl Policy {
     /// The channels that the configuration names.
     pub(super) fn channels(&self) -> Vec<(String, Channel)> {
         let chosen = self.chosen.load();
-        chosen.channels.iter().map(|(name, channel)| (name.clone(), *channel)).collect()
+        chosen.channels.iter().map(|(name, (channel, _))| (name.clone(), *channel)).collect()
     }
 
     /// Whether envelopes of the channel belong to all rather than to one user.

@@ -149,9 +149,13 @@ impl Client {
         self.login.signs()
     }
 
-    /// Counts its calls here.
+    /// Counts its calls here. For a client that has just been made.
     pub(super) fn count_in(&mut self, calls: Arc<SalesforceCalls>) {
-        self.transport.stats.by_operation = calls;
+        let stats = Arc::get_mut(&mut self.transport.stats);
+        debug_assert!(stats.is_some(), "a client that others use counts already");
+        if let Some(stats) = stats {
+            stats.by_operation = calls;
+        }
     }
 
     /// Where its calls are counted.

@@ -1,5 +1,7 @@
 //! [`Org`]: the credentials of a user, read from a Salesforce org with one request for one row.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::cache::Cache;

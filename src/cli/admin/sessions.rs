@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::client::{Arguments, Client};
-use crate::cli::output::{self, Output};
 use crate::cli::Exit;
+use crate::cli::output::{self, Output};
 use crate::http::encode;
 
 /// The sessions that are asked for at once.

@@ -223,7 +223,9 @@ impl Router {
     /// A request was given to another handler. If that takes commands, delivery has completed it, and its requester is told.
     pub(in crate::router) fn complete(&self, now: Instant, pending: &Pending, routed: &Routed) {
         self.count_later(pending, routed.deliveries);
-        if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
+        if let (Some(receipt), Some(call)) = (&routed.receipt, pending.asker.call()) {
+            call.delivered(receipt.receivers);
+        } else if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
             pending.asker.push(now, notice::receipt(id, receipt.receivers, None, None).into(), OnFull::Close).ok();
         }
     }
@@ -316,15 +318,6 @@ fn kind_of(handler: &Session) -> HandlerKind {
         Role::User(_) => HandlerKind::User,
         Role::Adapter => HandlerKind::Adapter,
         Role::Service => HandlerKind::Service,
-    }
-}
-
-/// Tells the requester that a handler which takes commands has got its request: delivery has completed it.
-pub(in crate::router) fn complete(now: Instant, pending: &Pending, routed: &Routed) {
-    if let (Some(receipt), Some(call)) = (&routed.receipt, pending.asker.call()) {
-        call.delivered(receipt.receivers);
-    } else if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
-        pending.asker.push(now, notice::receipt(id, receipt.receivers, None, None).into(), OnFull::Close).ok();
     }
 }
 

@@ -245,8 +245,9 @@ impl Subscription {
     }
 
     async fn schema(&self, token: &Token, id: &str) -> Result<Option<Arc<Schema>>, Failure> {
-        let counted = CountedCall::begin(self.shared.org.get().client.calls(), SalesforceOperation::Events);
-        let asked = timeout(self.shared.org.get().config.timeout, self.shared.pubsub.load().schema(token, id)).await;
+        let org = self.shared.org.get();
+        let counted = CountedCall::begin(org.client.calls(), SalesforceOperation::Events);
+        let asked = timeout(org.config.timeout, self.shared.pubsub.load().schema(token, id)).await;
         counted.end(outcome_of(&asked));
         let json = match asked {
             Ok(Err(status)) if is_unknown(&status) => {

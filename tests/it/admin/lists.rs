@@ -40,9 +40,15 @@ async fn each_list_shows_what_is_there() {
     let [subscription] = subscriptions["items"].as_array().unwrap().as_slice() else { panic!("{subscriptions}") };
     assert_eq!((&subscription["topic"], &subscription["role"]), (&json!("*"), &json!("subscriber")));
     let requests = site.get("/v1/requests").await;
-    assert_eq!((&requests["items"][0]["requestId"], &requests["items"][0]["handler"]), (&json!("r1"), &json!("softphone")));
+    assert_eq!(
+        (&requests["items"][0]["requestId"], &requests["items"][0]["handler"]),
+        (&json!("r1"), &json!("softphone"))
+    );
     let channels = site.get("/v1/channels?channel=Queue").await;
-    assert_eq!((&channels["items"][0]["scope"], &channels["items"][0]["history"]["size"]), (&json!("shared"), &json!(5)));
+    assert_eq!(
+        (&channels["items"][0]["scope"], &channels["items"][0]["history"]["size"]),
+        (&json!("shared"), &json!(5))
+    );
     let retained = site.get("/v1/retained").await;
     assert_eq!((&retained["items"][0]["source"], &retained["items"][0]["user"]), (&json!("crm"), &json!("alice")));
     assert!(!retained.to_string().contains("canary-payload"), "{retained}");
@@ -114,7 +120,9 @@ async fn a_removed_durable_value_is_gone_after_a_restart() {
     let site = Site::with_tokens(file).await;
     let mut phone = site.broker.app_of("softphone", "alice").await;
     for subtopic in ["State", "Kept"] {
-        phone.send(envelope(&format!("Phone/Agent/{subtopic}"), json!({"id": subtopic, "retain": true, "data": 1}))).await;
+        phone
+            .send(envelope(&format!("Phone/Agent/{subtopic}"), json!({"id": subtopic, "retain": true, "data": 1})))
+            .await;
         phone.next_on("Broker/Message/Receipt").await;
     }
     let path = "/v1/retained?channel=Phone&topic=Agent&subtopic=State&user=alice";

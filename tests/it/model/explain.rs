@@ -128,7 +128,7 @@ impl World {
                 let reason = switchboard::router::Reason::Reloaded;
                 self.core.router.change_permissions(self.core.now, &self.sessions[of], permissions, reason);
             }
-            Act::SetState(of, state) => self.core.router.set_state(&self.sessions[of], state),
+            Act::SetState(of, state) => self.core.router.set_state(self.core.now, &self.sessions[of], state),
             Act::Take(by) => drop(self.core.take(&self.sessions[by])),
             Act::Pass => {
                 self.core.now += Duration::from_millis(60);

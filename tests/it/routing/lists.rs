@@ -36,7 +36,7 @@ fn sessions_have_their_state_and_their_counts() {
     let crm = core.attach("crm", Some("bob"));
     core.attach("cti", None);
     core.subscribe(&phone, "Phone/*/*");
-    core.router.set_state(&crm, State::Asleep);
+    core.router.set_state(core.now, &crm, State::Asleep);
     core.send(&core.attach("dialer", Some("alice")), &event("Phone/Call/ringing", "")).unwrap();
 
     let rows = sessions(&core, &Filter::default());

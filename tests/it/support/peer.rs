@@ -60,7 +60,14 @@ impl Peer {
         let handshake = tokio_tungstenite::client_async_with_config(request, stream, Some(config));
         let (socket, _) = within("a handshake", handshake).await.unwrap();
         let conversation = broker.conversation().clone();
-        Self { name: name.to_owned(), socket, conversation, inbox: VecDeque::new(), made: 0, close_reason: String::new() }
+        Self {
+            name: name.to_owned(),
+            socket,
+            conversation,
+            inbox: VecDeque::new(),
+            made: 0,
+            close_reason: String::new(),
+        }
     }
 
     /// Registers and gives the reply.

@@ -163,10 +163,7 @@ pub(super) async fn sessions(
     params(("id" = String, Path, description = "The session id, as the application knows it.")),
     responses((status = 200, description = "The session.", body = Session))
 )]
-pub(super) async fn session(
-    State(shared): State<Shared>,
-    Path(id): Path<String>,
-) -> Result<Answer<Session>, Problem> {
+pub(super) async fn session(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Answer<Session>, Problem> {
     let router = &shared.broker.router;
     let found = router.find_session(&id);
     let found = found.ok_or_else(|| Problem::new(Code::NotFound, "no session has this id; it may have ended"))?;

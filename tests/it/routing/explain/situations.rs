@@ -230,9 +230,9 @@ fn handlers(all: &mut Situations) {
         desk.explain("Phone/Call/Dial", "", Some(about("screenpop"))),
         "REQUEST 2.2; NOT_CHOSEN, load",
     );
-    desk.core.router.set_state(&c, State::Asleep);
-    desk.core.router.set_state(&b, State::Asleep);
-    desk.core.router.set_state(&c, State::Active);
+    desk.core.router.set_state(desk.core.now, &c, State::Asleep);
+    desk.core.router.set_state(desk.core.now, &b, State::Asleep);
+    desk.core.router.set_state(desk.core.now, &c, State::Active);
     all.add(
         "16 B's tab is frozen, C handles it",
         SCREENPOP,
@@ -311,7 +311,7 @@ fn queues(all: &mut Situations) {
     let desk = Desk::new();
     let b = desk.alice("screenpop");
     desk.core.subscribe(&b, "Phone/*/*");
-    desk.core.router.set_state(&b, State::Asleep);
+    desk.core.router.set_state(desk.core.now, &b, State::Asleep);
     all.add(
         "22 B subscribes, its tab is frozen",
         SCREENPOP,
