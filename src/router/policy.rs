@@ -86,6 +86,8 @@ pub(super) struct Earlier(Arc<Chosen>);
 #[derive(Debug)]
 struct Chosen {
     channels: HashMap<String, Channel, foldhash::fast::RandomState>,
+    /// What holds for every other channel.
+    other_channels: Channel,
     protected: Vec<Pattern>,
     /// The lengths that a subtopic of a protected triple can have.
     protected_lengths: Lengths,
@@ -258,6 +260,7 @@ impl Chosen {
     fn new(config: &Config) -> Self {
         Self {
             folds: config.channels.values().any(|channel| channel.fold_case),
+            other_channels: Channel::default(),
             channels: config.channels.iter().map(|(name, channel)| (name.clone(), *channel)).collect(),
             protected: config.protected.clone(),
             protected_lengths: Lengths::of(config.protected.iter().map(|pattern| pattern.subtopic.as_deref())),
@@ -280,8 +283,8 @@ impl Chosen {
         }
     }
 
-    fn channel(&self, name: &str) -> Channel {
-        self.channels.get(name).copied().unwrap_or_default()
+    fn channel(&self, name: &str) -> &Channel {
+        self.channels.get(name).unwrap_or(&self.other_channels)
     }
 
     fn is_protected(&self, triple: &Triple<'_>) -> bool {
