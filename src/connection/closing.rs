@@ -96,7 +96,7 @@ impl Connection {
                 }
             }
             loop {
-                let taken = taker.take(now, usize::MAX, &mut frames);
+                let Some(taken) = taker.take(now, usize::MAX, &mut frames) else { break };
                 notices.extend(queue_notices(taken.lagging, taken.dropped));
                 // The subscription of a replay has ended, so it yields nothing. Messages can follow it in the queue.
                 if taken.replay.is_none() {

@@ -158,7 +158,7 @@ pub(super) fn take_resumable(
     let mut proof_end = None;
     let (taker, room) = (session.outbox().taker(attachment), frames.len().saturating_add(most));
     loop {
-        let taken = taker.take(now, room - frames.len(), frames);
+        let Some(taken) = taker.take(now, room - frames.len(), frames) else { break };
         proof_end = proof_end.or(taken.proof_end);
         if !taken.replay_waits {
             break;

@@ -15,8 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use smallvec::SmallVec;
+use parking_lot::{Mutex, MutexGuard};
 use wire::CloseCode;
 use wire::notice::Depth;
 
@@ -108,12 +107,20 @@ pub struct Taken {
     pub lagging: Option<Depth>,
     /// How many events were dropped since the last look.
     pub dropped: u64,
-    /// When the proof of the session ends at the latest, if a reload has decided that since the last look.
+    /// When the proof of the session ends at the latest, if a reload has decided that since the last look. Until that look the
+    /// session's own task does not know it.
     pub proof_end: Option<Instant>,
     /// The next thing in the queue: the taker pulls its frames, and puts it back until it is exhausted.
     pub replay: Option<Box<Replay>>,
     /// The next thing in the queue of a resumable session is a replay: see [`Taker::take_replay`].
     pub replay_waits: bool,
+}
+
+impl Taken {
+    /// Whether the session has to be told something about its queue.
+    fn concerns_queue(&self) -> bool {
+        self.lagging.is_some() || self.dropped > 0
+    }
 }
 
 /// A session's outbound queue.
@@ -138,16 +145,14 @@ struct State {
     droppable: usize,
     /// The replays that come first: their session is not read until they are exhausted.
     first: usize,
-    dropped: u64,
-    lagging: Option<Depth>,
+    /// What the next look finds besides frames. Apart, because most often there is nothing.
+    news: Option<Box<Taken>>,
     lagging_told: Option<Instant>,
     /// Made when the queue is over half for the first time.
     holdup: Option<Box<Holdup>>,
     /// How often the queue came under half.
     reliefs: u64,
     end: Option<End>,
-    /// A reload decided that the proof of the session ends at this time, and the session's own task does not know it yet.
-    proof_end: Option<Instant>,
     /// The permissions of the session have changed, so every event is checked under the lock.
     checks: bool,
     /// The task that waits for something to take.
@@ -155,7 +160,7 @@ struct State {
     /// The same task while its peer takes nothing: only the end concerns it.
     end_waker: Option<Waker>,
     /// Publishers that wait for the queue.
-    relief: SmallVec<[Waker; 1]>,
+    relief: Vec<Waker>,
 }
 
 enum Entry {
@@ -260,52 +265,41 @@ impl Outbox {
                 entry => state.queue.push_back(entry),
             }
         }
-        let relieved = state.note_relief(now, self.limits, was_over_half).then(|| std::mem::take(&mut state.relief));
-        drop(state);
-        relieved.into_iter().flatten().for_each(Waker::wake);
+        self.relieve(now, state, was_over_half);
         dropped
     }
 
-    /// Takes up to `most` frames, oldest first, and stops at a replay.
-    pub fn take(&self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
+    /// Takes up to `most` frames, oldest first, and stops at a replay. Returns what it found besides frames: most often
+    /// nothing.
+    #[inline]
+    pub fn take(&self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Option<Box<Taken>> {
         self.take_by(0, now, most, frames)
     }
 
     /// Takes for the connection with this number.
-    #[inline]
-    fn take_by(&self, attachment: u64, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
+    fn take_by(&self, attachment: u64, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Option<Box<Taken>> {
         let mut state = self.state.lock();
-        if state.window.is_some() || state.attachment != attachment {
-            return self.take_from_window(state, attachment, now, most, frames);
+        if state.attachment != attachment {
+            return None;
         }
-        let was_over_half = state.over_half(self.limits);
-        let mut taken = Taken {
-            lagging: state.lagging.take(),
-            dropped: std::mem::take(&mut state.dropped),
-            proof_end: state.proof_end.take(),
-            replay: None,
-            replay_waits: false,
+        let was_over_half = state.holdup.is_some() && state.over_half(self.limits);
+        let taken = match state.window {
+            None => state.take_waiting(most, frames),
+            Some(_) => state.take_kept(now, self.memory.as_ref(), most, frames),
         };
-        let count = most.min(state.queue.len());
-        frames.reserve(count);
-        for _ in 0..count {
-            match state.pop() {
-                Some(Entry::Frame(frame, ..)) => frames.push(frame),
-                Some(Entry::Replay(replay)) => {
-                    taken.replay = Some(replay);
-                    break;
-                }
-                None => break,
-            }
+        if state.holdup.is_some() || !state.relief.is_empty() {
+            self.relieve(now, state, was_over_half);
         }
-        if state.queue.is_empty() && state.queue.capacity() > KEPT_CAPACITY {
-            state.queue.shrink_to(KEPT_CAPACITY);
-        }
-        // Hardly ever, and moved only then.
-        let relieved = state.note_relief(now, self.limits, was_over_half).then(|| std::mem::take(&mut state.relief));
-        drop(state);
-        relieved.into_iter().flatten().for_each(Waker::wake);
         taken
+    }
+
+    /// Notes that the queue may have become shorter, and wakes the publishers that waited for that.
+    #[cold]
+    fn relieve(&self, now: Instant, mut state: MutexGuard<'_, State>, was_over_half: bool) {
+        let is_relief = state.note_relief(now, self.limits, was_over_half);
+        let relieved = if is_relief { std::mem::take(&mut state.relief) } else { Vec::new() };
+        drop(state);
+        relieved.into_iter().for_each(Waker::wake);
     }
 
     /// Puts a replay that is not exhausted back to the front.
@@ -374,7 +368,8 @@ impl Outbox {
     /// session ends at this time, if not earlier.
     pub(super) fn set_proof_end(&self, at: Instant) {
         let mut state = self.state.lock();
-        state.proof_end = Some(state.proof_end.map_or(at, |other| other.min(at)));
+        let news = state.news();
+        news.proof_end = Some(news.proof_end.map_or(at, |other| other.min(at)));
         let wakers = [state.taker.take(), state.end_waker.take()];
         drop(state);
         wakers.into_iter().flatten().for_each(Waker::wake);
@@ -382,7 +377,7 @@ impl Outbox {
 
     /// When the proof of the session ends at the latest, if a reload has decided that since the last look.
     pub fn take_proof_end(&self) -> Option<Instant> {
-        self.state.lock().proof_end.take()
+        self.state.lock().news.as_mut().and_then(|news| news.proof_end.take())
     }
 
     /// Why the outbox ended, if it did.
@@ -471,22 +466,32 @@ impl Outbox {
     }
 
     /// Changes the state, then wakes the tasks that wait for such a change.
+    #[inline]
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.state.lock();
         let outcome = change(&mut state);
-        let ended = state.end.is_some();
-        let taker = if !state.is_empty() || ended { state.taker.take() } else { None };
-        // Hardly ever, and apart: a list made for each push took a tenth of its time.
-        let concerned = ended.then(|| state.take_concerned());
+        if state.end.is_some() {
+            wake_all(state);
+            return outcome;
+        }
+        let taker = if state.is_empty() { None } else { state.taker.take() };
         drop(state);
         if let Some(taker) = taker {
             wake(taker);
         }
-        if let Some(concerned) = concerned {
-            concerned.into_iter().for_each(Waker::wake);
-        }
         outcome
     }
+}
+
+/// Wakes all that have to learn of the end: the session's own task, and publishers that wait for it.
+#[cold]
+fn wake_all(mut state: MutexGuard<'_, State>) {
+    let taker = state.taker.take();
+    let relief = std::mem::take(&mut state.relief);
+    let end_waker = state.end_waker.take();
+    drop(state);
+    taker.into_iter().for_each(wake);
+    relief.into_iter().chain(end_waker).for_each(Waker::wake);
 }
 
 impl State {
@@ -505,34 +510,52 @@ impl State {
         if self.is_away() {
             return self.push_away(now, memory, frame, on_full, kind);
         }
-        while !self.fits(limits, frame.len()) && self.droppable > 0 {
-            self.drop_oldest();
-        }
-        if !self.fits(limits, frame.len()) {
-            if on_full == OnFull::Drop {
-                self.dropped += 1;
-            } else if !limits.refuses {
-                self.discard(End::Overflowed);
-            }
+        let len = frame.len();
+        if !self.fits(limits, len) && !self.make_room(limits, len, on_full) {
             return Err(PushError::Full);
         }
         if let Some(memory) = memory {
             frame.count_in(memory);
         }
         self.messages += 1;
-        self.bytes += frame.len();
+        self.bytes += len;
         self.droppable += usize::from(on_full == OnFull::Drop);
         self.queue.push_back(Entry::Frame(frame, on_full, kind));
-        if !self.over_half(limits) {
-            return Ok(Pressure::Relieved);
+        Ok(if self.over_half(limits) { self.note_over_half(now, limits) } else { Pressure::Relieved })
+    }
+
+    /// Drops events until another frame fits. If that does not suffice, returns `false`, and the frame is dropped too, or
+    /// the session overflows.
+    #[cold]
+    fn make_room(&mut self, limits: OutboxLimits, len: usize, on_full: OnFull) -> bool {
+        while !self.fits(limits, len) && self.droppable > 0 {
+            self.drop_oldest();
         }
+        if self.fits(limits, len) {
+            return true;
+        }
+        if on_full == OnFull::Drop {
+            self.news().dropped += 1;
+        } else if !limits.refuses {
+            self.discard(End::Overflowed);
+        }
+        false
+    }
+
+    /// Notes that the queue is over half.
+    #[cold]
+    fn note_over_half(&mut self, now: Instant, limits: OutboxLimits) -> Pressure {
         self.note_lag(now, limits);
         let holdup = self.holdup.get_or_insert_with(|| Box::new(Holdup::new(now)));
-        Ok(if holdup.holds_publishers(now) { Pressure::Over } else { Pressure::Relieved })
+        if holdup.holds_publishers(now) { Pressure::Over } else { Pressure::Relieved }
+    }
+
+    /// What the next look finds besides frames.
+    fn news(&mut self) -> &mut Taken {
+        self.news.get_or_insert_default()
     }
 
     /// Notes that the queue may have become shorter. Returns whether publishers waited for that.
-    #[inline]
     fn note_relief(&mut self, now: Instant, limits: OutboxLimits, was_over_half: bool) -> bool {
         if self.over_half(limits) {
             return false;
@@ -548,7 +571,7 @@ impl State {
         let depth = self.depth(limits);
         let told_lately = self.lagging_told.is_some_and(|told| now.saturating_duration_since(told) < LAGGING_EVERY);
         if lags(depth) && !told_lately {
-            self.lagging = Some(depth);
+            self.news().lagging = Some(depth);
             self.lagging_told = Some(now);
         }
     }
@@ -565,25 +588,56 @@ impl State {
         if let Some(entry) = self.queue.remove(first + oldest) {
             let is_counted = !self.is_away();
             self.forget(&entry, is_counted);
-            self.dropped += 1;
+            self.news().dropped += 1;
         }
     }
 
-    fn pop(&mut self) -> Option<Entry> {
-        let entry = self.queue.pop_front()?;
-        self.uncount(&entry);
-        Some(entry)
+    /// Takes up to `most` frames, and stops at a replay.
+    #[inline]
+    fn take_waiting(&mut self, most: usize, frames: &mut Vec<Frame>) -> Option<Box<Taken>> {
+        let mut taken = self.news.take();
+        let count = most.min(self.queue.len());
+        frames.reserve(count);
+        for _ in 0..count {
+            match self.queue.pop_front() {
+                Some(Entry::Frame(frame, on_full, _)) => {
+                    self.uncount_frame(frame.len(), on_full);
+                    frames.push(frame);
+                }
+                Some(Entry::Replay(replay)) => {
+                    self.first -= usize::from(replay.comes_first());
+                    taken.get_or_insert_default().replay = Some(replay);
+                    break;
+                }
+                None => break,
+            }
+        }
+        if self.queue.capacity() > KEPT_CAPACITY {
+            self.give_memory_back();
+        }
+        taken
+    }
+
+    /// Gives memory back if the queue is empty.
+    #[cold]
+    fn give_memory_back(&mut self) {
+        if self.queue.is_empty() {
+            self.queue.shrink_to(KEPT_CAPACITY);
+        }
     }
 
     fn uncount(&mut self, entry: &Entry) {
         match entry {
-            Entry::Frame(frame, on_full, _) => {
-                self.messages -= 1;
-                self.bytes -= frame.len();
-                self.droppable -= usize::from(*on_full == OnFull::Drop);
-            }
+            Entry::Frame(frame, on_full, _) => self.uncount_frame(frame.len(), *on_full),
             Entry::Replay(replay) => self.first -= usize::from(replay.comes_first()),
         }
+    }
+
+    #[inline]
+    fn uncount_frame(&mut self, len: usize, on_full: OnFull) {
+        self.messages -= 1;
+        self.bytes -= len;
+        self.droppable -= usize::from(on_full == OnFull::Drop);
     }
 
     /// Drops the queue at once: the peer reads nothing, and the memory is needed for others.
@@ -594,13 +648,6 @@ impl State {
         (self.messages, self.bytes, self.droppable, self.first) = (0, 0, 0, 0);
     }
 
-    /// The tasks that have to learn of the end: the session's own, and publishers that wait for it.
-    fn take_concerned(&mut self) -> SmallVec<[Waker; 1]> {
-        let mut concerned = std::mem::take(&mut self.relief);
-        concerned.extend(self.end_waker.take());
-        concerned
-    }
-
     fn wake_at_relief(&mut self, cx: &Context<'_>) {
         if !self.relief.iter().any(|waker| waker.will_wake(cx.waker())) {
             self.relief.push(cx.waker().clone());
@@ -608,7 +655,11 @@ impl State {
     }
 
     fn is_empty(&self) -> bool {
-        self.queue.len() == self.kept && self.lagging.is_none() && self.dropped == 0
+        self.queue.len() == self.kept && self.news.as_ref().is_none_or(|news| !news.concerns_queue())
+    }
+
+    fn has_proof_end(&self) -> bool {
+        self.news.as_ref().is_some_and(|news| news.proof_end.is_some())
     }
 
     fn is_relieved_since(&self, limits: OutboxLimits, reliefs: u64) -> bool {

@@ -9,13 +9,16 @@
 //! | up to `numbered` | An earlier connection has taken them. They are taken again, with the numbers that they had. |
 //! | up to `kept + uncounted` | They waited while the session was away. They do not count against the bounds of the queue. |
 //! | the others | They wait, as in any other outbox. |
+//!
+//! What is kept for all sessions is counted together, which would cost a message to many sessions much. So a window takes
+//! on credit: the last `unsettled` of the kept entries are counted when the credit is used up, or earlier if somebody has to
+//! know. Most have been acknowledged by then, and are never counted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use parking_lot::MutexGuard;
 use wire::notice;
 
 use super::{End, Entry, Kind, OnFull, Outbox, Pressure, PushError, State, Taken};
@@ -29,20 +32,24 @@ const NOBODY: u64 = u64::MAX;
 /// What a resumable session keeps.
 pub(in crate::router) struct Window {
     kept: Arc<Kept>,
-    /// The number of the session, by which it is counted.
-    session: u64,
     /// How many messages precede the first entry of the queue: they were acknowledged or dropped.
     floor: u64,
-    /// How many messages the session was sent.
-    sent: u64,
+    /// How many of those the session was not sent.
+    lost: u64,
     /// The number of messages that was acknowledged last.
     acknowledged: u64,
-    /// Entries at the beginning of the queue that have been sent before.
+    /// Entries at the beginning of the queue that have been sent before, if those are more than the kept ones.
     numbered: usize,
     /// Entries after the kept ones that do not count against the bounds of the queue.
     uncounted: usize,
-    /// Bytes of the text of the kept and the uncounted entries.
+    /// Bytes of the text of the kept and the uncounted entries, without the unsettled ones.
     bytes: usize,
+    /// The last of the kept entries, which were taken on credit and are not counted yet.
+    unsettled: usize,
+    /// The memory for which more can be taken on credit; 0 unless the next entry is one that waits as in any other outbox.
+    credit: usize,
+    /// The whole of the credit.
+    lent: usize,
     is_away: bool,
 }
 
@@ -65,8 +72,26 @@ pub(in crate::router) enum Shed {
 }
 
 impl Window {
-    pub(in crate::router) fn new(kept: Arc<Kept>, session: u64) -> Self {
-        Self { kept, session, floor: 0, sent: 0, acknowledged: 0, numbered: 0, uncounted: 0, bytes: 0, is_away: false }
+    pub(in crate::router) fn new(kept: Arc<Kept>) -> Self {
+        kept.open_window();
+        Self {
+            kept,
+            floor: 0,
+            lost: 0,
+            acknowledged: 0,
+            numbered: 0,
+            uncounted: 0,
+            bytes: 0,
+            unsettled: 0,
+            credit: 0,
+            lent: 0,
+            is_away: false,
+        }
+    }
+
+    /// How many messages the session was sent, if this number of entries is kept.
+    fn sent(&self, kept: usize) -> u64 {
+        self.floor + kept as u64 - self.lost
     }
 
     fn is_over(&self, entries: usize, bytes: usize) -> bool {
@@ -75,9 +100,29 @@ impl Window {
     }
 }
 
+impl Drop for Window {
+    fn drop(&mut self) {
+        self.kept.close_window(self.lent);
+    }
+}
+
 fn bytes_of(entry: &Entry) -> usize {
     match entry {
         Entry::Frame(frame, ..) => frame.len(),
+        Entry::Replay(_) => 0,
+    }
+}
+
+fn memory_of(entry: &Entry) -> usize {
+    match entry {
+        Entry::Frame(frame, ..) => frame.memory_bytes(),
+        Entry::Replay(_) => 0,
+    }
+}
+
+fn keep(entry: &Entry) -> usize {
+    match entry {
+        Entry::Frame(frame, ..) => frame.keep(),
         Entry::Replay(_) => 0,
     }
 }
@@ -98,27 +143,6 @@ fn is_droppable(entry: &Entry) -> bool {
 }
 
 impl Outbox {
-    /// Takes for the connection with this number from the outbox of a resumable session, if it is that connection's.
-    #[inline(never)]
-    pub(super) fn take_from_window(
-        &self,
-        mut state: MutexGuard<'_, State>,
-        attachment: u64,
-        now: Instant,
-        most: usize,
-        frames: &mut Vec<Frame>,
-    ) -> Taken {
-        if state.attachment != attachment {
-            return Taken::default();
-        }
-        let was_over_half = state.over_half(self.limits);
-        let taken = state.take_kept(now, self.memory.as_ref(), most, frames);
-        let relieved = state.note_relief(now, self.limits, was_over_half).then(|| std::mem::take(&mut state.relief));
-        drop(state);
-        relieved.into_iter().flatten().for_each(Waker::wake);
-        taken
-    }
-
     /// Keeps what is taken by the connection with this number.
     pub(in crate::router) fn keep_sent(&self, window: Window, attachment: u64) {
         let mut state = self.state.lock();
@@ -180,6 +204,11 @@ impl Outbox {
         self.state.lock().kept_bytes()
     }
 
+    /// Counts all that is kept.
+    pub(in crate::router) fn settle(&self) {
+        self.state.lock().settle();
+    }
+
     /// Drops the oldest messages that were sent, of at least this number of bytes. A session that is away and has only what
     /// waits for it overflows.
     pub(in crate::router) fn shed(&self, bytes: usize) -> Shed {
@@ -194,7 +223,7 @@ impl State {
 
     /// The entries that have numbers: a change of rights does not concern them.
     pub(super) fn numbered(&self) -> usize {
-        self.window.as_ref().map_or(0, |window| window.numbered)
+        self.window.as_ref().map_or(0, |window| window.numbered.max(self.kept))
     }
 
     /// The first entry that counts against the bounds of the queue.
@@ -213,7 +242,7 @@ impl State {
             Some(window) if !is_counted => {
                 window.uncounted -= 1;
                 window.bytes -= bytes_of(entry);
-                window.kept.subtract(window.session, 1, release(entry));
+                window.kept.subtract(1, release(entry));
                 self.droppable -= usize::from(window.is_away && is_droppable(entry));
                 self.first -= usize::from(comes_first(entry));
             }
@@ -221,23 +250,73 @@ impl State {
         }
     }
 
-    /// Takes up to `most` frames: first those that are sent again, then notices about the queue, then what waits.
+    /// Takes up to `most` frames, which are kept until they are acknowledged, and stops at a replay.
+    #[inline]
     pub(super) fn take_kept(
         &mut self,
         now: Instant,
         memory: Option<&Arc<FrameMemory>>,
         most: usize,
         frames: &mut Vec<Frame>,
-    ) -> Taken {
-        let room = frames.len().saturating_add(most);
-        if self.kept < self.numbered() || self.lagging.is_some() || self.dropped > 0 {
-            self.take_first(now, memory, room, frames);
+    ) -> Option<Box<Taken>> {
+        let most = most - self.take_on_credit(most, frames);
+        if self.news.is_none() && (most == 0 || self.queue.len() == self.kept) {
+            return None;
         }
-        let Self { queue, kept, window: Some(window), messages, bytes, droppable, proof_end, .. } = self else {
-            return Taken::default();
+        self.take_and_count(now, memory, most, frames)
+    }
+
+    /// Takes up to `most` frames that need not be counted yet. Returns how many.
+    #[inline]
+    fn take_on_credit(&mut self, most: usize, frames: &mut Vec<Frame>) -> usize {
+        let Self { queue, kept, window: Some(window), news: None, messages, bytes, droppable, .. } = self else {
+            return 0;
+        };
+        let mut taken = 0;
+        while taken < most
+            && let Some(Entry::Frame(frame, on_full, _)) = queue.get(*kept)
+            && let Some(credit) = window.credit.checked_sub(frame.memory_bytes() + ENTRY_BYTES)
+        {
+            window.credit = credit;
+            *messages -= 1;
+            *bytes -= frame.len();
+            *droppable -= usize::from(*on_full == OnFull::Drop);
+            frames.push(frame.clone());
+            *kept += 1;
+            taken += 1;
+        }
+        window.unsettled += taken;
+        taken
+    }
+
+    /// Takes up to `most` frames: first those that are sent again, then notices about the queue, then what waits.
+    #[cold]
+    fn take_and_count(
+        &mut self,
+        now: Instant,
+        memory: Option<&Arc<FrameMemory>>,
+        most: usize,
+        frames: &mut Vec<Frame>,
+    ) -> Option<Box<Taken>> {
+        let room = frames.len().saturating_add(most);
+        if self.renew_credit() {
+            let taken = self.take_on_credit(most, frames);
+            if taken == most || self.queue.len() == self.kept {
+                return None;
+            }
+        }
+        self.settle();
+        self.take_again(room, frames);
+        if frames.len() < room {
+            self.take_notices(now, memory, frames);
+        }
+        let proof_end = self.news.as_mut().and_then(|news| news.proof_end.take());
+        self.news.take_if(|news| !news.concerns_queue());
+        let mut taken = proof_end.map(|at| Box::new(Taken { proof_end: Some(at), ..Taken::default() }));
+        let Self { queue, kept, window: Some(window), messages, bytes, droppable, .. } = self else {
+            return taken;
         };
         let (mut entries, mut memory) = (0, 0);
-        let mut taken = Taken { proof_end: proof_end.take(), ..Taken::default() };
         while frames.len() < room && *kept >= window.numbered {
             match queue.get(*kept) {
                 Some(Entry::Frame(frame, on_full, _)) => {
@@ -254,32 +333,59 @@ impl State {
                     }
                     frames.push(frame.clone());
                     *kept += 1;
-                    window.numbered = *kept;
-                    window.sent += 1;
                 }
                 Some(Entry::Replay(_)) => {
-                    taken.replay_waits = true;
+                    taken.get_or_insert_default().replay_waits = true;
                     break;
                 }
                 None => break,
             }
         }
-        if entries > 0 {
-            window.kept.add(now, window.session, entries, memory);
-            if window.is_over(*kept, window.bytes) {
-                self.keep_bounds();
-            }
+        window.kept.add(entries, memory);
+        if entries > 0 && window.is_over(*kept, window.bytes) {
+            self.keep_bounds();
         }
+        self.take_credit(now);
         taken
     }
 
-    /// Takes what precedes everything that waits: what is sent again, then notices about the queue.
-    #[cold]
-    fn take_first(&mut self, now: Instant, memory: Option<&Arc<FrameMemory>>, room: usize, frames: &mut Vec<Frame>) {
-        self.take_again(room, frames);
-        if frames.len() < room && (self.lagging.is_some() || self.dropped > 0) {
-            self.take_notices(now, memory, frames);
+    /// Renews the credit if most of what was taken on it has been acknowledged.
+    fn renew_credit(&mut self) -> bool {
+        let Self { queue, kept, window: Some(window), news: None, .. } = self else { return false };
+        let unsettled = queue.iter().skip(*kept - window.unsettled).take(window.unsettled);
+        let used: usize = unsettled.map(|entry| memory_of(entry) + ENTRY_BYTES).sum();
+        let is_little = used <= window.lent / 2;
+        if is_little {
+            window.credit = window.lent - used;
         }
+        is_little
+    }
+
+    /// Counts what was taken on credit, and gives the credit back.
+    pub(super) fn settle(&mut self) {
+        let Self { queue, kept, window: Some(window), .. } = self else { return };
+        window.numbered = window.numbered.max(*kept);
+        let mut memory = 0;
+        for entry in queue.iter().skip(*kept - window.unsettled).take(window.unsettled) {
+            window.bytes += bytes_of(entry);
+            memory += keep(entry);
+        }
+        window.kept.add(window.unsettled, memory);
+        window.kept.take_back(window.lent);
+        (window.unsettled, window.credit, window.lent) = (0, 0, 0);
+    }
+
+    /// Takes up credit for what is taken next. While it lasts, the session keeps its own bounds: an entry takes up at least
+    /// its text, and [`ENTRY_BYTES`].
+    fn take_credit(&mut self, now: Instant) {
+        let Self { kept, window: Some(window), .. } = self else { return };
+        if window.uncounted == 0 && window.numbered <= *kept {
+            let (messages_max, bytes_max) = window.kept.session_max();
+            let messages = messages_max.saturating_sub(*kept).saturating_mul(ENTRY_BYTES);
+            window.lent = window.kept.lend(messages.min(bytes_max.saturating_sub(window.bytes)));
+            window.credit = window.lent;
+        }
+        window.kept.look(now);
     }
 
     /// Takes what an earlier connection has taken before.
@@ -291,17 +397,14 @@ impl State {
             }
             *kept += 1;
             window.uncounted -= 1;
-            window.sent += 1;
         }
     }
 
     /// Sends notices about the queue before what waits in it. They are messages of the session like any other.
     fn take_notices(&mut self, now: Instant, memory: Option<&Arc<FrameMemory>>, frames: &mut Vec<Frame>) {
-        if self.kept < self.numbered() {
-            return;
-        }
-        let lagging = self.lagging.take().map(notice::lagging);
-        let dropped = (self.dropped > 0).then(|| notice::dropped(std::mem::take(&mut self.dropped)));
+        let Some(news) = self.news.as_mut().filter(|news| news.concerns_queue()) else { return };
+        let lagging = news.lagging.take().map(notice::lagging);
+        let dropped = Some(std::mem::take(&mut news.dropped)).filter(|dropped| *dropped > 0).map(notice::dropped);
         let notices: Vec<Frame> = lagging.into_iter().chain(dropped).map(Frame::from).collect();
         self.keep(now, memory, &notices);
         frames.extend(notices);
@@ -322,9 +425,8 @@ impl State {
         }
         queue.append(&mut waiting);
         *kept += taken.len();
-        window.numbered = *kept;
-        window.sent += taken.len() as u64;
-        window.kept.add(now, window.session, taken.len(), kept_memory);
+        window.kept.add(taken.len(), kept_memory);
+        window.kept.look(now);
         self.keep_bounds();
     }
 
@@ -353,31 +455,38 @@ impl State {
         if self.end.is_some() {
             return;
         }
+        self.settle();
         self.keep(now, memory, pulled);
         let (Some(window), Some(rest)) = (&mut self.window, rest) else { return };
         self.first += usize::from(rest.comes_first());
         self.queue.insert(self.kept, Entry::Replay(rest));
         if window.uncounted > 0 {
             window.uncounted += 1;
-            window.kept.add(now, window.session, 1, 0);
+            window.kept.add(1, 0);
         }
     }
 
     /// Drops the oldest entries, which have been sent.
     fn drop_first(&mut self, count: usize) {
         let Self { queue, kept, window: Some(window), .. } = self else { return };
+        let counted = count.min(*kept + window.uncounted - window.unsettled);
         let mut memory = 0;
-        // A few at a time, for which `drain` would take longer.
-        for _ in 0..count {
+        for _ in 0..counted {
             let Some(entry) = queue.pop_front() else { break };
             window.bytes -= bytes_of(&entry);
             memory += release(&entry);
         }
-        window.uncounted -= count.saturating_sub(*kept);
+        if counted > 0 {
+            window.kept.subtract(counted, memory);
+        }
+        drop(queue.drain(..(count - counted).min(queue.len())));
+        let unsent = count.saturating_sub(*kept);
+        window.unsettled -= count - counted;
+        window.uncounted -= unsent;
+        window.lost += unsent as u64;
         *kept = kept.saturating_sub(count);
-        window.numbered -= count;
+        window.numbered = window.numbered.saturating_sub(count);
         window.floor += count as u64;
-        window.kept.subtract(window.session, count, memory);
     }
 
     /// Drops the oldest messages that were sent, until what is kept is within its bounds.
@@ -415,6 +524,7 @@ impl State {
     }
 
     fn go_away(&mut self, now: Instant) {
+        self.settle();
         let counted_from = self.counted_from();
         let Self { queue, kept, window: Some(window), .. } = self else { return };
         let mut memory = 0;
@@ -424,11 +534,15 @@ impl State {
                 memory += frame.keep();
             }
         }
-        window.kept.add(now, window.session, queue.len() - counted_from, memory);
+        window.kept.add(queue.len() - counted_from, memory);
+        window.kept.look(now);
         window.uncounted = queue.len() - *kept;
         window.is_away = true;
         self.droppable = queue.iter().skip(window.numbered).filter(|entry| is_droppable(entry)).count();
-        (self.messages, self.bytes, self.lagging, self.holdup) = (0, 0, None, None);
+        (self.messages, self.bytes, self.holdup) = (0, 0, None);
+        if let Some(news) = &mut self.news {
+            news.lagging = None;
+        }
         self.reliefs += 1;
     }
 
@@ -456,7 +570,7 @@ impl State {
         }
         if over(self) {
             match on_full {
-                OnFull::Drop => self.dropped += 1,
+                OnFull::Drop => self.news().dropped += 1,
                 OnFull::Close => self.discard(End::Overflowed),
             }
             return Err(PushError::Full);
@@ -467,7 +581,8 @@ impl State {
         if let Some(window) = &mut self.window {
             window.uncounted += 1;
             window.bytes += len;
-            window.kept.add(now, window.session, 1, frame.keep());
+            window.kept.add(1, frame.keep());
+            window.kept.look(now);
         }
         self.droppable += usize::from(on_full == OnFull::Drop);
         self.queue.push_back(Entry::Frame(frame, on_full, kind));
@@ -476,7 +591,7 @@ impl State {
 
     fn check_resume(&self, received: u64) -> Result<(), Unresumable> {
         match &self.window {
-            Some(window) if received > window.sent => Err(Unresumable::Ahead),
+            Some(window) if received > window.sent(self.kept) => Err(Unresumable::Ahead),
             Some(window) if received < window.floor => Err(Unresumable::TooFar),
             Some(_) => Ok(()),
             None => Err(Unresumable::TooFar),
@@ -485,9 +600,10 @@ impl State {
 
     fn resume(&mut self, received: u64) -> Result<u64, Unresumable> {
         self.check_resume(received)?;
+        self.settle();
         self.acknowledge(received);
         let Some(window) = &mut self.window else { return Err(Unresumable::TooFar) };
-        window.sent = received;
+        window.lost = 0;
         window.acknowledged = window.acknowledged.max(received);
         window.uncounted += self.kept;
         self.kept = 0;
@@ -500,23 +616,25 @@ impl State {
     /// The client has received this number of messages. Returns whether that can be.
     pub(super) fn acknowledge(&mut self, received: u64) -> bool {
         let Some(window) = &mut self.window else { return false };
-        if received < window.acknowledged || received > window.sent {
+        if received < window.acknowledged || received > window.sent(self.kept) {
             return false;
         }
         window.acknowledged = received;
         let count = usize::try_from(received.saturating_sub(window.floor)).unwrap_or(usize::MAX);
         self.drop_first(count.min(self.kept));
-        if self.queue.is_empty() && self.queue.capacity() > super::KEPT_CAPACITY {
-            self.queue.shrink_to(super::KEPT_CAPACITY);
+        if self.queue.capacity() > super::KEPT_CAPACITY {
+            self.give_memory_back();
         }
         true
     }
 
-    fn kept_bytes(&self) -> usize {
+    fn kept_bytes(&mut self) -> usize {
+        self.settle();
         self.window.as_ref().map_or(0, |window| window.bytes + (self.kept + window.uncounted) * ENTRY_BYTES)
     }
 
     fn shed(&mut self, bytes: usize) -> Shed {
+        self.settle();
         let Some(window) = &self.window else { return Shed::Nothing };
         let first = if window.is_away { window.numbered } else { self.kept };
         if first == 0 {
@@ -539,9 +657,9 @@ impl State {
     /// Keeps nothing any more, because the session ends. What was sent is dropped; what waits can still be taken.
     pub(super) fn close_window(&mut self) {
         let Some(window) = self.window.take() else { return };
-        let kept_entries = self.kept + window.uncounted;
-        let memory = self.queue.iter().take(kept_entries).map(release).sum();
-        window.kept.subtract(window.session, kept_entries, memory);
+        let counted = self.kept + window.uncounted - window.unsettled;
+        let memory = self.queue.iter().take(counted).map(release).sum();
+        window.kept.subtract(counted, memory);
         self.queue.drain(..self.kept);
         self.kept = 0;
         let frames = || self.queue.iter().filter(|entry| matches!(entry, Entry::Frame(..)));
