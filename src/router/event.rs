@@ -10,7 +10,7 @@ use wire::{Envelope, ErrorCode, Field, Refusal, Splice, check_name};
 use crate::router::commit::To;
 use crate::router::decide::Facts;
 use crate::router::deliver::Traced;
-use crate::router::history::{Position, Published};
+use crate::router::history::{Kept, Position};
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Audience, Matches, Subscription};
 use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
@@ -49,30 +49,31 @@ impl<'e> Forms<'e> {
     }
 
     /// The form for a receiver. On a shared channel everyone sees the user, elsewhere services and observers do.
+    #[inline]
     fn for_receiver(&mut self, subscription: &Subscription) -> Frame {
-        match self.scope {
-            Scope::User(user) if subscription.sees_user() => self.attributed(user),
-            Scope::User(_) | Scope::Shared(None) => self.plain(),
-            Scope::Shared(Some(user)) => self.attributed(user),
+        let user = match self.scope {
+            Scope::User(user) if subscription.sees_user() => Some(user),
+            Scope::User(_) | Scope::Shared(None) => None,
+            Scope::Shared(user) => user,
+        };
+        let form = if user.is_some() { &self.attributed } else { &self.plain };
+        match form {
+            Some(frame) => frame.clone(),
+            None => self.make(user),
         }
     }
 
-    fn plain(&mut self) -> Frame {
-        if let Some(frame) = &self.plain {
-            return frame.clone();
-        }
-        let frame = Frame::from(self.splice());
-        self.plain = Some(frame.clone());
-        frame
-    }
-
-    fn attributed(&mut self, user: &str) -> Frame {
-        if let Some(frame) = &self.attributed {
-            return frame.clone();
-        }
-        let frame = Frame::from(self.splice().string("user", user));
-        self.attributed = Some(frame.clone());
-        frame
+    /// Makes the form without `user`, or the one with it.
+    #[cold]
+    fn make(&mut self, user: Option<&str>) -> Frame {
+        let splice = self.splice();
+        let (splice, is_plain) = match user {
+            None => (splice, true),
+            Some(user) => (splice.string("user", user), false),
+        };
+        let frame = Frame::from(splice);
+        let form = if is_plain { &mut self.plain } else { &mut self.attributed };
+        form.insert(frame).clone()
     }
 
     /// The text of what is kept, without mark and place.
@@ -144,14 +145,16 @@ impl Router {
         facts: &Facts<'_>,
     ) -> Result<Routed, Refusal> {
         let logged = if facts.history { self.publish_logged(now, sender, envelope, scope, facts)? } else { None };
-        let (delivery, exact, kept) = match logged {
-            Some(Published { delivery, exact, kept }) => (delivery, exact, Some(kept)),
+        let published = match logged {
+            Some(published) => published,
+            None if envelope.retain() => self.publish_retained(now, sender, envelope, scope, facts)?,
             None => {
-                let (delivery, exact) = self.publish_unlogged(now, sender, envelope, scope, matches, facts)?;
-                (delivery, exact, None)
+                let mut forms = Forms::new(envelope, &sender.source, scope);
+                let delivered = self.give_to_all(now, sender, matches, &mut forms, facts);
+                Published { delivered, exact: matches.exact, kept: None }
             }
         };
-        let Delivery { receivers, pressed, .. } = delivery;
+        let Published { delivered: Delivered { receivers, pressed }, exact, kept } = published;
         let hint = match envelope.id() {
             Some(_) if !exact => self.hint(now, sender, envelope, scope, receivers),
             _ => None,
@@ -159,26 +162,23 @@ impl Router {
         Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), pressed, ..Routed::default() })
     }
 
-    /// Publishes an event on a channel without history. Returns, too, whether a pattern of the sender's own scope names
-    /// exactly its triple.
-    fn publish_unlogged(
+    /// Publishes an event on a channel without history, and keeps it as the last value.
+    #[cold]
+    fn publish_retained(
         &self,
         now: Instant,
         sender: &Arc<Session>,
         envelope: &Envelope<'_>,
         scope: Scope<'_>,
-        matches: &Matches,
         facts: &Facts<'_>,
-    ) -> Result<(Delivery, bool), Refusal> {
+    ) -> Result<Published, Refusal> {
         let mut forms = Forms::new(envelope, &sender.source, scope);
-        if !envelope.retain() {
-            return Ok((self.give_to_all(now, sender, matches, &mut forms, facts), matches.exact));
-        }
         // Held over the pushes: the value that is kept at last is the one that is delivered last.
         let _order = self.retained.order(&facts.canonical);
         let (frame, look_up) = ((forms.retained(), None), || self.subscribers(facts, scope));
         let matches = self.retained.keep(&self.policy, sender, envelope, scope, facts, frame, look_up)?;
-        Ok((self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact))
+        let delivered = self.give_to_all(now, sender, &matches, &mut forms, facts);
+        Ok(Published { delivered, exact: matches.exact, kept: None })
     }
 
     /// Publishes what an adapter received from outside: for `user`, or for every user there is and the services. It is an
@@ -227,8 +227,8 @@ impl Router {
             true => self.publish_logged(now, adapter, envelope, scope, facts)?,
             false => None,
         };
-        let (delivery, kept) = match logged {
-            Some(Published { delivery, kept, .. }) => (delivery, Some(kept)),
+        let (delivered, kept) = match logged {
+            Some(Published { delivered, kept, .. }) => (delivered, kept),
             None if facts.history && is_for_all => {
                 (self.announce_to_logs(now, adapter, envelope, facts, committed), None)
             }
@@ -238,7 +238,7 @@ impl Router {
                 (self.give_to_all(now, adapter, &matches, &mut forms, facts), None)
             }
         };
-        let Delivery { receivers, pressed, .. } = delivery;
+        let Delivered { receivers, pressed } = delivered;
         let routed = Routed { receipt: Some(Receipt { receivers, hint: None, kept }), pressed, ..Routed::default() };
         if tracing::enabled!(tracing::Level::TRACE) {
             Traced::EVENT.log(adapter, envelope, Ok(&routed));
@@ -254,15 +254,16 @@ impl Router {
         matches: &Matches,
         forms: &mut Forms<'_>,
         facts: &Facts<'_>,
-    ) -> Delivery {
+    ) -> Delivered {
         // On a channel that folds, patterns that differ in letter case only are one key.
         let twice = matches.len() > 1 || facts.folded || matches.iter().any(Receivers::has_special);
         let mut delivery = Delivery::new(now, facts.on_full, twice);
         self.give_to_each(sender, matches, forms, &mut delivery);
-        delivery
+        delivery.delivered
     }
 
     /// Pushes an event to every receiver of some lists that does not have it yet.
+    #[inline]
     pub(super) fn give_to_each(
         &self,
         sender: &Arc<Session>,
@@ -345,19 +346,30 @@ pub(super) struct Delivery {
     /// The sessions that have it already, and with `false` those whose queue does not take it. Kept only if a session may be
     /// in the lists twice.
     seen: Option<HashMap<u64, bool, foldhash::fast::RandomState>>,
+    pub(super) delivered: Delivered,
+}
+
+/// What became of an event.
+#[derive(Default)]
+pub(super) struct Delivered {
     /// The receivers that the sender may know of.
     pub(super) receivers: usize,
-    pressed: Vec<Arc<Session>>,
+    /// The receivers whose queues are over half now.
+    pub(super) pressed: Vec<Arc<Session>>,
+}
+
+/// An event that was published.
+pub(super) struct Published {
+    pub(super) delivered: Delivered,
+    /// A pattern of the sender's own scope names exactly its triple.
+    pub(super) exact: bool,
+    /// Its place in a log, if its channel has history.
+    pub(super) kept: Option<Box<Kept>>,
 }
 
 impl Delivery {
-    /// The delivery of an event that was delivered before, to this number of receivers.
-    pub(super) fn before(now: Instant, receivers: usize) -> Self {
-        Self { receivers, ..Self::new(now, OnFull::Close, false) }
-    }
-
     pub(super) fn new(now: Instant, on_full: OnFull, twice: bool) -> Self {
-        Self { now, on_full, seen: twice.then(HashMap::default), receivers: 0, pressed: Vec::new() }
+        Self { now, on_full, seen: twice.then(HashMap::default), delivered: Delivered::default() }
     }
 
     /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending, or may
@@ -382,9 +394,9 @@ impl Delivery {
             },
             Err(error) => return self.not_pushed(session, error),
         };
-        self.receivers += usize::from(is_counted(subscription, forms.scope));
+        self.delivered.receivers += usize::from(is_counted(subscription, forms.scope));
         if pressure == Pressure::Over {
-            self.pressed.push(Arc::clone(session));
+            self.delivered.pressed.push(Arc::clone(session));
         }
         true
     }

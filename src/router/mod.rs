@@ -211,7 +211,7 @@ pub struct Receipt {
     /// What the sender may have meant instead.
     pub hint: Option<String>,
     /// Its place in a log, if its channel has history.
-    pub kept: Option<Kept>,
+    pub kept: Option<Box<Kept>>,
 }
 
 impl Receipt {

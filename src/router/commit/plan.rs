@@ -94,7 +94,7 @@ impl Router {
                 self.announced(now, &event.sender, &envelope, user.as_deref(), &facts, None)
             }
             (Planned::Duplicate(First { position, receivers }), _) => {
-                let kept = Some(Kept { position: position.clone(), is_duplicate: true });
+                let kept = Some(Box::new(Kept { position: position.clone(), is_duplicate: true }));
                 let receipt = Some(Receipt { receivers: *receivers, hint: None, kept });
                 Ok(Routed { receipt, ..Routed::default() })
             }
