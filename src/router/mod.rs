@@ -45,6 +45,8 @@ mod decide;
 mod deliver;
 mod end;
 mod event;
+mod fan_out;
+mod forms;
 mod frames;
 mod hint;
 mod history;

@@ -9,7 +9,7 @@ use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode, notice};
 use super::{To, Uncommitted};
 use crate::router::access;
 use crate::router::decide::Facts;
-use crate::router::event::Forms;
+use crate::router::forms::Forms;
 use crate::router::history::{First, IdName, Kept, LogName, Position};
 use crate::router::outbox::OnFull;
 use crate::router::retained;

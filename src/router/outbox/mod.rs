@@ -6,31 +6,33 @@
 //!
 //! The outbox of a resumable session keeps what was taken until the client acknowledges it (`window`). Then the queue begins
 //! with what was taken, and only one connection may take: a later one replaces it (`taker`).
+//!
+//! `push` is how frames enter, `take` how they leave, `relief` is how publishers wait, `end` how an outbox ends.
 
+mod end;
+mod push;
+mod relief;
+mod take;
 mod taker;
 mod window;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::task::Waker;
+use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
-use wire::CloseCode;
 use wire::notice::Depth;
 
 use crate::router::pressure::Holdup;
 use crate::router::replay::Replay;
 use crate::router::wake::wake;
 use crate::websocket::{Frame, FrameMemory};
+pub use end::End;
+pub use push::{Pressure, PushError};
+pub use take::Taken;
 pub use taker::Taker;
 pub(super) use window::{Shed, Unresumable, Window};
-
-/// How often a session is warned that it lags (docs/protocol.md, Pressure).
-const LAGGING_EVERY: Duration = Duration::from_secs(1);
-
-/// A queue that was once longer than this gives its memory back when it is empty.
-const KEPT_CAPACITY: usize = 32;
 
 /// The bounds of an outbound queue.
 #[derive(Clone, Copy, Debug)]
@@ -61,66 +63,6 @@ pub(super) enum Kind {
     Request,
     /// A reply, an answer to a command, or a notice, which need no right.
     Other,
-}
-
-/// Whether publishers should wait for a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pressure {
-    /// The queue is under half, or publishers no longer wait for it.
-    Relieved,
-    /// The queue is over half.
-    Over,
-}
-
-/// Why a frame was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PushError {
-    /// The session has ended, or is ending.
-    Closed,
-    /// The queue has no room for this frame.
-    Full,
-    /// The session may not receive it.
-    Forbidden,
-    /// The permissions of the session have changed, so the frame has to be checked again.
-    Unchecked,
-}
-
-/// Why an outbox takes no more frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The session was detached. What waits can still be taken.
-    Detached,
-    /// The queue overflowed, and was dropped.
-    Overflowed,
-    /// All queues together used too much memory, and this one was the longest. It was dropped.
-    Longest,
-    /// The broker closes the session, with this code and these words.
-    Close(CloseCode, &'static str),
-    /// Another connection takes what waits for the session. Only the connection that it replaces is told so.
-    Replaced,
-}
-
-/// What [`Outbox::take`] found besides frames.
-#[derive(Default)]
-pub struct Taken {
-    /// The queue was over three quarters full.
-    pub lagging: Option<Depth>,
-    /// How many events were dropped since the last look.
-    pub dropped: u64,
-    /// When the proof of the session ends at the latest, if a reload has decided that since the last look. Until that look the
-    /// session's own task does not know it.
-    pub proof_end: Option<Instant>,
-    /// The next thing in the queue: the taker pulls its frames, and puts it back until it is exhausted.
-    pub replay: Option<Box<Replay>>,
-    /// The next thing in the queue of a resumable session is a replay: see [`Taker::take_replay`].
-    pub replay_waits: bool,
-}
-
-impl Taken {
-    /// Whether the session has to be told something about its queue.
-    fn concerns_queue(&self) -> bool {
-        self.lagging.is_some() || self.dropped > 0
-    }
 }
 
 /// A session's outbound queue.
@@ -181,65 +123,6 @@ impl Outbox {
         Self { memory: Some(memory), ..self }
     }
 
-    /// Puts a frame at the end, and says whether its publisher should wait for the queue.
-    ///
-    /// # Errors
-    /// [`PushError`]. Unless its limits say otherwise, a queue without room for a frame ends by this very push.
-    pub fn push(&self, now: Instant, frame: Frame, on_full: OnFull) -> Result<Pressure, PushError> {
-        self.change(|state| state.push(now, self.limits, self.memory.as_ref(), frame, on_full, Kind::Other))
-    }
-
-    /// Puts an event at the end that was allowed a moment ago, unless [`Outbox::hold`] was called: then it has to be checked
-    /// again, by [`Outbox::push_if`].
-    ///
-    /// # Errors
-    /// [`PushError`], as [`Outbox::push`], and [`PushError::Unchecked`].
-    pub(super) fn push_event(&self, now: Instant, frame: Frame, on_full: OnFull) -> Result<Pressure, PushError> {
-        self.change(|state| match state.checks {
-            false => state.push(now, self.limits, self.memory.as_ref(), frame, on_full, Kind::Event),
-            true => Err(PushError::Unchecked),
-        })
-    }
-
-    /// Puts an event or a request at the end, if `may` returns `true`. It is called while nothing else is pushed, so that a
-    /// session whose rights have changed receives nothing that its new rights do not allow.
-    ///
-    /// # Errors
-    /// [`PushError`], as [`Outbox::push`].
-    pub(super) fn push_if(
-        &self,
-        now: Instant,
-        (frame, kind): (Frame, Kind),
-        on_full: OnFull,
-        may: impl FnOnce() -> bool,
-    ) -> Result<Pressure, PushError> {
-        self.change(|state| match may() {
-            true => state.push(now, self.limits, self.memory.as_ref(), frame, on_full, kind),
-            false => Err(PushError::Forbidden),
-        })
-    }
-
-    /// Puts a frame at the end, and replays behind it: nothing that others push comes between them. The frames of a replay
-    /// count against no bound, because each is made when it is taken.
-    pub(super) fn push_replays(
-        &self,
-        now: Instant,
-        before: Option<Frame>,
-        replays: impl IntoIterator<Item = Box<Replay>>,
-    ) {
-        self.change(|state| {
-            if let Some(frame) = before {
-                state.push(now, self.limits, self.memory.as_ref(), frame, OnFull::Close, Kind::Other).ok();
-            }
-            if state.end.is_none() {
-                for replay in replays {
-                    state.first += usize::from(replay.comes_first());
-                    state.queue.push_back(Entry::Replay(replay));
-                }
-            }
-        });
-    }
-
     /// Calls `change`, then drops the waiting events and requests for which `may_stay` returns `false`, while nothing is
     /// pushed or taken. Returns what it has dropped.
     pub(super) fn hold(
@@ -267,83 +150,6 @@ impl Outbox {
         }
         self.relieve(now, state, was_over_half);
         dropped
-    }
-
-    /// Takes up to `most` frames, oldest first, and stops at a replay. Returns what it found besides frames: most often
-    /// nothing.
-    #[inline]
-    pub fn take(&self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Option<Box<Taken>> {
-        self.take_by(0, now, most, frames)
-    }
-
-    /// Takes for the connection with this number.
-    fn take_by(&self, attachment: u64, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Option<Box<Taken>> {
-        let mut state = self.state.lock();
-        if state.attachment != attachment {
-            return None;
-        }
-        let was_over_half = state.holdup.is_some() && state.over_half(self.limits);
-        let taken = match state.window {
-            None => state.take_waiting(most, frames),
-            Some(_) => state.take_kept(now, self.memory.as_ref(), most, frames),
-        };
-        if state.holdup.is_some() || !state.relief.is_empty() {
-            self.relieve(now, state, was_over_half);
-        }
-        taken
-    }
-
-    /// Notes that the queue may have become shorter, and wakes the publishers that waited for that.
-    #[cold]
-    fn relieve(&self, now: Instant, mut state: MutexGuard<'_, State>, was_over_half: bool) {
-        let is_relief = state.note_relief(now, self.limits, was_over_half);
-        let relieved = if is_relief { std::mem::take(&mut state.relief) } else { Vec::new() };
-        drop(state);
-        relieved.into_iter().for_each(Waker::wake);
-    }
-
-    /// Puts a replay that is not exhausted back to the front.
-    pub fn put_back(&self, replay: Box<Replay>) {
-        let mut state = self.state.lock();
-        if state.end.is_none() {
-            let front = state.kept;
-            state.first += usize::from(replay.comes_first());
-            state.queue.insert(front, Entry::Replay(replay));
-        }
-    }
-
-    /// Ends the outbox: every further push is refused. The first reason counts.
-    pub fn end(&self, end: End) {
-        self.change(|state| {
-            state.end.get_or_insert(end);
-            if end == End::Detached {
-                state.close_window();
-            }
-        });
-    }
-
-    /// Ends the outbox, and leaves this frame in place of what waits in it. It does nothing if the outbox has ended already.
-    pub fn end_with(&self, last: Frame, end: End) {
-        self.change(|state| {
-            if state.end.is_none() {
-                if let Some(memory) = &self.memory {
-                    last.count_in(memory);
-                }
-                state.discard(end);
-                state.messages = 1;
-                state.bytes = last.len();
-                state.queue.push_back(Entry::Frame(last, OnFull::Close, Kind::Other));
-            }
-        });
-    }
-
-    /// Ends the outbox as [`Outbox::end`], and drops what waits.
-    pub(super) fn discard(&self, end: End) {
-        self.change(|state| {
-            if state.end.is_none() {
-                state.discard(end);
-            }
-        });
     }
 
     /// Returns what counts the memory of its frames.
@@ -378,71 +184,6 @@ impl Outbox {
     /// When the proof of the session ends at the latest, if a reload has decided that since the last look.
     pub fn take_proof_end(&self) -> Option<Instant> {
         self.state.lock().news.as_mut().and_then(|news| news.proof_end.take())
-    }
-
-    /// Why the outbox ended, if it did.
-    pub fn ended(&self) -> Option<End> {
-        self.state.lock().end
-    }
-
-    /// Ready when there is something to take, a new end of the proof included, or the outbox ended.
-    pub fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.taker(0).poll_ready(cx)
-    }
-
-    /// A publisher begins to wait for the queue. Returns what [`Outbox::is_relieved_since`] takes, and how long the
-    /// publisher may wait.
-    pub fn begin_wait(&self, now: Instant) -> (u64, Duration) {
-        let mut state = self.state.lock();
-        let wait = state.holdup.get_or_insert_with(|| Box::new(Holdup::new(now))).begin(now);
-        (state.reliefs, wait)
-    }
-
-    /// The time of a publisher is over: no publisher waits for this queue again until it is under half.
-    pub fn waited_in_vain(&self, now: Instant) {
-        let mut state = self.state.lock();
-        if let Some(holdup) = &mut state.holdup {
-            holdup.waited_in_vain(now);
-        }
-        let waiting = std::mem::take(&mut state.relief);
-        drop(state);
-        waiting.into_iter().for_each(Waker::wake);
-    }
-
-    /// Whether a publisher that began to wait at `reliefs` waits no longer. With hundreds of publishers the queue may be
-    /// full again before a waiting one gets its turn, so that it was under half meanwhile is enough.
-    pub fn is_relieved_since(&self, reliefs: u64) -> bool {
-        self.state.lock().is_relieved_since(self.limits, reliefs)
-    }
-
-    /// Ready when [`Outbox::is_relieved_since`] holds.
-    pub fn poll_relieved_since(&self, reliefs: u64, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.state.lock();
-        if state.is_relieved_since(self.limits, reliefs) {
-            return Poll::Ready(());
-        }
-        state.wake_at_relief(cx);
-        Poll::Pending
-    }
-
-    /// Ready when the queue is under half, or the outbox ended.
-    pub fn poll_under_half(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.state.lock();
-        if state.end.is_some() || !state.over_half(self.limits) {
-            return Poll::Ready(());
-        }
-        state.wake_at_relief(cx);
-        Poll::Pending
-    }
-
-    /// Ready when no replay is left that comes first, or the outbox ended.
-    pub fn poll_replayed(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut state = self.state.lock();
-        if state.end.is_some() || state.first == 0 {
-            return Poll::Ready(());
-        }
-        state.wake_at_relief(cx);
-        Poll::Pending
     }
 
     /// Returns whether a replay is left that comes first.
@@ -495,135 +236,9 @@ fn wake_all(mut state: MutexGuard<'_, State>) {
 }
 
 impl State {
-    fn push(
-        &mut self,
-        now: Instant,
-        limits: OutboxLimits,
-        memory: Option<&Arc<FrameMemory>>,
-        frame: Frame,
-        on_full: OnFull,
-        kind: Kind,
-    ) -> Result<Pressure, PushError> {
-        if self.end.is_some() {
-            return Err(PushError::Closed);
-        }
-        if self.is_away() {
-            return self.push_away(now, memory, frame, on_full, kind);
-        }
-        let len = frame.len();
-        if !self.fits(limits, len) && !self.make_room(limits, len, on_full) {
-            return Err(PushError::Full);
-        }
-        if let Some(memory) = memory {
-            frame.count_in(memory);
-        }
-        self.messages += 1;
-        self.bytes += len;
-        self.droppable += usize::from(on_full == OnFull::Drop);
-        self.queue.push_back(Entry::Frame(frame, on_full, kind));
-        Ok(if self.over_half(limits) { self.note_over_half(now, limits) } else { Pressure::Relieved })
-    }
-
-    /// Drops events until another frame fits. If that does not suffice, returns `false`, and the frame is dropped too, or
-    /// the session overflows.
-    #[cold]
-    fn make_room(&mut self, limits: OutboxLimits, len: usize, on_full: OnFull) -> bool {
-        while !self.fits(limits, len) && self.droppable > 0 {
-            self.drop_oldest();
-        }
-        if self.fits(limits, len) {
-            return true;
-        }
-        if on_full == OnFull::Drop {
-            self.news().dropped += 1;
-        } else if !limits.refuses {
-            self.discard(End::Overflowed);
-        }
-        false
-    }
-
-    /// Notes that the queue is over half.
-    #[cold]
-    fn note_over_half(&mut self, now: Instant, limits: OutboxLimits) -> Pressure {
-        self.note_lag(now, limits);
-        let holdup = self.holdup.get_or_insert_with(|| Box::new(Holdup::new(now)));
-        if holdup.holds_publishers(now) { Pressure::Over } else { Pressure::Relieved }
-    }
-
     /// What the next look finds besides frames.
     fn news(&mut self) -> &mut Taken {
         self.news.get_or_insert_default()
-    }
-
-    /// Notes that the queue may have become shorter. Returns whether publishers waited for that.
-    fn note_relief(&mut self, now: Instant, limits: OutboxLimits, was_over_half: bool) -> bool {
-        if self.over_half(limits) {
-            return false;
-        }
-        self.reliefs += u64::from(was_over_half);
-        if let Some(holdup) = &mut self.holdup {
-            holdup.relieved(now);
-        }
-        !self.relief.is_empty()
-    }
-
-    fn note_lag(&mut self, now: Instant, limits: OutboxLimits) {
-        let depth = self.depth(limits);
-        let told_lately = self.lagging_told.is_some_and(|told| now.saturating_duration_since(told) < LAGGING_EVERY);
-        if lags(depth) && !told_lately {
-            self.news().lagging = Some(depth);
-            self.lagging_told = Some(now);
-        }
-    }
-
-    /// A message that alone is over the byte limit still fits an empty queue: else it could never be sent.
-    fn fits(&self, limits: OutboxLimits, bytes: usize) -> bool {
-        self.messages == 0 || (self.messages < limits.messages && self.bytes + bytes <= limits.bytes)
-    }
-
-    fn drop_oldest(&mut self) {
-        let is_droppable = |entry: &Entry| matches!(entry, Entry::Frame(_, OnFull::Drop, _));
-        let first = self.droppable_from();
-        let Some(oldest) = self.queue.iter().skip(first).position(is_droppable) else { return };
-        if let Some(entry) = self.queue.remove(first + oldest) {
-            let is_counted = !self.is_away();
-            self.forget(&entry, is_counted);
-            self.news().dropped += 1;
-        }
-    }
-
-    /// Takes up to `most` frames, and stops at a replay.
-    #[inline]
-    fn take_waiting(&mut self, most: usize, frames: &mut Vec<Frame>) -> Option<Box<Taken>> {
-        let mut taken = self.news.take();
-        let count = most.min(self.queue.len());
-        frames.reserve(count);
-        for _ in 0..count {
-            match self.queue.pop_front() {
-                Some(Entry::Frame(frame, on_full, _)) => {
-                    self.uncount_frame(frame.len(), on_full);
-                    frames.push(frame);
-                }
-                Some(Entry::Replay(replay)) => {
-                    self.first -= usize::from(replay.comes_first());
-                    taken.get_or_insert_default().replay = Some(replay);
-                    break;
-                }
-                None => break,
-            }
-        }
-        if self.queue.capacity() > KEPT_CAPACITY {
-            self.give_memory_back();
-        }
-        taken
-    }
-
-    /// Gives memory back if the queue is empty.
-    #[cold]
-    fn give_memory_back(&mut self) {
-        if self.queue.is_empty() {
-            self.queue.shrink_to(KEPT_CAPACITY);
-        }
     }
 
     fn uncount(&mut self, entry: &Entry) {
@@ -640,33 +255,12 @@ impl State {
         self.droppable -= usize::from(on_full == OnFull::Drop);
     }
 
-    /// Drops the queue at once: the peer reads nothing, and the memory is needed for others.
-    fn discard(&mut self, end: End) {
-        self.end = Some(end);
-        self.close_window();
-        self.queue = VecDeque::new();
-        (self.messages, self.bytes, self.droppable, self.first) = (0, 0, 0, 0);
-    }
-
-    fn wake_at_relief(&mut self, cx: &Context<'_>) {
-        if !self.relief.iter().any(|waker| waker.will_wake(cx.waker())) {
-            self.relief.push(cx.waker().clone());
-        }
-    }
-
     fn is_empty(&self) -> bool {
         self.queue.len() == self.kept && self.news.as_ref().is_none_or(|news| !news.concerns_queue())
     }
 
     fn has_proof_end(&self) -> bool {
         self.news.as_ref().is_some_and(|news| news.proof_end.is_some())
-    }
-
-    fn is_relieved_since(&self, limits: OutboxLimits, reliefs: u64) -> bool {
-        self.end.is_some()
-            || self.reliefs != reliefs
-            || !self.over_half(limits)
-            || self.holdup.as_ref().is_some_and(|holdup| holdup.is_in_vain())
     }
 
     fn over_half(&self, limits: OutboxLimits) -> bool {
@@ -676,9 +270,4 @@ impl State {
     fn depth(&self, limits: OutboxLimits) -> Depth {
         Depth { messages: self.messages, messages_max: limits.messages, bytes: self.bytes, bytes_max: limits.bytes }
     }
-}
-
-/// A session is warned at three quarters of either bound.
-fn lags(depth: Depth) -> bool {
-    depth.messages * 4 >= depth.messages_max * 3 || depth.bytes * 4 >= depth.bytes_max * 3
 }
