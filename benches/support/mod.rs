@@ -57,7 +57,8 @@ impl Broker {
         self.router.subscribe(self.now, member, &wanted, |_| None).unwrap();
         let outbox = member.outbox();
         while !outbox.is_empty() {
-            if let Some(mut replay) = outbox.take(self.now, 256, batch).replay
+            let taken = outbox.take(self.now, 256, batch);
+            if let Some(mut replay) = taken.and_then(|taken| taken.replay)
                 && !self.router.pull(&mut replay, 256, batch)
             {
                 outbox.put_back(replay);

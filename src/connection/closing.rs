@@ -103,7 +103,7 @@ impl Connection {
                 }
             }
             loop {
-                let taken = taker.take(now, usize::MAX, &mut frames);
+                let Some(taken) = taker.take(now, usize::MAX, &mut frames) else { break };
                 self.count_notices(taken.lagging.is_some(), taken.dropped);
                 notices.extend(queue_notices(taken.lagging, taken.dropped));
                 // The subscription of a replay has ended, so it yields nothing. Messages can follow it in the queue.

@@ -143,8 +143,11 @@ impl Connection {
             }
             Ok(routed) => {
                 self.secret_read |= routed.secret;
-                let session = Arc::clone(session);
-                self.routed(now, Some(&session), envelope.id(), routed);
+                // Most senders want to know nothing, and wait for nobody.
+                if envelope.id().is_some() || !routed.pressed.is_empty() {
+                    let session = Arc::clone(session);
+                    self.routed(now, Some(&session), envelope.id(), routed);
+                }
             }
             Err(Denied { refusal, is_request }) => {
                 // It may be a late answer to a request on a protected triple.

@@ -299,6 +299,8 @@ impl Connection {
         let (mut lagging, mut dropped, mut proof_end) = (None, 0, None);
         loop {
             let taken = outbox.take(now, room.saturating_sub(frames.len() - at), frames);
+            // Most often there was nothing but frames.
+            let Some(taken) = taken else { break };
             lagging = lagging.or(taken.lagging);
             proof_end = proof_end.or(taken.proof_end);
             dropped += taken.dropped;
@@ -338,6 +340,7 @@ impl Connection {
     }
 
     /// Ready when a pause is over before its time: then it wants [`Input::Relieved`].
+    #[inline]
     pub fn poll_pause(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         self.pause.as_mut().map_or(Poll::Pending, |pause| pause.poll_over(cx))
     }

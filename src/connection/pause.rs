@@ -112,6 +112,7 @@ impl Pause {
     }
 
     /// Ready when nothing has to be waited for any longer. A pause for the rate ends by its timer alone.
+    #[cold]
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Rate | Self::RateBytes => Poll::Pending,

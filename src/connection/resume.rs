@@ -143,7 +143,7 @@ impl Connection {
         let mut proof_end = None;
         let (taker, room) = (session.outbox().taker(attachment), frames.len().saturating_add(most));
         loop {
-            let taken = taker.take(now, room - frames.len(), frames);
+            let Some(taken) = taker.take(now, room - frames.len(), frames) else { break };
             proof_end = proof_end.or(taken.proof_end);
             if taken.lagging.is_some() || taken.dropped > 0 {
                 self.count_notices(taken.lagging.is_some(), taken.dropped);

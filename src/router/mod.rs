@@ -19,7 +19,7 @@
 //!    the one that is delivered last.
 //! 5. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
 //!    of a reply.
-//! 6. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size`,
+//! 6. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size`, `Router::count_kept`,
 //!    `Router::end_longest_queue` and a sweep of what is kept take another lock while they hold the first; a session that
 //!    registers takes `Resumes::away`.
 //! 7. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
@@ -52,6 +52,8 @@ mod end;
 mod ended;
 mod event;
 pub mod explain;
+mod fan_out;
+mod forms;
 mod frames;
 mod gauges;
 mod hint;
@@ -247,7 +249,7 @@ pub struct Receipt {
     /// What the sender may have meant instead.
     pub hint: Option<String>,
     /// Its place in a log, if its channel has history.
-    pub kept: Option<Kept>,
+    pub kept: Option<Box<Kept>>,
 }
 
 impl Receipt {
@@ -518,6 +520,7 @@ impl Router {
     pub fn size(&self) -> Size {
         let (retained_values, retained_bytes) = self.retained.size();
         let (logs, log_entries, log_bytes, known_ids) = self.history.size();
+        self.count_kept();
         let mut size = Size {
             requests: self.requests.len(),
             calls: self.calls.len(),

@@ -63,7 +63,7 @@ impl Router {
             let draining = notice::draining(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
             session.holds.lock().kicked = Some(Arc::clone(&reason));
             session.outbox().push(now, draining.into(), OnFull::Close).ok();
-            session.outbox().end(End::SentAway);
+            session.outbox().send_away();
         }
         sessions.len()
     }

@@ -91,8 +91,8 @@ pub(super) struct Earlier(Arc<Chosen>);
 #[derive(Debug)]
 struct Chosen {
     channels: HashMap<String, (Channel, ChannelPlace), foldhash::fast::RandomState>,
-    /// Where channels are counted that are not configured.
-    other: ChannelPlace,
+    /// What holds for every other channel, and where those are counted.
+    other: (Channel, ChannelPlace),
     protected: Vec<Pattern>,
     /// The lengths that a subtopic of a protected triple can have.
     protected_lengths: Lengths,
@@ -167,7 +167,7 @@ impl Policy {
             Overflow::DropOldest => OnFull::Drop,
         };
         Facts {
-            place,
+            place: *place,
             only: chosen.only.iter().any(|pattern| is_in(pattern, triple, channel.fold_case)),
             canonical,
             folded: channel.fold_case,
@@ -291,7 +291,7 @@ impl Chosen {
     fn new(config: &Config, names: &Names) -> Self {
         let placed = |name: &str| ChannelPlace::at(names.add(name));
         Self {
-            other: ChannelPlace::at(names.other()),
+            other: (Channel::default(), ChannelPlace::at(names.other())),
             folds: config.channels.values().any(|channel| channel.fold_case),
             channels: config.channels.iter().map(|(name, it)| (name.clone(), (*it, placed(name)))).collect(),
             protected: config.protected.clone(),
@@ -316,12 +316,12 @@ impl Chosen {
         }
     }
 
-    fn channel(&self, name: &str) -> Channel {
-        self.channel_and_place(name).0
+    fn channel(&self, name: &str) -> &Channel {
+        &self.channel_and_place(name).0
     }
 
-    fn channel_and_place(&self, name: &str) -> (Channel, ChannelPlace) {
-        self.channels.get(name).copied().unwrap_or((Channel::default(), self.other))
+    fn channel_and_place(&self, name: &str) -> &(Channel, ChannelPlace) {
+        self.channels.get(name).unwrap_or(&self.other)
     }
 
     fn is_protected(&self, triple: &Triple<'_>) -> bool {

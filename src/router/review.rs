@@ -55,6 +55,7 @@ impl Router {
         let had_history = self.policy.channels_with_history();
         let rescoped = self.policy.replace(config);
         self.resumes.set_limits(&config.resume);
+        self.count_kept();
         self.rescope(now, &rescoped);
         self.reload_history(now, &had_history, &rescoped);
         self.requests.set_blocked_max(config.requests.blocked);

@@ -314,8 +314,7 @@ async fn bound_queues(broker: &Broker) {
     let memory = broker.settings.memory();
     loop {
         memory.exceeded().await;
-        // What resumable sessions keep has a bound of its own.
-        let is_exceeded = || memory.is_exceeded(broker.router.kept_bytes());
+        let is_exceeded = || broker.router.is_memory_exceeded(memory);
         while is_exceeded() && broker.router.end_longest_queue() {
             // What the session's task was about to write is released when that ends.
             if is_exceeded() {

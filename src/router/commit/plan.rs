@@ -9,7 +9,7 @@ use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode, notice};
 use super::{To, Uncommitted};
 use crate::router::access;
 use crate::router::decide::Facts;
-use crate::router::event::Forms;
+use crate::router::forms::Forms;
 use crate::router::history::{First, IdName, Kept, LogName, Position};
 use crate::router::observe::Expected;
 use crate::router::outbox::OnFull;
@@ -103,7 +103,7 @@ impl Router {
                 return Ok(Routed { receipt, ..Routed::default() });
             }
             (Planned::Duplicate(First { position, receivers }), _) => {
-                let kept = Some(Kept { position: position.clone(), is_duplicate: true });
+                let kept = Some(Box::new(Kept { position: position.clone(), is_duplicate: true }));
                 let receipt = Some(Receipt { receivers: *receivers, hint: None, kept });
                 Ok(Routed { receipt, ..Routed::default() })
             }

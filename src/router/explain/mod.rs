@@ -29,7 +29,7 @@ pub(in crate::router) use paused::PauseFlag;
 
 use crate::router::access::{self, send::Lacking};
 use crate::router::decide::{Decision, Facts, Verdict as Decided};
-use crate::router::event::is_counted;
+use crate::router::fan_out::is_counted;
 use crate::router::history::LogName;
 use crate::router::index::Subscription;
 use crate::router::request::candidates::{Preference, served_inside};

@@ -36,7 +36,7 @@ use log::{Entry, Log, State};
 pub(super) use durable::LoadedEntry;
 pub(super) use known::{First, Name as IdName};
 pub use publish::Kept;
-pub(super) use publish::{Published, check_once, once_in_a_reply};
+pub(super) use publish::{check_once, once_in_a_reply};
 pub(super) use recover::{Counted, Recovery, Stretch, no_log};
 pub use recover::{RecoverReason, Recovered};
 pub(super) use replay::Replay;

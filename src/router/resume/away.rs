@@ -265,6 +265,9 @@ impl Router {
                 sessions.insert(session.number, Arc::clone(session));
             }
         });
+        if !self.resumes.kept.is_over() {
+            return;
+        }
         while self.resumes.kept.is_over_target()
             && let Some((bytes, number)) = sizes.pop()
         {

@@ -160,7 +160,7 @@ impl<'a> CallSession<'a> {
 fn receipt(routed: &Routed) -> Answer {
     // A reply, which is not counted.
     let receivers = routed.receipt.as_ref().map_or(1, |receipt| receipt.receivers);
-    let kept = routed.receipt.as_ref().and_then(|receipt| receipt.kept.as_ref());
+    let kept = routed.receipt.as_ref().and_then(|receipt| receipt.kept.as_deref());
     Answer::receipt(receivers, kept, routed.receipt.as_ref().and_then(|receipt| receipt.hint.as_deref()))
 }
 
