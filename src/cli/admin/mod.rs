@@ -2,8 +2,10 @@
 
 mod client;
 mod drain;
+mod explain;
 mod health;
 
 pub(crate) use client::CallError;
 pub(crate) use drain::{Drain, run as drain};
+pub(crate) use explain::{Explain, run as explain};
 pub(crate) use health::{Health, run as health};

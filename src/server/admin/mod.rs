@@ -8,6 +8,7 @@
 mod access;
 mod acts;
 mod drain;
+mod explain;
 mod health;
 mod info;
 mod listener;
@@ -57,6 +58,7 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::Anyone, routes!(health::readyz)),
         (Right::Anyone, routes!(openapi::document)),
         (Right::Read, routes!(info::info)),
+        (Right::Read, routes!(explain::explain)),
         (Right::Act, routes!(log::log)),
         (Right::Act, routes!(drain::drain)),
     ]

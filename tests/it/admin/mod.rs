@@ -3,6 +3,7 @@
 mod access;
 mod calls;
 mod commands;
+mod explain;
 mod listener;
 
 use std::net::SocketAddr;
