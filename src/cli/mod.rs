@@ -102,6 +102,8 @@ enum Command {
     Sessions(admin::Sessions),
     /// Close sessions
     Close(admin::Close),
+    /// Say who would get a message, and why others would not
+    Explain(admin::Explain),
     /// Drain a broker, and end its process
     Drain(admin::Drain),
     /// Measure the speed of a broker
@@ -274,6 +276,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Health(arguments) => block_on(admin::health(arguments, output)),
         Command::Sessions(arguments) => block_on(admin::sessions(arguments, output)),
         Command::Close(arguments) => block_on(admin::close(arguments, output)),
+        Command::Explain(arguments) => block_on(admin::explain(arguments, output)),
         Command::Drain(arguments) => block_on(admin::drain(arguments)),
         Command::Bench(arguments) => block_on(bench::run(arguments, output)),
         #[cfg(feature = "simulator")]

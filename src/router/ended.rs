@@ -31,7 +31,7 @@ pub(super) struct EndedSessions(Mutex<ByApplication>);
 
 #[derive(Default)]
 struct ByApplication {
-    ended: HashMap<Application, (EndedSession, u64)>,
+    ended: HashMap<Application, (EndedSession, u64), foldhash::fast::RandomState>,
     order: BTreeMap<u64, Application>,
     next: u64,
 }

@@ -50,6 +50,7 @@ pub use self::forwarded::client_address;
 pub use self::reload::{ReloadError, Reloaded, Reloader};
 pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
+pub use crate::router::explain;
 
 use self::admin::{NotOpened, OwnToken};
 use self::admission::ConnectionLimit;

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 /// What an envelope is, who would get it now, and why the others would not.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
     /// What the envelope is.
@@ -38,8 +39,9 @@ pub struct Explanation {
 }
 
 /// What an envelope is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = ExplainVerdict)]
 pub enum Verdict {
     /// An event.
     Event,
@@ -58,8 +60,9 @@ pub enum Verdict {
 }
 
 /// Why a connection is not being read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = ExplainSenderPaused)]
 pub enum SenderPaused {
     /// It is faster than its rate.
     Rate,
@@ -68,8 +71,9 @@ pub enum SenderPaused {
 }
 
 /// One session that gets the envelope.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ExplainReceiver)]
 pub struct Receiver {
     /// The session.
     #[serde(flatten)]
@@ -95,8 +99,9 @@ pub struct Receiver {
 }
 
 /// A session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ExplainWho)]
 pub struct Who {
     /// Its source; `switchboard` for an adapter.
     pub source: String,
@@ -107,8 +112,9 @@ pub struct Who {
 }
 
 /// A queue of outbound messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ExplainQueue)]
 pub struct Queue {
     /// Messages that wait.
     pub messages: usize,
@@ -117,8 +123,9 @@ pub struct Queue {
 }
 
 /// What becomes of a message at a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = ExplainEffect)]
 pub enum Effect {
     /// It is queued.
     Queued,
@@ -133,8 +140,9 @@ pub enum Effect {
 }
 
 /// What a handler is better in than the next one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = ExplainChosen)]
 pub enum Chosen {
     /// No other handler can have the request.
     Only,
@@ -169,8 +177,9 @@ impl Chosen {
 }
 
 /// Why a session does not get an envelope. The first that holds is the reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = ExplainReason)]
 pub enum Reason {
     /// No session of this source and user exists.
     NotRegistered,
@@ -199,8 +208,9 @@ pub enum Reason {
 }
 
 /// One session that does not get the envelope.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ExplainOther)]
 pub struct Other {
     /// The session.
     #[serde(flatten)]
@@ -215,8 +225,9 @@ pub struct Other {
 }
 
 /// What more there is to say of a session that does not get an envelope.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ExplainDetails)]
 pub struct Details {
     /// `NOT_REGISTERED`: the nearest source. `NO_MATCH`: the nearest pattern.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -251,8 +262,9 @@ pub struct Details {
 }
 
 /// What was probably meant.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ExplainNearest)]
 pub struct Nearest {
     /// A source, or a pattern.
     pub name: String,
@@ -261,8 +273,9 @@ pub struct Nearest {
 }
 
 /// In what a name differs from another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = ExplainDiffers)]
 pub enum Differs {
     /// In letter case.
     Case,
@@ -273,8 +286,9 @@ pub enum Differs {
 }
 
 /// How the last session of an application ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ExplainHasLeft)]
 pub struct HasLeft {
     /// When, in RFC 3339.
     pub at: String,
@@ -285,8 +299,9 @@ pub struct HasLeft {
 }
 
 /// A subscription that has ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ExplainEnded)]
 pub struct Ended {
     /// Its pattern.
     pub pattern: String,

@@ -9,6 +9,7 @@ mod access;
 mod acts;
 mod close;
 mod drain;
+mod explain;
 mod health;
 mod info;
 mod listener;
@@ -69,6 +70,7 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::Read, routes!(lists::history)),
         (Right::Act, routes!(close::close)),
         (Right::Act, routes!(retained::remove)),
+        (Right::Read, routes!(explain::explain)),
         (Right::Act, routes!(log::log)),
         (Right::Act, routes!(drain::drain)),
     ]

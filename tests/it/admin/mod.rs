@@ -4,6 +4,7 @@ mod access;
 mod calls;
 mod close;
 mod commands;
+mod explain;
 mod listener;
 mod lists;
 
