@@ -54,6 +54,8 @@ mod outbox;
 mod policy;
 mod presence;
 mod pressure;
+#[cfg(test)]
+mod races;
 mod replay;
 mod request;
 mod rescope;
@@ -62,6 +64,7 @@ mod retained;
 mod review;
 mod session;
 mod subscribe;
+mod sync;
 mod wake;
 mod will;
 
@@ -81,6 +84,8 @@ pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, ResumeTic
 pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::{Listed, Subscribed};
+#[cfg(test)]
+pub(crate) use sync::race;
 pub use wake::{HeldWakes, WakeBatch};
 
 use std::net::IpAddr;

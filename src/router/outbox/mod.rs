@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 use wire::CloseCode;
 use wire::notice::Depth;
 
 use crate::router::pressure::Holdup;
 use crate::router::replay::Replay;
+use crate::router::sync::Mutex;
 use crate::router::wake::wake;
 use crate::websocket::{Frame, FrameMemory};
 pub use taker::Taker;
