@@ -16,6 +16,8 @@ mod log;
 mod message;
 mod pause;
 mod proof;
+#[cfg(test)]
+mod races;
 mod rate;
 mod renew;
 mod resume;

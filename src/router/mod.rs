@@ -67,6 +67,8 @@ mod outbox;
 mod policy;
 mod presence;
 mod pressure;
+#[cfg(test)]
+mod races;
 mod recipients;
 mod recorded;
 mod replay;
@@ -77,6 +79,7 @@ mod retained;
 mod review;
 mod session;
 mod subscribe;
+mod sync;
 mod tap;
 mod wake;
 mod will;
@@ -105,6 +108,8 @@ pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, ResumeTic
 pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::{Listed, Subscribed};
+#[cfg(test)]
+pub(crate) use sync::race;
 pub use tap::{TAP_RATE_MAX, TAPS_MAX, Tap, TapFilter, TapOptions, TooManyTaps};
 pub use wake::{HeldWakes, WakeBatch};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use crate::auth::{Identity, Permissions, Principal, Proof, Rights, Users};
 use crate::router::activity::Activity;
@@ -22,6 +22,7 @@ use crate::router::request::door::Door;
 use crate::router::request::pending::Pending;
 use crate::router::request::turn::Turns;
 use crate::router::resume::Resumable;
+use crate::router::sync::Mutex;
 use crate::router::{RequestId, SessionId};
 use crate::telemetry::recorder::Pace;
 use crate::websocket::Frame;

@@ -23,11 +23,12 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 use wire::notice::Depth;
 
 use crate::router::pressure::Holdup;
 use crate::router::replay::Replay;
+use crate::router::sync::Mutex;
 use crate::router::wake::wake;
 use crate::websocket::{Frame, FrameMemory};
 pub use end::End;

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
@@ -19,6 +18,7 @@ use crate::router::request::door::Repeats;
 use crate::router::request::gather::Gather;
 use crate::router::request::turn::{Begin, TurnEnd};
 use crate::router::session::Session;
+use crate::router::sync::Mutex;
 use wire::{ErrorCode, TraceParent, Triple};
 
 /// How many handlers an idempotent request is given to, one after the other.

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::router::RequestId;
@@ -18,6 +17,7 @@ use crate::router::index::Subscription;
 use crate::router::request::deadlines::Requests;
 use crate::router::request::lane::{self, Ordered};
 use crate::router::request::pending::Pending;
+use crate::router::sync::Mutex;
 use wire::Triple;
 
 /// The turns of one session.

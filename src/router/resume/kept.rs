@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::config::Resume;
 use crate::router::SessionId;
+use crate::router::sync::Mutex;
 
 /// What an entry of a queue counts beside its frame.
 pub(in crate::router) const ENTRY_BYTES: usize = 48;

@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 use wire::command;
@@ -26,6 +25,7 @@ use crate::router::end::Ending;
 use crate::router::outbox::{End, Unresumable, Window};
 use crate::router::presence::Change;
 use crate::router::session::{Registration, Role, Session};
+use crate::router::sync::Mutex;
 use crate::router::{NotAttached, Router, SessionId};
 use crate::telemetry::metrics::ResumeOutcome;
 use crate::telemetry::recorder::What;
