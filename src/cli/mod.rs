@@ -98,6 +98,8 @@ enum Command {
     Apps(apps::Apps),
     /// Say whether a broker is ready
     Health(admin::Health),
+    /// Watch a broker live
+    Top(admin::Top),
     /// List the sessions of a broker
     Sessions(admin::Sessions),
     /// Close sessions
@@ -274,6 +276,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Handle(arguments) => block_on(handle::run(arguments, output)),
         Command::Apps(arguments) => block_on(apps::run(arguments, output)),
         Command::Health(arguments) => block_on(admin::health(arguments, output)),
+        Command::Top(arguments) => block_on(admin::top(arguments, output)),
         Command::Sessions(arguments) => block_on(admin::sessions(arguments, output)),
         Command::Close(arguments) => block_on(admin::close(arguments, output)),
         Command::Explain(arguments) => block_on(admin::explain(arguments, output)),

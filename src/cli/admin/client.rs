@@ -93,6 +93,11 @@ impl CallError {
         }
     }
 
+    /// Returns whether another attempt may succeed.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::TimedOut(_))
+    }
+
     /// Returns what to do about it.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {

@@ -6,6 +6,7 @@ mod drain;
 mod explain;
 mod health;
 mod sessions;
+mod top;
 
 pub(crate) use client::CallError;
 pub(crate) use close::{Close, run as close};
@@ -13,3 +14,4 @@ pub(crate) use drain::{Drain, run as drain};
 pub(crate) use explain::{Explain, run as explain};
 pub(crate) use health::{Health, run as health};
 pub(crate) use sessions::{Sessions, run as sessions};
+pub(crate) use top::{Top, run as top};

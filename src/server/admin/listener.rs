@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::access::Peer;
+use super::stats;
 use super::{Admin, NotOpened, router};
 use crate::config;
 use crate::server::Broker;
@@ -133,6 +134,7 @@ impl Listeners {
                 Err(error) => tracing::error!(%error, "the admin listener cannot be served"),
             }
         }
+        drop(serving.tasks.spawn(stats::sample(Arc::clone(&shared))));
         serving.stop.cancelled().await;
         serving.tasks.close();
         timeout(END_TIME, serving.tasks.wait()).await.ok();

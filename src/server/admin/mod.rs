@@ -20,6 +20,7 @@ mod page;
 mod problem;
 mod request;
 mod retained;
+mod stats;
 mod tokens;
 
 use std::io;
@@ -60,6 +61,7 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::Anyone, routes!(health::readyz)),
         (Right::Anyone, routes!(openapi::document)),
         (Right::Read, routes!(info::info)),
+        (Right::Read, routes!(stats::stats)),
         (Right::Read, routes!(lists::applications)),
         (Right::Read, routes!(lists::sessions)),
         (Right::Read, routes!(lists::session)),
@@ -93,6 +95,7 @@ pub(super) struct Admin {
     /// Calls without a valid token.
     failed: FailedLogins,
     pulse: Pulse,
+    samples: stats::Samples,
     log: Mutex<log::Return>,
     /// What runs beside the calls, until `stop`.
     tasks: TaskTracker,
@@ -120,6 +123,7 @@ impl Admin {
             urls,
             failed,
             pulse,
+            samples: stats::Samples::default(),
             log: Mutex::default(),
             tasks: TaskTracker::new(),
             stop,

@@ -1,7 +1,7 @@
 //! [`Metrics`]: what is counted, and how a scrape shows it.
 //!
 //! Rooms count with [`Counters`] and [`Histogram`]s, each on a copy of its thread (`cells`), so nobody waits for anybody.
-//! What nothing counts is looked up at a scrape ([`Gauges`]). `table` names every metric; `exposition` writes them in the
+//! What nothing counts is looked up at a scrape ([`Gauges`]). `table` names every metric; `totals` is what an operator sees lately, `exposition` writes all of them in the
 //! format that a client asks for, and `reference` is docs/metrics.md. No label takes a value from a client: `label` has all
 //! values, and [`Names`] those of the configuration.
 
@@ -16,6 +16,7 @@ mod names;
 mod process;
 mod reference;
 mod table;
+mod totals;
 mod traffic;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use label::{
 pub use names::{Names, OTHER};
 pub use process::Process;
 pub use reference::reference;
+pub use totals::Totals;
 pub use traffic::{ChannelPlace, Traffic};
 
 /// The configured channels that have counters of their own.

@@ -145,3 +145,54 @@ async fn sessions_are_shown_as_a_table_and_as_json() {
     assert_eq!((json.as_array().unwrap().len(), &json[0]["source"]), (1, &json!("softphone")));
     drop(app);
 }
+
+#[tokio::test]
+async fn stats_have_the_counters_now_and_samples_of_the_last_minutes() {
+    let site = Site::with_tokens("").await;
+    let mut phone = site.broker.app_of("softphone", "alice").await;
+    phone.subscribe("Phone/*/*").await;
+    phone.handle("Phone/Call/Dial").await;
+    let mut crm = site.broker.app_of("crm", "alice").await;
+    crm.publish("Phone/Call/Ringing", 1).await;
+    crm.ask("Phone/Call/Dial", "r").await;
+    phone.next_on("Phone/Call/Ringing").await;
+    let request = phone.next_on("Phone/Call/Dial").await;
+    phone.reply(&request, json!({"data": 1})).await;
+    crm.next_answer("Phone/Call/Dial", "r").await;
+    crm.ask("Phone/Call/Unknown", "s").await;
+
+    let stats = site.get("/v1/stats").await;
+    let now = &stats["now"];
+    assert_eq!((&now["sessions"], &now["requests"]["count"], &now["queue"]["max"]), (&json!(2), &json!(1), &json!(0)));
+    assert!(now["requests"]["p50Ms"].as_f64().is_some_and(|ms| ms > 0.0), "{stats}");
+    assert!(now["envelopes"].as_u64() >= Some(3) && now["deliveries"].as_u64() >= Some(3), "{stats}");
+    let mut often = tokio::time::interval(std::time::Duration::from_millis(200));
+    let sampled = async {
+        loop {
+            let stats = site.get("/v1/stats?window=10m").await;
+            if let Some(sample) = stats["samples"].as_array().and_then(|samples| samples.first()) {
+                return sample.clone();
+            }
+            often.tick().await;
+        }
+    };
+    let sample = within("a sample", sampled).await;
+    assert_eq!((&sample["sessions"], &sample["requests"]["count"]), (&json!(2), &json!(1)), "{sample}");
+    for wrong in ["window=1d", "window=soon", "windw=1m"] {
+        site.call("reader", "GET", &format!("/v1/stats?{wrong}"), None).await.is_problem(400, "INVALID_REQUEST");
+    }
+}
+
+#[tokio::test]
+async fn top_draws_one_picture_into_a_pipe() {
+    let site = Site::with_tokens("").await;
+    let app = site.broker.app_of("softphone", "alice").await;
+    let (url, token) = (format!("http://{}/", site.address), secret_file_in(&site, "reader"));
+    let to_admin = ["--admin", &url, "--admin-token-file", &token];
+    let with = |own: &[&'static str]| [own, &to_admin].concat();
+    let top = run(&with(&["top"]), &[]).await;
+    has(&top, 0, "refused in the last minute: nothing", "");
+    has(&top, 0, "softphone  alice  active", "");
+    has(&run(&with(&["top", "--every", "1ms"]), &[]).await, 2, "", "must be from 250ms to 1h");
+    drop(app);
+}
