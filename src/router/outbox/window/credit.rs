@@ -1,4 +1,4 @@
-//! What a session keeps without its being counted for all sessions.
+//! Credit: a session takes messages before they are counted for all sessions.
 
 use std::time::Instant;
 
