@@ -16,6 +16,7 @@ mod data;
 mod exec;
 mod handle;
 mod history;
+mod man;
 pub mod open_files;
 mod output;
 mod permissions;
@@ -118,6 +119,8 @@ enum Command {
     Simulate(simulate::Simulate),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Write man pages
+    Man(man::Man),
 }
 
 /// The exit code of the program.
@@ -272,6 +275,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "simulator")]
         Command::Simulate(arguments) => block_on(simulate::run(arguments, output)),
         Command::Completions(arguments) => completions::run(&arguments, CommandLine::command(), output),
+        Command::Man(arguments) => man::run(&arguments, CommandLine::command()),
     };
     exit.map(|exit| ExitCode::from(exit as u8))
 }
