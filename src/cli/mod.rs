@@ -17,6 +17,7 @@ mod dump;
 mod exec;
 mod handle;
 mod history;
+mod man;
 pub mod open_files;
 mod output;
 mod permissions;
@@ -127,6 +128,8 @@ enum Command {
     Simulate(simulate::Simulate),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Write man pages
+    Man(man::Man),
 }
 
 /// The exit code of the program.
@@ -285,6 +288,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         #[cfg(feature = "simulator")]
         Command::Simulate(arguments) => block_on(simulate::run(arguments, output)),
         Command::Completions(arguments) => completions::run(&arguments, CommandLine::command(), output),
+        Command::Man(arguments) => man::run(&arguments, CommandLine::command()),
     };
     exit.map(|exit| ExitCode::from(exit as u8))
 }

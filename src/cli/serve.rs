@@ -18,7 +18,7 @@ use super::signals::{Hangups, Signals, UserSignals};
 use super::try_it::Example;
 use super::{Exit, dump, open_files, output, reload};
 use crate::config::{AuthMode, Config, LoadOptions};
-use crate::server::{self, Server};
+use crate::server::{self, BindError, Inherited, Server};
 use crate::telemetry::{self, Format};
 
 /// How long threads that are writing to the store get to finish at the end.
@@ -134,11 +134,14 @@ fn load_options(arguments: Serve) -> LoadOptions {
 fn run(arguments: Serve, format: Format) -> anyhow::Result<Exit> {
     Hangups::hold().context("signals cannot be received")?;
     let own_folder = arguments.data_dir.clone();
-    let options = load_options(arguments);
+    // Before there are other threads: its variables are removed.
+    let inherited = Inherited::take().map_err(BindError::from)?;
+    let mut options = load_options(arguments);
+    options.listen.extend(inherited.listen());
     let config = Config::load(options.clone())?;
     open_files::make_room(config.limits.connections);
     let runtime = runtime().context("the runtime cannot start")?;
-    let outcome = runtime.block_on(serve_until_signalled(config, &options, own_folder.as_deref(), format));
+    let outcome = runtime.block_on(serve_until_signalled(config, inherited, &options, own_folder.as_deref(), format));
     runtime.shutdown_timeout(LAST_WRITES);
     outcome
 }
@@ -160,6 +163,7 @@ fn runtime() -> io::Result<Runtime> {
 
 async fn serve_until_signalled(
     config: Config,
+    inherited: Inherited,
     options: &LoadOptions,
     own_folder: Option<&Path>,
     format: Format,
@@ -172,7 +176,7 @@ async fn serve_until_signalled(
     let (summary, mut warnings) = (config.summary(), config.warnings.clone());
     warnings.extend(server::certificate_warnings(calendar, &config));
     let example = (config.auth == AuthMode::Open).then(|| Example::of(&config, own_folder));
-    let server = Server::bind(config, credentials_key())?;
+    let server = Server::bind_with(config, credentials_key(), inherited)?;
     warnings.extend_from_slice(server.warnings());
     // A certificate of its own authority would have to be named in each command.
     let plain = server.urls().iter().find(|url| !url.starts_with("wss:"));

@@ -3,7 +3,8 @@
 //! `committer` writes the events of durable channels. `admin` is the admin API. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
 //! the header of a proxy, `refusal` is what it answers then, `over_http` takes messages without a WebSocket (`problem` is an error
-//! for programs), `drain` ends the broker, `wiring` has the handlers in this process,
+//! for programs), `drain` ends the broker, `service_manager` tells systemd how it is, `inherited` has
+//! listeners that systemd has opened, `wiring` has the handlers in this process,
 //! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
 //! (`key_files` knows which files have another content), `trial` opens everything that the broker needs and changes nothing.
 //! Only `over_http` knows an envelope.
@@ -14,6 +15,7 @@ mod committer;
 mod drain;
 mod forwarded;
 mod handshake;
+mod inherited;
 mod issuers;
 mod key_fetch;
 mod key_files;
@@ -25,6 +27,7 @@ mod problem;
 mod refusal;
 mod reload;
 mod same_user;
+mod service_manager;
 mod tls;
 mod tokens;
 mod trial;
@@ -47,6 +50,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::forwarded::client_address;
+pub use self::inherited::{InheritError, Inherited};
 pub use self::reload::{ReloadError, Reloaded, Reloader};
 pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
@@ -60,6 +64,7 @@ use self::listeners::{Listeners, SocketFiles};
 use self::over_http::Applications;
 use self::refusal::Reason;
 use self::reload::{InForce, Replaceable};
+use self::service_manager::ServiceManager;
 use self::tls::Tls;
 use self::wiring::Adapters;
 use crate::config::{Config, ListenAddress};
@@ -107,6 +112,9 @@ pub enum BindError {
     /// A handler in the process could not be started.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// A socket of the service manager has no place.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// There is nothing to listen on.
     #[error("there is no address to listen on: name one in the key 'listen'")]
     Nowhere,
@@ -153,6 +161,8 @@ struct Broker {
     runtime: Handle,
     /// The token of the admin API, if the configuration has none.
     own_token: OwnToken,
+    /// What is told how the broker is.
+    service_manager: ServiceManager,
     /// The listeners accept connections.
     started: CancellationToken,
     /// A call of the admin API has asked for a drain.
@@ -173,9 +183,19 @@ impl Server {
     /// Opens the store and the listeners. From now on the system accepts connections; [`Server::run`] serves them.
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
+        Self::bind_with(config, credentials_key, Inherited::default())
+    }
+
+    /// The same with listeners that are open already. Each takes the place of one of the configuration.
+    pub fn bind_with(
+        config: Config,
+        credentials_key: Option<SecretString>,
+        mut inherited: Inherited,
+    ) -> Result<Self, BindError> {
         let tls = trial::open_tls(&config, credentials_key.clone())?.map(Arc::new);
-        let listeners = Listeners::open(&config, tls.as_deref())?;
-        let (admin, no_admin) = admin::Listeners::open(&config.admin, tls.as_ref())?;
+        let listeners = Listeners::open(&config, tls.as_deref(), &mut inherited)?;
+        let (admin, no_admin) = admin::Listeners::open(&config.admin, tls.as_ref(), &mut inherited)?;
+        inherited.check_taken()?;
         let (in_force, fetches) = InForce::open(&config, tls.clone(), None)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
         let own_token = OwnToken::new(&config.data_dir);
@@ -208,6 +228,7 @@ impl Server {
             handlers: TaskTracker::new(),
             runtime: Handle::current(),
             own_token,
+            service_manager: ServiceManager::from_environment(),
             started: CancellationToken::new(),
             drain_asked: CancellationToken::new(),
             shutdown: Shutdown::default(),
@@ -263,6 +284,8 @@ impl Server {
         });
         listeners.serve(&broker);
         broker.started.cancel();
+        broker.service_manager.ready();
+        broker.watch_for_service_manager();
         if let Some(tls) = &broker.tls {
             broker.tasks.spawn(Arc::clone(tls).watch(broker.draining.clone()));
         }
@@ -281,6 +304,19 @@ impl Server {
             () = tick(&broker.router) => {}
             () = bound_queues(&broker) => {}
         }
+    }
+}
+
+impl Broker {
+    /// Feeds the watchdog of the service manager until the handlers end, in a task of the runtime that serves the sessions.
+    fn watch_for_service_manager(self: &Arc<Self>) {
+        let broker = Arc::clone(self);
+        self.handlers.spawn(async move {
+            tokio::select! {
+                () = broker.service_manager.watch(&broker.router) => {}
+                () = broker.handlers_stop.cancelled() => {}
+            }
+        });
     }
 }
 

@@ -77,9 +77,11 @@ impl Reloader {
         load: impl FnOnce() -> Result<Config, Mistakes> + Send + 'static,
     ) -> Result<Reloaded, ReloadError> {
         let broker = Arc::clone(&self.0);
+        broker.service_manager.reloading();
         // Files are read.
         let outcome = self.0.tasks.spawn_blocking(move || broker.reload(load)).await;
         let outcome = outcome.unwrap_or(Err(ReloadError::Ended));
+        self.0.service_manager.ready();
         log(&outcome);
         outcome
     }

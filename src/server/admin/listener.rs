@@ -29,6 +29,7 @@ use super::stats;
 use super::{Admin, NotOpened, router};
 use crate::config;
 use crate::server::Broker;
+use crate::server::inherited::{Inherited, Place};
 use crate::server::listener;
 use crate::server::tls::{Acceptor, Tls};
 
@@ -78,12 +79,17 @@ impl Listeners {
     pub(in crate::server) fn open(
         admin: &config::Admin,
         tls: Option<&Arc<Tls>>,
+        inherited: &mut Inherited,
     ) -> Result<(Self, Option<String>), NotOpened> {
         let acceptor = tls.filter(|_| admin.tls).map(|tls| tls.listen());
         let scheme = if acceptor.is_some() { "https" } else { "http" };
         let (mut listeners, mut warning) = (Self { acceptor, ..Self::default() }, None);
         for address in &admin.listen {
-            match open(*address) {
+            let opened = match inherited.tcp(Place::Admin, *address) {
+                Some(socket) => Ok((socket, *address)),
+                None => open(*address),
+            };
+            match opened {
                 Ok((socket, bound)) => {
                     listeners.sockets.push(socket);
                     listeners.urls.push(format!("{scheme}://{bound}/"));

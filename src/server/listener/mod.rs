@@ -26,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub(super) use self::descriptors::Descriptors;
@@ -70,6 +71,8 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration:
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
     pub(super) transport: Transport,
+    /// A service manager has opened it, and keeps it open after the broker's end.
+    pub(super) is_inherited: bool,
 }
 
 /// What is spoken on the connections of a listener.
@@ -98,6 +101,14 @@ pub(super) fn open(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
+/// Takes a listener that a service manager has opened.
+pub(super) fn inherited(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    // Connections inherit it.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket2::SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    TcpListener::from_std(listener)
+}
+
 /// Binds a socket that does not listen yet.
 pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -124,6 +135,9 @@ pub(super) trait Listening {
 
     /// Returns whether the next connection would be given one of those descriptors.
     fn is_short(&self, descriptors: &Descriptors) -> bool;
+
+    /// Returns whether connections can wait in its queue until another broker accepts them.
+    fn is_inherited(&self) -> bool;
 }
 
 impl Listening for Listener {
@@ -152,6 +166,10 @@ impl Listening for Listener {
 
     fn is_short(&self, descriptors: &Descriptors) -> bool {
         descriptors.are_short(&self.socket)
+    }
+
+    fn is_inherited(&self) -> bool {
+        self.is_inherited
     }
 }
 
@@ -183,40 +201,41 @@ impl fmt::Display for Remote {
     }
 }
 
-/// Accepts connections until the drain is over, as long as there are descriptors for them. No error ends it: they pass, or
-/// belong to a peer.
+/// Accepts connections until the drain is over, as long as there are descriptors for them. On a listener of a service
+/// manager, until it begins: further connections wait for the successor. No error ends it: they pass, or belong to a peer.
 pub(super) async fn serve(listener: impl Listening, broker: Arc<Broker>) {
+    let end = if listener.is_inherited() { &broker.draining } else { &broker.closing };
     let mut pause = ACCEPT_PAUSE.0;
     for number in 1_u64.. {
         if number.is_multiple_of(ACCEPTED_AT_ONCE) {
             yield_now().await;
         }
         let accepted = tokio::select! {
-            () = broker.closing.cancelled() => return,
+            () = end.cancelled() => return,
             accepted = listener.accept(&broker) => accepted,
         };
         match accepted {
             Ok(is_last) => {
                 pause = ACCEPT_PAUSE.0;
                 if is_last {
-                    wait_for_descriptors(&listener, &broker).await;
+                    wait_for_descriptors(&listener, &broker, end).await;
                 }
             }
             Err(error) if is_of_the_peer(&error) => {}
-            Err(error) if Descriptors::are_exhausted(&error) => wait_for_descriptors(&listener, &broker).await,
+            Err(error) if Descriptors::are_exhausted(&error) => wait_for_descriptors(&listener, &broker, end).await,
             Err(error) => {
                 broker.descriptors.log_fault(Instant::now().into_std(), &error);
-                timeout(pause, broker.closing.cancelled()).await.ok();
+                timeout(pause, end.cancelled()).await.ok();
                 pause = (pause * 2).min(ACCEPT_PAUSE.1);
             }
         }
     }
 }
 
-/// Waits until there is a descriptor for a further connection, or until the drain is over.
-async fn wait_for_descriptors(listener: &impl Listening, broker: &Broker) {
+/// Waits until there is a descriptor for a further connection, or until the end.
+async fn wait_for_descriptors(listener: &impl Listening, broker: &Broker, end: &CancellationToken) {
     broker.descriptors.log_short(Instant::now().into_std());
-    while timeout(LOOK_AGAIN, broker.closing.cancelled()).await.is_err() {
+    while timeout(LOOK_AGAIN, end.cancelled()).await.is_err() {
         if !listener.is_short(&broker.descriptors) {
             return;
         }

@@ -1,6 +1,7 @@
 //! [`Answer`]: what a call is answered. The pieces of its body are written one after the other and never joined, so that a
 //! secret is in no other buffer than the one that is wiped.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -12,14 +13,11 @@ use wire::Refusal;
 
 use super::session::seconds;
 use crate::router::{CallOutcome, Gathered, Kept};
-use crate::server::problem::{self, Problem};
+use crate::server::problem::{CHALLENGE, PROBLEM_JSON, Problem, RETRY_AFTER_SECONDS};
 use crate::websocket::Frame;
 
 /// How long a caller may take for its answer.
 const WRITE_TIME: Duration = Duration::from_secs(30);
-
-/// When a caller may try again that is refused because something is not there now.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 const JSON: &str = "application/json";
 
@@ -27,7 +25,8 @@ const JSON: &str = "application/json";
 pub(super) struct Answer {
     status: StatusCode,
     media_type: &'static str,
-    retry_after: Option<Duration>,
+    /// In seconds.
+    retry_after: Option<Cow<'static, str>>,
     body: Vec<Piece>,
 }
 
@@ -48,12 +47,11 @@ impl Piece {
 impl Answer {
     /// An error of the broker. 429 and 503 say when to try again, at the latest.
     pub(super) fn problem(problem: &Problem, retry_after: Option<Duration>) -> Self {
-        let status = problem.status();
-        let tells = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+        let retry_after = retry_after.map(|after| seconds(after).to_string().into());
         Self {
-            status,
-            media_type: problem::MEDIA_TYPE,
-            retry_after: retry_after.or(tells.then_some(RETRY_AFTER)),
+            status: problem.status(),
+            media_type: PROBLEM_JSON,
+            retry_after: retry_after.or(problem.is_temporary().then_some(RETRY_AFTER_SECONDS.into())),
             body: vec![Piece::Text(problem.to_json())],
         }
     }
@@ -118,12 +116,12 @@ impl Answer {
             "HTTP/1.1 {status}\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\ncache-control: no-store\r\n\
              connection: close\r\n"
         );
+        // Writing to a text cannot fail.
         if let Some(after) = retry_after {
-            // Writing to a text cannot fail.
-            write!(head, "retry-after: {}\r\n", seconds(*after)).ok();
+            write!(head, "retry-after: {after}\r\n").ok();
         }
         if *status == StatusCode::UNAUTHORIZED {
-            head += "www-authenticate: Bearer\r\n";
+            write!(head, "www-authenticate: {CHALLENGE}\r\n").ok();
         }
         head + "\r\n"
     }

@@ -69,6 +69,7 @@ async fn of_the_program() {
       check        Find the mistakes in a configuration
       simulate     Run a simulated Salesforce org
       completions  Print a completion script for a shell
+      man          Write man pages
       help         Print this message or the help of the given subcommand(s)
 
     Options:
@@ -287,6 +288,25 @@ async fn of_completions() {
       switchboard completions zsh > ~/.zfunc/_switchboard
       switchboard completions fish > ~/.config/fish/completions/switchboard.fish
     "#);
+}
+
+#[tokio::test]
+async fn of_man() {
+    insta::assert_snapshot!(help(&["man", "--help"]).await, @"
+    Write man pages
+
+    Usage: switchboard man <DIR>
+
+    Arguments:
+      <DIR>  The folder for the pages, one for each command. It is made if there is none
+
+    Options:
+      -h, --help  Print help
+
+    Examples:
+      switchboard man ~/.local/share/man/man1
+      switchboard man /usr/local/share/man/man1
+    ");
 }
 
 #[tokio::test]

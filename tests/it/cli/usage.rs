@@ -63,6 +63,7 @@ async fn prose_in_help_is_wrapped_once() {
         "token new",
         "check",
         "completions",
+        "man",
     ] {
         let arguments: Vec<&str> = line.split(' ').chain(["--help"]).collect();
         let help = run_with(command(&arguments), "").await.stdout;
