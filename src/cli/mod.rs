@@ -97,6 +97,8 @@ enum Command {
     Apps(apps::Apps),
     /// Say whether a broker is ready
     Health(admin::Health),
+    /// Reload the configuration of a broker
+    Reload(admin::Reload),
     /// Drain a broker, and end its process
     Drain(admin::Drain),
     /// Measure the speed of a broker
@@ -267,6 +269,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Handle(arguments) => block_on(handle::run(arguments, output)),
         Command::Apps(arguments) => block_on(apps::run(arguments, output)),
         Command::Health(arguments) => block_on(admin::health(arguments, output)),
+        Command::Reload(arguments) => block_on(admin::reload(arguments, output)),
         Command::Drain(arguments) => block_on(admin::drain(arguments)),
         Command::Bench(arguments) => block_on(bench::run(arguments, output)),
         #[cfg(feature = "simulator")]

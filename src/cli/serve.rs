@@ -183,6 +183,7 @@ async fn serve_until_signalled(
         shutdown.cancel();
         signals.ending().await;
     };
+    server.set_source(options.clone());
     let reloader = server.reloader();
     Ok(tokio::select! {
         () = reload::at_each_hangup(hangups, &reloader, options) => Exit::Done,

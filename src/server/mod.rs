@@ -31,7 +31,8 @@ mod wiring;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
@@ -44,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::forwarded::client_address;
-pub use self::reload::{ReloadError, Reloaded, Reloader};
+pub use self::reload::{How, ReloadError, Reloaded, Reloader};
 pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
@@ -57,7 +58,7 @@ use self::refusal::Reason;
 use self::reload::{InForce, Replaceable};
 use self::tls::Tls;
 use self::wiring::Adapters;
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, ListenAddress, LoadOptions};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::telemetry::LogLimit;
@@ -145,6 +146,10 @@ struct Broker {
     own_token: OwnToken,
     /// The listeners accept connections.
     started: CancellationToken,
+    /// How many listeners accept connections now.
+    accepting: AtomicUsize,
+    /// What the configuration is made from, if it can be read again.
+    source: OnceLock<LoadOptions>,
     /// A call of the admin API has asked for a drain.
     drain_asked: CancellationToken,
     /// Tells every connection how far the drain is.
@@ -195,6 +200,8 @@ impl Server {
             runtime: Handle::current(),
             own_token,
             started: CancellationToken::new(),
+            accepting: AtomicUsize::new(0),
+            source: OnceLock::new(),
             drain_asked: CancellationToken::new(),
             shutdown: Shutdown::default(),
             draining: CancellationToken::new(),
@@ -227,6 +234,11 @@ impl Server {
     /// What this system keeps the broker from doing, in words for the operator.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Says what its configuration is made from, so that the admin API can reload it.
+    pub fn set_source(&self, source: LoadOptions) {
+        self.broker.source.set(source).ok();
     }
 
     /// Reloads its configuration while it runs.

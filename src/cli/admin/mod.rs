@@ -3,7 +3,9 @@
 mod client;
 mod drain;
 mod health;
+mod reload;
 
 pub(crate) use client::CallError;
 pub(crate) use drain::{Drain, run as drain};
 pub(crate) use health::{Health, run as health};
+pub(crate) use reload::{Reload, run as reload};

@@ -5,8 +5,12 @@
 //! `access` decides who may call, `tokens` knows the tokens, `acts` records what was done, `problem` is how an error is
 //! answered, `openapi` how the calls are described, `page` how long lists are. `request` reads what a caller sends.
 
+#![allow(unused_qualifications, reason = "the macros of utoipa write whole paths")]
+#![allow(clippy::unused_async, reason = "axum calls futures")]
+
 mod access;
 mod acts;
+mod config;
 mod drain;
 mod health;
 mod info;
@@ -16,6 +20,7 @@ mod openapi;
 #[cfg_attr(not(test), expect(dead_code, reason = "the lists have pages"))]
 mod page;
 mod problem;
+mod reload;
 mod request;
 mod tokens;
 
@@ -32,6 +37,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -57,6 +63,8 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::Anyone, routes!(health::readyz)),
         (Right::Anyone, routes!(openapi::document)),
         (Right::Read, routes!(info::info)),
+        (Right::Read, routes!(config::config)),
+        (Right::Act, routes!(reload::reload)),
         (Right::Act, routes!(log::log)),
         (Right::Act, routes!(drain::drain)),
     ]
@@ -79,6 +87,8 @@ pub(super) struct Admin {
     /// Calls without a valid token.
     failed: FailedLogins,
     pulse: Pulse,
+    /// The turn to look at files.
+    disk: Arc<Semaphore>,
     log: Mutex<log::Return>,
     /// What runs beside the calls, until `stop`.
     tasks: TaskTracker,
@@ -106,6 +116,7 @@ impl Admin {
             urls,
             failed,
             pulse,
+            disk: Arc::new(Semaphore::new(1)),
             log: Mutex::default(),
             tasks: TaskTracker::new(),
             stop,
@@ -169,4 +180,34 @@ async fn no_such_method(State(_): State<Shared>) -> Problem {
 pub(super) struct NotOpened {
     pub(super) address: SocketAddr,
     pub(super) error: io::Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    /// In the OpenAPI document, one would take the place of the other.
+    #[test]
+    fn no_two_types_of_calls_have_one_name() {
+        let mut known = BTreeMap::new();
+        for (name, schema) in calls().into_iter().flat_map(|(_, (schemas, ..))| schemas) {
+            let text = serde_json::to_string(&schema).unwrap();
+            let before = known.insert(name.clone(), text.clone());
+            assert!(before.is_none_or(|before| before == text), "two types are called {name}");
+        }
+    }
+
+    #[test]
+    fn no_call_is_registered_twice() {
+        let mut known = BTreeSet::new();
+        for (path, call) in calls().into_iter().flat_map(|(_, (_, paths, _))| paths.paths) {
+            let call = serde_json::to_value(&call).unwrap();
+            for method in call.as_object().unwrap().keys() {
+                assert!(known.insert(format!("{method} {path}")), "{method} {path}");
+            }
+        }
+        assert!(known.len() >= 8, "{known:?}");
+    }
 }

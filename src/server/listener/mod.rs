@@ -19,6 +19,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -191,7 +192,10 @@ pub(super) async fn serve(listener: impl Listening, broker: Arc<Broker>) {
             yield_now().await;
         }
         let accepted = tokio::select! {
-            () = broker.closing.cancelled() => return,
+            () = broker.closing.cancelled() => {
+                broker.accepting.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
             accepted = listener.accept(&broker) => accepted,
         };
         match accepted {
@@ -215,11 +219,13 @@ pub(super) async fn serve(listener: impl Listening, broker: Arc<Broker>) {
 /// Waits until there is a descriptor for a further connection, or until the drain is over.
 async fn wait_for_descriptors(listener: &impl Listening, broker: &Broker) {
     broker.descriptors.log_short(Instant::now().into_std());
+    broker.accepting.fetch_sub(1, Ordering::Relaxed);
     while timeout(LOOK_AGAIN, broker.closing.cancelled()).await.is_err() {
         if !listener.is_short(&broker.descriptors) {
-            return;
+            break;
         }
     }
+    broker.accepting.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Admitted {
