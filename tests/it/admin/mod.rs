@@ -6,6 +6,7 @@ mod commands;
 mod configuring;
 mod listener;
 mod readiness;
+mod schemathesis;
 
 use std::net::SocketAddr;
 
