@@ -181,6 +181,11 @@ impl Audit {
         (self.shared.recorded.load(Ordering::Relaxed), self.shared.failed.load(Ordering::Relaxed))
     }
 
+    /// Returns whether records could not be written, and none has been written since.
+    pub fn is_failing(&self) -> bool {
+        self.shared.lost.load(Ordering::Relaxed) > 0
+    }
+
     /// Queues a record. Never waits.
     pub fn record(&self, entry: &Entry<'_>) {
         self.send(entry, 0, None);

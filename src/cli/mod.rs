@@ -107,6 +107,8 @@ enum Command {
     Close(admin::Close),
     /// Say who would get a message, and why others would not
     Explain(admin::Explain),
+    /// Reload the configuration of a broker
+    Reload(admin::Reload),
     /// Drain a broker, and end its process
     Drain(admin::Drain),
     /// Measure the speed of a broker
@@ -283,6 +285,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Sessions(arguments) => block_on(admin::sessions(arguments, output)),
         Command::Close(arguments) => block_on(admin::close(arguments, output)),
         Command::Explain(arguments) => block_on(admin::explain(arguments, output)),
+        Command::Reload(arguments) => block_on(admin::reload(arguments, output)),
         Command::Drain(arguments) => block_on(admin::drain(arguments)),
         Command::Bench(arguments) => block_on(bench::run(arguments, output)),
         #[cfg(feature = "simulator")]

@@ -189,6 +189,7 @@ async fn serve_until_signalled(
         shutdown.cancel();
         signals.ending().await;
     };
+    server.set_source(options.clone());
     let (reloader, dumps) = (server.reloader(), Arc::clone(server.dumps()));
     dumps.at_panics();
     Ok(tokio::select! {

@@ -9,7 +9,7 @@ use super::admin::TOKENS;
 use super::document::rows;
 use super::file::quoted;
 use super::reference::{CHANNEL_KEYS, Key, keys};
-use super::{Config, JwtIssuer, Proofs, Roles};
+use super::{Channel, Config, JwtIssuer, Proofs, Roles};
 
 /// When a change of a key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,6 +147,35 @@ impl Changes {
         match takes_effect(key) {
             Some(TakesEffect::Reload) => self.reload.push(name),
             Some(TakesEffect::Restart) | None => self.restart.push(name),
+        }
+    }
+}
+
+impl Config {
+    /// Takes the values of the keys that need a restart from another configuration, the one in force.
+    pub fn keep_restart_keys(&mut self, old: &Self) {
+        self.listen.clone_from(&old.listen);
+        self.listen_is_default = old.listen_is_default;
+        self.admin.listen.clone_from(&old.admin.listen);
+        self.admin.listen_is_default = old.admin.listen_is_default;
+        self.admin.tls = old.admin.tls;
+        self.data_dir.clone_from(&old.data_dir);
+        self.auth = old.auth;
+        self.credentials = old.credentials.clone();
+        self.salesforce = old.salesforce.clone();
+        self.tls.listen.clone_from(&old.tls.listen);
+        self.tls.client_listen.clone_from(&old.tls.client_listen);
+        for name in old.channels.keys().chain(self.channels.keys()).cloned().collect::<BTreeSet<_>>() {
+            let kept = old.channels.get(&name).copied().unwrap_or_default();
+            let mut channel = self.channels.get(&name).copied().unwrap_or_default();
+            (channel.fold_case, channel.durable, channel.retain_durable) =
+                (kept.fold_case, kept.durable, kept.retain_durable);
+            if channel.durable && channel.history.is_none() {
+                channel.history = kept.history;
+            }
+            if channel != Channel::default() || self.channels.contains_key(&name) {
+                self.channels.insert(name, channel);
+            }
         }
     }
 }

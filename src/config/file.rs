@@ -128,6 +128,7 @@ impl Reader<'_> {
         };
         let item = self.item(value);
         if known.slot.put(self.config, key, &item, &mut self.report) {
+            self.places.set(known.name, known.slot.shown(&item), item.place.clone());
             self.places.note(known.name, item.place);
         }
     }
@@ -266,7 +267,12 @@ impl Reader<'_> {
         for (name, value) in table {
             let item = self.item(value);
             if let Some(known) = keys.iter().find(|known| known.name == name.get_ref()) {
-                good &= known.slot.put(target, &format!("{prefix}{}", known.name), &item, &mut self.report);
+                let own = format!("{prefix}{}", known.name);
+                good &= known.slot.put(target, &own, &item, &mut self.report);
+                // There may be a hundred thousand applications.
+                if !prefix.starts_with("applications[") {
+                    self.places.set(own, known.slot.shown(&item), item.place);
+                }
             } else {
                 let place = self.lines.place(name.span().start);
                 self.report.push(unknown(place, name.get_ref(), prefix, keys.iter().map(|key| key.name)));

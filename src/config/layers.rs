@@ -13,7 +13,7 @@ use super::mistake::{Mistake, Mistakes, Place, Report, nearest_key, printable};
 use super::reference::{FLAGS, VARIABLE_PREFIX, keys, variable};
 use super::rules::{self, Places};
 use super::value::{Item, Value};
-use super::{Admin, AuthMode, Config, folder};
+use super::{Admin, AuthMode, Config, Settings, folder};
 
 /// The largest file that is read: room for some hundred thousand applications, and an end for `/dev/zero`.
 pub(super) const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -71,7 +71,9 @@ impl Config {
             config.admin.listen_is_default = true;
         }
         rules::check(&mut config, &places, &mut report);
-        report.finish().map(|()| config)
+        report.finish()?;
+        config.settings = Settings::find(&mut config, &places);
+        Ok(config)
     }
 }
 
@@ -134,6 +136,7 @@ fn read_environment(
             Ok(text) => {
                 let item = Item { value: untyped(text, &place), place };
                 if key.slot.put(config, key.name, &item, report) {
+                    places.set(key.name, key.slot.shown(&item), item.place.clone());
                     places.note(key.name, item.place);
                 }
             }

@@ -4,7 +4,7 @@
 //! [`Config::load`] (`layers`: file < environment < flags) reads by the one table of keys (`reference`), from which
 //! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `lines` knows
 //! places in it, `admin` reads `[admin]`, `application` `[[applications]]`, `folder` the files of `applications_dir`, `syntax` explains what is
-//! not TOML, `slot` puts values where they belong, `value` and `text` check them, `rules` compares keys with each other;
+//! not TOML, `slot` puts values where they belong, `value` and `text` check them, `rules` compares keys with each other, `settings` lists them;
 //! everything wrong ends in [`Mistakes`], all together.
 
 mod address;
@@ -29,6 +29,7 @@ mod roles;
 mod rules;
 mod salesforce;
 mod same_user;
+mod settings;
 mod slot;
 mod summary;
 mod syntax;
@@ -56,6 +57,7 @@ pub use salesforce::{
     Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,
     Proofs, ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
 };
+pub use settings::{Setting, Settings};
 pub use tls::{Tls, TlsVersion};
 pub(crate) use value::Fault;
 
@@ -116,6 +118,8 @@ pub struct Config {
     pub resume: Resume,
     /// Warnings about settings that are valid but probably a mistake.
     pub warnings: Vec<String>,
+    /// The value of each key, and where it was set.
+    pub settings: Settings,
 }
 
 impl Config {
@@ -453,6 +457,7 @@ impl Default for Config {
             recorder: Recorder::default(),
             resume: Resume::default(),
             warnings: Vec::new(),
+            settings: Settings::default(),
         }
     }
 }

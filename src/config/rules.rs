@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use serde_json::Value;
+
 use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
 use super::{
@@ -17,6 +19,8 @@ pub(crate) struct Places {
     /// In the order of the applications: the number of each in its file, and its place if that is not the configuration
     /// file.
     applications: Vec<(usize, Option<Place>)>,
+    /// The value of each key that was written, as settings show it, and where.
+    values: BTreeMap<String, (Value, Place)>,
     /// The proofs of the applications so far, each with its source.
     known: HashSet<(ProvedBy, String)>,
 }
@@ -25,6 +29,16 @@ impl Places {
     /// Notes that a key got its value here; the last layer counts.
     pub(crate) fn note(&mut self, key: &'static str, place: Place) {
         self.keys.insert(key, place);
+    }
+
+    /// Notes the value of a key; the last layer counts.
+    pub(crate) fn set(&mut self, key: impl Into<String>, value: Value, place: Place) {
+        self.values.insert(key.into(), (value, place));
+    }
+
+    /// The values of the keys that were written.
+    pub(crate) fn values(&self) -> &BTreeMap<String, (Value, Place)> {
+        &self.values
     }
 
     /// Notes an application, which is the one with this number in its file; `place` says which file, if it is not the

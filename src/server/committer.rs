@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -52,6 +53,8 @@ pub(super) fn limits(config: &Config) -> HistoryLimits {
 pub(super) struct Committer {
     router: Arc<Router>,
     settings: Arc<ArcSwap<Settings>>,
+    /// The disk cannot be used.
+    is_failing: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -64,6 +67,7 @@ impl Committer {
         config: &Config,
     ) -> io::Result<Self> {
         let settings = Arc::new(ArcSwap::from_pointee(Settings::new(config)));
+        let is_failing = Arc::<AtomicBool>::default();
         let work = Work {
             router: Arc::clone(router),
             queue,
@@ -72,14 +76,20 @@ impl Committer {
             gathered: 1,
             swept: now(),
             failing: None,
+            is_failing: Arc::clone(&is_failing),
         };
         let thread = thread::Builder::new().name("committer".to_owned()).spawn(move || work.run())?;
-        Ok(Self { router: Arc::clone(router), settings, thread: Mutex::new(Some(thread)) })
+        Ok(Self { router: Arc::clone(router), settings, is_failing, thread: Mutex::new(Some(thread)) })
     }
 
     /// Puts another configuration in force.
     pub(super) fn replace(&self, config: &Config) {
         self.settings.store(Arc::new(Settings::new(config)));
+    }
+
+    /// Returns whether the last attempt to write has failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
     }
 
     /// Ends the thread when everything that waits is committed. Blocks, but not for long.
@@ -114,6 +124,7 @@ struct Work {
     swept: Instant,
     /// While the disk cannot be used: when the log last said so.
     failing: Option<Instant>,
+    is_failing: Arc<AtomicBool>,
 }
 
 impl Work {
@@ -161,7 +172,9 @@ impl Work {
 
     /// Writes changes.
     fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        match self.file.apply(now(), wall(), changes) {
+        let applied = self.file.apply(now(), wall(), changes);
+        self.is_failing.store(applied.is_err(), Ordering::Relaxed);
+        match applied {
             Ok(applied) => {
                 if self.failing.take().is_some() {
                     tracing::info!("the history can be written again; events of durable channels are accepted");

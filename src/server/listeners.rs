@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 #[cfg(unix)]
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 
 use super::inherited::{Inherited, Place};
 use super::listener::{self, Listener, Transport};
@@ -115,6 +116,8 @@ impl Listeners {
 
     /// Accepts and serves connections, each listener on a task of its own.
     pub(super) fn serve(self, broker: &Arc<Broker>) {
+        let count = self.urls.len();
+        broker.accepting.store(count, Ordering::Relaxed);
         for listener in self.tcp {
             broker.tasks.spawn(listener::serve(listener, Arc::clone(broker)));
         }

@@ -37,7 +37,8 @@ mod wiring;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
@@ -51,7 +52,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::forwarded::client_address;
 pub use self::inherited::{InheritError, Inherited};
-pub use self::reload::{ReloadError, Reloaded, Reloader};
+pub use self::reload::{How, ReloadError, Reloaded, Reloader};
 pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 pub use crate::router::explain;
@@ -67,7 +68,7 @@ use self::reload::{InForce, Replaceable};
 use self::service_manager::ServiceManager;
 use self::tls::Tls;
 use self::wiring::Adapters;
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, ListenAddress, LoadOptions};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::telemetry::LogLimit;
@@ -165,6 +166,10 @@ struct Broker {
     service_manager: ServiceManager,
     /// The listeners accept connections.
     started: CancellationToken,
+    /// How many listeners accept connections now.
+    accepting: AtomicUsize,
+    /// What the configuration is made from, if it can be read again.
+    source: OnceLock<LoadOptions>,
     /// A call of the admin API has asked for a drain.
     drain_asked: CancellationToken,
     /// Tells every connection how far the drain is.
@@ -230,6 +235,8 @@ impl Server {
             own_token,
             service_manager: ServiceManager::from_environment(),
             started: CancellationToken::new(),
+            accepting: AtomicUsize::new(0),
+            source: OnceLock::new(),
             drain_asked: CancellationToken::new(),
             shutdown: Shutdown::default(),
             draining: CancellationToken::new(),
@@ -262,6 +269,11 @@ impl Server {
     /// What this system keeps the broker from doing, in words for the operator.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Says what its configuration is made from, so that the admin API can reload it.
+    pub fn set_source(&self, source: LoadOptions) {
+        self.broker.source.set(source).ok();
     }
 
     /// Reloads its configuration while it runs.

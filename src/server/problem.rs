@@ -34,6 +34,12 @@ pub(super) enum Code {
     MisdirectedRequest,
     /// The broker cannot answer now.
     Unavailable,
+    /// The configuration has mistakes, or names files that cannot be used.
+    InvalidConfig,
+    /// Keys have changed that need a restart.
+    RestartNeeded,
+    /// There is no configuration file to read again.
+    NoConfigFile,
 }
 
 impl Code {
@@ -47,6 +53,9 @@ impl Code {
             Self::UnsupportedMediaType => "UNSUPPORTED_MEDIA_TYPE",
             Self::MisdirectedRequest => "MISDIRECTED_REQUEST",
             Self::Unavailable => "UNAVAILABLE",
+            Self::InvalidConfig => "INVALID_CONFIG",
+            Self::RestartNeeded => "RESTART_NEEDED",
+            Self::NoConfigFile => "NO_CONFIG_FILE",
         }
     }
 
@@ -58,6 +67,8 @@ impl Code {
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::MisdirectedRequest => StatusCode::MISDIRECTED_REQUEST,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::InvalidConfig => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::RestartNeeded | Self::NoConfigFile => StatusCode::CONFLICT,
             Self::Wire(code) => status_of(code),
         }
     }

@@ -23,7 +23,7 @@ use super::{Broker, admin, calendar, certificate_warnings, wiring};
 use crate::auth::{
     AuthError, CallClaim, CallVerification, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier,
 };
-use crate::config::{AuthMode, Changes, Config, Http, Mistakes};
+use crate::config::{self, AuthMode, Changes, Config, Http, Mistakes, Settings};
 use crate::router::Reviewed;
 
 /// Lines about mistakes that the log gets of one reload.
@@ -33,13 +33,24 @@ const MISTAKES_LOGGED: usize = 20;
 #[derive(Clone)]
 pub struct Reloader(Arc<Broker>);
 
-/// A reload that is in force.
+/// How a reload is carried out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// Everything is read and checked, and nothing is changed.
+    pub dry_run: bool,
+    /// Keys that need a restart stay as they are, and the rest is put in force. Otherwise the reload is refused.
+    pub keeps_restart_keys: bool,
+}
+
+/// A reload that is in force, or that could be.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// Its number, from 1.
+    /// How many reloads have been put in force.
     pub number: u64,
     /// The names of the keys that have changed.
     pub changed: Vec<String>,
+    /// The names of the keys that have changed and need a restart.
+    pub restart: Vec<String>,
     /// What it did to live sessions.
     pub sessions: Reviewed,
     /// What the operator should know of the new configuration.
@@ -74,15 +85,20 @@ impl Reloader {
     /// Why nothing has changed.
     pub async fn reload(
         &self,
+        how: How,
         load: impl FnOnce() -> Result<Config, Mistakes> + Send + 'static,
     ) -> Result<Reloaded, ReloadError> {
         let broker = Arc::clone(&self.0);
-        broker.service_manager.reloading();
-        // Files are read.
-        let outcome = self.0.tasks.spawn_blocking(move || broker.reload(load)).await;
+        if !how.dry_run {
+            broker.service_manager.reloading();
+        }
+        // Files are read. Tasks that it starts belong to the runtime that serves the applications.
+        let outcome = self.0.tasks.spawn_blocking_on(move || broker.reload(how, load), &self.0.runtime).await;
         let outcome = outcome.unwrap_or(Err(ReloadError::Ended));
-        self.0.service_manager.ready();
-        log(&outcome);
+        if !how.dry_run {
+            self.0.service_manager.ready();
+            log(&outcome);
+        }
         outcome
     }
 }
@@ -91,8 +107,11 @@ impl Reloader {
 pub(super) struct InForce {
     verifier: Box<dyn Verifier>,
     pub(super) auth: AuthMode,
-    /// The tokens of the admin API.
-    pub(super) admin: admin::Tokens,
+    pub(super) admin: config::Admin,
+    /// The hashes of the tokens in `admin`.
+    pub(super) admin_tokens: admin::Tokens,
+    /// The value of each key.
+    pub(super) values: Settings,
     pub(super) http: Http,
     pub(super) same_user: SameUser,
     /// The issuers of JWTs. Keys are fetched by tasks that end with `fetching`.
@@ -121,12 +140,24 @@ impl InForce {
         match (same_user, proving) {
             (Ok((same_user, warnings)), Ok(Proving { verifier, issuers, fetches })) => {
                 let (http, fetching) = (config.http.clone(), CancellationToken::new());
-                let (key_files, admin) = (KeyFiles::read(config), admin::Tokens::new(&config.admin));
-                let auth = config.auth;
-                Ok((
-                    Self { verifier, auth, admin, http, same_user, issuers, fetching, key_files, tls, warnings },
-                    fetches,
-                ))
+                let key_files = KeyFiles::read(config);
+                let (auth, admin, values) = (config.auth, config.admin.clone(), config.settings.clone());
+                let admin_tokens = admin::Tokens::new(&admin);
+                let in_force = Self {
+                    verifier,
+                    auth,
+                    admin,
+                    admin_tokens,
+                    values,
+                    http,
+                    same_user,
+                    issuers,
+                    fetching,
+                    key_files,
+                    tls,
+                    warnings,
+                };
+                Ok((in_force, fetches))
             }
             (same_user, proving) => {
                 let proving = proving.err().unwrap_or_default();
@@ -227,12 +258,22 @@ impl Broker {
         }
     }
 
-    fn reload(&self, load: impl FnOnce() -> Result<Config, Mistakes>) -> Result<Reloaded, ReloadError> {
+    fn reload(&self, how: How, load: impl FnOnce() -> Result<Config, Mistakes>) -> Result<Reloaded, ReloadError> {
         let mut config = self.config.lock();
-        let new = load()?;
-        let changes = Changes::between(&config, &new);
-        if !changes.restart.is_empty() {
-            return Err(ReloadError::Restart(changes.restart));
+        let mut new = load()?;
+        let Changes { reload: mut changed, mut restart } = Changes::between(&config, &new);
+        if !restart.is_empty() && !how.dry_run && !how.keeps_restart_keys {
+            return Err(ReloadError::Restart(restart));
+        }
+        if !restart.is_empty() {
+            new.keep_restart_keys(&config);
+            // A key that follows one that was kept may be as it was.
+            let left = Changes::between(&config, &new);
+            if !left.restart.is_empty() {
+                return Err(ReloadError::Restart(left.restart));
+            }
+            changed = left.reload;
+            restart.sort();
         }
         let before = self.in_force.get();
         let replacement = self.tls.as_ref().map(|tls| tls.prepare(new.tls.clone())).transpose();
@@ -252,36 +293,52 @@ impl Broker {
             }
         };
         let org = org.map_err(|unusable| UnusableList::from(vec![unusable]))?;
-        if let Some(replacement) = replacement {
-            replacement.apply();
-        }
+        changed.extend(in_force.key_files.changed_since(&before.key_files));
         let mut warnings = new.warnings.clone();
         warnings.extend(certificate_warnings(calendar(), &new));
         warnings.extend_from_slice(in_force.warnings());
+        if how.dry_run {
+            let (number, sessions) = (self.router.reloads(), Reviewed::default());
+            return Ok(Reloaded { number, changed, restart, sessions, warnings });
+        }
+        if let Some(replacement) = replacement {
+            replacement.apply();
+        }
+        if let Some(org) = org {
+            self.adapters.replace_org(org);
+        }
+        let sessions = self.put_in_force(&config, &new, in_force, fetches, &mut warnings);
+        *config = new;
+        Ok(Reloaded { number: self.router.reloads(), changed, restart, sessions, warnings })
+    }
+
+    /// Puts a checked configuration in force in place of the `old` one, and judges live sessions by it.
+    fn put_in_force(
+        &self,
+        old: &Config,
+        new: &Config,
+        in_force: InForce,
+        fetches: Vec<KeyFetch>,
+        warnings: &mut Vec<String>,
+    ) -> Reviewed {
+        let before = self.in_force.get();
         let changed_issuers = issuers::changed(&before.issuers, &in_force.issuers);
-        let changed_files = in_force.key_files.changed_since(&before.key_files);
+        let changes = Changes::between(old, new);
         self.in_force.set(in_force);
         before.fetching.cancel();
         self.fetch_keys(fetches);
         self.connections.replace(&new.limits);
         self.settings.replace_limits(new.limits.clone());
-        if config.http.os_users.is_empty() != new.http.os_users.is_empty() {
+        if old.http.os_users.is_empty() != new.http.os_users.is_empty() {
             warnings.extend(self.socket_files.set_mode(!new.http.os_users.is_empty()));
         }
         warnings.extend(self.own_token.settle(&new.admin));
         let now = Instant::now().into_std();
-        self.router.replace_policy(now, &new);
-        self.adapters.replace_bounds(&new);
-        if let Some(org) = org {
-            self.adapters.replace_org(org);
-        }
-        self.committer.iter().for_each(|committer| committer.replace(&new));
+        self.router.replace_policy(now, new);
+        self.adapters.replace_bounds(new);
+        self.committer.iter().for_each(|committer| committer.replace(new));
         let renamed = renamed_tables(&changes.reload);
-        let judge = Judge { verifier: &self.in_force, renamed, changed_issuers };
-        let sessions = self.router.review(now, &judge);
-        *config = new;
-        let changed = changes.reload.into_iter().chain(changed_files).collect();
-        Ok(Reloaded { number: self.router.reloads(), changed, sessions, warnings })
+        self.router.review(now, &Judge { verifier: &self.in_force, renamed, changed_issuers })
     }
 }
 
@@ -330,11 +387,17 @@ impl Verifier for Judge<'_> {
 /// Logs the outcome of a reload: names of keys, never values.
 fn log(outcome: &Result<Reloaded, ReloadError>) {
     match outcome {
-        Ok(Reloaded { number, changed, sessions, warnings }) => {
+        Ok(Reloaded { number, changed, restart, sessions, warnings }) => {
             let Reviewed { ended, changed: rights, expiring } = sessions;
             let keys = changed.join(", ");
             for warning in warnings {
                 tracing::warn!("{warning}");
+            }
+            if !restart.is_empty() {
+                tracing::warn!(
+                    keys = restart.join(", "),
+                    "these keys have changed and need a restart; they stay as they are"
+                );
             }
             tracing::info!(number, changed = keys, ended, rights, expiring, "the configuration was reloaded");
         }

@@ -19,11 +19,15 @@ use crate::audit::{Audit, Rotation};
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
+use crate::http::BreakerState;
 use crate::router::{CommitQueue, Declaration, Router, SwitchedOff};
 use crate::salesforce::{self, CurrentOrg, Events, NextEvents, Org, SalesforceVerifier, SetupError, SetupErrors};
 use crate::store::history::{HistoryFile, HistorySettings};
 use crate::store::{FolderLock, KeySource, StoreError};
 use wire::Refusal;
+
+/// The breaker of look-ups of credentials, among those of an org.
+const CREDENTIALS_BREAKER: &str = "credentials";
 
 /// Why the handlers could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +57,8 @@ pub(super) struct Adapters {
     /// The bounds of each handler that was started.
     started: Mutex<Vec<BoundsHandle>>,
     audit: Arc<Audit>,
+    /// The credential store, if it is the directory.
+    directory: Option<Arc<Directory>>,
     /// The org, if anything uses it.
     org: Option<Arc<CurrentOrg>>,
     /// The subscriptions to events of an org.
@@ -72,6 +78,7 @@ impl Adapters {
             Some(org) => Ok(Arc::clone(org)),
             None => CurrentOrg::open(&config.salesforce).map(|org| Arc::clone(opened.insert(Arc::new(org)))),
         };
+        let mut store = None;
         let source: Arc<dyn Source> = match config.credentials.store {
             Store::Directory => {
                 let directory = Directory::open(&Settings::new(config, credentials_key.clone()))?;
@@ -89,7 +96,7 @@ impl Adapters {
                          them again"
                     ),
                 }
-                Arc::new(directory)
+                Arc::clone(store.insert(Arc::new(directory))) as _
             }
             Store::Salesforce => org()?,
         };
@@ -107,7 +114,18 @@ impl Adapters {
         };
         let (bounds, org) = (bounds(config), opened);
         let off = salesforce::switched_off(&config.salesforce);
-        Ok(Self { handlers, off, bounds, started: Mutex::default(), audit, org, events, credentials_key, folder })
+        Ok(Self {
+            handlers,
+            off,
+            bounds,
+            started: Mutex::default(),
+            audit,
+            directory: store,
+            org,
+            events,
+            credentials_key,
+            folder,
+        })
     }
 
     /// Opens the history, if a channel is durable, and lets the router take over what it has. Blocks on the disk.
@@ -142,6 +160,19 @@ impl Adapters {
     /// The audit log.
     pub(super) fn audit(&self) -> Arc<Audit> {
         Arc::clone(&self.audit)
+    }
+
+    /// Returns whether the credential store can be read. Blocks on the disk.
+    pub(super) fn store_can_be_read(&self) -> bool {
+        // No user has this name.
+        self.directory.as_ref().is_none_or(|directory| directory.get("").is_ok())
+    }
+
+    /// Returns whether Salesforce is called: no breaker that concerns all of its calls, or those for credentials, is open.
+    pub(super) fn salesforce_is_called(&self) -> bool {
+        let Some(stats) = self.org.as_ref().map(|org| org.stats()) else { return true };
+        let credentials = stats.breakers.get(CREDENTIALS_BREAKER).copied().unwrap_or(BreakerState::Closed);
+        [stats.breaker, credentials].iter().all(|state| *state == BreakerState::Closed)
     }
 
     /// Publishes the events of an org until `stop`, in tasks on `tasks`.

@@ -5,6 +5,7 @@ mod close;
 mod drain;
 mod explain;
 mod health;
+mod reload;
 mod sessions;
 mod top;
 
@@ -13,5 +14,6 @@ pub(crate) use close::{Close, run as close};
 pub(crate) use drain::{Drain, run as drain};
 pub(crate) use explain::{Explain, run as explain};
 pub(crate) use health::{Health, run as health};
+pub(crate) use reload::{Reload, run as reload};
 pub(crate) use sessions::{Sessions, run as sessions};
 pub(crate) use top::{Top, run as top};

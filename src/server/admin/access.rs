@@ -197,7 +197,7 @@ impl Admin {
     fn caller(&self, headers: &HeaderMap, address: IpAddr) -> Result<Caller, Problem> {
         let found = bearer(headers).and_then(|token| {
             let hash = hash_token(&token);
-            self.broker.in_force.get().admin.find(&hash).or_else(|| self.broker.own_token.find(&hash))
+            self.broker.in_force.get().admin_tokens.find(&hash).or_else(|| self.broker.own_token.find(&hash))
         });
         match found {
             Some((name, may)) => Ok(Caller { name, may, address }),

@@ -9,17 +9,21 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use utoipa::ToSchema;
 
-use super::Shared;
 use super::request::Answer;
+use super::{Admin, Shared};
 use crate::connection::Stage;
-use crate::server::Broker;
+use crate::server::calendar;
 
 /// How long the broker's runtime may take to run a task.
 const PULSE_TIME: Duration = Duration::from_secs(2);
+
+/// How long a look at files may take.
+const DISK_TIME: Duration = Duration::from_secs(2);
 
 /// Whether the broker runs.
 #[derive(Serialize, ToSchema)]
@@ -63,7 +67,12 @@ pub(super) struct Readiness {
     )
 )]
 pub(super) async fn readyz(State(shared): State<Shared>) -> (StatusCode, Answer<Readiness>) {
-    let readiness = shared.broker.readiness();
+    let (checks, in_force) = (shared.checks().await, shared.broker.in_force.get());
+    let is_required = |name| in_force.admin.ready_requires.iter().any(|required| required == name);
+    let wrong = checks.into_iter().filter(|check| !check.is_well);
+    let (failing, warnings): (Vec<_>, Vec<_>) = wrong.partition(|check| check.fails || is_required(check.name));
+    let names = |checks: Vec<Check>| checks.into_iter().map(|check| check.name).collect::<Vec<_>>();
+    let readiness = Readiness { ready: failing.is_empty(), failing: names(failing), warnings: names(warnings) };
     (status(readiness.ready), Answer(readiness))
 }
 
@@ -71,12 +80,54 @@ fn status(is_good: bool) -> StatusCode {
     if is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-impl Broker {
-    fn readiness(&self) -> Readiness {
-        let checks =
-            [("starting", !self.started.is_cancelled()), ("draining", self.shutdown.stage() != Stage::Serving)];
-        let failing: Vec<_> = checks.into_iter().filter(|(_, is_wrong)| *is_wrong).map(|(name, _)| name).collect();
-        Readiness { ready: failing.is_empty(), failing, warnings: Vec::new() }
+/// One of the checks of readiness.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Check {
+    pub(super) name: &'static str,
+    pub(super) is_well: bool,
+    /// It makes the broker not ready, and is not a warning only.
+    fails: bool,
+}
+
+impl Admin {
+    /// Makes all checks of readiness.
+    pub(super) async fn checks(&self) -> Vec<Check> {
+        let broker = &self.broker;
+        let has_started = broker.started.is_cancelled();
+        let (store, certificate) = self.check_files().await;
+        let fails = [
+            ("starting", has_started),
+            ("draining", broker.shutdown.stage() == Stage::Serving),
+            ("listener", !has_started || broker.accepting.load(Ordering::Relaxed) > 0),
+            ("store", store),
+        ];
+        let warns = [
+            ("history", broker.committer.as_ref().is_none_or(|committer| !committer.is_failing())),
+            ("audit", !broker.adapters.audit().is_failing()),
+            // There are no clusters yet.
+            ("nats", true),
+            ("certificate", certificate),
+            ("salesforce", broker.adapters.salesforce_is_called()),
+        ];
+        let check = |fails| move |(name, is_well)| Check { name, is_well, fails };
+        fails.into_iter().map(check(true)).chain(warns.into_iter().map(check(false))).collect()
+    }
+
+    /// Returns whether the credential store can be read, and whether the certificate is well. A disk that does not answer is
+    /// a store that cannot be read.
+    async fn check_files(&self) -> (bool, bool) {
+        let (broker, turn) = (Arc::clone(&self.broker), Arc::clone(&self.disk));
+        let look = async move {
+            // One at a time, so that a disk that does not answer gathers no threads.
+            let turn = turn.acquire_owned().await;
+            spawn_blocking(move || {
+                let _turn = turn;
+                let is_well = broker.tls.as_ref().is_none_or(|tls| tls.is_well(calendar()));
+                (broker.adapters.store_can_be_read(), is_well)
+            })
+            .await
+        };
+        timeout(DISK_TIME, look).await.ok().and_then(Result::ok).unwrap_or((false, true))
     }
 }
 

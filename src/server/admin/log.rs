@@ -23,7 +23,7 @@ const FILTER_BYTES_MAX: usize = 1000;
 /// What to log.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Wanted {
+pub(super) struct LogFilter {
     /// A level, or levels for parts of the program, as `--log` takes them.
     #[schema(max_length = 1000, example = "switchboard::router=debug,info")]
     filter: String,
@@ -57,16 +57,16 @@ pub(super) struct Return {
 #[utoipa::path(
     put,
     path = "/v1/log",
-    request_body = Wanted,
+    request_body = LogFilter,
     responses((status = 200, description = "It is in force.", body = Logged))
 )]
 pub(super) async fn log(
     State(shared): State<Shared>,
     act: Act,
-    Body(wanted): Body<Wanted>,
+    Body(wanted): Body<LogFilter>,
 ) -> Result<Answer<Logged>, Problem> {
     act.note(&wanted);
-    let Wanted { filter, time } = wanted;
+    let LogFilter { filter, time } = wanted;
     if filter.len() > FILTER_BYTES_MAX {
         return Err(Problem::invalid(format!("filter must have at most {FILTER_BYTES_MAX} bytes")));
     }

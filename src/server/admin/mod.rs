@@ -5,9 +5,13 @@
 //! `access` decides who may call, `tokens` knows the tokens, `acts` records what was done, `problem` is how an error is
 //! answered, `openapi` how the calls are described, `page` how long lists are. `request` reads what a caller sends.
 
+#![allow(unused_qualifications, reason = "the macros of utoipa write whole paths")]
+#![allow(clippy::unused_async, reason = "axum calls futures")]
+
 mod access;
 mod acts;
 mod close;
+mod config;
 mod drain;
 mod explain;
 mod health;
@@ -18,6 +22,7 @@ mod log;
 mod openapi;
 mod page;
 mod problem;
+mod reload;
 mod request;
 mod retained;
 mod stats;
@@ -36,6 +41,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -73,6 +79,8 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::Act, routes!(close::close)),
         (Right::Act, routes!(retained::remove)),
         (Right::Read, routes!(explain::explain)),
+        (Right::Read, routes!(config::config)),
+        (Right::Act, routes!(reload::reload)),
         (Right::Act, routes!(log::log)),
         (Right::Act, routes!(drain::drain)),
     ]
@@ -96,6 +104,8 @@ pub(super) struct Admin {
     failed: FailedLogins,
     pulse: Pulse,
     samples: stats::Samples,
+    /// The turn to look at files.
+    disk: Arc<Semaphore>,
     log: Mutex<log::Return>,
     /// What runs beside the calls, until `stop`.
     tasks: TaskTracker,
@@ -124,6 +134,7 @@ impl Admin {
             failed,
             pulse,
             samples: stats::Samples::default(),
+            disk: Arc::new(Semaphore::new(1)),
             log: Mutex::default(),
             tasks: TaskTracker::new(),
             stop,
@@ -187,4 +198,34 @@ async fn no_such_method(State(_): State<Shared>) -> Problem {
 pub(super) struct NotOpened {
     pub(super) address: SocketAddr,
     pub(super) error: io::Error,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    /// In the OpenAPI document, one would take the place of the other.
+    #[test]
+    fn no_two_types_of_calls_have_one_name() {
+        let mut known = BTreeMap::new();
+        for (name, schema) in calls().into_iter().flat_map(|(_, (schemas, ..))| schemas) {
+            let text = serde_json::to_string(&schema).unwrap();
+            let before = known.insert(name.clone(), text.clone());
+            assert!(before.is_none_or(|before| before == text), "two types are called {name}");
+        }
+    }
+
+    #[test]
+    fn no_call_is_registered_twice() {
+        let mut known = BTreeSet::new();
+        for (path, call) in calls().into_iter().flat_map(|(_, (_, paths, _))| paths.paths) {
+            let call = serde_json::to_value(&call).unwrap();
+            for method in call.as_object().unwrap().keys() {
+                assert!(known.insert(format!("{method} {path}")), "{method} {path}");
+            }
+        }
+        assert!(known.len() >= 8, "{known:?}");
+    }
 }

@@ -19,6 +19,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -211,7 +212,10 @@ pub(super) async fn serve(listener: impl Listening, broker: Arc<Broker>) {
             yield_now().await;
         }
         let accepted = tokio::select! {
-            () = end.cancelled() => return,
+            () = end.cancelled() => {
+                broker.accepting.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
             accepted = listener.accept(&broker) => accepted,
         };
         match accepted {
@@ -235,11 +239,13 @@ pub(super) async fn serve(listener: impl Listening, broker: Arc<Broker>) {
 /// Waits until there is a descriptor for a further connection, or until the end.
 async fn wait_for_descriptors(listener: &impl Listening, broker: &Broker, end: &CancellationToken) {
     broker.descriptors.log_short(Instant::now().into_std());
+    broker.accepting.fetch_sub(1, Ordering::Relaxed);
     while timeout(LOOK_AGAIN, end.cancelled()).await.is_err() {
         if !listener.is_short(&broker.descriptors) {
-            return;
+            break;
         }
     }
+    broker.accepting.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Admitted {

@@ -10,6 +10,7 @@ mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustls::crypto::ring;
@@ -109,6 +110,15 @@ impl Tls {
 
     fn clients(&self) -> Clients {
         self.state.lock().clients.clone()
+    }
+
+    /// Returns whether the certificate is neither expired nor near its end, and whether its files fit. Blocks on the disk.
+    pub(super) fn is_well(&self, now: SystemTime) -> bool {
+        let (settings, is_kept_out) = {
+            let state = self.state.lock();
+            (state.settings.clone(), state.kept_out.is_some())
+        };
+        !is_kept_out && warnings(now, &settings).is_empty()
     }
 
     /// Returns whether an authority of `client_ca_file` vouches for a certificate now.

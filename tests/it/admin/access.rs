@@ -29,6 +29,8 @@ async fn each_call_has_its_right_and_refuses_everybody_else() {
         ("/readyz", "anyone"),
         ("/v1/openapi.json", "anyone"),
         ("/v1/info", "read"),
+        ("/v1/config", "read"),
+        ("/v1/reload", "act"),
         ("/v1/log", "act"),
         ("/v1/drain", "act"),
     ];
@@ -113,7 +115,7 @@ async fn on_loopback_without_tokens_each_start_makes_one_that_may_act() {
     let first = token(&path);
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(site.call(&first, "PUT", "/v1/log", Some(&json!({"filter": "info"}))).await.status, 200);
-    assert_eq!(site.records()[0]["token"], "admin.token");
+    assert_eq!(site.records_of(1).await[0]["token"], "admin.token");
 
     site.broker.terminate().await;
     assert_eq!(site.broker.exit_code().await, Some(0));
@@ -143,10 +145,9 @@ async fn an_act_leaves_a_record_without_secrets_and_so_does_one_that_is_refused(
         let part = |it: &Value| json!([it["token"], it["address"], it["target"], it["arguments"], it["outcome"]]);
         records.iter().map(part).collect()
     };
-    site.broker.log_until("three records", |_| site.records().len() == 3).await;
     let (call, from) = ("PUT /v1/log", "127.0.0.1");
     assert_eq!(
-        read(&site.records()),
+        read(&site.records_of(3).await),
         [
             json!(["actor", from, call, body, "ok"]),
             json!(["reader", from, call, null, "FORBIDDEN"]),

@@ -4,9 +4,12 @@ mod access;
 mod calls;
 mod close;
 mod commands;
+mod configuring;
 mod explain;
 mod listener;
 mod lists;
+mod readiness;
+mod schemathesis;
 
 use std::net::SocketAddr;
 
@@ -150,7 +153,14 @@ impl Site {
     /// The records of the audit log that are of admins.
     fn records(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.broker.data_dir().join("audit.jsonl")).unwrap();
-        let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        // The last line may not be whole yet.
+        let records = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         records.filter(|record| record["event"] == "admin").collect()
+    }
+
+    /// The same, once this number of acts is recorded.
+    async fn records_of(&self, acts: usize) -> Vec<Value> {
+        self.broker.log_until("the records of admins", |_| self.records().len() >= acts).await;
+        self.records()
     }
 }

@@ -87,12 +87,19 @@ impl Broker {
         Self::launch_by(Command::new(env!("CARGO_BIN_EXE_switchboard")), folder, arguments).await
     }
 
+    /// A broker without a configuration file, with an admin listener.
+    pub(crate) async fn without_a_file_with_admin() -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        command.env("SWITCHBOARD__ADMIN__LISTEN", "127.0.0.1:0");
+        Self::launch_by(command, tempfile::tempdir().unwrap(), &[]).await
+    }
+
     async fn launch_by(mut command: Command, folder: TempDir, arguments: &[&str]) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path().join("data"));
         let file = folder.path().join(CONFIG);
         if file.exists() {
             command.arg("--config").arg(file);
-        } else {
+        } else if command.as_std().get_envs().next().is_none() {
             // Brokers of other tests would have its default port.
             command.env("SWITCHBOARD__ADMIN__LISTEN", "[]");
         }
