@@ -2,7 +2,7 @@
 //!
 //! Rooms count with [`Counters`] and [`Histogram`]s, each on a copy of its thread (`cells`), so nobody waits for anybody.
 //! What nothing counts is looked up at a scrape ([`Gauges`]). `table` names every metric; `exposition` writes them in the
-//! format that a client asks for, and `reference` is docs/metrics.md. No label takes a value from a client: `label` has all
+//! format that a client asks for, and `reference` is docs/metrics.md. No label takes a value from a client: `values` has all
 //! values, and [`Names`] those of the configuration.
 
 mod accept;
@@ -17,6 +17,7 @@ mod process;
 mod reference;
 mod table;
 mod traffic;
+mod values;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,16 +31,17 @@ pub use exposition::{compress, encode};
 pub use gauges::{
     Connections, Gauges, LogGauges, OrgGauges, RouterGauges, RuntimeGauges, SalesforceCalls, SalesforceGauges,
 };
-pub use label::{
-    AuthOutcome, CertificateOf, Check, ClosedBy, ClosedWith, ConnectionState, Durable, EnvelopeKind, EvictedFor,
-    HandlerKind, Label, Labels, ListenerKind, PauseReason, RecoveryOutcome, RefusedFor, RegistrationOutcome,
-    ReloadOutcome, RequestOutcome, ResumeOutcome, SalesforceOperation, SalesforceOutcome, SessionKind, SessionState,
-    SlowFor, StatusClass, StoredFile, SubscriptionRole, TlsOutcome,
-};
+pub use label::{Label, Labels};
 pub use names::{Names, OTHER};
 pub use process::Process;
 pub use reference::reference;
 pub use traffic::{ChannelPlace, Traffic};
+pub use values::{
+    AuthOutcome, CertificateOf, Check, ClosedBy, ClosedWith, ConnectionState, Durable, EnvelopeKind, EvictedFor,
+    HandlerKind, ListenerKind, PauseReason, RecoveryOutcome, RefusedFor, RegistrationOutcome, ReloadOutcome,
+    RequestOutcome, ResumeOutcome, SalesforceOperation, SalesforceOutcome, SessionKind, SessionState, SlowFor,
+    StatusClass, StoredFile, SubscriptionRole, TlsOutcome,
+};
 
 /// The configured channels that have counters of their own.
 pub const CHANNELS_MAX: usize = 100;
@@ -66,7 +68,7 @@ pub struct Metrics {
     pub refused: Counters<RefusedFor>,
     /// Registrations.
     pub registrations: Counters<RegistrationOutcome>,
-    /// Ends of WebSockets.
+    /// Ends of connections.
     pub closes: Counters<(ClosedWith, ClosedBy)>,
     /// Messages that were refused.
     pub refusals: Counters<ErrorCode>,

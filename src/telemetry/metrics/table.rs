@@ -6,8 +6,9 @@ use super::Metrics;
 use super::counters::seconds;
 use super::family::{Families, Family};
 use super::gauges::{Gauges, LogGauges, RouterGauges, SalesforceGauges};
-use super::label::{Check, ConnectionState, Durable, Label, Labels, SessionKind, SessionState, SubscriptionRole};
+use super::label::{Label, Labels};
 use super::process::Process;
+use super::values::{Check, ConnectionState, Durable, SessionKind, SessionState, SubscriptionRole};
 
 /// The upper bounds of the buckets of request durations.
 pub(super) const REQUEST_BOUNDS: &[Duration] = &[
@@ -176,11 +177,15 @@ impl Metrics {
         all.counter("switchboard_pauses", "How often a connection was not read for a while", self.pauses.all());
         let paused = self.paused_micros.all().map(|(labels, micros)| (labels, seconds(micros)));
         all.counter("switchboard_pause_seconds", "Time for which connections were not read", paused);
-        all.count("switchboard_events_dropped", "Events that full queues dropped", self.dropped.get(()));
+        all.count(
+            "switchboard_events_dropped",
+            "Events that full queues dropped",
+            self.dropped.get(()) + now.resumable_dropped,
+        );
         all.count(
             "switchboard_lagging_notices",
             "Notices to sessions that their queue is over three quarters full",
-            self.lagging.get(()),
+            self.lagging.get(()) + now.resumable_lagging,
         );
         all.counter(
             "switchboard_slow_consumers",
