@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use wire::{Close, CloseCode};
 
 use super::log::Leaving;
+use super::resume::take_resumable;
 use super::timer::Timer;
 use super::{Connection, Effect, Phase, queue_notices};
 use crate::router::{Ending, Left, Router};
@@ -79,7 +80,7 @@ impl Connection {
             let taker = session.outbox().taker(attachment);
             if attachment != 0 && matches!(leaving.ending, Ending::Closed(_)) {
                 // Sent before the Close frame, and kept if the session goes on.
-                self.take_resumable(now, (&session, attachment), usize::MAX, router, &mut frames);
+                take_resumable(now, (&session, attachment), usize::MAX, router, &mut frames);
             }
             let left = router.leave(now, &session, attachment, leaving.ending, self.proof_ends(now));
             self.forget_proof();
@@ -96,7 +97,9 @@ impl Connection {
             }
             loop {
                 let taken = taker.take(now, usize::MAX, &mut frames);
-                self.count_notices(taken.lagging.is_some(), taken.dropped);
+                if taken.lagging.is_some() || taken.dropped > 0 {
+                    self.count_notices(taken.lagging.is_some(), taken.dropped);
+                }
                 notices.extend(queue_notices(taken.lagging, taken.dropped));
                 // The subscription of a replay has ended, so it yields nothing. Messages can follow it in the queue.
                 if taken.replay.is_none() {

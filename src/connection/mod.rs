@@ -51,6 +51,7 @@ use log::Leaving;
 use pause::Pause;
 use proof::Proven;
 use rate::Rate;
+use resume::take_resumable;
 use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.
@@ -289,7 +290,7 @@ impl Connection {
         }
         let Phase::Registered(session) = &self.phase else { return };
         if self.attachment != 0 {
-            if let Some(end) = self.take_resumable(now, (session, self.attachment), most - own, router, frames) {
+            if let Some(end) = take_resumable(now, (session, self.attachment), most - own, router, frames) {
                 self.limit_proof(now, end);
             }
             return;

@@ -130,41 +130,6 @@ impl Connection {
         }
     }
 
-    /// Takes up to `most` frames of a resumable session. They are kept until they are acknowledged. Returns when its proof
-    /// ends, if a reload has set an end to it.
-    pub(super) fn take_resumable(
-        &self,
-        now: Instant,
-        (session, attachment): (&Arc<Session>, u64),
-        most: usize,
-        router: &Router,
-        frames: &mut Vec<Frame>,
-    ) -> Option<Instant> {
-        let mut proof_end = None;
-        let (taker, room) = (session.outbox().taker(attachment), frames.len().saturating_add(most));
-        loop {
-            let taken = taker.take(now, room - frames.len(), frames);
-            proof_end = proof_end.or(taken.proof_end);
-            if taken.lagging.is_some() || taken.dropped > 0 {
-                self.count_notices(taken.lagging.is_some(), taken.dropped);
-            }
-            if !taken.replay_waits {
-                break;
-            }
-            // Until the frames of the replay are kept, no other connection may take.
-            let Some(_line) = session.hold_line(attachment) else { break };
-            let Some(mut replay) = taker.take_replay() else { break };
-            let at = frames.len();
-            let is_exhausted = router.pull(&mut replay, room - at, frames);
-            taker.put_pulled(now, frames.get(at..).unwrap_or_default(), (!is_exhausted).then_some(replay));
-            if !is_exhausted {
-                break;
-            }
-        }
-        session.release_presence(now);
-        proof_end
-    }
-
     /// What the session has used of its rates, with the message that is being handled.
     fn allowances(&self, now: Instant) -> Allowances {
         let bytes = self.rate_bytes.as_ref().map(|rate| rate.used(now, 0));
@@ -179,4 +144,35 @@ impl Connection {
             rate.go_on(bytes);
         }
     }
+}
+
+/// Takes up to `most` frames of a resumable session. They are kept until they are acknowledged. Returns when its proof
+/// ends, if a reload has set an end to it.
+pub(super) fn take_resumable(
+    now: Instant,
+    (session, attachment): (&Arc<Session>, u64),
+    most: usize,
+    router: &Router,
+    frames: &mut Vec<Frame>,
+) -> Option<Instant> {
+    let mut proof_end = None;
+    let (taker, room) = (session.outbox().taker(attachment), frames.len().saturating_add(most));
+    loop {
+        let taken = taker.take(now, room - frames.len(), frames);
+        proof_end = proof_end.or(taken.proof_end);
+        if !taken.replay_waits {
+            break;
+        }
+        // Until the frames of the replay are kept, no other connection may take.
+        let Some(_line) = session.hold_line(attachment) else { break };
+        let Some(mut replay) = taker.take_replay() else { break };
+        let at = frames.len();
+        let is_exhausted = router.pull(&mut replay, room - at, frames);
+        taker.put_pulled(now, frames.get(at..).unwrap_or_default(), (!is_exhausted).then_some(replay));
+        if !is_exhausted {
+            break;
+        }
+    }
+    session.release_presence(now);
+    proof_end
 }

@@ -14,6 +14,7 @@ impl Router {
         let (retained_values, retained_bytes) = self.retained.size();
         let (durable_logs, other_logs) = self.history.gauges(|channel| self.policy.is_durable(channel));
         let (known_ids, ids_forgotten) = self.history.ids();
+        let (resumable_lagging, resumable_dropped) = self.resumes.kept().notices();
         let mut gauges = RouterGauges {
             requests_pending: self.requests.len(),
             retained_values,
@@ -22,6 +23,8 @@ impl Router {
             other_logs,
             known_ids,
             ids_forgotten,
+            resumable_lagging,
+            resumable_dropped,
             resume_kept_bytes: self.resumes.kept().bytes(),
             ..RouterGauges::default()
         };

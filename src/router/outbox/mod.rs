@@ -101,7 +101,7 @@ pub enum End {
     Replaced,
 }
 
-/// What [`Outbox::take`] found besides frames. Of a resumable session, the notices about its queue are among the frames.
+/// What [`Outbox::take`] found besides frames.
 #[derive(Default)]
 pub struct Taken {
     /// The queue was over three quarters full.

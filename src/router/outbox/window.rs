@@ -230,20 +230,14 @@ impl State {
         frames: &mut Vec<Frame>,
     ) -> Taken {
         let room = frames.len().saturating_add(most);
-        let mut noted = (None, 0);
         if self.kept < self.numbered() || self.lagging.is_some() || self.dropped > 0 {
-            let waiting = (self.lagging, self.dropped);
             self.take_first(now, memory, room, frames);
-            if (self.lagging, self.dropped) == (None, 0) {
-                noted = waiting;
-            }
         }
         let Self { queue, kept, window: Some(window), messages, bytes, droppable, proof_end, .. } = self else {
             return Taken::default();
         };
         let (mut entries, mut memory) = (0, 0);
-        let (lagging, dropped) = noted;
-        let mut taken = Taken { lagging, dropped, proof_end: proof_end.take(), ..Taken::default() };
+        let mut taken = Taken { proof_end: proof_end.take(), ..Taken::default() };
         while frames.len() < room && *kept >= window.numbered {
             match queue.get(*kept) {
                 Some(Entry::Frame(frame, on_full, _)) => {
@@ -305,6 +299,9 @@ impl State {
     fn take_notices(&mut self, now: Instant, memory: Option<&Arc<FrameMemory>>, frames: &mut Vec<Frame>) {
         if self.kept < self.numbered() {
             return;
+        }
+        if let Some(window) = &self.window {
+            window.kept.count_notices(self.lagging.is_some(), self.dropped);
         }
         let lagging = self.lagging.take().map(notice::lagging);
         let dropped = (self.dropped > 0).then(|| notice::dropped(std::mem::take(&mut self.dropped)));

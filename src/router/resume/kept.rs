@@ -1,7 +1,7 @@
 //! [`Kept`]: how much is kept for all resumable sessions together, and the bounds of that.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -39,6 +39,9 @@ pub(in crate::router) struct Kept {
     sweep_at: Mutex<Option<Instant>>,
     /// Sessions that are away and whose outbox has ended.
     ended: Mutex<Vec<SessionId>>,
+    /// Notices to resumable sessions that their queue is nearly full, and the events that their queues dropped.
+    lagging: AtomicU64,
+    dropped: AtomicU64,
     /// Notified when a time of [`Kept::sweep_at`] was set, or a session was added to `ended`.
     earlier: Arc<Notify>,
 }
@@ -54,6 +57,8 @@ impl Kept {
             is_armed: AtomicBool::new(false),
             sweep_at: Mutex::default(),
             ended: Mutex::default(),
+            lagging: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
             earlier,
         }
     }
@@ -67,6 +72,17 @@ impl Kept {
     /// Messages and bytes that are kept for one session at most.
     pub(in crate::router) fn session_max(&self) -> (usize, usize) {
         (self.messages_max.load(Ordering::Relaxed), self.bytes_max.load(Ordering::Relaxed))
+    }
+
+    /// Counts what a session is told about its own queue.
+    pub(in crate::router) fn count_notices(&self, lags: bool, dropped: u64) {
+        self.lagging.fetch_add(u64::from(lags), Ordering::Relaxed);
+        self.dropped.fetch_add(dropped, Ordering::Relaxed);
+    }
+
+    /// The notices that a queue is nearly full, and the dropped events.
+    pub(in crate::router) fn notices(&self) -> (u64, u64) {
+        (self.lagging.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed))
     }
 
     /// Counts entries of the session with this number, and memory of frames that no other queue keeps.
