@@ -2,7 +2,7 @@
 //!
 //! `committer` writes the events of durable channels. `admin` is the admin API. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
-//! the header of a proxy, `refusal` is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process,
+//! the header of a proxy, `refusal` is what it answers then, `gauges` is what metrics say of the present, `drain` ends the broker, `wiring` has the handlers in this process,
 //! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
 //! (`key_files` knows which files have another content), `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
@@ -12,6 +12,7 @@ mod admission;
 mod committer;
 mod drain;
 mod forwarded;
+mod gauges;
 mod handshake;
 mod issuers;
 mod key_fetch;
@@ -61,6 +62,7 @@ use crate::config::{Config, ListenAddress};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::telemetry::LogLimit;
+use crate::telemetry::metrics::Metrics;
 
 /// How long a session gets to release the memory of its queue before the next one is ended too.
 const RELEASE_TIME: Duration = Duration::from_millis(20);
@@ -118,6 +120,7 @@ impl From<NotOpened> for BindError {
 /// What all connections share.
 struct Broker {
     router: Arc<Router>,
+    metrics: Arc<Metrics>,
     /// What a reload replaces.
     in_force: Replaceable<InForce>,
     /// The configuration in force. Locked during a reload.
@@ -166,19 +169,25 @@ impl Server {
         let tls = trial::open_tls(&config, credentials_key.clone())?.map(Arc::new);
         let listeners = Listeners::open(&config, tls.as_deref())?;
         let (admin, no_admin) = admin::Listeners::open(&config.admin, tls.as_ref())?;
-        let (in_force, fetches) = InForce::open(&config, tls.clone(), None)?;
-        let mut adapters = Adapters::open(&config, credentials_key)?;
+        let policy = Policy::new(&config);
+        let metrics = Arc::new(Metrics::new(policy.channel_names()));
+        metrics.set_config_applied(calendar());
+        let (in_force, fetches) = InForce::open(&config, tls.clone(), None, &metrics)?;
+        let mut adapters = Adapters::open(&config, credentials_key, &metrics)?;
         let own_token = OwnToken::new(&config.data_dir);
         let no_token = if admin.urls.is_empty() { None } else { own_token.settle(&config.admin) };
         let warnings = in_force.warnings().iter().cloned().chain(no_admin).chain(no_token).collect();
-        let (now, policy) = (Instant::now().into_std(), Policy::new(&config));
+        let now = Instant::now().into_std();
         let router = Router::new(now, calendar(), policy, Ids::random(), adapters.declarations());
+        let router = router.with_metrics(Arc::clone(&metrics));
         let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
+        let settings = settings.with_metrics(Arc::clone(&metrics));
         let router = Arc::new(router.with_switched_off(adapters.switched_off()));
         let committer = committing.map(|it| it.start(&router, &config)).transpose().map_err(AdapterError::from)?;
         let broker = Broker {
             router,
+            metrics,
             committer,
             in_force: Replaceable::new(in_force),
             config: Mutex::new(config),

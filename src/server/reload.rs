@@ -23,6 +23,7 @@ use super::{Broker, admin, calendar, certificate_warnings, wiring};
 use crate::auth::{AuthError, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier};
 use crate::config::{AuthMode, Changes, Config, Http, Mistakes};
 use crate::router::Reviewed;
+use crate::telemetry::metrics::{Metrics, ReloadOutcome};
 
 /// Lines about mistakes that the log gets of one reload.
 const MISTAKES_LOGGED: usize = 20;
@@ -78,6 +79,11 @@ impl Reloader {
         // Files are read.
         let outcome = self.0.tasks.spawn_blocking(move || broker.reload(load)).await;
         let outcome = outcome.unwrap_or(Err(ReloadError::Ended));
+        self.0.metrics.reloads.count(match &outcome {
+            Ok(reloaded) if reloaded.changed.is_empty() => ReloadOutcome::Unchanged,
+            Ok(_) => ReloadOutcome::Applied,
+            Err(_) => ReloadOutcome::Refused,
+        });
         log(&outcome);
         outcome
     }
@@ -111,9 +117,10 @@ impl InForce {
         config: &Config,
         tls: Option<Arc<Tls>>,
         before: Option<&Self>,
+        metrics: &Metrics,
     ) -> Result<(Self, Vec<KeyFetch>), UnusableList> {
         let same_user = SameUser::open(config, before.map(|before| &before.same_user));
-        let proving = wiring::verifier(config, before.map_or(&[], |before| &before.issuers));
+        let proving = wiring::verifier(config, before.map_or(&[], |before| &before.issuers), metrics);
         match (same_user, proving) {
             (Ok((same_user, warnings)), Ok(Proving { verifier, issuers, fetches })) => {
                 let (http, fetching) = (config.http.clone(), CancellationToken::new());
@@ -129,6 +136,11 @@ impl InForce {
                 Err(UnusableList::from(same_user.err().into_iter().chain(proving).collect::<Vec<_>>()))
             }
         }
+    }
+
+    /// When the keys of issuers were last fetched.
+    pub(super) fn keys_fetched(&self) -> impl Iterator<Item = (&str, std::time::Instant)> {
+        self.issuers.iter().filter_map(Known::fetched)
     }
 
     /// What the operator should know of the settings that are in force.
@@ -223,7 +235,7 @@ impl Broker {
         }
         let before = self.in_force.get();
         let replacement = self.tls.as_ref().map(|tls| tls.prepare(new.tls.clone())).transpose();
-        let in_force = InForce::open(&new, self.tls.clone(), Some(&before));
+        let in_force = InForce::open(&new, self.tls.clone(), Some(&before), &self.metrics);
         // Everything is read before anything is in force.
         let (replacement, (in_force, fetches)) = match (replacement, in_force) {
             (Ok(replacement), Ok(in_force)) => (replacement, in_force),
@@ -258,6 +270,7 @@ impl Broker {
         let judge = Judge { verifier: &self.in_force, renamed, changed_issuers };
         let sessions = self.router.review(now, &judge);
         *config = new;
+        self.metrics.set_config_applied(calendar());
         let changed = changes.reload.into_iter().chain(changed_files).collect();
         Ok(Reloaded { number: self.router.reloads(), changed, sessions, warnings })
     }

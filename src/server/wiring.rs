@@ -20,9 +20,10 @@ use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
 use crate::router::{CommitQueue, Declaration, Router, SwitchedOff};
-use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
+use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors, Snapshot};
 use crate::store::history::{HistoryFile, HistorySettings};
 use crate::store::{FolderLock, KeySource, StoreError};
+use crate::telemetry::metrics::Metrics;
 use wire::Refusal;
 
 /// Why the handlers could not be started.
@@ -53,6 +54,10 @@ pub(super) struct Adapters {
     /// The bounds of each handler that was started.
     started: Mutex<Vec<BoundsHandle>>,
     audit: Arc<Audit>,
+    /// The org, if it is used.
+    org: Option<Arc<Org>>,
+    /// The credential store, if it is used.
+    directory: Option<Arc<Directory>>,
     /// The subscriptions to events of an org.
     events: Option<Events>,
     /// The key that seals the history, if it is in the environment.
@@ -63,12 +68,17 @@ pub(super) struct Adapters {
 
 impl Adapters {
     /// Opens what the handlers need. Blocks on the disk.
-    pub(super) fn open(config: &Config, credentials_key: Option<SecretString>) -> Result<Self, AdapterError> {
+    pub(super) fn open(
+        config: &Config,
+        credentials_key: Option<SecretString>,
+        metrics: &Metrics,
+    ) -> Result<Self, AdapterError> {
         let folder = FolderLock::take(&config.data_dir)?;
-        let mut opened = None;
+        let (mut opened, mut opened_directory) = (None, None);
         let mut org = || match &opened {
             Some(org) => Ok(Arc::clone(org)),
-            None => Org::open(&config.salesforce).map(|org| Arc::clone(opened.insert(Arc::new(org)))),
+            None => Org::open(&config.salesforce)
+                .map(|org| Arc::clone(opened.insert(Arc::new(org.with_calls(Arc::clone(&metrics.salesforce)))))),
         };
         let source: Arc<dyn Source> = match config.credentials.store {
             Store::Directory => {
@@ -87,7 +97,7 @@ impl Adapters {
                          them again"
                     ),
                 }
-                Arc::new(directory)
+                Arc::clone(opened_directory.insert(Arc::new(directory))) as _
             }
             Store::Salesforce => org()?,
         };
@@ -105,7 +115,8 @@ impl Adapters {
         };
         let bounds = bounds(config);
         let off = salesforce::switched_off(&config.salesforce);
-        Ok(Self { handlers, off, bounds, started: Mutex::default(), audit, events, credentials_key, folder })
+        let (org, directory, started) = (opened, opened_directory, Mutex::default());
+        Ok(Self { handlers, off, bounds, started, audit, org, directory, events, credentials_key, folder })
     }
 
     /// Opens the history, if a channel is durable, and lets the router take over what it has. Blocks on the disk.
@@ -140,6 +151,21 @@ impl Adapters {
     /// The audit log.
     pub(super) fn audit(&self) -> Arc<Audit> {
         Arc::clone(&self.audit)
+    }
+
+    /// How many requests wait for each handler.
+    pub(super) fn waiting(&self) -> Vec<(String, usize)> {
+        self.started.lock().iter().map(|handler| (handler.name(), handler.waiting())).collect()
+    }
+
+    /// The counts of the org, if it is used.
+    pub(super) fn org(&self) -> Option<Snapshot> {
+        self.org.as_ref().map(|org| org.stats())
+    }
+
+    /// How many look-ups in the credential store have failed.
+    pub(super) fn failed_look_ups(&self) -> u64 {
+        self.directory.as_ref().map_or(0, |directory| directory.failures())
     }
 
     /// Publishes the events of an org until `stop`, in tasks on `tasks`.
@@ -215,7 +241,7 @@ pub(super) struct Proving {
 ///
 /// # Errors
 /// Every file that cannot be used.
-pub(super) fn verifier(config: &Config, before: &[Known]) -> Result<Proving, Vec<Unusable>> {
+pub(super) fn verifier(config: &Config, before: &[Known], metrics: &Metrics) -> Result<Proving, Vec<Unusable>> {
     if config.auth == AuthMode::Open {
         return Ok(Proving { verifier: Box::new(Open), issuers: Vec::new(), fetches: Vec::new() });
     }
@@ -225,8 +251,12 @@ pub(super) fn verifier(config: &Config, before: &[Known]) -> Result<Proving, Vec
     };
     match (issuers::open(config, before), salesforce) {
         (Ok(Opened { issuers, known, fetches }), Ok(salesforce)) => {
-            let salesforce = salesforce.map(|it| Box::new(it) as Box<dyn Verifier>);
-            let verifier = Box::new(Chain::new(config.token_table(), issuers, salesforce));
+            for issuer in &config.issuers {
+                metrics.add_issuer(&issuer.name);
+            }
+            let salesforce = salesforce.map(|it| Box::new(it.with_calls(&metrics.salesforce)) as Box<dyn Verifier>);
+            let chain = Chain::new(config.token_table(), issuers, salesforce);
+            let verifier = Box::new(chain.counting(&metrics.authentications));
             Ok(Proving { verifier, issuers: known, fetches })
         }
         (issuers, salesforce) => {

@@ -25,6 +25,7 @@ mod cli;
 mod client;
 mod config;
 mod credentials;
+mod metrics;
 mod salesforce;
 mod tls;
 

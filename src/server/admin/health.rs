@@ -71,8 +71,15 @@ fn status(is_good: bool) -> StatusCode {
     if is_good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
+impl Readiness {
+    /// Whether a check fails, or warns.
+    pub(super) fn mentions(&self, check: &str) -> bool {
+        self.failing.iter().chain(&self.warnings).any(|it| *it == check)
+    }
+}
+
 impl Broker {
-    fn readiness(&self) -> Readiness {
+    pub(super) fn readiness(&self) -> Readiness {
         let checks =
             [("starting", !self.started.is_cancelled()), ("draining", self.shutdown.stage() != Stage::Serving)];
         let failing: Vec<_> = checks.into_iter().filter(|(_, is_wrong)| *is_wrong).map(|(name, _)| name).collect();
