@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use secrecy::ExposeSecret;
 
+use super::call::for_sessions_only;
+use super::jwt::Named;
 use super::{
-    AuthError, Claim, Identity, Issuer, Issuers, Jwt, Proof, Proved, Review, TokenTable, Verification, Verifier,
+    AuthError, CallClaim, CallError, CallVerification, Caller, Claim, Identity, Issuer, Issuers, Jwt, Proof, Proved,
+    Review, TokenTable, Verification, Verifier,
 };
 use crate::telemetry::metrics::{AuthOutcome, CERTIFICATE, NamedCounters, OTHER, SALESFORCE, STATIC};
 
@@ -77,6 +80,30 @@ impl Chain {
         self.count(&name, proved.as_ref().map_or_else(|(outcome, _)| *outcome, |_| AuthOutcome::Ok));
         proved.map_err(|(_, error)| error)
     }
+
+    /// Only the table and issuers of JWTs have tokens that are good for calls: no other system is asked.
+    async fn prove_call(&self, call: CallClaim) -> Result<Caller, CallError> {
+        if let Some(caller) = self.tokens.find_caller(&call)? {
+            self.count(STATIC, AuthOutcome::Ok);
+            return Ok(caller);
+        }
+        let found = self.issuers.find(call.token.expose_secret());
+        let (issuer, jwt) = found.map_err(|why| AuthError::Unauthenticated(why.into()))?;
+        if !issuer.over_http {
+            return Err(for_sessions_only());
+        }
+        match issuer.claims.source_of_call(&jwt, call.source.as_deref())? {
+            Named::Source(source) => {
+                let identity = self.verify_by_issuer((issuer, jwt), &source).await?;
+                Ok(Caller { source, identity })
+            }
+            Named::OneOf(source) => {
+                // Only a good token gets to know that the envelope has to name one.
+                self.verify_by_issuer((issuer, jwt), &source).await?;
+                Err(CallError::SourceMissing)
+            }
+        }
+    }
 }
 
 /// What a proof is counted as of which no more is known.
@@ -92,6 +119,10 @@ fn outcome_of(proved: &Result<Identity, AuthError>) -> AuthOutcome {
 impl Verifier for Chain {
     fn verify(&self, claim: Claim) -> Verification<'_> {
         Box::pin(self.prove(claim))
+    }
+
+    fn verify_call(&self, call: CallClaim) -> CallVerification<'_> {
+        Box::pin(self.prove_call(call))
     }
 
     fn review(&self, proved: &Proved<'_>) -> Review {

@@ -277,13 +277,19 @@ fn check_tokens(config: &Config, places: &Places, report: &mut Report) {
 }
 
 /// Warnings about settings that are valid but probably a mistake.
-pub(crate) fn warnings(config: &Config, places: &Places) -> Vec<String> {
+pub(crate) fn warnings(config: &Config) -> Vec<String> {
     let admin = &config.admin;
     let mut warnings = Vec::new();
     if admin.listen.is_empty() {
-        let unused = [TOKENS, TLS, INSECURE, PAYLOADS, READY_REQUIRES];
-        let unused = unused.into_iter().filter(|key| places.written(key).is_some());
-        warnings.extend(unused.map(|key| format!("{key} has no effect without {LISTEN}")));
+        let unused = [
+            (TOKENS, !admin.tokens.is_empty()),
+            (TLS, admin.tls),
+            (INSECURE, admin.insecure),
+            (PAYLOADS, admin.payloads),
+            (READY_REQUIRES, !admin.ready_requires.is_empty()),
+        ];
+        let unused = unused.into_iter().filter(|(_, is_set)| *is_set);
+        warnings.extend(unused.map(|(key, _)| format!("{key} has no effect without {LISTEN}")));
         return warnings;
     }
     if admin.insecure && admin.is_loopback() {

@@ -41,6 +41,7 @@ const WITH_RELOAD: &[&str] = &[
     "limits",
     "resume",
     "roles",
+    "salesforce",
     "tls",
 ];
 
@@ -58,7 +59,20 @@ const WITH_RESTART: &[&str] = &[
     "channels.NAME.history.durable",
     "channels.NAME.retain",
     "credentials",
-    "salesforce",
+    "recorder",
+    // As whom the broker logs in, and where: what the org was told before would be another one's.
+    "salesforce.login_url",
+    "salesforce.audience",
+    "salesforce.client_id",
+    "salesforce.username",
+    "salesforce.private_key_file",
+    "salesforce.client_secret_file",
+    // Handlers and subscriptions are made from them.
+    "salesforce.objects",
+    "salesforce.variables",
+    "salesforce.creations",
+    "salesforce.events.topics",
+    "salesforce.events.settle",
     "tls.listen",
     "tls.client_listen",
 ];

@@ -168,7 +168,7 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
     warnings.extend(applications.flat_map(|(at, it)| without_effect(config, &|| places.application(at), it)));
     warnings.extend(roles::warnings(config, |at| places.application(at)));
     warnings.extend(tls::warnings(config));
-    warnings.extend(admin::warnings(config, places));
+    warnings.extend(admin::warnings(config));
     warnings.extend(jwt::warnings(&config.issuers));
     warnings.extend(same_user::warnings(config));
     warnings.extend(resume::warnings(config));

@@ -6,7 +6,7 @@ use wire::{ErrorCode, Refusal, Triple};
 
 use super::pause::Pause;
 use super::{Connection, Gone, network_of};
-use crate::router::{Ending, Session};
+use crate::router::{Ending, RefusedMessage, Router, Session};
 
 /// How many sessions that register are logged in a minute for each address: a site with thousands of agents can share one,
 /// and they all return after a restart.
@@ -126,6 +126,19 @@ impl Connection {
             let (address, reason) = (self.address, &*refusal.message);
             tracing::info!(source, user, %address, session = %session.id(), code, reason, omitted, "a renewal was refused");
         }
+    }
+
+    /// Logs and records that a message was refused that the router has not seen.
+    pub(super) fn note_refusal(
+        &self,
+        now: Instant,
+        router: &Router,
+        (triple, id): (Option<&Triple<'_>>, Option<&str>),
+        refusal: &Refusal,
+    ) {
+        self.log_refusal(triple, refusal);
+        let session = self.session().map(|session| &**session);
+        router.note_refused(now, &RefusedMessage { session, source: "", triple, id, code: refusal.code });
     }
 
     /// Logs any refusal, for developers of applications, and counts it.

@@ -33,9 +33,12 @@ impl Connection {
     /// A message, with its text unless it is a binary one. It counts against the rate whatever it is.
     pub(super) fn message(&mut self, now: Instant, text: Option<&str>, router: &Router) -> Option<Effect> {
         self.heartbeat.hear();
-        if self.session().is_some_and(|session| session.is_revoked()) {
-            self.secret_read = true;
-            return None;
+        if let Some(session) = self.session() {
+            if session.is_revoked() {
+                self.secret_read = true;
+                return None;
+            }
+            session.count_received();
         }
         if self.commits.is_some() && !self.joins_commits(text, router) {
             self.hold(text);
@@ -54,7 +57,7 @@ impl Connection {
             }
             Next::Replaced => {
                 self.secret_read = true;
-                Some(self.replaced(now))
+                Some(self.replaced(now, router))
             }
         };
         if effect.is_none() && self.pause.is_none() {
@@ -95,7 +98,7 @@ impl Connection {
         match &decoded {
             Err(malformed) => {
                 line.filter(|_| text.is_some()).into_iter().for_each(HeldLine::count_received);
-                self.malformed(now, malformed)
+                self.malformed(now, malformed, router)
             }
             Ok(envelope) => {
                 self.malformed = 0;
@@ -140,8 +143,11 @@ impl Connection {
             }
             Ok(routed) => {
                 self.secret_read |= routed.secret;
-                let session = Arc::clone(session);
-                self.routed(now, Some(&session), envelope.id(), routed);
+                // Most senders want to know nothing, and wait for nobody.
+                if envelope.id().is_some() || !routed.pressed.is_empty() {
+                    let session = Arc::clone(session);
+                    self.routed(now, Some(&session), envelope.id(), routed);
+                }
             }
             Err(Denied { refusal, is_request }) => {
                 // It may be a late answer to a request on a protected triple.
@@ -161,7 +167,7 @@ impl Connection {
         self.secret_read = true;
         let triple = envelope.triple();
         let refusal = not_registered(triple);
-        self.log_refusal(Some(triple), &refusal);
+        self.note_refusal(now, router, (Some(triple), envelope.id()), &refusal);
         let frame = if router.policy().is_protected(triple) {
             let source = envelope.source().unwrap_or_default();
             self.unregistered_requests += 1;
@@ -179,9 +185,9 @@ impl Connection {
     }
 
     /// A message that is not an envelope is answered; many in a row close the connection. Other refusals do not count.
-    fn malformed(&mut self, now: Instant, malformed: &Malformed) -> Next {
+    fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Next {
         self.settings.metrics.traffic.undelivered(EnvelopeKind::Unreadable);
-        self.log_refusal(None, &malformed.refusal);
+        self.note_refusal(now, router, (None, malformed.id.as_deref()), &malformed.refusal);
         // It may have been meant as a Register.
         self.secret_read = true;
         self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));

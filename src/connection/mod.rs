@@ -16,6 +16,8 @@ mod log;
 mod message;
 mod pause;
 mod proof;
+#[cfg(test)]
+mod races;
 mod rate;
 mod renew;
 mod resume;
@@ -27,8 +29,9 @@ mod unregistered;
 pub use driver::{Admission, Context, Upgraded, serve};
 pub use failed_logins::{FailedLogins, network_of};
 pub use handshake_token::HandshakeToken;
+pub use rate::Rate;
 pub use settings::Settings;
-pub use shutdown::{Shutdown, Stage};
+pub use shutdown::{Shutdown, Stage, spread};
 pub use unregistered::{Unregistered, UnregisteredGuard};
 
 use std::collections::VecDeque;
@@ -50,8 +53,6 @@ use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
 use pause::Pause;
 use proof::Proven;
-use rate::Rate;
-use resume::take_resumable;
 use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.
@@ -290,7 +291,7 @@ impl Connection {
         }
         let Phase::Registered(session) = &self.phase else { return };
         if self.attachment != 0 {
-            if let Some(end) = take_resumable(now, (session, self.attachment), most - own, router, frames) {
+            if let Some(end) = self.take_resumable(now, (session, self.attachment), most - own, router, frames) {
                 self.limit_proof(now, end);
             }
             return;
@@ -300,6 +301,8 @@ impl Connection {
         let (mut lagging, mut dropped, mut proof_end) = (None, 0, None);
         loop {
             let taken = outbox.take(now, room.saturating_sub(frames.len() - at), frames);
+            // Most often there was nothing but frames.
+            let Some(taken) = taken else { break };
             lagging = lagging.or(taken.lagging);
             proof_end = proof_end.or(taken.proof_end);
             dropped += taken.dropped;
@@ -339,6 +342,7 @@ impl Connection {
     }
 
     /// Ready when a pause is over before its time: then it wants [`Input::Relieved`].
+    #[inline]
     pub fn poll_pause(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         self.pause.as_mut().map_or(Poll::Pending, |pause| pause.poll_over(cx))
     }
@@ -370,7 +374,7 @@ impl Connection {
             Input::Timeout | Input::Verified(_) | Input::Committed | Input::Drain(_) | Input::Restart
                 if self.is_replaced() =>
             {
-                Some(self.replaced(now))
+                Some(self.replaced(now, router))
             }
             Input::Timeout => self.fire_timers(now, router),
             Input::Verified(outcome) => self.verified(now, outcome, router),
@@ -401,7 +405,8 @@ impl Connection {
                 Some(self.close(now, router, Close::new(CloseCode::SlowConsumer, reason)))
             }
             Input::Ended(End::Close(code, reason)) => Some(self.close(now, router, Close::new(code, reason))),
-            Input::Ended(End::Replaced) => Some(self.replaced(now)),
+            Input::Ended(end @ (End::Kicked | End::SentAway)) => Some(self.close_by_operator(now, router, end)),
+            Input::Ended(End::Replaced) => Some(self.replaced(now, router)),
             // The connection itself detaches its session, and then it has none.
             Input::Ended(End::Detached) => None,
             Input::Drain(reconnect_after) => {
@@ -463,6 +468,9 @@ impl Connection {
             self.settings.metrics.pauses.count(reason);
         }
         self.count_pause(now);
+        if let Some(session) = self.session() {
+            session.set_paused(Some(pause.explained()));
+        }
         (self.pause, self.paused) = (Some(pause), now);
     }
 
@@ -471,6 +479,9 @@ impl Connection {
         self.count_pause(now);
         if let Some(pause) = self.pause.take() {
             pause.end(now, &mut self.allowance);
+            if let Some(session) = self.session() {
+                session.set_paused(None);
+            }
         }
     }
 
@@ -490,7 +501,7 @@ impl Connection {
                 Timer::Registration => Some(self.close(now, router, CloseCode::NotRegistered)),
                 Timer::Delay => self.refuse_delayed(now, router),
                 Timer::Renewal => {
-                    self.renewal_late(now);
+                    self.renewal_late(now, router);
                     None
                 }
                 Timer::Proof => self.check_proof(now, router),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::router::explain::SenderPaused;
 use crate::router::{Allowance, Session};
 use crate::telemetry::metrics::PauseReason;
 
@@ -58,6 +59,14 @@ impl Pause {
         }
     }
 
+    /// Why the connection is not read, as explain says it.
+    pub(super) fn explained(&self) -> SenderPaused {
+        match self {
+            Self::Rate | Self::RateBytes => SenderPaused::Rate,
+            Self::OwnQueue(_) | Self::Replay(_) | Self::Receivers { .. } => SenderPaused::Pressure,
+        }
+    }
+
     /// Whether it is a wait for this receiver.
     pub(super) fn is_for(&self, receiver: &Session) -> bool {
         match self {
@@ -103,6 +112,7 @@ impl Pause {
     }
 
     /// Ready when nothing has to be waited for any longer. A pause for the rate ends by its timer alone.
+    #[cold]
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Rate | Self::RateBytes => Poll::Pending,

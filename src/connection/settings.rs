@@ -1,5 +1,6 @@
 //! [`Settings`]: what all connections of a broker share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -64,6 +65,11 @@ impl Settings {
     /// The limits in force.
     pub fn limits(&self) -> Arc<Limits> {
         Arc::clone(&self.limits.read())
+    }
+
+    /// Counts a token that proved nobody. Returns whether its address has reached `limits.failed_registrations` already.
+    pub fn failed_login(&self, now: Instant, address: IpAddr) -> bool {
+        self.failed_logins.fail(now, address)
     }
 
     /// Puts other limits in force. Connections take them over when the router's number of reloads has risen.

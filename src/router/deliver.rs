@@ -50,7 +50,10 @@ impl Router {
             }
             Verdict::Refused { refusal, is_request } => (Err(refusal), is_request),
         };
-        self.observe(now, sender, envelope, &facts, (expected, outcome.as_ref()));
+        // An event that waits for its commit is observed then.
+        if !outcome.as_ref().is_ok_and(|routed| routed.ticket.is_some()) {
+            self.observe(now, sender, envelope, &facts, (expected, outcome.as_ref()));
+        }
         match outcome {
             Ok(mut routed) => {
                 routed.secret |= facts.protected;

@@ -14,7 +14,6 @@ impl Router {
         let (retained_values, retained_bytes) = self.retained.size();
         let (durable_logs, other_logs) = self.history.gauges(|channel| self.policy.is_durable(channel));
         let (known_ids, ids_forgotten) = self.history.ids();
-        let (resumable_lagging, resumable_dropped) = self.resumes.kept().notices();
         let mut gauges = RouterGauges {
             requests_pending: self.requests.len(),
             retained_values,
@@ -23,9 +22,9 @@ impl Router {
             other_logs,
             known_ids,
             ids_forgotten,
-            resumable_lagging,
-            resumable_dropped,
             resume_kept_bytes: self.resumes.kept().bytes(),
+            taps: self.taps(),
+            tap_lines_skipped: self.tap_lines_skipped(),
             ..RouterGauges::default()
         };
         self.presence.each(|session| add(&mut gauges, session));

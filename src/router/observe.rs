@@ -9,6 +9,7 @@ use crate::router::decide::{Facts, Verdict};
 use crate::router::session::Session;
 use crate::router::{Routed, Router};
 use crate::telemetry::metrics::EnvelopeKind;
+use crate::telemetry::recorder::{Record, RequestOutcome, What};
 
 /// What an envelope is, by the rule that fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,19 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// As operators see it.
+    pub(super) fn verdict(self) -> &'static str {
+        match self {
+            Self::Event => "EVENT",
+            Self::Request => "REQUEST",
+            Self::Gather => "GATHER",
+            Self::Reply => "REPLY",
+            Self::Command => "COMMAND",
+            Self::Duplicate => "DUPLICATE",
+            Self::Refused => "REFUSED",
+        }
+    }
+
     /// As the log calls it.
     fn word(self) -> &'static str {
         match self {
@@ -86,6 +100,8 @@ pub(super) struct Observed {
     pub(super) bytes: usize,
     /// Why it was refused.
     pub(super) code: Option<ErrorCode>,
+    /// Its place in a log; 0 without one.
+    pub(super) offset: u64,
     /// Neither its payload nor its size may be shown. It is on a protected triple, answers a request on one, or may do so:
     /// of a reply that was refused, the request is not known.
     pub(super) secret: bool,
@@ -97,17 +113,19 @@ impl Observed {
         match outcome {
             Ok(routed) => {
                 let receipt = routed.receipt.as_ref();
+                let kept = receipt.and_then(|receipt| receipt.kept.as_ref());
+                let offset = kept.map_or(0, |kept| kept.position.offset);
                 let kind = match expected.kind {
                     Kind::Request if receipt.is_some() => Kind::Command,
                     Kind::Event if routed.is_duplicate() => Kind::Duplicate,
                     kind => kind,
                 };
                 let receivers = receipt.map_or(expected.receivers, |receipt| receipt.receivers);
-                Self { kind, receivers, bytes, code: None, secret: facts.protected || routed.secret }
+                Self { kind, receivers, bytes, code: None, offset, secret: facts.protected || routed.secret }
             }
             Err(refusal) => {
                 let secret = facts.protected || expected.kind == Kind::Reply || envelope.in_reply_to().is_some();
-                Self { kind: expected.kind, receivers: 0, bytes, code: Some(refusal.code), secret }
+                Self { kind: expected.kind, receivers: 0, bytes, code: Some(refusal.code), offset: 0, secret }
             }
         }
     }
@@ -132,6 +150,7 @@ impl Observed {
             bytes = self.is_sized().then_some(self.bytes),
             receivers = self.receivers,
             code = self.code.map(ErrorCode::as_str),
+            traceparent = envelope.trace().map(tracing::field::display),
             "a message"
         );
     }
@@ -141,7 +160,7 @@ impl Router {
     /// Observes what became of an envelope.
     pub(super) fn observe(
         &self,
-        _now: Instant,
+        now: Instant,
         sender: &Session,
         envelope: &Envelope<'_>,
         facts: &Facts<'_>,
@@ -151,6 +170,41 @@ impl Router {
         let observed = Observed::new(envelope, facts, expected, outcome);
         if tracing::enabled!(tracing::Level::TRACE) {
             observed.log(sender, envelope);
+        }
+        if self.recorder.is_on() {
+            self.record(now, sender, envelope, &observed);
+        }
+        if self.taps.is_watched() {
+            self.show(now, sender, envelope, &observed);
+        }
+    }
+
+    /// Records an event, a command or a refusal. Other requests are recorded when they end.
+    fn record(&self, now: Instant, sender: &Session, envelope: &Envelope<'_>, observed: &Observed) {
+        let record = |what| Record {
+            triple: Some(envelope.triple()),
+            id: envelope.id(),
+            trace: envelope.trace(),
+            ..Record::of(sender.who(), what)
+        };
+        match (observed.code, observed.kind) {
+            (Some(code), _) => {
+                self.recorder.record_refusal(now, Some(&sender.pace), &record(What::Refused(code)));
+            }
+            (None, Kind::Event | Kind::Duplicate) => {
+                let what = What::Event {
+                    receivers: u32::try_from(observed.receivers).unwrap_or(u32::MAX),
+                    bytes: u32::try_from(observed.bytes).ok().filter(|_| !observed.secret).unwrap_or(u32::MAX),
+                    offset: observed.offset,
+                    is_duplicate: observed.kind == Kind::Duplicate,
+                };
+                self.recorder.record_event(now, &sender.pace, &record(what));
+            }
+            (None, Kind::Command) => {
+                let (outcome, name) = (RequestOutcome::Delivered, [0; 9]);
+                self.recorder.record(now, &record(What::Request { name, outcome, code: None, micros: 0 }));
+            }
+            (None, Kind::Request | Kind::Gather | Kind::Reply | Kind::Refused) => {}
         }
     }
 

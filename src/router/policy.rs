@@ -19,6 +19,8 @@ pub struct Limits {
     pub sessions_per_user: usize,
     /// Sessions of a source, of all users and services together; 0: no limit.
     pub sessions_per_source: usize,
+    /// Applications of which the end of the last session is remembered.
+    pub ended_sessions: usize,
     /// Subscriptions a session.
     pub subscriptions: usize,
     /// Requests a session may have pending.
@@ -89,8 +91,8 @@ pub(super) struct Earlier(Arc<Chosen>);
 #[derive(Debug)]
 struct Chosen {
     channels: HashMap<String, (Channel, ChannelPlace), foldhash::fast::RandomState>,
-    /// Where channels are counted that are not configured.
-    other: ChannelPlace,
+    /// What holds for every other channel, and where those are counted.
+    other: (Channel, ChannelPlace),
     protected: Vec<Pattern>,
     /// The lengths that a subtopic of a protected triple can have.
     protected_lengths: Lengths,
@@ -164,15 +166,9 @@ impl Policy {
             Overflow::Close => OnFull::Close,
             Overflow::DropOldest => OnFull::Drop,
         };
-        let is_only = |pattern: &Pattern| match channel.fold_case {
-            true => {
-                pattern.matches_any_case(triple) && pattern.channel.as_deref().is_none_or(|it| it == triple.channel)
-            }
-            false => pattern.matches(triple),
-        };
         Facts {
-            place,
-            only: chosen.only.iter().any(is_only),
+            place: *place,
+            only: chosen.only.iter().any(|pattern| is_in(pattern, triple, channel.fold_case)),
             canonical,
             folded: channel.fold_case,
             shared: channel.scope == Scope::Shared,
@@ -207,6 +203,12 @@ impl Policy {
         channels.map(|(name, _)| name.clone()).collect()
     }
 
+    /// The channels that the configuration names.
+    pub(super) fn channels(&self) -> Vec<(String, Channel)> {
+        let chosen = self.chosen.load();
+        chosen.channels.iter().map(|(name, (channel, _))| (name.clone(), *channel)).collect()
+    }
+
     /// Whether envelopes of the channel belong to all rather than to one user.
     pub(super) fn is_shared(&self, channel: &str) -> bool {
         self.chosen.load().channel(channel).scope == Scope::Shared
@@ -232,6 +234,11 @@ impl Policy {
     #[must_use]
     pub fn is_protected(&self, triple: &Triple<'_>) -> bool {
         self.chosen.load().is_protected(triple)
+    }
+
+    /// The protected pattern that a triple is in.
+    pub(super) fn protecting(&self, triple: &Triple<'_>) -> Option<Pattern> {
+        self.chosen.load().protected.iter().find(|pattern| pattern.matches_any_case(triple)).cloned()
     }
 
     /// Whether every triple of the pattern is protected by one protected pattern.
@@ -272,11 +279,19 @@ impl Policy {
     }
 }
 
+/// Whether a triple is in a pattern's set. `folded`: its channel compares topics and subtopics without regard to case.
+pub(super) fn is_in(pattern: &Pattern, triple: &Triple<'_>, folded: bool) -> bool {
+    match folded {
+        true => pattern.matches_any_case(triple) && pattern.channel.as_deref().is_none_or(|it| it == triple.channel),
+        false => pattern.matches(triple),
+    }
+}
+
 impl Chosen {
     fn new(config: &Config, names: &Names) -> Self {
         let placed = |name: &str| ChannelPlace::at(names.add(name));
         Self {
-            other: ChannelPlace::at(names.other()),
+            other: (Channel::default(), ChannelPlace::at(names.other())),
             folds: config.channels.values().any(|channel| channel.fold_case),
             channels: config.channels.iter().map(|(name, it)| (name.clone(), (*it, placed(name)))).collect(),
             protected: config.protected.clone(),
@@ -286,6 +301,7 @@ impl Chosen {
             limits: Limits {
                 sessions_per_user: config.limits.sessions_per_user,
                 sessions_per_source: config.limits.sessions_per_source,
+                ended_sessions: config.limits.ended_sessions,
                 subscriptions: config.limits.subscriptions,
                 pending_requests: config.limits.pending_requests,
                 pending_bytes: config.limits.pending_bytes,
@@ -300,12 +316,12 @@ impl Chosen {
         }
     }
 
-    fn channel(&self, name: &str) -> Channel {
-        self.channel_and_place(name).0
+    fn channel(&self, name: &str) -> &Channel {
+        &self.channel_and_place(name).0
     }
 
-    fn channel_and_place(&self, name: &str) -> (Channel, ChannelPlace) {
-        self.channels.get(name).copied().unwrap_or((Channel::default(), self.other))
+    fn channel_and_place(&self, name: &str) -> &(Channel, ChannelPlace) {
+        self.channels.get(name).unwrap_or(&self.other)
     }
 
     fn is_protected(&self, triple: &Triple<'_>) -> bool {

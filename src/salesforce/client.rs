@@ -52,10 +52,19 @@ pub(super) struct Client {
 impl Client {
     /// Reads the key, the secret and the certificates. Sends nothing.
     pub(super) fn new(org: config::Salesforce) -> Result<Self, SetupError> {
+        Self::counting(org, Arc::default())
+    }
+
+    /// A client with other settings that goes on with the same counts.
+    pub(super) fn with(&self, org: config::Salesforce) -> Result<Self, SetupError> {
+        Self::counting(org, Arc::clone(&self.transport.stats))
+    }
+
+    fn counting(org: config::Salesforce, stats: Arc<Stats>) -> Result<Self, SetupError> {
         let login = Login::new(&org)?;
         let breakers = Breakers::new(org.breaker_failures, org.breaker_open);
         Ok(Self {
-            transport: Transport::new(connect(&org, login.host())?, breakers),
+            transport: Transport::new(connect(&org, login.host())?, breakers, stats),
             login,
             quota: Quota::new(org.calls_per_user),
             turns: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
@@ -140,9 +149,13 @@ impl Client {
         self.login.signs()
     }
 
-    /// Counts its calls here.
+    /// Counts its calls here. For a client that has just been made.
     pub(super) fn count_in(&mut self, calls: Arc<SalesforceCalls>) {
-        self.transport.stats.by_operation = calls;
+        let stats = Arc::get_mut(&mut self.transport.stats);
+        debug_assert!(stats.is_some(), "a client that others use counts already");
+        if let Some(stats) = stats {
+            stats.by_operation = calls;
+        }
     }
 
     /// Where its calls are counted.

@@ -20,7 +20,9 @@ use super::tls::Tls;
 use super::trial::UnusableList;
 use super::wiring::Proving;
 use super::{Broker, admin, calendar, certificate_warnings, wiring};
-use crate::auth::{AuthError, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier};
+use crate::auth::{
+    AuthError, CallClaim, CallVerification, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier,
+};
 use crate::config::{AuthMode, Changes, Config, Http, Mistakes};
 use crate::router::Reviewed;
 use crate::telemetry::metrics::{Metrics, ReloadOutcome};
@@ -172,6 +174,10 @@ impl Verifier for InForce {
         }
     }
 
+    fn verify_call(&self, call: CallClaim) -> CallVerification<'_> {
+        self.verifier.verify_call(call)
+    }
+
     fn review(&self, proved: &Proved<'_>) -> Review {
         match proved.proof {
             Proof::Certificate(shown) if !self.vouches_for(shown) => Review::End,
@@ -206,6 +212,11 @@ impl Verifier for Replaceable<InForce> {
         Box::pin(async move { in_force.verify(claim).await })
     }
 
+    fn verify_call(&self, call: CallClaim) -> CallVerification<'_> {
+        let in_force = self.get();
+        Box::pin(async move { in_force.verify_call(call).await })
+    }
+
     fn review(&self, proved: &Proved<'_>) -> Review {
         self.get().review(proved)
     }
@@ -236,6 +247,11 @@ impl Broker {
         let before = self.in_force.get();
         let replacement = self.tls.as_ref().map(|tls| tls.prepare(new.tls.clone())).transpose();
         let in_force = InForce::open(&new, self.tls.clone(), Some(&before), &self.metrics);
+        // A new login costs the org, so it is left alone if nothing of it has changed.
+        let org = match config.salesforce == new.salesforce {
+            true => Ok(None),
+            false => self.adapters.prepare_org(&new).map(Some),
+        };
         // Everything is read before anything is in force.
         let (replacement, (in_force, fetches)) = match (replacement, in_force) {
             (Ok(replacement), Ok(in_force)) => (replacement, in_force),
@@ -245,6 +261,7 @@ impl Broker {
                 return Err(UnusableList::from(once(tls).chain(others).collect::<Vec<_>>()).into());
             }
         };
+        let org = org.map_err(|unusable| UnusableList::from(vec![unusable]))?;
         if let Some(replacement) = replacement {
             replacement.apply();
         }
@@ -265,6 +282,9 @@ impl Broker {
         let now = Instant::now().into_std();
         self.router.replace_policy(now, &new);
         self.adapters.replace_bounds(&new);
+        if let Some(org) = org {
+            self.adapters.replace_org(org);
+        }
         self.committer.iter().for_each(|committer| committer.replace(&new));
         let renamed = renamed_tables(&changes.reload);
         let judge = Judge { verifier: &self.in_force, renamed, changed_issuers };

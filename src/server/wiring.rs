@@ -20,7 +20,9 @@ use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
 use crate::router::{CommitQueue, Declaration, Router, SwitchedOff};
-use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors, Snapshot};
+use crate::salesforce::{
+    self, CurrentOrg, Events, NextEvents, Org, SalesforceVerifier, SetupError, SetupErrors, Snapshot,
+};
 use crate::store::history::{HistoryFile, HistorySettings};
 use crate::store::{FolderLock, KeySource, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -54,8 +56,8 @@ pub(super) struct Adapters {
     /// The bounds of each handler that was started.
     started: Mutex<Vec<BoundsHandle>>,
     audit: Arc<Audit>,
-    /// The org, if it is used.
-    org: Option<Arc<Org>>,
+    /// The org, if anything uses it.
+    org: Option<Arc<CurrentOrg>>,
     /// The credential store, if it is used.
     directory: Option<Arc<Directory>>,
     /// The subscriptions to events of an org.
@@ -77,8 +79,10 @@ impl Adapters {
         let (mut opened, mut opened_directory) = (None, None);
         let mut org = || match &opened {
             Some(org) => Ok(Arc::clone(org)),
-            None => Org::open(&config.salesforce)
-                .map(|org| Arc::clone(opened.insert(Arc::new(org.with_calls(Arc::clone(&metrics.salesforce)))))),
+            None => {
+                let org = Org::open(&config.salesforce)?.with_calls(Arc::clone(&metrics.salesforce));
+                Ok::<_, SetupError>(Arc::clone(opened.insert(Arc::new(CurrentOrg::from(Arc::new(org))))))
+            }
         };
         let source: Arc<dyn Source> = match config.credentials.store {
             Store::Directory => {
@@ -107,15 +111,15 @@ impl Adapters {
         });
         let mut handlers: Vec<Arc<dyn Handler>> = vec![Arc::new(FetchCredentials::new(source, Arc::clone(&audit)))];
         if !config.salesforce.objects.is_empty() {
-            handlers.extend(salesforce::writers(&org()?, &audit));
+            handlers.extend(salesforce::writers(&org()?, &config.salesforce, &audit));
         }
         let events = match config.salesforce.events.topics.is_empty() {
             true => None,
-            false => Some(Events::open(org()?, &config.data_dir)?),
+            false => Some(Events::open(org()?, &config.salesforce, &config.data_dir)?),
         };
-        let bounds = bounds(config);
+        let (bounds, org) = (bounds(config), opened);
         let off = salesforce::switched_off(&config.salesforce);
-        let (org, directory, started) = (opened, opened_directory, Mutex::default());
+        let (directory, started) = (opened_directory, Mutex::default());
         Ok(Self { handlers, off, bounds, started, audit, org, directory, events, credentials_key, folder })
     }
 
@@ -175,6 +179,29 @@ impl Adapters {
         }
     }
 
+    /// Reads what another configuration of the org names. Nothing of it is in force.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub(super) fn prepare_org(&self, config: &Config) -> Result<NextOrg, Unusable> {
+        let org = self.org.as_ref().map(|org| org.prepare(&config.salesforce)).transpose();
+        let events = self.events.as_ref().map(|_| Events::prepare(&config.salesforce)).transpose();
+        match (org, events) {
+            (Ok(org), Ok(events)) => Ok(NextOrg { org, events }),
+            (Err(error), _) | (_, Err(error)) => Err(Unusable::from(&error)),
+        }
+    }
+
+    /// Puts another configuration of the org in force.
+    pub(super) fn replace_org(&self, next: NextOrg) {
+        if let (Some(current), Some(org)) = (&self.org, next.org) {
+            current.replace(org);
+        }
+        if let (Some(current), Some(events)) = (&self.events, next.events) {
+            current.replace(events);
+        }
+    }
+
     /// Puts the bounds of another configuration in force.
     pub(super) fn replace_bounds(&self, config: &Config) {
         for handler in &*self.started.lock() {
@@ -196,6 +223,12 @@ impl Adapters {
         }
         Ok(())
     }
+}
+
+/// An org with settings that are about to be in force.
+pub(super) struct NextOrg {
+    org: Option<Arc<Org>>,
+    events: Option<NextEvents>,
 }
 
 /// Where the history is, and its key.

@@ -6,6 +6,7 @@
 mod filter;
 mod limit;
 pub mod metrics;
+pub mod recorder;
 
 pub use filter::set_filter;
 pub use limit::LogLimit;

@@ -13,6 +13,7 @@ mod support;
 mod transcripts;
 
 mod model;
+mod over_http;
 mod routing;
 mod session;
 mod wire;
@@ -27,6 +28,7 @@ mod config;
 mod credentials;
 mod metrics;
 mod salesforce;
+mod telemetry;
 mod tls;
 
 mod budget;

@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("certificates", &[&["store"], GROUND]),
     ("store", &[GROUND]),
     ("http", &[GROUND]),
-    ("telemetry", &[GROUND]),
+    ("telemetry", &[&["store"], GROUND]),
     ("router", &[SERVICES, GROUND]),
     ("adapter", &[&["router"], SERVICES, GROUND]),
     ("credentials", &[&["adapter", "router"], SERVICES, GROUND]),

@@ -21,6 +21,8 @@ pub struct Issuer {
     pub claims: ClaimRules,
     /// The keys that sign them.
     pub keys: IssuerKeys,
+    /// They are good for calls over HTTP.
+    pub over_http: bool,
 }
 
 /// Where an issuer's keys are.

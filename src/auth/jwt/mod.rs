@@ -12,6 +12,7 @@ mod key;
 mod object;
 mod provider;
 
+pub(super) use claims::Named;
 pub use claims::{ClaimRules, Roles};
 pub use issuer::{Issuer, IssuerKeys, Issuers, RowSources};
 pub use key::Keys;
@@ -75,14 +76,17 @@ impl<'t> Jwt<'t> {
     /// # Errors
     /// It is missing or not a text.
     pub fn issuer(&self) -> Result<String, &'static str> {
-        let claims = decode(self.claims).ok_or(SHAPE)?;
-        let claims: Object = serde_json::from_slice(&claims)
-            .map_err(|_| "the JWT's claims are not a JSON object, or have a key twice")?;
-        claims
+        self.unverified_claims()?
             .get("iss")
             .and_then(Value::as_str)
             .map(str::to_owned)
             .ok_or("the JWT's 'iss' is missing, or is not a text")
+    }
+
+    /// Returns the claims, unverified.
+    fn unverified_claims(&self) -> Result<Object, &'static str> {
+        let claims = decode(self.claims).ok_or(SHAPE)?;
+        serde_json::from_slice(&claims).map_err(|_| "the JWT's claims are not a JSON object, or have a key twice")
     }
 
     /// Returns the id of the key that signed it.

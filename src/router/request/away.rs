@@ -46,7 +46,7 @@ impl Router {
         if candidates.is_empty() {
             return false;
         }
-        let Outcome::Seeking(_) = self.requests.apply(now, pending, Event::HandlerAway(session)) else { return false };
+        let Outcome::Seeking(_) = self.advance(now, pending, Event::HandlerAway(session)) else { return false };
         let asking = Asking::again(pending, &envelope, Arc::clone(text));
         let refusal = match self.place(now, &asking, Some(pending), candidates) {
             Ok(routed) => {

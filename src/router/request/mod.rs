@@ -146,6 +146,7 @@ impl Router {
             asker: asking.asker,
             asker_id: envelope.id(),
             triple: envelope.triple(),
+            trace: envelope.trace(),
             user: asking.user,
             timeout: asking.timeout,
             more_max: self.policy.limits().more_max,
@@ -218,7 +219,7 @@ impl Router {
             Some(text) => Arc::clone(text),
             None => self.keep(asking)?,
         };
-        match self.requests.apply(now, pending, Event::Wait(occupied, text)) {
+        match self.advance(now, pending, Event::Wait(occupied, text)) {
             Outcome::HandlerLeft => {
                 let source = occupied.first().map_or("", |handler| &handler.session.source);
                 return Err(words::handler_gone(source));
@@ -269,7 +270,7 @@ impl Router {
         frame: impl FnOnce(Duration) -> Frame,
     ) -> Giving {
         let session = &handler.session;
-        let remaining = match self.requests.apply(now, pending, Event::Give(handler)) {
+        let remaining = match self.advance(now, pending, Event::Give(handler)) {
             Outcome::Given(remaining) => remaining,
             Outcome::HandlerLeft => return Giving::Left,
             Outcome::NotInTurn => return Giving::NotInTurn,
@@ -288,7 +289,7 @@ impl Router {
                 if !handler.takes_commands() {
                     return Giving::Given(pressure);
                 }
-                match self.requests.apply(now, pending, Event::Deliver(handler)) {
+                match self.advance(now, pending, Event::Deliver(handler)) {
                     Outcome::Ended(_) => {
                         self.metrics.requests.count(RequestOutcome::Delivered);
                         Giving::Delivered(pressure)
@@ -296,7 +297,7 @@ impl Router {
                     _ => Giving::Elsewhere,
                 }
             }
-            Err(why) => match self.requests.apply(now, pending, Event::Bounce(handler)) {
+            Err(why) => match self.advance(now, pending, Event::Bounce(handler)) {
                 Outcome::Seeking(_) => why,
                 _ => Giving::Elsewhere,
             },

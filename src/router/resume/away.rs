@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
+use wire::CloseCode;
+
 use super::kept::Kept;
 use super::line::{Line, Stage};
 use super::{ByTime, Known};
@@ -13,6 +15,7 @@ use crate::router::outbox::{End, Shed};
 use crate::router::session::Session;
 use crate::router::{Logged, Router, SessionId};
 use crate::telemetry::metrics::EvictedFor;
+use crate::telemetry::recorder::What;
 
 /// How many bytes a sweep takes from one session before it looks which one keeps most.
 const SHED_BYTES: usize = 64 << 10;
@@ -102,10 +105,12 @@ impl Router {
             Some(_) | None => (now + grace, false),
         };
         line.stage = Stage::Away { since: now, until, proof_ends };
+        session.set_paused(None);
         resumable.set_away(Some(now));
         self.resumes.away.lock().insert(now, until, session);
         session.outbox().go_away(now, self.watch(session));
         drop(line);
+        self.note(now, session, What::State("away"));
         self.requests.wake_before(until);
         // Nothing is held back for a session that is away.
         session.release_presence(now);
@@ -145,7 +150,7 @@ impl Router {
 
     /// Ends the sessions that are away and whose outbox has ended, and brings their end forward if a reload has given their
     /// proof an earlier one.
-    pub(super) fn look_at_ended(&self, now: Instant) {
+    pub(in crate::router) fn look_at_ended(&self, now: Instant) {
         for id in self.resumes.kept.take_ended() {
             let session = match self.resumes.by_id.get(&id).as_deref() {
                 Some(Known::Alive(session)) => Arc::clone(session),
@@ -155,11 +160,12 @@ impl Router {
                 Some(End::Overflowed | End::Longest) => Ending::OverflowedAway,
                 Some(End::Close(..)) if session.is_revoked() => Ending::Revoked,
                 Some(End::Close(code, _)) => Ending::Closed(code),
+                Some(End::Kicked) => Ending::Closed(CloseCode::Kicked),
                 None => {
                     self.limit_away(&session);
                     continue;
                 }
-                Some(End::Detached | End::Replaced) => continue,
+                Some(End::Detached | End::Replaced | End::SentAway) => continue,
             };
             let mut until = now;
             self.end_away(now, &session, |stage| match stage {
@@ -259,6 +265,9 @@ impl Router {
                 sessions.insert(session.number, Arc::clone(session));
             }
         });
+        if !self.resumes.kept.is_over() {
+            return;
+        }
         while self.resumes.kept.is_over_target()
             && let Some((bytes, number)) = sizes.pop()
         {

@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 use wire::command;
@@ -26,8 +25,11 @@ use crate::router::end::Ending;
 use crate::router::outbox::{End, Unresumable, Window};
 use crate::router::presence::Change;
 use crate::router::session::{Registration, Role, Session};
+use crate::router::sync::Mutex;
 use crate::router::{NotAttached, Router, SessionId};
 use crate::telemetry::metrics::ResumeOutcome;
+use crate::telemetry::recorder::What;
+use crate::websocket::FrameMemory;
 use away::Away;
 pub use away::Left;
 use kept::Kept;
@@ -218,7 +220,7 @@ impl Resumes {
     /// Makes a session resumable that nobody else knows yet. Returns the number of its connection.
     fn make_resumable(&self, session: &mut Session) -> u64 {
         let attachment = self.attachment();
-        session.outbox().keep_sent(Window::new(Arc::clone(&self.kept), session.number), attachment);
+        session.outbox().keep_sent(Window::new(Arc::clone(&self.kept)), attachment);
         session.resumable = Some(Box::new(Resumable::new(attachment)));
         attachment
     }
@@ -384,12 +386,23 @@ impl Router {
         let ticket = self.ticket(session.id, line.tokens.newest());
         let resumption = Resumption::Resumed { ticket, replayed, received: line.received, allowances: line.allowance };
         drop(line);
+        self.note(now, &session, What::Resumed);
         Ok(Attempt::Resumed(Registered { session: Arc::clone(&session), attachment, resumption }))
     }
 
-    /// The memory of the messages that are kept for resumable sessions, in bytes.
-    pub fn kept_bytes(&self) -> usize {
-        self.resumes.kept.frame_bytes()
+    /// Returns whether what waits for all sessions exceeds the bound of `memory`, without what is kept for resumable sessions,
+    /// which has a bound of its own.
+    pub fn is_memory_exceeded(&self, memory: &FrameMemory) -> bool {
+        let kept = &self.resumes.kept;
+        memory.is_exceeded(kept.frame_bytes()) && {
+            self.count_kept();
+            memory.is_exceeded(kept.frame_bytes())
+        }
+    }
+
+    /// Counts what is kept for all sessions.
+    pub(super) fn count_kept(&self) {
+        self.presence.each(|session| session.outbox().settle());
     }
 
     fn ticket(&self, session: SessionId, number: u64) -> ResumeTicket {

@@ -127,7 +127,8 @@ impl Subscription {
     }
 
     async fn stream(&self, course: &mut Course) -> Result<std::convert::Infallible, Failure> {
-        let client = &self.shared.org.client;
+        let org_in_force = self.shared.org.get();
+        let client = &org_in_force.client;
         let token = match &course.expired {
             Some(expired) => client.renewed(expired).await,
             None => client.session().await,
@@ -143,7 +144,7 @@ impl Subscription {
         asks.try_send(self.first(org)).ok();
         let mut owed = ASKED_MAX;
         let counted = CountedCall::begin(client.calls(), SalesforceOperation::Events);
-        let opened = timeout(SILENCE, self.shared.pubsub.subscribe(&token, queue)).await;
+        let opened = timeout(SILENCE, self.shared.pubsub.load_full().subscribe(&token, queue)).await;
         counted.end(outcome_of(&opened));
         let mut stream = opened.map_err(|_| silent())?.map_err(|status| Failure::of(&status))?;
         loop {
@@ -233,9 +234,10 @@ impl Subscription {
             },
         };
         if schema.is_change() {
-            self.shared.org.changed(schema.name());
+            self.shared.org.get().changed(schema.name());
         }
-        let heard = event::read(event, &schema, &self.topic, &self.shared.secret);
+        let org = self.shared.org.get();
+        let heard = event::read(event, &schema, &self.topic, org.password_field());
         if heard.is_none() {
             tracing::warn!(name = self.name, schema_id = id, "an event does not fit its schema and was skipped");
         }
@@ -243,8 +245,9 @@ impl Subscription {
     }
 
     async fn schema(&self, token: &Token, id: &str) -> Result<Option<Arc<Schema>>, Failure> {
-        let counted = CountedCall::begin(self.shared.org.client.calls(), SalesforceOperation::Events);
-        let asked = timeout(self.shared.timeout, self.shared.pubsub.schema(token, id)).await;
+        let org = self.shared.org.get();
+        let counted = CountedCall::begin(org.client.calls(), SalesforceOperation::Events);
+        let asked = timeout(org.config.timeout, self.shared.pubsub.load().schema(token, id)).await;
         counted.end(outcome_of(&asked));
         let json = match asked {
             Ok(Err(status)) if is_unknown(&status) => {
@@ -321,7 +324,7 @@ impl Subscription {
             }
             Next::Anew => {
                 tracing::warn!(name, topic, hint, "the topic begins again at its configured start");
-                self.shared.org.missed_changes(topic);
+                self.shared.org.get().missed_changes(topic);
                 if let Some(org) = token.as_ref().and_then(|token| token.org.as_deref()) {
                     self.shared.positions.forget(org, topic);
                 }

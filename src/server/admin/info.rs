@@ -30,7 +30,7 @@ pub(super) struct Info {
     admin: Vec<String>,
 }
 
-/// The commit, set by whoever builds a package.
+/// The commit; the build of a package sets it.
 const REVISION: Option<&str> = option_env!("SWITCHBOARD_REVISION");
 
 /// Say which broker this is

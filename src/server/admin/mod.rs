@@ -7,17 +7,20 @@
 
 mod access;
 mod acts;
+mod close;
 mod drain;
+mod explain;
 mod health;
 mod info;
 mod listener;
+mod lists;
 mod log;
 mod metrics;
 mod openapi;
-#[cfg_attr(not(test), expect(dead_code, reason = "the lists have pages"))]
 mod page;
 mod problem;
 mod request;
+mod retained;
 mod tokens;
 
 use std::io;
@@ -60,6 +63,17 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::Anyone, routes!(openapi::document)),
         (Right::ReadOrSameUser, routes!(metrics::metrics)),
         (Right::Read, routes!(info::info)),
+        (Right::Read, routes!(lists::applications)),
+        (Right::Read, routes!(lists::sessions)),
+        (Right::Read, routes!(lists::session)),
+        (Right::Read, routes!(lists::subscriptions)),
+        (Right::Read, routes!(lists::requests)),
+        (Right::Read, routes!(lists::channels)),
+        (Right::Read, routes!(lists::retained)),
+        (Right::Read, routes!(lists::history)),
+        (Right::Act, routes!(close::close)),
+        (Right::Act, routes!(retained::remove)),
+        (Right::Read, routes!(explain::explain)),
         (Right::Act, routes!(log::log)),
         (Right::Act, routes!(drain::drain)),
     ]

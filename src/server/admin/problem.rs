@@ -129,7 +129,7 @@ pub(super) struct Document<'a> {
     code: &'a str,
 }
 
-/// The code of a problem, kept with the response for those who record it.
+/// The code of a problem, kept with the response for the audit record.
 #[derive(Clone, Copy)]
 pub(super) struct Answered(pub(super) Code);
 

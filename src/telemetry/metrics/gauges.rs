@@ -89,10 +89,10 @@ pub struct RouterGauges {
     pub ids_forgotten: u64,
     /// What is kept for resumable sessions, in bytes.
     pub resume_kept_bytes: usize,
-    /// Notices to resumable sessions that their queue is nearly full.
-    pub resumable_lagging: u64,
-    /// Events that the queues of resumable sessions dropped.
-    pub resumable_dropped: u64,
+    /// Taps that are open.
+    pub taps: usize,
+    /// Lines that taps left out.
+    pub tap_lines_skipped: u64,
 }
 
 /// Logs of channels with history.

@@ -112,10 +112,6 @@ pub struct Metrics {
     pub reloads: Counters<ReloadOutcome>,
     /// Answers of the admin listener.
     pub admin_requests: Counters<StatusClass>,
-    /// Taps that are open.
-    pub taps: Counters<()>,
-    /// Lines that taps left out.
-    pub tap_lines_skipped: Counters<()>,
     issuers: Arc<Names>,
     /// Milliseconds since 1970.
     config_applied: AtomicU64,
@@ -156,8 +152,6 @@ impl Metrics {
             tls_handshakes: Counters::default(),
             reloads: Counters::default(),
             admin_requests: Counters::default(),
-            taps: Counters::default(),
-            tap_lines_skipped: Counters::default(),
             issuers,
             config_applied: AtomicU64::new(0),
         }

@@ -177,15 +177,11 @@ impl Metrics {
         all.counter("switchboard_pauses", "How often a connection was not read for a while", self.pauses.all());
         let paused = self.paused_micros.all().map(|(labels, micros)| (labels, seconds(micros)));
         all.counter("switchboard_pause_seconds", "Time for which connections were not read", paused);
-        all.count(
-            "switchboard_events_dropped",
-            "Events that full queues dropped",
-            self.dropped.get(()) + now.resumable_dropped,
-        );
+        all.count("switchboard_events_dropped", "Events that full queues dropped", self.dropped.get(()));
         all.count(
             "switchboard_lagging_notices",
             "Notices to sessions that their queue is over three quarters full",
-            self.lagging.get(()) + now.resumable_lagging,
+            self.lagging.get(()),
         );
         all.counter(
             "switchboard_slow_consumers",
@@ -286,8 +282,8 @@ impl Metrics {
             timestamp(self.config_applied()),
         );
         all.counter("switchboard_admin_requests", "Answers of the admin listener", self.admin_requests.all());
-        all.number("switchboard_taps", "Taps that are open", self.taps.get(()));
-        all.count("switchboard_tap_lines_skipped", "Lines that taps left out", self.tap_lines_skipped.get(()));
+        all.number("switchboard_taps", "Taps that are open", gauges.router.taps);
+        all.count("switchboard_tap_lines_skipped", "Lines that taps left out", gauges.router.tap_lines_skipped);
     }
 }
 

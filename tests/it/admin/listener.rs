@@ -37,7 +37,7 @@ async fn without_a_file(admin: &str) -> (tokio::process::Child, tempfile::TempDi
 
 #[tokio::test]
 async fn without_a_file_the_default_port_is_used_and_one_that_is_taken_is_a_warning() {
-    // Whoever has the port now keeps it.
+    // Another program may have the port already.
     let taken = std::net::TcpListener::bind("127.0.0.1:7421");
     let (_child, _folder, log) = without_a_file("").await;
     assert!(log.contains("warning: there is no admin listener: could not listen on 127.0.0.1:7421: "), "{log}");

@@ -2,8 +2,11 @@
 
 mod access;
 mod calls;
+mod close;
 mod commands;
+mod explain;
 mod listener;
+mod lists;
 
 use std::net::SocketAddr;
 

@@ -73,6 +73,8 @@ fn a_token_has_a_name_a_hash_and_a_right() {
          3: admin.tokens[0].token_sha256: is missing: 'switchboard token new' prints a token and its hash
          3: admin.tokens[0].may: is missing: \"read\", \"act\" or \"payloads\"
          7: admin.tokens[1].may: must be \"read\" or \"act\" or \"payloads\"
+         12: admin.tokens[3].name: names another token too: audit records could not tell them apart
+         12: admin.tokens[3].token_sha256: is listed before: a token has one name
          16: admin.tokens[3].user: unknown key
          17: admin.tokens[4].name: names another token too: audit records could not tell them apart
          17: admin.tokens[4].token_sha256: is listed before: a token has one name",
