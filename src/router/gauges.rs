@@ -23,6 +23,8 @@ impl Router {
             known_ids,
             ids_forgotten,
             resume_kept_bytes: self.resumes.kept().bytes(),
+            taps: self.taps(),
+            tap_lines_skipped: self.tap_lines_skipped(),
             ..RouterGauges::default()
         };
         self.presence.each(|session| add(&mut gauges, session));

@@ -212,12 +212,12 @@ impl Router {
     fn count(&self, facts: &Facts<'_>, expected: Expected, outcome: Result<&Routed, &Refusal>) {
         let traffic = &self.metrics.traffic;
         match (expected.kind, outcome) {
+            (Kind::Event, Ok(routed)) if routed.ticket.is_some() => {}
             (Kind::Event, Ok(routed)) if routed.is_duplicate() => {
                 self.metrics.history_duplicates.count(());
                 traffic.undelivered(expected.counted);
             }
-            (Kind::Event, Ok(routed)) if routed.ticket.is_none() => traffic.event(facts.place, routed.deliveries),
-            (Kind::Event, Ok(_)) => {}
+            (Kind::Event, Ok(routed)) => traffic.event(facts.place, routed.deliveries),
             (Kind::Request | Kind::Gather, outcome) => {
                 traffic.request(expected.counted, facts.place, outcome.map_or(0, |routed| routed.deliveries));
             }

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::router::{CommitQueue, Router, Uncommitted};
 use crate::store::StoreError;
 use crate::store::history::{Change, HistoryFile, HistoryLimits};
+use crate::telemetry::metrics::StoredFile;
 
 /// The events of a commit.
 const EVENTS_MAX: usize = 1000;
@@ -172,7 +173,9 @@ impl Work {
 
     /// Writes changes.
     fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        let applied = self.file.apply(now(), wall(), changes);
+        let begun = now();
+        let applied = self.file.apply(begun, wall(), changes);
+        self.router.metrics().commit_duration.observe((), now().saturating_duration_since(begun));
         self.is_failing.store(applied.is_err(), Ordering::Relaxed);
         match applied {
             Ok(applied) => {
@@ -189,6 +192,7 @@ impl Work {
                 Ok(())
             }
             Err(error) => {
+                self.router.metrics().storage_errors.count(file_of(changes));
                 let is_said = self.failing.is_some_and(|at| now().saturating_duration_since(at) < SWEEP_EVERY);
                 if !is_said {
                     tracing::error!(%error, "the history cannot be written: events of durable channels are refused");
@@ -204,7 +208,10 @@ impl Work {
         let router = Arc::clone(&self.router);
         let changes = match self.file.expired(wall(), &|log| router.durable_ttl(&log.channel)) {
             Ok(changes) => changes,
-            Err(error) => return tracing::error!(%error, "the history cannot be read"),
+            Err(error) => {
+                router.metrics().storage_errors.count(StoredFile::History);
+                return tracing::error!(%error, "the history cannot be read");
+            }
         };
         for changes in changes.chunks(EVENTS_MAX) {
             // A failure is logged, and the next sweep tries again.
@@ -213,6 +220,14 @@ impl Work {
             }
             router.forgotten_on_disk(changes);
         }
+    }
+}
+
+/// What changes are of: the history, unless all of them are retained values.
+fn file_of(changes: &[Change]) -> StoredFile {
+    match changes.iter().all(|change| matches!(change, Change::Keep(..) | Change::Clear(_))) {
+        true => StoredFile::Retained,
+        false => StoredFile::History,
     }
 }
 

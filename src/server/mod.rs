@@ -3,8 +3,8 @@
 //! `committer` writes the events of durable channels. `admin` is the admin API. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
 //! the header of a proxy, `refusal` is what it answers then, `over_http` takes messages without a WebSocket (`problem` is an error
-//! for programs), `drain` ends the broker, `service_manager` tells systemd how it is, `inherited` has
-//! listeners that systemd has opened, `wiring` has the handlers in this process,
+//! for programs), `gauges` is what metrics say of the present, `drain` ends the broker, `service_manager` tells systemd how it
+//! is, `inherited` has listeners that systemd has opened, `wiring` has the handlers in this process,
 //! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
 //! (`key_files` knows which files have another content), `trial` opens everything that the broker needs and changes nothing.
 //! Only `over_http` knows an envelope.
@@ -14,6 +14,7 @@ mod admission;
 mod committer;
 mod drain;
 mod forwarded;
+mod gauges;
 mod handshake;
 mod inherited;
 mod issuers;
@@ -72,6 +73,7 @@ use crate::config::{Config, ListenAddress, LoadOptions};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::telemetry::LogLimit;
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::recorder::{Dumps, Recorder};
 
 /// How long a session gets to release the memory of its queue before the next one is ended too.
@@ -133,6 +135,7 @@ impl From<NotOpened> for BindError {
 /// What all connections share.
 struct Broker {
     router: Arc<Router>,
+    metrics: Arc<Metrics>,
     /// What a reload replaces.
     in_force: Replaceable<InForce>,
     /// The configuration in force. Locked during a reload.
@@ -201,21 +204,26 @@ impl Server {
         let listeners = Listeners::open(&config, tls.as_deref(), &mut inherited)?;
         let (admin, no_admin) = admin::Listeners::open(&config.admin, tls.as_ref(), &mut inherited)?;
         inherited.check_taken()?;
-        let (in_force, fetches) = InForce::open(&config, tls.clone(), None)?;
-        let mut adapters = Adapters::open(&config, credentials_key)?;
+        let policy = Policy::new(&config);
+        let metrics = Arc::new(Metrics::new(policy.channel_names()));
+        metrics.set_config_applied(calendar());
+        let (in_force, fetches) = InForce::open(&config, tls.clone(), None, &metrics)?;
+        let mut adapters = Adapters::open(&config, credentials_key, &metrics)?;
         let own_token = OwnToken::new(&config.data_dir);
         let no_token = if admin.urls.is_empty() { None } else { own_token.settle(&config.admin) };
         let warnings = in_force.warnings().iter().cloned().chain(no_admin).chain(no_token).collect();
-        let (now, policy) = (Instant::now().into_std(), Policy::new(&config));
+        let now = Instant::now().into_std();
         let recorder = Arc::new(Recorder::new(now, calendar(), config.recorder.bytes));
         let router = Router::new(now, calendar(), policy, Ids::random(), adapters.declarations());
-        let router = router.with_recorder(Arc::clone(&recorder));
+        let router = router.with_metrics(Arc::clone(&metrics)).with_recorder(Arc::clone(&recorder));
         let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
+        let settings = settings.with_metrics(Arc::clone(&metrics));
         let router = Arc::new(router.with_switched_off(adapters.switched_off()));
         let committer = committing.map(|it| it.start(&router, &config)).transpose().map_err(AdapterError::from)?;
         let broker = Broker {
             router,
+            metrics,
             dumps: Arc::new(Dumps::new(recorder, &config.data_dir)),
             committer,
             in_force: Replaceable::new(in_force),

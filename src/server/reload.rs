@@ -25,6 +25,7 @@ use crate::auth::{
 };
 use crate::config::{self, AuthMode, Changes, Config, Http, Mistakes, Settings};
 use crate::router::Reviewed;
+use crate::telemetry::metrics::{Metrics, ReloadOutcome};
 
 /// Lines about mistakes that the log gets of one reload.
 const MISTAKES_LOGGED: usize = 20;
@@ -97,6 +98,11 @@ impl Reloader {
         let outcome = outcome.unwrap_or(Err(ReloadError::Ended));
         if !how.dry_run {
             self.0.service_manager.ready();
+            self.0.metrics.reloads.count(match &outcome {
+                Ok(reloaded) if reloaded.changed.is_empty() => ReloadOutcome::Unchanged,
+                Ok(_) => ReloadOutcome::Applied,
+                Err(_) => ReloadOutcome::Refused,
+            });
             log(&outcome);
         }
         outcome
@@ -134,9 +140,10 @@ impl InForce {
         config: &Config,
         tls: Option<Arc<Tls>>,
         before: Option<&Self>,
+        metrics: &Metrics,
     ) -> Result<(Self, Vec<KeyFetch>), UnusableList> {
         let same_user = SameUser::open(config, before.map(|before| &before.same_user));
-        let proving = wiring::verifier(config, before.map_or(&[], |before| &before.issuers));
+        let proving = wiring::verifier(config, before.map_or(&[], |before| &before.issuers), metrics);
         match (same_user, proving) {
             (Ok((same_user, warnings)), Ok(Proving { verifier, issuers, fetches })) => {
                 let (http, fetching) = (config.http.clone(), CancellationToken::new());
@@ -164,6 +171,11 @@ impl InForce {
                 Err(UnusableList::from(same_user.err().into_iter().chain(proving).collect::<Vec<_>>()))
             }
         }
+    }
+
+    /// When the keys of issuers were last fetched.
+    pub(super) fn keys_fetched(&self) -> impl Iterator<Item = (&str, std::time::Instant)> {
+        self.issuers.iter().filter_map(Known::fetched)
     }
 
     /// What the operator should know of the settings that are in force.
@@ -277,7 +289,7 @@ impl Broker {
         }
         let before = self.in_force.get();
         let replacement = self.tls.as_ref().map(|tls| tls.prepare(new.tls.clone())).transpose();
-        let in_force = InForce::open(&new, self.tls.clone(), Some(&before));
+        let in_force = InForce::open(&new, self.tls.clone(), Some(&before), &self.metrics);
         // A new login costs the org, so it is left alone if nothing of it has changed.
         let org = match config.salesforce == new.salesforce {
             true => Ok(None),
@@ -338,6 +350,7 @@ impl Broker {
         self.adapters.replace_bounds(new);
         self.committer.iter().for_each(|committer| committer.replace(new));
         let renamed = renamed_tables(&changes.reload);
+        self.metrics.set_config_applied(calendar());
         self.router.review(now, &Judge { verifier: &self.in_force, renamed, changed_issuers })
     }
 }

@@ -17,6 +17,7 @@ use crate::credentials::{Directory, Settings};
 use crate::salesforce::{Org, SetupError};
 use crate::store::history::HistoryFile;
 use crate::store::{FolderLock, try_folder};
+use crate::telemetry::metrics::Metrics;
 
 /// Something that a key of the configuration names and that cannot be used.
 #[derive(Debug)]
@@ -132,7 +133,7 @@ fn files(config: &Config) -> Vec<Unusable> {
     {
         found.push(Unusable::from(&error));
     }
-    if let Err(errors) = wiring::verifier(config, &[]) {
+    if let Err(errors) = wiring::verifier(config, &[], &Metrics::default()) {
         found.extend(errors);
     }
     found

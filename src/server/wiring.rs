@@ -21,9 +21,12 @@ use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
 use crate::http::BreakerState;
 use crate::router::{CommitQueue, Declaration, Router, SwitchedOff};
-use crate::salesforce::{self, CurrentOrg, Events, NextEvents, Org, SalesforceVerifier, SetupError, SetupErrors};
+use crate::salesforce::{
+    self, CurrentOrg, Events, NextEvents, Org, SalesforceVerifier, SetupError, SetupErrors, Snapshot,
+};
 use crate::store::history::{HistoryFile, HistorySettings};
 use crate::store::{FolderLock, KeySource, StoreError};
+use crate::telemetry::metrics::Metrics;
 use wire::Refusal;
 
 /// The breaker of look-ups of credentials, among those of an org.
@@ -71,12 +74,19 @@ pub(super) struct Adapters {
 
 impl Adapters {
     /// Opens what the handlers need. Blocks on the disk.
-    pub(super) fn open(config: &Config, credentials_key: Option<SecretString>) -> Result<Self, AdapterError> {
+    pub(super) fn open(
+        config: &Config,
+        credentials_key: Option<SecretString>,
+        metrics: &Metrics,
+    ) -> Result<Self, AdapterError> {
         let folder = FolderLock::take(&config.data_dir)?;
         let mut opened = None;
         let mut org = || match &opened {
             Some(org) => Ok(Arc::clone(org)),
-            None => CurrentOrg::open(&config.salesforce).map(|org| Arc::clone(opened.insert(Arc::new(org)))),
+            None => {
+                let org = Org::open(&config.salesforce)?.with_calls(Arc::clone(&metrics.salesforce));
+                Ok::<_, SetupError>(Arc::clone(opened.insert(Arc::new(CurrentOrg::from(Arc::new(org))))))
+            }
         };
         let mut store = None;
         let source: Arc<dyn Source> = match config.credentials.store {
@@ -173,6 +183,21 @@ impl Adapters {
         let Some(stats) = self.org.as_ref().map(|org| org.stats()) else { return true };
         let credentials = stats.breakers.get(CREDENTIALS_BREAKER).copied().unwrap_or(BreakerState::Closed);
         [stats.breaker, credentials].iter().all(|state| *state == BreakerState::Closed)
+    }
+
+    /// How many requests wait for each handler.
+    pub(super) fn waiting(&self) -> Vec<(String, usize)> {
+        self.started.lock().iter().map(|handler| (handler.name(), handler.waiting())).collect()
+    }
+
+    /// The counts of the org, if it is used.
+    pub(super) fn org(&self) -> Option<Snapshot> {
+        self.org.as_ref().map(|org| org.stats())
+    }
+
+    /// How many look-ups in the credential store have failed.
+    pub(super) fn failed_look_ups(&self) -> u64 {
+        self.directory.as_ref().map_or(0, |directory| directory.failures())
     }
 
     /// Publishes the events of an org until `stop`, in tasks on `tasks`.
@@ -277,7 +302,7 @@ pub(super) struct Proving {
 ///
 /// # Errors
 /// Every file that cannot be used.
-pub(super) fn verifier(config: &Config, before: &[Known]) -> Result<Proving, Vec<Unusable>> {
+pub(super) fn verifier(config: &Config, before: &[Known], metrics: &Metrics) -> Result<Proving, Vec<Unusable>> {
     if config.auth == AuthMode::Open {
         return Ok(Proving { verifier: Box::new(Open), issuers: Vec::new(), fetches: Vec::new() });
     }
@@ -287,8 +312,12 @@ pub(super) fn verifier(config: &Config, before: &[Known]) -> Result<Proving, Vec
     };
     match (issuers::open(config, before), salesforce) {
         (Ok(Opened { issuers, known, fetches }), Ok(salesforce)) => {
-            let salesforce = salesforce.map(|it| Box::new(it) as Box<dyn Verifier>);
-            let verifier = Box::new(Chain::new(config.token_table(), issuers, salesforce));
+            for issuer in &config.issuers {
+                metrics.add_issuer(&issuer.name);
+            }
+            let salesforce = salesforce.map(|it| Box::new(it.with_calls(&metrics.salesforce)) as Box<dyn Verifier>);
+            let chain = Chain::new(config.token_table(), issuers, salesforce);
+            let verifier = Box::new(chain.counting(&metrics.authentications));
             Ok(Proving { verifier, issuers: known, fetches })
         }
         (issuers, salesforce) => {

@@ -157,7 +157,7 @@ impl Router {
             Ok(frame) => {
                 // No size: it would tell the length of a password.
                 tracing::trace!(kind = "reply", triple = %pending.triple, source = &*handler.source, receivers = 1, "a message");
-                self.count_reply(&pending, self.answer_with(now, handler, &pending, false, frame))
+                self.count_reply(&pending, self.answer_with(now, handler, &pending, false, frame).as_ref())
             }
             Err(error) => {
                 tracing::error!(triple = %pending.triple, %error, "an adapter's answer could not be written as JSON");
@@ -171,13 +171,13 @@ impl Router {
         let Some(pending) = handler.given(id) else { return false };
         log_failure(&pending, &handler.source, refusal);
         let frame = self.failure_of(&pending, refusal, pending.gather.is_some());
-        self.count_reply(&pending, self.answer_with(now, handler, &pending, false, frame))
+        self.count_reply(&pending, self.answer_with(now, handler, &pending, false, frame).as_ref())
     }
 
     /// Counts the reply of a handler inside the process. Returns whether its requester still waited.
-    fn count_reply(&self, pending: &Pending, routed: Option<Routed>) -> bool {
+    fn count_reply(&self, pending: &Pending, routed: Option<&Routed>) -> bool {
         let place = self.policy.place(&pending.triple.channel);
-        self.metrics.traffic.reply(place, routed.as_ref().map_or(0, |routed| routed.deliveries));
+        self.metrics.traffic.reply(place, routed.map_or(0, |routed| routed.deliveries));
         routed.is_some()
     }
 

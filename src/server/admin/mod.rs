@@ -19,6 +19,7 @@ mod info;
 mod listener;
 mod lists;
 mod log;
+mod metrics;
 mod openapi;
 mod page;
 mod problem;
@@ -37,7 +38,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -56,6 +57,7 @@ use self::health::Pulse;
 use self::problem::{Code, Problem};
 use super::Broker;
 use crate::connection::FailedLogins;
+use crate::telemetry::metrics::StatusClass;
 
 /// How long a call may take, until its answer begins.
 const CALL_TIME: Duration = Duration::from_secs(30);
@@ -66,6 +68,7 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::Anyone, routes!(health::healthz)),
         (Right::Anyone, routes!(health::readyz)),
         (Right::Anyone, routes!(openapi::document)),
+        (Right::ReadOrSameUser, routes!(metrics::metrics)),
         (Right::Read, routes!(info::info)),
         (Right::Read, routes!(stats::stats)),
         (Right::Read, routes!(lists::applications)),
@@ -167,15 +170,20 @@ fn router(shared: &Shared) -> Router {
         .fallback(nothing_here)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(Arc::clone(shared), access::check_request))
-        .layer(from_fn(bound))
+        .layer(from_fn_with_state(Arc::clone(shared), bound))
         .with_state(Arc::clone(shared))
 }
 
-/// Ends a call that takes too long, and marks all answers as not to be kept.
-async fn bound(request: Request, next: Next) -> Response {
+/// Ends a call that takes too long, counts all answers, and marks them as not to be kept.
+async fn bound(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let mut response = timeout(CALL_TIME, next.run(request)).await.unwrap_or_else(|_| {
         let why = format!("the call took longer than {} s", CALL_TIME.as_secs());
         Problem::new(Code::Unavailable, why).into_response()
+    });
+    shared.broker.metrics.admin_requests.count(match response.status().as_u16() {
+        ..400 => StatusClass::Success,
+        400..500 => StatusClass::ClientError,
+        500.. => StatusClass::ServerError,
     });
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -125,7 +125,7 @@ pub(super) async fn stats(
         None => WINDOW_MAX,
         Some(text) => read_window(text)?,
     };
-    let (totals, queue) = (shared.broker.router.metrics().totals(), shared.broker.router.queues());
+    let (totals, queue) = (shared.broker.metrics.totals(), shared.broker.router.queues());
     let now = Now {
         at: humantime::format_rfc3339_millis(calendar()).to_string(),
         sessions: queue.sessions,
@@ -170,7 +170,7 @@ impl Samples {
 pub(super) async fn sample(shared: Shared) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut before, mut last) = (shared.broker.router.metrics().totals(), Instant::now());
+    let (mut before, mut last) = (shared.broker.metrics.totals(), Instant::now());
     // The first tick is at once.
     ticks.tick().await;
     loop {
@@ -180,7 +180,7 @@ pub(super) async fn sample(shared: Shared) {
         }
         let (now, elapsed) = (Instant::now(), last.elapsed());
         let queue = shared.broker.router.sample_sessions(elapsed);
-        let totals = shared.broker.router.metrics().totals();
+        let totals = shared.broker.metrics.totals();
         shared.samples.add(Sample::between(calendar(), elapsed, &before, &totals, queue));
         (before, last) = (totals, now);
     }

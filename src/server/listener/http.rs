@@ -199,6 +199,7 @@ fn decide(broker: &Broker, http: &Http, peer: Peer<'_>, request: &Request<Incomi
 
 /// Logs a refusal, without the query, at most once a minute for each reason, status and address.
 fn log(broker: &Broker, peer: Peer<'_>, refusal: &Refusal, request: Option<&Request<Incoming>>) {
+    broker.metrics.refused.count(refusal.reason.counted());
     let Some(omitted) = count(broker, refusal.reason, Some(refusal.status), peer.address) else { return };
     let header = |name| request.and_then(|request| request.headers().get(name)).map(|value| shown(value.as_bytes()));
     tracing::info!(
@@ -217,6 +218,7 @@ fn log(broker: &Broker, peer: Peer<'_>, refusal: &Refusal, request: Option<&Requ
 /// Logs a connection that is dropped unanswered because it is far beyond a limit.
 pub(super) fn log_dropped(broker: &Broker, address: IpAddr, cap: Cap) {
     let reason = Reason::Dropped;
+    broker.metrics.refused.count(reason.counted());
     if let Some(omitted) = count(broker, reason, None, address) {
         tracing::info!(reason = reason.as_str(), %address, key = cap.key(), omitted, "dropped a connection");
     }
@@ -224,6 +226,7 @@ pub(super) fn log_dropped(broker: &Broker, address: IpAddr, cap: Cap) {
 
 /// Logs a TLS handshake that failed, at most once a minute for each address.
 pub(super) fn log_tls(broker: &Broker, peer: Peer<'_>, why: &str, what: &'static str) {
+    broker.metrics.refused.count(Reason::Tls.counted());
     if let Some(omitted) = count(broker, Reason::Tls, None, peer.address) {
         tracing::info!(reason = why, address = %peer.address, omitted, "{what}");
     }

@@ -44,6 +44,7 @@ use super::tls::Acceptor;
 use super::{Broker, over_http, same_user};
 use crate::auth::ClientCertificate;
 use crate::connection::{self, Connection, Context, UnregisteredGuard, Upgraded};
+use crate::telemetry::metrics::{ListenerKind, RefusedFor};
 
 /// Connections that the system keeps until they are accepted. All applications of a call centre may return at once, and
 /// one that finds no room tries again a second later (RFC 6298, section 2.1). So the bound is the system's own, which cuts
@@ -86,6 +87,14 @@ pub(super) enum Transport {
 }
 
 impl Transport {
+    /// What its connections are counted as.
+    fn counted(&self) -> ListenerKind {
+        match self {
+            Self::Plain => ListenerKind::Plain,
+            Self::Tls(_) => ListenerKind::Tls,
+        }
+    }
+
     /// The scheme of a WebSocket's URL.
     pub(super) fn scheme(&self) -> &'static str {
         match self {
@@ -153,6 +162,7 @@ impl Listening for Listener {
             }
         };
         let from = Remote::Tcp { peer, local };
+        broker.metrics.accepted.count(self.transport.counted());
         if let Some(admitted) = admit(broker, from) {
             let own = Arc::clone(broker);
             match &self.transport {
@@ -238,6 +248,7 @@ pub(super) async fn serve(listener: impl Listening, broker: Arc<Broker>) {
 
 /// Waits until there is a descriptor for a further connection, or until the end.
 async fn wait_for_descriptors(listener: &impl Listening, broker: &Broker, end: &CancellationToken) {
+    broker.metrics.refused.count(RefusedFor::Files);
     broker.descriptors.log_short(Instant::now().into_std());
     broker.accepting.fetch_sub(1, Ordering::Relaxed);
     while timeout(LOOK_AGAIN, end.cancelled()).await.is_err() {

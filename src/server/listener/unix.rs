@@ -13,6 +13,7 @@ use tokio::net::UnixListener;
 
 use super::{BACKLOG, Descriptors, Listening, Remote, admit, connection, spawn};
 use crate::server::Broker;
+use crate::telemetry::metrics::ListenerKind;
 
 /// The permissions of a socket for the broker's user alone.
 const PRIVATE: u32 = 0o600;
@@ -96,6 +97,7 @@ impl Listening for UnixSocket {
         // The credentials that the peer had when it connected (SO_PEERCRED on Linux).
         let uid = stream.peer_cred().ok().map(|peer| peer.uid());
         let from = Remote::Unix { uid };
+        broker.metrics.accepted.count(ListenerKind::Unix);
         if let Some(admitted) = admit(broker, from) {
             spawn(broker, from, connection(Arc::clone(broker), stream, from, admitted, None));
         }

@@ -42,15 +42,23 @@ fn number_thread() -> usize {
 /// Some numbers, in a few copies on cache lines of their own. A thread adds to the copy of its number; a reader sums all
 /// copies. A number can be taken away on another thread than it was added on: sums wrap.
 pub(super) struct Cells {
-    lines: Box<[Line]>,
-    lines_of_copy: usize,
-    /// The number of copies, a power of two, less one.
-    mask: usize,
+    /// Their number is a power of two.
+    copies: Box<[Box<[Line]>]>,
 }
 
 #[repr(align(128))]
 #[derive(Default)]
-struct Line([AtomicU64; LINE]);
+pub(super) struct Line([AtomicU64; LINE]);
+
+impl Line {
+    /// Adds to a cell that is on this line.
+    #[inline]
+    pub(super) fn add(&self, cell: usize, count: u64) {
+        if let Some(cell) = self.0.get(cell % LINE) {
+            cell.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+}
 
 /// The copy of one thread.
 #[derive(Clone, Copy)]
@@ -61,33 +69,37 @@ impl Cells {
     pub(super) fn new(len: usize) -> Self {
         let processors = available_parallelism().map_or(1, usize::from);
         let copies = (processors * COPIES_PER_PROCESSOR).next_power_of_two().min(COPIES_MAX);
-        let lines_of_copy = len.div_ceil(LINE);
-        let lines = (0..copies * lines_of_copy).map(|_| Line::default()).collect();
-        Self { lines, lines_of_copy, mask: copies - 1 }
+        let copy = || (0..len.div_ceil(LINE)).map(|_| Line::default()).collect();
+        Self { copies: (0..copies).map(|_| copy()).collect() }
     }
 
     /// Returns the copy of this thread.
     #[inline]
     pub(super) fn own(&self) -> Copy<'_> {
-        let first = (thread() & self.mask) * self.lines_of_copy;
-        Copy(self.lines.get(first..first + self.lines_of_copy).unwrap_or_default())
+        let place = thread() & self.copies.len().wrapping_sub(1);
+        Copy(self.copies.get(place).map(|lines| &**lines).unwrap_or_default())
     }
 
     /// Returns the sum of a cell.
     pub(super) fn read(&self, cell: usize) -> u64 {
-        let lines = self.lines.iter().skip(cell / LINE).step_by(self.lines_of_copy.max(1));
-        let cells = lines.filter_map(|line| line.0.get(cell % LINE));
+        let cells = self.copies.iter().filter_map(|lines| lines.get(cell / LINE)?.0.get(cell % LINE));
         cells.fold(0, |sum, it| sum.wrapping_add(it.load(Ordering::Relaxed)))
     }
 }
 
-impl Copy<'_> {
+impl<'c> Copy<'c> {
     /// Adds to a cell.
     #[inline]
     pub(super) fn add(self, cell: usize, count: u64) {
-        if let Some(cell) = self.0.get(cell / LINE).and_then(|line| line.0.get(cell % LINE)) {
-            cell.fetch_add(count, Ordering::Relaxed);
+        if let Some(line) = self.line(cell) {
+            line.add(cell, count);
         }
+    }
+
+    /// Returns the line that a cell is on.
+    #[inline]
+    pub(super) fn line(self, cell: usize) -> Option<&'c Line> {
+        self.0.get(cell / LINE)
     }
 
     /// Takes away from a cell.

@@ -141,7 +141,7 @@ pub(super) fn seconds(micros: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::label::SessionKind;
+    use super::super::values::SessionKind;
     use super::*;
 
     #[test]

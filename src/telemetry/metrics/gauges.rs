@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::counters::{Counters, Histogram};
-use super::label::{CertificateOf, Check, SalesforceOperation, SalesforceOutcome, StoredFile};
 use super::process::Process;
 use super::table::SALESFORCE_BOUNDS;
+use super::values::{CertificateOf, Check, SalesforceOperation, SalesforceOutcome, StoredFile};
 
 /// What is looked up at a scrape.
 #[derive(Default)]
@@ -46,9 +46,9 @@ pub struct Gauges {
 pub struct Connections {
     /// Not upgraded yet.
     pub handshake: usize,
-    /// WebSockets without a session.
+    /// Upgraded, without a session.
     pub unregistered: usize,
-    /// WebSockets with a session.
+    /// Upgraded, with a session.
     pub registered: usize,
 }
 
@@ -89,6 +89,10 @@ pub struct RouterGauges {
     pub ids_forgotten: u64,
     /// What is kept for resumable sessions, in bytes.
     pub resume_kept_bytes: usize,
+    /// Taps that are open.
+    pub taps: usize,
+    /// Lines that taps left out.
+    pub tap_lines_skipped: u64,
 }
 
 /// Logs of channels with history.

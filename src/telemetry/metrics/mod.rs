@@ -1,8 +1,9 @@
 //! [`Metrics`]: what is counted, and how a scrape shows it.
 //!
 //! Rooms count with [`Counters`] and [`Histogram`]s, each on a copy of its thread (`cells`), so nobody waits for anybody.
-//! What nothing counts is looked up at a scrape ([`Gauges`]). `table` names every metric; `totals` is what an operator sees lately, `exposition` writes all of them in the
-//! format that a client asks for, and `reference` is docs/metrics.md. No label takes a value from a client: `label` has all
+//! What nothing counts is looked up at a scrape ([`Gauges`]). `table` names every metric; `totals` is what an operator sees
+//! of them lately, `exposition` writes them in the format that a client asks for, and `reference` is docs/metrics.md. No label
+//! takes a value from a client: `values` has all
 //! values, and [`Names`] those of the configuration.
 
 mod accept;
@@ -18,6 +19,7 @@ mod reference;
 mod table;
 mod totals;
 mod traffic;
+mod values;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,17 +33,18 @@ pub use exposition::{compress, encode};
 pub use gauges::{
     Connections, Gauges, LogGauges, OrgGauges, RouterGauges, RuntimeGauges, SalesforceCalls, SalesforceGauges,
 };
-pub use label::{
-    AuthOutcome, CertificateOf, Check, ClosedBy, ClosedWith, ConnectionState, Durable, EnvelopeKind, EvictedFor,
-    HandlerKind, Label, Labels, ListenerKind, PauseReason, RecoveryOutcome, RefusedFor, RegistrationOutcome,
-    ReloadOutcome, RequestOutcome, ResumeOutcome, SalesforceOperation, SalesforceOutcome, SessionKind, SessionState,
-    SlowFor, StatusClass, StoredFile, SubscriptionRole, TlsOutcome,
-};
+pub use label::{Label, Labels};
 pub use names::{Names, OTHER};
 pub use process::Process;
 pub use reference::reference;
 pub use totals::Totals;
 pub use traffic::{ChannelPlace, Traffic};
+pub use values::{
+    AuthOutcome, CertificateOf, Check, ClosedBy, ClosedWith, ConnectionState, Durable, EnvelopeKind, EvictedFor,
+    HandlerKind, ListenerKind, PauseReason, RecoveryOutcome, RefusedFor, RegistrationOutcome, ReloadOutcome,
+    RequestOutcome, ResumeOutcome, SalesforceOperation, SalesforceOutcome, SessionKind, SessionState, SlowFor,
+    StatusClass, StoredFile, SubscriptionRole, TlsOutcome,
+};
 
 /// The configured channels that have counters of their own.
 pub const CHANNELS_MAX: usize = 100;
@@ -68,7 +71,7 @@ pub struct Metrics {
     pub refused: Counters<RefusedFor>,
     /// Registrations.
     pub registrations: Counters<RegistrationOutcome>,
-    /// Ends of WebSockets.
+    /// Ends of connections.
     pub closes: Counters<(ClosedWith, ClosedBy)>,
     /// Messages that were refused.
     pub refusals: Counters<ErrorCode>,
@@ -112,10 +115,6 @@ pub struct Metrics {
     pub reloads: Counters<ReloadOutcome>,
     /// Answers of the admin listener.
     pub admin_requests: Counters<StatusClass>,
-    /// Taps that are open.
-    pub taps: Counters<()>,
-    /// Lines that taps left out.
-    pub tap_lines_skipped: Counters<()>,
     issuers: Arc<Names>,
     /// Milliseconds since 1970.
     config_applied: AtomicU64,
@@ -156,8 +155,6 @@ impl Metrics {
             tls_handshakes: Counters::default(),
             reloads: Counters::default(),
             admin_requests: Counters::default(),
-            taps: Counters::default(),
-            tap_lines_skipped: Counters::default(),
             issuers,
             config_applied: AtomicU64::new(0),
         }

@@ -6,15 +6,15 @@ use std::time::SystemTime;
 
 use super::family::{Family, Kind, Value};
 use super::gauges::{Gauges, OrgGauges, SalesforceCalls, SalesforceGauges};
-use super::label::{CertificateOf, StoredFile};
 use super::process::Process;
+use super::values::{CertificateOf, StoredFile};
 use super::{CHANNELS_MAX, ISSUERS_MAX, Metrics};
 
 /// What stands before the table.
 const INTRODUCTION: &str = "\
 # Metrics
 
-`GET /metrics` of the admin listener ([guide](guides/operate.md#metrics)) has these metrics, in OpenMetrics 1.0.0 or in the text format
+`GET /metrics` of the admin listener ([operate.md](operate.md#metrics)) has these metrics, in OpenMetrics 1.0.0 or in the text format
 of Prometheus 0.0.4, as the client asks. They are of this broker alone. A counter begins at 0 with the process; its name ends
 with `_total` in a query. A histogram has `_bucket`, `_sum` and `_count`.
 

@@ -6,8 +6,9 @@ use super::Metrics;
 use super::counters::seconds;
 use super::family::{Families, Family};
 use super::gauges::{Gauges, LogGauges, RouterGauges, SalesforceGauges};
-use super::label::{Check, ConnectionState, Durable, Label, Labels, SessionKind, SessionState, SubscriptionRole};
+use super::label::{Label, Labels};
 use super::process::Process;
+use super::values::{Check, ConnectionState, Durable, SessionKind, SessionState, SubscriptionRole};
 
 /// The upper bounds of the buckets of request durations.
 pub(super) const REQUEST_BOUNDS: &[Duration] = &[
@@ -281,8 +282,8 @@ impl Metrics {
             timestamp(self.config_applied()),
         );
         all.counter("switchboard_admin_requests", "Answers of the admin listener", self.admin_requests.all());
-        all.number("switchboard_taps", "Taps that are open", self.taps.get(()));
-        all.count("switchboard_tap_lines_skipped", "Lines that taps left out", self.tap_lines_skipped.get(()));
+        all.number("switchboard_taps", "Taps that are open", gauges.router.taps);
+        all.count("switchboard_tap_lines_skipped", "Lines that taps left out", gauges.router.tap_lines_skipped);
     }
 }
 

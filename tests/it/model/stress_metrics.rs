@@ -82,7 +82,7 @@ impl<'r> Desk<'r> {
         );
         assert!(self.send(&self.sender, r#"{"channel":"Phone","topic":"Note","subtopic":"It","id":"c"}"#));
         assert!(!self.send(&self.sender, r#"{"source":"other","channel":"Phone","topic":"Call","subtopic":"Ring"}"#));
-        for session in self.subscribers.iter().chain([&self.sender]) {
+        for session in self.subscribers.iter().chain([&self.sender, &self.handler]) {
             take(session);
         }
     }
