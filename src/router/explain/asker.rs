@@ -1,4 +1,4 @@
-//! [`Asker`]: who asks, and what the asker may be told.
+//! [`Asker`]: the person or session that gets the answer, and what it may have in it.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::auth::Permissions;
 use crate::router::access::send::may_know_handlers;
 use crate::router::session::Session;
 
-/// Who asks.
+/// The one that gets the answer.
 pub(super) enum Asker<'a> {
     /// An operator, who is told everything.
     Operator,

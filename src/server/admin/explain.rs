@@ -55,7 +55,7 @@ impl Application {
     post,
     path = "/v1/explain",
     request_body = Question,
-    responses((status = 200, description = "What the envelope is, who gets it, and who does not.", body = Explanation))
+    responses((status = 200, description = "What the envelope is, who gets it, and why others do not.", body = Explanation))
 )]
 pub(super) async fn explain(
     State(shared): State<Shared>,

@@ -1,5 +1,5 @@
-//! Explain against delivery: for random sessions, permissions, subscriptions and envelopes, whoever explain says receives is who
-//! then receives, and every other session has one reason.
+//! Explain against delivery: for random sessions, permissions, subscriptions and envelopes, the sessions that receive are those
+//! that explain names, and every other session has one reason.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -182,7 +182,10 @@ impl World {
         for (session, before) in alive.iter().zip(before) {
             let id = session.id().to_string();
             if session.outbox().ended().is_some() {
-                closed.insert(id);
+                // The end of a gather may have been too much for its sender.
+                if answer_to_gather(&answer, session, sender) == 0 {
+                    closed.insert(id);
+                }
             } else if queued(&session) > before + answer_to_gather(&answer, session, sender) {
                 received.insert(id);
             }

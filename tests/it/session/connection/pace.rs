@@ -110,16 +110,17 @@ async fn paused(broker: &Broker, source: &str) -> SenderPaused {
 
 #[tokio::test(start_paused = true)]
 async fn explain_says_why_a_sender_is_not_being_read() {
-    let broker = Broker::new(Limits { rate: 10, burst: 10, outbound_messages: 8, ..Limits::default() });
+    let broker = Broker::new(Limits { rate: 10, burst: 10, ..Limits::default() });
     let mut quick = broker.app("quick", 1 << 20).await;
     for number in 0..12 {
         quick.say(&event(number, 1)).await;
     }
     assert_eq!(paused(&broker, "quick").await, SenderPaused::Rate);
+    let broker = Broker::new(Limits { outbound_messages: 8, ..limits() });
     let mut slow = broker.app("slow", 64).await;
     slow.subscribe().await;
     let mut sender = broker.app("sender", 1 << 20).await;
-    for number in 0..7 {
+    for number in 0..30 {
         sender.say(&event(number, 200)).await;
     }
     assert_eq!(paused(&broker, "sender").await, SenderPaused::Pressure);
