@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use crate::server::problem::{CHALLENGE, RETRY_AFTER_SECONDS};
 pub(super) use crate::server::problem::{Code, Document, PROBLEM_JSON, Problem};
 
-/// The code of a problem, kept with the response for those who record it.
+/// The code of a problem, kept with the response for the record of an act.
 #[derive(Clone, Copy)]
 pub(super) struct Answered(pub(super) Code);
 
