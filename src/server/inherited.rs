@@ -1,4 +1,4 @@
-//! [`Inherited`]: listeners that a service manager has opened for the broker (socket activation, sd_listen_fds(3)).
+//! [`Inherited`]: listeners that a service manager has opened for the broker (socket activation, `sd_listen_fds(3)`).
 
 use std::env;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! [`ServiceManager`]: tells systemd how the broker is (sd_notify(3)), and feeds its watchdog. Without systemd, does nothing.
+//! [`ServiceManager`]: tells systemd how the broker is (`sd_notify(3)`), and feeds its watchdog. Without systemd, does nothing.
 
 use std::env;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 #[cfg(unix)]
 use std::os::unix::net::UnixDatagram;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use crate::router::Router;
 
@@ -81,7 +81,7 @@ impl ServiceManager {
             if self.watchdog.is_some() {
                 self.notify("WATCHDOG=1");
             }
-            sleep(every).await;
+            sleep_until(Instant::now() + every).await;
         }
     }
 

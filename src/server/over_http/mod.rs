@@ -22,7 +22,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use secrecy::SecretString;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode};
 use zeroize::Zeroizing;
 
@@ -233,7 +233,7 @@ async fn fail(broker: &Broker, head: &Head, source: Option<&str>, refusal: Refus
                  (limits.failed_registrations)";
     let refusal = Refusal::new(ErrorCode::RateLimited, words);
     record(broker, head, source, &refusal);
-    sleep(DELAY).await;
+    sleep_until(Instant::now() + DELAY).await;
     Refused::Later(refusal, RETRY_AFTER_FAILURES)
 }
 
