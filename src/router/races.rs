@@ -10,7 +10,7 @@ use shuttle::{future, thread};
 use wire::command::{Role, Subscribe};
 use wire::{DecodeLimits, decode};
 
-use super::sync::race;
+use super::sync::{race, start};
 use super::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
 use crate::auth::{Identity, Permissions, Principal};
 use crate::config::Config;
@@ -21,9 +21,8 @@ struct Stage {
 }
 
 impl Stage {
-    #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter")]
     fn new() -> Arc<Self> {
-        let now = Instant::now();
+        let now = start();
         let policy = Policy::new(&Config::default());
         let router = Router::new(now, SystemTime::UNIX_EPOCH, policy, Ids::seeded(1), Vec::new());
         Arc::new(Self { router, now })

@@ -8,13 +8,16 @@
 #[cfg(not(test))]
 pub(super) use parking_lot::Mutex;
 #[cfg(test)]
-pub(super) use scheduled::Mutex;
+pub(super) use tests::Mutex;
 #[cfg(test)]
-pub(crate) use scheduled::race;
+pub(crate) use tests::race;
+#[cfg(test)]
+pub(super) use tests::start;
 
 #[cfg(test)]
-mod scheduled {
+mod tests {
     use std::cell::Cell;
+    use std::time::Instant;
 
     use parking_lot::MutexGuard;
     use shuttle::scheduler::RandomScheduler;
@@ -36,6 +39,12 @@ mod scheduled {
         IS_SCHEDULED.set(true);
         let _reset = Reset;
         Runner::new(RandomScheduler::new_from_seed(1, SCHEDULES), config).run(run);
+    }
+
+    /// The moment at which everything in a race happens.
+    #[expect(clippy::disallowed_methods, reason = "where the clock begins does not matter")]
+    pub(in crate::router) fn start() -> Instant {
+        Instant::now()
     }
 
     struct Reset;

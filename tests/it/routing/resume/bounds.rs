@@ -1,13 +1,15 @@
 //! The bounds of what is kept for sessions that can resume.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::config::{Config, Resume};
-use switchboard::router::Size;
+use switchboard::router::{Reason, Size};
 
 use crate::support::client::{Client, Desk};
 use crate::support::core::event;
+use crate::support::rights::permissions;
 
 fn desk(resume: Resume) -> Desk {
     Desk::new(&Config { resume, ..Config::default() })
@@ -170,6 +172,36 @@ fn what_is_acknowledged_before_it_was_counted_is_not_counted_later() {
     client.received -= 5;
     assert_eq!(client.resume(&desk)["Replayed"], 5);
     assert_eq!(client.payloads(&desk), numbers(995..1000));
+}
+
+#[test]
+fn a_queue_beyond_the_bounds_of_what_is_kept_overflows_when_its_session_goes_away() {
+    let desk = desk(Resume { messages: 3, ..Resume::default() });
+    let mut client = clients(&desk, 1).remove(0);
+    publish(&desk, 0..5, 0);
+    client.lose(&desk);
+    assert_eq!(client.resume(&desk)["ResumeReason"], "OVERFLOWED");
+}
+
+#[test]
+fn a_change_of_rights_leaves_what_was_sent_as_it_was() {
+    let desk = desk(Resume::default());
+    let mut client = clients(&desk, 1).remove(0);
+    publish(&desk, 0..3, 0);
+    assert_eq!(client.payloads(&desk).len(), 3);
+    publish(&desk, 3..5, 0);
+    let kept = || desk.core.router.size().kept;
+    let before = kept();
+    let session = Arc::clone(client.connection.session().unwrap());
+    let less = permissions("subscribe Desk/*/*");
+    desk.core.router.change_permissions(desk.now(), &session, less, Reason::Reloaded);
+    assert_eq!((before, kept()), (4, 4));
+    // What waited is no longer allowed. The client counts on from what it was sent.
+    let messages = client.take(&desk, 8);
+    assert_eq!((messages.len(), &messages[0]["subtopic"]), (1, &json!("Ended")));
+    let received = client.received;
+    client.command(&desk, "Connection", "Acknowledge", &json!({"received": received}));
+    assert_eq!((client.take(&desk, 8).len(), kept()), (0, 0));
 }
 
 #[test]

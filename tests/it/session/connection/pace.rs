@@ -294,3 +294,21 @@ async fn receivers_are_woken_after_a_few_bursts_of_a_publisher_and_not_after_eac
     let found = events_at_once(40).await;
     assert!((12..=16).contains(&found), "{found} events within some 4 ms");
 }
+
+#[tokio::test]
+async fn receivers_are_woken_when_their_publisher_falls_silent() {
+    let broker = Broker::new(limits());
+    let mut receiver = broker.app("receiver", 1 << 20).await;
+    receiver.subscribe().await;
+    let mut publisher = broker.app("publisher", 1 << 20).await;
+    // How much of this is handled in one burst is a matter of time, so sometimes the last message is the last of its burst.
+    for round in 0..60 {
+        let count = 2 + round % 10;
+        let batch: Vec<u8> = (0..count).flat_map(|number| text(&event(number, 2500))).collect();
+        publisher.send(&batch).await;
+        for number in 0..count {
+            let received = tokio::time::timeout(Duration::from_secs(5), receiver.next()).await;
+            assert_eq!(received.expect("nobody has woken the receiver")["data"]["n"], number, "round {round}");
+        }
+    }
+}
