@@ -13,6 +13,7 @@ mod completions;
 mod connect;
 mod credentials;
 mod data;
+mod dump;
 mod exec;
 mod handle;
 mod history;
@@ -97,6 +98,12 @@ enum Command {
     Apps(apps::Apps),
     /// Say whether a broker is ready
     Health(admin::Health),
+    /// List the sessions of a broker
+    Sessions(admin::Sessions),
+    /// Close sessions
+    Close(admin::Close),
+    /// Say who would get a message, and why others would not
+    Explain(admin::Explain),
     /// Reload the configuration of a broker
     Reload(admin::Reload),
     /// Drain a broker, and end its process
@@ -270,6 +277,9 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Apps(arguments) => block_on(apps::run(arguments, output)),
         Command::Health(arguments) => block_on(admin::health(arguments, output)),
         Command::Reload(arguments) => block_on(admin::reload(arguments, output)),
+        Command::Sessions(arguments) => block_on(admin::sessions(arguments, output)),
+        Command::Close(arguments) => block_on(admin::close(arguments, output)),
+        Command::Explain(arguments) => block_on(admin::explain(arguments, output)),
         Command::Drain(arguments) => block_on(admin::drain(arguments)),
         Command::Bench(arguments) => block_on(bench::run(arguments, output)),
         #[cfg(feature = "simulator")]

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -13,9 +14,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use super::secret::credentials_key;
-use super::signals::{Hangups, Signals};
+use super::signals::{Hangups, Signals, UserSignals};
 use super::try_it::Example;
-use super::{Exit, open_files, output, reload};
+use super::{Exit, dump, open_files, output, reload};
 use crate::config::{AuthMode, Config, LoadOptions};
 use crate::server::{self, Server};
 use crate::telemetry::{self, Format};
@@ -29,8 +30,8 @@ Run the broker
 
 Without --config: open development mode on 127.0.0.1:7420 and [::1]:7420. Prints one line per listener on standard \
 output when it is ready; everything else goes to standard error. SIGTERM and SIGINT drain; a second one ends at once. \
-SIGHUP reloads the configuration file (not on Windows, which has no such signal); the log says what has changed, or why it \
-was refused.";
+SIGHUP reloads the configuration file; the log says what has changed, or why it was refused. SIGUSR1 writes what happened \
+last (the flight recorder) to recent-<time>.jsonl in the data folder. Windows has neither signal.";
 
 /// The environment variable of `--log`.
 const LOG_VARIABLE: &str = "SWITCHBOARD_LOG";
@@ -165,6 +166,7 @@ async fn serve_until_signalled(
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("signals cannot be received")?;
     let hangups = Hangups::new().context("signals cannot be received")?;
+    let user_signals = UserSignals::new().context("signals cannot be received")?;
     #[expect(clippy::disallowed_methods, reason = "the calendar enters here")]
     let calendar = SystemTime::now();
     let (summary, mut warnings) = (config.summary(), config.warnings.clone());
@@ -184,9 +186,11 @@ async fn serve_until_signalled(
         signals.ending().await;
     };
     server.set_source(options.clone());
-    let reloader = server.reloader();
+    let (reloader, dumps) = (server.reloader(), Arc::clone(server.dumps()));
+    dumps.at_panics();
     Ok(tokio::select! {
         () = reload::at_each_hangup(hangups, &reloader, options) => Exit::Done,
+        () = dump::at_each_signal(user_signals, &dumps) => Exit::Done,
         () = server.run(shutdown.cancelled()) => Exit::Done,
         () = signalled_twice => {
             tracing::warn!("a second signal: the broker ends without draining");

@@ -13,6 +13,7 @@ mod application;
 mod changes;
 mod layers;
 
+mod recorder;
 mod reference;
 
 mod document;
@@ -48,6 +49,7 @@ pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use network::Network;
+pub use recorder::Recorder;
 pub use resume::Resume;
 pub(crate) use roles::each_right;
 pub use roles::{Roles, UnknownRole};
@@ -110,6 +112,8 @@ pub struct Config {
     pub history: History,
     /// `[limits]`
     pub limits: Limits,
+    /// `[recorder]`
+    pub recorder: Recorder,
     /// `[resume]`
     pub resume: Resume,
     /// Warnings about settings that are valid but probably a mistake.
@@ -126,7 +130,12 @@ impl Config {
         for application in &self.applications {
             let (source, identity) = (application.source.clone(), application.identity());
             match &application.proved_by {
-                ProvedBy::Token(hash) => table.insert(*hash, source, identity),
+                ProvedBy::Token(hash) => {
+                    if application.over_http {
+                        table.allow_calls(*hash, source.clone());
+                    }
+                    table.insert(*hash, source, identity);
+                }
                 ProvedBy::Certificate(name) => table.insert_certificate(name.clone(), source, identity),
             }
         }
@@ -328,6 +337,8 @@ pub struct Limits {
     pub sessions_per_user: usize,
     /// Sessions of a source, of all users together; 0: no limit.
     pub sessions_per_source: usize,
+    /// Applications of which the broker remembers how the last session ended.
+    pub ended_sessions: usize,
     /// Messages a second a session; 0: no limit.
     pub rate: u32,
     /// Messages at once beyond the rate.
@@ -376,6 +387,7 @@ impl Default for Limits {
             slow_consumer: Duration::from_secs(5),
             sessions_per_user: Self::sessions_per_user_by(AuthMode::Open),
             sessions_per_source: 0,
+            ended_sessions: 10_000,
             rate: 1000,
             burst: 2000,
             rate_bytes: 0,
@@ -442,6 +454,7 @@ impl Default for Config {
             requests: Requests::default(),
             history: History::default(),
             limits: Limits::default(),
+            recorder: Recorder::default(),
             resume: Resume::default(),
             warnings: Vec::new(),
             settings: Settings::default(),

@@ -90,6 +90,7 @@ impl Config {
             requests: self.requests.clone(),
             history: self.history,
             limits: self.limits.clone(),
+            recorder: self.recorder,
             resume: self.resume,
             salesforce: self.salesforce.clone(),
             proofs: self.proofs.clone(),

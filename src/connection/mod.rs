@@ -16,6 +16,8 @@ mod log;
 mod message;
 mod pause;
 mod proof;
+#[cfg(test)]
+mod races;
 mod rate;
 mod renew;
 mod resume;
@@ -27,8 +29,9 @@ mod unregistered;
 pub use driver::{Admission, Context, Upgraded, serve};
 pub use failed_logins::{FailedLogins, network_of};
 pub use handshake_token::HandshakeToken;
+pub use rate::Rate;
 pub use settings::Settings;
-pub use shutdown::{Shutdown, Stage};
+pub use shutdown::{Shutdown, Stage, spread};
 pub use unregistered::{Unregistered, UnregisteredGuard};
 
 use std::collections::VecDeque;
@@ -42,6 +45,7 @@ use wire::{Close, CloseCode, notice};
 use crate::auth::{AuthError, Claim, ClientCertificate, Identity};
 use crate::config::Limits;
 use crate::router::{Allowance, End, Ending, OnFull, Router, Session};
+use crate::telemetry::metrics::SlowFor;
 use crate::websocket::{Frame, ping};
 use command::Verifying;
 use commits::Commits;
@@ -49,8 +53,6 @@ use heartbeat::{Beat, Heartbeat};
 use log::Leaving;
 use pause::Pause;
 use proof::Proven;
-use rate::Rate;
-use resume::take_resumable;
 use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.
@@ -139,6 +141,8 @@ pub struct Connection {
     /// Counts bytes, if they are limited.
     rate_bytes: Option<Box<Rate>>,
     pause: Option<Pause>,
+    /// When it began.
+    paused: Instant,
     /// Envelopes that wait for the disk.
     commits: Option<Box<Commits>>,
     /// How long it may wait for receivers. Made at the first wait.
@@ -200,6 +204,7 @@ impl Connection {
             rate: Rate::new(now, limits.rate, limits.burst),
             rate_bytes: Rate::of_bytes(now, &limits),
             pause: None,
+            paused: now,
             commits: None,
             allowance: None,
             malformed: 0,
@@ -286,7 +291,7 @@ impl Connection {
         }
         let Phase::Registered(session) = &self.phase else { return };
         if self.attachment != 0 {
-            if let Some(end) = take_resumable(now, (session, self.attachment), most - own, router, frames) {
+            if let Some(end) = self.take_resumable(now, (session, self.attachment), most - own, router, frames) {
                 self.limit_proof(now, end);
             }
             return;
@@ -296,6 +301,8 @@ impl Connection {
         let (mut lagging, mut dropped, mut proof_end) = (None, 0, None);
         loop {
             let taken = outbox.take(now, room.saturating_sub(frames.len() - at), frames);
+            // Most often there was nothing but frames.
+            let Some(taken) = taken else { break };
             lagging = lagging.or(taken.lagging);
             proof_end = proof_end.or(taken.proof_end);
             dropped += taken.dropped;
@@ -308,6 +315,7 @@ impl Connection {
         session.release_presence(now);
         // Notices about the queue itself are sent before its contents. Most often there is none.
         if lagging.is_some() || dropped > 0 {
+            self.count_notices(lagging.is_some(), dropped);
             frames.splice(at..at, queue_notices(lagging, dropped));
         }
         if let Some(end) = proof_end {
@@ -334,6 +342,7 @@ impl Connection {
     }
 
     /// Ready when a pause is over before its time: then it wants [`Input::Relieved`].
+    #[inline]
     pub fn poll_pause(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         self.pause.as_mut().map_or(Poll::Pending, |pause| pause.poll_over(cx))
     }
@@ -365,7 +374,7 @@ impl Connection {
             Input::Timeout | Input::Verified(_) | Input::Committed | Input::Drain(_) | Input::Restart
                 if self.is_replaced() =>
             {
-                Some(self.replaced(now))
+                Some(self.replaced(now, router))
             }
             Input::Timeout => self.fire_timers(now, router),
             Input::Verified(outcome) => self.verified(now, outcome, router),
@@ -386,15 +395,18 @@ impl Connection {
                 None
             }
             Input::Ended(End::Overflowed) => {
+                self.settings.metrics.slow_consumers.count(SlowFor::Overflow);
                 let close = Close::new(CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed");
                 Some(self.close(now, router, close))
             }
             Input::Ended(End::Longest) => {
+                self.settings.metrics.slow_consumers.count(SlowFor::Memory);
                 let reason = "slow consumer: all queues exceed limits.outbound_total_bytes, and this was the longest";
                 Some(self.close(now, router, Close::new(CloseCode::SlowConsumer, reason)))
             }
             Input::Ended(End::Close(code, reason)) => Some(self.close(now, router, Close::new(code, reason))),
-            Input::Ended(End::Replaced) => Some(self.replaced(now)),
+            Input::Ended(end @ (End::Kicked | End::SentAway)) => Some(self.close_by_operator(now, router, end)),
+            Input::Ended(End::Replaced) => Some(self.replaced(now, router)),
             // The connection itself detaches its session, and then it has none.
             Input::Ended(End::Detached) => None,
             Input::Drain(reconnect_after) => {
@@ -404,7 +416,7 @@ impl Connection {
             Input::Restart => self.restart(now, router),
             Input::Gone(gone) => {
                 self.leave(now, router, &Leaving::of(&gone));
-                self.end();
+                self.end(now);
                 None
             }
         }
@@ -452,13 +464,31 @@ impl Connection {
         self.log_pause(now, &pause);
         self.heartbeat.not_read();
         self.timers.set(Timer::Pause, until);
-        self.pause = Some(pause);
+        if let Some(reason) = pause.reason() {
+            self.settings.metrics.pauses.count(reason);
+        }
+        self.count_pause(now);
+        if let Some(session) = self.session() {
+            session.set_paused(Some(pause.explained()));
+        }
+        (self.pause, self.paused) = (Some(pause), now);
     }
 
     fn end_pause(&mut self, now: Instant) {
         self.timers.stop(Timer::Pause);
+        self.count_pause(now);
         if let Some(pause) = self.pause.take() {
             pause.end(now, &mut self.allowance);
+            if let Some(session) = self.session() {
+                session.set_paused(None);
+            }
+        }
+    }
+
+    /// Counts the time of a pause that ends, if there is one.
+    fn count_pause(&self, now: Instant) {
+        if let Some(reason) = self.pause.as_ref().and_then(Pause::reason) {
+            self.settings.metrics.paused_micros.add_micros(reason, now.saturating_duration_since(self.paused));
         }
     }
 
@@ -471,7 +501,7 @@ impl Connection {
                 Timer::Registration => Some(self.close(now, router, CloseCode::NotRegistered)),
                 Timer::Delay => self.refuse_delayed(now, router),
                 Timer::Renewal => {
-                    self.renewal_late(now);
+                    self.renewal_late(now, router);
                     None
                 }
                 Timer::Proof => self.check_proof(now, router),
@@ -485,6 +515,7 @@ impl Connection {
                     None
                 }
                 Timer::SlowConsumer => {
+                    self.settings.metrics.slow_consumers.count(SlowFor::Stalled);
                     let stalled = "slow consumer: nothing was taken for too long";
                     Some(self.close_for(now, router, Close::new(CloseCode::SlowConsumer, stalled), Ending::Stalled))
                 }
@@ -513,6 +544,15 @@ impl Connection {
             }
             Beat::Dead => Some(self.close(now, router, CloseCode::HeartbeatMissed)),
         }
+    }
+
+    /// Counts what a session is told about its own queue.
+    fn count_notices(&self, lags: bool, dropped: u64) {
+        let metrics = &self.settings.metrics;
+        if lags {
+            metrics.lagging.count(());
+        }
+        metrics.dropped.add((), dropped);
     }
 
     /// Sends a frame to the application. A session that is ending has its own close to say why.

@@ -43,6 +43,9 @@ impl Router {
             // Nobody is left to wait for receivers whose queues are over half.
             self.publish(now, session, &will, scope, &matches, &facts).map(drop)
         });
+        if published.is_ok() {
+            self.metrics.wills.count(());
+        }
         if let Err(Refusal { code, message, .. }) = published {
             let (source, user, code) = (&*session.source, session.user(), code.as_str());
             tracing::warn!(source, user, session = %session.id, code, reason = &*message, "a will was refused");

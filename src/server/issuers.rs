@@ -104,6 +104,7 @@ pub(super) fn open(config: &Config, before: &[Known]) -> Result<Opened, Vec<Unus
                     rules: configured.rules.clone(),
                     claims: configured.claims.clone(),
                     keys,
+                    over_http: configured.over_http,
                 });
             }
             Err((key, why)) => unusable.push(Unusable::new(format!("{}.{key}", configured.table()), why)),

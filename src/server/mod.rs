@@ -2,10 +2,11 @@
 //!
 //! `committer` writes the events of durable channels. `admin` is the admin API. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
-//! the header of a proxy, `refusal` is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process,
+//! the header of a proxy, `refusal` is what it answers then, `over_http` takes messages without a WebSocket (`problem` is an error
+//! for programs), `drain` ends the broker, `wiring` has the handlers in this process,
 //! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
 //! (`key_files` knows which files have another content), `trial` opens everything that the broker needs and changes nothing.
-//! Nothing here knows an envelope.
+//! Only `over_http` knows an envelope.
 
 mod admin;
 mod admission;
@@ -19,6 +20,8 @@ mod key_files;
 mod listener;
 mod listeners;
 mod names;
+mod over_http;
+mod problem;
 mod refusal;
 mod reload;
 mod same_user;
@@ -48,12 +51,14 @@ pub use self::forwarded::client_address;
 pub use self::reload::{How, ReloadError, Reloaded, Reloader};
 pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
+pub use crate::router::explain;
 
 use self::admin::{NotOpened, OwnToken};
 use self::admission::ConnectionLimit;
 use self::committer::Committer;
 use self::listener::Descriptors;
 use self::listeners::{Listeners, SocketFiles};
+use self::over_http::Applications;
 use self::refusal::Reason;
 use self::reload::{InForce, Replaceable};
 use self::tls::Tls;
@@ -62,6 +67,7 @@ use crate::config::{Config, ListenAddress, LoadOptions};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::telemetry::LogLimit;
+use crate::telemetry::recorder::{Dumps, Recorder};
 
 /// How long a session gets to release the memory of its queue before the next one is ended too.
 const RELEASE_TIME: Duration = Duration::from_millis(20);
@@ -129,8 +135,12 @@ struct Broker {
     descriptors: Descriptors,
     /// The Unix sockets' files, whose mode depends on `http.os_users`.
     socket_files: SocketFiles,
+    /// Writes what the flight recorder has to files.
+    dumps: Arc<Dumps>,
     /// Limits the log lines about refused handshakes.
     refusals: LogLimit<(Reason, Option<StatusCode>)>,
+    /// What applications that call over HTTP use of their limits.
+    applications: Applications,
     /// Listeners and connections.
     tasks: TaskTracker,
     /// The certificate of the TLS listeners.
@@ -177,13 +187,16 @@ impl Server {
         let no_token = if admin.urls.is_empty() { None } else { own_token.settle(&config.admin) };
         let warnings = in_force.warnings().iter().cloned().chain(no_admin).chain(no_token).collect();
         let (now, policy) = (Instant::now().into_std(), Policy::new(&config));
+        let recorder = Arc::new(Recorder::new(now, calendar(), config.recorder.bytes));
         let router = Router::new(now, calendar(), policy, Ids::random(), adapters.declarations());
+        let router = router.with_recorder(Arc::clone(&recorder));
         let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
         let router = Arc::new(router.with_switched_off(adapters.switched_off()));
         let committer = committing.map(|it| it.start(&router, &config)).transpose().map_err(AdapterError::from)?;
         let broker = Broker {
             router,
+            dumps: Arc::new(Dumps::new(recorder, &config.data_dir)),
             committer,
             in_force: Replaceable::new(in_force),
             config: Mutex::new(config),
@@ -192,6 +205,7 @@ impl Server {
             descriptors: Descriptors::new(listeners.urls.len()),
             socket_files: listeners.socket_files(),
             refusals: LogLimit::default(),
+            applications: Applications::default(),
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),
             tls,
@@ -245,6 +259,11 @@ impl Server {
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         Reloader::new(Arc::clone(&self.broker))
+    }
+
+    /// What writes the flight recorder to files.
+    pub fn dumps(&self) -> &Arc<Dumps> {
+        &self.broker.dumps
     }
 
     /// Serves until `shutdown` is ready, then drains.
@@ -308,8 +327,7 @@ async fn bound_queues(broker: &Broker) {
     let memory = broker.settings.memory();
     loop {
         memory.exceeded().await;
-        // What resumable sessions keep has a bound of its own.
-        let is_exceeded = || memory.is_exceeded(broker.router.kept_bytes());
+        let is_exceeded = || broker.router.is_memory_exceeded(memory);
         while is_exceeded() && broker.router.end_longest_queue() {
             // What the session's task was about to write is released when that ends.
             if is_exceeded() {

@@ -18,9 +18,11 @@ use super::key_files::KeyFiles;
 use super::same_user::SameUser;
 use super::tls::Tls;
 use super::trial::UnusableList;
-use super::wiring::Proving;
+use super::wiring::{NextOrg, Proving};
 use super::{Broker, admin, calendar, certificate_warnings, wiring};
-use crate::auth::{AuthError, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier};
+use crate::auth::{
+    AuthError, CallClaim, CallVerification, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier,
+};
 use crate::config::{self, AuthMode, Changes, Config, Http, Mistakes, Settings};
 use crate::router::Reviewed;
 
@@ -189,6 +191,10 @@ impl Verifier for InForce {
         }
     }
 
+    fn verify_call(&self, call: CallClaim) -> CallVerification<'_> {
+        self.verifier.verify_call(call)
+    }
+
     fn review(&self, proved: &Proved<'_>) -> Review {
         match proved.proof {
             Proof::Certificate(shown) if !self.vouches_for(shown) => Review::End,
@@ -221,6 +227,11 @@ impl Verifier for Replaceable<InForce> {
     fn verify(&self, claim: Claim) -> Verification<'_> {
         let in_force = self.get();
         Box::pin(async move { in_force.verify(claim).await })
+    }
+
+    fn verify_call(&self, call: CallClaim) -> CallVerification<'_> {
+        let in_force = self.get();
+        Box::pin(async move { in_force.verify_call(call).await })
     }
 
     fn review(&self, proved: &Proved<'_>) -> Review {
@@ -263,6 +274,11 @@ impl Broker {
         let before = self.in_force.get();
         let replacement = self.tls.as_ref().map(|tls| tls.prepare(new.tls.clone())).transpose();
         let in_force = InForce::open(&new, self.tls.clone(), Some(&before));
+        // A new login costs the org, so it is left alone if nothing of it has changed.
+        let org = match config.salesforce == new.salesforce {
+            true => Ok(None),
+            false => self.adapters.prepare_org(&new).map(Some),
+        };
         // Everything is read before anything is in force.
         let (replacement, (in_force, fetches)) = match (replacement, in_force) {
             (Ok(replacement), Ok(in_force)) => (replacement, in_force),
@@ -272,6 +288,7 @@ impl Broker {
                 return Err(UnusableList::from(once(tls).chain(others).collect::<Vec<_>>()).into());
             }
         };
+        let org = org.map_err(|unusable| UnusableList::from(vec![unusable]))?;
         changed.extend(in_force.key_files.changed_since(&before.key_files));
         let mut warnings = new.warnings.clone();
         warnings.extend(certificate_warnings(calendar(), &new));
@@ -283,20 +300,14 @@ impl Broker {
         if let Some(replacement) = replacement {
             replacement.apply();
         }
-        let sessions = self.put_in_force(&config, &new, in_force, fetches, &mut warnings);
+        let sessions = self.put_in_force(&config, &new, Checked { in_force, fetches, org }, &mut warnings);
         *config = new;
         Ok(Reloaded { number: self.router.reloads(), changed, restart, sessions, warnings })
     }
 
     /// Puts a checked configuration in force in place of the `old` one, and judges live sessions by it.
-    fn put_in_force(
-        &self,
-        old: &Config,
-        new: &Config,
-        in_force: InForce,
-        fetches: Vec<KeyFetch>,
-        warnings: &mut Vec<String>,
-    ) -> Reviewed {
+    fn put_in_force(&self, old: &Config, new: &Config, checked: Checked, warnings: &mut Vec<String>) -> Reviewed {
+        let Checked { in_force, fetches, org } = checked;
         let before = self.in_force.get();
         let changed_issuers = issuers::changed(&before.issuers, &in_force.issuers);
         let changes = Changes::between(old, new);
@@ -312,10 +323,21 @@ impl Broker {
         let now = Instant::now().into_std();
         self.router.replace_policy(now, new);
         self.adapters.replace_bounds(new);
+        if let Some(org) = org {
+            self.adapters.replace_org(org);
+        }
         self.committer.iter().for_each(|committer| committer.replace(new));
         let renamed = renamed_tables(&changes.reload);
         self.router.review(now, &Judge { verifier: &self.in_force, renamed, changed_issuers })
     }
+}
+
+/// What was read and checked before anything is in force.
+struct Checked {
+    in_force: InForce,
+    fetches: Vec<KeyFetch>,
+    /// If something of the org has changed.
+    org: Option<NextOrg>,
 }
 
 /// Keys of `[auth.salesforce_*]` that decide whom a proof is for. When they change, the sessions of the table may be of

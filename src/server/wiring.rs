@@ -21,7 +21,7 @@ use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
 use crate::http::BreakerState;
 use crate::router::{CommitQueue, Declaration, Router, SwitchedOff};
-use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
+use crate::salesforce::{self, CurrentOrg, Events, NextEvents, Org, SalesforceVerifier, SetupError, SetupErrors};
 use crate::store::history::{HistoryFile, HistorySettings};
 use crate::store::{FolderLock, KeySource, StoreError};
 use wire::Refusal;
@@ -59,8 +59,8 @@ pub(super) struct Adapters {
     audit: Arc<Audit>,
     /// The credential store, if it is the directory.
     directory: Option<Arc<Directory>>,
-    /// The org, if it is used.
-    org: Option<Arc<Org>>,
+    /// The org, if anything uses it.
+    org: Option<Arc<CurrentOrg>>,
     /// The subscriptions to events of an org.
     events: Option<Events>,
     /// The key that seals the history, if it is in the environment.
@@ -76,7 +76,7 @@ impl Adapters {
         let mut opened = None;
         let mut org = || match &opened {
             Some(org) => Ok(Arc::clone(org)),
-            None => Org::open(&config.salesforce).map(|org| Arc::clone(opened.insert(Arc::new(org)))),
+            None => CurrentOrg::open(&config.salesforce).map(|org| Arc::clone(opened.insert(Arc::new(org)))),
         };
         let mut store = None;
         let source: Arc<dyn Source> = match config.credentials.store {
@@ -106,13 +106,13 @@ impl Adapters {
         });
         let mut handlers: Vec<Arc<dyn Handler>> = vec![Arc::new(FetchCredentials::new(source, Arc::clone(&audit)))];
         if !config.salesforce.objects.is_empty() {
-            handlers.extend(salesforce::writers(&org()?, &audit));
+            handlers.extend(salesforce::writers(&org()?, &config.salesforce, &audit));
         }
         let events = match config.salesforce.events.topics.is_empty() {
             true => None,
-            false => Some(Events::open(org()?, &config.data_dir)?),
+            false => Some(Events::open(org()?, &config.salesforce, &config.data_dir)?),
         };
-        let bounds = bounds(config);
+        let (bounds, org) = (bounds(config), opened);
         let off = salesforce::switched_off(&config.salesforce);
         Ok(Self {
             handlers,
@@ -121,7 +121,7 @@ impl Adapters {
             started: Mutex::default(),
             audit,
             directory: store,
-            org: opened,
+            org,
             events,
             credentials_key,
             folder,
@@ -182,6 +182,29 @@ impl Adapters {
         }
     }
 
+    /// Reads what another configuration of the org names. Nothing of it is in force.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub(super) fn prepare_org(&self, config: &Config) -> Result<NextOrg, Unusable> {
+        let org = self.org.as_ref().map(|org| org.prepare(&config.salesforce)).transpose();
+        let events = self.events.as_ref().map(|_| Events::prepare(&config.salesforce)).transpose();
+        match (org, events) {
+            (Ok(org), Ok(events)) => Ok(NextOrg { org, events }),
+            (Err(error), _) | (_, Err(error)) => Err(Unusable::from(&error)),
+        }
+    }
+
+    /// Puts another configuration of the org in force.
+    pub(super) fn replace_org(&self, next: NextOrg) {
+        if let (Some(current), Some(org)) = (&self.org, next.org) {
+            current.replace(org);
+        }
+        if let (Some(current), Some(events)) = (&self.events, next.events) {
+            current.replace(events);
+        }
+    }
+
     /// Puts the bounds of another configuration in force.
     pub(super) fn replace_bounds(&self, config: &Config) {
         for handler in &*self.started.lock() {
@@ -203,6 +226,12 @@ impl Adapters {
         }
         Ok(())
     }
+}
+
+/// An org with settings that are about to be in force.
+pub(super) struct NextOrg {
+    org: Option<Arc<Org>>,
+    events: Option<NextEvents>,
 }
 
 /// Where the history is, and its key.

@@ -1,10 +1,12 @@
-//! Logging: where lines go, and which.
+//! Logging: where lines go, and which. [`metrics`] counts.
 //!
 //! Lines go to standard error; standard output belongs to the commands. Lines of the `log` crate are not taken up,
 //! whatever the filter says: tungstenite writes whole messages there, passwords included.
 
 mod filter;
 mod limit;
+pub mod metrics;
+pub mod recorder;
 
 pub use filter::set_filter;
 pub use limit::LogLimit;

@@ -13,6 +13,7 @@ mod support;
 mod transcripts;
 
 mod model;
+mod over_http;
 mod routing;
 mod session;
 mod wire;
@@ -26,6 +27,7 @@ mod client;
 mod config;
 mod credentials;
 mod salesforce;
+mod telemetry;
 mod tls;
 
 mod budget;

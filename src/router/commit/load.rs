@@ -65,7 +65,7 @@ impl Loading<'_> {
         let channel = place.triple.split('/').next().unwrap_or_default();
         let policy = &self.router.policy;
         if policy.retains_durably(channel) && policy.is_shared(channel) == place.user.is_none() {
-            self.router.retained.load(policy.limits(), place, value);
+            self.router.retained.load(self.now, policy.limits(), place, value);
         }
     }
 

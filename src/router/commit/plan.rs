@@ -9,8 +9,9 @@ use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode, notice};
 use super::{To, Uncommitted};
 use crate::router::access;
 use crate::router::decide::Facts;
-use crate::router::event::Forms;
+use crate::router::forms::Forms;
 use crate::router::history::{First, IdName, Kept, LogName, Position};
+use crate::router::observe::Expected;
 use crate::router::outbox::OnFull;
 use crate::router::retained;
 use crate::router::{Denied, Receipt, Routed, Router, Scope};
@@ -68,8 +69,8 @@ impl Router {
     pub fn finish(&self, now: Instant, batch: Batch, is_on_disk: bool) {
         for (mut event, planned) in batch.events {
             let routed = match planned {
-                Err(refusal) => Err(refusal),
-                Ok(_) if !is_on_disk => Err(unavailable()),
+                Err(refusal) => self.refuse_committed(now, &event, refusal),
+                Ok(_) if !is_on_disk => self.refuse_committed(now, &event, unavailable()),
                 Ok(planned) => self.deliver_committed(now, &event, &planned),
             };
             let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
@@ -88,13 +89,21 @@ impl Router {
     fn deliver_committed(&self, now: Instant, event: &Uncommitted, planned: &Planned) -> Result<Routed, Refusal> {
         let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
         let facts = self.policy.facts(envelope.triple());
-        match (planned, &event.to) {
-            (Planned::All(users), _) => Ok(self.announced(now, &event.sender, &envelope, None, &facts, Some(users))?),
+        let routed = match (planned, &event.to) {
+            (Planned::All(users), _) => {
+                return self.announced(now, &event.sender, &envelope, None, &facts, Some(users));
+            }
             (Planned::One, To::Announced(user)) => {
-                self.announced(now, &event.sender, &envelope, user.as_deref(), &facts, None)
+                return self.announced(now, &event.sender, &envelope, user.as_deref(), &facts, None);
+            }
+            (Planned::One, To::Removed(user)) => {
+                let removed = self.retained.remove(user.as_deref(), &facts.canonical);
+                let receipt = Some(Receipt { receivers: removed, hint: None, kept: None });
+                // It was not an event.
+                return Ok(Routed { receipt, ..Routed::default() });
             }
             (Planned::Duplicate(First { position, receivers }), _) => {
-                let kept = Some(Kept { position: position.clone(), is_duplicate: true });
+                let kept = Some(Box::new(Kept { position: position.clone(), is_duplicate: true }));
                 let receipt = Some(Receipt { receivers: *receivers, hint: None, kept });
                 Ok(Routed { receipt, ..Routed::default() })
             }
@@ -103,7 +112,18 @@ impl Router {
                 let matches = self.subscribers(&facts, scope);
                 self.publish_now(now, &event.sender, &envelope, scope, &matches, &facts)
             }
+        };
+        self.observe(now, &event.sender, &envelope, &facts, (Expected::EVENT, routed.as_ref()));
+        routed
+    }
+
+    /// Refuses an event that was not committed.
+    fn refuse_committed(&self, now: Instant, event: &Uncommitted, refusal: Refusal) -> Result<Routed, Refusal> {
+        if let Ok(envelope) = decode(&event.text, DecodeLimits::OWN) {
+            let facts = self.policy.facts(envelope.triple());
+            self.observe(now, &event.sender, &envelope, &facts, (Expected::EVENT, Err(&refusal)));
         }
+        Err(refusal)
     }
 
     /// How long a durable log keeps an event; `None` if the channel has none any more.
@@ -150,6 +170,11 @@ impl Plan<'_> {
             To::Announced(user) if facts.shared => Scope::Shared(user.as_deref()),
             To::Announced(Some(user)) => Scope::User(user),
             To::Announced(None) => return Ok(self.add_for_all(now, event, &envelope, &facts)),
+            To::Removed(user) => {
+                let places = self.router.retained.places(user.as_deref(), &facts.canonical);
+                self.changes.extend(places.into_iter().map(Change::Clear));
+                return Ok(Planned::One);
+            }
         };
         let forms = Forms::new(&envelope, &event.sender.source, scope);
         let text = forms.stored();

@@ -13,6 +13,7 @@ use crate::auth::Permissions;
 use crate::router::Router;
 use crate::router::index::{Observes, Subscription};
 use crate::router::session::{Role, Session};
+use crate::telemetry::metrics::RecoveryOutcome;
 
 /// What became of `data.recover`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,14 @@ impl RecoverReason {
             Self::Epoch => "EPOCH",
             Self::Ahead => "AHEAD",
             Self::TooOld => "TOO_OLD",
+        }
+    }
+
+    fn outcome(self) -> RecoveryOutcome {
+        match self {
+            Self::Epoch => RecoveryOutcome::Epoch,
+            Self::Ahead => RecoveryOutcome::Ahead,
+            Self::TooOld => RecoveryOutcome::TooOld,
         }
     }
 }
@@ -126,13 +135,18 @@ impl Router {
         let position = log.state.position();
         let nothing = |recovered| Recovery { position: position.clone(), recovered, replay: None, stretch: None };
         let Some(recover) = recover else { return nothing(None) };
+        let count = |outcome| self.metrics.history_recoveries.count(outcome);
         let start = self.start(now, name, &log.state, recover);
         let mut counted = match (ahead, start) {
             // What was counted is held by its snapshot, even if the log has dropped some of it since.
             (Some(ahead), _) if ahead.goes_on_in(&log.state) => ahead,
             (_, Ok(start)) => start,
-            (_, Err(reason)) => return nothing(Some(Recovered::Lost(reason))),
+            (_, Err(reason)) => {
+                count(reason.outcome());
+                return nothing(Some(Recovered::Lost(reason)));
+            }
         };
+        count(RecoveryOutcome::Recovered);
         let session = &subscription.session;
         let reader = Reader {
             session,

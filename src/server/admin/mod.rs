@@ -10,18 +10,21 @@
 
 mod access;
 mod acts;
+mod close;
 mod config;
 mod drain;
+mod explain;
 mod health;
 mod info;
 mod listener;
+mod lists;
 mod log;
 mod openapi;
-#[cfg_attr(not(test), expect(dead_code, reason = "the lists have pages"))]
 mod page;
 mod problem;
 mod reload;
 mod request;
+mod retained;
 mod tokens;
 
 use std::io;
@@ -64,6 +67,17 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::Anyone, routes!(openapi::document)),
         (Right::Read, routes!(info::info)),
         (Right::Read, routes!(config::config)),
+        (Right::Read, routes!(lists::applications)),
+        (Right::Read, routes!(lists::sessions)),
+        (Right::Read, routes!(lists::session)),
+        (Right::Read, routes!(lists::subscriptions)),
+        (Right::Read, routes!(lists::requests)),
+        (Right::Read, routes!(lists::channels)),
+        (Right::Read, routes!(lists::retained)),
+        (Right::Read, routes!(lists::history)),
+        (Right::Act, routes!(close::close)),
+        (Right::Act, routes!(retained::remove)),
+        (Right::Read, routes!(explain::explain)),
         (Right::Act, routes!(reload::reload)),
         (Right::Act, routes!(log::log)),
         (Right::Act, routes!(drain::drain)),

@@ -8,8 +8,8 @@ use std::collections::BinaryHeap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::problem::Problem;
 
@@ -20,11 +20,9 @@ const LIMIT: usize = 200;
 const LIMIT_MAX: usize = 1000;
 
 /// Which part of a list is asked for.
-#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
-#[into_params(parameter_in = Query)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Paging {
     /// How many items.
-    #[param(minimum = 1, maximum = 1000, default = 200)]
     limit: Option<usize>,
     /// `next` of the page before.
     cursor: Option<String>,
@@ -42,6 +40,11 @@ pub(super) struct Page<T> {
 }
 
 impl<T> Page<T> {
+    /// A list that has one page.
+    pub(super) fn of_all(items: Vec<T>, node: &str) -> Self {
+        Self { items, next: None, node: node.to_owned() }
+    }
+
     /// Turns each item into another one.
     pub(super) fn map<U>(self, turn: impl FnMut(T) -> U) -> Page<U> {
         Page { items: self.items.into_iter().map(turn).collect(), next: self.next, node: self.node }
@@ -49,15 +52,29 @@ impl<T> Page<T> {
 }
 
 impl Paging {
+    /// Wants this number of items after a cursor.
+    pub(super) fn new(limit: Option<usize>, cursor: Option<String>) -> Self {
+        Self { limit, cursor }
+    }
+
+    /// Returns how many items.
+    ///
+    /// # Errors
+    /// A wrong number.
+    pub(super) fn limit(&self) -> Result<usize, Problem> {
+        let limit = self.limit.unwrap_or(LIMIT);
+        if !(1..=LIMIT_MAX).contains(&limit) {
+            return Err(Problem::invalid(format!("limit must be from 1 to {LIMIT_MAX}")));
+        }
+        Ok(limit)
+    }
+
     /// Returns the page of these items, in any order, each with its id. Keeps no more of them than the page has.
     ///
     /// # Errors
     /// A wrong limit or cursor.
     pub(super) fn page<T>(&self, node: &str, items: impl IntoIterator<Item = (String, T)>) -> Result<Page<T>, Problem> {
-        let limit = self.limit.unwrap_or(LIMIT);
-        if !(1..=LIMIT_MAX).contains(&limit) {
-            return Err(Problem::invalid(format!("limit must be from 1 to {LIMIT_MAX}")));
-        }
+        let limit = self.limit()?;
         let after = self.cursor.as_deref().map(read_cursor).transpose()?;
         // The largest id is on top, and makes room for a smaller one.
         let mut kept = BinaryHeap::with_capacity(limit + 2);

@@ -37,11 +37,12 @@ use self::http::{Answered, Client, Peer};
 pub(super) use self::peer_owner::PeerOwners;
 #[cfg(unix)]
 pub(super) use self::unix::{SocketFile, UnixError, UnixSocket};
-use super::admission::Admitted;
+use super::admission::{Admitted, Slot};
+use super::over_http::Post;
 use super::tls::Acceptor;
-use super::{Broker, same_user};
+use super::{Broker, over_http, same_user};
 use crate::auth::ClientCertificate;
-use crate::connection::{self, Connection, Context, Upgraded};
+use crate::connection::{self, Connection, Context, UnregisteredGuard, Upgraded};
 
 /// Connections that the system keeps until they are accepted. All applications of a call centre may return at once, and
 /// one that finds no room tries again a second later (RFC 6298, section 2.1). So the bound is the system's own, which cuts
@@ -315,9 +316,9 @@ where
             Some(Encrypted { is_foreign, certificate }) => (is_foreign, certificate),
             None => (is_foreign(&own, from).await, None),
         };
-        let upgraded = shake_hands(&own, admitted.peer(from, is_foreign), stream).await;
+        let greeted = shake_hands(&own, admitted.peer(from, is_foreign), stream).await;
         let Admitted { slot, unregistered, .. } = admitted;
-        upgraded.map(|(upgraded, client)| (upgraded, client, slot, unregistered, certificate))
+        greeted.map(|greeted| (greeted, slot, unregistered, certificate))
     });
     async move {
         let (serving, slot) = {
@@ -325,7 +326,11 @@ where
                 greeted = greeting => greeted,
                 () = broker.closing.cancelled() => return,
             };
-            let Some((upgraded, client, mut slot, unregistered, certificate)) = greeted else { return };
+            let Some((greeted, mut slot, unregistered, certificate)) = greeted else { return };
+            let (upgraded, client) = match greeted {
+                Greeted::WebSocket(upgraded, client) => (upgraded, client),
+                Greeted::Call(post) => return Box::pin(call(&broker, post, unregistered, slot)).await,
+            };
             tracing::debug!("a WebSocket was opened");
             slot.upgraded();
             // A browser would show its certificate for any page.
@@ -352,15 +357,33 @@ where
     }
 }
 
-/// The HTTP phase. Returns the stream if it becomes a WebSocket.
-async fn shake_hands<S>(broker: &Broker, peer: Peer<'_>, mut stream: S) -> Option<(Upgraded<S>, Client)>
+/// What goes on after the HTTP phase.
+enum Greeted<S> {
+    WebSocket(Upgraded<S>, Client),
+    Call(Post<S>),
+}
+
+/// A message without a WebSocket. It counts as a connection until its end.
+async fn call<S>(broker: &Broker, post: Post<S>, unregistered: UnregisteredGuard, slot: Slot)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Some(stream) = over_http::serve(broker, post, unregistered).await {
+        http::linger(stream).await;
+    }
+    drop(slot);
+}
+
+/// The HTTP phase. Returns the stream unless it has had its response.
+async fn shake_hands<S>(broker: &Broker, peer: Peer<'_>, mut stream: S) -> Option<Greeted<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match timeout(HEAD_TIME, head::read(&mut stream)).await {
         Ok(Ok(_)) if peer.is_foreign => http::refuse(broker, peer, stream, &same_user::refusal()).await,
         Ok(Ok(ahead)) => match with_permit(broker, http::answer(broker, peer, stream, ahead)).await {
-            Answered::WebSocket(upgraded, client) => return Some((upgraded, client)),
+            Answered::WebSocket(upgraded, client) => return Some(Greeted::WebSocket(upgraded, client)),
+            Answered::Call(post) => return Some(Greeted::Call(post)),
             Answered::Response(stream) => http::linger(stream).await,
             Answered::NotUnderstood(stream) => http::refuse(broker, peer, stream, &head::not_http()).await,
             Answered::Lost => {}
@@ -461,7 +484,9 @@ mod tests {
             let admitted = broker.connections.admit().unwrap();
             let address = IpAddr::from(Ipv4Addr::LOCALHOST);
             let peer = Peer { address, slot: &admitted.slot, beyond: None, is_foreign: false };
-            let (mut upgraded, _) = shake_hands(&broker, peer, stream).await.unwrap();
+            let Some(Greeted::WebSocket(mut upgraded, _)) = shake_hands(&broker, peer, stream).await else {
+                panic!("not a WebSocket")
+            };
             drop(client);
             let mut read = upgraded.read_ahead.to_vec();
             upgraded.stream.read_to_end(&mut read).await.unwrap();

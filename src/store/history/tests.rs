@@ -324,6 +324,91 @@ fn a_refused_event_is_in_no_log_after_the_store_was_reopened() {
 }
 
 #[test]
+fn the_id_of_a_refused_event_is_not_known_after_the_store_was_reopened() {
+    let mut refusals = 0;
+    for writes in 0..40 {
+        let disk = new_disk();
+        let (mut history, _) = open(&disk);
+        let (now, phone) = (now(), log("Phone", Some("alice")));
+        history.apply(now, 1000, &[append(&phone, 1, "first")]).unwrap();
+        disk.fail_after(writes);
+        let Change::Append { log, epoch, offset, entry, first, .. } = append(&phone, 2, "refused") else {
+            unreachable!()
+        };
+        let (source, id) = ("cti".into(), "refused".into());
+        let known = Some(Known { log: log.clone(), source, user: None, id, at: 1000, offset, epoch: epoch.clone() });
+        if history.apply(now, 1000, &[Change::Append { log, epoch, offset, entry, known, first }]).is_ok() {
+            continue;
+        }
+        refusals += 1;
+        disk.heal();
+        history.apply(now + REOPEN_AFTER, 1000, &[append(&phone, 2, "second")]).unwrap();
+        drop(history);
+        let (_, contents) = open(&disk);
+        assert!(!contents.iter().any(|line| line.starts_with("known")), "{writes} writes: {contents:?}");
+    }
+    assert!(refusals > 5, "{refusals}");
+}
+
+#[test]
+fn an_event_that_would_leave_a_gap_is_refused() {
+    let disk = new_disk();
+    let (mut history, _) = open(&disk);
+    let (now, phone) = (now(), log("Phone", Some("alice")));
+    history.apply(now, 1000, &[append(&phone, 1, "first")]).unwrap();
+    for offset in [1, 3] {
+        let words = history.apply(now + REOPEN_AFTER * 2, 1000, &[append(&phone, offset, "x")]).unwrap_err();
+        assert!(words.to_string().contains("cannot follow offset 1"), "{words}");
+        history.apply(now + REOPEN_AFTER * 4, 1000, &[]).unwrap();
+    }
+    drop(history);
+    assert_eq!(entries(&open(&disk).1, &phone), [1]);
+}
+
+/// Changes a sound file as a program would that knows its format, and not the key.
+fn tampered(bytes: Vec<u8>, change: impl FnOnce(&redb::WriteTransaction)) -> Vec<u8> {
+    let disk = FaultyDisk::with(bytes);
+    let database = builder().create_with_backend(disk::Backend::new(disk.clone())).unwrap();
+    let transaction = database.begin_write().unwrap();
+    change(&transaction);
+    transaction.commit().unwrap();
+    drop(database);
+    disk.bytes()
+}
+
+#[test]
+fn a_file_without_some_of_its_records_is_refused_though_its_checksums_fit() {
+    let (disk, contents) = small();
+    let rows = |transaction: &redb::WriteTransaction| -> Vec<(LogKey, u64)> {
+        let entries = transaction.open_table(ENTRIES).unwrap();
+        let mut rows = Vec::new();
+        for row in redb::ReadableTable::iter(&entries).unwrap() {
+            let (place, _) = row.unwrap();
+            let (key, offset) = place.value();
+            rows.push((*key, offset));
+        }
+        rows
+    };
+    let remove = |transaction: &redb::WriteTransaction, at: usize| {
+        let (key, offset) = rows(transaction)[at];
+        transaction.open_table(ENTRIES).unwrap().remove((&key, offset)).unwrap().unwrap();
+    };
+    for (at, missing) in [(0, "offset 1 is missing"), (1, "offset 2 is missing"), (2, "offset 3 is missing")] {
+        let words = try_open(&FaultyDisk::with(tampered(disk.bytes(), |it| remove(it, at))), LIMITS).map(drop);
+        let words = words.unwrap_err().to_string();
+        assert!(words.contains(missing) && words.contains("history repair"), "{words}");
+    }
+    let without_log = tampered(disk.bytes(), |transaction| {
+        let (key, _) = rows(transaction)[0];
+        transaction.open_table(LOGS).unwrap().remove(&key).unwrap().unwrap();
+    });
+    let words = try_open(&FaultyDisk::with(without_log), LIMITS).map(drop).unwrap_err().to_string();
+    assert!(words.contains("entries of a log that it does not have"), "{words}");
+    let same = tampered(disk.bytes(), |_| ());
+    assert_eq!(try_open(&FaultyDisk::with(same), LIMITS).unwrap().unwrap().1, contents);
+}
+
+#[test]
 fn a_full_disk_refuses_and_works_again_when_there_is_room() {
     let disk = new_disk();
     let (mut history, _) = open(&disk);
@@ -374,6 +459,33 @@ fn a_log_keeps_the_entries_from_its_first_offset_on() {
     history.apply(now, 1000, &[Change::Forget(phone)]).unwrap();
     drop(history);
     assert_eq!(open(&disk).1, Contents::new());
+}
+
+#[test]
+fn a_log_without_entries_is_remembered_for_an_hour_after_they_expired() {
+    const MINUTE: u64 = 60_000;
+    let disk = new_disk();
+    let (mut history, _) = open(&disk);
+    let phone = log("Phone", Some("alice"));
+    // The time of each entry is its offset, in milliseconds.
+    history.apply(now(), 1000, &[append(&phone, 1, "x"), append(&phone, 2, "x")]).unwrap();
+    let expired = |history: &HistoryFile, wall: u64| -> Vec<Option<u64>> {
+        let changes = history.expired(wall, &|_| Some(Duration::from_mins(10))).unwrap();
+        let first = |change: &Change| match change {
+            Change::Trim { log, first } if *log == phone => Some(*first),
+            Change::Forget(log) if *log == phone => None,
+            change => panic!("{change:?}"),
+        };
+        changes.iter().map(first).collect()
+    };
+    assert_eq!(expired(&history, 10 * MINUTE), []);
+    assert_eq!(expired(&history, 10 * MINUTE + 2), [Some(2)]);
+    assert_eq!(expired(&history, 60 * MINUTE), [Some(3)]);
+    assert_eq!(expired(&history, 70 * MINUTE + 2), [Some(3)]);
+    assert_eq!(expired(&history, 70 * MINUTE + 3), [None]);
+    history.apply(now(), 1000, &[Change::Trim { log: phone.clone(), first: 3 }]).unwrap();
+    assert_eq!(expired(&history, 70 * MINUTE + 2), []);
+    assert_eq!(expired(&history, 70 * MINUTE + 3), [None]);
 }
 
 #[test]

@@ -2,9 +2,12 @@
 
 mod access;
 mod calls;
+mod close;
 mod commands;
 mod configuring;
+mod explain;
 mod listener;
+mod lists;
 mod readiness;
 mod schemathesis;
 

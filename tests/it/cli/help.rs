@@ -58,6 +58,9 @@ async fn of_the_program() {
       handle       Answer requests, with fixed JSON or a command
       apps         List the connected applications
       health       Say whether a broker is ready
+      sessions     List the sessions of a broker
+      close        Close sessions
+      explain      Say who would get a message, and why others would not
       reload       Reload the configuration of a broker
       drain        Drain a broker, and end its process
       bench        Measure the speed of a broker

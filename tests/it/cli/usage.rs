@@ -53,6 +53,7 @@ async fn prose_in_help_is_wrapped_once() {
         "handle",
         "apps",
         "health",
+        "explain",
         "reload",
         "drain",
         "bench",

@@ -1,7 +1,9 @@
-//! Properties against naive models (`properties`, `outbox`, `rights`, `history`), the simulation, the memory of all outboxes
-//! (`memory`), and many threads on one router (`stress`, `stress_events`, `stress_history`, `stress_reload`, `stress_renew`,
+//! Properties against naive models (`properties`, `outbox`, `rights`, `history`) and of explain (`explain`), the simulation, the
+//! memory of all outboxes (`memory`), and many threads on one router (`stress`, `stress_events`, `stress_history`,
+//! `stress_metrics`, `stress_reload`, `stress_renew`,
 //! `stress_resume`, `stress_rights`, `stress_scope`, `races_requests`, `sessions`).
 
+mod explain;
 mod history;
 mod memory;
 mod outbox;
@@ -13,6 +15,7 @@ mod simulation;
 mod stress;
 mod stress_events;
 mod stress_history;
+mod stress_metrics;
 mod stress_reload;
 mod stress_renew;
 mod stress_resume;

@@ -1,13 +1,15 @@
 //! What routing does beyond the transcripts: groups, retained values and their replay, history, durable channels and their
 //! commits, handlers that disappear,
-//! announcements of adapters, load and pressure, rights and lists of users.
+//! announcements of adapters, load and pressure, rights and lists of users, and explain.
 
 mod announce;
 mod commits;
 mod durable;
+pub(crate) mod explain;
 mod groups;
 mod handler_gone;
 mod history;
+mod lists;
 mod load;
 mod pressure;
 mod replay;

@@ -134,6 +134,45 @@ fn beyond_the_memory_of_all_sessions_the_largest_lose_their_oldest() {
 }
 
 #[test]
+fn too_much_is_noticed_although_sessions_take_on_credit() {
+    let total_bytes = 1 << 20;
+    let desk = desk(Resume { total_bytes, ..Resume::default() });
+    let mut clients = clients(&desk, 20);
+    let is_due = || desk.core.router.deadline().is_some_and(|at| at <= desk.now() + Duration::from_millis(100));
+    // What an event uses at least: its bytes once, and an entry of each session.
+    let least = 5000 + 20 * 48;
+    for number in 0..total_bytes as u64 / least + 1 {
+        assert!(number * least > total_bytes as u64 / 2 || !is_due(), "after {number} events");
+        publish(&desk, number..number + 1, 5000);
+        clients.iter_mut().for_each(|client| drop(client.payloads(&desk)));
+    }
+    assert!(is_due());
+    assert!(desk.core.router.size().kept_bytes > total_bytes);
+}
+
+#[test]
+fn what_is_acknowledged_before_it_was_counted_is_not_counted_later() {
+    let desk = desk(Resume::default());
+    let mut client = clients(&desk, 1).remove(0);
+    // Far more than a credit.
+    for number in 0..1000 {
+        publish(&desk, number..number + 1, 1000);
+        client.payloads(&desk);
+        let received = json!({"received": client.received});
+        if number % 7 == 0 {
+            client.command(&desk, "Connection", "Acknowledge", &received);
+        }
+    }
+    let Size { kept, kept_bytes, .. } = desk.core.router.size();
+    assert_eq!(kept, 5);
+    assert!((5 * 1048..5 * 1400).contains(&kept_bytes), "{kept_bytes}");
+    client.lose(&desk);
+    client.received -= 5;
+    assert_eq!(client.resume(&desk)["Replayed"], 5);
+    assert_eq!(client.payloads(&desk), numbers(995..1000));
+}
+
+#[test]
 fn a_frame_that_many_sessions_keep_counts_once() {
     let desk = desk(Resume::default());
     let mut clients = clients(&desk, 10);
