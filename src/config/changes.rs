@@ -162,7 +162,8 @@ impl Config {
         self.data_dir.clone_from(&old.data_dir);
         self.auth = old.auth;
         self.credentials = old.credentials.clone();
-        self.salesforce = old.salesforce.clone();
+        self.recorder = old.recorder;
+        self.keep_org(old);
         self.tls.listen.clone_from(&old.tls.listen);
         self.tls.client_listen.clone_from(&old.tls.client_listen);
         for name in old.channels.keys().chain(self.channels.keys()).cloned().collect::<BTreeSet<_>>() {
@@ -177,6 +178,24 @@ impl Config {
                 self.channels.insert(name, channel);
             }
         }
+    }
+}
+
+impl Config {
+    /// Takes the keys of `[salesforce]` that need a restart from another configuration.
+    fn keep_org(&mut self, old: &Self) {
+        let (own, old) = (&mut self.salesforce, old.salesforce.clone());
+        own.login_url = old.login_url;
+        own.audience = old.audience;
+        own.client_id = old.client_id;
+        own.username = old.username;
+        own.private_key_file = old.private_key_file;
+        own.client_secret_file = old.client_secret_file;
+        own.objects = old.objects;
+        own.variables = old.variables;
+        own.creations = old.creations;
+        own.events.topics = old.events.topics;
+        own.events.settle = old.events.settle;
     }
 }
 

@@ -18,7 +18,7 @@ use super::key_files::KeyFiles;
 use super::same_user::SameUser;
 use super::tls::Tls;
 use super::trial::UnusableList;
-use super::wiring::Proving;
+use super::wiring::{NextOrg, Proving};
 use super::{Broker, admin, calendar, certificate_warnings, wiring};
 use crate::auth::{
     AuthError, CallClaim, CallVerification, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier,
@@ -316,23 +316,14 @@ impl Broker {
         if let Some(replacement) = replacement {
             replacement.apply();
         }
-        if let Some(org) = org {
-            self.adapters.replace_org(org);
-        }
-        let sessions = self.put_in_force(&config, &new, in_force, fetches, &mut warnings);
+        let sessions = self.put_in_force(&config, &new, Checked { in_force, fetches, org }, &mut warnings);
         *config = new;
         Ok(Reloaded { number: self.router.reloads(), changed, restart, sessions, warnings })
     }
 
     /// Puts a checked configuration in force in place of the `old` one, and judges live sessions by it.
-    fn put_in_force(
-        &self,
-        old: &Config,
-        new: &Config,
-        in_force: InForce,
-        fetches: Vec<KeyFetch>,
-        warnings: &mut Vec<String>,
-    ) -> Reviewed {
+    fn put_in_force(&self, old: &Config, new: &Config, checked: Checked, warnings: &mut Vec<String>) -> Reviewed {
+        let Checked { in_force, fetches, org } = checked;
         let before = self.in_force.get();
         let changed_issuers = issuers::changed(&before.issuers, &in_force.issuers);
         let changes = Changes::between(old, new);
@@ -348,11 +339,22 @@ impl Broker {
         let now = Instant::now().into_std();
         self.router.replace_policy(now, new);
         self.adapters.replace_bounds(new);
+        if let Some(org) = org {
+            self.adapters.replace_org(org);
+        }
         self.committer.iter().for_each(|committer| committer.replace(new));
         let renamed = renamed_tables(&changes.reload);
         self.metrics.set_config_applied(calendar());
         self.router.review(now, &Judge { verifier: &self.in_force, renamed, changed_issuers })
     }
+}
+
+/// What was read and checked before anything is in force.
+struct Checked {
+    in_force: InForce,
+    fetches: Vec<KeyFetch>,
+    /// If something of the org has changed.
+    org: Option<NextOrg>,
 }
 
 /// Keys of `[auth.salesforce_*]` that decide whom a proof is for. When they change, the sessions of the table may be of

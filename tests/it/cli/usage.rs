@@ -54,8 +54,6 @@ async fn prose_in_help_is_wrapped_once() {
         "apps",
         "health",
         "top",
-        "sessions",
-        "close",
         "explain",
         "reload",
         "drain",
