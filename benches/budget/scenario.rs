@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use switchboard::auth::{Identity, Open, Permissions, Principal, Right, Rights, Rule, Rules, Users};
@@ -71,8 +71,11 @@ fn decode_envelope(rounds: u32, bytes: usize) {
     }
 }
 
+/// The time between two events of one session that lets the flight recorder keep both.
+const RECORDED: Duration = Duration::from_millis(20);
+
 fn publish(rounds: u32, receivers: usize) {
-    let broker = Broker::new();
+    let mut broker = Broker::new();
     let sender = broker.attach("softphone");
     let receivers: Vec<_> = (0..receivers).map(|_| broker.attach("gadget")).collect();
     for receiver in &receivers {
@@ -81,6 +84,7 @@ fn publish(rounds: u32, receivers: usize) {
     let text = support::event(["Phone", "Call", "Ringing"], 256);
     let mut batch = Vec::new();
     for _ in 0..rounds {
+        broker.now += RECORDED;
         broker.send(&sender, &text);
         for receiver in &receivers {
             drop(support::take(broker.now, receiver, &mut batch));
@@ -137,7 +141,7 @@ fn role() -> Arc<Rights> {
 }
 
 fn in_a_role(rounds: u32, pattern: &str) {
-    let broker = Broker::new();
+    let mut broker = Broker::new();
     let role = role();
     let sender = broker.attach_as("softphone", Some(Arc::clone(&role)));
     let receiver = broker.attach_as("gadget", Some(role));
@@ -145,6 +149,7 @@ fn in_a_role(rounds: u32, pattern: &str) {
     let text = support::event(["Phone", "Call", "Ringing"], 256);
     let mut batch = Vec::new();
     for _ in 0..rounds {
+        broker.now += RECORDED;
         broker.send(&sender, &text);
         drop(support::take(broker.now, &receiver, &mut batch));
     }
@@ -175,6 +180,7 @@ fn core() -> (Instant, Router, Arc<Settings>) {
     let mut config = Config::default();
     config.limits.rate = 0;
     let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(&config), Ids::seeded(1), Vec::new());
+    let router = router.with_recorder(support::recorder(now));
     (now, router, Arc::new(Settings::new(config.limits)))
 }
 

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 use switchboard::auth::{Identity, Permission, Permissions, Principal, Rights};
 use switchboard::config::Config;
 use switchboard::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Router, Session};
+use switchboard::telemetry::recorder::Recorder;
 use switchboard::websocket::Frame;
 use wire::command::{Recover, Role, Subscribe};
 use wire::{DecodeLimits, Pattern, decode};
@@ -25,7 +26,8 @@ impl Broker {
     pub(crate) fn with(config: &Config) -> Self {
         let now = tokio::time::Instant::now().into_std();
         let policy = Policy::new(config);
-        Self { router: Router::new(now, SystemTime::UNIX_EPOCH, policy, Ids::seeded(1), Vec::new()), now }
+        let router = Router::new(now, SystemTime::UNIX_EPOCH, policy, Ids::seeded(1), Vec::new());
+        Self { router: router.with_recorder(recorder(now)), now }
     }
 
     /// A session of the user that all sessions here are of.
@@ -55,7 +57,8 @@ impl Broker {
         self.router.subscribe(self.now, member, &wanted, |_| None).unwrap();
         let outbox = member.outbox();
         while !outbox.is_empty() {
-            if let Some(mut replay) = outbox.take(self.now, 256, batch).replay
+            let taken = outbox.take(self.now, 256, batch);
+            if let Some(mut replay) = taken.and_then(|taken| taken.replay)
                 && !self.router.pull(&mut replay, 256, batch)
             {
                 outbox.put_back(replay);
@@ -69,6 +72,11 @@ impl Broker {
         let envelope = decode(text, DecodeLimits::client(128)).unwrap();
         self.router.route(self.now, sender, &envelope).unwrap();
     }
+}
+
+/// A flight recorder of the default size.
+pub(crate) fn recorder(now: Instant) -> Arc<Recorder> {
+    Arc::new(Recorder::new(now, SystemTime::UNIX_EPOCH, Config::default().recorder.bytes))
 }
 
 /// What registers a session of that user.

@@ -85,6 +85,11 @@ impl<T> Fair<T> {
         Ok(())
     }
 
+    /// Returns how many requests wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.asker_of.len()
+    }
+
     /// Takes the next request to work on.
     pub(super) fn next(&mut self) -> Option<(Ticket, T)> {
         for _ in 0..self.ring.len() {

@@ -38,7 +38,7 @@ pub fn declaration(handler: &Arc<dyn Handler>) -> Declaration {
     }
 }
 
-/// Changes the bounds of a host while it runs.
+/// Changes the bounds of a host while it runs, and counts what waits for it.
 #[derive(Clone)]
 pub struct BoundsHandle(Arc<Queue>);
 
@@ -47,6 +47,17 @@ impl BoundsHandle {
     pub fn set(&self, bounds: Bounds) {
         self.0.fair.lock().set_bounds(bounds);
         self.0.changed.notify_one();
+    }
+
+    /// Returns the name of the handler: the subtopic of the first triple that it serves.
+    pub fn name(&self) -> String {
+        let serves = self.0.handler.serves();
+        serves.first().and_then(|pattern| pattern.subtopic.as_deref()).unwrap_or_default().to_owned()
+    }
+
+    /// Returns how many requests wait for the handler.
+    pub fn waiting(&self) -> usize {
+        self.0.fair.lock().waiting()
     }
 }
 

@@ -75,6 +75,9 @@ struct Shared {
     lost: AtomicU64,
     /// Records that wait for the disk.
     queued: AtomicU64,
+    /// All records, and those of them that could not be written.
+    recorded: AtomicU64,
+    failed: AtomicU64,
     /// Limits the records that unregistered connections cause, and counts those above the limit.
     unregistered: Mutex<Allowance>,
 }
@@ -84,6 +87,7 @@ impl Shared {
     fn lose(&self, unrecorded: u64) {
         self.unregistered.lock().give_back(unrecorded);
         self.lost.fetch_add(1, Ordering::Relaxed);
+        self.failed.fetch_add(1, Ordering::Relaxed);
         self.queued.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -172,6 +176,16 @@ impl Audit {
         self.required
     }
 
+    /// Returns how many records there were since the log was opened, and how many of them could not be written.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.shared.recorded.load(Ordering::Relaxed), self.shared.failed.load(Ordering::Relaxed))
+    }
+
+    /// Returns whether records could not be written, and none has been written since.
+    pub fn is_failing(&self) -> bool {
+        self.shared.lost.load(Ordering::Relaxed) > 0
+    }
+
     /// Queues a record. Never waits.
     pub fn record(&self, entry: &Entry<'_>) {
         self.send(entry, 0, None);
@@ -203,6 +217,7 @@ impl Audit {
     fn send(&self, entry: &Entry<'_>, unrecorded: u64, written: Option<SyncSender<bool>>) {
         let when = now();
         let record = Record::new(when, entry, unrecorded).ok();
+        self.shared.recorded.fetch_add(1, Ordering::Relaxed);
         self.shared.queued.fetch_add(1, Ordering::Relaxed);
         let sent = record
             .zip(self.queue.as_ref())

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a socket or a session: a verifier gets a token and a claim and says who that is.
 
+mod call;
 mod certificate;
 mod chain;
 mod identity;
@@ -14,6 +15,7 @@ mod rules;
 mod token;
 mod users;
 
+pub use call::{CallClaim, CallError, CallVerification, Caller};
 pub use certificate::{CertificateName, ClientCertificate};
 pub use chain::Chain;
 pub use identity::{Ends, Identity, Principal, Proof};
@@ -98,6 +100,12 @@ pub type Verification<'a> = Pin<Box<dyn Future<Output = Result<Identity, AuthErr
 pub trait Verifier: Send + Sync {
     /// Checks one claim. May wait; the session reads nothing meanwhile.
     fn verify(&self, claim: Claim) -> Verification<'_>;
+
+    /// Checks the token of a call over HTTP. May wait. Unless a verifier knows tokens that are good for calls, nobody may
+    /// call.
+    fn verify_call(&self, _call: CallClaim) -> CallVerification<'_> {
+        Box::pin(std::future::ready(Err(call::no_tokens())))
+    }
 
     /// Judges a session that a verifier of an earlier configuration has proved. Never waits. Unless a verifier has rules of
     /// its own, no such session stays.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
+use super::call::for_sessions_only;
 use super::{
-    AuthError, CertificateName, Claim, ClientCertificate, Ends, Identity, Proof, Proved, Review, Verification,
-    Verifier, ready,
+    AuthError, CallClaim, CallError, Caller, CertificateName, Claim, ClientCertificate, Ends, Identity, Proof, Proved,
+    Review, Verification, Verifier, ready,
 };
 
 /// The SHA-256 of a token's text. Tokens are random 256-bit values, so a plain hash serves: there is nothing to guess.
@@ -25,6 +26,8 @@ pub struct TokenTable {
     // Looked up by hash, so the time it takes says nothing about the token.
     by_hash: HashMap<[u8; 32], Vec<(String, Identity)>>,
     by_certificate: HashMap<CertificateName, Vec<(String, Identity)>>,
+    /// The sources for which a token is good for calls over HTTP.
+    calls: HashMap<[u8; 32], Vec<String>>,
 }
 
 impl TokenTable {
@@ -36,6 +39,28 @@ impl TokenTable {
     /// Adds a row that a client certificate proves. One certificate may prove several sources.
     pub fn insert_certificate(&mut self, name: CertificateName, source: String, identity: Identity) {
         self.by_certificate.entry(name).or_default().push((source, identity));
+    }
+
+    /// Makes a token good for calls over HTTP as this source, too.
+    pub fn allow_calls(&mut self, token_sha256: [u8; 32], source: String) {
+        self.calls.entry(token_sha256).or_default().push(source);
+    }
+
+    /// Returns who makes a call; `None` if no row has its token.
+    pub(super) fn find_caller(&self, call: &CallClaim) -> Result<Option<Caller>, CallError> {
+        let hash = hash_token(&call.token);
+        let Some(rows) = self.by_hash.get(&hash) else { return Ok(None) };
+        let sources = self.calls.get(&hash).map(Vec::as_slice).unwrap_or_default();
+        let source = match (&call.source, sources) {
+            (_, []) => return Err(for_sessions_only()),
+            (None, [source]) => source,
+            (None, _) => return Err(CallError::SourceMissing),
+            (Some(named), _) if sources.contains(named) => named,
+            (Some(named), _) if rows.iter().any(|(source, _)| source == named) => return Err(for_sessions_only()),
+            (Some(_), _) => return Err(CallError::SourceMismatch),
+        };
+        let row = rows.iter().find(|(of, _)| of == source);
+        Ok(row.map(|(source, identity)| Caller { source: source.clone(), identity: identity.clone() }))
     }
 
     pub(super) fn find(&self, claim: &Claim) -> Result<Identity, AuthError> {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::config::{self, Config, LoadOptions, Mistake, Mistakes, Place, Store};
 use crate::salesforce::{Org, Outcome as Came, SalesforceVerifier, Step, Whose};
 use crate::server;
+use crate::telemetry::metrics::reference;
 
 use super::Exit;
 use super::output::{Output, counted};
@@ -56,6 +57,9 @@ pub(crate) struct CheckArgs {
     /// Print docs/configuration.md
     #[arg(long, hide = true, exclusive = true)]
     print_reference: bool,
+    /// Print docs/metrics.md
+    #[arg(long, hide = true, exclusive = true)]
+    print_metrics: bool,
 }
 
 /// A key or a variable, and why what it names cannot be used.
@@ -65,6 +69,9 @@ type Unusable = (Cow<'static, str>, String);
 pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> anyhow::Result<Exit> {
     if args.print_reference {
         return print(output, &config::document(), Exit::Done);
+    }
+    if args.print_metrics {
+        return print(output, &reference(), Exit::Done);
     }
     let mut config = match Config::load(LoadOptions::from_process(args.config.clone())) {
         Ok(config) => config,

@@ -3,6 +3,7 @@
 //! Each command is one file with its arguments, their help, and a `run` that returns an [`Exit`] or an error.
 //! [`Exit::of`] turns every error into an exit code.
 
+mod admin;
 mod apps;
 mod audit;
 mod bench;
@@ -12,9 +13,11 @@ mod completions;
 mod connect;
 mod credentials;
 mod data;
+mod dump;
 mod exec;
 mod handle;
 mod history;
+mod man;
 pub mod open_files;
 mod output;
 mod permissions;
@@ -44,6 +47,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::Mistakes;
 use crate::server::BindError;
 use crate::telemetry::TelemetryError;
+use admin::CallError;
 use output::Output;
 use switchboard_client::Error;
 use wire::{ErrorCode, Reconnect};
@@ -93,6 +97,20 @@ enum Command {
     Handle(handle::Handle),
     /// List the connected applications
     Apps(apps::Apps),
+    /// Say whether a broker is ready
+    Health(admin::Health),
+    /// Watch a broker live
+    Top(admin::Top),
+    /// List the sessions of a broker
+    Sessions(admin::Sessions),
+    /// Close sessions
+    Close(admin::Close),
+    /// Say who would get a message, and why others would not
+    Explain(admin::Explain),
+    /// Reload the configuration of a broker
+    Reload(admin::Reload),
+    /// Drain a broker, and end its process
+    Drain(admin::Drain),
     /// Measure the speed of a broker
     Bench(bench::Bench),
     /// Manage the credentials that agents fetch
@@ -112,6 +130,8 @@ enum Command {
     Simulate(simulate::Simulate),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Write man pages
+    Man(man::Man),
 }
 
 /// The exit code of the program.
@@ -143,6 +163,9 @@ impl Exit {
                 Error::Refused(failure) if failure.code() == Some(ErrorCode::RequestTimeout) => Self::TimedOut,
                 Error::Refused(_) | Error::Closed { .. } | Error::Protocol(_) | _ => Self::Refused,
             };
+        }
+        if let Some(error) = error.downcast_ref::<CallError>() {
+            return error.exit();
         }
         match error.downcast_ref::<io::Error>() {
             // The reader of the output has stopped, as `head` does.
@@ -210,6 +233,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Returns a hint for an error.
 fn hint_for(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(error) = error.downcast_ref::<CallError>() {
+        return error.hint();
+    }
     match error.downcast_ref() {
         // Without a file at the path of a Unix socket, the kind is NotFound.
         Some(Error::Unreachable { kind: io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, .. }) => {
@@ -254,10 +280,18 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Request(arguments) => block_on(request::run(arguments, output)),
         Command::Handle(arguments) => block_on(handle::run(arguments, output)),
         Command::Apps(arguments) => block_on(apps::run(arguments, output)),
+        Command::Health(arguments) => block_on(admin::health(arguments, output)),
+        Command::Top(arguments) => block_on(admin::top(arguments, output)),
+        Command::Sessions(arguments) => block_on(admin::sessions(arguments, output)),
+        Command::Close(arguments) => block_on(admin::close(arguments, output)),
+        Command::Explain(arguments) => block_on(admin::explain(arguments, output)),
+        Command::Reload(arguments) => block_on(admin::reload(arguments, output)),
+        Command::Drain(arguments) => block_on(admin::drain(arguments)),
         Command::Bench(arguments) => block_on(bench::run(arguments, output)),
         #[cfg(feature = "simulator")]
         Command::Simulate(arguments) => block_on(simulate::run(arguments, output)),
         Command::Completions(arguments) => completions::run(&arguments, CommandLine::command(), output),
+        Command::Man(arguments) => man::run(&arguments, CommandLine::command()),
     };
     exit.map(|exit| ExitCode::from(exit as u8))
 }

@@ -2,7 +2,7 @@
 
 use super::signals::Hangups;
 use crate::config::{Config, LoadOptions};
-use crate::server::Reloader;
+use crate::server::{How, Reloader};
 
 /// Reloads the configuration at each SIGHUP. The layers above the file stay as they were at the start. Never ready.
 pub(super) async fn at_each_hangup(mut hangups: Hangups, reloader: &Reloader, options: &LoadOptions) {
@@ -15,6 +15,6 @@ pub(super) async fn at_each_hangup(mut hangups: Hangups, reloader: &Reloader, op
         tracing::info!("SIGHUP: the configuration is read again");
         let options = options.clone();
         // The outcome is logged.
-        drop(reloader.reload(move || Config::load(options)).await);
+        drop(reloader.reload(How::default(), move || Config::load(options)).await);
     }
 }

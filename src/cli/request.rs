@@ -68,7 +68,7 @@ pub(crate) struct Request {
 }
 
 /// Reads a duration with its unit. The shortest one on the wire is a millisecond.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration < Duration::from_millis(1) => Err("must be 1ms or more".into()),
         Ok(duration) => Ok(duration),

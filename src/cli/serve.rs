@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -13,11 +14,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use super::secret::credentials_key;
-use super::signals::{Hangups, Signals};
+use super::signals::{Hangups, Signals, UserSignals};
 use super::try_it::Example;
-use super::{Exit, open_files, output, reload};
+use super::{Exit, dump, open_files, output, reload};
 use crate::config::{AuthMode, Config, LoadOptions};
-use crate::server::{self, Server};
+use crate::server::{self, BindError, Inherited, Server};
 use crate::telemetry::{self, Format};
 
 /// How long threads that are writing to the store get to finish at the end.
@@ -29,8 +30,8 @@ Run the broker
 
 Without --config: open development mode on 127.0.0.1:7420 and [::1]:7420. Prints one line per listener on standard \
 output when it is ready; everything else goes to standard error. SIGTERM and SIGINT drain; a second one ends at once. \
-SIGHUP reloads the configuration file (not on Windows, which has no such signal); the log says what has changed, or why it \
-was refused.";
+SIGHUP reloads the configuration file; the log says what has changed, or why it was refused. SIGUSR1 writes what happened \
+last (the flight recorder) to recent-<time>.jsonl in the data folder. Windows has neither signal.";
 
 /// The environment variable of `--log`.
 const LOG_VARIABLE: &str = "SWITCHBOARD_LOG";
@@ -133,11 +134,14 @@ fn load_options(arguments: Serve) -> LoadOptions {
 fn run(arguments: Serve, format: Format) -> anyhow::Result<Exit> {
     Hangups::hold().context("signals cannot be received")?;
     let own_folder = arguments.data_dir.clone();
-    let options = load_options(arguments);
+    // Before there are other threads: its variables are removed.
+    let inherited = Inherited::take().map_err(BindError::from)?;
+    let mut options = load_options(arguments);
+    options.listen.extend(inherited.listen());
     let config = Config::load(options.clone())?;
     open_files::make_room(config.limits.connections);
     let runtime = runtime().context("the runtime cannot start")?;
-    let outcome = runtime.block_on(serve_until_signalled(config, &options, own_folder.as_deref(), format));
+    let outcome = runtime.block_on(serve_until_signalled(config, inherited, &options, own_folder.as_deref(), format));
     runtime.shutdown_timeout(LAST_WRITES);
     outcome
 }
@@ -159,32 +163,38 @@ fn runtime() -> io::Result<Runtime> {
 
 async fn serve_until_signalled(
     config: Config,
+    inherited: Inherited,
     options: &LoadOptions,
     own_folder: Option<&Path>,
     format: Format,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::new().context("signals cannot be received")?;
     let hangups = Hangups::new().context("signals cannot be received")?;
+    let user_signals = UserSignals::new().context("signals cannot be received")?;
     #[expect(clippy::disallowed_methods, reason = "the calendar enters here")]
     let calendar = SystemTime::now();
     let (summary, mut warnings) = (config.summary(), config.warnings.clone());
     warnings.extend(server::certificate_warnings(calendar, &config));
     let example = (config.auth == AuthMode::Open).then(|| Example::of(&config, own_folder));
-    let server = Server::bind(config, credentials_key())?;
+    let server = Server::bind_with(config, credentials_key(), inherited)?;
     warnings.extend_from_slice(server.warnings());
     // A certificate of its own authority would have to be named in each command.
     let plain = server.urls().iter().find(|url| !url.starts_with("wss:"));
     introduce(&summary, &warnings, example.as_ref().zip(plain), format);
     announce(server.urls());
+    announce_admin(server.admin_urls(), format);
     let shutdown = CancellationToken::new();
     let signalled_twice = async {
         signals.ending().await;
         shutdown.cancel();
         signals.ending().await;
     };
-    let reloader = server.reloader();
+    server.set_source(options.clone());
+    let (reloader, dumps) = (server.reloader(), Arc::clone(server.dumps()));
+    dumps.at_panics();
     Ok(tokio::select! {
         () = reload::at_each_hangup(hangups, &reloader, options) => Exit::Done,
+        () = dump::at_each_signal(user_signals, &dumps) => Exit::Done,
         () = server.run(shutdown.cancelled()) => Exit::Done,
         () = signalled_twice => {
             tracing::warn!("a second signal: the broker ends without draining");
@@ -202,6 +212,16 @@ fn announce(urls: &[String]) {
     let mut out = io::stdout().lock();
     // A closed standard output does not keep the broker from serving.
     out.write_all(lines.as_bytes()).and_then(|()| out.flush()).ok();
+}
+
+/// Prints where the admin API is.
+fn announce_admin(urls: &[String], format: Format) {
+    for url in urls {
+        match format {
+            Format::Json => tracing::info!(url, "admin"),
+            Format::Text => drop(writeln!(io::stderr(), "admin on {url}")),
+        }
+    }
 }
 
 /// Prints the version, the configuration with its warnings and, in open mode, what that means and how to try it.

@@ -1,4 +1,5 @@
 //! [`Signals`]: the signals that end the broker. [`Hangups`]: SIGHUP, which reloads its configuration.
+//! [`UserSignals`]: SIGUSR1, which writes the flight recorder to a file.
 
 use std::io;
 
@@ -80,6 +81,38 @@ impl Hangups {
     }
 
     /// Never returns: this system has no SIGHUP.
+    #[cfg(not(unix))]
+    pub(super) async fn next(&mut self) {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Receives SIGUSR1, from the moment it is made. Several that arrive while none is waited for count as one.
+pub(super) struct UserSignals {
+    #[cfg(unix)]
+    signal: tokio::signal::unix::Signal,
+}
+
+impl UserSignals {
+    #[cfg(unix)]
+    pub(super) fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { signal: signal(SignalKind::user_defined1())? })
+    }
+
+    /// Waits for SIGUSR1.
+    #[cfg(unix)]
+    pub(super) async fn next(&mut self) {
+        self.signal.recv().await;
+    }
+
+    #[cfg(not(unix))]
+    #[expect(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// Never returns: this system has no SIGUSR1.
     #[cfg(not(unix))]
     pub(super) async fn next(&mut self) {
         std::future::pending::<()>().await;

@@ -42,6 +42,8 @@ pub struct Application {
     pub handle: Vec<Pattern>,
     /// `request`: its own list of protected triples that it may request, if it has one.
     pub request: Option<Vec<Pattern>>,
+    /// Its token is good for calls over HTTP.
+    pub over_http: bool,
 }
 
 impl Application {
@@ -79,6 +81,8 @@ pub(crate) struct Draft {
     pub(crate) certificate_sha256: Option<[u8; 32]>,
     /// `exclusive`
     pub(crate) exclusive: bool,
+    /// `over_http`
+    pub(crate) over_http: bool,
     /// The keys about rights.
     pub(crate) rights: RowRights,
 }
@@ -149,6 +153,13 @@ pub(crate) static APPLICATION_KEYS: &[Key<Draft>] = &[
         default: "false",
         unit: "",
         meaning: "One session a user: a second one is refused with `SOURCE_IN_USE`.",
+    },
+    Key {
+        name: "over_http",
+        slot: Slot::Switch(|it| &mut it.over_http),
+        default: "false",
+        unit: "",
+        meaning: "Its token is good for `POST /v1/publish` and `POST /v1/request` too: messages without a WebSocket.",
     },
     Key {
         name: "role",
@@ -228,7 +239,7 @@ impl Reader<'_> {
         }
         let permissions = self.permissions(&prefix, &draft, &written, start);
         let proved_by = draft.proved_by();
-        let Draft { source, user, exclusive, rights, .. } = draft;
+        let Draft { source, user, exclusive, over_http, rights, .. } = draft;
         let (true, Some(source), Some(proved_by), Some(permissions)) = (complete, source, proved_by, permissions)
         else {
             return;
@@ -247,8 +258,17 @@ impl Reader<'_> {
         self.places.note_application(at, place);
         let RowRights { role, handle, request, .. } = rights;
         let handle = handle.unwrap_or_default();
-        let application = Application { source, user, proved_by, exclusive, role, permissions, handle, request };
-        self.config.applications.push(application);
+        self.config.applications.push(Application {
+            source,
+            user,
+            proved_by,
+            exclusive,
+            role,
+            permissions,
+            handle,
+            request,
+            over_http,
+        });
     }
 
     /// Returns what an application may do; `None` if that is not known because of a mistake.
@@ -310,6 +330,11 @@ fn incomplete(table: &DeTable<'_>, draft: &Draft) -> impl Iterator<Item = (&'sta
             draft.service && draft.rights.observe.as_ref().is_some_and(|users| !users.is_nobody()),
             "observe",
             "cannot be combined with service = true: a service receives the events of every user anyway",
+        ),
+        (
+            draft.over_http && !has("token_sha256"),
+            "over_http",
+            "needs token_sha256: a call over HTTP is proved by a token, never by a certificate",
         ),
         (
             has("users") && !draft.service,

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 
+use super::admin::TOKENS;
 use super::document::rows;
 use super::file::quoted;
 use super::reference::{CHANNEL_KEYS, Key, keys};
-use super::{Config, JwtIssuer, Proofs, Roles};
+use super::{Channel, Config, JwtIssuer, Proofs, Roles};
 
 /// When a change of a key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,7 @@ pub enum TakesEffect {
 
 /// Keys, and tables with all keys in them, whose changes take effect with a reload.
 const WITH_RELOAD: &[&str] = &[
+    "admin",
     "applications",
     "applications_dir",
     "auth.jwt",
@@ -39,12 +41,16 @@ const WITH_RELOAD: &[&str] = &[
     "limits",
     "resume",
     "roles",
+    "salesforce",
     "tls",
 ];
 
 /// The same, with a restart. Of two entries that are about a key, the longer one counts.
 const WITH_RESTART: &[&str] = &[
     "listen",
+    "admin.listen",
+    // The certificate is opened with the listener.
+    "admin.tls",
     "data_dir",
     "auth.mode",
     // Subscriptions and retained values are kept by it.
@@ -53,7 +59,20 @@ const WITH_RESTART: &[&str] = &[
     "channels.NAME.history.durable",
     "channels.NAME.retain",
     "credentials",
-    "salesforce",
+    "recorder",
+    // As whom the broker logs in, and where: what the org was told before would be another one's.
+    "salesforce.login_url",
+    "salesforce.audience",
+    "salesforce.client_id",
+    "salesforce.username",
+    "salesforce.private_key_file",
+    "salesforce.client_secret_file",
+    // Handlers and subscriptions are made from them.
+    "salesforce.objects",
+    "salesforce.variables",
+    "salesforce.creations",
+    "salesforce.events.topics",
+    "salesforce.events.settle",
     "tls.listen",
     "tls.client_listen",
 ];
@@ -132,6 +151,54 @@ impl Changes {
     }
 }
 
+impl Config {
+    /// Takes the values of the keys that need a restart from another configuration, the one in force.
+    pub fn keep_restart_keys(&mut self, old: &Self) {
+        self.listen.clone_from(&old.listen);
+        self.listen_is_default = old.listen_is_default;
+        self.admin.listen.clone_from(&old.admin.listen);
+        self.admin.listen_is_default = old.admin.listen_is_default;
+        self.admin.tls = old.admin.tls;
+        self.data_dir.clone_from(&old.data_dir);
+        self.auth = old.auth;
+        self.credentials = old.credentials.clone();
+        self.recorder = old.recorder;
+        self.keep_org(old);
+        self.tls.listen.clone_from(&old.tls.listen);
+        self.tls.client_listen.clone_from(&old.tls.client_listen);
+        for name in old.channels.keys().chain(self.channels.keys()).cloned().collect::<BTreeSet<_>>() {
+            let kept = old.channels.get(&name).copied().unwrap_or_default();
+            let mut channel = self.channels.get(&name).copied().unwrap_or_default();
+            (channel.fold_case, channel.durable, channel.retain_durable) =
+                (kept.fold_case, kept.durable, kept.retain_durable);
+            if channel.durable && channel.history.is_none() {
+                channel.history = kept.history;
+            }
+            if channel != Channel::default() || self.channels.contains_key(&name) {
+                self.channels.insert(name, channel);
+            }
+        }
+    }
+}
+
+impl Config {
+    /// Takes the keys of `[salesforce]` that need a restart from another configuration.
+    fn keep_org(&mut self, old: &Self) {
+        let (own, old) = (&mut self.salesforce, old.salesforce.clone());
+        own.login_url = old.login_url;
+        own.audience = old.audience;
+        own.client_id = old.client_id;
+        own.username = old.username;
+        own.private_key_file = old.private_key_file;
+        own.client_secret_file = old.client_secret_file;
+        own.objects = old.objects;
+        own.variables = old.variables;
+        own.creations = old.creations;
+        own.events.topics = old.events.topics;
+        own.events.settle = old.events.settle;
+    }
+}
+
 /// Named if two configurations differ in something that no key covers.
 const REST: &str = "(a part of the configuration that no key names)";
 
@@ -150,6 +217,7 @@ fn other_tables(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
     let mut tables: Vec<_> =
         Proofs::TABLES.into_iter().map(|table| (table, has(&own, table) != has(&others, table))).collect();
     tables.push(("roles", old.roles != new.roles));
+    tables.push((TOKENS, old.admin.tokens != new.admin.tokens));
     tables.push(("salesforce.objects", old.salesforce.objects != new.salesforce.objects));
     tables.push(("salesforce.events.topics", old.salesforce.events.topics != new.salesforce.events.topics));
     let [old, new] = [old, new].map(|config| {
@@ -198,6 +266,8 @@ fn without_tables(config: &Config) -> Config {
     single.salesforce.events.topics.clear();
     single.warnings = Vec::new();
     single.listen_is_default = false;
+    single.admin.tokens.clear();
+    single.admin.listen_is_default = false;
     // A table that is on is compared apart, and its keys with those of a table with the defaults.
     for table in Proofs::TABLES {
         single.proofs.turn_on(table);

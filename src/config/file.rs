@@ -6,6 +6,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::admin::TOKENS;
 use super::jwt::{self, ISSUER_KEYS, ISSUERS};
 use super::lines::{Lines, Unreadable};
 use super::mistake::{Mistake, Place, Report, nearest_key, printable};
@@ -113,6 +114,7 @@ impl Reader<'_> {
                 key if key == OBJECTS => self.objects(name, value),
                 key if key == TOPICS => self.topics(name, value),
                 key if key == ISSUERS => self.issuers(name, value),
+                key if key == TOKENS => self.admin_tokens(value),
                 key if is_table(&key) => self.section(&key, value),
                 key => self.key(&key, name, value),
             }
@@ -126,6 +128,7 @@ impl Reader<'_> {
         };
         let item = self.item(value);
         if known.slot.put(self.config, key, &item, &mut self.report) {
+            self.places.set(known.name, known.slot.shown(&item), item.place.clone());
             self.places.note(known.name, item.place);
         }
     }
@@ -264,7 +267,12 @@ impl Reader<'_> {
         for (name, value) in table {
             let item = self.item(value);
             if let Some(known) = keys.iter().find(|known| known.name == name.get_ref()) {
-                good &= known.slot.put(target, &format!("{prefix}{}", known.name), &item, &mut self.report);
+                let own = format!("{prefix}{}", known.name);
+                good &= known.slot.put(target, &own, &item, &mut self.report);
+                // There may be a hundred thousand applications.
+                if !prefix.starts_with("applications[") {
+                    self.places.set(own, known.slot.shown(&item), item.place);
+                }
             } else {
                 let place = self.lines.place(name.span().start);
                 self.report.push(unknown(place, name.get_ref(), prefix, keys.iter().map(|key| key.name)));
@@ -296,7 +304,15 @@ fn tables() -> impl Iterator<Item = &'static str> {
 
 /// Every name that can stand on the left, for the nearest one.
 fn all_names() -> impl Iterator<Item = &'static str> {
-    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels", "roles", OBJECTS, TOPICS, ISSUERS])
+    keys().map(|key| key.name).chain(tables()).chain([
+        "applications",
+        "channels",
+        "roles",
+        OBJECTS,
+        TOPICS,
+        ISSUERS,
+        TOKENS,
+    ])
 }
 
 /// A part of a key as TOML writes it: bare where it can be.

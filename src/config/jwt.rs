@@ -37,6 +37,8 @@ pub struct JwtIssuer {
     pub claims: ClaimRules,
     /// Where the keys come from.
     pub keys: KeysFrom,
+    /// Its tokens are good for calls over HTTP.
+    pub over_http: bool,
 }
 
 /// Where the keys of an issuer come from.
@@ -102,6 +104,7 @@ pub(crate) struct Draft {
     sources: Option<Vec<String>>,
     roles: Option<String>,
     role: Option<String>,
+    over_http: bool,
 }
 
 impl Default for Draft {
@@ -126,6 +129,7 @@ impl Default for Draft {
             sources: None,
             roles: None,
             role: None,
+            over_http: false,
         }
     }
 }
@@ -275,6 +279,13 @@ pub(crate) static ISSUER_KEYS: &[Key<Draft>] = &[
         unit: "",
         meaning: "The role of a session whose token has no claim `roles`. Without it, the claim is required.",
     },
+    Key {
+        name: "over_http",
+        slot: Slot::Switch(|it| &mut it.over_http),
+        default: "false",
+        unit: "",
+        meaning: "The issuer's tokens are good for `POST /v1/publish` and `POST /v1/request` too: messages without a WebSocket.",
+    },
 ];
 
 impl Draft {
@@ -358,6 +369,7 @@ impl Draft {
                 .or(self.jwks_file.map(KeysFrom::Set))
                 .or(self.key_file.map(KeysFrom::PublicKey))
                 .or(self.secret_file.map(KeysFrom::Secret))?,
+            over_http: self.over_http,
         })
     }
 }

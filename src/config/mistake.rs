@@ -21,6 +21,17 @@ pub enum Place {
     Flag(&'static str),
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, at: Some((line, _)) } => write!(f, "{}:{line}", path.display()),
+            Self::File { path, at: None } => path.display().fmt(f),
+            Self::Variable(name) => f.write_str(&printable(name)),
+            Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mistake {

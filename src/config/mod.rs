@@ -3,15 +3,17 @@
 //!
 //! [`Config::load`] (`layers`: file < environment < flags) reads by the one table of keys (`reference`), from which
 //! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `lines` knows
-//! places in it, `application` reads `[[applications]]`, `folder` the files of `applications_dir`, `syntax` explains what is
-//! not TOML, `slot` puts values where they belong, `value` and `text` check them, `rules` compares keys with each other;
+//! places in it, `admin` reads `[admin]`, `application` `[[applications]]`, `folder` the files of `applications_dir`, `syntax` explains what is
+//! not TOML, `slot` puts values where they belong, `value` and `text` check them, `rules` compares keys with each other, `settings` lists them;
 //! everything wrong ends in [`Mistakes`], all together.
 
 mod address;
+mod admin;
 mod application;
 mod changes;
 mod layers;
 
+mod recorder;
 mod reference;
 
 mod document;
@@ -27,6 +29,7 @@ mod roles;
 mod rules;
 mod salesforce;
 mod same_user;
+mod settings;
 mod slot;
 mod summary;
 mod syntax;
@@ -35,6 +38,7 @@ mod tls;
 mod value;
 
 pub use address::ListenAddress;
+pub use admin::{Admin, AdminToken, May};
 pub use application::{Application, ProvedBy};
 pub use changes::{Changes, TakesEffect, takes_effect};
 pub use document::{Row, document, rows};
@@ -45,6 +49,7 @@ pub use layers::LoadOptions;
 pub(crate) use mistake::nearest;
 pub use mistake::{Mistake, Mistakes, Place};
 pub use network::Network;
+pub use recorder::Recorder;
 pub use resume::Resume;
 pub(crate) use roles::each_right;
 pub use roles::{Roles, UnknownRole};
@@ -52,6 +57,7 @@ pub use salesforce::{
     Asked, CallVariables, CreationBounds, EventTopic, Events, Fields, IntrospectionProof, JwtProof, Lack, Lookup, Mode,
     Proofs, ProvenUser, Proving, Salesforce, Start, UserKey, UserinfoProof, WritableObject, exact_record_id, record_id,
 };
+pub use settings::{Setting, Settings};
 pub use tls::{Tls, TlsVersion};
 pub(crate) use value::Fault;
 
@@ -86,6 +92,8 @@ pub struct Config {
     pub http: Http,
     /// `[tls]`
     pub tls: Tls,
+    /// `[admin]`
+    pub admin: Admin,
     /// `[[applications]]` of the configuration file, then of the files of `applications_dir`.
     pub applications: Vec<Application>,
     /// `[roles.NAME]`
@@ -104,10 +112,14 @@ pub struct Config {
     pub history: History,
     /// `[limits]`
     pub limits: Limits,
+    /// `[recorder]`
+    pub recorder: Recorder,
     /// `[resume]`
     pub resume: Resume,
     /// Warnings about settings that are valid but probably a mistake.
     pub warnings: Vec<String>,
+    /// The value of each key, and where it was set.
+    pub settings: Settings,
 }
 
 impl Config {
@@ -118,7 +130,12 @@ impl Config {
         for application in &self.applications {
             let (source, identity) = (application.source.clone(), application.identity());
             match &application.proved_by {
-                ProvedBy::Token(hash) => table.insert(*hash, source, identity),
+                ProvedBy::Token(hash) => {
+                    if application.over_http {
+                        table.allow_calls(*hash, source.clone());
+                    }
+                    table.insert(*hash, source, identity);
+                }
                 ProvedBy::Certificate(name) => table.insert_certificate(name.clone(), source, identity),
             }
         }
@@ -320,6 +337,8 @@ pub struct Limits {
     pub sessions_per_user: usize,
     /// Sessions of a source, of all users together; 0: no limit.
     pub sessions_per_source: usize,
+    /// Applications of which the broker remembers how the last session ended.
+    pub ended_sessions: usize,
     /// Messages a second a session; 0: no limit.
     pub rate: u32,
     /// Messages at once beyond the rate.
@@ -368,6 +387,7 @@ impl Default for Limits {
             slow_consumer: Duration::from_secs(5),
             sessions_per_user: Self::sessions_per_user_by(AuthMode::Open),
             sessions_per_source: 0,
+            ended_sessions: 10_000,
             rate: 1000,
             burst: 2000,
             rate_bytes: 0,
@@ -424,6 +444,7 @@ impl Default for Config {
             issuers: Vec::new(),
             http: Http::default(),
             tls: Tls::default(),
+            admin: Admin::default(),
             applications: Vec::new(),
             roles: Roles::default(),
             channels: HashMap::new(),
@@ -433,8 +454,10 @@ impl Default for Config {
             requests: Requests::default(),
             history: History::default(),
             limits: Limits::default(),
+            recorder: Recorder::default(),
             resume: Resume::default(),
             warnings: Vec::new(),
+            settings: Settings::default(),
         }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::slot::{Slot, Word};
 use super::text;
 use super::{
-    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, history, resume, salesforce,
-    same_user, tls,
+    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, admin, history, recorder, resume,
+    salesforce, same_user, tls,
 };
 
 /// The shortest duration that a timer keeps.
@@ -43,7 +43,9 @@ pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
     KEYS.iter()
         .chain(history::HISTORY_KEYS)
         .chain(tls::TLS_KEYS)
+        .chain(admin::ADMIN_KEYS)
         .chain(same_user::SAME_USER_KEYS)
+        .chain(recorder::RECORDER_KEYS)
         .chain(resume::RESUME_KEYS)
         .chain(salesforce::all_keys())
 }
@@ -289,6 +291,14 @@ static KEYS: &[Key<Config>] = &[
         unit: "sessions a source",
         meaning: "Sessions that a source may have at once, of all users and services together. Further ones get \
                   `TOO_MANY_SESSIONS`. 0: no limit.",
+    },
+    Key {
+        name: "limits.ended_sessions",
+        slot: Slot::Size(0, |it| &mut it.limits.ended_sessions),
+        default: "10000",
+        unit: "applications",
+        meaning: "Of how many applications (a source of a user, or a service) the broker remembers when their last session ended \
+                  and why. `switchboard explain` says so of one that is not there. The oldest are forgotten first.",
     },
     Key {
         name: "limits.rate",

@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use serde_json::Value;
+
 use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
 use super::{
-    Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, Scope, resume, roles,
+    Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, Scope, admin, resume, roles,
     salesforce, same_user, tls,
 };
 use wire::Pattern;
@@ -17,6 +19,8 @@ pub(crate) struct Places {
     /// In the order of the applications: the number of each in its file, and its place if that is not the configuration
     /// file.
     applications: Vec<(usize, Option<Place>)>,
+    /// The value of each key that was written, as settings show it, and where.
+    values: BTreeMap<String, (Value, Place)>,
     /// The proofs of the applications so far, each with its source.
     known: HashSet<(ProvedBy, String)>,
 }
@@ -25,6 +29,16 @@ impl Places {
     /// Notes that a key got its value here; the last layer counts.
     pub(crate) fn note(&mut self, key: &'static str, place: Place) {
         self.keys.insert(key, place);
+    }
+
+    /// Notes the value of a key; the last layer counts.
+    pub(crate) fn set(&mut self, key: impl Into<String>, value: Value, place: Place) {
+        self.values.insert(key.into(), (value, place));
+    }
+
+    /// The values of the keys that were written.
+    pub(crate) fn values(&self) -> &BTreeMap<String, (Value, Place)> {
+        &self.values
     }
 
     /// Notes an application, which is the one with this number in its file; `place` says which file, if it is not the
@@ -77,6 +91,7 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
         None => config.limits.registration_bytes = config.limits.registration_bytes.min(config.limits.message_bytes),
     }
     tls::check(config, places, report);
+    admin::check(config, places, report);
     if places.written("limits.sessions_per_user").is_none() {
         config.limits.sessions_per_user = Limits::sessions_per_user_by(config.auth);
     }
@@ -167,6 +182,7 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
     warnings.extend(applications.flat_map(|(at, it)| without_effect(config, &|| places.application(at), it)));
     warnings.extend(roles::warnings(config, |at| places.application(at)));
     warnings.extend(tls::warnings(config));
+    warnings.extend(admin::warnings(config));
     warnings.extend(jwt::warnings(&config.issuers));
     warnings.extend(same_user::warnings(config));
     warnings.extend(resume::warnings(config));

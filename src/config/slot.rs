@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::Value as Json;
+
 use super::mistake::{Report, nearest, printable};
 use super::network::Network;
 use super::value::{
@@ -167,6 +169,39 @@ impl<T> Slot<T> {
             Self::Count(_, slot) => *slot(target) = 0,
             Self::Span(_, slot) => *slot(target) = Duration::ZERO,
         }
+    }
+
+    /// A value that was put, as the settings of a running broker show it.
+    pub(crate) fn shown(&self, item: &Item) -> Json {
+        match self {
+            Self::Hash(..) => "set".into(),
+            _ => item.json(),
+        }
+    }
+
+    /// The value in force; `None` if the slot can only put one.
+    pub(crate) fn read(&self, target: &mut T) -> Option<Json> {
+        Some(match self {
+            Self::Addresses(slot) => slot(target).iter().map(ToString::to_string).collect(),
+            Self::TcpAddresses(slot) => slot(target).iter().map(ToString::to_string).collect(),
+            Self::Networks(slot) => slot(target).iter().map(ToString::to_string).collect(),
+            Self::Texts(_, slot) => slot(target).iter().cloned().collect(),
+            Self::Names(_, slot) => slot(target).iter().map(|(name, text)| (name.clone(), text.as_str())).collect(),
+            Self::Switch(slot) => (*slot(target)).into(),
+            Self::Size(_, slot) => (*slot(target)).into(),
+            Self::Count(_, slot) => (*slot(target)).into(),
+            Self::Span(_, slot) => humantime::format_duration(*slot(target)).to_string().into(),
+            Self::Path(_)
+            | Self::Word(_)
+            | Self::Text(..)
+            | Self::Patterns(_)
+            | Self::Table(..)
+            | Self::Removable(..)
+            | Self::Observed(_)
+            | Self::Users(_)
+            | Self::Hash(..)
+            | Self::Choice(_) => return None,
+        })
     }
 
     /// The value as TOML writes it; `None` for what a summary has its own words for.

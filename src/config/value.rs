@@ -50,6 +50,18 @@ impl Item {
         Self { value: from_toml(value.get_ref(), DEPTH_MAX, place), place: place(value.span().start) }
     }
 
+    /// The value in JSON, as it was written. One that no key takes is `null`.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Text(text) | Value::Untyped(text) => text.as_str().into(),
+            Value::Whole(number) => i64::try_from(*number).map_or(serde_json::Value::Null, Into::into),
+            Value::Switch(switch) => (*switch).into(),
+            Value::List(items) => items.iter().map(Self::json).collect(),
+            Value::Table(entries) => entries.iter().map(|(name, item)| (name.clone(), item.json())).collect(),
+            Value::Other => serde_json::Value::Null,
+        }
+    }
+
     fn whole(&self) -> Option<i128> {
         match &self.value {
             Value::Whole(number) => Some(*number),

@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use wire::{Close, CloseCode};
 
 use super::log::Leaving;
-use super::resume::take_resumable;
 use super::timer::Timer;
 use super::{Connection, Effect, Phase, queue_notices};
-use crate::router::{Ending, Left, Router};
+use crate::router::{End, Ending, Left, Router};
 use crate::websocket::{Fault, Frame};
 
 /// How long a connection that closes for a restart waits for the last answers. Another thread that is ending a
@@ -44,6 +43,14 @@ impl Connection {
         }
     }
 
+    /// Closes the connection because an operator wants it, with the operator's reason.
+    pub(super) fn close_by_operator(&mut self, now: Instant, router: &Router, end: End) -> Effect {
+        let code = if end == End::Kicked { CloseCode::Kicked } else { CloseCode::Restart };
+        let reason = self.session().and_then(|session| session.kicked_because());
+        let close = reason.map_or_else(|| Close::from(code), |reason| Close::new(code, reason.to_string()));
+        self.close(now, router, close)
+    }
+
     pub(super) fn close(&mut self, now: Instant, router: &Router, close: impl Into<Close>) -> Effect {
         let close = close.into();
         let ending = Ending::Closed(close.code());
@@ -60,7 +67,7 @@ impl Connection {
         } else {
             self.leave(now, router, &leaving);
         }
-        self.end();
+        self.end(now);
         Effect::Close(close)
     }
 
@@ -74,13 +81,13 @@ impl Connection {
     /// messages in it.
     pub(super) fn detach(&mut self, now: Instant, router: &Router, leaving: &Leaving<'_>) -> (Vec<Frame>, Vec<Frame>) {
         let (mut notices, mut frames) = (Vec::new(), Vec::new());
-        self.give_up_renewal(now);
+        self.give_up_renewal(now, router);
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
             let attachment = std::mem::take(&mut self.attachment);
             let taker = session.outbox().taker(attachment);
             if attachment != 0 && matches!(leaving.ending, Ending::Closed(_)) {
                 // Sent before the Close frame, and kept if the session goes on.
-                take_resumable(now, (&session, attachment), usize::MAX, router, &mut frames);
+                self.take_resumable(now, (&session, attachment), usize::MAX, router, &mut frames);
             }
             let left = router.leave(now, &session, attachment, leaving.ending, self.proof_ends(now));
             self.forget_proof();
@@ -96,7 +103,8 @@ impl Connection {
                 }
             }
             loop {
-                let taken = taker.take(now, usize::MAX, &mut frames);
+                let Some(taken) = taker.take(now, usize::MAX, &mut frames) else { break };
+                self.count_notices(taken.lagging.is_some(), taken.dropped);
                 notices.extend(queue_notices(taken.lagging, taken.dropped));
                 // The subscription of a replay has ended, so it yields nothing. Messages can follow it in the queue.
                 if taken.replay.is_none() {
@@ -107,7 +115,8 @@ impl Connection {
         (notices, frames)
     }
 
-    pub(super) fn end(&mut self) {
+    pub(super) fn end(&mut self, now: Instant) {
+        self.count_pause(now);
         self.phase = Phase::Ended;
         self.unregistered = None;
         self.verifying = None;

@@ -14,11 +14,14 @@ use crate::connection::proof::Proven;
 use crate::connection::renew::Renewing;
 use crate::connection::timer::Timer;
 use crate::connection::{Connection, Effect, HandshakeToken, Phase};
+use crate::router::explain::{self, About};
 use crate::router::{
-    Application, Ending, HeldLine, Listed, LookTicket, NotAttached, Position, Recovered, Registered, Registration,
+    Application, Ending, HeldLine, Listed, LookTicket, NotAttached, Position, Recovered, RefusedMessage, Registered,
+    Registration,
 };
-use crate::router::{Resumption, Router, Subscribed, Wanted};
-use wire::command::{self, Command, Register, Resume, RoleName, Subscribe, Unsubscribe, WillOption};
+use crate::router::{Resumption, Router, Session, Subscribed, Wanted};
+use crate::telemetry::metrics::{EnvelopeKind, RegistrationOutcome};
+use wire::command::{self, Command, Explain, Register, Resume, RoleName, Subscribe, Unsubscribe, WillOption};
 use wire::{Close, CloseCode, ErrorCode, Refusal};
 use wire::{Envelope, Triple, notice};
 
@@ -28,6 +31,9 @@ pub(super) const DELAY: Duration = Duration::from_secs(1);
 /// How often the time to register starts anew because a verifier could not answer. Anybody can name a key that it does not
 /// know, and so would keep one of `limits.unregistered` connections for ever.
 const RESTARTS_MAX: u8 = 6;
+
+/// As how many messages a question counts against the rate of its session: an answer can take as long as a publish to many.
+const EXPLAIN_COUNTS: u32 = 100;
 
 /// The version of the protocol.
 const PROTOCOL: u32 = 1;
@@ -85,6 +91,9 @@ impl Connection {
         router: &Router,
         mut line: Option<&mut HeldLine<'_>>,
     ) -> Next {
+        if !self.is_handled_again() {
+            self.settings.metrics.traffic.undelivered(EnvelopeKind::Command);
+        }
         let triple = envelope.triple();
         let is_register = command::is(triple, "Application", "Register");
         if let Some(line) = line.as_mut().filter(|_| !is_register) {
@@ -102,7 +111,7 @@ impl Connection {
             Err(refusal) if !command::is_command(triple) => {
                 // It may be a misspelt Register.
                 self.secret_read = true;
-                self.log_refusal(Some(triple), &refusal);
+                self.note_refusal(now, router, (Some(triple), envelope.id()), &refusal);
                 self.push(now, notice::error(envelope.id(), &refusal));
                 return Next::Stay(None);
             }
@@ -131,7 +140,10 @@ impl Connection {
         let frame = match answer {
             Ok(more) => notice::success(triple, envelope.id(), more),
             Err(refusal) => {
-                self.log_refusal(Some(triple), &refusal);
+                if is_register {
+                    self.count_registration(RegistrationOutcome::Refused(refusal.code));
+                }
+                self.note_refusal(now, router, (Some(triple), envelope.id()), &refusal);
                 notice::failure(triple, envelope.id(), &[], &refusal)
             }
         };
@@ -162,7 +174,7 @@ impl Connection {
         match command {
             Command::ListApplications => Ok(applications(&router.applications(session))),
             Command::SetState(state) => {
-                router.set_state(session, state);
+                router.set_state(now, session, state);
                 Ok(DONE)
             }
             Command::Unsubscribe(Unsubscribe::Id(id)) => {
@@ -178,6 +190,11 @@ impl Connection {
                 Ok(DONE)
             }
             Command::ListSubscriptions => Ok(subscriptions(&router.subscriptions(session))),
+            Command::Explain(question) => {
+                let answer = explain(now, session, &question, self.limits.json_depth, router)?;
+                self.rate.count(now, EXPLAIN_COUNTS - 1);
+                Ok(answer)
+            }
             Command::Cancel(id) => router.cancel(now, session, &id).map(|()| DONE),
             Command::Register(_)
             | Command::Renew(_)
@@ -255,8 +272,9 @@ impl Connection {
             Err(AuthError::Forbidden(why)) => Refusal::new(ErrorCode::Forbidden, why),
             Err(AuthError::Unavailable(why)) => {
                 let refusal = Refusal::new(ErrorCode::UpstreamUnavailable, why);
+                self.count_registration(RegistrationOutcome::Refused(refusal.code));
                 self.record_refusal(&registering, None, &refusal);
-                self.log_refusal(Some(&register()), &refusal);
+                self.note_refused_register(now, router, &registering, &refusal);
                 self.push(now, registering.failure(&refusal));
                 if self.restarts < RESTARTS_MAX {
                     self.restarts += 1;
@@ -279,7 +297,7 @@ impl Connection {
         match *verifying {
             Verifying::Register(registering) => Some(self.refuse(now, &registering, None, &refusal, router)),
             Verifying::Renew(renewing) => {
-                self.refuse_renewal(now, &renewing, &refusal);
+                self.refuse_renewal(now, &renewing, &refusal, router);
                 None
             }
         }
@@ -294,9 +312,10 @@ impl Connection {
         refusal: &Refusal,
         router: &Router,
     ) -> Effect {
+        self.count_registration(RegistrationOutcome::Refused(refusal.code));
         self.record_refusal(registering, principal, refusal);
         self.log_refused_registration(now, &registering.source, refusal);
-        self.log_refusal(Some(&register()), refusal);
+        self.note_refused_register(now, router, registering, refusal);
         self.push(now, registering.failure(refusal));
         let close = match refusal.code {
             ErrorCode::Forbidden => CloseCode::Forbidden.into(),
@@ -306,6 +325,25 @@ impl Connection {
             _ => CloseCode::Unauthenticated.into(),
         };
         self.close(now, router, close)
+    }
+
+    /// Logs and records that a registration was refused.
+    fn note_refused_register(&self, now: Instant, router: &Router, registering: &Registering, refusal: &Refusal) {
+        self.log_refusal(Some(&register()), refusal);
+        router.note_refused(
+            now,
+            &RefusedMessage {
+                session: None,
+                source: &registering.source,
+                triple: Some(&register()),
+                id: registering.id.as_deref(),
+                code: refusal.code,
+            },
+        );
+    }
+
+    fn count_registration(&self, outcome: RegistrationOutcome) {
+        self.settings.metrics.registrations.count(outcome);
     }
 
     fn record_refusal(&self, registering: &Registering, principal: Option<&Principal>, refusal: &Refusal) {
@@ -352,13 +390,16 @@ impl Connection {
                 return Some(self.refuse(now, &registering, Some(&principal), &refusal, router));
             }
             Err(NotAttached::Will(refusal)) => {
+                self.count_registration(RegistrationOutcome::Refused(refusal.code));
                 self.record_refusal(&registering, Some(&principal), &refusal);
-                self.log_refusal(Some(&register()), &refusal);
+                self.note_refused_register(now, router, &registering, &refusal);
                 self.push(now, registering.failure(&refusal));
                 return None;
             }
         };
-        self.log_registered(now, &session, matches!(resumption, Resumption::Resumed { .. }));
+        let is_resumed = matches!(resumption, Resumption::Resumed { .. });
+        self.count_registration(if is_resumed { RegistrationOutcome::Resumed } else { RegistrationOutcome::Ok });
+        self.log_registered(now, &session, is_resumed);
         let expires = self.keep_proof(now, proven);
         let limits = &self.limits;
         let more = json!({
@@ -460,6 +501,13 @@ fn impossible(what: &'static str) -> Refusal {
 /// Whole seconds as an integer, others as a fraction.
 pub(super) fn seconds(duration: Duration) -> Value {
     if duration.subsec_nanos() == 0 { duration.as_secs().into() } else { duration.as_secs_f64().into() }
+}
+
+/// What answers a session that asks what would become of an envelope.
+fn explain(now: Instant, session: &Arc<Session>, question: &Explain, json_depth: usize, router: &Router) -> Answer {
+    let envelope = explain::envelope(&question.envelope, json_depth)?;
+    let about = question.to.as_ref().map(|to| About { source: &to.source, user: to.user.as_deref() });
+    Ok(router.explain_to_sender(now, session, &envelope, about.as_ref()).on_the_wire())
 }
 
 fn applications(rows: &[Application]) -> Value {

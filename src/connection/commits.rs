@@ -44,6 +44,7 @@ impl Commits {
         self.held.is_none() && self.waiting.len() < WAITING_MAX && self.bytes < WAITING_BYTES_MAX
     }
 
+    #[cold]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while let Some(first) = self.waiting.front_mut() {
             let Poll::Ready(outcome) = first.ticket.poll(cx) else { break };
@@ -56,6 +57,7 @@ impl Commits {
 
 impl Connection {
     /// Ready when envelopes that waited for the disk are on it, or refused: then it wants [`super::Input::Committed`].
+    #[inline]
     pub fn poll_commits(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.commits.as_mut().map_or(Poll::Pending, |commits| commits.poll(cx))
     }

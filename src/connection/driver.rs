@@ -22,6 +22,7 @@ use wire::{Close, CloseCode};
 use super::{Connection, Effect, Gone, Input, Shutdown, Stage};
 use crate::auth::{AuthError, Identity, Verification, Verifier};
 use crate::router::{End, HeldWakes, Router, WakeBatch};
+use crate::telemetry::metrics::{ClosedBy, ClosedWith};
 use crate::websocket::{Arrival, Ended, Socket};
 
 /// How long a connection is served before others on the same thread get their turn. The work of a message differs by a
@@ -137,6 +138,7 @@ where
     async move {
         let ending = driver.run().await;
         tracing::debug!(?ending, "the connection ends");
+        context.router.metrics().closes.count(ending.counted());
         let Driver { mut socket, mut attached, .. } = driver;
         // A connection that the broker ends is detached already.
         if let Some(gone) = ending.gone() {
@@ -152,7 +154,10 @@ where
         }
         drop(attached);
         // Boxed: few connections end at a time, and every one would keep the room for it.
-        timeout_at(time::Instant::now() + CLOSING, Box::pin(finish(socket, ending))).await.ok();
+        timeout_at(time::Instant::now() + CLOSING, Box::pin(finish(&mut socket, ending))).await.ok();
+        let traffic = &context.router.metrics().traffic;
+        traffic.received(socket.take_received());
+        traffic.sent(socket.take_sent());
     }
 }
 
@@ -267,6 +272,18 @@ impl Ending {
             Self::Fault(close) => Some(Gone::Fault(close.clone())),
             Self::ByPeer(code) => Some(Gone::ByPeer(*code)),
             Self::Lost => Some(Gone::Lost),
+        }
+    }
+
+    /// What it is counted as.
+    fn counted(&self) -> (ClosedWith, ClosedBy) {
+        match self {
+            Self::Close(close) | Self::Fault(close) => {
+                let by = if close.code() == CloseCode::Kicked { ClosedBy::Operator } else { ClosedBy::Broker };
+                (ClosedWith::Catalogue(close.code()), by)
+            }
+            Self::ByPeer(code) => (ClosedWith::of(*code), ClosedBy::Peer),
+            Self::Lost => (ClosedWith::Lost, ClosedBy::Peer),
         }
     }
 
@@ -426,6 +443,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
 
     /// The peer has taken something.
     fn wrote(&mut self) -> Option<Effect> {
+        self.context.router.metrics().traffic.sent(self.socket.take_sent());
         if !mem::take(&mut self.blocked) {
             return None;
         }
@@ -459,6 +477,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<'_, S> {
         let outcome = self.handle_burst(at);
         // Taken also if nobody counts: a limit that a reload sets counts from then on.
         let received = self.socket.take_received();
+        let traffic = &self.context.router.metrics().traffic;
+        traffic.received(received);
         if self.attached.connection.counts_bytes() {
             let effect = self.handle(now(), Input::Received(received));
             debug_assert!(effect.is_none(), "counted bytes have no effect");
@@ -530,26 +550,26 @@ impl<'s> From<Arrival<'s>> for Input<'s> {
 }
 
 /// Writes what is left and a Close frame, and waits until the peer has read it. The caller bounds the time.
-async fn finish<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, ending: Ending) {
+async fn finish<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>, ending: Ending) {
     let (code, reason) = match &ending {
         Ending::Close(close) | Ending::Fault(close) => (Some(close.code().code()), close.reason()),
         Ending::ByPeer(code) => (*code, ""),
         Ending::Lost => return,
     };
-    if write_out(&mut socket).await.is_err() {
+    if write_out(socket).await.is_err() {
         return;
     }
     socket.close(code, reason);
-    if write_out(&mut socket).await.is_err() {
+    if write_out(socket).await.is_err() {
         return;
     }
     let answered = match ending {
-        Ending::Close(_) => timeout(FAREWELL, answer(&mut socket)).await == Ok(true),
+        Ending::Close(_) => timeout(FAREWELL, answer(socket)).await == Ok(true),
         Ending::ByPeer(_) => true,
         Ending::Fault(_) | Ending::Lost => false,
     };
     if poll_fn(|cx| socket.poll_shutdown(cx)).await.is_ok() && !answered {
-        timeout(FAREWELL, discard(&mut socket)).await.ok();
+        timeout(FAREWELL, discard(socket)).await.ok();
     }
 }
 

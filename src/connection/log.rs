@@ -6,7 +6,7 @@ use wire::{ErrorCode, Refusal, Triple};
 
 use super::pause::Pause;
 use super::{Connection, Gone, network_of};
-use crate::router::{Ending, Session};
+use crate::router::{Ending, RefusedMessage, Router, Session};
 
 /// How many sessions that register are logged in a minute for each address: a site with thousands of agents can share one,
 /// and they all return after a restart.
@@ -128,8 +128,22 @@ impl Connection {
         }
     }
 
-    /// Logs any refusal, for developers of applications.
+    /// Logs and records that a message was refused that the router has not seen.
+    pub(super) fn note_refusal(
+        &self,
+        now: Instant,
+        router: &Router,
+        (triple, id): (Option<&Triple<'_>>, Option<&str>),
+        refusal: &Refusal,
+    ) {
+        self.log_refusal(triple, refusal);
+        let session = self.session().map(|session| &**session);
+        router.note_refused(now, &RefusedMessage { session, source: "", triple, id, code: refusal.code });
+    }
+
+    /// Logs any refusal, for developers of applications, and counts it.
     pub(super) fn log_refusal(&self, triple: Option<&Triple<'_>>, refusal: &Refusal) {
+        self.settings.metrics.refusals.count(refusal.code);
         let source = self.session().map(|session| session.source());
         let triple = triple.map(tracing::field::display);
         tracing::debug!(source, code = refusal.code.as_str(), triple, reason = &*refusal.message, "refused");

@@ -49,6 +49,11 @@ impl Connection {
         effect
     }
 
+    /// Whether the message that is being handled waited for the disk: it was counted when it arrived.
+    pub(super) fn is_handled_again(&self) -> bool {
+        self.looking.is_some()
+    }
+
     /// What the Subscribe that is being handled has found.
     pub(super) fn take_found(&mut self) -> Option<Found> {
         match self.looking.take().map(|looking| *looking) {

@@ -11,6 +11,7 @@ use wire::{
 use super::pause::Pause;
 use super::{Connection, Effect, Phase};
 use crate::router::{Denied, HeldLine, LookTicket, Refused, Routed, Router};
+use crate::telemetry::metrics::EnvelopeKind;
 
 /// Caps the audit records that the requests of an unregistered connection can cause; otherwise it could push real ones out
 /// of the rotating log. All such connections together are limited too, by the log.
@@ -42,6 +43,9 @@ impl Connection {
             self.hold(text);
             return None;
         }
+        if let Some(session) = self.session().filter(|_| !self.is_handled_again()) {
+            session.count_received();
+        }
         let next = match self.attachment {
             0 => self.take_in(now, text, router, None),
             _ => self.message_of_resumable(now, text, router),
@@ -59,7 +63,7 @@ impl Connection {
             }
             Next::Replaced => {
                 self.secret_read = true;
-                Some(self.replaced(now))
+                Some(self.replaced(now, router))
             }
         };
         if effect.is_none() && self.pause.is_none() {
@@ -100,7 +104,7 @@ impl Connection {
         match &decoded {
             Err(malformed) => {
                 line.filter(|_| text.is_some()).into_iter().for_each(HeldLine::count_received);
-                self.malformed(now, malformed)
+                self.malformed(now, malformed, router)
             }
             Ok(envelope) => {
                 self.malformed = 0;
@@ -135,6 +139,7 @@ impl Connection {
     /// An envelope for others.
     pub(super) fn envelope(&mut self, now: Instant, envelope: &Envelope<'_>, router: &Router) {
         let Phase::Registered(session) = &self.phase else {
+            self.settings.metrics.traffic.undelivered(EnvelopeKind::Event);
             self.not_registered(now, envelope, router);
             return;
         };
@@ -144,8 +149,11 @@ impl Connection {
             }
             Ok(routed) => {
                 self.secret_read |= routed.secret;
-                let session = Arc::clone(session);
-                self.routed(now, Some(&session), envelope.id(), routed);
+                // Most senders want to know nothing, and wait for nobody.
+                if envelope.id().is_some() || !routed.pressed.is_empty() {
+                    let session = Arc::clone(session);
+                    self.routed(now, Some(&session), envelope.id(), routed);
+                }
             }
             Err(Denied { refusal, is_request }) => {
                 // It may be a late answer to a request on a protected triple.
@@ -165,7 +173,7 @@ impl Connection {
         self.secret_read = true;
         let triple = envelope.triple();
         let refusal = not_registered(triple);
-        self.log_refusal(Some(triple), &refusal);
+        self.note_refusal(now, router, (Some(triple), envelope.id()), &refusal);
         let frame = if router.policy().is_protected(triple) {
             let source = envelope.source().unwrap_or_default();
             self.unregistered_requests += 1;
@@ -183,8 +191,9 @@ impl Connection {
     }
 
     /// A message that is not an envelope is answered; many in a row close the connection. Other refusals do not count.
-    fn malformed(&mut self, now: Instant, malformed: &Malformed) -> Next {
-        self.log_refusal(None, &malformed.refusal);
+    fn malformed(&mut self, now: Instant, malformed: &Malformed, router: &Router) -> Next {
+        self.settings.metrics.traffic.undelivered(EnvelopeKind::Unreadable);
+        self.note_refusal(now, router, (None, malformed.id.as_deref()), &malformed.refusal);
         // It may have been meant as a Register.
         self.secret_read = true;
         self.push(now, notice::error(malformed.id.as_deref(), &malformed.refusal));

@@ -17,6 +17,8 @@ mod looking;
 mod message;
 mod pause;
 mod proof;
+#[cfg(test)]
+mod races;
 mod rate;
 mod renew;
 mod resume;
@@ -28,8 +30,9 @@ mod unregistered;
 pub use driver::{Admission, Context, Upgraded, serve};
 pub use failed_logins::{FailedLogins, network_of};
 pub use handshake_token::HandshakeToken;
+pub use rate::Rate;
 pub use settings::Settings;
-pub use shutdown::{Shutdown, Stage};
+pub use shutdown::{Shutdown, Stage, spread};
 pub use unregistered::{Unregistered, UnregisteredGuard};
 
 use std::collections::VecDeque;
@@ -43,6 +46,7 @@ use wire::{Close, CloseCode, notice};
 use crate::auth::{AuthError, Claim, ClientCertificate, Identity};
 use crate::config::Limits;
 use crate::router::{Allowance, End, Ending, OnFull, Router, Session};
+use crate::telemetry::metrics::SlowFor;
 use crate::websocket::{Frame, ping};
 use command::Verifying;
 use commits::Commits;
@@ -51,8 +55,6 @@ use log::Leaving;
 use looking::Looking;
 use pause::Pause;
 use proof::Proven;
-use rate::Rate;
-use resume::take_resumable;
 use timer::{Timer, Timers};
 
 /// Replies that wait in the connection's own queue before it is read on.
@@ -143,6 +145,8 @@ pub struct Connection {
     /// Counts bytes, if they are limited.
     rate_bytes: Option<Box<Rate>>,
     pause: Option<Pause>,
+    /// When it began.
+    paused: Instant,
     /// Envelopes that wait for the disk.
     commits: Option<Box<Commits>>,
     /// A Subscribe that waits for the disk.
@@ -206,6 +210,7 @@ impl Connection {
             rate: Rate::new(now, limits.rate, limits.burst),
             rate_bytes: Rate::of_bytes(now, &limits),
             pause: None,
+            paused: now,
             commits: None,
             looking: None,
             allowance: None,
@@ -297,7 +302,7 @@ impl Connection {
         }
         let Phase::Registered(session) = &self.phase else { return };
         if self.attachment != 0 {
-            if let Some(end) = take_resumable(now, (session, self.attachment), most - own, router, frames) {
+            if let Some(end) = self.take_resumable(now, (session, self.attachment), most - own, router, frames) {
                 self.limit_proof(now, end);
             }
             return;
@@ -307,6 +312,8 @@ impl Connection {
         let (mut lagging, mut dropped, mut proof_end) = (None, 0, None);
         loop {
             let taken = outbox.take(now, room.saturating_sub(frames.len() - at), frames);
+            // Most often there was nothing but frames.
+            let Some(taken) = taken else { break };
             lagging = lagging.or(taken.lagging);
             proof_end = proof_end.or(taken.proof_end);
             dropped += taken.dropped;
@@ -319,6 +326,7 @@ impl Connection {
         session.release_presence(now);
         // Notices about the queue itself are sent before its contents. Most often there is none.
         if lagging.is_some() || dropped > 0 {
+            self.count_notices(lagging.is_some(), dropped);
             frames.splice(at..at, queue_notices(lagging, dropped));
         }
         if let Some(end) = proof_end {
@@ -345,6 +353,7 @@ impl Connection {
     }
 
     /// Ready when a pause is over before its time: then it wants [`Input::Relieved`].
+    #[inline]
     pub fn poll_pause(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
         self.pause.as_mut().map_or(Poll::Pending, |pause| pause.poll_over(cx))
     }
@@ -381,7 +390,7 @@ impl Connection {
             | Input::Restart
                 if self.is_replaced() =>
             {
-                Some(self.replaced(now))
+                Some(self.replaced(now, router))
             }
             Input::Timeout => self.fire_timers(now, router),
             Input::Verified(outcome) => self.verified(now, outcome, router),
@@ -410,7 +419,7 @@ impl Connection {
             Input::Restart => self.restart(now, router),
             Input::Gone(gone) => {
                 self.leave(now, router, &Leaving::of(&gone));
-                self.end();
+                self.end(now);
                 None
             }
         }
@@ -419,13 +428,18 @@ impl Connection {
     /// The outbox of the session has ended.
     fn outbox_ended(&mut self, now: Instant, end: End, router: &Router) -> Option<Effect> {
         let close = match end {
-            End::Overflowed => Close::new(CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed"),
+            End::Overflowed => {
+                self.settings.metrics.slow_consumers.count(SlowFor::Overflow);
+                Close::new(CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed")
+            }
             End::Longest => {
+                self.settings.metrics.slow_consumers.count(SlowFor::Memory);
                 let reason = "slow consumer: all queues exceed limits.outbound_total_bytes, and this was the longest";
                 Close::new(CloseCode::SlowConsumer, reason)
             }
             End::Close(code, reason) => Close::new(code, reason),
-            End::Replaced => return Some(self.replaced(now)),
+            End::Kicked | End::SentAway => return Some(self.close_by_operator(now, router, end)),
+            End::Replaced => return Some(self.replaced(now, router)),
             // The connection itself detaches its session, and then it has none.
             End::Detached => return None,
         };
@@ -474,13 +488,31 @@ impl Connection {
         self.log_pause(now, &pause);
         self.heartbeat.not_read();
         self.timers.set(Timer::Pause, until);
-        self.pause = Some(pause);
+        if let Some(reason) = pause.reason() {
+            self.settings.metrics.pauses.count(reason);
+        }
+        self.count_pause(now);
+        if let Some(session) = self.session() {
+            session.set_paused(Some(pause.explained()));
+        }
+        (self.pause, self.paused) = (Some(pause), now);
     }
 
     fn end_pause(&mut self, now: Instant) {
         self.timers.stop(Timer::Pause);
+        self.count_pause(now);
         if let Some(pause) = self.pause.take() {
             pause.end(now, &mut self.allowance);
+            if let Some(session) = self.session() {
+                session.set_paused(None);
+            }
+        }
+    }
+
+    /// Counts the time of a pause that ends, if there is one.
+    fn count_pause(&self, now: Instant) {
+        if let Some(reason) = self.pause.as_ref().and_then(Pause::reason) {
+            self.settings.metrics.paused_micros.add_micros(reason, now.saturating_duration_since(self.paused));
         }
     }
 
@@ -493,7 +525,7 @@ impl Connection {
                 Timer::Registration => Some(self.close(now, router, CloseCode::NotRegistered)),
                 Timer::Delay => self.refuse_delayed(now, router),
                 Timer::Renewal => {
-                    self.renewal_late(now);
+                    self.renewal_late(now, router);
                     None
                 }
                 Timer::Proof => self.check_proof(now, router),
@@ -507,6 +539,7 @@ impl Connection {
                     None
                 }
                 Timer::SlowConsumer => {
+                    self.settings.metrics.slow_consumers.count(SlowFor::Stalled);
                     let stalled = "slow consumer: nothing was taken for too long";
                     Some(self.close_for(now, router, Close::new(CloseCode::SlowConsumer, stalled), Ending::Stalled))
                 }
@@ -535,6 +568,15 @@ impl Connection {
             }
             Beat::Dead => Some(self.close(now, router, CloseCode::HeartbeatMissed)),
         }
+    }
+
+    /// Counts what a session is told about its own queue.
+    fn count_notices(&self, lags: bool, dropped: u64) {
+        let metrics = &self.settings.metrics;
+        if lags {
+            metrics.lagging.count(());
+        }
+        metrics.dropped.add((), dropped);
     }
 
     /// Sends a frame to the application. A session that is ending has its own close to say why.

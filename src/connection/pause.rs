@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::router::explain::SenderPaused;
 use crate::router::{Allowance, Session};
+use crate::telemetry::metrics::PauseReason;
 
 /// Why the connection is not read.
 pub(super) enum Pause {
@@ -46,6 +48,23 @@ impl Pause {
         let waits: Vec<Wait> = pressed.into_iter().map(wait).collect();
         let first = waits.iter().map(|wait| wait.until).min()?;
         Some((Self::Receivers { since: now, waits }, first))
+    }
+
+    /// What it is counted as. An application has asked for a replay.
+    pub(super) fn reason(&self) -> Option<PauseReason> {
+        match self {
+            Self::Rate | Self::RateBytes => Some(PauseReason::Rate),
+            Self::OwnQueue(_) | Self::Receivers { .. } => Some(PauseReason::Pressure),
+            Self::Replay(_) => None,
+        }
+    }
+
+    /// Why the connection is not read, as explain says it.
+    pub(super) fn explained(&self) -> SenderPaused {
+        match self {
+            Self::Rate | Self::RateBytes => SenderPaused::Rate,
+            Self::OwnQueue(_) | Self::Replay(_) | Self::Receivers { .. } => SenderPaused::Pressure,
+        }
     }
 
     /// Whether it is a wait for this receiver.
@@ -93,6 +112,7 @@ impl Pause {
     }
 
     /// Ready when nothing has to be waited for any longer. A pause for the rate ends by its timer alone.
+    #[cold]
     pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Rate | Self::RateBytes => Poll::Pending,

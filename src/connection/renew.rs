@@ -86,15 +86,15 @@ impl Connection {
             Err(AuthError::Unavailable(why)) => Refusal::new(ErrorCode::UpstreamUnavailable, why),
         };
         self.timers.stop(Timer::Renewal);
-        self.refuse_renewal(now, &renewing, &refusal);
+        self.refuse_renewal(now, &renewing, &refusal, router);
         None
     }
 
     /// The verifier has not answered a renewal in time.
-    pub(super) fn renewal_late(&mut self, now: Instant) {
+    pub(super) fn renewal_late(&mut self, now: Instant, router: &Router) {
         let Some(Verifying::Renew(renewing)) = self.verifying.take().map(|it| *it) else { return };
         let words = "the new proof could not be verified within limits.registration; try again in a moment";
-        self.refuse_renewal(now, &renewing, &Refusal::new(ErrorCode::UpstreamUnavailable, words));
+        self.refuse_renewal(now, &renewing, &Refusal::new(ErrorCode::UpstreamUnavailable, words), router);
     }
 
     /// Whether an identity may take the place of the one that the session registered with.
@@ -134,7 +134,7 @@ impl Connection {
     }
 
     /// Answers a renewal that is refused. Everything stays as it was.
-    pub(super) fn refuse_renewal(&mut self, now: Instant, renewing: &Renewing, refusal: &Refusal) {
+    pub(super) fn refuse_renewal(&mut self, now: Instant, renewing: &Renewing, refusal: &Refusal, router: &Router) {
         let triple = renew();
         if let (Some(audit), Some(session)) = (&self.settings.audit, self.session()) {
             // Limited as the records of unregistered connections are, since it costs a session as little to cause one.
@@ -149,7 +149,7 @@ impl Connection {
             });
         }
         self.log_refused_renewal(now, refusal);
-        self.log_refusal(Some(&triple), refusal);
+        self.note_refusal(now, router, (Some(&triple), renewing.id.as_deref()), refusal);
         self.push(now, notice::failure(&triple, renewing.id.as_deref(), &[], refusal));
     }
 }

@@ -99,14 +99,14 @@ impl Connection {
     }
 
     /// Another connection has the session. This one is told, and closes.
-    pub(super) fn replaced(&mut self, now: Instant) -> Effect {
-        self.give_up_renewal(now);
+    pub(super) fn replaced(&mut self, now: Instant, router: &Router) -> Effect {
+        self.give_up_renewal(now, router);
         if let Phase::Registered(session) = std::mem::replace(&mut self.phase, Phase::Unregistered) {
             self.log_replaced(&session);
             self.replies.push_back(notice::replaced(&session.id().to_string()).into());
         }
         self.forget_proof();
-        self.end();
+        self.end(now);
         Effect::Close(CloseCode::Replaced.into())
     }
 
@@ -116,13 +116,13 @@ impl Connection {
     }
 
     /// Answers a renewal that is being verified, because its session leaves this connection.
-    pub(super) fn give_up_renewal(&mut self, now: Instant) {
+    pub(super) fn give_up_renewal(&mut self, now: Instant, router: &Router) {
         if self.session().is_some_and(|session| session.is_resumable())
             && let Some(verifying) = self.verifying.take()
             && let Verifying::Renew(renewing) = *verifying
         {
             let words = "the connection ended before the new proof was verified; the proof of the next Register counts";
-            self.refuse_renewal(now, &renewing, &Refusal::new(ErrorCode::UpstreamUnavailable, words));
+            self.refuse_renewal(now, &renewing, &Refusal::new(ErrorCode::UpstreamUnavailable, words), router);
         }
     }
 
@@ -132,6 +132,41 @@ impl Connection {
             let pause = Pause::Replay(Arc::clone(session));
             self.begin_pause(now, pause, now + self.limits.slow_consumer);
         }
+    }
+
+    /// Takes up to `most` frames of a resumable session. They are kept until they are acknowledged. Returns when its proof
+    /// ends, if a reload has set an end to it.
+    pub(super) fn take_resumable(
+        &self,
+        now: Instant,
+        (session, attachment): (&Arc<Session>, u64),
+        most: usize,
+        router: &Router,
+        frames: &mut Vec<Frame>,
+    ) -> Option<Instant> {
+        let mut proof_end = None;
+        let (taker, room) = (session.outbox().taker(attachment), frames.len().saturating_add(most));
+        loop {
+            let Some(taken) = taker.take(now, room - frames.len(), frames) else { break };
+            proof_end = proof_end.or(taken.proof_end);
+            if taken.lagging.is_some() || taken.dropped > 0 {
+                self.count_notices(taken.lagging.is_some(), taken.dropped);
+            }
+            if !taken.replay_waits {
+                break;
+            }
+            // Until the frames of the replay are kept, no other connection may take.
+            let Some(_line) = session.hold_line(attachment) else { break };
+            let Some(mut replay) = taker.take_replay() else { break };
+            let at = frames.len();
+            let is_exhausted = router.pull(&mut replay, room - at, frames);
+            taker.put_pulled(now, frames.get(at..).unwrap_or_default(), (!is_exhausted).then_some(replay));
+            if !is_exhausted {
+                break;
+            }
+        }
+        session.release_presence(now);
+        proof_end
     }
 
     /// What the session has used of its rates, with the message that is being handled.
@@ -148,35 +183,4 @@ impl Connection {
             rate.go_on(bytes);
         }
     }
-}
-
-/// Takes up to `most` frames of a resumable session. They are kept until they are acknowledged. Returns when its proof
-/// ends, if a reload has set an end to it.
-pub(super) fn take_resumable(
-    now: Instant,
-    (session, attachment): (&Arc<Session>, u64),
-    most: usize,
-    router: &Router,
-    frames: &mut Vec<Frame>,
-) -> Option<Instant> {
-    let mut proof_end = None;
-    let (taker, room) = (session.outbox().taker(attachment), frames.len().saturating_add(most));
-    loop {
-        let taken = taker.take(now, room - frames.len(), frames);
-        proof_end = proof_end.or(taken.proof_end);
-        if !taken.replay_waits {
-            break;
-        }
-        // Until the frames of the replay are kept, no other connection may take.
-        let Some(_line) = session.hold_line(attachment) else { break };
-        let Some(mut replay) = taker.take_replay() else { break };
-        let at = frames.len();
-        let is_exhausted = router.pull(&mut replay, room - at, frames);
-        taker.put_pulled(now, frames.get(at..).unwrap_or_default(), (!is_exhausted).then_some(replay));
-        if !is_exhausted {
-            break;
-        }
-    }
-    session.release_presence(now);
-    proof_end
 }

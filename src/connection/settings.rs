@@ -1,5 +1,6 @@
 //! [`Settings`]: what all connections of a broker share.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -13,6 +14,7 @@ use crate::audit::Audit;
 use crate::config::Limits;
 use crate::router::{Outbox, OutboxLimits};
 use crate::telemetry::LogLimit;
+use crate::telemetry::metrics::Metrics;
 use crate::websocket::FrameMemory;
 
 /// What all connections of a broker share.
@@ -24,6 +26,8 @@ pub struct Settings {
     pub(super) audit: Option<Arc<Audit>>,
     /// The memory of all outboxes.
     memory: Arc<FrameMemory>,
+    /// Where connections are counted.
+    pub(super) metrics: Arc<Metrics>,
     /// Limits the log lines that an application can cause.
     pub(super) log_limit: LogLimit<Cause>,
     /// Returns the time of day at a moment of the monotonic clock.
@@ -40,6 +44,7 @@ impl Settings {
             audit: None,
             memory: FrameMemory::new(limits.outbound_total_bytes),
             log_limit: LogLimit::default(),
+            metrics: Arc::default(),
             time_of_day: Box::new(driver::time_of_day),
             limits: RwLock::new(Arc::new(limits)),
         }
@@ -51,9 +56,20 @@ impl Settings {
         Self { audit: Some(audit), ..self }
     }
 
+    /// Counts here.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
     /// The limits in force.
     pub fn limits(&self) -> Arc<Limits> {
         Arc::clone(&self.limits.read())
+    }
+
+    /// Counts a token that proved nobody. Returns whether its address has reached `limits.failed_registrations` already.
+    pub fn failed_login(&self, now: Instant, address: IpAddr) -> bool {
+        self.failed_logins.fail(now, address)
     }
 
     /// Puts other limits in force. Connections take them over when the router's number of reloads has risen.

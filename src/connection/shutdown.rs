@@ -48,11 +48,23 @@ impl Default for Shutdown {
     }
 }
 
+/// The time between the returns of two of this many sessions.
+fn step(sessions: usize) -> Duration {
+    let sessions = u32::try_from(sessions).unwrap_or(u32::MAX).max(1);
+    SPREAD_EACH.saturating_mul(sessions).clamp(SPREAD_MIN, SPREAD_MAX) / sessions
+}
+
+/// When each of this many sessions should return, if they are closed at one time.
+#[must_use]
+pub fn spread(sessions: usize) -> Vec<Duration> {
+    let step = step(sessions);
+    (0..sessions).map(|place| step.saturating_mul(u32::try_from(place).unwrap_or(u32::MAX)).min(SPREAD_MAX)).collect()
+}
+
 impl Shutdown {
     /// Begins the drain of this many sessions.
     pub fn drain(&self, sessions: usize) {
-        let sessions = u32::try_from(sessions).unwrap_or(u32::MAX).max(1);
-        let step = SPREAD_EACH.saturating_mul(sessions).clamp(SPREAD_MIN, SPREAD_MAX) / sessions;
+        let step = step(sessions);
         self.step_us.store(u64::try_from(step.as_micros()).unwrap_or(u64::MAX), Ordering::SeqCst);
         self.enter(Stage::Draining);
     }
@@ -162,6 +174,8 @@ mod tests {
             let times: Vec<Duration> = (0..sessions).map(|_| shutdown.reconnect_after()).collect();
             assert!(times.is_sorted() && times[0].is_zero(), "{sessions} sessions");
             assert_eq!(times[sessions - 1].as_millis(), last, "{sessions} sessions");
+            let alike = spread(sessions).iter().zip(&times).all(|(one, other)| one.abs_diff(*other) < SPREAD_MIN);
+            assert!(alike, "{sessions} sessions");
         }
     }
 }

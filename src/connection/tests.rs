@@ -10,7 +10,7 @@ use super::*;
 use crate::auth::{Open, Permissions, Principal, Proved, Review, Verification, Verifier};
 use crate::config::{Channel, Config, Limits, LogBounds};
 use crate::connection::command::Registering;
-use crate::router::{Ids, Policy, Registration, Reviewed};
+use crate::router::{Ids, Outbox, OutboxLimits, Policy, Registration, Reviewed};
 
 /// A connection that is registered, and that takes nothing from now on.
 fn registered(limits: Limits) -> (Instant, Connection, Router) {
@@ -227,6 +227,12 @@ fn a_peer_that_takes_nothing_is_closed_as_a_slow_consumer() {
     check_close(effect, CloseCode::SlowConsumer, "slow consumer: nothing was taken for too long");
     assert!(taken(after(9_500), &mut connection, &router).is_empty(), "what waited is dropped");
 
+    // A peer that has taken something in time is not closed later.
+    let (now, mut connection, router) = registered(Limits::default());
+    assert!(connection.handle(now, Input::Blocked, &router).is_none());
+    assert!(connection.handle(now + Duration::from_secs(1), Input::Taken, &router).is_none());
+    assert!(connection.handle(now + Duration::from_secs(6), Input::Timeout, &router).is_none());
+
     let (now, mut connection, router) = registered(Limits::default());
     let effect = connection.handle(now, Input::Ended(End::Overflowed), &router);
     check_close(effect, CloseCode::SlowConsumer, "slow consumer: the outbound queue overflowed");
@@ -290,5 +296,75 @@ fn a_rate_that_a_reload_lifts_keeps_nobody_waiting() {
         router.review(now, &Open);
         connection.handle(now, Input::Timeout, &router);
         assert!(connection.reads());
+    }
+}
+
+/// A session of alice that receives everything of the channel Phone in a short queue.
+fn receiver(now: Instant, router: &Router, source: &str) -> Arc<Session> {
+    let outbox = Outbox::new(OutboxLimits { messages: 4, bytes: 1 << 20, refuses: false });
+    let source = source.to_owned();
+    let registration = Registration { source, identity: alice(), echo: false, address: None, outbox, will: None };
+    let session = router.attach(now, registration).unwrap();
+    let everything = Subscribe::new("Phone/*/*".parse().unwrap(), Role::Subscriber);
+    router.subscribe(now, &session, &everything, |_| None).unwrap();
+    session
+}
+
+#[test]
+fn a_publisher_waits_for_each_receiver_as_long_as_that_one_may_hold_it() {
+    let (now, mut connection, router) = registered(Limits { heartbeat: Duration::from_hours(1), ..Limits::default() });
+    let [first, _second] = ["first", "second"].map(|source| receiver(now, &router, source));
+    // The first one has used 900 ms of its second.
+    let earlier = now;
+    let now = now + Duration::from_millis(900);
+    first.outbox().begin_wait(earlier);
+    let text = r#"{"channel":"Phone","topic":"Call","subtopic":"Ringing"}"#;
+    for _ in 0..3 {
+        connection.handle(now, Input::Text(text), &router);
+    }
+    for (millis, next) in [(100, Some(250)), (250, None)] {
+        let at = now + Duration::from_millis(millis);
+        assert_eq!((connection.reads(), connection.deadline()), (false, Some(at)));
+        assert!(connection.handle(at, Input::Timeout, &router).is_none());
+        assert_eq!(connection.reads(), next.is_none(), "after {millis} ms");
+    }
+}
+
+#[test]
+fn a_session_whose_proof_was_removed_cannot_renew_it() {
+    let (now, mut connection, router) = registered(Limits::default());
+    router.review(now, &Without("phone"));
+    let renew = r#"{"channel":"Broker","topic":"Application","subtopic":"Renew","id":"n","data":{"token":"next"}}"#;
+    assert!(connection.handle(now, Input::Text(renew), &router).is_none());
+    assert!(connection.take_secret_read(), "the token is wiped");
+    assert!(connection.session().is_some_and(|session| session.is_revoked()));
+}
+
+#[test]
+fn a_message_that_is_acknowledged_leaves_the_memory() {
+    let settings = Arc::new(Settings::new(Limits::default()));
+    let router =
+        Router::new(start(), SystemTime::UNIX_EPOCH, Policy::new(&Config::default()), Ids::seeded(1), Vec::new());
+    let now = start();
+    let mut connection = Connection::new(now, Ipv4Addr::LOCALHOST.into(), Arc::clone(&settings), 1);
+    let say = |connection: &mut Connection, topic: &str, subtopic: &str, data: &str| {
+        let text = format!(
+            r#"{{"channel":"Broker","topic":"{topic}","subtopic":"{subtopic}","source":"phone","data":{data}}}"#
+        );
+        connection.handle(now, Input::Text(&text), &router)
+    };
+    say(&mut connection, "Application", "Register", r#"{"resume":true}"#);
+    connection.handle(now, Input::Verified(Ok(alice())), &router);
+    taken(now, &mut connection, &router);
+    assert_eq!(settings.memory().bytes(), 0);
+    for _ in 0..3 {
+        say(&mut connection, "Connection", "Ping", "{}");
+    }
+    assert_eq!(taken(now, &mut connection, &router).len(), 3);
+    let of_three = settings.memory().bytes();
+    assert!(of_three > 0, "they are kept until they are acknowledged");
+    for (received, left) in [(1, 2), (3, 0)] {
+        say(&mut connection, "Connection", "Acknowledge", &format!(r#"{{"received":{received}}}"#));
+        assert_eq!(settings.memory().bytes(), of_three / 3 * left, "after {received} messages");
     }
 }

@@ -13,6 +13,7 @@ use wire::{DecodeLimits, Envelope, decode, notice};
 
 use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
+use crate::router::ended::SubscriptionEnd;
 use crate::router::index::Subscription;
 use crate::router::outbox::{Kind, OnFull};
 use crate::router::policy::Earlier;
@@ -125,6 +126,7 @@ impl Router {
                 }
             }
         }
+        holds.note_ended(self.date(now), &ended, SubscriptionEnd::Changed(reason));
         tell(now, session, &ended, &narrowed, reason);
         let handles = |it: &&Arc<Subscription>| self.gains_protected(&Interest::of(it, &permissions), &before, earlier);
         let protected: Vec<_> = holds.subscriptions.iter().filter(handles).cloned().collect();
@@ -133,6 +135,7 @@ impl Router {
             self.note_protected_handler(now, session, &subscription.pattern);
         }
         for subscription in &ended {
+            self.note_unsubscribed(now, subscription, Some(reason));
             self.unlist(now, subscription);
         }
         self.take_back(now, session, &dropped);

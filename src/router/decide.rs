@@ -14,6 +14,7 @@ use crate::router::request::candidates::Candidates;
 use crate::router::request::words;
 use crate::router::session::Session;
 use crate::router::{RequestId, Router, Scope, access};
+use crate::telemetry::metrics::ChannelPlace;
 
 /// What an envelope is and who would get it.
 pub struct Decision<'e> {
@@ -21,11 +22,20 @@ pub struct Decision<'e> {
     pub(super) verdict: Verdict<'e>,
 }
 
+impl Decision<'_> {
+    /// Returns whether the envelope is a request that a handler answers, and not a command.
+    pub fn expects_answer(&self) -> bool {
+        matches!(&self.verdict, Verdict::Request { candidates, .. } if candidates.answer())
+    }
+}
+
 /// What follows from a triple and the configuration, looked up once for each envelope.
 #[expect(clippy::struct_excessive_bools, reason = "independent keys of a channel")]
 pub(super) struct Facts<'e> {
     /// The triple as the index compares it: folded where its channel folds.
     pub(super) canonical: Triple<'e>,
+    /// Where messages of the channel are counted.
+    pub(super) place: ChannelPlace,
     /// The channel compares its topics and subtopics without regard to case.
     pub(super) folded: bool,
     /// The channel is shared by all users.
@@ -107,7 +117,7 @@ impl Router {
         let sent = self.sent(envelope, &candidates, facts);
         if let Some(rights) = sender.rights() {
             let checked = self.check_right(&rights, envelope, &candidates, facts, sent);
-            checked.map_err(|(refusal, is_request)| (refusal, Some(is_request)))?;
+            checked.map_err(|lacking| (lacking.refusal, Some(lacking.is_request)))?;
         }
         if facts.protected && !sender.may_request(envelope.triple()) {
             return Err((access::may_not_request(), Some(true)));

@@ -7,47 +7,14 @@ use std::time::Instant;
 use wire::{Envelope, Refusal};
 
 use crate::router::decide::{Decision, Facts, Verdict};
+use crate::router::observe::Expected;
 use crate::router::request::pending::Pending;
 use crate::router::session::Session;
 use crate::router::{Denied, Logged, Refused, Routed, Router};
+use crate::telemetry::metrics::RequestOutcome;
 
 /// How many of a handler's open requests an event is compared with.
 const GIVEN_LOOKED_AT: usize = 16;
-
-/// What the log says of a message at `trace`: what it is, from whom, on what, how large, to how many. Never its payload.
-pub(super) struct Traced {
-    kind: &'static str,
-    /// How many sessions get it if it is accepted, unless a receipt says so.
-    receivers: usize,
-    /// Whether its size may be logged. A reply, and whatever was refused, may answer a request on a protected triple; its
-    /// size would tell the length of a password.
-    sized: bool,
-}
-
-impl Traced {
-    const REPLY: Self = Self { kind: "reply", receivers: 1, sized: false };
-    const REFUSED: Self = Self { kind: "refused", receivers: 0, sized: false };
-    pub(super) const EVENT: Self = Self { kind: "event", receivers: 0, sized: true };
-
-    /// Writes the line.
-    #[cold]
-    pub(super) fn log(&self, sender: &Session, envelope: &Envelope<'_>, outcome: Result<&Routed, &Refusal>) {
-        let receivers = match outcome {
-            Ok(routed) => routed.receipt.as_ref().map_or(self.receivers, |receipt| receipt.receivers),
-            Err(_) => 0,
-        };
-        tracing::trace!(
-            kind = self.kind,
-            triple = %envelope.triple(),
-            source = &*sender.source,
-            user = sender.user().or(envelope.user()),
-            bytes = self.sized.then(|| envelope.text().len()),
-            receivers,
-            code = outcome.err().map(|refusal| refusal.code.as_str()),
-            "a message"
-        );
-    }
-}
 
 impl Router {
     /// Routes an envelope of a registered session: decides, then delivers.
@@ -70,22 +37,22 @@ impl Router {
         decision: Decision<'_>,
     ) -> Result<Routed, Denied> {
         let Decision { facts, verdict } = decision;
-        let (outcome, is_request, traced) = match verdict {
-            Verdict::Reply => (self.reply(now, sender, envelope), false, Traced::REPLY),
-            Verdict::Turn(request) => (Ok(self.reply_in_turn(now, sender, request, envelope)), false, Traced::REPLY),
+        let expected = Expected::of(&verdict, envelope);
+        let (outcome, is_request) = match verdict {
+            Verdict::Reply => (self.reply(now, sender, envelope), false),
+            Verdict::Turn(request) => (Ok(self.reply_in_turn(now, sender, request, envelope)), false),
             Verdict::Request { scope, candidates } => {
-                let receivers = if envelope.gather() { candidates.len() } else { 1 };
-                let traced = Traced { kind: "request", receivers, sized: !facts.protected };
-                (self.request(now, sender, envelope, scope, candidates, &facts), true, traced)
+                (self.request(now, sender, envelope, scope, candidates, &facts), true)
             }
             Verdict::Event { scope, matches } => {
                 self.note_nameless_reply(now, sender, &facts);
-                (self.publish(now, sender, envelope, scope, &matches, &facts), false, Traced::EVENT)
+                (self.publish(now, sender, envelope, scope, &matches, &facts), false)
             }
-            Verdict::Refused { refusal, is_request } => (Err(refusal), is_request, Traced::REFUSED),
+            Verdict::Refused { refusal, is_request } => (Err(refusal), is_request),
         };
-        if tracing::enabled!(tracing::Level::TRACE) {
-            traced.log(sender, envelope, outcome.as_ref());
+        // An event that waits for its commit is observed then.
+        if !outcome.as_ref().is_ok_and(|routed| routed.ticket.is_some()) {
+            self.observe(now, sender, envelope, &facts, (expected, outcome.as_ref()));
         }
         match outcome {
             Ok(mut routed) => {
@@ -93,6 +60,9 @@ impl Router {
                 Ok(routed)
             }
             Err(refusal) => {
+                if is_request {
+                    self.metrics.requests.count(RequestOutcome::of(refusal.code));
+                }
                 let refusal = if is_request { self.hinted(now, sender, envelope, &facts, refusal) } else { refusal };
                 self.tell_denied(sender, envelope, &refusal, is_request);
                 Err(Denied { refusal, is_request })

@@ -9,6 +9,7 @@ use crate::router::Router;
 use crate::router::outbox::End;
 use crate::router::presence::Change;
 use crate::router::session::{Role, Session};
+use crate::telemetry::metrics::RequestOutcome;
 
 /// Why a session ends, or why its connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,9 @@ pub enum Ending {
 
 /// The status code with which a peer says that it has done what it wanted (RFC 6455, section 7.4.1).
 const NORMAL: u16 = 1000;
+
+/// The status code of a connection that ended without a Close frame.
+const ABNORMAL: u16 = 1006;
 
 impl Ending {
     /// Returns whether this leaves a resumable session away. Everything else ends it.
@@ -87,6 +91,18 @@ impl Ending {
         }
     }
 
+    /// The code with which its connection was closed, if that ended the session.
+    pub(super) fn code(self) -> Option<u16> {
+        match self {
+            Self::ByPeer(code) => code,
+            Self::Closed(code) => Some(code.code()),
+            Self::Stalled => Some(CloseCode::SlowConsumer.code()),
+            Self::Revoked | Self::ProofEnded => Some(CloseCode::Unauthenticated.code()),
+            Self::Lost => Some(ABNORMAL),
+            Self::Unregistered | Self::GraceOver | Self::OverflowedAway | Self::Displaced | Self::NotResumed => None,
+        }
+    }
+
     /// Why, for the log.
     pub(super) fn words(self) -> &'static str {
         match self {
@@ -115,6 +131,7 @@ impl Router {
     /// what it was given fails.
     pub(super) fn end_session(&self, now: Instant, session: &Arc<Session>, ending: Ending) {
         tracing::debug!(source = session.source(), session = %session.id, ending = ending.words(), "a session ends");
+        self.note_closed(now, session, ending);
         self.forget_tokens(session);
         let (subscriptions, will, given, asked) = {
             let mut holds = session.holds.lock();
@@ -131,7 +148,11 @@ impl Router {
         if let Some(will) = will.filter(|_| ending.publishes_will()) {
             self.publish_will(now, session, &will);
         }
-        if session.role != Role::Adapter {
+        if session.is_call() {
+            self.calls.remove(session);
+        } else if session.role != Role::Adapter {
+            let most = self.policy.limits().ended_sessions;
+            self.ended.insert(self.date(now), session, ending, most);
             self.presence.leave(session);
             self.tell_presence(now, session, Change::Left);
         }
@@ -145,7 +166,9 @@ impl Router {
             if let Some(gather) = &pending.gather {
                 gather.cancel();
             }
-            self.withdraw(now, &pending, "the requester left");
+            if self.withdraw(now, &pending, "the requester left") {
+                self.metrics.requests.count(RequestOutcome::Cancelled);
+            }
         }
         debug_assert!(session.holds.lock().is_idle(), "a session that has gone holds no request");
         debug_assert_eq!((session.busy(), session.turns.len(), session.turns.waiting()), (0, 0, 0));

@@ -1,118 +1,27 @@
 //! Rule 4: an event goes to every matching subscriber once, however many of its patterns match.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
-use wire::{Envelope, ErrorCode, Field, Refusal, Splice, check_name};
+use wire::{Envelope, ErrorCode, Refusal, check_name};
 
 use crate::router::commit::To;
 use crate::router::decide::Facts;
-use crate::router::deliver::Traced;
-use crate::router::history::{Position, Published};
-use crate::router::index::receivers::Receivers;
-use crate::router::index::{Audience, Matches, Subscription};
-use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
+use crate::router::fan_out::Delivered;
+use crate::router::forms::Forms;
+use crate::router::history::Kept;
+use crate::router::index::{Audience, Matches};
+use crate::router::observe::Expected;
 use crate::router::session::{Role, Session};
 use crate::router::{Receipt, Routed, Router, Scope};
-use crate::websocket::Frame;
 
-/// An event's two forms, without `user` and with it. Each is spliced once, when the first receiver needs it.
-pub(super) struct Forms<'e> {
-    pub(super) envelope: &'e Envelope<'e>,
-    source: &'e str,
-    pub(super) scope: Scope<'e>,
+/// An event that was published.
+pub(super) struct Published {
+    pub(super) delivered: Delivered,
+    /// A pattern of the sender's own scope names exactly its triple.
+    pub(super) exact: bool,
     /// Its place in a log, if its channel has history.
-    position: Option<&'e Position>,
-    plain: Option<Frame>,
-    attributed: Option<Frame>,
-}
-
-impl<'e> Forms<'e> {
-    pub(super) fn new(envelope: &'e Envelope<'e>, source: &'e str, scope: Scope<'e>) -> Self {
-        Self { envelope, source, scope, position: None, plain: None, attributed: None }
-    }
-
-    /// The forms of an event that is in a log.
-    pub(super) fn at(self, position: &'e Position) -> Self {
-        Self { position: Some(position), ..self }
-    }
-
-    fn splice(&self) -> Splice<'_> {
-        let splice = Splice::new(self.envelope).cut(Field::User);
-        let splice = if self.envelope.source().is_none() { splice.string("source", self.source) } else { splice };
-        match self.position {
-            None => splice,
-            Some(Position { offset, epoch }) => splice.number("offset", *offset).string("epoch", epoch),
-        }
-    }
-
-    /// The form for a receiver. On a shared channel everyone sees the user, elsewhere services and observers do.
-    fn for_receiver(&mut self, subscription: &Subscription) -> Frame {
-        match self.scope {
-            Scope::User(user) if subscription.sees_user() => self.attributed(user),
-            Scope::User(_) | Scope::Shared(None) => self.plain(),
-            Scope::Shared(Some(user)) => self.attributed(user),
-        }
-    }
-
-    fn plain(&mut self) -> Frame {
-        if let Some(frame) = &self.plain {
-            return frame.clone();
-        }
-        let frame = Frame::from(self.splice());
-        self.plain = Some(frame.clone());
-        frame
-    }
-
-    fn attributed(&mut self, user: &str) -> Frame {
-        if let Some(frame) = &self.attributed {
-            return frame.clone();
-        }
-        let frame = Frame::from(self.splice().string("user", user));
-        self.attributed = Some(frame.clone());
-        frame
-    }
-
-    /// The text of what is kept, without mark and place.
-    pub(super) fn stored(&self) -> String {
-        Frame::from(
-            self.with_sender(Self { position: None, ..Self::new(self.envelope, self.source, self.scope) }.splice()),
-        )
-        .text()
-        .to_owned()
-    }
-
-    /// The form that is kept as a retained value.
-    pub(super) fn retained(&self) -> Frame {
-        self.kept("retained")
-    }
-
-    /// The form that is kept in a log.
-    pub(super) fn replayed(&self) -> Frame {
-        self.kept("replayed")
-    }
-
-    /// The form that is kept, with a mark. On a user-scoped channel `user` is spliced in when it is sent again.
-    fn kept(&self, mark: &'static str) -> Frame {
-        self.with_sender(self.splice()).flag(mark).into()
-    }
-
-    /// On a shared channel, the user belongs to what is kept.
-    fn with_sender<'s>(&'s self, splice: Splice<'s>) -> Splice<'s> {
-        match self.scope {
-            Scope::Shared(Some(user)) => splice.string("user", user),
-            Scope::User(_) | Scope::Shared(None) => splice,
-        }
-    }
-}
-
-impl Subscription {
-    /// Whether its session sees the user of an event on a user-scoped channel: services, and observers of others.
-    pub(super) fn sees_user(&self) -> bool {
-        self.observes.is_some() || self.session.user().is_none()
-    }
+    pub(super) kept: Option<Box<Kept>>,
 }
 
 impl Router {
@@ -145,41 +54,40 @@ impl Router {
         facts: &Facts<'_>,
     ) -> Result<Routed, Refusal> {
         let logged = if facts.history { self.publish_logged(now, sender, envelope, scope, facts)? } else { None };
-        let (delivery, exact, kept) = match logged {
-            Some(Published { delivery, exact, kept }) => (delivery, exact, Some(kept)),
+        let published = match logged {
+            Some(published) => published,
+            None if envelope.retain() => self.publish_retained(now, sender, envelope, scope, facts)?,
             None => {
-                let (delivery, exact) = self.publish_unlogged(now, sender, envelope, scope, matches, facts)?;
-                (delivery, exact, None)
+                let mut forms = Forms::new(envelope, &sender.source, scope);
+                let delivered = self.give_to_all(now, sender, matches, &mut forms, facts);
+                Published { delivered, exact: matches.exact, kept: None }
             }
         };
-        let Delivery { receivers, pressed, .. } = delivery;
+        let Published { delivered: Delivered { receivers, deliveries, pressed }, exact, kept } = published;
         let hint = match envelope.id() {
-            Some(_) if !exact => self.hint(now, sender, envelope, scope, receivers),
+            id if !exact && (id.is_some() || sender.is_call()) => self.hint(now, sender, envelope, scope, receivers),
             _ => None,
         };
-        Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), pressed, ..Routed::default() })
+        Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), pressed, deliveries, ..Routed::default() })
     }
 
-    /// Publishes an event on a channel without history. Returns, too, whether a pattern of the sender's own scope names
-    /// exactly its triple.
-    fn publish_unlogged(
+    /// Publishes an event on a channel without history, and keeps it as the last value.
+    #[cold]
+    fn publish_retained(
         &self,
         now: Instant,
         sender: &Arc<Session>,
         envelope: &Envelope<'_>,
         scope: Scope<'_>,
-        matches: &Matches,
         facts: &Facts<'_>,
-    ) -> Result<(Delivery, bool), Refusal> {
+    ) -> Result<Published, Refusal> {
         let mut forms = Forms::new(envelope, &sender.source, scope);
-        if !envelope.retain() {
-            return Ok((self.give_to_all(now, sender, matches, &mut forms, facts), matches.exact));
-        }
         // Held over the pushes: the value that is kept at last is the one that is delivered last.
         let _order = self.retained.order(&facts.canonical);
         let (frame, look_up) = ((forms.retained(), None), || self.subscribers(facts, scope));
-        let matches = self.retained.keep(&self.policy, sender, envelope, scope, facts, frame, look_up)?;
-        Ok((self.give_to_all(now, sender, &matches, &mut forms, facts), matches.exact))
+        let matches = self.retained.keep(now, &self.policy, sender, envelope, scope, facts, frame, look_up)?;
+        let delivered = self.give_to_all(now, sender, &matches, &mut forms, facts);
+        Ok(Published { delivered, exact: matches.exact, kept: None })
     }
 
     /// Publishes what an adapter received from outside: for `user`, or for every user there is and the services. It is an
@@ -228,8 +136,8 @@ impl Router {
             true => self.publish_logged(now, adapter, envelope, scope, facts)?,
             false => None,
         };
-        let (delivery, kept) = match logged {
-            Some(Published { delivery, kept, .. }) => (delivery, Some(kept)),
+        let (delivered, kept) = match logged {
+            Some(Published { delivered, kept, .. }) => (delivered, kept),
             None if facts.history && is_for_all => {
                 (self.announce_to_logs(now, adapter, envelope, facts, committed), None)
             }
@@ -239,75 +147,11 @@ impl Router {
                 (self.give_to_all(now, adapter, &matches, &mut forms, facts), None)
             }
         };
-        let Delivery { receivers, pressed, .. } = delivery;
-        let routed = Routed { receipt: Some(Receipt { receivers, hint: None, kept }), pressed, ..Routed::default() };
-        if tracing::enabled!(tracing::Level::TRACE) {
-            Traced::EVENT.log(adapter, envelope, Ok(&routed));
-        }
+        let Delivered { receivers, deliveries, pressed } = delivered;
+        let receipt = Some(Receipt { receivers, hint: None, kept });
+        let routed = Routed { receipt, pressed, deliveries, ..Routed::default() };
+        self.observe(now, adapter, envelope, facts, (Expected::EVENT, Ok(&routed)));
         Ok(routed)
-    }
-
-    /// Pushes an event to every receiver of some lists, once to each.
-    pub(super) fn give_to_all(
-        &self,
-        now: Instant,
-        sender: &Arc<Session>,
-        matches: &Matches,
-        forms: &mut Forms<'_>,
-        facts: &Facts<'_>,
-    ) -> Delivery {
-        // On a channel that folds, patterns that differ in letter case only are one key.
-        let twice = matches.len() > 1 || facts.folded || matches.iter().any(Receivers::has_special);
-        let mut delivery = Delivery::new(now, facts.on_full, twice);
-        self.give_to_each(sender, matches, forms, &mut delivery);
-        delivery
-    }
-
-    /// Pushes an event to every receiver of some lists that does not have it yet.
-    pub(super) fn give_to_each(
-        &self,
-        sender: &Arc<Session>,
-        matches: &Matches,
-        forms: &mut Forms<'_>,
-        delivery: &mut Delivery,
-    ) {
-        let envelope = forms.envelope;
-        let mut grouped = Vec::new();
-        matches.iter().for_each(|receivers| {
-            receivers.iter().for_each(|subscription| {
-                let session = &subscription.session;
-                let is_sender = Arc::ptr_eq(session, sender) && !sender.echoes();
-                if is_sender || envelope.target().is_some_and(|target| target != &*session.source) {
-                    return;
-                }
-                if subscription.group.is_some() {
-                    grouped.push(subscription);
-                    return;
-                }
-                delivery.push(subscription, forms);
-            });
-        });
-        if !grouped.is_empty() {
-            self.give_to_groups(grouped, delivery, forms);
-        }
-    }
-
-    /// Pushes an event to one member of each group.
-    fn give_to_groups(&self, mut grouped: Vec<&Arc<Subscription>>, delivery: &mut Delivery, forms: &mut Forms<'_>) {
-        grouped.sort_by(|one, other| group_of(one).cmp(&group_of(other)));
-        for members in grouped.chunk_by_mut(|one, other| group_of(one) == group_of(other)) {
-            // A session that has a connection, then the one whose queue is shortest, then the one longest unserved; the next one if that one is ending, or
-            // may not receive the event.
-            if members.len() > 1 {
-                members.sort_by_cached_key(|it| {
-                    let session = &it.session;
-                    (session.is_away(), session.outbox().depth().messages, session.served(), it.serial)
-                });
-            }
-            if let Some(chosen) = members.iter().find(|it| delivery.push(it, forms)) {
-                chosen.session.serve(self.ids.stamp());
-            }
-        }
     }
 
     /// The lists of subscriptions that an event reaches.
@@ -337,92 +181,4 @@ impl Router {
         }
         matches
     }
-}
-
-/// One event on its way to its receivers.
-pub(super) struct Delivery {
-    now: Instant,
-    on_full: OnFull,
-    /// The sessions that have it already, and with `false` those whose queue does not take it. Kept only if a session may be
-    /// in the lists twice.
-    seen: Option<HashMap<u64, bool, foldhash::fast::RandomState>>,
-    /// The receivers that the sender may know of.
-    pub(super) receivers: usize,
-    pressed: Vec<Arc<Session>>,
-}
-
-impl Delivery {
-    /// The delivery of an event that was delivered before, to this number of receivers.
-    pub(super) fn before(now: Instant, receivers: usize) -> Self {
-        Self { receivers, ..Self::new(now, OnFull::Close, false) }
-    }
-
-    pub(super) fn new(now: Instant, on_full: OnFull, twice: bool) -> Self {
-        Self { now, on_full, seen: twice.then(HashMap::default), receivers: 0, pressed: Vec::new() }
-    }
-
-    /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending, or may
-    /// not receive it by this subscription.
-    fn push(&mut self, subscription: &Subscription, forms: &mut Forms<'_>) -> bool {
-        let session = &subscription.session;
-        if let Some(seen) = &mut self.seen {
-            match seen.entry(session.number) {
-                Entry::Occupied(seen) => return *seen.get(),
-                Entry::Vacant(new) => new.insert(true),
-            };
-        }
-        let pushed = match subscription.is_checked() {
-            false => session.outbox().push_event(self.now, forms.for_receiver(subscription), self.on_full),
-            true => Err(PushError::Unchecked),
-        };
-        let pressure = match pushed {
-            Ok(pressure) => pressure,
-            Err(PushError::Unchecked) => match self.push_checked(subscription, forms) {
-                Ok(pressure) => pressure,
-                Err(error) => return self.not_pushed(session, error),
-            },
-            Err(error) => return self.not_pushed(session, error),
-        };
-        self.receivers += usize::from(is_counted(subscription, forms.scope));
-        if pressure == Pressure::Over {
-            self.pressed.push(Arc::clone(session));
-        }
-        true
-    }
-
-    /// Notes that a session has not got the event. Another subscription may allow what this one does not, but no
-    /// subscription makes room in the queue.
-    #[cold]
-    fn not_pushed(&mut self, session: &Session, error: PushError) -> bool {
-        if let Some(seen) = &mut self.seen {
-            match error {
-                PushError::Closed | PushError::Full => seen.insert(session.number, false),
-                PushError::Forbidden | PushError::Unchecked => seen.remove(&session.number),
-            };
-        }
-        false
-    }
-
-    /// Pushes the event if the permissions of the session allow it. Apart, because most sessions do without it.
-    #[inline(never)]
-    fn push_checked(&self, subscription: &Subscription, forms: &mut Forms<'_>) -> Result<Pressure, PushError> {
-        let content = (forms.for_receiver(subscription), Kind::Event);
-        let may = || subscription.may_receive(forms.envelope.triple(), forms.scope);
-        subscription.session.push_if(self.now, content, self.on_full, may)
-    }
-}
-
-/// The group of a subscription. Its members are sessions of one user, or services.
-fn group_of(subscription: &Subscription) -> (Option<&str>, Option<&str>) {
-    (subscription.group.as_deref(), subscription.session.user())
-}
-
-/// Whether a receiver is of the sender's own scope, or a service. Observers are not counted, so that nobody learns from a
-/// receipt that somebody watches.
-fn is_counted(subscription: &Subscription, scope: Scope<'_>) -> bool {
-    subscription.observes.is_none()
-        || match scope {
-            Scope::User(user) => subscription.session.user().is_none_or(|own| own == user),
-            Scope::Shared(_) => true,
-        }
 }

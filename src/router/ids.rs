@@ -47,6 +47,7 @@ const EPOCH_LEN: usize = 16;
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 /// The text of an id, without an allocation.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct IdText([u8; TEXT_LEN]);
 
 impl IdText {
@@ -78,6 +79,12 @@ impl IdText {
             };
             Some(number << 6 | u64::from(value))
         })
+    }
+}
+
+impl IdText {
+    pub(super) fn as_bytes(&self) -> &[u8; TEXT_LEN] {
+        &self.0
     }
 }
 

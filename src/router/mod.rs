@@ -19,7 +19,7 @@
 //!    the one that is delivered last.
 //! 5. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
 //!    of a reply.
-//! 6. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size`,
+//! 6. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size`, `Router::count_kept`,
 //!    `Router::end_longest_queue` and a sweep of what is kept take another lock while they hold the first; a session that
 //!    registers takes `Resumes::away`.
 //! 7. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
@@ -36,25 +36,43 @@
 //! 15. `Index::by_key`, a shard, then `Index::counts`.
 //! 16. `Outbox::state`. Held over the check whether its session may receive a frame. Tasks are woken after its release.
 //! 17. `Session::permissions`, `Session::proof`, `Session::address`, `HintAllowance::full_at`, `Hints::logged`, `Ids::random`,
-//!     `Commits::queue`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `Resumes::away`, `Resumes::by_id`, a shard, and those of `resume::kept`. No other lock is taken while one of them is held.
+//!     `Commits::queue`, `Forgotten::lost`, `DiskReads`, `PendingCommits::waiting`, `EndedSessions`, `Resumes::away`,
+//!     `Resumes::by_id`, a shard, those of `resume::kept`, `Calls`, `Call::state`. No other lock is taken while one of them is
+//!     held.
+//! 18. `Taps::list`, then `Queue::waiting` of one tap; and a ring of the flight recorder, which a worker takes only if nobody
+//!     has it, or for some microseconds. No other lock is taken while one of them is held.
 
 mod access;
+mod activity;
+mod call;
 mod change;
 mod commit;
 mod decide;
 mod deliver;
 mod disk;
 mod end;
+mod ended;
 mod event;
+pub mod explain;
+mod fan_out;
+mod forms;
 mod frames;
+mod gauges;
 mod hint;
 mod history;
 mod ids;
 mod index;
+mod lists;
+mod observe;
+mod operator;
 mod outbox;
 mod policy;
 mod presence;
 mod pressure;
+#[cfg(test)]
+mod races;
+mod recipients;
+mod recorded;
 mod replay;
 mod request;
 mod rescope;
@@ -63,9 +81,13 @@ mod retained;
 mod review;
 mod session;
 mod subscribe;
+mod sync;
+mod tap;
 mod wake;
 mod will;
 
+pub use activity::QueueSample;
+pub use call::{CallOutcome, Gathered};
 pub use change::Reason;
 pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
 pub use decide::Decision;
@@ -73,16 +95,25 @@ pub use disk::{DiskRead, ReadQueue};
 pub use end::Ending;
 pub use history::{Found, Kept, LookTicket, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
+pub use lists::{
+    ApplicationRow, ChannelHistory, ChannelRow, Filter, LogRow, QueueDepth, RequestRow, RequestState, RetainedItem,
+    RetainedRow, SessionRow, SessionSort, SessionState, SubscriptionItem, SubscriptionRow,
+};
+pub use operator::{CLOSED_BECAUSE_BYTES_MAX, Removal, Sessions};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken, Taker};
 pub use policy::{Limits, Policy};
 pub use presence::{Application, ApplicationState};
 pub use pressure::Allowance;
+pub use recorded::RefusedMessage;
 pub use replay::Replay;
 pub use request::door::{Data, Door, Given, Payload};
 pub use resume::{Allowances, HeldLine, Left, Registered, ResumeReason, ResumeTicket, Resumption, Wanted};
 pub use review::Reviewed;
 pub use session::{OWN_SOURCE, Registration, Session};
 pub use subscribe::{Listed, Subscribed};
+#[cfg(test)]
+pub(crate) use sync::race;
+pub use tap::{TAP_RATE_MAX, TAPS_MAX, Tap, TapFilter, TapOptions, TooManyTaps};
 pub use wake::{HeldWakes, WakeBatch};
 
 use std::net::IpAddr;
@@ -94,9 +125,13 @@ use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::recorder::{Recorder, What};
 use crate::websocket::Frame;
+use call::Calls;
 use commit::Commits;
 use disk::DiskReads;
+use ended::EndedSessions;
 use hint::Hints;
 use history::History;
 use index::Index;
@@ -106,6 +141,7 @@ use request::pending::Pending;
 use resume::Resumes;
 use retained::Retained;
 use session::Role;
+use tap::Taps;
 use wire::{ErrorCode, Refusal};
 use wire::{Pattern, Triple, notice};
 
@@ -125,17 +161,23 @@ pub struct Router {
     retained: Retained,
     history: History,
     presence: Presence,
+    calls: Calls,
     /// The queue of events that have to be on disk first, if there is one.
     commits: Option<Commits>,
     /// The queue of events that have to be read from the disk, if there is one.
     reads: Option<DiskReads>,
     resumes: Resumes,
+    /// The sessions that have ended, for [`Router::explain`].
+    ended: EndedSessions,
     declarations: Vec<Declaration>,
     off: Vec<SwitchedOff>,
     /// Limits the log lines that sessions can cause.
     log_limit: LogLimit<Logged>,
     /// The number of the last reload.
     reloads: AtomicU64,
+    recorder: Arc<Recorder>,
+    taps: Arc<Taps>,
+    metrics: Arc<Metrics>,
 }
 
 /// Something that a session could cause again and again, for which there is a limited number of lines a minute.
@@ -202,6 +244,8 @@ pub struct Routed {
     pub receipt: Option<Receipt>,
     /// Receivers whose queues are over half now: the sender should wait for them.
     pub pressed: Vec<Arc<Session>>,
+    /// In how many outbound queues it is, those of observers included.
+    pub deliveries: usize,
     /// Its triple, or that of the request that it answers, is protected: the sender's copy has to be wiped.
     pub secret: bool,
     /// It has to be on disk first. The rest of this follows then.
@@ -216,7 +260,7 @@ pub struct Receipt {
     /// What the sender may have meant instead.
     pub hint: Option<String>,
     /// Its place in a log, if its channel has history.
-    pub kept: Option<Kept>,
+    pub kept: Option<Box<Kept>>,
 }
 
 impl Receipt {
@@ -232,6 +276,17 @@ impl Receipt {
 }
 
 impl Routed {
+    /// It is in the queue of a receiver.
+    fn note_delivery(&mut self, session: &Arc<Session>, pressure: Pressure) {
+        self.deliveries += 1;
+        self.note_pressure(session, pressure);
+    }
+
+    /// Whether it is an event that was sent before.
+    fn is_duplicate(&self) -> bool {
+        self.receipt.as_ref().and_then(|receipt| receipt.kept.as_ref()).is_some_and(|kept| kept.is_duplicate)
+    }
+
     fn note_pressure(&mut self, session: &Arc<Session>, pressure: Pressure) {
         if pressure == Pressure::Over {
             self.pressed.push(Arc::clone(session));
@@ -286,6 +341,7 @@ impl Router {
     #[must_use]
     pub fn new(now: Instant, calendar: SystemTime, policy: Policy, ids: Ids, declarations: Vec<Declaration>) -> Self {
         let requests = Requests::new(now, policy.limits().blocked);
+        let metrics = Arc::new(Metrics::new(policy.channel_names()));
         Self {
             resumes: Resumes::new(&policy.resume(), &ids.key(), Arc::clone(requests.earlier())),
             requests,
@@ -298,13 +354,29 @@ impl Router {
             hints: Hints::default(),
             retained: Retained::default(),
             presence: Presence::default(),
+            calls: Calls::default(),
             commits: None,
             reads: None,
+            ended: EndedSessions::default(),
             declarations,
             off: Vec::new(),
             log_limit: LogLimit::default(),
             reloads: AtomicU64::new(0),
+            recorder: Arc::new(Recorder::off(now)),
+            taps: Arc::default(),
+            metrics,
         }
+    }
+
+    /// Counts here, in place of counters of its own.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// Names the adapters that this configuration switches off.
@@ -365,7 +437,10 @@ impl Router {
         let place = Place { exclusive, except, longest_away: &|fits| self.longest_away(fits) };
         for _ in 0..DISPLACED_MAX {
             match self.presence.join(&session, &place, &self.policy.limits(), &is_current)? {
-                Joined::Listed => return Ok(Some(session)),
+                Joined::Listed => {
+                    self.note(now, &session, What::Registered);
+                    return Ok(Some(session));
+                }
                 Joined::Outdated => return Ok(None),
                 Joined::Displaces(others) => others.iter().for_each(|other| self.displace(now, other)),
             }
@@ -381,8 +456,7 @@ impl Router {
 
     /// Attaches an adapter that answers requests, which it gets through `door`.
     pub fn attach_handler(&self, now: Instant, door: Arc<dyn Door>) -> Arc<Session> {
-        let nothing = OutboxLimits { messages: 0, bytes: 0, refuses: true };
-        self.adapter(now, Outbox::new(nothing), Some(door))
+        self.adapter(now, Outbox::refusing(), Some(door))
     }
 
     fn adapter(&self, now: Instant, outbox: Outbox, door: Option<Arc<dyn Door>>) -> Arc<Session> {
@@ -458,8 +532,10 @@ impl Router {
     pub fn size(&self) -> Size {
         let (retained_values, retained_bytes) = self.retained.size();
         let (logs, log_entries, log_bytes, known_ids) = self.history.size();
+        self.count_kept();
         let mut size = Size {
             requests: self.requests.len(),
+            calls: self.calls.len(),
             subscribers: self.events.len(),
             handlers: self.handlers.len(),
             hints: self.hints.len(),
@@ -494,7 +570,9 @@ pub struct Unanswered(Vec<Arc<Pending>>);
 pub struct Size {
     /// Registered sessions.
     pub sessions: usize,
-    /// Those of them that have no connection.
+    /// Calls over HTTP that are being served. They are not sessions of applications.
+    pub calls: usize,
+    /// The registered sessions that have no connection.
     pub away: usize,
     /// Sessions whose tokens are known.
     pub resumable: usize,

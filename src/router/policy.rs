@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use crate::config::{AuthMode, Channel, Config, History, LogBounds, Overflow, Publish, Resume, Scope};
 use crate::router::decide::Facts;
 use crate::router::outbox::OnFull;
+use crate::telemetry::metrics::{ChannelPlace, Metrics, Names};
 use wire::{Pattern, Triple};
 
 /// The limits of what a session may hold and the broker keeps.
@@ -18,6 +19,8 @@ pub struct Limits {
     pub sessions_per_user: usize,
     /// Sessions of a source, of all users and services together; 0: no limit.
     pub sessions_per_source: usize,
+    /// Applications of which the end of the last session is remembered.
+    pub ended_sessions: usize,
     /// Subscriptions a session.
     pub subscriptions: usize,
     /// Requests a session may have pending.
@@ -72,6 +75,8 @@ impl Lengths {
 /// in force when it is called.
 #[derive(Debug)]
 pub struct Policy {
+    /// The channels that are counted apart.
+    names: Arc<Names>,
     chosen: ArcSwap<Chosen>,
     /// What was in force when live sessions were last judged.
     judged: ArcSwap<Chosen>,
@@ -85,7 +90,9 @@ pub(super) struct Earlier(Arc<Chosen>);
 /// What is in force at one time. An envelope is decided by one of it, whatever happens meanwhile.
 #[derive(Debug)]
 struct Chosen {
-    channels: HashMap<String, Channel, foldhash::fast::RandomState>,
+    channels: HashMap<String, (Channel, ChannelPlace), foldhash::fast::RandomState>,
+    /// What holds for every other channel, and where those are counted.
+    other: (Channel, ChannelPlace),
     protected: Vec<Pattern>,
     /// The lengths that a subtopic of a protected triple can have.
     protected_lengths: Lengths,
@@ -100,8 +107,10 @@ impl Policy {
     /// The router's part of a configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
-        let chosen = Arc::new(Chosen::new(config));
+        let names = Metrics::channel_names();
+        let chosen = Arc::new(Chosen::new(config, &names));
         Self {
+            names,
             judged: ArcSwap::new(Arc::clone(&chosen)),
             chosen: ArcSwap::new(chosen),
             open: config.auth == AuthMode::Open,
@@ -111,10 +120,20 @@ impl Policy {
     /// Puts another configuration in force, and returns the channels whose scope is another now. Folding has to be the same,
     /// because subscriptions are in the index by it.
     pub(super) fn replace(&self, config: &Config) -> BTreeSet<String> {
-        let before = self.chosen.swap(Arc::new(Chosen::new(config)));
+        let before = self.chosen.swap(Arc::new(Chosen::new(config, &self.names)));
         let named = before.channels.keys().chain(config.channels.keys());
         let scope_after = |name: &str| config.channels.get(name).copied().unwrap_or_default().scope;
         named.filter(|name| before.channel(name).scope != scope_after(name)).cloned().collect()
+    }
+
+    /// The channels that are counted apart.
+    pub fn channel_names(&self) -> &Arc<Names> {
+        &self.names
+    }
+
+    /// Where a channel is counted.
+    pub(super) fn place(&self, channel: &str) -> ChannelPlace {
+        self.chosen.load().channel_and_place(channel).1
     }
 
     /// Notes that live sessions are judged now. Returns what was in force when they were judged before, if its protected
@@ -138,7 +157,7 @@ impl Policy {
     /// What follows from a triple, for one envelope.
     pub(super) fn facts<'t>(&self, triple: &'t Triple<'_>) -> Facts<'t> {
         let chosen = self.chosen.load();
-        let channel = chosen.channel(&triple.channel);
+        let (channel, place) = chosen.channel_and_place(&triple.channel);
         let canonical = match channel.fold_case {
             true => triple.folded(),
             false => Triple::new(&*triple.channel, &*triple.topic, &*triple.subtopic),
@@ -147,14 +166,9 @@ impl Policy {
             Overflow::Close => OnFull::Close,
             Overflow::DropOldest => OnFull::Drop,
         };
-        let is_only = |pattern: &Pattern| match channel.fold_case {
-            true => {
-                pattern.matches_any_case(triple) && pattern.channel.as_deref().is_none_or(|it| it == triple.channel)
-            }
-            false => pattern.matches(triple),
-        };
         Facts {
-            only: chosen.only.iter().any(is_only),
+            place: *place,
+            only: chosen.only.iter().any(|pattern| is_in(pattern, triple, channel.fold_case)),
             canonical,
             folded: channel.fold_case,
             shared: channel.scope == Scope::Shared,
@@ -185,8 +199,14 @@ impl Policy {
     /// The channels that have history.
     pub(super) fn channels_with_history(&self) -> Vec<String> {
         let chosen = self.chosen.load();
-        let channels = chosen.channels.iter().filter(|(_, channel)| channel.history.is_some());
+        let channels = chosen.channels.iter().filter(|(_, (channel, _))| channel.history.is_some());
         channels.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The channels that the configuration names.
+    pub(super) fn channels(&self) -> Vec<(String, Channel)> {
+        let chosen = self.chosen.load();
+        chosen.channels.iter().map(|(name, (channel, _))| (name.clone(), *channel)).collect()
     }
 
     /// Whether envelopes of the channel belong to all rather than to one user.
@@ -214,6 +234,11 @@ impl Policy {
     #[must_use]
     pub fn is_protected(&self, triple: &Triple<'_>) -> bool {
         self.chosen.load().is_protected(triple)
+    }
+
+    /// The protected pattern that a triple is in.
+    pub(super) fn protecting(&self, triple: &Triple<'_>) -> Option<Pattern> {
+        self.chosen.load().protected.iter().find(|pattern| pattern.matches_any_case(triple)).cloned()
     }
 
     /// Whether every triple of the pattern is protected by one protected pattern.
@@ -254,11 +279,21 @@ impl Policy {
     }
 }
 
+/// Whether a triple is in a pattern's set. `folded`: its channel compares topics and subtopics without regard to case.
+pub(super) fn is_in(pattern: &Pattern, triple: &Triple<'_>, folded: bool) -> bool {
+    match folded {
+        true => pattern.matches_any_case(triple) && pattern.channel.as_deref().is_none_or(|it| it == triple.channel),
+        false => pattern.matches(triple),
+    }
+}
+
 impl Chosen {
-    fn new(config: &Config) -> Self {
+    fn new(config: &Config, names: &Names) -> Self {
+        let placed = |name: &str| ChannelPlace::at(names.add(name));
         Self {
+            other: (Channel::default(), ChannelPlace::at(names.other())),
             folds: config.channels.values().any(|channel| channel.fold_case),
-            channels: config.channels.iter().map(|(name, channel)| (name.clone(), *channel)).collect(),
+            channels: config.channels.iter().map(|(name, it)| (name.clone(), (*it, placed(name)))).collect(),
             protected: config.protected.clone(),
             protected_lengths: Lengths::of(config.protected.iter().map(|pattern| pattern.subtopic.as_deref())),
             only: config.requests.only.clone(),
@@ -266,6 +301,7 @@ impl Chosen {
             limits: Limits {
                 sessions_per_user: config.limits.sessions_per_user,
                 sessions_per_source: config.limits.sessions_per_source,
+                ended_sessions: config.limits.ended_sessions,
                 subscriptions: config.limits.subscriptions,
                 pending_requests: config.limits.pending_requests,
                 pending_bytes: config.limits.pending_bytes,
@@ -280,8 +316,12 @@ impl Chosen {
         }
     }
 
-    fn channel(&self, name: &str) -> Channel {
-        self.channels.get(name).copied().unwrap_or_default()
+    fn channel(&self, name: &str) -> &Channel {
+        &self.channel_and_place(name).0
+    }
+
+    fn channel_and_place(&self, name: &str) -> &(Channel, ChannelPlace) {
+        self.channels.get(name).unwrap_or(&self.other)
     }
 
     fn is_protected(&self, triple: &Triple<'_>) -> bool {

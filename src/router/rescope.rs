@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crate::router::Router;
 use crate::router::change::{Reason, tell};
+use crate::router::ended::SubscriptionEnd;
 use crate::router::index::Subscription;
 use crate::router::session::Session;
 use crate::store::history::Place;
@@ -56,9 +57,11 @@ impl Router {
         };
         // What waits stays.
         session.outbox().hold(now, change, |_, _| true);
+        holds.note_ended(self.date(now), &ended, SubscriptionEnd::Changed(Reason::Scope));
         tell(now, session, &ended, &[], Reason::Scope);
         drop(holds);
         for subscription in &ended {
+            self.note_unsubscribed(now, subscription, Some(Reason::Scope));
             self.unlist(now, subscription);
         }
     }

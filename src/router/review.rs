@@ -55,6 +55,7 @@ impl Router {
         let had_history = self.policy.channels_with_history();
         let rescoped = self.policy.replace(config);
         self.resumes.set_limits(&config.resume);
+        self.count_kept();
         self.rescope(now, &rescoped);
         self.reload_history(now, &had_history, &rescoped);
         self.requests.set_blocked_max(config.requests.blocked);
@@ -67,6 +68,7 @@ impl Router {
         let earlier = self.policy.begin_review();
         let mut sessions = Vec::new();
         self.presence.each(|session| sessions.push(Arc::clone(session)));
+        sessions.extend(self.calls.sessions());
         let mut reviewed = Reviewed::default();
         for session in &sessions {
             let Some(principal) = session.role.principal() else { continue };
@@ -108,6 +110,9 @@ fn end_proof(session: &Session) {
         ErrorCode::Unauthenticated,
         "the proof of who this session is was removed from the configuration: connect again, and register with a valid one",
     );
+    if let Some(call) = session.call() {
+        call.refused(refusal.clone());
+    }
     let end = End::Close(CloseCode::Unauthenticated, "the proof of identity was removed");
     session.outbox().end_with(notice::error(None, &refusal).into(), end);
 }

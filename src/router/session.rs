@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use crate::auth::{Identity, Permissions, Principal, Proof, Rights, Users};
+use crate::router::activity::Activity;
+use crate::router::call::Call;
 use crate::router::commit::PendingCommits;
+use crate::router::ended::EndedSubscriptions;
+use crate::router::explain::PauseFlag;
 use crate::router::hint::HintAllowance;
 use crate::router::ids::Serial;
 use crate::router::index::Subscription;
@@ -19,7 +23,9 @@ use crate::router::request::door::Door;
 use crate::router::request::pending::Pending;
 use crate::router::request::turn::Turns;
 use crate::router::resume::Resumable;
+use crate::router::sync::Mutex;
 use crate::router::{RequestId, SessionId};
+use crate::telemetry::recorder::Pace;
 use crate::websocket::Frame;
 use wire::command::State;
 
@@ -92,12 +98,20 @@ pub struct Session {
     pub(super) pending_bytes: AtomicUsize,
     /// Whether the log has said that its answers need `inReplyTo`.
     pub(super) told_to_name_requests: AtomicBool,
+    /// Why its connection is not being read, if it is not.
+    pub(super) paused: PauseFlag,
     /// Takes its requests if it is a handler inside the process.
     door: Option<Arc<dyn Door>>,
     /// Its events that wait for the disk.
     pub(super) commits: PendingCommits,
+    /// What it has sent.
+    pub(super) activity: Activity,
     /// What makes it resumable.
     pub(super) resumable: Option<Box<Resumable>>,
+    /// Counts its entries in the flight recorder.
+    pub(super) pace: Pace,
+    /// Where the outcome of its request arrives if it is a session for one call over HTTP.
+    pub(super) call: Option<Box<Call>>,
 }
 
 /// The subscriptions and open requests of a session. They end with it.
@@ -111,6 +125,10 @@ pub(super) struct Holdings {
     given: HashMap<RequestId, Arc<Pending>, foldhash::fast::FixedState>,
     /// The event that is published when the session ends. It was checked.
     pub(super) will: Option<Box<str>>,
+    /// Why an operator has closed the session.
+    pub(super) kicked: Option<Arc<str>>,
+    /// Subscriptions that have ended. `None`: none has.
+    pub(super) ended: Option<Box<EndedSubscriptions>>,
     gone: bool,
 }
 
@@ -149,9 +167,13 @@ impl Session {
             turns: Turns::default(),
             pending_bytes: AtomicUsize::new(0),
             told_to_name_requests: AtomicBool::new(false),
+            paused: PauseFlag::default(),
             door,
             commits: PendingCommits::default(),
+            activity: Activity::default(),
             resumable: None,
+            pace: Pace::default(),
+            call: None,
         }
     }
 
@@ -272,6 +294,11 @@ impl Session {
 
     pub(super) fn set_state(&self, state: State) {
         self.asleep.store(state == State::Asleep, Ordering::Relaxed);
+    }
+
+    /// Returns whether a request to it has timed out, and it has not answered since.
+    pub(super) fn has_missed(&self) -> bool {
+        self.missed.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_missed(&self, missed: bool) {

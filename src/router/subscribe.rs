@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::auth::Permissions;
 use crate::router::access::receive::Interest;
 use crate::router::disk::unreadable;
+use crate::router::ended::SubscriptionEnd;
 use crate::router::history::{
     Ahead, Found, Locked, LogName, LookNext, LookTicket, Position, Recovered, Recovery, no_log,
 };
@@ -159,6 +160,7 @@ impl Router {
         let subscription = Arc::new(Subscription {
             id: self.ids.subscription(serial),
             serial,
+            since: self.date(now),
             session: Arc::clone(session),
             pattern: wanted.pattern.clone(),
             role: wanted.role.clone(),
@@ -189,6 +191,7 @@ impl Router {
         }
         self.hints.insert(&subscription);
         drop(holds);
+        self.note_subscribed(now, &subscription);
         if let command::Role::Handler { .. } = subscription.role {
             self.note_protected_handler(now, session, &subscription.pattern);
         }
@@ -302,7 +305,10 @@ impl Router {
         session: &Arc<Session>,
         mut fits: impl FnMut(&Subscription) -> bool,
     ) -> Result<(), Refusal> {
-        let ended: Vec<_> = session.holds.lock().subscriptions.extract_if(.., |it| fits(it)).collect();
+        let mut holds = session.holds.lock();
+        let ended: Vec<_> = holds.subscriptions.extract_if(.., |it| fits(it)).collect();
+        holds.note_ended(self.date(now), &ended, SubscriptionEnd::Unsubscribed);
+        drop(holds);
         if ended.is_empty() {
             return Err(Refusal::new(
                 ErrorCode::NoSuchSubscription,
@@ -310,6 +316,7 @@ impl Router {
             ));
         }
         for subscription in &ended {
+            self.note_unsubscribed(now, subscription, None);
             self.unlist(now, subscription);
         }
         Ok(())

@@ -41,12 +41,14 @@ impl Router {
         let published = read(text).and_then(|will| {
             let (facts, scope) = self.check_will(session, &will)?;
             if session.commits.any() || self.is_durable(&will, &facts) {
-                // What becomes of it is logged then.
+                // What becomes of it is counted and logged then.
                 return self.commit(now, session, &will, To::Will).map(drop);
             }
             let matches = self.subscribers(&facts, scope);
             // Nobody is left to wait for receivers whose queues are over half.
-            self.publish(now, session, &will, scope, &matches, &facts).map(drop)
+            self.publish(now, session, &will, scope, &matches, &facts)?;
+            self.metrics.wills.count(());
+            Ok(())
         });
         if let Err(refusal) = published {
             log_refused_will(session, &refusal);

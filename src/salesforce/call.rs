@@ -9,6 +9,7 @@ use super::breakers::Purpose;
 use super::response::error_codes;
 use super::transport::Largest;
 use super::write_fault::Target;
+use crate::telemetry::metrics::SalesforceOperation;
 
 /// The largest answer that is read.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -66,6 +67,15 @@ impl<'a> Call<'a> {
     /// What it is for.
     pub(super) fn purpose(&self) -> Purpose<'_> {
         self.target.map_or(Purpose::Credentials, |target| Purpose::Object(target.object))
+    }
+
+    /// What it is counted as.
+    pub(super) fn operation(&self) -> SalesforceOperation {
+        match self.want {
+            Want::Created => SalesforceOperation::Create,
+            Want::Changed => SalesforceOperation::Update,
+            Want::Json | Want::Row | Want::Description | Want::Apex => SalesforceOperation::Query,
+        }
     }
 
     /// The largest answer that is read.

@@ -22,6 +22,7 @@ use super::answer_fault::{of_answer, of_failure};
 use super::breakers::{Breakers, Change, Ended, Passes, Purpose};
 use super::call::is_wanted;
 pub(super) use super::call::{Call, Reply, Want};
+use super::counted::{CountedCall, refused};
 use super::fault::{Fault, Verdict};
 use super::login::{Login, slow_login};
 use super::oauth::{SetupError, Token, connect};
@@ -33,6 +34,7 @@ use super::transport::{REPEATS, Received, Transport};
 use super::write_fault::of_write;
 use crate::config;
 use crate::http;
+use crate::telemetry::metrics::{SalesforceCalls, SalesforceOutcome};
 
 /// The connection to one org.
 pub(super) struct Client {
@@ -50,10 +52,19 @@ pub(super) struct Client {
 impl Client {
     /// Reads the key, the secret and the certificates. Sends nothing.
     pub(super) fn new(org: config::Salesforce) -> Result<Self, SetupError> {
+        Self::counting(org, Arc::default())
+    }
+
+    /// A client with other settings that goes on with the same counts.
+    pub(super) fn with(&self, org: config::Salesforce) -> Result<Self, SetupError> {
+        Self::counting(org, Arc::clone(&self.transport.stats))
+    }
+
+    fn counting(org: config::Salesforce, stats: Arc<Stats>) -> Result<Self, SetupError> {
         let login = Login::new(&org)?;
         let breakers = Breakers::new(org.breaker_failures, org.breaker_open);
         Ok(Self {
-            transport: Transport::new(connect(&org, login.host())?, breakers),
+            transport: Transport::new(connect(&org, login.host())?, breakers, stats),
             login,
             quota: Quota::new(org.calls_per_user),
             turns: Semaphore::new(org.concurrency.min(Semaphore::MAX_PERMITS)),
@@ -138,6 +149,20 @@ impl Client {
         self.login.signs()
     }
 
+    /// Counts its calls here. For a client that has just been made.
+    pub(super) fn count_in(&mut self, calls: Arc<SalesforceCalls>) {
+        let stats = Arc::get_mut(&mut self.transport.stats);
+        debug_assert!(stats.is_some(), "a client that others use counts already");
+        if let Some(stats) = stats {
+            stats.by_operation = calls;
+        }
+    }
+
+    /// Where its calls are counted.
+    pub(super) fn calls(&self) -> &SalesforceCalls {
+        &self.transport.stats.by_operation
+    }
+
     /// The present counts.
     pub(super) fn snapshot(&self) -> Snapshot {
         let age = self.login.token_age();
@@ -156,20 +181,23 @@ impl Client {
     /// Waits for a turn.
     async fn turn<'a>(&'a self, call: &'a Call<'_>) -> Result<Turn<'a>, Fault> {
         let (purpose, writes) = (call.purpose(), call.writes());
-        self.kept_away(self.transport.breakers.lock().look(Instant::now().into_std(), purpose))?;
+        self.kept_away(call, self.transport.breakers.lock().look(Instant::now().into_std(), purpose))?;
         let writing = match writes {
             true => self.writing.acquire().await.ok(),
             false => None,
         };
         let Ok(turn) = self.turns.acquire().await else { return Err(too_slow()) };
         // The requests before this one may have failed meanwhile.
-        let passes = self.kept_away(self.transport.breakers.lock().admit(Instant::now().into_std(), purpose))?;
+        let passes = self.kept_away(call, self.transport.breakers.lock().admit(Instant::now().into_std(), purpose))?;
         let ending = Ending { client: self, purpose, passes, writes, at_login: Arc::default(), outcome: None };
         Ok(Turn { ending, permits: (writing, turn) })
     }
 
-    fn kept_away<T>(&self, outcome: Result<T, Fault>) -> Result<T, Fault> {
-        outcome.inspect_err(|_| count(&self.transport.stats.kept_away))
+    fn kept_away<T>(&self, call: &Call<'_>, outcome: Result<T, Fault>) -> Result<T, Fault> {
+        outcome.inspect_err(|_| {
+            count(&self.transport.stats.kept_away);
+            self.calls().calls.count((call.operation(), SalesforceOutcome::Shed));
+        })
     }
 
     async fn exchange(&self, call: &Call<'_>, until: Instant, at_login: &AtomicBool) -> Result<Reply, Fault> {
@@ -180,7 +208,8 @@ impl Client {
             let token = self.login.token(&self.transport, expired).await?;
             at_login.store(false, Ordering::Relaxed);
             if let Some(user) = uncounted.take() {
-                self.quota.take(Instant::now().into_std(), user)?;
+                let taken = self.quota.take(Instant::now().into_std(), user);
+                taken.inspect_err(|_| self.calls().calls.count((call.operation(), SalesforceOutcome::Shed)))?;
             }
             match self.ask(&token, call).await {
                 Ok(reply) => return Ok(reply),
@@ -207,11 +236,20 @@ impl Client {
         if let Some(body) = call.body {
             request = request.header(CONTENT_TYPE, "application/json").body(body.to_owned());
         }
-        let Received { status, body, retry_after, .. } =
-            self.transport.send(request, call.writes(), call.largest()).await?;
+        let counted = CountedCall::begin(self.calls(), call.operation());
+        let received = match self.transport.send(request, call.writes(), call.largest()).await {
+            Ok(received) => received,
+            Err(verdict) => {
+                counted.end(SalesforceOutcome::Network);
+                return Err(verdict);
+            }
+        };
+        let Received { status, body, retry_after, .. } = received;
         if is_wanted(status, &body, call.want) {
+            counted.end(SalesforceOutcome::Ok);
             return Ok(Reply { status, body });
         }
+        counted.end(refused(status, &body));
         let verdict = match (status, call.target) {
             (200..=299, _) => Verdict::Again(Fault::unavailable(
                 "Salesforce does not answer as it should just now; try again in a moment",

@@ -12,6 +12,7 @@ use tokio::sync::MutexGuard;
 use tokio::time::{Instant, timeout};
 
 use super::call::LARGEST_TO_LOGIN;
+use super::counted::{CountedCall, refused};
 use super::fault::{Fault, Verdict};
 use super::login_fault::of_login;
 use super::oauth::{Grant, Issued, SetupError, TOKEN_PATH, Token, read_token};
@@ -19,6 +20,7 @@ use super::stats::count;
 use super::transport::{REPEATS, Received, Transport};
 use crate::config;
 use crate::http::BaseUrl;
+use crate::telemetry::metrics::{SalesforceOperation, SalesforceOutcome};
 
 /// The wait after the first failed login; it doubles with each further one.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -111,10 +113,24 @@ impl Login {
         let form = self.grant.form(now).map_err(|_| rejected("the assertion could not be signed".to_owned()))?;
         let request = transport.request(Method::POST, format!("{}{TOKEN_PATH}", self.host));
         let request = request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.as_bytes().to_vec());
-        let Received { status, body, skew, retry_after } = transport.send(request, false, LARGEST_TO_LOGIN).await?;
+        let counted = CountedCall::begin(&transport.stats.by_operation, SalesforceOperation::Token);
+        let received = match transport.send(request, false, LARGEST_TO_LOGIN).await {
+            Ok(received) => received,
+            Err(verdict) => {
+                counted.end(SalesforceOutcome::Network);
+                return Err(verdict);
+            }
+        };
+        let Received { status, body, skew, retry_after } = received;
         match status {
-            200..=299 => read_token(&body, &self.org).map_err(rejected),
-            _ => Err(transport.paused(of_login(status, &body, skew), status, retry_after)),
+            200..=299 => {
+                counted.end(SalesforceOutcome::Ok);
+                read_token(&body, &self.org).map_err(rejected)
+            }
+            _ => {
+                counted.end(refused(status, &body));
+                Err(transport.paused(of_login(status, &body, skew), status, retry_after))
+            }
         }
     }
 }

@@ -3,8 +3,9 @@
 //! [`Org`] is a source of credentials. `messages` answers the requests of the channel `Salesforce` that write to an org,
 //! `events` publishes there what an org publishes.
 //!
-//! `org` looks up a user and `write` changes records. Both use `client`, which sends a `call` when `breakers` and `quota`
-//! allow it, with the session of `login`. Only `transport` uses the network. `diagnosis` finds the broken link. `oauth`,
+//! `org` looks up a user and `write` changes records; `current` is the org with the settings in force. Both use `client`, which
+//! sends a `call` when `breakers` and `quota` allow it, with the session of `login`; `counted` counts it. Only `transport` uses
+//! the network. `diagnosis` finds the broken link. `oauth`,
 //! `private_key`, `soql`, `response`, `row`, `pause` and the faults (`fault`, `answer_fault`, `login_fault`, `write_fault`)
 //! decide, without waiting, what is sent and what an answer means.
 //!
@@ -24,6 +25,8 @@ mod answer_fault;
 mod breakers;
 mod cache;
 mod call;
+mod counted;
+mod current;
 mod fault;
 mod login;
 mod login_fault;
@@ -40,8 +43,9 @@ mod write_fault;
 
 mod verifier;
 
+pub use current::CurrentOrg;
 pub use diagnosis::{Outcome, Step, Whose};
-pub use events::{Events, TopicSnapshot};
+pub use events::{Events, NextEvents, TopicSnapshot};
 pub use messages::{switched_off, writers};
 pub use oauth::SetupError;
 pub use org::Org;

@@ -12,8 +12,9 @@ use super::response::{objects, records};
 use super::stats::Snapshot;
 use super::{row, soql};
 use crate::config::{self, Lookup, Mode, UserKey, record_id};
-use crate::credentials::{Credentials, Found, Source};
+use crate::credentials::Credentials;
 use crate::http::{encode, segment};
+use crate::telemetry::metrics::SalesforceCalls;
 use wire::Refusal;
 
 /// An org that holds credentials.
@@ -29,8 +30,23 @@ impl Org {
     /// # Errors
     /// A file cannot be used, or a key is missing.
     pub fn open(config: &config::Salesforce) -> Result<Self, SetupError> {
-        let client = Client::new(config.clone())?;
-        Ok(Self { client, cache: Cache::new(config.credentials.cache), config: config.clone() })
+        Ok(Self::of(Client::new(config.clone())?, config))
+    }
+
+    /// The same org with other settings.
+    pub(super) fn with(&self, config: &config::Salesforce) -> Result<Self, SetupError> {
+        Ok(Self::of(self.client.with(config.clone())?, config))
+    }
+
+    fn of(client: Client, config: &config::Salesforce) -> Self {
+        Self { client, cache: Cache::new(config.credentials.cache), config: config.clone() }
+    }
+
+    /// Counts its calls here.
+    #[must_use]
+    pub fn with_calls(mut self, calls: Arc<SalesforceCalls>) -> Self {
+        self.client.count_in(calls);
+        self
     }
 
     /// Looks up the credentials of a user. The refusal is for the agent; the log has the details for the operator.
@@ -42,6 +58,11 @@ impl Org {
             fault.log();
             fault.refusal()
         })
+    }
+
+    /// The name of the field that has a password.
+    pub(super) fn password_field(&self) -> &str {
+        self.config.credentials.fields.password.rsplit('.').next().unwrap_or_default()
     }
 
     /// The counts of requests and their outcomes.
@@ -97,12 +118,6 @@ impl Org {
         let credentials = row::choose(&rows, lookup, &key)?;
         self.cache.keep(Instant::now(), read_at, key, &credentials);
         Ok(credentials)
-    }
-}
-
-impl Source for Org {
-    fn find(self: Arc<Self>, user: String) -> Found {
-        Box::pin(async move { Org::find(&self, &user).await })
     }
 }
 

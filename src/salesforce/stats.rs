@@ -1,10 +1,12 @@
 //! [`Stats`]: counts of requests to Salesforce and their outcomes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::http::BreakerState;
+use crate::telemetry::metrics::SalesforceCalls;
 
 /// Upper bounds of the latency classes, in milliseconds; one more class has no bound.
 pub const LATENCY_MS: [u64; 10] = [10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
@@ -25,6 +27,8 @@ pub(super) struct Stats {
     api_limit: AtomicU64,
     warned: AtomicBool,
     skew: AtomicI64,
+    /// Calls by what they were for.
+    pub(super) by_operation: Arc<SalesforceCalls>,
 }
 
 /// The counts at one point in time.

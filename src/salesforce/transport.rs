@@ -1,6 +1,7 @@
 //! [`Transport`]: sends requests to an org and its login host, and reads what they answer. It respects the pauses that
 //! Salesforce asks for, and keeps the counts.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -32,14 +33,14 @@ pub(super) struct Transport {
     http: http::Client,
     pub(super) breakers: Mutex<Breakers>,
     jitter: Mutex<StdRng>,
-    pub(super) stats: Stats,
+    pub(super) stats: Arc<Stats>,
 }
 
 impl Transport {
     /// Sends nothing yet.
-    pub(super) fn new(http: http::Client, breakers: Breakers) -> Self {
+    pub(super) fn new(http: http::Client, breakers: Breakers, stats: Arc<Stats>) -> Self {
         let jitter = Mutex::new(StdRng::seed_from_u64(rand::random()));
-        Self { http, breakers: Mutex::new(breakers), jitter, stats: Stats::default() }
+        Self { http, breakers: Mutex::new(breakers), jitter, stats }
     }
 
     /// Begins a request.

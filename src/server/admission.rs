@@ -104,6 +104,11 @@ impl ConnectionLimit {
         Ok(Admitted { slot, unregistered, beyond })
     }
 
+    /// All connections.
+    pub(super) fn total(&self) -> usize {
+        self.taken.lock().total
+    }
+
     /// The established connections.
     pub(super) fn web_sockets(&self) -> usize {
         self.web_sockets.load(Ordering::SeqCst)

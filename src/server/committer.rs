@@ -6,6 +6,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,10 +16,10 @@ use parking_lot::Mutex;
 
 use super::history_reader::read_history;
 use crate::config::Config;
-
 use crate::router::{CommitQueue, ReadQueue, Router, Uncommitted};
 use crate::store::StoreError;
 use crate::store::history::{Change, HistoryFile, HistoryLimits};
+use crate::telemetry::metrics::StoredFile;
 
 /// The events of a commit.
 const EVENTS_MAX: usize = 1000;
@@ -55,6 +56,8 @@ pub(super) fn limits(config: &Config) -> HistoryLimits {
 pub(super) struct Committer {
     router: Arc<Router>,
     settings: Arc<ArcSwap<Settings>>,
+    /// The disk cannot be used.
+    is_failing: Arc<AtomicBool>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -68,6 +71,7 @@ impl Committer {
     ) -> io::Result<Self> {
         let reader = file.reader();
         let settings = Arc::new(ArcSwap::from_pointee(Settings::new(config)));
+        let is_failing = Arc::<AtomicBool>::default();
         let work = Work {
             router: Arc::clone(router),
             queue,
@@ -76,8 +80,9 @@ impl Committer {
             gathered: 1,
             swept: now(),
             failing: None,
+            is_failing: Arc::clone(&is_failing),
         };
-        let committer = Self { router: Arc::clone(router), settings, threads: Mutex::default() };
+        let committer = Self { router: Arc::clone(router), settings, is_failing, threads: Mutex::default() };
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| -> io::Result<()> {
             committer.threads.lock().push(thread::Builder::new().name(name.to_owned()).spawn(run)?);
             Ok(())
@@ -91,6 +96,11 @@ impl Committer {
     /// Puts another configuration in force.
     pub(super) fn replace(&self, config: &Config) {
         self.settings.store(Arc::new(Settings::new(config)));
+    }
+
+    /// Returns whether the last attempt to write has failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.is_failing.load(Ordering::Relaxed)
     }
 
     /// Ends the threads when everything that waits is committed. Blocks, but not for long.
@@ -127,6 +137,7 @@ struct Work {
     swept: Instant,
     /// While the disk cannot be used: when the log last said so.
     failing: Option<Instant>,
+    is_failing: Arc<AtomicBool>,
 }
 
 impl Work {
@@ -184,7 +195,11 @@ impl Work {
 
     /// Writes changes.
     fn apply(&mut self, changes: &[Change]) -> Result<(), StoreError> {
-        match self.file.apply(now(), wall(), changes) {
+        let begun = now();
+        let applied = self.file.apply(begun, wall(), changes);
+        self.router.metrics().commit_duration.observe((), now().saturating_duration_since(begun));
+        self.is_failing.store(applied.is_err(), Ordering::Relaxed);
+        match applied {
             Ok(applied) => {
                 if self.failing.take().is_some() {
                     tracing::info!("the history can be written again; events of durable channels are accepted");
@@ -199,6 +214,7 @@ impl Work {
                 Ok(())
             }
             Err(error) => {
+                self.router.metrics().storage_errors.count(file_of(changes));
                 let is_said = self.failing.is_some_and(|at| now().saturating_duration_since(at) < SWEEP_EVERY);
                 if !is_said {
                     tracing::error!(%error, "the history cannot be written: events of durable channels are refused");
@@ -214,7 +230,10 @@ impl Work {
         let router = Arc::clone(&self.router);
         let changes = match self.file.expired(wall(), &|log| router.durable_ttl(log)) {
             Ok(changes) => changes,
-            Err(error) => return tracing::error!(%error, "the history cannot be read"),
+            Err(error) => {
+                router.metrics().storage_errors.count(StoredFile::History);
+                return tracing::error!(%error, "the history cannot be read");
+            }
         };
         for changes in changes.chunks(EVENTS_MAX) {
             // A failure is logged, and the next sweep tries again.
@@ -223,6 +242,14 @@ impl Work {
             }
             router.forgotten_on_disk(changes);
         }
+    }
+}
+
+/// What changes are of: the history, unless all of them are retained values.
+fn file_of(changes: &[Change]) -> StoredFile {
+    match changes.iter().all(|change| matches!(change, Change::Keep(..) | Change::Clear(_))) {
+        true => StoredFile::Retained,
+        false => StoredFile::History,
     }
 }
 

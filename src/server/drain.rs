@@ -19,6 +19,7 @@ impl Broker {
         let (connections, limit) = (self.connections.web_sockets(), self.settings.limits().drain);
         tracing::info!(connections, ?limit, "the drain begins");
         self.draining.cancel();
+        self.service_manager.stopping();
         let mut pending = self.router.pending_requests();
         self.shutdown.drain(connections);
         let until = Instant::now() + limit;

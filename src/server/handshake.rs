@@ -6,6 +6,7 @@ use hyper::{HeaderMap, Method, StatusCode, Version};
 
 use super::admission::Cap;
 use super::names;
+use super::over_http::Endpoint;
 use super::refusal::{Reason, Refusal};
 use super::tokens;
 use super::upgrade;
@@ -45,6 +46,8 @@ pub(super) enum Decision {
     Probe,
     /// 204: a browser asks whether a page may send a request.
     Preflight,
+    /// A message without a WebSocket, whose body is yet to be read.
+    Call(Endpoint),
     /// An error status.
     Refuse(Refusal),
 }
@@ -56,8 +59,8 @@ enum Resource {
     WebSocket,
     /// A client library for browsers.
     Script,
-    /// HTTP without a socket.
-    Call,
+    /// HTTP without a WebSocket.
+    Call(Endpoint),
 }
 
 impl Resource {
@@ -66,8 +69,7 @@ impl Resource {
             "/" => Some(Self::Root),
             "/ws" => Some(Self::WebSocket),
             "/switchboard.js" | "/switchboard.global.js" => Some(Self::Script),
-            "/v1/publish" | "/v1/request" => Some(Self::Call),
-            _ => None,
+            _ => Endpoint::of(path).map(Self::Call),
         }
     }
 
@@ -76,7 +78,7 @@ impl Resource {
         match self {
             Self::Root => "GET, HEAD, OPTIONS",
             Self::WebSocket | Self::Script => "GET",
-            Self::Call => "POST",
+            Self::Call(_) => "POST",
         }
     }
 }
@@ -95,8 +97,10 @@ fn check(head: &Head<'_>, http: &Http) -> Result<Decision, Refusal> {
     check_host(head, resource, http)?;
     check_origin(head.headers, resource, http)?;
     check_query(head, resource)?;
-    if resource == Resource::WebSocket {
-        tokens::read(head.headers)?;
+    match resource {
+        Resource::WebSocket => drop(tokens::read(head.headers)?),
+        Resource::Call(_) => drop(tokens::of_authorization(head.headers)?),
+        Resource::Root | Resource::Script => {}
     }
     check_method(head.method, resource)?;
     let upgrade = if resource == Resource::WebSocket { Some(upgrade::check(head)?) } else { None };
@@ -105,7 +109,8 @@ fn check(head: &Head<'_>, http: &Http) -> Result<Decision, Refusal> {
         (Resource::WebSocket, Some(upgrade)) => Ok(upgrade),
         (Resource::Root, _) if head.method == Method::OPTIONS => Ok(Decision::Preflight),
         (Resource::Root, _) => Ok(Decision::Probe),
-        (Resource::WebSocket | Resource::Script | Resource::Call, _) => {
+        (Resource::Call(endpoint), _) => Ok(Decision::Call(endpoint)),
+        (Resource::WebSocket | Resource::Script, _) => {
             let text = format!("this version of switchboard does not serve {} yet", head.path);
             Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, Reason::Path, text))
         }
@@ -134,7 +139,7 @@ fn check_origin(headers: &HeaderMap, resource: Resource, http: &Http) -> Result<
     let mut origins = headers.get_all(header::ORIGIN).iter();
     let Some(origin) = origins.next() else { return Ok(()) };
     let is_allowed = |origin: &str| match resource {
-        Resource::Call => names::is_listed_origin(origin, http),
+        Resource::Call(_) => names::is_listed_origin(origin, http),
         Resource::Root | Resource::WebSocket | Resource::Script => names::is_allowed_origin(origin, http),
     };
     let origin = origin.to_str().ok().filter(|_| origins.next().is_none());
@@ -142,7 +147,7 @@ fn check_origin(headers: &HeaderMap, resource: Resource, http: &Http) -> Result<
         return Ok(());
     }
     let text = match resource {
-        Resource::Call => "this Origin may not call; list it in http.allowed_origins",
+        Resource::Call(_) => "this Origin may not call; list it in http.allowed_origins",
         Resource::Root | Resource::WebSocket | Resource::Script => {
             "this Origin may not connect; loopback origins may, and those that http.allowed_origins lists"
         }
@@ -153,13 +158,19 @@ fn check_origin(headers: &HeaderMap, resource: Resource, http: &Http) -> Result<
 }
 
 fn check_query(head: &Head<'_>, resource: Resource) -> Result<(), Refusal> {
-    let query = head.query.filter(|_| resource == Resource::WebSocket).unwrap_or_default();
+    let takes_token = matches!(resource, Resource::WebSocket | Resource::Call(_));
+    let query = head.query.filter(|_| takes_token).unwrap_or_default();
     let names = query.split('&').map(|pair| pair.split('=').next().unwrap_or_default());
     if !names.map(decode).any(|name| TOKEN_PARAMETERS.iter().any(|token| name.eq_ignore_ascii_case(token.as_bytes()))) {
         return Ok(());
     }
-    let text = "a token must not be in the URL; send it in data.token of Broker/Application/Register, in the header \
-                Authorization, or as the sub-protocol switchboard.token.<base64url>";
+    let text = match resource {
+        Resource::Call(_) => "a token must not be in the URL; send it in the header Authorization",
+        Resource::Root | Resource::WebSocket | Resource::Script => {
+            "a token must not be in the URL; send it in data.token of Broker/Application/Register, in the header \
+             Authorization, or as the sub-protocol switchboard.token.<base64url>"
+        }
+    };
     Err(Refusal::new(StatusCode::BAD_REQUEST, Reason::Query, text))
 }
 
@@ -256,6 +267,8 @@ mod tests {
             Decision::Upgrade { .. } => 101,
             Decision::Probe => 200,
             Decision::Preflight => 204,
+            // The call itself decides.
+            Decision::Call(_) => 100,
             Decision::Refuse(refusal) => refusal.status.as_u16(),
         }
     }
@@ -281,8 +294,10 @@ mod tests {
             ("GET", "/switchboard.js", 501),
             ("GET", "/switchboard.global.js", 501),
             ("POST", "/switchboard.js", 405),
-            ("POST", "/v1/publish", 501),
-            ("POST", "/v1/request", 501),
+            ("POST", "/v1/publish", 100),
+            ("POST", "/v1/request", 100),
+            ("POST", "/v1/request/", 404),
+            ("OPTIONS", "/v1/request", 405),
             ("GET", "/v1/publish", 405),
             ("GET", "/ws/", 404),
             ("GET", "/WS", 404),
@@ -371,9 +386,9 @@ mod tests {
     fn only_listed_origins_may_call_over_http() {
         for (origin, page, call) in [
             ("http://localhost:3000", 200, 403),
-            ("https://crm.example.com", 200, 501),
+            ("https://crm.example.com", 200, 100),
             ("null", 403, 403),
-            ("", 200, 501),
+            ("", 200, 100),
         ] {
             assert_eq!(status("GET", "/", &[("origin", origin)]), page, "{origin}");
             assert_eq!(status("POST", "/v1/publish", &[("origin", origin)]), call, "{origin}");
@@ -400,6 +415,9 @@ mod tests {
             assert_eq!(status("GET", &format!("/ws?{query}"), &[]), expected, "{query}");
         }
         assert_eq!(status("GET", "/?token=abc", &[]), 200);
+        assert_eq!(status("POST", "/v1/publish?token=abc", &[]), 400);
+        let two = [("authorization", "Bearer one"), ("authorization", "Bearer two")];
+        assert_eq!(status("POST", "/v1/publish", &two), 400);
     }
 
     #[test]

@@ -68,6 +68,14 @@ impl Known {
         same_key && same_source
     }
 
+    /// When its keys were last fetched, with its name.
+    pub(super) fn fetched(&self) -> Option<(&str, std::time::Instant)> {
+        match &self.keys {
+            KnownKeys::Fetched(keys) => keys.fetched().map(|at| (self.configured.name.as_str(), at)),
+            KnownKeys::File(_) => None,
+        }
+    }
+
     fn url(&self) -> Option<&str> {
         match &self.configured.keys {
             KeysFrom::Url { url, .. } => Some(url),
@@ -104,6 +112,7 @@ pub(super) fn open(config: &Config, before: &[Known]) -> Result<Opened, Vec<Unus
                     rules: configured.rules.clone(),
                     claims: configured.claims.clone(),
                     keys,
+                    over_http: configured.over_http,
                 });
             }
             Err((key, why)) => unusable.push(Unusable::new(format!("{}.{key}", configured.table()), why)),

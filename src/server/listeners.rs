@@ -1,11 +1,13 @@
 //! [`Listeners`]: every listener of the configuration, opened.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 #[cfg(unix)]
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 
+use super::inherited::{Inherited, Place};
 use super::listener::{self, Listener, Transport};
 #[cfg(unix)]
 use super::listener::{SocketFile, UnixError, UnixSocket};
@@ -27,7 +29,7 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// Opens them.
-    pub(super) fn open(config: &Config, tls: Option<&Tls>) -> Result<Self, BindError> {
+    pub(super) fn open(config: &Config, tls: Option<&Tls>, inherited: &mut Inherited) -> Result<Self, BindError> {
         if config.auth == AuthMode::Open
             && let Some(address) = all_addresses(config).find(|address| !address.is_loopback())
         {
@@ -35,7 +37,7 @@ impl Listeners {
         }
         let mut listeners = Self::default();
         for address in &config.listen {
-            match listeners.add(config, address) {
+            match listeners.add(config, address, inherited) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                     return Err(BindError::InUse(address.clone()));
@@ -50,7 +52,7 @@ impl Listeners {
             }
         }
         for (address, acceptor) in tls.into_iter().flat_map(|tls| encrypted(config, tls)) {
-            let opened = listeners.add_tcp(address, Transport::Tls(acceptor));
+            let opened = listeners.add_tcp(address, Transport::Tls(acceptor), inherited.tcp(Place::Tls, address));
             opened.map_err(|source| match source.kind() {
                 io::ErrorKind::AddrInUse => BindError::InUse(address.into()),
                 _ => BindError::Failed { address: address.into(), source },
@@ -59,15 +61,20 @@ impl Listeners {
         if listeners.urls.is_empty() { Err(BindError::Nowhere) } else { Ok(listeners) }
     }
 
-    fn add(&mut self, config: &Config, address: &ListenAddress) -> io::Result<()> {
+    fn add(&mut self, config: &Config, address: &ListenAddress, inherited: &mut Inherited) -> io::Result<()> {
         match address {
             ListenAddress::Tcp(address) => {
-                let address = self.add_tcp(*address, Transport::Plain)?;
+                let open = inherited.tcp(Place::Ws, *address);
+                let address = self.add_tcp(*address, Transport::Plain, open)?;
                 self.addresses.push(address);
             }
             #[cfg(unix)]
             ListenAddress::Unix(path) => {
-                let socket = UnixSocket::open(path, !config.http.os_users.is_empty()).map_err(|error| match error {
+                let socket = match inherited.unix(path) {
+                    Some(open) => UnixSocket::inherited(path, open),
+                    None => UnixSocket::open(path, !config.http.os_users.is_empty()),
+                };
+                let socket = socket.map_err(|error| match error {
                     UnixError::InUse => io::ErrorKind::AddrInUse.into(),
                     UnixError::Failed(error) => error,
                     UnixError::NotASocket | UnixError::Foreign => io::Error::other(error),
@@ -81,11 +88,21 @@ impl Listeners {
         Ok(())
     }
 
-    fn add_tcp(&mut self, address: SocketAddr, transport: Transport) -> io::Result<SocketAddr> {
-        let socket = listener::open(address)?;
+    /// `open`: the listener, if it is open already.
+    fn add_tcp(
+        &mut self,
+        address: SocketAddr,
+        transport: Transport,
+        open: Option<TcpListener>,
+    ) -> io::Result<SocketAddr> {
+        let is_inherited = open.is_some();
+        let socket = match open {
+            Some(open) => listener::inherited(open)?,
+            None => listener::open(address)?,
+        };
         let address = socket.local_addr()?;
         self.urls.push(format!("{}://{address}/ws", transport.scheme()));
-        self.tcp.push(Listener { socket, transport });
+        self.tcp.push(Listener { socket, transport, is_inherited });
         Ok(address)
     }
 
@@ -99,6 +116,8 @@ impl Listeners {
 
     /// Accepts and serves connections, each listener on a task of its own.
     pub(super) fn serve(self, broker: &Arc<Broker>) {
+        let count = self.urls.len();
+        broker.accepting.store(count, Ordering::Relaxed);
         for listener in self.tcp {
             broker.tasks.spawn(listener::serve(listener, Arc::clone(broker)));
         }

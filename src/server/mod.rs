@@ -1,27 +1,35 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
-//! `committer` writes the events of durable channels, and `history_reader` reads them. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
+//! `committer` writes the events of durable channels, and `history_reader` reads them. `admin` is the admin API. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
-//! the header of a proxy, `refusal` is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process,
+//! the header of a proxy, `refusal` is what it answers then, `over_http` takes messages without a WebSocket (`problem` is an error
+//! for programs), `gauges` is what metrics say of the present, `drain` ends the broker, `service_manager` tells systemd how it
+//! is, `inherited` has listeners that systemd has opened, `wiring` has the handlers in this process,
 //! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
 //! (`key_files` knows which files have another content), `trial` opens everything that the broker needs and changes nothing.
-//! Nothing here knows an envelope.
+//! Only `over_http` knows an envelope.
 
+mod admin;
 mod admission;
 mod committer;
 mod drain;
 mod forwarded;
+mod gauges;
 mod handshake;
 mod history_reader;
+mod inherited;
 mod issuers;
 mod key_fetch;
 mod key_files;
 mod listener;
 mod listeners;
 mod names;
+mod over_http;
+mod problem;
 mod refusal;
 mod reload;
 mod same_user;
+mod service_manager;
 mod tls;
 mod tokens;
 mod trial;
@@ -31,33 +39,43 @@ mod wiring;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use hyper::StatusCode;
 use parking_lot::Mutex;
 use secrecy::SecretString;
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::forwarded::client_address;
-pub use self::reload::{ReloadError, Reloaded, Reloader};
+pub use self::inherited::{InheritError, Inherited};
+pub use self::reload::{How, ReloadError, Reloaded, Reloader};
 pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
+pub use crate::router::explain;
 
+use self::admin::{NotOpened, OwnToken};
 use self::admission::ConnectionLimit;
 use self::committer::Committer;
 use self::listener::Descriptors;
 use self::listeners::{Listeners, SocketFiles};
+use self::over_http::Applications;
 use self::refusal::Reason;
 use self::reload::{InForce, Replaceable};
+use self::service_manager::ServiceManager;
 use self::tls::Tls;
 use self::wiring::Adapters;
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, ListenAddress, LoadOptions};
 use crate::connection::{Admission, Settings, Shutdown};
 use crate::router::{Ids, Policy, Router};
 use crate::telemetry::LogLimit;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::recorder::{Dumps, Recorder};
 
 /// How long a session gets to release the memory of its queue before the next one is ended too.
 const RELEASE_TIME: Duration = Duration::from_millis(20);
@@ -65,6 +83,7 @@ const RELEASE_TIME: Duration = Duration::from_millis(20);
 /// A broker with its listeners open.
 pub struct Server {
     listeners: Listeners,
+    admin: admin::Listeners,
     warnings: Vec<String>,
     broker: Arc<Broker>,
 }
@@ -83,7 +102,7 @@ pub enum BindError {
     Unusable(#[from] UnusableList),
     /// Another process listens there.
     #[error(
-        "{0} is in use: is another broker running? Stop it, or listen elsewhere (--listen, or the keys 'listen' and 'tls.listen')"
+        "{0} is in use: is another broker running? Stop it, or listen elsewhere (--listen, or the keys 'listen', 'tls.listen' and 'admin.listen')"
     )]
     InUse(ListenAddress),
     /// The system refused.
@@ -97,14 +116,27 @@ pub enum BindError {
     /// A handler in the process could not be started.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// A socket of the service manager has no place.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// There is nothing to listen on.
     #[error("there is no address to listen on: name one in the key 'listen'")]
     Nowhere,
 }
 
+impl From<NotOpened> for BindError {
+    fn from(NotOpened { address, error }: NotOpened) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse(address.into()),
+            _ => Self::Failed { address: address.into(), source: error },
+        }
+    }
+}
+
 /// What all connections share.
 struct Broker {
     router: Arc<Router>,
+    metrics: Arc<Metrics>,
     /// What a reload replaces.
     in_force: Replaceable<InForce>,
     /// The configuration in force. Locked during a reload.
@@ -115,8 +147,12 @@ struct Broker {
     descriptors: Descriptors,
     /// The Unix sockets' files, whose mode depends on `http.os_users`.
     socket_files: SocketFiles,
+    /// Writes what the flight recorder has to files.
+    dumps: Arc<Dumps>,
     /// Limits the log lines about refused handshakes.
     refusals: LogLimit<(Reason, Option<StatusCode>)>,
+    /// What applications that call over HTTP use of their limits.
+    applications: Applications,
     /// Listeners and connections.
     tasks: TaskTracker,
     /// The certificate of the TLS listeners.
@@ -126,6 +162,20 @@ struct Broker {
     adapters: Adapters,
     /// The handlers in this process, which end after the sessions whose requests they answer.
     handlers: TaskTracker,
+    /// The runtime that serves the applications.
+    runtime: Handle,
+    /// The token of the admin API, if the configuration has none.
+    own_token: OwnToken,
+    /// What is told how the broker is.
+    service_manager: ServiceManager,
+    /// The listeners accept connections.
+    started: CancellationToken,
+    /// How many listeners accept connections now.
+    accepting: AtomicUsize,
+    /// What the configuration is made from, if it can be read again.
+    source: OnceLock<LoadOptions>,
+    /// A call of the admin API has asked for a drain.
+    drain_asked: CancellationToken,
     /// Tells every connection how far the drain is.
     shutdown: Shutdown,
     /// The drain has begun.
@@ -142,19 +192,40 @@ impl Server {
     /// Opens the store and the listeners. From now on the system accepts connections; [`Server::run`] serves them.
     /// `credentials_key` takes the place of the key file. Must be called within a tokio runtime.
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
+        Self::bind_with(config, credentials_key, Inherited::default())
+    }
+
+    /// The same with listeners that are open already. Each takes the place of one of the configuration.
+    pub fn bind_with(
+        config: Config,
+        credentials_key: Option<SecretString>,
+        mut inherited: Inherited,
+    ) -> Result<Self, BindError> {
         let tls = trial::open_tls(&config, credentials_key.clone())?.map(Arc::new);
-        let listeners = Listeners::open(&config, tls.as_deref())?;
-        let (in_force, fetches) = InForce::open(&config, tls.clone(), None)?;
-        let mut adapters = Adapters::open(&config, credentials_key)?;
-        let warnings = in_force.warnings().to_vec();
-        let (now, policy) = (Instant::now().into_std(), Policy::new(&config));
+        let listeners = Listeners::open(&config, tls.as_deref(), &mut inherited)?;
+        let (admin, no_admin) = admin::Listeners::open(&config.admin, tls.as_ref(), &mut inherited)?;
+        inherited.check_taken()?;
+        let policy = Policy::new(&config);
+        let metrics = Arc::new(Metrics::new(policy.channel_names()));
+        metrics.set_config_applied(calendar());
+        let (in_force, fetches) = InForce::open(&config, tls.clone(), None, &metrics)?;
+        let mut adapters = Adapters::open(&config, credentials_key, &metrics)?;
+        let own_token = OwnToken::new(&config.data_dir);
+        let no_token = if admin.urls.is_empty() { None } else { own_token.settle(&config.admin) };
+        let warnings = in_force.warnings().iter().cloned().chain(no_admin).chain(no_token).collect();
+        let now = Instant::now().into_std();
+        let recorder = Arc::new(Recorder::new(now, calendar(), config.recorder.bytes));
         let router = Router::new(now, calendar(), policy, Ids::random(), adapters.declarations());
+        let router = router.with_metrics(Arc::clone(&metrics)).with_recorder(Arc::clone(&recorder));
         let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
+        let settings = settings.with_metrics(Arc::clone(&metrics));
         let router = Arc::new(router.with_switched_off(adapters.switched_off()));
         let committer = committing.map(|it| it.start(&router, &config)).transpose().map_err(AdapterError::from)?;
         let broker = Broker {
             router,
+            metrics,
+            dumps: Arc::new(Dumps::new(recorder, &config.data_dir)),
             committer,
             in_force: Replaceable::new(in_force),
             config: Mutex::new(config),
@@ -163,11 +234,19 @@ impl Server {
             descriptors: Descriptors::new(listeners.urls.len()),
             socket_files: listeners.socket_files(),
             refusals: LogLimit::default(),
+            applications: Applications::default(),
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),
             tls,
             adapters,
             handlers: TaskTracker::new(),
+            runtime: Handle::current(),
+            own_token,
+            service_manager: ServiceManager::from_environment(),
+            started: CancellationToken::new(),
+            accepting: AtomicUsize::new(0),
+            source: OnceLock::new(),
+            drain_asked: CancellationToken::new(),
             shutdown: Shutdown::default(),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
@@ -178,7 +257,7 @@ impl Server {
         broker.adapters.start(&broker.router, &broker.handlers, &broker.handlers_stop)?;
         // Until the drain begins: the next broker gets what an org publishes from then on.
         broker.adapters.publish_events(&broker.router, &broker.handlers, &broker.draining);
-        Ok(Self { listeners, warnings, broker: Arc::new(broker) })
+        Ok(Self { listeners, admin, warnings, broker: Arc::new(broker) })
     }
 
     /// The addresses of its plain TCP listeners, with the port that the system chose for port 0.
@@ -191,9 +270,19 @@ impl Server {
         &self.listeners.urls
     }
 
+    /// The URLs of the admin listeners.
+    pub fn admin_urls(&self) -> &[String] {
+        &self.admin.urls
+    }
+
     /// What this system keeps the broker from doing, in words for the operator.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Says what its configuration is made from, so that the admin API can reload it.
+    pub fn set_source(&self, source: LoadOptions) {
+        self.broker.source.set(source).ok();
     }
 
     /// Reloads its configuration while it runs.
@@ -202,16 +291,34 @@ impl Server {
         Reloader::new(Arc::clone(&self.broker))
     }
 
+    /// What writes the flight recorder to files.
+    pub fn dumps(&self) -> &Arc<Dumps> {
+        &self.broker.dumps
+    }
+
     /// Serves until `shutdown` is ready, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { listeners, broker, .. } = self;
+        let Self { listeners, admin, broker, .. } = self;
+        let admin = admin.serve(&broker, listeners.urls.clone()).unwrap_or_else(|error| {
+            tracing::error!(%error, "there is no admin listener");
+            None
+        });
         listeners.serve(&broker);
+        broker.started.cancel();
+        broker.service_manager.ready();
+        broker.watch_for_service_manager();
         if let Some(tls) = &broker.tls {
             broker.tasks.spawn(Arc::clone(tls).watch(broker.draining.clone()));
         }
         let served_and_drained = async {
-            shutdown.await;
+            tokio::select! {
+                () = shutdown => {}
+                () = broker.drain_asked.cancelled() => {}
+            }
             broker.drain().await;
+            if let Some(admin) = admin {
+                spawn_blocking(|| admin.end()).await.ok();
+            }
         };
         tokio::select! {
             () = served_and_drained => {}
@@ -221,10 +328,23 @@ impl Server {
     }
 }
 
+impl Broker {
+    /// Feeds the watchdog of the service manager until the handlers end, in a task of the runtime that serves the sessions.
+    fn watch_for_service_manager(self: &Arc<Self>) {
+        let broker = Arc::clone(self);
+        self.handlers.spawn(async move {
+            tokio::select! {
+                () = broker.service_manager.watch(&broker.router) => {}
+                () = broker.handlers_stop.cancelled() => {}
+            }
+        });
+    }
+}
+
 /// What an operator should know of the certificate of `[tls]`: that it expires soon, for example. Blocks on the disk.
 #[must_use]
 pub fn certificate_warnings(now: SystemTime, config: &Config) -> Vec<String> {
-    tls::warnings(now, &config.tls)
+    if config.uses_tls() { tls::warnings(now, &config.tls) } else { Vec::new() }
 }
 
 /// The time of day.
@@ -252,8 +372,7 @@ async fn bound_queues(broker: &Broker) {
     let memory = broker.settings.memory();
     loop {
         memory.exceeded().await;
-        // What resumable sessions keep has a bound of its own.
-        let is_exceeded = || memory.is_exceeded(broker.router.kept_bytes());
+        let is_exceeded = || broker.router.is_memory_exceeded(memory);
         while is_exceeded() && broker.router.end_longest_queue() {
             // What the session's task was about to write is released when that ends.
             if is_exceeded() {

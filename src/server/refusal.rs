@@ -3,6 +3,8 @@
 use hyper::StatusCode;
 use hyper::header::HeaderName;
 
+use crate::telemetry::metrics::RefusedFor;
+
 /// Why a request or a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Reason {
@@ -25,6 +27,23 @@ pub(super) enum Reason {
 }
 
 impl Reason {
+    /// What it is counted as.
+    pub(super) fn counted(self) -> RefusedFor {
+        match self {
+            Self::Path => RefusedFor::Path,
+            Self::Method => RefusedFor::Method,
+            Self::Head | Self::Token => RefusedFor::Head,
+            Self::Host => RefusedFor::Host,
+            Self::Origin => RefusedFor::Origin,
+            Self::Query => RefusedFor::Query,
+            Self::OsUser => RefusedFor::Neighbour,
+            Self::Cap | Self::Dropped => RefusedFor::Cap,
+            Self::AddressCap => RefusedFor::AddressCap,
+            Self::Tls => RefusedFor::Tls,
+            Self::Draining => RefusedFor::Draining,
+        }
+    }
+
     /// As it is written in the log.
     pub(super) fn as_str(self) -> &'static str {
         match self {

@@ -16,13 +16,16 @@ use super::issuers::{self, Known};
 use super::key_fetch::KeyFetch;
 use super::key_files::KeyFiles;
 use super::same_user::SameUser;
-use super::tls::{self, Tls};
+use super::tls::Tls;
 use super::trial::UnusableList;
-use super::wiring::Proving;
-use super::{Broker, calendar, wiring};
-use crate::auth::{AuthError, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier};
-use crate::config::{Changes, Config, Http, Mistakes};
+use super::wiring::{NextOrg, Proving};
+use super::{Broker, admin, calendar, certificate_warnings, wiring};
+use crate::auth::{
+    AuthError, CallClaim, CallVerification, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier,
+};
+use crate::config::{self, AuthMode, Changes, Config, Http, Mistakes, Settings};
 use crate::router::Reviewed;
+use crate::telemetry::metrics::{Metrics, ReloadOutcome};
 
 /// Lines about mistakes that the log gets of one reload.
 const MISTAKES_LOGGED: usize = 20;
@@ -31,13 +34,24 @@ const MISTAKES_LOGGED: usize = 20;
 #[derive(Clone)]
 pub struct Reloader(Arc<Broker>);
 
-/// A reload that is in force.
+/// How a reload is carried out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// Everything is read and checked, and nothing is changed.
+    pub dry_run: bool,
+    /// Keys that need a restart stay as they are, and the rest is put in force. Otherwise the reload is refused.
+    pub keeps_restart_keys: bool,
+}
+
+/// A reload that is in force, or that could be.
 #[derive(Debug)]
 pub struct Reloaded {
-    /// Its number, from 1.
+    /// How many reloads have been put in force.
     pub number: u64,
     /// The names of the keys that have changed.
     pub changed: Vec<String>,
+    /// The names of the keys that have changed and need a restart.
+    pub restart: Vec<String>,
     /// What it did to live sessions.
     pub sessions: Reviewed,
     /// What the operator should know of the new configuration.
@@ -72,13 +86,25 @@ impl Reloader {
     /// Why nothing has changed.
     pub async fn reload(
         &self,
+        how: How,
         load: impl FnOnce() -> Result<Config, Mistakes> + Send + 'static,
     ) -> Result<Reloaded, ReloadError> {
         let broker = Arc::clone(&self.0);
-        // Files are read.
-        let outcome = self.0.tasks.spawn_blocking(move || broker.reload(load)).await;
+        if !how.dry_run {
+            broker.service_manager.reloading();
+        }
+        // Files are read. Tasks that it starts belong to the runtime that serves the applications.
+        let outcome = self.0.tasks.spawn_blocking_on(move || broker.reload(how, load), &self.0.runtime).await;
         let outcome = outcome.unwrap_or(Err(ReloadError::Ended));
-        log(&outcome);
+        if !how.dry_run {
+            self.0.service_manager.ready();
+            self.0.metrics.reloads.count(match &outcome {
+                Ok(reloaded) if reloaded.changed.is_empty() => ReloadOutcome::Unchanged,
+                Ok(_) => ReloadOutcome::Applied,
+                Err(_) => ReloadOutcome::Refused,
+            });
+            log(&outcome);
+        }
         outcome
     }
 }
@@ -86,6 +112,12 @@ impl Reloader {
 /// What connections share and a reload replaces.
 pub(super) struct InForce {
     verifier: Box<dyn Verifier>,
+    pub(super) auth: AuthMode,
+    pub(super) admin: config::Admin,
+    /// The hashes of the tokens in `admin`.
+    pub(super) admin_tokens: admin::Tokens,
+    /// The value of each key.
+    pub(super) values: Settings,
     pub(super) http: Http,
     pub(super) same_user: SameUser,
     /// The issuers of JWTs. Keys are fetched by tasks that end with `fetching`.
@@ -108,20 +140,42 @@ impl InForce {
         config: &Config,
         tls: Option<Arc<Tls>>,
         before: Option<&Self>,
+        metrics: &Metrics,
     ) -> Result<(Self, Vec<KeyFetch>), UnusableList> {
         let same_user = SameUser::open(config, before.map(|before| &before.same_user));
-        let proving = wiring::verifier(config, before.map_or(&[], |before| &before.issuers));
+        let proving = wiring::verifier(config, before.map_or(&[], |before| &before.issuers), metrics);
         match (same_user, proving) {
             (Ok((same_user, warnings)), Ok(Proving { verifier, issuers, fetches })) => {
                 let (http, fetching) = (config.http.clone(), CancellationToken::new());
                 let key_files = KeyFiles::read(config);
-                Ok((Self { verifier, http, same_user, issuers, fetching, key_files, tls, warnings }, fetches))
+                let (auth, admin, values) = (config.auth, config.admin.clone(), config.settings.clone());
+                let admin_tokens = admin::Tokens::new(&admin);
+                let in_force = Self {
+                    verifier,
+                    auth,
+                    admin,
+                    admin_tokens,
+                    values,
+                    http,
+                    same_user,
+                    issuers,
+                    fetching,
+                    key_files,
+                    tls,
+                    warnings,
+                };
+                Ok((in_force, fetches))
             }
             (same_user, proving) => {
                 let proving = proving.err().unwrap_or_default();
                 Err(UnusableList::from(same_user.err().into_iter().chain(proving).collect::<Vec<_>>()))
             }
         }
+    }
+
+    /// When the keys of issuers were last fetched.
+    pub(super) fn keys_fetched(&self) -> impl Iterator<Item = (&str, std::time::Instant)> {
+        self.issuers.iter().filter_map(Known::fetched)
     }
 
     /// What the operator should know of the settings that are in force.
@@ -151,6 +205,10 @@ impl Verifier for InForce {
             Ok(()) => self.verifier.verify(claim),
             Err(refused) => Box::pin(ready(Err(refused))),
         }
+    }
+
+    fn verify_call(&self, call: CallClaim) -> CallVerification<'_> {
+        self.verifier.verify_call(call)
     }
 
     fn review(&self, proved: &Proved<'_>) -> Review {
@@ -187,6 +245,11 @@ impl Verifier for Replaceable<InForce> {
         Box::pin(async move { in_force.verify(claim).await })
     }
 
+    fn verify_call(&self, call: CallClaim) -> CallVerification<'_> {
+        let in_force = self.get();
+        Box::pin(async move { in_force.verify_call(call).await })
+    }
+
     fn review(&self, proved: &Proved<'_>) -> Review {
         self.get().review(proved)
     }
@@ -207,16 +270,31 @@ impl Broker {
         }
     }
 
-    fn reload(&self, load: impl FnOnce() -> Result<Config, Mistakes>) -> Result<Reloaded, ReloadError> {
+    fn reload(&self, how: How, load: impl FnOnce() -> Result<Config, Mistakes>) -> Result<Reloaded, ReloadError> {
         let mut config = self.config.lock();
-        let new = load()?;
-        let changes = Changes::between(&config, &new);
-        if !changes.restart.is_empty() {
-            return Err(ReloadError::Restart(changes.restart));
+        let mut new = load()?;
+        let Changes { reload: mut changed, mut restart } = Changes::between(&config, &new);
+        if !restart.is_empty() && !how.dry_run && !how.keeps_restart_keys {
+            return Err(ReloadError::Restart(restart));
+        }
+        if !restart.is_empty() {
+            new.keep_restart_keys(&config);
+            // A key that follows one that was kept may be as it was.
+            let left = Changes::between(&config, &new);
+            if !left.restart.is_empty() {
+                return Err(ReloadError::Restart(left.restart));
+            }
+            changed = left.reload;
+            restart.sort();
         }
         let before = self.in_force.get();
         let replacement = self.tls.as_ref().map(|tls| tls.prepare(new.tls.clone())).transpose();
-        let in_force = InForce::open(&new, self.tls.clone(), Some(&before));
+        let in_force = InForce::open(&new, self.tls.clone(), Some(&before), &self.metrics);
+        // A new login costs the org, so it is left alone if nothing of it has changed.
+        let org = match config.salesforce == new.salesforce {
+            true => Ok(None),
+            false => self.adapters.prepare_org(&new).map(Some),
+        };
         // Everything is read before anything is in force.
         let (replacement, (in_force, fetches)) = match (replacement, in_force) {
             (Ok(replacement), Ok(in_force)) => (replacement, in_force),
@@ -226,33 +304,57 @@ impl Broker {
                 return Err(UnusableList::from(once(tls).chain(others).collect::<Vec<_>>()).into());
             }
         };
+        let org = org.map_err(|unusable| UnusableList::from(vec![unusable]))?;
+        changed.extend(in_force.key_files.changed_since(&before.key_files));
+        let mut warnings = new.warnings.clone();
+        warnings.extend(certificate_warnings(calendar(), &new));
+        warnings.extend_from_slice(in_force.warnings());
+        if how.dry_run {
+            let (number, sessions) = (self.router.reloads(), Reviewed::default());
+            return Ok(Reloaded { number, changed, restart, sessions, warnings });
+        }
         if let Some(replacement) = replacement {
             replacement.apply();
         }
-        let mut warnings = new.warnings.clone();
-        warnings.extend(tls::warnings(calendar(), &new.tls));
-        warnings.extend_from_slice(in_force.warnings());
+        let sessions = self.put_in_force(&config, &new, Checked { in_force, fetches, org }, &mut warnings);
+        *config = new;
+        Ok(Reloaded { number: self.router.reloads(), changed, restart, sessions, warnings })
+    }
+
+    /// Puts a checked configuration in force in place of the `old` one, and judges live sessions by it.
+    fn put_in_force(&self, old: &Config, new: &Config, checked: Checked, warnings: &mut Vec<String>) -> Reviewed {
+        let Checked { in_force, fetches, org } = checked;
+        let before = self.in_force.get();
         let changed_issuers = issuers::changed(&before.issuers, &in_force.issuers);
-        let changed_files = in_force.key_files.changed_since(&before.key_files);
+        let changes = Changes::between(old, new);
         self.in_force.set(in_force);
         before.fetching.cancel();
         self.fetch_keys(fetches);
         self.connections.replace(&new.limits);
         self.settings.replace_limits(new.limits.clone());
-        if config.http.os_users.is_empty() != new.http.os_users.is_empty() {
+        if old.http.os_users.is_empty() != new.http.os_users.is_empty() {
             warnings.extend(self.socket_files.set_mode(!new.http.os_users.is_empty()));
         }
+        warnings.extend(self.own_token.settle(&new.admin));
         let now = Instant::now().into_std();
-        self.router.replace_policy(now, &new);
-        self.adapters.replace_bounds(&new);
-        self.committer.iter().for_each(|committer| committer.replace(&new));
+        self.router.replace_policy(now, new);
+        self.adapters.replace_bounds(new);
+        if let Some(org) = org {
+            self.adapters.replace_org(org);
+        }
+        self.committer.iter().for_each(|committer| committer.replace(new));
         let renamed = renamed_tables(&changes.reload);
-        let judge = Judge { verifier: &self.in_force, renamed, changed_issuers };
-        let sessions = self.router.review(now, &judge);
-        *config = new;
-        let changed = changes.reload.into_iter().chain(changed_files).collect();
-        Ok(Reloaded { number: self.router.reloads(), changed, sessions, warnings })
+        self.metrics.set_config_applied(calendar());
+        self.router.review(now, &Judge { verifier: &self.in_force, renamed, changed_issuers })
     }
+}
+
+/// What was read and checked before anything is in force.
+struct Checked {
+    in_force: InForce,
+    fetches: Vec<KeyFetch>,
+    /// If something of the org has changed.
+    org: Option<NextOrg>,
 }
 
 /// Keys of `[auth.salesforce_*]` that decide whom a proof is for. When they change, the sessions of the table may be of
@@ -300,11 +402,17 @@ impl Verifier for Judge<'_> {
 /// Logs the outcome of a reload: names of keys, never values.
 fn log(outcome: &Result<Reloaded, ReloadError>) {
     match outcome {
-        Ok(Reloaded { number, changed, sessions, warnings }) => {
+        Ok(Reloaded { number, changed, restart, sessions, warnings }) => {
             let Reviewed { ended, changed: rights, expiring } = sessions;
             let keys = changed.join(", ");
             for warning in warnings {
                 tracing::warn!("{warning}");
+            }
+            if !restart.is_empty() {
+                tracing::warn!(
+                    keys = restart.join(", "),
+                    "these keys have changed and need a restart; they stay as they are"
+                );
             }
             tracing::info!(number, changed = keys, ended, rights, expiring, "the configuration was reloaded");
         }

@@ -22,7 +22,8 @@ pub(super) fn read(headers: &HeaderMap) -> Result<Option<HandshakeToken>, Refusa
     })
 }
 
-fn of_authorization(headers: &HeaderMap) -> Result<Option<SecretString>, Refusal> {
+/// Returns the token of the header `Authorization`, if it has one.
+pub(super) fn of_authorization(headers: &HeaderMap) -> Result<Option<SecretString>, Refusal> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

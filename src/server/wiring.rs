@@ -19,11 +19,18 @@ use crate::audit::{Audit, Rotation};
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
+use crate::http::BreakerState;
 use crate::router::{CommitQueue, Declaration, ReadQueue, Router, SwitchedOff};
-use crate::salesforce::{self, Events, Org, SalesforceVerifier, SetupError, SetupErrors};
+use crate::salesforce::{
+    self, CurrentOrg, Events, NextEvents, Org, SalesforceVerifier, SetupError, SetupErrors, Snapshot,
+};
 use crate::store::history::{HistoryFile, HistorySettings};
 use crate::store::{FolderLock, KeySource, StoreError};
+use crate::telemetry::metrics::Metrics;
 use wire::Refusal;
+
+/// The breaker of look-ups of credentials, among those of an org.
+const CREDENTIALS_BREAKER: &str = "credentials";
 
 /// Why the handlers could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +60,10 @@ pub(super) struct Adapters {
     /// The bounds of each handler that was started.
     started: Mutex<Vec<BoundsHandle>>,
     audit: Arc<Audit>,
+    /// The credential store, if it is the directory.
+    directory: Option<Arc<Directory>>,
+    /// The org, if anything uses it.
+    org: Option<Arc<CurrentOrg>>,
     /// The subscriptions to events of an org.
     events: Option<Events>,
     /// The key that seals the history, if it is in the environment.
@@ -63,13 +74,21 @@ pub(super) struct Adapters {
 
 impl Adapters {
     /// Opens what the handlers need. Blocks on the disk.
-    pub(super) fn open(config: &Config, credentials_key: Option<SecretString>) -> Result<Self, AdapterError> {
+    pub(super) fn open(
+        config: &Config,
+        credentials_key: Option<SecretString>,
+        metrics: &Metrics,
+    ) -> Result<Self, AdapterError> {
         let folder = FolderLock::take(&config.data_dir)?;
         let mut opened = None;
         let mut org = || match &opened {
             Some(org) => Ok(Arc::clone(org)),
-            None => Org::open(&config.salesforce).map(|org| Arc::clone(opened.insert(Arc::new(org)))),
+            None => {
+                let org = Org::open(&config.salesforce)?.with_calls(Arc::clone(&metrics.salesforce));
+                Ok::<_, SetupError>(Arc::clone(opened.insert(Arc::new(CurrentOrg::from(Arc::new(org))))))
+            }
         };
+        let mut store = None;
         let source: Arc<dyn Source> = match config.credentials.store {
             Store::Directory => {
                 let directory = Directory::open(&Settings::new(config, credentials_key.clone()))?;
@@ -87,7 +106,7 @@ impl Adapters {
                          them again"
                     ),
                 }
-                Arc::new(directory)
+                Arc::clone(store.insert(Arc::new(directory))) as _
             }
             Store::Salesforce => org()?,
         };
@@ -97,15 +116,26 @@ impl Adapters {
         });
         let mut handlers: Vec<Arc<dyn Handler>> = vec![Arc::new(FetchCredentials::new(source, Arc::clone(&audit)))];
         if !config.salesforce.objects.is_empty() {
-            handlers.extend(salesforce::writers(&org()?, &audit));
+            handlers.extend(salesforce::writers(&org()?, &config.salesforce, &audit));
         }
         let events = match config.salesforce.events.topics.is_empty() {
             true => None,
-            false => Some(Events::open(org()?, &config.data_dir)?),
+            false => Some(Events::open(org()?, &config.salesforce, &config.data_dir)?),
         };
-        let bounds = bounds(config);
+        let (bounds, org) = (bounds(config), opened);
         let off = salesforce::switched_off(&config.salesforce);
-        Ok(Self { handlers, off, bounds, started: Mutex::default(), audit, events, credentials_key, folder })
+        Ok(Self {
+            handlers,
+            off,
+            bounds,
+            started: Mutex::default(),
+            audit,
+            directory: store,
+            org,
+            events,
+            credentials_key,
+            folder,
+        })
     }
 
     /// Opens the history, if a channel is durable, and lets the router take over what it has. Blocks on the disk.
@@ -143,10 +173,61 @@ impl Adapters {
         Arc::clone(&self.audit)
     }
 
+    /// Returns whether the credential store can be read. Blocks on the disk.
+    pub(super) fn store_can_be_read(&self) -> bool {
+        // No user has this name.
+        self.directory.as_ref().is_none_or(|directory| directory.get("").is_ok())
+    }
+
+    /// Returns whether Salesforce is called: no breaker that concerns all of its calls, or those for credentials, is open.
+    pub(super) fn salesforce_is_called(&self) -> bool {
+        let Some(stats) = self.org.as_ref().map(|org| org.stats()) else { return true };
+        let credentials = stats.breakers.get(CREDENTIALS_BREAKER).copied().unwrap_or(BreakerState::Closed);
+        [stats.breaker, credentials].iter().all(|state| *state == BreakerState::Closed)
+    }
+
+    /// How many requests wait for each handler.
+    pub(super) fn waiting(&self) -> Vec<(String, usize)> {
+        self.started.lock().iter().map(|handler| (handler.name(), handler.waiting())).collect()
+    }
+
+    /// The counts of the org, if it is used.
+    pub(super) fn org(&self) -> Option<Snapshot> {
+        self.org.as_ref().map(|org| org.stats())
+    }
+
+    /// How many look-ups in the credential store have failed.
+    pub(super) fn failed_look_ups(&self) -> u64 {
+        self.directory.as_ref().map_or(0, |directory| directory.failures())
+    }
+
     /// Publishes the events of an org until `stop`, in tasks on `tasks`.
     pub(super) fn publish_events(&self, router: &Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
         if let Some(events) = &self.events {
             events.start(router, tasks, stop);
+        }
+    }
+
+    /// Reads what another configuration of the org names. Nothing of it is in force.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub(super) fn prepare_org(&self, config: &Config) -> Result<NextOrg, Unusable> {
+        let org = self.org.as_ref().map(|org| org.prepare(&config.salesforce)).transpose();
+        let events = self.events.as_ref().map(|_| Events::prepare(&config.salesforce)).transpose();
+        match (org, events) {
+            (Ok(org), Ok(events)) => Ok(NextOrg { org, events }),
+            (Err(error), _) | (_, Err(error)) => Err(Unusable::from(&error)),
+        }
+    }
+
+    /// Puts another configuration of the org in force.
+    pub(super) fn replace_org(&self, next: NextOrg) {
+        if let (Some(current), Some(org)) = (&self.org, next.org) {
+            current.replace(org);
+        }
+        if let (Some(current), Some(events)) = (&self.events, next.events) {
+            current.replace(events);
         }
     }
 
@@ -171,6 +252,12 @@ impl Adapters {
         }
         Ok(())
     }
+}
+
+/// An org with settings that are about to be in force.
+pub(super) struct NextOrg {
+    org: Option<Arc<Org>>,
+    events: Option<NextEvents>,
 }
 
 /// Where the history is, and its key.
@@ -217,7 +304,7 @@ pub(super) struct Proving {
 ///
 /// # Errors
 /// Every file that cannot be used.
-pub(super) fn verifier(config: &Config, before: &[Known]) -> Result<Proving, Vec<Unusable>> {
+pub(super) fn verifier(config: &Config, before: &[Known], metrics: &Metrics) -> Result<Proving, Vec<Unusable>> {
     if config.auth == AuthMode::Open {
         return Ok(Proving { verifier: Box::new(Open), issuers: Vec::new(), fetches: Vec::new() });
     }
@@ -227,8 +314,12 @@ pub(super) fn verifier(config: &Config, before: &[Known]) -> Result<Proving, Vec
     };
     match (issuers::open(config, before), salesforce) {
         (Ok(Opened { issuers, known, fetches }), Ok(salesforce)) => {
-            let salesforce = salesforce.map(|it| Box::new(it) as Box<dyn Verifier>);
-            let verifier = Box::new(Chain::new(config.token_table(), issuers, salesforce));
+            for issuer in &config.issuers {
+                metrics.add_issuer(&issuer.name);
+            }
+            let salesforce = salesforce.map(|it| Box::new(it.with_calls(&metrics.salesforce)) as Box<dyn Verifier>);
+            let chain = Chain::new(config.token_table(), issuers, salesforce);
+            let verifier = Box::new(chain.counting(&metrics.authentications));
             Ok(Proving { verifier, issuers: known, fetches })
         }
         (issuers, salesforce) => {

@@ -37,3 +37,34 @@ impl Replaced {
         self.0.sync_all()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_has_lost_its_name_is_overwritten_and_a_backup_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, backup) = (folder.path().join("file"), folder.path().join("backup"));
+        let secret = b"secret".repeat(20_000);
+        for has_backup in [false, true] {
+            fs::write(&path, &secret).unwrap();
+            if has_backup {
+                fs::hard_link(&path, &backup).unwrap();
+            }
+            let mut file = File::open(&path).unwrap();
+            let replaced = Replaced::open(&path).unwrap().unwrap();
+            fs::remove_file(&path).unwrap();
+            replaced.overwrite().unwrap();
+            let mut left = Vec::new();
+            file.read_to_end(&mut left).unwrap();
+            assert_eq!(left.len(), secret.len());
+            assert_eq!(left == secret, has_backup);
+            assert_eq!(left.iter().all(|byte| *byte == 0), !has_backup);
+        }
+        assert!(Replaced::open(&path).unwrap().is_none());
+    }
+}

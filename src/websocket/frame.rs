@@ -35,6 +35,8 @@ pub struct Frame(Arc<Shared>);
 /// What all clones of a frame share.
 struct Shared {
     wire: Vec<u8>,
+    /// The length of the header. Kept, because every queue asks for the length of the text.
+    header_len: u8,
     is_secret: bool,
     /// How many queues keep the frame to send it again.
     keepers: AtomicU32,
@@ -44,7 +46,8 @@ struct Shared {
 
 impl Shared {
     fn new(wire: Vec<u8>, is_secret: bool) -> Self {
-        Self { wire, is_secret, keepers: AtomicU32::new(0), held: OnceLock::new() }
+        let header_len = header_len(wire.len());
+        Self { wire, header_len, is_secret, keepers: AtomicU32::new(0), held: OnceLock::new() }
     }
 
     /// The memory that the frame uses.
@@ -125,6 +128,12 @@ impl Frame {
         self.0.held.get_or_init(|| memory.hold(self.0.memory_bytes()));
     }
 
+    /// The memory that it uses, however many share it.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.0.memory_bytes()
+    }
+
     /// Notes that one more queue keeps the frame to send it again. Returns how much memory is kept because of that: none if
     /// another queue keeps the frame already.
     pub fn keep(&self) -> usize {
@@ -145,15 +154,14 @@ impl Frame {
     /// The text.
     #[must_use]
     pub fn text(&self) -> &str {
-        let wire = self.wire();
-        std::str::from_utf8(wire.get(header_len(wire.len())..).unwrap_or_default()).unwrap_or_default()
+        let text = self.wire().get(usize::from(self.0.header_len)..);
+        std::str::from_utf8(text.unwrap_or_default()).unwrap_or_default()
     }
 
     /// The length of the text in bytes, without the header. Limits count this.
     #[must_use]
     pub fn len(&self) -> usize {
-        let wire_len = self.wire().len();
-        wire_len - header_len(wire_len)
+        self.wire().len() - usize::from(self.0.header_len)
     }
 
     /// Returns whether the text is empty.
@@ -192,7 +200,7 @@ fn header(text_len: usize) -> ([u8; 10], usize) {
 }
 
 /// The header length of a frame of this number of bytes in all.
-fn header_len(wire_len: usize) -> usize {
+fn header_len(wire_len: usize) -> u8 {
     match wire_len {
         ..=SHORT => 2,
         _ if wire_len <= MEDIUM => 4,

@@ -80,6 +80,8 @@ pub struct Socket<S> {
     heard: bool,
     /// The number of bytes that have arrived since the last [`Socket::take_received`].
     received: usize,
+    /// The number of bytes that were written since the last [`Socket::take_sent`].
+    sent: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
@@ -95,6 +97,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             last_read: 0,
             heard: false,
             received: read_ahead.len(),
+            sent: 0,
         }
     }
 
@@ -147,6 +150,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         std::mem::take(&mut self.received)
     }
 
+    /// Returns how many bytes were written since the last call.
+    pub fn take_sent(&mut self) -> usize {
+        std::mem::take(&mut self.sent)
+    }
+
     /// Reads and throws away; how many bytes, 0 at the end.
     pub fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.poll_read(cx, |_, _| {})
@@ -190,6 +198,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if self.written == 0 && !self.control.is_empty() {
             let taken = ready!(stream.poll_write(cx, &self.control))?;
             self.control.advance(progress(taken)?);
+            self.sent = self.sent.saturating_add(taken);
         } else {
             // A control frame waits for the next boundary: then only the frame that is half written.
             let most = if self.control.is_empty() { SLICES } else { 1 };
@@ -208,6 +217,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 }))?,
             };
             self.advance(progress(taken)?);
+            self.sent = self.sent.saturating_add(taken);
         }
         self.unflushed = true;
         Poll::Ready(Ok(()))

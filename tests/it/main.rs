@@ -13,10 +13,12 @@ mod support;
 mod transcripts;
 
 mod model;
+mod over_http;
 mod routing;
 mod session;
 mod wire;
 
+mod admin;
 mod auth;
 mod browser;
 mod certificates;
@@ -24,7 +26,10 @@ mod cli;
 mod client;
 mod config;
 mod credentials;
+mod metrics;
+mod packages;
 mod salesforce;
+mod telemetry;
 mod tls;
 
 mod budget;

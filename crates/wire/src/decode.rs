@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use super::key::Key;
 use super::scan::{Broken, Member, Scanner, Token};
+use super::trace::TraceParent;
 use super::triple::{NAME_BYTES_MAX, check_name, check_part, resembles_broker};
 use super::{Envelope, Fields, Spans, Triple};
 use crate::error::{ErrorCode, Refusal};
@@ -131,6 +132,9 @@ fn too_deep(text: &str, limit: usize) -> bool {
 /// The longest key or channel that a message quotes, in bytes.
 const QUOTED_BYTES_MAX: usize = 32;
 
+/// The field of W3C Trace Context. It is read if it is well-formed, and otherwise unknown: the last one counts.
+const TRACE_PARENT: &str = "traceparent";
+
 struct Reader<'a> {
     /// The envelope as far as it was read.
     envelope: Envelope<'a>,
@@ -166,7 +170,13 @@ impl<'a> Reader<'a> {
     fn member(&mut self, key: Token<'a>, value: Token<'a>, span: Range<usize>) -> Result<(), Refusal> {
         // A key with a lone surrogate is unknown, and resembles no key.
         let Some(name) = string(key) else { return Ok(()) };
-        let Some(key) = Key::of(&name) else { return unknown(&name) };
+        let Some(key) = Key::of(&name) else {
+            if name == TRACE_PARENT {
+                self.envelope.fields.trace = string(value).and_then(|text| TraceParent::read(&text)).map(Box::new);
+                return Ok(());
+            }
+            return unknown(&name);
+        };
         if self.seen & key.bit() != 0 {
             return Err(invalid(format!("the field '{}' occurs twice", key.name())));
         }

@@ -8,6 +8,7 @@ mod decode;
 mod key;
 mod scan;
 mod splice;
+mod trace;
 mod triple;
 
 pub mod command;
@@ -17,6 +18,7 @@ pub mod notice;
 pub use decode::{DecodeLimits, Malformed, decode};
 pub use error::{Close, CloseCode, ErrorCode, Reconnect, Refusal};
 pub use splice::Splice;
+pub use trace::TraceParent;
 pub use triple::{BROKER, NAME_BYTES_MAX, NameFault, Pattern, PatternFault, Triple, check_name, check_part, fold};
 
 use std::borrow::Cow;
@@ -58,6 +60,8 @@ pub(crate) struct Fields<'a> {
     logged: Option<Box<Logged<'a>>>,
     data: Option<Range<usize>>,
     message: Option<Range<usize>>,
+    /// Boxed, because few envelopes have it.
+    trace: Option<Box<TraceParent>>,
 }
 
 /// The fields that a broker sets on an event of a channel with history.
@@ -215,6 +219,12 @@ impl<'a> Envelope<'a> {
     #[must_use]
     pub fn payload_is_null(&self) -> bool {
         self.payload() == Some("null")
+    }
+
+    /// Returns `traceparent`, if there is one and it is well-formed. The envelope passes it on as any other unknown field.
+    #[must_use]
+    pub fn trace(&self) -> Option<&TraceParent> {
+        self.fields.trace.as_deref()
     }
 
     /// Returns whether `timeout`, `gather` or `idempotent` makes the envelope a request.

@@ -42,6 +42,8 @@ pub struct FetchedKeys {
 
 struct State {
     known: Option<Arc<KeySet>>,
+    /// When they were fetched.
+    fetched: Option<Instant>,
     /// Failed fetches since the last good one, and when the first of them ended.
     failures: u32,
     failing_since: Option<Instant>,
@@ -76,6 +78,7 @@ impl FetchedKeys {
     pub fn new(now: Instant, issuer: Arc<str>, algorithms: Vec<Algorithm>, refresh: Duration) -> Self {
         let state = State {
             known: None,
+            fetched: None,
             failures: 0,
             failing_since: None,
             due: now,
@@ -101,6 +104,7 @@ impl FetchedKeys {
         let due = if algorithms == self.algorithms { state.due.min(now + refresh) } else { now };
         let state = State {
             known: state.known.clone(),
+            fetched: state.fetched,
             failures: state.failures,
             failing_since: state.failing_since,
             due,
@@ -115,6 +119,12 @@ impl FetchedKeys {
     #[must_use]
     pub fn has(&self, algorithms: &[Algorithm], refresh: Duration) -> bool {
         self.algorithms == algorithms && self.refresh == refresh
+    }
+
+    /// Returns when they were last fetched.
+    #[must_use]
+    pub fn fetched(&self) -> Option<Instant> {
+        self.state.lock().fetched
     }
 
     /// Waits until a fetch is to begin.
@@ -227,7 +237,7 @@ impl State {
                 }
                 (self.failures, self.failing_since) = (0, None);
                 self.due = now + refresh;
-                self.known = Some(Arc::new(set));
+                (self.known, self.fetched) = (Some(Arc::new(set)), Some(now));
             }
             Err(error) => {
                 let doubled = RETRY_FIRST.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));

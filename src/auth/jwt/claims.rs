@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use wire::check_name;
 
-use super::{ClaimPath, Claims, Object};
+use super::{ClaimPath, Claims, Jwt, Object};
 use crate::auth::{AuthError, Permissions, Principal, Users};
 
 /// The claims that an issuer's tokens must have, and what they mean.
@@ -29,6 +29,13 @@ pub struct ClaimRules {
     pub role: Option<String>,
 }
 
+/// The source of a call over HTTP.
+pub(in crate::auth) enum Named {
+    Source(String),
+    /// The token is good for several, of which this is one.
+    OneOf(String),
+}
+
 /// Returns what a principal with these roles may do; fails with a name that is not a role's.
 pub type Roles = Box<dyn Fn(&[&str], &Principal) -> Result<Permissions, String> + Send + Sync>;
 
@@ -43,6 +50,23 @@ impl ClaimRules {
         let principal = if is_service { Principal::Service } else { self.user(claims)? };
         self.check_source(claims, source)?;
         Ok(principal)
+    }
+
+    /// Returns the source of a call over HTTP: the one that the token's claim names, which is not verified yet, or the one that
+    /// the envelope names.
+    pub(in crate::auth) fn source_of_call(&self, jwt: &Jwt<'_>, named: Option<&str>) -> Result<Named, AuthError> {
+        if let Some(path) = &self.source {
+            let claims = jwt.unverified_claims().map_err(|why| unauthenticated(why.to_owned()))?;
+            let claimed = path.find(&claims).and_then(Value::as_str).map(str::to_owned);
+            // A token without the claim is refused when it is verified.
+            return Ok(Named::Source(claimed.unwrap_or_default()));
+        }
+        Ok(match (named, self.sources.as_deref()) {
+            (Some(named), _) => Named::Source(named.to_owned()),
+            (None, Some([only])) => Named::Source(only.clone()),
+            (None, Some([first, ..])) => Named::OneOf(first.clone()),
+            (None, Some([]) | None) => Named::Source(String::new()),
+        })
     }
 
     /// Returns what the claims allow, and the names among them that are not a role's.

@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use super::{ClaimRules, Claims, Jwt, JwtRules, Keys, Roles};
+use super::{ClaimRules, Claims, Jwt, JwtRules, Keys, Roles, VerifyingKey};
 use crate::auth::jwks::{FetchedKeys, Found, KeySet};
 use crate::auth::{Algorithm, AuthError, Ends, Identity, Proof, Proved, Review};
+use crate::telemetry::metrics::AuthOutcome;
 
 /// An issuer of JWTs.
 pub struct Issuer {
@@ -20,6 +21,8 @@ pub struct Issuer {
     pub claims: ClaimRules,
     /// The keys that sign them.
     pub keys: IssuerKeys,
+    /// They are good for calls over HTTP.
+    pub over_http: bool,
 }
 
 /// Where an issuer's keys are.
@@ -33,23 +36,30 @@ pub enum IssuerKeys {
 }
 
 impl Issuer {
-    async fn verify(&self, jwt: &Jwt<'_>, source: &str, beside: &Issuers) -> Result<Identity, AuthError> {
-        let algorithm = self.rules.algorithm(jwt)?;
+    /// Returns the identity that a token proves; or what its refusal is counted as, and why it is refused.
+    async fn verify(&self, jwt: &Jwt<'_>, source: &str, beside: &Issuers) -> Result<Identity, Refused> {
+        let algorithm = self.rules.algorithm(jwt).map_err(|error| (AuthOutcome::Signature, error))?;
         let claims = match &self.keys {
-            IssuerKeys::Unnamed(keys) => self.rules.check_with(now(), jwt, algorithm, &keys.fitting(algorithm)),
+            IssuerKeys::Unnamed(keys) => self.check_by(jwt, algorithm, &keys.fitting(algorithm)),
             IssuerKeys::Set(set) => self.check_by_set(jwt, algorithm, set),
             IssuerKeys::Fetched(keys) => {
-                let set = keys.set_for(algorithm, jwt.key_id()?).await?;
+                let id = jwt.key_id().map_err(|error| (AuthOutcome::Key, error))?;
+                let set = keys.set_for(algorithm, id).await.map_err(|error| (AuthOutcome::Unavailable, error))?;
                 self.check_by_set(jwt, algorithm, &set)
             }
         }?;
-        let principal = self.claims.principal(&claims, source)?;
+        self.identity(&claims, source, beside).map_err(|error| (AuthOutcome::Claims, error))
+    }
+
+    /// Returns the identity that verified claims prove.
+    fn identity(&self, claims: &Claims, source: &str, beside: &Issuers) -> Result<Identity, AuthError> {
+        let principal = self.claims.principal(claims, source)?;
         if beside.rows.services.contains(source) {
             return Err(AuthError::Forbidden(
                 "the source is a service's, by its own row in [[applications]]: choose another name".into(),
             ));
         }
-        let (permissions, unknown) = self.claims.permissions(&claims, &principal, &beside.roles)?;
+        let (permissions, unknown) = self.claims.permissions(claims, &principal, &beside.roles)?;
         for role in unknown {
             beside.log_unknown_role(&self.name, role);
         }
@@ -63,14 +73,22 @@ impl Issuer {
     }
 }
 
+/// What the refusal of a token is counted as, and why it is refused.
+type Refused = (AuthOutcome, AuthError);
+
 impl Issuer {
-    fn check_by_set(&self, jwt: &Jwt<'_>, algorithm: Algorithm, set: &KeySet) -> Result<Claims, AuthError> {
-        let why = match set.find(algorithm, jwt.key_id()?) {
-            Found::Keys(keys) => return self.rules.check_with(now(), jwt, algorithm, &keys),
+    fn check_by(&self, jwt: &Jwt<'_>, algorithm: Algorithm, keys: &[&VerifyingKey]) -> Result<Claims, Refused> {
+        let checked = self.rules.check_with(now(), jwt, algorithm, keys);
+        checked.map_err(|(outcome, why)| (outcome, AuthError::Unauthenticated(why.into())))
+    }
+
+    fn check_by_set(&self, jwt: &Jwt<'_>, algorithm: Algorithm, set: &KeySet) -> Result<Claims, Refused> {
+        let why = match set.find(algorithm, jwt.key_id().map_err(|error| (AuthOutcome::Key, error))?) {
+            Found::Keys(keys) => return self.check_by(jwt, algorithm, &keys),
             Found::UnknownId => "the issuer has no key of the id that the JWT names ('kid')",
             Found::Nothing(why) => why,
         };
-        Err(AuthError::Unauthenticated(why.into()))
+        Err((AuthOutcome::Key, AuthError::Unauthenticated(why.into())))
     }
 }
 
@@ -151,7 +169,7 @@ impl Issuers {
         &self,
         (issuer, jwt): (&Issuer, Jwt<'_>),
         source: &str,
-    ) -> Result<Identity, AuthError> {
+    ) -> Result<Identity, (AuthOutcome, AuthError)> {
         issuer.verify(&jwt, source, self).await
     }
 }

@@ -12,6 +12,7 @@ mod key;
 mod object;
 mod provider;
 
+pub(super) use claims::Named;
 pub use claims::{ClaimRules, Roles};
 pub use issuer::{Issuer, IssuerKeys, Issuers, RowSources};
 pub use key::Keys;
@@ -29,6 +30,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::AuthError;
+use crate::telemetry::metrics::AuthOutcome;
 use object::Object;
 
 /// Longer tokens are not looked at.
@@ -74,14 +76,17 @@ impl<'t> Jwt<'t> {
     /// # Errors
     /// It is missing or not a text.
     pub fn issuer(&self) -> Result<String, &'static str> {
-        let claims = decode(self.claims).ok_or(SHAPE)?;
-        let claims: Object = serde_json::from_slice(&claims)
-            .map_err(|_| "the JWT's claims are not a JSON object, or have a key twice")?;
-        claims
+        self.unverified_claims()?
             .get("iss")
             .and_then(Value::as_str)
             .map(str::to_owned)
             .ok_or("the JWT's 'iss' is missing, or is not a text")
+    }
+
+    /// Returns the claims, unverified.
+    fn unverified_claims(&self) -> Result<Object, &'static str> {
+        let claims = decode(self.claims).ok_or(SHAPE)?;
+        serde_json::from_slice(&claims).map_err(|_| "the JWT's claims are not a JSON object, or have a key twice")
     }
 
     /// Returns the id of the key that signed it.
@@ -125,7 +130,7 @@ impl JwtRules {
     pub fn check(&self, now: Duration, token: &str, keys: &Keys) -> Result<Claims, AuthError> {
         let jwt = Jwt::read(token).map_err(refuse)?;
         let algorithm = self.algorithm(&jwt)?;
-        self.check_with(now, &jwt, algorithm, &keys.fitting(algorithm))
+        self.check_with(now, &jwt, algorithm, &keys.fitting(algorithm)).map_err(|broken| refuse(broken.1))
     }
 
     /// Returns the algorithm of a token, if it is a configured one.
@@ -142,19 +147,20 @@ impl JwtRules {
         jwt: &Jwt<'_>,
         algorithm: Algorithm,
         keys: &[&VerifyingKey],
-    ) -> Result<Claims, AuthError> {
+    ) -> Result<Claims, Broken> {
         provider::install();
         let validation = self.validation(algorithm);
-        let mut outcome = Err(WRONG_SIGNATURE);
+        let mut outcome = Err((AuthOutcome::Signature, WRONG_SIGNATURE));
         for key in keys {
             outcome = jsonwebtoken::decode::<Object>(jwt.token, key.decoding(), &validation)
                 .map_err(|error| explain(error.kind()));
-            if !matches!(outcome, Err(WRONG_SIGNATURE)) {
+            if !matches!(outcome, Err((_, WRONG_SIGNATURE))) {
                 break;
             }
         }
-        let claims = Claims(outcome.map_err(refuse)?.claims);
-        check_header(&jwt.header).and_then(|()| self.check_claims(now, &claims)).map_err(refuse)?;
+        let claims = Claims(outcome?.claims);
+        let checked = check_header(&jwt.header).and_then(|()| self.check_claims(now, &claims));
+        checked.map_err(|why| (AuthOutcome::Claims, why))?;
         Ok(claims)
     }
 
@@ -191,6 +197,9 @@ impl JwtRules {
     }
 }
 
+/// A rule that a token breaks: what that is counted as, and why the token is refused.
+type Broken = (AuthOutcome, &'static str);
+
 /// What the library leaves open about the header.
 fn check_header(header: &Object) -> Result<(), &'static str> {
     if ["crit", "b64"].iter().any(|name| header.get(name).is_some()) {
@@ -212,7 +221,16 @@ const WRONG_SIGNATURE: &str =
     "the JWT's signature fits no configured key: another key signed it, or it was changed on its way";
 
 /// Says what the library found wrong.
-fn explain(error: &ErrorKind) -> &'static str {
+fn explain(error: &ErrorKind) -> Broken {
+    let outcome = match error {
+        ErrorKind::InvalidSignature => AuthOutcome::Signature,
+        ErrorKind::ExpiredSignature | ErrorKind::ImmatureSignature => AuthOutcome::Expired,
+        _ => AuthOutcome::Claims,
+    };
+    (outcome, why(error))
+}
+
+fn why(error: &ErrorKind) -> &'static str {
     match error {
         ErrorKind::InvalidSignature => WRONG_SIGNATURE,
         ErrorKind::ExpiredSignature => {

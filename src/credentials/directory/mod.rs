@@ -24,6 +24,7 @@ pub use settings::Settings;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -96,6 +97,8 @@ pub struct Directory {
     cipher: Cipher,
     /// The users that were not found lately.
     not_found: Mutex<Expiring<String, ()>>,
+    /// Look-ups that failed.
+    failures: AtomicU64,
     /// The key check when the store was opened. If it changes, the store has been given another key.
     key_check: Vec<u8>,
 }
@@ -146,12 +149,18 @@ impl Directory {
         let database = Mutex::new(Arc::new(Database::open(&path, WHAT)?));
         let not_found = Mutex::new(Expiring::new(NOTED_MAX));
         let data_dir = settings.data_dir.clone();
-        Ok(Self { data_dir, path, is_new: false, database, cipher, not_found, key_check })
+        let failures = AtomicU64::new(0);
+        Ok(Self { data_dir, path, is_new: false, database, cipher, not_found, failures, key_check })
     }
 
     /// Returns whether opening it made the store.
     pub fn is_new(&self) -> bool {
         self.is_new
+    }
+
+    /// Returns how many look-ups of [`Source::find`] have failed.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// The credentials of a user.
@@ -314,6 +323,7 @@ fn found(now: Instant, directory: &Directory, user: &str) -> Result<Credentials,
             ))
         }
         Err(error) => {
+            directory.failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%error, "the credential store failed");
             Err(internal())
         }

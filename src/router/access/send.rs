@@ -23,6 +23,17 @@ pub(in crate::router) enum Sent {
     Event,
 }
 
+/// A right that a sender lacks.
+pub(in crate::router) struct Lacking<'r> {
+    /// The right that would allow the envelope: `publish` or `request`.
+    pub(in crate::router) right: &'static str,
+    /// The rule that decided.
+    pub(in crate::router) why: Why<'r>,
+    pub(in crate::router) refusal: Refusal,
+    /// Whether it is the failure of a request.
+    pub(in crate::router) is_request: bool,
+}
+
 impl Router {
     /// What an envelope is. What a handler sends on its own triple is a request only if it asks for a reply.
     pub(in crate::router) fn sent(&self, envelope: &Envelope<'_>, candidates: &Candidates, facts: &Facts<'_>) -> Sent {
@@ -48,39 +59,46 @@ impl Router {
     /// Checks the right that an envelope needs.
     ///
     /// # Errors
-    /// `FORBIDDEN`; `NO_HANDLER` for an event from a sender that may only request. With it, whether it is the failure of a
-    /// request.
-    pub(in crate::router) fn check_right(
+    /// `FORBIDDEN`; `NO_HANDLER` for an event from a sender that may only request.
+    pub(in crate::router) fn check_right<'r>(
         &self,
-        rights: &Rights,
+        rights: &'r Rights,
         envelope: &Envelope<'_>,
         candidates: &Candidates,
         facts: &Facts<'_>,
         sent: Sent,
-    ) -> Result<(), (Refusal, bool)> {
+    ) -> Result<(), Lacking<'r>> {
         let triple = envelope.triple();
-        let check_request = || rights.request.check(triple).map_err(|why| (forbidden("request", triple, &why), true));
+        let lacks = |right: &'static str, why: Why<'r>, is_request| {
+            let refusal = forbidden(right, triple, &why);
+            Err(Lacking { right, why, refusal, is_request })
+        };
+        let check_request = || rights.request.check(triple).or_else(|why| lacks("request", why, true));
         match sent {
             Sent::Request | Sent::Unserved => check_request(),
             Sent::Handled if facts.protected || self.is_configured(envelope, facts) => check_request(),
             Sent::Handled if candidates.answer() => {
                 match (rights.request.check(triple), rights.publish.check(triple)) {
                     (Ok(()), _) => Ok(()),
-                    (Err(why), Ok(())) => Err((is_served(triple, &why), true)),
-                    (Err(_), Err(why)) => Err((forbidden("publish", triple, &why), false)),
+                    (Err(why), Ok(())) => {
+                        let refusal = is_served(triple, &why);
+                        Err(Lacking { right: "request", why, refusal, is_request: true })
+                    }
+                    (Err(_), Err(why)) => lacks("publish", why, false),
                 }
             }
             // A command: none of its handlers answers.
             Sent::Handled => {
                 let may_request = || rights.request.check(triple).is_ok();
-                rights.publish.check(triple).map_err(|why| (forbidden("publish", triple, &why), may_request()))
+                rights.publish.check(triple).or_else(|why| lacks("publish", why, may_request()))
             }
             Sent::Event => match rights.publish.check(triple) {
                 Ok(()) => Ok(()),
                 Err(why) if !envelope.retain() && rights.request.check(triple).is_ok() => {
-                    Err((may_only_request(&self.no_handler(envelope, facts), triple, &why), true))
+                    let refusal = may_only_request(&self.no_handler(envelope, facts), triple, &why);
+                    Err(Lacking { right: "publish", why, refusal, is_request: true })
                 }
-                Err(why) => Err((forbidden("publish", triple, &why), false)),
+                Err(why) => lacks("publish", why, false),
             },
         }
     }

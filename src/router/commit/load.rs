@@ -67,7 +67,7 @@ impl Loading<'_> {
         let channel = place.triple.split('/').next().unwrap_or_default();
         let policy = &self.router.policy;
         if policy.retains_durably(channel) && policy.is_shared(channel) == place.user.is_none() {
-            self.router.retained.load(policy.limits(), place, value);
+            self.router.retained.load(self.now, policy.limits(), place, value);
         } else if let Some(commits) = &self.router.commits {
             commits.forgotten.add_values([place.clone()]);
         }

@@ -74,6 +74,8 @@ pub(super) enum To {
     Will,
     /// An adapter announces it for this user, or on a shared channel for nobody in particular.
     Announced(Option<Box<str>>),
+    /// It is not an event: an operator removes the retained values of its triple, which belong to this user or are shared.
+    Removed(Option<Box<str>>),
 }
 
 /// What becomes of an event that waits for its commit.
@@ -158,9 +160,19 @@ impl Router {
         envelope: &Envelope<'_>,
         to: To,
     ) -> Result<CommitTicket, Refusal> {
+        self.commit_text(now, sender, envelope.text().into(), to)
+    }
+
+    /// Lets the event with this text wait for its commit.
+    pub(super) fn commit_text(
+        &self,
+        now: Instant,
+        sender: &Arc<Session>,
+        text: Box<str>,
+        to: To,
+    ) -> Result<CommitTicket, Refusal> {
         let Some(commits) = &self.commits else { return Err(unavailable()) };
         let queue = commits.queue.lock();
-        let text: Box<str> = envelope.text().into();
         let waiting = commits.bytes.fetch_add(text.len(), Ordering::Relaxed) + text.len();
         let (outcome, ticket) = oneshot::channel();
         let waits = Arc::clone(&commits.bytes);

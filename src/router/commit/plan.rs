@@ -9,8 +9,9 @@ use wire::{DecodeLimits, Envelope, ErrorCode, Refusal, decode, notice};
 use super::{To, Uncommitted};
 use crate::router::access;
 use crate::router::decide::Facts;
-use crate::router::event::Forms;
+use crate::router::forms::Forms;
 use crate::router::history::{First, IdName, Kept, LogName, Position};
+use crate::router::observe::Expected;
 use crate::router::outbox::OnFull;
 use crate::router::retained;
 use crate::router::will::log_refused_will;
@@ -94,8 +95,8 @@ impl Router {
     pub fn finish(&self, now: Instant, batch: Batch, is_on_disk: bool) {
         for (mut event, planned) in batch.events {
             let routed = match planned {
-                Err(refusal) => Err(refusal),
-                Ok(planned) if !is_on_disk && planned.is_stored() => Err(unavailable()),
+                Err(refusal) => self.refuse_committed(now, &event, refusal),
+                Ok(planned) if !is_on_disk && planned.is_stored() => self.refuse_committed(now, &event, unavailable()),
                 Ok(planned) => self.deliver_committed(now, &event, &planned),
             };
             let outcome = routed.map_err(|refusal| Denied { refusal, is_request: false });
@@ -103,8 +104,11 @@ impl Router {
                 event.tell_sender(now, &outcome);
             }
             let (ended, _) = tokio::sync::oneshot::channel();
-            if let (To::Will, Err(Denied { refusal, .. })) = (&event.to, &outcome) {
-                log_refused_will(&event.sender, refusal);
+            if event.to == To::Will {
+                match &outcome {
+                    Ok(_) => self.metrics.wills.count(()),
+                    Err(Denied { refusal, .. }) => log_refused_will(&event.sender, refusal),
+                }
             }
             if let Err(Err(denied)) = std::mem::replace(&mut event.outcome, ended).send(outcome) {
                 // Nobody waits for it: an adapter's event, a will, or one of a session that has ended.
@@ -117,24 +121,57 @@ impl Router {
     fn deliver_committed(&self, now: Instant, event: &Uncommitted, planned: &Planned) -> Result<Routed, Refusal> {
         let envelope = decode(&event.text, DecodeLimits::OWN).map_err(|malformed| malformed.refusal)?;
         let facts = self.policy.facts(envelope.triple());
-        match (planned, &event.to) {
-            (Planned::All { users, .. }, _) => self.announced(now, &event.sender, &envelope, None, &facts, Some(users)),
+        let routed = match (planned, &event.to) {
+            (_, To::Removed(user)) => {
+                let removed = self.retained.remove(user.as_deref(), &facts.canonical);
+                let receipt = Some(Receipt { receivers: removed, hint: None, kept: None });
+                // It was not an event.
+                return Ok(Routed { receipt, ..Routed::default() });
+            }
+            (Planned::All { users, .. }, _) => {
+                return self.announced(now, &event.sender, &envelope, None, &facts, Some(users));
+            }
             (Planned::One(_) | Planned::Second | Planned::Unstored, To::Announced(user)) => {
-                self.check_planned(planned, &facts, announced_scope(user.as_deref(), &facts))?;
-                self.announced(now, &event.sender, &envelope, user.as_deref(), &facts, None)
+                let user = user.as_deref();
+                match self.check_planned(planned, &facts, announced_scope(user, &facts)) {
+                    Ok(()) => return self.announced(now, &event.sender, &envelope, user, &facts, None),
+                    Err(refusal) => Err(refusal),
+                }
             }
             (Planned::Duplicate(First { position, receivers }), _) => {
-                let kept = Some(Kept { position: position.clone(), is_duplicate: true });
+                let kept = Some(Box::new(Kept { position: position.clone(), is_duplicate: true }));
                 let receipt = Some(Receipt { receivers: *receivers, hint: None, kept });
                 Ok(Routed { receipt, ..Routed::default() })
             }
             (Planned::One(_) | Planned::Second | Planned::Unstored, To::Rules | To::Will) => {
-                let scope = access::scope(&event.sender, &envelope, &facts)?;
-                self.check_planned(planned, &facts, scope)?;
-                let matches = self.subscribers(&facts, scope);
-                self.publish_now(now, &event.sender, &envelope, scope, &matches, &facts)
+                self.publish_committed(now, event, (&envelope, &facts), planned)
             }
+        };
+        self.observe(now, &event.sender, &envelope, &facts, (Expected::EVENT, routed.as_ref()));
+        routed
+    }
+
+    /// Publishes an event of a session that was committed, or that has waited for earlier ones only.
+    fn publish_committed(
+        &self,
+        now: Instant,
+        event: &Uncommitted,
+        (envelope, facts): (&Envelope<'_>, &Facts<'_>),
+        planned: &Planned,
+    ) -> Result<Routed, Refusal> {
+        let scope = access::scope(&event.sender, envelope, facts)?;
+        self.check_planned(planned, facts, scope)?;
+        let matches = self.subscribers(facts, scope);
+        self.publish_now(now, &event.sender, envelope, scope, &matches, facts)
+    }
+
+    /// Refuses an event that was not committed.
+    fn refuse_committed(&self, now: Instant, event: &Uncommitted, refusal: Refusal) -> Result<Routed, Refusal> {
+        if let Ok(envelope) = decode(&event.text, DecodeLimits::OWN) {
+            let facts = self.policy.facts(envelope.triple());
+            self.observe(now, &event.sender, &envelope, &facts, (Expected::EVENT, Err(&refusal)));
         }
+        Err(refusal)
     }
 
     /// Checks whether an event is on disk where it belongs. A reload can have ended its log, or changed the scope of its
@@ -203,6 +240,11 @@ impl Plan<'_> {
             To::Rules | To::Will => access::scope(&event.sender, &envelope, &facts)?,
             To::Announced(user) if facts.shared || user.is_some() => announced_scope(user.as_deref(), &facts),
             To::Announced(_) => return Ok(self.add_for_all(now, event, &envelope, &facts)),
+            To::Removed(user) => {
+                let places = self.router.retained.places(user.as_deref(), &facts.canonical);
+                self.changes.extend(places.into_iter().map(Change::Clear));
+                return Ok(Planned::One(Written { is_shared: facts.shared, log: None, value: None }));
+            }
         };
         let forms = Forms::new(&envelope, &event.sender.source, scope);
         let is_durable = facts.durable && facts.history;

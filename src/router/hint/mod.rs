@@ -5,6 +5,7 @@
 
 mod distance;
 mod names;
+pub(super) mod pattern;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

@@ -28,8 +28,10 @@ pub(super) struct Known {
     /// In the order in which they came.
     order: VecDeque<(Instant, Name)>,
     hashers: [RandomState; 2],
-    /// How many were forgotten before their time.
+    /// How many were forgotten before their time since the log said so.
     dropped: u64,
+    /// How many were forgotten before their time.
+    forgotten: u64,
     logged: Option<Instant>,
 }
 
@@ -54,6 +56,7 @@ impl Known {
         self.expire(now, retry);
         while self.by_name.len() >= most && !self.by_name.contains_key(&name) && self.forget_oldest() {
             self.dropped += 1;
+            self.forgotten += 1;
         }
         self.by_name.insert(name, (first, now));
         self.order.push_back((now, name));
@@ -85,5 +88,10 @@ impl Known {
 
     pub(super) fn len(&self) -> usize {
         self.by_name.len()
+    }
+
+    /// How many were forgotten before their time.
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 }

@@ -31,6 +31,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::LogBounds;
 use crate::router::Scope;
+use crate::telemetry::metrics::LogGauges;
 use bounds::Due;
 use epochs::Epochs;
 use known::Known;
@@ -42,7 +43,7 @@ pub(super) use known::{First, Name as IdName};
 pub(super) use look::{Ahead, Look, Next as LookNext};
 pub use look::{Found, LookTicket};
 pub use publish::Kept;
-pub(super) use publish::{Published, check_once, once_in_a_reply};
+pub(super) use publish::{check_once, once_in_a_reply};
 pub use recover::{RecoverReason, Recovered};
 pub(super) use recover::{Recovery, Stretch, no_log};
 pub(super) use replay::Replay;
@@ -103,6 +104,20 @@ pub(super) struct History {
     due: Mutex<Due>,
     /// Held while memory is taken from the largest logs.
     relieving: Mutex<()>,
+}
+
+/// What an operator sees of a log.
+pub(super) struct LogFacts {
+    pub(super) key: String,
+    pub(super) channel: String,
+    pub(super) user: Option<String>,
+    pub(super) epoch: Arc<str>,
+    /// The offset of the first event that is kept.
+    pub(super) first: u64,
+    /// The offset of the last event that entered; 0 if none did.
+    pub(super) last: u64,
+    pub(super) entries: usize,
+    pub(super) bytes: usize,
 }
 
 /// A log whose lock is held.
@@ -174,10 +189,51 @@ impl History {
         self.logs.iter().filter_map(|log| owner(log.key())).collect()
     }
 
+    /// What an operator sees of each log. `bounds` says what the logs of a channel keep.
+    pub(super) fn facts(&self, now: Instant, bounds: impl Fn(&str) -> Option<LogBounds>) -> Vec<LogFacts> {
+        let facts = |log: Arc<Log>| {
+            let LogName { channel, owner } = name_of(&log.key);
+            let bounds = bounds(channel)?;
+            let state = log.state.lock();
+            let first = state.first(now, &bounds);
+            Some(LogFacts {
+                key: log.key.to_string(),
+                channel: channel.to_owned(),
+                user: owner.map(str::to_owned),
+                epoch: Arc::clone(&state.epoch),
+                entries: usize::try_from((state.last + 1).saturating_sub(first)).unwrap_or(usize::MAX),
+                first,
+                last: state.last,
+                bytes: state.bytes,
+            })
+        };
+        self.all().into_iter().filter_map(facts).collect()
+    }
+
     /// The numbers of logs and of their entries, the memory of all entries, and the number of ids that are known.
     pub(super) fn size(&self) -> (usize, usize, usize, usize) {
         let entries = self.all().iter().map(|log| log.state.lock().entries).sum();
         (self.logs.len(), entries, self.bytes.load(Ordering::Relaxed), self.known.lock().len())
+    }
+}
+
+impl History {
+    /// Logs on disk, and logs in memory. `is_durable`: of a channel.
+    pub(super) fn gauges(&self, is_durable: impl Fn(&str) -> bool) -> (LogGauges, LogGauges) {
+        let (mut durable, mut others) = (LogGauges::default(), LogGauges::default());
+        for log in self.all() {
+            let gauges = if is_durable(name_of(&log.key).channel) { &mut durable } else { &mut others };
+            gauges.logs += 1;
+            gauges.entries += log.state.lock().entries;
+            gauges.bytes += log.bytes.load(Ordering::Relaxed);
+        }
+        (durable, others)
+    }
+
+    /// The number of ids that are known, and of those that were forgotten before their time.
+    pub(super) fn ids(&self) -> (usize, u64) {
+        let known = self.known.lock();
+        (known.len(), known.forgotten())
     }
 }
 

@@ -11,18 +11,12 @@ use super::log::{Address, Entry, Of};
 use super::{Locked, LogName, Position};
 use crate::config::LogBounds;
 use crate::router::decide::Facts;
-use crate::router::event::{Delivery, Forms};
+use crate::router::event::Published;
+use crate::router::fan_out::{Delivered, Delivery};
+use crate::router::forms::Forms;
 use crate::router::index::Audience;
 use crate::router::session::Session;
 use crate::router::{Router, Scope};
-
-/// An event that its log has.
-pub(in crate::router) struct Published {
-    pub(in crate::router) delivery: Delivery,
-    /// A pattern of the sender's own scope names exactly its triple.
-    pub(in crate::router) exact: bool,
-    pub(in crate::router) kept: Kept,
-}
 
 /// The place of an event in its log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,8 +67,9 @@ impl Router {
             && let Some(First { position, receivers }) =
                 self.history.known.lock().get(now, name, limits.history.retry).cloned()
         {
-            let delivery = Delivery::before(now, receivers);
-            return Ok(Published { delivery, exact: true, kept: Kept { position, is_duplicate: true } });
+            let delivered = Delivered { receivers, deliveries: 0, pressed: Vec::new() };
+            let kept = Some(Box::new(Kept { position, is_duplicate: true }));
+            return Ok(Published { delivered, exact: true, kept });
         }
         let position = log.state.next();
         let mut forms = Forms::new(envelope, &sender.source, scope).at(&position);
@@ -84,18 +79,19 @@ impl Router {
         let matches = match envelope.retain() {
             true => {
                 let frame = (forms.retained(), Some(Box::new(position.clone())));
-                self.retained.keep(&self.policy, sender, envelope, scope, facts, frame, look_up)?
+                self.retained.keep(now, &self.policy, sender, envelope, scope, facts, frame, look_up)?
             }
             false => look_up(),
         };
         self.append(log, entry(now, &forms, facts, &position), bounds);
-        let delivery = self.give_to_all(now, sender, &matches, &mut forms, facts);
+        let delivered = self.give_to_all(now, sender, &matches, &mut forms, facts);
         if let Some(name) = once {
-            let first = First { position: position.clone(), receivers: delivery.receivers };
+            let first = First { position: position.clone(), receivers: delivered.receivers };
             let bounds = (limits.history.retry, limits.history.ids);
             self.history.known.lock().insert(now, name, first, bounds);
         }
-        Ok(Published { delivery, exact: matches.exact, kept: Kept { position, is_duplicate: false } })
+        let kept = Some(Box::new(Kept { position, is_duplicate: false }));
+        Ok(Published { delivered, exact: matches.exact, kept })
     }
 
     /// Announces an adapter's event on a user-scoped channel with history to all: it enters the log of each user who has a
@@ -108,7 +104,7 @@ impl Router {
         envelope: &Envelope<'_>,
         facts: &Facts<'_>,
         committed: Option<&[Arc<str>]>,
-    ) -> Delivery {
+    ) -> Delivered {
         let scope = Scope::Shared(None);
         let users = match committed {
             Some(users) => users.to_vec(),
@@ -136,7 +132,7 @@ impl Router {
         }
         give(&[Audience::Services, Audience::ObservesAll], Forms::new(envelope, &adapter.source, scope));
         self.bound_history(now);
-        delivery
+        delivery.delivered
     }
 
     /// The users who have a session, or a log in this channel.
@@ -148,6 +144,7 @@ impl Router {
 
     /// Puts an event at the end of a log. The only way into a log.
     fn append(&self, log: &mut Locked<'_>, entry: Entry, bounds: &LogBounds) {
+        self.metrics.history_appended.count(());
         if log.append(entry, bounds) {
             // There may be something to look at earlier than before.
             self.requests.earlier().notify_one();

@@ -17,6 +17,7 @@ use crate::config::LogBounds;
 use crate::router::Router;
 use crate::router::index::{Observes, Subscription};
 use crate::router::session::{Role, Session};
+use crate::telemetry::metrics::RecoveryOutcome;
 
 /// What became of `data.recover`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +47,14 @@ impl RecoverReason {
             Self::Epoch => "EPOCH",
             Self::Ahead => "AHEAD",
             Self::TooOld => "TOO_OLD",
+        }
+    }
+
+    fn outcome(self) -> RecoveryOutcome {
+        match self {
+            Self::Epoch => RecoveryOutcome::Epoch,
+            Self::Ahead => RecoveryOutcome::Ahead,
+            Self::TooOld => RecoveryOutcome::TooOld,
         }
     }
 }
@@ -109,12 +118,17 @@ impl Router {
         let position = log.state.position();
         let nothing = |recovered| Recovery { position: position.clone(), recovered, replay: None, stretch: None };
         let Some(recover) = recover else { return nothing(None) };
+        let count = |outcome| self.metrics.history_recoveries.count(outcome);
         let mut counted = match (ahead, self.start(now, name, &log.state, recover)) {
             // What was counted is held by its snapshot, even if the log has dropped some of it since.
             (Ahead::Counted(ahead), _) if ahead.goes_on_in(&log.state) => *ahead,
-            (_, Err(reason)) | (Ahead::Lost(reason), Ok(_)) => return nothing(Some(Recovered::Lost(reason))),
+            (_, Err(reason)) | (Ahead::Lost(reason), Ok(_)) => {
+                count(reason.outcome());
+                return nothing(Some(Recovered::Lost(reason)));
+            }
             (Ahead::Counted(_) | Ahead::Nothing, Ok(start)) => start.counted,
         };
+        count(RecoveryOutcome::Recovered);
         let session = &subscription.session;
         let reader = Reader {
             session,

@@ -10,6 +10,7 @@ pub(in crate::router) mod receivers;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use dashmap::DashMap;
 use parking_lot::Mutex;
@@ -31,6 +32,8 @@ pub(in crate::router) struct Subscription {
     pub(in crate::router) id: SubscriptionId,
     /// Later ones are greater.
     pub(in crate::router) serial: Serial,
+    /// When it was made.
+    pub(in crate::router) since: SystemTime,
     pub(in crate::router) session: Arc<Session>,
     /// As it was written.
     pub(in crate::router) pattern: Pattern,

@@ -27,7 +27,8 @@ impl Outbox {
 
 impl Taker<'_> {
     /// Takes up to `most` frames, oldest first, and stops at a replay. What a resumable session is sent is kept.
-    pub fn take(self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Taken {
+    #[inline]
+    pub fn take(self, now: Instant, most: usize, frames: &mut Vec<Frame>) -> Option<Box<Taken>> {
         self.outbox.take_by(self.attachment, now, most, frames)
     }
 
@@ -55,13 +56,13 @@ impl Taker<'_> {
     /// Why the outbox ended for this connection, if it did.
     pub fn ended(self) -> Option<End> {
         let state = self.outbox.state.lock();
-        if state.attachment == self.attachment { state.end } else { Some(End::Replaced) }
+        if state.attachment == self.attachment { state.ends_connection() } else { Some(End::Replaced) }
     }
 
     /// Ready when there is something to take, a new end of the proof included, or the outbox ended.
     pub fn poll_ready(self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.outbox.state.lock();
-        let has_news = state.end.is_some() || state.proof_end.is_some() || state.attachment != self.attachment;
+        let has_news = state.has_news_of_end() || state.end.is_some() || state.attachment != self.attachment;
         let waits_for_disk = state.first > 0 && state.waits_for_disk(cx);
         if has_news || !state.is_empty() && !waits_for_disk {
             return Poll::Ready(());
@@ -80,8 +81,8 @@ impl Taker<'_> {
         if state.attachment != self.attachment {
             return Poll::Ready(Some(End::Replaced));
         }
-        if state.end.is_some() || state.proof_end.is_some() {
-            return Poll::Ready(state.end);
+        if state.end.is_some() || state.has_news_of_end() {
+            return Poll::Ready(state.ends_connection());
         }
         state.end_waker = Some(cx.waker().clone());
         Poll::Pending

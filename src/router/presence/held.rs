@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use super::{Change, user_of};
 use crate::router::outbox::{Kind, OnFull, PushError};
 use crate::router::session::Session;
+use crate::router::sync::Mutex;
 use crate::websocket::Frame;
 
 /// The last change of each session, by its number.

@@ -11,6 +11,7 @@ use dashmap::DashMap;
 use crate::router::index::receivers::Receivers;
 use crate::router::session::{Role, Session};
 use crate::router::{Limits, Router, Scope};
+use crate::telemetry::recorder::What;
 use crate::websocket::Frame;
 pub(super) use held::HeldPresence;
 use wire::command::State;
@@ -81,6 +82,15 @@ impl ApplicationState {
         }
     }
 
+    /// The state of one session.
+    pub(super) fn of_session(session: &Session) -> Self {
+        match session.state() {
+            _ if session.is_away() => Self::Away,
+            State::Active => Self::Active,
+            State::Asleep => Self::Asleep,
+        }
+    }
+
     fn of<'s>(sessions: impl Iterator<Item = &'s Arc<Session>>) -> Self {
         let mut present = sessions.filter(|session| !session.is_away()).map(|session| session.state()).peekable();
         if present.peek().is_none() {
@@ -124,6 +134,23 @@ fn too_many(whose: &str, most: usize, key: &str) -> Refusal {
     let words =
         format!("{whose} has {most} sessions already, which is the limit ({key}); close one, or try again later");
     Refusal::new(ErrorCode::TooManySessions, words)
+}
+
+/// The applications of a user, or the services.
+fn applications_of<'s>(
+    user: Option<&'s Arc<str>>,
+    sources: &'s Sources,
+) -> impl Iterator<Item = Application> + use<'s> {
+    sources.iter().filter_map(move |(source, sessions)| {
+        let (_, earliest) = sessions.first_key_value()?;
+        Some(Application {
+            source: source.to_string(),
+            user: user.map(ToString::to_string),
+            since: earliest.since,
+            sessions: sessions.len(),
+            state: ApplicationState::of(sessions.values()),
+        })
+    })
 }
 
 impl Presence {
@@ -228,16 +255,15 @@ impl Presence {
     }
 
     fn list(&self, user: Option<&Arc<str>>, rows: &mut Vec<Application>) {
-        let Some(sources) = self.by_user.get(&user.cloned()) else { return };
-        for (source, sessions) in sources.iter() {
-            let Some((_, earliest)) = sessions.first_key_value() else { continue };
-            rows.push(Application {
-                source: source.to_string(),
-                user: user.map(ToString::to_string),
-                since: earliest.since,
-                sessions: sessions.len(),
-                state: ApplicationState::of(sessions.values()),
-            });
+        if let Some(sources) = self.by_user.get(&user.cloned()) {
+            rows.extend(applications_of(user, &sources));
+        }
+    }
+
+    /// The applications of all users, and the services, in no order.
+    pub(super) fn list_all(&self, rows: &mut Vec<Application>) {
+        for sources in &self.by_user {
+            rows.extend(applications_of(sources.key().as_ref(), &sources));
         }
     }
 
@@ -276,8 +302,9 @@ impl Router {
     }
 
     /// `Broker/Application/SetState`
-    pub fn set_state(&self, session: &Session, state: State) {
+    pub fn set_state(&self, now: Instant, session: &Session, state: State) {
         session.set_state(state);
+        self.note(now, session, What::State(state.as_str()));
     }
 
     /// Tells the subscribers that a session has joined or left. A service concerns every user.

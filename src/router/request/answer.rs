@@ -9,8 +9,9 @@ use crate::router::outbox::{End, OnFull, Pressure};
 use crate::router::request::away::tell_away;
 use crate::router::request::pending::{Event, KeptText, Outcome, Pending, State};
 use crate::router::request::{Asking, words};
-use crate::router::session::Session;
+use crate::router::session::{Role, Session};
 use crate::router::{RequestId, Routed, Router};
+use crate::telemetry::metrics::{HandlerKind, RequestOutcome};
 use crate::websocket::Frame;
 use wire::{CloseCode, DecodeLimits, Envelope, ErrorCode, Field, Refusal, Splice, decode, notice};
 
@@ -68,21 +69,37 @@ impl Router {
         more: bool,
         frame: Frame,
     ) -> Option<Routed> {
-        let (mut pressure, mut frame) = (Pressure::Relieved, Some(frame));
+        let (mut pressure, mut deliveries, mut frame) = (Pressure::Relieved, 0, Some(frame));
         // A requester that is ending gets nothing more, and its request ends with it.
         let mut pass_on = || {
             let mut push = || {
-                let pushed = frame.take().map(|frame| pending.asker.push(now, frame, OnFull::Close));
-                pressure = pushed.and_then(Result::ok).unwrap_or(Pressure::Relieved);
+                let Some(frame) = frame.take() else { return };
+                match pending.asker.call() {
+                    // A call gets one reply of each handler.
+                    Some(call) if !more => {
+                        call.answered(frame, pending.gather.is_some());
+                        deliveries = 1;
+                    }
+                    Some(_) => {}
+                    None => {
+                        let pushed = pending.asker.push(now, frame, OnFull::Close);
+                        if let Ok(after) = pushed {
+                            (pressure, deliveries) = (after, 1);
+                        }
+                    }
+                }
             };
             match &pending.gather {
                 Some(gather) => gather.pass_on(push),
                 None => push(),
             }
         };
-        match self.requests.apply(now, pending, Event::Reply { by: session, more, pass_on: &mut pass_on }) {
+        match self.advance(now, pending, Event::Reply { by: session, more, pass_on: &mut pass_on }) {
             Outcome::Open => {}
             Outcome::Ended(before) => {
+                self.metrics.requests.count(RequestOutcome::Answered);
+                let duration = now.saturating_duration_since(pending.opened);
+                self.metrics.request_duration.observe(kind_of(session), duration);
                 if let Some(gather) = &pending.gather {
                     gather.answered(now);
                 }
@@ -91,7 +108,7 @@ impl Router {
             _ => return None,
         }
         session.set_missed(false);
-        let mut routed = Routed { secret: pending.secret, ..Routed::default() };
+        let mut routed = Routed { secret: pending.secret, deliveries, ..Routed::default() };
         routed.note_pressure(&pending.asker, pressure);
         Some(routed)
     }
@@ -105,20 +122,26 @@ impl Router {
         refusal: &Refusal,
     ) {
         log_failure(pending, source, refusal);
+        self.metrics.requests.count(RequestOutcome::of(refusal.code));
         match &pending.gather {
             Some(gather) => gather.failed(now, source, refusal.code),
-            None => {
-                let frame = self.failure_of(pending, refusal, false);
-                // A requester that is ending gets nothing more.
-                pending.asker.push(now, frame, OnFull::Close).ok();
-            }
+            None => self.fail(now, pending, refusal),
+        }
+    }
+
+    /// Sends the requester the failure of its request, or of a gather as a whole.
+    fn fail(&self, now: Instant, pending: &Pending, refusal: &Refusal) {
+        match pending.asker.call() {
+            Some(call) => call.refused(refusal.clone()),
+            // A requester that is ending gets nothing more.
+            None => drop(pending.asker.push(now, self.failure_of(pending, refusal, false), OnFull::Close)),
         }
     }
 
     /// Ends everything that is due.
     pub fn expire(&self, now: Instant) {
         for pending in self.requests.due(now) {
-            let Outcome::Ended(before) = self.requests.apply(now, &pending, Event::Expire) else { continue };
+            let Outcome::Ended(before) = self.advance(now, &pending, Event::Expire) else { continue };
             let refusal = words::timed_out(now, &pending, &before, self.away_since(&before));
             match &before {
                 State::Given(handler) => {
@@ -151,7 +174,7 @@ impl Router {
 
     /// The handler of a request has gone: another one gets it if it is idempotent, else its requester is told.
     pub(in crate::router) fn handler_gone(&self, now: Instant, pending: &Arc<Pending>, session: &Arc<Session>) {
-        let refusal = match self.requests.apply(now, pending, Event::HandlerGone(session)) {
+        let refusal = match self.advance(now, pending, Event::HandlerGone(session)) {
             Outcome::Seeking(text) => match self.place_again(now, pending, text) {
                 Ok(()) => return,
                 // No other handler takes it.
@@ -166,7 +189,7 @@ impl Router {
 
     /// An ordered handler has left, for whose turn a request waited.
     pub(in crate::router) fn handler_left(&self, now: Instant, pending: &Arc<Pending>, handler: &Arc<Subscription>) {
-        if let Outcome::Ended(_) = self.requests.apply(now, pending, Event::Leave(handler)) {
+        if let Outcome::Ended(_) = self.advance(now, pending, Event::Leave(handler)) {
             let source = &handler.session.source;
             self.tell_failure(now, pending, source, &words::handler_gone(source));
         }
@@ -193,8 +216,18 @@ impl Router {
         let candidates = self.candidates(&pending.asker, &envelope, scope, &facts);
         let asking = Asking::again(pending, &envelope, Arc::clone(&text));
         let routed = self.place(now, &asking, Some(pending), candidates)?;
-        complete(now, pending, &routed);
+        self.complete(now, pending, &routed);
         Ok(())
+    }
+
+    /// A request was given to another handler. If that takes commands, delivery has completed it, and its requester is told.
+    pub(in crate::router) fn complete(&self, now: Instant, pending: &Pending, routed: &Routed) {
+        self.count_later(pending, routed.deliveries);
+        if let (Some(receipt), Some(call)) = (&routed.receipt, pending.asker.call()) {
+            call.delivered(receipt.receivers);
+        } else if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
+            pending.asker.push(now, notice::receipt(id, receipt.receivers, None, None).into(), OnFull::Close).ok();
+        }
     }
 
     /// Ends a request that no handler takes, with a refusal that its requester has yet to be told.
@@ -207,7 +240,7 @@ impl Router {
         pending: &Arc<Pending>,
         refusal: Refusal,
     ) -> Result<(), Refusal> {
-        match self.requests.apply(now, pending, Event::GiveUp) {
+        match self.advance(now, pending, Event::GiveUp(refusal.code)) {
             Outcome::Ended(_) => Err(refusal),
             _ => Ok(()),
         }
@@ -245,20 +278,20 @@ impl Router {
         if !self.withdraw(now, pending, why) {
             return false;
         }
+        self.metrics.requests.count(RequestOutcome::Cancelled);
         // Cancelled only after the withdrawal: from then on, a last part that is answered at the same time cannot end
         // the gather.
         if pending.gather.as_ref().is_none_or(|gather| gather.cancel()) {
             let refusal = Refusal::new(ErrorCode::RequestCancelled, why);
             log_failure(pending, "", &refusal);
-            let frame = self.failure_of(pending, &refusal, false);
-            pending.asker.push(now, frame, OnFull::Close).ok();
+            self.fail(now, pending, &refusal);
         }
         true
     }
 
     /// Ends a request without an answer, and tells its handler. Returns `false` if it had ended.
     pub(in crate::router) fn withdraw(&self, now: Instant, pending: &Arc<Pending>, why: &'static str) -> bool {
-        let Outcome::Ended(before) = self.requests.apply(now, pending, Event::Withdraw) else { return false };
+        let Outcome::Ended(before) = self.advance(now, pending, Event::Withdraw) else { return false };
         if let State::Given(handler) = &before {
             let session = &handler.session;
             match session.door() {
@@ -280,10 +313,11 @@ impl Router {
     }
 }
 
-/// Tells the requester that a handler which takes commands has got its request: delivery has completed it.
-pub(in crate::router) fn complete(now: Instant, pending: &Pending, routed: &Routed) {
-    if let (Some(receipt), Some(id)) = (&routed.receipt, &pending.asker_id) {
-        pending.asker.push(now, notice::receipt(id, receipt.receivers, None, None).into(), OnFull::Close).ok();
+fn kind_of(handler: &Session) -> HandlerKind {
+    match handler.role {
+        Role::User(_) => HandlerKind::User,
+        Role::Adapter => HandlerKind::Adapter,
+        Role::Service => HandlerKind::Service,
     }
 }
 
@@ -294,6 +328,7 @@ pub(in crate::router) fn log_failure(pending: &Pending, handler: &str, refusal: 
         code = refusal.code.as_str(),
         triple = %pending.triple,
         handler,
+        traceparent = pending.trace.as_deref().map(tracing::field::display),
         reason = &*refusal.message,
         "a request failed"
     );

@@ -8,7 +8,6 @@ use wire::{DecodeLimits, ErrorCode, decode, notice};
 use crate::router::Router;
 use crate::router::outbox::OnFull;
 use crate::router::request::Asking;
-use crate::router::request::answer::complete;
 use crate::router::request::pending::{Event, KeptText, Outcome, Pending, State};
 use crate::router::request::words;
 use crate::router::session::Session;
@@ -47,11 +46,11 @@ impl Router {
         if candidates.is_empty() {
             return false;
         }
-        let Outcome::Seeking(_) = self.requests.apply(now, pending, Event::HandlerAway(session)) else { return false };
+        let Outcome::Seeking(_) = self.advance(now, pending, Event::HandlerAway(session)) else { return false };
         let asking = Asking::again(pending, &envelope, Arc::clone(text));
         let refusal = match self.place(now, &asking, Some(pending), candidates) {
             Ok(routed) => {
-                complete(now, pending, &routed);
+                self.complete(now, pending, &routed);
                 return true;
             }
             // They have gone in the meantime.

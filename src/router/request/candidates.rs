@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::router::decide::Facts;
+use crate::router::ids::Serial;
 use crate::router::index::receivers::Receivers;
-use crate::router::index::{Audience, Subscription};
+use crate::router::index::{Audience, Matches, Subscription};
 use crate::router::session::{Role, Session};
 use crate::router::{Router, Scope};
 use wire::Envelope;
@@ -39,14 +40,19 @@ impl Candidates {
         self.handlers.iter().any(|(_, handler)| !handler.takes_commands())
     }
 
-    /// Best first. Handlers without a connection come last of all, before them doubtful ones (asleep, or silent when they
-    /// were last asked). Among the others the rank decides, then the number of open requests, then the time since the last request.
+    /// Best first.
     pub(in crate::router) fn best_first(mut self) -> impl Iterator<Item = Arc<Subscription>> {
-        self.handlers.sort_by_cached_key(|(rank, handler)| {
-            let session = &handler.session;
-            (session.is_away(), session.is_doubtful(), *rank, session.busy(), session.served(), handler.serial)
-        });
+        self.handlers.sort_by_cached_key(|(rank, handler)| Preference::of(*rank, handler));
         self.handlers.into_iter().map(|(_, handler)| handler)
+    }
+
+    /// Best first, with what decides.
+    pub(in crate::router) fn ranked(&self) -> Vec<(Preference, Arc<Subscription>)> {
+        let preferred =
+            |(rank, handler): &(u8, Arc<Subscription>)| (Preference::of(*rank, handler), Arc::clone(handler));
+        let mut ranked: Vec<_> = self.handlers.iter().map(preferred).collect();
+        ranked.sort_by_key(|(preference, _)| *preference);
+        ranked
     }
 
     /// Each session once, and one session of each group, in the order of subscribing.
@@ -68,7 +74,50 @@ impl Candidates {
     }
 }
 
+/// Whether an adapter serves a protected triple that these handlers match.
+pub(in crate::router) fn served_inside(facts: &Facts<'_>, matches: &Matches) -> bool {
+    let mut handlers = matches.iter().flat_map(Receivers::iter);
+    facts.protected && handlers.any(|handler| handler.session.role == Role::Adapter)
+}
+
+/// What decides between handlers; the least is asked first. Handlers without a connection come last of all, before them doubtful
+/// ones (asleep, or silent when they were last asked). Among the others the rank decides, then the number of open requests,
+/// then the time since the last request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::router) struct Preference {
+    pub(in crate::router) is_away: bool,
+    pub(in crate::router) is_doubtful: bool,
+    pub(in crate::router) rank: u8,
+    pub(in crate::router) busy: usize,
+    served: u64,
+    serial: Serial,
+}
+
+impl Preference {
+    fn of(rank: u8, handler: &Subscription) -> Self {
+        let session = &handler.session;
+        Self {
+            is_away: session.is_away(),
+            is_doubtful: session.is_doubtful(),
+            rank,
+            busy: session.busy(),
+            served: session.served(),
+            serial: handler.serial,
+        }
+    }
+}
+
 impl Router {
+    /// The lists of handlers that a request reaches.
+    pub(in crate::router) fn handlers_of(&self, facts: &Facts<'_>, scope: Scope<'_>) -> Matches {
+        let applications = match scope {
+            Scope::User(user) => Audience::User(user),
+            Scope::Shared(_) => Audience::Everyone,
+        };
+        let audiences = [applications, Audience::Adapters, Audience::Services];
+        self.handlers.matches(&audiences, &facts.canonical, facts.folded)
+    }
+
     /// The handlers that match an envelope and may have it. The sender is never one of them: a handler that sends a
     /// request with `timeout` on its own triple wants another handler's answer.
     pub(in crate::router) fn candidates(
@@ -78,18 +127,13 @@ impl Router {
         scope: Scope<'_>,
         facts: &Facts<'_>,
     ) -> Candidates {
-        let applications = match scope {
-            Scope::User(user) => Audience::User(user),
-            Scope::Shared(_) => Audience::Everyone,
-        };
-        let audiences = [applications, Audience::Adapters, Audience::Services];
-        let matches = self.handlers.matches(&audiences, &facts.canonical, facts.folded);
+        let matches = self.handlers_of(facts, scope);
         let mut candidates = Candidates::default();
         if matches.is_empty() {
             return candidates;
         }
         let all = || matches.iter().flat_map(Receivers::iter);
-        let served_inside = facts.protected && all().any(|handler| handler.session.role == Role::Adapter);
+        let served_inside = served_inside(facts, &matches);
         for handler in all() {
             let session = &handler.session;
             if envelope.target().is_some_and(|target| target != &*session.source) {

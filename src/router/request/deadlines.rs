@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::router::RequestId;
 use crate::router::ids::Serial;
 use crate::router::request::pending::Pending;
 use crate::router::session::Session;
+use crate::router::sync::Mutex;
 
 /// Deadlines are sharded, so that requesters do not contend for one lock.
 const SHARDS: usize = 16;

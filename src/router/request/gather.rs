@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::router::outbox::OnFull;
 use crate::router::session::Session;
+use crate::router::sync::Mutex;
 use wire::ErrorCode;
 use wire::{Triple, notice};
 
@@ -77,6 +77,9 @@ impl Gather {
             return;
         }
         state.ended = true;
+        if let Some(call) = self.asker.call() {
+            return call.gathered(state.expected, &state.failed);
+        }
         let failed: Vec<Value> = state
             .failed
             .iter()

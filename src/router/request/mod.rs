@@ -29,6 +29,7 @@ use crate::router::request::gather::Gather;
 use crate::router::request::pending::{Draft, Event, KeptText, Outcome, Pending, Waits};
 use crate::router::session::Session;
 use crate::router::{Receipt, RequestId, Routed, Router, Scope};
+use crate::telemetry::metrics::RequestOutcome;
 use crate::websocket::Frame;
 use wire::{DecodeLimits, Envelope, Field, Refusal, Splice, decode};
 
@@ -145,6 +146,7 @@ impl Router {
             asker: asking.asker,
             asker_id: envelope.id(),
             triple: envelope.triple(),
+            trace: envelope.trace(),
             user: asking.user,
             timeout: asking.timeout,
             more_max: self.policy.limits().more_max,
@@ -179,6 +181,7 @@ impl Router {
                 // A command needs no state, because nobody answers it.
                 while let Some(handler) = best_first.next_if(|handler| handler.takes_commands()) {
                     if let Ok(pressure) = self.command(now, asking, &handler) {
+                        self.metrics.requests.count(RequestOutcome::Delivered);
                         return Ok(Routed::delivered(&handler.session, pressure));
                     }
                 }
@@ -216,7 +219,7 @@ impl Router {
             Some(text) => Arc::clone(text),
             None => self.keep(asking)?,
         };
-        match self.requests.apply(now, pending, Event::Wait(occupied, text)) {
+        match self.advance(now, pending, Event::Wait(occupied, text)) {
             Outcome::HandlerLeft => {
                 let source = occupied.first().map_or("", |handler| &handler.session.source);
                 return Err(words::handler_gone(source));
@@ -241,7 +244,11 @@ impl Router {
                 Ok(Giving::Bounced | Giving::Refused(_)) => self.place_again(now, &pending, Some(text)),
                 // The thread that ends its subscription tells the requesters that waited, and serves the others.
                 Ok(Giving::Left) => return,
-                Ok(Giving::Given(_) | Giving::Delivered(_) | Giving::NotInTurn | Giving::Elsewhere) => Ok(()),
+                Ok(Giving::Given(_) | Giving::Delivered(_)) => {
+                    self.count_later(&pending, 1);
+                    Ok(())
+                }
+                Ok(Giving::NotInTurn | Giving::Elsewhere) => Ok(()),
                 Err(_) => {
                     self.withdraw(now, &pending, "the broker failed");
                     Err(words::impossible("a kept text is not an envelope"))
@@ -263,7 +270,7 @@ impl Router {
         frame: impl FnOnce(Duration) -> Frame,
     ) -> Giving {
         let session = &handler.session;
-        let remaining = match self.requests.apply(now, pending, Event::Give(handler)) {
+        let remaining = match self.advance(now, pending, Event::Give(handler)) {
             Outcome::Given(remaining) => remaining,
             Outcome::HandlerLeft => return Giving::Left,
             Outcome::NotInTurn => return Giving::NotInTurn,
@@ -282,12 +289,15 @@ impl Router {
                 if !handler.takes_commands() {
                     return Giving::Given(pressure);
                 }
-                match self.requests.apply(now, pending, Event::Deliver(handler)) {
-                    Outcome::Ended(_) => Giving::Delivered(pressure),
+                match self.advance(now, pending, Event::Deliver(handler)) {
+                    Outcome::Ended(_) => {
+                        self.metrics.requests.count(RequestOutcome::Delivered);
+                        Giving::Delivered(pressure)
+                    }
                     _ => Giving::Elsewhere,
                 }
             }
-            Err(why) => match self.requests.apply(now, pending, Event::Bounce(handler)) {
+            Err(why) => match self.advance(now, pending, Event::Bounce(handler)) {
                 Outcome::Seeking(_) => why,
                 _ => Giving::Elsewhere,
             },
@@ -328,7 +338,8 @@ impl Router {
                 let frame = frame.get_or_insert_with(|| asking.frame(id, asking.timeout)).clone();
                 if let Ok(pressure) = self.push_request(now, asking, &handler, frame) {
                     session.serve(self.ids.stamp());
-                    routed.note_pressure(session, pressure);
+                    self.metrics.requests.count(RequestOutcome::Delivered);
+                    routed.note_delivery(session, pressure);
                 }
                 continue;
             }
@@ -336,7 +347,7 @@ impl Router {
             let shared = |left| frame.get_or_insert_with(|| asking.frame(id, left)).clone();
             let unplaced = match self.give(now, &pending, asking, &handler, shared) {
                 Giving::Given(pressure) | Giving::Delivered(pressure) => {
-                    routed.note_pressure(session, pressure);
+                    routed.note_delivery(session, pressure);
                     Ok(())
                 }
                 Giving::Elsewhere => Ok(()),
@@ -345,6 +356,7 @@ impl Router {
                 Giving::NotInTurn => self.wait_for_part(now, &pending, asking, &handler),
             };
             if let Err(refusal) = unplaced.or_else(|refusal| self.give_up(now, &pending, refusal)) {
+                self.metrics.requests.count(RequestOutcome::of(refusal.code));
                 gather.failed(now, &session.source, refusal.code);
             }
         }
@@ -352,6 +364,11 @@ impl Router {
             gather.end_if_complete(now);
         }
         Ok(routed)
+    }
+
+    /// Counts deliveries of a request that has waited, or was given to another handler.
+    fn count_later(&self, pending: &Pending, deliveries: usize) {
+        self.metrics.traffic.delivered(self.policy.place(&pending.triple.channel), deliveries);
     }
 
     /// Lets a gather's part wait for an ordered handler. All parts that wait share one text.
@@ -373,7 +390,7 @@ impl Routed {
     /// A handler has the request.
     fn given(handler: &Arc<Session>, pressure: Pressure) -> Self {
         let mut routed = Self::default();
-        routed.note_pressure(handler, pressure);
+        routed.note_delivery(handler, pressure);
         routed
     }
 

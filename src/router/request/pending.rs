@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 use zeroize::Zeroizing;
 
@@ -19,7 +18,8 @@ use crate::router::request::door::Repeats;
 use crate::router::request::gather::Gather;
 use crate::router::request::turn::{Begin, TurnEnd};
 use crate::router::session::Session;
-use wire::Triple;
+use crate::router::sync::Mutex;
+use wire::{ErrorCode, TraceParent, Triple};
 
 /// How many handlers an idempotent request is given to, one after the other.
 const ATTEMPTS_MAX: u8 = 2;
@@ -33,6 +33,8 @@ pub(in crate::router) struct Pending {
     /// The requester's own id, which it sees as `inReplyTo`.
     pub(in crate::router) asker_id: Option<Box<str>>,
     pub(in crate::router) triple: Triple<'static>,
+    /// The trace that it belongs to.
+    pub(in crate::router) trace: Option<Box<TraceParent>>,
     pub(in crate::router) user: Option<Box<str>>,
     /// The time limit, which each reply with `more` restarts.
     pub(in crate::router) timeout: Duration,
@@ -81,8 +83,8 @@ pub(in crate::router) enum Event<'a> {
     Deliver(&'a Arc<Subscription>),
     /// Every handler that could have it has another request's turn.
     Wait(&'a Waits, Arc<KeptText>),
-    /// No handler can have it.
-    GiveUp,
+    /// No handler can have it, and its requester is told this code.
+    GiveUp(ErrorCode),
     /// An ordered handler has left, for whose turn it may wait.
     Leave(&'a Arc<Subscription>),
     /// The session that may have it has gone.
@@ -151,6 +153,7 @@ pub(in crate::router) struct Draft<'a> {
     pub(in crate::router) asker: &'a Arc<Session>,
     pub(in crate::router) asker_id: Option<&'a str>,
     pub(in crate::router) triple: &'a Triple<'a>,
+    pub(in crate::router) trace: Option<&'a TraceParent>,
     pub(in crate::router) user: Option<&'a str>,
     pub(in crate::router) timeout: Duration,
     pub(in crate::router) more_max: Duration,
@@ -169,6 +172,7 @@ impl Draft<'_> {
             asker: Arc::clone(self.asker),
             asker_id: self.asker_id.map(Box::from),
             triple: self.triple.to_owned(),
+            trace: self.trace.copied().map(Box::new),
             user: self.user.map(Box::from),
             timeout: self.timeout,
             opened: now,
@@ -188,6 +192,12 @@ impl Draft<'_> {
 }
 
 impl Pending {
+    /// Calls `look` with its state and the end of its time.
+    pub(in crate::router) fn look<T>(&self, look: impl FnOnce(&State, Instant) -> T) -> T {
+        let progress = self.progress.lock();
+        look(&progress.state, progress.deadline)
+    }
+
     /// The text, if it is kept.
     pub(in crate::router) fn text(&self) -> Option<Arc<KeptText>> {
         self.progress.lock().text.clone()
@@ -219,7 +229,7 @@ impl Requests {
         Some(pending)
     }
 
-    /// The transition function: changes the state of a request as an event demands, and says what the caller has to do.
+    /// The transition function, for [`Router::advance`](crate::router::Router): changes the state of a request as an event demands, and says what the caller has to do.
     pub(in crate::router) fn apply(&self, now: Instant, pending: &Arc<Pending>, event: Event<'_>) -> Outcome {
         let mut guard = pending.progress.lock();
         let progress = &mut *guard;
@@ -237,7 +247,7 @@ impl Requests {
                 self.end(now, pending, progress, TurnEnd::Over)
             }
             (Event::Wait(handlers, text), State::Seeking) => self.wait(now, pending, progress, handlers, text),
-            (Event::GiveUp, State::Seeking) => self.end(now, pending, progress, TurnEnd::Over),
+            (Event::GiveUp(_), State::Seeking) => self.end(now, pending, progress, TurnEnd::Over),
             (Event::Leave(handler), State::Waiting(handlers)) => {
                 handlers.retain(|other| !Arc::ptr_eq(other, handler));
                 match handlers.is_empty() {
@@ -276,7 +286,7 @@ impl Requests {
                 | Event::Bounce(_)
                 | Event::Deliver(_)
                 | Event::Wait(..)
-                | Event::GiveUp
+                | Event::GiveUp(_)
                 | Event::Leave(_)
                 | Event::HandlerGone(_)
                 | Event::HandlerAway(_)

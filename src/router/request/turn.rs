@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::router::RequestId;
@@ -18,6 +17,7 @@ use crate::router::index::Subscription;
 use crate::router::request::deadlines::Requests;
 use crate::router::request::lane::{self, Ordered};
 use crate::router::request::pending::Pending;
+use crate::router::sync::Mutex;
 use wire::Triple;
 
 /// The turns of one session.
@@ -58,6 +58,13 @@ struct Lane {
     turns: SmallVec<[RequestId; 1]>,
     /// The requests that wait, by their own serial and that of the subscription, oldest first.
     waiting: BTreeMap<(Serial, Serial), Waiter>,
+}
+
+impl Lane {
+    /// Whether a turn can begin.
+    fn is_free(&self) -> bool {
+        self.turns.is_empty()
+    }
 }
 
 /// A request that waits, and the subscription that matches it.
@@ -156,7 +163,7 @@ impl Turns {
         let Some(state) = guard.as_deref_mut() else { return Begin::Left };
         let Some((lane, ordered)) = state.lane_of(subscription) else { return Begin::Left };
         match state.lanes.get_mut(&lane) {
-            Some(it) if it.turns.is_empty() => it.turns.push(pending.id),
+            Some(it) if it.is_free() => it.turns.push(pending.id),
             Some(_) => return Begin::NotFree,
             None => return Begin::Left,
         }
@@ -180,6 +187,17 @@ impl Turns {
         self.count.fetch_add(1, Ordering::SeqCst);
         state.look_at(lane);
         Begin::Begun
+    }
+
+    /// Whether the turn of a request could begin now.
+    pub(in crate::router) fn look(&self, subscription: &Subscription) -> Begin {
+        let guard = self.state.lock();
+        let lane = guard.as_deref().and_then(|state| state.lanes.get(&state.lane_of(subscription)?.0));
+        match lane {
+            Some(lane) if lane.is_free() => Begin::Begun,
+            Some(_) => Begin::NotFree,
+            None => Begin::Left,
+        }
     }
 
     /// Lets a request wait for a turn. Returns whether it does: the subscription may have ended.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Instant;
 
+use wire::CloseCode;
+
 use super::kept::Kept;
 use super::line::{Line, Stage};
 use super::{ByTime, Known};
@@ -12,6 +14,8 @@ use crate::router::end::Ending;
 use crate::router::outbox::{End, Shed};
 use crate::router::session::Session;
 use crate::router::{Logged, Router, SessionId};
+use crate::telemetry::metrics::EvictedFor;
+use crate::telemetry::recorder::What;
 
 /// How many bytes a sweep takes from one session before it looks which one keeps most.
 const SHED_BYTES: usize = 64 << 10;
@@ -101,10 +105,12 @@ impl Router {
             Some(_) | None => (now + grace, false),
         };
         line.stage = Stage::Away { since: now, until, proof_ends };
+        session.set_paused(None);
         resumable.set_away(Some(now));
         self.resumes.away.lock().insert(now, until, session);
         session.outbox().go_away(now, self.watch(session));
         drop(line);
+        self.note(now, session, What::State("away"));
         self.requests.wake_before(until);
         // Nothing is held back for a session that is away.
         session.release_presence(now);
@@ -144,7 +150,7 @@ impl Router {
 
     /// Ends the sessions that are away and whose outbox has ended, and brings their end forward if a reload has given their
     /// proof an earlier one.
-    pub(super) fn look_at_ended(&self, now: Instant) {
+    pub(in crate::router) fn look_at_ended(&self, now: Instant) {
         for id in self.resumes.kept.take_ended() {
             let session = match self.resumes.by_id.get(&id).as_deref() {
                 Some(Known::Alive(session)) => Arc::clone(session),
@@ -154,11 +160,12 @@ impl Router {
                 Some(End::Overflowed | End::Longest) => Ending::OverflowedAway,
                 Some(End::Close(..)) if session.is_revoked() => Ending::Revoked,
                 Some(End::Close(code, _)) => Ending::Closed(code),
+                Some(End::Kicked) => Ending::Closed(CloseCode::Kicked),
                 None => {
                     self.limit_away(&session);
                     continue;
                 }
-                Some(End::Detached | End::Replaced) => continue,
+                Some(End::Detached | End::Replaced | End::SentAway) => continue,
             };
             let mut until = now;
             self.end_away(now, &session, |stage| match stage {
@@ -203,6 +210,9 @@ impl Router {
             line.stage = Stage::Ended;
             ending
         };
+        if ending == Ending::Displaced {
+            self.metrics.resume_evicted.count(EvictedFor::Sessions);
+        }
         if let Some(omitted) = self.count_line(now, session, Logged::EndedAway) {
             let (source, user, reason) = (session.source(), session.user(), ending.words());
             let omitted = (omitted > 0).then_some(omitted);
@@ -255,6 +265,9 @@ impl Router {
                 sessions.insert(session.number, Arc::clone(session));
             }
         });
+        if !self.resumes.kept.is_over() {
+            return;
+        }
         while self.resumes.kept.is_over_target()
             && let Some((bytes, number)) = sizes.pop()
         {
@@ -262,6 +275,9 @@ impl Router {
             let next = sizes.peek().map_or(0, |(bytes, _)| *bytes);
             match session.outbox().shed((bytes - next).max(SHED_BYTES)) {
                 Shed::Keeps(left) if left > 0 => sizes.push((left, number)),
+                Shed::Nothing if session.outbox().ended() == Some(End::Overflowed) => {
+                    self.metrics.resume_evicted.count(EvictedFor::TotalBytes);
+                }
                 Shed::Keeps(_) | Shed::Nothing => {}
             }
         }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::config::Resume;
 use crate::router::SessionId;
+use crate::router::sync::Mutex;
 
 /// What an entry of a queue counts beside its frame.
 pub(in crate::router) const ENTRY_BYTES: usize = 48;
@@ -16,16 +16,8 @@ pub(in crate::router) const ENTRY_BYTES: usize = 48;
 /// How long after too much was kept the sessions lose their oldest messages.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
-/// Entries are counted in shards, so that threads do not contend for one counter.
-const SHARDS: usize = 16;
-
-/// How many entries are counted in a shard between two looks whether too much is kept.
-const LOOK_EVERY: usize = 64;
-
-/// A counter with a cache line of its own.
-#[derive(Default)]
-#[repr(align(64))]
-struct Counter(AtomicUsize);
+/// The memory that one session keeps at most before it is counted. A new event to many sessions is then counted for few.
+const CREDIT_MAX: usize = 64 << 10;
 
 /// What the queues of resumable sessions keep, and its bounds.
 pub(in crate::router) struct Kept {
@@ -34,7 +26,11 @@ pub(in crate::router) struct Kept {
     total_bytes_max: AtomicUsize,
     /// Memory of the frames, each counted once.
     frame_bytes: AtomicUsize,
-    entries: [Counter; SHARDS],
+    entries: AtomicUsize,
+    /// The number of sessions that keep messages.
+    windows: AtomicUsize,
+    /// The memory that these may keep without counting it.
+    lent_bytes: AtomicUsize,
     is_armed: AtomicBool,
     sweep_at: Mutex<Option<Instant>>,
     /// Sessions that are away and whose outbox has ended.
@@ -50,7 +46,9 @@ impl Kept {
             bytes_max: AtomicUsize::new(limits.bytes),
             total_bytes_max: AtomicUsize::new(limits.total_bytes),
             frame_bytes: AtomicUsize::new(0),
-            entries: Default::default(),
+            entries: AtomicUsize::new(0),
+            windows: AtomicUsize::new(0),
+            lent_bytes: AtomicUsize::new(0),
             is_armed: AtomicBool::new(false),
             sweep_at: Mutex::default(),
             ended: Mutex::default(),
@@ -69,30 +67,57 @@ impl Kept {
         (self.messages_max.load(Ordering::Relaxed), self.bytes_max.load(Ordering::Relaxed))
     }
 
-    /// Counts entries of the session with this number, and memory of frames that no other queue keeps.
-    pub(in crate::router) fn add(&self, now: Instant, session: u64, entries: usize, frame_bytes: usize) {
-        let before = self.shard(session).fetch_add(entries, Ordering::Relaxed);
+    /// A session begins to keep messages.
+    pub(in crate::router) fn open_window(&self) {
+        self.windows.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A session keeps messages no longer. It gives this credit back.
+    pub(in crate::router) fn close_window(&self, lent_bytes: usize) {
+        self.windows.fetch_sub(1, Ordering::Relaxed);
+        self.take_back(lent_bytes);
+    }
+
+    /// Lets a session keep up to this number of bytes without counting them. Returns how many: all sessions together get no
+    /// more than about a quarter of the bound, and none any more when half of it is used.
+    pub(in crate::router) fn lend(&self, most: usize) -> usize {
+        let total_bytes_max = self.total_bytes_max.load(Ordering::Relaxed);
+        if self.bytes_at_most() > total_bytes_max / 2 {
+            return 0;
+        }
+        let share = total_bytes_max / 4 / self.windows.load(Ordering::Relaxed).max(1);
+        let lent = most.min(share).min(CREDIT_MAX);
+        self.lent_bytes.fetch_add(lent, Ordering::Relaxed);
+        lent
+    }
+
+    /// A session gives credit back.
+    pub(in crate::router) fn take_back(&self, lent_bytes: usize) {
+        if lent_bytes > 0 {
+            self.lent_bytes.fetch_sub(lent_bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts entries, and memory of frames that no other queue keeps. [`Kept::look`] follows.
+    pub(in crate::router) fn add(&self, entries: usize, frame_bytes: usize) {
+        if entries > 0 {
+            self.entries.fetch_add(entries, Ordering::Relaxed);
+        }
         if frame_bytes > 0 {
             self.frame_bytes.fetch_add(frame_bytes, Ordering::Relaxed);
-        }
-        // One frame that is new, or some entries, are soon enough.
-        if frame_bytes > 0 || before / LOOK_EVERY != (before + entries) / LOOK_EVERY {
-            self.look(now, before + entries);
         }
     }
 
     /// Looks whether too much may be kept.
-    fn look(&self, now: Instant, entries_in_shard: usize) {
-        let half = self.total_bytes_max.load(Ordering::Relaxed) / 2;
-        // If the total is over its bound, one of these is over half of it.
-        if self.frame_bytes() > half || entries_in_shard * ENTRY_BYTES > half / SHARDS {
+    pub(in crate::router) fn look(&self, now: Instant) {
+        if self.bytes_at_most() > self.total_bytes_max.load(Ordering::Relaxed) {
             self.arm(now);
         }
     }
 
-    /// Entries of the session with this number, and memory of frames, are no longer kept.
-    pub(in crate::router) fn subtract(&self, session: u64, entries: usize, frame_bytes: usize) {
-        self.shard(session).fetch_sub(entries, Ordering::Relaxed);
+    /// Entries, and memory of frames, are no longer kept.
+    pub(in crate::router) fn subtract(&self, entries: usize, frame_bytes: usize) {
+        self.entries.fetch_sub(entries, Ordering::Relaxed);
         if frame_bytes > 0 {
             self.frame_bytes.fetch_sub(frame_bytes, Ordering::Relaxed);
         }
@@ -111,7 +136,7 @@ impl Kept {
         *self.sweep_at.lock()
     }
 
-    /// Returns whether a sweep is due and more is kept than the bound allows.
+    /// Returns whether a sweep is due: everything has to be counted then.
     pub(super) fn begin_sweep(&self, now: Instant) -> bool {
         let mut sweep_at = self.sweep_at.lock();
         if sweep_at.is_none_or(|at| at > now) {
@@ -119,7 +144,11 @@ impl Kept {
         }
         *sweep_at = None;
         self.is_armed.store(false, Ordering::Relaxed);
-        drop(sweep_at);
+        true
+    }
+
+    /// Returns whether more is kept than the bound allows.
+    pub(super) fn is_over(&self) -> bool {
         self.bytes() > self.total_bytes_max.load(Ordering::Relaxed)
     }
 
@@ -128,19 +157,24 @@ impl Kept {
         self.bytes() > self.total_bytes_max.load(Ordering::Relaxed) / 10 * 9
     }
 
-    /// Everything that is kept, in bytes.
+    /// Everything that is kept at most, in bytes.
+    fn bytes_at_most(&self) -> usize {
+        self.bytes() + self.lent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Everything that is counted, in bytes.
     pub(in crate::router) fn bytes(&self) -> usize {
         self.frame_bytes() + self.entries() * ENTRY_BYTES
     }
 
-    /// Memory of the frames that are kept.
+    /// Memory of the frames that are counted.
     pub(in crate::router) fn frame_bytes(&self) -> usize {
         self.frame_bytes.load(Ordering::Relaxed)
     }
 
-    /// The number of entries that are kept.
+    /// The number of entries that are counted.
     pub(in crate::router) fn entries(&self) -> usize {
-        self.entries.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum()
+        self.entries.load(Ordering::Relaxed)
     }
 
     /// Notes that the outbox of a session that is away has ended.
@@ -156,9 +190,24 @@ impl Kept {
     pub(super) fn take_ended(&self) -> Vec<SessionId> {
         std::mem::take(&mut self.ended.lock())
     }
+}
 
-    #[expect(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a remainder of SHARDS")]
-    fn shard(&self, session: u64) -> &AtomicUsize {
-        &self.entries[(session % SHARDS as u64) as usize].0
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credit_is_a_quarter_of_the_bound_and_none_when_half_is_used() {
+        let total_bytes = 16 * CREDIT_MAX;
+        let kept = Kept::new(&Resume { total_bytes, ..Resume::default() }, Arc::default());
+        (0..8).for_each(|_| kept.open_window());
+        assert_eq!(kept.lend(usize::MAX), CREDIT_MAX / 2, "a share of eight");
+        assert_eq!(kept.lend(100), 100);
+        kept.close_window(100);
+        kept.add(0, 8 * CREDIT_MAX);
+        assert_eq!(kept.lend(usize::MAX), 0, "what is lent counts as used");
+        kept.subtract(0, 8 * CREDIT_MAX);
+        (0..6).for_each(|_| kept.close_window(0));
+        assert_eq!(kept.lend(usize::MAX), CREDIT_MAX);
     }
 }

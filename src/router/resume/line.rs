@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::MutexGuard;
 
 use super::token::Tokens;
 use crate::router::session::Session;
+use crate::router::sync::Mutex;
 
 /// What makes a session resumable.
 pub(in crate::router) struct Resumable {

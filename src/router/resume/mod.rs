@@ -15,7 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use parking_lot::Mutex;
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 use wire::command;
@@ -26,7 +25,11 @@ use crate::router::end::Ending;
 use crate::router::outbox::{End, Unresumable, Window};
 use crate::router::presence::Change;
 use crate::router::session::{Registration, Role, Session};
+use crate::router::sync::Mutex;
 use crate::router::{NotAttached, Router, SessionId};
+use crate::telemetry::metrics::ResumeOutcome;
+use crate::telemetry::recorder::What;
+use crate::websocket::FrameMemory;
 use away::Away;
 pub use away::Left;
 use kept::Kept;
@@ -103,6 +106,17 @@ pub enum Resumption {
     },
 }
 
+impl Resumption {
+    /// What became of the wish to continue a session, if there was one.
+    fn outcome(&self) -> Option<ResumeOutcome> {
+        match self {
+            Self::NotAsked => None,
+            Self::Off { reason } | Self::Begun { reason, .. } => reason.map(ResumeReason::outcome),
+            Self::Resumed { .. } => Some(ResumeOutcome::Resumed),
+        }
+    }
+}
+
 /// With what a session can continue.
 pub struct ResumeTicket {
     /// The token.
@@ -139,6 +153,17 @@ impl ResumeReason {
             Self::Replaced => "REPLACED",
             Self::Ahead => "AHEAD",
             Self::TooFar => "TOO_FAR",
+        }
+    }
+
+    fn outcome(self) -> ResumeOutcome {
+        match self {
+            Self::Unknown => ResumeOutcome::Unknown,
+            Self::Overflowed => ResumeOutcome::Overflowed,
+            Self::Identity => ResumeOutcome::Identity,
+            Self::Replaced => ResumeOutcome::Replaced,
+            Self::Ahead => ResumeOutcome::Ahead,
+            Self::TooFar => ResumeOutcome::TooFar,
         }
     }
 }
@@ -195,7 +220,7 @@ impl Resumes {
     /// Makes a session resumable that nobody else knows yet. Returns the number of its connection.
     fn make_resumable(&self, session: &mut Session) -> u64 {
         let attachment = self.attachment();
-        session.outbox().keep_sent(Window::new(Arc::clone(&self.kept), session.number), attachment);
+        session.outbox().keep_sent(Window::new(Arc::clone(&self.kept)), attachment);
         session.resumable = Some(Box::new(Resumable::new(attachment)));
         attachment
     }
@@ -221,6 +246,21 @@ impl Router {
     /// # Errors
     /// Those of [`Router::attach`]. Nothing has changed then.
     pub fn register(
+        &self,
+        now: Instant,
+        registration: Registration,
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Registered>, NotAttached> {
+        let registered = self.register_uncounted(now, registration, wanted);
+        if let Ok(Some(Registered { resumption, .. })) = &registered
+            && let Some(outcome) = resumption.outcome()
+        {
+            self.metrics.resumes.count(outcome);
+        }
+        registered
+    }
+
+    fn register_uncounted(
         &self,
         now: Instant,
         registration: Registration,
@@ -346,12 +386,23 @@ impl Router {
         let ticket = self.ticket(session.id, line.tokens.newest());
         let resumption = Resumption::Resumed { ticket, replayed, received: line.received, allowances: line.allowance };
         drop(line);
+        self.note(now, &session, What::Resumed);
         Ok(Attempt::Resumed(Registered { session: Arc::clone(&session), attachment, resumption }))
     }
 
-    /// The memory of the messages that are kept for resumable sessions, in bytes.
-    pub fn kept_bytes(&self) -> usize {
-        self.resumes.kept.frame_bytes()
+    /// Returns whether what waits for all sessions exceeds the bound of `memory`, without what is kept for resumable sessions,
+    /// which has a bound of its own.
+    pub fn is_memory_exceeded(&self, memory: &FrameMemory) -> bool {
+        let kept = &self.resumes.kept;
+        memory.is_exceeded(kept.frame_bytes()) && {
+            self.count_kept();
+            memory.is_exceeded(kept.frame_bytes())
+        }
+    }
+
+    /// Counts what is kept for all sessions.
+    pub(super) fn count_kept(&self) {
+        self.presence.each(|session| session.outbox().settle());
     }
 
     fn ticket(&self, session: SessionId, number: u64) -> ResumeTicket {

@@ -8,12 +8,14 @@
 //! that is kept at last is the one that subscribers receive last.
 
 mod account;
+mod facts;
 mod replay;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use wire::{Envelope, Refusal, Triple};
@@ -27,14 +29,15 @@ use crate::store::history as stored;
 use crate::websocket::Frame;
 use account::{Accounts, Owner};
 
+pub(super) use facts::ValueFacts;
 pub(super) use replay::Replay;
 
 /// The locks among which triples are spread, so that unrelated retained events do not wait for each other.
 const STRIPES: usize = 64;
 
 /// The memory of a value besides its texts: its place in a node of the map, and the headers of its allocations. Measured
-/// with glibc: 241 bytes if triples come in any order, 282 if they come in ascending order, which fills nodes by half.
-const VALUE_BYTES: usize = 288;
+/// with glibc: 257 bytes if triples come in any order, 298 if they come in ascending order, which fills nodes by half.
+const VALUE_BYTES: usize = 304;
 
 /// A scope. Users come first in a replay, in their order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +83,8 @@ struct Value {
     user: Option<Box<str>>,
     /// Its place in a log, if its channel has history.
     position: Option<Box<Position>>,
+    /// When it was published, or read from a file.
+    since: Instant,
 }
 
 impl Default for Retained {
@@ -111,6 +116,7 @@ impl Retained {
     #[expect(clippy::too_many_arguments, reason = "what is known of one event")]
     pub(super) fn keep<T>(
         &self,
+        now: Instant,
         policy: &Policy,
         sender: &Session,
         envelope: &Envelope<'_>,
@@ -139,7 +145,7 @@ impl Retained {
             let is_on_disk = facts.durable || facts.retains_durably;
             let limits = policy.limits();
             let limits = if is_on_disk { limits.without_retained_bounds() } else { limits };
-            self.insert(&limits, &bucket, place, Value { frame, stamp, owner, user, position })?;
+            self.insert(&limits, &bucket, place, Value { frame, stamp, owner, user, position, since: now })?;
         }
         Ok(look_up())
     }
@@ -173,7 +179,7 @@ impl Retained {
     }
 
     /// Keeps a value that a file had.
-    pub(super) fn load(&self, limits: Limits, place: &stored::Place, value: stored::Retained) {
+    pub(super) fn load(&self, now: Instant, limits: Limits, place: &stored::Place, value: stored::Retained) {
         let stored::Retained { user, service, position, text } = value;
         let position = position.map(|(epoch, offset)| Position { offset, epoch: epoch.into() });
         let owner = match (service, &place.user, &user) {
@@ -184,7 +190,7 @@ impl Retained {
         let frame = marked(&text, position.as_ref(), "retained");
         let bucket = place.user.as_deref().map_or(Bucket::Shared, |user| Bucket::User(user.into()));
         let stamp = self.stamp.fetch_add(1, Ordering::SeqCst) + 1;
-        let value = Value { frame, stamp, owner, user, position: position.map(Box::new) };
+        let value = Value { frame, stamp, owner, user, position: position.map(Box::new), since: now };
         // It was within the limits when it was accepted.
         let place = (place.triple.clone(), place.target.clone());
         self.insert(&limits.without_retained_bounds(), &bucket, place, value).ok();

@@ -22,12 +22,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::CurrentOrg;
 use super::oauth::SetupError;
-use super::org::Org;
 use crate::config;
 use crate::router::{Outbox, OutboxLimits, Router, Session};
 use replay::Positions;
@@ -41,23 +42,26 @@ const WAITING_MAX: OutboxLimits = OutboxLimits { messages: 16, bytes: 1 << 16, r
 
 /// The topics of an org.
 pub struct Events {
-    org: Arc<Org>,
-    pubsub: Arc<PubSub>,
+    org: Arc<CurrentOrg>,
+    /// The API as the configuration in force says.
+    pubsub: Arc<ArcSwap<PubSub>>,
     positions: Arc<Positions>,
     topics: Vec<(String, config::EventTopic, Arc<Stats>)>,
+    settle: Duration,
 }
+
+/// Settings that are about to be in force.
+pub struct NextEvents(Arc<PubSub>);
 
 /// What the subscriptions share.
 struct Shared {
-    org: Arc<Org>,
-    pubsub: Arc<PubSub>,
+    org: Arc<CurrentOrg>,
+    /// The API as the configuration in force says.
+    pubsub: Arc<ArcSwap<PubSub>>,
     schemas: Schemas,
     positions: Arc<Positions>,
     router: Arc<Router>,
     member: Arc<Session>,
-    timeout: Duration,
-    /// The field that contains a password.
-    secret: String,
 }
 
 impl Events {
@@ -65,18 +69,18 @@ impl Events {
     ///
     /// # Errors
     /// The certificates or the address cannot be used.
-    pub fn open(org: Arc<Org>, data_dir: &Path) -> Result<Self, SetupError> {
-        let pubsub = Arc::new(PubSub::new(&org.config)?);
-        let topics = org.config.events.topics.iter();
+    pub fn open(org: Arc<CurrentOrg>, config: &config::Salesforce, data_dir: &Path) -> Result<Self, SetupError> {
+        let pubsub = Arc::new(ArcSwap::from_pointee(PubSub::new(config)?));
+        let topics = config.events.topics.iter();
         let topics = topics.map(|(name, topic)| (name.clone(), topic.clone(), Arc::default())).collect();
-        Ok(Self { pubsub, topics, positions: Arc::new(Positions::open(data_dir)), org })
+        Ok(Self { pubsub, topics, positions: Arc::new(Positions::open(data_dir)), settle: config.events.settle, org })
     }
 
     /// Subscribes to the topics until `stop`, in tasks on `tasks`. Must be called once.
     pub fn start(&self, router: &Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
-        let Self { org, pubsub, positions, topics } = self;
+        let Self { org, pubsub, positions, topics, settle } = self;
+        let settle = *settle;
         let member = router.attach_adapter(Instant::now().into_std(), Outbox::new(WAITING_MAX));
-        let (settle, lookup) = (org.config.events.settle, &org.config.credentials);
         let shared = Arc::new(Shared {
             org: Arc::clone(org),
             pubsub: Arc::clone(pubsub),
@@ -84,8 +88,6 @@ impl Events {
             positions: Arc::clone(positions),
             router: Arc::clone(router),
             member,
-            timeout: org.config.timeout,
-            secret: lookup.fields.password.rsplit('.').next().unwrap_or_default().to_owned(),
         });
         let own = TaskTracker::new();
         for (name, topic, stats) in topics.clone() {
@@ -107,6 +109,19 @@ impl Events {
             shared.router.detach(Instant::now().into_std(), &shared.member);
             routed.cancel();
         });
+    }
+
+    /// The API with other settings, to be put in force by [`Events::replace`].
+    ///
+    /// # Errors
+    /// The certificates or the address cannot be used.
+    pub fn prepare(config: &config::Salesforce) -> Result<NextEvents, SetupError> {
+        PubSub::new(config).map(|pubsub| NextEvents(Arc::new(pubsub)))
+    }
+
+    /// Puts other settings in force: each subscription uses them when it connects next. Its topics stay.
+    pub fn replace(&self, next: NextEvents) {
+        self.pubsub.store(next.0);
     }
 
     /// The present counts.

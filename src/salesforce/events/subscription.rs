@@ -10,6 +10,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -23,8 +24,10 @@ use super::wire::{ConsumerEvent, FetchRequest, FetchResponse, ReplayPreset};
 use crate::backoff::Backoff;
 use crate::config::{EventTopic, Start};
 use crate::router::{CommitTicket, Routed, Session};
+use crate::salesforce::counted::CountedCall;
 use crate::salesforce::oauth::Token;
 use crate::salesforce::stats::count;
+use crate::telemetry::metrics::{SalesforceOperation, SalesforceOutcome};
 use wire::{DecodeLimits, ErrorCode, Refusal, decode};
 
 /// The most events that are requested and have not arrived; the limit of the API.
@@ -124,7 +127,8 @@ impl Subscription {
     }
 
     async fn stream(&self, course: &mut Course) -> Result<std::convert::Infallible, Failure> {
-        let client = &self.shared.org.client;
+        let org_in_force = self.shared.org.get();
+        let client = &org_in_force.client;
         let token = match &course.expired {
             Some(expired) => client.renewed(expired).await,
             None => client.session().await,
@@ -139,7 +143,9 @@ impl Subscription {
         let (asks, queue) = mpsc::channel(2);
         asks.try_send(self.first(org)).ok();
         let mut owed = ASKED_MAX;
-        let opened = timeout(SILENCE, self.shared.pubsub.subscribe(&token, queue)).await;
+        let counted = CountedCall::begin(client.calls(), SalesforceOperation::Events);
+        let opened = timeout(SILENCE, self.shared.pubsub.load_full().subscribe(&token, queue)).await;
+        counted.end(outcome_of(&opened));
         let mut stream = opened.map_err(|_| silent())?.map_err(|status| Failure::of(&status))?;
         loop {
             let response = timeout(SILENCE, stream.message()).await.map_err(|_| silent())?;
@@ -148,7 +154,7 @@ impl Subscription {
                 response.ok_or_else(|| Failure::passing("Salesforce ended the stream, as it does at times"))?;
             self.heard(course);
             self.take(course, &token, org, &response).await?;
-            // Counted here, because `pending_num_requested` does not include requests on their way to Salesforce. An
+            // CountedCall here, because `pending_num_requested` does not include requests on their way to Salesforce. An
             // empty response is not an event; it only says that the stream is alive.
             owed -= i32::try_from(response.events.len()).unwrap_or(ASKED_MAX).min(owed);
             let more = ASKED_MAX - owed;
@@ -269,9 +275,10 @@ impl Subscription {
             },
         };
         if schema.is_change() {
-            self.shared.org.changed(schema.name());
+            self.shared.org.get().changed(schema.name());
         }
-        let heard = event::read(event, &schema, &self.topic, &self.shared.secret);
+        let org = self.shared.org.get();
+        let heard = event::read(event, &schema, &self.topic, org.password_field());
         if heard.is_none() {
             tracing::warn!(name = self.name, schema_id = id, "an event does not fit its schema and was skipped");
         }
@@ -279,7 +286,10 @@ impl Subscription {
     }
 
     async fn schema(&self, token: &Token, id: &str) -> Result<Option<Arc<Schema>>, Failure> {
-        let asked = timeout(self.shared.timeout, self.shared.pubsub.schema(token, id)).await;
+        let org = self.shared.org.get();
+        let counted = CountedCall::begin(org.client.calls(), SalesforceOperation::Events);
+        let asked = timeout(org.config.timeout, self.shared.pubsub.load().schema(token, id)).await;
+        counted.end(outcome_of(&asked));
         let json = match asked {
             Ok(Err(status)) if is_unknown(&status) => {
                 tracing::warn!(
@@ -363,7 +373,7 @@ impl Subscription {
             }
             Next::Anew => {
                 tracing::warn!(name, topic, hint, "the topic begins again at its configured start");
-                self.shared.org.missed_changes(topic);
+                self.shared.org.get().missed_changes(topic);
                 if let Some(org) = token.as_ref().and_then(|token| token.org.as_deref()) {
                     self.shared.positions.forget(org, topic);
                 }
@@ -400,6 +410,18 @@ async fn relief(pressed: Vec<Arc<Session>>) {
             // One slow reader must not slow down everybody's events.
             outbox.waited_in_vain(Instant::now().into_std());
         }
+    }
+}
+
+/// What a call of the Pub/Sub API is counted as.
+fn outcome_of<T>(asked: &Result<Result<T, Status>, Elapsed>) -> SalesforceOutcome {
+    match asked.as_ref().map(|answer| answer.as_ref().map_err(Status::code)) {
+        Ok(Ok(_)) => SalesforceOutcome::Ok,
+        Err(_) | Ok(Err(Code::DeadlineExceeded)) => SalesforceOutcome::Timeout,
+        Ok(Err(Code::ResourceExhausted)) => SalesforceOutcome::Limit,
+        Ok(Err(Code::Unavailable)) => SalesforceOutcome::Network,
+        Ok(Err(Code::Internal | Code::Unknown | Code::DataLoss | Code::Aborted)) => SalesforceOutcome::ServerError,
+        Ok(Err(_)) => SalesforceOutcome::Rejected,
     }
 }
 

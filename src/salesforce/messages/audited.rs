@@ -96,8 +96,8 @@ impl Write {
     fn new(writer: &Arc<Writer>, way: Way, given: &Given) -> Self {
         let asked = Asked::read(given.payload.as_ref()).ok();
         let name = asked.as_ref().and_then(|asked| asked.name().ok());
-        let name = name.filter(|name| writer.org.config.objects.contains_key(name));
-        let object = name.as_ref().and_then(|name| writer.org.config.objects.get(name));
+        let name = name.filter(|name| writer.objects.contains_key(name));
+        let object = name.as_ref().and_then(|name| writer.objects.get(name));
         let fields = asked.as_ref().zip(object).map(|(asked, object)| {
             let variables = asked.params().unwrap_or_default();
             variables.iter().filter_map(|(name, _)| object.fields.get(name).cloned()).collect()
@@ -138,7 +138,7 @@ impl Write {
 impl Drop for Write {
     fn drop(&mut self) {
         let Some(failure) = self.failure else { return };
-        let object = self.name.as_ref().and_then(|name| self.writer.org.config.objects.get(name));
+        let object = self.name.as_ref().and_then(|name| self.writer.objects.get(name));
         let target = match (object, &self.id) {
             (Some(object), Some(id)) => format!("{}/{id}", object.object),
             (Some(object), None) => object.object.clone(),
@@ -182,7 +182,7 @@ impl Requester {
 impl Writer {
     /// Records what a request wrote. A creation leaves one record, however many requests there are for it.
     pub(super) fn record_written(&self, requester: &Requester, user: &str, record: &Record, written: &[Field]) {
-        let Some(object) = self.org.config.objects.get(&record.name) else { return };
+        let Some(object) = self.objects.get(&record.name) else { return };
         self.audit.record(&Entry {
             user: Some(user),
             target: Some(format!("{}/{}", object.object, record.id).into()),
@@ -199,7 +199,7 @@ impl Writer {
         record: &Record,
         outcome: &Result<Vec<Field>, Fault>,
     ) {
-        let Some(object) = self.org.config.objects.get(&record.name) else { return };
+        let Some(object) = self.objects.get(&record.name) else { return };
         let fields = match outcome {
             Ok(written) if written.is_empty() => return,
             Ok(written) => written.iter().map(|(field, _)| field.clone().into()).collect(),

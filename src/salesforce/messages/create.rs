@@ -23,7 +23,7 @@ use super::known::Record;
 use super::values::Values;
 use super::{CallKey, Way, Writer, json_text, log, mapped, named, target};
 use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Response};
-use crate::config::WritableObject;
+use crate::config::{CreationBounds, WritableObject};
 use crate::salesforce::fault::Fault;
 use crate::salesforce::write::{Field, Posted};
 use crate::salesforce::write_fault::Target;
@@ -61,9 +61,9 @@ struct Wanted {
 
 impl CreateObject {
     /// Shares a writer with the other handlers.
-    pub(super) fn new(writer: &Arc<Writer>) -> Self {
+    pub(super) fn new(writer: &Arc<Writer>, bounds: &CreationBounds) -> Self {
         // Each creation in progress is at most once in the queue.
-        let (begin, begun) = mpsc::channel(writer.org.config.creations.in_progress.min(Semaphore::MAX_PERMITS));
+        let (begin, begun) = mpsc::channel(bounds.in_progress.min(Semaphore::MAX_PERMITS));
         Self { writer: Arc::clone(writer), begin, begun: Mutex::new(Some(begun)) }
     }
 
@@ -125,7 +125,7 @@ impl CreateObject {
 
     /// Waits for a creation for as long as for any request to Salesforce. The creation goes on.
     async fn wait(&self, waiting: Waiting, repeatable: bool) -> Result<(Outcome, bool), Refusal> {
-        timeout(self.writer.org.config.timeout, waiting.ended()).await.ok();
+        timeout(self.writer.org.get().config.timeout, waiting.ended()).await.ok();
         waiting.leave().ok_or_else(|| {
             let advice = match repeatable {
                 true => "send the request again with the same id to get the outcome; it makes one record at most",
@@ -160,7 +160,7 @@ impl CreateObject {
     }
 
     async fn create(&self, object: &WritableObject, job: &Job) -> Outcome {
-        let Writer { org, .. } = &*self.writer;
+        let org = self.writer.org.get();
         let target = target(object, &job.wanted.fields);
         let key = (object.external_id.as_str(), job.key.as_str());
         let failed = |fault: &Fault| failed(fault, &target, job.before);
@@ -203,7 +203,7 @@ impl CreateObject {
         let is_wanted = |field: &str| job.wanted.fields.iter().any(|(it, _)| it == field);
         let mut target = target(object, &job.wanted.fields);
         target.fields.extend(object.fields.values().map(String::as_str).filter(|field| !is_wanted(field)));
-        let read = self.writer.org.read(&target, &id).await;
+        let read = self.writer.org.get().read(&target, &id).await;
         let mut fields = read.map_err(|fault| failed(&fault, &target, Before::Unknown))?;
         fields.retain(|(field, value)| value.get() != "null" || is_wanted(field));
         Ok(Created { id, found: Some(fields.into()) })

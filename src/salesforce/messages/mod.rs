@@ -21,6 +21,7 @@ mod update;
 mod values;
 mod variables;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::value::{RawValue, to_raw_value};
@@ -34,26 +35,28 @@ use self::data::Variable;
 use self::known::{Known, Record};
 use self::update::UpdateObject;
 use self::variables::CustomVariables;
-use super::Org;
+use super::CurrentOrg;
 use super::fault::Fault;
 use super::write::{Field, Turns};
 use super::write_fault::Target;
 use crate::adapter::{Given, Handler};
 use crate::audit::Audit;
-use crate::config::{Salesforce, WritableObject, nearest};
+use crate::config::{CallVariables, Salesforce, WritableObject, nearest};
 use crate::router::SwitchedOff;
 use crate::salesforce::{CREATE_OBJECT, REMOVE_VARIABLES, SAVE_VARIABLES, UPDATE_OBJECT, exactly};
 use wire::{ErrorCode, Refusal};
 
 /// Returns the handlers that the configuration of an org needs. What they write is recorded in `audit`.
-pub fn writers(org: &Arc<Org>, audit: &Arc<Audit>) -> Vec<Arc<dyn Handler>> {
-    let objects = &org.config.objects;
+pub fn writers(org: &Arc<CurrentOrg>, config: &Salesforce, audit: &Arc<Audit>) -> Vec<Arc<dyn Handler>> {
+    let Salesforce { objects, variables, creations, .. } = config;
     let writer = Arc::new(Writer {
         org: Arc::clone(org),
+        objects: objects.clone(),
+        variables: variables.clone(),
         audit: Arc::clone(audit),
-        calls: Calls::new(&org.config.variables),
-        known: Known::new(&org.config.variables),
-        creations: Creations::new(Instant::now().into_std(), &org.config.creations),
+        calls: Calls::new(variables),
+        known: Known::new(variables),
+        creations: Creations::new(Instant::now().into_std(), creations),
         turns: Turns::default(),
     });
     let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
@@ -62,7 +65,7 @@ pub fn writers(org: &Arc<Org>, audit: &Arc<Audit>) -> Vec<Arc<dyn Handler>> {
         handlers.push(Arc::new(CustomVariables::new(&writer)));
     }
     if objects.values().any(|it| it.create) {
-        handlers.push(Arc::new(Audited::new(CreateObject::new(&writer), Way::Create, &writer)));
+        handlers.push(Arc::new(Audited::new(CreateObject::new(&writer, creations), Way::Create, &writer)));
     }
     handlers
 }
@@ -83,7 +86,10 @@ pub fn switched_off(salesforce: &Salesforce) -> Vec<SwitchedOff> {
 
 /// What the handlers share.
 struct Writer {
-    org: Arc<Org>,
+    org: Arc<CurrentOrg>,
+    /// What may be written. Changes with a restart only.
+    objects: BTreeMap<String, WritableObject>,
+    variables: CallVariables,
     audit: Arc<Audit>,
     calls: Calls,
     known: Known,
@@ -119,7 +125,7 @@ impl Writer {
             Way::Update => object.update,
             Way::Create => object.create,
         };
-        let objects = &self.org.config.objects;
+        let objects = &self.objects;
         objects.get(name).filter(may).ok_or_else(|| {
             let others = objects.iter().filter(|(_, object)| may(object)).map(|(name, _)| name);
             let similar = nearest_of(name, others);
@@ -138,15 +144,16 @@ impl Writer {
     /// The written variables are dropped. A failure is logged for the operator.
     async fn change(&self, object: &WritableObject, change: Change<'_>) -> Result<Vec<Field>, Fault> {
         let before = self.calls.kept(Instant::now().into_std(), change.call);
-        let written = self.org.client.within(async {
+        let org = self.org.get();
+        let written = org.client.within(async {
             // Half of the time is reserved for the write. A write that is cut short counts as a failure of Salesforce,
             // so one record that many want to change could open the breaker for everybody.
-            let turn = timeout(self.org.config.timeout / 2, self.turns.take(&change.record.id));
+            let turn = timeout(org.config.timeout / 2, self.turns.take(&change.record.id));
             let _turn = turn.await.map_err(|_| wanted_by_many(object))?;
             // Looked up only now that it is our turn: the write before ours may have written or replaced the variables.
             let (fields, taken) = self.due(&change, object, &before);
             if !fields.is_empty() {
-                self.org.change(change.call.user(), &target(object, &fields), &change.record.id, &fields).await?;
+                org.change(change.call.user(), &target(object, &fields), &change.record.id, &fields).await?;
             }
             self.calls.written(change.call, &taken);
             self.known.know(Instant::now().into_std(), change.call, change.record.clone());

@@ -30,7 +30,7 @@ impl CustomVariables {
     /// Shares a writer with the other handlers.
     pub(super) fn new(writer: &Arc<Writer>) -> Self {
         // No more calls than can have variables.
-        let calls_max = writer.org.config.variables.total_bytes / VARIABLE_BYTES;
+        let calls_max = writer.variables.total_bytes / VARIABLE_BYTES;
         Self { writer: Arc::clone(writer), unwritten: Unwritten::new(calls_max) }
     }
 
@@ -53,7 +53,7 @@ impl CustomVariables {
 
     /// A variable that no object maps can never be written, so it is refused at once.
     fn may_be_written(&self, (name, _): &Variable) -> Result<(), Refusal> {
-        let objects = &self.writer.org.config.objects;
+        let objects = &self.writer.objects;
         match objects.values().any(|it| it.update && it.fields.contains_key(name)) {
             true => Ok(()),
             false => Err(Refusal::new(
@@ -97,7 +97,7 @@ impl CustomVariables {
 
     /// Returns the call of an event, if the event is one that causes variables to be written.
     fn ended(&self, payload: &RawValue) -> Option<String> {
-        let settings = &self.writer.org.config.variables;
+        let settings = &self.writer.variables;
         let counts = settings.state.is_empty() || {
             let state = text_at(payload, &settings.state)?;
             settings.states.iter().any(|it| it.eq_ignore_ascii_case(&state))
@@ -110,7 +110,7 @@ impl CustomVariables {
     async fn write(&self, key: &CallKey) -> Result<(), Fault> {
         let call = key.call();
         let now = || Instant::now().into_std();
-        let Writer { calls, known, org, .. } = &*self.writer;
+        let Writer { calls, known, objects, .. } = &*self.writer;
         if calls.kept(now(), key).is_empty() {
             return Ok(());
         }
@@ -120,7 +120,7 @@ impl CustomVariables {
         }
         let mut failed: Option<Fault> = None;
         for record in &records {
-            let Some(object) = org.config.objects.get(&record.name).filter(|it| it.update) else { continue };
+            let Some(object) = objects.get(&record.name).filter(|it| it.update) else { continue };
             if calls.kept(now(), key).iter().any(|it| object.fields.contains_key(&it.name)) {
                 let change = Change { call: key, call_id: call, record, fields: Vec::new() };
                 let changed = self.writer.change(object, change).await;
@@ -146,11 +146,11 @@ impl CustomVariables {
 
     /// Finds the record of a call that no message has named, by the call's id in it.
     async fn look_for(&self, user: &str, call: &str) -> Result<Option<Record>, Fault> {
-        let Writer { org, .. } = &*self.writer;
-        let name = &org.config.variables.object;
-        let Some(object) = org.config.objects.get(name) else { return Ok(None) };
+        let Writer { org, objects, variables, .. } = &*self.writer;
+        let name = &variables.object;
+        let Some(object) = objects.get(name) else { return Ok(None) };
         let target = target(object, &[]);
-        let found = org.find_by(user, &target, &object.call_field, call).await;
+        let found = org.get().find_by(user, &target, &object.call_field, call).await;
         let found = found.inspect_err(|fault| log(fault, &target))?;
         Ok(found.map(|id| Record { name: name.clone(), id }))
     }
@@ -178,7 +178,7 @@ impl Handler for CustomVariables {
     }
 
     fn hears(&self) -> Vec<Pattern> {
-        self.writer.org.config.variables.write_on.clone()
+        self.writer.variables.write_on.clone()
     }
 
     fn hear(&self, event: Event) -> Heard<'_> {

@@ -2,6 +2,7 @@
 //! waits.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,10 +21,12 @@ use crate::auth::{AuthError, hash_token};
 use crate::config::{self, IntrospectionProof, UserinfoProof};
 use crate::http::{self, BaseUrl, Breaker, Failure, Outcome, Pass, encode};
 use crate::salesforce::answer_fault::is_crowded;
+use crate::salesforce::counted::{CountedCall, refused};
 use crate::salesforce::fault::Fault;
 use crate::salesforce::oauth::{read_secret, unconnectable};
 use crate::salesforce::pause::pause_after;
 use crate::salesforce::response::{LoginError, error_codes};
+use crate::telemetry::metrics::{SalesforceCalls, SalesforceOperation, SalesforceOutcome};
 
 /// Concurrent questions: an org allows few concurrent calls, and other callers need them too.
 const QUESTIONS_MAX: usize = 8;
@@ -57,6 +60,7 @@ pub(super) struct Asked {
     /// Its own: what verifies users must not stop what fetches credentials, or the other way round.
     breaker: Mutex<Breaker<()>>,
     known: Known,
+    calls: Arc<SalesforceCalls>,
 }
 
 /// How many failed questions in a row open the breaker, and for how long the first time.
@@ -111,7 +115,13 @@ impl Asked {
             turns: Semaphore::new(QUESTIONS_MAX),
             breaker: Mutex::new(Breaker::new(patience.failures, patience.open)),
             known: Known::new(asked.cache),
+            calls: Arc::default(),
         })
+    }
+
+    /// Counts its calls here.
+    pub(super) fn count_in(&mut self, calls: &Arc<SalesforceCalls>) {
+        self.calls = Arc::clone(calls);
     }
 
     /// Returns whether it asks about tokens of this org, given the first 15 characters of the org's id.
@@ -143,7 +153,10 @@ impl Asked {
     async fn ask(&self, token: &SecretString) -> Result<Proven, AuthError> {
         let Ok(_turn) = self.turns.acquire().await else { return Err(unavailable()) };
         let admitted = self.breaker.lock().admit(Instant::now().into_std());
-        let pass = admitted.map_err(|()| unavailable())?;
+        let pass = admitted.map_err(|()| {
+            self.calls.calls.count((SalesforceOperation::Introspect, SalesforceOutcome::Shed));
+            unavailable()
+        })?;
         let mut question = Question { asked: self, pass, begun: Instant::now(), outcome: None };
         let answer = match self.exchange(token).await {
             // An idle connection may have been closed while the question was sent. It is repeated once, on a new
@@ -185,9 +198,14 @@ impl Asked {
                 self.http.request(Method::GET, self.address.clone()).header(AUTHORIZATION, bearer)
             }
         };
-        let answer = http::send(request.header(ACCEPT, "application/json")).await?;
-        let (status, retry_after) = (answer.status(), answer.retry_after());
-        Ok(Received { status, retry_after, body: answer.body(BODY_BYTES_MAX).await? })
+        let counted = CountedCall::begin(&self.calls, SalesforceOperation::Introspect);
+        let received = receive(request).await;
+        counted.end(match &received {
+            Ok(Received { status: 200..=299, .. }) => SalesforceOutcome::Ok,
+            Ok(Received { status, body, .. }) => refused(*status, body),
+            Err(_) => SalesforceOutcome::Network,
+        });
+        received
     }
 
     /// Asks about a made-up token to find out whether the org is reachable and answers. Returns what was found, or what
@@ -298,6 +316,12 @@ impl Asked {
     fn tell(&self, hint: &str) {
         tracing::warn!(address = self.address, hint, "Salesforce could not verify a token");
     }
+}
+
+async fn receive(request: reqwest::RequestBuilder) -> Result<Received, Failure> {
+    let answer = http::send(request.header(ACCEPT, "application/json")).await?;
+    let (status, retry_after) = (answer.status(), answer.retry_after());
+    Ok(Received { status, retry_after, body: answer.body(BODY_BYTES_MAX).await? })
 }
 
 /// An answer that was read.

@@ -13,6 +13,7 @@ mod signed;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use secrecy::ExposeSecret;
@@ -21,6 +22,7 @@ use super::diagnosis::{Outcome, Step};
 use super::oauth::SetupError;
 use crate::auth::{AuthError, Claim, Proved, Review, Verification, Verifier};
 use crate::config::{Config, Proofs};
+use crate::telemetry::metrics::SalesforceCalls;
 
 use admission::Admission;
 use asked::{Asked, Patience};
@@ -102,6 +104,15 @@ impl SalesforceVerifier {
         ];
         let ways = ways.into_iter().flatten().collect::<Vec<_>>().join(", or ");
         Ok(Self { signed, introspection, userinfo, ways })
+    }
+
+    /// Counts its calls here.
+    #[must_use]
+    pub fn with_calls(mut self, calls: &Arc<SalesforceCalls>) -> Self {
+        for (asked, _) in [&mut self.introspection, &mut self.userinfo].into_iter().flatten() {
+            asked.count_in(calls);
+        }
+        self
     }
 
     /// Checks that the orgs that are asked about access tokens are reachable and answer; one step for each.

@@ -7,6 +7,7 @@ use std::task::{Poll, ready};
 
 use hyper::StatusCode;
 use tokio::io::{AsyncRead, ReadBuf};
+use zeroize::Zeroizing;
 
 use crate::server::refusal::{Reason, Refusal};
 
@@ -50,6 +51,17 @@ pub(super) async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Vec<u8>
             None => {}
         }
     }
+}
+
+/// Separates the head of a call over HTTP from what has been read of its body, which may have a password. Anything else is
+/// left as it is.
+pub(super) fn split_body(read: Vec<u8>) -> (Vec<u8>, Zeroizing<Vec<u8>>) {
+    if !read.starts_with(b"POST ") {
+        return (read, Zeroizing::default());
+    }
+    let read = Zeroizing::new(read);
+    let (head, body) = read.split_at_checked(end_of_head(&read, 0).unwrap_or(read.len())).unwrap_or_default();
+    (head.to_vec(), Zeroizing::new(body.to_vec()))
 }
 
 /// The refusal of a peer whose head took too long.

@@ -2,9 +2,10 @@
 //! from hyper, with what was read ahead.
 
 use std::convert::Infallible;
-use std::future::{poll_fn, ready};
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
+use zeroize::Zeroizing;
 
 use super::head;
 use super::stream::Replay;
@@ -28,6 +30,7 @@ use crate::server::admission::{Cap, Slot};
 use crate::server::forwarded::client_address;
 use crate::server::handshake::{self, Busy, Decision, Head};
 use crate::server::names;
+use crate::server::over_http::{self, Post};
 use crate::server::refusal::{Reason, Refusal};
 use crate::server::tokens;
 use crate::server::upgrade;
@@ -74,6 +77,8 @@ pub(super) struct Client {
 pub(super) enum Answered<S> {
     /// It was upgraded.
     WebSocket(Upgraded<S>, Client),
+    /// It is a message without a WebSocket, and its body is yet to be read.
+    Call(Post<S>),
     /// It has its response; see [`linger`].
     Response(S),
     /// hyper did not understand it.
@@ -88,7 +93,8 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let in_force = broker.in_force.get();
-    let (understood, upgraded) = (AtomicBool::new(false), Mutex::new(None));
+    let (understood, upgraded, called) = (AtomicBool::new(false), Mutex::new(None), Mutex::new(None));
+    let (ahead, body) = head::split_body(ahead);
     let service = service_fn(|request: Request<Incoming>| {
         let lines = request.headers().get_all(in_force.http.forwarded_header.name()).iter().map(HeaderValue::as_bytes);
         let address = client_address(peer.address, lines, &in_force.http);
@@ -100,7 +106,17 @@ where
             let token = tokens::read(request.headers()).ok().flatten();
             *upgraded.lock() = Some(Client { address, has_origin, token });
         }
-        ready(Ok::<_, Infallible>(respond(decision, &request, &in_force.http)))
+        let mut response = match decision {
+            // hyper reads no body, and writes no response: the stream is taken back from it.
+            Decision::Call(endpoint) => {
+                let token = tokens::of_authorization(request.headers()).ok().flatten();
+                let (version, headers) = (request.version(), request.headers());
+                *called.lock() = Some((over_http::Head::read(endpoint, address, version, headers, token), request));
+                None
+            }
+            decision => Some(respond(decision, &request, &in_force.http)),
+        };
+        poll_fn(move |_| response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok::<_, Infallible>(response))))
     });
     let mut http = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -109,11 +125,18 @@ where
         .max_buf_size(head::BYTES_MAX * 2)
         .max_headers(head::HEADERS_MAX)
         .serve_connection(TokioIo::new(Replay::new(ahead.into(), stream, &understood)), service);
-    let Ok(served) = timeout(RESPONSE_TIME, poll_fn(|cx| http.poll_without_shutdown(cx))).await else {
-        return Answered::Lost;
-    };
+    let serving = poll_fn(|cx| {
+        let served = http.poll_without_shutdown(cx);
+        if called.lock().is_some() { Poll::Ready(Ok(())) } else { served }
+    });
+    let Ok(served) = timeout(RESPONSE_TIME, serving).await else { return Answered::Lost };
     let parts = http.into_parts();
     let (stream, ahead) = parts.io.into_inner().into_inner();
+    // With the request, whose end would let hyper read the body.
+    if let Some((head, _request)) = called.lock().take() {
+        let read = [body.as_slice(), &parts.read_buf, &ahead];
+        return Answered::Call(Post { stream, ahead: Zeroizing::new(read.concat()), head });
+    }
     match served {
         Ok(()) if let Some(client) = upgraded.lock().take() => {
             let read_ahead = if ahead.is_empty() { parts.read_buf } else { [parts.read_buf, ahead].concat().into() };
@@ -176,6 +199,7 @@ fn decide(broker: &Broker, http: &Http, peer: Peer<'_>, request: &Request<Incomi
 
 /// Logs a refusal, without the query, at most once a minute for each reason, status and address.
 fn log(broker: &Broker, peer: Peer<'_>, refusal: &Refusal, request: Option<&Request<Incoming>>) {
+    broker.metrics.refused.count(refusal.reason.counted());
     let Some(omitted) = count(broker, refusal.reason, Some(refusal.status), peer.address) else { return };
     let header = |name| request.and_then(|request| request.headers().get(name)).map(|value| shown(value.as_bytes()));
     tracing::info!(
@@ -194,6 +218,7 @@ fn log(broker: &Broker, peer: Peer<'_>, refusal: &Refusal, request: Option<&Requ
 /// Logs a connection that is dropped unanswered because it is far beyond a limit.
 pub(super) fn log_dropped(broker: &Broker, address: IpAddr, cap: Cap) {
     let reason = Reason::Dropped;
+    broker.metrics.refused.count(reason.counted());
     if let Some(omitted) = count(broker, reason, None, address) {
         tracing::info!(reason = reason.as_str(), %address, key = cap.key(), omitted, "dropped a connection");
     }
@@ -201,6 +226,7 @@ pub(super) fn log_dropped(broker: &Broker, address: IpAddr, cap: Cap) {
 
 /// Logs a TLS handshake that failed, at most once a minute for each address.
 pub(super) fn log_tls(broker: &Broker, peer: Peer<'_>, why: &str, what: &'static str) {
+    broker.metrics.refused.count(Reason::Tls.counted());
     if let Some(omitted) = count(broker, Reason::Tls, None, peer.address) {
         tracing::info!(reason = why, address = %peer.address, omitted, "{what}");
     }
@@ -222,6 +248,8 @@ fn respond(decision: Decision, request: &Request<Incoming>, http: &Http) -> Resp
         Decision::Probe => probe(),
         Decision::Preflight => preflight(request.headers()),
         Decision::Refuse(refusal) => refused(refusal),
+        // Its answer is written elsewhere.
+        Decision::Call(_) => Response::default(),
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

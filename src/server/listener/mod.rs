@@ -19,6 +19,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -26,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub(super) use self::descriptors::Descriptors;
@@ -36,11 +38,13 @@ use self::http::{Answered, Client, Peer};
 pub(super) use self::peer_owner::PeerOwners;
 #[cfg(unix)]
 pub(super) use self::unix::{SocketFile, UnixError, UnixSocket};
-use super::admission::Admitted;
+use super::admission::{Admitted, Slot};
+use super::over_http::Post;
 use super::tls::Acceptor;
-use super::{Broker, same_user};
+use super::{Broker, over_http, same_user};
 use crate::auth::ClientCertificate;
-use crate::connection::{self, Connection, Context, Upgraded};
+use crate::connection::{self, Connection, Context, UnregisteredGuard, Upgraded};
+use crate::telemetry::metrics::{ListenerKind, RefusedFor};
 
 /// Connections that the system keeps until they are accepted. All applications of a call centre may return at once, and
 /// one that finds no room tries again a second later (RFC 6298, section 2.1). So the bound is the system's own, which cuts
@@ -69,6 +73,8 @@ const ACCEPT_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration:
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
     pub(super) transport: Transport,
+    /// A service manager has opened it, and keeps it open after the broker's end.
+    pub(super) is_inherited: bool,
 }
 
 /// What is spoken on the connections of a listener.
@@ -81,6 +87,14 @@ pub(super) enum Transport {
 }
 
 impl Transport {
+    /// What its connections are counted as.
+    fn counted(&self) -> ListenerKind {
+        match self {
+            Self::Plain => ListenerKind::Plain,
+            Self::Tls(_) => ListenerKind::Tls,
+        }
+    }
+
     /// The scheme of a WebSocket's URL.
     pub(super) fn scheme(&self) -> &'static str {
         match self {
@@ -95,6 +109,14 @@ pub(super) fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = bind(address)?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
+}
+
+/// Takes a listener that a service manager has opened.
+pub(super) fn inherited(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+    // Connections inherit it.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket2::SockRef::from(&listener).set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    TcpListener::from_std(listener)
 }
 
 /// Binds a socket that does not listen yet.
@@ -123,6 +145,9 @@ pub(super) trait Listening {
 
     /// Returns whether the next connection would be given one of those descriptors.
     fn is_short(&self, descriptors: &Descriptors) -> bool;
+
+    /// Returns whether connections can wait in its queue until another broker accepts them.
+    fn is_inherited(&self) -> bool;
 }
 
 impl Listening for Listener {
@@ -137,6 +162,7 @@ impl Listening for Listener {
             }
         };
         let from = Remote::Tcp { peer, local };
+        broker.metrics.accepted.count(self.transport.counted());
         if let Some(admitted) = admit(broker, from) {
             let own = Arc::clone(broker);
             match &self.transport {
@@ -151,6 +177,10 @@ impl Listening for Listener {
 
     fn is_short(&self, descriptors: &Descriptors) -> bool {
         descriptors.are_short(&self.socket)
+    }
+
+    fn is_inherited(&self) -> bool {
+        self.is_inherited
     }
 }
 
@@ -182,44 +212,51 @@ impl fmt::Display for Remote {
     }
 }
 
-/// Accepts connections until the drain is over, as long as there are descriptors for them. No error ends it: they pass, or
-/// belong to a peer.
+/// Accepts connections until the drain is over, as long as there are descriptors for them. On a listener of a service
+/// manager, until it begins: further connections wait for the successor. No error ends it: they pass, or belong to a peer.
 pub(super) async fn serve(listener: impl Listening, broker: Arc<Broker>) {
+    let end = if listener.is_inherited() { &broker.draining } else { &broker.closing };
     let mut pause = ACCEPT_PAUSE.0;
     for number in 1_u64.. {
         if number.is_multiple_of(ACCEPTED_AT_ONCE) {
             yield_now().await;
         }
         let accepted = tokio::select! {
-            () = broker.closing.cancelled() => return,
+            () = end.cancelled() => {
+                broker.accepting.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
             accepted = listener.accept(&broker) => accepted,
         };
         match accepted {
             Ok(is_last) => {
                 pause = ACCEPT_PAUSE.0;
                 if is_last {
-                    wait_for_descriptors(&listener, &broker).await;
+                    wait_for_descriptors(&listener, &broker, end).await;
                 }
             }
             Err(error) if is_of_the_peer(&error) => {}
-            Err(error) if Descriptors::are_exhausted(&error) => wait_for_descriptors(&listener, &broker).await,
+            Err(error) if Descriptors::are_exhausted(&error) => wait_for_descriptors(&listener, &broker, end).await,
             Err(error) => {
                 broker.descriptors.log_fault(Instant::now().into_std(), &error);
-                timeout(pause, broker.closing.cancelled()).await.ok();
+                timeout(pause, end.cancelled()).await.ok();
                 pause = (pause * 2).min(ACCEPT_PAUSE.1);
             }
         }
     }
 }
 
-/// Waits until there is a descriptor for a further connection, or until the drain is over.
-async fn wait_for_descriptors(listener: &impl Listening, broker: &Broker) {
+/// Waits until there is a descriptor for a further connection, or until the end.
+async fn wait_for_descriptors(listener: &impl Listening, broker: &Broker, end: &CancellationToken) {
+    broker.metrics.refused.count(RefusedFor::Files);
     broker.descriptors.log_short(Instant::now().into_std());
-    while timeout(LOOK_AGAIN, broker.closing.cancelled()).await.is_err() {
+    broker.accepting.fetch_sub(1, Ordering::Relaxed);
+    while timeout(LOOK_AGAIN, end.cancelled()).await.is_err() {
         if !listener.is_short(&broker.descriptors) {
-            return;
+            break;
         }
     }
+    broker.accepting.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Admitted {
@@ -309,9 +346,9 @@ where
             Some(Encrypted { is_foreign, certificate }) => (is_foreign, certificate),
             None => (is_foreign(&own, from).await, None),
         };
-        let upgraded = shake_hands(&own, admitted.peer(from, is_foreign), stream).await;
+        let greeted = shake_hands(&own, admitted.peer(from, is_foreign), stream).await;
         let Admitted { slot, unregistered, .. } = admitted;
-        upgraded.map(|(upgraded, client)| (upgraded, client, slot, unregistered, certificate))
+        greeted.map(|greeted| (greeted, slot, unregistered, certificate))
     });
     async move {
         let (serving, slot) = {
@@ -319,7 +356,11 @@ where
                 greeted = greeting => greeted,
                 () = broker.closing.cancelled() => return,
             };
-            let Some((upgraded, client, mut slot, unregistered, certificate)) = greeted else { return };
+            let Some((greeted, mut slot, unregistered, certificate)) = greeted else { return };
+            let (upgraded, client) = match greeted {
+                Greeted::WebSocket(upgraded, client) => (upgraded, client),
+                Greeted::Call(post) => return Box::pin(call(&broker, post, unregistered, slot)).await,
+            };
             tracing::debug!("a WebSocket was opened");
             slot.upgraded();
             // A browser would show its certificate for any page.
@@ -346,15 +387,33 @@ where
     }
 }
 
-/// The HTTP phase. Returns the stream if it becomes a WebSocket.
-async fn shake_hands<S>(broker: &Broker, peer: Peer<'_>, mut stream: S) -> Option<(Upgraded<S>, Client)>
+/// What goes on after the HTTP phase.
+enum Greeted<S> {
+    WebSocket(Upgraded<S>, Client),
+    Call(Post<S>),
+}
+
+/// A message without a WebSocket. It counts as a connection until its end.
+async fn call<S>(broker: &Broker, post: Post<S>, unregistered: UnregisteredGuard, slot: Slot)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Some(stream) = over_http::serve(broker, post, unregistered).await {
+        http::linger(stream).await;
+    }
+    drop(slot);
+}
+
+/// The HTTP phase. Returns the stream unless it has had its response.
+async fn shake_hands<S>(broker: &Broker, peer: Peer<'_>, mut stream: S) -> Option<Greeted<S>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     match timeout(HEAD_TIME, head::read(&mut stream)).await {
         Ok(Ok(_)) if peer.is_foreign => http::refuse(broker, peer, stream, &same_user::refusal()).await,
         Ok(Ok(ahead)) => match with_permit(broker, http::answer(broker, peer, stream, ahead)).await {
-            Answered::WebSocket(upgraded, client) => return Some((upgraded, client)),
+            Answered::WebSocket(upgraded, client) => return Some(Greeted::WebSocket(upgraded, client)),
+            Answered::Call(post) => return Some(Greeted::Call(post)),
             Answered::Response(stream) => http::linger(stream).await,
             Answered::NotUnderstood(stream) => http::refuse(broker, peer, stream, &head::not_http()).await,
             Answered::Lost => {}
@@ -455,7 +514,9 @@ mod tests {
             let admitted = broker.connections.admit().unwrap();
             let address = IpAddr::from(Ipv4Addr::LOCALHOST);
             let peer = Peer { address, slot: &admitted.slot, beyond: None, is_foreign: false };
-            let (mut upgraded, _) = shake_hands(&broker, peer, stream).await.unwrap();
+            let Some(Greeted::WebSocket(mut upgraded, _)) = shake_hands(&broker, peer, stream).await else {
+                panic!("not a WebSocket")
+            };
             drop(client);
             let mut read = upgraded.read_ahead.to_vec();
             upgraded.stream.read_to_end(&mut read).await.unwrap();

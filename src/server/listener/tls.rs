@@ -22,6 +22,7 @@ use crate::certificates::{Leaf, subject};
 use crate::server::Broker;
 use crate::server::refusal::{Reason, Refusal};
 use crate::server::tls::Acceptor;
+use crate::telemetry::metrics::TlsOutcome;
 
 /// How long the handshake may take.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
@@ -36,15 +37,23 @@ pub(super) async fn shake_hands(
     peer: Peer<'_>,
     stream: TcpStream,
 ) -> Option<TlsStream<TcpStream>> {
+    let handshakes = &broker.metrics.tls_handshakes;
     match timeout(HANDSHAKE_TIME, attempt(broker, acceptor, stream)).await {
-        Ok(Attempt::Encrypted(stream)) => return Some(*stream),
+        Ok(Attempt::Encrypted(stream)) => {
+            handshakes.count(TlsOutcome::Ok);
+            return Some(*stream);
+        }
         Ok(Attempt::NotTls(stream)) => http::refuse(broker, peer, stream, &needs_tls()).await,
         // Nothing came, as from a health check that only connects.
         Ok(Attempt::Lost(stream)) => with_permit(broker, async { drop(stream) }).await,
         Ok(Attempt::Failed(error)) => {
+            handshakes.count(TlsOutcome::Failed);
             http::log_tls(broker, peer, &reason(&error), "a TLS handshake failed");
         }
-        Err(_) => http::log_tls(broker, peer, "it was not complete within 10 s", "a TLS handshake took too long"),
+        Err(_) => {
+            handshakes.count(TlsOutcome::Timeout);
+            http::log_tls(broker, peer, "it was not complete within 10 s", "a TLS handshake took too long");
+        }
     }
     None
 }
@@ -192,7 +201,7 @@ mod tests {
             listen: vec![listen],
             ..config::Tls::default()
         };
-        let tls = Tls::open(&tls).unwrap().unwrap();
+        let tls = Tls::open(&tls).unwrap();
         let config = Config { listen: vec![listen.into()], data_dir: folder.path().to_owned(), ..Config::default() };
         (Server::bind(config, None).unwrap(), tls, folder)
     }

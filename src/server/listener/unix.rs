@@ -13,6 +13,7 @@ use tokio::net::UnixListener;
 
 use super::{BACKLOG, Descriptors, Listening, Remote, admit, connection, spawn};
 use crate::server::Broker;
+use crate::telemetry::metrics::ListenerKind;
 
 /// The permissions of a socket for the broker's user alone.
 const PRIVATE: u32 = 0o600;
@@ -24,6 +25,8 @@ const SHARED: u32 = 0o666;
 pub(in crate::server) struct UnixSocket {
     listener: UnixListener,
     file: Arc<SocketFile>,
+    /// A service manager has opened it.
+    is_inherited: bool,
 }
 
 /// Why a path cannot be a socket of this broker.
@@ -51,12 +54,18 @@ impl UnixSocket {
         #[cfg(target_os = "linux")]
         rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(PRIVATE)).map_err(io::Error::from)?;
         socket.bind(&SockAddr::unix(path)?)?;
-        let file = Arc::new(SocketFile::new(path)?);
+        let file = Arc::new(SocketFile::new(path, true)?);
         // Widens them if need be, and gives back what an unusual umask took.
         fs::set_permissions(path, permissions(for_others))?;
         socket.set_nonblocking(true)?;
         socket.listen(BACKLOG)?;
-        Ok(Self { listener: UnixListener::from_std(socket.into())?, file })
+        Ok(Self { listener: UnixListener::from_std(socket.into())?, file, is_inherited: false })
+    }
+
+    /// Takes a socket that a service manager has opened, which decides on its mode and removes its file.
+    pub(in crate::server) fn inherited(path: &Path, open: std::os::unix::net::UnixListener) -> Result<Self, UnixError> {
+        let file = Arc::new(SocketFile::new(path, false)?);
+        Ok(Self { listener: UnixListener::from_std(open)?, file, is_inherited: true })
     }
 
     /// Finds out whether [`UnixSocket::open`] would succeed. Changes nothing.
@@ -88,6 +97,7 @@ impl Listening for UnixSocket {
         // The credentials that the peer had when it connected (SO_PEERCRED on Linux).
         let uid = stream.peer_cred().ok().map(|peer| peer.uid());
         let from = Remote::Unix { uid };
+        broker.metrics.accepted.count(ListenerKind::Unix);
         if let Some(admitted) = admit(broker, from) {
             spawn(broker, from, connection(Arc::clone(broker), stream, from, admitted, None));
         }
@@ -96,6 +106,10 @@ impl Listening for UnixSocket {
 
     fn is_short(&self, descriptors: &Descriptors) -> bool {
         descriptors.are_short(&self.listener)
+    }
+
+    fn is_inherited(&self) -> bool {
+        self.is_inherited
     }
 }
 
@@ -132,20 +146,24 @@ fn find(path: &Path) -> Result<Found, UnixError> {
     }
 }
 
-/// The file of a socket, which is removed when this is dropped.
+/// The file of a socket, which is removed when this is dropped if the broker has made it.
 pub(in crate::server) struct SocketFile {
     path: PathBuf,
     /// The device and the inode: the socket of another broker may have taken its place.
     id: (u64, u64),
+    is_ours: bool,
 }
 
 impl SocketFile {
-    fn new(path: &Path) -> io::Result<Self> {
-        Ok(Self { id: id_of(&fs::symlink_metadata(path)?), path: path.to_owned() })
+    fn new(path: &Path, is_ours: bool) -> io::Result<Self> {
+        Ok(Self { id: id_of(&fs::symlink_metadata(path)?), path: path.to_owned(), is_ours })
     }
 
     /// Opens it to other users, or to the broker's alone. What else may be at its path now is left alone.
     pub(in crate::server) fn set_mode(&self, for_others: bool) -> Result<(), ModeError> {
+        if !self.is_ours {
+            return Ok(());
+        }
         let failed = |source: io::Error| ModeError { path: self.path.clone(), source };
         self.change(permissions(for_others)).map_err(failed)
     }
@@ -184,7 +202,7 @@ pub(in crate::server) struct ModeError {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|metadata| id_of(&metadata) == self.id) {
+        if self.is_ours && fs::symlink_metadata(&self.path).is_ok_and(|metadata| id_of(&metadata) == self.id) {
             fs::remove_file(&self.path).ok();
         }
     }

@@ -10,6 +10,7 @@ mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use rustls::crypto::ring;
@@ -24,7 +25,9 @@ pub(super) use self::life::warnings;
 use self::pair::{CERTIFICATE_FILE, Files, certificates, read_pem, wrong};
 use super::trial::Unusable;
 use crate::auth::ClientCertificate;
+use crate::certificates::Leaf;
 use crate::config::{self, TlsVersion};
+use crate::telemetry::metrics::CertificateOf;
 
 const CLIENT_CA_FILE: &str = "tls.client_ca_file";
 
@@ -45,12 +48,22 @@ struct State {
     settings: config::Tls,
     digest: [u8; 32],
     clients: Clients,
+    /// When the certificate expires.
+    expires: Option<SystemTime>,
     /// Files that could not be used the last time, by their digest if they could be read, and why.
     kept_out: Option<(Option<[u8; 32]>, String)>,
 }
 
 /// What verifies the certificates of clients, if there is a `client_listen`.
-type Clients = Option<Arc<dyn ClientCertVerifier>>;
+type Clients = Option<Authorities>;
+
+/// The authorities of `client_ca_file`.
+#[derive(Clone)]
+struct Authorities {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// When the first of them expires.
+    expires: Option<SystemTime>,
+}
 
 /// What the handshakes of a listener use at the moment.
 pub(super) struct Acceptor(RwLock<Arc<ServerConfig>>);
@@ -67,18 +80,15 @@ impl Acceptor {
 }
 
 impl Tls {
-    /// Reads what `[tls]` names. `None` if there is no TLS listener. Blocks on the disk.
-    pub(super) fn open(settings: &config::Tls) -> Result<Option<Self>, Unusable> {
-        if !settings.listens() {
-            return Ok(None);
-        }
-        let Material { listen, client_listen, digest, clients } = Material::read(settings)?;
-        Ok(Some(Self {
+    /// Reads what `[tls]` names. Blocks on the disk.
+    pub(super) fn open(settings: &config::Tls) -> Result<Self, Unusable> {
+        let Material { listen, client_listen, digest, clients, expires } = Material::read(settings)?;
+        Ok(Self {
             listen: Acceptor::new(listen),
             client_listen: client_listen.map(Acceptor::new),
             turn: Mutex::default(),
-            state: Mutex::new(State { settings: settings.clone(), digest, clients, kept_out: None }),
-        }))
+            state: Mutex::new(State { settings: settings.clone(), digest, clients, expires, kept_out: None }),
+        })
     }
 
     /// Reads other settings' files, for use by [`Replacement::apply`]. Blocks on the disk.
@@ -94,12 +104,12 @@ impl Tls {
     /// Uses other settings and files for the handshakes from now on. The addresses of the listeners stay. The caller has
     /// the turn.
     fn replace(&self, settings: config::Tls, material: Material) {
-        let Material { listen, client_listen, digest, clients } = material;
+        let Material { listen, client_listen, digest, clients, expires } = material;
         *self.listen.0.write() = listen;
         if let (Some(acceptor), Some(config)) = (&self.client_listen, client_listen) {
             *acceptor.0.write() = config;
         }
-        *self.state.lock() = State { settings, digest, clients, kept_out: None };
+        *self.state.lock() = State { settings, digest, clients, expires, kept_out: None };
     }
 
     fn settings(&self) -> config::Tls {
@@ -114,11 +124,28 @@ impl Tls {
         self.state.lock().clients.clone()
     }
 
+    /// Returns whether the certificate is neither expired nor near its end, and whether its files fit. Blocks on the disk.
+    pub(super) fn is_well(&self, now: SystemTime) -> bool {
+        let (settings, is_kept_out) = {
+            let state = self.state.lock();
+            (state.settings.clone(), state.kept_out.is_some())
+        };
+        !is_kept_out && warnings(now, &settings).is_empty()
+    }
+
     /// Returns whether an authority of `client_ca_file` vouches for a certificate now.
     pub(super) fn vouches_for(&self, shown: &ClientCertificate) -> bool {
         let mut chain = shown.chain.iter().map(|der| CertificateDer::from(&**der));
         let (Some(clients), Some(own)) = (self.clients(), chain.next()) else { return false };
-        clients.verify_client_cert(&own, &chain.collect::<Vec<_>>(), UnixTime::now()).is_ok()
+        clients.verifier.verify_client_cert(&own, &chain.collect::<Vec<_>>(), UnixTime::now()).is_ok()
+    }
+
+    /// Returns when the certificates in use expire.
+    pub(super) fn expiries(&self) -> Vec<(CertificateOf, SystemTime)> {
+        let state = self.state.lock();
+        let authority = state.clients.as_ref().and_then(|clients| clients.expires);
+        let expiries = [(CertificateOf::Server, state.expires), (CertificateOf::ClientCa, authority)];
+        expiries.into_iter().filter_map(|(of, at)| Some((of, at?))).collect()
     }
 
     /// Returns what listeners of `tls.listen` use.
@@ -154,6 +181,8 @@ struct Material {
     client_listen: Option<Arc<ServerConfig>>,
     digest: [u8; 32],
     clients: Clients,
+    /// When the certificate expires.
+    expires: Option<SystemTime>,
 }
 
 impl Material {
@@ -179,7 +208,7 @@ impl Material {
             let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
                 .with_protocol_versions(versions(settings.minimum))?;
             let builder = match clients {
-                Some(verifier) => builder.with_client_cert_verifier(verifier),
+                Some(clients) => builder.with_client_cert_verifier(clients.verifier),
                 None => builder.with_no_client_auth(),
             };
             let mut config = builder.with_cert_resolver(Arc::clone(&pair) as _);
@@ -195,7 +224,7 @@ impl Material {
             config.send_tls13_tickets = 0;
             Arc::new(config)
         });
-        Ok(Self { listen: Arc::new(listen), client_listen, digest: files.digest(), clients })
+        Ok(Self { listen: Arc::new(listen), client_listen, digest: files.digest(), clients, expires: files.expires() })
     }
 }
 
@@ -209,11 +238,14 @@ fn versions(minimum: TlsVersion) -> &'static [&'static SupportedProtocolVersion]
 }
 
 /// Returns what verifies the certificates of clients.
-fn client_verifier(settings: &config::Tls) -> Result<Arc<dyn ClientCertVerifier>, Unusable> {
+fn client_verifier(settings: &config::Tls) -> Result<Authorities, Unusable> {
     let path = settings.client_ca_file.as_deref().unwrap_or(Path::new(""));
     let mut roots = RootCertStore::empty();
+    let mut expires: Option<SystemTime> = None;
     for (at, authority) in certificates(CLIENT_CA_FILE, path, &read_pem(CLIENT_CA_FILE, path)?)?.into_iter().enumerate()
     {
+        let end = Leaf::read_der(&authority).ok().map(|it| it.not_after);
+        expires = expires.into_iter().chain(end).min();
         roots.add(authority).map_err(|error| {
             wrong(CLIENT_CA_FILE, path, format!("certificate {} of the file cannot be an authority: {error}", at + 1))
         })?;
@@ -223,7 +255,10 @@ fn client_verifier(settings: &config::Tls) -> Result<Arc<dyn ClientCertVerifier>
     if !settings.client_required {
         builder = builder.allow_unauthenticated();
     }
-    builder.build().map(|verifier| verifier as _).map_err(|error| wrong(CLIENT_CA_FILE, path, error))
+    builder
+        .build()
+        .map(|verifier| Authorities { verifier, expires })
+        .map_err(|error| wrong(CLIENT_CA_FILE, path, error))
 }
 
 #[cfg(test)]
@@ -263,7 +298,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings_in(folder.path());
         write(&settings);
-        let tls = Tls::open(&settings).unwrap().unwrap();
+        let tls = Tls::open(&settings).unwrap();
         let first = in_use(&tls);
         assert_eq!(tls.look(), Look::Same);
         assert_eq!(in_use(&tls), first);
@@ -297,7 +332,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = settings_in(folder.path());
         write(&settings);
-        let tls = Tls::open(&settings).unwrap().unwrap();
+        let tls = Tls::open(&settings).unwrap();
         for round in 0..100 {
             write(&settings);
             settings.minimum = if round % 2 == 0 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
@@ -321,7 +356,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings_in(folder.path());
         write(&settings);
-        let tls = Arc::new(Tls::open(&settings).unwrap().unwrap());
+        let tls = Arc::new(Tls::open(&settings).unwrap());
         let first = in_use(&tls);
         let stop = tokio_util::sync::CancellationToken::new();
         let watching = Arc::clone(&tls).watch(stop.clone());

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
@@ -11,6 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::certificates::Leaf;
 use crate::config;
 use crate::server::trial::Unusable;
 use crate::short_text::without_mark;
@@ -39,6 +41,11 @@ impl Files {
         let certificate = read_pem(CERTIFICATE_FILE, &certificate_file)?;
         let key = read_group_secret_bytes(&key_file).map_err(|error| wrong(KEY_FILE, &key_file, error))?;
         Ok(Self { certificate_file, key_file, certificate, key })
+    }
+
+    /// Returns when the certificate expires; `None` if it does not say so in a way that can be read.
+    pub(super) fn expires(&self) -> Option<SystemTime> {
+        Leaf::read_pem(without_mark(&self.certificate)).ok().map(|leaf| leaf.not_after)
     }
 
     /// Returns what differs if the content of a file does.

@@ -4,7 +4,7 @@
 
 mod claims;
 mod handshake;
-mod key_server;
+pub(crate) mod key_server;
 mod key_sets;
 mod reload;
 mod reload_load;

@@ -57,6 +57,13 @@ async fn of_the_program() {
       request      Send a request to a handler, and print the answer
       handle       Answer requests, with fixed JSON or a command
       apps         List the connected applications
+      health       Say whether a broker is ready
+      top          Watch a broker live
+      sessions     List the sessions of a broker
+      close        Close sessions
+      explain      Say who would get a message, and why others would not
+      reload       Reload the configuration of a broker
+      drain        Drain a broker, and end its process
       bench        Measure the speed of a broker
       credentials  Manage the credentials that agents fetch
       audit        Check the audit log
@@ -66,6 +73,7 @@ async fn of_the_program() {
       check        Find the mistakes in a configuration
       simulate     Run a simulated Salesforce org
       completions  Print a completion script for a shell
+      man          Write man pages
       help         Print this message or the help of the given subcommand(s)
 
     Options:
@@ -284,6 +292,25 @@ async fn of_completions() {
       switchboard completions zsh > ~/.zfunc/_switchboard
       switchboard completions fish > ~/.config/fish/completions/switchboard.fish
     "#);
+}
+
+#[tokio::test]
+async fn of_man() {
+    insta::assert_snapshot!(help(&["man", "--help"]).await, @"
+    Write man pages
+
+    Usage: switchboard man <DIR>
+
+    Arguments:
+      <DIR>  The folder for the pages, one for each command. It is made if there is none
+
+    Options:
+      -h, --help  Print help
+
+    Examples:
+      switchboard man ~/.local/share/man/man1
+      switchboard man /usr/local/share/man/man1
+    ");
 }
 
 #[tokio::test]

@@ -52,6 +52,11 @@ async fn prose_in_help_is_wrapped_once() {
         "request",
         "handle",
         "apps",
+        "health",
+        "top",
+        "explain",
+        "reload",
+        "drain",
         "bench",
         "credentials",
         "credentials set",
@@ -60,6 +65,7 @@ async fn prose_in_help_is_wrapped_once() {
         "token new",
         "check",
         "completions",
+        "man",
     ] {
         let arguments: Vec<&str> = line.split(' ').chain(["--help"]).collect();
         let help = run_with(command(&arguments), "").await.stdout;

@@ -107,3 +107,28 @@ fn the_page_lists_the_keys_that_need_a_restart() {
         }
     }
 }
+
+/// A configuration that keeps the keys that need a restart differs in none of them from the one in force.
+#[test]
+fn what_needs_a_restart_can_be_kept_and_the_rest_taken_over() {
+    let rows = rows();
+    let base = file_of(&rows, |row| needed(row).map(str::to_owned));
+    let tables = "[channels.Phone]\nfold_case = true\nretain = 'durable'\nhistory = { size = 5, ttl = '1m', durable = true }\n\
+                  [channels.Gone]\nretain = 'durable'\n";
+    let (old, new) = (of(&format!("{base}{tables}")), {
+        let mut text = file_of(&rows, |row| needed(row).map(str::to_owned).or_else(|| other(row)));
+        text.push_str("[channels.Phone]\nscope = 'shared'\n[channels.New]\nretain = 'durable'\nscope = 'shared'\n");
+        of(&text)
+    });
+    let changes = Changes::between(&old, &new);
+    assert!(changes.restart.len() > 10, "{:?}", changes.restart);
+    let mut kept = new.clone();
+    kept.keep_restart_keys(&old);
+    let left = Changes::between(&old, &kept);
+    assert_eq!(left.restart, [] as [&str; 0]);
+    let taken: Vec<_> = changes.reload.iter().filter(|key| !left.reload.contains(key)).collect();
+    assert!(taken.iter().all(|key| key.starts_with("channels.")), "{taken:?}");
+    assert!(
+        kept.channels["Phone"].durable && kept.channels["Gone"].retain_durable && !kept.channels["New"].retain_durable
+    );
+}

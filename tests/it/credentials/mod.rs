@@ -14,7 +14,7 @@ mod erase;
 mod fetch;
 mod import;
 #[cfg(target_os = "linux")]
-mod one_buffer;
+pub(crate) mod one_buffer;
 mod rekey;
 pub(crate) mod secrets;
 mod store;

@@ -58,7 +58,7 @@ fn copies() -> usize {
 }
 
 /// Counts the copies of the password in the writable memory of a process.
-fn copies_in(process: &str) -> usize {
+pub(crate) fn copies_in(process: &str) -> usize {
     const CHUNK: usize = 1 << 20;
     let mut memory = File::open(format!("/proc/{process}/mem")).unwrap();
     let mut buffer = vec![0; CHUNK];
@@ -131,7 +131,7 @@ async fn a_password_is_in_one_buffer_on_its_way_to_the_asker() {
 }
 
 /// The password in clear, which the program that runs this test may hold.
-fn password() -> String {
+pub(crate) fn password() -> String {
     MASKED.iter().map(|byte| char::from(byte ^ 1)).collect()
 }
 

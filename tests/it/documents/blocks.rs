@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use crate::support::{Broker, Peer, envelope, programs, within};
+use crate::support::{Broker, Peer, application, envelope, programs, secret_file, token_of, within};
 
 /// The port in a page's addresses, which are replaced by the address of its own broker.
 const DEFAULT_ADDRESS: &str = "7420";
@@ -221,14 +221,16 @@ pub(super) async fn node(script: &str, lines: usize, folder: &Path) -> Option<Ou
 }
 
 async fn play(page: &str) {
-    let mut stage = Page {
-        broker: Broker::start().await,
-        folder: tempfile::tempdir().unwrap(),
-        background: Vec::new(),
-        printed: String::new(),
-        peer: None,
-        script: None,
-    };
+    play_with(page, Broker::start().await, &[]).await;
+}
+
+/// Executes a page with this broker, and with files of these names in its folder.
+async fn play_with(page: &str, broker: Broker, files: &[(&str, &str)]) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, contents) in files {
+        secret_file(folder.path().join(name), contents);
+    }
+    let mut stage = Page { broker, folder, background: Vec::new(), printed: String::new(), peer: None, script: None };
     let blocks = blocks(page);
     assert!(!blocks.is_empty(), "{page} has no blocks");
     for block in &blocks {
@@ -270,6 +272,18 @@ async fn the_guide_to_shared_hosts_does_what_it_says() {
 #[tokio::test]
 async fn the_guide_to_identity_providers_does_what_it_says() {
     play("docs/guides/identity.md").await;
+}
+
+#[tokio::test]
+async fn the_guide_to_calls_over_http_does_what_it_says() {
+    if !programs::exists("curl").await {
+        return eprintln!("SKIPPED: docs/guides/http.md (no curl)");
+    }
+    let alice = Some("alice@example.com");
+    let rows = application("crm", alice, "over_http = true") + &application("desk", alice, "");
+    let tokens = ["crm", "desk"].map(token_of);
+    let files = [("crm.token", tokens[0].as_str()), ("desk.token", tokens[1].as_str())];
+    play_with("docs/guides/http.md", Broker::with_config(&rows).await, &files).await;
 }
 
 #[tokio::test]

@@ -162,3 +162,27 @@ fn a_session_that_reconnects_too_late_is_told_so_and_otherwise_misses_nothing() 
     pass(&mut core);
     assert_eq!(core.router.size(), Size::default(), "nothing is left");
 }
+
+#[test]
+fn an_event_that_meets_a_subscription_to_an_empty_log_is_in_the_log() {
+    for round in 0..30 {
+        let core = &core(10, 1 << 20);
+        let (crm, phone) = (core.attach("crm", Some("alice")), &core.attach("phone", Some("alice")));
+        let wanted = Subscribe::new("News/*/*".parse().unwrap(), Role::Subscriber);
+        thread::scope(|scope| {
+            // The subscription holds the lock of a log that is removed afterwards, because nothing is in it.
+            let told = |_: Subscribed| {
+                let (begins, begun) = std::sync::mpsc::channel();
+                scope.spawn(move || {
+                    begins.send(()).unwrap();
+                    core.send(phone, &event("News/Item/New", "")).unwrap();
+                });
+                begun.recv().unwrap();
+                (0..100).for_each(|_| thread::yield_now());
+                None
+            };
+            core.router.subscribe(core.now, &crm, &wanted, told).unwrap();
+        });
+        assert_eq!(core.router.size().log_entries, 1, "round {round}");
+    }
+}

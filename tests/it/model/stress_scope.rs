@@ -69,7 +69,7 @@ fn subscribe(router: &Router, over: &AtomicBool) {
 /// Takes what waits for a session.
 fn kept(router: &Router, session: &Session) -> Vec<Value> {
     let mut frames = Vec::new();
-    while let Some(mut replay) = session.outbox().take(now(), usize::MAX, &mut frames).replay {
+    while let Some(mut replay) = session.outbox().take(now(), usize::MAX, &mut frames).and_then(|taken| taken.replay) {
         while !router.pull(&mut replay, usize::MAX, &mut frames) {}
     }
     frames.iter().map(|frame| serde_json::from_str(frame.text()).unwrap()).collect()

@@ -5,6 +5,7 @@ use switchboard::config::Config;
 use switchboard::router::End;
 use wire::command::{Role, Subscribe};
 
+use crate::support::client::Desk;
 use crate::support::core::{Core, event};
 use crate::support::{Broker, application, envelope};
 
@@ -75,4 +76,32 @@ fn every_group_of_a_member_that_is_ending_chooses_another_member() {
     ending.outbox().end(End::Detached);
     core.send(&sender, &event("Work/Item/New", "")).unwrap();
     assert_eq!([&first, &second].map(|member| core.take(member).len()), [1, 1]);
+}
+
+#[test]
+fn a_member_that_has_a_connection_comes_before_one_that_has_none() {
+    let desk = Desk::new(&Config::default());
+    let sender = desk.core.attach("sender", Some("alice"));
+    let [mut away, mut present] = ["one", "other"].map(|source| {
+        let mut client = desk.begin(source);
+        let data = json!({"channel": "Work", "topic": "*", "subtopic": "*", "group": "workers"});
+        client.command(&desk, "Subscription", "Subscribe", &data);
+        client.take(&desk, 1);
+        client
+    });
+    away.lose(&desk);
+    let send = |number: usize| {
+        let text = event("Work/Item/New", &format!(r#","data":{number}"#));
+        assert_eq!(desk.core.send(&sender, &text).unwrap().receipt.unwrap().receivers, 1);
+    };
+    // Its queue is never the shorter one, and it was served last.
+    (0..5).for_each(send);
+    assert_eq!(present.payloads(&desk), (0..5).collect::<Vec<_>>());
+    present.lose(&desk);
+    send(5);
+    assert_eq!(
+        (away.resume(&desk)["Resumed"].clone(), present.resume(&desk)["Resumed"].clone()),
+        (true.into(), true.into())
+    );
+    assert_eq!(away.payloads(&desk).len() + present.payloads(&desk).len(), 1, "one of two without a connection");
 }

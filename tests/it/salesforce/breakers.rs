@@ -11,7 +11,7 @@ use switchboard::adapter::{Given, Handler, Payload};
 use switchboard::audit::{Audit, Rotation};
 use switchboard::config::{Mode, Salesforce, WritableObject};
 use switchboard::http::BreakerState;
-use switchboard::salesforce::{Org, writers};
+use switchboard::salesforce::{CurrentOrg, Org, writers};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep_until};
 use wire::Triple;
@@ -47,7 +47,9 @@ impl Updates {
     pub(super) fn of(org: &Arc<Org>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let audit = Arc::new(Audit::open(folder.path(), Rotation::default()).unwrap());
-        Self { handler: writers(org, &audit).remove(0), _folder: folder }
+        let config = Salesforce { objects: objects(), ..Salesforce::default() };
+        let current = Arc::new(CurrentOrg::from(Arc::clone(org)));
+        Self { handler: writers(&current, &config, &audit).remove(0), _folder: folder }
     }
 }
 

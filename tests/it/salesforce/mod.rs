@@ -1,6 +1,6 @@
 //! Credentials from an org: the key that logs in (`private_key`), what is asked and answered (`fetch`), what goes wrong on
 //! the way (`faults`), whose requests that stops (`breakers`), logins that hang (`logins`), how much one user can ask
-//! (`quota`), and the command that finds it (`check`, `check_tables`). And what is written to an org, by a whole broker
+//! (`quota`), what a reload changes (`reload`), and the command that finds it (`check`, `check_tables`). And what is written to an org, by a whole broker
 //! before the stand-in org (`desk`): records that change (`updating`), that are made (`creating`), and variables that wait
 //! for their call's event (`variables`).
 
@@ -17,6 +17,7 @@ mod metadata;
 mod private_key;
 mod proof;
 mod quota;
+mod reload;
 pub(crate) mod simulator;
 mod stand_in;
 
@@ -35,7 +36,7 @@ use switchboard::adapter::{Given, Handler};
 use switchboard::audit::{Audit, Rotation};
 use switchboard::config::Salesforce;
 use switchboard::credentials::FetchCredentials;
-use switchboard::salesforce::Org;
+use switchboard::salesforce::{CurrentOrg, Org};
 use wire::Triple;
 
 use stand_in::{Answer, Seen, StandIn};
@@ -116,7 +117,10 @@ async fn fetched(org: &Org, user: &str) -> String {
 
 /// The handler on an org, as the router has it.
 fn handler(org: Org, folder: &Path) -> FetchCredentials {
-    FetchCredentials::new(Arc::new(org), Arc::new(Audit::open(folder, Rotation::default()).unwrap()))
+    FetchCredentials::new(
+        Arc::new(CurrentOrg::from(Arc::new(org))),
+        Arc::new(Audit::open(folder, Rotation::default()).unwrap()),
+    )
 }
 
 async fn handled(handler: &FetchCredentials, user: Option<&str>) -> String {

@@ -87,11 +87,21 @@ impl Broker {
         Self::launch_by(Command::new(env!("CARGO_BIN_EXE_switchboard")), folder, arguments).await
     }
 
+    /// A broker without a configuration file, with an admin listener.
+    pub(crate) async fn without_a_file_with_admin() -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+        command.env("SWITCHBOARD__ADMIN__LISTEN", "127.0.0.1:0");
+        Self::launch_by(command, tempfile::tempdir().unwrap(), &[]).await
+    }
+
     async fn launch_by(mut command: Command, folder: TempDir, arguments: &[&str]) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(folder.path().join("data"));
         let file = folder.path().join(CONFIG);
         if file.exists() {
             command.arg("--config").arg(file);
+        } else if command.as_std().get_envs().next().is_none() {
+            // Brokers of other tests would have its default port.
+            command.env("SWITCHBOARD__ADMIN__LISTEN", "[]");
         }
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
@@ -116,6 +126,16 @@ impl Broker {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of its admin listener.
+    pub(crate) async fn admin(&self) -> SocketAddr {
+        let find = |log: &str| {
+            let line = log.lines().find(|line| line.starts_with("admin on http"))?;
+            line.split("://").nth(1)?.strip_suffix('/')?.parse().ok()
+        };
+        self.log_until("the line of the admin listener", |log| find(log).is_some()).await;
+        find(&self.log()).unwrap()
     }
 
     /// The URL of its next listener, after the one that tests connect to by default.

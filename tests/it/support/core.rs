@@ -105,7 +105,8 @@ impl Core {
     /// Takes once from a session's outbox.
     pub(crate) fn take_some(&self, session: &Session, most: usize, frames: &mut Vec<Frame>) {
         let outbox = session.outbox();
-        if let Some(mut replay) = outbox.take(self.now, most, frames).replay
+        let taken = outbox.take(self.now, most, frames);
+        if let Some(mut replay) = taken.and_then(|taken| taken.replay)
             && !self.router.pull(&mut replay, most, frames)
         {
             outbox.put_back(replay);

@@ -38,6 +38,7 @@ pub(crate) struct Peer {
     /// What was read while waiting for something else.
     inbox: VecDeque<String>,
     made: u64,
+    close_reason: String,
 }
 
 impl Peer {
@@ -59,7 +60,14 @@ impl Peer {
         let handshake = tokio_tungstenite::client_async_with_config(request, stream, Some(config));
         let (socket, _) = within("a handshake", handshake).await.unwrap();
         let conversation = broker.conversation().clone();
-        Self { name: name.to_owned(), socket, conversation, inbox: VecDeque::new(), made: 0 }
+        Self {
+            name: name.to_owned(),
+            socket,
+            conversation,
+            inbox: VecDeque::new(),
+            made: 0,
+            close_reason: String::new(),
+        }
     }
 
     /// Registers and gives the reply.
@@ -296,6 +304,11 @@ impl Peer {
         code
     }
 
+    /// The words of the broker's Close frame.
+    pub(crate) fn close_reason(&self) -> &str {
+        &self.close_reason
+    }
+
     /// Says goodbye as a browser does, and waits for the broker's Close.
     pub(crate) async fn close(mut self) {
         self.conversation.add(&self.name, '>', "(close)");
@@ -325,6 +338,7 @@ impl Peer {
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
                 Some(Ok(Message::Binary(_))) => panic!("{}: the broker never sends binary messages", self.name),
                 Some(Ok(Message::Close(frame))) => {
+                    self.close_reason = frame.as_ref().map(|frame| frame.reason.to_string()).unwrap_or_default();
                     let code = frame.map(|frame| u16::from(frame.code));
                     self.conversation.add(&self.name, '<', &format!("(close {code:?})"));
                     return Read::Closed(code);

@@ -16,6 +16,7 @@ const RULES: &[(&str, usize)] = &[("1", 5), ("2", 20), ("3", 3), ("4", 8), ("O",
 const TOPICS: &[&str] = &[
     "Envelope",
     "Errors",
+    "Explain",
     "History",
     "Limits",
     "Lists",

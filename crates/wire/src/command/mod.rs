@@ -4,12 +4,14 @@
 //! use camelCase, the broker's notices ([`notice`]) `PascalCase`.
 
 mod acknowledge;
+mod explain;
 mod options;
 mod recover;
 mod register;
 mod renew;
 mod subscribe;
 
+pub use explain::{Explain, ExplainTo};
 pub use recover::Recover;
 pub use register::{Register, Resume, WillOption};
 pub use renew::Renew;
@@ -39,6 +41,8 @@ pub enum Command {
     Unsubscribe(Unsubscribe),
     /// `Subscription/List`
     ListSubscriptions,
+    /// `Message/Explain`
+    Explain(Box<Explain>),
     /// `Request/Cancel`, with the requester's own id.
     Cancel(String),
     /// `Connection/Ping`
@@ -60,6 +64,7 @@ const COMMANDS: &[(&str, &str, Read)] = &[
     ("Subscription", "Subscribe", |it| Subscribe::read(it).map(|it| Command::Subscribe(Box::new(it)))),
     ("Subscription", "Unsubscribe", |it| Unsubscribe::read(it).map(Command::Unsubscribe)),
     ("Subscription", "List", |it| <()>::read(it).map(|()| Command::ListSubscriptions)),
+    ("Message", "Explain", |it| Explain::read(it).map(|it| Command::Explain(Box::new(it)))),
     ("Request", "Cancel", |it| read_cancel(it).map(Command::Cancel)),
     // Its data is ignored.
     ("Connection", "Ping", |_| Ok(Command::Ping)),

@@ -88,3 +88,30 @@ fn ids_are_forgotten_when_they_expire_or_are_too_many() {
     drop(history);
     assert_eq!(known(&disk), ["known 9 9"]);
 }
+
+#[test]
+fn a_log_without_entries_is_remembered_for_an_hour_after_they_expired() {
+    const MINUTE: u64 = 60_000;
+    let disk = new_disk();
+    let (mut history, _) = open(&disk);
+    let phone = log("Phone", Some("alice"));
+    // The time of each entry is its offset, in milliseconds.
+    history.apply(now(), 1000, &[append(&phone, 1, "x"), append(&phone, 2, "x")]).unwrap();
+    let expired = |history: &HistoryFile, wall: u64| -> Vec<Option<u64>> {
+        let changes = history.expired(wall, &|_| Some(Duration::from_mins(10))).unwrap();
+        let first = |change: &Change| match change {
+            Change::Trim { log, first } if *log == phone => Some(*first),
+            Change::Forget(log) if *log == phone => None,
+            change => panic!("{change:?}"),
+        };
+        changes.iter().map(first).collect()
+    };
+    assert_eq!(expired(&history, 10 * MINUTE), []);
+    assert_eq!(expired(&history, 10 * MINUTE + 2), [Some(2)]);
+    assert_eq!(expired(&history, 60 * MINUTE), [Some(3)]);
+    assert_eq!(expired(&history, 70 * MINUTE + 2), [Some(3)]);
+    assert_eq!(expired(&history, 70 * MINUTE + 3), [None]);
+    history.apply(now(), 1000, &[Change::Trim { log: phone.clone(), first: 3 }]).unwrap();
+    assert_eq!(expired(&history, 70 * MINUTE + 2), []);
+    assert_eq!(expired(&history, 70 * MINUTE + 3), [None]);
+}

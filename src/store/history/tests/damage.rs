@@ -1,5 +1,7 @@
 //! Damaged, empty and foreign files.
 
+use super::super::start::builder;
+use super::super::tables::{ENTRIES, LOGS};
 use super::*;
 use crate::store::{Database, FolderLock};
 
@@ -82,4 +84,47 @@ fn an_empty_or_foreign_file_is_refused_and_left_as_it_is() {
         assert_eq!(std::fs::read(repaired.old_file.unwrap()).unwrap(), bytes);
         assert_eq!(contents_of(&settings), Contents::new());
     }
+}
+
+/// Changes a sound file as a program would that knows its format, and not the key.
+fn tampered(bytes: Vec<u8>, change: impl FnOnce(&redb::WriteTransaction)) -> Vec<u8> {
+    let disk = FaultyDisk::with(bytes);
+    let database = builder().create_with_backend(disk::Backend::new(disk.clone())).unwrap();
+    let transaction = database.begin_write().unwrap();
+    change(&transaction);
+    transaction.commit().unwrap();
+    drop(database);
+    disk.bytes()
+}
+
+#[test]
+fn a_file_without_some_of_its_records_is_refused_though_its_checksums_fit() {
+    let (disk, contents) = small();
+    let rows = |transaction: &redb::WriteTransaction| -> Vec<(LogKey, u64)> {
+        let entries = transaction.open_table(ENTRIES).unwrap();
+        let mut rows = Vec::new();
+        for row in redb::ReadableTable::iter(&entries).unwrap() {
+            let (place, _) = row.unwrap();
+            let (key, offset) = place.value();
+            rows.push((*key, offset));
+        }
+        rows
+    };
+    let remove = |transaction: &redb::WriteTransaction, at: usize| {
+        let (key, offset) = rows(transaction)[at];
+        transaction.open_table(ENTRIES).unwrap().remove((&key, offset)).unwrap().unwrap();
+    };
+    for (at, missing) in [(0, "offset 1 is missing"), (1, "offset 2 is missing"), (2, "offset 3 is missing")] {
+        let words = try_open(&FaultyDisk::with(tampered(disk.bytes(), |it| remove(it, at))), LIMITS).map(drop);
+        let words = words.unwrap_err().to_string();
+        assert!(words.contains(missing) && words.contains("history repair"), "{words}");
+    }
+    let without_log = tampered(disk.bytes(), |transaction| {
+        let (key, _) = rows(transaction)[0];
+        transaction.open_table(LOGS).unwrap().remove(&key).unwrap().unwrap();
+    });
+    let words = try_open(&FaultyDisk::with(without_log), LIMITS).map(drop).unwrap_err().to_string();
+    assert!(words.contains("entries of a log that it does not have"), "{words}");
+    let same = tampered(disk.bytes(), |_| ());
+    assert_eq!(try_open(&FaultyDisk::with(same), LIMITS).unwrap().unwrap().1, contents);
 }

@@ -130,3 +130,30 @@ fn a_full_disk_refuses_and_works_again_when_there_is_room() {
     drop(history);
     assert_eq!(entries(&open(&disk).1, &phone), (1..=offset).collect::<Vec<_>>());
 }
+
+#[test]
+fn the_id_of_a_refused_event_is_not_known_after_the_store_was_reopened() {
+    let mut refusals = 0;
+    for writes in 0..40 {
+        let disk = new_disk();
+        let (mut history, _) = open(&disk);
+        let (now, phone) = (now(), log("Phone", Some("alice")));
+        history.apply(now, 1000, &[append(&phone, 1, "first")]).unwrap();
+        disk.fail_after(writes);
+        let Change::Append { log, epoch, offset, entry, first, .. } = append(&phone, 2, "refused") else {
+            unreachable!()
+        };
+        let (source, id) = ("cti".into(), "refused".into());
+        let known = Some(Known { log: log.clone(), source, user: None, id, at: 1000, offset, epoch: epoch.clone() });
+        if history.apply(now, 1000, &[Change::Append { log, epoch, offset, entry, known, first }]).is_ok() {
+            continue;
+        }
+        refusals += 1;
+        disk.heal();
+        history.apply(now + REOPEN_AFTER, 1000, &[append(&phone, 2, "second")]).unwrap();
+        drop(history);
+        let (_, contents) = open(&disk);
+        assert!(!contents.iter().any(|line| line.starts_with("known")), "{writes} writes: {contents:?}");
+    }
+    assert!(refusals > 5, "{refusals}");
+}

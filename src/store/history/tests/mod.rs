@@ -202,3 +202,18 @@ fn a_start_opens_each_record_once() {
     // Logs, entries, ids and values.
     assert_eq!(history.seal.opened.load(Ordering::Relaxed), contents.len());
 }
+
+#[test]
+fn an_event_that_would_leave_a_gap_is_refused() {
+    let disk = new_disk();
+    let (mut history, _) = open(&disk);
+    let (now, phone) = (now(), log("Phone", Some("alice")));
+    history.apply(now, 1000, &[append(&phone, 1, "first")]).unwrap();
+    for offset in [1, 3] {
+        let words = history.apply(now + REOPEN_AFTER * 2, 1000, &[append(&phone, offset, "x")]).unwrap_err();
+        assert!(words.to_string().contains("cannot follow offset 1"), "{words}");
+        history.apply(now + REOPEN_AFTER * 4, 1000, &[]).unwrap();
+    }
+    drop(history);
+    assert_eq!(entries(&open(&disk).1, &phone), [1]);
+}

@@ -108,6 +108,7 @@ impl Part {
             permissions,
             handle: Vec::new(),
             request: None,
+            over_http: false,
         }
     }
 }

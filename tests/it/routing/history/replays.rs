@@ -74,8 +74,13 @@ fn a_replay_ends_with_its_subscription_and_its_session() {
     let mut frames = Vec::new();
     core.take_some(&crm, 100, &mut frames);
     assert!(crm.outbox().is_replaying());
+    // A publisher that has looked its receivers up knows the subscription still.
+    let (phone, text) = (core.attach("phone", ALICE), event("Phone/Call/Ring", ""));
+    let envelope = decode(&text, DecodeLimits::default()).unwrap();
+    let decision = core.router.decide(&phone, &envelope);
     core.unsubscribe_all(&crm);
     assert_eq!(core.take(&crm), Vec::<Value>::new());
+    drop(decision);
     assert!(!crm.outbox().is_replaying());
     subscribe(&core, &crm, &wanted("Phone/*/*", Recover::Last(1_000)));
     core.router.detach(core.now, &crm);

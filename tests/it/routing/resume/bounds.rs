@@ -1,13 +1,15 @@
 //! The bounds of what is kept for sessions that can resume.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::config::{Config, Resume};
-use switchboard::router::Size;
+use switchboard::router::{Reason, Size};
 
 use crate::support::client::{Client, Desk};
 use crate::support::core::event;
+use crate::support::rights::permissions;
 
 fn desk(resume: Resume) -> Desk {
     Desk::new(&Config { resume, ..Config::default() })
@@ -131,6 +133,75 @@ fn beyond_the_memory_of_all_sessions_the_largest_lose_their_oldest() {
     // The other one lost its oldest messages. It does not notice unless it has to resume from before them.
     large.lose(desk);
     assert_eq!(large.resume(desk)["Resumed"], true);
+}
+
+#[test]
+fn too_much_is_noticed_although_sessions_take_on_credit() {
+    let total_bytes = 1 << 20;
+    let desk = desk(Resume { total_bytes, ..Resume::default() });
+    let mut clients = clients(&desk, 20);
+    let is_due = || desk.core.router.deadline().is_some_and(|at| at <= desk.now() + Duration::from_millis(100));
+    // What an event uses at least: its bytes once, and an entry of each session.
+    let least = 5000 + 20 * 48;
+    for number in 0..total_bytes as u64 / least + 1 {
+        assert!(number * least > total_bytes as u64 / 2 || !is_due(), "after {number} events");
+        publish(&desk, number..number + 1, 5000);
+        clients.iter_mut().for_each(|client| drop(client.payloads(&desk)));
+    }
+    assert!(is_due());
+    assert!(desk.core.router.size().kept_bytes > total_bytes);
+}
+
+#[test]
+fn what_is_acknowledged_before_it_was_counted_is_not_counted_later() {
+    let desk = desk(Resume::default());
+    let mut client = clients(&desk, 1).remove(0);
+    // Far more than a credit.
+    for number in 0..1000 {
+        publish(&desk, number..number + 1, 1000);
+        client.payloads(&desk);
+        let received = json!({"received": client.received});
+        if number % 7 == 0 {
+            client.command(&desk, "Connection", "Acknowledge", &received);
+        }
+    }
+    let Size { kept, kept_bytes, .. } = desk.core.router.size();
+    assert_eq!(kept, 5);
+    assert!((5 * 1048..5 * 1400).contains(&kept_bytes), "{kept_bytes}");
+    client.lose(&desk);
+    client.received -= 5;
+    assert_eq!(client.resume(&desk)["Replayed"], 5);
+    assert_eq!(client.payloads(&desk), numbers(995..1000));
+}
+
+#[test]
+fn a_queue_beyond_the_bounds_of_what_is_kept_overflows_when_its_session_goes_away() {
+    let desk = desk(Resume { messages: 3, ..Resume::default() });
+    let mut client = clients(&desk, 1).remove(0);
+    publish(&desk, 0..5, 0);
+    client.lose(&desk);
+    assert_eq!(client.resume(&desk)["ResumeReason"], "OVERFLOWED");
+}
+
+#[test]
+fn a_change_of_rights_leaves_what_was_sent_as_it_was() {
+    let desk = desk(Resume::default());
+    let mut client = clients(&desk, 1).remove(0);
+    publish(&desk, 0..3, 0);
+    assert_eq!(client.payloads(&desk).len(), 3);
+    publish(&desk, 3..5, 0);
+    let kept = || desk.core.router.size().kept;
+    let before = kept();
+    let session = Arc::clone(client.connection.session().unwrap());
+    let less = permissions("subscribe Desk/*/*");
+    desk.core.router.change_permissions(desk.now(), &session, less, Reason::Reloaded);
+    assert_eq!((before, kept()), (4, 4));
+    // What waited is no longer allowed. The client counts on from what it was sent.
+    let messages = client.take(&desk, 8);
+    assert_eq!((messages.len(), &messages[0]["subtopic"]), (1, &json!("Ended")));
+    let received = client.received;
+    client.command(&desk, "Connection", "Acknowledge", &json!({"received": received}));
+    assert_eq!((client.take(&desk, 8).len(), kept()), (0, 0));
 }
 
 #[test]

@@ -1,17 +1,20 @@
 //! Sessions that lose their connection while an event of a durable channel waits for the disk.
 
 use std::iter::from_fn;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::config::{Channel, Config, LogBounds};
+use switchboard::connection::Input;
 use switchboard::router::CommitQueue;
 
-use crate::support::client::Desk;
+use crate::support::client::{Client, Desk};
 use crate::support::core::event;
 
 fn desk() -> (Desk, CommitQueue) {
     let mut config = Config::default();
+    config.limits.rate = 0;
     let history = Some(LogBounds { size: 10, ttl: Duration::from_mins(10) });
     config.channels.insert("Phone".into(), Channel { history, durable: true, ..Channel::default() });
     let mut desk = Desk::new(&config);
@@ -124,4 +127,46 @@ fn nothing_that_a_resumed_session_sends_overtakes_an_event_that_waits_for_the_di
         nothing_overtakes(follows, false);
         nothing_overtakes(follows, true);
     }
+}
+
+/// Lets the events that wait be committed, the oldest `count` of them first, and tells the connection of these.
+fn commit_some(desk: &Desk, queue: &CommitQueue, client: &mut Client, count: usize) {
+    let events = from_fn(|| queue.receive(Duration::ZERO).ok()).take(count).collect();
+    desk.core.router.finish(desk.now(), desk.core.router.plan(desk.now(), events), true);
+    assert!(client.connection.poll_commits(&mut Context::from_waker(Waker::noop())).is_ready());
+    assert!(client.handle(desk, Input::Committed).is_none());
+}
+
+#[test]
+fn a_message_that_may_not_overtake_waits_until_the_last_event_is_on_disk_and_is_wiped() {
+    let (desk, queue) = desk();
+    let mut client = desk.begin("gadget");
+    for id in ["a", "b"] {
+        client.say(&desk, &event("Phone/Call/Ring", &format!(r#","id":"{id}""#)));
+    }
+    assert!(client.connection.reads(), "further events may join");
+    client.connection.take_secret_read();
+    client.command(&desk, "Connection", "Ping", &json!({}));
+    assert!(!client.connection.reads() && client.connection.take_secret_read());
+    let told = |client: &mut Client| -> Vec<Value> {
+        client.take(&desk, 8).into_iter().map(|mut message| message["subtopic"].take()).collect()
+    };
+    commit_some(&desk, &queue, &mut client, 1);
+    assert_eq!(told(&mut client), ["Receipt"]);
+    commit_some(&desk, &queue, &mut client, 1);
+    assert_eq!(told(&mut client), ["Receipt", "Ping"]);
+    assert!(client.connection.reads());
+}
+
+#[test]
+fn at_most_64_events_of_a_session_wait_for_the_disk() {
+    let (desk, queue) = desk();
+    let mut client = desk.begin("gadget");
+    let read = (0..100).take_while(|_| {
+        client.say(&desk, &event("Phone/Call/Ring", ""));
+        client.connection.reads()
+    });
+    assert_eq!(read.count(), 63);
+    commit_some(&desk, &queue, &mut client, 1);
+    assert!(client.connection.reads());
 }

@@ -10,11 +10,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use switchboard::auth::Open;
 use switchboard::config::Limits;
+use switchboard::router::explain::SenderPaused;
 use switchboard::router::{Door, Given, RequestId};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, advance};
-use wire::Refusal;
 use wire::command::{Role, Subscribe};
+use wire::{DecodeLimits, Refusal, decode};
 
 use super::{Broker, CLOSE, PING, PONG, TEXT, command, event, frame, limits, text};
 
@@ -75,6 +76,54 @@ async fn the_rate_is_kept_by_reading_more_slowly() {
         assert_eq!(listener.next().await["data"]["n"], number);
     }
     assert!((9..=11).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_counts_as_many_messages() {
+    let broker = Broker::new(Limits { rate: 100, burst: 200, ..Limits::default() });
+    let mut app = broker.app("app", 1 << 20).await;
+    let question = json!({"envelope": {"channel": "Demo", "topic": "Hello", "subtopic": "World"}});
+    let start = Instant::now();
+    for _ in 0..22 {
+        app.say(&command("Message", "Explain", &question)).await;
+    }
+    for _ in 0..22 {
+        assert_eq!(app.next().await["data"]["Verdict"], "EVENT");
+    }
+    assert!((19..=21).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+/// Waits until explain says why the session of this source is not being read.
+async fn paused(broker: &Broker, source: &str) -> SenderPaused {
+    let text = event(0, 1).to_string().replace("data", "payload");
+    let envelope = decode(&text, DecodeLimits::default()).unwrap();
+    for _ in 0..10_000 {
+        let sender = broker.router.sender(source, None).unwrap();
+        let answer = broker.router.explain(Instant::now().into_std(), &sender, &envelope, None);
+        if let Some(paused) = answer.sender_paused {
+            return paused;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("'{source}' is being read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn explain_says_why_a_sender_is_not_being_read() {
+    let broker = Broker::new(Limits { rate: 10, burst: 10, ..Limits::default() });
+    let mut quick = broker.app("quick", 1 << 20).await;
+    for number in 0..12 {
+        quick.say(&event(number, 1)).await;
+    }
+    assert_eq!(paused(&broker, "quick").await, SenderPaused::Rate);
+    let broker = Broker::new(Limits { outbound_messages: 8, ..limits() });
+    let mut slow = broker.app("slow", 64).await;
+    slow.subscribe().await;
+    let mut sender = broker.app("sender", 1 << 20).await;
+    for number in 0..30 {
+        sender.say(&event(number, 200)).await;
+    }
+    assert_eq!(paused(&broker, "sender").await, SenderPaused::Pressure);
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,4 +293,22 @@ async fn receivers_are_woken_after_a_few_bursts_of_a_publisher_and_not_after_eac
     assert_eq!(events_at_once(5).await, 5);
     let found = events_at_once(40).await;
     assert!((12..=16).contains(&found), "{found} events within some 4 ms");
+}
+
+#[tokio::test]
+async fn receivers_are_woken_when_their_publisher_falls_silent() {
+    let broker = Broker::new(limits());
+    let mut receiver = broker.app("receiver", 1 << 20).await;
+    receiver.subscribe().await;
+    let mut publisher = broker.app("publisher", 1 << 20).await;
+    // How much of this is handled in one burst is a matter of time, so sometimes the last message is the last of its burst.
+    for round in 0..60 {
+        let count = 2 + round % 10;
+        let batch: Vec<u8> = (0..count).flat_map(|number| text(&event(number, 2500))).collect();
+        publisher.send(&batch).await;
+        for number in 0..count {
+            let received = tokio::time::timeout(Duration::from_secs(5), receiver.next()).await;
+            assert_eq!(received.expect("nobody has woken the receiver")["data"]["n"], number, "round {round}");
+        }
+    }
 }

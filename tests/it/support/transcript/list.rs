@@ -34,6 +34,8 @@ macro_rules! transcripts_for_everyone {
             errors_arrive_on
             errors_malformed_in_a_row
             errors_unreadable
+            explain_refused
+            explain_who_gets_it
             history_logs
             history_recover
             history_recover_refused

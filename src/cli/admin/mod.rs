@@ -1,0 +1,19 @@
+//! Commands for operators, which call the admin API of a running broker. A file a command; `client` makes the calls.
+
+mod client;
+mod close;
+mod drain;
+mod explain;
+mod health;
+mod reload;
+mod sessions;
+mod top;
+
+pub(crate) use client::CallError;
+pub(crate) use close::{Close, run as close};
+pub(crate) use drain::{Drain, run as drain};
+pub(crate) use explain::{Explain, run as explain};
+pub(crate) use health::{Health, run as health};
+pub(crate) use reload::{Reload, run as reload};
+pub(crate) use sessions::{Sessions, run as sessions};
+pub(crate) use top::{Top, run as top};

@@ -1,0 +1,118 @@
+//! An event on its way to its receivers: every matching subscriber once, one member of each group.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::router::decide::Facts;
+use crate::router::forms::Forms;
+use crate::router::index::{Matches, Subscription};
+use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
+use crate::router::recipients::{Seen, may_repeat, offer_to_each};
+use crate::router::session::Session;
+use crate::router::{Router, Scope};
+
+/// One event on its way to its receivers.
+pub(super) struct Delivery {
+    now: Instant,
+    on_full: OnFull,
+    seen: Seen,
+    pub(super) delivered: Delivered,
+}
+
+/// What became of an event.
+#[derive(Default)]
+pub(super) struct Delivered {
+    /// The receivers that the sender may know of.
+    pub(super) receivers: usize,
+    /// In how many queues it is.
+    pub(super) deliveries: usize,
+    /// The receivers whose queues are over half now.
+    pub(super) pressed: Vec<Arc<Session>>,
+}
+
+impl Router {
+    /// Pushes an event to every receiver of some lists, once to each.
+    pub(super) fn give_to_all(
+        &self,
+        now: Instant,
+        sender: &Arc<Session>,
+        matches: &Matches,
+        forms: &mut Forms<'_>,
+        facts: &Facts<'_>,
+    ) -> Delivered {
+        let mut delivery = Delivery::new(now, facts.on_full, may_repeat(matches, facts.folded));
+        self.give_to_each(sender, matches, forms, &mut delivery);
+        delivery.delivered
+    }
+
+    /// Pushes an event to every receiver of some lists that does not have it yet.
+    #[inline]
+    pub(super) fn give_to_each(
+        &self,
+        sender: &Arc<Session>,
+        matches: &Matches,
+        forms: &mut Forms<'_>,
+        delivery: &mut Delivery,
+    ) {
+        let target = forms.envelope.target();
+        let serve = |chosen: &Arc<Subscription>| chosen.session.serve(self.ids.stamp());
+        offer_to_each(sender, target, matches, |subscription| delivery.push(subscription, forms), serve);
+    }
+}
+
+impl Delivery {
+    pub(super) fn new(now: Instant, on_full: OnFull, twice: bool) -> Self {
+        Self { now, on_full, seen: Seen::new(twice), delivered: Delivered::default() }
+    }
+
+    /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending, or may
+    /// not receive it by this subscription.
+    fn push(&mut self, subscription: &Subscription, forms: &mut Forms<'_>) -> bool {
+        let session = &subscription.session;
+        if let Some(has_it) = self.seen.before(session.number) {
+            return has_it;
+        }
+        let pushed = match subscription.is_checked() {
+            false => session.outbox().push_event(self.now, forms.for_receiver(subscription), self.on_full),
+            true => Err(PushError::Unchecked),
+        };
+        let pressure = match pushed {
+            Ok(pressure) => pressure,
+            Err(PushError::Unchecked) => match self.push_checked(subscription, forms) {
+                Ok(pressure) => pressure,
+                Err(error) => return self.not_pushed(session, error),
+            },
+            Err(error) => return self.not_pushed(session, error),
+        };
+        self.delivered.deliveries += 1;
+        self.delivered.receivers += usize::from(is_counted(subscription, forms.scope));
+        if pressure == Pressure::Over {
+            self.delivered.pressed.push(Arc::clone(session));
+        }
+        true
+    }
+
+    #[cold]
+    fn not_pushed(&mut self, session: &Session, error: PushError) -> bool {
+        self.seen.not_pushed(session.number, error);
+        false
+    }
+
+    /// Pushes the event if the permissions of the session allow it. Apart, because most sessions do without it.
+    #[inline(never)]
+    fn push_checked(&self, subscription: &Subscription, forms: &mut Forms<'_>) -> Result<Pressure, PushError> {
+        let content = (forms.for_receiver(subscription), Kind::Event);
+        let may = || subscription.may_receive(forms.envelope.triple(), forms.scope);
+        subscription.session.push_if(self.now, content, self.on_full, may)
+    }
+}
+
+/// Whether a receiver is of the sender's own scope, or a service. Observers are not counted, so that nobody learns from a
+/// receipt that somebody watches.
+pub(super) fn is_counted(subscription: &Subscription, scope: Scope<'_>) -> bool {
+    subscription.observes.is_none()
+        || match scope {
+            Scope::User(user) => subscription.session.user().is_none_or(|own| own == user),
+            Scope::Shared(_) => true,
+        }
+}

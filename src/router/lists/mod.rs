@@ -1,0 +1,81 @@
+//! What an operator sees of the router: sessions, applications, subscriptions, requests, channels, retained values, logs.
+//!
+//! Each list is made anew when it is asked for: what a filter allows is collected by reference, one shard of a map after the
+//! other, each item with an id that no other one of the list has. The caller makes rows of those that it shows. So a list
+//! of a hundred thousand items holds no lock for long.
+
+mod applications;
+mod channels;
+mod kept;
+mod requests;
+mod sessions;
+mod subscriptions;
+
+pub use applications::ApplicationRow;
+pub use channels::{ChannelHistory, ChannelRow};
+pub use kept::{LogRow, RetainedItem, RetainedRow};
+pub use requests::{RequestRow, RequestState};
+pub use sessions::{QueueDepth, SessionRow, SessionSort, SessionState};
+pub use subscriptions::{SubscriptionItem, SubscriptionRow};
+
+use crate::router::session::Session;
+use wire::{Pattern, Triple};
+
+/// Which rows of a list are wanted: those that have all of this.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// The source, exactly.
+    pub source: Option<String>,
+    /// The user, exactly.
+    pub user: Option<String>,
+    /// The first part of the triple or pattern, as written; `*` is a wildcard of a pattern.
+    pub channel: Option<String>,
+    /// The second part.
+    pub topic: Option<String>,
+    /// The third part.
+    pub subtopic: Option<String>,
+    /// The state, as the row has it.
+    pub state: Option<String>,
+}
+
+impl Filter {
+    fn allows_source(&self, source: &str) -> bool {
+        self.source.as_deref().is_none_or(|wanted| wanted == source)
+    }
+
+    fn allows_user(&self, user: Option<&str>) -> bool {
+        self.user.as_deref().is_none_or(|wanted| Some(wanted) == user)
+    }
+
+    fn allows_state(&self, state: &str) -> bool {
+        self.state.as_deref().is_none_or(|wanted| wanted == state)
+    }
+
+    fn allows_triple(&self, triple: &Triple<'_>) -> bool {
+        let is = |wanted: &Option<String>, part: &str| wanted.as_deref().is_none_or(|wanted| wanted == part);
+        is(&self.channel, &triple.channel) && is(&self.topic, &triple.topic) && is(&self.subtopic, &triple.subtopic)
+    }
+
+    /// Whether a part of a triple or pattern is given.
+    fn names_subscriptions(&self) -> bool {
+        self.channel.is_some() || self.topic.is_some() || self.subtopic.is_some()
+    }
+
+    /// Whether the session has a subscription with the given parts, if any is given.
+    fn allows_subscriptions(&self, session: &Session) -> bool {
+        !self.names_subscriptions()
+            || session.holds.lock().subscriptions.iter().any(|it| self.allows_pattern(&it.pattern))
+    }
+
+    fn allows_pattern(&self, pattern: &Pattern) -> bool {
+        let is = |wanted: &Option<String>, part: &Option<Box<str>>| {
+            wanted.as_deref().is_none_or(|wanted| wanted == part_text(part))
+        };
+        is(&self.channel, &pattern.channel) && is(&self.topic, &pattern.topic) && is(&self.subtopic, &pattern.subtopic)
+    }
+}
+
+/// A part of a pattern as it is written on the wire.
+fn part_text(part: &Option<Box<str>>) -> &str {
+    part.as_deref().unwrap_or("*")
+}

@@ -1,0 +1,97 @@
+//! The list of subscriptions, of both roles.
+
+use std::sync::Arc;
+
+use super::{Filter, part_text};
+use crate::router::index::{Observes, Subscription};
+use crate::router::{Router, SessionId, SubscriptionId};
+use wire::command;
+
+/// One subscription.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionRow {
+    /// Its name on the wire.
+    pub id: SubscriptionId,
+    /// Whose it is.
+    pub session: SessionId,
+    /// The source of that session.
+    pub source: String,
+    /// Its user; `None` for a service.
+    pub user: Option<String>,
+    /// `subscriber` or `handler`.
+    pub role: &'static str,
+    /// The first part of its pattern; `*` for any.
+    pub channel: String,
+    /// The second part.
+    pub topic: String,
+    /// The third part.
+    pub subtopic: String,
+    /// Its group: one member of it receives an event.
+    pub group: Option<String>,
+    /// The user whose events it receives besides, `*` for all.
+    pub observes: Option<String>,
+    /// It handles one request after the other.
+    pub ordered: bool,
+    /// What it may receive is less than its pattern says.
+    pub narrowed: bool,
+}
+
+/// A subscription, of which [`SubscriptionItem::row`] makes a row.
+pub struct SubscriptionItem(Arc<Subscription>);
+
+impl Router {
+    /// The subscriptions that a filter allows, in no order.
+    pub fn list_subscriptions(&self, filter: &Filter) -> Vec<SubscriptionItem> {
+        let mut sessions = Vec::new();
+        self.presence.each(|session| {
+            if filter.allows_source(&session.source) && filter.allows_user(session.user()) {
+                sessions.push(Arc::clone(session));
+            }
+        });
+        let mut found = Vec::new();
+        for session in sessions {
+            let holds = session.holds.lock();
+            let of_pattern = holds.subscriptions.iter().filter(|it| filter.allows_pattern(&it.pattern));
+            found.extend(of_pattern.map(|it| SubscriptionItem(Arc::clone(it))));
+        }
+        found
+    }
+}
+
+impl SubscriptionItem {
+    /// Its name on the wire.
+    #[must_use]
+    pub fn id(&self) -> SubscriptionId {
+        self.0.id
+    }
+
+    /// What an operator sees of it.
+    #[must_use]
+    pub fn row(&self) -> SubscriptionRow {
+        row(&self.0)
+    }
+}
+
+fn row(subscription: &Subscription) -> SubscriptionRow {
+    let Subscription { session, pattern, .. } = subscription;
+    SubscriptionRow {
+        id: subscription.id,
+        session: session.id,
+        source: session.source.to_string(),
+        user: session.user().map(str::to_owned),
+        role: match subscription.role {
+            command::Role::Subscriber => "subscriber",
+            command::Role::Handler { .. } => "handler",
+        },
+        channel: part_text(&pattern.channel).to_owned(),
+        topic: part_text(&pattern.topic).to_owned(),
+        subtopic: part_text(&pattern.subtopic).to_owned(),
+        group: subscription.group.as_deref().map(str::to_owned),
+        observes: subscription.observes.as_ref().map(|observes| match observes {
+            Observes::User(user) => user.to_string(),
+            Observes::All => "*".to_owned(),
+        }),
+        ordered: subscription.ordered.is_some(),
+        narrowed: subscription.is_checked(),
+    }
+}

@@ -1,0 +1,230 @@
+//! [`Router::observe`]: the one place that sees each decision together with its outcome. It runs after routing, and changes
+//! nothing.
+
+use std::time::Instant;
+
+use wire::{Envelope, ErrorCode, Refusal};
+
+use crate::router::decide::{Facts, Verdict};
+use crate::router::session::Session;
+use crate::router::{Routed, Router};
+use crate::telemetry::metrics::EnvelopeKind;
+use crate::telemetry::recorder::{Record, RequestOutcome, What};
+
+/// What an envelope is, by the rule that fitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An event.
+    Event,
+    /// A request to one handler.
+    Request,
+    /// A request to every handler.
+    Gather,
+    /// A reply to a request.
+    Reply,
+    /// A request to a handler that never answers.
+    Command,
+    /// An event that was sent before, so it was not delivered again.
+    Duplicate,
+    /// Refused before it was tried.
+    Refused,
+}
+
+impl Kind {
+    /// As operators see it.
+    pub(super) fn verdict(self) -> &'static str {
+        match self {
+            Self::Event => "EVENT",
+            Self::Request => "REQUEST",
+            Self::Gather => "GATHER",
+            Self::Reply => "REPLY",
+            Self::Command => "COMMAND",
+            Self::Duplicate => "DUPLICATE",
+            Self::Refused => "REFUSED",
+        }
+    }
+
+    /// As the log calls it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Event | Self::Duplicate => "event",
+            Self::Request | Self::Gather | Self::Command => "request",
+            Self::Reply => "reply",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// What a decision expects of an envelope, before it is carried out.
+#[derive(Clone, Copy)]
+pub(super) struct Expected {
+    kind: Kind,
+    /// What it is counted as, whether it is accepted or not.
+    counted: EnvelopeKind,
+    /// How many sessions get it if it is accepted, unless a receipt says so.
+    receivers: usize,
+}
+
+impl Expected {
+    /// An event, whose receipt counts its receivers.
+    pub(super) const EVENT: Self = Self { kind: Kind::Event, counted: EnvelopeKind::Event, receivers: 0 };
+
+    /// What a verdict says.
+    pub(super) fn of(verdict: &Verdict<'_>, envelope: &Envelope<'_>) -> Self {
+        match verdict {
+            Verdict::Reply | Verdict::Turn(_) => Self { kind: Kind::Reply, counted: EnvelopeKind::Reply, receivers: 1 },
+            Verdict::Request { candidates, .. } if envelope.gather() => {
+                Self { kind: Kind::Gather, counted: EnvelopeKind::Gather, receivers: candidates.len() }
+            }
+            Verdict::Request { .. } => Self { kind: Kind::Request, counted: EnvelopeKind::Request, receivers: 1 },
+            Verdict::Event { .. } => Self::EVENT,
+            Verdict::Refused { is_request, .. } => {
+                let counted = match is_request {
+                    true if envelope.gather() => EnvelopeKind::Gather,
+                    true => EnvelopeKind::Request,
+                    false if envelope.in_reply_to().is_some() => EnvelopeKind::Reply,
+                    false => EnvelopeKind::Event,
+                };
+                Self { kind: Kind::Refused, counted, receivers: 0 }
+            }
+        }
+    }
+}
+
+/// A decision with its outcome.
+pub(super) struct Observed {
+    pub(super) kind: Kind,
+    /// In how many outbound queues it is.
+    pub(super) receivers: usize,
+    /// The length of its text. Only for counters if it is `secret`: it would tell the length of a password.
+    pub(super) bytes: usize,
+    /// Why it was refused.
+    pub(super) code: Option<ErrorCode>,
+    /// Its place in a log; 0 without one.
+    pub(super) offset: u64,
+    /// Neither its payload nor its size may be shown. It is on a protected triple, answers a request on one, or may do so:
+    /// of a reply that was refused, the request is not known.
+    pub(super) secret: bool,
+}
+
+impl Observed {
+    fn new(envelope: &Envelope<'_>, facts: &Facts<'_>, expected: Expected, outcome: Result<&Routed, &Refusal>) -> Self {
+        let bytes = envelope.text().len();
+        match outcome {
+            Ok(routed) => {
+                let receipt = routed.receipt.as_ref();
+                let kept = receipt.and_then(|receipt| receipt.kept.as_ref());
+                let offset = kept.map_or(0, |kept| kept.position.offset);
+                let kind = match expected.kind {
+                    Kind::Request if receipt.is_some() => Kind::Command,
+                    Kind::Event if routed.is_duplicate() => Kind::Duplicate,
+                    kind => kind,
+                };
+                let receivers = receipt.map_or(expected.receivers, |receipt| receipt.receivers);
+                Self { kind, receivers, bytes, code: None, offset, secret: facts.protected || routed.secret }
+            }
+            Err(refusal) => {
+                let secret = facts.protected || expected.kind == Kind::Reply || envelope.in_reply_to().is_some();
+                Self { kind: expected.kind, receivers: 0, bytes, code: Some(refusal.code), offset: 0, secret }
+            }
+        }
+    }
+
+    /// Whether the log may say its size.
+    fn is_sized(&self) -> bool {
+        match self.kind {
+            Kind::Event | Kind::Duplicate | Kind::Request | Kind::Gather | Kind::Command => !self.secret,
+            Kind::Reply | Kind::Refused => false,
+        }
+    }
+
+    /// Writes what the log says of a message at `trace`: what it is, from whom, on what, how large, to how many. Never its
+    /// payload.
+    #[cold]
+    fn log(&self, sender: &Session, envelope: &Envelope<'_>) {
+        tracing::trace!(
+            kind = self.kind.word(),
+            triple = %envelope.triple(),
+            source = &*sender.source,
+            user = sender.user().or(envelope.user()),
+            bytes = self.is_sized().then_some(self.bytes),
+            receivers = self.receivers,
+            code = self.code.map(ErrorCode::as_str),
+            traceparent = envelope.trace().map(tracing::field::display),
+            "a message"
+        );
+    }
+}
+
+impl Router {
+    /// Observes what became of an envelope.
+    pub(super) fn observe(
+        &self,
+        now: Instant,
+        sender: &Session,
+        envelope: &Envelope<'_>,
+        facts: &Facts<'_>,
+        (expected, outcome): (Expected, Result<&Routed, &Refusal>),
+    ) {
+        self.count(facts, expected, outcome);
+        let observed = Observed::new(envelope, facts, expected, outcome);
+        if tracing::enabled!(tracing::Level::TRACE) {
+            observed.log(sender, envelope);
+        }
+        if self.recorder.is_on() {
+            self.record(now, sender, envelope, &observed);
+        }
+        if self.taps.is_watched() {
+            self.show(now, sender, envelope, &observed);
+        }
+    }
+
+    /// Records an event, a command or a refusal. Other requests are recorded when they end.
+    fn record(&self, now: Instant, sender: &Session, envelope: &Envelope<'_>, observed: &Observed) {
+        let record = |what| Record {
+            triple: Some(envelope.triple()),
+            id: envelope.id(),
+            trace: envelope.trace(),
+            ..Record::of(sender.who(), what)
+        };
+        match (observed.code, observed.kind) {
+            (Some(code), _) => {
+                self.recorder.record_refusal(now, Some(&sender.pace), &record(What::Refused(code)));
+            }
+            (None, Kind::Event | Kind::Duplicate) => {
+                let what = What::Event {
+                    receivers: u32::try_from(observed.receivers).unwrap_or(u32::MAX),
+                    bytes: u32::try_from(observed.bytes).ok().filter(|_| !observed.secret).unwrap_or(u32::MAX),
+                    offset: observed.offset,
+                    is_duplicate: observed.kind == Kind::Duplicate,
+                };
+                self.recorder.record_event(now, &sender.pace, &record(what));
+            }
+            (None, Kind::Command) => {
+                let (outcome, name) = (RequestOutcome::Delivered, [0; 9]);
+                self.recorder.record(now, &record(What::Request { name, outcome, code: None, micros: 0 }));
+            }
+            (None, Kind::Request | Kind::Gather | Kind::Reply | Kind::Refused) => {}
+        }
+    }
+
+    /// Counts an envelope. An event that has to be on disk first is counted when it was committed.
+    fn count(&self, facts: &Facts<'_>, expected: Expected, outcome: Result<&Routed, &Refusal>) {
+        let traffic = &self.metrics.traffic;
+        match (expected.kind, outcome) {
+            (Kind::Event, Ok(routed)) if routed.ticket.is_some() => {}
+            (Kind::Event, Ok(routed)) if routed.is_duplicate() => {
+                self.metrics.history_duplicates.count(());
+                traffic.undelivered(expected.counted);
+            }
+            (Kind::Event, Ok(routed)) => traffic.event(facts.place, routed.deliveries),
+            (Kind::Request | Kind::Gather, outcome) => {
+                traffic.request(expected.counted, facts.place, outcome.map_or(0, |routed| routed.deliveries));
+            }
+            (Kind::Reply, Ok(routed)) => traffic.reply(facts.place, routed.deliveries),
+            (Kind::Event | Kind::Reply | Kind::Command | Kind::Duplicate | Kind::Refused, _) => {
+                traffic.undelivered(expected.counted);
+            }
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! [`Tap`]: what the router decides, as a bounded stream for an operator who watches.
+//!
+//! The router never waits for a tap: what a reader does not take in time is left out and counted. Without a tap, the router
+//! reads one number for each message.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use serde_json::json;
+use tokio::sync::Notify;
+use wire::{Envelope, ErrorCode};
+
+use crate::router::Router;
+use crate::router::observe::{Kind, Observed};
+use crate::router::session::Session;
+
+/// How many taps there are at the same time.
+pub const TAPS_MAX: usize = 8;
+
+/// The highest number of lines a second.
+pub const TAP_RATE_MAX: u32 = 1000;
+
+/// The longest part of a payload that a line shows, in bytes.
+const PAYLOAD_BYTES_MAX: usize = 16 << 10;
+
+/// The bytes of lines that wait for one reader.
+const WAITING_BYTES_MAX: usize = 4 << 20;
+
+/// The time to which the rate applies.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Which decisions a tap shows. One must match all that are given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TapFilter {
+    /// The parts of the triple.
+    pub channel: Option<String>,
+    /// See `channel`.
+    pub topic: Option<String>,
+    /// See `channel`.
+    pub subtopic: Option<String>,
+    /// The source of the sender.
+    pub source: Option<String>,
+    /// The user of the sender, or for whom a service sends.
+    pub user: Option<String>,
+    /// The code of a refusal.
+    pub code: Option<String>,
+    /// The id of the message, or of the request that it answers.
+    pub id: Option<String>,
+}
+
+impl TapFilter {
+    fn matches(&self, sender: &Session, envelope: &Envelope<'_>, code: Option<ErrorCode>) -> bool {
+        let is = |wanted: &Option<String>, found: Option<&str>| {
+            wanted.as_deref().is_none_or(|wanted| found.is_some_and(|found| found == wanted))
+        };
+        let triple = envelope.triple();
+        is(&self.channel, Some(&triple.channel))
+            && is(&self.topic, Some(&triple.topic))
+            && is(&self.subtopic, Some(&triple.subtopic))
+            && is(&self.source, Some(sender.source()))
+            && is(&self.user, sender.user().or(envelope.user()))
+            && is(&self.code, code.map(ErrorCode::as_str))
+            && (is(&self.id, envelope.id()) || is(&self.id, envelope.in_reply_to()))
+    }
+}
+
+/// What a tap shows.
+#[derive(Clone, Debug)]
+pub struct TapOptions {
+    /// Which decisions.
+    pub filter: TapFilter,
+    /// How many lines a second at most: 1 to [`TAP_RATE_MAX`].
+    pub rate: u32,
+    /// Whether payloads are shown. The caller has checked the right to see them.
+    pub payloads: bool,
+}
+
+/// There are [`TAPS_MAX`] taps already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there are {TAPS_MAX} taps already, the limit; end one of them")]
+pub struct TooManyTaps;
+
+/// All taps.
+#[derive(Default)]
+pub(super) struct Taps {
+    /// The number of `list`, which is read for each message.
+    count: AtomicUsize,
+    list: RwLock<Vec<Arc<Queue>>>,
+    /// Lines that were left out, of all taps that there have been.
+    skipped: AtomicU64,
+}
+
+/// The lines that wait for one reader.
+struct Queue {
+    options: TapOptions,
+    /// Whether an event has room, so that none is written for nothing.
+    has_room: AtomicUsize,
+    /// Lines that were left out and that the reader does not know of.
+    skipped: AtomicU64,
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Waiting {
+    refusals: VecDeque<Box<str>>,
+    others: VecDeque<Box<str>>,
+    bytes: usize,
+}
+
+/// The reader's end of a tap, which ends when this is dropped.
+pub struct Tap {
+    taps: Arc<Taps>,
+    queue: Arc<Queue>,
+    /// When the lines of the last second were taken.
+    taken: VecDeque<Instant>,
+}
+
+impl Taps {
+    /// Whether anybody watches.
+    #[inline]
+    pub(super) fn is_watched(&self) -> bool {
+        self.count.load(Ordering::Relaxed) != 0
+    }
+
+    fn open(self: &Arc<Self>, options: TapOptions) -> Result<Tap, TooManyTaps> {
+        let mut list = self.list.write();
+        if list.len() >= TAPS_MAX {
+            return Err(TooManyTaps);
+        }
+        let queue = Arc::new(Queue {
+            options: TapOptions { rate: options.rate.clamp(1, TAP_RATE_MAX), ..options },
+            has_room: AtomicUsize::new(1),
+            skipped: AtomicU64::new(0),
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+        });
+        list.push(Arc::clone(&queue));
+        self.count.store(list.len(), Ordering::Relaxed);
+        Ok(Tap { taps: Arc::clone(self), queue, taken: VecDeque::new() })
+    }
+
+    fn close(&self, queue: &Arc<Queue>) {
+        let mut list = self.list.write();
+        list.retain(|other| !Arc::ptr_eq(other, queue));
+        self.count.store(list.len(), Ordering::Relaxed);
+    }
+}
+
+impl Queue {
+    /// Adds a line, or leaves one out.
+    fn offer(&self, line: impl FnOnce(bool) -> String, is_refusal: bool) -> u64 {
+        if !is_refusal && self.has_room.load(Ordering::Relaxed) == 0 {
+            return 1;
+        }
+        let line = line(self.options.payloads).into_boxed_str();
+        let mut waiting = self.waiting.lock();
+        let mut skipped = 0;
+        // Refusals come first: the oldest line makes room for the newest, an event before a refusal.
+        while waiting.is_full(self.options.rate, line.len()) && waiting.drop_oldest() {
+            skipped += 1;
+        }
+        waiting.bytes += line.len();
+        match is_refusal {
+            true => waiting.refusals.push_back(line),
+            false => waiting.others.push_back(line),
+        }
+        let has_room = !waiting.is_full(self.options.rate, 0);
+        self.has_room.store(usize::from(has_room), Ordering::Relaxed);
+        drop(waiting);
+        self.arrived.notify_one();
+        skipped
+    }
+}
+
+impl Waiting {
+    fn is_full(&self, rate: u32, more: usize) -> bool {
+        self.refusals.len() + self.others.len() >= rate as usize || self.bytes + more > WAITING_BYTES_MAX
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        let dropped = self.others.pop_front().or_else(|| self.refusals.pop_front());
+        self.bytes -= dropped.as_ref().map_or(0, |line| line.len());
+        dropped.is_some()
+    }
+
+    fn next(&mut self) -> Option<Box<str>> {
+        let line = self.refusals.pop_front().or_else(|| self.others.pop_front())?;
+        self.bytes -= line.len();
+        Some(line)
+    }
+}
+
+impl Tap {
+    /// Takes the lines that may be shown now, refusals first: each is one JSON object. Returns when to look again, if more
+    /// wait.
+    pub fn take(&mut self, now: Instant, lines: &mut Vec<Box<str>>) -> Option<Instant> {
+        let most = self.queue.options.rate as usize;
+        while self.taken.front().is_some_and(|at| now.saturating_duration_since(*at) >= SECOND) {
+            self.taken.pop_front();
+        }
+        let mut waiting = self.queue.waiting.lock();
+        while self.taken.len() < most
+            && let Some(line) = waiting.next()
+        {
+            self.taken.push_back(now);
+            lines.push(line);
+        }
+        let is_empty = waiting.refusals.is_empty() && waiting.others.is_empty();
+        let has_room = !waiting.is_full(self.queue.options.rate, 0);
+        self.queue.has_room.store(usize::from(has_room), Ordering::Relaxed);
+        drop(waiting);
+        self.taken.front().filter(|_| !is_empty).map(|at| *at + SECOND)
+    }
+
+    /// How many lines were left out since the last call.
+    pub fn take_skipped(&self) -> u64 {
+        self.queue.skipped.swap(0, Ordering::Relaxed)
+    }
+
+    /// Notified whenever a line arrives.
+    pub fn arrived(&self) -> &Notify {
+        &self.queue.arrived
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.taps.close(&self.queue);
+    }
+}
+
+impl Router {
+    /// Watches what the router decides.
+    ///
+    /// # Errors
+    /// [`TooManyTaps`].
+    pub fn tap(&self, options: TapOptions) -> Result<Tap, TooManyTaps> {
+        self.taps.open(options)
+    }
+
+    /// The number of taps.
+    pub fn taps(&self) -> usize {
+        self.taps.count.load(Ordering::Relaxed)
+    }
+
+    /// The number of lines that were left out, of all taps that there have been.
+    pub fn tap_lines_skipped(&self) -> u64 {
+        self.taps.skipped.load(Ordering::Relaxed)
+    }
+
+    /// Shows a decision to the taps.
+    #[cold]
+    pub(super) fn show(&self, now: Instant, sender: &Session, envelope: &Envelope<'_>, observed: &Observed) {
+        for queue in &*self.taps.list.read() {
+            if !queue.options.filter.matches(sender, envelope, observed.code) {
+                continue;
+            }
+            let line = |payloads| self.line(now, sender, envelope, observed, payloads);
+            let skipped = queue.offer(line, observed.code.is_some());
+            if skipped > 0 {
+                queue.skipped.fetch_add(skipped, Ordering::Relaxed);
+                self.taps.skipped.fetch_add(skipped, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// One decision as a JSON object.
+    fn line(
+        &self,
+        now: Instant,
+        sender: &Session,
+        envelope: &Envelope<'_>,
+        observed: &Observed,
+        payloads: bool,
+    ) -> String {
+        let triple = envelope.triple();
+        let verdict = if observed.code.is_some() { Kind::Refused } else { observed.kind };
+        let payload = envelope.payload().filter(|_| payloads && !observed.secret);
+        let mut line = json!({
+            "at": humantime::format_rfc3339_micros(self.date(now)).to_string(),
+            "verdict": verdict.verdict(),
+            "channel": triple.channel,
+            "topic": triple.topic,
+            "subtopic": triple.subtopic,
+            "source": sender.source(),
+            "session": sender.id.to_string(),
+            "receivers": observed.receivers,
+        });
+        let Some(fields) = line.as_object_mut() else { return String::new() };
+        let text = |text: Option<&str>| text.map(serde_json::Value::from);
+        let cut = payload.map(|payload| payload.floor_char_boundary(PAYLOAD_BYTES_MAX));
+        let optional = [
+            ("user", text(sender.user().or(envelope.user()))),
+            ("id", text(envelope.id())),
+            ("inReplyTo", text(envelope.in_reply_to())),
+            ("target", text(envelope.target())),
+            ("bytes", (!observed.secret).then(|| observed.bytes.into())),
+            ("code", text(observed.code.map(ErrorCode::as_str))),
+            ("offset", (observed.offset > 0).then(|| observed.offset.into())),
+            ("traceparent", envelope.trace().map(|trace| trace.to_string().into())),
+            ("payload", text(payload.zip(cut).and_then(|(payload, cut)| payload.get(..cut)))),
+            ("payloadCut", payload.zip(cut).filter(|(payload, cut)| *cut < payload.len()).map(|_| true.into())),
+        ];
+        fields.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
+        line.to_string()
+    }
+}

@@ -1,0 +1,184 @@
+//! [`Traffic`]: the counters of the hot path, beside each other, so that a message finds the copy of its thread once.
+
+use std::sync::Arc;
+
+use super::cells::Cells;
+use super::label::{Label, Labels};
+use super::names::Names;
+use super::values::EnvelopeKind;
+
+/// Cells of a message, by their place. The first places are those of [`EnvelopeKind`].
+const DELIVERIES: usize = 6;
+const UNHEARD: usize = 7;
+const RECEIVED_BYTES: usize = 8;
+const SENT_BYTES: usize = 9;
+
+/// Where the cells of channels begin: on a line of their own.
+const CHANNELS: usize = 16;
+
+/// Cells of a channel: events, deliveries, requests, and one that is not used. So all of them are on one line.
+const CHANNEL_CELLS: usize = 4;
+
+/// The counters of envelopes, deliveries and bytes, in all and by channel.
+pub struct Traffic {
+    cells: Cells,
+    channels: Arc<Names>,
+}
+
+/// A channel as counters know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelPlace(u16);
+
+impl ChannelPlace {
+    /// The channel at this place of the names.
+    pub fn at(place: usize) -> Self {
+        Self(u16::try_from(place).unwrap_or(u16::MAX))
+    }
+
+    #[inline]
+    fn first_cell(self) -> usize {
+        CHANNELS + usize::from(self.0) * CHANNEL_CELLS
+    }
+}
+
+impl Traffic {
+    pub(super) fn new(channels: &Arc<Names>) -> Self {
+        let cells = Cells::new(CHANNELS + channels.places() * CHANNEL_CELLS);
+        Self { cells, channels: Arc::clone(channels) }
+    }
+
+    /// Counts an event that was put into this number of queues.
+    #[inline]
+    pub fn event(&self, channel: ChannelPlace, deliveries: usize) {
+        let (own, first) = (self.cells.own(), channel.first_cell());
+        let (Some(in_all), Some(of_channel)) = (own.line(0), own.line(first)) else { return };
+        in_all.add(EnvelopeKind::Event as usize, 1);
+        of_channel.add(first, 1);
+        if deliveries == 0 {
+            in_all.add(UNHEARD, 1);
+        } else {
+            in_all.add(DELIVERIES, deliveries as u64);
+            of_channel.add(first + 1, deliveries as u64);
+        }
+    }
+
+    /// Counts a request that was given to this number of handlers.
+    pub fn request(&self, kind: EnvelopeKind, channel: ChannelPlace, deliveries: usize) {
+        let own = self.cells.own();
+        own.add(kind as usize, 1);
+        own.add(channel.first_cell() + 2, 1);
+        self.delivered(channel, deliveries);
+    }
+
+    /// Counts a reply that was put into this number of queues.
+    pub fn reply(&self, channel: ChannelPlace, deliveries: usize) {
+        self.cells.own().add(EnvelopeKind::Reply as usize, 1);
+        self.delivered(channel, deliveries);
+    }
+
+    /// Counts further deliveries of a message that was counted before.
+    pub fn delivered(&self, channel: ChannelPlace, deliveries: usize) {
+        let own = self.cells.own();
+        own.add(DELIVERIES, deliveries as u64);
+        own.add(channel.first_cell() + 1, deliveries as u64);
+    }
+
+    /// Counts an envelope that nobody gets.
+    pub fn undelivered(&self, kind: EnvelopeKind) {
+        self.cells.own().add(kind as usize, 1);
+    }
+
+    /// Counts bytes that were read from connections.
+    #[inline]
+    pub fn received(&self, bytes: usize) {
+        self.cells.own().add(RECEIVED_BYTES, bytes as u64);
+    }
+
+    /// Counts bytes that were written to connections.
+    #[inline]
+    pub fn sent(&self, bytes: usize) {
+        self.cells.own().add(SENT_BYTES, bytes as u64);
+    }
+
+    /// Returns the envelopes of each kind.
+    pub(super) fn envelopes(&self) -> impl Iterator<Item = (Labels, u64)> {
+        (0..EnvelopeKind::COUNT).map(|index| (EnvelopeKind::labels(index), self.cells.read(index)))
+    }
+
+    /// Returns the envelopes of a kind.
+    pub fn envelopes_of(&self, kind: EnvelopeKind) -> u64 {
+        self.cells.read(kind as usize)
+    }
+
+    /// Returns the messages that were put into queues of receivers.
+    pub fn deliveries(&self) -> u64 {
+        self.cells.read(DELIVERIES)
+    }
+
+    /// Returns the events that no session received.
+    pub fn unheard(&self) -> u64 {
+        self.cells.read(UNHEARD)
+    }
+
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.cells.read(RECEIVED_BYTES)
+    }
+
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.cells.read(SENT_BYTES)
+    }
+
+    pub(super) fn channel_events(&self) -> Vec<(Labels, u64)> {
+        self.by_channel(0)
+    }
+
+    pub(super) fn channel_deliveries(&self) -> Vec<(Labels, u64)> {
+        self.by_channel(1)
+    }
+
+    pub(super) fn channel_requests(&self) -> Vec<(Labels, u64)> {
+        self.by_channel(2)
+    }
+
+    fn by_channel(&self, cell: usize) -> Vec<(Labels, u64)> {
+        let count = |(place, name)| {
+            let cell = ChannelPlace::at(place).first_cell() + cell;
+            (vec![(self.channels.label(), name)], self.cells.read(cell))
+        };
+        self.channels.all().into_iter().map(count).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_envelopes_share_no_cell_with_what_follows() {
+        assert_eq!(EnvelopeKind::COUNT, DELIVERIES);
+    }
+
+    #[test]
+    fn a_message_counts_in_all_and_for_its_channel() {
+        let names = Arc::new(Names::new("channel", 2));
+        let [phone, other] = ["Phone", "Unknown"].map(|name| {
+            names.add("Phone");
+            ChannelPlace::at(names.place(name))
+        });
+        let traffic = Traffic::new(&names);
+        traffic.event(phone, 3);
+        traffic.event(phone, 0);
+        traffic.event(other, 1);
+        traffic.request(EnvelopeKind::Gather, phone, 2);
+        traffic.reply(phone, 1);
+        traffic.undelivered(EnvelopeKind::Unreadable);
+        let envelopes: Vec<u64> = traffic.envelopes().map(|(_, count)| count).collect();
+        assert_eq!(envelopes, [3, 0, 1, 1, 0, 1]);
+        assert_eq!((traffic.deliveries(), traffic.unheard()), (7, 1));
+        let of = |counts: Vec<(Labels, u64)>| counts.into_iter().map(|(labels, n)| (labels[0].1.clone(), n)).collect();
+        let expected = |phone, other| vec![("Phone".to_owned(), phone), ("other".to_owned(), other)];
+        let counts: [Vec<_>; 3] =
+            [traffic.channel_events(), traffic.channel_deliveries(), traffic.channel_requests()].map(of);
+        assert_eq!(counts, [expected(2, 1), expected(6, 1), expected(1, 0)]);
+    }
+}

@@ -1,0 +1,223 @@
+//! [`Recorder`]: the flight recorder. It keeps what happened last in memory, so that an operator can find out why something
+//! did not arrive. Sessions are names to it.
+//!
+//! There are two rings: one for what is rare and important, one for events. Each is divided among the workers, so that they
+//! do not wait for each other: a worker whose part is being read writes to the next one. `segment` has entries with their
+//! names, `ring` is a queue of segments, `read` finds entries, `dump` writes all to a file.
+//!
+//! Nothing here ever gets a payload.
+
+mod dump;
+mod entry;
+mod panic;
+mod read;
+mod ring;
+mod segment;
+
+pub use dump::{DumpError, Dumps};
+pub use entry::{Name, Record, RequestOutcome, SubscriptionEnd, What, Who};
+pub use read::{Answer, Cursor, Filter, Reach, Row};
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Instant, SystemTime};
+
+use parking_lot::Mutex;
+
+use ring::{Ring, SEGMENTS_MIN};
+use segment::SEGMENT_BYTES;
+
+/// Entries that one session can cause in a second, in each ring.
+const PACE_MAX: u32 = 64;
+
+/// The workers that have a part of their own. Further ones share.
+const PARTS_MAX: usize = 32;
+
+/// The smallest size of both rings together that is not 0. A smaller one counts as this.
+pub const BYTES_MIN: usize = 2 * SEGMENTS_MIN * SEGMENT_BYTES;
+
+/// Clients without a session, of which something was left out.
+const STRANGERS: Who<'static> = Who { number: u64::MAX, session: [0; 16], source: "", user: None };
+
+/// What happened last.
+pub struct Recorder {
+    started: Instant,
+    /// What time it was on the calendar then.
+    calendar: SystemTime,
+    /// Their number is a power of two. Empty: it is turned off.
+    parts: Box<[Part]>,
+    /// Counts the entries about clients that have no session.
+    strangers: Pace,
+}
+
+/// One worker's part of both rings, on cache lines of its own.
+#[repr(align(128))]
+struct Part {
+    rare: Mutex<Ring>,
+    events: Mutex<Ring>,
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Which {
+    Rare,
+    Events,
+}
+
+impl Part {
+    fn ring(&self, which: Which) -> &Mutex<Ring> {
+        match which {
+            Which::Rare => &self.rare,
+            Which::Events => &self.events,
+        }
+    }
+}
+
+/// Counts the entries that one session causes in a second.
+#[derive(Default)]
+pub struct Pace {
+    events: Counted,
+    refusals: Counted,
+}
+
+/// A second in the high half, and in the low half a number.
+#[derive(Default)]
+struct Counted(AtomicU64);
+
+impl Counted {
+    /// Counts one; returns whether it is among the first of its second.
+    #[inline]
+    fn count(&self, second: u32) -> bool {
+        let seen = self.0.load(Ordering::Relaxed);
+        let first = u64::from(second) << 32 | 1;
+        if seen >> 32 < u64::from(second)
+            && self.0.compare_exchange(seen, first, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            return true;
+        }
+        // The second that began meanwhile, or one that has just passed, of which another worker does not know yet.
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        before & u64::from(u32::MAX) < u64::from(PACE_MAX)
+    }
+}
+
+thread_local! {
+    /// The number of this thread; 0: none yet.
+    static WORKER: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of threads that have recorded something.
+static WORKERS: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of this thread.
+#[inline]
+fn worker() -> usize {
+    match WORKER.get() {
+        0 => {
+            let number = WORKERS.fetch_add(1, Ordering::Relaxed) + 1;
+            WORKER.set(number);
+            number
+        }
+        number => number,
+    }
+}
+
+impl Recorder {
+    /// A recorder of at most this many bytes; 0 turns it off. `calendar`: what time it is `now`.
+    #[must_use]
+    pub fn new(now: Instant, calendar: SystemTime, bytes: usize) -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self::for_workers(now, calendar, bytes, workers)
+    }
+
+    /// The same for this number of workers.
+    #[must_use]
+    pub fn for_workers(now: Instant, calendar: SystemTime, bytes: usize, workers: usize) -> Self {
+        let bytes = if bytes == 0 { 0 } else { bytes.max(BYTES_MIN) };
+        let room = 1 << (bytes / BYTES_MIN).max(1).ilog2();
+        let parts = if bytes == 0 { 0 } else { workers.clamp(1, PARTS_MAX).next_power_of_two().min(room) };
+        let ring = || Mutex::new(Ring::new(now, bytes / 2 / parts.max(1)));
+        let part = |_| Part { rare: ring(), events: ring() };
+        Self { started: now, calendar, parts: (0..parts).map(part).collect(), strangers: Pace::default() }
+    }
+
+    /// A recorder that is turned off.
+    #[must_use]
+    pub fn off(now: Instant) -> Self {
+        Self::for_workers(now, SystemTime::UNIX_EPOCH, 0, 1)
+    }
+
+    /// Whether it keeps anything.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
+    /// Records something rare and important.
+    pub fn record(&self, now: Instant, record: &Record<'_>) {
+        self.with(Which::Rare, |ring| {
+            // What was left out in the last second comes first.
+            ring.second(now);
+            ring.push(now, record);
+        });
+    }
+
+    /// Records a refusal. `pace`: of its session, if it has one.
+    pub fn record_refusal(&self, now: Instant, pace: Option<&Pace>, record: &Record<'_>) {
+        let (pace, who) = pace.map_or((&self.strangers, &STRANGERS), |pace| (pace, &record.who));
+        self.with(Which::Rare, |ring| {
+            let second = ring.second(now);
+            match pace.refusals.count(second) {
+                true => ring.push(now, record),
+                false => ring.leave_out(now, second, who),
+            }
+        });
+    }
+
+    /// Records an event. `pace`: of its session.
+    #[inline]
+    pub fn record_event(&self, now: Instant, pace: &Pace, record: &Record<'_>) {
+        self.with(Which::Events, |ring| {
+            let second = ring.second(now);
+            match pace.events.count(second) {
+                true => ring.push(now, record),
+                false => ring.leave_out(now, second, &record.who),
+            }
+        });
+    }
+
+    /// Calls `write` with a ring that nobody else uses: this worker's, or if that is being read, the next one.
+    #[inline]
+    fn with(&self, which: Which, mut write: impl FnMut(&mut Ring)) {
+        let own = worker() & self.parts.len().wrapping_sub(1);
+        let Some(part) = self.parts.get(own) else { return };
+        match part.ring(which).try_lock() {
+            Some(mut ring) => write(&mut ring),
+            None => self.with_another(which, own, &mut write),
+        }
+    }
+
+    #[cold]
+    fn with_another(&self, which: Which, own: usize, write: &mut dyn FnMut(&mut Ring)) {
+        for step in 1..=self.parts.len() {
+            let at = (own + step) & (self.parts.len() - 1);
+            if let Some(mut ring) = self.parts.get(at).and_then(|part| part.ring(which).try_lock()) {
+                return write(&mut ring);
+            }
+        }
+        // All are in use. Each is held for some microseconds.
+        if let Some(part) = self.parts.get(own) {
+            write(&mut part.ring(which).lock());
+        }
+    }
+
+    /// The memory that its entries take, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.parts.iter().map(|part| part.rare.lock().bytes() + part.events.lock().bytes()).sum()
+    }
+
+    /// What the calendar said at a time.
+    fn date(&self, at: Instant) -> SystemTime {
+        self.calendar + at.saturating_duration_since(self.started)
+    }
+}

@@ -1,0 +1,54 @@
+//! [`Dumps::at_panics`]: a file for each panic, but not for many in a row.
+
+use std::panic;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::dump::Dumps;
+
+/// How long a panic that ends the process waits for its file.
+const LAST_FILE: Duration = Duration::from_secs(2);
+
+impl Dumps {
+    /// Writes a file whenever a thread of this process panics, at most once a minute. What was done at a panic before is
+    /// still done, first.
+    pub fn at_panics(self: &Arc<Self>) {
+        let (dumps, before) = (Arc::clone(self), panic::take_hook());
+        panic::set_hook(Box::new(move |panic| {
+            before(panic);
+            dumps.write_for_panic();
+        }));
+    }
+
+    /// Writes a file in a thread of its own: the one that panics may hold a lock for which others wait.
+    fn write_for_panic(self: &Arc<Self>) {
+        #[expect(clippy::disallowed_methods, reason = "a panic is given no time, and no rule depends on it")]
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        if !self.begin_for_panic(now) {
+            return;
+        }
+        let (dumps, (done, written)) = (Arc::clone(self), sync_channel(1));
+        let write = move || {
+            dumps.write_and_log(now, wall, "a panic");
+            done.send(()).ok();
+        };
+        let started = thread::Builder::new().name("panic-dump".to_owned()).spawn(write);
+        // Only this thread's panic ends the process.
+        if started.is_ok() && thread::current().name() == Some("main") {
+            written.recv_timeout(LAST_FILE).ok();
+        }
+    }
+
+    /// Writes a file, and logs its name or why there is none. Blocks on the disk.
+    pub fn write_and_log(&self, now: Instant, wall: SystemTime, cause: &'static str) {
+        match self.write(now, wall) {
+            Ok(path) => tracing::warn!(cause, file = %path.display(), "what happened last was written to a file"),
+            Err(error) => {
+                let error: &dyn std::error::Error = &error;
+                tracing::error!(cause, error, "what happened last was not written to a file");
+            }
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! Reads the rings: [`Filter`], [`Row`], [`Answer`], and [`Cursor`], from which a reader goes on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use serde::Serialize;
+use uuid::Uuid;
+use wire::ErrorCode;
+
+use super::entry::{Entry, What, Who};
+use super::segment::Segment;
+use super::{Recorder, Which};
+
+/// Which entries are wanted. An entry must match all that are given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// The source of the session, or of the handler of a request.
+    pub source: Option<String>,
+    /// Its user.
+    pub user: Option<String>,
+    /// Its id.
+    pub session: Option<String>,
+    /// The sender's id, or the broker's id of a request or a subscription.
+    pub id: Option<String>,
+    /// The channel.
+    pub channel: Option<String>,
+    /// The error code, or the status code of a Close frame.
+    pub code: Option<String>,
+}
+
+/// One entry, as it is answered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    /// When, as RFC 3339 says it.
+    pub at: String,
+    /// `registered`, `resumed`, `subscribed`, `unsubscribed`, `refused`, `request`, `state`, `closed`, `event`, or
+    /// `left_out`.
+    pub what: &'static str,
+    /// The source of the session; of a client without one, what it says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Its user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    /// The first part of the triple or of the pattern.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<String>,
+    /// The second one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topic: Option<String>,
+    /// The third one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subtopic: Option<String>,
+    /// The sender's id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The id was longer, and this is its beginning.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub id_cut: bool,
+    /// The broker's id of a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// The broker's id of a subscription.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subscription_id: Option<String>,
+    /// `subscriber` or `handler`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<&'static str>,
+    /// The source of the handler of a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
+    /// The user of the handler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler_user: Option<String>,
+    /// The session of the handler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler_session: Option<String>,
+    /// How a request ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<&'static str>,
+    /// How long it took, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_ms: Option<f64>,
+    /// An error code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<&'static str>,
+    /// The status code of a Close frame.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub close_code: Option<u16>,
+    /// Why a session or a subscription ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// What a session is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<&'static str>,
+    /// In how many outbound queues an event is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub receivers: Option<u32>,
+    /// The length of its text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u32>,
+    /// Its place in the log of its channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// It was sent before, so it was not delivered again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub duplicate: bool,
+    /// How many entries of this session were left out in this second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub count: Option<u64>,
+    /// The trace of a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+/// How far back each ring reaches: since then, it has everything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reach {
+    /// What is rare and important.
+    pub important: String,
+    /// Events.
+    pub events: String,
+}
+
+/// The entries that were wanted, oldest first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Answer {
+    /// The entries.
+    pub items: Vec<Row>,
+    /// How many older ones match too.
+    pub older: usize,
+    /// How far back the rings reach.
+    pub reach: Reach,
+}
+
+/// What was read last, of each ring.
+pub struct Cursor(Vec<u64>);
+
+/// Entries in the order of their times.
+#[derive(Default)]
+pub(super) struct Found {
+    segments: Vec<(Which, Arc<Segment>)>,
+    /// The time, the place of the segment, the place in it.
+    entries: Vec<(Instant, usize, usize)>,
+    /// How many entries a session caused in a second that were left out, all workers together.
+    left_out: HashMap<(Which, u64, u32), u64>,
+}
+
+impl Filter {
+    fn matches(&self, segment: &Segment, entry: &Entry) -> bool {
+        self.matches_names(segment, entry)
+            && self
+                .channel
+                .as_ref()
+                .is_none_or(|channel| segment.triple(entry.triple).is_some_and(|[own, ..]| own == channel))
+            && self.id.as_ref().is_none_or(|id| segment.is_id(entry, id) || is_name(&entry.what, id))
+            && self.code.as_ref().is_none_or(|code| is_code(&entry.what, code))
+    }
+
+    fn matches_names(&self, segment: &Segment, entry: &Entry) -> bool {
+        let Self { source, user, session, .. } = self;
+        if source.is_none() && user.is_none() && session.is_none() {
+            return true;
+        }
+        let is_it = |who: Who<'_>| {
+            source.as_deref().is_none_or(|source| source == who.source)
+                && user.as_deref().is_none_or(|user| who.user == Some(user))
+                && session.as_deref().is_none_or(|session| id_of(&who).is_some_and(|own| own == session))
+        };
+        [entry.who, entry.peer].into_iter().filter_map(|place| segment.session(place)).any(is_it)
+    }
+}
+
+fn is_name(what: &What, id: &str) -> bool {
+    match what {
+        What::Subscribed { name, .. } | What::Unsubscribed { name, .. } | What::Request { name, .. } => {
+            name == id.as_bytes()
+        }
+        What::Registered
+        | What::Resumed
+        | What::Refused(_)
+        | What::State(_)
+        | What::Closed { .. }
+        | What::Event { .. }
+        | What::LeftOut { .. } => false,
+    }
+}
+
+fn is_code(what: &What, code: &str) -> bool {
+    match what {
+        What::Refused(own) | What::Request { code: Some(own), .. } => own.as_str() == code,
+        What::Closed { code: Some(own), .. } => own.to_string() == code,
+        What::Request { code: None, .. }
+        | What::Closed { code: None, .. }
+        | What::Registered
+        | What::Resumed
+        | What::Subscribed { .. }
+        | What::Unsubscribed { .. }
+        | What::State(_)
+        | What::Event { .. }
+        | What::LeftOut { .. } => false,
+    }
+}
+
+fn id_of(who: &Who<'_>) -> Option<String> {
+    (who.session != [0; 16]).then(|| Uuid::from_bytes(who.session).to_string())
+}
+
+impl Recorder {
+    /// The last entries that a filter lets through, at most this many.
+    pub fn read(&self, now: Instant, filter: &Filter, most: usize) -> Answer {
+        let reach = self.reach();
+        let found = self.find(now, filter);
+        let older = found.entries.len().saturating_sub(most);
+        let items = found.rows(self).skip(older).collect();
+        Answer { items, older, reach }
+    }
+
+    /// How far back each ring reaches.
+    pub fn reach(&self) -> Reach {
+        let since = |which| {
+            // The part that lost its entries last decides.
+            let reaches = self.parts.iter().filter_map(|part| part.ring(which).lock().reaches_to());
+            shown(self.date(reaches.max().unwrap_or(self.started)))
+        };
+        Reach { important: since(Which::Rare), events: since(Which::Events) }
+    }
+
+    /// The place after the last entry.
+    pub fn end(&self) -> Cursor {
+        Cursor(self.rings().map(|(_, ring)| ring.lock().next_number()).collect())
+    }
+
+    /// The entries after a place that a filter lets through, and how many were overwritten before they were read. The
+    /// place is then after the last of them.
+    pub fn read_on(&self, now: Instant, filter: &Filter, cursor: &mut Cursor) -> (Vec<Row>, u64) {
+        let (mut found, mut lost) = (Found::default(), 0);
+        for ((which, ring), read) in self.rings().zip(&mut cursor.0) {
+            let content = {
+                let mut ring = ring.lock();
+                ring.settle(now);
+                if ring.next_number() == *read {
+                    continue;
+                }
+                ring.content(*read, false)
+            };
+            lost += content.first.saturating_sub(*read);
+            let mut number = content.first;
+            for segment in content.segments {
+                let skipped = usize::try_from(read.saturating_sub(number)).unwrap_or(usize::MAX);
+                number += segment.entries.len() as u64;
+                found.add(which, segment, skipped, filter);
+            }
+            *read = number;
+        }
+        found.sort();
+        (found.rows(self).collect(), lost)
+    }
+
+    /// All entries that a filter lets through.
+    pub(super) fn find(&self, now: Instant, filter: &Filter) -> Found {
+        let mut found = Found::default();
+        for (which, ring) in self.rings() {
+            let content = {
+                let mut ring = ring.lock();
+                ring.settle(now);
+                ring.content(0, true)
+            };
+            for segment in content.segments {
+                found.add(which, segment, 0, filter);
+            }
+        }
+        found.sort();
+        found
+    }
+
+    fn rings(&self) -> impl Iterator<Item = (Which, &parking_lot::Mutex<super::Ring>)> {
+        self.parts.iter().flat_map(|part| [(Which::Rare, &part.rare), (Which::Events, &part.events)])
+    }
+}
+
+impl Found {
+    /// Adds the entries of a segment that a filter lets through, without the first ones.
+    fn add(&mut self, which: Which, segment: Arc<Segment>, skipped: usize, filter: &Filter) {
+        let at = self.segments.len();
+        for (place, entry) in segment.entries.iter().enumerate().skip(skipped) {
+            if !filter.matches(&segment, entry) {
+                continue;
+            }
+            if let What::LeftOut { count, second } = entry.what {
+                let key = (which, segment.number(entry.who), second);
+                let sum = self.left_out.entry(key).or_default();
+                *sum += u64::from(count);
+                if *sum > u64::from(count) {
+                    // Another worker's part of the same second has an entry already.
+                    continue;
+                }
+            }
+            self.entries.push((entry.at, at, place));
+        }
+        self.segments.push((which, segment));
+    }
+
+    /// Puts them in the order of their times; those of one time stay in the order of their ring.
+    fn sort(&mut self) {
+        self.entries.sort_by_key(|(at, ..)| *at);
+    }
+
+    /// The rows, oldest first.
+    pub(super) fn rows<'a>(&'a self, recorder: &'a Recorder) -> impl Iterator<Item = Row> + 'a {
+        self.entries.iter().map(|entry| self.row(recorder, entry))
+    }
+
+    fn row(&self, recorder: &Recorder, (at, segment, place): &(Instant, usize, usize)) -> Row {
+        let at = shown(recorder.date(*at));
+        let Some((which, segment)) = self.segments.get(*segment) else { return Row::default() };
+        let Some(entry) = segment.entries.get(*place) else { return Row::default() };
+        let mut row = Row { at, what: entry.what.word(), ..Row::default() };
+        row.name(segment, entry);
+        row.say(&entry.what);
+        if let What::LeftOut { count, second } = entry.what {
+            let sum = self.left_out.get(&(*which, segment.number(entry.who), second));
+            row.count = Some(sum.copied().unwrap_or_else(|| u64::from(count)));
+        }
+        row
+    }
+}
+
+impl Row {
+    /// Fills in the names of an entry.
+    fn name(&mut self, segment: &Segment, entry: &Entry) {
+        if let Some(who) = segment.session(entry.who) {
+            self.source = Some(who.source.to_owned()).filter(|source| !source.is_empty());
+            self.user = who.user.map(str::to_owned);
+            self.session = id_of(&who);
+        }
+        if let Some(peer) = segment.session(entry.peer) {
+            self.handler = Some(peer.source.to_owned());
+            self.handler_user = peer.user.map(str::to_owned);
+            self.handler_session = id_of(&peer);
+        }
+        if let Some(triple) = segment.triple(entry.triple) {
+            let [channel, topic, subtopic] = triple.map(|part| Some(part.to_owned()));
+            (self.channel, self.topic, self.subtopic) = (channel, topic, subtopic);
+        }
+        if let Some((id, is_whole)) = segment.id(entry) {
+            (self.id, self.id_cut) = (Some(id.to_owned()), !is_whole);
+        }
+        self.traceparent = segment.trace(entry).map(|trace| trace.to_string());
+    }
+
+    /// Fills in what happened.
+    fn say(&mut self, what: &What) {
+        let name = |name: &[u8]| std::str::from_utf8(name).ok().filter(|it| !it.starts_with('\0')).map(str::to_owned);
+        match *what {
+            What::Subscribed { name: own, is_handler } => {
+                self.subscription_id = name(&own);
+                self.role = Some(if is_handler { "handler" } else { "subscriber" });
+            }
+            What::Unsubscribed { name: own, why } => {
+                (self.subscription_id, self.reason) = (name(&own), Some(why.as_str()));
+            }
+            What::Refused(code) => self.code = Some(code.as_str()),
+            What::Request { name: own, outcome, code, micros } => {
+                self.request_id = name(&own);
+                self.outcome = Some(outcome.as_str());
+                self.code = code.map(ErrorCode::as_str);
+                self.latency_ms = Some(millis(micros));
+            }
+            What::State(state) => self.state = Some(state),
+            What::Closed { code, why } => (self.close_code, self.reason) = (code, Some(why)),
+            What::Event { receivers, bytes, offset, is_duplicate } => {
+                self.receivers = Some(receivers);
+                self.bytes = (bytes != u32::MAX).then_some(bytes);
+                self.offset = (offset != 0).then_some(offset);
+                self.duplicate = is_duplicate;
+            }
+            // What is left out is a number of all workers.
+            What::Registered | What::Resumed | What::LeftOut { .. } => {}
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a latency is far below 2^52 microseconds")]
+fn millis(micros: u64) -> f64 {
+    micros as f64 / 1000.0
+}
+
+fn shown(at: SystemTime) -> String {
+    humantime::format_rfc3339_micros(at).to_string()
+}
