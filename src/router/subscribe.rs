@@ -99,8 +99,8 @@ impl Router {
             return self.subscribe_with(now, session, (wanted, observes), None, told).map(|()| None);
         };
         if wanted.recover.is_some() {
-            self.check_recover(session, (wanted, observes), true)?;
             self.check_interest(&interest(session, &session.permissions(), wanted, observes))?;
+            self.check_recover(session, (wanted, observes), true)?;
         }
         let mut told = Some(told);
         for _ in 0..LOOKS_MAX {
