@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::router::{DiskRead, ReadQueue, Router};
 use crate::store::history::{HistoryReader, Unread};
+use crate::telemetry::metrics::StoredFile;
 
 /// How often it is looked at what readers keep the file from using again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -44,11 +45,12 @@ pub(super) fn read_history(router: &Router, queue: &ReadQueue, file: &HistoryRea
             continue;
         }
         let outcome = file.read(now(), read.pin(), read.range());
-        if let Err(Unread::Fault(error)) = &outcome
-            && said.is_none_or(|at| now().saturating_duration_since(at) >= SAID_EVERY)
-        {
-            tracing::error!(%error, "the history cannot be read: subscriptions that need events from the disk are refused");
-            said = Some(now());
+        if let Err(Unread::Fault(error)) = &outcome {
+            router.metrics().storage_errors.count(StoredFile::History);
+            if said.is_none_or(|at| now().saturating_duration_since(at) >= SAID_EVERY) {
+                tracing::error!(%error, "the history cannot be read: subscriptions that need events from the disk are refused");
+                said = Some(now());
+            }
         }
         turns.extend(router.take_read(read, outcome));
     }
