@@ -1,8 +1,8 @@
 //! Damaged, empty and foreign files.
 
-use super::super::start::builder;
-use super::super::tables::{ENTRIES, LOGS};
 use super::*;
+use crate::store::history::start::builder;
+use crate::store::history::tables::{ENTRIES, LOGS};
 use crate::store::{Database, FolderLock};
 
 /// Opens a damaged file, which may give what it had or be refused.
