@@ -285,3 +285,23 @@ fn a_replay_from_the_disk_goes_on_after_a_resume() {
     taken.extend(stage.take_all(&mut client));
     assert_eq!(payloads(&taken[1..]), (1..=53).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_message_that_waits_for_the_disk_counts_once() {
+    let mut stage = Stage::new();
+    stage.publish(50);
+    let mut client = stage.desk.begin("crm");
+    let received = |stage: &Stage, client: &Client| {
+        let session = client.connection.session().unwrap();
+        stage.desk.core.router.session_row(stage.desk.now(), session).received
+    };
+    let before = received(&stage, &client);
+    client.say(&stage.desk, &event("Phone/Call/Ring", ""));
+    client.command(&stage.desk, "Connection", "Ping", &json!({}));
+    stage.commit();
+    assert!(client.poll_commits(&stage.desk));
+    assert_eq!(received(&stage, &client) - before, 2);
+    stage.begin(&mut client, "*", &after(&stage.epoch(), 10));
+    assert_eq!(stage.read(&mut client), 1);
+    assert_eq!(received(&stage, &client) - before, 3);
+}
