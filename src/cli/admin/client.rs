@@ -38,8 +38,12 @@ pub(crate) struct Arguments {
         help_heading = "Admin API"
     )]
     url: Option<String>,
-    /// A file with the admin token; default: SWITCHBOARD_ADMIN_TOKEN, otherwise admin.token in the data folder
-    #[arg(long, value_name = "FILE", help_heading = "Admin API")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "A file with the admin token; default: SWITCHBOARD_ADMIN_TOKEN, otherwise admin.token in the data folder",
+        help_heading = "Admin API"
+    )]
     admin_token_file: Option<PathBuf>,
     /// The configuration file of the broker, which says where the admin API and the data folder are
     #[arg(long, value_name = "FILE", help_heading = "Admin API")]
