@@ -136,7 +136,7 @@ async fn draw(client: &Client, arguments: &Top, output: &mut Output) -> anyhow::
         let (rows, columns) = size();
         let text = match picture(client, arguments.sort, rows.saturating_sub(9)).await {
             Ok(text) => text,
-            // The broker may come back.
+            // The broker may return.
             Err(error) if error.downcast_ref().is_some_and(CallError::is_passing) => format!("{error:#}\n"),
             Err(error) => return Err(error),
         };
