@@ -24,6 +24,8 @@ pub enum Event {
     Write,
     /// A session was not registered, or its proof was not renewed.
     RegistrationRefused,
+    /// A call of the admin API that changes something.
+    Admin,
     /// `switchboard credentials set`
     CredentialsSet,
     /// `switchboard credentials remove`
@@ -45,6 +47,8 @@ pub struct Entry<'a> {
     pub event: Event,
     /// Why it failed; `None` if it was done.
     pub outcome: Option<ErrorCode>,
+    /// The same, with a code that the wire does not have. It takes the place of `outcome`.
+    pub code: Option<&'static str>,
     /// The source; before registration the one that was claimed.
     pub source: Option<&'a str>,
     /// The user that it was done for.
@@ -53,7 +57,7 @@ pub struct Entry<'a> {
     pub session: Option<String>,
     /// The address of the peer.
     pub address: Option<IpAddr>,
-    /// The triple, or the object and record id.
+    /// The triple, the object and record id, or the call of the admin API.
     pub target: Option<Cow<'a, str>>,
     /// Names of fields.
     pub fields: Vec<Cow<'a, str>>,
@@ -61,6 +65,10 @@ pub struct Entry<'a> {
     pub count: Option<u64>,
     /// The operating-system user of a command.
     pub uid: Option<u32>,
+    /// The name of the token that proved an admin.
+    pub token: Option<&'a str>,
+    /// The arguments of a call of the admin API.
+    pub arguments: Option<&'a Value>,
 }
 
 impl Entry<'_> {
@@ -70,6 +78,7 @@ impl Entry<'_> {
         Self {
             event,
             outcome: None,
+            code: None,
             source: None,
             user: None,
             session: None,
@@ -78,6 +87,8 @@ impl Entry<'_> {
             fields: Vec::new(),
             count: None,
             uid: None,
+            token: None,
+            arguments: None,
         }
     }
 
@@ -104,6 +115,10 @@ struct Keys<'a> {
     count: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arguments: Option<&'a Value>,
     #[serde(skip_serializing_if = "is_zero")]
     unrecorded: u64,
 }
@@ -122,7 +137,7 @@ impl Record {
         let keys = Keys {
             time: humantime::format_rfc3339_millis(when).to_string(),
             event: entry.event,
-            outcome: entry.outcome.map_or("ok", ErrorCode::as_str),
+            outcome: entry.code.or_else(|| entry.outcome.map(ErrorCode::as_str)).unwrap_or("ok"),
             source: entry.source,
             user: entry.user,
             session: entry.session.as_deref(),
@@ -131,6 +146,8 @@ impl Record {
             fields: &entry.fields,
             count: entry.count,
             uid: entry.uid,
+            token: entry.token,
+            arguments: entry.arguments,
             unrecorded,
         };
         let mut text = serde_json::to_vec(&keys)?;

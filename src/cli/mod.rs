@@ -3,6 +3,7 @@
 //! Each command is one file with its arguments, their help, and a `run` that returns an [`Exit`] or an error.
 //! [`Exit::of`] turns every error into an exit code.
 
+mod admin;
 mod apps;
 mod audit;
 mod bench;
@@ -45,6 +46,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::config::Mistakes;
 use crate::server::BindError;
 use crate::telemetry::TelemetryError;
+use admin::CallError;
 use output::Output;
 use switchboard_client::Error;
 use wire::{ErrorCode, Reconnect};
@@ -94,6 +96,10 @@ enum Command {
     Handle(handle::Handle),
     /// List the connected applications
     Apps(apps::Apps),
+    /// Say whether a broker is ready
+    Health(admin::Health),
+    /// Drain a broker, and end its process
+    Drain(admin::Drain),
     /// Measure the speed of a broker
     Bench(bench::Bench),
     /// Manage the credentials that agents fetch
@@ -144,6 +150,9 @@ impl Exit {
                 Error::Refused(failure) if failure.code() == Some(ErrorCode::RequestTimeout) => Self::TimedOut,
                 Error::Refused(_) | Error::Closed { .. } | Error::Protocol(_) | _ => Self::Refused,
             };
+        }
+        if let Some(error) = error.downcast_ref::<CallError>() {
+            return error.exit();
         }
         match error.downcast_ref::<io::Error>() {
             // The reader of the output has stopped, as `head` does.
@@ -211,6 +220,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Returns a hint for an error.
 fn hint_for(error: &anyhow::Error) -> Option<&'static str> {
+    if let Some(error) = error.downcast_ref::<CallError>() {
+        return error.hint();
+    }
     match error.downcast_ref() {
         // Without a file at the path of a Unix socket, the kind is NotFound.
         Some(Error::Unreachable { kind: io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, .. }) => {
@@ -255,6 +267,8 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Request(arguments) => block_on(request::run(arguments, output)),
         Command::Handle(arguments) => block_on(handle::run(arguments, output)),
         Command::Apps(arguments) => block_on(apps::run(arguments, output)),
+        Command::Health(arguments) => block_on(admin::health(arguments, output)),
+        Command::Drain(arguments) => block_on(admin::drain(arguments)),
         Command::Bench(arguments) => block_on(bench::run(arguments, output)),
         #[cfg(feature = "simulator")]
         Command::Simulate(arguments) => block_on(simulate::run(arguments, output)),

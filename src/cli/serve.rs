@@ -178,6 +178,7 @@ async fn serve_until_signalled(
     let plain = server.urls().iter().find(|url| !url.starts_with("wss:"));
     introduce(&summary, &warnings, example.as_ref().zip(plain), format);
     announce(server.urls());
+    announce_admin(server.admin_urls(), format);
     let shutdown = CancellationToken::new();
     let signalled_twice = async {
         signals.ending().await;
@@ -206,6 +207,16 @@ fn announce(urls: &[String]) {
     let mut out = io::stdout().lock();
     // A closed standard output does not keep the broker from serving.
     out.write_all(lines.as_bytes()).and_then(|()| out.flush()).ok();
+}
+
+/// Prints where the admin API is.
+fn announce_admin(urls: &[String], format: Format) {
+    for url in urls {
+        match format {
+            Format::Json => tracing::info!(url, "admin"),
+            Format::Text => drop(writeln!(io::stderr(), "admin on {url}")),
+        }
+    }
 }
 
 /// Prints the version, the configuration with its warnings and, in open mode, what that means and how to try it.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::admin::TOKENS;
 use super::document::rows;
 use super::file::quoted;
 use super::reference::{CHANNEL_KEYS, Key, keys};
@@ -21,6 +22,7 @@ pub enum TakesEffect {
 
 /// Keys, and tables with all keys in them, whose changes take effect with a reload.
 const WITH_RELOAD: &[&str] = &[
+    "admin",
     "applications",
     "applications_dir",
     "auth.jwt",
@@ -45,6 +47,9 @@ const WITH_RELOAD: &[&str] = &[
 /// The same, with a restart. Of two entries that are about a key, the longer one counts.
 const WITH_RESTART: &[&str] = &[
     "listen",
+    "admin.listen",
+    // The certificate is opened with the listener.
+    "admin.tls",
     "data_dir",
     "auth.mode",
     // Subscriptions and retained values are kept by it.
@@ -151,6 +156,7 @@ fn other_tables(old: &Config, new: &Config) -> Vec<(&'static str, bool)> {
     let mut tables: Vec<_> =
         Proofs::TABLES.into_iter().map(|table| (table, has(&own, table) != has(&others, table))).collect();
     tables.push(("roles", old.roles != new.roles));
+    tables.push((TOKENS, old.admin.tokens != new.admin.tokens));
     tables.push(("salesforce.objects", old.salesforce.objects != new.salesforce.objects));
     tables.push(("salesforce.events.topics", old.salesforce.events.topics != new.salesforce.events.topics));
     let [old, new] = [old, new].map(|config| {
@@ -199,6 +205,8 @@ fn without_tables(config: &Config) -> Config {
     single.salesforce.events.topics.clear();
     single.warnings = Vec::new();
     single.listen_is_default = false;
+    single.admin.tokens.clear();
+    single.admin.listen_is_default = false;
     // A table that is on is compared apart, and its keys with those of a table with the defaults.
     for table in Proofs::TABLES {
         single.proofs.turn_on(table);

@@ -1,5 +1,6 @@
 //! docs/configuration.md: the guide with the table of keys printed into it.
 
+use super::admin::TOKEN_KEYS;
 use super::application::APPLICATION_KEYS;
 use super::changes::restart_keys;
 use super::jwt::ISSUER_KEYS;
@@ -41,12 +42,20 @@ pub fn rows() -> Vec<Row> {
         ..row("", key)
     });
     let applications = APPLICATION_KEYS.iter().map(|key| row("applications[].", key));
+    let tokens = TOKEN_KEYS.iter().map(|key| row("admin.tokens[].", key));
     let issuers = ISSUER_KEYS.iter().map(|key| row("auth.jwt.NAME.", key));
     let roles = ROLE_KEYS.iter().map(|key| row("roles.NAME.", key));
     let channels = CHANNEL_KEYS.iter().map(|key| row("channels.NAME.", key));
     let objects = OBJECT_KEYS.iter().map(|key| row("salesforce.objects.NAME.", key));
     let topics = TOPIC_KEYS.iter().map(|key| row("salesforce.events.topics.NAME.", key));
-    once.chain(applications).chain(issuers).chain(roles).chain(channels).chain(objects).chain(topics).collect()
+    once.chain(applications)
+        .chain(tokens)
+        .chain(issuers)
+        .chain(roles)
+        .chain(channels)
+        .chain(objects)
+        .chain(topics)
+        .collect()
 }
 
 fn row<T>(prefix: &str, key: &Key<T>) -> Row {
@@ -79,8 +88,9 @@ fn tables() -> String {
         restart_keys().join(", ")
     );
     format!(
-        "### Single keys\n\n{HEAD}{once}\n{}\n{}\n{}\n{}\n{}\n{}\n{restart}",
+        "### Single keys\n\n{HEAD}{once}\n{}\n{}\n{}\n{}\n{}\n{}\n{}\n{restart}",
         part("Keys of `[[applications]]`", "applications[]."),
+        part("Keys of `[[admin.tokens]]`", "admin.tokens[]."),
         part("Keys of `[auth.jwt.NAME]`", "auth.jwt.NAME."),
         part("Keys of `[roles.NAME]`", "roles.NAME."),
         part("Keys of `[channels.NAME]`", "channels.NAME."),

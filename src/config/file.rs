@@ -6,6 +6,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::admin::TOKENS;
 use super::jwt::{self, ISSUER_KEYS, ISSUERS};
 use super::lines::{Lines, Unreadable};
 use super::mistake::{Mistake, Place, Report, nearest_key, printable};
@@ -113,6 +114,7 @@ impl Reader<'_> {
                 key if key == OBJECTS => self.objects(name, value),
                 key if key == TOPICS => self.topics(name, value),
                 key if key == ISSUERS => self.issuers(name, value),
+                key if key == TOKENS => self.admin_tokens(value),
                 key if is_table(&key) => self.section(&key, value),
                 key => self.key(&key, name, value),
             }
@@ -296,7 +298,15 @@ fn tables() -> impl Iterator<Item = &'static str> {
 
 /// Every name that can stand on the left, for the nearest one.
 fn all_names() -> impl Iterator<Item = &'static str> {
-    keys().map(|key| key.name).chain(tables()).chain(["applications", "channels", "roles", OBJECTS, TOPICS, ISSUERS])
+    keys().map(|key| key.name).chain(tables()).chain([
+        "applications",
+        "channels",
+        "roles",
+        OBJECTS,
+        TOPICS,
+        ISSUERS,
+        TOKENS,
+    ])
 }
 
 /// A part of a key as TOML writes it: bare where it can be.

@@ -13,7 +13,7 @@ use super::mistake::{Mistake, Mistakes, Place, Report, nearest_key, printable};
 use super::reference::{FLAGS, VARIABLE_PREFIX, keys, variable};
 use super::rules::{self, Places};
 use super::value::{Item, Value};
-use super::{AuthMode, Config, folder};
+use super::{Admin, AuthMode, Config, folder};
 
 /// The largest file that is read: room for some hundred thousand applications, and an end for `/dev/zero`.
 pub(super) const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -66,6 +66,10 @@ impl Config {
             config.data_dir = platform_data_dir();
         }
         config.listen_is_default = places.written("listen").is_none();
+        if options.file.is_none() && places.written("admin.listen").is_none() {
+            config.admin.listen = vec![Admin::DEFAULT_LISTEN];
+            config.admin.listen_is_default = true;
+        }
         rules::check(&mut config, &places, &mut report);
         report.finish().map(|()| config)
     }
@@ -157,6 +161,7 @@ fn unknown_variable(place: Place, name: &str) -> Mistake {
         "ROLES" => "roles can be set in the file only",
         _ if rest.starts_with("SALESFORCE__OBJECTS") => "salesforce.objects can be set in the file only",
         _ if rest.starts_with("SALESFORCE__EVENTS__TOPICS") => "salesforce.events.topics can be set in the file only",
+        _ if rest.starts_with("ADMIN__TOKENS") => "admin.tokens can be set in the file only",
         _ if rest.starts_with("AUTH__JWT") => "auth.jwt can be set in the file only",
         _ => "unknown variable",
     };

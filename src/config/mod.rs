@@ -3,11 +3,12 @@
 //!
 //! [`Config::load`] (`layers`: file < environment < flags) reads by the one table of keys (`reference`), from which
 //! names, defaults and docs/configuration.md come (`document`). `file` walks TOML, `lines` knows
-//! places in it, `application` reads `[[applications]]`, `folder` the files of `applications_dir`, `syntax` explains what is
+//! places in it, `admin` reads `[admin]`, `application` `[[applications]]`, `folder` the files of `applications_dir`, `syntax` explains what is
 //! not TOML, `slot` puts values where they belong, `value` and `text` check them, `rules` compares keys with each other;
 //! everything wrong ends in [`Mistakes`], all together.
 
 mod address;
+mod admin;
 mod application;
 mod changes;
 mod layers;
@@ -36,6 +37,7 @@ mod tls;
 mod value;
 
 pub use address::ListenAddress;
+pub use admin::{Admin, AdminToken, May};
 pub use application::{Application, ProvedBy};
 pub use changes::{Changes, TakesEffect, takes_effect};
 pub use document::{Row, document, rows};
@@ -88,6 +90,8 @@ pub struct Config {
     pub http: Http,
     /// `[tls]`
     pub tls: Tls,
+    /// `[admin]`
+    pub admin: Admin,
     /// `[[applications]]` of the configuration file, then of the files of `applications_dir`.
     pub applications: Vec<Application>,
     /// `[roles.NAME]`
@@ -428,6 +432,7 @@ impl Default for Config {
             issuers: Vec::new(),
             http: Http::default(),
             tls: Tls::default(),
+            admin: Admin::default(),
             applications: Vec::new(),
             roles: Roles::default(),
             channels: HashMap::new(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::slot::{Slot, Word};
 use super::text;
 use super::{
-    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, history, recorder, resume, salesforce,
-    same_user, tls,
+    AuthMode, Channel, Config, ForwardedHeader, Overflow, Publish, Scope, Store, admin, history, recorder, resume,
+    salesforce, same_user, tls,
 };
 
 /// The shortest duration that a timer keeps.
@@ -43,6 +43,7 @@ pub(crate) fn keys() -> impl Iterator<Item = &'static Key<Config>> {
     KEYS.iter()
         .chain(history::HISTORY_KEYS)
         .chain(tls::TLS_KEYS)
+        .chain(admin::ADMIN_KEYS)
         .chain(same_user::SAME_USER_KEYS)
         .chain(recorder::RECORDER_KEYS)
         .chain(resume::RESUME_KEYS)

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
 use super::{
-    Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, Scope, resume, roles,
+    Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, Scope, admin, resume, roles,
     salesforce, same_user, tls,
 };
 use wire::Pattern;
@@ -77,6 +77,7 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
         None => config.limits.registration_bytes = config.limits.registration_bytes.min(config.limits.message_bytes),
     }
     tls::check(config, places, report);
+    admin::check(config, places, report);
     if places.written("limits.sessions_per_user").is_none() {
         config.limits.sessions_per_user = Limits::sessions_per_user_by(config.auth);
     }
@@ -167,6 +168,7 @@ fn warnings(config: &Config, places: &Places) -> Vec<String> {
     warnings.extend(applications.flat_map(|(at, it)| without_effect(config, &|| places.application(at), it)));
     warnings.extend(roles::warnings(config, |at| places.application(at)));
     warnings.extend(tls::warnings(config));
+    warnings.extend(admin::warnings(config));
     warnings.extend(jwt::warnings(&config.issuers));
     warnings.extend(same_user::warnings(config));
     warnings.extend(resume::warnings(config));

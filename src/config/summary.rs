@@ -24,6 +24,14 @@ impl Config {
                 .filter(|(_, addresses)| !addresses.is_empty())
                 .map(|(what, addresses)| format!("{what}: {}", joined(addresses))),
         );
+        if !self.admin.listen.is_empty() && !self.admin.listen_is_default {
+            let how = match (self.admin.tls, self.admin.insecure) {
+                (true, _) => " (TLS)",
+                (false, true) => " (admin.insecure)",
+                (false, false) => "",
+            };
+            lines.push(format!("admin: {}{how}", joined(&self.admin.listen)));
+        }
         lines.push(format!("data: {}", self.data_dir.display()));
         if self.credentials.store == Store::Salesforce {
             lines.push(self.salesforce.summary());

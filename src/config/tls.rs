@@ -42,6 +42,14 @@ impl Tls {
     }
 }
 
+impl Config {
+    /// Whether some listener encrypts, the admin listener included.
+    #[must_use]
+    pub fn uses_tls(&self) -> bool {
+        self.tls.listens() || self.admin.encrypts()
+    }
+}
+
 /// `tls.minimum`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TlsVersion {
@@ -149,7 +157,7 @@ pub(crate) fn check(config: &Config, places: &Places, report: &mut Report) {
     for (written, other, missing) in
         [(CERTIFICATE_FILE, KEY_FILE, &tls.key_file), (KEY_FILE, CERTIFICATE_FILE, &tls.certificate_file)]
     {
-        if let (Some(place), None, false) = (places.written(written), missing, tls.listens()) {
+        if let (Some(place), None, false) = (places.written(written), missing, config.uses_tls()) {
             report.add(place, written, format!("needs {other} beside it"));
         }
     }
@@ -159,7 +167,7 @@ pub(crate) fn check(config: &Config, places: &Places, report: &mut Report) {
 pub(crate) fn warnings(config: &Config) -> impl Iterator<Item = String> {
     let tls = &config.tls;
     let unused = [
-        (tls.certificate_file.is_some() && !tls.listens(), CERTIFICATE_FILE, LISTEN),
+        (tls.certificate_file.is_some() && !config.uses_tls(), CERTIFICATE_FILE, LISTEN),
         (tls.client_ca_file.is_some() && tls.client_listen.is_empty(), CLIENT_CA_FILE, CLIENT_LISTEN),
         (tls.client_required && tls.client_listen.is_empty(), "tls.client_required", CLIENT_LISTEN),
     ];

@@ -39,12 +39,13 @@ impl FailedLogins {
         }
     }
 
-    pub(super) fn set_failures_max(&self, failures_max: u32) {
+    /// Puts another limit in force.
+    pub fn set_failures_max(&self, failures_max: u32) {
         self.failures_max.store(failures_max as usize, Ordering::Relaxed);
     }
 
     /// Counts a failure. Returns whether the address has reached its limit for the last minute already.
-    pub(super) fn fail(&self, now: Instant, address: IpAddr) -> bool {
+    pub fn fail(&self, now: Instant, address: IpAddr) -> bool {
         let recent = |at: &Instant| now.saturating_duration_since(*at) < WINDOW;
         let mut address = network_of(address);
         if self.by_address.len() >= ADDRESSES_MAX && !self.by_address.contains_key(&address) {

@@ -38,7 +38,7 @@ impl KeyFiles {
 fn named(config: &Config) -> Vec<(String, &Path)> {
     let Proofs { jwt, introspection, userinfo, .. } = &config.proofs;
     let mut files = Vec::new();
-    if config.tls.listens() {
+    if config.uses_tls() {
         files.push(("tls.certificate_file".to_owned(), &config.tls.certificate_file));
         files.push(("tls.key_file".to_owned(), &config.tls.key_file));
         files.push(("tls.client_ca_file".to_owned(), &config.tls.client_ca_file));

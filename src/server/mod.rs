@@ -1,12 +1,13 @@
 //! [`Server`]: listeners, the WebSocket handshake, the drain. The room that wires everything below together.
 //!
-//! `committer` writes the events of durable channels. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
+//! `committer` writes the events of durable channels. `admin` is the admin API. `listener` accepts and serves connections, `admission` counts them, `handshake` decides who may connect (`names` knows
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
 //! the header of a proxy, `refusal` is what it answers then, `drain` ends the broker, `wiring` has the handlers in this process,
 //! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
 //! (`key_files` knows which files have another content), `trial` opens everything that the broker needs and changes nothing.
 //! Nothing here knows an envelope.
 
+mod admin;
 mod admission;
 mod committer;
 mod drain;
@@ -36,6 +37,8 @@ use std::time::{Duration, SystemTime};
 use hyper::StatusCode;
 use parking_lot::Mutex;
 use secrecy::SecretString;
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -45,6 +48,7 @@ pub use self::reload::{ReloadError, Reloaded, Reloader};
 pub use self::trial::{Unusable, UnusableList, try_config};
 pub use self::wiring::AdapterError;
 
+use self::admin::{NotOpened, OwnToken};
 use self::admission::ConnectionLimit;
 use self::committer::Committer;
 use self::listener::Descriptors;
@@ -65,6 +69,7 @@ const RELEASE_TIME: Duration = Duration::from_millis(20);
 /// A broker with its listeners open.
 pub struct Server {
     listeners: Listeners,
+    admin: admin::Listeners,
     warnings: Vec<String>,
     broker: Arc<Broker>,
 }
@@ -83,7 +88,7 @@ pub enum BindError {
     Unusable(#[from] UnusableList),
     /// Another process listens there.
     #[error(
-        "{0} is in use: is another broker running? Stop it, or listen elsewhere (--listen, or the keys 'listen' and 'tls.listen')"
+        "{0} is in use: is another broker running? Stop it, or listen elsewhere (--listen, or the keys 'listen', 'tls.listen' and 'admin.listen')"
     )]
     InUse(ListenAddress),
     /// The system refused.
@@ -100,6 +105,15 @@ pub enum BindError {
     /// There is nothing to listen on.
     #[error("there is no address to listen on: name one in the key 'listen'")]
     Nowhere,
+}
+
+impl From<NotOpened> for BindError {
+    fn from(NotOpened { address, error }: NotOpened) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse(address.into()),
+            _ => Self::Failed { address: address.into(), source: error },
+        }
+    }
 }
 
 /// What all connections share.
@@ -128,6 +142,14 @@ struct Broker {
     adapters: Adapters,
     /// The handlers in this process, which end after the sessions whose requests they answer.
     handlers: TaskTracker,
+    /// The runtime that serves the applications.
+    runtime: Handle,
+    /// The token of the admin API, if the configuration has none.
+    own_token: OwnToken,
+    /// The listeners accept connections.
+    started: CancellationToken,
+    /// A call of the admin API has asked for a drain.
+    drain_asked: CancellationToken,
     /// Tells every connection how far the drain is.
     shutdown: Shutdown,
     /// The drain has begun.
@@ -146,9 +168,12 @@ impl Server {
     pub fn bind(config: Config, credentials_key: Option<SecretString>) -> Result<Self, BindError> {
         let tls = trial::open_tls(&config, credentials_key.clone())?.map(Arc::new);
         let listeners = Listeners::open(&config, tls.as_deref())?;
+        let (admin, no_admin) = admin::Listeners::open(&config.admin, tls.as_ref())?;
         let (in_force, fetches) = InForce::open(&config, tls.clone(), None)?;
         let mut adapters = Adapters::open(&config, credentials_key)?;
-        let warnings = in_force.warnings().to_vec();
+        let own_token = OwnToken::new(&config.data_dir);
+        let no_token = if admin.urls.is_empty() { None } else { own_token.settle(&config.admin) };
+        let warnings = in_force.warnings().iter().cloned().chain(no_admin).chain(no_token).collect();
         let (now, policy) = (Instant::now().into_std(), Policy::new(&config));
         let recorder = Arc::new(Recorder::new(now, calendar(), config.recorder.bytes));
         let router = Router::new(now, calendar(), policy, Ids::random(), adapters.declarations());
@@ -173,6 +198,10 @@ impl Server {
             tls,
             adapters,
             handlers: TaskTracker::new(),
+            runtime: Handle::current(),
+            own_token,
+            started: CancellationToken::new(),
+            drain_asked: CancellationToken::new(),
             shutdown: Shutdown::default(),
             draining: CancellationToken::new(),
             closing: CancellationToken::new(),
@@ -183,7 +212,7 @@ impl Server {
         broker.adapters.start(&broker.router, &broker.handlers, &broker.handlers_stop)?;
         // Until the drain begins: the next broker gets what an org publishes from then on.
         broker.adapters.publish_events(&broker.router, &broker.handlers, &broker.draining);
-        Ok(Self { listeners, warnings, broker: Arc::new(broker) })
+        Ok(Self { listeners, admin, warnings, broker: Arc::new(broker) })
     }
 
     /// The addresses of its plain TCP listeners, with the port that the system chose for port 0.
@@ -194,6 +223,11 @@ impl Server {
     /// The URLs of all its listeners: first those of `listen`, then those of `tls.listen` and of `tls.client_listen`.
     pub fn urls(&self) -> &[String] {
         &self.listeners.urls
+    }
+
+    /// The URLs of the admin listeners.
+    pub fn admin_urls(&self) -> &[String] {
+        &self.admin.urls
     }
 
     /// What this system keeps the broker from doing, in words for the operator.
@@ -214,14 +248,25 @@ impl Server {
 
     /// Serves until `shutdown` is ready, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { listeners, broker, .. } = self;
+        let Self { listeners, admin, broker, .. } = self;
+        let admin = admin.serve(&broker, listeners.urls.clone()).unwrap_or_else(|error| {
+            tracing::error!(%error, "there is no admin listener");
+            None
+        });
         listeners.serve(&broker);
+        broker.started.cancel();
         if let Some(tls) = &broker.tls {
             broker.tasks.spawn(Arc::clone(tls).watch(broker.draining.clone()));
         }
         let served_and_drained = async {
-            shutdown.await;
+            tokio::select! {
+                () = shutdown => {}
+                () = broker.drain_asked.cancelled() => {}
+            }
             broker.drain().await;
+            if let Some(admin) = admin {
+                spawn_blocking(|| admin.end()).await.ok();
+            }
         };
         tokio::select! {
             () = served_and_drained => {}
@@ -234,7 +279,7 @@ impl Server {
 /// What an operator should know of the certificate of `[tls]`: that it expires soon, for example. Blocks on the disk.
 #[must_use]
 pub fn certificate_warnings(now: SystemTime, config: &Config) -> Vec<String> {
-    tls::warnings(now, &config.tls)
+    if config.uses_tls() { tls::warnings(now, &config.tls) } else { Vec::new() }
 }
 
 /// The time of day.

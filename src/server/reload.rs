@@ -16,12 +16,12 @@ use super::issuers::{self, Known};
 use super::key_fetch::KeyFetch;
 use super::key_files::KeyFiles;
 use super::same_user::SameUser;
-use super::tls::{self, Tls};
+use super::tls::Tls;
 use super::trial::UnusableList;
 use super::wiring::Proving;
-use super::{Broker, calendar, wiring};
+use super::{Broker, admin, calendar, certificate_warnings, wiring};
 use crate::auth::{AuthError, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier};
-use crate::config::{Changes, Config, Http, Mistakes};
+use crate::config::{AuthMode, Changes, Config, Http, Mistakes};
 use crate::router::Reviewed;
 
 /// Lines about mistakes that the log gets of one reload.
@@ -86,6 +86,9 @@ impl Reloader {
 /// What connections share and a reload replaces.
 pub(super) struct InForce {
     verifier: Box<dyn Verifier>,
+    pub(super) auth: AuthMode,
+    /// The tokens of the admin API.
+    pub(super) admin: admin::Tokens,
     pub(super) http: Http,
     pub(super) same_user: SameUser,
     /// The issuers of JWTs. Keys are fetched by tasks that end with `fetching`.
@@ -114,8 +117,12 @@ impl InForce {
         match (same_user, proving) {
             (Ok((same_user, warnings)), Ok(Proving { verifier, issuers, fetches })) => {
                 let (http, fetching) = (config.http.clone(), CancellationToken::new());
-                let key_files = KeyFiles::read(config);
-                Ok((Self { verifier, http, same_user, issuers, fetching, key_files, tls, warnings }, fetches))
+                let (key_files, admin) = (KeyFiles::read(config), admin::Tokens::new(&config.admin));
+                let auth = config.auth;
+                Ok((
+                    Self { verifier, auth, admin, http, same_user, issuers, fetching, key_files, tls, warnings },
+                    fetches,
+                ))
             }
             (same_user, proving) => {
                 let proving = proving.err().unwrap_or_default();
@@ -230,7 +237,7 @@ impl Broker {
             replacement.apply();
         }
         let mut warnings = new.warnings.clone();
-        warnings.extend(tls::warnings(calendar(), &new.tls));
+        warnings.extend(certificate_warnings(calendar(), &new));
         warnings.extend_from_slice(in_force.warnings());
         let changed_issuers = issuers::changed(&before.issuers, &in_force.issuers);
         let changed_files = in_force.key_files.changed_since(&before.key_files);
@@ -242,6 +249,7 @@ impl Broker {
         if config.http.os_users.is_empty() != new.http.os_users.is_empty() {
             warnings.extend(self.socket_files.set_mode(!new.http.os_users.is_empty()));
         }
+        warnings.extend(self.own_token.settle(&new.admin));
         let now = Instant::now().into_std();
         self.router.replace_policy(now, &new);
         self.adapters.replace_bounds(&new);

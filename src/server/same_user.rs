@@ -60,6 +60,11 @@ impl SameUser {
         Ok((Self { users, owners }, warnings))
     }
 
+    /// Returns whether connections over TCP are looked up.
+    pub(super) fn is_on(&self) -> bool {
+        self.owners.is_some()
+    }
+
     /// Returns whether this connection may be served. Asks the kernel, once for each connection over TCP.
     pub(super) async fn accepts(&self, from: Remote) -> bool {
         let (peer, local) = match from {

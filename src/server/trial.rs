@@ -115,7 +115,7 @@ pub(super) fn open_tls(config: &Config, credentials_key: Option<SecretString>) -
         // Its files would only repeat it.
         Err(error) => found.push(Unusable::new("data_dir", error)),
     }
-    let (tls, unusable) = match Tls::open(&config.tls) {
+    let (tls, unusable) = match config.uses_tls().then(|| Tls::open(&config.tls)).transpose() {
         Ok(tls) => (tls, None),
         Err(unusable) => (None, Some(unusable)),
     };
@@ -141,7 +141,10 @@ fn files(config: &Config) -> Vec<Unusable> {
 /// Addresses that this machine does not have, or whose port this user may not have, and paths where no socket can be.
 fn addresses(config: &Config) -> Vec<Unusable> {
     let plain = config.listen.iter().map(|address| ("listen", address.clone()));
-    let all = plain.chain(config.tls.addresses().map(|(key, address)| (key, address.into())));
+    let encrypted = config.tls.addresses().map(|(key, address)| (key, address.into()));
+    // The default one only warns at start.
+    let admin = config.admin.listen.iter().filter(|_| !config.admin.listen_is_default);
+    let all = plain.chain(encrypted).chain(admin.map(|address| ("admin.listen", (*address).into())));
     let refused = all.filter_map(|(key, address)| Some((key, address_fault(config, &address)?, address)));
     refused.map(|(key, fault, address)| Unusable::new(key, format!("could not listen on {address}: {fault}"))).collect()
 }

@@ -3,9 +3,11 @@
 //! Lines go to standard error; standard output belongs to the commands. Lines of the `log` crate are not taken up,
 //! whatever the filter says: tungstenite writes whole messages there, passwords included.
 
+mod filter;
 mod limit;
 pub mod recorder;
 
+pub use filter::set_filter;
 pub use limit::LogLimit;
 
 use std::io::{self, IsTerminal, Write as _};
@@ -14,7 +16,6 @@ use std::time::SystemTime;
 use serde_json::json;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::SetGlobalDefaultError;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
 /// The format of log lines.
@@ -59,6 +60,9 @@ pub enum TelemetryError {
         /// The part.
         word: String,
     },
+    /// Logging has not started.
+    #[error("this program does not log")]
+    NotStarted,
     /// Logging has already started.
     #[error(transparent)]
     Again(#[from] SetGlobalDefaultError),
@@ -66,16 +70,23 @@ pub enum TelemetryError {
 
 /// Logs the lines that the filter lets through, until the process ends.
 pub fn start(filter: &str, format: Format) -> Result<(), TelemetryError> {
-    check_filter(filter)?;
-    let filter =
-        EnvFilter::try_new(filter).map_err(|source| TelemetryError::Filter { filter: filter.to_owned(), source })?;
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(io::stderr().is_terminal()).with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter::parse(filter)?)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr);
     // Not `init`, which takes up the lines of the `log` crate.
     match format {
-        Format::Text => tracing::subscriber::set_global_default(lines.finish())?,
+        Format::Text => {
+            let lines = lines.with_filter_reloading();
+            let handle = lines.reload_handle();
+            tracing::subscriber::set_global_default(lines.finish())?;
+            filter::started(filter, handle);
+        }
         Format::Json => {
-            tracing::subscriber::set_global_default(lines.json().finish())?;
+            let lines = lines.json().with_filter_reloading();
+            let handle = lines.reload_handle();
+            tracing::subscriber::set_global_default(lines.finish())?;
+            filter::started(filter, handle);
             std::panic::set_hook(Box::new(|panic| print_error(&panic.to_string())));
         }
     }

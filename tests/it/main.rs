@@ -17,6 +17,7 @@ mod routing;
 mod session;
 mod wire;
 
+mod admin;
 mod auth;
 mod browser;
 mod certificates;

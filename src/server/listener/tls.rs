@@ -192,7 +192,7 @@ mod tests {
             listen: vec![listen],
             ..config::Tls::default()
         };
-        let tls = Tls::open(&tls).unwrap().unwrap();
+        let tls = Tls::open(&tls).unwrap();
         let config = Config { listen: vec![listen.into()], data_dir: folder.path().to_owned(), ..Config::default() };
         (Server::bind(config, None).unwrap(), tls, folder)
     }

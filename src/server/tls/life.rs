@@ -11,7 +11,7 @@ use super::pair::{CERTIFICATE_FILE, read_pem};
 /// What an operator should know of the certificate. Nothing if it cannot be read, which is a mistake and not a warning.
 /// Blocks on the disk.
 pub(in crate::server) fn warnings(now: SystemTime, tls: &config::Tls) -> Vec<String> {
-    let path = tls.certificate_file.as_deref().filter(|_| tls.listens());
+    let path = tls.certificate_file.as_deref();
     let pem = path.and_then(|path| read_pem(CERTIFICATE_FILE, path).ok());
     let leaf = pem.and_then(|pem| Leaf::read_pem(without_mark(&pem)).ok());
     leaf.and_then(|leaf| warning(now, &leaf)).into_iter().collect()

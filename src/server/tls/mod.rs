@@ -67,18 +67,15 @@ impl Acceptor {
 }
 
 impl Tls {
-    /// Reads what `[tls]` names. `None` if there is no TLS listener. Blocks on the disk.
-    pub(super) fn open(settings: &config::Tls) -> Result<Option<Self>, Unusable> {
-        if !settings.listens() {
-            return Ok(None);
-        }
+    /// Reads what `[tls]` names. Blocks on the disk.
+    pub(super) fn open(settings: &config::Tls) -> Result<Self, Unusable> {
         let Material { listen, client_listen, digest, clients } = Material::read(settings)?;
-        Ok(Some(Self {
+        Ok(Self {
             listen: Acceptor::new(listen),
             client_listen: client_listen.map(Acceptor::new),
             turn: Mutex::default(),
             state: Mutex::new(State { settings: settings.clone(), digest, clients, kept_out: None }),
-        }))
+        })
     }
 
     /// Reads other settings' files, for use by [`Replacement::apply`]. Blocks on the disk.
@@ -263,7 +260,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings_in(folder.path());
         write(&settings);
-        let tls = Tls::open(&settings).unwrap().unwrap();
+        let tls = Tls::open(&settings).unwrap();
         let first = in_use(&tls);
         assert_eq!(tls.look(), Look::Same);
         assert_eq!(in_use(&tls), first);
@@ -297,7 +294,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = settings_in(folder.path());
         write(&settings);
-        let tls = Tls::open(&settings).unwrap().unwrap();
+        let tls = Tls::open(&settings).unwrap();
         for round in 0..100 {
             write(&settings);
             settings.minimum = if round % 2 == 0 { TlsVersion::Tls13 } else { TlsVersion::Tls12 };
@@ -321,7 +318,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings_in(folder.path());
         write(&settings);
-        let tls = Arc::new(Tls::open(&settings).unwrap().unwrap());
+        let tls = Arc::new(Tls::open(&settings).unwrap());
         let first = in_use(&tls);
         let stop = tokio_util::sync::CancellationToken::new();
         let watching = Arc::clone(&tls).watch(stop.clone());

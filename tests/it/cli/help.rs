@@ -57,6 +57,8 @@ async fn of_the_program() {
       request      Send a request to a handler, and print the answer
       handle       Answer requests, with fixed JSON or a command
       apps         List the connected applications
+      health       Say whether a broker is ready
+      drain        Drain a broker, and end its process
       bench        Measure the speed of a broker
       credentials  Manage the credentials that agents fetch
       audit        Check the audit log

@@ -52,6 +52,8 @@ impl Outcome {
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(arguments).kill_on_drop(true);
+    // Brokers of other tests would have its default port.
+    command.env("SWITCHBOARD__ADMIN__LISTEN", "[]");
     for variable in ["TOKEN", "URL", "SOURCE", "USER"] {
         command.env_remove(format!("SWITCHBOARD_{variable}"));
     }

@@ -52,6 +52,8 @@ async fn prose_in_help_is_wrapped_once() {
         "request",
         "handle",
         "apps",
+        "health",
+        "drain",
         "bench",
         "credentials",
         "credentials set",

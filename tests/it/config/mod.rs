@@ -1,5 +1,6 @@
 //! Configuration: the layers, and which one counts. The rest, a topic a file, uses the same `check`.
 
+mod admin;
 mod changes;
 mod commands;
 mod folder;

@@ -92,6 +92,9 @@ impl Broker {
         let file = folder.path().join(CONFIG);
         if file.exists() {
             command.arg("--config").arg(file);
+        } else {
+            // Brokers of other tests would have its default port.
+            command.env("SWITCHBOARD__ADMIN__LISTEN", "[]");
         }
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
@@ -116,6 +119,16 @@ impl Broker {
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address of its admin listener.
+    pub(crate) async fn admin(&self) -> SocketAddr {
+        let find = |log: &str| {
+            let line = log.lines().find(|line| line.starts_with("admin on http"))?;
+            line.split("://").nth(1)?.strip_suffix('/')?.parse().ok()
+        };
+        self.log_until("the line of the admin listener", |log| find(log).is_some()).await;
+        find(&self.log()).unwrap()
     }
 
     /// The URL of its next listener, after the one that tests connect to by default.

@@ -1,0 +1,274 @@
+//! [`Client`]: calls the admin API. Finds its address and a token, and turns problem documents into errors.
+
+use std::env;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use reqwest::Method;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::cli::{Exit, Usage};
+use crate::config::{Admin, Config, LoadOptions};
+use crate::http::{self, BaseUrl, Failure, Options};
+use crate::short_text;
+use crate::store::read_secret_or_pipe;
+
+/// Holds the token if there is no `--admin-token-file`.
+const TOKEN_VARIABLE: &str = "SWITCHBOARD_ADMIN_TOKEN";
+
+/// How long a call may take. The broker ends one after 30 s.
+const CALL_TIME: Duration = Duration::from_secs(35);
+
+/// The largest answer that is read.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// The arguments of every command that calls the admin API.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    // Not doc comments, which would be links.
+    #[arg(
+        long = "admin",
+        value_name = "URL",
+        help = "The address of the admin API; default: [admin] of --config, otherwise http://127.0.0.1:7421",
+        help_heading = "Admin API"
+    )]
+    url: Option<String>,
+    /// A file with the admin token; default: SWITCHBOARD_ADMIN_TOKEN, otherwise admin.token in the data folder
+    #[arg(long, value_name = "FILE", help_heading = "Admin API")]
+    admin_token_file: Option<PathBuf>,
+    /// The configuration file of the broker, which says where the admin API and the data folder are
+    #[arg(long, value_name = "FILE", help_heading = "Admin API")]
+    config: Option<PathBuf>,
+    /// The data folder of the broker
+    #[arg(long, value_name = "DIR", help_heading = "Admin API")]
+    data_dir: Option<PathBuf>,
+    /// A PEM file with further certificate authorities to trust for https://
+    #[arg(long, value_name = "FILE", help_heading = "Admin API")]
+    ca_file: Option<PathBuf>,
+}
+
+/// Why a call has no answer, or which error it has.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// There is no admin API at the address.
+    #[error("could not reach the admin API at {url}: {reason}")]
+    Unreachable {
+        /// The address.
+        url: String,
+        /// The system's error.
+        reason: String,
+    },
+    /// No answer in time.
+    #[error("the admin API at {0} did not answer in time")]
+    TimedOut(String),
+    /// What answers is not an admin API.
+    #[error("what answers at {0} is not an admin API: {1}")]
+    Foreign(String, String),
+    /// The broker refused the call.
+    #[error("{code}: {detail}")]
+    Refused {
+        /// The code of the problem.
+        code: String,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl CallError {
+    /// Returns how the program ends.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Unreachable { .. } | Self::Foreign(..) => Exit::Unreachable,
+            Self::TimedOut(_) => Exit::TimedOut,
+            Self::Refused { code, .. } => match code.as_str() {
+                "INVALID_REQUEST" | "INVALID_JSON" | "INVALID_CONFIG" => Exit::Usage,
+                "REQUEST_TIMEOUT" => Exit::TimedOut,
+                _ => Exit::Refused,
+            },
+        }
+    }
+
+    /// Returns what to do about it.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unreachable { .. } => Some(
+                "the broker prints 'admin on URL' when it starts; --admin gives another address, and the key admin.listen \
+                 turns the admin API on",
+            ),
+            Self::Refused { code, .. } if code == "UNAUTHENTICATED" => Some(
+                "the token comes from --admin-token-file, from SWITCHBOARD_ADMIN_TOKEN, or from admin.token in the data folder \
+                 (--data-dir, or --config)",
+            ),
+            Self::TimedOut(_) | Self::Foreign(..) | Self::Refused { .. } => None,
+        }
+    }
+}
+
+/// Calls the admin API of one broker.
+pub(crate) struct Client {
+    http: http::Client,
+    base: BaseUrl,
+    token: Option<SecretString>,
+}
+
+/// An answer.
+pub(crate) struct Answer {
+    /// Its status code.
+    pub(crate) status: u16,
+    /// Its body; `null` if there is none.
+    pub(crate) body: Value,
+}
+
+/// A problem document.
+#[derive(Deserialize)]
+struct Problem {
+    code: String,
+    detail: String,
+}
+
+impl Client {
+    /// A client with the token that the arguments, the environment or the data folder have.
+    ///
+    /// # Errors
+    /// Mistakes in the arguments or in the configuration, and an unreadable file.
+    pub(crate) fn open(arguments: &Arguments) -> anyhow::Result<Self> {
+        let mut client = Self::without_token(arguments)?;
+        client.token = arguments.token()?;
+        Ok(client)
+    }
+
+    /// A client for calls that need no token.
+    ///
+    /// # Errors
+    /// Mistakes in the arguments or in the configuration.
+    pub(crate) fn without_token(arguments: &Arguments) -> anyhow::Result<Self> {
+        let base = arguments.base()?;
+        let options = Options { server: &base, ca_file: arguments.ca_file.as_deref(), insecure_http: !base.https };
+        let http = http::Client::new(options).map_err(|error| Usage::new(format!("--ca-file: {error}")))?;
+        Ok(Self { http, base, token: None })
+    }
+
+    /// Makes a call. Any status that is not an error is an answer; `also` is a further one.
+    ///
+    /// # Errors
+    /// There is no answer, or it is an error.
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        also: Option<u16>,
+    ) -> Result<Answer, CallError> {
+        let url = self.base.to_string();
+        match timeout(CALL_TIME, self.attempt(method, path, body, also)).await {
+            Ok(answered) => answered,
+            Err(_) => Err(CallError::TimedOut(url)),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        also: Option<u16>,
+    ) -> Result<Answer, CallError> {
+        let url = self.base.to_string();
+        let mut request = self.http.request(method, format!("{url}{path}"));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose_secret());
+        }
+        if let Some(body) = body {
+            request = request.header("content-type", "application/json").body(body.to_string());
+        }
+        let failed = |failure: Failure| CallError::Unreachable {
+            url: url.clone(),
+            reason: match failure {
+                Failure::TooLarge => "the answer is too large".to_owned(),
+                Failure::Tls(why) | Failure::Unconnected(why) | Failure::Broken(why) => why,
+            },
+        };
+        let answer = http::send(request).await.map_err(&failed)?;
+        let status = answer.status();
+        let text = answer.body(ANSWER_BYTES_MAX).await.map_err(&failed)?;
+        let foreign = |why: String| CallError::Foreign(url.clone(), why);
+        if (200..300).contains(&status) || also == Some(status) {
+            let text: &[u8] = if text.is_empty() { b"null" } else { &text };
+            let body = serde_json::from_slice(text).map_err(|error| foreign(error.to_string()))?;
+            return Ok(Answer { status, body });
+        }
+        match serde_json::from_slice(&text) {
+            Ok(Problem { code, detail }) => Err(CallError::Refused { code, detail }),
+            Err(_) => Err(foreign(format!("it answered {status}"))),
+        }
+    }
+}
+
+impl Arguments {
+    /// Returns where the admin API is.
+    fn base(&self) -> anyhow::Result<BaseUrl> {
+        let Some(url) = &self.url else {
+            let admin = self.load()?.admin;
+            let address = admin.listen.first().ok_or_else(|| {
+                Usage::new("the configuration has no admin listener")
+                    .hint("set the key admin.listen, or give --admin URL")
+            })?;
+            return url_of(&admin, *address);
+        };
+        Ok(BaseUrl::parse(url).map_err(|why| Usage::new(format!("--admin {why}")))?)
+    }
+
+    /// Returns the token, if there is one.
+    fn token(&self) -> anyhow::Result<Option<SecretString>> {
+        if let Some(path) = &self.admin_token_file {
+            return Ok(Some(read_token(path)?));
+        }
+        match env::var(TOKEN_VARIABLE) {
+            Ok(token) if token.trim().is_empty() => return Err(Usage::new(format!("{TOKEN_VARIABLE} is empty")).into()),
+            Ok(token) => return Ok(Some(SecretString::from(short_text::trim(&token)))),
+            Err(env::VarError::NotPresent) => {}
+            Err(env::VarError::NotUnicode(_)) => {
+                return Err(Usage::new(format!("{TOKEN_VARIABLE} is not UTF-8")).into());
+            }
+        }
+        let folder = match &self.data_dir {
+            Some(folder) => folder.clone(),
+            None => self.load()?.data_dir,
+        };
+        // Without it, the broker says what is missing.
+        let path = folder.join("admin.token");
+        if path.exists() { Ok(Some(read_token(&path)?)) } else { Ok(None) }
+    }
+
+    fn load(&self) -> anyhow::Result<Config> {
+        Ok(Config::load(LoadOptions::from_process(self.config.clone()))?)
+    }
+}
+
+fn read_token(path: &Path) -> Result<SecretString, Usage> {
+    let wrong = |why: &dyn std::fmt::Display| Usage::new(format!("the token file {}: {why}", path.display()));
+    let text = read_secret_or_pipe(path).map_err(|error| wrong(&error))?;
+    if text.trim().is_empty() {
+        return Err(wrong(&"the file is empty"));
+    }
+    Ok(SecretString::from(text.as_str()))
+}
+
+/// Returns the URL of a listener.
+fn url_of(admin: &Admin, address: SocketAddr) -> anyhow::Result<BaseUrl> {
+    if address.port() == 0 {
+        let hint = "the broker prints the port when it starts: 'admin on URL'; give that URL as --admin";
+        return Err(Usage::new("the port of admin.listen is 0, so it is not known").hint(hint).into());
+    }
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    Ok(BaseUrl { https: admin.tls, host: ip.to_string(), port: Some(address.port()) })
+}

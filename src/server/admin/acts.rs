@@ -1,0 +1,56 @@
+//! [`Act`]: a call that changes something. Each leaves an audit record.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::response::Response;
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::access::Caller;
+use super::problem::Answered;
+use crate::audit::{Audit, Entry, Event};
+
+/// What the audit record of a call will say beside who made it. A call that takes arguments notes them here.
+#[derive(Clone, Default)]
+pub(super) struct Act(Arc<Mutex<Option<Value>>>);
+
+impl Act {
+    /// Notes the arguments of the call, which have no secret.
+    pub(super) fn note(&self, arguments: &impl Serialize) {
+        *self.0.lock() = serde_json::to_value(arguments).ok();
+    }
+}
+
+/// The act that the check of the caller has begun.
+impl<S: Send + Sync> FromRequestParts<S> for Act {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
+
+/// Returns the name of a call: its method and its path.
+pub(super) fn name_of(request: &Request) -> String {
+    format!("{} {}", request.method(), request.uri().path())
+}
+
+/// Records a call and its outcome.
+pub(super) fn record(audit: &Audit, caller: &Caller, call: &str, act: &Act, response: &Response) {
+    let code = response.extensions().get::<Answered>().map(|Answered(code)| code.as_str());
+    let arguments = act.0.lock().take();
+    tracing::info!(token = &*caller.name, address = %caller.address, call, outcome = code.unwrap_or("ok"), "an admin acted");
+    audit.record(&Entry {
+        code,
+        token: Some(&caller.name),
+        address: Some(caller.address),
+        target: Some(Cow::Borrowed(call)),
+        arguments: arguments.as_ref(),
+        ..Entry::new(Event::Admin)
+    });
+}

@@ -1,0 +1,53 @@
+//! `GET /v1/info`: what runs here.
+
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Shared;
+use super::request::Answer;
+use crate::config::AuthMode;
+
+/// What runs here.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Info {
+    /// The version of switchboard.
+    version: &'static str,
+    /// The commit that it was built from, if the build says so.
+    revision: Option<&'static str>,
+    /// The name of the host.
+    node: String,
+    /// For how long it has been running.
+    uptime_seconds: u64,
+    /// `open` or `tokens`: how sessions prove who they are.
+    mode: &'static str,
+    /// The operating system and the processor.
+    platform: String,
+    /// The URLs of the listeners for applications.
+    listeners: Vec<String>,
+    /// The URLs of the admin listeners.
+    admin: Vec<String>,
+}
+
+/// The commit; the build of a package sets it.
+const REVISION: Option<&str> = option_env!("SWITCHBOARD_REVISION");
+
+/// Say which broker this is
+#[utoipa::path(get, path = "/v1/info", responses((status = 200, description = "What runs here.", body = Info)))]
+pub(super) async fn info(State(shared): State<Shared>) -> Answer<Info> {
+    let mode = match shared.broker.in_force.get().auth {
+        AuthMode::Open => "open",
+        AuthMode::Tokens => "tokens",
+    };
+    Answer(Info {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: REVISION,
+        node: shared.node.to_string(),
+        uptime_seconds: shared.started.elapsed().as_secs(),
+        mode,
+        platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+        listeners: shared.listeners.clone(),
+        admin: shared.urls.clone(),
+    })
+}

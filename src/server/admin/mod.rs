@@ -1,0 +1,172 @@
+//! The admin API: HTTP calls by which an operator, a script or a monitoring system looks at a running broker and acts on it.
+//!
+//! [`calls`] is the table of calls, each with its [`Right`]; a call is a file or a folder. `listener` accepts connections, on a
+//! thread and a runtime of their own, so that a long answer delays no session, and a broker that is stuck still answers.
+//! `access` decides who may call, `tokens` knows the tokens, `acts` records what was done, `problem` is how an error is
+//! answered, `openapi` how the calls are described, `page` how long lists are. `request` reads what a caller sends.
+
+mod access;
+mod acts;
+mod drain;
+mod health;
+mod info;
+mod listener;
+mod log;
+mod openapi;
+#[cfg_attr(not(test), expect(dead_code, reason = "the lists have pages"))]
+mod page;
+mod problem;
+mod request;
+mod tokens;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
+
+pub(super) use self::listener::Listeners;
+pub(super) use self::tokens::{OwnToken, Tokens};
+
+use self::access::Right;
+use self::health::Pulse;
+use self::problem::{Code, Problem};
+use super::Broker;
+use crate::connection::FailedLogins;
+
+/// How long a call may take, until its answer begins.
+const CALL_TIME: Duration = Duration::from_secs(30);
+
+/// Every call of the admin API and who may make it.
+fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
+    vec![
+        (Right::Anyone, routes!(health::healthz)),
+        (Right::Anyone, routes!(health::readyz)),
+        (Right::Anyone, routes!(openapi::document)),
+        (Right::Read, routes!(info::info)),
+        (Right::Act, routes!(log::log)),
+        (Right::Act, routes!(drain::drain)),
+    ]
+}
+
+/// What all calls share.
+pub(super) type Shared = Arc<Admin>;
+
+/// What a call needs to answer.
+pub(super) struct Admin {
+    broker: Arc<Broker>,
+    /// The name of this host, up to a dot: `node` of the answers.
+    node: Box<str>,
+    /// When the broker began to listen.
+    started: Instant,
+    /// The URLs of the listeners for applications.
+    listeners: Vec<String>,
+    /// The URLs of the admin listeners.
+    urls: Vec<String>,
+    /// Calls without a valid token.
+    failed: FailedLogins,
+    pulse: Pulse,
+    log: Mutex<log::Return>,
+    /// What runs beside the calls, until `stop`.
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// The OpenAPI document, once the calls are registered.
+    document: OnceLock<Bytes>,
+}
+
+impl Admin {
+    /// `listeners` are the URLs of the listeners for applications, `urls` those of the admin API.
+    fn new(
+        now: Instant,
+        broker: Arc<Broker>,
+        listeners: Vec<String>,
+        urls: Vec<String>,
+        stop: CancellationToken,
+    ) -> Self {
+        let failed = FailedLogins::new(broker.settings.limits().failed_registrations);
+        let pulse = Pulse::new(broker.tasks.clone(), broker.runtime.clone());
+        Self {
+            broker,
+            node: node_name(),
+            started: now,
+            listeners,
+            urls,
+            failed,
+            pulse,
+            log: Mutex::default(),
+            tasks: TaskTracker::new(),
+            stop,
+            document: OnceLock::new(),
+        }
+    }
+}
+
+/// Returns the name of this host, up to a dot.
+fn node_name() -> Box<str> {
+    #[cfg(unix)]
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(not(unix))]
+    let name = std::env::var("COMPUTERNAME").unwrap_or_default();
+    let name = name.split('.').next().unwrap_or_default();
+    if name.is_empty() { "localhost".into() } else { name.into() }
+}
+
+/// Registers the calls, with the checks that come before each.
+fn router(shared: &Shared) -> Router {
+    let mut router = OpenApiRouter::with_openapi(openapi::head());
+    for (right, call) in calls() {
+        let check = from_fn_with_state((Arc::clone(shared), right), access::check_caller);
+        router = router.routes(openapi::describe(right, call).map(|call| call.route_layer(check)));
+    }
+    let (router, document) = router.split_for_parts();
+    let document = serde_json::to_vec(&document).unwrap_or_default();
+    shared.document.set(document.into()).ok();
+    router
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn_with_state(Arc::clone(shared), access::check_request))
+        .layer(from_fn(bound))
+        .with_state(Arc::clone(shared))
+}
+
+/// Ends a call that takes too long, and marks all answers as not to be kept.
+async fn bound(request: Request, next: Next) -> Response {
+    let mut response = timeout(CALL_TIME, next.run(request)).await.unwrap_or_else(|_| {
+        let why = format!("the call took longer than {} s", CALL_TIME.as_secs());
+        Problem::new(Code::Unavailable, why).into_response()
+    });
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+async fn nothing_here(State(_): State<Shared>) -> Problem {
+    Problem::new(Code::NotFound, "there is no such call; GET /v1/openapi.json lists them")
+}
+
+async fn no_such_method(State(_): State<Shared>) -> Problem {
+    Problem::new(
+        Code::MethodNotAllowed,
+        "this path does not take this method; the header Allow has those that it takes",
+    )
+}
+
+/// Why the admin listener could not be opened.
+pub(super) struct NotOpened {
+    pub(super) address: SocketAddr,
+    pub(super) error: io::Error,
+}
