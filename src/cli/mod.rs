@@ -98,6 +98,8 @@ enum Command {
     Apps(apps::Apps),
     /// Say whether a broker is ready
     Health(admin::Health),
+    /// Show what happened last in a broker
+    Recent(admin::Recent),
     /// Drain a broker, and end its process
     Drain(admin::Drain),
     /// Measure the speed of a broker
@@ -268,6 +270,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Handle(arguments) => block_on(handle::run(arguments, output)),
         Command::Apps(arguments) => block_on(apps::run(arguments, output)),
         Command::Health(arguments) => block_on(admin::health(arguments, output)),
+        Command::Recent(arguments) => block_on(admin::recent(arguments, output)),
         Command::Drain(arguments) => block_on(admin::drain(arguments)),
         Command::Bench(arguments) => block_on(bench::run(arguments, output)),
         #[cfg(feature = "simulator")]

@@ -3,7 +3,9 @@
 mod client;
 mod drain;
 mod health;
+mod recent;
 
 pub(crate) use client::CallError;
 pub(crate) use drain::{Drain, run as drain};
 pub(crate) use health::{Health, run as health};
+pub(crate) use recent::{Recent, run as recent};

@@ -3,7 +3,8 @@
 //! [`calls`] is the table of calls, each with its [`Right`]; a call is a file or a folder. `listener` accepts connections, on a
 //! thread and a runtime of their own, so that a long answer delays no session, and a broker that is stuck still answers.
 //! `access` decides who may call, `tokens` knows the tokens, `acts` records what was done, `problem` is how an error is
-//! answered, `openapi` how the calls are described, `page` how long lists are. `request` reads what a caller sends.
+//! answered, `openapi` how the calls are described, `page` how long lists are. `stream` is an answer that does not
+//! end. `request` reads what a caller sends.
 
 mod access;
 mod acts;
@@ -16,7 +17,10 @@ mod openapi;
 #[cfg_attr(not(test), expect(dead_code, reason = "the lists have pages"))]
 mod page;
 mod problem;
+mod recent;
 mod request;
+mod stream;
+mod tap;
 mod tokens;
 
 use std::io;
@@ -32,6 +36,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -57,6 +62,9 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::Anyone, routes!(health::readyz)),
         (Right::Anyone, routes!(openapi::document)),
         (Right::Read, routes!(info::info)),
+        (Right::Read, routes!(recent::recent)),
+        (Right::Act, routes!(recent::dump)),
+        (Right::Read, routes!(tap::tap)),
         (Right::Act, routes!(log::log)),
         (Right::Act, routes!(drain::drain)),
     ]
@@ -80,6 +88,8 @@ pub(super) struct Admin {
     failed: FailedLogins,
     pulse: Pulse,
     log: Mutex<log::Return>,
+    /// The calls that may follow the flight recorder.
+    followers: Arc<Semaphore>,
     /// What runs beside the calls, until `stop`.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -107,6 +117,7 @@ impl Admin {
             failed,
             pulse,
             log: Mutex::default(),
+            followers: Arc::new(Semaphore::new(recent::FOLLOWERS_MAX)),
             tasks: TaskTracker::new(),
             stop,
             document: OnceLock::new(),

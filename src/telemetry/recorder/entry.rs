@@ -75,7 +75,7 @@ pub enum What {
     Event {
         /// In how many outbound queues it is.
         receivers: u32,
-        /// The length of its text; `u32::MAX` if that is nobody's business.
+        /// The length of its text; `u32::MAX` if its triple is protected.
         bytes: u32,
         /// Its place in the log of its channel; 0 without a log.
         offset: u64,

@@ -8,14 +8,14 @@ use super::*;
 use crate::support::secret_file;
 
 /// Runs a command, with these variables of the environment.
-async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+pub(super) async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(arguments).env_remove("SWITCHBOARD_ADMIN_TOKEN").envs(variables.iter().copied()).kill_on_drop(true);
     within("the command's end", command.output()).await.unwrap()
 }
 
 #[track_caller]
-fn has(output: &Output, code: i32, stdout: &str, stderr: &str) {
+pub(super) fn has(output: &Output, code: i32, stdout: &str, stderr: &str) {
     let [out, err] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it).into_owned());
     assert_eq!(output.status.code(), Some(code), "{out}{err}");
     assert!(out.contains(stdout) && err.contains(stderr), "{out}{err}");
@@ -55,7 +55,7 @@ async fn health_is_0_if_ready_1_if_not_and_3_without_an_answer() {
     has(&output, 3, "", "is not an admin API");
 }
 
-fn secret_file_in(site: &Site, token: &str) -> String {
+pub(super) fn secret_file_in(site: &Site, token: &str) -> String {
     let path = site.broker.data_dir().join(format!("{token}.token"));
     secret_file(&path, token);
     path.to_str().unwrap().to_owned()

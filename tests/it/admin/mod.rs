@@ -3,7 +3,10 @@
 mod access;
 mod calls;
 mod commands;
+mod events;
 mod listener;
+mod recent;
+mod tap;
 
 use std::net::SocketAddr;
 
@@ -142,6 +145,19 @@ impl Site {
             assert_eq!(answer.status, 200, "{caller}: {answer:?}");
             answer.json()
         }
+    }
+
+    /// Waits for the record of this number of acts.
+    async fn records_of(&self, acts: usize) -> Vec<Value> {
+        within("the records of the acts", async {
+            loop {
+                match self.records() {
+                    records if records.len() >= acts => return records,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        })
+        .await
     }
 
     /// The records of the audit log that are of admins.

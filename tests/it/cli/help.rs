@@ -58,6 +58,7 @@ async fn of_the_program() {
       handle       Answer requests, with fixed JSON or a command
       apps         List the connected applications
       health       Say whether a broker is ready
+      recent       Show what happened last in a broker
       drain        Drain a broker, and end its process
       bench        Measure the speed of a broker
       credentials  Manage the credentials that agents fetch
