@@ -52,8 +52,8 @@ pub(super) struct Wanted {
     /// How many at most, the last ones: 1000, unless this says otherwise.
     #[param(minimum = 1, maximum = 10000)]
     limit: Option<usize>,
-    /// Goes on with what happens, as Server-Sent Events: `reach` once, `entry` for each entry, and `skipped` with a `count` of
-    /// those that were overwritten before they were sent.
+    /// Goes on with what happens. Not in the OpenAPI document: programs that call by it expect an answer that ends.
+    #[param(ignore)]
     follow: Option<bool>,
 }
 
@@ -80,7 +80,8 @@ pub(super) struct Dumped {
 /// Show what happened last
 ///
 /// Registrations, subscriptions and their ends, refusals, requests with outcome and latency, changes of state, closes, and events.
-/// No entry has a payload.
+/// No entry has a payload. With `follow=true`, the answer goes on as Server-Sent Events: `reach` once, `entry` for each entry, and
+/// `skipped` with a `count` of those that were overwritten before they were sent.
 #[utoipa::path(
     get,
     path = "/v1/recent",
