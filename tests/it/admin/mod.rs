@@ -5,11 +5,14 @@ mod calls;
 mod close;
 mod commands;
 mod configuring;
+mod events;
 mod explain;
 mod listener;
 mod lists;
 mod readiness;
+mod recent;
 mod schemathesis;
+mod tap;
 
 use std::net::SocketAddr;
 
@@ -148,6 +151,19 @@ impl Site {
             assert_eq!(answer.status, 200, "{caller}: {answer:?}");
             answer.json()
         }
+    }
+
+    /// Waits for the record of this number of acts.
+    async fn records_of(&self, acts: usize) -> Vec<Value> {
+        within("the records of the acts", async {
+            loop {
+                match self.records() {
+                    records if records.len() >= acts => return records,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        })
+        .await
     }
 
     /// The records of the audit log that are of admins.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use switchboard::telemetry::recorder::{Filter, Pace, Record, Recorder, Row, What, Who};
+use switchboard::telemetry::recorder::{Filter, Pace, Published, Record, Recorder, Row, Sender, What, Who};
 use wire::{ErrorCode, Triple};
 
 /// More than any test here writes.
@@ -28,6 +28,21 @@ fn who(number: u64, source: &str) -> Who<'_> {
 /// An event all of whose fields follow from one number, so that a torn entry shows.
 fn event(number: u32) -> What {
     What::Event { receivers: number, bytes: number * 3, offset: u64::from(number) * 7, is_duplicate: false }
+}
+
+/// Records an event as its router does.
+fn record_event(recorder: &Recorder, now: Instant, pace: &Pace, record: &Record<'_>) {
+    let What::Event { receivers, bytes, offset, is_duplicate } = record.what else { panic!("{:?}", record.what) };
+    let nothing = Triple::new("-", "-", "-");
+    let event = Published {
+        triple: record.triple.unwrap_or(&nothing),
+        id: record.id,
+        receivers: receivers as usize,
+        bytes: Some(bytes as usize),
+        offset,
+        is_duplicate,
+    };
+    recorder.record_event(now, Sender { number: record.who.number, pace, who: &|| record.who }, &event);
 }
 
 fn check_whole(row: &Row) {
@@ -83,7 +98,7 @@ fn every_event_of_many_threads_is_an_entry_or_counted_as_left_out() {
                                     id: Some(&id),
                                     ..Record::of(who(1 + thread * SESSIONS + session, &source), event(number))
                                 };
-                                recorder.record_event(now, pace, &record);
+                                record_event(recorder, now, pace, &record);
                             }
                         }
                     }
@@ -142,7 +157,7 @@ fn the_rings_stay_within_their_memory_whatever_is_written() {
         let triple = Triple::new(&*source, &*long, &*long);
         let what = What::Event { receivers: 0, bytes: 0, offset: 0, is_duplicate: false };
         let record = Record { triple: Some(&triple), id: Some(&long), ..Record::of(who(number, &source), what) };
-        recorder.record_event(now, &Pace::default(), &record);
+        record_event(&recorder, now, &Pace::default(), &record);
         recorder.record(now, &record);
         if number % 100 == 0 {
             most = most.max(recorder.bytes());
@@ -164,7 +179,7 @@ fn an_answer_says_how_far_back_each_ring_reaches() {
     recorder.record(now, &Record::of(who(1, "first"), What::Registered));
     for number in 0..20_000 {
         let record = Record::of(who(2, "busy"), event(number));
-        recorder.record_event(second(number), &Pace::default(), &record);
+        record_event(&recorder, second(number), &Pace::default(), &record);
     }
     let answer = recorder.read(second(20_000), &Filter::default(), EVERYTHING);
     assert_eq!(answer.reach.important, epoch);
@@ -192,7 +207,7 @@ fn entries_are_found_by_their_names_ids_and_codes() {
         None,
         &Record { id: Some("7"), ..record(phone, What::Refused(ErrorCode::Forbidden)) },
     );
-    recorder.record_event(at(2), &Pace::default(), &Record { id: Some(&long), ..record(crm, event(1)) });
+    record_event(&recorder, at(2), &Pace::default(), &Record { id: Some(&long), ..record(crm, event(1)) });
     let request = What::Request {
         name: *b"rABCDEFGH",
         outcome: switchboard::telemetry::recorder::RequestOutcome::Answered,
@@ -239,7 +254,7 @@ fn those_who_follow_get_each_entry_once_and_are_told_what_they_missed() {
     assert_eq!(next(now, &mut cursor), (vec![], 0));
     let pace = Pace::default();
     for number in 0..100 {
-        recorder.record_event(now, &pace, &Record::of(who(2, "busy"), event(number)));
+        record_event(&recorder, now, &pace, &Record::of(who(2, "busy"), event(number)));
     }
     assert_eq!(next(now, &mut cursor), (vec![("event", 1); 64], 0));
     assert_eq!(next(now, &mut cursor), (vec![], 0), "the second is not over");
@@ -247,7 +262,7 @@ fn those_who_follow_get_each_entry_once_and_are_told_what_they_missed() {
     assert_eq!(next(later, &mut cursor), (vec![("left_out", 36)], 0));
     assert_eq!(next(later, &mut cursor), (vec![], 0));
     for number in 0..50_000 {
-        recorder.record_event(later, &Pace::default(), &Record::of(who(2, "busy"), event(number)));
+        record_event(&recorder, later, &Pace::default(), &Record::of(who(2, "busy"), event(number)));
     }
     let (rows, lost) = next(later, &mut cursor);
     assert_eq!(rows.len() as u64 + lost, 50_000);
@@ -274,6 +289,6 @@ fn a_recorder_that_is_turned_off_keeps_nothing() {
     let now = start();
     let recorder = Recorder::off(now);
     recorder.record(now, &Record::of(who(1, "phone"), What::Registered));
-    recorder.record_event(now, &Pace::default(), &Record::of(who(1, "phone"), event(1)));
+    record_event(&recorder, now, &Pace::default(), &Record::of(who(1, "phone"), event(1)));
     assert!(!recorder.is_on() && all(&recorder, now).is_empty());
 }
