@@ -115,7 +115,7 @@ fn check_payloads(shared: &Shared, caller: &Caller) -> Result<(), Problem> {
         let why = format!("the token '{}' may not see payloads; that needs may = \"payloads\"", caller.name);
         return Err(Problem::new(ErrorCode::Forbidden, why));
     }
-    match shared.broker.in_force.get().admin.payloads() {
+    match shared.broker.in_force.get().admin.payloads {
         true => Ok(()),
         false => Err(Problem::new(ErrorCode::Forbidden, "no tap shows payloads unless the key admin.payloads is true")),
     }
