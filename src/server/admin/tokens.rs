@@ -19,29 +19,23 @@ use crate::store::replace;
 /// The name of the broker's own token in audit records.
 const OWN_NAME: &str = "admin.token";
 
-/// The hashes of `[[admin.tokens]]`, and `admin.payloads`.
+/// The hashes of `[[admin.tokens]]`.
 #[derive(Default)]
 pub(in crate::server) struct Tokens {
     by_hash: HashMap<[u8; 32], (Arc<str>, May)>,
-    payloads: bool,
 }
 
 impl Tokens {
     /// Those of a configuration.
     pub(in crate::server) fn new(admin: &Admin) -> Self {
         let by_hash = admin.tokens.iter().map(|it| (it.token_sha256, (Arc::from(it.name.as_str()), it.may))).collect();
-        Self { by_hash, payloads: admin.payloads }
+        Self { by_hash }
     }
 
     /// Returns the name of a token and what it allows. It is looked up by its hash, so the time that this takes says nothing
     /// about the token.
     pub(super) fn find(&self, hash: &[u8; 32]) -> Option<(Arc<str>, May)> {
         self.by_hash.get(hash).cloned()
-    }
-
-    /// Returns whether a tap may show payloads at all.
-    pub(super) fn payloads(&self) -> bool {
-        self.payloads
     }
 }
 

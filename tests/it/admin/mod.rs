@@ -153,19 +153,6 @@ impl Site {
         }
     }
 
-    /// Waits for the record of this number of acts.
-    async fn records_of(&self, acts: usize) -> Vec<Value> {
-        within("the records of the acts", async {
-            loop {
-                match self.records() {
-                    records if records.len() >= acts => return records,
-                    _ => tokio::task::yield_now().await,
-                }
-            }
-        })
-        .await
-    }
-
     /// The records of the audit log that are of admins.
     fn records(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.broker.data_dir().join("audit.jsonl")).unwrap();
