@@ -45,7 +45,7 @@ impl Events {
                 && let Some((data, rest)) = rest.split_once("\n\n")
             {
                 let data = serde_json::from_str(data).unwrap();
-                self.read = rest.to_owned();
+                self.read.drain(..self.read.len() - rest.len());
                 return data;
             }
             self.read_some().await;

@@ -60,13 +60,33 @@ fn all(recorder: &Recorder, now: Instant) -> Vec<Row> {
     recorder.read(now, &Filter::default(), EVERYTHING).items
 }
 
+/// How many events each source has, how many were left out, and in how many entries that is said.
+fn count(rows: &[Row]) -> BTreeMap<&str, (u64, u64, u64)> {
+    let mut kept = BTreeMap::<&str, (u64, u64, u64)>::new();
+    for row in rows {
+        let of = kept.entry(row.source.as_deref().unwrap()).or_default();
+        match row.what {
+            "event" => {
+                check_whole(row);
+                of.0 += 1;
+            }
+            "left_out" => {
+                of.1 += row.count.unwrap();
+                of.2 += 1;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    kept
+}
+
 #[test]
 fn every_event_of_many_threads_is_an_entry_or_counted_as_left_out() {
     const THREADS: u64 = 8;
     const SESSIONS: u64 = 5;
     const SECONDS: u32 = 20;
     // The last session of each thread sends nothing, the others 30, 60, 90 and 120 events a second.
-    let rate = |session: u64| if session == SESSIONS - 1 { 0 } else { 30 * (session as u32 + 1) };
+    let rate = |session: u64| if session == SESSIONS - 1 { 0 } else { 30 * u32::try_from(session + 1).unwrap() };
     let start = start();
     let recorder = recorder(start, 64 << 20, 4);
     let done = AtomicBool::new(false);
@@ -105,27 +125,15 @@ fn every_event_of_many_threads_is_an_entry_or_counted_as_left_out() {
                 })
             })
             .collect();
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        for writer in writers {
+            writer.join().unwrap();
+        }
         done.store(true, Ordering::Release);
         reader.join().unwrap();
     });
 
     let rows = all(&recorder, start + Duration::from_secs(SECONDS.into()));
-    let mut kept = BTreeMap::<&str, (u64, u64, u64)>::new();
-    for row in &rows {
-        let of = kept.entry(row.source.as_deref().unwrap()).or_default();
-        match row.what {
-            "event" => {
-                check_whole(row);
-                of.0 += 1;
-            }
-            "left_out" => {
-                of.1 += row.count.unwrap();
-                of.2 += 1;
-            }
-            other => panic!("{other}"),
-        }
-    }
+    let mut kept = count(&rows);
     for thread in 0..THREADS {
         for session in 0..SESSIONS {
             let source = format!("app-{thread}-{session}");
