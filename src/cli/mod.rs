@@ -109,6 +109,8 @@ enum Command {
     Explain(admin::Explain),
     /// Reload the configuration of a broker
     Reload(admin::Reload),
+    /// Show what happened last in a broker
+    Recent(admin::Recent),
     /// Drain a broker, and end its process
     Drain(admin::Drain),
     /// Measure the speed of a broker
@@ -286,6 +288,7 @@ fn dispatch(command: Command, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Close(arguments) => block_on(admin::close(arguments, output)),
         Command::Explain(arguments) => block_on(admin::explain(arguments, output)),
         Command::Reload(arguments) => block_on(admin::reload(arguments, output)),
+        Command::Recent(arguments) => block_on(admin::recent(arguments, output)),
         Command::Drain(arguments) => block_on(admin::drain(arguments)),
         Command::Bench(arguments) => block_on(bench::run(arguments, output)),
         #[cfg(feature = "simulator")]

@@ -16,6 +16,7 @@ use super::{AuthMode, Config, ProvedBy, text};
 
 /// `[admin]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key")]
 pub struct Admin {
     /// `listen`; empty: there is no admin listener. Port 0 asks the system for one.
     pub listen: Vec<SocketAddr>,

@@ -2,7 +2,8 @@
 
 use super::reference::keys;
 use super::{
-    AuthMode, Channel, Config, Limits, LogBounds, Mode, Overflow, Publish, Salesforce, Scope, Store, WritableObject,
+    Admin, AuthMode, Channel, Config, Limits, LogBounds, Mode, Overflow, Publish, Salesforce, Scope, Store,
+    WritableObject,
 };
 
 impl Config {
@@ -24,14 +25,7 @@ impl Config {
                 .filter(|(_, addresses)| !addresses.is_empty())
                 .map(|(what, addresses)| format!("{what}: {}", joined(addresses))),
         );
-        if !self.admin.listen.is_empty() && !self.admin.listen_is_default {
-            let how = match (self.admin.tls, self.admin.insecure) {
-                (true, _) => " (TLS)",
-                (false, true) => " (admin.insecure)",
-                (false, false) => "",
-            };
-            lines.push(format!("admin: {}{how}", joined(&self.admin.listen)));
-        }
+        lines.extend(self.admin.summary());
         lines.push(format!("data: {}", self.data_dir.display()));
         if self.credentials.store == Store::Salesforce {
             lines.push(self.salesforce.summary());
@@ -104,6 +98,18 @@ impl Config {
                 (key.slot.show(&mut default)? != value).then(|| format!("{} = {value}", key.name))
             })
             .collect()
+    }
+}
+
+impl Admin {
+    fn summary(&self) -> Option<String> {
+        let how = match (self.tls, self.insecure) {
+            (true, _) => " (TLS)",
+            (false, true) => " (admin.insecure)",
+            (false, false) => "",
+        };
+        let is_written = !self.listen.is_empty() && !self.listen_is_default;
+        is_written.then(|| format!("admin: {}{how}", joined(&self.listen)))
     }
 }
 

@@ -124,6 +124,11 @@ impl Answer {
         httpdate::parse_http_date(asked).ok()?.duration_since(now).ok()
     }
 
+    /// Reads the next part of a body that need not end; `None` at its end.
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        Ok(self.0.chunk().await?)
+    }
+
     /// Reads the body to its end, or fails with [`Failure::TooLarge`].
     pub(crate) async fn body(mut self, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let length = self.0.content_length().and_then(|length| usize::try_from(length).ok());

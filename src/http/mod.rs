@@ -11,7 +11,7 @@ mod url;
 
 pub use breaker::BreakerState;
 pub(crate) use breaker::{Breaker, Outcome, Pass};
-pub(crate) use client::{Client, Options, SetupError, send};
+pub(crate) use client::{Answer, Client, Options, SetupError, send};
 pub(crate) use failure::Failure;
 pub use url::{BaseUrl, PageUrl};
 pub(crate) use url::{encode, segment};

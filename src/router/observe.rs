@@ -9,7 +9,7 @@ use crate::router::decide::{Facts, Verdict};
 use crate::router::session::Session;
 use crate::router::{Routed, Router};
 use crate::telemetry::metrics::EnvelopeKind;
-use crate::telemetry::recorder::{Record, RequestOutcome, What};
+use crate::telemetry::recorder::{Published, Record, RequestOutcome, Sender, What};
 
 /// What an envelope is, by the rule that fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,44 +167,62 @@ impl Router {
         (expected, outcome): (Expected, Result<&Routed, &Refusal>),
     ) {
         self.count(facts, expected, outcome);
-        let observed = Observed::new(envelope, facts, expected, outcome);
-        if tracing::enabled!(tracing::Level::TRACE) {
+        match (expected.kind, outcome) {
+            (Kind::Event, Ok(routed)) => {
+                let secret = facts.protected || routed.secret;
+                self.record_event(now, sender, envelope, routed, secret);
+            }
+            // A request is recorded when it ends.
+            (Kind::Request, Ok(Routed { receipt: None, .. })) | (Kind::Gather | Kind::Reply, Ok(_)) => {}
+            (Kind::Request | Kind::Command | Kind::Duplicate | Kind::Refused, Ok(_)) | (_, Err(_)) => {
+                self.record_other(now, sender, envelope, outcome.err());
+            }
+        }
+        if tracing::enabled!(tracing::Level::TRACE) || self.taps.is_watched() {
+            let observed = Observed::new(envelope, facts, expected, outcome);
             observed.log(sender, envelope);
-        }
-        if self.recorder.is_on() {
-            self.record(now, sender, envelope, &observed);
-        }
-        if self.taps.is_watched() {
             self.show(now, sender, envelope, &observed);
         }
     }
 
-    /// Records an event, a command or a refusal. Other requests are recorded when they end.
-    fn record(&self, now: Instant, sender: &Session, envelope: &Envelope<'_>, observed: &Observed) {
+    fn record_event(&self, now: Instant, sender: &Session, envelope: &Envelope<'_>, routed: &Routed, secret: bool) {
+        if !self.recorder.is_on() {
+            return;
+        }
+        let (receivers, kept) = routed.receipt.as_ref().map_or((0, None), |it| (it.receivers, it.kept.as_ref()));
+        let event = Published {
+            triple: envelope.triple(),
+            id: envelope.id(),
+            receivers,
+            bytes: (!secret).then(|| envelope.text().len()),
+            offset: kept.map_or(0, |kept| kept.position.offset),
+            is_duplicate: kept.is_some_and(|kept| kept.is_duplicate),
+        };
+        let sender = Sender { number: sender.number, pace: &sender.pace, who: &|| sender.who() };
+        self.recorder.record_event(now, sender, &event);
+    }
+
+    /// Records a refusal, or without one a command.
+    #[cold]
+    fn record_other(&self, now: Instant, sender: &Session, envelope: &Envelope<'_>, refusal: Option<&Refusal>) {
+        if !self.recorder.is_on() {
+            return;
+        }
         let record = |what| Record {
             triple: Some(envelope.triple()),
             id: envelope.id(),
             trace: envelope.trace(),
             ..Record::of(sender.who(), what)
         };
-        match (observed.code, observed.kind) {
-            (Some(code), _) => {
-                self.recorder.record_refusal(now, Some(&sender.pace), &record(What::Refused(code)));
+        match refusal {
+            Some(refusal) => {
+                let record = record(What::Refused(refusal.code));
+                self.recorder.record_refusal(now, Some(&sender.pace), &record);
             }
-            (None, Kind::Event | Kind::Duplicate) => {
-                let what = What::Event {
-                    receivers: u32::try_from(observed.receivers).unwrap_or(u32::MAX),
-                    bytes: u32::try_from(observed.bytes).ok().filter(|_| !observed.secret).unwrap_or(u32::MAX),
-                    offset: observed.offset,
-                    is_duplicate: observed.kind == Kind::Duplicate,
-                };
-                self.recorder.record_event(now, &sender.pace, &record(what));
-            }
-            (None, Kind::Command) => {
+            None => {
                 let (outcome, name) = (RequestOutcome::Delivered, [0; 9]);
                 self.recorder.record(now, &record(What::Request { name, outcome, code: None, micros: 0 }));
             }
-            (None, Kind::Request | Kind::Gather | Kind::Reply | Kind::Refused) => {}
         }
     }
 

@@ -180,6 +180,7 @@ fn name(id: SubscriptionId) -> [u8; 9] {
 
 /// A pattern as a triple, with `*` for each wildcard.
 fn as_triple(pattern: &Pattern) -> Triple<'_> {
-    let part = |part: &'_ Option<Box<str>>| part.clone().map_or(Cow::Borrowed("*"), |it| Cow::Owned(it.into()));
-    Triple { channel: part(&pattern.channel), topic: part(&pattern.topic), subtopic: part(&pattern.subtopic) }
+    let Pattern { channel, topic, subtopic } = pattern;
+    let [channel, topic, subtopic] = [channel, topic, subtopic].map(|it| Cow::Borrowed(it.as_deref().unwrap_or("*")));
+    Triple { channel, topic, subtopic }
 }

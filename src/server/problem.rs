@@ -83,7 +83,7 @@ impl From<ErrorCode> for Code {
 /// The status of a code of the wire: docs/protocol.md, "Publish by HTTP".
 fn status_of(code: ErrorCode) -> StatusCode {
     match code {
-        ErrorCode::InvalidJson | ErrorCode::InvalidEnvelope => StatusCode::BAD_REQUEST,
+        ErrorCode::NotRegistered | ErrorCode::InvalidJson | ErrorCode::InvalidEnvelope => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden | ErrorCode::SourceMismatch | ErrorCode::ReservedChannel => StatusCode::FORBIDDEN,
         ErrorCode::NoHandler | ErrorCode::NoSuchRequest => StatusCode::NOT_FOUND,
@@ -95,8 +95,7 @@ fn status_of(code: ErrorCode) -> StatusCode {
             StatusCode::SERVICE_UNAVAILABLE
         }
         ErrorCode::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
-        ErrorCode::NotRegistered
-        | ErrorCode::AlreadyRegistered
+        ErrorCode::AlreadyRegistered
         | ErrorCode::SourceInUse
         | ErrorCode::UnknownCommand
         | ErrorCode::NoSuchSubscription

@@ -38,8 +38,12 @@ pub(crate) struct Arguments {
         help_heading = "Admin API"
     )]
     url: Option<String>,
-    /// A file with the admin token; default: SWITCHBOARD_ADMIN_TOKEN, otherwise admin.token in the data folder
-    #[arg(long, value_name = "FILE", help_heading = "Admin API")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help = "A file with the admin token; default: SWITCHBOARD_ADMIN_TOKEN, otherwise admin.token in the data folder",
+        help_heading = "Admin API"
+    )]
     admin_token_file: Option<PathBuf>,
     /// The configuration file of the broker, which says where the admin API and the data folder are
     #[arg(long, value_name = "FILE", help_heading = "Admin API")]
@@ -176,6 +180,22 @@ impl Client {
         }
     }
 
+    /// Makes a call whose answer is Server-Sent Events.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub(crate) async fn stream(&self, path: &str) -> Result<Events, CallError> {
+        let url = self.base.to_string();
+        let answer = match timeout(CALL_TIME, self.send(Method::GET, path, None)).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(CallError::TimedOut(url)),
+        };
+        match answer.status() {
+            200 => Ok(Events { answer, url, read: Vec::new() }),
+            _ => Err(self.refusal(answer).await),
+        }
+    }
+
     async fn attempt(
         &self,
         method: Method,
@@ -184,6 +204,20 @@ impl Client {
         also: Option<u16>,
     ) -> Result<Answer, CallError> {
         let url = self.base.to_string();
+        let answer = self.send(method, path, body).await?;
+        let status = answer.status();
+        if !(200..300).contains(&status) && also != Some(status) {
+            return Err(self.refusal(answer).await);
+        }
+        let text = answer.body(ANSWER_BYTES_MAX).await.map_err(|failure| failed(&url, failure))?;
+        let text: &[u8] = if text.is_empty() { b"null" } else { &text };
+        let body = serde_json::from_slice(text).map_err(|error| CallError::Foreign(url, error.to_string()))?;
+        Ok(Answer { status, body })
+    }
+
+    /// Sends a call, and reads the head of the answer.
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<http::Answer, CallError> {
+        let url = self.base.to_string();
         let mut request = self.http.request(method, format!("{url}{path}"));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose_secret());
@@ -191,25 +225,67 @@ impl Client {
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
         }
-        let failed = |failure: Failure| CallError::Unreachable {
-            url: url.clone(),
-            reason: match failure {
-                Failure::TooLarge => "the answer is too large".to_owned(),
-                Failure::Tls(why) | Failure::Unconnected(why) | Failure::Broken(why) => why,
-            },
+        http::send(request).await.map_err(|failure| failed(&url, failure))
+    }
+
+    /// The error that an answer is.
+    async fn refusal(&self, answer: http::Answer) -> CallError {
+        let (url, status) = (self.base.to_string(), answer.status());
+        let text = match answer.body(ANSWER_BYTES_MAX).await {
+            Ok(text) => text,
+            Err(failure) => return failed(&url, failure),
         };
-        let answer = http::send(request).await.map_err(&failed)?;
-        let status = answer.status();
-        let text = answer.body(ANSWER_BYTES_MAX).await.map_err(&failed)?;
-        let foreign = |why: String| CallError::Foreign(url.clone(), why);
-        if (200..300).contains(&status) || also == Some(status) {
-            let text: &[u8] = if text.is_empty() { b"null" } else { &text };
-            let body = serde_json::from_slice(text).map_err(|error| foreign(error.to_string()))?;
-            return Ok(Answer { status, body });
-        }
         match serde_json::from_slice(&text) {
-            Ok(Problem { code, detail }) => Err(CallError::Refused { code, detail }),
-            Err(_) => Err(foreign(format!("it answered {status}"))),
+            Ok(Problem { code, detail }) => CallError::Refused { code, detail },
+            Err(_) => CallError::Foreign(url, format!("it answered {status}")),
+        }
+    }
+}
+
+fn failed(url: &str, failure: Failure) -> CallError {
+    let reason = match failure {
+        Failure::TooLarge => "the answer is too large".to_owned(),
+        Failure::Tls(why) | Failure::Unconnected(why) | Failure::Broken(why) => why,
+    };
+    CallError::Unreachable { url: url.to_owned(), reason }
+}
+
+/// The largest event that is read.
+const EVENT_BYTES_MAX: usize = 1 << 20;
+
+/// An answer that need not end: Server-Sent Events, each of which has JSON as its data.
+pub(crate) struct Events {
+    answer: http::Answer,
+    url: String,
+    /// What was read and is not a whole event yet.
+    read: Vec<u8>,
+}
+
+impl Events {
+    /// The next event with its data; `None` at the end.
+    ///
+    /// # Errors
+    /// The connection was lost, or what was sent is not an event.
+    pub(crate) async fn next(&mut self) -> Result<Option<(String, Value)>, CallError> {
+        loop {
+            while let Some(end) = self.read.windows(2).position(|it| it == b"\n\n") {
+                let text: Vec<u8> = self.read.drain(..end + 2).collect();
+                let text = String::from_utf8_lossy(&text);
+                let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+                // Without data it is a comment.
+                if let (Some(event), Some(data)) = (field("event: "), field("data: ")) {
+                    let data = serde_json::from_str(data);
+                    let data = data.map_err(|error| CallError::Foreign(self.url.clone(), error.to_string()))?;
+                    return Ok(Some((event.to_owned(), data)));
+                }
+            }
+            if self.read.len() > EVENT_BYTES_MAX {
+                return Err(failed(&self.url, Failure::TooLarge));
+            }
+            match self.answer.chunk().await.map_err(|failure| failed(&self.url, failure))? {
+                Some(chunk) => self.read.extend_from_slice(&chunk),
+                None => return Ok(None),
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use reqwest::Method;
 use serde::Deserialize;
-use tokio::time::sleep;
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::client::{Arguments, CallError, Client};
 use super::sessions::{self, Session};
@@ -132,11 +132,14 @@ pub(crate) async fn run(arguments: Top, output: &mut Output) -> anyhow::Result<E
 }
 
 async fn draw(client: &Client, arguments: &Top, output: &mut Output) -> anyhow::Result<Exit> {
+    let mut ticks = interval(arguments.every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        ticks.tick().await;
         let (rows, columns) = size();
         let text = match picture(client, arguments.sort, rows.saturating_sub(9)).await {
             Ok(text) => text,
-            // The broker may come back.
+            // The broker may return.
             Err(error) if error.downcast_ref().is_some_and(CallError::is_passing) => format!("{error:#}\n"),
             Err(error) => return Err(error),
         };
@@ -147,7 +150,6 @@ async fn draw(client: &Client, arguments: &Top, output: &mut Output) -> anyhow::
         }
         screen.push_str(CLEAR_BELOW);
         output.text(&screen)?;
-        sleep(arguments.every).await;
     }
 }
 

@@ -69,13 +69,13 @@ impl Filter {
 
     fn allows_pattern(&self, pattern: &Pattern) -> bool {
         let is = |wanted: &Option<String>, part: &Option<Box<str>>| {
-            wanted.as_deref().is_none_or(|wanted| wanted == part_text(part))
+            wanted.as_deref().is_none_or(|wanted| wanted == part_text(part.as_deref()))
         };
         is(&self.channel, &pattern.channel) && is(&self.topic, &pattern.topic) && is(&self.subtopic, &pattern.subtopic)
     }
 }
 
 /// A part of a pattern as it is written on the wire.
-fn part_text(part: &Option<Box<str>>) -> &str {
-    part.as_deref().unwrap_or("*")
+fn part_text(part: Option<&str>) -> &str {
+    part.unwrap_or("*")
 }

@@ -98,9 +98,12 @@ impl Router {
     }
 }
 
+/// Where a request is, which handler has it (its source and session), and when its time is over.
+type Place = (RequestState, Option<(String, SessionId)>, Instant);
+
 impl Pending {
-    /// Where it is, which handler has it, and when its time is over; `None` if it has ended.
-    fn place(&self) -> Option<(RequestState, Option<(String, SessionId)>, Instant)> {
+    /// Returns its place; `None` if it has ended.
+    fn place(&self) -> Option<Place> {
         self.look(|state, deadline| match state {
             State::Seeking => Some((RequestState::Seeking, None, deadline)),
             State::Waiting(_) => Some((RequestState::Waiting, None, deadline)),

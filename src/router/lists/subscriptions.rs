@@ -83,9 +83,9 @@ fn row(subscription: &Subscription) -> SubscriptionRow {
             command::Role::Subscriber => "subscriber",
             command::Role::Handler { .. } => "handler",
         },
-        channel: part_text(&pattern.channel).to_owned(),
-        topic: part_text(&pattern.topic).to_owned(),
-        subtopic: part_text(&pattern.subtopic).to_owned(),
+        channel: part_text(pattern.channel.as_deref()).to_owned(),
+        topic: part_text(pattern.topic.as_deref()).to_owned(),
+        subtopic: part_text(pattern.subtopic.as_deref()).to_owned(),
         group: subscription.group.as_deref().map(str::to_owned),
         observes: subscription.observes.as_ref().map(|observes| match observes {
             Observes::User(user) => user.to_string(),

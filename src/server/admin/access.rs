@@ -96,7 +96,7 @@ fn check_head(parts: &Parts, has_body: bool, is_encrypted: bool, http: &Http) ->
 
 /// Returns the host that was asked for.
 fn check_host<'a>(parts: &'a Parts, http: &Http) -> Result<&'a str, Problem> {
-    let host = single(&parts.headers, &HOST).flatten().filter(|host| names::is_served_host(host, http));
+    let host = single(&parts.headers, &HOST).ok().flatten().filter(|host| names::is_served_host(host, http));
     let is_served = |authority: &str| names::is_served_host(authority, http);
     match host {
         Some(host) if parts.uri.authority().is_none_or(|it| is_served(it.as_str())) => Ok(host),
@@ -115,22 +115,30 @@ fn check_origin(headers: &HeaderMap, host: &str, is_encrypted: bool) -> Result<(
         of_scheme("https://") || (!is_encrypted && of_scheme("http://"))
     };
     match single(headers, &ORIGIN) {
-        None => Ok(()),
-        Some(Some(origin)) if is_own(origin) => Ok(()),
-        Some(_) => Err(Problem::new(ErrorCode::Forbidden, "a page of this Origin may not call the admin API")),
+        Ok(None) => Ok(()),
+        Ok(Some(origin)) if is_own(origin) => Ok(()),
+        Ok(Some(_)) | Err(Unclear) => {
+            Err(Problem::new(ErrorCode::Forbidden, "a page of this Origin may not call the admin API"))
+        }
     }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let media_type = single(headers, &CONTENT_TYPE).flatten().and_then(|it| it.split(';').next());
+    let media_type = single(headers, &CONTENT_TYPE).ok().flatten().and_then(|it| it.split(';').next());
     media_type.is_some_and(|it| it.trim().eq_ignore_ascii_case("application/json"))
 }
 
-/// Returns the value of a header. `None`: it is absent; `Some(None)`: it is there twice, or is not text.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Option<&'a str>> {
+/// A header that is there twice, or is not text.
+struct Unclear;
+
+/// Returns the value of a header, if it is there.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Unclear> {
     let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    Some(first.to_str().ok().filter(|_| values.next().is_none()))
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| Unclear),
+        (Some(_), Some(_)) => Err(Unclear),
+    }
 }
 
 /// Checks who makes a call, and whether this caller may. Records an act.
@@ -228,7 +236,7 @@ impl Admin {
 
 /// Returns the token of a request, if it has exactly one.
 fn bearer(headers: &HeaderMap) -> Option<SecretString> {
-    let (scheme, token) = single(headers, &AUTHORIZATION)??.split_once(' ')?;
+    let (scheme, token) = single(headers, &AUTHORIZATION).ok()??.split_once(' ')?;
     let token = token.trim_matches(' ');
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then(|| SecretString::from(token))
 }

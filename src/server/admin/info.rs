@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::Shared;
 use super::request::Answer;
 use crate::config::AuthMode;
+use crate::telemetry::recorder::Reach;
 
 /// What runs here.
 #[derive(Serialize, ToSchema)]
@@ -28,6 +29,8 @@ pub(super) struct Info {
     listeners: Vec<String>,
     /// The URLs of the admin listeners.
     admin: Vec<String>,
+    /// How far back the flight recorder reaches, if it is on.
+    recorder: Option<Reach>,
 }
 
 /// The commit; the build of a package sets it.
@@ -40,6 +43,7 @@ pub(super) async fn info(State(shared): State<Shared>) -> Answer<Info> {
         AuthMode::Open => "open",
         AuthMode::Tokens => "tokens",
     };
+    let recorder = shared.broker.router.recorder();
     Answer(Info {
         version: env!("CARGO_PKG_VERSION"),
         revision: REVISION,
@@ -49,5 +53,6 @@ pub(super) async fn info(State(shared): State<Shared>) -> Answer<Info> {
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         listeners: shared.listeners.clone(),
         admin: shared.urls.clone(),
+        recorder: recorder.is_on().then(|| recorder.reach()),
     })
 }

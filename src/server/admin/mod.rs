@@ -3,7 +3,8 @@
 //! [`calls`] is the table of calls, each with its [`Right`]; a call is a file or a folder. `listener` accepts connections, on a
 //! thread and a runtime of their own, so that a long answer delays no session, and a broker that is stuck still answers.
 //! `access` decides who may call, `tokens` knows the tokens, `acts` records what was done, `problem` is how an error is
-//! answered, `openapi` how the calls are described, `page` how long lists are. `request` reads what a caller sends.
+//! answered, `openapi` how the calls are described, `page` how long lists are. `stream` is an answer that does not
+//! end. `request` reads what a caller sends.
 
 #![allow(unused_qualifications, reason = "the macros of utoipa write whole paths")]
 #![allow(clippy::unused_async, reason = "axum calls futures")]
@@ -23,10 +24,13 @@ mod metrics;
 mod openapi;
 mod page;
 mod problem;
+mod recent;
 mod reload;
 mod request;
 mod retained;
 mod stats;
+mod stream;
+mod tap;
 mod tokens;
 
 use std::io;
@@ -84,6 +88,9 @@ fn calls() -> Vec<(Right, UtoipaMethodRouter<Shared>)> {
         (Right::Act, routes!(retained::remove)),
         (Right::Read, routes!(explain::explain)),
         (Right::Act, routes!(reload::reload)),
+        (Right::Read, routes!(recent::recent)),
+        (Right::Act, routes!(recent::dump)),
+        (Right::Read, routes!(tap::tap)),
         (Right::Act, routes!(log::log)),
         (Right::Act, routes!(drain::drain)),
     ]
@@ -110,6 +117,8 @@ pub(super) struct Admin {
     /// The turn to look at files.
     disk: Arc<Semaphore>,
     log: Mutex<log::Return>,
+    /// The calls that may follow the flight recorder.
+    followers: Arc<Semaphore>,
     /// What runs beside the calls, until `stop`.
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -139,6 +148,7 @@ impl Admin {
             samples: stats::Samples::default(),
             disk: Arc::new(Semaphore::new(1)),
             log: Mutex::default(),
+            followers: Arc::new(Semaphore::new(recent::FOLLOWERS_MAX)),
             tasks: TaskTracker::new(),
             stop,
             document: OnceLock::new(),

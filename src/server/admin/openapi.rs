@@ -51,12 +51,15 @@ pub(super) fn head() -> OpenApi {
 pub(super) fn describe(right: Right, call: UtoipaMethodRouter<Shared>) -> UtoipaMethodRouter<Shared> {
     let (schemas, mut paths, router) = call;
     for operation in paths.paths.values_mut().flat_map(operations) {
+        let token = || SecurityRequirement::new(TOKEN, [] as [&str; 0]);
         let (may, security) = match right {
-            Right::Anyone => ("anyone", None),
-            Right::Read | Right::ReadOrSameUser => ("read", Some(SecurityRequirement::new(TOKEN, [] as [&str; 0]))),
-            Right::Act => ("act", Some(SecurityRequirement::new(TOKEN, [] as [&str; 0]))),
+            Right::Anyone => ("anyone", Vec::new()),
+            Right::Read => ("read", vec![token()]),
+            // The empty one: on loopback, a program of the broker's user needs none.
+            Right::ReadOrSameUser => ("read", vec![token(), SecurityRequirement::default()]),
+            Right::Act => ("act", vec![token()]),
         };
-        operation.security = Some(security.into_iter().collect());
+        operation.security = Some(security);
         operation.extensions.get_or_insert_default().merge(ExtensionsBuilder::new().add("x-may", may).build());
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name(Document::name()))).build();
         let problem = ResponseBuilder::new().description("An error.").content(PROBLEM_JSON, content).build();

@@ -83,11 +83,11 @@ pub(super) async fn reload(
     };
     let how = How { dry_run, keeps_restart_keys: wanted.restart_keys == RestartKeys::Ignore };
     let reloaded = Reloader::new(shared.broker.clone()).reload(how, move || Config::load(options)).await;
-    let Reloaded { number, changed, restart, sessions, warnings } = reloaded.map_err(problem)?;
+    let Reloaded { number, changed, restart, sessions, warnings } = reloaded.map_err(|error| problem(&error))?;
     Ok(Answer(ReloadOutcome { applied: !dry_run, number, changed, restart, ended: sessions.ended, warnings }))
 }
 
-fn problem(error: ReloadError) -> Problem {
+fn problem(error: &ReloadError) -> Problem {
     let code = match error {
         ReloadError::Mistakes(_) | ReloadError::Unusable(_) => Code::InvalidConfig,
         ReloadError::Restart(_) => Code::RestartNeeded,

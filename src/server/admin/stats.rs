@@ -53,9 +53,9 @@ pub(super) struct Now {
     /// Refused messages by code, without codes that did not occur.
     refusals: BTreeMap<&'static str, u64>,
     /// Requests.
-    requests: Requests,
+    requests: RequestStats,
     /// What waits to be sent.
-    queue: Queue,
+    queue: Queues,
 }
 
 /// What was counted in some seconds.
@@ -74,15 +74,15 @@ pub(super) struct Sample {
     /// Refused messages by code, without codes that did not occur.
     refusals: BTreeMap<&'static str, u64>,
     /// Requests that ended.
-    requests: Requests,
+    requests: RequestStats,
     /// What waited to be sent at its end.
-    queue: Queue,
+    queue: Queues,
 }
 
 /// Requests that ended, and how long they took.
 #[derive(Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Requests {
+pub(super) struct RequestStats {
     /// How many.
     count: u64,
     /// Half of those that were answered took at most this long, in milliseconds.
@@ -93,7 +93,7 @@ pub(super) struct Requests {
 
 /// The messages that wait to be sent.
 #[derive(Clone, Copy, Serialize, ToSchema)]
-pub(super) struct Queue {
+pub(super) struct Queues {
     /// To all sessions.
     sum: usize,
     /// To the session with the longest queue.
@@ -132,7 +132,7 @@ pub(super) async fn stats(
         envelopes: totals.envelopes,
         deliveries: totals.deliveries,
         refusals: occurred(&totals),
-        requests: Requests::of(&totals),
+        requests: RequestStats::of(&totals),
         queue: queue.into(),
     };
     Ok(Answer(Stats { node: shared.node.to_string(), now, samples: shared.samples.last(window) }))
@@ -196,20 +196,20 @@ impl Sample {
             envelopes: counted.envelopes,
             deliveries: counted.deliveries,
             refusals: occurred(&counted),
-            requests: Requests::of(&counted),
+            requests: RequestStats::of(&counted),
             queue: queue.into(),
         }
     }
 }
 
-impl Requests {
+impl RequestStats {
     fn of(totals: &Totals) -> Self {
         let ms = |part| totals.quantile(part).map(|seconds| seconds * 1e3);
         Self { count: totals.requests, p50_ms: ms(0.5), p99_ms: ms(0.99) }
     }
 }
 
-impl From<QueueSample> for Queue {
+impl From<QueueSample> for Queues {
     fn from(sample: QueueSample) -> Self {
         Self { sum: sample.sum, max: sample.max }
     }

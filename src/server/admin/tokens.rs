@@ -21,18 +21,21 @@ const OWN_NAME: &str = "admin.token";
 
 /// The hashes of `[[admin.tokens]]`.
 #[derive(Default)]
-pub(in crate::server) struct Tokens(HashMap<[u8; 32], (Arc<str>, May)>);
+pub(in crate::server) struct Tokens {
+    by_hash: HashMap<[u8; 32], (Arc<str>, May)>,
+}
 
 impl Tokens {
     /// Those of a configuration.
     pub(in crate::server) fn new(admin: &Admin) -> Self {
-        Self(admin.tokens.iter().map(|it| (it.token_sha256, (Arc::from(it.name.as_str()), it.may))).collect())
+        let by_hash = admin.tokens.iter().map(|it| (it.token_sha256, (Arc::from(it.name.as_str()), it.may))).collect();
+        Self { by_hash }
     }
 
     /// Returns the name of a token and what it allows. It is looked up by its hash, so the time that this takes says nothing
     /// about the token.
     pub(super) fn find(&self, hash: &[u8; 32]) -> Option<(Arc<str>, May)> {
-        self.0.get(hash).cloned()
+        self.by_hash.get(hash).cloned()
     }
 }
 

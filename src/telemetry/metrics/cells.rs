@@ -1,6 +1,7 @@
 //! [`Cells`]: numbers that many threads add to without contention.
 
 use std::cell::Cell;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
@@ -12,6 +13,12 @@ const COPIES_PER_PROCESSOR: usize = 2;
 
 /// The most copies.
 const COPIES_MAX: usize = 128;
+
+/// The number of copies. Looked up once, because the system reads files for it.
+static COPIES: LazyLock<usize> = LazyLock::new(|| {
+    let processors = available_parallelism().map_or(1, usize::from);
+    (processors * COPIES_PER_PROCESSOR).next_power_of_two().min(COPIES_MAX)
+});
 
 /// Threads have numbers from 0.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -67,10 +74,8 @@ pub(super) struct Copy<'c>(&'c [Line]);
 impl Cells {
     /// Cells that are all zero.
     pub(super) fn new(len: usize) -> Self {
-        let processors = available_parallelism().map_or(1, usize::from);
-        let copies = (processors * COPIES_PER_PROCESSOR).next_power_of_two().min(COPIES_MAX);
         let copy = || (0..len.div_ceil(LINE)).map(|_| Line::default()).collect();
-        Self { copies: (0..copies).map(|_| copy()).collect() }
+        Self { copies: (0..*COPIES).map(|_| copy()).collect() }
     }
 
     /// Returns the copy of this thread.

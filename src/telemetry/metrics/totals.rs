@@ -17,7 +17,7 @@ pub struct Totals {
     pub refusals: BTreeMap<&'static str, u64>,
     /// Requests that ended.
     pub requests: u64,
-    /// How many answered requests took at most so many seconds, and more than those before.
+    /// For each bound in seconds, how many answered requests took at most that, and more than the bound before it.
     pub durations: Vec<(f64, u64)>,
 }
 

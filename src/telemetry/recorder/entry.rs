@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use wire::{ErrorCode, TraceParent, Triple};
 
+use super::Pace;
+
 /// The most bytes that an entry takes, with its texts. Names are apart, once for many entries.
 pub(super) const ENTRY_BYTES_MAX: usize = size_of::<Entry>() + ID_BYTES_MAX + TraceParent::BYTES;
 
@@ -75,7 +77,7 @@ pub enum What {
     Event {
         /// In how many outbound queues it is.
         receivers: u32,
-        /// The length of its text; `u32::MAX` if that is nobody's business.
+        /// The length of its text; `u32::MAX` if its triple is protected.
         bytes: u32,
         /// Its place in the log of its channel; 0 without a log.
         offset: u64,
@@ -176,6 +178,42 @@ impl RequestOutcome {
             Self::HandlerGone => "handler_gone",
             Self::Refused => "refused",
         }
+    }
+}
+
+/// Who sends an event. Its names are asked for only where they are not known yet.
+#[derive(Clone, Copy)]
+pub struct Sender<'a> {
+    /// The number of its session.
+    pub number: u64,
+    /// Counts its entries.
+    pub pace: &'a Pace,
+    /// Its names.
+    pub who: &'a dyn Fn() -> Who<'a>,
+}
+
+/// An event that is to be recorded.
+pub struct Published<'a> {
+    /// Its triple.
+    pub triple: &'a Triple<'a>,
+    /// The sender's own id.
+    pub id: Option<&'a str>,
+    /// In how many outbound queues it is.
+    pub receivers: usize,
+    /// The length of its text; `None` if its triple is protected.
+    pub bytes: Option<usize>,
+    /// Its place in the log of its channel; 0 without a log.
+    pub offset: u64,
+    /// It was sent before, so it was not delivered again.
+    pub is_duplicate: bool,
+}
+
+impl Published<'_> {
+    /// What its entry says. Numbers that are too large become the largest.
+    pub(super) fn what(&self) -> What {
+        let number = |number| u32::try_from(number).unwrap_or(u32::MAX);
+        let Self { receivers, bytes, offset, is_duplicate, .. } = *self;
+        What::Event { receivers: number(receivers), bytes: bytes.map_or(u32::MAX, number), offset, is_duplicate }
     }
 }
 

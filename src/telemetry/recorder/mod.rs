@@ -15,7 +15,7 @@ mod ring;
 mod segment;
 
 pub use dump::{DumpError, Dumps};
-pub use entry::{Name, Record, RequestOutcome, SubscriptionEnd, What, Who};
+pub use entry::{Name, Published, Record, RequestOutcome, Sender, SubscriptionEnd, What, Who};
 pub use read::{Answer, Cursor, Filter, Reach, Row};
 
 use std::cell::Cell;
@@ -169,19 +169,19 @@ impl Recorder {
             let second = ring.second(now);
             match pace.refusals.count(second) {
                 true => ring.push(now, record),
-                false => ring.leave_out(now, second, who),
+                false => ring.leave_out(now, second, who.number, &|| *who),
             }
         });
     }
 
-    /// Records an event. `pace`: of its session.
+    /// Records an event.
     #[inline]
-    pub fn record_event(&self, now: Instant, pace: &Pace, record: &Record<'_>) {
+    pub fn record_event(&self, now: Instant, sender: Sender<'_>, event: &Published<'_>) {
         self.with(Which::Events, |ring| {
             let second = ring.second(now);
-            match pace.events.count(second) {
-                true => ring.push(now, record),
-                false => ring.leave_out(now, second, &record.who),
+            match sender.pace.events.count(second) {
+                true => ring.push_event(now, sender, event),
+                false => ring.leave_out(now, second, sender.number, sender.who),
             }
         });
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 use wire::ErrorCode;
 
@@ -30,8 +31,9 @@ pub struct Filter {
 }
 
 /// One entry, as it is answered.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = RecentEntry)]
 pub struct Row {
     /// When, as RFC 3339 says it.
     pub at: String,
@@ -119,7 +121,8 @@ pub struct Row {
 }
 
 /// How far back each ring reaches: since then, it has everything.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = RecorderReach)]
 pub struct Reach {
     /// What is rare and important.
     pub important: String,
@@ -217,8 +220,16 @@ impl Recorder {
         let reach = self.reach();
         let found = self.find(now, filter);
         let older = found.entries.len().saturating_sub(most);
-        let items = found.rows(self).skip(older).collect();
+        let items = found.rows_after(older, self).collect();
         Answer { items, older, reach }
+    }
+
+    /// The same, and from where a reader goes on. What is left out in this second follows then.
+    pub fn read_to_follow(&self, now: Instant, filter: &Filter, most: usize) -> (Answer, Cursor) {
+        let (reach, mut cursor) = (self.reach(), Cursor(vec![0; self.rings().count()]));
+        let found = self.find_on(now, filter, &mut cursor).0;
+        let older = found.entries.len().saturating_sub(most);
+        (Answer { items: found.rows_after(older, self).collect(), older, reach }, cursor)
     }
 
     /// How far back each ring reaches.
@@ -239,6 +250,11 @@ impl Recorder {
     /// The entries after a place that a filter lets through, and how many were overwritten before they were read. The
     /// place is then after the last of them.
     pub fn read_on(&self, now: Instant, filter: &Filter, cursor: &mut Cursor) -> (Vec<Row>, u64) {
+        let (found, lost) = self.find_on(now, filter, cursor);
+        (found.rows(self).collect(), lost)
+    }
+
+    fn find_on(&self, now: Instant, filter: &Filter, cursor: &mut Cursor) -> (Found, u64) {
         let (mut found, mut lost) = (Found::default(), 0);
         for ((which, ring), read) in self.rings().zip(&mut cursor.0) {
             let content = {
@@ -259,7 +275,7 @@ impl Recorder {
             *read = number;
         }
         found.sort();
-        (found.rows(self).collect(), lost)
+        (found, lost)
     }
 
     /// All entries that a filter lets through.
@@ -313,7 +329,12 @@ impl Found {
 
     /// The rows, oldest first.
     pub(super) fn rows<'a>(&'a self, recorder: &'a Recorder) -> impl Iterator<Item = Row> + 'a {
-        self.entries.iter().map(|entry| self.row(recorder, entry))
+        self.rows_after(0, recorder)
+    }
+
+    /// The rows without the oldest ones, which are not written for nothing.
+    fn rows_after<'a>(&'a self, older: usize, recorder: &'a Recorder) -> impl Iterator<Item = Row> + 'a {
+        self.entries.iter().skip(older).map(|entry| self.row(recorder, entry))
     }
 
     fn row(&self, recorder: &Recorder, (at, segment, place): &(Instant, usize, usize)) -> Row {

@@ -1,12 +1,13 @@
 //! [`Ring`]: the entries of one worker, oldest first. The oldest segment is dropped when there is no room for another.
 
 use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use wire::Triple;
 
-use super::entry::{NOWHERE, Record, What, Who};
+use super::entry::{NOWHERE, Published, Record, Sender, What, Who};
 use super::segment::{SEGMENT_BYTES, Segment};
 
 /// The places of names that are found without a search, by one byte.
@@ -32,7 +33,8 @@ pub(super) struct Ring {
     sealed_entries: u64,
     /// Where the names are that were used last. Empty until the first entry.
     sessions: Vec<(u64, u32)>,
-    triples: Vec<u32>,
+    triples: Vec<(u64, u32)>,
+    marks: Marks,
     clock: Clock,
     left_out: Vec<LeftOut>,
 }
@@ -79,6 +81,7 @@ impl Ring {
             sealed_entries: 0,
             sessions: Vec::new(),
             triples: Vec::new(),
+            marks: Marks::new(),
             clock: Clock { started, second: 0, begun: started, next: started + Duration::from_secs(1) },
             left_out: Vec::new(),
         }
@@ -103,28 +106,39 @@ impl Ring {
         clock.next = clock.begun + Duration::from_secs(1);
     }
 
-    /// Adds an entry.
+    /// Adds an event.
     #[inline]
+    pub(super) fn push_event(&mut self, now: Instant, sender: Sender<'_>, event: &Published<'_>) {
+        if self.active.is_full() {
+            self.seal();
+        }
+        let who = self.session(sender.number, sender.who);
+        let triple = self.triple(event.triple);
+        self.active.push_event(now, (who, triple), event);
+    }
+
+    /// Adds an entry.
     pub(super) fn push(&mut self, now: Instant, record: &Record<'_>) {
         if self.active.is_full() {
             self.seal();
         }
-        let who = self.session(&record.who);
-        let peer = record.peer.as_ref().map_or(NOWHERE, |peer| self.session(peer));
+        let mut place = |who: &Who<'_>| self.session(who.number, &|| *who);
+        let who = place(&record.who);
+        let peer = record.peer.as_ref().map_or(NOWHERE, place);
         let triple = record.triple.map_or(NOWHERE, |triple| self.triple(triple));
         self.active.push(now, (who, peer, triple), record);
     }
 
     /// Counts an entry of this second that is left out.
     #[inline(never)]
-    pub(super) fn leave_out(&mut self, now: Instant, second: u32, who: &Who<'_>) {
+    pub(super) fn leave_out<'a>(&mut self, now: Instant, second: u32, number: u64, who: &dyn Fn() -> Who<'a>) {
         if self.active.is_full() || self.left_out.len() >= LEFT_OUT_MAX {
             self.record_left_out();
         }
         if self.active.is_full() {
             self.seal();
         }
-        let who = self.session(who);
+        let who = self.session(number, who);
         // The session that sends most is near the end.
         match self.left_out.iter_mut().rev().find(|it| (it.who, it.second) == (who, second)) {
             Some(known) => known.count = known.count.saturating_add(1),
@@ -200,11 +214,12 @@ impl Ring {
 
     /// The place of a session's name. Sessions with the same remainder take each other's place at hand, and are named again.
     #[inline]
-    fn session(&mut self, who: &Who<'_>) -> u32 {
-        let at = usize::from(who.number.to_le_bytes()[0]);
+    fn session<'a>(&mut self, number: u64, who: &dyn Fn() -> Who<'a>) -> u32 {
+        let at = usize::from(number.to_le_bytes()[0]);
         match self.sessions.get(at) {
-            Some((number, place)) if *number == who.number && *place != NOWHERE && who.number != 0 => *place,
-            _ => self.new_session(at, who),
+            // Clients without a session share the number 0, which is never at hand.
+            Some((known, place)) if *known == number && *place != NOWHERE => *place,
+            _ => self.new_session(at, &who()),
         }
     }
 
@@ -212,7 +227,7 @@ impl Ring {
     fn new_session(&mut self, at: usize, who: &Who<'_>) -> u32 {
         self.sessions.resize(NAMES_AT_HAND, (0, NOWHERE));
         let place = self.active.add_session(who);
-        if let Some(at_hand) = self.sessions.get_mut(at) {
+        if let Some(at_hand) = self.sessions.get_mut(at).filter(|_| who.number != 0) {
             *at_hand = (who.number, place);
         }
         place
@@ -221,27 +236,68 @@ impl Ring {
     /// The place of a triple.
     #[inline]
     fn triple(&mut self, triple: &Triple<'_>) -> u32 {
-        let at = remainder(triple) % NAMES_AT_HAND;
+        let mark = self.marks.of(triple);
+        let at = usize::from(mark.to_le_bytes()[0]);
         match self.triples.get(at) {
-            Some(place) if self.active.is_triple(*place, triple) => *place,
-            _ => self.new_triple(at, triple),
+            Some((known, place)) if *known == mark && *place != NOWHERE => *place,
+            _ => self.new_triple(at, mark, triple),
         }
     }
 
     #[cold]
-    fn new_triple(&mut self, at: usize, triple: &Triple<'_>) -> u32 {
-        self.triples.resize(NAMES_AT_HAND, NOWHERE);
+    fn new_triple(&mut self, at: usize, mark: u64, triple: &Triple<'_>) -> u32 {
+        self.triples.resize(NAMES_AT_HAND, (0, NOWHERE));
         let place = self.active.add_triple(triple);
         if let Some(at_hand) = self.triples.get_mut(at) {
-            *at_hand = place;
+            *at_hand = (mark, place);
         }
         place
     }
 }
 
-/// A number that triples seldom share: from their lengths and last letters.
+/// Makes a number of a triple that no other one has: two have the same once in 2^64, and nobody can foresee which, because it
+/// depends on random numbers.
+struct Marks {
+    numbers: [u64; 4],
+    random: RandomState,
+}
+
+impl Marks {
+    fn new() -> Self {
+        let random = RandomState::new();
+        Self { numbers: [0_u8, 1, 2, 3].map(|number| random.hash_one(number)), random }
+    }
+
+    #[inline]
+    fn of(&self, triple: &Triple<'_>) -> u64 {
+        let [first, second, third, fourth] = self.numbers;
+        let channel = self.words(&triple.channel);
+        let topic = self.words(&triple.topic);
+        let subtopic = self.words(&triple.subtopic);
+        let lens = triple.channel.len() << 16 | triple.topic.len() << 8 | triple.subtopic.len();
+        folded(channel.0 ^ first, channel.1 ^ second)
+            ^ folded(topic.0 ^ second, topic.1 ^ third).rotate_left(21)
+            ^ folded(subtopic.0 ^ third, subtopic.1 ^ lens as u64 ^ fourth).rotate_left(42)
+    }
+
+    /// All bytes of a name of 4 to 16 bytes, which its length completes; of another one, its hash.
+    #[inline]
+    fn words(&self, name: &str) -> (u64, u64) {
+        let bytes = name.as_bytes();
+        let word = |bytes: Option<&[u8; 8]>| bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let half = |bytes: Option<&[u8; 4]>| bytes.map_or(0, |bytes| u64::from(u32::from_le_bytes(*bytes)));
+        match bytes.len() {
+            4..8 => (half(bytes.first_chunk()), half(bytes.last_chunk())),
+            8..=16 => (word(bytes.first_chunk()), word(bytes.last_chunk())),
+            _ => (self.random.hash_one(name), 0),
+        }
+    }
+}
+
+/// The product of two numbers, its halves combined.
+#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
 #[inline]
-fn remainder(triple: &Triple<'_>) -> usize {
-    let mark = |part: &str| part.len() + usize::from(part.as_bytes().last().copied().unwrap_or_default());
-    mark(&triple.channel) + mark(&triple.topic) * 7 + mark(&triple.subtopic) * 31
+fn folded(one: u64, other: u64) -> u64 {
+    let product = u128::from(one) * u128::from(other);
+    (product >> 64) as u64 ^ product as u64
 }

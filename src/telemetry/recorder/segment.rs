@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use wire::{TraceParent, Triple};
 
-use super::entry::{ENTRY_BYTES_MAX, Entry, ID_BYTES_MAX, NOWHERE, Record, What, Who};
+use super::entry::{ENTRY_BYTES_MAX, Entry, ID_BYTES_MAX, NOWHERE, Published, Record, What, Who};
 
 /// The bytes of a full segment.
 pub(super) const SEGMENT_BYTES: usize = 64 << 10;
@@ -70,8 +70,17 @@ impl Segment {
         self.triples.shrink_to_fit();
     }
 
-    /// Adds an entry whose names it has.
+    /// Adds an event whose names it has.
     #[inline]
+    pub(super) fn push_event(&mut self, at: Instant, (who, triple): (u32, u32), event: &Published<'_>) {
+        let text = self.place();
+        let id_len = event.id.map_or(0, |id| self.push_id(id));
+        let what = event.what();
+        self.entries.push(Entry { at, who, peer: NOWHERE, triple, text, id_len, has_trace: false, what });
+        self.bytes += size_of::<Entry>() + self.text.len() - text as usize;
+    }
+
+    /// Adds an entry whose names it has.
     pub(super) fn push(&mut self, at: Instant, (who, peer, triple): (u32, u32, u32), record: &Record<'_>) {
         let text = self.place();
         let id_len = record.id.map_or(0, |id| self.push_id(id));
@@ -130,20 +139,6 @@ impl Segment {
         self.triples.push(TripleName { text, lens });
         self.bytes += size_of::<TripleName>() + self.text.len() - text as usize;
         place_of(self.triples.len())
-    }
-
-    /// Whether the triple at a place is this one.
-    #[inline]
-    pub(super) fn is_triple(&self, place: u32, triple: &Triple<'_>) -> bool {
-        let Some(name) = self.triples.get(place as usize) else { return false };
-        let Some(rest) = self.text.get(name.text as usize..) else { return false };
-        let [channel, topic, subtopic] = name.lens.map(usize::from);
-        let Some((own_channel, rest)) = rest.split_at_checked(channel) else { return false };
-        let Some((own_topic, rest)) = rest.split_at_checked(topic) else { return false };
-        let Some(own_subtopic) = rest.get(..subtopic) else { return false };
-        is_same(own_subtopic, triple.subtopic.as_bytes())
-            && is_same(own_topic, triple.topic.as_bytes())
-            && is_same(own_channel, triple.channel.as_bytes())
     }
 
     /// The number of the session at a place.
@@ -230,19 +225,6 @@ impl Segment {
 
 fn place_of(len: usize) -> u32 {
     u32::try_from(len - 1).unwrap_or(NOWHERE)
-}
-
-/// Whether two names are the same. Most are short, and then this is faster than a call.
-#[inline]
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    if one.len() != other.len() {
-        return false;
-    }
-    match one.len() {
-        4..8 => one.first_chunk::<4>() == other.first_chunk() && one.last_chunk::<4>() == other.last_chunk(),
-        8..=16 => one.first_chunk::<8>() == other.first_chunk() && one.last_chunk::<8>() == other.last_chunk(),
-        _ => one == other,
-    }
 }
 
 /// FNV-1a. A client can choose two ids that have the same hash, and then cannot tell its own messages apart.

@@ -47,7 +47,7 @@ async fn health_is_0_if_ready_1_if_not_and_3_without_an_answer() {
     let answering = async {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let (mut stream, _) = other.accept().await.unwrap();
-        stream.read(&mut [0; 1024]).await.unwrap();
+        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
         stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await.unwrap();
     };
     let health = ["health", "--admin", &url];

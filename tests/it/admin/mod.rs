@@ -5,12 +5,16 @@ mod calls;
 mod close;
 mod commands;
 mod configuring;
+mod events;
 mod explain;
 mod listener;
 mod lists;
 mod readiness;
+mod recent;
 mod schemathesis;
+mod tap;
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
@@ -73,13 +77,13 @@ async fn call_with(
 ) -> Answer {
     let mut head = format!("{method} {path} HTTP/1.1\r\n");
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
-        head += &format!("Host: {address}\r\n");
+        write!(head, "Host: {address}\r\n").unwrap();
     }
     for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
+        write!(head, "{name}: {value}\r\n").unwrap();
     }
     if let Some(body) = body {
-        head += &format!("Content-Length: {}\r\n", body.len());
+        write!(head, "Content-Length: {}\r\n", body.len()).unwrap();
     }
     let request = format!("{head}Connection: close\r\n\r\n{}", body.unwrap_or_default());
     let mut stream = within("a connection", TcpStream::connect(address)).await.unwrap();
@@ -135,7 +139,7 @@ impl Site {
         let bearer = format!("Bearer {token}");
         let body = body.map(Value::to_string);
         let headers = [("Authorization", bearer.as_str()), ("Content-Type", "application/json")];
-        call_with(self.address, method, path, &headers[..1 + usize::from(body.is_some())], body.as_deref()).await
+        call_with(self.address, method, path, &headers[..=usize::from(body.is_some())], body.as_deref()).await
     }
 
     /// Reads with the reader's token. The answer is good.

@@ -62,6 +62,7 @@ async fn a_store_that_cannot_be_read_fails() {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "a certificate ends by the calendar")]
 async fn a_certificate_near_its_end_or_with_another_key_is_a_warning() {
     let files = TlsFiles::new();
     let days = |days: u64| Duration::from_secs(days * 24 * 60 * 60);

@@ -9,7 +9,7 @@ use super::*;
 use crate::support::programs;
 
 /// How long it may take.
-const TIME: Duration = Duration::from_secs(60);
+const TIME: Duration = Duration::from_mins(1);
 
 /// Calls that end the broker, replace its configuration, or never end.
 const LEFT_OUT: [&str; 3] = ["/v1/tap", "/v1/drain", "/v1/reload"];

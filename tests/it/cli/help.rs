@@ -63,6 +63,7 @@ async fn of_the_program() {
       close        Close sessions
       explain      Say who would get a message, and why others would not
       reload       Reload the configuration of a broker
+      recent       Show what happened last in a broker
       drain        Drain a broker, and end its process
       bench        Measure the speed of a broker
       credentials  Manage the credentials that agents fetch

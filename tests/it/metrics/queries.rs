@@ -32,7 +32,7 @@ fn of_alerts() -> BTreeMap<String, String> {
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
         if let Some(alert) = line.trim().strip_prefix("- alert: ") {
-            name = alert.to_owned();
+            alert.clone_into(&mut name);
         } else if let Some(expression) = line.trim().strip_prefix("expr: ") {
             let mut expression = expression.to_owned();
             if expression == "|" {

@@ -44,7 +44,9 @@ fn subscribe(router: &Router, session: &Arc<Session>, pattern: &str, role: Role)
 impl<'r> Desk<'r> {
     fn new(router: &'r Router, user: &str) -> Self {
         let subscribers = ["pop", "log"].map(|source| attach(router, user, source));
-        subscribers.iter().for_each(|it| subscribe(router, it, "Phone/Call/*", Role::Subscriber));
+        for subscriber in &subscribers {
+            subscribe(router, subscriber, "Phone/Call/*", Role::Subscriber);
+        }
         let handler = attach(router, user, "dialler");
         subscribe(
             router,
@@ -120,7 +122,7 @@ fn counters_of_many_threads_are_exactly_what_was_done() {
             });
         }
     });
-    router.expire(now() + Duration::from_secs(60));
+    router.expire(now() + Duration::from_mins(1));
     let after = scrape(&router);
     let each = THREADS * ROUNDS;
     let expected: BTreeMap<&str, u64> = [

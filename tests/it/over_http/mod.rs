@@ -66,7 +66,8 @@ impl Post {
     }
 
     fn head(&self, method: &str) -> String {
-        let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers: Vec<_> = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers = headers.concat();
         format!("{method} {} HTTP/1.1\r\n{headers}Content-Length: {}\r\n\r\n", self.path, self.body.len())
     }
 

@@ -98,7 +98,7 @@ fn the_manifests_fit_the_configurations_and_the_limits() {
     }
 }
 
-/// What python3 with PyYAML says, where both are there.
+/// What python3 with `PyYAML` says, where both are there.
 #[tokio::test]
 async fn the_manifests_are_yaml() {
     let script = "import sys, yaml\nfor name in sys.argv[1:]:\n    assert list(yaml.safe_load_all(open(name))), name";

@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify), by a socket in its place.
+//! What systemd is told (`sd_notify`), by a socket in its place.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
@@ -20,11 +20,12 @@ const PROBE: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 fn serve(sockets: &[&OwnedFd], names: &str, folder: &TempDir, more: &[&str]) -> Child {
     // A shell copies each descriptor to its number; its id is that of the broker, which it becomes. `sh` may have only
     // single digits for descriptors, so bash.
-    let copies: String =
-        sockets.iter().enumerate().map(|(at, socket)| format!("{}<&{} ", at + 3, socket.as_raw_fd())).collect();
+    let copies: Vec<_> =
+        sockets.iter().enumerate().map(|(at, socket)| format!("{}<&{}", at + 3, socket.as_raw_fd())).collect();
     let script = format!(
-        "export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={names}; exec \"$0\" \"$@\" {copies}",
-        sockets.len()
+        "export LISTEN_PID=$$ LISTEN_FDS={} LISTEN_FDNAMES={names}; exec \"$0\" \"$@\" {}",
+        sockets.len(),
+        copies.join(" ")
     );
     let mut bash = Command::new("bash");
     bash.args(["-c", &script, env!("CARGO_BIN_EXE_switchboard"), "serve", "--data-dir"])
@@ -87,17 +88,12 @@ async fn connections_wait_for_the_successor() {
     let id = first.id().unwrap().to_string();
     assert!(Command::new("kill").arg(&id).status().await.unwrap().success());
     assert_eq!(within("the end", first.wait()).await.unwrap().code(), Some(0));
-    let stream = within("a connection", TcpStream::connect(address)).await.unwrap();
-    let waiting = tokio::spawn(async move {
-        use tokio::io::AsyncWriteExt;
-
-        let mut stream = stream;
-        stream.write_all(PROBE.as_bytes()).await.unwrap();
-        crate::support::http::read_response(&mut stream).await.status
-    });
+    let mut stream = within("a connection", TcpStream::connect(address)).await.unwrap();
+    stream.write_all(PROBE.as_bytes()).await.unwrap();
     let mut second = serve(&[&tcp], "ws", &folder, &[]);
     lines(&mut second, 1).await;
-    assert_eq!(within("an answer", waiting).await.unwrap(), 200);
+    let answer = within("an answer", crate::support::http::read_response(&mut stream)).await;
+    assert_eq!(answer.status, 200);
 }
 
 #[tokio::test]

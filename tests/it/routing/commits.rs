@@ -336,7 +336,7 @@ fn the_end_of_the_broker_refuses_what_comes_later() {
 /// Takes over a log with one entry of each of these ages, the oldest first. The time of day is an hour after 1970.
 fn load(stage: &Stage, name: &LogName, ages: &[Duration]) {
     let hour = Duration::from_hours(1);
-    let at = |age: Duration| u64::try_from((hour - age).as_millis()).unwrap();
+    let at = |age: Duration| u64::try_from(hour.saturating_sub(age).as_millis()).unwrap();
     let mut loading = stage.router.loading(stage.now, SystemTime::UNIX_EPOCH + hour);
     let used = ages.last().copied().map_or(0, at);
     loading.add(Loaded::Log { name: name.clone(), epoch: "e".into(), last: ages.len() as u64, used });

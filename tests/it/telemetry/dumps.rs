@@ -25,7 +25,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let is_one = |path: &PathBuf| {
         let name = path.file_name().unwrap().to_str().unwrap();
-        name.starts_with("recent-") && name.ends_with(".jsonl")
+        name.starts_with("recent-") && path.extension().is_some_and(|it| it == "jsonl")
     };
     let mut files: Vec<_> = names.filter(is_one).collect();
     files.sort();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use switchboard::telemetry::recorder::{Filter, Pace, Record, Recorder, Row, What, Who};
+use switchboard::telemetry::recorder::{Filter, Pace, Published, Record, Recorder, Row, Sender, What, Who};
 use wire::{ErrorCode, Triple};
 
 /// More than any test here writes.
@@ -30,6 +30,21 @@ fn event(number: u32) -> What {
     What::Event { receivers: number, bytes: number * 3, offset: u64::from(number) * 7, is_duplicate: false }
 }
 
+/// Records an event as its router does.
+fn record_event(recorder: &Recorder, now: Instant, pace: &Pace, record: &Record<'_>) {
+    let What::Event { receivers, bytes, offset, is_duplicate } = record.what else { panic!("{:?}", record.what) };
+    let nothing = Triple::new("-", "-", "-");
+    let event = Published {
+        triple: record.triple.unwrap_or(&nothing),
+        id: record.id,
+        receivers: receivers as usize,
+        bytes: Some(bytes as usize),
+        offset,
+        is_duplicate,
+    };
+    recorder.record_event(now, Sender { number: record.who.number, pace, who: &|| record.who }, &event);
+}
+
 fn check_whole(row: &Row) {
     assert_eq!(row.what, "event");
     let number = row.receivers.unwrap();
@@ -45,13 +60,33 @@ fn all(recorder: &Recorder, now: Instant) -> Vec<Row> {
     recorder.read(now, &Filter::default(), EVERYTHING).items
 }
 
+/// How many events each source has, how many were left out, and in how many entries that is said.
+fn count(rows: &[Row]) -> BTreeMap<&str, (u64, u64, u64)> {
+    let mut kept = BTreeMap::<&str, (u64, u64, u64)>::new();
+    for row in rows {
+        let of = kept.entry(row.source.as_deref().unwrap()).or_default();
+        match row.what {
+            "event" => {
+                check_whole(row);
+                of.0 += 1;
+            }
+            "left_out" => {
+                of.1 += row.count.unwrap();
+                of.2 += 1;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    kept
+}
+
 #[test]
 fn every_event_of_many_threads_is_an_entry_or_counted_as_left_out() {
     const THREADS: u64 = 8;
     const SESSIONS: u64 = 5;
     const SECONDS: u32 = 20;
     // The last session of each thread sends nothing, the others 30, 60, 90 and 120 events a second.
-    let rate = |session: u64| if session == SESSIONS - 1 { 0 } else { 30 * (session as u32 + 1) };
+    let rate = |session: u64| if session == SESSIONS - 1 { 0 } else { 30 * u32::try_from(session + 1).unwrap() };
     let start = start();
     let recorder = recorder(start, 64 << 20, 4);
     let done = AtomicBool::new(false);
@@ -83,34 +118,22 @@ fn every_event_of_many_threads_is_an_entry_or_counted_as_left_out() {
                                     id: Some(&id),
                                     ..Record::of(who(1 + thread * SESSIONS + session, &source), event(number))
                                 };
-                                recorder.record_event(now, pace, &record);
+                                record_event(recorder, now, pace, &record);
                             }
                         }
                     }
                 })
             })
             .collect();
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        for writer in writers {
+            writer.join().unwrap();
+        }
         done.store(true, Ordering::Release);
         reader.join().unwrap();
     });
 
     let rows = all(&recorder, start + Duration::from_secs(SECONDS.into()));
-    let mut kept = BTreeMap::<&str, (u64, u64, u64)>::new();
-    for row in &rows {
-        let of = kept.entry(row.source.as_deref().unwrap()).or_default();
-        match row.what {
-            "event" => {
-                check_whole(row);
-                of.0 += 1;
-            }
-            "left_out" => {
-                of.1 += row.count.unwrap();
-                of.2 += 1;
-            }
-            other => panic!("{other}"),
-        }
-    }
+    let mut kept = count(&rows);
     for thread in 0..THREADS {
         for session in 0..SESSIONS {
             let source = format!("app-{thread}-{session}");
@@ -142,7 +165,7 @@ fn the_rings_stay_within_their_memory_whatever_is_written() {
         let triple = Triple::new(&*source, &*long, &*long);
         let what = What::Event { receivers: 0, bytes: 0, offset: 0, is_duplicate: false };
         let record = Record { triple: Some(&triple), id: Some(&long), ..Record::of(who(number, &source), what) };
-        recorder.record_event(now, &Pace::default(), &record);
+        record_event(&recorder, now, &Pace::default(), &record);
         recorder.record(now, &record);
         if number % 100 == 0 {
             most = most.max(recorder.bytes());
@@ -164,7 +187,7 @@ fn an_answer_says_how_far_back_each_ring_reaches() {
     recorder.record(now, &Record::of(who(1, "first"), What::Registered));
     for number in 0..20_000 {
         let record = Record::of(who(2, "busy"), event(number));
-        recorder.record_event(second(number), &Pace::default(), &record);
+        record_event(&recorder, second(number), &Pace::default(), &record);
     }
     let answer = recorder.read(second(20_000), &Filter::default(), EVERYTHING);
     assert_eq!(answer.reach.important, epoch);
@@ -192,7 +215,7 @@ fn entries_are_found_by_their_names_ids_and_codes() {
         None,
         &Record { id: Some("7"), ..record(phone, What::Refused(ErrorCode::Forbidden)) },
     );
-    recorder.record_event(at(2), &Pace::default(), &Record { id: Some(&long), ..record(crm, event(1)) });
+    record_event(&recorder, at(2), &Pace::default(), &Record { id: Some(&long), ..record(crm, event(1)) });
     let request = What::Request {
         name: *b"rABCDEFGH",
         outcome: switchboard::telemetry::recorder::RequestOutcome::Answered,
@@ -239,7 +262,7 @@ fn those_who_follow_get_each_entry_once_and_are_told_what_they_missed() {
     assert_eq!(next(now, &mut cursor), (vec![], 0));
     let pace = Pace::default();
     for number in 0..100 {
-        recorder.record_event(now, &pace, &Record::of(who(2, "busy"), event(number)));
+        record_event(&recorder, now, &pace, &Record::of(who(2, "busy"), event(number)));
     }
     assert_eq!(next(now, &mut cursor), (vec![("event", 1); 64], 0));
     assert_eq!(next(now, &mut cursor), (vec![], 0), "the second is not over");
@@ -247,7 +270,7 @@ fn those_who_follow_get_each_entry_once_and_are_told_what_they_missed() {
     assert_eq!(next(later, &mut cursor), (vec![("left_out", 36)], 0));
     assert_eq!(next(later, &mut cursor), (vec![], 0));
     for number in 0..50_000 {
-        recorder.record_event(later, &Pace::default(), &Record::of(who(2, "busy"), event(number)));
+        record_event(&recorder, later, &Pace::default(), &Record::of(who(2, "busy"), event(number)));
     }
     let (rows, lost) = next(later, &mut cursor);
     assert_eq!(rows.len() as u64 + lost, 50_000);
@@ -274,6 +297,6 @@ fn a_recorder_that_is_turned_off_keeps_nothing() {
     let now = start();
     let recorder = Recorder::off(now);
     recorder.record(now, &Record::of(who(1, "phone"), What::Registered));
-    recorder.record_event(now, &Pace::default(), &Record::of(who(1, "phone"), event(1)));
+    record_event(&recorder, now, &Pace::default(), &Record::of(who(1, "phone"), event(1)));
     assert!(!recorder.is_on() && all(&recorder, now).is_empty());
 }

@@ -1,4 +1,4 @@
-//! The outbox of a session that is away, and of one that comes back.
+//! The outbox of a session that is away, and of one that returns.
 
 use std::sync::Arc;
 use std::task::Waker;

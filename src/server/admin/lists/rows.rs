@@ -177,6 +177,7 @@ impl From<router::SubscriptionRow> for Subscription {
 /// One pending request, or one handler's part of a gather.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names are those of the answer")]
 pub(in crate::server::admin) struct Request {
     /// The id with which its handler knows it. The parts of a gather share one.
     id: String,
@@ -233,6 +234,7 @@ impl From<router::RequestRow> for Request {
 /// One channel.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "the names are those of the answer")]
 pub(in crate::server::admin) struct Channel {
     /// Its name.
     channel: String,
