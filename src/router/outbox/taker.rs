@@ -62,7 +62,8 @@ impl Taker<'_> {
     /// Ready when there is something to take, a new end of the proof included, or the outbox ended.
     pub fn poll_ready(self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.outbox.state.lock();
-        let has_news = state.has_news_of_end() || state.end.is_some() || state.attachment != self.attachment;
+        let has_news =
+            state.has_news_of_end() || state.ends_connection().is_some() || state.attachment != self.attachment;
         let waits_for_disk = state.first > 0 && state.waits_for_disk(cx);
         if has_news || !state.is_empty() && !waits_for_disk {
             return Poll::Ready(());

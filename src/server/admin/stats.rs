@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use utoipa::ToSchema;
 
-use super::super::calendar;
 use super::Shared;
 use super::problem::Problem;
 use super::request::{Answer, Query};
 use crate::router::QueueSample;
+use crate::server::calendar;
 use crate::telemetry::metrics::Totals;
 
 /// How often a sample is taken.
@@ -170,7 +170,8 @@ impl Samples {
 pub(super) async fn sample(shared: Shared) {
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut before, mut last) = (shared.broker.metrics.totals(), Instant::now());
+    // All counters were 0 when the broker started, and applications may have been faster than this.
+    let (mut before, mut last) = (Totals::default(), Instant::now());
     // The first tick is at once.
     ticks.tick().await;
     loop {

@@ -251,7 +251,7 @@ fn an_operator_closes_the_sessions_that_have_all_of_what_is_given() {
     let by_id = Sessions { id: Some(sessions[1].id().to_string()), ..Sessions::default() };
     let spread = |count| vec![Duration::from_millis(40); count];
     assert_eq!(core.router.send_away(core.now, &by_id, "maintenance", spread), 1);
-    assert_eq!(sessions[1].outbox().ended(), Some(End::SentAway));
+    assert_eq!(sessions[1].outbox().taker(0).ended(), Some(End::SentAway));
     let [draining] = core.take(&sessions[1]).try_into().unwrap();
     assert_eq!(draining["data"], json!({"ReconnectAfterMs": 40}));
 }
