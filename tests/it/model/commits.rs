@@ -298,7 +298,7 @@ impl World {
             let number: u64 = answer["inReplyTo"].as_str().unwrap().parse().unwrap();
             let place = publisher.sent.iter().position(|sent| sent.number == number);
             let sent = publisher.sent[place.expect("an answer to something that it sent")].clone();
-            match &*answer["subtopic"].as_str().unwrap() {
+            match answer["subtopic"].as_str().unwrap() {
                 "Receipt" if DURABLE.contains(&sent.channel) => {
                     let data = &answer["data"];
                     let key = (

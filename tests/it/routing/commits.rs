@@ -292,7 +292,9 @@ fn an_event_whose_log_a_reload_ends_while_it_is_written_is_refused() {
             let batch = stage.router.plan(stage.now, vec![stage.queue.receive(Duration::ZERO).unwrap()]);
             let written = batch.changes().to_vec();
             let [Change::Append { log, epoch, .. }, Change::Keep(place, _)] = &*written else { panic!("{written:?}") };
-            scopes.iter().for_each(|scope| stage.rescope(*scope));
+            for scope in scopes {
+                stage.rescope(*scope);
+            }
             stage.router.finish(stage.now, batch, true);
             assert_eq!(told(&mut ticket), Some(Told::Refused("STORAGE_UNAVAILABLE")));
             assert!(received(&stage, &agent).is_empty(), "the disk has it under the old scope only");

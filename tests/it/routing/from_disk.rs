@@ -129,7 +129,7 @@ fn events_that_memory_has_lost_are_replayed_from_the_disk() {
         assert_eq!(events, (60 - last.min(60) + 1..=60).collect::<Vec<_>>(), "{last}: {reply}");
         let (reply, events) = stage.recover("Line", &json!({ "last": last }));
         let lines: Vec<u64> = (1..=60).filter(|it| it % 3 == 0).collect();
-        assert_eq!(events, lines[lines.len() - lines.len().min(last as usize)..], "{last}: {reply}");
+        assert_eq!(events, lines[lines.len() - lines.len().min(usize::try_from(last).unwrap())..], "{last}: {reply}");
         assert_eq!(reply["Replayed"], events.len());
     }
     assert!(stage.desk.core.router.size().log_entries <= in_memory, "nothing of it stays in memory");
