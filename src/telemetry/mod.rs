@@ -104,7 +104,7 @@ pub fn print_error(message: &str) {
     writeln!(io::stderr(), "{line}").ok();
 }
 
-/// Refuses what [`EnvFilter`] takes for the name of a target that no line has.
+/// Refuses what `EnvFilter` takes for the name of a target that no line has.
 ///
 /// # Errors
 /// A word that is neither a level nor a part of this program, or a filter that would turn off all lines of this program

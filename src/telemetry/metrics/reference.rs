@@ -1,4 +1,4 @@
-//! [`reference`]: docs/metrics.md, printed from the table of metrics.
+//! [`reference()`]: docs/metrics.md, printed from the table of metrics.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
