@@ -35,10 +35,7 @@ lint:
 bench *ARGS:
     cargo bench --locked {{ARGS}}
 
-# Print docs/configuration.md anew from the table of keys
+# Print docs/configuration.md and docs/metrics.md anew from the tables of keys and metrics
 reference:
     cargo run --quiet -- check --print-reference > docs/configuration.md
-
-# The example gadget at http://localhost:8000/gadget.html?user=alice@example.com
-gadget:
-    python3 -m http.server 8000 --directory examples
+    cargo run --quiet -- check --print-metrics > docs/metrics.md
