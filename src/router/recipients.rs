@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
+use crate::router::ids::Serial;
 use crate::router::index::receivers::Receivers;
 use crate::router::index::{Matches, Subscription};
 use crate::router::outbox::PushError;
@@ -20,48 +21,48 @@ pub(super) fn offer_to_each(
     target: Option<&str>,
     matches: &Matches,
     mut offer: impl FnMut(&Arc<Subscription>) -> bool,
-    chosen: impl FnMut(&Arc<Subscription>),
-) {
-    let mut grouped = Vec::new();
-    matches.iter().for_each(|receivers| {
-        receivers.iter().for_each(|subscription| {
-            let session = &subscription.session;
-            let is_sender = Arc::ptr_eq(session, sender) && !sender.echoes();
-            if is_sender || target.is_some_and(|target| target != &*session.source) {
-                return;
-            }
-            if subscription.group.is_some() {
-                grouped.push(subscription);
-                return;
-            }
-            offer(subscription);
-        });
-    });
-    if !grouped.is_empty() {
-        offer_to_groups(grouped, offer, chosen);
-    }
-}
-
-/// Offers an event to one member of each group.
-fn offer_to_groups(
-    mut grouped: Vec<&Arc<Subscription>>,
-    mut offer: impl FnMut(&Arc<Subscription>) -> bool,
     mut chosen: impl FnMut(&Arc<Subscription>),
 ) {
-    grouped.sort_by(|one, other| group_of(one).cmp(&group_of(other)));
-    for members in grouped.chunk_by_mut(|one, other| group_of(one) == group_of(other)) {
-        // A session that has a connection, then the one whose queue is shortest, then the one longest unserved; the next one
-        // if that one is ending, or may not receive the event.
-        if members.len() > 1 {
-            members.sort_by_cached_key(|it| {
-                let session = &it.session;
-                (session.is_away(), session.outbox().depth().messages, session.served(), it.serial)
-            });
-        }
-        if let Some(member) = members.iter().find(|it| offer(it)) {
+    let takes_part = |subscription: &Subscription| {
+        let is_sender = Arc::ptr_eq(&subscription.session, sender) && !sender.echoes();
+        !is_sender && target.is_none_or(|target| target == &*subscription.session.source)
+    };
+    // Before the first offer, which makes a queue longer: explain pushes nothing, and has to choose the same members.
+    let grouped = ranked_members(matches, takes_part);
+    matches.iter().for_each(|receivers| {
+        receivers.iter().for_each(|subscription| {
+            if takes_part(subscription) && subscription.group.is_none() {
+                offer(subscription);
+            }
+        });
+    });
+    for members in grouped.chunk_by(|(one, _), (other, _)| group_of(one) == group_of(other)) {
+        // The next one if that one is ending, or may not receive the event.
+        if let Some((member, _)) = members.iter().find(|(member, _)| offer(member)) {
             chosen(member);
         }
     }
+}
+
+/// Whether it has no connection, how many messages wait for it, when it was last served, and since when it is subscribed.
+type MemberRank = (bool, usize, u64, Serial);
+
+/// The members of groups in some lists, group by group. In each, a session that has a connection comes first, then the one
+/// whose queue is shortest, then the one longest unserved.
+fn ranked_members(
+    matches: &Matches,
+    takes_part: impl Fn(&Subscription) -> bool,
+) -> Vec<(&Arc<Subscription>, MemberRank)> {
+    let mut grouped = Vec::new();
+    for receivers in matches.iter().filter(|receivers| receivers.has_special()) {
+        let members = receivers.iter().filter(|it| it.group.is_some() && takes_part(it));
+        grouped.extend(members.map(|it| {
+            let session = &it.session;
+            (it, (session.is_away(), session.outbox().depth().messages, session.served(), it.serial))
+        }));
+    }
+    grouped.sort_by(|(one, rank), (other, others)| (group_of(one), rank).cmp(&(group_of(other), others)));
+    grouped
 }
 
 /// The group of a subscription. Its members are sessions of one user, or services.

@@ -225,6 +225,18 @@ fn check_one_place(all: &Explanation, one: &Explanation, session: &Arc<Session>)
     }
 }
 
+/// A member that gets the event by another subscription too is not the one with the longer queue for that.
+#[test]
+fn a_member_of_a_group_that_receives_by_itself_too_is_judged_before_the_event() {
+    let mut world = World::new(vec![Permissions::default(); USERS.len()], 10_000);
+    for (by, group) in [(1, false), (1, true), (0, true)] {
+        world.act(Act::Subscribe { by, pattern: "*/*/*".parse().unwrap(), user: None, group });
+    }
+    world.act(Act::Send { by: 2, triple: "A/x/s".to_owned(), more: "" });
+    let waiting: Vec<_> = world.sessions.iter().map(|session| session.outbox().depth().messages).collect();
+    assert_eq!(waiting, [0, 1, 0, 0, 0, 0, 0]);
+}
+
 proptest! {
     // A failure prints its input, which then becomes a test of its own.
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
