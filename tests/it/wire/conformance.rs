@@ -131,6 +131,12 @@ fn mistakes(page: &str, column: usize, verdicts: &Verdicts) -> Vec<String> {
     mistakes
 }
 
+/// The last lines of a text.
+fn end_of(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
 #[expect(clippy::print_stderr, reason = "what was run is printed, by a test that passes too")]
 async fn check(run: &Run) {
     let Some(python) = python().await else { return };
@@ -139,8 +145,10 @@ async fn check(run: &Run) {
     suite.arg("tests/python/autobahn.py").arg(format!("ws://{}/ws", broker.address())).arg(run.name).args(run.cases);
     let output = tokio::time::timeout(LIMIT, suite.kill_on_drop(true).output()).await;
     let output = output.expect("the suite has not ended").unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let verdicts = verdicts(&String::from_utf8(output.stdout).unwrap());
+    let [printed, errors] = [&output.stdout, &output.stderr].map(|it| String::from_utf8_lossy(it).into_owned());
+    let status = output.status;
+    assert!(status.success(), "the suite ended with {status}: {errors}\nIt printed last:\n{}", end_of(&printed));
+    let verdicts = verdicts(&printed);
     let mistakes = mistakes(&fs::read_to_string(PAGE).unwrap(), run.column, &verdicts);
     let (cases, counts) = (verdicts.len(), counts(&verdicts));
     eprintln!("Autobahn, {}: {cases} cases, {counts:?}, unexplained: {}", run.name, mistakes.len());
