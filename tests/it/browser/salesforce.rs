@@ -274,9 +274,16 @@ pub(super) async fn the_page_comes_back_after_a_restart(chromium: &Chromium) {
     page.evaluate("stub.click({ number: '1' })").await;
     page.shows("error", "NOT_CONNECTED").await;
 
+    // The page reaches nobody until the gadget has subscribed, else what it tells might come first.
+    page.evaluate("void (window.Reaching = WebSocket)").await;
+    page.evaluate(
+        "void (window.WebSocket = class extends Reaching { constructor() { super('ws://127.0.0.1:1/ws') } })",
+    )
+    .await;
     let again = Broker::launch(None, &["--listen", &broker.address().to_string()]).await;
     let mut gadget = gadget(&again).await;
     gadget.subscribe("Salesforce/Call/*").await;
+    page.evaluate("void (window.WebSocket = Reaching)").await;
     let event = gadget.next_on("Salesforce/Call/ObjectFieldParams").await;
     assert_eq!(
         event["message"]["WhatId"],
