@@ -25,6 +25,9 @@ use wire::check_name;
 /// How many reports of reconnections are kept for a stream that is not read.
 const REPORTS: usize = 64;
 
+/// The longest of the waits that an application can set. A longer one would end beyond what a clock can show.
+const WAIT_MAX: Duration = Duration::from_hours(24);
+
 /// The default of [`Builder::while_away`].
 const KEPT_WHILE_AWAY: usize = 1000;
 
@@ -166,15 +169,15 @@ impl Builder {
     }
 
     /// Sets the waits between attempts to reconnect (default 100 ms and 30 s). Each wait is a random time below a
-    /// ceiling, which doubles from the first value to the last.
+    /// ceiling, which doubles from the first value to the last. Values over a day count as a day.
     pub fn backoff(mut self, first: Duration, last: Duration) -> Self {
-        self.backoff = (first, last);
+        self.backoff = (first.min(WAIT_MAX), last.min(WAIT_MAX));
         self
     }
 
-    /// Sets how long to wait for the broker's reply to a command (default 10 s).
+    /// Sets how long to wait for the broker's reply to a command (default 10 s, at most a day).
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.command = timeout;
+        self.limits.command = timeout.min(WAIT_MAX);
         self
     }
 

@@ -33,6 +33,9 @@ struct Options<'a> {
     resume: &'a Resume,
 }
 
+/// Limits the heartbeat that a broker names, because deadlines are computed from it.
+const HEARTBEAT_SECONDS_MAX: u64 = 24 * 60 * 60;
+
 /// `data` of the reply.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -93,7 +96,7 @@ pub(super) async fn register(
             id: registered.session_id,
             user: registered.user,
             server: registered.server,
-            heartbeat: Duration::from_secs(registered.heartbeat_seconds.max(1)),
+            heartbeat: Duration::from_secs(registered.heartbeat_seconds.clamp(1, HEARTBEAT_SECONDS_MAX)),
             message_bytes_max: registered.max_message_bytes,
         };
         if let Some(reason) = registered.resume_reason {

@@ -32,6 +32,29 @@ async fn accept(broker: &mut mpsc::Receiver<DuplexStream>) -> Peer<DuplexStream>
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_longest_waits_are_a_day() {
+    let builder = builder().command_timeout(Duration::MAX).backoff(Duration::MAX, Duration::MAX);
+    let (builder, mut broker) = dialled(builder, 0);
+    let registered = async {
+        let mut peer = Peer::shake_hands(broker.recv().await.unwrap()).await;
+        peer.register_with("session", json!({ "HeartbeatSeconds": u64::MAX })).await;
+        peer
+    };
+    let (client, peer) = tokio::join!(builder.connect(), registered);
+    let client = client.unwrap();
+    let day = Duration::from_hours(24);
+    assert!(matches!(client.state(), State::Connected(session) if session.heartbeat == day));
+    let mut states = Box::pin(client.states());
+    drop(peer);
+    let wait = loop {
+        if let Some(State::Disconnected { retry_in, .. }) = states.next().await {
+            break retry_in;
+        }
+    };
+    assert!(wait <= day, "{wait:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_back_off_grows_to_its_last_ceiling() {
     let attempts = 12;
     let (builder, mut broker) = dialled(builder(), attempts);
