@@ -18,10 +18,10 @@ use super::{AuthMode, Config, ProvedBy, text};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key")]
 pub struct Admin {
-    /// `listen`; empty: there is no admin listener. Port 0 asks the system for one.
+    /// `listen`: where the admin API listens. Without an address, it does not. With port 0, the system chooses one.
     pub listen: Vec<SocketAddr>,
-    /// Whether `listen` was not written and there is no configuration file. Then an address that cannot be used is a
-    /// warning; otherwise it is an error.
+    /// Whether `listen` is the default of a start without a configuration file. If such an address cannot be used, the broker
+    /// warns and starts; otherwise it does not start.
     pub listen_is_default: bool,
     /// `tls`: whether the listener uses the certificate of `[tls]`.
     pub tls: bool,

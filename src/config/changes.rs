@@ -5,11 +5,13 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
+
 use super::admin::TOKENS;
 use super::document::rows;
 use super::file::quoted;
 use super::reference::{CHANNEL_KEYS, Key, keys};
-use super::{Channel, Config, JwtIssuer, Proofs, Roles};
+use super::{Channel, Config, JwtIssuer, Limits, Proofs, Roles, SESSIONS_PER_USER};
 
 /// When a change of a key takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +180,20 @@ impl Config {
                 self.channels.insert(name, channel);
             }
         }
+        self.settings.keep(&old.settings, |key| takes_effect(&in_reference(key)) == Some(TakesEffect::Restart));
+        // The default depends on `auth.mode`, which stays.
+        if !self.settings.is_written(SESSIONS_PER_USER) {
+            self.limits.sessions_per_user = Limits::sessions_per_user_by(self.auth);
+            self.settings.set_default(SESSIONS_PER_USER, &json!(self.limits.sessions_per_user));
+        }
+    }
+}
+
+/// The key as the reference has it: `channels.NAME.retain` for `channels.Phone.retain`. Those of other tables need no name.
+fn in_reference(key: &str) -> String {
+    match key.strip_prefix("channels.").and_then(|rest| rest.rsplit_once('.')) {
+        Some((_, last)) => format!("channels.NAME.{last}"),
+        None => key.to_owned(),
     }
 }
 

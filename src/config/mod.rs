@@ -408,6 +408,9 @@ impl Default for Limits {
     }
 }
 
+/// The key of [`Limits::sessions_per_user`], whose default depends on `auth.mode`.
+const SESSIONS_PER_USER: &str = "limits.sessions_per_user";
+
 impl Limits {
     /// Returns the default of `sessions_per_user`. In open mode a session can name any user, so a limit would not help.
     #[must_use]

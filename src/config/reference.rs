@@ -65,7 +65,8 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Path(|it, path| it.data_dir = path),
         default: "the platform's data folder",
         unit: "",
-        meaning: "The folder of the credential store, its key and the audit log. Only one broker can use a folder.",
+        meaning: "The folder of the credential store, its key, the audit log and the history of durable channels. Only one \
+                  broker can use a folder.",
     },
     Key {
         name: "applications_dir",
@@ -155,8 +156,9 @@ static KEYS: &[Key<Config>] = &[
         slot: Slot::Path(|it, path| it.credentials.key_file = Some(path)),
         default: "`credentials.key` in `data_dir`",
         unit: "",
-        meaning: "The file of the store's key, 64 hex digits; made with mode 0600 if it does not exist. The variable \
-                  `SWITCHBOARD_CREDENTIALS_KEY` (one underscore) holds the key itself instead.",
+        meaning: "The file of the store's key, 64 hex digits; made with mode 0600 if it does not exist. It also seals \
+                  `history.redb`. The variable `SWITCHBOARD_CREDENTIALS_KEY` (one underscore) holds the key itself \
+                  instead.",
     },
     Key {
         name: "credentials.audit_required",

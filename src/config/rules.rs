@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::jwt::{self, ISSUERS};
 use super::mistake::{Place, Report};
 use super::{
-    Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, Scope, admin, resume, roles,
-    salesforce, same_user, tls,
+    Application, AuthMode, Channel, Config, ForwardedHeader, Limits, ProvedBy, Publish, SESSIONS_PER_USER, Scope,
+    admin, resume, roles, salesforce, same_user, tls,
 };
 use wire::Pattern;
 
@@ -92,7 +92,7 @@ pub(crate) fn check(config: &mut Config, places: &Places, report: &mut Report) {
     }
     tls::check(config, places, report);
     admin::check(config, places, report);
-    if places.written("limits.sessions_per_user").is_none() {
+    if places.written(SESSIONS_PER_USER).is_none() {
         config.limits.sessions_per_user = Limits::sessions_per_user_by(config.auth);
     }
     salesforce::check(config, places, report);

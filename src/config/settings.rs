@@ -51,6 +51,28 @@ impl Settings {
         }));
         Self(list.into())
     }
+
+    /// Takes the settings of some keys from another configuration, the one in force.
+    pub(super) fn keep(&mut self, old: &Self, is_kept: impl Fn(&str) -> bool) {
+        let own = self.clone();
+        let of = |settings: &Self, key: &str| settings.0.iter().find(|it| it.key == key).cloned();
+        let present = own.0.iter().filter_map(|it| if is_kept(&it.key) { of(old, &it.key) } else { Some(it.clone()) });
+        let gone = old.0.iter().filter(|it| is_kept(&it.key) && of(&own, &it.key).is_none()).cloned();
+        self.0 = present.chain(gone).collect();
+    }
+}
+
+impl Settings {
+    /// Whether a key was set, in the file or elsewhere.
+    pub(super) fn is_written(&self, key: &str) -> bool {
+        self.0.iter().any(|it| it.key == key && it.place.is_some())
+    }
+
+    /// Sets the value of a key that was not written.
+    pub(super) fn set_default(&mut self, key: &str, value: &Value) {
+        let of = |it: &Setting| if it.key == key { Setting { value: value.clone(), ..it.clone() } } else { it.clone() };
+        self.0 = self.0.iter().map(of).collect();
+    }
 }
 
 impl PartialEq for Settings {

@@ -204,29 +204,13 @@ impl<T> Slot<T> {
         })
     }
 
-    /// The value as TOML writes it; `None` for what a summary has its own words for.
+    /// A number or a duration, as text; `None` for what a summary has its own words for.
     pub(crate) fn show(&self, target: &mut T) -> Option<String> {
-        match self {
-            Self::Size(_, slot) => Some(slot(target).to_string()),
-            Self::Count(_, slot) => Some(slot(target).to_string()),
-            Self::Span(_, slot) => Some(humantime::format_duration(*slot(target)).to_string()),
-            Self::Addresses(_)
-            | Self::TcpAddresses(_)
-            | Self::Networks(_)
-            | Self::Path(_)
-            | Self::Word(_)
-            | Self::Text(..)
-            | Self::Texts(..)
-            | Self::Names(..)
-            | Self::Patterns(_)
-            | Self::Table(..)
-            | Self::Removable(..)
-            | Self::Observed(_)
-            | Self::Users(_)
-            | Self::Hash(..)
-            | Self::Switch(_)
-            | Self::Choice(_) => None,
+        if !matches!(self, Self::Size(..) | Self::Count(..) | Self::Span(..)) {
+            return None;
         }
+        let value = self.read(target)?;
+        Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What differs between two configurations, and which keys need a restart.
 
+use serde_json::json;
 use switchboard::config::{Changes, Config, Row, TakesEffect, document, rows, takes_effect};
 
 use super::table::{file_of, needed, other};
@@ -131,4 +132,37 @@ fn what_needs_a_restart_can_be_kept_and_the_rest_taken_over() {
     assert!(
         kept.channels["Phone"].durable && kept.channels["Gone"].retain_durable && !kept.channels["New"].retain_durable
     );
+}
+
+/// `GET /v1/config` lists what is in force.
+#[test]
+fn the_settings_of_kept_keys_are_those_in_force() {
+    let old = of("recorder.bytes = 1048576\n[channels.Gone]\nretain = 'durable'\n[channels.Phone]\nfold_case = true\n");
+    let mut kept = of("recorder.bytes = 0\nlimits.rate = 7\n[channels.New]\nretain = 'durable'\n\
+                       [channels.Phone]\nfold_case = false\nscope = 'shared'\n");
+    kept.keep_restart_keys(&old);
+    for (key, expected) in [
+        ("recorder.bytes", Some(json!(1_048_576))),
+        ("limits.rate", Some(json!(7))),
+        ("channels.Gone.retain", Some(json!("durable"))),
+        ("channels.New.retain", None),
+        ("channels.Phone.fold_case", Some(json!(true))),
+        ("channels.Phone.scope", Some(json!("shared"))),
+    ] {
+        let found = kept.settings.list().iter().find(|it| it.key == key);
+        assert_eq!(found.map(|it| it.value.clone()), expected, "{key}");
+    }
+}
+
+/// Under `tokens` it is 100, although the new file says `open`, under which there is no limit.
+#[test]
+fn the_default_of_sessions_per_user_is_that_of_the_kept_mode() {
+    let old = of("auth.mode = 'tokens'\n");
+    for (more, expected) in [("", 100), ("limits.sessions_per_user = 7\n", 7)] {
+        let mut kept = of(&format!("auth.mode = 'open'\n{more}"));
+        kept.keep_restart_keys(&old);
+        assert_eq!(kept.limits.sessions_per_user, expected, "{more}");
+        let shown = kept.settings.list().iter().find(|it| it.key == "limits.sessions_per_user").unwrap();
+        assert_eq!(shown.value, json!(expected), "{more}");
+    }
 }
