@@ -46,7 +46,7 @@ impl DiskRead {
         &self.pin
     }
 
-    /// Whether nobody waits for it any more.
+    /// Whether the Subscribe or the replay that needs it has ended.
     pub fn is_abandoned(&self) -> bool {
         match &self.purpose {
             Purpose::Look(look) => look.is_abandoned(),
@@ -121,7 +121,7 @@ impl Router {
         }
     }
 
-    /// The time of day, as entries on the disk have it, which is at least this old.
+    /// The time of day this long before `now`, in milliseconds since 1970, as entries on the disk are dated.
     pub(super) fn millis_ago(&self, now: Instant, age: Duration) -> u64 {
         crate::store::history::millis(self.date(now).checked_sub(age).unwrap_or(std::time::SystemTime::UNIX_EPOCH))
     }

@@ -1,12 +1,13 @@
 //! Events that have to be on disk before they are delivered: those of durable channels, and retained ones where retained
 //! values are durable.
 //!
-//! Such an event is decided as any other. Then it waits in a queue, and its connection gets a [`CommitTicket`]. A thread outside of
-//! this room takes what has gathered, asks [`Router::plan`] what has to be written, writes it, and calls
+//! Such an event is decided as any other. Then it waits in a queue, and its connection gets a [`CommitTicket`]. A thread
+//! outside of this room takes what has gathered, asks [`Router::plan`] what has to be written, writes it, and calls
 //! [`Router::finish`], which delivers. That thread alone appends to durable logs, so an offset that is planned is still the
 //! next one when it is written; no lock is held meanwhile. Nothing is written here, and nothing waits.
 //!
-//! `forgotten` is what a reload has ended and the disk still has, `plan` says what is written, `pending` counts what waits, `load` takes over what a file has.
+//! `forgotten` is what a reload has ended and the disk still has, `plan` says what is written, `pending` counts what waits,
+//! and `load` takes over what a file has.
 
 mod forgotten;
 mod load;
@@ -47,7 +48,9 @@ pub struct Uncommitted {
     sender: Arc<Session>,
     text: Box<str>,
     to: To,
-    outcome: oneshot::Sender<Result<Routed, Denied>>,
+    /// `None` once the outcome was sent.
+    outcome: Option<oneshot::Sender<Result<Routed, Denied>>>,
+    /// The bytes of all events that wait.
     waiting: Arc<AtomicUsize>,
 }
 
@@ -120,7 +123,7 @@ pub(super) struct Commits {
     queue: Mutex<Option<SyncSender<Option<Uncommitted>>>>,
     /// The bytes that wait.
     bytes: Arc<AtomicUsize>,
-    /// What the disk has too much.
+    /// What the disk still has although a reload has ended it.
     pub(super) forgotten: Forgotten,
 }
 
@@ -173,12 +176,12 @@ impl Router {
     ) -> Result<CommitTicket, Refusal> {
         let Some(commits) = &self.commits else { return Err(unavailable()) };
         let queue = commits.queue.lock();
-        let waiting = commits.bytes.fetch_add(text.len(), Ordering::Relaxed) + text.len();
+        let bytes = commits.bytes.fetch_add(text.len(), Ordering::Relaxed) + text.len();
         let (outcome, ticket) = oneshot::channel();
-        let waits = Arc::clone(&commits.bytes);
+        let waiting = Arc::clone(&commits.bytes);
         sender.commits.begin();
-        let event = Uncommitted { at: now, sender: Arc::clone(sender), text, to, outcome, waiting: waits };
-        if waiting > QUEUE_BYTES_MAX {
+        let event = Uncommitted { at: now, sender: Arc::clone(sender), text, to, outcome: Some(outcome), waiting };
+        if bytes > QUEUE_BYTES_MAX {
             return Err(too_much_waits());
         }
         match queue.as_ref().map(|queue| queue.try_send(Some(event))) {

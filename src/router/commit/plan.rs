@@ -44,7 +44,7 @@ enum Planned {
     /// It need not be on disk, and waited for earlier events of its sender only.
     Unstored,
     /// Another one with its id is among these events.
-    Second,
+    Second(IdName),
     /// It was sent before.
     Duplicate(First),
     /// It is for all users: for these, who have a session or a log.
@@ -58,7 +58,7 @@ impl Planned {
     fn is_stored(&self) -> bool {
         match self {
             Self::All { is_stored, .. } => *is_stored,
-            Self::One(_) | Self::Second => true,
+            Self::One(_) | Self::Second(_) => true,
             // The first one is on disk.
             Self::Duplicate(_) | Self::Unstored => false,
         }
@@ -103,15 +103,14 @@ impl Router {
             if event.to == To::Rules {
                 event.tell_sender(now, &outcome);
             }
-            let (ended, _) = tokio::sync::oneshot::channel();
             if event.to == To::Will {
                 match &outcome {
                     Ok(_) => self.metrics.wills.count(()),
                     Err(Denied { refusal, .. }) => log_refused_will(&event.sender, refusal),
                 }
             }
-            if let Err(Err(denied)) = std::mem::replace(&mut event.outcome, ended).send(outcome) {
-                // Nobody waits for it: an adapter's event, a will, or one of a session that has ended.
+            if let Some(Err(Err(denied))) = event.outcome.take().map(|sender| sender.send(outcome)) {
+                // The ticket was dropped: that of a will is not kept, and a session may have ended.
                 let (source, code) = (&*event.sender.source, denied.refusal.code.as_str());
                 tracing::debug!(source, code, "an event of a durable channel was not published");
             }
@@ -131,9 +130,9 @@ impl Router {
             (Planned::All { users, .. }, _) => {
                 return self.announced(now, &event.sender, &envelope, None, &facts, Some(users));
             }
-            (Planned::One(_) | Planned::Second | Planned::Unstored, To::Announced(user)) => {
+            (Planned::One(_) | Planned::Second(_) | Planned::Unstored, To::Announced(user)) => {
                 let user = user.as_deref();
-                match self.check_planned(planned, &facts, announced_scope(user, &facts)) {
+                match self.check_planned(now, planned, &facts, announced_scope(user, &facts)) {
                     Ok(()) => return self.announced(now, &event.sender, &envelope, user, &facts, None),
                     Err(refusal) => Err(refusal),
                 }
@@ -143,7 +142,7 @@ impl Router {
                 let receipt = Some(Receipt { receivers: *receivers, hint: None, kept });
                 Ok(Routed { receipt, ..Routed::default() })
             }
-            (Planned::One(_) | Planned::Second | Planned::Unstored, To::Rules | To::Will) => {
+            (Planned::One(_) | Planned::Second(_) | Planned::Unstored, To::Rules | To::Will) => {
                 self.publish_committed(now, event, (&envelope, &facts), planned)
             }
         };
@@ -160,7 +159,7 @@ impl Router {
         planned: &Planned,
     ) -> Result<Routed, Refusal> {
         let scope = access::scope(&event.sender, envelope, facts)?;
-        self.check_planned(planned, facts, scope)?;
+        self.check_planned(now, planned, facts, scope)?;
         let matches = self.subscribers(facts, scope);
         self.publish_now(now, &event.sender, envelope, scope, &matches, facts)
     }
@@ -175,12 +174,25 @@ impl Router {
     }
 
     /// Checks whether an event is on disk where it belongs. A reload can have ended its log, or changed the scope of its
-    /// channel, while it was written.
+    /// channel, while it was written. A second event with an id has nothing on disk, so it relies on the first one.
     ///
     /// # Errors
     /// `STORAGE_UNAVAILABLE`. What is on disk of it is removed.
-    fn check_planned(&self, planned: &Planned, facts: &Facts<'_>, scope: Scope<'_>) -> Result<(), Refusal> {
-        let Planned::One(Written { is_shared, log, value }) = planned else { return Ok(()) };
+    fn check_planned(
+        &self,
+        now: Instant,
+        planned: &Planned,
+        facts: &Facts<'_>,
+        scope: Scope<'_>,
+    ) -> Result<(), Refusal> {
+        let Written { is_shared, log, value } = match planned {
+            Planned::One(written) => written,
+            Planned::Second(id) => {
+                let retry = self.policy.limits().history.retry;
+                return if self.history.knows((now, retry), id) { Ok(()) } else { Err(unavailable()) };
+            }
+            Planned::Unstored | Planned::Duplicate(_) | Planned::All { .. } => return Ok(()),
+        };
         let is_next =
             |position: &Position| self.history.next(&LogName::of(&facts.canonical.channel, scope)) == *position;
         if *is_shared == facts.shared && log.as_ref().is_none_or(|(_, position)| is_next(position)) {
@@ -202,22 +214,22 @@ impl Router {
         self.policy.history(&log.channel).filter(|_| is_durable && has_scope).map(|bounds| bounds.ttl)
     }
 
-    /// Forgets the logs that were removed from the disk because nothing was sent there for long.
+    /// Forgets the logs that a sweep has removed from the disk.
     pub fn forgotten_on_disk(&self, changes: &[Change]) {
         for change in changes {
-            if let Change::Forget(StoredName { channel, user }) = change {
-                self.history.forget(&LogName { channel, owner: user.as_deref() });
+            if let Change::Forget(log) = change {
+                self.history.forget(&LogName::from(log));
             }
         }
     }
 
-    /// Forgets what the bound of the disk, or its age, has removed there.
+    /// Forgets what was removed from the disk because of `history.disk_bytes`.
     pub fn lost_on_disk(&self, now: Instant, applied: &Applied) {
-        for StoredName { channel, user } in &applied.removed {
-            self.history.forget(&LogName { channel, owner: user.as_deref() });
+        for log in &applied.removed {
+            self.history.forget(&LogName::from(log));
         }
-        for (StoredName { channel, user }, first) in &applied.trimmed {
-            self.history.trim_to(now, &LogName { channel, owner: user.as_deref() }, *first);
+        for (log, first) in &applied.trimmed {
+            self.history.trim_to(now, &LogName::from(log), *first);
         }
     }
 }
@@ -254,13 +266,21 @@ impl Plan<'_> {
         }
         let text = forms.stored();
         let name = LogName::of(&facts.canonical.channel, scope);
-        if is_durable && let Some(duplicate) = self.duplicate(now, event, &envelope, &name, scope) {
-            return Ok(duplicate);
-        }
+        let once = envelope.id().filter(|_| facts.history && envelope.once()).map(|id| {
+            let retry = self.router.policy.limits().history.retry;
+            self.router.history.unknown_id((now, retry), &name, &event.sender.source, scope.user(), id)
+        });
+        let once = match once.transpose() {
+            Err(first) => return Ok(Planned::Duplicate(first)),
+            Ok(Some(id)) if self.ids.contains(&id) => return Ok(Planned::Second(id)),
+            Ok(id) => id,
+        };
         if envelope.retain() {
             let bytes = text.len();
             self.router.retained.check(&self.router.policy.limits(), &event.sender, &envelope, scope, &facts, bytes)?;
         }
+        // Not before the check: if the first event with an id is refused, the next one is the first.
+        self.ids.extend(once);
         let position = is_durable.then(|| self.append(now, event, (&envelope, &facts), &name, scope, &text));
         let value = is_kept.then(|| {
             let (place, value) = retained::stored(&event.sender, &envelope, scope, &facts, text, position.clone());
@@ -270,7 +290,7 @@ impl Plan<'_> {
             });
             place
         });
-        let log = position.map(|position| (stored_name(&name), position));
+        let log = position.map(|position| (name.stored(), position));
         Ok(Planned::One(Written { is_shared: facts.shared, log, value }))
     }
 
@@ -294,24 +314,6 @@ impl Plan<'_> {
         Planned::All { users: users.into_iter().collect(), is_stored }
     }
 
-    /// What becomes of the event if it was sent before. Notes its id otherwise.
-    fn duplicate(
-        &mut self,
-        now: Instant,
-        event: &Uncommitted,
-        envelope: &Envelope<'_>,
-        name: &LogName<'_>,
-        scope: Scope<'_>,
-    ) -> Option<Planned> {
-        let id = envelope.id().filter(|_| envelope.once())?;
-        let retry = self.router.policy.limits().history.retry;
-        match self.router.history.unknown_id((now, retry), name, &event.sender.source, scope.user(), id) {
-            Err(first) => Some(Planned::Duplicate(first)),
-            // A second one of the same batch is found to be one when the first was delivered.
-            Ok(name) => (!self.ids.insert(name)).then_some(Planned::Second),
-        }
-    }
-
     fn append(
         &mut self,
         now: Instant,
@@ -325,7 +327,7 @@ impl Plan<'_> {
         let next = self.next.entry(name.key()).or_insert_with(|| router.history.next(name));
         let position = next.clone();
         next.offset += 1;
-        let log = stored_name(name);
+        let log = name.stored();
         let at = millis(router.date(event.at.min(now)));
         let known = envelope.id().filter(|_| envelope.once()).map(|id| Known {
             log: log.clone(),
@@ -354,10 +356,6 @@ impl Plan<'_> {
         self.changes.push(Change::Append { log, epoch, offset, entry, known, first });
         position
     }
-}
-
-fn stored_name(name: &LogName<'_>) -> StoredName {
-    StoredName { channel: name.channel.into(), user: name.owner.map(Box::from) }
 }
 
 /// The scope of an event that an adapter announces for this user.

@@ -9,13 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::log::Log;
-use super::{History, Locked, LogName, name_of};
+use super::{History, Locked, name_of};
 use crate::config::LogBounds;
 use crate::router::Router;
-use crate::store::history as stored;
-
-/// How long a log without entries is remembered at least.
-const REMEMBERED: Duration = Duration::from_hours(1);
+use crate::store::history::REMEMBERED;
 
 /// The logs that one sweep looks at, and the entries that it drops of one log.
 const LOGS_A_SWEEP: usize = 64;
@@ -155,10 +152,9 @@ impl Router {
             if locked.state.is_removed {
                 continue;
             }
-            if let Some(commits) = self.commits.as_ref().filter(|_| self.policy.is_durable(name_of(&log.key).channel)) {
-                let LogName { channel, owner } = name_of(&log.key);
-                let name = stored::LogName { channel: channel.into(), user: owner.map(Box::from) };
-                commits.forgotten.add_log(name, Arc::clone(&locked.state.epoch));
+            let name = name_of(&log.key);
+            if let Some(commits) = self.commits.as_ref().filter(|_| self.policy.is_durable(name.channel)) {
+                commits.forgotten.add_log(name.stored(), Arc::clone(&locked.state.epoch));
             }
             locked.forget();
         }

@@ -54,7 +54,7 @@ impl Counted {
             found += 1;
             earliest = Some(entry.offset);
         }
-        // Fewer of the earlier ones are among the last.
+        // If that is more than are wanted, the earliest are left out.
         if let Some(beyond) = self.forget_on_disk((self.count + found).saturating_sub(self.most)) {
             self.first =
                 self.entries.iter().filter(|entry| wants(&entry.address)).nth(beyond).map(|entry| entry.offset);
@@ -80,7 +80,8 @@ impl Counted {
         }
     }
 
-    /// Receives fewer of those that only the disk has. Returns how many fewer the others have to be, if they are looked at.
+    /// Leaves out the first `beyond` events, as far as only the disk has them. Returns how many of those in memory are left
+    /// out; `None` if memory still begins with the same one.
     fn forget_on_disk(&mut self, beyond: usize) -> Option<usize> {
         if beyond == 0 {
             return None;
@@ -92,7 +93,7 @@ impl Counted {
             self.on_disk = None;
             return Some(beyond);
         }
-        // Their number has a bound. Beyond that it receives more than it wants.
+        // The list of offsets has a bound. Beyond it, more events are received than were wanted.
         let fewer = beyond.min(on_disk.firsts.len().saturating_sub(1));
         on_disk.firsts.drain(..fewer);
         on_disk.count -= fewer;

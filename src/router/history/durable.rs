@@ -40,6 +40,11 @@ impl History {
         known.get(now, &name, retry).cloned().map_or(Ok(name), Err)
     }
 
+    /// Whether the first event with an id is known.
+    pub(in crate::router) fn knows(&self, (now, retry): (Instant, Duration), id: &Name) -> bool {
+        self.known.lock().get(now, id, retry).is_some()
+    }
+
     /// Forgets a log.
     pub(in crate::router) fn forget(&self, name: &LogName<'_>) {
         if let Some(log) = self.find(name) {
@@ -64,12 +69,11 @@ impl History {
 
     /// Makes a log that a file had, without its entries.
     pub(in crate::router) fn load_log(&self, name: &stored::LogName, epoch: &Arc<str>, last: u64, used: Instant) {
-        let name = LogName { channel: &name.channel, owner: name.user.as_deref() };
-        let log = self.log(&name.key());
-        let mut state = log.state.lock();
+        let log = self.log(&LogName::from(name).key());
+        let mut locked = Locked { history: self, state: log.state.lock(), log: &log };
+        let state = &mut *locked.state;
         (state.epoch, state.last, state.emptied) = (Arc::clone(epoch), last, Some(used));
-        drop(state);
-        self.due.lock().add(used, &log);
+        locked.set_due(used);
     }
 
     /// Adds an entry to a log that a file had. They come in the order of the log.
@@ -77,7 +81,7 @@ impl History {
         let LoadedEntry { at, position, entry } = loaded;
         let frame = marked(&entry.text, Some(&position), "replayed");
         let entry = Entry { offset: position.offset, at, address: address_of(name, entry), frame };
-        let Some(log) = self.find(&LogName { channel: &name.channel, owner: name.user.as_deref() }) else { return };
+        let Some(log) = self.find(&LogName::from(name)) else { return };
         let mut locked = Locked { history: self, state: log.state.lock(), log: &log };
         locked.change(|state| {
             let last = state.last;
@@ -90,7 +94,7 @@ impl History {
     /// Adds the id of an event with `once` that a file had. How many received it is not known any more.
     pub(in crate::router) fn load_known(&self, at: Instant, known: stored::Known, limits: &config::History) {
         let stored::Known { log, source, user, id, offset, epoch, .. } = known;
-        let log = LogName { channel: &log.channel, owner: log.user.as_deref() };
+        let log = LogName::from(&log);
         let mut known = self.known.lock();
         let name = known.name(&log.key(), &source, user.as_deref(), &id);
         let first = First { position: Position { offset, epoch: epoch.into() }, receivers: 0 };

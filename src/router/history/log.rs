@@ -143,7 +143,8 @@ impl State {
         // Publishers may have looked at the clock before they waited for the lock.
         entry.at = last.map_or(entry.at, |last| entry.at.max(last.at));
         let now = entry.at;
-        self.bytes += entry.bytes() + if self.last == 0 { self.own_bytes } else { 0 };
+        // The first entry of a log that a file had is seldom at offset 1.
+        self.bytes += entry.bytes() + if self.bytes == 0 { self.own_bytes } else { 0 };
         self.last = entry.offset;
         self.entries += 1;
         self.emptied = None;

@@ -22,7 +22,7 @@ use crate::router::Router;
 use crate::router::disk::{DiskRead, Purpose, unreadable};
 use crate::router::index::Observes;
 use crate::router::session::Session;
-use crate::store::history::{Entry, LogName as StoredName, Pin, ReadRange, Unread};
+use crate::store::history::{Entry, Pin, ReadRange, Unread};
 
 /// How often a subscription looks, because memory has lost again what followed.
 const TRIES_MAX: u8 = 3;
@@ -81,10 +81,11 @@ impl Look {
         self.counted.most != usize::MAX
     }
 
-    fn finish(mut self, outcome: Result<(), Result<RecoverReason, Refusal>>) {
+    /// Hands over what was counted, or why events are lost, if they are.
+    fn finish(mut self, lost: Result<Option<RecoverReason>, Refusal>) {
         let tries = self.tries;
-        let outcome = match outcome {
-            Ok(()) => {
+        let outcome = match lost {
+            Ok(None) => {
                 if self.is_limited() {
                     let first = self.on_disk.firsts.front().copied().unwrap_or_default();
                     self.on_disk.offsets = first..=*self.on_disk.offsets.end();
@@ -92,8 +93,8 @@ impl Look {
                 self.counted.precede(self.on_disk);
                 Ok(Ahead::Counted(Box::new(self.counted)))
             }
-            Err(Ok(reason)) => Ok(Ahead::Lost(reason)),
-            Err(Err(refusal)) => Err(refusal),
+            Ok(Some(reason)) => Ok(Ahead::Lost(reason)),
+            Err(refusal) => Err(refusal),
         };
         // The session may have ended.
         self.answer.send(Found { outcome, tries }).ok();
@@ -155,7 +156,7 @@ impl Router {
             Some(_) if tries >= TRIES_MAX => Err(unreadable()),
             Some(offsets) => {
                 let (answer, ticket) = oneshot::channel();
-                let log = StoredName { channel: name.channel.into(), user: name.owner.map(Box::from) };
+                let log = name.stored();
                 let (pattern, observes, pin) = (wanted.pattern.clone(), observes.cloned(), Pin::default());
                 let range = ReadRange {
                     log: log.clone(),
@@ -214,19 +215,18 @@ impl Router {
             // The last events are those that the disk still has.
             Err(Unread::Gone) if range.backwards => Vec::new(),
             Err(Unread::Gone) => {
-                look.finish(Err(Ok(RecoverReason::TooOld)));
+                look.finish(Ok(Some(RecoverReason::TooOld)));
                 return None;
             }
             Err(Unread::Fault(_)) => {
-                look.finish(Err(Err(unreadable())));
+                look.finish(Err(unreadable()));
                 return None;
             }
         };
         let last_read = entries.last().map(|(offset, _)| *offset);
         for (offset, entry) in entries {
             if entry.at < look.not_before {
-                let outcome = if range.backwards { Ok(()) } else { Err(Ok(RecoverReason::TooOld)) };
-                look.finish(outcome);
+                look.finish(Ok((!range.backwards).then_some(RecoverReason::TooOld)));
                 return None;
             }
             let address = address_of(&range.log, entry);
@@ -235,12 +235,12 @@ impl Router {
                 Reader { session: &look.session, pattern: &look.pattern, observes: look.observes.as_ref(), owner };
             let is_wanted = self.may_have(&reader, &look.session.permissions(), &address);
             if !look.count(is_wanted, offset) {
-                look.finish(Ok(()));
+                look.finish(Ok(None));
                 return None;
             }
         }
         let Some(offsets) = last_read.and_then(|offset| rest(&range, offset)) else {
-            look.finish(Ok(()));
+            look.finish(Ok(None));
             return None;
         };
         let range = ReadRange { offsets, ..range };

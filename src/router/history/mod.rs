@@ -31,6 +31,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::LogBounds;
 use crate::router::Scope;
+use crate::store::history as stored;
 use crate::telemetry::metrics::LogGauges;
 use bounds::Due;
 use epochs::Epochs;
@@ -81,6 +82,17 @@ impl<'a> LogName<'a> {
             None => self.channel.to_owned(),
             Some(owner) => [self.channel, "/", owner].concat(),
         }
+    }
+
+    /// The name of the log on disk.
+    pub(super) fn stored(&self) -> stored::LogName {
+        stored::LogName { channel: self.channel.into(), user: self.owner.map(Box::from) }
+    }
+}
+
+impl<'a> From<&'a stored::LogName> for LogName<'a> {
+    fn from(name: &'a stored::LogName) -> Self {
+        Self { channel: &name.channel, owner: name.user.as_deref() }
     }
 }
 

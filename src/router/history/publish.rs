@@ -8,7 +8,7 @@ use wire::{Envelope, ErrorCode, Refusal};
 
 use super::known::First;
 use super::log::{Address, Entry, Of};
-use super::{Locked, LogName, Position};
+use super::{Locked, LogName, Position, name_of};
 use crate::config::LogBounds;
 use crate::router::decide::Facts;
 use crate::router::event::Published;
@@ -61,16 +61,18 @@ impl Router {
         facts: &Facts<'_>,
     ) -> Result<Published, Refusal> {
         let limits = self.policy.limits();
-        let once = envelope.id().filter(|_| envelope.once());
-        let once = once.map(|id| self.history.known.lock().name(&log.log.key, &sender.source, scope.user(), id));
-        if let Some(name) = &once
-            && let Some(First { position, receivers }) =
-                self.history.known.lock().get(now, name, limits.history.retry).cloned()
-        {
-            let delivered = Delivered { receivers, deliveries: 0, pressed: Vec::new() };
-            let kept = Some(Box::new(Kept { position, is_duplicate: true }));
-            return Ok(Published { delivered, exact: true, kept });
-        }
+        let once = envelope.id().filter(|_| envelope.once()).map(|id| {
+            let (retry, name) = (limits.history.retry, name_of(&log.log.key));
+            self.history.unknown_id((now, retry), &name, &sender.source, scope.user(), id)
+        });
+        let once = match once.transpose() {
+            Ok(name) => name,
+            Err(First { position, receivers }) => {
+                let delivered = Delivered { receivers, deliveries: 0, pressed: Vec::new() };
+                let kept = Some(Box::new(Kept { position, is_duplicate: true }));
+                return Ok(Published { delivered, exact: true, kept });
+            }
+        };
         let position = log.state.next();
         let mut forms = Forms::new(envelope, &sender.source, scope).at(&position);
         // As without history; and what is not kept as the last value does not enter the log either.

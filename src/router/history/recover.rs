@@ -163,7 +163,8 @@ impl Router {
         let first = state.first(now, &bounds);
         let mut only_on_disk = self.only_on_disk(name, first, state, &bounds);
         let (from, most) = match recover {
-            Recover::Last(most) => (first, usize::try_from(*most).unwrap_or(usize::MAX)),
+            // `usize::MAX` is kept for events after a position, whose number is not limited.
+            Recover::Last(most) => (first, usize::try_from(*most).unwrap_or(usize::MAX).min(usize::MAX - 1)),
             Recover::After { epoch, offset } => {
                 let kept = only_on_disk.as_ref().map_or(first, |offsets| *offsets.start());
                 if let Some(reason) = lost(&state.position(), kept, epoch, *offset) {

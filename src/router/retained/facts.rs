@@ -71,7 +71,7 @@ impl Retained {
 
     /// The values of a triple, one for each target.
     pub(in crate::router) fn places(&self, user: Option<&str>, canonical: &Triple<'_>) -> Vec<stored::Place> {
-        let bucket = user.map_or(Bucket::Shared, |user| Bucket::User(user.into()));
+        let bucket = Bucket::of(user);
         let buckets = self.buckets.read();
         let Some(values) = buckets.get(&bucket).map(Mutex::lock) else { return Vec::new() };
         let from: Place = (canonical.to_string().into(), None);
@@ -87,7 +87,7 @@ impl Retained {
 
     /// Removes the values of a triple, for all targets. Returns how many there were.
     pub(in crate::router) fn remove(&self, user: Option<&str>, canonical: &Triple<'_>) -> usize {
-        let bucket = user.map_or(Bucket::Shared, |user| Bucket::User(user.into()));
+        let bucket = Bucket::of(user);
         let _gate = self.gate.read();
         let places = self.places(user, canonical);
         for stored::Place { triple, target, .. } in &places {

@@ -47,6 +47,11 @@ enum Bucket {
 }
 
 impl Bucket {
+    /// The scope of a user, or without one that of shared channels.
+    fn of(user: Option<&str>) -> Self {
+        user.map_or(Self::Shared, |user| Self::User(user.into()))
+    }
+
     /// A place of this scope, as a file names it.
     fn place(&self, (triple, target): Place) -> stored::Place {
         let user = match self {
@@ -188,7 +193,7 @@ impl Retained {
             (None, None, None) => return,
         };
         let frame = marked(&text, position.as_ref(), "retained");
-        let bucket = place.user.as_deref().map_or(Bucket::Shared, |user| Bucket::User(user.into()));
+        let bucket = Bucket::of(place.user.as_deref());
         let stamp = self.stamp.fetch_add(1, Ordering::SeqCst) + 1;
         let value = Value { frame, stamp, owner, user, position: position.map(Box::new), since: now };
         // It was within the limits when it was accepted.
@@ -204,7 +209,7 @@ impl Retained {
 
     /// Whether there is a value at a place.
     pub(super) fn has(&self, place: &stored::Place) -> bool {
-        let bucket = place.user.as_deref().map_or(Bucket::Shared, |user| Bucket::User(user.into()));
+        let bucket = Bucket::of(place.user.as_deref());
         let buckets = self.buckets.read();
         buckets
             .get(&bucket)

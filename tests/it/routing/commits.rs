@@ -48,6 +48,7 @@ impl Stage {
         let durable = Channel { history, durable: true, retain_durable: true, ..Channel::default() };
         config.channels.insert("Phone".into(), durable);
         config.channels.insert("Queue".into(), Channel { scope: Scope::Shared, ..durable });
+        config.channels.insert("State".into(), Channel { durable: false, ..durable });
         config.limits.retained_bytes = 2000;
         config
     }
@@ -162,6 +163,56 @@ fn a_second_event_with_an_id_waits_for_the_outcome_of_the_first() {
         assert_eq!(outcomes, if is_on_disk { (kept(false), kept(true)) } else { (refused(), refused()) });
     }
     assert_eq!(received(&stage, &agent), [1]);
+}
+
+#[test]
+fn an_event_with_the_id_of_a_refused_one_is_written() {
+    let stage = Stage::new();
+    let (cti, agent) = (stage.session("cti", "alice"), stage.session("agent", "alice"));
+    let once = EVENT.replacen('{', r#"{"once":true,"#, 1);
+    let too_large = once.replacen('{', &format!(r#"{{"retain":true,"data":{:?},"#, "x".repeat(3000)), 1);
+    let [mut refused, mut first, mut second] = [&too_large, &once, &once].map(|text| stage.send(&cti, text));
+    let changes = stage.commit(true);
+    assert!(matches!(&*changes, [Change::Append { offset: 1, .. }]), "{changes:?}");
+    assert_eq!(told(&mut refused), Some(Told::Refused("TOO_LARGE")));
+    let kept = |is_duplicate| Some(Told::Kept { offset: 1, receivers: 1, is_duplicate });
+    assert_eq!((told(&mut first), told(&mut second)), (kept(false), kept(true)));
+    assert_eq!(received(&stage, &agent), [1]);
+}
+
+#[test]
+fn two_events_with_one_id_are_refused_together_if_a_reload_ends_their_log() {
+    for scopes in [&[Scope::Shared][..], &[Scope::Shared, Scope::User]] {
+        let stage = Stage::new();
+        let (cti, agent) = (stage.session("cti", "alice"), stage.session("agent", "alice"));
+        let once = EVENT.replacen('{', r#"{"once":true,"#, 1);
+        let mut tickets = [stage.send(&cti, &once), stage.send(&cti, &once)];
+        let events = std::iter::from_fn(|| stage.queue.receive(Duration::ZERO).ok()).collect();
+        let batch = stage.router.plan(stage.now, events);
+        assert_eq!(batch.changes().len(), 1);
+        for scope in scopes {
+            stage.rescope(*scope);
+        }
+        stage.router.finish(stage.now, batch, true);
+        for ticket in &mut tickets {
+            assert_eq!(told(ticket), Some(Told::Refused("STORAGE_UNAVAILABLE")));
+        }
+        assert!(received(&stage, &agent).is_empty());
+    }
+}
+
+#[test]
+fn a_duplicate_is_not_retained_on_disk_either() {
+    let stage = Stage::new();
+    let cti = stage.session("cti", "alice");
+    let value = |data: u64| event("State/Agent/One", &format!(r#","id":"1","once":true,"retain":true,"data":{data}"#));
+    let mut first = stage.send(&cti, &value(1));
+    let changes = stage.commit(true);
+    assert!(matches!(&*changes, [Change::Keep(..)]), "its log is not on disk: {changes:?}");
+    let mut second = stage.send(&cti, &value(2));
+    assert!(stage.commit(true).is_empty());
+    let kept = |is_duplicate| Some(Told::Kept { offset: 1, receivers: 0, is_duplicate });
+    assert_eq!((told(&mut first), told(&mut second)), (kept(false), kept(true)));
 }
 
 #[test]
@@ -337,12 +388,17 @@ fn the_end_of_the_broker_refuses_what_comes_later() {
 
 /// Takes over a log with one entry of each of these ages, the oldest first. The time of day is an hour after 1970.
 fn load(stage: &Stage, name: &LogName, ages: &[Duration]) {
+    load_from(stage, name, 1, ages);
+}
+
+/// The same for a log that has lost the entries before an offset.
+fn load_from(stage: &Stage, name: &LogName, first: u64, ages: &[Duration]) {
     let hour = Duration::from_hours(1);
     let at = |age: Duration| u64::try_from(hour.saturating_sub(age).as_millis()).unwrap();
     let mut loading = stage.router.loading(stage.now, SystemTime::UNIX_EPOCH + hour);
     let used = ages.last().copied().map_or(0, at);
-    loading.add(Loaded::Log { name: name.clone(), epoch: "e".into(), last: ages.len() as u64, used });
-    for (offset, age) in (1..).zip(ages) {
+    loading.add(Loaded::Log { name: name.clone(), epoch: "e".into(), last: first + ages.len() as u64 - 1, used });
+    for (offset, age) in (first..).zip(ages) {
         let text = r#"{"channel":"Phone","topic":"Call","subtopic":"Ring","source":"cti"}"#.into();
         let (topic, subtopic) = ("Call".into(), "Ring".into());
         let entry = Entry { at: at(*age), topic, subtopic, user: None, to_all: false, target: None, text };
@@ -357,6 +413,17 @@ fn what_a_file_had_is_as_old_after_a_restart_as_before() {
     // An entry is kept for ten minutes.
     load(&stage, &phone, &[20, 11, 9, 1].map(Duration::from_mins));
     assert_eq!(recover(&stage, Recover::Last(10)), Some(Recovered::Replayed(2)));
+}
+
+#[test]
+fn a_log_that_a_file_had_counts_as_one_that_was_made_here() {
+    let phone = LogName { channel: "Phone".into(), user: Some("alice".into()) };
+    let [whole, trimmed] = [1, 5].map(|first| {
+        let stage = Stage::new();
+        load_from(&stage, &phone, first, &[Duration::ZERO]);
+        stage.router.size().log_bytes
+    });
+    assert_eq!(trimmed, whole);
 }
 
 /// What becomes of the wish to recover events of alice.

@@ -176,11 +176,13 @@ async fn a_full_disk_refuses_events_of_durable_channels_alone() {
     agent.expect_nothing().await;
     broker.log_until("the fault", |log| log.contains("events of durable channels are refused")).await;
 
-    // Without the limit, what was accepted is there, and nothing else.
+    // Without the limit, what was accepted is there. The refused event may be: the process ended before the next batch.
     let broker = broker.killed().await;
     let mut agent = broker.app("agent").await;
     let (_, events) = recover(&mut agent, "Phone/*/*", json!({ "last": 1000 })).await;
-    assert!(events.len() as u64 >= accepted, "{} of {accepted}", events.len());
+    assert!((accepted..=accepted + 1).contains(&(events.len() as u64)), "{} of {accepted}", events.len());
+    let ids: Vec<u64> = events.iter().map(|event| event["id"].as_str().unwrap().parse().unwrap()).collect();
+    assert_eq!(ids, (1..=events.len() as u64).collect::<Vec<_>>());
 }
 
 /// Runs `switchboard history` on a broker's folder.
@@ -251,7 +253,7 @@ async fn a_damaged_file_is_refused_and_repaired() {
     );
     std::fs::write(&key, right).unwrap();
 
-    // Every page of the tree, until one of them matters.
+    // Every page but the first, which has the header.
     let mut damaged = sound.clone();
     damaged[4096..].iter_mut().for_each(|byte| *byte ^= 0x55);
     std::fs::write(&path, &damaged).unwrap();

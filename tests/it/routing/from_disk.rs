@@ -196,7 +196,11 @@ fn size_and_ttl_bound_what_the_disk_brings_back() {
     let (reply, _) = stage.recover("*", &after(&epoch, 39));
     assert_eq!((&reply["Recovered"], &reply["RecoverReason"]), (&json!(false), &json!("TOO_OLD")), "{reply}");
     assert_eq!(stage.recover("*", &after(&epoch, 40)).1, (41..=80).collect::<Vec<_>>());
-    assert_eq!(stage.recover("*", &json!({ "last": 1000 })).1, (41..=80).collect::<Vec<_>>());
+    for last in [1000, u64::MAX] {
+        let (reply, events) = stage.recover("*", &json!({ "last": last }));
+        assert_eq!(reply["Replayed"], 40, "{last}: {reply}");
+        assert_eq!(events, (41..=80).collect::<Vec<_>>(), "{last}");
+    }
     stage.publish(80);
     let (reply, _) = stage.recover("*", &after(&epoch, 59));
     assert_eq!(reply["RecoverReason"], "TOO_OLD", "{reply}");

@@ -95,7 +95,8 @@ fn subscribing_creates_no_log() {
     publish(&core, [1]);
     assert_eq!(subscribe(&core, &crm, &again).recovered, Some(Recovered::Replayed(1)));
     let refused = core.attach("phone", ALICE);
-    assert!(core.send(&refused, &event("Phone/Call/Ring", r#","user":"bob""#)).is_err());
+    let denied = core.send(&refused, &event("Phone/Call/Ring", r#","user":"bob""#)).err().unwrap();
+    assert_eq!(denied.refusal.code.as_str(), "FORBIDDEN");
     assert_eq!(core.router.size().logs, 1);
 }
 

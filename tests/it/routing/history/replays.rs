@@ -121,7 +121,8 @@ fn a_triple_that_becomes_protected_is_replayed_to_nobody() {
     core.router.replace_policy(core.now, &config);
     assert_eq!(last(&core, 9), Vec::<Value>::new());
     let phone = core.attach("phone", ALICE);
-    assert!(core.send(&phone, &event("Phone/Call/Ring", "")).is_err());
+    let denied = core.send(&phone, &event("Phone/Call/Ring", "")).err().unwrap();
+    assert_eq!(denied.refusal.code.as_str(), "NO_HANDLER");
     assert_eq!(core.router.size().log_entries, 1);
 }
 
