@@ -101,8 +101,8 @@ pub trait Verifier: Send + Sync {
     /// Checks one claim. May wait; the session reads nothing meanwhile.
     fn verify(&self, claim: Claim) -> Verification<'_>;
 
-    /// Checks the token of a call over HTTP. May wait. Unless a verifier knows tokens that are good for calls, nobody may
-    /// call.
+    /// Checks the token of a call over HTTP. May wait. The default refuses every call: it is for verifiers without tokens that
+    /// allow calls.
     fn verify_call(&self, _call: CallClaim) -> CallVerification<'_> {
         Box::pin(std::future::ready(Err(call::no_tokens())))
     }

@@ -1,7 +1,7 @@
 //! Two connections and one session, in many of the orders in which their threads can take its locks.
 //!
-//! Connections, router and outboxes are the real ones. At each lock that they share, shuttle decides which thread goes on:
-//! see `router/sync.rs`. If nobody wakes a connection that waits, shuttle reports a deadlock.
+//! Connections, router and outboxes are the real ones. At each lock that they share, shuttle decides which thread goes on
+//! (see `router/sync.rs`). It reports a lost wake-up as a deadlock.
 
 use std::future::poll_fn;
 use std::net::Ipv4Addr;

@@ -9,8 +9,8 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use wire::{ErrorCode, Refusal};
 
-use crate::router::session::{OWN_SOURCE, Role, Session};
-use crate::router::{Outbox, OutboxLimits, Registration, Router};
+use crate::router::session::{Role, Session};
+use crate::router::{Outbox, OutboxLimits, Registration, Router, check_not_own};
 use crate::websocket::Frame;
 
 /// What became of the request of a call.
@@ -150,9 +150,7 @@ impl Router {
         limits: OutboxLimits,
         reloads: u64,
     ) -> Result<Option<Arc<Session>>, Refusal> {
-        if registration.source == OWN_SOURCE {
-            return Err(Refusal::new(ErrorCode::Forbidden, "the source 'switchboard' is reserved for adapters"));
-        }
+        check_not_own(&registration.source)?;
         let role = Role::of(&registration.identity.principal);
         let mut session = self.session(now, role, registration, None);
         session.call = Some(Box::new(Call::new(limits)));

@@ -131,7 +131,11 @@ impl Router {
     /// what it was given fails.
     pub(super) fn end_session(&self, now: Instant, session: &Arc<Session>, ending: Ending) {
         tracing::debug!(source = session.source(), session = %session.id, ending = ending.words(), "a session ends");
-        self.note_closed(now, session, ending);
+        // The others are not recorded when they begin either. A call over HTTP ends after one message.
+        let is_application = session.role != Role::Adapter && !session.is_call();
+        if is_application {
+            self.note_closed(now, session, ending);
+        }
         self.forget_tokens(session);
         let (subscriptions, will, given, asked) = {
             let mut holds = session.holds.lock();
@@ -150,7 +154,7 @@ impl Router {
         }
         if session.is_call() {
             self.calls.remove(session);
-        } else if session.role != Role::Adapter {
+        } else if is_application {
             let most = self.policy.limits().ended_sessions;
             self.ended.insert(self.date(now), session, ending, most);
             self.presence.leave(session);

@@ -31,8 +31,10 @@ pub(super) struct EndedSessions(Mutex<ByApplication>);
 
 #[derive(Default)]
 struct ByApplication {
-    ended: HashMap<Application, (EndedSession, u64), foldhash::fast::RandomState>,
-    order: BTreeMap<u64, Application>,
+    /// In the order in which they ended.
+    ended: BTreeMap<u64, (Application, EndedSession)>,
+    /// The number that each has in `ended`.
+    numbers: HashMap<Application, u64, foldhash::fast::RandomState>,
     next: u64,
 }
 
@@ -48,14 +50,14 @@ impl EndedSessions {
         let mut state = self.0.lock();
         let number = state.next;
         state.next += 1;
-        if let Some((_, earlier)) = state.ended.insert(application.clone(), (EndedSession { at, ending }, number)) {
-            state.order.remove(&earlier);
+        if let Some(earlier) = state.numbers.insert(application.clone(), number) {
+            state.ended.remove(&earlier);
         }
-        state.order.insert(number, application);
-        while state.order.len() > most
-            && let Some((_, oldest)) = state.order.pop_first()
+        state.ended.insert(number, (application, EndedSession { at, ending }));
+        while state.ended.len() > most
+            && let Some((_, (oldest, _))) = state.ended.pop_first()
         {
-            state.ended.remove(&oldest);
+            state.numbers.remove(&oldest);
         }
     }
 
@@ -66,9 +68,8 @@ impl EndedSessions {
         fits: impl Fn(Option<&str>) -> bool,
     ) -> Option<(Option<Arc<str>>, EndedSession)> {
         let state = self.0.lock();
-        let applications = state.order.values().rev();
-        let (source, user) = applications.into_iter().find(|(own, user)| **own == *source && fits(user.as_deref()))?;
-        let (ended, _) = state.ended.get(&(Arc::clone(source), user.clone()))?;
+        let mut latest = state.ended.values().rev();
+        let ((_, user), ended) = latest.find(|((own, user), _)| **own == *source && fits(user.as_deref()))?;
         Some((user.clone(), *ended))
     }
 }
@@ -132,5 +133,46 @@ impl SubscriptionEnd {
             Self::Changed(Reason::Reloaded) => "its rights after a reload do not allow it".to_owned(),
             Self::Changed(Reason::Scope) => format!("scope of {channel} changed"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::auth::{Identity, Permissions, Principal};
+    use crate::config::Config;
+    use crate::router::sync::start;
+    use crate::router::{Ids, Outbox, Policy, Registration, Router};
+
+    const THREADS: usize = 8;
+
+    /// How many sessions each thread ends.
+    const SESSIONS: usize = 200;
+
+    #[test]
+    fn with_many_threads_exactly_the_last_applications_are_remembered() {
+        let mut config = Config::default();
+        config.limits.ended_sessions = 10;
+        let now = start();
+        let router = Router::new(now, SystemTime::UNIX_EPOCH, Policy::new(&config), Ids::seeded(1), Vec::new());
+        let run = |thread: usize| {
+            for number in 0..SESSIONS {
+                // Every other application has sessions of all threads.
+                let of = if number % 2 == 0 { 0 } else { thread };
+                let source = format!("app-{of}-{number}");
+                let identity = Identity::unproved(Principal::Service, Permissions::all());
+                let outbox = Outbox::refusing();
+                let registration = Registration { source, identity, echo: false, address: None, outbox, will: None };
+                let session = router.attach(now, registration).unwrap();
+                router.detach(now, &session);
+            }
+        };
+        thread::scope(|scope| (0..THREADS).for_each(|thread| drop(scope.spawn(move || run(thread)))));
+        let state = router.ended.0.lock();
+        let counts = (state.ended.len(), state.numbers.len(), state.next);
+        assert_eq!(counts, (10, 10, (THREADS * SESSIONS) as u64));
+        assert!(state.ended.iter().all(|(number, (application, _))| state.numbers.get(application) == Some(number)));
     }
 }

@@ -25,8 +25,8 @@ pub(super) struct Published {
 }
 
 impl Router {
-    /// Publishes an event, and keeps it if it is to be retained. On a durable channel it waits for its commit first. So do
-    /// others of a sender without a connection that would hold them back, behind those of its events that wait.
+    /// Publishes an event, and keeps it if it is to be retained. On a durable channel it waits for its commit first. While
+    /// an adapter has events that wait, its other events wait behind them; an application's connection keeps that order.
     pub(super) fn publish(
         &self,
         now: Instant,
@@ -64,10 +64,9 @@ impl Router {
             }
         };
         let Published { delivered: Delivered { receivers, deliveries, pressed }, exact, kept } = published;
-        let hint = match envelope.id() {
-            id if !exact && (id.is_some() || sender.is_call()) => self.hint(now, sender, envelope, scope, receivers),
-            _ => None,
-        };
+        let gets_receipt = envelope.id().is_some() || sender.is_call();
+        let hint =
+            if gets_receipt && !exact { self.hint(now, sender, envelope, scope, facts, receivers) } else { None };
         Ok(Routed { receipt: Some(Receipt { receivers, hint, kept }), pressed, deliveries, ..Routed::default() })
     }
 

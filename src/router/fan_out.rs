@@ -61,8 +61,9 @@ impl Router {
 }
 
 impl Delivery {
-    pub(super) fn new(now: Instant, on_full: OnFull, twice: bool) -> Self {
-        Self { now, on_full, seen: Seen::new(twice), delivered: Delivered::default() }
+    /// `may_repeat`: a session may be in the lists twice.
+    pub(super) fn new(now: Instant, on_full: OnFull, may_repeat: bool) -> Self {
+        Self { now, on_full, seen: Seen::new(may_repeat), delivered: Delivered::default() }
     }
 
     /// Pushes the event to the session of a subscription, unless it has it. Returns `false` if the session is ending, or may

@@ -1,11 +1,8 @@
 //! [`Router::gauges`]: what metrics say of the router's present state.
 
-use crate::router::Router;
-use crate::router::index::Subscription;
 use crate::router::session::{Role, Session};
+use crate::router::{ApplicationState, Router};
 use crate::telemetry::metrics::RouterGauges;
-use wire::command;
-use wire::command::State;
 
 impl Router {
     /// Returns what the router has. Walks all sessions and logs: a shard of the map of sessions is held at a time, and the
@@ -38,15 +35,14 @@ fn add(gauges: &mut RouterGauges, session: &Session) {
         Role::Service | Role::Adapter => &mut gauges.service_sessions,
     };
     let [active, asleep, away] = by_state;
-    *match session.state() {
-        _ if session.is_away() => away,
-        State::Active => active,
-        State::Asleep => asleep,
+    *match ApplicationState::of_session(session) {
+        ApplicationState::Active => active,
+        ApplicationState::Asleep => asleep,
+        ApplicationState::Away => away,
     } += 1;
-    let is_handler = |it: &Subscription| matches!(it.role, command::Role::Handler { .. });
     let (handlers, all) = {
         let holds = session.holds.lock();
-        (holds.subscriptions.iter().filter(|it| is_handler(it)).count(), holds.subscriptions.len())
+        (holds.subscriptions.iter().filter(|it| it.is_handler()).count(), holds.subscriptions.len())
     };
     gauges.handlers += handlers;
     gauges.subscribers += all - handlers;

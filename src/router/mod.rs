@@ -19,9 +19,9 @@
 //!    the one that is delivered last.
 //! 5. `Pending::progress`. Held over a change of a request's state, which takes locks of both sessions, and over the push
 //!    of a reply.
-//! 6. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Only `Router::size`, `Router::count_kept`,
-//!    `Router::end_longest_queue` and a sweep of what is kept take another lock while they hold the first; a session that
-//!    registers takes `Resumes::away`.
+//! 6. `Presence::by_user`, a shard, then `Presence::by_source`, a shard. Whatever looks at all sessions may take locks of a
+//!    session while it holds the first, one after the other: counts and samples (`Router::size`, `Router::gauges`), a choice of
+//!    sessions (`operator`, `explain`), and what bounds memory. A session that registers takes `Resumes::away`.
 //! 7. `Session::holds`. Held over subscribing, from the check until the subscription is in the index, and over a change of
 //!    permissions, with the decision on them (`Verifier::review`), of the proof, or of a channel's scope.
 //! 8. `Retained::gate`. A subscription holds it for writing over its reply and its entry in the index; a retained event
@@ -97,7 +97,7 @@ pub use history::{Found, Kept, LookTicket, Position, RecoverReason, Recovered};
 pub use ids::{Ids, RequestId, SessionId, SubscriptionId};
 pub use lists::{
     ApplicationRow, ChannelHistory, ChannelRow, Filter, LogRow, QueueDepth, RequestRow, RequestState, RetainedItem,
-    RetainedRow, SessionRow, SessionSort, SessionState, SubscriptionItem, SubscriptionRow,
+    RetainedRow, SessionRow, SessionSort, SubscriptionItem, SubscriptionRow,
 };
 pub use operator::{CLOSED_BECAUSE_BYTES_MAX, Removal, Sessions};
 pub use outbox::{End, OnFull, Outbox, OutboxLimits, Pressure, PushError, Taken, Taker};
@@ -318,7 +318,7 @@ pub struct Denied {
     pub is_request: bool,
 }
 
-/// Scope an envelope is: a scope, decided by the channel's configuration.
+/// The users whom an envelope concerns, by the configuration of its channel.
 #[derive(Clone, Copy)]
 enum Scope<'a> {
     /// Of a user-scoped channel: one user's.
@@ -421,13 +421,7 @@ impl Router {
         prepare: impl FnOnce(&mut Session),
         is_current: impl Fn() -> bool,
     ) -> Result<Option<Arc<Session>>, NotAttached> {
-        if registration.source == OWN_SOURCE {
-            return Err(Refusal::new(
-                ErrorCode::Forbidden,
-                "the source 'switchboard' is reserved for adapters in the broker; choose another name",
-            )
-            .into());
-        }
+        check_not_own(&registration.source)?;
         let exclusive = registration.identity.exclusive;
         let role = Role::of(&registration.identity.principal);
         let mut session = self.session(now, role, registration, None);
@@ -560,6 +554,18 @@ impl Router {
         });
         size
     }
+}
+
+/// Checks that an application registers another source than the broker's own.
+///
+/// # Errors
+/// `FORBIDDEN`.
+fn check_not_own(source: &str) -> Result<(), Refusal> {
+    if source == OWN_SOURCE {
+        let words = "the source 'switchboard' is reserved for adapters in the broker; choose another name";
+        return Err(Refusal::new(ErrorCode::Forbidden, words));
+    }
+    Ok(())
 }
 
 /// Requests that were pending at one time, for [`Router::any_pending`].

@@ -157,7 +157,7 @@ impl Observed {
 }
 
 impl Router {
-    /// Observes what became of an envelope.
+    /// Observes what became of an envelope. An event that has to be on disk first is observed when it was committed.
     pub(super) fn observe(
         &self,
         now: Instant,
@@ -226,11 +226,10 @@ impl Router {
         }
     }
 
-    /// Counts an envelope. An event that has to be on disk first is counted when it was committed.
+    /// Counts an envelope.
     fn count(&self, facts: &Facts<'_>, expected: Expected, outcome: Result<&Routed, &Refusal>) {
         let traffic = &self.metrics.traffic;
         match (expected.kind, outcome) {
-            (Kind::Event, Ok(routed)) if routed.ticket.is_some() => {}
             (Kind::Event, Ok(routed)) if routed.is_duplicate() => {
                 self.metrics.history_duplicates.count(());
                 traffic.undelivered(expected.counted);

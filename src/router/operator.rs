@@ -7,7 +7,7 @@ use serde_json::json;
 use wire::{Refusal, Triple, notice};
 
 use crate::router::commit::To;
-use crate::router::outbox::{End, OnFull, Outbox, OutboxLimits};
+use crate::router::outbox::{End, OnFull, Outbox};
 use crate::router::session::Session;
 use crate::router::{CommitTicket, Router};
 
@@ -95,8 +95,7 @@ impl Router {
         if !facts.retains_durably || self.commits.is_none() {
             return Ok(Removal::Removed(self.retained.remove(user, &facts.canonical)));
         }
-        let nothing = OutboxLimits { messages: 0, bytes: 0, refuses: true };
-        let operator = self.attach_adapter(now, Outbox::new(nothing));
+        let operator = self.attach_adapter(now, Outbox::refusing());
         let Triple { channel, topic, subtopic } = triple;
         let text = json!({ "channel": channel, "topic": topic, "subtopic": subtopic, "retain": true, "data": null });
         let to = To::Removed(user.map(Box::from));

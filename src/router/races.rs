@@ -1,5 +1,5 @@
-//! Races of requests and of presence, in many of the orders in which threads can take the locks of the router: `sync` lets
-//! shuttle decide. If a session is to be woken and is not, shuttle reports a deadlock.
+//! Races of requests and of presence. At each lock of the router, shuttle decides which thread goes on (see `sync`). It
+//! reports a lost wake-up as a deadlock.
 
 use std::future::poll_fn;
 use std::sync::Arc;

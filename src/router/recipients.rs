@@ -27,7 +27,8 @@ pub(super) fn offer_to_each(
         let is_sender = Arc::ptr_eq(&subscription.session, sender) && !sender.echoes();
         !is_sender && target.is_none_or(|target| target == &*subscription.session.source)
     };
-    // Before the first offer, which makes a queue longer: explain pushes nothing, and has to choose the same members.
+    // Ranked before the first offer. An offer of delivery makes a queue longer, one of explain does not, and both have to
+    // choose the same members.
     let grouped = ranked_members(matches, takes_part);
     matches.iter().for_each(|receivers| {
         receivers.iter().for_each(|subscription| {
@@ -37,18 +38,18 @@ pub(super) fn offer_to_each(
         });
     });
     for members in grouped.chunk_by(|(one, _), (other, _)| group_of(one) == group_of(other)) {
-        // The next one if that one is ending, or may not receive the event.
+        // A member that is ending, or may not receive the event, does not take it, and the next one is asked.
         if let Some((member, _)) = members.iter().find(|(member, _)| offer(member)) {
             chosen(member);
         }
     }
 }
 
-/// Whether it has no connection, how many messages wait for it, when it was last served, and since when it is subscribed.
+/// What decides between the members of a group, in this order: whether it has no connection, how many messages wait for it,
+/// when it was last served, and when it subscribed. The least is asked first.
 type MemberRank = (bool, usize, u64, Serial);
 
-/// The members of groups in some lists, group by group. In each, a session that has a connection comes first, then the one
-/// whose queue is shortest, then the one longest unserved.
+/// The members of groups in some lists, group by group, each group in the order in which its members are asked.
 fn ranked_members(
     matches: &Matches,
     takes_part: impl Fn(&Subscription) -> bool,
@@ -61,7 +62,7 @@ fn ranked_members(
             (it, (session.is_away(), session.outbox().depth().messages, session.served(), it.serial))
         }));
     }
-    grouped.sort_by(|(one, rank), (other, others)| (group_of(one), rank).cmp(&(group_of(other), others)));
+    grouped.sort_by(|(one, rank), (other, other_rank)| (group_of(one), rank).cmp(&(group_of(other), other_rank)));
     grouped
 }
 

@@ -9,12 +9,10 @@ use wire::{ErrorCode, Pattern, Triple};
 use crate::router::change::Reason;
 use crate::router::end::Ending;
 use crate::router::index::Subscription;
-use crate::router::outbox::End;
 use crate::router::request::pending::{Event, Outcome, Pending, State};
 use crate::router::session::Session;
 use crate::router::{Router, SubscriptionId};
 use crate::telemetry::recorder::{Record, Recorder, RequestOutcome, SubscriptionEnd, What, Who};
-use wire::command;
 
 /// A client, and what it sent that was refused.
 pub struct RefusedMessage<'a> {
@@ -60,8 +58,8 @@ impl Router {
 
     /// Records that a session has subscribed.
     pub(super) fn note_subscribed(&self, now: Instant, subscription: &Subscription) {
-        let is_handler = matches!(subscription.role, command::Role::Handler { .. });
-        self.note_subscription(now, subscription, What::Subscribed { name: name(subscription.id), is_handler });
+        let what = What::Subscribed { name: name(subscription.id), is_handler: subscription.is_handler() };
+        self.note_subscription(now, subscription, what);
     }
 
     /// Records that a session has lost a subscription, or with no reason given it.
@@ -83,24 +81,10 @@ impl Router {
         }
     }
 
-    /// Records how a session ended. Its outbox has not ended yet.
+    /// Records how a session ended.
     pub(super) fn note_closed(&self, now: Instant, session: &Session, ending: Ending) {
-        let code = match ending {
-            Ending::Closed(code) => Some(code.code()),
-            Ending::ByPeer(code) => code,
-            Ending::Stalled => Some(wire::CloseCode::SlowConsumer.code()),
-            Ending::Revoked => match session.outbox().ended() {
-                Some(End::Close(code, _)) => Some(code.code()),
-                _ => None,
-            },
-            Ending::Unregistered
-            | Ending::Lost
-            | Ending::ProofEnded
-            | Ending::GraceOver
-            | Ending::OverflowedAway
-            | Ending::Displaced
-            | Ending::NotResumed => None,
-        };
+        // No Close frame was sent to a connection that was lost, nor to a session without one.
+        let code = ending.code().filter(|_| !matches!(ending, Ending::Lost | Ending::ProofEnded));
         self.note(now, session, What::Closed { code, why: ending.words() });
     }
 

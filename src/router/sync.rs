@@ -2,8 +2,8 @@
 //!
 //! It is the one of `parking_lot`. In unit tests shuttle can decide at each of these locks which thread goes on, so that
 //! `races` and `connection/races.rs` try orders in which threads of the system would hardly ever take them. A thread of shuttle
-//! may be stopped at such a lock while it holds others. So every lock is one of these that is held over one of these, except
-//! those of history and retained values, which no race takes on two threads.
+//! may be stopped at such a lock while it holds others. So every lock under which one of these is taken is itself one of
+//! these, except those of history and retained values, which no race takes on two threads.
 
 #[cfg(not(test))]
 pub(super) use parking_lot::Mutex;

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -96,8 +96,8 @@ pub(super) struct Taps {
 /// The lines that wait for one reader.
 struct Queue {
     options: TapOptions,
-    /// Whether an event has room, so that none is written for nothing.
-    has_room: AtomicUsize,
+    /// Whether another line has room, so that none is written only to be left out.
+    has_room: AtomicBool,
     /// Lines that were left out and that the reader does not know of.
     skipped: AtomicU64,
     waiting: Mutex<Waiting>,
@@ -133,7 +133,7 @@ impl Taps {
         }
         let queue = Arc::new(Queue {
             options: TapOptions { rate: options.rate.clamp(1, TAP_RATE_MAX), ..options },
-            has_room: AtomicUsize::new(1),
+            has_room: AtomicBool::new(true),
             skipped: AtomicU64::new(0),
             waiting: Mutex::default(),
             arrived: Notify::new(),
@@ -151,9 +151,9 @@ impl Taps {
 }
 
 impl Queue {
-    /// Adds a line, or leaves one out.
+    /// Adds a line, or leaves lines out. Returns how many.
     fn offer(&self, line: impl FnOnce(bool) -> String, is_refusal: bool) -> u64 {
-        if !is_refusal && self.has_room.load(Ordering::Relaxed) == 0 {
+        if !is_refusal && !self.has_room.load(Ordering::Relaxed) {
             return 1;
         }
         let line = line(self.options.payloads).into_boxed_str();
@@ -168,8 +168,7 @@ impl Queue {
             true => waiting.refusals.push_back(line),
             false => waiting.others.push_back(line),
         }
-        let has_room = !waiting.is_full(self.options.rate, 0);
-        self.has_room.store(usize::from(has_room), Ordering::Relaxed);
+        self.has_room.store(!waiting.is_full(self.options.rate, 0), Ordering::Relaxed);
         drop(waiting);
         self.arrived.notify_one();
         skipped
@@ -210,8 +209,7 @@ impl Tap {
             lines.push(line);
         }
         let is_empty = waiting.refusals.is_empty() && waiting.others.is_empty();
-        let has_room = !waiting.is_full(self.queue.options.rate, 0);
-        self.queue.has_room.store(usize::from(has_room), Ordering::Relaxed);
+        self.queue.has_room.store(!waiting.is_full(self.queue.options.rate, 0), Ordering::Relaxed);
         drop(waiting);
         self.taken.front().filter(|_| !is_empty).map(|at| *at + SECOND)
     }
@@ -307,5 +305,55 @@ impl Router {
         ];
         fields.extend(optional.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))));
         line.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::router::sync::start;
+
+    const THREADS: usize = 8;
+
+    /// How many lines each thread offers.
+    const LINES: usize = 2000;
+
+    #[test]
+    fn with_many_threads_every_line_is_taken_or_counted_as_left_out() {
+        let taps = Arc::new(Taps::default());
+        let options = TapOptions { filter: TapFilter::default(), rate: 100, payloads: false };
+        let mut tap = taps.open(options).unwrap();
+        let queue = Arc::clone(&tap.queue);
+        let mut lines = Vec::new();
+        let mut at = start();
+        let offer =
+            |is_refusal: bool| (0..LINES).map(|_| queue.offer(|_| "a line".to_owned(), is_refusal)).sum::<u64>();
+        let skipped: u64 = thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || offer(thread % 2 == 0))).collect();
+            while threads.iter().any(|thread| !thread.is_finished()) {
+                at += SECOND;
+                tap.take(at, &mut lines);
+                thread::yield_now();
+            }
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        tap.take(at + SECOND, &mut lines);
+        assert_eq!(lines.len() as u64 + skipped, (THREADS * LINES) as u64);
+        assert_eq!(queue.waiting.lock().bytes, 0);
+    }
+
+    #[test]
+    fn with_many_threads_there_are_never_more_taps_than_the_limit() {
+        let taps = Arc::new(Taps::default());
+        let options = TapOptions { filter: TapFilter::default(), rate: 1, payloads: false };
+        let open = || taps.open(options.clone()).ok();
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..2 * TAPS_MAX).map(|_| scope.spawn(open)).collect();
+            let opened: Vec<_> = threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect();
+            assert_eq!((opened.len(), taps.count.load(Ordering::Relaxed)), (TAPS_MAX, TAPS_MAX));
+        });
+        assert!(!taps.is_watched(), "each tap has ended with its reader");
     }
 }

@@ -43,7 +43,7 @@ error_codes! {
     NotRegistered = "NOT_REGISTERED", false;
     /// The session is already registered.
     AlreadyRegistered = "ALREADY_REGISTERED", false;
-    /// The proof of identity is wrong or has expired.
+    /// The proof of identity is wrong, has expired or was removed.
     Unauthenticated = "UNAUTHENTICATED", false;
     /// The session is not permitted to do this.
     Forbidden = "FORBIDDEN", false;
@@ -85,7 +85,7 @@ error_codes! {
     CredentialsNotFound = "CREDENTIALS_NOT_FOUND", false;
     /// A limit on sessions is reached.
     TooManySessions = "TOO_MANY_SESSIONS", true;
-    /// Data that has to be stored cannot be written now.
+    /// Data that has to be stored cannot be written now, or stored data cannot be read.
     StorageUnavailable = "STORAGE_UNAVAILABLE", true;
     /// The broker or a handler failed; the broker's log says more.
     Internal = "INTERNAL", true;

@@ -21,8 +21,8 @@ pub enum NoSender {
 }
 
 impl Router {
-    /// The session that an operator means as the sender: of this source, and of this user or a service. Of several, the one that
-    /// registered first.
+    /// The session that an operator means as the sender: of this source, and of this user or a service. Of several, one of this
+    /// user comes first (or a service, if no user is named), then the one that registered first.
     ///
     /// # Errors
     /// [`NoSender`].

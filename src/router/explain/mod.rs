@@ -118,33 +118,18 @@ impl Router {
                 let answer = case.answer(verdict, rule);
                 case.with_sessions(self, answer, scope, true, &outlook)
             }
-            Decided::Event { scope, .. } if self.is_duplicate(now, sender, envelope, scope, &facts) => {
+            Decided::Event { scope, .. } if case.is_duplicate(self, now, scope) => {
                 case.answer(Verdict::Duplicate, "Publisher retry")
             }
             Decided::Event { scope, matches } => {
                 let outlook = Outlook::of_event(sender, envelope, (scope, &matches, &facts));
                 case.with_sessions(self, case.answer(Verdict::Event, "4.1"), scope, false, &outlook)
             }
-            Decided::Refused { refusal, is_request, .. } => {
+            Decided::Refused { refusal, is_request } => {
                 let rule = self.rule_of(sender, envelope, &facts, &refusal);
                 case.refused(self, &refusal, rule, Some(is_request))
             }
         }
-    }
-
-    /// Whether an event was sent before, and its id is still known.
-    fn is_duplicate(
-        &self,
-        now: Instant,
-        sender: &Session,
-        envelope: &Envelope<'_>,
-        scope: Scope<'_>,
-        facts: &Facts<'_>,
-    ) -> bool {
-        let Some(id) = envelope.id().filter(|_| envelope.once()) else { return false };
-        let log = LogName::of(&facts.canonical.channel, scope);
-        let retry = self.policy.limits().history.retry;
-        self.history.unknown_id((now, retry), &log, &sender.source, scope.user(), id).is_err()
     }
 
     /// The rule of docs/protocol.md by which an envelope is refused.
@@ -200,6 +185,14 @@ fn kind_of_request(envelope: &Envelope<'_>, outlook: &Outlook) -> (Verdict, &'st
 }
 
 impl Case<'_> {
+    /// Whether the event was sent before, and its id is still known.
+    fn is_duplicate(&self, router: &Router, now: Instant, scope: Scope<'_>) -> bool {
+        let Some(id) = self.envelope.id().filter(|_| self.envelope.once()) else { return false };
+        let log = LogName::of(&self.facts.canonical.channel, scope);
+        let retry = router.policy.limits().history.retry;
+        router.history.unknown_id((now, retry), &log, &self.sender.source, scope.user(), id).is_err()
+    }
+
     fn answer(&self, verdict: Verdict, rule: &str) -> Explanation {
         Explanation {
             verdict,
@@ -285,7 +278,8 @@ impl Case<'_> {
         if let Some(about) = self.about.filter(|_| asked.is_empty()) {
             answer.others.push(router.absent(about, scope, &self.asker));
         }
-        for session in asked.iter().filter(|session| !outlook.has(session)) {
+        let receivers = outlook.receivers();
+        for session in asked.iter().filter(|session| !receivers.contains(&session.number)) {
             let Some(other) = judge.judge(session) else { continue };
             if answer.others.len() < ROWS_MAX {
                 answer.others.push(other);

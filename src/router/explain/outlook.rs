@@ -44,9 +44,9 @@ impl Picked {
 }
 
 impl Outlook {
-    /// Whether a session gets the envelope.
-    pub(super) fn has(&self, session: &Session) -> bool {
-        self.picked.iter().any(|it| it.subscription.session.number == session.number)
+    /// The numbers of the sessions that get the envelope.
+    pub(super) fn receivers(&self) -> HashSet<u64> {
+        self.picked.iter().map(|it| it.subscription.session.number).collect()
     }
 
     /// The handler that is chosen, with what decided.

@@ -96,13 +96,13 @@ impl Router {
         sender: &Session,
         envelope: &Envelope<'_>,
         scope: Scope<'_>,
+        facts: &Facts<'_>,
         receivers: usize,
     ) -> Option<String> {
-        let triple = envelope.triple();
-        if self.is_named(triple, scope) {
+        if self.is_named(&facts.canonical, facts.shared, scope) {
             return None;
         }
-        self.search(now, sender, triple, scope, receivers == 0)
+        self.search(now, sender, envelope.triple(), scope, receivers == 0)
     }
 
     /// Searches what a sender may have meant. `alone`: nobody in its scope subscribes to the triple or handles it.
@@ -122,7 +122,9 @@ impl Router {
         let may_know = |named: &Triple<'_>| rights.as_ref().is_none_or(|rights| access::send::may_know(rights, named));
         let in_scope = |text: &str| {
             parse(text).is_some_and(|named| {
-                self.policy.canonical(&named) != sent && may_know(&named) && self.is_named(&named, scope)
+                let canonical = self.policy.canonical(&named);
+                let is_named = || self.is_named(&canonical, self.policy.is_shared(&named.channel), scope);
+                canonical != sent && may_know(&named) && is_named()
             })
         };
         if let Some(similar) = self.hints.names.similar(triple, in_scope) {
@@ -147,23 +149,22 @@ impl Router {
             return refusal;
         }
         let Ok(scope) = access::scope(sender, envelope, facts) else { return refusal };
-        let alone = !self.is_named(envelope.triple(), scope);
+        let alone = !self.is_named(&facts.canonical, facts.shared, scope);
         match self.search(now, sender, envelope.triple(), scope, alone) {
             Some(hint) => refusal.with("Hint", hint),
             None => refusal,
         }
     }
 
-    /// Whether an exact pattern of a sender's scope names a triple.
-    fn is_named(&self, triple: &Triple<'_>, scope: Scope<'_>) -> bool {
+    /// Whether an exact pattern of a sender's scope names a canonical triple. `is_shared`: its channel is shared.
+    fn is_named(&self, canonical: &Triple<'_>, is_shared: bool, scope: Scope<'_>) -> bool {
         let mut audiences = SmallVec::<[Audience<'_>; 3]>::from_slice(&[Audience::Services, Audience::Adapters]);
-        if self.policy.is_shared(&triple.channel) {
+        if is_shared {
             audiences.push(Audience::Everyone);
         } else {
             audiences.extend(scope.user().map(Audience::User));
         }
-        let canonical = self.policy.canonical(triple);
-        self.events.names(&audiences, &canonical) || self.handlers.names(&audiences, &canonical)
+        self.events.names(&audiences, canonical) || self.handlers.names(&audiences, canonical)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The list of channels: those that are configured, and those that a subscription names.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Filter;
@@ -52,13 +51,7 @@ impl Router {
         for (name, channel) in self.policy.channels() {
             counts.entry(name).or_default().0 = Some(channel);
         }
-        let mut sessions = Vec::new();
-        self.presence.each(|session| {
-            if filter.allows_source(&session.source) && filter.allows_user(session.user()) {
-                sessions.push(Arc::clone(session));
-            }
-        });
-        for session in sessions {
+        for session in self.sessions_of(filter) {
             for subscription in &session.holds.lock().subscriptions {
                 let Some(channel) = subscription.pattern.channel.as_deref() else { continue };
                 if !counts.contains_key(channel) {
@@ -69,8 +62,7 @@ impl Router {
                 }
             }
         }
-        let is_wanted = |name: &str| filter.channel.as_deref().is_none_or(|wanted| wanted == name);
-        counts.retain(|name, _| is_wanted(name));
+        counts.retain(|name, _| filter.allows_channel(name));
         let row = |(name, (configured, subscriptions, handlers))| row(name, configured, subscriptions, handlers);
         counts.into_iter().map(row).collect()
     }

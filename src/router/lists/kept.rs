@@ -84,10 +84,7 @@ impl Router {
     /// The logs that a filter allows, in the order in which they were made.
     pub fn list_logs(&self, now: Instant, filter: &Filter) -> Vec<LogRow> {
         let found = self.history.facts(now, |channel| self.policy.history(channel));
-        let is_wanted = |it: &LogFacts| {
-            filter.channel.as_deref().is_none_or(|wanted| wanted == it.channel)
-                && filter.allows_user(it.user.as_deref())
-        };
+        let is_wanted = |it: &LogFacts| filter.allows_channel(&it.channel) && filter.allows_user(it.user.as_deref());
         let row = |it: LogFacts| LogRow {
             id: it.key,
             durable: self.policy.is_durable(&it.channel),

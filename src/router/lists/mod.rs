@@ -1,8 +1,8 @@
 //! What an operator sees of the router: sessions, applications, subscriptions, requests, channels, retained values, logs.
 //!
-//! Each list is made anew when it is asked for: what a filter allows is collected by reference, one shard of a map after the
-//! other, each item with an id that no other one of the list has. The caller makes rows of those that it shows. So a list
-//! of a hundred thousand items holds no lock for long.
+//! Each list is made anew when it is asked for, one shard of a map after the other; no two items of a list have the same id.
+//! Sessions, subscriptions and retained values are collected by reference, and the caller makes rows of those that it shows.
+//! So a list of a hundred thousand items holds no lock for long.
 
 mod applications;
 mod channels;
@@ -15,9 +15,12 @@ pub use applications::ApplicationRow;
 pub use channels::{ChannelHistory, ChannelRow};
 pub use kept::{LogRow, RetainedItem, RetainedRow};
 pub use requests::{RequestRow, RequestState};
-pub use sessions::{QueueDepth, SessionRow, SessionSort, SessionState};
+pub use sessions::{QueueDepth, SessionRow, SessionSort};
 pub use subscriptions::{SubscriptionItem, SubscriptionRow};
 
+use std::sync::Arc;
+
+use crate::router::Router;
 use crate::router::session::Session;
 use wire::{Pattern, Triple};
 
@@ -51,6 +54,10 @@ impl Filter {
         self.state.as_deref().is_none_or(|wanted| wanted == state)
     }
 
+    fn allows_channel(&self, channel: &str) -> bool {
+        self.channel.as_deref().is_none_or(|wanted| wanted == channel)
+    }
+
     fn allows_triple(&self, triple: &Triple<'_>) -> bool {
         let is = |wanted: &Option<String>, part: &str| wanted.as_deref().is_none_or(|wanted| wanted == part);
         is(&self.channel, &triple.channel) && is(&self.topic, &triple.topic) && is(&self.subtopic, &triple.subtopic)
@@ -72,6 +79,19 @@ impl Filter {
             wanted.as_deref().is_none_or(|wanted| wanted == part_text(part.as_deref()))
         };
         is(&self.channel, &pattern.channel) && is(&self.topic, &pattern.topic) && is(&self.subtopic, &pattern.subtopic)
+    }
+}
+
+impl Router {
+    /// The registered sessions whose source and user a filter allows, in no order.
+    fn sessions_of(&self, filter: &Filter) -> Vec<Arc<Session>> {
+        let mut found = Vec::new();
+        self.presence.each(|session| {
+            if filter.allows_source(&session.source) && filter.allows_user(session.user()) {
+                found.push(Arc::clone(session));
+            }
+        });
+        found
     }
 }
 

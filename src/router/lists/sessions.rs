@@ -8,8 +8,7 @@ use std::time::{Instant, SystemTime};
 use super::Filter;
 use crate::auth::Proof;
 use crate::router::session::{Role, Session};
-use crate::router::{Router, SessionId};
-use wire::command::State;
+use crate::router::{ApplicationState, Router, SessionId};
 
 /// One registered session.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +20,7 @@ pub struct SessionRow {
     /// `None` for a service.
     pub user: Option<String>,
     /// Whether it works.
-    pub state: SessionState,
+    pub state: ApplicationState,
     /// When it registered.
     pub since: SystemTime,
     /// Since when it has had no connection.
@@ -57,37 +56,6 @@ pub struct QueueDepth {
     pub messages: usize,
     /// Bytes of text.
     pub bytes: usize,
-}
-
-/// What a session is at present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionState {
-    /// It works.
-    Active,
-    /// It has said that it sleeps: a hidden tab, for example.
-    Asleep,
-    /// It has no connection.
-    Away,
-}
-
-impl SessionState {
-    /// The word.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "active",
-            Self::Asleep => "asleep",
-            Self::Away => "away",
-        }
-    }
-
-    fn of(session: &Session) -> Self {
-        match session.state() {
-            _ if session.is_away() => Self::Away,
-            State::Active => Self::Active,
-            State::Asleep => Self::Asleep,
-        }
-    }
 }
 
 /// What the sessions are sorted by.
@@ -137,17 +105,10 @@ impl Router {
 
     /// The registered sessions that a filter allows, in no order.
     pub fn list_sessions(&self, filter: &Filter) -> Vec<Arc<Session>> {
-        let mut found = Vec::new();
-        self.presence.each(|session| {
-            let is_wanted = filter.allows_source(&session.source)
-                && filter.allows_user(session.user())
-                && filter.allows_state(SessionState::of(session).as_str());
-            if is_wanted {
-                found.push(Arc::clone(session));
-            }
+        let mut found = self.sessions_of(filter);
+        found.retain(|session| {
+            filter.allows_state(ApplicationState::of_session(session).as_str()) && filter.allows_subscriptions(session)
         });
-        // Not while a shard is held.
-        found.retain(|session| filter.allows_subscriptions(session));
         found
     }
 
@@ -163,7 +124,7 @@ impl Router {
             id: session.id,
             source: session.source.to_string(),
             user: session.user().map(str::to_owned),
-            state: SessionState::of(session),
+            state: ApplicationState::of_session(session),
             since: session.since,
             away_since: session.away_since().map(|since| self.date(since.min(now))),
             address: session.address(),

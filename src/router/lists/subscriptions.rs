@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::{Filter, part_text};
 use crate::router::index::{Observes, Subscription};
 use crate::router::{Router, SessionId, SubscriptionId};
-use wire::command;
 
 /// One subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,14 +41,8 @@ pub struct SubscriptionItem(Arc<Subscription>);
 impl Router {
     /// The subscriptions that a filter allows, in no order.
     pub fn list_subscriptions(&self, filter: &Filter) -> Vec<SubscriptionItem> {
-        let mut sessions = Vec::new();
-        self.presence.each(|session| {
-            if filter.allows_source(&session.source) && filter.allows_user(session.user()) {
-                sessions.push(Arc::clone(session));
-            }
-        });
         let mut found = Vec::new();
-        for session in sessions {
+        for session in self.sessions_of(filter) {
             let holds = session.holds.lock();
             let of_pattern = holds.subscriptions.iter().filter(|it| filter.allows_pattern(&it.pattern));
             found.extend(of_pattern.map(|it| SubscriptionItem(Arc::clone(it))));
@@ -79,10 +72,7 @@ fn row(subscription: &Subscription) -> SubscriptionRow {
         session: session.id,
         source: session.source.to_string(),
         user: session.user().map(str::to_owned),
-        role: match subscription.role {
-            command::Role::Subscriber => "subscriber",
-            command::Role::Handler { .. } => "handler",
-        },
+        role: subscription.role.as_str(),
         channel: part_text(pattern.channel.as_deref()).to_owned(),
         topic: part_text(pattern.topic.as_deref()).to_owned(),
         subtopic: part_text(pattern.subtopic.as_deref()).to_owned(),

@@ -1,11 +1,10 @@
 //! How an outbox ends, and what then becomes of what waits in it.
 
 use std::collections::VecDeque;
-use std::task::Waker;
 
 use wire::CloseCode;
 
-use super::{Entry, Kind, OnFull, Outbox, State};
+use super::{Entry, Kind, OnFull, Outbox, State, wake_task};
 use crate::websocket::Frame;
 
 /// Why an outbox takes no more frames.
@@ -66,9 +65,7 @@ impl Outbox {
     pub(in crate::router) fn send_away(&self) {
         let mut state = self.state.lock();
         state.news().sent_away = true;
-        let wakers = [state.taker.take(), state.end_waker.take()];
-        drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        wake_task(state);
     }
 
     /// Why the outbox ended, if it did.

@@ -182,9 +182,7 @@ impl Outbox {
         let mut state = self.state.lock();
         let news = state.news();
         news.proof_end = Some(news.proof_end.map_or(at, |other| other.min(at)));
-        let wakers = [state.taker.take(), state.end_waker.take()];
-        drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        wake_task(state);
     }
 
     /// When the proof of the session ends at the latest, if a reload has decided that since the last look.
@@ -233,6 +231,13 @@ impl Outbox {
         }
         outcome
     }
+}
+
+/// Wakes the session's own task, whether its peer reads or not.
+fn wake_task(mut state: MutexGuard<'_, State>) {
+    let wakers = [state.taker.take(), state.end_waker.take()];
+    drop(state);
+    wakers.into_iter().flatten().for_each(Waker::wake);
 }
 
 /// Wakes all that have to learn of the end: the session's own task, and publishers that wait for it.

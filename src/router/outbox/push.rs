@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use wire::notice::Depth;
 
+use super::window::is_droppable;
 use super::{End, Entry, Kind, OnFull, Outbox, OutboxLimits, State};
 use crate::router::pressure::Holdup;
 use crate::router::replay::Replay;
@@ -176,7 +177,6 @@ impl State {
     }
 
     pub(super) fn drop_oldest(&mut self) {
-        let is_droppable = |entry: &Entry| matches!(entry, Entry::Frame(_, OnFull::Drop, _));
         let first = self.droppable_from();
         let Some(oldest) = self.queue.iter().skip(first).position(is_droppable) else { return };
         if let Some(entry) = self.queue.remove(first + oldest) {

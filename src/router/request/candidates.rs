@@ -80,9 +80,9 @@ pub(in crate::router) fn served_inside(facts: &Facts<'_>, matches: &Matches) -> 
     facts.protected && handlers.any(|handler| handler.session.role == Role::Adapter)
 }
 
-/// What decides between handlers; the least is asked first. Handlers without a connection come last of all, before them doubtful
-/// ones (asleep, or silent when they were last asked). Among the others the rank decides, then the number of open requests,
-/// then the time since the last request.
+/// What decides between handlers; the least is asked first. Handlers without a connection come last of all, before them
+/// doubtful ones (asleep, or silent when they were last asked). Among the others the rank decides, then the number of open
+/// requests, then the time since the last request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::router) struct Preference {
     pub(in crate::router) is_away: bool,

@@ -229,7 +229,8 @@ impl Requests {
         Some(pending)
     }
 
-    /// The transition function, for [`Router::advance`](crate::router::Router): changes the state of a request as an event demands, and says what the caller has to do.
+    /// The transition function, for [`Router::advance`](crate::router::Router): changes the state of a request as an event
+    /// demands, and says what the caller has to do.
     pub(in crate::router) fn apply(&self, now: Instant, pending: &Arc<Pending>, event: Event<'_>) -> Outcome {
         let mut guard = pending.progress.lock();
         let progress = &mut *guard;

@@ -2,7 +2,7 @@
 //!
 //! `line` is which connection a session has, `token` proves which session a client had, `away` is a session without a
 //! connection and how it ends, `kept` counts what is kept for all of them. What is kept for one is in its outbox
-//! (`outbox/window.rs`).
+//! (`outbox/window`).
 
 mod away;
 pub(in crate::router) mod kept;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 use switchboard::config::{Channel, Config, LogBounds, Scope};
 use switchboard::router::{
-    End, Filter, OutboxLimits, Removal, RequestState, RetainedItem, SessionRow, SessionSort, SessionState, Sessions,
-    SubscriptionItem,
+    ApplicationState, End, Filter, OutboxLimits, Removal, RequestState, RetainedItem, SessionRow, SessionSort,
+    Sessions, SubscriptionItem,
 };
 use wire::Triple;
 use wire::command::{Role, State, Subscribe};
@@ -44,8 +44,8 @@ fn sessions_have_their_state_and_their_counts() {
     let row = |source: &str| rows.iter().find(|row| row.source == source).unwrap();
     let alice = row("phone");
     assert_eq!((alice.user.as_deref(), alice.subscriptions, alice.handlers), (Some("alice"), 1, 0));
-    assert_eq!((alice.queue.messages, alice.state, &*alice.proof), (1, SessionState::Active, "open"));
-    assert_eq!(row("crm").state, SessionState::Asleep);
+    assert_eq!((alice.queue.messages, alice.state, &*alice.proof), (1, ApplicationState::Active, "open"));
+    assert_eq!(row("crm").state, ApplicationState::Asleep);
     assert_eq!(row("cti").user, None);
     assert!(core.router.find_session(&phone.id().to_string()).is_some_and(|found| Arc::ptr_eq(&found, &phone)));
     assert!(core.router.find_session("unknown").is_none());

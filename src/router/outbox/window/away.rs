@@ -5,7 +5,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use super::{bytes_of, is_droppable};
-use crate::router::outbox::{End, Entry, Kind, OnFull, Outbox, Pressure, PushError, State};
+use crate::router::outbox::{End, Entry, Kind, OnFull, Outbox, Pressure, PushError, State, wake_task};
 use crate::websocket::{Frame, FrameMemory};
 
 /// The attachment of a session without a connection. No connection has this number.
@@ -46,9 +46,7 @@ impl Outbox {
         let mut state = self.state.lock();
         let replayed = state.resume(received)?;
         state.attachment = attachment;
-        let wakers = [state.taker.take(), state.end_waker.take()];
-        drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        wake_task(state);
         Ok(replayed)
     }
 
@@ -61,9 +59,7 @@ impl Outbox {
     pub(in crate::router) fn replace_taker(&self) {
         let mut state = self.state.lock();
         state.attachment = NOBODY;
-        let wakers = [state.taker.take(), state.end_waker.take()];
-        drop(state);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        wake_task(state);
     }
 
     /// Wakes this when the outbox of a session that is away ends, or when its proof gets another end.

@@ -217,6 +217,6 @@ fn comes_first(entry: &Entry) -> bool {
     matches!(entry, Entry::Replay(replay) if replay.comes_first())
 }
 
-fn is_droppable(entry: &Entry) -> bool {
+pub(super) fn is_droppable(entry: &Entry) -> bool {
     matches!(entry, Entry::Frame(_, OnFull::Drop, _))
 }

@@ -8,7 +8,7 @@ use switchboard::config::{AuthMode, Channel, Config, LogBounds, Overflow, Scope}
 use switchboard::router::explain::{About, Explanation};
 use switchboard::router::{Ending, OutboxLimits, Session};
 use wire::command::{Role, Subscribe};
-use wire::{CloseCode, DecodeLimits, decode};
+use wire::{CloseCode, DecodeLimits, Envelope, decode};
 
 use crate::support::core::{Core, WIDE, event};
 
@@ -106,9 +106,7 @@ impl Desk {
         more: &str,
         about: Option<About<'_>>,
     ) -> Explanation {
-        let text = event(triple, more);
-        let envelope = decode(&text, DecodeLimits::default()).unwrap();
-        self.core.router.explain(self.core.now, sender, &envelope, about.as_ref())
+        explained(triple, more, |envelope| self.core.router.explain(self.core.now, sender, envelope, about.as_ref()))
     }
 
     /// What a session is told of an envelope of its own.
@@ -119,8 +117,13 @@ impl Desk {
         more: &str,
         about: Option<About<'_>>,
     ) -> Explanation {
-        let text = event(triple, more);
-        let envelope = decode(&text, DecodeLimits::default()).unwrap();
-        self.core.router.explain_to_sender(self.core.now, session, &envelope, about.as_ref())
+        let router = &self.core.router;
+        explained(triple, more, |envelope| router.explain_to_sender(self.core.now, session, envelope, about.as_ref()))
     }
+}
+
+/// The answer about the envelope on a triple with further fields.
+fn explained(triple: &str, more: &str, explain: impl FnOnce(&Envelope<'_>) -> Explanation) -> Explanation {
+    let text = event(triple, more);
+    explain(&decode(&text, DecodeLimits::default()).unwrap())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::config::{Config, Resume};
-use switchboard::router::{Reason, Size};
+use switchboard::router::{End, Reason, Size};
 
 use crate::support::client::{Client, Desk};
 use crate::support::core::event;
@@ -102,7 +102,7 @@ fn what_waited_while_a_session_was_away_does_not_count_against_its_queue() {
     client.lose(&desk);
     client.resume(&desk);
     publish(&desk, 0..5, 0);
-    assert!(client.connection.ended().is_some());
+    assert_eq!(client.connection.ended(), Some(End::Overflowed));
 }
 
 #[test]
