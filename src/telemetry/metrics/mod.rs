@@ -1,10 +1,9 @@
 //! [`Metrics`]: what is counted, and how a scrape shows it.
 //!
-//! Rooms count with [`Counters`] and [`Histogram`]s, each on a copy of its thread (`cells`), so nobody waits for anybody.
-//! What nothing counts is looked up at a scrape ([`Gauges`]). `table` names every metric; `totals` is what an operator sees
-//! of them lately, `exposition` writes them in the format that a client asks for, and `reference` is docs/metrics.md. No label
-//! takes a value from a client: `values` has all
-//! values, and [`Names`] those of the configuration.
+//! Rooms count with [`Counters`] and [`Histogram`]s. Each thread adds to a copy of its own (`cells`), without contention.
+//! Values that nothing counts are looked up at a scrape ([`Gauges`]). `table` names every metric, `exposition` writes them in
+//! the format that a client asks for, `totals` has the counters that `/v1/stats` shows, and `reference` prints
+//! docs/metrics.md. No label takes a value from a client: `values` has the fixed values, [`Names`] those of the configuration.
 
 mod accept;
 mod cells;
@@ -105,7 +104,7 @@ pub struct Metrics {
     pub resume_evicted: Counters<EvictedFor>,
     /// Wills that were published.
     pub wills: Counters<()>,
-    /// Proofs that were looked at.
+    /// Proofs of identity that were checked.
     pub authentications: Arc<NamedCounters<AuthOutcome>>,
     /// Calls of Salesforce.
     pub salesforce: Arc<SalesforceCalls>,

@@ -22,11 +22,10 @@ impl Names {
 
     /// Gives a name a place, unless it has one already or all are taken. Returns its place.
     pub fn add(&self, name: &str) -> usize {
-        let place = self.place(name);
-        if place < self.most {
+        let mut known = self.known.write();
+        if let Some(place) = known.iter().position(|it| it == name) {
             return place;
         }
-        let mut known = self.known.write();
         if known.len() < self.most && name != OTHER {
             known.push(name.to_owned());
             return known.len() - 1;
@@ -58,5 +57,28 @@ impl Names {
         let mut all: Vec<_> = self.known.read().iter().cloned().enumerate().collect();
         all.push((self.most, OTHER.to_owned()));
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_many_threads_add_at_the_same_time_has_one_place() {
+        const THREADS: usize = 8;
+        const NAMES: usize = 200;
+        let names = Names::new("channel", NAMES);
+        let add_all = || (0..NAMES).map(|number| names.add(&format!("Channel{number}"))).collect::<Vec<_>>();
+        let places = thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(add_all)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        let found: Vec<_> = (0..NAMES).map(|number| names.place(&format!("Channel{number}"))).collect();
+        assert!(places.iter().all(|places| *places == found), "{places:?}, not {found:?}");
+        // Each once, and what all others are counted as.
+        assert_eq!(names.all().len(), NAMES + 1);
     }
 }

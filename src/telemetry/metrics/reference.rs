@@ -10,7 +10,7 @@ use super::process::Process;
 use super::values::{CertificateOf, StoredFile};
 use super::{CHANNELS_MAX, ISSUERS_MAX, Metrics};
 
-/// What stands before the table.
+/// The text before the table.
 const INTRODUCTION: &str = "\
 # Metrics
 
@@ -26,10 +26,13 @@ This page is printed from the program by `switchboard check --print-metrics`.
 |---|---|---|---|
 ";
 
-/// Labels whose values the configuration has.
-fn configured(label: &str) -> Option<String> {
+/// Describes the values of a label that come from the configuration or the build.
+fn configured(metric: &str, label: &str) -> Option<String> {
     match label {
         "channel" => Some(format!("the first {CHANNELS_MAX} channels of the configuration, and `other`")),
+        "issuer" if metric == "switchboard_jwks_fetched_timestamp_seconds" => {
+            Some("the names of `[auth.jwt.NAME]`".to_owned())
+        }
         "issuer" => Some(format!(
             "`static`, `certificate`, `salesforce`, the names of `[auth.jwt.NAME]` ({ISSUERS_MAX} in all), and `other`"
         )),
@@ -59,7 +62,7 @@ pub fn reference() -> String {
 /// The labels of a metric with their values.
 fn labels(family: &Family) -> String {
     let Some((first, _)) = family.samples.first() else { return String::new() };
-    let described = first.iter().enumerate().map(|(at, (name, _))| match configured(name) {
+    let described = first.iter().enumerate().map(|(at, (name, _))| match configured(family.name, name) {
         Some(words) if words.is_empty() => format!("`{name}`"),
         Some(words) => format!("`{name}`: {words}"),
         None => {

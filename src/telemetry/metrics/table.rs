@@ -10,25 +10,8 @@ use super::label::{Label, Labels};
 use super::process::Process;
 use super::values::{Check, ConnectionState, Durable, SessionKind, SessionState, SubscriptionRole};
 
-/// The upper bounds of the buckets of request durations.
-pub(super) const REQUEST_BOUNDS: &[Duration] = &[
-    Duration::from_millis(1),
-    Duration::from_micros(2_500),
-    Duration::from_millis(5),
-    Duration::from_millis(10),
-    Duration::from_millis(25),
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
-    Duration::from_millis(2500),
-    Duration::from_secs(5),
-    Duration::from_secs(10),
-];
-
-/// The same of commits.
-pub(super) const COMMIT_BOUNDS: &[Duration] = &[
+/// Upper bounds of buckets, of which each histogram uses a part.
+const BOUNDS: &[Duration] = &[
     Duration::from_micros(500),
     Duration::from_millis(1),
     Duration::from_micros(2_500),
@@ -40,19 +23,19 @@ pub(super) const COMMIT_BOUNDS: &[Duration] = &[
     Duration::from_millis(250),
     Duration::from_millis(500),
     Duration::from_secs(1),
-];
-
-/// The same of calls of Salesforce.
-pub(super) const SALESFORCE_BOUNDS: &[Duration] = &[
-    Duration::from_millis(50),
-    Duration::from_millis(100),
-    Duration::from_millis(250),
-    Duration::from_millis(500),
-    Duration::from_secs(1),
     Duration::from_millis(2500),
     Duration::from_secs(5),
     Duration::from_secs(10),
 ];
+
+/// The upper bounds of the buckets of request durations: from 1 ms on.
+pub(super) const REQUEST_BOUNDS: &[Duration] = BOUNDS.split_at(1).1;
+
+/// The same of commits: up to 1 s.
+pub(super) const COMMIT_BOUNDS: &[Duration] = BOUNDS.split_at(11).0;
+
+/// The same of calls of Salesforce: from 50 ms on.
+pub(super) const SALESFORCE_BOUNDS: &[Duration] = BOUNDS.split_at(6).1;
 
 impl Metrics {
     /// Returns every metric with its present samples.
@@ -253,8 +236,8 @@ impl Metrics {
     fn identity(&self, all: &mut Families, gauges: &Gauges) {
         all.counter(
             "switchboard_authentications",
-            "Proofs that were looked at: static is a token of [[applications]], certificate a client certificate, salesforce \
-             a proof of [auth.salesforce_*], other a token of nobody",
+            "Proofs of identity that were checked: static is a token of [[applications]], certificate a client certificate, \
+             salesforce a proof of [auth.salesforce_*], other any other token",
             self.authentications.all(),
         );
         let fetched = gauges.keys_fetched.iter();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::cells::Cells;
+use super::cells::{self, Cells};
 use super::label::{Label, Labels};
 use super::names::Names;
 use super::values::EnvelopeKind;
@@ -67,20 +67,19 @@ impl Traffic {
         let own = self.cells.own();
         own.add(kind as usize, 1);
         own.add(channel.first_cell() + 2, 1);
-        self.delivered(channel, deliveries);
+        add_deliveries(own, channel, deliveries);
     }
 
     /// Counts a reply that was put into this number of queues.
     pub fn reply(&self, channel: ChannelPlace, deliveries: usize) {
-        self.cells.own().add(EnvelopeKind::Reply as usize, 1);
-        self.delivered(channel, deliveries);
+        let own = self.cells.own();
+        own.add(EnvelopeKind::Reply as usize, 1);
+        add_deliveries(own, channel, deliveries);
     }
 
     /// Counts further deliveries of a message that was counted before.
     pub fn delivered(&self, channel: ChannelPlace, deliveries: usize) {
-        let own = self.cells.own();
-        own.add(DELIVERIES, deliveries as u64);
-        own.add(channel.first_cell() + 1, deliveries as u64);
+        add_deliveries(self.cells.own(), channel, deliveries);
     }
 
     /// Counts an envelope that nobody gets.
@@ -147,6 +146,11 @@ impl Traffic {
         };
         self.channels.all().into_iter().map(count).collect()
     }
+}
+
+fn add_deliveries(own: cells::Copy<'_>, channel: ChannelPlace, deliveries: usize) {
+    own.add(DELIVERIES, deliveries as u64);
+    own.add(channel.first_cell() + 1, deliveries as u64);
 }
 
 #[cfg(test)]

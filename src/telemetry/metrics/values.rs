@@ -248,7 +248,7 @@ labels! {
         /// What is kept for all such sessions was too large.
         TotalBytes = "total_bytes",
     }
-    /// The outcome of a look at a proof.
+    /// The outcome of checking a proof of identity.
     AuthOutcome "outcome" {
         /// It proves the claim.
         Ok = "ok",

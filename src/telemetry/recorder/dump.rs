@@ -21,7 +21,7 @@ const PANIC_PAUSE: Duration = Duration::from_mins(1);
 /// How the name of a file begins and ends.
 const NAME: (&str, &str) = ("recent-", ".jsonl");
 
-/// Writes what a recorder has to files in a folder, and keeps the last ones.
+/// Writes the entries of a recorder to files in a folder, and keeps the last few files.
 pub struct Dumps {
     recorder: Arc<Recorder>,
     folder: PathBuf,
@@ -38,7 +38,7 @@ pub enum DumpError {
     #[error("the flight recorder is turned off (recorder.bytes = 0)")]
     Off,
     /// The folder or the file cannot be written.
-    #[error("what happened last cannot be written to {path}")]
+    #[error("the flight recorder cannot be written to {path}")]
     File {
         /// The file.
         path: PathBuf,

@@ -5,6 +5,7 @@ use std::time::Instant;
 use wire::{ErrorCode, TraceParent, Triple};
 
 use super::Pace;
+use crate::telemetry::metrics::RequestOutcome;
 
 /// The most bytes that an entry takes, with its texts. Names are apart, once for many entries.
 pub(super) const ENTRY_BYTES_MAX: usize = size_of::<Entry>() + ID_BYTES_MAX + TraceParent::BYTES;
@@ -132,51 +133,6 @@ impl SubscriptionEnd {
             Self::Renewed => "renewed",
             Self::Reloaded => "reloaded",
             Self::Scope => "scope",
-        }
-    }
-}
-
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RequestOutcome {
-    /// Its handler answered.
-    Answered,
-    /// A handler got it that never answers.
-    Delivered,
-    /// Its time was over.
-    Timeout,
-    /// Its requester cancelled it or left, or the broker shuts down.
-    Cancelled,
-    /// Nobody could take it.
-    NoHandler,
-    /// Its handler left.
-    HandlerGone,
-    /// It was refused for another reason.
-    Refused,
-}
-
-impl RequestOutcome {
-    /// Every outcome.
-    pub const ALL: [Self; 7] = [
-        Self::Answered,
-        Self::Delivered,
-        Self::Timeout,
-        Self::Cancelled,
-        Self::NoHandler,
-        Self::HandlerGone,
-        Self::Refused,
-    ];
-
-    /// The word for it in every answer.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Answered => "answered",
-            Self::Delivered => "delivered",
-            Self::Timeout => "timeout",
-            Self::Cancelled => "cancelled",
-            Self::NoHandler => "no_handler",
-            Self::HandlerGone => "handler_gone",
-            Self::Refused => "refused",
         }
     }
 }

@@ -1,5 +1,5 @@
 //! [`Recorder`]: the flight recorder. It keeps what happened last in memory, so that an operator can find out why something
-//! did not arrive. Sessions are names to it.
+//! did not arrive. It knows sessions only by their names.
 //!
 //! There are two rings: one for what is rare and important, one for events. Each is divided among the workers, so that they
 //! do not wait for each other: a worker whose part is being read writes to the next one. `segment` has entries with their
@@ -14,15 +14,16 @@ mod read;
 mod ring;
 mod segment;
 
+pub use super::metrics::RequestOutcome;
 pub use dump::{DumpError, Dumps};
-pub use entry::{Name, Published, Record, RequestOutcome, Sender, SubscriptionEnd, What, Who};
+pub use entry::{Name, Published, Record, Sender, SubscriptionEnd, What, Who};
 pub use read::{Answer, Cursor, Filter, Reach, Row};
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Instant, SystemTime};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use ring::{Ring, SEGMENTS_MIN};
 use segment::SEGMENT_BYTES;
@@ -36,10 +37,10 @@ const PARTS_MAX: usize = 32;
 /// The smallest size of both rings together that is not 0. A smaller one counts as this.
 pub const BYTES_MIN: usize = 2 * SEGMENTS_MIN * SEGMENT_BYTES;
 
-/// Clients without a session, of which something was left out.
+/// Stands for all clients without a session in an entry about what was left out.
 const STRANGERS: Who<'static> = Who { number: u64::MAX, session: [0; 16], source: "", user: None };
 
-/// What happened last.
+/// Keeps what happened last, in memory.
 pub struct Recorder {
     started: Instant,
     /// What time it was on the calendar then.
@@ -57,7 +58,7 @@ struct Part {
     events: Mutex<Ring>,
 }
 
-/// Which of the two.
+/// Which of a worker's two rings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Which {
     Rare,
@@ -186,29 +187,23 @@ impl Recorder {
         });
     }
 
-    /// Calls `write` with a ring that nobody else uses: this worker's, or if that is being read, the next one.
+    /// Calls `write` with this worker's ring, or if that is being read, with the next one that is free.
     #[inline]
-    fn with(&self, which: Which, mut write: impl FnMut(&mut Ring)) {
+    fn with(&self, which: Which, write: impl FnOnce(&mut Ring)) {
         let own = worker() & self.parts.len().wrapping_sub(1);
         let Some(part) = self.parts.get(own) else { return };
-        match part.ring(which).try_lock() {
-            Some(mut ring) => write(&mut ring),
-            None => self.with_another(which, own, &mut write),
-        }
+        // One call of `write`, so that it is compiled into its caller.
+        let mut ring = part.ring(which).try_lock().unwrap_or_else(|| self.another(which, own, part));
+        write(&mut ring);
     }
 
+    /// Returns the next ring that is free. If none is, waits for the one of `part`.
     #[cold]
-    fn with_another(&self, which: Which, own: usize, write: &mut dyn FnMut(&mut Ring)) {
-        for step in 1..=self.parts.len() {
-            let at = (own + step) & (self.parts.len() - 1);
-            if let Some(mut ring) = self.parts.get(at).and_then(|part| part.ring(which).try_lock()) {
-                return write(&mut ring);
-            }
-        }
-        // All are in use. Each is held for some microseconds.
-        if let Some(part) = self.parts.get(own) {
-            write(&mut part.ring(which).lock());
-        }
+    fn another<'a>(&'a self, which: Which, own: usize, part: &'a Part) -> MutexGuard<'a, Ring> {
+        let parts = &self.parts;
+        let next = |step: usize| parts.get((own + step) & (parts.len() - 1))?.ring(which).try_lock();
+        // If all are in use, each is held for some microseconds.
+        (1..parts.len()).find_map(next).unwrap_or_else(|| part.ring(which).lock())
     }
 
     /// The memory that its entries take, in bytes.

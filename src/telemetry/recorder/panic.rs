@@ -12,8 +12,8 @@ use super::dump::Dumps;
 const LAST_FILE: Duration = Duration::from_secs(2);
 
 impl Dumps {
-    /// Writes a file whenever a thread of this process panics, at most once a minute. What was done at a panic before is
-    /// still done, first.
+    /// Writes a file whenever a thread of this process panics, at most once a minute. The panic hook that was set before runs
+    /// first.
     pub fn at_panics(self: &Arc<Self>) {
         let (dumps, before) = (Arc::clone(self), panic::take_hook());
         panic::set_hook(Box::new(move |panic| {
@@ -44,10 +44,10 @@ impl Dumps {
     /// Writes a file, and logs its name or why there is none. Blocks on the disk.
     pub fn write_and_log(&self, now: Instant, wall: SystemTime, cause: &'static str) {
         match self.write(now, wall) {
-            Ok(path) => tracing::warn!(cause, file = %path.display(), "what happened last was written to a file"),
+            Ok(path) => tracing::warn!(cause, file = %path.display(), "the flight recorder was written to a file"),
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
-                tracing::error!(cause, error, "what happened last was not written to a file");
+                tracing::error!(cause, error, "the flight recorder was not written to a file");
             }
         }
     }

@@ -332,7 +332,7 @@ impl Found {
         self.rows_after(0, recorder)
     }
 
-    /// The rows without the oldest ones, which are not written for nothing.
+    /// The rows without the `older` first ones, of which no row is made.
     fn rows_after<'a>(&'a self, older: usize, recorder: &'a Recorder) -> impl Iterator<Item = Row> + 'a {
         self.entries.iter().skip(older).map(|entry| self.row(recorder, entry))
     }

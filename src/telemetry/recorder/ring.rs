@@ -10,7 +10,7 @@ use wire::Triple;
 use super::entry::{NOWHERE, Published, Record, Sender, What, Who};
 use super::segment::{SEGMENT_BYTES, Segment};
 
-/// The places of names that are found without a search, by one byte.
+/// How many names are found without a search: their index is one byte of a number.
 const NAMES_AT_HAND: usize = 256;
 
 /// The sessions of which a ring counts at the same time what it leaves out.
@@ -32,14 +32,14 @@ pub(super) struct Ring {
     /// The number of entries in sealed segments, dropped ones included.
     sealed_entries: u64,
     /// Where the names are that were used last. Empty until the first entry.
-    sessions: Vec<(u64, u32)>,
+    sessions: Vec<SessionAtHand>,
     triples: Vec<(u64, u32)>,
     marks: Marks,
     clock: Clock,
     left_out: Vec<LeftOut>,
 }
 
-/// The second that it is, counted from the start.
+/// The present second, counted from the start.
 struct Clock {
     started: Instant,
     second: u32,
@@ -48,7 +48,17 @@ struct Clock {
     next: Instant,
 }
 
-/// What is left out of a session's entries in this second.
+/// A session whose name was used lately.
+#[derive(Clone, Copy)]
+struct SessionAtHand {
+    number: u64,
+    /// Where its name is.
+    place: u32,
+    /// Where it was last in the list of what is left out.
+    left_out: usize,
+}
+
+/// How many entries of a session are left out in one second.
 struct LeftOut {
     /// The place of the session.
     who: u32,
@@ -132,15 +142,20 @@ impl Ring {
     /// Counts an entry of this second that is left out.
     #[inline(never)]
     pub(super) fn leave_out<'a>(&mut self, now: Instant, second: u32, number: u64, who: &dyn Fn() -> Who<'a>) {
-        if self.active.is_full() || self.left_out.len() >= LEFT_OUT_MAX {
+        if self.left_out.len() >= LEFT_OUT_MAX {
             self.record_left_out();
         }
         if self.active.is_full() {
             self.seal();
         }
         let who = self.session(number, who);
-        // The session that sends most is near the end.
-        match self.left_out.iter_mut().rev().find(|it| (it.who, it.second) == (who, second)) {
+        let Some(session) = self.sessions.get_mut(at_hand(number)) else { return };
+        let is_it = |it: &LeftOut| (it.who, it.second) == (who, second);
+        // Searched for only if it is not where it was last: a worker may have a hundred sessions that send too much.
+        if !self.left_out.get(session.left_out).is_some_and(is_it) {
+            session.left_out = self.left_out.iter().position(is_it).unwrap_or(self.left_out.len());
+        }
+        match self.left_out.get_mut(session.left_out) {
             Some(known) => known.count = known.count.saturating_add(1),
             None => self.left_out.push(LeftOut { who, second, at: now, count: 1 }),
         }
@@ -215,20 +230,19 @@ impl Ring {
     /// The place of a session's name. Sessions with the same remainder take each other's place at hand, and are named again.
     #[inline]
     fn session<'a>(&mut self, number: u64, who: &dyn Fn() -> Who<'a>) -> u32 {
-        let at = usize::from(number.to_le_bytes()[0]);
-        match self.sessions.get(at) {
+        match self.sessions.get(at_hand(number)) {
             // Clients without a session share the number 0, which is never at hand.
-            Some((known, place)) if *known == number && *place != NOWHERE => *place,
-            _ => self.new_session(at, &who()),
+            Some(known) if known.number == number && known.place != NOWHERE => known.place,
+            _ => self.new_session(&who()),
         }
     }
 
     #[cold]
-    fn new_session(&mut self, at: usize, who: &Who<'_>) -> u32 {
-        self.sessions.resize(NAMES_AT_HAND, (0, NOWHERE));
+    fn new_session(&mut self, who: &Who<'_>) -> u32 {
+        self.sessions.resize(NAMES_AT_HAND, SessionAtHand { number: 0, place: NOWHERE, left_out: 0 });
         let place = self.active.add_session(who);
-        if let Some(at_hand) = self.sessions.get_mut(at).filter(|_| who.number != 0) {
-            *at_hand = (who.number, place);
+        if let Some(known) = self.sessions.get_mut(at_hand(who.number)).filter(|_| who.number != 0) {
+            *known = SessionAtHand { number: who.number, place, left_out: 0 };
         }
         place
     }
@@ -255,8 +269,14 @@ impl Ring {
     }
 }
 
-/// Makes a number of a triple that no other one has: two have the same once in 2^64, and nobody can foresee which, because it
-/// depends on random numbers.
+/// Where a session's name is at hand, by its number.
+#[inline]
+fn at_hand(number: u64) -> usize {
+    usize::from(number.to_le_bytes()[0])
+}
+
+/// Makes a number of a triple, by which it is recognised. Two triples have the same number with a chance of about 1 in 2^64.
+/// Random numbers go into it, so that nobody can construct two such triples.
 struct Marks {
     numbers: [u64; 4],
     random: RandomState,

@@ -158,16 +158,31 @@ fn there_is_an_alert_for_each_thing_that_needs_somebody() {
     let alerts = of_alerts();
     for part in [
         "switchboard_ready",
-        "14 * 86400",
+        "< 14 * 86400",
         "FORBIDDEN|UNAUTHENTICATED",
+        "> 10 * sum",
         "outcome=\"timeout\"",
+        "> 0.01 * sum",
         "switchboard_slow_consumers_total",
         "switchboard_storage_errors_total",
-        "switchboard_salesforce_breaker_open",
-        "switchboard_salesforce_api_calls_remaining",
-        "process_max_fds",
+        "switchboard_salesforce_breaker_open == 1",
+        "switchboard_salesforce_api_calls_remaining < 0.1 * switchboard_salesforce_api_calls_limit",
+        "process_open_fds > 0.8 * process_max_fds",
     ] {
         assert!(alerts.values().any(|it| it.contains(part)), "no alert has {part}");
+    }
+}
+
+#[test]
+fn alerts_about_a_lasting_state_wait_for_it_to_last() {
+    let text = fs::read_to_string(ALERTS).unwrap();
+    for (alert, span) in [
+        ("SwitchboardNotReady", "for: 5m"),
+        ("SwitchboardSlowConsumers", "for: 10m"),
+        ("SwitchboardSalesforceBreakerOpen", "for: 5m"),
+    ] {
+        let rule = text.split("- alert: ").find(|rule| rule.starts_with(alert)).unwrap();
+        assert!(rule.lines().any(|line| line.trim() == span), "{alert} is not {span}: {rule}");
     }
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
-use switchboard::auth::Permissions;
+use switchboard::auth::{Identity, Permissions, Principal};
 use switchboard::config::{Config, LogBounds};
+use switchboard::router::{Outbox, OutboxLimits, Registration};
 use switchboard::telemetry::recorder::{Filter, Recorder, Row};
 use wire::ErrorCode;
 use wire::command::{Role, State, Subscribe};
@@ -72,6 +73,19 @@ fn the_life_of_a_session_is_recorded() {
     ];
     assert_eq!(shown(&core), expected);
     assert!(rows(&core).iter().all(|row| row.user.as_deref() == Some("alice") && row.session.is_some()));
+}
+
+#[test]
+fn a_call_over_http_is_recorded_by_what_it_sends_alone() {
+    let core = core();
+    let identity = Identity::unproved(Principal::Service, Permissions::all());
+    let (source, outbox) = ("crm".to_owned(), Outbox::refusing());
+    let registration = Registration { source, identity, echo: false, address: None, outbox, will: None };
+    let limits = OutboxLimits { messages: 1, bytes: 1, refuses: true };
+    let call = core.router.attach_call(core.now, registration, limits, core.router.reloads()).unwrap().unwrap();
+    core.send(&call, &event("Sales/Call/Ring", r#","user":"alice""#)).unwrap();
+    core.router.detach(core.now, &call);
+    assert_eq!(rows(&core).iter().map(|row| row.what).collect::<Vec<_>>(), ["event"]);
 }
 
 #[test]

@@ -153,6 +153,29 @@ fn every_event_of_many_threads_is_an_entry_or_counted_as_left_out() {
 }
 
 #[test]
+fn sessions_that_send_too_much_in_turn_are_each_counted_exactly() {
+    // More than a ring has at hand, and more than it counts at the same time.
+    const SESSIONS: u64 = 300;
+    let now = start();
+    let recorder = recorder(now, 16 << 20, 1);
+    let paces: Vec<_> = (0..SESSIONS).map(|_| Pace::default()).collect();
+    for number in 0..80 {
+        let (topic, id) = (format!("T{number}"), format!("id-{number}"));
+        let triple = Triple::new("Phone", &*topic, "Ring");
+        for (session, pace) in (1..).zip(&paces) {
+            let source = format!("app-{session}");
+            let of = Record::of(who(session, &source), event(number));
+            let record = Record { triple: Some(&triple), id: Some(&id), ..of };
+            record_event(&recorder, now, pace, &record);
+        }
+    }
+    let rows = all(&recorder, now);
+    let kept = count(&rows);
+    assert_eq!(kept.len(), 300);
+    assert!(kept.values().all(|of| *of == (64, 16, 1)), "{kept:?}");
+}
+
+#[test]
 fn the_rings_stay_within_their_memory_whatever_is_written() {
     const BYTES: usize = 2 << 20;
     let now = start();
