@@ -10,7 +10,7 @@ use crate::router::{DiskRead, ReadQueue, Router};
 use crate::store::history::{HistoryReader, Unread};
 use crate::telemetry::metrics::StoredFile;
 
-/// How often it is looked at what readers keep the file from using again.
+/// How often states of the file are released that were pinned for too long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The reads that take turns. Others wait in the queue.

@@ -56,7 +56,7 @@ impl Place {
 /// Why a socket of the service manager cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InheritError {
-    /// It has a name that says nothing.
+    /// Its name does not say which listener it is.
     #[error("the service manager passed a socket named '{0}'; FileDescriptorName= must be ws, tls or admin")]
     Name(String),
     /// It is not a listener that the broker can use.

@@ -14,7 +14,7 @@ pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 /// The challenge of a 401.
 pub(super) const CHALLENGE: &str = "Bearer realm=\"switchboard\"";
 
-/// After how many seconds a caller may try again that gets 429 or 503.
+/// The seconds after which a caller that gets 429 or 503 may try again.
 pub(super) const RETRY_AFTER_SECONDS: &str = "5";
 
 /// What is wrong with a call. The codes that the wire has too mean the same here.

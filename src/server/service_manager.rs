@@ -64,8 +64,8 @@ impl ServiceManager {
         self.notify("STOPPING=1\nSTATUS=draining");
     }
 
-    /// Says how many sessions there are whenever that has changed, and feeds the watchdog after it has had the router's locks:
-    /// a router that is stuck does not feed it. Never ready. For a task of the runtime that serves the sessions.
+    /// Reports the number of sessions when it has changed. Feeds the watchdog after taking the router's locks, so that a stuck
+    /// router does not feed it. Never ready. For a task of the runtime that serves the sessions.
     pub(super) async fn watch(&self, router: &Router) {
         if !self.is_there() {
             return std::future::pending().await;
@@ -96,7 +96,7 @@ impl ServiceManager {
         false
     }
 
-    /// Sends a message. One that is lost is not worth an end.
+    /// Sends a message. If it is lost, the broker goes on.
     #[cfg(unix)]
     fn notify(&self, message: &str) {
         if let Some(socket) = &self.socket

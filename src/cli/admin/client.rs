@@ -59,7 +59,7 @@ pub(crate) struct Arguments {
 /// Why a call has no answer, or which error it has.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
-    /// There is no admin API at the address.
+    /// Nothing could be reached at the address, or the connection was lost.
     #[error("could not reach the admin API at {url}: {reason}")]
     Unreachable {
         /// The address.
@@ -165,7 +165,7 @@ impl Client {
     /// Makes a call. Any status that is not an error is an answer; `also` is a further one.
     ///
     /// # Errors
-    /// There is no answer, or it is an error.
+    /// Nothing answered in time, or the answer is an error.
     pub(crate) async fn call(
         &self,
         method: Method,
@@ -173,11 +173,18 @@ impl Client {
         body: Option<&Value>,
         also: Option<u16>,
     ) -> Result<Answer, CallError> {
-        let url = self.base.to_string();
-        match timeout(CALL_TIME, self.attempt(method, path, body, also)).await {
-            Ok(answered) => answered,
-            Err(_) => Err(CallError::TimedOut(url)),
-        }
+        self.in_time(async {
+            let answer = self.send(method, path, body).await?;
+            let (url, status) = (self.base.to_string(), answer.status());
+            if !(200..300).contains(&status) && also != Some(status) {
+                return Err(self.refusal(answer).await);
+            }
+            let text = answer.body(ANSWER_BYTES_MAX).await.map_err(|failure| failed(&url, failure))?;
+            let text: &[u8] = if text.is_empty() { b"null" } else { &text };
+            let body = serde_json::from_slice(text).map_err(|error| CallError::Foreign(url, error.to_string()))?;
+            Ok(Answer { status, body })
+        })
+        .await
     }
 
     /// Makes a call whose answer is Server-Sent Events.
@@ -185,34 +192,16 @@ impl Client {
     /// # Errors
     /// As [`call`](Self::call).
     pub(crate) async fn stream(&self, path: &str) -> Result<Events, CallError> {
-        let url = self.base.to_string();
-        let answer = match timeout(CALL_TIME, self.send(Method::GET, path, None)).await {
-            Ok(answer) => answer?,
-            Err(_) => return Err(CallError::TimedOut(url)),
-        };
+        let answer = self.in_time(self.send(Method::GET, path, None)).await?;
         match answer.status() {
-            200 => Ok(Events { answer, url, read: Vec::new() }),
+            200 => Ok(Events { answer, url: self.base.to_string(), read: Vec::new() }),
             _ => Err(self.refusal(answer).await),
         }
     }
 
-    async fn attempt(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-        also: Option<u16>,
-    ) -> Result<Answer, CallError> {
-        let url = self.base.to_string();
-        let answer = self.send(method, path, body).await?;
-        let status = answer.status();
-        if !(200..300).contains(&status) && also != Some(status) {
-            return Err(self.refusal(answer).await);
-        }
-        let text = answer.body(ANSWER_BYTES_MAX).await.map_err(|failure| failed(&url, failure))?;
-        let text: &[u8] = if text.is_empty() { b"null" } else { &text };
-        let body = serde_json::from_slice(text).map_err(|error| CallError::Foreign(url, error.to_string()))?;
-        Ok(Answer { status, body })
+    /// Waits for [`CALL_TIME`] at most.
+    async fn in_time<T>(&self, answer: impl Future<Output = Result<T, CallError>>) -> Result<T, CallError> {
+        timeout(CALL_TIME, answer).await.unwrap_or_else(|_| Err(CallError::TimedOut(self.base.to_string())))
     }
 
     /// Sends a call, and reads the head of the answer.

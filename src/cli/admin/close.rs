@@ -16,8 +16,8 @@ Examples:
   switchboard close --source dialer --reason 'new version' --reconnect
 
 Closes the sessions that match everything that is given. Their applications get the reason and stop; with --reconnect they \
-connect again, at times that are spread. Nobody is locked out: to keep an application out, remove its token and reload. Needs \
-a token that may act.")]
+connect again, at times that are spread. An application is not locked out by this: to keep it out, remove its token and \
+reload. Needs a token that may act.")]
 pub(crate) struct Close {
     /// Sessions of this source
     #[arg(long, value_name = "NAME", required_unless_present_any = ["user", "session"])]

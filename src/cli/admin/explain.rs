@@ -24,7 +24,7 @@ Examples:
   switchboard explain Queue Stats Changed --source wallboard --json | jq -r '.others[].reason'
 
 Says what the envelope would be if this source sent it now, who would get it, and why the others would not, or the one that --to \
-names. Nothing is sent, and no turn of a group or a handler moves. docs/operate.md explains each reason.")]
+names. Nothing is sent, and the turns of groups and handlers stay as they are. docs/operate.md explains each reason.")]
 #[expect(clippy::struct_excessive_bools, reason = "independent flags of the command line")]
 pub(crate) struct Explain {
     /// Channel

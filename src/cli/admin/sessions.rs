@@ -41,9 +41,9 @@ pub(crate) struct Sessions {
     admin: Arguments,
 }
 
-/// What the list is sorted by.
+/// What sessions are sorted by.
 #[derive(Clone, Copy, ValueEnum)]
-enum Sort {
+pub(super) enum Sort {
     Queue,
     Rate,
     Since,
@@ -51,7 +51,7 @@ enum Sort {
 }
 
 impl Sort {
-    fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Queue => "queue",
             Self::Rate => "rate",

@@ -6,13 +6,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use reqwest::Method;
 use serde::Deserialize;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::client::{Arguments, CallError, Client};
-use super::sessions::{self, Session};
+use super::sessions::{self, Session, Sort};
 use crate::cli::output::{Output, one_line};
 use crate::cli::{Exit, interruption};
 
@@ -41,32 +41,12 @@ order. Ctrl-C ends it. Into a pipe, it writes one picture.")]
 pub(crate) struct Top {
     /// The order of the sessions
     #[arg(long, value_name = "ORDER", default_value = "queue")]
-    sort: Order,
+    sort: Sort,
     /// How often to draw
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = every)]
     every: Duration,
     #[command(flatten)]
     admin: Arguments,
-}
-
-/// What the sessions are sorted by.
-#[derive(Clone, Copy, ValueEnum)]
-enum Order {
-    Queue,
-    Rate,
-    Dropped,
-    Since,
-}
-
-impl Order {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Queue => "queue",
-            Self::Rate => "rate",
-            Self::Dropped => "dropped",
-            Self::Since => "since",
-        }
-    }
 }
 
 fn every(text: &str) -> Result<Duration, String> {
@@ -162,7 +142,7 @@ fn size() -> (usize, usize) {
     (24, 80)
 }
 
-async fn picture(client: &Client, sort: Order, rows: usize) -> anyhow::Result<String> {
+async fn picture(client: &Client, sort: Sort, rows: usize) -> anyhow::Result<String> {
     let stats = client.call(Method::GET, &format!("/v1/stats?window={WINDOW}"), None, None).await?.body;
     let path = format!("/v1/sessions?sort={}&limit={}", sort.as_str(), rows.clamp(1, 1000));
     let sessions = client.call(Method::GET, &path, None, None).await?.body;
@@ -171,7 +151,7 @@ async fn picture(client: &Client, sort: Order, rows: usize) -> anyhow::Result<St
 }
 
 /// Returns the picture.
-fn text(stats: &Stats, sessions: &[Session], sort: Order) -> String {
+fn text(stats: &Stats, sessions: &[Session], sort: Sort) -> String {
     let last = stats.samples.last();
     let rate = |count: fn(&Sample) -> u64| last.map_or(0.0, |it| per_second(count(it), it.seconds));
     let mut text = format!("switchboard on {}\n\n", one_line(&stats.node, true));

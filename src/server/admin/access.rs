@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, FORWARDED, HOST, HeaderName, ORIGIN};
@@ -14,7 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::Body as _;
 use secrecy::SecretString;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use wire::ErrorCode;
 
@@ -31,6 +32,9 @@ use crate::server::names;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// How long an answer that does not end outlives the token of its caller.
+const REVOKED_WITHIN: Duration = Duration::from_secs(1);
 
 /// Who may make a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +59,15 @@ pub(super) struct Peer {
 }
 
 /// Who makes a call, once the token is verified.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Caller {
     /// The name of the token.
     pub(super) name: Arc<str>,
     pub(super) may: May,
     /// The address of the client, behind trusted proxies too.
     pub(super) address: IpAddr,
+    /// The hash of the token.
+    token_hash: [u8; 32],
 }
 
 /// Checks the head of a request, and which type its body has.
@@ -163,19 +169,24 @@ pub(super) async fn check_caller(
     if right != Right::Act {
         return next.run(request).await;
     }
-    let (call, act) = (acts::name_of(&request), Act::default());
-    let response = match caller.may >= May::Act {
-        true => {
-            request.extensions_mut().insert(act.clone());
-            next.run(request).await
-        }
-        false => {
-            let why = format!("the token '{}' may read only; this call needs may = \"act\"", caller.name);
-            Problem::new(ErrorCode::Forbidden, why).into_response()
-        }
+    let (call, act, own) = (acts::name_of(&request), Act::default(), Shared::clone(&shared));
+    let acting = async move {
+        let response = match caller.may >= May::Act {
+            true => {
+                request.extensions_mut().insert(act.clone());
+                next.run(request).await
+            }
+            false => {
+                let why = format!("the token '{}' may read only; this call needs may = \"act\"", caller.name);
+                Problem::new(ErrorCode::Forbidden, why).into_response()
+            }
+        };
+        acts::record(&own.broker.adapters.audit(), &caller, &call, &act, &response);
+        response
     };
-    acts::record(&shared.broker.adapters.audit(), &caller, &call, &act, &response);
-    response
+    let failed = |_| Problem::new(ErrorCode::Internal, "the call has failed; the log says more").into_response();
+    // In a task of its own: if the caller hangs up, the act still ends as it would have, and is recorded.
+    shared.tasks.spawn(acting).await.unwrap_or_else(failed)
 }
 
 impl Admin {
@@ -204,12 +215,27 @@ impl Admin {
     /// Returns who makes a call. Counts a failure.
     fn caller(&self, headers: &HeaderMap, address: IpAddr) -> Result<Caller, Problem> {
         let found = bearer(headers).and_then(|token| {
-            let hash = hash_token(&token);
-            self.broker.in_force.get().admin_tokens.find(&hash).or_else(|| self.broker.own_token.find(&hash))
+            let token_hash = hash_token(&token);
+            let (name, may) = self.token(&token_hash)?;
+            Some(Caller { name, may, address, token_hash })
         });
-        match found {
-            Some((name, may)) => Ok(Caller { name, may, address }),
-            None => Err(self.refuse(headers, address)),
+        found.ok_or_else(|| self.refuse(headers, address))
+    }
+
+    /// Returns the name of a token and what it allows, if it is valid now.
+    fn token(&self, hash: &[u8; 32]) -> Option<(Arc<str>, May)> {
+        self.broker.in_force.get().admin_tokens.find(hash).or_else(|| self.broker.own_token.find(hash))
+    }
+
+    /// Waits until a reload removes the token of a caller, or lets it do less. With `payloads`, also until a reload turns
+    /// `admin.payloads` off.
+    pub(super) async fn revoked(&self, caller: &Caller, payloads: bool) {
+        loop {
+            sleep_until(Instant::now() + REVOKED_WITHIN).await;
+            let is_valid = self.token(&caller.token_hash).is_some_and(|(_, may)| may >= caller.may);
+            if !is_valid || (payloads && !self.broker.in_force.get().admin.payloads) {
+                return;
+            }
         }
     }
 

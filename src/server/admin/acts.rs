@@ -15,6 +15,10 @@ use super::access::Caller;
 use super::problem::Answered;
 use crate::audit::{Audit, Entry, Event};
 
+/// The longest arguments that are recorded, in bytes of JSON. A record has to fit into a line that `audit verify` reads. The
+/// arguments of a call that changes something are shorter.
+const ARGUMENTS_BYTES_MAX: usize = 16 << 10;
+
 /// What the audit record of a call will say beside who made it. A call that takes arguments notes them here.
 #[derive(Clone, Default)]
 pub(super) struct Act(Arc<Mutex<Option<Value>>>);
@@ -22,7 +26,12 @@ pub(super) struct Act(Arc<Mutex<Option<Value>>>);
 impl Act {
     /// Notes the arguments of the call, which have no secret.
     pub(super) fn note(&self, arguments: &impl Serialize) {
-        *self.0.lock() = serde_json::to_value(arguments).ok();
+        let arguments = serde_json::to_value(arguments).ok();
+        let bytes = arguments.as_ref().map_or(0, |arguments| arguments.to_string().len());
+        *self.0.lock() = match bytes {
+            ..=ARGUMENTS_BYTES_MAX => arguments,
+            _ => Some(format!("{bytes} bytes, which are too many to record").into()),
+        };
     }
 }
 
@@ -53,4 +62,21 @@ pub(super) fn record(audit: &Audit, caller: &Caller, call: &str, act: &Act, resp
         arguments: arguments.as_ref(),
         ..Entry::new(Event::Admin)
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_arguments_do_not_make_a_long_record() {
+        let noted = |length| {
+            let act = Act::default();
+            act.note(&"x".repeat(length));
+            let noted = act.0.lock().take();
+            noted.unwrap().to_string()
+        };
+        assert_eq!(noted(ARGUMENTS_BYTES_MAX - 2).len(), ARGUMENTS_BYTES_MAX);
+        assert_eq!(noted(ARGUMENTS_BYTES_MAX - 1), "\"16385 bytes, which are too many to record\"");
+    }
 }

@@ -44,7 +44,8 @@ pub(super) struct Closed {
 /// Close sessions
 ///
 /// Without `reconnect`, they end at once with 4410 and the reason; their clients stop. With it, they are closed with 1012 after
-/// a notice that says when to connect again, and resumable ones keep their grace. Nobody is locked out.
+/// a notice that says when to connect again, and resumable ones keep their grace. An application
+/// is not locked out by this.
 #[utoipa::path(
     post,
     path = "/v1/sessions/close",

@@ -77,7 +77,8 @@ fn no_sender(source: &str, why: NoSender) -> Problem {
     match why {
         NoSender::NotRegistered(nearest) => {
             let hint = nearest.map(|nearest| format!("; did you mean '{nearest}'?")).unwrap_or_default();
-            let words = format!("no session of '{source}', and of this user, is registered to send as{hint}");
+            let words =
+                format!("no session of '{source}' of this user is registered, so nothing can be sent as it{hint}");
             Problem::new(ErrorCode::NotRegistered, words)
         }
         NoSender::SeveralUsers => {

@@ -53,7 +53,7 @@ pub(super) struct Readiness {
     ready: bool,
     /// The checks that make it not ready.
     failing: Vec<&'static str>,
-    /// The checks that found something that does not.
+    /// The checks that found a problem with which it is still ready.
     warnings: Vec<&'static str>,
 }
 
@@ -85,7 +85,7 @@ fn status(is_good: bool) -> StatusCode {
 pub(super) struct Check {
     pub(super) name: &'static str,
     pub(super) is_well: bool,
-    /// It makes the broker not ready, and is not a warning only.
+    /// Whether it makes the broker not ready. Otherwise it is a warning.
     fails: bool,
 }
 

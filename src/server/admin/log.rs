@@ -78,7 +78,7 @@ pub(super) async fn log(
         *returning = Return::default();
         return Ok(Answer(Logged { filter, before }));
     };
-    // While one is in force for a time already, the one before that returns.
+    // If a filter is in force for a time already, the one before it returns.
     let first = returning.filter.take().unwrap_or_else(|| before.clone());
     let wait = CancellationToken::new();
     *returning = Return { filter: Some(first), wait: wait.clone() };

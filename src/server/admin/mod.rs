@@ -184,7 +184,7 @@ fn router(shared: &Shared) -> Router {
         .with_state(Arc::clone(shared))
 }
 
-/// Ends a call that takes too long, counts all answers, and marks them as not to be kept.
+/// Answers a call that takes too long, and ends it unless it is an act. Counts all answers, and marks them as not to be kept.
 async fn bound(State(shared): State<Shared>, request: Request, next: Next) -> Response {
     let mut response = timeout(CALL_TIME, next.run(request)).await.unwrap_or_else(|_| {
         let why = format!("the call took longer than {} s", CALL_TIME.as_secs());

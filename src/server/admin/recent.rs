@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use utoipa::ToSchema;
 use wire::ErrorCode;
 
 use super::Shared;
+use super::access::Caller;
 use super::problem::{Code, Problem};
 use super::request::{Answer, Query};
 use super::stream::{self, COMMENT_EVERY, Events, ReaderLeft};
@@ -88,7 +90,11 @@ pub(super) struct Dumped {
     params(Wanted),
     responses((status = 200, description = "What happened last, oldest first.", body = Recent))
 )]
-pub(super) async fn recent(State(shared): State<Shared>, Query(wanted): Query<Wanted>) -> Result<Response, Problem> {
+pub(super) async fn recent(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Response, Problem> {
     let Wanted { source, user, session, id, channel, code, limit, follow } = wanted;
     let filter = Filter { source, user, session, id, channel, code };
     let limit = limit.unwrap_or(LIMIT);
@@ -120,6 +126,7 @@ pub(super) async fn recent(State(shared): State<Shared>, Query(wanted): Query<Wa
     drop(shared.tasks.spawn(async move {
         tokio::select! {
             () = own.stop.cancelled() => {}
+            () = own.revoked(&caller, false) => {}
             _ = follow_on(own.broker.router.recorder(), &filter, cursor, events, permit) => {}
         }
     }));

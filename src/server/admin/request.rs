@@ -5,10 +5,12 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::timeout;
 
 use wire::ErrorCode;
 
-use super::problem::Problem;
+use super::CALL_TIME;
+use super::problem::{Code, Problem};
 
 /// The largest body.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -24,9 +26,15 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
             let why = format!("the body is larger than {BODY_BYTES_MAX} bytes, or was not sent whole");
             Problem::new(ErrorCode::TooLarge, why)
         };
-        let text = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(too_large)?;
+        let too_late = |_| {
+            let why = format!("the body was not sent whole within {} s", CALL_TIME.as_secs());
+            Problem::new(Code::Unavailable, why)
+        };
+        // An act has no other time limit.
+        let read = timeout(CALL_TIME, axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX)).await;
+        let text = read.map_err(too_late)?.map_err(too_large)?;
         let text: &[u8] = if text.is_empty() { b"{}" } else { &text };
-        // The errors name members and types, and a value only where it is not a text.
+        // The error can quote what was sent. Only the caller gets it: it is neither logged nor recorded.
         serde_json::from_slice(text).map(Self).map_err(|error| match error.classify() {
             serde_json::error::Category::Data => Problem::invalid(format!("the body does not fit this call: {error}")),
             _ => Problem::new(ErrorCode::InvalidJson, format!("the body is not JSON: {error}")),
@@ -60,5 +68,19 @@ impl<T: Serialize> IntoResponse for Answer<T> {
                 Problem::new(ErrorCode::Internal, "the answer cannot be written; the log says more").into_response()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_is_not_sent_whole_is_awaited_no_longer_than_a_call_may_take() {
+        let never = futures_util::stream::pending::<Result<bytes::Bytes, std::convert::Infallible>>();
+        let request = Request::new(axum::body::Body::from_stream(never));
+        let read = timeout(CALL_TIME * 2, Body::<serde_json::Value>::from_request(request, &())).await;
+        let problem = read.expect("the limit of the body").err().unwrap();
+        assert_eq!(problem.code, Code::Unavailable);
     }
 }

@@ -34,38 +34,17 @@ pub(super) struct Stats {
     /// The broker that counts.
     node: String,
     /// The counters since its start.
-    now: Now,
+    now: Counts,
     /// The samples of the window, oldest first.
     samples: Vec<Sample>,
 }
 
-/// Counters since the start of the broker.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Now {
+/// What was counted until a time of day: since the start of the broker, or in the seconds of a sample.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct Counts {
     /// The time of day.
     at: String,
-    /// Registered sessions.
-    sessions: usize,
-    /// Messages of applications.
-    envelopes: u64,
-    /// Messages to applications that the router delivered.
-    deliveries: u64,
-    /// Refused messages by code, without codes that did not occur.
-    refusals: BTreeMap<&'static str, u64>,
-    /// Requests.
-    requests: RequestStats,
-    /// What waits to be sent.
-    queue: Queues,
-}
-
-/// What was counted in some seconds.
-#[derive(Clone, Serialize, ToSchema)]
-pub(super) struct Sample {
-    /// The time of day at its end.
-    at: String,
-    /// How many seconds it covers.
-    seconds: f64,
-    /// Registered sessions at its end.
+    /// Registered sessions at that time.
     sessions: usize,
     /// Messages of applications.
     envelopes: u64,
@@ -75,8 +54,18 @@ pub(super) struct Sample {
     refusals: BTreeMap<&'static str, u64>,
     /// Requests that ended.
     requests: RequestStats,
-    /// What waited to be sent at its end.
+    /// What waited to be sent at that time.
     queue: Queues,
+}
+
+/// What was counted in some seconds.
+#[derive(Clone, Serialize, ToSchema)]
+pub(super) struct Sample {
+    /// How many seconds it covers.
+    seconds: f64,
+    /// What was counted in them.
+    #[serde(flatten)]
+    counts: Counts,
 }
 
 /// Requests that ended, and how long they took.
@@ -126,15 +115,7 @@ pub(super) async fn stats(
         Some(text) => read_window(text)?,
     };
     let (totals, queue) = (shared.broker.metrics.totals(), shared.broker.router.queues());
-    let now = Now {
-        at: humantime::format_rfc3339_millis(calendar()).to_string(),
-        sessions: queue.sessions,
-        envelopes: totals.envelopes,
-        deliveries: totals.deliveries,
-        refusals: occurred(&totals),
-        requests: RequestStats::of(&totals),
-        queue: queue.into(),
-    };
+    let now = Counts::new(calendar(), &totals, queue);
     Ok(Answer(Stats { node: shared.node.to_string(), now, samples: shared.samples.last(window) }))
 }
 
@@ -182,22 +163,22 @@ pub(super) async fn sample(shared: Shared) {
         let (now, elapsed) = (Instant::now(), last.elapsed());
         let queue = shared.broker.router.sample_sessions(elapsed);
         let totals = shared.broker.metrics.totals();
-        shared.samples.add(Sample::between(calendar(), elapsed, &before, &totals, queue));
+        let counts = Counts::new(calendar(), &totals.since(&before), queue);
+        shared.samples.add(Sample { seconds: elapsed.as_secs_f64(), counts });
         (before, last) = (totals, now);
     }
 }
 
-impl Sample {
-    fn between(at: SystemTime, elapsed: Duration, before: &Totals, after: &Totals, queue: QueueSample) -> Self {
-        let counted = after.since(before);
+impl Counts {
+    fn new(at: SystemTime, totals: &Totals, queue: QueueSample) -> Self {
+        let refusals = totals.refusals.iter().filter(|(_, count)| **count > 0);
         Self {
             at: humantime::format_rfc3339_millis(at).to_string(),
-            seconds: elapsed.as_secs_f64(),
             sessions: queue.sessions,
-            envelopes: counted.envelopes,
-            deliveries: counted.deliveries,
-            refusals: occurred(&counted),
-            requests: RequestStats::of(&counted),
+            envelopes: totals.envelopes,
+            deliveries: totals.deliveries,
+            refusals: refusals.map(|(code, count)| (*code, *count)).collect(),
+            requests: RequestStats::of(totals),
             queue: queue.into(),
         }
     }
@@ -214,8 +195,4 @@ impl From<QueueSample> for Queues {
     fn from(sample: QueueSample) -> Self {
         Self { sum: sample.sum, max: sample.max }
     }
-}
-
-fn occurred(totals: &Totals) -> BTreeMap<&'static str, u64> {
-    totals.refusals.iter().filter(|(_, count)| **count > 0).map(|(code, count)| (*code, *count)).collect()
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures_util::stream::unfold;
 use tokio::sync::mpsc;
 
-/// A comment is sent this often, so that nothing in between takes the connection for a dead one.
+/// A comment is sent this often, so that no proxy takes the connection for a dead one.
 pub(super) const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
 /// The end at which events go in. Sending waits until the reader has taken what was sent before.

@@ -99,10 +99,11 @@ fn begin(shared: &Shared, caller: &Caller, wanted: &Wanted) -> Result<Response, 
     let tap = shared.broker.router.tap(TapOptions { filter, rate, payloads });
     let tap = tap.map_err(|why| Problem::new(ErrorCode::TooManyRequests, why.to_string()))?;
     let (events, response) = stream::open();
-    let own = Shared::clone(shared);
+    let (own, caller) = (Shared::clone(shared), caller.clone());
     drop(shared.tasks.spawn(async move {
         tokio::select! {
             () = own.stop.cancelled() => {}
+            () = own.revoked(&caller, payloads) => {}
             _ = send(tap, events) => {}
         }
     }));
@@ -148,7 +149,7 @@ async fn send(mut tap: Tap, mut events: Events) -> Result<(), ReaderLeft> {
         let at = again.map_or(skipped_at, |again| skipped_at.min(again.into()));
         tokio::select! {
             () = events.left() => return Err(ReaderLeft),
-            // What waits for its time waits for no further line.
+            // While lines wait for their time, further ones change nothing.
             () = tap.arrived().notified(), if again.is_none() => {}
             () = sleep_until(at) => {}
         }

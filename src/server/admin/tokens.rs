@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use rand::TryRng as _;
 use rand::rngs::SysRng;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 use crate::auth::hash_token;
@@ -58,7 +58,7 @@ impl OwnToken {
         let mut own = self.hash.lock();
         if !is_needed {
             *own = None;
-            // One of an earlier start would only be refused.
+            // A token of an earlier start is not valid any more.
             std::fs::remove_file(&self.path).ok();
             return None;
         }
@@ -85,7 +85,6 @@ impl OwnToken {
         let token = SecretString::from(line.as_str());
         line.push('\n');
         replace(&self.path, line.as_bytes())?;
-        debug_assert_eq!(line.trim_end(), token.expose_secret());
         Ok(hash_token(&token))
     }
 

@@ -45,7 +45,7 @@ impl Piece {
 }
 
 impl Answer {
-    /// An error of the broker. 429 and 503 say when to try again, at the latest.
+    /// An error of the broker. If its status is 429 or 503, it says when to try again.
     pub(super) fn problem(problem: &Problem, retry_after: Option<Duration>) -> Self {
         let retry_after = retry_after.map(|after| seconds(after).to_string().into());
         Self {

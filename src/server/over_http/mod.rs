@@ -150,7 +150,7 @@ where
 enum Proved {
     /// An application.
     Caller(Box<Caller>, u64),
-    /// One of several applications, of which the envelope names one.
+    /// Nothing without the `source` of the envelope.
     OneOf,
 }
 
@@ -160,12 +160,11 @@ async fn send<S>(
     head: &Head,
     stream: &mut S,
     envelope: &Envelope<'_>,
-    proved: Proved,
+    mut proved: Proved,
 ) -> Option<Result<Answer, Refused>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut proved = proved;
     let session = loop {
         let (caller, reloads) = match proved {
             Proved::Caller(caller, reloads) => (*caller, reloads),
@@ -178,10 +177,7 @@ where
         match CallSession::begin(broker, head, envelope, caller, reloads) {
             Ok(Some(session)) => break session,
             // There was a reload: the token is judged again.
-            Ok(None) => match prove(broker, head, envelope.source()).await {
-                Ok(again) => proved = again,
-                Err(refused) => return Some(Err(refused)),
-            },
+            Ok(None) => proved = Proved::OneOf,
             Err(refused) => return Some(Err(refused)),
         }
     };

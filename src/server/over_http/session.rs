@@ -118,7 +118,7 @@ impl<'a> CallSession<'a> {
             Ok(routed) => routed,
             Err(denied) => return Some(Err(denied.refusal.into())),
         };
-        // A handler that never answers has it.
+        // It was delivered to a handler that does not answer.
         if routed.receipt.is_some() {
             return Some(Ok(receipt(&routed)));
         }
@@ -168,7 +168,7 @@ fn ending() -> Refusal {
     Refusal::new(ErrorCode::StorageUnavailable, "the broker ends before the event is on disk; send it again")
 }
 
-/// Ready when the caller has closed its connection, or its sending half.
+/// Waits until the caller closes its connection, or its sending half, or sends too much after its body.
 async fn hang_up<S: AsyncRead + Unpin>(stream: &mut S) {
     let mut discarded = 0;
     let mut buffer = [0; 256];

@@ -1,5 +1,6 @@
 //! Who may call: each check of the admin API, for each registered call.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
@@ -23,24 +24,35 @@ async fn registered(site: &Site) -> Vec<(String, String, String)> {
 async fn each_call_has_its_right_and_refuses_everybody_else() {
     let site = Site::with_tokens("limits.failed_registrations = 100000").await;
     let calls = registered(&site).await;
-    let may = |wanted: &str| calls.iter().find(|(_, path, _)| path == wanted).map(|(_, _, may)| may.as_str());
+    let found: BTreeMap<_, _> =
+        calls.iter().map(|(method, path, may)| (format!("{method} {path}"), may.as_str())).collect();
     let expected = [
-        ("/healthz", "anyone"),
-        ("/readyz", "anyone"),
-        ("/v1/openapi.json", "anyone"),
-        ("/metrics", "read"),
-        ("/v1/info", "read"),
-        ("/v1/config", "read"),
-        ("/v1/reload", "act"),
-        ("/v1/recent", "read"),
-        ("/v1/recent/dump", "act"),
-        ("/v1/tap", "read"),
-        ("/v1/log", "act"),
-        ("/v1/drain", "act"),
+        ("GET /healthz", "anyone"),
+        ("GET /readyz", "anyone"),
+        ("GET /v1/openapi.json", "anyone"),
+        ("GET /metrics", "read"),
+        ("GET /v1/info", "read"),
+        ("GET /v1/config", "read"),
+        ("GET /v1/stats", "read"),
+        ("GET /v1/applications", "read"),
+        ("GET /v1/sessions", "read"),
+        ("GET /v1/sessions/none", "read"),
+        ("GET /v1/subscriptions", "read"),
+        ("GET /v1/requests", "read"),
+        ("GET /v1/channels", "read"),
+        ("GET /v1/retained", "read"),
+        ("GET /v1/history", "read"),
+        ("GET /v1/recent", "read"),
+        ("GET /v1/tap", "read"),
+        ("POST /v1/explain", "read"),
+        ("POST /v1/sessions/close", "act"),
+        ("DELETE /v1/retained", "act"),
+        ("POST /v1/recent/dump", "act"),
+        ("POST /v1/reload", "act"),
+        ("PUT /v1/log", "act"),
+        ("POST /v1/drain", "act"),
     ];
-    for (path, right) in expected {
-        assert_eq!(may(path), Some(right), "{path}");
-    }
+    assert_eq!(found, BTreeMap::from(expected.map(|(call, may)| (call.to_owned(), may))));
     for (method, path, may) in &calls {
         let what = format!("{method} {path}");
         // A good one does not end.
@@ -63,7 +75,8 @@ async fn each_call_has_its_right_and_refuses_everybody_else() {
         match may.as_str() {
             "act" => reader.is_problem(403, "FORBIDDEN"),
             // Arguments may be missing.
-            _ => assert!(!matches!(reader.status, 401 | 403), "{what}: {reader:?}"),
+            "read" => assert!(!matches!(reader.status, 401 | 403), "{what}: {reader:?}"),
+            other => panic!("{what}: '{other}' is not a right"),
         }
     }
     // A caller that was refused has changed nothing.
@@ -163,7 +176,21 @@ async fn an_act_leaves_a_record_without_secrets_and_so_does_one_that_is_refused(
             json!(["actor", from, call, {"filter": "warning"}, "INVALID_REQUEST"]),
         ]
     );
-    // Reading leaves none.
+    // Reading leaves none: the next record is that of the next act.
     site.get("/v1/info").await;
-    assert_eq!(site.records().len(), 3);
+    assert_eq!(site.call("actor", "PUT", "/v1/log", Some(&body)).await.status, 200);
+    assert_eq!(read(&site.records_of(4).await)[3..], [json!(["actor", from, call, body, "ok"])]);
+}
+
+#[tokio::test]
+async fn an_act_is_recorded_although_its_caller_hangs_up() {
+    let site = Site::with_tokens("").await;
+    let mut stream = within("a connection", TcpStream::connect(site.address)).await.unwrap();
+    let host = site.address;
+    // It waits for the disk, and the caller has left by then.
+    let request = format!("POST /v1/recent/dump HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer actor\r\n\r\n");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+    drop(stream);
+    let records = site.records_of(1).await;
+    assert_eq!((&records[0]["target"], &records[0]["outcome"]), (&json!("POST /v1/recent/dump"), &json!("ok")));
 }

@@ -32,7 +32,7 @@ async fn a_closed_session_ends_at_once_with_the_reason() {
     watcher.next_on("Phone/Agent/Gone").await;
     watcher.next_on("Broker/Application/Left").await;
     others.fence().await;
-    let [closed] = site.records().try_into().unwrap();
+    let [closed] = site.records_of(1).await.try_into().unwrap();
     assert_eq!((&closed["token"], &closed["arguments"]["reason"]), (&json!("actor"), &json!("left the desk")));
 }
 

@@ -17,6 +17,11 @@ pub(super) struct Events {
 impl Events {
     /// Makes a call with a token, and checks its head.
     pub(super) async fn open(address: SocketAddr, token: &str, path: &str) -> Self {
+        Self::try_open(address, token, path).await.unwrap_or_else(|head| panic!("{head}"))
+    }
+
+    /// The same, or the head of a refusal.
+    pub(super) async fn try_open(address: SocketAddr, token: &str, path: &str) -> Result<Self, String> {
         let mut stream = within("a connection", TcpStream::connect(address)).await.unwrap();
         let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
@@ -25,9 +30,12 @@ impl Events {
             events.read_some().await;
         }
         let (head, rest) = events.read.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("content-type: text/event-stream"), "{head}");
+        if !head.starts_with("HTTP/1.1 200 ") {
+            return Err(head.to_owned());
+        }
+        assert!(head.contains("content-type: text/event-stream"), "{head}");
         events.read = rest.to_owned();
-        events
+        Ok(events)
     }
 
     async fn read_some(&mut self) {
@@ -35,6 +43,13 @@ impl Events {
         let read = within("an event", self.stream.read(&mut bytes)).await.unwrap();
         assert!(read > 0, "the answer has ended: {}", self.read);
         self.read.push_str(std::str::from_utf8(&bytes[..read]).unwrap());
+    }
+
+    /// Waits until the broker ends the answer: with an empty chunk.
+    pub(super) async fn end(&mut self) {
+        while !self.read.ends_with("\r\n0\r\n\r\n") {
+            self.read_some().await;
+        }
     }
 
     /// The data of the next event of this kind. Others are skipped.

@@ -22,10 +22,10 @@ pub(super) async fn explain(admin: &str, arguments: &[&str]) -> Output {
 
 /// Answers one call with this body. Returns the body of the call.
 async fn answer(listener: &TcpListener, body: &str) -> Value {
-    let (mut stream, _) = listener.accept().await.unwrap();
+    let (mut stream, _) = within("a call", listener.accept()).await.unwrap();
     let mut read = Vec::new();
     let length = loop {
-        stream.read_buf(&mut read).await.unwrap();
+        assert!(stream.read_buf(&mut read).await.unwrap() > 0, "the call has no end");
         let text = String::from_utf8_lossy(&read);
         let Some((head, rest)) = text.split_once("\r\n\r\n") else { continue };
         let head = head.to_ascii_lowercase();

@@ -1,5 +1,10 @@
 //! `/v1/recent`, and `switchboard recent`: what happened last.
 
+use std::process::Stdio;
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
 use super::commands::{has, run, secret_file_in};
 use super::events::Events;
 use super::*;
@@ -65,20 +70,7 @@ async fn a_call_that_follows_gets_what_was_and_what_comes() {
     refused.is_problem(429, "TOO_MANY_REQUESTS");
     drop(others);
     within("room for another one", async {
-        while site.call("reader", "GET", "/v1/recent?follow=maybe", None).await.status != 400 {}
-        loop {
-            let mut stream = TcpStream::connect(site.address).await.unwrap();
-            let head = format!(
-                "GET /v1/recent?follow=true HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer reader\r\n\r\n",
-                site.address
-            );
-            let mut begin = [0; 12];
-            tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap();
-            tokio::io::AsyncReadExt::read_exact(&mut stream, &mut begin).await.unwrap();
-            if &begin == b"HTTP/1.1 200" {
-                break;
-            }
-        }
+        while Events::try_open(site.address, "reader", "/v1/recent?follow=true").await.is_err() {}
     })
     .await;
 }
@@ -140,15 +132,21 @@ async fn the_command_follows_until_the_broker_ends() {
     let (url, token) = (format!("http://{}/", site.address), secret_file_in(&site, "reader"));
     let arguments =
         ["recent", "--admin", &url, "--admin-token-file", &token, "--channel", "Sales", "--follow", "--json"];
-    let act = async {
-        let mut events = Events::open(site.address, "reader", "/v1/recent?follow=true&channel=Sales").await;
-        phone.send(envelope("Sales/Call/Hold", json!({}))).await;
-        while events.next("entry").await["subtopic"] != "Hold" {}
-        drop(phone);
-        site.broker.terminate().await;
-        site.broker.exit_code().await
-    };
-    let (output, ended) = tokio::join!(run(&arguments, &[]), act);
-    assert_eq!(ended, Some(0));
-    has(&output, 3, "\"what\":\"subscribed\"", "recorded since ");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for (key, value) in [("what", "subscribed"), ("what", "event"), ("subtopic", "Hold")] {
+        if value == "Hold" {
+            phone.send(envelope("Sales/Call/Hold", json!({}))).await;
+        }
+        let line = within("a line", lines.next_line()).await.unwrap().expect("a line");
+        let row: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(row[key], value, "{line}");
+    }
+    drop(phone);
+    site.broker.terminate().await;
+    assert_eq!(site.broker.exit_code().await, Some(0));
+    let output = within("the command's end", child.wait_with_output()).await.unwrap();
+    has(&output, 3, "", "recorded since ");
 }

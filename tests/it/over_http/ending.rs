@@ -61,7 +61,7 @@ async fn a_caller_that_hangs_up_cancels_its_request() {
 
 #[tokio::test]
 async fn a_drain_lets_calls_finish_and_then_cancels_them() {
-    let mut broker = broker_with("[limits]\ndrain = \"1s\"\n").await;
+    let mut broker = broker_with("[limits]\ndrain = \"3s\"\n").await;
     let mut desk = broker.app_by_token("desk").await;
     desk.handle(DIAL).await;
     desk.handle("Phone/Call/Hold").await;
