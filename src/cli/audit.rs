@@ -24,8 +24,8 @@ enum Command {
   2  the log cannot be read
 
 Older files (FILE.1 and so on) are checked too, oldest first. Records from before there were hashes are counted.
-The last record has to be the one whose hash is in audit.lock. If a person could change that file too, note the last
-hash elsewhere, and look for it in the log later.")]
+The last record has to be the one whose hash is in audit.lock. If a person could change that file too, note the \
+last hash elsewhere, and look for it in the log later.")]
     Verify {
         /// The log; default: audit.jsonl in the data folder
         file: Option<PathBuf>,

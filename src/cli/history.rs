@@ -50,12 +50,13 @@ enum Command {
     /// Print the events of all logs, a JSON object a line
     Export,
     /// Keep what is sound in a damaged file; stop the broker first
-    #[command(
-        after_help = "The damaged file stays beside the new one, as history.redb.damaged-TIME. A log that lost something gets a new epoch,
-so that no client takes it for whole: its recover says EPOCH. A sound file is left as it is.
+    #[command(after_help = "\
+The damaged file stays beside the new one, as history.redb.damaged-TIME. A log that lost something \
+gets a new epoch, so that no client takes it for whole: its recover says EPOCH. A sound file is left as \
+it is.
 
-After a backup was put back, run it with --new-epochs: the backup lacks the events since, and its epochs would hide that."
-    )]
+After a backup was put back, run it with --new-epochs: the backup lacks the events since, and its \
+epochs would hide that.")]
     Repair {
         /// Give every log a new epoch, also in a sound file
         #[arg(long)]

@@ -41,10 +41,7 @@ impl Signals {
 }
 
 /// Receives SIGHUP, from the moment it is made. Several that arrive while none is waited for count as one.
-pub(super) struct Hangups {
-    #[cfg(unix)]
-    signal: tokio::signal::unix::Signal,
-}
+pub(super) struct Hangups(Arrivals);
 
 impl Hangups {
     /// Keeps SIGHUP waiting until [`Hangups::new`], which has to be called on the same thread. Otherwise one that arrives
@@ -54,67 +51,79 @@ impl Hangups {
         Ok(hangup().thread_block()?)
     }
 
-    #[cfg(unix)]
-    pub(super) fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let signal = signal(SignalKind::hangup())?;
-        hangup().thread_unblock()?;
-        Ok(Self { signal })
-    }
-
-    /// Waits for SIGHUP.
-    #[cfg(unix)]
-    pub(super) async fn next(&mut self) {
-        self.signal.recv().await;
-    }
-
     #[cfg(not(unix))]
     #[expect(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
     pub(super) fn hold() -> io::Result<()> {
         Ok(())
     }
 
-    #[cfg(not(unix))]
-    #[expect(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {})
+        let arrivals = Arrivals::of(Repeated::Hangup)?;
+        #[cfg(unix)]
+        hangup().thread_unblock()?;
+        Ok(Self(arrivals))
     }
 
-    /// Never returns: this system has no SIGHUP.
-    #[cfg(not(unix))]
+    /// Waits for SIGHUP.
     pub(super) async fn next(&mut self) {
-        std::future::pending::<()>().await;
+        self.0.next().await;
     }
 }
 
 /// Receives SIGUSR1, from the moment it is made. Several that arrive while none is waited for count as one.
-pub(super) struct UserSignals {
+pub(super) struct UserSignals(Arrivals);
+
+impl UserSignals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self(Arrivals::of(Repeated::User)?))
+    }
+
+    /// Waits for SIGUSR1.
+    pub(super) async fn next(&mut self) {
+        self.0.next().await;
+    }
+}
+
+/// A signal that does not end the broker.
+#[derive(Clone, Copy)]
+enum Repeated {
+    /// SIGHUP.
+    Hangup,
+    /// SIGUSR1.
+    User,
+}
+
+/// Receives such a signal. Other systems than Unix do not have them.
+struct Arrivals {
     #[cfg(unix)]
     signal: tokio::signal::unix::Signal,
 }
 
-impl UserSignals {
+impl Arrivals {
     #[cfg(unix)]
-    pub(super) fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { signal: signal(SignalKind::user_defined1())? })
+    fn of(signal: Repeated) -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal as receive};
+        let kind = match signal {
+            Repeated::Hangup => SignalKind::hangup(),
+            Repeated::User => SignalKind::user_defined1(),
+        };
+        Ok(Self { signal: receive(kind)? })
     }
 
-    /// Waits for SIGUSR1.
     #[cfg(unix)]
-    pub(super) async fn next(&mut self) {
+    async fn next(&mut self) {
         self.signal.recv().await;
     }
 
     #[cfg(not(unix))]
     #[expect(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
-    pub(super) fn new() -> io::Result<Self> {
+    fn of(_signal: Repeated) -> io::Result<Self> {
         Ok(Self {})
     }
 
-    /// Never returns: this system has no SIGUSR1.
+    /// Never returns.
     #[cfg(not(unix))]
-    pub(super) async fn next(&mut self) {
+    async fn next(&mut self) {
         std::future::pending::<()>().await;
     }
 }

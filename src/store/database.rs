@@ -224,8 +224,8 @@ fn builder() -> redb::Builder {
 impl Name {
     /// Runs something that redb does with the file, and explains its errors.
     ///
-    /// redb promises no error for every way a file can be damaged, and panics in some (as `Database::open` documents).
-    /// Panics are caught nowhere else: a damaged file is outside input.
+    /// redb does not promise an error for every way in which a file can be damaged, and panics for some (as
+    /// `Database::open` documents). Such a panic is caught, because a damaged file is outside input.
     pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
         match catch_quietly(work) {
             Ok(Ok(outcome)) => Ok(outcome),

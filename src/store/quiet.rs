@@ -1,4 +1,4 @@
-//! [`catch_quietly`]: catches panics of redb, which it has for some damaged files, without the message that a panic prints.
+//! [`catch_quietly`]: catches the panics that some damaged files cause in redb, without printing their messages.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};

@@ -10,7 +10,7 @@ use super::{Change, HistoryFile};
 use crate::store::StoreError;
 
 /// How long a log without entries is remembered at least.
-const REMEMBERED: Duration = Duration::from_hours(1);
+pub(crate) const REMEMBERED: Duration = Duration::from_hours(1);
 
 impl HistoryFile {
     /// Says what is too old: entries older than the time that `ttl` gives for their log; logs that have been without entries

@@ -31,6 +31,7 @@ mod tables;
 mod tests;
 
 pub use change::{Applied, Change};
+pub(crate) use expired::REMEMBERED;
 pub use look::{LogLine, Look};
 pub use open::Pin;
 pub use read::{HistoryReader, ReadRange, Unread};
@@ -169,11 +170,6 @@ impl HistoryFile {
     /// The epoch of a log that is on disk.
     pub fn epoch(&self, log: &LogName) -> Option<&str> {
         self.logs.get(log).map(|log| &*log.epoch)
-    }
-
-    /// Whether the last batch failed, and none has been written since.
-    pub fn has_failed(&self) -> bool {
-        !self.open.is_open()
     }
 
     /// Changes the limits.

@@ -43,7 +43,7 @@ impl OpenFile {
 
     /// Closes the file after a fault.
     pub(super) fn close(&self) {
-        self.release(|_| true);
+        self.release_all();
         *self.database.write() = None;
     }
 

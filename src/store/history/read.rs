@@ -92,8 +92,8 @@ impl HistoryReader {
         }
     }
 
-    /// Lets the file use the room of removed entries again that are pinned for longer than some seconds. To be called every
-    /// second.
+    /// Ends the states of the file that were pinned some seconds ago, so that it can use the room of removed entries again.
+    /// To be called every second.
     pub fn release_old(&self, now: Instant) {
         self.open.release_old(now);
     }
