@@ -39,7 +39,39 @@ pub(super) fn refused(status: u16, body: &[u8]) -> SalesforceOutcome {
         429 => SalesforceOutcome::Limit,
         _ if is_limit() => SalesforceOutcome::Limit,
         300..=499 => SalesforceOutcome::Rejected,
-        // Something else than JSON with a status of success, too.
+        // 5xx, and a success status whose body is not what was asked for.
         _ => SalesforceOutcome::ServerError,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_counted_once_and_as_a_timeout_if_its_caller_gives_up() {
+        let (calls, operation) = (SalesforceCalls::default(), SalesforceOperation::Query);
+        CountedCall::begin(&calls, operation).end(SalesforceOutcome::Ok);
+        drop(CountedCall::begin(&calls, operation));
+        for (outcome, expected) in
+            [(SalesforceOutcome::Ok, 1), (SalesforceOutcome::Timeout, 1), (SalesforceOutcome::Network, 0)]
+        {
+            assert_eq!(calls.calls.get((operation, outcome)), expected, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn each_answer_that_is_not_wanted_has_its_outcome() {
+        let limit = r#"[{"errorCode":"REQUEST_LIMIT_EXCEEDED","message":"TotalRequests Limit exceeded."}]"#;
+        for (status, body, expected) in [
+            (429, "", SalesforceOutcome::Limit),
+            (403, limit, SalesforceOutcome::Limit),
+            (403, "[]", SalesforceOutcome::Rejected),
+            (302, "", SalesforceOutcome::Rejected),
+            (503, "", SalesforceOutcome::ServerError),
+            (200, "<html>", SalesforceOutcome::ServerError),
+        ] {
+            assert_eq!(refused(status, body.as_bytes()), expected, "{status} {body}");
+        }
     }
 }

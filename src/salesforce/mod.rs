@@ -5,9 +5,8 @@
 //!
 //! `org` looks up a user and `write` changes records; `current` is the org with the settings in force. Both use `client`, which
 //! sends a `call` when `breakers` and `quota` allow it, with the session of `login`; `counted` counts it. Only `transport` uses
-//! the network. `diagnosis` finds the broken link. `oauth`,
-//! `private_key`, `soql`, `response`, `row`, `pause` and the faults (`fault`, `answer_fault`, `login_fault`, `write_fault`)
-//! decide, without waiting, what is sent and what an answer means.
+//! the network. `diagnosis` finds the broken link. `oauth`, `private_key`, `soql`, `response`, `row`, `pause` and the faults
+//! (`fault`, `answer_fault`, `login_fault`, `write_fault`) decide, without waiting, what is sent and what an answer means.
 //!
 //! `verifier` asks an org who a user is.
 

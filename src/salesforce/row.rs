@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn masks_are_told_from_passwords() {
+    fn a_mask_is_not_taken_for_a_password() {
         for mask in ["*", "***", "****1234", "X", "XXXXXXXX", "XXXX1", "******-12", "XXXXXabcd"] {
             assert!(is_mask(mask), "{mask}");
         }

@@ -154,7 +154,7 @@ impl Subscription {
                 response.ok_or_else(|| Failure::passing("Salesforce ended the stream, as it does at times"))?;
             self.heard(course);
             self.take(course, &token, org, &response).await?;
-            // CountedCall here, because `pending_num_requested` does not include requests on their way to Salesforce. An
+            // Counted here, because `pending_num_requested` does not include requests on their way to Salesforce. An
             // empty response is not an event; it only says that the stream is alive.
             owed -= i32::try_from(response.events.len()).unwrap_or(ASKED_MAX).min(owed);
             let more = ASKED_MAX - owed;
@@ -274,10 +274,10 @@ impl Subscription {
                 None => return Ok(None),
             },
         };
-        if schema.is_change() {
-            self.shared.org.get().changed(schema.name());
-        }
         let org = self.shared.org.get();
+        if schema.is_change() {
+            org.changed(schema.name());
+        }
         let heard = event::read(event, &schema, &self.topic, org.password_field());
         if heard.is_none() {
             tracing::warn!(name = self.name, schema_id = id, "an event does not fit its schema and was skipped");
