@@ -25,7 +25,7 @@ async fn run(command: &mut Command) -> Output {
     output
 }
 
-/// The search path with the folder in which `.ci/run` installs cargo-deb; `None` if it is neither there nor anywhere else.
+/// The search path with the folder in which `./test` installs cargo-deb; `None` if it is neither there nor anywhere else.
 async fn path_to_cargo_deb() -> Option<OsString> {
     let mut path = built().parent()?.join("tools/bin").into_os_string();
     path.push(":");
