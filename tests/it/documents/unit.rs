@@ -37,6 +37,15 @@ fn setting<'u>(unit: &'u str, name: &str) -> &'u str {
 /// What systemd before 253 says of a type that is for later ones.
 const UNKNOWN_TYPE: &str = "Failed to parse service type, ignoring: notify-reload";
 
+/// Lets systemd check a unit.
+async fn verify(unit: &Path) {
+    let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(unit).stdin(Stdio::null()).output();
+    match within("systemd-analyze", verify).await {
+        Ok(output) => nothing_wrong(&output),
+        Err(error) => skip(&format!("systemd-analyze: {error}")),
+    }
+}
+
 fn nothing_wrong(output: &Output) {
     let said = String::from_utf8_lossy(&output.stderr);
     let wrong: Vec<&str> = said.lines().filter(|line| !line.ends_with(UNKNOWN_TYPE)).collect();
@@ -52,11 +61,7 @@ async fn systemd_finds_nothing_wrong_with_the_unit() {
     let path = folder.path().join("switchboard.service");
     let unit = block("[Install]");
     fs::write(&path, unit.replace("/usr/bin/switchboard", env!("CARGO_BIN_EXE_switchboard"))).unwrap();
-    let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).stdin(Stdio::null()).output();
-    match within("systemd-analyze", verify).await {
-        Ok(output) => nothing_wrong(&output),
-        Err(error) => skip(&format!("systemd-analyze: {error}")),
-    }
+    verify(&path).await;
 }
 
 #[tokio::test]
@@ -66,11 +71,7 @@ async fn systemd_finds_nothing_wrong_with_the_socket() {
     fs::write(folder.path().join("switchboard.service"), unit).unwrap();
     let path = folder.path().join("switchboard.socket");
     fs::copy("deploy/systemd/switchboard.socket", &path).unwrap();
-    let verify = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path).stdin(Stdio::null()).output();
-    match within("systemd-analyze", verify).await {
-        Ok(output) => nothing_wrong(&output),
-        Err(error) => skip(&format!("systemd-analyze: {error}")),
-    }
+    verify(&path).await;
 }
 
 #[test]
