@@ -177,10 +177,11 @@ async fn a_neighbours_program_is_refused_by_the_mode_and_by_its_user_id() {
     let (Some(named), Some(neighbour)) = (OsUser::daemon(), OsUser::mail()) else { return };
     let (_folder, path) = place();
     let program = SharedProgram::new();
-    let broker = listening(&path, None).await;
+    let mut broker = listening(&path, None).await;
     let refused = output(named.runs(&mut publish(&program.path(), &path))).await;
     assert!(String::from_utf8_lossy(&refused.stderr).contains("Permission denied"), "{refused:?}");
-    drop(broker);
+    broker.terminate().await;
+    assert_eq!(broker.exit_code().await, Some(0));
 
     // Over a Unix socket the user is checked also with `same_user = false`.
     let toml = format!("auth.mode = 'open'\nhttp = {{ same_user = false, os_users = ['{}'] }}", named.name());
