@@ -45,8 +45,11 @@ pub struct Recorder {
     started: Instant,
     /// What time it was on the calendar then.
     calendar: SystemTime,
-    /// Their number is a power of two. Empty: it is turned off.
+    /// Their number is a power of two.
     parts: Box<[Part]>,
+    /// How many of them are written to, a power of two. 0: it is turned off. A worker that has just read an earlier number
+    /// may still write to one of the others, which keeps less than one segment.
+    in_use: AtomicUsize,
     /// Counts the entries about clients that have no session.
     strangers: Pace,
 }
@@ -134,12 +137,32 @@ impl Recorder {
     /// The same for this number of workers.
     #[must_use]
     pub fn for_workers(now: Instant, calendar: SystemTime, bytes: usize, workers: usize) -> Self {
+        let parts = workers.clamp(1, PARTS_MAX).next_power_of_two();
+        let ring = || Mutex::new(Ring::new(now));
+        let part = |_| Part { rare: ring(), events: ring() };
+        let recorder = Self {
+            started: now,
+            calendar,
+            parts: (0..parts).map(part).collect(),
+            in_use: AtomicUsize::new(0),
+            strangers: Pace::default(),
+        };
+        recorder.set_bytes(bytes);
+        recorder
+    }
+
+    /// Changes its size; 0 turns it off. What no longer fits is dropped, the oldest first; of a worker whose part is no
+    /// longer in use, all is.
+    pub fn set_bytes(&self, bytes: usize) {
         let bytes = if bytes == 0 { 0 } else { bytes.max(BYTES_MIN) };
         let room = 1 << (bytes / BYTES_MIN).max(1).ilog2();
-        let parts = if bytes == 0 { 0 } else { workers.clamp(1, PARTS_MAX).next_power_of_two().min(room) };
-        let ring = || Mutex::new(Ring::new(now, bytes / 2 / parts.max(1)));
-        let part = |_| Part { rare: ring(), events: ring() };
-        Self { started: now, calendar, parts: (0..parts).map(part).collect(), strangers: Pace::default() }
+        let in_use = if bytes == 0 { 0 } else { self.parts.len().min(room) };
+        self.in_use.store(in_use, Ordering::Relaxed);
+        for (at, part) in self.parts.iter().enumerate() {
+            let ring_bytes = if at < in_use { bytes / 2 / in_use } else { 0 };
+            part.rare.lock().set_bytes(ring_bytes);
+            part.events.lock().set_bytes(ring_bytes);
+        }
     }
 
     /// A recorder that is turned off.
@@ -151,7 +174,7 @@ impl Recorder {
     /// Whether it keeps anything.
     #[inline]
     pub fn is_on(&self) -> bool {
-        !self.parts.is_empty()
+        self.in_use.load(Ordering::Relaxed) > 0
     }
 
     /// Records something rare and important.
@@ -187,11 +210,18 @@ impl Recorder {
         });
     }
 
+    /// The parts that are written to.
+    #[inline]
+    fn in_use(&self) -> &[Part] {
+        self.parts.get(..self.in_use.load(Ordering::Relaxed)).unwrap_or_default()
+    }
+
     /// Calls `write` with this worker's ring, or if that is being read, with the next one that is free.
     #[inline]
     fn with(&self, which: Which, write: impl FnOnce(&mut Ring)) {
-        let own = worker() & self.parts.len().wrapping_sub(1);
-        let Some(part) = self.parts.get(own) else { return };
+        let parts = self.in_use();
+        let own = worker() & parts.len().wrapping_sub(1);
+        let Some(part) = parts.get(own) else { return };
         // One call of `write`, so that it is compiled into its caller.
         let mut ring = part.ring(which).try_lock().unwrap_or_else(|| self.another(which, own, part));
         write(&mut ring);
@@ -200,8 +230,8 @@ impl Recorder {
     /// Returns the next ring that is free. If none is, waits for the one of `part`.
     #[cold]
     fn another<'a>(&'a self, which: Which, own: usize, part: &'a Part) -> MutexGuard<'a, Ring> {
-        let parts = &self.parts;
-        let next = |step: usize| parts.get((own + step) & (parts.len() - 1))?.ring(which).try_lock();
+        let parts = self.in_use();
+        let next = |step: usize| parts.get((own + step) & parts.len().wrapping_sub(1))?.ring(which).try_lock();
         // If all are in use, each is held for some microseconds.
         (1..parts.len()).find_map(next).unwrap_or_else(|| part.ring(which).lock())
     }

@@ -67,6 +67,11 @@ struct LeftOut {
     count: u32,
 }
 
+/// What a ring of at most this many bytes, at least [`SEGMENTS_MIN`] segments, leaves for sealed segments.
+fn sealed_bytes_max(bytes: usize) -> usize {
+    bytes.saturating_sub(3 * SEGMENT_BYTES)
+}
+
 impl Clock {
     fn second_of(&self, at: Instant) -> u32 {
         u32::try_from(at.saturating_duration_since(self.started).as_secs()).unwrap_or(u32::MAX)
@@ -80,13 +85,13 @@ pub(super) struct Content {
 }
 
 impl Ring {
-    /// A ring of at most this many bytes, at least [`SEGMENTS_MIN`] segments.
-    pub(super) fn new(started: Instant, bytes: usize) -> Self {
+    /// A ring without room; see [`Ring::set_bytes`].
+    pub(super) fn new(started: Instant) -> Self {
         Self {
             active: Segment::default(),
             sealed: VecDeque::new(),
             sealed_bytes: 0,
-            sealed_bytes_max: bytes.saturating_sub(3 * SEGMENT_BYTES),
+            sealed_bytes_max: 0,
             dropped: 0,
             sealed_entries: 0,
             sessions: Vec::new(),
@@ -217,14 +222,28 @@ impl Ring {
         self.sealed_entries += full.entries.len() as u64;
         self.sealed_bytes += full.bytes();
         self.sealed.push_back(Arc::new(full));
+        self.drop_oldest();
+        self.sessions.clear();
+        self.triples.clear();
+    }
+
+    /// Drops sealed segments until they are within their bound.
+    fn drop_oldest(&mut self) {
         while self.sealed_bytes > self.sealed_bytes_max
             && let Some(oldest) = self.sealed.pop_front()
         {
             self.sealed_bytes -= oldest.bytes();
             self.dropped += oldest.entries.len() as u64;
         }
-        self.sessions.clear();
-        self.triples.clear();
+    }
+
+    /// Changes the bound of the ring. With 0, all entries are dropped.
+    pub(super) fn set_bytes(&mut self, bytes: usize) {
+        self.sealed_bytes_max = sealed_bytes_max(bytes);
+        match bytes {
+            0 if self.next_number() > self.dropped || !self.left_out.is_empty() => self.seal(),
+            _ => self.drop_oldest(),
+        }
     }
 
     /// The place of a session's name. Sessions with the same remainder take each other's place at hand, and are named again.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use switchboard::telemetry::recorder::{Filter, Pace, Published, Record, Recorder, Row, Sender, What, Who};
+use switchboard::telemetry::recorder::{BYTES_MIN, Filter, Pace, Published, Record, Recorder, Row, Sender, What, Who};
 use wire::{ErrorCode, Triple};
 
 /// More than any test here writes.
@@ -322,4 +322,67 @@ fn a_recorder_that_is_turned_off_keeps_nothing() {
     recorder.record(now, &Record::of(who(1, "phone"), What::Registered));
     record_event(&recorder, now, &Pace::default(), &Record::of(who(1, "phone"), event(1)));
     assert!(!recorder.is_on() && all(&recorder, now).is_empty());
+}
+
+#[test]
+fn a_smaller_size_drops_the_oldest_and_a_larger_one_keeps_more() {
+    let now = start();
+    let recorder = recorder(now, 8 << 20, 1);
+    let write = |from: u32| {
+        for number in from..from + 20_000 {
+            record_event(&recorder, now, &Pace::default(), &Record::of(who(1, "phone"), event(number)));
+        }
+        all(&recorder, now)
+    };
+    let kept = write(0);
+    assert_eq!(kept.len(), 20_000);
+    recorder.set_bytes(1);
+    let fewer = all(&recorder, now);
+    assert!(!fewer.is_empty() && fewer.len() < 10_000 && recorder.bytes() <= BYTES_MIN, "{}", fewer.len());
+    assert_eq!(fewer.last().unwrap().receivers, Some(19_999));
+    assert_eq!(fewer, kept[kept.len() - fewer.len()..]);
+    recorder.set_bytes(0);
+    assert!(!recorder.is_on() && all(&recorder, now).is_empty());
+    assert!(write(20_000).is_empty());
+    recorder.set_bytes(8 << 20);
+    let rows = write(40_000);
+    assert_eq!((rows.len(), rows[0].receivers), (20_000, Some(40_000)));
+}
+
+/// Threads write while the size changes from large to small, to nothing and back. Once it is large again, nothing is lost.
+#[test]
+fn nothing_is_torn_or_lost_for_good_while_the_size_changes() {
+    const THREADS: u32 = 4;
+    const EACH: u32 = 5_000;
+    let now = start();
+    let recorder = recorder(now, 16 << 20, 4);
+    let write = |thread: u32| {
+        for number in thread * EACH..(thread + 1) * EACH {
+            let (id, topic) = (format!("id-{number}"), format!("T{}", number % 300));
+            let triple = Triple::new("Phone", &*topic, "Ringing");
+            let record = Record { triple: Some(&triple), id: Some(&id), ..Record::of(who(1, "phone"), event(number)) };
+            record_event(&recorder, now, &Pace::default(), &record);
+        }
+    };
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || write(thread))).collect();
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                for bytes in [1, 0, 16 << 20, 2 << 20] {
+                    recorder.set_bytes(bytes);
+                    all(&recorder, now).iter().for_each(check_whole);
+                }
+            }
+        });
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        done.store(true, Ordering::Release);
+    });
+    recorder.set_bytes(0);
+    assert!(all(&recorder, now).is_empty());
+    recorder.set_bytes(16 << 20);
+    std::thread::scope(|scope| (0..THREADS).for_each(|thread| drop(scope.spawn(move || write(thread)))));
+    let rows = all(&recorder, now);
+    rows.iter().for_each(check_whole);
+    assert_eq!(rows.len(), (THREADS * EACH) as usize);
 }
