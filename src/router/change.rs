@@ -30,6 +30,8 @@ pub enum Reason {
     Reloaded,
     /// A reload has changed the scope of the channel.
     Scope,
+    /// A reload has changed whether the channel folds.
+    Folding,
 }
 
 impl Reason {
@@ -38,7 +40,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Renewed => "RENEWED",
-            Self::Reloaded => "RELOADED",
+            Self::Reloaded | Self::Folding => "RELOADED",
             Self::Scope => "SCOPE",
         }
     }

@@ -132,6 +132,7 @@ impl SubscriptionEnd {
             Self::Changed(Reason::Renewed) => "the rights of its new proof do not allow it".to_owned(),
             Self::Changed(Reason::Reloaded) => "its rights after a reload do not allow it".to_owned(),
             Self::Changed(Reason::Scope) => format!("scope of {channel} changed"),
+            Self::Changed(Reason::Folding) => format!("fold_case of {channel} changed"),
         }
     }
 }

@@ -84,6 +84,15 @@ pub struct Policy {
     pub(super) open: bool,
 }
 
+/// Channels that a reload has changed so that what was listed for them is not found any more.
+#[derive(Default)]
+pub(super) struct Readdressed {
+    /// Those whose scope is another.
+    pub(super) scope: BTreeSet<String>,
+    /// Those with the same scope that compare topics and subtopics in another way.
+    pub(super) folding: BTreeSet<String>,
+}
+
 /// What was in force before it was replaced.
 pub(super) struct Earlier(Arc<Chosen>);
 
@@ -117,13 +126,19 @@ impl Policy {
         }
     }
 
-    /// Puts another configuration in force, and returns the channels whose scope is another now. Folding has to be the same,
-    /// because subscriptions are in the index by it.
-    pub(super) fn replace(&self, config: &Config) -> BTreeSet<String> {
+    /// Puts another configuration in force, and returns the channels that are addressed in another way now.
+    pub(super) fn replace(&self, config: &Config) -> Readdressed {
         let before = self.chosen.swap(Arc::new(Chosen::new(config, &self.names)));
-        let named = before.channels.keys().chain(config.channels.keys());
-        let scope_after = |name: &str| config.channels.get(name).copied().unwrap_or_default().scope;
-        named.filter(|name| before.channel(name).scope != scope_after(name)).cloned().collect()
+        let mut changed = Readdressed::default();
+        for name in before.channels.keys().chain(config.channels.keys()) {
+            let (was, is) = (before.channel(name), config.channels.get(name).copied().unwrap_or_default());
+            if was.scope != is.scope {
+                changed.scope.insert(name.clone());
+            } else if was.fold_case != is.fold_case {
+                changed.folding.insert(name.clone());
+            }
+        }
+        changed
     }
 
     /// The channels that are counted apart.
@@ -223,11 +238,6 @@ impl Policy {
     /// Whether the channel that a pattern names compares topics and subtopics folded.
     pub(super) fn folds_channel_of(&self, pattern: &Pattern) -> bool {
         pattern.channel.as_deref().is_some_and(|channel| self.folds(channel))
-    }
-
-    /// Whether any channel folds, so that patterns for all channels are needed in a folded form too.
-    pub(super) fn folds_any(&self) -> bool {
-        self.chosen.load().folds
     }
 
     /// Whether the triple is request-only, whatever its letter case: passwords travel on it.

@@ -67,7 +67,7 @@ impl Router {
         let why = match reason {
             None => SubscriptionEnd::Unsubscribed,
             Some(Reason::Renewed) => SubscriptionEnd::Renewed,
-            Some(Reason::Reloaded) => SubscriptionEnd::Reloaded,
+            Some(Reason::Reloaded | Reason::Folding) => SubscriptionEnd::Reloaded,
             Some(Reason::Scope) => SubscriptionEnd::Scope,
         };
         self.note_subscription(now, subscription, What::Unsubscribed { name: name(subscription.id), why });

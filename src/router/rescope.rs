@@ -1,8 +1,8 @@
-//! [`Router::rescope`]: channels whose scope a reload has changed.
+//! [`Router::rescope`]: channels of which a reload has changed the scope, or whether they fold.
 //!
-//! Subscriptions that name such a channel are in the index for the old scope, so they end, and the session subscribes again.
-//! Those for all channels are listed for both scopes and stay. Retained values of the channel are removed: they belong to
-//! one user, or to all, as the old scope says.
+//! Subscriptions that name such a channel are in the index for the old scope or in the old form, so they end, and the session
+//! subscribes again. Those for all channels are listed for both scopes and in both forms, and stay. Retained values of the
+//! channel are removed: they belong to one user or to all, as the old scope says, and are kept by triples in the old form.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::router::session::Session;
 use crate::store::history::Place;
 
 impl Router {
-    /// Ends what these channels have under their old scopes. The policy with the new ones is in force: whatever is made from
-    /// now on has them, and a session that subscribes at the same time is either found here or subscribes by the new scope.
-    pub(super) fn rescope(&self, now: Instant, channels: &BTreeSet<String>) {
+    /// Ends what is listed for these channels. The policy with their new scope or folding is in force: whatever is made from
+    /// now on has it, and a session that subscribes at the same time is either found here or subscribes by the new policy.
+    pub(super) fn rescope(&self, now: Instant, channels: &BTreeSet<String>, reason: Reason) {
         if channels.is_empty() {
             return;
         }
@@ -34,13 +34,13 @@ impl Router {
         let mut sessions = Vec::new();
         self.presence.each(|session| sessions.push(Arc::clone(session)));
         for session in &sessions {
-            self.end_on(now, session, channels);
+            self.end_on(now, session, channels, reason);
         }
     }
 
     /// Ends the subscriptions of a session that name one of these channels. Their requests go on, or go to other handlers, as
     /// after Unsubscribe.
-    fn end_on(&self, now: Instant, session: &Arc<Session>, channels: &BTreeSet<String>) {
+    fn end_on(&self, now: Instant, session: &Arc<Session>, channels: &BTreeSet<String>, reason: Reason) {
         let names_one =
             |it: &Arc<Subscription>| it.pattern.channel.as_deref().is_some_and(|channel| channels.contains(channel));
         let mut holds = session.holds.lock();
@@ -57,11 +57,11 @@ impl Router {
         };
         // What waits stays.
         session.outbox().hold(now, change, |_, _| true);
-        holds.note_ended(self.date(now), &ended, SubscriptionEnd::Changed(Reason::Scope));
-        tell(now, session, &ended, &[], Reason::Scope);
+        holds.note_ended(self.date(now), &ended, SubscriptionEnd::Changed(reason));
+        tell(now, session, &ended, &[], reason);
         drop(holds);
         for subscription in &ended {
-            self.note_unsubscribed(now, subscription, Some(Reason::Scope));
+            self.note_unsubscribed(now, subscription, Some(reason));
             self.unlist(now, subscription);
         }
     }

@@ -15,6 +15,7 @@ use crate::auth::{Permissions, Proved, Review, Right, Rights, Rules, Users, Veri
 use crate::config::Config;
 use crate::router::change::Reason;
 use crate::router::outbox::End;
+use crate::router::policy::Readdressed;
 use crate::router::session::Session;
 use crate::router::{NotAttached, Registration, Router};
 
@@ -49,15 +50,16 @@ impl Router {
         self.attach_if(now, registration, || self.reloads() == reloads)
     }
 
-    /// Puts the router's part of another configuration in force; see `Policy::replace`. What a channel has under another
-    /// scope ends, and so do the logs of a channel that has lost its history. The caller lets [`Router::review`] follow.
+    /// Puts the router's part of another configuration in force; see `Policy::replace`. What is listed for a channel
+    /// under another scope or with other folding ends, and so do the logs of a channel that has lost its history. The caller lets [`Router::review`] follow.
     pub fn replace_policy(&self, now: Instant, config: &Config) {
         let had_history = self.policy.channels_with_history();
-        let rescoped = self.policy.replace(config);
+        let Readdressed { scope, folding } = self.policy.replace(config);
         self.resumes.set_limits(&config.resume);
         self.count_kept();
-        self.rescope(now, &rescoped);
-        self.reload_history(now, &had_history, &rescoped);
+        self.rescope(now, &scope, Reason::Scope);
+        self.rescope(now, &folding, Reason::Folding);
+        self.reload_history(now, &had_history, &scope);
         self.requests.set_blocked_max(config.requests.blocked);
     }
 

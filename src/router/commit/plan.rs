@@ -173,8 +173,8 @@ impl Router {
         Err(refusal)
     }
 
-    /// Checks whether an event is on disk where it belongs. A reload can have ended its log, or changed the scope of its
-    /// channel, while it was written. A second event with an id has nothing on disk, so it relies on the first one.
+    /// Checks whether an event is on disk where it belongs. A reload can have ended its log, or changed scope or folding of
+    /// its channel, while it was written. A second event with an id has nothing on disk, so it relies on the first one.
     ///
     /// # Errors
     /// `STORAGE_UNAVAILABLE`. What is on disk of it is removed.
@@ -195,7 +195,11 @@ impl Router {
         };
         let is_next =
             |position: &Position| self.history.next(&LogName::of(&facts.canonical.channel, scope)) == *position;
-        if *is_shared == facts.shared && log.as_ref().is_none_or(|(_, position)| is_next(position)) {
+        let is_its_place = |place: &Place| *place.triple == *facts.canonical.to_string();
+        if *is_shared == facts.shared
+            && log.as_ref().is_none_or(|(_, position)| is_next(position))
+            && value.as_ref().is_none_or(is_its_place)
+        {
             return Ok(());
         }
         if let Some(commits) = &self.commits {
@@ -281,7 +285,7 @@ impl Plan<'_> {
         }
         // Not before the check: if the first event with an id is refused, the next one is the first.
         self.ids.extend(once);
-        let position = is_durable.then(|| self.append(now, event, (&envelope, &facts), &name, scope, &text));
+        let position = is_durable.then(|| self.append(now, event, &envelope, &name, scope, &text));
         let value = is_kept.then(|| {
             let (place, value) = retained::stored(&event.sender, &envelope, scope, &facts, text, position.clone());
             self.changes.push(match envelope.payload_is_null() {
@@ -309,7 +313,7 @@ impl Plan<'_> {
         let is_stored = facts.durable && facts.history;
         for user in users.iter().filter(|_| is_stored) {
             let name = LogName { channel, owner: Some(user) };
-            self.append(now, event, (envelope, facts), &name, scope, &text);
+            self.append(now, event, envelope, &name, scope, &text);
         }
         Planned::All { users: users.into_iter().collect(), is_stored }
     }
@@ -318,7 +322,7 @@ impl Plan<'_> {
         &mut self,
         now: Instant,
         event: &Uncommitted,
-        (envelope, facts): (&Envelope<'_>, &Facts<'_>),
+        envelope: &Envelope<'_>,
         name: &LogName<'_>,
         scope: Scope<'_>,
         text: &str,
@@ -340,8 +344,8 @@ impl Plan<'_> {
         });
         let entry = Entry {
             at,
-            topic: (*facts.canonical.topic).into(),
-            subtopic: (*facts.canonical.subtopic).into(),
+            topic: envelope.triple().topic.as_ref().into(),
+            subtopic: envelope.triple().subtopic.as_ref().into(),
             user: match scope {
                 Scope::User(_) => None,
                 Scope::Shared(user) => user.map(Box::from),

@@ -36,7 +36,7 @@ pub(super) struct Entry {
 
 /// What decides who may have an event, and wants it.
 pub(super) struct Address {
-    /// Its canonical triple.
+    /// Its triple as it was sent: whether its channel folds can change.
     pub(super) triple: Box<str>,
     pub(super) target: Option<Box<str>>,
     /// Whose it is.

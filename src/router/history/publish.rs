@@ -85,7 +85,7 @@ impl Router {
             }
             false => look_up(),
         };
-        self.append(log, entry(now, &forms, facts, &position), bounds);
+        self.append(log, entry(now, &forms, &position), bounds);
         let delivered = self.give_to_all(now, sender, &matches, &mut forms, facts);
         if let Some(name) = once {
             let first = First { position: position.clone(), receivers: delivered.receivers };
@@ -126,7 +126,7 @@ impl Router {
                 let Some(bounds) = bounds else { return give(&audiences, forms) };
                 let position = log.state.next();
                 let forms = forms.at(&position);
-                let mut entry = entry(now, &forms, facts, &position);
+                let mut entry = entry(now, &forms, &position);
                 entry.address.of = Of::Everyone;
                 self.append(log, entry, &bounds);
                 give(&audiences, forms);
@@ -155,12 +155,12 @@ impl Router {
 }
 
 /// An event as its log keeps it.
-fn entry(now: Instant, forms: &Forms<'_>, facts: &Facts<'_>, position: &Position) -> Entry {
+fn entry(now: Instant, forms: &Forms<'_>, position: &Position) -> Entry {
     Entry {
         offset: position.offset,
         at: now,
         address: Address {
-            triple: facts.canonical.to_string().into(),
+            triple: forms.envelope.triple().to_string().into(),
             target: forms.envelope.target().map(Box::from),
             of: match forms.scope {
                 Scope::User(_) => Of::Owner,

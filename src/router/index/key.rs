@@ -144,7 +144,8 @@ pub(super) fn for_each_key(
     for audience in audiences(policy, subscription) {
         match channel {
             Some(name) if policy.folds(name) => each(audience, false, folded),
-            None if policy.folds_any() => {
+            // Though no channel may fold now: a reload can change that.
+            None => {
                 each(audience, false, written);
                 each(audience, true, folded);
             }

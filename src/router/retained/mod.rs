@@ -114,7 +114,7 @@ impl Retained {
 
     /// Keeps an event as its triple's last value, or clears the value if the payload is `null`, and looks its subscribers
     /// up. `frame` is the event with its mark, `position` its place in a log. An event that was decided before its channel got
-    /// another scope is not kept.
+    /// another scope or other folding is not kept.
     ///
     /// # Errors
     /// `TOO_LARGE` if a limit would be exceeded; then nothing changes.
@@ -132,7 +132,8 @@ impl Retained {
     ) -> Result<T, Refusal> {
         let place: Place = (facts.canonical.to_string().into(), envelope.target().map(Box::from));
         let _gate = self.gate.read();
-        if policy.is_shared(&facts.canonical.channel) != facts.shared {
+        let channel = &*facts.canonical.channel;
+        if policy.is_shared(channel) != facts.shared || policy.folds(channel) != facts.folded {
             return Ok(look_up());
         }
         let (bucket, owner, user) = match scope {

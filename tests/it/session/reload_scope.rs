@@ -79,3 +79,51 @@ async fn a_request_under_way_is_answered() {
     cti.reply(&request, json!({ "data": { "Success": true } })).await;
     alice.next_answer("Queue/Job/Next", "1").await;
 }
+
+/// What a channel with other folding has: subscriptions that name it end, those for all channels go by the new folding.
+#[tokio::test]
+async fn folding_that_changes_is_that_of_all_who_subscribe() {
+    let toml = |fold_case: bool| {
+        format!(
+            "[auth]\nmode = 'open'\n[channels.Queue]\nfold_case = {fold_case}\nhistory = {{ size = 100, ttl = '1h' }}\n"
+        )
+    };
+    for before in [false, true] {
+        let broker = Broker::with_config(&toml(before)).await;
+        let (mut phone, mut crm) = (broker.app("phone").await, broker.app("crm").await);
+        let named = crm.subscribe("Queue/State/*").await;
+        crm.subscribe("*/State/*").await;
+        retain(&mut phone, "Queue/Kept/Old", 1).await;
+
+        broker.configure(&toml(!before));
+        let line = broker.reload().await;
+        assert!(line.contains("changed=\"channels.Queue.fold_case\""), "{line}");
+        let ended = crm.next_on("Broker/Subscription/Ended").await;
+        assert_eq!(ended["data"], json!({ "SubscriptionIds": [named], "Narrowed": [], "Reason": "RELOADED" }));
+
+        for (triple, is_folded) in [("Queue/State/Open", false), ("Queue/STATE/open", true)] {
+            phone.publish(triple, 2).await;
+            if !is_folded || !before {
+                assert_eq!(crm.next_on(triple).await["data"], 2);
+            }
+            crm.expect_nothing().await;
+        }
+        crm.subscribe("Queue/Kept/*").await;
+        crm.expect_nothing().await;
+        retain(&mut phone, "Queue/kept/New", 3).await;
+        if before {
+            crm.expect_nothing().await;
+        } else {
+            assert_eq!(crm.next_on("Queue/kept/New").await["data"], 3);
+        }
+        // The log has what was sent before as it was written.
+        let mut late = broker.app("late").await;
+        late.send(envelope(
+            "Broker/Subscription/Subscribe",
+            json!({ "id": "s", "data": { "channel": "Queue", "topic": "Kept", "recover": { "last": 10 } } }),
+        ))
+        .await;
+        late.next_on("Broker/Subscription/Subscribe").await;
+        assert_eq!(late.next_on("Queue/Kept/Old").await["data"], 1);
+    }
+}
