@@ -182,7 +182,7 @@ async fn serve_until_signalled(
     let plain = server.urls().iter().find(|url| !url.starts_with("wss:"));
     introduce(&summary, &warnings, example.as_ref().zip(plain), format);
     announce(server.urls());
-    announce_admin(server.admin_urls(), format);
+    announce_admin(&server.admin_urls(), format);
     let shutdown = CancellationToken::new();
     let signalled_twice = async {
         signals.ending().await;

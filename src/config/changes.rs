@@ -33,6 +33,7 @@ const WITH_RELOAD: &[&str] = &[
     "auth.salesforce_introspection",
     "auth.salesforce_userinfo",
     "http",
+    "channels.NAME.fold_case",
     "channels.NAME.publish",
     "channels.NAME.scope",
     "channels.NAME.overflow",
@@ -41,6 +42,7 @@ const WITH_RELOAD: &[&str] = &[
     "requests",
     "history",
     "limits",
+    "recorder",
     "resume",
     "roles",
     "salesforce",
@@ -51,17 +53,12 @@ const WITH_RELOAD: &[&str] = &[
 const WITH_RESTART: &[&str] = &[
     "listen",
     "admin.listen",
-    // The certificate is opened with the listener.
-    "admin.tls",
     "data_dir",
     "auth.mode",
-    // Subscriptions and retained values are kept by it.
-    "channels.NAME.fold_case",
     // The file is opened at start.
     "channels.NAME.history.durable",
     "channels.NAME.retain",
     "credentials",
-    "recorder",
     // As whom the broker logs in, and where: what the org was told before would be another one's.
     "salesforce.login_url",
     "salesforce.audience",
@@ -154,25 +151,38 @@ impl Changes {
 }
 
 impl Config {
-    /// Takes the values of the keys that need a restart from another configuration, the one in force.
+    /// Takes the values of the keys that need a restart from another configuration, the one in force, and of the keys without
+    /// which those could not stay.
     pub fn keep_restart_keys(&mut self, old: &Self) {
+        let mut needed = Vec::new();
+        if self.admin.listen != old.admin.listen {
+            // Else the admin listener, which stays beyond loopback, would no longer encrypt.
+            (self.admin.tls, self.admin.insecure) = (old.admin.tls, old.admin.insecure);
+            needed.extend(["admin.tls", "admin.insecure"]);
+        }
         self.listen.clone_from(&old.listen);
         self.listen_is_default = old.listen_is_default;
         self.admin.listen.clone_from(&old.admin.listen);
         self.admin.listen_is_default = old.admin.listen_is_default;
-        self.admin.tls = old.admin.tls;
         self.data_dir.clone_from(&old.data_dir);
         self.auth = old.auth;
         self.credentials = old.credentials.clone();
-        self.recorder = old.recorder;
         self.keep_org(old);
         self.tls.listen.clone_from(&old.tls.listen);
         self.tls.client_listen.clone_from(&old.tls.client_listen);
+        if self.uses_tls() && self.tls.certificate_file.is_none() {
+            self.tls.certificate_file.clone_from(&old.tls.certificate_file);
+            self.tls.key_file.clone_from(&old.tls.key_file);
+            needed.extend(["tls.certificate_file", "tls.key_file"]);
+        }
+        if !self.tls.client_listen.is_empty() && self.tls.client_ca_file.is_none() {
+            self.tls.client_ca_file.clone_from(&old.tls.client_ca_file);
+            needed.push("tls.client_ca_file");
+        }
         for name in old.channels.keys().chain(self.channels.keys()).cloned().collect::<BTreeSet<_>>() {
             let kept = old.channels.get(&name).copied().unwrap_or_default();
             let mut channel = self.channels.get(&name).copied().unwrap_or_default();
-            (channel.fold_case, channel.durable, channel.retain_durable) =
-                (kept.fold_case, kept.durable, kept.retain_durable);
+            (channel.durable, channel.retain_durable) = (kept.durable, kept.retain_durable);
             if channel.durable && channel.history.is_none() {
                 channel.history = kept.history;
             }
@@ -180,7 +190,9 @@ impl Config {
                 self.channels.insert(name, channel);
             }
         }
-        self.settings.keep(&old.settings, |key| takes_effect(&in_reference(key)) == Some(TakesEffect::Restart));
+        let is_kept =
+            |key: &str| needed.contains(&key) || takes_effect(&in_reference(key)) == Some(TakesEffect::Restart);
+        self.settings.keep(&old.settings, is_kept);
         // The default depends on `auth.mode`, which stays.
         if !self.settings.is_written(SESSIONS_PER_USER) {
             self.limits.sessions_per_user = Limits::sessions_per_user_by(self.auth);

@@ -33,7 +33,7 @@ impl Broker {
             connections: self.open_connections(&router),
             storage_bytes: self.storage_bytes(),
             keys_fetched: in_force.keys_fetched().map(|(issuer, at)| (issuer.to_owned(), date(at))).collect(),
-            certificates: self.tls.as_ref().map(|tls| tls.expiries()).unwrap_or_default(),
+            certificates: self.tls().map(|tls| tls.expiries()).unwrap_or_default(),
             salesforce: self.salesforce(calendar),
             adapters_waiting: self.adapters.waiting(),
             audit_records,

@@ -155,8 +155,6 @@ struct Broker {
     applications: Applications,
     /// Listeners and connections.
     tasks: TaskTracker,
-    /// The certificate of the TLS listeners.
-    tls: Option<Arc<Tls>>,
     /// Writes the events of durable channels, if there are such channels.
     committer: Option<Committer>,
     adapters: Adapters,
@@ -203,15 +201,15 @@ impl Server {
     ) -> Result<Self, BindError> {
         let tls = trial::open_tls(&config, credentials_key.clone())?.map(Arc::new);
         let listeners = Listeners::open(&config, tls.as_deref(), &mut inherited)?;
-        let (admin, no_admin) = admin::Listeners::open(&config.admin, tls.as_ref(), &mut inherited)?;
+        let (admin, no_admin) = admin::Listeners::open(&config.admin, &mut inherited)?;
         inherited.check_taken()?;
         let policy = Policy::new(&config);
         let metrics = Arc::new(Metrics::new(policy.channel_names()));
         metrics.set_config_applied(calendar());
-        let (in_force, fetches) = InForce::open(&config, tls.clone(), None, &metrics)?;
+        let (in_force, fetches) = InForce::open(&config, tls, None, &metrics)?;
         let mut adapters = Adapters::open(&config, credentials_key, &metrics)?;
         let own_token = OwnToken::new(&config.data_dir);
-        let no_token = if admin.urls.is_empty() { None } else { own_token.settle(&config.admin) };
+        let no_token = if admin.addresses.is_empty() { None } else { own_token.settle(&config.admin) };
         let warnings = in_force.warnings().iter().cloned().chain(no_admin).chain(no_token).collect();
         let now = Instant::now().into_std();
         let recorder = Arc::new(Recorder::new(now, calendar(), config.recorder.bytes));
@@ -237,7 +235,6 @@ impl Server {
             applications: Applications::default(),
             settings: Arc::new(settings),
             tasks: TaskTracker::new(),
-            tls,
             adapters,
             handlers: TaskTracker::new(),
             runtime: Handle::current(),
@@ -271,8 +268,8 @@ impl Server {
     }
 
     /// The URLs of the admin listeners.
-    pub fn admin_urls(&self) -> &[String] {
-        &self.admin.urls
+    pub fn admin_urls(&self) -> Vec<String> {
+        admin::urls(&self.admin.addresses, self.broker.in_force.get().admin.tls)
     }
 
     /// What this system keeps the broker from doing, in words for the operator.
@@ -307,9 +304,7 @@ impl Server {
         broker.started.cancel();
         broker.service_manager.ready();
         broker.watch_for_service_manager();
-        if let Some(tls) = &broker.tls {
-            broker.tasks.spawn(Arc::clone(tls).watch(broker.draining.clone()));
-        }
+        broker.watch_certificate();
         let served_and_drained = async {
             tokio::select! {
                 () = shutdown => {}
@@ -329,6 +324,18 @@ impl Server {
 }
 
 impl Broker {
+    /// Keeps the certificate in use up to date, if there is one, in a task of its own.
+    fn watch_certificate(&self) {
+        if let Some(tls) = self.tls() {
+            self.tasks.spawn_on(Tls::watch(Arc::downgrade(&tls), self.draining.clone()), &self.runtime);
+        }
+    }
+
+    /// What the listeners that encrypt use, if there are any.
+    fn tls(&self) -> Option<Arc<Tls>> {
+        self.in_force.get().tls.clone()
+    }
+
     /// Feeds the watchdog of the service manager until the handlers end, in a task of the runtime that serves the sessions.
     fn watch_for_service_manager(self: &Arc<Self>) {
         let broker = Arc::clone(self);

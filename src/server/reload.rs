@@ -16,8 +16,8 @@ use super::issuers::{self, Known};
 use super::key_fetch::KeyFetch;
 use super::key_files::KeyFiles;
 use super::same_user::SameUser;
-use super::tls::Tls;
-use super::trial::UnusableList;
+use super::tls::{Replacement, Tls};
+use super::trial::{Unusable, UnusableList};
 use super::wiring::{NextOrg, Proving};
 use super::{Broker, admin, calendar, certificate_warnings, wiring};
 use crate::auth::{
@@ -124,8 +124,8 @@ pub(super) struct InForce {
     issuers: Vec<Known>,
     fetching: CancellationToken,
     key_files: KeyFiles,
-    /// What vouches for certificates of clients, if there are TLS listeners.
-    tls: Option<Arc<Tls>>,
+    /// What the listeners that encrypt use, if there are any.
+    pub(super) tls: Option<Arc<Tls>>,
     /// What the operator should know of it.
     warnings: Vec<String>,
 }
@@ -288,16 +288,17 @@ impl Broker {
             restart.sort();
         }
         let before = self.in_force.get();
-        let replacement = self.tls.as_ref().map(|tls| tls.prepare(new.tls.clone())).transpose();
-        let in_force = InForce::open(&new, self.tls.clone(), Some(&before), &self.metrics);
+        let tls = NextTls::prepare(before.tls.as_ref(), &new);
+        let in_force_tls = tls.as_ref().ok().and_then(NextTls::tls);
+        let in_force = InForce::open(&new, in_force_tls, Some(&before), &self.metrics);
         // A new login costs the org, so it is left alone if nothing of it has changed.
         let org = match config.salesforce == new.salesforce {
             true => Ok(None),
             false => self.adapters.prepare_org(&new).map(Some),
         };
         // Everything is read before anything is in force.
-        let (replacement, (in_force, fetches)) = match (replacement, in_force) {
-            (Ok(replacement), Ok(in_force)) => (replacement, in_force),
+        let (tls, (in_force, fetches)) = match (tls, in_force) {
+            (Ok(tls), Ok(in_force)) => (tls, in_force),
             (Ok(_), Err(unusable)) => return Err(unusable.into()),
             (Err(tls), in_force) => {
                 let others = in_force.err().map(UnusableList::into_iter).into_iter().flatten();
@@ -313,10 +314,14 @@ impl Broker {
             let (number, sessions) = (self.router.reloads(), Reviewed::default());
             return Ok(Reloaded { number, changed, restart, sessions, warnings });
         }
-        if let Some(replacement) = replacement {
+        let opens_tls = matches!(tls, NextTls::Opened(_));
+        if let NextTls::Kept(_, replacement) = tls {
             replacement.apply();
         }
         let sessions = self.put_in_force(&config, &new, Checked { in_force, fetches, org }, &mut warnings);
+        if opens_tls {
+            self.watch_certificate();
+        }
         *config = new;
         Ok(Reloaded { number: self.router.reloads(), changed, restart, sessions, warnings })
     }
@@ -330,6 +335,7 @@ impl Broker {
         self.in_force.set(in_force);
         before.fetching.cancel();
         self.fetch_keys(fetches);
+        self.router.recorder().set_bytes(new.recorder.bytes);
         self.connections.replace(&new.limits);
         self.settings.replace_limits(new.limits.clone());
         if old.http.os_users.is_empty() != new.http.os_users.is_empty() {
@@ -346,6 +352,34 @@ impl Broker {
         let renamed = renamed_tables(&changes.reload);
         self.metrics.set_config_applied(calendar());
         self.router.review(now, &Judge { verifier: &self.in_force, renamed, changed_issuers })
+    }
+}
+
+/// What the listeners that encrypt are about to use. Whether the admin listener is one of them can change.
+enum NextTls<'a> {
+    /// None of them encrypts.
+    Unused,
+    /// What is in use, with other files.
+    Kept(Arc<Tls>, Box<Replacement<'a>>),
+    /// There was nothing before.
+    Opened(Arc<Tls>),
+}
+
+impl<'a> NextTls<'a> {
+    /// Reads the files. Blocks on the disk.
+    fn prepare(before: Option<&'a Arc<Tls>>, new: &Config) -> Result<Self, Unusable> {
+        match before {
+            _ if !new.uses_tls() => Ok(Self::Unused),
+            Some(tls) => Ok(Self::Kept(Arc::clone(tls), Box::new(tls.prepare(new.tls.clone())?))),
+            None => Ok(Self::Opened(Arc::new(Tls::open(&new.tls)?))),
+        }
+    }
+
+    fn tls(&self) -> Option<Arc<Tls>> {
+        match self {
+            Self::Unused => None,
+            Self::Kept(tls, _) | Self::Opened(tls) => Some(Arc::clone(tls)),
+        }
     }
 }
 

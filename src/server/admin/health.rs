@@ -122,7 +122,7 @@ impl Admin {
             let turn = turn.acquire_owned().await;
             spawn_blocking(move || {
                 let _turn = turn;
-                let is_well = broker.tls.as_ref().is_none_or(|tls| tls.is_well(calendar()));
+                let is_well = broker.tls().is_none_or(|tls| tls.is_well(calendar()));
                 (broker.adapters.store_can_be_read(), is_well)
             })
             .await

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use super::Shared;
 use super::request::Answer;
+use super::urls;
 use crate::config::AuthMode;
 use crate::telemetry::recorder::Reach;
 
@@ -52,7 +53,7 @@ pub(super) async fn info(State(shared): State<Shared>) -> Answer<Info> {
         mode,
         platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
         listeners: shared.listeners.clone(),
-        admin: shared.urls.clone(),
+        admin: urls(&shared.addresses, shared.broker.in_force.get().admin.tls),
         recorder: recorder.is_on().then(|| recorder.reach()),
     })
 }

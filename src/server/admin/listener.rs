@@ -31,7 +31,6 @@ use crate::config;
 use crate::server::Broker;
 use crate::server::inherited::{Inherited, Place};
 use crate::server::listener;
-use crate::server::tls::{Acceptor, Tls};
 
 /// The most connections at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -65,10 +64,7 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicat
 #[derive(Default)]
 pub(in crate::server) struct Listeners {
     sockets: Vec<StdListener>,
-    /// What shakes hands, if they encrypt.
-    acceptor: Option<Arc<Acceptor>>,
-    /// `http://HOST:PORT/` of each.
-    pub(in crate::server) urls: Vec<String>,
+    pub(in crate::server) addresses: Vec<SocketAddr>,
 }
 
 impl Listeners {
@@ -78,12 +74,9 @@ impl Listeners {
     /// The first address that cannot be used.
     pub(in crate::server) fn open(
         admin: &config::Admin,
-        tls: Option<&Arc<Tls>>,
         inherited: &mut Inherited,
     ) -> Result<(Self, Option<String>), NotOpened> {
-        let acceptor = tls.filter(|_| admin.tls).map(|tls| tls.listen());
-        let scheme = if acceptor.is_some() { "https" } else { "http" };
-        let (mut listeners, mut warning) = (Self { acceptor, ..Self::default() }, None);
+        let (mut listeners, mut warning) = (Self::default(), None);
         for address in &admin.listen {
             let opened = match inherited.tcp(Place::Admin, *address) {
                 Some(socket) => Ok((socket, *address)),
@@ -92,7 +85,7 @@ impl Listeners {
             match opened {
                 Ok((socket, bound)) => {
                     listeners.sockets.push(socket);
-                    listeners.urls.push(format!("{scheme}://{bound}/"));
+                    listeners.addresses.push(bound);
                 }
                 Err(error) if admin.listen_is_default => {
                     warning = Some(format!(
@@ -126,10 +119,10 @@ impl Listeners {
     }
 
     async fn run(self, broker: Arc<Broker>, listeners: Vec<String>, stop: CancellationToken) {
-        let shared = Arc::new(Admin::new(Instant::now(), broker, listeners, self.urls, stop.clone()));
+        let shared = Arc::new(Admin::new(Instant::now(), broker, listeners, self.addresses, stop.clone()));
         let serving = Arc::new(Serving {
             router: router(&shared),
-            acceptor: self.acceptor,
+            broker: Arc::clone(&shared.broker),
             room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             tasks: shared.tasks.clone(),
             stop,
@@ -145,6 +138,12 @@ impl Listeners {
         serving.tasks.close();
         timeout(END_TIME, serving.tasks.wait()).await.ok();
     }
+}
+
+/// The URLs of admin listeners.
+pub(in crate::server) fn urls(addresses: &[SocketAddr], encrypts: bool) -> Vec<String> {
+    let scheme = if encrypts { "https" } else { "http" };
+    addresses.iter().map(|address| format!("{scheme}://{address}/")).collect()
 }
 
 fn open(address: SocketAddr) -> io::Result<(StdListener, SocketAddr)> {
@@ -180,7 +179,7 @@ impl Drop for Running {
 /// What the connections share.
 struct Serving {
     router: Router,
-    acceptor: Option<Arc<Acceptor>>,
+    broker: Arc<Broker>,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -210,9 +209,14 @@ impl Serving {
         #[cfg(target_os = "linux")]
         SockRef::from(&stream).set_tcp_user_timeout(Some(UNREAD_TIME)).ok();
         let Ok(local) = stream.local_addr() else { return };
-        let peer = Peer { address, local, is_encrypted: self.acceptor.is_some() };
-        match &self.acceptor {
-            None => self.serve(stream, peer).await,
+        // A reload can change whether the next connection is encrypted.
+        let in_force = self.broker.in_force.get();
+        let (encrypts, tls) = (in_force.admin.tls, in_force.tls.as_ref().map(|tls| tls.listen()));
+        drop(in_force);
+        let peer = Peer { address, local, is_encrypted: encrypts };
+        match tls {
+            _ if !encrypts => self.serve(stream, peer).await,
+            None => tracing::error!("the admin listener has no certificate"),
             Some(acceptor) => match timeout(HEAD_TIME, TlsAcceptor::from(acceptor.config()).accept(stream)).await {
                 Ok(Ok(stream)) => self.serve(stream, peer).await,
                 Ok(Err(error)) => tracing::debug!(%address, %error, "a TLS handshake of the admin API failed"),

@@ -53,7 +53,7 @@ use tokio_util::task::TaskTracker;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
-pub(super) use self::listener::Listeners;
+pub(super) use self::listener::{Listeners, urls};
 pub(super) use self::tokens::{OwnToken, Tokens};
 
 use self::access::Right;
@@ -108,8 +108,8 @@ pub(super) struct Admin {
     started: Instant,
     /// The URLs of the listeners for applications.
     listeners: Vec<String>,
-    /// The URLs of the admin listeners.
-    urls: Vec<String>,
+    /// The addresses of the admin listeners.
+    addresses: Vec<SocketAddr>,
     /// Calls without a valid token.
     failed: FailedLogins,
     pulse: Pulse,
@@ -127,12 +127,13 @@ pub(super) struct Admin {
 }
 
 impl Admin {
-    /// `listeners` are the URLs of the listeners for applications, `urls` those of the admin API.
+    /// `listeners` are the URLs of the listeners for applications, `addresses` are those of the admin
+    /// API.
     fn new(
         now: Instant,
         broker: Arc<Broker>,
         listeners: Vec<String>,
-        urls: Vec<String>,
+        addresses: Vec<SocketAddr>,
         stop: CancellationToken,
     ) -> Self {
         let failed = FailedLogins::new(broker.settings.limits().failed_registrations);
@@ -142,7 +143,7 @@ impl Admin {
             node: node_name(),
             started: now,
             listeners,
-            urls,
+            addresses,
             failed,
             pulse,
             samples: stats::Samples::default(),

@@ -359,7 +359,7 @@ mod tests {
         let tls = Arc::new(Tls::open(&settings).unwrap());
         let first = in_use(&tls);
         let stop = tokio_util::sync::CancellationToken::new();
-        let watching = Arc::clone(&tls).watch(stop.clone());
+        let watching = Tls::watch(Arc::downgrade(&tls), stop.clone());
         let start = tokio::time::Instant::now();
         let changed = async {
             write(&settings);

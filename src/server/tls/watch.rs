@@ -1,7 +1,7 @@
 //! [`Tls::watch`]: takes a renewed certificate into use while the broker runs, renews one of `switchboard cert new` itself,
 //! and warns before one expires.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::task::spawn_blocking;
@@ -59,8 +59,9 @@ impl Warned {
 }
 
 impl Tls {
-    /// Compares the files now and then until `stop`. New sessions are served with new files; live ones notice nothing.
-    pub(in crate::server) async fn watch(self: Arc<Self>, stop: CancellationToken) {
+    /// Compares the files now and then until `stop`, or until a reload has put something else in its place. New sessions are
+    /// served with new files; live ones notice nothing.
+    pub(in crate::server) async fn watch(tls: Weak<Self>, stop: CancellationToken) {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut warned, mut last_renewal) = (Warned::default(), Renewal::NotDue);
@@ -69,7 +70,8 @@ impl Tls {
                 () = stop.cancelled() => return,
                 _ = looks.tick() => {}
             }
-            let own = Arc::clone(&self);
+            let Some(tls) = tls.upgrade() else { return };
+            let own = Arc::clone(&tls);
             #[expect(clippy::disallowed_methods, reason = "the calendar, which has no argument to come from in a loop")]
             let calendar = SystemTime::now();
             // A file system that does not answer holds up neither a worker of the runtime nor a drain.
@@ -87,7 +89,7 @@ impl Tls {
                 }
             };
             if warned.is_due(calendar, &look) {
-                for warning in life::warnings(calendar, &self.settings()) {
+                for warning in life::warnings(calendar, &tls.settings()) {
                     tracing::warn!("{warning}");
                 }
             }

@@ -82,10 +82,18 @@ async fn beyond_64_connections_further_ones_are_refused_until_others_end() {
 #[tokio::test]
 async fn the_listener_encrypts_with_the_certificate_of_the_broker() {
     let files = TlsFiles::new();
-    let admin = format!("[admin]\nlisten = ['127.0.0.1:0']\ntls = true\n{TOKENS}");
-    let toml = format!("[auth]\nmode = 'open'\n{}{admin}", files.table(""));
-    let site = Site::with(&toml).await;
+    let site = Site::with(&encrypting(&files, true)).await;
     assert!(site.broker.log().contains("admin on https://127.0.0.1:"), "{}", site.broker.log());
+    check_encrypts(&site, &files).await;
+}
+
+/// Its one listener that encrypts is that of the admin API.
+fn encrypting(files: &TlsFiles, tls: bool) -> String {
+    let table = if tls { files.table("") } else { String::new() };
+    format!("[auth]\nmode = 'open'\n{table}[admin]\nlisten = ['127.0.0.1:0']\ntls = {tls}\n{TOKENS}")
+}
+
+async fn check_encrypts(site: &Site, files: &TlsFiles) {
     let url = format!("wss://{}/ws", site.address);
     let client = connect(&url, &std::sync::Arc::new(files.client(None))).await.unwrap();
     let (mut reader, mut writer) = tokio::io::split(client);
@@ -97,4 +105,30 @@ async fn the_listener_encrypts_with_the_certificate_of_the_broker() {
     let answer = answer_of(&text);
     assert_eq!(answer.status, 200, "{answer:?}");
     assert!(answer.json()["admin"][0].as_str().unwrap().starts_with("https://"));
+}
+
+/// The certificate is opened when it is first used, and left alone when it is not used any more.
+#[tokio::test]
+async fn a_reload_decides_whether_the_next_connection_is_encrypted() {
+    let files = TlsFiles::new();
+    let site = Site::with(&encrypting(&files, false)).await;
+    for _ in 0..2 {
+        assert_eq!(
+            site.call("reader", "GET", "/v1/info", None).await.json()["admin"][0],
+            format!("http://{}/", site.address)
+        );
+        site.broker.configure(&encrypting(&files, true));
+        let line = site.broker.reload().await;
+        assert!(line.contains("changed=\"tls.certificate_file, tls.key_file, admin.tls\""), "{line}");
+        check_encrypts(&site, &files).await;
+        site.broker.configure(&encrypting(&files, false));
+        site.broker.reload().await;
+    }
+    // Without a certificate that fits nothing changes.
+    let broken = encrypting(&files, true);
+    std::fs::write(files.path("cert.pem"), "none").unwrap();
+    site.broker.configure(&broken);
+    let line = site.broker.reload().await;
+    assert!(line.contains("the reload was refused"), "{line}");
+    assert_eq!(site.call("reader", "GET", "/v1/info", None).await.status, 200);
 }

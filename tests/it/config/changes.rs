@@ -128,7 +128,9 @@ fn what_needs_a_restart_can_be_kept_and_the_rest_taken_over() {
     let left = Changes::between(&old, &kept);
     assert_eq!(left.restart, [] as [&str; 0]);
     let taken: Vec<_> = changes.reload.iter().filter(|key| !left.reload.contains(key)).collect();
-    assert!(taken.iter().all(|key| key.starts_with("channels.")), "{taken:?}");
+    // `admin.insecure` stays with the listener that it is about.
+    let follows = |key: &str| key.starts_with("channels.") || key == "admin.insecure";
+    assert!(taken.iter().all(|key| follows(key)), "{taken:?}");
     assert!(
         kept.channels["Phone"].durable && kept.channels["Gone"].retain_durable && !kept.channels["New"].retain_durable
     );
@@ -137,20 +139,39 @@ fn what_needs_a_restart_can_be_kept_and_the_rest_taken_over() {
 /// `GET /v1/config` lists what is in force.
 #[test]
 fn the_settings_of_kept_keys_are_those_in_force() {
-    let old = of("recorder.bytes = 1048576\n[channels.Gone]\nretain = 'durable'\n[channels.Phone]\nfold_case = true\n");
-    let mut kept = of("recorder.bytes = 0\nlimits.rate = 7\n[channels.New]\nretain = 'durable'\n\
-                       [channels.Phone]\nfold_case = false\nscope = 'shared'\n");
+    let old = of("data_dir = 'old'\n[channels.Gone]\nretain = 'durable'\n[channels.Phone]\nretain = 'durable'\n");
+    let mut kept = of("data_dir = 'new'\nlimits.rate = 7\nrecorder.bytes = 0\n[channels.New]\nretain = 'durable'\n\
+                       [channels.Phone]\nscope = 'shared'\n");
     kept.keep_restart_keys(&old);
     for (key, expected) in [
-        ("recorder.bytes", Some(json!(1_048_576))),
+        ("data_dir", Some(json!("old"))),
         ("limits.rate", Some(json!(7))),
+        ("recorder.bytes", Some(json!(0))),
         ("channels.Gone.retain", Some(json!("durable"))),
         ("channels.New.retain", None),
-        ("channels.Phone.fold_case", Some(json!(true))),
+        ("channels.Phone.retain", Some(json!("durable"))),
         ("channels.Phone.scope", Some(json!("shared"))),
     ] {
         let found = kept.settings.list().iter().find(|it| it.key == key);
         assert_eq!(found.map(|it| it.value.clone()), expected, "{key}");
+    }
+}
+
+/// The admin listener stays beyond loopback, so it goes on to encrypt, although the new file no longer has a certificate.
+#[test]
+fn what_a_kept_listener_cannot_do_without_is_kept_with_it() {
+    let tls = "tls = { certificate_file = 'c', key_file = 'k', client_ca_file = 'a', listen = ['0.0.0.0:1'], \
+               client_listen = ['0.0.0.0:2'] }\n";
+    let hash = "0".repeat(64);
+    let tokens = format!("tokens = [{{ name = 'a', token_sha256 = '{hash}', may = 'read' }}]");
+    let old = of(&format!("auth.mode = 'tokens'\n{tls}[admin]\nlisten = ['0.0.0.0:7421']\ntls = true\n{tokens}\n"));
+    let mut kept = of(&format!("auth.mode = 'tokens'\n[admin]\nlisten = ['127.0.0.1:7421']\n{tokens}\n"));
+    kept.keep_restart_keys(&old);
+    assert!(kept.admin.tls && kept.tls == old.tls);
+    assert_eq!(Changes::between(&old, &kept), Changes::default());
+    for key in ["admin.tls", "tls.certificate_file", "tls.key_file", "tls.client_ca_file"] {
+        let of = |config: &Config| config.settings.list().iter().find(|it| it.key == key).map(|it| it.value.clone());
+        assert_eq!(of(&kept), of(&old), "{key}");
     }
 }
 
