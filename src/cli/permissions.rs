@@ -1,26 +1,40 @@
-//! `switchboard check --permissions`: what each application may do, as a table or as JSON.
+//! `switchboard check --permissions`: what each application may do, as a table or as JSON. Applications are the rows of
+//! `[[applications]]`, and whatever an issuer of JWTs may prove, with each role that a token can name.
+
+use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::auth::{Permission, Right, Rights, Users};
-use crate::config::{Application, Channel, Config, Publish, Scope, each_right, nearest};
+use crate::auth::{Permission, Permissions, Principal, Right, Rights, Users};
+use crate::config::{Application, Channel, Config, JwtIssuer, Publish, Scope, each_right, nearest};
 use wire::Pattern;
 
 use super::Usage;
 use super::output::table;
 
+/// The source of an application whose token names it.
+const ANY_SOURCE: &str = "(any)";
+
 /// Returns what the applications may do; with a source, those that register under it.
 ///
 /// # Errors
-/// No application has the source.
+/// No application can have the source.
 pub(crate) fn permissions<'c>(config: &'c Config, source: Option<&str>) -> Result<Vec<Allowance<'c>>, Usage> {
-    let rows = config.applications.iter().filter(|row| source.is_none_or(|source| row.source == source));
-    let found: Vec<_> = rows.map(|row| Allowance::of(config, row)).collect();
+    let rows = config.applications.iter().map(Subject::row);
+    let mut subjects: Vec<_> =
+        rows.chain(config.issuers.iter().flat_map(|it| Subject::proved_by(config, it))).collect();
+    // An issuer whose tokens name the source proves this one too.
+    subjects.retain(|it| source.is_none_or(|source| it.source.is_none_or(|own| own == source)));
+    let found: Vec<_> = subjects.into_iter().map(|it| Allowance::of(config, it)).collect();
     match source {
         Some(source) if found.is_empty() => {
-            let near = nearest(source, config.applications.iter().map(|row| row.source.as_str()));
+            let rows = config.applications.iter().map(|row| row.source.as_str());
+            let sources = config.issuers.iter().flat_map(|it| it.claims.sources.iter().flatten()).map(String::as_str);
+            let near = nearest(source, rows.chain(sources));
             let near = near.map_or_else(String::new, |near| format!("; did you mean '{near}'?"));
-            Err(Usage::new(format!("no application has this source: --source must be one of [[applications]]{near}")))
+            Err(Usage::new(format!(
+                "no application has this source: --source must be one of [[applications]] or of an issuer{near}"
+            )))
         }
         Some(_) | None => Ok(found),
     }
@@ -32,12 +46,73 @@ pub(crate) fn as_table(applications: &[Allowance<'_>]) -> Vec<String> {
     table(&std::iter::once(head).chain(applications.iter().flat_map(Allowance::lines)).collect::<Vec<_>>())
 }
 
+/// One application, or those that an issuer proves with one role.
+struct Subject<'c> {
+    /// `None`: the one that its token names.
+    source: Option<&'c str>,
+    issuer: Option<&'c str>,
+    /// `None`: a service, or a user whom the token names.
+    user: Option<&'c str>,
+    is_service: bool,
+    role: Option<&'c str>,
+    permissions: Permissions,
+}
+
+impl<'c> Subject<'c> {
+    fn row(row: &'c Application) -> Self {
+        Self {
+            source: Some(&row.source),
+            issuer: None,
+            user: row.user.as_deref(),
+            is_service: row.user.is_none(),
+            role: row.role.as_deref(),
+            permissions: row.permissions.clone(),
+        }
+    }
+
+    /// Returns what an issuer may prove: users and services, of each source, with each role.
+    fn proved_by(config: &'c Config, issuer: &'c JwtIssuer) -> Vec<Self> {
+        let claims = &issuer.claims;
+        // A source that a row gives to a service is refused to every JWT.
+        let of_service = |source: &str| config.applications.iter().any(|it| it.source == source && it.user.is_none());
+        let sources: Vec<Option<&str>> = match &claims.sources {
+            Some(sources) => sources.iter().map(String::as_str).filter(|it| !of_service(it)).map(Some).collect(),
+            None => vec![None],
+        };
+        let roles: Vec<&str> = match &claims.roles {
+            Some(_) => config.roles.names().collect(),
+            None => claims.role.as_deref().into_iter().collect(),
+        };
+        let a_user = claims.user.as_ref().map(|_| Principal::User(Arc::from("")));
+        let principals: Vec<_> =
+            a_user.into_iter().chain(claims.service.as_ref().map(|_| Principal::Service)).collect();
+        let mut found = Vec::new();
+        for (source, role) in sources.iter().flat_map(|source| roles.iter().map(move |role| (*source, *role))) {
+            for principal in &principals {
+                let is_service = *principal == Principal::Service;
+                let Ok(mut permissions) = config.roles.permissions(&[role], principal) else { continue };
+                if is_service {
+                    permissions.users = claims.users.clone();
+                }
+                let issuer = Some(issuer.name.as_str());
+                found.push(Self { source, issuer, user: None, is_service, role: Some(role), permissions });
+            }
+        }
+        found
+    }
+}
+
 /// What one application may do.
 #[derive(Clone, Serialize)]
 pub(crate) struct Allowance<'c> {
-    source: &'c str,
-    /// `None`: a service.
+    /// `None`: the one that the token of an issuer names.
+    source: Option<&'c str>,
+    /// The issuer whose tokens prove it; `None` for a row of `[[applications]]`.
+    issuer: Option<&'c str>,
+    /// `None`: a service, or a user whom the token of an issuer names.
     user: Option<&'c str>,
+    service: bool,
+    /// One role. If a token of an issuer names several, their patterns add up.
     role: Option<&'c str>,
     publish: Patterns,
     subscribe: Patterns,
@@ -65,11 +140,11 @@ struct Patterns {
 }
 
 impl<'c> Allowance<'c> {
-    fn of(config: &Config, row: &'c Application) -> Self {
-        let permissions = &row.permissions;
+    fn of(config: &Config, subject: Subject<'c>) -> Self {
+        let Subject { source, issuer, user, is_service, role, permissions } = subject;
         let rights = permissions.rights.as_deref();
         let [mut publish, subscribe, request, handle] = general(rights);
-        if row.user.is_some() {
+        if !is_service {
             publish.deny_also(channels(config, |it| it.scope == Scope::Shared && it.publish == Publish::Services));
         }
         let shared = channels(config, |it| it.scope == Scope::Shared);
@@ -81,11 +156,13 @@ impl<'c> Allowance<'c> {
             Patterns { allow: common(&granted, &general.allow), deny: general.deny.clone() }.relevant()
         };
         // A service needs no grant there.
-        let grant_on_shared = if row.user.is_some() { &permissions.handle } else { &Permission::All };
+        let grant_on_shared = if is_service { &Permission::All } else { &permissions.handle };
         Self {
-            source: &row.source,
-            user: row.user.as_deref(),
-            role: row.role.as_deref(),
+            source,
+            issuer,
+            user,
+            service: is_service,
+            role,
             protected_request: granted(&config.protected, &permissions.request, &request),
             protected_handle: granted(&config.protected, &permissions.handle, &handle),
             shared_handle: granted(&shared, grant_on_shared, &handle),
@@ -93,15 +170,21 @@ impl<'c> Allowance<'c> {
             subscribe,
             request,
             handle,
-            observe: row.user.is_some().then(|| entries(&permissions.observe)),
-            users: row.user.is_none().then(|| entries(&permissions.users)),
+            observe: (!is_service).then(|| entries(&permissions.observe)),
+            users: is_service.then(|| entries(&permissions.users)),
         }
     }
 
     fn lines(&self) -> Vec<[String; 6]> {
+        let kind = if self.service { "service" } else { "user" };
+        let whose = match (self.user, self.issuer) {
+            (Some(user), _) => user.to_owned(),
+            (None, Some(issuer)) => format!("({kind} of {issuer})"),
+            (None, None) => format!("({kind})"),
+        };
         let line = |right: &str, allowed: String, denied: String| {
-            let user = self.user.unwrap_or("(service)");
-            [self.source, user, self.role.unwrap_or("-"), right, &allowed, &denied].map(str::to_owned)
+            let source = self.source.unwrap_or(ANY_SOURCE);
+            [source, &whose, self.role.unwrap_or("-"), right, &allowed, &denied].map(str::to_owned)
         };
         let rights = [
             ("publish", &self.publish),

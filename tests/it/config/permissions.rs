@@ -42,7 +42,11 @@ fn check(arguments: &[&str]) -> (i32, String, String) {
 }
 
 fn check_site(site: &str, arguments: &[&str]) -> (i32, String, String) {
-    let folder = tempfile::tempdir().unwrap();
+    check_in(&tempfile::tempdir().unwrap(), site, arguments)
+}
+
+/// The same in a folder that may have more files.
+fn check_in(folder: &tempfile::TempDir, site: &str, arguments: &[&str]) -> (i32, String, String) {
     fs::write(folder.path().join("f.toml"), site).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     let command = command.args(["check", "--config", "f.toml", "--permissions"]).args(arguments);
@@ -91,7 +95,7 @@ fn a_source_selects_its_applications_and_json_is_for_programs() {
     let (code, text, _) = check(&["--source", "softphone", "--json"]);
     let told: Value = serde_json::from_str(&text).unwrap();
     let expected = json!([{
-        "source": "softphone", "user": "alice@example.com", "role": "agent",
+        "source": "softphone", "issuer": null, "user": "alice@example.com", "service": false, "role": "agent",
         "publish": { "allow": ["Queue/*/*", "Desktop/*/*"], "deny": ["Queue/*/*"] },
         "subscribe": { "allow": ["*/*/*"], "deny": ["Payroll/*/*"] },
         "request": { "allow": ["*/User/*", "Phone/*/*"], "deny": ["Phone/Agent/Login", "Phone/Agent/Logout"] },
@@ -127,4 +131,74 @@ fn the_table_of_the_page_is_that_of_its_example() {
     let (code, text, _) = check_site(&example, &["--source", "cti"]);
     let table = block("```text\n", "SOURCE");
     assert_eq!((code, text), (0, format!("{table}no mistakes\n")));
+}
+
+/// Whom an issuer may prove, with each role that a token can name; a source of a service of `[[applications]]` is left out.
+#[test]
+fn an_issuer_has_lines_for_each_source_and_role() {
+    const ISSUERS: &str = r#"
+[roles.lead]
+publish = ["*/*/*"]
+subscribe = []
+request = []
+handle = []
+observe = true
+
+[auth.jwt.entra]
+issuer = "https://login.example.com"
+audience = ["switchboard"]
+algorithms = ["HS256"]
+secret_file = "secret"
+user = "sub"
+users = ["*@example.com"]
+service = "svc"
+sources = ["softphone", "cti"]
+roles = "roles"
+
+[auth.jwt.own]
+issuer = "https://own.example.com"
+audience = ["switchboard"]
+algorithms = ["HS256"]
+secret_file = "secret"
+user = "sub"
+users = ["*@own.example"]
+source = "source"
+role = "lead"
+"#;
+    let check = |arguments: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("secret"), "0123456789abcdef0123456789abcdef").unwrap();
+        #[cfg(unix)]
+        fs::set_permissions(folder.path().join("secret"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        check_in(&folder, &format!("{SITE}{ISSUERS}"), arguments)
+    };
+    let (code, text, _) = check(&[]);
+    let lines: Vec<String> = text.lines().map(cells).filter(|line| line.contains(" of ")).collect();
+    let kinds = |right: &str| -> Vec<String> {
+        let with = format!(" | {right} | ");
+        lines.iter().filter(|line| line.contains(&with)).map(|line| line.replace(&with, " | ")).collect()
+    };
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(
+        kinds("publish"),
+        [
+            "softphone | (user of entra) | agent | Phone/*/*",
+            "softphone | (service of entra) | agent | Phone/*/*",
+            "softphone | (user of entra) | lead | */*/* | Queue/*/*",
+            "softphone | (service of entra) | lead | */*/*",
+            "(any) | (user of own) | lead | */*/* | Queue/*/*",
+        ]
+    );
+    assert_eq!(
+        kinds("users"),
+        ["agent", "lead"].map(|role| format!("softphone | (service of entra) | {role} | *@example.com"))
+    );
+    assert_eq!(kinds("observe").last().unwrap(), "(any) | (user of own) | lead | *");
+
+    // A token that names its source may name this one.
+    let (_, text, _) = check(&["--source", "screenpop", "--json"]);
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let [only] = told["permissions"].as_array().unwrap().as_slice() else { panic!("{told}") };
+    let fields = ["source", "issuer", "user", "service", "role"].map(|key| only[key].clone());
+    assert_eq!(json!(fields), json!([null, "own", null, false, "lead"]));
 }

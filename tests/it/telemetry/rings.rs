@@ -375,7 +375,9 @@ fn nothing_is_torn_or_lost_for_good_while_the_size_changes() {
                 }
             }
         });
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        for writer in writers {
+            writer.join().unwrap();
+        }
         done.store(true, Ordering::Release);
     });
     recorder.set_bytes(0);
