@@ -23,22 +23,24 @@ impl Rules {
             return None;
         }
         let outline = outline_of(triple);
-        for (number, four) in self.outlines.iter().enumerate() {
-            if four.may_match(outline)
-                && let Some(rule) = self.first_match_in(number, four, outline, triple)
-            {
-                return Some(rule);
+        let number = self.outlines.iter().position(|four| four.candidates(outline) != 0)?;
+        self.first_match_from(number, outline, triple)
+    }
+
+    /// The same from the four with this number on. Apart, so that the search for the first four needs no registers for it.
+    #[inline(never)]
+    fn first_match_from(&self, number: usize, outline: u32, triple: &Triple<'_>) -> Option<&Rule> {
+        for (number, four) in self.outlines.iter().enumerate().skip(number) {
+            let mut candidates = four.candidates(outline);
+            while candidates != 0 {
+                let rule = self.rules.get(number * FOUR + candidates.trailing_zeros() as usize)?;
+                if names(&rule.pattern, triple) || rule.pattern.matches_any_case(triple) {
+                    return Some(rule);
+                }
+                candidates &= candidates - 1;
             }
         }
         None
-    }
-
-    /// Apart, so that the loop over the others needs nothing of it.
-    #[inline(never)]
-    fn first_match_in(&self, number: usize, four: &Four, outline: u32, triple: &Triple<'_>) -> Option<&Rule> {
-        let rules = self.rules.iter().skip(number * FOUR).zip(four.each());
-        let mut candidates = rules.filter(|(_, it)| it.may_match(outline)).map(|(rule, _)| rule);
-        candidates.find(|rule| names(&rule.pattern, triple) || rule.pattern.matches_any_case(triple))
     }
 }
 
@@ -91,22 +93,8 @@ const FOUR: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Four {
     outlines: [u32; FOUR],
-    masks: [u32; FOUR],
-}
-
-/// The outline of one pattern.
-#[derive(Clone, Copy)]
-struct Outline {
-    outline: u32,
     /// The bits that count: those of a wildcard do not.
-    mask: u32,
-}
-
-impl Outline {
-    #[inline]
-    fn may_match(self, triple: u32) -> bool {
-        (self.outline ^ triple) & self.mask == 0
-    }
+    masks: [u32; FOUR],
 }
 
 impl Four {
@@ -121,16 +109,16 @@ impl Four {
         four
     }
 
-    /// Whether one of the patterns may match a triple with this outline. If not, none of them does.
+    /// The patterns that may match a triple with this outline, a bit for each. The others do not.
     #[inline]
-    fn may_match(&self, triple: u32) -> bool {
+    fn candidates(&self, triple: u32) -> u32 {
         // Without a branch for each, so that the compiler compares them all at once.
-        self.each().fold(false, |any, it| any | it.may_match(triple))
-    }
-
-    #[inline]
-    fn each(&self) -> impl Iterator<Item = Outline> {
-        self.outlines.iter().zip(&self.masks).map(|(&outline, &mask)| Outline { outline, mask })
+        let mut differs = self.outlines;
+        for (bits, mask) in differs.iter_mut().zip(self.masks) {
+            *bits = (*bits ^ triple) & mask;
+        }
+        let [first, second, third, fourth] = differs.map(|bits| u32::from(bits == 0));
+        first | second << 1 | third << 2 | fourth << 3
     }
 }
 
@@ -208,7 +196,8 @@ mod tests {
         let rule = |it: &str| Rule { pattern: it.parse().unwrap(), from: "role 'agent'".into() };
         let rules = ["Phone/Call/Held", "Phone/Call/Missed", "Desk/*/*", "Salesforce/Agent/*"].map(rule);
         let four = Four::of(&rules);
-        assert!(!four.may_match(outline_of(&Triple::new("Phone", "Call", "Ringing"))));
-        assert!(four.may_match(outline_of(&Triple::new("desk", "Lamp", "On"))));
+        let candidates = |triple: &Triple<'_>| four.candidates(outline_of(triple));
+        assert_eq!(candidates(&Triple::new("Phone", "Call", "Ringing")), 0);
+        assert_eq!(candidates(&Triple::new("desk", "Lamp", "On")), 0b100);
     }
 }

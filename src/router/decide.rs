@@ -115,10 +115,11 @@ impl Router {
         let scope = access::scope(sender, envelope, facts).map_err(|refusal| (refusal, None))?;
         let candidates = self.candidates(sender, envelope, scope, facts);
         let sent = self.sent(envelope, &candidates, facts);
-        if let Some(rights) = sender.rights() {
-            let checked = self.check_right(&rights, envelope, &candidates, facts, sent);
-            checked.map_err(|lacking| (lacking.refusal, Some(lacking.is_request)))?;
-        }
+        let checked = sender.check_rights(|rights| {
+            let checked = self.check_right(rights, envelope, &candidates, facts, sent);
+            checked.map_err(|lacking| (lacking.refusal, Some(lacking.is_request)))
+        });
+        checked.transpose()?;
         if facts.protected && !sender.may_request(envelope.triple()) {
             return Err((access::may_not_request(), Some(true)));
         }

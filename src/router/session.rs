@@ -218,6 +218,12 @@ impl Session {
         if self.is_restricted() { self.permissions.read().rights.clone() } else { None }
     }
 
+    /// Calls `check` with its general rights, if they are restricted. Meanwhile they do not change.
+    #[inline]
+    pub(super) fn check_rights<T>(&self, check: impl FnOnce(&Rights) -> T) -> Option<T> {
+        if self.is_restricted() { self.permissions.read().rights.as_deref().map(check) } else { None }
+    }
+
     /// Returns what proved its identity.
     pub fn proof(&self) -> Proof {
         self.proof.lock().clone()
