@@ -215,12 +215,13 @@ impl Server {
         let warnings = in_force.warnings().iter().cloned().chain(no_admin).chain(no_token).collect();
         let now = Instant::now().into_std();
         let recorder = Arc::new(Recorder::new(now, calendar(), config.recorder.bytes));
-        let router = Router::new(now, calendar(), policy, Ids::random(), adapters.declarations());
+        let router = Router::new(now, calendar(), policy, Ids::random(), Vec::new());
+        router.declare(adapters.declared());
         let router = router.with_metrics(Arc::clone(&metrics)).with_recorder(Arc::clone(&recorder));
         let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
         let settings = settings.with_metrics(Arc::clone(&metrics));
-        let router = Arc::new(router.with_switched_off(adapters.switched_off()));
+        let router = Arc::new(router);
         let committer = committing.map(|it| it.start(&router, &config)).transpose().map_err(AdapterError::from)?;
         let broker = Broker {
             router,

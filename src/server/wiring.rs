@@ -20,7 +20,7 @@ use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
 use crate::http::BreakerState;
-use crate::router::{CommitQueue, Declaration, ReadQueue, Router, SwitchedOff};
+use crate::router::{CommitQueue, Declared, ReadQueue, Router, SwitchedOff};
 use crate::salesforce::{
     self, CurrentOrg, Events, NextEvents, Org, SalesforceVerifier, SetupError, SetupErrors, Snapshot,
 };
@@ -158,14 +158,9 @@ impl Adapters {
         Ok((router, Some(Committing { queue, reads, file })))
     }
 
-    /// What the router has to know about them from the beginning.
-    pub(super) fn declarations(&self) -> Vec<Declaration> {
-        self.handlers.iter().map(host::declaration).collect()
-    }
-
-    /// The adapters that the configuration switches off.
-    pub(super) fn switched_off(&mut self) -> Vec<SwitchedOff> {
-        std::mem::take(&mut self.off)
+    /// What the router has to know about them before anybody asks.
+    pub(super) fn declared(&mut self) -> Declared {
+        Declared { on: self.handlers.iter().map(host::declaration).collect(), off: std::mem::take(&mut self.off) }
     }
 
     /// The audit log.
