@@ -14,7 +14,7 @@ use super::issuers::{self, Known, Opened};
 use super::key_fetch::KeyFetch;
 use super::trial::Unusable;
 use crate::adapter::Handler;
-use crate::adapter::host::{self, Bounds, BoundsHandle, Host};
+use crate::adapter::host::{self, Bounds, Host};
 use crate::audit::{Audit, Rotation};
 use crate::auth::{Chain, Open, Verifier};
 use crate::config::{AuthMode, Config, Salesforce, Store};
@@ -57,8 +57,8 @@ pub(super) struct Adapters {
     handlers: Vec<Arc<dyn Handler>>,
     off: Vec<SwitchedOff>,
     bounds: Bounds,
-    /// The bounds of each handler that was started.
-    started: Mutex<Vec<BoundsHandle>>,
+    /// The handlers that were started.
+    hosts: Mutex<Vec<Host>>,
     audit: Arc<Audit>,
     /// The credential store, if it is the directory.
     directory: Option<Arc<Directory>>,
@@ -128,7 +128,7 @@ impl Adapters {
             handlers,
             off,
             bounds,
-            started: Mutex::default(),
+            hosts: Mutex::default(),
             audit,
             directory: store,
             org,
@@ -183,7 +183,7 @@ impl Adapters {
 
     /// How many requests wait for each handler.
     pub(super) fn waiting(&self) -> Vec<(String, usize)> {
-        self.started.lock().iter().map(|handler| (handler.name(), handler.waiting())).collect()
+        self.hosts.lock().iter().map(|host| (host.handler().name().to_owned(), host.waiting())).collect()
     }
 
     /// The counts of the org, if it is used.
@@ -228,8 +228,8 @@ impl Adapters {
 
     /// Puts the bounds of another configuration in force.
     pub(super) fn replace_bounds(&self, config: &Config) {
-        for handler in &*self.started.lock() {
-            handler.set(bounds(config));
+        for host in &*self.hosts.lock() {
+            host.set_bounds(bounds(config));
         }
     }
 
@@ -242,7 +242,7 @@ impl Adapters {
     ) -> Result<(), AdapterError> {
         for handler in &self.handlers {
             let host = Host::attach(Arc::clone(router), Arc::clone(handler), self.bounds)?;
-            self.started.lock().push(host.bounds());
+            self.hosts.lock().push(host.clone());
             tasks.spawn(host.run(tasks.clone(), stop.clone()));
         }
         Ok(())

@@ -31,6 +31,10 @@ impl<H: Handler> Audited<H> {
 }
 
 impl<H: Handler> Handler for Audited<H> {
+    fn name(&self) -> &'static str {
+        self.handler.name()
+    }
+
     fn serves(&self) -> Vec<Pattern> {
         self.handler.serves()
     }

@@ -275,6 +275,10 @@ fn duplicate(object: &WritableObject) -> Fault {
 }
 
 impl Handler for CreateObject {
+    fn name(&self) -> &'static str {
+        CREATE_OBJECT.1
+    }
+
     fn serves(&self) -> Vec<Pattern> {
         vec![exactly(CREATE_OBJECT)]
     }

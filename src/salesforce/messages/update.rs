@@ -56,6 +56,10 @@ impl UpdateObject {
 }
 
 impl Handler for UpdateObject {
+    fn name(&self) -> &'static str {
+        UPDATE_OBJECT.1
+    }
+
     fn serves(&self) -> Vec<Pattern> {
         vec![exactly(UPDATE_OBJECT)]
     }

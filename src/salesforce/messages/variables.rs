@@ -157,6 +157,10 @@ impl CustomVariables {
 }
 
 impl Handler for CustomVariables {
+    fn name(&self) -> &'static str {
+        SAVE_VARIABLES.1
+    }
+
     fn serves(&self) -> Vec<Pattern> {
         vec![exactly(SAVE_VARIABLES), exactly(REMOVE_VARIABLES)]
     }
