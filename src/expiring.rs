@@ -24,6 +24,27 @@ impl<K: Clone + Eq + Hash, V> Expiring<K, V> {
         Self { entries_max, entries: HashMap::new(), order: BTreeMap::new(), placed: 0 }
     }
 
+    /// Changes how many entries there are at most. Those beyond leave when another one is added.
+    pub(crate) fn set_entries_max(&mut self, entries_max: usize) {
+        self.entries_max = entries_max;
+    }
+
+    /// Lets every entry expire as if it had been added with the span `after` in place of `before`.
+    pub(crate) fn change_span(&mut self, now: Instant, before: Duration, after: Duration) {
+        if before == after {
+            return;
+        }
+        let order = std::mem::take(&mut self.order).into_iter();
+        let moved =
+            order.map(|((until, number), key)| ((until.checked_sub(before).unwrap_or(now) + after, number), key));
+        self.order = moved.collect();
+        for (place, key) in &self.order {
+            if let Some((_, old)) = self.entries.get_mut(key) {
+                *old = *place;
+            }
+        }
+    }
+
     /// Removes the expired entries and returns them, the one that expired first in front.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<(K, V)> {
         let mut expired = Vec::new();

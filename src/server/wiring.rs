@@ -22,7 +22,7 @@ use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords
 use crate::http::BreakerState;
 use crate::router::{CommitQueue, Declared, ReadQueue, Router, SwitchedOff};
 use crate::salesforce::{
-    self, CurrentOrg, Events, NextEvents, Org, SalesforceVerifier, SetupError, SetupErrors, Snapshot,
+    self, CurrentOrg, Events, NextEvents, Org, SalesforceVerifier, SetupError, SetupErrors, Snapshot, Writers,
 };
 use crate::store::history::{HistoryFile, HistorySettings};
 use crate::store::{FolderLock, KeySource, StoreError};
@@ -116,7 +116,7 @@ impl Adapters {
         });
         let mut handlers: Vec<Arc<dyn Handler>> = vec![Arc::new(FetchCredentials::new(source, Arc::clone(&audit)))];
         if !config.salesforce.objects.is_empty() {
-            handlers.extend(salesforce::writers(&org()?, &config.salesforce, &audit));
+            handlers.extend_from_slice(Writers::new(&org()?, &config.salesforce, &audit).handlers());
         }
         let events = match config.salesforce.events.topics.is_empty() {
             true => None,

@@ -35,11 +35,11 @@ pub(super) enum Begun {
 
 /// The creations of all users.
 pub(super) struct Creations {
-    bounds: CreationBounds,
     state: Mutex<State>,
 }
 
 struct State {
+    bounds: CreationBounds,
     running: HashMap<String, Arc<Creation>>,
     /// How many of `running` are of each user.
     of_user: HashMap<Arc<str>, usize>,
@@ -83,13 +83,23 @@ impl Creations {
     /// Knows nothing yet, so that until `KEEP` is over any request may repeat one of an earlier process.
     pub(super) fn new(now: Instant, bounds: &CreationBounds) -> Self {
         let state = State {
+            bounds: bounds.clone(),
             running: HashMap::new(),
             of_user: HashMap::new(),
-            over: Expiring::new(bounds.remembered),
+            // Limited by `bounds.remembered`: what is forgotten early has to be noted.
+            over: Expiring::new(usize::MAX),
             found_bytes: 0,
             unknown_until: now + KEEP,
         };
-        Self { bounds: bounds.clone(), state: Mutex::new(state) }
+        Self { state: Mutex::new(state) }
+    }
+
+    /// Changes the bounds. Creations in progress stay; outcomes beyond `remembered` are forgotten.
+    pub(super) fn set_bounds(&self, bounds: &CreationBounds) {
+        let mut state = self.state.lock();
+        state.bounds = bounds.clone();
+        let most = bounds.remembered;
+        state.make_room(most, 0);
     }
 
     /// Begins a creation, which has to be ended with [`Creations::end`], unless it was begun before. A request that is not
@@ -122,7 +132,7 @@ impl Creations {
         };
         let user: Arc<str> = Arc::from(user);
         let own = state.of_user.get(&user).copied().unwrap_or_default();
-        let CreationBounds { in_progress, of_user, .. } = self.bounds;
+        let CreationBounds { in_progress, of_user, .. } = state.bounds;
         for (count, most, whose, setting) in
             [(state.running.len(), in_progress, "", "in_progress"), (own, of_user, " of this user", "of_user")]
         {
@@ -155,7 +165,7 @@ impl Creations {
         if creation.repeatable
             && let Some(over) = Over::of(&creation.values, &outcome)
         {
-            state.remember(now, creation.key.clone(), over, self.bounds.remembered);
+            state.remember(now, creation.key.clone(), over);
         }
         // Under the lock of the state: a repetition joins before the outcome is there, or finds it remembered.
         creation.end(outcome)
@@ -163,16 +173,21 @@ impl Creations {
 }
 
 impl State {
-    fn remember(&mut self, now: Instant, key: String, over: Over, most: usize) {
+    fn remember(&mut self, now: Instant, key: String, over: Over) {
         let bytes = over.found_bytes();
-        while (self.over.len() >= most || self.found_bytes + bytes > FOUND_BYTES_MAX)
+        self.make_room(self.bounds.remembered.saturating_sub(1), bytes);
+        self.found_bytes += bytes;
+        self.over.insert(now, key, over, KEEP);
+    }
+
+    /// Forgets outcomes until there are at most `most`, and room for `bytes` of found values.
+    fn make_room(&mut self, most: usize, bytes: usize) {
+        while (self.over.len() > most || self.found_bytes + bytes > FOUND_BYTES_MAX)
             && let Some(forgotten) = self.over.deadline()
         {
             self.expire(forgotten);
             self.unknown_until = self.unknown_until.max(forgotten);
         }
-        self.found_bytes += bytes;
-        self.over.insert(now, key, over, KEEP);
     }
 
     fn expire(&mut self, now: Instant) {
