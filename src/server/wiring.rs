@@ -209,7 +209,7 @@ impl Adapters {
     /// A file cannot be used.
     pub(super) fn prepare_org(&self, config: &Config) -> Result<NextOrg, Unusable> {
         let org = self.org.as_ref().map(|org| org.prepare(&config.salesforce)).transpose();
-        let events = self.events.as_ref().map(|_| Events::prepare(&config.salesforce)).transpose();
+        let events = self.events.as_ref().map(|_| Events::prepare(&config.salesforce, false)).transpose();
         match (org, events) {
             (Ok(org), Ok(events)) => Ok(NextOrg { org, events }),
             (Err(error), _) | (_, Err(error)) => Err(Unusable::from(&error)),
