@@ -69,12 +69,6 @@ const WITH_RESTART: &[&str] = &[
     "salesforce.username",
     "salesforce.private_key_file",
     "salesforce.client_secret_file",
-    // Handlers and subscriptions are made from them.
-    "salesforce.objects",
-    "salesforce.variables",
-    "salesforce.creations",
-    "salesforce.events.topics",
-    "salesforce.events.settle",
     "tls.listen",
     "tls.client_listen",
 ];
@@ -207,11 +201,6 @@ impl Config {
         own.username = old.username;
         own.private_key_file = old.private_key_file;
         own.client_secret_file = old.client_secret_file;
-        own.objects = old.objects;
-        own.variables = old.variables;
-        own.creations = old.creations;
-        own.events.topics = old.events.topics;
-        own.events.settle = old.events.settle;
     }
 }
 

@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use super::issuers::{self, Known};
 use super::key_fetch::KeyFetch;
 use super::key_files::KeyFiles;
+use super::org::NextOrg;
 use super::same_user::SameUser;
 use super::tls::Tls;
 use super::trial::UnusableList;
-use super::wiring::{NextOrg, Proving};
+use super::wiring::Proving;
 use super::{Broker, admin, calendar, certificate_warnings, wiring};
 use crate::auth::{
     AuthError, CallClaim, CallVerification, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier,
@@ -290,11 +291,6 @@ impl Broker {
         let before = self.in_force.get();
         let replacement = self.tls.as_ref().map(|tls| tls.prepare(new.tls.clone())).transpose();
         let in_force = InForce::open(&new, self.tls.clone(), Some(&before), &self.metrics);
-        // A new login costs the org, so it is left alone if nothing of it has changed.
-        let org = match config.salesforce == new.salesforce {
-            true => Ok(None),
-            false => self.adapters.prepare_org(&new).map(Some),
-        };
         // Everything is read before anything is in force.
         let (replacement, (in_force, fetches)) = match (replacement, in_force) {
             (Ok(replacement), Ok(in_force)) => (replacement, in_force),
@@ -304,8 +300,9 @@ impl Broker {
                 return Err(UnusableList::from(once(tls).chain(others).collect::<Vec<_>>()).into());
             }
         };
-        let org = org.map_err(|unusable| UnusableList::from(vec![unusable]))?;
-        changed.extend(in_force.key_files.changed_since(&before.key_files));
+        let changed_files = in_force.key_files.changed_since(&before.key_files);
+        let org = self.adapters.prepare_org(&config, &new, &changed_files).map_err(UnusableList::from)?;
+        changed.extend(changed_files);
         let mut warnings = new.warnings.clone();
         warnings.extend(certificate_warnings(calendar(), &new));
         warnings.extend_from_slice(in_force.warnings());
@@ -340,7 +337,7 @@ impl Broker {
         self.router.replace_policy(now, new);
         self.adapters.replace_bounds(new);
         if let Some(org) = org {
-            self.adapters.replace_org(org);
+            self.adapters.replace_org(org, new, self.running());
         }
         self.committer.iter().for_each(|committer| committer.replace(new));
         let renamed = renamed_tables(&changes.reload);

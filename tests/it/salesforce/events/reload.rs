@@ -1,0 +1,91 @@
+//! Topics that a reload adds, changes and removes.
+
+use serde_json::json;
+
+use super::{ALICE, BOB, NOTICE, NOTICES, OWN, SHARED, Stage, listener, next_message};
+use crate::support::Broker;
+
+const LOGINS: &str = "/data/CTI_Login__ChangeEvent";
+
+async fn reload(broker: &Broker, config: &str) {
+    broker.configure(config);
+    let line = broker.reload().await;
+    assert!(line.contains("was reloaded"), "{line}");
+}
+
+/// The credentials are in the directory, so the org is not used before the first topic.
+#[tokio::test]
+async fn topics_are_added_and_removed_and_continue_where_they_were() {
+    let stage = Stage::start().await;
+    let broker = Broker::with_config(&stage.config("")).await;
+    let mut desk = listener(&broker, "alice-desk", NOTICE).await;
+    assert_eq!(stage.org.logins(), 0);
+    reload(&broker, &stage.config(OWN)).await;
+    stage.streams(NOTICES, 1).await;
+    stage.notice(ALICE, "first");
+    assert_eq!(next_message(&mut desk).await, "first");
+
+    let both = format!("{OWN}[salesforce.events.topics.logins]\ntopic = \"{LOGINS}\"\n");
+    reload(&broker, &stage.config(&both)).await;
+    stage.streams(LOGINS, 1).await;
+    assert_eq!((stage.org.streams(NOTICES), stage.subscriptions()), (1, 2), "a topic that stays is left alone");
+
+    reload(&broker, &stage.config("")).await;
+    stage.streams(NOTICES, 0).await;
+    stage.streams(LOGINS, 0).await;
+    stage.notice(ALICE, "meanwhile");
+    // Under another name it is the same topic, and its position is still known.
+    reload(&broker, &stage.config(&OWN.replace("topics.notice", "topics.other"))).await;
+    assert_eq!(next_message(&mut desk).await, "meanwhile");
+    reload(&broker, &stage.config(&both)).await;
+    stage.streams(LOGINS, 1).await;
+    stage.streams(NOTICES, 1).await;
+    stage.notice(ALICE, "last");
+    assert_eq!(next_message(&mut desk).await, "last");
+    desk.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn other_settings_of_a_topic_hold_for_its_next_event_on_the_same_stream() {
+    let stage = Stage::start().await;
+    let broker = stage.broker(SHARED).await;
+    let mut alice = listener(&broker, "alice-desk", NOTICE).await;
+    let mut bob = listener(&broker, "bob-desk", NOTICE).await;
+    stage.notice(ALICE, "for all");
+    assert_eq!((next_message(&mut alice).await, next_message(&mut bob).await), ("for all".into(), "for all".into()));
+    reload(&broker, &stage.config(&format!("{OWN}fields = [\"Message__c\"]\n"))).await;
+    stage.notice(BOB, "for bob");
+    let event = bob.next_on(NOTICE).await;
+    assert_eq!(event["data"]["Message__c"], json!("for bob"));
+    assert!(event["data"].get("User_Id__c").is_none(), "{event}");
+    alice.expect_nothing_from(&mut bob).await;
+    assert_eq!((stage.org.streams(NOTICES), stage.subscriptions()), (1, 1), "the stream is the same");
+}
+
+/// Each second reload replaces the topic, or renames its table, while events arrive.
+#[tokio::test]
+async fn no_event_is_missing_or_published_twice_over_many_reloads() {
+    const RELOADS: usize = 20;
+    let stage = Stage::start().await;
+    let broker = stage.broker(OWN).await;
+    let mut desk = listener(&broker, "alice-desk", NOTICE).await;
+    // From then on the position is known.
+    stage.notice(ALICE, "first");
+    assert_eq!(next_message(&mut desk).await, "first");
+    let mut expected = Vec::new();
+    for number in 0..RELOADS {
+        let before = format!("{number} before");
+        stage.notice(ALICE, &before);
+        let name = format!("topics.n{number}");
+        let config = if number % 2 == 0 { OWN.replace("topics.notice", &name) } else { OWN.to_owned() };
+        broker.configure(&stage.config(&config));
+        let (line, ()) = tokio::join!(broker.reload(), async { stage.notice(ALICE, &format!("{number} during")) });
+        assert!(line.contains("was reloaded"), "{line}");
+        expected.extend([before, format!("{number} during")]);
+    }
+    for message in expected {
+        assert_eq!(next_message(&mut desk).await, message);
+    }
+    desk.expect_nothing().await;
+    stage.streams(NOTICES, 1).await;
+}
