@@ -311,3 +311,25 @@ async fn a_dry_run_and_a_refused_reload_change_nothing() {
     assert_eq!(refused["data"]["ErrorCode"], "FORBIDDEN", "{refused}");
     assert_eq!((desk.org.streams(NOTICES), desk.org.logins()), (0, 0), "nothing was sent");
 }
+
+#[tokio::test]
+async fn a_secret_that_is_replaced_in_its_file_takes_effect_with_a_reload() {
+    let desk = Desk::start(OBJECTS).await;
+    let mut peer = desk.broker.app_of("myapp", "alice").await;
+    secret_file(desk.secret(), "of-another-app");
+    let line = desk.broker.reload().await;
+    assert!(line.contains("changed=\"salesforce.client_secret_file\""), "{line}");
+    assert_eq!(ask(&mut peer, UPDATE, "a", update("a")).await["data"]["Success"], false);
+    fs::remove_file(desk.secret()).unwrap();
+    let line = desk.broker.reload().await;
+    assert!(line.contains("refused") && line.contains("salesforce.client_secret_file"), "{line}");
+    secret_file(desk.secret(), "demo-secret");
+    let line = desk.broker.reload().await;
+    assert!(line.contains("changed=\"salesforce.client_secret_file\""), "{line}");
+    assert_eq!(ask(&mut peer, UPDATE, "b", update("b")).await["data"]["Success"], true);
+    let logins = desk.org.logins();
+    let line = desk.broker.reload().await;
+    assert!(line.contains("changed=\"\""), "{line}");
+    assert_eq!(ask(&mut peer, UPDATE, "c", update("c")).await["data"]["Success"], true);
+    assert_eq!(desk.org.logins(), logins, "nothing has changed");
+}
