@@ -190,6 +190,36 @@ mod tests {
     }
 
     #[test]
+    fn a_smaller_map_drops_entries_when_one_is_added() {
+        let start = start();
+        let mut map = Expiring::new(3);
+        for (seconds, key) in [(3, "c"), (1, "a"), (2, "b")] {
+            map.insert(start, key, seconds, Duration::from_secs(seconds));
+        }
+        map.set_entries_max(2);
+        assert_eq!(map.len(), 3);
+        map.insert(start, "d", 4, Duration::from_secs(4));
+        assert_eq!((map.len(), map.get(start, "c"), map.get(start, "d")), (2, Some(&3), Some(&4)));
+    }
+
+    #[test]
+    fn another_span_counts_from_when_each_entry_was_added() {
+        let start = start();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut map = Expiring::new(100);
+        for seconds in 0..5 {
+            map.insert(at(seconds), seconds, (), SPAN);
+        }
+        map.change_span(at(5), SPAN, Duration::from_secs(3));
+        let expired: Vec<u64> = map.expire(at(5)).into_iter().map(|(key, ())| key).collect();
+        assert_eq!((expired, map.deadline()), (vec![0, 1, 2], Some(at(6))));
+        map.change_span(at(5), Duration::from_secs(3), 2 * SPAN);
+        assert_eq!((map.expire(at(22)).len(), map.deadline()), (0, Some(at(23))));
+        map.touch(at(22), &3, 2 * SPAN, || ());
+        assert_eq!((map.expire(at(30)).len(), map.len(), map.deadline()), (1, 1, Some(at(42))));
+    }
+
+    #[test]
     fn many_threads_leave_exactly_what_they_did_not_remove() {
         const THREADS: usize = 100;
         const KEYS: usize = 100;

@@ -321,6 +321,21 @@ mod tests {
     }
 
     #[test]
+    fn other_bounds_hold_at_once_and_keep_what_is_there() {
+        let (calls, now) = (calls(|_| {}), start());
+        let (one, two) = (CallKey::new("alice", "1"), CallKey::new("alice", "2"));
+        calls.save(now, &one, &variables("x=1 y=2")).unwrap();
+        calls.save(now + 4 * S, &two, &variables("x=1")).unwrap();
+        calls.set_bounds(now + 4 * S, &CallVariables { keep: 5 * S, variables: 1, ..CallVariables::default() });
+        assert_eq!(shown(&calls, now + 4 * S, &one), "x=1 y=2");
+        assert!(calls.save(now + 4 * S, &two, &variables("y=1")).is_err());
+        assert_eq!((shown(&calls, now + 5 * S, &one), shown(&calls, now + 5 * S, &two)), (String::new(), "x=1".into()));
+        assert_eq!(shown(&calls, now + 9 * S, &two), "");
+        let state = calls.state.lock();
+        assert!(state.shares.is_empty() && state.bytes == 0);
+    }
+
+    #[test]
     fn many_threads_leave_exactly_what_they_did_not_remove() {
         const THREADS: usize = 50;
         const CALLS: usize = 40;

@@ -394,6 +394,27 @@ mod tests {
     }
 
     #[test]
+    fn other_bounds_hold_at_once_and_what_is_forgotten_early_is_searched_for() {
+        let start = start();
+        let creations = creations(start, |_| {});
+        let now = start + KEEP;
+        let (first, ..) = begun(&creations, now, "running", "");
+        for (seconds, key) in [(0, "a"), (1, "b"), (2, "c")] {
+            let (creation, before, _waiting) = begun(&creations, now + seconds * S, key, "");
+            assert_eq!(before, Before::Absent);
+            creations.end(now + seconds * S, &creation, Ok(created()));
+        }
+        let bounds = CreationBounds { remembered: 1, in_progress: 1, ..CreationBounds::default() };
+        creations.set_bounds(&bounds);
+        let begin = |now, key: &str| creations.begin(now, (key, "alice"), Values::default(), true);
+        assert!(matches!(begin(now + 2 * S, "c"), Ok(Begun::Done(_))), "the newest is remembered");
+        let refused = begin(now + 2 * S, "d").err().unwrap();
+        assert!(refused.message.contains("1 records are being created"), "{refused}");
+        creations.end(now + 2 * S, &first, Err(failed(Before::Absent)));
+        assert_eq!(begun(&creations, now + 3 * S, "a", "").1, Before::Unknown, "it was forgotten early");
+    }
+
+    #[test]
     fn many_threads_create_each_record_once_and_leave_nothing_in_progress() {
         const THREADS: usize = 100;
         const KEYS: usize = 50;

@@ -160,6 +160,20 @@ mod tests {
     }
 
     #[test]
+    fn other_bounds_hold_from_the_next_record_on() {
+        let (known, now) = (known(10), start());
+        for call in ["1", "2", "3"] {
+            known.know(now, &CallKey::new("alice", call), record("Task", call));
+        }
+        known.set_bounds(now, &CallVariables { keep: KEEP / 2, calls: 2, ..CallVariables::default() });
+        known.know(now, &CallKey::new("alice", "4"), record("Task", "4"));
+        let left = |now, call| ids(&known, now, &CallKey::new("alice", call)).len();
+        assert_eq!(["1", "2", "3", "4"].map(|call| left(now, call)), [0, 0, 1, 1]);
+        assert_eq!(left(now + KEEP / 2, "3"), 0);
+        assert!(known.state.lock().calls.is_empty());
+    }
+
+    #[test]
     fn many_threads_leave_exactly_the_calls_that_there_is_room_for() {
         const THREADS: usize = 50;
         const CALLS: usize = 40;

@@ -66,7 +66,13 @@ impl CustomVariables {
         let unwritten = &self.writer.unwritten;
         loop {
             let (key, attempts) = unwritten.next().await;
-            match self.write(&self.writer.writable(), &key).await {
+            let writable = self.writer.writable();
+            if !writable.allows(Way::Update) && !self.writer.calls.kept(Instant::now().into_std(), &key).is_empty() {
+                // A later reload may switch changes on again before the variables expire.
+                unwritten.put_off(key, attempts.saturating_add(1), None);
+                continue;
+            }
+            match self.write(&writable, &key).await {
                 Err(fault) if fault.may_pass() => {
                     unwritten.put_off(key, attempts.saturating_add(1), fault.pause());
                     if fault.concerns_all() {
