@@ -24,6 +24,27 @@ impl<K: Clone + Eq + Hash, V> Expiring<K, V> {
         Self { entries_max, entries: HashMap::new(), order: BTreeMap::new(), placed: 0 }
     }
 
+    /// Changes how many entries there are at most. Those beyond leave when another one is added.
+    pub(crate) fn set_entries_max(&mut self, entries_max: usize) {
+        self.entries_max = entries_max;
+    }
+
+    /// Lets every entry expire as if it had been added with the span `after` in place of `before`.
+    pub(crate) fn change_span(&mut self, now: Instant, before: Duration, after: Duration) {
+        if before == after {
+            return;
+        }
+        let order = std::mem::take(&mut self.order).into_iter();
+        let moved =
+            order.map(|((until, number), key)| ((until.checked_sub(before).unwrap_or(now) + after, number), key));
+        self.order = moved.collect();
+        for (place, key) in &self.order {
+            if let Some((_, old)) = self.entries.get_mut(key) {
+                *old = *place;
+            }
+        }
+    }
+
     /// Removes the expired entries and returns them, the one that expired first in front.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<(K, V)> {
         let mut expired = Vec::new();
@@ -166,6 +187,36 @@ mod tests {
         assert_eq!(map.len(), 2, "an entry that is there takes no further place");
         map.insert(start, "new", 3, 2 * SPAN);
         assert_eq!((map.get(start, "long"), map.get(start, "short"), map.len()), (Some(&1), None, 2));
+    }
+
+    #[test]
+    fn a_smaller_map_drops_entries_when_one_is_added() {
+        let start = start();
+        let mut map = Expiring::new(3);
+        for (seconds, key) in [(3, "c"), (1, "a"), (2, "b")] {
+            map.insert(start, key, seconds, Duration::from_secs(seconds));
+        }
+        map.set_entries_max(2);
+        assert_eq!(map.len(), 3);
+        map.insert(start, "d", 4, Duration::from_secs(4));
+        assert_eq!((map.len(), map.get(start, "c"), map.get(start, "d")), (2, Some(&3), Some(&4)));
+    }
+
+    #[test]
+    fn another_span_counts_from_when_each_entry_was_added() {
+        let start = start();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut map = Expiring::new(100);
+        for seconds in 0..5 {
+            map.insert(at(seconds), seconds, (), SPAN);
+        }
+        map.change_span(at(5), SPAN, Duration::from_secs(3));
+        let expired: Vec<u64> = map.expire(at(5)).into_iter().map(|(key, ())| key).collect();
+        assert_eq!((expired, map.deadline()), (vec![0, 1, 2], Some(at(6))));
+        map.change_span(at(5), Duration::from_secs(3), 2 * SPAN);
+        assert_eq!((map.expire(at(22)).len(), map.deadline()), (0, Some(at(23))));
+        map.touch(at(22), &3, 2 * SPAN, || ());
+        assert_eq!((map.expire(at(30)).len(), map.len(), map.deadline()), (1, 1, Some(at(42))));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! [`Host`]: a [`Handler`] on the router. Requests come through the host's [`Door`], which keeps them in a fair queue;
 //! answers go straight back to the router. Events come out of an outbox like any session's.
+//!
+//! A host lasts as long as the broker. When a reload changes what its handler serves, only its subscriptions change: its
+//! queue stays, and with it the order of the requests that wait.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -38,37 +41,16 @@ pub fn declaration(handler: &Arc<dyn Handler>) -> Declaration {
     }
 }
 
-/// Changes the bounds of a host while it runs, and counts what waits for it.
+/// A handler that is attached to a router. A clone is the same host.
 #[derive(Clone)]
-pub struct BoundsHandle(Arc<Queue>);
+pub struct Host(Arc<Attached>);
 
-impl BoundsHandle {
-    /// Puts other bounds in force.
-    pub fn set(&self, bounds: Bounds) {
-        self.0.fair.lock().set_bounds(bounds);
-        self.0.changed.notify_one();
-    }
-
-    /// Returns the name of the handler: the subtopic of the first triple that it serves.
-    pub fn name(&self) -> String {
-        let serves = self.0.handler.serves();
-        serves.first().and_then(|pattern| pattern.subtopic.as_deref()).unwrap_or_default().to_owned()
-    }
-
-    /// Returns how many requests wait for the handler.
-    pub fn waiting(&self) -> usize {
-        self.0.fair.lock().waiting()
-    }
-}
-
-/// A handler that is attached to a router.
-pub struct Host {
+struct Attached {
     router: Arc<Router>,
     queue: Arc<Queue>,
     session: Arc<Session>,
-    /// Receives events, if the handler wants any: with a queue of its own, so that events that wait for another system
-    /// delay no request.
-    events: Option<Arc<Session>>,
+    /// Receives events: with a queue of its own, so that events that wait for another system delay no request.
+    events: Arc<Session>,
 }
 
 /// The requests that wait for a handler.
@@ -146,48 +128,66 @@ impl Drop for InFlight {
 }
 
 impl Host {
-    /// Returns a handle to its bounds.
-    #[must_use]
-    pub fn bounds(&self) -> BoundsHandle {
-        BoundsHandle(Arc::clone(&self.queue))
-    }
-
     /// Attaches a handler. From here on its requests wait for it.
     ///
     /// # Errors
     /// What the router refuses of its patterns.
     pub fn attach(router: Arc<Router>, handler: Arc<dyn Handler>, bounds: Bounds) -> Result<Self, Refusal> {
         let now = Instant::now().into_std();
-        let (serves, hears) = (handler.serves(), handler.hears());
         let queue = Arc::new(Queue { handler, fair: Mutex::new(Fair::new(bounds)), changed: Notify::new() });
         let session = router.attach_handler(now, Arc::clone(&queue) as _);
+        let events = router.attach_adapter(now, Outbox::new(EVENTS_MAX));
+        let host = Self(Arc::new(Attached { router, queue, session, events }));
+        host.subscribe()?;
+        Ok(host)
+    }
+
+    /// Subscribes to what the handler serves and receives now. What it is subscribed to already stays as it is.
+    ///
+    /// # Errors
+    /// What the router refuses of its patterns; `NOT_REGISTERED` if the host has ended.
+    pub fn subscribe(&self) -> Result<(), Refusal> {
+        let Attached { router, queue, session, events } = &*self.0;
         let answers = Role::Handler { answers: true, ordered: false, replies: Vec::new() };
-        subscribe(&router, &session, serves, &answers)?;
-        let events = match hears.is_empty() {
-            true => None,
-            false => {
-                let session = router.attach_adapter(now, Outbox::new(EVENTS_MAX));
-                subscribe(&router, &session, hears, &Role::Subscriber)?;
-                Some(session)
-            }
-        };
-        Ok(Self { router, queue, session, events })
+        subscribe(router, session, queue.handler.serves(), &answers)?;
+        subscribe(router, events, queue.handler.hears(), &Role::Subscriber)
+    }
+
+    /// Ends the subscriptions to what the handler no longer serves or receives. It still answers the requests that it was
+    /// given, those included that wait for it.
+    pub fn unsubscribe(&self) {
+        let Attached { router, queue, session, events } = &*self.0;
+        unsubscribe(router, session, &queue.handler.serves());
+        unsubscribe(router, events, &queue.handler.hears());
+    }
+
+    /// Puts other bounds in force.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.0.queue.fair.lock().set_bounds(bounds);
+        self.0.queue.changed.notify_one();
+    }
+
+    /// Returns the handler.
+    pub fn handler(&self) -> &Arc<dyn Handler> {
+        &self.0.queue.handler
+    }
+
+    /// Returns how many requests wait for the handler.
+    pub fn waiting(&self) -> usize {
+        self.0.queue.fair.lock().waiting()
     }
 
     /// Answers requests, and receives events, until `stop`, each in a task of its own on `tasks`.
     pub async fn run(self, tasks: TaskTracker, stop: CancellationToken) {
-        let host = Arc::new(self);
-        let events = async {
-            if let Some(events) = &host.events {
-                host.receive_events(events, &tasks, &stop).await;
-            }
-        };
+        let Self(host) = self;
         let publisher = Arc::clone(&host);
         let publish = move |event: Event| publisher.publish(&event);
         let work = stop.run_until_cancelled(host.queue.handler.work(&publish));
-        tokio::join!(host.answer_requests(&tasks, &stop), events, work);
+        tokio::join!(host.answer_requests(&tasks, &stop), host.receive_events(&tasks, &stop), work);
     }
+}
 
+impl Attached {
     async fn answer_requests(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
         let at_once = Arc::new(Semaphore::new(AT_ONCE));
         while let Ok(permit) = Arc::clone(&at_once).acquire_owned().await {
@@ -218,30 +218,29 @@ impl Host {
         }
     }
 
-    /// Publishes an event: what the handler of a triple sends on it is one (protocol.md, 2.2).
+    /// Publishes an event. It is one even if the handler no longer serves its triple, which may be another handler's by now.
     fn publish(&self, event: &Event) {
         let Event { triple, user, payload } = event;
         let published = Published {
             channel: &triple.channel,
             topic: &triple.topic,
             subtopic: &triple.subtopic,
-            user: user.as_deref(),
             data: payload.as_deref(),
         };
         // Strings and raw JSON can always be written.
         let text = serde_json::to_string(&published).unwrap_or_default();
-        let routed = match decode(&text, DecodeLimits::OWN) {
-            Ok(envelope) => {
-                self.router.route(Instant::now().into_std(), &self.session, &envelope).map_err(|it| it.refusal)
-            }
+        let now = Instant::now().into_std();
+        let announced = match decode(&text, DecodeLimits::OWN) {
+            Ok(envelope) => self.router.announce(now, &self.session, &envelope, user.as_deref()),
             Err(malformed) => Err(malformed.refusal),
         };
-        if let Err(refusal) = routed {
+        if let Err(refusal) = announced {
             tracing::warn!(%triple, %refusal, "an adapter's event was refused");
         }
     }
 
-    async fn receive_events(self: &Arc<Self>, session: &Arc<Session>, tasks: &TaskTracker, stop: &CancellationToken) {
+    async fn receive_events(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
+        let session = &self.events;
         let at_once = Arc::new(Semaphore::new(AT_ONCE));
         let mut frames = Vec::new();
         while let Ok(permit) = Arc::clone(&at_once).acquire_owned().await {
@@ -282,6 +281,16 @@ fn subscribe(router: &Router, session: &Arc<Session>, patterns: Vec<Pattern>, ro
     Ok(())
 }
 
+/// Ends the subscriptions of a session to all but these patterns.
+fn unsubscribe(router: &Router, session: &Arc<Session>, kept: &[Pattern]) {
+    for subscription in router.subscriptions(session) {
+        if !kept.contains(&subscription.pattern) {
+            // It fails if the session has ended meanwhile, and its subscriptions with it.
+            router.unsubscribe(Instant::now().into_std(), session, &subscription.id.to_string()).ok();
+        }
+    }
+}
+
 fn payload(envelope: &Envelope<'_>) -> Option<Box<RawValue>> {
     envelope.payload().and_then(|raw| RawValue::from_string(raw.to_owned()).ok())
 }
@@ -292,8 +301,6 @@ struct Published<'a> {
     channel: &'a str,
     topic: &'a str,
     subtopic: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
 }

@@ -52,7 +52,11 @@ pub type Publish = dyn Fn(Event) + Send + Sync;
 
 /// Answers requests inside the process, and may receive events.
 pub trait Handler: Send + Sync {
-    /// The triples that it answers, compared without regard to ASCII case.
+    /// Its name in metrics.
+    fn name(&self) -> &'static str;
+
+    /// The triples that it answers, compared without regard to ASCII case. A reload may change them; none: it is switched
+    /// off.
     fn serves(&self) -> Vec<Pattern>;
 
     /// The null keys that a failure of its triples has before `Success`, the broker's own failures included.
@@ -84,7 +88,7 @@ pub trait Handler: Send + Sync {
         let _ = refused;
     }
 
-    /// The events that it receives, of all users.
+    /// The events that it receives, of all users. A reload may change them.
     fn hears(&self) -> Vec<Pattern> {
         Vec::new()
     }

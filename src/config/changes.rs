@@ -66,12 +66,6 @@ const WITH_RESTART: &[&str] = &[
     "salesforce.username",
     "salesforce.private_key_file",
     "salesforce.client_secret_file",
-    // Handlers and subscriptions are made from them.
-    "salesforce.objects",
-    "salesforce.variables",
-    "salesforce.creations",
-    "salesforce.events.topics",
-    "salesforce.events.settle",
     "tls.listen",
     "tls.client_listen",
 ];
@@ -219,11 +213,6 @@ impl Config {
         own.username = old.username;
         own.private_key_file = old.private_key_file;
         own.client_secret_file = old.client_secret_file;
-        own.objects = old.objects;
-        own.variables = old.variables;
-        own.creations = old.creations;
-        own.events.topics = old.events.topics;
-        own.events.settle = old.events.settle;
     }
 }
 

@@ -29,6 +29,10 @@ impl FetchCredentials {
 }
 
 impl Handler for FetchCredentials {
+    fn name(&self) -> &'static str {
+        "FetchCredentials"
+    }
+
     fn serves(&self) -> Vec<Pattern> {
         vec![Pattern::exactly(&Triple::new("Salesforce", "User", "FetchCredentials"))]
     }

@@ -154,8 +154,8 @@ impl Router {
     }
 
     pub(super) fn no_handler(&self, envelope: &Envelope<'_>, facts: &Facts<'_>) -> Refusal {
-        let off = self.off.iter().find(|it| it.serves.iter().any(|it| it.matches_any_case(envelope.triple())));
-        off.map_or_else(|| words::no_handler(envelope, facts.protected), |off| words::switched_off(off.key))
+        let off = self.declared.load().key_of(envelope.triple());
+        off.map_or_else(|| words::no_handler(envelope, facts.protected), words::switched_off)
     }
 }
 

@@ -48,6 +48,7 @@ mod call;
 mod change;
 mod commit;
 mod decide;
+mod declared;
 mod deliver;
 mod disk;
 mod end;
@@ -91,6 +92,7 @@ pub use call::{CallOutcome, Gathered};
 pub use change::Reason;
 pub use commit::{Batch, CommitQueue, CommitTicket, Loading, Uncommitted};
 pub use decide::Decision;
+pub use declared::{Declaration, Declared, Refused, SwitchedOff};
 pub use disk::{DiskRead, ReadQueue};
 pub use end::Ending;
 pub use history::{Found, Kept, LookTicket, Position, RecoverReason, Recovered};
@@ -116,18 +118,17 @@ pub(crate) use sync::race;
 pub use tap::{TAP_RATE_MAX, TAPS_MAX, Tap, TapFilter, TapOptions, TooManyTaps};
 pub use wake::{HeldWakes, WakeBatch};
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 
 use crate::auth::{Identity, Permission, Permissions, Principal};
 use crate::telemetry::LogLimit;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::recorder::{Recorder, What};
-use crate::websocket::Frame;
 use call::Calls;
 use commit::Commits;
 use disk::DiskReads;
@@ -142,8 +143,7 @@ use resume::Resumes;
 use retained::Retained;
 use session::Role;
 use tap::Taps;
-use wire::{ErrorCode, Refusal};
-use wire::{Pattern, Triple, notice};
+use wire::{ErrorCode, Refusal, notice};
 
 /// How often a session that registers looks for room again, after sessions that were away have ended for it.
 const DISPLACED_MAX: usize = 8;
@@ -169,8 +169,7 @@ pub struct Router {
     resumes: Resumes,
     /// The sessions that have ended, for [`Router::explain`].
     ended: EndedSessions,
-    declarations: Vec<Declaration>,
-    off: Vec<SwitchedOff>,
+    declared: ArcSwap<Declared>,
     /// Limits the log lines that sessions can cause.
     log_limit: LogLimit<Logged>,
     /// The number of the last reload.
@@ -199,42 +198,6 @@ impl Logged {
             Self::EndedAway => 10_000,
         }
     }
-}
-
-/// What an in-process adapter says of its triples.
-pub struct Declaration {
-    /// The triples.
-    pub serves: Vec<Pattern>,
-    /// The null keys that a failure of them has before `Success`.
-    pub failure_keys: &'static [&'static str],
-    /// The fields of a request's payload that its failure repeats.
-    pub repeats: &'static [&'static str],
-    /// Is called for a request that was refused before it reached the adapter.
-    pub refused: Box<dyn Fn(&Refused<'_>) + Send + Sync>,
-}
-
-/// An adapter that the configuration switches off.
-pub struct SwitchedOff {
-    /// The triples that it would serve.
-    pub serves: Vec<Pattern>,
-    /// The configuration key that switches it on.
-    pub key: &'static str,
-}
-
-/// A request to an adapter's triple that the broker refused.
-pub struct Refused<'a> {
-    /// What was asked.
-    pub triple: &'a Triple<'a>,
-    /// The registered source; before registration what the envelope says, unproved.
-    pub source: &'a str,
-    /// For which user.
-    pub user: Option<&'a str>,
-    /// The session, once it is registered.
-    pub session: Option<SessionId>,
-    /// The address of the peer.
-    pub address: Option<IpAddr>,
-    /// Why.
-    pub refusal: &'a Refusal,
 }
 
 /// What became of an envelope that was accepted.
@@ -358,8 +321,7 @@ impl Router {
             commits: None,
             reads: None,
             ended: EndedSessions::default(),
-            declarations,
-            off: Vec::new(),
+            declared: ArcSwap::from_pointee(Declared { on: declarations, off: Vec::new() }),
             log_limit: LogLimit::default(),
             reloads: AtomicU64::new(0),
             recorder: Arc::new(Recorder::off(now)),
@@ -377,13 +339,6 @@ impl Router {
     /// What is counted.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
-    }
-
-    /// Names the adapters that this configuration switches off.
-    #[must_use]
-    pub fn with_switched_off(mut self, off: Vec<SwitchedOff>) -> Self {
-        self.off = off;
-        self
     }
 
     /// Scopes, folding, protection and limits.
@@ -475,24 +430,6 @@ impl Router {
     /// How long ago a session registered.
     pub fn age(&self, now: Instant, session: &Session) -> Duration {
         self.date(now).duration_since(session.since).unwrap_or_default()
-    }
-
-    /// Tells the adapter that serves a triple of a request that was refused before it came there.
-    pub fn tell_refused(&self, refused: &Refused<'_>) {
-        if let Some(declaration) = self.declaration(refused.triple) {
-            (declaration.refused)(refused);
-        }
-    }
-
-    /// A request's failure, on its own triple, with the keys that an adapter declared for it.
-    pub fn failure(&self, triple: &Triple<'_>, in_reply_to: Option<&str>, refusal: &Refusal) -> Frame {
-        let keys = self.declaration(triple).map_or(&[][..], |declaration| declaration.failure_keys);
-        notice::failure(triple, in_reply_to, keys, refusal).into()
-    }
-
-    /// What an adapter declared of a triple. Adapters compare their triples without regard to ASCII case.
-    fn declaration(&self, triple: &Triple<'_>) -> Option<&Declaration> {
-        self.declarations.iter().find(|it| it.serves.iter().any(|pattern| pattern.matches_any_case(triple)))
     }
 
     /// Whether a session asked, or was given, something that is not answered yet.

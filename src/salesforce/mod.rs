@@ -45,7 +45,7 @@ mod verifier;
 pub use current::CurrentOrg;
 pub use diagnosis::{Outcome, Step, Whose};
 pub use events::{Events, NextEvents, TopicSnapshot};
-pub use messages::{switched_off, writers};
+pub use messages::{Writers, switched_off};
 pub use oauth::SetupError;
 pub use org::Org;
 pub use stats::{LATENCY_MS, Snapshot};

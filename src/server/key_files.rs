@@ -9,25 +9,26 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::config::{Config, KeysFrom, Proofs};
+use super::org::needs_org;
+use crate::config::{Config, KeysFrom, Proofs, Salesforce};
 
 /// Longer files cannot be used, and are not compared any further.
 const BYTES_MAX: u64 = 1 << 20;
 
-/// Key files by the keys that name them.
+/// Key files by the keys that name them. `None`: a file cannot be read.
 #[derive(Default)]
-pub(super) struct KeyFiles(BTreeMap<String, (PathBuf, [u8; 32])>);
+pub(super) struct KeyFiles(BTreeMap<String, (PathBuf, Option<[u8; 32]>)>);
 
 impl KeyFiles {
-    /// Reads the files. One that cannot be read is left out. Blocks on the disk.
+    /// Reads the files. Blocks on the disk.
     pub(super) fn read(config: &Config) -> Self {
-        let read = |(key, path): (String, &Path)| Some((key, (path.to_owned(), digest(path)?)));
-        Self(named(config).into_iter().filter_map(read).collect())
+        let read = |(key, path): (String, &Path)| (key, (path.to_owned(), digest(path)));
+        Self(named(config).into_iter().map(read).collect())
     }
 
-    /// Returns the keys that name the same files as before, with another content.
+    /// Returns the keys that name the same files as before, with another content, or that cannot be read any more.
     pub(super) fn changed_since(&self, before: &Self) -> Vec<String> {
-        let is_changed = |key: &str, (path, digest): &(PathBuf, [u8; 32])| {
+        let is_changed = |key: &str, (path, digest): &(PathBuf, Option<[u8; 32]>)| {
             before.0.get(key).is_some_and(|(old_path, old_digest)| old_path == path && old_digest != digest)
         };
         self.0.iter().filter(|(key, file)| is_changed(key, file)).map(|(key, _)| key.clone()).collect()
@@ -42,6 +43,12 @@ fn named(config: &Config) -> Vec<(String, &Path)> {
         files.push(("tls.certificate_file".to_owned(), &config.tls.certificate_file));
         files.push(("tls.key_file".to_owned(), &config.tls.key_file));
         files.push(("tls.client_ca_file".to_owned(), &config.tls.client_ca_file));
+    }
+    if needs_org(config) {
+        let Salesforce { private_key_file, client_secret_file, ca_file, .. } = &config.salesforce;
+        files.push(("salesforce.private_key_file".to_owned(), private_key_file));
+        files.push(("salesforce.client_secret_file".to_owned(), client_secret_file));
+        files.push(("salesforce.ca_file".to_owned(), ca_file));
     }
     if let Some(way) = jwt {
         files.push((format!("{}.certificate_file", Proofs::TABLES[0]), &way.certificate_file));

@@ -4,8 +4,8 @@
 //! hosts and origins, `same_user` operating-system users, `tokens` where a token may be, `upgrade` RFC 6455), `forwarded` reads
 //! the header of a proxy, `refusal` is what it answers then, `over_http` takes messages without a WebSocket (`problem` is an error
 //! for programs), `gauges` is what metrics say of the present, `drain` ends the broker, `service_manager` tells systemd how it
-//! is, `inherited` has listeners that systemd has opened, `wiring` has the handlers in this process,
-//! `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
+//! is, `inherited` has listeners that systemd has opened, `wiring` has the handlers in this process (`org` those that talk to
+//! Salesforce), `issuers` the keys that sign JWTs (`key_fetch` fetches them), `reload` replaces what a new configuration changes
 //! (`key_files` knows which files have another content), `trial` opens everything that the broker needs and changes nothing.
 //! Only `over_http` knows an envelope.
 
@@ -24,6 +24,7 @@ mod key_files;
 mod listener;
 mod listeners;
 mod names;
+mod org;
 mod over_http;
 mod problem;
 mod refusal;
@@ -64,6 +65,7 @@ use self::admission::ConnectionLimit;
 use self::committer::Committer;
 use self::listener::Descriptors;
 use self::listeners::{Listeners, SocketFiles};
+use self::org::Running;
 use self::over_http::Applications;
 use self::refusal::Reason;
 use self::reload::{InForce, Replaceable};
@@ -207,18 +209,19 @@ impl Server {
         let metrics = Arc::new(Metrics::new(policy.channel_names()));
         metrics.set_config_applied(calendar());
         let (in_force, fetches) = InForce::open(&config, tls, None, &metrics)?;
-        let mut adapters = Adapters::open(&config, credentials_key, &metrics)?;
+        let adapters = Adapters::open(&config, credentials_key, &metrics)?;
         let own_token = OwnToken::new(&config.data_dir);
         let no_token = if admin.addresses.is_empty() { None } else { own_token.settle(&config.admin) };
         let warnings = in_force.warnings().iter().cloned().chain(no_admin).chain(no_token).collect();
         let now = Instant::now().into_std();
         let recorder = Arc::new(Recorder::new(now, calendar(), config.recorder.bytes));
-        let router = Router::new(now, calendar(), policy, Ids::random(), adapters.declarations());
+        let router = Router::new(now, calendar(), policy, Ids::random(), Vec::new());
+        router.declare(adapters.declared(&config));
         let router = router.with_metrics(Arc::clone(&metrics)).with_recorder(Arc::clone(&recorder));
         let (router, committing) = adapters.open_history(now, calendar(), router, &config)?;
         let settings = Settings::new(config.limits.clone()).with_audit(adapters.audit());
         let settings = settings.with_metrics(Arc::clone(&metrics));
-        let router = Arc::new(router.with_switched_off(adapters.switched_off()));
+        let router = Arc::new(router);
         let committer = committing.map(|it| it.start(&router, &config)).transpose().map_err(AdapterError::from)?;
         let broker = Broker {
             router,
@@ -251,9 +254,7 @@ impl Server {
             handlers_stop: CancellationToken::new(),
         };
         broker.fetch_keys(fetches);
-        broker.adapters.start(&broker.router, &broker.handlers, &broker.handlers_stop)?;
-        // Until the drain begins: the next broker gets what an org publishes from then on.
-        broker.adapters.publish_events(&broker.router, &broker.handlers, &broker.draining);
+        broker.adapters.start(&broker.config.lock(), broker.running())?;
         Ok(Self { listeners, admin, warnings, broker: Arc::new(broker) })
     }
 
@@ -334,6 +335,12 @@ impl Broker {
     /// What the listeners that encrypt use, if there are any.
     fn tls(&self) -> Option<Arc<Tls>> {
         self.in_force.get().tls.clone()
+    }
+
+    /// Where the tasks of adapters run.
+    fn running(&self) -> Running<'_> {
+        let Self { router, handlers: tasks, handlers_stop: stop, draining, .. } = self;
+        Running { router, tasks, stop, draining }
     }
 
     /// Feeds the watchdog of the service manager until the handlers end, in a task of the runtime that serves the sessions.

@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use super::issuers::{self, Known};
 use super::key_fetch::KeyFetch;
 use super::key_files::KeyFiles;
+use super::org::NextOrg;
 use super::same_user::SameUser;
 use super::tls::{Replacement, Tls};
 use super::trial::{Unusable, UnusableList};
-use super::wiring::{NextOrg, Proving};
+use super::wiring::Proving;
 use super::{Broker, admin, calendar, certificate_warnings, wiring};
 use crate::auth::{
     AuthError, CallClaim, CallVerification, Claim, ClientCertificate, Proof, Proved, Review, Verification, Verifier,
@@ -291,11 +292,6 @@ impl Broker {
         let tls = NextTls::prepare(before.tls.as_ref(), &new);
         let in_force_tls = tls.as_ref().ok().and_then(NextTls::tls);
         let in_force = InForce::open(&new, in_force_tls, Some(&before), &self.metrics);
-        // A new login costs the org, so it is left alone if nothing of it has changed.
-        let org = match config.salesforce == new.salesforce {
-            true => Ok(None),
-            false => self.adapters.prepare_org(&new).map(Some),
-        };
         // Everything is read before anything is in force.
         let (tls, (in_force, fetches)) = match (tls, in_force) {
             (Ok(tls), Ok(in_force)) => (tls, in_force),
@@ -305,8 +301,9 @@ impl Broker {
                 return Err(UnusableList::from(once(tls).chain(others).collect::<Vec<_>>()).into());
             }
         };
-        let org = org.map_err(|unusable| UnusableList::from(vec![unusable]))?;
-        changed.extend(in_force.key_files.changed_since(&before.key_files));
+        let changed_files = in_force.key_files.changed_since(&before.key_files);
+        let org = self.adapters.prepare_org(&config, &new, &changed_files).map_err(UnusableList::from)?;
+        changed.extend(changed_files);
         let mut warnings = new.warnings.clone();
         warnings.extend(certificate_warnings(calendar(), &new));
         warnings.extend_from_slice(in_force.warnings());
@@ -346,7 +343,7 @@ impl Broker {
         self.router.replace_policy(now, new);
         self.adapters.replace_bounds(new);
         if let Some(org) = org {
-            self.adapters.replace_org(org);
+            self.adapters.replace_org(org, new, self.running());
         }
         self.committer.iter().for_each(|committer| committer.replace(new));
         let renamed = renamed_tables(&changes.reload);

@@ -8,6 +8,7 @@ use std::io;
 use secrecy::SecretString;
 
 use super::listener;
+use super::org::needs_org;
 use super::same_user::SameUser;
 use super::tls::Tls;
 use super::wiring;
@@ -140,7 +141,7 @@ pub(super) fn open_tls(config: &Config, credentials_key: Option<SecretString>) -
 /// Tries every key, secret and certificate that the configuration names, beside those of `[tls]`.
 fn files(config: &Config) -> Vec<Unusable> {
     let mut found = Vec::new();
-    if wiring::needs_org(config)
+    if needs_org(config)
         && let Err(error) = Org::open(&config.salesforce)
     {
         found.push(Unusable::from(&error));

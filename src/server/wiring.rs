@@ -6,28 +6,25 @@ use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use secrecy::SecretString;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::committer::{self, Committer};
 use super::issuers::{self, Known, Opened};
 use super::key_fetch::KeyFetch;
+use super::org::{NextOrg, OrgParts, Running};
 use super::trial::Unusable;
 use crate::adapter::Handler;
-use crate::adapter::host::{self, Bounds, BoundsHandle, Host};
+use crate::adapter::host::{self, Bounds, Host};
 use crate::audit::{Audit, Rotation};
 use crate::auth::{Chain, Open, Verifier};
-use crate::config::{AuthMode, Config, Salesforce, Store};
+use crate::config::{AuthMode, Config, Store};
 use crate::credentials::{Directory, DirectoryError, FetchCredentials, OldRecords, Settings, Source};
 use crate::http::BreakerState;
-use crate::router::{CommitQueue, Declaration, ReadQueue, Router, SwitchedOff};
-use crate::salesforce::{
-    self, CurrentOrg, Events, NextEvents, Org, SalesforceVerifier, SetupError, SetupErrors, Snapshot,
-};
+use crate::router::{CommitQueue, Declared, ReadQueue, Router};
+use crate::salesforce::{self, SalesforceVerifier, SetupError, SetupErrors, Snapshot};
 use crate::store::history::{HistoryFile, HistorySettings};
 use crate::store::{FolderLock, KeySource, StoreError};
 use crate::telemetry::metrics::Metrics;
-use wire::Refusal;
+use wire::{ErrorCode, Refusal};
 
 /// The breaker of look-ups of credentials, among those of an org.
 const CREDENTIALS_BREAKER: &str = "credentials";
@@ -54,18 +51,13 @@ pub enum AdapterError {
 
 /// The handlers, with everything that they need.
 pub(super) struct Adapters {
-    handlers: Vec<Arc<dyn Handler>>,
-    off: Vec<SwitchedOff>,
-    bounds: Bounds,
-    /// The bounds of each handler that was started.
-    started: Mutex<Vec<BoundsHandle>>,
+    fetch: Arc<dyn Handler>,
+    /// The handlers that were started.
+    hosts: Mutex<Vec<Host>>,
     audit: Arc<Audit>,
     /// The credential store, if it is the directory.
     directory: Option<Arc<Directory>>,
-    /// The org, if anything uses it.
-    org: Option<Arc<CurrentOrg>>,
-    /// The subscriptions to events of an org.
-    events: Option<Events>,
+    org: OrgParts,
     /// The key that seals the history, if it is in the environment.
     credentials_key: Option<SecretString>,
     /// Keeps a second broker out of the data folder.
@@ -80,16 +72,7 @@ impl Adapters {
         metrics: &Metrics,
     ) -> Result<Self, AdapterError> {
         let folder = FolderLock::take(&config.data_dir)?;
-        let mut opened = None;
-        let mut org = || match &opened {
-            Some(org) => Ok(Arc::clone(org)),
-            None => {
-                let org = Org::open(&config.salesforce)?.with_calls(Arc::clone(&metrics.salesforce));
-                Ok::<_, SetupError>(Arc::clone(opened.insert(Arc::new(CurrentOrg::from(Arc::new(org))))))
-            }
-        };
-        let mut store = None;
-        let source: Arc<dyn Source> = match config.credentials.store {
+        let directory = match config.credentials.store {
             Store::Directory => {
                 let directory = Directory::open(&Settings::new(config, credentials_key.clone()))?;
                 // Its records were read by `trial`, so that damage is found at start rather than by an agent.
@@ -106,36 +89,21 @@ impl Adapters {
                          them again"
                     ),
                 }
-                Arc::clone(store.insert(Arc::new(directory))) as _
+                Some(Arc::new(directory))
             }
-            Store::Salesforce => org()?,
+            Store::Salesforce => None,
         };
         let audit = Arc::new(match config.credentials.audit_required {
             true => Audit::open(&config.data_dir, Rotation::default())?,
             false => Audit::open_optional(&config.data_dir, Rotation::default())?,
         });
-        let mut handlers: Vec<Arc<dyn Handler>> = vec![Arc::new(FetchCredentials::new(source, Arc::clone(&audit)))];
-        if !config.salesforce.objects.is_empty() {
-            handlers.extend(salesforce::writers(&org()?, &config.salesforce, &audit));
-        }
-        let events = match config.salesforce.events.topics.is_empty() {
-            true => None,
-            false => Some(Events::open(org()?, &config.salesforce, &config.data_dir)?),
+        let org = OrgParts::open(config, &metrics.salesforce, &audit)?;
+        let source: Arc<dyn Source> = match &directory {
+            Some(directory) => Arc::clone(directory) as _,
+            None => org.org(config)?,
         };
-        let (bounds, org) = (bounds(config), opened);
-        let off = salesforce::switched_off(&config.salesforce);
-        Ok(Self {
-            handlers,
-            off,
-            bounds,
-            started: Mutex::default(),
-            audit,
-            directory: store,
-            org,
-            events,
-            credentials_key,
-            folder,
-        })
+        let fetch = Arc::new(FetchCredentials::new(source, Arc::clone(&audit)));
+        Ok(Self { fetch, hosts: Mutex::default(), audit, directory, org, credentials_key, folder })
     }
 
     /// Opens the history, if a channel is durable, and lets the router take over what it has. Blocks on the disk.
@@ -158,14 +126,14 @@ impl Adapters {
         Ok((router, Some(Committing { queue, reads, file })))
     }
 
-    /// What the router has to know about them from the beginning.
-    pub(super) fn declarations(&self) -> Vec<Declaration> {
-        self.handlers.iter().map(host::declaration).collect()
+    fn handlers(&self) -> impl Iterator<Item = &Arc<dyn Handler>> {
+        std::iter::once(&self.fetch).chain(self.org.handlers())
     }
 
-    /// The adapters that the configuration switches off.
-    pub(super) fn switched_off(&mut self) -> Vec<SwitchedOff> {
-        std::mem::take(&mut self.off)
+    /// What the router has to know about them before anybody asks.
+    pub(super) fn declared(&self, config: &Config) -> Declared {
+        let on = self.handlers().map(host::declaration).filter(|it| !it.serves.is_empty()).collect();
+        Declared { on, off: salesforce::switched_off(&config.salesforce) }
     }
 
     /// The audit log.
@@ -181,19 +149,23 @@ impl Adapters {
 
     /// Returns whether Salesforce is called: no breaker that concerns all of its calls, or those for credentials, is open.
     pub(super) fn salesforce_is_called(&self) -> bool {
-        let Some(stats) = self.org.as_ref().map(|org| org.stats()) else { return true };
+        let Some(stats) = self.org.stats() else { return true };
         let credentials = stats.breakers.get(CREDENTIALS_BREAKER).copied().unwrap_or(BreakerState::Closed);
         [stats.breaker, credentials].iter().all(|state| *state == BreakerState::Closed)
     }
 
     /// How many requests wait for each handler.
     pub(super) fn waiting(&self) -> Vec<(String, usize)> {
-        self.started.lock().iter().map(|handler| (handler.name(), handler.waiting())).collect()
+        let hosts = self.hosts.lock();
+        let waiting = hosts.iter().map(|host| (host.handler(), host.waiting()));
+        // One that is switched off may still have some.
+        let listed = waiting.filter(|(handler, waiting)| *waiting > 0 || !handler.serves().is_empty());
+        listed.map(|(handler, waiting)| (handler.name().to_owned(), waiting)).collect()
     }
 
     /// The counts of the org, if it is used.
     pub(super) fn org(&self) -> Option<Snapshot> {
-        self.org.as_ref().map(|org| org.stats())
+        self.org.stats()
     }
 
     /// How many look-ups in the credential store have failed.
@@ -201,63 +173,85 @@ impl Adapters {
         self.directory.as_ref().map_or(0, |directory| directory.failures())
     }
 
-    /// Publishes the events of an org until `stop`, in tasks on `tasks`.
-    pub(super) fn publish_events(&self, router: &Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
-        if let Some(events) = &self.events {
-            events.start(router, tasks, stop);
-        }
-    }
-
-    /// Reads what another configuration of the org names. Nothing of it is in force.
+    /// Opens and reads what another configuration of the org needs. Nothing of it is in force. `changed_files`: the keys whose
+    /// files have another content. `None`: nothing of the org is another one. A new login costs the org, so it is left alone
+    /// then, and if only objects, variables, creations or topics are.
     ///
     /// # Errors
     /// A file cannot be used.
-    pub(super) fn prepare_org(&self, config: &Config) -> Result<NextOrg, Unusable> {
-        let org = self.org.as_ref().map(|org| org.prepare(&config.salesforce)).transpose();
-        let events = self.events.as_ref().map(|_| Events::prepare(&config.salesforce)).transpose();
-        match (org, events) {
-            (Ok(org), Ok(events)) => Ok(NextOrg { org, events }),
-            (Err(error), _) | (_, Err(error)) => Err(Unusable::from(&error)),
+    pub(super) fn prepare_org(
+        &self,
+        old: &Config,
+        new: &Config,
+        changed_files: &[String],
+    ) -> Result<Option<NextOrg>, Unusable> {
+        let is_same_login = !changed_files.iter().any(|key| key.starts_with("salesforce."));
+        if is_same_login && old.salesforce == new.salesforce {
+            return Ok(None);
         }
+        let is_same = is_same_login && old.salesforce.calls_like(&new.salesforce);
+        self.org.prepare(new, is_same).map(Some).map_err(|error| Unusable::from(&error))
     }
 
-    /// Puts another configuration of the org in force.
-    pub(super) fn replace_org(&self, next: NextOrg) {
-        if let (Some(current), Some(org)) = (&self.org, next.org) {
-            current.replace(org);
+    /// Puts another configuration of the org in force. Requests that a handler was given are answered, also if it serves
+    /// nothing now.
+    pub(super) fn replace_org(&self, next: NextOrg, config: &Config, running: Running<'_>) {
+        let NextOrg { calls, topics } = next;
+        self.org.replace_calls(config, calls);
+        let mut hosts = self.hosts.lock();
+        hosts.iter().for_each(Host::unsubscribe);
+        running.router.declare(self.declared(config));
+        for host in &*hosts {
+            note_refused(host.subscribe());
         }
-        if let (Some(current), Some(events)) = (&self.events, next.events) {
-            current.replace(events);
+        let is_new = |handler: &&Arc<dyn Handler>| !hosts.iter().any(|host| Arc::ptr_eq(host.handler(), handler));
+        let new: Vec<_> = self.handlers().filter(is_new).cloned().collect();
+        for handler in new {
+            note_refused(attach(&mut hosts, handler, config, running));
         }
+        drop(hosts);
+        self.org.replace_topics(topics, running);
     }
 
     /// Puts the bounds of another configuration in force.
     pub(super) fn replace_bounds(&self, config: &Config) {
-        for handler in &*self.started.lock() {
-            handler.set(bounds(config));
+        for host in &*self.hosts.lock() {
+            host.set_bounds(bounds(config));
         }
     }
 
-    /// Attaches the handlers to the router. They answer until `stop`, in tasks on `tasks`.
-    pub(super) fn start(
-        &self,
-        router: &Arc<Router>,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Result<(), AdapterError> {
-        for handler in &self.handlers {
-            let host = Host::attach(Arc::clone(router), Arc::clone(handler), self.bounds)?;
-            self.started.lock().push(host.bounds());
-            tasks.spawn(host.run(tasks.clone(), stop.clone()));
+    /// Attaches the handlers to the router, and publishes the events of the org.
+    pub(super) fn start(&self, config: &Config, running: Running<'_>) -> Result<(), AdapterError> {
+        let mut hosts = self.hosts.lock();
+        for handler in self.handlers() {
+            attach(&mut hosts, Arc::clone(handler), config, running)?;
         }
+        drop(hosts);
+        self.org.publish_events(running);
         Ok(())
     }
 }
 
-/// An org with settings that are about to be in force.
-pub(super) struct NextOrg {
-    org: Option<Arc<Org>>,
-    events: Option<NextEvents>,
+/// Attaches a handler to the router. It answers in tasks of its own.
+fn attach(
+    hosts: &mut Vec<Host>,
+    handler: Arc<dyn Handler>,
+    config: &Config,
+    running: Running<'_>,
+) -> Result<(), Refusal> {
+    let host = Host::attach(Arc::clone(running.router), handler, bounds(config))?;
+    hosts.push(host.clone());
+    running.tasks.spawn(host.run(running.tasks.clone(), running.stop.clone()));
+    Ok(())
+}
+
+/// Logs that the router has refused what a handler serves, which is a defect of the broker, unless the broker ends.
+fn note_refused(subscribed: Result<(), Refusal>) {
+    match subscribed {
+        Ok(()) => {}
+        Err(refusal) if refusal.code == ErrorCode::NotRegistered => {}
+        Err(refusal) => tracing::error!(%refusal, "an adapter was refused"),
+    }
 }
 
 /// Where the history is, and its key.
@@ -283,12 +277,6 @@ impl Committing {
 fn bounds(config: &Config) -> Bounds {
     let requests = &config.requests;
     Bounds { in_flight: requests.adapter_in_flight, waiting: requests.adapter_waiting }
-}
-
-/// Whether the broker uses the org of `[salesforce]`.
-pub(super) fn needs_org(config: &Config) -> bool {
-    let Salesforce { objects, events, .. } = &config.salesforce;
-    config.credentials.store == Store::Salesforce || !objects.is_empty() || !events.topics.is_empty()
 }
 
 /// What proves users, and the tasks that it needs.

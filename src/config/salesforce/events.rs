@@ -16,7 +16,7 @@ use crate::config::{Config, Scope};
 pub struct Events {
     /// Where the Pub/Sub API is; a [`BaseUrl`](crate::http::BaseUrl).
     pub endpoint: String,
-    /// How long the broker waits after its start before it subscribes.
+    /// How long the broker waits before it subscribes, after its start or a reload.
     pub settle: Duration,
     /// `[salesforce.events.topics.NAME]`; without any, nothing is subscribed to.
     pub topics: BTreeMap<String, EventTopic>,
@@ -86,7 +86,8 @@ pub(crate) static EVENT_KEYS: &[Key<Config>] = &[
         default: r#""5s""#,
         unit: "",
         meaning: "How long the broker waits after its start before it subscribes. Applications can reconnect \
-                  meanwhile, and do not miss events that were published while the broker was down.",
+                  meanwhile, and do not miss events that were published while the broker was down. It waits as long \
+                  before it subscribes to a topic that a reload adds.",
     },
 ];
 

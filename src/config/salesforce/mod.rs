@@ -214,6 +214,19 @@ impl Default for Lookup {
 pub type Lack = (&'static str, &'static str);
 
 impl Salesforce {
+    /// Returns whether calls of the org are made in the same way. What is written and which events are published may differ.
+    #[must_use]
+    pub fn calls_like(&self, other: &Self) -> bool {
+        let calls = |it: &Self| Self {
+            objects: BTreeMap::new(),
+            variables: CallVariables::default(),
+            creations: CreationBounds::default(),
+            events: Events { endpoint: it.events.endpoint.clone(), ..Events::default() },
+            ..it.clone()
+        };
+        calls(self) == calls(other)
+    }
+
     /// Returns the missing and the conflicting keys, for a broker that uses the org.
     #[must_use]
     pub fn lacks(&self) -> Vec<Lack> {

@@ -255,7 +255,7 @@ impl Router {
         match interest.role {
             Role::Adapter => true,
             Role::Service | Role::User(_) if self.policy.open => {
-                !self.declarations.iter().flat_map(|it| &it.serves).any(|served| served.covers_any_case(part))
+                !self.declared.load().any_served(|served| served.covers_any_case(part))
             }
             Role::Service | Role::User(_) => interest.permissions.handle.allows_any_of(part),
         }
@@ -266,7 +266,7 @@ impl Router {
         match interest.role {
             Role::Adapter => true,
             Role::Service | Role::User(_) if self.policy.open => {
-                !self.declarations.iter().flat_map(|it| &it.serves).any(|served| served.overlaps_any_case(part))
+                !self.declared.load().any_served(|served| served.overlaps_any_case(part))
             }
             Role::Service | Role::User(_) => interest.permissions.handle.allows_all_of(part),
         }

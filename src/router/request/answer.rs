@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::router::index::Subscription;
 use crate::router::outbox::{End, OnFull, Pressure};
 use crate::router::request::away::tell_away;
+use crate::router::request::door::failure_of;
 use crate::router::request::pending::{Event, KeptText, Outcome, Pending, State};
 use crate::router::request::{Asking, words};
 use crate::router::session::{Role, Session};
@@ -125,16 +126,7 @@ impl Router {
         self.metrics.requests.count(RequestOutcome::of(refusal.code));
         match &pending.gather {
             Some(gather) => gather.failed(now, source, refusal.code),
-            None => self.fail(now, pending, refusal),
-        }
-    }
-
-    /// Sends the requester the failure of its request, or of a gather as a whole.
-    fn fail(&self, now: Instant, pending: &Pending, refusal: &Refusal) {
-        match pending.asker.call() {
-            Some(call) => call.refused(refusal.clone()),
-            // A requester that is ending gets nothing more.
-            None => drop(pending.asker.push(now, self.failure_of(pending, refusal, false), OnFull::Close)),
+            None => fail(now, pending, refusal),
         }
     }
 
@@ -284,7 +276,7 @@ impl Router {
         if pending.gather.as_ref().is_none_or(|gather| gather.cancel()) {
             let refusal = Refusal::new(ErrorCode::RequestCancelled, why);
             log_failure(pending, "", &refusal);
-            self.fail(now, pending, &refusal);
+            fail(now, pending, &refusal);
         }
         true
     }
@@ -310,6 +302,15 @@ impl Router {
         {
             self.serve_turns(now, &handler.session);
         }
+    }
+}
+
+/// Sends the requester the failure of its request, or of a gather as a whole.
+fn fail(now: Instant, pending: &Pending, refusal: &Refusal) {
+    match pending.asker.call() {
+        Some(call) => call.refused(refusal.clone()),
+        // A requester that is ending gets nothing more.
+        None => drop(pending.asker.push(now, failure_of(pending, refusal, false), OnFull::Close)),
     }
 }
 

@@ -170,7 +170,7 @@ impl Router {
     pub fn refuse(&self, now: Instant, handler: &Arc<Session>, id: RequestId, refusal: &Refusal) -> bool {
         let Some(pending) = handler.given(id) else { return false };
         log_failure(&pending, &handler.source, refusal);
-        let frame = self.failure_of(&pending, refusal, pending.gather.is_some());
+        let frame = failure_of(&pending, refusal, pending.gather.is_some());
         self.count_reply(&pending, self.answer_with(now, handler, &pending, false, frame).as_ref())
     }
 
@@ -180,39 +180,38 @@ impl Router {
         self.metrics.traffic.reply(place, routed.map_or(0, |routed| routed.deliveries));
         routed.is_some()
     }
+}
 
-    /// The failure of a request, with what its adapter declared. `more`: other replies follow.
-    pub(in crate::router) fn failure_of(&self, pending: &Pending, refusal: &Refusal, more: bool) -> Frame {
-        let keys = self.declaration(&pending.triple).map_or(&[][..], |declaration| declaration.failure_keys);
-        let mut refusal = refusal.clone();
-        for (key, value) in pending.repeats.iter().flatten() {
-            refusal = refusal.with(key, value.clone());
-        }
-        let (triple, id) = (&pending.triple, pending.asker_id.as_deref());
-        if !more {
-            return notice::failure(triple, id, keys, &refusal).into();
-        }
-        let data = notice::failure_data(keys, &refusal);
-        let write = |to: &mut dyn io::Write| serde_json::to_writer(to, &data).map_err(Into::into);
-        frames::reply(&Head::new(triple, id, true), false, write)
-            .unwrap_or_else(|_| notice::failure(triple, id, keys, &words::impossible("a failure is not JSON")).into())
+/// The failure of a request, with what its adapter declared. `more`: other replies follow.
+pub(in crate::router) fn failure_of(pending: &Pending, refusal: &Refusal, more: bool) -> Frame {
+    let keys = pending.failure_keys;
+    let mut refusal = refusal.clone();
+    for (key, value) in pending.repeats.iter().flatten() {
+        refusal = refusal.with(key, value.clone());
     }
+    let (triple, id) = (&pending.triple, pending.asker_id.as_deref());
+    if !more {
+        return notice::failure(triple, id, keys, &refusal).into();
+    }
+    let data = notice::failure_data(keys, &refusal);
+    let write = |to: &mut dyn io::Write| serde_json::to_writer(to, &data).map_err(Into::into);
+    frames::reply(&Head::new(triple, id, true), false, write)
+        .unwrap_or_else(|_| notice::failure(triple, id, keys, &words::impossible("a failure is not JSON")).into())
+}
 
-    /// The fields of a request that its failure repeats, because an adapter declared them for its triple.
-    pub(super) fn repeats(&self, envelope: &Envelope<'_>) -> Option<Repeats> {
-        let fields = self.declaration(envelope.triple())?.repeats;
-        if fields.is_empty() {
-            return None;
-        }
-        // A payload that is not an object has no fields.
-        let payload: HashMap<String, &RawValue> = serde_json::from_str(envelope.payload()?).ok()?;
-        let value = |field: &&'static str| {
-            let given = payload
-                .get(*field)
-                .or_else(|| payload.iter().find(|(key, _)| key.eq_ignore_ascii_case(field)).map(|(_, value)| value))?;
-            let is_short = given.get().len() <= REPEATED_BYTES_MAX && !given.get().starts_with(['{', '[']);
-            Some((*field, serde_json::from_str(given.get()).ok().filter(|_| is_short)?))
-        };
-        Some(fields.iter().filter_map(value).collect())
+/// The fields of a request that its failure repeats, because an adapter declared them for its triple.
+pub(super) fn repeats(fields: &[&'static str], envelope: &Envelope<'_>) -> Option<Repeats> {
+    if fields.is_empty() {
+        return None;
     }
+    // A payload that is not an object has no fields.
+    let payload: HashMap<String, &RawValue> = serde_json::from_str(envelope.payload()?).ok()?;
+    let value = |field: &&'static str| {
+        let given = payload
+            .get(*field)
+            .or_else(|| payload.iter().find(|(key, _)| key.eq_ignore_ascii_case(field)).map(|(_, value)| value))?;
+        let is_short = given.get().len() <= REPEATED_BYTES_MAX && !given.get().starts_with(['{', '[']);
+        Some((*field, serde_json::from_str(given.get()).ok().filter(|_| is_short)?))
+    };
+    Some(fields.iter().filter_map(value).collect())
 }

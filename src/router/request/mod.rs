@@ -25,6 +25,7 @@ use crate::router::ids::Serial;
 use crate::router::index::Subscription;
 use crate::router::outbox::{Kind, OnFull, Pressure, PushError};
 use crate::router::request::candidates::Candidates;
+use crate::router::request::door::repeats;
 use crate::router::request::gather::Gather;
 use crate::router::request::pending::{Draft, Event, KeptText, Outcome, Pending, Waits};
 use crate::router::session::Session;
@@ -140,6 +141,8 @@ impl Router {
         gather: Option<Arc<Gather>>,
     ) -> Result<Arc<Pending>, Refusal> {
         let envelope = asking.envelope;
+        let declared = self.declared.load();
+        let declaration = declared.of(envelope.triple());
         let draft = Draft {
             id,
             serial,
@@ -153,7 +156,8 @@ impl Router {
             secret: asking.secret,
             idempotent: envelope.idempotent(),
             gather,
-            repeats: self.repeats(envelope),
+            failure_keys: declaration.map_or(&[], |it| it.failure_keys),
+            repeats: declaration.and_then(|it| repeats(it.repeats, envelope)),
             text: asking.text.clone(),
         };
         self.requests.open(now, draft).ok_or_else(|| words::impossible("a session that has gone sends a request"))

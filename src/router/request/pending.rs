@@ -45,6 +45,9 @@ pub(in crate::router) struct Pending {
     pub(in crate::router) secret: bool,
     pub(in crate::router) idempotent: bool,
     pub(in crate::router) gather: Option<Arc<Gather>>,
+    /// The null keys that a failure has before `Success`. Those of the adapter that served the triple when it was sent, which
+    /// a reload may have switched off since.
+    pub(in crate::router) failure_keys: &'static [&'static str],
     /// The fields of its payload that a failure repeats.
     pub(in crate::router) repeats: Option<Repeats>,
     progress: Mutex<Progress>,
@@ -160,6 +163,7 @@ pub(in crate::router) struct Draft<'a> {
     pub(in crate::router) secret: bool,
     pub(in crate::router) idempotent: bool,
     pub(in crate::router) gather: Option<Arc<Gather>>,
+    pub(in crate::router) failure_keys: &'static [&'static str],
     pub(in crate::router) repeats: Option<Repeats>,
     pub(in crate::router) text: Option<Arc<KeptText>>,
 }
@@ -180,6 +184,7 @@ impl Draft<'_> {
             secret: self.secret,
             idempotent: self.idempotent,
             gather: self.gather,
+            failure_keys: self.failure_keys,
             repeats: self.repeats,
             progress: Mutex::new(Progress {
                 state: State::Seeking,

@@ -1,6 +1,7 @@
 //! Events from an org: subscribes to topics of the Pub/Sub API and publishes what arrives on the channel `Salesforce`.
 //!
-//! [`Events`] starts a `subscription` for each topic; they share the session with the rest of the room. `replay`
+//! [`Events`] starts a `subscription` for each topic, also for those that a reload adds; they share the session with the rest
+//! of the room. `replay`
 //! remembers how far each topic has been published. `wire` is the API, `schema` and `bitmap` decode its payloads,
 //! `event` turns one into an envelope, `failure` says what the end of a stream means, and `probe` checks whether a
 //! topic can be subscribed to. Only events are published, never requests, and nothing here waits for an answer of an
@@ -18,18 +19,20 @@ mod wire;
 
 pub use stats::TopicSnapshot;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::time::{Instant, sleep_until};
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::CurrentOrg;
 use super::oauth::SetupError;
-use crate::config;
+use crate::config::{self, EventTopic};
 use crate::router::{Outbox, OutboxLimits, Router, Session};
 use replay::Positions;
 use schema::Schemas;
@@ -40,18 +43,48 @@ use wire::PubSub;
 /// The adapter subscribes to nothing, so this queue stays empty.
 const WAITING_MAX: OutboxLimits = OutboxLimits { messages: 16, bytes: 1 << 16, refuses: true };
 
+/// How long a new subscription waits for those that a reload has ended. One of them may publish the same topic, and then an
+/// event would be published twice.
+const ENDING_MAX: Duration = Duration::from_secs(10);
+
 /// The topics of an org.
 pub struct Events {
     org: Arc<CurrentOrg>,
     /// The API as the configuration in force says.
     pubsub: Arc<ArcSwap<PubSub>>,
     positions: Arc<Positions>,
-    topics: Vec<(String, config::EventTopic, Arc<Stats>)>,
-    settle: Duration,
+    /// `[salesforce.events]` as it is in force.
+    config: Mutex<config::Events>,
+    running: Mutex<Option<Running>>,
 }
 
 /// Settings that are about to be in force.
-pub struct NextEvents(Arc<PubSub>);
+pub struct NextEvents {
+    /// `None`: the API is the same.
+    pubsub: Option<Arc<PubSub>>,
+    config: config::Events,
+}
+
+/// The subscriptions of a broker that runs.
+struct Running {
+    shared: Arc<Shared>,
+    /// By the NAME of each topic.
+    topics: BTreeMap<String, Topic>,
+    /// Those that a reload has ended, and that may still be publishing.
+    ending: Vec<CancellationToken>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// A topic that is subscribed to.
+struct Topic {
+    settings: Arc<ArcSwap<EventTopic>>,
+    stats: Arc<Stats>,
+    /// Ends the subscription once it has published what has arrived.
+    leave: CancellationToken,
+    /// Cancelled when the subscription has ended.
+    ended: CancellationToken,
+}
 
 /// What the subscriptions share.
 struct Shared {
@@ -70,63 +103,134 @@ impl Events {
     /// # Errors
     /// The certificates or the address cannot be used.
     pub fn open(org: Arc<CurrentOrg>, config: &config::Salesforce, data_dir: &Path) -> Result<Self, SetupError> {
-        let pubsub = Arc::new(ArcSwap::from_pointee(PubSub::new(config)?));
-        let topics = config.events.topics.iter();
-        let topics = topics.map(|(name, topic)| (name.clone(), topic.clone(), Arc::default())).collect();
-        Ok(Self { pubsub, topics, positions: Arc::new(Positions::open(data_dir)), settle: config.events.settle, org })
+        Ok(Self {
+            org,
+            pubsub: Arc::new(ArcSwap::from_pointee(PubSub::new(config)?)),
+            positions: Arc::new(Positions::open(data_dir)),
+            config: Mutex::new(config.events.clone()),
+            running: Mutex::default(),
+        })
     }
 
     /// Subscribes to the topics until `stop`, in tasks on `tasks`. Must be called once.
     pub fn start(&self, router: &Arc<Router>, tasks: &TaskTracker, stop: &CancellationToken) {
-        let Self { org, pubsub, positions, topics, settle } = self;
-        let settle = *settle;
         let member = router.attach_adapter(Instant::now().into_std(), Outbox::new(WAITING_MAX));
         let shared = Arc::new(Shared {
-            org: Arc::clone(org),
-            pubsub: Arc::clone(pubsub),
+            org: Arc::clone(&self.org),
+            pubsub: Arc::clone(&self.pubsub),
             schemas: Schemas::default(),
-            positions: Arc::clone(positions),
+            positions: Arc::clone(&self.positions),
             router: Arc::clone(router),
-            member,
+            member: Arc::clone(&member),
         });
-        let own = TaskTracker::new();
-        for (name, topic, stats) in topics.clone() {
-            let subscription = Subscription { name, topic, stats, shared: Arc::clone(&shared) };
-            let stop = stop.clone();
-            own.spawn(async move {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = sleep_until(Instant::now() + settle) => {}
-                }
-                subscription.run(stop).await;
-            });
-        }
-        own.close();
-        let routed = CancellationToken::new();
-        tasks.spawn(Arc::clone(positions).run(routed.clone()));
+        let (own, routed) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(Arc::clone(&self.positions).run(routed.clone()));
+        let (router, all, end) = (Arc::clone(router), own.clone(), stop.clone());
         tasks.spawn(async move {
-            own.wait().await;
-            shared.router.detach(Instant::now().into_std(), &shared.member);
+            end.cancelled().await;
+            all.close();
+            all.wait().await;
+            router.detach(Instant::now().into_std(), &member);
             routed.cancel();
         });
+        let mut running =
+            Running { shared, topics: BTreeMap::new(), ending: Vec::new(), tasks: own, stop: stop.clone() };
+        running.follow(&self.config.lock());
+        *self.running.lock() = Some(running);
     }
 
-    /// The API with other settings, to be put in force by [`Events::replace`].
+    /// What another configuration needs, to be put in force by [`Events::replace`]. `is_same_api`: the API, and what vouches
+    /// for it, are those in force.
     ///
     /// # Errors
     /// The certificates or the address cannot be used.
-    pub fn prepare(config: &config::Salesforce) -> Result<NextEvents, SetupError> {
-        PubSub::new(config).map(|pubsub| NextEvents(Arc::new(pubsub)))
+    pub fn prepare(config: &config::Salesforce, is_same_api: bool) -> Result<NextEvents, SetupError> {
+        let pubsub = if is_same_api { None } else { Some(Arc::new(PubSub::new(config)?)) };
+        Ok(NextEvents { pubsub, config: config.events.clone() })
     }
 
-    /// Puts other settings in force: each subscription uses them when it connects next. Its topics stay.
+    /// Puts other settings in force. Topics that are gone are published up to what has arrived, new ones are subscribed to
+    /// after `settle`, and one that only has other settings goes on with them. Each subscription uses another API when it
+    /// connects next.
     pub fn replace(&self, next: NextEvents) {
-        self.pubsub.store(next.0);
+        let NextEvents { pubsub, config } = next;
+        if let Some(pubsub) = pubsub {
+            self.pubsub.store(pubsub);
+        }
+        if let Some(running) = &mut *self.running.lock() {
+            running.follow(&config);
+        }
+        *self.config.lock() = config;
     }
 
     /// The present counts.
     #[must_use]
     pub fn snapshot(&self) -> Vec<TopicSnapshot> {
-        self.topics.iter().map(|(name, topic, stats)| stats.snapshot(name, &topic.topic)).collect()
+        let running = self.running.lock();
+        let topics = running.iter().flat_map(|running| &running.topics);
+        topics.map(|(name, topic)| topic.stats.snapshot(name, &topic.settings.load().topic)).collect()
+    }
+}
+
+impl Running {
+    /// Subscribes to the topics of a configuration, and to no other.
+    fn follow(&mut self, config: &config::Events) {
+        let goes_on = |name: &String, topic: &Topic| {
+            config.topics.get(name).is_some_and(|settings| settings.topic == topic.settings.load().topic)
+        };
+        self.ending.retain(|ended| !ended.is_cancelled());
+        for (name, topic) in std::mem::take(&mut self.topics) {
+            if goes_on(&name, &topic) {
+                self.topics.insert(name, topic);
+            } else {
+                topic.leave.cancel();
+                self.ending.push(topic.ended);
+            }
+        }
+        for (name, settings) in &config.topics {
+            match self.topics.get(name) {
+                Some(topic) => topic.settings.store(Arc::new(settings.clone())),
+                None => {
+                    let topic = self.subscribe(name, settings, config.settle);
+                    self.topics.insert(name.clone(), topic);
+                }
+            }
+        }
+    }
+
+    /// Subscribes to a topic after `settle`, in a task.
+    fn subscribe(&self, name: &str, settings: &EventTopic, settle: Duration) -> Topic {
+        let topic = Topic {
+            settings: Arc::new(ArcSwap::from_pointee(settings.clone())),
+            stats: Arc::default(),
+            leave: CancellationToken::new(),
+            ended: CancellationToken::new(),
+        };
+        let subscription = Subscription {
+            name: name.to_owned(),
+            topic: settings.topic.clone(),
+            settings: Arc::clone(&topic.settings),
+            stats: Arc::clone(&topic.stats),
+            shared: Arc::clone(&self.shared),
+        };
+        let (ending, stop, leave) = (self.ending.clone(), self.stop.clone(), topic.leave.clone());
+        let ended = topic.ended.clone().drop_guard();
+        self.tasks.spawn(async move {
+            let _ended = ended;
+            let run = async {
+                let others_end = async {
+                    for ended in &ending {
+                        ended.cancelled().await;
+                    }
+                };
+                // If the time is over, because the disk or a schema takes long, an event may be published twice.
+                timeout(ENDING_MAX, others_end).await.ok();
+                if leave.run_until_cancelled(sleep_until(Instant::now() + settle)).await.is_some() {
+                    subscription.run(&leave).await;
+                }
+            };
+            stop.run_until_cancelled(run).await;
+        });
+        topic
     }
 }

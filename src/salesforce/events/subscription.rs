@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use super::Shared;
 use super::event::{self, Heard, To};
@@ -51,10 +52,22 @@ const SLOWLY: Duration = Duration::from_mins(5);
 
 /// One topic.
 pub(super) struct Subscription {
+    /// The NAME of its table in the configuration.
     pub(super) name: String,
-    pub(super) topic: EventTopic,
+    /// Its name in Salesforce.
+    pub(super) topic: String,
+    /// The settings in force. They name the same topic.
+    pub(super) settings: Arc<ArcSwap<EventTopic>>,
     pub(super) stats: Arc<Stats>,
     pub(super) shared: Arc<Shared>,
+}
+
+/// A stream of events.
+struct Opened {
+    token: Arc<Token>,
+    /// Requests further events.
+    asks: mpsc::Sender<FetchRequest>,
+    stream: Streaming<FetchResponse>,
 }
 
 /// The state that outlives a stream.
@@ -88,8 +101,9 @@ impl Course {
 }
 
 impl Subscription {
-    /// Subscribes until `stop`.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    /// Subscribes until `leave`, and then publishes what has arrived. If it is dropped earlier, the last events may be
+    /// published again after a restart.
+    pub(super) async fn run(self, leave: &CancellationToken) {
         let chance = StdRng::seed_from_u64(rand::random());
         let mut course = Course {
             failures: 0,
@@ -103,53 +117,28 @@ impl Subscription {
         };
         loop {
             course.begun = Instant::now();
-            let failure = tokio::select! {
-                () = stop.cancelled() => break,
-                failure = self.listen(&mut course) => failure,
-            };
+            let ended = self.stream(&mut course, leave).await;
             self.stats.connected.store(false, Ordering::Relaxed);
+            let Err(failure) = ended else { return };
             let wait = self.consider(&failure, &mut course);
             count(&self.stats.reconnects);
-            tokio::select! {
-                () = stop.cancelled() => break,
-                () = sleep_until(Instant::now() + wait) => {}
+            if leave.run_until_cancelled(sleep_until(Instant::now() + wait)).await.is_none() {
+                return;
             }
         }
-        self.stats.connected.store(false, Ordering::Relaxed);
     }
 
-    /// Runs one stream to its end.
-    async fn listen(&self, course: &mut Course) -> Failure {
-        match self.stream(course).await {
-            Ok(never) => match never {},
-            Err(failure) => failure,
-        }
-    }
-
-    async fn stream(&self, course: &mut Course) -> Result<std::convert::Infallible, Failure> {
-        let org_in_force = self.shared.org.get();
-        let client = &org_in_force.client;
-        let token = match &course.expired {
-            Some(expired) => client.renewed(expired).await,
-            None => client.session().await,
-        };
-        // If there was no new login, the expired session is the only one.
-        let token = token.map_err(|fault| Failure::login(&fault))?;
-        course.expired = None;
-        course.token = Some(Arc::clone(&token));
-        let org = token.org.as_deref().ok_or_else(|| {
-            Failure::passing("the login does not say which org it is for: is salesforce.login_url Salesforce's own?")
-        })?;
-        let (asks, queue) = mpsc::channel(2);
-        asks.try_send(self.first(org)).ok();
+    /// Runs one stream until it fails, or until `leave`.
+    async fn stream(&self, course: &mut Course, leave: &CancellationToken) -> Result<(), Failure> {
+        let Some(opened) = leave.run_until_cancelled(self.open(course)).await else { return Ok(()) };
+        let Opened { token, asks, mut stream } = opened?;
+        let org = org_of(&token)?;
         let mut owed = ASKED_MAX;
-        let counted = CountedCall::begin(client.calls(), SalesforceOperation::Events);
-        let opened = timeout(SILENCE, self.shared.pubsub.load_full().subscribe(&token, queue)).await;
-        counted.end(outcome_of(&opened));
-        let mut stream = opened.map_err(|_| silent())?.map_err(|status| Failure::of(&status))?;
         loop {
-            let response = timeout(SILENCE, stream.message()).await.map_err(|_| silent())?;
-            let response = response.map_err(|status| Failure::of(&status))?;
+            // Only here, because what has arrived is published before the stream ends.
+            let next = leave.run_until_cancelled(timeout(SILENCE, stream.message())).await;
+            let Some(response) = next else { return Ok(()) };
+            let response = response.map_err(|_| silent())?.map_err(|status| Failure::of(&status))?;
             let response =
                 response.ok_or_else(|| Failure::passing("Salesforce ended the stream, as it does at times"))?;
             self.heard(course);
@@ -165,9 +154,30 @@ impl Subscription {
         }
     }
 
+    /// Opens a stream, after a login if there is no session.
+    async fn open(&self, course: &mut Course) -> Result<Opened, Failure> {
+        let org_in_force = self.shared.org.get();
+        let client = &org_in_force.client;
+        let token = match &course.expired {
+            Some(expired) => client.renewed(expired).await,
+            None => client.session().await,
+        };
+        // If there was no new login, the expired session is the only one.
+        let token = token.map_err(|fault| Failure::login(&fault))?;
+        course.expired = None;
+        course.token = Some(Arc::clone(&token));
+        let (asks, queue) = mpsc::channel(2);
+        asks.try_send(self.first(org_of(&token)?)).ok();
+        let counted = CountedCall::begin(client.calls(), SalesforceOperation::Events);
+        let opened = timeout(SILENCE, self.shared.pubsub.load_full().subscribe(&token, queue)).await;
+        counted.end(outcome_of(&opened));
+        let stream = opened.map_err(|_| silent())?.map_err(|status| Failure::of(&status))?;
+        Ok(Opened { token, asks, stream })
+    }
+
     fn ask(&self) -> FetchRequest {
         FetchRequest {
-            topic_name: self.topic.topic.clone(),
+            topic_name: self.topic.clone(),
             replay_preset: ReplayPreset::Latest.into(),
             replay_id: Vec::new(),
             num_requested: ASKED_MAX,
@@ -175,7 +185,8 @@ impl Subscription {
     }
 
     fn first(&self, org: &str) -> FetchRequest {
-        let (preset, replay_id) = match (self.shared.positions.find(org, &self.topic.topic), self.topic.start) {
+        let start = self.settings.load().start;
+        let (preset, replay_id) = match (self.shared.positions.find(org, &self.topic), start) {
             (Some(replay_id), _) => (ReplayPreset::Custom, replay_id),
             (None, Start::Latest) => (ReplayPreset::Latest, Vec::new()),
             (None, Start::Earliest) => (ReplayPreset::Earliest, Vec::new()),
@@ -190,9 +201,9 @@ impl Subscription {
         }
         if !self.stats.connected.swap(true, Ordering::Relaxed) {
             if course.told {
-                tracing::info!(name = self.name, topic = self.topic.topic, "events arrive again");
+                tracing::info!(name = self.name, topic = self.topic, "events arrive again");
             } else {
-                tracing::debug!(name = self.name, topic = self.topic.topic, "subscribed to the topic");
+                tracing::debug!(name = self.name, topic = self.topic, "subscribed to the topic");
             }
         }
         course.told = false;
@@ -232,11 +243,11 @@ impl Subscription {
             if let Some(ticket) = ticket {
                 self.committed(*ticket, &mut pressed).await?;
             }
-            self.shared.positions.advance(org, &self.topic.topic, &event.replay_id);
+            self.shared.positions.advance(org, &self.topic, &event.replay_id);
         }
         outcome?;
         if response.events.is_empty() && !response.latest_replay_id.is_empty() {
-            self.shared.positions.advance(org, &self.topic.topic, &response.latest_replay_id);
+            self.shared.positions.advance(org, &self.topic, &response.latest_replay_id);
         }
         relief(pressed).await;
         Ok(())
@@ -278,7 +289,7 @@ impl Subscription {
         if schema.is_change() {
             org.changed(schema.name());
         }
-        let heard = event::read(event, &schema, &self.topic, org.password_field());
+        let heard = event::read(event, &schema, &self.settings.load(), org.password_field());
         if heard.is_none() {
             tracing::warn!(name = self.name, schema_id = id, "an event does not fit its schema and was skipped");
         }
@@ -335,7 +346,7 @@ impl Subscription {
                 if !std::mem::replace(&mut course.told_unaddressed, true) {
                     tracing::warn!(
                         name = self.name,
-                        user_field = self.topic.user_field,
+                        user_field = self.settings.load().user_field,
                         "events whose user_field is empty reach nobody: a change event contains only what has changed, \
                          unless its channel is enriched with the field"
                     );
@@ -362,7 +373,7 @@ impl Subscription {
     /// Returns how long to wait after a failure, and logs the failure once.
     fn consider(&self, failure: &Failure, course: &mut Course) -> Duration {
         let token = course.token.take();
-        let (name, topic, hint) = (&self.name, &self.topic.topic, &failure.hint);
+        let (name, topic, hint) = (&self.name, &self.topic, &failure.hint);
         course.failures = course.failures.saturating_add(1);
         match failure.next {
             Next::Login => {
@@ -423,6 +434,13 @@ fn outcome_of<T>(asked: &Result<Result<T, Status>, Elapsed>) -> SalesforceOutcom
         Ok(Err(Code::Internal | Code::Unknown | Code::DataLoss | Code::Aborted)) => SalesforceOutcome::ServerError,
         Ok(Err(_)) => SalesforceOutcome::Rejected,
     }
+}
+
+/// The org that a session is for.
+fn org_of(token: &Token) -> Result<&str, Failure> {
+    token.org.as_deref().ok_or_else(|| {
+        Failure::passing("the login does not say which org it is for: is salesforce.login_url Salesforce's own?")
+    })
 }
 
 fn is_unknown(status: &Status) -> bool {

@@ -1,83 +1,26 @@
-//! Audit records of what is written to an org: [`Audited`] around a handler of requests, and records of creations and of
-//! changes that an event causes.
+//! Audit records of what is written to an org: [`Write`] around a request, and records of creations and of changes that an
+//! event causes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::data::Asked;
-use super::known::Record;
-use super::{CallKey, Way, Writer};
-use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Refused, Response};
+use super::writable::{Way, Writable};
+use super::{CallKey, Writer};
+use crate::adapter::{Given, Refused, Response};
 use crate::audit::{self, Entry};
 use crate::config::WritableObject;
 use crate::router::{OWN_SOURCE, SessionId};
 use crate::salesforce::fault::Fault;
 use crate::salesforce::write::Field;
-use wire::{ErrorCode, Pattern, Refusal};
-
-/// A handler whose requests leave a record if they are refused or fail. The handler itself records what it writes.
-pub(super) struct Audited<H> {
-    handler: H,
-    way: Way,
-    writer: Arc<Writer>,
-}
-
-impl<H: Handler> Audited<H> {
-    /// `way` is how the handler writes records.
-    pub(super) fn new(handler: H, way: Way, writer: &Arc<Writer>) -> Self {
-        Self { handler, way, writer: Arc::clone(writer) }
-    }
-}
-
-impl<H: Handler> Handler for Audited<H> {
-    fn serves(&self) -> Vec<Pattern> {
-        self.handler.serves()
-    }
-
-    fn failure_keys(&self) -> &'static [&'static str] {
-        self.handler.failure_keys()
-    }
-
-    fn repeats(&self) -> &'static [&'static str] {
-        self.handler.repeats()
-    }
-
-    fn record_key(&self, given: &Given) -> Option<String> {
-        self.handler.record_key(given)
-    }
-
-    fn handle(&self, given: Given) -> Answer<'_> {
-        let write = Write::new(&self.writer, self.way, &given);
-        Box::pin(async move {
-            let outcome = self.handler.handle(given).await;
-            write.end(&outcome);
-            outcome
-        })
-    }
-
-    fn work<'a>(&'a self, publish: &'a Publish) -> Heard<'a> {
-        self.handler.work(publish)
-    }
-
-    fn refused(&self, refused: &Refused<'_>) {
-        refused.record(audit::Event::Write, &self.writer.audit);
-        self.handler.refused(refused);
-    }
-
-    fn hears(&self) -> Vec<Pattern> {
-        self.handler.hears()
-    }
-
-    fn hear(&self, event: Event) -> Heard<'_> {
-        self.handler.hear(event)
-    }
-}
+use wire::{ErrorCode, Refusal};
 
 /// A request in progress. If it has not succeeded when it is dropped, it is recorded: as cancelled, unless it has another
 /// outcome by then.
-struct Write {
+pub(super) struct Write {
     writer: Arc<Writer>,
+    writable: Arc<Writable>,
     way: Way,
     failure: Option<ErrorCode>,
     requester: Requester,
@@ -93,11 +36,11 @@ struct Write {
 
 impl Write {
     /// What is known before the request is handled. A payload that cannot be read names no object.
-    fn new(writer: &Arc<Writer>, way: Way, given: &Given) -> Self {
+    pub(super) fn new(writer: &Arc<Writer>, writable: &Arc<Writable>, way: Way, given: &Given) -> Self {
         let asked = Asked::read(given.payload.as_ref()).ok();
         let name = asked.as_ref().and_then(|asked| asked.name().ok());
-        let name = name.filter(|name| writer.objects.contains_key(name));
-        let object = name.as_ref().and_then(|name| writer.objects.get(name));
+        let name = name.filter(|name| writable.objects.contains_key(name));
+        let object = name.as_ref().and_then(|name| writable.objects.get(name));
         let fields = asked.as_ref().zip(object).map(|(asked, object)| {
             let variables = asked.params().unwrap_or_default();
             variables.iter().filter_map(|(name, _)| object.fields.get(name).cloned()).collect()
@@ -105,6 +48,7 @@ impl Write {
         let call = asked.as_ref().and_then(|asked| asked.call().ok());
         Self {
             writer: Arc::clone(writer),
+            writable: Arc::clone(writable),
             way,
             failure: Some(ErrorCode::RequestCancelled),
             requester: Requester::of(given),
@@ -117,9 +61,10 @@ impl Write {
         }
     }
 
-    /// Ends it with this outcome.
-    fn end(mut self, outcome: &Result<Response, Refusal>) {
+    /// Ends it with this outcome. The handler records what it has written.
+    pub(super) fn end(mut self, outcome: Result<Response, Refusal>) -> Result<Response, Refusal> {
         self.failure = outcome.as_ref().err().map(|refusal| refusal.code);
+        outcome
     }
 
     /// Returns the fields that it was to write.
@@ -138,7 +83,7 @@ impl Write {
 impl Drop for Write {
     fn drop(&mut self) {
         let Some(failure) = self.failure else { return };
-        let object = self.name.as_ref().and_then(|name| self.writer.objects.get(name));
+        let object = self.name.as_ref().and_then(|name| self.writable.objects.get(name));
         let target = match (object, &self.id) {
             (Some(object), Some(id)) => format!("{}/{id}", object.object),
             (Some(object), None) => object.object.clone(),
@@ -180,12 +125,23 @@ impl Requester {
 }
 
 impl Writer {
-    /// Records what a request wrote. A creation leaves one record, however many requests there are for it.
-    pub(super) fn record_written(&self, requester: &Requester, user: &str, record: &Record, written: &[Field]) {
-        let Some(object) = self.objects.get(&record.name) else { return };
+    /// Records a request that was refused before it was handled.
+    pub(super) fn record_refused(&self, refused: &Refused<'_>) {
+        refused.record(audit::Event::Write, &self.audit);
+    }
+
+    /// Records what a request wrote to a record, by its id. A creation leaves one record, however many requests there are
+    /// for it.
+    pub(super) fn record_written(
+        &self,
+        requester: &Requester,
+        user: &str,
+        (object, id): (&WritableObject, &str),
+        written: &[Field],
+    ) {
         self.audit.record(&Entry {
             user: Some(user),
-            target: Some(format!("{}/{}", object.object, record.id).into()),
+            target: Some(format!("{}/{id}", object.object).into()),
             fields: written.iter().map(|(field, _)| field.clone().into()).collect(),
             ..requester.entry()
         });
@@ -196,10 +152,9 @@ impl Writer {
         &self,
         now: Instant,
         call: &CallKey,
-        record: &Record,
+        (object, id): (&WritableObject, &str),
         outcome: &Result<Vec<Field>, Fault>,
     ) {
-        let Some(object) = self.objects.get(&record.name) else { return };
         let fields = match outcome {
             Ok(written) if written.is_empty() => return,
             Ok(written) => written.iter().map(|(field, _)| field.clone().into()).collect(),
@@ -210,7 +165,7 @@ impl Writer {
             outcome: outcome.as_ref().err().map(|fault| fault.refusal().code),
             source: Some(OWN_SOURCE),
             user: Some(call.user()),
-            target: Some(format!("{}/{}", object.object, record.id).into()),
+            target: Some(format!("{}/{id}", object.object).into()),
             fields,
             ..Entry::new(audit::Event::Write)
         });

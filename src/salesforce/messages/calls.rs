@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use serde_json::value::RawValue;
@@ -67,12 +67,11 @@ fn bytes_of(name: &str, value: &RawValue) -> usize {
 
 /// The variables of all calls.
 pub(super) struct Calls {
-    keep: Duration,
-    bounds: CallVariables,
     state: Mutex<State>,
 }
 
 struct State {
+    bounds: CallVariables,
     /// Limited by `bounds.total_bytes` instead of a number of entries, because every removed entry must be subtracted
     /// from `bytes`.
     variables: Expiring<CallKey, Vec<Kept>>,
@@ -93,14 +92,24 @@ struct Share {
 impl Calls {
     /// An empty store with these limits.
     pub(super) fn new(bounds: &CallVariables) -> Self {
-        let state = State { variables: Expiring::new(usize::MAX), shares: HashMap::new(), bytes: 0, stamp: 0 };
-        Self { keep: bounds.keep, bounds: bounds.clone(), state: Mutex::new(state) }
+        let bounds = bounds.clone();
+        let state = State { bounds, variables: Expiring::new(usize::MAX), shares: HashMap::new(), bytes: 0, stamp: 0 };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// Changes the limits. Variables that are over a lower one stay. Each is kept for as long as if it had been saved under
+    /// the new limits.
+    pub(super) fn set_bounds(&self, now: Instant, bounds: &CallVariables) {
+        let mut state = self.state.lock();
+        state.expire(now);
+        let before = std::mem::replace(&mut state.bounds, bounds.clone());
+        state.variables.change_span(now, before.keep, bounds.keep);
     }
 
     /// Saves all of these variables or, on an error, none. A variable of the same name is replaced.
     pub(super) fn save(&self, now: Instant, key: &CallKey, variables: &[Variable]) -> Result<(), Refusal> {
         let mut state = self.state.lock();
-        self.expire(now, &mut state);
+        state.expire(now);
         let old = state.variables.get(now, key).map_or(&[][..], Vec::as_slice);
         let is_new = |name: &str| !old.iter().any(|it| it.name == name);
         let count = old.len() + variables.iter().filter(|(name, _)| is_new(name)).count();
@@ -110,7 +119,7 @@ impl Calls {
             + variables.iter().map(|(name, value)| bytes_of(name, value)).sum::<usize>();
         let own = state.shares.get(&key.user).copied().unwrap_or_default();
         let share = Share { calls: own.calls + usize::from(old.is_empty()), bytes: own.bytes - before + after };
-        let CallVariables { variables: count_max, bytes, calls: calls_max, user_bytes, total_bytes, .. } = self.bounds;
+        let CallVariables { variables: count_max, bytes, calls: calls_max, user_bytes, total_bytes, .. } = state.bounds;
         for (over, what, most, setting) in [
             (count > count_max, "variables of this call", count_max, "variables"),
             (after > bytes, "bytes of this call's variables", bytes, "bytes"),
@@ -130,7 +139,7 @@ impl Calls {
         if variables.is_empty() {
             return Ok(());
         }
-        state.put(now, key, variables, self.keep);
+        state.put(now, key, variables);
         state.bytes = state.bytes - before + after;
         state.shares.insert(Arc::clone(&key.user), share);
         Ok(())
@@ -139,14 +148,14 @@ impl Calls {
     /// Removes variables of a call.
     pub(super) fn remove(&self, now: Instant, key: &CallKey, names: &[String]) {
         let mut state = self.state.lock();
-        self.expire(now, &mut state);
+        state.expire(now);
         state.drop_variables(key, |kept| names.contains(&kept.name));
     }
 
     /// The variables of a call.
     pub(super) fn kept(&self, now: Instant, key: &CallKey) -> Vec<Kept> {
         let mut state = self.state.lock();
-        self.expire(now, &mut state);
+        state.expire(now);
         state.variables.get(now, key).cloned().unwrap_or_default()
     }
 
@@ -155,15 +164,17 @@ impl Calls {
         let mut state = self.state.lock();
         state.drop_variables(key, |kept| written.iter().any(|it| it.is(kept)));
     }
+}
 
-    fn expire(&self, now: Instant, state: &mut State) {
-        let over = state.variables.expire(now);
+impl State {
+    fn expire(&mut self, now: Instant) {
+        let over = self.variables.expire(now);
         for (key, variables) in &over {
-            state.give_back(&key.user, variables.iter().map(Kept::bytes).sum(), true);
+            self.give_back(&key.user, variables.iter().map(Kept::bytes).sum(), true);
         }
         if !over.is_empty() {
             let variables: usize = over.iter().map(|(_, variables)| variables.len()).sum();
-            let (calls, keep) = (over.len(), self.keep);
+            let (calls, keep) = (over.len(), self.bounds.keep);
             tracing::info!(
                 calls,
                 variables,
@@ -172,11 +183,9 @@ impl Calls {
             );
         }
     }
-}
 
-impl State {
-    fn put(&mut self, now: Instant, key: &CallKey, variables: &[Variable], keep: Duration) {
-        let kept = self.variables.touch(now, key, keep, Vec::new);
+    fn put(&mut self, now: Instant, key: &CallKey, variables: &[Variable]) {
+        let kept = self.variables.touch(now, key, self.bounds.keep, Vec::new);
         for (name, value) in variables {
             self.stamp += 1;
             let variable = Kept { name: name.clone(), value: value.clone(), stamp: self.stamp };
@@ -213,6 +222,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
@@ -310,6 +321,21 @@ mod tests {
     }
 
     #[test]
+    fn other_bounds_hold_at_once_and_keep_what_is_there() {
+        let (calls, now) = (calls(|_| {}), start());
+        let (one, two) = (CallKey::new("alice", "1"), CallKey::new("alice", "2"));
+        calls.save(now, &one, &variables("x=1 y=2")).unwrap();
+        calls.save(now + 4 * S, &two, &variables("x=1")).unwrap();
+        calls.set_bounds(now + 4 * S, &CallVariables { keep: 5 * S, variables: 1, ..CallVariables::default() });
+        assert_eq!(shown(&calls, now + 4 * S, &one), "x=1 y=2");
+        assert!(calls.save(now + 4 * S, &two, &variables("y=1")).is_err());
+        assert_eq!((shown(&calls, now + 5 * S, &one), shown(&calls, now + 5 * S, &two)), (String::new(), "x=1".into()));
+        assert_eq!(shown(&calls, now + 9 * S, &two), "");
+        let state = calls.state.lock();
+        assert!(state.shares.is_empty() && state.bytes == 0);
+    }
+
+    #[test]
     fn many_threads_leave_exactly_what_they_did_not_remove() {
         const THREADS: usize = 50;
         const CALLS: usize = 40;
@@ -336,7 +362,7 @@ mod tests {
         assert_eq!((state.bytes, state.shares.len(), state.variables.len()), (of_user * 25, 25, THREADS * CALLS / 2));
         assert!(state.shares.values().all(|it| (it.calls, it.bytes) == (CALLS, of_user)));
         drop(state);
-        calls.expire(now + 10 * S, &mut calls.state.lock());
+        calls.state.lock().expire(now + 10 * S);
         let state = calls.state.lock();
         assert!(state.shares.is_empty() && state.bytes == 0);
     }

@@ -14,16 +14,17 @@ use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 
-use super::audited::Requester;
+use super::audited::{Requester, Write};
 use super::creation::{Before, Created, Creation, Failed, Outcome, Waiting};
 use super::creations::{Begun, key};
 use super::data::{Asked, Told};
 use super::doubt::look_for;
 use super::known::Record;
 use super::values::Values;
-use super::{CallKey, Way, Writer, json_text, log, mapped, named, target};
-use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Response};
-use crate::config::{CreationBounds, WritableObject};
+use super::writable::{Way, Writable, json_text, mapped, target};
+use super::{CallKey, Writer, log, named};
+use crate::adapter::{Answer, Event, Given, Handler, Heard, Publish, Refused, Response};
+use crate::config::WritableObject;
 use crate::salesforce::fault::Fault;
 use crate::salesforce::write::{Field, Posted};
 use crate::salesforce::write_fault::Target;
@@ -49,6 +50,8 @@ struct Job {
 
 /// A record that a request wants.
 struct Wanted {
+    /// The object as it was configured when the request began.
+    object: WritableObject,
     user: String,
     call: String,
     /// The call's id as it came.
@@ -61,20 +64,20 @@ struct Wanted {
 
 impl CreateObject {
     /// Shares a writer with the other handlers.
-    pub(super) fn new(writer: &Arc<Writer>, bounds: &CreationBounds) -> Self {
-        // Each creation in progress is at most once in the queue.
-        let (begin, begun) = mpsc::channel(bounds.in_progress.min(Semaphore::MAX_PERMITS));
+    pub(super) fn new(writer: &Arc<Writer>) -> Self {
+        // Each creation in progress is at most once in the queue, and `Creations` bounds them.
+        let (begin, begun) = mpsc::channel(Semaphore::MAX_PERMITS);
         Self { writer: Arc::clone(writer), begin, begun: Mutex::new(Some(begun)) }
     }
 
     /// Answers a request. The answer may be that the outcome is not known yet.
-    async fn request(&self, given: Given) -> Result<Response, Refusal> {
-        let user = named(&given)?;
+    async fn request(&self, writable: &Writable, given: &Given) -> Result<Response, Refusal> {
+        let user = named(given)?;
         let asked = Asked::read(given.payload.as_ref())?;
         let (call, name, oid) = (asked.call()?, asked.name()?, asked.oid()?);
         let params = asked.params()?;
         let values = Values::of(&params);
-        let object = self.writer.object(&name, Way::Create)?;
+        let object = writable.object(&name, Way::Create)?;
         let mut fields = mapped(&name, object, params)?;
         if !object.call_field.is_empty() {
             fields.push((object.call_field.clone(), json_text(&call.id)));
@@ -83,8 +86,9 @@ impl CreateObject {
         let drawn = || hex::encode(rand::random::<[u8; 16]>()).into();
         let request_id = given.request_id.clone().unwrap_or_else(drawn);
         let key = key([user, &given.source, &request_id, &call.id, &name]);
-        let (repeatable, requester) = (given.request_id.is_some(), Requester::of(&given));
+        let (repeatable, requester) = (given.request_id.is_some(), Requester::of(given));
         let wanted = Wanted {
+            object: object.clone(),
             user: user.to_owned(),
             call: call.id,
             call_raw: call.raw.to_owned(),
@@ -104,7 +108,7 @@ impl CreateObject {
             }
         };
         let created = outcome.map_err(|failed| failed.refusal)?;
-        let announcement = Announcement::new(object, &wanted, &created);
+        let announcement = Announcement::new(&wanted, &created);
         let mut response = Response::from(announcement.answer());
         if announces {
             response.events.push(announcement.event(&wanted.user));
@@ -141,26 +145,25 @@ impl CreateObject {
     /// Carries a creation out: records it in the audit log if this process created the record, and announces the record if
     /// nobody waits for it any more.
     async fn carry_out(&self, job: Job, publish: &Publish) {
-        let outcome = match self.writer.object(&job.wanted.name, Way::Create) {
-            Ok(object) => self.create(object, &job).await,
-            Err(refusal) => Err(Failed { refusal, before_next: job.before }),
-        };
+        let outcome = self.create(&job).await;
+        let wanted = &job.wanted;
         if let Ok(created) = &outcome {
-            let record = Record { name: job.wanted.name.clone(), id: created.id.clone() };
             if created.found.is_none() {
-                self.writer.record_written(&job.requester, &job.wanted.user, &record, &job.wanted.fields);
+                let record = (&wanted.object, created.id.as_str());
+                self.writer.record_written(&job.requester, &wanted.user, record, &wanted.fields);
             }
-            let call = CallKey::new(&job.wanted.user, &job.wanted.call);
+            let call = CallKey::new(&wanted.user, &wanted.call);
+            let record = Record { name: wanted.name.clone(), id: created.id.clone() };
             self.writer.known.know(Instant::now().into_std(), &call, record);
         }
         let announces = self.writer.creations.end(Instant::now().into_std(), &job.creation, outcome.clone());
-        if announces && let (Ok(created), Ok(object)) = (&outcome, self.writer.object(&job.wanted.name, Way::Create)) {
-            publish(Announcement::new(object, &job.wanted, created).event(&job.wanted.user));
+        if announces && let Ok(created) = &outcome {
+            publish(Announcement::new(wanted, created).event(&wanted.user));
         }
     }
 
-    async fn create(&self, object: &WritableObject, job: &Job) -> Outcome {
-        let org = self.writer.org.get();
+    async fn create(&self, job: &Job) -> Outcome {
+        let (org, object) = (self.writer.org.get(), &job.wanted.object);
         let target = target(object, &job.wanted.fields);
         let key = (object.external_id.as_str(), job.key.as_str());
         let failed = |fault: &Fault| failed(fault, &target, job.before);
@@ -169,7 +172,7 @@ impl CreateObject {
         if job.before != Before::Absent {
             let found = org.by_external_id(user.take(), &target, key).await;
             if let Some(id) = found.map_err(|fault| failed(&fault))? {
-                return self.found(object, job, id).await;
+                return self.found(job, id).await;
             }
         }
         let mut fields = job.wanted.fields.clone();
@@ -177,7 +180,7 @@ impl CreateObject {
         match org.post(user, &target, &fields).await {
             Ok(Posted::New(id)) => Ok(Created { id, found: None }),
             Ok(Posted::Duplicate) => match org.by_external_id(None, &target, key).await {
-                Ok(Some(id)) => self.found(object, job, id).await,
+                Ok(Some(id)) => self.found(job, id).await,
                 Ok(None) => Err(failed(&duplicate(object))),
                 Err(fault) => Err(failed(&fault)),
             },
@@ -196,10 +199,11 @@ impl CreateObject {
 
     /// Ends the creation of a record that the org has already. If this process may not have created it, reads the fields
     /// that messages may write, without those that are empty and were not requested.
-    async fn found(&self, object: &WritableObject, job: &Job, id: String) -> Outcome {
+    async fn found(&self, job: &Job, id: String) -> Outcome {
         if job.before == Before::AsAsked {
             return Ok(Created { id, found: None });
         }
+        let object = &job.wanted.object;
         let is_wanted = |field: &str| job.wanted.fields.iter().any(|(it, _)| it == field);
         let mut target = target(object, &job.wanted.fields);
         target.fields.extend(object.fields.values().map(String::as_str).filter(|field| !is_wanted(field)));
@@ -218,7 +222,8 @@ struct Announcement {
 
 impl Announcement {
     /// Reports the values with which the record was found, or the requested ones if it was created.
-    fn new(object: &WritableObject, wanted: &Wanted, created: &Created) -> Self {
+    fn new(wanted: &Wanted, created: &Created) -> Self {
+        let object = &wanted.object;
         let fields = created.found.as_deref().unwrap_or(&wanted.fields).to_vec();
         let shown = fields.iter().find(|(field, _)| field.eq_ignore_ascii_case(&object.display_field));
         let about = Told::default()
@@ -275,8 +280,12 @@ fn duplicate(object: &WritableObject) -> Fault {
 }
 
 impl Handler for CreateObject {
+    fn name(&self) -> &'static str {
+        CREATE_OBJECT.1
+    }
+
     fn serves(&self) -> Vec<Pattern> {
-        vec![exactly(CREATE_OBJECT)]
+        if self.writer.writable().allows(Way::Create) { vec![exactly(CREATE_OBJECT)] } else { Vec::new() }
     }
 
     fn failure_keys(&self) -> &'static [&'static str] {
@@ -288,7 +297,13 @@ impl Handler for CreateObject {
     }
 
     fn handle(&self, given: Given) -> Answer<'_> {
-        Box::pin(self.request(given))
+        let writable = self.writer.writable();
+        let write = Write::new(&self.writer, &writable, Way::Create, &given);
+        Box::pin(async move { write.end(self.request(&writable, &given).await) })
+    }
+
+    fn refused(&self, refused: &Refused<'_>) {
+        self.writer.record_refused(refused);
     }
 
     fn work<'a>(&'a self, publish: &'a Publish) -> Heard<'a> {

@@ -35,11 +35,11 @@ pub(super) enum Begun {
 
 /// The creations of all users.
 pub(super) struct Creations {
-    bounds: CreationBounds,
     state: Mutex<State>,
 }
 
 struct State {
+    bounds: CreationBounds,
     running: HashMap<String, Arc<Creation>>,
     /// How many of `running` are of each user.
     of_user: HashMap<Arc<str>, usize>,
@@ -83,13 +83,23 @@ impl Creations {
     /// Knows nothing yet, so that until `KEEP` is over any request may repeat one of an earlier process.
     pub(super) fn new(now: Instant, bounds: &CreationBounds) -> Self {
         let state = State {
+            bounds: bounds.clone(),
             running: HashMap::new(),
             of_user: HashMap::new(),
-            over: Expiring::new(bounds.remembered),
+            // Limited by `bounds.remembered`: what is forgotten early has to be noted.
+            over: Expiring::new(usize::MAX),
             found_bytes: 0,
             unknown_until: now + KEEP,
         };
-        Self { bounds: bounds.clone(), state: Mutex::new(state) }
+        Self { state: Mutex::new(state) }
+    }
+
+    /// Changes the bounds. Creations in progress stay; outcomes beyond `remembered` are forgotten.
+    pub(super) fn set_bounds(&self, bounds: &CreationBounds) {
+        let mut state = self.state.lock();
+        state.bounds = bounds.clone();
+        let most = bounds.remembered;
+        state.make_room(most, 0);
     }
 
     /// Begins a creation, which has to be ended with [`Creations::end`], unless it was begun before. A request that is not
@@ -122,7 +132,7 @@ impl Creations {
         };
         let user: Arc<str> = Arc::from(user);
         let own = state.of_user.get(&user).copied().unwrap_or_default();
-        let CreationBounds { in_progress, of_user, .. } = self.bounds;
+        let CreationBounds { in_progress, of_user, .. } = state.bounds;
         for (count, most, whose, setting) in
             [(state.running.len(), in_progress, "", "in_progress"), (own, of_user, " of this user", "of_user")]
         {
@@ -155,7 +165,7 @@ impl Creations {
         if creation.repeatable
             && let Some(over) = Over::of(&creation.values, &outcome)
         {
-            state.remember(now, creation.key.clone(), over, self.bounds.remembered);
+            state.remember(now, creation.key.clone(), over);
         }
         // Under the lock of the state: a repetition joins before the outcome is there, or finds it remembered.
         creation.end(outcome)
@@ -163,16 +173,21 @@ impl Creations {
 }
 
 impl State {
-    fn remember(&mut self, now: Instant, key: String, over: Over, most: usize) {
+    fn remember(&mut self, now: Instant, key: String, over: Over) {
         let bytes = over.found_bytes();
-        while (self.over.len() >= most || self.found_bytes + bytes > FOUND_BYTES_MAX)
+        self.make_room(self.bounds.remembered.saturating_sub(1), bytes);
+        self.found_bytes += bytes;
+        self.over.insert(now, key, over, KEEP);
+    }
+
+    /// Forgets outcomes until there are at most `most`, and room for `bytes` of found values.
+    fn make_room(&mut self, most: usize, bytes: usize) {
+        while (self.over.len() > most || self.found_bytes + bytes > FOUND_BYTES_MAX)
             && let Some(forgotten) = self.over.deadline()
         {
             self.expire(forgotten);
             self.unknown_until = self.unknown_until.max(forgotten);
         }
-        self.found_bytes += bytes;
-        self.over.insert(now, key, over, KEEP);
     }
 
     fn expire(&mut self, now: Instant) {
@@ -376,6 +391,27 @@ mod tests {
         creations.end(now, &first, Err(failed(Before::AsAsked)));
         begin("d", "alice").unwrap();
         refused(begin("e", "alice"), "salesforce.creations");
+    }
+
+    #[test]
+    fn other_bounds_hold_at_once_and_what_is_forgotten_early_is_searched_for() {
+        let start = start();
+        let creations = creations(start, |_| {});
+        let now = start + KEEP;
+        let (first, ..) = begun(&creations, now, "running", "");
+        for (seconds, key) in [(0, "a"), (1, "b"), (2, "c")] {
+            let (creation, before, _waiting) = begun(&creations, now + seconds * S, key, "");
+            assert_eq!(before, Before::Absent);
+            creations.end(now + seconds * S, &creation, Ok(created()));
+        }
+        let bounds = CreationBounds { remembered: 1, in_progress: 1, ..CreationBounds::default() };
+        creations.set_bounds(&bounds);
+        let begin = |now, key: &str| creations.begin(now, (key, "alice"), Values::default(), true);
+        assert!(matches!(begin(now + 2 * S, "c"), Ok(Begun::Done(_))), "the newest is remembered");
+        let refused = begin(now + 2 * S, "d").err().unwrap();
+        assert!(refused.message.contains("1 records are being created"), "{refused}");
+        creations.end(now + 2 * S, &first, Err(failed(Before::Absent)));
+        assert_eq!(begun(&creations, now + 3 * S, "a", "").1, Before::Unknown, "it was forgotten early");
     }
 
     #[test]

@@ -25,13 +25,14 @@ pub(super) struct Record {
 
 /// The records of all calls.
 pub(super) struct Known {
-    keep: Duration,
-    /// How many calls of a user have known records.
-    calls_max: usize,
     state: Mutex<State>,
 }
 
 struct State {
+    /// How long records are known.
+    keep: Duration,
+    /// How many calls of a user have known records.
+    calls_max: usize,
     /// The records of each call, the one named last in front.
     records: Expiring<CallKey, Vec<Record>>,
     /// The calls of each user in `records`, the one known first in front.
@@ -41,8 +42,19 @@ struct State {
 impl Known {
     /// An empty store with these limits.
     pub(super) fn new(bounds: &CallVariables) -> Self {
-        let state = State { records: Expiring::new(CALLS_MAX), calls: HashMap::new() };
-        Self { keep: bounds.keep, calls_max: bounds.calls, state: Mutex::new(state) }
+        let CallVariables { keep, calls: calls_max, .. } = *bounds;
+        let state = State { keep, calls_max, records: Expiring::new(CALLS_MAX), calls: HashMap::new() };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// Changes the limits. A user with too many calls loses its oldest when another one becomes known. Each record is known
+    /// for as long as if it had been named under the new limits.
+    pub(super) fn set_bounds(&self, now: Instant, bounds: &CallVariables) {
+        let mut state = self.state.lock();
+        state.expire(now);
+        let before = std::mem::replace(&mut state.keep, bounds.keep);
+        state.calls_max = bounds.calls;
+        state.records.change_span(now, before, bounds.keep);
     }
 
     /// Remembers a record of a call, in place of an earlier one of the same NAME.
@@ -50,10 +62,11 @@ impl Known {
         let mut state = self.state.lock();
         state.expire(now);
         if state.records.get(now, key).is_none() {
-            state.make_room(key, self.calls_max);
+            state.make_room(key);
             state.calls.entry(Arc::from(key.user())).or_default().push_back(key.clone());
         }
-        let records = state.records.touch(now, key, self.keep, Vec::new);
+        let keep = state.keep;
+        let records = state.records.touch(now, key, keep, Vec::new);
         records.retain(|it| it.name != record.name);
         records.insert(0, record);
     }
@@ -73,12 +86,14 @@ impl State {
         }
     }
 
-    fn make_room(&mut self, key: &CallKey, calls_max: usize) {
-        let own = self.calls.get(key.user()).filter(|own| own.len() >= calls_max.max(1));
-        if let Some(oldest) = own.and_then(|own| own.front().cloned()) {
+    fn make_room(&mut self, key: &CallKey) {
+        while let Some(own) = self.calls.get(key.user()).filter(|own| own.len() >= self.calls_max.max(1))
+            && let Some(oldest) = own.front().cloned()
+        {
             self.records.remove(&oldest);
             self.forget(&oldest);
-        } else if self.records.len() >= CALLS_MAX
+        }
+        if self.records.len() >= CALLS_MAX
             && let Some(next) = self.records.deadline()
         {
             self.expire(next);
@@ -142,6 +157,20 @@ mod tests {
         let left = |call| ids(&known, now, &CallKey::new("alice", call)).len();
         assert_eq!((left("1"), left("2"), left("3"), left("4")), (0, 0, 1, 1));
         assert_eq!(ids(&known, now, &bobs), ["00T0"]);
+    }
+
+    #[test]
+    fn other_bounds_hold_from_the_next_record_on() {
+        let (known, now) = (known(10), start());
+        for call in ["1", "2", "3"] {
+            known.know(now, &CallKey::new("alice", call), record("Task", call));
+        }
+        known.set_bounds(now, &CallVariables { keep: KEEP / 2, calls: 2, ..CallVariables::default() });
+        known.know(now, &CallKey::new("alice", "4"), record("Task", "4"));
+        let left = |now, call| ids(&known, now, &CallKey::new("alice", call)).len();
+        assert_eq!(["1", "2", "3", "4"].map(|call| left(now, call)), [0, 0, 1, 1]);
+        assert_eq!(left(now + KEEP / 2, "3"), 0);
+        assert!(known.state.lock().calls.is_empty());
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The requests that write to an org: `Call/UpdateObject`, `Call/CreateObject`, `Call/SaveCustomVariables` and
 //! `Call/RemoveCustomVariables`.
 //!
-//! Only objects and fields in `[salesforce.objects.NAME]` are ever written. Without such a table there is no handler,
-//! and the triples are ordinary ones.
+//! Only objects and fields in `[salesforce.objects.NAME]` are ever written. Without such a table the handlers serve
+//! nothing, and the triples are ordinary ones.
 //!
-//! `data` reads and writes payloads. `calls` keeps the variables of a call, and `known` its records. `creation`, `creations`
-//! and `doubt` make sure that a record is created only once. `unwritten` has the variables that could not be written.
-//! `audited` records what is written. [`Writer`] is what the handlers share.
+//! `writable` is what the configuration allows. `data` reads and writes payloads. `calls` keeps the variables of a call, and
+//! `known` its records. `creation`, `creations` and `doubt` make sure that a record is created only once. `unwritten` has the
+//! variables that could not be written. `audited` records what is written. [`Writer`] is what the handlers share: it outlives
+//! a reload, which replaces what is writable and the bounds of the rest.
 
 mod audited;
 mod calls;
@@ -20,65 +21,89 @@ mod unwritten;
 mod update;
 mod values;
 mod variables;
+mod writable;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::value::{RawValue, to_raw_value};
+use arc_swap::ArcSwap;
 use tokio::time::{Instant, timeout};
 
-use self::audited::Audited;
 use self::calls::{CallKey, Calls, Kept};
 use self::create::CreateObject;
 use self::creations::Creations;
-use self::data::Variable;
 use self::known::{Known, Record};
+use self::unwritten::Unwritten;
 use self::update::UpdateObject;
 use self::variables::CustomVariables;
+use self::writable::{Way, Writable, json_text, target};
 use super::CurrentOrg;
 use super::fault::Fault;
 use super::write::{Field, Turns};
 use super::write_fault::Target;
 use crate::adapter::{Given, Handler};
 use crate::audit::Audit;
-use crate::config::{CallVariables, Salesforce, WritableObject, nearest};
+use crate::config::{Salesforce, WritableObject};
 use crate::router::SwitchedOff;
 use crate::salesforce::{CREATE_OBJECT, REMOVE_VARIABLES, SAVE_VARIABLES, UPDATE_OBJECT, exactly};
 use wire::{ErrorCode, Refusal};
 
-/// Returns the handlers that the configuration of an org needs. What they write is recorded in `audit`.
-pub fn writers(org: &Arc<CurrentOrg>, config: &Salesforce, audit: &Arc<Audit>) -> Vec<Arc<dyn Handler>> {
-    let Salesforce { objects, variables, creations, .. } = config;
-    let writer = Arc::new(Writer {
-        org: Arc::clone(org),
-        objects: objects.clone(),
-        variables: variables.clone(),
-        audit: Arc::clone(audit),
-        calls: Calls::new(variables),
-        known: Known::new(variables),
-        creations: Creations::new(Instant::now().into_std(), creations),
-        turns: Turns::default(),
-    });
-    let mut handlers: Vec<Arc<dyn Handler>> = Vec::new();
-    if objects.values().any(|it| it.update) {
-        handlers.push(Arc::new(Audited::new(UpdateObject::new(&writer), Way::Update, &writer)));
-        handlers.push(Arc::new(CustomVariables::new(&writer)));
+/// The handlers of an org. Those that the configuration switches off serve nothing.
+pub struct Writers {
+    writer: Arc<Writer>,
+    handlers: [Arc<dyn Handler>; 3],
+}
+
+impl Writers {
+    /// What the handlers write is recorded in `audit`.
+    #[must_use]
+    pub fn new(org: &Arc<CurrentOrg>, config: &Salesforce, audit: &Arc<Audit>) -> Self {
+        let Salesforce { variables, creations, .. } = config;
+        let writer = Arc::new(Writer {
+            org: Arc::clone(org),
+            writable: ArcSwap::from_pointee(Writable::new(config)),
+            audit: Arc::clone(audit),
+            calls: Calls::new(variables),
+            known: Known::new(variables),
+            unwritten: Unwritten::new(variables),
+            creations: Creations::new(Instant::now().into_std(), creations),
+            turns: Turns::default(),
+        });
+        let handlers: [Arc<dyn Handler>; 3] = [
+            Arc::new(UpdateObject::new(&writer)),
+            Arc::new(CustomVariables::new(&writer)),
+            Arc::new(CreateObject::new(&writer)),
+        ];
+        Self { writer, handlers }
     }
-    if objects.values().any(|it| it.create) {
-        handlers.push(Arc::new(Audited::new(CreateObject::new(&writer, creations), Way::Create, &writer)));
+
+    /// The handlers of `UpdateObject`, of saved variables, and of `CreateObject`.
+    pub fn handlers(&self) -> &[Arc<dyn Handler>] {
+        &self.handlers
     }
-    handlers
+
+    /// Puts another configuration in force. A request that a handler has begun ends with the one with which it began; those
+    /// that wait are handled by the new one. What was saved, created and is known stays.
+    pub fn replace(&self, config: &Salesforce) {
+        let Salesforce { variables, creations, .. } = config;
+        let now = Instant::now().into_std();
+        let writer = &self.writer;
+        writer.calls.set_bounds(now, variables);
+        writer.known.set_bounds(now, variables);
+        writer.unwritten.set_bounds(variables);
+        writer.creations.set_bounds(creations);
+        writer.writable.store(Arc::new(Writable::new(config)));
+    }
 }
 
 /// The handlers that a configuration switches off.
-pub fn switched_off(salesforce: &Salesforce) -> Vec<SwitchedOff> {
-    let objects = || salesforce.objects.values();
+pub fn switched_off(config: &Salesforce) -> Vec<SwitchedOff> {
+    let writable = Writable::new(config);
     let mut off = Vec::new();
-    if !objects().any(|it| it.update) {
+    if !writable.allows(Way::Update) {
         let serves = [UPDATE_OBJECT, SAVE_VARIABLES, REMOVE_VARIABLES].map(exactly).to_vec();
         off.push(SwitchedOff { serves, key: "salesforce.objects.NAME.update" });
     }
-    if !objects().any(|it| it.create) {
+    if !writable.allows(Way::Create) {
         off.push(SwitchedOff { serves: vec![exactly(CREATE_OBJECT)], key: "salesforce.objects.NAME.create" });
     }
     off
@@ -87,21 +112,13 @@ pub fn switched_off(salesforce: &Salesforce) -> Vec<SwitchedOff> {
 /// What the handlers share.
 struct Writer {
     org: Arc<CurrentOrg>,
-    /// What may be written. Changes with a restart only.
-    objects: BTreeMap<String, WritableObject>,
-    variables: CallVariables,
+    writable: ArcSwap<Writable>,
     audit: Arc<Audit>,
     calls: Calls,
     known: Known,
+    unwritten: Unwritten,
     creations: Creations,
     turns: Turns,
-}
-
-/// How a record may be written.
-#[derive(Clone, Copy)]
-enum Way {
-    Update,
-    Create,
 }
 
 /// A change of a record.
@@ -115,29 +132,9 @@ struct Change<'a> {
 }
 
 impl Writer {
-    /// Returns the object of a NAME, if its records may be written in this way.
-    fn object(&self, name: &str, way: Way) -> Result<&WritableObject, Refusal> {
-        let (done, key) = match way {
-            Way::Update => ("changed", "update"),
-            Way::Create => ("made", "create"),
-        };
-        let may = |object: &&WritableObject| match way {
-            Way::Update => object.update,
-            Way::Create => object.create,
-        };
-        let objects = &self.objects;
-        objects.get(name).filter(may).ok_or_else(|| {
-            let others = objects.iter().filter(|(_, object)| may(object)).map(|(name, _)| name);
-            let similar = nearest_of(name, others);
-            let message = match similar.is_empty() {
-                true => format!(
-                    "data.Name: no record called '{name}' may be {done}; {key} = true in [salesforce.objects.{name}] would \
-                     allow it"
-                ),
-                false => format!("data.Name: no record called '{name}' may be {done}{similar}"),
-            };
-            Refusal::new(ErrorCode::Forbidden, message)
-        })
+    /// What may be written now.
+    fn writable(&self) -> Arc<Writable> {
+        self.writable.load_full()
     }
 
     /// Writes the requested fields and the saved variables of the call that are mapped, and returns what was written.
@@ -184,10 +181,6 @@ impl Writer {
     }
 }
 
-fn target<'a>(object: &'a WritableObject, fields: &'a [Field]) -> Target<'a> {
-    Target { object: &object.object, fields: fields.iter().map(|(field, _)| field.as_str()).collect() }
-}
-
 fn wanted_by_many(object: &WritableObject) -> Fault {
     Fault::locked(
         "others are changing this record just now; try again in a moment",
@@ -198,35 +191,9 @@ fn wanted_by_many(object: &WritableObject) -> Fault {
     )
 }
 
-/// Writes a text as JSON.
-fn json_text(text: &str) -> Box<RawValue> {
-    // A text can always be written as JSON.
-    to_raw_value(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
-}
-
 /// Logs a fault for the operator.
 fn log(fault: &Fault, target: &Target<'_>) {
     fault.log_unwritten(target.object, &target.named_fields());
-}
-
-/// Translates variables into fields.
-fn mapped(name: &str, object: &WritableObject, variables: Vec<Variable>) -> Result<Vec<Field>, Refusal> {
-    let field = |(variable, value): Variable| match object.fields.get(&variable) {
-        Some(field) => Ok((field.clone(), value)),
-        None => Err(Refusal::new(
-            ErrorCode::Forbidden,
-            format!(
-                "data.params: the variable '{variable}' is not mapped; fields in [salesforce.objects.{name}] would map it{}",
-                nearest_of(&variable, object.fields.keys())
-            ),
-        )),
-    };
-    variables.into_iter().map(field).collect()
-}
-
-/// Returns a question about the configured name that is most like this one; empty if none is.
-fn nearest_of<'a>(name: &str, configured: impl Iterator<Item = &'a String>) -> String {
-    nearest(name, configured.map(String::as_str)).map_or_else(String::new, |it| format!(" (did you mean '{it}'?)"))
 }
 
 /// Returns the user of a request.

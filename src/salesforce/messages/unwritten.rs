@@ -10,8 +10,9 @@ use rand::rngs::StdRng;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::calls::CallKey;
+use super::calls::{CallKey, VARIABLE_BYTES};
 use crate::backoff::Backoff;
+use crate::config::CallVariables;
 use crate::expiring::Expiring;
 
 /// The waits of one call between attempts.
@@ -39,15 +40,20 @@ struct State {
 }
 
 impl Unwritten {
-    /// Room for `calls_max` calls.
-    pub(super) fn new(calls_max: usize) -> Self {
+    /// Room for every call that can have variables.
+    pub(super) fn new(bounds: &CallVariables) -> Self {
         let state = State {
-            waiting: Expiring::new(calls_max),
+            waiting: Expiring::new(calls_max(bounds)),
             due: VecDeque::new(),
             failures: 0,
             chance: StdRng::seed_from_u64(rand::random()),
         };
         Self { state: Mutex::new(state), changed: Notify::new() }
+    }
+
+    /// Changes the bounds. Calls that wait already stay until another one needs the room.
+    pub(super) fn set_bounds(&self, bounds: &CallVariables) {
+        self.state.lock().waiting.set_entries_max(calls_max(bounds));
     }
 
     /// Waits until a call is due, and returns it with the number of its attempts. Cancel-safe.
@@ -101,9 +107,19 @@ impl Unwritten {
     }
 }
 
+/// The number of calls that can have variables.
+fn calls_max(bounds: &CallVariables) -> usize {
+    bounds.total_bytes / VARIABLE_BYTES
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Room for this number of calls.
+    fn room(calls: usize) -> Unwritten {
+        Unwritten::new(&CallVariables { total_bytes: calls * VARIABLE_BYTES, ..CallVariables::default() })
+    }
 
     fn key(number: usize) -> CallKey {
         CallKey::new("alice", &number.to_string())
@@ -111,7 +127,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_is_tried_again_with_growing_waits_that_have_an_end() {
-        let unwritten = Unwritten::new(10);
+        let unwritten = room(10);
         unwritten.put_off(key(1), 0, None);
         let mut last = Duration::ZERO;
         for attempts in 0..20 {
@@ -127,7 +143,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_call_waits_for_a_pause_that_is_longer_than_its_own_and_the_others_do_not() {
-        let unwritten = Unwritten::new(10);
+        let unwritten = room(10);
         let start = Instant::now();
         unwritten.put_off(key(1), 0, Some(Duration::from_secs(42)));
         unwritten.put_off(key(2), 0, Some(Duration::ZERO));
@@ -139,7 +155,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_call_that_is_due_comes_first_and_one_that_is_added_later_is_noticed() {
-        let unwritten = Unwritten::new(10);
+        let unwritten = room(10);
         unwritten.put_off(key(1), 10, Some(Duration::from_mins(1)));
         for _ in 0..10 {
             unwritten.all_failed();
@@ -158,7 +174,7 @@ mod tests {
     async fn many_threads_add_each_call_once_and_no_more_than_there_is_room_for() {
         const THREADS: usize = 20;
         const CALLS: usize = 50;
-        let (all, few) = (Unwritten::new(THREADS * CALLS), Unwritten::new(100));
+        let (all, few) = (room(THREADS * CALLS), room(100));
         let runtime = tokio::runtime::Handle::current();
         std::thread::scope(|scope| {
             for thread in 0..THREADS {

@@ -4,11 +4,12 @@
 
 use std::sync::Arc;
 
-use super::audited::Requester;
+use super::audited::{Requester, Write};
 use super::data::{Asked, Told};
 use super::known::Record;
-use super::{CallKey, Change, Way, Writer, mapped, named, wanted_by_many};
-use crate::adapter::{Answer, Given, Handler, Response};
+use super::writable::{Way, Writable, mapped};
+use super::{CallKey, Change, Writer, named, wanted_by_many};
+use crate::adapter::{Answer, Given, Handler, Refused, Response};
 use crate::salesforce::{UPDATE_OBJECT, exactly};
 use wire::Pattern;
 use wire::Refusal;
@@ -24,12 +25,12 @@ impl UpdateObject {
         Self { writer: Arc::clone(writer) }
     }
 
-    async fn update(&self, given: Given) -> Result<Response, Refusal> {
-        let user = named(&given)?;
+    async fn update(&self, writable: &Writable, given: &Given) -> Result<Response, Refusal> {
+        let user = named(given)?;
         let asked = Asked::read(given.payload.as_ref())?;
         let (call, name, oid, (sfid, id)) = (asked.call()?, asked.name()?, asked.oid()?, asked.record()?);
         let params = asked.params()?;
-        let object = self.writer.object(&name, Way::Update)?;
+        let object = writable.object(&name, Way::Update)?;
         if given.waited > given.timeout {
             // Begun now, it might be done after its requester was told that it had failed.
             return Err(wanted_by_many(object).refusal());
@@ -39,7 +40,7 @@ impl UpdateObject {
         let key = CallKey::new(user, &call.id);
         let change = Change { call: &key, call_id: &call.id, record: &record, fields };
         let written = self.writer.change(object, change).await.map_err(|fault| fault.refusal())?;
-        self.writer.record_written(&Requester::of(&given), user, &record, &written);
+        self.writer.record_written(&Requester::of(given), user, (object, &record.id), &written);
         // The documents spell the call's id in both ways and do not say which one the answer uses.
         let told = Told::default()
             .raw("callId", call.raw)
@@ -56,8 +57,12 @@ impl UpdateObject {
 }
 
 impl Handler for UpdateObject {
+    fn name(&self) -> &'static str {
+        UPDATE_OBJECT.1
+    }
+
     fn serves(&self) -> Vec<Pattern> {
-        vec![exactly(UPDATE_OBJECT)]
+        if self.writer.writable().allows(Way::Update) { vec![exactly(UPDATE_OBJECT)] } else { Vec::new() }
     }
 
     fn failure_keys(&self) -> &'static [&'static str] {
@@ -73,6 +78,12 @@ impl Handler for UpdateObject {
     }
 
     fn handle(&self, given: Given) -> Answer<'_> {
-        Box::pin(self.update(given))
+        let writable = self.writer.writable();
+        let write = Write::new(&self.writer, &writable, Way::Update, &given);
+        Box::pin(async move { write.end(self.update(&writable, &given).await) })
+    }
+
+    fn refused(&self, refused: &Refused<'_>) {
+        self.writer.record_refused(refused);
     }
 }

@@ -76,11 +76,17 @@ fn tables_that_can_be_repeated_are_compared_by_name() {
     check(role, &issuer("a"), &["auth.jwt.idp"]);
     check(&issuer("a"), &issuer("b"), &["auth.jwt.idp"]);
     check(&issuer("a"), &issuer("a").replace("jwt.idp", "jwt.\"i.p\""), &["auth.jwt.\"i.p\"", "auth.jwt.idp"]);
-    let object = "[salesforce]\nclient_id = 'x'\nclient_secret_file = 'y'\n[salesforce.objects.Task]\nupdate = true\n\
-                  update_fields = { Subject = 'Subject' }\n";
-    let changes = load(&Given { file: Some(object), ..Given::default() }).map(|new| Changes::between(&of(""), &new));
-    if let Ok(changes) = changes {
-        assert!(changes.restart.contains(&"salesforce.objects".to_owned()), "{changes:?}");
+    let org = "[salesforce]\nclient_id = 'x'\nclient_secret_file = 'y'\nlogin_url = 'https://a.my.salesforce.com'\n";
+    let object = |fields: &str| format!("{org}[salesforce.objects.Task]\nupdate = true\nfields = {{ {fields} }}\n");
+    check(org, &object(""), &["salesforce.objects"]);
+    check(&object(""), &object("a = 'Subject'"), &["salesforce.objects"]);
+    let topic = |name: &str| format!("{org}[salesforce.events.topics.{name}]\ntopic = '/event/A__e'\n");
+    check(org, &topic("a"), &["salesforce.events.topics"]);
+    check(&topic("a"), &topic("b"), &["salesforce.events.topics"]);
+    for key in
+        ["objects.NAME.update", "variables.keep", "creations.of_user", "events.topics.NAME.start", "events.settle"]
+    {
+        assert_eq!(takes_effect(&format!("salesforce.{key}")), Some(TakesEffect::Reload), "{key}");
     }
 }
 

@@ -11,7 +11,7 @@ use switchboard::adapter::{Given, Handler, Payload};
 use switchboard::audit::{Audit, Rotation};
 use switchboard::config::{Mode, Salesforce, WritableObject};
 use switchboard::http::BreakerState;
-use switchboard::salesforce::{CurrentOrg, Org, writers};
+use switchboard::salesforce::{CurrentOrg, Org, Writers};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep_until};
 use wire::Triple;
@@ -49,7 +49,7 @@ impl Updates {
         let audit = Arc::new(Audit::open(folder.path(), Rotation::default()).unwrap());
         let config = Salesforce { objects: objects(), ..Salesforce::default() };
         let current = Arc::new(CurrentOrg::from(Arc::clone(org)));
-        Self { handler: writers(&current, &config, &audit).remove(0), _folder: folder }
+        Self { handler: Arc::clone(&Writers::new(&current, &config, &audit).handlers()[0]), _folder: folder }
     }
 }
 

@@ -1,6 +1,7 @@
 //! [`Desk`]: a broker, and the stand-in org that it writes to.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use salesforce_stand_in::{DEMO_SEED, Options, Org, Seed};
@@ -91,6 +92,11 @@ impl Desk {
     /// Writes another configuration file, for a reload.
     pub(super) fn configure(&self, objects: &str) {
         self.broker.configure(&format!("{}\n[auth]\nmode = \"open\"\n", file(&self.org, &self.folder, objects)));
+    }
+
+    /// The file with the secret that logs the broker in.
+    pub(super) fn secret(&self) -> PathBuf {
+        self.folder.path().join("secret")
     }
 
     /// The rows of a query.

@@ -1,6 +1,6 @@
 //! Credentials from an org: the key that logs in (`private_key`), what is asked and answered (`fetch`), what goes wrong on
 //! the way (`faults`), whose requests that stops (`breakers`), logins that hang (`logins`), how much one user can ask
-//! (`quota`), what a reload changes (`reload`), and the command that finds it (`check`, `check_tables`). And what is written to an org, by a whole broker
+//! (`quota`), what a reload changes (`reload`, `reload_load`), and the command that finds it (`check`, `check_tables`). And what is written to an org, by a whole broker
 //! before the stand-in org (`desk`): records that change (`updating`), that are made (`creating`), and variables that wait
 //! for their call's event (`variables`).
 
@@ -18,6 +18,7 @@ mod private_key;
 mod proof;
 mod quota;
 mod reload;
+mod reload_load;
 pub(crate) mod simulator;
 mod stand_in;
 

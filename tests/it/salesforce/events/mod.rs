@@ -2,6 +2,7 @@
 
 mod delivery;
 mod faults;
+mod reload;
 mod restart;
 
 use std::fs;
@@ -85,6 +86,11 @@ impl Stage {
             }
         })
         .await;
+    }
+
+    /// How often a topic was subscribed to.
+    fn subscriptions(&self) -> usize {
+        self.org.seen().iter().filter(|seen| seen.path.ends_with("/Subscribe")).count()
     }
 
     /// Publishes a notice for a user.
