@@ -7,7 +7,7 @@ import contextlib
 import ssl as tls
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, overload
 
 from ._driver import Driver
 from ._errors import SwitchboardError
@@ -46,8 +46,6 @@ CLOSING_MAX = 2.0
 """How long leaving may take, in seconds: to send what was published, and to unregister."""
 BUFFER = 1024
 """How many events an iterator holds by default."""
-
-R = TypeVar("R")
 
 
 def connect(
@@ -138,13 +136,11 @@ class Desk:
         """Ends the session, its resume token and its will."""
         if self._task is None or self._task.done():
             return
-        if self._driver.serving:
-            with contextlib.suppress(SwitchboardError, TimeoutError):
-                async with asyncio.timeout(CLOSING_MAX):
-                    # The reply shows that everything before it was taken.
-                    await self._driver.command("Application", "Unregister", None).answer
+        with contextlib.suppress(SwitchboardError, TimeoutError):
+            async with asyncio.timeout(CLOSING_MAX):
+                await self._driver.unregister()
+        self._driver.closed_by = asyncio.current_task()
         self._task.cancel()
-        # Its handlers and listeners are cancelled with it, but not the one that closes it.
         await asyncio.wait((self._task,))
 
     @overload
@@ -172,7 +168,7 @@ class Desk:
     def subscribe(
         self,
         pattern: str,
-        function: Callable[[Message[D]], object],
+        function: Callable[[Message[Any]], object],
         *,
         group: str | None = None,
         user: str | None = None,
@@ -204,7 +200,7 @@ class Desk:
 
     def handle(
         self, pattern: str, *, answers: bool = True, concurrency: int | None = None
-    ) -> Callable[[Callable[[Request[D]], object]], Subscription]:
+    ) -> Callable[[Callable[[Request[Any]], object]], Subscription]:
         """Decorates a function, sync or async, that answers the requests that a pattern matches.
 
         What it returns is the answer. It raises SwitchboardError to refuse a request; any other exception answers
@@ -217,7 +213,7 @@ class Desk:
         if concurrency is not None and concurrency < 1:
             raise ValueError("at least one call runs at a time")
 
-        def decorate(function: Callable[[Request[D]], object]) -> Subscription:
+        def decorate(function: Callable[[Request[Any]], object]) -> Subscription:
             held = Held(read_pattern(pattern), None, handler=function, answers=answers, concurrency=concurrency)
             return self._hold(held)
 

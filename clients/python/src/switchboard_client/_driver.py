@@ -77,6 +77,8 @@ class Driver:
         self.user: str | None = None
         self.changed = asyncio.Event()
         self.reconnect_after: float | None = None
+        # The task that closes the desk, which can be one of its own.
+        self.closed_by: asyncio.Task[Any] | None = None
         self._backoff = Backoff()
         self._retry = asyncio.Event()
         self._refused: deque[float] = deque(maxlen=REFUSED_MAX)
@@ -88,6 +90,7 @@ class Driver:
         self._ping_by: float | None = None
         self._message_bytes_max: int | None = None
         self._link: Link | None = None
+        self._leaving: Operation | None = None
         # What has happened since the desk was last open.
         self._lost_at: datetime | None = None
         self._resumed = False
@@ -102,6 +105,10 @@ class Driver:
         except asyncio.CancelledError:
             # `Desk.close` ends the driver so.
             pass
+        except Exception as error:
+            problem = SwitchboardError("INTERNAL", f"the client failed with {type(error).__name__}")
+            problem.__cause__ = error
+            self.listeners.emit("error", problem)
         finally:
             self._finish(problem)
 
@@ -171,6 +178,8 @@ class Driver:
         finally:
             self.serving = False
             self.renewal.stop()
+            if self._leaving is not None:
+                self._leaving.fail(end_of_connection())
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -242,6 +251,10 @@ class Driver:
         if link.taken is not None:
             self._resumed = True
             self._lossy |= not self.out.go_on(link.taken)
+            for operation in self.pending:
+                if operation.entry.kind is Kind.UPKEEP:
+                    # It is not sent again.
+                    self.pending.remove(operation)
             self.resume.go_on(link.resume_token)
             self.acknowledge()
             self.subscribing.ask_new()
@@ -303,8 +316,8 @@ class Driver:
     def _finish(self, problem: SwitchboardError) -> None:
         """Ends everything that waits."""
         self.state = "closed"
-        self.handlers.cancel_all()
-        self.listeners.cancel()
+        self.handlers.cancel_all(self.closed_by)
+        self.listeners.cancel(self.closed_by)
         for operation in self.pending:
             self.pending.remove(operation)
             operation.fail(SwitchboardError(problem.code, problem.message))
@@ -328,6 +341,12 @@ class Driver:
             if self.settings.when_away == "fail":
                 raise SwitchboardError("AWAY", "the desk is not open")
             await self.changed.wait()
+
+    async def unregister(self) -> None:
+        """Ends the session. The reply shows that the broker has taken everything before. Raises if there is none."""
+        if self.serving:
+            self._leaving = self.command("Application", "Unregister", None)
+            await self._leaving.answer
 
     def cancel_request(self, id: str) -> None:
         """Cancels a request. It may have ended meanwhile, so nothing waits for the reply."""
@@ -376,6 +395,11 @@ class Driver:
             self._ping_by = None
 
         self.command("Connection", "Ping", None, Kind.UPKEEP, on_answer=pong)
+
+
+def end_of_connection() -> SwitchboardError:
+    """Returns the error of what waits for an answer on a connection that has ended."""
+    return SwitchboardError("AWAY", "the connection was lost")
 
 
 def _now() -> float:

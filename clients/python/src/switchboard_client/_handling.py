@@ -136,10 +136,10 @@ class Handlers:
         if id is not None and (task := self._tasks.get(id)) is not None:
             task.cancel()
 
-    def cancel_all(self) -> None:
-        """The session has ended, and with it all its requests."""
+    def cancel_all(self, spared: asyncio.Task[Any] | None = None) -> None:
+        """The session has ended, and with it all its requests. Cancels their handlers, except this one."""
         for task in self._tasks.values():
-            if task is not asyncio.current_task():
+            if task is not spared:
                 task.cancel()
 
     async def _refuse(self, message: Message[Any], code: str, words: str) -> None:

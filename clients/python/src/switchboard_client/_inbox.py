@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 UNCOUNTED: Final = ("Broker/Application/Register", "Broker/Connection/Replaced")
 """The messages that are no part of a session, so that its count leaves them out."""
 
+DRAINING_MAX: Final = 300.0
+"""The longest pause that a draining broker can ask for, in seconds. Ours asks for at most 30."""
+
 
 class Inbox:
     """See the module."""
@@ -66,7 +69,7 @@ class Inbox:
         driver, data = self._driver, fields(message.data)
         match message.triple.removeprefix("Broker/"):
             case "Connection/Draining":
-                driver.reconnect_after = (integer(data.get("ReconnectAfterMs")) or 0) / 1000
+                driver.reconnect_after = min((integer(data.get("ReconnectAfterMs")) or 0) / 1000, DRAINING_MAX)
             case "Connection/Expiring":
                 driver.renewal.begin()
             case "Connection/Lagging":

@@ -76,10 +76,10 @@ class Listeners:
         task.add_done_callback(done)
         return task
 
-    def cancel(self) -> None:
-        """Cancels the running listeners, except the one that calls this."""
+    def cancel(self, spared: asyncio.Task[Any] | None) -> None:
+        """Cancels the running listeners, except this one."""
         for task in self.tasks:
-            if task is not asyncio.current_task():
+            if task is not spared:
                 task.cancel()
 
     def raised(self, error: BaseException, name: str, *, reports: bool = True) -> None:
