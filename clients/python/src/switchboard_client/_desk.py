@@ -121,12 +121,18 @@ class Desk:
         return self._driver.session
 
     async def opened(self) -> Self:
-        """Waits until it is open, and its subscriptions are made. Raises only if it is closed for good."""
+        """Waits until it is open, and its subscriptions are made. Raises only if it has closed, which is final."""
         while self.state != "open":
             if self.state == "closed":
                 raise self._driver.why_closed()
             await self._driver.changed.wait()
         return self
+
+    async def closed(self) -> SwitchboardError:
+        """Waits until it is closed, by this program or because connecting again cannot help. Returns why."""
+        while self.state != "closed":
+            await self._driver.changed.wait()
+        return self._driver.why_closed()
 
     def retry(self) -> None:
         """Connects now, without waiting for the end of the pause."""

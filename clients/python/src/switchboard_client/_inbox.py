@@ -69,7 +69,8 @@ class Inbox:
         driver, data = self._driver, fields(message.data)
         match message.triple.removeprefix("Broker/"):
             case "Connection/Draining":
-                driver.reconnect_after = min((integer(data.get("ReconnectAfterMs")) or 0) / 1000, DRAINING_MAX)
+                after = integer(data.get("ReconnectAfterMs"))
+                driver.reconnect_after = None if after is None else min(after / 1000, DRAINING_MAX)
             case "Connection/Expiring":
                 driver.renewal.begin()
             case "Connection/Lagging":

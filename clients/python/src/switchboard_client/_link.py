@@ -30,7 +30,7 @@ MESSAGE_BYTES_MAX = 64 << 20
 LEAVE: Final = 1000
 """The client leaves: the session ends."""
 GIVE_UP: Final = 4000
-"""The client gives the connection up, and comes back."""
+"""The client gives the connection up, and returns."""
 
 # websockets writes whole messages to its logger at the level DEBUG, and with them tokens.
 _QUIET = logging.getLogger("switchboard_client.websockets")

@@ -76,19 +76,19 @@ class Operations:
         if timeout is not None:
             envelope["timeout"] = max(1, round(timeout * 1000))
         await self._ready()
-        heard = False
+        progressed = False
 
         def more(message: Message[Any]) -> None:
-            nonlocal heard
-            heard = True
+            nonlocal progressed
+            progressed = True
             on_more(message)
 
         operation = self._operation(id, envelope, Kind.REQUEST, on_more=more)
         try:
             while not operation.answer.done():
-                heard = False
+                progressed = False
                 await asyncio.wait((operation.answer,), timeout=timeout)
-                if not operation.answer.done() and not heard and (late := self._late(operation)) is not None:
+                if not operation.answer.done() and not progressed and (late := self._late(operation)) is not None:
                     self._cancel(operation)
                     raise late
             answer = await operation.answer

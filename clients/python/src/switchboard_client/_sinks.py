@@ -26,6 +26,9 @@ FULL_WAIT = 1.0
 class Sink(Protocol):
     """Takes the events of one subscription."""
 
+    raises: bool
+    """Whether its reader gets the error with which it ends."""
+
     @property
     def full(self) -> bool:
         """Whether it can take no further event."""
@@ -76,6 +79,8 @@ class Gate:
 class Buffer:
     """The buffer of an iterator."""
 
+    raises = True
+
     def __init__(self, gate: Gate, size: int) -> None:
         self._gate = gate
         self._size = size
@@ -114,6 +119,8 @@ class Buffer:
 class Function:
     """A function that is called for each event. A coroutine runs as a task, which is not awaited."""
 
+    raises = False
+
     def __init__(self, gate: Gate, listeners: Listeners, function: Callable[[Message[Any]], object], name: str) -> None:
         self._gate = gate
         self._listeners = listeners
@@ -140,5 +147,4 @@ class Function:
         self._gate.note(self)
 
     def end(self, error: SwitchboardError | None) -> None:
-        if error is not None:
-            self._listeners.emit("error", error)
+        """There is nothing to end: what runs goes on."""

@@ -100,5 +100,6 @@ class Subscribing:
             held.ready.set(error or SwitchboardError("CLOSED", "the subscription was ended before it was made"))
         if held.sink is not None:
             held.sink.end(error)
-        elif error is not None and reports and not awaited:
+        raises = held.sink is not None and held.sink.raises
+        if error is not None and reports and not awaited and not raises:
             self.driver.listeners.emit("error", error)
