@@ -27,7 +27,7 @@ async fn run(arguments: &[&str]) {
     let mut command = Command::new(python);
     command.arg("-m").args(arguments).current_dir(PYTHON_CLIENT).kill_on_drop(true);
     command.env("SWITCHBOARD", env!("CARGO_BIN_EXE_switchboard")).env("PYTHONDONTWRITEBYTECODE", "1");
-    // nextest has the deadline: one for each file of tests would be too short for a slow machine.
+    // Each wait in there has a deadline of its own, and nextest has one for the whole.
     let output = command.output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
@@ -45,6 +45,16 @@ async fn the_packages_tests_of_requests_and_events_pass() {
 #[tokio::test]
 async fn the_packages_tests_of_connecting_and_closing_pass() {
     run(&["pytest", "-q", "tests/test_connecting.py", "tests/test_closing.py"]).await;
+}
+
+#[tokio::test]
+async fn the_python_client_plays_the_transcripts() {
+    run(&["pytest", "-q", "tests/test_transcripts.py"]).await;
+}
+
+#[tokio::test]
+async fn the_guide_to_the_python_client_does_what_it_says() {
+    run(&["pytest", "-q", "tests/test_guide.py"]).await;
 }
 
 #[tokio::test]
