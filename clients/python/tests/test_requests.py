@@ -98,7 +98,9 @@ async def test_cancelling_the_caller_cancels_the_handler() -> None:
         asking = asyncio.create_task(phone.request(FIND))
         await soon(begun.wait())
         asking.cancel()
-        await soon(cancelled.wait())
+        # Without the cancellation it would be the time limit of 10 s that ends the handler.
+        async with asyncio.timeout(5):
+            await cancelled.wait()
 
         # A requester that leaves does the same.
         begun.clear()
@@ -106,7 +108,8 @@ async def test_cancelling_the_caller_cancels_the_handler() -> None:
         async with connect("other", url=running.url) as other:
             asking = asyncio.create_task(other.request(FIND))
             await soon(begun.wait())
-        await soon(cancelled.wait())
+        async with asyncio.timeout(5):
+            await cancelled.wait()
         with pytest.raises(SwitchboardError) as closed:
             await asking
         assert closed.value.code == "CLOSED"

@@ -185,5 +185,5 @@ def closed(error: ConnectionClosed) -> Ended:
     words = f"the broker closed the connection with {code}: {frame.reason or 'no reason given'}"
     names = {4401: "UNAUTHENTICATED", 4403: "FORBIDDEN", 4409: "REPLACED"}
     if code == 4410:
-        return ended(SwitchboardError("KICKED", frame.reason or "closed by an operator"), Reconnect.STOP, code)
+        return ended(SwitchboardError("KICKED", frame.reason or "closed by an operator"), after_close(code), code)
     return ended(SwitchboardError(names.get(code, "AWAY"), words), after_close(code), code)

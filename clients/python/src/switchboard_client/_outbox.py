@@ -43,7 +43,7 @@ class Kind(Enum):
 class Entry:
     """A message in the outbox."""
 
-    __slots__ = ("kind", "sequence", "silent", "size", "text", "withdrawn", "written")
+    __slots__ = ("kind", "sequence", "silent", "size", "text", "written")
 
     def __init__(self, kind: Kind, text: str, size: int, *, silent: bool = False) -> None:
         self.kind = kind
@@ -53,7 +53,6 @@ class Entry:
         self.size = size
         self.sequence = 0
         self.written = False
-        self.withdrawn = False
 
 
 class Outbox:
@@ -85,9 +84,8 @@ class Outbox:
 
     def withdraw(self, entry: Entry) -> bool:
         """Takes a message back that was not written yet. Returns whether it could be."""
-        if entry.written or entry.withdrawn:
+        if entry.written or entry not in self._waiting:
             return False
-        entry.withdrawn = True
         # Now, and not when its turn comes: it counts against the bounds until then.
         self._waiting.remove(entry)
         self._forget(entry)
