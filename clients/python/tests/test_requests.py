@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from switchboard_client import Answer, Request, SwitchboardError, connect
+from switchboard_client import Answer, Request, SwitchboardError, Will, connect
 
 from .support import broker, fake_broker, scenario, soon, until
 
@@ -32,6 +32,10 @@ async def test_a_handler_answers_refuses_and_reports_progress() -> None:
         async def login(request: Request[None]) -> None:
             await request.answer({"Success": True}, subtopic="LoginSuccess", payload="message")
 
+        @crm.handle("Crm/Contact/Legacy")
+        async def legacy(request: Request[None]) -> None:
+            await request.answer({"Success": False})
+
         # A handler need not be a coroutine.
         crm.handle("Crm/Contact/Echo")(lambda request: request.data)
         await crm.opened()
@@ -54,6 +58,9 @@ async def test_a_handler_answers_refuses_and_reports_progress() -> None:
         }
         assert error.in_reply_to is not None
         assert await phone.request("Crm/Contact/Login") == {"Success": True}
+        with pytest.raises(SwitchboardError) as refused:
+            await phone.request("Crm/Contact/Legacy")
+        assert refused.value.code == "HANDLER_FAILED"
         assert await phone.request("Crm/Contact/Echo", [1, None, "ä"]) == [1, None, "ä"]
 
 
@@ -225,3 +232,60 @@ async def test_a_request_for_a_handler_that_has_stopped_is_refused() -> None:
         answer = await peer.expect(FIND)
         assert (answer["inReplyTo"], answer["data"]["ErrorCode"]) == ("late", "HANDLER_GONE")
         peer.drop()
+
+
+@scenario
+async def test_handlers_and_subscriptions_can_be_made_before_the_block_is_entered() -> None:
+    async with broker() as running, connect("phone", url=running.url) as phone:
+        rings: list[object] = []
+        crm = connect("crm", url=running.url)
+        crm.handle(FIND)(lambda request: "found")
+        crm.subscribe("Phone", lambda event: rings.append(event.data))
+        async with crm:
+            await crm.opened()
+            assert await phone.request(FIND) == "found"
+            await phone.publish("Phone/Call/Ring", 1)
+            await until(lambda: rings == [1], "the event")
+        with pytest.raises(SwitchboardError):
+            async with crm:
+                pass
+
+
+@scenario
+async def test_the_commands_of_a_desk() -> None:
+    async with broker() as running:
+        who = ["--username", "1245456", "--extension", "5051"]
+        await running.run("credentials", "set", "alice@example.com", *who, stdin=b"acq@123\n")
+        alice = "alice@example.com"
+        async with (
+            connect("gadget", url=running.url, user=alice) as desk,
+            connect("crm", url=running.url, user=alice) as crm,
+        ):
+            crm.subscribe("Phone/Call/Ring", lambda event: None)
+            await crm.opened()
+            found = await desk.credentials()
+            assert (found.username, found.password, found.extension) == ("1245456", "acq@123", "5051")
+            await crm.set_state("asleep")
+            rows = {it.source: it for it in await desk.applications()}
+            assert (rows["crm"].state, rows["gadget"].state, rows["crm"].user) == ("asleep", "active", alice)
+            assert rows["crm"].since.tzinfo is not None
+            answer = await desk.explain("Phone/Call/Ring", to="crm")
+            assert answer["Verdict"] == "EVENT" and answer["Receives"][0]["Source"] == "crm"
+            assert desk.session is not None and desk.session.user == alice
+
+
+@scenario
+async def test_a_will_is_published_when_the_program_dies_and_not_when_it_leaves() -> None:
+    async with broker() as running, connect("watch", url=running.url) as watch:
+        gone: list[object] = []
+        await soon(watch.subscribe("Phone/Agent/Gone", lambda event: gone.append(event.data)).ready)
+        for dies in (False, True):
+            will = Will("Phone/Agent/Gone", {"dies": dies})
+            async with connect("agent", url=running.url, will=will, resume=False) as agent:
+                await agent.opened()
+                if dies:
+                    link = agent._driver._link
+                    assert link is not None
+                    link.socket.transport.abort()
+                    await until(lambda: gone, "the will")
+        assert gone == [{"dies": True}]
