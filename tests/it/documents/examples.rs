@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use super::blocks::node;
 use crate::client::fake_broker::{FakeBroker, event, request};
-use crate::support::programs::{self, Program, built, gadget_script, node_modules, python};
+use crate::support::programs::{self, Program, built, gadget_script, node_modules, python, with_our_client};
 use crate::support::{Broker, application, envelope, secret_file, token_of, within};
 
 const FIND: &str = "Crm/Contact/Find";
@@ -27,7 +27,7 @@ async fn start(mut adapter: Command, broker: &Broker) -> Program {
 pub(super) async fn python_adapter(script: &str) -> Option<Command> {
     let mut adapter = Command::new(python().await?);
     adapter.arg(script).env_remove("SWITCHBOARD_TOKEN").env_remove("SWITCHBOARD_USER");
-    Some(adapter)
+    Some(with_our_client(adapter))
 }
 
 pub(super) fn rust_adapter() -> Command {

@@ -1,6 +1,6 @@
 //! Programs other than the broker: the examples, and what runs them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader, Lines};
@@ -31,6 +31,15 @@ pub(crate) async fn python() -> Option<PathBuf> {
     }
     assert!(!exists("python3").await, "no target/python: run ./test, which makes it");
     None
+}
+
+/// The package in `clients/python`.
+pub(crate) const PYTHON_CLIENT: &str = "clients/python";
+
+/// Lets a program of Python import the package in `clients/python`.
+pub(crate) fn with_our_client(mut program: Command) -> Command {
+    program.env("PYTHONPATH", Path::new(PYTHON_CLIENT).join("src")).env("PYTHONDONTWRITEBYTECODE", "1");
+    program
 }
 
 /// Returns the folder with this package of Node.js, which the test command installs. `None`: this machine has no npm.
