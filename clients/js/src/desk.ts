@@ -1,0 +1,422 @@
+import { Connection } from "./connection.js";
+import { type Data, type Envelope, fields, join, message, payload, split } from "./envelope.js";
+import { failure, SwitchboardError } from "./error.js";
+import { Handlers, isRequest } from "./handlers.js";
+import { Events } from "./iterator.js";
+import type { Listener } from "./listener.js";
+import { Outcome } from "./outcome.js";
+import { type Exchange, gathering, receiving, requesting } from "./requests.js";
+import { isAnswer, Session } from "./session.js";
+import { Subscriptions } from "./subscriptions.js";
+import type * as api from "./switchboard.js";
+
+/** The time limit of a request without `timeout`, in milliseconds. It is also the broker's default. */
+const TIMEOUT_MS = 10_000;
+/** How long a pending request waits beyond the grace of its session. The broker may notice a lost connection this late. */
+const UNNOTICED_MS = 75_000;
+/** How long leaving may take. */
+const CLOSE_MS = 2_000;
+
+type Listeners = { [E in keyof api.DeskEvents]: Set<(value: api.DeskEvents[E]) => void> };
+
+/** The parts of a desk. `connect` wraps it in the public type. */
+export class DeskCore {
+  readonly connection: Connection;
+  readonly wire: Session;
+  readonly subscriptions: Subscriptions;
+  readonly handlers: Handlers;
+  readonly options: api.Options;
+  session: { id: string; user?: string; server: string } | undefined;
+  /** Messages that no listener takes are given to this. Returns whether it keeps them. */
+  hold: ((envelope: Envelope, text: string, done: () => void) => boolean) | undefined;
+  /** Called when a session has begun or was resumed. */
+  onRegistered: ((isResumed: boolean) => void) | undefined;
+  /** Called when the session ends without a successor. */
+  onForgotten: (() => void) | undefined;
+  /** Makes subscriptions of a reloaded page wait until what was held for them is given. */
+  onAdded: (() => void) | undefined;
+  readonly #listeners: Listeners = { state: new Set(), back: new Set(), error: new Set(), lagging: new Set(), dropped: new Set() };
+  readonly #opened: { resolve(): void; reject(error: unknown): void }[] = [];
+  #outage: Date | undefined;
+  #heardAt = new Date();
+  #grace: ReturnType<typeof setTimeout> | undefined;
+  #renewal: ReturnType<typeof setTimeout> | undefined;
+  #shown = "";
+
+  constructor(options: api.Options) {
+    this.options = options;
+    this.connection = new Connection(options, this);
+    this.wire = new Session(this.connection, options.source);
+    const report = (error: SwitchboardError) => this.report(error);
+    this.subscriptions = new Subscriptions(this.wire, this.connection, report, (...lists) => this.#settled(...lists));
+    this.handlers = new Handlers(this.wire, this.connection, options.source, report);
+    if (options.signal?.aborted) queueMicrotask(() => void this.close());
+    options.signal?.addEventListener("abort", () => void this.close(), { once: true });
+  }
+
+  mayPrompt?: (url: string) => Promise<boolean>;
+  diagnose?: (url: string) => Promise<SwitchboardError | undefined>;
+
+  // What the connection asks and says.
+
+  registration(): Envelope {
+    const { user, will, resume = true } = this.options;
+    const { token, inbox } = this.wire;
+    const data: Envelope = { resume: token ? { token, received: inbox.handled } : resume };
+    if (user !== undefined) data.user = user;
+    if (will) data.will = { ...split(will.triple), ...("data" in will && { data: will.data }), ...(will.retain && { retain: true }) };
+    return data;
+  }
+
+  registered(reply: Data): void {
+    clearTimeout(this.#grace);
+    const { wire, subscriptions, handlers } = this;
+    const isResumed = reply.Resumed === true;
+    subscriptions.user = reply.User;
+    this.session = { id: reply.SessionId, server: reply.Server, ...(reply.User && { user: reply.User }) };
+    wire.bytesMax = reply.MaxMessageBytes ?? Infinity;
+    wire.graceMs = (reply.GraceSeconds ?? 0) * 1000;
+    if (isResumed) {
+      wire.begin(reply.ResumeToken);
+      wire.resumed(reply.Received);
+      subscriptions.resumed();
+      handlers.resumed();
+      this.#settled([], [], "resumed");
+    } else {
+      wire.end(true);
+      wire.begin(reply.ResumeToken);
+      handlers.begin();
+      subscriptions.begin(!this.#outage);
+    }
+    wire.flush();
+    this.onRegistered?.(isResumed);
+    for (const { resolve } of this.#opened.splice(0)) resolve();
+  }
+
+  /** Reports a reconnection, when all its subscriptions are confirmed. */
+  #settled(missed: string[], recovered: string[], how: "resumed" | "recovered" | "lost" = missed.length ? "lost" : "recovered"): void {
+    const since = this.#outage;
+    if (!since || !this.connection.isOpen) return;
+    this.#outage = undefined;
+    this.emit("back", { how, since, patterns: how === "lost" ? missed : recovered });
+  }
+
+  /** Says that the session of the page before this one could not be resumed. */
+  reloaded(since: Date): void {
+    this.#outage ??= since;
+  }
+
+  received(envelope: Envelope, text: string): void {
+    this.#heardAt = new Date();
+    const { wire } = this;
+    const { inbox } = wire;
+    const number = inbox.take();
+    if (!number) return;
+    const done = () => wire.done(inbox, number);
+    if (isAnswer(envelope)) {
+      if (wire.answer(envelope)) return done();
+    } else if (isRequest(envelope)) {
+      if (this.handlers.deliver(envelope, text, done) || this.hold?.(envelope, text, done)) return;
+      this.handlers.decline(envelope);
+      return done();
+    }
+    if (this.#notice(envelope)) return done();
+    const found = message(envelope, text);
+    if (this.subscriptions.deliver(found, done)) return;
+    if (!this.subscriptions.isKnown(found) && this.hold?.(envelope, text, done)) return;
+    done();
+  }
+
+  /** Handles what the broker says of the connection and the session. Returns whether it is nobody else's. */
+  #notice(envelope: Envelope): boolean {
+    if (envelope.channel !== "Broker") return false;
+    const data = fields(envelope);
+    switch (join(envelope)) {
+      case "Broker/Application/Joined":
+      case "Broker/Application/Left":
+      case "Broker/Cluster/Gap":
+        return false;
+      case "Broker/Request/Cancelled":
+        this.handlers.cancelled(String(envelope.inReplyTo));
+        break;
+      case "Broker/Connection/Expiring":
+        void this.#renew(1_000);
+        break;
+      case "Broker/Connection/Lagging":
+        this.emit("lagging", { messages: data.Messages, messagesMax: data.MessagesMax, bytes: data.Bytes, bytesMax: data.BytesMax });
+        break;
+      case "Broker/Message/Dropped":
+        this.emit("dropped", { count: data.Count });
+        break;
+      case "Broker/Subscription/Ended":
+        this.subscriptions.ended(data.SubscriptionIds ?? []);
+        this.handlers.ended(data.SubscriptionIds ?? []);
+        break;
+      case "Broker/Message/Error": {
+        const error = failure(payload(envelope), envelope.inReplyTo as string | undefined);
+        // An answer was too late: its request had ended meanwhile.
+        if (error && error.code !== "NO_SUCH_REQUEST") this.report(error);
+      }
+    }
+    return true;
+  }
+
+  /** Gets a new proof before the old one ends. */
+  async #renew(wait: number): Promise<void> {
+    if (typeof this.options.token !== "function") return;
+    const again = () => {
+      clearTimeout(this.#renewal);
+      this.#renewal = setTimeout(() => void this.#renew(Math.min(wait * 2, 30_000)), wait);
+    };
+    try {
+      const token = await this.connection.token("renew");
+      if (!this.connection.isOpen) return;
+      this.wire.command("Application", "Renew", { token }, (_, error) => {
+        if (!error) return;
+        this.report(error);
+        if (error.retryable) again();
+      });
+    } catch (cause) {
+      this.report(new SwitchboardError("TOKEN_UNAVAILABLE", "the token provider failed", { cause }));
+      if (this.connection.isOpen) again();
+    }
+  }
+
+  lost(dropsMessage: boolean): void {
+    clearTimeout(this.#renewal);
+    this.#outage ??= this.#heardAt;
+    if (!this.wire.token || dropsMessage) {
+      this.wire.end(!dropsMessage);
+      this.onForgotten?.();
+      return;
+    }
+    clearTimeout(this.#grace);
+    // Nobody waits for ever if the broker does not return. Otherwise the reply to Register decides.
+    this.#grace = setTimeout(() => this.wire.end(true), this.wire.graceMs + UNNOTICED_MS);
+  }
+
+  changed(): void {
+    const { state, problem } = this.connection;
+    const shown = `${state} ${problem?.code} ${problem?.message}`;
+    if (shown === this.#shown) return;
+    this.#shown = shown;
+    if (problem) this.options.log?.("warn", `${problem.code}: ${problem.message}`);
+    else this.options.log?.("debug", state);
+    this.emit("state", problem ? { state, problem } : { state });
+  }
+
+  stopped(error: SwitchboardError): void {
+    for (const timer of [this.#grace, this.#renewal]) clearTimeout(timer);
+    this.onForgotten?.();
+    this.wire.close(error);
+    this.subscriptions.close(error);
+    this.handlers.close(error);
+    for (const { reject } of this.#opened.splice(0)) reject(error);
+    if (error.code !== "CLOSED") this.report(error);
+  }
+
+  report(error: SwitchboardError): void {
+    if (this.#listeners.error.size) this.emit("error", error);
+    else (this.options.log ?? ((_, text) => console.warn(text)))("warn", `${error.code}: ${error.message}`);
+  }
+
+  emit<E extends keyof api.DeskEvents>(event: E, value: api.DeskEvents[E]): void {
+    for (const listener of [...this.#listeners[event]]) {
+      try {
+        listener(value);
+      } catch (error) {
+        // Whoever wrote the listener finds it where the runtime reports uncaught errors.
+        queueMicrotask(() => console.error(error));
+      }
+    }
+  }
+
+  // What the application calls.
+
+  opened({ signal }: { signal?: AbortSignal } = {}): Promise<void> {
+    if (this.connection.isOpen) return Promise.resolve();
+    if (this.connection.state === "closed") return Promise.reject(this.connection.problem);
+    if (signal?.aborted) return Promise.reject(signal.reason);
+    return new Promise((resolve, reject) => {
+      this.#opened.push({ resolve, reject });
+      signal?.addEventListener("abort", () => reject(signal.reason), { once: true });
+    });
+  }
+
+  async close(): Promise<void> {
+    const { connection, wire } = this;
+    if (connection.isOpen) {
+      // Everything that was sent is taken in before the session ends.
+      const left = new Promise<void>((resolve) => wire.command("Application", "Unregister", {}, () => resolve()));
+      await Promise.race([left, new Promise((resolve) => setTimeout(resolve, CLOSE_MS))]);
+    }
+    connection.stop(new SwitchboardError("CLOSED", "the page closed the desk"));
+  }
+
+  on<E extends keyof api.DeskEvents>(event: E, listener: (value: api.DeskEvents[E]) => void, options: { signal?: AbortSignal } = {}): () => void {
+    const listeners = this.#listeners[event];
+    const remove = () => void listeners.delete(listener);
+    if (!options.signal?.aborted) listeners.add(listener);
+    options.signal?.addEventListener("abort", remove, { once: true });
+    return remove;
+  }
+
+  subscribe(pattern: string, listener: (event: any) => unknown, options: api.SubscribeOptions = {}): api.Subscription {
+    const give: Listener["give"] = (event, done) => {
+      try {
+        listener(event);
+      } catch (cause) {
+        this.report(new SwitchboardError("INTERNAL", `a listener of ${pattern} failed`, { cause }));
+      }
+      done();
+    };
+    return this.#subscription(pattern, options.signal, (ready) =>
+      this.subscriptions.add(pattern, options, { give, end: () => {}, ready, ...NEW }),
+    );
+  }
+
+  events(pattern: string, options: api.SubscribeOptions & { buffer?: number } = {}): Events {
+    const events = new Events(pattern, options.buffer ?? 1024);
+    const { ready, unsubscribe } = this.#subscription(pattern, undefined, (ready) => {
+      const listener: Listener = { give: (event, done) => events.give(event, done), end: (error) => events.end(error), ready, ...NEW };
+      return this.subscriptions.add(pattern, options, listener);
+    });
+    events.attach(ready, unsubscribe);
+    options.signal?.addEventListener("abort", () => events.unsubscribe(), { once: true });
+    if (options.signal?.aborted) events.unsubscribe();
+    return events;
+  }
+
+  handle(pattern: string, handler: (request: any) => unknown, options: api.HandleOptions = {}): api.Subscription {
+    return this.#subscription(pattern, options.signal, (ready) => this.handlers.add(pattern, handler, options, ready));
+  }
+
+  #subscription(
+    pattern: string,
+    signal: AbortSignal | undefined,
+    add: (ready: (outcome: api.Subscribed | SwitchboardError) => void) => () => void,
+  ): api.Subscription {
+    if (this.connection.state === "closed") throw this.connection.problem;
+    let unsubscribe = () => {};
+    const ready = Outcome.of<api.Subscribed>(
+      // A desk that is closed has said so.
+      (error) => error.code === "CLOSED" || this.report(error),
+      (resolve, reject) => {
+        unsubscribe = add((outcome) => (outcome instanceof SwitchboardError ? reject(outcome) : resolve(outcome)));
+      },
+    );
+    signal?.addEventListener("abort", unsubscribe, { once: true });
+    if (signal?.aborted) unsubscribe();
+    this.onAdded?.();
+    return { pattern, ready, unsubscribe, [Symbol.dispose]: unsubscribe };
+  }
+
+  publish(triple: string, data?: unknown, options: api.PublishOptions = {}): Promise<api.Receipt> {
+    const { receipt = true, once, retain } = options;
+    const id = options.id ?? this.wire.nextId();
+    return this.#send(id, triple, data, options, { ...(retain && { retain }), ...(once && { once }) }, (settle) => {
+      if (receipt || once) return { ...receiving(settle), ...(once && { repeat: "" }) };
+      // Nothing says what became of it.
+      return undefined;
+    });
+  }
+
+  request(triple: string, data?: unknown, options: api.RequestOptions = {}): Promise<any> {
+    return this.#ask(triple, data, options, {}, (settle) => requesting(settle, options));
+  }
+
+  gather(triple: string, data?: unknown, options: api.RequestOptions & { onAnswer?(answer: any): void } = {}): Promise<any> {
+    return this.#ask(triple, data, options, { gather: true }, (settle) => gathering(settle, options));
+  }
+
+  #ask(triple: string, data: unknown, options: api.RequestOptions, more: Envelope, exchange: (settle: Settle) => Exchange): Promise<any> {
+    const { timeout = TIMEOUT_MS, idempotent, key } = options;
+    const asked = { timeout, ...(idempotent && { idempotent }), ...more };
+    return this.#send(this.wire.nextId(), triple, data, options, asked, (settle) => ({
+      ...exchange(settle),
+      isRequest: true,
+      key,
+    }));
+  }
+
+  #send(
+    id: string,
+    triple: string,
+    data: unknown,
+    options: api.PublishOptions & api.RequestOptions,
+    more: Envelope,
+    exchange: (settle: Settle) => Exchange | undefined,
+  ): Promise<any> {
+    return Outcome.of<any>((error) => error.code === "CLOSED" || this.report(error), (resolve, reject) => {
+      const { signal, timeout = TIMEOUT_MS, target, user, payload: place = "data", fields: others, key } = options;
+      if (this.connection.state === "closed") return reject(this.connection.problem);
+      if (signal?.aborted) return reject(signal.reason);
+      const end = new AbortController();
+      let late: ReturnType<typeof setTimeout> | undefined;
+      const settle: Settle = {
+        resolve: (value) => (clearTimeout(late), end.abort(), resolve(value)),
+        reject: (error) => (clearTimeout(late), end.abort(), reject(error)),
+      };
+      const waits = exchange(settle);
+      const envelope = { ...others, ...split(triple), ...more, ...(target && { target }), ...(user && { user }), [place]: data };
+      if (!waits) {
+        if (this.connection.isOpen || this.options.whenAway !== "fail") {
+          const refused = this.wire.post(id, { ...envelope, id: options.id }, { answer: () => true, fail: () => {} }, "keep");
+          if (!refused) this.wire.release(id);
+          return refused ? reject(refused) : resolve({ receivers: 0 });
+        }
+        return reject(new SwitchboardError("AWAY", "there is no connection to the broker"));
+      }
+      const taken = key === undefined ? undefined : this.wire.takeUp(key, waits);
+      const refused = taken ? undefined : this.wire.post(id, envelope, waits, this.options.whenAway ?? "keep");
+      if (refused) return reject(refused);
+      const sent = taken ?? id;
+      signal?.addEventListener("abort", () => (this.wire.forget(sent), settle.reject(signal.reason)), { signal: end.signal });
+      if (!waits.isRequest || this.connection.isOpen) return;
+      // A request that is sent late may do harm.
+      late = setTimeout(() => {
+        if (!this.wire.isWaiting(sent)) return;
+        this.wire.fail(sent, new SwitchboardError("REQUEST_TIMEOUT", `no connection to the broker within ${timeout} ms`));
+      }, timeout);
+    });
+  }
+
+  async credentials({ signal }: { signal?: AbortSignal } = {}): Promise<api.Credentials> {
+    const found = await this.request("Salesforce/User/FetchCredentials", undefined, signal ? { signal } : {});
+    const { Username, Password, Extension, ADFSUsername } = found as Data;
+    return { username: Username, password: Password, extension: Extension, adfsUsername: ADFSUsername };
+  }
+
+  async #command(triple: string, data?: Envelope): Promise<Data> {
+    const id = this.wire.nextId();
+    return this.#send(id, `Broker/${triple}`, data, {}, {}, (settle) => requesting(settle, {}));
+  }
+
+  async applications(): Promise<api.Application[]> {
+    const { Applications } = await this.#command("Application/List");
+    return (Applications as Data[]).map(({ Source, User, Since, Sessions, State }) => ({
+      source: Source,
+      ...(typeof User === "string" && { user: User }),
+      since: new Date(Since),
+      sessions: Sessions,
+      state: State,
+    }));
+  }
+
+  explain(triple: string, to?: { source: string }): Promise<unknown> {
+    return this.#command("Message/Explain", { envelope: split(triple), ...(to && { to }) });
+  }
+
+  async setState(state: "active" | "asleep"): Promise<void> {
+    await this.#command("Application/SetState", { state });
+  }
+}
+
+/** What ends a promise. */
+export interface Settle {
+  resolve(value: unknown): void;
+  reject(error: unknown): void;
+}
+
+/** A listener that was not subscribed yet. */
+const NEW = { asked: 0, isFresh: true, awaitsReplay: false, hasLog: false };

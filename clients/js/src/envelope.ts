@@ -1,0 +1,60 @@
+import { SwitchboardError } from "./error.js";
+import type { Message } from "./switchboard.js";
+
+/** A JSON object on the wire. */
+export type Envelope = Record<string, unknown>;
+
+/** The payload of what the broker sends, as far as it is an object. */
+export type Data = Record<string, any>;
+
+/** The three parts of a triple or pattern. */
+export interface Triple {
+  channel: string;
+  topic: string;
+  subtopic: string;
+}
+
+/** Splits `Channel/Topic/Subtopic`. Parts that are left off at the end become `*`. */
+export function split(text: string): Triple {
+  const [channel, topic = "*", subtopic = "*", ...more] = String(text).split("/");
+  if (!channel || more.length) throw new SwitchboardError("INVALID_ENVELOPE", `'${text}' is not Channel/Topic/Subtopic`);
+  return { channel, topic, subtopic };
+}
+
+/** Joins the triple of an envelope. */
+export function join({ channel, topic, subtopic }: Triple | Envelope): string {
+  return `${channel}/${topic}/${subtopic}`;
+}
+
+/** Returns how many parts of a pattern are `*`. */
+export function width({ channel, topic, subtopic }: Triple): number {
+  return [channel, topic, subtopic].filter((part) => part === "*").length;
+}
+
+/** Returns whether a pattern matches a triple. With `fold`, topics and subtopics are compared without regard to case. */
+export function matches(pattern: Triple, triple: Triple, fold: boolean): boolean {
+  const same = (part: string, value: string) =>
+    part === "*" || part === value || (fold && part.toLowerCase() === value.toLowerCase());
+  const channel = pattern.channel === "*" ? triple.channel !== "Broker" : pattern.channel === triple.channel;
+  return channel && same(pattern.topic, triple.topic) && same(pattern.subtopic, triple.subtopic);
+}
+
+/** Returns the payload of an envelope. */
+export function payload(envelope: Envelope): unknown {
+  return "data" in envelope ? envelope.data : envelope.message;
+}
+
+/** Returns `data` of an envelope if it is an object, and otherwise an empty one. */
+export function fields(envelope: Envelope): Data {
+  return typeof envelope.data === "object" && envelope.data !== null ? envelope.data : {};
+}
+
+/** Makes a message for the application. */
+export function message(envelope: Envelope, text: string): Message {
+  const { channel, topic, subtopic, source, user, id, retained, replayed, offset, epoch } = envelope as any;
+  const found: Envelope = { triple: join(envelope), channel, topic, subtopic, data: payload(envelope), envelope, text };
+  for (const [key, value] of Object.entries({ source, user, id, retained, replayed, offset, epoch })) {
+    if (value !== undefined) found[key] = value;
+  }
+  return found as unknown as Message;
+}
