@@ -14,6 +14,8 @@ import type * as api from "./switchboard.js";
 const TIMEOUT_MS = 10_000;
 /** How long a pending request waits beyond the grace of its session. The broker may notice a lost connection this late. */
 const UNNOTICED_MS = 75_000;
+/** How often the clock is looked at. A computer has slept if it went on this much further than it should have. */
+const CLOCK_MS = 5_000;
 /** How long leaving may take. */
 const CLOSE_MS = 2_000;
 
@@ -41,6 +43,7 @@ export class DeskCore {
   #heardAt = new Date();
   #grace: ReturnType<typeof setTimeout> | undefined;
   #renewal: ReturnType<typeof setTimeout> | undefined;
+  readonly #clock: ReturnType<typeof setInterval>;
   #shown = "";
 
   constructor(options: api.Options) {
@@ -50,6 +53,12 @@ export class DeskCore {
     const report = (error: SwitchboardError) => this.report(error);
     this.subscriptions = new Subscriptions(this.wire, this.connection, report, (...lists) => this.#settled(...lists));
     this.handlers = new Handlers(this.wire, this.connection, options.source, report);
+    let at = Date.now();
+    this.#clock = setInterval(() => {
+      const elapsed = Date.now() - at;
+      at += elapsed;
+      if (Math.abs(elapsed - CLOCK_MS) > CLOCK_MS) this.wake();
+    }, CLOCK_MS);
     if (options.signal?.aborted) queueMicrotask(() => void this.close());
     options.signal?.addEventListener("abort", () => void this.close(), { once: true });
   }
@@ -91,6 +100,11 @@ export class DeskCore {
     wire.flush();
     this.onRegistered?.(isResumed);
     for (const { resolve } of this.#opened.splice(0)) resolve();
+  }
+
+  /** Finds out whether the connection lives, or makes the next one at once. */
+  wake(): void {
+    this.connection.check(() => this.wire.ping());
   }
 
   /** Reports a reconnection, when all its subscriptions are confirmed. */
@@ -206,7 +220,7 @@ export class DeskCore {
   }
 
   stopped(error: SwitchboardError): void {
-    for (const timer of [this.#grace, this.#renewal]) clearTimeout(timer);
+    for (const timer of [this.#grace, this.#renewal, this.#clock]) clearTimeout(timer);
     this.onForgotten?.();
     this.wire.close(error);
     this.subscriptions.close(error);
