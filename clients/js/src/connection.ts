@@ -1,5 +1,6 @@
-import { Backoff } from "./backoff.js";
+import { backoff } from "./backoff.js";
 import { RECONNECT } from "./catalogue.js";
+import type { Finding } from "./diagnosis.js";
 import { type Data, type Envelope, fields, join } from "./envelope.js";
 import { failure, SwitchboardError, unexpected } from "./error.js";
 import type { Desk, Options } from "./switchboard.js";
@@ -10,6 +11,8 @@ const ATTEMPT_MS = 20_000;
 const STABLE_MS = 10_000;
 /** How long the broker may take to answer a ping. */
 const PING_MS = 2_000;
+/** How long the Close frame may take that follows a refused Register. */
+const CLOSE_MS = 1_000;
 /** The client stops when a message of its own has closed the connection this often within the time. */
 const DROPS_MAX = 3;
 const DROPS_MS = 60_000;
@@ -33,7 +36,7 @@ export interface Owner {
   stopped(error: SwitchboardError): void;
   report(error: SwitchboardError): void;
   /** Why a socket to this address does not open. Absent: nobody can find out. */
-  diagnose?(url: string): Promise<SwitchboardError | undefined>;
+  diagnose?(url: string): Promise<Finding | undefined>;
   /** Whether the browser may be asking the person, so that no timer may end an attempt. */
   mayPrompt?(url: string): Promise<boolean>;
 }
@@ -45,7 +48,7 @@ export class Connection {
   readonly #options: Options;
   readonly #urls: string[];
   readonly #owner: Owner;
-  readonly #backoff = new Backoff();
+  readonly #backoff = backoff();
   #socket: WebSocket | undefined;
   #at = 0;
   /** The number of the attempt. One that is no longer the latest ends. */
@@ -134,7 +137,7 @@ export class Connection {
     socket.onopen = () => {
       hasOpened = true;
       this.#limitAttempt();
-      this.#write(socket, { ...this.#owner.registration(), ...(token !== undefined && { token }) });
+      this.#write(socket, { token, ...this.#owner.registration() });
     };
     socket.onmessage = ({ data }) => this.#socket === socket && this.#received(String(data));
     // A close event follows. Without a listener, some runtimes throw.
@@ -149,7 +152,7 @@ export class Connection {
 
   #limitAttempt(): void {
     clearTimeout(this.#limit);
-    this.#limit = setTimeout(() => this.abandon("the broker did not answer within 20 s"), ATTEMPT_MS);
+    this.#limit = setTimeout(() => this.abandon("no answer within 20 s"), ATTEMPT_MS);
   }
 
   #write(socket: WebSocket, data: Envelope): void {
@@ -169,7 +172,7 @@ export class Connection {
     try {
       envelope = JSON.parse(text) as Envelope;
     } catch {
-      this.#owner.report(new SwitchboardError("INVALID_JSON", "skipped a message of the broker that is not JSON"));
+      this.#owner.report(new SwitchboardError("INVALID_JSON", "skipped a message that is not JSON"));
     }
     const triple = join(envelope);
     if (triple === "Broker/Application/Register") this.#replied(fields(envelope));
@@ -182,12 +185,9 @@ export class Connection {
     const refusal = failure(reply);
     if (refusal) {
       this.#refusal = refusal;
-      if (["UNAUTHENTICATED", "RATE_LIMITED", "FORBIDDEN", "SOURCE_IN_USE", "TOO_MANY_SESSIONS"].includes(refusal.code)) {
-        // A close that says what to do follows.
-        return;
-      }
-      if (refusal.retryable) this.abandon(refusal.message);
-      else this.stop(refusal);
+      // After most refusals the broker closes, and the code says what to do. Otherwise the connection is of no use.
+      clearTimeout(this.#limit);
+      this.#limit = setTimeout(() => (refusal.retryable ? this.abandon(refusal.message) : this.stop(refusal)), CLOSE_MS);
       return;
     }
     if (reply.Protocol !== 1) {
@@ -208,7 +208,8 @@ export class Connection {
     const wasOpen = this.isOpen;
     const advice = RECONNECT[code];
     if (wasOpen && Date.now() - this.#registeredAt >= STABLE_MS) this.#backoff.reset();
-    const words = `the connection to ${this.#url} ended with ${code}${reason && `: ${reason}`}`;
+    const url = this.#url;
+    const words = `the connection to ${url} ended with ${code}${reason && `: ${reason}`}`;
     if (wasOpen) {
       this.state = "connecting";
       this.#owner.lost(advice === "drop-message");
@@ -224,7 +225,7 @@ export class Connection {
     const drain = code === 1012 ? this.#drainMs : undefined;
     if (!wasOpen) this.#at += 1;
     this.#later(problem, drain);
-    if (!hasOpened) void this.#diagnose(this.#attempt, this.#urls[(this.#at - 1) % this.#urls.length] as string);
+    if (!hasOpened) void this.#diagnose(url);
   }
 
   /** Reports a close because of a message. Returns whether the desk has stopped. */
@@ -232,20 +233,22 @@ export class Connection {
     const now = Date.now();
     this.#drops = [...this.#drops.filter((at) => now - at < DROPS_MS), now];
     if (this.#drops.length >= DROPS_MAX) {
-      this.stop(new SwitchboardError("CLOSED", `${problem.message}, for the third time within a minute`));
+      this.stop(new SwitchboardError("CLOSED", `${problem.message}, three times within a minute`));
       return true;
     }
     this.#owner.report(problem);
     return false;
   }
 
-  async #diagnose(attempt: number, url: string): Promise<void> {
+  async #diagnose(url: string): Promise<void> {
     const found = await this.#owner.diagnose?.(url).catch(() => undefined);
     // It is of interest until a connection is registered; what a later attempt finds replaces it.
-    if (found && attempt <= this.#attempt && this.state === "connecting") {
-      this.problem = found;
-      this.#owner.changed();
-    }
+    if (found && this.state === "connecting") this.show(found);
+  }
+
+  /** Shows why there is no connection. */
+  show({ code, message, cure }: Finding): void {
+    this.#become("connecting", new SwitchboardError(code, message, { cure }));
   }
 
   #later(problem: SwitchboardError, drainMs?: number): void {
@@ -267,7 +270,7 @@ export class Connection {
     if (!socket) return;
     const hasOpened = socket.readyState !== 0;
     socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close(...(hasOpened ? [GIVEN_UP] : []));
+    socket.close(GIVEN_UP);
     this.#closed(1006, why, hasOpened);
   }
 
@@ -286,7 +289,7 @@ export class Connection {
     }
     clearTimeout(this.#ping);
     this.#ping = setTimeout(() => {
-      this.abandon("no answer to a ping within 2 s");
+      this.abandon("no answer to a ping");
       this.start();
     }, PING_MS);
     ask();
@@ -301,8 +304,7 @@ export class Connection {
     this.#socket = undefined;
     if (socket) {
       socket.onopen = socket.onmessage = socket.onclose = null;
-      if (socket.readyState === 0) socket.close();
-      else socket.close(1000);
+      socket.close(1000);
     }
     this.#become("closed", error);
     this.#owner.stopped(error);

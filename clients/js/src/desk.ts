@@ -1,5 +1,6 @@
 import { Connection } from "./connection.js";
-import { type Data, type Envelope, fields, join, message, payload, split } from "./envelope.js";
+import type { Finding } from "./diagnosis.js";
+import { type Data, type Envelope, fields, message, payload, pick, split } from "./envelope.js";
 import { failure, SwitchboardError } from "./error.js";
 import { Handlers, isRequest } from "./handlers.js";
 import { Events } from "./iterator.js";
@@ -31,11 +32,11 @@ export class DeskCore {
   session: { id: string; user?: string; server: string } | undefined;
   /** Messages that no listener takes are given to this. Returns whether it keeps them. */
   hold: ((envelope: Envelope, text: string, done: () => void) => boolean) | undefined;
-  /** Called when a session has begun or was resumed. */
-  onRegistered: ((isResumed: boolean) => void) | undefined;
+  /** Called with the reply to a Register, when a session has begun or goes on. */
+  onRegistered: ((reply: Data) => void) | undefined;
   /** Called when the session ends without a successor. */
   onForgotten: (() => void) | undefined;
-  /** Makes subscriptions of a reloaded page wait until what was held for them is given. */
+  /** Called when a subscription or handler was added. */
   onAdded: (() => void) | undefined;
   readonly #listeners: Listeners = { state: new Set(), back: new Set(), error: new Set(), lagging: new Set(), dropped: new Set() };
   readonly #opened: { resolve(): void; reject(error: unknown): void }[] = [];
@@ -64,17 +65,18 @@ export class DeskCore {
   }
 
   mayPrompt?: (url: string) => Promise<boolean>;
-  diagnose?: (url: string) => Promise<SwitchboardError | undefined>;
+  diagnose?: (url: string) => Promise<Finding | undefined>;
 
   // What the connection asks and says.
 
   registration(): Envelope {
     const { user, will, resume = true } = this.options;
     const { token, inbox } = this.wire;
-    const data: Envelope = { resume: token ? { token, received: inbox.handled } : resume };
-    if (user !== undefined) data.user = user;
-    if (will) data.will = { ...split(will.triple), ...("data" in will && { data: will.data }), ...(will.retain && { retain: true }) };
-    return data;
+    return {
+      user,
+      resume: token ? { token, received: inbox.handled() } : resume,
+      will: will && { ...split(will.triple), data: will.data, retain: will.retain },
+    };
   }
 
   registered(reply: Data): void {
@@ -82,11 +84,12 @@ export class DeskCore {
     const { wire, subscriptions, handlers } = this;
     const isResumed = reply.Resumed === true;
     subscriptions.user = reply.User;
-    this.session = { id: reply.SessionId, server: reply.Server, ...(reply.User && { user: reply.User }) };
+    this.session = { id: reply.SessionId, ...pick(reply, "User", "Server") };
     wire.bytesMax = reply.MaxMessageBytes ?? Infinity;
     wire.graceMs = (reply.GraceSeconds ?? 0) * 1000;
     if (isResumed) {
-      wire.begin(reply.ResumeToken);
+      wire.token = reply.ResumeToken;
+      this.onRegistered?.(reply);
       wire.resumed(reply.Received);
       subscriptions.resumed();
       handlers.resumed();
@@ -96,9 +99,9 @@ export class DeskCore {
       wire.begin(reply.ResumeToken);
       handlers.begin();
       subscriptions.begin(!this.#outage);
+      this.onRegistered?.(reply);
     }
     wire.flush();
-    this.onRegistered?.(isResumed);
     for (const { resolve } of this.#opened.splice(0)) resolve();
   }
 
@@ -115,11 +118,6 @@ export class DeskCore {
     this.emit("back", { how, since, patterns: how === "lost" ? missed : recovered });
   }
 
-  /** Says that the session of the page before this one could not be resumed. */
-  reloaded(since: Date): void {
-    this.#outage ??= since;
-  }
-
   received(envelope: Envelope, text: string): void {
     this.#heardAt = new Date();
     const { wire } = this;
@@ -127,46 +125,59 @@ export class DeskCore {
     const number = inbox.take();
     if (!number) return;
     const done = () => wire.done(inbox, number);
+    // An answer that nothing waits for is too late, or a refusal without a cause.
     if (isAnswer(envelope)) {
-      if (wire.answer(envelope)) return done();
-    } else if (isRequest(envelope)) {
-      if (this.handlers.deliver(envelope, text, done) || this.hold?.(envelope, text, done)) return;
-      this.handlers.decline(envelope);
+      if (!wire.answer(envelope)) this.#notice(envelope);
       return done();
     }
     if (this.#notice(envelope)) return done();
-    const found = message(envelope, text);
-    if (this.subscriptions.deliver(found, done)) return;
-    if (!this.subscriptions.isKnown(found) && this.hold?.(envelope, text, done)) return;
+    if (this.give(envelope, text, done) || this.hold?.(envelope, text, done)) return;
+    this.decline(envelope);
     done();
+  }
+
+  /** Gives a message to whom it is for. Returns whether there is anybody. */
+  give(envelope: Envelope, text: string, done: () => void): boolean {
+    if (isRequest(envelope)) return this.handlers.deliver(envelope, text, done);
+    const found = message(envelope, text);
+    if (this.subscriptions.deliver(found, done)) return true;
+    // Its listeners have it already.
+    const isKnown = this.subscriptions.isKnown(found);
+    if (isKnown) done();
+    return isKnown;
+  }
+
+  /** Answers a request that no handler takes. */
+  decline(envelope: Envelope): void {
+    if (isRequest(envelope)) this.handlers.decline(envelope);
   }
 
   /** Handles what the broker says of the connection and the session. Returns whether it is nobody else's. */
   #notice(envelope: Envelope): boolean {
     if (envelope.channel !== "Broker") return false;
     const data = fields(envelope);
-    switch (join(envelope)) {
-      case "Broker/Application/Joined":
-      case "Broker/Application/Left":
-      case "Broker/Cluster/Gap":
+    switch (`${envelope.topic}/${envelope.subtopic}`) {
+      case "Application/Joined":
+      case "Application/Left":
+      case "Cluster/Gap":
         return false;
-      case "Broker/Request/Cancelled":
+      case "Request/Cancelled":
         this.handlers.cancelled(String(envelope.inReplyTo));
         break;
-      case "Broker/Connection/Expiring":
+      case "Connection/Expiring":
         void this.#renew(1_000);
         break;
-      case "Broker/Connection/Lagging":
-        this.emit("lagging", { messages: data.Messages, messagesMax: data.MessagesMax, bytes: data.Bytes, bytesMax: data.BytesMax });
+      case "Connection/Lagging":
+        this.emit("lagging", pick(data, "Messages", "MessagesMax", "Bytes", "BytesMax"));
         break;
-      case "Broker/Message/Dropped":
-        this.emit("dropped", { count: data.Count });
+      case "Message/Dropped":
+        this.emit("dropped", pick(data, "Count"));
         break;
-      case "Broker/Subscription/Ended":
+      case "Subscription/Ended":
         this.subscriptions.ended(data.SubscriptionIds ?? []);
         this.handlers.ended(data.SubscriptionIds ?? []);
         break;
-      case "Broker/Message/Error": {
+      case "Message/Error": {
         const error = failure(payload(envelope), envelope.inReplyTo as string | undefined);
         // An answer was too late: its request had ended meanwhile.
         if (error && error.code !== "NO_SUCH_REQUEST") this.report(error);
@@ -216,7 +227,7 @@ export class DeskCore {
     this.#shown = shown;
     if (problem) this.options.log?.("warn", `${problem.code}: ${problem.message}`);
     else this.options.log?.("debug", state);
-    this.emit("state", problem ? { state, problem } : { state });
+    this.emit("state", { state, ...(problem && { problem }) });
   }
 
   stopped(error: SwitchboardError): void {
@@ -328,10 +339,12 @@ export class DeskCore {
   publish(triple: string, data?: unknown, options: api.PublishOptions = {}): Promise<api.Receipt> {
     const { receipt = true, once, retain } = options;
     const id = options.id ?? this.wire.nextId();
-    return this.#send(id, triple, data, options, { ...(retain && { retain }), ...(once && { once }) }, (settle) => {
-      if (receipt || once) return { ...receiving(settle), ...(once && { repeat: "" }) };
-      // Nothing says what became of it.
-      return undefined;
+    const isSilent = !receipt && !once && options.id === undefined;
+    // Nothing says what became of an event without an id.
+    const more = { retain, once, ...(isSilent && { id: undefined }) };
+    return this.#send(id, triple, data, options, more, (settle) => {
+      if (isSilent) queueMicrotask(() => settle.resolve({ receivers: 0 }));
+      return { ...receiving(settle), ...(once && { repeat: "" }), isSilent };
     });
   }
 
@@ -345,8 +358,7 @@ export class DeskCore {
 
   #ask(triple: string, data: unknown, options: api.RequestOptions, more: Envelope, exchange: (settle: Settle) => Exchange): Promise<any> {
     const { timeout = TIMEOUT_MS, idempotent, key } = options;
-    const asked = { timeout, ...(idempotent && { idempotent }), ...more };
-    return this.#send(this.wire.nextId(), triple, data, options, asked, (settle) => ({
+    return this.#send(this.wire.nextId(), triple, data, options, { timeout, idempotent, ...more }, (settle) => ({
       ...exchange(settle),
       isRequest: true,
       key,
@@ -359,7 +371,7 @@ export class DeskCore {
     data: unknown,
     options: api.PublishOptions & api.RequestOptions,
     more: Envelope,
-    exchange: (settle: Settle) => Exchange | undefined,
+    exchange: (settle: Settle) => Exchange,
   ): Promise<any> {
     return Outcome.of<any>((error) => error.code === "CLOSED" || this.report(error), (resolve, reject) => {
       const { signal, timeout = TIMEOUT_MS, target, user, payload: place = "data", fields: others, key } = options;
@@ -367,20 +379,15 @@ export class DeskCore {
       if (signal?.aborted) return reject(signal.reason);
       const end = new AbortController();
       let late: ReturnType<typeof setTimeout> | undefined;
-      const settle: Settle = {
-        resolve: (value) => (clearTimeout(late), end.abort(), resolve(value)),
-        reject: (error) => (clearTimeout(late), end.abort(), reject(error)),
+      const then = (settle: (value: any) => void) => (value: unknown) => {
+        clearTimeout(late);
+        end.abort();
+        settle(value);
       };
+      const settle: Settle = { resolve: then(resolve), reject: then(reject) };
       const waits = exchange(settle);
-      const envelope = { ...others, ...split(triple), ...more, ...(target && { target }), ...(user && { user }), [place]: data };
-      if (!waits) {
-        if (this.connection.isOpen || this.options.whenAway !== "fail") {
-          const refused = this.wire.post(id, { ...envelope, id: options.id }, { answer: () => true, fail: () => {} }, "keep");
-          if (!refused) this.wire.release(id);
-          return refused ? reject(refused) : resolve({ receivers: 0 });
-        }
-        return reject(new SwitchboardError("AWAY", "there is no connection to the broker"));
-      }
+      // What is undefined is not written.
+      const envelope = { ...others, ...split(triple), target, user, ...more, [place]: data };
       const taken = key === undefined ? undefined : this.wire.takeUp(key, waits);
       const refused = taken ? undefined : this.wire.post(id, envelope, waits, this.options.whenAway ?? "keep");
       if (refused) return reject(refused);
@@ -390,15 +397,14 @@ export class DeskCore {
       // A request that is sent late may do harm.
       late = setTimeout(() => {
         if (!this.wire.isWaiting(sent)) return;
-        this.wire.fail(sent, new SwitchboardError("REQUEST_TIMEOUT", `no connection to the broker within ${timeout} ms`));
+        this.wire.fail(sent, new SwitchboardError("REQUEST_TIMEOUT", `not connected within ${timeout} ms`));
       }, timeout);
     });
   }
 
   async credentials({ signal }: { signal?: AbortSignal } = {}): Promise<api.Credentials> {
     const found = await this.request("Salesforce/User/FetchCredentials", undefined, signal ? { signal } : {});
-    const { Username, Password, Extension, ADFSUsername } = found as Data;
-    return { username: Username, password: Password, extension: Extension, adfsUsername: ADFSUsername };
+    return { ...pick(found, "Username", "Password", "Extension"), adfsUsername: found.ADFSUsername };
   }
 
   async #command(triple: string, data?: Envelope): Promise<Data> {
@@ -408,12 +414,9 @@ export class DeskCore {
 
   async applications(): Promise<api.Application[]> {
     const { Applications } = await this.#command("Application/List");
-    return (Applications as Data[]).map(({ Source, User, Since, Sessions, State }) => ({
-      source: Source,
-      ...(typeof User === "string" && { user: User }),
-      since: new Date(Since),
-      sessions: Sessions,
-      state: State,
+    return (Applications as Data[]).map((found) => ({
+      ...pick(found, "Source", "User", "Sessions", "State"),
+      since: new Date(found.Since),
     }));
   }
 

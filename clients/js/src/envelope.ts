@@ -49,12 +49,15 @@ export function fields(envelope: Envelope): Data {
   return typeof envelope.data === "object" && envelope.data !== null ? envelope.data : {};
 }
 
+/** Returns these keys of an object as far as it has them, with a small first letter. */
+export function pick(from: Envelope, ...keys: string[]): any {
+  const found: Envelope = {};
+  for (const key of keys) if (from[key] != null) found[(key[0] as string).toLowerCase() + key.slice(1)] = from[key];
+  return found;
+}
+
 /** Makes a message for the application. */
 export function message(envelope: Envelope, text: string): Message {
-  const { channel, topic, subtopic, source, user, id, retained, replayed, offset, epoch } = envelope as any;
-  const found: Envelope = { triple: join(envelope), channel, topic, subtopic, data: payload(envelope), envelope, text };
-  for (const [key, value] of Object.entries({ source, user, id, retained, replayed, offset, epoch })) {
-    if (value !== undefined) found[key] = value;
-  }
-  return found as unknown as Message;
+  const keys = ["channel", "topic", "subtopic", "source", "user", "id", "retained", "replayed", "offset", "epoch"];
+  return { triple: join(envelope), ...pick(envelope, ...keys), data: payload(envelope), envelope, text };
 }

@@ -1,5 +1,5 @@
 import type { Connection } from "./connection.js";
-import { type Envelope, join, matches, message, split, type Triple, width } from "./envelope.js";
+import { type Envelope, join, matches, message, pick, split, type Triple, width } from "./envelope.js";
 import { SwitchboardError } from "./error.js";
 import type { Session } from "./session.js";
 import type { HandleOptions, Request, Subscribed } from "./switchboard.js";
@@ -38,7 +38,6 @@ export class Handlers {
   readonly #report: (error: SwitchboardError) => void;
   /** By the broker's id. */
   readonly #work = new Map<string, Work>();
-  #left: string[] = [];
 
   constructor(session: Session, connection: Connection, source: string, report: (error: SwitchboardError) => void) {
     this.#session = session;
@@ -57,7 +56,7 @@ export class Handlers {
   }
 
   #subscribe(handler: Handler): void {
-    const data = { ...handler.triple, role: "handler", ...(!handler.answers && { answers: false }) };
+    const data = { ...handler.triple, role: "handler", answers: handler.answers ? undefined : false };
     this.#session.command("Subscription", "Subscribe", data, (reply, error) => {
       const { ready } = handler;
       handler.ready = undefined;
@@ -86,23 +85,17 @@ export class Handlers {
   }
 
   #leave({ id }: Handler): void {
-    if (!id || this.#handlers.some((other) => other.id === id)) return;
-    if (this.#connection.isOpen) this.#session.command("Subscription", "Unsubscribe", { SubscriptionId: id }, () => {});
-    else this.#left.push(id);
+    if (id && !this.#handlers.some((other) => other.id === id)) this.#session.unsubscribe(id);
   }
 
   /** Makes the subscriptions of a session that has just begun. */
   begin(): void {
-    this.#left = [];
-    this.#abort(new SwitchboardError("LOST", "the session of the request has ended"));
+    this.#abort(new SwitchboardError("LOST", "the session has ended"));
     for (const handler of this.#handlers) this.#subscribe(handler);
   }
 
-  /** Makes what was added while there was no connection, and ends what was removed. */
+  /** Makes what was added while there was no connection. */
   resumed(): void {
-    for (const id of this.#left.splice(0)) {
-      this.#session.command("Subscription", "Unsubscribe", { SubscriptionId: id }, () => {});
-    }
     for (const handler of this.#handlers) if (handler.id === undefined) this.#subscribe(handler);
   }
 
@@ -116,7 +109,7 @@ export class Handlers {
     for (const handler of this.#handlers.filter(({ id }) => id && ids.includes(id))) {
       delete handler.id;
       this.#drop(handler);
-      const words = `the broker ended the handler of ${handler.pattern}, because the rights of this session have changed`;
+      const words = `the broker ended ${handler.pattern}: the rights of this session have changed`;
       this.#report(new SwitchboardError("FORBIDDEN", words));
     }
   }
@@ -132,20 +125,20 @@ export class Handlers {
     const work = this.#begin(handler, envelope, text, done);
     if (handler.running < handler.concurrency) this.#run(handler, work);
     else if (handler.queue.length < QUEUE_MAX) handler.queue.push(work);
-    else this.#fail(work, "TOO_MANY_REQUESTS", "too many requests wait for this handler");
+    else this.#fail(work, "TOO_MANY_REQUESTS", "too many requests wait");
     return true;
   }
 
   /** Answers a request that no handler of this page takes. */
   decline(envelope: Envelope): void {
-    this.#send(envelope, { data: refusal("HANDLER_GONE", "the handler stopped before it began this request") });
+    this.#send(envelope, { data: refusal("HANDLER_GONE", "the handler has stopped") });
   }
 
   #begin(handler: Handler, envelope: Envelope, text: string, done: () => void): Work {
     const abort = new AbortController();
     const ms = Number(envelope.timeout) || 0;
     const request = Object.assign(message(envelope, text), {
-      ...(typeof envelope.requestId === "string" && { requestId: envelope.requestId }),
+      ...pick(envelope, "requestId"),
       deadline: new Date(Date.now() + ms),
       gather: envelope.gather === true,
       signal: abort.signal,
@@ -156,8 +149,8 @@ export class Handlers {
         limit();
       },
       answer: (data: unknown, as: { topic?: string; subtopic?: string; payload?: "data" | "message" } = {}) => {
-        const { topic, subtopic, payload = "data" } = as;
-        this.#answer(work, { ...(topic && { topic }), ...(subtopic && { subtopic }), [payload]: data });
+        const { payload = "data", ...others } = as;
+        this.#answer(work, { ...others, [payload]: data });
       },
     }) as Request & { deadline: Date };
     const work: Work = { request, abort, isAnswered: !handler.answers, done };
@@ -167,7 +160,7 @@ export class Handlers {
       work.timer = setTimeout(() => {
         work.isAnswered = true;
         this.#end(work);
-        abort.abort(new SwitchboardError("REQUEST_TIMEOUT", "the time limit of the request is over"));
+        abort.abort(new SwitchboardError("REQUEST_TIMEOUT", "the time limit is over"));
       }, ms);
     };
     if (handler.answers) limit();
@@ -199,9 +192,8 @@ export class Handlers {
   }
 
   #threw(work: Work, error: unknown): void {
-    const details = error instanceof SwitchboardError && typeof error.data === "object" ? error.data : {};
     if (error instanceof SwitchboardError) {
-      this.#answer(work, { data: { ...details, ...refusal(error.code, error.message) } });
+      this.#answer(work, { data: { ...(error.data as object), ...refusal(error.code, error.message) } });
       return;
     }
     // What was thrown may quote a payload, so the requester is not told.
@@ -225,13 +217,13 @@ export class Handlers {
   }
 
   #refuse(work: Work): void {
-    this.#fail(work, "HANDLER_GONE", "the handler stopped before it began this request");
+    this.#fail(work, "HANDLER_GONE", "the handler has stopped");
   }
 
   #send({ channel, topic, subtopic, id, gather }: Envelope, fields: Envelope): void {
     // The broker adds no source to an answer. In a gather, the requester needs it to tell who answered.
-    const source = gather === true ? { source: this.#source } : { source: undefined };
-    this.#session.tell({ ...source, channel, topic, subtopic, inReplyTo: id, ...fields });
+    const source = gather === true ? this.#source : undefined;
+    this.#session.tell({ source, channel, topic, subtopic, inReplyTo: id, ...fields });
   }
 
   #end(work: Work): void {
@@ -252,13 +244,13 @@ export class Handlers {
         work.done();
       }
     }
-    work.abort.abort(new SwitchboardError("REQUEST_CANCELLED", "the requester has cancelled the request, or has left"));
+    work.abort.abort(new SwitchboardError("REQUEST_CANCELLED", "the requester cancelled or left"));
   }
 
   /** Answers everything, because the page is left. */
   gone(): void {
     for (const work of [...this.#work.values()]) {
-      this.#fail(work, "HANDLER_GONE", "the page of the handler was left");
+      this.#fail(work, "HANDLER_GONE", "the page was left");
       work.abort.abort(new SwitchboardError("HANDLER_GONE", "the page was left"));
     }
   }

@@ -3,7 +3,6 @@ import type { Message, Subscribed } from "./switchboard.js";
 
 /** A bounded queue of events, read by `for await`. */
 export class Events implements AsyncIterableIterator<Message> {
-  readonly #pattern: string;
   readonly #buffer: number;
   #remove: () => void = () => {};
   #queue: { message: Message; done: () => void }[] = [];
@@ -12,14 +11,11 @@ export class Events implements AsyncIterableIterator<Message> {
   #finish: () => void = () => {};
   #end: { error?: unknown } | undefined;
   ready!: Promise<Subscribed>;
+  readonly pattern: string;
 
   constructor(pattern: string, buffer: number) {
-    this.#pattern = pattern;
+    this.pattern = pattern;
     this.#buffer = buffer;
-  }
-
-  get pattern(): string {
-    return this.#pattern;
   }
 
   /** Connects it to the subscription that feeds it. */
@@ -43,7 +39,7 @@ export class Events implements AsyncIterableIterator<Message> {
     } else {
       done();
       this.#remove();
-      this.end(new SwitchboardError("OVERFLOW", `more than ${this.#buffer} events of ${this.#pattern} wait for the loop`));
+      this.end(new SwitchboardError("OVERFLOW", `more than ${this.#buffer} events of ${this.pattern} wait for the loop`));
     }
   }
 

@@ -63,7 +63,7 @@ export class Group {
 
   /** Returns the options of Subscribe that identify it. */
   get identity(): Record<string, unknown> {
-    return { ...this.triple, ...(this.group && { group: this.group }), ...(this.user && { user: this.user }) };
+    return { ...this.triple, group: this.group, user: this.user };
   }
 
   isFor(user: unknown): boolean {

@@ -12,57 +12,50 @@ const KEPT_MAX = 16_384;
 const KEPT_UNITS_MAX = 8 << 20;
 
 /** What was sent in a session, until the broker is known to have taken it. */
-export class Outbox {
-  #number = 0;
-  #kept: Sent[] = [];
-  #units = 0;
-  /** Whether the session can be resumed, so that messages have to be kept. */
-  keeps = false;
+export type Outbox = ReturnType<typeof outbox>;
 
-  /** Whether another message can be kept. */
-  get hasRoom(): boolean {
-    return this.#kept.length < KEPT_MAX && this.#units < KEPT_UNITS_MAX;
-  }
-
-  /** Whether something is kept that a ping would let go of. */
-  get isInDoubt(): boolean {
-    return this.#kept.some((sent) => !sent.isUpkeep);
-  }
-
-  /** Numbers a message that is about to be written. */
-  add(text: string, isUpkeep: boolean): Sent {
-    this.#number += 1;
-    const sent = { number: this.#number, text, isUpkeep };
-    if (this.keeps) this.#keep(sent);
+/** Makes one. Only a session that can be resumed `keeps` messages. */
+export function outbox(keeps: boolean) {
+  let last = 0;
+  let kept: Sent[] = [];
+  let units = 0;
+  const add = (sent: Sent) => {
+    last += 1;
+    sent.number = last;
+    if (keeps) {
+      kept.push(sent);
+      units += sent.text.length;
+    }
     return sent;
-  }
+  };
+  return {
+    /** Returns whether another message can be kept. */
+    hasRoom: () => kept.length < KEPT_MAX && units < KEPT_UNITS_MAX,
 
-  #keep(sent: Sent): void {
-    this.#kept.push(sent);
-    this.#units += sent.text.length;
-  }
+    /** Returns whether something is kept that a ping would let go of. */
+    isInDoubt: () => kept.some((sent) => !sent.isUpkeep),
 
-  /** Notes that the broker has taken this message and all before it. */
-  prove({ number }: Sent): void {
-    let taken = 0;
-    for (const sent of this.#kept) {
-      if (sent.number > number) break;
-      this.#units -= sent.text.length;
-      taken += 1;
-    }
-    this.#kept.splice(0, taken);
-  }
+    /** Numbers a message that is about to be written. */
+    add: (text: string, isUpkeep: boolean) => add({ number: 0, text, isUpkeep }),
 
-  /** Goes on after the broker has taken `taken` messages. Returns what to write again, with new numbers. */
-  resume(taken: number): Sent[] {
-    const again = this.#kept.filter((sent) => sent.number > taken && !sent.isUpkeep);
-    this.#number = taken;
-    this.#kept = [];
-    this.#units = 0;
-    for (const sent of again) {
-      sent.number = this.#number += 1;
-      this.#keep(sent);
-    }
-    return again;
-  }
+    /** Notes that the broker has taken this message and all before it. */
+    prove({ number }: Sent): void {
+      let taken = 0;
+      for (const sent of kept) {
+        if (sent.number > number) break;
+        units -= sent.text.length;
+        taken += 1;
+      }
+      kept.splice(0, taken);
+    },
+
+    /** Goes on after the broker has taken `taken` messages. Returns what to write again, with new numbers. */
+    resume(taken: number): Sent[] {
+      const again = kept.filter((sent) => sent.number > taken && !sent.isUpkeep);
+      last = taken;
+      kept = [];
+      units = 0;
+      return again.map(add);
+    },
+  };
 }

@@ -1,8 +1,8 @@
 import type { Connection } from "./connection.js";
 import { type Data, type Envelope, fields, join, payload } from "./envelope.js";
 import { failure, SwitchboardError } from "./error.js";
-import { Inbox } from "./inbox.js";
-import { Outbox, type Sent } from "./outbox.js";
+import { type Inbox, inbox } from "./inbox.js";
+import { outbox, type Sent } from "./outbox.js";
 
 /** How many handled messages are acknowledged together, and how long the first of them waits. */
 const ACKNOWLEDGE_AFTER = 64;
@@ -22,6 +22,8 @@ export interface Pending {
   repeat?: string;
   /** A request that a reloaded page can take up. */
   key?: string | undefined;
+  /** Nothing answers it. */
+  isSilent?: boolean;
   /** A request, which is cancelled if nobody waits for it any more. */
   isRequest?: boolean;
 }
@@ -44,16 +46,18 @@ export class Session {
   id = "";
   graceMs = 0;
   bytesMax = Infinity;
-  inbox = new Inbox();
+  inbox = inbox();
   /** Called before the broker forgets what it is told is handled. */
   beforeAcknowledge: () => void = () => {};
   /** Requests of a page before this one that have no call yet, by id, with their answers. */
   readonly inherited = new Map<string, { key: string | null; answers: Envelope[] }>();
-  #outbox = new Outbox();
+  #outbox = outbox(false);
   readonly #pending = new Map<string, Entry>();
   /** Messages for the next connection, by the ids of their answers or a number. */
   readonly #waiting = new Map<string, { text: string; isOfSession: boolean }>();
   #waitingUnits = 0;
+  /** Ids of subscriptions that were ended while there was no connection. */
+  #left: string[] = [];
   #made = 0;
   readonly #prefix = Math.random().toString(36).slice(2, 10);
   readonly #connection: Connection;
@@ -74,24 +78,25 @@ export class Session {
   /** What a reloaded page needs of the pending requests. */
   get saved(): Inherited["pending"] {
     const entries = [...this.#pending].filter(([, entry]) => entry.isRequest && entry.sent);
-    return entries.map(([id, { sent, key }]) => [id, sent?.number ?? 0, key ?? null]);
+    const own = entries.map(([id, { sent, key }]): Inherited["pending"][0] => [id, sent?.number ?? 0, key ?? null]);
+    return [...own, ...[...this.inherited].map(([id, { key }]): Inherited["pending"][0] => [id, 0, key])];
   }
 
   /** Sends an envelope whose answers `pending` takes. Returns an error if that is not possible. */
   post(id: string, envelope: Envelope, pending: Pending, whenAway: "keep" | "fail"): SwitchboardError | undefined {
     const text = this.#text({ id, ...envelope });
     if (new TextEncoder().encode(text).length > this.bytesMax) {
-      return new SwitchboardError("TOO_LARGE", `the message has more than ${this.bytesMax} bytes, the broker's limit`);
+      return new SwitchboardError("TOO_LARGE", `the message is longer than ${this.bytesMax} bytes`);
     }
     const isOpen = this.#connection.isOpen;
-    if (!isOpen && whenAway === "fail") return new SwitchboardError("AWAY", "there is no connection to the broker");
+    if (!isOpen && whenAway === "fail") return new SwitchboardError("AWAY", "not connected");
     const hasRoom = this.#waiting.size < WAITING_MAX && this.#waitingUnits + text.length <= WAITING_UNITS_MAX;
-    if (isOpen ? !this.#outbox.hasRoom : !hasRoom) {
-      return new SwitchboardError("OVERFLOW", "too much waits to be sent; try again later");
+    if (isOpen ? !this.#outbox.hasRoom() : !hasRoom) {
+      return new SwitchboardError("OVERFLOW", "too many messages wait");
     }
     const entry: Entry = Object.assign(pending, { since: Date.now() });
     if (pending.repeat !== undefined) pending.repeat = text;
-    this.#pending.set(id, entry);
+    if (!pending.isSilent) this.#pending.set(id, entry);
     if (isOpen) entry.sent = this.#write(text);
     else this.#wait(id, text, false);
     return undefined;
@@ -104,7 +109,7 @@ export class Session {
       answer(fields(envelope), failure(payload(envelope), id));
       return true;
     };
-    const text = this.#text({ channel: "Broker", topic, subtopic, id, data });
+    const text = this.#text({ id, ...broker(topic, subtopic, data) });
     // A command whose session has ended needs no answer: what it was for is made again.
     this.#pending.set(id, { answer: take, fail: () => {}, since: Date.now(), sent: this.#write(text) });
   }
@@ -114,12 +119,6 @@ export class Session {
     const text = this.#text(envelope);
     if (this.#connection.isOpen) this.#write(text);
     else if (this.token && this.#waiting.size < WAITING_MAX) this.#wait(this.nextId(), text, true);
-  }
-
-  /** Sends a message without an answer, if there is a connection. */
-  upkeep(topic: string, subtopic: string, data: Envelope, id?: string): void {
-    if (!this.#connection.isOpen) return;
-    this.#write(this.#text({ channel: "Broker", topic, subtopic, ...(id && { id }), data }), true);
   }
 
   #text(envelope: Envelope): string {
@@ -149,7 +148,7 @@ export class Session {
   }
 
   cancel(id: string): void {
-    this.tell({ channel: "Broker", topic: "Request", subtopic: "Cancel", data: { id } });
+    this.tell(broker("Request", "Cancel", { id }));
   }
 
   /** Passes an answer to what waits for it. Returns whether anything did. */
@@ -181,17 +180,15 @@ export class Session {
   /** Notes that a message is handled. */
   done(inbox: Inbox, number: number): void {
     inbox.done(number);
-    if (inbox === this.inbox && this.token) {
-      if (inbox.handled - inbox.acknowledged >= ACKNOWLEDGE_AFTER) this.acknowledge();
-      else this.#plan();
-    }
+    if (inbox !== this.inbox) return;
+    if (inbox.due() >= ACKNOWLEDGE_AFTER) this.#acknowledge();
+    else this.#plan();
   }
 
-  acknowledge(): void {
-    if (!this.token || this.inbox.handled <= this.inbox.acknowledged || !this.#connection.isOpen) return;
+  #acknowledge(): void {
+    if (!this.token || !this.#connection.isOpen) return;
     this.beforeAcknowledge();
-    this.inbox.acknowledged = this.inbox.handled;
-    this.upkeep("Connection", "Acknowledge", { received: this.inbox.acknowledged });
+    this.#write(this.#text(broker("Connection", "Acknowledge", { received: this.inbox.acknowledge() })), true);
   }
 
   /** Plans to acknowledge, and to ask what the broker has taken. A timer that runs late does no harm. */
@@ -199,14 +196,20 @@ export class Session {
     if (!this.token) return;
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
-      this.acknowledge();
-      if (this.#outbox.isInDoubt && this.#connection.isOpen) this.ping();
+      if (this.inbox.due() > 0) this.#acknowledge();
+      if (this.#outbox.isInDoubt() && this.#connection.isOpen) this.ping();
     }, KEEP_UP_MS);
+  }
+
+  /** Ends a subscription of the broker, now or when the session goes on. */
+  unsubscribe(id: string): void {
+    if (this.#connection.isOpen) this.command("Subscription", "Unsubscribe", { SubscriptionId: id }, () => {});
+    else this.#left.push(id);
   }
 
   ping(): void {
     const id = this.nextId();
-    const text = this.#text({ channel: "Broker", topic: "Connection", subtopic: "Ping", id });
+    const text = this.#text({ id, ...broker("Connection", "Ping") });
     this.#pending.set(id, { answer: () => true, fail: () => {}, since: Date.now(), sent: this.#write(text, true) });
   }
 
@@ -214,18 +217,20 @@ export class Session {
   resumed(taken: number): void {
     for (const [id, entry] of this.#pending) if (entry.sent?.isUpkeep) this.#pending.delete(id);
     for (const { text } of this.#outbox.resume(taken)) this.#connection.write(text);
+    for (const id of this.#left.splice(0)) this.unsubscribe(id);
     this.inbox.resume();
-    this.upkeep("Connection", "Acknowledge", { received: this.inbox.acknowledged });
+    // The broker forgets the old token with this acknowledgement.
+    this.#acknowledge();
   }
 
   /** Ends the session. What was sent fails with LOST, unless `repeats` and the broker recognises it. */
   end(repeats: boolean): void {
     clearTimeout(this.#timer);
     this.#timer = this.token = undefined;
-    this.#outbox = new Outbox();
-    this.inbox = new Inbox();
+    this.inbox = inbox();
     this.inherited.clear();
-    const lost = new SwitchboardError("LOST", "the session could not be resumed, so the outcome is unknown");
+    this.#left = [];
+    const lost = new SwitchboardError("LOST", "the session has ended; the outcome is unknown");
     const waiting = [...this.#waiting].filter(([, { isOfSession }]) => !isOfSession);
     this.#waiting.clear();
     this.#waitingUnits = 0;
@@ -245,7 +250,7 @@ export class Session {
   /** Begins a session. */
   begin(token: string | undefined): void {
     this.token = token;
-    this.#outbox.keeps = token !== undefined;
+    this.#outbox = outbox(token !== undefined);
   }
 
   /** Writes what waited for a connection. */
@@ -275,11 +280,6 @@ export class Session {
     return this.#waiting.has(id);
   }
 
-  /** Notes that nothing will answer an envelope. */
-  release(id: string): void {
-    this.#pending.delete(id);
-  }
-
   /** Fails what waits for this id. */
   fail(id: string, error: SwitchboardError): void {
     const entry = this.#pending.get(id);
@@ -287,6 +287,11 @@ export class Session {
     this.forget(id);
     entry.fail(error);
   }
+}
+
+/** Returns a command. */
+function broker(topic: string, subtopic: string, data?: Envelope): Envelope {
+  return { channel: "Broker", topic, subtopic, data };
 }
 
 /** Returns whether an envelope is an answer to something. */

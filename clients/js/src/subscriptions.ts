@@ -1,9 +1,12 @@
 import type { Connection } from "./connection.js";
-import { type Data, matches, split } from "./envelope.js";
+import { type Data, matches, pick, split } from "./envelope.js";
 import { SwitchboardError } from "./error.js";
 import { advance, Group, type Listener } from "./listener.js";
 import type { Session } from "./session.js";
-import type { Message, Subscribed, SubscribeOptions } from "./switchboard.js";
+import type { Message, SubscribeOptions } from "./switchboard.js";
+
+/** What a reply to Subscribe can say of history. */
+const SUBSCRIBED = ["Recovered", "RecoverReason", "Replayed", "Epoch", "Offset"];
 
 /**
  * The subscriptions of a page, and which of them gets an event.
@@ -21,8 +24,6 @@ export class Subscriptions {
   readonly #settled: (missed: string[], recovered: string[]) => void;
   #asked = 0;
   #replaying: Group | undefined;
-  /** Ids of subscriptions that were ended while there was no connection. */
-  #left: string[] = [];
   #missed: string[] = [];
   #recovered: string[] = [];
   user: string | undefined;
@@ -37,6 +38,10 @@ export class Subscriptions {
     this.#connection = connection;
     this.#report = report;
     this.#settled = settled;
+  }
+
+  get #all(): Group[] {
+    return [...this.#groups.values()];
   }
 
   /** Adds a listener, and returns the function that removes it. */
@@ -56,7 +61,7 @@ export class Subscriptions {
     const asked = this.#asked;
     for (const listener of listeners) Object.assign(listener, { asked, isFresh: true, awaitsReplay: recover !== undefined });
     // Without `retained`, a second subscription to the same pattern would get no retained values.
-    const data = { ...group.identity, retained: true, ...(recover && { recover }) };
+    const data = { ...group.identity, retained: true, recover };
     this.#session.command("Subscription", "Subscribe", data, (reply, error) => {
       const asking = group.listeners.filter((listener) => listener.asked === asked);
       if (error?.code === "INVALID_ENVELOPE" && recover && asking.some((listener) => !listener.ready)) {
@@ -72,7 +77,7 @@ export class Subscriptions {
 
   #confirmed(group: Group, listeners: Listener[], asked: number, reply: Data): void {
     group.id = reply.SubscriptionId as string;
-    for (const other of this.#groups.values()) {
+    for (const other of this.#all) {
       // The broker gives one id to patterns that differ only in case, if it ignores case in their channel.
       if (other !== group && other.id === group.id) other.folds = group.folds = true;
       for (const listener of other.listeners) if (listener.asked < asked) listener.isFresh = false;
@@ -84,7 +89,7 @@ export class Subscriptions {
       // The events of a replay come before the position in the reply.
       if (!reply.Replayed) listener.position = { epoch: reply.Epoch, offset: reply.Offset };
       else if (listener.position?.epoch !== reply.Epoch) listener.position = undefined;
-      listener.ready?.(subscribed(reply));
+      listener.ready?.({ id: group.id, narrowed: reply.Narrowed === true, ...pick(reply, ...SUBSCRIBED) });
       listener.ready = undefined;
     }
     this.#replaying = reply.Recovered ? group : undefined;
@@ -108,7 +113,7 @@ export class Subscriptions {
 
   #settle(group: Group): void {
     group.isUnconfirmed = false;
-    if ([...this.#groups.values()].some((other) => other.isUnconfirmed)) return;
+    if (this.#all.some((other) => other.isUnconfirmed)) return;
     this.#settled(this.#missed, this.#recovered);
     this.#missed = [];
     this.#recovered = [];
@@ -130,33 +135,25 @@ export class Subscriptions {
   }
 
   #leave({ id, key }: Group): void {
-    const isShared = [...this.#groups.values()].some((other) => other.id === id);
-    if (!id || isShared || this.#groups.has(key)) return;
-    if (this.#connection.isOpen) this.#unsubscribe(id);
-    else this.#left.push(id);
-  }
-
-  #unsubscribe(id: string): void {
-    this.#session.command("Subscription", "Unsubscribe", { SubscriptionId: id }, () => {});
+    const isShared = this.#all.some((other) => other.id === id);
+    if (id && !isShared && !this.#groups.has(key)) this.#session.unsubscribe(id);
   }
 
   /** Makes the subscriptions of a session that has just begun. */
   begin(isFirst: boolean): void {
-    this.#left = [];
     this.#replaying = undefined;
-    for (const group of this.#groups.values()) {
+    for (const group of this.#all) {
       group.id = undefined;
       const isNew = group.listeners.every((listener) => listener.ready);
       group.isUnconfirmed = !isNew && !isFirst;
       this.#subscribe(group, [...group.listeners], group.recover ?? (isNew ? group.listeners[0]?.recover : undefined));
     }
-    if (![...this.#groups.values()].some((group) => group.isUnconfirmed)) this.#settled([], []);
+    if (!this.#all.some((group) => group.isUnconfirmed)) this.#settled([], []);
   }
 
-  /** Makes the subscriptions that were added while there was no connection, and ends those that were removed. */
+  /** Makes the subscriptions that were added while there was no connection. */
   resumed(): void {
-    for (const id of this.#left.splice(0)) this.#unsubscribe(id);
-    for (const group of this.#groups.values()) {
+    for (const group of this.#all) {
       const added = group.listeners.filter((listener) => !listener.asked);
       for (const listener of added) this.#subscribe(group, [listener], listener.recover);
     }
@@ -164,20 +161,14 @@ export class Subscriptions {
 
   /** Ends the broker's subscriptions that a page before this one had, and this one does not have. */
   endInherited(ids: string[]): void {
-    const ours = new Set([...this.#groups.values()].map((group) => group.id));
-    for (const id of ids) if (!ours.has(id)) this.#unsubscribe(id);
-  }
-
-  /** Returns whether all subscriptions have their ids. */
-  get isConfirmed(): boolean {
-    return [...this.#groups.values()].every((group) => group.id !== undefined);
+    const ours = new Set(this.#all.map((group) => group.id));
+    for (const id of ids) if (!ours.has(id)) this.#session.unsubscribe(id);
   }
 
   /** Ends what the broker has ended, because the rights of the session have changed. */
   ended(ids: string[]): void {
-    const words = "the broker ended a subscription, because the rights of this session have changed";
-    for (const group of [...this.#groups.values()].filter(({ id }) => id && ids.includes(id))) {
-      const error = new SwitchboardError("FORBIDDEN", `${words}: ${group.pattern}`);
+    for (const group of this.#all.filter(({ id }) => id && ids.includes(id))) {
+      const error = new SwitchboardError("FORBIDDEN", `the broker ended ${group.pattern}: the rights of this session have changed`);
       group.id = undefined;
       for (const listener of [...group.listeners]) {
         this.#drop(group, listener);
@@ -226,8 +217,7 @@ export class Subscriptions {
   }
 
   #matching(message: Message, fold: boolean): Group[] {
-    const found = [...this.#groups.values()];
-    return found.filter((group) => matches(group.triple, message, fold || group.folds));
+    return this.#all.filter((group) => matches(group.triple, message, fold || group.folds));
   }
 
   /** Whether any pattern matches, so that a message without a taker is not for a later subscription. */
@@ -237,19 +227,10 @@ export class Subscriptions {
 
   /** Ends all. */
   close(error: SwitchboardError): void {
-    for (const listener of [...this.#groups.values()].flatMap((group) => group.listeners)) {
+    for (const listener of this.#all.flatMap((group) => group.listeners)) {
       listener.ready?.(error);
       listener.end(error);
     }
     this.#groups.clear();
   }
-}
-
-function subscribed(reply: Data): Subscribed {
-  const found: Subscribed = { id: reply.SubscriptionId, narrowed: reply.Narrowed === true };
-  if (reply.Recovered !== undefined) found.recovered = reply.Recovered;
-  if (reply.RecoverReason !== undefined) found.recoverReason = reply.RecoverReason;
-  if (reply.Replayed !== undefined) found.replayed = reply.Replayed;
-  if (reply.Epoch !== undefined) Object.assign(found, { epoch: reply.Epoch, offset: reply.Offset });
-  return found;
 }

@@ -154,7 +154,8 @@ test("an iterator gives events in order, ends with its loop, and fails when its 
     for await (const event of small) kept.push(event.data);
   })());
   expect([kept, overflow.code]).toEqual([[1, 2], "OVERFLOW"]);
-  // Both have unsubscribed.
+  // Both have unsubscribed, which the broker has done when it answers the next command.
+  await pop.applications();
   expect(await phone.publish("Phone/Call/Ringing", 5)).toMatchObject({ receivers: 0 });
 });
 
