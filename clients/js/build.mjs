@@ -12,7 +12,7 @@ import { minify } from "terser";
 const INTERNAL = `
   abandon acknowledge acknowledged asked awaitsReplay beforeAcknowledge begin bytesMax cancel
   cancelled changed check command connection decline deliver diagnose emit end endInherited ended fail
-  flush folds forget give gone graceMs handled handlers hasLog hasRoom hold hurry identity ids inbox
+  flush folds forget give gone graceMs handled handlers hasLog hasRoom hold identity ids inbox
   inherited isAnswered isFor isFresh isInDoubt isKnown isOfSession isOpen isRequest isSilent
   isUnconfirmed isUpkeep isWaiting keeps listeners lost mayPrompt nextId onAdded onForgotten
   onRegistered options ping position post prove registered registration release repeat report restore

@@ -1,7 +1,7 @@
 import { backoff } from "./backoff.js";
 import { RECONNECT } from "./catalogue.js";
 import type { Finding } from "./diagnosis.js";
-import { type Data, type Envelope, fields, join } from "./envelope.js";
+import { type Data, type Envelope, fields, join, parse, split } from "./envelope.js";
 import { failure, SwitchboardError, unexpected } from "./error.js";
 import type { Desk, Options } from "./switchboard.js";
 
@@ -21,6 +21,8 @@ const GIVEN_UP = 4000;
 
 /** The codes that a desk has as `problem` when it stops after a close. */
 const STOPPED: Record<number, string> = { 4401: "UNAUTHENTICATED", 4403: "FORBIDDEN", 4409: "REPLACED", 4410: "KICKED" };
+
+const REGISTER = "Broker/Application/Register";
 
 /** What a connection tells its owner, and asks it. */
 export interface Owner {
@@ -50,6 +52,7 @@ export class Connection {
   readonly #owner: Owner;
   readonly #backoff = backoff();
   #socket: WebSocket | undefined;
+  #hasOpened = false;
   #at = 0;
   /** The number of the attempt. One that is no longer the latest ends. */
   #attempt = 0;
@@ -86,11 +89,6 @@ export class Connection {
     this.#mayHurry = false;
     this.#attempt += 1;
     void this.#connect(this.#attempt);
-  }
-
-  /** As `start`, but leaves the pause of a restart as the broker gave it. */
-  hurry(): void {
-    if (this.#mayHurry) this.start();
   }
 
   async #connect(attempt: number): Promise<void> {
@@ -132,17 +130,17 @@ export class Connection {
       return;
     }
     this.#socket = socket;
-    let hasOpened = false;
+    this.#hasOpened = false;
     void this.#limitOpening(attempt, url);
     socket.onopen = () => {
-      hasOpened = true;
+      this.#hasOpened = true;
       this.#limitAttempt();
       this.#write(socket, { token, ...this.#owner.registration() });
     };
     socket.onmessage = ({ data }) => this.#socket === socket && this.#received(String(data));
     // A close event follows. Without a listener, some runtimes throw.
     socket.onerror = () => {};
-    socket.onclose = ({ code, reason }) => this.#socket === socket && this.#closed(code, reason, hasOpened);
+    socket.onclose = ({ code, reason }) => this.#socket === socket && this.#closed(code, reason);
   }
 
   async #limitOpening(attempt: number, url: string): Promise<void> {
@@ -156,8 +154,7 @@ export class Connection {
   }
 
   #write(socket: WebSocket, data: Envelope): void {
-    const triple = { channel: "Broker", topic: "Application", subtopic: "Register" };
-    socket.send(JSON.stringify({ ...triple, source: this.#options.source, data }));
+    socket.send(JSON.stringify({ ...split(REGISTER), source: this.#options.source, data }));
   }
 
   /** Writes a message of the session. */
@@ -168,17 +165,16 @@ export class Connection {
   #received(text: string): void {
     // An answer to whatever was sent last shows that the socket lives.
     clearTimeout(this.#ping);
-    let envelope: Envelope = {};
-    try {
-      envelope = JSON.parse(text) as Envelope;
-    } catch {
-      this.#owner.report(new SwitchboardError("INVALID_JSON", "skipped a message that is not JSON"));
-    }
+    const envelope = parse(text);
     const triple = join(envelope);
-    if (triple === "Broker/Application/Register") this.#replied(fields(envelope));
-    else if (triple === "Broker/Connection/Draining") this.#drainMs = Number(fields(envelope).ReconnectAfterMs) || 0;
-    if (triple === "Broker/Application/Register" || triple === "Broker/Connection/Replaced" || !this.isOpen) return;
-    this.#owner.received(envelope, text);
+    if (!this.isOpen) {
+      if (triple === REGISTER) this.#replied(fields(envelope));
+      return;
+    }
+    const { ReconnectAfterMs } = fields(envelope);
+    if (triple === "Broker/Connection/Draining" && ReconnectAfterMs >= 0) this.#drainMs = ReconnectAfterMs;
+    // These two are not counted.
+    if (triple !== REGISTER && triple !== "Broker/Connection/Replaced") this.#owner.received(envelope, text);
   }
 
   #replied(reply: Data): void {
@@ -201,7 +197,7 @@ export class Connection {
     this.#owner.registered(reply);
   }
 
-  #closed(code: number, reason: string, hasOpened: boolean): void {
+  #closed(code: number, reason: string): void {
     this.#socket = undefined;
     clearTimeout(this.#limit);
     clearTimeout(this.#ping);
@@ -216,16 +212,18 @@ export class Connection {
     }
     const canRenew = typeof this.#options.token === "function";
     if (advice === "stop" || (advice === "new-token" && !canRenew)) {
-      this.stop(new SwitchboardError(STOPPED[code] as string, this.#refusal?.message ?? (reason || words)));
+      this.stop(new SwitchboardError(STOPPED[code] as string, this.#refusal?.message ?? words));
       return;
     }
     if (advice === "new-token") this.#why = "refused";
-    const problem = this.#refusal ?? new SwitchboardError(hasOpened ? "AWAY" : "BROKER_DOWN", words);
+    // What was found out about an earlier attempt holds until more is known.
+    const known = this.#hasOpened || !this.problem?.cure ? undefined : this.problem;
+    const problem = this.#refusal ?? known ?? new SwitchboardError(this.#hasOpened ? "AWAY" : "BROKER_DOWN", words);
     if (advice === "drop-message" && this.#dropped(problem)) return;
     const drain = code === 1012 ? this.#drainMs : undefined;
     if (!wasOpen) this.#at += 1;
     this.#later(problem, drain);
-    if (!hasOpened) void this.#diagnose(url);
+    if (!this.#hasOpened) void this.#diagnose(url);
   }
 
   /** Reports a close because of a message. Returns whether the desk has stopped. */
@@ -266,25 +264,30 @@ export class Connection {
 
   /** Gives up a connection without waiting for the other end, which may not answer any more. */
   abandon(why: string): void {
+    if (this.#release(GIVEN_UP)) this.#closed(1006, why);
+  }
+
+  /** Closes the socket and listens to it no more. Returns whether there was one. */
+  #release(code: number): boolean {
     const socket = this.#socket;
-    if (!socket) return;
-    const hasOpened = socket.readyState !== 0;
+    this.#socket = undefined;
+    if (!socket) return false;
     socket.onopen = socket.onmessage = socket.onclose = null;
-    socket.close(GIVEN_UP);
-    this.#closed(1006, why, hasOpened);
+    socket.close(code);
+    return true;
   }
 
   /** Gives up the connection because the page is left; `start` makes the next one. */
   suspend(): void {
     this.#attempt += 1;
-    if (this.#socket) this.abandon("the page was left");
+    this.abandon("the page was left");
     clearTimeout(this.#retry);
   }
 
-  /** Asks for an answer within 2 s. `ask` sends the ping. */
+  /** Asks for an answer within 2 s; `ask` sends the ping. Without a connection, connects now. */
   check(ask: () => void): void {
     if (!this.isOpen) {
-      this.hurry();
+      if (this.#mayHurry) this.start();
       return;
     }
     clearTimeout(this.#ping);
@@ -300,12 +303,7 @@ export class Connection {
     if (this.state === "closed") return;
     this.#attempt += 1;
     for (const timer of [this.#retry, this.#limit, this.#ping]) clearTimeout(timer);
-    const socket = this.#socket;
-    this.#socket = undefined;
-    if (socket) {
-      socket.onopen = socket.onmessage = socket.onclose = null;
-      socket.close(1000);
-    }
+    this.#release(1000);
     this.#become("closed", error);
     this.#owner.stopped(error);
   }

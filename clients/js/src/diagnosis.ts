@@ -20,7 +20,7 @@ const PROBE_MS = 5_000;
  * Why a socket does not open. A browser does not say, so this asks what can be asked: the page's policies, the permission, and
  * `GET /` of the broker. The first row that fits is the reason.
  */
-export async function diagnose(url: string, known: Known): Promise<Finding> {
+export async function findReason(url: string, known: Known): Promise<Finding> {
   const { host, protocol, hostname } = new URL(url);
   const origin = `${protocol === "wss:" ? "https" : "http"}://${host}/`;
   const error = (code: string, message: string, cure: string) => ({ code, message, cure });
@@ -48,7 +48,9 @@ export async function diagnose(url: string, known: Known): Promise<Finding> {
       "Connect the computer to the network.",
     );
   }
-  const permission = isLocal(hostname) && !isLoopback(location.hostname) ? await known.permission(url) : undefined;
+  // Without a secure context, every permission is denied.
+  const isAsked = isSecureContext && isLocal(hostname) && !isLoopback(location.hostname);
+  const permission = isAsked ? await known.permission(url) : undefined;
   const feature = isLoopback(hostname) ? "loopback-network" : "local-network";
   if (permission && permission !== "granted" && !isDelegated(feature)) {
     return error(

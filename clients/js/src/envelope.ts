@@ -21,6 +21,16 @@ export function split(text: string): Triple {
   return { channel, topic, subtopic };
 }
 
+/** Reads a message. One that is not an envelope becomes an empty one, which nobody takes. */
+export function parse(text: string): Envelope {
+  try {
+    const found = JSON.parse(text);
+    return [found.channel, found.topic, found.subtopic].every((part) => typeof part === "string") ? found : {};
+  } catch {
+    return {};
+  }
+}
+
 /** Joins the triple of an envelope. */
 export function join({ channel, topic, subtopic }: Triple | Envelope): string {
   return `${channel}/${topic}/${subtopic}`;

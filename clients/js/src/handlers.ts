@@ -1,5 +1,5 @@
 import type { Connection } from "./connection.js";
-import { type Envelope, join, matches, message, pick, split, type Triple, width } from "./envelope.js";
+import { type Envelope, matches, message, pick, split, type Triple, width } from "./envelope.js";
 import { SwitchboardError } from "./error.js";
 import type { Session } from "./session.js";
 import type { HandleOptions, Request, Subscribed } from "./switchboard.js";
@@ -277,5 +277,5 @@ function refusal(ErrorCode: string, ErrorMessage: string): Envelope {
 
 /** Returns whether an envelope is a request for a handler. Only those have a time limit. */
 export function isRequest(envelope: Envelope): boolean {
-  return envelope.timeout !== undefined && typeof envelope.id === "string" && join(envelope).split("/")[0] !== "Broker";
+  return typeof envelope.timeout === "number" && typeof envelope.id === "string";
 }

@@ -9,7 +9,7 @@ export type * from "./switchboard.js";
 export function connect(options: api.Options): api.Desk<any> {
   check(options);
   const core = new DeskCore(options);
-  if (typeof document === "undefined") core.connection.start();
+  if (typeof window === "undefined") core.connection.start();
   else void attachPage(core);
   return facade(core);
 }

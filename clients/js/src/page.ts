@@ -46,13 +46,16 @@ function explain(core: DeskCore): void {
   const blocked = new Set<string>();
   document.addEventListener("securitypolicyviolation", ({ blockedURI }) => {
     if (blocked.size < BLOCKED_MAX) blocked.add(blockedURI);
+    // Chromium leaves a socket that it has blocked in CONNECTING.
+    const isOurs = [core.options.url ?? "ws://localhost:7420/ws"].flat().some((url) => url.startsWith(blockedURI));
+    if (isOurs && !core.connection.isOpen) core.connection.abandon("blocked by the Content Security Policy");
   });
   core.diagnose = async (url) => {
-    const { diagnose } = await import("./diagnosis.js");
+    const { findReason } = await import("./diagnosis.js");
     const asked = await asks(url);
     // The person may answer at any time.
     if (asked) asked.onchange = () => core.connection.start();
-    return diagnose(url, { permission: async () => asked?.state, blocked });
+    return findReason(url, { permission: async () => asked?.state, blocked });
   };
   core.mayPrompt = async (url) => !LOOPBACK.test(location.hostname) && ((await asks(url))?.state ?? "prompt") === "prompt";
 }
@@ -69,6 +72,9 @@ async function asks(url: string): Promise<PermissionStatus | undefined> {
   }
   return undefined;
 }
+
+/** Not where there is no secure context. */
+const locks = globalThis.navigator?.locks as LockManager | undefined;
 
 class Page {
   readonly #core: DeskCore;
@@ -90,11 +96,11 @@ class Page {
   async restore(): Promise<void> {
     const core = this.#core;
     let found = this.#load();
-    if (found && navigator.locks && !(await this.#lock(found.window))) found = undefined;
-    if (!found && navigator.locks) await this.#lock(crypto.randomUUID());
+    if (found && locks && !(await this.#lock(found.window))) found = undefined;
+    if (!found && locks) await this.#lock(crypto.randomUUID());
     // Without locks, a duplicate must not find it while this page lives. With them, this is what a crash leaves.
-    if (!navigator.locks || !found) this.#storage?.removeItem(this.#key);
-    if (navigator.locks) core.wire.beforeAcknowledge = () => this.#save();
+    if (!locks || !found) this.#storage?.removeItem(this.#key);
+    if (locks) core.wire.beforeAcknowledge = () => this.#save();
     core.onForgotten = () => this.#storage?.removeItem(this.#key);
     if (found) this.#takeOver(found);
   }
@@ -170,7 +176,7 @@ class Page {
   #lock(name: string): Promise<boolean> {
     this.#window = name;
     return new Promise((resolve) => {
-      const holding = navigator.locks.request(`switchboard ${name}`, { signal: AbortSignal.timeout(LOCK_MS) }, () => {
+      const holding = (locks as LockManager).request(`switchboard ${name}`, { signal: AbortSignal.timeout(LOCK_MS) }, () => {
         resolve(true);
         return new Promise<void>((release) => (this.#release = release));
       });
@@ -199,7 +205,7 @@ class Page {
     });
     on(window, "pageshow", async ({ persisted }: PageTransitionEvent) => {
       if (!persisted) return wake();
-      if (navigator.locks) await this.#lock(this.#window);
+      if (locks) await this.#lock(this.#window);
       core.connection.start();
     });
   }

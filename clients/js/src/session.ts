@@ -1,5 +1,5 @@
 import type { Connection } from "./connection.js";
-import { type Data, type Envelope, fields, join, payload } from "./envelope.js";
+import { type Data, type Envelope, fields, payload } from "./envelope.js";
 import { failure, SwitchboardError } from "./error.js";
 import { type Inbox, inbox } from "./inbox.js";
 import { outbox, type Sent } from "./outbox.js";
@@ -296,5 +296,6 @@ function broker(topic: string, subtopic: string, data?: Envelope): Envelope {
 
 /** Returns whether an envelope is an answer to something. */
 export function isAnswer(envelope: Envelope): boolean {
-  return typeof envelope.inReplyTo === "string" && join(envelope) !== "Broker/Request/Cancelled";
+  const isNotice = envelope.channel === "Broker" && envelope.topic === "Request";
+  return typeof envelope.inReplyTo === "string" && !isNotice;
 }

@@ -1,7 +1,7 @@
 // Each row of the diagnosis, with a browser that the test plays. tests/it/browser shows some of them in Chromium.
 
 import { afterEach, expect, test, vi } from "vitest";
-import { diagnose } from "../src/diagnosis.js";
+import { findReason } from "../src/diagnosis.js";
 
 interface World {
   page?: string;
@@ -33,7 +33,7 @@ async function found(world: World, url = "ws://127.0.0.1:7420/ws"): Promise<stri
     return { status, ok: status === 200, json: async () => JSON.parse(JSON.stringify(body)) };
   });
   const known = { permission: async () => world.permission, blocked: new Set(world.blocked) };
-  const { code, message, cure } = await diagnose(url, known);
+  const { code, message, cure } = await findReason(url, known);
   expect(message.length * cure.length).toBeGreaterThan(0);
   return code;
 }
